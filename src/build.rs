@@ -1,7 +1,7 @@
 //! Gives the binary a hash of the sources on which folding (computing a run from its events) depends. A binary uses a
-//! snapshot of a run only if it was written by a binary with the same hash. All of `workflow` is hashed, and the types
-//! of other modules that a run consists of. If a change does not affect folding, each long run is once read from its
-//! first event; if a relevant change were missed, runs would be loaded wrongly.
+//! snapshot of a run only if a binary with the same hash wrote it. All of `workflow` is hashed, and the types of other
+//! modules that a run consists of. If a change does not affect folding, each long run is read once from its first
+//! event; if a relevant change were missed, runs would be loaded wrongly.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -44,7 +44,7 @@ fn add_sources(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
 const FNV_OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
 const FNV_PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
 
-/// FNV-1a. A cryptographic hash is not needed: the sources are not hostile.
+/// The hash FNV-1a. A cryptographic hash is not needed, since the sources are not hostile.
 fn fnv(hash: u128, bytes: &[u8]) -> u128 {
     bytes.iter().fold(hash, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(FNV_PRIME))
 }

@@ -9,9 +9,8 @@ use pointsman::telemetry::{self, LogFormat};
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Disables transparent huge pages for memory that is mapped from now on. The allocator asks for them, and an idle
-/// process would hold four times the memory that it uses. A kernel without huge pages returns an error, which is
-/// ignored.
+/// Disables transparent huge pages for memory that is mapped from now on. The allocator requests them, and an idle
+/// process would hold four times the memory that it uses. The error of a kernel without huge pages is ignored.
 fn disable_huge_pages() {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }

@@ -1,7 +1,7 @@
 //! A type for each kind of identifier, so that they cannot be confused.
 //!
-//! A value of one of these types need not name something that exists: the API makes them of what a client sent, too,
-//! and looks them up. Cheap to clone (`Arc<str>` or plain numbers).
+//! A value of one of these types need not name something that exists: the API also makes them from a client's input,
+//! and then looks them up. Cheap to clone (`Arc<str>` or plain numbers).
 
 use std::fmt;
 use std::sync::Arc;
@@ -94,7 +94,7 @@ impl std::str::FromStr for JobId {
     }
 }
 
-/// A process that executes runs; new at every start.
+/// The id of a process that executes runs; new at every start.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 #[serde(transparent)]
 pub struct WorkerId(pub Uuid);
@@ -105,8 +105,8 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// The fencing token under which a process owns a run. The next owner gets a higher one, and appends with a lower one
-/// are refused, so correctness never depends on a clock.
+/// The fencing token under which a process owns a run. The next owner gets a higher token, and appends with a lower one
+/// are refused, so that correctness never depends on a clock.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 #[serde(transparent)]
 pub struct Fence(pub u64);
@@ -120,7 +120,8 @@ impl Fence {
     }
 }
 
-/// One concrete execution of a plan. A UUIDv7, so that ids sort by time (which keeps the store's inserts fast).
+/// The id of a run: one concrete execution of a plan. A UUIDv7, so that ids sort by time, which keeps the store's
+/// inserts fast.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 #[serde(transparent)]
 pub struct RunId(pub Uuid);
@@ -139,7 +140,7 @@ impl std::str::FromStr for RunId {
     }
 }
 
-/// The sequence number of an event in its run; the first is 1, and they are contiguous.
+/// The sequence number of an event in its run. The first is 1, and there are no gaps.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 #[serde(transparent)]
 pub struct Seq(pub u64);

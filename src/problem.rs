@@ -1,8 +1,8 @@
-//! The problems that checks find in files, each with its place.
+//! The problems that checks find in files, each with its position.
 //!
-//! The question it answers: "what must a person correct, and in which line?" Every module's checks add to
-//! one [`Problems`], so that a person sees all of them at once. A [`Site`] names a place by file and key path; only
-//! `config`, which holds the source text, turns it into line and column.
+//! The question it answers: "what must a person correct, and in which line?" The checks of all modules add to one
+//! [`Problems`], so that a person sees all of them at once. A [`Site`] names a position by file and key path; only
+//! `config`, which has the source text, turns it into line and column.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use std::sync::Arc;
 pub enum Segment {
     /// A key of a map.
     Key(Arc<str>),
-    /// A place in a list.
+    /// An index in a list.
     Index(usize),
 }
 
-/// A place in a file: which file, and the key path to the value.
+/// A position in a file: the file, and the key path to the value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Site {
-    /// The file, as the person named it.
+    /// The file, as the user named it.
     pub file: Arc<str>,
-    /// From the top of the file to the value.
+    /// The path from the top of the file to the value.
     pub path: Vec<Segment>,
     /// Whether the key itself is meant instead of its value.
     pub at_key: bool,
@@ -38,13 +38,13 @@ impl Site {
         site.path.push(Segment::Key(key.into()));
         site
     }
-    /// The value at a place in a list.
+    /// The value at an index of a list.
     pub fn index(&self, index: usize) -> Self {
         let mut site = self.clone();
         site.path.push(Segment::Index(index));
         site
     }
-    /// Whether this place is `other` or lies inside `other`.
+    /// Whether this position is `other` or lies inside `other`.
     pub fn is_within(&self, other: &Site) -> bool {
         self.file == other.file && self.path.starts_with(&other.path)
     }
@@ -68,32 +68,32 @@ impl fmt::Display for Site {
     }
 }
 
-/// An error refuses the set; a warning is shown and the set is taken.
+/// How serious a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Severity {
     /// The set is refused.
     Error,
-    /// The set is taken, and a person should look.
+    /// The set is accepted, but a person should look at the problem.
     Warning,
 }
 
-/// One thing that is wrong.
+/// One problem of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Error or warning.
     pub severity: Severity,
-    /// Where.
+    /// The position.
     pub site: Site,
     /// What is wrong, in one sentence without a full stop.
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// Characters from the start of the value, where a part of a string is meant (an expression in a template).
+    /// The position in the value, in characters, if only a part of a string is wrong (an expression in a template).
     pub offset: Option<usize>,
 }
 
 impl Problem {
-    /// Adds what to do about it.
+    /// Adds a hint: what to do about the problem.
     pub fn hint(&mut self, hint: impl Into<String>) -> &mut Self {
         self.hint = Some(hint.into());
         self
@@ -105,7 +105,7 @@ impl Problem {
     }
 }
 
-/// All that a check found.
+/// All problems that a check found.
 #[derive(Clone, Debug, Default)]
 pub struct Problems(Vec<Problem>);
 
@@ -123,7 +123,7 @@ impl Problems {
         let last = self.0.len() - 1;
         &mut self.0[last]
     }
-    /// Whether anything refuses the set.
+    /// Whether any problem is an error, which refuses the set.
     pub fn has_errors(&self) -> bool {
         self.0.iter().any(|p| p.severity == Severity::Error)
     }
@@ -131,11 +131,11 @@ impl Problems {
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()
     }
-    /// How many.
+    /// The number of problems.
     pub fn len(&self) -> usize {
         self.0.len()
     }
-    /// Nothing found.
+    /// Whether there is no problem.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -149,7 +149,7 @@ impl Problems {
     }
 }
 
-/// The known word nearest to an unknown one, if it is near enough to be meant.
+/// The known word nearest to an unknown one, if it is near enough to be what was meant.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()

@@ -1,15 +1,15 @@
 //! A file of slots of 64 bytes, each with a checksum. A process writes to it what must survive a kill or a full disk
-//! before the store has it.
+//! and is not in the store yet.
 //!
 //! The question it answers: "what had the last process written, whenever it was killed?" Always true: one process at a
-//! time has the file (its lock); the first 8 bytes of a used slot are the start of the BLAKE3 hash of the other 56, and
+//! time has the file's lock; the first 8 bytes of a used slot are the beginning of the BLAKE3 hash of the other 56, and
 //! a slot of zeros is free; the file gets its full size, filled with zeros, before the first slot is written, so that
-//! writing a slot needs no space.
+//! writing a slot needs no disk space.
 //!
-//! A slot is written with a plain `pwrite` and not synced: it survives the end of the process. A power cut may lose, or
-//! tear, slots of the last second.
+//! A slot is written with a plain `pwrite` and not synced: it survives the end of the process. A power cut may lose or
+//! tear the slots of the last second.
 //!
-//! What the slots hold, and what follows from a torn one, is left to the two formats: `affinity` keeps retry keys that
+//! The two formats define what the slots hold and what follows from a torn slot: `affinity` keeps retry keys that
 //! legacy took, `evidence` keeps the routes whose evidence in the store is incomplete.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -26,11 +26,11 @@ pub const SLOT_BYTES: usize = 64;
 /// The content of a slot. The first 8 bytes are its checksum.
 pub type Slot = [u8; SLOT_BYTES];
 
-/// The most files of one kind in one directory that processes on the same store use.
+/// How many files of one kind in one directory processes on the same store use at most.
 pub const FILES_MAX: usize = 64;
-/// How long a start waits in all for files that are locked.
+/// How long a start waits in total for files that are locked.
 pub const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(1);
-/// The file is read, and zeros are written, in pieces of this size.
+/// The size of the pieces in which the file is read, and zeros are written.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// An open file.
@@ -38,7 +38,7 @@ const PIECE_BYTES: usize = 1 << 20;
 pub struct SlotFile(File);
 
 impl Drop for SlotFile {
-    /// Unlocks it also if a thread still has a handle of it, for a sync.
+    /// Unlocks the file even if a thread still has a handle of it, for a sync.
     fn drop(&mut self) {
         let _ = self.0.unlock(); // the end of the process unlocks it too
     }
@@ -49,11 +49,11 @@ impl Drop for SlotFile {
 pub enum OpenError {
     /// Another process has locked it.
     Locked,
-    /// The operating system refuses.
+    /// The operating system refused to open or lock it.
     Io {
-        /// What it refuses: "opened" or "locked".
+        /// What was refused: "opened" or "locked".
         what: &'static str,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -63,12 +63,12 @@ pub enum OpenError {
 pub enum SlotRoute {
     /// The start of the hash of the route's id.
     Hash([u8; 16]),
-    /// Every route. It is written if all slots for single routes are taken; a torn slot is read as this.
+    /// Every route. Written if all slots for single routes are taken; a torn slot is read as this too.
     Any,
 }
 
 impl SlotRoute {
-    /// The one route with this id.
+    /// The value for the route with this id.
     pub fn of(route: &RouteId) -> Self {
         Self::Hash(bytes_at(blake3::hash(route.as_str().as_bytes()).as_bytes(), 0))
     }
@@ -91,7 +91,7 @@ impl SlotFile {
         }
     }
 
-    /// Opens the file for reading only, also while another process has locked it.
+    /// Opens the file for reading only, even while another process has locked it.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -100,7 +100,7 @@ impl SlotFile {
         OpenOptions::new().read(true).custom_flags(flags).open(path).map(Self)
     }
 
-    /// How many whole slots the file has.
+    /// The number of whole slots in the file.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -111,7 +111,7 @@ impl SlotFile {
     /// Reads slots in order; calls `found` for each with its index and content.
     ///
     /// # Errors
-    /// The file is shorter, or cannot be read.
+    /// The file is shorter than the range, or cannot be read.
     pub fn read(&self, slots: Range<u64>, mut found: impl FnMut(u64, &Slot)) -> io::Result<()> {
         let mut piece = vec![0; piece_bytes(&slots)];
         let mut at = slots.start;
@@ -126,7 +126,7 @@ impl SlotFile {
         Ok(())
     }
 
-    /// Writes a slot, with its checksum.
+    /// Writes a slot, and its checksum.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -136,10 +136,10 @@ impl SlotFile {
         self.0.write_all_at(&slot, index * SLOT_BYTES as u64)
     }
 
-    /// Frees slots: fills them with zeros, also beyond the end of the file, so that their space is allocated.
+    /// Frees slots: fills them with zeros, even beyond the end of the file, so that their disk space is allocated.
     ///
     /// # Errors
-    /// The operating system refuses: the disk is full, for instance.
+    /// The operating system refuses, for instance because the disk is full.
     pub fn fill_with_zeros(&self, slots: Range<u64>) -> io::Result<()> {
         let zeros = vec![0; piece_bytes(&slots)];
         let mut at = slots.start;
@@ -184,14 +184,14 @@ impl SlotFile {
     }
 }
 
-/// The bytes of these slots, at most [`PIECE_BYTES`].
+/// How many bytes of these slots are read or written at once: at most [`PIECE_BYTES`].
 fn piece_bytes(slots: &Range<u64>) -> usize {
     let slots = usize::try_from(slots.end.saturating_sub(slots.start)).unwrap_or(usize::MAX);
     slots.min(PIECE_BYTES / SLOT_BYTES) * SLOT_BYTES
 }
 
-/// Calls `open` again while the file is locked, at most until `retry_lock_until`: the kernel releases the locks of a
-/// killed process one after the other, so that its successor may have the store's lock already and not this file's.
+/// Calls `open` again while the file is locked, until `retry_lock_until` at most. The kernel releases the locks of a
+/// killed process one after another, so that its successor may already have the store's lock, but not this file's.
 ///
 /// # Errors
 /// Those of `open`.
@@ -219,7 +219,7 @@ pub fn is_free(slot: &Slot) -> bool {
     slot.iter().all(|byte| *byte == 0)
 }
 
-/// Whether the slot is used and whole: its checksum is that of its content.
+/// Whether the slot is used and not torn: its checksum matches its content.
 pub fn is_whole(slot: &Slot) -> bool {
     !is_free(slot) && slot[..8] == checksum(slot)
 }
@@ -227,7 +227,7 @@ pub fn is_whole(slot: &Slot) -> bool {
 /// `N` bytes of a slot, or of a hash, from the position `at`.
 ///
 /// # Panics
-/// There are fewer bytes. Callers pass constant positions, so input cannot cause it.
+/// There are fewer bytes. Callers pass constant positions, so that input cannot cause it.
 pub fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut found = [0; N];
     found.copy_from_slice(&bytes[at..at + N]);
@@ -237,7 +237,7 @@ pub fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 /// The number in the 8 bytes of a slot from the position `at`.
 ///
 /// # Panics
-/// As [`bytes_at`].
+/// See [`bytes_at`].
 pub fn number_at(slot: &Slot, at: usize) -> u64 {
     u64::from_le_bytes(bytes_at(slot, at))
 }
@@ -246,8 +246,8 @@ pub fn number_at(slot: &Slot, at: usize) -> u64 {
 pub(crate) mod testing {
     use super::SLOT_BYTES;
 
-    /// The bytes of a file of this many slots. `used` has the index and the content, in hex, of each slot that is not
-    /// free; zeros at the end of a slot may be left out.
+    /// The bytes of a file with this many slots. `used` has the index and the content, in hex, of each used slot; zeros
+    /// at the end of a slot may be left out.
     pub(crate) fn file_of(slots: u64, used: &[(u64, &str)]) -> Vec<u8> {
         let mut file = vec![0; slots as usize * SLOT_BYTES];
         for (index, hex) in used {
@@ -270,7 +270,7 @@ mod tests {
         let path = dir.path().join("slots");
         let file = SlotFile::open(&path, true).unwrap();
         assert!(matches!(SlotFile::open(&path, false), Err(OpenError::Locked)));
-        // More than one piece is written, and read.
+        // Writes and reads more than one piece.
         let slots = (PIECE_BYTES / SLOT_BYTES) as u64 + 10;
         file.fill_with_zeros(0..slots).unwrap();
         assert_eq!(file.slots().unwrap(), slots);

@@ -1,7 +1,7 @@
 //! The process's log and its metrics recorder.
 //!
 //! Each process has one log and one recorder, installed once; a second call gets the handle of the first. Each module
-//! records its own metrics; this one has the recorder, the descriptions, and the metric of the version.
+//! records its own metrics; this module has the recorder, the descriptions, and the metric of the version.
 
 mod help;
 mod histogram;
@@ -20,8 +20,8 @@ use recorder::Recorder;
 
 static RECORDER: OnceLock<Option<MetricsHandle>> = OnceLock::new();
 
-/// The handle of the process's metrics recorder, installed on first use. `None` where the embedding program installed
-/// another recorder.
+/// The handle of the process's metrics recorder, which is installed on first use. `None` if the embedding program
+/// installed another recorder.
 pub fn recorder() -> Option<MetricsHandle> {
     RECORDER
         .get_or_init(|| {
@@ -43,30 +43,30 @@ pub fn recorder() -> Option<MetricsHandle> {
         .clone()
 }
 
-/// One scrape: reads the process's own figures, and returns the exposition text.
+/// Renders one scrape: reads the process's own figures, and returns the exposition text.
 pub fn render(handle: &MetricsHandle) -> String {
     metrics_process::Collector::default().collect();
     handle.render()
 }
 
-/// How the log is written.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// A line for people to read.
+    /// Lines for people to read.
     #[default]
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Starts the log, on stderr. `POINTSMAN_LOG` sets what is written (`info`, `pointsman=debug`).
+/// Starts the log, on stderr. `POINTSMAN_LOG` sets which events are written (`info`, `pointsman=debug`).
 pub fn start_log(format: LogFormat, default_level: &str) {
     let filter = EnvFilter::try_from_env("POINTSMAN_LOG").unwrap_or_else(|_| EnvFilter::new(default_level));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        // By default it prints a failed write to stderr, and panics in the caller if that fails too.
+        // The default prints the error of a failed write to stderr, and panics in the caller if that fails too.
         .log_internal_errors(false)
         .with_target(false)
         .with_ansi(colour);
@@ -75,7 +75,7 @@ pub fn start_log(format: LogFormat, default_level: &str) {
         LogFormat::Json => builder.json().try_init(),
     };
     if let Err(error) = installed {
-        // A program that embeds this one has installed a log already, which is used.
+        // A program that embeds this one has already installed a log, which is used.
         tracing::debug!(%error, "the log was installed before");
     }
 }

@@ -6,7 +6,7 @@
 use super::record::{Record, RequestHead, Text, version_name};
 use super::text::{lossy, milliseconds, redacted};
 
-/// Appends the line of a record.
+/// Appends the line for one record, with its line break.
 pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
     // Destructured whole, so that a new field does not compile until it is written.
     let Record {

@@ -1,17 +1,17 @@
 //! The access log: one line per exchange with a client.
 //!
 //! The question it answers: "what did this client ask, who answered it, how, and why did it fail?" The proxy fills in a
-//! [`Record`] while the exchange lasts and hands it over when the exchange is complete: after the client's socket took
-//! the last byte, or when the exchange was cut.
+//! [`Record`] during the exchange and hands the record over when the exchange is complete: after the client's socket
+//! took the last byte, or when the exchange was cut off.
 //!
-//! Always true: handing a record over never waits and never writes. Its line is formatted and written by a thread of
-//! its own (`writer`); at most `access_log_lines_max` records wait for it, and one that finds no room is dropped and
-//! counted. A line is written for every exchange that failed, and for the share of the others that the files ask for.
+//! Always true: handing a record over never waits and never writes. A thread of the log's own (`writer`) formats and
+//! writes the lines; at most `access_log_lines_max` records wait for this thread, and a record that finds the queue
+//! full is dropped and counted. Every exchange that failed gets a line, and so does the configured share of the others.
 //! No byte of a request can end a line or a field (`json`, `common`).
 //!
-//! When the disk is full, the lines of the failed write are dropped and counted, and the next ones are tried again.
-//! When the file hangs, the queue fills, and lines are dropped; requests go on. A file that cannot be opened anew after
-//! SIGUSR1 leaves the old one in use.
+//! When the disk is full, the lines of the failed write are dropped and counted, and later lines are tried again.
+//! When the file hangs, the queue fills and lines are dropped; requests go on. If the file cannot be reopened after
+//! SIGUSR1, the old file stays in use.
 
 mod common;
 mod json;
@@ -34,7 +34,7 @@ pub use record::{Record, RequestHead, Text};
 pub use settings::{AccessLogSettings, LineFormat, LogFile};
 use writer::{Writer, WriterMessage};
 
-/// At the end of the process: the pause before a flush tries a full queue again.
+/// How long a flush waits before it tries a full queue again.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// The access log of the process.
@@ -42,13 +42,13 @@ pub struct AccessLog {
     messages: SyncSender<WriterMessage>,
     sample: f64,
     reopen: Arc<AtomicBool>,
-    /// Records that found no room.
+    /// How many records were dropped because the queue was full.
     overflowed: Arc<AtomicU64>,
     dropped: Counter,
 }
 
 impl AccessLog {
-    /// Opens the file and starts the thread that writes it, which ends when this is dropped.
+    /// Opens the file and starts the thread that writes it. The thread ends when the `AccessLog` is dropped.
     ///
     /// # Errors
     /// The file cannot be opened, or the thread cannot be started.
@@ -66,7 +66,7 @@ impl AccessLog {
         Ok(Arc::new(Self { messages, sample, reopen, overflowed, dropped }))
     }
 
-    /// Takes the record of an exchange that has ended. Never waits.
+    /// Queues the record of an exchange that has ended, unless the sample leaves it out. Never waits.
     pub fn log(&self, record: Box<Record>) {
         if !record.has_failed() && self.sample < 1.0 && fastrand::f64() >= self.sample {
             return;
@@ -77,14 +77,14 @@ impl AccessLog {
         }
     }
 
-    /// Opens the file again under its name, before the next line is written.
+    /// Makes the writer open the file again by its name before it writes the next line.
     pub fn reopen(&self) {
         self.reopen.store(true, Release);
-        // If the queue is full, the writer is at work and looks before its next write.
+        // If the queue is full, the writer is busy and checks `reopen` before its next write.
         let _ = self.messages.try_send(WriterMessage::Wake);
     }
 
-    /// Returns when every line that was handed over before is written, or after `within`.
+    /// Returns when every line that was handed over earlier is written, or after `within`.
     pub async fn flush(&self, within: Duration) {
         let (report, reported) = oneshot::channel();
         let flushed = async {
@@ -93,7 +93,7 @@ impl AccessLog {
                 message = back;
                 sleep(FULL_PAUSE).await;
             }
-            let _ = reported.await; // an error says that the thread has ended
+            let _ = reported.await; // an error means that the thread has ended
         };
         if timeout(within, flushed).await.is_err() {
             tracing::error!("the last lines of the access log were not written in time");

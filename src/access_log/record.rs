@@ -11,18 +11,18 @@ use crate::flag::{Decision, RouteFlag, State};
 use crate::limits::ACCESS_LOG_TEXT_BYTES_MAX;
 use crate::names::{RouteId, ServiceName};
 
-/// The facts of one exchange, as they become known. What is not known, or does not apply, is `None`.
+/// The facts of one exchange, filled in as they become known. `None` means unknown or not applicable.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// When the exchange ended.
     pub ended: Timestamp,
-    /// From the complete head of the request to the end of the exchange.
+    /// The time from the complete head of the request to the end of the exchange.
     pub duration: Duration,
     /// The address of the client's side of the connection.
     pub client: IpAddr,
     /// What the request's head says; `None` if it could not be read.
     pub head: Option<RequestHead>,
-    /// Bytes of the request's body that came.
+    /// How many bytes of the request's body arrived.
     pub request_bytes: u64,
     /// The trace that the request belongs to.
     pub trace_id: Option<u128>,
@@ -30,9 +30,9 @@ pub struct Record {
     pub route: Option<RouteId>,
     /// The route's effective state.
     pub state: Option<State>,
-    /// The rung that the request was on.
+    /// The rung at which the request was handled.
     pub rung: Option<State>,
-    /// Who should answer, by the decision.
+    /// Who should answer, according to the decision.
     pub decision: Option<&'static str>,
     /// Why the decision was made, or what the other arm does.
     pub reason: Option<&'static str>,
@@ -40,13 +40,13 @@ pub struct Record {
     pub arm: Option<&'static str>,
     /// The legacy service that was called.
     pub service: Option<ServiceName>,
-    /// How long it took to get a connection to it.
+    /// How long it took to get a connection to that service.
     pub connect: Option<Duration>,
-    /// From the moment when it was sent the request to the first byte of its reply.
+    /// The time from sending the request to that service until the first byte of its reply.
     pub first_byte: Option<Duration>,
     /// The status of the reply; `None` if none was begun.
     pub status: Option<u16>,
-    /// Bytes of the reply's body that were passed on.
+    /// How many bytes of the reply's body were passed on.
     pub reply_bytes: u64,
     /// Why the exchange failed.
     pub failure: Option<Cow<'static, str>>,
@@ -57,7 +57,7 @@ pub struct Record {
 pub struct RequestHead {
     /// The method.
     pub method: Method,
-    /// The target as it came.
+    /// The target as it arrived.
     pub target: Text,
     /// The version of HTTP.
     pub version: Version,
@@ -69,12 +69,12 @@ pub struct RequestHead {
     pub forwarded_for: Option<Text>,
 }
 
-/// A copy of bytes that a client sent, of bounded size.
+/// A bounded copy of bytes that a client sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text(Box<[u8]>);
 
 impl Text {
-    /// Copies the bytes; what is beyond the bound becomes `...`.
+    /// Copies the bytes; `...` replaces everything beyond the bound.
     pub fn copy(bytes: &[u8]) -> Self {
         match bytes.get(..ACCESS_LOG_TEXT_BYTES_MAX) {
             Some(beginning) if beginning.len() < bytes.len() => Self([beginning, b"..."].concat().into()),
@@ -87,7 +87,7 @@ impl Text {
 }
 
 impl Record {
-    /// The record of an exchange that begins.
+    /// Creates the record of an exchange that begins.
     pub fn new(client: IpAddr, head: Option<RequestHead>) -> Self {
         Self {
             ended: Timestamp::UNIX_EPOCH,
@@ -111,25 +111,25 @@ impl Record {
         }
     }
 
-    /// Its route is known.
+    /// Notes the route and its effective state.
     pub fn set_route(&mut self, flag: &RouteFlag) {
         self.route = Some(flag.route.id.clone());
         self.state = Some(flag.effective.state);
     }
 
-    /// Its decision was made.
+    /// Notes what the decision says, and the rung.
     pub fn set_decision(&mut self, decision: &Decision) {
         self.rung = Some(decision.rung());
         (self.decision, self.reason) = (Some(decision.as_str()), decision.reason());
     }
 
-    /// Whether it is logged whatever the sample: it was refused, cut, or answered with a 5xx.
+    /// Whether the exchange was refused, cut off, or answered with a 5xx: such an exchange is always logged.
     pub(super) fn has_failed(&self) -> bool {
         self.failure.is_some() || self.status.is_none_or(|status| status >= 500)
     }
 }
 
-/// The name of a version of HTTP, without `HTTP/`.
+/// The version of HTTP as a number: `1.1`.
 pub(super) fn version_name(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 => "0.9",

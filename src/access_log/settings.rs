@@ -1,11 +1,11 @@
-//! What `access_log:` in the files asks for.
+//! The `access_log:` settings.
 
 use std::path::PathBuf;
 
-/// What `access_log:` in the files asks for.
+/// The checked `access_log:` settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AccessLogSettings {
-    /// Where the lines go.
+    /// The file to which lines are written.
     pub file: LogFile,
     /// How a line looks.
     pub format: LineFormat,
@@ -13,7 +13,7 @@ pub struct AccessLogSettings {
     pub sample: f64,
 }
 
-/// Where the lines go.
+/// The file to which lines are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogFile {
     /// The process's standard output.

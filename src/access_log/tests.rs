@@ -1,4 +1,4 @@
-//! What lines look like, and what becomes of them when the file cannot be written.
+//! The format of lines, and what happens to lines when the file cannot be written.
 
 use std::io::Read;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn line(write: fn(&Record, &mut Vec<u8>), record: &Record) -> String {
     let mut bytes = Vec::new();
     write(record, &mut bytes);
     let text = String::from_utf8(bytes).expect("UTF-8");
-    let line = text.strip_suffix('\n').expect("a whole line").to_owned();
+    let line = text.strip_suffix('\n').expect("the line ends with a line break").to_owned();
     assert!(!line.chars().any(char::is_control), "{line:?}");
     line
 }
@@ -84,7 +84,7 @@ fn no_byte_of_a_client_leaves_its_field() {
         assert_eq!((&shown["status"], &shown["failure"]), (&json!(200), &json!("client-gone")));
         let text = line(common::write, &record);
         assert!(text.is_ascii() && text.ends_with(" failure=client-gone"), "{text}");
-        // Outside of backslashes there are the quotes of the request, the referer, the user agent, and one more value.
+        // The only unescaped quotes are those around the request, the referer, the user agent, and one more value.
         let mut quotes = 0;
         let mut bytes = text.bytes();
         while let Some(byte) = bytes.next() {
@@ -135,7 +135,7 @@ async fn failures_are_logged_whatever_the_sample() {
     assert_eq!(targets, [json!("/error"), json!("/cut")]);
 }
 
-/// The pipe's reader is gone for good, and whoever rotates the log has put a file in its place.
+/// The pipe's reader has gone, and the program that rotates the log has put a file in the pipe's place.
 #[tokio::test]
 async fn a_log_that_hangs_is_opened_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -143,7 +143,7 @@ async fn a_log_that_hangs_is_opened_again() {
     let _reader = pipe_and_reader(&name);
     let limits = Limits { access_log_lines_max: 10_000, ..Limits::default() };
     let log = AccessLog::start(&settings(&name, 1.0), &limits).unwrap();
-    // More than a pipe holds.
+    // More lines than a pipe holds.
     for number in 0..1_000 {
         log.log(Box::new(record(format!("/{number}").as_bytes(), b"")));
     }
@@ -156,7 +156,7 @@ async fn a_log_that_hangs_is_opened_again() {
     assert_eq!(last["target"], "/999");
 }
 
-/// Makes a pipe that does not wait, and opens it for reading.
+/// Makes a pipe, and opens it for reading without blocking.
 fn pipe_and_reader(pipe: &std::path::Path) -> std::fs::File {
     rustix::fs::mkfifoat(rustix::fs::CWD, pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
     let refused = AccessLog::start(&settings(pipe, 1.0), &Limits::default());
@@ -166,7 +166,7 @@ fn pipe_and_reader(pipe: &std::path::Path) -> std::fs::File {
     std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true), nonblocking).open(pipe).unwrap()
 }
 
-/// A pipe that nobody reads takes some bytes and then none.
+/// A pipe that nobody reads takes some bytes and then no more.
 #[tokio::test]
 async fn a_file_that_hangs_delays_nobody_and_costs_lines_beyond_the_bound() {
     let dir = tempfile::tempdir().unwrap();
@@ -180,7 +180,7 @@ async fn a_file_that_hangs_delays_nobody_and_costs_lines_beyond_the_bound() {
     }
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(log.overflowed.load(std::sync::atomic::Ordering::Relaxed) > 0, "more lines than a pipe and the queue hold");
-    // Once somebody reads, lines come again, each whole.
+    // Once somebody reads, whole lines arrive again.
     let mut read = Vec::new();
     let flush = log.flush(Duration::from_secs(60));
     let reading = async {

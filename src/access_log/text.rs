@@ -1,11 +1,11 @@
-//! What both formats do to a client's texts.
+//! How both formats render times and texts from a client.
 
 use std::borrow::Cow;
 
 use super::record::{RequestHead, Text, version_name};
 use crate::secret::redact_line;
 
-/// A target or a referer, with the values of secret parameters replaced. Bytes that are not UTF-8 become U+FFFD.
+/// A target or a referer with the values of secret parameters replaced. Bytes that are not UTF-8 become U+FFFD.
 pub(super) fn redacted(text: &Text) -> String {
     redact_line(&lossy(text))
 }
@@ -15,20 +15,20 @@ pub(super) fn lossy(text: &Text) -> Cow<'_, str> {
     String::from_utf8_lossy(text.bytes())
 }
 
-/// A time in milliseconds, to the microsecond.
+/// A duration in milliseconds, with three decimals.
 pub(super) fn milliseconds(time: std::time::Duration) -> String {
     let micros = time.as_micros();
     format!("{}.{:03}", micros / 1_000, micros % 1_000)
 }
 
 impl RequestHead {
-    /// The path of the target, redacted as the target is.
+    /// The path of the target, redacted like the target.
     pub fn redacted_path(&self) -> String {
         let mut path = redacted(&self.target);
         path.truncate(path.find('?').unwrap_or(path.len()));
         path
     }
-    /// The name of the version of HTTP: `1.1`.
+    /// The version of HTTP as a number: `1.1`.
     pub fn version_name(&self) -> &'static str {
         version_name(self.version)
     }

@@ -1,8 +1,8 @@
 //! The thread that formats and writes lines.
 //!
-//! Always true: while lines come, the file is written at most once in [`BATCH_PAUSE`] or [`BATCH_BYTES`], so that who
-//! hands a record over seldom has to wake this thread; a line that was written in part, because the disk was full, is
-//! ended before the next one.
+//! Always true: while lines keep coming, the file is written at most once per [`BATCH_PAUSE`] or per [`BATCH_BYTES`],
+//! so that handing a record over seldom has to wake this thread; when a full disk has cut a line short, a line break is
+//! written before the next line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -23,46 +23,46 @@ use super::record::Record;
 use super::settings::{LineFormat, LogFile};
 use super::{common, json};
 
-/// How long lines are collected.
+/// How long lines are collected before the next write.
 const BATCH_PAUSE: Duration = Duration::from_millis(10);
-/// How many bytes are collected, about.
+/// About how many bytes are collected for one write.
 const BATCH_BYTES: usize = 64 << 10;
-/// How long to wait for room in a pipe before it is tried again.
+/// How long one wait for room in a full pipe lasts.
 const ROOM_WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// Lost lines are reported in the process's log at most this often.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// What the thread is given.
+/// A message to the writer's thread.
 pub(super) enum WriterMessage {
     /// A line to write.
     Line(Box<Record>),
-    /// Look whether the file is to be opened again.
+    /// Makes the writer check whether the file is to be reopened.
     Wake,
-    /// Replies when everything before it is written.
+    /// Replies when everything sent earlier is written.
     Flush(oneshot::Sender<()>),
 }
 
-/// Writes lines.
+/// The state of the writer's thread.
 pub(super) struct Writer {
     file: LogFile,
     open: File,
     format: LineFormat,
     reopen: Arc<AtomicBool>,
-    /// The formatted lines that are not written.
+    /// Formatted lines that are not written yet.
     lines: Vec<u8>,
-    /// Whether the file ends with a part of a line.
+    /// Whether the file ends in the middle of a line.
     is_torn: bool,
     overflowed: Arc<AtomicU64>,
     unwritten: Counter,
     lost: LostLines,
 }
 
-/// Lines that were lost since the last report.
+/// Counts lines that were lost since the last report.
 #[derive(Default)]
 struct LostLines {
     in_write: u64,
     last_error: Option<io::Error>,
-    /// How many had found no room at the last report.
+    /// How many records had overflowed the queue at the last report.
     overflowed_before: u64,
     reported: Option<Instant>,
 }
@@ -71,7 +71,7 @@ impl Writer {
     /// Opens the file.
     ///
     /// # Errors
-    /// It cannot be opened for appending.
+    /// The file cannot be opened for appending.
     pub(super) fn open(
         file: LogFile,
         format: LineFormat,
@@ -84,7 +84,7 @@ impl Writer {
         Ok(Self { file, open, format, reopen, lines, is_torn, overflowed, unwritten, lost })
     }
 
-    /// Works until the sender is dropped.
+    /// Writes lines until the sender is dropped.
     pub(super) fn run(mut self, messages: &Receiver<WriterMessage>) {
         while let Ok(first) = messages.recv() {
             let mut reports = Vec::new();
@@ -108,7 +108,7 @@ impl Writer {
             self.write_lines();
             self.report_lost();
             for report in reports {
-                let _ = report.send(()); // whoever asked may have stopped waiting
+                let _ = report.send(()); // the receiver may have stopped waiting
             }
             if is_small && has_lines {
                 park_timeout(BATCH_PAUSE);
@@ -116,11 +116,11 @@ impl Writer {
         }
     }
 
-    /// Returns whether the file was opened.
+    /// Opens the file again; returns whether that succeeded.
     fn open_again(&mut self) -> bool {
         match open(&self.file) {
             Ok(file) => {
-                // It may be the same file.
+                // The reopened file may be the same file, still ending in part of a line.
                 self.is_torn &= file.metadata().is_ok_and(|file| file.len() > 0 || !file.is_file());
                 self.open = file;
                 tracing::info!("the access log was opened again");
@@ -129,7 +129,7 @@ impl Writer {
             Err(error) => {
                 tracing::error!(
                     %error, file = ?self.file,
-                    "the access log cannot be opened again: the old file stays in use. Send SIGUSR1 once it can be"
+                    "the access log cannot be opened again: the old file stays in use. Correct that, then send SIGUSR1"
                 );
                 false
             }
@@ -151,7 +151,7 @@ impl Writer {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     wait_for_room(&self.open);
-                    // After SIGUSR1 nobody may read the old pipe any more, so this write does not wait for it.
+                    // After SIGUSR1 the reader of the old pipe may be gone, so this write stops waiting for it.
                     if self.reopen.swap(false, Acquire) && self.reopen_during_write(written) {
                         return self.write_lines();
                     }
@@ -162,8 +162,8 @@ impl Writer {
         (self.is_torn, _) = (false, self.lines.clear());
     }
 
-    /// Opens the file again while so many bytes of the lines are written. The line that the old file has in part is
-    /// lost. Returns whether the file was opened.
+    /// Opens the file again in the middle of a write. `written` bytes of `lines` are in the old file; the line that is
+    /// in the old file only in part is lost. Returns whether the file was opened.
     fn reopen_during_write(&mut self, written: usize) -> bool {
         self.is_torn = written > 0 && self.lines[written - 1] != b'\n';
         let is_cut = self.is_torn;
@@ -182,14 +182,14 @@ impl Writer {
         true
     }
 
-    /// The lines from here on cannot be written.
+    /// Discards the lines that are not written, and counts them as lost.
     fn lose(&mut self, written: usize, error: io::Error) {
         if written > 0 {
             self.is_torn = self.lines[written - 1] != b'\n';
         }
         let rest = &self.lines[written..];
         let lost = rest.iter().filter(|byte| **byte == b'\n').count() as u64;
-        // The line break that was put before the first line is no line.
+        // The line break that ends a torn line is not a lost line.
         let lost = lost - u64::from(written == 0 && rest.first() == Some(&b'\n'));
         self.unwritten.increment(lost);
         self.lost.in_write += lost;
@@ -206,8 +206,8 @@ impl Writer {
             return;
         }
         let error = last_error.take().map(|error| error.to_string());
-        let what = "lines of the access log were lost: it takes them more slowly than they come, or cannot be written \
-                    (`error`); requests are served all the same. Free its disk, or read its pipe";
+        let what = "lines of the access log were lost: its file takes them more slowly than they arrive, or cannot be \
+                    written (`error`); requests are served all the same. Free disk space, or read the pipe";
         tracing::error!(in_queue, in_write, error, "{what}");
         (*in_write, *overflowed_before, *reported) = (0, overflowed, Some(Instant::now()));
     }
@@ -215,11 +215,11 @@ impl Writer {
 
 /// Waits until a pipe that is full takes bytes, for a bounded time.
 fn wait_for_room(pipe: &File) {
-    // An error or the end of the time: the next write shows what is wrong, or waits again.
+    // An error and a timeout need no handling: the next write reports what is wrong, or waits again.
     let _ = poll(&mut [PollFd::new(pipe, PollFlags::OUT)], Some(&ROOM_WAIT));
 }
 
-/// Opens the file for appending. Never waits for the reader of a pipe: then this is an error.
+/// Opens the file for appending. Never waits for the reader of a pipe: without a reader the result is an error.
 fn open(file: &LogFile) -> io::Result<File> {
     match file {
         LogFile::Stdout => Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?)),

@@ -1,9 +1,9 @@
 //! Access control: who the caller of an endpoint is, and whether they may call it.
 //!
 //! Always true: a request that another web site makes a browser send is refused (by Host, Origin and content type),
-//! with tokens or without; tokens are compared by hash in constant time; without tokens only a loopback listener takes
-//! requests (and, on any listener, the deprecated start endpoint takes those of callers on this machine), and the name
-//! that a caller gives there is marked as unverified.
+//! with or without tokens; tokens are compared by hash in constant time; without tokens only a loopback listener takes
+//! requests (but the deprecated start endpoint takes requests of callers on this machine on any listener), and the name
+//! that a caller without a token gives is marked as unverified.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -26,12 +26,12 @@ const NAME_CHARS_MAX: usize = 64;
 pub(super) enum Caller {
     /// The name of the token.
     Token(String),
-    /// Somebody on this machine without a token, with the name in the header, if there is one.
+    /// A caller on this machine without a token, and the name in the header, if there is one.
     Unverified(Option<String>),
 }
 
 impl Caller {
-    /// The name that is recorded: the token's, or without a token the name in the body (`given`).
+    /// The name to record: the token's, or without a token the one in the body (`given`), else the one in the header.
     pub(super) fn recorded_name(&self, given: Option<&str>) -> Result<String, ApiError> {
         let given = given.map(valid_name).transpose()?;
         let name = match self {
@@ -55,7 +55,7 @@ struct KnownToken {
     scopes: Vec<TokenScope>,
 }
 
-/// The tokens in force, and where the listener is bound.
+/// The tokens in force, and whether the listener is on loopback.
 pub(super) struct AccessControl {
     tokens: Vec<KnownToken>,
     listen: SocketAddr,
@@ -123,8 +123,8 @@ impl AccessControl {
     }
 
     /// Identifies the caller of the deprecated start endpoint. Accepts callers on this machine whose request was not
-    /// forwarded by a proxy, and tokens that may start runs. Without a token the Host that a browser sends must name
-    /// this machine, whatever the listener's address is: a web page's request comes from this machine too.
+    /// forwarded by a proxy, and holders of tokens that may start runs. Without a token the Host that a browser sends
+    /// must name this machine, whatever the listener's address is: a web page's request comes from this machine too.
     pub(super) fn authorize_deprecated_start(
         &self,
         method: &Method,
@@ -143,7 +143,9 @@ impl AccessControl {
             }
             unverified(headers)?
         } else {
-            return Err(ApiError::not_for_caller("it takes callers on this machine, and tokens with the scope `run`"));
+            return Err(ApiError::not_for_caller(
+                "it takes callers on this machine, and callers with a token of the scope `run`",
+            ));
         };
         require_json(method, headers)?;
         Ok(caller)

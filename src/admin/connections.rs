@@ -1,9 +1,9 @@
 //! Bounds the number of open connections, so that idle and slow ones do not keep others out.
 //!
-//! Always true: at most `max` connections are open. When all are taken and another client
-//! connects, the oldest connection without a complete request is closed: it has been idle, or has been sending the body
-//! of its request, for longest. A connection whose request has arrived as a whole is never closed for another one, so
-//! that no request is cut off after it took effect.
+//! Always true: at most `max` connections are open. When all are taken and another client connects, the oldest
+//! connection without a complete request is closed: the one that has been idle, or has been sending the body of its
+//! request, for longest. A connection whose request has arrived as a whole is never closed for another one, so that no
+//! request is cut off after it took effect.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,19 +17,19 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Connections {
     max: usize,
     state: Mutex<ConnectionCounts>,
-    /// A connection was closed, or may be closed from now on.
+    /// Notified when a connection was closed, or has become one that may be closed.
     changed: Notify,
 }
 
-/// The number of the next connection without a complete request, counted over all listeners of the process: of two such
+/// The next number for a connection without a complete request, counted over all listeners of the process: of two such
 /// connections the one with the smaller number is older.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Default)]
 struct ConnectionCounts {
     open: usize,
-    /// The signals that close the connections without a complete request, in the order in which these became idle or
-    /// began to send a body.
+    /// The tokens that close the connections without a complete request, in the order in which these connections
+    /// became idle or began to send a body.
     incomplete: BTreeMap<u64, CancellationToken>,
 }
 
@@ -92,11 +92,11 @@ fn count_full(outcome: &'static str) {
     counter!("pointsman_api_connections_full_total", "outcome" => outcome).increment(1);
 }
 
-/// One of the open connections, until it is dropped.
+/// One of the open connections; dropping it frees its place.
 pub(super) struct OpenConnection {
     all: Arc<Connections>,
     close: CancellationToken,
-    /// Its position in the order of connections without a complete request, since it last had none.
+    /// The connection's key in `incomplete`, or the last one that it had there.
     position: AtomicU64,
 }
 
@@ -106,7 +106,7 @@ impl OpenConnection {
         self.close.cancelled().await;
     }
 
-    /// The head of a request has arrived. `None` if the connection is being closed for another one.
+    /// Notes that the head of a request has arrived. `None` if the connection is being closed for another one.
     pub(super) fn begin_request(self: &Arc<Self>) -> Option<RequestInProgress> {
         let mut state = self.all.state();
         let close = state.incomplete.remove(&self.position.load(Ordering::Acquire))?;
@@ -116,8 +116,8 @@ impl OpenConnection {
         Some(RequestInProgress(self.clone()))
     }
 
-    /// The request has arrived as a whole. `false` if the connection is being closed for another one: the request must
-    /// not take effect.
+    /// Notes that the request has arrived as a whole. `false` if the connection is being closed for another one: the
+    /// request must not take effect.
     pub(super) fn complete_request(&self) -> bool {
         self.all.state().incomplete.remove(&self.position.load(Ordering::Acquire)).is_some()
     }
@@ -140,7 +140,7 @@ impl Drop for RequestInProgress {
     fn drop(&mut self) {
         let connection = &self.0;
         let mut state = connection.all.state();
-        // It is there if the response was sent before the body had arrived.
+        // The position is still listed if the response was sent before the whole body had arrived.
         state.incomplete.remove(&connection.position.load(Ordering::Acquire));
         let position = state.add_incomplete(connection.close.clone());
         connection.position.store(position, Ordering::Release);
@@ -171,11 +171,11 @@ mod tests {
         let fourth = next.await;
         drop((second, fourth));
         drop(request);
-        assert!(first.begin_request().is_some(), "it was never closed");
+        assert!(first.begin_request().is_some(), "the first was not closed");
     }
 
     #[tokio::test]
-    async fn of_several_listeners_the_oldest_connection_is_closed() {
+    async fn the_oldest_connection_of_all_listeners_is_closed() {
         let listeners = [Connections::new(2), Connections::new(2)];
         let [second, first] = &listeners;
         let (oldest, newer) = (first.add().await, second.add().await);
@@ -196,11 +196,11 @@ mod tests {
         let mut next = Box::pin(all.add());
         assert!(next.as_mut().now_or_never().is_none());
         assert!(slow.must_close().now_or_never().is_some() && whole.must_close().now_or_never().is_none());
-        assert!(!slow.complete_request(), "its body arrives too late");
+        assert!(!slow.complete_request(), "the body arrives too late");
     }
 
     #[tokio::test]
-    async fn while_requests_are_in_progress_on_all_a_new_one_waits() {
+    async fn a_new_connection_waits_while_requests_are_in_progress_on_all() {
         let all = Connections::new(1);
         let first = all.add().await;
         let request = first.begin_request().unwrap();
@@ -210,7 +210,7 @@ mod tests {
         assert!(first.must_close().now_or_never().is_none());
         drop(request);
         assert!(next.as_mut().now_or_never().is_none());
-        assert!(first.must_close().now_or_never().is_some(), "it is idle now");
+        assert!(first.must_close().now_or_never().is_some(), "the first is idle now");
         drop(first);
         next.await;
     }

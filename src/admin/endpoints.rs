@@ -30,11 +30,11 @@ pub(super) enum Access {
     Public,
     /// Callers who have this scope.
     Scope(TokenScope),
-    /// Callers on this machine, and tokens that may start runs.
+    /// Callers on this machine, and holders of tokens that may start runs.
     DeprecatedStart,
 }
 
-/// What a response holds.
+/// The kind of content of a response.
 #[derive(Clone, Copy)]
 pub(super) enum Content {
     Json(SchemaFn),
@@ -51,16 +51,16 @@ pub(super) enum Content {
 pub(super) struct Header {
     pub name: &'static str,
     pub about: &'static str,
-    /// A regular expression for its value, where there is one.
+    /// A regular expression that the value matches, if its form is restricted.
     pub pattern: Option<&'static str>,
 }
 
-/// One path and method.
+/// An endpoint: a method of a path.
 pub(super) struct Endpoint {
     pub method: Method,
     pub path: &'static str,
     pub access: Access,
-    /// Also served on the listener for applications.
+    /// Whether it is also served on the listener for applications.
     pub for_applications: bool,
     pub id: &'static str,
     pub about: &'static str,
@@ -70,7 +70,7 @@ pub(super) struct Endpoint {
     pub responses: Vec<(u16, Content)>,
     /// Whether the response names a run: then OpenAPI links lead from it to the endpoints of that run.
     pub links_to_run: bool,
-    /// Error statuses in addition to those that follow from the access and the request.
+    /// Error statuses in addition to those that follow from `access` and the request.
     pub errors: &'static [u16],
     pub handler: MethodRouter<Arc<ApiState>>,
 }
@@ -175,7 +175,7 @@ fn process_endpoints() -> Vec<Endpoint> {
         public("/openapi.json", get(process::openapi), "openapi", "This description")
             .returns::<Value>()
             .for_applications(),
-        public("/docs", get(reference::index), "docs", "The reference: its topics")
+        public("/docs", get(reference::index), "docs", "The topics of the reference")
             .responds(200, Content::TextOrHtml)
             .for_applications(),
         public("/docs/{topic}", get(reference::topic), "topic", "One topic of the reference")

@@ -1,4 +1,4 @@
-//! Turns errors of the API into responses. No other file does.
+//! The API's errors and the responses that they become; no other file makes error responses.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -47,7 +47,7 @@ impl ApiError {
         self
     }
 
-    /// Commands that would pass if they were given one after the other.
+    /// Flip commands that would pass if they were given one after the other.
     fn commands(mut self, commands: Vec<FlipCommand>) -> Self {
         self.0.commands = commands.iter().map(FlipCommand::to_string).collect();
         self
@@ -64,7 +64,7 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no-sense-together", title, detail)
     }
 
-    /// The kill switch was not set.
+    /// The response when the kill switch was not set.
     pub(super) fn freeze(error: FreezeError) -> Self {
         const TITLE: &str = "The kill switch was not set";
         match error {
@@ -139,13 +139,13 @@ impl ApiError {
             .hint("`pointsman store check` lists such faults of the store")
     }
 
-    /// A flip that was refused.
+    /// The response to a flip that was refused.
     pub(super) fn flip<'a>(error: FlipError, known: impl Iterator<Item = &'a RouteId>) -> Self {
         const TITLE: &str = "The route was not moved";
         let text = error.to_string();
         match error {
             FlipError::UnknownRoute(id, _) => Self::unknown("route", id.as_str(), known.map(RouteId::as_str)),
-            // The conditions stand in `reasons`; the detail does not repeat them.
+            // `reasons` lists the conditions; the detail does not repeat them.
             FlipError::GateShut { reasons, commands } => {
                 Self::new(StatusCode::CONFLICT, "gate-shut", TITLE, "the gate is shut")
                     .reasons(reasons)

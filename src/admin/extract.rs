@@ -17,7 +17,7 @@ use super::state::ApiState;
 use crate::expression::refuse_reserved_keys;
 use crate::workflow::{is_nested_beyond, values_in};
 
-/// How long the client may take to send the body.
+/// How long a client may take to send the body.
 const BODY_READ_MAX: Duration = Duration::from_secs(10);
 
 /// A JSON body, read within bounds, and the caller; an error names line and column.
@@ -108,18 +108,20 @@ fn query_error<T: JsonSchema>(query: &str) -> ApiError {
     ApiError::bad("the query cannot be read").hint(format!("it takes {names}"))
 }
 
-/// The type that a parameter must have, as text; `None` if the value has it.
-fn expected_type(of: &Value, value: &str) -> Option<String> {
-    let is = |word: &str| of["type"] == word || of["type"].as_array().is_some_and(|types| types.contains(&word.into()));
-    if is("integer") {
-        let least = of["minimum"].as_u64().unwrap_or(0);
-        let fits = value.parse::<u32>().is_ok_and(|number| u64::from(number) >= least);
-        return (!fits).then(|| format!("a whole number from {least} to {}", u32::MAX));
+/// The type that a parameter must have, as text; `None` if the value is of that type.
+fn expected_type(schema: &Value, value: &str) -> Option<String> {
+    let has_type = |word: &str| {
+        schema["type"] == word || schema["type"].as_array().is_some_and(|types| types.contains(&word.into()))
+    };
+    if has_type("integer") {
+        let minimum = schema["minimum"].as_u64().unwrap_or(0);
+        let fits = value.parse::<u32>().is_ok_and(|number| u64::from(number) >= minimum);
+        return (!fits).then(|| format!("a whole number from {minimum} to {}", u32::MAX));
     }
-    if of["format"] == "date-time" {
+    if schema["format"] == "date-time" {
         return value.parse::<jiff::Timestamp>().is_err().then(|| "a time like 2026-01-31T12:00:00Z".to_owned());
     }
-    (is("boolean") && !matches!(value, "true" | "false")).then(|| "true or false".to_owned())
+    (has_type("boolean") && !matches!(value, "true" | "false")).then(|| "true or false".to_owned())
 }
 
 /// A value from the request, short enough for an error text.

@@ -60,7 +60,7 @@ async fn open_runs(admin: &Admin, route: &RouteId) -> Result<u64, StoreError> {
     Ok(open)
 }
 
-/// A route's id and those that it had before, under which its runs and flips were recorded.
+/// The route's present id and its former ids, under which runs and flips were recorded.
 fn all_ids(admin: &Admin, route: &RouteId) -> Vec<RouteId> {
     match admin.parts.ladder.flags().route(route) {
         Some(flag) => flag.route.ids().cloned().collect(),
@@ -70,10 +70,10 @@ fn all_ids(admin: &Admin, route: &RouteId) -> Vec<RouteId> {
 
 /// The note in the response to a flip down that the store has not recorded.
 const UNRECORDED_FLIP: &str = "the store has not recorded the flip, which is in force: pointsman tries again until it has; \
-                               if the process stops or is killed before that, the route returns to the state that the store has";
+                               if the process ends before that, the route returns to the state in the store";
 /// The note in the response to a flip down whose larger share waits for the store.
 const PENDING_SHARE: &str = "the flip down itself is in force and recorded, but it is not known yet whether the larger \
-                             share is recorded, which is not in force before that";
+                             share is recorded; until it is, the larger share is not in force";
 /// The note in the response to a freeze of one of several processes that share a store.
 const FREEZE_OF_ONE_PROCESS: &str = "the freeze is in force in this process only: other processes on the same store are \
                                      not frozen and may execute its runs; freeze each of them";
@@ -131,7 +131,7 @@ pub(super) async fn flips(admin: Admin, QueryParams(filter): QueryParams<FlipsQu
         let flips = admin.parts.store.flips(None, rows).await?;
         return Ok(Json(flips.into_iter().map(flip_row).collect()));
     };
-    // A route that was removed from the files keeps its flips, so an unknown id is no error.
+    // Flips of a route that was removed from the files remain, so an unknown id is no error.
     let route = RouteId::from(route.as_str());
     let mut flips = Vec::new();
     for id in all_ids(&admin, &route) {
@@ -153,14 +153,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flip_says_what_of_it_is_unrecorded() {
+    fn the_note_of_a_flip_says_what_is_unrecorded() {
         assert_eq!(flip_note(true, false), None);
         assert_eq!(flip_note(false, false), Some(UNRECORDED_FLIP));
         assert_eq!(flip_note(false, true), Some(PENDING_SHARE));
     }
 
     #[test]
-    fn a_freeze_says_if_it_is_unrecorded_or_of_one_process_of_several() {
+    fn the_note_of_a_freeze_says_what_is_unrecorded_or_not_frozen() {
         assert_eq!(freeze_note(true, false), None);
         assert_eq!(freeze_note(true, true).as_deref(), Some(FREEZE_OF_ONE_PROCESS));
         assert_eq!(freeze_note(false, true), Some(format!("{UNRECORDED_FREEZE}; {FREEZE_OF_ONE_PROCESS}")));

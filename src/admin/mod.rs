@@ -2,12 +2,12 @@
 //! them commands.
 //!
 //! The question it answers: "what is going on, and may I change it?" Always true: every change is made by the ladder or
-//! the engine and recorded with who asked for it; responses are plain text, JSON or escaped HTML, so nothing that is
-//! shown is executed by the viewer; bodies, rows, streams and waits are bounded. Every path is listed in `endpoints`,
+//! the engine and recorded with the name of the caller; responses are plain text, JSON or escaped HTML, so that no
+//! browser executes what they show; bodies, rows, streams and waits are bounded. Every path is listed in `endpoints`,
 //! every JSON type is in [`types`]; errors become responses in `error`; `access` decides who may call what.
 //!
-//! When the store is slow or gone, an endpoint that needs it answers 503 within its own bound, and the others go on. A
-//! client that sends nothing is disconnected after a bound, and earlier if others need its connection.
+//! When the store is slow or gone, an endpoint that needs it answers 503 within its own bound; the other endpoints go
+//! on. A client that sends nothing is disconnected after a bound, and earlier if others need its connection.
 
 mod access;
 mod connections;
@@ -56,8 +56,8 @@ use self::stream_slots::StreamSlots;
 use crate::config::TokenScope;
 use crate::store::StoreError;
 
-/// How long a request that only reads may take. The command line waits a little longer, so that it gets the error that
-/// says so.
+/// How long a request that only reads may take. The command line waits a little longer, so that it receives the error
+/// response rather than a timeout of its own.
 const READ_MAX: Duration = Duration::from_secs(8);
 
 /// The whole API.

@@ -1,7 +1,7 @@
 //! Generates `/openapi.json` and the text of `/` from the table of endpoints.
 //!
-//! Always true: the router is made from the same table, and requests and responses are converted by the same types, so
-//! the document cannot differ from what the process does.
+//! Always true: the router is made from the same table, and the same types convert requests and responses, so the
+//! document cannot differ from what the process does.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::types::ApiProblem;
 
 /// The OpenAPI 3.1 document. `requires_token`: whether the listener requires tokens.
 pub(super) fn document(endpoints: &[Endpoint], requires_token: bool) -> Value {
-    // From a response that names a run, links lead to the paths whose only parameter is a run's id.
+    // OpenAPI links lead from a response that names a run to the paths whose only parameter is a run's id.
     let linked =
         endpoints.iter().filter(|endpoint| endpoint.path.contains("/run/{id}") && names(endpoint.path).count() == 1);
     let links: Map<String, Value> = linked
@@ -175,7 +175,7 @@ fn event_schema() -> Value {
             "seq": { "type": "integer", "minimum": 1 },
             "at": { "type": "string", "format": "date-time" },
             "kind": { "type": "string", "description": "The event of the audit trail" },
-            "status": { "type": "string", "description": "The run's status after it" },
+            "status": { "type": "string", "description": "The run's status after the event" },
         },
     });
     json!({
@@ -235,9 +235,10 @@ fn names(path: &'static str) -> impl Iterator<Item = &'static str> {
 
 fn path_parameter(path: &str, name: &str) -> Value {
     let (about, schema) = match name {
-        "id" if path.contains("/run/") => {
-            ("A run, or a job: its newest run", json!({ "type": "string", "pattern": "^(run|job)_[0-9a-f]{32}$" }))
-        }
+        "id" if path.contains("/run/") => (
+            "The id of a run, or of a job, which stands for its newest run",
+            json!({ "type": "string", "pattern": "^(run|job)_[0-9a-f]{32}$" }),
+        ),
         "id" => ("A route", json!({ "type": "string", "minLength": 1 })),
         "topic" => {
             let names: Vec<&str> = crate::docs::TOPICS.iter().map(|topic| topic.name).collect();
@@ -287,7 +288,7 @@ fn query_parameters(mut schema: Value) -> Vec<Value> {
         .collect()
 }
 
-/// Adds the maximum of its width to every integer schema.
+/// Gives every integer schema the maximum of the integer's width.
 fn add_integer_bounds(value: &mut Value) {
     match value {
         Value::Object(members) => {

@@ -23,20 +23,20 @@ use crate::workflow::{ControlCommand, RunSummary};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// Everything that the API shows and changes.
+/// Everything that the API shows and controls.
 #[derive(Clone)]
 pub struct AdminParts {
-    /// Moves routes.
+    /// Moves routes, and sets the kill switch.
     pub ladder: Arc<dyn LadderControl>,
     /// What comparisons add up to.
     pub evidence: Arc<Evidence>,
-    /// Attributes the calls of legacy; `None` if nothing watches them.
+    /// Attributes the calls of legacy to requests; `None` without an egress listener.
     pub attribution: Option<Attribution>,
     /// Starts runs and sends them commands.
     pub engine: Arc<dyn EngineControl>,
     /// The store of runs, flips and samples.
     pub store: StoreHandle,
-    /// Updates all metrics and renders them as Prometheus text. Called by one scrape at a time.
+    /// Updates all metrics and renders them as Prometheus text. Called for one scrape at a time.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// The tokens; may be empty only where the listener is on loopback.
     pub tokens: Vec<Token>,
@@ -46,7 +46,7 @@ pub struct AdminParts {
     pub deprecated_start: bool,
     /// The names of the workflows in force.
     pub workflows: Arc<dyn Fn() -> Vec<WorkflowName> + Send + Sync>,
-    /// Cancelled when the listener stops: streams and waits end then.
+    /// Cancelled when the listener stops; streams and waits then end.
     pub stopping: CancellationToken,
     /// The addresses on which the proxy listens.
     pub proxy_listen: Vec<SocketAddr>,
@@ -60,8 +60,8 @@ pub struct AdminParts {
     pub traffic: Arc<dyn Fn(&RouteId) -> RouteTraffic + Send + Sync>,
     /// The services that steps call, by name.
     pub services: Arc<dyn Fn() -> Vec<ServiceRow> + Send + Sync>,
-    /// Has the files read now. The outcome is that of a reading that begins after the call; there is none if the
-    /// process stops.
+    /// Requests that the files are read now. The receiver gets the outcome of a reading that begins after the call, or
+    /// nothing if the process stops.
     pub reload: Arc<dyn Fn() -> oneshot::Receiver<Reloaded> + Send + Sync>,
 }
 
@@ -70,23 +70,23 @@ pub struct AdminParts {
 pub enum Reloaded {
     /// The files are in force.
     InForce {
-        /// Whether they differ from those that were in force before.
+        /// Whether the files differ from those that were in force before.
         changed: bool,
         /// When files with this content came into force.
         since: Instant,
-        /// The flips that they made.
+        /// The flips that the files made.
         flips: Vec<FlipRecord>,
         /// The warnings of `check`.
         warnings: Findings,
-        /// The settings that differ from those that the process was started with, and take effect at the next start.
+        /// Settings that differ from those that the process was started with; they take effect at the next start.
         needs_restart: Vec<&'static str>,
     },
-    /// The check refuses them: the last good set stays in force.
+    /// The check refused the files: the last good set stays in force.
     Refused(CheckFailed),
-    /// They are valid, but cannot be put in force now, for the reasons in these sentences: the last good set stays.
+    /// The files are valid but cannot be put in force now, for these reasons: the last good set stays in force.
     WouldDoHarm(Vec<String>),
-    /// They are valid, but the store did not record what they declare: the last good set stays in force, and they are
-    /// tried again.
+    /// The files are valid, but the store did not record what they declare: the last good set stays in force, and the
+    /// new files are tried again.
     NotRecorded(String),
 }
 
@@ -103,7 +103,7 @@ pub struct ProcessStatus {
     pub engine_healthy: bool,
     /// What is wrong with the store; `None` if it reports nothing.
     pub store_trouble: Option<String>,
-    /// Why the runs that the last process left are not resumed yet; `None` if they are.
+    /// Why not all runs that the last process left have been resumed; `None` if all have.
     pub recovery_trouble: Option<String>,
     /// How the machine's clock differs from the process's time; `None` if they differ by at most a minute.
     pub clock_trouble: Option<String>,
@@ -115,11 +115,11 @@ pub struct ProcessStatus {
     pub runs_in_flight: u64,
     /// The oldest of the runs that this process cannot resume.
     pub stuck: Vec<StuckRun>,
-    /// How many such runs there are beyond those in `stuck`.
+    /// How many more runs cannot be resumed, beyond those in `stuck`.
     pub stuck_more: u64,
     /// The load of the shadow executor.
     pub shadow: ShadowLoad,
-    /// From which process this one took over, or to which it hands over; `None` if there is none.
+    /// The process that this one took over from, or that it hands over to; `None` if there is neither.
     pub succession: Option<String>,
     /// The listener for calls that legacy makes, if there is one.
     pub egress: Option<EgressStatus>,
@@ -136,7 +136,7 @@ pub struct RouteTraffic {
     pub overhead_p50_us: Option<f64>,
 }
 
-/// What the API needs of the ladder.
+/// The part of the ladder that the API uses.
 pub trait LadderControl: Send + Sync {
     /// The flag set in force.
     fn flags(&self) -> Arc<FlagSet>;
@@ -144,11 +144,11 @@ pub trait LadderControl: Send + Sync {
     fn flip(&self, route: RouteId, request: ladder::MoveRequest) -> BoxFuture<'_, Result<Flipped, FlipError>>;
     /// Sets the kill switch.
     fn freeze(&self, to: Freeze, reason: Option<String>, by: String) -> BoxFuture<'_, Result<Frozen, FreezeError>>;
-    /// Whether the store does not have the freeze in force yet.
+    /// Whether the freeze in force is not in the store yet.
     fn freeze_is_unrecorded(&self) -> bool {
         false
     }
-    /// How many flips down are in force that the store does not have yet.
+    /// How many flips down are in force that are not in the store yet.
     fn unrecorded_flips(&self) -> usize {
         0
     }
@@ -158,15 +158,15 @@ pub trait LadderControl: Send + Sync {
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>>;
 }
 
-/// Resolves when the run has ended, or waits for a person or a signal. The result is all of its events if they
-/// are in memory, `None` if they have to be read from the store.
+/// Resolves when the run has ended, or waits for a person or a signal. Returns all events of the run if they are in
+/// memory, `None` if they have to be read from the store.
 pub type WaitForEndOrInput<'a> = BoxFuture<'a, Option<Vec<StoredEvent>>>;
 
-/// What the API needs of the engine.
+/// The part of the engine that the API uses.
 pub trait EngineControl: Send + Sync {
-    /// As [`Engine::start`].
+    /// See [`Engine::start`].
     fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, StartError>>;
-    /// As [`Engine::start_watched`].
+    /// See [`Engine::start_watched`].
     fn start_watched(
         &self,
         start: Start,
@@ -179,26 +179,26 @@ pub trait EngineControl: Send + Sync {
         }
         .boxed()
     }
-    /// As [`Engine::plan_source`].
+    /// See [`Engine::plan_source`].
     fn plan_source(&self, _: &PlanId) -> Option<Arc<Value>> {
         None
     }
-    /// As [`Engine::rerun`].
+    /// See [`Engine::rerun`].
     fn rerun(&self, of: RunId, from: StepId, by: String) -> BoxFuture<'_, Result<Started, StartError>>;
-    /// As [`Engine::give_command`].
+    /// See [`Engine::give_command`].
     fn give_command(
         &self,
         run: RunId,
         command: ControlCommand,
         by: String,
     ) -> BoxFuture<'_, Result<RunSummary, CommandError>>;
-    /// As [`Engine::wait_until_ended_or_awaits_input`].
+    /// See [`Engine::wait_until_ended_or_awaits_input`].
     fn wait_until_ended_or_awaits_input(&self, run: RunId, within: Duration) -> BoxFuture<'_, Option<RunSummary>>;
-    /// As [`Engine::wait_for_events_after`].
+    /// See [`Engine::wait_for_events_after`].
     fn wait_for_events_after(&self, run: RunId, seq: Seq, within: Duration) -> BoxFuture<'_, Option<Seq>>;
-    /// As [`Engine::explain`].
+    /// See [`Engine::explain`].
     fn explain(&self, run: RunId) -> BoxFuture<'_, Result<Explanation, CommandError>>;
-    /// As [`Engine::why_stuck`].
+    /// See [`Engine::why_stuck`].
     fn why_stuck(&self, _run: RunId) -> Option<Arc<str>> {
         None
     }

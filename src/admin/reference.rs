@@ -7,7 +7,7 @@ use super::error::ApiError;
 use super::extract::PathParams;
 use crate::docs::{self, Topic};
 
-/// The path under which the topics are.
+/// The path of the list of topics, and the beginning of every topic's path.
 pub(super) const DOCS: &str = "/docs";
 
 pub(super) async fn index(headers: HeaderMap) -> Response {

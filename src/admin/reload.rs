@@ -20,7 +20,7 @@ use crate::store::FlipRecord;
 
 const TITLE: &str = "The files are not in force";
 
-/// Has the files read and waits for the outcome of that very reading, up to `move_answer_ms`.
+/// Has the files read, and waits up to `move_answer_ms` for the outcome of that reading.
 pub(super) async fn reload(
     admin: Admin,
     JsonBody(request, caller): JsonBody<ReloadRequest>,
@@ -79,7 +79,7 @@ fn answer(admin: &ApiState, before: &FlagSet, reloaded: Reloaded) -> JsonResult<
     }
 }
 
-/// The routes of both sets that are in another state now, except those that these flips moved.
+/// The routes of both sets whose state has changed, except those that `flips` moved.
 fn moved_routes(before: &FlagSet, after: &FlagSet, flips: &[FlipRecord]) -> Vec<MovedRoute> {
     let is_flipped = |id: &RouteId| flips.iter().any(|flip| flip.route.as_ref() == Some(id));
     let moved = after.routes.iter().filter_map(|flag| {

@@ -1,7 +1,7 @@
 //! Replays a run's events: computes the state after each event, and where another plan would have decided differently.
 //!
-//! Always true: a replay applies the events by the same function as the engine did, so it shows what the engine saw; it
-//! is pure.
+//! Always true: a replay applies the events by the same function as the engine did, so it shows the states that the
+//! engine had; it is pure.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -16,30 +16,30 @@ use crate::workflow::{DecisionInputs, Divergence, Event, Plan, Run, RunStatus, e
 pub struct StateRow {
     /// The event's sequence number.
     pub seq: u64,
-    /// When it happened.
+    /// When the event happened.
     pub at: Timestamp,
-    /// What happened.
+    /// The kind of the event.
     pub kind: String,
-    /// The step that it is about.
+    /// The step that the event is about.
     pub step_id: Option<String>,
     /// The item of a `for_each`.
     pub item: Option<u64>,
-    /// The run's status after it.
+    /// The run's status after the event.
     pub status: RunStatus,
-    /// Steps that have ended by then.
+    /// How many steps have ended by then.
     pub steps_ended: usize,
-    /// Calls in flight after it, as `step` or `step[item]`.
+    /// Calls in flight after the event, as `step` or `step[item]`.
     pub under_way: Vec<String>,
-    /// The HTTP status of the answer to the caller, once it is decided.
+    /// The HTTP status of the reply to the caller, once it is decided.
     pub answered: Option<u16>,
-    /// Why it is paused or ended early.
+    /// Why the run is paused or ended early.
     pub note: Option<String>,
 }
 
 /// The state after each event, in order.
 ///
 /// # Errors
-/// An event cannot be read, or is not valid after those before it; the text says which.
+/// An event cannot be read, or is not valid after the events before it; the text says which event.
 pub fn states(events: &[EventRow]) -> Result<Vec<StateRow>, String> {
     let mut states = Vec::with_capacity(events.len());
     let mut run: Option<Run> = None;
@@ -71,7 +71,7 @@ pub fn states(events: &[EventRow]) -> Result<Vec<StateRow>, String> {
 /// The state of the run after these events.
 ///
 /// # Errors
-/// As [`states`].
+/// See [`states`].
 pub fn run_from_events(events: &[EventRow]) -> Result<Run, String> {
     let events: Vec<Event> = events.iter().map(event).collect::<Result<_, _>>()?;
     fold(&events).map_err(|misfit| misfit.to_string())
@@ -94,7 +94,7 @@ fn step_and_item(row: &EventRow) -> (Option<String>, Option<u64>) {
 /// An event as the API shows it.
 ///
 /// # Errors
-/// It cannot be written as JSON.
+/// The event cannot be written as JSON.
 pub fn event_row(stored: StoredEvent) -> Result<EventRow, serde_json::Error> {
     let StoredEvent { seq: Seq(seq), at, event } = stored;
     Ok(EventRow { seq, at, kind: event.kind().to_owned(), event: serde_json::to_value(event)? })
@@ -107,11 +107,11 @@ pub struct DivergenceRow {
     pub seq: u64,
     /// When it happened.
     pub at: Timestamp,
-    /// Which step.
+    /// The step.
     pub step_id: Option<String>,
     /// The item of a `for_each`.
     pub item: Option<u32>,
-    /// What kind: `request`, `decision`, `outcome` and so on.
+    /// The kind of decision: `request`, `decision`, `outcome` and so on.
     pub kind: &'static str,
     /// What happened.
     pub was: String,
@@ -122,7 +122,7 @@ pub struct DivergenceRow {
 /// Every decision in these events that this plan would have made differently.
 ///
 /// # Errors
-/// An event cannot be read, or is not valid after those before it.
+/// An event cannot be read, or is not valid after the events before it.
 pub fn divergences(
     events: &[EventRow],
     plan: &Plan,

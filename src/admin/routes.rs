@@ -64,7 +64,7 @@ pub(super) async fn show(admin: Admin, PathParams(id): PathParams<String>) -> Js
     let ids = set.routes.iter().map(|flag| &flag.route.id);
     let horizon = admin.parts.ladder.horizon(route.id.clone()).await;
     let horizon = horizon.map_err(|error| match error {
-        // Only read here, so the error must not say that a flip was or was not made.
+        // The route is only read here, so the error must not say whether a flip was made.
         FlipError::Store(error) => error.into(),
         error => ApiError::flip(error, ids),
     })?;

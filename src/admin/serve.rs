@@ -1,10 +1,10 @@
 //! Serves the API on its listeners, within bounds.
 //!
-//! A client that sends its request head too slowly is disconnected. When `api_connections_max` are open on a listener,
-//! or the process may open no more files, the oldest one that is idle, or whose request body has not arrived, is closed
-//! for a new one, so that idle and slow clients cannot keep out the request that sets the kill switch
-//! ([`connections`]); if complete requests are in progress on all, further connections wait in the kernel's accept
-//! queue. When the process stops, requests in flight are finished, within a bound.
+//! A client that sends its request head too slowly is disconnected. When `api_connections_max` connections are open on
+//! a listener, or the process has no file descriptor left, the oldest connection that is idle, or whose request body
+//! has not arrived, is closed for a new one, so that idle and slow clients cannot keep out the request that sets the
+//! kill switch ([`connections`]); if complete requests are in progress on all, further connections wait in the kernel's
+//! accept queue. When the process stops, requests in flight are finished, within a bound.
 //!
 //! [`connections`]: super::connections
 
@@ -33,19 +33,19 @@ use tower::ServiceExt;
 
 use super::connections::{Connections, OpenConnection, RequestInProgress};
 
-/// A client sends its head within this time; an idle connection is closed after it.
+/// How long a client may take to send the head of a request; an idle connection is closed after the same time.
 const HEAD_READ_MAX: Duration = Duration::from_secs(75);
-/// At the stop, requests in flight may take this long; a client that does not read its response is then cut off.
+/// How long requests in flight may take after the stop; a client that has not read its response by then is cut off.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// The pause after a failed accept (too many open files), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The address on the other side of the connection.
+/// The address of the client's side of the connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PeerAddress(pub SocketAddr);
 
 /// Serves each listener with its router, at most `connections_max` connections at once on each, until `stop` resolves;
-/// then finishes requests in flight, within `DRAIN_MAX`.
+/// then finishes the requests in flight, within `DRAIN_MAX`.
 pub async fn serve(listeners: Vec<(TcpListener, Router)>, connections_max: u64, stop: impl Future<Output = ()>) {
     let max = usize::try_from(connections_max).unwrap_or(usize::MAX);
     let open: Arc<[_]> = listeners.iter().map(|_| Connections::new(max)).collect();
@@ -65,8 +65,8 @@ pub async fn serve(listeners: Vec<(TcpListener, Router)>, connections_max: u64, 
     }
 }
 
-/// Accepts connections on one listener for as long as it is polled. `open` has the connections of each listener, at
-/// `index` those of this one.
+/// Accepts connections on one listener for as long as it is polled. `open` has the connections of every listener, those
+/// of this one at `index`.
 async fn accept_connections(
     listener: TcpListener,
     router: Router,
@@ -85,8 +85,8 @@ async fn accept_connections(
             Err(error) => {
                 let files_used_up = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
                 let are_used_up = error.raw_os_error().is_some_and(|code| files_used_up.contains(&code));
-                // The kernel reserves a file descriptor before it looks whether a connection waits, so this error also
-                // comes when none waits. Closing one then would hit the connection that was just accepted.
+                // The kernel reserves a file descriptor before it checks whether a connection waits, so this error
+                // occurs even when none waits. Closing a connection then would hit the one that was just accepted.
                 if !are_used_up {
                     tracing::warn!(%error, "the API could not accept a connection; it tries again");
                 } else if has_waiting_connection(&listener) {
@@ -94,8 +94,8 @@ async fn accept_connections(
                         %error,
                         "the API could not accept a connection; it closes the oldest idle one and tries again"
                     );
-                    // The limit of open files holds for the whole process: connections to one listener must not keep
-                    // clients out of the other.
+                    // The limit of open files applies to the whole process: connections to one listener must not keep
+                    // clients out of another.
                     Connections::close_oldest_of(&open);
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -104,7 +104,7 @@ async fn accept_connections(
     }
 }
 
-/// Whether a client has connected that is not accepted yet.
+/// Whether a client's connection waits to be accepted.
 fn has_waiting_connection(listener: &TcpListener) -> bool {
     let mut polled = [PollFd::new(listener, PollFlags::IN)];
     poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
@@ -154,11 +154,11 @@ async fn connection(
     }
 }
 
-/// The error of a request whose connection was closed for a new one.
+/// The error when the body of a request is read whose connection was closed for a new one.
 const CLOSED: &str = "closed for a new connection";
 
-/// The body of a request. The request counts as complete once the body is read to its end, or is dropped before that:
-/// the response is being made then.
+/// The body of a request. The request counts as complete once the body is read to its end, or dropped earlier because
+/// the response is being made.
 struct RequestBody {
     body: Incoming,
     connection: Arc<OpenConnection>,
@@ -196,7 +196,7 @@ impl Drop for RequestBody {
     }
 }
 
-/// The body of a response; the request is in progress until it is dropped.
+/// The body of a response. The request is in progress until this body is dropped.
 struct ResponseBody {
     body: Body,
     _in_progress: RequestInProgress,

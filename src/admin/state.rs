@@ -12,10 +12,10 @@ use super::error::ApiError;
 use super::parts::AdminParts;
 use super::stream_slots::StreamSlots;
 
-/// How long a response waits for numbers of the store that it can do without.
+/// How long a response waits for numbers from the store that it can do without.
 pub(super) const STORE_WAIT: Duration = Duration::from_millis(500);
 
-/// What handlers share.
+/// The state that all handlers share.
 pub(super) struct ApiState {
     pub parts: AdminParts,
     pub access: AccessControl,
@@ -24,7 +24,7 @@ pub(super) struct ApiState {
     /// The text at `/`.
     pub index: String,
     pub stream_slots: StreamSlots,
-    /// Held during a scrape, so that gauges published just before rendering are those of that scrape.
+    /// Held during a scrape, so that no other scrape changes the gauges between publishing and rendering them.
     pub scrape: tokio::sync::Mutex<()>,
 }
 

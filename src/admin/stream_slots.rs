@@ -8,11 +8,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::ApiError;
 use crate::limits::Limits;
 
-/// One slot for each stream that may be open.
+/// The slots for open event streams.
 pub(super) struct StreamSlots {
     semaphore: Arc<Semaphore>,
     max: u64,
-    /// The limit that `max` comes from.
+    /// The name of the limit from which `max` follows.
     bound: &'static str,
 }
 
@@ -30,7 +30,7 @@ impl StreamSlots {
         Self { semaphore: Arc::new(Semaphore::new(permits)), max, bound }
     }
 
-    /// Takes a slot, or refuses at once if none is free: to the client, waiting for a slot would look like a stream
+    /// Takes a slot; refuses at once if none is free, since a client that waited for a slot would take it for a stream
     /// without events.
     pub fn acquire(&self) -> Result<StreamSlot, ApiError> {
         self.semaphore.clone().try_acquire_owned().map(StreamSlot).map_err(|_| {

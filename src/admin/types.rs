@@ -59,11 +59,11 @@ pub struct Status {
     pub egress: Option<EgressStatus>,
     /// The kill switch.
     pub freeze: Freeze,
-    /// Whether the store has not recorded the freeze in force yet, so that a restart would end it.
+    /// Whether the freeze in force is not in the store yet, so that a restart would end it.
     #[serde(default)]
     pub freeze_unrecorded: bool,
-    /// How many flips down are in force that the store has not recorded yet: if the process stops or is killed before
-    /// that, these routes return to the states that the store has.
+    /// How many flips down are in force that the store has not recorded yet: if the process ends before they are
+    /// recorded, these routes return to the states in the store.
     #[serde(default)]
     pub flips_unrecorded: usize,
     /// The files in force.
@@ -73,7 +73,7 @@ pub struct Status {
     /// What is wrong with the store, such as a full disk or a database that does not answer. Left out if nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_trouble: Option<String>,
-    /// Why the runs that the last process left are not resumed yet. Left out if they are.
+    /// Why not all runs that the last process left have been resumed. Left out if all have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_trouble: Option<String>,
     /// How the machine's clock differs from the process's time. Left out if they differ by at most a minute.
@@ -81,16 +81,16 @@ pub struct Status {
     pub clock_trouble: Option<String>,
     /// The names of services that have no address, so that requests for them get 502. Left out if all have one.
     #[serde(default, skip_serializing_if = "Option::is_none", alias = "legacy_trouble")]
-    // its name in earlier versions
+    // the field's name in earlier versions
     pub services_trouble: Option<String>,
     /// Why retry keys of requests that legacy served may be unknown, such as a missing file. Left out if all are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_keys_trouble: Option<String>,
-    /// From which process this one took over, or to which it hands over. Left out if there is none.
+    /// The process that this one took over from, or that it hands over to. Left out if there is neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub succession: Option<String>,
-    /// The number of runs that are executed at this moment, rehearsals and runs that are not kept included; a run that
-    /// waits is not.
+    /// The number of runs that are executed at this moment, including rehearsals and runs that are not kept; waiting
+    /// runs do not count.
     pub runs_in_flight: u64,
     /// The number of durable runs that have not ended, by status; `null` if the store does not answer.
     #[serde(default)]
@@ -98,7 +98,7 @@ pub struct Status {
     /// The oldest of the runs that this process cannot resume.
     #[serde(default)]
     pub stuck: Vec<StuckRun>,
-    /// How many such runs there are beyond those in `stuck`.
+    /// How many more runs cannot be resumed, beyond those in `stuck`.
     #[serde(default)]
     pub stuck_more: u64,
     /// The load of the shadow executor.
@@ -128,7 +128,7 @@ pub struct Build {
 /// The set of files in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Flags {
-    /// Counts the swaps of the flag set, by files or by flips.
+    /// Counts how often the flag set was replaced, by files or by flips.
     pub generation: u64,
     /// Seconds since the files in force were loaded.
     pub age_s: f64,
@@ -151,13 +151,13 @@ pub struct ShadowLoad {
 /// A route in one row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteRow {
-    /// Its id.
+    /// The route's id.
     pub id: RouteId,
-    /// Method and path, as `POST /orders`; if the route has a host, the host stands before the path.
+    /// Method and path, such as `POST /orders`; the host, if the route has one, stands before the path.
     pub matches: String,
     /// The legacy service.
     pub legacy: String,
-    /// The workflow that the engine runs for it.
+    /// The workflow that the engine runs for the route.
     pub workflow: Option<WorkflowName>,
     /// The route that creates the instances that this one follows up.
     #[serde(default)]
@@ -169,20 +169,20 @@ pub struct RouteRow {
     /// The reason that was given for passing the gate by force; `null` once the evidence suffices.
     #[serde(default)]
     pub forced: Option<String>,
-    /// If its workflow, rules, `match` or services were changed while it, or a cohort of it, was in `live` or above: a
-    /// sentence that says so and what to do. `null` if not, once the evidence suffices, and after a flip with
-    /// `--force`.
+    /// If the route's workflow, rules, `match` or services were changed while the route, or a cohort of it, was in
+    /// `live` or above: a sentence that says so and what to do. `null` if there was no such change, once the evidence
+    /// suffices, and after a flip with `--force`.
     #[serde(default)]
     pub changed_since_evidence: Option<String>,
-    /// Whether its last flip, a flip down, is in force and not recorded yet: if the process stops or is killed before
-    /// that, the route returns to the state that the store has.
+    /// Whether the route's last flip, a flip down, is in force and not recorded yet: if the process ends before it is
+    /// recorded, the route returns to the state in the store.
     #[serde(default)]
     pub flip_unrecorded: bool,
     /// The shares in force.
     pub shares: Shares,
     /// The number of comparisons since the evidence was last started from zero.
     pub pairs: u64,
-    /// How many of those differ.
+    /// How many of these comparisons differ.
     pub mismatched: u64,
     /// The number of requests answered since the process started.
     pub requests: u64,
@@ -197,17 +197,17 @@ pub struct RouteDetail {
     pub row: RouteRow,
     /// The state that the file declares.
     pub declared: State,
-    /// The last flip. Its number is 0 while the store does not have it.
+    /// The last flip. Its number is 0 until the store has recorded it.
     pub flip: Option<FlipRow>,
-    /// Why the route does not have the state that its file declares or that it was flipped to; empty if it has it.
+    /// Why the route is not in the state that its file declares or that it was flipped to; empty if it is.
     #[serde(default)]
     pub refused: Vec<String>,
-    /// The next rung and what it still requires; `null` on the highest rung. The list is empty if the gate is open.
+    /// The next rung and what it still requires; `null` on the highest rung. Nothing is missing if the gate is open.
     pub next: Option<NextRung>,
     /// The consequences of lowering the route, as sentences; empty if the engine owns no instance.
     pub horizon: Vec<String>,
-    /// How many instances of the family each arm owns. For `legacy` only those are counted that have a twin: an
-    /// instance that the engine created in `dark` from the same request.
+    /// How many instances of the family each arm owns. Of the instances of `legacy`, only those count that have a twin:
+    /// an instance that the engine created in `dark` from the same request.
     pub pins: BTreeMap<String, u64>,
     /// The evidence.
     pub evidence: RouteEvidence,
@@ -216,28 +216,28 @@ pub struct RouteDetail {
 /// The next rung up and what it still requires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NextRung {
-    /// Which rung.
+    /// The rung.
     pub to: State,
-    /// The conditions that do not hold, one sentence for each.
+    /// The conditions that do not hold, as sentences.
     pub missing: Vec<String>,
 }
 
 /// The listener for calls that legacy makes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EgressStatus {
-    /// Its address.
+    /// The listener's address.
     pub listen: String,
-    /// The calls that were passed on, or tried to be, since the start of the process.
+    /// The number of calls since the start of the process that were passed on or that could not be passed on.
     pub calls: u64,
 }
 
-/// A request to set the kill switch.
+/// A request to turn the kill switch on or off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FreezeRequest {
-    /// On or off.
+    /// Whether the kill switch is to be on.
     pub on: bool,
-    /// Also hold every private and shared step that has not begun.
+    /// Whether every private and shared step that has not begun is held too.
     #[serde(default)]
     pub effects: bool,
     /// The reason.
@@ -254,17 +254,18 @@ pub struct FreezeRequest {
 pub struct FreezeResponse {
     /// The kill switch now.
     pub freeze: Freeze,
-    /// The record. Its number is 0 while the store does not have it.
+    /// The record. Its number is 0 until the store has recorded it.
     pub flip: FlipRow,
-    /// Whether the store has recorded it. If not (status 202), it is in force all the same, but a restart would end it.
+    /// Whether the store has recorded the freeze. If not (status 202), the freeze is in force, but a restart would end
+    /// it.
     #[serde(default)]
     pub recorded: bool,
     /// A warning: the freeze is not recorded, or it is in force in only one of several processes on the store. Left out
     /// if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// The number of runs that are executed at this moment, rehearsals and runs that are not kept included; a run that
-    /// waits is not.
+    /// The number of runs that are executed at this moment, including rehearsals and runs that are not kept; waiting
+    /// runs do not count.
     pub runs_in_flight: u64,
     /// The number of durable runs that have not ended, waiting ones included; `null` if the store does not answer.
     #[serde(default)]
@@ -282,15 +283,16 @@ pub struct FlipRow {
     pub from: String,
     /// The state after.
     pub to: String,
-    /// The shares from then on.
+    /// The shares after the change.
     pub shares: Option<Shares>,
     /// Who made the change.
     pub by: String,
-    /// When it happened.
+    /// When the change was made.
     pub at: Timestamp,
     /// The reason given.
     pub reason: Option<String>,
-    /// Whether a gate was passed by force, by this flip or by an earlier one whose gate the evidence does not open yet.
+    /// Whether a gate was passed by force: by this flip, or by an earlier one whose gate the evidence still does not
+    /// open.
     pub forced: bool,
 }
 
@@ -301,7 +303,7 @@ pub struct Diffs {
     pub route: RouteId,
     /// The number of comparisons since the evidence was last started from zero.
     pub pairs: u64,
-    /// How many of those differ.
+    /// How many of these comparisons differ.
     pub mismatched: u64,
     /// The differences by fingerprint, the most frequent first.
     pub groups: Vec<DiffGroup>,
@@ -327,7 +329,7 @@ pub struct DiffGroup {
 /// A comparison that was kept as a sample, redacted before it was stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sample {
-    /// When it happened.
+    /// When the comparison was made.
     pub at: Timestamp,
     /// The engine's run, as `run_…`.
     pub run: Option<String>,
@@ -369,10 +371,10 @@ pub struct ApiProblem {
     #[serde(default)]
     pub hint: Option<String>,
     /// For a shut gate: the conditions that do not hold. For an unknown name: the names that exist. For refused files:
-    /// what is wrong with them, a line each.
+    /// each problem in one line.
     #[serde(default)]
     pub reasons: Vec<String>,
-    /// Commands that would pass if they were given one after the other.
+    /// Flip commands that would pass if they were given one after the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<String>,
     /// What is wrong with the values that were sent, by JSON pointer.
@@ -381,13 +383,13 @@ pub struct ApiProblem {
     /// What is wrong with the files, if they were refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<FileProblem>,
-    /// The run that it is about.
+    /// The run that the error is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_id: Option<String>,
     /// The status of that run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_status: Option<RunStatus>,
-    /// The answer that the checkpoint was given before.
+    /// The earlier answer to the checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<Box<FirstAnswer>>,
 }
@@ -396,7 +398,7 @@ fn about_blank() -> String {
     "about:blank".into()
 }
 
-/// An older server does not send `changed`: each of its flips changed something.
+/// The default of `changed`: an older server does not send the field, and each of its flips changed something.
 fn yes() -> bool {
     true
 }

@@ -22,7 +22,7 @@ pub(super) struct Cache(Mutex<Halves>);
 struct Halves {
     young: HashMap<PinKey, CachedOwner>,
     old: HashMap<PinKey, CachedOwner>,
-    /// How many pins were made.
+    /// How many pins were made so far.
     pins_made: u64,
 }
 

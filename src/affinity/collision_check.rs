@@ -16,7 +16,7 @@ use crate::store::StoreHandle;
 const QUEUE_MAX: usize = 16_384;
 /// The most checks that are taken from the queue together.
 const BATCH_MAX: usize = 512;
-/// How often a healthy store is asked about one id.
+/// How many times a healthy store is asked about one id.
 const TRIES_MAX: u32 = 8;
 /// The pauses before the store is asked again, each twice as long as the one before.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -26,7 +26,7 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(super) enum CheckMessage {
     /// Legacy created an instance in a family of which the engine owns some.
     Instance(PinKey),
-    /// Replies when everything before it in the queue is done.
+    /// Replies when all messages before this one are processed.
     Flush(oneshot::Sender<()>),
 }
 
@@ -73,8 +73,8 @@ async fn run(mut received: mpsc::Receiver<CheckMessage>, store: StoreHandle, fam
     }
 }
 
-/// Asks until the store answers. It must not give up while the store is down: during that time the engine falls back,
-/// so legacy creates most instances, and it is their ids that have to be checked.
+/// Asks until the store answers. Must not give up while the store is down: during that time the engine falls back, so
+/// legacy creates most instances, and their ids have to be checked.
 async fn check(store: &StoreHandle, families: &PinCountsById, key: PinKey) {
     let (mut pause, mut tries) = (RETRY_PAUSE_MIN, 0);
     loop {

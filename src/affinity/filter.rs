@@ -1,7 +1,7 @@
 //! Compact sets without false negatives: their answer is "certainly not in the set" or "perhaps".
 //!
-//! Always true: an inserted entry is found for as long as its slice is kept; of several thousand entries that were not
-//! inserted, each table also finds about one (a false positive), so a set of many tables finds more. An entry takes
+//! Always true: an inserted entry is found for as long as its slice is kept. Each table also finds about one in several
+//! thousand entries that were not inserted (a false positive), so a set of many tables has more of them. An entry takes
 //! about two bytes. A set never grows beyond its bound: where an entry has no room, the set is *saturated*, answers
 //! "perhaps" for everything, and `insert` says so.
 //!
@@ -26,7 +26,7 @@ const SLICES: u32 = 24;
 struct Table {
     buckets: Vec<[u16; BUCKET_SLOTS]>,
     entries: usize,
-    /// One of the buckets, and the fingerprint, for which the last insertion found no slot. The table is full then.
+    /// A fingerprint for which the last insertion found no free slot, with one of its buckets. The table is full then.
     without_slot: Option<(usize, u16)>,
 }
 
@@ -35,7 +35,7 @@ impl Table {
         Self { buckets: vec![[0; BUCKET_SLOTS]; slots / BUCKET_SLOTS], entries: 0, without_slot: None }
     }
 
-    /// The fingerprint of an entry, and its first bucket. A fingerprint is never 0, which is an empty slot.
+    /// The fingerprint of an entry, and its first bucket. A fingerprint is never 0, because 0 marks an empty slot.
     fn fingerprint_and_bucket(&self, hash: u64) -> (u16, usize) {
         let fingerprint = u16::try_from(hash >> 48).unwrap_or(0).max(1);
         (fingerprint, (hash as usize) & (self.buckets.len() - 1))
@@ -180,13 +180,13 @@ impl LastingSet {
 /// A set whose entries are kept for a window. They are in slices by time; a slice is removed as a whole when its last
 /// entry has expired.
 pub(super) struct WindowSet {
-    /// Each with the number of its slice, the oldest first.
+    /// The slices with their numbers, the oldest first.
     slices: VecDeque<(u64, Filter)>,
     bytes: usize,
     bytes_max: usize,
     slice: Duration,
     created: Instant,
-    /// The age of slice 0 when this set was created: the first entries may be as old as the window.
+    /// The age of slice 0 when this set was created: more than the window, because the first entries may be that old.
     slice_0_age: Duration,
     /// The newest slice that had no room for an entry. Until it has expired the answer is always "perhaps".
     saturated: Option<u64>,

@@ -10,11 +10,11 @@
 //!
 //! - slot 0, the header: the format, the id of this file, and the store that uses it;
 //! - slot 1, the progress: up to which number all records are in the store, how many slots the file has, which number
-//!   was noted last, and a generation of the store (`store_generation`). In a file of an earlier version all but the
-//!   first may be 0, and it is taken to have its full length;
+//!   was noted last, and a generation of the store (`store_generation`). In a file of an earlier version all of these
+//!   but the first may be 0, and the file is taken to have its full length;
 //! - slots 2 to 62: the hash of a route, and the time at which legacy last served a request of that route although the
 //!   key could not be noted. A slot whose time is older than the retry window is free for another route;
-//! - slot 63: such a time that counts for all routes;
+//! - slot 63: the same kind of time, but for all routes;
 //! - the rest: a ring buffer of records.
 
 use std::fs::File;
@@ -33,8 +33,8 @@ use crate::store::StoreError;
 
 const PROGRESS_SLOT: u64 = 1;
 const UNNOTED_SLOTS: std::ops::Range<u64> = 2..HEAD_SLOTS - 1;
-/// Its time counts for every route. It is written when slots 2 to 62 are taken, and when keys of unknown routes are
-/// lost.
+/// The slot whose time counts for every route: written when slots 2 to 62 are taken, and when keys of unknown routes
+/// are lost.
 const UNNOTED_ANY_SLOT: u64 = HEAD_SLOTS - 1;
 const UNNOTED_ROUTES: usize = (UNNOTED_SLOTS.end - UNNOTED_SLOTS.start) as usize;
 const MAGIC: &[u8; 8] = b"PMKEYS01";
@@ -44,7 +44,7 @@ pub(super) struct KeyFile {
     slots: SlotFile,
     path: PathBuf,
     records: u64,
-    /// A generation that the store had when it was written here; 0 if none was.
+    /// The generation of the store that was last written to this file; 0 if none was.
     generation: u64,
     /// The routes that have one of the slots 2 to 62, each with its time; `None` for a free slot.
     unnoted: [Option<([u8; 16], Timestamp)>; UNNOTED_ROUTES],

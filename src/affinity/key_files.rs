@@ -115,7 +115,7 @@ struct Opening<'a> {
     bytes_max: u64,
     window: Duration,
     now: Timestamp,
-    /// Until then a locked file is tried again: its lock may be that of a process that was just killed.
+    /// Until this time a locked file is tried again: its lock may be that of a process that was just killed.
     retry_lock_until: Instant,
 }
 
@@ -126,7 +126,8 @@ struct OpenedFiles {
 }
 
 impl Opening<'_> {
-    /// Also returns a file that was written after this store, if there is one.
+    /// Opens the log of this process and takes over the earlier files. Also returns a file that is newer than this
+    /// store, if there is one.
     async fn open(
         &self,
         location: &KeyFileLocation,
@@ -147,7 +148,7 @@ impl Opening<'_> {
         let failed =
             |source| KeyFileError::Io { path: own_path.clone(), what: "written", bytes: self.bytes_max, source };
         if ownership == FileOwnership::OfAnotherStore {
-            // Before the tag says that the file is this store's.
+            // The other store's generation is cleared before the tag makes the file this store's.
             own.file.set_generation(0);
             own.file.write_progress(own.stored, own.last).map_err(failed)?;
         }
@@ -163,7 +164,7 @@ impl Opening<'_> {
             unread: None,
         };
         let mut changes = ListChanges::default();
-        // Left out if the store has this very record: a store whose disk is full could not take it.
+        // Not put if the store has this very record already: a store whose disk is full could not take it.
         changes.put.extend((!self.listed.contains(&own_record)).then(|| own_record.clone()));
         let mut later_file = self.later_file([&own].into_iter());
         let log = KeyLog::new(own, limits)?;
@@ -173,7 +174,7 @@ impl Opening<'_> {
             if earlier.iter().any(|opened| opened.tag.is_some_and(|tag| tag.file == record.id)) {
                 continue;
             }
-            // The process's own file may be a copy of this one, which was copied together with the store.
+            // This process's own file may be a copy of the listed one, made together with the copy of the store.
             let all_stored = record.all_stored || Some(record.id) == id_before;
             let record = &KeyFileRecord { all_stored, ..record.clone() };
             let found = match later_store_reason(record) {
@@ -213,7 +214,7 @@ impl Opening<'_> {
         Ok((log, later_file))
     }
 
-    /// The first of these files of this store that was written after it: see `store_generation`.
+    /// The first of these files that belongs to this store and is newer than it: see `store_generation`.
     fn later_file<'o>(&self, mut opened: impl Iterator<Item = &'o Opened>) -> Option<PathBuf> {
         let generation = self.generation?;
         opened.find(|opened| opened.file.generation() > generation).map(|opened| opened.file.path().to_owned())
@@ -239,8 +240,8 @@ impl Opening<'_> {
         }
     }
 
-    /// Opens the first file in a directory that no other process has locked and that belongs to this store; then, to
-    /// take over their keys, the further files of that kind.
+    /// Opens the first file in a directory that no other process has locked and that belongs to this store; then all
+    /// further such files, to take over their keys.
     async fn open_in(&self, dir: &Path, secret: &[u8; 32]) -> Result<OpenedFiles, KeyFileError> {
         let id = blake3::derive_key("pointsman 2026 name of the file of retry keys", secret);
         let id = u64::from_le_bytes([id[0], id[1], id[2], id[3], id[4], id[5], id[6], id[7]]);
@@ -276,7 +277,7 @@ impl Opening<'_> {
     }
 
     /// To which store a file belongs. A listed file is also ours if its record has an earlier path of the store and no
-    /// store is there any more: then the store was moved.
+    /// store is at that path any more: then the store was moved.
     fn ownership(&self, opened: &Opened) -> FileOwnership {
         let ownership = self.owner.ownership(opened.tag.as_ref());
         let id = opened.tag.map(|tag| tag.file);
@@ -340,8 +341,8 @@ impl Opening<'_> {
         self.owner.ownership(tag) == FileOwnership::OfACopy && self.is_of_another_place(record)
     }
 
-    /// Whether a store may still be at the place where the process of a record had it, and this store is at another
-    /// place.
+    /// Whether this store is at another path than the one that the record has for its store, and a store may still be
+    /// at the recorded path.
     fn is_of_another_place(&self, record: &KeyFileRecord) -> bool {
         record.location != self.identity.location && !is_gone(&record.location)
     }
@@ -352,13 +353,13 @@ fn is_gone(location: &str) -> bool {
     matches!(Path::new(location).try_exists(), Ok(false))
 }
 
-/// The path from the root, so that a process that starts elsewhere finds it.
+/// The absolute path, with which a process that starts in another directory finds the file.
 fn absolute(path: &Path) -> String {
     let path = path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned());
     path.display().to_string()
 }
 
-/// This machine's name, or container's.
+/// The host name of this machine or container.
 fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
     name.map(|name| name.trim().to_owned()).unwrap_or_default()

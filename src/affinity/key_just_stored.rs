@@ -1,8 +1,8 @@
 //! Retry keys that the store has just taken.
 //!
-//! Example: the disk hangs, and the request with the key K is not to wait for it. Before its route is recorded as one
-//! that served a request unnoted, the store takes K, so that K is neither pending nor waiting any more. Whether it is
-//! noted can then be told only from here.
+//! Example: the disk hangs, so the request with the key K goes on before K is in the file. Then the store takes K, so
+//! that K is neither pending nor waiting any more, and only after that its route is recorded as one that served a
+//! request unnoted. Only this module still knows then that K is noted.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use crate::clock;
 use crate::flag::RetryKey;
 
-/// How long a key stays here: longer than a request takes from the end of its wait for the key to the record.
+/// How long a key stays here: longer than the time from the end of a request's wait for its key until the request is
+/// recorded as served unnoted.
 const ENTRY_LIFETIME: Duration = Duration::from_secs(10);
 /// The most keys that stay here. A key that is removed earlier counts as not noted, which shuts the gate to `live`.
 const ENTRIES_MAX: usize = 8_192;
@@ -20,7 +21,7 @@ const ENTRIES_MAX: usize = 8_192;
 /// The retry keys that the store took last.
 #[derive(Default)]
 pub(super) struct JustStored {
-    /// When legacy took each key, and when it came here last.
+    /// When legacy took each key, and when the key was last added here.
     keys: HashMap<RetryKey, (Timestamp, Instant)>,
     by_age: VecDeque<(Instant, RetryKey)>,
     last_stall: Option<Instant>,

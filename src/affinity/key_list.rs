@@ -1,5 +1,5 @@
 //! The store's list of the files that may hold retry keys which the store does not have. A store of one process also
-//! goes on listing a file that has no such key any more, as such ([`KeyFileRecord::all_stored`]).
+//! goes on listing a file when the store has all of its keys, and marks it so ([`KeyFileRecord::all_stored`]).
 //!
 //! Example: the store lists the file F1 of a process that was killed. The next process uses the file F2. It copies the
 //! waiting keys of F1 to F2, so its changes of the list are: put F2, remove F1. The store does not answer. The list
@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::key_file::KeyFile;
 use crate::store::{KeyFileRecord, RepeatedFailures, StoreHandle};
 
-/// See the module.
+/// The store's list, as this process last changed it, and the changes that the store has not taken yet.
 #[derive(Default)]
 pub(super) struct KeyFileList {
     state: Mutex<ListState>,
@@ -52,8 +52,8 @@ impl KeyFileList {
         *self.state() = ListState { own: Some(own), unread, changes };
     }
 
-    /// Records that the store has all keys of this process's file. A shared store takes the file off the list; another
-    /// one keeps the record, from which a copy of the store knows where the original was.
+    /// Records that the store has all keys of this process's file. A shared store takes the file off the list; a store
+    /// of one process keeps the record, from which a copy of the store knows where the original was.
     pub(super) fn record_own_stored(&self, is_shared: bool) {
         let mut state = self.state();
         let Some(own) = state.own.take() else { return };

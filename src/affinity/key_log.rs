@@ -1,6 +1,6 @@
 //! Keeps the first tries that legacy took until the store has them.
 //!
-//! The question it answers: "would the next process know that legacy took this?" Always true: a key counts as noted
+//! The question it answers: "would the next process know that legacy took this try?" Always true: a key counts as noted
 //! ([`KeyLog::wait_until_noted`]) only after its record is written to the file (kill -9 and a full disk do not lose
 //! it), or the store has it; a record that the store does not have yet is not overwritten before its retry window is
 //! over, so that a full ring buffer refuses further records; the records that wait for the store are also in memory.
@@ -12,8 +12,8 @@
 //! in between, the next one finds record 1 above "stored: 0" and moves K to the store.
 //!
 //! When the store is slow or gone, keys wait in the ring buffer, which is as large as the file. When the file cannot be
-//! written, or the disk hangs, noting fails, and the caller decides. While the disk hangs, the keys also go directly to
-//! the store; those that it has count as noted.
+//! written, or the disk hangs, noting fails, and the caller decides what follows. While the disk hangs, the keys also
+//! go directly to the store; a key that the store has counts as noted.
 
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ const STORE_QUICK_MAX: Duration = Duration::from_millis(250);
 /// The size of the ring buffer of a process that keeps no file.
 const RECORDS_IN_MEMORY: u64 = 1 << 18;
 
-/// See the module.
+/// The first tries that legacy took and the store may not have yet: in memory, and in this process's file.
 pub struct KeyLog {
     writer: Arc<KeyWriter>,
     progress: watch::Sender<Progress>,
@@ -72,7 +72,7 @@ impl KeyLog {
         Self::new(super::key_file::KeyFile::open(path, limits.retry_keys_file_bytes_max, true)?, limits)
     }
 
-    /// As if a write to the file hung, until the result is dropped.
+    /// Simulates a write to the file that hangs until the result is dropped.
     #[cfg(test)]
     pub(super) fn hold_file(&self) -> (MutexGuard<'_, Option<super::key_writer::OwnFile>>,) {
         (self.writer.file(),)
@@ -179,7 +179,7 @@ impl KeyLog {
             return NoteStatus::Noted;
         }
         if ring.refuses_keys {
-            return NoteStatus::Refused; // the process ends, and no other one would read the file
+            return NoteStatus::Refused; // the process ends, and no later one would read the file
         }
         ring.find_stall(NOTE_WAIT_MAX);
         if ring.pending.is_stored(&key) || ring.has_just_stored(&key, self.window) {
@@ -232,9 +232,9 @@ impl KeyLog {
         self.ring().waiting.iter().map(|record| (record.key, record.at)).collect()
     }
 
-    /// Records the time at which legacy serves a request of a route although these keys of it are not noted. Returns
+    /// Records that legacy serves a request of a route now although these keys of the request are not noted. Returns
     /// whether that is to be written to the file ([`KeyLog::wait_until_written`]): not if all of these keys are still
-    /// being written, because they are noted when those writes end, or if the store has taken them meanwhile.
+    /// being written (they are noted when those writes end), or if the store has taken them meanwhile.
     pub(super) fn record_served_unnoted(&self, keys: &[RetryKey], route: &RouteId) -> bool {
         let is_to_write = self.ring().add_served_unnoted(keys, SlotRoute::of(route), clock::now(), self.window);
         if is_to_write {
@@ -248,7 +248,7 @@ impl KeyLog {
         self.writer.wait_until_written().await;
     }
 
-    /// Has the file say that a store of this generation uses it.
+    /// Has this generation of the store written to the file.
     pub(super) fn write_generation(&self, generation: u64) {
         {
             let mut ring = self.ring();
@@ -277,10 +277,10 @@ impl KeyLog {
         self.ring().pending.unstored_count()
     }
 
-    /// Records in the store's list that the store has all records of the file, if it has. No key can be noted after
-    /// that. Waits for a disk that hangs.
+    /// Records in the store's list that the store has all records of the file, if that is so. No key can be noted
+    /// afterwards. Waits while the disk hangs.
     pub(super) async fn finish(&self, store: &StoreHandle) {
-        // The times of routes that were served unnoted are only in the file.
+        // The times of routes that were served unnoted are kept nowhere but in the file.
         let is_to_write = {
             let mut ring = self.ring();
             ring.unnoted.write_exact_times(true);
@@ -300,7 +300,8 @@ impl KeyLog {
         self.list.write(store).await;
     }
 
-    /// Refuses further keys, and unlocks the file once what is outstanding is written. Returns whether it was in time.
+    /// Refuses further keys, and unlocks the file once what is outstanding is written. Returns whether that was done
+    /// `within` this time.
     pub(super) async fn release(&self, within: Duration) -> bool {
         self.ring().refuses_keys = true;
         self.let_mover_end();
@@ -328,7 +329,8 @@ impl KeyLog {
                 let mut ring = self.ring();
                 ring.remove_expired(self.window);
                 let batch: Vec<_> = ring.waiting.iter().take(BATCH_MAX).map(|r| (r.key, r.at)).collect();
-                // While the disk hangs, pending keys go to the store directly: those that it has count as noted.
+                // While the disk hangs, pending keys go to the store directly: a key that the store has counts as
+                // noted.
                 let pending = if ring.is_stalled() { ring.pending.first_unstored(BATCH_MAX) } else { Vec::new() };
                 (
                     batch,

@@ -1,8 +1,9 @@
 //! Retry keys that wait to be written to the file, or are being written.
 //!
-//! Always true: they are written in the order in which they came; a key is removed once its write has ended. Legacy may
-//! have served the request of a pending key, because nobody waits for a disk that hangs. Such a request counts as
-//! served unnoted only until its key is written or the store has it; if the write fails, `key_unnoted` keeps its time.
+//! Always true: keys are written in the order in which they were added; a key is removed once its write has ended.
+//! Legacy may have served the request of a pending key, because nobody waits for a disk that hangs. Such a request
+//! counts as served unnoted only until its key is written or the store has it; if the write fails, `key_unnoted` keeps
+//! its time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -21,24 +22,25 @@ pub(super) struct PendingKeys {
     /// The number of each pending key, counted over all keys that were ever pending.
     numbers: HashMap<RetryKey, u64>,
     next: u64,
-    /// How many of the first keys are being written. They stay until that has ended.
+    /// How many keys at the front of the queue are being written. They stay until their write has ended.
     being_written: usize,
-    /// How many of those the store has.
+    /// How many of the keys that are being written the store has already.
     stored: usize,
-    /// How many requests each route served whose keys are pending and not in the store, and when the last of them.
+    /// For each route: how many requests it served whose keys are pending and not in the store, and when it served the
+    /// last of them.
     served: HashMap<SlotRoute, (u64, Timestamp)>,
 }
 
 struct Pending {
     key: RetryKey,
     at: Timestamp,
-    /// When it was added.
+    /// When the key was added.
     since: Instant,
-    /// Whether the store has it.
+    /// Whether the store has the key.
     is_stored: bool,
-    /// Who waits until it is noted (it is written, or the store has it), or its write has failed.
+    /// The requests that wait until the key is noted (it is written, or the store has it) or its write has failed.
     waiting: Vec<oneshot::Sender<bool>>,
-    /// The routes that served its request meanwhile, and when.
+    /// The routes that served the request of this key meanwhile, and when.
     served: Vec<(SlotRoute, Timestamp)>,
 }
 
@@ -59,7 +61,7 @@ impl PendingKeys {
         self.queue.get_mut(self.numbers.get(key)?)
     }
 
-    /// How many of them the store does not have.
+    /// How many pending keys the store does not have.
     pub fn unstored_count(&self) -> usize {
         self.queue.len() - self.stored
     }
@@ -69,7 +71,7 @@ impl PendingKeys {
         self.get(key).map(|pending| pending.at)
     }
 
-    /// For how long the first of them has been pending.
+    /// For how long the oldest key has been pending.
     pub fn oldest_for(&self) -> Duration {
         self.queue.first_key_value().map_or(Duration::ZERO, |(_, pending)| pending.since.elapsed())
     }
@@ -90,7 +92,8 @@ impl PendingKeys {
         }
     }
 
-    /// Gets `true` once a pending key is written or the store has it, and `false` if its write fails.
+    /// Returns a receiver that gets `true` once a pending key is written or the store has it, and `false` if its write
+    /// fails.
     pub fn wait_for(&mut self, key: &RetryKey) -> Option<oneshot::Receiver<bool>> {
         let (written, is_written) = oneshot::channel();
         self.get_mut(key)?.waiting.push(written);

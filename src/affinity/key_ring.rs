@@ -1,4 +1,5 @@
-//! A ring buffer of the records that wait for the store, in memory, and what is to be written of it to the file.
+//! The ring buffer, in memory, of the records that wait for the store, and what of it is still to be written to the
+//! file.
 //!
 //! Always true: records are numbered and in order; a record is overwritten only when the store has it or its retry
 //! window is over; a key is among the records only after its record was written to the file. Until then it is
@@ -42,7 +43,7 @@ impl Outstanding {
     }
 }
 
-/// What became of an [`Outstanding`].
+/// The result of writing an [`Outstanding`].
 #[derive(Default)]
 pub(super) struct Written {
     /// For each of the keys, the number of its record; or why it was not written.
@@ -75,7 +76,7 @@ pub(super) struct Ring {
     pub records: u64,
     /// The store has all records up to this number, or their retry window is over.
     pub stored: u64,
-    /// The records after it, in order.
+    /// The records with higher numbers, in order.
     pub waiting: VecDeque<Record>,
     /// The keys of the waiting records, each with the number of its newest record.
     pub waiting_keys: HashMap<RetryKey, u64>,
@@ -86,8 +87,8 @@ pub(super) struct Ring {
     /// The signs, found when a file was opened, that records were missing in it: this process's file, or one whose keys
     /// it took over.
     pub damage: Option<String>,
-    /// The highest generation of the store (a number that grows at each start and every ten minutes) that a file of it
-    /// had when it was opened.
+    /// The highest generation of the store (a number that grows at each start and every ten minutes) that was found in
+    /// one of its files when the file was opened.
     pub generation: u64,
     /// The generation that the file is to have.
     pub generation_to_write: Option<u64>,
@@ -216,7 +217,7 @@ impl Ring {
         })
     }
 
-    /// Records what became of outstanding writes, and notifies those who wait.
+    /// Records the results of outstanding writes, and notifies those who wait for them.
     pub fn set_written(&mut self, Outstanding { keys, notify_when_written, .. }: Outstanding, written: Written) {
         self.written_since_sync |= written.any;
         self.unnoted.end_write(written.unnoted_failed);
@@ -240,7 +241,7 @@ impl Ring {
         if was_stalled {
             self.just_stored.record_stall();
         }
-        // While keys that came during a stall are still to be written, later ones would wait behind them.
+        // The stall lasts while keys that came during it are still to be written: later keys would wait behind them.
         if self.pending.len() == 0 {
             self.stall = Stall::None;
         }
@@ -271,7 +272,8 @@ impl Ring {
         }
         self.stored = self.stored.max(seq);
         self.set_gauge();
-        // If it is not written, the next process moves these records to the store once more, which changes nothing.
+        // If the new number is not written, the next process moves these records to the store once more, which changes
+        // nothing.
         self.progress_to_write = self.path.is_some();
     }
 
@@ -303,15 +305,16 @@ impl Ring {
         }
     }
 
-    /// Records that somebody waited too long for this key to be written.
+    /// Records that a request waited too long for this key to be written.
     pub fn record_stall(&mut self, key: &RetryKey) {
         if self.pending.contains(key) {
             self.set_stalled();
         }
     }
 
-    /// Records that writes hang if the oldest has taken longer than `wait_max`: clients may go away before one of them
-    /// has waited that long. Returns whether the stall is new.
+    /// Records that writes hang if the oldest pending key has waited longer than `wait_max`. Not every stall is
+    /// reported by a request that waited that long, because clients may go away earlier. Returns whether the stall is
+    /// new.
     pub fn find_stall(&mut self, wait_max: Duration) -> bool {
         let is_new = !self.is_stalled() && self.pending.oldest_for() > wait_max;
         if is_new {
@@ -338,8 +341,8 @@ impl Ring {
         self.log_failure("a write takes longer than a second, the disk may hang", None);
     }
 
-    /// Records that the store has these keys, which are pending. `is_quick`: it took them long before a request that
-    /// waits for its key would have gone on without it.
+    /// Records that the store has these keys, which are pending. `is_quick`: the store took them in much less time than
+    /// a request waits for its key.
     pub fn set_pending_stored(&mut self, keys: &[(RetryKey, Timestamp)], is_quick: bool) {
         self.pending.set_stored(keys);
         if self.is_stalled() {

@@ -32,7 +32,7 @@ impl ServedUnnoted {
 #[derive(Default)]
 pub(super) struct UnnotedTimes {
     times: HashMap<SlotRoute, ServedUnnoted>,
-    /// Whether they are written to a file.
+    /// Whether the times are written to a file.
     pub has_file: bool,
     /// The routes whose times are not in the file.
     to_write: Vec<SlotRoute>,
@@ -43,7 +43,7 @@ pub(super) struct UnnotedTimes {
 }
 
 impl UnnotedTimes {
-    /// The times that a file has.
+    /// The times that were read from a file.
     pub fn read(times: Vec<(SlotRoute, Timestamp)>) -> Self {
         let times = times.into_iter().map(|(route, at)| (route, ServedUnnoted::by_earlier_process(at))).collect();
         Self { times, has_file: true, ..Self::default() }
@@ -57,7 +57,7 @@ impl UnnotedTimes {
         self.times.get(route).map(|served| served.at)
     }
 
-    /// Records that legacy served a request of a route unnoted. Returns whether the file does not have that yet.
+    /// Records that legacy served a request of a route unnoted. Returns `true` until the file has that time.
     pub fn set(&mut self, route: SlotRoute, at: Timestamp) -> bool {
         if let Some(served) = self.times.get_mut(&route) {
             served.at = served.at.max(at);

@@ -1,9 +1,9 @@
 //! Writes the ring of retry keys to its file, on a thread of its own.
 //!
-//! The question it answers: "is this key in the file?" Always true: no lock that a request needs is held during a
-//! write to the file; a request waits for its key at most [`NOTE_WAIT_MAX`]. While an earlier write takes longer
-//! than that, a request waits only if the store takes keys quickly meanwhile, because then its key counts as noted. So
-//! a disk that begins to hang delays the requests that come at that moment, and others by a write of the store at most.
+//! The question it answers: "is this key in the file?" Always true: no lock that a request needs is held during a write
+//! to the file; a request waits for its key at most [`NOTE_WAIT_MAX`]. While an earlier write takes longer than that, a
+//! request waits only if the store takes keys quickly meanwhile, because then its key counts as noted. So a disk that
+//! begins to hang delays the requests that come at that moment, and later ones by one write to the store at most.
 //!
 //! Example: a request with the key K. `KeyLog::note` adds K to the pending keys and wakes the thread; the request
 //! waits. The thread takes K, and other keys that came meanwhile, writes their records and then the number of the last
@@ -38,18 +38,18 @@ const RELEASE_POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// What is known at once about a key that is to be noted.
 #[derive(Debug)]
 pub(super) enum NoteStatus {
-    /// It is in the file, or the store has it, or there is no file.
+    /// The key is in the file, or the store has it, or there is no file.
     Noted,
-    /// It cannot be noted.
+    /// The key cannot be noted.
     Refused,
-    /// It is to be written. The receiver is told whether the file or the store has it then.
+    /// The key is to be written. The receiver gets `true` if the file or the store has the key in the end.
     Pending(RetryKey, oneshot::Receiver<bool>),
 }
 
-/// The ring of retry keys, its file, and how requests wait until their keys are noted.
+/// The ring of retry keys, its file, and the notifications on which requests wait until their keys are noted.
 pub(super) struct KeyWriter {
     ring: Mutex<Ring>,
-    /// Locked during each write. Never locked by who holds the lock on `ring`, for which requests wait.
+    /// Locked during each write. Never locked while `ring` is locked, because requests wait for that lock.
     file: Mutex<Option<OwnFile>>,
     window: Duration,
     /// Wakes the task that moves keys to the store.
@@ -62,7 +62,7 @@ pub(super) struct KeyWriter {
 
 /// Nothing is outstanding.
 struct Idle {
-    /// Nobody adds anything any more.
+    /// Nothing is added any more, so the threads end.
     has_ended: bool,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct OwnFile {
 }
 
 impl KeyWriter {
-    /// For keys that are kept in memory only.
+    /// Creates a writer for keys that are kept in memory only.
     pub(super) fn without_file(ring: Ring) -> Arc<Self> {
         Self::new(ring, None, Duration::ZERO)
     }
@@ -127,7 +127,7 @@ impl KeyWriter {
         }
     }
 
-    /// As if the process were killed: from now on nothing is written to the file, and what is in memory is lost. A
+    /// Simulates a kill of the process: from now on nothing is written to the file, and what is in memory is lost. A
     /// write that has begun ends first.
     #[cfg(test)]
     pub(super) fn kill(&self) {
@@ -170,7 +170,7 @@ impl KeyWriter {
             Err(_) => {
                 self.ring().record_stall(&key);
                 self.key_added.notify_one(); // the store may take it
-                // It may have been written at this moment, or while the whole process stood still.
+                // The key may have been written at this moment, or while the whole process was suspended.
                 written.try_recv().unwrap_or(false)
             }
         }
@@ -222,7 +222,7 @@ impl KeyWriter {
         let mut file = self.file();
         let outstanding = {
             let mut ring = self.ring();
-            // Looked at together under the lock, so that what is added before the end is written.
+            // Both are read under one lock, so that whatever is added before the end is written.
             ring.take_outstanding().ok_or(Idle { has_ended: ring.threads_may_end })
         }?;
         let written = match &mut *file {
@@ -288,7 +288,7 @@ impl KeyWriter {
         }
     }
 
-    /// Syncs the file while it has something that the store does not have.
+    /// Syncs the file at intervals while it has something that the store does not have.
     fn sync_until_ended(&self, handle: &File) {
         loop {
             std::thread::park_timeout(SYNC_INTERVAL);
@@ -313,8 +313,8 @@ impl OwnFile {
         let Outstanding { keys, first_seq, stored, .. } = outstanding;
         let mut seq = *first_seq;
         let last = seq + keys.len() as u64 - 1;
-        // The file must say that the store has a record before it is overwritten: otherwise the next process would miss
-        // it if this one is killed in between.
+        // The file must say that the store has a record before that record is overwritten: otherwise the next process
+        // would count it as missing if this process is killed in between.
         if !keys.is_empty()
             && last > self.stored + self.file.records()
             && let Err(error) = self.write_progress(*stored, seq - 1, None)

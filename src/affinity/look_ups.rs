@@ -41,15 +41,15 @@ struct Entry {
     waiting: usize,
 }
 
-/// Removes an entry when nobody waits for it any more.
+/// One caller that waits for an entry. Dropping the last one removes the entry.
 struct Waiting<'a> {
     look_ups: &'a LookUps,
     question: Question,
 }
 
 impl LookUps {
-    /// Which arm took a first try, according to the store; asked for at most this long, and as long again where a
-    /// look-up of the same key is under way.
+    /// Returns which arm took a first try, according to the store. Waits at most `at_most`, and as long again where an
+    /// earlier look-up of the same key is under way.
     pub(super) async fn first_try(
         &self,
         store: &StoreHandle,
@@ -60,7 +60,7 @@ impl LookUps {
         look_up.await
     }
 
-    /// Whether a run claimed any key in this range, according to the store; asked as long as for a first try.
+    /// Returns whether a run claimed any key in this range, according to the store. Waits like [`LookUps::first_try`].
     pub(super) async fn engine_took_any(
         &self,
         store: &StoreHandle,
@@ -83,7 +83,7 @@ impl LookUps {
                 let asked = question.clone();
                 let look_up = async move {
                     if let Some(earlier) = earlier {
-                        // Its result may be older than the calls that this look-up is for.
+                        // The result of the look-up under way may be older than the calls that the new one is for.
                         let _ = earlier.await;
                     }
                     begins.store(true, Ordering::SeqCst);

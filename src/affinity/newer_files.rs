@@ -34,7 +34,7 @@ use crate::exchange::{EarlierKeys, KnownBody};
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 
-/// See the module.
+/// The marks that requests left under the keys that they have by earlier files.
 pub(super) struct NewerFilesMarks(Mutex<TakenMarks>);
 
 /// The marks, under their lock.

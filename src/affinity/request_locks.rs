@@ -18,7 +18,7 @@ use crate::flag::RetryKey;
 /// The number of locks: at most this many requests are taken at the same time.
 const LOCKS: usize = 64;
 
-/// See the module.
+/// The locks; the key for any caller selects one.
 pub(super) struct RequestLocks([Mutex<()>; LOCKS]);
 
 impl Default for RequestLocks {

@@ -29,7 +29,8 @@ use crate::store::{StoreError, StoreHandle};
 const PAGE: usize = 5_000;
 /// The pause before a query that failed is repeated.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// The interval at which keys of runs that stay open are inserted again: this part of the retry window, within bounds.
+/// The keys of runs that stay open are inserted again at an interval: the retry window divided by this number, within
+/// the bounds below.
 const RENEWALS_PER_WINDOW: u32 = 24;
 const RENEWAL_MIN: Duration = Duration::from_millis(100);
 const RENEWAL_MAX: Duration = Duration::from_secs(3_600);

@@ -83,7 +83,7 @@ impl StoreAffinity {
         if took == KeyTakeResult::First {
             newer_files.mark_taken_by_engine(earlier, digest);
             // The earlier key is in the set too, so that before legacy takes a request that older files decided, its
-            // body is read (`NeedsBody`) and compared with this one's.
+            // body is read (`NeedsBody`) and compared with the body of this request.
             for any_caller in earlier.keys.iter().filter_map(|keys| keys.any_caller) {
                 self.sets.insert_engine_key(&any_caller.of_request(digest), Instant::now(), Duration::ZERO);
             }
@@ -108,7 +108,7 @@ impl StoreAffinity {
         let find = |key: &RetryKey| newer_files.find(key, files_version, KnownBody::Digest(*digest));
         let of_verified = |key: &&RetryKey| find(key) == FoundMark::Legacy || self.legacy_has(key);
         match (find(any_caller), find(&of_request)) {
-            // First: what legacy has for any caller may be another caller's request.
+            // The engine's keys come first: what legacy has for any caller may be another caller's request.
             (_, FoundMark::Engine) => KeyTakeResult::UnderOtherFiles,
             _ if self.tries.engine_has_any(of_all_callers, Instant::now()) => KeyTakeResult::Repeat,
             (FoundMark::Legacy, _) => KeyTakeResult::OtherArmHasIt,
@@ -131,13 +131,13 @@ impl StoreAffinity {
         self.take_for_engine(of_verified_request)
     }
 
-    /// As [`Affinity::engine_took_any`] says.
+    /// See [`Affinity::engine_took_any`].
     pub(super) async fn has_engine_taken_any(&self, range: RangeInclusive<RetryKey>) -> Result<bool, ArmUnknown> {
-        // Its run may not be stored yet.
+        // The run that took a key may not be stored yet.
         if self.tries.engine_has_any(range.clone(), Instant::now()) {
             return Ok(true);
         }
-        // All keys in the range share their first half, and the set in memory is looked up by its beginning.
+        // All keys in the range share their first half, and the set in memory has only the beginning of a key.
         if self.remembered(range.start()) == Remembered::NotEngine {
             return Ok(false);
         }
@@ -204,13 +204,13 @@ impl StoreAffinity {
         TakenKey { key, is_repeat, note }
     }
 
-    /// Gives a request to legacy that the engine had, and does not wait until its keys are noted.
+    /// Gives legacy a request that the engine had, without waiting until its keys are noted.
     pub fn assign_to_legacy(&self, keys: RetryKeys) {
         let _noted_meanwhile = self.give_request_to_legacy(keys);
     }
 
-    /// As [`Self::assign_to_legacy`], unless the engine took one of the keys in these ranges: `false` then. For a
-    /// request that goes to legacy because of a key of several callers.
+    /// Like [`Self::assign_to_legacy`]. Returns `false`, and changes nothing, if the engine took one of the keys in
+    /// these ranges. For a request that goes to legacy because of a key that several callers share.
     pub fn assign_to_legacy_unless_held(&self, keys: RetryKeys, ranges: &[RangeInclusive<RetryKey>]) -> bool {
         let _lock = keys.any_caller.or(keys.unverified_retry).as_ref().map(|key| self.request_locks.of(key));
         let now = Instant::now();
@@ -236,7 +236,7 @@ impl StoreAffinity {
             return Err(LegacyTake::HeldByEngine);
         }
         if arm.is_none() {
-            // Also if legacy has the key for any caller: that may be because of another caller's request.
+            // Asked even if legacy has the key for any caller, which may come from another caller's request.
             if let Some(held) = self.why_legacy_cannot_take(&newer_files, keys, earlier, body) {
                 return Err(held);
             }
@@ -293,7 +293,7 @@ impl StoreAffinity {
             && self.look_ups.first_try(&self.store, key, LOOK_UP_MAX).await == Ok(Some(Arm::Legacy))
     }
 
-    /// Takes the key too that a retry under another credential has, where legacy has the caller's own key.
+    /// Takes, after the caller's own key, also the key that a retry under another credential has.
     fn take_for_other_credentials(&self, own: TakenKey, keys: RetryKeys) -> TakenRequest {
         let other = keys.of_legacy().find(|key| *key != keys.scoped).map(|key| self.give_key_to_legacy(key));
         TakenRequest { own, other, other_is_enough: keys.any_caller.is_some() }

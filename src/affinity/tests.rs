@@ -318,7 +318,7 @@ fn renamed(id: &str, was: &[&str]) -> Family {
     Family::new(id.into(), was.iter().map(|id| RouteId::from(*id)).collect())
 }
 
-/// For keys that are kept in memory only: nobody waits for a file.
+/// The result of a call that does not wait, because keys are kept in memory only.
 fn now<T>(future: BoxFuture<'_, T>) -> T {
     future.now_or_never().expect("it does not wait")
 }
@@ -570,7 +570,7 @@ async fn simultaneous_tries_of_one_key_share_a_look_up() {
     assert!(found.unwrap().iter().all(Option::is_none));
     assert_eq!(store.look_ups(), 2, "one that had begun before the second try came, and one for all others");
     assert!(affinity.look_ups.is_empty());
-    // Who calls after a look-up has begun gets a later one: what was stored meanwhile is found.
+    // A call that comes after a look-up has begun gets a later one, which finds what was stored meanwhile.
     let claim = Some(crate::store::Claim::new(key, [0; 32]));
     let permit = store.may_answer.acquire().await.unwrap();
     let mut earlier = affinity.first_try(&key);

@@ -44,23 +44,23 @@ struct Shard {
 }
 
 struct Taken {
-    /// When its window is over.
+    /// When the key's window is over.
     until: Instant,
     arm: Arm,
-    /// Whether this process has noted it for legacy, or found it noted in the file.
+    /// Whether this process has noted the key for legacy, or found it noted in the file.
     was_noted: bool,
-    /// The engine took it and nothing of its run can be in the store yet. So it stays after its window.
+    /// The engine took the key, and nothing of its run can be in the store yet: the key stays even after its window.
     is_pending: bool,
 }
 
 /// The result of taking a key for an arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyTakeResult {
-    /// The arm has it now.
+    /// The arm has the key now.
     First,
-    /// The arm had it already.
+    /// The arm had the key already.
     Repeat,
-    /// The other arm has taken it: nothing was taken.
+    /// The other arm has the key: nothing was taken.
     OtherArmHasIt,
     /// The engine took, or may have taken, the same request under the key that other flag files give it: nothing was
     /// taken.
@@ -212,7 +212,7 @@ impl Tries {
         shard.engine_by_age.push_back((until, key));
     }
 
-    /// Releases a key that the engine took and began no run with.
+    /// Releases a key that the engine took without beginning a run for it.
     pub(super) fn release(&self, key: &RetryKey) {
         let mut shard = self.shard(key);
         if shard.taken.get(key).is_some_and(|taken| !taken.is_of_legacy()) {

@@ -10,14 +10,14 @@ use crate::clock;
 use crate::names::RouteId;
 use crate::slot_file::SlotRoute;
 
-/// After this time it is judged again whether requests whose keys are being written count as served unnoted: the write
-/// may end at any moment, and nothing reports its end to those who judge.
+/// After this time requests whose keys are still being written are judged again (whether they count as served unnoted):
+/// the write may end at any moment, and its end is not reported.
 const PENDING_RECHECK_AFTER: Duration = Duration::from_secs(5);
 
 /// Requests that legacy served and whose retry keys are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestsWithUnknownKeys {
-    /// When the last of them was served.
+    /// When the last of these requests was served.
     pub served: Timestamp,
     /// When no retry of them may come any more.
     pub until: Timestamp,

@@ -44,7 +44,8 @@ pub(super) fn later_store_record(file: &Path, own: &KeyFileRecord, now: Timestam
     KeyFileRecord { id, path: file.display().to_string(), all_stored: false, unread: Some(unread), ..own.clone() }
 }
 
-/// Why the keys of a record are unknown that [`later_store_record`] made. It stays so, whatever is at its path now.
+/// Why the keys of a record that [`later_store_record`] made are unknown, whatever file is at its path now; `None` for
+/// other records.
 pub(super) fn later_store_reason(record: &KeyFileRecord) -> Option<Unreadable> {
     let unread = record.unread.as_ref().filter(|unread| unread.is_of_later_store)?;
     Some(Unreadable { why: unread.why.clone(), belongs_to_original: true })

@@ -1,10 +1,10 @@
-//! The background tasks: reloading changed files, releasing routes that are held below `live` because retries may come
-//! that the engine would perform a second time, and reporting the engine's health.
+//! The background tasks: reloading changed files, releasing routes that are held below `live` because the engine would
+//! perform retries of earlier requests a second time, and reporting the engine's health.
 //!
 //! Always true: an invalid set of files changes nothing, and the log, the status and a metric show why; a valid set is
 //! put in force as a whole. While the store is not healthy, or the runs of the last process are not resumed yet, the
-//! ladder keeps every route below `only` at `shadow` or lower: a request then goes to legacy at once, and does not fail
-//! in the engine first.
+//! ladder keeps every route below `only` at `shadow` or lower, so that a request goes to legacy at once instead of
+//! failing in the engine first.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -27,24 +27,24 @@ const HEALTH_EVERY: Duration = Duration::from_millis(200);
 /// How often the routes that are held below `live` are checked for release.
 const RELEASE_EVERY: Duration = Duration::from_secs(2);
 
-/// The pause before a valid set that the store did not record is tried again. Without it nothing would retry until a
-/// file changes.
+/// The pause before a valid set that the store did not record is tried again. Without this retry, the set would not be
+/// tried again until a file changes.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// How long the store may take to record a set before the delay is logged and shown in the status.
 const REPORT_DELAY_AFTER: Duration = Duration::from_secs(2);
 
-/// What readings of the files concern.
+/// What tasks that reload files share.
 pub(super) struct Reloads {
-    /// What is known of the last one.
+    /// What is known of the last reading.
     pub status: Arc<ReloadStatus>,
-    /// Who asked for one.
+    /// The requests to read the files now.
     pub requests: Arc<ReloadRequests>,
     /// Held while new files are put in force, and while a successor takes over.
     pub lock: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// Puts valid sets in force and reports invalid ones, for as long as the files are watched. `files` are those in
+/// Puts valid sets in force and reports invalid ones, for as long as the files are watched. `files` holds the set in
 /// force.
 pub(super) async fn reload(
     parts: Parts,
@@ -67,7 +67,7 @@ pub(super) async fn reload(
             FilesChange::Loaded(loaded) if lock.is_err() => {
                 let text = "another process takes over from this one (`serve --succeed`) and puts these files in force \
                             itself";
-                // Once for the whole hand-over, not at each try.
+                // Logged once for the whole hand-over, not at each try.
                 if !is_retry {
                     tracing::warn!("new flag files are not put in force: {text}");
                     reload_status.record_failure(text.to_owned());
@@ -125,8 +125,8 @@ pub(super) async fn reload(
     }
 }
 
-/// Puts a set in force. Reports a delay where the store does not answer within `REPORT_DELAY_AFTER`, and goes on
-/// waiting.
+/// Puts a set in force. Reports a delay if the store does not answer within `REPORT_DELAY_AFTER`, and continues to
+/// wait.
 async fn put_in_force(parts: &Parts, loaded: &Loaded, reload_status: &ReloadStatus) -> anyhow::Result<Vec<FlipRecord>> {
     let mut applying = pin!(parts.apply(loaded.read_at, &loaded.setup));
     if let Ok(outcome) = tokio::time::timeout(REPORT_DELAY_AFTER, &mut applying).await {
@@ -151,13 +151,13 @@ pub(super) async fn health(parts: Parts) {
     }
 }
 
-/// Moves routes that are held below `live` back to `live` once the time for which they are held is over.
+/// Moves routes that are held below `live` back to `live` when their time is over.
 pub(super) async fn release_held_routes(parts: Parts) {
     let mut ticks = tokio::time::interval(RELEASE_EVERY);
     loop {
         ticks.tick().await;
         if let Err(error) = parts.ladder.release_held().await {
-            tracing::warn!(%error, "held routes may stay below `live`: their return is not known to be recorded; it is tried again");
+            tracing::warn!(%error, "held routes may stay below `live`: the store did not confirm their return, which is tried again");
         }
     }
 }

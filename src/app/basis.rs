@@ -2,17 +2,17 @@
 //!
 //! The question it answers: "would a pair that was compared under the earlier files get the same verdict under these?"
 //! Always true: whatever can change what the engine or legacy answers, or how the two are compared, is part of the
-//! basis, so that a change of it starts the evidence from zero.
+//! basis, so that a change of the basis starts the evidence from zero.
 //!
-//! Part of it: which requests the route matches, and which of these go to more specific routes, so that it gets others
-//! when such a route is removed; what it does with instances; the plan of the route's workflow, of
-//! its creator's where the route follows up instances, and of every workflow that these run, directly or through
-//! another one (or the fact that the files do not have such a workflow); the addresses of the services that these plans
-//! name, and of the route's legacy; the rules; the version of the expression language.
+//! Part of the basis: which requests the route matches, and which of these go to more specific routes, because the
+//! route gets other requests when such a route is removed; what the route does with instances; the plan of the route's
+//! workflow, of its creator's where the route follows up instances, and of every workflow that these run, directly or
+//! through another one (or the fact that the files do not have such a workflow); the addresses of the services that
+//! these plans name, and of the route's legacy; the rules; the version of the expression language.
 //!
-//! Not part of it, because it changes when and how often something is asked and never what a reply says: limits,
-//! breakers, rates, time-outs of services, `keyed:` (it decides whether an attempt with unknown outcome is sent again),
-//! and the values of secrets, because a new secret gives access to the same service.
+//! Not part of the basis, because they change when and how often something is asked and never what a reply says:
+//! limits, breakers, rates, time-outs of services, `keyed:` (which decides whether an attempt with unknown outcome is
+//! sent again), and the values of secrets, because a new secret gives access to the same service.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,7 +60,7 @@ fn basis(setup: &Setup, route: &Route) -> String {
         basis.add(name.as_str());
         basis.add_addresses(setup.services.get(name).map(|service| &**service));
     }
-    // Nothing is added where there are none, so that the other routes keep the basis that they had before.
+    // Nothing is added if there are none, so that routes without more specific ones keep their earlier basis.
     let more_specific = more_specific(setup, route);
     if !more_specific.is_empty() {
         basis.add_count(more_specific.len());
@@ -75,14 +75,14 @@ fn creator_of<'a>(setup: &'a Setup, route: &Route) -> Option<&'a Route> {
     setup.routes.iter().map(|route| &**route).find(|route| route.id == *creator)
 }
 
-/// The matches of the other routes that take requests which this one would get without them, in a normal form.
+/// The matches, in a normal form, of the other routes that take requests which this route would get without them.
 fn more_specific(setup: &Setup, route: &Route) -> BTreeSet<String> {
     let others = setup.routes.iter().map(|other| &other.matches);
     let taking = others.filter(|other| other.overlaps(&route.matches) && other.wins_over(&route.matches));
     taking.map(RouteMatch::normal_form).collect()
 }
 
-/// The plans of the route's workflow, of its creator's, and of all workflows that these run.
+/// The plans of the route's workflow, of its creator's, and of all workflows that these two run.
 fn plans<'a>(setup: &'a Setup, route: &'a Route) -> Plans<'a> {
     let mut plans = Plans::new();
     let mut open: Vec<&WorkflowName> = route.workflow.iter().collect();
@@ -111,14 +111,14 @@ fn services<'a>(setup: &'a Setup, plans: &Plans<'a>) -> BTreeSet<&'a ServiceName
             names.extend(calls.map(|call| &call.service));
         }
         for path in plan.reads.iter().filter(|path| path.root() == "services") {
-            // An expression that computes the name may read any service.
+            // An expression that computes a service's name may name any service.
             names.extend(setup.services.keys().filter(|name| path.part(0).is_none_or(|part| part == name.as_str())));
         }
     }
     names
 }
 
-/// A hash over texts and counts. Each text is hashed with its length, so that no two different lists have one hash.
+/// Hashes texts and counts. Each text is hashed with its length, so that no two different lists have the same hash.
 struct Basis(blake3::Hasher);
 
 impl Basis {
@@ -131,7 +131,7 @@ impl Basis {
         self.0.update(&(count as u64).to_le_bytes());
     }
 
-    /// Adds the base URLs of a service; adds an empty list where the files do not have it.
+    /// Adds the base URLs of a service, or an empty list if the files do not have the service.
     fn add_addresses(&mut self, service: Option<&Service>) {
         let urls = service.map_or(&[][..], |service| &service.urls);
         self.add_count(urls.len());
@@ -161,7 +161,7 @@ mod tests {
         loaded.unwrap_or_else(|failed| panic!("{}", failed.render(false))).setup
     }
 
-    /// The basis of the follower `get` of a creator that has this id, and these earlier ids.
+    /// The basis of the follower `get` of a creator with this id and these earlier ids.
     fn basis_of_follower(creator: &str, was: &str) -> String {
         let routes = format!(
             "routes:
@@ -174,7 +174,7 @@ mod tests {
         bases(&setup(&routes)).into_iter().find(|(route, _)| route.as_str() == "get").unwrap().1
     }
 
-    /// The basis of `GET /orders/{id}` beside these routes.
+    /// The basis of `GET /orders/{id}` in files that also have these routes.
     fn basis_beside(others: &str) -> String {
         let routes = format!(
             "routes:\n- {{ id: get, match: {{ method: GET, path: '/orders/{{id}}' }}, legacy: shop, workflow: w }}\n{others}"
@@ -182,7 +182,7 @@ mod tests {
         bases(&setup(&routes)).into_iter().find(|(route, _)| route.as_str() == "get").unwrap().1
     }
 
-    /// Without the more specific route, other requests than were compared would go to the general one.
+    /// Without the more specific route, the general route would get requests that were not compared.
     #[test]
     fn the_requests_that_a_more_specific_route_takes_are_part_of_the_basis() {
         let alone = basis_beside("");
@@ -193,9 +193,13 @@ mod tests {
         };
         assert_ne!(with("/orders/export", ""), alone);
         assert_ne!(with("/orders/export", ""), with("/orders/import", ""));
-        assert_eq!(with("/orders/export", ", workflow: w"), with("/orders/export", ""), "its requests go there anyway");
-        assert_eq!(with("/orders/{id}/lines", ""), alone, "it takes none of its requests");
-        assert_eq!(with("/{any}/{id}", ""), alone, "it is more general");
+        assert_eq!(
+            with("/orders/export", ", workflow: w"),
+            with("/orders/export", ""),
+            "the requests go to that route either way"
+        );
+        assert_eq!(with("/orders/{id}/lines", ""), alone, "that route takes none of the requests");
+        assert_eq!(with("/{any}/{id}", ""), alone, "that route is more general");
     }
 
     #[test]

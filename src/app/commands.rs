@@ -20,8 +20,8 @@ use crate::config::Overrides;
 use crate::demo::{DemoOptions, Product};
 use crate::traces;
 
-/// Refuses a machine's clock before 1970: neither the ids of runs nor HTTP's `Date` can express such a time. A check at
-/// the start is enough, since the kernel refuses to set the clock to such a time.
+/// Refuses a machine's clock before 1970: neither the ids of runs nor HTTP's `Date` can express such a time. Checking
+/// at the start is enough, since the kernel refuses to set the clock to such a time.
 fn refuse_early_clock(now: Timestamp) -> anyhow::Result<()> {
     anyhow::ensure!(
         now >= Timestamp::UNIX_EPOCH,
@@ -30,8 +30,8 @@ fn refuse_early_clock(now: Timestamp) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Raises the soft limit of open files to the hard one. Each connection is an open file, and the usual soft limit of
-/// 1,024 is for programs that use `select`. If the system refuses it, the process serves with what it has.
+/// Raises the soft limit of open files to the hard limit. Each connection is an open file, and the usual soft limit of
+/// 1,024 is meant for programs that use `select`. If the system refuses, the process serves with the limit it has.
 fn raise_open_files_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -42,18 +42,18 @@ fn raise_open_files_limit() {
     }
 }
 
-/// `pointsman serve`: runs until SIGTERM, SIGQUIT or SIGINT. Prints the addresses on which it listens to stdout, as one
-/// JSON line.
+/// `pointsman serve`: runs until SIGTERM, SIGQUIT or SIGINT. Prints the addresses on which the process listens to
+/// stdout, as one JSON line.
 ///
 /// # Errors
-/// As [`App::start`].
+/// See [`App::start`].
 pub fn serve(flags: PathBuf, overrides: Overrides, takes_over: bool) -> anyhow::Result<()> {
     refuse_early_clock(clock::now())?;
     let given = activation::take_sockets()?; // before there are threads
     raise_open_files_limit();
     let (engine, admin) = (engine_runtime()?, admin_runtime()?);
     runtime()?.block_on(async {
-        // Before anything that takes long: without a handler these signals end the process.
+        // Installed before anything that takes long, since without a handler these signals end the process.
         let signals = Signals::handle()?;
         let stop = stop_on_signal()?;
         let options = |sockets, takes_over, files, earlier| {
@@ -71,16 +71,16 @@ pub fn serve(flags: PathBuf, overrides: Overrides, takes_over: bool) -> anyhow::
                     traces::finish().await;
                     return Ok(());
                 }
-                Ended::SuccessorLost(sockets, open) => {
-                    let again = options(sockets, false, Some(files.load_full()), open);
-                    app = App::start(again, Signals::handle()?, engine.handle(), admin.handle()).await?;
+                Ended::SuccessorLost(sockets, remaining) => {
+                    let restart = options(sockets, false, Some(files.load_full()), remaining);
+                    app = App::start(restart, Signals::handle()?, engine.handle(), admin.handle()).await?;
                 }
             }
         }
     })
 }
 
-/// A token that is cancelled by the signals that end the process.
+/// Returns a token that the signals that end the process cancel.
 fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let mut term = signal(SignalKind::terminate())?;
     let mut quit = signal(SignalKind::quit())?;
@@ -99,10 +99,10 @@ fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// Prints where the process listens.
+/// Prints the addresses on which the process listens.
 fn print_addresses(app: &App) {
     let mut addresses = serde_json::json!({ "admin": app.admin.to_string() });
-    // `listen` stays the first address, for scripts that know only one; `listeners` has all, if there are several.
+    // `listen` is the first address, for scripts that know only one; `listeners` has all, if there are several.
     addresses["listen"] = app.listen.first().map(ToString::to_string).into();
     if app.listen.len() > 1 {
         addresses["listeners"] = app.listen.iter().map(ToString::to_string).collect();
@@ -120,7 +120,7 @@ fn print_addresses(app: &App) {
 /// `pointsman demo`: starts sample services and a process in front of them, and moves a route up the ladder.
 ///
 /// # Errors
-/// One of the demonstrated promises was broken; a port or a directory is not available; as [`App::start`].
+/// One of the demonstrated promises was broken; a port or a directory is not available; see also [`App::start`].
 pub fn demo(exit: bool) -> anyhow::Result<()> {
     refuse_early_clock(clock::now())?;
     let options = DemoOptions { exit, render: cli::diffs_text };

@@ -1,7 +1,7 @@
-//! The proxy behind the egress listener, beside the one that serves clients.
+//! The proxy behind the egress listener, which runs next to the one that serves clients.
 //!
-//! Always true: it accepts until the last client has its answer, since legacy may have to call somebody for that; then
-//! it has what is left of `drain_ms`.
+//! Always true: the egress proxy accepts calls until the last client has its answer, since legacy may have to make a
+//! call for that answer; then it has what is left of `drain_ms`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::proxy::{Drained, Proxy, ProxyListener};
 
-/// How long the last calls may take if clients took all of `drain_ms`.
+/// How long the last calls may take if the clients used up `drain_ms`.
 const LAST_CALLS_WAIT: Duration = Duration::from_secs(1);
 
 /// The proxy behind the egress listener.
 #[derive(Clone)]
 pub(super) struct EgressFront {
     pub proxy: Proxy,
-    /// Where it listens.
+    /// The address on which the proxy listens.
     pub address: SocketAddr,
 }
 
-/// The same, being served.
+/// The egress proxy while it serves.
 pub(super) struct ServedEgress {
     proxy: Proxy,
     close: CancellationToken,
@@ -31,7 +31,7 @@ pub(super) struct ServedEgress {
 }
 
 impl EgressFront {
-    /// Accepts from now on.
+    /// Starts to accept calls.
     pub(super) fn serve(&self, listener: ProxyListener) -> ServedEgress {
         let (proxy, close) = (self.proxy.clone(), CancellationToken::new());
         let served = {
@@ -43,9 +43,9 @@ impl EgressFront {
 }
 
 impl ServedEgress {
-    /// After the clients' proxy has drained: waits until the last calls have ended, and cuts them when their time is
-    /// over. `is_succeeded`: another process accepts, and they have as long as clients would have. Returns how many
-    /// were cut.
+    /// Called after the clients' proxy has drained: waits until the last calls have ended, and cuts them when their
+    /// time is over. `is_succeeded`: another process accepts, so the calls have as long as clients would have. Returns
+    /// how many calls were cut.
     pub(super) async fn end(mut self, is_succeeded: bool, clients: Drained, drain: Duration) -> usize {
         if is_succeeded {
             return self.serving.await.map_or(0, |drained| drained.cut);

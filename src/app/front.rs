@@ -1,5 +1,5 @@
-//! What serves clients: the sockets, and the proxy behind them. It is built before the parts that need the store, and
-//! when a process takes over from another one, it serves before they exist.
+//! What serves clients: the sockets, and the proxy behind them. It is built before the parts that need the store; in a
+//! process that takes over from another one, it serves before these parts exist.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(super) struct Front {
     pub proxy: Proxy,
     /// The proxy for legacy's own calls, if there is an egress listener.
     pub egress: Option<EgressFront>,
-    /// Kept for a successor.
+    /// Kept to be handed to a successor.
     pub sockets: Sockets,
     pub flags: Arc<ArcSwap<FlagSet>>,
     pub forwarding: Arc<ArcSwap<Forwarding>>,
@@ -60,9 +60,9 @@ pub(super) struct Front {
 }
 
 impl Front {
-    /// Opens the sockets; nothing is accepted yet. `predecessor` has the requests that may concern a workflow in the
-    /// process before this one, if it takes over from one: these, and those of its own routes with a workflow, wait
-    /// until [`Front::connect`].
+    /// Opens the sockets; accepts nothing yet. `predecessor` has the requests that may concern a workflow in the
+    /// process that this one takes over from, if any: these, and requests of this process's own routes with a workflow,
+    /// wait until [`Front::connect`].
     ///
     /// # Errors
     /// An address or the access log cannot be opened.
@@ -141,17 +141,17 @@ impl Front {
         })
     }
 
-    /// The API's listener, and that of applications, for the runtime `admin`.
+    /// The API's listener and the applications' listener, for the runtime `admin`.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The system refuses to set up a listener.
     pub(super) fn admin_listeners(&self, admin: &Handle) -> std::io::Result<(TcpListener, Option<TcpListener>)> {
         let _in_runtime = admin.enter();
         let api = self.sockets.api()?.map(TcpListener::from_std).transpose()?;
         Ok((TcpListener::from_std(self.sockets.admin()?)?, api))
     }
 
-    /// Accepts from now on.
+    /// Starts to accept connections.
     pub(super) fn accept(&mut self) {
         let (proxy, close, listeners) = (self.proxy.clone(), self.close.clone(), std::mem::take(&mut self.listeners));
         let (egress, drain) = (self.egress.as_ref().zip(self.egress_listener.take()), self.drain);
@@ -166,7 +166,7 @@ impl Front {
         });
     }
 
-    /// The parts exist: all requests are served from now on.
+    /// Gives the proxies the parts; all requests are served from now on.
     pub(super) fn connect(&self, parts: &Parts) {
         self.late_parts.set(ProxiedParts {
             engine: parts.engine.arm(),
@@ -201,12 +201,12 @@ impl Front {
         self.serving.take()
     }
 
-    /// The start has failed: what was accepted is served to its end, apart from what waits for the store.
+    /// Ends after a failed start: accepted requests are served to their end, except those that wait for the store.
     pub(super) async fn abandon(mut self) {
         self.proxy.close_workflows();
         self.close.cancel();
         if let Some(serving) = self.serving() {
-            let _ = serving.await; // a panic in there is logged by the runtime
+            let _ = serving.await; // the runtime logs a panic of the task
         }
     }
 }

@@ -2,7 +2,7 @@
 //! one serves routes without a workflow before it has the store.
 //!
 //! Always true: before [`LateParts::set`], every question is answered as if the store did not answer, and nothing is
-//! taken, begun or compared. The proxy asks none of them then: requests of routes with a workflow wait.
+//! taken, begun or compared. The proxy does not use these parts then: requests of routes with a workflow wait.
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, OnceLock};
@@ -23,7 +23,7 @@ use crate::proxy::EngineArm;
 #[derive(Clone, Default)]
 pub(super) struct LateParts(Arc<OnceLock<ProxiedParts>>);
 
-/// What the proxy uses.
+/// The parts that the proxy uses.
 pub(super) struct ProxiedParts {
     pub engine: EngineArm,
     pub affinity: Arc<dyn Affinity>,
@@ -32,7 +32,7 @@ pub(super) struct ProxiedParts {
 }
 
 impl LateParts {
-    /// They exist now. Called once.
+    /// Sets the parts. Called once.
     pub(super) fn set(&self, parts: ProxiedParts) {
         let _set_before = self.0.set(parts);
     }
@@ -145,7 +145,7 @@ impl ServedObserver for LateParts {
     }
 }
 
-/// Counts nothing: nothing is offered before there is evidence.
+/// Counts nothing, because nothing is offered before there is evidence.
 struct Uncounted;
 
 impl TicketCounter for Uncounted {

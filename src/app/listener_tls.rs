@@ -1,7 +1,7 @@
-//! What new connections of clients use: the certificates of the listeners, which are published as a metric, and whose
-//! word is taken for who the client is; and how calls of legacy are attributed. Replaced when files change.
+//! What new connections of clients use and what a change of the files replaces: the certificates of the listeners
+//! (published as a metric), which senders are believed about who the client is, and how calls of legacy are attributed.
 //!
-//! Always true: a listener whose files are unchanged keeps what it has, so that its sessions can be resumed; open
+//! Always true: a listener whose files are unchanged keeps its certificates, so that its sessions can be resumed; open
 //! connections are not touched.
 
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::egress::Attribution;
 use crate::listener::{Forwarding, Listener, ServerTls};
 use crate::proxy::ProxyListener;
 
-/// What new connections use, and what is replaced when files change.
+/// The settings of new connections, which a change of the files replaces.
 pub(super) struct ListenersInForce {
     /// The certificates.
     pub tls: TlsInForce,
@@ -28,7 +28,7 @@ pub(super) struct ListenersInForce {
 }
 
 impl ListenersInForce {
-    /// Puts those of a new set of files in force.
+    /// Puts the settings of a new set of files in force.
     pub(super) fn replace(&self, settings: &Settings) {
         self.tls.replace(&settings.listen);
         self.forwarding.store(Arc::new(settings.forwarding.clone()));
@@ -38,21 +38,21 @@ impl ListenersInForce {
     }
 }
 
-/// The certificates of the listeners in force.
+/// The certificates in force, of all listeners.
 #[derive(Clone)]
 pub(super) struct TlsInForce(Arc<[ListenerInForce]>);
 
 struct ListenerInForce {
-    /// Its place in the list of the files.
+    /// The listener's position in the list of the files.
     index: usize,
-    /// As the files declare it.
+    /// The address that the files declare.
     address: SocketAddr,
-    /// What new handshakes use.
+    /// The certificates that new handshakes use.
     server: Arc<ArcSwap<ServerTls>>,
 }
 
 impl TlsInForce {
-    /// Those of the listeners that are about to be served.
+    /// The certificates of the listeners that are about to be served.
     pub(super) fn new(declared: &[Listener], bound: &[ProxyListener]) -> Self {
         let pairs = declared.iter().zip(bound).enumerate();
         let with_tls = pairs.filter_map(|(index, (declared, bound))| {
@@ -61,8 +61,8 @@ impl TlsInForce {
         Self(with_tls.collect())
     }
 
-    /// Puts the certificates of a new set of files in force, for new handshakes. A listener that the set does not have
-    /// any more keeps its own until the next start, and so does one whose certificates would have expired while those
+    /// Puts the certificates of a new set of files in force, for new handshakes. A listener that is no longer in the
+    /// set keeps its certificates until the next start, and so does one whose new certificates have expired while those
     /// in force have not.
     pub(super) fn replace(&self, declared: &[Listener]) {
         let now = SystemTime::now();
@@ -74,11 +74,11 @@ impl TlsInForce {
             if newer.is_same(&in_force.load()) {
                 continue;
             }
-            // A renewal that went wrong must not end what works. The warning about the files names the certificate.
+            // A failed renewal must not replace valid certificates. The warning about the files names the certificate.
             if newer.expires() <= now && in_force.load().expires() > now {
                 tracing::error!(
                     listener = %address,
-                    "a new certificate has expired; the certificates in force are kept, which have not"
+                    "a new certificate has expired; the certificates in force, which have not, are kept"
                 );
                 continue;
             }

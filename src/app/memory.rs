@@ -1,11 +1,11 @@
 //! Returns freed memory to the operating system.
 //!
-//! The allocator returns freed pages only while a thread allocates or frees, and each thread only its own: after a
-//! burst, an idle process would keep them.
+//! The allocator returns freed pages only while a thread allocates or frees, and each thread returns only its own
+//! pages: after a burst, an idle process would keep them.
 //!
-//! The largest part of an idle process is the program itself: its start (the files, their checks, the store) touches
-//! most of it, and serving only a small part. These pages are given up too; those that are needed are mapped again at
-//! the first use, from the system's cache.
+//! The largest part of an idle process is the program itself: the start (the files, their checks, the store) touches
+//! most of the program's pages, and serving touches only few of them. These pages are given up too; the system maps
+//! those that are needed again, from its cache, at their next use.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -18,8 +18,8 @@ use tokio::runtime::Handle;
 /// The pause between two calls.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Returns freed pages periodically: those of the whole process, and those that belong to the thread on which this
-/// runs. Never ends.
+/// Returns freed pages periodically: those of the whole process, and those that belong to the thread that runs this
+/// task. Never ends.
 pub(super) async fn return_freed_pages() {
     loop {
         tokio::time::sleep(PAUSE).await;
@@ -31,7 +31,7 @@ pub(super) async fn return_freed_pages() {
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// How many of the requests this thread has seen.
+    /// How many of these requests this thread has seen.
     static SEEN: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -41,14 +41,14 @@ pub(super) async fn ask_threads_of(runtime: Handle) {
     loop {
         tokio::time::sleep(PAUSE).await;
         REQUESTS.fetch_add(1, Relaxed);
-        // Threads that are idle already become idle once more: each that finds a task wakes another one.
+        // Idle threads have to become idle once more: each thread that finds a task wakes another one.
         for _ in 0..runtime.metrics().num_workers() {
             runtime.spawn(std::future::ready(()));
         }
     }
 }
 
-/// Returns the freed pages of this thread, if it was asked to since the last call.
+/// Returns the freed pages of this thread, if that was requested since the last call.
 pub(super) fn return_own_freed_pages() {
     let requests = REQUESTS.load(Relaxed);
     if SEEN.replace(requests) != requests {
@@ -56,7 +56,7 @@ pub(super) fn return_own_freed_pages() {
     }
 }
 
-/// How long after the start the pages of the program are unmapped.
+/// How long after the start the program's pages are unmapped.
 const STARTED_FOR: Duration = Duration::from_secs(1);
 
 /// Unmaps the pages of the program once it has started.
@@ -68,23 +68,24 @@ pub(super) async fn unmap_program_after_start() {
             unchanged_mappings(&String::from_utf8_lossy(&smaps), program.ino()).for_each(unmap_pages);
         }
         (Err(error), _) | (_, Err(error)) => {
-            tracing::debug!(%error, "the pages of the program stay mapped: the system does not tell which there are");
+            tracing::debug!(%error, "the pages of the program stay mapped: the system does not list them");
         }
     }
 }
 
-/// Part of the program's file as it is mapped.
+/// A part of the program's file that is mapped.
 #[derive(Debug, PartialEq, Eq)]
 struct Mapping {
     address: usize,
     bytes: usize,
 }
 
-/// The mappings of a file (by its inode) that cannot be written and of which this process has no page of its own:
-/// their pages are those of the file. The linker's relocated data is not among them, and no code with a debugger's
+/// The mappings of a file (by its inode) that cannot be written and of which this process has no page of its own, so
+/// that their pages equal those of the file. Excludes data that the linker relocated, and code in which a debugger set
 /// breakpoints.
 fn unchanged_mappings(smaps: &str, inode: u64) -> impl Iterator<Item = Mapping> {
-    // A mapping's line begins with its addresses in lower case, and those of its counts with a capital letter.
+    // The line of a mapping begins with its addresses, in lower case; the lines of its counts begin with a capital
+    // letter.
     let is_count = |line: &&str| line.starts_with(|first: char| first.is_ascii_uppercase());
     let lines = smaps.lines();
     let with_counts = lines.clone().enumerate().filter(move |(_, line)| !is_count(line));
@@ -106,19 +107,19 @@ fn unchanged_mappings(smaps: &str, inode: u64) -> impl Iterator<Item = Mapping> 
     })
 }
 
-/// Unmaps the pages of a mapping; they are mapped again when they are used.
+/// Unmaps the pages of a mapping; the system maps them again when they are used.
 #[allow(unsafe_code)]
 fn unmap_pages(mapping: Mapping) {
     let start: *mut c_void = std::ptr::with_exposed_provenance_mut(mapping.address);
     // SAFETY: nothing writes to these pages, and none differs from the file, which cannot change while it is executed:
-    // whoever reads them, or executes them, finds what was there before.
+    // whoever reads or executes them finds the same content as before.
     let unmapped = unsafe { rustix::mm::madvise(start, mapping.bytes, rustix::mm::Advice::LinuxDontNeed) };
     if let Err(error) = unmapped {
         tracing::debug!(%error, "pages of the program stay mapped");
     }
 }
 
-/// Does nothing if another allocator is in use, as in tests.
+/// Returns freed pages to the system. Does nothing if another allocator than mimalloc is in use, as in tests.
 #[allow(unsafe_code)]
 fn collect() {
     // SAFETY: the function takes no pointer, may be called from any thread at any time, and moves nothing that is in
@@ -163,8 +164,8 @@ Anonymous:             0 kB
 
     /// The system maps the pages again with their contents.
     #[test]
-    fn this_program_goes_on_without_its_pages() {
-        // The third number: pages of files that are mapped.
+    fn this_program_keeps_running_after_its_pages_are_unmapped() {
+        // The third number of `statm`: pages of files that are mapped.
         let mapped = || -> usize {
             let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
             statm.split(' ').nth(2).unwrap().parse().unwrap()
@@ -172,7 +173,7 @@ Anonymous:             0 kB
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let program = std::fs::metadata("/proc/self/exe").unwrap().ino();
         let mappings: Vec<_> = unchanged_mappings(&smaps, program).collect();
-        assert!(!mappings.is_empty(), "the code of this program is one");
+        assert!(!mappings.is_empty(), "the code of this program is such a mapping");
         let before = mapped();
         mappings.into_iter().for_each(unmap_pages);
         let after = mapped();

@@ -1,4 +1,4 @@
-//! Wires the modules into a process: the only module that may import every other.
+//! Wires the modules together into a process: the only module that may import every other.
 //!
 //! The question it answers: "in which order are the parts started, what does each receive, and in which order are they
 //! stopped?" Start: files, the store with retry keys (`affinity`) and evidence, sockets (`front`), ladder, engine
@@ -8,11 +8,11 @@
 //! one (`succession`) accepts before it has the store.
 //!
 //! `runtimes` makes three thread pools: one executes runs, one serves the admin listener, one does everything else.
-//! Client connections have one thread for each core (`proxy::Workers`), and the shadow executor has threads of its own.
+//! Client connections have one thread per core (`proxy::Workers`), and the shadow executor has threads of its own.
 //! Responses for people are read and rendered on the second pool, so that a large response never delays a run.
 //!
-//! `parts` and `started_parts` build what lives as long as the process, `parts` puts new files in force, `process`
-//! starts it, `running` stops it, `background` reloads files and watches the store's health.
+//! `parts` and `started_parts` build what lives as long as the process, and `parts` puts new files in force; `process`
+//! starts the process, `running` stops it; `background` reloads files and watches the store's health.
 
 mod activation;
 mod background;

@@ -24,7 +24,7 @@ use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{FlipRecord, MemoryStore, PostgresStore, SqliteStore, StoreError, StoreHandle};
 use crate::transport::AddressRegistry;
 
-/// A set of files must not be put in force, whatever the store answers ([`FilesError::Refused`]).
+/// The error for a set of files that must not be put in force, whatever the store answers ([`FilesError::Refused`]).
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub(super) struct RefusedFiles(pub Vec<String>);
@@ -44,8 +44,8 @@ pub(super) struct Parts {
     pub workflows: Arc<ArcSwap<Vec<WorkflowName>>>,
 }
 
-/// The store, and what was read from it. Only this process uses them from now on; nothing that its files declare is
-/// recorded yet.
+/// The store, and what was read from it. Only this process uses the store from now on; nothing that the process's files
+/// declare is recorded yet.
 pub(super) struct OpenedStore {
     store: StoreHandle,
     evidence: Arc<Evidence>,
@@ -87,7 +87,7 @@ impl OpenedStore {
     }
 }
 
-/// The store and the files beside it: this process has locked them.
+/// The store and the files beside it, which this process has locked.
 #[derive(Clone)]
 pub(super) struct LockedFiles {
     store: StoreHandle,
@@ -104,7 +104,7 @@ impl OpenedStore {
 }
 
 impl LockedFiles {
-    /// Closes them, so that another process can open them. Returns whether that was in time.
+    /// Closes the store and the files, so that another process can open them. Returns whether they were closed in time.
     pub async fn release(&self, limits: &Limits) -> bool {
         let within = Limits::ms(limits.drain_ms);
         self.evidence.release_marks().await;
@@ -174,14 +174,14 @@ impl Parts {
         Ok(Self { store, evidence, ladder, engine, affinity, shadow, rules, retention, workflows })
     }
 
-    /// Puts a checked set in force as a whole: records the flips that it makes, then swaps workflows, rules and the
-    /// basis of evidence, and the flags last, so that no request finds a route without its workflow and rules. A
-    /// request that is decided by the flags of one version is run with the workflows of the same version, also during
-    /// the swap. Returns the flips once the outcome is known.
+    /// Puts a checked set in force as a whole: records the flips that the set makes, then replaces workflows, rules and
+    /// the basis of evidence, and the flags last, so that no request finds a route without its workflow and rules. A
+    /// request that is decided by the flags of one version is run with the workflows of the same version, even during
+    /// the replacement. Returns the flips once the outcome is known.
     ///
     /// # Errors
-    /// The store did not record the flips, or the set must not be put in force. Nothing was changed, unless it is
-    /// [`FilesError::TaskEnded`].
+    /// The store did not record the flips, or the set must not be put in force. Nothing was changed, unless the error
+    /// is [`FilesError::TaskEnded`].
     pub async fn apply(&self, read: Instant, setup: &Setup) -> anyhow::Result<Vec<FlipRecord>> {
         let files_version = self.ladder.flags().load().files_version + 1;
         let declared = declared(setup, files_version);
@@ -208,14 +208,15 @@ impl Parts {
     }
 
     /// Drains the shadow queue and the engine's runs, then writes the retry keys, the evidence, the flips down and the
-    /// freeze that are still in memory. Returns until when [`Ladder::end_freezes`] may wait for the store.
+    /// freeze that are still only in memory. Returns until when [`Ladder::end_freezes`] may wait for the store.
     pub async fn drain(&self, limits: &Limits) -> tokio::time::Instant {
         self.ladder.log_unrecorded();
         self.shadow.drain(Limits::ms(limits.shadow_drain_ms)).await;
         self.engine.drain(Limits::ms(limits.drain_ms)).await;
         let within = Limits::ms(limits.drain_ms);
         let until = tokio::time::Instant::now() + within;
-        // Side by side: a store that does not answer delays the end by one of these times only.
+        // Concurrently, so that a store that does not answer delays the end by the longest of these times, not by their
+        // sum.
         tokio::join!(
             self.flush_keys(within),
             self.finish_collision_checks(within),
@@ -225,8 +226,8 @@ impl Parts {
         until
     }
 
-    /// After [`Parts::drain`]: closes the store and the files beside it, so that another process can open them. Returns
-    /// whether that was in time.
+    /// Called after [`Parts::drain`]: closes the store and the files beside it, so that another process can open them.
+    /// Returns whether they were closed in time.
     pub async fn release(&self, limits: &Limits) -> bool {
         let (store, evidence, affinity) = (self.store.clone(), self.evidence.clone(), self.affinity.clone());
         LockedFiles { store, evidence, affinity }.release(limits).await
@@ -251,7 +252,7 @@ impl Parts {
         }
         if tokio::time::timeout_at(until, self.affinity.finish_key_file()).await.is_err() {
             tracing::warn!(
-                "the store or the disk does not answer: the store's list still says that keys may wait in the file of retry keys of this process"
+                "the store or the disk does not answer: the store still lists the file of retry keys of this process as one that may have keys"
             );
         }
         let lost = self.affinity.unwritten_keys();
@@ -277,8 +278,8 @@ impl Parts {
     }
 }
 
-/// The flags before the store is there: they tell only which requests may concern a workflow, by these files or in the
-/// process before this one.
+/// The flags before the store is open: they only tell which requests may concern a workflow, according to these files
+/// or in the process that this one takes over from.
 pub(super) fn flags_without_store(setup: &Setup, workflow_requests: Vec<RouteMatch>) -> FlagSet {
     let (routes, services) = (setup.routes.clone(), setup.services.clone());
     let states = Default::default();
@@ -310,12 +311,12 @@ fn is_read_only(setup: &Setup, route: &Route) -> bool {
     plan.is_some_and(|plan| plan.reason_to_keep().is_none())
 }
 
-/// The routes of the files, with all ids under which the store has something of theirs.
+/// The routes of the files, with all ids under which the store has records of them.
 async fn routes_in_store(store: &StoreHandle, setup: &Setup) -> Result<Vec<Arc<Route>>, StoreError> {
     Ok(ladder::with_unlisted_ids(&store.declared().await?, &setup.routes))
 }
 
-/// Each route, and its other ids.
+/// Each route's present id with its other ids.
 fn other_ids(routes: &[Arc<Route>]) -> impl Iterator<Item = (&RouteId, &[RouteId])> {
     routes.iter().map(|route| (&route.id, route.was.as_slice()))
 }
@@ -327,9 +328,9 @@ impl KillSwitchListener for Engine {
 }
 
 /// `unmet`: after a pin collision, shuts the gates to `live` and `only` of the route that creates the instances.
-/// `unknown_retries`: shuts the gate to `live`, and holds routes below `live`, while retries may come of requests that
-/// legacy served and whose retry keys could not be noted or are in a file that cannot be read: the engine would perform
-/// such requests a second time.
+/// `unknown_retries`: shuts the gate to `live`, and holds routes below `live`, while clients may still retry requests
+/// that legacy served and whose retry keys could not be noted or are in a file that cannot be read: the engine would
+/// perform these requests a second time.
 impl GateCondition for StoreAffinity {
     fn unmet(&self, route: &Route, _from: State, to: State) -> Vec<Unmet> {
         let creates = matches!(route.instance, Some(Instance::Creates { .. }));
@@ -342,15 +343,15 @@ impl GateCondition for StoreAffinity {
     }
 
     fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<UnknownRetries> {
-        let again = "the engine would perform retries of them a second time";
+        let consequence = "the engine would perform retries of them a second time";
         let unknown_retries_of = |RequestsWithUnknownKeys { served, until }, why: &str| UnknownRetries {
             cause_at: served,
             until,
-            why: format!("{why}: until {until:.0} {again}"),
+            why: format!("{why}: until {until:.0} {consequence}"),
         };
         let unnoted = self.unnoted_requests(routes.iter().copied());
-        let unnoted =
-            unnoted.map(|it| unknown_retries_of(it, "legacy served requests whose retry keys could not be noted"));
+        let unnoted = unnoted
+            .map(|requests| unknown_retries_of(requests, "legacy served requests whose retry keys could not be noted"));
         let unread = self.unread_key_files().into_iter().map(|(file, unknown)| {
             unknown_retries_of(unknown, &format!("{file}, and it may have retry keys of requests that legacy served"))
         });
@@ -367,7 +368,7 @@ mod tests {
     use crate::names::RunId;
     use crate::store::NewPin;
 
-    /// In `only` the engine goes on to create instances, with ids that legacy may have given out.
+    /// In `only` the engine would go on to create instances, with ids that legacy may have assigned.
     #[tokio::test]
     async fn a_pin_collision_shuts_the_gates_to_live_and_only() {
         let affinity = StoreAffinity::load(Arc::new(MemoryStore::default()), &Limits::default()).await.unwrap();

@@ -1,7 +1,7 @@
 //! Starts a process from its files.
 //!
-//! Always true: a start that fails leaves no flips behind, and what it opened it closes; if it took over from another
-//! process, that one goes on, or starts again.
+//! Always true: a start that fails leaves no flips behind and closes what it opened; if it was to take over from
+//! another process, that process goes on, or starts again.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,33 +20,33 @@ use super::signals::Signals;
 use super::sockets::{GivenSocket, GivenSockets};
 use super::started_parts::{StartedParts, StartingParts};
 use super::succession::status::SuccessionStatus;
-use super::succession::successor::{self, Predecessor, Releasing};
+use super::succession::successor::{self, Predecessor, ReleasingPredecessor};
 use crate::config::{self, Loaded, Overrides, Setup, StoreUrl};
 use crate::limits::Limits;
 use crate::store::SqliteStore;
 use crate::telemetry;
 use crate::traces;
 
-/// The interval of checks whether the store of a predecessor that is gone is free.
+/// How often a successor checks whether the store of a predecessor that has died is free.
 const FREE_STORE_POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How long a successor that is lost may have the store beyond `drain_ms`.
+/// How long a successor that this process has lost contact with may keep the store beyond `drain_ms`.
 const LOST_SUCCESSOR_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
-/// What a process is started with.
+/// The options of a start.
 pub struct StartOptions {
     /// The directory of the flag files.
     pub flags: PathBuf,
     /// Settings that the command line overrides.
     pub overrides: Overrides,
-    /// The sockets that it is given.
+    /// The sockets that were passed to the process.
     pub sockets: GivenSockets,
-    /// Whether it takes over from the process that has the store.
+    /// Whether the process takes over from the one that has the store.
     pub takes_over: bool,
-    /// Files to use in place of those in `flags`: a process that starts again begins with those that it had.
+    /// Files to use in place of those in `flags`: a process that starts again begins with the files that it had.
     pub files: Option<Arc<Loaded>>,
-    /// What is still open of this process if it starts again.
+    /// The connections of this process that are still open when it starts again.
     pub earlier: RemainingConnections,
-    /// Stops it when cancelled, also while it waits for the store of another process.
+    /// Stops the start when cancelled, even while it waits for the store of another process.
     pub stop: CancellationToken,
 }
 
@@ -68,14 +68,14 @@ pub struct App {
 
 impl App {
     /// Reads the files, starts all parts, and listens. Resumes the runs that the last process left, in the background:
-    /// until the store accepts the writes that this needs, the process serves as it does with an unhealthy store.
+    /// until the store accepts the writes that this needs, the process serves as with an unhealthy store.
     ///
-    /// A process that takes over from another one serves routes without a workflow from the moment at which it has the
-    /// sockets, and the others once the other process has released the store.
+    /// A process that takes over from another one serves routes without a workflow as soon as it has the sockets, and
+    /// the other routes once the other process has released the store.
     ///
     /// The engine and its store run on the runtime `engine`, the listeners of the API on `admin`, the proxy on the
-    /// caller's. The files are read again after a SIGHUP, the access log is opened again after a SIGUSR1 that `signals`
-    /// receives, now or during the start.
+    /// caller's. A SIGHUP that `signals` receives, now or during the start, makes the process read the files again; a
+    /// SIGUSR1 makes it open the access log again.
     ///
     /// # Errors
     /// The files are refused ([`config::CheckFailed`] lists everything that is wrong), the store cannot be opened, an
@@ -95,7 +95,7 @@ impl App {
             tracing::warn!(problem = %warning.one_line(), "the flag files are valid, with a warning");
         }
         let setup = &loaded.setup;
-        telemetry::recorder(); // before the first metric
+        telemetry::recorder(); // installed before the first metric is recorded
         let tracing = setup.settings.traces.clone();
         if let Some(exporter) = tracing.and_then(|settings| traces::install(settings, &setup.limits)) {
             admin.spawn(exporter.run());
@@ -104,13 +104,14 @@ impl App {
             true => successor::ask(&setup.settings.store).await?,
             false => None,
         };
-        // From the offer on no newer files come into force in the other process; those there may be newer than these.
+        // No newer files come into force in the other process after its offer; its files may be newer than those read
+        // above.
         let loaded = if offer.is_some() { read_again(loaded, &flags, &overrides)? } else { loaded };
         let setup = &loaded.setup;
         let (front, opened, predecessor) = match offer {
             None => {
-                // The store first: a predecessor that is ending still has the addresses until it releases the store.
-                // The store may be in use a little longer: by the lost successor of this process, which starts again,
+                // The store first: a predecessor that is ending keeps its addresses until it releases the store. The
+                // store may be in use a little longer: by the successor that this process lost before it started again,
                 // or by the process that this one was to take over from and that has just died.
                 if matches!(sockets, GivenSockets::HandedOver(_)) || takes_over {
                     let within = Limits::ms(setup.limits.drain_ms) + LOST_SUCCESSOR_ENDS_WITHIN;
@@ -135,7 +136,7 @@ impl App {
             match starting.start(&files, &front, opened).await {
                 Ok(started) => started,
                 Err(error) => {
-                    drop(predecessor); // it starts again
+                    drop(predecessor); // the predecessor starts again
                     front.abandon().await;
                     return Err(error);
                 }
@@ -171,7 +172,7 @@ impl App {
         self.stop.clone()
     }
 
-    /// Waits until the process has stopped, or is to start again; [`App::stopper`] stops it.
+    /// Waits until the process has stopped, or has to start again; [`App::stopper`] stops it.
     pub async fn wait_until_ended(self) -> Ended {
         self.ended.await.unwrap_or_else(|error| {
             tracing::error!(%error, "the task that stops the process panicked");
@@ -179,7 +180,7 @@ impl App {
         })
     }
 
-    /// The files in force, for a start again.
+    /// The files in force, with which a process that starts again begins.
     pub fn files(&self) -> Arc<ArcSwap<Loaded>> {
         self.files.clone()
     }
@@ -196,7 +197,7 @@ async fn open_store(setup: &Setup, engine: &Handle) -> anyhow::Result<OpenedStor
     engine.spawn(async move { OpenedStore::open(&setup).await }).await?
 }
 
-/// The files as they are now, if they have changed since they were read.
+/// The files as they are now, if they have changed since `loaded` was read.
 fn read_again(loaded: Arc<Loaded>, flags: &Path, overrides: &Overrides) -> anyhow::Result<Arc<Loaded>> {
     let now = config::read(flags, overrides)?;
     if now.hash == loaded.hash {
@@ -216,7 +217,7 @@ async fn take_over(
     mut predecessor: Predecessor,
     engine: &Handle,
     stop: &CancellationToken,
-) -> anyhow::Result<(Front, OpenedStore, Option<(Releasing, Instant)>)> {
+) -> anyhow::Result<(Front, OpenedStore, Option<(ReleasingPredecessor, Instant)>)> {
     let requests = std::mem::take(&mut predecessor.workflow_requests);
     let mut front = Front::open(setup, sockets, Some(requests)).await?;
     front.accept();
@@ -229,7 +230,7 @@ async fn take_over(
     match taken {
         Ok(opened) => Ok((front, opened, Some((releasing, began)))),
         Err(error) => {
-            drop(releasing); // the other process accepts again as soon as it sees that
+            drop(releasing); // the other process then accepts again
             front.abandon().await;
             Err(error)
         }
@@ -237,9 +238,13 @@ async fn take_over(
 }
 
 /// Opens the store once the other process has released it, or is gone.
-async fn take_store(setup: &Setup, engine: &Handle, releasing: &mut Releasing) -> anyhow::Result<OpenedStore> {
+async fn take_store(
+    setup: &Setup,
+    engine: &Handle,
+    releasing: &mut ReleasingPredecessor,
+) -> anyhow::Result<OpenedStore> {
     if !releasing.wait_until_released().await {
-        // One that has broken off because it was told to stop still has the store until it ends.
+        // A process that broke off because it was told to stop still has the store until it ends.
         store_is_free(setup).await;
     }
     open_store(setup, engine).await

@@ -11,10 +11,10 @@ use crate::config::ReloadStatus;
 use crate::store::Restored;
 use crate::transport::AddressRegistry;
 
-/// The most stuck runs that `status` lists.
+/// How many stuck runs `status` lists at most.
 const STUCK_SHOWN: usize = 20;
 
-/// The state now.
+/// The state of the process now.
 pub(super) fn of(
     parts: &Parts,
     addresses: &AddressRegistry,
@@ -43,7 +43,7 @@ pub(super) fn of(
         succession: succession.text(),
         egress: egress
             .map(|egress| EgressStatus { listen: egress.address.to_string(), calls: egress.proxy.egress_calls() }),
-        // Whoever routes traffic must not take the address out: the successor accepts on it.
+        // A load balancer must not remove the address while this process hands over: the successor accepts on it.
         not_ready: not_ready(parts, stopping).filter(|_| !succession.hands_over()),
     }
 }
@@ -81,8 +81,8 @@ fn missing_retry_keys(parts: &Parts) -> Option<String> {
     (!sentences.is_empty()).then(|| sentences.join("; "))
 }
 
-/// Why a start of a run would be refused now. Does not look at `runs_in_flight_max`: a load balancer that took an
-/// overloaded process out would take its routes in `off` out too.
+/// Why a start of a run would be refused now. Does not consider `runs_in_flight_max`: a load balancer that removed an
+/// overloaded process would also remove its routes in `off`.
 fn not_ready(parts: &Parts, stopping: bool) -> Option<String> {
     if stopping || parts.engine.is_draining() {
         return Some("stopping".to_owned());

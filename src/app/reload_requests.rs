@@ -1,8 +1,8 @@
 //! Requests to read the files now, and their answers.
 //!
-//! Always true: a request gets the outcome of the first reading that began after it was made, or none if the files are
-//! no longer watched because the process stops. Requests whose caller has gone are dropped with the next one, so that
-//! not more of them wait than the API has connections.
+//! Always true: a request gets the outcome of the first reading that begins after it, or none if the files are no
+//! longer watched because the process stops. Requests whose caller has gone are dropped when the next request is
+//! made, so that no more of them wait than the API has connections.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 use crate::admin::Reloaded;
 use crate::config::ReloadTrigger;
 
-/// The requests that wait for their reading.
+/// The requests that wait for a reading.
 pub(super) struct ReloadRequests {
     trigger: ReloadTrigger,
-    /// By the number of the reading that was asked for; `None` once the files are no longer watched.
+    /// The requests, by the number of the reading that was asked for; `None` once the files are no longer watched.
     waiting: Mutex<Option<BTreeMap<u64, oneshot::Sender<Reloaded>>>>,
 }
 
@@ -24,7 +24,7 @@ impl ReloadRequests {
         Self { trigger, waiting: Mutex::new(Some(BTreeMap::new())) }
     }
 
-    /// Has the files read, and returns where the outcome comes.
+    /// Has the files read, and returns a receiver for the outcome.
     pub(super) fn ask(&self) -> oneshot::Receiver<Reloaded> {
         let (answer, outcome) = oneshot::channel();
         // Held while the number is assigned: the outcome must not come before the request is listed.
@@ -36,7 +36,7 @@ impl ReloadRequests {
         outcome
     }
 
-    /// Answers every request that was made before the files were read.
+    /// Sends the outcome to every request that was made before the files were read.
     pub(super) fn answer(&self, asked: u64, outcome: &Reloaded) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(waiting) = &mut *waiting else { return };
@@ -46,7 +46,7 @@ impl ReloadRequests {
         }
     }
 
-    /// The files are no longer watched: no request is answered any more.
+    /// Closes all requests, because the files are no longer watched; later requests get no answer.
     pub(super) fn close(&self) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
     }

@@ -1,7 +1,7 @@
 //! Replays recorded runs with other flag files than those under which they ran.
 //!
-//! Always true: nothing is sent or written. Random values (`uuid`, `random`) derive from the store's secret: if it is
-//! unknown, they differ from the run's, and the command line says so.
+//! Always true: nothing is sent or written. Random values (`uuid`, `random`) derive from the store's secret: if the
+//! secret is unknown, they differ from the run's, and the command line says so.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,7 +31,7 @@ pub struct ReplayFiles {
 /// The stored plan of a run, loaded as the engine loads it.
 pub struct StoredPlan(Plan);
 
-/// A call whose outcome is unknown, at a service that has another URL in the files.
+/// A call whose outcome is unknown, to a service that has another URL in the files.
 #[derive(Debug, Serialize)]
 pub struct MovedCall {
     /// The step.
@@ -123,14 +123,14 @@ impl ReplayFiles {
     /// Loads the stored plan of a run as the engine loads it.
     ///
     /// # Errors
-    /// This version cannot read it.
+    /// This version cannot read the plan.
     pub fn stored_plan(&self, source: &serde_json::Value) -> Result<StoredPlan, String> {
         Plan::from_stored(source, &self.keyed, &self.limits).map(StoredPlan).map_err(|problems| {
             let first = problems.iter().next().map_or_else(String::new, |problem| problem.message.clone());
             format!("its plan cannot be read by this version: {first}")
         })
     }
-    /// What the plan of a run may still need and the files do not have, one sentence for each.
+    /// What the plan of a run may still need but the files do not have, one sentence for each.
     ///
     /// # Errors
     /// The run's events cannot be read.
@@ -139,7 +139,7 @@ impl ReplayFiles {
         let missing = missing::all(&plan.0, Some(&run), &self.decision_inputs).into_iter();
         Ok(missing.map(|(step, missing)| format!("`{step}` needs {missing}")).collect())
     }
-    /// Calls of a run whose outcome is unknown, at services that have other URLs in the files.
+    /// Calls of a run whose outcome is unknown, to services that have other URLs in the files.
     ///
     /// # Errors
     /// The run's events cannot be read.

@@ -1,10 +1,10 @@
 //! Deletes old runs and expired retry keys.
 //!
 //! Always true: a run is deleted in the first round after it has reached the age that `retention:` gives for its status
-//! and its retry keys have expired (after the retry window), never before; runs with a status that `retention:` leaves
-//! out are kept; without `retention:` the default of the store applies. Deleting goes in small batches with pauses
-//! longer than the work, so that appends are hardly delayed. When the store does not answer, the next round tries
-//! again.
+//! and after its retry keys have expired (at the end of the retry window), never earlier; runs with a status that
+//! `retention:` leaves out are kept; without `retention:` the default of the store applies. Runs are deleted in small
+//! batches, with pauses longer than the work, so that appends are hardly delayed. When the store does not answer, the
+//! next round tries again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,13 +24,13 @@ const KEYS_AT_ONCE: usize = 1_000;
 const PAUSE_FACTOR: u32 = 4;
 /// The shortest pause after a batch.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
-/// How much later than the end of a run its key may have been stored: an append may wait for the store.
+/// How long after the end of a run its retry key may be stored, since an append may have to wait for the store.
 const KEY_DELAY_MAX: Duration = Duration::from_secs(5);
 /// The interval between rounds: a tenth of the shortest age, within these bounds.
 const ROUND_MAX: Duration = Duration::from_secs(60);
 const ROUND_MIN: Duration = Duration::from_secs(1);
 
-/// Purges at intervals; never returns.
+/// Purges old runs at intervals; never returns.
 pub(super) async fn purge_periodically(store: StoreHandle, retention: Arc<ArcSwap<Retention>>, retry_window: Duration) {
     let counter = metrics::counter!("pointsman_purged_runs_total");
     counter.increment(0);
@@ -80,7 +80,7 @@ pub(super) fn in_force(configured: Option<Retention>, store: &StoreHandle) -> Re
     configured.unwrap_or_else(|| Retention::all(store.default_retention()))
 }
 
-/// Logs at the start how long runs are kept, if the files do not say it.
+/// Logs at the start how long runs are kept, if the files do not say so.
 pub(super) fn log_default(configured: Option<Retention>, store: &StoreHandle) {
     match (configured, store.default_retention()) {
         (Some(_), _) => {}
@@ -96,10 +96,10 @@ pub(super) fn log_default(configured: Option<Retention>, store: &StoreHandle) {
     }
 }
 
-/// Removes expired retry keys, then deletes the runs beyond their age whose keys have expired. In this order, because a
-/// key that has expired and is still stored may become valid again: after a restart, if less of the time since its
-/// first try counts ([`clock::RunningTimes`]), or if the files give a longer window. It would then lead a retry to a
-/// run that is gone.
+/// Removes expired retry keys, then deletes the runs beyond their age whose keys have expired. The keys come first,
+/// because a stored key that has expired may become valid again: after a restart, if less of the time since its first
+/// try counts ([`clock::RunningTimes`]), or if the files give a longer window. The key would then lead a retry to a run
+/// that is gone.
 async fn purge(
     store: &StoreHandle,
     retention: &Retention,

@@ -21,13 +21,13 @@ use crate::config::{FlagFileWatcher, Settings, StoreUrl};
 use crate::limits::Limits;
 use crate::proxy::Drained;
 
-/// How a process has ended.
+/// How a process ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// It has stopped, or a successor has taken over.
+    /// The process has stopped, or a successor has taken over.
     Stopped,
-    /// A successor was lost after this process had released its store: it is to start again, on these sockets.
-    /// What is open ends beside the new start.
+    /// A successor was lost after this process had released its store: this process has to start again, on these
+    /// sockets. Its open connections end during the new start.
     SuccessorLost(GivenSockets, RemainingConnections),
 }
 
@@ -36,7 +36,7 @@ pub enum Ended {
 pub struct RemainingConnections(Vec<(CancellationToken, JoinHandle<Drained>)>);
 
 impl RemainingConnections {
-    /// Waits until they have ended: within their bound, and once `stop` is cancelled within `drain_ms`.
+    /// Waits until the connections have ended: within their bound, and within `drain_ms` once `stop` is cancelled.
     async fn end(self, stop: &CancellationToken) {
         let (closes, serving): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
         let all = join_all(serving.into_iter().map(|serving| served(Some(serving))));
@@ -49,15 +49,15 @@ impl RemainingConnections {
     }
 }
 
-/// What runs.
+/// A process that serves.
 pub(super) struct Running {
     pub front: Front,
-    /// Of this process before it started again.
+    /// The connections of this process from before it started again.
     pub earlier: RemainingConnections,
     pub parts: Parts,
     pub limits: Arc<Limits>,
     pub watch: FlagFileWatcher,
-    /// Ended when the parts are drained.
+    /// Tasks that are ended once the parts are drained.
     pub tasks: Vec<JoinHandle<()>>,
     pub admin_stop: CancellationToken,
     pub admin_listeners: JoinHandle<()>,
@@ -67,14 +67,14 @@ pub(super) struct Running {
     pub succession: Arc<SuccessionStatus>,
 }
 
-/// Where successors ask.
+/// The socket at which successors ask.
 pub(super) struct Successors {
     answering: JoinHandle<()>,
     accepting: mpsc::Receiver<Successor>,
 }
 
 impl Successors {
-    /// Listens for them, if the store is one that is handed over.
+    /// Listens for successors, if the store can be handed over.
     pub(super) fn listen(settings: &Settings, front: &Front) -> Option<Self> {
         let StoreUrl::Sqlite(path) = &settings.store else { return None };
         let socket = match ControlSocket::bind(path) {
@@ -98,10 +98,10 @@ impl Successors {
         Some(Self { answering: tokio::spawn(answering), accepting })
     }
 
-    /// Answers no more. The socket is removed when this returns.
+    /// Stops answering. The socket is removed when this returns.
     async fn end(self) {
         self.answering.abort();
-        let _ = self.answering.await; // it was aborted
+        let _ = self.answering.await; // the task was aborted
     }
 }
 
@@ -128,7 +128,7 @@ impl Running {
         }
         tokio::time::sleep(Limits::ms(limits.stop_delay_ms)).await;
         let serving = front.serving();
-        drop(front.sockets); // from here on nobody listens, unless the service manager does
+        drop(front.sockets); // nobody listens now, unless the service manager does
         front.close.cancel();
         tokio::join!(served(serving), earlier.end(&stop));
         drop(watch);
@@ -156,7 +156,7 @@ impl Running {
         Ok(successor)
     }
 
-    /// Releases the store, and ends once the successor has started and what is open here has ended.
+    /// Releases the store, and ends once the successor has started and the open connections of this process have ended.
     async fn hand_over(self, mut successor: Successor) -> Ended {
         let Self {
             mut front,
@@ -172,15 +172,13 @@ impl Running {
             succession,
         } = self;
         drop(watch);
-        // Before the store is released: the next process that opens the store listens on the same socket.
+        // Ended before the store is released, since the next process that opens the store listens on the same socket.
         if let Some(successors) = successors {
             successors.end().await;
         }
         let ending = Ending { parts: &parts, limits: &limits, tasks, admin_stop, admin_listeners };
         if !ending.end().await {
-            tracing::error!(
-                "the store was not released in time: this process ends at once, so that its locks go with it"
-            );
+            tracing::error!("the store was not released in time: this process ends at once, which releases its locks");
             return Ended::Stopped;
         }
         if successor.start_with_store().await {
@@ -195,7 +193,7 @@ impl Running {
         }
         succession.note_end(&successor.party, HandOverEnd::StartsAgain);
         let kept = front.sockets.offer().and_then(|all| all.into_iter().map(GivenSocket::handed_over).collect());
-        // What is open goes on beside the new start, within its bound.
+        // Open connections continue during the new start, within their bound.
         front.leave_listeners();
         let serving = front.serving();
         earlier.0.extend(serving.map(|serving| (front.close, serving)));
@@ -209,7 +207,7 @@ impl Running {
     }
 }
 
-/// The next successor that accepts; never, if none can.
+/// Waits for the next successor that accepts; never returns if this process cannot be succeeded.
 async fn next(successors: &mut Option<Successors>) -> Successor {
     if let Some(successors) = successors
         && let Some(successor) = successors.accepting.recv().await
@@ -228,7 +226,7 @@ async fn served(serving: Option<JoinHandle<Drained>>) {
     }
 }
 
-/// What ends once no request needs it any more.
+/// What ends once no request needs it any more: the parts and the API.
 struct Ending<'a> {
     parts: &'a Parts,
     limits: &'a Limits,
@@ -238,7 +236,7 @@ struct Ending<'a> {
 }
 
 impl Ending<'_> {
-    /// Drains the parts and releases the store. Returns whether it is released.
+    /// Drains the parts and releases the store. Returns whether the store was released in time.
     async fn end(self) -> bool {
         let Self { parts, limits, tasks, admin_stop, admin_listeners } = self;
         let recorded_until = parts.drain(limits).await;
@@ -246,7 +244,7 @@ impl Ending<'_> {
             task.abort();
         }
         admin_stop.cancel();
-        let _ = admin_listeners.await; // a panic in there was logged by its own task
+        let _ = admin_listeners.await; // the task has logged its own panic
         parts.ladder.end_freezes(recorded_until).await;
         parts.release(limits).await
     }

@@ -10,8 +10,8 @@ fn cores() -> usize {
 }
 
 /// Threads of the engine and its store, separate from those that serve the proxy's requests, so that neither delays the
-/// other. Fewer threads than cores: a run waits in turn for its step's socket and for the store's thread, and if each
-/// wake-up woke several idle threads, a step would take 1.5 times as long.
+/// other. Fewer threads than cores: a run waits alternately for its step's socket and for the store's thread, and if
+/// each wake-up woke several idle threads, a step would take 1.5 times as long.
 pub(super) fn engine_runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads((cores() / 2).max(1)).enable_all().thread_name("engine").build()
 }

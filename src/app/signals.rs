@@ -1,8 +1,8 @@
-//! Which signals a process obeys.
+//! The signals that a process handles.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that a running process obeys, apart from those that end it. Without a handler each of them would end it.
+/// The signals that a running process handles, apart from those that end it. Without a handler, each would end it.
 pub struct Signals {
     /// SIGHUP: read the files again.
     pub hangups: Signal,
@@ -11,7 +11,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Handles the signals from now on.
+    /// Installs the handlers.
     ///
     /// # Errors
     /// A handler cannot be installed.

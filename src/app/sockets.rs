@@ -1,10 +1,10 @@
-//! The sockets on which a process listens: opened here, given to it by a service manager, or handed over by the process
-//! before it.
+//! The sockets on which a process listens: opened by the process itself, passed to it by a service manager, or handed
+//! over by its predecessor.
 //!
-//! Always true: each listener of the files has one socket, or the process does not start. If a service manager gave
-//! sockets, none is opened here, and each of them belongs to a listener: by its address, else by its name (`listen`,
-//! `admin`, `api`, `egress`; several of one name in the order of the files). Of those that are handed over, the ones
-//! that have no listener any more are left to the other process, and the missing ones are opened.
+//! Always true: each listener of the files has one socket, or the process does not start. If a service manager passed
+//! sockets, none is opened here, and each passed socket belongs to a listener: by its address, else by its name
+//! (`listen`, `admin`, `api`, `egress`; several of one name in the order of the files). Of sockets that are handed
+//! over, those without a listener in the files are left to the other process, and missing sockets are opened.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -20,23 +20,23 @@ pub struct GivenSocket {
     pub(super) socket: TcpListener,
     /// The address to which it is bound.
     pub(super) address: SocketAddr,
-    /// The name that its giver has for it; may be empty.
+    /// The name that the giver has for the socket; may be empty.
     pub(super) name: String,
-    /// Its address in the files of the process that hands it over.
+    /// The socket's address in the files of the process that hands it over.
     pub(super) declared: Option<SocketAddr>,
-    /// Where it came from, for errors.
+    /// Where the socket came from, for errors.
     pub(super) origin: String,
 }
 
-/// The sockets that a process is given.
+/// The sockets that were given to a process.
 #[derive(Debug, Default)]
 pub enum GivenSockets {
-    /// None: it opens its own.
+    /// None: the process opens its own.
     #[default]
     None,
-    /// By a service manager.
+    /// Sockets from a service manager.
     Activated(Vec<GivenSocket>),
-    /// By another process, or by this one when it starts again.
+    /// Sockets from another process, or from this one before it started again.
     HandedOver(Vec<GivenSocket>),
 }
 
@@ -47,9 +47,9 @@ pub(super) struct Sockets(Vec<(Declared, TcpListener)>);
 /// One listener of the files.
 #[derive(Clone, Copy, Debug)]
 struct Declared {
-    /// The name of its socket.
+    /// The name of the listener's socket.
     name: &'static str,
-    /// Its key in the files.
+    /// The listener's key in the files.
     key: &'static str,
     address: SocketAddr,
 }
@@ -73,7 +73,7 @@ impl Declared {
 }
 
 impl GivenSocket {
-    /// One that the process before this one offers.
+    /// A socket that the predecessor offers.
     pub(super) fn handed_over((offered, socket): (OfferedSocket, TcpListener)) -> io::Result<Self> {
         let OfferedSocket { name, declared } = offered;
         let address = socket.local_addr()?;
@@ -85,7 +85,7 @@ impl Sockets {
     /// The sockets of the listeners.
     ///
     /// # Errors
-    /// An address cannot be used; the sockets that a service manager gave are not those of the files.
+    /// An address cannot be used; or the sockets that a service manager passed are not those of the files.
     pub(super) async fn open(settings: &Settings, given: GivenSockets) -> anyhow::Result<Self> {
         let declared = Declared::all(settings);
         let found = match given {
@@ -125,7 +125,7 @@ impl Sockets {
         self.copy(EGRESS).transpose()
     }
 
-    /// The addresses of all.
+    /// The addresses of all sockets.
     pub(super) fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         self.0.iter().map(|(_, socket)| socket.local_addr()).collect()
     }
@@ -134,7 +134,7 @@ impl Sockets {
         self.0.iter().find(|(declared, _)| declared.name == name).map(|(_, socket)| socket.try_clone())
     }
 
-    /// Copies for a successor.
+    /// Copies of all sockets, for a successor.
     pub(super) fn offer(&self) -> io::Result<Vec<(OfferedSocket, TcpListener)>> {
         let offered = |(declared, socket): &(Declared, TcpListener)| {
             Ok((OfferedSocket { name: declared.name.to_owned(), declared: declared.address }, socket.try_clone()?))
@@ -143,7 +143,7 @@ impl Sockets {
     }
 }
 
-/// Opens a socket. The runtime's queue of new connections is longer than that of the standard library.
+/// Opens a socket. Tokio's queue of new connections is longer than that of the standard library.
 async fn bind(declared: &Declared) -> anyhow::Result<TcpListener> {
     let Declared { key, address, .. } = *declared;
     let listening = || format!("listening on {address} (`{key}`)");
@@ -157,8 +157,8 @@ fn is_at_its_address(given: &GivenSocket, declared: &Declared) -> bool {
     given.address.ip() == declared.address.ip() && given.address.port() == declared.address.port()
 }
 
-/// Finds the socket of each listener by the first of these rules that finds one. Removes them from those that were
-/// given.
+/// Finds the socket of each listener, by the first of these rules that finds one, and removes the found sockets from
+/// `given`.
 fn find(declared: &[Declared], given: &mut Vec<GivenSocket>, rules: [Belongs; 2]) -> Vec<Option<GivenSocket>> {
     let mut found: Vec<Option<GivenSocket>> = declared.iter().map(|_| None).collect();
     for belongs in rules {
@@ -170,17 +170,17 @@ fn find(declared: &[Declared], given: &mut Vec<GivenSocket>, rules: [Belongs; 2]
     found
 }
 
-/// The sockets that were handed over and have a listener. Its name must be the same: the other process still answers on
-/// the socket in that part.
+/// The handed-over socket of each listener. The name must be the same, since the other process still answers on the
+/// socket under that name.
 fn take(declared: &[Declared], mut given: Vec<GivenSocket>) -> Vec<Option<TcpListener>> {
     let is_same: Belongs = |given, declared| given.name == declared.name && given.declared == Some(declared.address);
     let is_at: Belongs = |given, declared| given.name == declared.name && is_at_its_address(given, declared);
     find(declared, &mut given, [is_same, is_at]).into_iter().map(|found| found.map(|found| found.socket)).collect()
 }
 
-/// Finds the socket of each listener among those that a service manager gave.
+/// Finds the socket of each listener among those that a service manager passed.
 fn assign(declared: &[Declared], mut given: Vec<GivenSocket>) -> anyhow::Result<Vec<TcpListener>> {
-    // By address first, so that a socket that has a listener's address is not taken for another one of its name.
+    // By address first, so that a socket with a listener's address is not taken for another listener of the same name.
     let found = find(declared, &mut given, [is_at_its_address, |given, declared| given.name == declared.name]);
     if let Some(GivenSocket { address, name, origin, .. }) = given.first() {
         let named = if name.is_empty() { String::new() } else { format!(", named `{name}`") };
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn of_handed_over_sockets_those_with_a_listener_of_the_same_name_are_taken() {
+    fn handed_over_sockets_with_a_listener_of_the_same_name_are_taken() {
         let any = "127.0.0.1:0".parse().unwrap();
         let (a, b, c) = (given("listen"), given("listen"), given("admin"));
         let (at_a, at_b, at_c) = (a.address, b.address, c.address);
@@ -276,7 +276,12 @@ mod tests {
             declared("admin", "127.0.0.1:0"),
         ];
         let taken = take(&all, vec![a, b, c]);
-        let taken: Vec<_> = taken.iter().map(|it| it.as_ref().map(|it| it.local_addr().unwrap())).collect();
-        assert_eq!(taken, [Some(at_b), Some(at_a), None, None], "the API still answers on its own");
+        let taken: Vec<_> =
+            taken.iter().map(|socket| socket.as_ref().map(|socket| socket.local_addr().unwrap())).collect();
+        assert_eq!(
+            taken,
+            [Some(at_b), Some(at_a), None, None],
+            "the API of the other process still answers on its socket"
+        );
     }
 }

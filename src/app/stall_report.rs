@@ -1,5 +1,5 @@
-//! Reports commits of the store that do not end: the log has one line when a commit has stalled and one when it has
-//! ended, and a gauge shows the age of the present commit.
+//! Reports commits of the store that stall: the log has one line when a commit has stalled and one when it has ended,
+//! and a gauge shows the age of the present commit.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::store::{CommitAge, stall_text};
 /// What was reported last.
 pub(super) struct StallReport {
     age: metrics::Gauge,
-    /// The age of the stalled commit at the last look, if the log says that it has stalled.
+    /// The age of the stalled commit at the last update, if the log says that it has stalled.
     stalled: Option<Duration>,
-    /// Whether the store was healthy at the last look. While it is not, the writer's attempts may take long as well,
+    /// Whether the store was healthy at the last update. While it is not, the writer's attempts may take long as well,
     /// and the log already has their error.
     was_healthy: bool,
 }
@@ -21,7 +21,7 @@ impl StallReport {
         Self { age: metrics::gauge!("pointsman_store_commit_age_seconds"), stalled: None, was_healthy: true }
     }
 
-    /// Looks at the present commit.
+    /// Checks the present commit.
     pub(super) fn update(&mut self, parts: &Parts) {
         self.age.set(parts.store.commit_age().and_then(CommitAge::get).unwrap_or_default().as_secs_f64());
         match (parts.store.stalled_for(), self.stalled) {

@@ -1,4 +1,4 @@
-//! Starts the parts that need the store, what runs in the background, and the API.
+//! Starts the parts that need the store, the background tasks, and the API.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ use crate::telemetry;
 /// How often evidence is written to the store.
 const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
 
-/// What the start of the parts needs, apart from the files and the store.
+/// What the parts need in order to start, in addition to the files and the store.
 pub(super) struct StartingParts<'a> {
     pub flags: PathBuf,
     pub overrides: Overrides,
@@ -54,10 +54,10 @@ pub(super) struct StartedParts {
 }
 
 impl StartingParts<'_> {
-    /// Starts them over an opened store.
+    /// Starts the parts with an opened store.
     ///
     /// # Errors
-    /// The files must not be put in force, or the store does not answer. The store is closed then.
+    /// The files must not be put in force, or the store does not answer. In both cases the store is closed.
     pub(super) async fn start(
         self,
         files: &Arc<ArcSwap<Loaded>>,
@@ -192,7 +192,7 @@ impl StartingParts<'_> {
     }
 }
 
-/// Opens the access log again whenever the process gets SIGUSR1. Without an access log the signal does nothing.
+/// Opens the access log again whenever the process receives SIGUSR1. Without an access log the signal does nothing.
 async fn reopen_on_signal(mut reopens: Signal, access_log: Option<Arc<AccessLog>>) {
     while reopens.recv().await.is_some() {
         if let Some(access_log) = &access_log {

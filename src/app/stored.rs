@@ -1,9 +1,9 @@
-//! Reads a store for the command line: a SQLite file that no process uses, or a PostgreSQL database, also while
+//! Reads a store for the command line: a SQLite file that no process uses, or a PostgreSQL database, even while
 //! processes use it.
 //!
-//! Always true: nothing in a store is changed. Opening a missing store creates nothing and fails. A SQLite file that a
-//! process uses is an error too, since it belongs to that process, and so is one that an older version wrote, since it
-//! would have to be upgraded to be read.
+//! Always true: nothing in a store is changed. Opening a missing store fails and creates nothing. Opening a SQLite file
+//! that a process uses fails, since the file belongs to that process; so does opening one that an older version wrote,
+//! since it would have to be upgraded to be read.
 
 use anyhow::{Context as _, bail};
 
@@ -15,7 +15,7 @@ use crate::names::{PlanId, RunId, Seq, WorkflowName};
 use crate::store::{PostgresStore, RunFilter, SqliteStore, StoreHandle};
 use crate::workflow::{RunStatus, RunSummary};
 
-/// The runs of a store that no process uses.
+/// A store that is open for reading its runs.
 pub struct StoredRuns {
     store: StoreHandle,
     runtime: tokio::runtime::Runtime,
@@ -23,11 +23,11 @@ pub struct StoredRuns {
 
 /// A run that has not ended.
 pub struct OpenRun {
-    /// Its id, `run_…`.
+    /// The run's id, `run_…`.
     pub run_id: String,
-    /// Its workflow.
+    /// The run's workflow.
     pub workflow: WorkflowName,
-    /// The plan that it was started with.
+    /// The plan that the run was started with.
     pub plan: PlanId,
 }
 
@@ -41,7 +41,7 @@ impl StoredRuns {
     /// Opens the store with this URL.
     ///
     /// # Errors
-    /// It does not exist, a process uses it, or another version wrote its tables.
+    /// The store does not exist, a process uses it, or another version wrote its tables.
     pub fn open(url: &str, limits: &Limits) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let store = runtime.block_on(open(url, limits))?;
@@ -78,12 +78,12 @@ impl StoredRuns {
     /// A stored plan.
     ///
     /// # Errors
-    /// The store does not answer, or has none.
+    /// The store does not answer, or has no such plan.
     pub fn plan(&self, plan: &PlanId) -> anyhow::Result<serde_json::Value> {
         let stored = self.runtime.block_on(self.store.plan(plan.clone())).context("reading a stored plan")?;
         stored.with_context(|| format!("the store has no plan {plan}"))
     }
-    /// A page of the runs that have not ended: those older than `before`, or the newest ones without it.
+    /// A page of the runs that have not ended: the newest ones, or the newest before the run `before`.
     ///
     /// # Errors
     /// The store does not answer.
@@ -98,7 +98,7 @@ impl StoredRuns {
     }
 }
 
-/// The message about a run with too many events to be read.
+/// The message about a run that has too many events to be read.
 pub fn too_many_events(most: u64) -> String {
     format!("it has more than {most} events, and was not checked")
 }

@@ -1,5 +1,5 @@
-//! `store check` and `store backup`, which also work while a process uses the store. Also opens, at the start of a
-//! process, the two files beside the store: the file of retry keys and the file of evidence marks.
+//! `store check` and `store backup`, which also work while a process uses the store. Also opens the two files beside
+//! the store when a process starts: the file of retry keys and the file of evidence marks.
 //!
 //! Always true: a check changes nothing in the store; a backup is read back before it is reported as done.
 
@@ -40,7 +40,8 @@ pub fn store_check(location: StoreLocation) -> anyhow::Result<StoreReport> {
 /// `pointsman store backup`.
 ///
 /// # Errors
-/// As [`store_check`]; or the file exists or cannot be written; or the store is in PostgreSQL, which has its own tools.
+/// See [`store_check`]; or the file exists or cannot be written; or the store is in PostgreSQL, which has its own
+/// tools.
 pub fn store_backup(location: StoreLocation, to: PathBuf) -> anyhow::Result<StoreCopy> {
     let (store, limits) = resolve_location(location)?;
     let path = match store {
@@ -83,7 +84,7 @@ fn report(checked: StoreChecked, location: String) -> StoreReport {
     StoreReport { location, runs, purged, events, payloads, findings: findings.collect(), unlisted }
 }
 
-/// Opens the record of which arm owns which instance and retry key, over the store and the file of retry keys.
+/// Opens the record of which arm owns which instance and retry key, from the store and the file of retry keys.
 pub(super) async fn affinity(setup: &Setup, store: &StoreHandle) -> anyhow::Result<Arc<StoreAffinity>> {
     let limits = &setup.limits;
     let keys = match key_file_location(&setup.settings)? {
@@ -94,8 +95,8 @@ pub(super) async fn affinity(setup: &Setup, store: &StoreHandle) -> anyhow::Resu
 }
 
 /// The location of the file of the retry keys that legacy took: in the directory that the settings name, else next to a
-/// SQLite store, else in the state directory of the service. A store in memory has no such file: it does not survive a
-/// restart either.
+/// SQLite store, else in the state directory of the service. A store in memory has no such file, since it does not
+/// survive a restart.
 fn key_file_location(settings: &Settings) -> Result<Option<KeyFileLocation>, KeyFileError> {
     Ok(match (&settings.retry_keys_dir, &settings.store) {
         (_, StoreUrl::Memory) => None,
@@ -133,7 +134,7 @@ pub(super) async fn evidence_marks(setup: &Setup, store: &StoreHandle) -> anyhow
     Ok(IncompleteEvidenceMarks::open(&location).await?)
 }
 
-/// How long a retry key is valid. A check reports keys that are younger than that and whose run does not exist.
+/// How long a retry key is valid. A check reports keys that are younger than this and whose run does not exist.
 fn retry_window(limits: &Limits) -> Duration {
     Duration::from_secs(limits.retry_window_s)
 }

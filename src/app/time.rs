@@ -1,6 +1,6 @@
-//! Sets the process's time at the start, by the store's time or newest event, and then compares it with the machine's
-//! clock. Notes in the store that the process runs, because only time in which a process runs counts towards retry
-//! windows.
+//! Sets the process's time at the start, by the store's time or newest event, and from then on compares it with the
+//! machine's clock. Also notes in the store that the process runs, because only time in which a process runs counts
+//! towards retry windows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,8 @@ pub(super) async fn set(store: &StoreHandle, retry_window: Duration) -> anyhow::
         StoreTime::Now(now) => clock::process().follow(now, asked_at),
         StoreTime::NewestEvent(newest) => {
             if let Some(ahead) = newest.and_then(|newest| clock::process().raise_to_at_least(newest)) {
-                // A disagreement is how far the machine's clock is ahead: negative, because here the store is ahead.
+                // A `Disagreement` is positive if the machine's clock is ahead. Here the store is ahead, so it is
+                // negative.
                 tracing::warn!(newest_event = ?newest, "{}", Disagreement::StoreAhead(-ahead));
             }
             if let Some(mut times) = store.running_times().await.context("asking the store when it was in use")? {
@@ -36,9 +37,9 @@ pub(super) async fn set(store: &StoreHandle, retry_window: Duration) -> anyhow::
     Ok(())
 }
 
-/// Tells the store at intervals that the process runs, and begins the store's next generation (see
-/// `affinity::store_generation`); never returns. Where the store does not take it, less time counts than has passed:
-/// retry keys are kept for longer.
+/// Notes in the store at intervals that the process runs, and begins the store's next generation (see
+/// `affinity::store_generation`); never returns. If the store does not record it, less time counts than has passed, so
+/// that retry keys are kept for longer.
 pub(super) async fn note_running(store: StoreHandle, affinity: Arc<StoreAffinity>) {
     loop {
         let (times, generation) = {
@@ -48,13 +49,14 @@ pub(super) async fn note_running(store: StoreHandle, affinity: Arc<StoreAffinity
             (running.clone(), generation)
         };
         match store.put_running_times(times).await {
-            // Only after the store has it: the next start takes a store for a copy if its file has a higher generation.
+            // Written only after the store has recorded it: a start takes a store whose file has a higher generation
+            // for a copy.
             Ok(()) => affinity.write_generation(generation),
             Err(error) => {
                 tracing::warn!(
                     %error,
-                    "it could not be recorded in the store that this process runs: retry keys are kept for longer; \
-                     tried again in ten minutes"
+                    "the store did not record that this process runs, so retry keys are kept for longer; \
+                     this is tried again in ten minutes"
                 )
             }
         }

@@ -14,14 +14,15 @@ use crate::problem::{Problems, Site};
 pub(crate) struct AccessLogDraft {
     /// The file, relative to the working directory, or `stdout`.
     pub file: String,
-    /// How a line looks: `json` (the default), or `common`: Apache's Combined Log Format with more fields at its end.
+    /// The format of a line: `json` (the default), or `common`: Apache's Combined Log Format with more fields at its
+    /// end.
     #[serde(default)]
     pub format: FormatDraft,
-    /// The share of successful exchanges that are logged, from 0 to 1; those that failed always are. Default 1.
+    /// The share of successful exchanges that are logged, from 0 to 1; failed ones are always logged. Default 1.
     pub sample: Option<f64>,
 }
 
-/// How a line looks.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum FormatDraft {
@@ -62,10 +63,10 @@ fn check_file(file: &str, dir: &Path, site: &Site, problems: &mut Problems) -> b
         return false;
     }
     let parent = Path::new(file).parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let real_path = |path: &Path| std::fs::canonicalize(path).ok();
     let watched = [dir.to_owned(), dir.join("routes"), dir.join("workflows")];
-    if let Some(parent) = real(parent)
-        && watched.iter().any(|watched| real(watched).as_ref() == Some(&parent))
+    if let Some(parent) = real_path(parent)
+        && watched.iter().any(|watched| real_path(watched).as_ref() == Some(&parent))
     {
         problems
             .error(site, "the access log would be in the directory of the flag files, which is watched for changes")

@@ -11,7 +11,7 @@ pub(super) fn addresses_collide(one: SocketAddr, other: SocketAddr) -> bool {
         && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
-/// An address to listen on.
+/// Parses an address to listen on.
 ///
 /// # Errors
 /// What is wrong with it, and what to do.
@@ -31,7 +31,7 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, (String, String)> {
     Err((format!("`{text}` is not an address to listen on"), hint))
 }
 
-/// An address in the files.
+/// Parses an address in the files, and reports an error.
 pub(super) fn address(text: &str, site: &Site, problems: &mut Problems) -> Option<SocketAddr> {
     match parse_address(text) {
         Ok(address) => Some(address),

@@ -1,4 +1,4 @@
-//! The calls that a workflow may make, as its comparison needs to know them.
+//! The calls that a workflow may make, in the form that its comparison needs.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::compare::{CallRole, CallTemplate};
 use crate::names::{StepId, WorkflowName};
 use crate::workflow::{Call, EffectClass, Plan, StepKind};
 
-/// The calls of a workflow's steps, of their `undo:`, and of the workflows that it runs, directly or through others.
+/// The calls of a workflow's steps, of their `undo:`, and of the workflows that they run, directly or through others.
 pub(super) fn call_templates(plan: &Plan, services: &Services, workflows: &Workflows) -> Vec<CallTemplate> {
     let mut found = Vec::new();
     let mut seen: BTreeSet<&WorkflowName> = BTreeSet::new();
@@ -61,7 +61,7 @@ fn role_of(call: &Call) -> CallRole {
     }
 }
 
-/// The path of the whole URL: that of the service's first address, and then the call's own.
+/// The path of the whole URL: the path of the service's first address, followed by the call's own path.
 fn path_of(call: &Call, services: &Services) -> String {
     let service = services.get(&call.service).and_then(Option::as_ref);
     let base = service.and_then(|service| service.urls.first()).map_or("", |url| url.uri.path());

@@ -48,7 +48,7 @@ pub(crate) fn main(
     };
     for (name, value) in &draft.services {
         let site = site.key("services").key(name.as_str());
-        // What the schema refuses is in `problems` already.
+        // `problems` already has what the schema refuses.
         let service = serde_json::from_value::<ServiceDraft>(value.clone()).ok();
         let service = service.and_then(|draft| check_service(name, &draft, &site, &mut tls, problems));
         services.insert(name.as_str().into(), service.map(Arc::new));
@@ -142,7 +142,7 @@ pub(crate) fn routes<'a>(
     let facts = facts.collect();
     let mut route_problems = Problems::default();
     let checked = check_routes(&drafts, &KnownNames { services, workflows: &facts, read_file }, &mut route_problems);
-    // A warning about an incomplete draft may be caused by what was removed from it.
+    // A warning about an incomplete draft may be caused by the parts that were removed from it.
     route_problems.retain(|p| p.severity == Severity::Error || !incomplete.iter().any(|site| p.site.is_within(site)));
     problems.extend(route_problems);
     let mut rules = BTreeMap::new();
@@ -154,7 +154,7 @@ pub(crate) fn routes<'a>(
         let value = draft.compare.clone().filter(|value| !value.is_null()).unwrap_or_else(|| serde_json::json!({}));
         let Ok(mut draft_rules) = serde_json::from_value::<RulesDraft>(value) else { continue };
         if !steps_are_known {
-            // The steps are unknown because the workflow's file is invalid, which is reported already.
+            // The steps are unknown because the workflow's file is invalid, which has been reported.
             draft_rules.assert.clear();
             draft_rules.effects.clear();
         }
@@ -172,15 +172,15 @@ pub(crate) fn routes<'a>(
     Routes { routes, rules }
 }
 
-/// A draft without the parts that the schema refuses; `None` where it cannot be read without them.
+/// Reads a value as a draft, without the parts that the schema refuses; `None` if it cannot be read without them.
 fn pruned<T: DeserializeOwned>(value: Value, site: &Site, by_schema: &SchemaCheck) -> Option<T> {
     serde_json::from_value(prune(value, site, by_schema)?).ok()
 }
 
-/// A value without the parts that the schema refuses, so that the rest is still checked. `None` where the whole value
+/// Removes the parts that the schema refuses from a value, so that the rest can be checked. `None` if the whole value
 /// was refused.
 fn prune(mut value: Value, site: &Site, by_schema: &SchemaCheck) -> Option<Value> {
-    // The last path first, so that the indexes of earlier list items stay valid.
+    // The last path first, so that the indexes of the list items before it stay valid.
     let inside = by_schema.refused.iter().rev().filter_map(|path| path.strip_prefix(site.path.as_slice()));
     for path in inside {
         let (last, parents) = path.split_last()?;

@@ -1,4 +1,4 @@
-//! What the check of each kind of file gives to the checks after it.
+//! The results of checking each kind of file, as later checks use them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::Site;
 use crate::workflow::Plan;
 
-/// Services by name; `None` where their own check failed.
+/// Services by name; `None` if the service's own check failed.
 pub(crate) type Services = BTreeMap<ServiceName, Option<Arc<Service>>>;
 
-/// Workflows by name, with their files; `None` where their own check failed.
+/// Workflows by name, with their files; `None` if the workflow's own check failed.
 pub(crate) type Workflows = BTreeMap<WorkflowName, (Site, Option<Arc<Plan>>)>;
 
 /// A route and its position.
 pub(crate) type PlacedRoute = (Site, Arc<Route>);
 
-/// `pointsman.yaml`.
+/// The checked `pointsman.yaml`.
 #[derive(Default)]
 pub(crate) struct MainFile {
     pub settings: Option<Settings>,
     pub services: Services,
     pub default_legacy: Option<ServiceName>,
     pub limits: Limits,
-    /// Names of secrets, also of those that could not be read.
+    /// Names of secrets, including those that could not be read.
     pub secrets: BTreeSet<String>,
     /// Whether `store_key` is given.
     pub store_key: bool,

@@ -1,9 +1,9 @@
 //! Checks that need all files together.
 //!
 //! Refused here: a legacy service that is our own listener, an invariant that names an unknown step, a workflow that
-//! runs an unknown one, or itself. Warned of: steps that a rehearsal neither sends nor has an output for, in a route's
-//! workflow and in those below it; people whose names no token verifies; a store that forgets retry keys. One route and
-//! the names that it uses are checked by `flag`.
+//! runs an unknown workflow, or itself. Warned of here: steps that a rehearsal neither sends nor has an output for, in
+//! a route's workflow and in those that it runs; people whose names no token verifies; a store that forgets retry keys.
+//! `flag` checks each route by itself, with the names that it uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -37,8 +37,8 @@ pub(crate) fn check_loops(
             let api = settings.api.map(|api| ("api.listen", api));
             let of_proxy = settings.listen.iter().map(|listener| ("listen", listener.address));
             let egress = settings.egress.as_ref().map(|egress| ("egress.listen", egress.address));
-            let mut ours = of_proxy.chain([("admin.listen", settings.admin)]).chain(api).chain(egress);
-            let Some((which, _)) = ours.find(|(_, listener)| reaches(uri, *listener)) else { continue };
+            let mut own_listeners = of_proxy.chain([("admin.listen", settings.admin)]).chain(api).chain(egress);
+            let Some((which, _)) = own_listeners.find(|(_, listener)| reaches(uri, *listener)) else { continue };
             let message = format!("{uri} is our own listener (`{which}`)");
             if is_legacy || which == "egress.listen" {
                 let hint = "requests would loop: name the legacy service's own address";
@@ -50,7 +50,7 @@ pub(crate) fn check_loops(
     }
 }
 
-/// Whether connecting to this URL reaches this listener, as far as that can be told without resolving names.
+/// Whether connecting to this URL reaches this listener, as far as can be told without resolving names.
 fn reaches(uri: &Uri, listener: SocketAddr) -> bool {
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
     if listener.port() == 0 || port != listener.port() {
@@ -64,7 +64,7 @@ fn reaches(uri: &Uri, listener: SocketAddr) -> bool {
     let Ok(ip) = host.parse::<IpAddr>() else { return false };
     let (ip, own) = (ip.to_canonical(), listener.ip().to_canonical());
     match (ip.is_unspecified(), own.is_unspecified()) {
-        // Connecting to "any address" reaches loopback.
+        // Connecting to the unspecified address reaches loopback.
         (true, _) => own.is_unspecified() || own.is_loopback(),
         (false, true) => ip.is_loopback(),
         (false, false) => ip == own,
@@ -89,12 +89,12 @@ pub(crate) fn check_routes(routes: &[PlacedRoute], workflows: &Workflows, proble
     }
 }
 
-/// Warns of an id that is returned before its instance is pinned: a follow-up would go to legacy, which does not know
-/// it.
+/// Warns of an id that is returned before its instance is pinned: until then, follow-ups go to legacy, which does not
+/// know the instance.
 fn warn_unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut Problems) {
     let (Some(Instance::Creates { id }), Some(pending)) = (&route.instance, &plan.pending) else { return };
-    // A pending answer with the id pins the instance, as any answer does. What a single `${…}` evaluates to is not
-    // known here, so it counts as having the id.
+    // A pending answer with the id pins the instance, as any answer does. The value of a single `${…}` is not known
+    // here, so it counts as having the id.
     let has_id = |body: &Template| body.single().is_some() || !id.query(&body.outline()).is_empty();
     let creates_instance = |status: u64| u16::try_from(status).is_ok_and(may_create_instance);
     let succeeds = |status: &Value| status.as_u64().is_none_or(creates_instance);
@@ -128,8 +128,8 @@ fn warn_unsupported_keys(site: &Site, route: &Route, problems: &mut Problems) {
     }
 }
 
-/// Warns of states above `shadow` without `force`: they take effect only where a flip is recorded or evidence supports
-/// them, which the files cannot show; otherwise the route or cohort is in `shadow`.
+/// Warns of states above `shadow` without `force`: they take effect only if a flip is recorded or evidence supports
+/// them, which the files do not show; otherwise the route or cohort is in `shadow`.
 fn warn_unproven_states(site: &Site, route: &Route, problems: &mut Problems) {
     if route.declared > State::Shadow && route.force.is_none() {
         let message = format!(
@@ -161,7 +161,7 @@ fn warn_unproven_states(site: &Site, route: &Route, problems: &mut Problems) {
 }
 
 /// Warns of a store in memory if a forgotten retry key does harm: after a restart nothing says which arm took a
-/// request, or that any arm did.
+/// request, or whether any arm did.
 pub(crate) fn warn_forgotten_keys(
     settings: &Settings,
     routes: &[PlacedRoute],
@@ -189,7 +189,8 @@ pub(crate) fn warn_forgotten_keys(
 /// The steps that run another workflow, each with the name of that workflow.
 type SubRuns = Vec<(StepId, WorkflowName)>;
 
-/// Checks workflows that run others: those exist, and none runs itself again.
+/// Checks workflows that run others: each workflow that is run exists, and none runs itself, directly or through
+/// others.
 pub(crate) fn check_sub_runs(workflows: &Workflows, problems: &mut Problems) {
     let runs = |plan: &Plan| -> SubRuns {
         let runs = plan.steps.iter().filter_map(|step| match &step.kind {
@@ -264,7 +265,7 @@ pub(crate) fn warn_unverified_people(settings: &Settings, workflows: &Workflows,
 }
 
 /// A workflow, and the workflows that its `run` steps start in a rehearsal, directly or through others. A `run` step
-/// with a `rehearse:` of its own starts none.
+/// with its own `rehearse:` starts no workflow in a rehearsal.
 fn rehearsed_workflows<'a>(top: &'a WorkflowName, workflows: &'a Workflows) -> Vec<(&'a Site, &'a Plan)> {
     let (mut known, mut open, mut found) = (BTreeSet::new(), vec![top], Vec::new());
     while let Some(name) = open.pop() {

@@ -1,4 +1,4 @@
-//! The effects of a workflow with those of the workflows that it runs.
+//! The effect classes of a workflow's calls, together with those of the workflows that it runs.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ pub(super) fn workflows_with(workflows: &Workflows, accepts: impl Fn(EffectClass
     }
 }
 
-/// The workflows with a shared step, their own or that of a workflow that they run.
+/// The workflows that have a shared step, or run a workflow that has one.
 pub(super) fn workflows_with_shared_steps(workflows: &Workflows) -> BTreeSet<WorkflowName> {
     workflows_with(workflows, |effect| effect == EffectClass::Shared)
 }

@@ -1,6 +1,6 @@
 //! `egress:` of `pointsman.yaml`: the listener for legacy's own calls.
 //!
-//! Always true: one that other machines can reach says who may call, and where calls may go beside the services.
+//! Always true: a listener that other machines can reach says who may call, and where calls may go beside the services.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -21,15 +21,15 @@ pub(crate) struct EgressDraft {
     /// Where calls may go beside the services: `HOST` or `HOST:PORT`; needed where the address is not loopback, and may
     /// be empty.
     pub to: Option<Vec<String>>,
-    /// What, beside its `traceparent`, says which request a call of legacy is for: a header that legacy hands on
-    /// (`header.x-request-id`), or a value of the call that is equal to one of the request
+    /// What identifies the request that a call of legacy belongs to, in addition to the call's `traceparent`: a header
+    /// that legacy passes on (`header.x-request-id`), or a value of the call that is equal to one of the request
     /// (`${call.body.order_ref == request.body.ref}`).
     pub correlate: Option<String>,
-    /// For how long after its end calls are still attributed to a request: `10s`, the default.
+    /// How long after the end of a request calls are still attributed to it: `10s`, the default.
     pub window: Option<String>,
 }
 
-/// Checks it.
+/// Checks the listener.
 pub(super) fn check(draft: &EgressDraft, site: &Site, problems: &mut Problems) -> Option<EgressListener> {
     let listen_site = site.key("listen");
     let address = address(&draft.listen, &listen_site, problems);
@@ -61,7 +61,7 @@ pub(super) fn check(draft: &EgressDraft, site: &Site, problems: &mut Problems) -
     Some(EgressListener { address, allow, to })
 }
 
-/// The entries of a list that parse.
+/// The entries of a list that are valid.
 fn list<T>(
     texts: Option<&[String]>,
     site: &Site,

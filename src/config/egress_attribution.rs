@@ -1,4 +1,4 @@
-//! `egress.correlate` and `egress.window`: to which request a call of legacy belongs.
+//! `egress.correlate` and `egress.window`: how calls of legacy are attributed to requests.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::egress::{AttributionSettings, Correlate, CorrelateError};
 use crate::flag::file::duration;
 use crate::problem::{Problems, Site};
 
-/// Checks both.
+/// Checks both settings.
 pub(super) fn check(
     correlate: Option<&str>,
     window: Option<&str>,

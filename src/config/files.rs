@@ -1,9 +1,9 @@
 //! The files of a set, read once into memory.
 //!
 //! Always true: a [`Files`] is one consistent state of the directory, or has a finding that says it is not; the size of
-//! each file and their number are bounded; temporary files of editors and Kubernetes (hidden files, `..data`, `~`,
-//! `.swp`) are ignored. A file that cannot be read is a finding with its path, and does not hide the other files. A
-//! slow disk delays the reading thread only.
+//! each file and the number of files are bounded; temporary files of editors and Kubernetes (hidden files, `..data`,
+//! `~`, `.swp`) are ignored. A file that cannot be read is a finding with its path, and does not hide the other files.
+//! A slow disk delays only the reading thread.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -30,7 +30,7 @@ pub enum FileKind {
 /// One file's text.
 pub(crate) struct File {
     pub kind: FileKind,
-    /// The path: the directory as the person gave it, and the file's name.
+    /// The path: the directory as the user gave it, and the file's name.
     pub name: String,
     pub text: String,
 }
@@ -40,14 +40,14 @@ pub(crate) struct File {
 pub(crate) struct Files {
     pub files: Vec<File>,
     pub findings: Vec<Finding>,
-    /// Equal for equal names and contents.
+    /// A hash that is equal for equal names and contents.
     pub hash: [u8; 32],
 }
 
-/// The most times a set is read, if its files change during each reading.
+/// How often a set is read at most, if its files change during each reading.
 const READINGS_MAX: usize = 5;
 
-/// Reads a directory. Reads it again if its files changed meanwhile, at most `READINGS_MAX` times in all.
+/// Reads a directory. If its files changed meanwhile, reads it again, at most `READINGS_MAX` times in all.
 pub(crate) fn read(dir: &Path) -> Files {
     for _ in 1..READINGS_MAX {
         let before = stamps(dir);
@@ -207,7 +207,7 @@ impl Files {
                 self.read_file(kind, &path);
                 files_read += 1;
             } else {
-                // An error, since a file that got this name by mistake would take its routes out of the files.
+                // An error, since a file that got this name by mistake would be missing from the set with its routes.
                 let is_similar = |ext: &OsStr| ["yaml", "yml"].iter().any(|name| ext.eq_ignore_ascii_case(name));
                 let (severity, hint) = match path.extension().is_some_and(is_similar) {
                     true => (Severity::Error, "only names that end in .yaml are read: rename it"),
@@ -216,7 +216,7 @@ impl Files {
                 self.findings.push(finding_about_path(&path, severity, "this file is not read", Some(hint)));
             }
         }
-        // A set without routes is valid if it has workflows, because the API can start those.
+        // A set without routes is valid if it has workflows, because the API can start them.
         let is_optional = kind == FileKind::Routes
             && listing(&dir.join("workflows")).unwrap_or_default().iter().any(|path| is_yaml(path));
         if files_read == 0 && !is_optional {

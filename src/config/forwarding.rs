@@ -63,7 +63,7 @@ impl JsonSchema for TrustDraft {
     }
 }
 
-/// Checks both.
+/// Checks both settings.
 pub(super) fn check(trust: &TrustDraft, fields: FieldsDraft, site: &Site, problems: &mut Problems) -> Forwarding {
     let site = site.key("trust_forwarded");
     let trust = match trust {

@@ -32,7 +32,7 @@ const MAY_BE_ZERO: [&str; 18] = [
     "client_park_ms",
 ];
 
-/// Limits that have a smallest value other than 1, and what needs it.
+/// Limits that have a smallest value other than 1, and why.
 const MIN_VALUES: [(&str, u64, &str); 6] = [
     ("retry_keys_file_bytes_max", 65_536, "a smaller file holds too few keys for one commit of the store"),
     ("client_http2_window_bytes_max", 65_535, "the protocol begins with this window"),
@@ -86,7 +86,7 @@ fn largest(name: &str) -> u64 {
     }
 }
 
-/// What the largest value of a time is in days.
+/// The largest value of a limit that is a time, in days, for the message.
 fn in_days(name: &str) -> String {
     match Unit::of(name) {
         Unit::Milliseconds | Unit::Seconds => format!(" ({} days)", TIME_LIMIT_MAX.as_secs() / 86_400),
@@ -133,7 +133,7 @@ mod tests {
         values.as_object().unwrap().keys().cloned().collect()
     }
 
-    /// A set in which this limit has this value.
+    /// A set of files in which this limit has this value.
     fn set_with(name: &str, value: u64) -> Set {
         let limits = format!("store: memory\nlimits: {{ {name}: {value} }}\n");
         Set::valid().edit("pointsman.yaml", "store: memory\n", &limits)

@@ -1,6 +1,6 @@
 //! `tls:` of a listener: certificates, versions, and how clients are verified.
 //!
-//! Always true: what is accepted can be used for handshakes: each key belongs to its certificate, and the issuers of
+//! Always true: accepted settings can be used for handshakes: each key belongs to its certificate, and the issuers of
 //! clients' certificates could be read.
 
 use std::path::Path;
@@ -86,7 +86,7 @@ fn text_or_number(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "number"] })
 }
 
-/// What the check of a listener needs beside its draft.
+/// What the check of a listener needs in addition to its draft.
 pub(super) struct Context<'a> {
     /// The directory of the flag files.
     pub dir: &'a Path,
@@ -107,7 +107,7 @@ pub(super) fn check(
     let identity = identity_headers(draft, site, &mut own);
     let has_errors = own.has_errors();
     problems.extend(own);
-    // Without an error nothing is missing but files that are allowed to be absent.
+    // Without an error, only files that are allowed to be absent are missing.
     (!has_errors).then_some(ListenerTls { server, identity })
 }
 
@@ -239,7 +239,7 @@ pub(super) fn only_tls13(value: Option<&Value>, site: &Site, problems: &mut Prob
     }
 }
 
-/// Reads a file that the set names. Where secrets may be absent, so may this.
+/// Reads a file that the set names. If secrets may be absent, the file may be absent too.
 pub(super) fn read(file: &str, site: &Site, context: &mut Context<'_>, problems: &mut Problems) -> Option<Vec<u8>> {
     match context.files.read(&context.dir.join(file)) {
         Ok(bytes) => Some(bytes),
@@ -277,7 +277,7 @@ fn warn_of_times(certificates: &[(Site, Certificate)], problems: &mut Problems) 
     }
 }
 
-/// Warns of certificates that no client can get.
+/// Warns of certificates that no client is ever shown.
 fn warn_of_names(certificates: &[(Site, Certificate)], problems: &mut Problems) {
     for (site, certificate) in certificates.iter().skip(1) {
         if certificate.names.is_empty() {

@@ -15,7 +15,7 @@ use crate::limits::LISTENERS_MAX;
 use crate::listener::{IdentityHeaders, Listener, Network, ProxyProtocol, ProxyVersion};
 use crate::problem::{Problems, Site, nearest};
 
-/// The address without `listen:`.
+/// The address if the files have no `listen:`.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
 
 /// `listen:`: one listener, or a list of them.
@@ -56,7 +56,7 @@ fn yes() -> bool {
     true
 }
 
-/// What is expected of the PROXY protocol.
+/// The expected PROXY protocol.
 #[derive(Clone, Debug)]
 pub(crate) enum ProxyProtocolDraft {
     /// The version.
@@ -65,7 +65,7 @@ pub(crate) enum ProxyProtocolDraft {
     Map(ProxyProtocolMapDraft),
 }
 
-/// What is expected of the PROXY protocol, and from whom.
+/// The expected PROXY protocol, and from whom.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ProxyProtocolMapDraft {
@@ -159,13 +159,13 @@ impl ListenDraft {
     }
 }
 
-/// The header fields for clients' certificates, of all listeners, also of those that `--listen` replaces: legacy trusts
-/// these fields however it is reached.
+/// The header fields for clients' certificates, of all listeners, including those that `--listen` replaces: legacy
+/// trusts these fields whichever listener a request comes through.
 pub(super) fn identity_headers(draft: Option<&ListenDraft>, site: &Site) -> Vec<HeaderName> {
     let mut names = Vec::new();
     for (site, map) in draft.map(|draft| draft.maps(site)).unwrap_or_default() {
         let Some(tls) = &map.tls else { continue };
-        // What is wrong with them is reported by the check of the listener.
+        // Problems of these fields are reported by the check of the listener.
         let IdentityHeaders { subject, names: sans } =
             listener_tls::identity_headers(tls, &site.key("tls"), &mut Problems::default());
         for name in subject.into_iter().chain(sans) {
@@ -177,7 +177,8 @@ pub(super) fn identity_headers(draft: Option<&ListenDraft>, site: &Site) -> Vec<
     names
 }
 
-/// The listeners with the places of their addresses. `--listen` replaces those of the files by one address.
+/// Checks the listeners; returns them with the sites of their addresses. `--listen` replaces those of the files by one
+/// address.
 pub(super) fn check(
     draft: Option<&ListenDraft>,
     site: &Site,
@@ -289,7 +290,7 @@ fn proxy_protocol(draft: &ProxyProtocolDraft, site: &Site, problems: &mut Proble
     Some(ProxyProtocol { version: version?, trust: networks })
 }
 
-/// Warns where anybody who can connect can name any address as their own.
+/// Warns if anybody who can connect can claim any client address.
 fn warn_open_proxy_protocol(listener: &Listener, site: &Site, problems: &mut Problems) {
     let is_open = listener.proxy_protocol.as_ref().is_some_and(|declared| declared.trust.is_empty());
     if is_open && !listener.address.ip().is_loopback() {

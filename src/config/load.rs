@@ -1,9 +1,9 @@
 //! Builds a checked set from the files that were read.
 //!
-//! The order: every file is parsed and checked against its schema; what passes is checked by the other modules
-//! (services, then workflows, which name services, then routes, which name both, then the rules of each route);
-//! `cross_checks` checks all files together. All problems are shown together. A name whose own file is invalid counts
-//! as known, so that one mistake is not reported again at every use of the name.
+//! The order: every file is parsed and checked against its schema; the other modules check what passes (services, then
+//! workflows, which name services, then routes, which name both, then the rules of each route); `cross_checks` checks
+//! all files together. All problems are shown together. A name whose own file is invalid counts as known, so that one
+//! mistake is not reported again at every use of the name.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,7 +40,7 @@ pub(crate) fn check(dir: &Path, read: Files, overrides: &Overrides) -> Result<Lo
     }
 }
 
-/// A refusal has at least one error, even if a check failed without one.
+/// Adds an error if there is none, because a refusal needs one even if a check failed without reporting it.
 fn with_some_error(mut findings: Findings, dir: &Path) -> Findings {
     if !findings.has_errors() {
         let message = "the set could not be built, and no check reported an error: this is a bug in pointsman";
@@ -49,7 +49,7 @@ fn with_some_error(mut findings: Findings, dir: &Path) -> Findings {
     findings
 }
 
-/// The files that were added so far, and what was found in them.
+/// The files that have been added, and what was found in them.
 #[derive(Default)]
 struct SetBuilder {
     sources: Vec<(FileKind, Source)>,
@@ -109,11 +109,11 @@ impl SetBuilder {
         sources.filter_map(|(_, source)| Some((Site::file(source.file.clone()), source.root.as_ref()?)))
     }
 
-    /// Builds the set; checks as much as possible even where it cannot be built.
+    /// Builds the set; checks as much as possible even if the set cannot be built.
     fn build(&mut self, dir: &Path, overrides: &Overrides) -> Option<Setup> {
         let mut problems = Problems::default();
         let Some((main_site, node)) = self.trees_of(FileKind::Pointsman).next() else {
-            // Without services every name would be unknown; the missing or invalid file is reported already.
+            // Without services every name would be unknown; the missing or invalid file has been reported.
             return None;
         };
         let mut other_files = OtherFiles::default();
@@ -121,7 +121,7 @@ impl SetBuilder {
         let mut workflows = check_files::workflows(self.trees_of(FileKind::Workflow), &main, &mut problems);
         for (_, source) in self.sources.iter().filter(|(kind, _)| *kind == FileKind::Workflow) {
             if source.root.as_ref().and_then(|root| root.get("workflow")).and_then(Node::text).is_none() {
-                // A file without a readable name most likely holds the workflow that the file is named after.
+                // A file whose `workflow:` cannot be read most likely holds the workflow that the file is named after.
                 let stem = Path::new(&*source.file).file_stem().unwrap_or_default().to_string_lossy();
                 workflows.entry((&*stem).into()).or_insert_with(|| (Site::file(source.file.clone()), None));
             }
@@ -158,7 +158,7 @@ impl SetBuilder {
     }
 }
 
-/// Parses the key path that a site's `Display` wrote after the file, and returns its length.
+/// Parses the key path that follows the file in a displayed site; returns the site and the length of the path.
 fn key_path(file: &str, text: &str) -> (Site, usize) {
     let mut site = Site::file(file);
     let mut rest = text;
@@ -180,7 +180,7 @@ fn key_path(file: &str, text: &str) -> (Site, usize) {
     (site, text.len() - rest.len())
 }
 
-/// A finding at a position, with the line of source that it points at.
+/// A finding at a position, with the source line that it points at.
 fn finding_at(
     source: &Source,
     severity: Severity,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::tree::{Node, NodeKind};
 use crate::problem::{Segment, Site};
 
-/// The types that a schema allows; empty for any.
+/// The types that a schema allows; empty if it allows any.
 pub(super) fn allowed_types(schema: &Map<String, Value>) -> Vec<&str> {
     match schema.get("type") {
         Some(Value::String(one)) => vec![one],
@@ -14,7 +14,7 @@ pub(super) fn allowed_types(schema: &Map<String, Value>) -> Vec<&str> {
     }
 }
 
-/// The types that a schema allows, for people: `text or a list`.
+/// The types that a schema allows, in words: `text or a list`.
 pub(super) fn describe_expected(schema: &Map<String, Value>) -> String {
     let names: Vec<String> = allowed_types(schema)
         .into_iter()
@@ -32,7 +32,7 @@ pub(super) fn describe_expected(schema: &Map<String, Value>) -> String {
     if names.is_empty() { "nothing".to_owned() } else { join_with_or(&names) }
 }
 
-/// The value that was found, for people.
+/// The value that was found, in words.
 pub(super) fn describe_found(node: &Node) -> String {
     match &node.kind {
         NodeKind::Bool(bool) => format!("`{bool}`"),

@@ -1,19 +1,19 @@
 //! Reads and checks the flag files.
 //!
 //! The question it answers: "is this set of files valid, and if not, what must be corrected where?" Drafts are what the
-//! files ask for; a [`Setup`] is built by a successful check of all of them together, and the rest of the program sees
-//! only that.
+//! files ask for; a successful check of all drafts together builds a [`Setup`], and the rest of the program sees only
+//! the setup.
 //!
 //! Always true: a set is accepted or refused as a whole; a refusal lists every problem with file, line, column and a
-//! hint ([`Findings`]); no bytes make it panic. The order: [`files`] reads the directory into memory, `parse` makes a
-//! tree with positions of each text, `schema_check` checks it against the JSON Schema of the drafts, `check_files`
-//! calls the checks of `flag`, `workflow` and `compare`, `cross_checks` does the checks that need all files, and
-//! `render` prints what was found. `watcher` repeats this when the files change. Putting a valid set in force is done
-//! by `ladder` and `app`.
+//! hint ([`Findings`]); no input makes it panic. The order: [`files`] reads the directory into memory, `parse` makes a
+//! tree with positions of each text, `schema_check` checks the tree against the JSON Schema of the drafts,
+//! `check_files` calls the checks of `flag`, `workflow` and `compare`, `cross_checks` does the checks that need all
+//! files, and `render` prints the findings. `watcher` repeats this when the files change. `ladder` and `app` put a
+//! valid set in force.
 //!
-//! A slow disk delays loading and nothing else: files are read on the caller's thread at the start and on the watcher's
-//! own thread later. A set that changes while it is read is read again. Certificates and keys of listeners and services
-//! (`other_files`) are read and watched with the files that name them.
+//! A slow disk delays only loading: files are read on the caller's thread at the start and on the watcher's own thread
+//! later. A set that changes while it is read is read again. Certificates and keys of listeners and services
+//! (`other_files`) are read and watched together with the files that name them.
 
 mod access_log;
 mod addresses;
@@ -66,7 +66,7 @@ pub use watcher::{FilesChange, FlagFileWatcher, Reading, ReloadTrigger, WatchTim
 /// Reads and checks a directory of flag files.
 ///
 /// # Errors
-/// Everything that is wrong with them, as one text.
+/// Everything that is wrong with the files.
 pub fn read(dir: &Path, overrides: &Overrides) -> Result<Loaded, CheckFailed> {
     load::check(dir, files::read(dir), overrides)
 }
@@ -74,7 +74,7 @@ pub fn read(dir: &Path, overrides: &Overrides) -> Result<Loaded, CheckFailed> {
 /// Reads and checks a directory with one of its workflows taken from another file.
 ///
 /// # Errors
-/// Everything that is wrong with them, as one text.
+/// Everything that is wrong with the files.
 pub fn read_with_workflow(dir: &Path, workflow: &Path, overrides: &Overrides) -> Result<Loaded, CheckFailed> {
     load::check(dir, files::read(dir).with_workflow(workflow), overrides)
 }

@@ -1,7 +1,8 @@
-//! Files that the flag files name, and that are read with them: certificates and keys of listeners and services.
+//! Files that the flag files name and that are read together with them: certificates and keys of listeners and
+//! services.
 //!
-//! Always true: each file that was looked for is remembered with what was found, so that a change of its content is
-//! noticed; its size is bounded.
+//! Always true: for each file that was looked for, the result is remembered, so that a change of its content is
+//! noticed; the size of each file is bounded.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,16 +13,16 @@ use crate::limits::CERTIFICATE_FILE_BYTES_MAX;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherFile {
     path: PathBuf,
-    /// A hash of its content; `None` if it could not be read.
+    /// A hash of the file's content; `None` if it could not be read.
     hash: Option<[u8; 32]>,
 }
 
 impl OtherFile {
-    /// Where it is.
+    /// The file's path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
-    /// Whether reading it again would give the same.
+    /// Whether reading the file again would give the same result.
     pub(super) fn is_unchanged(&self) -> bool {
         content(&self.path).ok().map(|bytes| hash(&bytes)) == self.hash
     }
@@ -45,10 +46,10 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
     blake3::hash(bytes).into()
 }
 
-/// The content, or why it cannot be read, worded as the end of a sentence that begins with the file.
+/// The content of a file; or why it cannot be read, worded as the end of a sentence that begins with the file.
 fn content(path: &Path) -> Result<Vec<u8>, String> {
     let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
-    // A pipe would block.
+    // Only regular files are read: opening a pipe would block.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err("cannot be read: not a regular file".to_owned());
     }

@@ -1,4 +1,5 @@
-//! Warns of spellings that bypass a route with a workflow if its service takes them for the route's path.
+//! Warns of spellings of a path that bypass a route with a workflow if the route's service treats them as the same
+//! path.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +28,7 @@ pub(crate) fn warn_bypassing_spellings(routes: &[PlacedRoute], problems: &mut Pr
     }
 }
 
-/// Other spellings of a route's path, which match no route, where its service does not say how it reads them.
+/// Other spellings of a route's path that match no route and of which the service does not say how it reads them.
 fn other_spellings(route: &Route, routes: &[PlacedRoute]) -> Vec<String> {
     let path = &route.matches.path;
     let PathConventions { trailing_slash, case, suffix, .. } = route.legacy.paths;

@@ -2,8 +2,8 @@
 //!
 //! Always true: it reads YAML 1.2 (`off`, `yes` and `no` are strings); a number written with leading zeros is a string,
 //! so that no id loses digits; nesting, values and text are bounded after aliases are expanded. Refused, each with its
-//! position: a key twice in one map, tags, merge keys (`<<`), a second document, an alias inside its own anchor. No
-//! bytes make it panic.
+//! position: a duplicate key in a map, tags, merge keys (`<<`), a second document, an alias inside its own anchor. No
+//! input makes it panic.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,10 +16,10 @@ use super::tree::{MapEntry, Node, NodeKind, Source};
 use crate::expression::{RESERVED_PREFIX, is_reserved_key};
 use crate::limits::{FLAG_FILE_DEPTH_MAX, FLAG_FILE_TEXT_BYTES_MAX, FLAG_FILE_VALUES_MAX};
 
-/// An error in the text itself.
+/// A syntax error, or a construct that is not supported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ParseError {
-    /// Bytes of the text.
+    /// The position in the text, in bytes.
     pub span: Range<usize>,
     /// What is wrong.
     pub message: String,
@@ -27,8 +27,8 @@ pub(crate) struct ParseError {
     pub hint: Option<String>,
 }
 
-/// Parses a file's text. After an error that leaves the tree usable (a key twice), the tree is returned too, so that
-/// its other problems are found.
+/// Parses a file's text. After an error that leaves the tree usable (a duplicate key), the tree is returned too, so
+/// that its other problems are found.
 pub(crate) fn parse(file: &Arc<str>, text: &str) -> (Source, Vec<ParseError>) {
     let text: Arc<str> = text.strip_prefix('\u{feff}').unwrap_or(text).into();
     let mut builder = Builder { text: &text, ..Builder::default() };
@@ -46,7 +46,7 @@ pub(crate) fn parse(file: &Arc<str>, text: &str) -> (Source, Vec<ParseError>) {
     (Source { file: file.clone(), text: text.clone(), root, failed_at }, errors)
 }
 
-/// A list or map that has been opened.
+/// A list or map whose end has not been read yet.
 struct OpenCollection {
     span: Range<usize>,
     anchor: usize,
@@ -62,7 +62,7 @@ struct OpenMap {
     seen: HashMap<Arc<str>, usize>,
 }
 
-/// The value of a complete anchor, which aliases repeat, and its size.
+/// The value and the size of a complete anchor, which aliases repeat.
 struct Anchored {
     node: Node,
     height: usize,
@@ -183,7 +183,7 @@ impl Builder<'_> {
         if self.stack.len() + anchored.height > FLAG_FILE_DEPTH_MAX {
             return Err(too_deep(span));
         }
-        // Positions inside an alias point at the anchor, where the text stands.
+        // Positions inside an alias point at the anchor, where the text is.
         let node = anchored.node.clone();
         self.count(values, bytes, &span)?;
         self.add(node)
@@ -303,19 +303,19 @@ fn tag_error(span: Range<usize>, tag: &str) -> ParseError {
 
 /// The depth of a value, the number of values in it, and the bytes of its text.
 fn measure(node: &Node) -> (usize, usize, usize) {
-    let of = |children: &mut dyn Iterator<Item = &Node>| {
+    let sum = |children: &mut dyn Iterator<Item = &Node>| {
         let (mut height, mut values, mut bytes) = (0, 1, 0);
         for child in children {
-            let (h, v, b) = measure(child);
-            height = height.max(h);
-            values += v;
-            bytes += b;
+            let (child_height, child_values, child_bytes) = measure(child);
+            height = height.max(child_height);
+            values += child_values;
+            bytes += child_bytes;
         }
         (height + 1, values, bytes)
     };
     match &node.kind {
-        NodeKind::List(items) => of(&mut items.iter()),
-        NodeKind::Map(entries) => of(&mut entries.iter().map(|entry| &entry.value)),
+        NodeKind::List(items) => sum(&mut items.iter()),
+        NodeKind::Map(entries) => sum(&mut entries.iter().map(|entry| &entry.value)),
         NodeKind::Text(text) => (0, 1, text.len()),
         NodeKind::Null | NodeKind::Bool(_) | NodeKind::Number(_) => (0, 1, 0),
     }

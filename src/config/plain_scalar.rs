@@ -4,7 +4,7 @@ use serde_json::Number;
 
 use super::tree::NodeKind;
 
-/// A plain scalar by YAML's core schema; a number that JSON cannot write stays a string.
+/// Reads a plain scalar by YAML's core schema; a number that JSON cannot represent stays a string.
 pub(super) fn plain_scalar(value: &str) -> NodeKind {
     match value {
         "" | "~" | "null" | "Null" | "NULL" => return NodeKind::Null,
@@ -18,7 +18,7 @@ pub(super) fn plain_scalar(value: &str) -> NodeKind {
     }
 }
 
-/// A number as JSON writes one, also with `+`, `0x` or `0o` in front.
+/// Reads a number as JSON writes it, or with `+`, `0x` or `0o` in front.
 fn number(value: &str) -> Option<Number> {
     let first = value.as_bytes().first()?;
     if !(first.is_ascii_digit() || matches!(first, b'-' | b'+' | b'.')) || value.len() > 400 {

@@ -1,6 +1,6 @@
 //! How old the files in force are, and why the newest version of them was refused.
 //!
-//! Always true: the age counts from when a set was put in force; an error stays until a valid set is put in force.
+//! Always true: the age counts from when the set was put in force; an error stays until a valid set is put in force.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,14 +9,14 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::render::{CheckFailed, Findings};
 
-/// What `status` and the metrics show of the files in force.
+/// What `status` and the metrics show about the files in force.
 pub struct ReloadStatus {
     in_force_since: ArcSwap<(Instant, Findings)>,
     error: ArcSwapOption<String>,
 }
 
 impl ReloadStatus {
-    /// A set with these warnings has just been put in force.
+    /// The status after a set with these warnings was put in force.
     pub fn new(warnings: Findings) -> Self {
         let status =
             Self { in_force_since: ArcSwap::from_pointee((Instant::now(), warnings)), error: ArcSwapOption::empty() };
@@ -24,18 +24,18 @@ impl ReloadStatus {
         status.publish_age();
         status
     }
-    /// A valid set was put in force.
+    /// Notes that a valid set was put in force.
     pub fn record_accepted(&self, warnings: Findings) {
         self.in_force_since.store(Arc::new((Instant::now(), warnings)));
         self.error.store(None);
         self.publish_age();
     }
-    /// A set was refused by its check.
+    /// Notes that the check refused a set.
     pub fn record_refused(&self, failed: &CheckFailed) {
         self.record_failure(failed.render(false));
     }
-    /// A valid set is not in force: the ladder refused it, or the store did not record its flips or has not answered
-    /// yet.
+    /// Notes that a valid set is not in force: the ladder refused it, or the store did not record its flips or has not
+    /// answered yet.
     pub fn record_failure(&self, text: String) {
         metrics::counter!("pointsman_flags_reload_failures_total").increment(1);
         self.error.store(Some(Arc::new(text)));
@@ -52,7 +52,7 @@ impl ReloadStatus {
     pub fn warnings(&self) -> Vec<String> {
         self.in_force_since.load().1.0.iter().map(super::render::Finding::one_line).collect()
     }
-    /// Writes the age to its metric; called before each scrape.
+    /// Sets the metric of the age; called before each scrape.
     pub fn publish_age(&self) {
         metrics::gauge!("pointsman_flags_age_seconds").set(self.age().as_secs_f64());
     }

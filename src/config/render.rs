@@ -1,8 +1,8 @@
 //! Findings for people, logs and programs.
 //!
 //! Always true: the plain form is the same text for the same files, so that logs, the API and tests can compare it;
-//! colour is only an addition to it. A finding carries the one line of source it points at, so that it can be shown
-//! long after the files have changed. Values of secrets never come here: findings name keys and positions.
+//! colour is only added to it. A finding carries the source line that it points at, so that it can be shown long after
+//! the files have changed. Values of secrets never appear: findings name keys and positions.
 
 use std::fmt;
 use std::ops::Range;
@@ -19,20 +19,20 @@ pub struct Finding {
     /// Error or warning.
     #[serde(serialize_with = "severity_word")]
     pub severity: Severity,
-    /// The path of the file or directory, as the person gave it.
+    /// The path of the file or directory, as the user gave it.
     pub file: String,
-    /// From 1; `null` where the whole file or directory is meant.
+    /// The line, from 1; `null` if the finding concerns the whole file or directory.
     pub line: Option<usize>,
-    /// In characters, from 1.
+    /// The column in characters, from 1.
     pub column: Option<usize>,
     /// What is wrong.
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// The text of that line.
+    /// The text of the line.
     #[serde(skip)]
     pub(crate) source: String,
-    /// The bytes of that line at which the caret points.
+    /// The bytes of the line at which the caret points.
     #[serde(skip)]
     pub(crate) span: Range<usize>,
 }
@@ -44,7 +44,7 @@ fn severity_word<S: Serializer>(severity: &Severity, serializer: S) -> Result<S:
     })
 }
 
-/// Everything that was found in one reading of the files; in order of files and lines.
+/// The findings of one reading of the files, in the order of files and lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings(pub Vec<Finding>);
 
@@ -61,7 +61,7 @@ impl Findings {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-    /// All of them with line, caret and hint, then how many there are. `colour` is for terminals only.
+    /// All findings with line, caret and hint, then their number. `colour` is for terminals only.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
         let mut text = String::new();
@@ -83,11 +83,11 @@ impl Findings {
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         if parts.is_empty() { "nothing wrong".to_owned() } else { parts.join(", ") }
     }
-    /// As JSON: a list of findings.
+    /// The findings as a JSON list.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::to_value(&self.0).unwrap_or_default()
     }
-    /// Puts them in order of files and positions, without duplicates.
+    /// Sorts the findings by file and position, and removes duplicates.
     pub(crate) fn sort(&mut self) {
         self.0.sort_by(|a, b| (&a.file, a.line, a.column, a.severity).cmp(&(&b.file, b.line, b.column, b.severity)));
         self.0.dedup();
@@ -95,7 +95,7 @@ impl Findings {
 }
 
 impl Finding {
-    /// `flags/routes/orders.yaml:7:5: error: unknown key …; did you mean …?`, one line.
+    /// The finding in one line: `flags/routes/orders.yaml:7:5: error: unknown key …; did you mean …?`.
     pub fn one_line(&self) -> String {
         let severity = match self.severity {
             Severity::Error => "error",
@@ -155,7 +155,7 @@ pub struct CheckFailed {
 }
 
 impl CheckFailed {
-    /// With line, caret and hint. `colour` is for terminals only.
+    /// The findings with line, caret and hint. `colour` is for terminals only.
     pub fn render(&self, colour: bool) -> String {
         self.findings.render(colour)
     }

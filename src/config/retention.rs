@@ -1,7 +1,7 @@
 //! `retention:`: how long ended runs are kept.
 //!
-//! Always true: without `retention:` the default with which the store was created applies. Runs whose status a map of
-//! ages leaves out are kept for ever. `app` and the store delete the runs.
+//! Always true: without `retention:`, the default with which the store was created applies. If `retention:` is a map,
+//! runs with a status that it leaves out are kept for ever. `app` and the store delete the runs.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,18 +16,18 @@ use crate::workflow::RunStatus;
 /// How long a run is kept after its end, by its final status; `None` means for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Everything was done.
+    /// Runs in which everything was done.
     pub completed: Option<Duration>,
-    /// It failed.
+    /// Runs that failed.
     pub failed: Option<Duration>,
-    /// It was cancelled, by a person, by its parent or by a rule of its workflow (`busy: cancel`).
+    /// Runs that were cancelled, by a person, by the parent run or by a rule of the workflow (`busy: cancel`).
     pub cancelled: Option<Duration>,
-    /// The engine gave the request back, and legacy answered.
+    /// Runs that the engine gave back to legacy, which answered.
     pub abandoned: Option<Duration>,
 }
 
 impl Retention {
-    /// One age for all.
+    /// One age for all runs.
     pub fn all(age: Option<Duration>) -> Self {
         Self { completed: age, failed: age, cancelled: age, abandoned: age }
     }
@@ -44,7 +44,7 @@ impl Retention {
     }
 }
 
-/// One age for all, or one for each final status.
+/// One age for all runs, or one for each final status.
 #[derive(Clone, Debug)]
 pub(crate) enum RetentionDraft {
     /// `30d`, or `forever`.
@@ -58,13 +58,13 @@ pub(crate) enum RetentionDraft {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RetentionMapDraft {
-    /// Everything was done: `30d`.
+    /// Runs in which everything was done: `30d`.
     pub completed: Option<String>,
-    /// It failed: `90d`.
+    /// Runs that failed: `90d`.
     pub failed: Option<String>,
-    /// It was cancelled, by a person, by its parent or by a rule of its workflow (`busy: cancel`).
+    /// Runs that were cancelled, by a person, by the parent run or by a rule of the workflow (`busy: cancel`).
     pub cancelled: Option<String>,
-    /// The engine gave the request back, and legacy answered.
+    /// Runs that the engine gave back to legacy, which answered.
     pub abandoned: Option<String>,
 }
 
@@ -81,7 +81,7 @@ impl JsonSchema for RetentionDraft {
     fn schema_name() -> Cow<'static, str> {
         "Retention".into()
     }
-    // Both types in one schema instead of `anyOf`: with `anyOf` a validator would not name an unknown key.
+    // Both types are in one schema: with `anyOf` a validator would not name an unknown key.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = RetentionMapDraft::json_schema(generator);
         schema.insert("type".to_owned(), serde_json::json!(["string", "object"]));

@@ -1,7 +1,7 @@
 //! The JSON Schemas of the three kinds of file.
 //!
-//! Always true: they are generated from the drafts that are deserialized, so that an editor completes, `schema_check`
-//! accepts and serde reads the same keys.
+//! Always true: the schemas are generated from the drafts that are deserialized, so that editors, `schema_check` and
+//! serde know the same keys.
 
 use std::sync::LazyLock;
 

@@ -2,8 +2,8 @@
 //!
 //! The question it answers: "which keys are unknown, and which values have the wrong type?" It walks the schema that
 //! `schemars` generates from a draft, so that the same types decide what `check` refuses and what an editor completes.
-//! Always true: where it finds nothing, the draft can be deserialized. Only keys and types are checked here; meaning (a
-//! percent of 150, a service that does not exist) is checked by `flag`, `workflow` and `compare`.
+//! Always true: if it finds nothing, the draft can be deserialized. Only keys and types are checked here; `flag`,
+//! `workflow` and `compare` check the meaning (a percentage of 150, a service that does not exist).
 
 use std::collections::BTreeSet;
 
@@ -21,8 +21,8 @@ use crate::problem::{Problem, Problems, Segment, Site, nearest};
 pub(crate) struct SchemaCheck {
     /// Everything that the schema does not allow.
     pub problems: Problems,
-    /// The paths of keys and values that the schema refuses: what is left without them can still be checked for
-    /// meaning. Missing keys are not among them.
+    /// The paths of keys and values that the schema refuses; what is left without them can still be checked for
+    /// meaning. Missing keys are not listed.
     pub refused: Vec<Vec<Segment>>,
 }
 
@@ -47,7 +47,7 @@ struct SchemaWalk<'a> {
 /// Bounds the recursion, because a schema may refer to itself (a list of lists). No file is nested deeper than this,
 /// even if each level passes through several references.
 const DEPTH_MAX: usize = 512;
-/// The most keys that a hint lists; a longer list would not help.
+/// How many keys a hint lists at most; a longer list would not help.
 const NAMED_MAX: usize = 24;
 
 impl SchemaWalk<'_> {
@@ -144,8 +144,8 @@ impl SchemaWalk<'_> {
         }
     }
 
-    /// Checks a value against alternatives. Reports the errors of the branch that accepts this type of value; of
-    /// several such branches, of the one with the fewest errors.
+    /// Checks a value against alternatives. Reports the errors of the alternative that accepts this type of value; if
+    /// several accept it, of the one with the fewest errors.
     fn one_of(&self, node: &Node, branches: &[Value], site: &Site, result: &mut SchemaCheck, depth: usize) {
         let branches: Vec<&Value> = branches.iter().map(|branch| self.resolve(branch)).collect();
         let mut all_words = BTreeSet::new();
@@ -196,7 +196,7 @@ impl SchemaWalk<'_> {
         result.refused.extend(refused);
     }
 
-    /// Whether a branch accepts this type of value.
+    /// Whether an alternative accepts this type of value.
     fn may_accept(&self, schema: &Value, node: &Node, depth: usize) -> bool {
         let schema = self.resolve(schema);
         let Some(object) = schema.as_object().filter(|_| depth < DEPTH_MAX) else { return true };
@@ -211,7 +211,7 @@ impl SchemaWalk<'_> {
         }
     }
 
-    /// The names of the values that a branch accepts, for messages.
+    /// The names of the values that an alternative accepts, for messages.
     fn names(&self, schema: &Value, depth: usize) -> Vec<String> {
         let schema = self.resolve(schema);
         let Some(object) = schema.as_object().filter(|_| depth < DEPTH_MAX) else { return Vec::new() };
@@ -226,7 +226,7 @@ impl SchemaWalk<'_> {
         }
     }
 
-    /// Checks a word of an enumeration.
+    /// Checks a value against the words of an enumeration.
     fn word(&self, node: &Node, words: &[String], site: &Site, result: &mut SchemaCheck) {
         let Some(text) = node.text() else {
             let list = join_quoted(words.iter().map(String::as_str));

@@ -1,7 +1,7 @@
 //! Secrets, read from environment and files.
 //!
-//! Always true: a value is never part of a message; it is bounded, has no control characters, and is not empty. A file
-//! that blocks delays only the loading.
+//! Always true: the value of a secret is never part of a message; it is bounded, has no control characters, and is not
+//! empty. A file that blocks delays only loading.
 
 use std::io::Read;
 use std::path::Path;
@@ -86,7 +86,7 @@ fn read_bounded(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-/// Parses a store key of 32 bytes; returns it as 64 hex digits.
+/// Parses a store key of 32 bytes; returns the key as 64 hex digits.
 pub(super) fn store_key(text: &str, site: &Site, problems: &mut Problems) -> Option<Secret> {
     let is_hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_hex {

@@ -1,6 +1,6 @@
 //! `tls:` of a service: which certificates are trusted, and which one is shown to the service.
 //!
-//! Always true: what is accepted can be used for handshakes: the own key belongs to the own certificate, which has not
+//! Always true: accepted settings can be used for handshakes: our key belongs to our certificate, which has not
 //! expired, and the trusted certificates could be read.
 
 use std::time::SystemTime;
@@ -14,11 +14,11 @@ use crate::listener::{Certificate, CertificateError, crypto, read_certificates, 
 use crate::problem::{Problems, Site};
 use crate::transport::{ClientTls, platform_certificates};
 
-/// What the machine trusts, read at most once for all services of a set.
+/// The certificates that the machine trusts, read at most once for all services of a set.
 #[derive(Default)]
 pub(super) struct PlatformRoots(Option<Result<Vec<CertificateDer<'static>>, String>>);
 
-/// Makes what handshakes with a service need.
+/// Builds what handshakes with a service need.
 pub(super) fn build(
     draft: &ServiceTlsDraft,
     site: &Site,
@@ -76,12 +76,12 @@ fn build_checked(
         Some(name) => Some(name?),
         None => None,
     };
-    // Files may be missing where that is allowed, as by `check`; then nothing is sent.
+    // Files may be missing if that is allowed, as in `check`; then nothing is sent.
     let has_ca = ca.is_some() && trusted.is_some();
     let own = own.map(|certificate| certificate.certified_key());
     let client = ClientTls { trusted: trusted.unwrap_or_default(), own, only_tls13 };
     match client.config(crypto()) {
-        // The machine may have some that cannot be used, for other programs.
+        // For other programs, the machine may have some certificates that cannot be used here.
         Ok((_, unusable)) if has_ca && !unusable.is_empty() => {
             let file = context.dir.join(ca.as_deref().unwrap_or_default());
             let message =
@@ -157,7 +157,7 @@ fn platform_trusted(
     }
 }
 
-/// Our own certificate with its key.
+/// Reads our own certificate with its key.
 fn own_certificate(
     (cert, chain): (&str, &[u8]),
     (key, key_bytes): (&str, &[u8]),

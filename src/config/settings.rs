@@ -62,13 +62,13 @@ pub(crate) struct PointsmanDraft {
     pub retention: Option<RetentionDraft>,
     /// Bounds of the process.
     pub limits: Limits,
-    /// Whose `X-Forwarded-*` and `Forwarded` headers are believed and added to, instead of being replaced: the networks
-    /// of the proxies in front, such as `[10.0.0.0/8]`; `true` is everybody, `false` (the default) nobody.
+    /// The peers whose `X-Forwarded-*` and `Forwarded` headers are believed and added to, instead of being replaced:
+    /// the networks of the proxies in front, such as `[10.0.0.0/8]`; `true` is everybody, `false` (the default) nobody.
     pub trust_forwarded: TrustDraft,
     /// The headers that tell legacy about the client: `x-forwarded` (the default), `rfc7239` (`Forwarded`), or `both`.
     pub forwarded: FieldsDraft,
-    /// Whether each answer says which arm gave it, where the route does not say otherwise: `pointsman-arm: legacy`,
-    /// `engine` or `proxy`.
+    /// Whether each answer says which arm gave it (`pointsman-arm: legacy`, `engine` or `proxy`), unless the route says
+    /// otherwise.
     pub expose: bool,
     /// One line per exchange with a client; without it there is no access log.
     pub access_log: Option<AccessLogDraft>,
@@ -107,15 +107,15 @@ impl Default for ApiDraft {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TokenDraft {
-    /// Its name, recorded with everything that it does.
+    /// The token's name, recorded with everything that is done with the token.
     pub name: String,
-    /// The file that holds it.
+    /// The file that holds the token.
     #[serde(default)]
     pub file: Option<String>,
-    /// The environment variable that holds it.
+    /// The environment variable that holds the token.
     #[serde(default)]
     pub env: Option<String>,
-    /// Its scopes.
+    /// The token's scopes.
     pub may: Vec<TokenScope>,
 }
 
@@ -285,7 +285,7 @@ fn tokens(
             problems.warn(&site.key("may"), format!("the token `{}` may do nothing", draft.name));
         }
         let value = secret(&draft.env, &draft.file, &site, dir, overrides, problems);
-        // A token whose value cannot be read is kept with an empty value: the checks of who may answer need its name.
+        // A token that cannot be read is kept with an empty value: the checks of who may answer need its name.
         let is_unread = value.is_none() && overrides.secrets_may_be_absent;
         if let Some(value) = value.or_else(|| is_unread.then(String::new)) {
             if value.len() < 16 && !is_unread {
@@ -299,7 +299,7 @@ fn tokens(
     tokens
 }
 
-/// Whether an expression can use the name after a dot.
+/// Whether the name can follow a dot in an expression.
 fn is_identifier(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')

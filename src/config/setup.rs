@@ -1,4 +1,4 @@
-//! What a successful check builds from all files together.
+//! What a successful check of all files builds.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ pub struct Overrides {
     pub admin: Option<SocketAddr>,
     /// Replaces `store`.
     pub store: Option<String>,
-    /// A missing secret is a warning, not an error: for a check on a machine that will not run the set.
+    /// Whether a missing secret is a warning, not an error: for a check on a machine that will not run the set.
     pub secrets_may_be_absent: bool,
 }
 
@@ -40,11 +40,11 @@ pub struct Overrides {
 pub struct Loaded {
     /// The set.
     pub setup: Setup,
-    /// Warnings for people.
+    /// The warnings of the check.
     pub warnings: Findings,
-    /// A hash of names and contents: equal for equal files.
+    /// A hash of names and contents; equal for equal files.
     pub hash: [u8; 32],
-    /// The certificates and keys that were read with them.
+    /// The certificates and keys that were read with the files.
     pub other_files: Vec<OtherFile>,
     /// When the files were read.
     pub read_at: std::time::Instant,
@@ -53,15 +53,15 @@ pub struct Loaded {
 /// All files, checked together.
 #[derive(Clone)]
 pub struct Setup {
-    /// Listeners, store, secrets.
+    /// `pointsman.yaml`, apart from services and limits.
     pub settings: Settings,
-    /// By name.
+    /// The services by name.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
     /// The service that gets requests which no route matches.
     pub default_legacy: Arc<Service>,
-    /// In file order.
+    /// The routes, in file order.
     pub routes: Vec<Arc<Route>>,
-    /// By name.
+    /// The workflows by name.
     pub workflows: BTreeMap<WorkflowName, Arc<Plan>>,
     /// How each route's pairs are compared.
     pub rules: BTreeMap<RouteId, Arc<crate::compare::Rules>>,
@@ -88,21 +88,21 @@ pub struct Settings {
     pub tokens: Vec<Token>,
     /// The store.
     pub store: StoreUrl,
-    /// The directory of the file of retry keys, where it is not the default one.
+    /// The directory of the file of retry keys, if it is not the default one.
     pub retry_keys_dir: Option<PathBuf>,
     /// Encrypts credentials of callers and other sealed values: 32 bytes, given as 64 hex digits or base64.
     pub store_key: Option<Secret>,
-    /// By name; read from environment or file at load.
+    /// The secrets by name; read from environment or file at load.
     pub secrets: BTreeMap<String, Secret>,
-    /// How long ended runs are kept.
+    /// How long ended runs are kept; `None`: for as long as the store's default says.
     pub retention: Option<Retention>,
     /// What legacy is told about clients, and which peers' fields are believed.
     pub forwarding: Forwarding,
-    /// Whether answers say which arm gave them, where the route does not say otherwise or there is none.
+    /// Whether answers say which arm gave them, unless their route says otherwise.
     pub exposes_arm: bool,
     /// The access log; `None` if there is none.
     pub access_log: Option<AccessLogSettings>,
-    /// Where spans are sent; `None` if there are none.
+    /// Where spans are sent; `None` if no spans are recorded.
     pub traces: Option<TracesSettings>,
     /// How calls of legacy are attributed to requests; `None` if they are not watched.
     pub attribution: Option<AttributionSettings>,
@@ -141,11 +141,11 @@ impl Settings {
 /// A named bearer token of the API.
 #[derive(PartialEq, Eq, Clone)]
 pub struct Token {
-    /// Recorded as the author of everything it does.
+    /// The token's name, recorded as the author of everything that is done with the token.
     pub name: String,
     /// The token.
     pub secret: Secret,
-    /// What it allows.
+    /// What the token allows.
     pub scopes: Vec<TokenScope>,
 }
 
@@ -164,7 +164,7 @@ pub enum TokenScope {
 }
 
 impl TokenScope {
-    /// Its name in files.
+    /// The scope's name in files.
     pub fn as_str(self) -> &'static str {
         match self {
             TokenScope::Read => "read",
@@ -180,14 +180,13 @@ impl TokenScope {
 pub enum StoreUrl {
     /// `sqlite:PATH`, relative to the working directory.
     Sqlite(PathBuf),
-    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`; URL and password are secrets, since the URL may contain a
-    /// password too.
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. The URL is a secret too, since it may contain a password.
     Postgres {
         /// The URL as it was written.
         url: Secret,
-        /// A password that is given beside the URL.
+        /// A password that is given in addition to the URL.
         password: Option<Secret>,
     },
-    /// `memory:`; lost when the process ends.
+    /// `memory:`; the content is lost when the process ends.
     Memory,
 }

@@ -1,6 +1,6 @@
 //! Parses the URL of the store.
 //!
-//! Always true: a password is never part of a message, nor of the source line that is shown with it.
+//! Always true: a password is never part of a message, nor of the source line that is shown with the message.
 
 use std::path::PathBuf;
 
@@ -27,13 +27,13 @@ const PARAMETERS: [&str; 12] = [
 ];
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// Parses a store's URL. `password` is one that is given beside the URL.
+/// Parses a store's URL. `password` is one that is given in addition to the URL.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the URL.
 pub fn parse_store(text: &str, password: Option<Secret>) -> Result<StoreUrl, String> {
     let url = match text.split_once(':').unwrap_or((text, "")) {
-        // Also without the colon: YAML reads `store: memory:` as a map.
+        // Accepted without the colon too, since YAML reads `store: memory:` as a map.
         ("memory", "") => StoreUrl::Memory,
         ("sqlite", path) if !path.is_empty() => {
             StoreUrl::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
@@ -83,13 +83,13 @@ fn check_postgres(rest: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The text with each password in a URL replaced by stars. The length stays the same, so positions in it stay valid.
+/// The text with each password in a URL replaced by stars of the same length, so that positions in the text stay valid.
 pub(super) fn mask_password(line: &str) -> String {
     let mut masked = line.to_owned();
     let mut from = 0;
     while let Some(at) = masked[from..].find("://") {
         let begin = from + at + 3;
-        // Up to the last `@` of the word: a password may contain one that should have been written `%40`.
+        // The password ends at the last `@` of the word: it may contain an `@` that should have been written `%40`.
         let end = masked[begin..].find(char::is_whitespace).map_or(masked.len(), |end| begin + end);
         if let Some(host) = masked[begin..end].rfind('@')
             && let Some(colon) = masked[begin..begin + host].find(':')

@@ -20,31 +20,31 @@ use crate::traces::{TracesSettings, TrustSampled};
 pub(crate) struct TracesDraft {
     /// The base of the collector's OTLP/HTTP receiver, such as `http://127.0.0.1:4318` or `https://otlp.example.org`.
     pub otlp: String,
-    /// How a collector with an `https://` URL is verified, as for a service.
+    /// How the certificate of a collector with an `https://` URL is verified, as for a service.
     pub tls: Option<ServiceTlsDraft>,
     /// Header fields that the collector gets; their values may name secrets: `Bearer ${secrets.NAME}`.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// The share of the traces that begin here and are recorded, from 0 to 1. Default 1.
     pub sample: Option<f64>,
-    /// Whose `traceparent` decides whether its trace is recorded: `peers` (the default: those under `trust_forwarded`),
-    /// `always` or `never`. For other requests `sample` does.
+    /// Which requests' `traceparent` decides whether their trace is recorded: `peers` (the default: requests from peers
+    /// under `trust_forwarded`), `always` or `never`. For other requests, `sample` decides.
     #[serde(default)]
     pub trust_sampled: TrustSampledDraft,
     /// The attribute `service.name` of the spans. Default `pointsman`.
     pub service_name: Option<String>,
 }
 
-/// Whose flag is believed.
+/// Which requests' `traceparent` decides whether their trace is recorded.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TrustSampledDraft {
-    /// Nobody's.
+    /// No request's.
     Never,
-    /// That of peers under `trust_forwarded`.
+    /// That of requests from peers under `trust_forwarded`.
     #[default]
     Peers,
-    /// Everybody's.
+    /// Every request's.
     Always,
 }
 
@@ -133,10 +133,10 @@ fn collector_headers<D>(
     let (mut all, mut is_good) = (HeaderMap::new(), true);
     for (name, text) in headers {
         let site = site.key(name.as_str());
-        let made = header_name(name).and_then(|name| Ok((name, header_value(text, secrets)?)));
-        match made {
+        let header = header_name(name).and_then(|name| Ok((name, header_value(text, secrets)?)));
+        match header {
             Ok((name, Some(value))) => drop(all.insert(name, value)),
-            // Why its secret could not be read is reported there.
+            // The check of the secret itself reports why it could not be read.
             Ok((_, None)) => {}
             Err(why) => {
                 problems.error(&site, why).hint("for example `authorization: Bearer ${secrets.otlp}`");
@@ -155,13 +155,13 @@ fn header_name(text: &str) -> Result<HeaderName, String> {
     }
 }
 
-/// A value with its secrets filled in; `None` if one could not be read.
+/// A value with its secrets filled in; `None` if a secret could not be read.
 fn header_value<D>(text: &str, secrets: &Secrets<'_, D>) -> Result<Option<HeaderValue>, String> {
     let (mut filled, mut rest) = (String::new(), text);
     while let Some((before, behind)) = rest.split_once("${") {
-        let only = || "a value may have `${secrets.NAME}`, and no other expression".to_owned();
-        let (name, after) = behind.split_once('}').ok_or_else(only)?;
-        let name = name.trim().strip_prefix("secrets.").ok_or_else(only)?;
+        let unsupported = || "a value may have `${secrets.NAME}`, and no other expression".to_owned();
+        let (name, after) = behind.split_once('}').ok_or_else(unsupported)?;
+        let name = name.trim().strip_prefix("secrets.").ok_or_else(unsupported)?;
         if !secrets.named.contains_key(name) {
             return Err(format!("there is no secret `{name}`"));
         }

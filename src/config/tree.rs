@@ -1,7 +1,7 @@
 //! A YAML file as a tree with the position of each key and value.
 //!
 //! Always true: the keys of a map are strings and unique, every number can be written as JSON, every span lies within
-//! the file's text on character boundaries. [`super::parse`] builds it; the checks read it.
+//! the file's text on character boundaries. [`super::parse`] builds the tree; the checks read it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,23 +10,23 @@ use serde_json::{Map, Number, Value};
 
 use crate::problem::{Segment, Site};
 
-/// One file's text, and its tree where it could be read.
+/// One file's text, and its tree if it could be parsed.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
-    /// The path, as the person gave it.
+    /// The path, as the user gave it.
     pub file: Arc<str>,
-    /// Its text.
+    /// The file's text.
     pub text: Arc<str>,
-    /// Its content; `None` where it is not YAML.
+    /// The file's content; `None` if it is not YAML.
     pub root: Option<Node>,
-    /// Where parsing failed: the position of every problem in a file without a tree.
+    /// Where parsing failed: in a file without a tree, every problem has this position.
     pub failed_at: usize,
 }
 
 /// A value and its position.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    /// Bytes of the text.
+    /// The position in the text, in bytes.
     pub span: Range<usize>,
     /// The value.
     pub kind: NodeKind,
@@ -54,11 +54,11 @@ pub(crate) struct MapEntry {
 /// A position in a file's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TextPosition {
-    /// Bytes of the text; within one line.
+    /// The position in the text, in bytes; within one line.
     pub span: Range<usize>,
-    /// From 1.
+    /// The line, from 1.
     pub line: usize,
-    /// In characters, from 1.
+    /// The column in characters, from 1.
     pub column: usize,
 }
 
@@ -96,7 +96,7 @@ impl Node {
             _ => &[],
         }
     }
-    /// The text, where it is one.
+    /// The text, if the value is one.
     pub fn text(&self) -> Option<&str> {
         match &self.kind {
             NodeKind::Text(text) => Some(text),
@@ -119,7 +119,8 @@ impl Node {
 }
 
 impl Source {
-    /// The position of a site. If its path does not exist (a key is missing), the position of the last part that does.
+    /// The position of a site. If its path does not exist (a key is missing), the position of the last part that
+    /// exists.
     pub fn locate(&self, site: &Site, offset: Option<usize>) -> TextPosition {
         let Some(root) = &self.root else { return self.position(self.failed_at..self.failed_at) };
         let mut node = root;
@@ -134,7 +135,7 @@ impl Source {
                 is_complete = false;
                 break;
             };
-            // An item of a list has no key: its position is that of the item.
+            // An item of a list has no key: its position is that of the value.
             (key_span, node) = (key, value);
         }
         if is_complete
@@ -147,7 +148,7 @@ impl Source {
         match key_span {
             Some(span) if site.at_key || !is_complete || !is_scalar(node) => self.position(span.clone()),
             _ if is_scalar(node) => self.position(node.span.clone()),
-            // A list or map without a key: its first key, or its first character.
+            // A list or map without a key has the position of its first key or first character.
             _ => match (node.entries().first(), site.path.is_empty() && is_complete) {
                 (Some(entry), _) => self.position(entry.key_span.clone()),
                 (None, true) => self.position(node.span.start..node.span.start),
@@ -156,7 +157,7 @@ impl Source {
         }
     }
 
-    /// Line and column of a span, which is cut to its first line.
+    /// Line and column of a span; the span is cut to its first line.
     pub fn position(&self, span: Range<usize>) -> TextPosition {
         let start = floor(&self.text, span.start.min(self.text.len()));
         let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
@@ -171,7 +172,7 @@ impl Source {
         }
     }
 
-    /// The position of a character of a string value, where it can be computed: an escape counts as one character,
+    /// The position of a character of a string value, if it can be computed: an escape counts as one character, and the
     /// lines of a literal block lose their indentation.
     fn position_in_text(&self, node: &Node, offset: usize) -> Option<Range<usize>> {
         let text = node.text()?;
@@ -191,7 +192,7 @@ impl Source {
     }
 }
 
-/// The byte at which the `offset`-th character between quotes stands; each escape counts as one character.
+/// The byte position of the `offset`-th character between quotes; each escape counts as one character.
 fn in_quotes(source: &str, offset: usize, escape: char) -> Option<usize> {
     let mut chars = source.char_indices().skip(1).peekable();
     for _ in 0..offset {
@@ -215,7 +216,8 @@ fn in_quotes(source: &str, offset: usize, escape: char) -> Option<usize> {
 }
 
 /// The position in `source` of a byte of a literal block's text. The lines of the text lack the block's indentation,
-/// and so does the first line of `source`. `None` for a folded block: its lines in the file differ from the text's.
+/// and so does the first line of `source`. `None` for a folded block, because its lines in the file differ from the
+/// text's.
 fn in_block(source: &str, text: &str, byte: usize) -> Option<usize> {
     let line_start = text[..byte].rfind('\n').map_or(0, |at| at + 1);
     let line = text[line_start..].lines().next().unwrap_or("");

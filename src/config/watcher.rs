@@ -2,10 +2,10 @@
 //!
 //! The question it answers: "has the set of files changed, and is the new one valid?" Always true: a change is reported
 //! at most once, as a whole checked set or as the reason why it was refused; the set in force is not changed here.
-//! Directories are watched, not files, so that editors' renames and Kubernetes' symlink swaps are seen; polling
-//! the content catches what the kernel does not report (network file systems, a directory that was replaced, a watch
-//! that could not be set up). It waits until a burst of changes has ended, within a bound. A receiver that does not
-//! take changes blocks this thread only, and a dropped receiver ends it.
+//! Directories are watched, not files, so that editors' renames and Kubernetes' symlink swaps are seen; polling the
+//! content catches what the kernel does not report (network file systems, a directory that was replaced, a watch that
+//! could not be set up). The watcher waits until a burst of changes has ended, within a bound. A receiver that does not
+//! take changes blocks only the watcher's thread; dropping the receiver ends the thread.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,25 +27,25 @@ use super::{files, load};
 pub enum FilesChange {
     /// A valid set, to be put in force as a whole.
     Loaded(Box<Loaded>),
-    /// An invalid set: what is in force stays.
+    /// An invalid set: the set in force stays.
     Refused(CheckFailed),
 }
 
-/// One reading of the files: they had changed, or somebody asked for it.
+/// One reading of the files, because they had changed or because it was asked for.
 pub struct Reading {
     /// What was read.
     pub change: FilesChange,
-    /// The number of the last call of [`ReloadTrigger::force`] before the files were read: this reading answers it, and
-    /// all before it.
+    /// The number of the last call of [`ReloadTrigger::force`] before the files were read. This reading answers that
+    /// call and all earlier ones.
     pub asked: u64,
 }
 
 /// How soon changes are noticed.
 #[derive(Clone, Copy, Debug)]
 pub struct WatchTiming {
-    /// A burst has ended when nothing happened for this long.
+    /// A burst of changes has ended when nothing happened for this long.
     pub quiet: Duration,
-    /// A burst that does not end is read after this long.
+    /// If a burst does not end, the files are read after this long.
     pub burst_max: Duration,
     /// The content is read this often, even without an event from the kernel.
     pub poll: Duration,
@@ -57,7 +57,7 @@ impl Default for WatchTiming {
     }
 }
 
-/// Watches until it is dropped.
+/// Watches the files until it is dropped.
 pub struct FlagFileWatcher {
     trigger: ReloadTrigger,
 }
@@ -66,14 +66,14 @@ pub struct FlagFileWatcher {
 #[derive(Clone)]
 pub struct ReloadTrigger {
     wake: SyncSender<()>,
-    /// How often a reading was asked for.
+    /// How many readings were asked for.
     asked: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
 impl ReloadTrigger {
-    /// Reads the files again and reports the result even if they are the same (secrets may have changed). Returns the
-    /// number by which [`Reading::asked`] names this call.
+    /// Makes the watcher read the files again and report the result even if they are the same (secrets may have
+    /// changed). Returns the number of this call, for comparison with [`Reading::asked`].
     pub fn force(&self) -> u64 {
         let number = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         let _ = self.wake.try_send(()); // if the channel is full, the thread wakes anyway
@@ -114,8 +114,8 @@ impl FlagFileWatcher {
     pub fn trigger(&self) -> ReloadTrigger {
         self.trigger.clone()
     }
-    /// Reads the files again whenever the process gets SIGHUP, until the runtime ends. One that `hangups` received
-    /// before counts too.
+    /// Reads the files again whenever the process gets SIGHUP, until the runtime ends. A SIGHUP that `hangups` received
+    /// earlier counts too.
     pub fn reload_on_hangup(&self, mut hangups: tokio::signal::unix::Signal) {
         let trigger = self.trigger();
         tokio::spawn(async move {
@@ -137,7 +137,7 @@ struct WatcherThread {
     dir: PathBuf,
     overrides: Overrides,
     seen_hash: [u8; 32],
-    /// `asked` of the last reading.
+    /// The `asked` of the last reading.
     answered: u64,
     /// The certificates and keys that the last check looked for.
     other_files: Vec<OtherFile>,
@@ -218,7 +218,7 @@ impl WatcherThread {
         dirs.extend(self.other_files.iter().filter_map(|file| file.path().parent()).map(Path::to_owned));
         dirs.sort();
         dirs.dedup();
-        // Directories of certificates that no file names any more.
+        // Watched directories of certificates that no file names any more.
         let gone: Vec<_> = watched.keys().filter(|dir| !dirs.contains(dir)).cloned().collect();
         for dir in gone {
             watched.remove(&dir);
@@ -230,7 +230,7 @@ impl WatcherThread {
                 continue;
             }
             if watched.remove(&dir).is_some() {
-                let _ = watcher.unwatch(&dir); // fails where the directory was removed, and its watch with it
+                let _ = watcher.unwatch(&dir); // fails where the directory was removed, which ended the watch
             }
             if let Some(real) = real {
                 match watcher.watch(&dir, RecursiveMode::NonRecursive) {
@@ -246,14 +246,14 @@ impl WatcherThread {
     }
 }
 
-/// The real path, device and inode of a directory: differs for another directory under the same name.
+/// The real path, device and inode of a directory: differs for another directory with the same name.
 fn identity(dir: &Path) -> Option<PathBuf> {
     use std::os::unix::fs::MetadataExt;
     let meta = std::fs::metadata(dir).ok()?;
     Some(std::fs::canonicalize(dir).ok()?.join(format!("{}:{}", meta.dev(), meta.ino())))
 }
 
-/// Whether an event can mean changed content. Reads cannot, and our own reading causes them.
+/// Whether an event can mean changed content. Reads cannot; our own reading causes such events.
 fn may_change(kind: &EventKind) -> bool {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,

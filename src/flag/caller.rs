@@ -1,12 +1,11 @@
 //! PURE. The caller of a request, as the scope of its retry key.
 //!
-//! The question it answers: "is this the same caller as before?" Always true: a token counts only where its signature,
+//! The question it answers: "is this the same caller as before?" Always true: a token counts only if its signature,
 //! algorithm and audience were verified; any other credential is a header that anybody could send, and its bytes are
-//! the scope. A refreshed token has the same issuer and subject, and so the same scope.
+//! the scope. A refreshed token has the same issuer and subject, and thus the same scope.
 //!
 //! A token's `exp` and `nbf` are not compared with the time: a retry may come when the token of its first try has
-//! expired, and is still the same caller's. Whether an expired token is served is decided by legacy and by the
-//! services.
+//! expired, and still comes from the same caller. Legacy and the services decide whether an expired token is served.
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
@@ -14,7 +13,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgo
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::{Deserialize, Serialize};
 
-/// The longest token that is verified.
+/// The length of the longest token that is verified.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
 const RSA: [Algorithm; 6] =
     [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
@@ -22,30 +21,30 @@ const RSA: [Algorithm; 6] =
 /// How a route's retry keys are scoped by caller.
 #[derive(Clone, Debug)]
 pub struct CallerScope {
-    /// Verifies bearer tokens. The issuer and subject of a verified one are the scope.
+    /// Verifies bearer tokens. The issuer and subject of a verified token are the scope.
     pub token: Option<std::sync::Arc<TokenKeys>>,
     /// The headers whose values are the scope of a request without a verified token.
     pub headers: Vec<HeaderName>,
 }
 
-/// Public keys that verify tokens, and the accepted audiences.
+/// Public keys that verify tokens, and the accepted audiences of the tokens.
 pub struct TokenKeys {
     keys: Vec<Key>,
     source: TokenSource,
 }
 
-/// The text that public keys were read from, and their audiences.
+/// The text that public keys are read from, and the accepted audiences.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenSource {
     /// A JWK set, one JWK, or PEM.
     pub keys: String,
-    /// A token must be for one of these.
+    /// The accepted audiences; a token must be for one of them.
     pub audience: Vec<String>,
 }
 
 struct Key {
     id: Option<String>,
-    /// The algorithms that a token verified with this key may name: never one with a shared secret, never `none`.
+    /// The algorithms that a token verified with this key may name: never `none` nor one with a shared secret.
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
 }
@@ -76,14 +75,14 @@ fn is_credential(name: &HeaderName) -> bool {
 }
 
 impl CallerScope {
-    /// Whether the same caller may send other header values in its next try, because a credential was refreshed.
+    /// Whether the same caller may send other header values in its next try, because its credential was refreshed.
     ///
     /// `check` refuses `proxy-authorization`, but stored scopes of earlier versions may have it.
     pub fn is_refreshable(&self) -> bool {
         self.headers.iter().any(is_credential)
     }
 
-    /// The headers in which the next try of the same caller has the same values: those that are no credentials.
+    /// The headers that have the same values in the same caller's next try, since they are no credentials.
     pub(super) fn lasting_headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.headers.iter().filter(|name| !is_credential(name))
     }
@@ -136,17 +135,17 @@ impl TokenKeys {
         Ok(Self { keys, source: TokenSource { keys: text.to_owned(), audience } })
     }
 
-    /// Stands for keys that could not be read on this machine, where files are only checked: it verifies no token.
+    /// Keys that could not be read on this machine, where files are only checked; they verify no token.
     pub fn unread(audience: Vec<String>) -> Self {
         Self { keys: Vec::new(), source: TokenSource { keys: String::new(), audience } }
     }
 
-    /// What they were read from.
+    /// The text that the keys were read from, and the audiences.
     pub fn source(&self) -> &TokenSource {
         &self.source
     }
 
-    /// The caller, where the request has one bearer token that one of the keys signed, for one of the audiences.
+    /// The caller, if the request has exactly one bearer token, signed by one of the keys and for one of the audiences.
     pub fn verify(&self, headers: &HeaderMap) -> Option<VerifiedCaller> {
         let mut all = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (all.next(), all.next()) else { return None };

@@ -1,9 +1,9 @@
-//! PURE. The one spelling of a path that a strict route takes.
+//! PURE. The only spelling of a path that a strict route accepts.
 //!
 //! Always true: the canonical spelling is that of RFC 3986: bytes that need no encoding (letters, digits, `-`, `.`,
-//! `_`, `~`) are not encoded, the digits of the others are upper case, and bytes beyond ASCII are encoded. A segment
-//! that the template spells out is written exactly so; in the value of a parameter other characters (`:`, `@`, `+` and
-//! the like) may be encoded or not, since clients differ in that.
+//! `_`, `~`) are not encoded, the hexadecimal digits of encoded bytes are upper case, and bytes beyond ASCII are
+//! encoded. A literal segment of the template is written exactly in this way; in the value of a parameter, other
+//! characters (`:`, `@`, `+` and the like) may be encoded or not, since clients differ in that.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -44,7 +44,7 @@ fn canonical(segment: &str) -> Cow<'_, str> {
         match decoded.unwrap_or(byte) {
             plain if needs_no_encoding(plain) => text.push(char::from(plain)),
             other if decoded.is_none() && other.is_ascii_graphic() => text.push(char::from(other)),
-            other => _ = write!(text, "%{other:02X}"), // into a `String` it does not fail
+            other => _ = write!(text, "%{other:02X}"), // writing to a `String` does not fail
         }
     }
     Cow::Owned(text)

@@ -1,57 +1,58 @@
 //! PURE. How the framework of a service reads paths, as `paths:` of the service declares it.
 //!
-//! The question it answers: "which spellings of a path are the same to this service?" What is declared as the same is
-//! matched and decided like the template itself. Where nothing is declared, a spelling with parameters is refused where
-//! a route with a workflow may be concerned (`resolve`), and other spellings are other paths; `check` warns of those.
+//! The question it answers: "which spellings of a path are the same to this service?" Spellings that are declared the
+//! same are matched and decided like the template itself. Without a declaration, a spelling with parameters is refused
+//! where it may concern a route with a workflow (`resolve`), and other spellings are other paths; `check` warns of
+//! these.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::path::Unusual;
 
-/// Whether two spellings lead to the same place.
+/// Whether a service treats two spellings of a path as the same path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Spelling {
-    /// They do.
+    /// They are the same path.
     Same,
-    /// They do not.
+    /// They are different paths.
     Different,
 }
 
-/// What a service does with parameters or a suffix of a segment before it looks for the route.
+/// What a service does with the parameters or the suffix of a segment before it looks for the route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Addition {
-    /// It ignores it.
+    /// It ignores them.
     Strip,
-    /// It is a part of the segment.
+    /// It treats them as a part of the segment.
     Keep,
 }
 
-/// What is done with a path that a second decoding would lead to a route with a workflow.
+/// What is done with a path that leads to a route with a workflow only if it is decoded a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DoubleEncoding {
-    /// It gets 400.
+    /// The request gets 400.
     Refuse,
-    /// It is forwarded: the service decodes only once.
+    /// The request is forwarded: the service decodes only once.
     Allow,
 }
 
-/// How a service reads paths. `None`: the flag files do not say.
+/// How a service reads paths. `None` means that the flag files do not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PathConventions {
-    /// `/orders/` and `/orders`.
+    /// Whether `/orders/` is the same as `/orders`.
     pub trailing_slash: Option<Spelling>,
-    /// `/ORDERS` and `/orders`. Values of parameters are not meant.
+    /// Whether `/ORDERS` is the same as `/orders`. Does not concern values of parameters.
     pub case: Option<Spelling>,
-    /// `;v=1` at the end of a segment.
+    /// What is done with `;v=1` at the end of a segment.
     pub parameters: Option<Addition>,
-    /// `.json` and the like at the end of the last segment.
+    /// What is done with `.json` and the like at the end of the last segment.
     pub suffix: Option<Addition>,
-    /// `%256F` for `o`.
+    /// What is done with `%256F` for `o`.
     pub decode_twice: Option<DoubleEncoding>,
     /// Whether every unusual spelling of the path of a route is refused.
     pub strict: bool,
@@ -62,14 +63,14 @@ pub struct PathConventions {
 #[serde(rename_all = "lowercase")]
 pub enum Framework {
     /// Servlets without another framework. The container drops path parameters (RFC 3986 3.3; `;jsessionid`) before it
-    /// maps a path (Servlet 6.0, 3.5 and 12.1), and maps it exactly, by case and slash. It refuses `%2F` and
+    /// maps a path (Servlet 6.0, 3.5 and 12.1), and maps it exactly, with case and slash. It refuses `%2F` and
     /// backslashes (Tomcat's `encodedSolidusHandling` and `allowBackslash`).
     Tomcat,
     /// Spring MVC in a servlet container. Until version 6 `useTrailingSlashMatch` was on; until 5.3
     /// `useSuffixPatternMatch` too, outside Spring Boot. Path parameters are removed (`removeSemicolonContent`).
     Spring,
-    /// Express: the router is by default neither `caseSensitive` nor `strict` (about the slash at the end). It knows no
-    /// path parameters.
+    /// Express: by default, the router is neither `caseSensitive` nor `strict` (about the slash at the end). It does
+    /// not know path parameters.
     Express,
     /// Rails: the router drops a slash at the end (`Journey::Router::Utils.normalize_path`), and each resource has an
     /// optional `(.:format)`. It distinguishes case.
@@ -124,11 +125,11 @@ impl PathConventions {
     pub(super) fn is_exact(&self) -> bool {
         !self.ignores_trailing_slash() && !self.ignores_case() && !self.strips_parameters() && !self.strips_suffix()
     }
-    /// The kinds of unusual spelling for which it is declared how the service reads them, as far as this path may have
-    /// them.
+    /// The kinds of unusual spelling for which the files declare how the service reads them, without those that this
+    /// path cannot have.
     pub(super) fn declared_spellings(&self, path: &str) -> Unusual {
         let mut declared = Unusual::default();
-        // Without its parameters such a path has two slashes in a row.
+        // Without its parameters, such a path would have two slashes in a row.
         let leaves_slashes = || self.strips_parameters() && path.contains("/;");
         if self.parameters.is_some() && !leaves_slashes() {
             declared = declared.and(Unusual::PARAMETERS);
@@ -138,22 +139,22 @@ impl PathConventions {
         }
         declared
     }
-    /// The conventions by which a route of this service matches. A strict route matches only as it is written.
+    /// The conventions by which a route of this service matches. A strict route matches only its canonical spelling.
     pub fn of_route(&self, is_strict: bool) -> Self {
         match is_strict {
             true => Self { strict: true, ..Self::default() },
             false => Self { strict: false, ..*self },
         }
     }
-    /// Whether the files say nothing.
+    /// Whether the files declare nothing.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
-    /// Whether a route matches the same paths by these conventions as by others.
+    /// Whether a route matches the same paths by both conventions.
     pub fn match_alike(&self, other: &Self) -> bool {
         self.strict == other.strict && self.match_all_of(other) && other.match_all_of(self)
     }
-    /// Whether a route matches, or refuses, all paths by these conventions that it matches by others.
+    /// Whether, by these conventions, a route matches or refuses every path that it matches by `other`.
     pub fn match_all_of(&self, other: &Self) -> bool {
         self.strict
             || [
@@ -165,7 +166,7 @@ impl PathConventions {
             .into_iter()
             .all(|(own, others)| own || !others)
     }
-    /// What is the same to either of two services.
+    /// Conventions that treat as the same what either of two services treats as the same.
     pub(super) fn or(&self, other: &Self) -> Self {
         let same = |is_same: bool| is_same.then_some(Spelling::Same);
         let stripped = |is_stripped: bool| is_stripped.then_some(Addition::Strip);
@@ -178,7 +179,7 @@ impl PathConventions {
             strict: false,
         }
     }
-    /// The names of what makes no difference.
+    /// The names of the differences that the service ignores.
     pub(super) fn same_spellings(&self) -> Vec<&'static str> {
         let all = [
             (self.ignores_trailing_slash(), "trailing_slash"),
@@ -188,7 +189,7 @@ impl PathConventions {
         ];
         all.into_iter().filter(|(is_same, _)| *is_same).map(|(_, name)| name).collect()
     }
-    /// Those by which a strict route finds the spellings that some server could take for it.
+    /// Conventions by which a strict route finds the spellings that some server could take for its path.
     pub(super) fn loosest() -> Self {
         Self {
             trailing_slash: Some(Spelling::Same),

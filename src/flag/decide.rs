@@ -1,9 +1,9 @@
-//! PURE. The decision: the table of the five states, with shares, cohorts, pins and retries.
+//! PURE. The decision for a request: the rules of the five states, with shares, cohorts, pins and retries.
 //!
 //! The question it answers: "which arm answers this request, and what does the other one do?" Always true: [`decide`]
-//! is total; a shared effect is real in exactly one arm; on the rung `only` no decision names legacy. Checked in this
-//! order: a request for an instance that the engine owns goes to the engine in every state; a retry stays on the arm of
-//! its first try; then the rung decides.
+//! is total; a shared effect is real in exactly one arm; on the rung `only` no decision names legacy. The order of the
+//! checks: a request for an instance that the engine owns goes to the engine in every state; a retry stays on the arm
+//! of its first try; then the rung decides.
 
 use http::header;
 use http::{HeaderMap, Method};
@@ -54,17 +54,17 @@ pub fn decide(
     }
 }
 
-/// Whether the route of a request or the cohort of its caller is in `live` or above, or returns there without a gate:
-/// once the engine is healthy again, once a freeze is lifted, at the end of the time for which it is held below `live`,
-/// or at a restart before its flip down is recorded.
+/// Whether the route of a request or the cohort of its caller is in `live` or above, or returns there without passing a
+/// gate: when the engine is healthy again, when a freeze is lifted, when the time for which it is held below `live` is
+/// over, or at a restart before its flip down is recorded.
 pub fn could_be_live(flag: &RouteFlag, facts: &RequestFacts<'_>) -> bool {
     let in_cohort = |cohort| flag.granted_rung_of(cohort) >= State::Live;
     flag.could_be_live() || matching_cohort(flag, facts, &mut DecisionDiagnostics::default()).is_some_and(in_cohort)
 }
 
 impl Decision {
-    /// The decision for a request of which this arm took the first try, if one did. `self` is the decision for a new
-    /// request with the same facts. The arm that owns the request's instance answers all the same.
+    /// The decision for a request whose first try was taken by `first_try`, if there was one. `self` is the decision
+    /// for a new request with the same facts. The arm that owns the request's instance answers in any case.
     pub fn for_retry(self, flag: &RouteFlag, first_try: Option<Arm>) -> Decision {
         match (self, first_try) {
             (Decision::Nobody { .. } | Decision::Engine { reason: EngineReason::Pin, .. }, _) | (_, None) => self,
@@ -107,7 +107,7 @@ fn dark_work(flag: &RouteFlag, facts: &RequestFacts<'_>) -> EngineWork {
     work_or_skip(facts, EngineWork::Dark)
 }
 
-/// `engine_work`, or why the request is skipped: its replies could not be compared.
+/// Returns `engine_work`, or why the request is skipped: the replies to it could not be compared.
 fn work_or_skip(facts: &RequestFacts<'_>, engine_work: EngineWork) -> EngineWork {
     if facts.method == Method::CONNECT || facts.headers.contains_key(header::UPGRADE) {
         return EngineWork::Skip(SkipReason::Streaming);
@@ -130,7 +130,7 @@ fn is_conditional(headers: &HeaderMap) -> bool {
     CONDITIONS.iter().any(|name| headers.contains_key(name))
 }
 
-/// The rung of one request: a state, or `shadow` without being sampled.
+/// The rung of one request: a state, or `NotSampled` for `shadow` without being sampled.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Rung {
     Off,
@@ -153,7 +153,7 @@ impl From<State> for Rung {
     }
 }
 
-/// The rung of a request, and why the engine answers if that is `live` or above.
+/// The rung of a request, and why the engine answers if the rung is `live` or above.
 fn rung(
     set: &FlagSet,
     flag: &RouteFlag,
@@ -166,16 +166,16 @@ fn rung(
         State::Off | State::Shadow | State::Dark | State::Live => matching_cohort(flag, facts, diagnostics),
     };
     match cohort {
-        // A cohort's rung applies to all of its callers: no share applies.
+        // A cohort's rung applies to all of its callers, without a share.
         Some(cohort) if !flag.lacks_evidence(cohort) => {
             let rung: Rung = flag.rung_of(cohort).into();
             let is_live = cohort.force.is_some() && rung >= Rung::Live;
-            // Its callers need no key, so a missing one is not counted.
+            // Callers of the cohort need no key, so a missing key is not counted.
             let by_share = || rung_by_share(set, flag, facts, &mut DecisionDiagnostics::default());
             let by_force = is_live && by_share() < Rung::Live;
             (rung, if by_force { EngineReason::ForcedCohort } else { EngineReason::Rung })
         }
-        // For want of evidence the cohort is below its rule's rung, but never below the callers outside it.
+        // Without evidence the cohort is below the rung of its rule, but never below the callers outside it.
         Some(cohort) => {
             let by_share = rung_by_share(set, flag, facts, diagnostics);
             (by_share.max(flag.rung_of(cohort).into()), EngineReason::Rung)
@@ -184,7 +184,7 @@ fn rung(
     }
 }
 
-/// The rung of a caller by the route's state and shares.
+/// The rung of a caller according to the route's state and shares.
 fn rung_by_share(
     set: &FlagSet,
     flag: &RouteFlag,
@@ -226,7 +226,7 @@ fn matching_cohort<'a>(
     })
 }
 
-/// The caller's key, evaluated at most once and only where a share needs it.
+/// The caller's key, evaluated at most once and only if a share needs it.
 struct CallerKey<'a> {
     set: &'a FlagSet,
     flag: &'a RouteFlag,
@@ -251,19 +251,19 @@ impl CallerKey<'_> {
             return true;
         }
         match self.text() {
-            Some(key) => set.salts().dark_live_bucket(flag.family.first_id(), key).is_in(share),
+            Some(key) => set.hash_keys().dark_live_bucket(flag.family.first_id(), key).is_in(share),
             None => {
                 diagnostics.without_key = true;
                 false
             }
         }
     }
-    /// By the hash of the key, or without a key by the request's random number.
+    /// Whether the request is sampled: by the hash of the key, or without a key by the request's random number.
     fn is_sampled(&mut self, shares: Shares) -> bool {
         let (set, flag, random) = (self.set, self.flag, self.facts.random);
         match self.text() {
             _ if shares.shadow == super::Percent::ALL => true,
-            Some(key) => set.salts().sampling_bucket(flag.family.first_id(), key).is_in(shares.shadow),
+            Some(key) => set.hash_keys().sampling_bucket(flag.family.first_id(), key).is_in(shares.shadow),
             None => Bucket::from_hash(random).is_in(shares.shadow),
         }
     }

@@ -7,13 +7,14 @@ use http::{HeaderMap, Method};
 
 use super::State;
 
-/// What is known of a request when its decision is made; never its body.
+/// What is known of a request when its decision is made; the body is never part of it.
 pub struct RequestFacts<'a> {
     /// The method.
     pub method: &'a Method,
     /// The path that is forwarded, in the spelling of the route's template.
     pub path: &'a str,
-    /// The path that was matched, as the client spelled it: earlier files may give that spelling to another route.
+    /// The path that was matched, as the client spelled it, since earlier files may assign this spelling to another
+    /// route.
     pub matched_path: &'a str,
     /// The raw query.
     pub query: Option<&'a str>,
@@ -23,11 +24,11 @@ pub struct RequestFacts<'a> {
     pub peer: IpAddr,
     /// The values of the path template's parameters.
     pub params: &'a [(Arc<str>, String)],
-    /// A random number for this request: samples it where the route has no key.
+    /// A random number for this request; decides about sampling if the route has no key.
     pub random: u64,
     /// The owner of the instance that the request follows up.
     pub owner: Owner,
-    /// The time of the decision, in seconds since 1970: scopes of earlier files are looked up only until a certain
+    /// The time of the decision, in seconds since 1970. Scopes of earlier files are looked up only until a certain
     /// time.
     pub now_s: i64,
 }
@@ -35,13 +36,13 @@ pub struct RequestFacts<'a> {
 /// Which arm owns an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// The request follows up no instance, or one without a pin, which counts as legacy's.
+    /// The request follows up no instance, or an instance without a pin, which counts as legacy's.
     NoPin,
-    /// The engine created it in `live` or `only`, and answers for it in every state.
+    /// The engine created the instance in `live` or `only`, and answers for it in every state.
     Engine,
-    /// Legacy created it and the engine has a dark twin of it.
+    /// Legacy created the instance, and the engine has a dark twin of it.
     LegacyWithTwin,
-    /// Not known, because the store does not answer: the request gets 503, never legacy's 404.
+    /// Unknown, because the store does not answer: the request gets 503, never legacy's 404.
     Unknown,
 }
 
@@ -65,28 +66,28 @@ impl Arm {
     }
 }
 
-/// What went wrong while deciding, for metrics.
+/// Problems while deciding, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DecisionDiagnostics {
-    /// The caller had no key value (absent, empty, or an error), and so was outside a share of `dark` or `live`.
+    /// The caller had no key value (absent, empty, or an error), and therefore was outside a share of `dark` or `live`.
     pub without_key: bool,
-    /// Cohorts whose `when` could not be evaluated, and so counted as false.
+    /// How many cohorts had a `when` that could not be evaluated, and counted as false.
     pub cohort_errors: u32,
 }
 
-/// Which arm answers one request, and what the other one does.
+/// Which arm answers a request, and what the other arm does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Legacy answers.
     Legacy {
-        /// `off`, `shadow` or `dark`; `live` where a retry stays with legacy or legacy owns the instance. Never `only`.
+        /// `off`, `shadow` or `dark`; `live` if a retry stays with legacy or legacy owns the instance. Never `only`.
         rung: State,
         /// What the engine does after the reply.
         engine_work: EngineWork,
     },
-    /// The engine answers, every effect real.
+    /// The engine answers; every effect is real.
     Engine {
-        /// The rung that this request is on.
+        /// The request's rung.
         rung: State,
         /// Whether legacy may answer if the run fails before a private or shared step has begun; never in `only`, never
         /// for a pinned instance.
@@ -94,9 +95,9 @@ pub enum Decision {
         /// Why the engine answers.
         reason: EngineReason,
     },
-    /// Nobody can answer safely: 503.
+    /// Neither arm can answer safely: 503.
     Nobody {
-        /// The rung that this request is on.
+        /// The request's rung.
         rung: State,
         /// Why, for the problem document.
         why: &'static str,
@@ -104,12 +105,12 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// The rung that the request is on.
+    /// The request's rung.
     pub fn rung(&self) -> State {
         let (Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } | Decision::Nobody { rung, .. }) = self;
         *rung
     }
-    /// Who answers.
+    /// Who answers, as the access log names it.
     pub fn as_str(&self) -> &'static str {
         match self {
             Decision::Legacy { .. } => Arm::Legacy.as_str(),
@@ -130,18 +131,18 @@ impl Decision {
 /// What the engine does after legacy has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineWork {
-    /// Nothing, and nothing is counted: the request is in `off`.
+    /// Nothing, and nothing is counted, because the request is in `off`.
     None,
-    /// Nothing, although the request should be compared: counted with the reason.
+    /// Nothing, although the request should be compared; the reason is counted.
     Skip(SkipReason),
-    /// A rehearsal, in memory.
+    /// A rehearsal in memory.
     Rehearse,
     /// A durable run with its shared steps rehearsed.
     Dark,
 }
 
 impl EngineWork {
-    /// The name in the access log: that of the work, or the reason why there is none.
+    /// The name in the access log: the kind of work, or the reason why there is none.
     pub fn as_str(self) -> &'static str {
         match self {
             EngineWork::None => "none",
@@ -157,8 +158,8 @@ impl EngineWork {
 pub enum EngineReason {
     /// The request's rung is `live` or `only`.
     Rung,
-    /// The same, and only by the `force` of a cohort: by the route's state and shares the caller would be on a lower
-    /// rung.
+    /// The request's rung is `live` or `only`, but only by the `force` of a cohort: by the route's state and shares,
+    /// the caller would be on a lower rung.
     ForcedCohort,
     /// The engine owns the instance.
     Pin,

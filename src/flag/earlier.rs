@@ -1,9 +1,9 @@
-//! PURE. The scopes of retry keys that earlier files had, and which requests came under them.
+//! PURE. The scopes that retry keys had in earlier files, and the requests that these scopes applied to.
 //!
-//! The question it answers: "this request may be a retry of one that came under earlier files. Which keys may that
-//! first try have been recorded under, other than the present ones?" Always true: a request is looked up under the
-//! earlier scopes of its route, and under the scope of each route that matched it by earlier files, whichever route it
-//! belongs to now, if any.
+//! The question it answers: "this request may be a retry of one that came under earlier files: under which keys, other
+//! than the present ones, may its first try have been recorded?" Always true: a request is looked up under the earlier
+//! scopes of its route, and under the scope of each route that matched it by earlier files, whichever route it belongs
+//! to now, if any.
 
 use std::collections::HashMap;
 
@@ -19,39 +19,44 @@ use super::template_key::respell;
 use super::{RequestFacts, RetryKeys, RouteMatch};
 use crate::names::RouteId;
 
-/// The scopes of retry keys that earlier files had.
+/// The scopes that retry keys had in earlier files.
 #[derive(Default)]
 pub struct EarlierScopes {
-    /// By the present id of the route, the newest first.
+    /// The scopes by the present id of the route, the newest first.
     pub by_route: HashMap<RouteId, Vec<EarlierScope>>,
-    /// The scopes of requests that may belong to another route now, or to none, the newest first.
+    /// The requests, with their scopes, that may belong to another route now, or to none, the newest first.
     pub reassigned: Vec<ReassignedRequests>,
 }
 
-/// The keys of a request by the scopes of earlier files.
+/// The keys of a request under the scopes of earlier files.
 #[derive(Default)]
 pub struct EarlierRetryKeys {
-    /// The newest first.
+    /// All keys, the newest first.
     pub keys: Vec<RetryKeys>,
-    /// The newest of those under which a first try may still come: one that was in flight when the files changed.
+    /// The newest keys under which a first try may still be recorded: one that was in flight when the files changed.
     pub of_first_tries: Option<RetryKeys>,
 }
 
 impl EarlierScopes {
     /// The keys of a request that belongs to this route now.
-    pub(super) fn retry_keys(&self, route: &RouteId, salts: &HashKeys, facts: &RequestFacts<'_>) -> EarlierRetryKeys {
+    pub(super) fn retry_keys(
+        &self,
+        route: &RouteId,
+        hash_keys: &HashKeys,
+        facts: &RequestFacts<'_>,
+    ) -> EarlierRetryKeys {
         let mut all = EarlierRetryKeys::default();
         if self.by_route.is_empty() && self.reassigned.is_empty() {
             return all;
         }
         let own = self.by_route.get(route).into_iter().flatten();
-        let own = own.filter_map(|scope| Some((scope.times, salts.earlier_retry_keys(scope, facts)?)));
+        let own = own.filter_map(|scope| Some((scope.times, hash_keys.earlier_retry_keys(scope, facts)?)));
         let host = facts.headers.get(HOST).and_then(|host| host.to_str().ok());
         let moved = self.reassigned.iter().filter_map(|moved| {
             let params = moved.find(facts.method, host, facts.matched_path, facts.now_s)?;
             let path = respell(facts.matched_path, &moved.matches.path, &moved.paths);
             let facts = RequestFacts { params: &params, path: &path, ..*facts };
-            let keys = salts.earlier_retry_keys(&moved.scope, &facts)?;
+            let keys = hash_keys.earlier_retry_keys(&moved.scope, &facts)?;
             Some((moved.scope.times, keys))
         });
         for (times, keys) in own.chain(moved) {
@@ -71,7 +76,7 @@ impl EarlierScopes {
         own.chain(self.reassigned.iter().map(|moved| &moved.scope)).any(|scope| scope.depends_on_header(name))
     }
 
-    /// The first of the reassigned requests to which a request belongs, as an index, and the parameters of its path.
+    /// The index of the first of the reassigned requests that match a request, and the parameters of its path.
     pub(super) fn find_reassigned(
         &self,
         method: &Method,
@@ -86,24 +91,24 @@ impl EarlierScopes {
 
 /// Requests that belonged to a route with a workflow by earlier files and may belong to another route now, or to none.
 pub struct ReassignedRequests {
-    /// The route.
+    /// The route that the requests belonged to.
     pub route: RouteId,
-    /// Which requests.
+    /// Which requests belonged to the route.
     pub matches: RouteMatch,
-    /// How the route's service read their paths.
+    /// How the route's service read paths.
     paths: PathConventions,
     matcher: Matcher,
     scope: EarlierScope,
 }
 
 impl ReassignedRequests {
-    /// The requests that a route matched by the conventions of its service, and the scope of their keys.
+    /// The requests that a route matched by the conventions of its service, and the scope of their retry keys.
     pub fn new(route: RouteId, matches: RouteMatch, paths: PathConventions, scope: EarlierScope) -> Self {
         Self { route, matcher: Matcher::with_conventions([&matches], &paths), matches, paths, scope }
     }
 
-    /// The requests of a route of another process, under whose keys nothing is looked up here. How its service reads
-    /// paths is not known here: every spelling that some service could take for one of these is one.
+    /// The requests of a route of another process; no keys of them are looked up here. How the route's service reads
+    /// paths is not known here, so every spelling that some service could take for one of these requests counts.
     pub(super) fn without_keys(matches: RouteMatch) -> Self {
         Self::new("succession".into(), matches, PathConventions::loosest(), EarlierScope::without_keys())
     }
@@ -118,7 +123,7 @@ impl ReassignedRequests {
         Some(self.matcher.params(index, &values))
     }
 
-    /// Whether a retry of one of these may still come.
+    /// Whether a retry of one of these requests may still come.
     pub(super) fn may_come(&self, now_s: i64) -> bool {
         now_s < self.scope.times.retries_until_s
     }

@@ -1,11 +1,11 @@
-//! The state of a route that is in force, and what it follows from.
+//! The state of a route that is in force, and the inputs that it follows from.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Freeze, Route, Shares, State};
 
-/// The lowest of requested, gate, guard, health and kill switch.
+/// The state in force: the lowest of requested, gate, guard, health and kill switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Effective {
     /// The state in force.
@@ -14,18 +14,18 @@ pub struct Effective {
     pub why: EffectiveReason,
 }
 
-/// Why the effective state is what it is.
+/// Which input determines the effective state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EffectiveReason {
     /// As requested.
     Requested,
-    /// No evidence supports it: no flip was recorded, so it is the state that the file declares; or something that its
-    /// evidence depends on was changed while it was in `live` or above.
+    /// No evidence supports it: no flip was recorded, so that it is the state in the file; or something that the
+    /// evidence depends on was changed while the route was in `live` or above.
     Unproven,
     /// The gate allows less than what was requested, or a route in `live` is held at `dark` for a time.
     Gate,
-    /// The guard lowered it. Does not occur in this version: `guard:` is checked and not acted on.
+    /// The guard lowered the route. Does not occur in this version, which checks `guard:` but does not act on it.
     Guard,
     /// The engine is not healthy.
     Health,
@@ -60,14 +60,14 @@ impl EffectiveReason {
 /// The inputs of a route's effective state: flips, gate, guard and health.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateInputs {
-    /// The last flip's state, or the file's.
+    /// The state of the last flip, or the one in the file.
     pub requested: State,
     /// The shares in force.
     pub shares: Shares,
-    /// Whether no flip was recorded for it.
+    /// Whether no flip of the route was recorded.
     pub has_no_flip: bool,
-    /// The highest state that the gate allows, if more was requested; of a route that is held, the state at which it is
-    /// held.
+    /// The highest state that the gate allows, if more was requested; for a route that is held, the state at which it
+    /// is held.
     pub gate: Option<State>,
     /// Whether the route is held below `live`, at the state in `gate`, for a limited time, after which it returns to
     /// `live` without a gate.
@@ -76,7 +76,7 @@ pub struct StateInputs {
     pub returns_at_restart: bool,
     /// The highest state that the guard allows.
     pub guard: Option<State>,
-    /// Whether the engine can take instances.
+    /// Whether the engine can take new instances.
     pub healthy: bool,
     /// The highest rung that the route reached by evidence, for all callers.
     pub proven: State,
@@ -88,7 +88,7 @@ pub struct StateInputs {
 }
 
 impl StateInputs {
-    /// The inputs of a route as its file declares it: without a flip, and lowered by nothing.
+    /// The inputs for a route as its file declares it: without a flip and without anything that lowers it.
     pub fn declared(route: &Route) -> Self {
         Self {
             requested: route.declared,
@@ -105,7 +105,8 @@ impl StateInputs {
         }
     }
 
-    /// The lowest of requested, gate, guard, health and kill switch. The last three never lower `only`.
+    /// The state in force: the lowest of requested, gate, guard, health and kill switch. The last three never lower
+    /// `only`.
     pub fn effective(&self, freeze: Freeze) -> Effective {
         let mut effective = match self.gate {
             Some(gate) if gate < self.requested => Effective { state: gate, why: EffectiveReason::Gate },
@@ -125,7 +126,7 @@ impl StateInputs {
         effective
     }
 
-    /// The requested state, as far as the gate granted it.
+    /// The requested state, limited by the gate.
     pub fn granted(&self) -> State {
         self.gate.map_or(self.requested, |gate| gate.min(self.requested))
     }
@@ -135,9 +136,8 @@ impl StateInputs {
         self.limits(freeze).into_iter().map(|(limit, _)| limit).fold(State::Only, State::min)
     }
 
-    /// The highest state that kill switch, health and guard each allow. Kill switch and health stop new engine
-    /// instances: they allow `shadow` at most, because `dark` makes instances too (durable twins) and `shadow` keeps
-    /// only evidence.
+    /// The highest states that kill switch, health and guard allow. Kill switch and health stop new engine instances,
+    /// so that they allow `shadow` at most: `dark` creates instances too (durable twins), `shadow` keeps only evidence.
     fn limits(&self, freeze: Freeze) -> [(State, EffectiveReason); 3] {
         let freeze = match freeze {
             Freeze::No => State::Only,

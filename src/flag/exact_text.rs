@@ -1,40 +1,40 @@
-//! PURE. Bytes of a request as text, so that different bytes are different texts.
+//! PURE. Converts bytes of a request to text, so that different bytes give different texts.
 //!
-//! UTF-8 stays as it is. Each other byte becomes one of the last 256 characters of Unicode (`RAW_FIRST` and those after
-//! it), which are for private use. If the bytes are such a character in UTF-8, each of them is replaced too, so that no
-//! other bytes give the same text. In a path, an encoded slash or backslash becomes the character of its byte too:
-//! decoded to `/` it would look like a separator, and kept as `%2F` it would equal the decoded `%252F`.
+//! UTF-8 stays as it is. Each other byte becomes one of the last 256 characters of Unicode (from `RAW_FIRST`), which
+//! are for private use. If the bytes themselves are such a character in UTF-8, each of these bytes is replaced too, so
+//! that no other bytes give the same text. In a path, an encoded slash or backslash becomes the character of its byte
+//! too: decoded to `/` it would look like a separator, and kept as `%2F` it would equal the decoded `%252F`.
 //!
-//! Earlier versions made equal texts of different bytes; the `replaced` functions give these texts, under which first
-//! tries were recorded before an upgrade.
+//! Earlier versions gave equal texts for some different bytes; the `replaced` functions return these texts, under which
+//! first tries were recorded before an upgrade.
 
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-/// How a template sees bytes that are not UTF-8.
+/// How bytes that are not UTF-8 appear in a template.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ByteForm {
-    /// Different bytes may be one text. For scopes of older versions; also the value for a route without `retry_key:`,
+    /// Different bytes may give the same text. Used for scopes of older versions, and for a route without `retry_key:`,
     /// whose key is the bytes of a header.
     #[default]
     Replaced,
-    /// Different bytes are different texts.
+    /// Different bytes give different texts.
     Exact,
 }
 
 impl ByteForm {
-    /// Whether this is the default.
+    /// Whether this is the form of older versions, which is the default.
     pub(super) fn is_replaced(&self) -> bool {
         *self == ByteForm::Replaced
     }
 }
 
-/// The character of the byte 0.
+/// The character that stands for the byte 0.
 const RAW_FIRST: u32 = 0x10_FF00;
 
-/// The character of one byte.
+/// The character that stands for a byte.
 pub(super) fn raw_byte(byte: u8) -> char {
     char::from_u32(RAW_FIRST + u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
@@ -44,11 +44,11 @@ fn byte_of(character: char) -> Option<u8> {
     u32::from(character).checked_sub(RAW_FIRST).and_then(|byte| u8::try_from(byte).ok())
 }
 
-/// A text that is different for different bytes.
+/// Converts bytes to text; different bytes give different texts.
 pub fn exact_text(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
-        // None of these stands for a byte.
+        // ASCII characters never stand for a byte.
         if chunk.valid().is_ascii() {
             text.push_str(chunk.valid());
             text.extend(chunk.invalid().iter().copied().map(raw_byte));
@@ -70,13 +70,13 @@ pub fn has_raw_bytes(text: &str) -> bool {
     text.chars().any(|character| byte_of(character).is_some())
 }
 
-/// What earlier versions made of the bytes of a header or a query value.
+/// The text that earlier versions made of the bytes of a header or a query value.
 pub(super) fn replaced(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// What earlier versions made of a path parameter whose text is now this one: bytes that are not UTF-8, slashes and
-/// backslashes stayed encoded.
+/// The text that earlier versions made of a path parameter whose text is now `text`: bytes that are not UTF-8, slashes
+/// and backslashes stayed encoded.
 pub(super) fn replaced_parameter(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     for character in text.chars() {

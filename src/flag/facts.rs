@@ -3,9 +3,8 @@
 //!
 //! The question it answers: "what does `request` mean in a key, a cohort or a retry key?" Only what the expression
 //! reads is built. A repeated query parameter is a list of its values; the values of a repeated header are joined by
-//! commas, unless they are all equal: then the header has that value, as if it came once. Always true: values of
-//! different bytes are different texts, also where they are not UTF-8, so that different retry keys never become equal
-//! (`exact_text`).
+//! commas, unless they are all equal: then the header has this value once. Always true: different bytes give different
+//! texts, even if they are not UTF-8, so that different retry keys never become equal (`exact_text`).
 
 use std::sync::Arc;
 
@@ -40,7 +39,7 @@ pub fn scope(reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
     scope_in(ByteForm::Exact, reads, facts)
 }
 
-/// As [`scope`], with the texts that this version or earlier ones make of bytes that are not UTF-8.
+/// Like [`scope`], with the texts that `form` gives for bytes that are not UTF-8.
 pub fn scope_in(form: ByteForm, reads: &[ReadPath], facts: &RequestFacts<'_>) -> Scope {
     let text = |bytes: &[u8]| match form {
         ByteForm::Exact => exact_text(bytes),
@@ -82,8 +81,8 @@ pub fn reads_header(reads: &[ReadPath], name: &HeaderName) -> bool {
     })
 }
 
-/// The values of a header; one if all are equal. A client's retry may pass an intermediary that repeats a field, and is
-/// the same request then.
+/// The values of a header; only one if all are equal. A client's retry may pass an intermediary that repeats a field,
+/// and is the same request nevertheless.
 pub(super) fn values_once(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &HeaderValue> {
     let values = headers.get_all(name);
     let mut rest = values.iter();

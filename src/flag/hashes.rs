@@ -1,10 +1,10 @@
 //! PURE. Keyed hashes of a request: the bucket that places a caller inside or outside a share, and the retry key.
 //!
 //! The question it answers: "is this caller among the first N percent?" Always true: the same secret, family and key
-//! give the same bucket, so raising a share only adds keys, and a caller in 10 % live is also in 20 % dark. The share
-//! of `shadow` (sampling) and the shares of `dark` and `live` are hashed under different keys, so that the sample is
-//! independent of who is in `dark` or `live`. The family is hashed instead of the route, so that a caller's follow-ups
-//! are on the same side as the request that created the instance.
+//! give the same bucket, so that raising a share only adds keys, and a caller in 10 % live is also in 20 % dark. The
+//! share of `shadow` (sampling) and the shares of `dark` and `live` are hashed under different keys, so that the sample
+//! does not depend on who is in `dark` or `live`. The family is hashed instead of the route, so that a caller's
+//! follow-ups are on the same side of the share as the request that created the instance.
 
 use super::exact_text::ByteForm;
 use super::facts::values_once;
@@ -16,21 +16,21 @@ use crate::names::RouteId;
 /// The keys of the hashes, one for each purpose.
 pub struct HashKeys {
     sample: [u8; 32],
-    /// For the shares of `dark` and `live`.
+    /// The key for the shares of `dark` and `live`.
     dark_live: [u8; 32],
     retry: [u8; 32],
 }
 
-/// A number from 0 to 9,999. It is inside a share if it is below that share, in hundredths of a percent.
+/// A number from 0 to 9,999. It is inside a share if it is below the share in hundredths of a percent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket(u16);
 
 impl HashKeys {
     /// Derives the hash keys from the store's secret.
     pub fn new(secret: &[u8; 32]) -> Self {
-        let salt = |name: &[u8]| *blake3::keyed_hash(secret, name).as_bytes();
-        // "cohort" stays: another name would draw other callers into the shares.
-        Self { sample: salt(b"share: sample"), dark_live: salt(b"share: cohort"), retry: salt(b"retry") }
+        let derive = |name: &[u8]| *blake3::keyed_hash(secret, name).as_bytes();
+        // "cohort" is kept, although it is no longer the name: another text would select other callers for the shares.
+        Self { sample: derive(b"share: sample"), dark_live: derive(b"share: cohort"), retry: derive(b"retry") }
     }
     /// The bucket of a key for sampling in `shadow`.
     pub fn sampling_bucket(&self, family: &RouteId, key: &str) -> Bucket {
@@ -40,7 +40,7 @@ impl HashKeys {
     pub fn dark_live_bucket(&self, family: &RouteId, key: &str) -> Bucket {
         bucket(&self.dark_live, family, key)
     }
-    /// The hashed retry key, scoped by route and caller. `None` where the request has none. The route's oldest id is
+    /// The hashed retry keys, scoped by route and caller. `None` if the request has none. The route's oldest id is
     /// hashed, so that a renamed route keeps its keys.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl HashKeys {
         let key = key_of_request(route.retry_key.as_ref(), ByteForm::Exact, facts)?;
         Ok(key.map(|key| self.derive_retry_keys(route.first_id(), &key, &route.caller, form, facts)))
     }
-    /// The retry key under a scope of earlier files; `None` also where that scope is not looked up any more.
+    /// The retry keys under a scope of earlier files; `None` also if that scope is no longer looked up.
     pub fn earlier_retry_keys(&self, earlier: &EarlierScope, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
         let EarlierScope { route, key, caller, form, bytes, times } = earlier;
         if facts.now_s >= times.retries_until_s {
@@ -82,8 +82,8 @@ impl HashKeys {
         if let Some(VerifiedCaller { issuer, subject }) = &verified {
             parts.add(issuer.as_bytes());
             parts.add(subject.as_bytes());
-            // Without a verified token a list of parts ends in a header name, or has only two parts: the two kinds of
-            // key never collide.
+            // Without a verified token, a list of parts ends with a header name, or has only two parts: the two kinds
+            // of key never collide.
             parts.add(b"\0verified");
             return RetryKeys { scoped: parts.key(), any_caller: None, unverified_retry: any_caller, verified_callers };
         }
@@ -105,7 +105,7 @@ fn add_headers<'n>(parts: &mut KeyHasher, names: impl Iterator<Item = &'n http::
     }
 }
 
-/// A hash over a list of parts.
+/// Hashes a list of parts.
 #[derive(Clone)]
 struct KeyHasher(blake3::Hasher);
 
@@ -119,8 +119,8 @@ impl KeyHasher {
     }
 }
 
-fn bucket(salt: &[u8; 32], family: &RouteId, key: &str) -> Bucket {
-    let mut hasher = blake3::Hasher::new_keyed(salt);
+fn bucket(hash_key: &[u8; 32], family: &RouteId, key: &str) -> Bucket {
+    let mut hasher = blake3::Hasher::new_keyed(hash_key);
     hasher.update(family.as_str().as_bytes()).update(&[0]).update(key.as_bytes());
     let mut first = [0; 8];
     first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
@@ -133,7 +133,7 @@ impl Bucket {
         // The upper part of the product is below 10,000.
         Self(u16::try_from((u128::from(number) * 10_000) >> 64).unwrap_or(u16::MAX))
     }
-    /// Whether it is inside a share.
+    /// Whether the bucket is inside a share.
     pub fn is_in(self, share: Percent) -> bool {
         self.0 < share.hundredths()
     }

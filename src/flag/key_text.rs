@@ -1,8 +1,8 @@
-//! PURE. The retry key of a request, before it is hashed.
+//! PURE. The text of a request's retry key, before it is hashed.
 //!
 //! The question it answers: "which value marks the retries of this request, if any?" Always true: a request that names
-//! several keys is an error ([`AmbiguousKey`]). It is treated neither as having one of them nor as having none, because
-//! servers choose differently, and its retries could go to the other arm.
+//! several keys is an error ([`AmbiguousKey`]). It counts neither as having one of them nor as having none, because
+//! servers choose differently, so that its retries could go to the other arm.
 
 use std::borrow::Cow;
 
@@ -12,17 +12,17 @@ use super::facts::scope_in;
 use super::route::RETRY_KEY_DEFAULT;
 use crate::expression::{ReadPath, Template, parse_form_with};
 
-/// Why it is not clear which retry key a request has.
+/// Why the retry key of a request is ambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AmbiguousKey {
-    /// A header that the key is read from is there several times, with different values.
+    /// A header that the key is read from occurs several times, with different values.
     RepeatedHeader,
-    /// A query parameter that the key is read from is there several times.
+    /// A query parameter that the key is read from occurs several times.
     RepeatedParameter,
 }
 
 impl AmbiguousKey {
-    /// The rest of a sentence.
+    /// The reason, worded as a part of a sentence.
     pub fn as_str(self) -> &'static str {
         match self {
             AmbiguousKey::RepeatedHeader => {
@@ -33,7 +33,7 @@ impl AmbiguousKey {
     }
 }
 
-/// The key of a request by a template, or by the default header without one; `None` where the request has none.
+/// The key of a request by the template, or by the default header without one; `None` if the request has none.
 pub(super) fn key_of_request<'a>(
     template: Option<&Template>,
     form: ByteForm,
@@ -50,13 +50,13 @@ pub(super) fn key_of_request<'a>(
     if names_read(reads, "headers").any(|name| has_several_values(facts, name)) {
         return Err(AmbiguousKey::RepeatedHeader);
     }
-    // A key may have line breaks: it is not sent anywhere.
+    // A key may contain line breaks: it is not sent anywhere.
     match template.evaluate_lines(&scope_in(form, reads, facts)) {
         // If all values are empty, every such request would have the same key.
         Ok(key) => {
             Ok(Some(key).filter(|key| key.len() > template.literal_len()).map(|key| Cow::Owned(key.into_bytes())))
         }
-        // A template that picks one of the repeated values (`query.k[0]`) does not fail, so it does not come here.
+        // A template that picks one of the repeated values (`query.k[0]`) does not fail, and does not get here.
         Err(_) if repeats_any(facts, reads) => Err(AmbiguousKey::RepeatedParameter),
         Err(_) => Ok(None),
     }
@@ -138,7 +138,7 @@ mod tests {
         for repeated in ["k=1&k=2&j=1", "k=1&k=1&j=1", "j=1&k=1&j=2", "k=1&k=2"] {
             assert_eq!(keys("query", &[], repeated), parameter, "{repeated}");
         }
-        assert_eq!(keys("query", &[], "k=1"), Ok(None), "it has no `j`");
+        assert_eq!(keys("query", &[], "k=1"), Ok(None), "the request has no `j`");
         assert_eq!(keys("query", &[], "k=&j="), Ok(None), "both are empty");
         for part in ["k=1&j=", "k=&j=1"] {
             assert!(keys("query", &[], part).unwrap().is_some(), "{part}");

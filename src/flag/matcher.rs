@@ -2,8 +2,8 @@
 //!
 //! The question it answers: "which route, and what are its parameters?" Always true: a route of the request's host
 //! beats one without a host, a static segment beats a parameter, and a GET route also matches HEAD unless there is a
-//! HEAD route of the same shape. Finding a route allocates nothing; its parameters are made where they are asked for.
-//! The key that is searched for is made by `path::match_key`, under the conventions of a service by `template_key`.
+//! HEAD route of the same shape. Finding a route allocates nothing; its parameters are built only on request. The key
+//! that is searched for is made by `path::match_key`, under the conventions of a service by `template_key`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -22,28 +22,28 @@ use super::template_key::template_key;
 pub struct Matcher {
     any_host: MethodRouters,
     hosts: HashMap<Box<str>, MethodRouters>,
-    /// The names of each route's parameters with the places of their segments, in order.
+    /// For each route, the names of its parameters with the indexes of their segments, in order.
     params: Vec<NamedSegments>,
-    /// Whether the last segment of each route's template is a parameter.
+    /// For each route, whether the last segment of its template is a parameter.
     ends_with_parameter: Vec<bool>,
 }
 
-/// The names of a route's parameters with the places of their segments, in order.
+/// The names of a route's parameters with the indexes of their segments, in order.
 type NamedSegments = Box<[(Arc<str>, usize)]>;
 
-/// A router for each method; a list, because searching a few entries is faster than hashing.
+/// A router for each method. A list, because searching a few entries is faster than hashing.
 #[derive(Default)]
 struct MethodRouters(Vec<(Method, Router<usize>)>);
 
 /// The parameters of a path, in order.
 pub type Params = Vec<(Arc<str>, String)>;
 
-/// The index of a route that was found, and the key whose segments are the values of its parameters.
+/// The index of a found route, and the key whose segments are the values of the route's parameters.
 pub type Hit<'k> = (usize, Cow<'k, str>);
 
 impl Matcher {
-    /// The matcher of routes with these matches, in the form that the conventions of a service give them. Of routes
-    /// with equal shape the first wins; the check of the files refuses such routes.
+    /// Builds the matcher of routes with these matches, in the form that the conventions of a service give them. Of
+    /// routes with equal shape the first wins; the check of the files refuses such routes.
     pub fn with_conventions<'a>(
         all: impl IntoIterator<Item = &'a RouteMatch, IntoIter: Clone>,
         conventions: &PathConventions,
@@ -70,13 +70,13 @@ impl Matcher {
         }
     }
 
-    /// The route of a request, by a key that `path::match_key` made.
+    /// The index of the route of a request, by a key that `path::match_key` made.
     pub fn find(&self, method: &Method, host: Option<&str>, key: &str) -> Option<usize> {
         self.search(method, host, key).map(|matched| *matched.value)
     }
 
-    /// The parameters of a route that was found, whose values are the segments of a key: the one that was searched for,
-    /// or another one with the same segments.
+    /// The parameters of a found route. Their values are the segments of `key`: the key that was searched for, or
+    /// another key with the same segments.
     pub fn params(&self, index: usize, key: &str) -> Params {
         let names = self.params.get(index).map_or(&[][..], |names| names);
         let value = |at: usize| key.split('/').nth(at).unwrap_or_default().to_owned();
@@ -113,8 +113,8 @@ impl Matcher {
 
 impl MethodRouters {
     fn insert(&mut self, method: &Method, template: String, index: usize) {
-        // The router cannot hold such a template, which then matches nothing. The check of files refuses it, but an
-        // earlier version may have stored one.
+        // The router cannot hold such a template, which therefore matches nothing. The check of files refuses it, but
+        // an earlier version may have stored it.
         if params(&template).count() > PARAMS_MAX {
             return;
         }
@@ -122,7 +122,7 @@ impl MethodRouters {
             self.0.push((method.clone(), Router::new()));
             self.0.len() - 1
         });
-        // Inserting a second route of the same shape fails, and the first stays.
+        // Inserting a second route of the same shape fails: the first one stays.
         let _ = self.0[at].1.insert(template, index);
     }
 
@@ -132,7 +132,7 @@ impl MethodRouters {
     }
 }
 
-/// The most parameters of a template: more than this, the router panics.
+/// How many parameters a template may have: with more, the router panics.
 pub const PARAMS_MAX: usize = 25;
 
 /// The names of a template's parameters, in order.

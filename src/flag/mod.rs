@@ -4,8 +4,8 @@
 //! Always true: a [`FlagSet`] was checked whole; [`decide`] is total. No clock, no IO, no async. `ladder` says which
 //! flips may happen; `proxy` handles bytes.
 //!
-//! [`FlagSet::resolve`] finds the route of a raw path (with `path`, `route_groups` and `readings`), and `decide` takes
-//! the facts of the request; `hashes` tells it whether a caller is inside a share, `facts` what an
+//! [`FlagSet::resolve`] finds the route of a raw path (with `path`, `route_groups` and `readings`), and `decide` makes
+//! the decision from the facts of the request; `hashes` says whether a caller is inside a share, `facts` what an
 //! expression reads. [`file`] checks the files from which routes are built.
 
 mod caller;

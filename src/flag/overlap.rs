@@ -1,7 +1,7 @@
 //! PURE. Which requests two routes share, and which of the two gets them.
 //!
-//! Always true: it agrees with [`Matcher`](super::matcher::Matcher), which decides for single requests. A
-//! [`RouteMatch`] that was stored as text is parsed to an equal one.
+//! Always true: the result agrees with [`Matcher`](super::matcher::Matcher), which finds the route of a single request.
+//! A [`RouteMatch`] that was stored as text is parsed to an equal one.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,24 +17,24 @@ use super::path::match_key;
 const PARAMETER: &str = "{}";
 
 impl RouteMatch {
-    /// The text without the names of parameters: equal for two matches exactly if they match the same requests.
+    /// The text without the names of parameters; equal for two matches exactly if they match the same requests.
     pub fn normal_form(&self) -> String {
         Self { path: shape(&self.path), ..self.clone() }.to_string()
     }
 
-    /// Whether one request can match both.
+    /// Whether any request can match both.
     pub fn overlaps(&self, other: &RouteMatch) -> bool {
         let hosts_overlap = self.host.is_none() || other.host.is_none() || self.host == other.host;
         let methods_overlap = self.method == other.method || (self.matches_head() && other.matches_head());
         let (own, others) = (shape(&self.path), shape(&other.path));
         let (own, others): (Vec<_>, Vec<_>) = (own.split('/').collect(), others.split('/').collect());
-        // A parameter is never empty.
+        // The value of a parameter is never empty.
         let segments_overlap =
             |(a, b): (&&str, &&str)| a == b || (*a == PARAMETER && !b.is_empty()) || (*b == PARAMETER && !a.is_empty());
         hosts_overlap && methods_overlap && own.len() == others.len() && own.iter().zip(&others).all(segments_overlap)
     }
 
-    /// Whether a request that matches both goes to this one.
+    /// Whether a request that matches both belongs to this match.
     pub fn wins_over(&self, other: &RouteMatch) -> bool {
         if self.host.is_some() != other.host.is_some() {
             return self.host.is_some();
@@ -47,7 +47,7 @@ impl RouteMatch {
         }
     }
 
-    /// Whether every request that matches `other` matches this too.
+    /// Whether every request that matches `other` also matches this match.
     pub fn covers(&self, other: &RouteMatch) -> bool {
         let methods_covered =
             self.method == other.method || (self.method == Method::GET && other.method == Method::HEAD);

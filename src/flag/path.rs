@@ -1,15 +1,15 @@
-//! PURE. What is unusual in the spelling of a path, and the key by which it is matched.
+//! PURE. Finds what is unusual in the spelling of a path, and makes the key by which the path is matched.
 //!
 //! The question it answers: "is this path plain, so that all servers find the same segments in it, and which text is
-//! matched?" Most paths are plain: one pass tells. Dot segments (`..`, `%2e%2E`) are resolved for matching; other
-//! encodings are decoded once for matching. `readings` finds the routes that servers may see in an unusual path,
-//! `resolve` decides what is forwarded, `matcher` finds the route of a key.
+//! matched?" Most paths are plain, which one pass finds out. For matching, dot segments (`..`, `%2e%2E`) are resolved
+//! and other encodings are decoded once. `readings` finds the routes that servers may see in an unusual path, `resolve`
+//! decides what is forwarded, `matcher` finds the route of a key.
 
 use std::borrow::Cow;
 
 use super::exact_text::{exact_text, raw_byte};
 
-/// What is unusual in the spelling of a path: a set.
+/// A set of unusual properties of a path's spelling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unusual(u8);
 
@@ -20,13 +20,13 @@ impl Unusual {
     pub const PARAMETERS: Self = Self(1 << 1);
     /// There is `//`, `%2F`, `%5C` or a backslash: servers may find other segments.
     pub const SLASHES: Self = Self(1 << 2);
-    /// There is a `%25` that a server which decodes twice decodes once more.
+    /// There is a `%25`, which a server that decodes twice decodes once more.
     pub const DOUBLE: Self = Self(1 << 3);
     /// There is a NUL, CR or LF, plain or encoded.
     pub const CONTROL: Self = Self(1 << 4);
     /// There is a `%` that two hexadecimal digits do not follow.
     pub const PERCENT: Self = Self(1 << 5);
-    /// It does not start with a slash.
+    /// The path does not start with a slash.
     pub const NOT_ABSOLUTE: Self = Self(1 << 6);
 
     /// Whether all servers find the same segments.
@@ -50,10 +50,10 @@ impl Unusual {
 /// Why a path is answered with 400: a closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PathRefusal {
-    /// It does not start with a slash.
+    /// The path does not start with a slash.
     #[error("the path does not start with a slash")]
     NotAbsolute,
-    /// `%` without two hexadecimal digits.
+    /// A `%` without two hexadecimal digits.
     #[error("the path has a `%` that two hexadecimal digits do not follow")]
     Percent,
     /// NUL, CR or LF, plain or encoded.
@@ -62,14 +62,14 @@ pub enum PathRefusal {
     /// More `..` than segments.
     #[error("the path goes above the root")]
     AboveRoot,
-    /// Ambiguous: one reading matches a route with a workflow, and either the path as written does not match it, or
+    /// Ambiguous: one reading matches a route with a workflow, but the path as written does not match that route, or
     /// servers may find other parameters in it.
     #[error("the path is written in an unusual way, and a server could take it for that of a route with a workflow")]
     Ambiguous,
     /// Ambiguous, with too many readings to check them all.
     #[error("the path can be read in too many ways to tell whether one leads to a route that has a workflow")]
     TooManyReadings,
-    /// Ambiguous, and one reading is a route that says `paths: strict`.
+    /// Ambiguous: one reading matches a route that says `paths: strict`.
     #[error("a server could take the path for that of a route with strict paths, but it is written in another way")]
     Strict,
 }
@@ -131,7 +131,7 @@ pub fn unusual(path: &str) -> Unusual {
     found
 }
 
-/// Whether these bytes begin with one or two dots, and perhaps parameters, as a whole segment.
+/// Whether these bytes begin with one or two dots, possibly with parameters, as a whole segment.
 fn begins_with_dots(mut bytes: &[u8]) -> bool {
     for _ in 0..2 {
         bytes = match bytes {
@@ -145,7 +145,7 @@ fn begins_with_dots(mut bytes: &[u8]) -> bool {
     false
 }
 
-/// The byte that `%XY` at an index encodes.
+/// The byte that `%XY` at an index encodes; `None` if there is no such encoding.
 pub(super) fn encoded(bytes: &[u8], at: usize) -> Option<u8> {
     let digit = |b: &u8| char::from(*b).to_digit(16);
     let (high, low) = (digit(bytes.get(at + 1)?)?, digit(bytes.get(at + 2)?)?);
@@ -170,18 +170,18 @@ fn dot_count(segment: &str) -> usize {
 
 /// A path whose dot segments are resolved.
 pub struct Dotless<'a> {
-    /// The path; borrowed where it has no dot segments.
+    /// The path; borrowed if it has no dot segments.
     pub path: Cow<'a, str>,
     /// Whether there were more `..` than segments.
     pub above_root: bool,
 }
 
-/// Resolves `.` and `..`, also where they are encoded. A `..` above the root stays at the root.
+/// Resolves `.` and `..`, encoded ones too. A `..` above the root stays at the root.
 pub fn resolve_dots(path: &str) -> Dotless<'_> {
     resolve(path, dot_count)
 }
 
-/// Resolves dot segments, also those with parameters (`..;v=1`).
+/// Resolves dot segments, including those with parameters (`..;v=1`).
 pub fn resolve_dots_behind_parameters(path: &str) -> Dotless<'_> {
     resolve(path, |segment| dot_count(segment.split(';').next().unwrap_or_default()))
 }
@@ -212,17 +212,17 @@ fn resolve(path: &str, dot_count: impl Fn(&str) -> usize) -> Dotless<'_> {
         resolved.push('/');
         resolved.push_str(segment);
     }
-    // A dot segment at the end is removed, and the slash before it stays.
+    // A dot segment at the end is removed, but the slash before it stays.
     if ends_with_dots {
         resolved.push('/');
     }
     Dotless { path: Cow::Owned(resolved), above_root }
 }
 
-/// Checks that a path in the files is one that all servers read alike, apart from parameters.
+/// Checks that all servers read a path in the files alike, apart from parameters.
 ///
 /// # Errors
-/// Why it matches nothing, or what it should be written like.
+/// Why the path matches nothing, or how it should be written.
 pub fn check_plain(path: &str) -> Result<(), NotPlain> {
     let found = unusual(path);
     let Dotless { path: resolved, above_root } = resolve_dots(path);
@@ -241,15 +241,15 @@ pub fn check_plain(path: &str) -> Result<(), NotPlain> {
 /// What is wrong with a path in the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotPlain {
-    /// It is refused wherever it comes.
+    /// It is refused in every request.
     Refused(PathRefusal),
     /// It has `//`, `%2F`, `%5C` or a backslash.
     Slashes,
-    /// It has dot segments; this is the path without them.
+    /// It has dot segments; the value is the path without them.
     Dots(String),
 }
 
-/// The key that a path is matched by: every encoding is decoded once. Different bytes give different keys: an encoded
+/// The key by which a path is matched: every encoding is decoded once. Different bytes give different keys: an encoded
 /// slash or backslash, and bytes that are not UTF-8, become characters that stand for them (`exact_text`).
 pub fn match_key(path: &str) -> Cow<'_, str> {
     let bytes = path.as_bytes();
@@ -260,7 +260,7 @@ pub fn match_key(path: &str) -> Cow<'_, str> {
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         match (byte == b'%').then(|| encoded(bytes, at)).flatten() {
-            // Neither byte can be part of a multi-byte character, so what came before is complete.
+            // Neither byte can be part of a multi-byte character, so what precedes it is complete.
             Some(separator @ (b'/' | b'\\')) => {
                 text.push_str(&exact_text(&decoded));
                 text.push(raw_byte(separator));

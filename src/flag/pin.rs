@@ -8,34 +8,34 @@ use uuid::Uuid;
 use super::Route;
 use crate::names::{RouteId, RunId};
 
-/// A family, named by the route that creates its instances: the route's id, and its other ids. An instance may be
-/// pinned under any of them.
+/// A family, named by the present id of the route that creates its instances and by that route's other ids. An instance
+/// may be pinned under any of these ids.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Family {
     id: RouteId,
-    /// Its creator's other ids, the newest first; see [`Route::was`].
+    /// The creator's other ids, the newest first; see [`Route::was`].
     was: Arc<[RouteId]>,
 }
 
 impl Family {
-    /// The family of a creator with this id and these other ids, the newest first.
+    /// The family of a creator with this present id and these other ids, the newest first.
     pub fn new(id: RouteId, was: Arc<[RouteId]>) -> Self {
         Self { id, was }
     }
-    /// The family of what this route creates.
+    /// The family of the instances that this route creates.
     pub fn of(creator: &Route) -> Self {
         Self::new(creator.id.clone(), creator.was.iter().cloned().collect())
     }
-    /// Its creator's id now.
+    /// The creator's present id.
     pub fn id(&self) -> &RouteId {
         &self.id
     }
-    /// Its creator's oldest id: a rename does not change it, so new instances are pinned under it, and a hash of it
-    /// chooses the callers in a share.
+    /// The creator's oldest id. A rename does not change it, so new instances are pinned under it, and a hash of it
+    /// selects the callers in a share.
     pub fn first_id(&self) -> &RouteId {
         self.was.last().unwrap_or(&self.id)
     }
-    /// All ids that its creator has and had before.
+    /// All ids of the creator: the present one, then the others.
     pub fn ids(&self) -> impl Iterator<Item = &RouteId> {
         std::iter::once(&self.id).chain(self.was.iter().filter(|id| **id != self.id))
     }
@@ -51,14 +51,14 @@ impl From<RouteId> for Family {
 /// An instance as requests name it. Its pin is stored under one of its family's ids.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InstanceKey {
-    /// Its family.
+    /// The instance's family.
     pub family: Family,
-    /// Its id as text, as in the reply and in paths.
+    /// The instance's id as text, as in the reply and in paths.
     pub id: Arc<str>,
 }
 
 impl InstanceKey {
-    /// The keys under one of which its pin may be stored.
+    /// The keys under which the instance's pin may be stored.
     pub fn pin_keys(&self) -> impl Iterator<Item = PinKey> {
         let ids = [Some(self.id.clone()), lower_case_uuid(&self.id).map(Arc::from)];
         let keys_in = move |family: &RouteId| {
@@ -69,8 +69,8 @@ impl InstanceKey {
     }
 }
 
-/// The spelling in lower case of an id that is a UUID with upper-case digits. Such an id is pinned and looked up under
-/// both, because clients that parse a UUID may print it in the other case.
+/// The lower-case spelling of an id that is a UUID with upper-case digits; else `None`. Such an id is pinned and looked
+/// up in both spellings, because clients that parse a UUID may print it in the other case.
 pub fn lower_case_uuid(id: &str) -> Option<String> {
     let is_uuid = matches!(id.len(), 32 | 36) && Uuid::try_parse(id).is_ok();
     (is_uuid && id.bytes().any(|byte| byte.is_ascii_uppercase())).then(|| id.to_ascii_lowercase())
@@ -86,7 +86,7 @@ impl From<PinKey> for InstanceKey {
 /// The key of a stored pin: an id that the family's creator has or had, and the instance's id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PinKey {
-    /// The creator's route id, or an earlier one of it.
+    /// The creator's present id, or an earlier one.
     pub family: RouteId,
     /// The instance's id as text, as in the reply and in paths.
     pub id: Arc<str>,
@@ -95,8 +95,8 @@ pub struct PinKey {
 /// An instance that a request follows up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InstanceId {
-    /// Its family and id, as the caller knows them.
+    /// The instance's family and id, as the caller knows them.
     pub key: InstanceKey,
-    /// The run that created it on the engine's side (real or dark), where there is one.
+    /// The run that created the instance on the engine's side (real or dark), if there is one.
     pub run: Option<RunId>,
 }

@@ -1,7 +1,7 @@
 //! PURE. The routes that servers may find in an unusual path.
 //!
 //! The question it answers: "to which routes could some server lead this path, whatever it decodes, drops, merges and
-//! resolves?" A server may or may not
+//! resolves?" A server may or may not:
 //!
 //! - read `%2F`, `%5C` and the backslash as a slash,
 //! - drop the parameters of segments, before or after decoding,
@@ -10,9 +10,9 @@
 //! - decode a second time, and `%uXXXX`,
 //! - end the path at an encoded NUL, CR or LF.
 //!
-//! The templates form a tree of segments, which is walked with the segments of the path; each step keeps all places in
-//! the tree that any combination of these choices leads to. Always true: every such combination is covered; the work is
-//! one pass over the path and at most [`STEPS_MAX`] steps, whatever the path. More is an error, not a guess.
+//! The templates form a tree of segments, which is walked with the segments of the path; each step keeps all states in
+//! the tree to which any combination of these choices leads. Always true: every such combination is covered; the work
+//! is one pass over the path and at most [`STEPS_MAX`] steps, whatever the path. A path that needs more is an error.
 
 use std::collections::HashMap;
 
@@ -24,23 +24,23 @@ use super::exact_text::exact_text;
 use super::matcher::host_name;
 use super::path::{Unusual, encoded, match_key};
 
-/// The most steps of a walk. A path of some twenty segments takes about fifty; only a path that was made for it takes
-/// more than this.
+/// How many steps a walk may take. A path of some twenty segments takes about fifty; only a path that was made to be
+/// expensive takes more than this.
 pub const STEPS_MAX: u32 = 256;
 
 /// A path that has more readings than are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyReadings;
 
-/// The templates of routes, by host and method.
+/// The templates of routes as trees, by host and method.
 pub struct RouteTrees {
-    /// Whether servers are considered that ignore case, and suffixes of segments.
+    /// Whether servers are considered that ignore case, and servers that ignore suffixes of segments.
     ignores: (bool, bool),
     any_host: Vec<(Method, Trie)>,
     hosts: HashMap<Box<str>, Vec<(Method, Trie)>>,
 }
 
-/// Templates as a tree of segments; the first node is the root.
+/// A tree of segments of templates; the first node is the root.
 struct Trie(Vec<Node>);
 
 #[derive(Default)]
@@ -53,19 +53,18 @@ struct Node {
     routes: Vec<usize>,
 }
 
-/// A place that a reading of the first segments of a path has led to.
+/// The state after a reading of the first segments of a path: a node of the tree, and what is needed to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TrieState {
     node: usize,
-    /// How many segments lie on top of those that lead to the node. They match nothing, and dot segments may remove
-    /// them.
+    /// How many segments follow those that lead to the node. They match nothing, but dot segments may remove them.
     extra: usize,
-    /// Whether parameters began in the last segment, which reach to the next plain slash.
+    /// Whether parameters began in the last segment; they extend to the next plain slash.
     in_parameters: bool,
 }
 
 impl RouteTrees {
-    /// Of no route yet. The routes have these conventions; if those are strict, more servers are considered.
+    /// Trees without routes. The routes have these conventions; if they are strict, more servers are considered.
     pub fn new(conventions: &PathConventions) -> Self {
         let PathConventions { strict, .. } = *conventions;
         let ignores = (strict || conventions.ignores_case(), strict || conventions.strips_suffix());
@@ -88,7 +87,7 @@ impl RouteTrees {
         }
     }
 
-    /// The routes, by the index that they were inserted with, that some server may find in a path. `unusual` is what
+    /// The routes that some server may find in a path, by the index under which they were inserted. `unusual` is what
     /// is unusual in the path.
     ///
     /// # Errors
@@ -110,7 +109,7 @@ impl RouteTrees {
         if trees.peek().is_none() {
             return Ok(found);
         }
-        // What a server that decodes twice has after the first time.
+        // The path after the first decoding by a server that decodes twice.
         let twice = (unusual.has(Unusual::DOUBLE) || unusual.has(Unusual::PERCENT)).then(|| decode_once(path));
         let mut steps = STEPS_MAX;
         for tree in trees {
@@ -148,12 +147,12 @@ impl Trie {
         }
         self.0[node].routes.push(index);
         if template == "/" {
-            // A path of which nothing is left is the root too.
+            // A path of which nothing is left leads to the root too.
             self.0[0].routes.push(index);
         }
     }
 
-    /// Adds the routes that a reading of this path leads to.
+    /// Adds the routes to which a reading of this path leads.
     fn walk(
         &self,
         path: &[u8],
@@ -161,13 +160,13 @@ impl Trie {
         steps: &mut u32,
         found: &mut Vec<usize>,
     ) -> Result<(), TooManyReadings> {
-        // How many segments further on may remove one before them.
+        // How many later segments may remove one before them.
         let mut removals = segments(path).filter(|segment| may_be_parent(segment.bytes)).count();
         let mut places = vec![TrieState { node: 0, extra: 0, in_parameters: false }];
         let mut next: Vec<TrieState> = Vec::new();
         let mut was_empty = false;
         for segment in segments(path) {
-            // One slash more or less changes nothing, unless dot segments further on may remove what is between them.
+            // One slash more or less changes nothing, unless later dot segments may remove what is between the slashes.
             let is_empty = segment.after_slash && segment.bytes.is_empty();
             if is_empty && was_empty && removals == 0 {
                 continue;
@@ -176,7 +175,8 @@ impl Trie {
             removals -= usize::from(may_be_parent(segment.bytes));
             let texts = Texts::of(segment.bytes, ignores);
             let mut add = |place: TrieState| {
-                // Dropped if later dot segments are too few to remove its extra segments: it can match no template.
+                // Dropped if later dot segments are too few to remove the extra segments: such a state can match no
+                // template.
                 if place.extra <= removals && !next.contains(&place) {
                     next.push(place);
                 }
@@ -198,7 +198,7 @@ impl Trie {
         Ok(())
     }
 
-    /// Adds the places to which a segment may lead from one.
+    /// Adds the states to which a segment may lead from one state.
     fn step(&self, from: TrieState, segment: &PathSegment<'_>, texts: &Texts, add: &mut impl FnMut(TrieState)) {
         let node = &self.0[from.node];
         let parameter = node.parameter.map(|child| TrieState { node: child, extra: 0, in_parameters: false });
@@ -206,7 +206,7 @@ impl Trie {
             if from.in_parameters {
                 return add(from);
             }
-            // The separator before it may be text: then this segment and the one before it are one segment.
+            // The separator before the segment may be text; then the segment and the one before it are one segment.
             match from {
                 TrieState { extra: 1.., .. } => add(from),
                 TrieState { node: 0, .. } => add(TrieState { extra: 1, ..from }),
@@ -290,8 +290,8 @@ fn segments(path: &[u8]) -> impl Iterator<Item = PathSegment<'_>> {
     })
 }
 
-/// Whether a segment begins with two dots that are all of it, or all before its parameters or the path's end. An
-/// encoding behind the dots counts as one of those.
+/// Whether a segment begins with two dots that are the whole segment, or all that precedes its parameters or the path's
+/// end. An encoding after the dots counts as one of these ends.
 fn may_be_parent(mut segment: &[u8]) -> bool {
     for _ in 0..2 {
         segment = match segment {
@@ -302,12 +302,12 @@ fn may_be_parent(mut segment: &[u8]) -> bool {
     matches!(segment, [] | [b';' | b'%' | 0 | b'\r' | b'\n', ..])
 }
 
-/// The texts that a segment may be read as.
+/// The texts as which a segment may be read.
 struct Texts {
-    /// Decoded; and cut where its parameters, or an end of the path, begin.
+    /// The decoded texts, also cut where the segment's parameters, or an end of the path, begin.
     all: Vec<String>,
     has_parameters: bool,
-    /// Whether it has a byte at which some servers end the path.
+    /// Whether the segment has a byte at which some servers end the path.
     may_end_path: bool,
 }
 
@@ -347,14 +347,14 @@ impl Texts {
         Self { all, has_parameters, may_end_path }
     }
 
-    /// Whether it may be read as so many dots and nothing else.
+    /// Whether the segment may be read as exactly so many dots.
     fn is_dots(&self, dots: usize) -> bool {
         self.all.iter().any(|text| *text == ["", ".", ".."][dots])
     }
 }
 
-/// What a server that decodes twice has after the first time. Encoded separators stay as they are, because each may be
-/// read as text too.
+/// The path after the first decoding by a server that decodes twice. Encoded separators stay as they are, because each
+/// may be read as text too.
 fn decode_once(path: &str) -> Vec<u8> {
     let bytes = path.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -373,7 +373,7 @@ fn decode_once(path: &str) -> Vec<u8> {
     decoded
 }
 
-/// The ASCII character that `%uXXXX` at an index stands for, in servers that know this form.
+/// The ASCII character that `%uXXXX` at an index stands for, in servers that know this form; else `None`.
 fn utf16_unit(bytes: &[u8], at: usize) -> Option<u8> {
     let [b'%', b'u' | b'U', b'0', b'0', high, low] = bytes.get(at..at + 6)? else { return None };
     let digit = |byte: &u8| char::from(*byte).to_digit(16);

@@ -1,12 +1,12 @@
 //! PURE. The route of a request, and the path that is forwarded.
 //!
-//! The question it answers: "which flag decides this request, and could the path that goes on lead legacy elsewhere?"
-//! Always true: a path that concerns no route with a workflow is forwarded byte for byte; one that matches such a
+//! The question it answers: "which flag decides this request, and could the forwarded path lead legacy elsewhere?"
+//! Always true: a path that concerns no route with a workflow is forwarded byte for byte; a path that matches such a
 //! route, by the conventions of its service, is forwarded with its dot segments resolved and in the spelling of the
 //! template, except for parameters and suffixes, which the service may read; and no path is forwarded in which some
-//! server could find such a route other than the one whose flag decided. Of routes with a workflow the state does not
-//! matter, because pins and retry keys are honoured in `off` too; routes that had a workflow by earlier files count as
-//! long as their keys do.
+//! server could find such a route other than the one whose flag decided. The state of a route with a workflow does not
+//! matter, because pins and retry keys are honoured in `off` too; a route that had a workflow by earlier files counts
+//! for as long as its keys do.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,23 +22,24 @@ use super::{FlagSet, Instance, RouteFlag};
 
 /// A request's path and route.
 pub struct ResolvedPath<'set, 'raw> {
-    /// The path to forward; borrowed where it is the one that came.
+    /// The path to forward; borrowed if it is the received path.
     pub path: Cow<'raw, str>,
-    /// The path that was matched, if the one to forward is spelled in another way.
+    /// The path that was matched, if the path to forward is spelled in another way.
     pub respelled_from: Option<String>,
-    /// Its route; `None` means that the default legacy gets it.
+    /// The request's route; `None` means that the default legacy gets the request.
     pub found: Option<FoundRoute<'set>>,
-    /// The route with a workflow that it belonged to by earlier files, if its own has none. Nearly always `None`.
+    /// The route with a workflow that the request belonged to by earlier files, if its present route has none. Nearly
+    /// always `None`.
     pub former: Option<FoundRoute<'set>>,
 }
 
 impl<'set> ResolvedPath<'set, '_> {
-    /// The flag that decides the request; `None` where it goes to legacy whatever the flags say.
+    /// The flag that decides the request; `None` if the request goes to legacy whatever the flags say.
     fn deciding(&self) -> Option<&'set Arc<RouteFlag>> {
         let own = self.found.as_ref().map(|found| found.flag).filter(|flag| flag.route.workflow.is_some());
         own.or_else(|| self.former.as_ref().map(|former| former.flag))
     }
-    /// Whether it belongs to a route that has a workflow, or had one by earlier files.
+    /// Whether the request belongs to a route that has a workflow, or that had one by earlier files.
     pub fn concerns_workflow(&self) -> bool {
         self.deciding().is_some()
     }
@@ -48,13 +49,13 @@ impl FlagSet {
     /// Resolves a raw path (without query).
     ///
     /// A path that matches a route with strict paths is refused unless it is in the canonical spelling. An unusual path
-    /// is refused if a server may find a route with strict paths in it. It is also refused if a server
-    /// may find a route with a workflow in it, unless the path as written matches that route. Even then it is refused
-    /// in two cases: the route follows up instances, because a server may find another instance id; or the route is
-    /// above `off`, and slashes may shift its parameters.
+    /// is refused if a server may find a route with strict paths in it. It is also refused if a server may find a route
+    /// with a workflow in it, unless the path as written matches that route. Even then it is refused in two cases: the
+    /// route follows up instances, because a server may find another instance id; or the route is above `off`, and
+    /// slashes may shift its parameters.
     ///
     /// # Errors
-    /// Why it is answered with 400.
+    /// Why the request is answered with 400.
     pub fn resolve<'raw>(
         &self,
         method: &Method,
@@ -62,7 +63,7 @@ impl FlagSet {
         raw: &'raw str,
         now_s: impl Fn() -> i64,
     ) -> Result<ResolvedPath<'_, 'raw>, PathRefusal> {
-        // `OPTIONS *` is about the server, not about a path.
+        // `OPTIONS *` concerns the server, not a path.
         if raw == "*" && method == Method::OPTIONS {
             return Ok(ResolvedPath { path: Cow::Borrowed(raw), respelled_from: None, found: None, former: None });
         }
@@ -92,7 +93,8 @@ impl FlagSet {
         self.groups.methods().into_iter().filter_map(of_method).collect()
     }
 
-    /// The route of a path without dot segments. The path to forward is that of a route with a workflow.
+    /// The route of a path without dot segments, and the path to forward, which is respelled for a route with a
+    /// workflow.
     fn matched<'p>(
         &self,
         method: &Method,
@@ -110,7 +112,7 @@ impl FlagSet {
             }
             hit => {
                 let former = self.former_route(method, host, path.resolved, now_s);
-                // Without a workflow, now or by earlier files, nothing reads the parameters.
+                // Nothing reads the parameters unless a route with a workflow, now or by earlier files, is concerned.
                 let found = hit.and_then(|hit| match former {
                     Some(_) => self.found(hit),
                     None => self.routes.get(hit.index).map(|flag| FoundRoute { flag, params: Vec::new() }),
@@ -131,7 +133,7 @@ impl FlagSet {
         if unusual.has(Unusual::NOT_ABSOLUTE) {
             return Err(PathRefusal::NotAbsolute);
         }
-        // Without them nothing has to be resolved.
+        // Without dot segments nothing has to be resolved.
         let Dotless { path: dotless, above_root } = match unusual.has(Unusual::DOTS) {
             true => resolve_dots(raw),
             false => Dotless { path: Cow::Borrowed(raw), above_root: false },
@@ -155,8 +157,8 @@ impl FlagSet {
             Some(_) if *matched.path == *raw => (Cow::Borrowed(raw), unusual),
             Some(_) => {
                 let path = (*matched.path).to_owned();
-                let left = super::path::unusual(&path);
-                (Cow::Owned(path), left)
+                let still_unusual = super::path::unusual(&path);
+                (Cow::Owned(path), still_unusual)
             }
         };
         let resolved = ResolvedPath { path, ..matched };
@@ -164,7 +166,7 @@ impl FlagSet {
         Ok(resolved)
     }
 
-    /// Checks that no server finds another route with a workflow in the path to forward, or a strict one at all.
+    /// Checks that no server finds another route with a workflow, or any strict route, in the path to forward.
     fn check_readings(
         &self,
         method: &Method,

@@ -1,5 +1,5 @@
-//! PURE. How a route recognises a client's retry and scopes it by caller: as the files declare it now, in a form that
-//! can be stored, and as earlier files declared it.
+//! PURE. How a route recognises a client's retry and scopes its retry keys by caller: as the files declare it now, in a
+//! form that can be stored, and as earlier files declared it.
 //!
 //! The question it answers: "under which other keys may the first try of this request be recorded?" Always true: a
 //! stored scope gives the same keys as when it was in force, for as long as a retry may come.
@@ -19,33 +19,33 @@ use crate::names::RouteId;
 pub struct RetryScope {
     /// The oldest id of the route.
     pub route: RouteId,
-    /// `retry_key`, where the files have one.
+    /// The template `retry_key`, if the files have one.
     pub key: Option<String>,
-    /// Headers that scope it by caller.
+    /// The headers that scope the keys by caller.
     pub headers: Vec<String>,
-    /// The public keys that verify tokens, where a token scopes it.
+    /// The public keys that verify tokens, if a token scopes the keys.
     pub token: Option<TokenSource>,
-    /// How keys are derived from these.
+    /// How keys are derived from these values.
     #[serde(default, skip_serializing_if = "KeyForm::is_whole")]
     pub form: KeyForm,
-    /// How the template in `key` sees bytes that are not UTF-8.
+    /// How bytes that are not UTF-8 appear in the template `key`.
     #[serde(default, skip_serializing_if = "ByteForm::is_replaced")]
     pub bytes: ByteForm,
 }
 
-/// How the key of one caller is derived where its scope is an unverified credential.
+/// How the key of one caller is derived if the caller's scope is an unverified credential.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyForm {
-    /// It shares no bytes with the key that does not depend on the caller ([`super::RetryKeys::any_caller`]): in older
-    /// versions, and where there is no such key.
+    /// It shares no bytes with the key that does not depend on the caller ([`super::RetryKeys::any_caller`]); used in
+    /// older versions, and if there is no such key.
     #[default]
     Whole,
     /// Its first half is derived from the key that does not depend on the caller, as are the first halves of the keys
     /// of single requests.
     SharedHalf,
-    /// As `SharedHalf`; and the key that does not depend on the credential depends on the headers that are none, which
-    /// separate callers too.
+    /// Like `SharedHalf`; in addition, the key that does not depend on the credential depends on the headers that are
+    /// no credentials, which separate callers too.
     LastingHeaders,
 }
 
@@ -62,23 +62,23 @@ impl KeyForm {
     }
 }
 
-/// Until when requests may come under a scope that is no longer in force: seconds since 1970.
+/// The times, in seconds since 1970, until which requests may come under a scope that is no longer in force.
 #[derive(Clone, Copy, Debug)]
 pub struct EarlierTimes {
-    /// First tries: the requests that were in flight when the files changed.
+    /// The time until which first tries may come: requests that were in flight when the files changed.
     pub first_tries_until_s: i64,
-    /// Retries.
+    /// The time until which retries may come.
     pub retries_until_s: i64,
 }
 
-/// A scope that is no longer in force. First tries that were recorded under it are still looked up.
+/// A scope that is no longer in force, under which earlier first tries are still looked up.
 pub struct EarlierScope {
     pub(super) route: RouteId,
     pub(super) key: Option<Template>,
     pub(super) caller: CallerScope,
     pub(super) form: KeyForm,
     pub(super) bytes: ByteForm,
-    /// It is looked up as long as a retry may come.
+    /// The times until which requests may come under the scope.
     pub(super) times: EarlierTimes,
 }
 
@@ -96,10 +96,10 @@ impl RetryScope {
         }
     }
 
-    /// Parses a stored scope, with the times until when requests may come under it.
+    /// Parses a stored scope, with the times until which requests may come under it.
     ///
     /// # Errors
-    /// Another version stored it, and this one cannot parse it.
+    /// Another version stored the scope, and this one cannot parse it.
     pub fn parse_earlier(&self, times: EarlierTimes) -> Result<EarlierScope, String> {
         let Self { route, key, headers, token, form, bytes } = self;
         let key = key.as_ref().map(|text| Template::parse_str(text).map_err(|error| error.to_string()));
@@ -115,7 +115,7 @@ impl RetryScope {
 }
 
 impl EarlierScope {
-    /// A scope that gives no keys, for ever.
+    /// A scope that never gives a key, and never expires.
     pub(super) fn without_keys() -> Self {
         Self {
             route: RouteId::new("succession"),
@@ -153,10 +153,10 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         set(vec![route], BTreeMap::new(), Freeze::No)
     }
 
-    /// First tries came until 50, and retries come until 100.
+    /// First tries may come until 50, and retries until 100.
     const TIMES: EarlierTimes = EarlierTimes { first_tries_until_s: 50, retries_until_s: 100 };
 
-    /// The keys of one request at this time: under the scope in force, and under earlier ones.
+    /// The keys of one request at this time, under the scope in force and under earlier scopes.
     fn keys(set: &FlagSet, now_s: i64) -> (Option<RetryKeys>, Vec<RetryKeys>) {
         let headers = [("idempotency-key", "k"), ("x-key", "other"), ("x-caller", "c"), ("authorization", "a")];
         let headers: HeaderMap =
@@ -208,8 +208,8 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         }
     }
 
-    /// The sets in `affinity` hold a part of the first half, so all keys of one request of an unverified caller take
-    /// one entry.
+    /// The sets in `affinity` hold a part of the first half, so that all keys of one request of an unverified caller
+    /// take one entry.
     #[test]
     fn the_keys_of_an_unverified_caller_share_the_first_half() {
         let unverified =
@@ -218,7 +218,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         let of_request = any_caller.unwrap().of_request(&[7; 32]);
         assert_eq!(scoped.0[..16], of_request.0[..16]);
         assert_ne!(scoped.0[16..], of_request.0[16..]);
-        // An older version stored its scope without a form: keys that it recorded are looked up as they were.
+        // An older version stored its scope without a form: keys that it recorded are looked up in that form.
         let mut stored = serde_json::to_value(RetryScope::of(&unverified)).unwrap();
         assert!(stored.as_object_mut().unwrap().remove("form").is_some());
         let stored: RetryScope = serde_json::from_value(stored).unwrap();
@@ -228,7 +228,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         assert_ne!(before[0].scoped.0[..16], scoped.0[..16]);
     }
 
-    /// A credential may be refreshed, a tenant is not: what one tenant sent reserves nothing against another one.
+    /// A credential may be refreshed, a tenant is not: what one tenant sent reserves no key against another tenant.
     #[test]
     fn headers_that_are_no_credentials_separate_callers() {
         let caller =
@@ -257,7 +257,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         assert_ne!(any_caller(&both, "t1", "a"), any_caller(&both, "t2", "a"));
         assert_eq!(any_caller(&["authorization"], "t1", "a"), any_caller(&["authorization"], "t2", "b"));
         assert_eq!(any_caller(&["x-tenant"], "t1", "a"), None, "nothing of it is refreshed");
-        // An earlier version stored such a scope in the earlier form: it is looked up as another one.
+        // An earlier version stored such a scope in the earlier form: it is looked up as a different scope.
         let scope = RetryScope::of(&Route { caller: caller(&both), ..route("a", Method::POST, "/orders") });
         assert_eq!(scope.form, KeyForm::LastingHeaders);
         let stored = serde_json::to_value(RetryScope { form: KeyForm::SharedHalf, ..scope.clone() }).unwrap();
@@ -275,7 +275,7 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
         let mut stored = serde_json::to_value(RetryScope::of(&keyed)).unwrap();
         assert!(stored.as_object_mut().unwrap().remove("bytes").is_some());
         let stored: RetryScope = serde_json::from_value(stored).unwrap();
-        assert_ne!(stored, RetryScope::of(&keyed), "it was replaced");
+        assert_ne!(stored, RetryScope::of(&keyed), "the bytes were replaced");
         let set = set_of(keyed).with_earlier_scopes(Arc::new(of_route_a(stored.parse_earlier(TIMES).unwrap())));
         let keys = |header: &[u8], query: &str, path: &str| {
             let headers = [("x-key".parse().unwrap(), http::HeaderValue::from_bytes(header).unwrap())];
@@ -295,15 +295,15 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
             };
             (set.retry_keys(found.flag, &facts).unwrap().unwrap(), set.earlier_retry_keys(found.flag, &facts).keys)
         };
-        // What the older version saw of the first request, spelled in UTF-8.
+        // The text of the first request in the older version, spelled in UTF-8.
         let (now, earlier) = keys(b"\xfc", "q=%F6", "/orders/%E4");
         let (as_before, _) = keys("\u{fffd}".as_bytes(), "q=%EF%BF%BD", "/orders/%25E4");
         assert_eq!(earlier, [as_before]);
         assert_ne!(now, as_before);
-        // Of UTF-8 the older version made the same key.
+        // For UTF-8, the older version made the same key.
         let (now, earlier) = keys("ü".as_bytes(), "q=%C3%B6", "/orders/17");
         assert_eq!(earlier, [now]);
-        // The default header is no template: its bytes always were the key.
+        // The default header is no template: its key has always been the bytes.
         let plain = serde_json::to_value(RetryScope::of(&route("a", Method::POST, "/orders"))).unwrap();
         assert_eq!(plain.get("bytes"), None);
     }

@@ -12,28 +12,29 @@ use super::{CallerScope, RelaySettings, Service, Shares, State};
 use crate::expression::{Expression, Template};
 use crate::names::{RouteId, WorkflowName};
 
-/// The header that is the retry key of a request where its route has no `retry_key`.
+/// The header that holds the retry key of a request if its route has no `retry_key`.
 pub const RETRY_KEY_DEFAULT: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// One endpoint in front of legacy. Only a successful check makes one.
 #[derive(Clone)]
 pub struct Route {
-    /// Its id: unique, a metric label.
+    /// The route's id: unique, a metric label.
     pub id: RouteId,
-    /// Its other ids, the newest first: records under them belong to it. Usually they are its earlier ids. If files
-    /// took a rename back, they also have the ids that it got by that rename, and the last one may be its present id.
+    /// The route's other ids, the newest first: records under them belong to the route. Usually they are its earlier
+    /// ids. If the files took a rename back, the ids that the route got by that rename are listed too, and the last id
+    /// may be the present one.
     pub was: Vec<RouteId>,
     /// Which requests belong to it.
     pub matches: RouteMatch,
-    /// The service that answers it today.
+    /// The service that answers the route today.
     pub legacy: Arc<Service>,
-    /// What the engine runs for it; without one only `off` is possible.
+    /// The workflow that the engine runs for the route; without one only `off` is possible.
     pub workflow: Option<WorkflowName>,
     /// The state that the file declares.
     pub declared: State,
     /// The reason in `force: {reason}` next to the state, which overrides the gate.
     pub force: Option<String>,
-    /// Each rung's share as the file says it.
+    /// Each rung's share in the file.
     pub shares: Shares,
     /// Identifies the caller, for shares.
     pub key: Option<Template>,
@@ -41,25 +42,25 @@ pub struct Route {
     pub cohorts: Vec<Cohort>,
     /// What the route does with instances.
     pub instance: Option<Instance>,
-    /// What marks a client's retry: a request with the value of an earlier one is its retry. The default is the header
-    /// `Idempotency-Key`.
+    /// The retry key: a request with the value of an earlier one is its retry. Without one, the header
+    /// `Idempotency-Key` is used.
     pub retry_key: Option<Template>,
     /// How the retry key is scoped by caller (default: by the header `authorization`).
     pub caller: CallerScope,
     /// Whether the engine's runs are kept in the store. If not (`keep: none`), they only read, nothing of them is
     /// written to the store, and their retry keys are not remembered.
     pub keeps_runs: bool,
-    /// The caller's answer is due within this time.
+    /// How long the answer to the caller may take.
     pub deadline: Option<Duration>,
-    /// How requests are forwarded to legacy, where that differs from what its service says.
+    /// How requests are forwarded to legacy, as far as it differs from what the service declares.
     pub relay: RelaySettings,
-    /// The most requests at the same time, whichever arm answers them; others wait for their turn.
+    /// How many requests may be in flight at the same time, whichever arm answers them; others wait for their turn.
     pub requests_max: Option<u64>,
-    /// Whether legacy may be called again for a comparison, in `live`; not acted on by this version.
+    /// Whether legacy may be called again for a comparison in `live`; not acted on by this version.
     pub replay_safe: bool,
-    /// Whether ambiguous paths are refused wherever they would match this route, also in `off`.
+    /// Whether unusual spellings of the path are refused wherever they would match this route, even in `off`.
     pub strict_paths: bool,
-    /// Whether each answer says which arm gave it; `None`: as for requests that no route matches.
+    /// Whether each answer says which arm gave it; `None` means as for requests that no route matches.
     pub exposes_arm: Option<bool>,
     /// The rule that lowers the state automatically; not acted on by this version.
     pub guard: Option<Guard>,
@@ -69,7 +70,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// A route without a workflow: legacy answers its requests, and keys are only looked up.
+    /// A route without a workflow: legacy answers its requests, and its keys are only looked up.
     pub fn without_workflow(id: RouteId, matches: RouteMatch, legacy: Arc<Service>) -> Self {
         Self {
             id,
@@ -108,11 +109,11 @@ impl Route {
             || self.cohorts.iter().any(|cohort| reads_header(cohort.when.reads(), name))
     }
 
-    /// Its id and its other ids.
+    /// The route's present id and its other ids.
     pub fn ids(&self) -> impl Iterator<Item = &RouteId> {
         std::iter::once(&self.id).chain(self.was.iter().filter(|id| **id != self.id))
     }
-    /// The oldest of its ids; hashes use it, so that they survive a rename.
+    /// The route's oldest id. Hashes use it, so that they survive a rename.
     pub fn first_id(&self) -> &RouteId {
         self.was.last().unwrap_or(&self.id)
     }
@@ -125,32 +126,32 @@ pub struct RouteMatch {
     pub method: Method,
     /// The path template, `/orders/{id}`; always starts with a slash.
     pub path: String,
-    /// Lower case, without port.
+    /// The host, in lower case and without port; `None` matches every host.
     pub host: Option<String>,
 }
 
 /// A rule that puts some callers on another rung.
 #[derive(Clone)]
 pub struct Cohort {
-    /// Its name.
+    /// The cohort's name.
     pub name: String,
-    /// Condition on method, path, query, headers, peer; never the body.
+    /// A condition on method, path, query, headers and peer; never the body.
     pub when: Expression,
-    /// Their rung.
+    /// The callers' rung.
     pub state: State,
-    /// `force: {reason}` beside it: the cohort may be above the route without evidence of its own.
+    /// The reason in `force: {reason}`: the cohort may be above the route without evidence of its own.
     pub force: Option<String>,
 }
 
 /// What a route does with instances.
 #[derive(Clone)]
 pub enum Instance {
-    /// The reply creates one; its id is at this JSONPath in the reply's body.
+    /// A reply creates an instance; its id is at this JSONPath in the reply's body.
     Creates {
         /// The JSONPath of the id.
         id: JsonPath,
     },
-    /// It follows up instances that another route created.
+    /// The route follows up instances that another route created.
     Follows {
         /// The creator.
         creator: RouteId,
@@ -159,7 +160,7 @@ pub enum Instance {
     },
 }
 
-/// A rule that lowers a route automatically. Rates are shares, 0.0 to 1.0.
+/// A rule that lowers a route automatically. Rates are from 0.0 to 1.0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guard {
     /// Highest mismatch rate.
@@ -168,6 +169,6 @@ pub struct Guard {
     pub errors: Option<f64>,
     /// Highest ratio of the engine's p99 to legacy's.
     pub p99_ratio: Option<f64>,
-    /// It applies once it has seen this many requests.
+    /// How many requests the guard has to see before it applies.
     pub over: u64,
 }

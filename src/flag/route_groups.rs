@@ -1,9 +1,9 @@
 //! PURE. The routes of a set, grouped by how their services read paths.
 //!
 //! The question it answers: "which route does a path match, by the conventions of that route's service?" Always true: a
-//! route matches its template and each spelling that its service declares as the same; of the routes of several groups
-//! that match, the most specific one wins. Where no service declares conventions there is one group, and a look-up
-//! costs what its matcher costs.
+//! route matches its template and each spelling that its service declares as the same; if routes of several groups
+//! match, the most specific one wins. If no service declares conventions, there is one group, and a look-up costs what
+//! its matcher costs.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,32 +17,33 @@ use super::readings::{RouteTrees, TooManyReadings};
 use super::template_key::{PathKey, lower_case, respell};
 use super::{Route, RouteMatch};
 
-/// The routes of a set. A route is named by its index in the set.
+/// The routes of a set, in groups. A route is identified by its index in the set.
 pub struct RouteGroups(Vec<RouteGroup>);
 
 struct RouteGroup {
     conventions: PathConventions,
-    /// The indices of its routes in the set.
+    /// The indexes of the group's routes in the set.
     indices: Vec<usize>,
     matches: Vec<RouteMatch>,
     matcher: Matcher,
-    /// Finds the spellings that some server could take for a route. Only for strict routes.
+    /// Finds the spellings that some server could take for a route's path. Only for strict routes.
     loose_matcher: Option<Matcher>,
-    /// Finds the routes with a workflow or strict paths that a server may see in an unusual path. `None` without any.
+    /// Finds the routes with a workflow or strict paths that a server may see in an unusual path. `None` if there are
+    /// none.
     readings: Option<RouteTrees>,
 }
 
 /// A path in the two forms that services may match.
 #[derive(Clone, Copy)]
 pub struct PathForms<'p> {
-    /// Its dot segments are resolved.
+    /// The path with its dot segments resolved.
     pub resolved: &'p str,
-    /// Dot segments with parameters (`..;v=1`) are resolved too.
+    /// The path with dot segments with parameters (`..;v=1`) resolved too.
     pub resolved_behind_parameters: &'p str,
 }
 
 impl<'p> PathForms<'p> {
-    /// Those of a plain path.
+    /// The forms of a plain path, which are equal.
     pub fn plain(path: &'p str) -> Self {
         Self { resolved: path, resolved_behind_parameters: path }
     }
@@ -50,19 +51,19 @@ impl<'p> PathForms<'p> {
 
 /// A route that a path matches.
 pub struct RouteHit<'g, 'p> {
-    /// Its index in the set.
+    /// The route's index in the set.
     pub index: usize,
-    /// The key whose segments are the values of its parameters.
+    /// The key whose segments are the values of the route's parameters.
     values: Cow<'p, str>,
     group: &'g RouteGroup,
-    /// Its place in the group.
+    /// The route's position in its group.
     at: usize,
     /// The form of the path that matched.
     path: &'p str,
 }
 
 impl<'p> RouteHit<'_, 'p> {
-    /// The parameters of its template.
+    /// The parameters of the route's template.
     pub fn params(&self) -> Params {
         self.group.matcher.params(self.at, &self.values)
     }
@@ -90,12 +91,12 @@ impl RouteGroups {
                 None => groups.push((conventions, vec![index])),
             }
         }
-        // Exact ones first: of equal matches the first one wins.
+        // Exact groups first: of equal matches the first one wins.
         groups.sort_by_key(|(conventions, _)| !conventions.is_exact());
         Self(groups.into_iter().map(|(conventions, indices)| RouteGroup::new(conventions, indices, routes)).collect())
     }
 
-    /// Whether a service drops parameters, so that both forms of a path may matter.
+    /// Whether any service drops parameters, so that both forms of a path may matter.
     pub fn strip_parameters(&self) -> bool {
         self.0.iter().any(|group| group.conventions.strips_parameters())
     }
@@ -115,7 +116,7 @@ impl RouteGroups {
         best
     }
 
-    /// The methods for which there are routes.
+    /// The methods that any route has.
     pub fn methods(&self) -> Vec<&Method> {
         let mut methods: Vec<&Method> = Vec::new();
         for matches in self.0.iter().flat_map(|group| &group.matches) {
@@ -126,8 +127,8 @@ impl RouteGroups {
         methods
     }
 
-    /// Whether a plain path is a spelling that some server could take for that of a strict route, which is more
-    /// specific than the route that it matches.
+    /// Whether some server could take a plain path for that of a strict route that is more specific than the route that
+    /// the path matches.
     pub fn is_near_strict(&self, method: &Method, host: Option<&str>, path: &str, found: Option<&RouteMatch>) -> bool {
         let near = |group: &RouteGroup| {
             let (index, _) = find_by(group.loose_matcher.as_ref()?, &PathConventions::loosest(), method, host, path)?;
@@ -137,7 +138,8 @@ impl RouteGroups {
     }
 
     /// The routes with a workflow or strict paths that some server may find in an unusual path. `unusual` is what is
-    /// unusual in it; `declared` are the kinds for which the service that gets the path declares how it reads them.
+    /// unusual in the path; `declared` are the kinds for which the service that gets the path declares how it reads
+    /// them.
     ///
     /// # Errors
     /// The path has too many readings.
@@ -151,7 +153,7 @@ impl RouteGroups {
     ) -> Result<Vec<usize>, TooManyReadings> {
         let mut found = Vec::new();
         for group in &self.0 {
-            // A strict route refuses a spelling whatever anybody makes of it.
+            // A strict route refuses an unusual spelling even if services declare how they read it.
             let unusual = if group.conventions.strict { unusual } else { unusual.without(declared) };
             if let Some(readings) = group.readings.as_ref().filter(|_| !unusual.is_plain()) {
                 let of_group = readings.of(method, host, path, unusual)?;
@@ -193,7 +195,7 @@ impl RouteGroup {
     }
 }
 
-/// Finds a route of a matcher that was built with these conventions.
+/// Finds a route with a matcher that was built with these conventions.
 pub(super) fn find_by<'p>(
     matcher: &Matcher,
     conventions: &PathConventions,
@@ -211,7 +213,7 @@ pub(super) fn find_by<'p>(
         Some((index, Cow::Owned(text.to_owned())))
     };
     let whole = at(&key.as_written);
-    // A literal segment may end like a suffix; the value of a parameter does not.
+    // A literal segment may end in something like a suffix; the value of a parameter may not.
     match whole {
         None | Some(_) if !conventions.strips_suffix() => whole,
         Some((index, _)) if !matcher.ends_with_parameter(index) => whole,

@@ -1,8 +1,8 @@
-//! PURE. Which requests two routes of services share, in all spellings of paths that the services take for the same,
-//! and which of the two gets them.
+//! PURE. Which requests two routes share, in all spellings of paths that their services treat as the same, and which of
+//! the two routes gets these requests.
 //!
 //! The question it answers: "may this route take requests from that one?" Always true: if a request in some spelling
-//! can match both, they overlap; the answer may also be yes where no request does.
+//! can match both, they overlap; they may also be said to overlap although no request matches both.
 
 use super::conventions::PathConventions;
 use super::matcher::shape;
@@ -19,12 +19,12 @@ pub struct ServiceMatch<'a> {
 }
 
 impl<'a> ServiceMatch<'a> {
-    /// That of a route.
+    /// The match of a route, with its service's conventions.
     pub fn of(route: &'a Route) -> Self {
         Self { matches: &route.matches, paths: route.legacy.paths.of_route(route.strict_paths) }
     }
 
-    /// Equal for two exactly if they match the same requests.
+    /// A text that is equal for two matches exactly if they match the same requests.
     pub fn normal_form(&self) -> String {
         let form = self.matches.normal_form();
         match self.paths.same_spellings() {
@@ -33,36 +33,36 @@ impl<'a> ServiceMatch<'a> {
         }
     }
 
-    /// Equal for all that may share a request and of which neither is more specific.
+    /// A text that is equal for all matches that may share a request and of which none is more specific.
     pub fn loosest_form(&self) -> String {
         let paths = PathConventions::loosest();
         shape(&without_suffix(self.with_key(&paths).path, &paths))
     }
 
-    /// Whether one request may match both.
+    /// Whether any request may match both.
     pub fn overlaps(&self, other: &ServiceMatch<'_>) -> bool {
         let (own, others) = self.comparable(other);
         own.overlaps(&others)
     }
 
-    /// Whether a request that matches both may go to this one.
+    /// Whether a request that matches both may belong to this match.
     pub fn may_win_over(&self, other: &ServiceMatch<'_>) -> bool {
         let (own, others) = self.comparable(other);
         let is_undecided = || !self.is_exact_with(other) && !others.wins_over(&own);
         own.wins_over(&others) || is_undecided()
     }
 
-    /// Whether each request that matches both goes to this one.
+    /// Whether each request that matches both belongs to this match.
     pub fn surely_wins_over(&self, other: &ServiceMatch<'_>) -> bool {
         self.may_win_over(other) && !other.may_win_over(self)
     }
 
     /// Whether both match the same requests in different spellings and neither is more specific, so that only their
-    /// order would decide. Never if one of the services takes no other spelling for the same (`is_exact`): its route
-    /// gets its one spelling.
+    /// order would decide. Never the case if one of the services takes no other spelling for the same (`is_exact`): its
+    /// route gets that one spelling.
     pub fn collides_with(&self, other: &ServiceMatch<'_>) -> bool {
         let is_exact = self.paths.is_exact() || other.paths.is_exact();
-        // A service that ignores suffixes still finds the template that has one first.
+        // A service that ignores suffixes still prefers a template that ends with the suffix.
         let (own, others) = match self.paths.match_alike(&other.paths) {
             true => (self.with_key(&self.paths), other.with_key(&self.paths)),
             false => self.comparable(other),
@@ -79,7 +79,7 @@ impl<'a> ServiceMatch<'a> {
         self.paths.is_exact() && other.paths.is_exact()
     }
 
-    /// Both in the spelling in which they are compared: without what either of the services ignores.
+    /// Both matches in the spelling in which they are compared: without what either of the services ignores.
     fn comparable(&self, other: &ServiceMatch<'_>) -> (RouteMatch, RouteMatch) {
         if self.is_exact_with(other) {
             return (self.matches.clone(), other.matches.clone());
@@ -90,7 +90,7 @@ impl<'a> ServiceMatch<'a> {
     }
 }
 
-/// The key of a template without the suffix of a literal last segment, where suffixes make no difference.
+/// The key of a template without the suffix of a literal last segment, if suffixes make no difference.
 fn without_suffix(mut key: String, paths: &PathConventions) -> String {
     let last = key.rfind('/').map_or(0, |slash| slash + 1);
     if let Some(dot @ 1..) = key[last..].find('.').filter(|_| paths.strips_suffix() && !key[last..].starts_with('{')) {
@@ -132,7 +132,7 @@ mod tests {
     proptest! {
         /// If both match one path, they overlap, and at least one of them may win over the other.
         #[test]
-        fn what_two_services_find_in_one_path_overlaps(
+        fn routes_that_two_services_find_in_one_path_overlap(
             (first, second) in (some_template(), some_template()),
             (first_paths, second_paths) in (some_paths(), some_paths()),
             path in some_path(),
@@ -146,10 +146,10 @@ mod tests {
             let first = ServiceMatch { matches: &first, paths: first_paths };
             let second = ServiceMatch { matches: &second, paths: second_paths };
             prop_assert!(!both || first.overlaps(&second));
-            // Of equal matches there is only one in a set of files.
+            // A set of files has no two matches that are equal.
             let is_one = first.matches.normal_form() == second.matches.normal_form();
             prop_assert!(!both || is_one || first.may_win_over(&second) || second.may_win_over(&first));
-            // Where the conventions play no part, it is what the templates say.
+            // If the conventions make no difference, the templates alone decide.
             if first.is_exact_with(&second) {
                 prop_assert_eq!(first.may_win_over(&second), first.matches.wins_over(second.matches));
             }

@@ -8,8 +8,8 @@ use rustls_pki_types::ServerName;
 
 use super::http_version::HttpVersion;
 
-/// What TLS handshakes with a service need: whom to trust, who we are, and which name to expect. Equal if it was made
-/// of equal files and settings.
+/// What TLS handshakes with a service need: whom to trust, who we are, and which name to expect. Two values are equal
+/// if they were made from equal files and settings.
 #[derive(Clone)]
 pub struct ServiceTls {
     http1: Arc<ClientConfig>,
@@ -20,9 +20,9 @@ pub struct ServiceTls {
 }
 
 impl ServiceTls {
-    /// `server_name` replaces the host of the URL; `digest` is a hash of all files and settings.
+    /// `server_name` replaces the URL's host; `digest` is a hash of all files and settings.
     pub fn new(config: ClientConfig, server_name: Option<ServerName<'static>>, digest: [u8; 32]) -> Self {
-        // They share the sessions that can be resumed.
+        // The copies share the sessions that can be resumed.
         let offering = |protocols: &[&[u8]]| {
             let mut config = config.clone();
             config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
@@ -38,7 +38,7 @@ impl ServiceTls {
         }
     }
 
-    /// For a handshake that offers this version of HTTP (ALPN).
+    /// The configuration for a handshake that offers this version of HTTP (ALPN).
     pub fn config(&self, http: HttpVersion) -> &Arc<ClientConfig> {
         match http {
             HttpVersion::Http1 => &self.http1,
@@ -47,7 +47,8 @@ impl ServiceTls {
         }
     }
 
-    /// The name that the service's certificate must have, and that is sent to it (SNI), if it is not the URL's host.
+    /// The name that the service's certificate must have, and that is sent to the service (SNI), if it is not the URL's
+    /// host.
     pub fn server_name(&self) -> Option<&ServerName<'static>> {
         self.server_name.as_ref()
     }

@@ -1,4 +1,4 @@
-//! The flags of all routes. One request uses one set from its first byte to its last.
+//! The flags of all routes. A request uses one set from its first byte to its last.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,31 +17,31 @@ use super::{
 };
 use crate::names::{RouteId, ServiceName};
 
-/// Every route with its flag, in force together. Immutable; swapped whole.
+/// Every route with its flag, in force together. Immutable; replaced as a whole.
 pub struct FlagSet {
-    /// The number of the set: it increases with each swap.
+    /// The number of the set, which increases with each replacement.
     pub set_number: u64,
-    /// The version of the files that it was built from: the engine runs the workflows of the same files.
+    /// The version of the files that the set was built from. The engine runs the workflows of the same files.
     pub files_version: u64,
     /// The routes, in the order of the files.
     pub routes: Vec<Arc<RouteFlag>>,
-    /// Requests that no route matches are forwarded to it unchanged.
+    /// The service that gets, unchanged, the requests that no route matches.
     pub default_legacy: Arc<Service>,
     /// The services by name.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
     /// The kill switch.
     pub freeze: Freeze,
-    /// Whether answers say which arm gave them, where the route does not say otherwise or there is none.
+    /// Whether answers say which arm gave them, unless their route says otherwise.
     pub exposes_arm: bool,
-    /// Whether some legacy gets the names of header fields in the case in which they came.
+    /// Whether any legacy service gets the names of header fields as they were written.
     pub preserves_header_case: bool,
     pub(super) groups: RouteGroups,
     by_id: HashMap<RouteId, usize>,
-    salts: HashKeys,
+    hash_keys: HashKeys,
     earlier_scopes: Arc<EarlierScopes>,
     /// The routes of `earlier_scopes.moved`, in the same order: in `off`, without a workflow.
     former_routes: Vec<Arc<RouteFlag>>,
-    /// Finds the former routes to which a server may take an unusual path. `None` if there are no former routes.
+    /// Finds the former routes to which a server may lead an unusual path. `None` if there are no former routes.
     pub(super) former_readings: Option<RouteTrees>,
 }
 
@@ -51,23 +51,24 @@ pub struct RouteFlag {
     pub route: Arc<Route>,
     /// The state that was requested.
     pub requested: State,
-    /// What is in force, and why.
+    /// The state in force, and why.
     pub effective: Effective,
     /// The shares in force.
     pub shares: Shares,
     /// The highest rung that guard, health and kill switch allow; it caps cohorts.
     pub cap: State,
-    /// The requested rung, as far as the gate granted it.
+    /// The requested rung, limited by the gate.
     pub granted: State,
-    /// Whether it is held below `live` for a limited time, after which it returns to `live` without a gate.
+    /// Whether the route is held below `live` for a limited time, after which it returns to `live` without passing a
+    /// gate.
     pub is_held: bool,
-    /// Whether a restart returns it to `live` or above, because the store does not have the flip down yet.
+    /// Whether a restart returns the route to `live` or above, because the flip down is not in the store yet.
     pub returns_at_restart: bool,
-    /// The highest rung that it reached by evidence for all callers; a cohort above that rung needs `force`.
+    /// The highest rung that the route reached by evidence for all callers; a cohort above that rung needs `force`.
     pub proven: State,
-    /// The names of the cohorts that are held below `live` in spite of their `force`. Nearly always none.
+    /// The names of the cohorts that are held below `live` in spite of their `force`. Nearly always empty.
     pub held_cohorts: Vec<String>,
-    /// The family of the route that creates the instances; the route's own where it neither creates nor follows any.
+    /// The family of the route that creates the instances; the route's own if it neither creates nor follows any.
     pub family: Family,
 }
 
@@ -75,15 +76,15 @@ pub struct RouteFlag {
 pub struct FoundRoute<'a> {
     /// Route and flag.
     pub flag: &'a Arc<RouteFlag>,
-    /// The template's parameters. [`FlagSet::resolve`] leaves them out where no workflow reads them.
+    /// The parameters of the template. [`FlagSet::resolve`] leaves them out if no workflow reads them.
     pub params: Vec<(Arc<str>, String)>,
 }
 
 impl FlagSet {
     /// Builds a set. `secret` keys the hashes that place callers inside or outside shares, so that no client can choose
-    /// its bucket. A route without inputs has the state that its file declares, and no flip.
+    /// its bucket. A route that `inputs` does not list has the state that its file declares, and no flip.
     pub fn new(
-        generation: u64,
+        set_number: u64,
         routes: Vec<Arc<Route>>,
         inputs: &BTreeMap<RouteId, StateInputs>,
         default_legacy: Arc<Service>,
@@ -106,11 +107,11 @@ impl FlagSet {
             Arc::new(RouteFlag::new(route, inputs, family, freeze))
         };
         let routes: Vec<_> = routes.into_iter().map(flag).collect();
-        let salts = HashKeys::new(&secret);
+        let hash_keys = HashKeys::new(&secret);
         let preserves_header_case =
             default_legacy.preserve_header_case || routes.iter().any(|flag| flag.route.legacy.preserve_header_case);
         Self {
-            set_number: generation,
+            set_number,
             files_version: 0,
             routes,
             default_legacy,
@@ -120,24 +121,24 @@ impl FlagSet {
             preserves_header_case,
             groups,
             by_id,
-            salts,
+            hash_keys,
             earlier_scopes: Arc::default(),
             former_routes: Vec::new(),
             former_readings: None,
         }
     }
 
-    /// This set with the version of its files.
+    /// This set with this version of its files.
     pub fn with_files_version(self, files_version: u64) -> Self {
         Self { files_version, ..self }
     }
 
-    /// This set, with answers that say which arm gave them where the route does not say otherwise.
+    /// This set with answers that say which arm gave them, if `exposes_arm`, unless their route says otherwise.
     pub fn with_exposed_arms(self, exposes_arm: bool) -> Self {
         Self { exposes_arm, ..self }
     }
 
-    /// This set with the scopes of retry keys that earlier files had.
+    /// This set with the scopes that retry keys had in earlier files.
     pub fn with_earlier_scopes(self, earlier_scopes: Arc<EarlierScopes>) -> Self {
         let former = |moved: &ReassignedRequests| {
             let ReassignedRequests { route, matches, .. } = moved;
@@ -154,8 +155,8 @@ impl FlagSet {
         Self { earlier_scopes, former_routes, former_readings, ..self }
     }
 
-    /// Which requests may concern a workflow: those of routes that have one, and of routes that had one by earlier
-    /// files, as long as a retry of theirs may come.
+    /// The requests that may concern a workflow: those of routes that have one, and of routes that had one by earlier
+    /// files, for as long as a retry may come.
     pub fn workflow_requests(&self) -> Vec<RouteMatch> {
         let with_workflow = self.routes.iter().filter(|flag| flag.route.workflow.is_some());
         with_workflow.chain(&self.former_routes).map(|flag| flag.route.matches.clone()).collect()
@@ -182,17 +183,17 @@ impl FlagSet {
         self.by_id.get(id).and_then(|index| self.routes.get(*index))
     }
 
-    /// The retry keys of this request; `None` where it has none.
+    /// The retry keys of this request; `None` if it has none.
     ///
     /// # Errors
     /// See [`AmbiguousKey`].
     pub fn retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Result<Option<RetryKeys>, AmbiguousKey> {
-        self.salts.retry_keys(&flag.route, facts)
+        self.hash_keys.retry_keys(&flag.route, facts)
     }
 
-    /// The retry keys of this request under the scopes of earlier files, while a retry may come. Nearly always none.
+    /// The retry keys of this request under the scopes of earlier files, while a retry may come. Nearly always empty.
     pub fn earlier_retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> EarlierRetryKeys {
-        self.earlier_scopes.retry_keys(&flag.route.id, &self.salts, facts)
+        self.earlier_scopes.retry_keys(&flag.route.id, &self.hash_keys, facts)
     }
 
     /// Whether the arm or the retry keys of this route's requests may depend on this header, now or by earlier files.
@@ -201,7 +202,7 @@ impl FlagSet {
     }
 
     /// The route to which a request belonged by earlier files, if that route had a workflow and its requests may belong
-    /// to another route now, or to none. Nearly always none.
+    /// to another route now, or to none. Nearly always `None`.
     pub fn former_route(
         &self,
         method: &Method,
@@ -222,8 +223,8 @@ impl FlagSet {
         self.former_routes.get(index).filter(|_| may_come)
     }
 
-    pub(super) fn salts(&self) -> &HashKeys {
-        &self.salts
+    pub(super) fn hash_keys(&self) -> &HashKeys {
+        &self.hash_keys
     }
 }
 
@@ -243,15 +244,15 @@ impl RouteFlag {
             route,
         }
     }
-    /// The instance that a request follows up, where the route follows any.
+    /// The instance that a request follows up, if the route follows up instances.
     pub fn follows(&self, params: &[(Arc<str>, String)]) -> Option<InstanceKey> {
         let Some(Instance::Follows { param, .. }) = &self.route.instance else { return None };
         let (_, id) = params.iter().find(|(name, _)| **name == **param)?;
         Some(InstanceKey { family: self.family.clone(), id: id.as_str().into() })
     }
-    /// Whether it is in `live` or above, or returns there without a gate: once the engine is healthy again, once a
-    /// freeze is lifted, at the end of the time for which it is held below `live`, or at a restart before its flip down
-    /// is recorded. If not, a cohort of it may still be in `live`: see [`super::could_be_live`].
+    /// Whether the route is in `live` or above, or returns there without passing a gate: when the engine is healthy
+    /// again, when a freeze is lifted, when the time for which it is held below `live` is over, or at a restart before
+    /// its flip down is recorded. If not, a cohort of it may still be in `live`: see [`super::could_be_live`].
     pub fn could_be_live(&self) -> bool {
         self.granted >= State::Live || self.is_held || self.returns_at_restart
     }
@@ -259,21 +260,22 @@ impl RouteFlag {
     pub fn is_granted_at_most(&self, state: State) -> bool {
         self.granted <= state
     }
-    /// The rung of a cohort: that of its rule, capped like the route. A cohort that lacks evidence is at most on the
+    /// The rung of a cohort: that of its rule, limited like the route's. A cohort that lacks evidence is at most on the
     /// rung that its route reached by evidence, or on `shadow` if that is higher. A cohort that is held is at most on
     /// `dark`.
     pub fn rung_of(&self, cohort: &Cohort) -> State {
         let held = if self.held_cohorts.contains(&cohort.name) { State::Dark } else { State::Only };
         self.granted_rung_of(cohort).min(self.cap).min(held)
     }
-    /// The rung of a cohort's rule, as far as the evidence allows it. The cohort returns to it without a gate: once the
-    /// engine is healthy again, once a freeze is lifted, or at the end of the time for which it is held below `live`.
+    /// The rung of a cohort's rule, limited by the evidence. The cohort returns to this rung without passing a gate:
+    /// when the engine is healthy again, when a freeze is lifted, or when the time for which it is held below `live` is
+    /// over.
     pub(super) fn granted_rung_of(&self, cohort: &Cohort) -> State {
         let proven = if self.lacks_evidence(cohort) { self.proven.max(State::Shadow) } else { State::Only };
         cohort.state.min(proven)
     }
-    /// Whether a cohort is on a lower rung than its rule says for want of evidence: the rule has no `force`, and the
-    /// route did not reach that rung by evidence for all callers. Evidence is not collected by cohort.
+    /// Whether a cohort is on a lower rung than its rule says because evidence is missing: the rule has no `force`, and
+    /// the route did not reach that rung by evidence for all callers. Evidence is not collected by cohort.
     pub fn lacks_evidence(&self, cohort: &Cohort) -> bool {
         cohort.force.is_none() && cohort.state > self.proven.max(State::Shadow)
     }

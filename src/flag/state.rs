@@ -23,7 +23,7 @@ pub enum State {
 }
 
 impl State {
-    /// From the bottom to the top.
+    /// All states, from the bottom to the top.
     pub const ALL: [State; 5] = [State::Off, State::Shadow, State::Dark, State::Live, State::Only];
 
     /// The name in files, commands and metrics.
@@ -46,7 +46,7 @@ impl State {
             State::Only => Some(State::Live),
         }
     }
-    /// 0 for `off` to 4 for `only`, as the metric `pointsman_flag_state` shows it.
+    /// 0 for `off` to 4 for `only`, as in the metric `pointsman_flag_state`.
     pub fn rank(self) -> u8 {
         self as u8
     }
@@ -78,14 +78,14 @@ impl Percent {
     /// Nobody.
     pub const NONE: Percent = Percent(0);
 
-    /// Makes a share of a number of percent; `None` where it is not between 0 and 100.
+    /// A share of this many percent; `None` if it is not between 0 and 100.
     pub fn new(percent: f64) -> Option<Self> {
         (percent.is_finite() && (0.0..=100.0).contains(&percent)).then(|| Percent((percent * 100.0).round() as u16))
     }
-    /// As [`Percent::new`], for a number that a person gave.
+    /// Like [`Percent::new`], for a number that a person gave.
     ///
     /// # Errors
-    /// A sentence: it is not between 0 and 100, or would be rounded.
+    /// The number is not between 0 and 100, or would be rounded; the text is a sentence.
     pub fn exact(percent: f64) -> Result<Self, String> {
         let rounded = Self::new(percent).ok_or_else(|| format!("{percent} is not between 0 and 100"))?;
         match (rounded.as_f64() - percent).abs() > 1e-9 {
@@ -131,14 +131,14 @@ impl<'de> Deserialize<'de> for Percent {
     }
 }
 
-/// The share that each rung keeps. `off` and `only` have none: they apply to everybody.
+/// The share of each rung. `off` and `only` have none: they apply to everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shares {
-    /// The share of requests (without a `key`) or of keys.
+    /// The share of requests (without a `key`) or of keys that are on the rung.
     pub shadow: Percent,
-    /// The share of keys.
+    /// The share of keys that are on the rung.
     pub dark: Percent,
-    /// The share of keys.
+    /// The share of keys that are on the rung.
     pub live: Percent,
 }
 
@@ -158,7 +158,7 @@ impl Shares {
             State::Live => self.live,
         }
     }
-    /// These shares with one rung's share changed; `off` and `only` have none to change.
+    /// These shares with one rung's share changed; `off` and `only` have none.
     pub fn with(mut self, state: State, percent: Percent) -> Self {
         match state {
             State::Off | State::Only => {}
@@ -170,7 +170,7 @@ impl Shares {
     }
 }
 
-/// The kill switch, ordered: each value stops all that the one before it stops, and more.
+/// The kill switch. The values are ordered: each value stops all that the previous one stops, and more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Freeze {

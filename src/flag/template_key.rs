@@ -1,8 +1,8 @@
 //! PURE. The keys by which templates and paths are compared under the conventions of a service.
 //!
-//! Always true: a path that a service reads like a template, by its declared conventions, has one of the keys that are
-//! tried ([`PathKey`]) equal to the key of that template, apart from the values of parameters. A key has as many
-//! segments as what it was made of, apart from a slash at the end.
+//! Always true: if a service, by its declared conventions, takes a path for a template, one of the keys that are tried
+//! ([`PathKey`]) equals the key of that template, apart from the values of parameters. A key has as many segments as
+//! the path or template that it was made of, apart from a slash at the end.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use super::conventions::PathConventions;
 use super::path::match_key;
 
-/// What a template may have in clear and a target may not, apart from what is not ASCII.
+/// What a template may have unencoded and a request's target may not, apart from characters beyond ASCII.
 const NOT_IN_PATHS: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`').add(b'{').add(b'}');
 
 /// The key of a template. The names of its parameters stay as they are.
@@ -26,12 +26,12 @@ pub fn template_key(template: &str, conventions: &PathConventions) -> String {
 
 /// The keys of a path.
 pub struct PathKey<'p> {
-    /// As the client wrote it, decoded once, without what the service ignores.
+    /// The path as the client wrote it, decoded once, without what the service ignores.
     pub as_written: Cow<'p, str>,
 }
 
 impl<'p> PathKey<'p> {
-    /// The key of a path without dot segments.
+    /// The keys of a path without dot segments.
     pub fn new(path: &'p str, conventions: &PathConventions) -> Self {
         let path = match conventions.strips_parameters() {
             true => without_parameters(path),
@@ -51,21 +51,22 @@ impl<'p> PathKey<'p> {
         Self { as_written }
     }
 
-    /// The key without a suffix of its last segment: without the last one, and without all.
+    /// The key without a suffix of its last segment: first without the last suffix, then without all.
     pub fn without_suffix(&self) -> impl Iterator<Item = &str> {
         let key = &*self.as_written;
         let last = key.rfind('/').map_or(0, |slash| slash + 1);
         let (shortest, longest) = (key[last..].find('.'), key[last..].rfind('.'));
         let longest = longest.filter(|at| shortest != Some(*at));
-        // The segment itself is not a suffix.
+        // A suffix is not the whole segment.
         longest.into_iter().chain(shortest).filter(|at| *at > 0).map(move |at| &key[..last + at])
     }
 }
 
-/// One spelling for all that some service may take for the same path without dot segments: decoded once, in lower case,
-/// without parameters, a suffix or a slash at the end. It depends on no file. Different resources may share one.
+/// One spelling of all paths without dot segments that some service may take for the same path: decoded once, in lower
+/// case, without parameters, a suffix or a slash at the end. It depends on no file. Different resources may have the
+/// same spelling.
 ///
-/// Stored digests of requests depend on it.
+/// Stored digests of requests depend on this spelling.
 pub fn loosest_spelling(path: &str) -> String {
     let conventions = PathConventions::loosest();
     let key = PathKey::new(path, &conventions);
@@ -73,7 +74,7 @@ pub fn loosest_spelling(path: &str) -> String {
     lower_case(shortest, &conventions).into_owned()
 }
 
-/// The form in which keys are compared.
+/// The form in which keys are compared: in lower case if the service ignores case.
 pub fn lower_case<'k>(key: &'k str, conventions: &PathConventions) -> Cow<'k, str> {
     match conventions.ignores_case() && key.bytes().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii()) {
         true => Cow::Owned(key.to_lowercase()),
@@ -96,8 +97,8 @@ fn without_parameters(path: &str) -> Cow<'_, str> {
     Cow::Owned(segments.collect::<Vec<_>>().join("/"))
 }
 
-/// A path that matches a template, in the spelling of the template: with its case, and a slash at the end where it has
-/// one. Parameters and suffixes stay, because the service may read them.
+/// A path that matches a template, in the spelling of the template: with its case, and with a slash at the end if it
+/// has one. Parameters and suffixes stay, because the service may read them.
 pub fn respell<'p>(path: &'p str, template: &str, conventions: &PathConventions) -> Cow<'p, str> {
     if !conventions.ignores_trailing_slash() && !conventions.ignores_case() {
         return Cow::Borrowed(path);

@@ -1,10 +1,10 @@
-//! Since when each cohort's reason for `force` is in the files. A cohort whose `force` puts it in `live` is held at
-//! `dark` if the cause of the hold (such as lost retry keys) is later than its reason: whoever wrote the reason did not
-//! know of it. A reason that is later than the cause overrides the hold.
+//! Records since when each cohort's reason for `force` has been in the files. A cohort whose `force` puts it in `live`
+//! is held at `dark` if the cause of the hold (such as lost retry keys) is later than its reason: whoever wrote the
+//! reason did not know of it. A reason that is later than the cause overrides the hold.
 //!
-//! Always true: a reason that a route's cohorts had before keeps its time under another name of the cohort, or after it
-//! was left out for a while. A reason that was left out is dropped once every cause of a hold from before that is
-//! over.
+//! Always true: a reason that a route's cohorts had before keeps its time when the cohort is renamed, and when the
+//! reason was left out of the files for a while. A reason that was left out is dropped once every cause of a hold from
+//! before that is over.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::store::{DroppedReason, ForcedCohort, RetryScopes};
 
 /// Sets the reasons in new files, and those that these files have dropped. `own` are the route's scopes before.
 pub(super) fn set(scopes: &mut RetryScopes, route: &Route, own: &[RetryScopes], now: Timestamp) {
-    // An earlier version did not store them, so they may be as old as the route.
+    // An earlier version did not store reasons, so they may be as old as the route.
     let is_unknown = own.iter().any(|was| was.forced_cohorts.is_none());
     let mut known: BTreeMap<&str, DroppedReason> = BTreeMap::new();
     for (reason, DroppedReason { since, at }) in own.iter().flat_map(|was| reasons(was, now)) {

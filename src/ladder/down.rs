@@ -25,7 +25,7 @@ const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether a request is a flip down: to a rung below the route's, or to its present rung while something pending would
 /// raise the route or enlarge that rung's share (the end of a hold, a move that waits for the store). A request for a
-/// larger share of the present rung is none.
+/// larger share of the present rung is not a flip down.
 fn goes_down(inputs: &Inputs, position: &RoutePosition, request: &MoveRequest) -> bool {
     let to = request.to;
     let may_return_to = inputs.outstanding.target(&position.route).max(Some(position.highest()));
@@ -55,14 +55,15 @@ pub(super) struct FlipDownInForce {
 }
 
 impl Mover {
-    /// As [`goes_down`].
+    /// See [`goes_down`].
     pub(super) fn is_flip_down(&self, route: &RouteId, request: &MoveRequest) -> bool {
         let inputs = self.in_force().inputs();
         inputs.positions.routes.get(route).is_some_and(|position| goes_down(&inputs, position, request))
     }
 
-    /// Lowers a route at once. A share that is larger than that of the callers who are on that rung or above it stays
-    /// as it is. `None`, with nothing changed, if the request is neither a flip down nor one that would change nothing.
+    /// Lowers a route at once. A requested share that is larger than the share of callers now on that rung or above is
+    /// left to [`PendingShare`]. `None`, with nothing changed, if the request is neither a flip down nor one that would
+    /// change nothing.
     ///
     /// Once the flip is in force, this returns without waiting for anything, so that a caller that goes away does not
     /// stop what follows.
@@ -129,8 +130,8 @@ impl Mover {
             }
             let flip = lowered.flip.clone();
             unrecorded.push(lowered);
-            // Counts as pending before the flip down is in force, so that a stop that sees the one recorded sees the
-            // other.
+            // Counts as pending before the flip down is in force, so that a stop which finds the flip down recorded
+            // also finds the larger share.
             let of_larger = |percent| LargerShare { route: route.clone(), to, percent, by: by.clone() };
             let larger_share = larger.map(|percent| self.larger_shares.add(of_larger(percent)));
             // A flip down puts no route in `only`, so a freeze overtakes none.
@@ -139,7 +140,7 @@ impl Mover {
             }
         };
         self.clone().start_recording();
-        // A restart may lose it before it is recorded: then this line is all that is left of it.
+        // A restart before the record loses the flip: then this log line is all that is left of it.
         let reason = flip.reason.as_deref();
         tracing::info!(%route, %from, %to, %by, reason, "the flip down is in force and is recorded next");
         let route = route.clone();

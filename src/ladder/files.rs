@@ -190,8 +190,9 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
         position.inputs.has_no_flip = true;
         position.inputs.shares = now.shares;
         position.inputs.requested = now.state;
-        // A new file puts no creator above its followers, and no route in `only` during a freeze, not even by force. It
-        // counts as new until its followers are as high, or the freeze ends. So does one that gets its `force` later.
+        // A new file puts no creator above its followers, and no route in `only` during a freeze, not even by force. A
+        // file counts as new until the followers are as high, or the freeze ends; so does a file that gets its `force`
+        // later.
         let is_new = stored.is_none() || gets_force;
         let is_frozen = now.state == State::Only && positions.freeze != Freeze::No;
         let followers_are_below = || positions.followers(&route.id).any(|follower| follower.rung() < now.state);
@@ -210,8 +211,8 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
     } else if !changed || position.is_at(edit.state, edit.shares) {
         positions.stored_declarations.insert(route.id.clone(), now);
     } else {
-        // Without a flip only the `force` of its file supports a state above `shadow`. An edit that drops it does not
-        // keep that state either, whatever else it changes, save that it goes down.
+        // Without a flip only the `force` of its file supports a state above `shadow`. So an edit that drops `force`
+        // loses that state, unless it asks for a lower one itself.
         if !has_flip && route.force.is_none() && edit.state > UNPROVEN_MAX && edit.state >= position.rung() {
             position.inputs.requested = position.inputs.requested.min(UNPROVEN_MAX);
         }
@@ -225,7 +226,8 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
     if let Some(reason) = replaces.or(misses_flip).or(was_merged).filter(|_| made.is_none()) {
         // A route that is held goes down for good: neither a person nor a gate has said that it may be live.
         let (from, to) = (position.last.as_ref().map_or(position.rung(), state_of), position.rung());
-        // An edit of the shares alone does not ask for the state that the route loses. It is judged on the lower rung.
+        // An edit of the shares alone does not ask for the state that the route loses. The edit is judged on the lower
+        // rung.
         if changed && has_flip && stored.is_some_and(|stored| stored.state == now.state) {
             let mut lowered = RoutePosition { refused: Vec::new(), ..position.clone() };
             (lowered.inputs.requested, lowered.inputs.gate) = (to, None);
@@ -268,7 +270,7 @@ fn limit_and_set(positions: &mut Positions, mut position: RoutePosition) {
         position.refused.push(format!("`{}` has no workflow: it can only be off", route.id));
         position.inputs.gate = Some(State::Off);
     }
-    // One in `only` stays, because legacy is not called for it.
+    // A route in `only` stays, because legacy is not called for it.
     if let Some(sentence) = positions.follower_without_workflow(&route).filter(|_| position.rung() == State::Live) {
         position.refused.push(sentence);
         position.inputs.gate = Some(HELD_AT);
@@ -301,8 +303,8 @@ fn requested_by_edit(position: &RoutePosition, stored: FileState, now: FileState
     FileState { state: position.inputs.requested, shares }
 }
 
-/// Moves a position as its file requests, through the gate. If the gate refuses, the position stays and has the
-/// reasons.
+/// Moves a position as its file requests, through the gate. If the gate refuses, the position stays as it is and gets
+/// the reasons.
 fn judge_and_move(
     positions: &Positions,
     position: &mut RoutePosition,
@@ -317,7 +319,8 @@ fn judge_and_move(
         return None;
     }
     let mut judged = gate.judge(positions, position, &requested);
-    // Neither going down nor the edit of another share waits for the gate of a larger share, which stays what it is.
+    // Neither going down nor the edit of another share waits for the gate of a larger share. A share whose gate is shut
+    // keeps its present size.
     if matches!(judged, Err(MoveRefusal::GateShut(_))) && to <= position.rung() {
         let (present, asked) = (position.inputs.shares, requested.shares);
         let mut refused = Vec::new();

@@ -21,7 +21,7 @@ pub(super) struct PreparedFiles {
     declared: DeclaredFiles,
     unlisted_ids: UnlistedIds,
     orphans: Orphans,
-    /// The families of which the engine might create instances at any moment then.
+    /// The families of which the engine might create instances at any moment when the instances were looked up.
     creating: BTreeSet<RouteId>,
 }
 

@@ -95,7 +95,7 @@ impl Gate {
         };
         // The rung below the lowest gate that force overrides: on the way up the present rung; for a larger share of
         // this or a lower rung, the one below that rung; `shadow` if the gate of `dark` is shut too. A change in `live`
-        // that evidence does not support is as if the gate to `live` was overridden.
+        // that evidence does not support counts as an override of the gate to `live`.
         let accepts_change = requested.to >= State::Live && self.is_changed_since_evidence(positions, position);
         let below = match requested.to > position.rung() {
             _ if is_dark_shut => State::Shadow,

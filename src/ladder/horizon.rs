@@ -11,10 +11,10 @@ use crate::flag::{Arm, Instance, State};
 use crate::names::RouteId;
 use crate::store::StoreError;
 
-/// How long the way down waits for the number of the engine's instances.
+/// How long a flip down waits for the number of the engine's instances.
 const READ_WITHIN: Duration = Duration::from_secs(1);
 
-/// Sentences for the way down from `live` or `only`; none where the engine owns nothing of the family.
+/// The horizon of a flip down from `live` or `only`, as sentences; none where the engine owns nothing of the family.
 pub(super) fn sentences(positions: &Positions, position: &RoutePosition, engine_owns: u64) -> Vec<String> {
     let Some(family) = creator(&position.route).filter(|_| engine_owns > 0) else { return Vec::new() };
     let (noun, verb) = if engine_owns == 1 { ("instance", "stays") } else { ("instances", "stay") };

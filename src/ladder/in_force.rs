@@ -4,8 +4,9 @@
 //! files, the guard's limits, the engine's health, the kill switch. Each input has a version, and an older version is
 //! dropped, so that a late update changes nothing; positions are set only if they were computed from the newest ones.
 //! Computing and swapping happen under one lock, so that sets come into force in the order in which they were computed.
-//! The first set in force is that of the first files with their states: until then a set without routes would send
-//! requests of all routes past their states, and a process that takes over serves already.
+//! The first set in force is that of the first files with their states. Before, no set is put in force: one without
+//! routes would send all requests to legacy whatever the states of their routes, and a process that takes over serves
+//! already.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,7 +55,7 @@ pub(super) struct Inputs {
     kill_switch: Versioned<Freeze>,
     health: Versioned<bool>,
     guards: BTreeMap<RouteId, Versioned<Option<State>>>,
-    /// Whether the positions are those of files, and not only of what the store has of the process before.
+    /// Whether the positions are those of files, and not only what the store has from the previous process.
     has_files: bool,
     /// The number of the set in force; it increases with each change.
     generation: u64,
@@ -182,8 +183,8 @@ impl InForce {
         overtaken
     }
 
-    /// Notes that a person flipped a route to the state that it has. `found_at` is [`Inputs::positions_version`] when
-    /// that was found. Returns whether it is noted: not if a route has moved since.
+    /// Notes that a person flipped a route to the state that it already has. `found_at` is
+    /// [`Inputs::positions_version`] when that was found. Returns whether it is noted: not if a route has moved since.
     #[must_use]
     pub fn note_unchanged(&self, route: &RouteId, unchanged: Lowering, found_at: u64) -> bool {
         let mut inputs = self.lock();

@@ -116,7 +116,7 @@ impl FreezeRecords {
         Ok(FreezeEnd { flip, unrecorded: state.unrecorded.as_ref().map(|unrecorded| unrecorded.flip.clone()) })
     }
 
-    /// The end of the freeze was recorded: puts it in force, unless a newer freeze is in force.
+    /// Puts the recorded end of the freeze in force, unless a newer freeze is in force.
     pub fn apply_recorded_end(&self, in_force: &InForce, version: u64, flip: &FlipRecord) {
         let mut state = self.state();
         in_force.set_freeze(version, Freeze::No);
@@ -142,12 +142,13 @@ impl FreezeRecords {
         state.unrecorded.clone()
     }
 
-    /// The store has this freeze.
+    /// Records that the store has this freeze.
     pub fn mark_freeze_recorded(&self, version: u64, flip: &FlipRecord) {
         self.mark_recorded(&mut self.state(), version, flip);
     }
 
-    /// The store has this change: empties the slot unless it has a newer freeze, and wakes the tasks that wait for it.
+    /// Records that the store has this change: empties the slot unless it has a newer freeze, and wakes the tasks that
+    /// wait for it.
     fn mark_recorded(&self, state: &mut FreezeState, version: u64, flip: &FlipRecord) {
         state.unrecorded.take_if(|unrecorded| unrecorded.version <= version);
         self.unrecorded_gauge.set(f64::from(u8::from(state.unrecorded.is_some())));

@@ -28,7 +28,7 @@ impl Mover {
         pending: PendingShare,
     ) -> Flipped {
         let share = pending.share.clone();
-        share.log_to_come();
+        share.log_pending();
         let mut down = self.wait_recorded(down).await;
         let raised = match self.lock_to_raise(until, &share, down.recorded).await {
             Ok(guard) => self.raise(guard, asked, until, pending, request).await,
@@ -103,7 +103,7 @@ impl Mover {
 }
 
 impl LargerShare {
-    fn log_to_come(&self) {
+    fn log_pending(&self) {
         let Self { route, to, percent, by } = self;
         tracing::info!(
             %route, %to, %percent, %by,
@@ -121,7 +121,8 @@ impl LargerShare {
     }
 }
 
-/// The other errors speak of the flip as a whole too, but say nothing of what has changed.
+/// Why the larger share is not set. The text of [`FlipError::Store`] says that nothing changed, which is wrong here:
+/// the flip down is in force.
 fn why(error: &FlipError) -> String {
     match error {
         FlipError::Store(error) => format!("the store did not record it: {error}"),

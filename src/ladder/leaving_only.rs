@@ -35,8 +35,8 @@ pub(super) fn lowered_without_acknowledgement(before: &Positions, after: &Positi
         if next.refused.contains(&refused) {
             return Some(refused);
         }
-        // It may also go down without an edit of `state:`: it has lost its workflow, or the `force` by which its file
-        // alone had put it in `only`, or another route takes its place and keeps its own state.
+        // A route may also go down without an edit of `state:`: it has lost its workflow, or the `force` by which its
+        // file alone had put it in `only`, or another route takes its place and keeps its own state.
         (rung < State::Only && next.route.force.is_none()).then(|| {
             format!(
                 "`{id}` is in `only`, where legacy is not called at all, and these files would put `{next_id}` in `{rung}`: \

@@ -6,7 +6,7 @@
 //!
 //! Always true: the store has the basis with which a route, or the first of its cohorts, went to `live`, so that the
 //! mark survives a restart. A route that is below `live` without a flip, because it was held there, does not return
-//! with open mismatches, nor without evidence if its basis is another one now.
+//! with open mismatches, nor without evidence if its basis has changed.
 
 use std::collections::BTreeSet;
 
@@ -78,7 +78,7 @@ pub(super) fn update(positions: &mut Positions, moves: &[Move], accepting: &BTre
     positions.live = positions.routes.values().filter_map(judge).collect();
 }
 
-/// A flip went to this state through a gate, or by force: its evidence is that of the present basis.
+/// Records the present basis as the one with which a flip went to this state, through the gate or by force.
 pub(super) fn accept(positions: &mut Positions, id: &RouteId, to: State) {
     if to >= State::Live {
         let basis = positions.declared.bases.get(id).cloned();
@@ -134,7 +134,7 @@ pub(super) fn log_changed(before: &Positions, after: &Positions) {
     }
 }
 
-/// What the store has of a route, also under an id that it had before.
+/// The stored basis of a route, also under an id that the route had before.
 fn of_route<'a>(positions: &'a Positions, route: &Route) -> Option<&'a LiveBasis> {
     route.ids().find_map(|id| positions.live.get(id))
 }

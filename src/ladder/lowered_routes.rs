@@ -35,7 +35,7 @@ impl LoweredRoutes {
         }
     }
 
-    /// The newest of them for a route, if it was asked for at this time or later.
+    /// The newest lowering of a route, if it was asked for at this time or later.
     pub fn since(&self, asked: Instant, route: &Route) -> Option<&Lowering> {
         let own = route.ids().filter_map(|id| self.0.get(id));
         own.filter(|lowered| lowered.at >= asked).max_by_key(|lowered| lowered.at)

@@ -145,7 +145,8 @@ impl Ladder {
         self.mover.flags()
     }
 
-    /// Connects something that the kill switch stops from now on. It has applied the freeze in force when this returns.
+    /// Connects something that the kill switch stops from now on. When this returns, `other` has applied the freeze in
+    /// force.
     pub async fn connect_to_kill_switch(&self, other: Arc<dyn KillSwitchListener>) {
         self.mover.connect_to_kill_switch(other).await;
     }

@@ -126,7 +126,7 @@ impl Mover {
         prepare(&self.store, &self.in_force.inputs().positions, declared).await
     }
 
-    /// No other reload may come between [`Self::prepare`] and this.
+    /// Puts prepared files in force. No other reload may come between [`Self::prepare`] and this.
     pub async fn reload(
         &self,
         moves_lock: MovesLock,

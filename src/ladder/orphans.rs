@@ -58,13 +58,13 @@ impl FamiliesBefore<'_> {
     }
 }
 
-/// Why instances of the engine would be without a follower under the files `next`: a sentence for each reason.
+/// Why instances of the engine would be without a follower under new files: a sentence for each reason.
 pub(super) struct Orphans {
-    /// The files before followed them up.
+    /// For instances that the files before followed up.
     pub new: Vec<String>,
-    /// The files before did not follow them up either.
+    /// For instances that the files before did not follow up either.
     pub known: Vec<String>,
-    /// Whether there would be new ones if the engine owned instances of every family.
+    /// Whether `new` would have sentences if the engine owned instances of every family.
     pub possible: bool,
 }
 
@@ -108,7 +108,7 @@ pub(super) async fn find(
             }
         }
     }
-    // By itself such a rerun refuses no files.
+    // A rerun that cannot be read is by itself no reason to refuse files.
     if let Some(first) = unreadable_reruns.first().filter(|_| !orphans.new.is_empty()) {
         let others = match unreadable_reruns.len() {
             1 => String::new(),
@@ -121,18 +121,18 @@ pub(super) async fn find(
     Ok(orphans)
 }
 
-/// What the engine owns of each family, by the id under which that is pinned.
+/// What the engine owns of each family, by the id under which the instances are pinned.
 type OwnedByFamily = BTreeMap<RouteId, OwnedInFamily>;
 
 /// What the engine owns of a family.
 #[derive(Clone, Copy, Default)]
 struct OwnedInFamily {
     instances: u64,
-    /// An open run may create one.
+    /// An open run may create an instance.
     in_open_run: bool,
     /// The open run counts only because its events cannot be read.
     unreadable: Option<RunId>,
-    /// The next request may create one.
+    /// The next request may create an instance.
     by_new_runs: bool,
 }
 
@@ -165,7 +165,7 @@ impl OwnedInFamily {
 
 /// What the comparison of the followers with new files found.
 struct Found {
-    /// Each with the id under which the instances are pinned.
+    /// Each sentence with the id under which the instances are pinned.
     sentences: Vec<(RouteId, String)>,
     /// Sentences that are true only if the engine owns one of these instances.
     to_look_up: Vec<TakenId>,

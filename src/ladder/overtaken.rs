@@ -34,7 +34,7 @@ pub(super) fn cap_below_only(before: &Positions, after: &mut Positions) -> Vec<R
     capped
 }
 
-/// What the caller of a flip is told.
+/// The refusal that the caller of such a flip gets.
 pub(super) fn refusal(route: &RouteId, stays: State) -> String {
     format!(
         "a freeze came into force while this flip waited for the store: it is reverted, and `{route}` stays in `{stays}`. \

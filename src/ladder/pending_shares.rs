@@ -29,7 +29,7 @@ pub(super) struct PendingShare {
 }
 
 impl PendingShares {
-    /// Adds one to those that are to be set.
+    /// Adds a share that is to be set.
     pub fn add(self: &Arc<Self>, share: LargerShare) -> PendingShare {
         let mut number = 0;
         self.0.send_modify(|all| {
@@ -39,12 +39,12 @@ impl PendingShares {
         PendingShare { share, number, all: self.clone() }
     }
 
-    /// Those that are to be set.
+    /// All shares that are to be set.
     pub fn all(&self) -> Vec<LargerShare> {
         self.0.borrow().values().cloned().collect()
     }
 
-    /// Waits until none is to be set.
+    /// Waits until no share is left to be set.
     pub async fn wait_for_none(&self) {
         let mut pending = self.0.subscribe();
         // Cannot fail: it would only if the sender were dropped, and `self` is the sender.

@@ -29,11 +29,11 @@ pub(super) struct RoutePosition {
     /// Whether a move that is judged together with others overrides a gate up to `live` by force. `last` says so once
     /// it is recorded.
     pub overrides_gate: bool,
-    /// Why it does not have the state in the file, or the one of the last flip; empty if it has.
+    /// Why the route does not have the state in the file, or that of the last flip; empty if it has.
     pub refused: Vec<String>,
-    /// When its hold below `live` ends; `None` if it is not held.
+    /// When the route's hold below `live` ends; `None` if it is not held.
     pub held_until: Option<Timestamp>,
-    /// When the hold of the first of its cohorts ends.
+    /// When the first hold of one of its cohorts ends.
     pub cohorts_held_until: Option<Timestamp>,
 }
 
@@ -50,9 +50,9 @@ pub(super) struct Positions {
     pub stored_declarations: BTreeMap<RouteId, FileState>,
     /// The routes in `stored_declarations` that the files do not have any more.
     pub absent: BTreeSet<RouteId>,
-    /// With which evidence routes, or cohorts of them, went to `live` or above.
+    /// The evidence with which routes, or cohorts of them, went to `live` or above.
     pub live: BTreeMap<RouteId, LiveBasis>,
-    /// Of each route that follows up instances: by which requests it does so.
+    /// For each route that follows up instances: the requests by which it does so.
     pub followers: Followers,
     /// The scopes of each route's retry keys, now and earlier.
     pub scopes: Scopes,
@@ -67,7 +67,7 @@ impl RoutePosition {
     pub fn rung(&self) -> State {
         self.inputs.granted()
     }
-    /// The highest of its rung and of the state to which it may return by its last flip.
+    /// The higher of the route's rung and the state to which it may return by its last flip.
     pub fn highest(&self) -> State {
         self.last.as_ref().map_or(State::Off, state_of).max(self.rung())
     }
@@ -88,7 +88,8 @@ impl RoutePosition {
     pub fn declared(&self) -> FileState {
         FileState { state: self.route.declared, shares: self.route.shares }
     }
-    /// Whether the engine answers requests of it, or of a cohort of it, guard, health and kill switch aside.
+    /// Whether the engine answers requests of the route, or of a cohort of it, unless guard, health or kill switch
+    /// prevents that.
     pub fn takes_instances(&self) -> bool {
         let takes = |cohort: &Cohort| !self.inputs.held_cohorts.contains(&cohort.name);
         self.rung() >= State::Live || self.live_cohorts().any(takes)
@@ -157,7 +158,7 @@ impl Positions {
         }
     }
 
-    /// Sets the last flip of a route whose position has been moved as it says.
+    /// Sets the last flip of a route whose position already is as this flip says.
     pub fn set_last_flip(&mut self, route: &RouteId, flip: FlipRecord) {
         if let Some(position) = self.routes.get_mut(route) {
             position.last = Some(flip.clone());

@@ -61,7 +61,7 @@ pub(super) fn add(
     known
 }
 
-/// Sorts them newest first, and removes duplicates, expired ones, and those beyond the bound.
+/// Sorts replaced matches newest first, and removes duplicates, expired ones, and those beyond the bound.
 pub(super) fn prune(reassigned: &mut Vec<ReplacedMatch>, may_come: impl Fn(Timestamp) -> bool) {
     reassigned.sort_by_key(|replaced| Reverse(replaced.at));
     let mut remaining: Vec<ReplacedMatch> = Vec::new();

@@ -20,7 +20,8 @@ pub(super) struct Recording {
 /// The pauses between look-ups of an unknown outcome: the first and the longest.
 const LOOK_UP_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// Records in the store. Only the holder of the lock of moves calls it: one write is under way at a time.
+/// Records flips and declarations in the store. Only the holder of the lock of moves calls it: one write is under way
+/// at a time.
 pub(super) struct Recorder {
     store: StoreHandle,
     /// The number of the newest flip in the store, as far as this process knows. Another process may have recorded a
@@ -28,7 +29,7 @@ pub(super) struct Recorder {
     newest: AtomicU64,
 }
 
-/// What a look into the store found.
+/// What was found when flips or declarations were read back.
 struct ReadBack {
     /// The numbers of the first flips that the store has, from none to all of them. They count only if no newer flip is
     /// in the store.

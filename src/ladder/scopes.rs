@@ -59,7 +59,7 @@ pub(super) fn after_files(
         let own: Vec<RetryScopes> = route.ids().filter_map(|id| known.remove(id)).collect();
         let starts_writing = own.iter().any(|was| was.reads_only) && !scopes.reads_only;
         let matched = own.iter().any(|was| was.present.is_some() && has_matched(was, route));
-        // Of several routes that became this one, each may have served what is this one's now.
+        // If several routes became this one, each of them may have served requests that are this one's now.
         let served = own.iter().filter(|was| was.present.is_some() || was.matches.is_some());
         let is_recorded = matched && served.into_iter().all(|was| has_same_key(was, &scopes));
         cohort_reasons::set(&mut scopes, route, &own, now);
@@ -185,7 +185,8 @@ pub(super) fn current(scopes: &Scopes, now: Timestamp, window: Duration) -> Scop
     scopes
 }
 
-/// Adds to `scopes`, the newer ones, what `was` has: its present scope becomes an earlier one, replaced at this time.
+/// Adds the scopes of the earlier row `was` to `scopes`: the present scope of `was` becomes an earlier one, replaced at
+/// this time.
 fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
     let RetryScopes {
         present,

@@ -27,11 +27,12 @@ pub struct RouteStatus {
     pub has_no_flip: bool,
     /// The reason with which a flip or the file overrode the gate, until the gate would be open without it.
     pub forced: Option<String>,
-    /// Why it, or a cohort of it, does not have the state in the file, or the one of the last flip; empty if it has.
+    /// Why the route, or a cohort of it, does not have the state in the file, or that of the last flip; empty if it
+    /// has.
     pub refused: Vec<String>,
-    /// If something that its evidence depends on was changed while it, or a cohort of it, was in `live` or above: a
-    /// sentence that says so and what to do. `None` once evidence supports the change, or a person accepted it by
-    /// force.
+    /// If something that its evidence depends on was changed while the route, or a cohort of it, was in `live` or
+    /// above: a sentence that says so and what to do. `None` once evidence supports the change, or a person accepted it
+    /// by force.
     pub changed: Option<String>,
     /// The last flip. Its number is 0 while the store does not have it.
     pub last: Option<FlipRecord>,
@@ -54,7 +55,7 @@ pub(super) fn route_status(inputs: &Inputs, gate: &Gate, position: &RoutePositio
     let of_cohort = |(cohort, UnknownRetries { why, .. }): (&Cohort, UnknownRetries)| {
         format!("the cohort `{}` is held below `live`, and its `force` is older than the cause: {why}", cohort.name)
     };
-    // What became known since the last judgement holds no cohort yet.
+    // A cause that became known since the last judgement holds no cohort yet.
     let is_held = |(cohort, _): &(&Cohort, UnknownRetries)| position.inputs.held_cohorts.contains(&cohort.name);
     let held_cohorts = gate.held_cohorts(&inputs.positions, position).filter(is_held).map(of_cohort);
     RouteStatus {

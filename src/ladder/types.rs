@@ -84,8 +84,8 @@ pub struct Flipped {
     /// Whether the store has all that was asked for. If false with `share_is_pending`, the store has the flip down, and
     /// perhaps the larger share. If false without it, a flip down is in force that a restart would lose.
     pub recorded: bool,
-    /// Whether it is a flip down that is recorded, and it is not known whether the larger share that was asked for
-    /// together with it is recorded too. That share comes into force once it is known to be.
+    /// Whether the flip down is recorded, and it is not known whether the larger share that was asked for together with
+    /// it is recorded too. That share comes into force once it is known to be recorded.
     pub share_is_pending: bool,
     /// The state in force now, and why if it is not the requested one.
     pub effective: Effective,

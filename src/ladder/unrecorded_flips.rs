@@ -6,7 +6,8 @@
 //!
 //! Always true: positions that were computed before such a flip was made are lowered again before they come into force
 //! ([`lower`]), so that a move that was under way then does not raise the route above it. Every other move of routes
-//! that begins later is recorded after it. Each route has at most one: a newer one, which is lower, replaces it.
+//! that begins later is recorded after it. Each route has at most one unrecorded flip: a newer one, which is lower,
+//! replaces it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,11 +28,11 @@ const UNRECORDED: u64 = 1 << 52;
 /// A flip down that is in force and that the store does not have yet.
 #[derive(Clone)]
 pub(super) struct UnrecordedFlip {
-    /// Identifies it in this process.
+    /// Identifies the flip in this process.
     pub id: u64,
     /// When a person asked for it; `None` if it reverts a flip that a freeze overtook.
     pub asked: Option<Instant>,
-    /// As it will be recorded: its number is 0.
+    /// The flip as it will be recorded: its number is 0.
     pub flip: FlipRecord,
     /// The new share, if it was asked for.
     pub percent: Option<Percent>,

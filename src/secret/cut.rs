@@ -1,13 +1,13 @@
-//! Cuts texts that people are shown, so that no part of a hidden value is left before the cut.
+//! Cuts texts that are shown to people, so that no part of a hidden value is left before the cut.
 //!
-//! Always true: [`masked_and_cut`] masks the whole text and cuts it then, because the half of a value would not be
-//! recognised. Where a text had to be cut before all values were known that must be hidden, [`beginnings_before_cuts`]
-//! finds the beginning of such a value directly before the cut. A beginning of fewer than [`BEGINNING_CHARS_MIN`]
-//! characters stays.
+//! Always true: [`masked_and_cut`] masks the whole text before it cuts it, because a part of a value would not be
+//! recognised. If a text had to be cut before all values to hide were known, [`beginnings_before_cuts`] finds the
+//! beginning of such a value directly before the cut. A beginning of fewer than [`BEGINNING_CHARS_MIN`] characters
+//! stays.
 
 use std::ops::Range;
 
-/// Stands where a text was cut.
+/// Marks where a text was cut.
 pub const CUT: char = '…';
 
 /// Shorter beginnings of values are not hidden: many texts end in the first three characters of some value.
@@ -16,7 +16,7 @@ pub const BEGINNING_CHARS_MIN: usize = 4;
 /// How long a text may be before it is cut.
 #[derive(Clone, Copy, Debug)]
 pub enum LengthMax {
-    /// In bytes, the mark of the cut included.
+    /// In bytes, including the mark of the cut.
     Bytes(usize),
     /// In characters, without the mark of the cut.
     Chars(usize),
@@ -33,7 +33,7 @@ impl LengthMax {
     }
 }
 
-/// The text, masked as a whole and then cut.
+/// Masks the whole text, then cuts it.
 pub fn masked_and_cut(text: &str, mask: impl FnOnce(&str) -> String, max: LengthMax) -> String {
     let mut masked = mask(text);
     if let Some(end) = max.end(&masked) {
@@ -45,16 +45,16 @@ pub fn masked_and_cut(text: &str, mask: impl FnOnce(&str) -> String, max: Length
 
 /// The longest beginning of the value directly before each cut in the text.
 pub(super) fn beginnings_before_cuts(text: &str, value: &str) -> Vec<Range<usize>> {
-    // A longer beginning than the text itself is not in it.
+    // A beginning that is longer than the text cannot be in it.
     let value = &value[..value.floor_char_boundary(text.len() + 1)];
-    let least = value.char_indices().nth(BEGINNING_CHARS_MIN).map(|(at, _)| at);
-    let Some(least) = least.filter(|least| text.contains(&value[..*least])) else { return Vec::new() };
-    let found = matches_before_cuts(text, value.as_bytes()).into_iter().filter(|(_, bytes)| *bytes >= least);
+    let bytes_min = value.char_indices().nth(BEGINNING_CHARS_MIN).map(|(at, _)| at);
+    let Some(bytes_min) = bytes_min.filter(|bytes_min| text.contains(&value[..*bytes_min])) else { return Vec::new() };
+    let found = matches_before_cuts(text, value.as_bytes()).into_iter().filter(|(_, bytes)| *bytes >= bytes_min);
     found.map(|(end, bytes)| end - bytes..end).collect()
 }
 
-/// For each cut in the text: where it is, and how many bytes before it are the longest beginning of the value. One pass
-/// over the text (Knuth, Morris and Pratt), because the text may be large and made by an attacker.
+/// For each cut in the text: its position, and how many bytes before it are the longest beginning of the value. One
+/// pass over the text (Knuth, Morris and Pratt), because the text may be large and made by an attacker.
 fn matches_before_cuts(text: &str, value: &[u8]) -> Vec<(usize, usize)> {
     let shorter = shorter_beginnings(value);
     let step = |mut matched: usize, byte: u8| {
@@ -74,7 +74,7 @@ fn matches_before_cuts(text: &str, value: &[u8]) -> Vec<(usize, usize)> {
     found
 }
 
-/// For each beginning of the value: the length of the longest shorter one that is also its end.
+/// For each beginning of the value: the length of its longest proper prefix that is also its suffix.
 fn shorter_beginnings(value: &[u8]) -> Vec<usize> {
     let mut lengths = vec![0; value.len()];
     let mut matched = 0;

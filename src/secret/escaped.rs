@@ -1,10 +1,10 @@
-//! The escaped forms in which a text may contain a value: within a string of a JSON document, or of a JSON document
-//! that is itself a string of another one. The forms in URLs are found by [`super::search`].
+//! The escaped forms in which a text may contain a value: in a string of a JSON document, or of a JSON document that is
+//! itself a string of another one. [`super::search`] finds the forms in URLs.
 
 use std::collections::BTreeSet;
 
-/// Characters that JSON writers escape without need, by kind of writer: none; those beyond ASCII; also those
-/// with a meaning in HTML; also quotes and further marks.
+/// Characters that JSON writers escape needlessly, by kind of writer: none; those beyond ASCII; in addition those with
+/// a meaning in HTML; in addition quotes and further marks.
 const ALSO_ESCAPED: [fn(char) -> bool; 4] = [
     |_| false,
     |c| !c.is_ascii(),
@@ -19,7 +19,7 @@ pub fn forms_in_texts(value: &str) -> BTreeSet<String> {
     forms
 }
 
-/// The forms of a value that was escaped for a JSON string, once or twice; without the form that equals the value.
+/// The forms of a value escaped for a JSON string, once or twice; without a form that equals the value.
 fn json_forms(value: &str) -> BTreeSet<String> {
     let differs = |c: char| !c.is_ascii() || c.is_ascii_control() || "\"\\/<>&'+`".contains(c);
     if !value.contains(differs) {

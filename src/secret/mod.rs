@@ -1,4 +1,4 @@
-//! Values that must not be shown, and what is shown instead.
+//! Values that must not be shown, and what is shown in their place.
 
 mod cut;
 mod escaped;

@@ -1,4 +1,4 @@
-//! Numbers in one notation, so that a value is recognised in whichever way a service writes it.
+//! Converts numbers to one notation, so that a value is recognised however a service writes it.
 
 /// A decimal number of any length: `± digits × 10^exponent`, without a zero at either end of the digits. `7e2`, `700`
 /// and `700.0` are equal.
@@ -10,7 +10,7 @@ pub struct CanonicalNumber {
 }
 
 impl CanonicalNumber {
-    /// Reads a number in the notation of JSON. `None` for any other text, and where the exponent does not fit.
+    /// Reads a number in the notation of JSON. `None` for any other text, and if the exponent does not fit.
     pub fn parse(text: &str) -> Option<Self> {
         let (is_negative, unsigned) = text.strip_prefix('-').map_or((false, text), |unsigned| (true, unsigned));
         let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {

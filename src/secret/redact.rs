@@ -5,9 +5,9 @@
 
 use percent_encoding::percent_decode_str;
 
-/// Shown instead of a secret.
+/// Shown in place of a secret.
 pub const STARS: &str = "***";
-/// The delimiters of a value that is encrypted in the store: the ciphertext stands between them.
+/// The delimiters of a value that is encrypted in the store; the ciphertext is between them.
 pub const SEALED: [&str; 2] = ["«sealed:", "»"];
 
 /// Words that make a key secret wherever they occur in it.
@@ -28,7 +28,7 @@ const SECRET_WORDS: &[&str] = &[
     "signature",
     "sessionid",
 ];
-/// Words that make a key secret where they are one whole part of it (`card`, `card_cvv`, but not `discard`).
+/// Words that make a key secret if they are a whole part of it (`card`, `card_cvv`, but not `discard`).
 const SECRET_PARTS: &[&str] =
     &["card", "pan", "cvv", "cvc", "iban", "ssn", "pin", "pwd", "auth", "otp", "session", "jwt"];
 
@@ -55,7 +55,7 @@ pub fn is_secret(key: &str) -> bool {
     parts.iter().any(|part| SECRET_PARTS.contains(&part.as_str()))
 }
 
-/// A line of text (a URL, a header, a string in a body) with the credentials in it replaced.
+/// Replaces the credentials in a line of text (a URL, a header, a string in a body).
 pub fn redact_line(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let scheme = ["bearer ", "basic ", "digest "].iter().find(|scheme| lower.trim_start().starts_with(**scheme));
@@ -86,13 +86,13 @@ pub fn redact_line(text: &str) -> String {
     out
 }
 
-/// Whether the name of a parameter is secret, as it stands or percent-decoded.
+/// Whether the name of a parameter is secret, as written or percent-decoded.
 fn is_secret_parameter(name: &str) -> bool {
     is_secret(name) || (name.contains('%') && is_secret(&percent_decode_str(name).decode_utf8_lossy()))
 }
 
-/// The text with each `user:password@` of a URL replaced. What stands between `://` and the last `@` before the path is
-/// taken for it, so that more may be replaced where a URL is a value in a query.
+/// Replaces each `user:password@` of a URL in the text. Everything between `://` and the last `@` before the path
+/// counts as one, so that more may be replaced if a URL is a value in a query.
 fn without_user_info(text: &str) -> String {
     let mut pieces = text.split("://");
     let mut out = pieces.next().unwrap_or_default().to_owned();

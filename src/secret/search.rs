@@ -1,10 +1,11 @@
-//! Finds the places where a text quotes a value: as it is, in an escaped form ([`forms_in_texts`]), or percent-encoded.
+//! Finds the places where a text quotes a value: unchanged, in an escaped form ([`forms_in_texts`]), or
+//! percent-encoded.
 //!
-//! Writers of URLs differ in which characters they escape. So the escapes of the searched text are decoded, and the
-//! value is searched for in the result: every mixture of escaped and plain characters is found, also where a URL is
+//! Writers of URLs differ in which characters they escape. Therefore the escapes of the searched text are decoded, and
+//! the value is searched for in the result: this finds every mixture of escaped and plain characters, even if a URL is
 //! part of another one.
 //!
-//! Always true: the places are those of the text as it is; they are sorted and do not overlap.
+//! Always true: the places are positions in the text before decoding; they are sorted and do not overlap.
 //!
 //! [`forms_in_texts`]: super::forms_in_texts
 
@@ -12,10 +13,10 @@ use std::ops::Range;
 
 use super::cut::{CUT, beginnings_before_cuts};
 
-/// How often a text is decoded: a URL within the query of a URL within another one.
+/// How often a text is decoded, for a URL within the query of a URL within another one.
 const NESTING_MAX: usize = 3;
 
-/// Where the text quotes one of these forms of values.
+/// The places where the text quotes one of these forms of values.
 pub fn quotes_in<'a>(text: &str, forms: impl Iterator<Item = &'a str> + Clone) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for view in views(text, forms.clone()) {
@@ -24,7 +25,7 @@ pub fn quotes_in<'a>(text: &str, forms: impl Iterator<Item = &'a str> + Clone) -
     joined(found)
 }
 
-/// As [`quotes_in`]; also where a value begins directly before a cut.
+/// Like [`quotes_in`]; also the places where a value begins directly before a cut.
 pub fn quotes_and_cut_quotes_in<'a>(text: &str, forms: impl Iterator<Item = &'a str> + Clone) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for view in views(text, forms.clone()) {
@@ -41,11 +42,11 @@ pub fn quotes_and_cut_quotes_in<'a>(text: &str, forms: impl Iterator<Item = &'a 
 /// Whether the text quotes one of these forms of values.
 pub fn is_quoted_in<'a>(text: &str, forms: impl Iterator<Item = &'a str> + Clone) -> bool {
     let quotes = |searched: &str| forms.clone().any(|form| searched.contains(form));
-    // Most texts have no escapes, and are not decoded.
+    // Most texts have no escapes, and need no decoding.
     quotes(text) || views(text, forms.clone()).iter().skip(1).any(|view| quotes(view.searched(text)))
 }
 
-/// The text with these places of it replaced; `None` where `replace` fails.
+/// Replaces these places of the text; `None` if `replace` fails.
 pub fn replaced(text: &str, places: &[Range<usize>], replace: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let (mut result, mut written) = (String::with_capacity(text.len()), 0);
     for place in places {
@@ -57,7 +58,7 @@ pub fn replaced(text: &str, places: &[Range<usize>], replace: &dyn Fn(&str) -> O
     Some(result)
 }
 
-/// Sorted, and those that overlap joined to one.
+/// Sorts the places, and joins those that overlap.
 fn joined(mut found: Vec<Range<usize>>) -> Vec<Range<usize>> {
     found.sort_by_key(|place| (place.start, place.end));
     let mut places: Vec<Range<usize>> = Vec::with_capacity(found.len());
@@ -72,15 +73,15 @@ fn joined(mut found: Vec<Range<usize>>) -> Vec<Range<usize>> {
 
 /// A form of the searched text.
 enum View {
-    /// As it is.
+    /// The text itself.
     Plain,
-    /// With escapes decoded.
+    /// The text with its escapes decoded.
     Decoded(Decoded),
 }
 
 struct Decoded {
     text: String,
-    /// For each byte of the text, and for its end, the place in the text that was decoded.
+    /// For each byte of the decoded text, and for its end, the position in the original text.
     places: Vec<usize>,
 }
 
@@ -105,7 +106,7 @@ impl View {
     }
 }
 
-/// The forms of the text in which values are searched for; the first is the text as it is.
+/// The forms of the text in which values are searched for; the first is the text itself.
 fn views<'a>(text: &str, mut forms: impl Iterator<Item = &'a str> + Clone) -> Vec<View> {
     let mut views = vec![View::Plain];
     let has_plus = text.contains('+') || text.contains("%2");
@@ -114,13 +115,13 @@ fn views<'a>(text: &str, mut forms: impl Iterator<Item = &'a str> + Clone) -> Ve
     if forms.clone().next().is_none() || !has_escapes {
         return views;
     }
-    // In forms and queries a space is `+`. Without a space in any value, `+` need not be read as one.
+    // In forms and queries `+` stands for a space. If no value has a space, `+` need not be decoded.
     let may_be_space = has_plus && forms.any(|form| form.contains(' '));
     let mut next = None;
     for _ in 0..NESTING_MAX {
-        let of = next.as_ref();
-        let spaced = may_be_space.then(|| decoded(text, of, true)).flatten();
-        let plain = decoded(text, of, false);
+        let source = next.as_ref();
+        let spaced = may_be_space.then(|| decoded(text, source, true)).flatten();
+        let plain = decoded(text, source, false);
         views.extend(std::mem::replace(&mut next, plain).into_iter().chain(spaced).map(View::Decoded));
         if next.is_none() {
             break;
@@ -130,16 +131,16 @@ fn views<'a>(text: &str, mut forms: impl Iterator<Item = &'a str> + Clone) -> Ve
     views
 }
 
-/// The text, or its decoded form if there is one, with its percent escapes decoded, and with each `+` as a space if
-/// `spaced`. `None` where that changes nothing. An escape that is no UTF-8 stays; one that is cut off is left out, so
-/// that what precedes it stands directly before the cut.
-fn decoded(text: &str, of: Option<&Decoded>, spaced: bool) -> Option<Decoded> {
-    let source = of.map_or(text, |of| &of.text);
+/// Decodes the percent escapes of the text, or of its `earlier` decoded form if there is one; also decodes each `+` as
+/// a space if `spaced`. `None` if that changes nothing. Escapes that are not UTF-8 stay; an escape that is cut off is
+/// left out, so that what precedes it stands directly before the cut.
+fn decoded(text: &str, earlier: Option<&Decoded>, spaced: bool) -> Option<Decoded> {
+    let source = earlier.map_or(text, |earlier| &earlier.text);
     let has_any = source.contains('%') || (spaced && source.contains('+'));
     if !has_any {
         return None;
     }
-    let place = |at: usize| of.map_or(at, |of| of.places[at]);
+    let place = |at: usize| earlier.map_or(at, |earlier| earlier.places[at]);
     let (mut text, mut places) = (String::with_capacity(source.len()), Vec::with_capacity(source.len() + 1));
     let (mut at, mut is_changed) = (0, false);
     while let Some(character) = source[at..].chars().next() {
@@ -153,7 +154,7 @@ fn decoded(text: &str, of: Option<&Decoded>, spaced: bool) -> Option<Decoded> {
         };
         if let Some(character) = character {
             text.push(character);
-            // A place within the character is never asked for: values begin and end between characters.
+            // Only the first byte of the character is ever looked up: values begin and end between characters.
             places.resize(text.len(), place(at));
         }
         at += bytes;
@@ -162,7 +163,7 @@ fn decoded(text: &str, of: Option<&Decoded>, spaced: bool) -> Option<Decoded> {
     is_changed.then_some(Decoded { text, places })
 }
 
-/// What stands at a percent sign.
+/// What follows a percent sign.
 enum Escape {
     /// An escaped character, and the length of its escapes.
     Char(char, usize),
@@ -190,7 +191,7 @@ impl Escape {
             }
         }
     }
-    /// At `at` stands no whole escape.
+    /// The result if no whole escape begins at `at`.
     fn cut_off(bytes: &[u8], at: usize) -> Self {
         let rest = &bytes[at..];
         let begun = match rest {
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_escape_stays_as_it_is() {
+    fn text_that_is_no_escape_stays_unchanged() {
         assert_eq!(stars("100% %zz %FF%E9 %C3 a+b %", &["100% %zz", "nothing"]), "* %FF%E9 %C3 a+b %");
         assert_eq!(stars("%FFvalue-1%E2%82", &["value-1"]), "%FF*%E2%82");
         assert_eq!(stars("a%2Bvalue+1", &["value 1", "value-1"]), "a%2B*");
@@ -275,7 +276,8 @@ mod tests {
         ] {
             assert_eq!(stars(text, &["CARD-1234", "other"]), expected, "{text}");
         }
-        // The longest beginning of several values; a value that overlaps itself; one with a mark of its own.
+        // The longest beginning of several values; a value that overlaps itself; a value with a mark of a cut of its
+        // own.
         assert_eq!(stars("xabcdef…", &["defghi", "cdefgh", "abcdefg"]), "x*…");
         assert_eq!(stars("aaaaaaaaa…", &["aaaaab"]), "aaaa*…");
         assert_eq!(stars("abcd…efgh…", &["abcd…efghi"]), "*…");

@@ -222,7 +222,7 @@ async fn run_entries(
                     let (runner, stop) = (Arc::clone(&runner), stop.clone());
                     runs.spawn(async move {
                         let run = runner.run(entry).await;
-                        // Waiting for legacy's calls takes no place of a run; the byte budget bounds how many wait.
+                        // Waiting for legacy's calls needs no permit; the byte budget bounds how many runs wait.
                         drop(permit);
                         let Some(run) = run else { return };
                         match run.wait_for_effects(stop).await {

@@ -80,13 +80,14 @@ pub(super) struct RunRequest {
     answered: Answered,
     generation: EvidenceGeneration,
     result: EngineResult,
-    /// When no further call of legacy can be attributed to it; `None` where none is.
+    /// From this time on no further call of legacy can be attributed to this request; `None` where none ever is.
     effects_complete: Option<tokio::time::Instant>,
     _reserved: ReservedBytes,
 }
 
 impl RunRequest {
-    /// Waits until all calls are known that legacy made for it. `false`: `stop` was asked for before that.
+    /// Waits until all calls are known that legacy made for this request. Returns `false` if a stop was asked for
+    /// before that.
     pub(super) async fn wait_for_effects(&self, mut stop: watch::Receiver<Stop>) -> bool {
         let Some(at) = self.effects_complete else { return true };
         tokio::select! {

@@ -25,7 +25,7 @@ pub(super) struct AppendRow<'a> {
 }
 
 impl<'a> AppendRow<'a> {
-    /// Adds its events from a seq on.
+    /// Decodes the events of this row from `from` on and adds them to `into`.
     pub(super) fn read(&self, from: Seq, parts: &PayloadsBySeq, into: &mut Vec<StoredEvent>) -> Result<(), StoreError> {
         let (first, last, version) = (self.first, self.last, self.version);
         if version > i64::from(Event::VERSION) {
@@ -53,7 +53,7 @@ impl<'a> AppendRow<'a> {
         }
     }
 
-    /// Adds its events; one that cannot be decoded is added with the reason.
+    /// Decodes the events of this row and adds them to `into`; one that cannot be decoded is added with the reason.
     pub(super) fn read_for_check(&self, parts: &PayloadsBySeq, into: &mut Vec<EventRow>) {
         let version = self.version.cast_unsigned();
         let (found, expected) = (self.lines().count() as i64, self.last - self.first + 1);

@@ -31,7 +31,7 @@ pub struct RetryKeyPage<T> {
 /// A key whose window after the first try is over, or soon will be.
 pub(in crate::store) struct OldKey {
     pub(in crate::store) position: RetryKeyPosition,
-    /// Whether its run keeps it bound.
+    /// Whether the key's run keeps it bound.
     pub(in crate::store) is_bound: bool,
 }
 

@@ -21,7 +21,7 @@ const LISTED_MAX: usize = 10_000;
 /// One inconsistency.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StoreFinding {
-    /// The run that it concerns, if it concerns one.
+    /// The run that the finding concerns, if it concerns one.
     pub run: Option<RunId>,
     /// What is wrong.
     pub what: String,
@@ -97,7 +97,7 @@ pub(super) struct RunRows<'a> {
     pub(super) seq: i64,
     /// When its last event happened, according to the run's row.
     pub(super) updated: Option<i64>,
-    /// Whether only its summary is kept.
+    /// Whether only the run's summary is kept.
     pub(super) purged: bool,
     /// In the order of seqs.
     pub(super) events: Vec<EventRow>,

@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(parts[0].hash, parts[1].hash);
     }
 
-    /// Also where the output, parts of it, or all of the event's large values were extracted.
+    /// Holds also where the output, parts of it, or all of the event's large values were extracted.
     #[test]
     fn reading_an_event_does_not_parse_its_output() {
         let output = json!({ "text": "x".repeat(300), "list": [{ "n": 1 }, { "a/b~c": "y".repeat(300) }], "10": "~1" });

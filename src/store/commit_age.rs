@@ -30,12 +30,13 @@ impl CommitAge {
         u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// The writer begins a commit, or another access to the disk for which appends have to wait. Ends the one before.
+    /// Records that the writer begins a commit, or another access to the disk for which appends have to wait, and that
+    /// the one before has ended.
     pub(super) fn begin(&self) {
         self.began.store(self.now_us().saturating_add(1), Ordering::Release);
     }
 
-    /// The writer's commit has ended, whatever its outcome.
+    /// Records that the writer's commit has ended, whatever its outcome.
     pub(super) fn end(&self) {
         self.began.store(IDLE, Ordering::Release);
     }
@@ -54,7 +55,7 @@ impl CommitAge {
     }
 }
 
-/// Says that a commit has stalled.
+/// A sentence that says that a commit has stalled.
 pub fn stall_text(age: Duration) -> String {
     format!("a commit has been under way for {} s and has not ended (store_stall_ms)", age.as_secs())
 }

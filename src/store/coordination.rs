@@ -43,18 +43,18 @@ pub struct OwnedRun {
 /// The result of acquiring one run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AcquireResult {
-    /// The caller owns it now.
+    /// The caller owns the run now.
     Acquired(OwnedRun),
-    /// Another living worker owns it.
+    /// Another living worker owns the run.
     Elsewhere {
         /// That worker.
         worker: WorkerId,
         /// Its name, for people.
         name: String,
     },
-    /// It has ended.
+    /// The run has ended.
     Ended(RunSummary),
-    /// Its summary cannot be read.
+    /// The run's summary cannot be read.
     Unreadable {
         /// Its fencing token, if the caller owns it now; `None` if it has ended.
         fence: Option<Fence>,
@@ -220,12 +220,12 @@ pub trait RunCoordination: Send + Sync + 'static {
     /// The snapshot of a run that includes the most events. Incomplete ones are ignored, a damaged one is an error.
     fn run_snapshot(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunSnapshot>, StoreError>>;
 
-    /// Removes at most `limit` runs that ended with this status before this time, those that ended first before others,
-    /// with their events and commands. A pinned run keeps its summary and its [`RunBodies`]. A run is kept while its
-    /// retry key may be valid, while its parent has not ended (the parent may not have recorded its end), while an
-    /// earlier run of its job is kept (that run has at most one successor, and has to know it), and while it has a
-    /// [`OutboxRow`] row. A pinned run whose events cannot be read is left out until the next process.
-    /// As long as runs are left to remove, it removes at least one. Appends wait meanwhile: keep `limit` small.
+    /// Removes at most `limit` runs that ended with this status before this time, earliest end first, with their events
+    /// and commands. A pinned run keeps its summary and its [`RunBodies`]. A run is kept while its retry key may be
+    /// valid, while its parent has not ended (the parent may not have recorded its end), while an earlier run of its
+    /// job is kept (that run has at most one successor, and has to know it), and while an [`OutboxRow`] names it. A
+    /// pinned run whose events cannot be read is left out until the next process. As long as runs are left to remove,
+    /// it removes at least one. Appends wait meanwhile: keep `limit` small.
     fn purge(
         &self,
         status: RunStatus,

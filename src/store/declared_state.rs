@@ -21,14 +21,14 @@ pub struct DeclaredState {
     /// By which requests it follows up the instances of a family; `None` where it does not, or in a row that an older
     /// binary wrote.
     pub follows: Option<FollowedPath>,
-    /// With which evidence it, or a cohort of it, went to `live` or above; `None` where neither is there, or in a row
-    /// that an older binary wrote.
+    /// The evidence with which the route, or a cohort of it, went to `live` or above; `None` where neither is there, or
+    /// in a row that an older binary wrote.
     pub live: Option<LiveBasis>,
     /// Whether the files put in force last do not have the route; `file` is then what earlier ones declared.
     pub is_absent: bool,
 }
 
-/// With which evidence a route, or a cohort of it, went to `live` or above.
+/// The evidence with which a route, or a cohort of it, went to `live` or above.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveBasis {
     /// The basis of the evidence (a hash of workflows, rules, `match` and services) with which it went there: through

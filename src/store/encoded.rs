@@ -164,7 +164,8 @@ impl EncodedAppend {
         })
     }
 
-    /// The notifications to send once it is committed, without those for locks and commands of a run that ended.
+    /// The notifications to send once the append is committed, without those for locks and commands of a run that
+    /// ended.
     pub(super) fn notifications(&self, now: i64) -> Vec<StoreNotification> {
         let mut notifications = Vec::new();
         if self.run.ended {
@@ -190,7 +191,7 @@ impl EncodedAppend {
         self.first + self.count() as u64 - 1
     }
 
-    /// How many events it has.
+    /// How many events the append has.
     pub(super) fn count(&self) -> usize {
         self.original.events.len()
     }

@@ -43,7 +43,7 @@ pub enum AppendConflict {
     LegacyClaim,
     /// The retry key belongs to another run.
     Claim {
-        /// The run that claimed it.
+        /// The run that claimed the key.
         run: RunId,
         /// How that run's request compares with the refused one.
         request: ClaimedRequest,
@@ -52,7 +52,7 @@ pub enum AppendConflict {
     Pin {
         /// The instance.
         key: PinKey,
-        /// The arm that owns it.
+        /// The arm that owns the instance.
         owner: Arm,
     },
 }
@@ -73,7 +73,7 @@ impl std::fmt::Display for AppendConflict {
 /// Why the events of a run were not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum EventsError {
-    /// They are damaged, or a newer version wrote them: reading them again gives the same error.
+    /// The events are damaged, or a newer version wrote them: reading them again gives the same error.
     Unreadable(StoreError),
     /// The store did not answer.
     NoAnswer(StoreError),

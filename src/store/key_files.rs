@@ -5,10 +5,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What tells a store from a copy of it, which has the same content.
+/// Distinguishes a store from a copy of it, which has the same content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreIdentity {
-    /// Where it is: a path, or a server and a database.
+    /// Where the store is: a path, or a server and a database.
     pub location: String,
     /// Which file or database it is, independent of its name: device and inode of the file, or the ids of the server's
     /// data and of the database in it.
@@ -20,28 +20,28 @@ pub struct StoreIdentity {
 pub struct Restored {
     /// When the backup was made.
     pub backed_up: Timestamp,
-    /// When it was first started.
+    /// When the backup was first started.
     pub started: Timestamp,
-    /// How many real runs had not ended when it was first started. They are paused, unless they only read.
+    /// How many real runs had not ended when the backup was first started. They are paused, unless they only read.
     pub open_runs: u64,
 }
 
 /// A file in which a process of this store may hold retry keys that the store does not have, or did so before it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyFileRecord {
-    /// The id in its header.
+    /// The id in the file's header.
     pub id: Uuid,
     /// Its path on the machine of that process.
     pub path: String,
     /// The name of that machine.
     pub host: String,
-    /// [`StoreIdentity::location`] for that process.
+    /// [`StoreIdentity::location`] of the store, as that process had it.
     pub location: String,
     /// Whether the store has all keys that were in the file when its process ended. Only a store of one process keeps
     /// such a record: from it, a copy of the store knows where the original was.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all_stored: bool,
-    /// Why its keys are unknown, and since when, if a process tried to read them and failed.
+    /// Why the file's keys are unknown, and since when, if a process tried to read them and failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread: Option<UnreadKeyFile>,
 }
@@ -49,7 +49,7 @@ pub struct KeyFileRecord {
 /// A key file whose keys are unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadKeyFile {
-    /// When that was found.
+    /// When it was found that they are unknown.
     pub since: Timestamp,
     /// Why, as the end of a sentence about the file.
     pub why: String,

@@ -88,7 +88,7 @@ pub enum StoreTime {
 /// The first try of a request that carried a retry key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredFirstTry {
-    /// The arm that took it.
+    /// The arm that took the first try.
     pub arm: Arm,
     /// The run, if the engine took it.
     pub run: Option<RunId>,

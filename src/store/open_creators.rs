@@ -1,4 +1,4 @@
-//! Of which families an open run may still create an instance.
+//! Finds the families of which an open run may still create an instance.
 //!
 //! Always true: what a run creates is in its first event. The family there is the oldest id that the run's route had
 //! when the run began, so a listing by the route's id does not find it after a rename. A rerun has no route; between
@@ -18,15 +18,15 @@ const PENDING_RUNS_MAX: usize = 10_000;
 /// The families of which open runs may create an instance.
 #[derive(Debug, Default)]
 pub struct OpenCreators {
-    /// Each with an open run whose events cannot be read, if no other run counts for the family.
+    /// The families; with an open run whose events cannot be read, if no other run counts for the family.
     pub families: BTreeMap<RouteId, Option<RunId>>,
     /// Open reruns whose events cannot be read. They have no route, so it is not known for which family they count.
     pub unreadable_reruns: Vec<RunId>,
 }
 
-/// Those of these families of which an open real run, or a rerun that is to begin, may create an instance. `oldest_ids`
-/// has the oldest id of each route, by its present id: runs of a route whose oldest id is none of `families` are not
-/// examined. May take long where many runs are open.
+/// Returns those of these families of which an open real run, or a rerun that is to begin, may create an instance.
+/// `oldest_ids` has the oldest id of each route, by its present id: runs of a route whose oldest id is none of
+/// `families` are not examined. May take long where many runs are open.
 ///
 /// # Errors
 /// The store does not answer.
@@ -73,7 +73,7 @@ pub async fn families_of_open_runs(
     Ok(found)
 }
 
-/// A run of another run's job that no other run began.
+/// Whether a run belongs to another run's job and no other run began it.
 fn is_rerun(run: &RunSummary) -> bool {
     run.route.is_none() && run.parent.is_none() && run.job.is_some_and(|job| job.0 != run.run_id.0)
 }
@@ -81,7 +81,7 @@ fn is_rerun(run: &RunSummary) -> bool {
 async fn of_pending_reruns(store: &dyn Store) -> Result<BTreeSet<RouteId>, StoreError> {
     let mut families = BTreeSet::new();
     for row in store.pending_runs(PENDING_RUNS_MAX).await? {
-        // A child run creates no instance, and its row looks alike.
+        // The row of a child run looks the same, but a child run creates no instance.
         let Some(parent) = row.parent else { continue };
         if let Some((created, Some(successor))) = created_by(store, parent).await {
             families.extend(created.filter(|_| successor == row.run));

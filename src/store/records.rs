@@ -47,7 +47,7 @@ pub struct Append {
     pub answered_commands: Vec<(Uuid, Value)>,
     /// Runs that these events begin.
     pub pending_runs: Vec<OutboxRow>,
-    /// How large its events are.
+    /// The size of the events as JSON.
     pub size: EventsSize,
 }
 
@@ -63,7 +63,7 @@ impl EventsSize {
 }
 
 impl Append {
-    /// How many bytes its events take as JSON.
+    /// How many bytes the events take as JSON.
     pub fn events_bytes(&self) -> usize {
         let json_bytes = |event: &Event| serde_json::to_vec(event).map_or(0, |json| json.len());
         *self.size.0.get_or_init(|| self.events.iter().map(|(_, event)| json_bytes(event)).sum())
@@ -78,11 +78,11 @@ impl Append {
 pub struct OutboxRow {
     /// The run that is to begin. A second row for the same run is ignored, and so is one for a run that has events.
     pub run: RunId,
-    /// The run whose event began it; `None` if no run did. That run is not purged while this row exists.
+    /// The run whose event began this one; `None` if no run did. The beginning run is not purged while this row exists.
     pub parent: Option<RunId>,
     /// Everything that is needed to begin it; opaque to the store.
     pub record: Value,
-    /// When the event happened that began it.
+    /// When the event that began the run happened.
     pub at: Timestamp,
 }
 
@@ -115,8 +115,8 @@ pub struct Claim {
     /// caller's credential was not verified, else [`RetryKey::of_verified_request`]. The run claims it too.
     pub of_request: Option<RetryKey>,
     /// Keys that it does not claim, and that legacy must not have: under them legacy may have taken a try of the same
-    /// request with another credential. Given where another process may have passed that try to legacy meanwhile; what
-    /// this process passed to it is known before.
+    /// request with another credential. Given where another process may have passed such a try to legacy meanwhile;
+    /// tries that this process passed to legacy are known before the append.
     pub legacy_keys: [Option<RetryKey>; 2],
 }
 
@@ -175,15 +175,15 @@ pub enum LockChange {
 pub struct WebhookMessage {
     /// Ascending; assigned by the store, 0 before.
     pub number: u64,
-    /// The run that it is about.
+    /// The run that the message is about.
     pub run: RunId,
     /// The `notify:` of the workflow; messages to one destination are sent in order. Empty in rows of older versions.
     #[serde(default)]
     pub destination: String,
-    /// The service that receives it; `None` in rows of older versions.
+    /// The service that receives the message; `None` in rows of older versions.
     #[serde(default)]
     pub service: Option<ServiceName>,
-    /// The worker that recorded it and sends it.
+    /// The worker that recorded the message and sends it.
     #[serde(default)]
     pub by: Option<WorkerId>,
     /// The path and query, which follow the base URL that the service has when the message is sent; `None` in rows of
@@ -216,11 +216,12 @@ pub struct StoredEvent {
 pub struct RunSnapshot {
     /// The run.
     pub run: RunId,
-    /// The last event that it includes.
+    /// The last event that the snapshot includes.
     pub seq: Seq,
     /// When that event happened.
     pub at: Timestamp,
-    /// The version of the fold that made it ([`crate::workflow::FOLD`]); a binary with another version ignores it.
+    /// The version of the fold that made the snapshot ([`crate::workflow::FOLD`]); a binary with another version
+    /// ignores it.
     pub fold: String,
     /// The encoded run, at least one byte.
     pub body: Vec<u8>,
@@ -241,9 +242,9 @@ impl RunSnapshot {
 pub struct PinRecord {
     /// Family and id.
     pub key: PinKey,
-    /// The arm that owns it.
+    /// The arm that owns the instance.
     pub arm: Arm,
-    /// The run that created it; for an instance of legacy's, its dark twin.
+    /// The run that created the instance; for an instance of legacy's, its dark twin.
     pub run: Option<RunId>,
     /// When it was pinned.
     pub at: Timestamp,
@@ -254,7 +255,7 @@ pub struct PinRecord {
 pub struct CommandRecord {
     /// Identifies the command, so that it is carried out once.
     pub id: Uuid,
-    /// The run that it is for.
+    /// The run that the command is for.
     pub run: RunId,
     /// A `workflow::ControlCommand` as JSON.
     #[serde(rename = "order")]
@@ -325,7 +326,7 @@ pub struct Overridden {
     pub forced_at: Option<Timestamp>,
 }
 
-/// One comparison that is kept as a sample. It was redacted before.
+/// One comparison that is kept as a sample, already redacted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SampleRecord {
     /// The route.

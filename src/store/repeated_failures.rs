@@ -1,8 +1,9 @@
 //! Which of many equal failures are logged.
 //!
-//! Always true: a text is logged when it comes for the first time or after [`QUIET`] without it. While it keeps coming,
-//! it is logged once per [`INTERVAL`]. Each line has the number of times that it came since the last line. A success
-//! between two failures does not matter: on a disk that is almost full, small writes succeed while larger ones fail.
+//! Always true: a text is logged when it occurs for the first time or after [`QUIET`] without it. While it keeps
+//! occurring, it is logged once per [`INTERVAL`]. Each line has the number of times that the text occurred since the
+//! last line. A success between two failures does not matter: on a disk that is almost full, small writes succeed while
+//! larger ones fail.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_secs(60);
 /// After this time without the failure, the next one is logged at once.
 const QUIET: Duration = Duration::from_secs(10);
-/// How many texts are remembered. The one that has not come for the longest time is forgotten first.
+/// How many texts are remembered. The one that has not occurred for the longest time is forgotten first.
 const TEXTS_MAX: usize = 8;
 
 /// The failures of one kind of work.

@@ -24,7 +24,7 @@ pub struct RetryScopes {
     /// if an earlier version read the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matches: Option<String>,
-    /// How the route's service reads paths in these files; `None` as `matches`.
+    /// How the route's service reads paths in these files; `None` where `matches` is `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<PathConventions>,
     /// Whether the route's workflow in the files that were read last has only `read` steps.
@@ -54,7 +54,7 @@ pub struct RetryScopes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forced_cohorts: Option<BTreeMap<String, ForcedCohort>>,
     /// The reasons that cohorts of the route had for `force` in earlier files and that none has now. Each is kept until
-    /// nothing from before it was dropped can hold a cohort below `live`. At most `COHORT_REASONS_MAX`.
+    /// no cause from before it was dropped can hold a cohort below `live`. At most `COHORT_REASONS_MAX`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub dropped_reasons: BTreeMap<String, DroppedReason>,
     /// Requests that the route matched in earlier files, and that may belong to another route now, or to none. Retries
@@ -100,6 +100,6 @@ pub struct ReplacedMatch {
     pub paths: PathConventions,
     /// The scope.
     pub scope: RetryScope,
-    /// When they were taken, or when the scope was replaced if that was before.
+    /// When they were taken, or when the scope was replaced, whichever is earlier.
     pub at: Timestamp,
 }

@@ -312,7 +312,7 @@ async fn a_process_goes_on_if_its_successor_is_killed_before_it_had_the_store() 
     })
     .await;
     assert!(killed.is_err(), "it was killed");
-    until_true("it to go on", || system.pointsman.log().contains("this process accepts again")).await;
+    until_true("it to go on", || system.pointsman.log().contains("this process accepts connections again")).await;
     system.create_read_cancel().await;
     let slow = slow.await.expect("no panic").expect("an answer");
     system.record_order(slow);

@@ -1,8 +1,8 @@
 //! `POST /api/maestro/produce`, the deprecated way to start a run.
 //!
-//! Always true: request and response are those of its successor; every response says since when it is deprecated (RFC
-//! 9745), when it will be removed (RFC 8594) and what replaces it. Only callers on this machine and tokens that may
-//! start runs are accepted; `api.maestro: false` switches it off.
+//! Always true: request and response are those of its successor; every response says when the endpoint was deprecated
+//! (RFC 9745), when it will be removed (RFC 8594) and what replaces it. Only callers on this machine and holders of
+//! tokens that may start runs are accepted; `api.maestro: false` switches the endpoint off.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -17,9 +17,9 @@ use crate::admin::types::StartRequest;
 
 /// When the endpoint was deprecated: 2026-11-20, in seconds since 1970.
 const DEPRECATED: HeaderValue = HeaderValue::from_static("@1795132800");
-/// When it will be removed.
+/// When the endpoint will be removed.
 const SUNSET: HeaderValue = HeaderValue::from_static("Fri, 31 Dec 2027 00:00:00 GMT");
-/// What replaces it.
+/// What replaces the endpoint.
 const SUCCESSOR: HeaderValue = HeaderValue::from_static("</api/v2/orchestrate/run>; rel=\"successor-version\"");
 
 pub(in crate::admin) async fn produce(

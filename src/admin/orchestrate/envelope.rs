@@ -1,8 +1,8 @@
 //! Builds the envelope of a run: the JSON document in which the API shows it.
 //!
 //! Always true: except for `trouble`, the envelope is a function of the events of the run and of its descendants, of
-//! the plan's source and of the routes, so that a repeated request returns the same; requests, responses and items in
-//! it are redacted. A run whose events cannot be read is shown by `unreadable`.
+//! the plan's source and of the routes, so that a repeated request gets the same envelope; requests, responses and
+//! items in it are redacted. A run whose events cannot be read is shown by `unreadable`.
 
 use serde_json::Value;
 
@@ -28,7 +28,7 @@ pub(super) const RUN_PATH: &str = "/api/v2/orchestrate/run";
 pub(super) fn envelope(state: &ApiState, loaded: &RunForDisplay, delivery: Delivery) -> Orchestration {
     let view = &loaded.view;
     let started = loaded.started();
-    // The method and path of the route that started it, where the route still exists.
+    // The method and path of the route that started the run, if the route still exists.
     let route = started.route.as_ref().and_then(|id| {
         let set = state.parts.ladder.flags();
         let matches = &set.route(id)?.route.matches;
@@ -89,7 +89,7 @@ pub(super) fn envelope(state: &ApiState, loaded: &RunForDisplay, delivery: Deliv
     }
 }
 
-/// Paths of a run.
+/// The paths of a run's endpoints.
 pub(super) fn links(run: RunId) -> Links {
     let base = format!("{RUN_PATH}/{run}");
     Links {
@@ -105,12 +105,12 @@ fn trouble(state: &ApiState, run: RunId) -> Option<String> {
     state.parts.engine.why_stuck(run).map(|why| why.to_string())
 }
 
-/// The job of a run; the first run of a job has the job's UUID.
+/// The job of a run. The first run of a job has the UUID of the job.
 pub(super) fn job_of(started: &RunStarted) -> JobId {
     started.job.unwrap_or(JobId(started.run.0))
 }
 
-/// The body of the run's answer to its caller.
+/// The body of the run's reply to its caller.
 fn output(loaded: &RunForDisplay) -> Value {
     loaded.run.answer().map_or(Value::Null, |answer| answer.shown_output())
 }
@@ -207,7 +207,7 @@ fn steps(loaded: &RunForDisplay) -> Vec<StepRow> {
     rows
 }
 
-/// A step's status as JSON writes it.
+/// A step's status, as it is called in JSON.
 pub(super) fn step_status_name(status: StepStatus) -> String {
     match serde_json::to_value(status) {
         Ok(Value::String(name)) => name,
@@ -324,7 +324,7 @@ fn redacted_header(name: &str, value: &str) -> String {
     redact(&fields).get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// A JSON value, redacted by the names of its keys. A number or boolean outside any object has no key; it is shown,
+/// Redacts a JSON value by the names of its keys. A number or boolean outside any object has no key; it is shown,
 /// since the person who decides needs to see it.
 fn redacted(value: &Value) -> Value {
     let mut value = value.clone();

@@ -1,4 +1,4 @@
-//! Converts the engine's refusals and errors to API errors.
+//! Converts the engine's refusals and errors to errors of the API.
 
 use http::StatusCode;
 
@@ -25,7 +25,7 @@ impl ApiError {
         error
     }
 
-    /// A start or a rerun that was refused.
+    /// The response to a start or rerun that was refused.
     pub(super) fn not_started(error: StartError) -> Self {
         const TITLE: &str = "Nothing was started";
         let text = error.to_string();
@@ -50,12 +50,12 @@ impl ApiError {
             StartError::Store { why, unknown: true } => store_error(
                 "Whether the run was started is unknown",
                 why,
-                Some("repeat it with the same idempotency key, or look with `runs list`"),
+                Some("repeat the start with the same idempotency key, or look with `runs list`"),
             ),
         }
     }
 
-    /// A command that was refused or failed.
+    /// The response to a command that was refused or failed.
     pub(super) fn command_failed(error: CommandError, run: &str) -> Self {
         const TITLE: &str = "The run refused the command";
         let text = error.to_string();

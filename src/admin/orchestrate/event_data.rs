@@ -1,5 +1,5 @@
-//! The content of a server-sent event for an event of a run: its name, and its data in addition to sequence number,
-//! time, kind and status.
+//! The name of the server-sent event for an event of a run, and its data in addition to the sequence number, time, kind
+//! and status.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ type NameAndData = (&'static str, Value);
 /// The name and data for one event of a run.
 pub(super) fn name_and_data(event: &Event, run: RunId) -> NameAndData {
     match event {
-        // `stream` adds the plan's steps, which no event holds.
+        // `stream` adds the plan's steps, which are not in the event.
         Event::RunStarted(_) => ("plan", Value::Null),
         Event::StepStarted(started) => (
             "step_started",

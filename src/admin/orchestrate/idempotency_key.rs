@@ -19,7 +19,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap, in_body: Option<&str>) -> Res
         (Some(value), None) => Some(value.to_str().map_err(|_| bad("is not plain ASCII"))?.trim()),
         (Some(_), Some(_)) => return Err(bad("is given twice")),
     };
-    // The IETF draft requires a quoted string, but most clients send a bare one. Both are accepted.
+    // The IETF draft requires a quoted string, but most clients send the key without quotes: both are accepted.
     let header = header.map(|text| text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text));
     let key = match (header, in_body) {
         (Some(header), Some(in_body)) if header != in_body => {

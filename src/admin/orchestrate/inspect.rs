@@ -29,9 +29,9 @@ pub(in crate::admin) async fn show(admin: Admin, PathParams(id): PathParams<Stri
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::admin) struct EventsQuery {
-    /// From this sequence number on; the first is 1.
+    /// The first sequence number to return; a run's first is 1.
     from: Option<std::num::NonZeroU32>,
-    /// At most this many.
+    /// How many to return at most.
     limit: Option<std::num::NonZeroU32>,
 }
 
@@ -45,7 +45,7 @@ pub(in crate::admin) async fn events(
     let events = admin.parts.store.events(run, from).await?;
     if events.is_empty() {
         let summary = admin.parts.store.run(run).await?.ok_or_else(|| ApiError::no_run(&id))?;
-        // A sequence number past the last event is no error: a client that reads page by page ends with it.
+        // A sequence number past the last event is no error: a client that reads page by page ends with an empty page.
         if from <= summary.seq {
             return Err(ApiError::purged(&summary));
         }
@@ -114,7 +114,7 @@ pub(in crate::admin) async fn output(
         }
     }
     if let Some(count) = found.items {
-        // An item without an output is null, so that positions are those of the list.
+        // `null` for an item without an output keeps the positions of the list.
         step_output = Some((0..count).map(|item| items.remove(&item).unwrap_or(Value::Null)).collect());
     }
     step_output.map(shown).ok_or_else(|| no_output(&step, &format!("it is {}", step_status_name(found.status))))

@@ -18,7 +18,7 @@ use crate::workflow::{Mode, RunStatus, RunSummary};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::admin) struct ListQuery {
-    /// One status or several, separated by commas; `open` is all that have not ended.
+    /// Only of this status, or of these, separated by commas; `open` means every status of a run that has not ended.
     #[schemars(regex(
         pattern = r"^(open|queued|running|waiting_checkpoint|waiting_signal|paused|compensating|completed|failed|cancelled|abandoned)(,(open|queued|running|waiting_checkpoint|waiting_signal|paused|compensating|completed|failed|cancelled|abandoned))*$"
     ))]
@@ -38,10 +38,10 @@ pub(in crate::admin) struct ListQuery {
     parent: Option<String>,
     /// Only runs started at or after this time (RFC 3339).
     since: Option<Timestamp>,
-    /// Only runs before this one: the next page.
+    /// Only runs before this one, for the next page.
     #[schemars(regex(pattern = r"^run_[0-9a-f]{32}$"))]
     before: Option<String>,
-    /// At most this many; 50 by default.
+    /// How many to return at most; 50 by default.
     limit: Option<std::num::NonZeroU32>,
 }
 
@@ -56,19 +56,19 @@ pub(in crate::admin) async fn list(admin: Admin, QueryParams(filter): QueryParam
         job: job.as_deref().map(parse_job_id).transpose()?,
         parent: parent.as_deref().map(parse_run_id).transpose()?,
         before: before.as_deref().map(parse_run_id).transpose()?,
-        // One more than asked for shows whether there is another page.
+        // One run more than requested shows whether there is another page.
         limit: limit.saturating_add(1),
     };
     let mut runs = admin.parts.store.runs(filter).await?;
-    let mut more = runs.len() > limit;
+    let mut has_more = runs.len() > limit;
     runs.truncate(limit);
     if let Some(since) = since {
-        // Run ids sort by start time: after the first that is too old, all are.
+        // Run ids sort by start time: after the first run that is too old, all are too old.
         let recent = runs.iter().take_while(|run| run.started >= since).count();
-        more &= recent == runs.len();
+        has_more &= recent == runs.len();
         runs.truncate(recent);
     }
-    let next = runs.last().filter(|_| more).map(|run| run.run_id.to_string());
+    let next = runs.last().filter(|_| has_more).map(|run| run.run_id.to_string());
     let row = |run: RunSummary| {
         let trouble = admin.parts.engine.why_stuck(run.run_id).filter(|_| !run.status.is_final());
         run_row(run, trouble.map(|why| why.to_string()))

@@ -10,10 +10,10 @@ use crate::names::{JobId, RunId, Seq};
 use crate::store::{RunFilter, StoredEvent};
 use crate::workflow::{Run, RunStarted, RunStatus, RunView, fold, view_and_run};
 
-/// The most descendants of a run that are loaded.
+/// How many descendants of a run are loaded at most.
 const DESCENDANTS_MAX: usize = 100;
 
-/// A run as its events in the store describe it.
+/// A run, as the events in the store describe it.
 pub(super) struct RunForDisplay {
     pub events: Vec<StoredEvent>,
     pub run: Run,
@@ -30,7 +30,7 @@ impl RunForDisplay {
         Self::of_events(state, run, events).await
     }
 
-    /// As `load`, from all events of the run.
+    /// Like `load`, from all events of the run.
     pub async fn of_events(state: &ApiState, run: RunId, events: Vec<StoredEvent>) -> Result<Self, ApiError> {
         let store = &state.parts.store;
         if events.is_empty() {

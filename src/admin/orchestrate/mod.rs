@@ -1,9 +1,9 @@
 //! Endpoints for runs: start a run, read it, follow it, send it commands.
 //!
-//! `start` and `deprecated_start` start a run, `run_commands` sends it commands, answers and signals, `inspect` and
-//! `list` read, `stream` sends its events as they happen; all of them show a run as `envelope` builds it. Always true:
-//! what is shown is computed from the events in the store, so it is the same whichever process executes the run; a
-//! client that disconnects changes nothing about its run.
+//! `start` and `deprecated_start` start a run, `run_commands` sends a run commands, answers and signals, `inspect` and
+//! `list` read runs, `stream` sends a run's events as they happen; `envelope` builds the JSON document in which all of
+//! them show a run. Always true: what is shown is computed from the events in the store, so it is the same whichever
+//! process executes the run; a client that disconnects changes nothing about its run.
 //!
 //! When the store does not answer, the response is 503 and says whether the request may have taken effect. The engine
 //! executes runs; it is reached through `EngineControl`.

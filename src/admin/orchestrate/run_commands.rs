@@ -1,7 +1,7 @@
 //! Sends commands, answers to checkpoints and signals to a run.
 //!
-//! Always true: an accepted command is on disk before the response, which shows the run after it; a refusal names the
-//! run's status and the reason.
+//! Always true: an accepted command is on disk before the response is sent, and the response shows the run after the
+//! command; a refusal names the run's status and the reason.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ use crate::workflow::{CheckpointAnswer, Choice, ControlCommand};
 /// How long an error response waits for the checkpoint's first answer to be on disk, in order to show its time.
 const FIRST_ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Sends the run a command and returns the run after it.
+/// Sends the run a command and returns the run after the command.
 async fn send_command(
     admin: &Admin,
     id: &str,
@@ -187,12 +187,12 @@ pub(in crate::admin) async fn answer(
     JsonBody(request, caller): JsonBody<AnswerRequest>,
 ) -> JsonResult<Orchestration> {
     let AnswerRequest { approve, values, approved, struck, note, by } = request;
-    let yes = values.is_some() || !approved.is_empty() || !struck.is_empty();
-    let Some(approve) = approve.or(yes.then_some(true)) else {
+    let has_content = values.is_some() || !approved.is_empty() || !struck.is_empty();
+    let Some(approve) = approve.or(has_content.then_some(true)) else {
         return Err(ApiError::inconsistent("give `approve`, `values`, `approved` or `struck`"));
     };
-    let said = CheckpointAnswer { approve, values: values.map(Arc::new), approved, struck, note };
-    let command = ControlCommand::Answer { checkpoint: CheckpointId::from(checkpoint.as_str()), answer: said };
+    let answer = CheckpointAnswer { approve, values: values.map(Arc::new), approved, struck, note };
+    let command = ControlCommand::Answer { checkpoint: CheckpointId::from(checkpoint.as_str()), answer };
     send_command(&admin, &id, &caller, by.as_deref(), command).await
 }
 

@@ -1,4 +1,4 @@
-//! Starts a run and waits for it.
+//! Starts a run and waits until it has ended or waits for somebody, within a bound.
 //!
 //! Always true: the response is sent with 200 when the run has ended or waits for somebody, or with 202 and the run's
 //! present state when the bound on the wait is reached; the same idempotency key returns the same run. When a client
@@ -62,7 +62,7 @@ pub(in crate::admin) async fn start(
     let (started, response) = match slot {
         Some(slot) => {
             let started = engine.start(start).await.map_err(ApiError::not_started)?;
-            // `Last-Event-ID` counts only if an earlier request started the run: of a new run the client has no event.
+            // `Last-Event-ID` counts only if an earlier request started the run: a client has no event of a new run.
             let after = if started.is_new { Seq(0) } else { last_event };
             let response = follow(&admin, started.run, after, slot).await;
             (started, response)

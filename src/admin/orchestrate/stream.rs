@@ -4,14 +4,14 @@
 //! sequence number, so that `Last-Event-ID` continues exactly where a connection broke; nothing is read ahead of the
 //! client. The number of streams is bounded (`api_streams_max`).
 //!
-//! `Last-Event-ID` may be of another run: of the run before a rerun, if the client follows a job, or of a purged run,
-//! if the client repeated a start. A run that has fewer events is streamed from its first. The first block of a
-//! response has the number after which it continues and no data, so that the client's next `Last-Event-ID` is one of
-//! this run.
+//! `Last-Event-ID` may belong to another run: to the run before a rerun, if the client follows a job, or to a purged
+//! run, if the client repeated a start. A run that has fewer events is streamed from its first event. The first block
+//! of a response has no data, only the number after which the response continues, so that the client's next
+//! `Last-Event-ID` belongs to this run.
 //!
-//! While nothing happens, a comment is sent as a heartbeat. If it cannot be sent, the client has disconnected: its
-//! stream ends, its run does not. When the store does not answer, or the process stops, the stream ends and the client
-//! reconnects.
+//! While nothing happens, a comment is sent as a heartbeat. If the heartbeat cannot be sent, the client has
+//! disconnected: the stream ends, the run goes on. When the store does not answer, or the process stops, the stream
+//! ends and the client reconnects.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,14 +54,14 @@ pub(in crate::admin) async fn stream(
     follow(&admin, run, after, slot).await
 }
 
-/// The last event that the client has; 0 where it names none.
+/// The sequence number of the last event that the client has; 0 if it names none.
 pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Seq, ApiError> {
     let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(Seq(0)) };
     let seq = value.to_str().ok().and_then(|text| text.trim().parse().ok());
     seq.map(Seq).ok_or_else(|| ApiError::bad("Last-Event-ID is not the sequence number of an event"))
 }
 
-/// Streams every event of a run after a sequence number.
+/// Streams every event of a run after the sequence number `after`.
 pub(super) async fn follow(
     state: &Arc<ApiState>,
     run: RunId,
@@ -105,15 +105,15 @@ pub(super) async fn follow(
 struct Follower {
     state: Arc<ApiState>,
     id: RunId,
-    /// The last event that the client has.
+    /// The sequence number of the last event that the client has.
     after: Seq,
     planned_steps: Vec<String>,
     /// The run's state after the last event that was taken from `unsent`.
     run_so_far: Option<Run>,
-    /// Events that were read from the store and not sent.
+    /// Events that were read from the store and not sent yet.
     unsent: VecDeque<StoredEvent>,
     heartbeat: Duration,
-    /// Whether the first block is sent.
+    /// Whether the first block was sent.
     has_begun: bool,
     is_ended: bool,
     _slot: StreamSlot,
@@ -138,14 +138,14 @@ impl Follower {
             if self.run_so_far.as_ref().is_some_and(Run::is_final) {
                 return None;
             }
-            let left = self.heartbeat.saturating_sub(quiet_since.elapsed());
-            if left.is_zero() {
+            let until_heartbeat = self.heartbeat.saturating_sub(quiet_since.elapsed());
+            if until_heartbeat.is_zero() {
                 return Some(Bytes::from_static(b": heartbeat\n\n"));
             }
             let seq = self.run_so_far.as_ref().map_or(Seq(0), Run::seq);
             tokio::select! {
                 () = self.state.parts.stopping.cancelled() => return None,
-                () = wait_for_event_after(&self.state, self.id, seq, left) => {}
+                () = wait_for_event_after(&self.state, self.id, seq, until_heartbeat) => {}
             }
             match self.state.parts.store.events(self.id, seq.next()).await {
                 Ok(events) => self.unsent = events.into(),
@@ -185,7 +185,7 @@ impl Follower {
         encoded
     }
 
-    /// The name of the server-sent event, and its data beside sequence number, time, kind and status.
+    /// The name of the server-sent event, and its data in addition to sequence number, time, kind and status.
     async fn name_and_data(&self, run: &Run, stored: &StoredEvent) -> (&'static str, Value) {
         if run.is_final() {
             let data = match RunForDisplay::load(&self.state, self.id).await {
@@ -212,8 +212,8 @@ async fn wait_for_event_after(state: &ApiState, run: RunId, seq: Seq, within: Du
         Some(last) if last > seq => {}
         Some(_) | None => {
             // The engine returns at once for a run that it does not execute: the pause keeps the loop from spinning.
-            let least = POLL_EVERY.min(within);
-            tokio::time::sleep(least.saturating_sub(began.elapsed())).await;
+            let pause = POLL_EVERY.min(within);
+            tokio::time::sleep(pause.saturating_sub(began.elapsed())).await;
         }
     }
 }

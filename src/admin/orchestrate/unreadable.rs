@@ -1,8 +1,8 @@
-//! Shows a run even if its events cannot be read: then only the fields of its row in the store, and the reason.
+//! Shows a run whose events cannot be read: the fields of its row in the store, and why the events cannot be read.
 //!
-//! Always true: a run that the store lists is shown. When the store does not answer, the response is 503; but once a
-//! start or a command is on disk, the response says so, whatever can be read afterwards: a client that was told 503
-//! would repeat it.
+//! Always true: a run that the store lists is shown. When the store does not answer, the response is 503. Once a start
+//! or a command is on disk, however, the response says so even if nothing can be read afterwards: a client that was
+//! told 503 would repeat the request.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -29,7 +29,7 @@ pub(super) async fn envelope_or_row(
 ) -> Result<Orchestration, ApiError> {
     let unread = match RunForDisplay::load(state, run).await {
         Ok(loaded) => return Ok(envelope(state, &loaded, delivery)),
-        // No such run, or one that was purged.
+        // The run does not exist, or was purged.
         Err(error) if error.0.status < 500 => return Err(error),
         Err(error) => error,
     };
@@ -47,7 +47,7 @@ pub(super) async fn envelope_after_command(state: &ApiState, row: RunSummary, de
     }
 }
 
-/// The response to a start that is on disk, if the run could not be read for the response; else that error.
+/// The response to a start that is on disk although the run could not be read for the response; else `error`.
 pub(super) fn response_to_start(started: &Started, error: ApiError) -> Result<Response, ApiError> {
     // A run that an earlier start began may have been purged since.
     if error.0.status < 500 {
@@ -64,7 +64,7 @@ fn of_row(row: RunSummary, trouble: String, delivery: Delivery) -> Orchestration
     let (auth_mode, source) = match (&row.parent, &route) {
         (Some(parent), _) => (AuthMode::Run, parent.to_string()),
         (None, Some(route)) => (AuthMode::Route, route.to_string()),
-        // Not known: only its first event says who started it, and that cannot be read.
+        // Unknown: only the run's first event says who started the run, and events cannot be read.
         (None, None) => (AuthMode::Loopback, String::new()),
     };
     Orchestration {

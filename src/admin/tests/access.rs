@@ -127,7 +127,7 @@ async fn off_loopback_a_token_is_needed_and_its_name_is_recorded() {
     let done = api.call(with(request, header::AUTHORIZATION, "bearer s3cret-ops")).await;
     assert_eq!(done.json()["flip"]["by"], "ops");
     assert!(state_is(&api, "shadow").await);
-    // Probes and scrapers need no token.
+    // Probes and scrapes need no token.
     for path in ["/metrics", "/healthz", "/readyz", "/"] {
         assert_eq!(
             api.call(with(get(path), header::HOST, "pointsman.internal")).await.status,

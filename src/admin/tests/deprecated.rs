@@ -79,7 +79,7 @@ async fn the_deprecated_start_without_a_token_requires_a_host_that_names_this_ma
             let own_page = [("host", host), ("origin", &*format!("http://{host}"))];
             assert_eq!(status(&api, &own_page).await, [202, 202], "{listen} {host}");
         }
-        // A script, not a browser, under the name of this machine.
+        // A request of a script, not a browser, that names this machine.
         assert_eq!(status(&api, &[("host", "build-7:8081")]).await, [202, 202], "{listen}");
         let with_token = [("host", "pointsman.example:8081"), ("authorization", RUNNER)];
         assert_eq!(status(&api, &with_token).await, [202, 202], "{listen}");

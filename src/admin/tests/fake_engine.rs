@@ -1,4 +1,4 @@
-//! An engine that returns what a test sets, over a store that the test fills.
+//! An engine that returns what a test sets, with a store that the test fills.
 
 use std::sync::Mutex;
 use std::time::Duration;

@@ -13,7 +13,7 @@ fn path(rest: &str) -> String {
     format!("/api/v2/orchestrate/run/{}{rest}", run_id(1))
 }
 
-/// Sends a command, and returns the [`ControlCommand`] that the engine received: its form of a command to a run.
+/// Sends a command, and returns the [`ControlCommand`] that the engine received.
 async fn received(api: &TestApi, rest: &str, body: serde_json::Value) -> ControlCommand {
     let answer = api.call(post(&path(rest), &body)).await;
     assert_eq!(

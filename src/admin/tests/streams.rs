@@ -116,7 +116,7 @@ async fn a_start_can_respond_with_a_stream() {
     let answer = api.call(post("/api/v2/orchestrate/run", &request)).await;
     assert_eq!((answer.status, events(&answer.text).len()), (StatusCode::OK, 7));
 
-    // A repeat with the same idempotency key.
+    // A repetition with the same idempotency key.
     let after = |is_new: bool, last: &'static str| {
         *api.engine.start.lock().unwrap() = Some(Ok(super::fake_engine::started(run_id(1), is_new)));
         let mut again = post("/api/v2/orchestrate/run", &request);

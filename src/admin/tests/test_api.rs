@@ -1,4 +1,4 @@
-//! An API over a store in memory and a fake engine.
+//! An API with a store in memory and a fake engine.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ fn route(id: &str, method: Method, path: &str) -> Arc<Route> {
     })
 }
 
-/// The parts of the API, to be changed before a request.
+/// The parts of the API, which a test may change before it sends a request.
 pub struct TestApi {
     pub store: StoreHandle,
     pub process: ProcessStatus,
@@ -44,9 +44,9 @@ pub struct TestApi {
     pub engine: Arc<FakeEngine>,
     pub limits: Limits,
     pub deprecated_start: bool,
-    /// The outcome of a reading of the files; without one the process stops.
+    /// The outcome of a requested reading of the files; `None`: the process stops before it reads them.
     pub reloaded: Option<Reloaded>,
-    /// Attributes the calls of legacy, if anything does.
+    /// Attributes the calls of legacy; `None` without an egress listener.
     pub attribution: Option<Attribution>,
     ladder: Arc<Ladder>,
     evidence: Arc<Evidence>,
@@ -97,7 +97,7 @@ impl TestApi {
         }
     }
 
-    /// From now on the API reads from a store that does not answer. The engine keeps its store.
+    /// Makes the API read from a store that does not answer. The engine keeps its store.
     pub async fn close_store(&mut self) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(dir.path().join("closed.db"), &self.limits).await.unwrap();

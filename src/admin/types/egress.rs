@@ -11,63 +11,63 @@ use crate::names::{RouteId, ServiceName};
 pub struct EgressView {
     /// The route.
     pub route: RouteId,
-    /// Whether legacy's calls are watched at all (`egress:`). If not, everything below is zero.
+    /// Whether legacy's calls are watched at all (`egress:`). If not, all numbers are zero.
     pub is_watched: bool,
-    /// What, beside its trace, says which request a call is for (`egress.correlate`); `null` if nothing does.
+    /// What identifies a call's request in addition to the trace (`egress.correlate`); `null` if only the trace does.
     pub correlate: Option<String>,
-    /// For how long after its end calls are attributed to a request, in seconds (`egress.window`); `null` if nothing is
-    /// watched.
+    /// How many seconds after the end of a request calls can still be attributed to it (`egress.window`); `null` if
+    /// calls are not watched.
     pub window_s: Option<f64>,
     /// Requests of the route whose calls were watched.
     pub requests: u64,
-    /// Of these, those to which no call can be attributed any more, because the window after their end is over.
+    /// How many of these requests can get no further call, because the window after their end is over.
     pub closed: u64,
-    /// Of the closed ones, those for which legacy made no call: none was attributed, and no ambiguous one could be
+    /// How many of the closed requests made no call: no call was attributed to them, and no ambiguous call could be
     /// theirs.
     pub without_call: u64,
-    /// The calls that were attributed to requests of the route.
+    /// The numbers of calls that were attributed to requests of the route.
     pub calls: AttributedCalls,
-    /// The calls for all routes.
+    /// The numbers of calls for all routes.
     pub all: EgressCalls,
-    /// The last calls that were attributed to no request of any route, newest first.
+    /// The latest calls that were attributed to no request of any route, newest first.
     pub unattributed: Vec<UnattributedCall>,
 }
 
-/// Calls, by what attributed them.
+/// The numbers of attributed calls, by what identified their request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AttributedCalls {
-    /// The `traceparent`.
+    /// By the `traceparent`.
     pub traceparent: u64,
-    /// The declared header.
+    /// By the declared header.
     pub header: u64,
-    /// The declared value.
+    /// By the declared value.
     pub value: u64,
 }
 
-/// Calls for all routes.
+/// The numbers of calls for all routes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EgressCalls {
-    /// Those that were attributed to a request.
+    /// Calls that were attributed to a request.
     pub attributed: u64,
-    /// Those that several requests could have caused.
+    /// Calls that several requests could have caused.
     pub ambiguous: u64,
-    /// Those of no watched request.
+    /// Calls that no watched request caused, as far as is known.
     pub unattributed: u64,
-    /// The share that was attributed, from 0 to 1; `null` if there was no call.
+    /// The share of the calls that was attributed, from 0 to 1; `null` if there was no call.
     pub attributed_share: Option<f64>,
-    /// Attributed ones that were not kept for the comparison (`egress_bytes_max`, or too many for one request): the
+    /// Attributed calls that were not kept for the comparison (`egress_bytes_max`, or too many for one request): the
     /// effects of their requests are not judged.
     pub not_kept: u64,
-    /// Requests whose calls were not watched, or not until their end (`egress_requests_max`).
+    /// Requests whose calls were not watched, or not until the end of the request (`egress_requests_max`).
     pub requests_left_out: u64,
 }
 
 /// A call that was attributed to no request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UnattributedCall {
-    /// When it had ended.
+    /// When the call ended.
     pub at: Timestamp,
-    /// The service that it went to; `null` if its address is that of none.
+    /// The service that the call went to; `null` if no service has the call's address.
     pub service: Option<ServiceName>,
     /// The method.
     pub method: String,

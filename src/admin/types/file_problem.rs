@@ -3,16 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Something that is wrong with the files.
+/// An error or warning about the files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileProblem {
     /// `error` or `warning`.
     pub severity: String,
     /// The path of the file or directory.
     pub file: String,
-    /// From 1; `null` where the whole file or directory is meant.
+    /// The line, from 1; `null` if the problem concerns the whole file or directory.
     pub line: Option<usize>,
-    /// In characters, from 1.
+    /// The column in characters, from 1.
     pub column: Option<usize>,
     /// What is wrong.
     pub message: String,

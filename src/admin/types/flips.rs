@@ -1,4 +1,4 @@
-//! A flip, as the API takes and answers it.
+//! The request to flip a route, and its response.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub struct FlipRequest {
     /// Pass the gate without its evidence; requires a reason.
     #[serde(default)]
     pub force: bool,
-    /// Confirms that the consequences were read; required to lower a route from `only`.
+    /// Confirms that the caller has read the consequences; required to lower a route from `only`.
     #[serde(default)]
     pub acknowledge: bool,
     /// The caller's name, where the listener requires no token: recorded as unverified.
@@ -31,30 +31,30 @@ pub struct FlipRequest {
     pub by: Option<String>,
 }
 
-/// A flip that was done.
+/// The response to a flip that was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FlipResponse {
-    /// The record. Its number is 0 if nothing changed, and while the store does not have it. If a larger share was set
+    /// The record. Its number is 0 if nothing changed, and until the store has recorded it. If a larger share was set
     /// together with a lower state: the record of the share, with the `from` of the flip down.
     pub flip: FlipRow,
     /// Whether anything changed: a flip to the present state changes nothing.
     #[serde(default = "super::yes")]
     pub changed: bool,
-    /// Whether the store has recorded it. If not (status 202), the route is down all the same, but if the process
-    /// stops or is killed before that, the route returns to the state that the store has. Also false if the flip down
-    /// is recorded and it is not known whether the larger share is that was given together with it; `note` says so.
+    /// Whether the store has recorded the flip. If not (status 202), the route is down all the same, but returns to the
+    /// state in the store if the process ends before the flip is recorded. Also false if the flip down is recorded, but
+    /// it is not known yet whether the larger share that was given with it is recorded; `note` says so.
     #[serde(default = "super::yes")]
     pub recorded: bool,
-    /// If it is not recorded: a sentence that says so. Left out otherwise.
+    /// If the flip is not recorded: a sentence that says so. Left out otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// The state in force now.
     pub effective: Effective,
     /// The shares in force now.
     pub shares: Shares,
-    /// If the route was lowered: the consequences, as sentences. A larger share that was given together with the lower
-    /// state is named here if it was not raised, so that the route has to be flipped again to get it, or if it is not
-    /// known yet whether it is.
+    /// If the route was lowered: the consequences, as sentences. If a larger share was given together with the lower
+    /// state, a sentence says so where the share was not raised, so that the route has to be flipped again to get it,
+    /// or where it is not known yet whether the share was raised.
     pub horizon: Vec<String>,
     /// The number of durable runs of the route that have not ended; they continue as they were started.
     pub runs_in_flight: u64,

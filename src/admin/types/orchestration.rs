@@ -1,7 +1,7 @@
 //! The envelope: the JSON document in which the API shows a run.
 //!
-//! Always true: requests and responses in it are redacted. Except for `trouble` and `waits`, it is computed from the
-//! events of the run and of its descendants, the plan, and the route in the files.
+//! Always true: requests and responses in the envelope are redacted. Except for `trouble` and `waits`, the envelope is
+//! computed from the events of the run and of its descendants, the plan, and the route in the files.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -35,40 +35,41 @@ pub struct RunData {
     pub job_id: String,
     /// The run, `run_…`.
     pub run_id: String,
-    /// The plan that it was started with and keeps.
+    /// The plan that the run was started with and keeps.
     pub plan_id: PlanId,
-    /// Its status.
+    /// The run's status.
     pub status: RunStatus,
     /// The job.
     pub job: JobPart,
     /// The run.
     pub run: RunPart,
-    /// Its steps in the order in which they began, then those that have not begun.
+    /// The steps in the order in which they began, then those that have not begun.
     pub steps: Vec<StepRow>,
     /// The first checkpoint that waits for an answer: of this run, or else of a run that it started.
     pub pending_checkpoint: Option<PendingCheckpoint>,
-    /// All checkpoints that wait for an answer: those of this run, then those of runs that it started (of at most a
-    /// hundred such runs).
+    /// All checkpoints that wait for an answer: those of this run, then those of runs that this run started (of at most
+    /// a hundred such runs).
     pub checkpoints: Vec<PendingCheckpoint>,
     /// All conflicts that wait for a decision, in the same order.
     pub conflicts: Vec<OpenConflict>,
-    /// The body of its answer.
+    /// The body of the run's reply.
     pub output: Value,
-    /// If the run ends early: what happened to the effects that it performed, the last one first, then to those
+    /// If the run ends early: what happened to the effects that it performed, the last one first, then to the effects
     /// that it may have performed.
     pub undone: Vec<UndoRow>,
-    /// Why it ended early.
+    /// Why the run ended early.
     pub error: Option<RunError>,
-    /// What the run waits for. Only in the response to a cancel whose undoing the kill switch delays; else left out.
+    /// What the run waits for. Only in the response to a cancel whose undoing is delayed by the kill switch; else left
+    /// out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<String>,
-    /// Why this process cannot execute the run, or cannot read its events; if it cannot read them, only the fields that
-    /// a list of runs has are filled. Left out if it can do both.
+    /// Why this process cannot execute the run, or cannot read its events. If the events cannot be read, only the
+    /// fields that a list of runs has are filled. Left out if the process can do both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
-    /// The request that started it.
+    /// The request that started the run.
     pub audit_receipt: AuditReceipt,
-    /// Paths of this run.
+    /// The paths of this run.
     pub links: Links,
 }
 
@@ -79,13 +80,13 @@ pub struct JobPart {
     pub object: JobObject,
     /// `job_…`.
     pub id: String,
-    /// Its kind.
+    /// The kind of job.
     pub kind: JobKind,
-    /// The status of its newest run.
+    /// The status of the job's newest run.
     pub status: RunStatus,
     /// The form of this response.
     pub mode: Delivery,
-    /// Whether it survives a restart.
+    /// Whether the job survives a restart.
     pub durability: Durability,
     /// The run that is shown.
     pub run_id: String,
@@ -126,38 +127,38 @@ pub enum Durability {
     Persisted,
 }
 
-/// The run.
+/// The facts of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunPart {
     /// The type of this object.
     pub object: RunObject,
     /// `run_…`.
     pub id: String,
-    /// Its job.
+    /// The run's job.
     pub job_id: String,
-    /// Its status.
+    /// The run's status.
     pub status: RunStatus,
-    /// Which effects it may perform.
+    /// Which effects the run may perform.
     pub mode: Mode,
-    /// The plan that it was started with and keeps.
+    /// The plan that the run was started with and keeps.
     pub plan_id: PlanId,
     /// The workflow.
     pub workflow: WorkflowName,
-    /// The route that started it.
+    /// The route that started the run.
     pub route: Option<RouteId>,
-    /// The run that started it as one of its steps.
+    /// The run that started this run as one of its steps.
     pub parent: Option<String>,
-    /// The run whose results it took over.
+    /// The run whose results this run took over.
     pub rerun_of: Option<String>,
-    /// Who started it, if no route did.
+    /// Who started the run, if no route did.
     pub started_by: Option<String>,
-    /// When it was started.
+    /// When the run was started.
     pub started: Timestamp,
-    /// When its last event happened.
+    /// When the run's last event happened.
     pub updated: Timestamp,
-    /// The sequence number of its last event.
+    /// The sequence number of the run's last event.
     pub seq: u64,
-    /// Why it is paused or ended early.
+    /// Why the run is paused or ended early.
     pub note: Option<String>,
 }
 
@@ -174,23 +175,24 @@ pub enum RunObject {
 pub struct StepRow {
     /// The step.
     pub step_id: String,
-    /// `running`, `waiting`, `done` and so on; `pending` if it has not begun, `not_run` if the run ended without it.
+    /// `running`, `waiting`, `done` and so on; `pending` if the step has not begun, `not_run` if the run ended without
+    /// it.
     pub status: String,
-    /// When it began.
+    /// When the step began.
     pub started: Option<Timestamp>,
-    /// From its start to its last event.
+    /// The time from the step's start to its last event.
     pub duration_ms: Option<u64>,
     /// The number of attempts, of all items together.
     pub attempts: u32,
-    /// Its effect class; `null` for steps that send nothing.
+    /// The step's effect class; `null` for steps that send nothing.
     pub effect: Option<String>,
     /// The number of items of a `for_each`.
     pub items: Option<u32>,
-    /// How many of those have ended.
+    /// How many of these items have ended.
     pub items_ended: Option<u32>,
     /// The status that a service answered with.
     pub http_status: Option<u16>,
-    /// Why it waits, was skipped or failed.
+    /// Why the step waits, was skipped or failed.
     pub note: Option<String>,
 }
 
@@ -199,7 +201,7 @@ pub struct StepRow {
 pub struct PendingCheckpoint {
     /// `chk_…`.
     pub id: String,
-    /// The run that asks: this one, or one that it started.
+    /// The run that asks: this run, or one that it started.
     pub run_id: String,
     /// The step.
     pub step_id: String,
@@ -217,11 +219,11 @@ pub struct PendingCheckpoint {
     pub who: Vec<String>,
     /// For a review: what the step would do.
     pub items: Vec<ReviewRow>,
-    /// When it was asked.
+    /// When the checkpoint was opened.
     pub opened: Timestamp,
-    /// When it times out.
+    /// When the checkpoint times out.
     pub until: Option<Timestamp>,
-    /// What happens when it times out.
+    /// What happens at the timeout.
     pub on_timeout: OnTimeout,
     /// Where to POST the answer.
     pub answer: String,
@@ -230,9 +232,9 @@ pub struct PendingCheckpoint {
 /// One item of a high-risk step that a person reviews.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReviewRow {
-    /// Its index, which `approved` and `struck` name.
+    /// The item's index, which `approved` and `struck` name.
     pub index: u32,
-    /// What it would do.
+    /// What the step would do with the item.
     pub what: String,
     /// The item.
     pub value: Value,
@@ -241,9 +243,9 @@ pub struct ReviewRow {
 /// A conflict that a person must resolve.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OpenConflict {
-    /// Its kind.
+    /// The kind of conflict.
     pub kind: ConflictKind,
-    /// The run that is paused by it: this one, or one that it started.
+    /// The run that the conflict pauses: this run, or one that it started.
     pub run_id: String,
     /// The step.
     pub step_id: String,
@@ -255,7 +257,7 @@ pub struct OpenConflict {
     pub attempt: u32,
     /// What happened.
     pub message: String,
-    /// What was expected.
+    /// What would have been expected.
     pub expected: Option<String>,
     /// The status that came back.
     pub status: Option<u16>,
@@ -288,9 +290,9 @@ pub struct SentRequest {
 /// Why a run ended early.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunError {
-    /// Its kind.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// The step in which it happened.
+    /// The step that failed.
     pub step_id: Option<String>,
     /// The item of a `for_each`.
     pub item: Option<u32>,
@@ -307,9 +309,9 @@ pub struct UndoRow {
     pub step_id: String,
     /// The item of a `for_each`.
     pub item: Option<u32>,
-    /// What happened to it.
+    /// What happened to the effect.
     pub state: UndoState,
-    /// Why it was not undone.
+    /// Why the effect was not undone.
     pub why: Option<String>,
 }
 
@@ -317,13 +319,13 @@ pub struct UndoRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UndoState {
-    /// Its `undo` has not ended.
+    /// The step's `undo` has not ended.
     NotYet,
-    /// Its `undo` was performed.
+    /// The step's `undo` was performed.
     Undone,
     /// The effect was rehearsed: nothing was sent, so there is nothing to undo.
     Rehearsed,
-    /// It was not undone.
+    /// The effect was not undone.
     #[serde(rename = "left")]
     NotUndone,
 }
@@ -336,7 +338,7 @@ pub struct AuditReceipt {
     pub object: ReceiptObject,
     /// The id of the request, `req_…`.
     pub request_id: String,
-    /// How its sender was authenticated.
+    /// How the sender of the request was authenticated.
     pub auth_mode: AuthMode,
     /// The endpoint or route that received it.
     pub source: ReceiptSource,
@@ -373,16 +375,16 @@ pub struct ReceiptSource {
     pub route: String,
 }
 
-/// Paths of a run.
+/// The paths of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Links {
     /// The run.
     #[serde(rename = "self")]
     pub this: String,
-    /// Its events as they happen, server-sent.
+    /// The run's events as they happen, as server-sent events.
     pub stream: String,
     /// The audit trail.
     pub events: String,
-    /// What it waits for, in one sentence.
+    /// What the run waits for, in one sentence.
     pub explain: String,
 }

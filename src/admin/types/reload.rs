@@ -1,4 +1,4 @@
-//! A reading of the files that was asked for, and its outcome.
+//! The request to read the files now, and its response.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,28 +21,28 @@ pub struct ReloadRequest {
 /// The files were read and are in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReloadResponse {
-    /// Whether they differ from those that were in force before. If not, secrets and key files were read again.
+    /// Whether the files differ from those that were in force before. If not, secrets and key files were read again.
     pub changed: bool,
     /// For how many seconds files with this content have been in force.
     pub in_force_s: f64,
-    /// Counts the swaps of the flag set, by files or by flips.
+    /// Counts how often the flag set was replaced, by files or by flips.
     pub generation: u64,
     /// The flips that the files made.
     pub flips: Vec<FlipRow>,
-    /// The routes whose effective state changed by this reading without a flip: what the gate allows them, or for how
-    /// long they are held below `live`, has changed.
+    /// The routes whose effective state changed by this reading without a flip, because the gate now allows them
+    /// something else, or because they are held below `live` for another time.
     #[serde(default)]
     pub moved: Vec<MovedRoute>,
-    /// The routes that do not have the state that is requested for them.
+    /// The routes that are not in the state that is requested for them.
     #[serde(rename = "held")]
     pub limited: Vec<LimitedRoute>,
-    /// The routes whose workflow, rules, `match` or services were changed while they, or a cohort of them, were in
-    /// `live` or above, by these files or by earlier ones. They stay there, and no evidence supports the change.
+    /// The routes whose workflow, rules, `match` or services were changed, by these files or by earlier ones, while the
+    /// route, or a cohort of it, was in `live` or above. They stay there, although no evidence supports the change.
     #[serde(default)]
     pub changed_since_evidence: Vec<ChangedRoute>,
     /// The warnings of `check`.
     pub warnings: Vec<FileProblem>,
-    /// The settings that differ from those that the process was started with, and take effect at the next start.
+    /// Settings that differ from those that the process was started with; they take effect at the next start.
     pub needs_restart: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ pub struct ChangedRoute {
     pub reason: String,
 }
 
-/// A route that does not have the state that is requested for it.
+/// A route that is not in the state that is requested for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LimitedRoute {
     /// The route.
@@ -75,6 +75,6 @@ pub struct LimitedRoute {
     pub declared: State,
     /// The state in force.
     pub state: State,
-    /// Why, as sentences.
+    /// Why the route is not in the requested state, as sentences.
     pub reasons: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Requests that start runs or send them commands, answers and signals, and what `explain` and errors say of runs.
+//! Requests that start runs or send them commands, answers and signals; what `explain` and errors say about runs.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,8 +25,8 @@ pub struct StartRequest {
     pub input: Value,
     /// Respond with server-sent events.
     pub stream: bool,
-    /// The idempotency key: a repetition with the same key returns the same run. The header `Idempotency-Key` does the
-    /// same.
+    /// The idempotency key: a repetition with the same key returns the same run. The header `Idempotency-Key` has the
+    /// same meaning.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f]{1,255}$"))]
     pub idempotency_key: Option<String>,
@@ -104,7 +104,7 @@ pub struct SkipRequest {
 pub struct AdjustRequest {
     /// The step.
     pub step: String,
-    /// The item of a `for_each` whose items are known already.
+    /// The item of a `for_each` whose items are already known.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_index")]
     pub item: Option<u32>,
     /// The input: the body of a call, the value of a `set`, the input of a `run`.
@@ -125,7 +125,7 @@ pub struct RetryRequest {
     /// The step; without it, all steps that wait for a retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// With `step`: only a conflict over this attempt is resolved, as in `resolve`.
+    /// With `step`: resolves only a conflict over this attempt, as in `resolve`.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "optional_index")]
     pub attempt: Option<u32>,
     /// The caller's name, where the listener requires no token.
@@ -134,11 +134,11 @@ pub struct RetryRequest {
     pub by: Option<String>,
 }
 
-/// Run a job again from a step: a new run takes over the results of the steps that do not depend on that step.
+/// Run a job again from a step: a new run takes over the results of the steps that do not depend on this step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RerunRequest {
-    /// The step that is run again, with the steps that depend on it.
+    /// The step that is run again, together with the steps that depend on it.
     pub from: String,
     /// The caller's name, where the listener requires no token.
     #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
@@ -155,11 +155,12 @@ pub struct ResolveRequest {
     /// The item of a `for_each`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_index")]
     pub item: Option<u32>,
-    /// The attempt that the conflict is about, as the run shows it. If another one is open by now, the request is
-    /// refused with 409. Without it, a request that is delivered twice may also resolve the next conflict of the step.
+    /// The attempt that the conflict is about, as the run shows it. If the open conflict is about another attempt by
+    /// now, the request is refused with 409. Without `attempt`, a request that is delivered twice may also resolve the
+    /// step's next conflict.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_index")]
     pub attempt: Option<u32>,
-    /// How to resolve it.
+    /// How to resolve the conflict.
     pub choice: ChoiceName,
     /// For `retry_with`: the body or value to send.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
@@ -181,12 +182,12 @@ pub struct ResolveRequest {
     pub by: Option<String>,
 }
 
-/// Distinguishes an explicit `null`, which is a value, from an absent field.
+/// Reads an explicit `null` as a value, unlike an absent field.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
 
-/// An index in a list. JSON clients may write it as `3.0`, which is the same number.
+/// Reads an index in a list. JSON clients may write it as `3.0`, which is the same number.
 fn index<E: serde::de::Error>(number: &serde_json::Number) -> Result<u32, E> {
     let index = number.as_u64().or_else(|| {
         let float = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(float));
@@ -220,11 +221,11 @@ pub enum ChoiceName {
     Take,
     /// The step's declared fallback runs instead.
     Fallback,
-    /// For a lock that is held: wait for it.
+    /// For a lock that another run holds: wait for it.
     Wait,
     /// The run is cancelled.
     Cancel,
-    /// The run is cancelled, and what is not undone yet is left as it is.
+    /// The run is cancelled, and effects that are not undone yet are left as they are.
     CancelWithoutUndo,
 }
 
@@ -275,15 +276,15 @@ pub struct SignalRequest {
 pub struct ExplanationView {
     /// The run.
     pub run_id: String,
-    /// Its status.
+    /// The run's status.
     pub status: RunStatus,
-    /// What it waits for, since when, and what would resume it.
+    /// What the run waits for, since when, and what would resume it.
     pub sentence: String,
-    /// Each thing that it waits for.
+    /// Each thing that the run waits for.
     pub waits: Vec<String>,
-    /// When its next timer fires.
+    /// When the run's next timer fires.
     pub wake: Option<Timestamp>,
-    /// Whether this process cannot resume it.
+    /// Whether this process cannot resume the run.
     pub stuck: bool,
 }
 
@@ -299,14 +300,14 @@ pub struct ValueError {
     pub detail: String,
 }
 
-/// The answer that a checkpoint was given before.
+/// The earlier answer to a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FirstAnswer {
-    /// Who gave it.
+    /// Who gave the answer.
     pub by: String,
-    /// When it was given.
+    /// When the answer was given.
     pub at: Option<Timestamp>,
-    /// The sequence number of its event.
+    /// The sequence number of the answer's event.
     pub seq: u64,
     /// Yes or no.
     pub approve: bool,

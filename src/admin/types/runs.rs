@@ -13,40 +13,40 @@ use crate::workflow::{Mode, Risk, RunStatus};
 pub struct RunList {
     /// The rows.
     pub runs: Vec<RunRow>,
-    /// `before=` of the next page; `null` at the end.
+    /// `before=` for the next page; `null` on the last page.
     pub next: Option<String>,
 }
 
 /// A run in one row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunRow {
-    /// Its id, `run_…`.
+    /// The run's id, `run_…`.
     pub run_id: String,
-    /// Its job, `job_…`.
+    /// The run's job, `job_…`.
     pub job_id: String,
     /// The workflow.
     pub workflow: WorkflowName,
-    /// The plan that it was started with and keeps.
+    /// The plan that the run was started with and keeps.
     pub plan_id: PlanId,
-    /// The route that started it.
+    /// The route that started the run.
     pub route: Option<RouteId>,
-    /// The run that started it as one of its steps.
+    /// The run that started this run as one of its steps.
     pub parent: Option<String>,
-    /// Which effects it may perform.
+    /// Which effects the run may perform.
     pub mode: Mode,
-    /// Its status.
+    /// The run's status.
     pub status: RunStatus,
     /// The first checkpoint that waits for an answer.
     pub checkpoint: Option<CheckpointRow>,
-    /// When it was started.
+    /// When the run was started.
     pub started: Timestamp,
-    /// When its last event happened.
+    /// When the run's last event happened.
     pub updated: Timestamp,
-    /// When its next timer fires.
+    /// When the run's next timer fires.
     pub wake: Option<Timestamp>,
-    /// Why it is paused or failed.
+    /// Why the run is paused or failed.
     pub note: Option<String>,
-    /// Why this process cannot execute it. Left out if it can.
+    /// Why this process cannot execute the run. Left out if it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
@@ -63,11 +63,11 @@ pub struct CheckpointRow {
 /// One event of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EventRow {
-    /// Its sequence number.
+    /// The event's sequence number.
     pub seq: u64,
-    /// When it happened.
+    /// When the event happened.
     pub at: Timestamp,
-    /// Its kind, such as `step_started`.
+    /// The event's kind, such as `step_started`.
     pub kind: String,
     /// The whole event, without secrets.
     pub event: Value,

@@ -9,31 +9,31 @@ use crate::names::ServiceName;
 /// A service in one row. Calls of rehearsed and dark runs have a limit of their own (the fields `secondary_…`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceRow {
-    /// Its name.
+    /// The service's name.
     pub name: ServiceName,
-    /// Its base URLs.
+    /// The service's base URLs.
     pub urls: Vec<String>,
-    /// Its addresses, in the order of the URLs.
+    /// The service's addresses, in the order of the URLs.
     #[serde(default)]
     pub addresses: Vec<AddressRow>,
-    /// The names in its URLs. An IP address is not among them.
+    /// The host names in the URLs; IP addresses are not listed.
     #[serde(default)]
     pub lookups: Vec<LookupRow>,
-    /// Its breaker; `null` if it is off.
+    /// The service's breaker; `null` if it is off.
     pub breaker: Option<BreakerRow>,
     /// Calls of real runs in flight.
     pub in_flight: u64,
-    /// The most of them that may be in flight.
+    /// How many calls of real runs may be in flight.
     pub calls_max: u64,
     /// Calls of rehearsed and dark runs in flight.
     pub secondary_in_flight: u64,
-    /// The most of them that may be in flight.
+    /// How many calls of rehearsed and dark runs may be in flight.
     pub secondary_calls_max: u64,
     /// Calls that wait for one of these limits or for the rate.
     pub waiting: u64,
-    /// The most calls that may begin per second, minute or hour, as `100/s`; `null` if there is no such limit.
+    /// How many calls may begin per second, minute or hour, such as `100/s`; `null` if there is no such limit.
     pub rate: Option<String>,
-    /// The most calls that may begin at once after a pause.
+    /// How many calls may begin at once after a pause.
     pub burst: Option<u64>,
 }
 
@@ -42,24 +42,24 @@ pub struct ServiceRow {
 pub struct AddressRow {
     /// IP address and port.
     pub address: String,
-    /// The base URL that it belongs to.
+    /// The base URL that the address belongs to.
     pub url: String,
-    /// Whether it gets requests.
+    /// Whether the address gets requests.
     pub state: AddressStateName,
-    /// If it is ejected: when a connection to it is tried again.
+    /// If the address is ejected: when a connection to it is tried again.
     #[schemars(with = "Option<String>")]
     pub ejected_until: Option<Timestamp>,
-    /// If it is ejected: why.
+    /// If the address is ejected: why.
     pub ejected_because: Option<EjectionReasonName>,
-    /// The weight of its URL.
+    /// The weight of the base URL.
     pub weight: u64,
-    /// Which part of its share of the requests it gets, in percent: less than 100 during `slow_start:`.
+    /// Which part of its share of the requests the address gets, in percent: less than 100 during `slow_start:`.
     pub share_percent: u64,
     /// Forwarded requests, calls of real runs and messages to webhooks in flight.
     pub in_flight: u64,
     /// Calls of rehearsed and dark runs in flight.
     pub secondary_in_flight: u64,
-    /// The last failure of a request or of a health check; `null` if there was none since the service was changed.
+    /// The last failure of a request or health check; `null` if there was none since the service was changed.
     pub last_failure: Option<AddressFailureRow>,
 }
 
@@ -67,11 +67,11 @@ pub struct AddressRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AddressStateName {
-    /// It gets requests, also if the last ones failed (`last_failure`).
+    /// The address gets requests, even if the last ones failed (`last_failure`).
     Available,
-    /// Its health checks fail.
+    /// The address's health checks fail.
     Unhealthy,
-    /// It gave no connection or no answers, and gets no requests for a while.
+    /// The address gave no connection or no answers, and gets no requests for a while.
     Ejected,
 }
 
@@ -79,16 +79,16 @@ pub enum AddressStateName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EjectionReasonName {
-    /// It accepts no connection.
+    /// The address accepts no connection.
     NoConnection,
-    /// Requests were sent to it, and no answer came.
+    /// Requests were sent to the address, and no answer came.
     NoAnswer,
 }
 
 /// A failure of an address.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AddressFailureRow {
-    /// When.
+    /// When the failure happened.
     #[schemars(with = "String")]
     pub at: Timestamp,
     /// What happened.
@@ -103,24 +103,24 @@ pub struct LookupRow {
     /// When its last lookup ended; `null` before the first one.
     #[schemars(with = "Option<String>")]
     pub at: Option<Timestamp>,
-    /// Why that failed: the name keeps the addresses that it had.
+    /// Why the last lookup failed; the name keeps the addresses that it had.
     pub failure: Option<String>,
 }
 
 /// A circuit breaker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BreakerRow {
-    /// Its state.
+    /// The breaker's state.
     pub state: BreakerStateName,
-    /// When it entered this state.
+    /// When the breaker entered this state.
     #[schemars(with = "String")]
     pub since: Timestamp,
-    /// If it is open: the time from which the next call goes through as a probe.
+    /// If the breaker is open: from when on the next call goes through as a probe.
     #[schemars(with = "Option<String>")]
     pub next_probe: Option<Timestamp>,
-    /// If it is closed: the number of calls of real runs that ended within its window.
+    /// If the breaker is closed: the number of calls of real runs that ended within its window.
     pub calls: u64,
-    /// How many of those failed.
+    /// How many of these calls failed.
     pub failed: u64,
 }
 

@@ -129,7 +129,7 @@ enum AfterEnd {
     CopiedWithKeyFile,
     /// The process is killed instead, while a key waits.
     KilledCopiedWithKeyFile,
-    /// The original is started again before.
+    /// The original is started again before the copy is.
     CopiedBesideRunning,
     /// A file that cannot be read has the name of the file of keys.
     CopiedUnreadable,
@@ -140,7 +140,7 @@ enum AfterEnd {
     KilledMovedWithKeyFile,
     /// The file of keys stays where it was.
     MovedAlone,
-    /// Nothing is copied: the store is started at its path.
+    /// Nothing is copied: the store is started at its own path.
     Stayed,
 }
 
@@ -248,7 +248,7 @@ async fn a_key_file_that_holds_keys_of_another_store_is_refused() {
     log.flush().await;
     mover.abort();
     let _cancelled = mover.await;
-    log.wait_until_written().await; // that the store has the key
+    log.wait_until_written().await; // the file says that the store has the key
     kill(log).await;
     assert_eq!(
         waiting_and_unread(&open_key_log(&other, &place, &limits()).await.unwrap()),
@@ -279,7 +279,7 @@ async fn a_store_counts_as_a_copy_only_while_it_cannot_be_seen_whether_the_origi
     let handle: StoreHandle = moved.clone();
     for is_unknown in [true, true, false, false] {
         if !is_unknown {
-            let _ = std::fs::remove_file(&original_dir); // the second time it is gone
+            let _ = std::fs::remove_file(&original_dir); // in the second round the path is gone
         }
         let log = open_key_log(&handle, &place, &limits()).await.unwrap();
         let unread = waiting_and_unread(&log).1;

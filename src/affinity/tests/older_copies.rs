@@ -37,7 +37,7 @@ impl Files {
     }
     fn remove_store(&self) {
         for end in ["", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(self.path(&format!("a.db{end}"))); // not each one is there
+            let _ = std::fs::remove_file(self.path(&format!("a.db{end}"))); // not all of them exist
         }
     }
     /// Puts the copy `old.db` in the place of the store, whose file of retry keys stays.
@@ -62,13 +62,13 @@ impl Files {
     async fn start(&self) -> Process {
         self.open().await.unwrap()
     }
-    /// One process from start to end.
+    /// Runs one process from start to end.
     async fn run_once(&self) {
         let process = self.start().await;
         process.begin_generation().await;
         process.end().await;
     }
-    /// Starts a process that does not begin a generation; whether the store is a copy for it, and since when.
+    /// Starts a process that does not begin a generation. Returns since when that process counts the store as a copy.
     async fn copy_started(&self) -> Option<Timestamp> {
         let process = self.start().await;
         let started = process.affinity.copy_started();

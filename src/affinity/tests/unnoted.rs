@@ -21,7 +21,7 @@ async fn the_recorded_time_of_a_request_served_unnoted_is_not_later_than_the_req
     assert!(log.unnoted(&route).unwrap().served <= clock::now());
 }
 
-/// A person who flips the route by force afterwards knows of it.
+/// A forced flip after that request accepts it, so the time that a later process finds must be before the flip.
 #[tokio::test]
 async fn a_later_process_knows_the_exact_time_of_the_last_request_served_unnoted() {
     let dir = tempfile::tempdir().unwrap();
@@ -52,7 +52,7 @@ async fn a_request_of_a_renamed_route_is_recorded_under_its_oldest_id_too() {
     }
 }
 
-/// Its keys are in the store, so that the next process knows them.
+/// The keys of the request are in the store, so that the next process knows them.
 #[tokio::test]
 async fn a_retry_of_a_noted_request_counts_as_noted_while_no_key_can_be_noted() {
     let (store, [noted, expired, new]) = (CountingStore::new(), [1, 2, 3].map(numbered));
@@ -118,7 +118,7 @@ async fn a_write_that_hangs_delays_nobody_for_long() {
     assert_eq!(take(1).await, LegacyTake::Taken { noted: true, is_repeat: true });
 }
 
-/// As on PostgreSQL, where the file and the store are on different disks.
+/// The store takes keys while the file's disk hangs, as on PostgreSQL, where the two are on different disks.
 #[tokio::test]
 async fn a_key_that_the_store_has_counts_as_noted_while_its_write_hangs() {
     let dir = tempfile::tempdir().unwrap();
@@ -206,7 +206,8 @@ async fn a_write_that_hangs_is_noticed_although_nobody_waits_for_long() {
     drop(write_hangs);
 }
 
-/// As the store may do between the end of a request's wait for its key and the record that its route served it.
+/// The store may take a key between the end of the request's wait for it and the record that the route served the
+/// request.
 #[tokio::test]
 async fn a_key_that_the_store_takes_before_its_request_is_recorded_counts_as_noted() {
     let dir = tempfile::tempdir().unwrap();
@@ -239,7 +240,8 @@ async fn a_key_that_the_store_takes_before_its_request_is_recorded_counts_as_not
     assert!(is_unnoted(), "nobody has it");
 }
 
-/// Each of the writes hangs. While `Ring::is_failing`, the log's last word is that keys cannot be noted.
+/// Each of the writes hangs. While `Ring::is_failing` is set, the last log line about it says that keys cannot be
+/// noted.
 #[test]
 fn keys_can_be_noted_again_only_when_the_last_write_that_hung_has_ended() {
     let mut ring = Ring::in_memory(960, metrics::Gauge::noop());

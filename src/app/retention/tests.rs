@@ -5,7 +5,7 @@ use crate::store::tests::{append, run_id, taken_now, with_status};
 use crate::store::{Append, Claim, MemoryStore, RunFilter, SqliteStore};
 use crate::workflow::{RunStatus, RunSummary};
 
-/// A run that ended so many seconds ago.
+/// A run that ended `ago_s` seconds ago.
 fn ended(n: u64, status: RunStatus, ago_s: i64) -> Append {
     let append = with_status(append(run_id(n), 1, 1), status);
     let updated = clock::now().checked_sub(SignedDuration::from_secs(ago_s)).unwrap();
@@ -69,8 +69,8 @@ async fn expired_keys_are_removed_without_a_purge_of_runs_and_without_new_keys()
     pruning.abort();
 }
 
-/// Otherwise the key would be bound to a run that is gone, where a restart with a longer window follows, or one after
-/// which less of the window has passed than before.
+/// Otherwise the key would be bound to a run that is gone, if a restart follows with a longer window, or one after
+/// which less of the window counts as passed than before.
 #[tokio::test]
 async fn the_retry_key_of_a_run_is_deleted_before_the_run() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The connection between the two processes of a hand-over: messages, each with its length before it, and sockets.
+//! The connection between the two processes of a hand-over: length-prefixed messages, and sockets.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -18,16 +18,16 @@ use tokio::sync::mpsc;
 use super::message::Message;
 use crate::limits::SUCCESSION_MESSAGE_BYTES_MAX;
 
-/// The most sockets that are sent together; the system's limit is 253.
+/// How many sockets are sent together at most; the system's limit is 253.
 const SOCKETS_AT_ONCE: usize = 32;
 const SPACE: usize = rustix::cmsg_space!(ScmRights(SOCKETS_AT_ONCE));
-/// Messages that were read and not looked at yet.
+/// How many messages are read ahead of their use.
 const UNREAD_MAX: usize = 4;
 
-/// A connection on which messages and sockets take turns, as both sides expect.
+/// A connection on which messages and sockets alternate, in an order that both sides know.
 pub(super) struct Channel(UnixStream);
 
-/// A connection on which only messages come from now on.
+/// A connection on which only messages are sent from now on.
 pub(in crate::app) struct Messages {
     write: OwnedWriteHalf,
     received: mpsc::Receiver<Message>,
@@ -59,7 +59,7 @@ impl Channel {
                 if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
                     return Err(io::Error::other("the sockets do not fit into one message"));
                 }
-                // At least one byte has to go with them.
+                // Control data needs at least one byte of ordinary data.
                 Ok(sendmsg(&self.0, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?)
             };
             self.0.async_io(Interest::WRITABLE, send).await?;
@@ -81,13 +81,13 @@ impl Channel {
                 });
                 let descriptors: Vec<OwnedFd> = descriptors.flatten().collect();
                 if received.bytes == 0 || descriptors.is_empty() {
-                    return Err(io::Error::other("the sockets did not come"));
+                    return Err(io::Error::other("the sockets were not received"));
                 }
                 Ok(descriptors)
             };
             for descriptor in self.0.async_io(Interest::READABLE, receive).await? {
                 if !socket_acceptconn(&descriptor)? {
-                    return Err(io::Error::other("a socket came that does not listen"));
+                    return Err(io::Error::other("a received socket does not listen"));
                 }
                 sockets.push(TcpListener::from(descriptor));
             }
@@ -95,12 +95,12 @@ impl Channel {
         Ok(sockets)
     }
 
-    /// From now on only messages come.
+    /// Converts the connection to one on which only messages are sent.
     pub(super) fn into_messages(self) -> Messages {
         let (mut stream, write) = self.0.into_split();
         let (send, received) = mpsc::channel(UNREAD_MAX);
         tokio::spawn(async move {
-            // Ends when the other process is gone, or when nobody listens any more.
+            // Ends when the other process is gone, or when the receiver is dropped.
             while let Ok(message) = read(&mut stream).await {
                 if send.send(message).await.is_err() {
                     return;
@@ -116,7 +116,7 @@ impl Messages {
         self.write.write_all(&encode(message)?).await
     }
 
-    /// The next message; `None` if the other process is gone. Nothing is lost if this is dropped before it is ready.
+    /// The next message; `None` if the other process is gone. Cancel-safe: no message is lost if the future is dropped.
     pub(super) async fn receive(&mut self) -> Option<Message> {
         self.received.recv().await
     }
@@ -148,7 +148,7 @@ mod tests {
         let (one, other) = UnixStream::pair().unwrap();
         let (mut one, mut other) = (Channel::new(one), Channel::new(other));
         let sockets: Vec<_> = (0..SOCKETS_AT_ONCE + 3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let addresses = |all: &[TcpListener]| all.iter().map(|it| it.local_addr().unwrap()).collect::<Vec<_>>();
+        let addresses = |all: &[TcpListener]| all.iter().map(|socket| socket.local_addr().unwrap()).collect::<Vec<_>>();
         one.send(&Message::Accepting).await.unwrap();
         one.send_sockets(&sockets).await.unwrap();
         one.send(&Message::Released).await.unwrap();
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_message_is_refused() {
+    async fn an_invalid_message_is_refused() {
         for bytes in [&b"\xff\xff\xff\xffx"[..], b"\x00\x00\x00\x02{}", b"\x00\x00\x00\x10{"] {
             let (mut one, other) = UnixStream::pair().unwrap();
             one.write_all(bytes).await.unwrap();

@@ -1,7 +1,7 @@
 //! The Unix socket beside the store on which a process is asked to hand over.
 //!
-//! Always true: it belongs to the process that has the store's lock, which removes one that an earlier process left;
-//! only the user of the process may connect (mode 0600), and each side looks at the other's user.
+//! Always true: the socket belongs to the process that has the store's lock, which replaces a socket that an earlier
+//! process left; only the user of the process may connect (mode 0600), and each side checks the other's user.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,24 +13,24 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
 
-/// Successors that wait to be looked at.
+/// How many connections of successors may wait to be accepted.
 const BACKLOG: i32 = 8;
 
-/// The socket of a process, removed when this is dropped.
+/// The socket of a process, removed when this value is dropped.
 pub(in crate::app) struct ControlSocket {
     pub(super) listener: UnixListener,
     path: PathBuf,
 }
 
-/// The path of the socket: that of the store's file, by its real name, with an ending.
+/// The path of the socket: the real path of the store's file, with a suffix.
 fn path_of(store: &Path) -> io::Result<PathBuf> {
     let mut path = store.canonicalize()?.into_os_string();
     path.push(".succession");
     Ok(path.into())
 }
 
-/// Calls `use_path` with a path of the socket that is short enough for the system, which takes 107 bytes: by the
-/// descriptor of its directory.
+/// Calls `use_path` with a path of the socket that is short enough for the system's limit of 107 bytes, because it
+/// names the directory by a file descriptor.
 fn with_short_path<T>(path: &Path, use_path: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     use std::os::fd::AsRawFd;
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL.into()) };
@@ -41,7 +41,7 @@ fn with_short_path<T>(path: &Path, use_path: impl FnOnce(&Path) -> io::Result<T>
 }
 
 impl ControlSocket {
-    /// Listens. Only for the process that has the lock of the store.
+    /// Binds the socket and listens. Only for the process that has the lock of the store.
     pub(in crate::app) fn bind(store: &Path) -> io::Result<Self> {
         let path = path_of(store)?;
         match std::fs::remove_file(&path) {
@@ -50,7 +50,7 @@ impl ControlSocket {
         }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        // Before it is bound: the file has this mode from the start.
+        // Set before the socket is bound, so that its file has this mode from the start.
         rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
         with_short_path(&path, |short| Ok(rustix::net::bind(&socket, &SocketAddrUnix::new(short)?)?))?;
         rustix::net::listen(&socket, BACKLOG)?;
@@ -60,14 +60,14 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path); // a successor that finds it is refused by the system
+        let _ = std::fs::remove_file(&self.path); // if it stays, the system refuses connections to it
     }
 }
 
-/// Connects to the process that has the store; `None` if none listens.
+/// Connects to the process that has the store; `None` if no process listens.
 ///
 /// # Errors
-/// The socket is of another user, or cannot be used.
+/// The socket belongs to another user, or cannot be used.
 pub(super) async fn connect(store: &Path) -> io::Result<Option<UnixStream>> {
     let is_absent =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
@@ -85,12 +85,12 @@ pub(super) async fn connect(store: &Path) -> io::Result<Option<UnixStream>> {
     Ok(Some(stream))
 }
 
-/// Refuses a process of another user.
+/// Refuses a peer process of another user.
 pub(super) fn check_user(stream: &UnixStream) -> io::Result<()> {
     let (user, own) = (stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw());
     match user == own {
         true => Ok(()),
-        false => Err(io::Error::other(format!("the other process is of user {user}, this one of user {own}"))),
+        false => Err(io::Error::other(format!("the other process runs as user {user}, this one as user {own}"))),
     }
 }
 
@@ -111,7 +111,7 @@ mod tests {
         assert!(connect(&store).await.unwrap().is_none());
         let left = ControlSocket::bind(&store).unwrap();
         let path = left.path.clone();
-        std::mem::forget(left); // as if its process had been killed, but for its descriptor
+        std::mem::forget(left); // as if its process had been killed
         let socket = ControlSocket::bind(&store).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(connect(&store).await.unwrap().is_some());

@@ -7,25 +7,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::flag::RouteMatch;
 
-/// One message. Fields that a later version adds are ignored; what changes the meaning of others gets a new
+/// One message. Fields that a later version adds are ignored; a change of the meaning of existing fields requires a new
 /// [`super::PROTOCOL`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
 pub(super) enum Message {
     /// The successor asks for the sockets.
     Hello(Party),
-    /// The old process offers them; they follow, in this order.
+    /// The old process offers its sockets, which follow in this order.
     Offer {
         from: Party,
         sockets: Vec<OfferedSocket>,
-        /// The requests that may concern a workflow by the files of the old process.
+        /// The requests that may concern a workflow according to the files of the old process.
         workflow_requests: Vec<OfferedMatch>,
     },
     /// The old process does not hand over.
     Refused { why: String },
     /// The successor accepts.
     Accepting,
-    /// The old process has let go of the store.
+    /// The old process has released the store.
     Released,
     /// The successor has started with the store.
     Started,
@@ -57,13 +57,13 @@ impl std::fmt::Display for Party {
 /// A listening socket.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::app) struct OfferedSocket {
-    /// The listener: `listen`, `admin` or `api`.
+    /// The listener: `listen`, `admin`, `api` or `egress`.
     pub name: String,
-    /// Its address in the files, which may have port 0.
+    /// The listener's address in the files, which may have port 0.
     pub declared: SocketAddr,
 }
 
-/// The requests of one route.
+/// Which requests match one route.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct OfferedMatch {
     method: String,
@@ -79,7 +79,7 @@ impl From<&RouteMatch> for OfferedMatch {
 }
 
 impl OfferedMatch {
-    /// `None` if it is none that a file could have.
+    /// The match; `None` if no file could declare it.
     pub(super) fn into_match(self) -> Option<RouteMatch> {
         let Self { method, path, host } = self;
         Some(RouteMatch { method: Method::from_bytes(method.as_bytes()).ok()?, path, host })

@@ -17,22 +17,22 @@ use crate::flag::RouteMatch;
 
 /// What a process offers to its successor.
 pub(in crate::app) struct HandOverOffer {
-    /// Its sockets.
+    /// The process's sockets.
     pub sockets: Vec<(OfferedSocket, TcpListener)>,
-    /// The requests that may concern a workflow by its files, or did by earlier ones.
+    /// The requests that may concern a workflow according to the process's files, or did according to earlier ones.
     pub workflow_requests: Vec<RouteMatch>,
 }
 
-/// A successor that accepts.
+/// A successor that accepts connections.
 pub(in crate::app) struct Successor {
-    /// Which process.
+    /// The process that succeeds.
     pub party: Party,
     messages: Messages,
-    /// Another successor is refused until this one is dropped.
+    /// While this exists, another successor is refused.
     _permit: SuccessorPermit,
 }
 
-/// Stands for the one successor that a process has. While it exists, no new files come into force.
+/// Permits one successor at a time. While it exists, no new files come into force.
 struct SuccessorPermit {
     has_successor: Arc<AtomicBool>,
     files: Option<OwnedMutexGuard<()>>,
@@ -40,28 +40,29 @@ struct SuccessorPermit {
 
 impl Drop for SuccessorPermit {
     fn drop(&mut self) {
-        // Freed before another successor may come, which waits for it.
+        // Freed before the permit, for which the next successor waits.
         drop(self.files.take());
         self.has_successor.store(false, Ordering::Release);
     }
 }
 
 impl Successor {
-    /// Waits until it is lost. It says nothing before it gets the store; if it does, it counts as lost too.
+    /// Waits until the successor is lost. It sends nothing before it gets the store; a message counts as its loss too.
     pub(in crate::app) async fn lost(&mut self) {
-        let _ = self.messages.receive().await; // any message is out of turn
+        let _ = self.messages.receive().await; // any message is unexpected here
     }
 
-    /// Tells it that the store is free, and waits until it has started with it. Returns whether it has.
+    /// Tells the successor that the store is free, and waits until it has started with the store. Returns whether it
+    /// has.
     pub(in crate::app) async fn start_with_store(&mut self) -> bool {
         self.messages.send(&Message::Released).await.is_ok()
             && matches!(self.messages.receive().await, Some(Message::Started))
     }
 }
 
-/// Answers processes that want to succeed this one; those that accept come to `accepting`. Whoever puts new files in
-/// force holds `reload_lock`: a successor has it too, because it knows the files of the time of the offer. Ends with
-/// the task.
+/// Answers processes that want to succeed this one; sends those that accept to `accepting`. `reload_lock` is held by
+/// whoever puts new files in force, and for a successor, because it knows only the files in force at the time of the
+/// offer. Runs until its task is aborted.
 pub(in crate::app) async fn answer(
     socket: ControlSocket,
     offer: impl Fn() -> io::Result<HandOverOffer> + Send + Sync + 'static,
@@ -89,7 +90,7 @@ pub(in crate::app) async fn answer(
     }
 }
 
-/// Gives a process the sockets, and waits until it accepts.
+/// Gives a successor the sockets, and waits until it accepts.
 async fn prepare(
     stream: UnixStream,
     offer: &(impl Fn() -> io::Result<HandOverOffer> + Send + Sync),
@@ -102,7 +103,7 @@ async fn prepare(
     let party = match timeout(ANSWER_MAX, channel.receive()).await? {
         Ok(Message::Hello(party)) => party,
         Ok(_) => return refuse(channel, format!("{this} was not told which process asks")).await,
-        // It speaks a protocol that this version does not know.
+        // The successor speaks a protocol that this version does not know.
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             return refuse(channel, format!("{this} does not understand the first message: {error}")).await;
         }
@@ -130,14 +131,14 @@ async fn prepare(
         channel.send_sockets(&listeners).await
     };
     timeout(ANSWER_MAX, offered).await??;
-    tracing::info!(successor = %party, "a successor has the sockets; this process goes on until it accepts");
+    tracing::info!(successor = %party, "a successor has the sockets; this process goes on until the successor accepts");
     match timeout(PREPARATION_MAX, channel.receive()).await?? {
         Message::Accepting => Ok(Successor { party, messages: channel.into_messages(), _permit: permit }),
         _ => Err(io::Error::other("the successor did not say that it accepts")),
     }
 }
 
-/// Tells a process why it gets nothing.
+/// Tells a process why it gets no sockets.
 async fn refuse(mut channel: Channel, why: String) -> io::Result<Successor> {
     timeout(ANSWER_MAX, channel.send(&Message::Refused { why: why.clone() })).await??;
     Err(io::Error::other(why))

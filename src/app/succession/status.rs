@@ -11,21 +11,21 @@ use super::message::Party;
 #[derive(Default)]
 pub(in crate::app) struct SuccessionStatus(Mutex<Sentences>);
 
-/// What `status` says about them.
+/// The sentences that `status` shows.
 #[derive(Default)]
 struct Sentences {
     succeeded: Option<String>,
     hands_over: Option<String>,
 }
 
-/// How a hand-over ended, for the process that hands over.
+/// How a hand-over ended for the process that hands over.
 #[derive(Clone, Copy)]
 pub(in crate::app) enum HandOverEnd {
     /// The successor has started.
     Done,
     /// The successor was lost before this process began to release the store.
     GoesOn,
-    /// The successor was lost later: this process starts again.
+    /// The successor was lost later: this process has to start again.
     StartsAgain,
 }
 
@@ -34,28 +34,30 @@ impl SuccessionStatus {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This process has taken over.
+    /// Notes and logs that this process has taken over.
     pub(in crate::app) fn note_succeeded(&self, predecessor: &Party, waited: Duration) {
         gauge!("pointsman_succession_store_wait_seconds").set(waited.as_secs_f64());
         counter!("pointsman_successions_total", "outcome" => "taken_over").increment(1);
-        let text = format!("took over from {predecessor}, after it had waited {waited:.1?} for the store");
+        let text = format!("took over from {predecessor}, after this process had waited {waited:.1?} for the store");
         tracing::info!(%predecessor, ?waited, "this process has taken over, and has the store");
         self.state().succeeded = Some(text);
     }
 
-    /// This process hands over.
+    /// Notes and logs that this process has begun to hand over.
     pub(in crate::app) fn note_hand_over(&self, successor: &Party) {
         tracing::info!(%successor, "handing over: the successor accepts; requests, the shadow queue and runs finish here");
         self.state().hands_over = Some(format!("hands over to {successor}"));
     }
 
-    /// This process hands over no longer.
+    /// Notes and logs how a hand-over of this process ended.
     pub(in crate::app) fn note_end(&self, successor: &Party, end: HandOverEnd) {
         let (outcome, sentence) = match end {
             HandOverEnd::Done => {
-                ("handed_over", "handed over: what is open here goes on, and this process ends after it")
+                ("handed_over", "handed over: open exchanges go on here, and this process ends after them")
             }
-            HandOverEnd::GoesOn => ("gone_on", "the successor is gone: this process accepts again, and goes on"),
+            HandOverEnd::GoesOn => {
+                ("gone_on", "the successor is gone: this process accepts connections again, and goes on")
+            }
             HandOverEnd::StartsAgain => ("started_again", "the successor is gone: this process starts again"),
         };
         counter!("pointsman_successions_total", "outcome" => outcome).increment(1);

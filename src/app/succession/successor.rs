@@ -16,23 +16,23 @@ use crate::store::SqliteStore;
 
 /// The process that this one takes over from.
 pub(in crate::app) struct Predecessor {
-    /// Which process.
+    /// The other process.
     pub party: Party,
-    /// The requests that may concern a workflow by its files.
+    /// The requests that may concern a workflow according to the other process's files.
     pub workflow_requests: Vec<RouteMatch>,
     channel: Channel,
 }
 
-/// The process that this one takes over from, which lets go of its store.
-pub(in crate::app) struct Releasing {
-    /// Which process.
+/// The process that this one takes over from, while it releases its store.
+pub(in crate::app) struct ReleasingPredecessor {
+    /// The other process.
     pub party: Party,
     messages: Messages,
 }
 
 /// How many times the other process is asked if its connection ends without an answer.
 const ASKED_MAX: u32 = 3;
-/// How long the sockets of a process that died may take to close.
+/// How long to wait for the sockets of a process that died to close.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const NOTHING_CHANGED: &str = "the running process goes on, nothing was changed";
 
@@ -59,7 +59,7 @@ pub(in crate::app) async fn ask(
             tracing::info!("no process has the store: there is none to succeed, and this one starts as usual");
             return Ok(None);
         };
-        // Found out now, and not when the running process has let go of the store.
+        // Checked now, and not after the running process has released the store.
         SqliteStore::refuse_newer(path).await.context(NOTHING_CHANGED)?;
         let mut channel = Channel::new(stream);
         let answered = async {
@@ -68,7 +68,7 @@ pub(in crate::app) async fn ask(
         };
         match timeout(ANSWER_MAX, answered).await.with_context(using)? {
             Ok(answer) => break (channel, answer),
-            // That process may have died just now, and then nobody is asked again.
+            // That process may have just died, and then the next try finds none.
             Err(error) if tries < ASKED_MAX => {
                 tracing::warn!(%error, "the process that has the store did not answer; asking again");
                 tries += 1;
@@ -97,15 +97,15 @@ pub(in crate::app) async fn ask(
 
 impl Predecessor {
     /// Tells the other process that this one accepts.
-    pub(in crate::app) async fn accept(self) -> Releasing {
+    pub(in crate::app) async fn accept(self) -> ReleasingPredecessor {
         let Self { party, mut channel, .. } = self;
-        let _ = channel.send(&Message::Accepting).await; // if it is gone, nothing comes from it either
-        Releasing { party, messages: channel.into_messages() }
+        let _ = channel.send(&Message::Accepting).await; // if it is gone, nothing is received from it either
+        ReleasingPredecessor { party, messages: channel.into_messages() }
     }
 }
 
-impl Releasing {
-    /// Waits until the other process has released the store, or is gone. Returns whether it has.
+impl ReleasingPredecessor {
+    /// Waits until the other process has released the store, or is gone. Returns whether it has released it.
     pub(in crate::app) async fn wait_until_released(&mut self) -> bool {
         let is_released = matches!(self.messages.receive().await, Some(Message::Released));
         if !is_released {
@@ -117,6 +117,6 @@ impl Releasing {
 
     /// Tells the other process that this one has started with the store.
     pub(in crate::app) async fn report_started(&mut self) {
-        let _ = self.messages.send(&Message::Started).await; // it may be gone
+        let _ = self.messages.send(&Message::Started).await; // the other process may be gone
     }
 }

@@ -1,4 +1,4 @@
-//! What the comparison of effects knows of a workflow's calls.
+//! What the comparison of effects is told about a workflow's calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ steps: { book: { call: 'POST ${services.shop}/bookings', rehearse: {} } }
 respond: { status: 200 }
 ";
 
-/// The comparison of a pair in which legacy made these calls and the engine would make none.
+/// The comparison of a pair in which legacy made these calls and the engine would make no call.
 fn with_calls(set: &Set, calls: &[(&str, &str, &str)]) -> Comparison {
     let loaded = set.read().unwrap_or_else(|failed| panic!("{}", failed.render(false)));
     let rules = &loaded.setup.rules["orders.create"];

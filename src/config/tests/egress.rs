@@ -1,4 +1,4 @@
-//! What `check` says of the egress listener.
+//! What `check` says about the egress listener.
 
 use super::set::Set;
 use crate::listener::{Destination, Network};
@@ -8,7 +8,7 @@ fn with_egress(egress: &str) -> Set {
 }
 
 #[test]
-fn it_is_an_address_with_who_may_call_and_where_to() {
+fn the_egress_listener_has_an_address_allowed_callers_and_destinations() {
     let settings = |set: &Set| set.read().unwrap_or_else(|failed| panic!("{failed}")).setup.settings;
     assert!(settings(&Set::valid()).egress.is_none());
     let plain = settings(&with_egress("{ listen: 127.0.0.1:8090 }"));
@@ -24,7 +24,7 @@ fn it_is_an_address_with_who_may_call_and_where_to() {
 }
 
 #[test]
-fn what_is_wrong_with_it_is_said_with_its_place() {
+fn problems_of_the_egress_listener_are_reported_with_their_positions() {
     for (egress, place, message, hint) in [
         ("{}", "1:", "the key `listen` is missing", ""),
         ("{ listen: x }", "1:19", "`x` is not an address to listen on", "ADDRESS:PORT"),

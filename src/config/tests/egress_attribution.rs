@@ -1,4 +1,4 @@
-//! `egress.correlate` and `egress.window`. Nothing here depends on what else `egress:` has.
+//! `egress.correlate` and `egress.window`, independent of the other settings under `egress:`.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn checked(correlate: Option<&str>, window: Option<&str>) -> Result<AttributionS
 }
 
 #[test]
-fn what_is_left_out_has_its_default() {
+fn settings_that_are_left_out_have_defaults() {
     let settings = checked(None, None).unwrap();
     assert_eq!(settings, AttributionSettings { correlate: Correlate::Trace, window: Duration::from_secs(10) });
     let settings = checked(Some("header.X-Request-Id"), Some("1m")).unwrap();
@@ -24,7 +24,7 @@ fn what_is_left_out_has_its_default() {
 }
 
 #[test]
-fn what_is_no_rule_and_no_time_is_refused() {
+fn invalid_rules_and_windows_are_refused() {
     for (correlate, window, message) in [
         (Some("x-request-id"), None, "is neither a header nor an expression"),
         (Some("${call.body.ref == intents.charge.body.ref}"), None, "cannot read `intents`"),

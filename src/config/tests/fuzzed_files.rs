@@ -1,4 +1,4 @@
-//! Mutated flag files: no panic, the same outcome each time, and every finding has a position that exists.
+//! Mutated flag files: no panic, the same outcome each time, and every finding has a valid position.
 
 use super::set::{POINTSMAN, ROUTES, WORKFLOW};
 use crate::config::Overrides;

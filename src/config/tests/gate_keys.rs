@@ -1,5 +1,4 @@
-//! Keys of a route that matter to a gate: the reader of the files accepts the keys that the JSON Schema has, and no
-//! others.
+//! Keys of a route that matter to a gate: deserialization accepts exactly the keys that the JSON Schema has.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What `check` says of listeners, and which files are watched for them.
+//! What `check` says about listeners, and which files are watched for them.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn a_listener_is_an_address_a_map_or_one_of_a_list() {
 }
 
 #[test]
-fn what_is_wrong_with_listeners_is_said_with_its_place() {
+fn problems_of_listeners_are_reported_with_their_positions() {
     for (listen, place, message, hint) in [
         ("listen: 8080", "1:9", "expected text, a map or a list, found the number 8080", "quotes"),
         ("listen: []", "1:1", "the list has no listener", "127.0.0.1:8080"),
@@ -89,7 +89,7 @@ fn what_is_wrong_with_listeners_is_said_with_its_place() {
 }
 
 #[test]
-fn what_is_wrong_with_certificates_is_said_with_file_and_place() {
+fn problems_of_certificates_are_reported_with_file_and_position() {
     let authority = Authority::new("Test");
     let Issued { cert, key } = authority.issue_for("shop.test");
     let other = authority.issue_for("shop.test");
@@ -139,7 +139,7 @@ fn what_is_wrong_with_certificates_is_said_with_file_and_place() {
 }
 
 #[test]
-fn certificates_of_another_time_are_warned_of() {
+fn expired_and_future_certificates_cause_a_warning() {
     let authority = Authority::new("Test");
     for (years, message) in [((2001, 2002), "the certificate expired at 2002"), ((2900, 2901), "valid only from 2900")]
     {
@@ -150,7 +150,7 @@ fn certificates_of_another_time_are_warned_of() {
     }
 }
 
-/// The field could otherwise be sent by a client of that one address.
+/// Otherwise a client of that one address could send such a field itself.
 #[test]
 fn one_address_on_the_command_line_keeps_the_names_of_identity_fields() {
     let set = listening(
@@ -184,7 +184,7 @@ async fn a_renewed_certificate_is_a_change_and_a_missing_key_is_noticed_when_it_
 }
 
 #[test]
-fn only_what_handshakes_do_not_need_waits_for_the_next_start() {
+fn settings_that_handshakes_do_not_need_wait_for_the_next_start() {
     let authority = Authority::new("Test");
     let Issued { cert, key } = authority.issue_for("shop.test");
     let renewed = authority.issue_for("shop.test");

@@ -5,7 +5,7 @@ use super::set::{POINTSMAN, ROUTES, Set, WORKFLOW};
 const FILES: [(&str, &str); 3] =
     [("pointsman.yaml", POINTSMAN), ("routes/orders.yaml", ROUTES), ("workflows/create-order.yaml", WORKFLOW)];
 
-/// Other texts for a file, each with a name.
+/// Mutated texts of a file, each with a name.
 fn mutants(text: &str) -> Vec<(String, String)> {
     let mut mutants = Vec::new();
     let lines: Vec<&str> = text.lines().collect();

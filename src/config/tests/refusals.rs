@@ -1,4 +1,4 @@
-//! What a person sees for each thing that is wrong: the exact text, in `refusals.txt`.
+//! The exact text that a user sees for each kind of mistake, in `refusals.txt`.
 
 use super::set::{ROUTES, Set, WORKFLOW};
 
@@ -281,7 +281,7 @@ fn the_example_set_is_valid() {
     assert!(!loaded.setup.routes.is_empty());
 }
 
-/// A follow-up on what the engine created would get legacy's 404.
+/// A follow-up on an instance that the engine created would get 404 from legacy.
 #[test]
 fn a_creator_that_no_route_follows_causes_a_warning() {
     let creator = |set: Set| set.edit(ROUTES_PATH, "    percent: 50\n", "    instance: { creates: $.id }\n");
@@ -319,7 +319,7 @@ fn a_pending_answer_that_does_not_pin_its_instance_causes_a_warning() {
         ("{ status: 202, body: { order: { id: '${run.id}' } } }", false),
         ("{ status: 202, body: { order: { id: 'o-${run.id}' }, state: open } }", false),
         ("{ status: 202, body: '${ {\"order\": {\"id\": run.id}} }' }", false),
-        ("{ status: 202, body: { state: open } }", false), // the caller learns no id
+        ("{ status: 202, body: { state: open } }", false), // the caller is not told the id
         ("{ status: 202, body: { run: '${run.id}' } }", true),
         ("{ status: 202, headers: { location: '/orders/${run.id}' }, body: { state: open } }", true),
         ("{ status: 503, body: { order: { id: '${run.id}' } } }", true), // only a success pins
@@ -358,7 +358,7 @@ fn the_shared_steps_of_workflows_that_a_workflow_runs_count_as_its_own() {
     assert!(shown.contains("is not safe to replay"), "{shown}");
     let shown = set(memory, "state: dark\n    force: { reason: x }").shown();
     assert!(shown.contains("the store is in memory and forgets"), "{shown}");
-    // Without the shared step nothing is found.
+    // Without the shared step there is no warning.
     let read_only =
         "workflow: create-order\nsteps: { read: { call: 'GET ${services.bank}/charges' } }\nrespond: { status: 201 }\n";
     for (store, route) in [(sqlite, "replay_safe: true"), (memory, "state: dark\n    force: { reason: x }")] {

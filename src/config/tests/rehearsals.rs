@@ -1,4 +1,4 @@
-//! Warnings of steps that a rehearsal cannot perform, in the workflow of a route and in those that it runs.
+//! Warnings about steps that a rehearsal cannot perform, in the workflow of a route and in those that it runs.
 
 use super::set::Set;
 

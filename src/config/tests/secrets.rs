@@ -1,4 +1,4 @@
-//! Files that are checked on a machine that has none of their secrets.
+//! Files that are checked on a machine without any of their secrets.
 
 use super::set::{ROUTES, Set};
 use crate::config::{Overrides, read};
@@ -34,13 +34,13 @@ fn a_machine_without_the_secrets_checks_the_rest_of_the_files_as_one_with_them()
 
     let (messages, scope) = without_secrets(&set());
     assert_eq!(scope, expected.replace("1 key", "keys not read"));
-    // One warning for each absent file, and no third message that says that no token is named `ops`.
+    // One warning for each absent file, and none that says that no token is named `ops`.
     assert_eq!(messages.len(), 2, "{messages:?}");
     assert!(messages[0].contains("ops.token") && messages[1].contains("issuer.json"), "{messages:?}");
 }
 
 #[test]
-fn a_file_of_an_issuers_keys_that_cannot_be_read_is_as_a_missing_one() {
+fn an_unreadable_file_of_an_issuers_keys_is_treated_as_missing() {
     let set = set().put("ops.token", "0123456789abcdef").put("issuer.json/file", "");
     let (messages, scope) = without_secrets(&set);
     assert_eq!(messages, ["the file `issuer.json` cannot be read on this machine"]);

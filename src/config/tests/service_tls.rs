@@ -1,10 +1,10 @@
-//! What `check` says of the TLS of services, and when it changes them.
+//! What `check` says about the TLS of services, and which changes of files change it.
 
 use super::set::Set;
 use crate::config::{Loaded, Overrides, read};
 use crate::listener::test_certificates::{Authority, Issued, Subject};
 
-/// A set whose bank is an https service with these settings.
+/// A set in which `bank` is an https service with these settings.
 fn with_tls(tls: &str) -> Set {
     Set::valid().edit(
         "pointsman.yaml",
@@ -19,7 +19,7 @@ fn bank(loaded: &Loaded) -> crate::flag::Service {
 }
 
 #[test]
-fn what_is_wrong_with_certificates_of_services_is_said_with_file_and_place() {
+fn problems_of_service_certificates_are_reported_with_file_and_position() {
     let authority = Authority::new("Test");
     let Issued { cert, key } = authority.issue_for("pointsman.test");
     let other = authority.issue_for("pointsman.test");

@@ -43,7 +43,7 @@ respond:
   body: { id: '${steps.charge.output.id}' }
 ";
 
-/// A valid set in a directory of its own.
+/// A valid set in its own directory.
 pub(in crate::config) struct Set {
     home: TempDir,
 }
@@ -62,7 +62,7 @@ impl Set {
         write(&self.dir().join(name), text);
         self
     }
-    /// Replaces text that must be there.
+    /// Replaces a text that the file must contain.
     pub fn edit(self, name: &str, from: &str, to: &str) -> Self {
         let path = self.dir().join(name);
         let text = std::fs::read_to_string(&path).expect("the file");

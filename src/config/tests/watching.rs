@@ -44,7 +44,7 @@ impl Watched {
     }
 }
 
-/// Writes a file so that nobody reads it half: beside the directory of the files, and then renamed.
+/// Writes a file so that nobody reads an incomplete one: writes it beside the directory, then renames it.
 fn write_whole(set: &Set, name: &str, text: String) {
     let (temporary, at) = (set.dir().with_file_name("written"), set.dir().join(name));
     write(&temporary, text);
@@ -90,7 +90,7 @@ async fn a_new_directory_and_a_new_file_are_seen() {
     assert_eq!(watched.state().await, Ok(State::Shadow));
 }
 
-/// As the kubelet does it: `routes -> ..data/routes`, `..data -> ..2026_1`, swapped by a rename of the link.
+/// Like the kubelet: `routes -> ..data/routes`, `..data -> ..2026_1`, swapped by renaming the link.
 #[tokio::test]
 async fn every_symlink_swap_is_seen() {
     let home = tempfile::tempdir().expect("a directory");
@@ -135,7 +135,7 @@ async fn polling_finds_a_change_without_an_event() {
     loop {
         match watched.state().await {
             Ok(state) => break assert_eq!(state, State::Off),
-            // It may be read between the two renames, when the directory is absent.
+            // The files may be read between the two renames, when the directory is absent.
             Err(text) => assert!(text.contains("cannot be read"), "{text}"),
         }
     }
@@ -158,7 +158,7 @@ async fn a_hundred_invalid_versions_are_refused_and_the_valid_one_accepted() {
         write(&at, routes(&format!("bad{n}")));
         let refused = loop {
             let refused = watched.state().await.expect_err("refused");
-            // The watcher may have read a file that was half written; then it reads again.
+            // The watcher may have read a file that was written only in part; then it reads the files again.
             if refused.contains(&format!("`bad{n}`")) {
                 break refused;
             }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 
 const NOW: i64 = 2_000_000_000;
-/// Keys generated for these tests.
+/// A key generated for these tests.
 const ED_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIJmIriGl/lFIMRvw/I51sMjzblw8Fu7lrUslE+C1xKTX
 -----END PRIVATE KEY-----
@@ -97,7 +97,7 @@ fn a_forged_token_or_a_weak_algorithm_is_refused() {
     let forged = format!("{}.{eve}.{}", parts[0], parts[2]);
     let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
     let unsigned = format!("{none}.{}.", parts[1]);
-    // The public key as a shared secret, which everybody has.
+    // The public key, which everybody has, used as a shared secret.
     let secret = EncodingKey::from_secret(ED_PUBLIC.as_bytes());
     let shared = encode(&Header::new(Algorithm::HS256), &claims(), &secret).unwrap();
     let other = EncodingKey::from_ec_pem(EC_PRIVATE.as_bytes()).unwrap();

@@ -15,7 +15,7 @@ use crate::problem::{Problems, Site};
 const WEIGHT_MAX: u32 = 1_000;
 /// The largest number of failures or successes in a row.
 const IN_A_ROW_MAX: u32 = 1_000;
-/// The shortest pause between two health checks of an address.
+/// The shortest pause that is allowed between two health checks of an address.
 const EVERY_MIN: Duration = Duration::from_millis(100);
 
 /// A base URL, or a map with its weight.
@@ -23,9 +23,9 @@ const EVERY_MIN: Duration = Duration::from_millis(100);
 pub struct UrlDraft {
     /// The base URL.
     pub url: String,
-    /// Its weight; `None`: 1.
+    /// The URL's weight; `None` means 1.
     pub weight: Option<u32>,
-    /// Whether it is written as a map.
+    /// Whether the URL is written as a map.
     pub is_map: bool,
 }
 
@@ -35,7 +35,7 @@ pub struct UrlDraft {
 struct UrlMapDraft {
     /// `http://host:port`, and a base path where there is one.
     url: String,
-    /// Its share of the requests is its weight divided by the sum of all weights; 1 by default.
+    /// The weight, 1 by default: the URL's share of the requests is its weight divided by the sum of all weights.
     weight: Option<u32>,
 }
 
@@ -76,12 +76,12 @@ pub enum EjectDraft {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EjectMapDraft {
-    /// After so many requests in a row that got no answer: 3.
+    /// How many requests in a row without an answer cause an ejection: 3.
     pub after: Option<u32>,
-    /// For this long the first time: `10s`; doubled each time it happens again soon, up to `for_max`.
+    /// How long the first ejection lasts: `10s`; doubled for each further one that follows soon, up to `for_max`.
     #[serde(rename = "for")]
     pub time: Option<String>,
-    /// The longest time: `5m`.
+    /// The longest time of an ejection: `5m`.
     #[serde(rename = "for_max")]
     pub time_max: Option<String>,
 }
@@ -108,7 +108,7 @@ impl JsonSchema for EjectDraft {
     }
 }
 
-/// A request that is sent to each address again and again, to find out whether it can serve.
+/// A request that is sent to each address periodically, to find out whether it can serve.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthDraft {
@@ -118,9 +118,9 @@ pub struct HealthDraft {
     pub every: Option<String>,
     /// A check without a reply after this time has failed: `1s`.
     pub timeout: Option<String>,
-    /// An address gets no requests after so many failures in a row: 3.
+    /// After how many failures in a row an address gets no requests: 3.
     pub failures: Option<u32>,
-    /// It gets them again after so many successes in a row: 2.
+    /// After how many successes in a row it gets requests again: 2.
     pub successes: Option<u32>,
 }
 
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_values_are_refused() {
         for (key, value, message) in [
             ("urls", json!([{ "url": "http://a", "weight": 0 }]), "a weight of 0 is not between"),
             ("urls", json!([{ "url": "ftp://a" }]), "is not an http or https URL"),

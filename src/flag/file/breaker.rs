@@ -13,7 +13,7 @@ use crate::problem::{Problems, Site};
 
 /// The greatest number of probes: with more, the probes would overload the service that the breaker protects.
 const PROBES_MAX: u32 = 100;
-/// The highest rate that is accepted; a higher one would limit nothing.
+/// The highest rate that is accepted; a higher one would not limit anything.
 const RATE_MAX: u64 = 1_000_000;
 
 /// `on`, `off`, or the settings of the breaker.
@@ -37,9 +37,10 @@ pub struct BreakerMapDraft {
     pub min: Option<u32>,
     /// A call that takes longer counts as failed: `2s`. Default: no call counts as failed because of its duration.
     pub slow: Option<String>,
-    /// It stays open for this long before probes go through: `5s`; doubled each time a probe fails, up to `open_max`.
+    /// How long the breaker stays open before probes go through: `5s`; doubled each time a probe fails, up to
+    /// `open_max`.
     pub open: Option<String>,
-    /// The longest time for which it stays open before probes go through: `60s`.
+    /// The longest time for which the breaker stays open before probes go through: `60s`.
     pub open_max: Option<String>,
     /// How many probes go through. If all succeed, the breaker closes.
     pub probes: Option<u32>,
@@ -123,7 +124,7 @@ pub(super) fn breaker(draft: Option<&BreakerDraft>, site: &Site, problems: &mut 
     })
 }
 
-/// `100/s` and `burst`.
+/// Checks `rate: 100/s` and `burst`.
 pub(super) fn rate(text: Option<&String>, burst: Option<u64>, site: &Site, problems: &mut Problems) -> Option<Rate> {
     if burst == Some(0) {
         problems.error(&site.key("burst"), "with 0 no call could ever begin").hint("at least 1");

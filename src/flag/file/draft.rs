@@ -1,4 +1,4 @@
-//! The form of the files, for serde and JSON Schema. Where a value may be written in two ways it is deserialised by
+//! The form of the route files, for serde and JSON Schema. A value that may be written in two ways is deserialised by
 //! hand, because an untagged enum would lose digits of numbers.
 
 use std::borrow::Cow;
@@ -24,51 +24,52 @@ pub struct RouteFileDraft {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteDraft {
-    /// Its id: unique, a metric label. Lower case letters, digits, `.`, `_` and `-`; a letter or a digit at least.
+    /// The route's id: unique, a metric label. Lower case letters, digits, `.`, `_`, `-`; a letter or digit at least.
     pub id: String,
-    /// Ids that the route had before, the newest first: it keeps their flips, evidence, pins and retry keys.
+    /// Earlier ids of the route, the newest first: the route keeps their flips, evidence, pins and retry keys.
     #[serde(default)]
     pub was: Vec<String>,
     /// Which requests belong to it.
     #[serde(rename = "match")]
     pub matches: MatchDraft,
-    /// The service that answers it today.
+    /// The service that answers the route today.
     pub legacy: String,
-    /// What the engine runs for it; without one only `off` is possible.
+    /// The workflow that the engine runs for the route; without one only `off` is possible.
     pub workflow: Option<String>,
-    /// The state of its flag.
+    /// The route's state.
     #[serde(default = "off")]
     pub state: State,
     /// Overrides the gate.
     pub force: Option<ForceDraft>,
-    /// The share of requests or keys that is on the rung in `state`; or a map with the share of each rung by name.
+    /// The share of requests or keys that are on the rung in `state`; or a map with the share of each rung by name.
     pub percent: Option<PercentDraft>,
     /// Identifies the caller, for shares: a template over the request, never its body.
     pub key: Option<String>,
     /// Rules that put some callers on another rung, in order.
     #[serde(default)]
     pub cohorts: Vec<CohortDraft>,
-    /// What it does with instances.
+    /// What the route does with instances.
     pub instance: Option<InstanceDraft>,
-    /// A template; requests with the same value are retries of the first. The default is the header `Idempotency-Key`.
+    /// A template: a request with the value of an earlier one is its retry. Default: the header `Idempotency-Key`.
     pub retry_key: Option<String>,
     /// How the retry key is scoped by caller: by headers (the default is `authorization`), or by a verified token.
     pub caller: Option<CallerDraft>,
     /// Which of the engine's runs are kept in the store: `all` (the default), or `none`, for a workflow that only
     /// reads: its runs leave nothing behind, and a retry reads again.
     pub keep: Option<KeepDraft>,
-    /// The caller's answer is due within this time: `5s`.
+    /// How long the answer to the caller may take: `5s`.
     pub deadline: Option<String>,
-    /// A body of at most this size is forwarded when all of it has come: `64KiB`. Default: that of the service.
+    /// A body of at most this size is forwarded only when it has arrived as a whole: `64KiB`. Default: that of the
+    /// service.
     pub buffer_request: Option<SizeDraft>,
     /// Whether answers of the engine are compressed for clients that accept it: `gzip`, or `off`. Default: that of the
     /// service.
     pub compress: Option<Compress>,
-    /// The most requests at the same time, whichever arm answers them; others wait for their turn.
+    /// How many requests may be in flight at the same time, whichever arm answers them; others wait for their turn.
     pub requests_max: Option<u64>,
     /// Time-outs of requests that are forwarded to legacy. Default: those of the service.
     pub timeouts: Option<TimeoutsDraft>,
-    /// Whether legacy may be called again for a comparison, in `live`; checked, but not acted on by this version.
+    /// Whether legacy may be called again for a comparison in `live`; checked, but not acted on by this version.
     #[serde(default)]
     pub replay_safe: bool,
     /// `strict` refuses every unusual spelling of the path; `lenient` only where it could bypass or change the match of
@@ -119,11 +120,11 @@ pub struct ForceDraft {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CohortDraft {
-    /// Its name.
+    /// The cohort's name.
     pub name: String,
     /// A condition over the request, never its body: `${request.headers["x-staff"] == "1"}`.
     pub when: String,
-    /// Their state; without `force` at most `shadow` or, if higher, what the route reached by evidence for all callers.
+    /// The callers' state; without `force` at most `shadow` or, if higher, what evidence supports for all callers.
     pub state: State,
     /// Allows a state that the route has not reached by evidence.
     pub force: Option<ForceDraft>,
@@ -135,7 +136,7 @@ pub struct CohortDraft {
 pub struct InstanceDraft {
     /// Where the id is in the reply: a JSONPath.
     pub creates: Option<String>,
-    /// The route that creates what this one follows up.
+    /// The route that creates the instances that this one follows up.
     pub follows: Option<String>,
     /// The path parameter that is the id: `path.id`.
     pub key: Option<String>,
@@ -147,9 +148,9 @@ pub struct InstanceDraft {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PathsDraft {
-    /// Refused only where they would bypass or change the match of a route with a workflow.
+    /// Refused only if they would bypass or change the match of a route with a workflow.
     Lenient,
-    /// Refused wherever some server could take them for the path of this route.
+    /// Refused whenever some server could take them for the path of this route.
     Strict,
 }
 
@@ -199,9 +200,9 @@ pub enum CallerDraft {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenDraft {
-    /// How it is verified.
+    /// How the token is verified.
     pub jwt: JwtDraft,
-    /// Without a verified token: the headers whose values count; the default is `authorization`.
+    /// The headers whose values count if there is no verified token; the default is `authorization`.
     #[serde(default)]
     pub headers: Option<OneOrMore>,
 }

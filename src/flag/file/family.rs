@@ -1,4 +1,4 @@
-//! Checks between routes: equal ids, equal requests, and families that contradict each other or are not whole.
+//! Checks between routes: equal ids, equal requests, and families that are incomplete or contradict themselves.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -8,8 +8,8 @@ use crate::flag::matcher::shape;
 use crate::flag::{Instance, Route, ServiceMatch, State};
 use crate::problem::{Problems, Site};
 
-/// Checks routes against each other: ids over all drafts, the rest over the routes without errors of their own.
-/// `checked` is as long as `drafts`.
+/// Checks routes against each other: ids across all drafts, everything else across the routes without errors of their
+/// own. `checked` has one entry for each draft.
 pub fn check_across_routes(drafts: &[(Site, RouteDraft)], checked: &[Option<Route>], problems: &mut Problems) {
     check_unique_ids(drafts, problems);
     check_earlier_ids(drafts, problems);
@@ -80,7 +80,7 @@ fn check_distinct_requests(routes: &[(&Site, &Route)], problems: &mut Problems) 
             }
         }
     }
-    // Spellings of one path, by what `paths:` of their services says.
+    // Routes that match different spellings of one path, according to the `paths:` of their services.
     let mut seen: HashMap<_, Vec<(&Site, &Route)>> = HashMap::new();
     for (site, route) in routes {
         let own = ServiceMatch::of(route);
@@ -100,7 +100,7 @@ fn check_distinct_requests(routes: &[(&Site, &Route)], problems: &mut Problems) 
 }
 
 /// Checks that a follower's creator exists, creates instances, and is not declared above the follower; and that no
-/// cohort of it is in `live` while the follower has no workflow.
+/// cohort of the creator is in `live` if the follower has no workflow.
 fn check_follower(
     route: &Route,
     site: &Site,
@@ -112,7 +112,7 @@ fn check_follower(
     let at = site.key("instance").key("follows");
     let creates = |route: &Route| matches!(route.instance, Some(Instance::Creates { .. }));
     let Some((site_of_creator, found)) = routes.iter().find(|(_, other)| other.id == *creator) else {
-        // A creator with errors of its own is reported already.
+        // A creator with errors of its own has been reported.
         if !drafts.iter().any(|(_, draft)| draft.id == creator.as_str()) {
             let creators = routes.iter().filter(|(_, other)| creates(other)).map(|(_, other)| other.id.as_str());
             problems.error(&at, format!("no route is called `{creator}`")).hint(suggest(creator.as_str(), creators));
@@ -143,8 +143,8 @@ fn check_follower(
     }
 }
 
-/// Warns of a creator that no route follows. A follower with errors of its own counts, and so does one of an unknown
-/// creator, whose name may be a misspelling.
+/// Warns of a creator that no route follows. Followers with errors of their own count, and so do followers of an
+/// unknown creator, whose name may be a misspelling.
 fn warn_without_followers(route: &Route, site: &Site, drafts: &[(Site, RouteDraft)], problems: &mut Problems) {
     if route.workflow.is_none() || !matches!(route.instance, Some(Instance::Creates { .. })) {
         return;

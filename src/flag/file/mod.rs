@@ -2,8 +2,8 @@
 //!
 //! The question it answers: "may these routes be in force, and if not, what must be corrected?" Drafts have the form of
 //! the files and may be invalid; only a check without errors builds a [`Route`](super::Route) or
-//! [`Service`](super::Service). Every problem is reported, not only the first. Unknown keys and wrong types are found
-//! before, by the JSON Schema of the drafts; `compare:` is passed on unread.
+//! [`Service`](super::Service). Every problem is reported, not only the first. Unknown keys and wrong types have been
+//! found before, by the JSON Schema of the drafts; `compare:` is passed on unread.
 
 mod addresses;
 mod breaker;
@@ -50,7 +50,7 @@ pub struct KnownNames<'a> {
     pub services: &'a BTreeMap<ServiceName, Option<Arc<Service>>>,
     /// The workflows.
     pub workflows: &'a BTreeMap<WorkflowName, Option<WorkflowFacts>>,
-    /// Reads another file of the directory, with public keys. `None` where it cannot be read and that is allowed.
+    /// Reads another file of the directory, with public keys. `None` if the file cannot be read and may be absent.
     pub read_file: &'a dyn Fn(&str) -> Result<Option<String>, String>,
 }
 

@@ -9,13 +9,13 @@ use crate::flag::facts::{HOP_BY_HOP_HEADERS, REQUEST_PARTS};
 use crate::flag::{Cohort, Guard, Instance, Percent, Shares, State};
 use crate::problem::{Problems, Site};
 
-/// How many requests a guard has to see before it applies, where `over` is not given.
+/// How many requests a guard has to see before it applies, if `over` is not given.
 const GUARD_OVER_DEFAULT: u64 = 500;
 /// The names that an invariant may read.
 const INVARIANT_ROOTS: [&str; 7] = ["request", "reply", "run", "legacy", "engine", "intents", "instance"];
 
-/// Each rung's share. A share below 100 in `dark` and `live` needs a key: without one, requests of the same caller
-/// would get different arms.
+/// Checks each rung's share. A share below 100 in `dark` and `live` needs a key: without one, requests of the same
+/// caller would get different arms.
 pub fn shares(draft: &PercentDraft, state: State, keyed: bool, site: &Site, problems: &mut Problems) -> Shares {
     let mut shares = Shares::default();
     let mut set = |rung: State, number: f64, site: &Site, problems: &mut Problems| {
@@ -98,7 +98,7 @@ pub fn cohorts(drafts: &[CohortDraft], params: &[&str], site: &Site, problems: &
     cohorts
 }
 
-/// The reason for overriding the gate.
+/// The reason for overriding the gate; reports an error if it is empty.
 pub fn force_reason(draft: Option<&ForceDraft>, site: &Site, problems: &mut Problems) -> Option<String> {
     let reason = &draft?.reason;
     if reason.trim().is_empty() {
@@ -157,7 +157,7 @@ pub fn check_end_to_end(name: &str, site: &Site, problems: &mut Problems) -> boo
     !is_hop_by_hop
 }
 
-/// Checks what a route does with instances. Whether the creator exists is checked when all routes are known.
+/// Checks what a route does with instances. Whether the creator exists is checked once all routes are known.
 pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &mut Problems) -> Option<Instance> {
     let InstanceDraft { creates, follows, key, ends } = draft;
     if ends.is_some() {
@@ -249,7 +249,7 @@ pub fn guard(draft: &GuardDraft, site: &Site, problems: &mut Problems) -> Guard 
     }
 }
 
-/// Conditions by name; in a list, each is named by its own text.
+/// Checks conditions; returns them by name. In a list, each condition is named by its own text.
 pub fn invariants(draft: &InvariantsDraft, site: &Site, problems: &mut Problems) -> Vec<(String, Expression)> {
     let entries: Vec<(Site, String, &str)> = match draft {
         InvariantsDraft::List(list) => {
@@ -277,7 +277,7 @@ mod tests {
 
     use crate::flag::file::tests::only_problem;
 
-    /// Such an expression never has a value: a retry key would remember no request.
+    /// Such an expression never has a value, so a retry key made of it would never recognise a retry.
     #[test]
     fn a_member_of_a_text_of_the_request_is_refused() {
         for (read, meant) in [

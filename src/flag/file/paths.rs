@@ -21,26 +21,26 @@ pub enum ServicePathsDraft {
     Map(ServicePathsMapDraft),
 }
 
-/// How a service reads paths. Settings that are left out are those of `like`.
+/// How a service reads paths. Settings that are left out are taken from `like`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServicePathsMapDraft {
-    /// `tomcat`, `spring`, `express`, `rails`, `iis` or `strict`: the settings that are not written here.
+    /// Where settings that are left out are taken from: `tomcat`, `spring`, `express`, `rails`, `iis` or `strict`.
     pub like: Option<Framework>,
-    /// Whether `/orders/` is `/orders`: `same` or `different`.
+    /// Whether `/orders/` is the same as `/orders`: `same` or `different`.
     pub trailing_slash: Option<Spelling>,
-    /// Whether `/ORDERS` is `/orders`: `same` or `different`.
+    /// Whether `/ORDERS` is the same as `/orders`: `same` or `different`.
     pub case: Option<Spelling>,
     /// Whether the service ignores `;v=1` at the end of a segment: `strip` or `keep`.
     pub parameters: Option<Addition>,
-    /// Whether it ignores `.json` and the like at the end of a path: `strip` or `keep`.
+    /// Whether the service ignores `.json` and the like at the end of a path: `strip` or `keep`.
     pub suffix: Option<Addition>,
-    /// Whether a path that leads to a route with a workflow only by a second decoding gets 400: `refuse` or `allow`.
+    /// Whether a path that leads to a route with a workflow only if decoded twice gets 400: `refuse` or `allow`.
     pub decode_twice: Option<DoubleEncoding>,
 }
 
 impl ServicePathsDraft {
-    /// What is declared; `site` is where its value stands.
+    /// Checks the draft; `site` is where the value of `paths:` stands.
     pub(super) fn check(&self, site: &Site, problems: &mut Problems) -> PathConventions {
         match self {
             Self::Named(name) => match serde_json::from_value(Value::String(name.clone())) {

@@ -10,13 +10,13 @@ use crate::flag::{Compress, RelaySettings, TotalTimeout};
 use crate::limits::BUFFER_REQUEST_BYTES_LIMIT_MAX;
 use crate::problem::{Problems, Site};
 
-/// Time-outs of forwarded requests of a route.
+/// Time-outs of a route's forwarded requests.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TimeoutsDraft {
-    /// The longest time from the request's last byte to the reply's first byte: `30s`.
+    /// How long to wait from the request's last byte to the reply's first byte: `30s`.
     pub first_byte: Option<String>,
-    /// The longest pause within a body, either way: `30s`.
+    /// The longest pause within a body, in either direction: `30s`.
     pub idle: Option<String>,
     /// The longest time of the whole exchange: `10m`, or `off`.
     pub total: Option<String>,
@@ -27,7 +27,7 @@ pub struct TimeoutsDraft {
 #[serde(transparent)]
 pub struct SizeDraft(#[schemars(schema_with = "text_or_number")] pub Value);
 
-/// Checks `buffer_request` and time-outs. `site` is where the first stands, `timeouts_site` where the others do.
+/// Checks `buffer_request`, which stands at `site`, and the time-outs, which stand at `timeouts_site`.
 pub(super) fn relay_settings(
     buffer_request: Option<&SizeDraft>,
     compress: Option<Compress>,

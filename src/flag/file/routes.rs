@@ -18,8 +18,8 @@ use crate::limits::EARLIER_IDS_MAX;
 use crate::names::WorkflowName;
 use crate::problem::{Problems, Site};
 
-/// Checks all routes of all files together; each site says where in its file the route stands. Returns the routes
-/// without errors; if `problems` has errors, none of them may be put in force.
+/// Checks all routes of all files together; each site says where in its file the route is. Returns the routes without
+/// errors; if `problems` has errors, none of them may be put in force.
 pub fn check_routes(drafts: &[(Site, RouteDraft)], known: &KnownNames<'_>, problems: &mut Problems) -> Vec<Route> {
     let checked: Vec<_> = drafts.iter().map(|(site, draft)| check_route(draft, site, known, problems)).collect();
     check_across_routes(drafts, &checked, problems);
@@ -222,8 +222,8 @@ fn headers(names: &OneOrMore, site: &Site, problems: &mut Problems) -> Vec<Heade
     }
 }
 
-/// `None` where a problem was reported. Where the file cannot be read and that is allowed, keys that verify no token,
-/// so that the rest of the files is checked as on a machine that has the file.
+/// `None` if a problem was reported. If the file cannot be read and may be absent, keys that verify no token, so that
+/// the rest of the files is checked as on a machine that has the file.
 fn token_keys(
     draft: &JwtDraft,
     known: &KnownNames<'_>,

@@ -1,4 +1,4 @@
-//! How a service is spoken to: `tls`, `http` and `host`: their form in the files, and their checks.
+//! `tls`, `http` and `host` of a service: their form in the files, and their checks.
 
 use std::net::IpAddr;
 
@@ -15,14 +15,15 @@ use crate::problem::{Problems, Site};
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceTlsDraft {
-    /// The file of the certificates (PEM) whose owners may issue the service's certificate: by default those that this
-    /// machine trusts.
+    /// The file of the certificates (PEM) of those who may issue the service's certificate: by default, the
+    /// certificates that this machine trusts.
     pub ca: Option<String>,
     /// The file of our own certificate, followed by those of its issuers, for a service that asks for one.
     pub cert: Option<String>,
-    /// The file of its private key.
+    /// The file of our certificate's private key.
     pub key: Option<String>,
-    /// The name that the service's certificate must have, and that is sent to it (SNI): the default is the URL's host.
+    /// The name that the service's certificate must have, and that is sent to the service (SNI). Default: the URL's
+    /// host.
     pub server_name: Option<String>,
     /// The lowest version of TLS: `"1.2"` (the default) or `"1.3"`.
     #[serde(default)]
@@ -34,11 +35,11 @@ pub(super) fn text_or_number(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "number"] })
 }
 
-/// Builds the TLS of a service from a draft and the files that it names. `None` where these have an error, which is
+/// Builds the TLS of a service from a draft and the files that it names. `None` if these have an error, which is
 /// reported.
 pub type BuildTls<'a> = dyn FnMut(&ServiceTlsDraft, &Site, &mut Problems) -> Option<ServiceTls> + 'a;
 
-/// Checks `tls`, and makes what handshakes need.
+/// Checks `tls`, and builds what handshakes need.
 pub(super) fn tls(
     draft: Option<&ServiceTlsDraft>,
     has_https: bool,

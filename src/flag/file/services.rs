@@ -31,55 +31,56 @@ pub enum ServiceDraft {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceMapDraft {
-    /// `http://host:port` or `https://host:port`, and a base path where there is one; or `{ url: …, weight: 3 }`.
+    /// `http://host:port` or `https://host:port`, with a base path if there is one; or `{ url: …, weight: 3 }`.
     pub urls: Vec<UrlDraft>,
     /// Whether the service honours `Idempotency-Key`.
     #[serde(default)]
     pub keyed: bool,
-    /// The longest time to connect, whether a request is forwarded to it or a step calls it: `2s`.
+    /// How long a connection may take, for forwarded requests and for calls of steps: `2s`.
     pub connect: Option<String>,
-    /// The longest time until a reply's first byte, in both cases (within a step's `timeout`): `30s`.
+    /// How long a reply's first byte may take, in both cases (within a step's `timeout`): `30s`.
     pub first_byte: Option<String>,
-    /// Where it is a route's legacy: the longest pause within a body, either way: `30s`.
+    /// As a route's legacy: the longest pause within a body, in either direction: `30s`.
     pub idle: Option<String>,
-    /// Where it is a route's legacy: the longest time of the whole exchange: `10m`, or `off`.
+    /// As a route's legacy: the longest time of the whole exchange: `10m`, or `off`.
     pub total: Option<String>,
-    /// Where it is a route's legacy: a body of at most this size is forwarded when all of it has come: `64KiB`.
+    /// As a route's legacy: a body of at most this size is forwarded only when it has arrived as a whole: `64KiB`.
     pub buffer_request: Option<SizeDraft>,
-    /// Where it is a route's legacy and compresses its replies: the engine's answers are compressed too. `gzip`, or
+    /// As a route's legacy that compresses its replies: whether the engine's answers are compressed too: `gzip`, or
     /// `off` (the default).
     pub compress: Option<Compress>,
-    /// The most calls of steps that may be in flight at the same time.
+    /// How many calls of steps may be in flight at the same time.
     pub calls_max: Option<u64>,
-    /// The most requests that are forwarded to it at the same time; others wait for their turn.
+    /// How many requests may be forwarded to the service at the same time; others wait for their turn.
     pub requests_max: Option<u64>,
     /// When calls of steps are refused without being tried; on by default, `off` switches it off.
     pub breaker: Option<BreakerDraft>,
     /// How many calls of steps may begin: `100/s`, `600/m`, `1000/h`.
     pub rate: Option<String>,
-    /// How many of them may begin at once after a pause.
+    /// How many calls of steps may begin at once after a pause.
     pub burst: Option<u64>,
     /// When an address gets no requests (forwarded ones and calls of steps) for a while; on by default, `off` switches
     /// it off.
     pub eject: Option<EjectDraft>,
-    /// A request that is sent to each address again and again; an address that fails it gets neither forwarded requests
+    /// A request that is sent to each address periodically; an address that fails it gets neither forwarded requests
     /// nor calls of steps.
     pub health: Option<HealthDraft>,
-    /// The time over which an address that is new or gets requests again gets its full share of them: `30s`.
+    /// How long it takes until an address that is new or gets requests again gets its full share of them: `30s`.
     pub slow_start: Option<String>,
-    /// The TLS of `https://` URLs; without it this machine's trusted certificates count.
+    /// The TLS of `https://` URLs; without it, the certificates that this machine trusts are trusted.
     pub tls: Option<ServiceTlsDraft>,
-    /// Which version of HTTP is spoken to it: `1` (the default), `2`, or `auto` (what an https service chooses).
+    /// Which version of HTTP the service is sent: `1` (the default), `2`, or `auto` (what an https service chooses).
     #[serde(default)]
     #[schemars(schema_with = "service_tls::text_or_number")]
     pub http: Option<Value>,
-    /// The `Host` field that it gets: `client` (the client's, the default), `url` (that of the URL), or a fixed one.
+    /// The `Host` field that the service gets: `client` (the client's, the default), `url` (that of the URL), or a
+    /// fixed one.
     pub host: Option<String>,
-    /// How the service reads paths, where it is a route's legacy: `tomcat`, `spring`, `express`, `rails`, `iis`,
-    /// `strict`, or a map.
+    /// As a route's legacy: how the service reads paths: `tomcat`, `spring`, `express`, `rails`, `iis`, `strict`, or a
+    /// map.
     pub paths: Option<ServicePathsDraft>,
-    /// Whether the names of header fields are forwarded in the case in which they came, in both directions, where it is
-    /// a route's legacy; otherwise they are lower case.
+    /// As a route's legacy: whether the names of header fields are forwarded as they were written, in both directions;
+    /// otherwise they are lower case.
     #[serde(default)]
     pub preserve_header_case: bool,
 }
@@ -105,7 +106,7 @@ impl JsonSchema for ServiceDraft {
     }
 }
 
-/// Checks one entry of `services:`; `site` is where its value stands.
+/// Checks one entry of `services:`; `site` is where its value is.
 pub fn check_service(
     name: &str,
     draft: &ServiceDraft,
@@ -166,7 +167,7 @@ fn build_service(
     };
     let urls: Vec<BaseUrl> = urls.iter().enumerate().filter_map(url).collect();
     let has_https = urls.iter().any(BaseUrl::is_https);
-    // What is missing because a URL is wrong is not reported too.
+    // With a wrong URL, problems that follow from it are not reported too.
     let tls = if urls.len() == draft.urls.len() {
         service_tls::tls(draft.tls.as_ref(), has_https, site, build_tls, problems)
     } else {

@@ -1,4 +1,4 @@
-//! The problems that checks of files report.
+//! The problems that the checks of files report.
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::expression::Expression;
 use crate::problem::{Problems, Site};
 
-/// The longest id or name.
+/// The length of the longest id or name, in characters.
 const NAME_CHARS_MAX: usize = 64;
 /// The longest duration that a route or service may be given.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -24,7 +24,7 @@ pub fn check_name(what: &str, name: &str, site: &Site, problems: &mut Problems) 
     }
 }
 
-/// A duration as people write it: `50ms`, `5s`, `2m`, `1h`.
+/// Parses a duration as people write it: `50ms`, `5s`, `2m`, `1h`.
 pub fn duration(text: &str, site: &Site, problems: &mut Problems) -> Option<Duration> {
     let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -50,7 +50,7 @@ pub fn duration(text: &str, site: &Site, problems: &mut Problems) -> Option<Dura
     }
 }
 
-/// A rate in percent, as people write it (`0.1%`), as a number from 0 to 1.
+/// Parses a rate in percent as people write it (`0.1%`); returns a number from 0 to 1.
 pub fn percentage(text: &str, site: &Site, problems: &mut Problems) -> Option<f64> {
     let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
     match percent {
@@ -66,7 +66,7 @@ pub fn percentage(text: &str, site: &Site, problems: &mut Problems) -> Option<f6
     }
 }
 
-/// A condition: one `${…}`.
+/// Parses a condition: a single `${…}`.
 pub fn condition(text: &str, site: &Site, problems: &mut Problems) -> Option<Expression> {
     let Some(source) = text.trim().strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
         problems.error(site, "a condition is one expression").hint(format!("write it as ${{{}}}", text.trim()));
@@ -75,10 +75,10 @@ pub fn condition(text: &str, site: &Site, problems: &mut Problems) -> Option<Exp
     match Expression::parse(source) {
         Ok(expression) => Some(expression),
         Err(error) => {
-            let lead = text.len() - text.trim_start().len() + 2;
+            let source_start = text.len() - text.trim_start().len() + 2;
             let problem = problems.error(site, error.message);
             if let Some(offset) = error.offset {
-                problem.offset(lead + offset);
+                problem.offset(source_start + offset);
             }
             None
         }

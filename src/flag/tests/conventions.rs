@@ -1,4 +1,4 @@
-//! Tests which spellings are a route to a service that declares how it reads paths.
+//! Tests which spellings of a path belong to a route, by what its service declares.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use super::*;
 const FRAMEWORKS: [Framework; 6] =
     [Framework::Tomcat, Framework::Spring, Framework::Express, Framework::Rails, Framework::Iis, Framework::Strict];
 
-/// A shop in `only`, whose legacy reads paths like this.
+/// A shop in `only` whose legacy reads paths by these conventions.
 fn shop(paths: PathConventions) -> FlagSet {
     let legacy = Arc::new(Service { paths, ..Service::clone(&service("shop")) });
     let at = |id: &str, method, path: &str| Route {
@@ -36,7 +36,7 @@ fn framework(framework: Framework) -> FlagSet {
     shop(PathConventions::of(framework))
 }
 
-/// The route, the values of its parameters, and what is forwarded; or why it is refused.
+/// The route, the values of its parameters, and the forwarded path; or why the path is refused.
 fn resolve(set: &FlagSet, method: &Method, raw: &str) -> Result<(Option<String>, Vec<String>, String), PathRefusal> {
     let resolved = set.resolve(method, None, raw, || 0)?;
     let path = resolved.path.into_owned();
@@ -49,7 +49,7 @@ fn resolve(set: &FlagSet, method: &Method, raw: &str) -> Result<(Option<String>,
     })
 }
 
-/// Spellings of `POST /orders` that some framework takes for it.
+/// Spellings of `POST /orders` that some framework takes for `/orders`.
 const SPELLINGS: [&str; 34] = [
     "/orders",
     "/%6Frders",
@@ -87,7 +87,8 @@ const SPELLINGS: [&str; 34] = [
     "/orders%0A",
 ];
 
-/// Those that each framework, as it comes, takes for `/orders`: they are decided by its flag, or refused.
+/// The spellings that a framework with its default settings takes for `/orders` are decided by the flag of that route,
+/// or refused.
 #[test]
 fn no_spelling_that_a_framework_takes_for_a_route_reaches_legacy_in_only() {
     let same = |framework, spelling: &str| {
@@ -200,7 +201,7 @@ fn a_strict_route_has_one_spelling() {
     }
 }
 
-/// What a framework makes of a path, written down naively.
+/// The paths as which a framework may read a path; a naive implementation.
 fn read(conventions: &PathConventions, path: &str) -> Vec<String> {
     let mut segments: Vec<String> = Vec::new();
     let all: Vec<_> = path.split('/').skip(1).collect();
@@ -241,10 +242,10 @@ fn read(conventions: &PathConventions, path: &str) -> Vec<String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(6_000))]
 
-    /// Whatever a framework reads as a route is decided by that route's flag or refused; and what is forwarded is
+    /// A path that a framework reads as a route is decided by that route's flag or refused; and the forwarded path is
     /// resolved to the same route again, unchanged.
     #[test]
-    fn what_a_service_reads_as_a_route_is_never_forwarded_unmatched(
+    fn a_path_that_a_service_reads_as_a_route_is_never_forwarded_unmatched(
         parts in proptest::collection::vec(
             prop_oneof![
                 6 => Just("orders"), 2 => Just("ORDERS"), 2 => Just("%6Frders"), 6 => Just("/"), 1 => Just("//"), 2 => Just("17"),

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use super::*;
 use crate::expression::{Expression, Template};
 
-/// A request that is easy to vary.
+/// A request whose parts are easy to vary.
 #[derive(Clone, Debug)]
 pub(super) struct TestRequest {
     pub(super) method: Method,
@@ -276,7 +276,7 @@ fn shares_are_respected_and_lower_rungs_keep_theirs() {
             other => panic!("{other:?}"),
         }
     }
-    // 10 % are live; the 40 % of dark include them; of the other 60 %, 30 % are sampled, by an independent hash.
+    // 10 % are live; the 40 % of dark include these; of the other 60 %, 30 % are sampled, by an independent hash.
     for (count, share) in [(live, 0.10), (dark, 0.30), (shadow, 0.18), (not_sampled, 0.42)] {
         let measured = f64::from(count) / 20_000.0;
         assert!((measured - share).abs() < 0.015, "{measured} for {share}");

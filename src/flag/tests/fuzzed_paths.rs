@@ -1,4 +1,4 @@
-//! Mutated paths: the path that is matched is the one that a server resolves by the letter of RFC 3986.
+//! Mutated paths: the matched path is the one that a server resolves by the letter of RFC 3986.
 
 use std::borrow::Cow;
 
@@ -27,8 +27,8 @@ const WORDS: &[&str] = &[
     "/", "//", ".", "..", "/../", "/./", "%2e", "%2E%2e", "%2f", "%5c", "\\", ";", "%3b", "%25", "%252e", "%00", "%",
     "%c3", "%a9", "orders", "é",
 ];
-/// The bytes of each segment as a server has them that decodes once and then resolves dot segments (RFC 3986, sections
-/// 2.4 and 5.2.4); nothing where a dot segment leads above the root.
+/// The bytes of each segment, as found by a server that decodes once and then resolves dot segments (RFC 3986, sections
+/// 2.4 and 5.2.4); `None` if a dot segment leads above the root.
 fn reference(path: &str) -> Option<Vec<Vec<u8>>> {
     let decode = |segment: &str| {
         let (bytes, mut at, mut out) = (segment.as_bytes(), 0, Vec::new());
@@ -78,11 +78,11 @@ fn a_mutated_path_is_matched_as_servers_resolve_it() {
         let case = || mutator.case(number, path.as_bytes());
         let (found, once) = (unusual(&path), resolve_dots(&path));
         let key = match_key(&once.path);
-        // Resolving is idempotent, and leaves no dot segment, however it is written.
+        // Resolving is idempotent, and leaves no dot segment, however it is spelled.
         let twice = resolve_dots(&once.path);
         assert!(matches!(twice.path, Cow::Borrowed(_)) && !twice.above_root, "{}", case());
         assert!(!once.path.split('/').any(|part| matches!(&*match_key(part), "." | "..")), "{}", case());
-        // The key stands for the bytes that a server has: it does not change when these are encoded again.
+        // The key stands for the bytes that a server sees: it does not change when these are encoded again.
         let ascii = once.path.bytes().all(|byte| byte.is_ascii());
         if found.without(Unusual::DOTS).is_plain() && ascii && !path.contains("//") {
             match reference(&path) {

@@ -99,13 +99,13 @@ fn ambiguous_paths_that_could_bypass_a_route_with_a_workflow_are_refused() {
         (Method::GET, "/files/a%2Fb", Err(PathRefusal::Strict)),
         (Method::GET, "/files/a;b", Err(PathRefusal::Strict)),
         (Method::GET, "/x/../files/a", Err(PathRefusal::Strict)),
-        // Servers that do not resolve dots, or stop at the root.
+        // Some servers do not resolve dots, or stop at the root.
         (Method::GET, "/../orders/17", Err(PathRefusal::AboveRoot)),
         (Method::GET, "/orders/17/../../x", Ok(None)),
         (Method::GET, "/orders/..", Err(PathRefusal::Ambiguous)),
         (Method::POST, "/x/orders/..", Ok(None)),
         (Method::POST, "/x/..%2Forders/y/..", Err(PathRefusal::Ambiguous)),
-        // Servers that decode twice, know `%uXXXX`, or end the path at a control character.
+        // Some servers decode twice, know `%uXXXX`, or end the path at a control character.
         (Method::POST, "/%256Frders", Err(PathRefusal::Ambiguous)),
         (Method::POST, "/x%252F..%252Forders", Err(PathRefusal::Ambiguous)),
         (Method::POST, "/%25%36%46rders", Err(PathRefusal::Ambiguous)),
@@ -116,7 +116,7 @@ fn ambiguous_paths_that_could_bypass_a_route_with_a_workflow_are_refused() {
         (Method::GET, "/orders/%zz", Err(PathRefusal::Percent)),
         (Method::GET, "/orders/a%00", Err(PathRefusal::Control)),
         (Method::GET, "/orders/100%2525", Ok(Some("orders.get"))),
-        // What concerns no route with a workflow goes on.
+        // A path that concerns no route with a workflow is forwarded.
         (Method::GET, "/x/%zz/%00/%0d", Ok(None)),
         (Method::GET, "/../x", Ok(None)),
         (Method::POST, "/orders%zz", Ok(None)),
@@ -130,8 +130,8 @@ fn ambiguous_paths_that_could_bypass_a_route_with_a_workflow_are_refused() {
     }
 }
 
-/// How a lenient origin may normalise a path: it may decode it, drop parameters and replace backslashes; it merges
-/// slashes before or after it resolves dot segments.
+/// How a lenient origin server may normalise a path: it may decode it, drop parameters and replace backslashes; it
+/// merges slashes before or after it resolves dot segments.
 fn lenient_origin_path(path: &str, decode: bool, backslash: bool, merge_first: bool, parameters: bool) -> String {
     let mut text = path.to_owned();
     if decode {
@@ -166,9 +166,9 @@ fn lenient_origin_path(path: &str, decode: bool, backslash: bool, merge_first: b
     if merge_first { text } else { merge(&text) }
 }
 
-/// A retry may come that the engine has already, although no route matches it any more.
+/// A retry may come of a request that the engine has performed, although no route matches it any more.
 #[test]
-fn requests_that_came_under_a_route_by_earlier_files_are_resolved_or_refused_while_a_retry_may_come() {
+fn requests_of_a_route_of_earlier_files_are_resolved_or_refused_while_a_retry_may_come() {
     let gone = route("gone", Method::POST, "/gone");
     let times = EarlierTimes { first_tries_until_s: 10, retries_until_s: 20 };
     let scope = RetryScope::of(&gone).parse_earlier(times).unwrap();
@@ -190,7 +190,7 @@ fn requests_that_came_under_a_route_by_earlier_files_are_resolved_or_refused_whi
     assert_eq!(resolve("/x/../gone", 20), Ok((false, "/x/../gone".into())));
 }
 
-/// The work does not depend on what somebody makes of a path.
+/// The work is bounded, whatever the path.
 #[test]
 fn paths_that_can_be_read_in_very_many_ways_are_refused_only_where_a_route_may_be_concerned() {
     let set = shop();
@@ -233,8 +233,8 @@ fn what_unusual_paths_cost() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-    /// The forwarded path is the matched path, and where any origin would interpret it as a flagged route, it was
-    /// matched to that route or refused.
+    /// The forwarded path is the matched path; and if any origin server would interpret it as a route with a flag, it
+    /// was matched to that route or refused.
     #[test]
     fn no_spelling_bypasses_a_flag(
         parts in proptest::collection::vec(

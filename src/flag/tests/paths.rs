@@ -51,7 +51,7 @@ fn paths_of_files_are_plain() {
 }
 
 #[test]
-fn what_is_unusual_is_found() {
+fn unusual_spellings_are_found() {
     for (raw, found) in [
         ("//a", Unusual::SLASHES),
         ("/a%2Fb", Unusual::SLASHES),
@@ -87,7 +87,7 @@ fn keys_are_decoded_once() {
     }
 }
 
-/// Pins and retry keys of two instances never coincide.
+/// Otherwise the pins or retry keys of two instances could coincide.
 #[test]
 fn paths_of_different_bytes_have_different_keys() {
     let all = [

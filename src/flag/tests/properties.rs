@@ -1,4 +1,4 @@
-//! Properties of every set and every request.
+//! Properties that hold for every set and every request.
 
 use proptest::prelude::*;
 
@@ -64,13 +64,13 @@ fn real(decision: Decision) -> Vec<Arm> {
         } => {
             vec![Arm::Legacy]
         }
-        // Legacy answers only where the engine has begun nothing and never will, so one arm is real.
+        // Legacy answers only if the engine has begun nothing and never will, so that one arm is real.
         Decision::Engine { .. } => vec![Arm::Engine],
         Decision::Nobody { .. } => vec![],
     }
 }
 
-/// A number that is higher for a higher rung; 0 where the request was not sampled.
+/// A number that is higher for a higher rung; 0 if the request was not sampled.
 fn height(decision: Decision) -> u8 {
     match decision {
         Decision::Legacy { engine_work: EngineWork::Skip(SkipReason::NotSampled), .. } => 0,
@@ -97,7 +97,7 @@ proptest! {
         let pinned = request.owner == Owner::Engine;
         let retried = request.first_try.is_some();
 
-        // A shared effect is real in exactly one arm, or in none where nobody answers.
+        // A shared effect is real in exactly one arm, or in none if neither arm answers.
         prop_assert_eq!(real(decision).len(), usize::from(!matches!(decision, Decision::Nobody { .. })));
         // `only` never names legacy.
         if effective == State::Only {
@@ -111,11 +111,11 @@ proptest! {
         if pinned {
             prop_assert_eq!(decision, engine(effective, false, EngineReason::Pin));
         }
-        // A retry stays on its arm, or nobody answers it.
+        // A retry stays on its arm, or neither arm answers it.
         if let Some(arm) = request.first_try && !pinned && request.owner != Owner::Unknown {
             prop_assert!(real(decision).iter().all(|real| *real == arm), "{:?}", decision);
         }
-        // The engine answers a new request only where a rung says so. No rung but `only` is above the cap.
+        // The engine answers a new request only if a rung says so. No rung but `only` is above the cap.
         if let Decision::Engine { rung, reason: EngineReason::Rung | EngineReason::ForcedCohort, .. } = decision {
             prop_assert!(rung >= State::Live && !pinned && !retried);
             prop_assert!(rung <= flag.cap || effective == State::Only);
@@ -123,7 +123,7 @@ proptest! {
         if let Decision::Legacy { engine_work: EngineWork::Dark, .. } = decision {
             prop_assert!(flag.cap >= State::Dark);
         }
-        // Below `only` the engine gets no follow-up of an instance that it does not know.
+        // Below `only` the engine gets no follow-up of an instance that it does not have.
         if follow && request.owner == Owner::NoPin && effective != State::Only && !retried {
             let untouched = matches!(decision, Decision::Legacy { engine_work: EngineWork::None | EngineWork::Skip(_), .. });
             prop_assert!(untouched, "{:?}", decision);

@@ -20,7 +20,7 @@ pub(super) fn capture_log() -> (Arc<std::sync::Mutex<Vec<u8>>>, (tracing::subscr
     let all = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Writer(to.clone())).finish();
     let guard = tracing::subscriber::set_default(all);
     // While there is only one dispatcher, `tracing` disables a log line for all threads if the first thread that
-    // reaches it has none: that of another test. Where there are two, it asks both.
+    // reaches the line, that of another test, has no dispatcher. With two dispatchers it asks both.
     let second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     (log, (guard, second))
 }

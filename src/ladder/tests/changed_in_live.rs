@@ -79,7 +79,7 @@ async fn an_edit_in_live_is_marked_and_shuts_the_gate_to_only() {
         assert!(refused.contains("flip `bare` to `dark` or lower"), "{refused}");
         fixture = fixture.restart(version("two")).await;
     }
-    // It is the version again that was compared.
+    // This is again the version that was compared.
     fixture.put(version("one")).await;
     assert!(!fixture.is_marked());
     fixture.put(version("two")).await;
@@ -114,7 +114,7 @@ async fn evidence_on_the_new_basis_ends_the_mark_for_good() {
     fixture.ladder.release_held().await.unwrap();
     assert!(fixture.is_marked());
     let flips = fixture.flips().await;
-    // Such as of callers outside its share.
+    // Evidence on the new basis, such as of callers outside the share of `live`.
     fixture.record_pairs("bare");
     fixture.ladder.release_held().await.unwrap();
     assert!(!fixture.is_marked());

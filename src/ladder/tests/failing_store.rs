@@ -40,9 +40,9 @@ pub struct FailingStore {
 /// A listing of open runs that waits until it is told to go on.
 #[derive(Default)]
 pub struct SlowListing {
-    /// It has begun.
+    /// Notified when the listing has begun.
     pub begun: Notify,
-    /// It may go on.
+    /// Lets the listing go on.
     pub go_on: Notify,
 }
 
@@ -53,12 +53,12 @@ fn fails<'a, T: Send + 'a>() -> StoreFuture<'a, T> {
 }
 
 impl FailingStore {
-    /// Records past all failures, after whatever is newest.
+    /// Records flips and declarations in spite of all failures, after the newest flip.
     pub async fn put(&self, flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) {
         let after = self.inner.flips(None, 1).await.unwrap().first().map_or(0, |flip| flip.number);
         self.inner.put_flips(PutFlips { flips, declared, after }).await.unwrap().unwrap();
     }
-    /// The writes that timed out reach the store.
+    /// Lets the writes that timed out reach the store.
     pub async fn deliver_delayed(&self) {
         let delayed = std::mem::take(&mut *self.delayed.lock().unwrap());
         for put in delayed {
@@ -138,7 +138,7 @@ impl Store for FailingStore {
         }
         self.inner.pin(key)
     }
-    /// The engine owns two of what `create` makes.
+    /// The engine owns two instances that `create` made.
     fn pin_counts(&self) -> StoreFuture<'_, Vec<(RouteId, Arm, u64)>> {
         if self.fail_pin_counts.load(Ordering::SeqCst) {
             return fails();

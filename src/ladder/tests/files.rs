@@ -246,7 +246,7 @@ async fn a_start_tells_which_route_in_only_has_left_the_files() {
     let fixture = fixture.restart(without).await;
     let after = fixture.ladder.mover.in_force().inputs().positions;
     assert_eq!(removed_in_only(&before, &after).map(RouteId::as_str).collect::<Vec<_>>(), ["bare"]);
-    // Once, not at every later start.
+    // It is logged once, not at every later start.
     assert_eq!(removed_in_only(&stored(&fixture).await, &after).count(), 0);
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A set without routes would send requests of all routes to legacy, past their states and keys.
+/// A set without routes would send requests of all routes to legacy, whatever their states and keys.
 #[tokio::test]
 async fn what_serves_stays_in_force_until_the_first_set_is_recorded() {
     let store = Arc::new(FailingStore::default());

@@ -4,7 +4,7 @@ use super::*;
 use crate::expression::Template;
 use crate::flag::{EarlierRetryKeys, Owner, RequestFacts};
 
-/// A scope may be given up because it takes different requests for one.
+/// Files may replace a scope because it treats different requests as one.
 #[tokio::test]
 async fn first_tries_come_under_an_earlier_scope_for_ten_minutes() {
     let fixture = Fixture::open(files(&[])).await;

@@ -105,7 +105,7 @@ async fn a_pending_raise_for_the_store_does_not_undo_a_later_flip_down() {
     }
 }
 
-/// The route is in the requested state, which it would leave.
+/// The route is in the requested state, which it would leave by the pending raise.
 #[tokio::test(start_paused = true)]
 async fn a_flip_to_the_present_state_stops_a_pending_raise() {
     for is_taken in [true, false] {
@@ -219,7 +219,7 @@ async fn at_the_end_of_the_process_unrecorded_flips_are_recorded_or_named_in_the
     }
 }
 
-/// As the answer to the flip says.
+/// The answer to the flip says that it is not recorded.
 #[tokio::test(start_paused = true)]
 async fn a_process_that_is_killed_before_the_record_returns_to_what_the_store_has() {
     let (fixture, _raise) = pending_raise(true).await;

@@ -147,9 +147,8 @@ async fn a_new_route_does_not_begin_in_only_during_a_freeze() {
     assert_eq!(fixture.state("bare").state, State::Only);
 }
 
-/// The file gets its `force` while the process is stopped, also together with another id. One that had it before stays
-/// in
-/// `only`.
+/// The file gets its `force` while the process is stopped, also together with another id. A route whose file had it
+/// before stays in `only`.
 #[tokio::test(start_paused = true)]
 async fn force_that_is_added_before_a_start_puts_no_route_in_only_during_a_freeze() {
     let by_file = |id: &str| {
@@ -184,7 +183,7 @@ async fn a_restart_loses_a_freeze_that_was_not_recorded() {
     assert_eq!(fixture.ladder.flags().load().freeze, Freeze::No);
 }
 
-/// Both are recorded together, so that the history has the freeze.
+/// The freeze and its end are recorded together, so that the history has the freeze.
 #[tokio::test(start_paused = true)]
 async fn the_end_of_an_unrecorded_freeze_is_recorded_with_it() {
     let fixture = Fixture::open(files(&[])).await;

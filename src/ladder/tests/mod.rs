@@ -124,7 +124,7 @@ async fn orphans_of(
 }
 
 impl Ladder {
-    /// Files that are read now.
+    /// Puts files in force that were read just now.
     async fn reload(
         &self,
         declared: DeclaredFiles,

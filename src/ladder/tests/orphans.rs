@@ -98,7 +98,7 @@ fn without_family() -> DeclaredFiles {
     files
 }
 
-/// It may create an instance that nobody would follow up.
+/// The run may create an instance that nobody would follow up.
 #[tokio::test]
 async fn files_that_remove_a_family_are_refused_while_a_run_of_it_is_open() {
     let fixture = Fixture::open(files(&[])).await;
@@ -220,7 +220,7 @@ async fn a_creator_in_live_keeps_its_followers_before_it_has_an_instance() {
     assert!(refused.contains("the engine may create one of `create` at any moment"), "{refused}");
 }
 
-/// Its instance will be pinned under the oldest id, whatever the route was called when the run began.
+/// The run's instance will be pinned under the oldest id, whatever the route was called when the run began.
 #[tokio::test]
 async fn an_earlier_id_may_not_be_left_out_while_an_open_run_will_pin_under_it() {
     let was = |ids: &[&str]| {
@@ -242,7 +242,7 @@ async fn an_earlier_id_may_not_be_left_out_while_an_open_run_will_pin_under_it()
     fixture.ladder.reload(was(&["create"]), || {}).await.unwrap();
 }
 
-/// A flip does not wait for it, least of all one down.
+/// A flip does not wait for the search, least of all a flip down.
 #[tokio::test]
 async fn a_search_for_open_runs_delays_no_flip() {
     let fixture = Fixture::open(files(&[])).await;
@@ -252,7 +252,7 @@ async fn a_search_for_open_runs_delays_no_flip() {
     *fixture.store.slow_listing.lock().unwrap() = Some(slow.clone());
     let ladder = fixture.ladder.clone();
     let reload = tokio::spawn(async move { ladder.reload(without_family(), || {}).await });
-    // Before the files are put in force, and after that once more.
+    // The search is made before the files are put in force, and once more after that.
     for state in [State::Off, State::Shadow] {
         slow.begun.notified().await;
         fixture.flip("bare", to(state)).await.unwrap();
@@ -284,7 +284,7 @@ async fn a_flip_during_the_search_for_open_runs_counts() {
     assert_eq!(fixture.state("create").state, State::Live);
 }
 
-/// Such as by a rerun of a failed run of a family that was removed before.
+/// Such an instance comes, for example, from a rerun of a failed run of a family that was removed before.
 #[tokio::test]
 async fn instances_that_no_file_follows_up_stop_no_other_files() {
     let fixture = Fixture::open(files(&[])).await;

@@ -190,7 +190,7 @@ async fn other_conditions_keep_a_gate_shut() {
     fixture.flip("plain", to(State::Only)).await.unwrap();
 }
 
-/// As by a pin collision.
+/// A pin collision shuts a gate in this way.
 #[tokio::test]
 async fn an_earlier_force_is_not_shown_as_the_reason_for_a_gate_that_was_shut_later() {
     #[derive(Default)]

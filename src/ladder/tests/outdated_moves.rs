@@ -80,7 +80,7 @@ async fn pending_files_do_not_raise_a_route_that_is_lowered_meanwhile() {
     }
 }
 
-/// Nothing of it is recorded, and yet it stops what was asked for before it: a flip up, and files.
+/// Such a flip is not recorded, and yet it stops what was asked for before it: a flip up, and files.
 #[tokio::test(start_paused = true)]
 async fn a_flip_to_the_present_state_stops_pending_moves_up() {
     for by_files in [false, true] {
@@ -127,7 +127,7 @@ async fn a_flip_to_the_present_state_stops_files_that_rename_and_raise_the_route
     assert_eq!(fixture.state("new").state, State::Dark);
 }
 
-/// It is held at `dark`, so that a flip to `dark` lowers it for good.
+/// The route is held at `dark`, so that a flip to `dark` lowers it for good.
 #[tokio::test(start_paused = true)]
 async fn a_larger_share_of_a_held_route_is_not_in_force_before_it_is_recorded() {
     let fixture = Fixture::open(files(&[])).await;

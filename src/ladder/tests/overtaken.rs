@@ -120,7 +120,7 @@ async fn the_end_of_the_process_waits_for_a_flip_to_only_that_is_reverted() {
     }
 }
 
-/// Both are made after the end of the process has waited for the moves.
+/// The flip and the freeze are made after the end of the process has waited for moves.
 #[tokio::test(start_paused = true)]
 async fn a_stop_that_loses_a_late_flip_that_reverts_names_its_route_in_the_log() {
     let fixture = Fixture::open(files(&[])).await;
@@ -141,7 +141,8 @@ async fn a_stop_that_loses_a_late_flip_that_reverts_names_its_route_in_the_log()
     assert!(log.lines().any(is_named), "{log}");
 }
 
-/// Also a route that begins there without a flip. Both begin there when the files are read after the freeze.
+/// Neither a route with a flip nor a new one. Both are in `only` once the freeze has ended and the files are read
+/// again.
 #[tokio::test(start_paused = true)]
 async fn files_that_a_freeze_overtakes_put_no_route_in_only() {
     for is_new in [false, true] {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// `bare` in this state, perhaps with `force`; a repeat of what it reads does no harm where it `reads`.
+/// `bare` in this state, perhaps with `force`; with `reads` its workflow only reads, so that a repeat does no harm.
 fn declaring(state: State, force: bool, reads: bool) -> DeclaredFiles {
     let files = edited(files(&[("bare", state)]), "bare", |route| route.force = force.then(|| "we know".to_owned()));
     let read_only = if reads { ["bare".into()].into() } else { Default::default() };
@@ -18,7 +18,8 @@ fn without_bare(mut files: DeclaredFiles) -> DeclaredFiles {
 async fn a_re_added_route_is_at_most_where_its_file_and_its_gates_allow() {
     use State::{Dark, Live, Off, Only, Shadow};
     for restarts in [false, true] {
-        // Flipped to; in its file, with force; only reads; has evidence; and where it is once it is re-added.
+        // The columns: the state it was flipped to; the state in its file; whether with `force`; whether it only reads;
+        // whether it has evidence; its state once it is re-added.
         for (flipped, declared, force, reads, has_pairs, expected) in [
             (Live, Off, false, false, true, Off),
             (Only, Off, false, false, true, Off),

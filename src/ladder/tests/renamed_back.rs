@@ -49,7 +49,8 @@ async fn a_route_keeps_the_flip_that_was_made_under_an_unlisted_id() {
                 fixture.flip("bare", forced(before)).await.unwrap();
                 fixture = fixture.next(renamed(files()), restarts).await;
                 fixture.flip("new", forced(after)).await.unwrap();
-                // Also when the store does not have the unlisted id any more, and when the route is renamed again.
+                // The flip is kept also when the store does not have the unlisted id any more, and when the route is
+                // renamed again.
                 for (files, id) in [(files(), "bare"), (files(), "bare"), (renamed(files()), "new")] {
                     fixture = fixture.next(files, restarts).await;
                     let why = format!("`{id}`, {before} {after}, declared {declared}, restarts: {restarts}");
@@ -63,7 +64,7 @@ async fn a_route_keeps_the_flip_that_was_made_under_an_unlisted_id() {
     }
 }
 
-/// Its record does not name the gate that was overridden.
+/// The record of such a flip does not name the gate that was overridden.
 #[tokio::test]
 async fn a_flip_by_force_that_an_older_version_recorded_stays_forced() {
     let fixture = Fixture::open(files(&[])).await;

@@ -56,7 +56,7 @@ async fn files_that_change_the_oldest_id_of_a_route_with_a_share_are_refused() {
     assert_eq!(fixture.state("new"), effective(State::Live, EffectiveReason::Requested));
 }
 
-/// So that a caller has the same arm on the whole family.
+/// A caller has the same arm on the whole family.
 #[tokio::test]
 async fn the_share_of_a_follower_is_drawn_by_the_oldest_id_of_its_creator() {
     let family = |creator: (&str, &[&str]), follower: (&str, &[&str])| {

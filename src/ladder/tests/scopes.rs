@@ -240,7 +240,7 @@ async fn the_gate_to_live_waits_for_retries_from_before_the_first_workflow() {
     }
     fixture.flip("plain", forced(State::Dark)).await.unwrap();
     assert!(!why(&fixture, "plain").contains(since), "it had its workflow from the first files on");
-    // Also in the next process, until `force` overrides it.
+    // The gate waits in the next process too, until `force` overrides it.
     let fixture = fixture.restart(files(&[])).await;
     fixture.flip("bare", forced(State::Dark)).await.unwrap();
     assert!(fixture.refusal("bare", to(State::Live)).await.contains(since));

@@ -56,7 +56,7 @@ async fn a_route_that_is_held_goes_to_only_by_force_alone() {
     assert_eq!(fixture.state("bare"), effective(State::Only, EffectiveReason::Requested));
 }
 
-/// Nothing stops the way down.
+/// Nothing may stop a flip down.
 #[tokio::test]
 async fn a_route_goes_down_while_the_horizon_cannot_be_read() {
     let fixture = Fixture::open(files(&[])).await;

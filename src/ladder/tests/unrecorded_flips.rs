@@ -116,12 +116,13 @@ async fn with_a_tenth_in_live() -> Fixture {
     fixture
 }
 
-/// Its share of `dark`, in percent.
+/// The share of `dark` that `plain` has, in percent.
 fn dark_share(fixture: &Fixture) -> f64 {
     fixture.ladder.flags().load().route(&"plain".into()).unwrap().shares.dark.as_f64()
 }
 
-/// A flip of it to `dark` with 50 %, which the store has refused once. It is in force when this returns.
+/// A flip of `plain` to `dark` with 50 %, which the store has refused once. The flip down is in force when this
+/// returns.
 async fn flip_to_a_larger_share(fixture: &Fixture) -> tokio::task::JoinHandle<Result<Flipped, FlipError>> {
     refuse(fixture, true);
     let ladder = fixture.ladder.clone();
@@ -196,7 +197,7 @@ async fn a_larger_share_whose_outcome_is_unknown_is_answered_as_unknown() {
         assert_eq!(dark_share(&fixture), 20.0);
         silence(&fixture, false);
         refuse(&fixture, false);
-        // It is held until the outcome is known.
+        // The lock is held until the outcome is known.
         drop(fixture.ladder.mover.lock_moves().await);
         assert_eq!(dark_share(&fixture), if is_taken { 50.0 } else { 20.0 });
         if !is_taken {

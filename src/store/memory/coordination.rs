@@ -46,7 +46,7 @@ impl Tables {
     }
 
     fn acquire_due(&mut self, worker: WorkerId, limit: usize, now: Timestamp) -> Vec<OwnedRun> {
-        // One process uses this store: another worker is a former one.
+        // Only one process uses this store, so every other worker is dead.
         for run in self.runs.values_mut().filter(|run| run.owner.is_some_and(|owner| owner != worker)) {
             run.owner = None;
             run.due_at = Some(Timestamp::UNIX_EPOCH);

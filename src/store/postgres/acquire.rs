@@ -1,8 +1,9 @@
-//! Takes runs for a worker.
+//! Acquires runs for a worker.
 //!
-//! Always true: taking is one statement on the writer's session, so that a statement whose reply was lost has ended
-//! before it is repeated. Requests for due runs have the same id until a reply has arrived, so that the next request
-//! also returns the runs that the lost reply held. A process skips runs that another one is acquiring at that moment.
+//! Always true: a run is acquired by one statement on the writer's session, so that a statement whose reply was lost
+//! has ended before it is repeated. Requests for due runs have the same id until a reply has arrived, so that the next
+//! request also returns the runs that the lost reply held. A process skips runs that another one is acquiring at that
+//! moment.
 //!
 //! The names of tables and columns are explained in [`crate::store`].
 

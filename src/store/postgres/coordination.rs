@@ -1,4 +1,4 @@
-//! [`RunCoordination`] for PostgreSQL: statements on the pool. Taking runs is left to [`super::take`].
+//! [`RunCoordination`] for PostgreSQL: statements on the pool. Acquiring runs is left to [`super::acquire`].
 
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ impl PostgresStore {
         self.publish(&self.pool.query(make).await?)
     }
 
-    /// Makes [`NOBODY`] the owner, which counts as a dead worker: any worker may then take the run.
+    /// Makes [`NOBODY`] the owner, which counts as a dead worker: any worker may then acquire the run.
     async fn set_dead_owner(&self, worker: WorkerId, run: RunId, fence: Fence) -> Result<()> {
         let text = "UPDATE runs SET owner = $4, turn = NULL, taken = NULL \
                     WHERE run_id = $1 AND owner = $2 AND fence = $3 AND NOT ended";

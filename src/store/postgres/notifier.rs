@@ -29,7 +29,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Sends notifications; clones share the receivers.
 #[derive(Clone)]
 pub(super) struct Notifier {
-    /// Identifies this store in messages on the channel: it ignores its own.
+    /// Identifies this store in messages on the channel; a store ignores its own messages.
     pub(super) origin: Arc<str>,
     sender: broadcast::Sender<StoreNotification>,
 }

@@ -77,7 +77,7 @@ async fn check_server(conn: &mut PgConnection, address: &Address) -> Result<(), 
     Ok(())
 }
 
-/// Creates our schema. Refuses one that has tables and none of ours: it belongs to another program.
+/// Creates the schema. Refuses a schema that has tables, but none of pointsman: it belongs to another program.
 async fn create_schema(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
     let failed = |error: sqlx::Error| StoreError(format!("cannot create the schema in {}: {error}", address.shown));
     let text = "SELECT to_regnamespace($1) IS NOT NULL, count(*), count(*) FILTER (WHERE tablename = '_sqlx_migrations') \

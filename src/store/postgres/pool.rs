@@ -55,7 +55,7 @@ impl Pool {
         self.try_query(make).await.map_err(no_answer)
     }
 
-    /// As [`Pool::query`], with the error of the last attempt.
+    /// Like [`Pool::query`], but returns the database's error of the last attempt.
     pub(super) async fn try_query<'q>(
         &self,
         make: impl Fn() -> BoundQuery<'q> + Send,

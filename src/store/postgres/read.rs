@@ -120,7 +120,7 @@ enum Value {
 }
 
 impl Conditions {
-    /// `$` stands for the value.
+    /// Adds a condition, in which `$` stands for the value.
     fn add(&mut self, condition: &str, value: Value) {
         self.values.push(value);
         self.text.push_str(" AND ");

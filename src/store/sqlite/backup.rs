@@ -64,7 +64,7 @@ pub(super) async fn back_up(
         _ => failed(format!("{}: {error}", part.display())),
     })?;
     let done = async {
-        // With `query_only` SQLite would refuse to write the copy too. Nothing else is written.
+        // With `query_only` SQLite would refuse to write even the copy. Nothing but the copy is written.
         conn.execute("PRAGMA query_only = OFF".into_sql_str()).await.map_err(|error| failed(error.to_string()))?;
         let name = part.to_str().ok_or_else(|| failed("its path is not UTF-8".into()))?.replace('\'', "''");
         let text = AssertSqlSafe(format!("VACUUM INTO '{name}'")).into_sql_str();
@@ -94,8 +94,8 @@ async fn key_files(conn: &mut SqliteConnection, from: &Path) -> Result<Vec<KeyFi
     found.iter().map(|(record,)| serde_json::from_slice(record).map_err(|e| failed(e.to_string()))).collect()
 }
 
-/// Retry keys from this time or before have expired. As for a process that starts now, time in which no process ran
-/// does not count. The store has recorded when processes ran; the clock of this command does not know it.
+/// Retry keys from this time or before have expired. Time in which no process ran does not count, as for a process that
+/// starts now. It is read from the store, because the clock of this command does not know when processes ran.
 async fn newest_expired(conn: &mut SqliteConnection, from: &Path, retry_window: Duration) -> Result<i64> {
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", from.display()));
     let newest = match upgrade::has_events_table(conn).await.map_err(failed)? {
@@ -121,7 +121,8 @@ macro_rules! add_key {
 /// Records in the copy that it is a backup of this time, and adds first tries that legacy took; returns how many the
 /// copy did not have.
 async fn complete(part: &Path, at: Timestamp, keys: Vec<(RetryKey, Timestamp)>, since: i64) -> sqlx::Result<u64> {
-    // A crash leaves no copy at all, and the file is synced before it gets its name.
+    // Written without syncs and without a journal on disk: a crash leaves no copy at all, and the file is synced before
+    // it gets its name.
     let options = SqliteConnectOptions::new().filename(part).create_if_missing(false).disable_statement_logging();
     let options = options.journal_mode(SqliteJournalMode::Memory).synchronous(SqliteSynchronous::Off);
     let mut conn = options.connect().await?;

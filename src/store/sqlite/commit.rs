@@ -81,7 +81,7 @@ impl Committer {
         }
     }
 
-    /// One transaction; rolled back after an error.
+    /// Writes the valid appends in one transaction, which is rolled back after an error.
     fn try_commit(&mut self, appends: &[EncodedAppend], now: WriteTime) -> Result<Vec<AppendDecision>, WriteError> {
         let done = match self.conn.get() {
             Ok(conn) => transact(conn, appends, &mut self.cache, now),
@@ -94,7 +94,8 @@ impl Committer {
         done
     }
 
-    /// As [`Committer::note_failure`], for a commit that failed; it is logged too, once a minute while it goes on.
+    /// Like [`Committer::note_failure`], for a commit that failed. The failure is logged too, once a minute while it
+    /// goes on.
     pub(super) fn note_failed_commit(&self, error: &WriteError) {
         self.note_failure(error);
         if let Some(unlogged) = self.logged_failures.count(error.text()) {

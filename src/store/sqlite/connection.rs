@@ -91,9 +91,9 @@ pub(in crate::store) const SYNCHRONOUS: &str = "POINTSMAN_TEST_SYNCHRONOUS";
 /// The state of the log after a checkpoint.
 #[derive(Clone, Copy)]
 struct LogPages {
-    /// The pages in it; negative if another connection makes a checkpoint at this moment.
+    /// The pages in the log; negative if another connection makes a checkpoint at this moment.
     all: i64,
-    /// Those of them that the database has.
+    /// How many of these pages the database has.
     copied: i64,
 }
 
@@ -127,7 +127,7 @@ pub(super) struct Connection {
     options: Options,
     open: Option<Sqlite>,
     files: Arc<OpenFiles>,
-    /// On a file system with small blocks.
+    /// The room for the index of the log; `None` unless the file system has small blocks.
     room: Option<IndexRoom>,
     /// What was wrong with the files at the last check, and what to do. Nothing is written meanwhile.
     problem: Option<String>,
@@ -170,7 +170,7 @@ impl Connection {
     }
 
     /// Checks that the files are still at their paths, and that the log is complete. If something is wrong that was not
-    /// at the last check, returns what is wrong and what to do.
+    /// wrong at the last check, returns what is wrong and what to do.
     pub(super) fn check_files(&mut self) -> Option<WriteError> {
         let before = self.problem.take();
         self.problem = match self.files.find() {

@@ -200,7 +200,7 @@ impl RunCoordination for SqliteStore {
             if after.is_none() {
                 self.unpurgeable.log_keys(read::unreadable_keys(&self.readers, since).await);
             }
-            // A reader looks for them, so that the writer is not delayed by those that stay.
+            // A reader looks for the expired keys, so that the writer is not delayed by keys that stay.
             let old = read::old_keys(&self.readers, (since, since), after, limit).await?;
             let RetryKeyPage { result: expired, next } = page_of(&old, limit, false);
             if expired.is_empty() {

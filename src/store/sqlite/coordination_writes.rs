@@ -1,7 +1,7 @@
 //! The writer's writes for [`crate::store::RunCoordination`]: ownership of runs, commands, messages, snapshots,
 //! purging.
 //!
-//! Always true: each is one transaction on the writer's connection and idempotent, except that taking a run twice
+//! Always true: each is one transaction on the writer's connection and idempotent, except that acquiring a run twice
 //! increments its fencing token twice. A purge deletes the rows of its runs in portions, so that an append waits for
 //! one portion at most; the next purge continues an interrupted one.
 //!
@@ -47,7 +47,7 @@ pub(super) enum CoordinationWrite {
     PruneRetryKeys(Vec<RetryKey>),
 }
 
-/// The result of such a write.
+/// The result of a [`CoordinationWrite`].
 #[derive(Debug)]
 pub(super) enum CoordinationResult {
     Nothing,
@@ -133,8 +133,8 @@ pub(super) fn notify_committed(
         (
             CoordinationWrite::Acquire(worker, _),
             CoordinationResult::Acquired(AcquireResult::Acquired(_) | AcquireResult::Unreadable { fence: Some(_), .. }),
-        ) => notifier.took_run(*worker),
-        (CoordinationWrite::AcquireDue(worker, _), _) => notifier.took_all_due(*worker),
+        ) => notifier.acquired_run(*worker),
+        (CoordinationWrite::AcquireDue(worker, _), _) => notifier.acquired_all_due(*worker),
         (CoordinationWrite::PutCommand(command), _) if notifications.contains(&StoreNotification::Run(command.run)) => {
             notifier.command_added(command.run, command.id)
         }

@@ -15,7 +15,7 @@ use crate::store::StoreError;
 /// The first bytes of a database, as far as the two that say whether it uses a log.
 const HEADER_BYTES: usize = 20;
 const MAGIC: &[u8] = b"SQLite format 3\0";
-/// Both of the two bytes in a database that does not use a log.
+/// The two bytes of a database that does not use a log.
 const USES_NO_LOG: [u8; 2] = [1, 1];
 /// The size of the header of a log. A log of at most this size has no pages.
 const LOG_HEADER_BYTES: u64 = 32;

@@ -87,7 +87,7 @@ pub(super) fn allocate(database: &Path) -> Result<Option<IndexRoom>, StoreError>
 
 #[cfg(test)]
 impl IndexRoom {
-    /// Room in any file, which need not be an index.
+    /// Creates it for any file, which need not be an index.
     pub(super) fn of(file: File) -> Self {
         Self { file: Box::leak(Box::new(file)), bytes: 0 }
     }

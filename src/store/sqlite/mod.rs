@@ -387,7 +387,7 @@ impl Store for SqliteStore {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
-            // Before the writer: the last connection to close may remove `-wal` and `-shm`; the writer's keeps them.
+            // Closed before the writer, whose connection keeps `-wal` and `-shm` when it is the last one to close.
             self.readers.close().await;
             let (done, closed) = oneshot::channel();
             // The reply comes after everything that was queued. If the writer has ended there is nothing to wait for.

@@ -92,13 +92,13 @@ impl Notifier {
     }
 
     /// Records that this worker is now the only one that owns runs.
-    pub(super) fn took_all_due(&mut self, worker: WorkerId) {
+    pub(super) fn acquired_all_due(&mut self, worker: WorkerId) {
         self.last_worker = Some(worker);
         self.has_other_owners = false;
     }
 
-    /// Records that this worker took a run.
-    pub(super) fn took_run(&mut self, worker: WorkerId) {
+    /// Records that this worker acquired a run.
+    pub(super) fn acquired_run(&mut self, worker: WorkerId) {
         self.has_other_owners |= self.last_worker != Some(worker);
     }
 

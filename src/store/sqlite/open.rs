@@ -68,13 +68,14 @@ pub(super) struct OpenedForReading {
 /// beside the database are as they were.
 pub(super) async fn open(path: &Path, options: &Options) -> Result<Opened, StoreError> {
     let file_lock = FileLock::acquire(path).await?;
-    // While it is open, no other connection is the last one to close, which would remove the files beside the database.
+    // While this connection is open, no other one is the last to close, which would remove the files beside the
+    // database.
     let held_open = read_only::open(path).await?;
     let opened = match index_room::allocate(path) {
         Ok(_room) => open_to_write(path, options, &file_lock).await,
         Err(error) => Err(error),
     };
-    // Before the lock is released, also if the start failed.
+    // Closed before the lock is released, even if the start failed.
     let _ = held_open.close().await; // nothing was written
     let OpenedToWrite { writer, room, files, readers, constants } = opened?;
     Ok(Opened { file_lock, writer, room, files, readers, constants })
@@ -87,7 +88,7 @@ async fn open_to_write(path: &Path, options: &Options, file_lock: &FileLock) -> 
     let mut conn = setup_options(path).connect().await.map_err(failed)?;
     let prepared = async {
         let constants = prepare(&mut conn, path).await?;
-        // Again, for an index that did not exist before this connection.
+        // Allocated again, for an index that did not exist before this connection.
         let room = index_room::allocate(path)?;
         let writer = options.open().map_err(|error| {
             StoreError(format!("cannot open {}: {}", path.display(), WriteError::from(error).text()))
@@ -337,7 +338,7 @@ async fn refuse_newer_events(conn: &mut SqliteConnection, path: &Path) -> Result
     Ok(noted)
 }
 
-/// As [`refuse_newer_events`]; then records the version of the events that this binary writes.
+/// Does what [`refuse_newer_events`] does, then records the version of the events that this binary writes.
 async fn check_version(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));

@@ -1,8 +1,8 @@
 //! Finds out whether the files of an open database are still at their paths.
 //!
-//! SQLite does not notice when they are removed, moved or replaced. It goes on with the files that it has open, and
-//! after the end of the process nothing finds what was written to them. A connection that is opened afterwards opens
-//! the other file.
+//! SQLite does not notice when the files are removed, moved or replaced. It goes on with the files that it has open,
+//! and after the end of the process nothing finds what was written to them. A connection that is opened afterwards
+//! opens the other file.
 //!
 //! Only inode numbers and sizes are read, never times. A file whose times were read gets a new time at its next write
 //! (since Linux 6.13, multigrain timestamps), which the next sync then has to commit to the file system's journal: on
@@ -106,14 +106,14 @@ impl OpenFiles {
                 path.display()
             )
         };
-        if !matches!(find(&self.database, self.database_id), Found::There(_) | Found::Unknown) {
+        if !matches!(find(&self.database, self.database_id), Found::AtPath(_) | Found::Unknown) {
             let remedy =
                 "move it back with the files beside it, or stop this process, restore a backup and start again";
             return Err(Missing::Database(text(&self.database, remedy)));
         }
         let log_id = *self.log_id.lock().unwrap_or_else(PoisonError::into_inner);
         match log_id.map(|id| find(&self.log, id)) {
-            Some(Found::There(size)) => Ok(Some(size)),
+            Some(Found::AtPath(size)) => Ok(Some(size)),
             Some(Found::Gone) => Err(Missing::Log(text(&self.log, "stop this process (SIGTERM) and start it again"))),
             Some(Found::Unknown) | None => Ok(None),
         }
@@ -121,17 +121,17 @@ impl OpenFiles {
 }
 
 enum Found {
-    /// With this size.
-    There(u64),
+    /// The file is at the path, and has this size.
+    AtPath(u64),
     /// The path names no file, or another one.
     Gone,
-    /// SQLite's own errors tell about a broken disk.
+    /// The path cannot be read. If the disk is broken, SQLite's own errors say so.
     Unknown,
 }
 
 fn find(path: &Path, id: FileId) -> Found {
     match FileId::at(path) {
-        Ok((found, size)) if found == id => Found::There(size),
+        Ok((found, size)) if found == id => Found::AtPath(size),
         Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Found::Gone,
         Err(_) => Found::Unknown,
     }

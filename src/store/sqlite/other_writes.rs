@@ -160,8 +160,8 @@ fn put_flips(conn: &Connection, put: &PutFlips, is_retry: bool) -> Result<Option
     let mut last: Vec<(i64, Vec<u8>)> =
         conn.prepare(text)?.query_map([count], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     last.reverse();
-    // This thread is the only writer: if the first try was committed, its flips are the last rows, and the declarations
-    // are in the store too.
+    // This thread is the only writer: if the first attempt was committed, its flips are the last rows, and the
+    // declarations are in the store too.
     if is_retry && !flips.is_empty() && last.len() == flips.len() {
         let mut is_same = true;
         for (flip, (number, stored)) in flips.iter().zip(&last) {

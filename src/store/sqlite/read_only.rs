@@ -43,7 +43,7 @@ pub(super) async fn open(path: &Path) -> Result<SqliteConnection, StoreError> {
     Ok(conn)
 }
 
-/// Refuses a database that has tables and none of ours: it belongs to another program and was named by mistake.
+/// Refuses a database that has tables, but none of pointsman: it belongs to another program and was named by mistake.
 async fn refuse_foreign_database(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let failed =
         |error: sqlx::Error| StoreError(format!("cannot read {}: {}", path.display(), write_error::describe(&error)));

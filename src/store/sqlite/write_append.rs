@@ -33,7 +33,7 @@ const PIN: &str = "INSERT INTO pins (family, id, arm, run_id, at) VALUES (?, ?, 
 const CLAIM: &str = "INSERT INTO retry_keys (key, arm, run_id, request, at) VALUES (?1, ?2, ?3, ?4, ?5) \
     ON CONFLICT (key) DO UPDATE SET arm = excluded.arm, run_id = excluded.run_id, request = excluded.request, \
     at = excluded.at WHERE retry_keys.run_id IS NOT excluded.run_id OR retry_keys.at <= ?6";
-const SETTLE: &str = "UPDATE orders SET answer = ? WHERE id = ? AND answer IS NULL";
+const ANSWER: &str = "UPDATE orders SET answer = ? WHERE id = ? AND answer IS NULL";
 const DEQUEUE: &str = "DELETE FROM locks WHERE run_id = ? AND name = ? AND step = ? AND item = ?";
 const ENQUEUE: &str =
     "INSERT INTO locks (run_id, name, step, item, since) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
@@ -156,7 +156,7 @@ pub(super) fn write_append(
     Ok(outcome)
 }
 
-/// What is to be done with the append, given what is stored now.
+/// Decides what is to be done with the append, given what is stored now.
 pub(super) fn validate(
     conn: &Connection,
     append: &EncodedAppend,
@@ -214,7 +214,7 @@ fn upsert_claim(conn: &Connection, append: &EncodedAppend, now: WriteTime) -> Re
 fn write_attached_rows(conn: &Connection, append: &EncodedAppend) -> Result<(), WriteError> {
     let run = append.run_id.0.as_bytes().as_slice();
     for (id, answer) in &append.answered_commands {
-        conn.prepare_cached(SETTLE)?.execute(params![answer, id.as_bytes().as_slice()])?;
+        conn.prepare_cached(ANSWER)?.execute(params![answer, id.as_bytes().as_slice()])?;
     }
     for LockUpdate { is_enqueue, entry } in &append.locks {
         match is_enqueue {

@@ -45,13 +45,13 @@ async fn assert_bound(store: &StoreHandle) {
 }
 
 async fn a_retry_key_is_bound_while_a_run_of_its_job_is_open(which: StoreKind) {
-    // With a retry window of 0 it is over as soon as the key is stored.
+    // A retry window of 0 is over as soon as the key is stored.
     let fixture = StoreFixture::with_limits(which, Limits { retry_window_s: 0, ..Limits::default() }).await;
     let store = &fixture.store;
     store.append(claiming(append(run_id(1), 1, 1)).into()).await.unwrap();
     assert_bound(store).await;
 
-    // Its successor is open.
+    // The successor of the run is open.
     let mut successor = append(run_id(2), 1, 1);
     successor.summary.job = Some(JobId(run_id(1).0));
     store.append(successor.clone().into()).await.unwrap();
@@ -71,14 +71,14 @@ async fn a_retry_key_is_bound_for_the_window_after_the_end_of_its_run(which: Sto
     let fixture = StoreFixture::with_limits(which, Limits { retry_window_s: 0, ..Limits::default() }).await;
     let store = &fixture.store;
     store.append(claiming(append(run_id(1), 1, 1)).into()).await.unwrap();
-    // It ends in the future, so that the window after its end is not over.
+    // The run ends in the future, so that the window after its end is not over.
     let mut end = with_status(append(run_id(1), 2, 1), RunStatus::Completed);
     end.summary.updated = jiff::Timestamp::from_second(4_000_000_000).unwrap();
     store.append(end.into()).await.unwrap();
     assert_bound(store).await;
 }
 
-/// However late the store gets it.
+/// The window begins with the first try, however late the store gets the key.
 async fn a_retry_key_of_legacy_is_bound_from_its_first_try(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let (store, key) = (&fixture.store, RetryKey([1; 32]));

@@ -5,7 +5,7 @@ use crate::store::{CommitAge, Store};
 
 /// A commit that does not end is no error of the disk: only its age shows it.
 #[tokio::test]
-async fn a_commit_that_does_not_end_is_trouble_until_it_ends() {
+async fn a_commit_that_does_not_end_counts_as_stalled_until_it_ends() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
     let limits = Limits { store_stall_ms: 20, ..Limits::default() };

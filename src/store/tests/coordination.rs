@@ -7,10 +7,10 @@ use crate::store::{
 };
 
 on_every_store! {
-    an_order_is_listed_until_it_is_settled_once,
-    an_append_settles_its_orders,
-    an_order_to_an_ended_or_unknown_run_is_refused,
-    the_end_of_a_run_settles_its_open_orders,
+    a_command_is_listed_until_it_is_answered_once,
+    an_append_answers_its_commands,
+    a_command_to_an_ended_or_unknown_run_is_refused,
+    the_end_of_a_run_answers_its_open_commands,
     a_lock_is_granted_in_the_order_of_requests,
     a_step_leaves_a_queue_once_and_joins_it_again_at_the_end,
     the_end_of_a_run_frees_its_locks,
@@ -18,7 +18,7 @@ on_every_store! {
     webhook_messages_are_numbered_and_stay_until_they_are_removed,
     subscribers_are_notified,
     runs_are_listed_by_job_and_parent,
-    orders_locks_and_messages_survive_a_restart,
+    commands_locks_and_messages_survive_a_restart,
 }
 
 pub(super) fn command_record(n: u128, run: RunId) -> CommandRecord {
@@ -46,7 +46,7 @@ async fn rows(store: &StoreHandle, name: &str) -> Vec<(RunId, String, Option<u32
     rows.into_iter().map(|row| (row.run, row.step.as_str().to_owned(), row.item)).collect()
 }
 
-async fn an_order_is_listed_until_it_is_settled_once(which: StoreKind) {
+async fn a_command_is_listed_until_it_is_answered_once(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
@@ -68,7 +68,7 @@ async fn an_order_is_listed_until_it_is_settled_once(which: StoreKind) {
     assert_eq!(store.command(Uuid::from_u128(99)).await.unwrap(), None);
 }
 
-async fn an_append_settles_its_orders(which: StoreKind) {
+async fn an_append_answers_its_commands(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
@@ -78,7 +78,7 @@ async fn an_append_settles_its_orders(which: StoreKind) {
     let answered = |n, answer| (Uuid::from_u128(n), answer);
     let refused = Append { answered_commands: vec![answered(1, json!("no"))], ..append(run_id(1), 1, 1) };
     store.append(refused.into()).await.unwrap_err();
-    assert_eq!(store.commands(run_id(1)).await.unwrap().len(), 3, "a refused append settles nothing");
+    assert_eq!(store.commands(run_id(1)).await.unwrap().len(), 3, "a refused append answers nothing");
     let both = vec![answered(1, json!("yes")), answered(2, json!(null)), answered(77, json!("nobody asked"))];
     store.append(Arc::new(Append { answered_commands: both, ..append(run_id(1), 2, 1) })).await.unwrap();
     assert_eq!(store.commands(run_id(1)).await.unwrap(), [command_record(3, run_id(1))]);
@@ -89,7 +89,7 @@ async fn an_append_settles_its_orders(which: StoreKind) {
     assert_eq!(store.command(Uuid::from_u128(1)).await.unwrap().unwrap().answer, Some(json!("yes")));
 }
 
-async fn an_order_to_an_ended_or_unknown_run_is_refused(which: StoreKind) {
+async fn a_command_to_an_ended_or_unknown_run_is_refused(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     store.append(with_status(append(run_id(1), 1, 1), RunStatus::Cancelled).into()).await.unwrap();
@@ -101,7 +101,7 @@ async fn an_order_to_an_ended_or_unknown_run_is_refused(which: StoreKind) {
     assert_eq!(store.command(Uuid::from_u128(2)).await.unwrap().unwrap().answer, Some(no_such_run()));
 }
 
-async fn the_end_of_a_run_settles_its_open_orders(which: StoreKind) {
+async fn the_end_of_a_run_answers_its_open_commands(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     for n in [1, 2] {
@@ -264,7 +264,7 @@ async fn subscribers_are_notified(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     let mut notifications = store.notifications();
-    // There may be more of them, and in another order: they are hints.
+    // There may be more notifications, and in another order: they are only hints.
     let mut all = Vec::new();
     let mut expect = async |wanted: StoreNotification| {
         let received = async {
@@ -332,7 +332,7 @@ async fn runs_are_listed_by_job_and_parent(which: StoreKind) {
     assert_eq!(list(RunFilter { job: Some(job), parent: Some(run_id(1)), ..all }).await, [0; 0]);
 }
 
-async fn orders_locks_and_messages_survive_a_restart(which: StoreKind) {
+async fn commands_locks_and_messages_survive_a_restart(which: StoreKind) {
     let mut fixture = StoreFixture::new(which).await;
     let locks = vec![queue("a", "x", Some(3))];
     let webhook_messages = vec![webhook_message(run_id(1), 1)];

@@ -35,8 +35,8 @@ async fn child() {
     std::process::abort();
 }
 
-/// Runs the child with faults in some of its system calls, and checks that each result is true. Returns how often each
-/// result came.
+/// Runs the child with faults in some of its system calls, and checks that each result is true. Returns how many
+/// appends had each result.
 async fn with_fault(fault: &str) -> BTreeMap<String, u64> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");

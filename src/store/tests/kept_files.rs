@@ -58,7 +58,7 @@ async fn reading_leaves_the_files_beside_the_database_as_they_were() {
     read_in_every_way(&alone.path().join("test.db")).await;
     assert_eq!(sizes(alone.path()), [None, None]);
 
-    // As a kill leaves them: the log has the only copy of a run.
+    // The files as a kill leaves them: the log has the only copy of a run.
     let (killed, store) = (tempfile::tempdir().unwrap(), open(alone.path()).await.unwrap());
     store.append(append(run_id(2), 1, 1).into()).await.unwrap();
     for name in ["test.db", BESIDE[0], BESIDE[1]] {

@@ -58,7 +58,7 @@ pub(crate) enum StoreKind {
 }
 
 impl StoreKind {
-    /// Whether this machine has it: PostgreSQL is a separate package.
+    /// Whether this machine has what the store needs: PostgreSQL is a separate package.
     pub(crate) fn is_installed(self) -> bool {
         let is_installed = !matches!(self, StoreKind::Postgres) || cluster::shared().is_some();
         if !is_installed {
@@ -87,7 +87,7 @@ pub(crate) struct StoreFixture {
 
 /// The storage behind a store; it outlives the open store.
 enum Storage {
-    /// Nothing.
+    /// The content is in the store itself and ends with it.
     Memory,
     Folder(tempfile::TempDir),
     Database(cluster::Database),
@@ -352,7 +352,7 @@ pub(crate) async fn seqs(store: &StoreHandle, run: RunId) -> Vec<u64> {
     store.events(run, Seq::FIRST).await.unwrap().iter().map(|event| event.seq.0).collect()
 }
 
-/// Each case as a test on every store.
+/// Makes each case a test on every store.
 macro_rules! on_every_store {
     ($($cases:tt)*) => {
         every_store!(on_one_store { $($cases)* });

@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::Store as _;
 
-/// A process of the version before would recognise no retry of what a newer one did.
+/// A process of the version before would not recognise a retry of a request that a newer process took.
 #[tokio::test]
 async fn processes_of_the_version_before_the_digests_changed_are_refused() {
     if !StoreKind::Postgres.is_installed() {

@@ -50,7 +50,7 @@ async fn open_runs_of_a_creator_and_their_reruns_may_create_an_instance(which: S
         started.creates = creates("b");
     }))
     .await;
-    // Of another family, in `dark`, and without an instance.
+    // Reruns that do not count: of another family, in `dark`, and without an instance.
     put(begun(3, |started| {
         rerun(started);
         started.creates = creates("other");
@@ -62,11 +62,12 @@ async fn open_runs_of_a_creator_and_their_reruns_may_create_an_instance(which: S
     }))
     .await;
     put(begun(5, rerun)).await;
-    // Of the route `c`, but without an instance; and of a route that is not examined, because its oldest id is `other`.
+    // Runs that do not count: of the route `c`, but without an instance; and of a route that is not examined, because
+    // its oldest id is `other`.
     put(begun(6, |started| started.route = Some("c".into()))).await;
     put(begun(7, |started| (started.route, started.creates) = (Some("other".into()), creates("c")))).await;
     assert_eq!(found(&fixture).await, ["a", "b"]);
-    // Of a route that was renamed before the run began.
+    // Runs of routes that were renamed before the run began.
     put(begun(8, |started| (started.route, started.creates) = (Some("renamed".into()), creates("d")))).await;
     put(begun(9, |started| (started.route, started.creates) = (Some("gone".into()), creates("c")))).await;
     assert_eq!(found(&fixture).await, ["a", "b", "c", "d"]);
@@ -95,7 +96,7 @@ async fn a_rerun_that_is_to_begin_may_create_an_instance(which: StoreKind) {
     let handed_over = begun(1, with_route("a")).events.remove(0).1;
     let handed_over = Append { pending_runs: vec![row(8, 1)], ..appended(1, vec![handed_over, superseded(8)]) };
     fixture.store.append(Arc::new(handed_over)).await.unwrap();
-    // The row of an ended run that is not about its successor.
+    // An ended run whose outbox row is not about its successor.
     let other = begun(2, with_route("b")).events.remove(0).1;
     let other = Append { pending_runs: vec![row(9, 2)], ..appended(2, vec![other, superseded(7)]) };
     fixture.store.append(Arc::new(other)).await.unwrap();

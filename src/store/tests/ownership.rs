@@ -1,4 +1,4 @@
-//! Ownership of runs: fencing tokens, taking, releasing, and which runs are due.
+//! Ownership of runs: fencing tokens, acquiring, releasing, and which runs are due.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use crate::store::{AcquireResult, AppendConflict, AppendError, OwnedRun};
 on_every_store! {
     appends_of_the_former_owner_are_refused_as_fenced,
     a_repeated_batch_is_recognised_before_the_fence_is_checked,
-    a_run_is_taken_by_one_worker,
-    an_ended_or_unknown_run_is_not_taken,
-    the_run_of_a_dead_owner_is_taken,
+    a_run_is_acquired_by_one_worker,
+    an_ended_or_unknown_run_is_not_acquired,
+    the_run_of_a_dead_owner_is_acquired,
     a_released_run_is_due_at_its_wake_time,
-    due_runs_are_taken_once_oldest_first,
+    due_runs_are_acquired_once_oldest_first,
     concurrent_workers_share_the_due_runs,
     the_runs_of_a_deregistered_worker_are_due_at_once,
-    an_order_makes_a_released_run_due,
+    a_command_makes_a_released_run_due,
     ownership_survives_a_restart,
-    a_run_that_was_given_up_is_taken_by_another_worker,
+    a_run_that_was_given_up_is_acquired_by_another_worker,
 }
 
 /// The same append by this worker, with this fencing token.
@@ -25,10 +25,10 @@ fn by(append: Append, n: u128, fence: u64) -> Append {
     Append { worker: worker(n), fence: Fence(fence), ..append }
 }
 
-fn expect_taken(taken: AcquireResult) -> OwnedRun {
+fn expect_acquired(taken: AcquireResult) -> OwnedRun {
     match taken {
         AcquireResult::Acquired(owned) => owned,
-        other => panic!("not taken: {other:?}"),
+        other => panic!("not acquired: {other:?}"),
     }
 }
 
@@ -61,7 +61,7 @@ async fn appends_of_the_former_owner_are_refused_as_fenced(which: StoreKind) {
     let store = &fixture.store;
     let run = run_id(1);
     store.append(by(append(run, 1, 2), 1, 1).into()).await.unwrap();
-    let taken = expect_taken(store.acquire(worker(2), run).await.unwrap());
+    let taken = expect_acquired(store.acquire(worker(2), run).await.unwrap());
     assert_eq!(taken, OwnedRun { summary: summary(run, 2), fence: Fence(2) });
     let fenced = Err(AppendError::Fenced(run));
     assert_eq!(store.append(by(append(run, 3, 1), 1, 1).into()).await, fenced);
@@ -74,7 +74,7 @@ async fn appends_of_the_former_owner_are_refused_as_fenced(which: StoreKind) {
     let bad = store.append(by(append(run, 4, 1), 1, 1).into());
     assert_eq!(tokio::join!(good, bad), (Ok(()), fenced.clone()), "the other append succeeds");
     assert_eq!(
-        expect_taken(store.acquire(worker(2), run).await.unwrap()).fence,
+        expect_acquired(store.acquire(worker(2), run).await.unwrap()).fence,
         Fence(3),
         "its own run, with a new token"
     );
@@ -88,7 +88,7 @@ async fn a_repeated_batch_is_recognised_before_the_fence_is_checked(which: Store
     let run = run_id(1);
     let first = by(append(run, 1, 2), 1, 1);
     store.append(first.clone().into()).await.unwrap();
-    expect_taken(store.acquire(worker(2), run).await.unwrap());
+    expect_acquired(store.acquire(worker(2), run).await.unwrap());
     store.append(first.clone().into()).await.unwrap();
     store.append(by(append(run, 3, 1), 2, 2).into()).await.unwrap();
     store.append(first.into()).await.unwrap();
@@ -100,7 +100,7 @@ async fn a_repeated_batch_is_recognised_before_the_fence_is_checked(which: Store
     );
 }
 
-async fn a_run_is_taken_by_one_worker(which: StoreKind) {
+async fn a_run_is_acquired_by_one_worker(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     let run = run_id(1);
@@ -119,12 +119,12 @@ async fn a_run_is_taken_by_one_worker(which: StoreKind) {
         }
     }
     fences.sort_unstable();
-    // On a store of one process all other workers count as dead, and each takes the run from the one before.
+    // On a store of one process all other workers count as dead, and each acquires the run from the one before.
     let expected: Vec<u64> = if store.is_shared() { vec![2] } else { (2..=9).collect() };
     assert_eq!(fences, expected);
 }
 
-async fn an_ended_or_unknown_run_is_not_taken(which: StoreKind) {
+async fn an_ended_or_unknown_run_is_not_acquired(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     let run = run_id(1);
@@ -136,12 +136,12 @@ async fn an_ended_or_unknown_run_is_not_taken(which: StoreKind) {
     assert_eq!(store.due_times(9).await.unwrap(), []);
 }
 
-async fn the_run_of_a_dead_owner_is_taken(which: StoreKind) {
+async fn the_run_of_a_dead_owner_is_acquired(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     // Its owner has never sent a heartbeat.
     store.append(by(append(run_id(1), 1, 1), 1, 1).into()).await.unwrap();
-    assert_eq!(expect_taken(store.acquire(worker(2), run_id(1)).await.unwrap()).fence, Fence(2));
+    assert_eq!(expect_acquired(store.acquire(worker(2), run_id(1)).await.unwrap()).fence, Fence(2));
     // The lease of its owner has expired.
     store.heartbeat(worker(3), "three".into(), Duration::from_millis(1)).await.unwrap();
     store.append(by(append(run_id(2), 1, 1), 3, 1).into()).await.unwrap();
@@ -176,16 +176,16 @@ async fn a_released_run_is_due_at_its_wake_time(which: StoreKind) {
     assert_eq!(store.due_times(1).await.unwrap(), wakes[..1]);
     let taken = store.acquire_due(worker(1), 9).await.unwrap();
     assert_eq!((ids(&taken), taken[0].fence), (vec![run_id(7)], Fence(2)));
-    assert_eq!(store.due_times(9).await.unwrap(), wakes[1..], "a run that is taken is not due");
-    // An explicit `take` takes it before its time.
-    assert_eq!(expect_taken(store.acquire(worker(1), run_id(2)).await.unwrap()).fence, Fence(2));
+    assert_eq!(store.due_times(9).await.unwrap(), wakes[1..], "a run that is acquired is not due");
+    // A call of `acquire` gets the run before its time.
+    assert_eq!(expect_acquired(store.acquire(worker(1), run_id(2)).await.unwrap()).fence, Fence(2));
     assert_eq!(store.due_times(9).await.unwrap(), wakes[2..]);
     // The token of the worker that released it is still valid: an append without a release makes it the owner again.
     store.append(by(append(run_id(1), 2, 1), 1, 1).into()).await.unwrap();
     assert_eq!(store.due_times(9).await.unwrap(), []);
 }
 
-async fn due_runs_are_taken_once_oldest_first(which: StoreKind) {
+async fn due_runs_are_acquired_once_oldest_first(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     for n in [4_u8, 2, 5, 1, 3] {
@@ -225,7 +225,7 @@ async fn concurrent_workers_share_the_due_runs(which: StoreKind) {
         assert!(owned_runs.len() <= 5 && owned_runs.iter().all(|owned| owned.fence == Fence(2)));
         taken.extend(ids(&owned_runs));
     }
-    // A worker skips runs that another one is just taking: the rest is left for the next call.
+    // A worker skips runs that another one is acquiring at that moment: the rest is left for the next call.
     loop {
         let rest = store.acquire_due(worker(1), 5).await.unwrap();
         if rest.is_empty() {
@@ -253,7 +253,7 @@ async fn the_runs_of_a_deregistered_worker_are_due_at_once(which: StoreKind) {
     assert_eq!(ids(&store.acquire_due(worker(2), 9).await.unwrap()), [1, 2, 3].map(run_id));
 }
 
-async fn an_order_makes_a_released_run_due(which: StoreKind) {
+async fn a_command_makes_a_released_run_due(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     for n in 1..=3 {
@@ -277,7 +277,7 @@ async fn an_order_makes_a_released_run_due(which: StoreKind) {
 async fn ownership_survives_a_restart(which: StoreKind) {
     let mut fixture = StoreFixture::new(which).await;
     fixture.store.append(by(append(run_id(1), 1, 1), 1, 1).into()).await.unwrap();
-    expect_taken(fixture.store.acquire(worker(1), run_id(1)).await.unwrap());
+    expect_acquired(fixture.store.acquire(worker(1), run_id(1)).await.unwrap());
     let wait = released(append(run_id(2), 1, 1), RunStatus::Running, future(1));
     fixture.store.append(by(wait, 1, 1).into()).await.unwrap();
     fixture.reopen().await;
@@ -288,7 +288,7 @@ async fn ownership_survives_a_restart(which: StoreKind) {
     assert_eq!((ids(&taken), taken[0].fence), (vec![run_id(1)], Fence(3)));
 }
 
-async fn a_run_that_was_given_up_is_taken_by_another_worker(which: StoreKind) {
+async fn a_run_that_was_given_up_is_acquired_by_another_worker(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     if !store.is_shared() {
@@ -314,10 +314,10 @@ async fn a_run_that_was_given_up_is_taken_by_another_worker(which: StoreKind) {
     assert_eq!(ids(&store.acquire_due_except(worker(2), 9, vec![run_id(7)]).await.unwrap()), [run]);
     let fenced = Err(AppendError::Fenced(run));
     assert_eq!(store.append(by(append(run, 2, 1), 1, 1).into()).await, fenced);
-    // The run is given up again. With a command for it, also a worker that cannot read it takes it.
+    // The run is given up again. While there is a command for it, even a worker that cannot read it acquires it.
     store.give_up(worker(2), run, Fence(2)).await.unwrap();
     store.put_command(coordination::command_record(1, run)).await.unwrap();
     assert_eq!(ids(&store.acquire_due_except(worker(1), 9, vec![run]).await.unwrap()), [run]);
     store.give_up(worker(1), run, Fence(3)).await.unwrap();
-    assert_eq!(expect_taken(store.acquire(worker(3), run).await.unwrap()).fence, Fence(4));
+    assert_eq!(expect_acquired(store.acquire(worker(3), run).await.unwrap()).fence, Fence(4));
 }

@@ -36,7 +36,7 @@ fn by(append: Append, n: u128, fence: u64) -> Append {
 }
 
 #[tokio::test]
-async fn a_run_is_taken_from_a_process_whose_lease_expired_and_that_process_is_fenced() {
+async fn a_run_is_acquired_from_a_process_whose_lease_expired_and_that_process_is_fenced() {
     let Some(database) = database() else { return };
     let (one, two) = (open(&database).await, open(&database).await);
     assert_eq!(one.secret().await.unwrap(), two.secret().await.unwrap());

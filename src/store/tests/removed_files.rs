@@ -116,7 +116,7 @@ async fn nothing_is_read_from_a_file_that_has_taken_the_place() {
     let files = ["test.db", "test.db-wal", "test.db-shm"];
     files.iter().for_each(|name| std::fs::rename(of(&dir, name), of(&dir, &format!("away-{name}"))).unwrap());
     std::fs::copy(of(&other, "test.db"), of(&dir, "test.db")).unwrap();
-    // More than the connections that are open already.
+    // More reads at once than connections are open already, so that new ones are opened.
     let reads = futures_util::future::join_all((0..4).map(|_| store.run(run_id(1)))).await;
     let refused = |read: Result<(), crate::store::StoreError>| {
         assert!(matches!(&read, Err(why) if why.0.contains("test.db was removed or replaced")), "{read:?}");
@@ -126,7 +126,7 @@ async fn nothing_is_read_from_a_file_that_has_taken_the_place() {
     refused(store.pinned(0, 9).await.map(drop));
     refused(store.run_snapshot(run_id(1)).await.map(drop));
     for end in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(of(&dir, &format!("test.db{end}"))); // not each one is there
+        let _ = std::fs::remove_file(of(&dir, &format!("test.db{end}"))); // not all of them exist
     }
     files.iter().for_each(|name| std::fs::rename(of(&dir, &format!("away-{name}")), of(&dir, name)).unwrap());
     let reads = futures_util::future::join_all((0..4).map(|_| store.run(run_id(1)))).await;

@@ -74,7 +74,7 @@ async fn a_child_is_not_purged_before_its_parent_has_ended(which: StoreKind) {
     assert_eq!(listed_runs(store).await, [run_id(1)]);
 }
 
-/// The earlier run could be run again a second time if its successor were forgotten.
+/// A person could rerun the earlier run a second time if its successor were forgotten.
 async fn a_run_is_not_purged_before_the_earlier_runs_of_its_job(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;

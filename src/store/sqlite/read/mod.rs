@@ -49,7 +49,7 @@ pub(super) async fn events(readers: &Readers, run: RunId, from: Seq) -> Result<V
 
 type EventsResult<T> = std::result::Result<T, EventsError>;
 
-/// As [`events`]; the error says whether the events are unreadable.
+/// Like [`events`]; the error says whether the events are unreadable.
 pub(super) async fn try_events(readers: &Readers, run: RunId, from: Seq) -> EventsResult<Vec<StoredEvent>> {
     let missing = || StoreError(format!("payloads of {run} are missing: run `pointsman store check`"));
     match events_with_payloads(readers, run, from).await? {

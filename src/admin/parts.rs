@@ -84,7 +84,7 @@ pub enum Reloaded {
     /// The check refused the files: the last good set stays in force.
     Refused(CheckFailed),
     /// The files are valid but cannot be put in force now, for these reasons: the last good set stays in force.
-    WouldDoHarm(Vec<String>),
+    RefusedByLadder(Vec<String>),
     /// The files are valid, but the store did not record what they declare: the last good set stays in force, and the
     /// new files are tried again.
     NotRecorded(String),

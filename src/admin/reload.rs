@@ -68,7 +68,7 @@ fn answer(admin: &ApiState, before: &FlagSet, reloaded: Reloaded) -> JsonResult<
             let detail = format!("{}; the last good set stays in force", failed.findings.summary());
             Err(refused(&detail, lines).problems(file_problems(&failed.findings)))
         }
-        Reloaded::WouldDoHarm(sentences) => {
+        Reloaded::RefusedByLadder(sentences) => {
             let detail = "the files are valid, but cannot be put in force now; the last good set stays in force";
             Err(refused(detail, sentences))
         }

@@ -399,6 +399,6 @@ fn about_blank() -> String {
 }
 
 /// The default of `changed`: an older server does not send the field, and each of its flips changed something.
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }

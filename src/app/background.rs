@@ -103,7 +103,7 @@ pub(super) async fn reload(
                     reload_status.record_failure(text.clone());
                     match error.downcast::<RefusedFiles>() {
                         // Refused files would be refused again.
-                        Ok(RefusedFiles(sentences)) => Reloaded::WouldDoHarm(sentences),
+                        Ok(RefusedFiles(sentences)) => Reloaded::RefusedByLadder(sentences),
                         // A store error may be transient, so the set is tried again.
                         Err(_) => {
                             to_retry = Some(Reading { change: FilesChange::Loaded(loaded), asked });

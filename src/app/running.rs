@@ -113,7 +113,7 @@ impl Running {
                 () = self.stop.cancelled() => return self.stop().await,
                 successor = next(&mut self.successors) => match self.prepare_hand_over(successor).await {
                     Ok(successor) => return self.hand_over(successor).await,
-                    Err(successor) => self.succession.note_end(&successor.party, HandOverEnd::GoesOn),
+                    Err(successor) => self.succession.note_end(&successor.party, HandOverEnd::ContinuesServing),
                 },
             }
         }

@@ -70,7 +70,7 @@ pub(crate) struct ClientsDraft {
     /// The file of the certificates of their issuers.
     pub ca: String,
     /// Whether a client without a certificate is refused (the default).
-    #[serde(default = "yes")]
+    #[serde(default = "default_true")]
     pub require: bool,
     /// The header field that tells legacy and the engine the certificate's subject, such as `CN=app,O=Example`.
     pub header: Option<String>,
@@ -78,7 +78,7 @@ pub(crate) struct ClientsDraft {
     pub names_header: Option<String>,
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 

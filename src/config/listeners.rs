@@ -48,11 +48,11 @@ pub(crate) struct ListenerMapDraft {
     /// HTTP is spoken over TLS.
     pub tls: Option<TlsDraft>,
     /// Whether clients may speak HTTP/2 (the default).
-    #[serde(default = "yes")]
+    #[serde(default = "default_true")]
     pub http2: bool,
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 

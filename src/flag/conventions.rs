@@ -8,12 +8,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::path::Unusual;
+use super::path::UnusualParts;
 
 /// Whether a service treats two spellings of a path as the same path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Spelling {
+pub enum SpellingRule {
     /// They are the same path.
     Same,
     /// They are different paths.
@@ -23,7 +23,7 @@ pub enum Spelling {
 /// What a service does with the parameters or the suffix of a segment before it looks for the route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Addition {
+pub enum ExtraPart {
     /// It ignores them.
     Strip,
     /// It treats them as a part of the segment.
@@ -45,13 +45,13 @@ pub enum DoubleEncoding {
 #[serde(default)]
 pub struct PathConventions {
     /// Whether `/orders/` is the same as `/orders`.
-    pub trailing_slash: Option<Spelling>,
+    pub trailing_slash: Option<SpellingRule>,
     /// Whether `/ORDERS` is the same as `/orders`. Does not concern values of parameters.
-    pub case: Option<Spelling>,
+    pub case: Option<SpellingRule>,
     /// What is done with `;v=1` at the end of a segment.
-    pub parameters: Option<Addition>,
+    pub parameters: Option<ExtraPart>,
     /// What is done with `.json` and the like at the end of the last segment.
-    pub suffix: Option<Addition>,
+    pub suffix: Option<ExtraPart>,
     /// What is done with `%256F` for `o`.
     pub decode_twice: Option<DoubleEncoding>,
     /// Whether every unusual spelling of the path of a route is refused.
@@ -85,8 +85,8 @@ pub enum Framework {
 impl PathConventions {
     /// The defaults of a framework.
     pub fn of(framework: Framework) -> Self {
-        use Addition::{Keep, Strip};
-        use Spelling::{Different, Same};
+        use ExtraPart::{Keep, Strip};
+        use SpellingRule::{Different, Same};
         let (trailing_slash, case, parameters, suffix, strict) = match framework {
             Framework::Tomcat => (Different, Different, Strip, Keep, false),
             Framework::Spring => (Same, Different, Strip, Strip, false),
@@ -107,19 +107,19 @@ impl PathConventions {
 
     /// Whether a slash at the end makes no difference.
     pub(super) fn ignores_trailing_slash(&self) -> bool {
-        self.trailing_slash == Some(Spelling::Same)
+        self.trailing_slash == Some(SpellingRule::Same)
     }
     /// Whether case makes no difference.
     pub(super) fn ignores_case(&self) -> bool {
-        self.case == Some(Spelling::Same)
+        self.case == Some(SpellingRule::Same)
     }
     /// Whether parameters make no difference.
     pub(super) fn strips_parameters(&self) -> bool {
-        self.parameters == Some(Addition::Strip)
+        self.parameters == Some(ExtraPart::Strip)
     }
     /// Whether a suffix makes no difference.
     pub(super) fn strips_suffix(&self) -> bool {
-        self.suffix == Some(Addition::Strip)
+        self.suffix == Some(ExtraPart::Strip)
     }
     /// Whether only one spelling of a template matches it, apart from encodings.
     pub(super) fn is_exact(&self) -> bool {
@@ -127,15 +127,15 @@ impl PathConventions {
     }
     /// The kinds of unusual spelling for which the files declare how the service reads them, without those that this
     /// path cannot have.
-    pub(super) fn declared_spellings(&self, path: &str) -> Unusual {
-        let mut declared = Unusual::default();
+    pub(super) fn declared_spellings(&self, path: &str) -> UnusualParts {
+        let mut declared = UnusualParts::default();
         // Without its parameters, such a path would have two slashes in a row.
         let leaves_slashes = || self.strips_parameters() && path.contains("/;");
         if self.parameters.is_some() && !leaves_slashes() {
-            declared = declared.and(Unusual::PARAMETERS);
+            declared = declared.and(UnusualParts::PARAMETERS);
         }
         if self.decode_twice == Some(DoubleEncoding::Allow) {
-            declared = declared.and(Unusual::DOUBLE);
+            declared = declared.and(UnusualParts::DOUBLE);
         }
         declared
     }
@@ -168,8 +168,8 @@ impl PathConventions {
     }
     /// Conventions that treat as the same what either of two services treats as the same.
     pub(super) fn or(&self, other: &Self) -> Self {
-        let same = |is_same: bool| is_same.then_some(Spelling::Same);
-        let stripped = |is_stripped: bool| is_stripped.then_some(Addition::Strip);
+        let same = |is_same: bool| is_same.then_some(SpellingRule::Same);
+        let stripped = |is_stripped: bool| is_stripped.then_some(ExtraPart::Strip);
         Self {
             trailing_slash: same(self.ignores_trailing_slash() || other.ignores_trailing_slash()),
             case: same(self.ignores_case() || other.ignores_case()),
@@ -192,10 +192,10 @@ impl PathConventions {
     /// Conventions by which a strict route finds the spellings that some server could take for its path.
     pub(super) fn loosest() -> Self {
         Self {
-            trailing_slash: Some(Spelling::Same),
-            case: Some(Spelling::Same),
-            parameters: Some(Addition::Strip),
-            suffix: Some(Addition::Strip),
+            trailing_slash: Some(SpellingRule::Same),
+            case: Some(SpellingRule::Same),
+            parameters: Some(ExtraPart::Strip),
+            suffix: Some(ExtraPart::Strip),
             decode_twice: None,
             strict: false,
         }

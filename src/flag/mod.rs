@@ -46,7 +46,7 @@ pub(crate) mod test_mutator;
 mod tests;
 
 pub use caller::{CallerScope, TokenKeys, TokenSource, VerifiedCaller};
-pub use conventions::{Addition, DoubleEncoding, Framework, PathConventions, Spelling};
+pub use conventions::{DoubleEncoding, ExtraPart, Framework, PathConventions, SpellingRule};
 pub use decide::{could_be_live, decide};
 pub use decision::{Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, Owner, RequestFacts, SkipReason};
 pub use earlier::{EarlierRetryKeys, EarlierScopes, ReassignedRequests};

@@ -11,9 +11,9 @@ use super::exact_text::{exact_text, raw_byte};
 
 /// A set of unusual properties of a path's spelling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unusual(u8);
+pub struct UnusualParts(u8);
 
-impl Unusual {
+impl UnusualParts {
     /// There are dot segments.
     pub const DOTS: Self = Self(1);
     /// There are parameters (`;`), which some servers drop from their segment.
@@ -90,35 +90,35 @@ impl PathRefusal {
 }
 
 /// Finds in one pass what is unusual in a path (without query).
-pub fn unusual(path: &str) -> Unusual {
+pub fn unusual(path: &str) -> UnusualParts {
     let bytes = path.as_bytes();
-    let mut found = Unusual::default();
+    let mut found = UnusualParts::default();
     if bytes.first() != Some(&b'/') {
-        found = Unusual::NOT_ABSOLUTE;
+        found = UnusualParts::NOT_ABSOLUTE;
     }
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         match byte {
             b'/' => match bytes.get(at + 1) {
-                Some(b'/') => found = found.and(Unusual::SLASHES),
-                Some(b'.' | b'%') if begins_with_dots(&bytes[at + 1..]) => found = found.and(Unusual::DOTS),
+                Some(b'/') => found = found.and(UnusualParts::SLASHES),
+                Some(b'.' | b'%') if begins_with_dots(&bytes[at + 1..]) => found = found.and(UnusualParts::DOTS),
                 _ => {}
             },
-            b'\\' => found = found.and(Unusual::SLASHES),
-            b';' => found = found.and(Unusual::PARAMETERS),
-            0 | b'\r' | b'\n' => found = found.and(Unusual::CONTROL),
+            b'\\' => found = found.and(UnusualParts::SLASHES),
+            b';' => found = found.and(UnusualParts::PARAMETERS),
+            0 | b'\r' | b'\n' => found = found.and(UnusualParts::CONTROL),
             b'%' => {
                 let Some(encoded) = encoded(bytes, at) else {
-                    found = found.and(Unusual::PERCENT);
+                    found = found.and(UnusualParts::PERCENT);
                     at += 1;
                     continue;
                 };
                 match encoded {
-                    0 | b'\r' | b'\n' => found = found.and(Unusual::CONTROL),
-                    b'/' | b'\\' => found = found.and(Unusual::SLASHES),
-                    b';' => found = found.and(Unusual::PARAMETERS),
+                    0 | b'\r' | b'\n' => found = found.and(UnusualParts::CONTROL),
+                    b'/' | b'\\' => found = found.and(UnusualParts::SLASHES),
+                    b';' => found = found.and(UnusualParts::PARAMETERS),
                     b'%' if bytes.get(at + 3).is_some_and(|next| next.is_ascii_hexdigit() || *next == b'%') => {
-                        found = found.and(Unusual::DOUBLE);
+                        found = found.and(UnusualParts::DOUBLE);
                     }
                     _ => {}
                 }
@@ -169,7 +169,7 @@ fn dot_count(segment: &str) -> usize {
 }
 
 /// A path whose dot segments are resolved.
-pub struct Dotless<'a> {
+pub struct DotsResolved<'a> {
     /// The path; borrowed if it has no dot segments.
     pub path: Cow<'a, str>,
     /// Whether there were more `..` than segments.
@@ -177,20 +177,20 @@ pub struct Dotless<'a> {
 }
 
 /// Resolves `.` and `..`, encoded ones too. A `..` above the root stays at the root.
-pub fn resolve_dots(path: &str) -> Dotless<'_> {
+pub fn resolve_dots(path: &str) -> DotsResolved<'_> {
     resolve(path, dot_count)
 }
 
 /// Resolves dot segments, including those with parameters (`..;v=1`).
-pub fn resolve_dots_behind_parameters(path: &str) -> Dotless<'_> {
+pub fn resolve_dots_behind_parameters(path: &str) -> DotsResolved<'_> {
     resolve(path, |segment| dot_count(segment.split(';').next().unwrap_or_default()))
 }
 
-fn resolve(path: &str, dot_count: impl Fn(&str) -> usize) -> Dotless<'_> {
+fn resolve(path: &str, dot_count: impl Fn(&str) -> usize) -> DotsResolved<'_> {
     let segments = path.get(1..).unwrap_or_default();
     let mut above_root = false;
     if segments.split('/').all(|segment| dot_count(segment) == 0) {
-        return Dotless { path: Cow::Borrowed(path), above_root };
+        return DotsResolved { path: Cow::Borrowed(path), above_root };
     }
     let mut remaining: Vec<&str> = Vec::new();
     let mut ends_with_dots = false;
@@ -216,7 +216,7 @@ fn resolve(path: &str, dot_count: impl Fn(&str) -> usize) -> Dotless<'_> {
     if ends_with_dots {
         resolved.push('/');
     }
-    Dotless { path: Cow::Owned(resolved), above_root }
+    DotsResolved { path: Cow::Owned(resolved), above_root }
 }
 
 /// Checks that all servers read a path in the files alike, apart from parameters.
@@ -225,14 +225,14 @@ fn resolve(path: &str, dot_count: impl Fn(&str) -> usize) -> Dotless<'_> {
 /// Why the path matches nothing, or how it should be written.
 pub fn check_plain(path: &str) -> Result<(), NotPlain> {
     let found = unusual(path);
-    let Dotless { path: resolved, above_root } = resolve_dots(path);
+    let DotsResolved { path: resolved, above_root } = resolve_dots(path);
     let refused = |why| Err(NotPlain::Refused(why));
     match () {
-        () if found.has(Unusual::NOT_ABSOLUTE) => refused(PathRefusal::NotAbsolute),
-        () if found.has(Unusual::PERCENT) => refused(PathRefusal::Percent),
-        () if found.has(Unusual::CONTROL) => refused(PathRefusal::Control),
+        () if found.has(UnusualParts::NOT_ABSOLUTE) => refused(PathRefusal::NotAbsolute),
+        () if found.has(UnusualParts::PERCENT) => refused(PathRefusal::Percent),
+        () if found.has(UnusualParts::CONTROL) => refused(PathRefusal::Control),
         () if above_root => refused(PathRefusal::AboveRoot),
-        () if found.has(Unusual::SLASHES) => Err(NotPlain::Slashes),
+        () if found.has(UnusualParts::SLASHES) => Err(NotPlain::Slashes),
         () if *resolved != *path => Err(NotPlain::Dots(resolved.into_owned())),
         () => Ok(()),
     }

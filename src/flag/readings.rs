@@ -22,7 +22,7 @@ use super::RouteMatch;
 use super::conventions::PathConventions;
 use super::exact_text::exact_text;
 use super::matcher::host_name;
-use super::path::{Unusual, encoded, match_key};
+use super::path::{UnusualParts, encoded, match_key};
 
 /// How many steps a walk may take. A path of some twenty segments takes about fifty; only a path that was made to be
 /// expensive takes more than this.
@@ -97,7 +97,7 @@ impl RouteTrees {
         method: &Method,
         host: Option<&str>,
         path: &str,
-        unusual: Unusual,
+        unusual: UnusualParts,
     ) -> Result<Vec<usize>, TooManyReadings> {
         let mut found = Vec::new();
         let of_host = match host {
@@ -110,7 +110,8 @@ impl RouteTrees {
             return Ok(found);
         }
         // The path after the first decoding by a server that decodes twice.
-        let twice = (unusual.has(Unusual::DOUBLE) || unusual.has(Unusual::PERCENT)).then(|| decode_once(path));
+        let twice =
+            (unusual.has(UnusualParts::DOUBLE) || unusual.has(UnusualParts::PERCENT)).then(|| decode_once(path));
         let mut steps = STEPS_MAX;
         for tree in trees {
             tree.walk(path.as_bytes(), self.ignores, &mut steps, &mut found)?;

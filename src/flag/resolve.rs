@@ -14,7 +14,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::canonical::is_canonical;
-use super::path::{Dotless, PathRefusal, Unusual, resolve_dots, resolve_dots_behind_parameters, unusual};
+use super::path::{DotsResolved, PathRefusal, UnusualParts, resolve_dots, resolve_dots_behind_parameters, unusual};
 use super::readings::TooManyReadings;
 use super::route_groups::{PathForms, RouteHit};
 use super::set::FoundRoute;
@@ -75,7 +75,7 @@ impl FlagSet {
                 return Err(PathRefusal::Strict);
             }
             let found = found.map(|route| &route.matches);
-            if self.groups.is_near_strict(method, host, raw, found) {
+            if self.groups.could_be_taken_for_strict(method, host, raw, found) {
                 return Err(PathRefusal::Strict);
             }
             return Ok(resolved);
@@ -85,7 +85,7 @@ impl FlagSet {
 
     /// The routes with a workflow that have this path under any method.
     pub fn routes_of_path(&self, host: Option<&str>, raw: &str) -> Vec<&Arc<RouteFlag>> {
-        let Dotless { path, .. } = resolve_dots(raw);
+        let DotsResolved { path, .. } = resolve_dots(raw);
         let of_method = |method| {
             let found = self.find(method, host, &path)?;
             found.flag.route.workflow.is_some().then_some(found.flag)
@@ -127,18 +127,18 @@ impl FlagSet {
         method: &Method,
         host: Option<&str>,
         raw: &'raw str,
-        unusual: Unusual,
+        unusual: UnusualParts,
         now_s: &impl Fn() -> i64,
     ) -> Result<ResolvedPath<'_, 'raw>, PathRefusal> {
-        if unusual.has(Unusual::NOT_ABSOLUTE) {
+        if unusual.has(UnusualParts::NOT_ABSOLUTE) {
             return Err(PathRefusal::NotAbsolute);
         }
         // Without dot segments nothing has to be resolved.
-        let Dotless { path: dotless, above_root } = match unusual.has(Unusual::DOTS) {
+        let DotsResolved { path: dotless, above_root } = match unusual.has(UnusualParts::DOTS) {
             true => resolve_dots(raw),
-            false => Dotless { path: Cow::Borrowed(raw), above_root: false },
+            false => DotsResolved { path: Cow::Borrowed(raw), above_root: false },
         };
-        let behind_parameters = (unusual.has(Unusual::PARAMETERS) && self.groups.strip_parameters())
+        let behind_parameters = (unusual.has(UnusualParts::PARAMETERS) && self.groups.strip_parameters())
             .then(|| resolve_dots_behind_parameters(raw));
         let forms = PathForms {
             resolved: &dotless,
@@ -151,8 +151,8 @@ impl FlagSet {
         let (path, unusual) = match own {
             _ if is_strict => return Err(PathRefusal::Strict),
             None => (Cow::Borrowed(raw), unusual),
-            Some(_) if unusual.has(Unusual::CONTROL) => return Err(PathRefusal::Control),
-            Some(_) if unusual.has(Unusual::PERCENT) => return Err(PathRefusal::Percent),
+            Some(_) if unusual.has(UnusualParts::CONTROL) => return Err(PathRefusal::Control),
+            Some(_) if unusual.has(UnusualParts::PERCENT) => return Err(PathRefusal::Percent),
             Some(_) if above_root => return Err(PathRefusal::AboveRoot),
             Some(_) if *matched.path == *raw => (Cow::Borrowed(raw), unusual),
             Some(_) => {
@@ -172,7 +172,7 @@ impl FlagSet {
         method: &Method,
         host: Option<&str>,
         resolved: &ResolvedPath<'_, '_>,
-        unusual: Unusual,
+        unusual: UnusualParts,
         now_s: &impl Fn() -> i64,
     ) -> Result<(), PathRefusal> {
         let (own, path) = (resolved.deciding(), &*resolved.path);
@@ -193,7 +193,7 @@ impl FlagSet {
             }
             let is_own = own.is_some_and(|own| Arc::ptr_eq(own, flag));
             let is_follower = matches!(flag.route.instance, Some(Instance::Follows { .. }));
-            let may_shift_parameters = flag.can_be_above_off() && unusual.has(Unusual::SLASHES);
+            let may_shift_parameters = flag.can_be_above_off() && unusual.has(UnusualParts::SLASHES);
             if !is_own || is_follower || may_shift_parameters {
                 return Err(PathRefusal::Ambiguous);
             }

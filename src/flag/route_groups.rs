@@ -12,7 +12,7 @@ use http::Method;
 
 use super::conventions::PathConventions;
 use super::matcher::{Hit, Matcher, Params};
-use super::path::{Unusual, match_key};
+use super::path::{UnusualParts, match_key};
 use super::readings::{RouteTrees, TooManyReadings};
 use super::template_key::{PathKey, lower_case, respell};
 use super::{Route, RouteMatch};
@@ -129,7 +129,13 @@ impl RouteGroups {
 
     /// Whether some server could take a plain path for that of a strict route that is more specific than the route that
     /// the path matches.
-    pub fn is_near_strict(&self, method: &Method, host: Option<&str>, path: &str, found: Option<&RouteMatch>) -> bool {
+    pub fn could_be_taken_for_strict(
+        &self,
+        method: &Method,
+        host: Option<&str>,
+        path: &str,
+        found: Option<&RouteMatch>,
+    ) -> bool {
         let near = |group: &RouteGroup| {
             let (index, _) = find_by(group.loose_matcher.as_ref()?, &PathConventions::loosest(), method, host, path)?;
             Some(group.matches[index].clone())
@@ -148,8 +154,8 @@ impl RouteGroups {
         method: &Method,
         host: Option<&str>,
         path: &str,
-        unusual: Unusual,
-        declared: Unusual,
+        unusual: UnusualParts,
+        declared: UnusualParts,
     ) -> Result<Vec<usize>, TooManyReadings> {
         let mut found = Vec::new();
         for group in &self.0 {

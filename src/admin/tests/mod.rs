@@ -233,7 +233,7 @@ async fn a_reload_answers_with_the_outcome_of_the_reading() {
     assert_eq!(stopping.status, StatusCode::SERVICE_UNAVAILABLE, "{}", stopping.text);
     assert_eq!(stopping.json()["type"], "urn:pointsman:problem:stopping");
     let sentences = vec!["`a` would do harm".to_owned(), "`b` too".to_owned()];
-    api.reloaded = Some(Reloaded::WouldDoHarm(sentences));
+    api.reloaded = Some(Reloaded::RefusedByLadder(sentences));
     let refused = reload(&api).await;
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.text);
     assert_eq!(refused.json()["reasons"], json!(["`a` would do harm", "`b` too"]));

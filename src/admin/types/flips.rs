@@ -38,12 +38,12 @@ pub struct FlipResponse {
     /// together with a lower state: the record of the share, with the `from` of the flip down.
     pub flip: FlipRow,
     /// Whether anything changed: a flip to the present state changes nothing.
-    #[serde(default = "super::yes")]
+    #[serde(default = "super::default_true")]
     pub changed: bool,
     /// Whether the store has recorded the flip. If not (status 202), the route is down all the same, but returns to the
     /// state in the store if the process ends before the flip is recorded. Also false if the flip down is recorded, but
     /// it is not known yet whether the larger share that was given with it is recorded; `note` says so.
-    #[serde(default = "super::yes")]
+    #[serde(default = "super::default_true")]
     pub recorded: bool,
     /// If the flip is not recorded: a sentence that says so. Left out otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]

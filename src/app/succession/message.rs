@@ -13,10 +13,10 @@ use crate::flag::RouteMatch;
 #[serde(tag = "message", rename_all = "snake_case")]
 pub(super) enum Message {
     /// The successor asks for the sockets.
-    Hello(Party),
+    Hello(ProcessIdentity),
     /// The old process offers its sockets, which follow in this order.
     Offer {
-        from: Party,
+        from: ProcessIdentity,
         sockets: Vec<OfferedSocket>,
         /// The requests that may concern a workflow according to the files of the old process.
         workflow_requests: Vec<OfferedMatch>,
@@ -33,7 +33,7 @@ pub(super) enum Message {
 
 /// One of the two processes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(in crate::app) struct Party {
+pub(in crate::app) struct ProcessIdentity {
     pub protocol: u32,
     /// The version of the binary.
     pub version: String,
@@ -41,14 +41,14 @@ pub(in crate::app) struct Party {
     pub process: u32,
 }
 
-impl Party {
+impl ProcessIdentity {
     /// This process.
     pub(super) fn this() -> Self {
         Self { protocol: super::PROTOCOL, version: env!("CARGO_PKG_VERSION").to_owned(), process: std::process::id() }
     }
 }
 
-impl std::fmt::Display for Party {
+impl std::fmt::Display for ProcessIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "process {} (version {})", self.process, self.version)
     }

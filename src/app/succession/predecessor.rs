@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::channel::{Channel, Messages};
 use super::control_socket::{ControlSocket, check_user};
-use super::message::{Message, OfferedMatch, OfferedSocket, Party};
+use super::message::{Message, OfferedMatch, OfferedSocket, ProcessIdentity};
 use super::{ANSWER_MAX, PREPARATION_MAX, PROTOCOL};
 use crate::flag::RouteMatch;
 
@@ -26,7 +26,7 @@ pub(in crate::app) struct HandOverOffer {
 /// A successor that accepts connections.
 pub(in crate::app) struct Successor {
     /// The process that succeeds.
-    pub party: Party,
+    pub party: ProcessIdentity,
     messages: Messages,
     /// While this exists, another successor is refused.
     _permit: SuccessorPermit,
@@ -99,7 +99,7 @@ async fn prepare(
 ) -> io::Result<Successor> {
     check_user(&stream)?;
     let mut channel = Channel::new(stream);
-    let this = Party::this();
+    let this = ProcessIdentity::this();
     let party = match timeout(ANSWER_MAX, channel.receive()).await? {
         Ok(Message::Hello(party)) => party,
         Ok(_) => return refuse(channel, format!("{this} was not told which process asks")).await,

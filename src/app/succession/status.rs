@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge};
 
-use super::message::Party;
+use super::message::ProcessIdentity;
 
 /// The successions of one process.
 #[derive(Default)]
@@ -24,7 +24,7 @@ pub(in crate::app) enum HandOverEnd {
     /// The successor has started.
     Done,
     /// The successor was lost before this process began to release the store.
-    GoesOn,
+    ContinuesServing,
     /// The successor was lost later: this process has to start again.
     StartsAgain,
 }
@@ -35,7 +35,7 @@ impl SuccessionStatus {
     }
 
     /// Notes and logs that this process has taken over.
-    pub(in crate::app) fn note_succeeded(&self, predecessor: &Party, waited: Duration) {
+    pub(in crate::app) fn note_succeeded(&self, predecessor: &ProcessIdentity, waited: Duration) {
         gauge!("pointsman_succession_store_wait_seconds").set(waited.as_secs_f64());
         counter!("pointsman_successions_total", "outcome" => "taken_over").increment(1);
         let text = format!("took over from {predecessor}, after this process had waited {waited:.1?} for the store");
@@ -44,18 +44,18 @@ impl SuccessionStatus {
     }
 
     /// Notes and logs that this process has begun to hand over.
-    pub(in crate::app) fn note_hand_over(&self, successor: &Party) {
+    pub(in crate::app) fn note_hand_over(&self, successor: &ProcessIdentity) {
         tracing::info!(%successor, "handing over: the successor accepts; requests, the shadow queue and runs finish here");
         self.state().hands_over = Some(format!("hands over to {successor}"));
     }
 
     /// Notes and logs how a hand-over of this process ended.
-    pub(in crate::app) fn note_end(&self, successor: &Party, end: HandOverEnd) {
+    pub(in crate::app) fn note_end(&self, successor: &ProcessIdentity, end: HandOverEnd) {
         let (outcome, sentence) = match end {
             HandOverEnd::Done => {
                 ("handed_over", "handed over: open exchanges go on here, and this process ends after them")
             }
-            HandOverEnd::GoesOn => {
+            HandOverEnd::ContinuesServing => {
                 ("gone_on", "the successor is gone: this process accepts connections again, and goes on")
             }
             HandOverEnd::StartsAgain => ("started_again", "the successor is gone: this process starts again"),

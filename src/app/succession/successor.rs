@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::channel::{Channel, Messages};
 use super::control_socket::connect;
-use super::message::{Message, OfferedMatch, OfferedSocket, Party};
+use super::message::{Message, OfferedMatch, OfferedSocket, ProcessIdentity};
 use super::{ANSWER_MAX, PROTOCOL};
 use crate::config::StoreUrl;
 use crate::flag::RouteMatch;
@@ -17,7 +17,7 @@ use crate::store::SqliteStore;
 /// The process that this one takes over from.
 pub(in crate::app) struct Predecessor {
     /// The other process.
-    pub party: Party,
+    pub party: ProcessIdentity,
     /// The requests that may concern a workflow according to the other process's files.
     pub workflow_requests: Vec<RouteMatch>,
     channel: Channel,
@@ -26,7 +26,7 @@ pub(in crate::app) struct Predecessor {
 /// The process that this one takes over from, while it releases its store.
 pub(in crate::app) struct ReleasingPredecessor {
     /// The other process.
-    pub party: Party,
+    pub party: ProcessIdentity,
     messages: Messages,
 }
 
@@ -63,7 +63,7 @@ pub(in crate::app) async fn ask(
         SqliteStore::refuse_newer(path).await.context(NOTHING_CHANGED)?;
         let mut channel = Channel::new(stream);
         let answered = async {
-            channel.send(&Message::Hello(Party::this())).await?;
+            channel.send(&Message::Hello(ProcessIdentity::this())).await?;
             channel.receive().await
         };
         match timeout(ANSWER_MAX, answered).await.with_context(using)? {

@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use crate::flag::{Addition, DoubleEncoding, Framework, PathConventions, Spelling};
+use crate::flag::{DoubleEncoding, ExtraPart, Framework, PathConventions, SpellingRule};
 use crate::problem::{Problems, Site, nearest};
 
 /// The names of [`Framework`] in files.
@@ -28,13 +28,13 @@ pub struct ServicePathsMapDraft {
     /// Where settings that are left out are taken from: `tomcat`, `spring`, `express`, `rails`, `iis` or `strict`.
     pub like: Option<Framework>,
     /// Whether `/orders/` is the same as `/orders`: `same` or `different`.
-    pub trailing_slash: Option<Spelling>,
+    pub trailing_slash: Option<SpellingRule>,
     /// Whether `/ORDERS` is the same as `/orders`: `same` or `different`.
-    pub case: Option<Spelling>,
+    pub case: Option<SpellingRule>,
     /// Whether the service ignores `;v=1` at the end of a segment: `strip` or `keep`.
-    pub parameters: Option<Addition>,
+    pub parameters: Option<ExtraPart>,
     /// Whether the service ignores `.json` and the like at the end of a path: `strip` or `keep`.
-    pub suffix: Option<Addition>,
+    pub suffix: Option<ExtraPart>,
     /// Whether a path that leads to a route with a workflow only if decoded twice gets 400: `refuse` or `allow`.
     pub decode_twice: Option<DoubleEncoding>,
 }

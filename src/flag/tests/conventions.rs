@@ -207,7 +207,7 @@ fn read(conventions: &PathConventions, path: &str) -> Vec<String> {
     let all: Vec<_> = path.split('/').skip(1).collect();
     for (index, segment) in all.iter().enumerate() {
         let segment = match conventions.parameters {
-            Some(Addition::Strip) => segment.split(';').next().unwrap(),
+            Some(ExtraPart::Strip) => segment.split(';').next().unwrap(),
             _ => segment,
         };
         let decoded = percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned();
@@ -224,16 +224,19 @@ fn read(conventions: &PathConventions, path: &str) -> Vec<String> {
             _ => segments.push(decoded),
         }
     }
-    if conventions.trailing_slash == Some(Spelling::Same) && segments.len() > 1 && segments.last().unwrap().is_empty() {
+    if conventions.trailing_slash == Some(SpellingRule::Same)
+        && segments.len() > 1
+        && segments.last().unwrap().is_empty()
+    {
         segments.pop();
     }
-    if conventions.suffix == Some(Addition::Strip)
+    if conventions.suffix == Some(ExtraPart::Strip)
         && let Some(last) = segments.last_mut()
         && let Some(at) = last.rfind('.').filter(|at| *at > 0)
     {
         last.truncate(at);
     }
-    if conventions.case == Some(Spelling::Same) {
+    if conventions.case == Some(SpellingRule::Same) {
         segments.iter_mut().for_each(|segment| *segment = segment.to_lowercase());
     }
     segments

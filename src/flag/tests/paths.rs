@@ -23,7 +23,7 @@ fn dot_segments_are_resolved_however_they_are_written() {
         ("/../a", "/a"),
     ] {
         assert_eq!(path(raw), resolved, "{raw}");
-        assert!(unusual(raw).has(Unusual::DOTS), "{raw}");
+        assert!(unusual(raw).has(UnusualParts::DOTS), "{raw}");
     }
     for raw in ["/.hidden/...", "/%2ehidden", "/", "/a..b/.c", "/.well-known/x"] {
         assert!(matches!(resolve_dots(raw).path, Cow::Borrowed(_)) && unusual(raw).is_plain(), "{raw}");
@@ -53,21 +53,21 @@ fn paths_of_files_are_plain() {
 #[test]
 fn unusual_spellings_are_found() {
     for (raw, found) in [
-        ("//a", Unusual::SLASHES),
-        ("/a%2Fb", Unusual::SLASHES),
-        ("/a%5cb", Unusual::SLASHES),
-        ("/a\\b", Unusual::SLASHES),
-        ("/a;b=1", Unusual::PARAMETERS),
-        ("/a%3Bb", Unusual::PARAMETERS),
-        ("/a/..;/b", Unusual::PARAMETERS.and(Unusual::DOTS)),
-        ("/a%252Fb", Unusual::DOUBLE),
-        ("/a%25%32%46b", Unusual::DOUBLE),
-        ("/100%25", Unusual::default()),
-        ("/a%00", Unusual::CONTROL),
-        ("/a%u002f", Unusual::PERCENT),
-        ("/orders/17", Unusual::default()),
-        ("/caf%C3%A9", Unusual::default()),
-        ("/a.b/c..d", Unusual::default()),
+        ("//a", UnusualParts::SLASHES),
+        ("/a%2Fb", UnusualParts::SLASHES),
+        ("/a%5cb", UnusualParts::SLASHES),
+        ("/a\\b", UnusualParts::SLASHES),
+        ("/a;b=1", UnusualParts::PARAMETERS),
+        ("/a%3Bb", UnusualParts::PARAMETERS),
+        ("/a/..;/b", UnusualParts::PARAMETERS.and(UnusualParts::DOTS)),
+        ("/a%252Fb", UnusualParts::DOUBLE),
+        ("/a%25%32%46b", UnusualParts::DOUBLE),
+        ("/100%25", UnusualParts::default()),
+        ("/a%00", UnusualParts::CONTROL),
+        ("/a%u002f", UnusualParts::PERCENT),
+        ("/orders/17", UnusualParts::default()),
+        ("/caf%C3%A9", UnusualParts::default()),
+        ("/a.b/c..d", UnusualParts::default()),
     ] {
         assert_eq!(unusual(raw), found, "{raw}");
     }

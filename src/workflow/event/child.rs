@@ -43,7 +43,7 @@ pub enum ChildEvent {
         /// Why it did not complete.
         note: Option<String>,
         /// Whether a completed run performed an effect that a person may want to undo.
-        #[serde(default = "yes", skip_serializing_if = "is_yes")]
+        #[serde(default = "default_true", skip_serializing_if = "is_true")]
         effects: bool,
         /// What it and all runs below it did. Absent in events of earlier versions, and where the run cannot be read.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,11 +70,11 @@ impl ChildEvent {
     }
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // as serde hands it over
-fn is_yes(value: &bool) -> bool {
+fn is_true(value: &bool) -> bool {
     *value
 }

@@ -50,13 +50,13 @@ pub struct StoreFinding {
 pub struct StoreReport {
     /// The location of the store.
     pub location: String,
-    /// All runs.
+    /// The number of runs.
     pub runs: u64,
-    /// Of those, the runs of which only the summary is kept.
+    /// How many of those runs are purged except for their summary.
     pub purged: u64,
-    /// Events.
+    /// The number of events.
     pub events: u64,
-    /// Payloads that are stored apart from their events.
+    /// The number of payloads that are stored apart from their events.
     pub payloads: u64,
     /// The faults, up to a bound.
     pub findings: Vec<StoreFinding>,

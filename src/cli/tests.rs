@@ -197,7 +197,7 @@ orders.create  40 pairs, 12 differ
     );
     let coloured = diffs::text(&read::<Diffs>(some_diffs()), now(), Formatter(true));
     assert!(coloured.contains("\u{1b}[31") && coloured.contains("\u{1b}[32"), "{coloured:?}");
-    assert!(!coloured.contains("\u{1b}[2J"), "recorded traffic must not steer the terminal");
+    assert!(!coloured.contains("\u{1b}[2J"), "recorded traffic must not control the terminal");
 }
 
 #[test]

@@ -29,28 +29,28 @@ pub enum Disagreement {
 impl std::fmt::Display for Disagreement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // `25h 3s ahead of`, or `3m behind`.
-        let seconds = |apart: &SignedDuration| SignedDuration::from_secs(apart.as_secs()).abs();
-        let side = |apart: &SignedDuration| if apart.is_negative() { "behind" } else { "ahead of" };
+        let seconds = |offset: &SignedDuration| SignedDuration::from_secs(offset.as_secs()).abs();
+        let side = |offset: &SignedDuration| if offset.is_negative() { "behind" } else { "ahead of" };
         match self {
-            Self::StoreAhead(apart) => write!(
+            Self::StoreAhead(offset) => write!(
                 f,
                 "this machine's clock was {:#} behind the store's newest event when the process started: the process's time \
                  continues from that event; if the machine's clock is wrong, set it and restart",
-                seconds(apart)
+                seconds(offset)
             ),
-            Self::Jumped(apart) => write!(
+            Self::Jumped(offset) => write!(
                 f,
                 "this machine's clock was set while the process runs, and is {:#} {} the process's time: timers are not \
                  affected; if the machine's clock is right now, restart to use it",
-                seconds(apart),
-                side(apart)
+                seconds(offset),
+                side(offset)
             ),
-            Self::DiffersFromStore(apart) => write!(
+            Self::DiffersFromStore(offset) => write!(
                 f,
                 "this machine's clock is {:#} {} the database's, and the process uses the database's: set the one that is \
                  wrong",
-                seconds(apart),
-                side(apart)
+                seconds(offset),
+                side(offset)
             ),
         }
     }
@@ -84,12 +84,12 @@ pub(super) struct Timekeeper {
     slew_left_ns: i128,
     /// How far the store was ahead of the machine's clock at the start.
     store_ahead: SignedDuration,
-    /// The offset that was last reported; zero where none is.
+    /// The offset that was last reported; zero where none was.
     reported: SignedDuration,
 }
 
 impl Timekeeper {
-    /// The time of a process that starts now.
+    /// Starts the time of a process: it begins at the machine's wall clock.
     pub(super) fn starting(reading: ClockReading) -> Self {
         let ClockReading { wall, boot } = reading;
         let (source, zero) = (Source::Machine, SignedDuration::ZERO);
@@ -101,9 +101,9 @@ impl Timekeeper {
         let now = self.at(reading.boot);
         if reading.boot.saturating_sub(self.boot) >= COMPARED_EVERY {
             (self.time, self.boot) = (now, reading.boot);
-            let apart = reading.wall.duration_since(now);
-            let followed = self.source == Source::Machine && apart.abs() <= FOLLOWED_MAX;
-            self.slew_left_ns = if followed { apart.as_nanos() } else { 0 };
+            let offset = reading.wall.duration_since(now);
+            let followed = self.source == Source::Machine && offset.abs() <= FOLLOWED_MAX;
+            self.slew_left_ns = if followed { offset.as_nanos() } else { 0 };
         }
         now
     }
@@ -121,8 +121,8 @@ impl Timekeeper {
         passed.and_then(|passed| self.time.checked_add(passed).ok()).unwrap_or(Timestamp::MAX)
     }
 
-    /// Raises the time to at least that of the store's newest event. Returns how far that is ahead of the machine's
-    /// clock, where it is more than a minute.
+    /// Raises the time to at least that of the store's newest event. Returns how far that event is ahead of the
+    /// machine's clock, if by more than a minute.
     pub(super) fn raise_to_at_least(
         &mut self,
         newest_event: Timestamp,
@@ -145,7 +145,7 @@ impl Timekeeper {
         let took = SignedDuration::try_from(reading.boot.saturating_sub(asked)).unwrap_or_default();
         let latest = store.checked_add(took).unwrap_or(store);
         // The store read its clock somewhere between request and answer, so its time now is between `store` and
-        // `latest`. Within that range the time from earlier answers is kept, so that it does not jump.
+        // `latest`. The time computed from earlier answers is kept if it is in that range, so that it does not jump.
         let time = match self.source {
             Source::Machine => store,
             Source::Store => self.at(reading.boot).clamp(store, latest),
@@ -154,31 +154,31 @@ impl Timekeeper {
     }
 
     /// How far the machine's clock is ahead of the time.
-    fn apart(&self, reading: ClockReading) -> SignedDuration {
+    fn offset(&self, reading: ClockReading) -> SignedDuration {
         reading.wall.duration_since(self.at(reading.boot))
     }
 
     /// How the machine's clock and the time disagree, where they are more than a minute apart.
     pub(super) fn disagreement(&self, reading: ClockReading) -> Option<Disagreement> {
-        let apart = self.apart(reading);
-        if apart.abs() <= FOLLOWED_MAX {
+        let offset = self.offset(reading);
+        if offset.abs() <= FOLLOWED_MAX {
             return None;
         }
-        let as_at_start = apart.saturating_add(self.store_ahead).abs() <= FOLLOWED_MAX;
+        let as_at_start = offset.saturating_add(self.store_ahead).abs() <= FOLLOWED_MAX;
         Some(match self.source {
-            Source::Store => Disagreement::DiffersFromStore(apart),
-            Source::Machine if as_at_start => Disagreement::StoreAhead(apart),
-            Source::Machine => Disagreement::Jumped(apart),
+            Source::Store => Disagreement::DiffersFromStore(offset),
+            Source::Machine if as_at_start => Disagreement::StoreAhead(offset),
+            Source::Machine => Disagreement::Jumped(offset),
         })
     }
 
-    /// The change since the last check, and how far the machine's clock is ahead of the time.
+    /// Returns the change since the last check, and how far the machine's clock is ahead of the time.
     pub(super) fn check(&mut self, reading: ClockReading) -> (Option<ClockChange>, SignedDuration) {
         self.now(reading);
-        let apart = self.apart(reading);
+        let offset = self.offset(reading);
         let change = match self.disagreement(reading) {
-            Some(disagreement) if apart.saturating_sub(self.reported).abs() > FOLLOWED_MAX => {
-                self.reported = apart;
+            Some(disagreement) if offset.saturating_sub(self.reported).abs() > FOLLOWED_MAX => {
+                self.reported = offset;
                 Some(ClockChange::Disagrees(disagreement))
             }
             None if self.reported != SignedDuration::ZERO => {
@@ -187,7 +187,7 @@ impl Timekeeper {
             }
             _ => None,
         };
-        (change, apart)
+        (change, offset)
     }
 }
 

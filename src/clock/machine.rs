@@ -13,7 +13,7 @@ pub(super) struct ClockReading {
     pub boot: Duration,
 }
 
-/// Both clocks now; in a simulation, the simulation's.
+/// Reads both clocks; in a simulation, the simulated ones.
 pub(super) fn read() -> ClockReading {
     ClockReading { wall: wall(), boot: boot_time() }
 }
@@ -122,7 +122,7 @@ mod tests {
         assert!(before <= now && now <= read_clock(ClockId::Boottime));
     }
 
-    /// After a sleep of the machine the boot time is ahead of the monotonic clock. A time namespace looks like that.
+    /// After a sleep of the machine the boot time is ahead of the monotonic clock. A time namespace imitates that.
     #[test]
     fn the_steady_clock_counts_the_machines_sleep() {
         let (ahead_s, program) = (AHEAD_S.to_string(), std::env::current_exe().unwrap());

@@ -43,7 +43,7 @@ pub fn now() -> Timestamp {
     process().now()
 }
 
-/// The start of a window whose end is `ahead` from now. See [`RunningTimes`] for what counts.
+/// The start of a window whose end is `ahead` from now. [`RunningTimes`] says which time counts towards a window.
 pub fn window_start(ahead: Duration, window: Duration) -> Timestamp {
     window_start_until(now().checked_add(ahead).unwrap_or(Timestamp::MAX), window)
 }
@@ -68,11 +68,11 @@ pub fn passed(at: Timestamp) -> Duration {
 pub struct Moment(Duration);
 
 impl Moment {
-    /// This moment.
+    /// The present moment.
     pub fn now() -> Self {
         Self(machine::boot_time())
     }
-    /// How much time has passed since.
+    /// How much time has passed since this moment.
     pub fn elapsed(self) -> Duration {
         machine::boot_time().saturating_sub(self.0)
     }
@@ -85,7 +85,7 @@ pub struct ProcessClock {
 }
 
 impl ProcessClock {
-    /// The time of a process that starts now.
+    /// Starts the time of a process: it begins at the machine's wall clock.
     pub fn starting() -> Self {
         Self { keeper: Mutex::new(Timekeeper::starting(machine::read())), running: Mutex::default() }
     }
@@ -114,7 +114,8 @@ impl ProcessClock {
         let mut keeper = self.keeper();
         keeper.follow(store, asked.0, machine::read());
     }
-    /// Compares the machine's clock with the time. Returns the change since the last check, and how far they are apart.
+    /// Compares the machine's clock with the time. Returns the change since the last check, and how far the machine's
+    /// clock is ahead of the time.
     pub fn check(&self) -> (Option<ClockChange>, SignedDuration) {
         let mut keeper = self.keeper();
         keeper.check(machine::read())

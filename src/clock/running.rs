@@ -5,14 +5,14 @@
 //! whether that time has passed or the clock is wrong: with a clock that is a day ahead, retry keys would expire that
 //! clients still use. A gap of at most the window divided by [`TOLERANCE`] counts as if a process had run.
 //!
-//! It reads no clock and no store; `app` does.
+//! This module reads neither a clock nor the store; `app` does.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// A time without a process is kept as a gap only if it is longer than the window divided by this.
+/// A gap is kept only if it is longer than the window divided by this.
 const TOLERANCE: u32 = 24;
 /// The most gaps that are kept; where there are more, the oldest counts as if a process had run.
 const GAPS_MAX: usize = 1_000;
@@ -22,7 +22,7 @@ const GAPS_MAX: usize = 1_000;
 pub struct RunningTimes {
     /// The last time at which a process recorded that it ran.
     last_recorded: Option<Timestamp>,
-    /// Times at which none ran: the oldest first, without overlaps.
+    /// The times in which no process ran, oldest first, without overlaps.
     gaps: Vec<Gap>,
     /// Grows at each recording, and above every number that a file of retry keys has. The file of retry keys gets this
     /// number once the store has it: a store with a lower number than its file is an older copy.
@@ -30,7 +30,7 @@ pub struct RunningTimes {
     store_generation: u64,
 }
 
-/// A time at which no process ran.
+/// A time in which no process ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Gap {
     from: Timestamp,
@@ -42,10 +42,10 @@ fn signed(duration: Duration) -> SignedDuration {
 }
 
 impl RunningTimes {
-    /// A process starts now. `newest_event` is the store's newest event: if no time was noted, the last process counts
-    /// as having run until then.
+    /// Records that a process starts now. `newest_event` is the time of the store's newest event: if no time was
+    /// recorded before, the last process counts as having run until that event.
     pub fn start(&mut self, now: Timestamp, newest_event: Option<Timestamp>, window: Duration) {
-        // What lies after now was noted by a process whose clock was wrong.
+        // Times after now were recorded by a process whose clock was wrong.
         self.gaps.retain(|gap| gap.from < now);
         for gap in &mut self.gaps {
             gap.to = gap.to.min(now);
@@ -62,7 +62,7 @@ impl RunningTimes {
         self.last_recorded = Some(now);
     }
 
-    /// A process runs at this time.
+    /// Records that a process runs at this time.
     pub fn note(&mut self, now: Timestamp) {
         self.last_recorded = Some(now);
     }
@@ -78,7 +78,7 @@ impl RunningTimes {
         self.store_generation
     }
 
-    /// When a window began that ends now.
+    /// The start of a window that ends at `now`.
     pub fn window_start(&self, now: Timestamp, window: Duration) -> Timestamp {
         let (mut start, mut left) = (now, signed(window));
         for gap in self.gaps.iter().rev().filter(|gap| gap.from < now) {
@@ -92,7 +92,7 @@ impl RunningTimes {
         start.checked_sub(left).unwrap_or(Timestamp::MIN)
     }
 
-    /// When a window ends that began at this time, by what is known now.
+    /// The end of a window that began at `at`. A later gap may still postpone it.
     pub fn window_end(&self, at: Timestamp, window: Duration) -> Timestamp {
         let mut end = at.checked_add(signed(window)).unwrap_or(Timestamp::MAX);
         for gap in self.gaps.iter().filter(|gap| gap.to > at) {
@@ -128,7 +128,7 @@ mod tests {
         Timestamp::from_second(hours * HOUR).unwrap()
     }
 
-    /// A process ran until hour 0 and noted that, and another one starts at this hour.
+    /// A process ran until hour 0 and recorded that, and another one starts at this hour.
     fn restarted_at(hour: i64) -> RunningTimes {
         let mut times = RunningTimes::default();
         times.start(at(-100), None, DAY);
@@ -150,12 +150,12 @@ mod tests {
 
     /// The clock was 26 hours ahead at one start and is right again at the next.
     #[test]
-    fn a_clock_that_was_ahead_for_a_while_ends_no_window() {
+    fn a_clock_that_was_ahead_for_a_while_does_not_end_a_window_early() {
         let mut times = restarted_at(26);
         times.start(at(1), None, DAY);
         assert_eq!(times.passed(at(-1), at(1)), Duration::from_secs(3_600), "the hour between the two does not count");
         assert_eq!(times.window_end(at(-1), DAY), at(24));
-        // Or an event was written while the clock was ahead, and the next process's time continues from that event.
+        // Here an event was written while the clock was ahead, and the next process's time continues from that event.
         let mut times = restarted_at(26);
         times.note(at(27));
         times.start(at(27), Some(at(27)), DAY);
@@ -173,13 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn a_store_of_an_older_version_has_run_until_its_newest_event() {
+    fn in_a_store_without_recorded_times_a_process_ran_until_the_newest_event() {
         let mut times = RunningTimes::default();
         times.start(at(26), Some(at(0)), DAY);
         assert_eq!(times.gaps, [Gap { from: at(0), to: at(26) }]);
         let mut times = RunningTimes::default();
         times.start(at(26), None, DAY);
-        assert_eq!(times.gaps, [], "it is new");
+        assert_eq!(times.gaps, [], "the store is new");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! A route's own conditions over a pair.
+//! Evaluates a route's own conditions (asserts) over a pair.
 
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ use super::verdict::{CANNOT_BE_EVALUATED, DifferenceKind};
 use crate::expression::Scope;
 use crate::names::StepId;
 
-/// Evaluates every assert. One that does not hold, or cannot be evaluated, is a difference: an error is never a pass.
+/// Evaluates every assert. An assert that does not hold, or cannot be evaluated, is a difference: an error is never a
+/// pass.
 pub(super) fn evaluate(
     pair: &Pair<'_>,
     legacy: &ParsedBody,
@@ -78,7 +79,7 @@ fn reply(observation: &Observation, body: &ParsedBody) -> Value {
     json!({ "status": observation.status().as_u16(), "headers": headers, "body": body.value() })
 }
 
-/// The intents by step; a list where the step has items.
+/// Returns the intents by step; a list of intents for a step with items.
 pub(super) fn intents(observation: &Observation) -> Value {
     let empty = |step: &StepId| (step.as_str().to_owned(), Value::Array(Vec::new()));
     let mut by_step: Map<String, Value> = observation.steps_without_items().iter().map(empty).collect();

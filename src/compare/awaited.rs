@@ -1,4 +1,4 @@
-//! Which intents a comparison reads, and therefore waits for.
+//! The intents that a comparison reads, and therefore waits for.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use crate::names::StepId;
 pub enum AwaitedIntents {
     /// No intents.
     None,
-    /// Those of these steps.
+    /// The intents of these steps.
     OfSteps(Arc<[StepId]>),
-    /// All. Also if an assert reads the intents of an `undo:`, because which undos are sent is known only when the run
-    /// has ended.
+    /// All intents. Also used if an assert reads the intents of an `undo:`, because which undos are sent is known only
+    /// when the run has ended.
     All,
 }
 
 impl AwaitedIntents {
-    /// Whether a run that has not ended may still record one of them. `has_ended` tells whether a step of the run has
-    /// ended.
+    /// Whether a run that has not ended may still record one of these intents. `has_ended` tells whether a step of the
+    /// run has ended.
     pub fn may_still_be_recorded(&self, has_ended: impl Fn(&StepId) -> bool) -> bool {
         match self {
             AwaitedIntents::None => false,

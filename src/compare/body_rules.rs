@@ -1,4 +1,4 @@
-//! The rules for one body: of the replies, or of the calls of one step.
+//! The rules for one kind of body: that of the replies, or that of the calls of one step.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::tolerance_draft::ToleranceDraft;
 use crate::expression::{JsonPathError, parse_json_path};
 use crate::problem::{Problems, Site};
 
-/// Identifies a rule where its uses are counted: its index in the list of the texts of all rules.
+/// Identifies a rule: its index in [`RuleTexts`]. The uses of each rule are counted by this index.
 pub(super) type RuleId = usize;
 
 /// The checked rules for one body.
@@ -22,7 +22,7 @@ pub(super) struct BodyRules {
     pub(super) ids: Vec<(JsonPath, RuleId)>,
     pub(super) unordered: Vec<(JsonPath, RuleId, Unordered)>,
     pub(super) tolerance: Vec<(JsonPath, RuleId, Tolerance)>,
-    /// The rule for which it counts that texts are equal only because their ids correspond.
+    /// The rule whose use is counted when texts are equal only because their ids correspond.
     pub(super) renaming: Option<RuleId>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct BodyRulesDraft<'a> {
 pub(super) struct RuleTexts(Vec<String>);
 
 impl RuleTexts {
-    /// Adds a rule.
+    /// Adds a rule, and returns its id.
     pub(super) fn register(&mut self, text: String) -> RuleId {
         self.0.push(text);
         self.0.len() - 1
@@ -67,8 +67,8 @@ impl RuleTexts {
     }
 }
 
-/// Checks the rules of one body. Each is registered under its text behind `prefix`. `is_name` takes the entries of
-/// `ignore` that name something other than a part of the body.
+/// Checks the rules of one body. Each rule is registered under its text, preceded by `prefix`. `is_name` handles the
+/// entries of `ignore` that name something other than a part of the body.
 pub(super) fn check(
     draft: &BodyRulesDraft<'_>,
     prefix: &str,
@@ -119,7 +119,7 @@ pub(super) fn check(
     rules
 }
 
-/// The name of a header.
+/// Parses the name of a header.
 pub(super) fn header(name: &str, site: &Site, problems: &mut Problems) -> Option<HeaderName> {
     let parsed = name.parse().ok();
     if parsed.is_none() {

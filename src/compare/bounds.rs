@@ -1,4 +1,4 @@
-//! What bounds one comparison, and which bound ended it without a verdict.
+//! The bounds of one comparison, and the bound that ended a comparison without a verdict.
 
 /// The bounds of one comparison.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +14,7 @@ pub struct CompareBounds {
 }
 
 impl CompareBounds {
-    /// From the limits in force.
+    /// Takes the bounds from the limits in force.
     pub fn of(limits: &crate::limits::Limits) -> Self {
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         Self {
@@ -26,10 +26,10 @@ impl CompareBounds {
     }
 }
 
-/// Why two observations could not be compared: not a verdict.
+/// Why two observations could not be compared. This is not a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum BoundExceeded {
-    /// A body is larger than the bound, as it was received or once it is decompressed.
+    /// A body is larger than the bound, as it was received or after decompression.
     #[error("a body is too large to compare")]
     Size,
     /// A body is nested deeper than the bound.

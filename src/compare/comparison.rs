@@ -17,7 +17,7 @@ use super::{assert, headers, other_bodies};
 /// has found a difference by then is a truncated mismatch; one that has not ends with [`BoundExceeded::Time`].
 ///
 /// # Errors
-/// The bodies cannot be compared within the bounds: no verdict, so neither a match nor a mismatch.
+/// The observations cannot be compared within the bounds. There is then no verdict, neither match nor mismatch.
 pub fn compare(
     pair: &Pair<'_>,
     rules: &Rules,
@@ -94,7 +94,7 @@ fn compare_parts(
     assert::evaluate(pair, &legacy, &engine, rules, &ids, findings)
 }
 
-/// Compares the statuses, and returns whether they are of one class.
+/// Compares the statuses, and returns whether they are of the same class.
 fn compare_status(pair: &Pair<'_>, rules: &Rules, findings: &mut ComparisonFindings<'_>) -> bool {
     let (legacy, engine) = (pair.legacy.status(), pair.engine.status());
     let same_class = legacy.as_u16() / 100 == engine.as_u16() / 100;

@@ -1,11 +1,11 @@
-//! What every part of a walk over two JSON documents needs.
+//! The data that every part of a walk over two JSON documents needs.
 
 use super::body_rules::BodyRules;
 use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
 use super::rules_by_node::RulesByNode;
 
-/// The rules, which nodes they cover, the ids that are bound, and what was found so far.
+/// The rules, the nodes that they cover, the ids that are bound, and the findings so far.
 pub(super) struct WalkContext<'a, 'f> {
     pub(super) rules: &'a BodyRules,
     pub(super) rules_by_node: &'a RulesByNode,

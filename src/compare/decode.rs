@@ -8,11 +8,11 @@ use http::header::CONTENT_ENCODING;
 
 use super::bounds::BoundExceeded;
 
-/// A body, with its encodings removed where that is possible.
+/// A body, with its encodings removed if possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decoded {
     Plain(Bytes),
-    /// The body as it came, because it does not have the encoding that its header names, or that encoding is unknown.
+    /// The body as it came: the encoding that its header names is unknown, or the body is not encoded in this way.
     Opaque(Bytes),
 }
 
@@ -55,8 +55,8 @@ pub(super) fn decode(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Res
     Ok(Decoded::Plain(plain))
 }
 
-/// A body without its `Content-Encoding`; `None` where the encoding is unknown, the body does not have it, or the
-/// decoded body exceeds the bound.
+/// Returns a body without its `Content-Encoding`; `None` if the encoding is unknown, the body is not encoded in this
+/// way, or the decoded body exceeds the bound.
 pub fn decoded_body(headers: &HeaderMap, body: &Bytes, bytes_max: usize) -> Option<Bytes> {
     match decode(headers, body, bytes_max) {
         Ok(Decoded::Plain(plain)) => Some(plain),

@@ -12,29 +12,29 @@ use super::tolerance_draft::ToleranceDraft;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RulesDraft {
-    /// The headers that are compared; none but these. Without it: `content-type` and `location`.
+    /// The only headers that are compared. By default `content-type` and `location`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<Vec<String>>,
-    /// Whether statuses are equal only when they are the same, or when they are of one class (2xx).
+    /// Whether statuses are equal only if they are the same, or also if they are of the same class (2xx).
     pub status: StatusDraft,
     /// Values that may differ: JSONPath (`$.created_at`) or `header.NAME`.
     pub ignore: Vec<String>,
-    /// Values that are ids (JSONPath): equal up to a one-to-one renaming between legacy's ids and the engine's.
+    /// Values that are ids (JSONPath): they are equal if legacy's ids correspond one-to-one to the engine's.
     pub ids: Vec<String>,
     /// Arrays whose order does not matter. Each JSONPath has the value `set`, or the name of the field that is the key
     /// of the elements.
     pub unordered: BTreeMap<String, String>,
-    /// Values that may differ by a tolerance. Each JSONPath has as its value a number (absolute), or a duration such as
-    /// `2s` for times.
+    /// Values that may differ by a tolerance. Each JSONPath has as its value a number (an absolute tolerance), or a
+    /// duration such as `2s` for times.
     pub tolerance: BTreeMap<String, ToleranceDraft>,
     /// Conditions over `request`, `legacy`, `engine` and `intents`:
     /// `${intents.charge.body.amount == legacy.body.total}`.
     pub assert: Vec<String>,
-    /// How legacy's calls to other services are compared with those that the engine would make, by step (`STEP`, or
-    /// `STEP.undo` for what it would send to undo it).
+    /// How legacy's calls to other services are compared with those that the engine would make, by step: `STEP`, or
+    /// `STEP.undo` for the call that undoes the step.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub effects: BTreeMap<String, EffectRulesDraft>,
-    /// Calls of legacy that no step makes, and that are no difference: `SERVICE`, `SERVICE/PATH` or
+    /// Calls of legacy that no step makes, and that do not count as differences: `SERVICE`, `SERVICE/PATH` or
     /// `METHOD SERVICE/PATH`, where `*` is any one segment of the path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ignore_calls: Vec<String>,
@@ -44,19 +44,19 @@ pub struct RulesDraft {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StatusDraft {
-    /// When they are the same.
+    /// If they are the same.
     #[default]
     Exact,
-    /// When they are of one class (2xx).
+    /// If they are of the same class (2xx).
     Class,
 }
 
-/// What rules may refer to.
+/// The names and calls that rules may refer to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CompareContext<'a> {
-    /// The names under which the workflow may record intents; empty where the route has no workflow.
+    /// The names under which the workflow may record intents; empty if the route has no workflow.
     pub intents: &'a [&'a str],
-    /// The calls that the workflow, and those that it runs, may make.
+    /// The calls that the workflow and its child workflows may make.
     pub calls: &'a [CallTemplate],
     /// The services that are declared.
     pub services: &'a [&'a str],

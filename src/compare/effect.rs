@@ -6,40 +6,40 @@ use http::{HeaderMap, Method, StatusCode};
 use super::observation::Body;
 use crate::names::ServiceName;
 
-/// A call that legacy made to the outside through the egress listener, and the reply that it got; frozen when it is
-/// made. Its counterpart is the engine's [`Intent`](super::Intent).
+/// A call that legacy made to the outside through the egress listener, with its reply; frozen when it is made. The
+/// counterpart is the engine's [`Intent`](super::Intent).
 #[derive(Clone, Debug)]
 pub struct Effect {
-    /// The service that it went to. `None` where legacy uses the listener as its HTTP proxy and the address is that of
-    /// no service.
+    /// The service that was called. `None` if legacy uses the listener as its HTTP proxy and the address belongs to no
+    /// service.
     pub service: Option<ServiceName>,
     /// The method.
     pub method: Method,
     /// The whole URL at which the service was called.
     pub url: String,
-    /// The headers as legacy sent them, hop-by-hop ones removed.
+    /// The headers as legacy sent them, without hop-by-hop headers.
     pub headers: HeaderMap,
     /// The body that legacy sent.
     pub body: Body,
-    /// The reply; `None` where no head of one came. Its body is [`Body::TooLarge`] where it was not passed on whole.
+    /// The reply; `None` if no reply head came. Its body is [`Body::TooLarge`] if the body was not passed on whole.
     pub reply: Option<EffectReply>,
-    /// The order of calls: one that began later has a larger number.
+    /// Gives the order of calls: a call that began later has a larger number.
     pub number: u64,
 }
 
-/// The reply that a call of legacy got.
+/// The reply to a call of legacy.
 #[derive(Clone, Debug)]
 pub struct EffectReply {
     /// The status.
     pub status: StatusCode,
-    /// The headers, hop-by-hop ones removed.
+    /// The headers, without hop-by-hop headers.
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
 }
 
 impl Effect {
-    /// Bytes of memory that it holds: bodies, and a flat amount for heads.
+    /// The memory that the effect takes, in bytes: the bodies, and a flat amount for the heads.
     pub fn bytes(&self) -> usize {
         let whole = |body: &Body| match body {
             Body::Whole(bytes) => Bytes::len(bytes),

@@ -1,4 +1,4 @@
-//! What a comparison has found so far, within its bounds of differences and time.
+//! Collects what a comparison finds, within its bounds on differences and time.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ use super::verdict::{Comparison, Difference, DifferenceKind, Verdict};
 /// The time is checked once in this many steps.
 const STEPS_BETWEEN_CHECKS: u32 = 256;
 
-/// The differences so far, how often each rule was used, and the bound on the time that the comparison may take.
+/// The differences so far, how often each rule was used, and the check of the time that the comparison may take.
 pub(super) struct ComparisonFindings<'a> {
     differences: Vec<Difference>,
     differences_max: usize,
@@ -24,17 +24,17 @@ pub(super) struct ComparisonFindings<'a> {
     expired: &'a dyn Fn() -> bool,
     sensitive: Option<&'a dyn HidesSensitive>,
     report_as: ReportAs,
-    /// Put in front of each path.
+    /// The text that is put in front of each path.
     prefix: String,
     effects: Option<EffectCoverage>,
 }
 
-/// As which kind differences are listed, whatever kind they are found as.
+/// The kind as which differences are listed, whatever kind they are found as.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReportAs {
-    /// As they are found.
+    /// As the kind that was found.
     Found,
-    /// As `stale_read`: the engine read what legacy had changed already.
+    /// As `stale_read`: the engine read data that legacy had already changed.
     StaleRead,
     /// As `intent`.
     Intent,
@@ -42,7 +42,7 @@ pub(super) enum ReportAs {
     Effect,
 }
 
-/// The findings at one moment. They are rolled back to it where one difference replaces several.
+/// The findings at one moment, to which they are rolled back if one difference is to replace several.
 pub(super) struct Savepoint {
     differences: usize,
     truncated: bool,
@@ -94,34 +94,34 @@ impl<'a> ComparisonFindings<'a> {
         self.truncated = true;
     }
 
-    /// Counts that a rule made two different values count as equal.
+    /// Counts a use of a rule: it made two different values equal.
     pub(super) fn count_use(&mut self, rule: RuleId) {
         if let Some(uses) = self.uses.get_mut(rule) {
             *uses = uses.saturating_add(1);
         }
     }
 
-    /// Sets as which kind the differences from here on are listed.
+    /// Sets the kind as which the following differences are listed.
     pub(super) fn report_as(&mut self, report_as: ReportAs) {
         self.report_as = report_as;
     }
 
-    /// Sets what is put in front of the paths from here on.
+    /// Sets the text that is put in front of the paths of the following differences.
     pub(super) fn set_prefix(&mut self, prefix: String) {
         self.prefix = prefix;
     }
 
-    /// Sets which intents were held against a call.
+    /// Sets how many intents were compared with a call.
     pub(super) fn set_effect_coverage(&mut self, coverage: EffectCoverage) {
         self.effects = Some(coverage);
     }
 
-    /// A text without a name, as a difference shows it.
+    /// Returns a text that has no name as a difference shows it.
     pub(super) fn shown_text(&self, text: &str) -> String {
         self.shown_header("", text)
     }
 
-    /// A header's value, as a difference shows it.
+    /// Returns a header's value as a difference shows it.
     pub(super) fn shown_header(&self, name: &str, value: &str) -> String {
         match self.sensitive {
             Some(sensitive) => redact::header(name, &sensitive.hide_in_text(value)),
@@ -129,8 +129,8 @@ impl<'a> ComparisonFindings<'a> {
         }
     }
 
-    /// A difference of two values. First the run's sensitive values are hidden in it, then values under secret keys are
-    /// redacted: in the other order, a sensitive text of which a part was redacted already would not be recognised.
+    /// Adds a difference of two values. First the run's sensitive values are hidden in them, then values under secret
+    /// keys are redacted: in the other order, a sensitive text of which a part was redacted would not be recognised.
     pub(super) fn add_values(
         &mut self,
         path: &ValuePath<'_>,
@@ -153,7 +153,7 @@ impl<'a> ComparisonFindings<'a> {
         self.add_text(&text, kind, legacy.map(show).as_deref(), engine.map(show).as_deref());
     }
 
-    /// A difference whose texts hold nothing that must be redacted.
+    /// Adds a difference whose texts hold nothing that must be redacted.
     pub(super) fn add_text(&mut self, path: &str, kind: DifferenceKind, legacy: Option<&str>, engine: Option<&str>) {
         let kind = self.reported_kind(kind);
         if self.is_listed(path, kind) {
@@ -168,7 +168,8 @@ impl<'a> ComparisonFindings<'a> {
         self.differences.push(Difference { path, kind, legacy, engine });
     }
 
-    /// Whether it is listed already: the same difference in another element of an array has the same path.
+    /// Whether a difference with this path and kind is listed already: the same difference in another element of an
+    /// array has the same path.
     fn is_listed(&self, path: &str, kind: DifferenceKind) -> bool {
         let rest = |d: &Difference| d.path.strip_prefix(self.prefix.as_str()) == Some(path);
         self.differences.iter().any(|d| d.kind == kind && rest(d))
@@ -197,7 +198,7 @@ impl<'a> ComparisonFindings<'a> {
         Savepoint { differences: self.differences.len(), truncated: self.truncated, uses: self.uses.clone() }
     }
 
-    /// Whether anything was found since then.
+    /// Whether anything was found since the savepoint.
     pub(super) fn has_more_than(&self, savepoint: &Savepoint) -> bool {
         self.differences.len() > savepoint.differences || self.truncated != savepoint.truncated
     }

@@ -1,4 +1,4 @@
-//! The headers that a route's rules name, and none but these.
+//! Compares the headers that a route's rules name, and no others.
 
 use http::HeaderName;
 use http::header::CONTENT_TYPE;
@@ -25,7 +25,7 @@ pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings:
             Some((_, rule)) if legacy != engine => findings.count_use(*rule),
             Some(_) => {}
             None if equal => {
-                // Different texts that are equal because their ids correspond: counted for the first rule under `ids`.
+                // Different texts with corresponding ids are equal by a rule: a use of the first rule under `ids`.
                 if legacy != engine
                     && name != CONTENT_TYPE
                     && let Some(rule) = rules.body.renaming
@@ -53,7 +53,8 @@ fn values(headers: &http::HeaderMap, name: &HeaderName) -> Vec<String> {
         .collect()
 }
 
-/// A media type in its normal form: without case, spaces and order of parameters; UTF-8 is the default charset.
+/// Returns a media type in its normal form: lower case, without spaces, with sorted parameters. UTF-8 is the default
+/// charset.
 fn media_type(value: &str) -> (String, Vec<String>) {
     let mut parts = value.split(';').map(|part| part.trim().replace('"', "").to_ascii_lowercase());
     let essence = parts.next().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! The one-to-one mapping between legacy's ids and the engine's.
 //!
-//! Always true: no id of either arm is bound to two of the other. The first binding stays; a value that contradicts it
+//! Always true: no id of one arm is bound to two ids of the other. The first binding stays; a value that contradicts it
 //! is a wrong reference.
 
 use std::collections::{HashMap, HashSet};
@@ -25,7 +25,7 @@ enum WordMatching {
 }
 
 impl IdMap {
-    /// Binds two ids, found under this key, where both are free.
+    /// Binds two ids that were found under this key, unless one of them is bound already.
     pub(super) fn bind(&mut self, name: Option<&str>, legacy: &str, engine: &str) {
         if let Some(name) = name.filter(|name| !self.names.contains(*name)) {
             self.names.insert(name.to_owned());
@@ -39,11 +39,11 @@ impl IdMap {
     pub(super) fn are_bound(&self, legacy: &str, engine: &str) -> bool {
         self.to_engine.get(legacy).is_some_and(|bound| bound == engine)
     }
-    /// Legacy's id for one of the engine's.
+    /// The id of legacy that corresponds to this id of the engine.
     pub(super) fn legacy_of(&self, engine: &str) -> Option<&str> {
         self.to_legacy.get(engine).map(String::as_str)
     }
-    /// Whether this id of legacy's is bound.
+    /// Whether this id of legacy is bound.
     pub(super) fn has_legacy(&self, legacy: &str) -> bool {
         self.to_engine.contains_key(legacy)
     }
@@ -51,8 +51,9 @@ impl IdMap {
         self.to_engine.is_empty()
     }
 
-    /// Whether two strings are equal up to renamed ids. Where 17 and 18 are bound, `/orders/17` and `/orders/18` are
-    /// equal, and `/orders/17` on both sides is not: the engine refers to an id that it never gave out.
+    /// Whether two strings are equal if their ids correspond. If legacy's 17 is bound to the engine's 18, `/orders/17`
+    /// and `/orders/18` are equal, but `/orders/17` on both sides is not: the engine refers to an id that it never gave
+    /// out.
     pub(super) fn same_text(&self, legacy: &str, engine: &str) -> bool {
         if self.is_empty() {
             return legacy == engine;
@@ -67,13 +68,13 @@ impl IdMap {
             .any(|matching| to_engine(matching) == engine || to_legacy(matching) == legacy)
     }
 
-    /// The engine's text with its ids replaced by legacy's, where they cannot be mistaken for something else.
+    /// Returns the engine's text with its ids replaced by legacy's, unless they may be mistaken for something else.
     pub(super) fn with_legacy_ids(&self, engine: &str) -> String {
         self.substitute(engine, &self.to_legacy, WordMatching::Strict)
     }
 
-    /// The engine's value with its ids replaced by legacy's: whole strings, numbers, and words in strings, where they
-    /// are rarely quantities.
+    /// Returns the engine's value with its ids replaced by legacy's: whole strings, numbers, and words in strings, if
+    /// they are rarely quantities.
     pub(super) fn value_with_legacy_ids(&self, engine: &serde_json::Value) -> serde_json::Value {
         use serde_json::Value;
         match engine {
@@ -90,7 +91,7 @@ impl IdMap {
         }
     }
 
-    /// The text with each word that is an id replaced by the id it is bound to.
+    /// Returns the text with each word that is an id replaced by the id to which it is bound.
     fn substitute(&self, text: &str, ids: &HashMap<String, String>, matching: WordMatching) -> String {
         let may_refer = |word: &str| match matching {
             WordMatching::Strict => is_distinctive(word),
@@ -125,8 +126,8 @@ impl IdMap {
         out
     }
 
-    /// Whether a word is a reference because of the text before it: it stands behind `/`, `#` or `=`. A small number
-    /// behind `=` may be a quantity (`amount=2`): there the parameter's name decides.
+    /// Whether the text before a word makes the word a reference: the text ends with `/`, `#` or `=`. A small number
+    /// behind `=` may be a quantity (`amount=2`), so the parameter's name decides.
     fn is_reference_behind(&self, before: &str, id: &str) -> bool {
         match before.strip_suffix('=') {
             Some(before) => is_rarely_a_quantity(id) || self.names_an_id(before),
@@ -137,7 +138,7 @@ impl IdMap {
     /// Whether the text ends with the name of a parameter that takes an id: `order_id`, `orderIds`, `filter[id]`, or
     /// the key under which an id was bound.
     fn names_an_id(&self, text: &str) -> bool {
-        // Only the end of a long text is searched: the name is there.
+        // Only the end of a long text is searched, because the name is at the end.
         let end = text.char_indices().rev().nth(NAME_CHARS_MAX).map_or(text, |(at, _)| &text[at..]);
         let end = ["%5B", "%5b", "%5D", "%5d"].iter().fold(end.to_owned(), |end, bracket| end.replace(bracket, "["));
         let text = end.trim_end_matches(['[', ']']);
@@ -148,7 +149,7 @@ impl IdMap {
     }
 }
 
-/// An id as text, whether it is a JSON string or a number; `None` where the value is neither.
+/// Returns an id as text, whether it is a JSON string or a number; `None` if the value is neither.
 pub(super) fn id_text(value: &serde_json::Value) -> Option<&str> {
     match value {
         serde_json::Value::String(text) => Some(text),
@@ -160,19 +161,19 @@ pub(super) fn id_text(value: &serde_json::Value) -> Option<&str> {
     }
 }
 
-/// Endings of names that end like those of ids, and do not stand for an id.
+/// Endings of names that end in `id` or `ids` but do not name an id.
 const AMOUNTS: [&str; 4] = ["paid", "bid", "bids", "kids"];
 /// The longest name of a parameter that is recognised.
 const NAME_CHARS_MAX: usize = 128;
 
-/// An id that cannot be mistaken for a quantity.
+/// Whether an id cannot be mistaken for a quantity.
 fn is_distinctive(id: &str) -> bool {
     id.len() >= 8 || (!id.is_empty() && !id.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-'))
 }
 
-/// Whether an id is seldom mistaken for a quantity. Where line numbers are ids (1 to 3 in legacy's reply, 0 to 2 in the
-/// engine's), legacy's price of 2 and the engine's of 1 would count as the same id in every pair. With numbers of four
-/// digits and more this is rare, and a wrong price shows in another pair.
+/// Whether an id is rarely mistaken for a quantity. If line numbers are ids (1 to 3 in legacy's reply, 0 to 2 in the
+/// engine's), a price of 2 in legacy's reply and of 1 in the engine's would count as the same id in every pair. With
+/// numbers of four digits or more this is rare, and a wrong price shows in another pair.
 fn is_rarely_a_quantity(id: &str) -> bool {
     is_distinctive(id) || (id.len() >= 4 && id.bytes().all(|b| b.is_ascii_digit()))
 }
@@ -195,7 +196,7 @@ mod tests {
         assert!(ids.same_text("/orders/17", "/orders/18"));
         assert!(ids.same_text("/orders/17/lines?order_id=17", "/orders/18/lines?order_id=18"));
         assert!(ids.same_text("see ord_abc.", "see run_0190."));
-        assert!(!ids.same_text("/orders/17", "/orders/17"), "the engine has no 17");
+        assert!(!ids.same_text("/orders/17", "/orders/17"), "the engine gave out no 17");
         assert!(!ids.same_text("see ord_abc", "see ord_abc"));
         assert!(!ids.same_text("/orders/17", "/orders/19"));
     }
@@ -231,7 +232,7 @@ mod tests {
             assert!(ids.same_text(&of("2"), &of("2")), "{name}");
             assert!(ids.same_text(&of("1017"), &of("1018")) && !ids.same_text(&of("1017"), &of("1017")), "{name}");
         }
-        // The last is the key under which the ids were bound.
+        // The last name is the key under which the ids were bound.
         for name in ["id", "ID", "orderid", "orderId", "order_id", "order-id", "x?line.id", "filter[id]", "id[]", "no"]
             .into_iter()
             .chain(["filter%5Bid%5D", "order_ids[]", "ids%5b%5d"])

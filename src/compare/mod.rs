@@ -1,16 +1,16 @@
 //! PURE. Compares what both arms did with one request.
 //!
 //! The question it answers: "did both arms do the same, and where not?" A pair is compared in this order
-//! (`comparison`): status; legacy's ids are bound one-to-one to the engine's (`id_map`) over both bodies and over the
-//! calls that legacy made and the engine would make (`effects`); then headers, both bodies by their type
-//! (`parsed_body`: JSON by structure in `walk`, text in `text`, the rest by digest), and these calls, with the same
-//! ids; then the route's own asserts.
+//! (`comparison`): first the status; then legacy's ids are bound one-to-one to the engine's (`id_map`) over both bodies
+//! and over the calls that legacy made and the engine would make (`effects`); with these ids the headers are compared,
+//! then both bodies by their type (`parsed_body`: JSON by structure in `walk`, text in `text`, the rest by digest),
+//! then the calls; last, the route's own asserts are evaluated.
 //!
 //! Always true: an [`Observation`] is frozen when it is made; a [`Comparison`] is bounded in time, size and depth, and
-//! the values that it shows are redacted; `ignored` is a verdict of its own and stays counted, by rule; what could not
-//! be judged is never a match.
+//! the values that it shows are redacted; `ignored` is a verdict of its own and stays counted, by rule; a pair that
+//! could not be judged is never a match.
 //!
-//! Choosing the requests that are compared is left to `flag` and `shadow`, counting the results to `evidence`.
+//! `flag` and `shadow` choose the requests that are compared; `evidence` counts the results.
 
 mod assert;
 mod awaited;

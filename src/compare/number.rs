@@ -11,7 +11,7 @@ pub(super) struct Decimal {
 }
 
 impl Decimal {
-    /// Reads a JSON number. `None` where it is not a number, or its exponent does not fit.
+    /// Parses a JSON number; `None` if the text is not a number, or its exponent does not fit.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (negative, text) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -39,12 +39,12 @@ impl Decimal {
         Some(Self { negative, digits, exponent })
     }
 
-    /// Whether it is below zero.
+    /// Whether the number is below zero.
     pub(super) fn is_negative(&self) -> bool {
         self.negative
     }
 
-    /// Whether two numbers are at most `by` apart: exact where the digits fit, by floating point beyond.
+    /// Whether two numbers are at most `by` apart: computed exactly if the digits fit, otherwise in floating point.
     pub(super) fn within(&self, other: &Decimal, by: &Decimal) -> bool {
         if self == other {
             return true;
@@ -71,7 +71,7 @@ impl Decimal {
         Some(if self.negative { -value } else { value })
     }
 
-    /// The nearest double, for distances that fit no integer; infinite beyond the range of doubles.
+    /// Returns the nearest `f64`, for distances that fit no integer; infinite beyond the range of `f64`.
     pub(super) fn float(&self) -> f64 {
         let digits: String = self.digits.iter().map(|d| char::from(b'0' + d)).collect();
         let sign = if self.negative { "-" } else { "" };

@@ -22,7 +22,7 @@ pub struct Observation {
 /// A body as it was observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// All of it.
+    /// The whole body.
     Whole(Bytes),
     /// Larger than the capture limit: its bytes were not captured.
     TooLarge,
@@ -42,18 +42,19 @@ pub struct Intent {
     pub url: String,
     /// Headers as they would have been sent, without secrets.
     pub headers: Vec<(String, String)>,
-    /// The body as JSON where it is JSON, else text.
+    /// The body as JSON if it is JSON, otherwise as text.
     pub body: serde_json::Value,
-    /// The service that it would have gone to.
+    /// The service that the request would have gone to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceName>,
-    /// The exact bytes of the body, where `body` does not tell them: of text, forms, and what is neither text nor JSON.
+    /// The exact bytes of the body if `body` does not tell them: of text, forms, and bodies that are neither text nor
+    /// JSON.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "base64_bytes")]
     pub bytes: Option<Bytes>,
 }
 
 impl Observation {
-    /// Freezes what was seen. `latency` is from the request's last byte to the reply's.
+    /// Freezes what was seen. `latency` is the time from the request's last byte to the reply's last byte.
     pub fn new(status: StatusCode, headers: HeaderMap, body: Body, latency: Duration, intents: Vec<Intent>) -> Self {
         Self { status, headers, body, latency, intents, steps_without_items: Vec::new() }
     }
@@ -73,11 +74,11 @@ impl Observation {
     pub fn body(&self) -> &Body {
         &self.body
     }
-    /// How long it took.
+    /// The time from the request's last byte to the reply's last byte.
     pub fn latency(&self) -> Duration {
         self.latency
     }
-    /// What its rehearsed steps would have sent, and what its private steps sent in `dark`.
+    /// What rehearsed steps would have sent, and what private steps sent in `dark`.
     pub fn intents(&self) -> &[Intent] {
         &self.intents
     }
@@ -127,7 +128,7 @@ mod tests {
     fn an_intent_of_an_earlier_version_is_read_and_bytes_are_kept() {
         let earlier =
             r#"{"step":"charge","item":null,"method":"POST","url":"http://bank/charges","headers":[],"body":5}"#;
-        let mut intent: Intent = serde_json::from_str(earlier).expect("it has all that was known then");
+        let mut intent: Intent = serde_json::from_str(earlier).expect("an intent of an earlier version is read");
         assert_eq!((&intent.service, &intent.bytes), (&None, &None));
         assert_eq!(serde_json::to_string(&intent).expect("JSON"), earlier);
         intent.service = Some("bank".into());

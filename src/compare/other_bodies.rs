@@ -1,4 +1,4 @@
-//! Bodies that are not both JSON.
+//! Compares bodies that are not both JSON.
 
 use super::bounds::BoundExceeded;
 use super::digest::digest;
@@ -7,7 +7,7 @@ use super::parsed_body::ParsedBody;
 use super::text;
 use super::verdict::DifferenceKind;
 
-/// Compares them: text line by line, bytes by digest, and otherwise by their type.
+/// Compares two bodies: text line by line, bytes by digest, and bodies of different types by type only.
 pub(super) fn compare(
     legacy: &ParsedBody,
     engine: &ParsedBody,

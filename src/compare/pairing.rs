@@ -1,4 +1,4 @@
-//! Which elements of two arrays belong together.
+//! Finds out which elements of two arrays belong together.
 //!
 //! Elements are paired by a hash that is equal for values that the rules call equal: ignored values are left out, and
 //! the engine's ids are replaced by legacy's. With `Precision::Coarse` all tolerated values, and all ids that are not
@@ -16,7 +16,7 @@ use super::context::WalkContext;
 use super::id_map::id_text;
 use super::number::Decimal;
 
-/// Indexes into legacy's and the engine's array; `None` where an element has no partner.
+/// Pairs of indexes into legacy's and the engine's array; `None` if an element has no partner.
 pub(super) type Pairs = Vec<(Option<usize>, Option<usize>)>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,13 +28,13 @@ pub(super) enum Side {
 /// How much two values with the same hash may differ.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Precision {
-    /// They may differ only in ignored values.
+    /// The values may differ only in ignored parts.
     Exact,
-    /// They may also differ in tolerated values and unbound ids.
+    /// The values may also differ in tolerated parts and unbound ids.
     Coarse,
 }
 
-/// Arrays of different length, in order: the common start and end are paired, and the rest by index.
+/// Pairs the elements of arrays of different length: first the common start and end, then the rest by index.
 pub(super) fn pair_in_order(
     cx: &mut WalkContext<'_, '_>,
     legacy: &[Value],
@@ -52,7 +52,7 @@ pub(super) fn pair_in_order(
     Ok(pairs)
 }
 
-/// Whether two arrays of one length hold the same elements in another order.
+/// Whether two arrays of the same length hold the same elements in another order.
 pub(super) fn is_reordered(
     cx: &mut WalkContext<'_, '_>,
     legacy: &[Value],
@@ -82,8 +82,7 @@ pub(super) fn pair_unordered(
             let value = element.get(field)?;
             let text = id_text(value)?;
             match (cx.rules_by_node.on(value).id, side) {
-                // Where the key is itself an id, the engine's element has a key only once that id is bound to one of
-                // legacy's.
+                // If the key is an id, the engine's element has a key only once this id is bound to an id of legacy.
                 (Some(_), Side::Engine) => cx.ids.legacy_of(text).map(str::to_owned),
                 (_, Side::Engine) => Some(cx.ids.with_legacy_ids(text)),
                 (_, Side::Legacy) => Some(text.to_owned()),
@@ -119,7 +118,7 @@ fn all_known(hashes: Vec<u64>) -> Vec<Option<u64>> {
     hashes.into_iter().map(Some).collect()
 }
 
-/// Pairs equal keys that have no partner yet, each side in its order.
+/// Pairs elements with equal keys that have no partner yet, in the order of each side.
 fn assign_partners<K: Hash + Eq>(
     a: &[Option<K>],
     b: &[Option<K>],
@@ -144,7 +143,7 @@ fn assign_partners<K: Hash + Eq>(
     }
 }
 
-/// The hashes of all elements of both arrays.
+/// Returns the hashes of all elements of both arrays.
 fn hashes_of_both(
     cx: &mut WalkContext<'_, '_>,
     legacy: &[Value],
@@ -157,7 +156,7 @@ fn hashes_of_both(
     Ok((hashes(legacy, Side::Legacy)?, hashes(engine, Side::Engine)?))
 }
 
-/// The hash of a value, as far as the rules compare it.
+/// Returns the hash of a value, which is equal for values that the rules call equal.
 pub(super) fn hash_of(
     cx: &mut WalkContext<'_, '_>,
     value: &Value,

@@ -1,4 +1,4 @@
-//! A body read by its type: JSON, text, or bytes of which only the digest is compared.
+//! A body parsed by its type: JSON, text, or bytes of which only the digest is compared.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -24,7 +24,7 @@ impl ParsedBody {
         Self::of_parts(observation.headers(), observation.body(), bounds)
     }
 
-    /// A body with the headers that declare its type and encoding.
+    /// Parses a body; `headers` declare its type and encoding.
     pub(super) fn of_parts(headers: &HeaderMap, body: &Body, bounds: &CompareBounds) -> Result<Self, BoundExceeded> {
         let Body::Whole(raw) = body else { return Err(BoundExceeded::Size) };
         let plain = match decode(headers, raw, bounds.bytes)? {
@@ -39,14 +39,14 @@ impl ParsedBody {
             Declared::Text => Ok(as_text(plain)),
             Declared::Nothing => Ok(match json(&plain, bounds) {
                 Ok(Some(json)) => json,
-                // Not declared as JSON: compared as text where it is too deep or not JSON.
+                // Not declared as JSON: the body is compared as text if it is nested too deeply or is not JSON.
                 Ok(None) | Err(_) => as_text(plain),
             }),
             Declared::Other => Ok(ParsedBody::Bytes(plain)),
         }
     }
 
-    /// The body as the value that expressions read.
+    /// Returns the body as the value that expressions read.
     pub(super) fn value(&self) -> Value {
         match self {
             ParsedBody::Json(value) => value.clone(),
@@ -55,7 +55,7 @@ impl ParsedBody {
         }
     }
 
-    /// The name of its type, for a difference between types.
+    /// The name of the body's type, for a difference between types.
     pub(super) fn name(&self) -> &'static str {
         match self {
             ParsedBody::Empty => "nothing",
@@ -98,10 +98,10 @@ fn as_text(plain: Bytes) -> ParsedBody {
     }
 }
 
-/// The JSON parser's own limit on nesting; it cannot read a deeper body.
+/// The JSON parser's own limit on nesting.
 const PARSER_DEPTH_MAX: usize = 127;
 
-/// Parses JSON; `None` where the body is not JSON. The depth is checked first, because the parser and all code after it
+/// Parses JSON; `None` if the body is not JSON. The depth is checked first, because the parser and all code after it
 /// recurse.
 fn json(plain: &[u8], bounds: &CompareBounds) -> Result<Option<ParsedBody>, BoundExceeded> {
     if depth(plain) > bounds.depth.min(PARSER_DEPTH_MAX) {
@@ -110,7 +110,7 @@ fn json(plain: &[u8], bounds: &CompareBounds) -> Result<Option<ParsedBody>, Boun
     Ok(parse_json(plain).ok().map(ParsedBody::Json))
 }
 
-/// The deepest nesting of brackets outside strings.
+/// Returns the deepest nesting of brackets outside strings.
 fn depth(json: &[u8]) -> usize {
     let (mut now, mut deepest) = (0usize, 0usize);
     let (mut in_string, mut escaped) = (false, false);

@@ -1,4 +1,4 @@
-//! What must hold for any pair.
+//! Properties that hold for any pair.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -24,7 +24,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Changes one scalar somewhere; `false` where there was none.
+/// Changes one scalar in a value; returns false if it has none.
 fn mutate(value: &mut Value, which: &mut usize) -> bool {
     match value {
         Value::Array(items) => items.iter_mut().any(|item| mutate(item, which)),

@@ -1,8 +1,9 @@
-//! What may be shown and stored of a value.
+//! Redacts values before they are shown or stored.
 //!
-//! Always true: a value under a key that names a secret (`secret` knows which) is replaced by stars; a value without
-//! any key, which may be anything, by its digest; credentials within strings (queries, bearer tokens) by stars.
-//! Redaction comes before anything is stored.
+//! Always true: a value under a key that names a secret (`secret` knows which) is replaced by asterisks; a value
+//! without any key, which may be anything, by its digest; credentials within strings (queries, bearer tokens) by
+//! asterisks.
+//! Nothing is stored before it is redacted.
 
 use serde_json::{Map, Value};
 
@@ -10,7 +11,7 @@ use super::digest::digest;
 use super::value_path::ValuePath;
 use crate::secret::{LengthMax, STARS, is_secret, masked_and_cut, redact_line};
 
-/// A value with everything secret replaced. A value without keys becomes its digest.
+/// Returns a value with everything secret replaced. A value without keys becomes its digest.
 pub fn redact(value: &Value) -> Value {
     match value {
         Value::Object(_) => redact_under_key(value),
@@ -21,7 +22,7 @@ pub fn redact(value: &Value) -> Value {
     }
 }
 
-/// A value under a key that names no secret.
+/// Redacts a value under a key that names no secret.
 fn redact_under_key(value: &Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(
@@ -39,7 +40,7 @@ fn redact_under_key(value: &Value) -> Value {
     }
 }
 
-/// A value at this path, as a difference shows it; not cut yet ([`Difference::mask_and_cut`]).
+/// Returns the value at this path as a difference shows it, but not yet cut ([`Difference::mask_and_cut`]).
 ///
 /// [`Difference::mask_and_cut`]: super::Difference::mask_and_cut
 pub(super) fn show(path: &ValuePath<'_>, value: &Value) -> String {
@@ -54,12 +55,12 @@ pub(super) fn show(path: &ValuePath<'_>, value: &Value) -> String {
     value.to_string()
 }
 
-/// A header's value, as a difference shows it.
+/// Returns a header's value as a difference shows it.
 pub(super) fn header(name: &str, value: &str) -> String {
     if is_secret(name) { STARS.to_owned() } else { redact_line(value) }
 }
 
-/// At most so many bytes of a text in which everything is masked already.
+/// Returns at most `bytes_max` bytes of a text that is already masked.
 pub fn shorten(text: &str, bytes_max: usize) -> String {
     masked_and_cut(text, str::to_owned, LengthMax::Bytes(bytes_max))
 }
@@ -83,7 +84,7 @@ mod tests {
         let shown = redact(&body).to_string();
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(shown.contains("page=2") && shown.contains("\"n\":1"));
-        assert_eq!(redact(&json!(["***"])), json!(["***"]), "what was hidden before needs no digest");
+        assert_eq!(redact(&json!(["***"])), json!(["***"]), "a value that was hidden before gets no digest");
         assert!(!redact(&json!(["hunter2", 42, ["hunter2"]])).to_string().contains("hunter2"));
     }
 

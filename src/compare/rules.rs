@@ -21,7 +21,7 @@ pub struct Rules {
     pub(super) status: Status,
     pub(super) headers: Vec<HeaderName>,
     pub(super) ignored_headers: Vec<(HeaderName, RuleId)>,
-    /// Those for the bodies of the replies.
+    /// The rules for the bodies of the replies.
     pub(super) body: BodyRules,
     pub(super) effects: EffectRules,
     pub(super) asserts: Vec<(String, Expression)>,
@@ -94,12 +94,12 @@ impl Rules {
         (errors_after == errors_before).then_some(rules)
     }
 
-    /// Equal for equal rules. Evidence that was collected under other rules does not count.
+    /// A hash that is equal for equal rules. Evidence that was collected under other rules does not count.
     pub fn hash(&self) -> &str {
         &self.hash
     }
 
-    /// Whether there are asserts: they read the request.
+    /// Whether there are asserts, which read the request.
     pub fn has_asserts(&self) -> bool {
         !self.asserts.is_empty()
     }
@@ -107,7 +107,7 @@ impl Rules {
     /// The intents that the asserts read.
     pub fn awaited_intents(&self) -> AwaitedIntents {
         let reads = self.asserts.iter().flat_map(|(_, expression)| expression.reads());
-        // A path that names no step may read all of them.
+        // A path that names no step may read the intents of all steps.
         let step = |read: &ReadPath| read.part(0).filter(|name| !name.ends_with(OF_UNDO)).map(StepId::from);
         let steps: Option<Vec<StepId>> = reads.filter(|read| read.root() == "intents").map(step).collect();
         match steps {
@@ -119,12 +119,12 @@ impl Rules {
 }
 
 fn hash_of(draft: &RulesDraft) -> String {
-    // A draft holds only lists, ordered maps and scalars: equal drafts give equal text.
+    // A draft holds only lists, ordered maps and scalars, so equal drafts result in equal texts.
     let text = serde_json::to_string(draft).unwrap_or_default();
     blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
 }
 
-/// The end of the name under which the intents of a step's `undo` are recorded. No step has a `.` in its name.
+/// The suffix of the name under which the intents of a step's `undo` are recorded. No step has a `.` in its name.
 const OF_UNDO: &str = ".undo";
 const ROOTS: [&str; 4] = ["request", "legacy", "engine", "intents"];
 

@@ -1,4 +1,4 @@
-//! Which rules cover which nodes of documents.
+//! Maps the nodes of documents to the rules that cover them.
 
 use std::collections::HashMap;
 
@@ -8,8 +8,8 @@ use super::body_rules::{BodyRules, RuleId};
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
 
-/// Which rules cover which nodes. A node is identified by its address: the documents are not moved or changed
-/// meanwhile.
+/// The rules that cover each node. A node is identified by its address in memory, so the documents must not be moved or
+/// changed while this is in use.
 #[derive(Default)]
 pub(super) struct RulesByNode(HashMap<*const Value, CoveringRules>);
 
@@ -63,7 +63,8 @@ impl RulesByNode {
             self.0.get(&std::ptr::from_ref(node)).copied().unwrap_or_default()
         }
     }
-    /// A rule that covers a node of one document covers the node at the same path of the other.
+    /// Returns the rules that cover one of two nodes at the same path: a rule for the node of one document also covers
+    /// the node of the other.
     pub(super) fn on_either(&self, legacy: &Value, engine: &Value) -> CoveringRules {
         let (a, b) = (self.on(legacy), self.on(engine));
         CoveringRules {

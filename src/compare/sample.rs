@@ -9,8 +9,8 @@ use super::parsed_body::ParsedBody;
 use super::redact::redact;
 use crate::secret::STARS;
 
-/// A body as a sample stores it: redacted JSON, or the digest of anything else. `hide` comes first: it replaces what is
-/// sensitive in the body. The caller shortens the result.
+/// Returns a body as a sample stores it: redacted JSON, or the digest of anything else. Before this, `hide` replaces
+/// what is sensitive in the body. The caller shortens the result.
 pub fn sample_text(
     headers: &http::HeaderMap,
     body: &Body,
@@ -24,7 +24,7 @@ pub fn sample_text(
             serde_json::to_string_pretty(&redact(&value)).unwrap_or_else(|_| "unreadable".to_owned())
         }
         Ok(ParsedBody::Text(text)) => {
-            // Whoever has the digest of a short text may guess the text.
+            // A sensitive text is hidden instead of digested: a short text may be guessed from its digest.
             let mut text = Value::from(&*text);
             hide(&mut text);
             match text.as_str().unwrap_or(STARS) {

@@ -232,10 +232,14 @@ fn asserts_read_the_intents_of_an_undo_and_of_a_step_without_items() {
     let engine = Observation::new(StatusCode::OK, HeaderMap::new(), Body::Whole("".into()), Duration::ZERO, vec![undo]);
     let legacy = reply(200, &[], "");
     let without_mail = compared(&legacy, &engine, &rules).unwrap();
-    assert_eq!((without_mail.verdict, without_mail.differences.len()), (Verdict::Mismatch, 1), "no run of `mail`");
+    assert_eq!((without_mail.verdict, without_mail.differences.len()), (Verdict::Mismatch, 1), "`mail` did not run");
     let engine = engine.with_steps_without_items(vec![StepId::new("mail")]);
     assert_eq!(compared(&legacy, &engine, &rules).unwrap().verdict, Verdict::Match);
-    assert_eq!(rules.awaited_intents(), AwaitedIntents::All, "what is undone is known only when the run has ended");
+    assert_eq!(
+        rules.awaited_intents(),
+        AwaitedIntents::All,
+        "which steps are undone is known only when the run has ended"
+    );
 }
 
 #[test]

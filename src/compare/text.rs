@@ -1,4 +1,4 @@
-//! Two texts, line by line.
+//! Compares two texts line by line.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::findings::ComparisonFindings;
 use super::verdict::DifferenceKind;
 
 /// The most lines, of both texts together, for which an alignment is computed: in the worst case the work grows with
-/// the product of their numbers, and it cannot be interrupted.
+/// the product of the numbers of lines, and it cannot be interrupted.
 const LINES_MAX: usize = 3_000;
 
 /// Compares two texts. A line has no key that would tell whether it is secret, so its digest is shown instead.
@@ -34,7 +34,7 @@ pub(super) fn compare(legacy: &str, engine: &str, findings: &mut ComparisonFindi
         return Ok(());
     }
     findings.check_time()?;
-    // Lines as numbers: the alignment looks at each pair many times.
+    // Lines are mapped to numbers, because the alignment compares each pair of lines many times.
     let mut numbers: HashMap<&str, u32> = HashMap::new();
     let mut number = |line| {
         let next = numbers.len() as u32;

@@ -4,14 +4,14 @@ use jiff::civil::DateTime;
 use jiff::fmt::temporal::Pieces;
 use serde_json::Value;
 
-/// A duration of a rule (`2s`, `500ms`, `1m30s`), in nanoseconds.
+/// Parses a duration of a rule (`2s`, `500ms`, `1m30s`); returns nanoseconds.
 pub(super) fn duration(text: &str) -> Option<i128> {
     let span: jiff::SignedDuration = text.trim().parse().ok()?;
     (!span.is_negative()).then(|| span.as_nanos())
 }
 
-/// A point in time, in nanoseconds since 1970: RFC 3339, with or without a zone, an HTTP date, or a number of seconds
-/// (of milliseconds from 1e11 on).
+/// Parses a point in time: RFC 3339, with or without a zone, an HTTP date, or a number of seconds (of milliseconds from
+/// 1e11 on). Returns nanoseconds since 1970.
 pub(super) fn instant(value: &Value) -> Option<i128> {
     match value {
         Value::String(text) => {

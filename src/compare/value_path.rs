@@ -1,10 +1,10 @@
 //! The path to a value within a document, as differences show it.
 
-/// One step from a value to one within it.
+/// One step from a value to a value within it.
 #[derive(Clone, Copy, Debug)]
 enum Part<'a> {
     Key(&'a str),
-    /// Any element of an array: the index is left out, so that the same difference in each has one path.
+    /// Any element of an array. The index is left out, so that the same difference in several elements has one path.
     Element,
 }
 
@@ -39,7 +39,7 @@ impl<'a> ValuePath<'a> {
             Part::Element => None,
         })
     }
-    /// `$.items[*].price`.
+    /// Returns the path as text: `$.items[*].price`.
     pub(super) fn text(&self) -> String {
         let mut path = self.root.to_owned();
         for part in &self.parts {
@@ -64,7 +64,7 @@ impl<'a> ValuePath<'a> {
     }
 }
 
-/// Keys that are ids: an object whose keys are ids is shown like an array.
+/// Whether a key is an id: an object whose keys are ids is shown like an array.
 fn is_id_key(key: &str) -> bool {
     let many_digits = key.bytes().filter(u8::is_ascii_digit).count() * 3 >= key.len();
     key.chars().count() > KEY_CHARS_MAX

@@ -1,4 +1,4 @@
-//! What a comparison says.
+//! The result of a comparison.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use crate::secret::{LengthMax, STARS, masked_and_cut};
 pub enum Verdict {
     /// Equal.
     Match,
-    /// Equal by a rule: counted, per rule.
+    /// Equal only by a rule; counted per rule.
     Ignored,
     /// Different.
     Mismatch,
@@ -21,7 +21,7 @@ pub enum Verdict {
 /// What kind of difference: the label `kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // the names of the others say it
+#[allow(missing_docs)] // the other names explain themselves
 pub enum DifferenceKind {
     Status,
     Header,
@@ -38,7 +38,7 @@ pub enum DifferenceKind {
     EffectMissing,
     /// The engine would make a call that legacy did not make.
     EffectExtra,
-    /// A call of legacy and the engine's differ.
+    /// A call of legacy differs from the corresponding call of the engine.
     EffectDiffers,
     /// Legacy made two calls in another order than the engine would.
     EffectOrder,
@@ -47,7 +47,7 @@ pub enum DifferenceKind {
 }
 
 impl DifferenceKind {
-    /// The label.
+    /// The label of this kind.
     pub fn as_str(self) -> &'static str {
         match self {
             DifferenceKind::Status => "status",
@@ -72,10 +72,10 @@ impl DifferenceKind {
 /// One path at which two observations differ.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
-    /// Where: `status`, `headers.location`, `$.items[*].price`, `effects.charge.body.amount`. Array indexes are `[*]`,
-    /// so that the same difference in another element has the same path.
+    /// Where they differ: `status`, `headers.location`, `$.items[*].price`, `effects.charge.body.amount`. Array indexes
+    /// are `[*]`, so that the same difference in another element has the same path.
     pub path: String,
-    /// What kind.
+    /// The kind of the difference.
     pub kind: DifferenceKind,
     /// Legacy's value.
     pub legacy: Option<String>,
@@ -85,7 +85,7 @@ pub struct Difference {
 
 /// The longest value that is stored and shown of a difference.
 const VALUE_BYTES_MAX: usize = 512;
-/// Start of the engine's side of an assert that cannot be evaluated; the error follows.
+/// The beginning of [`Difference::engine`] for an assert that cannot be evaluated; the error follows.
 pub(super) const CANNOT_BE_EVALUATED: &str = "cannot be evaluated: ";
 
 impl Difference {
@@ -110,16 +110,17 @@ impl Difference {
 pub struct Comparison {
     /// The verdict.
     pub verdict: Verdict,
-    /// Where they differ, the values neither masked nor cut ([`Difference::mask_and_cut`]); empty unless a mismatch.
+    /// The differences; their values are neither masked nor cut ([`Difference::mask_and_cut`]). Empty unless the
+    /// verdict is a mismatch.
     pub differences: Vec<Difference>,
     /// Whether there may be more differences than are listed: there were more than the limit, the time was used up, or
     /// two texts were too long to align.
     pub truncated: bool,
-    /// How often each rule made something equal, by the rule's text.
+    /// How often each rule made two values equal, by the rule's text.
     pub ignored_by: Vec<(String, u32)>,
-    /// Equal for equal sets of paths and kinds.
+    /// A hash that is equal for equal sets of paths and kinds.
     pub fingerprint: String,
-    /// Which of the engine's intents were held against a call of legacy; `None` where legacy's calls were not watched.
+    /// How many of the engine's intents were compared with a call of legacy; `None` if legacy's calls were not watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effects: Option<EffectCoverage>,
 }
@@ -135,7 +136,7 @@ mod tests {
 
     const SECRET: &str = "CARD-4111-2222-3333";
 
-    /// Everything that is stored of the differences of a pair.
+    /// Returns the differences of a pair as they are stored.
     fn shown(legacy: &serde_json::Value, draft: serde_json::Value) -> Vec<Difference> {
         let (legacy, engine) = (json_reply(legacy), json_reply(&json!({})));
         let request = json!({ "card": SECRET });

@@ -1,7 +1,7 @@
-//! Two JSON documents, compared node by node.
+//! Compares two JSON documents node by node.
 //!
-//! Where ids are declared the documents are walked more than once: first to bind legacy's ids to the engine's, then to
-//! report differences with all bindings known. So a reference that comes before the id it refers to is compared
+//! If ids are declared, the documents are walked more than once: first to bind legacy's ids to the engine's, then to
+//! report differences with all bindings known. A reference that comes before the id that it refers to is thus compared
 //! correctly.
 
 use serde_json::{Map, Value};
@@ -36,8 +36,8 @@ enum PassPurpose {
 }
 
 impl<'a, 'f> Walk<'a, 'f> {
-    /// Binds the ids of two bodies whose places are known, and reports nothing. Those in unordered arrays without a
-    /// key are left to [`Walk::bind_ids_in_sets`].
+    /// Binds the ids of two bodies, except those in unordered arrays without a key, which are left to
+    /// [`Walk::bind_ids_in_sets`]. Reports nothing.
     pub(super) fn bind_ids(context: WalkContext<'a, 'f>, legacy: &Value, engine: &Value) -> Result<(), BoundExceeded> {
         if context.rules.ids.is_empty() {
             return Ok(());
@@ -50,8 +50,8 @@ impl<'a, 'f> Walk<'a, 'f> {
         }
         Ok(())
     }
-    /// Binds the ids of two bodies that are left. To be called when all ids whose places are known are bound: those
-    /// tell which elements of a set belong together.
+    /// Binds the ids in unordered arrays. To be called when all other ids are bound, because these tell which elements
+    /// of a set belong together.
     pub(super) fn bind_ids_in_sets(
         context: WalkContext<'a, 'f>,
         legacy: &Value,
@@ -62,7 +62,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         }
         Self { context, pass: PassPurpose::BindInUnordered }.compare_values(&mut ValuePath::of("$"), legacy, engine)
     }
-    /// Reports the differences of two documents, with the ids as they are bound. Paths begin with `root`.
+    /// Reports the differences of two documents, with the ids that are bound by now. Paths begin with `root`.
     pub(super) fn report(
         context: WalkContext<'a, 'f>,
         root: &str,
@@ -128,7 +128,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         Ok(())
     }
 
-    /// Whether two strings are equal up to renamed ids; counts the rule where only that makes them equal.
+    /// Whether two strings are equal if their ids correspond. Counts the rule if only the ids make them equal.
     fn same_text(&mut self, legacy: &str, engine: &str) -> bool {
         let same = self.context.ids.same_text(legacy, engine);
         if same
@@ -140,7 +140,8 @@ impl<'a, 'f> Walk<'a, 'f> {
         same
     }
 
-    /// Binds or compares two ids; `false` where one of them is neither text nor number and is compared as any value.
+    /// Binds or compares two ids. Returns false if one of them is neither text nor number: it is then compared as any
+    /// value.
     fn bind_or_compare_ids(&mut self, path: &ValuePath<'_>, rule: RuleId, legacy: &Value, engine: &Value) -> bool {
         let (Some(a), Some(b)) = (id_text(legacy), id_text(engine)) else { return false };
         if !self.is_report() {
@@ -148,7 +149,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         } else if !self.context.ids.are_bound(a, b) {
             self.context.findings.add_values(path, DifferenceKind::Value, Some(legacy), Some(engine));
         } else if legacy != engine {
-            // Also where one is a number and the other text: an id is the same however it is written.
+            // This includes a number and a text: an id is the same in both forms.
             self.context.findings.count_use(rule);
         }
         true
@@ -178,7 +179,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         Ok(())
     }
 
-    /// A value that only one of the documents has.
+    /// Reports a value that only one of the documents has.
     fn add_unpaired(&mut self, path: &ValuePath<'_>, kind: DifferenceKind, value: &Value) {
         if !self.is_report() {
             return;

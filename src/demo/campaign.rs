@@ -13,13 +13,13 @@ use super::world::{Fault, OutsideWorld};
 use crate::admin::types::{Orchestration, PendingCheckpoint};
 use crate::workflow::RunStatus;
 
-/// The launches of two campaigns, with the parts that they use.
+/// Launches two campaigns.
 pub struct Launch<'a> {
     /// The product.
     pub control: &'a Control,
     /// The outside world, into which refusals are injected and whose ledger is read.
     pub world: &'a OutsideWorld,
-    /// Where it prints.
+    /// Prints the course of the launches.
     pub console: &'a Console,
     /// The promises that did not hold.
     pub broken: &'a mut Vec<String>,

@@ -27,7 +27,7 @@ const GROUPS_SHOWN: usize = 2;
 /// How long a state is shown at least.
 const STATE_SHOWN_MIN: Duration = Duration::from_secs(3);
 
-/// The demonstration of the ladder, with the parts that it uses.
+/// Demonstrates the ladder.
 pub struct Walk<'a> {
     /// The product.
     pub control: Control,
@@ -37,7 +37,7 @@ pub struct Walk<'a> {
     pub legacy: &'a Legacy,
     /// The flag files that are in force.
     pub flags: &'a Path,
-    /// Where it prints.
+    /// Prints the course of the demonstration.
     pub console: &'a mut Console,
     /// How `diffs` shows differences, coloured or not.
     pub render: fn(&Diffs, bool) -> String,

@@ -71,7 +71,7 @@ pub struct OutsideWorld {
 }
 
 impl OutsideWorld {
-    /// Listens.
+    /// Starts to listen.
     ///
     /// # Errors
     /// The address cannot be bound.

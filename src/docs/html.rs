@@ -14,7 +14,7 @@ pub fn page(title: &str, markdown: &str, links: &[(String, &str)]) -> String {
     )
 }
 
-/// What is being written, until a line of another kind ends it.
+/// The kind of block that is being written; a line of another kind ends it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Block {
     None,

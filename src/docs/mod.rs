@@ -1,4 +1,4 @@
-//! The reference for users: one topic a file, carried in the binary.
+//! The reference for users: one topic a file, compiled into the binary.
 //!
 //! The question it answers: "how does this work, and what may I write?" `pointsman help TOPIC` and the API's
 //! `/docs/TOPIC` show the same text. Always true: a topic is Markdown that reads well as plain text; lists that the

@@ -1,14 +1,14 @@
-//! What identifies a request beside its trace: the value of a header, or of an expression.
+//! The keys that identify a request besides its trace: the hash of a header's or an expression's value.
 
 use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
 use crate::secret::CanonicalNumber;
 
-/// Equal for equal values. A hash, so that it is small, and so that no value of a request is kept.
+/// The hash of a value. Only the hash is kept: it is small and does not contain the value.
 pub(super) type Key = [u8; 32];
 
-/// That of a header; `None` if it is absent or empty.
+/// Returns the key of a header; `None` if the header is absent or empty.
 pub(super) fn of_header(headers: &HeaderMap, name: &HeaderName) -> Option<Key> {
     let mut hasher = blake3::Hasher::new();
     let mut is_empty = true;
@@ -20,7 +20,8 @@ pub(super) fn of_header(headers: &HeaderMap, name: &HeaderName) -> Option<Key> {
     (!is_empty).then(|| *hasher.finalize().as_bytes())
 }
 
-/// That of a value; `None` if it identifies nothing: only texts that are not empty, and numbers, do.
+/// Returns the key of a value; `None` if the value identifies nothing, that is, if it is neither a number nor a text
+/// that is not empty.
 pub(super) fn of_value(value: &Value) -> Option<Key> {
     let text = match value {
         Value::String(text) if !text.is_empty() => format!("s{text}"),

@@ -1,4 +1,4 @@
-//! The memory that calls and bodies may take which are kept for the comparison.
+//! The memory budget for calls and bodies that are kept for the comparison.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -9,7 +9,7 @@ pub(super) struct Memory {
     bytes_max: usize,
 }
 
-/// Bytes that are in use until it is dropped.
+/// Bytes of the budget, in use until this value is dropped.
 pub(super) struct Held {
     memory: Arc<Memory>,
     bytes: usize,
@@ -19,7 +19,7 @@ impl Memory {
     pub(super) fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self { used: AtomicUsize::new(0), bytes_max })
     }
-    /// Takes some bytes; `None` if they are too many.
+    /// Takes bytes of the budget; `None` if fewer are left.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Held> {
         let add = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
         self.used.fetch_update(Relaxed, Relaxed, add).ok()?;

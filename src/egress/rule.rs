@@ -1,7 +1,7 @@
-//! `egress.correlate`: what beside the trace says which request a call is for.
+//! `egress.correlate`: the header or value that, besides the trace, tells which request a call is for.
 //!
-//! Always true: an equation has one side that reads only `call` and one that reads only `request`, so that each is
-//! evaluated once, and requests are found by the value and not one by one.
+//! Always true: an equation has one side that reads only `call` and one side that reads only `request`, so that each
+//! side is evaluated once, and the request is looked up by the value instead of trying all requests.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::exchange::{RequestCopy, body_value, headers_value, query_value, reque
 use crate::expression::{Expression, Scope};
 use crate::limits::EGRESS_VALUE_BODY_BYTES_MAX;
 
-/// What `egress:` in the files says of attribution.
+/// The settings of attribution under `egress:` in the files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttributionSettings {
-    /// What beside the trace says which request a call is for.
+    /// What tells, besides the trace, which request a call is for.
     pub correlate: Correlate,
-    /// For how long after its end calls are still attributed to a request.
+    /// How long after the end of a request calls are still attributed to it.
     pub window: Duration,
 }
 
@@ -29,14 +29,14 @@ impl Default for AttributionSettings {
     }
 }
 
-/// What beside the trace says which request a call is for.
+/// What tells, besides the trace, which request a call is for.
 #[derive(Clone, Debug)]
 pub enum Correlate {
-    /// Nothing does.
+    /// Nothing: only the trace counts.
     Trace,
-    /// A header that legacy hands on, and that both have with the same value.
+    /// A header that legacy passes on: request and call have the same value.
     Header(HeaderName),
-    /// A value of the call that is equal to one of the request.
+    /// A value of the call that is equal to a value of the request.
     Value {
         /// The text in the files.
         source: String,
@@ -53,14 +53,14 @@ impl PartialEq for Correlate {
     }
 }
 
-/// Why a text is no rule.
+/// Why a text is not a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorrelateError {
     /// What is wrong.
     pub message: String,
     /// What to write.
     pub hint: String,
-    /// Where, in characters from the start of the text.
+    /// The position of the error, in characters from the start of the text.
     pub offset: Option<usize>,
 }
 
@@ -69,10 +69,10 @@ const CALL_MEMBERS: [&str; 6] = ["service", "method", "path", "query", "headers"
 const REQUEST_MEMBERS: [&str; 7] = ["method", "path", "params", "query", "headers", "peer", "body"];
 
 impl Correlate {
-    /// Reads a rule.
+    /// Parses a rule.
     ///
     /// # Errors
-    /// It is neither a header nor an equation of a value of the call and one of the request.
+    /// The text is neither a header nor an equation of a value of the call and a value of the request.
     pub fn parse(text: &str) -> Result<Self, CorrelateError> {
         let error = |message: String, hint: &str| CorrelateError { message, hint: hint.to_owned(), offset: None };
         let trimmed = text.trim();
@@ -131,7 +131,7 @@ impl Correlate {
         }
     }
 
-    /// What identifies a request by a header.
+    /// Returns the key that identifies a request by a header.
     pub(super) fn header_key(&self, headers: &HeaderMap) -> Option<Key> {
         match self {
             Correlate::Header(name) => key::of_header(headers, name),
@@ -139,7 +139,7 @@ impl Correlate {
         }
     }
 
-    /// What identifies the request that a call is for.
+    /// Returns the key that identifies the request that a call is for.
     pub(super) fn call_key(&self, effect: &Effect) -> CallKey {
         match self {
             Correlate::Trace => CallKey::None,
@@ -151,7 +151,7 @@ impl Correlate {
         }
     }
 
-    /// What identifies a request by its value. The request has its whole body.
+    /// Returns the key that identifies a request by a value. The copy must have the whole body of the request.
     pub(super) fn request_key(&self, request: &RequestCopy) -> Option<Key> {
         match self {
             Correlate::Trace | Correlate::Header(_) => None,
@@ -159,7 +159,7 @@ impl Correlate {
         }
     }
 
-    /// Whether a request's value is known only once its body is.
+    /// Whether a request's value is known only once its body is known.
     pub(super) fn reads_request_body(&self) -> bool {
         match self {
             Correlate::Trace | Correlate::Header(_) => false,
@@ -168,13 +168,13 @@ impl Correlate {
     }
 }
 
-/// What identifies the request that a call is for.
+/// The key that identifies the request that a call is for.
 pub(super) enum CallKey {
-    /// This.
+    /// This key.
     Is(Key),
-    /// Nothing: it has no such value.
+    /// None: the call does not have the value.
     None,
-    /// The call cannot be read: it is too large.
+    /// The call cannot be read, because it is too large.
     Unreadable,
 }
 
@@ -182,14 +182,15 @@ fn reads_body(side: &Expression, root: &str) -> bool {
     side.reads().iter().any(|read| read.root() == root && read.part(0).is_none_or(|part| part == "body"))
 }
 
-/// The key of a side; `None` also where it cannot be evaluated, because what it reads is absent.
+/// Returns the key of one side of an equation; `None` also if the side cannot be evaluated, because a value that it
+/// reads is absent.
 fn evaluated(side: &Expression, root: &'static str, value: Value) -> Option<Key> {
     let mut scope = Scope::new();
     scope.set(root, value);
     side.evaluate(&scope).ok().as_ref().and_then(key::of_value)
 }
 
-/// The value of `call`; `None` if it has to be read and cannot be.
+/// Returns the value of `call` in expressions; `None` if the body is needed and cannot be read.
 fn call_value(effect: &Effect, reads_body: bool) -> Option<Value> {
     let body = match &effect.body {
         _ if !reads_body => Value::Null,

@@ -24,7 +24,7 @@ impl Clock {
         let elapsed = SignedDuration::try_from(self.started.elapsed()).unwrap_or_default();
         self.started_at.checked_add(elapsed).unwrap_or(self.started_at)
     }
-    /// The time of this clock at an instant of the runtime's clock, now or later.
+    /// The time of this clock at an instant of the runtime's clock; the present time if the instant has passed.
     pub fn at(&self, instant: Instant) -> Timestamp {
         let (now, left) = (self.now(), instant.saturating_duration_since(Instant::now()));
         now.checked_add(SignedDuration::try_from(left).unwrap_or_default()).unwrap_or(now)

@@ -60,7 +60,7 @@ pub(super) trait RunTasks: Send + Sync {
     );
     /// Drives a run that this process has acquired, until it has ended, is suspended, or the process drains.
     fn drive(&self, core: Arc<Core>, acquired: AcquiredRun) -> BoxFuture<'static, ()>;
-    /// As [`RunTasks::drive`], in a task of its own.
+    /// Like [`RunTasks::drive`], but in a task of its own.
     fn spawn(&self, core: &Arc<Core>, acquired: AcquiredRun, permit: Option<OwnedSemaphorePermit>);
     /// Starts the successor that a superseded run names, unless it exists; an error says why it could not be started.
     fn start_successor(&self, core: Arc<Core>, of: RunId, from: StepId) -> BoxFuture<'static, Result<(), String>>;
@@ -69,7 +69,7 @@ pub(super) trait RunTasks: Send + Sync {
         &self,
         core: Arc<Core>,
         parent: Arc<RunStarted>,
-        gate: Arc<SpawnPolicyCell>,
+        spawn_policy: Arc<SpawnPolicyCell>,
         child: ChildSpec,
         depth: u64,
     ) -> BoxFuture<'static, ChildState>;
@@ -86,7 +86,7 @@ pub(super) struct Core {
     pub run_tasks: Box<dyn RunTasks>,
 }
 
-/// The files in force, and those before them.
+/// The files in force, and earlier versions of them.
 pub(super) struct Files {
     pub snapshot: ArcSwap<FilesSnapshot>,
     /// Earlier versions, newest first, for requests in flight that were decided by them.
@@ -99,7 +99,7 @@ pub(super) struct Files {
     pub started: Timestamp,
     /// Notified after a reload.
     pub reloaded: Notify,
-    /// As `reloaded`, for the messages to webhooks.
+    /// Notified after a reload, for the task that sends messages to webhooks.
     pub reloaded_for_webhooks: Notify,
 }
 
@@ -192,8 +192,8 @@ impl Core {
         }
     }
 
-    /// Makes the values by which expressions pass raw bytes on, and tells them from JSON that only looks like them. The
-    /// same for all runs of this store.
+    /// Encodes raw bytes as values for expressions, and distinguishes such values from JSON that only looks like them.
+    /// All runs of a store have the same mark.
     pub fn bytes_mark(&self) -> BytesMark {
         BytesMark::new(&self.files.key_secret)
     }

@@ -31,9 +31,10 @@ pub(super) enum Operation {
 pub(super) struct KillSwitch {
     /// The rank of `freeze`, which permits are checked against.
     rank: AtomicU8,
-    /// How many permits are held, by operation.
-    instances: AtomicUsize,
-    effects: AtomicUsize,
+    /// How many permits for [`Operation::Run`] are held.
+    run_permits: AtomicUsize,
+    /// How many permits for [`Operation::Effect`] are held.
+    effect_permits: AtomicUsize,
     /// The version of the freeze in force. Locked while it changes.
     version: Mutex<u64>,
     /// The freeze in force, for the tasks of runs.
@@ -58,8 +59,8 @@ impl KillSwitch {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             rank: AtomicU8::new(rank(Freeze::No)),
-            instances: AtomicUsize::new(0),
-            effects: AtomicUsize::new(0),
+            run_permits: AtomicUsize::new(0),
+            effect_permits: AtomicUsize::new(0),
             version: Mutex::new(0),
             freeze: watch::Sender::new(Freeze::No),
         })
@@ -68,11 +69,11 @@ impl KillSwitch {
     /// Lets an operation begin; `None` where the freeze in force forbids it.
     pub fn begin(&self, operation: Operation) -> Option<Permit<'_>> {
         let (permits, forbidden_from) = match operation {
-            Operation::Run => (&self.instances, rank(Freeze::Instances)),
-            Operation::Effect => (&self.effects, rank(Freeze::Effects)),
+            Operation::Run => (&self.run_permits, rank(Freeze::Instances)),
+            Operation::Effect => (&self.effect_permits, rank(Freeze::Effects)),
         };
-        // This counts the permit, then reads the rank; `set` writes the rank, then reads the count. In the total order
-        // of the four, either this sees the new rank or `set` sees this permit.
+        // `begin` counts the permit, then reads the rank; `set` writes the rank, then reads the count. In the total
+        // order of these four operations, either `begin` sees the new rank or `set` sees the permit.
         permits.fetch_add(1, Ordering::SeqCst);
         let permit = Permit(permits);
         (self.rank.load(Ordering::SeqCst) < forbidden_from).then_some(permit)
@@ -103,10 +104,10 @@ impl KillSwitch {
         };
         // Waits even if a newer freeze is in force: a freeze is acknowledged only once it is obeyed.
         if freeze >= Freeze::Instances {
-            wait_for_none(&self.instances).await;
+            wait_for_none(&self.run_permits).await;
         }
         if freeze >= Freeze::Effects {
-            wait_for_none(&self.effects).await;
+            wait_for_none(&self.effect_permits).await;
         }
         is_newest
     }

@@ -12,12 +12,12 @@ use crate::expression::ReadPath;
 use crate::names::WorkflowName;
 use crate::workflow::{Plan, SensitivePath, StepKind, legacy_paths};
 
-/// What one workflow and those below it read of legacy's reply.
+/// What one workflow, and the workflows that it runs directly or indirectly, read of legacy's reply.
 #[derive(Default)]
 pub(super) struct LegacyReads {
     /// The paths, each from the root `legacy`.
     pub paths: Vec<ReadPath>,
-    /// The parts that a workflow below this one declares as sensitive.
+    /// The parts that one of the workflows that it runs declares as sensitive.
     pub sensitive: Vec<SensitivePath>,
 }
 

@@ -97,7 +97,7 @@ pub struct EngineParts {
     pub limits: Arc<Limits>,
     /// The addresses of services, which the proxy shares.
     pub addresses: Arc<AddressRegistry>,
-    /// Learns new pins before the answer is sent.
+    /// Learns of new pins before the answer is sent.
     pub affinity: Arc<StoreAffinity>,
     /// The process's clock, which follows the time of a shared store.
     pub clock: Arc<ProcessClock>,
@@ -251,7 +251,7 @@ impl Engine {
     pub fn services(&self) -> Vec<ServiceView> {
         let snapshot = self.core.files.snapshot.load_full();
         let mut services: Vec<_> =
-            snapshot.services.iter().map(|(name, upstream)| upstream.view(name.clone())).collect();
+            snapshot.services.iter().map(|(name, service_limits)| service_limits.view(name.clone())).collect();
         services.sort_by(|a, b| a.name.cmp(&b.name));
         services
     }
@@ -275,7 +275,7 @@ impl Engine {
         recover::recover(&self.core).await
     }
 
-    /// As [`Engine::recover`], in the background, and repeated until the store accepts it. Returns after the first try,
+    /// Like [`Engine::recover`], but in the background and repeated until it succeeds. Returns after the first try,
     /// or earlier if that takes long: [`Engine::why_unresumed`] says whether the runs are resumed.
     pub async fn recover_in_background(&self) {
         recover::recover_in_background(&self.core).await;

@@ -126,13 +126,13 @@ impl RunMetrics {
             }
         }
     }
-    /// An attempt is about to be sent.
+    /// Records that an attempt is about to be sent.
     pub fn call_begins(&mut self, attempt: &InFlight) {
         if let Some(spans) = &mut self.spans {
             spans.call_begins(attempt);
         }
     }
-    /// An attempt has a result, which the machine is about to judge.
+    /// Records that an attempt has a result, which the machine is about to judge.
     pub fn call_finished(&mut self, call: CallId, result: &AttemptResult, plan: &Plan) {
         let CallId { step, item, part, attempt: number, .. } = call;
         if let (Some(spans), Some(step)) = (&mut self.spans, plan.steps.get(step.0)) {

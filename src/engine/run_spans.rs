@@ -34,13 +34,14 @@ impl RunSpans {
         Some(Self { trace: RunTrace::of(run.started())?, open: HashMap::new() })
     }
 
-    /// An attempt is about to be sent; if a process before this one was killed meanwhile, perhaps again.
+    /// Records that an attempt is about to be sent, perhaps again: an earlier process may have been killed after it
+    /// sent the attempt.
     pub fn call_begins(&mut self, attempt: &InFlight) {
         let open = OpenAttempt { start: clock::now(), end: None, attributes: of_request(attempt) };
         self.open.insert(Attempt::of(attempt), open);
     }
 
-    /// An attempt has a result; its outcome is decided next.
+    /// Records that an attempt has a result; its outcome is decided next.
     pub fn call_finished(&mut self, attempt: &Attempt, result: &AttemptResult) {
         if let Some(open) = self.open.get_mut(attempt) {
             open.end = Some(clock::now());
@@ -120,7 +121,7 @@ impl RunSpans {
         });
     }
 
-    /// The run is final, or was discarded.
+    /// Records the span of the run, which is final or was discarded.
     pub fn run_ended(&self, run: &Run, outcome: &'static str) {
         let started = run.started();
         let error = run.failure().map(|failure| failure.kind.as_str());

@@ -1,9 +1,9 @@
 //! The trace of a run: the ids of its span and of those of its attempts.
 //!
-//! Always true: they follow from the run's first event and the attempt. So a process that resumes the run goes on in
-//! the same trace, and a request names the span that is recorded after the attempt has ended; one that is sent again
-//! after an unknown outcome names that of the first attempt, since it is sent byte for byte. The first event has the
-//! `traceparent` of whoever began the run, and its child runs get the same one.
+//! Always true: the ids follow from the run's first event and the attempt. So a process that resumes the run continues
+//! the same trace, and a request names the span of its attempt before that span is recorded. A request that is sent
+//! again after an unknown outcome has the bytes of the first attempt, so it names the span of the first attempt. The
+//! first event has the `traceparent` of whoever began the run, and the run's children get the same one.
 
 use http::HeaderValue;
 
@@ -17,7 +17,7 @@ pub(in crate::engine) struct RunTrace {
     pub traces: &'static Traces,
     /// The run's span.
     pub context: TraceContext,
-    /// The span that the run's is a child of.
+    /// The parent of the run's span.
     pub parent: Option<u64>,
     run: RunId,
 }

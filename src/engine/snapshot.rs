@@ -44,7 +44,7 @@ pub(super) struct ProcessConstants<'a> {
 }
 
 impl FilesSnapshot {
-    /// The snapshot of these files. The upstreams of services that have not changed are taken over from `before`,
+    /// The snapshot of these files. The limits of services that have not changed are taken over from `before`,
     /// together with the calls that wait for a permit there.
     pub fn new(
         files_version: u64,
@@ -65,8 +65,8 @@ impl FilesSnapshot {
             .collect();
         let removed =
             before.into_iter().flat_map(|before| &before.services).filter(|(name, _)| !services.contains_key(*name));
-        removed.for_each(|(_, upstream)| upstream.retire());
-        let bases = services.iter().map(|(name, upstream)| (name, upstream.first_url().to_owned()));
+        removed.for_each(|(_, service_limits)| service_limits.retire());
+        let bases = services.iter().map(|(name, service_limits)| (name, service_limits.first_url().to_owned()));
         let decision_inputs = DecisionInputs::new(
             bases,
             secrets.keys().map(String::as_str),
@@ -91,7 +91,7 @@ impl FilesSnapshot {
             decision_inputs: Arc::new(decision_inputs),
         }
     }
-    /// What a workflow and those below it read of legacy's reply; `None` where they read nothing.
+    /// What a workflow and the workflows that it runs read of legacy's reply; `None` where they read nothing.
     pub fn legacy_reads(&self, workflow: &WorkflowName) -> Option<&LegacyReads> {
         self.legacy_reads.get(workflow)
     }

@@ -48,11 +48,11 @@ impl RunTasks for Tasks {
         &self,
         core: Arc<Core>,
         parent: Arc<RunStarted>,
-        gate: Arc<SpawnPolicyCell>,
+        spawn_policy: Arc<SpawnPolicyCell>,
         spec: ChildSpec,
         depth: u64,
     ) -> BoxFuture<'static, ChildState> {
-        child::ensure_child(core, parent, gate, spec, depth).boxed()
+        child::ensure_child(core, parent, spawn_policy, spec, depth).boxed()
     }
     fn supervise(&self, core: &Arc<Core>) {
         supervisor::start(core);

@@ -1,6 +1,6 @@
 //! The upper bound of a mismatch rate.
 
-/// The accepted probability that the bound is ever too low, however often it is read.
+/// The accepted probability that the bound is ever too low, no matter how often it is read.
 const ALPHA: f64 = 0.05;
 
 /// The anytime-valid 95 % upper bound of the mismatch rate, after `mismatches` in `pairs`: the highest rate
@@ -39,7 +39,7 @@ pub(super) fn clean_pairs_for(rate: f64) -> u64 {
     high
 }
 
-/// `ln` of ∫₀ᵖ qᵏ(1−q)ⁿ⁻ᵏ dq / (p · pᵏ(1−p)ⁿ⁻ᵏ).
+/// Returns the natural logarithm of ∫₀ᵖ qᵏ(1−q)ⁿ⁻ᵏ dq / (p · pᵏ(1−p)ⁿ⁻ᵏ).
 fn ln_evidence_against(p: f64, n: f64, k: f64) -> f64 {
     if p >= 1.0 {
         return f64::INFINITY;
@@ -48,7 +48,7 @@ fn ln_evidence_against(p: f64, n: f64, k: f64) -> f64 {
     // pᵃ(1−p)ᵇ / B(a, b), the factor in front of the continued fraction of the incomplete beta function.
     let ln_front = ln_gamma(a + b) - ln_gamma(a) - ln_gamma(b) + a * p.ln() + b * (-p).ln_1p();
     if p < (a + 1.0) / (a + b + 2.0) {
-        // The front cancels against the denominator.
+        // This factor cancels against the denominator.
         (fraction(p, a, b) / a).ln() + (-p).ln_1p()
     } else {
         let rest = (ln_front.exp() * fraction(1.0 - p, b, a) / b).min(1.0);

@@ -1,6 +1,6 @@
 //! The counters of one route.
 //!
-//! Always true: everything in a [`SharedCounters`] changes under its one lock, so its sums agree whenever it is read.
+//! Always true: everything in a [`SharedCounters`] changes under one lock, so the sums agree whenever they are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ const RULES_MAX: usize = 256;
 const FINGERPRINTS_MAX: usize = 256;
 
 /// The generation of a route's evidence in which a comparison counts: it increases each time the evidence starts from
-/// zero. `None` if the request was decided by files with another basis: the comparison counts in none.
+/// zero. `None` if the request was decided by files with another basis: the comparison counts in no generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvidenceGeneration(pub(super) Option<u64>);
 
@@ -39,13 +39,13 @@ pub(super) struct Counters {
     /// The first version of the files that has this basis.
     pub(super) basis_since: u64,
     pub(super) generation: u64,
-    /// Since the basis last changed.
+    /// The evidence since the basis last changed.
     pub(super) evidence: RouteEvidence,
-    /// Since the process started.
+    /// The counts since the process started.
     pub(super) totals: Totals,
-    /// Changed since it was last written.
+    /// Whether the evidence changed since it was last written.
     pub(super) dirty: bool,
-    /// Earlier ids under which the store may still have this evidence: a later rename is not written yet.
+    /// Earlier ids under which the store may still have this evidence, because the rename is not written yet.
     pub(super) stored_under: BTreeSet<RouteId>,
 }
 
@@ -90,23 +90,23 @@ impl SharedCounters {
 }
 
 impl Counters {
-    /// The generation in which a request counts that was decided by this version of the files.
+    /// Returns the generation in which a request counts that was decided by this version of the files.
     pub(super) fn generation_of(&self, files_version: u64) -> EvidenceGeneration {
         EvidenceGeneration(self.has_basis_of(files_version).then_some(self.generation))
     }
 
-    /// Whether what this version of the files decided counts in the evidence.
+    /// Whether requests that this version of the files decided count in the evidence.
     pub(super) fn has_basis_of(&self, files_version: u64) -> bool {
         files_version >= self.basis_since
     }
 
-    /// Whether a comparison of that generation still counts.
+    /// Whether a comparison of this generation still counts.
     pub(super) fn is_of(&self, generation: EvidenceGeneration) -> bool {
         generation.0 == Some(self.generation)
     }
 
-    /// Sets the basis that the files have from this version on. If there was another one before, the evidence starts
-    /// from zero, and the result is `true`.
+    /// Sets the basis that the files have from this version on. If the basis was another one before, the evidence
+    /// starts from zero, and the result is `true`.
     pub(super) fn set_basis(&mut self, files_version: u64, basis: &str) -> bool {
         if self.basis.as_deref() == Some(basis) {
             return false;
@@ -127,8 +127,8 @@ impl Counters {
     /// among them were lost.
     pub(super) fn restart_after_loss(&mut self, now: Timestamp) {
         let before = std::mem::take(&mut self.evidence);
-        // Only pairs that differ stay counted. The rung of each is not stored: as many as possible count as made in
-        // shadow.
+        // Only pairs that differ stay counted. The rung of each pair is not stored, so as many as possible count as
+        // made in shadow.
         let shadow_pairs = before.mismatched.min(before.shadow_pairs);
         self.evidence = RouteEvidence {
             shadow_pairs,
@@ -140,7 +140,7 @@ impl Counters {
             mismatched: before.mismatched,
             skipped: before.skipped,
             failed: before.failed,
-            // Both stay: the gate reads their share, and a lost difference does not change it.
+            // Both counts stay: the gate reads their ratio, which a lost difference does not change.
             dark_with_twin: before.dark_with_twin,
             dark_without_twin: before.dark_without_twin,
             engine_answers: 0,
@@ -153,8 +153,8 @@ impl Counters {
         self.dirty = true;
     }
 
-    /// Moves the evidence of the counters of an earlier id to these. The totals since the process started stay where
-    /// they are.
+    /// Moves the evidence of an earlier id (`other`) to these counters. The totals since the process started are not
+    /// moved.
     pub(super) fn take_evidence(&mut self, old: &RouteId, other: &mut Self) {
         self.stored_under.append(&mut other.stored_under);
         self.stored_under.insert(old.clone());
@@ -197,7 +197,8 @@ impl Counters {
         }
     }
 
-    /// Counts an offered request and its outcome in one step; in the evidence only if its files have the same basis.
+    /// Counts an offered request and its outcome in one step; in the evidence only if the files that decided the
+    /// request have the same basis.
     pub(super) fn settle(&mut self, files_version: u64, outcome: ComparisonOutcome) {
         let counts = self.has_basis_of(files_version);
         let totals = &mut self.totals;

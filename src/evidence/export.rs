@@ -1,7 +1,8 @@
 //! Evidence as metrics.
 //!
-//! The metrics recorder renders one metric after the other while counting goes on, and sums would disagree. So nothing
-//! is counted in the recorder directly: before each scrape every route's counters are copied once, under their lock.
+//! The metrics recorder renders one metric after the other while counting goes on, so sums would disagree. Therefore
+//! nothing is counted in the recorder directly: before each scrape, every route's counters are copied once, under their
+//! lock.
 
 use metrics::{counter, gauge};
 

@@ -1,9 +1,9 @@
-//! Whether a route's evidence allows it to go up one rung. A pure function of the evidence.
+//! Decides whether a route's evidence allows the route to go up one rung. A pure function of the evidence.
 
 use super::route::RouteEvidence;
 use crate::flag::State;
 
-/// Compared pairs required before a route goes up.
+/// Compared pairs required before a route goes up to `dark` or `live`.
 const PAIRS_MIN: u64 = 20;
 /// Consecutive answers of the engine required before `only`.
 const ANSWERS_MIN: u64 = 50;
@@ -12,9 +12,9 @@ const FAILED_PERCENT_MAX: u64 = 10;
 /// The share of dark requests that may have no twin, percent.
 const WITHOUT_TWIN_PERCENT_MAX: u64 = 10;
 
-/// Whether a route may go up from one rung to the next, by its evidence. `live_share_is_all` says whether its share in
-/// `live` is 100 %. Not called for a follower that goes from `shadow` to `dark`: its instances have no twins yet, so it
-/// has no pairs.
+/// Checks whether a route may go up from one rung to the next, by its evidence. `live_share_is_all` says whether the
+/// route's share in `live` is 100 %. Not called for a follower that goes from `shadow` to `dark`: its instances have no
+/// twins yet, so the follower has no pairs.
 ///
 /// # Errors
 /// Every condition that does not hold, each as a sentence that says what is still missing.
@@ -79,7 +79,8 @@ fn check_pairs(evidence: &RouteEvidence, (have, with_error): (u64, u64), rung: &
     }
 }
 
-/// If differences were lost: since when these (pairs, answers) are counted, and why only since then. Else empty.
+/// If differences were lost: says since when `counted` (pairs or answers) are counted, and why only since then.
+/// Otherwise empty.
 fn counted_since(evidence: &RouteEvidence, counted: &str) -> String {
     let since = evidence.lost_differences.map(|at| {
         format!(
@@ -90,7 +91,7 @@ fn counted_since(evidence: &RouteEvidence, counted: &str) -> String {
     since.unwrap_or_default()
 }
 
-/// If differences were lost: a note that there were more than are counted. Else empty.
+/// If differences were lost: a note that there were more than are counted. Otherwise empty.
 fn more_were_lost(evidence: &RouteEvidence) -> String {
     let lost = evidence.lost_differences.map(|at| {
         format!(
@@ -101,7 +102,7 @@ fn more_were_lost(evidence: &RouteEvidence) -> String {
     lost.unwrap_or_default()
 }
 
-/// If mismatches are open: a sentence that says how many. They shut the gates to `dark` and `live`.
+/// Returns a sentence that says how many mismatches are open, if any are: they shut the gates to `dark` and `live`.
 pub fn open_mismatches(evidence: &RouteEvidence) -> Option<String> {
     (evidence.mismatched > 0).then(|| {
         format!(

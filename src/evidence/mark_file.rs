@@ -18,39 +18,39 @@ const MAGIC: &[u8; 8] = b"PMEVID01";
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MarkFileError {
-    /// Another process has locked it.
+    /// Another process has locked the file.
     #[error("the file of evidence marks {} is in use by another process", .0.display())]
     Locked(PathBuf),
-    /// A newer version wrote it, or it is another file.
+    /// The file was written by a newer version, or is no file of evidence marks.
     #[error(
         "the file of evidence marks {} cannot be read by this version; move it away. The evidence in the store may be \
          incomplete: start it from zero by changing a compare rule of each route",
         .0.display()
     )]
     Unknown(PathBuf),
-    /// It cannot be created, read or written.
+    /// The file cannot be created, read or written.
     #[error("the file of evidence marks {} cannot be {what}: {source}; it takes {bytes} bytes in a directory that this process may write", .path.display(), bytes = SLOTS * SLOT_BYTES as u64)]
     Io {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
-        /// Why it failed.
+        /// Why the operation failed.
         source: io::Error,
     },
 }
 
-/// The file, open and locked.
+/// The file of evidence marks, open and locked.
 #[derive(Debug)]
 pub(super) struct MarkFile {
     slots: SlotFile,
-    /// For each slot, whether a mark is in it.
+    /// For each slot, whether it holds a mark.
     used: Vec<bool>,
 }
 
 impl MarkFile {
-    /// Opens the file; with `create` it is created if it does not exist. Also returns its marks, each with the index of
-    /// its slot.
+    /// Opens the file; with `create`, creates it if it does not exist. Also returns the marks in the file, each with
+    /// the index of its slot.
     pub(super) fn open(path: &Path, create: bool) -> Result<(Self, Vec<(SlotRoute, u64)>), MarkFileError> {
         let failed = |what| move |source| MarkFileError::Io { path: path.to_owned(), what, source };
         let slots = SlotFile::open(path, create).map_err(|error| match error {
@@ -118,8 +118,8 @@ mod tests {
     use super::*;
     use crate::names::RouteId;
 
-    /// The slots that are not free in a file with marks of two routes and of every route. Written by the version of
-    /// November 2026: later ones must read them, and write the same.
+    /// The slots that are not free in a file with marks of two routes and of every route, as the version of November
+    /// 2026 wrote them. Later versions must read these bytes and write the same.
     const WRITTEN: &[(u64, &str)] = &[
         (0, "4082c59dd93e731c504d455649443031"),
         (1, "3ba4972bb80e523e58f72bda58df747265a013ef43d966a001"),
@@ -145,6 +145,6 @@ mod tests {
         std::fs::write(&path, expected).unwrap();
         let (mut file, marks) = MarkFile::open(&path, true).unwrap();
         assert_eq!(marks, [(create, 1), (cancel, 2), (SlotRoute::Any, 127)]);
-        assert_eq!(file.write(cancel).unwrap(), (cancel, 3), "the first free slot");
+        assert_eq!(file.write(cancel).unwrap(), (cancel, 3), "the mark goes to the first free slot");
     }
 }

@@ -1,7 +1,7 @@
 //! The thread that writes the files of evidence marks.
 //!
-//! Always true: writes happen in the order in which they were asked for, so that a mark that is made again after it was
-//! cleared is in the file in the end; no lock is held during a write.
+//! Always true: writes happen in the order in which they were requested, so that a route that is marked again after its
+//! mark was cleared is marked in the file in the end; no lock is held during a write.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,38 +13,38 @@ use super::mark_file::MarkFile;
 use super::marks_state::{MarksState, Slots};
 use crate::slot_file::SlotRoute;
 
-/// How long a thread waits for a mark. Long enough for a busy disk, short enough for a thread on which other requests
-/// wait.
+/// How long a thread waits for a mark to be written: long enough for a busy disk, short enough for a thread that other
+/// requests wait for.
 pub(super) const MARK_WAIT_MAX: Duration = Duration::from_millis(250);
 
 enum MarkCommand {
-    /// Marks a route, and tells what is marked then: the route, or every route; `None` if that failed.
+    /// Marks a route, and then sends what is marked: the route, or every route; `None` if the write failed.
     Mark(SlotRoute, SyncSender<Option<SlotRoute>>),
-    /// Clears slots, and tells when that is done.
+    /// Clears slots, and sends a message when this is done.
     Clear(Vec<(SlotRoute, Slots)>, oneshot::Sender<()>),
-    /// Unlocks the files, and tells when that is done.
+    /// Unlocks the files, and sends a message when this is done.
     Release(oneshot::Sender<()>),
     /// Waits until the sender is dropped.
     #[cfg(test)]
     Hang(Receiver<()>),
 }
 
-/// See the module.
+/// The handle of the thread that writes the files of marks; see the module.
 pub(super) struct MarkWriter {
-    /// `None` once the thread is to end.
+    /// The channel of commands; `None` once the thread is to end.
     commands: Option<Sender<MarkCommand>>,
     /// Disconnected when the thread has ended.
     ended: Mutex<Receiver<()>>,
 }
 
 struct MarkFiles {
-    /// The first one is this process's own; the others are those of processes that have ended.
+    /// The first file is this process's own; the others are of processes that have ended.
     files: Vec<MarkFile>,
     state: Arc<Mutex<MarksState>>,
 }
 
 impl MarkWriter {
-    /// Starts the thread; `None` if that fails: then nothing is marked.
+    /// Starts the thread; `None` if this fails, in which case nothing is marked.
     pub fn start(files: Vec<MarkFile>, state: Arc<Mutex<MarksState>>) -> Option<Self> {
         let (commands, received) = channel();
         let (end, ended) = channel();
@@ -70,7 +70,7 @@ impl MarkWriter {
         }
     }
 
-    /// As if a write hung, until the result is dropped.
+    /// Makes the thread hang as during a write, until the result is dropped.
     #[cfg(test)]
     pub fn hold(&self) -> SyncSender<()> {
         let (end, ended) = sync_channel(0);
@@ -78,21 +78,21 @@ impl MarkWriter {
         end
     }
 
-    /// Asks for a mark.
+    /// Requests a mark.
     pub fn mark(&self, state: &mut MarksState, route: SlotRoute) -> Receiver<Option<SlotRoute>> {
         let (tell, told) = sync_channel(1);
         self.send(state, MarkCommand::Mark(route, tell));
         told
     }
 
-    /// Asks for slots to be cleared.
+    /// Requests that slots are cleared.
     pub fn clear(&self, state: &mut MarksState, slots: Vec<(SlotRoute, Slots)>) -> oneshot::Receiver<()> {
         let (tell, told) = oneshot::channel();
         self.send(state, MarkCommand::Clear(slots, tell));
         told
     }
 
-    /// Asks for the files to be unlocked.
+    /// Requests that the files are unlocked.
     pub fn release(&self, state: &mut MarksState) -> oneshot::Receiver<()> {
         let (tell, told) = oneshot::channel();
         self.send(state, MarkCommand::Release(tell));
@@ -167,8 +167,8 @@ impl MarkFiles {
 
     fn clear(&mut self, route: SlotRoute, mut slots: Slots) {
         let files = &mut self.files;
-        // A mark that cannot be cleared stays, and is cleared after the next flush. If the process ends before that,
-        // the route's evidence is restarted although nothing was lost.
+        // A mark that cannot be cleared stays, and is cleared after the next flush. If the process ends before the next
+        // flush, the route's evidence is restarted although nothing was lost.
         slots.retain(|(file, slot)| files.get_mut(*file).is_some_and(|file| file.clear(*slot).is_err()));
         if !slots.is_empty() {
             self.state().add(route, slots);

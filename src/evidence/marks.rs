@@ -1,4 +1,4 @@
-//! Marks the routes that have differences or failures which the store does not have yet.
+//! Marks the routes whose differences or failures are not all in the store yet.
 //!
 //! The question it answers: "if this process ended now, would the next process miss differences that were counted?"
 //! Always true: before a difference or a failure of a route is counted, the file names that route (a mark). The mark is
@@ -22,7 +22,7 @@ use super::marks_state::{ClearableMarks, MarksState};
 use crate::names::RouteId;
 use crate::slot_file::{FILES_MAX, SlotRoute, WAIT_FOR_PREDECESSOR, wait_while_locked};
 
-/// How long a flush waits until marks are cleared.
+/// How long a flush waits at most until marks are cleared.
 const CLEAR_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Where a process keeps its marks.
@@ -36,7 +36,7 @@ pub enum MarksLocation {
     Dir(PathBuf, String),
 }
 
-/// See the module.
+/// The marks of one process; see the module.
 #[derive(Default)]
 pub struct IncompleteEvidenceMarks {
     state: Arc<Mutex<MarksState>>,
@@ -106,9 +106,9 @@ impl IncompleteEvidenceMarks {
         [SlotRoute::of(route), SlotRoute::Any].iter().any(|marked| state.is_marked(*marked))
     }
 
-    /// Marks a route: when this returns, the mark is written, and stays at least until the difference is counted and
-    /// evidence was stored after that. Where the file cannot be written, or the disk hangs, this returns without a
-    /// mark.
+    /// Marks a route. When this returns, the mark is written; it stays at least until the difference is counted and the
+    /// evidence with this difference is stored. If the file cannot be written, or the disk hangs, this returns without
+    /// a mark.
     pub(super) fn mark(&self, route: &RouteId) -> UncountedDifference<'_> {
         UncountedDifference { marks: self, route: self.begin_difference(SlotRoute::of(route)) }
     }
@@ -125,7 +125,7 @@ impl IncompleteEvidenceMarks {
                     return Some(marked);
                 }
                 if state.is_stalled {
-                    // Nobody waits for this mark: it is written after the write that hangs.
+                    // This mark is written after the write that hangs; nobody waits for it.
                     if state.ask_once(route) {
                         drop(writer.mark(&mut state, route));
                     }
@@ -134,7 +134,7 @@ impl IncompleteEvidenceMarks {
                 writer.mark(&mut state, route)
             };
             match told.recv_timeout(MARK_WAIT_MAX) {
-                // The next pass counts the difference, or asks for a mark again if this one was cleared meanwhile.
+                // The next pass counts the difference, or requests a mark again if this mark was cleared meanwhile.
                 Ok(written) => marked = written?,
                 Err(RecvTimeoutError::Timeout) => {
                     let mut state = self.state();
@@ -143,19 +143,19 @@ impl IncompleteEvidenceMarks {
                         state.log_failure("a write takes too long, the disk may hang");
                         return None;
                     }
-                    // All writes ended at this moment: the next pass finds the mark, or asks for it again.
+                    // All writes have ended meanwhile: the next pass finds the mark, or requests it again.
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
     }
 
-    /// The marks that may be cleared once evidence that was copied after this call is stored.
+    /// Returns the marks that may be cleared once evidence that is copied after this call has been stored.
     pub(super) fn clearable(&self) -> ClearableMarks {
         self.state().clearable()
     }
 
-    /// Clears these marks, save those with further differences since.
+    /// Clears these marks, except those with further differences since then.
     pub(super) async fn clear(&self, clearable: ClearableMarks) {
         let Some(writer) = &self.writer else { return };
         let cleared = {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_mark_stays_until_what_was_counted_under_it_is_stored() {
+    async fn a_mark_stays_until_the_differences_that_it_covers_are_stored() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("marks");
         let marks = IncompleteEvidenceMarks::open(&MarksLocation::File(path.clone())).await.unwrap();
@@ -211,12 +211,12 @@ mod tests {
         drop(uncounted);
         marks.clear(clearable).await;
         assert!(!marks.is_marked(&route(1)));
-        assert!(marks.is_marked(&route(2)), "it was not counted when the evidence was copied");
+        assert!(marks.is_marked(&route(2)), "the difference was not counted when the evidence was copied");
 
         let clearable = marks.clearable();
         drop(marks.mark(&route(2)));
         marks.clear(clearable).await;
-        assert!(marks.is_marked(&route(2)), "another difference came since");
+        assert!(marks.is_marked(&route(2)), "another difference was marked since then");
         assert!(matches!(
             IncompleteEvidenceMarks::open(&MarksLocation::File(path.clone())).await,
             Err(MarkFileError::Locked(_))
@@ -246,7 +246,7 @@ mod tests {
         drop(marks.mark(&route(3)));
         let marks = reopened(marks, &path).await;
         assert!(marks.is_marked(&route(3)) && !marks.is_marked(&route(999)), "slots are free again");
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), size, "it never grows");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), size, "the file never grows");
 
         drop(marks);
         let mut bytes = std::fs::read(&path).unwrap();

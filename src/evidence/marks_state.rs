@@ -1,21 +1,21 @@
-//! Which routes are marked. A mark counts from when its write has ended until it is to be cleared.
+//! The routes that are marked. A mark counts from the end of its write until the request to clear it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::slot_file::SlotRoute;
 
-/// The places at which a mark is written: each is the index of a file and the index of a slot in it.
+/// The slots in which a mark is written: each is the index of a file and the index of a slot in this file.
 pub(super) type Slots = Vec<(usize, u64)>;
 
-/// See the module.
+/// The state of all marks; see the module.
 #[derive(Default)]
 pub(super) struct MarksState {
     marked: BTreeMap<SlotRoute, Mark>,
-    /// How many writes are asked for and have not ended.
+    /// The number of writes that were requested and have not ended.
     pub outstanding: u64,
-    /// Whether a write takes longer than anybody waits for it.
+    /// Whether a write takes longer than [`MARK_WAIT_MAX`](super::mark_writer::MARK_WAIT_MAX).
     pub is_stalled: bool,
-    /// The routes whose marks were asked for while writes hang.
+    /// The routes whose marks were requested while writes hang.
     asked: BTreeSet<SlotRoute>,
     /// Whether the last mark could not be written.
     failing: bool,
@@ -27,11 +27,11 @@ struct Mark {
     slots: Slots,
     /// How many differences were marked since the mark was written.
     difference_count: u64,
-    /// How many of them are not counted yet.
+    /// How many of these differences are not counted in the evidence yet.
     uncounted: u64,
 }
 
-/// Marks whose differences are all counted, each with its count of differences at that moment.
+/// Marks whose differences are all counted, each with its number of differences at that moment.
 pub(super) struct ClearableMarks(Vec<(SlotRoute, u64)>);
 
 impl MarksState {
@@ -58,7 +58,7 @@ impl MarksState {
         true
     }
 
-    /// Records that such a difference is counted in the evidence now.
+    /// Records that a difference of a marked route is counted in the evidence now.
     pub fn end_difference(&mut self, marked: SlotRoute) {
         if let Some(mark) = self.marked.get_mut(&marked) {
             mark.uncounted = mark.uncounted.saturating_sub(1);
@@ -71,8 +71,8 @@ impl MarksState {
         ClearableMarks(clearable.map(|(route, mark)| (*route, mark.difference_count)).collect())
     }
 
-    /// Removes these marks, save those with further differences since, and returns their slots, which are to be
-    /// cleared. From now on they count as not marked: a further difference makes a new mark, written after the
+    /// Removes these marks, except those with further differences since then, and returns the slots to be cleared. From
+    /// now on the routes count as not marked: a further difference makes a new mark, which is written after the
     /// clearing.
     pub fn remove(&mut self, ClearableMarks(clearable): ClearableMarks) -> Vec<(SlotRoute, Slots)> {
         let mut removed = Vec::new();
@@ -86,12 +86,12 @@ impl MarksState {
         removed
     }
 
-    /// While writes hang: whether to ask for a mark of this route, which is done only once.
+    /// Returns whether to request a mark of this route while writes hang, which is done only once.
     pub fn ask_once(&mut self, route: SlotRoute) -> bool {
         self.asked.insert(route)
     }
 
-    /// Logs that a mark cannot be written, unless that was logged since the last success.
+    /// Logs that a mark cannot be written, unless this was logged since the last success.
     pub fn log_failure(&mut self, why: &str) {
         if !std::mem::replace(&mut self.failing, true) {
             tracing::error!(
@@ -101,7 +101,7 @@ impl MarksState {
         }
     }
 
-    /// Records that a write has ended. Once none is outstanding, writes no longer count as hanging.
+    /// Records that a write has ended. Once no write is outstanding, writes no longer count as hanging.
     pub fn record_write_end(&mut self) {
         self.outstanding -= 1;
         self.is_stalled &= self.outstanding > 0;

@@ -11,10 +11,10 @@
 //!
 //! Evidence is written to the store in the background: a slow store delays no request, an unreachable one loses at most
 //! the evidence since the last write (counting goes on in memory), and a repeated write replaces the same row. Lost
-//! evidence never opens a gate: a file marks the routes that have differences or failures which the store does not have
+//! evidence never opens a gate: a file marks the routes whose differences or failures are not all in the store
 //! (`marks`). At the next start a marked route keeps its stored mismatches, failures and errors; the rest of its
 //! evidence starts from zero. The same is true of every route at the first start of a copy of the store, such as a
-//! restored backup, because what was seen after the copy was made is not in it.
+//! restored backup, because the copy lacks what was seen after it was made.
 
 mod bound;
 mod counters;
@@ -74,7 +74,7 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Loads what the store has; keeps no marks.
+    /// Loads the evidence in the store; keeps no marks.
     ///
     /// # Errors
     /// The store does not answer.
@@ -82,9 +82,9 @@ impl Evidence {
         Self::open(store, IncompleteEvidenceMarks::default(), limits, None).await
     }
 
-    /// Loads what the store has. A marked route keeps only its stored mismatches, failures and errors; so does every
-    /// route whose evidence was stored before `copy_started`: the time at which a process first started on this copy of
-    /// a store (`None` if it is no copy).
+    /// Loads the evidence in the store. A marked route keeps only its stored mismatches, failures and errors; so does
+    /// every route whose evidence was stored before `copy_started`, the time at which a process first started on this
+    /// copy of a store (`None` if the store is not a copy).
     ///
     /// # Errors
     /// The store does not answer.
@@ -97,7 +97,7 @@ impl Evidence {
         let mut routes = BTreeMap::new();
         for EvidenceRecord { route, at, value } in store.evidence().await? {
             match serde_json::from_value::<StoredEvidence>(value) {
-                // Left empty by a rename: its evidence is under the new id.
+                // A rename left this row empty: the evidence is under the new id.
                 Ok(stored) if stored.basis.is_none() && stored.evidence == RouteEvidence::default() => {}
                 Ok(stored) => {
                     let counters = SharedCounters::restore(stored);
@@ -158,9 +158,9 @@ impl Evidence {
         }
     }
 
-    /// Sets each route's basis (a hash of all that its verdicts depend on). Where it changed, the evidence starts from
-    /// zero: requests that were decided by an earlier version of the files do not count. Call it once the new plans and
-    /// rules are in force.
+    /// Sets each route's basis (a hash of all that its verdicts depend on). If the basis changed, the evidence starts
+    /// from zero: requests that were decided by an earlier version of the files do not count. Call it once the new
+    /// plans and rules are in force.
     pub fn set_basis(&self, files_version: u64, bases: &[(RouteId, String)]) {
         for (route, basis) in bases {
             if self.counters(route).lock().set_basis(files_version, basis) {
@@ -170,8 +170,8 @@ impl Evidence {
         }
     }
 
-    /// The generation of evidence in which a request counts that was decided by this version of the files and is
-    /// offered now.
+    /// Returns the generation of evidence in which a request counts that was decided by this version of the files and
+    /// is offered now.
     pub fn generation(&self, route: &RouteId, files_version: u64) -> EvidenceGeneration {
         self.counters(route).lock().generation_of(files_version)
     }
@@ -189,7 +189,7 @@ impl Evidence {
         {
             let is_difference =
                 comparison.verdict == Verdict::Mismatch && self.counters(route).lock().is_of(generation);
-            // While this guard lives, the mark of the route cannot be cleared: the difference is not counted yet.
+            // While this guard lives, the mark of the route is not cleared, because the difference is not counted yet.
             let _uncounted = is_difference.then(|| self.mark(route));
             let shared = self.counters(route);
             let mut counters = shared.lock();
@@ -204,7 +204,7 @@ impl Evidence {
             .record(engine.abs_diff(legacy).as_secs_f64());
     }
 
-    /// Counts a dark request that has a twin. One of an earlier generation does not count.
+    /// Counts a dark request that has a twin. A request of an earlier generation does not count.
     pub fn record_twin(&self, route: &RouteId, generation: EvidenceGeneration) {
         let shared = self.counters(route);
         let mut counters = shared.lock();
@@ -220,11 +220,12 @@ impl Evidence {
             && self.pending().wants_sample(&self.current_id(route), fingerprint, &self.limits)
     }
 
-    /// Keeps a sample, to be written by the next flush. It must already be redacted.
+    /// Keeps a sample until the next flush writes it. The sample must already be redacted.
     pub fn keep_sample(&self, generation: EvidenceGeneration, sample: Sample) {
         let sample = Sample { route: self.current_id(&sample.route), ..sample };
         let shared = self.counters(&sample.route);
-        // The counters stay locked, so that a sample of the old generation is not added after `set_basis` cleared them.
+        // The counters stay locked, so that no sample of the old generation is added after `set_basis` cleared the
+        // samples.
         let counters = shared.lock();
         let mut pending = self.pending();
         if counters.is_of(generation) && pending.wants_sample(&sample.route, &sample.fingerprint, &self.limits) {
@@ -237,7 +238,8 @@ impl Evidence {
         self.counters(route).lock().evidence.clone()
     }
 
-    /// The evidence of the route that has or had one of these ids, if it has this basis; else empty evidence.
+    /// The evidence of the route that has or had one of these ids, if its basis is this one; otherwise
+    /// empty evidence.
     pub fn of_basis<'a>(&self, ids: impl Iterator<Item = &'a RouteId>, basis: &str) -> RouteEvidence {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let counters = ids.filter_map(|id| routes.get(id)).map(|shared| shared.lock());
@@ -267,7 +269,7 @@ impl Evidence {
     /// # Errors
     /// The store does not answer. Nothing is lost: the next flush tries again.
     pub async fn flush(self: &Arc<Self>) -> Result<(), StoreError> {
-        // A task of its own: if a caller goes away in the middle, what is not written yet must not be dropped.
+        // A task of its own: if the caller goes away meanwhile, what is not written yet must not be dropped.
         let one_at_a_time = self.flushing.clone().lock_owned().await;
         let evidence = self.clone();
         let write = async move {
@@ -279,7 +281,8 @@ impl Evidence {
         flushed.unwrap_or_else(|error| Err(StoreError(error.to_string())))
     }
 
-    /// Unlocks the file of marks, so that another process can use it. For the end of a process: nothing is marked then.
+    /// Unlocks the file of marks, so that another process can use it. To be called at the end of a process: nothing is
+    /// marked afterwards.
     pub async fn release_marks(&self) {
         self.marks.release().await;
     }
@@ -306,7 +309,7 @@ impl Evidence {
         }
         let outcome = if rows.is_empty() { Ok(()) } else { self.store.put_evidence(rows).await };
         match outcome {
-            // Everything that was counted when the marks were read is stored now.
+            // Everything that was counted when `clearable` was taken is stored now.
             Ok(()) => {
                 self.marks.clear(clearable).await;
                 for shared in written.values() {
@@ -318,7 +321,7 @@ impl Evidence {
         outcome
     }
 
-    /// Flushes at an interval, until its task is aborted; the caller then flushes once more.
+    /// Flushes at an interval until the task is aborted. The caller then flushes once more.
     pub async fn write_behind(self: Arc<Self>, every: Duration) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -333,7 +336,7 @@ impl Evidence {
         }
     }
 
-    /// Marks a route, also under earlier ids under which the store may still have its evidence.
+    /// Marks a route, also under the earlier ids under which the store may still have its evidence.
     fn mark(&self, route: &RouteId) -> Vec<UncountedDifference<'_>> {
         let stored_under = self.counters(route).lock().stored_under.clone();
         let ids = stored_under.into_iter().chain([self.current_id(route)]);
@@ -370,7 +373,7 @@ impl TicketCounter for Evidence {
     fn settle(&self, route: &RouteId, files_version: u64, outcome: ComparisonOutcome) {
         let shared = self.counters(route);
         let failed = matches!(outcome, ComparisonOutcome::Failed(_)) && shared.lock().has_basis_of(files_version);
-        // Keeps the mark until the failure is counted.
+        // This guard keeps the mark until the failure is counted.
         let _uncounted = failed.then(|| self.mark(route));
         self.counters(route).lock().settle(files_version, outcome);
     }
@@ -389,8 +392,8 @@ impl ServedObserver for Evidence {
         if !self.counters(route).lock().has_basis_of(files_version) {
             return;
         }
-        // The caller's answer waits for this write of 64 bytes only at the first error since evidence was stored, and
-        // for a bounded time.
+        // The caller's answer waits for this write of 64 bytes only at the first error since the evidence was stored,
+        // and for a bounded time.
         let _uncounted = (!matches!(served, Served::Answered | Served::CallerError)).then(|| self.mark(route));
         self.counters(route).lock().served(files_version, served);
     }

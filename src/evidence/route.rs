@@ -16,63 +16,65 @@ pub struct RouteEvidence {
     pub dark_pairs: u64,
     /// Of the pairs made in shadow, those that legacy answered with an error (4xx or 5xx), so that most likely
     /// nothing was done.
-    #[serde(rename = "shadow_refusals")] // the name in stored evidence and the API; so are the two below
+    #[serde(rename = "shadow_refusals")] // the name in stored evidence and in the API, as in the two renames below
     pub shadow_pairs_with_error: u64,
-    /// The same of the pairs made in dark.
+    /// Of the pairs made in dark, those that legacy answered with an error.
     #[serde(rename = "dark_refusals")]
     pub dark_pairs_with_error: u64,
     /// Of all pairs, those that are equal without the help of a rule.
     pub matched: u64,
-    /// Of all pairs, those equal only by a rule.
+    /// Of all pairs, those that are equal only by a rule.
     pub ignored: u64,
-    /// Of all pairs, those that differ: open until the workflow or the rules change.
+    /// Of all pairs, those that differ; these are open until the workflow or the rules change.
     pub mismatched: u64,
-    /// Not compared, by reason.
+    /// Requests that were not compared, by reason.
     pub skipped: BTreeMap<String, u64>,
-    /// Failed, by reason.
+    /// Requests whose run failed, by reason.
     pub failed: BTreeMap<String, u64>,
     /// Dark requests that have a twin: a durable run was made.
     pub dark_with_twin: u64,
     /// Dark requests that have no twin.
     pub dark_without_twin: u64,
-    /// Consecutive answers of the engine to callers without an error, since the last change: in `live`, in `only`, and
-    /// in every state where the engine owns the instance.
+    /// Consecutive answers of the engine to callers without an error, since the workflow or the rules last changed: in
+    /// `live`, in `only`, and in every state if the engine owns the instance.
     pub engine_answers: u64,
     /// Of these answers, those with a 4xx status.
     #[serde(rename = "engine_refusals")]
     pub engine_answers_4xx: u64,
-    /// Errors, unknown outcomes and fallbacks of the engine where it answered callers, since the last change.
+    /// Errors, unknown outcomes and fallbacks of the engine as the answering arm, since the workflow or the rules last
+    /// changed.
     pub engine_errors: u64,
-    /// When the pairs were counted from zero because differences or failures were lost: a process ended before it had
-    /// stored them, or the store is a restored backup, made before they were seen. Mismatches, failures and errors that
-    /// were stored before stay counted.
+    /// The time since when the pairs are counted, if differences or failures were lost: a process ended before it had
+    /// stored them, or the store is a restored backup that was made before they were seen. Mismatches, failures and
+    /// errors that were stored before this time stay counted.
     pub lost_differences: Option<Timestamp>,
-    /// For each rule, how often it made a difference count as equal.
+    /// For each rule, how often it made two different values equal.
     pub rule_hits: BTreeMap<String, u64>,
-    /// Pairs that differ, by the fingerprint of their differences: of the 256 fingerprints that were seen last. Few
-    /// pairs are kept as samples.
+    /// The number of pairs that differ, by the fingerprint of their differences, for the 256 fingerprints that were
+    /// seen last. Only a few of these pairs are kept as samples.
     pub seen: BTreeMap<String, FingerprintCount>,
 }
 
 /// How often pairs with one fingerprint were seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct FingerprintCount {
-    /// How many.
+    /// The number of pairs.
     pub count: u64,
-    /// When the first was seen.
+    /// When the first of these pairs was seen.
     pub first: Timestamp,
-    /// When the last was seen.
+    /// When the last of these pairs was seen.
     pub last: Timestamp,
 }
 
 impl RouteEvidence {
-    /// Counts as `matched` the pairs that neither differ nor are equal only by a rule. Earlier versions stored the
-    /// pairs that are equal by a rule there too.
+    /// Sets `matched` to the number of pairs that neither differ nor are equal only by a rule. Earlier versions also
+    /// counted the pairs that are equal by a rule there.
     pub(super) fn with_matched_from_pairs(self) -> Self {
         Self { matched: self.pairs().saturating_sub(self.ignored + self.mismatched), ..self }
     }
-    /// Which evidence a route keeps if it has several ids: that with open mismatches, then any. An id under which
-    /// nothing was counted must not hide the open mismatches of another one.
+    /// Ranks the evidence under several ids of one route, of which the route keeps the highest: first evidence with
+    /// open mismatches, then any evidence. An id under which nothing was counted must not hide the open mismatches of
+    /// another id.
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self { mismatched: 1.., .. } => 2,
@@ -80,19 +82,19 @@ impl RouteEvidence {
             _ => 0,
         }
     }
-    /// All pairs.
+    /// The number of all pairs.
     pub fn pairs(&self) -> u64 {
         self.shadow_pairs + self.dark_pairs
     }
-    /// The 95 % upper bound of the mismatch rate, valid however often it is read; 1 where there are no pairs.
+    /// The 95 % upper bound of the mismatch rate, valid no matter how often it is read; 1 if there are no pairs.
     pub fn mismatch_upper_bound(&self) -> f64 {
         bound::upper(self.pairs(), self.mismatched)
     }
-    /// How many more pairs without a mismatch bring the bound below a rate; `None` where there is a mismatch.
+    /// How many more pairs without a mismatch bring the bound below a rate; `None` if there is a mismatch.
     pub fn pairs_needed_for(&self, rate: f64) -> Option<u64> {
         (self.mismatched == 0).then(|| bound::clean_pairs_for(rate).saturating_sub(self.pairs()))
     }
-    /// The share of offered requests that was compared, 0 to 1; 1 where nothing was offered.
+    /// The share of offered requests that were compared, from 0 to 1; 1 if none was offered.
     pub fn coverage(&self) -> f64 {
         let not_compared = self.skipped.values().sum::<u64>() + self.failed.values().sum::<u64>();
         let all = self.pairs() + not_compared;

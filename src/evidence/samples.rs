@@ -1,7 +1,7 @@
 //! Samples that are not written to the store yet.
 //!
-//! Always true: their number is bounded, and for one route and fingerprint no more are accepted than the store would
-//! keep. After a failed write those put back may come on top.
+//! Always true: their number is bounded, and for one route and fingerprint no more samples are accepted than the store
+//! would keep. After a failed write, the samples that are put back may exceed the second bound.
 
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -28,10 +28,10 @@ impl SampleChange {
     }
 }
 
-/// What a flush has to write beside the evidence itself.
+/// What a flush has to write in addition to the evidence itself.
 #[derive(Default)]
 pub(super) struct PendingSamples {
-    /// In the order in which they are written.
+    /// The changes, in the order in which they are written.
     pub(super) changes: Vec<SampleChange>,
     pub(super) samples: Vec<SampleRecord>,
 }
@@ -60,7 +60,7 @@ impl PendingSamples {
             self.changes.push(change);
         }
     }
-    /// Takes everything, to write it.
+    /// Takes all changes and samples, to write them.
     pub(super) fn take(&mut self) -> Self {
         std::mem::take(self)
     }
@@ -96,7 +96,7 @@ impl PendingSamples {
     }
 }
 
-/// Moves stored samples to another route. Repeating it has the same result.
+/// Moves stored samples to another route. A repeated move has no further effect.
 async fn move_samples(store: &dyn Store, from: &RouteId, to: &RouteId, limits: &Limits) -> Result<(), StoreError> {
     let samples_max = size(limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max));
     let mut samples = store.samples(from.clone(), samples_max).await?;

@@ -10,13 +10,13 @@ pub(crate) use crate::store::MemoryStore as Memory;
 use crate::store::{Store, StoreError, StoreHandle};
 
 impl Evidence {
-    /// Loads what the store has; the bounds on samples are the defaults.
+    /// Loads the evidence in the store, with the default bounds on samples.
     pub(crate) async fn load(store: StoreHandle) -> Result<Arc<Self>, StoreError> {
         Self::load_with(store, &Limits::default()).await
     }
 }
 
-/// Evidence over a store in memory.
+/// Returns evidence over a store in memory, and the store.
 pub(crate) async fn evidence() -> (Arc<Evidence>, Arc<Memory>) {
     let store = Arc::new(Memory::new());
     let evidence = Evidence::load(store.clone()).await.expect("a store in memory answers");

@@ -34,7 +34,7 @@ fn comparison(verdict: Verdict) -> Comparison {
     }
 }
 
-/// The observation of an arm that replied with this status after this many milliseconds.
+/// Returns the observation of an arm that replied with this status after this many milliseconds.
 fn replied(status: u16, after_ms: u64) -> Observation {
     let (status, body) = (StatusCode::from_u16(status).unwrap(), Body::Whole(Bytes::new()));
     Observation::new(status, HeaderMap::new(), body, Duration::from_millis(after_ms), Vec::new())
@@ -83,7 +83,7 @@ async fn pairs_add_up_and_survive_a_restart() {
     assert_eq!((loaded.rule_hits["ignore $.at"], loaded.skipped["queue_full"], loaded.coverage()), (2, 1, 0.75));
     let counted = |evidence: &Evidence| evidence.of(&route()).seen.values().map(|seen| seen.count).sum::<u64>();
     (0..9).for_each(|_| pair(&later, State::Dark, Verdict::Mismatch));
-    assert_eq!((counted(&evidence), counted(&later)), (1, 10), "all are counted, few are kept as samples");
+    assert_eq!((counted(&evidence), counted(&later)), (1, 10), "all pairs are counted, few are kept as samples");
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn a_renamed_route_keeps_its_evidence() {
     evidence.flush().await.unwrap();
     assert_eq!((stored_samples(&next).await, stored_samples(&route()).await), (3, 0));
 
-    // Another process, and the next rename.
+    // The next rename, in another process.
     let evidence = evidence_over(&store).await;
     let was = [next.clone(), route()];
     set_renames(&evidence, &[(&last, &was)]);
@@ -195,7 +195,7 @@ async fn a_route_with_evidence_does_not_take_that_of_its_earlier_id() {
     assert_eq!(evidence.of(&route()).pairs(), 1);
 }
 
-/// A rename that forgot `was:` and was corrected: between the two the route had an id under which nothing was counted.
+/// A rename first lacked `was:` and was then corrected: meanwhile the route had an id under which nothing was counted.
 #[tokio::test]
 async fn a_route_keeps_the_open_mismatches_of_whichever_earlier_id_has_them() {
     let evidence = evidence_over(&memory()).await;
@@ -242,7 +242,7 @@ async fn a_failed_flush_loses_nothing() {
     assert_eq!(evidence.of(&route()).shadow_pairs, 1);
 }
 
-/// As when a client disconnects that waits for the differences of a route.
+/// This happens when a client that waits for the differences of a route disconnects.
 #[tokio::test]
 async fn a_flush_whose_caller_goes_away_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -253,7 +253,7 @@ async fn a_flush_whose_caller_goes_away_loses_nothing() {
     evidence.flush().await.unwrap();
     evidence.set_basis(0, &[(route(), "two".into())]); // the samples are cleared first
     evidence.keep_sample(evidence.generation(&route(), 0), sample("f"));
-    // It is dropped where it waits for the store, unless the store's thread was faster.
+    // The flush is dropped while it waits for the store, unless the store's thread was faster.
     let _ = tokio::time::timeout(Duration::ZERO, evidence.flush()).await;
     evidence.flush().await.unwrap();
     assert_eq!(store.samples(route(), 10).await.unwrap().len(), 1);
@@ -378,12 +378,15 @@ async fn an_error_of_the_answering_arm_is_marked_before_it_is_counted() {
     evidence.served(&route(), 0, Served::Answered);
     assert!(!evidence.marks.is_marked(&route()));
     evidence.served(&route(), 0, Served::FellBack);
-    assert!(evidence.marks.is_marked(&route()), "no task has run since");
+    assert!(evidence.marks.is_marked(&route()), "the mark is made before `served` returns");
     evidence.flush().await.unwrap();
-    assert!(!evidence.marks.is_marked(&route()), "it is stored");
+    assert!(!evidence.marks.is_marked(&route()), "the error is stored, so the mark is cleared");
     evidence.served(&route(), 0, Served::Error);
     drop(evidence);
-    assert!(IncompleteEvidenceMarks::open(&location).await.unwrap().is_marked(&route()), "the next process finds it");
+    assert!(
+        IncompleteEvidenceMarks::open(&location).await.unwrap().is_marked(&route()),
+        "the next process finds the mark"
+    );
 }
 
 #[tokio::test]
@@ -424,7 +427,7 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
     assert_eq!(evidence.of(&route()), RouteEvidence::default(), "a changed basis starts the evidence from zero");
 }
 
-/// The rename is not stored before the process is killed.
+/// The process is killed before the rename is stored.
 #[tokio::test]
 async fn a_mark_after_a_rename_names_the_id_under_which_the_evidence_is_stored() {
     let dir = tempfile::tempdir().unwrap();
@@ -450,14 +453,14 @@ async fn a_mark_after_a_rename_names_the_id_under_which_the_evidence_is_stored()
         stages[..renames].iter().for_each(|(id, was)| set_renames(&evidence, &[(id, was)]));
         pair(&evidence, State::Shadow, Verdict::Mismatch);
         drop(evidence);
-        // The next files have the new id, or the earlier one again.
+        // The next process reads files with the new id, or with the earlier id again.
         let evidence = open().await;
         assert_eq!((evidence.of(&route()).pairs(), evidence.of(&route()).lost_differences.is_some()), (0, true));
         let (id, was) = &stages[renames - 1];
         set_renames(&evidence, &[(id, was)]);
         assert!(evidence.of(id).lost_differences.is_some());
         evidence.flush().await.unwrap();
-        // Both rows are stored now.
+        // The rows of both ids are stored now.
         pair(&evidence, State::Shadow, Verdict::Mismatch);
         assert!(!evidence.marks.is_marked(&route()) && evidence.marks.is_marked(id));
         evidence.flush().await.unwrap();
@@ -491,7 +494,7 @@ async fn the_first_start_of_a_copy_counts_pairs_without_a_difference_from_zero()
 
 /// Requests that began under earlier files may end after the reload.
 #[tokio::test]
-async fn what_earlier_files_decided_counts_in_the_totals_only() {
+async fn requests_that_earlier_files_decided_count_in_the_totals_only() {
     let evidence = evidence_over(&memory()).await;
     evidence.set_basis(0, &[(route(), "one".into())]);
     let before = evidence.generation(&route(), 0);

@@ -51,22 +51,22 @@ impl RequestCopy {
 /// The digests of a request. Of requests with one retry key, those with equal digests count as the same request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestDigests {
-    /// The one under which it is recorded. Spellings of a path that some service may take for the same have the same
+    /// The digest under which it is recorded. Spellings of a path that some service may take for the same have the same
     /// digest, so it does not change if the files change how paths are read while a retry is on its way.
     pub present: [u8; 32],
-    /// The one under which earlier versions recorded it, if that is another one: of the path as it is forwarded.
+    /// The digest under which earlier versions recorded it, if it is another one: that of the path as it is forwarded.
     pub of_earlier_versions: Option<[u8; 32]>,
 }
 
 impl RequestDigests {
-    /// Those of a request with this resolved path.
+    /// The digests of a request with this resolved path.
     pub fn of(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> Self {
         Self {
             present: digest(method, &loosest_spelling(path), query, body),
             of_earlier_versions: digest_of_earlier_versions(method, path, query, body),
         }
     }
-    /// Both.
+    /// Both digests.
     pub fn all(&self) -> impl Iterator<Item = [u8; 32]> + use<> {
         [self.present].into_iter().chain(self.of_earlier_versions)
     }

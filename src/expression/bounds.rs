@@ -12,7 +12,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// The largest that any setting allows.
+    /// The largest bounds that any setting allows.
     pub const LARGEST: Self = Self { bytes_max: BYTES_CAP, depth_max: DEPTH_CAP };
 
     /// The bounds that `limits:` sets, capped: deeper nesting could overflow the stack of the recursive parser.
@@ -37,7 +37,7 @@ const DEPTH_CAP: usize = 32;
 pub(super) const TOKENS_MAX: usize = 512;
 /// Unary operators in a row: `!!!x`, `--x`.
 pub(super) const UNARY_RUN_MAX: usize = 8;
-/// `? :` in one expression.
+/// Conditionals (`? :`) in one expression.
 pub(super) const TERNARIES_MAX: usize = 32;
 /// Nested macros (`map` within `map`); each level multiplies the work.
 pub(super) const MACRO_DEPTH_MAX: usize = 4;

@@ -6,7 +6,7 @@
 pub struct ExpressionError {
     /// What is wrong, for a person.
     pub message: String,
-    /// Where it is, in characters from the start of the text.
+    /// Where the error is, in characters from the start of the text.
     pub offset: Option<usize>,
     /// The absent path (`steps.charge.output.id`), where that is the cause.
     pub absent: Option<String>,
@@ -25,7 +25,7 @@ impl ExpressionError {
     pub(super) fn absent(path: String) -> Self {
         Self { message: format!("`{path}` is absent"), offset: None, absent: Some(path) }
     }
-    /// The same error with its offset in a longer text, in which the expression begins `by` characters from the start.
+    /// The same error with its offset counted in a longer text, in which the expression begins after `by` characters.
     pub(super) fn offset_by(mut self, by: usize) -> Self {
         self.offset = Some(self.offset.unwrap_or(0) + by);
         self

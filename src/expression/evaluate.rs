@@ -19,9 +19,9 @@ use super::operators::Operator;
 use super::scope::{Scope, ScopeValue};
 use super::value::{OPAQUE, kind, work};
 
-/// The version of the language. It is raised when an expression that was valid before may get another value, here, in
-/// the functions and operators, or in what `steps` holds, and when a pair may get another verdict: comparisons made
-/// under the earlier version then no longer count as evidence.
+/// The version of the language. Raised by each change after which a valid expression may give another value (a change
+/// here, in the functions and operators, or in what `steps` holds), or a pair may get another verdict: comparisons made
+/// under an earlier version then no longer count as evidence.
 pub const DIALECT: u32 = 6;
 
 type Members = BTreeMap<Arc<str>, ScopeValue>;
@@ -227,7 +227,7 @@ impl<'s> Evaluation<'s> {
         Ok(Value::Object(map))
     }
 
-    /// `&&` and `||`: either side may decide, even where the other fails.
+    /// `&&` and `||`: a side that has the deciding value settles the result, even where the other side fails.
     fn logic(&mut self, deciding_value: bool, left: &'s Node, right: &'s Node) -> Result<bool, ExpressionError> {
         let sign = if deciding_value { "`||`" } else { "`&&`" };
         match self.bool(left, sign) {

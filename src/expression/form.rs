@@ -7,30 +7,30 @@ use serde_json::{Map, Value};
 
 use super::json::{RESERVED_PREFIX, is_reserved_key};
 
-/// A map of strings. A name that occurs several times has a list of them; `+` is a space, as HTML forms encode it.
+/// Parses a form to a map of strings. A name that occurs several times gets a list; `+` is a space, as in HTML forms.
 /// Bytes that are not UTF-8 are replaced, so that different values may become equal.
 pub fn parse_form(raw: &str) -> Value {
     parse_form_with(raw, |bytes| String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// As [`parse_form`], but `text` turns the decoded bytes of each name and value into a string.
+/// Like [`parse_form`], but `text` turns the decoded bytes of each name and value into a string.
 pub fn parse_form_with(raw: &str, text: impl Fn(&[u8]) -> String) -> Value {
     let decoded = |part: &[u8]| text(&percent_decode(&spaces(part)).collect::<Vec<u8>>());
     Value::Object(fields(raw.as_bytes()).fold(Map::new(), |map, (name, value)| add(map, decoded(name), decoded(value))))
 }
 
-/// As [`parse_form`], but nothing is replaced: a name or value that is not UTF-8 is an error.
+/// Like [`parse_form`], but nothing is replaced: a name or value that is not UTF-8 is an error.
 ///
 /// # Errors
-/// A name or a value is not UTF-8, or a name is reserved: which of the fields, counted from 1.
+/// A name or a value is not UTF-8, or a name is reserved. The error says which field it is, counted from 1.
 pub fn parse_form_strictly(raw: &[u8]) -> Result<Value, String> {
     parse_fields_strictly(raw, |_| true)
 }
 
-/// As [`parse_form_strictly`], but only fields whose name `is_wanted` accepts are checked for UTF-8 and returned.
+/// Like [`parse_form_strictly`], but only fields whose name `is_wanted` accepts are checked for UTF-8 and returned.
 ///
 /// # Errors
-/// A wanted field is not UTF-8, or any name is reserved: which of the fields, counted from 1.
+/// A wanted field is not UTF-8, or any name is reserved. The error says which field it is, counted from 1.
 pub fn parse_fields_strictly(raw: &[u8], is_wanted: impl Fn(&str) -> bool) -> Result<Value, String> {
     let mut map = Map::new();
     for (number, (name, value)) in (1..).zip(fields(raw)) {

@@ -46,7 +46,7 @@ pub fn refuse_reserved_keys(text: &[u8]) -> Result<(), Error> {
 
 /// The position of the first reserved key.
 fn reserved_key_at(text: &[u8]) -> Option<usize> {
-    // Most texts have neither the prefix nor an escape that may hide it, and are not looked at again.
+    // Most texts have neither `$s` (the prefix) nor `\u` (which may hide the prefix), and are not scanned further.
     if !text.windows(2).any(|pair| pair == b"$s" || pair == b"\\u") {
         return None;
     }

@@ -16,7 +16,7 @@ const OPEN_MAX: usize = 12;
 pub struct JsonPathError {
     /// What is wrong.
     pub message: String,
-    /// Where: an offset in bytes.
+    /// Where the error is: an offset in bytes.
     pub offset: usize,
 }
 
@@ -38,7 +38,7 @@ pub fn parse_json_path(text: &str) -> Result<JsonPath, JsonPathError> {
     })
 }
 
-/// Where too many brackets are open. Those within strings count too: a path has few of them.
+/// The offset from which on too many brackets are open. Brackets within strings count too: a path has few of them.
 fn too_deep(text: &str) -> Option<usize> {
     let mut open = 0_usize;
     text.bytes().position(|byte| {

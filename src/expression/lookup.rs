@@ -17,8 +17,8 @@ pub(super) fn get<'v>(value: &'v Value, part: &Part) -> Option<&'v Value> {
     }
 }
 
-/// The value at the end of constant parts; nothing is found in an opaque value. An error names the absent path from the
-/// root, which `from` gives.
+/// Returns the value at the end of a path of constant parts below `value`; nothing is found within an opaque value. The
+/// error names the whole absent path; `from` gives the text of the path to `value`.
 pub(super) fn lookup<'v>(
     value: &'v Value,
     parts: &[Part],
@@ -44,7 +44,7 @@ pub(super) fn lookup<'v>(
     Ok(value)
 }
 
-/// As [`lookup`] in one object with the results of all steps; that object is made only where it is read as a whole.
+/// Like [`lookup`] below an object with a member for each step. That object is made only if `parts` is empty.
 pub(super) fn lookup_in_results<'v>(
     results: &'v StepResults,
     parts: &[Part],

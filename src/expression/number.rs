@@ -124,7 +124,7 @@ fn compare_int_double(int: i128, double: f64) -> Option<Ordering> {
     if double.is_nan() {
         return None;
     }
-    // From 2^127 on it is beyond the range of i128, so the sign alone decides.
+    // From 2^127 on, the double is beyond the range of i128, so its sign alone decides.
     if double.abs() >= 2f64.powi(127) {
         return Some(if double > 0.0 { Ordering::Less } else { Ordering::Greater });
     }

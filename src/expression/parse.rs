@@ -35,7 +35,7 @@ fn syntax(source: &str, errors: &cel::ParseErrors) -> ExpressionError {
         return ExpressionError::new("not a CEL expression");
     };
     let message = error.msg.strip_prefix("Syntax error: ").unwrap_or(&error.msg);
-    // The parser lists every token that it would have accepted, which helps nobody.
+    // The list of all tokens that the parser would have accepted is left out: it is long, and does not help.
     let message =
         message.split(" expecting ").next().unwrap_or(message).replace("mismatched input '<EOF>'", "it ends too early");
     let message = match error.msg.contains("invalid argument to has() macro") {
@@ -244,7 +244,7 @@ fn member(operand: Node, part: Part) -> Node {
     }
 }
 
-/// The function that corresponds to one of this name in other languages.
+/// The function here that does what functions of this name do in other languages.
 fn equivalent_function(name: &str) -> Option<&'static str> {
     Some(match name {
         "len" | "length" | "count" => "size",
@@ -264,7 +264,7 @@ fn equivalent_function(name: &str) -> Option<&'static str> {
 }
 
 /// Whether this is a map of HTTP headers, whose keys are lower case: `headers` of a probe's reply, `request.headers`,
-/// `steps.X.headers` and the like. A member `headers` of a JSON body is none: its keys are as the body has them.
+/// `steps.X.headers` and the like. A member `headers` of a JSON body is not: its keys are as in the body.
 fn is_headers_map(node: &Node) -> bool {
     let Node::Path(Root::Name(root), parts) = node else { return false };
     let is_headers = |part: &Part| matches!(part, Part::Key(key) if &**key == "headers");

@@ -59,8 +59,8 @@ impl Expression {
     /// The two sides, where the expression is an equation (`a == b`).
     pub fn equation(&self) -> Option<(Expression, Expression)> {
         let Node::Binary(Operator::Equal, ..) = self.0.node else { return None };
-        // The last `==` outside texts and brackets is the one that is evaluated last: at any other, one of the sides
-        // does not parse.
+        // The operator at the root is the last `==` outside strings and brackets. Within those, the sides of a `==` do
+        // not parse.
         let mut places: Vec<usize> = self.source().match_indices("==").map(|(at, _)| at).collect();
         places.reverse();
         places.into_iter().find_map(|at| {

@@ -19,8 +19,8 @@ impl ReadPath {
     pub fn part(&self, n: usize) -> Option<&str> {
         self.0.get(n + 1).map(|s| &**s)
     }
-    /// If it leads into a text of `request`, which has no members, so that there is never a value: what is wrong, and
-    /// which path is meant.
+    /// For a path that leads into a text of `request`, where there is never a value: what is wrong, and which path was
+    /// probably meant. `None` for any other path.
     pub fn misread_request_text(&self) -> Option<(String, String)> {
         let text_at = match self.part(0).filter(|_| self.root() == "request")? {
             "method" | "path" | "peer" => 1,

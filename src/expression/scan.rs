@@ -105,7 +105,7 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// Refuses what is too large, too deep or not closed, before the parser sees it.
+/// Refuses an expression that is too large, too deeply nested or not closed, before the parser sees it.
 pub(super) fn check_bounds(source: &str, bounds: &Bounds) -> Result<(), ExpressionError> {
     if source.len() > bounds.bytes_max {
         return Err(ExpressionError::new(format!(

@@ -14,9 +14,9 @@ use super::step_results::StepResults;
 pub enum ScopeValue {
     /// JSON.
     Value(Arc<Value>),
-    /// A map of such values.
+    /// A map whose members are shared one by one.
     Map(Arc<BTreeMap<Arc<str>, ScopeValue>>),
-    /// An object of which only the outputs that are read are parsed.
+    /// The results of steps: an object of which only the outputs that an expression reads are parsed.
     Steps(Arc<StepResults>),
 }
 
@@ -100,11 +100,11 @@ impl fmt::Debug for Opaque {
 /// that each item of a fan-out can have its own `item` and `index`.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// A list, because they are few: a search is faster than a map.
+    /// A list, because a scope has few names: a linear search is faster than a map.
     names: Vec<(Cow<'static, str>, NameValue)>,
-    /// The key of `uuid()` and `random()`; without it they are errors.
+    /// The key of `uuid()` and `random()`; where it is absent, both fail.
     random_key: Option<Arc<Lazy<[u8; 32]>>>,
-    /// Without it every value can be read.
+    /// Recognises opaque values; where it is absent, every value can be read.
     opaque: Option<Opaque>,
 }
 
@@ -124,7 +124,7 @@ impl Scope {
     pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<ScopeValue>) -> &mut Self {
         self.put(name.into(), NameValue::Known(value.into()))
     }
-    /// As [`Scope::set`], with a value that is computed when something reads it, and only once.
+    /// Like [`Scope::set`], but the value is computed when something first reads it, and only once.
     pub fn set_lazy(&mut self, name: &'static str, value: impl Fn() -> Value + Send + Sync + 'static) -> &mut Self {
         self.put(name.into(), NameValue::Lazy(Lazy::new(move || value().into())))
     }
@@ -145,7 +145,7 @@ impl Scope {
         scope.set(name, value);
         scope
     }
-    /// Sets what derives the key of `uuid()` and `random()`. Each run needs a key of its own.
+    /// Sets the function that derives the key of `uuid()` and `random()`. Each run needs a key of its own.
     pub fn set_random_key(&mut self, key: impl Fn() -> [u8; 32] + Send + Sync + 'static) -> &mut Self {
         self.random_key = Some(Lazy::new(key));
         self

@@ -1,8 +1,8 @@
 //! JSON that stays text until something reads it.
 //!
-//! Always true: a value never changes; a text is kept only if it is certain that it can be read, so reading cannot
-//! fail; two are equal if their values are, however they are written. What a service answered is often read by one
-//! expression or by none: as text it takes about a tenth of the memory and of the time to load a run.
+//! Always true: a value never changes; a text is kept only if it can certainly be parsed, so that reading it cannot
+//! fail; two values are equal however their texts are written. What a service answered is often read by one expression
+//! or by none: kept as text, it takes about a tenth of the memory and of the time to load a run.
 
 use std::fmt;
 use std::ops::Deref;
@@ -32,13 +32,13 @@ enum Representation {
 }
 
 impl SharedJson {
-    /// This value, kept as text.
+    /// Keeps this value as text, if it can be kept so.
     pub fn as_text(value: &Value) -> Self {
         let text = serde_json::value::to_raw_value(value);
         text.and_then(Self::of_text).unwrap_or_else(|_| value.clone().into())
     }
 
-    /// A list of these; an absent one is null. The list is text unless all of them are values in memory.
+    /// Makes a list of these items; an absent item is null. The list is text unless all items are values in memory.
     pub fn list<'a>(items: impl Iterator<Item = Option<&'a SharedJson>> + Clone) -> Self {
         let is_value = |item: Option<&SharedJson>| item.is_none_or(|item| matches!(*item.0, Representation::Value(_)));
         let text = match items.clone().all(is_value) {
@@ -68,7 +68,7 @@ impl SharedJson {
         }
     }
 
-    /// Whether it is a list without items. Does not parse the text.
+    /// Whether this is a list without items. Does not parse the text.
     pub fn is_empty_list(&self) -> bool {
         match &*self.0 {
             Representation::Value(value) => value.as_array().is_some_and(Vec::is_empty),
@@ -78,21 +78,21 @@ impl SharedJson {
         }
     }
 
-    /// Whether both are the same in memory.
+    /// Whether both share the same memory.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Whether it is text that nothing has read.
+    /// Whether this is text that nothing has parsed.
     #[cfg(test)]
     pub fn is_unread(&self) -> bool {
         matches!(&*self.0, Representation::Text { value, .. } if value.get().is_none())
     }
 }
 
-/// Whether a valid text (which [`RawValue`] has checked without making values of it) is kept, because it can be parsed
-/// for sure. That is not sure if it is nested too deeply, if an escape may stand for half a character, or if an object
-/// may have a key that is reserved. A text with line ends is not kept either: stored events are separated by them.
+/// Whether a syntactically valid text (as checked by [`RawValue`]) is kept, because it can certainly be parsed. This is
+/// not certain if the text is nested too deeply, if an escape may stand for half a surrogate pair, or if an object may
+/// have a reserved key. A text with line breaks is not kept either, because line breaks separate stored events.
 fn is_kept_as_text(text: &str) -> bool {
     let (mut depth, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {
@@ -164,7 +164,7 @@ impl PartialEq for SharedJson {
     }
 }
 
-/// The JSON, whichever form it has.
+/// Writes the JSON, whether it is kept as text or as a value.
 impl fmt::Debug for SharedJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
@@ -183,7 +183,7 @@ impl Serialize for SharedJson {
     }
 }
 
-/// Only from JSON: another format, or one of serde's taggings that buffer their content, gives an error.
+/// Works only from JSON: another format, or an enum representation of serde that buffers its content, gives an error.
 impl<'de> Deserialize<'de> for SharedJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::of_text(Box::deserialize(deserializer)?).map_err(D::Error::custom)
@@ -268,7 +268,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is read as text is read as a value too, with the same result, and nothing else is read.
+        /// A text is accepted exactly if it can be parsed as a [`Value`], and then gives the same value.
         #[test]
         fn whatever_is_accepted_can_be_read(
             parts in proptest::collection::vec(

@@ -26,7 +26,7 @@ pub struct StepResults {
 /// The fields of a step.
 #[derive(Debug)]
 pub struct StepFields {
-    /// The field `output`, where it is the first one.
+    /// The field `output`, where it is kept apart from the others; it is then the first field.
     output: Option<SharedJson>,
     /// An object with the other fields.
     others: SharedJson,
@@ -39,7 +39,7 @@ impl StepFields {
         let others: Map<_, _> = others.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Self { output, others: Value::Object(others).into(), whole: OnceLock::new() }
     }
-    /// Fields that were recorded as one value, whatever it is.
+    /// Fields that were recorded as one value, of any kind.
     pub fn recorded(fields: Arc<Value>) -> Self {
         Self { output: None, others: fields.into(), whole: OnceLock::new() }
     }
@@ -173,7 +173,7 @@ mod tests {
         Expression::parse(text).unwrap().evaluate(&scope).map_err(|error| error.to_string())
     }
 
-    /// Each expression gives the same value, or the same error, as with one object.
+    /// Each expression gives the same value or error as with one JSON object that holds all results.
     #[test]
     fn expressions_see_one_object() {
         for text in [

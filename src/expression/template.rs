@@ -21,7 +21,7 @@ pub struct Template(Arc<Inner>);
 struct Inner {
     tree: Tree,
     reads: Vec<ReadPath>,
-    /// What it was parsed from, where that was one string.
+    /// The source, where the template was parsed from one string.
     text: Option<Box<str>>,
 }
 
@@ -97,7 +97,7 @@ impl Template {
         Self(Arc::new(Inner { tree, reads, text }))
     }
 
-    /// The string that it was parsed from, where it was one string.
+    /// The source, where the template was parsed from one string.
     pub fn text(&self) -> Option<&str> {
         self.0.text.as_deref()
     }
@@ -136,8 +136,8 @@ impl Template {
         }
     }
 
-    /// How many bytes of a text stand outside its expressions: a value of this length has nothing else. 0 where it is
-    /// not text with expressions in it.
+    /// How many bytes of a text are outside its expressions: in a result of this length, all expressions gave an empty
+    /// text. 0 where the template is not text with expressions in it.
     pub fn literal_len(&self) -> usize {
         match &self.0.tree {
             Tree::Text(pieces) => pieces.iter().map(Piece::literal_len).sum(),

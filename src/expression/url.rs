@@ -116,7 +116,7 @@ impl UrlTemplate {
         for piece in &self.0.pieces {
             match piece {
                 Piece::Literal(literal) => path.push_str(literal),
-                // No literal has this character.
+                // Marks a value: no literal contains this character.
                 Piece::Expression(_) => path.push('{'),
             }
         }
@@ -135,7 +135,7 @@ impl UrlTemplate {
         &self.0.reads
     }
 
-    /// Whether this may evaluate to this path and query: they begin with its literal text before the first value.
+    /// Whether this may evaluate to this path and query. Only the literal text before the first value is compared.
     pub fn may_evaluate_to(&self, path: &str) -> bool {
         match &self.0.pieces[..] {
             [] => path.is_empty(),
@@ -166,7 +166,8 @@ impl UrlTemplate {
                 }
                 Piece::Expression(expression) => {
                     let text = evaluate_in_text(expression, scope)?;
-                    // Encoded it would be harmless here, but not in a service that decodes it into a header or a log.
+                    // Percent-encoded, a line break would be harmless here, but not in a service that decodes it into a
+                    // header or a log.
                     if text.contains(['\r', '\n']) {
                         return Err(ExpressionError::new("a line break is not allowed in a URL"));
                     }
@@ -182,7 +183,7 @@ impl UrlTemplate {
     }
 }
 
-/// Whether the source is exactly `services.NAME` or `services["NAME"]`: nothing computed around it.
+/// Whether the source is exactly `services.NAME` or `services["NAME"]`: nothing is computed from it.
 fn names_service(source: &str, name: &str) -> bool {
     let source: String = source.chars().filter(|c| !c.is_whitespace()).collect();
     [format!("services.{name}"), format!("services[\"{name}\"]"), format!("services['{name}']")].contains(&source)

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-/// What an opaque value is, for messages.
+/// How messages describe an opaque value.
 pub(super) const OPAQUE: &str = "bytes, which cannot be read";
 
-/// The kind of a value, for messages.
+/// How messages describe the kind of a value.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -1,7 +1,7 @@
 //! One address of a service, with the connections over which requests are forwarded to it.
 //!
-//! Always true: connections are made within the service's `connect` time. Whether the address gets requests is its
-//! state ([`transport::Address`](crate::transport::Address)), which calls of steps share.
+//! Always true: connections are made within the service's `connect` time. Whether the address gets requests depends on
+//! its state ([`transport::Address`](crate::transport::Address)), which it shares with the steps' calls of the service.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -39,16 +39,16 @@ static FAILED_HANDSHAKES: LineLimit = LineLimit::new();
 
 /// One address of a service.
 pub(super) struct Address {
-    /// The state that calls of steps share: load, ejection, health.
+    /// The state shared with the steps' calls of the service: load, ejection, health.
     pub shared: Arc<transport::Address>,
     common: Arc<UpstreamShared>,
     /// HTTP/1.1 connections that carry no request.
     idle: IdleConnections,
     /// HTTP/2 connections.
     multiplexed: Multiplexer<RequestBody, ConnectError>,
-    /// Whether it chose HTTP/1.1 the last time, where that is negotiated.
+    /// Whether the last handshake that negotiated the HTTP version chose HTTP/1.1.
     chose_http1: AtomicBool,
-    /// Whether no more requests are forwarded to it. A long one may still hold it then.
+    /// Whether no more requests are forwarded to this address. A request that began earlier may still be in flight.
     is_closed: AtomicBool,
 }
 
@@ -64,7 +64,7 @@ impl Address {
         }
     }
 
-    /// No more requests are forwarded to it: closes its idle connections.
+    /// Stops forwarding requests to this address and closes its idle connections.
     pub(super) fn close(&self) {
         if !self.is_closed.swap(true, Relaxed) {
             self.idle.close_all();
@@ -83,8 +83,8 @@ impl Address {
         self.multiplexed.sweep(self.common.idle.time_max());
     }
 
-    /// A connection for one request, and whether it has carried one before. An address that accepts none is ejected.
-    /// `only_http1` is for requests that HTTP/2 has no form for.
+    /// Returns a connection for one request, and whether that connection has carried a request before. Ejects the
+    /// address if it accepts no connection. `only_http1` is for requests that HTTP/2 cannot express.
     pub(super) async fn connection(
         self: &Arc<Self>,
         must_be_new: bool,
@@ -103,7 +103,7 @@ impl Address {
         {
             return Ok((Connection::Http1(connection), true));
         }
-        // In a box, so that requests that need no new connection have smaller futures.
+        // Boxed, so that the futures of requests that need no new connection are smaller.
         Box::pin(self.new_connection(must_be_new, http)).await.map(|connection| (connection, false))
     }
 
@@ -123,7 +123,7 @@ impl Address {
         }
     }
 
-    /// The new connection, or its first stream (HTTP/2), for the request that opened it.
+    /// Returns the new connection, or its first stream (HTTP/2), for the request that opened it.
     fn for_first_request(&self, opened: Opened) -> Connection {
         match opened {
             Opened::Http1(connection) => Connection::Http1(connection),
@@ -131,7 +131,7 @@ impl Address {
         }
     }
 
-    /// A stream on a connection that was not open before, or for which this request has waited.
+    /// Opens a stream. If `must_be_new`, its connection was opened for this request, or while this request waited.
     async fn stream(self: &Arc<Self>, must_be_new: bool) -> Result<Connection, ConnectError> {
         let mut http1 = None;
         let opening = self.multiplexed.open(
@@ -145,18 +145,19 @@ impl Address {
             |_| !must_be_new,
             ConnectError::copy,
         );
-        // Opening one takes at most half of that, and another request may have to be waited for first.
+        // Opening a connection takes at most half of this time; before that, this request may wait for one that another
+        // request opens.
         let stream =
             timeout(self.common.connector.dialer.connect * 2, opening).await.unwrap_or(Err(ConnectError::TimedOut))?;
         match (stream, http1) {
             (Some(stream), _) => Ok(Connection::Http2(stream)),
             (None, Some(connection)) => Ok(Connection::Http1(connection)),
-            // Another request has found that HTTP/1.1 is chosen.
+            // Another request's handshake has chosen HTTP/1.1.
             (None, None) => self.connect(HttpVersion::Http1).await.map(|opened| self.for_first_request(opened)),
         }
     }
 
-    /// A new connection. An address that accepts none is ejected.
+    /// Opens a connection. Ejects the address if it accepts none.
     async fn connect(self: &Arc<Self>, http: HttpVersion) -> Result<Opened, ConnectError> {
         let opened = self.common.connector.open(&self.shared, http).await;
         if http == HttpVersion::Negotiated

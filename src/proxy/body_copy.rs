@@ -1,6 +1,6 @@
 //! The copy of a request's body that is taken while it streams.
 //!
-//! Always true: it has at most `bytes_max` bytes; a larger body is not copied further, and passed on all the same.
+//! Always true: the copy has at most `bytes_max` bytes. A larger body is not copied further, but still passed on.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +16,7 @@ pub(super) struct BodyCopy {
     pub too_large: bool,
     /// When the last byte was passed on.
     pub ended: Option<u64>,
-    /// All of it, once it has been asked for.
+    /// The whole copy, once it has been asked for.
     pub whole: Option<Bytes>,
 }
 
@@ -31,13 +31,13 @@ impl BodyCopy {
         }
     }
 
-    /// All of it; `None` while it is passed on, and if it is too large.
+    /// The whole body; `None` until all of it was passed on, and if it is too large.
     pub(super) fn whole(&mut self) -> Option<Bytes> {
         let is_whole = self.ended.is_some() && !self.too_large;
         is_whole.then(|| self.whole.get_or_insert_with(|| std::mem::take(&mut self.bytes).freeze()).clone())
     }
 
-    /// How many bytes are kept.
+    /// The number of bytes that are kept.
     pub(super) fn len(&self) -> usize {
         self.whole.as_ref().map_or(self.bytes.len(), Bytes::len)
     }
@@ -49,7 +49,7 @@ impl SentBody for Mutex<BodyCopy> {
     }
 }
 
-/// How many bytes of a body were copied.
+/// The number of bytes of a body that were copied.
 pub(super) fn copied_bytes(copy: Option<&Arc<Mutex<BodyCopy>>>) -> usize {
     copy.map_or(0, |copy| copy.lock().unwrap_or_else(PoisonError::into_inner).len())
 }

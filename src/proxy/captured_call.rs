@@ -15,18 +15,19 @@ use crate::flag::SkipReason;
 
 /// A call that legacy makes, until the observer is told of it.
 pub(super) struct CapturedCall {
-    /// Without its body and its reply. `None` once the observer was told.
+    /// The call without its body and reply. `None` once the observer was told.
     effect: Option<Effect>,
-    /// The head of its reply, once it has come: it says how the call ended, also if the body is not passed on whole.
+    /// The head of the reply, once it has come: it says how the call ended, even if the reply's body is not passed on
+    /// whole.
     reply_head: Option<(StatusCode, HeaderMap)>,
-    /// `None` if it has no body.
+    /// `None` if the call has no body.
     body: Option<Arc<Mutex<BodyCopy>>>,
     bytes_max: usize,
     observer: Arc<dyn EffectObserver>,
 }
 
 impl CapturedCall {
-    /// A call that begins, with a copy of the body that it may have.
+    /// Begins a call, with the copy of its body if it has one.
     pub(super) fn new(
         effect: Effect,
         body: Option<Arc<Mutex<BodyCopy>>>,
@@ -44,17 +45,18 @@ impl CapturedCall {
         self.body.as_ref()
     }
 
-    /// The head of its reply has come.
+    /// Records the head of the call's reply.
     pub(super) fn on_reply_head(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.reply_head = Some((status, headers.clone()));
     }
 
-    /// It has no complete reply.
+    /// Ends a call that got no complete reply.
     pub(super) fn end_without_reply(mut self: Box<Self>) {
         self.tell(None, true);
     }
 
-    /// Its reply is complete. `skip`: legacy did not take all of it, or nobody has room for the bodies.
+    /// Ends a call whose reply is complete. `skip`: legacy did not take the whole reply, or there is no room for the
+    /// bodies.
     pub(super) fn end(
         mut self: Box<Self>,
         status: StatusCode,
@@ -77,7 +79,7 @@ impl CapturedCall {
             None => Body::Whole(Bytes::new()),
             Some(copy) => {
                 let mut copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
-                // What did not come to its end is not known whole.
+                // A copy that did not reach the body's end may be incomplete.
                 match has_room && !copy.too_large && copy.ended.is_some() {
                     true => Body::Whole(std::mem::take(&mut copy.bytes).freeze()),
                     false => Body::TooLarge,
@@ -114,7 +116,7 @@ mod tests {
         }
     }
 
-    /// What is told of a call with this copy of its body, when it ends so.
+    /// Returns what the observer is told of a call with this copy of its body that ends in this way.
     fn told(copy: BodyCopy, end: impl FnOnce(Box<CapturedCall>)) -> (Body, Option<Body>) {
         let effect = Effect {
             service: None,
@@ -147,11 +149,11 @@ mod tests {
             move |call: Box<CapturedCall>| call.end(StatusCode::OK, HeaderMap::new(), Some(reply), skip)
         };
         assert_eq!(told(copy(Some(1)), end(None)), (body.clone(), Some(Body::Whole(reply.clone()))));
-        // Legacy closed before it had all of the reply: the service has answered all the same.
+        // Legacy closed before it had all of the reply, but the service has answered.
         assert_eq!(told(copy(Some(1)), end(Some(SkipReason::ClientWentAway))), (body.clone(), Some(Body::TooLarge)));
         let cut = |mut call: Box<CapturedCall>| call.on_reply_head(StatusCode::CREATED, &HeaderMap::new());
         assert_eq!(told(copy(Some(1)), cut), (body.clone(), Some(Body::TooLarge)));
-        // Without room for bodies, that there was a call is told all the same.
+        // Without room for bodies the observer is still told that there was a call.
         assert_eq!(told(copy(Some(1)), end(Some(SkipReason::QueueFull))), (Body::TooLarge, Some(Body::TooLarge)));
         assert_eq!(told(copy(Some(1)), |call| call.end_without_reply()), (body.clone(), None));
         assert_eq!(told(copy(Some(1)), drop), (body, None));

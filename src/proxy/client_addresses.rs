@@ -26,12 +26,12 @@ pub(super) struct ClientAddresses {
 #[derive(Default)]
 struct Counts {
     of_address: HashMap<IpAddr, u64>,
-    /// How many addresses have so many connections, by that number; the last entry is above 0.
+    /// The number of addresses with N connections, at index N; the last entry is above 0.
     addresses_with: Vec<u64>,
 }
 
 impl Counts {
-    /// An address now has one connection more, or less.
+    /// The number of connections of one address has changed.
     fn moved(&mut self, from: u64, to: u64) {
         let [from, to] = [from, to].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
         if self.addresses_with.len() <= to {
@@ -51,7 +51,7 @@ impl Counts {
 }
 
 impl ClientAddresses {
-    /// `None` if one address may have any number.
+    /// `None` if the number of connections of one address is not limited.
     pub(super) fn new(connections_max: u64) -> Option<Arc<Self>> {
         if connections_max == 0 {
             return None;
@@ -65,7 +65,7 @@ impl ClientAddresses {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a client has as many as it may have.
+    /// Whether a client has as many connections as it may have.
     pub(super) fn is_full(&self, client: IpAddr) -> bool {
         self.counts().of_address.get(&network(client)).is_some_and(|count| *count >= self.connections_max)
     }
@@ -93,7 +93,7 @@ pub(super) fn count_refused(client: IpAddr, listener: &str) {
     }
 }
 
-/// What counts as one client.
+/// Returns the address that stands for all addresses of one client.
 fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
@@ -121,10 +121,10 @@ impl Drop for ClientPlace {
     }
 }
 
-/// What an open connection holds.
+/// What an open connection holds until it ends.
 pub(super) struct ConnectionPermit {
     _room: OwnedSemaphorePermit,
-    /// Boxed, so that where nothing is counted a connection has no room for it.
+    /// Boxed, so that a connection takes less memory where nothing is counted.
     place: Option<Box<ClientPlace>>,
 }
 
@@ -133,7 +133,7 @@ impl ConnectionPermit {
         Self { _room: room, place: None }
     }
 
-    /// Counts the connection as one of this client's; `false` if that has as many as it may have.
+    /// Counts the connection as one of this client's; `false` if the client already has as many as it may have.
     pub(super) fn count_for(&mut self, addresses: &Arc<ClientAddresses>, client: IpAddr) -> bool {
         self.place = addresses.take(client).map(Box::new);
         self.place.is_some()

@@ -14,11 +14,11 @@ use super::http2::RequestStream;
 
 /// The body of a client's request.
 pub(super) enum ClientBody {
-    /// Of HTTP/1.1.
+    /// The body of an HTTP/1.1 request.
     Http1(Incoming),
-    /// Of a stream of HTTP/2.
+    /// The body of a request on an HTTP/2 stream.
     Http2(RequestStream),
-    /// There is none: what follows is not HTTP.
+    /// The request has no body: what follows its head is not HTTP.
     None,
 }
 

@@ -1,8 +1,8 @@
-//! How a client's side is switched to another protocol: an HTTP/1.1 connection by `Upgrade`, a stream of HTTP/2 by an
+//! Switching a client's side to another protocol: an HTTP/1.1 connection by `Upgrade`, a stream of HTTP/2 by an
 //! extended CONNECT (RFC 8441).
 //!
-//! Always true: both are asked of legacy as an `Upgrade` of HTTP/1.1; which one it is shows only where the client's
-//! side is needed, in the tunnel.
+//! Always true: both are sent to legacy as an HTTP/1.1 `Upgrade`; only the tunnel, which uses the client's side, tells
+//! them apart.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,21 +22,21 @@ const PIECE_BYTES: usize = 16 << 10;
 
 /// The client's side of a switch to another protocol.
 pub(super) enum ClientUpgrade {
-    /// The connection.
+    /// The whole HTTP/1.1 connection.
     Connection(OnUpgrade),
-    /// A stream, once the answer was sent on it.
+    /// An HTTP/2 stream, available once the answer was sent on it.
     Stream(oneshot::Receiver<StreamIo>),
 }
 
-/// Marks a request that was an extended CONNECT, and holds the client's side of it.
+/// Marks a request that was an extended CONNECT, and holds the client's side of the switch.
 #[derive(Clone)]
 struct ExtendedConnect(Arc<Mutex<Option<oneshot::Receiver<StreamIo>>>>);
 
-/// Rewrites an extended CONNECT for a WebSocket as the request that HTTP/1.1 has for it. Returns where the stream is to
-/// be handed over; `None` for any other request, CONNECT for another protocol included.
+/// Rewrites an extended CONNECT for a WebSocket as the equivalent HTTP/1.1 request. Returns where the stream is to be
+/// handed over; `None` for any other request, including an extended CONNECT for another protocol.
 pub(super) fn rewrite_extended_connect(head: &mut request::Parts) -> Option<oneshot::Sender<StreamIo>> {
     let protocol = head.extensions.remove::<h2::ext::Protocol>()?;
-    // With a length some servers would wait for a body.
+    // With a length, some servers would wait for a body.
     let is_framed = [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT].iter().any(|name| head.headers.contains_key(name));
     if head.method != Method::CONNECT || protocol.as_str() != "websocket" || is_framed {
         return None;
@@ -50,7 +50,7 @@ pub(super) fn rewrite_extended_connect(head: &mut request::Parts) -> Option<ones
     Some(sender)
 }
 
-/// A nonce, which HTTP/1.1 wants and HTTP/2 does not have.
+/// Returns the nonce that HTTP/1.1 requires and HTTP/2 does not have.
 fn websocket_key() -> HeaderValue {
     use base64::prelude::{BASE64_STANDARD, Engine};
     let key = BASE64_STANDARD.encode(fastrand::u128(..).to_be_bytes());
@@ -62,7 +62,7 @@ pub(super) fn is_extended_connect(head: &request::Parts) -> bool {
     head.extensions.get::<ExtendedConnect>().is_some()
 }
 
-/// The client's side, once legacy has switched to another protocol.
+/// Returns the client's side, for the time when legacy has switched to another protocol.
 pub(super) fn on_upgrade(head: &mut request::Parts) -> ClientUpgrade {
     if let Some(ExtendedConnect(stream)) = head.extensions.remove()
         && let Some(stream) = stream.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -76,20 +76,20 @@ pub(super) fn on_upgrade(head: &mut request::Parts) -> ClientUpgrade {
     ClientUpgrade::Connection(upgrade)
 }
 
-/// A stream of HTTP/2 as a connection: END_STREAM is the end of a side, a reset an error.
+/// An HTTP/2 stream used as a byte connection: END_STREAM ends one direction, a reset is an error.
 pub(super) struct StreamIo {
     send: SendStream<Bytes>,
     receive: RecvStream,
-    /// Bytes that came and were not read yet.
+    /// Bytes that were received and not read yet.
     unread: Bytes,
     has_ended: bool,
-    /// Says how the stream ended: `true` if both sides did as they should.
+    /// Reports how the stream ended: `true` if both directions ended with END_STREAM.
     ended: Option<oneshot::Sender<bool>>,
     has_client_ended: bool,
 }
 
 impl StreamIo {
-    /// Returns what says how it ended, too.
+    /// Returns the stream, and the receiver of how it ended.
     pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream) -> (Self, oneshot::Receiver<bool>) {
         let (ended, has_ended) = oneshot::channel();
         let unread = Bytes::new();
@@ -121,7 +121,8 @@ impl AsyncRead for StreamIo {
         let count = this.unread.len().min(buf.remaining());
         buf.put_slice(&this.unread[..count]);
         this.unread.advance(count);
-        // The client may send more only when what it sent was read. It fails only for more than was received.
+        // The window for these bytes is released only now, when they were read. Releasing fails only for more than was
+        // received.
         let _ = this.receive.flow_control().release_capacity(count);
         Poll::Ready(Ok(()))
     }

@@ -1,8 +1,9 @@
 //! What remains to be done for an exchange when hyper has its whole reply.
 //!
-//! hyper drops a reply's body when it has the last frame, and writes what it holds of it afterwards: to a client that
-//! reads slowly much later, and perhaps never. Always true: an exchange is compared only if the client's socket took
-//! the last byte of the reply; its answer is counted exactly once, then or when its connection ends before.
+//! hyper drops a reply's body when it has the last frame, and writes the bytes that it still buffers afterwards: if the
+//! client reads slowly, much later or never. Always true: an exchange is compared only if the client's socket took the
+//! last byte of the reply; its answer is counted exactly once, when the socket took that byte or when the connection
+//! ends earlier.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -48,7 +49,7 @@ impl Drop for Completion {
     }
 }
 
-/// The completions of one connection that wait until hyper's buffer is written. Nearly always none or one; a client
+/// The completions of one connection that wait until hyper's buffer is written: nearly always none or one. A client
 /// that pipelines requests may have as many as there are replies in hyper's buffer.
 #[derive(Default)]
 pub(super) struct Unflushed {
@@ -58,7 +59,7 @@ pub(super) struct Unflushed {
 }
 
 impl Unflushed {
-    /// hyper has the whole reply of an exchange.
+    /// Adds an exchange of which hyper has the whole reply.
     pub(super) fn push(&self, completion: Completion) {
         let mut completions = self.completions.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *completions {
@@ -68,7 +69,8 @@ impl Unflushed {
         self.is_any.store(true, Relaxed);
     }
 
-    /// The socket has taken all bytes that hyper held. Returns the number of the last exchange that this completes.
+    /// Settles the waiting exchanges: the socket has taken all bytes that hyper held. Returns the number of the last of
+    /// them.
     pub(super) fn flushed(&self, settler: &Settler) -> Option<u32> {
         let (first, later) = self.take()?;
         let last = later.last().unwrap_or(&first).exchange_number;
@@ -77,8 +79,8 @@ impl Unflushed {
         Some(last)
     }
 
-    /// The connection has ended, for this reason: what was not flushed never will be. It is not compared; but legacy
-    /// has done its work, and may have created an instance.
+    /// The connection has ended, for this reason, before these exchanges were flushed. They are not compared; but
+    /// legacy has done their work, and may have created an instance.
     pub(super) fn abandon(&self, settler: &Settler, cut: Cut) {
         let Some((first, later)) = self.take() else { return };
         for completion in [first].into_iter().chain(later) {
@@ -86,7 +88,7 @@ impl Unflushed {
         }
     }
 
-    /// Whether the socket has not taken all of a reply.
+    /// Whether there is a reply that the socket has not taken completely.
     pub(super) fn is_any(&self) -> bool {
         self.is_any.load(Relaxed)
     }

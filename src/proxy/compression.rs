@@ -1,9 +1,9 @@
 //! Compression of answers of the engine (gzip), on routes whose legacy compresses its replies (`compress: gzip`).
 //!
-//! Always true: what legacy answers passes as it is; an answer of the engine is compressed only if its client accepts
-//! gzip, its content is text of some size, and nobody forbids it (`no-transform`); one that would be compressed for
-//! another client says so (`vary`). The body is compressed piece by piece, as the client takes it, so that no other
-//! connection of the thread waits for all of it.
+//! Always true: legacy's own replies are never compressed here; an answer of the engine is compressed only if its
+//! client accepts gzip, its content is text of some size, and neither side forbids it (`no-transform`); an answer that
+//! would be compressed for another client says so (`vary`). The body is compressed piece by piece, as the client takes
+//! it, so that other connections of the thread do not wait for the whole body.
 
 use std::io::Write;
 
@@ -18,12 +18,12 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use super::hygiene::tokens;
 use crate::limits::COMPRESSED_BYTES_MIN;
 
-/// The bytes of an answer that are compressed at once.
+/// The number of bytes of an answer that are compressed at once.
 const PIECE_BYTES: usize = 32 << 10;
-/// The fastest level: it takes a third of the time of the usual one, for a tenth more bytes.
+/// The fastest level: it takes a third of the default level's time, and yields a tenth more bytes.
 const LEVEL: u32 = 1;
 
-/// What is known of the request for an answer.
+/// The facts of the request that its answer depends on.
 pub(super) struct Asked<'a> {
     pub version: Version,
     pub headers: &'a HeaderMap,
@@ -45,13 +45,13 @@ pub(super) fn negotiate(asked: &Asked<'_>, status: StatusCode, answer: &mut Head
     if !answer.get_all(VARY).iter().flat_map(tokens).any(|name| name == b"*" || is(name, "accept-encoding")) {
         answer.append(VARY, HeaderValue::from_static("accept-encoding"));
     }
-    // A client of HTTP/1.0 knows no body of unknown length but one that the end of the connection ends.
+    // For an HTTP/1.0 client only the end of the connection can end a body of unknown length.
     if asked.version == Version::HTTP_10 || !accepts_gzip(asked.headers) {
         return false;
     }
     answer.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     answer.remove(CONTENT_LENGTH);
-    // The bytes are not those that a strong tag is for.
+    // A strong entity tag stands for the uncompressed bytes.
     if let Some(tag) = answer.get(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))
         && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
     {
@@ -68,7 +68,7 @@ fn forbids_transforming(headers: &HeaderMap) -> bool {
     headers.get_all(CACHE_CONTROL).iter().flat_map(tokens).any(|directive| is(directive, "no-transform"))
 }
 
-/// Whether content of this type becomes smaller. Events are sent one by one, and never compressed.
+/// Whether content of this type is worth compressing. Event streams are not: events are sent one by one.
 fn is_text(content_type: &HeaderValue) -> bool {
     let name = content_type.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
     let name = name.trim_ascii().to_ascii_lowercase();
@@ -78,7 +78,7 @@ fn is_text(content_type: &HeaderValue) -> bool {
     is_text || others.contains(&&name[..]) || name.ends_with(b"+json") || name.ends_with(b"+xml")
 }
 
-/// Whether the client accepts gzip. Without `Accept-Encoding` it has not said so.
+/// Whether the client accepts gzip. A request without `Accept-Encoding` does not.
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let (mut named, mut any) = (None, None);
     for coding in headers.get_all(ACCEPT_ENCODING).iter().flat_map(tokens) {
@@ -99,7 +99,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
 pub(super) struct CompressedBody {
     /// What has not been compressed yet.
     rest: Bytes,
-    /// `None` once all is compressed.
+    /// `None` once everything is compressed.
     encoder: Option<GzEncoder<Vec<u8>>>,
 }
 
@@ -108,10 +108,10 @@ impl CompressedBody {
         Self { rest: body, encoder: Some(GzEncoder::new(Vec::new(), Compression::new(LEVEL))) }
     }
 
-    /// The next compressed bytes; `None` at the end.
+    /// Returns the next compressed bytes; `None` at the end.
     ///
     /// # Errors
-    /// The compressor failed, which it does for no bytes.
+    /// The compressor failed; no input makes it fail.
     pub(super) fn next(&mut self) -> std::io::Result<Option<Bytes>> {
         while let Some(encoder) = &mut self.encoder {
             if self.rest.is_empty() {
@@ -126,7 +126,7 @@ impl CompressedBody {
         Ok(None)
     }
 
-    /// Whether all has been taken.
+    /// Whether everything has been taken.
     pub(super) fn is_at_end(&self) -> bool {
         self.encoder.is_none()
     }

@@ -2,8 +2,8 @@
 //! `If-Modified-Since`, `If-Unmodified-Since`.
 //!
 //! Always true: a condition counts only for GET and HEAD, only where the answer without it is a 2xx, and only if the
-//! answer has the validator that it is about (`etag` or `last-modified`). Legacy judges its own conditions: this is not
-//! used for its replies.
+//! answer has the validator that the condition concerns (`etag` or `last-modified`). Not used for legacy's replies:
+//! legacy evaluates conditions itself.
 
 use std::time::SystemTime;
 
@@ -13,18 +13,18 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 
-/// What the conditions of a request make of its answer.
+/// What the conditions of a request mean for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Conditions {
-    /// It is given as it is.
+    /// The answer is given unchanged.
     Met,
-    /// The client has it already: 304.
+    /// The client has this answer already: 304.
     NotModified,
-    /// It is not the one for which the client asked: 412.
+    /// The answer is not the one that the client asked for: 412.
     Failed,
 }
 
-/// Judges the conditions of a request, in the order of RFC 9110, section 13.2.2.
+/// Evaluates the conditions of a request, in the order of RFC 9110, section 13.2.2.
 pub(super) fn judge(method: &Method, request: &HeaderMap, status: StatusCode, answer: &HeaderMap) -> Conditions {
     if !matches!(*method, Method::GET | Method::HEAD) || !status.is_success() {
         return Conditions::Met;
@@ -52,7 +52,7 @@ pub(super) fn judge(method: &Method, request: &HeaderMap, status: StatusCode, an
     Conditions::Met
 }
 
-/// Leaves out of a 304 what describes the content that it does not have.
+/// Removes the fields that describe the content, which a 304 does not have.
 pub(super) fn strip_content_fields(answer: &mut HeaderMap) {
     for name in [CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE] {
         answer.remove(name);
@@ -63,12 +63,12 @@ pub(super) fn strip_content_fields(answer: &mut HeaderMap) {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct EntityTag<'a> {
     is_weak: bool,
-    /// With its quotes.
+    /// The tag with its quotes.
     opaque: &'a [u8],
 }
 
 impl<'a> EntityTag<'a> {
-    /// Reads a tag at the beginning of these bytes; returns the bytes behind it too.
+    /// Reads a tag at the beginning of these bytes; also returns the bytes after it.
     fn parse(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (is_weak, quoted) = match bytes.strip_prefix(b"W/") {
             Some(quoted) => (true, quoted),
@@ -89,7 +89,7 @@ impl<'a> EntityTag<'a> {
     }
 }
 
-/// Whether the field is `*`, or one of its tags fits. What follows something that is no tag is not read.
+/// Whether the field is `*`, or one of its tags matches. Stops reading at the first thing that is not a tag.
 fn names(request: &HeaderMap, field: &HeaderName, fits: impl Fn(&EntityTag<'_>) -> bool) -> bool {
     request.get_all(field).iter().any(|value| {
         let mut rest = value.as_bytes().trim_ascii();
@@ -107,7 +107,7 @@ fn names(request: &HeaderMap, field: &HeaderName, fits: impl Fn(&EntityTag<'_>) 
     })
 }
 
-/// The date in a field that has one valid value; any other is ignored.
+/// Returns the date in a field that has exactly one value, if that is valid; otherwise the field is ignored.
 fn date(headers: &HeaderMap, field: &HeaderName) -> Option<SystemTime> {
     let mut values = headers.get_all(field).iter();
     let (only, None) = (values.next()?, values.next()) else { return None };
@@ -126,7 +126,7 @@ mod tests {
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 
-    /// What becomes of an answer with these validators.
+    /// Returns how the conditions treat an answer with these validators.
     fn judged(request: &[(&'static str, &str)], answer: &[(&'static str, &str)]) -> Conditions {
         judge(&Method::GET, &map(request), StatusCode::OK, &map(answer))
     }

@@ -1,9 +1,9 @@
 //! One client connection, from its first byte to its end; HTTP/2 is served in `http2`.
 //!
-//! Always true: a connection has one timer, which is never armed further ahead than `check_every`, so that it fires in
-//! time also for a wait that begins meanwhile; a request arms no timer of its own. If a client is gone, the work for
-//! its request ends. A client that only closed its sending side is served as long as bytes move: it counts as gone if
-//! none could be sent to it for `client_half_close_ms`.
+//! Always true: a connection has one timer, which is never armed further ahead than `check_every`, so that it also
+//! fires in time for a wait that begins after it was armed; a request arms no timer of its own. If a client is gone,
+//! the work for its request ends. A client that only closed its sending side is served as long as bytes move: it counts
+//! as gone if no bytes could be sent to it for `client_half_close_ms`.
 //! During a drain idle connections close, requests in flight finish with `connection: close`, and what is left at the
 //! time limit is cut.
 
@@ -50,16 +50,16 @@ use super::unfinished_head;
 use super::wait::{ConnectionWait, Overdue, Phase};
 use crate::listener::Forwarding;
 
-/// How often a connection is asked whether its client has stopped sending while nobody reads the request's body.
+/// How often a connection checks whether its client has stopped sending, while nobody reads the request's body.
 const UNREAD_BODY_LOOK_MICROS: u64 = 500_000;
 
-/// A connection that speaks HTTP/1.1, apart from what hyper keeps of it.
+/// An HTTP/1.1 connection without hyper's state.
 struct Http1Connection {
     transport: Transport,
-    /// Bytes of the client that were read before.
+    /// Bytes of the client that were read already.
     read_before: Bytes,
     peer: IpAddr,
-    /// What was in force when the connection was accepted.
+    /// The forwarding rules that were in force when the connection was accepted.
     forwarding: Arc<Forwarding>,
     /// The header fields for the client's certificate.
     identity: Vec<(HeaderName, HeaderValue)>,
@@ -119,7 +119,7 @@ pub(super) async fn serve(
     serve_http1(&shared, connection, &wait).await;
 }
 
-/// Serves a connection that was parked, until it ends or is parked again. What its client has sent was read.
+/// Serves a connection that was parked, until it ends or is parked again. `read_before` is what its client has sent.
 pub(super) async fn resume(shared: Arc<Shared>, parked: ParkedConnection, read_before: Bytes) {
     let wait = Arc::new(ConnectionWait::with_rates(&shared.wait_limits));
     if read_before.is_empty() {
@@ -132,7 +132,7 @@ pub(super) async fn resume(shared: Arc<Shared>, parked: ParkedConnection, read_b
 }
 
 impl Http1Connection {
-    /// `None` if the runtime does not take the socket; it is closed then.
+    /// `None`, and the socket is closed, if the runtime does not take it.
     fn of_parked(parked: ParkedConnection, read_before: Bytes) -> Option<Self> {
         let ParkedConnection { socket, tls, peer, forwarding, permit, count } = parked;
         let socket = TcpStream::from_std(socket)
@@ -145,7 +145,7 @@ impl Http1Connection {
         Some(Self { transport, read_before, peer, forwarding, identity, permit, count })
     }
 
-    /// `None` if the runtime does not give the socket back; it is closed then.
+    /// `None` if the runtime does not give back the socket, which is closed then.
     fn into_parked(self) -> Option<ParkedConnection> {
         let Self { transport, read_before: _, peer, forwarding, identity, permit, count } = self;
         let (socket, tls) = match transport {
@@ -165,7 +165,7 @@ async fn serve_http1(shared: &Arc<Shared>, mut connection: Http1Connection, wait
     wait.set_parkable(true);
     while let Some((idle, since)) = serve_until_idle(shared, connection, wait).await {
         connection = idle;
-        // A part of the next head; hyper gets it again.
+        // Part of the next head; hyper gets these bytes again.
         if !connection.read_before.is_empty() {
             continue;
         }
@@ -177,7 +177,8 @@ async fn serve_http1(shared: &Arc<Shared>, mut connection: Http1Connection, wait
     }
 }
 
-/// Serves a connection until it ends, or is to be parked; then it is returned, with the time since which it is idle.
+/// Serves a connection until it ends, or is to be parked; in that case returns it, with the time since which it is
+/// idle.
 async fn serve_until_idle(
     shared: &Arc<Shared>,
     connection: Http1Connection,
@@ -212,7 +213,7 @@ async fn serve_until_idle(
         }
         Ended::Idle(since) => {
             let read_before = connection.into_parts().map(|parts| parts.read_buf)?;
-            // hyper had the others that refer to them, and has no exchange.
+            // Only hyper had other references to these, and it has no exchange now.
             let (client, transport) = (Arc::into_inner(client)?, Arc::into_inner(transport)?);
             let identity = Arc::into_inner(client.forwarder)?.into_identity();
             let permit = Arc::into_inner(client.connection_permit)?;
@@ -251,11 +252,11 @@ fn builder(shared: &Shared) -> http1::Builder {
 
 type Connection<S> = http1::UpgradeableConnection<TokioIo<ClientIo>, S>;
 
-/// Why a connection is not driven any longer.
+/// Why the loop no longer drives a connection.
 enum Ended {
-    /// It has ended, or is to be closed; an exchange that is not complete is cut for this reason.
+    /// The connection has ended, or is to be closed; an incomplete exchange is cut for this reason.
     Cut(Cut),
-    /// It is to be parked; it has been idle since this time.
+    /// The connection is to be parked; it has been idle since this time.
     Idle(u64),
     /// The process stops or hands over, and the rest of a head did not come in time.
     UnfinishedHead,
@@ -272,7 +273,7 @@ where
     let mut armed = wait.due(wait_limits).0.min(now().saturating_add(wait_limits.check_every));
     let mut connection = Pin::new(connection);
     let mut timer = pin!(sleep_until(instant(armed)));
-    // The deadline and the waker with which the timer was last polled and had not ended.
+    // The deadline and the waker of the timer's last poll that was pending.
     let mut polled: Option<(u64, Waker)> = None;
     let mut closing = false;
     let (mut overdue_exchange, mut peeked_exchange) = (0, 0);
@@ -325,7 +326,8 @@ where
                 && drain == drain::NOT_DRAINING
                 && transport.is_at_rest()
             {
-                // A service that knows the client by the connection would not know it afterwards.
+                // A parked connection gives up its own connections to services, and the service would no longer know
+                // the client.
                 match client.own_connections.is_any_bound() {
                     true => wait.set_parkable(false),
                     false => return Poll::Ready(Ended::Idle(since)),
@@ -371,7 +373,7 @@ where
             if is_registered && !timer.is_elapsed() {
                 return Poll::Pending;
             }
-            // Without budget a poll only has the task polled again, and registers nothing.
+            // Without budget, a poll only schedules the task again, and registers nothing with the timer.
             let registers = coop::has_budget_remaining();
             if timer.as_mut().poll(cx).is_pending() {
                 polled = registers.then(|| (armed, cx.waker().clone()));

@@ -1,7 +1,7 @@
 //! Opens connections over which requests are forwarded.
 //!
-//! Always true: a connection is open, with all handshakes, within the service's `connect` time, or there is none and
-//! nothing of a request was sent.
+//! Always true: within the service's `connect` time a connection is open, with all handshakes done, or opening has
+//! failed and nothing of a request was sent.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ pub(super) struct Connector {
     pub dialer: Arc<Dialer>,
     age_micros: u64,
     head_bytes_max: usize,
-    /// `None`: 100, which hyper reads without an allocation.
+    /// `None`: 100, the number that hyper parses without an allocation.
     reply_fields_max: Option<usize>,
     preserve_header_case: bool,
 }
@@ -65,7 +65,7 @@ impl Connector {
         let (sender, connection) = builder
             .max_header_size(self.head_bytes_max)
             .preserve_header_case(self.preserve_header_case)
-            // Bounds what is read ahead for a client that does not read; a head must fit too.
+            // Bounds what is read ahead of a slow client; at least one head must fit.
             .max_buf_size(self.head_bytes_max.saturating_mul(2))
             .handshake(TokioIo::new(stream))
             .await
@@ -83,8 +83,8 @@ impl Connector {
         Ok(Http2Connection::open(stream, Http2Bounds { head_bytes_max, retires }).await?)
     }
 
-    /// How long a new connection is used, in microseconds: spread, so that connections that were opened together do not
-    /// end together. `None`: as long as it lasts.
+    /// Returns how long a new connection is used, in microseconds. Varies at random, so that connections that were
+    /// opened together do not end together. `None`: no limit.
     fn age(&self) -> Option<u64> {
         let age = self.age_micros;
         (age > 0).then(|| age - fastrand::u64(0..=age / 10))

@@ -1,9 +1,9 @@
 //! The end of serving: requests in flight finish, then connections are cut.
 //!
-//! A process that hands over to a successor begins in the same way, and may still go on if the successor is lost. Its
-//! idle clients get some time for one more request, because a client may be sending one at the moment when its
-//! connection is closed, and would see it fail. The requests of routes with a workflow end first, so that the store can
-//! be given away while others go on.
+//! A hand-over to a successor begins in the same way, and this process serves again if the successor is lost. Its idle
+//! clients get some time for one more request, because a client may be sending one at the moment when its connection is
+//! closed, and would see it fail. The requests of routes with a workflow end first, so that the store can be given away
+//! while others go on.
 
 use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
@@ -37,11 +37,11 @@ const AFTER_IDLE: Duration = Duration::from_millis(20);
 /// How much longer than [`AFTER_IDLE`] and `drain_head_ms` connections without a whole request may take to close before
 /// a warning.
 const LATE_CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// How often it is looked whether they are closed.
+/// How often the drain checks whether these connections are closed.
 const IDLE_LOOK: Duration = Duration::from_millis(10);
 /// After the drain's time limit: how long cut connections may take to end.
 const CUT_WAIT: Duration = Duration::from_secs(1);
-/// At the end of a drain: how long the last lines of the access log may take to be written.
+/// At the end of a drain: the most time for writing the last lines of the access log.
 const LAST_LINES_WAIT: Duration = Duration::from_secs(2);
 
 /// When a connection of HTTP/1 is to be told to close.
@@ -49,14 +49,15 @@ pub(super) enum Close {
     Now,
     /// Not before this time.
     At(u64),
-    /// Now, with an answer to the head that has begun to come: the rest takes too long.
+    /// Now, after an answer to the incomplete head: the rest of the head takes too long.
     UnfinishedHead,
 }
 
-/// When a connection of HTTP/1 is to be told to close in this state of a drain, which it has seen since `since`.
+/// Returns when an HTTP/1 connection is to be told to close, in this state of a drain, which the connection has seen
+/// since `since`.
 pub(super) fn when_to_close(shared: &Shared, drain: u8, since: u64, wait: &ConnectionWait, io: &Transport) -> Close {
     let (at, limit, closes_at_once) = match drain {
-        // While the head of a reply is not written yet, the connection can close at once: that head says so.
+        // If the head of the reply is not written yet, the connection can close at once: that head will announce it.
         HAND_OVER => {
             let is_unanswered = matches!(wait.phase(), Phase::Upload | Phase::FirstByte | Phase::OwnDeadline);
             (now(), shared.wait_limits.succession_idle, is_unanswered)
@@ -65,7 +66,7 @@ pub(super) fn when_to_close(shared: &Shared, drain: u8, since: u64, wait: &Conne
     };
     let due = since.saturating_add(limit);
     if wait.has_part_of_head() {
-        // The request is answered first, if the rest comes soon.
+        // The request is answered before the connection closes, if the rest of its head comes soon.
         let due = due.saturating_add(shared.wait_limits.drain_head);
         return if at < due { Close::At(due) } else { Close::UnfinishedHead };
     }
@@ -75,7 +76,7 @@ pub(super) fn when_to_close(shared: &Shared, drain: u8, since: u64, wait: &Conne
     if at < due {
         return Close::At(due);
     }
-    // The next request has come, and is not read yet: it is answered first.
+    // The next request has arrived but was not read yet: it is answered before the connection closes.
     let is_unread = drain == HAND_OVER && wait.phase() == Phase::Idle && raw_socket::has_bytes(io.socket());
     match is_unread {
         true => Close::At(at.saturating_add(LOOK_AGAIN_MICROS)),
@@ -102,8 +103,8 @@ pub(super) fn end_hand_over(shared: &Shared) {
 
 /// See [`super::Proxy::finish_workflows`].
 pub(super) async fn finish_workflows(shared: &Shared, within: Duration) -> usize {
-    // Until then idle clients may send one more request. It is served, whatever its route. A connection whose task was
-    // late to see that the process hands over closes as much later.
+    // Until then idle clients may send one more request, which is served whatever its route. A connection whose task
+    // noticed the hand-over late closes correspondingly later.
     sleep(Limits::ms(shared.limits.succession_idle_ms) + AFTER_IDLE).await;
     let all_closed = async {
         while shared.open_connections.is_any_before_request() {
@@ -140,7 +141,7 @@ async fn settle(shared: &Shared) {
     }
 }
 
-/// Completes when what is open may take no longer.
+/// Completes when the time limit for open connections is over.
 async fn drain_is_over(shared: &Shared, shutdown: &CancellationToken) {
     let is_succeeded = *shared.accepting.borrow() == Accepting::Never;
     tokio::select! {

@@ -1,8 +1,8 @@
 //! Accepting client connections on all listeners.
 //!
-//! Each listener has a task, and each connection one of its own (`connection`) on a thread of `workers`. Always true:
-//! open connections are bounded, all listeners together: at the limit a new one takes the place of one that is idle, or
-//! waits (one for each listener here, more in the kernel's queues). During a drain nothing new is accepted.
+//! Each listener has a task, and each connection has a task (`connection`) on a thread of `workers`. Always true: open
+//! connections are bounded, all listeners together: at the limit a new one takes the place of one that is idle, or
+//! waits: one for each listener here, more in the kernel's queues. During a drain nothing new is accepted.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -26,7 +26,7 @@ use crate::limits::Limits;
 
 /// The pause after accepting failed, for example because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// When a new connection finds no room, this fraction of all connections is closed at once, if so many are idle: the
+/// When a new connection finds no room, this fraction of all connections is closed at once, if that many are idle. The
 /// search for the ones that have been idle longest looks at all connections, and is not repeated for each new one.
 const IDLE_CLOSED_SHARE: usize = 64;
 /// The most idle connections that are closed at once.
@@ -34,9 +34,9 @@ const IDLE_CLOSED_MAX: usize = 32;
 /// How long after a search for idle connections the next one begins, if there is still no room.
 const IDLE_SEARCH_PAUSE: Duration = Duration::from_millis(20);
 /// A connection that has been idle for less is not closed for a new one, because its client's next request may be on
-/// its way …
+/// its way, unless the new connection has waited for [`PATIENT_SEARCHES`] searches.
 const IDLE_MICROS_MIN: u64 = 100_000;
-/// … unless the new connection has waited for so many searches.
+/// The number of searches after which a new connection takes the place of any idle one.
 const PATIENT_SEARCHES: u32 = 25;
 
 /// Accepts on all listeners until told to stop, then drains their connections together.
@@ -90,7 +90,7 @@ async fn accept(shared: Arc<Shared>, listener: ProxyListener, shutdown: Cancella
             accepted = socket.accept(), if waiting.is_none() && accepts == Accepting::Yes => match accepted {
                 Ok((stream, peer)) => match shared.connection_permits.clone().try_acquire_owned() {
                     Ok(permit) => spawn_connection(&shared, &endpoint, stream, peer, permit),
-                    // It takes the place of nobody.
+                    // A connection that is refused takes no other connection's place.
                     Err(_) if shared.has_too_many(peer.ip(), &endpoint) => {}
                     Err(_) => waiting = Some((stream, peer)),
                 },

@@ -1,7 +1,7 @@
-//! What makes a proxy the one behind the egress listener.
+//! The parts that only the proxy behind the egress listener has.
 //!
-//! It is a proxy of its own, with connections, room and drain of its own: clients that fill the room for theirs would
-//! otherwise keep legacy from making the calls that their requests wait for, and a drain must let legacy make them
+//! That proxy has its own connections, limits and drain: otherwise clients that use up all connections would keep
+//! legacy from making the calls that their requests wait for; and during a drain legacy must be able to make calls
 //! until the last client has its answer. Services, their addresses, limits and waits are the same.
 
 use std::net::IpAddr;
@@ -28,16 +28,16 @@ pub struct EgressParts {
     pub listener: EgressListener,
     /// The sockets on which this process listens.
     pub own: OwnSockets,
-    /// Is told of the calls.
+    /// The observer that is told of the calls.
     pub observer: Arc<dyn EffectObserver>,
 }
 
-/// The same, as the proxy uses it.
+/// The egress parts as the proxy uses them.
 pub(super) struct Egress {
     listener: EgressListener,
     pub own: Arc<OwnSockets>,
     pub observer: Arc<dyn EffectObserver>,
-    /// The destinations that the files list, each with a service that stands for it.
+    /// The destinations that the files list, each with a service that represents it.
     pub listed: Vec<(Destination, Arc<Service>)>,
     numbers: AtomicU64,
 }
@@ -48,7 +48,7 @@ impl Egress {
         Self { listener, own: Arc::new(own), observer, listed, numbers: AtomicU64::new(0) }
     }
 
-    /// The limits of this proxy: what bounds clients does not bound legacy.
+    /// Returns the limits of this proxy: limits on clients do not apply to legacy.
     pub(super) fn limits(limits: &Limits) -> Limits {
         Limits {
             client_connections_max: limits.egress_connections_max,
@@ -58,12 +58,12 @@ impl Egress {
         }
     }
 
-    /// A service as it is called here: names of header fields are passed on in the case in which they came.
+    /// Returns the service with the setting for calls through this proxy: the case of header field names is preserved.
     pub(super) fn as_called(service: &Service) -> Arc<Service> {
         Arc::new(Service { preserve_header_case: true, ..service.clone() })
     }
 
-    /// Whether calls of this address are taken. If not, that is counted and logged.
+    /// Whether calls from this address are accepted. Counts and logs a refusal.
     pub(super) fn admits(&self, caller: IpAddr) -> bool {
         let is_admitted = self.listener.admits(caller);
         if !is_admitted {
@@ -77,12 +77,12 @@ impl Egress {
         is_admitted
     }
 
-    /// The number of a call that begins.
+    /// Returns the number of a call that begins.
     pub(super) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Relaxed)
     }
 
-    /// Counts a call whose content no comparison can see, by what it goes to.
+    /// Counts a call whose content no comparison can see, by its target.
     pub(super) fn count_unseen(target: &ServiceName, kind: &'static str) {
         counter!("pointsman_egress_unseen_total", "target" => target.to_string(), "kind" => kind).increment(1);
     }

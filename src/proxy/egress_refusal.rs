@@ -9,16 +9,16 @@ pub(super) enum EgressRefusal {
     NoService,
     /// The URL is below no base URL of a service, and its host is not listed.
     NotListed,
-    /// The address is one of our own.
+    /// The address is one of this process's own.
     Loop,
 }
 
 impl EgressRefusal {
-    /// Every one.
+    /// All refusals.
     #[cfg(test)]
     pub(super) const ALL: [Self; 3] = [Self::NoService, Self::NotListed, Self::Loop];
 
-    /// The problem's parts: status, kind, title, and why.
+    /// Returns the problem's parts: status, kind, title, and reason.
     pub(super) fn describe(self) -> (StatusCode, &'static str, &'static str, &'static str) {
         match self {
             Self::NoService => (

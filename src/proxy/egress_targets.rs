@@ -1,7 +1,8 @@
-//! Where legacy's calls may go: to a service, by the first segment of the path or by a URL below a base URL of it, or
-//! to a destination that the files list.
+//! Where legacy's calls may go: to a service, named by the first segment of the path or by a URL below one of its base
+//! URLs, or to a destination that the files list.
 //!
-//! Always true: what follows the service's name, or its base URL, goes on byte for byte; nothing else is reached.
+//! Always true: what follows the service's name, or its base URL, is forwarded byte for byte; no other destination can
+//! be reached.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,20 +16,20 @@ use crate::flag::{BaseUrl, Service};
 use crate::listener::{Destination, bare_host};
 use crate::names::{RouteId, ServiceName};
 
-/// What has to be known of one service, or of one listed destination.
+/// The target of calls: a service, or a listed destination.
 pub(super) struct EgressTarget {
-    /// Its metrics have the route `egress:NAME`.
+    /// The route entry; its metrics have the route `egress:NAME`.
     pub entry: Arc<RouteEntry>,
     /// `egress:NAME`, for the access log.
     pub route: RouteId,
     /// The label of metrics: the service, or the destination as it is listed.
     pub name: ServiceName,
-    /// `None`: a listed destination.
+    /// `None` for a listed destination.
     pub service: Option<ServiceName>,
 }
 
 impl EgressTarget {
-    /// The whole URL of a call: that of the service's first address, whichever one gets it.
+    /// Returns the full URL of a call, below the URL of the service's first address, whichever address gets the call.
     pub(super) fn url(&self, below: &Uri) -> String {
         let base = self.entry.upstream.service.urls.first().map(|url| url.uri.to_string()).unwrap_or_default();
         [base.trim_end_matches('/'), below.path_and_query().map_or("/", |target| target.as_str())].concat()
@@ -45,12 +46,12 @@ pub(super) struct FoundTarget<'a> {
 /// Where legacy's calls may go.
 pub(super) struct EgressTargets {
     by_name: HashMap<ServiceName, Arc<EgressTarget>>,
-    /// The longest base path first.
+    /// Ordered by the length of the base path, longest first.
     bases: Vec<(Base, Arc<EgressTarget>)>,
     listed: Vec<(Destination, Arc<EgressTarget>)>,
 }
 
-/// A base URL, to be compared with others.
+/// A base URL, split for comparison with the URLs of calls.
 struct Base {
     is_https: bool,
     host: String,
@@ -67,7 +68,7 @@ impl Base {
             path: url.uri.path().trim_end_matches('/').to_owned(),
         }
     }
-    /// What follows the base path in a path and query.
+    /// Returns what follows the base path in a path and query.
     fn rest<'a>(&self, path_and_query: &'a str) -> Option<&'a str> {
         let rest = path_and_query.strip_prefix(self.path.as_str())?;
         (rest.is_empty() || rest.starts_with(['/', '?'])).then_some(rest)
@@ -75,7 +76,7 @@ impl Base {
 }
 
 impl EgressTargets {
-    /// `services` by name; `listed` with the service that stands for each.
+    /// `services` by name; `listed` with the service that represents each destination.
     pub(super) fn new(services: Vec<Arc<EgressTarget>>, listed: Vec<(Destination, Arc<EgressTarget>)>) -> Self {
         let of = |target: &Arc<EgressTarget>| {
             let urls: Vec<_> = target.entry.upstream.service.urls.iter().map(Base::of).collect();
@@ -87,8 +88,8 @@ impl EgressTargets {
         Self { by_name: services.into_iter().filter_map(named).collect(), bases, listed }
     }
 
-    /// The target of a request: in origin form the path begins with the name of a service, in absolute form it is the
-    /// URL that the caller would use without us.
+    /// Finds the target of a request: in origin form the path begins with the name of a service; in absolute form the
+    /// URL is the one that the caller would use without Pointsman.
     pub(super) fn find(&self, uri: &Uri) -> Result<FoundTarget<'_>, EgressRefusal> {
         match uri.authority() {
             None => self.by_path(uri),
@@ -114,7 +115,7 @@ impl EgressTargets {
         if let Some((target, rest)) = below.filter_map(|(base, to)| Some((to, base.rest(path_and_query)?))).next() {
             return Ok(FoundTarget { target, uri: origin_form(rest)? });
         }
-        // TLS to a destination of which the files say nothing more is the caller's own, in a tunnel.
+        // TLS to a listed destination is the caller's own, in a tunnel: the files have no TLS settings for it.
         if is_https {
             return Err(EgressRefusal::NotListed);
         }
@@ -139,7 +140,7 @@ impl EgressTargets {
     }
 }
 
-/// The service that stands for a listed destination, for calls in absolute form.
+/// Returns the service that represents a listed destination, for calls in absolute form.
 pub(super) fn service_of(destination: &Destination) -> Option<Service> {
     let port = destination.port.unwrap_or(80);
     let uri = format!("http://{}", Destination { port: Some(port), ..destination.clone() }).parse().ok()?;
@@ -151,7 +152,7 @@ pub(super) fn service_of(destination: &Destination) -> Option<Service> {
     Some(Service::at(name.as_str(), [uri]))
 }
 
-/// The target of a request, from what follows the service's name or base path.
+/// Returns the target of a request, from what follows the service's name or base path.
 fn origin_form(rest: &str) -> Result<Uri, EgressRefusal> {
     let text = match rest.starts_with('/') {
         true => Bytes::copy_from_slice(rest.as_bytes()),

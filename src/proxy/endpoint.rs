@@ -1,4 +1,4 @@
-//! A listener that is bound, with what its connections have in common.
+//! A bound listener, with what its connections have in common.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::listener::{EgressListener, IdentityHeaders, Listener, ProxyProtocol, 
 
 static ACCEPT_LINES: LineLimit = LineLimit::new();
 
-/// A bound socket, and what is declared for it.
+/// A bound socket, and its declaration in the files.
 pub struct ProxyListener {
     pub(super) socket: TcpListener,
     pub(super) endpoint: Arc<Endpoint>,
@@ -25,7 +25,7 @@ pub(super) struct Endpoint {
     name: String,
     pub(super) proxy_protocol: Option<ProxyProtocol>,
     pub(super) tls: Option<EndpointTls>,
-    /// Whether clients may speak HTTP/2 without TLS; with TLS the handshake says what they speak.
+    /// Whether clients may speak HTTP/2 without TLS; with TLS the handshake chooses the protocol.
     pub(super) http2: bool,
     plain_connections: Counter,
     http1_connections: Counter,
@@ -43,7 +43,7 @@ pub(super) enum Protocol {
 
 /// The TLS of a listener.
 pub(super) struct EndpointTls {
-    /// What new handshakes use; replaced at a reload.
+    /// The settings of new handshakes; replaced at a reload.
     pub(super) server: Arc<ArcSwap<ServerTls>>,
     pub(super) identity: IdentityHeaders,
 }
@@ -79,7 +79,7 @@ impl ProxyListener {
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.socket.local_addr()
     }
-    /// What new handshakes use, to be replaced while the listener is served.
+    /// Returns the settings of new handshakes, to be replaced while the listener is served.
     pub fn tls(&self) -> Option<Arc<ArcSwap<ServerTls>>> {
         self.endpoint.tls.as_ref().map(|tls| tls.server.clone())
     }
@@ -97,29 +97,29 @@ impl Endpoint {
     pub(super) fn name(&self) -> &str {
         &self.name
     }
-    /// A connection begins to speak plain HTTP.
+    /// Counts a connection without TLS.
     pub(super) fn count_plain(&self) {
         self.plain_connections.increment(1);
     }
-    /// It is known which protocol a client speaks.
+    /// Counts a connection, once its protocol is known.
     pub(super) fn count_http(&self, protocol: Protocol) {
         match protocol {
             Protocol::Http1 => self.http1_connections.increment(1),
             Protocol::Http2 => self.http2_connections.increment(1),
         }
     }
-    /// A handshake is complete.
+    /// Counts a completed handshake.
     pub(super) fn count_handshake(&self, version: &'static str, is_resumed: bool) {
         connections(&self.name, version).increment(1);
         let kind = if is_resumed { "resumed" } else { "full" };
         counter!("pointsman_tls_handshakes_total", "listener" => self.name.clone(), "kind" => kind).increment(1);
     }
-    /// A handshake failed.
+    /// Counts a failed handshake.
     pub(super) fn count_failed_handshake(&self, reason: &'static str) {
         let listener = self.name.clone();
         counter!("pointsman_tls_handshake_failures_total", "listener" => listener, "reason" => reason).increment(1);
     }
-    /// Accepting failed, for example because no file descriptors are left.
+    /// Counts and logs a failure to accept, for example because no file descriptors are left.
     pub(super) fn count_accept_failure(&self, error: &std::io::Error) {
         let listener = self.name();
         counter!("pointsman_accept_failures_total", "listener" => listener.to_owned()).increment(1);
@@ -128,7 +128,7 @@ impl Endpoint {
             tracing::warn!(%error, listener, left_out, "{message}");
         }
     }
-    /// A PROXY header was read, or a connection was closed for want of one.
+    /// Counts a PROXY header that was read, or a connection that was closed because it had no valid one.
     pub(super) fn count_proxy_header(&self, outcome: &'static str) {
         counter!("pointsman_proxy_headers_total", "listener" => self.name.clone(), "outcome" => outcome).increment(1);
     }

@@ -1,8 +1,8 @@
-//! What the access log and the traces get of an exchange.
+//! What the access log and the traces record of an exchange.
 //!
-//! Always true: without an access log and without traces nothing is recorded, which costs a branch; else an exchange
-//! has one record, which its connection holds until there is an answer, and which is handed over once, when the
-//! exchange has ended.
+//! Always true: without an access log and without traces nothing is recorded, at the cost of one branch; otherwise an
+//! exchange has one record, which its connection holds until there is an answer, and which is handed over once, when
+//! the exchange has ended.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,14 +26,14 @@ use crate::traces::{self, TraceContext, Traces};
 pub(super) struct ExchangeRecord {
     log: Option<Arc<AccessLog>>,
     record: Box<Record>,
-    /// `None` if its trace is not recorded.
+    /// `None` if the exchange's trace is not recorded.
     spans: Option<Box<ExchangeSpans>>,
     /// When the request's head was complete, in microseconds of `monotonic::now`.
     began: u64,
 }
 
 impl ExchangeRecord {
-    /// Adds what became known.
+    /// Lets `note` add to the record.
     pub(super) fn note(&mut self, note: impl FnOnce(&mut Record)) {
         note(&mut self.record);
     }
@@ -53,7 +53,7 @@ impl ExchangeRecord {
     }
 }
 
-/// The record of the exchange that a connection waits for an answer to.
+/// The record of the exchange whose answer a connection waits for.
 pub(super) struct CurrentRecord {
     log: Option<Arc<AccessLog>>,
     traces: Option<&'static Traces>,
@@ -70,7 +70,7 @@ impl CurrentRecord {
         self.log.is_some() || self.traces.is_some()
     }
 
-    /// An exchange begins. `trust`: what the peer says is believed.
+    /// Begins an exchange. `trust`: whether what the peer says is believed.
     pub(super) fn begin<B>(&self, client: IpAddr, trust: bool, request: &Request<B>, began: u64) {
         if !self.is_on() {
             return;
@@ -118,12 +118,12 @@ impl CurrentRecord {
         }
     }
 
-    /// The exchange's span, for what is done within it. `None` if its trace is not recorded.
+    /// Returns the exchange's span, as the parent of other spans. `None` if its trace is not recorded.
     pub(super) fn trace(&self) -> Option<TraceContext> {
         self.traces.and_then(|_| self.lock().as_ref()?.spans.as_ref().map(|spans| spans.context()))
     }
 
-    /// The exchange's route is known.
+    /// Records the exchange's route.
     pub(super) fn set_route(&self, flag: &RouteFlag) {
         if self.is_on()
             && let Some(ExchangeRecord { record, spans, .. }) = &mut *self.lock()
@@ -135,7 +135,7 @@ impl CurrentRecord {
         }
     }
 
-    /// This service is called as legacy, with these headers.
+    /// Begins the span of a call of this service as legacy, and sets the headers' trace.
     pub(super) fn begin_legacy_call(&self, service: &Service, headers: &mut HeaderMap) {
         if self.traces.is_some()
             && let Some(ExchangeRecord { spans: Some(spans), .. }) = &mut *self.lock()
@@ -144,7 +144,7 @@ impl CurrentRecord {
         }
     }
 
-    /// This service is called for legacy; the headers stay as they are.
+    /// Begins the span of a call of this service for legacy; the headers are not changed.
     pub(super) fn begin_service_call(&self, service: &Service) {
         if self.traces.is_some()
             && let Some(ExchangeRecord { spans: Some(spans), .. }) = &mut *self.lock()
@@ -153,7 +153,7 @@ impl CurrentRecord {
         }
     }
 
-    /// The exchange is a call of legacy, whose target is known.
+    /// Records that the exchange is a call of legacy, with its target.
     pub(super) fn set_egress(&self, route: &RouteId) {
         if self.is_on()
             && let Some(ExchangeRecord { record, spans, .. }) = &mut *self.lock()
@@ -165,7 +165,7 @@ impl CurrentRecord {
         }
     }
 
-    /// Adds what became known of the exchange.
+    /// Lets `note` add to the record of the exchange.
     pub(super) fn note(&self, note: impl FnOnce(&mut Record)) {
         if self.is_on()
             && let Some(current) = &mut *self.lock()
@@ -174,12 +174,12 @@ impl CurrentRecord {
         }
     }
 
-    /// The record, for the answer.
+    /// Takes the record, for the answer.
     pub(super) fn take(&self) -> Option<ExchangeRecord> {
         if self.is_on() { self.lock().take() } else { None }
     }
 
-    /// Logs that a head which could not be read was answered.
+    /// Logs the answer to a head that could not be read.
     pub(super) fn log_unreadable_head(&self, client: IpAddr, status: u16, failure: &'static str) {
         let Some(log) = &self.log else { return };
         let mut record = Box::new(Record::new(client, None));
@@ -192,11 +192,11 @@ impl CurrentRecord {
     }
 }
 
-/// The target as it came.
+/// Returns the target as the client sent it.
 fn target(method: &Method, uri: &Uri) -> Text {
     match uri.path_and_query() {
         Some(path) if uri.authority().is_none() => Text::copy(path.as_str().as_bytes()),
-        // The target of CONNECT has no path. `user:password@` is left out.
+        // The target of CONNECT has no path; `user:password@` is omitted.
         _ if *method == Method::CONNECT => {
             let authority = uri.authority().map_or("", |at| at.as_str());
             Text::copy(authority.rsplit('@').next().unwrap_or_default().as_bytes())

@@ -1,4 +1,4 @@
-//! The spans of an exchange: of the whole of it, and of its call of legacy.
+//! The spans of an exchange: one for the whole exchange, and one for its call of legacy.
 //!
 //! Always true: they exist only if the exchange's trace is recorded. The engine records its own spans, as children of
 //! the exchange's. Of the target only the path is recorded, redacted and shortened as in the access log.
@@ -14,17 +14,17 @@ use crate::traces::{Attributes, HTTP_METHOD, HTTP_STATUS, Span, SpanKind, TraceC
 pub(super) struct ExchangeSpans {
     traces: &'static Traces,
     context: TraceContext,
-    /// The caller's span.
+    /// The span that the caller sent.
     parent: Option<u64>,
     began: Timestamp,
-    /// The path template of its route.
+    /// The path template of the exchange's route.
     template: Option<Box<str>>,
-    /// What a call of legacy goes to; it has no template.
+    /// The target of a call that legacy makes, which has no template.
     target: Option<Box<str>>,
     call: Option<ServiceCall>,
 }
 
-/// The call of legacy, or the one that legacy makes.
+/// The call of a service as legacy, or a call that legacy makes.
 struct ServiceCall {
     name: &'static str,
     context: TraceContext,
@@ -63,7 +63,7 @@ impl ExchangeSpans {
         self.template = Some(template.into());
     }
 
-    /// It is a call of legacy, and this is where it goes.
+    /// The exchange is a call of legacy to this target.
     pub(super) fn set_target(&mut self, target: &str) {
         self.target = Some(target.into());
     }
@@ -73,7 +73,7 @@ impl ExchangeSpans {
         let context = Traces::child(self.context);
         let mut attributes = Attributes::new();
         attributes.add("pointsman.service", Some(service.name.as_str()));
-        // Of several URLs it is not known here which one is called.
+        // If there are several URLs, the one that is called is not known here.
         if let [base] = &service.urls[..] {
             attributes.add_server(Some(&base.uri));
         }
@@ -92,7 +92,7 @@ impl ExchangeSpans {
             attributes.add(HTTP_METHOD, Some(method));
             attributes.add("pointsman.connect_us", record.connect.map(micros));
             attributes.add("pointsman.first_byte_us", record.first_byte.map(micros));
-            // Of an exchange that the proxy answered, the call's status is not known.
+            // If the proxy answered the exchange itself, the call's status is not known.
             let is_answer = matches!(record.arm, Some("legacy" | "service"));
             attributes.add(HTTP_STATUS, record.status.map(u64::from).filter(|_| is_answer));
             attributes.add("error.type", error.as_deref());

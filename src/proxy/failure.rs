@@ -1,4 +1,4 @@
-//! Why a request has no answer from an arm, and what its client is told.
+//! Why a request has no answer from an arm, and the problem that its client gets.
 //!
 //! Always true: each detail says whether trying again could do the work twice; the reasons are a closed set, which
 //! `pointsman help failures` lists.
@@ -25,35 +25,36 @@ pub(super) enum Failure {
     HeadTooLarge,
     /// The path is refused.
     Path(PathRefusal),
-    /// The resolved path and the query do not form a valid target.
+    /// The resolved path and the query together do not form a valid target.
     Target,
     /// The client's body ended early or is framed wrongly.
     Body,
     /// The body is larger than the engine takes, and legacy may not be called.
     TooLarge,
-    /// As [`Failure::TooLarge`], and the engine may have taken an earlier try of the request.
+    /// Like [`Failure::TooLarge`], but the engine may have taken an earlier try of the request.
     RetryTooLarge,
-    /// The process has as many requests as it may have.
+    /// The process has as many requests in flight as it may have.
     Overloaded,
-    /// The route has as many requests as it may have, and this one did not get its turn.
+    /// The route has as many requests in flight as it may have, and this one did not get its turn.
     RouteBusy,
-    /// A wait was too long.
+    /// A wait exceeded its limit.
     Overdue(Overdue),
-    /// The whole request took too long before any of it was sent to legacy: it waited for its turn or a connection.
+    /// The whole request exceeded its time before any part of it was sent to legacy: it waited for its turn or a
+    /// connection.
     OverdueUnsent,
     /// Legacy gave no reply.
     Legacy(CallError),
-    /// Legacy's reply has a transfer coding that this proxy does not know, so that its end is not certain.
+    /// Legacy's reply has a transfer coding that this proxy does not know, so the end of the body is not certain.
     TransferCoding,
-    /// Legacy switched to another protocol that nobody asked for.
+    /// Legacy switched to another protocol, which was not asked for.
     Switched,
-    /// Legacy did not switch to another protocol, which a stream of HTTP/2 needs.
+    /// Legacy did not switch to another protocol, as a stream of HTTP/2 asked.
     NotSwitched,
     /// No arm can answer safely.
     Nobody(&'static str),
     /// It is not known which arm took the first try.
     FirstTryUnknown,
-    /// Legacy would be called, and the retry key cannot be recorded.
+    /// The decision is for legacy, but the retry key cannot be recorded.
     KeyNotNoted,
     /// The store belongs to another process.
     NoStore(NoStore),
@@ -61,7 +62,7 @@ pub(super) enum Failure {
     Precondition,
     /// A call of legacy may not be passed on.
     Egress(EgressRefusal),
-    /// The engine has no answer.
+    /// The engine refused the request with this problem.
     Engine(ProblemDocument),
     /// The engine did not answer by its own deadline.
     EngineSilent,
@@ -69,12 +70,12 @@ pub(super) enum Failure {
     EngineGaveBack,
 }
 
-/// The end of a detail where nothing was sent.
+/// The end of a detail if nothing was sent to the service.
 const NOTHING_SENT: &str = "Nothing was sent to it, so trying again cannot do the work twice.";
-/// The end of a detail where the request was sent and may have been performed.
+/// The end of a detail if the request was sent and may have been carried out.
 const PERHAPS_DONE: &str =
     "The request was sent to it and may have been carried out: trying again could do the work twice.";
-/// The end of a detail where the request was refused before any arm got it.
+/// The end of a detail if the request was refused before any arm got it.
 pub(super) const NOT_BEGUN: &str = "Nothing was begun, so trying again cannot do the work twice.";
 
 /// The reason of a request whose head is larger than `head_bytes_max`, or its target longer than 65,534 bytes.
@@ -82,10 +83,10 @@ pub(super) const HEAD_TOO_LARGE: &str = "head-too-large";
 /// The reason of a request whose head is not HTTP/1.1.
 pub(super) const MALFORMED_HEAD: &str = "malformed-head";
 
-/// The reason of a request whose head did not come whole before its connection was closed by a drain.
+/// The reason of a request whose head was not complete when its connection had to close during a drain.
 pub(super) const HEAD_TIMEOUT: &str = "head-timeout";
 
-/// The problem's parts: status, kind, title, detail, and whether the connection must be closed.
+/// Returns the problem's parts: status, kind, title, detail, and whether the connection must be closed.
 pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static str, String, bool) {
     use StatusCode as S;
     let bad = |kind, title, why: String| (S::BAD_REQUEST, kind, title, format!("{why}. Nothing was forwarded."), true);
@@ -306,7 +307,7 @@ fn capitalise(text: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// Where the error came from.
+/// Returns where the error came from: the value of `x-pointsman-source`.
 pub(super) fn source(failure: &Failure) -> Source {
     match failure {
         Failure::Engine(problem) => problem.source,

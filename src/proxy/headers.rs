@@ -28,7 +28,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Maps with more names than this are looked up by hash.
+/// In maps with more names than this, fields are looked up by hash.
 const SCANNED_NAMES_MAX: usize = 16;
 /// Fields of a request that are addressed to the proxy.
 static FOR_PROXY: [HeaderName; 3] = [TE, EXPECT, HTTP2_SETTINGS];
@@ -38,10 +38,10 @@ const HTTPS: HeaderValue = HeaderValue::from_static("https");
 const POINTSMAN: HeaderValue = HeaderValue::from_static("1.1 pointsman");
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
-/// Values that are cut from one block stay in memory until none of them is used any more.
+/// Values that are cut from one block keep the block in memory until none of them is used any more.
 const SHARED_BLOCK_BYTES: usize = 1 << 10;
 
-/// What a client speaks.
+/// The protocol that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
     /// Plain HTTP.
@@ -60,7 +60,7 @@ pub(super) struct Forwarder {
     /// The client as an element of `Forwarded`, without its host: `for=192.0.2.1;proto=https`.
     element: Option<String>,
     fields: ForwardedFields,
-    /// What the peer says about the client is believed and added to, instead of replaced.
+    /// Whether what the peer says about the client is believed and added to, instead of replaced.
     trust: bool,
 }
 
@@ -97,7 +97,7 @@ impl Forwarder {
         self.trust
     }
 
-    /// Removes the header fields for clients' certificates as the client sent them, and adds this client's.
+    /// Removes the header fields for clients' certificates as the client sent them, and adds those of this client.
     pub(super) fn set_identity(&self, headers: &mut HeaderMap, of_listeners: &[HeaderName]) {
         if of_listeners.is_empty() {
             return;
@@ -108,12 +108,12 @@ impl Forwarder {
         }
     }
 
-    /// Removes hop-by-hop fields from a request, and adds a `traceparent` where it has no valid one.
+    /// Removes hop-by-hop fields from a request, and adds a `traceparent` if the request has no valid one.
     pub(super) fn strip_request(&self, headers: &mut HeaderMap, upgrade: bool) {
         strip_hop_by_hop(headers, upgrade);
         if trace_context(headers).is_none() {
-            // With `traces:` in the files, an unrecorded exchange is passed on with the flag `00`, so that services
-            // behind do not record it either.
+            // With `traces:` in the files, an unrecorded exchange is passed on with the flag `00`, so that the services
+            // that are called do not record it either.
             set_trace_context(headers, TraceContext::random(traces::installed().is_none()));
         }
     }
@@ -155,7 +155,7 @@ impl Forwarder {
         headers.append(VIA, POINTSMAN);
     }
 
-    /// Adds the client to `Forwarded`. The Host of a request has no character that a quoted string cannot have.
+    /// Adds the client to `Forwarded`. Every character that is valid in a Host is valid in a quoted string.
     fn add_forwarded(&self, headers: &mut HeaderMap, element: &str) {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let element = match host {
@@ -185,15 +185,15 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
     }
 }
 
-/// Whether the only transfer coding of a reply, if it has any, is `chunked`. The body under another one would be passed
-/// on under a framing that the client does not expect.
+/// Whether the only transfer coding of a reply, if it has any, is `chunked`. A body with another coding would be passed
+/// on with a framing that the client does not expect.
 pub(super) fn has_known_coding(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter().flat_map(tokens);
     codings.next().is_none_or(|coding| coding.eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
 }
 
-/// Removes hop-by-hop fields from a reply, and keeps one framing if the reply has two. Returns `false` if it had both a
-/// transfer coding and a length: then its connection is not reused.
+/// Removes hop-by-hop fields from a reply, and keeps one framing if the reply has two. Returns `false` if the reply had
+/// both a transfer coding and a length: its connection must not be reused.
 pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool, adds_via: bool) -> bool {
     let protocol = if switching { headers.get(UPGRADE).cloned() } else { None };
     strip(headers, &[]);
@@ -212,7 +212,7 @@ pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool, adds_via: bo
         if let Some(first) = lengths.next()
             && (lengths.next().is_some() || first.as_bytes().contains(&b','))
         {
-            // All are equal, else hyper would have refused the reply.
+            // All lengths are equal, otherwise hyper would have refused the reply.
             let length = tokens(first).next().and_then(|length| HeaderValue::from_bytes(length).ok());
             match length {
                 Some(length) => headers.insert(CONTENT_LENGTH, length),
@@ -223,7 +223,7 @@ pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool, adds_via: bo
     framed_once
 }
 
-/// Removes hop-by-hop fields, and those of `also`. The others stay in their order.
+/// Removes hop-by-hop fields, and those in `also`. The order of the others is kept.
 fn strip(headers: &mut HeaderMap, also: &[HeaderName]) {
     let (mut removed, mut is_connection_last) = (0, false);
     for name in headers.keys() {
@@ -246,17 +246,17 @@ fn strip(headers: &mut HeaderMap, also: &[HeaderName]) {
     remove_in_order(headers, |name| is_hop_by_hop(name) || also.contains(name) || named.contains(name));
 }
 
-/// Whether a field is hop-by-hop, whether `Connection` names it or not.
+/// Whether a field is hop-by-hop even if `Connection` does not name it.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(*name, CONNECTION | PROXY_AUTHORIZATION | TE | UPGRADE) || *name == KEEP_ALIVE || *name == PROXY_CONNECTION
 }
 
-/// The end-to-end fields that `Connection` names: they are removed for no other reason.
+/// Returns the end-to-end fields that `Connection` names, which is the only reason why they are removed.
 pub(super) fn end_to_end_in_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     named_in_connection(headers).filter(|name| !HOP_BY_HOP_HEADERS.contains(&name.as_str()))
 }
 
-/// The fields that `Connection` names, so that they are removed.
+/// Returns the fields that `Connection` names, which are removed for that.
 fn named_in_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     let tokens = headers.get_all(CONNECTION).iter().flat_map(tokens);
     tokens
@@ -265,8 +265,8 @@ fn named_in_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> 
         .filter(|name| !matches!(*name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST))
 }
 
-/// The first value of a field that stands among the first ones where it is present, as `Host` does, or whose name is
-/// long. Where there are few names, comparing them takes fewer instructions than hashing this one; for other fields it
+/// Returns the first value of a field. Meant for fields that are usually among the first ones, such as `Host`, or whose name
+/// is long: if there are few names, comparing them takes fewer instructions than hashing this name; for other fields it
 /// takes more.
 pub(super) fn find<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     if headers.keys_len() > SCANNED_NAMES_MAX {
@@ -275,12 +275,13 @@ pub(super) fn find<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a 
     headers.iter().find_map(|(found, value)| (found == name).then_some(value))
 }
 
-/// One pass over the fields: most messages have none of these, so it is cheaper than a lookup of each name.
+/// Whether any of the fields is present. One pass over the fields is cheaper than a lookup of each name, because most
+/// messages have none of them.
 fn has_any(headers: &HeaderMap, names: &[HeaderName]) -> bool {
     headers.keys().any(|name| names.contains(name))
 }
 
-/// The lines of a field and one more value, as one line.
+/// Joins the lines of a field and one more value into one line.
 fn join(headers: &HeaderMap, name: &HeaderName, last: &HeaderValue) -> Option<HeaderValue> {
     let mut lines = headers.get_all(name).iter().peekable();
     lines.peek()?;
@@ -293,24 +294,24 @@ fn join(headers: &HeaderMap, name: &HeaderName, last: &HeaderValue) -> Option<He
     HeaderValue::from_bytes(&all).ok()
 }
 
-/// The trace that a message belongs to, if its `traceparent` is valid.
+/// Returns the trace that a message belongs to, if its `traceparent` is valid.
 pub(super) fn trace_context(headers: &HeaderMap) -> Option<TraceContext> {
     TraceContext::parse(find(headers, &TRACEPARENT)?.as_bytes())
 }
 
-/// Names the span that the message is sent for.
+/// Sets `traceparent` to the span for which the message is sent.
 pub(super) fn set_trace_context(headers: &mut HeaderMap, context: TraceContext) {
     if let Some(value) = traceparent(context) {
         headers.insert(TRACEPARENT, value);
     }
 }
 
-/// The value of a `traceparent` that names this span.
+/// Returns the value of a `traceparent` that names this span.
 pub(super) fn traceparent(context: TraceContext) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(cut_from_block(&context.to_traceparent())).ok()
 }
 
-/// A copy that shares its memory with others of this thread, so that it seldom takes an allocation.
+/// Copies into a block shared with other values of this thread, so that it seldom takes an allocation.
 fn cut_from_block(text: &[u8]) -> Bytes {
     thread_local! {
         static BLOCK: Cell<BytesMut> = Cell::default();
@@ -329,7 +330,7 @@ fn cut_from_block(text: &[u8]) -> Bytes {
 mod tests {
     use super::*;
 
-    /// `check` refuses them in expressions by the list in `flag`.
+    /// `check` refuses expressions that read these fields, by the list in `flag`.
     #[test]
     fn every_field_that_is_always_removed_is_known_as_hop_by_hop() {
         let always = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHORIZATION, TE, UPGRADE];

@@ -18,7 +18,8 @@ pub(super) enum HeadRefusal {
     Ambiguous(&'static str),
     /// CONNECT is not served.
     Connect,
-    /// TRACE is not served: it would return the fields that the client's request has on the way, credentials included.
+    /// TRACE is not served: its reply would repeat the request's fields, including credentials and those that were
+    /// added on the way.
     Trace,
     /// An `Expect` other than `100-continue`.
     Expectation,
@@ -32,9 +33,9 @@ const VIA_MAX: usize = 8;
 /// A head that passed the check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CheckedHead {
-    /// It asks for another protocol that may be forwarded.
+    /// Whether the request asks for another protocol, and this may be forwarded.
     pub upgrade: bool,
-    /// Its transfer coding is `chunked`, written in another case, which some servers do not know.
+    /// Whether its transfer coding is `chunked` written in another case, which some servers do not know.
     pub odd_coding: bool,
 }
 
@@ -55,7 +56,8 @@ pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
     let odd_coding = present.coding && check_framing(&head.headers)?;
     let mut via = 0;
     for (name, value) in &head.headers {
-        // HTTP/1.1's parser has removed it; in HTTP/2 it is malformed, and the next server would remove it.
+        // The HTTP/1.1 parser has removed such white space; in HTTP/2 it is malformed, and the next server would remove
+        // it.
         if head.version == Version::HTTP_2 && has_outer_space(value.as_bytes()) {
             return Err(HeadRefusal::Ambiguous("a field's value begins or ends with white space"));
         }
@@ -80,8 +82,8 @@ pub(super) fn check(head: &request::Parts) -> Result<CheckedHead, HeadRefusal> {
     Ok(CheckedHead { upgrade, odd_coding })
 }
 
-/// Which of the fields that are checked there are. One pass over the names: most heads have none of these, so it is
-/// cheaper than a lookup of each.
+/// Which of the fields that need a check are present. Determined in one pass over the names, which is cheaper than a
+/// lookup of each name, because most heads have none of these.
 #[derive(Default)]
 struct PresentFields {
     coding: bool,
@@ -109,10 +111,10 @@ fn has_outer_space(value: &[u8]) -> bool {
     is_space(value.first()) || is_space(value.last())
 }
 
-/// Fields by which many frameworks let a POST stand for another method.
+/// Fields by which many frameworks let a POST act as another method.
 const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
-/// The other methods that a server may take a request for, because a field says so.
+/// Returns the other methods that a server may take a request for, because a field names them.
 pub(super) fn overriding_methods(head: &request::Parts) -> impl Iterator<Item = Method> {
     let headers = if head.method == Method::POST { Some(&head.headers) } else { None };
     let is_one = |name: &HeaderName| {
@@ -124,7 +126,8 @@ pub(super) fn overriding_methods(head: &request::Parts) -> impl Iterator<Item = 
     values.flat_map(tokens).filter_map(method).filter(|method| *method != Method::POST)
 }
 
-/// The known method that differs from this one in case only; `None` if there is none, or if this one is itself known.
+/// Returns the known method that differs from this one in case only; `None` if there is none, or if this method is
+/// itself known.
 pub(super) fn known_in_another_case(method: &Method) -> Option<Method> {
     const KNOWN: [Method; 9] = [
         Method::GET,
@@ -205,7 +208,7 @@ fn check_target(head: &request::Parts, host: Option<&HeaderValue>) -> Result<(),
     }
 }
 
-/// Refuses every transfer coding but `chunked`; returns whether that is written in another case.
+/// Refuses every transfer coding but `chunked`; returns whether `chunked` is written in another case.
 fn check_framing(headers: &HeaderMap) -> Result<bool, HeadRefusal> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(false) };
@@ -253,8 +256,8 @@ pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
-/// Whether the request asks for a protocol other than HTTP/2. An upgrade to HTTP/2 is never forwarded: the requests in
-/// it would bypass all checks.
+/// Whether the request asks for a protocol other than HTTP/2. An upgrade to HTTP/2 is never forwarded: the requests on
+/// that connection would bypass all checks.
 fn wants_upgrade(headers: &HeaderMap) -> bool {
     let mut any = false;
     for token in headers.get_all(UPGRADE).iter().flat_map(tokens) {
@@ -266,7 +269,7 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
     any
 }
 
-/// A target in origin form, from path and query.
+/// Builds a target in origin form from path and query.
 pub(super) fn origin_form(path: &str, query: Option<&str>) -> Option<Uri> {
     let text = match query {
         Some(query) => [path, "?", query].concat(),

@@ -1,7 +1,8 @@
 //! Interim replies (1xx) of legacy on their way to a client of HTTP/2, such as 103 Early Hints.
 //!
-//! Always true: those that wait for one exchange are bounded, and more are dropped and counted. A client of HTTP/1.1
-//! gets none but `100 Continue`, which hyper sends by itself; hyper consumes the others, and `transport` counts them.
+//! Always true: the number of replies that wait for one exchange is bounded; further ones are dropped and counted. A
+//! client of HTTP/1.1 gets no interim reply but `100 Continue`, which hyper sends by itself; hyper consumes the others,
+//! and `transport` counts them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,16 +13,16 @@ use super::request_body::RequestBody;
 use super::wait::ConnectionWait;
 use crate::limits::INTERIM_REPLIES_MAX;
 
-/// Those of one exchange that the client has not got.
+/// The interim replies of one exchange that the client has not got yet.
 #[derive(Clone, Default)]
 pub(super) struct InterimReplies(Arc<Mutex<Vec<(StatusCode, HeaderMap)>>>);
 
 impl InterimReplies {
-    /// Has those that come for this request kept.
+    /// Collects the interim replies to this request.
     pub(super) fn listen(self, request: &mut Request<RequestBody>, wait: &Arc<ConnectionWait>) {
         let wait = wait.clone();
         hyper::ext::on_informational(request, move |reply| {
-            // 100 is the proxy's matter, and 101 is the end of the exchange.
+            // The proxy sends 100 itself, and 101 ends the exchange.
             if matches!(reply.status(), StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
                 return;
             }
@@ -36,7 +37,7 @@ impl InterimReplies {
         });
     }
 
-    /// Takes those that came since the last time.
+    /// Takes the replies that came since the last call.
     pub(super) fn take(&self) -> Vec<Response<()>> {
         let waiting = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let response = |(status, headers)| {

@@ -1,8 +1,8 @@
 //! The head of a request without a body, kept while the request is sent, so that it can be sent again.
 //!
-//! Nearly every request over an idle connection has one, and nearly none is used. So the fields are kept in a list
-//! rather than in a table, and the list of an earlier request of the same thread is used again. Always true: the
-//! request has the same fields in the same order.
+//! Nearly every request over an idle connection keeps its head, and nearly no head is sent again, so the fields are
+//! kept in a list rather than in a table, and the list of an earlier request of the same thread is used again. Always
+//! true: the request that is sent again has the same fields in the same order.
 
 use std::cell::Cell;
 
@@ -10,7 +10,7 @@ use http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::request_body::RequestBody;
 
-/// A list with room for more fields is not used again.
+/// A list with more room than this is not reused.
 const SPARE_FIELDS_MAX: usize = 128;
 
 thread_local! {
@@ -41,7 +41,7 @@ impl KeptHead {
         }
     }
 
-    /// The request, to be sent again.
+    /// Returns the request, to be sent again.
     pub(super) fn request(&mut self) -> Request<RequestBody> {
         let mut request = Request::new(RequestBody::empty());
         *request.method_mut() = self.method.clone();

@@ -1,9 +1,9 @@
-//! Binds a request to the arm that took its first try, or takes it for legacy.
+//! Binds a request to the arm that took its first try, or records it as legacy's.
 //!
-//! The decision for a new request is made once, before. What is asked here depends on it: the store knows first tries
-//! that this process does not remember, and is asked only where its answer can change which arm answers. Always true:
-//! legacy is called for a keyed request only after the request was taken for it, and never while the engine may have
-//! the same one; what is unknown stays unknown, and then no arm is called unless neither could do the work twice.
+//! The decision for a new request is made before this. The store knows first tries that this process does not remember,
+//! and is asked only where its answer can change which arm answers. Always true: legacy is called for a keyed request
+//! only after the request was recorded as legacy's, and never while the engine may have the same request; if the first
+//! try stays unknown, no arm is called unless neither could do the work twice.
 
 use http::request;
 
@@ -26,16 +26,16 @@ pub(super) struct KeyedRequest<'a> {
     pub decision_if_new: Decision,
 }
 
-/// What a request's retry keys made of its decision.
+/// The decision on a request, after its retry keys were taken into account.
 pub(super) struct BoundDecision {
     pub decision: Decision,
-    /// Its keys could not be noted for legacy, and the engine could perform its retry.
+    /// Whether its keys could not be noted for legacy although the engine could perform its retry.
     pub key_not_noted: bool,
 }
 
 impl KeyedRequest<'_> {
-    /// Binds the request. In `first_try` it notes what it learned; if the first try stays unknown there, the request
-    /// is to be refused.
+    /// Binds the request. Updates `first_try` with what it learned; if `first_try` stays unknown, the request is to be
+    /// refused.
     ///
     /// # Errors
     /// The engine has the same request under another credential or other files, or the body could not be read.
@@ -46,8 +46,9 @@ impl KeyedRequest<'_> {
     ) -> Result<BoundDecision, Box<Refused>> {
         let (proxied, flag) = (self.proxied, self.flag);
         let affinity = &*proxied.client.shared.affinity;
-        // Some first tries are known only to the store. It is asked only if its answer can change this decision: one
-        // for the engine is changed if legacy took the first try, one for legacy if the engine of another process did.
+        // Some first tries are known only to the store. It is asked only if its answer can change this decision: a
+        // decision for the engine changes if legacy took the first try, a decision for legacy if the engine of another
+        // process did.
         match (first_try.arm, &self.decision_if_new) {
             (None, Decision::Engine { .. }) | (Some(Arm::Engine), _) => {
                 first_try.ask_store_about_legacy(affinity).await
@@ -59,8 +60,8 @@ impl KeyedRequest<'_> {
         if first_try.is_contradictory && !is_pinned {
             return Err(self.refused_as_held(self.decision_if_new.rung(), ProblemDocument::held_by_both_arms()));
         }
-        // The engine may have a request with this key under another credential. Only the body tells whether it is this
-        // one.
+        // The engine may have a request with this key under another credential. Only the body shows whether that is the
+        // same request.
         let mut body = KnownBody::Unread;
         let may_be_engines = !first_try.is_certain();
         if let (Decision::Legacy { rung, .. }, true, false) =
@@ -76,7 +77,7 @@ impl KeyedRequest<'_> {
         let mut had_dark_run = first_try.legacy_took_under_another_credential(affinity);
         let mut key_not_noted = false;
         let mut taken_by_engine = None;
-        // From here on legacy has the request, unless the engine took it first: another request with the same key may
+        // From here on the request is legacy's, unless the engine took it first: another request with the same key may
         // be in flight under another flag set. The loop repeats only after the body was read.
         while let (false, Decision::Legacy { rung, .. }) =
             (first_try.is_unknown || first_try.is_stored, self.decision(first_try))
@@ -115,7 +116,7 @@ impl KeyedRequest<'_> {
         Ok(BoundDecision { decision, key_not_noted })
     }
 
-    /// The decision with what is known of the first try now.
+    /// Returns the decision with what is now known of the first try.
     fn decision(&self, first_try: &KnownFirstTry) -> Decision {
         self.decision_if_new.for_retry(self.flag, first_try.arm)
     }
@@ -133,16 +134,17 @@ impl KeyedRequest<'_> {
         only_reads || (at_most_shadow && !first_try.this_engine_may_have_it)
     }
 
-    /// Whether the keys of a request that legacy took are noted, or need not be: the engine performs no retry of it.
+    /// Whether the keys of a request that legacy took are noted, or need not be because the engine performs no retry of
+    /// it.
     async fn is_noted(&self, first_try: &KnownFirstTry, rung: State, noted: bool, is_repeat: bool) -> bool {
         let (shared, flag) = (&self.proxied.client.shared, self.flag);
         let Some(keys) = first_try.keys.as_ref().filter(|_| !noted) else { return true };
-        // Where its caller may be in `live` again without a gate, the engine would perform its retry.
+        // If its caller may be in `live` again without a gate, the engine would perform its retry.
         if rung >= State::Live || could_be_live(flag, self.facts) {
             return is_repeat && shared.affinity.noted_earlier(keys).await;
         }
         if is_repeat {
-            // A task records it unless an earlier try was noted.
+            // A task records it as served unless an earlier try was noted.
             retry_keys::record_unless_noted_earlier(shared, &flag.route, *keys);
         } else {
             shared.affinity.record_served_unnoted(keys, &flag.route.id, flag.route.first_id()).await;
@@ -154,7 +156,7 @@ impl KeyedRequest<'_> {
     /// `first_try`: an arm may have taken it meanwhile, or the store may not answer.
     ///
     /// # Errors
-    /// The engine has it, or the body could not be read.
+    /// The engine has the same request, or the body could not be read.
     async fn check_not_held(
         &self,
         rung: State,
@@ -169,14 +171,14 @@ impl KeyedRequest<'_> {
         if let Err(overdue) = wait.or_overdue(upload.read_ahead(bytes_max, declared_length(&head.headers))).await {
             return Err(self.refused(rung, Failure::Overdue(overdue)));
         }
-        // Reading may have taken long.
+        // Reading the body may have taken long.
         first_try.look_up_again(&*shared.affinity).await;
         let body = upload.whole().map_err(|()| self.refused(rung, Failure::Body))?;
         let digests = body.map(|body| RequestDigests::of(&head.method, facts.path, head.uri.query(), body));
         let held = match &digests {
             Some(digests) => retry_keys::engine_holds(&*shared.affinity, first_try, digests).await,
             None if first_try.is_certain() => Ok(false),
-            // An earlier process may have taken larger bodies.
+            // Under the limits of an earlier process, the engine may have taken larger bodies.
             None => retry_keys::engine_holds_any(&*shared.affinity, &first_try.any_caller).await,
         };
         match held {

@@ -1,13 +1,13 @@
 //! Sends a request to legacy.
 //!
 //! Always true: a request is sent a second time only if its connection ended before one byte of an answer came and a
-//! repeat is harmless: it is idempotent, without a body, and its connection had been idle in the pool; or it is safe,
-//! without a body, another address can take it, and the retry budget allows that. Over HTTP/1.1 it is never sent a
-//! third time, unless hyper has returned it unsent. Over HTTP/2 a request of any method that the service says it has
-//! not processed, or whose connection ended before it was sent, is sent again too, over another connection, a bounded
-//! number of times. Every failure says whether anything was sent. An address that gave no answer to a whole request
-//! counts that, for its ejection. When legacy is slow, the limits in `wait` end the wait; when the caller goes away,
-//! dropping this future closes legacy's connection.
+//! repeat is harmless: it is idempotent, has no body, and its connection had been idle in the pool; or it is safe, has
+//! no body, another address can take it, and the retry budget allows it. Over HTTP/1.1 a request is never sent a third
+//! time, unless hyper has returned it unsent. Over HTTP/2 a request of any method that the service says it has not
+//! processed, or whose connection ended before it was sent, is also sent again, over another connection, a bounded
+//! number of times. Every failure says whether anything was sent. A completely sent request without an answer counts
+//! towards the ejection of its address. When legacy is slow, the limits in `wait` end the wait; when the caller goes
+//! away, dropping this future closes legacy's connection.
 
 use std::sync::Arc;
 
@@ -33,20 +33,20 @@ use crate::transport::{ConnectError, Http2Connection, NotProcessed, SendError, i
 pub(super) struct LegacyConnection {
     connection: Connection,
     in_flight: ForwardedInFlight,
-    /// Microseconds that it took to get a connection.
+    /// The time that getting the connection took, in microseconds.
     pub connecting: u64,
-    /// When the request was handed to the connection.
+    /// When the request was handed to the connection, in microseconds of `monotonic::now`.
     pub sent: u64,
     /// Whether the connection may return to the pool after this exchange.
     pub reusable: bool,
-    /// Its turn at the service.
+    /// The exchange's turn at the service.
     pub turn: Option<Turn>,
-    /// Set if no other client may use it.
+    /// Set if no other client may use the connection.
     pub owner: Option<ConnectionOwner>,
 }
 
 impl LegacyConnection {
-    /// Returns the connection for reuse. To be called only when both messages have ended completely.
+    /// Returns the connection for reuse. To be called only when request and reply have ended completely.
     pub(super) fn return_to_pool(self) {
         if let Connection::Http1(connection) = self.connection
             && self.reusable
@@ -77,8 +77,8 @@ pub(super) enum CallError {
     Invalid(hyper::Error),
 }
 
-/// Sends a request to legacy and awaits the head of the reply. The request is taken out when it is sent.
-/// `passes_interim`: its client gets interim replies.
+/// Sends a request to legacy and awaits the head of the reply. Takes the request out of `request` when it sends it.
+/// `passes_interim`: the client gets interim replies.
 pub(super) async fn call(
     upstream: &Arc<Upstream>,
     request: &mut Request<RequestBody>,
@@ -90,10 +90,10 @@ pub(super) async fn call(
     let mut owner = own.owner_for(service, request.headers());
     *request.version_mut() = Version::HTTP_11;
     let origin = request.uri().clone();
-    // Legacy names our egress listener there, or the host of the URL.
+    // The Host of legacy's own calls is our egress listener, or the host of the URL: it is replaced.
     let keeps_host = upstream.own.is_none() && find(request.headers(), &HOST).is_some();
     let mut must_be_new = false;
-    // Why the first sending of this request, or of its copy, failed.
+    // Why the first attempt to send this request, or its copy, failed.
     let mut first_error = None;
     // Addresses that gave no connection or no answer to this request.
     let mut tried = Vec::new();
@@ -106,7 +106,7 @@ pub(super) async fn call(
         }
         None => None,
     };
-    // HTTP/2 has no form for a request to switch protocols.
+    // HTTP/2 cannot express a request to switch protocols.
     let only_http1 = upstream.service.http != HttpVersion::Http1 && request.headers().contains_key(UPGRADE);
     let (mut was_sent, mut refused, mut ended) = (false, 0, 0);
     loop {
@@ -137,7 +137,7 @@ pub(super) async fn call(
         let target = &in_flight.address.shared.target;
         match target.uri(&origin) {
             Some(uri) => *request.uri_mut() = uri,
-            // The URI may still have the base path of the address tried before.
+            // The URI may still have the base path of the address that was tried before.
             None if was_sent => *request.uri_mut() = origin.clone(),
             None => {}
         }
@@ -163,7 +163,7 @@ pub(super) async fn call(
                 sending = connection.sender.try_send_request(std::mem::take(request)).await.map_err(SendError::from);
             }
             Connection::Http2(stream) => {
-                // The service may say that it has not processed it.
+                // The service may report that it has not processed the request.
                 let (mut to_send, kept) = ResendCopy::keep(std::mem::take(request));
                 (resend, copy) = (Some(kept), None);
                 target.to_http2(&mut to_send);
@@ -217,7 +217,7 @@ pub(super) async fn call(
             }
             continue;
         }
-        // hyper reports an end within the head of an answer, or after an interim one, as an end without an answer.
+        // hyper reports an end within the head of an answer, or after an interim answer, as an end without an answer.
         let is_silent = is_closed(&failed.error, is_http2) && connection.received().count() == received;
         let mut repeat = resend
             .filter(|_| may_repeat)
@@ -236,7 +236,7 @@ pub(super) async fn call(
                 continue;
             }
         }
-        // A service may refuse a body before all of it has come, and close.
+        // A service may refuse a body, and close, before all of the body has come.
         if wait.is_request_done() {
             in_flight.address.shared.unanswered();
         }
@@ -256,11 +256,11 @@ pub(super) async fn call(
     }
 }
 
-/// A request whose answer is awaited. If the wait ends because it is too long, the address counts it.
+/// A request whose answer is awaited. If the wait exceeds its limit, the request counts as unanswered by its address.
 struct Awaited<'a> {
     address: &'a Arc<Address>,
     wait: &'a ConnectionWait,
-    /// A connection that other requests share, and the count of its bytes when the request was handed over.
+    /// The connection, if other requests share it, and its count of received bytes when the request was handed over.
     multiplexed: Option<(Arc<Http2Connection<RequestBody>>, u64)>,
 }
 
@@ -277,7 +277,8 @@ impl Drop for Awaited<'_> {
         let is_late = matches!(self.wait.overdue_reported(), Some(Overdue::FirstByte | Overdue::Total));
         if is_late && self.wait.is_request_done() {
             self.address.shared.unanswered();
-            // Nothing at all has come over it: the service may be gone, and no request would learn that for long.
+            // Nothing at all has arrived on the connection since: the service may be gone, and later requests on it
+            // would each wait for long.
             if let Some((connection, received)) = &self.multiplexed
                 && connection.received().count() == *received
             {
@@ -294,10 +295,10 @@ fn is_repeatable(request: &Request<RequestBody>) -> bool {
     idempotent && http_body::Body::is_end_stream(request.body())
 }
 
-/// What of a request is kept while it is sent over HTTP/2, so that it can be sent again.
+/// What is kept of a request that is sent over HTTP/2, so that it can be sent again.
 struct ResendCopy {
     head: Request<()>,
-    /// `None` if it has no body.
+    /// `None` if the request has no body.
     body: Option<KeptBody>,
 }
 
@@ -311,7 +312,7 @@ impl ResendCopy {
         let (body, kept) = body.kept();
         (Request::from_parts(parts, body), Self { head, body: Some(kept) })
     }
-    /// The request; `None` if its body was too large to be kept.
+    /// Returns the request, to be sent again; `None` if its body was too large to be kept.
     fn to_request(&self) -> Option<Request<RequestBody>> {
         let body = match &self.body {
             None => RequestBody::empty(),
@@ -321,7 +322,7 @@ impl ResendCopy {
     }
 }
 
-/// A request with the same head.
+/// Returns a request with the same head.
 fn copy_of<A, B>(request: &Request<A>, body: B) -> Request<B> {
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();

@@ -1,15 +1,14 @@
-//! A limit for log lines that clients or a failing service can cause at any rate.
+//! Limits log lines that clients or a failing service can cause at any rate.
 //!
-//! At most [`LINES_PER_SECOND_MAX`] lines are written in a second (a few more if threads ask at its turn); the next
-//! line says how many were left
-//! out since the last one.
+//! At most [`LINES_PER_SECOND_MAX`] lines are written in a second (a few more if several threads log at the moment when
+//! a second begins); the next line says how many were left out since the last one.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The most lines in a second.
+/// The most lines that are written in a second.
 const LINES_PER_SECOND_MAX: u64 = 20;
 
-/// Counts lines. All threads share one.
+/// Counts the lines of one kind, for all threads.
 pub(super) struct LineLimit {
     second: AtomicU64,
     written: AtomicU64,
@@ -21,8 +20,8 @@ impl LineLimit {
         Self { second: AtomicU64::new(0), written: AtomicU64::new(0), left_out: AtomicU64::new(0) }
     }
 
-    /// Whether a line may be written in this second, and how many were left out since the last one. Threads that ask at
-    /// the turn of a second may write a few lines more.
+    /// Returns how many lines were left out since the last one, if a line may be written in this second; `None` if not.
+    /// Threads that call this when a second begins may write a few lines more.
     pub(super) fn next_line(&self, second: u64) -> Option<u64> {
         if self.second.swap(second, Relaxed) != second {
             self.written.store(0, Relaxed);

@@ -1,14 +1,15 @@
-//! Whether the engine may begin a run for a request that it gets.
+//! Decides whether the engine may begin a run for a request that it gets.
 //!
-//! Always true: a freeze begins nothing new except on routes in `only`, and what the engine has taken before goes on.
+//! Always true: during a freeze no new run begins, except on routes in `only`; what the engine has taken before
+//! continues.
 
 use crate::exchange::MayBegin;
 use crate::flag::{Decision, EngineReason, RouteFlag, State};
 
 /// Whether the engine may begin a run for a request that it gets. A retry goes to the engine because the engine has
 /// taken its first try. If no run came of that (its client went away), the retry counts as a new request, with the same
-/// restrictions: `decision_if_new` is the decision for one. So this also clears `may_fall_back` in the decision if a
-/// new request could not fall back.
+/// restrictions: `decision_if_new` is the decision for a new request. Therefore this also clears `may_fall_back` in the
+/// decision if a new request could not fall back.
 pub(super) fn may_begin(decision: &mut Decision, decision_if_new: &Decision, flag: &RouteFlag) -> MayBegin {
     // A freeze never lowers a route in `only`. It does lower a cohort in `only` of another route.
     let is_exempt = flag.effective.state == State::Only;

@@ -1,7 +1,8 @@
-//! Microseconds since the start of the process, for waits and latencies. They are cheap to store in atomics.
+//! Microseconds since the start of the process, for waits and latencies. These times are cheap to store in atomics.
 //!
 //! Reading the clock costs about as much as parsing a header field, and an exchange needs the time at a dozen places,
-//! most of which only restart a limit of seconds. Those use the last reading of the same poll of their connection.
+//! most of which only restart a limit of seconds. Those places use the last reading in the same poll of their
+//! connection.
 
 use std::cell::Cell;
 use std::sync::LazyLock;
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 
 static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Nobody polls a connection on this thread.
+/// No connection is being polled on this thread.
 const NO_POLL: u64 = u64::MAX;
 
 thread_local! {
@@ -28,8 +29,8 @@ pub(super) fn now() -> u64 {
     now
 }
 
-/// The last time that was read in the current poll of a connection, else the time now: too early by at most what the
-/// poll has taken since.
+/// Returns the last time that was read in the current poll of a connection, or else the current time. Too early by at
+/// most the duration of the poll.
 pub(super) fn recent() -> u64 {
     match LAST.get() {
         0 | NO_POLL => now(),
@@ -37,7 +38,7 @@ pub(super) fn recent() -> u64 {
     }
 }
 
-/// One poll of a connection. While this exists, [`recent`] returns the last time that was read in it.
+/// One poll of a connection. While this value exists, [`recent`] returns the last time that was read in the poll.
 pub(super) struct ConnectionPoll(());
 
 impl ConnectionPoll {
@@ -53,7 +54,7 @@ impl Drop for ConnectionPoll {
     }
 }
 
-/// The point in time after so many microseconds, for a timer.
+/// Returns the point in time at `micros`, for a timer.
 pub(super) fn instant(micros: u64) -> Instant {
     *BASE + Duration::from_micros(micros)
 }

@@ -1,8 +1,8 @@
 //! The open client connections.
 //!
-//! Registered so that a drain can wake them, and so that the ones that have been idle longest can be closed when a new
-//! connection finds no room. Always true: a connection is registered while it has a task, and counts as open until it
-//! is closed, also while it is parked; requests do not touch the registry.
+//! Registered so that a drain can wake them, and so that the connections that have been idle longest can be closed when
+//! a new connection finds no room. Always true: a connection is registered while it has a task, and counts as open
+//! until it is closed, also while it is parked; requests do not touch the registry.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,7 +22,7 @@ pub(super) struct OpenConnections {
     idle_closed: Counter,
 }
 
-/// One of the open connections, as the metric counts them.
+/// One open connection in the metric's count, until it is dropped.
 pub(super) struct OpenCount(Arc<Gauge>);
 
 /// The registration of one connection; dropping it removes it.
@@ -32,7 +32,8 @@ pub(super) struct OpenConnection<'a> {
 }
 
 impl OpenConnections {
-    /// The registry of a proxy that may have this many open; `is_egress`: they are legacy's.
+    /// Creates the registry of a proxy that may have this many open connections; `is_egress`: the connections are
+    /// legacy's.
     pub(super) fn new(connections_max: u64, is_egress: bool) -> Self {
         let (max, open) = match is_egress {
             true => (gauge!("pointsman_egress_connections_max"), gauge!("pointsman_egress_connections")),
@@ -46,7 +47,7 @@ impl OpenConnections {
             idle_closed: counter!("pointsman_idle_connections_closed_total"),
         }
     }
-    /// A connection is open as long as this exists.
+    /// Counts a connection as open until the result is dropped.
     pub(super) fn count(&self) -> OpenCount {
         self.open.increment(1.0);
         OpenCount(self.open.clone())
@@ -67,7 +68,7 @@ impl OpenConnections {
             }
         }
     }
-    /// The connections that have been idle since before a time, each with the time.
+    /// Returns the connections that have been idle since before a time, each with the time since which it is idle.
     pub(super) fn idle_since(&self, before: u64) -> Vec<(u64, Arc<ConnectionWait>)> {
         let mut idle = Vec::new();
         for shard in &self.shards {
@@ -77,7 +78,7 @@ impl OpenConnections {
         }
         idle
     }
-    /// Whether an open connection is idle, or has sent a part of a head.
+    /// Whether an open connection is idle, or has received only a part of a head.
     pub(super) fn is_any_before_request(&self) -> bool {
         let is_before = |wait: &Arc<ConnectionWait>| wait.phase() == Phase::Idle || wait.has_part_of_head();
         self.shards.iter().any(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).values().any(is_before))
@@ -90,7 +91,7 @@ impl OpenConnections {
             }
         }
     }
-    /// An idle connection is closed to make room.
+    /// Counts an idle connection that is closed to make room.
     pub(super) fn count_idle_closed(&self) {
         self.idle_closed.increment(1);
     }

@@ -1,4 +1,4 @@
-//! The answer to OPTIONS at a path of which all routes are in `only`, where legacy is never called.
+//! The answer to OPTIONS on a path whose routes are all in `only`, where legacy is never called.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION};
@@ -12,7 +12,7 @@ use super::wait::Phase;
 use crate::exchange::Source;
 use crate::flag::State;
 
-/// Says which methods have a route.
+/// Answers OPTIONS with the methods that have a route.
 pub(super) fn answer(proxied: &ProxiedRequest<'_>, methods: &[&Method]) -> Response<ReplyBody> {
     let wait = &proxied.client.wait;
     let answered = proxied.answered(State::Only, AnsweredBy::Proxy, StatusCode::NO_CONTENT);
@@ -31,7 +31,7 @@ pub(super) fn answer(proxied: &ProxiedRequest<'_>, methods: &[&Method]) -> Respo
         headers.insert(ALLOW, allowed);
     }
     headers.insert(SOURCE, HeaderValue::from_static(Source::Proxy.as_str()));
-    // Nobody reads the body.
+    // The request's body will not be read.
     if !wait.is_request_done() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

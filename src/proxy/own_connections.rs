@@ -1,10 +1,10 @@
 //! Connections to legacy that belong to one client connection.
 //!
 //! The question it answers: "does legacy know this client by the connection, and which connection is that?" With NTLM
-//! and Negotiate a legacy authenticates the connection, and takes whatever else comes over it for requests of the same
+//! and Negotiate, legacy authenticates the connection, and takes all later requests on it for requests of the same
 //! user. Always true: from the first request or reply with such a scheme on, the requests of a client connection to
-//! that service go over connections that no other client uses, before or after; the last one is closed with the
-//! client's.
+//! that service go over connections that no other client uses, before or after; the last of these connections is closed
+//! when the client's connection ends.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use super::address::{Address, ForwardedInFlight};
 use super::pool::Http1Connection;
 use crate::names::ServiceName;
 
-/// Those of one client connection.
+/// The connections to legacy of one client connection.
 #[derive(Default)]
 pub(super) struct OwnConnections {
     is_any_bound: AtomicBool,
@@ -24,7 +24,7 @@ pub(super) struct OwnConnections {
     bound: Mutex<Vec<BoundService>>,
 }
 
-/// A service that knows the client by the connection.
+/// A service that knows the client by its connection.
 struct BoundService {
     service: ServiceName,
     idle: Option<(Http1Connection, Arc<Address>)>,
@@ -47,7 +47,8 @@ impl ConnectionOwner {
 }
 
 impl OwnConnections {
-    /// The owner of the connection for a request, if the service knows the client by the connection, or will.
+    /// Returns the owner of the connection for a request, if the service knows the client by the connection, or the
+    /// request begins such an authentication.
     pub(super) fn owner_for(self: &Arc<Self>, service: &ServiceName, request: &HeaderMap) -> Option<ConnectionOwner> {
         let asks = || request.get_all(AUTHORIZATION).iter().any(is_of_connection);
         if self.is_any_bound.load(Relaxed) && self.lock().iter().any(|bound| bound.service == *service) {
@@ -56,7 +57,7 @@ impl OwnConnections {
         asks().then(|| self.bind(service))
     }
 
-    /// The owner of the connection of a reply that asks the client to authenticate the connection.
+    /// Returns the owner of the connection of a reply that asks the client to authenticate the connection.
     pub(super) fn owner_after(
         self: &Arc<Self>,
         service: &ServiceName,
@@ -67,12 +68,12 @@ impl OwnConnections {
         asks.then(|| self.bind(service))
     }
 
-    /// The connection that is kept for the client.
+    /// Takes the connection that is kept for the client.
     pub(super) async fn take(&self, service: &ServiceName) -> Option<(Http1Connection, ForwardedInFlight)> {
         let kept = self.lock().iter_mut().find(|bound| bound.service == *service).and_then(|bound| bound.idle.take());
         let (mut connection, address) = kept?;
         let sender = &mut connection.sender;
-        // As in `pool`: its task may not have noticed yet that its reply has ended.
+        // As in `pool`: the connection's task may not have noticed yet that its reply has ended.
         let is_good = !sender.is_closed() && (sender.is_ready() || sender.ready().await.is_ok());
         is_good.then(|| (connection, ForwardedInFlight::new(address)))
     }
@@ -101,7 +102,7 @@ impl OwnConnections {
     }
 }
 
-/// Whether a field's first word is a scheme that authenticates the connection.
+/// Whether the first word of a field's value is a scheme that authenticates the connection.
 fn is_of_connection(value: &HeaderValue) -> bool {
     let value = value.as_bytes();
     let end = value.iter().position(|byte| matches!(byte, b' ' | b'\t' | b',')).unwrap_or(value.len());

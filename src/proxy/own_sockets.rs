@@ -1,7 +1,8 @@
 //! The sockets on which this process listens: a call of legacy that leads back to one of them would loop, or reach the
 //! API with the rights of this machine.
 //!
-//! Always true: looked at when a connection is chosen, so that names that resolve to this machine are found too.
+//! Always true: checked with the address to which a connection is about to be opened, so that names that resolve to
+//! this machine are found too.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -10,12 +11,12 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 pub struct OwnSockets(Vec<SocketAddr>);
 
 impl OwnSockets {
-    /// These are all.
+    /// `addresses` must be all of them.
     pub fn new(addresses: Vec<SocketAddr>) -> Self {
         Self(addresses)
     }
 
-    /// Whether a connection to this address reaches one of them.
+    /// Whether a connection to this address reaches one of these sockets.
     pub(super) fn contains(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         self.0.iter().filter(|own| own.port() == address.port()).any(|own| {
@@ -26,7 +27,7 @@ impl OwnSockets {
     }
 }
 
-/// Whether this machine has the address: only then it can be bound. Asked only where the port is one of ours.
+/// Whether this machine has the address, tested by binding to it. Only called if the port is one of this process's own.
 fn is_of_this_machine(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok()
 }
@@ -44,7 +45,7 @@ mod tests {
             ("127.0.0.1:8090", "0.0.0.0:8090", true),
             ("127.0.0.1:8090", "[::ffff:127.0.0.1]:8090", true),
             ("0.0.0.0:8090", "127.0.0.9:8090", true),
-            // A network for documentation: no machine has it.
+            // An address from a network for documentation, which no machine has.
             ("0.0.0.0:8090", "192.0.2.7:8090", false),
             ("10.1.2.3:8090", "192.0.2.7:8090", false),
         ] {

@@ -2,11 +2,11 @@
 //!
 //! The question it answers: "what does a client cost that sends nothing?" A connection that has been idle for
 //! `client_park_ms` is *parked*: its task ends, hyper's buffers are freed, and its socket leaves the runtime for an
-//! epoll set of its own: one for all threads, which the runtime that accepts watches. When the client sends something,
-//! the connection gets a task and hyper's state anew (`connection`), on the thread of `workers` that has the fewest
-//! then. Always true: a parked connection has no exchange and no byte that was read or is to be written; it counts
-//! among the open connections and keeps its permit; parked ones are ordered by the time since which they are idle. A
-//! connection that cannot be parked goes on as it was.
+//! epoll set of its own: one set for all threads, watched by the runtime that accepts connections. When the client
+//! sends something, the connection gets a new task and new state of hyper (`connection`), on the thread of `workers`
+//! that then has the fewest connections. Always true: a parked connection has no exchange, and no buffered byte in
+//! either direction; it counts among the open connections and keeps its permit; parked ones are ordered by the time
+//! since which they are idle. A connection that cannot be parked goes on as it was.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -35,20 +35,20 @@ use super::wait::ConnectionWait;
 use super::wait_limits::WaitLimits;
 use crate::listener::Forwarding;
 
-/// Events that are taken from the system at once.
+/// The most events that are taken from the system at once.
 const EVENTS_MAX: usize = 64;
-/// The longest pause between two looks for connections that are to be parked or closed.
+/// The longest pause between two searches for connections that are to be parked or closed.
 const SWEEP_MAX: Duration = Duration::from_secs(1);
-/// The lowest bits of a [`ParkingKey`], which tell connections apart that are idle since the same microsecond.
+/// The lowest bits of a [`ParkingKey`], which distinguish connections that are idle since the same microsecond.
 const COUNTER_BITS: u32 = 12;
 
 /// What is left of a connection while it is parked.
 pub(super) struct ParkedConnection {
     pub(super) socket: TcpStream,
-    /// Boxed, so that a plain connection has no room for it.
+    /// Boxed, so that a connection without TLS takes less memory.
     pub(super) tls: Option<Box<ParkedTls>>,
     pub(super) peer: IpAddr,
-    /// What was in force when the connection was accepted.
+    /// The forwarding rules that were in force when the connection was accepted.
     pub(super) forwarding: Arc<Forwarding>,
     pub(super) permit: ConnectionPermit,
     pub(super) count: OpenCount,
@@ -66,7 +66,7 @@ type ParkingKey = u64;
 
 /// The parked connections.
 pub(super) struct Parking {
-    /// `None` if the system gave none; then nothing is parked.
+    /// `None` if the system gave no epoll set; then nothing is parked.
     epoll: Option<OwnedFd>,
     parked: Mutex<Parked>,
     counter: AtomicU64,
@@ -75,12 +75,12 @@ pub(super) struct Parking {
 
 #[derive(Default)]
 struct Parked {
-    /// Whether somebody waits for the epoll set.
+    /// Whether a task waits for events of the epoll set.
     is_watched: bool,
-    /// Whether nothing is parked now, because connections are told to close.
+    /// Whether parking is paused, because connections are told to close.
     is_paused: bool,
-    /// Those that have been idle longest come first. Boxed: a connection is added after all others, which leaves nearly
-    /// half of each node empty.
+    /// Ordered by idle time, the longest first. Boxed: a new connection is always added at the end, which leaves nearly
+    /// half of each tree node empty.
     connections: BTreeMap<ParkingKey, Box<ParkedConnection>>,
 }
 
@@ -94,7 +94,7 @@ impl Parking {
         Self { epoll: epoll.ok(), parked: Mutex::default(), counter: AtomicU64::new(0), gauge }
     }
 
-    /// One that parks nothing.
+    /// Creates one that parks nothing.
     pub(super) fn off() -> Self {
         Self { epoll: None, parked: Mutex::default(), counter: AtomicU64::new(0), gauge: Gauge::noop() }
     }
@@ -103,20 +103,20 @@ impl Parking {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many are parked.
+    /// Returns the number of parked connections.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.lock().connections.len()
     }
 
-    /// How often a connection was parked.
+    /// Returns how many times a connection was parked.
     #[cfg(test)]
     pub(super) fn total(&self) -> u64 {
         self.counter.load(Relaxed)
     }
 
-    /// Parks a connection that has been idle since a time. Gives it back if that cannot be: the process stops or hands
-    /// over, or the system has no room.
+    /// Parks a connection that has been idle since a time. Gives it back if it cannot be parked, because the process
+    /// stops or hands over, or the system has no room.
     pub(super) fn park(&self, since: u64, connection: ParkedConnection) -> Result<(), ParkedConnection> {
         let Some(epoll) = &self.epoll else { return Err(connection) };
         let key = since << COUNTER_BITS | self.counter.fetch_add(1, Relaxed) & ((1 << COUNTER_BITS) - 1);
@@ -124,8 +124,8 @@ impl Parking {
         if !parked.is_watched || parked.is_paused || parked.connections.contains_key(&key) {
             return Err(connection);
         }
-        // One-shot: an event is reported once, however late it is dealt with. Reported at once if bytes have come
-        // meanwhile; whoever takes the event waits for the lock.
+        // One-shot: an event is reported once, however late it is handled. If bytes have come meanwhile it is reported
+        // at once; the thread that takes the event waits for the lock.
         let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT;
         if let Err(error) = epoll::add(epoll, &connection.socket, epoll::EventData::new_u64(key), flags) {
             tracing::debug!(%error, "an idle connection cannot be parked");
@@ -136,7 +136,7 @@ impl Parking {
         Ok(())
     }
 
-    /// Takes those of a number of connections that are still parked and fulfil a condition.
+    /// Takes those connections among `keys` that are still parked and fulfil a condition.
     fn take(
         &self,
         keys: impl IntoIterator<Item = ParkingKey>,
@@ -148,7 +148,7 @@ impl Parking {
         for key in keys {
             let Some(connection) = parked.connections.remove(&key) else { continue };
             if condition(&connection) {
-                // It cannot fail: the socket is in the set.
+                // Removal cannot fail: the socket is in the set.
                 let _ = epoll::delete(epoll, &connection.socket);
                 taken.push((key, *connection));
             } else {
@@ -159,8 +159,8 @@ impl Parking {
         taken
     }
 
-    /// Closes those of a number of connections that are still parked, and whose clients have sent nothing meanwhile;
-    /// returns how many.
+    /// Closes those connections among `keys` that are still parked and whose clients have sent nothing meanwhile;
+    /// returns their number.
     fn close(&self, keys: impl IntoIterator<Item = ParkingKey>) -> usize {
         let taken = self.take(keys, |connection| !raw_socket::has_bytes(&connection.socket));
         let count = taken.len();
@@ -168,7 +168,7 @@ impl Parking {
         count
     }
 
-    /// The first ones that have been idle since before a time.
+    /// Returns the first `count_max` connections that have been idle since before a time.
     fn idle_since(&self, before: u64, count_max: usize) -> Vec<ParkingKey> {
         let parked = self.lock();
         parked.connections.keys().copied().take_while(|key| key >> COUNTER_BITS <= before).take(count_max).collect()
@@ -199,8 +199,8 @@ impl Parking {
         (0..self.close(keys)).for_each(|_| open.count_idle_closed());
     }
 
-    /// Parks nothing any more, and closes what is parked. Returns the connections whose clients have sent something
-    /// meanwhile, with what was read.
+    /// Ends parking for good, and closes what is parked. Returns the connections whose clients have sent something
+    /// meanwhile, with the bytes that were read.
     pub(super) fn stop(&self) -> Vec<(ParkedConnection, Bytes)> {
         let mut parked = self.lock();
         parked.is_watched = false;
@@ -210,7 +210,7 @@ impl Parking {
         connections.into_values().filter_map(|connection| connection.read_or_close()).collect()
     }
 
-    /// Parks nothing until [`Parking::go_on`], and returns all that are parked.
+    /// Pauses parking until [`Parking::go_on`], and returns all parked connections.
     pub(super) fn pause(&self) -> Vec<ParkedConnection> {
         let keys: Vec<ParkingKey> = {
             let mut parked = self.lock();
@@ -220,13 +220,13 @@ impl Parking {
         self.take(keys, |_| true).into_iter().map(|(_, connection)| connection).collect()
     }
 
-    /// Parks again.
+    /// Ends the pause of parking.
     pub(super) fn go_on(&self) {
         self.lock().is_paused = false;
     }
 
-    /// Has idle connections parked, closes those that were idle for too long, and gives those whose clients have sent
-    /// something to `resume`, with what was read. Never ends.
+    /// Parks idle connections, closes those that were idle for too long, and gives those whose clients have sent
+    /// something to `resume`, with the bytes that were read. Never returns.
     pub(super) async fn run(
         &self,
         open: &OpenConnections,
@@ -282,7 +282,7 @@ impl Parking {
         for (key, connection) in self.take(keys, |_| true) {
             match connection.read() {
                 Ok(FirstRead::Bytes(read)) => resume(connection, read),
-                // Nothing has come, although the system said so.
+                // Nothing has come, although the system reported an event.
                 Ok(FirstRead::Nothing) => {
                     let _ = self.park(key >> COUNTER_BITS, connection); // closed if it cannot be parked again
                 }
@@ -293,15 +293,15 @@ impl Parking {
     }
 }
 
-/// Has the runtime tell when the epoll set has events.
+/// Registers the epoll set with the runtime, which then reports its events.
 #[allow(unsafe_code)]
 fn watch(epoll: &OwnedFd) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
-    // SAFETY: the descriptor is borrowed for as long as the result exists, so that it stays open and the same.
+    // SAFETY: the descriptor is borrowed for as long as the result exists, so it stays open and unchanged.
     Ok(unsafe { AsyncFd::register_with_interest(epoll.as_fd(), Interest::READABLE) }?)
 }
 
 impl ParkedConnection {
-    /// Reads what has come, without waiting. What comes over TLS is left in the socket.
+    /// Reads what has come, without waiting. With TLS the bytes are left in the socket.
     fn read(&self) -> io::Result<FirstRead> {
         match &self.tls {
             None => raw_socket::read_at_once(&self.socket),
@@ -309,7 +309,7 @@ impl ParkedConnection {
         }
     }
 
-    /// Reads what has come; closes the connection if nothing has.
+    /// Reads what has come; closes the connection if nothing has come.
     fn read_or_close(self) -> Option<(Self, Bytes)> {
         match self.read() {
             Ok(FirstRead::Bytes(read)) => Some((self, read)),
@@ -320,7 +320,7 @@ impl ParkedConnection {
         }
     }
 
-    /// Closes it; a client that takes no bytes is not waited for.
+    /// Closes the connection without waiting for a client that takes no bytes.
     fn close(self) {
         if let Some(mut tls) = self.tls {
             tls.session.say_goodbye(&self.socket);
@@ -332,7 +332,8 @@ impl ParkedConnection {
 mod tests {
     use super::*;
 
-    /// With 80 bytes or less its box has a size class of 80 bytes, and its place in a node half full takes 29 more.
+    /// Up to 80 bytes the box is in the allocator's size class of 80 bytes; its entry in a half-full tree node takes 29
+    /// more.
     #[test]
     fn a_parked_connection_is_small() {
         assert!(size_of::<ParkedConnection>() <= 72, "{}", size_of::<ParkedConnection>());

@@ -1,8 +1,8 @@
 //! Decides whether a request is compared, and what is copied for that.
 //!
-//! Always true: for a request that should be compared one ticket is opened, before legacy is called; if it is known by
-//! then that the request cannot be compared, the ticket is settled at once and nothing is copied for a comparison (the
-//! reply of a creator is copied all the same, for the id of the instance).
+//! Always true: for a request that should be compared one ticket is opened before legacy is called; if it is then known
+//! that the request cannot be compared, the ticket is settled at once and nothing is copied for a comparison (the reply
+//! of a creator is copied all the same, for the id of the instance).
 
 use std::sync::{Arc, Mutex};
 
@@ -57,7 +57,7 @@ pub(super) fn plan_capture(
         ticket.skip(why);
         None
     });
-    // In `off` the reply is not searched, unless legacy could return an id that the engine owns.
+    // In `off` the reply is searched for an id only if legacy could return an id that the engine owns.
     let creates = flagged.creates() && (rung != State::Off || shared.affinity.engine_owns_any(&flagged.flag.family));
     if compare.is_none() && !creates {
         return (None, None);
@@ -68,8 +68,8 @@ pub(super) fn plan_capture(
     (Some(Box::new(captured_request)), body)
 }
 
-/// Whether a request was skipped as a conditional read (`HEAD` counts as one). It needs no twin: in `live` the engine
-/// gets such requests too and may ignore the condition, which only saves a transfer. A condition on a write
+/// Whether a request was skipped as a conditional read (`HEAD` counts as one). Such a request needs no twin: in `live`
+/// the engine gets such requests too and may ignore the condition, which only saves a transfer. A condition on a write
 /// (`If-Match`) says whether to write at all.
 fn is_conditional_read(reason: SkipReason, method: &Method) -> bool {
     reason == SkipReason::Conditional && method.is_safe()

@@ -1,11 +1,12 @@
 //! The idle HTTP/1.1 connections to one address of a service.
 //!
-//! Always true: a connection that was taken belongs to one exchange and returns only after both of its messages ended
+//! Always true: a connection that was taken belongs to one exchange and returns only after its request and reply ended
 //! completely; a service's idle connections are bounded in number and age, and each connection is replaced by a new one
 //! after a time. There are several lists, and each thread is assigned one, so that up to [`SHARDS`] threads never wait
-//! for each other's lock. Only when a thread's list is empty others are tried; a thread with a runtime of its own tries
-//! others only where connections are scarce, because one of another thread is driven there. A connection that the other
-//! side closed is noticed by its task and not handed out; `legacy` handles one that is closed just after.
+//! for each other's lock. Other lists are tried only when the thread's own list is empty; a thread with a runtime of
+//! its own tries them only if connections are scarce, because another thread's connection is driven by that thread. A
+//! connection that the other side closed is noticed by its task and not handed out; `legacy` handles a connection that
+//! closes just after it was taken.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -31,8 +32,8 @@ thread_local! {
     static PREFERS_OWN_CONNECTIONS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// This thread has a runtime of its own, on which the connections that it opens are driven: it leaves the idle
-/// connections of other threads alone while there is room for its own.
+/// Declares that this thread has a runtime of its own, which drives the connections that it opens: the thread then
+/// leaves the idle connections of other threads alone while there is room for its own.
 pub(super) fn keep_connections_on_this_thread() {
     PREFERS_OWN_CONNECTIONS.set(true);
 }
@@ -46,7 +47,7 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    /// Counts the bytes that come over it.
+    /// Returns the counter of the bytes that come over the connection.
     pub(super) fn received(&self) -> &Received {
         match self {
             Self::Http1(connection) => &connection.received,
@@ -60,7 +61,7 @@ pub(super) struct Http1Connection {
     pub sender: SendRequest<RequestBody>,
     /// Counts the bytes that come over it.
     pub received: Received,
-    /// When it is no longer given to an exchange, in microseconds of `monotonic::now`.
+    /// When the connection may no longer be given to an exchange, in microseconds of `monotonic::now`.
     pub retires: u64,
 }
 
@@ -74,7 +75,7 @@ pub(super) struct IdleBounds {
     count: AtomicUsize,
     count_max: usize,
     micros_max: u64,
-    /// Whether the service gets a bounded number of requests at the same time.
+    /// Whether the number of requests that the service gets at the same time is bounded.
     has_requests_max: bool,
 }
 
@@ -87,13 +88,13 @@ impl IdleBounds {
             has_requests_max: service.requests_max.is_some(),
         }
     }
-    /// How long a connection may be idle.
+    /// Returns how long a connection may be idle.
     pub(super) fn time_max(&self) -> Duration {
         Duration::from_micros(self.micros_max)
     }
 }
 
-/// The idle connections of some threads. Aligned, so that no other thread writes to the same cache line.
+/// The idle connections of some threads. Aligned, so that no two lists share a cache line.
 #[derive(Default)]
 #[repr(align(64))]
 struct List(Mutex<Vec<Idle>>);
@@ -109,7 +110,7 @@ impl IdleConnections {
         Self { lists: Default::default(), bounds }
     }
 
-    /// One that is not known to be closed.
+    /// Takes a connection that is not known to be closed.
     pub(super) async fn take(&self) -> Option<Http1Connection> {
         let home = SHARD.with(Cell::get);
         for step in 0..self.lists_to_try() {
@@ -129,8 +130,8 @@ impl IdleConnections {
 
     fn lists_to_try(&self) -> usize {
         let bounds = &self.bounds;
-        // A service with `requests_max` may dedicate a worker to each connection, idle ones too. And where no more
-        // connections may be idle, those of other threads must be used: a new one could not be kept.
+        // A service with `requests_max` may dedicate a worker to each connection, idle ones too. And if no more
+        // connections may be idle, those of other threads must be used, because a new one could not be kept.
         let may_take_others =
             !PREFERS_OWN_CONNECTIONS.get() || bounds.has_requests_max || bounds.count.load(Relaxed) >= bounds.count_max;
         if may_take_others { SHARDS } else { 1 }
@@ -149,7 +150,7 @@ impl IdleConnections {
         idle
     }
 
-    /// Keeps a connection for the next request, unless too many are kept or it was used for long enough.
+    /// Keeps a connection for the next request, unless too many are kept or this one has been used for long enough.
     pub(super) fn put(&self, connection: Http1Connection) {
         let since = recent();
         let is_full = self.bounds.count.load(Relaxed) >= self.bounds.count_max;
@@ -162,7 +163,7 @@ impl IdleConnections {
         self.bounds.count.fetch_add(1, Relaxed);
     }
 
-    /// Closes all.
+    /// Closes all idle connections.
     pub(super) fn close_all(&self) {
         for List(list) in &self.lists {
             let closed = std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner));
@@ -170,7 +171,7 @@ impl IdleConnections {
         }
     }
 
-    /// Closes those that have been idle for too long.
+    /// Closes the connections that have been idle for too long.
     pub(super) fn sweep(&self) {
         let now = now();
         for List(list) in &self.lists {
@@ -185,7 +186,7 @@ impl IdleConnections {
     }
 }
 
-/// Waits until a connection takes a request; `false` if it never will, or not soon: another thread may be busy.
+/// Waits until a connection can take a request; `false` if it never can, or not soon because another thread is busy.
 async fn will_be_ready(sender: &mut SendRequest<RequestBody>, is_of_this_thread: bool) -> bool {
     if is_of_this_thread {
         return sender.ready().await.is_ok();

@@ -1,7 +1,7 @@
 //! What precedes HTTP on a connection: the PROXY header, then the TLS handshake.
 //!
 //! Always true: each is bounded in time, ends with a drain, and counts among the open connections; a connection on
-//! which one fails gets no answer but an alert of TLS.
+//! which one of them fails gets no answer except a TLS alert.
 
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ use crate::listener::{ClientIdentity, ProxyProtocol};
 
 static REFUSED_LINES: LineLimit = LineLimit::new();
 
-/// Reads the PROXY header, and returns the address of the client: the load balancer's own if the header names none.
+/// Reads the PROXY header, and returns the address of the client: the load balancer's address if the header names none.
 /// `None` if the connection is to be closed.
 pub(super) async fn read_source(
     shared: &Shared,
@@ -71,11 +71,11 @@ pub(super) struct Secured {
     pub(super) stream: TlsStream,
     /// The header fields for the client's certificate.
     pub(super) identity: Vec<(HeaderName, HeaderValue)>,
-    /// What was agreed on (ALPN); HTTP/1.1 if the client offered nothing.
+    /// The protocol that was negotiated by ALPN; HTTP/1.1 if the client offered none.
     pub(super) protocol: Protocol,
 }
 
-/// Performs the TLS handshake. `None` if it failed; the connection is closed then.
+/// Performs the TLS handshake. `None` if it failed and the connection was closed.
 pub(super) async fn secure(
     shared: &Shared,
     endpoint: &Endpoint,
@@ -86,7 +86,7 @@ pub(super) async fn secure(
 ) -> Option<Secured> {
     let step = async {
         // Until the client sends something nothing is allocated. `readable` may return before there are bytes. An error
-        // shows when the first ones are read.
+        // appears when the first bytes are read.
         let _ = socket.peek(&mut [0_u8; 1]).await;
         let handshaken = handshake(&socket, tls.server.load().config()).await?;
         let identity = identity_of(&handshaken.connection, tls)?;
@@ -119,7 +119,7 @@ pub(super) async fn secure(
     None
 }
 
-/// The header fields for the client's certificate, if it has sent one.
+/// Returns the header fields for the client's certificate, if it has sent one.
 fn identity_of(
     connection: &ServerConnection,
     tls: &EndpointTls,
@@ -134,10 +134,10 @@ fn identity_of(
     Ok(identity.fields(&tls.identity))
 }
 
-/// Why a step was given up.
+/// Why a step that precedes HTTP was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interrupted {
-    /// It took too long.
+    /// The step took too long.
     TimedOut,
     /// The process stops.
     Stopping,
@@ -152,8 +152,8 @@ impl Interrupted {
     }
 }
 
-/// Runs a step that precedes HTTP, within its limit. During a drain it has no longer than a first request, and while a
-/// successor accepts no longer than an idle client: after that the store may be gone.
+/// Runs a step that precedes HTTP, within its limit. During a drain it may take no longer than a first request may, and
+/// while a successor accepts, no longer than an idle client may: after that the store may be gone.
 pub(super) async fn within<F: Future>(
     shared: &Shared,
     wait: &ConnectionWait,

@@ -1,7 +1,7 @@
 //! Whether a client begins HTTP/2 without being asked (prior knowledge), on a connection without TLS.
 //!
-//! Always true: the bytes that were read are given to whoever serves the connection, so that HTTP/1.1 costs no further
-//! system call; nothing is waited for once the bytes differ from the preface of HTTP/2; all is bounded by
+//! Always true: the bytes that were read are passed to the code that serves the connection, so that HTTP/1.1 costs no
+//! further system call; nothing is waited for once the bytes differ from the preface of HTTP/2; all is bounded by
 //! `head_read_ms`, as for the head that these bytes belong to.
 
 use bytes::Bytes;
@@ -18,8 +18,8 @@ use super::wait::ConnectionWait;
 /// Room for the first bytes: most heads fit.
 const FIRST_READ_BYTES: usize = 4 << 10;
 
-/// Reads the first bytes; returns them with the protocol. `None` if the client is gone, or nothing came in time. If the
-/// process stops or hands over meanwhile, those of a head of HTTP/1.1 may be its first ones only.
+/// Reads the first bytes; returns them with the protocol. `None` if the client is gone, or not enough bytes came in
+/// time. If the process stops or hands over meanwhile, the bytes may be only the beginning of an HTTP/1.1 head.
 pub(super) async fn read_first(
     shared: &Shared,
     stream: &TcpStream,
@@ -27,13 +27,13 @@ pub(super) async fn read_first(
 ) -> Option<(Protocol, Bytes)> {
     let (mut bytes, mut count) = (Vec::new(), 0);
     let read = async {
-        // No memory is taken for a client that sends nothing.
+        // No memory is allocated for a client that sends nothing.
         stream.readable().await.ok()?;
         bytes.resize(FIRST_READ_BYTES, 0);
         loop {
             match raw_socket::read(stream, &mut ReadBuf::new(&mut bytes[count..])) {
                 Ok(0) if count == 0 => return None,
-                // The end of a head that is incomplete: HTTP/1.1 deals with it.
+                // The client stopped sending within a head: HTTP/1.1 handles that.
                 Ok(0) => break,
                 Ok(read) => count += read,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => stream.readable().await.ok()?,
@@ -48,7 +48,7 @@ pub(super) async fn read_first(
     };
     match preamble::within(shared, wait, shared.limits.head_read_ms, read).await {
         Ok(read) => read?,
-        // The beginning of a head, which gets an answer.
+        // The beginning of a head: it still gets an answer.
         Err(Interrupted::Stopping) if count > 0 => {}
         Err(_) => return None,
     }

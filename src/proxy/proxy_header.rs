@@ -1,8 +1,8 @@
-//! The PROXY header with which a load balancer tells whose connection it passes on.
+//! The PROXY header, by which a load balancer tells whose connection it passes on.
 //!
-//! Versions 1 and 2 of the PROXY protocol, parsed strictly. Always true: nothing that follows the header is consumed;
-//! a header has at most [`V1_BYTES_MAX`] or [`PROXY_HEADER_BYTES_MAX`] bytes; what is not a header ends the connection
-//! without an answer, because whoever sent it is not the load balancer.
+//! Versions 1 and 2 of the PROXY protocol, parsed strictly. Always true: nothing that follows the header is consumed; a
+//! header has at most [`V1_BYTES_MAX`] or [`PROXY_HEADER_BYTES_MAX`] bytes; what is not a header ends the connection
+//! without an answer, because its sender is not the load balancer.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,14 +19,14 @@ const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family and transport, length.
 const V2_FIXED_BYTES: usize = 16;
 
-/// What the first bytes of a connection are.
+/// The result of parsing the first bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
-    /// The beginning of a header.
+    /// The beginning of a header, so far valid.
     Incomplete,
-    /// A header of so many bytes.
+    /// A complete header.
     Complete {
-        /// Its length.
+        /// The length of the header in bytes.
         length: usize,
         /// The client's address; `None` if the load balancer speaks for itself or does not know it.
         source: Option<IpAddr>,
@@ -54,12 +54,12 @@ impl BadHeader {
     }
 }
 
-/// Reads the header, and not a byte more. Returns the client's address.
+/// Reads exactly the header. Returns the client's address.
 pub(super) async fn read(socket: &TcpStream, version: ProxyVersion) -> Result<Option<IpAddr>, BadHeader> {
     let mut buffer = vec![0; PROXY_HEADER_BYTES_MAX];
     let mut held = 0;
     loop {
-        // What is looked at is consumed only as far as it belongs to the header.
+        // Peeks first, and consumes only bytes that belong to the header.
         let seen = socket.peek(&mut buffer[held..]).await.map_err(|_| BadHeader::Closed)?;
         if seen == 0 {
             return Err(BadHeader::Closed);
@@ -119,8 +119,8 @@ fn parse_v1(bytes: &[u8]) -> Result<Parsed, BadHeader> {
             true => Ok(Parsed::Incomplete),
         };
     };
-    // What follows UNKNOWN is ignored, and yet has to be text: else whether it is refused would depend on how the line
-    // is divided on its way.
+    // What follows UNKNOWN is ignored, but has to be text: otherwise the result would depend on how the line is divided
+    // on its way.
     let line = &first[..end];
     if !line.iter().all(|byte| matches!(byte, b' '..=b'~')) {
         return Err(BadHeader::Malformed);
@@ -175,7 +175,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Parsed, BadHeader> {
         Some(0x11) => 12,  // TCP over IPv4
         Some(0x21) => 36,  // TCP over IPv6
         Some(0x31) => 216, // a stream of Unix sockets
-        // LOCAL says nothing about the client, so its family is not looked at.
+        // LOCAL says nothing about the client, so its family is ignored.
         Some(_) if !is_proxied => 0,
         Some(_) => return Err(BadHeader::Malformed),
     };

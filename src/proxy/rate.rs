@@ -1,6 +1,6 @@
-//! How fast a client sends and reads, and legacy replies, while nothing else is waited for.
+//! Measures how fast a client sends and reads, and legacy replies, during the time in which nothing else is waited for.
 //!
-//! Always true: only the time counts in which one side is waited for, so that nobody is blamed for another one's pause;
+//! Always true: only the time in which a side is waited for counts, so that no side is blamed for another's pause;
 //! without a limit nothing is measured. Streamed bodies (events, gRPC, tunnels) have no minimum.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -14,12 +14,12 @@ pub(super) struct MinRates {
     client_send: u64,
     client_read: u64,
     legacy_send: u64,
-    /// In microseconds.
+    /// The period over which rates are measured, in microseconds.
     window: u64,
 }
 
 impl MinRates {
-    /// `None` if there are none.
+    /// `None` if there are no minimum rates.
     pub(super) fn new(limits: &Limits) -> Option<Self> {
         let rates = Self {
             client_send: limits.client_send_bytes_per_s_min,
@@ -30,17 +30,17 @@ impl MinRates {
         (rates.client_send > 0 || rates.client_read > 0 || rates.legacy_send > 0).then_some(rates)
     }
 
-    /// The longest time after which something is to be looked at.
+    /// Returns the period over which rates are measured, in microseconds.
     pub(super) fn window(&self) -> u64 {
         self.window
     }
 }
 
-/// What one side has moved in the time for which it was waited for. Times are in microseconds. Only the tasks of one
-/// exchange update it, one after the other.
+/// The bytes that one side has moved while it was waited for. Times are in microseconds. Updated only by the tasks of
+/// one exchange, one at a time.
 #[derive(Default)]
 struct Meter {
-    /// Since when it is waited for; 0: it is not.
+    /// Since when this side has been waited for; 0 if it is not.
     since: AtomicU64,
     waited: AtomicU64,
     bytes: AtomicU64,
@@ -63,16 +63,16 @@ impl Meter {
         self.pauses(at);
         self.bytes.fetch_add(bytes, Relaxed);
     }
-    /// When it is too slow if nothing more moves: at the end of a window in which it moved less than it must. Bytes
-    /// that may have moved unnoticed (`unseen`) count as moved. A window in which it was fast enough is followed by
-    /// another.
+    /// Returns when this side is too slow if it moves nothing more: at the end of a window in which it moved less than
+    /// it must. Bytes that may have moved unnoticed (`unseen`) count as moved. A window in which it was fast enough is
+    /// followed by another.
     fn due(&self, at: u64, rate: u64, window: u64, unseen: u64) -> u64 {
         let since = self.since.load(Relaxed);
         if rate == 0 || since == 0 {
             return NEVER;
         }
         let (waited, bytes) = (self.waited.load(Relaxed), self.bytes.load(Relaxed));
-        // The time that so many bytes may take.
+        // The time that this many bytes may take.
         let time = |bytes: u64| u64::try_from(u128::from(bytes) * 1_000_000 / u128::from(rate)).unwrap_or(NEVER);
         let waited_now = waited.saturating_add(at.saturating_sub(since));
         if waited_now >= window && time(bytes) >= waited_now {
@@ -99,9 +99,9 @@ pub(super) struct Rates {
     client_send: Meter,
     client_read: Meter,
     legacy_send: Meter,
-    /// Whether the body of the request or of the reply is streamed: then there is no minimum rate.
+    /// Whether the body of the request or of the reply is streamed, so that there is no minimum rate.
     is_streaming: AtomicBool,
-    /// What the socket, or the stream's window, may hold of an answer without its client having read it.
+    /// How many bytes of an answer the socket, or the stream's window, may hold without its client having read them.
     unseen: AtomicU64,
 }
 
@@ -117,7 +117,7 @@ impl Rates {
             unseen: AtomicU64::new(0),
         }
     }
-    /// Another exchange begins.
+    /// Resets all meters: another exchange begins.
     pub(super) fn restart(&self) {
         [&self.client_send, &self.client_read, &self.legacy_send].into_iter().for_each(Meter::restart);
         self.is_streaming.store(false, Relaxed);
@@ -131,7 +131,7 @@ impl Rates {
     pub(super) fn client_sent(&self, bytes: usize) {
         self.client_send.moved(now(), bytes as u64);
     }
-    /// Whether the next frame of legacy's reply is waited for.
+    /// Records whether the next frame of legacy's reply is waited for.
     pub(super) fn waits_for_legacy(&self, waits: bool) {
         match waits {
             true => self.legacy_send.begins(now()),
@@ -141,20 +141,21 @@ impl Rates {
     pub(super) fn legacy_sent(&self, bytes: usize) {
         self.legacy_send.moved(now(), bytes as u64);
     }
-    /// The client's socket, or its stream, takes no more bytes. `buffer` is how many the client may not have read of
-    /// those that it took.
+    /// Records that the client's socket, or its stream, takes no more bytes. `buffer`: how many of the bytes that it
+    /// took the client may not have read.
     pub(super) fn write_blocked(&self, buffer: usize) {
         let at = now();
         self.client_read.begins(at);
         self.unseen.store(buffer as u64, Relaxed);
-        // It is not legacy that is waited for.
+        // The wait is for the client now, not for legacy.
         self.legacy_send.pauses(at);
     }
     pub(super) fn written(&self, bytes: usize) {
         self.client_read.moved(now(), bytes as u64);
     }
 
-    /// When the body of the request, or of the reply, is too slow if nothing more moves, and whose fault that is.
+    /// Returns when the body of the request, or of the reply, is too slow if nothing more moves, and which side is too
+    /// slow.
     pub(super) fn due(&self, of_reply: bool) -> (u64, Slow) {
         if self.is_streaming.load(Relaxed) {
             return (NEVER, Slow::ClientSends);
@@ -184,7 +185,7 @@ mod tests {
         meter.moved(3 * SECOND, 10);
         assert_eq!(meter.due(60 * SECOND, 100, 10 * SECOND, 0), NEVER, "another one is slow");
         meter.begins(60 * SECOND);
-        // Two seconds of ten are over, and ten bytes are worth a tenth of a second.
+        // Two seconds of ten are over, and ten bytes pay for a tenth of a second.
         assert_eq!(meter.due(61 * SECOND, 100, 10 * SECOND, 0), 68 * SECOND);
         assert_eq!(meter.due(70 * SECOND, 100, 10 * SECOND, 0), 68 * SECOND, "overdue");
     }

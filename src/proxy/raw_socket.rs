@@ -1,4 +1,4 @@
-//! Reading a client's socket, whatever is spoken over it.
+//! Reading a client's socket, below TLS and HTTP.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,21 +10,21 @@ use rustix::net::RecvFlags;
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Bytes that are read and discarded after an early answer.
+/// The most bytes that are read and discarded after an early answer.
 pub(super) const LINGER_BYTES_MAX: usize = 1 << 20;
 
-/// Room for what a client sends first after a pause: most heads fit.
+/// The size of the buffer for a client's first bytes after a pause: most heads fit.
 const FIRST_READ_BYTES: usize = 4 << 10;
 
-/// What peeking at a socket during an exchange shows.
+/// The result of peeking at a socket during an exchange.
 pub(super) enum Peek {
     /// Nothing to read: the client is waiting.
     Nothing,
     /// Bytes of the next request; what comes after them cannot be seen.
     Bytes,
-    /// It closed its sending side.
+    /// The client closed its sending side.
     Fin,
-    /// It is gone.
+    /// The client is gone.
     Reset,
 }
 
@@ -39,15 +39,15 @@ pub(super) fn peek(stream: &TcpStream, cx: &mut Context<'_>) -> Peek {
     }
 }
 
-/// Whether bytes of the client wait in its socket. Asks the system, not the runtime: that learns of bytes a little
-/// later, and a connection that is closed meanwhile loses its client's next request.
+/// Whether bytes of the client wait in its socket. Asks the system: the runtime learns of bytes a little later, and
+/// closing a connection before that would lose the client's next request.
 pub(super) fn has_bytes(socket: impl AsFd) -> bool {
     matches!(peek_at_once(socket), Ok(FirstRead::Bytes(_)))
 }
 
-/// What was read from a socket of which the runtime does not know.
+/// The result of reading a socket that is not registered with the runtime.
 pub(super) enum FirstRead {
-    /// These bytes; none if they were left in the socket.
+    /// The bytes that were read; empty if they were left in the socket.
     Bytes(Bytes),
     /// Nothing has come.
     Nothing,
@@ -64,7 +64,7 @@ pub(super) fn read_at_once(socket: impl AsFd) -> io::Result<FirstRead> {
     })
 }
 
-/// Looks without waiting; the bytes stay in the socket.
+/// Peeks without waiting; the bytes stay in the socket.
 pub(super) fn peek_at_once(socket: impl AsFd) -> io::Result<FirstRead> {
     receive(socket, &mut [0_u8; 1], RecvFlags::PEEK).map(|(first, _)| first)
 }
@@ -78,8 +78,8 @@ fn receive(socket: impl AsFd, bytes: &mut [u8], flags: RecvFlags) -> io::Result<
     }
 }
 
-/// Whether the client has closed its sending side or is gone. Unlike [`peek`] it sees that behind bytes that nobody has
-/// read yet; costs a system call.
+/// Whether the client has closed its sending side or is gone. Unlike [`peek`], detects this even behind unread bytes;
+/// costs a system call.
 pub(super) fn has_stopped_sending(stream: &TcpStream) -> bool {
     let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -1,7 +1,7 @@
 //! The body of a request to legacy.
 //!
 //! Always true: frames are passed on as they come, and copied only where a copy was asked for; an error on the client's
-//! side becomes an error on legacy's, so that a truncated request is never completed.
+//! side becomes an error on legacy's side, so that a truncated request is never completed.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +31,7 @@ enum Source {
     Incoming(ClientBody),
     Whole(Option<Bytes>, Option<HeaderMap>),
     Prefixed(Option<Bytes>, ClientBody),
-    /// A body that may be passed on again: what was kept of it, and then the rest.
+    /// A body that may be sent again: first the kept part, then the rest.
     Kept(KeptReader),
 }
 
@@ -40,7 +40,7 @@ pub(super) struct RequestBody {
     source: Source,
     progress: Option<BodyProgress>,
     copy: Option<Arc<Mutex<BodyCopy>>>,
-    /// The part of `request_buffers_bytes_max` that its buffered bytes take; given back when this is dropped.
+    /// The part of `request_buffers_bytes_max` that the body's buffered bytes use; given back when this is dropped.
     _buffered: Option<BufferedBytes>,
 }
 
@@ -54,36 +54,36 @@ impl RequestBody {
     pub(super) fn empty() -> Self {
         Self { source: Source::Empty, progress: None, copy: None, _buffered: None }
     }
-    /// Streamed from the client.
+    /// Creates a body that is streamed from the client.
     pub(super) fn streamed(body: ClientBody, progress: BodyProgress, copy: Option<Arc<Mutex<BodyCopy>>>) -> Self {
         Self { source: Source::Incoming(body), progress: Some(progress), copy, _buffered: None }
     }
-    /// Read completely before: for the engine, which gave the request back, or to compare it with a request that the
-    /// engine has under another credential.
+    /// Creates a body that was read completely before: for the engine, which gave the request back, or to compare the
+    /// body with a request that the engine has under another credential.
     pub(super) fn whole(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
         Self { source: Source::Whole(Some(bytes), trailers), progress: None, copy: None, _buffered: None }
     }
-    /// Read in part before; the rest is streamed.
+    /// Creates a body of which `prefix` was read before and the rest is streamed.
     pub(super) fn prefixed(prefix: Bytes, rest: ClientBody, progress: BodyProgress) -> Self {
         Self { source: Source::Prefixed(Some(prefix), rest), progress: Some(progress), copy: None, _buffered: None }
     }
 
-    /// The same body, of which what is passed on is kept, so that it can be passed on again.
+    /// Returns the same body, set up so that what is passed on is kept and can be sent again.
     pub(super) fn kept(self) -> (Self, KeptBody) {
         let kept = KeptBody::new(self);
         (Self { source: Source::Kept(kept.reader()), progress: None, copy: None, _buffered: None }, kept)
     }
-    /// What was passed on of a body, and then the rest of it; `None` if it was not kept.
+    /// Returns the body from its beginning: first what was passed on before, then the rest; `None` if it was not kept.
     pub(super) fn resend(kept: &KeptBody) -> Option<Self> {
         Some(Self { source: Source::Kept(kept.new_reader()?), progress: None, copy: None, _buffered: None })
     }
 
-    /// Keeps what its buffered bytes take of `request_buffers_bytes_max`, until it is dropped.
+    /// Holds the reservation for the body's buffered bytes until the body is dropped.
     pub(super) fn with_reservation(self, buffered: Option<BufferedBytes>) -> Self {
         Self { _buffered: buffered, ..self }
     }
 
-    /// Copies what is passed on; what was read before is copied at once.
+    /// Copies the body while it is passed on; what was read before is copied at once.
     pub(super) fn copied_to(mut self, copy: Option<Arc<Mutex<BodyCopy>>>) -> Self {
         if let Some(copy) = copy {
             let mut bytes_copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
@@ -186,14 +186,14 @@ impl Body for RequestBody {
     }
 }
 
-/// A body of which what is passed on is kept, up to [`KEPT_BODY_BYTES_MAX`].
+/// A body whose passed-on part is kept, up to [`KEPT_BODY_BYTES_MAX`].
 pub(super) struct KeptBody(Arc<Mutex<Kept>>);
 
 struct Kept {
     body: RequestBody,
-    /// What was passed on of it; `None` once that is too much.
+    /// The part that was passed on; `None` once it is too large to be kept.
     passed: Option<Passed>,
-    /// The number of the reader that may go on; earlier ones may not.
+    /// The number of the current reader; earlier readers get an error.
     reader: usize,
 }
 
@@ -209,7 +209,7 @@ struct Passed {
 struct KeptReader {
     kept: Arc<Mutex<Kept>>,
     number: usize,
-    /// How many frames of what was kept it has read.
+    /// The number of kept frames that it has read.
     at: usize,
 }
 
@@ -220,7 +220,7 @@ impl KeptBody {
     fn reader(&self) -> KeptReader {
         KeptReader { kept: self.0.clone(), number: 0, at: 0 }
     }
-    /// A new reader; the one before reads no more.
+    /// Returns a new reader; the previous one can read no more.
     fn new_reader(&self) -> Option<KeptReader> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.passed.as_ref()?;
@@ -275,7 +275,7 @@ impl KeptReader {
     }
     fn size_hint(&self) -> SizeHint {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        // What was read of it is no more part of the hint.
+        // The size hint counts only what has not been read.
         match &kept.passed {
             Some(passed) if passed.data.is_empty() && self.at == 0 => kept.body.size_hint(),
             _ => SizeHint::default(),

@@ -1,14 +1,14 @@
-//! The room for request bodies that are read whole before the service gets them (`buffer_request`).
+//! The memory limit for request bodies that are read whole before the service gets them (`buffer_request`).
 //!
-//! Always true: the bytes of all buffered bodies together never exceed the room; a body for which there is no room is
-//! forwarded while it comes, as without `buffer_request`.
+//! Always true: the bytes of all buffered bodies together never exceed the limit; a body for which there is no room is
+//! streamed, as without `buffer_request`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use metrics::{Counter, Gauge, counter, gauge};
 
-/// The room for buffered bodies of all requests.
+/// The memory for buffered bodies of all requests.
 pub(super) struct RequestBuffers {
     bytes: AtomicU64,
     bytes_max: u64,
@@ -27,20 +27,20 @@ impl RequestBuffers {
         }
     }
 
-    /// Room for one body, of which nothing has come yet.
+    /// Begins the reservation for one body, with 0 bytes.
     pub(super) fn begin(self: &Arc<Self>) -> BufferedBytes {
         BufferedBytes { all: self.clone(), bytes: 0 }
     }
 }
 
-/// The bytes of one body in the room, until this is dropped.
+/// The reservation for one body, until it is dropped.
 pub(super) struct BufferedBytes {
     all: Arc<RequestBuffers>,
     bytes: u64,
 }
 
 impl BufferedBytes {
-    /// Takes room for more bytes. Returns whether there is enough.
+    /// Reserves more bytes. Returns whether there is room for them.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
         let bytes = bytes as u64;
         let all = &self.all;

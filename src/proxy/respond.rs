@@ -1,4 +1,4 @@
-//! Turns errors into answers; the only place that does.
+//! Turns errors into answers; the only module that does so.
 //!
 //! Always true: each answer is an RFC 9457 problem with `x-pointsman-source`, and its detail says whether trying again
 //! could do the work twice.
@@ -27,7 +27,7 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 /// A request that is answered with a problem.
 pub(super) struct Refused {
     pub failure: Failure,
-    /// The route's entry and the rung, once they are known.
+    /// The route's entry and the rung, if the request got so far that they are known.
     pub route: Option<(Arc<RouteEntry>, State)>,
 }
 
@@ -37,7 +37,7 @@ impl Refused {
     }
 }
 
-/// The answer. A request that was refused before its route was known is counted with those that match no route.
+/// Builds the answer. A request that was refused before its route was known is counted with those that match no route.
 pub(super) fn refuse(
     refused: Refused,
     no_route: &Arc<RouteEntry>,
@@ -54,7 +54,8 @@ pub(super) fn refuse(
     let (body, retry_after) = match failure {
         Failure::Engine(problem) => (document(&problem, status), problem.retry_after_s),
         _ => {
-            // The store may answer again or have room for keys again, or legacy take requests.
+            // The condition may pass: the store may answer again, have room for keys again, or legacy may take requests
+            // again.
             let is_busy =
                 matches!(failure, Failure::Overloaded | Failure::RouteBusy | Failure::Legacy(CallError::Busy));
             let is_store = matches!(failure, Failure::FirstTryUnknown | Failure::KeyNotNoted | Failure::NoStore(_));
@@ -86,7 +87,7 @@ pub(super) fn refuse(
     if let Some(seconds) = retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    // Without this the connection would wait for a body that nobody reads, and could not be used or count as idle.
+    // Otherwise the connection would wait for a body that is never read, and could neither be used nor count as idle.
     if close || !wait.is_request_done() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -112,12 +113,13 @@ fn document(problem: &ProblemDocument, status: StatusCode) -> Bytes {
     Bytes::from(text)
 }
 
-/// Refused requests that are logged, for each level: many bad requests do not suppress the lines about legacy.
+/// The limits for logged refusals, one for each level, so that many bad requests do not suppress the lines about
+/// legacy.
 static INFO_LINES: LineLimit = LineLimit::new();
 static WARN_LINES: LineLimit = LineLimit::new();
 static ERROR_LINES: LineLimit = LineLimit::new();
 
-/// The number of lines that were left out before, if a line may be written now.
+/// Returns the number of lines that were left out before, if a line may be written now.
 macro_rules! next_line {
     ($level:ident, $lines:ident) => {
         tracing::enabled!(tracing::Level::$level).then(|| $lines.next_line(now() / 1_000_000)).flatten()
@@ -127,7 +129,7 @@ macro_rules! next_line {
 /// Counts and logs a request whose head hyper could not read and has refused. Returns the reason and the status.
 pub(super) fn record_unreadable(no_route: &RouteMetrics, error: &hyper::Error) -> Option<(&'static str, u16)> {
     let (reason, status) = match error {
-        // hyper has no other way to tell these two apart.
+        // hyper offers no other way to distinguish these two errors.
         error if error.is_parse_too_large() && error.to_string() == "URI too long" => (HEAD_TOO_LARGE, 414),
         error if error.is_parse_too_large() => (HEAD_TOO_LARGE, 431),
         error if error.is_parse() => (MALFORMED_HEAD, 400),
@@ -140,7 +142,7 @@ pub(super) fn record_unreadable(no_route: &RouteMetrics, error: &hyper::Error) -
     Some((reason, status))
 }
 
-/// Counts and logs a request whose head did not come whole before a drain closes its connection. Returns its problem
+/// Counts and logs a request whose head is not complete when a drain closes its connection. Returns its problem
 /// document.
 pub(super) fn record_unfinished(no_route: &RouteMetrics) -> Bytes {
     no_route.count_refusal(HEAD_TIMEOUT);
@@ -162,7 +164,7 @@ pub(super) fn record_unfinished(no_route: &RouteMetrics) -> Bytes {
     document(&problem, status)
 }
 
-/// Logs a refused request, with what the answer does not contain.
+/// Logs a refused request, with details that the answer does not contain.
 fn log(failure: &Failure, reason: &str, route: &str) {
     match failure {
         Failure::Legacy(CallError::Unreachable(why)) => {

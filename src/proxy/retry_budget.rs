@@ -1,13 +1,13 @@
 //! How many requests may be sent to a second address because the first one gave no answer.
 //!
-//! Without a budget, retries double the load of a service that is failing under its load. One retry is allowed for
-//! five requests, and a burst after a time without retries.
+//! Without a budget, retries would double the load of a service that fails because of its load. One retry is allowed
+//! for every five requests; unused retries accumulate, up to a burst.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The requests for which one retry is allowed.
+/// The number of requests for which one retry is allowed.
 const REQUESTS_FOR_ONE: u64 = 5;
-/// Retries in a burst.
+/// The most retries that accumulate.
 const BURST: u64 = 20;
 
 /// The budget of one service.

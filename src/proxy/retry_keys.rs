@@ -14,14 +14,14 @@ use crate::names::RouteId;
 /// The retry keys of a request.
 pub(super) struct KeysOfRequest {
     pub present: Option<RetryKeys>,
-    /// Those by the scopes of earlier files.
+    /// The keys by the scopes of earlier files.
     pub earlier: Vec<RetryKeys>,
 }
 
-/// The retry keys of a request: the present ones, and those by the scopes of earlier files. A request without present
-/// keys may be the retry of one that came under earlier files and is in flight, so its newest earlier keys serve as the
-/// present ones for as long as such a first try may come. After that it is only looked up under them: the scope may
-/// have been given up because it took different requests for one.
+/// Returns the retry keys of a request: the present ones, and those by the scopes of earlier files. A request without
+/// present keys may be the retry of one that came under earlier files and is in flight, so its newest earlier keys
+/// serve as the present ones for as long as such a first try may come. After that the request is only looked up under
+/// those keys: the scope may have been given up because it gave different requests the same key.
 ///
 /// # Errors
 /// It is not clear which key the request has.
@@ -37,7 +37,7 @@ pub(super) fn keys_of_request(
     };
     let present = present.or(of_first_tries);
     // A verified caller's request must not stay with legacy because of another verified caller's request. Keys by
-    // earlier files that could not verify its token would lead to that.
+    // earlier files that could not verify its token would have that effect.
     if present.is_some_and(|keys| keys.is_verified()) {
         earlier.iter_mut().for_each(|keys| keys.verified_callers = None);
     }
@@ -45,7 +45,7 @@ pub(super) fn keys_of_request(
     Ok(KeysOfRequest { present, earlier })
 }
 
-/// Takes a request for legacy, unless the engine has it.
+/// Records a request as legacy's, unless the engine has it.
 pub(super) async fn take_for_legacy(
     affinity: &dyn Affinity,
     keys: Option<RetryKeys>,
@@ -58,7 +58,7 @@ pub(super) async fn take_for_legacy(
     }
 }
 
-/// Records for legacy a request that the engine gave back.
+/// Records as legacy's a request that the engine gave back.
 pub(super) async fn give_to_legacy(affinity: &dyn Affinity, keys: Option<RetryKeys>) -> LegacyTake {
     match keys {
         Some(keys) => affinity.give_to_legacy(keys).await,
@@ -70,7 +70,7 @@ pub(super) async fn give_to_legacy(affinity: &dyn Affinity, keys: Option<RetryKe
 pub(super) const NOTED_LOOK_UPS_MAX: usize = 1_024;
 
 /// Records that legacy serves a retry whose keys cannot be noted now, unless the store has them from an earlier try.
-/// The request does not wait for the store. If too many look-ups wait, it is recorded without one.
+/// The request does not wait for the store. If too many look-ups wait, the request is recorded without a look-up.
 pub(super) fn record_unless_noted_earlier(shared: &Shared, route: &Route, keys: RetryKeys) {
     let (affinity, id, oldest_id) = (shared.affinity.clone(), route.id.clone(), route.first_id().clone());
     let Ok(permit) = shared.noted_look_ups.clone().try_acquire_owned() else {
@@ -90,8 +90,8 @@ pub(super) fn record_unless_noted_earlier(shared: &Shared, route: &Route, keys: 
 /// Whether the engine may have a request with one of these keys, with any body, under another credential of the same
 /// caller.
 pub(super) fn engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
-    // Any digest will do: all keys of one `any_caller` share their first half, by whose beginning the set in memory is
-    // looked up.
+    // Any digest will do: all keys of one `any_caller` share their first half, and the set in memory is searched by the
+    // beginning of a key.
     any_caller.iter().any(|key| affinity.remembered(&key.of_request(&[0; 32])) != Remembered::NotEngine)
 }
 
@@ -103,8 +103,8 @@ pub(super) fn this_engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryK
     any_caller.iter().any(here)
 }
 
-/// Whether the engine has this exact request under another credential of the same caller, who may be verified. What it
-/// gave back to legacy does not count.
+/// Whether the engine has this exact request under another credential of the same caller, who may be verified. Requests
+/// that the engine gave back to legacy do not count.
 pub(super) async fn engine_holds(
     affinity: &dyn Affinity,
     first_try: &KnownFirstTry,
@@ -142,30 +142,32 @@ pub(super) fn count_held(route: &RouteId) {
 pub(super) struct KnownFirstTry {
     /// The keys under which the request is handled: those of its first try if one is known, else the present ones.
     pub keys: Option<RetryKeys>,
-    /// The arm that took it.
+    /// The arm that took the first try.
     pub arm: Option<Arm>,
-    /// The store did not answer, so it is unknown which arm took it.
+    /// Whether it is unknown which arm took the first try, because the store did not answer.
     pub is_unknown: bool,
-    /// While `is_unknown`: whether the engine of this process may have taken it, not only the engine of another
-    /// process.
+    /// While `is_unknown`: whether the engine of this process may have taken the first try, not only the engine of
+    /// another process.
     pub this_engine_may_have_it: bool,
-    /// Legacy took it, and that is recorded under its own key: in the store, or in the file of retry keys, from which
-    /// it goes there. A key of several callers is no such record: it expires with what another caller sent.
+    /// Whether legacy took the first try and this is recorded under the request's own key: in the store, or in the file
+    /// of retry keys, from which it is copied to the store. A record under a key of several callers does not count: it
+    /// expires with another caller's request.
     pub is_stored: bool,
-    /// The arm is known from a key of this very caller, not from one that several callers share. What legacy took under
-    /// a shared key may be a request of another caller, and the engine may have this one.
+    /// Whether the arm is known from a key of this very caller, not from one that several callers share. What legacy
+    /// took under a shared key may be another caller's request, while the engine has this one.
     is_own: bool,
-    /// Under one of its keys legacy took a request, and under another one the engine did: files made one route of
-    /// several, or exchanged their requests, and which of the two was its first try is not known.
+    /// Whether legacy took a request under one of its keys and the engine under another: files merged several routes
+    /// into one, or exchanged their requests, so it is unknown which of the two was its first try.
     pub is_contradictory: bool,
     present: Option<RetryKeys>,
     /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,
-    /// Those of the present and earlier keys that are for any caller.
+    /// The keys for any caller among the present and earlier keys.
     pub any_caller: Vec<RetryKey>,
-    /// Keys that the engine did not take. Only the store knows whether legacy took them before this process started.
+    /// Keys under which the engine took nothing. Only the store knows whether legacy took them before this process
+    /// started.
     not_in_engine: Vec<RetryKeys>,
-    /// The workflow only reads: either arm may answer what legacy took.
+    /// Whether the workflow only reads, so that either arm may answer what legacy took.
     reads_only: bool,
     /// If the workflow only reads: keys that the engine of another process may have taken. They are looked up only if
     /// legacy is to answer.
@@ -173,8 +175,8 @@ pub(super) struct KnownFirstTry {
 }
 
 impl KnownFirstTry {
-    /// Looks it up. Waits for the store only if the engine may have it. With `reads_only`, only a first try that the
-    /// engine took counts: under earlier files the workflow may have done more than read.
+    /// Looks up the first try. Waits for the store only if the engine may have taken it. With `reads_only`, only a
+    /// first try that the engine took counts: under earlier files the workflow may have done more than read.
     pub(super) async fn look_up(
         affinity: &dyn Affinity,
         KeysOfRequest { present, earlier }: KeysOfRequest,
@@ -220,30 +222,31 @@ impl KnownFirstTry {
         found
     }
 
-    /// Whether it is known which arm took it, also if other callers sent requests with the same key.
+    /// Whether it is known which arm took the first try, even if other callers sent requests with the same key.
     pub(super) fn is_certain(&self) -> bool {
         self.arm.is_some() && self.is_own
     }
 
-    /// Its present keys, and those by earlier scopes.
+    /// Returns the present keys, and those by earlier scopes.
     fn all(&self) -> impl Iterator<Item = RetryKeys> {
         self.present.into_iter().chain(self.earlier.iter().copied())
     }
 
-    /// Whether legacy took a request with one of its keys under another credential, as far as this process remembers.
+    /// Whether legacy took a request with one of the keys under another credential, as far as this process remembers.
     pub(super) fn legacy_took_under_another_credential(&self, affinity: &dyn Affinity) -> bool {
         let keys = self.all().flat_map(RetryKeys::of_legacy_under_other_credentials);
         keys.into_iter().any(|key| affinity.remembered(&key) == Remembered::TakenBy(Arm::Legacy))
     }
 
-    /// Asks the store whether the engine of another process took it, for the keys for which `look_up` postponed that.
+    /// Asks the store whether the engine of another process took the first try, for the keys whose look-up was
+    /// postponed.
     pub(super) async fn ask_store_about_other_engines(&mut self, affinity: &dyn Affinity) {
         let keys = std::mem::take(&mut self.perhaps_in_other_engines);
         self.ask_store(affinity, keys).await;
     }
 
-    /// Looks it up once more after its body was read: if that took long, the engine may have taken a retry meanwhile,
-    /// and only the store remembers it.
+    /// Looks up the first try once more after the body was read: if that took long, the engine may have taken a retry
+    /// meanwhile, and only the store remembers it.
     pub(super) async fn look_up_again(&mut self, affinity: &dyn Affinity) {
         let remembered = self.all().map(|keys| (keys, affinity.remembered(&keys.scoped)));
         let perhaps: Vec<_> = remembered.filter(|(_, known)| *known != Remembered::NotEngine).collect();
@@ -251,8 +254,8 @@ impl KnownFirstTry {
         self.ask_store(affinity, perhaps.into_iter().map(|(keys, _)| keys).collect()).await;
     }
 
-    /// Asks the store whether legacy took it before this process started: needed only if the engine is to answer, also
-    /// because it took a request under another key.
+    /// Asks the store whether legacy took the first try before this process started: needed only if the engine is to
+    /// answer, which may be because it took a request under another key.
     pub(super) async fn ask_store_about_legacy(&mut self, affinity: &dyn Affinity) {
         let keys = std::mem::take(&mut self.not_in_engine);
         if !self.reads_only {
@@ -260,13 +263,14 @@ impl KnownFirstTry {
         }
     }
 
-    /// All keys are asked for at once: if the store does not answer, each look-up takes its whole time.
+    /// Looks up all keys at the same time, because each look-up takes its whole time limit if the store does not
+    /// answer.
     async fn ask_store(&mut self, affinity: &dyn Affinity, keys: Vec<RetryKeys>) {
         let found = join_all(keys.iter().map(|keys| first_try(affinity, keys))).await;
         for (keys, found) in keys.into_iter().zip(found) {
             match found {
-                // What another caller may have sent contradicts nothing that is known of this one. The request is taken
-                // under its own present keys then, whose window begins now.
+                // A request that another caller may have sent does not contradict what is known of this one. In that
+                // case the request is recorded under its own present keys, whose window begins now.
                 Ok(FoundTry { arm: Some(arm), is_own: false }) => {
                     if self.arm.is_none() {
                         self.set_taken(self.present.unwrap_or(keys), arm);
@@ -274,16 +278,16 @@ impl KnownFirstTry {
                 }
                 Ok(FoundTry { arm: Some(arm), is_own: true }) => {
                     if !std::mem::replace(&mut self.is_own, true) {
-                        self.arm = None; // what was known may have been another caller's
+                        self.arm = None; // the known arm may be that of another caller's request
                     }
                     let is_first = self.arm.is_none();
                     self.set_taken(keys, arm);
                     if !is_first {
                         continue;
                     }
-                    // If this process remembers it as legacy's, the answer may come from memory alone, and the key may
-                    // be neither in the store nor in the file. Then it counts as not stored, so that it is taken and
-                    // noted again.
+                    // If this process remembers the request as legacy's, the answer may come from memory alone, and the
+                    // key may be neither in the store nor in the file. In that case the request counts as not stored,
+                    // so that it is recorded and noted again.
                     let legacy_keys = [Some(keys.scoped), keys.any_caller].into_iter().flatten();
                     let is_remembered = |key| affinity.remembered(&key) == Remembered::TakenBy(Arm::Legacy);
                     self.is_stored = arm == Arm::Legacy && !legacy_keys.into_iter().any(is_remembered);
@@ -295,8 +299,8 @@ impl KnownFirstTry {
         self.is_unknown = self.is_unknown && !self.is_certain();
     }
 
-    /// The other keys of the request, beside `keys`. `files_version` is the version of the files by which it was
-    /// decided.
+    /// Returns the keys of the request other than `keys`. `files_version` is the version of the files by which the
+    /// request was decided.
     pub(super) fn earlier_keys(&self, files_version: u64) -> EarlierKeys {
         let others = |keys: &RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.all().filter(others).collect();
@@ -313,15 +317,14 @@ impl KnownFirstTry {
     }
 }
 
-/// A first try, as the store knows it.
+/// A first try as the store knows it.
 struct FoundTry {
     arm: Option<Arm>,
     /// See [`KnownFirstTry::is_own`].
     is_own: bool,
 }
 
-/// Which arm took the first try, according to the store. A try under another credential counts only if legacy
-/// took it.
+/// Asks the store which arm took the first try. A try under another credential counts only if legacy took it.
 async fn first_try(affinity: &dyn Affinity, keys: &RetryKeys) -> Result<FoundTry, ArmUnknown> {
     let arm_of = async |key: Option<RetryKey>| match key {
         Some(key) => affinity.first_try(&key).await,

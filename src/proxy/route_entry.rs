@@ -16,18 +16,18 @@ pub(super) struct RouteEntry {
     pub route_metrics: Arc<RouteMetrics>,
     pub upstream: Arc<Upstream>,
     pub limits: ExchangeLimits,
-    /// A body of at most so many bytes is read whole before legacy gets the request; 0: none is.
+    /// The largest body, in bytes, that is read whole before legacy gets the request; 0: none.
     pub buffer_request: u64,
     /// Whether answers of the engine are compressed.
     pub compress: bool,
-    /// The turns of its requests, where they are limited.
+    /// The turns of the route's requests, if their number is limited.
     pub turns: Option<Arc<Turns>>,
-    /// Whether each answer says which arm gave it.
+    /// Whether each answer names the arm that gave it.
     pub exposes_arm: bool,
 }
 
 impl RouteEntry {
-    /// An exchange of the route that has its answer.
+    /// Counts an exchange of the route that has its answer.
     pub(super) fn answered(
         &self,
         rung: State,

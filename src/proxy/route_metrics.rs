@@ -12,7 +12,7 @@ use metrics::{Counter, Histogram, counter, histogram};
 
 use crate::flag::{DecisionDiagnostics, State};
 
-/// Who answered: the label `answered_by`.
+/// Which party answered: the label `answered_by`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AnsweredBy {
     Legacy,
@@ -31,7 +31,7 @@ impl AnsweredBy {
 }
 
 const ANSWERED_BY: [&str; 4] = ["legacy", "engine", "proxy", "service"];
-/// The class of an answer's status, or that the client did not get the whole answer: the label `code_class`.
+/// The class of an answer's status, or `cut` if the client did not get the whole answer: the label `code_class`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CodeClass {
     Informational,
@@ -74,7 +74,8 @@ pub(super) struct RouteMetrics {
     traffic_counts: TrafficCounts,
 }
 
-/// The counts that `status` shows: requests, and a histogram of the proxy's overhead by powers of two of a microsecond.
+/// The counts that the command `status` shows: requests, and a histogram of the proxy's overhead by powers of two of a
+/// microsecond.
 #[derive(Default)]
 struct TrafficCounts {
     requests: AtomicU64,
@@ -82,7 +83,8 @@ struct TrafficCounts {
 }
 
 impl RouteMetrics {
-    /// Requests answered, and the median of the proxy's overhead in microseconds (interpolated within a power of two).
+    /// Returns the number of answered requests, and the median of the proxy's overhead in microseconds (interpolated
+    /// within a power of two).
     pub(super) fn traffic_counts(&self) -> (u64, Option<f64>) {
         let counts: Vec<u64> = self.traffic_counts.overhead.iter().map(|n| n.load(Ordering::Relaxed)).collect();
         let half = counts.iter().sum::<u64>() as f64 / 2.0;
@@ -109,14 +111,14 @@ impl RouteMetrics {
             traffic_counts: TrafficCounts::default(),
         }
     }
-    /// The route that it counts for.
+    /// Returns the route whose metrics these are.
     pub(super) fn route(&self) -> &str {
         &self.route
     }
     fn label(&self) -> String {
         self.route.as_ref().to_owned()
     }
-    /// Counts an answer that took so many microseconds.
+    /// Counts an answer that took this many microseconds.
     pub(super) fn count_answer(&self, rung: State, answered_by: AnsweredBy, class: CodeClass, micros: u64) {
         let row = usize::from(rung.rank()) * ANSWERED_BY.len() + answered_by as usize;
         let index = row * CodeClass::ALL.len() + class as usize;
@@ -133,7 +135,7 @@ impl RouteMetrics {
         );
         duration.record(seconds(micros));
     }
-    /// Records the time that the proxy itself took, until the reply's head.
+    /// Records the time that the proxy itself took until the reply's head, in microseconds.
     pub(super) fn record_overhead(&self, micros: u64) {
         self.overhead.record(seconds(micros));
         let power = (u64::BITS - micros.leading_zeros()) as usize;

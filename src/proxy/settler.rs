@@ -1,10 +1,10 @@
 //! Settles exchanges that were captured, on a thread of its own.
 //!
 //! What follows a reply (searching it for the id of a created instance, building the observation, offering it to the
-//! shadow executor) takes locks that other threads hold and parses bodies, so threads that serve clients leave it to
-//! this one. Always true: at most [`WAITING_MAX`] exchanges and [`WAITING_BYTES_MAX`] bytes wait here; an exchange that
-//! finds no room is not compared, and counted as skipped, but its reply is searched for an id all the same, by the
-//! thread that served it.
+//! shadow executor) takes locks that other threads hold and parses bodies, so the threads that serve clients leave it
+//! to this thread. Always true: at most [`WAITING_MAX`] exchanges and [`WAITING_BYTES_MAX`] bytes wait here; an
+//! exchange that finds no room is not compared, and counted as skipped, but its reply is still searched for an id, by
+//! the thread that served it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -31,11 +31,11 @@ enum SettlerMessage {
         bytes: usize,
         skip: Option<SkipReason>,
     },
-    /// Replies when everything before it is settled.
+    /// Replies once all earlier messages have been handled.
     Flush(oneshot::Sender<()>),
 }
 
-/// Settles captured exchanges. Its thread ends when this is dropped.
+/// Settles captured exchanges. Its thread ends when this value is dropped.
 pub(super) struct Settler {
     messages: SyncSender<SettlerMessage>,
     waiting_bytes: Arc<AtomicUsize>,
@@ -54,7 +54,7 @@ impl Settler {
         Self { messages, waiting_bytes }
     }
 
-    /// Settles a captured exchange, as skipped if there is a reason. Never waits.
+    /// Settles a captured exchange, as skipped if a reason is given. Never waits.
     pub(super) fn settle(&self, captured: Box<CapturedReply>, skip: Option<SkipReason>) {
         let bytes = captured.bytes();
         let add = |waiting: usize| waiting.checked_add(bytes).filter(|sum| *sum <= WAITING_BYTES_MAX);
@@ -74,7 +74,7 @@ impl Settler {
         self.waiting_bytes.fetch_sub(bytes, Relaxed);
     }
 
-    /// Waits until everything that was given to it before is settled.
+    /// Waits until everything that was passed to the settler before is settled.
     pub(super) async fn wait_until_settled(&self) {
         let (reply, replied) = oneshot::channel();
         let mut message = SettlerMessage::Flush(reply);
@@ -94,7 +94,7 @@ fn settle_all(messages: &Receiver<SettlerMessage>, waiting_bytes: &AtomicUsize) 
                 waiting_bytes.fetch_sub(bytes, Relaxed);
             }
             SettlerMessage::Flush(reply) => {
-                let _ = reply.send(()); // whoever asked may have stopped waiting
+                let _ = reply.send(()); // the receiver may have been dropped
             }
         }
     }

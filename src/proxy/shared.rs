@@ -33,7 +33,7 @@ use crate::limits::Limits;
 use crate::listener::Forwarding;
 use crate::transport::AddressRegistry;
 
-/// The engine, as the proxy knows it.
+/// The engine as the proxy calls it.
 pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
 
 /// How a drain ended.
@@ -48,11 +48,11 @@ pub struct Drained {
 /// Whether connections are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Accepting {
-    /// They are.
+    /// Connections are accepted.
     Yes,
-    /// Not now: a successor accepts on the same sockets. What waits in their queues is left to it.
+    /// Not now: a successor accepts on the same sockets, and also gets the connections that wait in their queues.
     NotNow,
-    /// Not any more.
+    /// No more: the process stops.
     Never,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Shared {
     pub flags: Arc<ArcSwap<FlagSet>>,
     pub table: ArcSwap<Table>,
     pub limits: Arc<Limits>,
-    /// The addresses of services, which calls of steps share.
+    /// The addresses of services, which the proxy shares with the steps' calls.
     pub addresses: Arc<AddressRegistry>,
     pub wait_limits: WaitLimits,
     pub forwarding: Arc<ArcSwap<Forwarding>>,
@@ -69,22 +69,22 @@ pub(super) struct Shared {
     pub affinity: Arc<dyn Affinity>,
     pub offer: Arc<dyn Offer>,
     pub served_observer: Arc<dyn ServedObserver>,
-    /// Watches the calls that legacy makes for requests; `None` if nothing does.
+    /// Is told of the calls that legacy makes for requests; `None` if nothing observes them.
     pub effect_registry: Option<Arc<dyn EffectRegistry>>,
-    /// Set if this proxy is the one behind the egress listener: its clients are legacy.
+    /// Set if this proxy is the one behind the egress listener, whose clients are legacy.
     pub egress: Option<Egress>,
     pub access_log: Option<Arc<AccessLog>>,
     /// Settles exchanges that were captured.
     pub settler: Arc<Settler>,
     pub open_connections: OpenConnections,
     pub parking: Parking,
-    /// The room for request bodies that are read whole before legacy gets them.
+    /// The memory for request bodies that are read whole before legacy gets them.
     pub request_buffers: Arc<RequestBuffers>,
-    /// The connections of each client address, where they are limited.
+    /// The connections of each client address, if they are limited.
     pub client_addresses: Option<Arc<ClientAddresses>>,
-    /// The requests of the process, where they are limited.
+    /// The limit on the requests of the process, if there is one.
     pub requests_in_flight: Option<Arc<RequestsInFlight>>,
-    /// The room for client connections, all listeners together.
+    /// The permits for client connections, for all listeners together.
     pub connection_permits: Arc<Semaphore>,
     /// The header fields for clients' certificates: those that a client sends are removed, on every listener.
     pub identity_headers: Vec<HeaderName>,
@@ -98,7 +98,7 @@ pub(super) struct Shared {
     pub drain: AtomicU8,
     /// Whether the exchanges of routes with a workflow are cut.
     pub cuts_workflows: AtomicBool,
-    /// Whether connections are accepted; a shutdown ends that too.
+    /// Whether connections are accepted; a shutdown ends accepting too.
     pub accepting: watch::Sender<Accepting>,
     /// Whether requests of routes with a workflow are served.
     pub workflow_gate: WorkflowGate,
@@ -107,13 +107,14 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Who answers a request that is passed on.
+    /// Returns who answers a request that is passed on.
     pub(super) fn forwarded_to(&self) -> AnsweredBy {
         self.egress.as_ref().map_or(AnsweredBy::Legacy, |_| AnsweredBy::Service)
     }
 
-    /// Counts a new connection as one of its client's; `false` if that has as many as it may have. Those whose word is
-    /// taken for who their clients are (`trust_forwarded`) have the connections of many.
+    /// Counts a new connection as one of its client's; `false` if the client already has as many as it may have. Peers
+    /// that are trusted to name their clients (`trust_forwarded`) are not limited: they carry the connections of many
+    /// clients.
     pub(super) fn admits(&self, permit: &mut ConnectionPermit, client: IpAddr, endpoint: &Endpoint) -> bool {
         let Some(addresses) = &self.client_addresses else { return true };
         let is_admitted = self.forwarding.load().trust.trusts(client) || permit.count_for(addresses, client);
@@ -123,8 +124,8 @@ impl Shared {
         is_admitted
     }
 
-    /// Whether a connection that was just accepted would be one too many of its client. Not known yet where a PROXY
-    /// header says who that is.
+    /// Whether a connection that was just accepted would be one too many of its client. `false` if a PROXY header will
+    /// name the client, who is not known yet.
     pub(super) fn has_too_many(&self, client: IpAddr, endpoint: &Endpoint) -> bool {
         let Some(addresses) = &self.client_addresses else { return false };
         let is_known = endpoint.proxy_protocol.is_none() && !self.forwarding.load().trust.trusts(client);
@@ -135,7 +136,7 @@ impl Shared {
         has_too_many
     }
 
-    /// The table of the flags in force. A request uses one table to its end.
+    /// Returns the table of the flag set in force.
     pub(super) fn table(&self) -> Arc<Table> {
         let table = self.table.load_full();
         let flags = self.flags.load();

@@ -1,7 +1,7 @@
 //! The client's socket as hyper reads and writes it.
 //!
-//! Always true: moving bytes restart the limit in [`ConnectionWait`]; closing after an early answer waits for the
-//! client to stop sending (bounded in time and bytes), because closing a socket with unread bytes sends a reset that
+//! Always true: moving bytes restart the limit in [`ConnectionWait`]; closing after an early answer first waits until
+//! the client stops sending (bounded in time and bytes), because closing a socket with unread bytes sends a reset that
 //! can destroy the answer on its way. hyper with half-closing allowed does not read the socket while a request is in
 //! flight, so [`Transport::peek`] finds out whether the client is gone. With TLS all this holds for the bytes on the
 //! socket, not for those in the session's buffer (`tls_stream`). HTTP/2 uses the same transport (`http2::io`).
@@ -21,11 +21,11 @@ use super::settler::Settler;
 use super::tls_stream::TlsStream;
 use super::wait::{ConnectionWait, Phase};
 
-/// What carries a connection's HTTP.
+/// The transport of a connection's HTTP bytes.
 pub(super) enum Transport {
     /// The socket itself.
     Plain(TcpStream),
-    /// A TLS session over it. Boxed, so that a plain connection has no room for it.
+    /// A TLS session over the socket. Boxed, so that a plain connection takes less memory.
     Tls(Box<TlsStream>),
 }
 
@@ -44,7 +44,7 @@ impl Transport {
         }
     }
 
-    /// Whether no bytes lie between HTTP and the socket, in either direction.
+    /// Whether no bytes are buffered between HTTP and the socket, in either direction.
     pub(super) fn is_at_rest(&self) -> bool {
         match self {
             Transport::Plain(_) => true,
@@ -52,7 +52,7 @@ impl Transport {
         }
     }
 
-    /// Looks whether the client has sent something, or has gone, without consuming bytes of requests; costs no system
+    /// Checks whether the client has sent something, or has gone, without consuming bytes of requests; costs no system
     /// call while nothing has arrived.
     pub(super) fn peek(&self, wait: &ConnectionWait, cx: &mut Context<'_>) -> Peek {
         match self {
@@ -162,7 +162,7 @@ impl Closing {
             let idle = matches!(wait.phase(), Phase::Idle | Phase::Tunnel);
             if let Transport::Tls(tls) = transport {
                 let said = tls.poll_close_notify(wait, cx);
-                // An idle client that takes no bytes is not waited for.
+                // A client that takes no bytes is not waited for if its connection is idle.
                 if !idle && said.is_pending() {
                     return Poll::Pending;
                 }
@@ -174,7 +174,7 @@ impl Closing {
             }
             wait.enter(Phase::Linger);
         }
-        // The limit of `Phase::Linger` ends this where the client goes on sending or never closes.
+        // If the client goes on sending or never closes, the limit of `Phase::Linger` ends this.
         loop {
             ready!(transport.socket().poll_read_ready(cx))?;
             let mut waste = [0_u8; 8 << 10];
@@ -193,7 +193,7 @@ impl Closing {
     }
 }
 
-/// Gives out bytes that were read from the socket before; returns how many.
+/// Takes bytes that were read from the socket before; returns their number.
 pub(super) fn take_read_before(read_before: &mut Bytes, buf: &mut ReadBuf<'_>) -> usize {
     let count = read_before.len().min(buf.remaining());
     buf.put_slice(&read_before[..count]);
@@ -210,7 +210,7 @@ pub(super) struct ClientIo {
     transport: Arc<Transport>,
     wait: Arc<ConnectionWait>,
     settler: Arc<Settler>,
-    /// Bytes that were read to find out which protocol the client speaks.
+    /// Bytes that were already read to find out which protocol the client speaks.
     read_before: Bytes,
     closing: Closing,
 }
@@ -266,7 +266,7 @@ impl AsyncWrite for ClientIo {
     }
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.transport.poll_flush(&self.wait, cx))?;
-        // hyper calls this when it has written all that it had.
+        // hyper calls this when it has written everything that it had.
         self.wait.flushed(&self.settler);
         Poll::Ready(Ok(()))
     }

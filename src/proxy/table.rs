@@ -19,15 +19,15 @@ use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName};
 use crate::transport::AddressRegistry;
 
-/// The label of requests that no route matches.
+/// The label of requests that match no route.
 const DEFAULT: &str = "default";
-/// The label of calls of legacy that are refused; the others have the target's name behind it.
+/// The label of refused calls of legacy; other calls have the label `egress:` and the target's name.
 const EGRESS: &str = "egress";
 
 /// A flag set with the handles of its routes.
 pub(super) struct Table {
     pub set: Arc<FlagSet>,
-    /// By the address of the `RouteFlag`, which does not move while the set exists.
+    /// Keyed by the address of the `RouteFlag`, which does not move while the set exists.
     entries: HashMap<usize, Arc<RouteEntry>, BuildHasherDefault<AddressHasher>>,
     default: Arc<RouteEntry>,
     route_metrics: HashMap<RouteId, Arc<RouteMetrics>>,
@@ -38,8 +38,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Builds the table of a set; reuses the handles and connections of the one before.
-    /// `egress`: it is the table of the egress listener, whose calls belong to no route.
+    /// Builds the table of a set; reuses the handles and connections of the previous table.
+    /// `egress`: whether it is the table of the egress listener, whose calls belong to no route.
     pub(super) fn new(
         set: Arc<FlagSet>,
         limits: &Limits,
@@ -121,17 +121,17 @@ impl Table {
         Self { set, entries, default, route_metrics: all_metrics, turns: all_turns, upstreams, egress }
     }
 
-    /// A route's entry; the default one where there is no route.
+    /// Returns a route's entry; the default entry if there is no route.
     pub(super) fn entry(&self, flag: Option<&Arc<RouteFlag>>) -> &Arc<RouteEntry> {
         flag.and_then(|flag| self.entries.get(&address(flag))).unwrap_or(&self.default)
     }
 
-    /// The entry of requests that no route matches.
+    /// Returns the entry of requests that match no route.
     pub(super) fn no_route(&self) -> &Arc<RouteEntry> {
         &self.default
     }
 
-    /// The metrics of a route.
+    /// Returns the metrics of a route.
     pub(super) fn route_metrics(&self, route: &RouteId) -> Option<&Arc<RouteMetrics>> {
         self.route_metrics.get(route)
     }
@@ -146,7 +146,7 @@ impl Table {
     }
 }
 
-/// Hashes an address of this process, which no client chooses, by one multiplication.
+/// Hashes an address in memory, which no client can choose, by one multiplication.
 #[derive(Default)]
 struct AddressHasher(u64);
 
@@ -158,7 +158,7 @@ impl Hasher for AddressHasher {
         bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
     }
     fn write_usize(&mut self, number: usize) {
-        // Rotated: the low bits choose the bucket, and the multiplication mixes the high ones.
+        // Rotated, because the low bits choose the bucket, and the multiplication mixes the high bits best.
         self.0 = (self.0 ^ number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 }

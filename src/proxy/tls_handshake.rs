@@ -1,8 +1,8 @@
-//! The TLS handshake of a new connection.
+//! The TLS handshake of a new client connection.
 //!
-//! Always true: a handshake that fails is answered with an alert at most, never with plaintext; each holds a place
-//! among the open connections, which bounds their number. None waits for another one, so that a client that stops in
-//! the middle of its handshake delays nobody.
+//! Always true: a handshake that fails is answered with an alert at most, never with plaintext; each counts as an open
+//! connection, which bounds the number of handshakes. None waits for another, so that a client that stops in the middle
+//! of its handshake delays nobody.
 
 use std::io;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ pub(super) fn version_name(connection: &ServerConnection) -> &'static str {
 /// A connection after its handshake.
 pub(super) struct Handshaken {
     pub(super) connection: ServerConnection,
-    /// The client has said already that it sends no more.
+    /// Whether the client has already sent `close_notify`.
     pub(super) has_peer_closed: bool,
 }
 
@@ -132,7 +132,7 @@ pub(super) async fn handshake(
         match connection.process_new_packets() {
             Ok(state) => has_peer_closed = state.peer_has_closed(),
             Err(error) => {
-                // The alert. It is lost if the client takes no bytes.
+                // Sends the alert, which is lost if the client takes no bytes.
                 while connection.wants_write() && connection.write_tls(&mut SocketIo(socket)).is_ok_and(|sent| sent > 0)
                 {
                 }
@@ -142,7 +142,7 @@ pub(super) async fn handshake(
     }
 }
 
-/// Closes a socket on which the client may still be sending, so that no reset destroys the alert on its way.
+/// Closes a socket on which the client may still be sending, without a reset that could destroy the alert on its way.
 pub(super) async fn close(socket: &TcpStream, within: Duration) {
     let discard = async {
         let mut discarded = 0;
@@ -157,6 +157,6 @@ pub(super) async fn close(socket: &TcpStream, within: Duration) {
         }
     };
     if rustix::net::shutdown(socket, rustix::net::Shutdown::Write).is_ok() {
-        let _ = timeout(within, discard).await; // the time limit ends it as well as the client does
+        let _ = timeout(within, discard).await; // it ends at the time limit, or when the client closes
     }
 }

@@ -1,12 +1,12 @@
 //! A client's TLS session over its socket.
 //!
-//! Always true: what is flushed has left for the socket, not only for the session's buffer; bytes that move on the
-//! socket restart the limits in [`ConnectionWait`], also where they do not complete a record; the session's buffer is
-//! bounded. While a request is in flight hyper does not read; [`TlsStream::poll_peek`] then reads records itself, at
-//! most one read ahead of hyper, so that a client's `close_notify` is noticed.
+//! Always true: a flush completes only when the socket has taken the bytes, not only the session's buffer; bytes that
+//! move on the socket restart the limits in [`ConnectionWait`], even if they do not complete a record; the session's
+//! buffer is bounded. While a request is in flight hyper does not read; [`TlsStream::poll_peek`] then reads records
+//! itself, at most one read ahead of hyper, so that a client's `close_notify` is noticed.
 //!
-//! The end of a client's bytes without `close_notify` counts as with it: every message has its own framing, so that
-//! nothing is lost by a connection that was cut short.
+//! The end of a client's bytes without `close_notify` is treated like one with it: every message has its own framing,
+//! so a truncated connection cannot pass for a complete message.
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,20 +22,20 @@ use super::wait::{ConnectionWait, Phase};
 /// A TLS session and its socket.
 pub(super) struct TlsStream {
     pub(super) socket: TcpStream,
-    // Taken by one task at a time: the connection's own, or the one of its tunnel.
+    // Used by one task at a time: the connection's own, or that of its tunnel.
     session: Mutex<Session>,
 }
 
 /// A TLS session without its socket.
 pub(super) struct Session {
     connection: ServerConnection,
-    /// The client has ended its bytes, with or without `close_notify`.
+    /// Whether the client has ended its bytes, with or without `close_notify`.
     is_ended: bool,
     close_notify_is_sent: bool,
 }
 
 impl TlsStream {
-    /// A session whose handshake is complete. `is_ended`: the client has said already that it sends no more.
+    /// A session whose handshake is complete. `is_ended`: the client has already ended its bytes.
     pub(super) fn new(socket: TcpStream, connection: ServerConnection, is_ended: bool) -> Self {
         Self { socket, session: Mutex::new(Session { connection, is_ended, close_notify_is_sent: false }) }
     }
@@ -59,7 +59,7 @@ impl TlsStream {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads decrypted bytes; none at the end of the client's.
+    /// Reads decrypted bytes; reads none at the end of the client's bytes.
     pub(super) fn poll_read(
         &self,
         wait: &ConnectionWait,
@@ -67,7 +67,7 @@ impl TlsStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut session = self.session();
-        // A tunnel does not flush what hyper wrote before it.
+        // A tunnel does not flush what hyper wrote before the tunnel began.
         let _ = session.poll_drain(&self.socket, wait, cx)?;
         loop {
             let read = session.take_decrypted(buf);
@@ -112,7 +112,7 @@ impl TlsStream {
         session.poll_drain(&self.socket, wait, cx)
     }
 
-    /// Looks whether the client has sent something, or has gone, without consuming bytes of requests.
+    /// Checks whether the client has sent something, or has gone, without consuming bytes of requests.
     pub(super) fn poll_peek(&self, wait: &ConnectionWait, cx: &mut Context<'_>) -> Peek {
         let mut session = self.session();
         loop {
@@ -142,7 +142,7 @@ impl Session {
         self.connection.reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty())
     }
 
-    /// Takes decrypted bytes; 0 if there are none, and notes the end of the client's bytes.
+    /// Takes decrypted bytes and returns their number; notes the end of the client's bytes.
     fn take_decrypted(&mut self, buf: &mut ReadBuf<'_>) -> usize {
         let mut reader = self.connection.reader();
         let taken = match reader.fill_buf() {
@@ -157,7 +157,7 @@ impl Session {
         taken
     }
 
-    /// Reads from the socket once and decrypts what is complete.
+    /// Reads from the socket once and decrypts the complete records.
     fn poll_fill(&mut self, socket: &TcpStream, wait: &ConnectionWait, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(socket.poll_read_ready(cx))?;
@@ -167,7 +167,7 @@ impl Session {
                         wait.progress();
                     }
                     let state = self.connection.process_new_packets();
-                    // An alert, or the answer to a change of keys.
+                    // Writes an alert, or the answer to a key update.
                     let sent = self.poll_drain(socket, wait, cx);
                     let state = state.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
                     self.is_ended |= read == 0 || state.peer_has_closed();
@@ -206,7 +206,7 @@ impl Session {
     }
 }
 
-/// A socket that does not wait, for rustls.
+/// A non-blocking socket as rustls uses it.
 pub(super) struct SocketIo<'a>(pub(super) &'a TcpStream);
 
 impl Read for SocketIo<'_> {

@@ -22,7 +22,7 @@ pub(super) struct TunnelEnd {
     pub from_client: u64,
     /// Bytes that came from legacy.
     pub from_legacy: u64,
-    /// Why it was cut; `None` if one side ended it.
+    /// Why the tunnel was cut; `None` if one side ended it.
     pub cut: Option<Cut>,
 }
 

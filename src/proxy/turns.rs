@@ -1,8 +1,8 @@
-//! How many requests a legacy service, or a route, gets at the same time.
+//! Limits how many requests a legacy service, or a route, gets at the same time.
 //!
 //! Always true: a request holds its turn from before a connection is chosen until legacy's reply has ended or was cut,
-//! a tunnel until it ends; those that wait get their turns in the order in which they came, are bounded in number and
-//! time, and nothing of them was sent.
+//! a tunnel until it ends; waiting requests get their turns in the order of arrival, are bounded in number and time,
+//! and nothing of them has been sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -41,9 +41,9 @@ struct TurnGauges {
 pub(super) struct Turn {
     _permit: OwnedSemaphorePermit,
     in_flight: Gauge,
-    /// When the request got it, in microseconds of `monotonic::now`; 0 if it did not have to wait.
+    /// When the request got its turn, in microseconds of `monotonic::now`; 0 if it did not have to wait.
     pub taken_at: u64,
-    /// How long the request waited for it, in microseconds.
+    /// How long the request waited for its turn, in microseconds.
     pub waited: u64,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Turn {
 pub(super) struct Busy;
 
 impl Turns {
-    /// `None` for a service that gets any number of requests.
+    /// Creates the turns of a service; `None` if it gets any number of requests.
     pub(super) fn of(service: &Service, limits: &Limits) -> Option<Self> {
         let name = || service.name.to_string();
         let gauges = TurnGauges {
@@ -63,7 +63,7 @@ impl Turns {
         Some(Self::new(service.requests_max?, limits, gauges))
     }
 
-    /// Those of a route, whichever arm answers.
+    /// Creates the turns of a route, whichever arm answers.
     pub(super) fn of_route(route: &RouteId, requests_max: u64, limits: &Limits) -> Self {
         let name = || route.to_string();
         let gauges = TurnGauges {
@@ -89,7 +89,7 @@ impl Turns {
         }
     }
 
-    /// Whether there are so many.
+    /// Whether the number of turns is this one.
     pub(super) fn are(&self, requests_max: u64) -> bool {
         usize::try_from(requests_max).unwrap_or(usize::MAX) == self.requests_max
     }
@@ -97,7 +97,7 @@ impl Turns {
     /// Waits for a turn.
     ///
     /// # Errors
-    /// There is none in time.
+    /// No turn became free in time, or too many requests wait.
     pub(super) async fn take(&self) -> Result<Turn, Busy> {
         let (permit, taken_at, waited) = match self.turns.clone().try_acquire_owned() {
             Ok(permit) => (permit, 0, 0),
@@ -135,7 +135,8 @@ impl Drop for WaitingRequest<'_> {
 
 impl Drop for Turns {
     fn drop(&mut self) {
-        // Newer files may have given the service another bound already, and both gauges are one.
+        // Subtracts what this value added: newer files may already have given the service another bound, and both use
+        // one gauge.
         self.max_gauge.decrement(self.requests_max as f64);
     }
 }

@@ -20,7 +20,7 @@ use super::socket::{Closing, Transport};
 /// How long the answer may take, until the client has closed.
 const ANSWER_WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// Answers 408, and closes.
+/// Answers 408, and closes the connection.
 pub(super) async fn refuse(client: &Client, transport: &Arc<Transport>) {
     let wait = &client.wait;
     let body = record_unfinished(&client.shared.table().no_route().route_metrics);
@@ -37,7 +37,7 @@ pub(super) async fn refuse(client: &Client, transport: &Arc<Transport>) {
             written += poll_fn(|cx| transport.poll_write(wait, cx, &answer[written..])).await?;
         }
         poll_fn(|cx| transport.poll_flush(wait, cx)).await?;
-        // Bytes that nobody has read would destroy the answer on its way.
+        // Unread bytes of the client would cause a reset that destroys the answer on its way.
         poll_fn(|cx| closing.poll(transport, wait, cx)).await
     };
     let _ = timeout(ANSWER_WAIT_MAX, answered).await; // the client may be gone

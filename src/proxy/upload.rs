@@ -1,4 +1,4 @@
-//! A request's body from the client, of which a part may be read before an arm gets it.
+//! A client's request body, of which a part may be read before an arm gets it.
 //!
 //! Always true: the arm gets what was read ahead too; reading ahead stops with the frame that exceeds the limit or the
 //! room.
@@ -19,14 +19,14 @@ pub(super) struct Upload {
     incoming: ClientBody,
     progress: BodyProgress,
     ahead: Option<ReadAhead>,
-    /// The room of what was read ahead, where that is counted.
+    /// The reservation for what was read ahead, if that is counted.
     buffered: Option<BufferedBytes>,
 }
 
 /// What was read ahead.
 enum ReadAhead {
     Whole(Bytes, Option<HeaderMap>),
-    /// It is larger than the limit: the part that was read.
+    /// The body is larger than the limit: the part that was read.
     Prefix(Bytes),
     Broken,
 }
@@ -34,7 +34,7 @@ enum ReadAhead {
 /// A request's body, read up to a limit.
 pub(super) enum ReadBody {
     Whole(Bytes, Option<HeaderMap>),
-    /// Larger than the limit: the part that was read, and the rest.
+    /// The body is larger than the limit: the part that was read, and the rest.
     TooLarge(Bytes, ClientBody, BodyProgress),
     Broken,
 }
@@ -44,7 +44,7 @@ impl Upload {
         Self { incoming, progress, ahead: None, buffered: None }
     }
 
-    /// Takes it out, to be streamed to legacy, beginning with what was read ahead.
+    /// Takes the body out, to be streamed to legacy, beginning with what was read ahead.
     pub(super) fn stream(&mut self, copy: Option<Arc<Mutex<BodyCopy>>>) -> RequestBody {
         let buffered = self.buffered.take();
         match self.ahead.take() {
@@ -80,7 +80,7 @@ impl Upload {
         }
     }
 
-    /// As [`Self::read_ahead`], as long as there is room.
+    /// Like [`Self::read_ahead`], but stops when there is no room for more.
     pub(super) async fn buffer(&mut self, bytes_max: u64, declared: Option<u64>, room: &Arc<RequestBuffers>) {
         if self.ahead.is_none() {
             let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
@@ -89,7 +89,7 @@ impl Upload {
         }
     }
 
-    /// The body, if all of it was read ahead; an error if it ended early.
+    /// Returns the body if all of it was read ahead; an error if it ended early.
     pub(super) fn whole(&self) -> Result<Option<&Bytes>, ()> {
         match &self.ahead {
             Some(ReadAhead::Whole(bytes, _)) => Ok(Some(bytes)),
@@ -98,7 +98,7 @@ impl Upload {
         }
     }
 
-    /// Reads it up to a limit, and takes it out.
+    /// Reads the body up to a limit, and takes it out.
     pub(super) async fn read(&mut self, bytes_max: usize, declared: Option<u64>) -> ReadBody {
         self.read_ahead(bytes_max, declared).await;
         drop(self.buffered.take());

@@ -1,8 +1,9 @@
-//! A service as the proxy calls it: its addresses with their connections, and which of them gets a request.
+//! A service as the proxy calls it: its addresses with their connections, and the choice of the one that gets a
+//! request.
 //!
-//! Always true: of the addresses that get requests one is chosen by weight and load; where none of them gets requests,
-//! one is tried all the same; an address that accepts no connection is not tried twice for one request. Which addresses
-//! there are, and which of them get requests, is known to [`ServiceAddresses`], which calls of steps share.
+//! Always true: of the available addresses one is chosen by weight and load; if none is available, one is still tried;
+//! an address that accepts no connection is not tried twice for one request. The list of addresses, and which of them
+//! are available, is kept by [`ServiceAddresses`], which the proxy shares with the steps' calls.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,25 +26,25 @@ const CONNECTS_MAX: usize = 3;
 /// A service as the proxy calls it.
 pub(super) struct Upstream {
     pub service: Arc<Service>,
-    /// `None` if it gets any number of requests at the same time.
+    /// `None` if the service gets any number of requests at the same time.
     pub turns: Option<Turns>,
     pub retry_budget: RetryBudget,
-    /// The sockets of this process, which calls of legacy may not reach. `None`: it is called for clients.
+    /// The sockets of this process, which calls of legacy may not reach. `None` if the service is called for clients.
     pub own: Option<Arc<OwnSockets>>,
     common: Arc<UpstreamShared>,
     shared: Arc<ServiceAddresses>,
     /// The addresses in `shared`, each with the proxy's connections to it.
     addresses: ArcSwap<Vec<Arc<Address>>>,
-    /// The version of the list in `shared` that was taken over.
+    /// The version of the list in `shared` from which `addresses` was made.
     version: AtomicU64,
-    /// Until newer files have replaced this service. Held while the list is taken over.
+    /// `None` once newer files have replaced this service. Locked while `addresses` is updated.
     in_force: Mutex<Option<ServiceInUse>>,
     /// Requests that were sent to a second address because the first one gave no answer.
     pub retries: Counter,
 }
 
 impl Upstream {
-    /// `own`: it is called for legacy, by the egress listener.
+    /// `own` is set if the service is called for legacy, by the egress listener.
     pub(super) fn new(
         service: Arc<Service>,
         limits: &Limits,
@@ -78,10 +79,11 @@ impl Upstream {
         self.addresses.load()
     }
 
-    /// Takes over the list of addresses. One that stays keeps its connections.
+    /// Updates `addresses` from the list in `shared`. An address that stays keeps its connections.
     fn take_over_list(&self) {
         let _one_at_a_time = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        // Before the list: if that is replaced meanwhile, the next request takes it over again.
+        // The version is stored before the list is read: if the list changes meanwhile, the next request updates it
+        // again.
         let version = self.shared.version();
         let before = self.addresses.load();
         let known = |state| before.iter().find(|address| Arc::ptr_eq(&address.shared, state)).cloned();
@@ -96,8 +98,8 @@ impl Upstream {
         self.version.store(version, Relaxed);
     }
 
-    /// A connection for a request, and whether it has carried one before. Addresses that accept no connection are added
-    /// to `tried`.
+    /// Returns a connection for a request, and whether it has carried a request before. Addresses that accept no
+    /// connection are added to `tried`.
     pub(super) async fn connection(
         &self,
         tried: &mut Vec<Arc<Address>>,
@@ -105,15 +107,15 @@ impl Upstream {
         only_http1: bool,
     ) -> Result<(Connection, ForwardedInFlight, bool), ConnectError> {
         if !self.shared.is_ready() {
-            // In a box, so that other requests have smaller futures.
+            // Boxed, so that the futures of other requests are smaller.
             Box::pin(self.shared.ready()).await?;
         }
         let mut why = None;
-        // Whether the connections that failed did so at once.
+        // Whether the connections that failed did so without delay.
         let mut failed_at_once = true;
         for _ in 0..CONNECTS_MAX {
             let Some(address) = self.choose(tried, failed_at_once) else { break };
-            // In flight already while connecting, so that others choose less often an address that connects slowly.
+            // Counts as in flight while connecting, so that others choose an address that connects slowly less often.
             let in_flight = ForwardedInFlight::new(address);
             let address = &in_flight.address;
             match address.connection(must_be_new, only_http1).await {
@@ -124,22 +126,22 @@ impl Upstream {
                 }
             }
             tried.push(address.clone());
-            // The name may lead elsewhere by now.
+            // The service's name may resolve to other addresses by now.
             self.shared.request_lookup();
         }
         let nowhere = || ConnectError::Refused(std::io::Error::other("the service has no other address"));
         Err(why.unwrap_or_else(nowhere))
     }
 
-    /// Whether another address than these gets requests.
+    /// Whether an address other than these gets requests.
     pub(super) fn has_another(&self, tried: &[Arc<Address>]) -> bool {
         let addresses = self.addresses();
         addresses.len() > 1
             && addresses.iter().any(|address| address.shared.is_available() && is_untried(address, tried))
     }
 
-    /// An address that is not among `tried`. An unavailable one (ejected or unhealthy) is chosen only if there is no
-    /// other one, and if `may_be_unavailable` or none has been tried.
+    /// Chooses an address that is not among `tried`. An unavailable one (ejected or unhealthy) is chosen only if there
+    /// is no other one, and if `may_be_unavailable` or none has been tried.
     fn choose(&self, tried: &[Arc<Address>], may_be_unavailable: bool) -> Option<Arc<Address>> {
         let addresses = self.addresses();
         if let [only] = &addresses[..] {
@@ -152,12 +154,13 @@ impl Upstream {
         chosen.map(|index| addresses[index].clone())
     }
 
-    /// The files in force have the service no longer, or have changed it. Requests under way may still hold this one.
+    /// Called when the files in force no longer have the service, or have changed it. Requests under way may still hold
+    /// this one.
     pub(super) fn replaced(&self) {
         *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Requests that are in flight to its addresses.
+    /// Returns the number of requests in flight to its addresses.
     #[cfg(test)]
     pub(super) fn in_flight(&self) -> u64 {
         self.addresses.load().iter().map(|address| address.shared.in_flight(TrafficClass::Real)).sum()

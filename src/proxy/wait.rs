@@ -27,18 +27,18 @@ pub(super) enum Phase {
     Idle,
     /// The rest of a head.
     Head,
-    /// The request's body: from the client, or for legacy to take it.
+    /// The request's body: for the client to send it, or for legacy to take it.
     Upload,
     /// The first byte of legacy's reply.
     FirstByte,
-    /// The reply's body, or the client to take it. For a connection of HTTP/2: its streams, which have limits of their
-    /// own.
+    /// The reply's body: for legacy to send it, or for the client to take it. For a connection of HTTP/2: its streams,
+    /// which have limits of their own.
     Reply,
-    /// Something that has a deadline of its own: the engine's answer, a turn at legacy, or a new connection to it.
+    /// Something with its own deadline: the engine's answer, a turn at legacy, or a new connection to it.
     OwnDeadline,
     /// For the client to close, after an early answer.
     Linger,
-    /// Nothing here: the connection speaks another protocol, which has a limit of its own.
+    /// Nothing here: the connection speaks another protocol, whose tunnel has its own limit.
     Tunnel,
 }
 
@@ -66,11 +66,11 @@ impl Phase {
 enum Parkable {
     No,
     Yes,
-    /// Its task is asked to do it.
+    /// The connection's task has been asked to park it.
     Requested,
 }
 
-/// The wait that was too long.
+/// Which wait was too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Overdue {
@@ -103,28 +103,28 @@ pub(super) struct ConnectionWait {
     request_broken: AtomicBool,
     /// Whether the request may have been sent to legacy, in part or whole.
     is_sent: AtomicBool,
-    /// Whether it had no body.
+    /// Whether the request has no body.
     has_no_body: AtomicBool,
-    /// Whether the bytes that were read last may be the end of a message. If not, the beginning of the next request may
-    /// have come with a request without a body.
+    /// Whether the last bytes that were read may end a message. If they do not, and the request has no body, they may
+    /// contain the beginning of the next request.
     ends_message: AtomicBool,
     /// Whether the client has sent anything.
     has_client_bytes: AtomicBool,
     waits_for_client: AtomicBool,
-    /// The reply's next frame has not come from legacy.
+    /// Whether the reply's next frame has not come from legacy yet.
     waits_for_legacy: AtomicBool,
-    /// Bytes of the request's body that came. Written by one task at a time.
+    /// The number of bytes of the request's body that came. Written by one task at a time.
     request_bytes: AtomicU64,
-    /// When the client closed its sending side; 0 before.
+    /// When the client closed its sending side; 0 until then.
     fin: AtomicU64,
     overdue_reported: AtomicU8,
     /// Whether the exchange may use the store.
     uses_workflow: AtomicBool,
-    /// The connection is to close if it is idle.
+    /// Whether the connection is to close if it is idle.
     close_requested: AtomicBool,
     /// A [`Parkable`].
     parkable: AtomicU8,
-    /// How fast bytes move, if there is a minimum.
+    /// The meters of byte rates, if there is a minimum rate.
     rates: Option<Box<Rates>>,
     /// Replies that the client's socket has not taken completely.
     pub(super) unflushed: Unflushed,
@@ -139,16 +139,16 @@ impl ConnectionWait {
         wait.enter(Phase::Head);
         wait
     }
-    /// One that measures rates, if the limits have minimum rates.
+    /// Creates a wait that also measures rates, if the limits have minimum rates.
     pub(super) fn with_rates(limits: &WaitLimits) -> Self {
         let rates = limits.rates.as_ref().map(|min| Box::new(Rates::new(min.clone())));
         Self { rates, ..Self::new() }
     }
-    /// How fast bytes move, if there is a minimum.
+    /// Returns the meters of byte rates, if there is a minimum rate.
     pub(super) fn rates(&self) -> Option<&Rates> {
         self.rates.as_deref()
     }
-    /// The client's socket takes no bytes now.
+    /// Records that the client's socket takes no bytes now.
     pub(super) fn write_blocked(&self, socket: &TcpStream) {
         if let Some(rates) = self.rates.as_ref().filter(|_| self.phase() == Phase::Reply) {
             rates.write_blocked(rustix::net::sockopt::socket_send_buffer_size(socket).unwrap_or(usize::MAX));
@@ -160,16 +160,16 @@ impl ConnectionWait {
     pub(super) fn enter(&self, phase: Phase) {
         self.enter_at(phase, recent());
     }
-    /// A phase begins at this time, which is now.
+    /// Begins a phase at this time, which is the present time.
     pub(super) fn enter_at(&self, phase: Phase, at: u64) {
         self.since.store(at, Relaxed);
         self.phase.store(phase as u8, Relaxed);
     }
-    /// Restarts the limit of the current phase: bytes moved.
+    /// Restarts the limit of the current phase, because bytes moved.
     pub(super) fn progress(&self) {
         self.since.store(recent(), Relaxed);
     }
-    /// Bytes arrived from the client; `ends_message` is whether a head or a chunked body may end with them.
+    /// Records that bytes arrived from the client; `ends_message`: whether a head or a chunked body may end with them.
     pub(super) fn on_client_bytes(&self, ends_message: bool) {
         self.ends_message.store(ends_message, Relaxed);
         self.has_client_bytes.store(true, Relaxed);
@@ -177,11 +177,11 @@ impl ConnectionWait {
             self.enter(Phase::Head);
         }
     }
-    /// Whether a part of a head has come, and not the rest.
+    /// Whether a part of a head has come, but not the rest.
     pub(super) fn has_part_of_head(&self) -> bool {
         self.phase() == Phase::Head && self.has_client_bytes.load(Relaxed)
     }
-    /// A request's head is complete. Returns the exchange's number and when it began.
+    /// Begins an exchange, whose request has a complete head. Returns the exchange's number and when it began.
     pub(super) fn begin(&self, limits: ExchangeLimits, no_body: bool) -> (u32, u64) {
         let at = recent();
         let exchange_number = self.exchange_number.load(Relaxed).wrapping_add(1);
@@ -209,7 +209,7 @@ impl ConnectionWait {
         self.body_limit.store(body, Relaxed);
         self.total_limit.store(total, Relaxed);
     }
-    /// How long the current phase may last without progress.
+    /// Returns how long the current phase may last without progress.
     fn limit_of(&self, phase: Phase, wait_limits: &WaitLimits) -> u64 {
         match phase {
             Phase::Idle => wait_limits.idle,
@@ -220,28 +220,29 @@ impl ConnectionWait {
             Phase::Linger => wait_limits.linger,
         }
     }
-    /// When the whole exchange is overdue.
+    /// Returns when the whole exchange is overdue.
     fn total_due(&self) -> u64 {
         self.began.load(Relaxed).saturating_add(self.total_limit.load(Relaxed))
     }
-    /// The number of exchanges so far.
+    /// Returns the number of exchanges so far.
     pub(super) fn exchange_count(&self) -> u32 {
         self.exchange_number.load(Relaxed)
     }
-    /// The exchange may use the store from now on.
+    /// Records that the exchange may use the store from now on.
     pub(super) fn set_uses_workflow(&self) {
         self.uses_workflow.store(true, Relaxed);
     }
-    /// Whether the exchange may use the store, or the last one if there is none.
+    /// Whether the current exchange, or else the last one, may use the store.
     pub(super) fn uses_workflow(&self) -> bool {
         self.uses_workflow.load(Relaxed)
     }
-    /// The request goes to legacy at this time, which is now.
+    /// Records that the request is sent to legacy from this time on, which is the present time.
     pub(super) fn start_sending(&self, at: u64) {
         self.is_sent.store(true, Relaxed);
         self.enter_at(if self.request_done.load(Relaxed) { Phase::FirstByte } else { Phase::Upload }, at);
     }
-    /// Legacy has certainly not begun with what was sent to it, and the request waits for another connection.
+    /// Records that legacy certainly has not begun with what was sent, and that the request waits for another
+    /// connection.
     pub(super) fn was_not_sent(&self) {
         self.is_sent.store(false, Relaxed);
         self.enter(Phase::OwnDeadline);
@@ -250,7 +251,7 @@ impl ConnectionWait {
     pub(super) fn is_sent(&self) -> bool {
         self.is_sent.load(Relaxed)
     }
-    /// A frame of the request's body was read ahead, or passed on to legacy: so many bytes.
+    /// Records that a frame of the request's body, of this many bytes, was read ahead or passed on to legacy.
     pub(super) fn uploaded(&self, exchange_number: u32, bytes: usize) {
         if self.exchange_number.load(Relaxed) == exchange_number {
             self.request_bytes.store(self.request_bytes() + bytes as u64, Relaxed);
@@ -259,17 +260,17 @@ impl ConnectionWait {
             self.progress();
         }
     }
-    /// When the current phase began, or when bytes last moved in it.
+    /// Returns when the current phase began, or when bytes last moved in it.
     pub(super) fn since(&self) -> u64 {
         self.since.load(Relaxed)
     }
-    /// Bytes of this exchange wait with others for the socket, which last took bytes at this time.
+    /// Records that the socket, for which bytes of this exchange wait with others, last took bytes at this time.
     pub(super) fn on_socket_progress(&self, at: u64) {
         if self.phase() == Phase::Reply && !self.waits_for_legacy.load(Relaxed) {
             self.since.fetch_max(at, Relaxed);
         }
     }
-    /// Bytes of the request's body that came.
+    /// Returns the number of bytes of the request's body that came.
     pub(super) fn request_bytes(&self) -> u64 {
         self.request_bytes.load(Relaxed)
     }
@@ -279,26 +280,26 @@ impl ConnectionWait {
         self.rates.iter().for_each(|rates| rates.waits_for_legacy(polled.is_pending()));
         polled
     }
-    /// No body frame is available: the wait is for the client, not for legacy.
+    /// Records that no body frame is available: the wait is for the client, not for legacy.
     pub(super) fn set_waits_for_client(&self, exchange_number: u32) {
         if self.exchange_number.load(Relaxed) == exchange_number {
             self.waits_for_client.store(true, Relaxed);
             self.rates.iter().for_each(|rates| rates.waits_for_client_bytes());
         }
     }
-    /// The request's body is complete.
+    /// Records that the request's body is complete.
     pub(super) fn request_ended(&self, exchange_number: u32) {
         if self.exchange_number.load(Relaxed) == exchange_number {
             self.request_done.store(true, Relaxed);
             self.since.store(now(), Relaxed);
             let (from, to) = (Phase::Upload as u8, Phase::FirstByte as u8);
             if self.phase.compare_exchange(from, to, Relaxed, Relaxed).is_ok() {
-                // From here on nobody reads the client's socket, so its task begins to peek at it.
+                // From here on the client's socket is not read, so the connection's task begins to peek at it.
                 self.waker.wake();
             }
         }
     }
-    /// The request's body ended with an error: bad framing, or the client is gone.
+    /// Records that the request's body ended with an error: bad framing, or the client is gone.
     pub(super) fn request_broke(&self, exchange_number: u32) {
         if self.exchange_number.load(Relaxed) == exchange_number {
             self.request_broken.store(true, Relaxed);
@@ -310,14 +311,14 @@ impl ConnectionWait {
     pub(super) fn is_request_broken(&self) -> bool {
         self.request_broken.load(Relaxed)
     }
-    /// The client closed its sending side: it may be gone, or it may still read.
+    /// Records that the client closed its sending side: it may be gone, or it may still read.
     pub(super) fn saw_fin(&self) {
         let _ = self.fin.compare_exchange(0, now().max(1), Relaxed, Relaxed);
     }
     pub(super) fn has_fin(&self) -> bool {
         self.fin.load(Relaxed) != 0
     }
-    /// Since when it has been idle; `None` if it is not, or is to close already.
+    /// Returns since when the connection has been idle; `None` if it is not idle, or is to close already.
     pub(super) fn idle_since(&self) -> Option<u64> {
         let is_idle = self.phase() == Phase::Idle && !self.close_requested.load(Relaxed);
         is_idle.then(|| self.since.load(Relaxed))
@@ -327,7 +328,7 @@ impl ConnectionWait {
         self.close_requested.store(true, Relaxed);
         self.waker.wake();
     }
-    /// Whether it can be parked.
+    /// Sets whether the connection can be parked.
     pub(super) fn set_parkable(&self, is_parkable: bool) {
         self.parkable.store(if is_parkable { Parkable::Yes } else { Parkable::No } as u8, Relaxed);
     }
@@ -341,7 +342,7 @@ impl ConnectionWait {
         }
     }
     /// Takes the request to park, if there is one, and returns since when the connection is idle; `None` if it is not
-    /// idle, or not as long as the limits want.
+    /// idle, or not for as long as the limits require.
     pub(super) fn takes_parking_request(&self, wait_limits: &WaitLimits) -> Option<u64> {
         if self.parkable.load(Relaxed) != Parkable::Requested as u8 {
             return None;
@@ -355,19 +356,19 @@ impl ConnectionWait {
     pub(super) fn takes_close_request(&self) -> bool {
         self.close_requested.load(Relaxed) && self.close_requested.swap(false, Relaxed) && self.phase() == Phase::Idle
     }
-    /// The client's socket has taken all bytes that hyper had.
+    /// Records that the client's socket has taken all bytes that hyper had.
     pub(super) fn flushed(&self, settler: &Settler) {
         if let Some(exchange_number) = self.unflushed.flushed(settler)
             && exchange_number == self.exchange_count()
             && self.is_request_done()
             && self.phase() != Phase::Tunnel
         {
-            // The reader may have a part of the next head already, and then it is not idle.
+            // The reader may already have a part of the next head; then the connection is not idle.
             let has_part_of_next = self.has_no_body.load(Relaxed) && !self.ends_message.load(Relaxed);
             self.enter(if has_part_of_next { Phase::Head } else { Phase::Idle });
         }
     }
-    /// Reports to the exchange that it is overdue; it answers when it is polled next.
+    /// Reports to the exchange that it is overdue; the exchange answers when it is polled next.
     pub(super) fn report_overdue(&self, why: Overdue) {
         self.overdue_reported.store(why as u8, Relaxed);
         self.enter(Phase::Linger);
@@ -383,7 +384,8 @@ impl ConnectionWait {
         }
     }
 
-    /// The future's output, or the reported overrun. Polled by the connection's own task, which `connection` wakes.
+    /// Returns the future's output, or the reported overrun. Polled by the connection's own task, which `connection`
+    /// wakes.
     pub(super) async fn or_overdue<F: Future>(&self, future: F) -> Result<F::Output, Overdue> {
         let mut future = std::pin::pin!(future);
         std::future::poll_fn(|cx| match self.overdue_reported() {

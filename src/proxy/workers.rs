@@ -2,9 +2,9 @@
 //!
 //! Each thread has a runtime of its own, and a connection stays on its thread: the tasks, sockets and connections to
 //! services that an exchange needs are all woken there, and no request waits for a thread to be woken. Always true: a
-//! new connection, and one that was parked, goes to the thread that has the fewest; without threads, connections are
-//! served by the runtime that accepts them. A task that computes for long delays all connections of its thread: the
-//! engine, the shadow queue and the settling of captured exchanges have threads of their own.
+//! new connection, and one that was parked, goes to the thread that has the fewest connections; without threads,
+//! connections are served by the runtime that accepts them. A task that computes for long delays all connections of its
+//! thread: the engine, the shadow queue and the settling of captured exchanges have threads of their own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -31,7 +31,7 @@ struct Worker {
 struct Counted(Arc<AtomicUsize>);
 
 impl Workers {
-    /// Starts so many threads.
+    /// Starts this many threads.
     ///
     /// # Errors
     /// A runtime or its thread cannot be made.
@@ -49,13 +49,13 @@ impl Workers {
         Ok(workers)
     }
 
-    /// The runtimes of the threads.
+    /// Returns the runtimes of the threads.
     pub fn runtimes(&self) -> Vec<Handle> {
         self.all.iter().map(|worker| worker.runtime.clone()).collect()
     }
 
-    /// Serves a connection on the thread that has the fewest, or on the calling runtime if there are none. What belongs
-    /// to a runtime, as a socket, is made by `served` itself.
+    /// Serves a connection on the thread that has the fewest connections, or on the calling runtime if there are no
+    /// threads. `served` itself must create everything that belongs to a runtime, such as a socket.
     pub(super) fn spawn(&self, tasks: &TaskTracker, served: impl Future<Output = ()> + Send + 'static) {
         let Some(worker) = self.all.iter().min_by_key(|worker| worker.connections.load(Relaxed)) else {
             tasks.spawn(served);

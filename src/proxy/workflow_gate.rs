@@ -1,10 +1,10 @@
 //! Whether requests of routes with a workflow are served, and which of them are in progress.
 //!
-//! The question it answers: "may this request use the store and what is kept beside it, through the engine or the
-//! record of who took which first try?" Always true: while the store belongs to another process, no request does. A
-//! process that takes over from another one lets these requests wait, bounded in number and time
-//! (`succession_waiting_max`, `succession_wait_ms`), until it has the store; one that hands over closes the gate and
-//! waits until none is in progress. Requests of other routes do not come here.
+//! The question it answers: "may this request use the store and its in-memory counterparts, through the engine or the
+//! record of which arm took which first try?" Always true: while the store belongs to another process, no request does.
+//! A process that takes over from another one lets these requests wait, bounded in number and time
+//! (`succession_waiting_max`, `succession_wait_ms`), until it has the store; a process that hands over closes the gate
+//! and waits until no such request is in progress. Requests of other routes do not pass the gate.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::time::{Duration, Instant};
@@ -17,14 +17,14 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::limits::Limits;
 
-/// They are served.
+/// Requests are served.
 const OPEN: u8 = 0;
-/// They wait: this process takes over from another one.
+/// Requests wait: this process takes over from another one.
 const PENDING: u8 = 1;
-/// They are refused: the store belongs to a successor, or the process ends before it had the store.
+/// Requests are refused: the store belongs to a successor, or the process ends before it had the store.
 const CLOSED: u8 = 2;
 
-/// See the module.
+/// Admits requests of routes with a workflow; see the module.
 pub(super) struct WorkflowGate {
     state: AtomicU8,
     changed: Notify,
@@ -55,7 +55,7 @@ pub(super) struct InProgress {
 struct Waiting<'a>(&'a WorkflowGate);
 
 impl WorkflowGate {
-    /// A gate that is open, or pending.
+    /// Creates a gate that is open, or pending.
     pub(super) fn new(is_pending: bool, limits: &Limits) -> Self {
         let waiting_gauge = gauge!("pointsman_succession_requests_waiting");
         waiting_gauge.set(0.0);
@@ -77,10 +77,10 @@ impl WorkflowGate {
         self.state.load(Acquire) == PENDING
     }
 
-    /// Waits until the gate is not pending any more. Returns how long that took, in microseconds.
+    /// Waits until the gate is no longer pending. Returns how long that took, in microseconds.
     ///
     /// # Errors
-    /// It took too long, or too many wait.
+    /// The wait took too long, or too many requests wait.
     pub(super) async fn wait_while_pending(&self) -> Result<u64, NoStore> {
         let began = Instant::now();
         let Some(_waiting) = self.begin_waiting() else {
@@ -112,13 +112,13 @@ impl WorkflowGate {
         Some(Waiting(self))
     }
 
-    /// Begins a request.
+    /// Counts a request as in progress.
     ///
     /// # Errors
     /// The gate is not open.
     pub(super) fn enter(&self) -> Result<InProgress, NoStore> {
         let in_progress = self.hold();
-        // Orders the count before the look at the state; `close` changes the state before it looks at the count.
+        // Orders the count before the read of the state; `close` changes the state before it reads the count.
         fence(SeqCst);
         match self.state.load(Acquire) {
             OPEN => Ok(in_progress),
@@ -127,19 +127,19 @@ impl WorkflowGate {
         }
     }
 
-    /// Holds the store for what a request in progress leaves behind.
+    /// Keeps the store in use for what a request in progress leaves behind.
     pub(super) fn hold(&self) -> InProgress {
         InProgress { _token: self.in_progress.token() }
     }
 
-    /// Serves them from now on; those that wait go on.
+    /// Opens the gate; the requests that wait are served.
     pub(super) fn open(&self) {
         self.in_progress.reopen();
         self.state.store(OPEN, SeqCst);
         self.changed.notify_waiters();
     }
 
-    /// Refuses them from now on; those that wait are refused.
+    /// Closes the gate; the requests that wait are refused.
     pub(super) fn close(&self) {
         self.state.store(CLOSED, SeqCst);
         fence(SeqCst);
@@ -147,12 +147,13 @@ impl WorkflowGate {
         self.changed.notify_waiters();
     }
 
-    /// After [`WorkflowGate::close`]: waits until no request is in progress. Returns whether that was in time.
+    /// After [`WorkflowGate::close`]: waits until no request is in progress. Returns whether that happened within
+    /// `within`.
     pub(super) async fn idle(&self, within: Duration) -> bool {
         timeout(within, self.in_progress.wait()).await.is_ok()
     }
 
-    /// How many requests are in progress.
+    /// Returns the number of requests in progress.
     pub(super) fn in_progress(&self) -> usize {
         self.in_progress.len()
     }

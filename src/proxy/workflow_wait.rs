@@ -1,8 +1,8 @@
-//! Which requests wait while this process takes over from another one and does not have the store yet.
+//! Decides which requests wait while this process takes over from another one and does not have the store yet.
 //!
 //! Always true: a request is served without waiting only if no server could read its path as that of a route with a
-//! workflow, by the files of this process and by those of the one before; one that waited is answered by the flags in
-//! force after that.
+//! workflow, by the files of this process and those of the previous process; a request that waited is answered by the
+//! flags in force after the wait.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use super::table::Table;
 use crate::clock;
 use crate::flag::{FlagSet, PathRefusal};
 
-/// The table by which the request is answered, and how long that took, in microseconds: a process that takes over from
-/// another one has the store later, and requests that may concern a workflow wait for it here.
+/// Returns the table by which the request is answered, and how long that took, in microseconds: in a process that takes
+/// over from another one, requests that may concern a workflow wait here until it has the store.
 pub(super) async fn table_with_store(
     client: &Client,
     head: &request::Parts,
@@ -42,8 +42,8 @@ pub(super) async fn table_with_store(
     }
 }
 
-/// Whether a request belongs to a route that has a workflow or had one by earlier files, at least as some servers read
-/// its path.
+/// Whether a request belongs to a route that has a workflow, or had one by earlier files, if its path is read as some
+/// servers read it.
 pub(super) fn reaches_workflow(set: &FlagSet, method: &Method, host: Option<&str>, path: &str) -> bool {
     match set.resolve(method, host, path, || clock::now().as_second()) {
         Ok(resolved) => resolved.concerns_workflow(),

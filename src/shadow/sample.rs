@@ -40,8 +40,8 @@ impl<'a> PairRedaction<'a> {
     }
     fn redaction(&self) -> &Redaction {
         self.made.get_or_init(|| {
-            // The run keeps only those parts of the request and of legacy's reply that its plan reads; here is all of
-            // it.
+            // The run keeps only those parts of the request and of legacy's reply that its plan reads; a sample shows
+            // all of both.
             let request = &self.answered.request;
             let redaction = self.of_run.with_request(&request.headers, &declared_body(request, &self.bounds));
             redaction.with_reply(self.answered.legacy.headers()).with_reply(self.engine.headers())

@@ -1,6 +1,6 @@
 //! Connections to the collector, plain or over TLS.
 //!
-//! Always true: nothing of a request, no credential among it, is sent before the collector's certificate was verified.
+//! Always true: no part of a request, credentials included, is sent before the collector's certificate was verified.
 //! The address of a new connection is chosen as for services (`transport`): the collector's name is looked up again
 //! from time to time, and an address that accepts no connection is left for another one.
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// The shortest time between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
-/// What the times are counted from.
+/// The origin of the times below.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Counts dropped spans for the log.

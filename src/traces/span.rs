@@ -1,4 +1,4 @@
-//! A span: something that was done, from when to when, and within what.
+//! A span: something that was done, with its begin, its end and the span that it is part of.
 
 use http::Uri;
 use jiff::Timestamp;
@@ -70,7 +70,7 @@ impl From<u64> for Attribute {
 pub struct Attributes(Vec<(&'static str, Attribute)>);
 
 impl Attributes {
-    /// None.
+    /// No attributes.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
@@ -92,7 +92,7 @@ impl Attributes {
         self.add("server.port", port.map(u64::from));
     }
 
-    /// Each of them.
+    /// All attributes.
     pub fn iter(&self) -> impl Iterator<Item = &(&'static str, Attribute)> {
         self.0.iter()
     }

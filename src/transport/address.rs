@@ -32,7 +32,7 @@ pub enum TrafficClass {
     Secondary,
 }
 
-/// What the addresses of one service have in common.
+/// State that all addresses of one service share.
 pub(super) struct ServiceState {
     pub service: ServiceName,
     pub dialer: Arc<Dialer>,
@@ -75,7 +75,7 @@ impl ServiceState {
     /// Runs a task for as long as the process lives, whichever runtime asks for it: that of rehearsals and dark runs
     /// has a low priority and ends earlier.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        // There is no runtime only while the process ends.
+        // The runtime is missing only while the process ends.
         if let Some(runtime) = self.runtime.clone().or_else(|| Handle::try_current().ok()) {
             runtime.spawn(task);
         }
@@ -84,7 +84,7 @@ impl ServiceState {
 
 /// One address of a service.
 pub struct Address {
-    /// Where it is.
+    /// Its IP address and port.
     pub socket: SocketAddr,
     /// The base URL whose host has this address.
     pub target: Arc<Target>,
@@ -140,11 +140,11 @@ impl Address {
     pub fn is_available(&self) -> bool {
         self.availability.is_available()
     }
-    /// One more request is in flight.
+    /// Counts one more request in flight.
     pub fn begin(&self, traffic: TrafficClass) {
         self.count_of(traffic).fetch_add(1, Relaxed);
     }
-    /// One request less is in flight.
+    /// Counts one request less in flight.
     pub fn end(&self, traffic: TrafficClass) {
         self.count_of(traffic).fetch_sub(1, Relaxed);
     }
@@ -174,7 +174,7 @@ impl Address {
         u64::try_from(share).unwrap_or(full).max(full / 10)
     }
 
-    /// Which part of its share of the requests it gets.
+    /// Which percentage of its share of the requests it gets: less than 100 while it starts slowly.
     pub(super) fn share_percent(&self, at: u64) -> u64 {
         // The weight is in hundredths.
         self.weight(at) / self.target.weight.max(1)
@@ -200,7 +200,7 @@ impl Address {
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
     }
 
-    /// A real request got an answer.
+    /// Records that a real request got an answer.
     pub fn answered(&self) {
         self.availability.answered();
         // It was tried although it is ejected.
@@ -208,7 +208,7 @@ impl Address {
             self.readmit();
         }
     }
-    /// A real request was sent to it and got no answer: not in time, or the connection ended.
+    /// Records that a real request was sent to it and got no answer: none came in time, or the connection ended.
     pub fn unanswered(self: &Arc<Self>) {
         self.note_failure("a request got no answer".to_owned());
         let Some(settings) = self.common.eject.as_ref().filter(|_| !self.is_removed()) else { return };
@@ -217,7 +217,7 @@ impl Address {
             self.ejected(EjectionReason::NoAnswer, time);
         }
     }
-    /// A real request got no connection.
+    /// Records that a real request got no connection.
     pub fn connect_failed(self: &Arc<Self>, why: &ConnectError) {
         self.note_failure(format!("no connection: {why}"));
         self.common.connect_failures.increment(1);
@@ -242,7 +242,7 @@ impl Address {
         self.common.spawn(readmit_when_it_accepts(Arc::downgrade(self), time));
     }
 
-    /// It gets requests again, if it was ejected.
+    /// Lets it get requests again, if it was ejected.
     fn readmit(&self) {
         let ServiceState { service, eject: Some(settings), ejected_count, ejected_gauge, .. } = &*self.common else {
             return;
@@ -256,7 +256,7 @@ impl Address {
         }
     }
 
-    /// A health check failed.
+    /// Records that a health check failed.
     pub(super) fn check_failed(&self, why: &str) {
         self.note_failure(format!("a health check failed: {why}"));
     }
@@ -341,19 +341,19 @@ impl InFlight {
         address.begin(traffic);
         Self { address, traffic }
     }
-    /// Where it goes.
+    /// The address to which it goes.
     pub fn address(&self) -> &Arc<Address> {
         &self.address
     }
-    /// It got an answer.
+    /// Records that it got an answer.
     pub fn answered(&self) {
         self.if_real(|address| address.answered());
     }
-    /// It was sent and got no answer.
+    /// Records that it was sent and got no answer.
     pub fn unanswered(&self) {
         self.if_real(|address| address.unanswered());
     }
-    /// It got no connection.
+    /// Records that it got no connection.
     pub fn connect_failed(&self, why: &ConnectError) {
         self.if_real(|address| address.connect_failed(why));
     }

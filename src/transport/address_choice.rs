@@ -34,7 +34,7 @@ impl<'a> AddressChoice<'a> {
     /// Chooses the address that is tried first. Waits until the service's names were looked up once.
     ///
     /// # Errors
-    /// There is none: nothing is sent.
+    /// The service has no address: nothing is sent.
     pub async fn begin(
         addresses: &'a Arc<ServiceAddresses>,
         traffic: TrafficClass,
@@ -51,10 +51,10 @@ impl<'a> AddressChoice<'a> {
         Ok(Self { addresses, traffic, tried: Vec::new(), slow_connects: 0, in_flight })
     }
 
-    /// The connection to this one has failed: chooses another one. `false` if none is left.
+    /// Chooses another address after the connection to the present one failed. Returns `false` if none is left.
     pub fn try_another(&mut self, error: &ConnectError) -> bool {
         if self.traffic == TrafficClass::Real {
-            // The name may lead elsewhere by now.
+            // The name may have other addresses by now.
             self.addresses.request_lookup();
         }
         self.tried.push(self.in_flight.address().clone());
@@ -71,7 +71,7 @@ impl<'a> AddressChoice<'a> {
 }
 
 impl InFlight {
-    /// A connection to its address, over which nothing of HTTP was sent, in bounded time.
+    /// Opens a connection to its address, over which HTTP has not sent anything, in bounded time.
     ///
     /// # Errors
     /// The address accepts no connection in time, or the TLS handshake failed: counted at the address.

@@ -17,14 +17,14 @@ use crate::names::ServiceName;
 
 /// The addresses of services, by name.
 pub struct AddressRegistry {
-    /// The newest ones of each service that anybody holds.
+    /// The newest addresses of each service, as long as somebody holds them.
     by_service: Mutex<HashMap<ServiceName, Weak<ServiceAddresses>>>,
     resolver: Resolver,
     runtime: Option<Handle>,
 }
 
 impl AddressRegistry {
-    /// An empty one. Lookups and checks run on the runtime in which it is made.
+    /// Makes an empty registry. Lookups and health checks run on the runtime in which it is made.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Self::with_resolver(Resolver::system())

@@ -31,7 +31,7 @@ use crate::limits::Limits;
 const LOOKUP_PAUSE: Duration = Duration::from_secs(1);
 const TOO_SLOW: &str = "the lookup of the service's name takes too long";
 
-/// What of a service its addresses depend on. A reload that does not change it keeps them, with their state.
+/// The settings of a service on which its addresses depend. A reload that changes none of them keeps the addresses.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
     urls: Vec<BaseUrl>,
@@ -74,7 +74,8 @@ pub struct ServiceAddresses {
     is_started: AtomicBool,
     /// Whether it has addresses and a lookup of its names has ended, so that requests do not wait for one.
     is_looked_up: AtomicBool,
-    /// One lookup at a time; why the last one found nothing, and when, in microseconds of `ServiceState::now`.
+    /// Held during a lookup, so that there is one at a time. Why the last one found nothing, and when, in microseconds
+    /// of `ServiceState::now`.
     lookup: tokio::sync::Mutex<Option<(u64, String)>>,
     pub(super) last_lookups: LastLookups,
     /// Who uses the service. Locked also while the list is replaced, so that the gauge agrees with the list.
@@ -103,7 +104,7 @@ impl Usage {
 }
 
 impl ServiceAddresses {
-    /// `before` are those of earlier files: until the names are looked up again, they have the addresses that they had.
+    /// `before` are the addresses of earlier files: a name keeps those that it had until it is looked up again.
     pub(super) fn new(
         service: &Service,
         limits: &Limits,
@@ -160,12 +161,12 @@ impl ServiceAddresses {
         self.targets.iter().filter(|target| target.host.parse::<IpAddr>().is_err())
     }
 
-    /// How they are connected to.
+    /// Opens connections to them.
     pub fn dialer(&self) -> &Arc<Dialer> {
         &self.common.dialer
     }
 
-    /// Those that it has now.
+    /// The addresses that it has now.
     pub fn list(&self) -> Arc<Vec<Arc<Address>>> {
         self.list.load_full()
     }

@@ -1,6 +1,6 @@
 //! Opens connections to the addresses of a service, up to the point where HTTP begins.
 //!
-//! Always true: where it fails, nothing of a request was sent.
+//! Always true: if a connection cannot be opened, nothing of a request was sent.
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// The same, for a request that waited for the same connection.
+    /// A copy of the error, for a request that waited for the same connection.
     #[must_use]
     pub fn copy(&self) -> Self {
         let copy = |error: &std::io::Error| std::io::Error::new(error.kind(), error.to_string());
@@ -77,7 +77,7 @@ impl fmt::Display for ConnectError {
     }
 }
 
-/// How a service is connected to.
+/// Opens connections to the addresses of a service.
 pub struct Dialer {
     /// The longest time to open a connection, with all handshakes.
     pub connect: Duration,
@@ -99,7 +99,7 @@ impl Dialer {
         }
     }
 
-    /// A connection over which nothing of HTTP was sent. Whoever asks bounds the time.
+    /// Opens a connection over which HTTP has not sent anything. The caller bounds the time.
     ///
     /// # Errors
     /// The address accepts no connection, or the TLS handshake failed.

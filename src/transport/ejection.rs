@@ -1,7 +1,7 @@
 //! Whether an address of a service gets requests.
 //!
 //! An address is *ejected*, that is gets no requests for a while, when it accepts no connection or when several
-//! requests in a row got no answer; when the while is over, it is tried with a connection that no client waits for, and
+//! requests in a row got no answer; after that time it is tried with a connection that no client waits for, and
 //! gets requests again if it accepts it. It is *unhealthy* while the declared health checks fail. Always true: of a
 //! service's addresses at most half are ejected because they give no answer, and never the last one that is not
 //! ejected, so that an overload of all of them does not lead to the overload of the last one; whether an address is
@@ -112,14 +112,14 @@ impl Availability {
         !self.ejected.load(Relaxed) && !self.unhealthy.load(Relaxed)
     }
 
-    /// A request got an answer.
+    /// Records that a request got an answer.
     pub(super) fn answered(&self) {
         if self.unanswered.load(Relaxed) != 0 {
             self.unanswered.store(0, Relaxed);
         }
     }
 
-    /// A request got no answer. Returns for how long the address is ejected, if it is ejected now.
+    /// Records that a request got no answer. Returns for how long the address is ejected, if that ejects it.
     pub(super) fn unanswered(&self, settings: &Eject, count: &EjectedCount, at: u64) -> Option<Duration> {
         let unanswered = self.unanswered.fetch_add(1, Relaxed).saturating_add(1);
         (unanswered >= settings.after).then(|| self.eject(EjectionReason::NoAnswer, settings, count, at)).flatten()
@@ -149,7 +149,7 @@ impl Availability {
         Some(time)
     }
 
-    /// It still accepts no connection. Returns for how long it stays ejected.
+    /// Records that it still accepts no connection. Returns for how long it stays ejected.
     pub(super) fn stay_ejected(&self, settings: &Eject, at: u64) -> Duration {
         let mut last = self.lock_last();
         let time = last.time.unwrap_or(settings.time).saturating_mul(2).min(settings.time_max);
@@ -157,7 +157,7 @@ impl Availability {
         time
     }
 
-    /// It gets requests again; the first one without an answer ejects it again. Returns whether it was ejected.
+    /// Lets it get requests again; the first one without an answer ejects it again. Returns whether it was ejected.
     pub(super) fn readmit(&self, settings: &Eject, count: &EjectedCount, at: u64) -> bool {
         let mut last = self.lock_last();
         if !self.end_ejection(&last, count) {
@@ -189,13 +189,14 @@ impl Availability {
         self.unhealthy.swap(!is_healthy, Relaxed) == is_healthy
     }
 
-    /// It is no address of its service any more. Returns whether it was ejected, and whether it was unhealthy.
+    /// Takes it out of the count, as it is no address of its service any more. Returns whether it was ejected, and
+    /// whether it was unhealthy.
     pub(super) fn remove(&self, count: &EjectedCount) -> (bool, bool) {
         let is_ejected = self.end_ejection(&self.lock_last(), count);
         (is_ejected, self.unhealthy.swap(false, Relaxed))
     }
 
-    /// Returns whether it was ejected.
+    /// Ends the ejection, if there is one. Returns whether there was one.
     fn end_ejection(&self, last: &LastEjection, count: &EjectedCount) -> bool {
         let was_ejected = self.ejected.swap(false, Relaxed);
         if let (true, Some(why)) = (was_ejected, last.why) {

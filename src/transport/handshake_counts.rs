@@ -16,7 +16,7 @@ pub(super) struct CountedHandshake<'a> {
 
 impl<'a> CountedHandshake<'a> {
     pub(super) fn with(service: &'a ServiceName) -> Self {
-        // As long as it has not ended: whoever waits for it may give up.
+        // The reason if it never ends, because whoever waits for it gave up.
         Self { service, reason: Some("unfinished") }
     }
     pub(super) fn ended<T>(mut self, result: Result<T, TlsError>) -> Result<T, TlsError> {

@@ -53,7 +53,7 @@ async fn check_repeatedly(address: Weak<Address>, check: HealthCheck) {
     }
 }
 
-/// Up to a tenth less, so that several processes do not check at the same moment.
+/// The period, shortened at random by up to a tenth, so that several processes do not check at the same moment.
 fn spread(every: Duration) -> Duration {
     every.mul_f64(1.0 - fastrand::f64() / 10.0)
 }
@@ -79,8 +79,8 @@ async fn try_once(address: &Address, path: &str) -> Result<(), String> {
         Ok(status) => Err(format!("it answered {}", status.as_u16())),
         Err(error) => Err(error.to_string()),
     };
-    // The connection is driven only until the head of the reply is there, then it is closed. That it has ended tells
-    // nothing: it may end with a good reply.
+    // The connection is driven only until the head of the reply is there, then it is closed. The end of the
+    // connection is no failure, since it may follow a good reply.
     match spoken {
         ConnectionProtocol::Http1 => {
             let opened = http1::handshake(TokioIo::new(stream)).await;

@@ -60,12 +60,12 @@ pub enum Http2Error {
     Handshake(hyper::Error),
 }
 
-/// What the task of a connection and its requests tell each other.
+/// State that the task of a connection shares with its requests.
 #[derive(Default)]
 struct ConnectionState {
     /// Requests that the peer accepts at the same time.
     peer_max: AtomicUsize,
-    /// Requests have been handed over since the task last looked.
+    /// Whether requests have been handed over since the task last looked.
     has_requests: AtomicBool,
     io: Arc<IoState>,
 }
@@ -147,12 +147,12 @@ impl<B> Http2Connection<B> {
         let is_old = || self.retires.is_some_and(|retires| retires <= Instant::now());
         !self.sender.is_closed() && !self.is_retired.load(Relaxed) && !is_old()
     }
-    /// A request gets a stream permit on it.
+    /// Counts a request that gets a stream permit on it.
     pub(super) fn enter(&self) {
         self.streams.fetch_add(1, Relaxed);
         self.requests.fetch_add(1, Relaxed);
     }
-    /// A request is handed to hyper.
+    /// Tells the task that a request is handed to hyper.
     pub(super) fn note_request(&self) {
         self.state.has_requests.store(true, Relaxed);
     }
@@ -164,7 +164,7 @@ impl<B> Http2Connection<B> {
     pub(super) fn requests_processed(&self) -> Option<usize> {
         self.state.io.requests_processed()
     }
-    /// A request has left it.
+    /// Counts a request that has left it.
     pub(super) fn leave(&self) {
         if self.streams.fetch_sub(1, Relaxed) == 1 {
             let since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);

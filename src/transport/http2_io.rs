@@ -25,11 +25,11 @@ const GOAWAY: u8 = 7;
 /// The largest id. A GOAWAY that names it announces the end, and does not say yet which stream is the last.
 const NO_LAST_STREAM: u32 = (1 << 31) - 1;
 
-/// What the connection's task and its stream tell each other. One task uses both.
+/// State that the connection's task shares with its stream. Only that task uses both.
 #[derive(Default)]
 pub(super) struct IoState {
     reads_are_held: AtomicBool,
-    /// Whoever wanted to read meanwhile.
+    /// Wakes the read that waits meanwhile.
     reader: AtomicWaker,
     /// One more than the last stream that the peer processes; 0 as long as it has not named one.
     last_stream: AtomicU32,

@@ -4,7 +4,7 @@
 //! allocations. Always true: of a final reply the first twelve bytes are looked at, and none of its body; `100
 //! Continue` answers `Expect` and does not count, and `101` is a final reply.
 
-/// Where the scan of what comes is.
+/// The position of the scan in the received bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum InterimScanner {
     /// No reply is awaited, or its status is known.
@@ -21,7 +21,7 @@ const BEFORE_STATUS: usize = 9;
 const STATUS_END: usize = BEFORE_STATUS + 3;
 
 impl InterimScanner {
-    /// A request is sent: what comes next is a head.
+    /// The state when a request is sent: the next bytes are the head of a reply.
     pub(super) fn begin() -> Self {
         Self::Status { at: 0, digits: [0; 3] }
     }

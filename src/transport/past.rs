@@ -21,7 +21,7 @@ impl LastLookups {
     pub(super) fn note(&self, name: &str, at: u64, failure: Option<String>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), (at, failure));
     }
-    /// Of a name.
+    /// The last lookup of a name.
     pub(super) fn of(&self, name: &str) -> Option<(u64, Option<String>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }

@@ -19,11 +19,11 @@ pub struct Target {
     pub port: u16,
     /// Whether requests go to it over TLS.
     pub is_https: bool,
-    /// For requests that name no host.
+    /// The `Host` field of requests that have none of their own.
     pub authority: HeaderValue,
-    /// Replaces the `Host` of requests.
+    /// The `Host` field that replaces that of requests.
     fixed_host: Option<HeaderValue>,
-    /// For requests over HTTP/2 whose `Host` is no authority.
+    /// The authority of requests over HTTP/2 whose `Host` is not a valid authority.
     url_authority: Option<Authority>,
     /// The base path in front of each path; usually empty.
     pub base: String,

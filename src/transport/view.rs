@@ -19,12 +19,12 @@ pub struct AddressesView {
     pub lookups: Vec<LookupView>,
 }
 
-/// One address. Times are ages, because this room has no clock of the world.
+/// One address. Times are ages, because this module has no wall clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AddressView {
-    /// Where it is.
+    /// Its IP address and port.
     pub socket: SocketAddr,
-    /// The place of its base URL among the service's.
+    /// The index of its base URL among those of the service.
     pub url: usize,
     /// The weight of that URL.
     pub weight: u64,

@@ -1,10 +1,10 @@
 //! Decides how a call is repeated when its service may have another base URL than at the earlier attempt.
 //!
 //! Always true: an attempt with unknown effect is repeated, and its probe is sent, only at the base URL that the
-//! attempt went to: a service at another one does not know the idempotency key, so its "no" would prove nothing.
-//! Where the files in force give the service another base URL, the run pauses, and a person decides. An attempt that
-//! was certainly not done is repeated at the service's present base URL, and is recorded as it is sent then. A service
-//! with several URLs is identified by its first one: all of them lead to the same service.
+//! attempt went to: a service at another URL does not know the idempotency key, and its "no" would prove nothing. Where
+//! the files in force give the service another base URL, the run pauses, and a person decides. An attempt that
+//! certainly did nothing is repeated at the service's present base URL, and the request is recorded with that URL. A
+//! service with several URLs is identified by its first one: all of them lead to the same service.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,7 +34,7 @@ pub fn path_at_base<'r>(
     inputs.base(&call.service)?;
     let path = record.url.strip_prefix(wire::base_of(call, inputs))?;
     let matches = match wire::is_url_hidden(call) {
-        // The path is evaluated again when the call is sent, so it has to give the recorded one.
+        // The path is evaluated again when the call is sent, so the result has to equal the recorded path.
         true => {
             let masked = call_scope(&inputs.masked(run), run, step, item, part);
             wire::recorded_path(call, &masked).is_ok_and(|evaluated| evaluated == path)
@@ -51,7 +51,7 @@ pub fn allows_repeat(call: &Call, inputs: &DecisionInputs) -> bool {
     call.repeat_is_harmless() || inputs.base(&call.service).is_none()
 }
 
-/// A service that has another base URL than when a call was recorded.
+/// A service whose base URL differs from the one in a recorded call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressChange {
     /// The service.
@@ -68,7 +68,7 @@ impl fmt::Display for AddressChange {
     }
 }
 
-/// The change of the address of a recorded call's service; `None` where the service has the same base URL as then.
+/// The change of the base URL of a recorded call's service; `None` where the service still has the recorded one.
 pub(super) fn address_change(
     run: &Run,
     inputs: &DecisionInputs,
@@ -84,8 +84,8 @@ pub(super) fn address_change(
 }
 
 /// The calls of a run whose outcome is unknown, or may become unknown because they are under way, and whose services
-/// have other base URLs in the files in force. The run pauses there instead of sending such a call, or its probe,
-/// again. A call whose recorded URL is sealed is left out, because the URL is not known here.
+/// have other base URLs in the files in force. Instead of sending such a call or its probe again, the run pauses. A
+/// call whose recorded URL is sealed is left out, because the URL is not known here.
 pub fn moved_calls(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> BTreeMap<StepItem, AddressChange> {
     let of_steps = run.steps.iter().flat_map(|(step, state)| {
         let open = match state {
@@ -151,7 +151,7 @@ pub(super) fn next(
     }
 }
 
-/// Pauses the run until a person decides over an attempt with unknown effect, because its service has another address.
+/// Pauses the run until a person decides about an attempt with unknown effect, because its service has another address.
 pub(super) fn pause(
     run: &Run,
     step: &Step,
@@ -168,9 +168,9 @@ pub(super) fn pause(
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
 }
 
-/// Pauses the run instead of repeating an attempt with unknown effect, where a repeat was harmless when the attempt was
-/// sent, and is not by the files in force: its service is not `keyed` any more. `None` where the attempt is repeated,
-/// or a person has asked for that.
+/// Pauses the run instead of repeating an attempt with unknown effect: a repeat was harmless when the attempt was sent,
+/// but is not any more, because the service is not `keyed` in the files in force. `None` where the attempt is repeated,
+/// or a person has asked for the repeat.
 pub(super) fn pause_unrepeatable(
     run: &Run,
     step: &Step,

@@ -1,4 +1,4 @@
-//! What the first event of a child run says of the approvals above it; `least_approval` decides by it.
+//! What the first event of a child run says of the approvals above the child; used by `least_approval`.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,11 +14,11 @@ pub struct ApprovalAbove {
 }
 
 impl ApprovalAbove {
-    /// This approval together with one below it: the higher risk, and the people who were asked at that risk. Where the
-    /// risk is the same, the people above decide. Where only one of the two names people, these decide.
+    /// Combines this approval with one below it: the result has the higher risk, and the people who were asked at that
+    /// risk. At equal risk these are the people of this approval, unless only `below` names people.
     pub(super) fn with(&self, below: &Self) -> Self {
         let naming = [below, self].into_iter().filter(|approval| !approval.who.is_empty());
-        // Of several with the same risk it takes the last one.
+        // Among equal risks `max_by_key` returns the last element, which is `self`.
         let who = naming.max_by_key(|approval| approval.risk).map(|approval| approval.who.clone());
         Self { risk: self.risk.max(below.risk), who: who.unwrap_or_default() }
     }

@@ -88,12 +88,12 @@ pub(super) fn describe(result: &AttemptResult) -> String {
     }
 }
 
-/// How the description of an attempt that an open breaker refused begins.
+/// The beginning of the description of an attempt that an open breaker refused.
 const REFUSED_BY_BREAKER: &str = "it was not sent: the breaker of `";
 
-/// The result of an attempt that ended with this failure and without a status. Of what keeps a call from being sent,
-/// only an open breaker and a rate say when the next attempt may be sent; in the record only the description tells
-/// these two apart.
+/// The result of an attempt that ended with this failure and without a status. Of the reasons not to send a call, only
+/// an open breaker and an exceeded rate give a time for the next attempt; the recorded failure distinguishes these two
+/// only by its message.
 pub(super) fn of_unsent(failure: &Failure) -> AttemptResult {
     let why = failure.message.clone();
     match failure.retry_after_ms {
@@ -105,7 +105,7 @@ pub(super) fn of_unsent(failure: &Failure) -> AttemptResult {
     }
 }
 
-/// The body of the response, shortened for people; of one that cannot be read, its beginning.
+/// The body of the response, shortened for people; where it cannot be read, its beginning.
 pub(super) fn response(result: &AttemptResult) -> Option<Arc<Value>> {
     match result {
         AttemptResult::Reply { output, .. } => shorten_value(output),

@@ -122,8 +122,8 @@ fn compute(
     }])
 }
 
-/// Begins the first attempt of a call, or the first one with another input. If it needs an approval or a lock, that is
-/// requested first.
+/// Begins the first attempt of a call, or the first one with another input. If the call needs an approval or a lock,
+/// the events that request it are returned instead.
 fn begin_first(
     run: &Run,
     plan: &Plan,
@@ -148,8 +148,8 @@ fn begin_first(
     Ok(vec![first_attempt(run, &risk::as_asked(run, inputs, step, item), step, call, item, now, sent)])
 }
 
-/// The first attempt of a call, or the first with another input: the event of the request that will be sent, or of the
-/// intent where the run's mode rehearses it.
+/// The event of a call's first attempt, or of the first one with another input: it holds the request that will be sent,
+/// or the intent where the call is rehearsed.
 fn first_attempt(
     run: &Run,
     inputs: &DecisionInputs,
@@ -175,7 +175,8 @@ fn first_attempt(
     started(step, call, item, (number, key, Some(request)), new_deadline(step, state, now))
 }
 
-/// The event of a later attempt of a call, under the same key; `request` is set where it differs from the first one.
+/// The event of a later attempt of a call, under the same key; `request` is set where it differs from the first
+/// request.
 fn later_attempt(
     step: &Step,
     call: &Call,
@@ -188,7 +189,7 @@ fn later_attempt(
     started(step, call, item, attempt, new_deadline(step, Some(state), now))
 }
 
-/// The deadline of all attempts, where no earlier attempt has recorded it.
+/// The deadline of all attempts; `None` where the step has none, or an earlier attempt has recorded it.
 fn new_deadline(step: &Step, state: Option<&CallState>, now: Timestamp) -> Option<Timestamp> {
     let is_known = state.is_some_and(|state| state.until.is_some());
     step.failure_handling.deadline.filter(|_| !is_known).and_then(|deadline| now.checked_add(deadline).ok())

@@ -34,7 +34,7 @@ pub(super) enum StepState {
     Skipped,
     /// It ended without a result.
     Failed,
-    /// It certainly did nothing, and another step runs in its place. It ends when that one ends.
+    /// It certainly did nothing, and its fallback runs in its place. It ends when the fallback ends.
     Replaced {
         /// Its fallback.
         by: StepId,
@@ -46,15 +46,15 @@ pub(super) enum StepState {
 /// A step whose calls are under way.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Open {
-    /// The items of a fan-out; `None` is a single call.
+    /// The items of a fan-out; `None` for a step with a single call.
     pub items: Option<Arc<Vec<Arc<Value>>>>,
     /// Whether failed items are collected, and the others go on.
     pub collect: bool,
-    /// Items begin in order: the index of the first that has not begun.
+    /// The index of the first item that has not begun. Items begin in order.
     pub next: u32,
     /// By item (a single call is 0): calls that have begun and not ended.
     pub calls: BTreeMap<u32, CallState>,
-    /// Items whose child run has not ended (a single one is 0).
+    /// Items whose child run has not ended (a single child run is 0).
     pub children: BTreeSet<u32>,
     /// Items that wait for a lock, or hold it, and have not begun.
     pub queued: BTreeSet<u32>,
@@ -62,7 +62,7 @@ pub(super) struct Open {
     pub results: BTreeMap<u32, CallResult>,
     /// By item: the failure, where failed items are collected.
     pub failures: BTreeMap<u32, Failure>,
-    /// By item: the fallback that runs in its place, because the item certainly did nothing.
+    /// By item that certainly did nothing: the fallback that runs in its place.
     pub replaced: BTreeMap<u32, Replaced>,
     /// By item: the fallback that gave the result; only where the step declares a fallback.
     #[serde(rename = "by")]
@@ -87,7 +87,7 @@ impl Open {
     pub fn all(&self) -> usize {
         self.items.as_ref().map_or(1, |items| items.len())
     }
-    /// How many of them have ended.
+    /// How many calls have ended.
     pub fn ended(&self) -> usize {
         self.results.len() + self.failures.len()
     }
@@ -103,11 +103,12 @@ impl Open {
             || self.replaced.contains_key(&slot)
             || self.has_ended(slot))
     }
-    /// How many count towards the concurrency limit: calls, child runs, queued items, and items whose fallback runs.
+    /// How many items count towards the concurrency limit: those with a call, a child run or a fallback under way, and
+    /// queued ones.
     pub fn under_way(&self) -> usize {
         self.calls.len() + self.children.len() + self.queued.len() + self.replaced.len()
     }
-    /// Whether no call and no run has begun, and none has ended.
+    /// Whether no call and no child run has begun, and none has ended.
     pub fn nothing_begun(&self) -> bool {
         self.calls.is_empty() && self.children.is_empty() && self.replaced.is_empty() && self.ended() == 0
     }
@@ -119,7 +120,8 @@ impl Open {
     pub fn has_calls(&self) -> bool {
         !self.calls.is_empty() || !self.children.is_empty()
     }
-    /// Whether there is such an item (0 is the single call); of a fallback, whether it replaces that item.
+    /// Whether the step has this item (0 is the single call); for a fallback of single items, whether it replaces the
+    /// item.
     pub fn includes(&self, slot: u32) -> bool {
         (slot as usize) < self.all() && self.replaced_items.as_ref().is_none_or(|taken| taken.contains(&slot))
     }
@@ -143,30 +145,31 @@ pub(super) struct CallState {
     pub repeatable: bool,
     /// Whether it is unknown if an earlier attempt took effect.
     pub uncertain: bool,
-    /// The first attempt that may have taken effect: attempts after it send its very bytes.
+    /// The first attempt that may have taken effect: later attempts send the same bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_unknown: Option<u32>,
     pub phase: Phase,
-    /// Attempts that do not count towards the limit: the breaker was open, the process ended, or a person asked for
-    /// another.
+    /// How many attempts do not count towards the limit, because the breaker was open, the process ended, or a person
+    /// asked for another attempt.
     #[serde(rename = "free")]
     pub uncounted: u32,
     /// How many times a person gave it another input.
     pub renewed: u32,
-    /// The next attempt is built again, with that input and another key.
+    /// Whether the next attempt sends a new request, with the input that a person gave and under another key.
     pub renew: bool,
-    /// Where the next attempt is built again: the input that people had given to the attempts before it.
+    /// Where `renew` is set: the input that people had given to the earlier attempts.
     #[serde(with = "present", default)]
     pub input_before: Option<Arc<Value>>,
-    /// A person asked for the next attempt, or the files have again what it lacked.
+    /// Whether the next attempt was requested, by a person or by a reload.
     pub requested: bool,
-    /// Whether a reload, and not a person, `requested` the next attempt: the files have again what the call lacked.
+    /// Whether a reload `requested` the next attempt: the files have again what the call lacked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub requested_by_reload: bool,
-    /// A person requested the attempt under way.
+    /// Whether the attempt under way was requested by a person.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub was_requested: bool,
-    /// A person asked for the next attempt knowing that an earlier one may have taken effect, and at which address.
+    /// Whether a person asked for the next attempt after being told that an earlier one may have taken effect, and at
+    /// which address.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub move_accepted: bool,
     /// The deadline of all its attempts and the pauses between them.
@@ -237,14 +240,14 @@ pub(super) struct DoneCall {
     pub last_seq: Seq,
     pub status: Option<u16>,
     pub output: SharedJson,
-    /// Nothing was sent, so only the intent of the undo is recorded.
+    /// The call was rehearsed: nothing was sent, and of its undo only the intent is recorded.
     pub rehearsed: bool,
-    /// A child run without effects: it needs no undo.
+    /// The call is a child run without effects, which needs no undo.
     pub harmless: bool,
-    /// The run that did it, where this one took over its result: keys are derived from that run's id.
+    /// The earlier run that made the call, where this run took over its result: keys are derived from that run's id.
     pub origin: Option<RunId>,
-    /// If this run took over its result: the number of its group. The calls of a group had overlapped in time; a group
-    /// with a greater number is undone first.
+    /// Where this run took over the result: the number of the group in which the call is undone. The calls of a group
+    /// had overlapped in time; a group with a greater number is undone first.
     pub group_before: Option<u32>,
     /// The child run and its workflow, where the step began one.
     pub child: Option<(RunId, WorkflowName)>,
@@ -270,7 +273,8 @@ pub struct InFlight {
     pub part: StepPart,
     /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// The attempt whose bytes it sends: the first one that may have taken effect, else itself. A `read` has no effect.
+    /// The attempt whose bytes it sends: the first one that may have taken effect, else itself; of a `read` always
+    /// itself.
     pub bytes_of: u32,
     /// Its idempotency key, where it has one.
     pub key: Option<String>,
@@ -322,17 +326,17 @@ impl CallState {
         self.uncertain = true;
         self.first_unknown.get_or_insert(self.attempt);
     }
-    /// Records that no attempt so far concerns the next one: none took effect, or the next one has another key.
+    /// Records that no earlier attempt matters to the next one: none took effect, or the next one has another key.
     pub(super) fn clear_unknown(&mut self) {
         (self.uncertain, self.first_unknown) = (false, None);
     }
-    /// Whether it is an effect that may have taken place.
+    /// Whether this is a private or shared call that may have taken effect.
     pub(super) fn unknown_effect(&self) -> bool {
         self.uncertain && self.effect != EffectClass::Read
     }
-    /// The conflict over it was resolved by another attempt. Where a person decided, the attempts so far do not count
-    /// any more; a reload only ends a pause. In both cases the pause does not count towards the deadline, which begins
-    /// anew.
+    /// Records that the conflict over this call was resolved by another attempt. Where a person decided, the attempts
+    /// so far do not count towards the limit any more; a reload only ends a pause. In both cases the deadline begins
+    /// anew, so the pause does not count towards it.
     pub(super) fn retry_chosen(
         &mut self,
         choice: &Choice,
@@ -356,8 +360,8 @@ impl CallState {
             self.clear_unknown();
         }
     }
-    /// People said no to the other input, before any attempt sent it: another attempt sends what the earlier ones sent,
-    /// under the same key. Returns the input that people had given to those.
+    /// Records that people rejected the other input before any attempt sent it: the next attempt sends what the earlier
+    /// ones sent, under the same key. Returns the input that people had given to the earlier ones.
     pub(super) fn other_input_rejected(&mut self) -> Option<Arc<Value>> {
         self.renew = false;
         self.input_before.take()

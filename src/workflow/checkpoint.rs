@@ -37,7 +37,7 @@ pub(super) struct About {
     pub item: Option<u32>,
     pub kind: CheckpointKind,
     pub risk: Risk,
-    /// The text where the step declares none.
+    /// The question's text, where the step declares none.
     pub question: String,
     pub items: Vec<ReviewItem>,
 }
@@ -54,7 +54,7 @@ fn deadline_after(now: Timestamp, span: Option<Duration>) -> Option<Timestamp> {
     now.checked_add(span?).ok()
 }
 
-/// The checkpoint to be opened.
+/// The checkpoint that asks this question.
 pub(super) fn ask(
     run: &Run,
     inputs: &DecisionInputs,
@@ -327,7 +327,7 @@ pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event
         (OnTimeout::Approve, _) => true,
         (OnTimeout::Reject, _) | (OnTimeout::Escalate, None) => false,
     };
-    // Values that the schema refuses approve nothing: it is a rejection then.
+    // If the schema refuses the default values, the time-out rejects instead of approving.
     let approve = approve && does_default_fit(step, asked);
     let approved = if approve { asked.items.iter().map(|item| item.index).collect() } else { Vec::new() };
     let values = asked.default.clone().filter(|_| approve);
@@ -335,7 +335,7 @@ pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event
     Some(answer_events(run, step, question, said, TIME_OUT))
 }
 
-/// Whether a person gave another input to a call that has begun, and no attempt has sent it yet.
+/// Whether a person gave a call that has begun another input, which no attempt has sent yet.
 pub(super) fn is_renewed(run: &Run, step: &Step, item: Option<u32>) -> bool {
     run.call_state(&step.id, item, StepPart::Do).is_some_and(|state| state.renew)
 }

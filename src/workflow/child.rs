@@ -178,7 +178,7 @@ fn begun(run: &Run, child: RunId) -> Result<OpenChild, CommandRefusal> {
         .ok_or(CommandRefusal::NotDue("no such run was begun, or it has ended"))
 }
 
-/// The outcome of a child that was never started.
+/// The outcome of a child run that was never started.
 fn not_started(child: RunId, note: String) -> ChildOutcome {
     ChildOutcome {
         child,
@@ -270,7 +270,8 @@ pub(super) fn ended(
             (ConflictKind::ChildFailed, expected, asks_person, failure)
         }
     };
-    // Where a conflict ends the run, that stays the reason: usually this run cancelled the child because of it.
+    // Where a conflict ends the run, it stays the reason: usually this run cancelled the child because of that
+    // conflict.
     let is_ended_with_run = status == RunStatus::Cancelled && run.undecidable_conflict().is_some();
     events.push(match is_ended_with_run || (asks_person && !run.is_ending()) {
         true => {

@@ -8,18 +8,19 @@
 use super::{ControlCommand, Run};
 use crate::names::RunId;
 
-/// The commands that child runs have to get: to end, pause or resume together with this run.
+/// The commands that child runs have to get, by which they end, pause or resume together with this run.
 pub(super) fn commands_to_children(run: &Run) -> impl Iterator<Item = (RunId, ControlCommand)> + '_ {
     let command = |paused: bool| {
         if run.ending_conflict().is_some() {
-            // As in this run, nothing is undone.
+            // A run that ends at a conflict undoes nothing, so its children undo nothing either.
             let reason = Some("the run that began it ends".into());
             return Some(ControlCommand::Cancel { compensate: false, reason, automatic: true });
         }
         if run.failing.is_some() && run.pause.is_none() {
             let compensate = run.cancel.as_ref().is_none_or(|cancel| cancel.compensate);
             let automatic = run.cancel.as_ref().is_none_or(|cancel| cancel.automatic);
-            // Without the run's failure: it may quote values that are sensitive in this run only.
+            // The reason does not contain the run's failure, which may quote values that are sensitive in this run
+            // only.
             let reason = Some("the run that began it ends".into());
             return Some(ControlCommand::Cancel { compensate, reason, automatic });
         }

@@ -23,17 +23,17 @@ use super::{CallBody, Choice, ConflictKind, EffectClass, Run, Step, StepKind, St
 enum ConflictSubject {
     /// A call that changes nothing.
     Read,
-    /// Any other call, or another run.
+    /// Any other call, or a child run.
     Effect,
-    /// The items of a `for_each` are not known.
+    /// A `for_each` whose items are not known.
     Items,
-    /// A value.
+    /// A `set` step.
     Value,
-    /// A question to people.
+    /// A `checkpoint` step.
     Question,
-    /// A time or a signal.
+    /// A `wait` step.
     Wait,
-    /// An early end.
+    /// A `fail` step.
     End,
     /// The answer to the caller.
     Answer,
@@ -53,7 +53,7 @@ fn subject(step: Option<&Step>, item: Option<u32>) -> ConflictSubject {
     }
 }
 
-/// The table.
+/// The choices by the kind and the subject of a conflict; not all of them may be possible in the run's state.
 fn table(kind: ConflictKind, subject: ConflictSubject) -> &'static [&'static str] {
     match (kind, subject) {
         (ConflictKind::Answer, _) | (_, ConflictSubject::Answer) => &["take"],
@@ -76,7 +76,7 @@ fn table(kind: ConflictKind, subject: ConflictSubject) -> &'static [&'static str
         ) => &["skip", "take"],
         (ConflictKind::Busy | ConflictKind::Deadlock, _) => &["wait", "skip"],
         (ConflictKind::ChildFailed, _) => &["retry", "skip", "take"],
-        // Nothing was sent.
+        // Nothing was sent, so even the fallback may be taken.
         (ConflictKind::Missing, _) => &["retry", "skip", "take", "fallback"],
     }
 }

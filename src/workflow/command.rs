@@ -26,7 +26,7 @@ pub enum Command {
         /// Which of the step's calls.
         part: StepPart,
     },
-    /// Begin another run for a `run` step.
+    /// Begin a child run for a `run` step.
     BeginChild {
         /// The step.
         step: StepIndex,
@@ -86,14 +86,14 @@ pub enum Command {
     /// Handle a deadline that has passed: of a checkpoint, a wait, a step, or the run. [`super::decide`] finds out
     /// which.
     Elapse,
-    /// Carry out an order of a person, a program or the parent run.
+    /// Carry out a command of a person, a program or the parent run.
     Control {
         /// The command.
         command: ControlCommand,
         /// Who gave it.
         by: String,
     },
-    /// Pause a run that was open in a store when it was copied, even if it is ending.
+    /// Pause a run, even if it is ending, because the run was open in a store when that store was copied.
     PauseCopied {
         /// The name under which its events record who paused it.
         by: String,
@@ -204,16 +204,16 @@ pub enum AttemptResult {
         /// After how many milliseconds the breaker admits a call again: an attempt before that would be refused.
         retry_after_ms: u64,
     },
-    /// It was never sent: the rate of the service admits no call so soon. A real run uses up no
-    /// attempt, unless a caller waits.
+    /// It was never sent: the rate of the service admits no call so soon. A real run uses up no attempt, unless a
+    /// caller waits.
     OverRate {
         /// Which rate, as a clause for people.
         why: String,
         /// After how many milliseconds the rate admits the next call.
         retry_after_ms: u64,
     },
-    /// It was never sent: while the call waited for a free slot, the run may have become another process's, or effects
-    /// were frozen. No attempt is used up.
+    /// It was never sent: while the call waited for a free slot, another process may have taken over the run, or
+    /// effects were frozen. No attempt is used up.
     Withheld(String),
     /// It was never sent: before its turn at the service came (`calls_max`, `rate`), the run was paused or ended, or
     /// the process was stopped. No attempt is used up.

@@ -15,7 +15,8 @@ use crate::expression::parse_json;
 use crate::secret::{LengthMax, STARS, is_secret, masked_and_cut, redact_line};
 
 /// Whether the run pauses for a person. Where the file does not say, a run that the API started pauses, because no
-/// caller waits for its answer; a run that a route started does not. Child runs do as the run at the top of their tree.
+/// caller waits for its answer; a run that a route started does not. A child run does what the run at the top of its
+/// tree does.
 pub(super) fn pauses(run: &Run, setting: Option<PauseOrFail>) -> bool {
     match setting {
         Some(PauseOrFail::Pause) => true,
@@ -51,11 +52,11 @@ pub(super) fn conflict(
     }
 }
 
-/// Longer text is cut, in characters.
+/// The greatest length of a text, in characters; longer ones are cut.
 const TEXT_MAX: usize = 400;
-/// At most this many members of an object, or items of a list, are shown.
+/// The greatest number of members of an object, or of items of a list, that are shown.
 const MEMBERS_MAX: usize = 24;
-/// Values nested deeper are left out.
+/// The greatest depth of nesting that is shown; deeper values are left out.
 const DEPTH_MAX: usize = 6;
 
 /// A request as people see it.
@@ -113,8 +114,8 @@ fn shorten(value: &Value, depth: usize) -> Value {
     }
 }
 
-/// What names its secret is redacted before the text is cut. Which values of the run are sensitive is not known here:
-/// where the text is sealed or shown, the beginning of one that stands before the cut is hidden too.
+/// Redacts values that the text itself names as secrets, and then cuts the text. This function does not know the run's
+/// sensitive values: whoever seals or shows the text also hides the beginning of a sensitive value that the cut left.
 pub(super) fn cut(text: &str) -> String {
     masked_and_cut(text, redact_line, LengthMax::Chars(TEXT_MAX))
 }

@@ -16,7 +16,7 @@ use super::{BytesMark, Run, StepPart};
 use crate::expression::{ReadPath, Scope};
 use crate::names::{ServiceName, StepId, WorkflowName};
 
-/// Replaces a secret wherever it would be stored or shown.
+/// The text that replaces a secret wherever it would be stored or shown.
 pub use crate::secret::STARS;
 
 /// What decisions about a run depend on apart from its plan and its events: services, secrets' names, limits, the time.
@@ -146,8 +146,8 @@ impl DecisionInputs {
     pub fn base(&self, service: &ServiceName) -> Option<&str> {
         self.services.get(service.as_str())?.as_str()
     }
-    /// The marks of bytes among the values of a run: where it began before marks existed, values without one are
-    /// accepted.
+    /// How bytes are marked among the values of this run. In a run that began before marks existed, unmarked bytes are
+    /// recognised too.
     pub(super) fn bytes_mark(&self, run: &Run) -> BytesMark {
         BytesMark::new(&self.key_secret).accepting_unmarked(!run.started.bytes_marked)
     }

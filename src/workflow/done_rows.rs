@@ -84,7 +84,7 @@ impl<V: Clone> ValuePlace<V> {
     }
 }
 
-/// An item's value and output, as its step has them while it is open.
+/// The value and the output that a step holds for an item while the step is open.
 fn in_step<'a>(run: &'a Run, step: &StepId, item: Option<u32>) -> (Option<&'a Arc<Value>>, Option<&'a SharedJson>) {
     let Some(StepState::Open(open)) = run.steps.get(step) else { return (None, None) };
     let value = item.and_then(|item| open.items.as_ref()?.get(item as usize));
@@ -131,7 +131,7 @@ impl DoneRows {
         Self { steps, rows }
     }
 
-    /// The calls that were written, of a run that was read back without them.
+    /// The calls in these rows; `run` was read back without them.
     ///
     /// # Errors
     /// A row refers to a step, a value or an output that is not there.

@@ -107,7 +107,7 @@ pub(super) struct Due<'a> {
     pub inputs: &'a DecisionInputs,
     pub conditions: Conditions,
     pub actions: Vec<Action>,
-    /// When to ask again.
+    /// The earliest time at which to ask for the actions again.
     pub wake: Option<Timestamp>,
     /// How many more calls may begin now.
     pub room: usize,
@@ -127,7 +127,7 @@ impl Due<'_> {
         }
     }
 
-    /// The run's own deadline. It does not matter once the run is ending.
+    /// Adds the time of the run's own deadline. It does not matter once the run is ending.
     fn run_deadline(&mut self) {
         match self.run.started.until.filter(|_| self.run.failing.is_none()) {
             Some(until) if until <= self.conditions.now => self.actions.push(Action::Decide(Command::Elapse)),
@@ -136,8 +136,8 @@ impl Due<'_> {
         }
     }
 
-    /// The deadlines of questions and waits. They do not count while the run is paused; a resume postpones timeouts by
-    /// the length of the pause.
+    /// Adds the deadlines of questions and waits. They do not count while the run is paused; a resume postpones
+    /// timeouts by the length of the pause.
     fn interaction_deadlines(&mut self) {
         let interactions = &self.run.interactions;
         let questions = interactions.open_questions().filter_map(|question| question.checkpoint.until);
@@ -235,7 +235,7 @@ impl Due<'_> {
             }
         }
         let Some(items) = &open.items else {
-            // A single call that begins again because a person chose so.
+            // A step with a single call is open with nothing begun where a person chose to begin the call again.
             let begins_again =
                 open.items.is_none() && open.nothing_begun() && !self.run.interactions.is_asked_about(&step.id, None);
             if begins_again && !self.in_queue(index, step, None) {
@@ -254,13 +254,13 @@ impl Due<'_> {
         let fresh = |slot: &u32| open.is_new(*slot) && !self.run.interactions.is_asked_about(&step.id, Some(*slot));
         let next: Vec<u32> = match (&open.replaced_items, &step.for_each) {
             // A fallback of single items counts towards the concurrency of the step whose items it replaces.
-            (Some(taken), _) if step.needs.iter().all(|need| self.run.has_ended(&self.plan.steps[need.0].id)) => {
-                queued.into_iter().chain(taken.iter().copied().filter(fresh)).collect()
+            (Some(replaced), _) if step.needs.iter().all(|need| self.run.has_ended(&self.plan.steps[need.0].id)) => {
+                queued.into_iter().chain(replaced.iter().copied().filter(fresh)).collect()
             }
             (None, Some(for_each)) => {
                 let room = for_each.concurrency.max(1).saturating_sub(open.under_way());
-                let last = u32::try_from(items.len()).unwrap_or(u32::MAX);
-                queued.into_iter().chain((open.next..last).filter(fresh).take(room)).collect()
+                let end = u32::try_from(items.len()).unwrap_or(u32::MAX);
+                queued.into_iter().chain((open.next..end).filter(fresh).take(room)).collect()
             }
             (Some(_), _) | (None, None) => return,
         };

@@ -54,7 +54,7 @@ impl Run {
         });
         let calls = step_calls.flatten().chain(self.side_calls.values());
         calls.filter(|call| call.may_be_done()).for_each(|call| performed_effects.note(call.effect));
-        // The effects of a child run are not known here before it has ended, and it may begin one at any moment.
+        // Before a child run has ended its effects are not known here, and the child may perform one at any moment.
         if !self.interactions.children.is_empty() && self.mode() == Mode::Real {
             performed_effects.note(EffectClass::Shared);
         }

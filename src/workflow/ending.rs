@@ -32,8 +32,8 @@ pub(super) fn conclude(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> Resul
         return Ok(vec![Event::Ending(EndingEvent::Failed { failure })]);
     }
     let has_steps_to_come = run.ended_steps < plan.steps.len();
-    // For its parent a child without an answer has failed: the parent undoes the rest, and nobody else undoes this
-    // part.
+    // For its parent a child without an answer has failed. The parent undoes its own steps, and nobody but the child
+    // undoes those of the child.
     let of_child = run.unanswered.as_ref().filter(|_| run.started.parent.is_some() && !has_steps_to_come);
     let Some(failure) = run.failing.as_ref().or(of_child) else {
         if has_steps_to_come {
@@ -42,7 +42,7 @@ pub(super) fn conclude(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> Resul
         return match &run.unanswered {
             None if run.answer.is_none() => Err(CommandRefusal::NotDue("the answer is to come")),
             None => Ok(vec![Event::Ending(EndingEvent::Completed {})]),
-            // All steps have ended, only the answer is missing: nothing is undone for that.
+            // All steps have ended and only the answer is missing, which is no reason to undo anything.
             Some(failure) => {
                 let mut events = early_answer(run, plan, inputs);
                 events.push(Event::Ending(EndingEvent::Failed { failure: failure.clone() }));
@@ -123,10 +123,10 @@ pub(super) fn elapse(run: &Run, now: Timestamp) -> Vec<Event> {
     if has_passed { vec![Event::Ending(EndingEvent::DeadlinePassed {})] } else { Vec::new() }
 }
 
-/// Handles a cancellation. A person may cancel a run again that was cancelled automatically, to close its conflicts.
-/// If the run is ending already, a cancellation by its parent resumes it, if it is paused: after a restore even a run
-/// that is ending is paused, and a parent that is ending gives its children no command but this one. The event names
-/// the parent as the one who resumed it.
+/// Handles a cancellation. A person may cancel a run again that was cancelled automatically, to close its conflicts. If
+/// the run is ending already and its parent has paused it, a cancellation by the parent resumes it: after a restore
+/// even a run that is ending is paused, and a parent that is ending gives its children no command but a cancellation.
+/// The event names the parent as the one who resumed the run.
 pub(super) fn cancel(
     run: &Run,
     compensate: bool,
@@ -161,8 +161,8 @@ impl RunSummary {
     /// The summary and the last event of a run that is cancelled although its plan or its events cannot be read. The
     /// summary equals the one that folding all of the events would give.
     pub fn cancelled_unread(self, why: &str, reason: Option<&str>, by: &str, now: Timestamp) -> (Self, Event) {
-        // Nothing of this run can be sealed here, so a copy of a sealed value would be opened by a process that has the
-        // key again.
+        // This function cannot seal anything, so a sealed value that was copied into the note would be opened by a
+        // process that has the key again: stars replace it.
         let shown = |text: &str| if text.contains(SEALED[0]) { STARS.to_owned() } else { text.to_owned() };
         let (by, reason) = (&*shown(by), reason.map(shown));
         let reason = match reason {

@@ -228,12 +228,12 @@ pub struct Conflict {
     pub names_earlier_url: Option<bool>,
 }
 
-/// Stands before the URL of an attempt in a conflict's message, where its service has had another URL since.
+/// The words before the URL of an earlier attempt in a conflict's message, where its service has had another URL since.
 pub(super) const WENT_TO: &str = "that attempt went to";
 
 impl Conflict {
-    /// Whether its message names the URL of an earlier attempt. In conflicts of earlier versions only the message
-    /// tells.
+    /// Whether its message names the URL of an earlier attempt. In conflicts of earlier versions this is recognised by
+    /// the message.
     pub(super) fn names_earlier_url(&self) -> bool {
         self.names_earlier_url.unwrap_or_else(|| self.message.contains(WENT_TO))
     }

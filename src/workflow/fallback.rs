@@ -21,7 +21,7 @@ pub(super) fn available<'p>(run: &Run, plan: &'p Plan, step: &Step, item: Option
     is_available.then_some(by)
 }
 
-/// Whether a step runs as the fallback of single items.
+/// Whether a step is running as the fallback of single items.
 pub(super) fn is_of_items(run: &Run, step: &Step) -> bool {
     run.open_step(&step.id).is_some_and(|open| open.replaced_items.is_some())
 }

@@ -1,4 +1,4 @@
-//! What a [`super::Run`] waits for besides its calls: questions to people, waits, signals, queues of locks, child runs.
+//! What a [`super::Run`] waits for besides its calls: answers of people, times, signals, locks and child runs.
 //!
 //! Always true: only [`super::evolve`] changes it. A question is open, answered once, or withdrawn because what it
 //! asked about has changed; it is never reopened. Signals and the ids of their deliveries are bounded.
@@ -112,9 +112,9 @@ pub(super) struct QueueEntry {
     pub name: String,
     /// The sequence number of the event that queued it.
     pub queued: Seq,
-    /// It is first, and holds the lock.
+    /// Whether it is first in the queue, and so holds the lock.
     pub taken: bool,
-    /// A person was asked about it, and decided that it waits.
+    /// Whether a person was asked about it and decided that it waits.
     pub told_to_wait: bool,
 }
 
@@ -125,7 +125,7 @@ pub(super) struct Child {
     pub workflow: WorkflowName,
     pub input: Arc<Value>,
     pub began: Seq,
-    /// It was requested to pause together with this run.
+    /// Whether it was requested to pause together with this run.
     pub paused: bool,
 }
 
@@ -138,10 +138,10 @@ impl Interactions {
     pub fn is_asked_about(&self, step: &StepId, item: Option<u32>) -> bool {
         self.question(step, item).is_some_and(RunQuestion::is_open)
     }
-    /// Moves the timeouts of open questions and of waits for signals into the future. A time that a step waits for
-    /// stays.
+    /// Postpones the timeouts of open questions and of waits for signals. The time of a step that waits for a time is
+    /// not changed.
     pub fn postpone_timeouts(&mut self, by: SignedDuration) {
-        // Saturates: a timeout past the largest timestamp is at that one.
+        // Saturates: a timeout that would pass the largest timestamp is set to it.
         let later = |until: &mut Timestamp| *until = until.saturating_add(by).unwrap_or(Timestamp::MAX);
         let questions = self.questions.values_mut().filter(|question| question.is_open());
         for question in questions.filter(|question| question.checkpoint.until.is_some()) {
@@ -185,7 +185,7 @@ impl Interactions {
     pub fn is_delivered(&self, id: &str) -> bool {
         self.deliveries.iter().any(|delivery| delivery.id == id)
     }
-    /// Remembers a delivery. A rerun knows the ids of the signals that it takes over already.
+    /// Remembers a delivery. A rerun knows the ids of the signals that it takes over already from its first event.
     pub fn remember_delivery(&mut self, id: &str) {
         if self.is_delivered(id) {
             return;

@@ -1,5 +1,5 @@
-//! The approval that a step (an item) needs at least, whatever its `risk:` says, because people approved something else
-//! than what it would send.
+//! The approval that a step (an item) needs at least, whatever its `risk:` says, because people approved something
+//! other than what it would send.
 //!
 //! Always true: if a step about which people were asked, in this run or in an earlier one of its job, gets another
 //! input, they are asked about that input at no lower risk. The approval of a `run` step covers the input of the child,
@@ -21,8 +21,8 @@ pub(super) struct LeastApproval<'a> {
 }
 
 impl<'a> LeastApproval<'a> {
-    /// The least approval of what is about to begin: of `item` if it is `alone`, else of all items of its step. With
-    /// `has_moved`, people approved the call, and its service has another address since.
+    /// The least approval of what is about to begin: of `item` if it is asked about `alone`, else of all items of its
+    /// step. `has_moved` says that people approved the call and its service has got another address since.
     pub fn of(run: &'a Run, plan: &Plan, step: &Step, item: Option<u32>, alone: bool, has_moved: bool) -> Self {
         let evaluated = item.filter(|_| alone);
         let is_changed = has_moved || has_given_input(run, &step.id, evaluated);
@@ -32,7 +32,8 @@ impl<'a> LeastApproval<'a> {
         Self { risk: above.map_or(before, |above| above.risk.max(before)), above }
     }
 
-    /// The question about a step whose own risk is `own`, asked of the people who have to approve it.
+    /// Adapts a question about a step whose own risk is `own` to the approval above, where one counts: the people who
+    /// have to approve are asked, and a time-out rejects.
     pub fn apply(&self, own: Risk, mut asked: OpenCheckpoint) -> OpenCheckpoint {
         if let Some(above) = self.above {
             let own = ApprovalAbove { risk: own, who: std::mem::take(&mut asked.who) };
@@ -43,7 +44,7 @@ impl<'a> LeastApproval<'a> {
     }
 }
 
-/// What a child that this step (item) begins is told of the approvals above it; `None` where nobody was asked.
+/// The approvals above a child that this step (item) begins, including that of the step; `None` where nobody was asked.
 pub fn approval_above_child(run: &Run, step: &StepId, item: Option<u32>) -> Option<ApprovalAbove> {
     let approved = |item| run.interactions.question(step, item).filter(|question| question.approved().is_some());
     let approval = |question: &RunQuestion| {
@@ -66,8 +67,8 @@ pub(super) fn has_given_input(run: &Run, step: &StepId, item: Option<u32>) -> bo
 }
 
 /// The risk at which people were asked about a step (or about one item, or all items of it) before it got another input
-/// or its service got another address. The step's risk is at least this one from then on. The risk of all items counts
-/// even if it came from another item or from their number.
+/// or its service got another address. From then on the step's risk is at least this one. The risk of a question about
+/// all items counts for each item, even if another item or the number of items caused it.
 pub(super) fn risk_before_change(run: &Run, step: &StepId, item: Option<u32>) -> Risk {
     let questions = run.interactions.questions.values().map(|question| &question.checkpoint);
     let about_it = questions.filter(|asked| asked.step == *step && (asked.item.is_none() || asked.item == item));
@@ -90,15 +91,15 @@ fn depends_on_given_input(run: &Run, plan: &Plan, step: &Step, item: Option<u32>
     if has_given_input(run, &step.id, item) {
         return true;
     }
-    let (mut known, mut open) = (BTreeSet::new(), vec![step]);
-    while let Some(next) = open.pop() {
+    let (mut visited, mut to_visit) = (BTreeSet::new(), vec![step]);
+    while let Some(next) = to_visit.pop() {
         let before = next.needs.iter().chain(&next.replaces).chain(&next.failure_handling.fallback);
-        let new = before.filter(|index| known.insert(**index)).filter_map(|index| plan.steps.get(index.0));
+        let new = before.filter(|index| visited.insert(**index)).filter_map(|index| plan.steps.get(index.0));
         let new: Vec<_> = new.filter(|before| before.id != step.id && !has_effect(before)).collect();
         if new.iter().any(|before| has_given_input(run, &before.id, None)) {
             return true;
         }
-        open.extend(new);
+        to_visit.extend(new);
     }
     false
 }

@@ -1,11 +1,11 @@
 //! Named locks: a step (an item) that declares one queues for it, and begins when it holds it.
 //!
 //! Always true: a step that declares a lock begins only after [`LockEvent::Taken`]; it leaves the queue when it ends,
-//! however it ends, and a run that ends is in no queue. A step that waits for the lock leaves the queue when its run
-//! pauses, fails or is cancelled, so that it blocks nobody; when a paused run resumes, it queues again at the end. A
-//! step that holds the lock and has not begun leaves it when its run fails: it never begins. The store
-//! decides who is first. This module only decides what follows from a queue that was read, and only for the entry for
-//! which it was read.
+//! however it ends, and a run that has ended is in no queue. A step that waits for the lock leaves the queue when its
+//! run pauses, fails or is cancelled, so that it blocks nobody; when a paused run resumes, it queues again at the end.
+//! A step that holds the lock and has not begun releases it when its run fails, because the step never begins. The
+//! store decides who is first. This module only decides what follows from a queue that was read, and only for the entry
+//! for which it was read.
 
 use std::collections::BTreeSet;
 
@@ -207,7 +207,7 @@ pub(super) fn release(run: &Run, events: Vec<Event>) -> Vec<Event> {
 
 /// The run after these events, if they make it fail and do not end it.
 fn failed_by(run: &Run, events: &[Event]) -> Option<Run> {
-    // The check comes before the copy: of thousands of items, each may end without failing the run.
+    // The check comes before the copy of the run, because each of thousands of items may end without failing the run.
     if run.is_ending() || !events.iter().any(|event| may_fail(run, event)) {
         return None;
     }

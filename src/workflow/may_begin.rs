@@ -27,23 +27,23 @@ pub(super) fn may_begin(run: &Run, plan: &Plan, step: &Step) -> Result<(), Comma
     Ok(())
 }
 
-/// Whether the next attempt of a call starts even though the run is ending, because it is unknown whether an earlier
-/// one took effect: a person asked for it, or repeating it settles that. What would only begin an effect does not start
-/// in a run that is ending.
+/// Whether the next attempt of a call starts even though the run is ending: it is unknown whether an earlier attempt
+/// took effect, and a person asked for another one or a repeat settles the outcome. An attempt that would only begin an
+/// effect does not start in a run that is ending.
 pub(super) fn starts_while_ending(run: &Run, step: &Step, call: &CallState) -> bool {
     call.unknown_effect() && (call.requested || (call.repeatable && is_settled_by_repeat(run, step)))
 }
 
-/// Whether a run that is ending repeats the step's call to settle an unknown outcome, if a repeat is harmless. Only if
-/// the step has an `undo`: if it is the repeat that performs the effect, that is undone too. Not if it has a `probe`,
-/// which settles it without an effect, and not in a cancelled run, where nothing is sent again unless a person asks for
-/// it.
+/// Whether a run that is ending repeats the step's call to settle an unknown outcome, if a repeat is harmless. The step
+/// needs an `undo`, so that an effect that the repeat performs can be undone. A step with a `probe` is not repeated,
+/// because the probe settles the outcome without an effect. In a cancelled run nothing is sent again unless a person
+/// asks for it.
 pub(super) fn is_settled_by_repeat(run: &Run, step: &Step) -> bool {
     run.cancel.is_none() && step.undo.is_some() && step.probe.is_none()
 }
 
-/// Whether an attempt that is recorded as begun and waits for its turn at the service must not be sent any more, where
-/// the run was paused or is ending.
+/// Whether an attempt that is recorded as begun and waits for its turn at the service must not be sent any more,
+/// because the run was paused or is ending.
 pub fn is_to_be_withdrawn(run: &Run, step: &Step, item: Option<u32>, part: StepPart) -> bool {
     let call = run.call_state(&step.id, item, part);
     let settles = call.is_some_and(|call| starts_while_ending(run, step, call));
@@ -67,7 +67,7 @@ pub(super) fn may_begin_item(open: &Open, slot: u32) -> bool {
     open.includes(slot) && (open.is_new(slot) || open.queued.contains(&slot))
 }
 
-/// Whether the step is skipped because something that it needs was.
+/// Whether the step is skipped because a step that it needs was skipped.
 pub(super) fn skipped_by_needs(run: &Run, plan: &Plan, step: &Step) -> bool {
     let skipped = step.needs.iter().filter(|need| run.was_skipped(&plan.steps[need.0].id)).count();
     if step.needs_any { skipped > 0 && skipped == step.needs.len() } else { skipped > 0 }
@@ -79,7 +79,7 @@ pub fn sends(mode: Mode, call: &Call) -> bool {
     mode.sends(call.effect) && (mode == Mode::Real || call.rehearse.is_none() || call.effect != EffectClass::Read)
 }
 
-/// Evaluates `if` and opens `for_each`: the items, or the events that end the step here.
+/// Evaluates `if` and opens `for_each`. Returns the items, or the events that end the step here.
 pub(super) fn enter(
     run: &Run,
     inputs: &DecisionInputs,

@@ -118,7 +118,7 @@ pub(super) fn pause(run: &Run, step: &Step, item: Option<u32>, part: StepPart, m
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
 }
 
-/// Conflicts over something missing that the files have again.
+/// The conflicts over something that was missing and that the files have again.
 pub(super) fn found_again<'a>(
     run: &'a Run,
     plan: &'a Plan,

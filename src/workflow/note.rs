@@ -20,7 +20,8 @@ impl Run {
     }
     pub(super) fn note_in(&self, texts: &ShownTexts) -> Option<String> {
         let note = match (&self.end, self.conflicts.first(), &self.pause) {
-            // A `fail` step ended it early, as the workflow declares. The note says so, and what was undone or was not.
+            // A run that a `fail` step ended has completed as the workflow declares; its note names the failure, and
+            // what was undone.
             (Some(End::Completed), _, _) => texts.failure(self.failing.as_ref()?),
             (Some(End::Failed(failure)), _, _) => texts.failure(failure),
             (Some(End::Cancelled(why)), _, _) => texts.cancelled(why),
@@ -31,7 +32,7 @@ impl Run {
                 return Some(format!("{who} reran it from `{from}` on: {successor} takes over its results"));
             }
             (None, Some(first), _) => {
-                // A conflict that a reload may resolve comes first, because it is recognised by the note.
+                // A conflict that a reload may resolve is preferred, because such a conflict is recognised by the note.
                 let missing = self.conflicts.iter().find(|conflict| conflict.kind == ConflictKind::Missing);
                 let message = texts.conflict(missing.unwrap_or(first));
                 return Some(match self.conflicts.len() {

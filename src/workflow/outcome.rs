@@ -33,7 +33,7 @@ pub(super) struct EndedAttempt<'a> {
     pub item: Option<u32>,
     pub part: StepPart,
     pub attempt: u32,
-    /// It was sent again after a process ended during the first sending.
+    /// Whether the attempt was sent again, because a process ended while it was under way.
     pub may_be_repeat: bool,
     pub jitter: f64,
     pub now: Timestamp,
@@ -200,7 +200,7 @@ impl EndedAttempt<'_> {
         }
     }
 
-    /// It is unknown whether it was done: its probe runs, or a person decides.
+    /// Handles an attempt after which it is unknown whether the step was done: its probe runs, or a person decides.
     pub(super) fn unknown(&self, failure: Failure, response: Option<Arc<Value>>) -> Vec<Event> {
         if !self.run.compensates() {
             return vec![self.finished(Outcome::Unknown { failure })];
@@ -244,7 +244,7 @@ impl EndedAttempt<'_> {
         result: &AttemptResult,
     ) -> Option<Event> {
         let is_exempt_from_count = match result {
-            // Nothing was sent.
+            // Nothing was sent, so no attempt is used up.
             AttemptResult::BreakerOpen { .. }
             | AttemptResult::Withheld(_)
             | AttemptResult::Withdrawn
@@ -302,20 +302,21 @@ impl EndedAttempt<'_> {
         self.run.mode() == Mode::Rehearse
     }
 
-    /// Until when the attempt that ends now may still take effect, where the step has a probe. Counted from now, which
-    /// is later than the sending.
+    /// Until when the attempt that ends now may still take effect, where the step has a probe. Counted from now,
+    /// not from the sending, which was earlier.
     pub(super) fn may_take_effect_until(&self) -> Option<Timestamp> {
-        self.now.checked_add(self.settles()?).ok()
+        self.now.checked_add(self.may_take_effect_for()?).ok()
     }
 
-    /// Until when an attempt of an earlier process may still take effect. The machine's clock may have been set between
-    /// the two processes, so that only the time that this one has counted itself is certain to have passed.
+    /// Until when an attempt of an earlier process may still take effect. Counted from the start of this process: the
+    /// machine's clock may have been set in between, so only the time that this process has counted has certainly
+    /// passed.
     pub(super) fn earlier_attempt_may_take_effect_until(&self) -> Option<Timestamp> {
-        self.inputs.started?.checked_add(self.settles()?).ok()
+        self.inputs.started?.checked_add(self.may_take_effect_for()?).ok()
     }
 
-    /// How long after it ended an attempt may still take effect, where the step has a probe.
-    fn settles(&self) -> Option<Duration> {
+    /// How long after its end an attempt may still take effect, where the step has a probe.
+    fn may_take_effect_for(&self) -> Option<Duration> {
         let probe = self.step.probe.as_ref()?;
         let timeout = self.step.call(StepPart::Do).and_then(|call| call.timeout).unwrap_or(self.inputs.step_timeout);
         Some(probe.settles.max(timeout))
@@ -330,10 +331,10 @@ impl EndedAttempt<'_> {
         Failure { message, ..failure }
     }
 
-    pub(super) fn retry_at(&self, at: Timestamp, unknown: bool, why: String, free: bool, probe: bool) -> Event {
+    pub(super) fn retry_at(&self, at: Timestamp, unknown: bool, why: String, uncounted: bool, probe: bool) -> Event {
         let (step, item) = (self.step.id.clone(), self.item);
         let (part, attempt) = (self.part, self.attempt);
-        let (status, response, settled) = (None, None, None);
+        let (status, response, may_take_effect_until) = (None, None, None);
         Event::RetryScheduled(RetryScheduled {
             step,
             item,
@@ -342,11 +343,11 @@ impl EndedAttempt<'_> {
             unknown,
             why,
             at,
-            uncounted: free,
+            uncounted,
             probe,
             status,
             response,
-            may_take_effect_until: settled,
+            may_take_effect_until,
             withdrawn: false,
         })
     }

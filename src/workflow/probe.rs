@@ -163,7 +163,7 @@ fn judge(
 /// Schedules the probe again after a "no" that came while the attempt could still take effect.
 fn repeat_if_too_early(ended: &EndedAttempt<'_>, probe: &Probe, state: &CallState) -> Option<Event> {
     let attempt = ended.run.call_state(&ended.step.id, ended.item, StepPart::Do)?;
-    // An earlier version recorded no time; where it is missing, it is counted from now.
+    // Events of earlier versions have no such time; then the period counts from now.
     let recorded = attempt.may_take_effect_until.or_else(|| ended.may_take_effect_until())?;
     let settled = recorded.max(ended.earlier_attempt_may_take_effect_until().unwrap_or(recorded));
     if state.at.is_some_and(|sent| sent >= settled) {
@@ -176,7 +176,8 @@ fn repeat_if_too_early(ended: &EndedAttempt<'_>, probe: &Probe, state: &CallStat
     let why = format!("its probe says no; a \"no\" counts only if the probe is sent at {settled:.0} or later");
     let mut again = ended.retry_at(at, false, why, true, false);
     if let Event::RetryScheduled(retry) = &mut again {
-        retry.may_take_effect_until = Some(recorded); // the time of this process's start means nothing to another one
+        // Recorded without the start of this process, which does not matter to another process.
+        retry.may_take_effect_until = Some(recorded);
     }
     Some(again)
 }

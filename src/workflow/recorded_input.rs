@@ -29,14 +29,14 @@ pub(super) fn check_recorded_input(started: &RunStarted, plan: &Plan) -> Result<
 
 /// Whether the error may follow from the form of sealed values, instead of from the values themselves.
 fn may_follow_from(sealed: &[Vec<String>], error: &SchemaError<'_>, at: &[String]) -> bool {
-    let meets = |sealed: &Vec<String>| sealed.iter().zip(at).all(|(sealed, at)| sealed == at);
-    let is_above = |sealed: &Vec<String>| sealed.len() > at.len();
-    let follows = |sealed: &Vec<String>| meets(sealed) && !(is_above(sealed) && error.is_about_members());
-    // What an `if` reads may be anywhere.
+    let shares_path = |sealed: &Vec<String>| sealed.iter().zip(at).all(|(sealed, at)| sealed == at);
+    let error_is_above = |sealed: &Vec<String>| sealed.len() > at.len();
+    let follows = |sealed: &Vec<String>| shares_path(sealed) && !(error_is_above(sealed) && error.is_about_members());
+    // An `if` may read any part of the value.
     (error.is_conditional() && !sealed.is_empty()) || sealed.iter().any(follows)
 }
 
-/// Whether the run of this plan keeps this part of the request's body. Lists are kept whole.
+/// Whether a run of this plan stores this part of the request's body. Lists are stored whole.
 fn is_kept<'a>(plan: &Plan, at: impl Iterator<Item = &'a String> + Clone) -> bool {
     let of_body = plan.reads.iter().filter(|path| path.root() == "request");
     of_body.map(|path| &path.0[1..]).any(|read| {

@@ -93,14 +93,14 @@ pub fn replay_with(
 ) -> Result<Vec<Divergence>, EventMisfit> {
     let mut run: Option<Run> = None;
     let mut found = Vec::new();
-    let mut by_hand = false;
+    let mut answered_by_person = false;
     let mut before: Option<&Event> = None;
     for (at, event) in events {
         let divergences = match &run {
             None => check_input(event, plan),
-            // An answer that a person gave is not repeated.
-            Some(_) if by_hand => Vec::new(),
-            // The history gives how a child run ended.
+            // A person gave the answer in this event, so no decision of the plan is compared with it.
+            Some(_) if answered_by_person => Vec::new(),
+            // How a child run ended is taken from the history.
             Some(_) if before.is_some_and(|before| is_end_of_child_step(before, event)) => Vec::new(),
             Some(run) if reads_sealed(run, plan, event) => Vec::new(),
             Some(run) => DecisionCheck { run, plan, inputs, at: *at }.check(event),
@@ -116,7 +116,8 @@ pub fn replay_with(
             was,
             expected: would,
         }));
-        by_hand = matches!(event, Event::Conflict(ConflictEvent::Resolved { step, .. }) if step.as_str() == ANSWER);
+        answered_by_person =
+            matches!(event, Event::Conflict(ConflictEvent::Resolved { step, .. }) if step.as_str() == ANSWER);
         before = Some(event);
         run = Some(evolve(run, event)?);
     }
@@ -126,7 +127,7 @@ pub fn replay_with(
 /// The kind, what happened, and what would have happened.
 type FoundDivergence = (DivergenceKind, String, String);
 
-/// Whether an event fails a step because its child run has ended, which is the event before it.
+/// Whether an event ends a step because its child run has ended in the event before.
 fn is_end_of_child_step(before: &Event, event: &Event) -> bool {
     matches!(before, Event::Child(ChildEvent::Ended { .. }))
         && matches!(event, Event::StepFinished(_))
@@ -191,8 +192,8 @@ impl DecisionCheck<'_> {
         let Some((step, declared)) = self.plan.step(id) else {
             return Some((DivergenceKind::NoStep, describe(event), format!("there is no step `{id}`")));
         };
-        // A question about a whole fan-out, or its failure, names no item, but is decided when the next item would
-        // begin.
+        // A question about a whole fan-out, or the fan-out's failure, names no item, but is decided when the next item
+        // would begin.
         let open = self.run.open_step(id).filter(|open| item.is_none() && open.items.is_some());
         let item = open.map_or(item, |open| Some(open.next));
         let is_whole_fan_out = item.is_none() && declared.for_each.is_some();
@@ -202,10 +203,10 @@ impl DecisionCheck<'_> {
             _ => Command::Advance { step },
         };
         let mut refused = None;
-        // A fallback that is not needed is skipped like any other step.
+        // `Advance` is tried too, because it skips a fallback that is not needed, whatever the kind of the step.
         for command in [begin, Command::Advance { step }] {
             match decide(self.run, self.plan, self.inputs, command, self.at) {
-                // One decision may have given several events: only the first is compared.
+                // One decision may give several events, and only the first is compared.
                 Ok(events) => return self.compare(event, events.first()?),
                 Err(refusal) => refused = refused.or(Some(refusal)),
             }

@@ -23,7 +23,7 @@ impl RecordedHeaders {
     pub(super) fn add(&mut self, path: &ReadPath) {
         match (&mut *self, path.part(1), path.part(2)) {
             (Self::Only(names), Some("headers"), Some(name)) => drop(names.insert(name.into())),
-            // The step as a whole, or a header whose name is computed.
+            // The expression reads the step as a whole, or a header whose name is computed.
             (recorded, None | Some("headers"), _) => *recorded = Self::All,
             (_, Some(_), _) => {}
         }

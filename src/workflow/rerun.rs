@@ -1,16 +1,22 @@
 //! A rerun: a new run of the same job that begins at a given step.
 //!
-//! Always true: results of steps that finished and do not depend on that step are taken over, and their `undo` uses the
-//! keys of the run that did them; steps that had not finished, were undone or depend on the step run again, and people
-//! are asked about them again; if a person gave such a step its input, at no lower risk than before. What people and
-//! other programs gave the earlier run holds for the new one: the inputs of steps, signals that no step has taken, and
-//! the ids of all signals but those whose `wait` runs again; a step that a person skipped stays skipped, unless the
-//! rerun begins at it. What was decided about single items cannot be taken over, because the items may be others, so
-//! the rerun is refused unless it begins at their step. A step that may have been done is repeated only if the rerun
-//! begins at it. A call that was done and is not undone is repeated only if the rerun begins at its step, or if its
-//! step has a result and depends on the one where the rerun begins. A run that is not final ends when it is handed
-//! over: it records the id of its successor before that one is created, so the two are never active at the same time;
-//! if creating the successor fails, giving the same command again creates it.
+//! Always true:
+//!
+//! - Results of steps that finished and do not depend on that step are taken over, and their `undo` uses the keys of
+//!   the run that did them.
+//! - Steps that had not finished, were undone or depend on that step run again, and people are asked about them again:
+//!   at no lower risk than before, if a person gave the step its input.
+//! - What people and other programs gave the earlier run holds for the new one: the inputs of steps, signals that no
+//!   step has taken, and the ids of all signals but those whose `wait` runs again. A step that a person skipped stays
+//!   skipped, unless the rerun begins at it.
+//! - Decisions about single items cannot be taken over, because the items may be others; where there are some, the
+//!   rerun is refused unless it begins at their step.
+//! - A step that may have been done is repeated only if the rerun begins at it. A call that was done and is not undone
+//!   is repeated only if the rerun begins at its step, or if its step has a result and depends on the one where the
+//!   rerun begins.
+//! - A run that is not final ends when it is handed over. It records the id of its successor before that one is
+//!   created, so the two are never active at the same time; if creating the successor fails, giving the same command
+//!   again creates it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -87,16 +93,16 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Comman
     let results =
         results.into_iter().map(|taken| Event::Step(StepEvent::ResultTaken(Box::new(handed_over.marked(taken)))));
     let by = old.id().to_string();
-    // The inputs come before the results: a step with a result accepts no input, and a later rerun that performs it may
-    // need the input.
+    // The inputs come before the results, because a step with a result accepts no input. They are kept even for such a
+    // step: a later rerun may perform it again with that input.
     let mut events = taken_inputs(old, plan, &handed_over);
     events.extend(results);
     events.extend(old.interactions.signals.iter().map(|signal| {
         Event::Wait(WaitEvent::SignalReceived {
             name: signal.name.clone(),
             payload: signal.payload.clone(),
-            // The id is also among `deliveries_before` of the new run's first event. Here it tells which of those
-            // deliveries a step takes.
+            // The id is also among `deliveries_before` of the new run's first event. It is needed here too, to tell
+            // which of those deliveries a step takes.
             id: signal.id.clone(),
             by: by.clone(),
             sensitive: handed_over.is_signal_sensitive(&signal.name, &signal.payload),
@@ -106,8 +112,9 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Comman
 }
 
 impl Run {
-    /// The signals that were delivered to it, or to earlier runs of its job, and that a rerun with these events after
-    /// its first one is not to take again: where the step that took a signal runs again, its delivery does not count.
+    /// The deliveries that a rerun must not accept again, from this run and earlier runs of its job; `taken_over` are
+    /// the rerun's events after its first one. Where the step that took a signal runs again, that signal may be
+    /// delivered again.
     pub fn deliveries_before(&self, taken_over: &[Event]) -> Vec<SignalDelivery> {
         let is_taken_over = |step: &StepId| {
             taken_over
@@ -119,7 +126,7 @@ impl Run {
     }
 }
 
-/// The steps that run again, where a rerun is possible.
+/// The steps that run again, or the reason why no rerun is possible.
 fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<StepIndex>, CommandRefusal> {
     let (start, _) = plan.step(from).ok_or(CommandRefusal::NoSuchStep)?;
     if old.mode() != Mode::Real {
@@ -219,7 +226,7 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
     }
 }
 
-/// Refuses a rerun that would perform items anew about which a person has decided.
+/// Refuses a rerun that would perform again items about which a person has decided.
 fn refuse_lost_decisions(
     old: &Run,
     plan: &Plan,
@@ -227,7 +234,7 @@ fn refuse_lost_decisions(
     to_rerun: &BTreeSet<StepIndex>,
 ) -> Result<(), CommandRefusal> {
     // The refusal below says at which step to begin, so whoever begins there has accepted that its items are performed
-    // anew. If there are several such steps, a refusal would send that person back and forth between them.
+    // again. With several such steps, further refusals would send that person back and forth between them.
     let originals = [start, original_of(plan, start)];
     if originals.iter().any(|index| decided_item(old, &plan.steps[index.0].id).is_some()) {
         return Ok(());
@@ -263,15 +270,17 @@ fn original_of(plan: &Plan, index: StepIndex) -> StepIndex {
     original
 }
 
-/// A call that was done and is not undone, and that the rerun would repeat although nobody asked for it. Asked for are:
-/// the step where the rerun begins, its fallback, the step that it replaces, and steps with a result that depend on it.
+/// A call that was done and is not undone, and that the rerun would repeat although nobody asked for that. Whoever asks
+/// for a rerun asks for a repeat of the step where it begins, of that step's fallback, of the step that it replaces,
+/// and of steps with a result that depend on it.
 fn repeated_effect<'a>(
     old: &'a Run,
     plan: &Plan,
     start: StepIndex,
     to_rerun: &BTreeSet<StepIndex>,
 ) -> Option<(&'a StepId, Option<u32>)> {
-    // Only items that were not done have a fallback: the others do not depend on it.
+    // Of a step with items only those that were not done have a fallback, so the items that were done do not depend on
+    // it.
     let is_replaced = |step: &Step| was_replaced(old, plan, step) && !plan.runs_by_item(step);
     let dependents = closure(old, plan, start, is_replaced, |_| false);
     let is_linked = |index: StepIndex| {
@@ -291,7 +300,7 @@ fn repeated_effect<'a>(
         StepState::Open(open) => Some((step, open)),
         _ => None,
     });
-    // Done, but its output fits no schema, and nobody has decided what takes its place.
+    // These calls were done, but their output does not fit, and nobody has decided how the step goes on.
     let unfit = unfit.flat_map(|(step, open)| {
         let calls =
             open.calls.iter().filter(|(_, call)| call.unfit_result.is_some() && call.effect != EffectClass::Read);
@@ -319,8 +328,8 @@ fn step_and_dependents(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<Ste
     closure(old, plan, start, |step| was_replaced(old, plan, step), runs_again)
 }
 
-/// Whether it is unknown of both this step and the one where the rerun begins if they were undone. No result of such a
-/// step can be taken over, and whoever begins at one has accepted that what may have been undone is performed again.
+/// Whether it is unknown of both this step and the step where the rerun begins if they were undone. The result of such
+/// a step cannot be taken over, and whoever begins a rerun at one has accepted that it is performed again.
 fn both_undos_unknown(old: &Run, plan: &Plan, start: StepIndex, step: &StepId) -> bool {
     let is_unknown = |step: &StepId| old.steps_with_unknown_undo().any(|unknown| unknown == step);
     is_unknown(&plan.steps[start.0].id) && is_unknown(step)
@@ -334,8 +343,9 @@ fn was_replaced(old: &Run, plan: &Plan, step: &Step) -> bool {
     })
 }
 
-/// A step, those for which `runs_again` holds, and all that depend on one of these. The result of a step depends on its
-/// fallback only if `was_replaced` holds. A step that a person skipped stays skipped, unless the rerun begins at it.
+/// The step where the rerun begins, the steps for which `runs_again` holds, and all that depend on one of these. The
+/// result of a step depends on its fallback only if `was_replaced` holds. A step that a person skipped stays skipped,
+/// unless the rerun begins at it.
 fn closure(
     old: &Run,
     plan: &Plan,

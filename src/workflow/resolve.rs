@@ -120,7 +120,7 @@ pub(super) fn resolve(
         (Choice::Take { output }, StepPart::Do | StepPart::Probe) => {
             events.push(finish_with(declared, *item, conflict.attempt, output, inputs)?);
         }
-        // The `Resolved` event is enough.
+        // No event but `Resolved` is needed.
         (Choice::Skip | Choice::Take { .. }, StepPart::Undo) => {}
         (Choice::Fallback, _) => {
             let has_ended = || {

@@ -69,7 +69,8 @@ pub struct DoneBefore {
     pub group: Option<u32>,
 }
 
-/// How [`DoneBefore`] is read. serde reads a null `value` as absent: beside an `item`, an absent one was null.
+/// The form in which [`DoneBefore`] is deserialised. serde reads a null `value` as absent; where `item` is present, an
+/// absent value therefore means null.
 #[derive(Deserialize)]
 struct StoredDoneBefore {
     item: Option<u32>,

@@ -50,7 +50,7 @@ pub(super) fn parse_risk(value: &Value) -> Option<Risk> {
     }
 }
 
-/// Whether a person has to approve this before it begins.
+/// What has to happen before the first attempt of this step (item) because of its risk.
 pub(super) fn before_first_attempt(
     run: &Run,
     plan: &Plan,
@@ -65,8 +65,8 @@ pub(super) fn before_first_attempt(
     if run.mode() != Mode::Real {
         return without_people(run, plan, inputs, step, item);
     }
-    // An item whose input has changed is asked about alone. So is an item's fallback, because which items need it
-    // becomes known one by one.
+    // People are asked about an item alone if its input has changed. The same holds for the fallback of an item,
+    // because it becomes known one by one which items need a fallback.
     let alone = run.interactions.changed.contains(&(step.id.clone(), item))
         || is_renewed(run, step, item)
         || fallback::is_of_items(run, step);
@@ -94,8 +94,8 @@ pub(super) fn before_first_attempt(
         if has_begun && !has_moved(asked) {
             return BeforeFirstAttempt::Ready;
         }
-        // People decide about all items that have not ended. If they skip or reject them, the step ends, and the
-        // fallback of an item with it: whatever is under way ends first.
+        // The question is about all items that have not ended. If people skip or reject them, the step ends, and with
+        // it the fallbacks of its items. So nothing is asked until the calls and fallbacks under way have ended.
         if run.open_step(&step.id).is_some_and(|open| open.has_calls() || !open.replaced.is_empty()) {
             return BeforeFirstAttempt::AwaitsAnswer;
         }
@@ -115,8 +115,8 @@ pub(super) fn before_first_attempt(
     }])
 }
 
-/// Whether a question that was approved showed another address of the step's service than the files in force have. What
-/// people approved is not sent there: they are asked again.
+/// Whether an approved question showed another address of the step's service than the files in force have. The approved
+/// call is not sent to the new address: people are asked again.
 fn is_elsewhere(question: &RunQuestion, inputs: &DecisionInputs, step: &Step) -> bool {
     let shown = question.checkpoint.base_url.as_deref();
     shown.zip(step.call(StepPart::Do)).is_some_and(|(shown, call)| shown != wire::base_of(call, inputs))
@@ -145,8 +145,8 @@ fn without_people(
         _ => (false, true),
     };
     match (sent, declared) {
-        // Its first attempt was sent, because with the input of that attempt it needed no approval: it cannot be
-        // rehearsed any more.
+        // With an earlier input the call needed no approval and its first attempt was sent, so it cannot be rehearsed
+        // any more.
         (true, _) if run.call_state(&step.id, item, StepPart::Do).is_some() => {
             let mode = run.mode().as_str();
             let message = format!("with this input `{}` needs an approval, and a {mode} run asks nobody", step.id);
@@ -267,7 +267,7 @@ impl RiskCheck<'_> {
             Some(items) => items.into_iter().map(|item| item_scope(&plain, Some(item))).collect(),
             None => vec![plain],
         };
-        // The expression does not see an input that a person gave.
+        // An expression does not see an input that a person gave, so its value may be too low for that input.
         let is_given = has_given_input(self.run, &self.step.id, self.item);
         let mut highest = if is_given { Risk::Medium } else { Risk::Low };
         for scope in scopes {
@@ -288,7 +288,7 @@ impl RiskCheck<'_> {
         Ok(highest)
     }
 
-    /// The risk by the workflow's `risks`: of the first line whose conditions all hold, else low.
+    /// The risk that the workflow's `risks` give: that of the first line whose conditions all hold, else low.
     fn by_policy(&self) -> Result<Risk, Box<Event>> {
         let StepKind::Call(call) = &self.step.kind else { return Ok(Risk::Low) };
         let needs_count = self.plan.risks.iter().any(|policy| policy.items_over.is_some());

@@ -1,4 +1,4 @@
-//! What the first event of a child run says of the route at the top of its tree; `waiting_caller` decides by it.
+//! What the first event of a child run says of the route at the top of its tree; used by `waiting_caller`.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

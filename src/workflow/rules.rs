@@ -54,7 +54,7 @@ pub enum OnReject {
 
 /// A step of kind `checkpoint`.
 pub struct CheckpointStep {
-    /// How it is asked.
+    /// How people are asked.
     pub asking: Asking,
     /// JSON Schema of the answer's values.
     pub schema: Option<Arc<Value>>,

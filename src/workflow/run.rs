@@ -1,9 +1,10 @@
 //! The state of a run: the fold of its events.
 //!
 //! Always true: only [`super::evolve`] creates or changes a run, live and in replay; a snapshot of a run may be stored
-//! and read back ([`super::run_snapshot`]); two folds of the same events are equal. Its plan is no part of a run's
-//! state: [`super::due`] takes the run and the plan and returns the actions that come next. Who decides about a run or
-//! shows it gives it its plan once ([`Run::collect_sensitive`]), so that it knows which of its values are sensitive.
+//! and read back ([`super::run_snapshot`]); two folds of the same events are equal. The plan is not part of a run's
+//! state: [`super::due`] takes the run and the plan and returns the actions that come next. Code that decides about a
+//! run or shows it passes the plan once to [`Run::collect_sensitive`], which finds out which of the run's values are
+//! sensitive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,7 +46,7 @@ pub struct Run {
     pub(super) inputs: BTreeMap<StepItem, Arc<Value>>,
     /// Steps (items) that people skipped, and steps whose fallback they skipped.
     pub(super) skipped_by_hand: BTreeSet<StepItem>,
-    /// Of steps whose results were taken over: an item about which a person had decided.
+    /// By step whose result was taken over: an item about which a person had decided.
     pub(super) decided_items: BTreeMap<StepId, u32>,
     /// Fallbacks that were taken, and the step that each replaces.
     pub(super) replaced: BTreeMap<StepId, StepId>,
@@ -60,13 +61,13 @@ pub struct Run {
     /// The answer of the `fail` step that was reached.
     pub(super) declared: Option<Arc<AnswerRecord>>,
     pub(super) cancel: Option<Cancel>,
-    /// It was decided that something in the request is not to be done ([`Run::is_decided_against`]).
+    /// Whether it was decided that something in the request is not to be done ([`Run::is_decided_against`]).
     pub(super) decided_against: bool,
     /// Open conflicts, oldest first.
     pub(super) conflicts: Vec<Conflict>,
     /// A command to pause: nothing more begins.
     pub(super) pause: Option<Pause>,
-    /// Somebody else lifted a pause that the parent run had requested, and the parent has not lifted it since.
+    /// Whether somebody else lifted a pause that the parent run had requested, and the parent has not lifted it since.
     pub(super) parent_pause_lifted: bool,
     /// Private and shared calls that were done, in the order of completion. A snapshot stores them in a form of its own
     /// ([`super::done_rows`]).
@@ -78,17 +79,17 @@ pub struct Run {
     /// Questions, waits, signals, lock queues and child runs.
     pub(super) interactions: Interactions,
     pub(super) end: Option<End>,
-    /// Effects that were done or may have been, of calls that are over.
+    /// The effects that calls which have ended performed, or may have performed.
     pub(super) performed_effects: PerformedEffects,
-    /// A child run has ended without a report of what its tree did.
+    /// Whether a child run has ended without a report of what its tree did.
     pub(super) has_unreported_child: bool,
     /// By step: what child runs left behind.
     pub(super) left_by_children: BTreeMap<StepId, LeftByChildren>,
     #[serde(with = "pairs")]
     pub(super) intents: BTreeMap<(StepId, Option<u32>, StepPart), Arc<CallRecord>>,
-    /// Sensitive values that the run was handed.
+    /// Sensitive values that the run got from other runs, and the places where people entered values.
     pub(super) sensitive: SensitiveSources,
-    /// Collects the sensitive values that it knows, which only its plan tells.
+    /// Collects the run's sensitive values, once the plan that declares them is known.
     #[serde(skip)]
     pub(super) collector: CollectorOfRun,
 }
@@ -118,7 +119,7 @@ pub(super) struct Cancel {
     pub by: String,
     pub compensate: bool,
     pub reason: Option<String>,
-    /// No person requested it.
+    /// Whether no person requested it.
     pub automatic: bool,
 }
 
@@ -195,7 +196,7 @@ impl Run {
     pub fn is_decided_against(&self) -> bool {
         self.decided_against
     }
-    /// Whether the run ends or ended early because of such a decision.
+    /// Whether the run ends or ended early because of a decision against the request ([`Run::is_decided_against`]).
     pub fn ended_on_purpose(&self) -> bool {
         self.decided_against && self.failure().is_some_and(|failure| failure.kind.may_follow_decision())
     }
@@ -203,13 +204,13 @@ impl Run {
     pub fn conflict(&self) -> Option<&Conflict> {
         self.conflicts.first()
     }
-    /// The conflict that ends the run, because nobody is asked to resolve it: a durable run that is not real would
-    /// otherwise stay open for ever, with its locks. What is missing in the files may be there in later ones: only a
-    /// run that is ending already does not wait for them.
+    /// The conflict that ends the run because nobody is asked to resolve it: a dark run would otherwise stay open for
+    /// ever, with its locks. A conflict over something that the files lack does not end a run that is not ending yet,
+    /// because a reload may resolve it.
     pub(super) fn ending_conflict(&self) -> Option<&Conflict> {
         self.undecidable_conflict().filter(|_| self.pause.is_none())
     }
-    /// The conflict that ends the run, also if the run is paused by command: then it ends once it is resumed.
+    /// As [`Run::ending_conflict`], also where the run is paused by command: such a run ends once it is resumed.
     pub(super) fn undecidable_conflict(&self) -> Option<&Conflict> {
         let ends_at = |conflict: &&Conflict| conflict.kind != ConflictKind::Missing || self.is_ending();
         self.conflicts.iter().find(ends_at).filter(|_| self.mode() == Mode::Dark)
@@ -238,11 +239,11 @@ impl Run {
     pub(super) fn compensates(&self) -> bool {
         self.cancel.as_ref().is_none_or(|cancel| cancel.compensate)
     }
-    /// Whether this is the name under which the run that began it gives commands.
+    /// Whether this is the name under which the parent run gives commands.
     pub(super) fn is_parent(&self, by: &str) -> bool {
         self.started.parent.as_ref().is_some_and(|parent| parent.run.to_string() == by)
     }
-    /// Whether it is ending early, and what was done is not undone: nothing of it is sent any more.
+    /// Whether it is ending early without undoing what was done: none of its calls is sent any more.
     pub fn ends_without_undoing(&self) -> bool {
         self.is_ending() && !self.compensates()
     }

@@ -35,7 +35,7 @@ impl Run {
         serde_json::to_vec(&written).map_err(|error| format!("the run cannot be written as JSON: {error}"))
     }
 
-    /// Reads a run back from what [`Run::to_snapshot`] of a binary with the same [`FOLD`] gave.
+    /// Reads a run back from bytes that [`Run::to_snapshot`] of a binary with the same [`FOLD`] returned.
     ///
     /// # Errors
     /// The bytes hold no run.

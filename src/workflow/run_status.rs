@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The status of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // each says what it is
+#[allow(missing_docs)] // the names say what they are
 pub enum RunStatus {
     Queued,
     Running,

@@ -47,7 +47,7 @@ impl Schema {
     }
 }
 
-/// One thing that a schema has against a value.
+/// One error that a schema reports for a value.
 pub(super) struct SchemaError<'a>(&'a jsonschema::ValidationError<'a>);
 
 impl SchemaError<'_> {
@@ -69,7 +69,7 @@ impl SchemaError<'_> {
             ["type", "required", "additionalProperties", "minProperties", "maxProperties", "minItems", "maxItems"];
         ABOUT_MEMBERS.contains(&self.0.kind().keyword())
     }
-    /// Whether the schema has it against the value only because of an `if`, which may read other parts.
+    /// Whether the error follows only from an `if`, which may read other parts of the value.
     pub(super) fn is_conditional(&self) -> bool {
         let path = self.0.evaluation_path();
         ["/then/", "/else/"].iter().any(|keyword| path.as_str().contains(keyword))
@@ -79,7 +79,7 @@ impl SchemaError<'_> {
 /// Why a value is not a valid JSON Schema.
 #[derive(Debug)]
 pub(super) struct InvalidSchema {
-    /// Where in it, as a JSON pointer.
+    /// The place in the schema, as a JSON pointer.
     pub pointer: String,
     /// What is wrong there.
     pub message: String,

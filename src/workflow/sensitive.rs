@@ -4,8 +4,8 @@
 //! A value is found to be sensitive in two ways. *By value*: once a declared value is known, every later occurrence of
 //! it is sensitive, for example the same token in the header of another step's call, in a body or in a URL. *By
 //! origin*: the plan tells which expressions read something sensitive ([`Taint`]); their results are sensitive as a
-//! whole, whatever they look like. So is what is computed from them, what people enter in place of them, and what
-//! another run gets of them.
+//! whole, whatever they look like. So are values that are computed from these results, that people enter in their
+//! place, or that another run gets from this one.
 //!
 //! Always true: the result is a function of the plan and the run's events ([`SensitiveSources`], [`Knowledge`]), so
 //! whoever reads the events finds the same places and the same values. The engine seals them.

@@ -15,7 +15,7 @@ pub struct SignalDelivery {
     pub taken_by: Option<StepId>,
 }
 
-/// How [`SignalDelivery`] is read: events of earlier versions have only the id.
+/// The form in which [`SignalDelivery`] is deserialised: events of earlier versions hold only the id.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum StoredDelivery {

@@ -13,9 +13,9 @@ use serde_json::Value;
 /// The longest duration that is accepted.
 pub(super) const SPAN_MAX: Duration = Duration::from_secs(400 * 86_400);
 
-const HOW: &str = "write 50ms, 2s, 10m, 3h or 2d";
+const DURATION_HINT: &str = "write 50ms, 2s, 10m, 3h or 2d";
 
-/// `50ms`, `2s`, `10m`, `3h`, `2d`.
+/// Parses a duration longer than zero: `50ms`, `2s`, `10m`, `3h`, `2d`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     match zero_or_longer(text)? {
         Duration::ZERO => Err("a duration is longer than 0".to_owned()),
@@ -34,11 +34,11 @@ fn zero_or_longer(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         "d" => 86_400_000,
         "" if digits > 0 => return Err(format!("`{text}` is not a duration: it has no unit; write {number}s")),
-        _ => return Err(format!("`{text}` is not a duration; {HOW}")),
+        _ => return Err(format!("`{text}` is not a duration; {DURATION_HINT}")),
     };
     let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
     match millis.map(Duration::from_millis) {
-        None => Err(format!("`{text}` is not a duration; {HOW}")),
+        None => Err(format!("`{text}` is not a duration; {DURATION_HINT}")),
         Some(span) if span > SPAN_MAX => Err(format!("`{text}` is longer than 400 days")),
         Some(span) => Ok(span),
     }
@@ -54,30 +54,30 @@ pub(super) fn duration_value(value: &Value) -> Result<Duration, String> {
             match Duration::try_from_secs_f64(seconds.max(0.0)) {
                 Ok(span) if span <= SPAN_MAX && !seconds.is_nan() => Ok(span),
                 Ok(_) => Err(format!("{seconds} seconds are longer than 400 days")),
-                Err(_) => Err(format!("{value} is not a duration; it is seconds, or {HOW}")),
+                Err(_) => Err(format!("{value} is not a duration; it is seconds, or {DURATION_HINT}")),
             }
         }
-        _ => Err(format!("a duration is a number of seconds, or a text: {HOW}")),
+        _ => Err(format!("a duration is a number of seconds, or a text: {DURATION_HINT}")),
     }
 }
 
-/// RFC 3339, or seconds since 1970.
+/// Reads a time: RFC 3339, or seconds since 1970.
 pub(super) fn time(value: &Value) -> Result<Timestamp, String> {
-    let how = "a time is RFC 3339 (2026-01-31T12:00:00Z), or seconds since 1970";
+    let hint = "a time is RFC 3339 (2026-01-31T12:00:00Z), or seconds since 1970";
     match value {
-        Value::String(text) => timestamp(text.trim()).ok_or_else(|| format!("`{text}` is not a time: {how}")),
+        Value::String(text) => timestamp(text.trim()).ok_or_else(|| format!("`{text}` is not a time: {hint}")),
         Value::Number(number) => {
             let seconds = number.as_f64().filter(|seconds| seconds.is_finite());
             let span = seconds.and_then(|seconds| jiff::SignedDuration::try_from_secs_f64(seconds).ok());
             span.and_then(|span| Timestamp::UNIX_EPOCH.checked_add(span).ok())
-                .ok_or_else(|| format!("{number} is not a time: {how}"))
+                .ok_or_else(|| format!("{number} is not a time: {hint}"))
         }
-        _ => Err(how.to_owned()),
+        _ => Err(hint.to_owned()),
     }
 }
 
-/// Saturates: a time past the largest timestamp is the largest one. It lies 26 hours before the end of the year 9999,
-/// and databases write the last second of that year for "never".
+/// Parses RFC 3339. Saturates: a time past the largest timestamp, which lies 26 hours before the end of the year 9999,
+/// is set to it, because databases write the last second of that year for "never".
 fn timestamp(text: &str) -> Option<Timestamp> {
     let pieces = Pieces::parse(text).ok()?;
     let offset = pieces.to_numeric_offset().filter(|offset| offset.seconds().abs() < 86_400)?;

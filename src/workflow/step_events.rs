@@ -17,9 +17,9 @@ use super::{
 use crate::expression::{ExpressionError, ReadPath, SharedJson};
 use crate::names::StepId;
 
-/// Skips a step. If it was to replace another one and does not run, because its `if` is false or something that it
-/// needs was skipped, that one has failed. If a person or a lock skips it, the same event skips the step that it
-/// replaces.
+/// The events that skip a step. If a fallback does not run, because its `if` is false or something that it needs was
+/// skipped, the step that it would have replaced fails. If a person or a lock skips a fallback, the same event skips
+/// the step that the fallback replaces.
 pub(super) fn skipped(run: &Run, step: &Step, reason: Skipped) -> Vec<Event> {
     let mut events = vec![Event::Step(StepEvent::Skipped { step: step.id.clone(), item: None, reason })];
     if !reason.skips_replaced_step()
@@ -33,8 +33,9 @@ pub(super) fn skipped(run: &Run, step: &Step, reason: Skipped) -> Vec<Event> {
     events
 }
 
-/// An output as the run keeps it. That of a step is likely to be read soon, and its value is there already. The outputs
-/// of items, of which there may be thousands, are read as one list when all have ended.
+/// The form in which the run keeps an output: that of a step as a value, because it is likely to be read soon; that of
+/// an item, of which there may be thousands, as text, because the outputs of items are read as one list when all have
+/// ended.
 pub(super) fn kept_output(item: Option<u32>, output: Arc<Value>) -> SharedJson {
     match item {
         None => output.into(),
@@ -59,7 +60,7 @@ pub(super) fn failed(run: &Run, step: &Step, item: Option<u32>, reads: &[ReadPat
 /// Handles an error that is not the result of an attempt: the step fails, or a person decides.
 pub(super) fn fail_or_pause(run: &Run, step: &Step, item: Option<u32>, kind: ConflictKind, failure: Failure) -> Event {
     let state = run.call_state(&step.id, item, StepPart::Do);
-    // Another attempt that was asked for cannot be made: none is under way that could end the step.
+    // The requested attempt cannot be made, and none is under way that could end the step: the run pauses again.
     let waits = state.is_some_and(|state| matches!(state.phase, Phase::Waiting(_)));
     let fails = state.is_some()
         || run.is_ending()
@@ -88,8 +89,8 @@ pub(super) fn fail_before_call(
     }
 }
 
-/// The failure where an expression has no value: because a rehearsed step that it reads declares no output, or for
-/// another reason.
+/// The failure of an expression without a value. Its kind tells whether the reason is that a rehearsed step that the
+/// expression reads declares no output.
 pub(super) fn failure(
     run: &Run,
     step: Option<&StepId>,
@@ -121,8 +122,8 @@ pub(super) fn finished(step: &Step, item: Option<u32>, attempt: u32, outcome: Ou
     Event::StepFinished(StepFinished { step: step.id.clone(), item, part: StepPart::Do, attempt, outcome })
 }
 
-/// The failure of an output that does not fit the schema that the step declares; `None` where it fits. Bytes fit none:
-/// the map that stands for them in events is not their content.
+/// The failure of an output that does not fit the schema that the step declares; `None` where it fits. Bytes fit no
+/// schema, because the map that stands for them in events is not their content.
 pub(super) fn schema_failure(step: &Step, item: Option<u32>, output: &Value, bytes_mark: BytesMark) -> Option<Failure> {
     let schema = step.output.as_ref()?;
     let message = match bytes_mark.is_bytes(output) {

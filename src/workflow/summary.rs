@@ -50,7 +50,7 @@ pub struct RunSummary {
 }
 
 impl RunSummary {
-    /// The message for a run whose events retention has purged: what is known of it from here.
+    /// The message for a run whose events were purged by retention, from what this row still knows.
     pub fn purged_message(&self) -> String {
         let Self { run_id, status, started, updated, note, .. } = self;
         let note = note.as_ref().map_or_else(String::new, |note| format!(": {note}"));
@@ -102,7 +102,7 @@ impl Run {
             _ => None,
         });
         let calls = calls.flat_map(|calls| calls.values()).chain(self.side_calls.values());
-        // A call that a person gave another input has no time of its own while that input waits for approval.
+        // A call to which a person gave another input has no time of its own while that input waits for approval.
         let has_questions = self.interactions.open_questions().next().is_some();
         let calls = calls.filter_map(|call| match call.phase {
             Phase::Waiting(_) if call.renew && has_questions => None,

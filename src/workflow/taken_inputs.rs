@@ -4,8 +4,8 @@ use super::least_approval::risk_before_change;
 use super::sensitive::HandedOver;
 use super::{ControlEvent, Event, Plan, Risk, Run};
 
-/// The events that give the new run the inputs of the earlier one. Those of items are left out: a rerun that performs
-/// items again begins at their step, and the items may be others.
+/// The events that give a rerun the inputs that people gave steps of the earlier run. The inputs of single items are
+/// left out: a rerun that performs items again begins at their step, and the items may be others.
 pub(super) fn taken_inputs(old: &Run, plan: &Plan, handed_over: &HandedOver<'_>) -> Vec<Event> {
     let inputs = old.inputs.iter().filter(|((step, item), _)| item.is_none() && plan.step(step).is_some());
     let taken = inputs.map(|((step, _), input)| {

@@ -1,4 +1,4 @@
-//! The core with fake services: any plan, any outcome, any order of replies, any crash.
+//! Tests of runs with fake services: random plans, outcomes, orders of replies, and crashes.
 
 mod address;
 mod approvals;
@@ -90,7 +90,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
     }
 }
 
-/// A run together with its events, and services that answer by a script.
+/// A run together with its events.
 struct Harness<'a> {
     plan: &'a Plan,
     inputs: DecisionInputs,
@@ -107,11 +107,11 @@ impl<'a> Harness<'a> {
         Self::of_first_event(plan, first)
     }
     fn of_first_event(plan: &'a Plan, first: Event) -> Self {
-        let run = Self::collecting(plan, evolve(None, &first).unwrap(), std::slice::from_ref(&first));
+        let run = Self::with_sensitive_values(plan, evolve(None, &first).unwrap(), std::slice::from_ref(&first));
         Self { plan, inputs: inputs(), run, events: vec![first], now: Timestamp::UNIX_EPOCH, sent: Vec::new() }
     }
-    /// The run with the sensitive values that these events tell.
-    fn collecting(plan: &Plan, mut run: Run, events: &[Event]) -> Run {
+    /// The run after it has collected the sensitive values in these events.
+    fn with_sensitive_values(plan: &Plan, mut run: Run, events: &[Event]) -> Run {
         if !plan.sensitive_values().is_empty() {
             let same = Plan::from_stored(&plan.source, &BTreeMap::new(), &crate::limits::Limits::default()).unwrap();
             run.collect_sensitive(&Arc::new(same), events);
@@ -127,7 +127,7 @@ impl<'a> Harness<'a> {
     fn command(&mut self, command: Command) -> Result<usize, CommandRefusal> {
         let events = decide(&self.run, self.plan, &self.inputs, command, self.now)?;
         let count = events.len();
-        assert!(count > 0, "a decision without events leaves the run where it was");
+        assert!(count > 0, "every accepted command has an event");
         for event in events {
             if let Event::StepStarted(started) = &event {
                 self.sent.push((started.step.clone(), started.item, started.attempt, started.effect));
@@ -138,17 +138,18 @@ impl<'a> Harness<'a> {
             self.run = evolve(Some(self.run.clone()), &event).unwrap();
             self.events.push(event);
             let folded = fold(&self.events).unwrap();
-            assert_eq!(folded, self.run, "the fold of the events is the live state");
+            assert_eq!(folded, self.run, "the fold of the events equals the live state");
             if !self.plan.sensitive_values().is_empty() {
-                let read = Self::collecting(self.plan, folded, &self.events).known_values();
-                assert_eq!(read, self.run.known_values(), "who reads the events knows the same values");
+                let read = Self::with_sensitive_values(self.plan, folded, &self.events).known_values();
+                assert_eq!(read, self.run.known_values(), "a reader of the events finds the same sensitive values");
             }
             self.check_cancelled_unread();
             assert!(self.run.undo_counts_agree(), "{:?}", self.run.note());
         }
         Ok(count)
     }
-    /// Checks that the run can be cancelled unread now, and that the summary of it equals the one that its events give.
+    /// Checks that the run can be cancelled unread now, and that the summary returned equals the one of the folded
+    /// events.
     fn check_cancelled_unread(&self) {
         if self.run.is_final() {
             return;
@@ -156,7 +157,7 @@ impl<'a> Harness<'a> {
         let (row, end) = self.run.summary(self.now).cancelled_unread("it is too new", Some("no use"), "ann", self.now);
         let ended = evolve(Some(self.run.clone()), &end).unwrap();
         assert_eq!(ended.summary(row.updated), row);
-        assert!(ended.in_flight().is_empty() && ended.children().next().is_none(), "nothing of it goes on");
+        assert!(ended.in_flight().is_empty() && ended.children().next().is_none(), "nothing is under way");
     }
     /// Performs all actions that need no reply, and advances the clock where the run only waits; calls stay in flight.
     fn settle(&mut self) {
@@ -194,7 +195,7 @@ impl<'a> Harness<'a> {
             jitter: 0.5,
         })
     }
-    /// The watchdog: a run that has not ended has a next cause to wake up, or waits for a person.
+    /// Whether something will wake the run: it has ended, has a time or a call to wait for, or waits for a person.
     fn wakes(&self) -> bool {
         self.run.is_final()
             || self.run.conflict().is_some()
@@ -320,7 +321,7 @@ fn results_of_attempts_are_classified() {
         (harness.run.status(), harness.run.failure().map(|failure| failure.kind))
     };
     assert_eq!(try_once(status(429)), (RunStatus::Failed, Some(FailureKind::Unavailable)));
-    assert_eq!(try_once(status(503)), (RunStatus::Paused, None), "a proxy says so after the service was cut off");
+    assert_eq!(try_once(status(503)), (RunStatus::Paused, None), "a proxy may send 503 after the request was sent");
     assert_eq!(try_once(AttemptResult::NotSent("x".into())), (RunStatus::Failed, Some(FailureKind::Unavailable)));
     assert_eq!(try_once(status(404)), (RunStatus::Failed, Some(FailureKind::Refused)));
     assert_eq!(try_once(status(500)), (RunStatus::Paused, None));

@@ -19,10 +19,11 @@ pub struct TreeEffects {
     /// Whether any step has an unknown outcome: it may have been done or not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unknown: bool,
-    /// What was done or may have been and is not undone, in words; of a run that completed only what is unknown.
+    /// What was done, or may have been, and is not undone, in words; of a completed run only steps with unknown
+    /// outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<String>,
-    /// It was decided that something is not to be done ([`super::Run::is_decided_against`]).
+    /// Whether it was decided that something is not to be done ([`super::Run::is_decided_against`]).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub decided_against: bool,
 }

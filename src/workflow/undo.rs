@@ -64,7 +64,7 @@ pub(super) fn undo_groups<'a>(
     undoes: impl Fn(&StepId) -> bool,
 ) -> BTreeMap<(&'a StepId, Option<u32>), u32> {
     let mut done: Vec<&DoneCall> = done.filter(|done| undoes(&done.step)).collect();
-    // In the order of completion, as the run has them.
+    // `overlapping` takes the calls in the order of completion.
     done.sort_by_key(|done| done.last_seq);
     let groups = overlapping(done.into_iter());
     let numbered = (0u32..).zip(groups.into_iter().rev());

@@ -29,7 +29,7 @@ pub(super) struct Undoing {
     pub progress: BTreeMap<StepId, UndoProgress>,
 }
 
-/// How many of a step's calls have been undone.
+/// The progress of undoing a step's calls, as counts.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct UndoProgress {
     pub undone: usize,
@@ -49,7 +49,7 @@ pub(super) struct UndoCall {
     /// The index of its group.
     pub group: usize,
     pub undone: UndoStatus,
-    /// It is left as it is, and may have been undone.
+    /// Whether it is left as it is, and may have been undone.
     pub is_unknown: bool,
 }
 

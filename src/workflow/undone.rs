@@ -22,7 +22,7 @@ impl Run {
         self.failing.is_some() || self.ended_without_answer() || self.ended_at_conflict()
     }
 
-    /// Whether it was a run in dark that ended because a person would have had to decide.
+    /// Whether it was a dark run that ended because a person would have had to decide.
     fn ended_at_conflict(&self) -> bool {
         self.mode() == Mode::Dark
             && matches!(&self.end, Some(End::Failed(failure))
@@ -178,8 +178,8 @@ impl Run {
     }
 }
 
-/// The reason that is shown for a child run, which is what is known of its effects, and for a call that may have been
-/// undone.
+/// The reason that is shown with a call that was left as it is: for a child run, what is known of its effects; for a
+/// call that may have been undone, that this is unknown. `None` for all other calls.
 fn reason_text(done: &DoneCall, call: Option<&UndoCall>, undone: &UndoStatus) -> Option<String> {
     match undone {
         UndoStatus::Left(why) if done.child.is_some() || call.is_some_and(|call| call.is_unknown) => Some(why.clone()),

@@ -45,7 +45,7 @@ pub struct RunView {
     pub note: Option<String>,
     /// The status of the caller's answer, once it is fixed.
     pub answered: Option<u16>,
-    /// Steps that have begun or were skipped, in the order in which they did.
+    /// Steps that have begun or were skipped, in the order of their first events.
     pub steps: Vec<StepView>,
     /// What people are asked, the oldest first.
     pub checkpoints: Vec<OpenCheckpoint>,
@@ -118,7 +118,7 @@ pub fn view_and_run<'a>(
         seq: run.seq(),
         started: started.started,
         updated,
-        duration_ms: between(started.started, updated),
+        duration_ms: millis_between(started.started, updated),
         note: run.note(),
         answered: run.answer().map(|answer| answer.status),
         steps: steps.list,
@@ -214,7 +214,7 @@ impl Steps {
         step.note = note.or(step.note.take());
     }
 
-    /// Notes at the steps that wait for a signal of this name how many came that they did not take. If a step does take
+    /// Notes at the steps that wait for a signal of this name how many of them came and were not taken. If a step takes
     /// the latest one, the next event replaces the note.
     fn note_refused_signal(&mut self, name: &str, at: Timestamp, run: &Run) {
         let waiting = run.interactions.waits.iter().filter(|(_, wait)| wait.signal.as_deref() == Some(name));
@@ -246,7 +246,7 @@ impl Steps {
             self.list.len() - 1
         });
         let step = &mut self.list[index];
-        step.duration_ms = between(step.started, at);
+        step.duration_ms = millis_between(step.started, at);
         step
     }
 }
@@ -259,7 +259,7 @@ fn signal_note(signal: &str, run: &Run) -> String {
     }
 }
 
-/// The time between, in milliseconds; zero where the clock went backwards.
-fn between(from: Timestamp, to: Timestamp) -> u64 {
+/// The milliseconds from one time to the other; zero where the clock went backwards.
+fn millis_between(from: Timestamp, to: Timestamp) -> u64 {
     u64::try_from(to.duration_since(from).as_millis()).unwrap_or(0)
 }

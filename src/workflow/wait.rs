@@ -84,7 +84,7 @@ fn signal(run: &Run, inputs: &DecisionInputs, step: &Step, wait: &Wait, name: &s
     }
 }
 
-/// Whether a step accepts a signal of its name, as its filter says.
+/// Whether a step's filter accepts a signal with this payload.
 fn accepts(run: &Run, inputs: &DecisionInputs, step: &Step, payload: &Arc<Value>) -> bool {
     let StepKind::Wait(wait) = &step.kind else { return false };
     let Until::Signal { filter, .. } = &wait.until else { return false };

@@ -1,10 +1,10 @@
 //! Whether a caller waits for a run, and what a child run is told of the route that started the run at the top of its
 //! tree.
 //!
-//! Always true: where the files do not say whether a run pauses or fails, a child does as the run at the top of its
-//! tree does. A caller waits for a child only where it waited for the child's parent, and only until its deadline: a
-//! child is not told of an answer that the caller gets earlier. So a child for which the answer does not have to wait
-//! counts as one that nobody waits for.
+//! Always true: where the files do not say whether a run pauses or fails, a child does what the run at the top of its
+//! tree does. A caller waits for a child only where the caller waited for the child's parent, and only until the
+//! caller's deadline. A child is not told when the caller gets an answer earlier; so a child for which the answer does
+//! not have to wait counts as one that no caller waits for.
 
 use std::collections::BTreeSet;
 
@@ -28,15 +28,15 @@ impl Run {
     /// Whether a caller waits for what this run does now.
     pub(super) fn has_waiting_caller(&self, now: Timestamp) -> bool {
         match self.started.route_above {
-            // The answer of a child is an output of its parent, which gets it when the child has ended.
+            // A child is not told of the caller's answer, so only the deadline counts.
             Some(above) => above.caller_until.is_some_and(|until| now < until),
             None => self.started.route.is_some() && self.answer.is_none() && self.pending.is_none(),
         }
     }
 }
 
-/// What a child that this step begins is told; `None` where no route started the run at the top. `caller_until` is the
-/// deadline of the caller of `run` itself.
+/// What a child that this step begins is told of the route; `None` where no route started the run at the top of its
+/// tree. `caller_until` is the deadline of `run`'s own caller.
 pub fn route_above_child(plan: &Plan, run: &Run, step: &StepId, caller_until: Option<Timestamp>) -> Option<RouteAbove> {
     if !run.started.is_of_route() {
         return None;
@@ -61,11 +61,11 @@ fn answer_waits_for(plan: &Plan, step: &StepId) -> bool {
 
 /// Whether a step ends before all of these have ended.
 fn ends_before(plan: &Plan, step: StepIndex, all: &[StepIndex]) -> bool {
-    let (mut known, mut open) = (BTreeSet::new(), all.to_vec());
-    while let Some(index) = open.pop() {
-        let Some(found) = plan.steps.get(index.0).filter(|_| known.insert(index)) else { continue };
-        // A step and its fallback end together.
-        open.extend(found.needs.iter().chain(&found.replaces).chain(&found.failure_handling.fallback));
+    let (mut visited, mut to_visit) = (BTreeSet::new(), all.to_vec());
+    while let Some(index) = to_visit.pop() {
+        let Some(found) = plan.steps.get(index.0).filter(|_| visited.insert(index)) else { continue };
+        // A step and its fallback end together, so both directions are followed.
+        to_visit.extend(found.needs.iter().chain(&found.replaces).chain(&found.failure_handling.fallback));
     }
-    known.contains(&step)
+    visited.contains(&step)
 }

@@ -84,7 +84,7 @@ impl Cause {
     }
 }
 
-/// The times at which each wait began. The run's state does not hold them, so they are a fold of their own.
+/// The times at which waits began. The run's state does not hold them, so a separate fold of the events does.
 #[derive(Clone, Debug, Default)]
 pub struct WaitStartTimes {
     /// By step (item): the time of its last event.
@@ -165,7 +165,8 @@ pub fn waits(
     all.reasons
 }
 
-/// What ends the pause of a paused run. Until then no attempt begins, whatever its time.
+/// What ends the pause of a paused run, as a clause for people. No attempt begins during a pause, even if its time has
+/// come.
 fn pause_ends(run: &Run) -> Option<&'static str> {
     match (run.conflicts().is_empty(), run.pause.is_some()) {
         (true, false) => None,
@@ -209,7 +210,7 @@ impl Reasons<'_> {
         self.reasons.push(Reason { cause, step, item, since, until, sentence });
     }
 
-    /// Waits, locks and child runs.
+    /// Adds waits, locks and child runs.
     fn interactions(&mut self, run: &Run) {
         let since = self.since;
         let open = run.failing.is_none();
@@ -248,7 +249,7 @@ impl Reasons<'_> {
         }
     }
 
-    /// Calls, probes and undos.
+    /// Adds calls, probes and undos.
     fn calls(&mut self, run: &Run) {
         for (step, state) in &run.steps {
             let StepState::Open(open) = state else { continue };
@@ -292,12 +293,12 @@ impl Reasons<'_> {
                 let what = format!("{prefix}`{step}` {tried} again: {why}");
                 self.attempt(cause, about, next, what, "that time, or retry it now");
             }
-            // The entry of the probe, or of the conflict over the call, gives the reason.
+            // The reason is added by the entry of the probe, or of the conflict over the call.
             Phase::Probing | Phase::AwaitsDecision => {}
         }
     }
 
-    /// An attempt that begins at a time, or later if the run is paused then.
+    /// Adds an attempt that begins at a time, or later if the run is paused then.
     fn attempt(
         &mut self,
         cause: Cause,
@@ -311,7 +312,7 @@ impl Reasons<'_> {
         self.push(cause, about, at, until, what, unblocked_by);
     }
 
-    /// Actions that are due, or held.
+    /// Adds actions that are due, or held.
     fn due(&mut self, actions: &[Action]) {
         for action in actions {
             match action {

@@ -6,14 +6,14 @@ thread_local! {
     static WORK: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// To be called where a loop visits a call of a run.
+/// Counts one visit; loops over the calls of a run call this for each call.
 #[inline]
 pub(super) fn count_work() {
     #[cfg(test)]
     WORK.set(WORK.get() + 1);
 }
 
-/// How many were visited on this thread since the last call of this function.
+/// Returns the number of visits counted on this thread, and resets it to zero.
 #[cfg(test)]
 pub(super) fn take_work() -> usize {
     WORK.take()

@@ -1,4 +1,4 @@
-//! Access to the API; and recorded traffic, which must show no secret and is shown as inert text.
+//! Access control of the API; and recorded traffic: it contains no secret and is shown as inert text.
 
 use std::path::Path;
 
@@ -60,13 +60,13 @@ async fn changes_require_a_token_with_the_scope() {
     let nearly = bearer(&MOVER[..MOVER.len() - 1]);
     let cases: [(&str, Headers<'_>, u16); 9] = [
         ("no token", &[], 401),
-        ("an unknown one", &[("authorization", "Bearer mover")], 401),
-        ("nearly the right one", &[("authorization", &nearly)], 401),
+        ("an unknown token", &[("authorization", "Bearer mover")], 401),
+        ("a truncated token", &[("authorization", &nearly)], 401),
         ("another scheme", &[("authorization", &basic)], 401),
         ("a token that may only look", &[("authorization", &looker)], 403),
         ("another site's page", &[("authorization", &mover), ("origin", "https://evil.example")], 403),
         ("a sandboxed page", &[("authorization", &mover), ("origin", "null")], 403),
-        ("a name that was rebound to us", &[("authorization", &mover), ("host", &evil)], 403),
+        ("another host name (DNS rebinding)", &[("authorization", &mover), ("host", &evil)], 403),
         ("a form", &[("authorization", &mover), ("content-type", "text/plain")], 415),
     ];
     for (what, headers, status) in cases {
@@ -102,7 +102,7 @@ async fn changes_require_a_token_with_the_scope() {
     assert_eq!(pointsman.stop().await, Some(0));
 }
 
-/// A secret that may be found only at legacy and, in a header, at the service to which a step sends it.
+/// A secret that only legacy and, in a header, the service that a step calls may receive; nothing may record it.
 const SECRET: &str = "hunter2-0d9f";
 
 /// A legacy whose replies differ from the workflow's and contain secrets.

@@ -33,7 +33,7 @@ const ROUTES: &str = "routes:
 ";
 
 /// A process with an access log in front of a legacy.
-struct Logged {
+struct AccessLogSystem {
     pointsman: Pointsman,
     file: PathBuf,
     client: Client,
@@ -41,7 +41,7 @@ struct Logged {
     _flags: FlagsDir,
 }
 
-impl Logged {
+impl AccessLogSystem {
     /// `settings` are the further keys of `access_log`, `more` further keys of pointsman.yaml.
     async fn start(legacy: &str, settings: &str, more: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
@@ -64,7 +64,7 @@ impl Logged {
         let reply = self.client.json(method, &format!("{}{path}", self.pointsman.url()), headers, &body).await;
         reply.ok().map(|reply| reply.status.as_u16())
     }
-    /// Waits until the file has so many lines.
+    /// Waits until the file has `count` lines, and returns them.
     async fn lines(&self, count: usize) -> Vec<Value> {
         lines(&self.file, count).await
     }
@@ -89,7 +89,7 @@ async fn lines(file: &Path, count: usize) -> Vec<Value> {
 }
 
 /// The values of some fields.
-fn some<const N: usize>(line: &Value, fields: [&str; N]) -> [Value; N] {
+fn pick<const N: usize>(line: &Value, fields: [&str; N]) -> [Value; N] {
     fields.map(|field| line[field].clone())
 }
 
@@ -98,7 +98,7 @@ const OUTCOME: [&str; 4] = ["status", "arm", "reply_bytes", "failure"];
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_each_arm_is_one_line() {
     let origin = Origin::start(OriginReply::Json("{\"a\": 1}")).await;
-    let system = Logged::start(&origin.url(), "", "").await;
+    let system = AccessLogSystem::start(&origin.url(), "", "").await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let headers = [("traceparent", trace), ("user-agent", "a \"test\""), ("referer", "http://a/?token=hunter2")];
     for (method, path) in [
@@ -118,8 +118,8 @@ async fn an_answer_of_each_arm_is_one_line() {
         json!([null, null, "off", null, null, "legacy", "shop"]),
     ];
     for (line, expected) in lines.iter().zip(expected) {
-        assert_eq!(json!(some(line, decided)), expected, "{line}");
-        let basic = some(line, ["client", "http", "status", "user_agent", "referer", "trace_id", "failure"]);
+        assert_eq!(json!(pick(line, decided)), expected, "{line}");
+        let basic = pick(line, ["client", "http", "status", "user_agent", "referer", "trace_id", "failure"]);
         let trace = "0af7651916cd43dd8448eb211c80319c";
         let same = json!(["127.0.0.1", "1.1", 200, "a \"test\"", "http://a/?token=***", trace, null]);
         assert_eq!(json!(basic), same, "{line}");
@@ -133,8 +133,8 @@ async fn an_answer_of_each_arm_is_one_line() {
         let time: jiff::Timestamp = line["time"].as_str().expect("a time").parse().expect("RFC 3339");
         assert!(time.duration_until(jiff::Timestamp::now()).as_secs() < 60, "{line}");
     }
-    assert_eq!(some(&lines[0], ["method", "target"]), [json!("GET"), json!("/plain?q=1&password=***")]);
-    assert_eq!(some(&lines[1], ["method", "target", "request_bytes"]), [json!("POST"), json!("/engines"), json!(7)]);
+    assert_eq!(pick(&lines[0], ["method", "target"]), [json!("GET"), json!("/plain?q=1&password=***")]);
+    assert_eq!(pick(&lines[1], ["method", "target", "request_bytes"]), [json!("POST"), json!("/engines"), json!(7)]);
     assert_eq!(lines[2]["request_bytes"], 7, "passed on to legacy: {}", lines[2]);
     system.stop().await;
 }
@@ -142,7 +142,7 @@ async fn an_answer_of_each_arm_is_one_line() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_exchange_of_a_connection_is_a_line() {
     let origin = Origin::start(OriginReply::Json("{\"a\": 1}")).await;
-    let system = Logged::start(&origin.url(), "", "limits: { body_engine_bytes_max: 1000 }\n").await;
+    let system = AccessLogSystem::start(&origin.url(), "", "limits: { body_engine_bytes_max: 1000 }\n").await;
     let mut raw = RawConnection::connect(system.pointsman.listen).await;
     let more = "host: a\r\n";
     raw.send(format!(
@@ -152,18 +152,18 @@ async fn each_exchange_of_a_connection_is_a_line() {
     raw.send(format!("GET /plain?3 HTTP/1.1\r\n{more}connection: close\r\n\r\n")).await.read_to_close().await;
     let lines = system.lines(3).await;
     for (line, (target, http)) in lines.iter().zip([("/plain?1", "1.1"), ("/plain?2", "1.0"), ("/plain?3", "1.1")]) {
-        assert_eq!(json!(some(line, ["target", "http"])), json!([target, http]), "{line}");
-        assert_eq!(json!(some(line, OUTCOME)), json!([200, "legacy", 8, null]), "{line}");
+        assert_eq!(json!(pick(line, ["target", "http"])), json!([target, http]), "{line}");
+        assert_eq!(json!(pick(line, OUTCOME)), json!([200, "legacy", 8, null]), "{line}");
         assert!(line["trace_id"].as_str().is_some_and(|trace| trace.len() == 32), "made for legacy: {line}");
     }
-    // A head alone, and a request that the engine was to answer, and whose body is too large for it.
+    // A HEAD request; and a request for the engine that falls back to legacy because its body is too large.
     let mut raw = RawConnection::connect(system.pointsman.listen).await;
     raw.send(format!("HEAD /plain HTTP/1.1\r\n{more}\r\n")).await;
     let line = system.lines(4).await.remove(3);
-    assert_eq!(json!(some(&line, OUTCOME)), json!([200, "legacy", 0, null]), "{line}");
+    assert_eq!(json!(pick(&line, OUTCOME)), json!([200, "legacy", 0, null]), "{line}");
     raw.send(format!("POST /engines HTTP/1.1\r\n{more}content-length: 2000\r\n\r\n{}", "a".repeat(2_000))).await;
     let line = system.lines(5).await.remove(4);
-    let fallback = json!(some(&line, ["decision", "reason", "arm", "service", "request_bytes"]));
+    let fallback = json!(pick(&line, ["decision", "reason", "arm", "service", "request_bytes"]));
     assert_eq!(fallback, json!(["engine", "rung", "legacy", "shop", 2_000]), "{line}");
     system.stop().await;
 }
@@ -172,7 +172,7 @@ async fn each_exchange_of_a_connection_is_a_line() {
 async fn a_refusal_is_a_line_with_its_reason_whatever_the_sample() {
     let origin = Origin::start(OriginReply::Close).await;
     let more = "limits: { head_bytes_max: 100000 }\n";
-    let system = Logged::start(&origin.url(), ", sample: 0", more).await;
+    let system = AccessLogSystem::start(&origin.url(), ", sample: 0", more).await;
     assert_eq!(system.send(Method::POST, "/elsewhere", &[]).await, Some(502));
     assert_eq!(system.send(Method::TRACE, "/plain", &[]).await, Some(501));
     origin.set_default(OriginReply::Status(500));
@@ -180,12 +180,12 @@ async fn a_refusal_is_a_line_with_its_reason_whatever_the_sample() {
     origin.set_default(OriginReply::Status(404));
     assert_eq!(system.send(Method::GET, "/plain", &[]).await, Some(404));
     let lines = system.lines(3).await;
-    assert_eq!(json!(some(&lines[0], OUTCOME)[..2]), json!([502, "proxy"]));
-    assert_eq!(some(&lines[0], ["failure", "service"]), [json!("legacy-closed"), json!("shop")]);
+    assert_eq!(json!(pick(&lines[0], OUTCOME)[..2]), json!([502, "proxy"]));
+    assert_eq!(pick(&lines[0], ["failure", "service"]), [json!("legacy-closed"), json!("shop")]);
     assert!(lines[0]["reply_bytes"].as_u64() > Some(100), "the problem: {}", lines[0]);
-    assert_eq!(some(&lines[1], ["status", "failure", "route"]), [json!(501), json!("no-trace"), Value::Null]);
-    assert_eq!(json!(some(&lines[2], OUTCOME)), json!([500, "legacy", 0, null]), "legacy's own failure");
-    // Heads that cannot be read: the answer has no body, and the line nothing of the request.
+    assert_eq!(pick(&lines[1], ["status", "failure", "route"]), [json!(501), json!("no-trace"), Value::Null]);
+    assert_eq!(json!(pick(&lines[2], OUTCOME)), json!([500, "legacy", 0, null]), "legacy's own failure");
+    // Heads that cannot be read: the answer has no body, and the line has no field of the request.
     let long = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(66_000));
     let large = format!("GET /plain HTTP/1.1\r\nx: {}", "a".repeat(110_000));
     let heads = ["GET /plain HTTP/9.9\r\n\r\n".to_owned(), long, large];
@@ -196,7 +196,7 @@ async fn a_refusal_is_a_line_with_its_reason_whatever_the_sample() {
         drop(raw);
         // Each line is awaited, since those of different connections come in any order.
         let line = system.lines(4 + n).await.remove(3 + n);
-        let of_head = json!(some(&line, ["client", "method", "target", "status", "arm", "failure"]));
+        let of_head = json!(pick(&line, ["client", "method", "target", "status", "arm", "failure"]));
         assert_eq!(of_head, json!(["127.0.0.1", null, null, status, "proxy", failure]));
     }
     system.stop().await;
@@ -206,16 +206,16 @@ async fn a_refusal_is_a_line_with_its_reason_whatever_the_sample() {
 async fn a_reply_that_is_cut_does_not_look_like_a_success() {
     let origin = Origin::start(OriginReply::CutMidBody).await;
     let limits = "limits: { body_idle_ms: 600 }\n";
-    let system = Logged::start(&origin.url(), ", sample: 0", limits).await;
+    let system = AccessLogSystem::start(&origin.url(), ", sample: 0", limits).await;
     assert_eq!(system.send(Method::GET, "/plain", &[]).await, None);
     origin.set_default(OriginReply::CutMidChunks);
     assert_eq!(system.send(Method::GET, "/plain", &[]).await, None);
     origin.set_default(OriginReply::Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nsome".to_vec()));
     assert_eq!(system.send(Method::GET, "/plain", &[]).await, None);
     let lines = system.lines(3).await;
-    assert_eq!(json!(some(&lines[0], OUTCOME)), json!([200, "legacy", 9, "legacy-reply-cut"]));
-    assert_eq!(json!(some(&lines[1], OUTCOME)), json!([200, "legacy", 4, "legacy-reply-cut"]));
-    assert_eq!(json!(some(&lines[2], OUTCOME)), json!([200, "legacy", 4, "legacy-reply-stalled"]));
+    assert_eq!(json!(pick(&lines[0], OUTCOME)), json!([200, "legacy", 9, "legacy-reply-cut"]));
+    assert_eq!(json!(pick(&lines[1], OUTCOME)), json!([200, "legacy", 4, "legacy-reply-cut"]));
+    assert_eq!(json!(pick(&lines[2], OUTCOME)), json!([200, "legacy", 4, "legacy-reply-stalled"]));
     let metrics = system.pointsman.metrics().await;
     assert_eq!((cuts(&metrics, "legacy-reply-cut"), cuts(&metrics, "legacy-reply-stalled")), (2.0, 1.0));
     let of_class = |class| metrics.sum("pointsman_requests_total", &[("code_class", class)]);
@@ -226,8 +226,8 @@ async fn a_reply_that_is_cut_does_not_look_like_a_success() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_that_takes_too_long_in_all_is_logged_as_such() {
     let bulk_server = BulkServer::start().await;
-    let system = Logged::start(&bulk_server.url(), ", sample: 0", "limits: { total_ms: 1000 }\n").await;
-    // Bytes move all the time.
+    let system = AccessLogSystem::start(&bulk_server.url(), ", sample: 0", "limits: { total_ms: 1000 }\n").await;
+    // The client reads slowly but without a stop, so only the total time exceeds its limit.
     let mut reading = TcpStream::connect(system.pointsman.listen).await.expect("a connection");
     reading.write_all(b"GET /down/50000000 HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("sent");
     let mut chunk = vec![0; 64 << 10];
@@ -235,7 +235,7 @@ async fn a_reply_that_takes_too_long_in_all_is_logged_as_such() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let line = system.line().await;
-    assert_eq!(some(&line, ["status", "failure"]), [json!(200), json!("timeout")], "{line}");
+    assert_eq!(pick(&line, ["status", "failure"]), [json!(200), json!("timeout")], "{line}");
     system.stop().await;
 }
 
@@ -243,35 +243,35 @@ async fn a_reply_that_takes_too_long_in_all_is_logged_as_such() {
 async fn a_client_that_goes_away_or_takes_nothing_is_logged_as_such() {
     let bulk_server = BulkServer::start().await;
     let limits = "limits: { client_half_close_ms: 200, body_idle_ms: 700, linger_ms: 200 }\n";
-    let system = Logged::start(&bulk_server.url(), "", limits).await;
-    // It takes nothing of a large reply.
+    let system = AccessLogSystem::start(&bulk_server.url(), "", limits).await;
+    // The client reads nothing of a large reply.
     let mut stalled = TcpStream::connect(system.pointsman.listen).await.expect("a connection");
     stalled.write_all(b"GET /down/50000000 HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("sent");
     let line = system.line().await;
-    assert_eq!(json!(some(&line, ["status", "arm", "failure"])), json!([200, "legacy", "client-stalled"]), "{line}");
+    assert_eq!(json!(pick(&line, ["status", "arm", "failure"])), json!([200, "legacy", "client-stalled"]), "{line}");
     assert!(line["reply_bytes"].as_u64().is_some_and(|bytes| bytes > 0 && bytes < 50_000_000), "{line}");
-    // It goes in the middle of a reply, with a reset, as there are bytes that it has not read.
+    // The client closes in the middle of a reply. As it has unread bytes, the close is a reset.
     let mut gone = TcpStream::connect(system.pointsman.listen).await.expect("a connection");
     gone.write_all(b"GET /down/50000000 HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("sent");
     gone.read_exact(&mut [0; 1_000]).await.expect("the beginning");
     drop(gone);
     let line = system.lines(2).await.remove(1);
-    assert_eq!(json!(some(&line, ["status", "arm", "failure"])), json!([200, "legacy", "client-gone"]), "{line}");
+    assert_eq!(json!(pick(&line, ["status", "arm", "failure"])), json!([200, "legacy", "client-gone"]), "{line}");
     drop(stalled);
     system.stop().await;
 
-    // It goes before there is an answer.
+    // The client closes before there is an answer.
     let origin = Origin::start(OriginReply::Stall).await;
-    let system = Logged::start(&origin.url(), "", limits).await;
+    let system = AccessLogSystem::start(&origin.url(), "", limits).await;
     let mut gone = TcpStream::connect(system.pointsman.listen).await.expect("a connection");
     gone.write_all(b"POST /plain HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody").await.expect("sent");
     until("the request at legacy", || async { (origin.count() == 1).then_some(()) }).await;
     drop(gone);
     let line = system.line().await;
     let outcome = ["status", "arm", "service", "request_bytes", "reply_bytes", "failure"];
-    assert_eq!(json!(some(&line, outcome)), json!([null, null, "shop", 4, 0, "client-gone"]), "{line}");
-    assert_eq!(cuts(&system.pointsman.metrics().await, "client-gone"), 1.0, "it has no status");
-    // In the middle of its own body.
+    assert_eq!(json!(pick(&line, outcome)), json!([null, null, "shop", 4, 0, "client-gone"]), "{line}");
+    assert_eq!(cuts(&system.pointsman.metrics().await, "client-gone"), 1.0, "no status was sent");
+    // The client closes in the middle of its own request body.
     let mut gone = TcpStream::connect(system.pointsman.listen).await.expect("a connection");
     gone.write_all(b"POST /plain HTTP/1.1\r\nhost: a\r\ncontent-length: 40\r\n\r\nbody").await.expect("sent");
     gone.set_zero_linger().expect("a reset");
@@ -286,7 +286,7 @@ async fn a_client_that_goes_away_or_takes_nothing_is_logged_as_such() {
 async fn an_exchange_that_a_stop_cuts_and_a_tunnel_are_lines_too() {
     let switching = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nhello";
     let origin = Origin::start(OriginReply::Bytes(switching.to_vec())).await;
-    let system = Logged::start(&origin.url(), "", "limits: { drain_ms: 300 }\n").await;
+    let system = AccessLogSystem::start(&origin.url(), "", "limits: { drain_ms: 300 }\n").await;
     let mut tunnel = TcpStream::connect(system.pointsman.listen).await.expect("a connection");
     let head = b"GET /plain HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
     tunnel.write_all(head).await.expect("sent");
@@ -301,26 +301,26 @@ async fn an_exchange_that_a_stop_cuts_and_a_tunnel_are_lines_too() {
     drop(tunnel);
     let line = system.line().await;
     let outcome = ["route", "status", "arm", "request_bytes", "reply_bytes", "failure"];
-    assert_eq!(json!(some(&line, outcome)), json!(["plain", 101, "legacy", 9, 5, null]), "{line}");
+    assert_eq!(json!(pick(&line, outcome)), json!(["plain", 101, "legacy", 9, 5, null]), "{line}");
     origin.set_default(OriginReply::Stall);
     let mut waiting = RawConnection::connect(system.pointsman.listen).await;
     waiting.send("GET /plain HTTP/1.1\r\nhost: a\r\n\r\n").await;
     until("the request at legacy", || async { (origin.count() == 2).then_some(()) }).await;
     let file = system.file.clone();
     let dir = {
-        let Logged { mut pointsman, dir, .. } = system;
+        let AccessLogSystem { mut pointsman, dir, .. } = system;
         pointsman.stop().await;
         dir
     };
     let line = lines(&file, 2).await.remove(1);
-    assert_eq!(some(&line, ["status", "failure"]), [Value::Null, json!("drain-cut")], "written before the end: {line}");
+    assert_eq!(pick(&line, ["status", "failure"]), [Value::Null, json!("drain-cut")], "written before the end: {line}");
     drop(dir);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sample_has_its_share_of_the_successes() {
     let origin = Origin::start(OriginReply::Status(204)).await;
-    let system = Logged::start(&origin.url(), ", sample: 0.3", "").await;
+    let system = AccessLogSystem::start(&origin.url(), ", sample: 0.3", "").await;
     for _ in 0..400 {
         assert_eq!(system.send(Method::GET, "/plain", &[]).await, Some(204));
     }
@@ -332,7 +332,7 @@ async fn a_sample_has_its_share_of_the_successes() {
     })
     .await;
     let logged = text.lines().count() - 1;
-    // Outside of this once in some millions of runs.
+    // The random sample is outside this range once in some millions of test runs.
     assert!((70..=170).contains(&logged), "{logged} of 400");
     system.stop().await;
 }
@@ -340,7 +340,7 @@ async fn a_sample_has_its_share_of_the_successes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigusr1_opens_a_renamed_file_again() {
     let origin = Origin::start(OriginReply::Status(204)).await;
-    let system = Logged::start(&origin.url(), "", "").await;
+    let system = AccessLogSystem::start(&origin.url(), "", "").await;
     let signal = || {
         let pid = rustix::process::Pid::from_raw(system.pointsman.pid().try_into().expect("a pid")).expect("a pid");
         rustix::process::kill_process(pid, Signal::USR1).expect("the signal could be sent");
@@ -350,14 +350,14 @@ async fn sigusr1_opens_a_renamed_file_again() {
     let renamed = system.dir.path().join("access.log.1");
     std::fs::rename(&system.file, &renamed).expect("renamed");
     assert_eq!(system.send(Method::GET, "/plain?2", &[]).await, Some(204));
-    assert_eq!(lines(&renamed, 2).await[1]["target"], "/plain?2", "still the file that it has open");
+    assert_eq!(lines(&renamed, 2).await[1]["target"], "/plain?2", "the process still has this file open");
     assert!(!system.file.exists());
     signal();
     until("the new file", || async { system.file.exists().then_some(()) }).await;
     assert_eq!(system.send(Method::GET, "/plain?3", &[]).await, Some(204));
     assert_eq!(system.line().await["target"], "/plain?3");
-    assert_eq!(lines(&renamed, 2).await.len(), 2, "nothing more comes here");
-    // Where it cannot be opened again, the old one stays in use.
+    assert_eq!(lines(&renamed, 2).await.len(), 2, "no further line in the renamed file");
+    // Where the file cannot be opened again, the process keeps writing to the old one.
     let again = system.dir.path().join("access.log.2");
     std::fs::rename(&system.file, &again).expect("renamed");
     std::fs::create_dir(&system.file).expect("a directory in its place");
@@ -396,7 +396,7 @@ fn dropped(metrics: &crate::support::Metrics, reason: &str) -> f64 {
 async fn a_full_disk_costs_lines_and_no_request() {
     let origin = Origin::start(OriginReply::Status(204)).await;
     let dir = tempfile::tempdir().expect("a directory");
-    let system = Logged::at(&origin.url(), Path::new("/dev/full"), "", "", dir).await;
+    let system = AccessLogSystem::at(&origin.url(), Path::new("/dev/full"), "", "", dir).await;
     for _ in 0..20 {
         assert_eq!(system.send(Method::GET, "/plain", &[]).await, Some(204));
     }
@@ -413,10 +413,10 @@ async fn a_file_that_hangs_costs_lines_and_no_request() {
     let dir = tempfile::tempdir().expect("a directory");
     let pipe = dir.path().join("pipe");
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).expect("a pipe");
-    // Open for both, so that it has a reader, which never reads.
+    // Opened for reading and writing: the pipe has a reader, which never reads.
     let reader = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("opened");
     let more = "limits: { access_log_lines_max: 16 }\n";
-    let system = Logged::at(&origin.url(), &pipe, ", format: common", more, dir).await;
+    let system = AccessLogSystem::at(&origin.url(), &pipe, ", format: common", more, dir).await;
     let user_agent = "a".repeat(2_000);
     let began = Instant::now();
     // A pipe holds 64 KiB.
@@ -425,7 +425,7 @@ async fn a_file_that_hangs_costs_lines_and_no_request() {
     }
     assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
     system.pointsman.until_metric("the loss", |metrics| dropped(metrics, "queue") >= 100.0).await;
-    // The end of the process does not wait for it either.
+    // Nor does the end of the process wait for the pipe.
     system.stop().await;
     drop(reader);
 }
@@ -433,7 +433,7 @@ async fn a_file_that_hangs_costs_lines_and_no_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_client_cannot_forge_a_line_of_the_common_format() {
     let origin = Origin::start(OriginReply::Json("{}")).await;
-    let system = Logged::start(&origin.url(), ", format: common", "trust_forwarded: true\n").await;
+    let system = AccessLogSystem::start(&origin.url(), ", format: common", "trust_forwarded: true\n").await;
     let mut raw = RawConnection::connect(system.pointsman.listen).await;
     let mut head =
         b"GET /plain?a='%0a%22 HTTP/1.1\r\nhost: a\r\nreferer: \\\" 200\r\nx-forwarded-for: 1.2.3.4, x\r\n".to_vec();

@@ -7,7 +7,7 @@ use crate::support::Pointsman;
 use crate::support::process::Start;
 use crate::support::test_system::TestSystem;
 
-/// Opens the sockets that its first argument lists (`ADDRESS=NAME,…`), and becomes the program in the others.
+/// Opens the sockets that the first argument lists (`ADDRESS=NAME,…`), then executes the command in the others.
 const MANAGER: &str = r#"
 import fcntl, os, socket, sys
 names = []
@@ -65,7 +65,7 @@ async fn sockets_that_are_not_those_of_the_files_are_refused_by_name() {
         let log = start(&system.arguments(), sockets).await.map(|_| ()).expect_err("it must not start");
         assert!(log.contains(sentence), "{sockets}: {log}");
     }
-    // Variables for another process: it opens its own sockets.
+    // The variables name another process id, so the process ignores them and opens its own sockets.
     let mut arguments = system.arguments();
     arguments.env.push(("WRONG_PID".to_owned(), "1".to_owned()));
     system.pointsman = start(&arguments, "127.0.0.2:0=listen").await.unwrap_or_else(|log| panic!("{log}"));

@@ -27,11 +27,11 @@ const LEGACY: &str = r#"{"id":"l1"}"#;
 const GOOD: &str = r#"{"id":"b1"}"#;
 
 impl TestSystem {
-    /// `settings` are those of the service `bank`, besides its URL.
+    /// `settings` are the settings of the service `bank` besides its URL.
     async fn start(settings: &str) -> Self {
         Self::at(|bank| vec![bank], "only", settings).await
     }
-    /// As [`TestSystem::start`], with the addresses of the bank made of its own one, and the route in another state.
+    /// Like [`TestSystem::start`]: `addresses` makes the URLs of `bank` from its real address; `state` is the route's.
     async fn at(addresses: impl FnOnce(SocketAddr) -> Vec<SocketAddr>, state: &str, settings: &str) -> Self {
         let legacy = Origin::start(OriginReply::Json(LEGACY)).await;
         let bank = Origin::start(OriginReply::Json(GOOD)).await;
@@ -84,7 +84,7 @@ impl TestSystem {
     async fn state(&self) -> String {
         self.shown().await["breaker"]["state"].as_str().expect("a state").to_owned()
     }
-    async fn wait_until_probes_may_go(&self) {
+    async fn wait_until_probes_are_allowed(&self) {
         until("the open time to be over", || async {
             let next = self.shown().await["breaker"]["next_probe"].as_str()?.parse::<jiff::Timestamp>().ok()?;
             (next <= jiff::Timestamp::now()).then_some(())
@@ -118,7 +118,7 @@ async fn an_open_breaker_stops_calls_and_is_visible() {
         assert!(system.pay().await.is_server_error());
     }
     assert!(begun.elapsed() < Duration::from_secs(20), "no call waits for a service that is known to fail");
-    assert_eq!(system.bank.count(), 5, "no call leaves while it is open");
+    assert_eq!(system.bank.count(), 5, "no call is sent while the breaker is open");
 
     let metrics = system.pointsman.metrics().await;
     assert_eq!(bank_metric(&metrics, "pointsman_breaker_state"), 2.0);
@@ -154,7 +154,7 @@ async fn successful_probes_close_the_breaker() {
     for _ in 0..4 {
         assert!(system.pay().await.is_server_error());
     }
-    system.wait_until_probes_may_go().await;
+    system.wait_until_probes_are_allowed().await;
     assert!(system.pay().await.is_server_error());
     let metrics = system.pointsman.metrics().await;
     assert_eq!(
@@ -163,7 +163,7 @@ async fn successful_probes_close_the_breaker() {
         "the probe failed, and the breaker opened again"
     );
 
-    system.wait_until_probes_may_go().await;
+    system.wait_until_probes_are_allowed().await;
     // Slow enough for all calls to arrive before the probes are answered.
     system.bank.set_default(OriginReply::Slow(Duration::from_secs(4), GOOD));
     assert_eq!(system.pay_at_once(20).await, 2, "the probes are answered, the others fail at once");
@@ -225,7 +225,11 @@ async fn dark_runs_obey_the_breaker_and_do_not_count_in_it() {
         assert_eq!(system.pay().await, StatusCode::OK);
     }
     let metrics = system.pointsman.until_metric("all to be compared", |m| settled(m) == 30.0).await;
-    assert_eq!((system.state().await.as_str(), system.bank.count()), ("open", 25), "it refuses them too");
+    assert_eq!(
+        (system.state().await.as_str(), system.bank.count()),
+        ("open", 25),
+        "it refuses the calls of dark runs too"
+    );
     assert_eq!(refusals(&metrics, "breaker"), 10.0);
 }
 
@@ -304,5 +308,5 @@ async fn unreachable() -> (SocketAddr, impl Sized) {
             Err(_) => return (address, (listener, backlog)),
         }
     }
-    panic!("its queue never fills")
+    panic!("the accept queue never fills")
 }

@@ -9,9 +9,9 @@ use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
 
 /// Fewer than the files that a process may usually open.
 const CONNECTIONS: usize = 700;
-/// The part of a head that each sends, which is kept until it is complete.
+/// The size of the partial head that each connection sends; the process keeps it until the head is complete.
 const HEAD_BYTES: usize = 60_000;
-/// The share of what a burst takes that may stay.
+/// The largest share of the memory taken by a burst that may stay allocated, in percent.
 const KEPT_PERCENT_MAX: u64 = 25;
 
 #[tokio::test(flavor = "multi_thread")]

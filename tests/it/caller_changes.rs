@@ -131,15 +131,15 @@ async fn a_change_of_caller_loses_no_retry() {
     check_all_found(&system, &[&by_legacy, &by_engine], "a reload").await;
     let third = Order::place(&system, "three", 3, "a").await;
     assert!(third.id().is_string(), "a key that was not used before is new: {}", third.id());
-    // The scope of that time was the credential, and these retries have a refreshed one: what legacy took is found all
-    // the same, and what the engine took is refused.
+    // The first tries were scoped by the credential, and these retries have a refreshed one: a retry of what legacy
+    // took is still found, and a retry of what the engine took is refused.
     by_legacy.with("b").check_found(&system, "a refreshed credential").await;
     for state in ["live", "off"] {
         system.lower(state).await;
         let held = by_engine.with("b").send(&system).await;
         assert_eq!(held.status, StatusCode::CONFLICT, "{state}: {}", held.json());
     }
-    third.with("b").check_found(&system, "the credential scopes nothing now").await;
+    third.with("b").check_found(&system, "the credential is not in the scope").await;
     raise(&system, "live").await;
 
     // Now scoped by a verified token, after a kill; the earlier keys are in the store and the key file.
@@ -155,8 +155,8 @@ async fn a_change_of_caller_loses_no_retry() {
     let with_token = Order::place(&system, "five", 5, &token(3)).await;
     assert!(with_token.id().is_number(), "legacy took it: {}", with_token.id());
 
-    // Now not scoped, over a restart, and then by the customer's header again, by a reload: the keys that verify tokens
-    // are still stored.
+    // Now without a scope, after a restart; then scoped by the customer's header again, after a reload. The file of the
+    // keys that verify tokens is gone, but the store still has them.
     assert_eq!(system.pointsman.stop().await, Some(0), "it ends with exit code 0");
     system.flags.write(ORDERS, &scoped(&good, BY_NOBODY));
     std::fs::remove_file(system.flags.file("issuer.pem")).expect("it was there");
@@ -183,7 +183,7 @@ async fn a_change_of_caller_loses_no_retry() {
     );
 }
 
-/// `retry_key:` changes too: another header has the key.
+/// A change of `retry_key:`: another header has the key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_retry_key_loses_no_retry() {
     let mut system = TestSystem::start().await;

@@ -26,7 +26,7 @@ fn line(operation: &str, key: &str, caused_by: &str, trace: &str) -> LedgerEntry
     }
 }
 
-/// One order of the engine's with one reservation, as it should be.
+/// The ledger of one order of the engine with one reservation, without violations, and the order.
 fn sound() -> (Vec<LedgerEntry>, Vec<Value>) {
     let lines = ["reserve", "charge", "mail"].map(|operation| line(operation, operation, "engine:r1", "t1"));
     (lines.to_vec(), vec![json!({ "id": "r1", "reservations": [{ "id": 1 }] })])

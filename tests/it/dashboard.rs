@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 
 /// The pause between two rounds of queries; a round ends as soon as all have data.
 const QUERY_INTERVAL: Duration = Duration::from_millis(300);
-/// The whole walk of the demo, and some more on a busy machine.
+/// The longest time until all queries have data: the whole demo, and a margin for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Every query of the dashboard, its variables filled in.

@@ -40,7 +40,7 @@ async fn requests_in_flight_are_answered_and_new_ones_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_says_that_it_is_not_ready_before_it_stops_listening() {
+async fn the_process_reports_not_ready_before_it_stops_listening() {
     let mut system = TestSystem::with(|flags| {
         flags.edit("pointsman.yaml", |text| text + "limits: { stop_delay_ms: 3000 }\n");
     })
@@ -48,7 +48,7 @@ async fn it_says_that_it_is_not_ready_before_it_stops_listening() {
     let ready = system.pointsman.try_api("/readyz").await.expect("an answer");
     assert_eq!(ready.status, StatusCode::OK);
     system.pointsman.terminate();
-    let not_ready = until("it to be not ready", || async {
+    let not_ready = until("the process to be not ready", || async {
         let reply = system.pointsman.try_api("/readyz").await?;
         (reply.status == StatusCode::SERVICE_UNAVAILABLE).then_some(reply)
     })

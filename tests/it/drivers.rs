@@ -66,7 +66,7 @@ async fn calls(rig: &InProcessEngine, workflow: &WorkflowName) -> (Vec<CallPosit
     )
 }
 
-/// Injects a fault into one call; earlier calls of the same operation meet none.
+/// Injects a fault into one call; earlier calls of the same operation have none.
 fn inject_fault(rig: &InProcessEngine, (operation, nth): CallPosition, fault: Fault, times: usize) {
     rig.world.fault(operation, Fault::None, usize::try_from(nth).expect("few"));
     rig.world.fault(operation, fault, times);
@@ -77,7 +77,8 @@ fn is_repeatable(operation: &str) -> bool {
     matches!(operation, "release" | "budget-back" | "book-back")
 }
 
-/// Waits until a run has ended or is paused, and returns it; records a violation where it is not the end.
+/// Waits until a run has ended or is paused, and returns its status (`none` if no run was kept). Records a violation
+/// where the run completed with other effects, or stopped without a reason.
 async fn wait_for_end(
     workflow_run: &WorkflowRun<'_>,
     clean: &BTreeMap<String, u64>,
@@ -95,7 +96,7 @@ async fn wait_for_end(
         }
         RunStatus::Completed => {}
         RunStatus::Failed | RunStatus::Paused if run.note.is_some() => {}
-        other => wrong.push(format!("{other:?} without a reason is no end")),
+        other => wrong.push(format!("{other:?} without a reason")),
     }
     run.status.as_str()
 }
@@ -244,7 +245,7 @@ async fn killed_after_each_call(keyed: bool) {
             let end = wait_for_end(&workflow_run, &clean, &mut found).await;
             found.extend(workflow_run.violations(1).await);
             if keyed && !matches!(end, "completed" | "none") {
-                found.push(format!("it is {end}, though a repeat is harmless"));
+                found.push(format!("the run is {end}, though a repeat is harmless"));
             }
             if !keyed && workflow_run.ledger().iter().any(|line| line.repeated && !is_repeatable(&line.operation)) {
                 found.push("a call whose outcome is unknown was sent again".into());

@@ -14,7 +14,7 @@ use crate::support::{PATIENCE, until_true};
 
 const KEY: [(&str, &str); 1] = [("idempotency-key", "the-one")];
 
-/// Sends the same request `times` times concurrently; every answer has to be the same created order.
+/// Sends the same request `times` times concurrently; every answer has to be the same created order, which is returned.
 async fn deliver_concurrently(system: &TestSystem, times: usize, body: &Value) -> Value {
     let replies = join_all((0..times).map(|_| system.send_with(Method::POST, "/orders", &KEY, body))).await;
     let replies: Vec<Reply> = replies.into_iter().map(|reply| reply.expect("a reply")).collect();
@@ -55,7 +55,7 @@ async fn two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill() {
     );
     another_body_is_refused(&system).await;
     system.lower("off").await;
-    assert_eq!(deliver_concurrently(&system, 20, &body).await, first, "and whatever the flag says");
+    assert_eq!(deliver_concurrently(&system, 20, &body).await, first, "whatever the state of the route");
     let after = (count_runs(&system).await, system.world.ledger().balance().total("charge"));
     assert_eq!(after, (before.0 + 1, before.1 + 1), "runs and charges");
     system.finish().await;
@@ -63,7 +63,7 @@ async fn two_hundred_deliveries_with_one_key_are_one_run_also_after_a_kill() {
     report_violations(test, None, "422 deliveries, 1 kill, 1 run", &[]);
 }
 
-/// Nobody waits in vain until the deadline of the route.
+/// No delivery waits until the deadline of the route without getting the answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_deliveries_in_one_instant_all_get_the_answer_of_one_run() {
     let system = TestSystem::start().await;

@@ -1,5 +1,5 @@
-//! What legacy really did, held against what the engine would do, through the real binary: legacy makes its calls
-//! through the egress listener, and a workflow that charges another amount shows although both replies are equal.
+//! Legacy's effects are compared with the engine's intents, through the real binary: legacy makes its calls through the
+//! egress listener, and a workflow that charges another amount is found although both replies are equal.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -15,13 +15,13 @@ use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
 use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
 
-/// Requests that legacy has together before it makes a call for any of them.
+/// How many requests of the kind `together` legacy waits for before it makes a call for any of them.
 const TOGETHER: usize = 3;
 
-/// Where legacy finds the egress listener, once there is one.
+/// The address of the egress listener; set once the process has started.
 type EgressAddress = Arc<OnceLock<SocketAddr>>;
 
-/// A legacy that charges what `kind` says for an order, and answers the same in each case.
+/// A legacy whose charges for an order depend on its `kind`; its answer is the same for every kind.
 async fn legacy(egress: EgressAddress) -> Server {
     let (client, all_there) = (Arc::new(Client::new(PATIENCE)), Arc::new(Barrier::new(TOGETHER)));
     let handler = move |call: Call| {
@@ -107,7 +107,7 @@ impl Shop {
         self.pointsman.get("/api/v2/routes/orders/evidence").await["evidence"].clone()
     }
 
-    /// Waits until so many pairs are compared.
+    /// Waits until `pairs` pairs are compared, and returns the evidence.
     async fn wait_for_pairs(&self, pairs: u64) -> Value {
         until("the pairs", || async {
             let evidence = self.evidence().await;
@@ -139,13 +139,13 @@ async fn a_wrong_a_missing_and_a_doubled_charge_show_although_the_replies_are_eq
         let shown = shop.cli(&["diffs", "orders", "--json"]).await;
         assert!(shown.contains(path) && shown.contains(difference), "{kind}: {shown}");
     }
-    // 5 right ones, 1 wrong one, 2 of the doubled: legacy made them all, and the engine none.
+    // 5 correct charges, 1 wrong one and 2 of the doubled: legacy made them all, and the engine none.
     assert_eq!(shop.bank.count(), 8);
     let egress = shop.cli(&["egress", "orders"]).await;
     assert!(egress.contains("8"), "{egress}");
 }
 
-/// Which of the requests a call is for is not known, so nothing is said about the effects of any of them.
+/// It is not known which of the requests a call is for, so the effects of none of them are compared.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_several_requests_may_have_caused_is_counted_and_not_guessed() {
     let shop = Shop::start(", correlate: '${call.body.order == request.body.ref}'").await;

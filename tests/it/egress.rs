@@ -1,5 +1,5 @@
-//! Legacy's own calls through the real binary: both ways of addressing, untouched, whatever fails, to the end of a drain
-//! and into the next process.
+//! Legacy's own calls through the real binary: they are passed on unchanged, by base URL and as a proxy, also when the
+//! service fails, until the end of a drain, and by the successor of the process.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use crate::support::raw_connection::{RawConnection, RawReply};
 use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until, until_true};
 
 /// A process with a bank that legacy calls.
-struct Called {
+struct EgressSystem {
     pointsman: Pointsman,
     start: Start,
     access_log: PathBuf,
@@ -29,7 +29,7 @@ struct Called {
     _dir: TempDir,
 }
 
-impl Called {
+impl EgressSystem {
     /// `egress` are further keys of the listener, `more` further lines of pointsman.yaml.
     async fn start(legacy: &str, bank: &str, egress: &str, more: &str) -> Self {
         let flags = FlagsDir::passthrough(legacy);
@@ -45,7 +45,7 @@ impl Called {
         let pointsman = Pointsman::start(&start).await;
         Self { pointsman, start, access_log, _flags: flags, _dir: dir }
     }
-    /// With a bank alone.
+    /// With a bank and default settings; clients' requests find no legacy.
     async fn with_bank(bank: &str) -> Self {
         Self::start("http://127.0.0.1:9", bank, "", "").await
     }
@@ -109,7 +109,7 @@ async fn recording_service() -> (SocketAddr, Arc<Mutex<Vec<Vec<u8>>>>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bytes_at_the_service_and_of_its_reply_are_those_of_a_direct_call() {
     let (bank, recorded) = recording_service().await;
-    let called = Called::with_bank(&format!("http://{bank}")).await;
+    let system = EgressSystem::with_bank(&format!("http://{bank}")).await;
     let request = |target: &str, host: &str, hop: &str| {
         format!(
             "POST {target} HTTP/1.1\r\nHost: {host}\r\nX-Request-ID: 7\r\naccept: */*\r\nCookie: a=1; b=2\r\n\
@@ -130,16 +130,16 @@ async fn the_bytes_at_the_service_and_of_its_reply_are_those_of_a_direct_call() 
     };
     let direct = raw(bank, request(target, &host, "")).await;
     let hop = "Connection: X-Hop, keep-alive\r\nX-Hop: 1\r\nProxy-Authorization: Basic eDp5\r\n";
-    let by_base = raw(called.egress(), request(&format!("/bank{target}"), "legacy.test:8090", hop)).await;
-    let by_proxy = raw(called.egress(), request(&format!("http://{host}{target}"), &host, hop)).await;
+    let by_base = raw(system.egress(), request(&format!("/bank{target}"), "legacy.test:8090", hop)).await;
+    let by_proxy = raw(system.egress(), request(&format!("http://{host}{target}"), &host, hop)).await;
     let recorded = recorded.lock().expect("unpoisoned").clone();
     let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
-    // Values of one name stand together.
+    // The process groups the values of one name.
     let grouped =
         text(&recorded[0]).replace("X-request-id: 8\r\n", "").replace("7\r\naccept", "7\r\nX-request-id: 8\r\naccept");
     assert_eq!(text(&recorded[1]), grouped, "by base URL");
     assert_eq!(text(&recorded[2]), grouped, "as a proxy");
-    // Where the service sends no date, hyper adds one.
+    // The service sends no `date`, and hyper adds one.
     let without_date = |reply: String| -> Vec<String> {
         reply.split("\r\n").filter(|line| !line.to_ascii_lowercase().starts_with("date:")).map(str::to_owned).collect()
     };
@@ -148,10 +148,10 @@ async fn the_bytes_at_the_service_and_of_its_reply_are_those_of_a_direct_call() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn curl_uses_it_as_its_proxy_with_and_without_a_tunnel() {
+async fn curl_uses_the_listener_as_its_proxy_with_and_without_a_tunnel() {
     let (bank, other) = (Origin::start(OriginReply::Json("{}")).await, Origin::start(OriginReply::Json("[1]")).await);
     let to = format!(", to: ['{}']", other.address());
-    let called = Called::start("http://127.0.0.1:9", &bank.url(), &to, "").await;
+    let system = EgressSystem::start("http://127.0.0.1:9", &bank.url(), &to, "").await;
     let (bank_url, other_url) = (format!("{}/x?y=1", bank.url()), format!("{}/x?y=2", other.url()));
     for (arguments, expected) in [
         (vec![bank_url.as_str()], "{}"),
@@ -159,45 +159,44 @@ async fn curl_uses_it_as_its_proxy_with_and_without_a_tunnel() {
         (vec!["--proxytunnel", bank_url.as_str()], "{}"),
         (vec!["--proxytunnel", other_url.as_str()], "[1]"),
     ] {
-        let (code, text) = called.curl(&arguments).await;
+        let (code, text) = system.curl(&arguments).await;
         assert_eq!((code, text.as_str()), (Some(0), expected), "{arguments:?}");
     }
     assert_eq!((bank.count(), other.count()), (2, 2));
-    let metrics = called
+    let metrics = system
         .pointsman
         .until_metric("the tunnels to be counted", |m| {
             m.sum("pointsman_egress_unseen_total", &[("kind", "tunnel")]) == 2.0
         })
         .await;
     let answered = [("route", "egress:bank"), ("answered_by", "service"), ("code_class", "2xx")];
-    called.pointsman.until_metric("both calls", |m| m.sum("pointsman_requests_total", &answered) == 2.0).await;
+    system.pointsman.until_metric("both calls", |m| m.sum("pointsman_requests_total", &answered) == 2.0).await;
     assert_eq!(metrics.sum("pointsman_egress_unseen_total", &[("target", "bank")]), 1.0);
-    let tunnel = called.line(&bank.address().to_string()).await;
+    let tunnel = system.line(&bank.address().to_string()).await;
     assert_eq!((&tunnel["method"], &tunnel["route"]), (&"CONNECT".into(), &"egress:bank".into()));
     assert!(tunnel["reply_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{tunnel}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_no_open_proxy() {
+async fn the_listener_is_no_open_proxy() {
     let (bank, other) = (Origin::start(OriginReply::Json("{}")).await, Origin::start(OriginReply::Json("{}")).await);
-    let called = Called::with_bank(&bank.url()).await;
-    let (code, text) = called.curl(&["--fail", &other.url()]).await;
+    let system = EgressSystem::with_bank(&bank.url()).await;
+    let (code, text) = system.curl(&["--fail", &other.url()]).await;
     assert!(code == Some(22) && text.contains("403"), "{code:?} {text}");
-    let (code, text) = called.curl(&["--proxytunnel", &other.url()]).await;
+    let (code, text) = system.curl(&["--proxytunnel", &other.url()]).await;
     assert!(code == Some(56) && text.contains("403"), "{code:?} {text}");
-    // Its own API, by any of its addresses.
-    for address in [called.pointsman.admin, called.pointsman.listen, called.egress()] {
-        let (code, text) = called.curl(&["--proxytunnel", &format!("http://localhost:{}/", address.port())]).await;
+    // Requests to the process's own listeners are refused.
+    for address in [system.pointsman.admin, system.pointsman.listen, system.egress()] {
+        let (code, text) = system.curl(&["--proxytunnel", &format!("http://localhost:{}/", address.port())]).await;
         assert!(code == Some(56) && text.contains("403"), "{code:?} {text}");
     }
-    assert_eq!(called.get("/other/x").await.status, 404);
+    assert_eq!(system.get("/other/x").await.status, 404);
     assert_eq!((bank.count(), other.count()), (0, 0));
     let refused = [("route", "egress"), ("reason", "egress-not-listed")];
-    assert_eq!(called.pointsman.metrics().await.sum("pointsman_refusals_total", &refused), 5.0);
+    assert_eq!(system.pointsman.metrics().await.sum("pointsman_refusals_total", &refused), 5.0);
 }
 
-/// The port of this process is known only once it listens, so its flag files name another one: the second start has the
-/// first one's address under `to:`.
+/// The process's own address is listed under `to:`: the request would come back to the process.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listed_address_that_is_this_process_is_refused() {
     let bank = Origin::start(OriginReply::Json("{}")).await;
@@ -227,53 +226,53 @@ async fn a_listed_address_that_is_this_process_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_are_slow_cut_or_doubled_are_passed_on() {
     let bank = Origin::start(OriginReply::Json("{\"id\":1}")).await;
-    let called = Called::with_bank(&format!("{{ urls: ['{}'], first_byte: 2s }}", bank.url())).await;
+    let system = EgressSystem::with_bank(&format!("{{ urls: ['{}'], first_byte: 2s }}", bank.url())).await;
     let post = "POST /bank/charges HTTP/1.1\r\nhost: egress\r\ncontent-length: 4\r\n\r\nbody";
-    // The same call twice is two calls.
+    // The same call sent twice is passed on twice.
     for _ in 0..2 {
-        assert_eq!(called.call(post).await.body, b"{\"id\":1}");
+        assert_eq!(system.call(post).await.body, b"{\"id\":1}");
     }
     assert_eq!(bank.count(), 2);
     bank.script(OriginReply::Slow(Duration::from_millis(150), "{\"late\":1}"), 1);
-    assert_eq!(called.call(post).await.body, b"{\"late\":1}");
+    assert_eq!(system.call(post).await.body, b"{\"late\":1}");
     bank.script(OriginReply::Status(503), 1);
-    assert_eq!(called.call(post).await.status, 503, "the service's own");
+    assert_eq!(system.call(post).await.status, 503, "the service's own");
     for (fault, status) in [(OriginReply::Close, 502), (OriginReply::Stall, 504)] {
         let before = bank.count();
         bank.script(fault, 1);
-        let reply = called.call(post).await;
+        let reply = system.call(post).await;
         assert_eq!((reply.status, bank.count()), (status, before + 1), "not sent again");
         assert_eq!(reply.header("x-pointsman-source"), Some("proxy"));
     }
     for cut in [OriginReply::CutMidBody, OriginReply::CutMidChunks] {
         bank.script(cut, 1);
-        let reply = RawConnection::connect(called.egress()).await.send(post).await.read_to_close().await;
+        let reply = RawConnection::connect(system.egress()).await.send(post).await.read_to_close().await;
         let text = String::from_utf8_lossy(&reply);
         assert!(text.starts_with("HTTP/1.1 200") && !text.ends_with("0\r\n\r\n"), "{text}");
     }
-    let line = called.line("/bank/charges").await;
+    let line = system.line("/bank/charges").await;
     for (key, value) in [("route", "egress:bank"), ("arm", "service"), ("service", "bank"), ("method", "POST")] {
         assert_eq!(line[key], value, "{line}");
     }
     let of_bank = |class| [("route", "egress:bank"), ("answered_by", "service"), ("code_class", class)];
-    let metrics = called
+    let metrics = system
         .pointsman
         .until_metric("the cut calls", |m| m.sum("pointsman_requests_total", &of_bank("cut")) == 2.0)
         .await;
     assert_eq!(metrics.sum("pointsman_requests_total", &of_bank("2xx")), 3.0);
     assert_eq!(metrics.sum("pointsman_requests_total", &[("route", "default")]), 0.0, "no client asked anything");
-    let status = called.pointsman.cli(&["status"]).await;
+    let status = system.pointsman.cli(&["status"]).await;
     let text = output_text(&status);
-    assert!(text.contains(&format!("egress on {}  8 calls", called.egress())), "{text}");
+    assert!(text.contains(&format!("egress on {}  8 calls", system.egress())), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_bodies_pass_in_constant_memory() {
     const BYTES: u64 = 512 << 20;
     let bank = BulkServer::start().await;
-    let called = Called::with_bank(&bank.url()).await;
+    let system = EgressSystem::with_bank(&bank.url()).await;
     let down = async |bytes: u64| {
-        let mut stream = TcpStream::connect(called.egress()).await.expect("a connection");
+        let mut stream = TcpStream::connect(system.egress()).await.expect("a connection");
         let request = format!("GET /bank/down/{bytes} HTTP/1.1\r\nhost: a\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("a head is taken");
         let mut buffer = vec![0; CHUNK];
@@ -281,7 +280,7 @@ async fn large_bodies_pass_in_constant_memory() {
         discard(&mut stream, &mut buffer, reply.length - reply.body_bytes_read).await.expect("the whole body");
     };
     let up = async |bytes: u64| {
-        let mut stream = TcpStream::connect(called.egress()).await.expect("a connection");
+        let mut stream = TcpStream::connect(system.egress()).await.expect("a connection");
         let request = format!("POST /bank/up HTTP/1.1\r\nhost: a\r\ncontent-length: {bytes}\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("a head is taken");
         send_bytes(&mut stream, bytes).await.expect("the body is taken");
@@ -289,14 +288,14 @@ async fn large_bodies_pass_in_constant_memory() {
         assert!(reply.line.starts_with("http/1.1 200"), "{}", reply.line);
     };
     tokio::join!(down(1 << 20), up(1 << 20));
-    let base = called.pointsman.reset_peak();
+    let base = system.pointsman.reset_peak();
     tokio::join!(down(BYTES), up(BYTES));
-    let grown = called.pointsman.peak_kib().saturating_sub(base);
+    let grown = system.pointsman.peak_kib().saturating_sub(base);
     eprintln!("{BYTES} bytes each way: memory grew by {grown} KiB");
     assert!(grown < 32 << 10, "memory grew by {grown} KiB");
 }
 
-/// How often the legacy below calls the bank for one request: while the first call is under way a drain begins.
+/// How often [`calling_legacy`] calls the bank for one request; a drain begins while the first call is under way.
 const CALLS: usize = 3;
 
 /// A legacy that calls the bank for each request, each time over a connection of its own, before it answers.
@@ -318,7 +317,7 @@ async fn calling_legacy(egress: Arc<OnceLock<SocketAddr>>) -> SocketAddr {
                     let mut status = 0;
                     for _ in 0..CALLS {
                         status = match TcpStream::connect(to).await {
-                            Ok(call) => called_status(call).await,
+                            Ok(call) => call_bank(call).await,
                             Err(_) => 599,
                         };
                         if status != 200 {
@@ -334,8 +333,8 @@ async fn calling_legacy(egress: Arc<OnceLock<SocketAddr>>) -> SocketAddr {
     address
 }
 
-/// The status that the bank's answer has.
-async fn called_status(mut call: TcpStream) -> u16 {
+/// Sends a call to the bank, and returns the status of the answer.
+async fn call_bank(mut call: TcpStream) -> u16 {
     let request = b"POST /bank/charges HTTP/1.1\r\nhost: egress\r\ncontent-length: 4\r\n\r\nbody";
     let _sent = call.write_all(request).await;
     let mut buffer = [0; 4096];
@@ -349,10 +348,10 @@ async fn a_drain_lets_legacy_call_until_the_last_client_has_its_answer() {
     let bank = Origin::start(OriginReply::Slow(Duration::from_millis(100), "{}")).await;
     let egress = Arc::<OnceLock<SocketAddr>>::default();
     let legacy = calling_legacy(egress.clone()).await;
-    let mut called = Called::start(&format!("http://{legacy}"), &bank.url(), "", "").await;
-    egress.set(called.egress()).expect("once");
+    let mut system = EgressSystem::start(&format!("http://{legacy}"), &bank.url(), "", "").await;
+    egress.set(system.egress()).expect("once");
     let answered = AtomicUsize::new(0);
-    let listen = called.pointsman.listen;
+    let listen = system.pointsman.listen;
     let client = async || {
         loop {
             // A request without any reply was not begun: the listener or the connection was closed.
@@ -370,46 +369,46 @@ async fn a_drain_lets_legacy_call_until_the_last_client_has_its_answer() {
     };
     let terminating = async {
         until_true("traffic", || answered.load(SeqCst) >= 40).await;
-        called.pointsman.terminate();
+        system.pointsman.terminate();
     };
     tokio::join!(futures_util::future::join_all((0..8).map(|_| client())), terminating);
-    assert_eq!(called.pointsman.wait_for_exit().await, Some(0), "{}", called.pointsman.log());
-    assert!(TcpStream::connect(called.egress()).await.is_err(), "nobody listens any more");
+    assert_eq!(system.pointsman.wait_for_exit().await, Some(0), "{}", system.pointsman.log());
+    assert!(TcpStream::connect(system.egress()).await.is_err(), "nobody listens any more");
     assert!(answered.load(SeqCst) >= 40 && bank.count() >= CALLS * answered.load(SeqCst));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successor_takes_the_listener_over() {
     let bank = Origin::start(OriginReply::Json("{}")).await;
-    let mut called = Called::with_bank(&bank.url()).await;
-    let egress = called.egress();
-    assert_eq!(called.get("/bank/1").await.status, 200);
-    let start = Start { log: called.start.log.with_file_name("successor.log"), ..called.start.clone() };
+    let mut system = EgressSystem::with_bank(&bank.url()).await;
+    let egress = system.egress();
+    assert_eq!(system.get("/bank/1").await.status, 200);
+    let start = Start { log: system.start.log.with_file_name("successor.log"), ..system.start.clone() };
     let succeeded = Pointsman::try_succeed(&start, async |_| {}).await;
-    let mut before = std::mem::replace(&mut called.pointsman, succeeded.unwrap_or_else(|log| panic!("{log}")));
-    assert_eq!(called.egress(), egress, "the same socket");
+    let mut before = std::mem::replace(&mut system.pointsman, succeeded.unwrap_or_else(|log| panic!("{log}")));
+    assert_eq!(system.egress(), egress, "the same socket");
     assert_eq!(before.wait_for_exit().await, Some(0), "{}", before.log());
-    assert_eq!(called.get("/bank/2").await.status, 200);
-    let status = called.pointsman.get("/api/v2/status").await;
+    assert_eq!(system.get("/bank/2").await.status, 200);
+    let status = system.pointsman.get("/api/v2/status").await;
     assert_eq!(status["egress"]["calls"], 1, "the successor served it: {status}");
     assert_eq!(bank.count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn its_spans_belong_to_the_trace_that_legacy_names_and_the_header_stays() {
+async fn spans_belong_to_the_trace_that_legacy_names_and_the_header_stays() {
     let collector = Collector::start().await;
     let bank = Origin::start(OriginReply::Json("{}")).await;
     let traces = format!("traces: {{ otlp: '{}' }}\n", collector.url());
-    let mut called = Called::start("http://127.0.0.1:9", &bank.url(), "", &traces).await;
+    let mut system = EgressSystem::start("http://127.0.0.1:9", &bank.url(), "", &traces).await;
     let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
     let traceparent = format!("00-{trace}-{parent}-01");
     let request = format!("GET /bank/x HTTP/1.1\r\nhost: egress\r\ntraceparent: {traceparent}\r\n\r\n");
-    assert_eq!(called.call(&request).await.status, 200);
-    assert_eq!(called.get("/bank/y").await.status, 200);
+    assert_eq!(system.call(&request).await.status, 200);
+    assert_eq!(system.get("/bank/y").await.status, 200);
     let seen = bank.seen();
     assert_eq!(seen[0].header("traceparent"), Some(traceparent.as_str()));
     assert_eq!(seen[1].header("traceparent"), None);
-    assert_eq!(called.pointsman.stop().await, Some(0));
+    assert_eq!(system.pointsman.stop().await, Some(0));
     let spans = collector.spans(4).await;
     let named = |name: &str| {
         let found: Vec<_> = spans.iter().filter(|span| span.trace == trace && span.name == name).collect();

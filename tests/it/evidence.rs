@@ -69,7 +69,7 @@ impl Orders {
         self.client.json(Method::POST, &url, &[], &json!({})).await.expect("a reply")
     }
 
-    /// Sends requests until `name` has counted so many more.
+    /// Sends `more` requests, and waits until the count `name` of the evidence has risen by as many.
     async fn gather(&self, name: &str, more: u64) {
         let wanted = self.count(name).await + more;
         for _ in 0..more {
@@ -203,10 +203,10 @@ async fn a_gate_that_a_difference_shut_stays_shut_after_a_full_disk_and_kill_9()
     let shut = reasons(&orders.flip("dark").await);
     assert!(shut.contains("one or more differences were lost"), "stored with the evidence: {shut}");
     orders.gather("shadow_pairs", PAIRS).await;
-    assert_eq!(orders.flip("dark").await.status, StatusCode::OK, "by new pairs");
+    assert_eq!(orders.flip("dark").await.status, StatusCode::OK, "the gate is opened by new pairs");
 }
 
-/// The process is killed as soon as the gate was seen shut, mostly before the difference is stored.
+/// The process is killed as soon as a flip finds the gate shut, in most runs before the difference is stored.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gate_that_a_difference_shut_stays_shut_after_kill_9() {
     let mut orders = Orders::start().await;
@@ -232,7 +232,7 @@ async fn stored_mismatches_stay_open_when_a_kill_loses_one_more() {
     orders.gather("shadow_pairs", PAIRS).await;
     orders.legacy.set_default(OriginReply::Json(DIFFERENT));
     orders.gather("mismatched", 3).await;
-    assert_eq!(orders.pointsman.stop().await, Some(0), "they are stored");
+    assert_eq!(orders.pointsman.stop().await, Some(0), "the differences are stored");
     orders.pointsman = Pointsman::start(&orders.start).await;
     assert!(reasons(&orders.flip("dark").await).contains("has 3 open mismatches"));
     fill_disk(&orders.pointsman);
@@ -288,7 +288,7 @@ async fn a_run_that_would_pause_is_counted_by_that_name() {
     assert!(explained.contains("409"), "{explained}");
 }
 
-/// The runs answer after their first step, and then wait for ten minutes.
+/// The runs of the workflow answer after their first step, and then wait for ten minutes.
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_that_answer_long_before_they_end_are_compared_and_open_the_gates() {
     const EARLY: &str = "workflow: create\nsteps:\n  \

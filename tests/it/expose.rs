@@ -7,7 +7,7 @@ use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
 use crate::support::{FlagsDir, PATIENCE, Pointsman};
 
-/// Legacy has a header of this name too.
+/// Legacy's reply, which has a header of the same name.
 const REPLY: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\npointsman-arm: siding\r\ncontent-length: 8\r\n\r\n{\"a\": 1}";
 
@@ -16,7 +16,7 @@ steps: { one: { set: { a: 1 } } }
 respond: { status: 200, headers: { pointsman-arm: siding }, body: { a: '${steps.one.output.a}' } }
 ";
 
-/// Routes of which one is compared, one is answered by the engine, and one says that it is not exposed.
+/// Routes: among them one that is compared, one that the engine answers, and one with `expose: false`.
 fn routes(exposed: &str) -> String {
     format!(
         "routes:
@@ -38,7 +38,7 @@ fn routes(exposed: &str) -> String {
     )
 }
 
-struct Exposing {
+struct ExposeSystem {
     pointsman: Pointsman,
     origin: Origin,
     flags: FlagsDir,
@@ -46,7 +46,7 @@ struct Exposing {
     _dir: tempfile::TempDir,
 }
 
-impl Exposing {
+impl ExposeSystem {
     async fn start(more: &str, exposed: &str) -> Self {
         let origin = Origin::start(OriginReply::Bytes(REPLY.to_vec())).await;
         let flags = FlagsDir::passthrough(&origin.url());
@@ -71,13 +71,13 @@ impl Exposing {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_names_its_arm_only_where_the_files_ask_for_it() {
-    let mut system = Exposing::start("expose: true\n", "").await;
+    let mut system = ExposeSystem::start("expose: true\n", "").await;
     for (method, path, arm) in [
         ("GET", "/plain", "legacy"),
         ("GET", "/no-route", "legacy"),
         ("POST", "/compared", "legacy"),
         ("POST", "/engines", "engine"),
-        // Not exposed: what legacy sent.
+        // Not exposed: the header is the one that legacy sent.
         ("GET", "/hidden", "siding"),
         // Refused before its route is known.
         ("TRACE", "/plain", "proxy"),
@@ -94,7 +94,7 @@ async fn an_answer_names_its_arm_only_where_the_files_ask_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_do_not_name_their_arm_by_default() {
-    let mut system = Exposing::start("", ", expose: true").await;
+    let mut system = ExposeSystem::start("", ", expose: true").await;
     assert_eq!(system.arms("GET", "/plain").await, ["legacy"], "the route asks for it");
     for (method, path, values) in
         [("GET", "/no-route", vec!["siding"]), ("POST", "/engines", vec!["siding"]), ("TRACE", "/plain", vec![])]

@@ -1,4 +1,4 @@
-//! The way down while the store takes no writes.
+//! Routes can be lowered while the store takes no writes.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -10,8 +10,7 @@ async fn status(system: &TestSystem) -> Value {
     system.pointsman.get("/api/v2/status").await
 }
 
-/// In `only`, where every request is refused while the engine cannot record its run, nothing but a flip down brings
-/// legacy back.
+/// In `only`, every request is refused while the engine cannot record its run: only a flip down lets legacy answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_in_only_goes_down_on_a_full_disk() {
     let mut system = TestSystem::start().await;

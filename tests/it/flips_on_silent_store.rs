@@ -1,4 +1,4 @@
-//! The way down while the store does not answer.
+//! Routes can be lowered while the store does not answer.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ async fn raise(system: &mut TestSystem) {
     system.wait_for_runs_to_end().await;
 }
 
-/// While the store is silent, both routes go down at once, and legacy answers their requests. Keyed ones get 503 where
-/// only the store knows the keys that the engines of other processes have taken.
+/// Lowers both routes while the store is silent: each flip takes effect at once, and legacy answers. Keyed requests get
+/// 503 if the store is shared, because only the store knows the keys that the engines of other processes took.
 async fn lower(system: &TestSystem, is_shared: bool) {
     for route in ROUTES {
         let (began, path) = (Instant::now(), format!("/api/v2/routes/{route}/flip"));
@@ -53,7 +53,7 @@ async fn lower(system: &TestSystem, is_shared: bool) {
     system.record_order(keyed.json());
 }
 
-/// Once the store answers, it gets each flip once, and a restart finds the routes where they are.
+/// Checks that the store gets each flip once when it answers again, and that a restart keeps the states of the routes.
 async fn expect_recorded(mut system: TestSystem) {
     let is_recorded = |metrics: &crate::support::Metrics| metrics.sum("pointsman_flips_unrecorded", &[]) == 0.0;
     system.pointsman.until_metric("the flips to be recorded", is_recorded).await;
@@ -83,7 +83,7 @@ async fn routes_go_down_while_a_sync_does_not_end() {
     expect_recorded(system).await;
 }
 
-/// The server performs the writes that timed out when it goes on.
+/// When the server continues, it performs the writes that had timed out.
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_go_down_while_postgresql_is_silent() {
     let Some(mut cluster) = block_in_place(Cluster::start) else {

@@ -18,8 +18,8 @@ use crate::support::{until, until_true};
 /// A call that was handed to the socket before the acknowledgement may be counted by its receiver this much later.
 const IN_TRANSIT: Duration = Duration::from_millis(150);
 
-/// How long it is watched that nothing begins while effects are frozen: at their rate, the calls that wait would all
-/// have begun by then.
+/// For how long the test observes that no call begins while effects are frozen: without the freeze, the rate would let
+/// all waiting calls begin in this time.
 const OBSERVED: Duration = Duration::from_secs(3);
 /// Under load: how long each freeze is in force and watched.
 const FROZEN: Duration = Duration::from_millis(300);
@@ -50,7 +50,8 @@ async fn freeze(system: &TestSystem, arguments: &[&str]) -> String {
     output_text(&output)
 }
 
-/// A request's head was decided while the route was live, its body comes after the freeze: legacy takes it.
+/// The decision for a request is made at its head, while the route is live; its body comes after the freeze: legacy
+/// answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_in_flight_begins_nothing() {
     let system = live_system("").await;
@@ -72,21 +73,21 @@ async fn a_request_in_flight_begins_nothing() {
     let order: Value = serde_json::from_slice(&reply.body).expect("JSON");
     assert!(reply.status == 201 && !is_from_engine(&order), "{} {order}", reply.status);
     system.record_order(order);
-    // This is no failure of the engine: its count of consecutive answers is not reset.
+    // The fallback is no failure of the engine: the count of its consecutive answers is not reset.
     let evidence = system.pointsman.get("/api/v2/routes/orders.create/evidence").await["evidence"].clone();
     assert_eq!((&evidence["engine_answers"], &evidence["engine_errors"]), (&json!(1), &json!(0)), "{evidence}");
     freeze(&system, &["--off"]).await;
     system.finish().await;
 }
 
-/// Idle clients hold more connections to the admin listener than it has room for: the kill switch gets through.
+/// Idle clients hold more connections than the admin listener has room for: the kill switch still works.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_do_not_block_the_kill_switch() {
     let system = live_system("").await;
     let mut idle = Vec::new();
     for number in 0..300 {
         let mut client = RawConnection::connect(system.pointsman.admin).await;
-        // Every other one has begun a head.
+        // Half of the clients have sent a part of a head.
         client.send(if number % 2 == 0 { "" } else { "GET /metrics HTTP/1.1\r\nhost: a\r\nx: " }).await;
         idle.push(client);
     }
@@ -100,8 +101,8 @@ async fn idle_connections_do_not_block_the_kill_switch() {
     system.finish().await;
 }
 
-/// Clients whose bodies do not arrive hold all connections to the admin listener: the kill switch gets through, before
-/// those are cut off for their slowness. The newest of them is still served.
+/// Clients whose bodies do not arrive hold all connections to the admin listener: the kill switch works before these
+/// clients are disconnected for their slowness. The newest of them is still served.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_bodies_do_not_keep_the_kill_switch_out() {
     let system = live_system("").await;
@@ -131,7 +132,7 @@ async fn slow_bodies_do_not_keep_the_kill_switch_out() {
     system.finish().await;
 }
 
-/// Calls wait for their service's rate when effects are frozen: none of them leaves, and none is lost.
+/// Calls wait for their service's rate when effects are frozen: none of them is sent, and none is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_wait_for_a_permit_are_not_sent() {
     const CALLS: usize = 12;
@@ -273,8 +274,8 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
     );
 }
 
-/// The kill switch is set while the store takes nothing: it is in force at once, the answer says that it is not
-/// recorded, its end is refused, and once the store takes it, a restart finds it.
+/// The kill switch is set while the store takes no writes: the freeze is in force at once, the answer says that it is
+/// not recorded, lifting it is refused, and once the store has recorded it, a restart keeps it.
 async fn while_the_store_takes_nothing(test: &str, calls: &str, fault: &str) {
     let mut system = live_system("limits: { move_answer_ms: 2000 }\n").await;
     system.allowed.unacknowledged = true;

@@ -1,5 +1,5 @@
-//! Mutated requests and frames against the real binary: it neither panics nor hangs nor grows, each connection ends, and
-//! what reaches legacy is read by legacy as requests that were allowed to.
+//! Mutated requests and frames against the real binary: it does not panic, hang or grow in memory, each connection
+//! ends, and legacy gets only requests that the proxy may forward.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use crate::support::raw_connection::RawConnection;
 use crate::support::raw_requests::raw_requests;
 use crate::support::{FlagsDir, PATIENCE, Pointsman, until_true};
 
-/// Cases between two checks that others are served.
+/// After this many cases it is checked that other clients are served.
 const CHECKED_EVERY: u64 = 50;
 const GROWTH_KIB_MAX: u64 = 32 << 10;
-/// Routes, so that the paths of requests matter.
+/// With a route, so that the proxy has to interpret paths.
 const ROUTES: &str = "routes:\n  - { id: orders, match: { method: POST, path: /orders }, legacy: shop, workflow: answer, \
      state: shadow }\n";
 const WORKFLOW: &str =
     "workflow: answer\nsteps: { nothing: { set: done } }\nrespond: { status: 200, body: { id: '${run.id}' } }\n";
 
-struct Fuzzed {
+struct FuzzSystem {
     origin: Origin,
     pointsman: Pointsman,
     files: usize,
@@ -34,7 +34,7 @@ struct Fuzzed {
     _flags: FlagsDir,
 }
 
-impl Fuzzed {
+impl FuzzSystem {
     async fn start() -> Self {
         let origin = Origin::start(OriginReply::Json("{}")).await;
         let flags = FlagsDir::passthrough(&origin.url());
@@ -51,12 +51,12 @@ impl Fuzzed {
         this.serves_others(0).await;
         Self { base: this.pointsman.reset_peak(), ..this }
     }
-    /// Sends bytes and then the end; the other side has to end too.
+    /// Sends bytes, and closes the sending side. Returns whether the other side closes its side in time.
     async fn send(&self, bytes: &[u8]) -> bool {
         let mut stream = TcpStream::connect(self.pointsman.listen).await.expect("a connection");
         let (mut reading, mut writing) = stream.split();
         let sending = async {
-            // Both fail where the other side has closed.
+            // Both may fail because the other side has closed.
             let _sent = writing.write_all(bytes).await;
             let _ended = writing.shutdown().await;
         };
@@ -69,7 +69,7 @@ impl Fuzzed {
         let reply = RawConnection::connect(self.pointsman.listen).await.send(&request).await.reply().await;
         assert_eq!(reply.status, 200, "{reply:?}");
         let line = format!("GET /marker-{number} HTTP/1.1");
-        assert!(self.origin.seen().iter().any(|request| request.line == line), "what was sent is what arrives");
+        assert!(self.origin.seen().iter().any(|request| request.line == line), "legacy got the request as it was sent");
     }
     async fn finish(mut self) {
         let pointsman = &self.pointsman;
@@ -136,16 +136,16 @@ async fn mutated_requests_reach_legacy_as_requests_or_not_at_all() {
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ];
     let corpus: Vec<&str> = raw_requests().map(|(_, raw, _)| *raw).filter(|raw| raw.len() < 8_000).collect();
-    let fuzzed = Fuzzed::start().await;
+    let system = FuzzSystem::start().await;
     let mut mutator = Mutator::new(&corpus, WORDS);
     while let Some((number, bytes)) = mutator.next() {
-        assert!(fuzzed.send(&bytes).await, "the connection does not end: {}", mutator.case(number, &bytes));
+        assert!(system.send(&bytes).await, "the connection does not end: {}", mutator.case(number, &bytes));
         if number % CHECKED_EVERY == 0 {
-            fuzzed.serves_others(number).await;
+            system.serves_others(number).await;
         }
     }
     mutator.report("mutated_requests_reach_legacy_as_requests_or_not_at_all");
-    fuzzed.finish().await;
+    system.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,18 +187,18 @@ async fn mutated_frames_do_no_harm() {
         vec![0xff, 0xff, 0xff],
         field("x-more", "1"),
     ];
-    let fuzzed = Fuzzed::start().await;
+    let system = FuzzSystem::start().await;
     let mut mutator = Mutator::new(&sessions, &words);
     while let Some((number, mut bytes)) = mutator.next() {
         // Most mutations of the preface would only make it another protocol.
         if number % 8 != 0 && bytes.get(..PREFACE.len()) != Some(PREFACE) {
             bytes.splice(..PREFACE.len().min(bytes.len()), PREFACE.iter().copied());
         }
-        assert!(fuzzed.send(&bytes).await, "the connection does not end: {}", mutator.case(number, &bytes));
+        assert!(system.send(&bytes).await, "the connection does not end: {}", mutator.case(number, &bytes));
         if number % CHECKED_EVERY == 0 {
-            fuzzed.serves_others(number).await;
+            system.serves_others(number).await;
         }
     }
     mutator.report("mutated_frames_do_no_harm");
-    tokio::time::timeout(PATIENCE + Duration::from_secs(1), fuzzed.finish()).await.expect("in time");
+    tokio::time::timeout(PATIENCE + Duration::from_secs(1), system.finish()).await.expect("in time");
 }

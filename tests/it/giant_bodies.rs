@@ -15,15 +15,15 @@ use crate::support::process::{Start, output_text};
 use crate::support::{FlagsDir, Metrics, PATIENCE, Pointsman, checker};
 
 const MIB: usize = 1 << 20;
-/// Up to here a body is captured and compared.
+/// The size up to which a body is captured and compared.
 const CAP: usize = 8 * MIB;
 /// Comparisons at the same time.
 const IN_FLIGHT: u64 = 2;
 /// Requests for each kind of body.
 const REQUESTS: usize = 4;
-/// Values of a JSON, which are bounded beside its bytes (`output_values_max`).
+/// The number of values in a JSON body: below their limit (`output_values_max`), which applies besides that of bytes.
 const VALUES: u64 = 199_000;
-/// The memory of one comparison: both bodies as bytes, in several places, and what was read of each value.
+/// The memory of one comparison: several copies of both bodies as bytes, and the parsed values.
 const COMPARISON_KIB_MAX: u64 = 6 * (CAP as u64 >> 10) + VALUES * 400 / 1_024;
 const GROWTH_KIB_MAX: u64 = IN_FLIGHT * COMPARISON_KIB_MAX + (32 << 10);
 
@@ -36,7 +36,7 @@ struct Kind {
     what: &'static str,
     content_type: &'static str,
     is_gzip: bool,
-    /// What legacy and the other service answer.
+    /// The bodies of legacy's answer and of the other service's.
     bodies: [Vec<u8>; 2],
     /// How each comparison may end.
     outcomes: &'static [(&'static str, &'static str)],
@@ -63,7 +63,7 @@ fn wide(of: impl Fn(u64) -> u64) -> Vec<u8> {
     format!("[{}]", numbers.join(",")).into_bytes()
 }
 
-/// Much more than the cap, when it is decoded.
+/// A gzip body that is much larger than the cap when it is decoded.
 fn bomb(byte: u8) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     for _ in 0..256 {
@@ -73,7 +73,7 @@ fn bomb(byte: u8) -> Vec<u8> {
 }
 
 const JSON: &str = "application/json";
-/// `failed`: the engine refuses the other service's body.
+/// Every outcome that is allowed. `failed`: the engine refuses the other service's body.
 const ANY: &[(&str, &str)] =
     &[("mismatched", ""), ("skipped", "over_budget"), ("skipped", "body_too_large"), ("failed", "")];
 

@@ -118,8 +118,8 @@ async fn refused_requests_are_counted_and_logged_by_reason() {
         let line = pointsman.log().lines().find(|line| line.contains(reason)).map(str::to_owned);
         assert!(line.as_ref().is_some_and(|line| line.contains("left_out")), "{reason}: {line:?}");
     }
-    // hyper answers a head that it cannot read, before there is a request. A reply counts once its last byte was written,
-    // which may be after the client has read it.
+    // Six of eight: hyper answers the two heads that it cannot read before there is a request to count. A reply counts
+    // once its last byte was written, which may be after the client has read it.
     let by_proxy = [("route", "default"), ("answered_by", "proxy")];
     let answered = |metrics: &crate::support::Metrics| metrics.sum("pointsman_requests_total", &by_proxy);
     pointsman.until_metric("all answers", |metrics| answered(metrics) == 6.0).await;
@@ -150,8 +150,8 @@ async fn ambiguous_paths_do_not_bypass_a_route() {
     system.finish().await;
 }
 
-/// In `off` too, requests for what the engine took or owns go to the engine: no other spelling of the path reaches
-/// legacy.
+/// In `off` too, retries of requests that the engine took and requests for its instances go to the engine: no other
+/// spelling of the path makes one reach legacy.
 #[tokio::test(flavor = "multi_thread")]
 async fn ambiguous_requests_do_not_bypass_keys_and_pins_in_off() {
     let system = TestSystem::start().await;

@@ -18,11 +18,11 @@ use crate::support::process::Start;
 use crate::support::test_system::short_pause;
 use crate::support::{FlagsDir, PATIENCE, Pointsman};
 
-/// Connections that do the same at once.
+/// Connections with the same abuse at once.
 const CONNECTIONS: usize = 4;
-/// Frames, or pairs of them, after which a connection has to be ended.
+/// The number of rounds (frames, or pairs of frames) within which the server has to end a connection.
 const ROUNDS_MAX: u32 = 200_000;
-/// Rounds that are written at once.
+/// The number of rounds that are written with one call.
 const ROUNDS_OF_A_WRITE: u32 = 200;
 /// The memory that one kind of abuse may cost.
 const GROWTH_KIB_MAX: u64 = 32 << 10;
@@ -33,9 +33,9 @@ const HEALTHY_MIN: u32 = 5;
 /// A kind of abuse.
 struct Abuse {
     what: &'static str,
-    /// What comes first.
+    /// What the client sends once, before the rounds.
     begins: Vec<u8>,
-    /// What comes again and again.
+    /// What the client sends in the n-th round.
     round: fn(u32) -> Vec<u8>,
 }
 
@@ -81,8 +81,8 @@ fn kinds() -> Vec<Abuse> {
     ]
 }
 
-/// Goes on until the other side ends the connection, which it has to. Returns after how many rounds nothing more was
-/// taken: the other side reads and discards what comes after its last frame for a while.
+/// Sends rounds until the server ends the connection, which it has to. Returns the number of rounds sent by then: more
+/// than the server processed, because it reads and discards bytes for a while after its last frame.
 async fn abuse(to: std::net::SocketAddr, kind: &Abuse) -> u32 {
     let stream = TcpStream::connect(to).await.expect("a connection");
     let (mut reading, mut writing) = stream.into_split();
@@ -103,7 +103,7 @@ async fn abuse(to: std::net::SocketAddr, kind: &Abuse) -> u32 {
     tokio::time::timeout(PATIENCE, both).await.expect("the connection is ended in time")
 }
 
-/// Requests on a connection of its own until it is told to stop. Returns how many were answered; all of them are.
+/// Sends requests on its own connection until `is_over`; each has to be answered. Returns how many were.
 async fn healthy(url: &str, is_over: &AtomicBool) -> u32 {
     let client = Client::new(PATIENCE);
     let mut answered = 0;
@@ -116,7 +116,7 @@ async fn healthy(url: &str, is_over: &AtomicBool) -> u32 {
     answered
 }
 
-/// The same over HTTP/2.
+/// Like [`healthy`], over HTTP/2.
 async fn healthy_http2(pointsman: &Pointsman, is_over: &AtomicBool) -> u32 {
     let socket = TcpStream::connect(pointsman.listen).await.expect("a connection");
     let (requests, connection) = h2::client::handshake(socket).await.expect("HTTP/2");
@@ -180,8 +180,8 @@ async fn a_client_that_floods_its_connection_loses_it_and_nobody_else_does() {
     assert_eq!(pointsman.stop().await, Some(0));
 }
 
-/// A block of 16 KiB that stands for 64 MiB of fields, on every stream that a connection may have, whole and without
-/// its end.
+/// A header block of 16 KiB that decodes to 64 MiB of fields. One connection sends it complete on every stream, another
+/// one without END_HEADERS and with CONTINUATION frames.
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_that_unfold_to_many_times_their_size_are_refused_in_constant_memory() {
     let (origin, _flags, _dir, mut pointsman) = start().await;
@@ -213,7 +213,7 @@ async fn heads_that_unfold_to_many_times_their_size_are_refused_in_constant_memo
             };
             let mut answers = Vec::new();
             let reading = async {
-                // It fails when the other side resets the connection, which is as good.
+                // An error means that the other side reset the connection, which is a valid end too.
                 let _end = reading.read_to_end(&mut answers).await;
             };
             tokio::time::timeout(PATIENCE, async { tokio::join!(sending, reading) }).await.expect("it ends in time");

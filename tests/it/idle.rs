@@ -21,7 +21,7 @@ const WINDOW: Duration = Duration::from_secs(12);
 /// The intervals of the poll and of the heartbeat.
 const SWEEP: Duration = Duration::from_secs(4);
 const LEASE: Duration = Duration::from_secs(9);
-/// The statement by which a poll is recognised: it reads the next timers.
+/// The statement by which the test recognises a poll: it reads the next timers.
 const POLL: &str = "SELECT turn, run_id FROM runs";
 /// The most statements of one poll, whatever waits: due runs, next timers, notices.
 const POLL_STATEMENTS_MAX: usize = 4;

@@ -102,7 +102,7 @@ impl JsonServerSystem {
         let made = self.send_ok(Method::POST, "/posts", &post).await.json();
         assert_eq!((&made["title"], &made["views"]), (&post["title"], &post["views"]));
         self.made.push(made.clone());
-        // A follow-up that arrives before its dark twin exists could not be compared.
+        // A follow-up that arrives before the dark twin of its instance exists cannot be compared.
         self.pointsman
             .until_metric("the shadow executor to be idle", |metrics| {
                 let busy = |name: &str| metrics.sum(name, &[]);

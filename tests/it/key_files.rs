@@ -1,4 +1,4 @@
-//! Keys that legacy took wait in a file, and the file or its store is moved, copied or lost.
+//! Retry keys that legacy took are in a file until the store has them; the file or the store is moved, copied or lost.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ fn keep_in(flags: &FlagsDir, dir: &TempDir) {
     });
 }
 
-/// Lets legacy take an order while the store takes nothing, and kills the process. Returns its number at legacy.
+/// Lets legacy take an order while the store takes no writes, and kills the process. Returns the order's id.
 async fn let_legacy_take(system: &mut TestSystem, key: &str) -> Value {
     let full = fill_disk(system).await;
     let first = send_keyed(system, key, 1).await;
@@ -62,7 +62,7 @@ async fn another_directory_for_the_file_forgets_no_key() {
     system.finish().await;
 }
 
-/// The store takes nothing, so that the key stays in the file: the process is killed when it syncs the file.
+/// The store takes no writes, so the key stays in the file; the process is killed when it syncs that file.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_wait_for_the_store_are_synced() {
     let dir = tempdir();
@@ -152,13 +152,14 @@ async fn a_retry_of_a_cohort_in_live_stays_with_legacy_while_the_file_is_gone() 
     system.finish().await;
 }
 
-/// Where the records begin in the file, and the size of each.
+/// The offset of the first record in the file, and the size of a record.
 const RING: usize = 64 * 64;
 const RECORD: usize = 64;
 
 type Change = fn(&mut Vec<u8>);
 
-/// Legacy takes six orders, the process is killed, and its file is changed: why the gate to `live` is shut then.
+/// Lets legacy take six orders, kills the process, and changes its file of retry keys. Returns why the gate to `live`
+/// is shut after that.
 async fn gate_reasons_after(change: Change, is_damage: bool) -> String {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
@@ -174,7 +175,7 @@ async fn gate_reasons_after(change: Change, is_damage: bool) -> String {
     change(&mut bytes);
     std::fs::write(&path, bytes).expect("written");
     let mut why = String::new();
-    // The second process finds a sound file, and a note in it.
+    // The second process finds a sound file that notes the damage which the first one found.
     for _ in 0..2 {
         system.restart().await;
         force(&system, "dark").await;

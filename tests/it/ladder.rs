@@ -90,7 +90,11 @@ async fn a_defect_corrected_under_load_leaves_no_trace_in_the_new_evidence() {
                 (count(&now, "shadow_pairs") > 20).then_some(now)
             })
             .await;
-            assert_eq!(count(&before, "mismatched") > 0, from == wrong, "evidence of one file alone: {before}");
+            assert_eq!(
+                count(&before, "mismatched") > 0,
+                from == wrong,
+                "the evidence is of one workflow only: {before}"
+            );
             system.flags.edit("workflows/create-order.yaml", |text| text.replace(from, to));
             until("evidence to begin anew", || async {
                 (count(&evidence().await, "shadow_pairs") < count(&before, "shadow_pairs")).then_some(())
@@ -281,8 +285,8 @@ async fn refused_commands_suggest_the_nearest_name() {
     system.finish().await;
 }
 
-/// On a first start, for a cohort and for a new route: without a flip and evidence the state in the file takes effect
-/// up to `shadow` at most.
+/// On a first start, for a cohort and for a new route: without a flip or evidence, a file puts no state above `shadow`
+/// in force.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_alone_puts_nothing_above_shadow() {
     let staff = "    cohorts: [ { name: staff, when: '${request.headers[\"x-staff\"] == \"1\"}', state: live } ]\n";

@@ -58,7 +58,7 @@ async fn a_legacy_that_closes_is_a_502_and_a_cut_body_is_never_completed() {
     let mut proxy = start_proxy().await;
     proxy.origin.script(OriginReply::Close, 1);
     let closed = proxy.get().await;
-    // A fresh connection that was closed without a byte: whether legacy saw the request is unknown.
+    // Legacy closed a new connection without sending a byte: whether it saw the request is unknown.
     check_problem(&closed, 502);
     for reply in [OriginReply::CutMidBody, OriginReply::CutMidChunks] {
         proxy.origin.script(reply.clone(), 1);

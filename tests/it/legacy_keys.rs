@@ -42,8 +42,8 @@ pub async fn send_keyed(system: &TestSystem, key: &str, number: u64) -> Reply {
     reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
 }
 
-/// Waits until the file of retry keys has so many ids of routes of which a key could not be noted. They are written as
-/// soon as that is possible, in the first slots for such routes.
+/// Waits until the file of retry keys has the ids of this many routes of which a key could not be noted. The process
+/// writes them as soon as it can, into the first slots for such routes.
 pub async fn wait_until_unnoted_ids_are_written(system: &TestSystem, ids: usize) {
     let file = PathBuf::from(format!("{}.keys", system.store().display()));
     until("the ids to be written down", || async {
@@ -85,7 +85,7 @@ async fn kill_after_legacy(test: &str, is_full: bool) {
                 taken.push((key, number, reply.json()["id"].clone()));
             }
         }
-        // Not a wait for anything: the kill is to come at different moments of what goes on in the background.
+        // Moves the kill to another moment of the work in the background in each round.
         tokio::time::sleep(Duration::from_millis(killed_after_ms)).await;
         system.kill().await;
         if let Some(full) = full {
@@ -134,7 +134,7 @@ async fn killed_after_legacy_answered_on_a_full_disk() {
 /// Nothing can be written: below `live` legacy serves and the gate to `live` stays shut, also after a restart; in
 /// `live` nothing is started.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_cannot_be_recorded() {
+async fn a_key_that_cannot_be_recorded_shuts_the_gate_and_starts_nothing_in_live() {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;
     let nothing_written =
@@ -162,7 +162,7 @@ async fn a_key_that_cannot_be_recorded() {
     assert_eq!(served.status, StatusCode::CREATED, "below `live` legacy serves: {}", served.json());
     system
         .pointsman
-        .until_metric("it to be counted", |metrics| {
+        .until_metric("the key to be counted", |metrics| {
             metrics.sum("pointsman_retry_keys_unnoted_total", &[("route", "orders.create")]) == 1.0
         })
         .await;
@@ -177,7 +177,7 @@ async fn a_key_that_cannot_be_recorded() {
     };
     let (status, why) = shut(&system).await;
     assert!(status == StatusCode::CONFLICT && why.contains("could not be noted"), "{status} {why}");
-    // The person knows of the request, which came just before.
+    // A forced flip now is made by a person who knows of the request, so it passes the gate.
     let until_live = async |system: &TestSystem| {
         // The next check of the engine's health finds that the disk takes writes again.
         until("the route to be live", || async {
@@ -200,15 +200,15 @@ async fn a_key_that_cannot_be_recorded() {
     until_live(&system).await;
     system.finish().await;
     report_violations(
-        "legacy_keys::a_key_that_cannot_be_recorded",
+        "legacy_keys::a_key_that_cannot_be_recorded_shuts_the_gate_and_starts_nothing_in_live",
         None,
         "2 keyed orders without a writable disk",
         &[],
     );
 }
 
-/// The person knew of the request that legacy served without recording its key, so that nobody has to force the flip
-/// again after the next deployment.
+/// The person who forced the flip knew of the request whose key was not recorded: nobody has to force it again after
+/// the next deployment.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forced_flip_after_a_key_that_was_not_recorded_outlasts_a_restart() {
     let mut system = TestSystem::start().await;
@@ -272,7 +272,7 @@ async fn a_route_that_gets_its_workflow_later() {
         assert!(said.contains(says) && said.contains("until 20"), "{said}");
     }
     for said in why(&system, "orders.get").await {
-        assert!(!said.contains(says), "it had its workflow from the first start on: {said}");
+        assert!(!said.contains(says), "the route had its workflow from the first start on: {said}");
     }
     system.kill().await;
     system.restart().await;
@@ -298,7 +298,7 @@ fn token(subject: &str, n: u64) -> String {
     token_until(subject, n, 600)
 }
 
-/// The n-th token of a caller, which expires in so many seconds.
+/// The n-th token of a caller, which expires in `seconds`.
 fn token_until(subject: &str, n: u64, seconds: i64) -> String {
     let now = jiff::Timestamp::now().as_second();
     let claims = json!({ "iss": "issuer", "sub": subject, "aud": "shop", "exp": now + seconds, "jti": n });
@@ -313,7 +313,7 @@ async fn send_with_token(system: &TestSystem, key: &str, token: &str, number: u6
     reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
 }
 
-/// An order under one token, and its retry under the next one, on the other side of a flip, both ways.
+/// An order under one token, and its retry under the next one after a flip: from legacy to the engine, and back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refreshed_token_is_the_same_caller() {
     let system = TestSystem::with(|flags| {
@@ -440,8 +440,8 @@ async fn a_key_that_the_engine_took_before_a_kill_is_refused_under_another_crede
     report_violations(test, None, "1 order, 2 tokens", &[]);
 }
 
-/// The engine no longer takes bodies of this size, and the set of its keys is too small, so that it says "perhaps" of
-/// every key: a request is refused only if the store has a request of the engine under its key.
+/// The bodies are too large for the engine now, and the set of its keys in memory is so small that it answers "perhaps"
+/// for every key: a request is refused only if the store has a request of the engine under its key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_too_large_to_compare_is_refused_only_if_the_engine_took_its_key() {
     let mut system = TestSystem::start().await;

@@ -1,4 +1,4 @@
-//! Listeners of the real binary, with peers that other people wrote: curl and openssl.
+//! Listeners of the real binary, with third-party clients: curl and openssl.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use crate::support::process::{Start, cli, output_text};
 use crate::support::raw_connection::RawConnection;
 use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
 
-struct Served {
+struct ListenerSystem {
     flags: FlagsDir,
     origin: Origin,
     pointsman: Pointsman,
@@ -30,7 +30,7 @@ fn put(flags: &FlagsDir, name: &str, issued: &Issued) {
     flags.write(&format!("{name}.pem"), &issued.cert);
 }
 
-/// Flag files whose first listener is plain, and whose second has this map.
+/// Flag files with two listeners: a plain one, and one with these settings.
 fn files(origin: &Origin, second: &str) -> FlagsDir {
     let flags = FlagsDir::passthrough(&origin.url());
     flags.edit("pointsman.yaml", |text| {
@@ -39,7 +39,7 @@ fn files(origin: &Origin, second: &str) -> FlagsDir {
     flags
 }
 
-impl Served {
+impl ListenerSystem {
     async fn start(second: &str, write: impl FnOnce(&FlagsDir)) -> Self {
         let origin = Origin::start(OriginReply::Json("{}")).await;
         let flags = files(&origin, second);
@@ -53,7 +53,7 @@ impl Served {
     fn second(&self) -> SocketAddr {
         self.pointsman.listeners[1]
     }
-    /// A file beside the log.
+    /// Writes a file beside the log; returns its path.
     fn file(&self, name: &str, text: &str) -> String {
         let path = self.dir.path().join(name);
         std::fs::write(&path, text).expect("written");
@@ -71,7 +71,8 @@ impl Served {
         let output = tokio::time::timeout(PATIENCE, output).await.expect("it ends").expect("curl is on this machine");
         (output.status.code(), output_text(&output))
     }
-    /// The subject of the certificate that openssl gets for a name, and whether the session was resumed.
+    /// Connects with openssl under a host name. Returns its output, with the subject of the certificate and whether the
+    /// session was resumed.
     async fn openssl(&self, name: &str, more: &[&str]) -> String {
         let output = Command::new("openssl")
             .args(["s_client", "-connect", &self.second().to_string(), "-servername", name])
@@ -93,42 +94,42 @@ const TLS: &str = "tls: { certificates: [{ cert: shop.pem, key: shop.key }, { ce
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_and_openssl_speak_tls_with_the_certificate_of_the_name() {
     let authority = Authority::new("Test");
-    let served = Served::start(TLS, |flags| {
+    let system = ListenerSystem::start(TLS, |flags| {
         put(flags, "shop", &authority.issue_for("shop.test"));
         put(flags, "api", &authority.issue_for("*.api.test"));
     })
     .await;
-    let ca = served.file("ca.pem", &authority.pem());
+    let ca = system.file("ca.pem", &authority.pem());
     for version in ["1.2", "1.3"] {
         for host in ["shop.test", "v1.api.test"] {
             let versions = [format!("--tlsv{version}"), "--tls-max".into(), version.to_owned()];
             let versions = versions.iter().map(String::as_str).collect::<Vec<_>>();
-            let (code, text) = served.curl(host, &[&["--cacert", &ca][..], &versions].concat()).await;
+            let (code, text) = system.curl(host, &[&["--cacert", &ca][..], &versions].concat()).await;
             assert_eq!((code, text.as_str()), (Some(0), "{}"), "TLS {version} to {host}");
-            let request = served.origin.seen().pop().expect("a request");
+            let request = system.origin.seen().pop().expect("a request");
             assert_eq!(request.header("x-forwarded-proto"), Some("https"));
         }
     }
-    // 60: it does not trust the certificate.
-    assert_eq!(served.curl("shop.test", &[]).await.0, Some(60));
-    assert!(served.openssl("x.api.test", &[]).await.contains("CN = *.api.test"));
-    assert!(served.openssl("unknown.test", &[]).await.contains("CN = shop.test"), "the first is the default");
+    // Exit code 60: curl does not trust the certificate.
+    assert_eq!(system.curl("shop.test", &[]).await.0, Some(60));
+    assert!(system.openssl("x.api.test", &[]).await.contains("CN = *.api.test"));
+    assert!(system.openssl("unknown.test", &[]).await.contains("CN = shop.test"), "the first is the default");
     assert!(
-        !served.openssl("shop.test", &["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"]).await.contains("CN = shop.test")
+        !system.openssl("shop.test", &["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"]).await.contains("CN = shop.test")
     );
-    let session = served.dir.path().join("session").display().to_string();
-    served.openssl("shop.test", &["-tls1_2", "-sess_out", &session]).await;
-    let again = served.openssl("shop.test", &["-tls1_2", "-sess_in", &session]).await;
+    let session = system.dir.path().join("session").display().to_string();
+    system.openssl("shop.test", &["-tls1_2", "-sess_out", &session]).await;
+    let again = system.openssl("shop.test", &["-tls1_2", "-sess_in", &session]).await;
     assert!(again.contains("Reused, TLSv1.2"), "{again}");
-    // The session cache, without tickets.
-    served.openssl("shop.test", &["-tls1_2", "-no_ticket", "-sess_out", &session]).await;
-    let again = served.openssl("shop.test", &["-tls1_2", "-no_ticket", "-sess_in", &session]).await;
+    // A session is resumed from the server's cache too, without a ticket.
+    system.openssl("shop.test", &["-tls1_2", "-no_ticket", "-sess_out", &session]).await;
+    let again = system.openssl("shop.test", &["-tls1_2", "-no_ticket", "-sess_in", &session]).await;
     assert!(again.contains("Reused, TLSv1.2"), "a cache of {TLS_SESSIONS_MAX} sessions: {again}");
-    // Plain HTTP gets no plaintext.
+    // A plain HTTP request to the TLS listener gets no answer in plaintext.
     let request = "GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n";
-    let answer = RawConnection::connect(served.second()).await.send(request).await.read_to_close().await;
+    let answer = RawConnection::connect(system.second()).await.send(request).await.read_to_close().await;
     assert!(answer.is_empty() || answer[0] == 21, "an alert at most: {answer:?}");
-    let metrics = served.pointsman.metrics().await;
+    let metrics = system.pointsman.metrics().await;
     let of = |name: &str, label: (&str, &str)| metrics.sum(name, &[label]);
     assert!(of("pointsman_tls_handshakes_total", ("kind", "resumed")) >= 2.0);
     assert!(of("pointsman_tls_handshake_failures_total", ("reason", "alert")) >= 1.0);
@@ -142,59 +143,59 @@ async fn curl_and_openssl_speak_tls_with_the_certificate_of_the_name() {
 async fn a_renewed_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
     let (old, new) = (Authority::new("Old"), Authority::new("New"));
     let first = old.issue_for("shop.test");
-    let served = Served::start(TLS, |flags| {
+    let system = ListenerSystem::start(TLS, |flags| {
         put(flags, "shop", &first);
         put(flags, "api", &old.issue_for("api.test"));
     })
     .await;
-    let (old_ca, new_ca) = (served.file("old.pem", &old.pem()), served.file("new.pem", &new.pem()));
+    let (old_ca, new_ca) = (system.file("old.pem", &old.pem()), system.file("new.pem", &new.pem()));
     // A connection that is open during all of this.
-    let open = served.openssl_session("shop.test").await;
+    let open = system.openssl_session("shop.test").await;
     // A pair that does not match changes nothing, and is visible.
     let renewed = new.issue_for("shop.test");
-    served.flags.write("shop.pem", &renewed.cert);
-    let error = until("the refusal", || served.last_error()).await;
+    system.flags.write("shop.pem", &renewed.cert);
+    let error = until("the refusal", || system.last_error()).await;
     assert!(error.contains("shop.key") && error.contains("does not belong to the certificate"), "{error}");
     assert!(error.contains("pointsman.yaml:4:"), "it names the line:\n{error}");
-    assert!(served.pointsman.log().contains("does not belong to the certificate"));
-    let metrics = served.pointsman.metrics().await;
+    assert!(system.pointsman.log().contains("does not belong to the certificate"));
+    let metrics = system.pointsman.metrics().await;
     assert!(metrics.sum("pointsman_flags_reload_failures_total", &[]) >= 1.0);
-    assert_eq!(served.curl("shop.test", &["--cacert", &old_ca]).await.0, Some(0), "the old one is served");
-    // The key follows.
-    served.flags.write("shop.key", &renewed.key);
+    assert_eq!(system.curl("shop.test", &["--cacert", &old_ca]).await.0, Some(0), "the old certificate is served");
+    // The new key is written too.
+    system.flags.write("shop.key", &renewed.key);
     until("the new certificate", || async {
-        (served.curl("shop.test", &["--cacert", &new_ca]).await.0 == Some(0)).then_some(())
+        (system.curl("shop.test", &["--cacert", &new_ca]).await.0 == Some(0)).then_some(())
     })
     .await;
-    until("no error", || async { served.last_error().await.is_none().then_some(()) }).await;
-    // One that has expired is named, and not served.
+    until("no error", || async { system.last_error().await.is_none().then_some(()) }).await;
+    // An expired certificate is named in a warning, and not served.
     let long_ago = Subject { names: &["shop.test"], years: Some((2001, 2002)), ..Subject::default() };
     let expired = new.issue(&long_ago);
-    served.flags.write("shop.key", &expired.key);
-    served.flags.write("shop.pem", &expired.cert);
+    system.flags.write("shop.key", &expired.key);
+    system.flags.write("shop.pem", &expired.cert);
     until("the warning", || async {
-        let status = served.pointsman.get("/api/v2/status").await;
+        let status = system.pointsman.get("/api/v2/status").await;
         let warnings = status["flags"]["warnings"].to_string();
         (warnings.contains("expired at 2002-01-01") && warnings.contains("pointsman.yaml:4:")).then_some(())
     })
     .await;
-    until("the log", || async { served.pointsman.log().contains("a new certificate has expired").then_some(()) }).await;
-    assert_eq!(served.curl("shop.test", &["--cacert", &new_ca]).await.0, Some(0), "the old one is served");
-    assert!(served.pointsman.metrics().await.sum("pointsman_certificate_expires_seconds", &[]) > 0.0);
-    put(&served.flags, "shop", &renewed);
+    until("the log", || async { system.pointsman.log().contains("a new certificate has expired").then_some(()) }).await;
+    assert_eq!(system.curl("shop.test", &["--cacert", &new_ca]).await.0, Some(0), "the certificate before is served");
+    assert!(system.pointsman.metrics().await.sum("pointsman_certificate_expires_seconds", &[]) > 0.0);
+    put(&system.flags, "shop", &renewed);
     until("no warning", || async {
-        let status = served.pointsman.get("/api/v2/status").await;
+        let status = system.pointsman.get("/api/v2/status").await;
         (!status["flags"]["warnings"].to_string().contains("expired")).then_some(())
     })
     .await;
     // A file that is gone.
-    std::fs::remove_file(served.flags.file("shop.key")).expect("removed");
-    served.pointsman.signal(rustix::process::Signal::HUP);
-    let error = until("the refusal", || served.last_error()).await;
+    std::fs::remove_file(system.flags.file("shop.key")).expect("removed");
+    system.pointsman.signal(rustix::process::Signal::HUP);
+    let error = until("the refusal", || system.last_error()).await;
     assert!(error.contains("shop.key` cannot be read"), "{error}");
-    assert_eq!(served.curl("shop.test", &["--cacert", &new_ca]).await.0, Some(0));
-    served.flags.write("shop.key", &renewed.key);
-    until("no error", || async { served.last_error().await.is_none().then_some(()) }).await;
+    assert_eq!(system.curl("shop.test", &["--cacert", &new_ca]).await.0, Some(0));
+    system.flags.write("shop.key", &renewed.key);
+    until("no error", || async { system.last_error().await.is_none().then_some(()) }).await;
     open.still_answers().await;
 }
 
@@ -203,7 +204,7 @@ struct OpenSession {
     child: tokio::process::Child,
 }
 
-impl Served {
+impl ListenerSystem {
     async fn openssl_session(&self, name: &str) -> OpenSession {
         let child = Command::new("openssl")
             .args(["s_client", "-quiet", "-connect", &self.second().to_string(), "-servername", name])
@@ -272,43 +273,43 @@ async fn curl_with_a_client_certificate_is_known_to_legacy() {
     let clients = Authority::new("Clients");
     let second = "tls: { certificates: [{ cert: shop.pem, key: shop.key }], clients: { ca: clients.pem, \
                   header: x-client-cert-subject } }";
-    let served = Served::start(second, |flags| {
+    let system = ListenerSystem::start(second, |flags| {
         put(flags, "shop", &authority.issue_for("shop.test"));
         flags.write("clients.pem", &clients.pem());
     })
     .await;
-    let ca = served.file("ca.pem", &authority.pem());
+    let ca = system.file("ca.pem", &authority.pem());
     let own = clients.issue(&Subject { common_name: Some("app"), organization: Some("Example"), ..Subject::default() });
-    let (cert, key) = (served.file("own.pem", &own.cert), served.file("own.key", &own.key));
+    let (cert, key) = (system.file("own.pem", &own.cert), system.file("own.key", &own.key));
     let sent = "x-client-cert-subject: CN=root";
-    let (code, text) = served.curl("shop.test", &["--cacert", &ca, "--cert", &cert, "--key", &key, "-H", sent]).await;
+    let (code, text) = system.curl("shop.test", &["--cacert", &ca, "--cert", &cert, "--key", &key, "-H", sent]).await;
     assert_eq!((code, text.as_str()), (Some(0), "{}"));
-    let request = served.origin.seen().pop().expect("a request");
+    let request = system.origin.seen().pop().expect("a request");
     assert_eq!(request.header("x-client-cert-subject"), Some("CN=app,O=Example"));
-    let (code, _) = served.curl("shop.test", &["--cacert", &ca]).await;
-    assert_ne!(code, Some(0), "one is required");
+    let (code, _) = system.curl("shop.test", &["--cacert", &ca]).await;
+    assert_ne!(code, Some(0), "a client certificate is required");
     // The field is removed on the plain listener too.
     let request = format!("GET / HTTP/1.1\r\nHost: shop.test\r\n{sent}\r\n\r\n");
-    let reply = RawConnection::connect(served.pointsman.listen).await.send(request).await.reply().await;
+    let reply = RawConnection::connect(system.pointsman.listen).await.send(request).await.reply().await;
     assert_eq!(reply.status, 200);
-    let request = served.origin.seen().pop().expect("a request");
+    let request = system.origin.seen().pop().expect("a request");
     assert_eq!(request.header("x-client-cert-subject"), None);
-    let metrics = served.pointsman.metrics().await;
+    let metrics = system.pointsman.metrics().await;
     assert!(metrics.sum("pointsman_tls_handshake_failures_total", &[("reason", "no_client_certificate")]) >= 1.0);
 }
 
-/// curl can send the header itself.
+/// curl can send the PROXY protocol header itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_behind_a_proxy_header_speaks_tls() {
     let authority = Authority::new("Test");
     let second = "tls: { certificates: [{ cert: shop.pem, key: shop.key }] }\n    \
                   proxy_protocol: { version: v1, trust: [127.0.0.0/8] }";
-    let served = Served::start(second, |flags| put(flags, "shop", &authority.issue_for("shop.test"))).await;
-    let ca = served.file("ca.pem", &authority.pem());
-    let (code, text) = served.curl("shop.test", &["--cacert", &ca, "--haproxy-protocol"]).await;
+    let system = ListenerSystem::start(second, |flags| put(flags, "shop", &authority.issue_for("shop.test"))).await;
+    let ca = system.file("ca.pem", &authority.pem());
+    let (code, text) = system.curl("shop.test", &["--cacert", &ca, "--haproxy-protocol"]).await;
     assert_eq!((code, text.as_str()), (Some(0), "{}"));
-    assert_ne!(served.curl("shop.test", &["--cacert", &ca]).await.0, Some(0), "the header is required");
-    let metrics = served.pointsman.metrics().await;
+    assert_ne!(system.curl("shop.test", &["--cacert", &ca]).await.0, Some(0), "the header is required");
+    let metrics = system.pointsman.metrics().await;
     assert!(metrics.sum("pointsman_proxy_headers_total", &[("outcome", "proxied")]) >= 1.0);
     assert!(metrics.sum("pointsman_proxy_headers_total", &[("outcome", "malformed")]) >= 1.0);
 }

@@ -80,7 +80,7 @@ async fn send_until_confirmed(system: &TestSystem, number: u64, mut random: fast
     }
 }
 
-/// The key under which a call of a run was sent.
+/// The key under which the call that a conflict is about was sent.
 async fn key_of(system: &TestSystem, run: &str, conflict: &Value) -> Option<String> {
     let events = system.pointsman.get(&format!("{RUNS}/{run}/events")).await;
     let started = events.as_array()?.iter().rev().filter_map(|event| event["event"].get("step_started"));
@@ -88,7 +88,7 @@ async fn key_of(system: &TestSystem, run: &str, conflict: &Value) -> Option<Stri
     Some(of.next()?["key"].as_str()?.to_owned())
 }
 
-/// Decides every conflict by the ledger until all is done; returns how many there were.
+/// Decides every conflict by what the ledger says, until `done`; returns the number of conflicts.
 async fn resolve_conflicts(system: &TestSystem, done: &Cell<bool>) -> u64 {
     let mut decided = 0;
     loop {

@@ -1,5 +1,5 @@
-//! Legacy that is slow, dead, flapping, or does not keep to HTTP: each request ends within its bounds, as a 502 or a 504
-//! or as an answer that is visibly cut; another service is answered meanwhile, and no socket is left behind.
+//! Legacy is slow, dead or flapping, or violates HTTP: each request ends within its bounds, with a 502, a 504 or an
+//! answer that is visibly cut; requests to another service are answered meanwhile, and no socket is left open.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,28 +26,28 @@ const LATE: Duration = Duration::from_secs(20);
 const LIMITS: &str = "limits: { first_byte_ms: 500, body_idle_ms: 500, total_ms: 1500, connect_ms: 500, \
      service_idle_ms: 1000, linger_ms: 300 }\n";
 
-/// What legacy does with a connection, one thing after the other.
+/// One of the things that legacy does with a connection, in sequence.
 #[derive(Clone, Copy)]
 enum Act {
     Send(&'static str),
-    /// Again and again, as fast as it is taken.
+    /// Sends the text repeatedly, as fast as the connection takes it.
     Repeat(&'static str),
-    /// Again and again, with a pause that no limit between two bytes notices.
+    /// Sends the text repeatedly, with pauses that are shorter than the limit on the pause between two bytes.
     Drip(&'static str),
     Close,
     Reset,
-    /// Nothing more, and the connection stays open.
+    /// Sends nothing more, and keeps the connection open.
     Hang,
 }
 use Act::{Close, Drip, Hang, Repeat, Reset, Send};
 
 /// What a client gets.
 enum Expected {
-    /// One of these statuses, with a problem document of ours.
+    /// One of these statuses, with a problem document of the proxy.
     Problem(&'static [u16]),
-    /// An answer whose end is missing, and visibly so.
+    /// An answer that the client can see is incomplete.
     Cut,
-    /// An answer with this body.
+    /// A complete answer with this body.
     Whole(&'static str),
 }
 use Expected::{Cut, Problem, Whole};
@@ -91,7 +91,7 @@ const FAULTS: &[(&str, &[Act], Expected)] = &[
     ("answers 200 without a length, and resets", &[Send("HTTP/1.1 200 OK\r\n\r\nhalf"), Reset], Cut),
 ];
 
-/// A legacy that does the same with each connection.
+/// A legacy that performs the same acts on each connection.
 struct FaultyService {
     address: SocketAddr,
     task: tokio::task::AbortHandle,
@@ -119,7 +119,7 @@ impl FaultyService {
     }
 }
 
-/// Reads a head, and does what it is told to.
+/// Reads a head, and then performs the acts.
 async fn perform(mut stream: TcpStream, acts: &[Act]) -> Option<()> {
     let mut seen = Vec::new();
     while !seen.ends_with(b"\r\n\r\n") {
@@ -139,26 +139,27 @@ async fn perform(mut stream: TcpStream, acts: &[Act]) -> Option<()> {
             },
             Close => return None,
             Reset => {
-                // What was sent has to arrive first: a reset destroys it on its way.
+                // The bytes sent so far have to arrive first: a reset discards those on their way.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 stream.set_zero_linger().ok()?;
                 return None;
             }
-            // Until the other side closes.
+            // Keeps the connection open until the other side closes.
             Hang => while stream.read(&mut [0; 64]).await.is_ok_and(|count| count > 0) {},
         }
     }
     Some(())
 }
 
-/// Asks, and holds the answer against what is expected. An error says what is wrong.
+/// Sends a request, and compares the answer with the expected one. Returns how long it took; an error says what is
+/// wrong.
 async fn ask(to: SocketAddr, expected: &Expected) -> Result<Duration, String> {
     let begun = Instant::now();
     let mut stream = TcpStream::connect(to).await.expect("a connection");
     let request = b"GET /bad HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n";
     stream.write_all(request).await.expect("a head is taken");
     let mut answer = Vec::new();
-    // It fails where the connection is reset, which is one way to cut an answer.
+    // An error means that the connection was reset, which is one way to cut an answer.
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
     let was_reset = read.map_err(|_| "it does not end")?.is_err();
     let took = begun.elapsed();
@@ -180,13 +181,13 @@ async fn ask(to: SocketAddr, expected: &Expected) -> Result<Duration, String> {
     if is_right { Ok(took) } else { Err(format!("{text:?}, reset: {was_reset}, after {took:?}")) }
 }
 
-/// Two services: `shop`, which is faulty, and `good`, which a route leads to.
+/// A process with two services: `shop`, the faulty default legacy, and `good`, which is the legacy of a route.
 async fn start(shop: SocketAddr, good: &Origin) -> (FlagsDir, tempfile::TempDir, Pointsman) {
     let flags = FlagsDir::empty();
     let good = good.url();
     let text = format!("services:\n  shop: http://{shop}\n  good: {good}\ndefault_legacy: shop\n{LIMITS}");
     flags.write("pointsman.yaml", &text);
-    // The short time-outs are for the faulty service: on a busy machine the other one needs more.
+    // The short timeouts are for the faulty service only: on a busy machine the good one may need longer.
     let route = "routes:\n  - id: good\n    match: { method: GET, path: /good }\n    legacy: good\n    state: off\n    \
          timeouts: { first_byte: 30s, idle: 30s, total: 30s }\n";
     flags.write("routes/good.yaml", route);
@@ -197,7 +198,7 @@ async fn start(shop: SocketAddr, good: &Origin) -> (FlagsDir, tempfile::TempDir,
     (flags, dir, pointsman)
 }
 
-/// Requests to the good service until it is over. All are answered.
+/// Sends requests to the good service until `is_over`; each has to be answered. Returns their number and p99.
 async fn others(pointsman: &Pointsman, is_over: &AtomicBool) -> (usize, Duration) {
     let (client, url) = (Client::new(PATIENCE), format!("{}/good", pointsman.url()));
     let mut times = Vec::new();
@@ -326,7 +327,7 @@ async fn a_name_that_does_not_resolve_is_a_502_and_counted_while_others_go_on() 
     let problem = refused.json();
     assert!(problem["type"].as_str().is_some_and(|kind| kind.ends_with("legacy-unresolved")), "{problem}");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("Nothing was sent")), "{problem}");
-    assert_eq!(ask("/good").await.status, 200, "others go on");
+    assert_eq!(ask("/good").await.status, 200, "requests to other services go on");
     let labels = [("service", "shop")];
     let counted = |metrics: &crate::support::Metrics| metrics.sum("pointsman_service_lookup_failures_total", &labels);
     pointsman.until_metric("the failed look-up to be counted", |metrics| counted(metrics) >= 1.0).await;

@@ -1,4 +1,5 @@
-//! Many new retry keys in a short time on a route that legacy answers: after kill -9 none of them strays to the engine.
+//! Many new retry keys in a short time on a route that legacy answers: after kill -9 none of their retries goes to the
+//! engine.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use crate::support::seed::report_violations;
 use crate::support::step_service::StepService;
 use crate::support::{FlagsDir, Pointsman, until_true};
 
-/// How many keys legacy has taken before the kill: those of a second at the rate for which the file is made.
+/// How many keys legacy has taken before the kill: those of one second at the rate that the file of keys is made for.
 const KEYS: usize = 12_500;
 const CONNECTIONS: usize = 32;
 
@@ -33,7 +34,7 @@ fn routes(state: &str) -> String {
     )
 }
 
-/// Sends a new request; the body of the answer, or `None` if the process is gone.
+/// Sends a request; returns the body of the answer, or `None` if the process is gone.
 async fn send(connection: &mut RawConnection, key: &str) -> Option<Vec<u8>> {
     let head = "POST /orders HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\ncontent-length: 2";
     let reply = connection.send(format!("{head}\r\nidempotency-key: {key}\r\n\r\n{{}}")).await.reply().await;

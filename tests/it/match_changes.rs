@@ -27,7 +27,7 @@ async fn edit_files(system: &TestSystem, from: &str, to: &str) {
     until("the files to be in force", || async { (generation().await > before).then_some(()) }).await;
 }
 
-/// Places an order, or sends it again; its id.
+/// Places an order, or sends it again; returns its id.
 async fn order(system: &TestSystem, key: &str, number: u64) -> Value {
     let reply = send_keyed(system, key, number).await;
     assert_eq!(reply.status, StatusCode::CREATED, "{key}: {}", reply.json());
@@ -41,7 +41,7 @@ async fn a_live_route_that_gets_another_match_is_held_while_retries_may_come() {
     system.allowed.unacknowledged = true;
     force(&system, "live").await;
     let by_legacy = order(&system, "one", 1).await;
-    assert!(by_legacy.is_number(), "no route has it: {by_legacy}");
+    assert!(by_legacy.is_number(), "no route matches it: {by_legacy}");
     let before = charges(&system);
 
     edit_files(&system, &elsewhere, CREATE).await;
@@ -61,12 +61,12 @@ async fn a_live_route_that_gets_another_match_is_held_while_retries_may_come() {
         system.kill().await;
         system.restart().await;
     }
-    // By force it is live, and stays so.
+    // A forced flip puts the route in `live`, and it stays there.
     system.flip("orders.create", "live", &["--force", "--reason", "no client retries"]).await.expect("it is forced");
     edit_files(&system, CREATE, &format!("{CREATE} # as it was")).await;
     let by_engine = order(&system, "two", 2).await;
     assert!(by_engine.is_string(), "the engine answers: {by_engine}");
-    assert_eq!(order(&system, "one", 1).await, by_legacy, "it came under its key while the route was held");
+    assert_eq!(order(&system, "one", 1).await, by_legacy, "its retry key was recorded while the route was held");
     assert_eq!(charges(&system), before + 1, "once");
     system.wait_for_runs_to_end().await;
     system.finish().await;
@@ -103,7 +103,7 @@ async fn a_retry_of_a_request_of_another_route_is_found() {
         system.restart().await;
     }
     let by_engine = order(&system, "two", 2).await;
-    assert!(by_engine.is_string(), "a new one: {by_engine}");
+    assert!(by_engine.is_string(), "the engine answers a new request: {by_engine}");
     assert_eq!(charges(&system), before + 1, "once");
     system.wait_for_runs_to_end().await;
     system.finish().await;

@@ -11,8 +11,8 @@ use crate::support::{FlagsDir, Pointsman};
 /// The bound on the whole run; it usually takes half a minute.
 const TIME_MAX: Duration = Duration::from_secs(300);
 
-/// Settings that differ from the tester's defaults: there is no planner (501, described), and a schema cannot express
-/// every contradiction between fields (422, described).
+/// Settings of the tester. They accept 501, since there is no planner, and 422, since a schema cannot express every
+/// contradiction between fields; the document describes both.
 const CONFIG: &str = r#"
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", "501"]

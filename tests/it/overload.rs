@@ -60,13 +60,13 @@ async fn a_slow_engine_arm_fills_the_queue_and_is_counted() {
     system.finish().await;
 }
 
-/// Orders in each half of a pair of runs.
+/// Orders in each half (`off` or `shadow`) of a pair.
 const ORDERS_OF_A_HALF: usize = 25;
-/// What a slow and a hung engine arm, and what it holds, may cost.
+/// The memory that slow and hung engine arms, with the requests that they hold, may cost.
 const GROWTH_KIB_MAX: u64 = 64 << 10;
 
-/// Pairs of runs, `off` and `shadow`, in shuffled order, with an engine arm that is fast, slow, hung or dead. Under
-/// `panic`, see the tests of the shadow executor.
+/// Orders in `off` and in `shadow`, in pairs of shuffled order, with an engine arm that is fast, slow, hung or dead. An
+/// arm that panics is in the tests of the shadow executor.
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_do_not_notice_what_the_engine_arm_does() {
     let seed = seed();

@@ -55,7 +55,7 @@ struct Load {
 }
 
 impl Load {
-    /// Waits until the engine has answered some more orders; returns how long that took.
+    /// Waits until the engine has answered 40 more orders; returns how long that took.
     async fn wait_for_answers(&self) -> Duration {
         let begun = Instant::now();
         let wanted = self.by_engine.load(Ordering::Relaxed) + 40;
@@ -71,7 +71,7 @@ struct CallerResults {
     slowest: Duration,
 }
 
-/// Callers place orders until it ends; every answer is a success or a clear error, within the bound.
+/// Callers place orders until the load is stopped; every answer is a success or a clear error, within the bound.
 async fn send_orders(system: &TestSystem, load: &Load, seed: u64) -> CallerResults {
     let number = AtomicU64::new(seed % 1_000);
     let caller = async || {
@@ -107,7 +107,7 @@ async fn send_orders(system: &TestSystem, load: &Load, seed: u64) -> CallerResul
     all
 }
 
-/// The faults, and the longest time after one until the engine had answered some orders.
+/// The faults, and the longest time after one until the engine had answered 40 orders.
 struct FaultReport {
     faults: u64,
     kind: &'static str,

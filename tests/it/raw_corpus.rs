@@ -84,12 +84,12 @@ async fn outcome(
         }
         Expected::One(line, body) => (line, body),
     };
-    // An origin may be stricter than the proxy.
+    // An origin may refuse what the proxy accepts.
     if (400..=501).contains(&reply.status) && reply.header("x-pointsman-source").is_none() {
         return Ok(true);
     }
     let target = line.strip_suffix(" HTTP/1.1").unwrap_or(line);
-    // Not told by every origin whether there was an empty query.
+    // uvicorn does not tell whether there was an empty query.
     let target = target.strip_suffix('?').filter(|_| origin.name == "uvicorn").unwrap_or(target);
     let expected = match origin.reads_body {
         true => format!("{target} {body}"),

@@ -25,16 +25,16 @@ async fn a_key_value_that_another_client_uses_at_legacy_does_not_give_the_reques
     let (status, by_legacy) = order(&system, "Bearer other", 2).await;
     assert!(status == StatusCode::CREATED && by_legacy["id"].is_number(), "{status} {by_legacy}");
     system.record_order(by_legacy);
-    system.allowed.legacy_repeats = true; // it knows no keys
+    system.allowed.legacy_repeats = true; // legacy ignores retry keys
     for state in ["off", "live"] {
-        for when in ["before a restart", "after it"] {
+        for when in ["before a restart", "after a restart"] {
             let before = charges(&system);
             let (status, refused) = order(&system, "Bearer b", 1).await;
             assert_eq!(status, StatusCode::CONFLICT, "in {state} {when}: {refused}");
             assert_eq!(charges(&system), before, "in {state} {when}");
             let (status, again) = order(&system, "Bearer a", 1).await;
             assert_eq!((status, &again["id"]), (StatusCode::CREATED, &by_engine["id"]), "in {state} {when}");
-            // What legacy has stays there under a refreshed token, too.
+            // A retry of what legacy took goes to legacy under a refreshed token too.
             let (status, again) = order(&system, "Bearer refreshed", 2).await;
             assert!(status == StatusCode::CREATED && again["id"].is_number(), "in {state} {when}: {status} {again}");
             assert_eq!(system.pointsman.stop().await, Some(0));

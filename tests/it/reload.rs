@@ -46,7 +46,7 @@ async fn a_hundred_invalid_files_change_nothing() {
                 continue;
             }
             tried += 1;
-            // All different: an unchanged file is not read again.
+            // Makes each version different, since a file that did not change is not read again.
             let bad = format!("{bad}\n# try {tried}\n");
             let before = failures(&system.pointsman.metrics().await);
             system.flags.write(name, &bad);
@@ -123,7 +123,7 @@ async fn files_that_lead_away_from_existing_instances_are_refused() {
         })
         .await;
     }
-    // The same while no process runs: none starts.
+    // The same files are refused at a start, too.
     system.kill().await;
     for (text, says) in &edits {
         system.flags.write(name, text);
@@ -132,14 +132,14 @@ async fn files_that_lead_away_from_existing_instances_are_refused() {
         let last = refused.rsplit("the engine owns").next().unwrap_or_default();
         assert!(refused.contains("the engine owns") && last.contains(says), "{refused}");
     }
-    // Another route beside the follower takes nothing from it.
+    // A further route that takes no requests from the follower is accepted.
     system.flags.write(name, &more("{ method: GET, path: /orders/export }"));
     system.restart().await;
     assert_eq!(system.read(&kept).await["payment_id"], kept["payment_id"]);
     system.finish().await;
 }
 
-/// The files of a start that fails come into force with a later start, or not at all.
+/// A start that fails records no flip: its files come into force only with a later start.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_whose_address_is_in_use_records_no_flip() {
     let mut system = TestSystem::start().await;
@@ -219,8 +219,8 @@ async fn last_error(system: &TestSystem) -> Option<String> {
     system.pointsman.get("/api/v2/status").await["flags"]["last_error"].as_str().map(str::to_owned)
 }
 
-/// The states of the two routes by API, the same by metrics, and the number of their recorded flips. The three are read
-/// one after the other: while a move is under way they may differ.
+/// The states of the two routes by the API, their states by the metrics, and the number of their recorded flips. The
+/// three are read one after the other, so they may not agree while a flip is under way.
 async fn states_and_flips(system: &TestSystem) -> ([String; 2], [String; 2], usize) {
     const ROUTES: [&str; 2] = ["orders.cancel", "campaigns.create"];
     let metrics = system.pointsman.metrics().await;
@@ -248,7 +248,7 @@ async fn pairs(system: &TestSystem) -> u64 {
     evidence["evidence"]["shadow_pairs"].as_u64().unwrap_or_default()
 }
 
-/// The creator has pairs, which a changed workflow would clear.
+/// A system whose creator has pairs, which a changed workflow would clear.
 async fn with_pairs(more: &'static str) -> TestSystem {
     let system = with_orders_in_shadow(more).await;
     for _ in 0..5 {
@@ -282,11 +282,11 @@ async fn files_that_cannot_be_recorded_on_a_full_disk_change_nothing() {
     system.finish().await;
 }
 
-/// The store hangs while it records: the answer does not claim that nothing changed, nothing is in force before the
-/// store answers, and then everything is.
+/// The store hangs while it records a change of the files: the error does not claim that nothing changed, and nothing
+/// of the change is in force until the store answers; then all of it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_wait_for_a_hanging_store_are_reported_and_come_into_force_as_a_whole() {
-    // Without the second limit the stall itself would lower the routes.
+    // `store_stall_ms` is high because a stall of the store would lower the routes.
     let system = with_pairs("limits: { move_answer_ms: 1500, store_stall_ms: 600000 }\n").await;
     let hangs = Strace::inject(system.pointsman.pid(), "fsync,fdatasync", "delay_enter=15000000").await;
     write_two_moves(&system);
@@ -332,7 +332,7 @@ async fn a_kill_between_any_two_writes_of_a_reload_leaves_all_or_nothing() {
             system.restart().await;
             let (states, measured, flips) = states_and_flips(&system).await;
             assert_eq!((states, measured), (BEFORE.map(str::to_owned), BEFORE.map(str::to_owned)), "{calls} {n}");
-            assert!(flips == 0 || flips == 4, "{calls} {n}: both up and both down again, or nothing: {flips}");
+            assert!(flips == 0 || flips == 4, "{calls} {n}: both routes up and down again, or no flip: {flips}");
             system.finish().await;
         }
     }
@@ -346,7 +346,7 @@ fn handles(pid: u32, signal: u32) -> bool {
     mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
-/// A start may take long: the tables of the store may have to be upgraded.
+/// A start may take long, for example while the tables of the store are upgraded; SIGHUP may come meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hangup_during_the_start_reads_the_files_again_and_does_not_end_the_process() {
     let system = TestSystem::start().await;
@@ -359,7 +359,7 @@ async fn a_hangup_during_the_start_reads_the_files_again_and_does_not_end_the_pr
     };
     let (hangup, terminate) = (Signal::HUP, Signal::TERM);
     let meanwhile = async |pid: u32| {
-        // It handles SIGTERM long before the store is open.
+        // The process installs its handler of SIGTERM long before the store is open.
         until_true("a handler of SIGTERM", || handles(pid, terminate.as_raw() as u32)).await;
         let pid = rustix::process::Pid::from_raw(pid.try_into().expect("a pid")).expect("a pid");
         rustix::process::kill_process(pid, hangup).expect("the signal could be sent");

@@ -1,4 +1,4 @@
-//! `pointsman reload`: the process reads its files, and the command shows the outcome of that very reading.
+//! `pointsman reload`: the process reads its files, and the command shows the outcome of this reading.
 
 use std::path::PathBuf;
 
@@ -36,7 +36,7 @@ async fn a_reload_shows_what_the_files_changed() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = outside(&system, &dir, CAMPAIGNS);
     let good = std::fs::read_to_string(&file).expect("readable");
-    // The process may have looked by itself just before the command; then the next try decides.
+    // The process may have read the change by itself just before the command; then the test tries again.
     let mut tries = 0;
     let (code, shown) = loop {
         tries += 1;
@@ -54,7 +54,7 @@ async fn a_reload_shows_what_the_files_changed() {
     assert_eq!((flip["route"].as_str(), flip["by"].as_str()), (Some("campaigns.create"), Some("file")), "{shown}");
     assert_eq!((flip["from"].as_str(), flip["to"].as_str()), (Some(expected.0), Some(expected.1)), "{shown}");
     assert!(shown["in_force_s"].as_f64().is_some_and(|age| age < 60.0), "{shown}");
-    // Now nothing has changed: no flip.
+    // A second reload finds no change, and makes no flip.
     let (code, shown) = reload(&system).await;
     assert_eq!((code, &shown["changed"], &shown["flips"]), (Some(0), &json!(false), &json!([])), "{shown}");
     let output = system.pointsman.cli(&["reload"]).await;
@@ -68,7 +68,7 @@ async fn a_reload_names_what_the_gate_and_a_restart_hold_back() {
     let system = TestSystem::start().await;
     system.flags.edit(CAMPAIGNS, |text| text.replace("state: off", "state: live"));
     system.flags.edit("pointsman.yaml", |text| format!("{text}api: {{ maestro: false }}\n"));
-    // The files may be in force already: what they do not get is shown all the same.
+    // The files may be in force already when the command runs; it still shows what they do not put in force.
     let (code, shown) = reload(&system).await;
     assert_eq!((code, &shown["needs_restart"]), (Some(0), &json!(["api.maestro"])), "{shown}");
     let held = &shown["held"][0];

@@ -1,5 +1,5 @@
-//! Up to a thousand changes of the files under load, nearly all of them invalid: what is refused is named with its place and
-//! changes nothing, what is accepted comes into force as a whole, and no request fails.
+//! Up to a thousand changes of the files under load, nearly all of them invalid: a refusal names the place of the
+//! error, and changes nothing; an accepted change comes into force as a whole; no request fails.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use crate::support::seed::{report_violations, seed, tries_everything};
 use crate::support::test_system::TestSystem;
 
-/// All of them are tried with `POINTSMAN_ALL=1`; else as many as the time allows.
+/// The number of reloads with `POINTSMAN_ALL=1`; without it, as many as [`TIME`] allows.
 const RELOADS: usize = 1_000;
 const RELOADS_MIN: usize = 100;
 const TIME: Duration = Duration::from_secs(20);
-/// After so many reloads it is checked that the refused ones have changed nothing.
+/// After this many reloads it is checked that the refused ones have changed nothing.
 const CHECKED_EVERY: usize = 25;
 
-/// Between two rounds of requests.
+/// The pause between two rounds of requests.
 const PAUSE: Duration = Duration::from_millis(25);
 
 const FILES: [&str; 7] = [
@@ -30,7 +30,7 @@ const FILES: [&str; 7] = [
     "workflows/create-campaign.yaml",
 ];
 
-/// Up to this byte, or the start of the character there.
+/// The text up to the byte `at`, or up to the start of the character that contains it.
 fn cut(text: &str, at: usize) -> &str {
     let at = (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     &text[..at]
@@ -91,7 +91,7 @@ async fn changes_of_the_files_are_refused_with_their_places_or_taken_as_a_whole(
         while !is_over.load(Ordering::SeqCst) {
             system.create_read_cancel().await;
             answered.fetch_add(1, Ordering::SeqCst);
-            // Most of the time is for the reloads.
+            // The pause leaves most of the processor time to the reloads.
             tokio::time::sleep(PAUSE).await;
         }
     };
@@ -132,7 +132,7 @@ async fn changes_of_the_files_are_refused_with_their_places_or_taken_as_a_whole(
             system.flags.write(name, text);
             if status == 200 || number % CHECKED_EVERY == 0 {
                 let (status, answer) = reload().await;
-                // The watcher may have been faster than the command, with the same result.
+                // The watcher may have read the files before the command did, with the same result.
                 let is_unchanged = since_check > 0 || answer["changed"] == false;
                 if status != 200 || !is_unchanged {
                     wrong.push(format!("{number}: the good files again: {status} {answer}"));

@@ -66,13 +66,13 @@ fn charges(system: &TestSystem) -> u64 {
     system.world.ledger().balance().total("charge")
 }
 
-/// The state before a rename.
+/// What the routes have before a rename.
 struct Before {
-    /// Made by legacy with a key, and its key.
+    /// An order that legacy made under a retry key, and the key.
     by_legacy: (Value, &'static str),
-    /// Made by the engine with a key, and its key.
+    /// An order that the engine made under a retry key, and the key.
     by_engine: (Value, &'static str),
-    /// Made by legacy, with a twin.
+    /// An order that legacy made and that has a twin in the engine.
     twin: Value,
     pairs: u64,
     flips: usize,
@@ -106,11 +106,15 @@ impl Before {
         Self { by_legacy, by_engine, twin, pairs, flips }
     }
 
-    /// Checks that all of it is found under these ids, and follows up one more order of the engine.
+    /// Checks that all of this is found under these ids, and follows up one more order of the engine.
     async fn check_found(&mut self, system: &TestSystem, names: Names, engine_owns: u64) {
         let [creator, reader, _] = names;
         let order = self.by_engine.0.clone();
-        assert_eq!(system.read(&order).await["id"], order["id"], "{creator}: legacy knows nothing of it");
+        assert_eq!(
+            system.read(&order).await["id"],
+            order["id"],
+            "{creator}: the engine answers, as legacy does not know the order"
+        );
         let before = charges(system);
         for (order, key, number) in [(&self.by_legacy.0, self.by_legacy.1, 1), (&self.by_engine.0, self.by_engine.1, 2)]
         {
@@ -229,8 +233,8 @@ async fn a_renamed_route_stays_shut_after_a_key_was_not_recorded() {
     );
 }
 
-/// Legacy served a request under the new id, and its key could not be recorded. Then the files rename the route back:
-/// of the processes after that, only the first one knows that id.
+/// Legacy served a request under the new id, and its key could not be recorded. Then the files rename the route back.
+/// Only the first of the processes started after that knows the new id; the gate has to stay shut in all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_that_is_renamed_back_stays_shut_after_a_key_was_not_recorded() {
     let mut system = TestSystem::start().await;

@@ -1,4 +1,4 @@
-//! A restored backup does not know what was done after it was made: what may be done twice is held, and shown.
+//! A restored backup does not have what was done after it was made: routes that could do it twice are held, and shown.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::support::process::{cli, output_text};
 use crate::support::seed::report_violations;
 use crate::support::test_system::TestSystem;
 
-/// Makes a backup of the store; its path.
+/// Makes a backup of the store; returns its path.
 async fn make_backup(system: &TestSystem, name: &str) -> PathBuf {
     let (copy, source) = (system.flags.file(name), format!("sqlite:{}", system.store().display()));
     let done = cli(&["store", "backup", copy.to_str().expect("a path"), "--store", &source], &[]).await;
@@ -50,7 +50,7 @@ async fn order(system: &TestSystem, key: &str, number: u64) -> Value {
     reply.json()["id"].clone()
 }
 
-/// On another machine: neither the original store nor its files are there.
+/// The backup is restored as on another machine: neither the original store nor its other files are there.
 #[tokio::test(flavor = "multi_thread")]
 async fn live_routes_of_a_restored_backup_go_down() {
     let mut system = TestSystem::start().await;
@@ -62,7 +62,7 @@ async fn live_routes_of_a_restored_backup_go_down() {
     let copy = make_backup(&system, "copy.db").await;
     system.kill().await;
     for end in ["", "-wal", "-shm", ".keys", ".evidence", ".lock"] {
-        let _ = std::fs::remove_file(format!("{}{end}", system.store().display())); // not each one is there
+        let _ = std::fs::remove_file(format!("{}{end}", system.store().display())); // may not exist
     }
     system.restart_on(copy).await;
     for when in ["at the first start", "at the second start"] {
@@ -80,7 +80,11 @@ async fn live_routes_of_a_restored_backup_go_down() {
             status.contains("restored from a backup of 20") && status.contains("0 runs were open"),
             "{when}: {status}"
         );
-        assert_eq!(order(&system, "before", 1).await, by_engine, "{when}: what the backup has is answered by it");
+        assert_eq!(
+            order(&system, "before", 1).await,
+            by_engine,
+            "{when}: the restored engine answers a retry that the backup has"
+        );
         let read = row(&system, "orders.get").await;
         assert_eq!(read["row"]["effective"]["state"], "live", "{when}: reading twice does no harm: {read}");
         system.kill().await;
@@ -203,7 +207,8 @@ async fn live_routes_of_a_moved_store_stay() {
     let [link, name, moved] = ["link.db", "name.db", "moved.db"].map(|name| system.flags.file(name));
     std::os::unix::fs::symlink(&original, &link).expect("a link");
     std::fs::hard_link(&original, &name).expect("a name");
-    // On the same file system a moved file is the same file: a copy without the original stands for any other move.
+    // A file that is moved within a file system keeps its identity, so another move is tested as a copy whose original
+    // is removed.
     for (store, original_goes) in [(link, false), (name.clone(), false), (moved, true)] {
         let shown_path = store.display().to_string();
         if original_goes {
@@ -248,7 +253,7 @@ async fn live_routes_of_an_older_copy_in_the_place_of_the_store_go_down() {
             false => stop(&mut system).await,
         }
         for end in ["-wal", "-shm"] {
-            let _ = std::fs::remove_file(format!("{}{end}", store.display())); // not each one is there
+            let _ = std::fs::remove_file(format!("{}{end}", store.display())); // may not exist
         }
         std::fs::copy(&older, &store).expect("copied");
         for when in ["at the first start", "at the second start"] {

@@ -51,12 +51,12 @@ impl Pair {
     }
 }
 
-/// The same order each time for one number.
+/// Sends the order with this number, under its own retry key.
 async fn send(system: &TestSystem, number: u64, token: &str) -> Reply {
     send_under_key(system, number, number, token).await
 }
 
-/// This order under the retry key of that one.
+/// Sends the order `number` under the retry key of the order `key_of`.
 async fn send_under_key(system: &TestSystem, number: u64, key_of: u64, token: &str) -> Reply {
     let (key, bearer) = (format!("order-{key_of}"), format!("Bearer {token}"));
     let headers = [("idempotency-key", key.as_str()), ("authorization", bearer.as_str())];
@@ -64,21 +64,21 @@ async fn send_under_key(system: &TestSystem, number: u64, key_of: u64, token: &s
     reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()))
 }
 
-/// The id of the order.
+/// Sends an order, and returns its id.
 async fn order_id(system: &TestSystem, number: u64, token: &str) -> Value {
     let reply = send(system, number, token).await;
     assert_eq!(reply.status, StatusCode::CREATED, "{number}: {}", reply.json());
     reply.json()["id"].clone()
 }
 
-/// One order under two tokens of a pair that verifies: they are one caller's.
+/// Sends one order under two tokens of a key pair that is in force: both are of one caller, so the second is a retry.
 async fn check_accepted(system: &TestSystem, number: u64, pair: &Pair) -> Value {
     let id = order_id(system, number, &pair.token(1)).await;
     assert_eq!(order_id(system, number, &pair.token(2)).await, id, "a refreshed token");
     id
 }
 
-/// The engine has the order, and nothing is done.
+/// Sends an order that the engine has under another credential: it is refused, and nothing is done.
 async fn check_held(system: &TestSystem, number: u64, token: &str, when: &str) {
     let held = send(system, number, token).await;
     let kind = held.json()["type"].as_str().unwrap_or_default().to_owned();
@@ -122,7 +122,7 @@ async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_n
     check_accepted(&system, 2, &OLD).await;
     assert_eq!(order_id(&system, 1, &OLD.token(3)).await, first);
 
-    // The new pair: its tokens are verified, those of the old one are headers like any other.
+    // The new pair is in force: its tokens are verified; those of the old pair are compared like any other header.
     replace_key_file(&system, NEW.public);
     until("the new key", || async {
         let flags = flags(&system).await;
@@ -130,15 +130,15 @@ async fn a_rotated_key_file_is_taken_over_by_a_reload_and_a_broken_one_changes_n
     })
     .await;
     let third = check_accepted(&system, 3, &NEW).await;
-    // The old pair's tokens are compared byte for byte now. A new one would differ, since it says when it expires, so
+    // The old pair's tokens are compared byte for byte now. A newly made token would differ in its time of expiry, so
     // the same token is sent each time.
     let old_token = OLD.token(1);
     let check_old_token = async |system: &TestSystem, when: &str| {
         order_id(system, 4, &old_token).await;
         let unverified = system.pointsman.metrics().await.sum("pointsman_unverified_callers_total", &[]);
-        assert!(unverified >= 1.0, "{when}: it is seen that tokens cannot be verified");
+        assert!(unverified >= 1.0, "{when}: the metrics show that tokens cannot be verified");
         check_held(system, 4, &OLD.token(2), when).await;
-        // A request that came while the old pair was in force is still looked up under the scope of that time.
+        // A request that came while the old pair was in force is still found under the scope that it had then.
         assert_eq!(order_id(system, 1, &OLD.token(4)).await, first, "{when}");
     };
     check_old_token(&system, "after the reload").await;
@@ -183,7 +183,7 @@ async fn what_the_engine_took_is_not_done_again_for_a_token_that_cannot_be_verif
     let other = send_under_key(&system, 2, 1, &NEW.token(3)).await;
     assert_eq!(other.status, StatusCode::CREATED, "{}", other.json());
     assert_ne!(order_id(&system, 1, &OLD.token_of("bob", 1)).await, first);
-    // What came without a verified token reserves nothing against a verified caller.
+    // A request without a verified token reserves no key against a verified caller.
     let unverified = order_id(&system, 3, &NEW.token(4)).await;
     assert_ne!(order_id(&system, 3, &OLD.token(5)).await, unverified);
     system.wait_for_runs_to_end().await;
@@ -194,13 +194,13 @@ async fn what_the_engine_took_is_not_done_again_for_a_token_that_cannot_be_verif
     check_held(&system, 1, &NEW.token(6), "live, after a restart").await;
     system.lower("dark").await;
     check_held(&system, 1, &NEW.token(7), "dark").await;
-    assert_eq!(order_id(&system, 1, &OLD.token(8)).await, first, "it can be verified");
+    assert_eq!(order_id(&system, 1, &OLD.token(8)).await, first, "this token can be verified");
     system.wait_for_runs_to_end().await;
     assert_eq!(charges(&system), 5, "no retry was performed");
     system.finish().await;
 }
 
-/// After a rotation, each request is looked up as the earlier files saw it too: as one that cannot be verified.
+/// After a rotation, each request is also looked up as the earlier files would identify it: with an unverified token.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_rotation_verified_callers_with_the_same_key_reserve_nothing_against_each_other() {
     let mut system = TestSystem::with(by_token).await;

@@ -83,7 +83,7 @@ async fn answer(mut stream: TcpStream, requests: Arc<AtomicUsize>) -> io::Result
     }
 }
 
-/// What the clients know and find.
+/// What the clients share: where they connect to, and what they found.
 struct Load {
     plain: SocketAddr,
     secure: SocketAddr,
@@ -98,8 +98,8 @@ impl Load {
     fn fail(&self, what: String) {
         self.failures.lock().expect("unpoisoned").push(what);
     }
-    /// What ended before a byte of the answer came. While the process drains, it was not begun: the service counts what
-    /// was.
+    /// Records a request that ended before a byte of the answer came. That is a failure unless the process drains: then
+    /// the request was not begun (the service counts the requests that were).
     fn unanswered(&self, what: &str, error: &io::Error) {
         if !self.is_draining.load(Ordering::SeqCst) {
             self.fail(format!("{what}: {error}"));
@@ -179,7 +179,7 @@ impl Load {
         }
         assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
         let (mut messages, mut while_draining) = (0_u32, 0);
-        // It ends by itself, a while after the drain has begun.
+        // The client ends the tunnel 20 messages after the drain has begun.
         while while_draining < 20 {
             let (sent, mut got) = (messages.to_be_bytes(), [0; 4]);
             let round = async {
@@ -199,7 +199,8 @@ impl Load {
     }
 }
 
-/// One request. Whether the connection is closed behind the answer, or how much of the answer came before what error.
+/// Sends one request. Returns whether the connection closes after the answer; an error has the number of bytes of the
+/// answer that came before it.
 async fn ask(stream: &mut Box<dyn Io>) -> Result<bool, (usize, io::Error)> {
     let request = b"GET /h1 HTTP/1.1\r\nhost: shop.test\r\n\r\n";
     stream.write_all(request).await.map_err(|error| (0, error))?;
@@ -275,7 +276,7 @@ async fn no_request_fails_while_certificates_change_and_the_process_drains() {
             let before = load.answered.load(Ordering::SeqCst);
             let next = authority.issue_for(NAME);
             flags.write("shop.pem", &next.cert);
-            // Not the one that belongs to the key: the old pair is served.
+            // A certificate that does not belong to the key: the old pair stays in use.
             let reply = pointsman.api(Method::POST, "/api/v2/reload", json!({})).await;
             refused += u32::from(reply.status == 422);
             put(&flags, &next);

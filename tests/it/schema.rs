@@ -1,4 +1,4 @@
-//! `pointsman check` accepts exactly the keys of a route that `pointsman schema` has.
+//! `pointsman check` accepts exactly the keys of a route that `pointsman schema` lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -17,7 +17,7 @@ async fn row(pointsman: &Pointsman, service: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_address_is_shown_with_its_state_and_why() {
-    // Nothing listens there.
+    // An address on which nothing listens: the listener is dropped at once.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let dead = closed.local_addr().expect("an address");
     drop(closed);
@@ -48,14 +48,14 @@ default_legacy: shop
     let (store, log) = ("memory:".into(), dir.path().join("log"));
     let mut pointsman = Pointsman::start(&Start { flags: flags.path().to_owned(), store, log, env: vec![] }).await;
     let before = row(&pointsman, "shop").await;
-    assert_eq!(before["addresses"][0]["state"], "available", "nothing is known of it yet: {before}");
+    assert_eq!(before["addresses"][0]["state"], "available", "no call has been made yet: {before}");
     assert_eq!(before["addresses"][0]["last_failure"], Value::Null);
     let client = Client::new(PATIENCE);
     let get = async |path: &str| {
         let url = format!("{}{path}", pointsman.url());
         client.json(Method::GET, &url, &[], &json!(null)).await.expect("an answer").status.as_u16()
     };
-    let ejected = until("the dead address is ejected", || async {
+    let ejected = until("the dead address to be ejected", || async {
         assert_eq!(get("/").await, 200);
         let row = row(&pointsman, "shop").await;
         (row["addresses"][0]["state"] == "ejected").then_some(row)
@@ -73,7 +73,7 @@ default_legacy: shop
     assert_eq!((&alive["weight"], &alive["in_flight"]), (&json!(1), &json!(0)), "{ejected}");
     assert_eq!(alive["share_percent"], 10, "its slow start has just begun: {ejected}");
 
-    let unhealthy = until("the sick one is found", || async {
+    let unhealthy = until("the sick address to be found", || async {
         let row = row(&pointsman, "sick").await;
         get("/sick").await; // the checks begin with the first request
         (row["addresses"][0]["state"] == "unhealthy").then_some(row)

@@ -88,7 +88,7 @@ async fn answering(bytes: &'static str) -> SocketAddr {
     address
 }
 
-/// hyper's server cannot send them to a client of HTTP/1.1.
+/// hyper's server cannot send interim replies to an HTTP/1.1 client.
 #[tokio::test(flavor = "multi_thread")]
 async fn interim_replies_for_a_client_of_http1_are_consumed_and_counted() {
     let address = answering(

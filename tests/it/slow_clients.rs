@@ -31,11 +31,11 @@ const LATE: Duration = Duration::from_secs(3);
 /// A kind of slow client.
 struct Kind {
     what: &'static str,
-    /// What it sends at once.
+    /// What the client sends at first.
     begins: &'static str,
-    /// What it then sends repeatedly.
+    /// What the client then sends repeatedly.
     dribbles: Option<&'static str>,
-    /// When it has to be disconnected.
+    /// The time after which the client has to be disconnected.
     limit: Duration,
 }
 
@@ -69,9 +69,9 @@ const KINDS: [Kind; 5] = [
 const LIMITS: &str = "limits: { head_read_ms: 1500, body_idle_ms: 1500, total_ms: 4000, client_idle_ms: 2500, \
      linger_ms: 300, service_idle_ms: 1000 }\n";
 
-/// How long the connection stayed open.
+/// Behaves as this kind of client, and returns how long the connection stayed open.
 async fn time_until_closed(to: SocketAddr, kind: &Kind) -> Duration {
-    // Taken before the other side can have accepted: its clock never starts earlier than ours.
+    // Taken before the other side can accept the connection, so the measured time is never shorter than the limit.
     let begun = Instant::now();
     let mut stream = TcpStream::connect(to).await.expect("a connection");
     let _sent = stream.write_all(kind.begins.as_bytes()).await;

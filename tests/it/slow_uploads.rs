@@ -35,7 +35,7 @@ struct SlowOrder {
 }
 
 impl SlowOrder {
-    /// Sends the head, and half of the body once the engine's side waits for it.
+    /// Sends the head, and half of the body after `100 Continue`.
     async fn begin(system: &TestSystem, headers: &[(&str, &str)], order: &Value) -> Self {
         let body = order.to_string().into_bytes();
         let mut client = RawConnection::connect(system.pointsman.listen).await;
@@ -54,7 +54,7 @@ impl SlowOrder {
     async fn send_rest(&mut self) {
         self.client.send(std::mem::take(&mut self.rest)).await;
     }
-    /// Sends what is not sent, and waits for the answer.
+    /// Sends the rest of the body, and waits for the answer.
     async fn end(mut self) -> RawReply {
         self.send_rest().await;
         self.client.reply().await
@@ -128,8 +128,8 @@ async fn a_retry_on_the_other_side_of_a_share_goes_to_the_same_arm() {
     report_violations(test, None, "1 order, 2 tokens, a share of 50 %", &[]);
 }
 
-/// A first try in `live` waits for the store when the route is flipped to `off`. The client of the first try goes away
-/// while the retry waits for it: the retry is a new request in `off`, and legacy answers it.
+/// A first try in `live` waits for the store when the route is flipped to `off`. Its client disconnects while the retry
+/// waits for the first try: the retry is then a new request in `off`, and legacy answers it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_whose_first_try_began_no_run_begins_none_below_live() {
     let Some(cluster) = block_in_place(Cluster::start) else {
@@ -157,7 +157,7 @@ async fn a_retry_whose_first_try_began_no_run_begins_none_below_live() {
     first.send_rest().await;
     until_true("the first try to wait for the store", || waiting() >= 2).await;
     system.lower("off").await;
-    // `100 Continue` comes once the request is decided: by then the engine has its first try.
+    // `100 Continue` comes once the retry is decided: by then it is known as a retry of what the engine has.
     let mut retry = SlowOrder::begin(&system, &headers, &body).await;
     drop(first);
     retry.send_rest().await;
@@ -193,10 +193,10 @@ async fn retry_over_a_reload(test: &str, change: impl FnOnce(String) -> String, 
     let late = first.end().await;
     assert!(late.status == 409 || json(&late)["id"] == retry["id"], "{} {}", late.status, json(&late));
     assert_eq!(charges(&system), before + 1, "once");
-    // The client sends it once more.
+    // The client sends the same order once more.
     let again = order(&system, &headers, &body).await.json();
     assert_eq!(again["id"], retry["id"], "{again}");
-    // Another order, which has the same key by the earlier files only: it is a new request.
+    // A request that has the same key only under the earlier files is a new request.
     let other = order(&system, new, &body).await.json();
     assert!(other["id"].is_string() && other["id"] != retry["id"], "{other}");
     assert_eq!(charges(&system), before + 2, "each once");

@@ -1,4 +1,4 @@
-//! Slow clients that other people wrote: slowhttptest in its three modes at once, while a healthy client is answered.
+//! The slow clients of a third-party tool: slowhttptest in its three modes at once, while a healthy client is answered.
 
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ const GROWTH_KIB_MAX: u64 = (CONNECTIONS as u64) * 640 + (32 << 10);
 const LIMITS: &str = "limits: { head_read_ms: 1500, body_idle_ms: 1500, total_ms: 4000, client_idle_ms: 2500, \
      linger_ms: 300, service_idle_ms: 1000 }\n";
 
-/// Starts it in a mode. It ends when it has no connection left, or after a minute.
+/// Starts slowhttptest in a mode. It ends when it has no connection left, or after a minute.
 fn slowhttptest(url: &str, mode: &[&str]) -> Child {
     Command::new("slowhttptest")
         .args(["-c", &CONNECTIONS.to_string(), "-r", "200", "-i", "1", "-l", "60", "-p", "30", "-v", "1", "-u", url])
@@ -34,7 +34,7 @@ fn slowhttptest(url: &str, mode: &[&str]) -> Child {
         .expect("slowhttptest is on this machine")
 }
 
-/// Waits until it has no connection left.
+/// Waits until slowhttptest has ended, and requires that it had no connection left.
 async fn ends(mode: &str, child: Child) {
     let output = tokio::time::timeout(2 * PATIENCE, child.wait_with_output()).await.expect("it ends");
     let text = output_text(&output.expect("its output"));

@@ -1,5 +1,5 @@
-//! The files change how the paths of a service are read (`paths:`): a retry of what the engine performed gets the
-//! engine's answer, under whichever route its spelling comes now.
+//! The files change how spellings of a service's paths are matched (`paths:`): a retry of what the engine performed
+//! gets the engine's answer, whichever route its spelling matches now.
 
 use http::{Method, StatusCode};
 use serde_json::Value;
@@ -36,7 +36,7 @@ async fn a_spelling_that_no_route_matches_any_more_stays_with_the_engine() {
     let by_path = "retry_key: '${request.path} ${request.headers[\"idempotency-key\"]}' #";
     for (retry_key, is_off) in [(RETRY_KEY, false), (RETRY_KEY, true), (by_path, true)] {
         let system = TestSystem::with(|flags| {
-            // A service of its own: the followers of the engine's orders keep their spellings.
+            // The route has its own service, so that the followers of the engine's orders keep their spellings.
             flags.edit(SETTINGS, |text| {
                 let entry = format!("services:\n  entry: {{ urls: [\"{}\"], {EXPRESS} }}\n", shop_url(&text));
                 text.replacen("services:\n", &entry, 1)
@@ -64,7 +64,7 @@ async fn a_spelling_that_no_route_matches_any_more_stays_with_the_engine() {
         for (path, key, first) in &placed {
             let (status, again) = order(&system, path, key, "Bearer a").await;
             assert_eq!((status, &again["id"]), (StatusCode::CREATED, &first["id"]), "{path}, {retry_key}: {again}");
-            // The engine has it under a credential that is not verified: nobody performs it under another one.
+            // The engine took it under a credential that is not verified: a retry under another one is refused.
             let (status, refused) = order(&system, path, key, "Bearer b").await;
             assert_eq!(status, StatusCode::CONFLICT, "{path}, {retry_key}: {refused}");
         }
@@ -73,7 +73,8 @@ async fn a_spelling_that_no_route_matches_any_more_stays_with_the_engine() {
     }
 }
 
-/// Only the service of the neighbour is read in another way, by which it takes requests that the other route had.
+/// Only the paths of the neighbouring route's service are matched differently, so that it takes requests that the other
+/// route had.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_a_neighbour_takes_by_its_spellings_stay_with_the_engine() {
     let mut shop = String::new();

@@ -145,7 +145,7 @@ async fn old_runs_are_purged_and_their_orders_still_followed_up() {
     system.finish().await;
 }
 
-/// Beside each name of the file SQLite would keep a log of its own, and the two processes would damage the file.
+/// SQLite keeps a separate log for each name of the file, so two processes on two names would damage it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_on_a_hard_link_of_the_store_does_not_start() {
     let system = TestSystem::start().await;
@@ -231,7 +231,7 @@ async fn a_store_that_is_removed_is_reported_and_takes_no_runs() {
     let away = system.store().with_file_name("away.db");
     std::fs::rename(system.store(), &away).expect("moved");
     let ready = || async { Some(system.pointsman.try_api("/readyz").await?.status.as_u16()) };
-    crate::support::until("it to be not ready", || async { (ready().await? == 503).then_some(()) }).await;
+    crate::support::until("the process to be not ready", || async { (ready().await? == 503).then_some(()) }).await;
     let trouble = system.pointsman.get("/api/v2/status").await["store_trouble"].clone();
     assert!(trouble.as_str().is_some_and(|why| why.contains("was removed or replaced")), "{trouble}");
     assert!(system.pointsman.log().contains("the store takes no writes"));
@@ -241,6 +241,6 @@ async fn a_store_that_is_removed_is_reported_and_takes_no_runs() {
     let refused = system.pointsman.api(Method::POST, "/api/v2/orchestrate/run", start).await;
     assert_eq!(refused.status.as_u16(), 503, "{}", refused.json());
     std::fs::rename(&away, system.store()).expect("moved back");
-    crate::support::until("it to be ready", || async { (ready().await? == 200).then_some(()) }).await;
+    crate::support::until("the process to be ready", || async { (ready().await? == 200).then_some(()) }).await;
     system.finish().await;
 }

@@ -1,4 +1,4 @@
-//! A store that hangs. Requests that legacy answers do not wait for it, also while the engine has more keys and
+//! A store that hangs: requests that legacy answers do not wait for it, even while the engine has more keys and
 //! instances than are kept in memory; and the process notices that a sync does not end.
 
 use std::path::PathBuf;
@@ -179,7 +179,7 @@ async fn a_sync_that_does_not_end_is_noticed() {
         system.record_order(reply.json());
     }
     let id_of = |order: &Option<Value>| order.as_ref().map(|order| order["id"].clone());
-    assert_eq!(id_of(&keyed().await), id_of(&first), "a retry of what was handed over does not go to the other arm");
+    assert_eq!(id_of(&keyed().await), id_of(&first), "a retry stays on the arm of its first try");
     let sent_at = Instant::now();
     let body = json!({ "workflow": "create-order", "input": some_order(6) });
     let start = system.pointsman.api(Method::POST, "/api/v2/orchestrate/run", body).await;
@@ -209,9 +209,9 @@ async fn a_sync_that_does_not_end_is_noticed() {
     report_violations("store_hangs::a_sync_that_does_not_end_is_noticed", None, "7 orders, 1 start", &[]);
 }
 
-/// The disk of the file of retry keys and of the file of evidence marks hangs. Those who came when it began to hang
-/// wait for a bounded time, nobody else does, and the kill switch works. What legacy served meanwhile stays with
-/// legacy, because the store takes the keys.
+/// The disk of the file of retry keys and of the file of evidence marks hangs. Requests that came when it began to hang
+/// wait for a bounded time, later ones do not, and the kill switch works. Retries of what legacy served meanwhile go to
+/// legacy, because the store has their keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_retry_keys_that_hangs_stops_nobody() {
     let mut system = TestSystem::start().await;
@@ -245,7 +245,8 @@ async fn a_file_of_retry_keys_that_hangs_stops_nobody() {
         let output = system.pointsman.cli(&[&["freeze", "--reason", "the test tries it"], more].concat()).await;
         assert!(output.status.success(), "{more:?}: {output:?}");
     }
-    // Not each time is a request served unnoted: the store may take all keys before the first request stops waiting.
+    // Only in some runs is a request served before its key is noted: the store may take all keys before the first
+    // request stops waiting.
     until("the log to say that the disk hangs", || async {
         system.pointsman.log().contains("a write takes longer than a second, the disk may hang").then_some(())
     })

@@ -1,4 +1,4 @@
-//! A gibibyte up and a gibibyte down: both are streamed, in `off` and where a copy is captured, in constant memory.
+//! A gibibyte up and a gibibyte down are streamed in constant memory: in `off`, and where a copy is captured.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -62,7 +62,7 @@ async fn a_gibibyte_each_way_takes_constant_memory() {
             let flipped = pointsman.cli(&["flip", route, state, "--reason", "bodies of all sizes"]).await;
             assert!(flipped.status.success(), "{}", output_text(&flipped));
         }
-        // In `shadow` the reply outgrows the cap while it streams.
+        // In `shadow` a smaller reply is enough: it exceeds the capture cap while it is streamed.
         let (up, down) = if state == "off" { (GIB, GIB) } else { (GIB, GIB / 4) };
         let base = pointsman.reset_peak();
         let begun = Instant::now();

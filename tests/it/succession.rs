@@ -26,7 +26,7 @@ fn log_of(start: &Start) -> String {
     std::fs::read_to_string(&start.log).unwrap_or_default()
 }
 
-/// Puts a successor in the place of the process; returns the process before it.
+/// Starts a successor, which takes over from the system's process; returns the old process.
 pub async fn succeed(system: &mut TestSystem) -> Pointsman {
     let started = Pointsman::try_succeed(&successor(system), async |_| {}).await;
     let started = started.unwrap_or_else(|log| panic!("{log}\n{}", system.pointsman.log()));
@@ -118,7 +118,7 @@ async fn a_restart_under_load_fails_no_request_and_refuses_no_connection() {
     let waited = async {
         until_true("the hand-over", || system.pointsman.log().contains("handing over")).await;
         let asked = Instant::now();
-        // On a connection of its own: one that is open already is still served by the old process.
+        // On a new connection: the old process still serves the open ones.
         let client = pointsman::demo::http::Client::new(PATIENCE);
         let (url, tenant) = (format!("{}/orders", system.pointsman.url()), [("x-tenant", "tenant-1")]);
         let reply = client.json(Method::POST, &url, &tenant, &some_order(2)).await.expect("an answer");
@@ -180,7 +180,7 @@ async fn a_websocket_that_outlasts_the_hand_over_is_cut_at_its_bound() {
     assert_eq!(old.wait_for_exit().await, Some(0), "{}", old.log());
     // The bound begins when the store has been handed over, shortly before the successor says that it is ready.
     let lasted = handed_over.elapsed();
-    assert!(lasted > Duration::from_millis(500), "it was cut at once: {lasted:?}");
+    assert!(lasted > Duration::from_millis(500), "the tunnel was cut at once: {lasted:?}");
     system.create_read_cancel().await;
     system.finish().await;
 }
@@ -210,7 +210,8 @@ async fn a_keyed_order_that_is_tried_again_across_a_succession_stays_on_its_arm(
     system.finish().await;
 }
 
-/// A successor whose files differ writes to the store before it can have its states in force, here for at least 100 ms.
+/// A successor with other files has to write to the store before its states are in force; here that takes at least
+/// 100 ms.
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_stay_with_the_engine_while_a_process_with_other_files_takes_over() {
     let mut system = TestSystem::start().await;
@@ -304,7 +305,7 @@ async fn a_process_goes_on_if_its_successor_is_killed_before_it_had_the_store() 
     let start = successor(&system);
     let killed = Pointsman::try_succeed(&start, async |pid| {
         until_true("the hand-over", || system.pointsman.log().contains("handing over")).await;
-        // There is one successor at a time.
+        // A second successor is refused meanwhile.
         let other = Start { log: start.log.with_file_name("other.log"), ..start.clone() };
         let refused = Pointsman::try_succeed(&other, async |_| {}).await.map(|_| ()).expect_err("it must not start");
         assert!(refused.contains("hands over to another process already"), "{refused}");
@@ -312,7 +313,8 @@ async fn a_process_goes_on_if_its_successor_is_killed_before_it_had_the_store() 
     })
     .await;
     assert!(killed.is_err(), "it was killed");
-    until_true("it to go on", || system.pointsman.log().contains("this process accepts connections again")).await;
+    until_true("the process to go on", || system.pointsman.log().contains("this process accepts connections again"))
+        .await;
     system.create_read_cancel().await;
     let slow = slow.await.expect("no panic").expect("an answer");
     system.record_order(slow);
@@ -333,16 +335,16 @@ async fn a_process_starts_again_if_its_successor_is_killed_when_the_store_was_re
             .await;
         signal(pid, Signal::STOP);
         until_true("the store to be released", || system.pointsman.log().contains("the store is released")).await;
-        tokio::time::sleep(Duration::from_millis(500)).await; // so that the store is closed by then, mostly
+        tokio::time::sleep(Duration::from_millis(500)).await; // mostly long enough for the store to be closed
         signal(pid, Signal::KILL);
     })
     .await;
     assert!(killed.is_err(), "it was killed");
-    until_true("it to start again", || system.pointsman.log().matches("listening").count() >= 2).await;
+    until_true("the process to start again", || system.pointsman.log().matches("listening").count() >= 2).await;
     system.create_read_cancel().await;
     let metrics = system.pointsman.metrics().await;
     assert_eq!(metrics.sum("pointsman_successions_total", &[("outcome", "started_again")]), 1.0);
-    // And it can be succeeded.
+    // Another successor can take over after that.
     let mut system = system;
     let mut old = succeed(&mut system).await;
     assert_eq!(old.wait_for_exit().await, Some(0));

@@ -51,8 +51,8 @@ async fn other_versions_of_the_protocol_are_refused_by_name_and_the_process_goes
     system.finish().await;
 }
 
-/// Connections of clients that have sent a part of a head: a whole request before it, one byte of the first one. The
-/// process has accepted both.
+/// Two connections whose clients have sent a part of a head: one after a whole request, one only the first byte of its
+/// first head. The process has accepted both.
 async fn clients_with_part_of_a_head(system: &TestSystem) -> [RawConnection; 2] {
     let to = system.pointsman.listen;
     let mut kept = RawConnection::connect(to).await;
@@ -62,12 +62,12 @@ async fn clients_with_part_of_a_head(system: &TestSystem) -> [RawConnection; 2] 
     kept.send("GET /health HTTP/1.1\r\nHo").await;
     // It may be the beginning of HTTP/2 (`PRI * HTTP/2.0`).
     fresh.send("P").await;
-    // Whoever comes later is accepted later.
+    // The answer to a later connection shows that both were accepted.
     RawConnection::connect(to).await.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n").await.reply().await;
     [kept, fresh]
 }
 
-async fn is_told_to_send_it_again(client: &mut RawConnection) {
+async fn check_head_timeout(client: &mut RawConnection) {
     let reply = client.reply().await;
     assert_eq!((reply.status, reply.header("connection")), (408, Some("close")));
     assert_eq!(reply.header("x-pointsman-source"), Some("proxy"));
@@ -84,7 +84,7 @@ async fn clients_with_a_part_of_a_head_delay_no_hand_over_and_get_an_answer() {
     let waited = system.pointsman.metrics().await.sum("pointsman_succession_store_wait_seconds", &[]);
     assert!(waited < 2.0, "the store was waited for {waited} s: {log}");
     for client in &mut clients {
-        is_told_to_send_it_again(client).await;
+        check_head_timeout(client).await;
     }
     assert!(!old.log().contains("connections without a whole request are still open"), "{}", old.log());
     assert_eq!(old.wait_for_exit().await, Some(0));
@@ -98,7 +98,7 @@ async fn clients_with_a_part_of_a_head_delay_no_drain_and_get_an_answer() {
     let began = Instant::now();
     system.pointsman.terminate();
     for client in &mut clients {
-        is_told_to_send_it_again(client).await;
+        check_head_timeout(client).await;
     }
     drop(clients);
     assert_eq!(system.pointsman.wait_for_exit().await, Some(0));

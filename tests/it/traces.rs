@@ -49,10 +49,10 @@ const ROUTES: &str = "routes:
     force: { reason: a test }
 ";
 
-/// What a client sends and no span may have.
+/// A value that a client sends and that no span may contain.
 const SECRET: &str = "hunter2";
 
-struct Traced {
+struct TraceSystem {
     pointsman: Pointsman,
     start: Start,
     origin: Origin,
@@ -62,7 +62,7 @@ struct Traced {
     _dir: tempfile::TempDir,
 }
 
-impl Traced {
+impl TraceSystem {
     async fn start(settings: &str) -> Self {
         let (origin, steps) = (Origin::start(OriginReply::Json("{\"id\":7}")).await, StepService::start().await);
         let flags = FlagsDir::passthrough(&origin.url());
@@ -105,14 +105,14 @@ fn only<'a>(spans: &[&'a ReceivedSpan], name: &str) -> &'a ReceivedSpan {
     found[0]
 }
 
-/// The span that a `traceparent` names.
+/// The trace id and the span id of a `traceparent`.
 fn span_of(traceparent: Option<&str>) -> (&str, &str) {
     let fields: Vec<_> = traceparent.expect("a traceparent").split('-').collect();
     assert_eq!((fields[0], fields[3]), ("00", "01"));
     (fields[1], fields[2])
 }
 
-/// The span that the calls of an endpoint name.
+/// The trace and span ids in the `traceparent` of each call to an endpoint.
 fn spans_of_calls(steps: &StepService, endpoint: &str) -> Vec<(String, String)> {
     let call = |call: &crate::support::step_service::ReceivedCall| {
         let (trace, span) = span_of(call.headers.get("traceparent").and_then(|value| value.to_str().ok()));
@@ -124,7 +124,7 @@ fn spans_of_calls(steps: &StepService, endpoint: &str) -> Vec<(String, String)> 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trace_has_the_exchange_both_arms_the_run_and_its_steps() {
     let collector = Collector::start().await;
-    let mut system = Traced::start(&settings(&collector, ", trust_sampled: always")).await;
+    let mut system = TraceSystem::start(&settings(&collector, ", trust_sampled: always")).await;
     system.steps.script("POST /quotes", ScriptedReply::Refuse(503), 1);
     assert_eq!(system.send(Method::POST, "/dark", &[]).await, Some(200));
     let compared = |metrics: &Metrics| metrics.sum("pointsman_comparisons_total", &[("route", "dark")]) == 1.0;
@@ -205,7 +205,7 @@ async fn one_trace_has_the_exchange_both_arms_the_run_and_its_steps() {
         spans_of_calls_with_flag(&system.steps, "POST /charges"),
         [
             (client_trace.to_owned(), charge.id.clone(), "01".to_owned()),
-            // Passed on as it came: nobody records it.
+            // The client's `traceparent` is passed on unchanged, because its trace is not recorded.
             (unrecorded.to_owned(), "b7ad6b7169203331".to_owned(), "00".to_owned()),
         ]
     );
@@ -216,7 +216,7 @@ async fn one_trace_has_the_exchange_both_arms_the_run_and_its_steps() {
     assert_eq!(of_trace(&spans, &plain.trace).len(), 2);
 }
 
-/// As [`spans_of_calls`], with the flags.
+/// Like [`spans_of_calls`], with the flags.
 fn spans_of_calls_with_flag(steps: &StepService, endpoint: &str) -> Vec<(String, String, String)> {
     let calls = steps.seen(endpoint).into_iter().map(|call| {
         let value = call.headers["traceparent"].to_str().expect("text").to_owned();
@@ -226,15 +226,15 @@ fn spans_of_calls_with_flag(steps: &StepService, endpoint: &str) -> Vec<(String,
     calls.collect()
 }
 
-/// The service may know the first attempt, and compare what it gets with it.
+/// The service may know the first attempt, and compare a repetition with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_sent_again_after_an_unknown_outcome_has_the_bytes_of_the_first_attempt() {
     let collector = Collector::start().await;
-    let mut system = Traced::start(&settings(&collector, "")).await;
+    let mut system = TraceSystem::start(&settings(&collector, "")).await;
     for unknown in [ScriptedReply::Refuse(503), ScriptedReply::LoseReply] {
         system.steps.script("POST /charges", unknown, 1);
     }
-    // A read has no effect: each attempt is one of its own.
+    // A read has no effect, so each attempt of a read has its own span id.
     system.steps.script("POST /quotes", ScriptedReply::Refuse(503), 1);
     assert_eq!(system.send(Method::POST, "/live", &[]).await, Some(200));
     let sent = system.steps.seen("POST /charges");
@@ -258,7 +258,7 @@ async fn a_call_that_is_sent_again_after_an_unknown_outcome_has_the_bytes_of_the
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_the_next_process_resumes_stays_in_its_trace() {
     let collector = Collector::start().await;
-    let mut system = Traced::start(&settings(&collector, ", trust_sampled: always")).await;
+    let mut system = TraceSystem::start(&settings(&collector, ", trust_sampled: always")).await;
     system.steps.hold("POST /charges");
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let traceparent = format!("00-{trace}-b7ad6b7169203331-01");
@@ -290,7 +290,7 @@ async fn a_run_that_the_next_process_resumes_stays_in_its_trace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_of_the_traces_that_begin_here_is_recorded() {
     let collector = Collector::start().await;
-    let mut system = Traced::start(&settings(&collector, ", sample: 0, trust_sampled: always")).await;
+    let mut system = TraceSystem::start(&settings(&collector, ", sample: 0, trust_sampled: always")).await;
     assert_eq!(system.send(Method::POST, "/live", &[]).await, Some(200));
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     assert_eq!(system.send(Method::GET, "/plain/1", &[("traceparent", traceparent)]).await, Some(200));
@@ -301,7 +301,7 @@ async fn a_share_of_the_traces_that_begin_here_is_recorded() {
     assert_eq!(flags, "00", "the services are told that nobody records it");
 }
 
-/// Whoever may send requests must not decide what is recorded.
+/// Not every client may decide which traces are recorded.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_flag_of_a_trusted_peer_makes_a_trace_recorded() {
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -311,13 +311,13 @@ async fn only_the_flag_of_a_trusted_peer_makes_a_trace_recorded() {
         (", trust_sampled: always", true),
         (", trust_sampled: peers", false),
     ] {
-        // As a stranger, and then as a peer whose word is taken for who its clients are.
+        // First from an untrusted client, then from a peer that is trusted to tell who its clients are.
         for trust_forwarded in ["false", "[127.0.0.0/8]"] {
             let is_peer = trust_forwarded != "false" && !settings.contains("never");
             let collector = Collector::start().await;
             let more = format!("trust_forwarded: {trust_forwarded}\n");
             let mut system =
-                Traced::start(&(self::settings(&collector, &format!(", sample: 0{settings}")) + &more)).await;
+                TraceSystem::start(&(self::settings(&collector, &format!(", sample: 0{settings}")) + &more)).await;
             assert_eq!(system.send(Method::GET, "/plain/1", &[("traceparent", traceparent)]).await, Some(200));
             assert_eq!(system.send(Method::POST, "/live", &[("traceparent", traceparent)]).await, Some(200));
             let expected = if is_recorded || is_peer { "01" } else { "00" };
@@ -337,7 +337,7 @@ async fn only_the_flag_of_a_trusted_peer_makes_a_trace_recorded() {
     }
 }
 
-/// Answers each request for spans, and keeps the heads.
+/// A collector that answers each request and keeps its head. Returns its URL and the heads.
 async fn keeping_heads() -> (String, Arc<Mutex<String>>) {
     let listener = TcpListener::bind(crate::support::LOCAL).await.expect("a port");
     let (address, heads) = (listener.local_addr().expect("an address"), Arc::<Mutex<String>>::default());
@@ -376,12 +376,12 @@ async fn a_collector_is_reached_over_https_with_credentials_if_its_certificate_i
         let ca = certificates.path().join(ca).display().to_string();
         format!("traces: {{ otlp: 'https://127.0.0.1:{port}', tls: {{ ca: '{ca}' }} }}\n")
     };
-    let mut system = Traced::start(&settings("ca.pem")).await;
+    let mut system = TraceSystem::start(&settings("ca.pem")).await;
     assert_eq!(system.send(Method::GET, "/plain/5", &[]).await, Some(200));
     system.stop().await;
     assert_eq!(collector.spans(2).await.len(), 2);
 
-    let mut system = Traced::start(&settings("other.pem")).await;
+    let mut system = TraceSystem::start(&settings("other.pem")).await;
     assert_eq!(system.send(Method::GET, "/plain/5", &[]).await, Some(200));
     let failed = [("service", "traces.otlp"), ("reason", "certificate")];
     let is_refused = |metrics: &Metrics| metrics.sum("pointsman_service_handshake_failures_total", &failed) > 0.0;
@@ -389,7 +389,7 @@ async fn a_collector_is_reached_over_https_with_credentials_if_its_certificate_i
     system.stop().await;
     assert_eq!(collector.spans(2).await.len(), 2, "nothing was sent");
 
-    // What the collector gets is seen without TLS.
+    // Without TLS the test can read the head that the collector gets.
     let (url, heads) = keeping_heads().await;
     let secret = certificates.path().join("secret");
     std::fs::write(&secret, "c0llector-key\n").expect("a file");
@@ -398,7 +398,7 @@ async fn a_collector_is_reached_over_https_with_credentials_if_its_certificate_i
          ${{secrets.otlp}}', x-scope: shop }}\n",
         secret.display()
     );
-    let mut system = Traced::start(&settings).await;
+    let mut system = TraceSystem::start(&settings).await;
     assert_eq!(system.send(Method::GET, "/plain/5", &[]).await, Some(200));
     system.stop().await;
     let heads = heads.lock().expect("unpoisoned").to_lowercase();
@@ -413,7 +413,7 @@ async fn a_collector_is_reached_over_https_with_credentials_if_its_certificate_i
 async fn without_a_collector_requests_go_on_and_spans_are_counted_as_dropped() {
     let gone = tokio::net::TcpListener::bind(crate::support::LOCAL).await.expect("a port").local_addr().expect("it");
     let settings = format!("traces: {{ otlp: 'http://{gone}' }}\nlimits: {{ spans_waiting_max: 4 }}\n");
-    let mut system = Traced::start(&settings).await;
+    let mut system = TraceSystem::start(&settings).await;
     let queue_is_full = || async {
         assert_eq!(system.send(Method::GET, "/plain/5", &[]).await, Some(200));
         let metrics = system.pointsman.metrics().await;
@@ -433,7 +433,7 @@ async fn without_a_collector_requests_go_on_and_spans_are_counted_as_dropped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_traces_in_the_files_a_clients_trace_is_passed_on_as_it_came() {
-    let mut system = Traced::start("").await;
+    let mut system = TraceSystem::start("").await;
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     assert_eq!(system.send(Method::POST, "/dark", &[("traceparent", traceparent)]).await, Some(200));
     let compared = |metrics: &Metrics| metrics.sum("pointsman_comparisons_total", &[("route", "dark")]) == 1.0;

@@ -14,7 +14,7 @@ use crate::support::test_system::{FAMILY, some_order};
 use crate::support::two_processes::{LEASE, TwoProcesses};
 use crate::support::{self, until, until_true};
 
-/// How long a takeover may take beside the lease, on a busy machine.
+/// How much longer than the lease a takeover may take on a busy machine.
 const SLACK: Duration = Duration::from_secs(3);
 /// The number of runs in flight when a fault happens.
 const RUNS: usize = 6;
@@ -90,7 +90,7 @@ async fn a_process_without_its_database_loses_its_runs_and_comes_back() {
     );
 }
 
-/// As the test above, but packets are dropped silently instead of connections being reset.
+/// Like the test above, but packets are dropped silently instead of connections being reset.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_whose_database_is_silent_loses_its_runs_and_comes_back() {
     let Some(two) = TwoProcesses::start(&[]).await else { return };
@@ -212,8 +212,8 @@ async fn a_key_that_another_process_took_is_known_below_live() {
     report_violations("two_processes::a_key_that_another_process_took_is_known_below_live", None, "1 order", &wrong);
 }
 
-/// Nothing of a run is stored while it only reads. It is given back to legacy at its deadline; meanwhile the other process
-/// has performed the same request.
+/// A run of which nothing is stored while it only reads passes its deadline, and its request would fall back to legacy;
+/// meanwhile the other process has performed the same request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_another_process_performed_is_not_given_back_to_legacy() {
     const ORDERS: u64 = 3;

@@ -28,7 +28,7 @@ impl SmallDisk {
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(dir.path()).output();
         mounted.is_ok_and(|output| output.status.success()).then_some(Self(dir))
     }
-    /// One with blocks of 1 KiB, smaller than a page of memory.
+    /// A file system with blocks of 1 KiB, which is smaller than a page of memory.
     fn mount_with_small_blocks() -> Option<Self> {
         let dir = tempfile::tempdir().expect("a directory");
         let image = tempfile::NamedTempFile::new().expect("a file");
@@ -41,7 +41,7 @@ impl SmallDisk {
     fn path(&self) -> &Path {
         self.0.path()
     }
-    /// Mounts it again, to read only (`ro`) or to write too (`rw`).
+    /// Mounts it again, read-only (`ro`) or writable (`rw`).
     fn remount(&self, how: &str) {
         let mounted = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(self.path()).status();
         assert!(mounted.is_ok_and(|status| status.success()), "{how}");
@@ -78,7 +78,7 @@ async fn leave_a_run_in_flight(system: &TestSystem) {
     system.lower("off").await;
 }
 
-/// The process was started on a store that takes no writes.
+/// Checks a process that was started on a store that takes no writes.
 async fn check_serving_without_the_store(system: &TestSystem) {
     for (key, number) in [("new", 2), ("newer", 3)] {
         let new = send_keyed(system, key, number).await;
@@ -108,7 +108,7 @@ async fn check_serving_without_the_store(system: &TestSystem) {
     assert_eq!(charges(system), charged, "nothing is begun anew");
 }
 
-/// The store takes writes again.
+/// Checks the process and its run once the store takes writes again.
 async fn check_resumed_run(system: TestSystem) {
     until("the process to be ready", || async {
         let ready = system.pointsman.api(Method::GET, "/readyz", Value::Null).await;
@@ -173,14 +173,14 @@ async fn a_stopped_process_starts_again_on_a_disk_that_became_full() {
         assert_eq!(retried.json(), by_engine.json(), "the store is read");
         assert_eq!(system.pointsman.stop().await, Some(0));
     }
-    // The file that a stopped process leaves is needed: without it the start says why it fails.
+    // Without the `-shm` file that a stopped process leaves, the start fails and says why.
     let index = disk.path().join("pointsman.db-shm");
     std::fs::remove_file(&index).expect("removed");
     let mut refill = std::fs::OpenOptions::new().append(true).open(&filler).expect("the filler");
     while refill.write_all(&[1; 512]).is_ok() {}
     let log = system.restart_refused().await;
     assert!(log.contains("the disk is full"), "{log}");
-    // An open file keeps its space.
+    // The space of a removed file is free only once the file is closed.
     drop(refill);
     std::fs::remove_file(filler).expect("removed");
     system.restart().await;
@@ -222,7 +222,7 @@ async fn a_full_disk_with_small_blocks_ends_no_process() {
     assert_eq!(system.pointsman.stop().await, Some(0));
     disk.fill();
     system.restart().await;
-    // What the start has left free.
+    // Fills the space that the start has left free.
     let filler = disk.fill();
     for (key, number) in [("new", 1), ("newer", 2)] {
         let new = send_keyed(&system, key, number).await;
@@ -242,7 +242,7 @@ async fn a_full_disk_with_small_blocks_ends_no_process() {
     system.finish().await;
 }
 
-/// Nothing is allocated for the file `-shm` where it is only read.
+/// Where the store is read-only, no blocks are allocated for the file `-shm`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_on_a_read_only_disk_with_small_blocks_is_read() {
     let Some(disk) = SmallDisk::mount_with_small_blocks() else {

@@ -1,4 +1,4 @@
-//! Whole sets of files are swapped under load, as Kubernetes swaps a mounted directory: each request sees one set only.
+//! Whole sets of files are swapped under load, as Kubernetes swaps a mounted directory: each request sees one set.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
 use crate::support::{PATIENCE, Pointsman, until};
 
-/// Swaps under load.
+/// The number of swaps under load.
 const SWAPS: usize = 12;
 
 /// Writes a set whose files all contain its name. A request that sees two sets would be noticed: the workflow has

@@ -36,7 +36,7 @@ fn since_start(time: Timestamp) -> SignedDuration {
 }
 
 #[test]
-fn a_jump_of_the_machines_clock_moves_nothing() {
+fn a_jump_of_the_machines_clock_does_not_change_the_time() {
     for jump in [s(86_400), s(-86_400), s(61), s(-61)] {
         let mut machine = Machine::new();
         let mut keeper = Timekeeper::starting(machine.0);
@@ -134,7 +134,7 @@ fn time_starts_at_the_stores_newest_event() {
     assert_eq!(keeper.raise_to_at_least(event(7_200), machine.0), Some(s(7_200)));
     assert_eq!(keeper.now(machine.0), event(7_200));
     // `raise_to_at_least` has returned the offset to its caller, who reports it, so `check` does not. `disagreement`
-    // returns it as long as it lasts, and the time continues from the event.
+    // returns the offset as long as it lasts, and the time continues from the event.
     assert_eq!(keeper.check(machine.0), (None, s(-7_200)));
     let later = machine.advance(ms(5_000));
     assert_eq!(keeper.now(later), event(7_205));
@@ -145,8 +145,8 @@ fn time_starts_at_the_stores_newest_event() {
     assert_eq!(keeper.now(right), event(7_205));
 }
 
-/// Whether the store answers late, early or with another time: the process's time differs from the store's by no more
-/// than the time that the answer took.
+/// Whether the store answers early or late, and even if its clock is set: the process's time differs from the store's
+/// by no more than the time that the answer took.
 #[test]
 fn the_time_is_off_from_a_shared_store_by_at_most_the_round_trip() {
     let mut machine = Machine::new();
@@ -171,9 +171,9 @@ fn the_time_is_off_from_a_shared_store_by_at_most_the_round_trip() {
     assert_eq!(answer_from_store(2_000, 0), 3, "a slower one does not reduce the precision");
     assert_eq!(answer_from_store(10, 3_600), 10, "the store's clock was put forward");
     assert_eq!(answer_from_store(10, -3_600), 0, "put back: the time is never before the store's answer");
-    let (change, apart) = keeper.check(machine.0);
-    assert_eq!(change, Some(ClockChange::Disagrees(Disagreement::DiffersFromStore(apart))), "years behind");
-    assert_eq!(keeper.check(machine.advance(ms(1_000))), (None, apart), "reported once, and not followed");
+    let (change, offset) = keeper.check(machine.0);
+    assert_eq!(change, Some(ClockChange::Disagrees(Disagreement::DiffersFromStore(offset))), "years behind");
+    assert_eq!(keeper.check(machine.advance(ms(1_000))), (None, offset), "reported once, and not followed");
 }
 
 proptest! {
@@ -199,8 +199,8 @@ proptest! {
             machine.advance(passed);
             let reading = machine.set(SignedDuration::from_nanos(set));
             if checked {
-                let (_, apart) = keeper.check(reading);
-                prop_assert_eq!(keeper.disagreement(reading).is_some(), apart.abs() > FOLLOWED_MAX);
+                let (_, offset) = keeper.check(reading);
+                prop_assert_eq!(keeper.disagreement(reading).is_some(), offset.abs() > FOLLOWED_MAX);
             }
             let now = keeper.now(reading);
             let advanced = now.duration_since(last.0).as_nanos();

@@ -1,4 +1,4 @@
-//! One call, of either side, taken apart for the comparison.
+//! One call of either side, split into the parts that are compared.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,15 @@ use crate::names::{ServiceName, StepId};
 /// A call that legacy made, or that the engine would make.
 pub(super) struct Call<'a> {
     pub(super) service: Option<&'a ServiceName>,
-    /// Host and port, lower case.
+    /// Host and port, in lower case.
     pub(super) authority: String,
     pub(super) method: &'a Method,
     pub(super) url: &'a str,
     pub(super) path: &'a str,
-    /// The parameters by name, each with its values in their order.
+    /// The query parameters by name, each with its values in order.
     pub(super) query: BTreeMap<String, Vec<String>>,
     pub(super) headers: HeaderMap,
-    /// The body; an error where it cannot be compared within the bounds.
+    /// The body; an error if it cannot be compared within the bounds.
     pub(super) body: Result<CallBody, BoundExceeded>,
 }
 
@@ -33,14 +33,14 @@ pub(super) struct Call<'a> {
 pub(super) struct EngineCall<'a> {
     pub(super) call: Call<'a>,
     pub(super) step: &'a StepId,
-    /// What is known of the step's call; `None` where the run's plan is not the one that the rules were checked with.
+    /// The template of the step's call; `None` if the rules were checked with another plan than the run's.
     pub(super) template: Option<&'a CallTemplate>,
 }
 
 /// The body of a call.
 pub(super) struct CallBody {
     pub(super) parsed: ParsedBody,
-    /// A form is compared by its fields, as JSON would be.
+    /// Whether the body was a form: its fields are compared like the members of a JSON object.
     pub(super) is_form: bool,
 }
 
@@ -66,7 +66,7 @@ impl<'a> EngineCall<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// A call that legacy made.
+    /// Splits a call that legacy made.
     pub(super) fn of_legacy(effect: &'a Effect, bounds: &CompareBounds) -> Self {
         let body = CallBody::of(&effect.headers, &effect.body, bounds);
         Self::of(effect.service.as_ref(), &effect.method, &effect.url, effect.headers.clone(), body)
@@ -96,7 +96,7 @@ impl<'a> Call<'a> {
         Self { service, authority, method, url, path, query, headers, body }
     }
 
-    /// Whether both go to the same service, or to the same address.
+    /// Whether both calls go to the same service, or, if one of them goes to no service, to the same address.
     pub(super) fn is_to_service_of(&self, other: &Call<'_>) -> bool {
         match (self.service, other.service) {
             (Some(a), Some(b)) => a == b,
@@ -104,7 +104,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The body where it is compared by structure.
+    /// The body, if it is compared by structure (JSON or a form).
     pub(super) fn json(&self) -> Option<&Value> {
         match &self.body {
             Ok(CallBody { parsed: ParsedBody::Json(value), .. }) => Some(value),
@@ -127,7 +127,7 @@ impl CallBody {
         }
     }
 
-    /// The name of its type, for a difference between types.
+    /// The name of the body's type, for a difference between types.
     pub(super) fn name(&self) -> &'static str {
         if self.is_form { "a form" } else { self.parsed.name() }
     }

@@ -1,15 +1,15 @@
-//! Which calls a line of `ignore_calls` names.
+//! The pattern of calls in a line of `ignore_calls`.
 
 use http::Method;
 
 use super::call_template::{VALUE, path_matches};
 use crate::problem::{Problems, Site, nearest};
 
-/// `[METHOD ]SERVICE[/PATH]`; in the path, `*` is any one segment.
+/// A pattern `[METHOD ]SERVICE[/PATH]`; in the path, `*` stands for any one segment.
 #[derive(Clone, Debug)]
 pub(super) struct CallPattern {
     method: Option<Method>,
-    /// The name of a service, or the host (and port) of an address that belongs to none.
+    /// The name of a service, or the host (and port) of an address that belongs to no service.
     target: String,
     path: Option<String>,
 }
@@ -46,7 +46,7 @@ impl CallPattern {
         Some(Self { method, target: target.to_ascii_lowercase(), path })
     }
 
-    /// Whether it names a call to this service or address.
+    /// Whether the pattern matches a call to this service or address.
     pub(super) fn names(&self, service: Option<&str>, authority: &str, method: &Method, path: &str) -> bool {
         let host = || authority.rsplit_once(':').map_or(authority, |(host, _)| host);
         let is_target = match service {

@@ -5,19 +5,19 @@ use percent_encoding::percent_decode_str;
 
 use crate::names::{ServiceName, StepId};
 
-/// What stands for a segment of a path that has a value in it. No segment of a URL is written so.
+/// Stands for a path segment that contains a value. No segment of a URL can be written like this.
 pub(in crate::compare) const VALUE: &str = "{}";
 
 /// A call that a workflow may make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallTemplate {
-    /// The step, or `STEP.undo`; `None` where a workflow that it runs makes the call.
+    /// The step, or `STEP.undo`; `None` if a child workflow makes the call.
     pub step: Option<StepId>,
     /// The service.
     pub service: ServiceName,
     /// The method.
     pub method: Method,
-    /// The path of the whole URL, with `{}` in place of each segment that has a value in it.
+    /// The path of the whole URL, with `{}` in place of each segment that contains a value.
     pub path: String,
     /// What the call does, and whether it is recorded.
     pub role: CallRole,
@@ -26,21 +26,21 @@ pub struct CallTemplate {
 /// What a call of a workflow does to the world, and whether a comparison gets an intent of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallRole {
-    /// It touches what legacy also touches.
+    /// The call touches what legacy also touches.
     Shared,
-    /// It writes only what the engine's side alone owns: legacy may make no such call.
+    /// The call writes only what the engine alone owns; legacy may not make such a call.
     Private,
-    /// It reads. It is sent, and therefore not recorded, unless the step has a `rehearse:`.
+    /// The call reads. It is sent, and therefore not recorded, unless the step has a `rehearse:`.
     Read {
         /// Whether an intent is recorded.
         is_recorded: bool,
     },
-    /// It is made by a workflow that this one runs: its intents are not compared.
+    /// A child workflow makes the call: the intents of child workflows are not compared.
     OfChild,
 }
 
 impl CallTemplate {
-    /// Whether a call with this method and path may be one of this template, if it goes to the same service.
+    /// Whether a call to the same service with this method and path fits the template.
     pub(in crate::compare) fn matches(&self, method: &Method, path: &str) -> bool {
         self.method == *method && path_matches(&self.path, path)
     }
@@ -59,7 +59,7 @@ pub(in crate::compare) fn path_matches(template: &str, path: &str) -> bool {
     }
 }
 
-/// Whether two segments are equal; how they are percent-encoded makes no difference.
+/// Whether two segments are equal after percent-decoding.
 fn is_same_segment(a: &str, b: &str) -> bool {
     a == b || (a.contains('%') || b.contains('%')) && percent_decode_str(a).eq(percent_decode_str(b))
 }

@@ -1,4 +1,4 @@
-//! Which intents were held against a real call.
+//! How many intents were compared with a real call.
 
 use std::collections::BTreeMap;
 
@@ -6,21 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::StepId;
 
-/// How many of the engine's intents of one pair were held against a call that legacy made.
+/// How many of the engine's intents of one pair were compared with a call that legacy made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EffectCoverage {
-    /// By step; a step that recorded no intent is not listed, and neither is one whose intents are not judged.
+    /// The counts by step. A step that recorded no intent, or whose intents are not judged, is not listed.
     pub steps: BTreeMap<StepId, StepCoverage>,
-    /// Calls of legacy that count neither as compared nor as missing: reads, and calls of which the engine records
-    /// no intent.
+    /// Calls of legacy that count neither as compared nor as missing: reads, and calls for which the engine records no
+    /// intent.
     pub calls_not_judged: u32,
 }
 
 /// The intents of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepCoverage {
-    /// Those that were held against a call of legacy.
+    /// The intents that were compared with a call of legacy.
     pub compared: u32,
-    /// Those for which legacy made no call.
+    /// The intents for which legacy made no call.
     pub unmatched: u32,
 }

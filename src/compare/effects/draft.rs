@@ -11,25 +11,25 @@ use crate::compare::tolerance_draft::ToleranceDraft;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EffectRulesDraft {
-    /// The headers of the call that are compared; none but these. Without it: none.
+    /// The only headers of the call that are compared. By default none.
     pub headers: Vec<String>,
     /// Parts of the call that may differ: JSONPath over its body (`$.sent_at`; `$` is all of it), `header.NAME`,
-    /// `query.NAME`, or `path` for the values in its path.
+    /// `query.NAME`, or `path` for the values in the path.
     pub ignore: Vec<String>,
-    /// Values in its body that are ids (JSONPath): equal up to a one-to-one renaming that holds for the replies and for
-    /// all calls of the pair.
+    /// Values in the body that are ids (JSONPath): they are equal if legacy's ids correspond one-to-one to the
+    /// engine's, in the replies and in all calls of the pair.
     pub ids: Vec<String>,
-    /// Arrays in its body whose order does not matter. Each JSONPath has the value `set`, or the name of the field that
+    /// Arrays in the body whose order does not matter. Each JSONPath has the value `set`, or the name of the field that
     /// is the key of the elements.
     pub unordered: BTreeMap<String, String>,
-    /// Values in its body that may differ by a tolerance: a number (absolute), or a duration such as `2s` for times.
+    /// Values in the body that may differ by a tolerance: a number (absolute), or a duration such as `2s` for times.
     pub tolerance: BTreeMap<String, ToleranceDraft>,
-    /// Its place among the other calls does not matter.
+    /// Whether the position of the call among the other calls does not matter.
     pub any_order: bool,
-    /// Compares also the calls of a step that reads.
+    /// Whether the calls are compared even though the step only reads.
     pub reads: bool,
-    /// Why legacy's calls of this step do not come through the egress listener. Those that the engine would make are
-    /// then no difference.
+    /// Why legacy's calls of this step do not come through the egress listener. Calls that only the engine would make
+    /// are then no difference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unseen: Option<String>,
 }

@@ -1,11 +1,11 @@
-//! Texts of the engine's calls in which stars stand in place of secrets.
+//! Compares texts of the engine's calls in which asterisks stand in place of secrets.
 //!
-//! A secret is filled in at sending and is not recorded: whatever legacy has in its place counts as equal.
+//! A secret is filled in when a call is sent, and is not recorded: any text of legacy in its place counts as equal.
 
 use crate::compare::id_map::IdMap;
 use crate::secret::STARS;
 
-/// Whether legacy's text is the engine's up to renamed ids, with anything in place of each secret.
+/// Whether legacy's text equals the engine's, with corresponding ids and with any text in place of each secret.
 pub(super) fn same_text(ids: &IdMap, legacy: &str, engine: &str) -> bool {
     if !engine.contains(STARS) {
         return ids.same_text(legacy, engine);
@@ -18,7 +18,7 @@ pub(super) fn same_text(ids: &IdMap, legacy: &str, engine: &str) -> bool {
         if parts.peek().is_none() {
             return rest.ends_with(part);
         }
-        // The first occurrence leaves the most for the parts that follow.
+        // The first occurrence leaves the most text for the parts that follow.
         let Some(at) = rest.find(part) else { return false };
         rest = &rest[at + part.len()..];
     }

@@ -2,13 +2,14 @@
 //!
 //! The question it answers: "does the engine do to the world what legacy does to it, and where not?" The calls of a
 //! pair are taken apart (`call`), paired (`pairing`) by service, method and path template (`call_template`), and each
-//! pair is compared (`report`) by the rules of its step (`rules`). What only one side made is judged in `unpaired`, the
-//! order in `order`; `coverage` counts which intents were held against a real call.
+//! pair is compared (`report`) by the rules of its step (`rules`). Calls that only one side made are judged in
+//! `unpaired`, the order in `order`; `coverage` counts the intents that were compared with a real call.
 //!
-//! Always true: a call is paired at most once; an id of a call is bound one-to-one together with those of the replies;
-//! nothing is a difference of which the engine records no intent (reads that are sent, calls of child workflows).
+//! Always true: a call is paired at most once; the ids in calls and in the replies are bound by one one-to-one mapping;
+//! a call for which the engine records no intent (a read that is sent, a call of a child workflow) is never a
+//! difference.
 //!
-//! Which calls belong to a request is decided by whoever attributes them; here they are given.
+//! The caller decides which calls belong to a request (`egress` attributes them).
 
 mod call;
 mod call_pattern;

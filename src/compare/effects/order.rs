@@ -1,7 +1,7 @@
-//! The order of the calls that belong together.
+//! Compares the order of calls: in which order legacy made the calls that are paired with intents.
 //!
-//! The engine's order is that of its intents: steps as the plan orders them. Items of one step have no order among each
-//! other, and neither have the calls of `undo:`, which are sent in the reverse order of what they undo.
+//! The engine's order is that of its intents: the order of the steps in the plan. The items of one step have no order,
+//! and neither have the calls of `undo:`, which are sent in the reverse order of the steps that they undo.
 
 use super::call::EngineCall;
 use super::call_template::CallRole;
@@ -20,7 +20,7 @@ pub(super) fn report(
         let template = step.engine.first().and_then(|n| engine.get(*n)?.template);
         template.is_none_or(|template| template.role == CallRole::Shared) && !step.step.as_str().ends_with(".undo")
     };
-    // The steps in legacy's order of their calls: legacy's calls are in the order in which they began.
+    // The calls with their steps. Legacy's calls are indexed in the order in which they began.
     let mut calls: Vec<(usize, usize)> = Vec::new();
     for (at, step) in steps.iter().enumerate().filter(|(_, step)| is_shared(step)) {
         let paired = step.engine.iter().filter_map(|n| pairs.legacy_of.get(*n).copied().flatten());
@@ -41,8 +41,8 @@ pub(super) fn report(
     }
 }
 
-/// The neighbours of which the first comes after the second in the engine's order. There are none exactly if the whole
-/// list is in that order.
+/// Returns the neighbours of which the first comes after the second in the engine's order. There are none if and only
+/// if the whole list is in the engine's order.
 fn swapped(order: &[usize]) -> impl Iterator<Item = (usize, usize)> {
     order.windows(2).filter_map(|pair| match pair {
         [first, second] if first > second => Some((*first, *second)),

@@ -1,4 +1,4 @@
-//! The calls of one pair, from pairing them to their differences.
+//! Pairs the calls of both arms for one request, and reports the differences between them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::compare::id_map::IdMap;
 use crate::compare::observation::{Body, Intent};
 use crate::compare::walk::Walk;
 
-/// The calls that legacy made and the intents of the engine, and which belong together.
+/// The calls that legacy made, the intents of the engine, and which of them belong together.
 pub(in crate::compare) struct PairedCalls<'a> {
     legacy: Vec<Call<'a>>,
     engine: Vec<EngineCall<'a>>,
@@ -29,7 +29,7 @@ pub(in crate::compare) struct PairedCalls<'a> {
 }
 
 impl<'a> PairedCalls<'a> {
-    /// Pairs them, and binds the ids in their bodies whose places are known.
+    /// Pairs calls with intents, and binds the ids in their bodies, except those in unordered arrays without a key.
     pub(in crate::compare) fn of(
         effects: &'a [Arc<Effect>],
         intents: &'a [Intent],
@@ -56,7 +56,7 @@ impl<'a> PairedCalls<'a> {
         Ok(Self { legacy, engine, steps, pairs, rules })
     }
 
-    /// Binds the ids in sets of their bodies.
+    /// Binds the ids in the unordered arrays of the bodies.
     pub(in crate::compare) fn bind_ids_in_sets(
         &self,
         ids: &mut IdMap,
@@ -73,7 +73,7 @@ impl<'a> PairedCalls<'a> {
         Ok(())
     }
 
-    /// Reports their differences.
+    /// Reports the differences between the calls and the intents.
     pub(in crate::compare) fn report(
         &self,
         ids: &mut IdMap,
@@ -103,8 +103,9 @@ impl<'a> PairedCalls<'a> {
     }
 }
 
-/// Legacy's calls in their order. One that was cut off, or answered 429 or 5xx, is left out if an equal call follows
-/// under the same `Idempotency-Key`, or none: that is another attempt, and the engine records one intent for all.
+/// Returns legacy's calls in order. A call that was cut off, or was answered with 429 or 5xx, is left out if an equal
+/// call follows with the same `Idempotency-Key` (or both have none): the later call is another attempt, and the engine
+/// records one intent for all attempts.
 fn without_repeated_attempts(effects: &[Arc<Effect>]) -> Vec<&Effect> {
     let mut effects: Vec<&Effect> = effects.iter().map(|effect| &**effect).collect();
     effects.sort_by_key(|effect| effect.number);

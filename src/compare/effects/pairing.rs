@@ -1,10 +1,10 @@
-//! Which call of legacy belongs to which of the engine's intents.
+//! Finds out which call of legacy belongs to which of the engine's intents.
 //!
 //! A call can belong to an intent if it goes to the same service, with the method and the path template of the intent's
-//! step. Among those, equal calls are paired first, then calls that differ only in tolerated values and ids that are
-//! not bound, then calls with such bodies, and what is left by how much the calls have in common. Where several are
-//! equally good, each side's order decides. The ids of a pair are bound as soon as it is made, so that they help to
-//! make the next ones.
+//! step. Among these candidates, equal calls are paired first, then calls that differ only in tolerated values and ids
+//! that are not bound, then calls whose bodies alone are equal in this sense, and the rest by how much the calls have
+//! in common. If several pairs are equally good, each side's order decides. The ids of a pair are bound as soon as the
+//! pair is made, so that they help to make the next pairs.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,23 +26,24 @@ use crate::compare::walk::Walk;
 use crate::names::StepId;
 use crate::secret::STARS;
 
-/// The most combinations of a call and an intent for which it is computed how much they have in common; beyond that,
-/// the order decides.
+/// The most combinations of a call and an intent that are scored by how much the two have in common; beyond that, the
+/// order decides.
 const SCORED_MAX: usize = 4_096;
-/// The most values of one call that such a score reads.
+/// The most values of one call that count for such a score.
 const SCORED_VALUES_MAX: usize = 64;
 
 /// The intents of one step, and the calls of legacy that may belong to them.
 pub(super) struct StepCalls<'a> {
     pub(super) step: &'a StepId,
     pub(super) rules: &'a StepRules,
-    /// Indexes of intents, in their order.
+    /// Indexes of the intents, in order.
     pub(super) engine: Vec<usize>,
-    /// Indexes of legacy's calls, in their order.
+    /// Indexes of legacy's calls, in order.
     pub(super) legacy: Vec<usize>,
-    /// Which of the step's rules cover which nodes of the bodies of all of these.
+    /// Which of the step's rules cover which nodes of the bodies of these calls and intents.
     pub(super) nodes: RulesByNode,
-    /// Where stars stand in place of secrets in the intents' URLs: these do not tell which calls are equal.
+    /// Whether the paths of the intents hold asterisks in place of secrets. The path then does not tell which calls are
+    /// equal, and neither do the query parameters in `masked_query`.
     masked_path: bool,
     masked_query: BTreeSet<String>,
 }
@@ -62,13 +63,13 @@ pub(super) struct Equality {
 }
 
 impl Equality {
-    /// Equal but for what is ignored.
+    /// Equal except for ignored parts.
     pub(super) const EXACT: Self = Self { precision: Precision::Exact, address: true };
     const COARSE: Self = Self { precision: Precision::Coarse, address: true };
     const COARSE_BODY: Self = Self { precision: Precision::Coarse, address: false };
 }
 
-/// The calls of both sides by step, in the order of the intents. Steps whose intents are not judged are left out.
+/// Groups the calls of both sides by step, in the order of the intents, without steps whose intents are not judged.
 pub(super) fn by_step<'a>(
     legacy: &[Call<'a>],
     engine: &[EngineCall<'a>],
@@ -125,7 +126,7 @@ pub(super) fn by_step<'a>(
     Ok(steps)
 }
 
-/// Pairs them, and binds the ids of each pair.
+/// Pairs calls with intents, and binds the ids of each pair.
 pub(super) fn pair(
     legacy: &[Call<'_>],
     engine: &[EngineCall<'_>],
@@ -171,7 +172,7 @@ impl Pairing<'_, '_, '_> {
         Walk::bind_ids(step.context(self.ids, self.findings), legacy, engine)
     }
 
-    /// The calls of a step that have no partner yet.
+    /// Returns the calls and the intents of a step that have no partner yet.
     fn open(&self, step: &StepCalls<'_>) -> (Vec<usize>, Vec<usize>) {
         let legacy = step.legacy.iter().copied().filter(|n| self.pairs.engine_of[*n].is_none());
         let engine = step.engine.iter().copied().filter(|n| self.pairs.legacy_of[*n].is_none());
@@ -198,7 +199,7 @@ impl Pairing<'_, '_, '_> {
         found.into_iter().try_for_each(|(call, intent)| self.add(step, call, intent))
     }
 
-    /// Pairs what is left of all steps: those first that have the most in common.
+    /// Pairs the calls and intents that are left in all steps, beginning with those that have the most in common.
     fn pair_similar(&mut self, steps: &[StepCalls<'_>]) -> Result<(), BoundExceeded> {
         let mut scored: Vec<(usize, usize, usize, usize)> = Vec::new();
         for (at, step) in steps.iter().enumerate() {
@@ -213,7 +214,7 @@ impl Pairing<'_, '_, '_> {
                 false => (vec![Vec::new(); legacy.len()], vec![Vec::new(); engine.len()]),
             };
             for (i, (call, a)) in legacy.iter().zip(&of_legacy).enumerate() {
-                // Beyond the bound each call is offered to the intent at its own place only.
+                // Beyond the bound, each call may be paired only with the intent at the same position.
                 let intents = if is_bounded { 0..engine.len() } else { i.min(engine.len())..(i + 1).min(engine.len()) };
                 for j in intents {
                     self.findings.step()?;
@@ -233,7 +234,7 @@ impl Pairing<'_, '_, '_> {
 }
 
 impl StepCalls<'_> {
-    /// For a walk over two bodies of the step.
+    /// Returns the context for a walk over two bodies of the step.
     pub(super) fn context<'w, 'f>(
         &'w self,
         ids: &'w mut IdMap,
@@ -242,7 +243,7 @@ impl StepCalls<'_> {
         WalkContext { rules: &self.rules.body, rules_by_node: &self.nodes, ids, findings }
     }
 
-    /// The same for calls that are equal, as far as the step's rules compare them. Headers do not count.
+    /// Returns a hash that is the same for calls that are equal by the step's rules. Headers do not count.
     pub(super) fn hash(
         &self,
         call: &Call<'_>,
@@ -284,12 +285,12 @@ impl StepCalls<'_> {
         Ok(hasher.finish())
     }
 
-    /// Whether a parameter tells which calls are equal.
+    /// Whether a query parameter counts when calls are compared for equality.
     fn counts_query(&self, name: &str) -> bool {
         !self.masked_query.contains(name) && !self.rules.ignored_query.iter().any(|(ignored, _)| ignored == name)
     }
 
-    /// Hashes of the first values of a call, each with its place, sorted.
+    /// Returns the hashes of the first values of a call, each hashed together with its place, sorted.
     fn values(
         &self,
         call: &Call<'_>,
@@ -341,7 +342,7 @@ fn hash_at(place: u64, value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// How many values two sorted lists have in common.
+/// Counts the values that two sorted lists have in common.
 fn in_common(a: &[u64], b: &[u64]) -> usize {
     let (mut i, mut j, mut count) = (0, 0, 0);
     while let (Some(x), Some(y)) = (a.get(i), b.get(j)) {

@@ -1,4 +1,4 @@
-//! The path of a call as the path of a difference shows it: without anything that differs from request to request.
+//! Shows the path of a call without the values that differ from request to request.
 
 use super::call_template::VALUE;
 
@@ -7,8 +7,9 @@ const WORD_CHARS_MAX: usize = 24;
 /// The most segments that are shown.
 const SEGMENTS_MAX: usize = 12;
 
-/// The template of a path that belongs to no step of the workflow. What is not plainly a word of a path (letters, or
-/// `v` and a number) counts as a value: it may be an id, and may be secret. `is_id` tells which words are ids.
+/// Derives the template of a path that belongs to no step of the workflow. A segment that is not plainly a word
+/// (letters, or `v` and a number) counts as a value: it may be an id, and may be secret. `is_id` tells which words are
+/// ids.
 pub(super) fn derived_template(path: &str, is_id: impl Fn(&str) -> bool) -> String {
     let mut segments: Vec<&str> = Vec::new();
     for segment in path.split('/') {
@@ -21,7 +22,7 @@ pub(super) fn derived_template(path: &str, is_id: impl Fn(&str) -> bool) -> Stri
     segments.join("/")
 }
 
-/// A URL as people are shown it: without its query, and without the values in its path, which may be secret.
+/// Returns a URL as people are shown it: without the query and without the values in the path, which may be secret.
 pub fn url_without_values(url: &str) -> String {
     let host = url.find("://").map_or(0, |at| at + 3);
     let path = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
@@ -35,7 +36,7 @@ fn is_word(segment: &str) -> bool {
     segment.strip_prefix('v').is_some_and(is_version)
         || segment.chars().count() <= WORD_CHARS_MAX
             && segment.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'-' | b'_'))
-            // Capital letters among others are more often those of a token.
+            // A segment with capital letters after the first letter is more often a token than a word.
             && !segment.bytes().skip(1).any(|b| b.is_ascii_uppercase())
 }
 

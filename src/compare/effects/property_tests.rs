@@ -1,4 +1,4 @@
-//! What must hold for the calls of any pair.
+//! Properties that hold for the calls of any pair.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::tests::{CHARGES, compared, found, intent, posted, rules};
 use crate::compare::{Comparison, DifferenceKind, Effect, Intent, Rules, Verdict};
 
-/// What one request does: the same for both arms but for the ids that each draws.
+/// What one request does. It is the same for both arms, except for the ids that each arm generates.
 #[derive(Clone, Debug)]
 struct Order {
     lines: Vec<(u8, u32)>,
@@ -22,7 +22,7 @@ fn any_order() -> impl Strategy<Value = Order> {
     })
 }
 
-/// A call of either arm, by the step that makes it.
+/// A call of either arm, with the step that makes it.
 #[derive(Clone, Debug, PartialEq)]
 struct Made {
     step: &'static str,
@@ -31,7 +31,7 @@ struct Made {
 }
 
 impl Order {
-    /// The calls of an arm whose ids begin with `arm`.
+    /// Returns the calls of the arm whose ids begin with `arm`.
     fn calls(&self, arm: &str) -> Vec<Made> {
         let order = format!("{arm}-order");
         let reference = |n: usize| format!("{arm}-ref-{n}");
@@ -73,7 +73,7 @@ fn of_pair(legacy: &[Made], engine: &[Made]) -> Comparison {
     compared((&ids.0, &ids.1), effects, intents, &order_rules()).unwrap()
 }
 
-/// Changes one value of a call that is no id.
+/// Changes one value of a call that is not an id.
 fn change(call: &mut Made, which: prop::sample::Index) {
     let Value::Object(body) = &mut call.body else { return };
     let plain: Vec<String> =
@@ -216,7 +216,7 @@ fn the_work_of_the_largest_pair_is_bounded() {
         stale_reads: false,
         sensitive: None,
     };
-    // The time is checked once in 256 values or calls that are looked at.
+    // The time is checked once for every 256 values or calls that are visited.
     let checks = std::cell::Cell::new(0u32);
     let count = || {
         checks.set(checks.get() + 1);

@@ -1,4 +1,4 @@
-//! The differences between two calls that belong together.
+//! Reports the differences between two calls that belong together.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::compare::value_path::ValuePath;
 use crate::compare::verdict::DifferenceKind;
 use crate::compare::walk::Walk;
 
-/// Reports where a call of legacy differs from the engine's. Paths begin within the call: `body.amount`.
+/// Reports where a call of legacy differs from the engine's. Paths are relative to the call: `body.amount`.
 pub(super) fn report(
     step: &StepCalls<'_>,
     legacy: &Call<'_>,
@@ -51,14 +51,14 @@ pub(super) fn report(
 /// A part of a call that is a text.
 struct Part<'a> {
     path: &'a str,
-    /// The name by which it is known whether its value is secret.
+    /// The name that tells whether the value is secret.
     name: &'a str,
     ignored: Option<RuleId>,
     renaming: Option<RuleId>,
 }
 
 impl Part<'_> {
-    /// Reports the two texts, or counts the rule by which they are equal.
+    /// Reports the two texts as a difference, or counts the rule by which they are equal.
     fn report(&self, legacy: Option<&str>, engine: Option<&str>, is_same: bool, findings: &mut ComparisonFindings<'_>) {
         let rule = if is_same { self.renaming } else { self.ignored };
         match (legacy == engine && is_same, rule) {
@@ -86,7 +86,7 @@ fn report_query(
         let (a, b) = (legacy.query.get(name), engine.query.get(name));
         let is_same = match (a, b) {
             (Some(a), Some(b)) => {
-                // With its name: it tells whether a short number is an id.
+                // The text includes the name of the parameter, which tells whether a short number is an id.
                 let named = |value: &str| format!("{name}={value}");
                 a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_text(ids, &named(a), &named(b)))
             }
@@ -137,7 +137,7 @@ fn body<'b>(call: &'b Call<'_>) -> Result<&'b CallBody, BoundExceeded> {
     call.body.as_ref().map_err(|exceeded| *exceeded)
 }
 
-/// Whether two bodies are equal without any rule; `false` where that is not known.
+/// Whether two bodies are equal without any rule; `false` if this is not known.
 fn is_same_body(legacy: &Call<'_>, engine: &Call<'_>) -> bool {
     let (Ok(legacy), Ok(engine)) = (body(legacy), body(engine)) else { return false };
     legacy.is_form == engine.is_form

@@ -1,4 +1,4 @@
-//! What rules for effects are refused, and what the role of a step's call means for its comparison.
+//! Tests of which rules for effects are refused, and of what the role of a step's call means for its comparison.
 
 use serde_json::json;
 
@@ -18,7 +18,7 @@ fn a_call_of_a_private_step_is_compared_if_legacy_makes_it_and_is_not_extra_if_n
     assert_eq!(found(&both), expected);
 }
 
-/// More than those for which it is computed what they have in common.
+/// There are more items than are scored by what they have in common.
 #[test]
 fn many_items_in_another_order_are_equal() {
     let body = |n: u32| json!({"sku": format!("s{n}"), "qty": n});

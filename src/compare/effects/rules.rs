@@ -18,11 +18,11 @@ use crate::problem::{Problems, Site, nearest};
 #[derive(Clone, Default)]
 pub(in crate::compare) struct EffectRules {
     steps: BTreeMap<StepId, StepRules>,
-    /// Those of a step for which none are declared.
+    /// The rules of a step for which none are declared.
     of_others: StepRules,
-    /// Calls of legacy that no step makes, and that are no difference.
+    /// Calls of legacy that no step makes, and that do not count as differences.
     pub(super) ignore_calls: Vec<(CallPattern, RuleId)>,
-    /// The calls that the workflow and those that it runs may make.
+    /// The calls that the workflow and its child workflows may make.
     pub(super) templates: Vec<CallTemplate>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct StepRules {
     pub(super) ignored_headers: Vec<(HeaderName, RuleId)>,
     pub(super) ignored_query: Vec<(String, RuleId)>,
     pub(super) ignored_path: Option<RuleId>,
-    /// `ignore: ["$"]`: the body is not read.
+    /// The rule `ignore: ["$"]`, with which the body is not read.
     pub(super) ignored_body: Option<RuleId>,
     pub(super) body: BodyRules,
     pub(super) any_order: Option<RuleId>,
@@ -42,8 +42,8 @@ pub(super) struct StepRules {
 }
 
 impl EffectRules {
-    /// Checks a draft. `site` is the position of the `compare:` value in its file; `renaming` is the reply's first rule
-    /// about ids.
+    /// Checks a draft. `site` is the position of the `compare:` value in its file; `renaming` is the first rule under
+    /// `ids` for the replies.
     pub(in crate::compare) fn check(
         draft: &RulesDraft,
         site: &Site,
@@ -67,7 +67,7 @@ impl EffectRules {
                 rules.steps.insert(step.as_str().into(), checked);
             }
         }
-        // An id that one step declares may stand in the calls of the others.
+        // An id that the rules of one step declare may occur in the calls of other steps.
         let renaming = renaming.or_else(|| rules.steps.values().find_map(|step| step.body.renaming));
         for step in rules.steps.values_mut().chain([&mut rules.of_others]) {
             step.body.renaming = step.body.renaming.or(renaming);
@@ -80,7 +80,7 @@ impl EffectRules {
         self.steps.get(step).unwrap_or(&self.of_others)
     }
 
-    /// The call of a step, where it is known.
+    /// The template of a step's call; `None` if it is not known.
     pub(super) fn template_of(&self, step: &StepId) -> Option<&CallTemplate> {
         self.templates.iter().find(|template| template.step.as_ref() == Some(step))
     }
@@ -151,7 +151,7 @@ impl StepRules {
     }
 }
 
-/// Whether the workflow has such a step with a call.
+/// Checks that the workflow has a step of this name with a call; reports an error otherwise.
 fn is_step(step: &str, site: &Site, context: &CompareContext<'_>, problems: &mut Problems) -> bool {
     if context.intents.contains(&step) {
         return true;

@@ -1,4 +1,4 @@
-//! Pairs of which legacy's calls and the engine's intents are compared.
+//! Tests of comparing legacy's calls with the engine's intents.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::problem::{Problems, Site};
 
 pub(super) const STEPS: [&str; 7] = ["quote", "reserve", "charge", "mail", "charge.undo", "stock", "note"];
 
-/// The calls of a workflow: a quote is read, a reservation is made for each item, a card charged, a mail sent.
+/// The calls of a workflow: it reads a quote, reserves each item, charges a card and sends a mail.
 pub(super) fn templates() -> Vec<CallTemplate> {
     let of = |step: &str, service: &str, method: Method, path: &str, role| CallTemplate {
         step: Some(step.into()),
@@ -67,7 +67,7 @@ fn service_of(url: &str) -> &str {
     url.split_once("://").unwrap().1.split(['/', ':']).next().unwrap()
 }
 
-/// A call of legacy, answered 200. Its number is set by [`pair`].
+/// A call of legacy that was answered with 200. [`compared`] sets its number.
 fn effect(method: &str, url: &str, header: (&str, &str), body: impl Into<Bytes>) -> Effect {
     let headers: HeaderMap =
         [(header.0.parse::<HeaderName>().unwrap(), header.1.parse().unwrap())].into_iter().collect();
@@ -106,7 +106,7 @@ pub(super) fn charge(body: Value) -> Intent {
     intent("charge", None, "POST", CHARGES, body)
 }
 
-/// The comparison of a pair whose replies have these ids.
+/// Compares a pair whose replies have these ids.
 pub(super) fn compared(
     ids: (&Value, &Value),
     effects: Vec<Effect>,
@@ -134,7 +134,7 @@ pub(super) fn found(comparison: &Comparison) -> Vec<(&str, DifferenceKind)> {
     comparison.differences.iter().map(|d| (d.path.as_str(), d.kind)).collect()
 }
 
-/// Of a pair with equal replies.
+/// Compares a pair with equal replies.
 fn differences(effects: Vec<Effect>, intents: Vec<Intent>, draft: Value) -> Comparison {
     compared((&json!(1), &json!(1)), effects, intents, &rules(draft)).unwrap()
 }
@@ -399,7 +399,7 @@ fn a_doubled_charge_shows_on_either_side() {
         assert_eq!((values.legacy.as_deref(), values.engine.as_deref()), (Some(shown.0), Some(shown.1)));
     }
     assert_eq!(differences(of_legacy(2), of_engine(2), json!({})).verdict, Verdict::Match);
-    // Another amount is another call.
+    // A call with another amount does not count as equal.
     let other = vec![posted(CHARGES, body.clone()), posted(CHARGES, json!({"amount": 7}))];
     let comparison = differences(other, of_engine(1), json!({}));
     assert_eq!(found(&comparison), [("effects.bank POST /v1/charges", DifferenceKind::EffectMissing)]);

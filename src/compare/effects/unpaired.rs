@@ -1,4 +1,4 @@
-//! Calls that only one side made.
+//! Reports calls that only one side made.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::compare::id_map::IdMap;
 use crate::compare::pairing::Side;
 use crate::compare::verdict::DifferenceKind;
 
-/// The calls of both sides, and which belong together.
+/// The calls of both sides, and which of them belong together.
 pub(super) struct Unpaired<'p, 'a> {
     pub(super) legacy: &'p [Call<'a>],
     pub(super) engine: &'p [EngineCall<'a>],
@@ -22,7 +22,7 @@ pub(super) struct Unpaired<'p, 'a> {
     pub(super) rules: &'p EffectRules,
 }
 
-/// How often each side made the calls that are equal to one of them.
+/// How many calls of one side are equal to each other, and how many of these have a partner.
 #[derive(Clone, Copy, Default)]
 struct CallCounts {
     all: usize,
@@ -30,7 +30,7 @@ struct CallCounts {
 }
 
 impl Unpaired<'_, '_> {
-    /// Reports them, and returns how many of legacy's calls are not judged.
+    /// Reports the unpaired calls. Returns how many of legacy's calls are not judged.
     pub(super) fn report(&self, ids: &mut IdMap, findings: &mut ComparisonFindings<'_>) -> Result<u32, BoundExceeded> {
         let mut is_doubled = vec![false; self.legacy.len()];
         for step in self.steps {
@@ -83,7 +83,7 @@ impl Unpaired<'_, '_> {
         Ok(())
     }
 
-    /// Reports a call of legacy that no intent would make; `false` where it is not judged.
+    /// Reports a call of legacy that the engine would not make. Returns false if the call is not judged.
     fn report_missing(&self, call: &Call<'_>, ids: &IdMap, findings: &mut ComparisonFindings<'_>) -> bool {
         let may_be = |service| call.service.is_some_and(|known| known == service);
         let of_workflow = self.rules.templates.iter();
@@ -113,8 +113,8 @@ impl Unpaired<'_, '_> {
     }
 }
 
-/// Reports the calls of one side that have no partner and are equal to one that has: the other side made fewer of them.
-/// Returns which.
+/// Reports the calls of one side that have no partner but are equal to a call that has one: the other side made fewer
+/// of these. Returns the indexes of the reported calls.
 fn report_doubled(
     step: &StepCalls<'_>,
     side: Side,

@@ -1,4 +1,4 @@
-//! The declared rules: headers and values.
+//! Tests of declared rules: headers and values.
 
 use super::*;
 
@@ -71,7 +71,7 @@ fn a_value_names_the_request() {
 }
 
 #[test]
-fn a_request_whose_body_is_not_known_yet_could_have_caused_it() {
+fn a_request_whose_body_is_not_known_yet_could_have_caused_a_call() {
     let world = World::new(BY_REF);
     let sent = value(TraceContext::random(true));
     let sending = Arc::new(Sending::default());
@@ -92,10 +92,10 @@ fn what_is_too_large_to_be_read_is_not_guessed() {
     let world = World::new(BY_REF);
     let one = world.with_body("{\"ref\":\"A-1\"}");
     world.call(&[], &large("A-1"));
-    assert_eq!((world.outcomes(), one.effects().gaps()), ((0, 1, 0), 1), "a large call");
+    assert_eq!((world.outcomes(), one.effects().gaps()), ((0, 1, 0), 1), "a call that is too large is not attributed");
     let other = world.with_body(&large("B-2"));
     world.call(&[], "{\"order_ref\":\"A-1\"}");
-    assert_eq!((world.outcomes(), other.effects().gaps()), ((0, 2, 0), 1), "a large request");
+    assert_eq!((world.outcomes(), other.effects().gaps()), ((0, 2, 0), 1), "a request that is too large gets no call");
 }
 
 #[test]

@@ -33,8 +33,8 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     let deadline = Instant::now() + request.deadline;
     let may_fall_back = request.may_fall_back && request.mode == Mode::Real;
     let decided_by = core.snapshot_of(request.files_version);
-    // If those files are no longer in memory, this request begins no run; the newest files are then used only to answer
-    // from the run of an earlier try.
+    // If the files that decided the request are no longer in memory, the request begins no run. The newest files are
+    // then used only to answer from the run of an earlier try.
     let snapshot = decided_by.clone().unwrap_or_else(|| core.files.snapshot.load_full());
     let run = RunId(core.process.new_id());
     let request = match find_twin(&core, request, deadline).await {
@@ -56,7 +56,8 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     {
         return *reply;
     }
-    // The request was sent here only as a retry, and no run of its first try was found: it may not begin one.
+    // The request came to the engine only because it is a retry. No run of its first try was found, and the retry may
+    // not begin one.
     if request.may_begin == MayBegin::Never {
         return may_not_begin(
             &core,
@@ -80,8 +81,8 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
                 return *reply;
             }
         };
-    // `check` refuses files with such a route. Checked again because the effects of a run that is not stored could be
-    // repeated without anybody knowing.
+    // `pointsman check` refuses a route with `keep: none` if the plan has a reason to be stored. Checked again, because
+    // the effects of a run that is not stored could be repeated without anybody knowing.
     if let Some(reason) = plan.reason_to_keep().filter(|_| !request.keep && request.mode != Mode::Rehearse) {
         tracing::error!(route = %request.route, plan = %plan.id, %reason, "a run that must be stored was not begun");
         let why = format!("The run would not be stored, in spite of {reason}");
@@ -110,7 +111,8 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         Ok(Ok(CallerAnswer::Reply(reply))) => *reply,
         Ok(Ok(CallerAnswer::OtherRun { run, request: ClaimedRequest::Other })) => replies::other_request(run),
         Ok(Ok(CallerAnswer::OtherRun { run, request: ClaimedRequest::UnderAnotherCredential })) => {
-            // What it gave back to legacy is not the engine's, although its claim stays in the store.
+            // If that run gave the request back to legacy, the engine no longer has the request, although the run's
+            // claim stays in the store.
             let abandoned = given_back(&core, &snapshot, run, may_fall_back, deadline).await;
             abandoned.unwrap_or_else(|| *held_under_another_credential())
         }
@@ -144,8 +146,8 @@ fn may_not_begin(
     replies::not_started(may_fall_back, 503, reason, why)
 }
 
-/// Looks up the run that is the instance's twin, for a follow-up that legacy answered. The proxy, which must not wait
-/// for the store, knew only that there may be a twin.
+/// For a follow-up that legacy answered: looks up the run that is the instance's twin in the engine. The proxy, which
+/// must not wait for the store, knew only that there may be a twin.
 async fn find_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> Result<ArmRequest, Box<ArmReply>> {
     let Some(instance) = request.instance.as_mut().filter(|instance| instance.run.is_none()) else {
         return Ok(request);
@@ -175,8 +177,8 @@ async fn find_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> R
 }
 
 /// Refuses the dark run of a client's retry if legacy took the first try in an earlier process: the first try had its
-/// own dark run, and a second one would send the private effects again. Retries of first tries in this process were
-/// recognised before.
+/// own dark run, and a second one would send the private effects again. A retry of a first try in this process was
+/// recognised before this is called.
 async fn refuse_retry_in_dark(core: &Core, request: &ArmRequest, deadline: Instant) -> Result<(), Box<ArmReply>> {
     let Some(KeysOfLegacy { keys, decided_at }) = &request.legacy_keys else { return Ok(()) };
     let store = &core.ports.store;

@@ -1,7 +1,8 @@
 //! The span of the engine's arm: one request to the engine, from its checks to its reply.
 //!
-//! Always true: the run that begins for the request is a child of this span, which is itself a child of the exchange's;
-//! so the run's first event names this span. A request whose caller does not wait for the reply any more has one too.
+//! Always true: the span of the run that begins for the request is a child of this span, which is itself a child of the
+//! exchange's span; so the run's first event names this span. A request whose caller no longer waits for the reply has
+//! a span too.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::engine::run_trace::traceparent;
 use crate::exchange::{ArmReply, ArmRequest, RequestCopy};
 use crate::traces::{self, Attributes, HTTP_STATUS, Span, SpanKind, TraceContext, Traces};
 
-/// Answers a request.
+/// Answers a request and records its span.
 pub(in crate::engine) async fn handle(core: Arc<Core>, mut request: ArmRequest) -> ArmReply {
     let Some(mut span) = ArmSpan::begin(&mut request) else { return arm::handle(core, request).await };
     let reply = arm::handle(core, request).await;
@@ -22,7 +23,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, mut request: ArmRequest) 
     reply
 }
 
-/// Recorded when it is dropped.
+/// The span of a request that is being answered; recorded when this is dropped.
 struct ArmSpan {
     traces: &'static Traces,
     context: TraceContext,
@@ -34,7 +35,7 @@ struct ArmSpan {
 }
 
 impl ArmSpan {
-    /// `None` if its trace is not recorded.
+    /// Begins the span; `None` if the request's trace is not recorded.
     fn begin(request: &mut ArmRequest) -> Option<Self> {
         let traces = traces::installed()?;
         let caller = request.request.caller_trace().and_then(|value| TraceContext::parse(value.as_bytes()));

@@ -1,5 +1,5 @@
-//! The answer of a request whose retry key another run has: that run's answer, or the answer of the run that has taken
-//! its place.
+//! Answers a request whose retry key another run has: with that run's answer, or with the answer of the run that
+//! supersedes it.
 //!
 //! Always true: nothing is begun here. The result of a run that this process executes is awaited; every other run is
 //! read from the store.
@@ -24,8 +24,8 @@ use crate::workflow::{Plan, Run, RunStatus, fold};
 /// How much of the caller's time is reserved for reading the run from the store, in case its result is not announced.
 pub(super) const STORE_READ_TIME: Duration = Duration::from_millis(50);
 
-/// How much of that time is reserved for the reply: the search for a descendant that waits ends this much before the
-/// deadline.
+/// How much of [`STORE_READ_TIME`] is reserved for the reply: the search for a descendant that waits ends this long
+/// before the deadline.
 const REPLY_TIME: Duration = Duration::from_millis(10);
 
 pub(super) fn unknown_outcome(run: RunId, why: &str) -> ArmReply {
@@ -33,8 +33,8 @@ pub(super) fn unknown_outcome(run: RunId, why: &str) -> ArmReply {
     ArmReply::Refused(replies::unknown_of(Some(run), why, None), report)
 }
 
-/// The answer of another run that has the same retry key, once it has one, or at the deadline. `None` where that run
-/// has ended without events.
+/// Waits for the answer of another run that has the same retry key; at the deadline, returns what is known of that run.
+/// `None` where that run has ended without events.
 pub(super) async fn attach(
     core: &Core,
     snapshot: &FilesSnapshot,
@@ -46,7 +46,7 @@ pub(super) async fn attach(
     let until = deadline.checked_sub(STORE_READ_TIME).unwrap_or(deadline);
     let announcement = match announced {
         None => None,
-        // The receiver's lock on the announcement is released at once.
+        // Cloning releases the receiver's lock on the announcement at once.
         Some(mut announced) => match timeout_at(until, announced.wait_for(Option::is_some)).await {
             Ok(Ok(announcement)) => announcement.clone(),
             Ok(Err(_)) | Err(_) => None,
@@ -68,7 +68,7 @@ pub(super) async fn attach(
     }
 }
 
-/// The reply to a request that another run has, where that run has given it back to legacy; `None` where it has not.
+/// The reply to a request that another run took and gave back to legacy; `None` where that run did not give it back.
 pub(super) async fn given_back(
     core: &Core,
     snapshot: &FilesSnapshot,
@@ -84,9 +84,9 @@ pub(super) async fn given_back(
     replies::of_run(&run, None, &snapshot.decision_inputs, may_fall_back)
 }
 
-/// The reply of a stored run that has a retry key. If a rerun supersedes the run, and its caller was given no success
-/// before that, it is the reply of the newest run of its job. `None` where the store has neither. The caller may follow
-/// up the instance in the reply at once, so its pin is made known in this process first.
+/// The reply of a stored run that has a retry key, or of the newest run of its job if a rerun supersedes the run before
+/// its caller was told of a success. `None` where the store has neither run. The pin of the instance in the reply is
+/// made known in this process first, because the caller may follow the instance up at once.
 async fn stored_reply(
     core: &Core,
     snapshot: &FilesSnapshot,

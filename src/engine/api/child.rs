@@ -33,7 +33,7 @@ use crate::workflow::{FailureKind, Mode, Parent, Run, RunStarted, RunStatus, Tre
 /// The pause after the store did not answer or refused the first append.
 const STORE_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// The pause before a slot is tried again that another task holds.
+/// The pause before another try to claim a slot that another task holds.
 const SLOT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 impl ChildSpec {
@@ -52,7 +52,7 @@ impl ChildSpec {
 pub(in crate::engine) async fn ensure_child(
     core: Arc<Core>,
     parent: Arc<RunStarted>,
-    gate: Arc<SpawnPolicyCell>,
+    spawn_policy: Arc<SpawnPolicyCell>,
     spec: ChildSpec,
     depth: u64,
 ) -> ChildState {
@@ -65,10 +65,10 @@ pub(in crate::engine) async fn ensure_child(
         };
     }
     loop {
-        let pause = match try_ensure(&core, &parent, &gate, &spec).await {
-            Ok(Try::State(state)) => return state,
-            Ok(Try::SlotTaken) => SLOT_RETRY_PAUSE,
-            Ok(Try::AppendRefused) => STORE_RETRY_PAUSE,
+        let pause = match try_ensure(&core, &parent, &spawn_policy, &spec).await {
+            Ok(TryResult::State(state)) => return state,
+            Ok(TryResult::SlotTaken) => SLOT_RETRY_PAUSE,
+            Ok(TryResult::AppendRefused) => STORE_RETRY_PAUSE,
             Err(error) => {
                 tracing::warn!(run = %spec.child, parent = %parent.run, %error, "the state of a child cannot be read: it is tried again");
                 STORE_RETRY_PAUSE
@@ -78,8 +78,8 @@ pub(in crate::engine) async fn ensure_child(
     }
 }
 
-/// The result of one try.
-enum Try {
+/// The result of one try to create a child.
+enum TryResult {
     /// The child exists, or is not to be created.
     State(ChildState),
     /// The child is not stored, and another task holds its slot, to create the child or to deliver a command to it.
@@ -91,23 +91,23 @@ enum Try {
 async fn try_ensure(
     core: &Arc<Core>,
     parent: &RunStarted,
-    gate: &SpawnPolicyCell,
+    spawn_policy: &SpawnPolicyCell,
     spec: &ChildSpec,
-) -> Result<Try, StoreError> {
+) -> Result<TryResult, StoreError> {
     if let Some(state) = stored_state(core, spec).await? {
-        return Ok(Try::State(state));
+        return Ok(TryResult::State(state));
     }
     let is_too_deep = exceeds_depth_bound(core, parent.run).await?;
     let Some(slot) = core.schedule.mailboxes.claim_slot(&core.schedule.timers, spec.child) else {
-        return Ok(Try::SlotTaken);
+        return Ok(TryResult::SlotTaken);
     };
-    // Checked again: the last holder of the slot may have created it.
+    // Checked again: the last holder of the slot may have created the child.
     if let Some(state) = stored_state(core, spec).await? {
-        return Ok(Try::State(state));
+        return Ok(TryResult::State(state));
     }
-    match gate.policy() {
+    match spawn_policy.policy() {
         SpawnPolicy::Never => return give_up(core, spec.cancelled()).await,
-        SpawnPolicy::Wait => return Ok(Try::State(ChildState::NotCreated)),
+        SpawnPolicy::Wait => return Ok(TryResult::State(ChildState::NotCreated)),
         SpawnPolicy::Spawn => {}
     }
     if is_too_deep {
@@ -118,28 +118,28 @@ async fn try_ensure(
         Err(CannotStart::Fails(end)) => return give_up(core, *end).await,
         Err(CannotStart::NoWorkflow) => {
             core.ports.store.remove_pending_run(spec.child).await?;
-            return Ok(Try::State(ChildState::NoWorkflow));
+            return Ok(TryResult::State(ChildState::NoWorkflow));
         }
         Err(CannotStart::InputRefused(why)) => {
             core.ports.store.remove_pending_run(spec.child).await?;
-            return Ok(Try::State(ChildState::InputRefused(why)));
+            return Ok(TryResult::State(ChildState::InputRefused(why)));
         }
     };
     Ok(match answer.await {
-        Ok(StartAnswer::Stored) => Try::State(ChildState::Running),
+        Ok(StartAnswer::Stored) => TryResult::State(ChildState::Running),
         // The child's task repeats the append, or has ended: the next try finds out from the slot and the store.
-        Ok(StartAnswer::Unknown(_) | StartAnswer::OtherRun { .. }) | Err(_) => Try::SlotTaken,
+        Ok(StartAnswer::Unknown(_) | StartAnswer::OtherRun { .. }) | Err(_) => TryResult::SlotTaken,
         Ok(StartAnswer::NotStored(why)) => {
             tracing::warn!(run = %spec.child, parent = %parent.run, why, "a child was not created: it is tried again");
-            Try::AppendRefused
+            TryResult::AppendRefused
         }
     })
 }
 
 /// Removes the outbox row of a child that is never created.
-async fn give_up(core: &Core, end: ChildEnd) -> Result<Try, StoreError> {
+async fn give_up(core: &Core, end: ChildEnd) -> Result<TryResult, StoreError> {
     core.ports.store.remove_pending_run(end.child).await?;
-    Ok(Try::State(ChildState::Ended(Box::new(end))))
+    Ok(TryResult::State(ChildState::Ended(Box::new(end))))
 }
 
 /// The state of a stored child; `None` where it is not stored.
@@ -193,7 +193,7 @@ enum CannotStart {
     Fails(Box<ChildEnd>),
 }
 
-/// A child that is ready to be driven.
+/// Makes a child that is ready to be driven.
 ///
 /// # Errors
 /// Why the child cannot start.

@@ -1,7 +1,7 @@
 //! Takes a request for the engine by its retry key, in this process and in the store.
 //!
 //! Always true: a run claims the key that its request has now; a run or a first try of the same request is found under
-//! any of its keys and credentials, also by those of earlier files.
+//! any of its keys and credentials, including the keys that earlier files gave it.
 
 use std::ops::RangeInclusive;
 
@@ -20,7 +20,7 @@ use crate::names::RunId;
 use crate::store::{Claim, StoredFirstTry};
 use crate::workflow::Mode;
 
-/// Whether the request with this digest is the same one.
+/// Whether this is the request's digest, computed in the present way or in that of earlier versions.
 fn is_same(request: &ArmRequest, digest: [u8; 32]) -> bool {
     let request = &request.request;
     request.digest() == digest || request.digest_of_earlier_versions() == Some(digest)
@@ -44,7 +44,7 @@ pub(super) fn claim(request: &ArmRequest, is_store_shared: bool) -> Option<Claim
 /// legacy has the key. Only after that may a failure give the request to legacy.
 ///
 /// # Errors
-/// Another run or legacy holds the key, or it is unknown whether one does: the reply to the caller.
+/// Another run or legacy holds the key, or it is unknown whether one does. The error is the reply to the caller.
 pub(super) async fn register(
     core: &Core,
     snapshot: &FilesSnapshot,
@@ -61,7 +61,7 @@ pub(super) async fn register(
                 return Err(Box::new(replies::other_request(run)));
             }
             Err(KeyTaken { run, announcement: announced, .. }) => {
-                // The other run ended without events and has released the key: register again.
+                // `None`: the other run ended without events and has released the key, which is registered again.
                 if let Some(reply) = attach(core, snapshot, run, announced, may_fall_back, deadline).await {
                     return Err(Box::new(reply));
                 }
@@ -113,7 +113,7 @@ pub(super) async fn register(
             let reply =
                 reply.unwrap_or_else(|| unknown_outcome(run, "the other run with the same retry key has no events"));
             // Simultaneous tries wait for this registration. Without the announcement each of them would read the run
-            // too, one after the other, while the rest look for it again and again.
+            // from the store, one after the other.
             if Instant::now() + STORE_READ_TIME < deadline {
                 registration.announce(|| Announcement::Reply(Box::new(reply.clone())));
             }
@@ -147,7 +147,7 @@ struct AnyCaller {
     verified_callers: Option<RetryKey>,
     /// Whether the store may have a run of the same request.
     may_be_stored: bool,
-    /// The version of the files that the request was decided by.
+    /// The version of the files that decided the request.
     files_version: u64,
 }
 
@@ -179,7 +179,8 @@ async fn take_under_any_credential(
     if !may_be_stored {
         return Ok(registration);
     }
-    // A verified caller's run has claimed another key in this range. Memory has this request's own.
+    // A run of a verified caller has claimed another key in this range. This request's own key is so far only in
+    // memory.
     let range = key.range_of_request(&claim.request, false);
     match timeout_at(deadline, core.ports.store.engine_took_any(range)).await {
         Ok(Ok(true)) => Err(held_under_another_credential()),
@@ -188,9 +189,9 @@ async fn take_under_any_credential(
     }
 }
 
-/// Refuses a request that the engine took under another credential. Looks it up under the keys that it would have had
-/// by earlier files, and under its digest of earlier versions. Not under its present ones, under which it has been
-/// taken by now.
+/// Refuses a request that the engine took under another credential. Looks the request up under the keys that earlier
+/// files would give it and under the digest that earlier versions compute; not under the present key and digest, under
+/// which this try itself has been registered by now.
 pub(super) async fn refuse_if_held_under_earlier_keys(
     core: &Core,
     claim: Claim,
@@ -202,8 +203,8 @@ pub(super) async fn refuse_if_held_under_earlier_keys(
     refuse_if_taken(core, others, request, deadline).await
 }
 
-/// The reply to a request that goes to legacy because of a key of several callers. Legacy may have another caller's
-/// request under it, and the engine this one, perhaps of an earlier process: then it is refused.
+/// The reply to a request that goes to legacy because legacy has its key for any caller. Under that key legacy may have
+/// another caller's request, while the engine, perhaps of an earlier process, has this one: then this one is refused.
 async fn give_to_legacy_unless_held(
     core: &Core,
     claim: Claim,
@@ -215,7 +216,7 @@ async fn give_to_legacy_unless_held(
     if let Err(refused) = refuse_if_taken(core, all.iter().copied(), request, deadline).await {
         return refused;
     }
-    // Meanwhile the engine may have taken it.
+    // The engine may have taken the request meanwhile.
     let held: Vec<_> = all.into_iter().map(|(key, digest)| range_of_others(key, &digest, request)).collect();
     match registration.give_to_legacy_unless_held(&core.ports.affinity, &held) {
         true => Box::new(replies::taken_by_legacy(may_fall_back)),
@@ -230,7 +231,8 @@ fn all_keys(claim: Claim, request: &ArmRequest) -> Vec<(RetryKey, [u8; 32])> {
     keys.flat_map(|key| digests.clone().map(move |digest| (key, digest))).collect()
 }
 
-/// The keys under which the engine has a request with this digest if another try of it had this key for any caller.
+/// The range of keys under which the engine has a request with this digest, if another try of the request had this key
+/// for any caller.
 fn range_of_others(any_caller: RetryKey, digest: &[u8; 32], request: &ArmRequest) -> RangeInclusive<RetryKey> {
     any_caller.range_of_request(digest, request.retry_keys.is_some_and(|keys| keys.is_verified()))
 }

@@ -32,15 +32,15 @@ fn store_error(error: impl ToString) -> CommandError {
 /// How many descendants of a run are explained with it; further ones are only named.
 const DESCENDANTS_MAX: usize = 16;
 
-/// By step and item of a run: when it took the lock that it holds.
+/// When each step (and item) of a run took the lock that it holds.
 type TakenLocks = BTreeMap<(StepId, Option<u32>), Timestamp>;
 
-/// What an explanation may still read, and what it has read.
+/// Bounds what an explanation reads, and caches what it has read.
 struct Reads {
-    /// How many more descendants are explained.
+    /// How many more descendants may be explained.
     descendants: usize,
-    /// By run that is first in a lock's queue: the locks that it holds. Many items may wait for locks of one run, whose
-    /// history is read once.
+    /// For each run that is first in a lock's queue: the locks that the run holds. Many items may wait for locks of one
+    /// run, whose events are read only once.
     holders: BTreeMap<RunId, TakenLocks>,
 }
 
@@ -115,7 +115,7 @@ async fn explain_within(core: &Arc<Core>, id: RunId, reads: &mut Reads) -> Resul
     let stuck = core.schedule.stuck.contains(id) || (reasons.is_empty() && !core.schedule.mailboxes.has_task(id));
     let mut sentence = sentence(core, &summary, &lines, stuck);
     if core.ports.store.is_shared() && !core.schedule.mailboxes.has_task(id) {
-        // A run without a task may still be owned by this process.
+        // This process may own the run although no task executes it: then no other process is named.
         let owner =
             core.ports.store.owner(id).await.map_err(store_error)?.filter(|name| *name != core.schedule.worker_name);
         sentence.push_str(&owner.map_or_else(String::new, |name| format!(" The process {name} executes it.")));
@@ -141,7 +141,7 @@ fn explain_child<'a>(
     })
 }
 
-/// The sentence of a reason, with the details that only the engine knows.
+/// The sentence of a reason, with the details that the run's events do not show.
 async fn with_details(core: &Core, reason: &Reason, run: RunId, reads: &mut Reads) -> Result<String, CommandError> {
     let more = match &reason.cause {
         Cause::Lock(name) => {
@@ -160,7 +160,7 @@ async fn with_details(core: &Core, reason: &Reason, run: RunId, reads: &mut Read
         Cause::Breaker(service) => breaker_state(core, service),
         Cause::Call => {
             let snapshot = core.files.snapshot.load_full();
-            snapshot.services.values().find_map(|upstream| upstream.wait_reason(run))
+            snapshot.services.values().find_map(|service_limits| service_limits.wait_reason(run))
         }
         Cause::Due if !core.schedule.mailboxes.has_task(run) && core.ports.store.is_shared() => {
             Some("no task of this process executes it: another process may".to_owned())
@@ -191,13 +191,13 @@ async fn lock_waiters(core: &Core, name: &str, run: RunId) -> Result<String, Com
 }
 
 impl Reads {
-    /// When a step took the lock in whose queue it is first; `None` where it has not taken it yet. Its row has the time
-    /// at which it joined the queue.
+    /// When the step that is first in a lock's queue took the lock; `None` where it has not taken it yet. The row has
+    /// only the time at which the step joined the queue.
     async fn taken_at(&mut self, core: &Core, first: &LockRow) -> Option<Timestamp> {
         let holder = match self.holders.entry(first.run) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unread) => {
-                // Without the holder's events it is only unknown since when it has held the lock.
+                // If the holder's events cannot be read, only the time since when it holds the lock is unknown.
                 let events = core.events(first.run).await.unwrap_or_default();
                 unread.insert(taken_locks(&events))
             }

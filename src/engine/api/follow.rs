@@ -101,8 +101,8 @@ pub(in crate::engine) async fn wait_until_ended_or_awaits_input(
     wait_for_end_or_input(&mut Subscription::to(core, run, WokenBy::EndedOrAwaitsInput), WokenUp::Poll, within).await
 }
 
-/// As [`wait_until_ended_or_awaits_input`], for a run that was subscribed to before it began: no update was missed, so
-/// the store need not be read. Returns all events of the run; `None` if they were not all collected.
+/// Like [`wait_until_ended_or_awaits_input`], for a run that was subscribed to before it began: no update was missed,
+/// so the store need not be read. Returns all events of the run; `None` if they were not all collected.
 pub(in crate::engine) async fn wait_until_new_run_ended_or_awaits_input(
     mut subscription: Subscription,
     within: Duration,

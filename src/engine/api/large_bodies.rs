@@ -1,8 +1,8 @@
-//! Which threads work on a request of a client.
+//! Answers clients' requests with large bodies on the engine's own threads.
 //!
-//! The proxy's threads serve many connections each, and parsing a large body would delay all of them. Always true: such
-//! a request is answered by the engine's own threads; if its caller does not wait any more, no more work is done for it
-//! than if the caller's thread had worked on it.
+//! The proxy's threads serve many connections each, and parsing a large body would delay all of them. Always true: when
+//! the caller of a request with a large body stops waiting, no more work is done for the request than if the caller's
+//! thread had worked on it.
 
 use std::future::pending;
 use std::panic::resume_unwind;
@@ -16,7 +16,7 @@ use crate::exchange::{ArmReply, ArmRequest};
 use crate::limits::PARSED_BY_CALLER_BYTES_MAX;
 use crate::workflow::Mode;
 
-/// Answers a request. A rehearsed or dark one has no client, and is answered where it is asked.
+/// Answers a request. A rehearsed or dark request has no client, and is always answered in the calling task.
 pub(in crate::engine) async fn answer(core: Arc<Core>, request: ArmRequest) -> ArmReply {
     if request.mode != Mode::Real || request.request.body.len() <= PARSED_BY_CALLER_BYTES_MAX {
         return arm_span::handle(core, request).await;
@@ -26,7 +26,7 @@ pub(in crate::engine) async fn answer(core: Arc<Core>, request: ArmRequest) -> A
         Ok(reply) => reply,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
-            // The runtime ends, and the process with it.
+            // The task was cancelled: the runtime ends, and the process with it.
             Err(_) => pending().await,
         },
     }

@@ -39,7 +39,7 @@ pub(in crate::engine) struct AdmittedRun {
 /// Checks whether a run can be created for this request now.
 ///
 /// # Errors
-/// No run can be created: the reply to the caller.
+/// No run can be created. The error is the reply to the caller.
 pub(in crate::engine) async fn prepare(
     core: &Core,
     snapshot: &FilesSnapshot,
@@ -170,8 +170,8 @@ struct CreatorRun {
 /// How many runs of a job are read for the newest output of an instance, besides the run that pinned it.
 const RUNS_WITH_OUTPUT_MAX: usize = 20;
 
-/// The newest run of the job that created an instance: a rerun of the run that pinned it takes that run's place. While
-/// it has no output, or if it never gets one, the instance keeps the newest output that there is.
+/// The newest run of the job that created an instance: a rerun supersedes the run that pinned the instance. While the
+/// newest run has no output, the newest output of the earlier runs is used.
 async fn creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>, StoreError> {
     let Some(creator) = read_creator_run(core, run).await? else { return Ok(None) };
     if !creator.status.is_final() {
@@ -200,14 +200,14 @@ async fn creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>, Stor
 }
 
 impl CreatorRun {
-    /// Takes the output of an earlier run. What is sensitive in either run is sensitive.
+    /// Takes the output of an earlier run. Parts that are sensitive in either run count as sensitive.
     fn take_output_of(&mut self, earlier: Self) {
         self.bodies.output = earlier.bodies.output;
         self.sensitive_paths.extend(earlier.sensitive_paths);
     }
 }
 
-/// Reads a run that created an instance from its events; from its summary if its events were purged.
+/// Reads a run that created an instance: from its events, or from its summary if its events were purged.
 async fn read_creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>, StoreError> {
     let (input, output) = (SensitivePath::of(["instance", "input"]), SensitivePath::of(["instance", "output"]));
     let events = core.events(run).await?;
@@ -222,7 +222,7 @@ async fn read_creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>,
             sensitive_paths.extend(body.iter().map(|path| input.then(path)));
             let answer = creator.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
             sensitive_paths.extend(answer.iter().map(|path| output.then(path)));
-            // The answer of a run of an earlier version does not say where it quotes what the run knew.
+            // An answer that an earlier version recorded does not say where it quotes sensitive values of the run.
             for (value, at) in [(&bodies.input, &input), (&bodies.output, &output)] {
                 let quotes = value.as_ref().map(|value| creator.quotes_in(value, at, &sensitive_paths));
                 sensitive_paths.extend(quotes.unwrap_or_default());

@@ -46,7 +46,8 @@ pub(in crate::engine) async fn rerun(
     let mut predecessor = read(core, of).await?;
     events_to_take_over(&predecessor, &from)?;
     let permit = start::acquire_permit(core)?;
-    // If this store is a copy (such as a restored backup), the successor may have begun in the original store.
+    // If this store is a copy (such as a restored backup), the successor may have begun in the original store. Then it
+    // is paused here before it does anything.
     let pause = predecessor.run.superseded().and_then(|_| {
         copied_runs::pause_of_successor(core, &predecessor.run, &predecessor.plan, predecessor.last_event_at)
     });
@@ -117,13 +118,13 @@ async fn check_newest(core: &Core, of: RunId, job: JobId) -> Result<(), StartErr
 }
 
 /// Refuses a run that has ended and whose parent has not: the parent would not learn of the rerun, and a person who
-/// decides there what follows from the run's end could have it performed once more.
+/// decides in the parent what follows from the run's end could have the run's work done once more.
 async fn check_parent(core: &Core, summary: &RunSummary) -> Result<(), StartError> {
     let Some(parent) = summary.parent.filter(|_| summary.status.is_final()) else { return Ok(()) };
     match core.ports.store.run(parent).await.map_err(store_error)? {
-        Some(above) if !above.status.is_final() => Err(StartError::Invalid(format!(
+        Some(parent_run) if !parent_run.status.is_final() => Err(StartError::Invalid(format!(
             "{parent} began it, and is {}: decide there what follows from its end, or cancel {parent} first",
-            above.status.as_str()
+            parent_run.status.as_str()
         ))),
         _ => Ok(()),
     }
@@ -163,7 +164,7 @@ struct Successor {
     run_key: Option<Vec<u8>>,
 }
 
-/// Ends the predecessor, which has not ended, by an event that names its successor.
+/// Ends a predecessor that has not ended, by an event that names its successor.
 async fn hand_over(core: &Arc<Core>, predecessor: &LoadedRun, from: &StepId, by: String) -> Result<(), StartError> {
     let of = predecessor.run.id();
     let Successor { run, by, sealed, run_key, .. } =
@@ -236,7 +237,7 @@ fn check_credentials(old: &Run, credentials: &BTreeMap<String, String>) -> Resul
     missing.map_or(Ok(()), |name| Err(StartError::Invalid(why(name))))
 }
 
-/// The first half of a rerun, for the test of a crash after it.
+/// Performs the first half of a rerun, the hand-over, for tests of a crash after it.
 #[cfg(test)]
 pub(in crate::engine) async fn hand_over_for_test(engine: &crate::engine::Engine, of: RunId, from: &str) -> RunId {
     let predecessor = read(&engine.core, of).await.unwrap_or_else(|error| panic!("{error}"));

@@ -6,8 +6,8 @@
 //! `respond` is its output.
 //!
 //! When the store refuses the first append, nothing was started. When it does not answer, the error says that the
-//! outcome is unknown, and repeating the start with the same key starts no second run. Each answer
-//! of the store is awaited for `command_wait_ms` at most: a store that hangs keeps no starter waiting.
+//! outcome is unknown, and repeating the start with the same key starts no second run. Each answer of the store is
+//! awaited for `command_wait_ms` at most, so a start does not wait for ever for a store that hangs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ use crate::workflow::{
 /// The request path that expressions see in a run that was started through the API, not by a route.
 const REQUEST_PATH: &str = "/api/v2/orchestrate/run";
 
-/// What the first event of a run that no route started says, beside its plan and input.
+/// The content of the first event of a run that no route started, besides its plan and input.
 pub(in crate::engine) struct StartContext {
     pub mode: Mode,
     pub by: Option<String>,
@@ -265,7 +265,7 @@ pub(in crate::engine) async fn create(
     driver.record_taken_over(taken_over).map_err(|why| store(why, false))?;
     driver.pause_before_start(pause);
     driver::spawn_in_engine(core, driver, Some(permit));
-    // The run's task goes on after a late answer.
+    // If the answer is late, the run's task goes on nevertheless.
     match timeout_at(until, answer).await.map_err(late)? {
         Ok(StartAnswer::Stored) => {
             Ok(Started { run: id, job: job.unwrap_or(JobId(id.0)), plan: plan_id, is_new: true, summary })

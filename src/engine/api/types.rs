@@ -11,9 +11,9 @@ use crate::workflow::RunSummary;
 pub struct Start {
     /// The workflow to run.
     pub workflow: WorkflowName,
-    /// The body of its request.
+    /// The run's input: in expressions, the body of its request.
     pub input: Value,
-    /// Who starts it.
+    /// Who starts the run.
     pub by: String,
     /// The idempotency key, with a hash of the request: a second start under the same key returns the same run.
     pub key: Option<(RetryKey, [u8; 32])>,

@@ -38,7 +38,7 @@ impl Driver {
     }
 }
 
-/// Drives a run whose next event does not fit.
+/// Drives a run after recording an event that does not fit it.
 #[cfg(test)]
 pub(in crate::engine) async fn drive_contradicting(core: &Arc<Core>, acquired: AcquiredRun) {
     let mut driver = Driver::of_acquired(core, acquired);

@@ -61,7 +61,7 @@ pub(super) struct DriverParts {
     pub run: Run,
     pub credentials: BTreeMap<String, String>,
     pub executor: Arc<dyn Executor>,
-    /// `None` for a run that is not stored: of a rehearsal, or of a route with `keep: none`.
+    /// `None` for a run that is not stored: a rehearsal, or a run of a route with `keep: none`.
     pub writer: Option<(Writer, AppendHeader)>,
     pub claim: Option<Claim>,
     /// Sequence number of the last durable event; 0 for a new run.
@@ -74,7 +74,7 @@ pub(super) struct DriverParts {
     pub slot: Option<Slot>,
     /// Gets the result of the run's first append.
     pub starter: Option<oneshot::Sender<StartAnswer>>,
-    /// How many ancestors it has; counted only in rehearsals, whose runs are not in the store.
+    /// How many ancestors the run has; counted only in rehearsals, whose runs are not in the store.
     pub depth: u64,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct Driver {
     slot: Option<Slot>,
     takes_messages: bool,
     metrics: RunMetrics,
-    spawn_gate: Arc<SpawnPolicyCell>,
+    spawn_policy: Arc<SpawnPolicyCell>,
     depth: u64,
     /// The senders of commands that wait for an answer.
     command_replies: HashMap<CommandId, oneshot::Sender<CommandReply>>,
@@ -197,7 +197,7 @@ impl Driver {
             takes_messages: slot.is_some(),
             slot,
             metrics,
-            spawn_gate: Arc::default(),
+            spawn_policy: Arc::default(),
             depth,
             command_replies: HashMap::new(),
             next_command_id: 0,
@@ -228,7 +228,7 @@ impl Driver {
     pub fn recover(&mut self, pause: Option<RecoveryPause>) {
         self.machine.recover(self.core.ports.store.is_shared(), pause);
     }
-    /// What the run may send.
+    /// The run's mode, which says what the run may send.
     pub fn mode(&self) -> Mode {
         self.machine.run().mode()
     }
@@ -242,7 +242,7 @@ impl Driver {
                 inputs.extend(self.feed(input));
                 if let Some(end) = self.end {
                     inputs.into_iter().for_each(|input| self.return_unfed(input));
-                    self.leave(end);
+                    self.handle_end(end);
                     return self.machine.into_run();
                 }
             }
@@ -255,8 +255,8 @@ impl Driver {
     /// Feeds one input and performs the outputs; returns the input that performing them produced, if any.
     fn feed(&mut self, input: Input) -> Option<Input> {
         let mut feedback = None;
-        // While a caller waits, and in a rehearsal, the run keeps the files that decided its request. If it misses
-        // something, it takes the newest ones: they may have come just before it recorded what is missing.
+        // While a caller waits, and in a rehearsal, the run keeps the files that decided its request. A run that misses
+        // something takes the newest files, which may have come just before the run recorded what is missing.
         let keeps_files = self.caller.is_some() || self.mode() == Mode::Rehearse;
         if !keeps_files
             || self.machine.run().misses_something()
@@ -278,7 +278,7 @@ impl Driver {
     }
 
     /// Takes over the services and secrets of the files in force. The run keeps its plan, except for what the files say
-    /// of the services that it calls: where one is not `keyed` any more, a call of unknown outcome is not repeated.
+    /// of the services that it calls: if a service is no longer `keyed`, a call of unknown outcome is not repeated.
     fn use_newest_files(&mut self) {
         let newest = self.core.files.snapshot.load();
         if !Arc::ptr_eq(&newest, &self.snapshot) {

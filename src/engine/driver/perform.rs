@@ -19,7 +19,7 @@ use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::workflow::{AttemptResult, EffectClass};
 
-/// While the process's lease is uncertain, it gives up a run for which commands wait. This is the pause before it
+/// While its lease is uncertain, the process gives up a run for which commands wait. This is the pause before it
 /// acquires the run again; without the pause it would acquire and give up the run in a loop until the lease is renewed.
 const RECLAIM_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_millis(250);
 
@@ -54,11 +54,11 @@ impl Driver {
                     self.core.schedule.timers.watch_child(run, spec.child);
                 }
                 let (child, started) = (spec.child, self.machine.run().started().clone());
-                let (tasks, gate) = (&self.core.run_tasks, self.spawn_gate.clone());
-                let state = tasks.ensure_child(self.core.clone(), started, gate, spec, self.depth);
+                let (tasks, spawn_policy) = (&self.core.run_tasks, self.spawn_policy.clone());
+                let state = tasks.ensure_child(self.core.clone(), started, spawn_policy, spec, self.depth);
                 self.query(async move { Input::Child { child, state: state.await } });
             }
-            Output::SetSpawnPolicy(policy) => self.spawn_gate.set(policy),
+            Output::SetSpawnPolicy(policy) => self.spawn_policy.set(policy),
             Output::CommandChild(child, command) => {
                 let delivery = children::send_command(self.core.clone(), child, command, run);
                 self.query(async move { Input::ChildCommandDelivered { child, delivery: delivery.await } });
@@ -75,7 +75,7 @@ impl Driver {
                 let store = self.core.ports.store.clone();
                 self.query(async move {
                     if let Err(error) = store.answer_command(id, answer).await {
-                        // Its sender reads the run instead.
+                        // The command's sender reads the run instead.
                         tracing::debug!(command = %id, %error, "the answer to a command is not stored");
                     }
                     Input::CommandAnswerStored
@@ -192,7 +192,7 @@ impl Driver {
     }
 
     /// Handles the end of the driver: depending on its cause, sets a timer, wakes the run again or lists it as stuck.
-    pub(super) fn leave(&mut self, end: DriverEnd) {
+    pub(super) fn handle_end(&mut self, end: DriverEnd) {
         let (run, core): (_, &Arc<_>) = (self.machine.run(), &self.core);
         let (id, status) = (run.id(), run.status());
         self.metrics.task_ended(run, end == DriverEnd::Discarded, matches!(end, DriverEnd::Suspended { .. }));

@@ -131,7 +131,8 @@ impl Machine {
     }
 
     /// Whether a call that waits for its turn at the service (`calls_max`, `rate`) must not be sent any more: the run
-    /// was paused meanwhile or is ending, or the process drains. It would be sent long after that was acknowledged.
+    /// was paused meanwhile or is ending, or the process drains. Otherwise the call would be sent long after the pause,
+    /// the end or the drain was acknowledged.
     pub fn withdraws(&self, call: &CallId) -> bool {
         let CallId { step, item, part, attempt: _, may_be_repeat } = *call;
         if may_be_repeat || !(self.run.is_paused() || self.run.is_ending() || self.draining) {
@@ -139,13 +140,13 @@ impl Machine {
         }
         let Some(step) = self.plan.steps.get(step.0) else { return false };
         let is_deferred = self.draining && self.caller.is_none() && part != StepPart::Probe;
-        // A repeat that a person asked for settles an unknown outcome: withdrawn, it would leave that outcome unknown.
+        // A repeat that a person asked for is not withdrawn, because it settles an unknown outcome.
         !is_requested_repeat(&self.run, step, item, part)
             && (is_deferred || is_to_be_withdrawn(&self.run, step, item, part))
     }
 
-    /// Records the caller's answer, and measures the conditions that had no value. They are evaluated once more here,
-    /// because `due` only tells which entry is taken.
+    /// Records the caller's answer, and measures the conditions that had no value. The conditions are evaluated once
+    /// more here, because `due` only tells which entry is taken.
     fn respond(&mut self, entry: Option<usize>) -> bool {
         let errors = respond_condition_errors(&self.run, &self.plan, &self.decision_inputs.at(self.now), entry);
         let is_decided = self.try_command(Command::Respond { entry });
@@ -190,7 +191,7 @@ impl Machine {
     }
 
     /// Refuses a command whose events do not fit the run, so that only the command is lost: an event that does not fit
-    /// stops the whole run. They are tried on a copy, which is affordable because commands are rare.
+    /// stops the whole run. The events are tried on a copy, which is affordable because commands are rare.
     fn check_fits(&self, events: &[Event]) -> Result<(), CommandRefusal> {
         let mut after = self.run.clone();
         events.iter().try_for_each(|event| after.evolve_in_place(event)).map_err(|misfit| {

@@ -50,7 +50,7 @@ impl Machine {
         {
             let reply = if self.descendant_waits { replies::descendant_waits } else { replies::still_running };
             let mut reply = reply(run, Some(&self.plan), &self.decision_inputs);
-            // In shadow and dark a run that pauses is not compared, and neither are those above it.
+            // In shadow and dark, a run that pauses is not compared, and neither are its ancestors.
             if self.descendant_waits
                 && run.mode() != Mode::Real
                 && let ArmReply::Refused(_, report) | ArmReply::Answer(ArmAnswer { report, .. }) = &mut reply

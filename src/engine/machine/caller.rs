@@ -31,8 +31,9 @@ impl Machine {
         }
     }
 
-    /// Answers `respond.pending`, where the plan declares it: then outliving the deadline is no failure. Otherwise, and
-    /// if the run has failed at the same moment, the request goes back to legacy, or the caller is told what is known.
+    /// Answers with `respond.pending`, where the plan declares it: then outliving the deadline is no failure.
+    /// Otherwise, and if the run has failed by now, the request goes back to legacy if that is allowed, else the caller
+    /// is told what is known.
     pub(super) fn handle_caller_deadline(&mut self) {
         if self.run.failure().is_none() {
             self.decide_pending_answer();
@@ -69,8 +70,8 @@ impl Machine {
         if self.run.pending().is_some() || self.run.is_decided_against() {
             return false;
         }
-        // On a store of several processes another one may have performed the request meanwhile: the append that claims
-        // the retry key tells.
+        // On a store of several processes, another process may have performed the request meanwhile: the result of the
+        // append that claims the retry key shows whether it has.
         if self.log.is_unsubmitted() && !self.claims_on_shared_store {
             self.discard(ArmReply::Abandoned(Abandoned { reason, run: None }));
             return true;

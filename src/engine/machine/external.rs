@@ -50,7 +50,7 @@ impl Machine {
         }
     }
 
-    /// Tracks the child that an event begins or ends. Also asks for events on which others act to be made durable.
+    /// Tracks the child that an event begins or ends. Also requires that events on which others act become durable.
     pub(super) fn track_external(&mut self, event: &Event) {
         match event {
             Event::Child(ChildEvent::Started { step, item, child, workflow, input }) => {
@@ -118,7 +118,7 @@ impl Machine {
             (false, true) => SpawnPolicy::Wait,
             (false, false) => SpawnPolicy::Spawn,
         };
-        let before = std::mem::replace(&mut self.spawn, policy);
+        let before = std::mem::replace(&mut self.spawn_policy, policy);
         if before != policy {
             self.out.push(Output::SetSpawnPolicy(policy));
         }
@@ -137,7 +137,7 @@ impl Machine {
         self.read_commands();
     }
 
-    /// Whether this process acquired the run again under a newer fencing token than this driver's: it was lost in
+    /// Whether this process acquired the run again under a newer fencing token than this driver's: the run was lost in
     /// between.
     pub fn is_superseded(&self, reacquired: Option<Fence>) -> bool {
         reacquired.zip(self.log.fence()).is_some_and(|(newest, own)| newest > own)

@@ -49,7 +49,7 @@ pub(in crate::engine) enum Input {
     StoreCommands {
         /// `None`: the store did not answer.
         commands: Option<Vec<CommandRecord>>,
-        /// As in [`Input::Command`].
+        /// The same as in [`Input::Command`].
         owned: bool,
     },
     /// Storing the answer to a command that came through the store has succeeded or failed.
@@ -190,11 +190,11 @@ pub(in crate::engine) struct ChildEnd {
     pub status: RunStatus,
     pub output: Arc<Value>,
     pub note: Option<String>,
-    /// The kind of failure that ended it, where it failed and that is known.
+    /// The kind of the failure that ended the child; `None` where it did not fail or the kind is not known.
     pub failure: Option<FailureKind>,
-    /// What it and all runs below it did; `None` where that is not known.
+    /// What the child and its descendants did; `None` where that is not known.
     pub tree: Option<TreeEffects>,
-    /// The sensitive parts of its answer's body.
+    /// The sensitive parts of the body of the child's answer.
     pub sensitive: Vec<SensitivePath>,
 }
 

@@ -6,9 +6,9 @@
 //! the time comes with every input, identifiers and jitter come from a seed, and the same inputs give the same outputs.
 //!
 //! Always true: a private or shared call is returned only after the append with its `StepStarted` was acknowledged; the
-//! caller, the starter and the senders of commands are answered only with acknowledged events; from one `read` call to
-//! the next nothing waits for the store; one append is in flight at a time; an append whose outcome is unknown is
-//! retried unchanged before any other; a run that is suspended names what will wake it.
+//! caller, the starter and the senders of commands are answered only with acknowledged events; between two `read` calls
+//! nothing waits for the store; one append is in flight at a time; an append whose outcome is unknown is retried
+//! unchanged before any other; a run that is suspended names what will wake it.
 //!
 //! What it leaves to others: `driver` performs the outputs and feeds back their results; `scheduler` decides which run
 //! has a driver; `workflow` decides what a run does next.

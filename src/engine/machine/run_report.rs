@@ -1,4 +1,4 @@
-//! What a run reports beside its answer, for comparison and metrics: its intents, its status and, where it cannot be
+//! What a run reports besides its answer, for comparison and metrics: its intents, its status and, where it cannot be
 //! compared, why.
 
 use std::sync::Arc;
@@ -59,7 +59,7 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
     RunReport {
         run: Some(run.id()),
         status: Some(run.status()),
-        // In clear: an assert over hidden values would judge the asterisks.
+        // Not masked: an assertion about masked values would be evaluated on asterisks.
         intents,
         steps_without_items: compared.map(|plan| without_items(run, plan)).unwrap_or_default(),
         open_steps: compared.filter(|_| !run.is_final()).map(|plan| open_steps(run, plan)),
@@ -72,17 +72,17 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
     }
 }
 
-/// The exact bytes of a body; `None` where its JSON value tells all of it.
+/// The exact bytes of a body; `None` where the body's JSON value represents it completely.
 fn bytes_beside_value(record: &CallRecord) -> Option<Bytes> {
     let is_json = |(name, value): &(String, String)| {
         name.eq_ignore_ascii_case("content-type") && value.trim_start().starts_with("application/json")
     };
-    let is_told = match &record.body {
+    let has_full_value = match &record.body {
         Payload::Empty => true,
         Payload::Text(text) => text.starts_with(['{', '[']) && record.headers.iter().any(is_json),
         Payload::Base64(_) => false,
     };
-    (!is_told).then(|| record.body.bytes().into())
+    (!has_full_value).then(|| record.body.bytes().into())
 }
 
 fn open_steps(run: &Run, plan: &Plan) -> Vec<StepId> {

@@ -50,7 +50,7 @@ pub(in crate::engine) struct CallerTerms {
     pub awaited_intents: AwaitedIntents,
 }
 
-/// The command to pause a run as the first thing after its recovery, or at its creation where it is created again.
+/// Who pauses a run, and why, before the run does anything after its recovery or, in a copied store, its creation.
 pub(in crate::engine) struct RecoveryPause {
     /// The name under which the run's events record who paused it.
     pub by: String,
@@ -100,7 +100,7 @@ pub(in crate::engine) struct Machine {
     pub(super) draining: bool,
     pub(super) caller: Option<CallerTerms>,
     pub(super) caller_gone: bool,
-    /// Whether the request of a caller that went away while the process drained may fall back to legacy, at its retry.
+    /// Whether the request of a caller that went away while the process drained may go to legacy when it is retried.
     pub(super) gone_caller_may_fall_back: bool,
     pub(super) has_starter: bool,
     pub(super) step_indexes: HashMap<StepId, StepIndex>,
@@ -114,7 +114,7 @@ pub(in crate::engine) struct Machine {
     /// The locks that steps wait for.
     pub(super) locks: BTreeMap<(StepId, Option<u32>), LockWait>,
     pub(super) children: BTreeMap<RunId, ChildUnderWay>,
-    pub(super) spawn: SpawnPolicy,
+    pub(super) spawn_policy: SpawnPolicy,
     /// Whether a child or another descendant waits for a person or a signal.
     pub(super) descendant_waits: bool,
     /// The last command sent to each child, and its delivery once known.
@@ -130,7 +130,7 @@ pub(in crate::engine) struct Machine {
     pub(super) has_frozen_step: bool,
     /// Whether a step or child is not begun because the process drains.
     pub(super) has_deferred_start: bool,
-    /// The mailbox is closed or being closed, because the run is to be suspended; this will wake it.
+    /// What will wake the run; `Some` while the mailbox is closed or being closed, because the run is to be suspended.
     pub(super) closing: Option<WakeCause>,
     pub(super) mailbox_closed: bool,
     /// Whether the mailbox could not be closed because a message had arrived: closing is not tried again before that
@@ -140,14 +140,14 @@ pub(in crate::engine) struct Machine {
     pub(super) required_seq: Seq,
     /// The last result of a private or shared call that nothing waits for, and when its append is due.
     pub(super) unawaited_result: Option<(Seq, Timestamp)>,
-    /// Events up to here have to be appended, although nothing waits for it.
+    /// Events up to here have to be appended, although nothing waits for them.
     pub(super) unawaited_seq: Seq,
     pub(super) decided_reply: Option<DecidedReply>,
     /// Whether the decided reply was announced to the requests with the same retry key.
     pub(super) announced: bool,
-    /// Why the run was abandoned to legacy.
     /// Whether the first append claims a retry key that another process may have claimed.
     pub(super) claims_on_shared_store: bool,
+    /// Why the run was abandoned to legacy.
     pub(super) abandon_reason: Option<&'static str>,
     /// The reply to the caller because its deadline has come.
     pub(super) deadline_reply: Option<DecidedReply>,
@@ -204,7 +204,7 @@ impl Machine {
             requests_in_flight: 0,
             locks: BTreeMap::new(),
             children: BTreeMap::new(),
-            spawn: SpawnPolicy::Spawn,
+            spawn_policy: SpawnPolicy::Spawn,
             descendant_waits: false,
             child_commands: HashMap::new(),
             handled_commands: BTreeSet::new(),

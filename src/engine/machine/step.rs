@@ -6,8 +6,8 @@ use super::inputs_outputs::{DriverEnd, Input, Output};
 use super::state::Machine;
 use crate::names::Seq;
 
-/// How long the result of a private or shared call is at most kept in memory alone. Without this bound, one long call
-/// would hold back the results of those beside it: after a crash their outcomes would be unknown.
+/// The longest time for which the result of a private or shared call is only in memory. Without this bound, one long
+/// call would delay the appends of the results of other calls, whose outcomes would be unknown after a crash.
 const RESULT_APPEND_DELAY: SignedDuration = SignedDuration::from_millis(10);
 
 impl Machine {

@@ -73,7 +73,7 @@ impl Machine {
         }
         let is_unanswered = self.caller.is_some() && self.deadline_reply.is_none() && self.decided_reply.is_none();
         if self.descendant_waits && has_no_calls && is_unanswered {
-            self.handle_caller_deadline(); // a caller does not wait either while a descendant waits for a person
+            self.handle_caller_deadline(); // no caller is made to wait while a descendant waits for a person
         }
         let is_answered = self.caller.is_none() || self.decided_reply.is_some();
         let is_over = has_ended || (waits_for_person && has_no_calls && !self.log.is_kept());
@@ -139,7 +139,7 @@ impl Machine {
         }
     }
 
-    /// The run is suspended if the mailbox was closed; otherwise a message had arrived, which is handled first.
+    /// Suspends the run if the mailbox was closed; otherwise a message had arrived, which is handled first.
     pub(super) fn handle_mailbox_closed(&mut self, closed: bool) {
         if self.closing.is_none() {
             return;

@@ -54,7 +54,7 @@ pub(in crate::engine) struct Outgoing {
     /// How long the attempt may take from its permit to the last byte of the reply, anew at each address; also the
     /// longest wait for the permit.
     pub timeout: Duration,
-    /// The time that the step's deadline leaves for both.
+    /// The time that the step's deadline leaves for the wait and the attempt together; `None` without a deadline.
     pub left: Option<Duration>,
     /// How much of `left` has to remain for the call when it stops waiting for its permit.
     pub reserved: Duration,
@@ -84,8 +84,8 @@ impl Outgoing {
     }
 }
 
-/// Checks the lease just before the first byte of a call. `Some` where another process may own the run: the call is
-/// withheld.
+/// Checks the lease just before the first byte of a call is sent. Where another process may own the run, returns the
+/// result of the call, which is not sent.
 pub(in crate::engine) fn withheld(lease_proof: Option<&LeaseProof>) -> Option<AttemptResult> {
     let why = "this process has not renewed its lease in the store for so long that another one may own the run";
     lease_proof.filter(|proof| !proof.is_valid()).map(|_| AttemptResult::Withheld(why.into()))
@@ -215,7 +215,7 @@ impl Transport {
             repeatable,
             mode,
             run: _,
-            upstream,
+            upstream: service_limits,
             lease_proof,
             withdrawal,
             recorded_headers,
@@ -225,16 +225,16 @@ impl Transport {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.headers_mut() = headers;
-        let mut time = HeadTime::new(&upstream, call_permit);
-        let mut choice = match AddressChoice::begin(upstream.addresses(), traffic(mode), time.deadline).await {
+        let mut time = HeadTime::new(&service_limits, call_permit);
+        let mut choice = match AddressChoice::begin(service_limits.addresses(), traffic(mode), time.deadline).await {
             Ok(choice) => choice,
             Err(why) => return AttemptResult::NotSent(why),
         };
-        Destination::of(upstream.protocol(), &choice, &uris).put_into(&mut request, names_host);
+        Destination::of(service_limits.protocol(), &choice, &uris).put_into(&mut request, names_host);
         let usual = if repeatable { ReusePolicy::Any } else { ReusePolicy::Recent };
         let (mut reuse, mut refused, mut ended) = (usual, 0, 0);
         let (connection, exchanged) = loop {
-            let destination = Destination::of(upstream.protocol(), &choice, &uris);
+            let destination = Destination::of(service_limits.protocol(), &choice, &uris);
             let taken = match timeout_at(time.deadline, self.pool.take(&destination, reuse)).await {
                 Ok(taken) => taken,
                 Err(_) => {
@@ -251,13 +251,13 @@ impl Transport {
                     if !(choice.try_another(&error) && call_permit.begin_anew()) {
                         return AttemptResult::NotSent(match error {
                             ConnectError::TimedOut => {
-                                format!("no connection within {} ms", time.connect(&upstream).as_millis())
+                                format!("no connection within {} ms", time.connect(&service_limits).as_millis())
                             }
                             error => error.to_string(),
                         });
                     }
-                    Destination::of(upstream.protocol(), &choice, &uris).put_into(&mut request, names_host);
-                    time = HeadTime::new(&upstream, call_permit);
+                    Destination::of(service_limits.protocol(), &choice, &uris).put_into(&mut request, names_host);
+                    time = HeadTime::new(&service_limits, call_permit);
                     continue;
                 }
             };
@@ -288,7 +288,7 @@ impl Transport {
                 // The server had closed the idle connection: the request is sent over another connection.
                 Err((ExchangeError::NotSent(_), Some(unsent))) if connection.reused => request = unsent,
                 Err((ExchangeError::NotProcessed(reason, why), Some(again))) => {
-                    reason.count(upstream.name());
+                    reason.count(service_limits.name());
                     let may_again = match reason {
                         NotProcessed::Refused => {
                             refused += 1;
@@ -319,7 +319,7 @@ impl Transport {
         };
         match &exchanged {
             Exchanged::Whole(_) | Exchanged::BodyTimedOut => choice.in_flight.answered(),
-            // With less time than the step gives it, the address might have answered.
+            // An address that had less time than the step's timeout might still have answered: this does not count.
             Exchanged::HeadTimedOut if call_permit.is_whole() => choice.in_flight.unanswered(),
             Exchanged::HeadTimedOut => {}
         }

@@ -14,7 +14,7 @@
 //! request that must not be repeated gets a used connection only under two conditions. The connection was idle for less
 //! than [`ConnectionPool::unrepeatable_idle`], which is shorter than servers' keep-alive time-outs. And this server is
 //! known to keep connections open after a reply, and has not closed one early in the last minute. Over HTTP/2 the first
-//! one suffices: a server says which requests it has not processed before it closes a connection.
+//! condition suffices: a server says which requests it has not processed before it closes a connection.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -125,7 +125,7 @@ impl ConnectionPool {
         let endpoint = destination.endpoint()?;
         let http = destination.protocol.http;
         let multiplexed = (http != HttpVersion::Http1).then(|| self.multiplexed(&endpoint));
-        // A connection that was idle for longer than `unrepeatable_idle` may be closed at this moment.
+        // The server may just be closing a connection that was idle for longer than `unrepeatable_idle`.
         let may_carry = |connection: &Http2Connection<_>| {
             !is_new && (repeatable || connection.idle_for().is_none_or(|idle| idle < self.unrepeatable_idle))
         };
@@ -187,7 +187,7 @@ impl ConnectionPool {
         }
     }
 
-    /// The most recently used idle connection that may carry such a request.
+    /// Takes the most recently used idle connection that may carry a request; `repeatable`: one that may be repeated.
     fn pop(&self, endpoint: &Endpoint, repeatable: bool, cx: &mut Context<'_>) -> Option<PooledConnection> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let origin = state.by_endpoint.get_mut(endpoint)?;
@@ -249,7 +249,7 @@ impl ConnectionPool {
             });
             state.multiplexed.retain(|_, multiplexed| {
                 multiplexed.sweep(self.idle_max_age);
-                // Somebody who holds it may be opening a connection.
+                // A call that holds a reference to it may be opening a connection.
                 !multiplexed.is_empty() || Arc::strong_count(multiplexed) > 1
             });
             state.has_sweeper = !state.by_endpoint.is_empty() || !state.multiplexed.is_empty();

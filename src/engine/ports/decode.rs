@@ -47,8 +47,8 @@ impl DecodeBounds {
 /// Decodes a body by its content type.
 ///
 /// # Errors
-/// The content type says JSON or form, and the body cannot be read as that or exceeds the bounds: what is wrong, as the
-/// rest of a sentence about the body.
+/// The content type says JSON or form, and the body cannot be read as that or exceeds the bounds. The error says what
+/// is wrong, as the rest of a sentence about the body.
 pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: DecodeBounds) -> Result<Value, String> {
     let DecodeBounds { bytes: _, depth: depth_max, values: values_max, bytes_mark } = bounds;
     if bytes.is_empty() {
@@ -93,7 +93,7 @@ pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: 
 /// the bound.
 ///
 /// # Errors
-/// As [`body`].
+/// The same as of [`body`].
 pub(in crate::engine) fn body_with_headers(
     headers: &HeaderMap,
     bytes: &Bytes,
@@ -146,7 +146,7 @@ pub(in crate::engine) struct PlanInputs {
 /// (`request.raw`), nor declares sensitive parts in it.
 ///
 /// # Errors
-/// The plan reads a body, or a part of the head, that cannot be decoded: what is wrong, in a sentence.
+/// The plan reads a body, or a part of the head, that cannot be decoded. The error says what is wrong, in a sentence.
 pub(in crate::engine) fn request_body(
     request: &RequestCopy,
     plan: &Plan,
@@ -156,7 +156,7 @@ pub(in crate::engine) fn request_body(
     check_head(request, &read_paths)?;
     match plan.input_schema.is_some() || reads_part(&read_paths, "body") {
         true => body_with_headers(&request.headers, &request.body, bounds).map_err(|why| format!("the body {why}")),
-        // What is declared in it may be quoted in the parts that the plan reads.
+        // Sensitive values that the plan declares in the body may be quoted in the parts that the plan reads.
         false if !plan.sensitive_values().body.is_empty() => {
             Ok(body_with_headers(&request.headers, &request.body, bounds).unwrap_or_default())
         }
@@ -255,7 +255,7 @@ pub(in crate::engine) fn facts(request: &RequestCopy, body: &Value, plan: &Plan,
 }
 
 /// Removes the parts of a value that no path reads; with `raw`, its member `raw` stays. Bytes of which only parts are
-/// read become empty bytes: expressions that try to read a part get the error that they are bytes, and never the part.
+/// read become empty bytes, because an expression that reads a part of bytes gets an error in any case.
 fn prune(value: &mut Value, read_paths: &[&[Arc<str>]], raw: bool, bytes_mark: BytesMark) {
     if read_paths.iter().any(|path| path.is_empty()) {
         return;
@@ -290,8 +290,8 @@ pub(in crate::engine) fn legacy(observation: &Observation, reads: &[ReadPath], b
     whole
 }
 
-/// Of the parts of legacy's reply that a run has, those to which these paths from the root `legacy` lead. Shared with
-/// the run where they are all of them, because a `for_each` may begin many child runs.
+/// Selects the parts of a run's `legacy` to which these paths from the root `legacy` lead. If they are all of it, the
+/// value is shared with the run instead of copied, because a `for_each` may begin many child runs.
 pub(in crate::engine) fn legacy_of_child(legacy: &Arc<Value>, reads: &[ReadPath], mark: BytesMark) -> Arc<Value> {
     let read_paths = below_root(reads);
     if is_read_whole(legacy, &read_paths) {
@@ -318,7 +318,7 @@ fn is_read_whole(value: &Value, read_paths: &[&[Arc<str>]]) -> bool {
     })
 }
 
-/// The rest of those paths that lead to this member.
+/// The rest of each of the paths that lead to this member.
 fn inner_paths<'a>(read_paths: &[&'a [Arc<str>]], name: &str) -> Vec<&'a [Arc<str>]> {
     read_paths.iter().filter(|path| *path[0] == *name).map(|path| &path[1..]).collect()
 }

@@ -38,7 +38,7 @@ impl<'a> Destination<'a> {
         Self { protocol, in_flight: &choice.in_flight, uri }
     }
 
-    /// Addresses a request to it. `names_host`: the request has a `Host` field of its own.
+    /// Addresses a request to this destination. `names_host`: the request has a `Host` field of its own.
     pub fn put_into(&self, request: &mut Request<Full<Bytes>>, names_host: bool) {
         if !names_host {
             request.headers_mut().remove(HOST);
@@ -47,18 +47,18 @@ impl<'a> Destination<'a> {
         to_origin_form(request, self.protocol);
     }
 
-    /// What connections to it have in common.
+    /// The endpoint by which connections to this destination are pooled.
     pub(super) fn endpoint(&self) -> Result<Endpoint, ConnectError> {
         let endpoint = self.protocol.endpoint(self.uri, self.in_flight.address().socket);
         endpoint.ok_or_else(|| ConnectError::Handshake("its URL names no host".into()))
     }
 
-    /// An open connection, before any HTTP.
+    /// Opens a connection, before any HTTP.
     pub(super) async fn connect(&self, http: HttpVersion) -> Result<(ServiceStream, ConnectionProtocol), ConnectError> {
         self.in_flight.connect(http).await
     }
 
-    /// An HTTP/2 connection over that one.
+    /// Opens an HTTP/2 connection over `stream`.
     pub(super) async fn connect_http2(
         &self,
         stream: ServiceStream,

@@ -24,9 +24,9 @@ const EXCERPT_CHARS_MAX: usize = 200;
 /// The secrets and credentials that the URL and the headers of a call may contain.
 #[derive(Default)]
 pub(in crate::engine) struct EchoedSecrets {
-    /// Each secret, and its forms in JSON.
+    /// Each secret, in every form in which a text may quote it.
     forms: BTreeSet<String>,
-    /// Those that are numbers.
+    /// The secrets that are numbers.
     numbers: BTreeSet<CanonicalNumber>,
 }
 
@@ -52,7 +52,7 @@ impl EchoedSecrets {
         if !continues {
             return masked_and_cut(&text, |text| self.masked_text(text), LengthMax::Chars(EXCERPT_CHARS_MAX));
         }
-        // The body was cut too, perhaps within a secret, or within a character.
+        // The bytes end where reading stopped, perhaps within a secret or within a character.
         let text = format!("{}{CUT}", text.trim_end_matches(char::REPLACEMENT_CHARACTER));
         let mask = |text: &str| stars_at(text, &quotes_and_cut_quotes_in(text, self.forms()));
         masked_and_cut(&text, mask, LengthMax::Chars(EXCERPT_CHARS_MAX))
@@ -78,18 +78,18 @@ impl EchoedSecrets {
                     self.mask_value(std::sync::Arc::make_mut(output));
                 }
             }
-            // Its excerpt is masked already.
+            // The excerpt of an unreadable body is masked already.
             AttemptResult::Unreadable { why, .. } => self.mask(why),
             _ => {}
         }
         result
     }
 
-    /// A value that represents bytes, if these quote a secret, without it.
+    /// A value that represents bytes, without the secrets that the bytes quote; `None` where they quote none.
     fn masked_bytes(&self, value: &Value, mark: BytesMark) -> Option<Value> {
         let (payload, content_type) = mark.bytes(value)?;
         let bytes = payload.bytes();
-        // A secret is UTF-8, so it stands between two places where the bytes are not.
+        // A secret is UTF-8, so it lies within one chunk of valid UTF-8.
         if !bytes.utf8_chunks().any(|chunk| is_quoted_in(chunk.valid(), self.forms())) {
             return None;
         }
@@ -167,7 +167,7 @@ mod tests {
     const MARK_SECRET: [u8; 32] = [7; 32];
 
     #[test]
-    fn a_reply_that_quotes_what_it_was_sent_is_recorded_with_stars() {
+    fn a_reply_that_quotes_the_secrets_of_its_call_is_recorded_with_stars() {
         let credentials = BTreeMap::from([("authorization".to_owned(), "Bearer of-one-caller-17".to_owned())]);
         let sent = EchoedSecrets::new(&json!({"bank": "k-1234567890", "pin": "1234"}), &credentials);
         let output = json!({
@@ -200,7 +200,7 @@ mod tests {
         };
         let stars = r#"{"key":"***"}"#;
         assert_eq!(*output, json!({"sent": stars, "log": json!(stars).to_string(), "raw": stars}));
-        // The URL that had the secret.
+        // The reply quotes the URL that contained the secret.
         let sent_in_url = EchoedSecrets::new(&json!({"bank": "k+12/45=67&89"}), &BTreeMap::new());
         let output =
             json!({"error": "nothing at /e?key=k%2B12%2F45%3D67%2689", "form": "k%2b12%2f45%3d67%2689"}).into();

@@ -7,9 +7,10 @@
 //! may overlap, because paths may overlap; nevertheless each value is sealed only once. The ciphertext is deleted
 //! together with the run's events.
 //!
-//! A text from outside may contain a sealed value: the API shows them, and whoever may deliver a signal could have one
-//! opened by sending it to a service. So every text in an event that has the form of a sealed value is sealed as a
-//! whole first, whatever member it stands in, and opening gives it back as it came.
+//! A text from outside may contain a sealed value: the API shows sealed values, and whoever may deliver a signal could
+//! copy one into the signal, to have it opened when a step sends it to a service. So every text in an event that has
+//! the form of a sealed value is first sealed as a whole, whatever member it stands in, and opening gives it back as it
+//! came.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -274,7 +275,7 @@ impl EventSealer {
     fn hide_in_free_members(&self, event: &str, content: &mut Value, replace: &Replace<'_>) -> Option<()> {
         match content {
             Value::Object(members) => members.iter_mut().try_for_each(|(name, member)| {
-                // Of an answer, the status is no text, and the paths to its sensitive parts must stay paths.
+                // In an answer only headers and body are free: the paths to its sensitive parts must stay readable.
                 if let ("answer", Value::Object(answer)) = (name.as_str(), &mut *member) {
                     let free = answer.iter_mut().filter(|(name, _)| matches!(name.as_str(), "headers" | "body"));
                     return free.into_iter().try_for_each(|(_, member)| self.hide(member, replace));

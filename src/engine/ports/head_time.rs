@@ -13,15 +13,15 @@ pub(super) struct HeadTime {
 }
 
 impl HeadTime {
-    pub(super) fn new(upstream: &ServiceLimits, permit: &CallPermit) -> Self {
-        let first_byte = upstream.first_byte_timeout();
+    pub(super) fn new(service_limits: &ServiceLimits, permit: &CallPermit) -> Self {
+        let first_byte = service_limits.first_byte_timeout();
         match first_byte.filter(|first_byte| Instant::now() + *first_byte < permit.deadline()) {
             Some(within) => Self { deadline: Instant::now() + within, within },
             None => Self { deadline: permit.deadline(), within: permit.span() },
         }
     }
     /// How long a connection may take.
-    pub(super) fn connect(&self, upstream: &ServiceLimits) -> Duration {
-        self.within.min(upstream.addresses().dialer().connect)
+    pub(super) fn connect(&self, service_limits: &ServiceLimits) -> Duration {
+        self.within.min(service_limits.addresses().dialer().connect)
     }
 }

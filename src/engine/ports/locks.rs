@@ -111,15 +111,15 @@ async fn find_deadlock(
     }
     // This run comes first, so that `PARENTS_MAX` is not used up before its ancestors are read.
     waiters.sort_by_key(|row| row.run != run);
-    let mut ancestry = Ancestry { core, above: HashMap::from([(run, Some(parent.run))]), parents: HashMap::new() };
+    let mut ancestry = Ancestry { core, parent_ids: HashMap::from([(run, Some(parent.run))]), parents: HashMap::new() };
     ancestry.parents.insert(run, Some(parent.clone()));
     // For each run the waiting descendants, each with the child through which it descends.
     let mut waiting_descendants: HashMap<RunId, Vec<(&LockRow, RunId)>> = HashMap::new();
     for row in &waiters {
         let (mut child, mut seen) = (row.run, HashSet::new());
-        while let Some(above) = ancestry.above(child).await?.filter(|_| seen.insert(child)) {
-            waiting_descendants.entry(above).or_default().push((row, child));
-            child = above;
+        while let Some(ancestor) = ancestry.parent_id(child).await?.filter(|_| seen.insert(child)) {
+            waiting_descendants.entry(ancestor).or_default().push((row, child));
+            child = ancestor;
         }
     }
     let mut seen = HashSet::new();
@@ -160,22 +160,22 @@ fn links_of(path: &[(RunId, &str)], holders: &HashMap<&str, &LockRow>) -> Vec<Wa
 /// The parents of runs, read from the store when they are needed.
 struct Ancestry<'a> {
     core: &'a Core,
-    above: HashMap<RunId, Option<RunId>>,
+    parent_ids: HashMap<RunId, Option<RunId>>,
     /// The parent with the step that started the child, from the child's first event.
     parents: HashMap<RunId, Option<Parent>>,
 }
 
 impl Ancestry<'_> {
-    async fn above(&mut self, run: RunId) -> Result<Option<RunId>, StoreError> {
-        if let Some(above) = self.above.get(&run) {
-            return Ok(*above);
+    async fn parent_id(&mut self, run: RunId) -> Result<Option<RunId>, StoreError> {
+        if let Some(parent_id) = self.parent_ids.get(&run) {
+            return Ok(*parent_id);
         }
-        if self.above.len() >= PARENTS_MAX {
+        if self.parent_ids.len() >= PARENTS_MAX {
             return Ok(None);
         }
-        let above = self.core.ports.store.run(run).await?.and_then(|summary| summary.parent);
-        self.above.insert(run, above);
-        Ok(above)
+        let parent_id = self.core.ports.store.run(run).await?.and_then(|summary| summary.parent);
+        self.parent_ids.insert(run, parent_id);
+        Ok(parent_id)
     }
     async fn parent(&mut self, run: RunId) -> Result<Option<Parent>, StoreError> {
         if let Some(parent) = self.parents.get(&run) {

@@ -24,7 +24,7 @@ use crate::workflow::{
     AttemptResult, Call, InFlight, Plan, RecordedHeaders, Run, StepIndex, address, call_scope, missing, wire,
 };
 
-/// The request of an attempt.
+/// Builds the request of an attempt.
 ///
 /// # Errors
 /// The request cannot be sent; the error is the result of the attempt.
@@ -67,7 +67,7 @@ fn build(
     attempt: &InFlight,
     now: Timestamp,
 ) -> Result<Outgoing, String> {
-    let upstream =
+    let service_limits =
         snapshot.services.get(&call.service).ok_or_else(|| format!("there is no service `{}`", call.service))?;
     let record = &attempt.request;
     let hidden = wire::has_hidden_parts(call);
@@ -81,7 +81,7 @@ fn build(
     let path = revealed.path.as_deref().unwrap_or(path);
     let at =
         |base: &String| format!("{base}{path}").parse::<Uri>().map_err(|error| format!("its URL is invalid: {error}"));
-    let uris = upstream.urls().iter().map(at).collect::<Result<_, _>>()?;
+    let uris = service_limits.urls().iter().map(at).collect::<Result<_, _>>()?;
 
     let mut headers = HeaderMap::new();
     for (name, value) in record.headers.iter().chain(&revealed.headers) {
@@ -89,7 +89,7 @@ fn build(
         insert(&mut headers, name, value)?;
     }
     let trace = RunTrace::of(run.started());
-    // After an unknown outcome a service gets the very bytes of the attempt that it may know.
+    // After an unknown outcome the service gets the same bytes as in the attempt that it may have received.
     let first = Attempt { number: attempt.bytes_of, ..Attempt::of(attempt) };
     if let Some(trace) = trace.and_then(|trace| run_trace::traceparent(trace.attempt(&first))) {
         headers.insert("traceparent", trace);
@@ -108,7 +108,7 @@ fn build(
         timeout,
         reserved: match deadline {
             // All attempts together have the deadline. If it is no longer than the timeout, half of it is left for the
-            // wait, or no call could wait at all.
+            // wait; otherwise no call could wait at all.
             Some(deadline) if deadline <= timeout => deadline / 2,
             _ => timeout,
         },
@@ -116,7 +116,7 @@ fn build(
         repeatable: attempt.repeatable,
         mode: run.mode(),
         run: run.id(),
-        upstream: upstream.clone(),
+        upstream: service_limits.clone(),
         lease_proof: None,
         withdrawal: CancellationToken::new(),
         recorded_headers,

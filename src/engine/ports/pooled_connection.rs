@@ -1,4 +1,4 @@
-//! One connection to a service, as a call has it.
+//! One connection to a service, as a call uses it.
 //!
 //! Always true: an HTTP/1.1 connection belongs to one call, which polls it itself, without a task in between; an HTTP/2
 //! connection has a task, and calls share it.
@@ -69,7 +69,7 @@ enum ProtocolConnection {
 }
 
 impl PooledConnection {
-    /// A new HTTP/1.1 connection. `reply_fields_max` as hyper takes it.
+    /// Begins HTTP/1.1 on a new connection. `reply_fields_max` is the bound in the form that hyper takes.
     pub async fn http1(
         stream: ServiceStream,
         endpoint: Endpoint,
@@ -93,13 +93,13 @@ impl PooledConnection {
         Self { connection: ProtocolConnection::Http2(stream), reused, is_answered: false, retires: None, endpoint }
     }
 
-    /// Whether it was used for long enough.
+    /// Whether it is old enough to be replaced by a new one.
     pub fn is_retired(&self) -> bool {
         self.retires.is_some_and(|retires| retires <= Instant::now())
     }
 
-    /// Sends a request and reads its reply, with a body of at most `body_bytes_max` bytes. If this is dropped before
-    /// it is done, the connection is in the middle of a message and cannot be used again.
+    /// Sends a request and reads its reply, with a body of at most `body_bytes_max` bytes. If the returned future is
+    /// dropped before it completes, the connection is in the middle of a message and cannot be used again.
     ///
     /// # Errors
     /// There is no complete reply. The request is returned where it was certainly not processed.
@@ -125,7 +125,7 @@ impl PooledConnection {
     /// Sends a request and waits for the head of its reply; `None` if that does not come in time.
     ///
     /// # Errors
-    /// As in [`Self::exchange`].
+    /// The same as of [`Self::exchange`].
     pub async fn send(
         &mut self,
         request: Request<Full<Bytes>>,
@@ -145,7 +145,7 @@ impl PooledConnection {
                 let (copy, received) = (request.clone(), stream.received().count());
                 let reply = timeout_at(deadline, stream.send(to_http2(request, &self.endpoint))).await;
                 if reply.is_err() && stream.received().count() == received {
-                    // Nothing at all has come: the service may be gone, and no call would learn that for long.
+                    // Nothing at all was received: the service may be gone, and later calls would only time out too.
                     stream.connection().retire();
                 }
                 (reply, Some(copy))
@@ -204,7 +204,8 @@ impl PooledConnection {
     }
 }
 
-/// What it means that there is no reply. `copy` is the request, if it went over HTTP/2.
+/// Says why there is no reply, and returns the request where it was certainly not processed. `copy` is the request, if
+/// it went over HTTP/2.
 fn not_replied(
     failed: SendError<Full<Bytes>>,
     copy: Option<Request<Full<Bytes>>>,
@@ -236,7 +237,7 @@ pub(in crate::engine) fn to_origin_form(request: &mut Request<Full<Bytes>>, prot
     *request.uri_mut() = Uri::from(path);
 }
 
-/// Brings such a request into the form of HTTP/2, where the header is the authority of the target.
+/// Brings a request in origin form into the form of HTTP/2, whose target has the authority in place of `Host`.
 fn to_http2(mut request: Request<Full<Bytes>>, endpoint: &Endpoint) -> Request<Full<Bytes>> {
     *request.version_mut() = Version::HTTP_2;
     let host = request.headers_mut().remove(HOST);

@@ -10,13 +10,13 @@ use crate::flag::{HttpVersion, SentHost, Service};
 /// How a service is spoken to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::engine) struct Protocol {
-    /// The digest of how it is verified.
+    /// The digest of the settings by which the service is verified.
     tls: Option<[u8; 32]>,
     pub http: HttpVersion,
     host: Option<Authority>,
 }
 
-/// What of a [`Protocol`] a connection depends on.
+/// Everything that a connection depends on: requests with the same endpoint may use the same connections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::engine) struct Endpoint {
     socket: SocketAddr,

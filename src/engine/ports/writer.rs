@@ -68,7 +68,7 @@ pub(in crate::engine) struct Writer {
     stored: Option<Arc<Append>>,
     /// The proof, from the last acknowledged append or from the acquisition, that this process owns the run.
     lease_proof: LeaseProof,
-    /// The proof that replaces it when the append in flight is acknowledged.
+    /// The proof that replaces `lease_proof` when the append in flight is acknowledged.
     next_lease_proof: Option<LeaseProof>,
 }
 

@@ -53,14 +53,14 @@ pub(in crate::engine) fn start_run_task(
 
 async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(OwnedRun, LeaseProof)>) {
     let run = slot.run();
-    let (taken, lease_proof) = match owned {
+    let (acquired, lease_proof) = match owned {
         Some((owned, lease_proof)) => (Ok(AcquireResult::Acquired(owned)), lease_proof),
         None => {
             let lease_proof = core.schedule.lease.proof();
             (core.ports.store.acquire(core.schedule.worker, run).await, lease_proof)
         }
     };
-    let taken = match taken {
+    let acquired = match acquired {
         Ok(AcquireResult::Unreadable { fence, why }) => match rebuild_summary(core, run).await {
             Ok(summary) => {
                 tracing::error!(%run, why, "the run's summary cannot be read: it is made from the run's events");
@@ -76,9 +76,9 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
                 return;
             }
         },
-        taken => taken,
+        acquired => acquired,
     };
-    let owned = match taken {
+    let owned = match acquired {
         Ok(AcquireResult::Acquired(owned)) => owned,
         Ok(AcquireResult::Elsewhere { worker, name }) => {
             tracing::debug!(%run, %worker, name, "another process executes the run");
@@ -101,16 +101,17 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
         Err(error) => return retry_later(core, slot, &error),
     };
     match load(core, slot, &owned, lease_proof).await {
-        Ok(mut claimed) => {
-            // It is stopped by a contradiction. Its driver would stop there again before it handled a command.
+        Ok(mut acquired_run) => {
+            // The driver of a run that is stuck by a contradiction would stop there again before it handled a command,
+            // so the commands are answered here.
             if let Some(why) = core.schedule.stuck.why_contradicting(run) {
-                let (slot, has_ended) = unreadable::answer_commands(core, claimed.slot, &owned, &why).await;
+                let (slot, has_ended) = unreadable::answer_commands(core, acquired_run.slot, &owned, &why).await;
                 if has_ended {
                     return;
                 }
-                claimed.slot = slot;
+                acquired_run.slot = slot;
             }
-            core.run_tasks.drive(core.clone(), claimed).await;
+            core.run_tasks.drive(core.clone(), acquired_run).await;
         }
         Err((slot, LoadError::Store(error))) => retry_later(core, slot, &error),
         Err((slot, LoadError::Unreadable(why) | LoadError::EventsUnavailable(why))) => {
@@ -125,7 +126,7 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
     }
 }
 
-/// The summary of a run as its events give it.
+/// Makes the summary of a run from its events.
 async fn rebuild_summary(core: &Core, run: RunId) -> Result<RunSummary, String> {
     let stored = stored_run::read(core, run, Beginning::FirstEvent).await.map_err(|error| error.to_string())?;
     let StoredRun { mut run, last_event_at, events, .. } = stored;
@@ -175,7 +176,7 @@ pub(in crate::engine) async fn load(
             Ok(AcquiredRun { loaded, slot, fence: owned.fence, lease_proof })
         }
         Ok(loaded) => {
-            // Not driven: the store would refuse every append, since sequence numbers do not match.
+            // The run is not driven: the store would refuse every append, because the sequence numbers do not match.
             let (row, events) = (owned.summary.seq, loaded.run.seq());
             let why = format!(
                 "its row says that it has {row} events; there are {events}: the store is damaged (`pointsman store \

@@ -30,7 +30,7 @@ pub(in crate::engine) fn end_of(run: &Run, plan: Option<&Plan>, mark: BytesMark)
     let status = if early { RunStatus::Failed } else { run.status() };
     let mut sensitive = run.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
     if run.holds_sensitive() {
-        // The answer of a run of an earlier version does not say where it quotes what the run knew.
+        // An earlier version did not record where an answer quotes sensitive values, so they are searched for.
         let quotes = run.quotes_in(&output, &SensitivePath::whole(), &sensitive);
         sensitive.extend(quotes);
     }

@@ -61,7 +61,7 @@ pub(in crate::engine) async fn give_command(
     if !was_delivered(core, run, &id).await {
         return result;
     }
-    // A run that has taken its place knows which deliveries it took over, and may wait for another one.
+    // A successor of the run knows which deliveries it took over, and may wait for a further signal.
     match successors::newest_after(core, run, summary.job).await {
         Ok(None) => Ok((**summary).clone()),
         Ok(Some(newest)) => send(core, newest, command, by).await,

@@ -15,7 +15,7 @@ use crate::workflow::{Mode, Plan, Run, RunStatus, RunSummary};
 /// The name under which the events of these runs record who paused them.
 const PAUSED_BY: &str = "pointsman";
 
-/// The pause of a run that is loaded; `None` if it may continue.
+/// The pause that a run gets when it is loaded; `None` if it may continue.
 pub(in crate::engine) fn pause_of(
     core: &Core,
     run: &Run,
@@ -34,8 +34,8 @@ pub(in crate::engine) fn pause_of(
     Some(pause)
 }
 
-/// The pause of a successor that this run, its predecessor, has decided on with its last event; `None` if it may
-/// continue.
+/// The pause that a successor gets in its first append; `None` if it may continue. `predecessor` has decided on the
+/// successor with its last event.
 pub(in crate::engine) fn pause_of_successor(
     core: &Core,
     predecessor: &Run,
@@ -46,7 +46,8 @@ pub(in crate::engine) fn pause_of_successor(
     pause(core, predecessor.mode(), plan, last_event_at, PAUSED_BY.to_owned(), next)
 }
 
-/// `next` says what a person does.
+/// The pause of a run that may repeat effects, because its last event is older than the first start on the copy. `next`
+/// says what a person should do.
 fn pause(
     core: &Core,
     mode: Mode,

@@ -25,7 +25,7 @@ const PAGE: usize = 500;
 /// How many commands are under way at the same time.
 const COMMANDS_MAX: usize = 16;
 
-/// The outbox row by which the children of a run that ends now are ended. The row's id belongs to no run.
+/// The outbox row that commands the children of a run that ends now to end. The row's id belongs to no run.
 pub(in crate::engine) fn outbox_row(core: &Core, parent: RunId, at: Timestamp) -> OutboxRow {
     // Serializing it cannot fail: it is a string.
     let record = serde_json::to_value(PendingRunRecord::EndChildren).unwrap_or_default();

@@ -29,7 +29,7 @@ struct LeaseState {
 }
 
 impl Lease {
-    /// A lease that was not acquired yet.
+    /// A lease that has not been acquired yet.
     pub fn new(duration: Option<Duration>) -> Arc<Self> {
         Arc::new(Self { duration, state: Mutex::default() })
     }
@@ -67,7 +67,7 @@ pub(in crate::engine) struct LeaseProof {
 }
 
 impl LeaseProof {
-    /// Whether certainly no other process has taken the run since then.
+    /// Whether it is certain that no other process has taken the run since that append or acquisition.
     pub fn is_valid(&self) -> bool {
         let Some(duration) = self.lease.duration else { return true };
         let state = self.lease.state();

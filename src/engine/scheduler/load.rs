@@ -1,7 +1,8 @@
 //! Reads a run from the store, with its plan and its credentials.
 //!
 //! Always true: a run that cannot be read is left unchanged, and the error says why. A run whose sealed values cannot
-//! be opened counts as one that cannot be read: it would send them sealed, and repeat an attempt with another body.
+//! be opened counts as one that cannot be read: otherwise it would send them sealed, and repeat an attempt with another
+//! body.
 
 use std::sync::Arc;
 
@@ -20,10 +21,10 @@ use crate::workflow::{Plan, Run};
 pub(in crate::engine) enum LoadError {
     /// The store does not answer.
     Store(StoreError),
-    /// Its events or its plan cannot be read.
+    /// The run's events or its plan cannot be read.
     Unreadable(String),
-    /// Reading its events failed although the store answers other queries: they are unreadable, or the error was
-    /// transient.
+    /// Reading the run's events failed although the store answers other queries: the events are unreadable, or the
+    /// error was transient.
     EventsUnavailable(String),
 }
 
@@ -35,7 +36,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
             Ok(stored) => stored,
             Err(error @ ReadError::Misfit(_)) => return Err(LoadError::Unreadable(error.to_string())),
             Err(ReadError::Store(error)) => {
-                // Where the store answers this query, only this run's events cannot be read, and other runs are not
+                // If the store answers this query, only this run's events cannot be read, and other runs are not
                 // affected.
                 core.ports.store.run(id).await.map_err(LoadError::Store)?;
                 return Err(LoadError::EventsUnavailable(format!("its events cannot be read: {error}")));
@@ -84,8 +85,9 @@ fn into_owned((step, item, name): (&StepId, Option<u32>, &str)) -> (StepId, Opti
     (step.clone(), item, name.to_owned())
 }
 
-/// Gives a run with sensitive values that was read from these events its plan, so that it knows which of its values are
-/// sensitive. `None` where it has none, or its plan cannot be read: then everything in it counts as sensitive.
+/// Marks the sensitive values of a run that was read from these events, as its plan declares them; returns the plan.
+/// Returns `None` if the run has no sensitive values, or if its plan cannot be read: in the second case everything in
+/// the run counts as sensitive.
 ///
 /// # Errors
 /// The store does not answer.

@@ -38,7 +38,7 @@ pub(in crate::engine) struct CommandRequest {
 /// The answer to a command.
 #[derive(Debug)]
 pub(in crate::engine) enum CommandReply {
-    /// It was carried out and is durable.
+    /// The command was carried out, and its events are durable.
     Done(Box<RunSummary>),
     Error(CommandError),
     /// Another process executes the run.

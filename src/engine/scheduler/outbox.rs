@@ -41,13 +41,13 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Rows that were delivered and are still in the outbox, by the run to begin.
+/// The rows that were delivered and are still in the outbox, by the run id of the row.
 type Retries = HashMap<RunId, Retry>;
 
 struct Retry {
     /// How many times the row was delivered.
     times: u32,
-    /// When it is due again.
+    /// When the row is due again.
     due: Instant,
     /// The task that delivers the row, if delivering may take long. Until the task has ended, the row is not delivered
     /// again.
@@ -58,8 +58,8 @@ struct Retry {
 pub(in crate::engine) async fn deliver(core: &Arc<Core>) {
     let mut notifications = core.ports.store.notifications();
     let mut retries = Retries::new();
-    // At first no grace, if no other process uses the store: the tasks that wrote the existing rows ended with their
-    // process.
+    // There is no grace period at first if no other process uses the store: the tasks that wrote the existing rows
+    // ended with their process.
     let mut grace = if core.ports.store.is_shared() { GRACE } else { Duration::ZERO };
     let mut next = Some(Instant::now());
     loop {
@@ -149,7 +149,7 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
         let due = Instant::now() + FIRST_PAUSE.saturating_mul(1 << times.min(6)).min(PAUSE_MAX);
         retries.insert(row.run, Retry { times: times.saturating_add(1), due, task });
         postpone(due);
-        // The other rows are tried first the next time, because these are not due then.
+        // The failed rows are not due at the next try, so the other rows come first then.
         if failures >= FAILURES_MAX {
             return Err(StoreError(format!("{failures} consecutive rows cannot be delivered")));
         }

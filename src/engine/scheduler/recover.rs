@@ -138,9 +138,9 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
     }
     supervisor::refill(core).await?;
     to_be_paused.into_iter().for_each(|run| core.wake(run));
-    // Woken, because a conflict ends a run in dark (unless the run waits for what the files lack and is not ending).
-    // These are still paused because the last process did
-    // not get that far, or was of a version in which it did not end.
+    // These runs are woken, because a conflict ends a run in dark (unless the run waits for something that the files
+    // lack, and is not ending). They are still paused because the last process did not get that far, or was of a
+    // version in which a conflict did not end them.
     paused_in_dark.into_iter().for_each(|run| core.wake(run));
     let why = opened_events::why_none_opens(&core.ports.sealer);
     let unopened = core.schedule.stuck.count_because(why);
@@ -177,9 +177,9 @@ async fn resume(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof) -> R
         return ResumeOutcome::Resumed;
     };
     match acquire::load(core, slot, &owned, lease_proof).await {
-        Ok(claimed) => {
+        Ok(acquired_run) => {
             let permit = core.schedule.wake_permits.clone().try_acquire_owned().ok();
-            core.run_tasks.spawn(core, claimed, permit);
+            core.run_tasks.spawn(core, acquired_run, permit);
             ResumeOutcome::Resumed
         }
         Err((_slot, LoadError::Unreadable(_) | LoadError::EventsUnavailable(_))) => {

@@ -94,7 +94,7 @@ impl Registry {
             retained: Vec::new(),
         })
     }
-    /// The result of a run in flight; `None` where no task executes the run here.
+    /// The receiver of the result of a run in flight; `None` where no task executes the run here.
     pub fn announcement(&self, run: RunId) -> Option<AnnouncementReceiver> {
         self.registrations().runs.get(&run).cloned()
     }
@@ -110,7 +110,7 @@ impl Registration {
     pub fn is_first_try(&self) -> bool {
         self.key.is_none_or(|key| self.reserved.iter().any(|(_, reserved)| *reserved == key))
     }
-    /// Sets all keys of its request, which go to legacy together.
+    /// Sets all retry keys of the run's request, which are given to legacy together.
     pub fn set_retry_keys(&mut self, keys: RetryKeys) {
         self.retry_keys = Some(keys);
     }
@@ -127,17 +127,17 @@ impl Registration {
             self.retained.push((affinity, key));
         }
     }
-    /// Gives the request and its keys to legacy. To be called before the caller is answered, so that no further request
-    /// with one of them begins a run in between.
+    /// Gives the request and its keys to legacy. Must be called before the caller is answered: otherwise a further
+    /// request with one of the keys could begin a run in between.
     pub fn give_to_legacy(&mut self, affinity: &StoreAffinity) {
         if let Some(keys) = self.retry_keys {
-            // A failure is detected when the proxy records all keys again before it calls legacy.
+            // If this fails, the proxy notices it: it records all keys again before it calls legacy.
             affinity.assign_to_legacy(keys);
         }
         self.release_other_keys();
     }
-    /// As [`Self::give_to_legacy`], unless the engine took one of the keys in these ranges for another run: `false`
-    /// then.
+    /// Like [`Self::give_to_legacy`]. Returns `false`, and changes nothing, if the engine took one of the keys in these
+    /// ranges for another run.
     #[must_use]
     pub fn give_to_legacy_unless_held(&mut self, affinity: &StoreAffinity, held: &[RangeInclusive<RetryKey>]) -> bool {
         let is_given = self.retry_keys.is_none_or(|keys| affinity.assign_to_legacy_unless_held(keys, held));

@@ -22,17 +22,17 @@ use crate::store::Append;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum SnapshotOutcome {
     Written,
-    /// It is larger than `run_snapshot_bytes_max`.
+    /// The snapshot is larger than `run_snapshot_bytes_max`, and was not written.
     TooLarge,
     /// The run could not be read, or the store refused the snapshot.
     NotWritten,
     /// The queue was full.
     LeftOut,
-    /// A run was loaded from it.
+    /// A run was loaded from its snapshot.
     Read,
-    /// It was written by a version with another fold function: all events are read instead.
+    /// The snapshot was written by a version with another fold function: all events are read instead.
     OtherFold,
-    /// It cannot be read: all events are read instead.
+    /// The snapshot cannot be read, or the events after it do not fit it: all events are read instead.
     Broken,
 }
 

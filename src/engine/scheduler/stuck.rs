@@ -36,7 +36,7 @@ struct StuckRunEntry {
     /// The sequence number of its last event when it got stuck.
     seq: Seq,
     why: Arc<str>,
-    /// Its events contradict each other: it can be loaded, and does not go on.
+    /// Whether its events contradict each other: then it can be loaded, but does not go on.
     contradicts: bool,
 }
 
@@ -48,7 +48,7 @@ impl StuckRuns {
     pub fn add(&self, run: RunId, workflow: &WorkflowName, seq: Seq, why: &str) {
         self.insert(run, workflow, seq, why, false);
     }
-    /// Adds a run of which an event was decided that does not fit those before it.
+    /// Adds a run for which an event was decided that does not fit the events before it.
     pub fn add_contradicting(&self, run: RunId, workflow: &WorkflowName, seq: Seq, why: &str) {
         self.insert(run, workflow, seq, why, true);
     }
@@ -102,7 +102,7 @@ impl StuckRuns {
     pub fn ids(&self, limit: usize) -> Vec<RunId> {
         self.state().runs.keys().take(limit).copied().collect()
     }
-    /// Whether a run was listed as stuck when this was its last event, or a later one.
+    /// Whether a run whose last event is `seq` is listed as stuck, and has had no event since it was listed.
     pub fn is_stuck_at(&self, run: RunId, seq: Seq) -> bool {
         self.state().runs.get(&run).is_some_and(|stuck| stuck.seq >= seq)
     }

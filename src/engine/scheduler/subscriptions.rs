@@ -1,7 +1,7 @@
 //! Subscriptions to runs: tells requests that wait for a run which of its events are durable.
 //!
 //! Always true: a run's entry is removed with its last subscriber; while there are no subscribers, an append takes no
-//! lock; a subscriber that waits for the end or for input is not woken before. A request that starts a run and waits
+//! lock; a subscriber that waits for the end or for input is not woken earlier. A request that starts a run and waits
 //! for it can have its events collected in memory, so that its response is built without reading the store. Collected
 //! events are complete from the first on: where one is missing or the bound is exceeded, all of them are dropped.
 
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriber_that_waits_for_rest_is_not_woken_by_every_append() {
+    fn a_subscriber_that_waits_for_the_end_or_for_input_is_not_woken_by_every_append() {
         let subscriptions = RunSubscriptions::new(1 << 20);
         let end = subscriptions.subscribe(run_id(1), WokenBy::EndedOrAwaitsInput);
         stored(&subscriptions, 1, 1, RunStatus::Running);

@@ -247,7 +247,7 @@ async fn a_failure_after_an_effect_does_not_fall_back() {
 async fn at_the_deadline_a_request_without_a_pending_answer_falls_back() {
     let step_service = StepService::new(|_, _| ServiceReply::Gated(200, json!({"n": 1}))).await;
     let reads = || PlanBuilder::new().call("a", &[], "GET /a", Value::Null).respond(200, json!({}));
-    // The second one's answer cannot be made before the step has an output.
+    // The pending answer of the second plan cannot be made before the step has an output.
     for plan in [reads().build("w"), reads().pending(202, json!({"n": "${steps.a.output.n}"})).build("w")] {
         let harness = Harness::new(&step_service, plan).await;
         let mut arm_request = request("w", Mode::Real, &json!({}));
@@ -256,7 +256,7 @@ async fn at_the_deadline_a_request_without_a_pending_answer_falls_back() {
     }
 }
 
-/// Also where the request could fall back: the run goes on, so legacy must not get it.
+/// Also where the request may fall back: the run goes on, so legacy must not get the request.
 #[tokio::test]
 async fn at_the_deadline_a_request_is_answered_pending_and_the_run_goes_on() {
     let step_service = StepService::new(|_, _| ServiceReply::Gated(200, json!({"n": 1}))).await;

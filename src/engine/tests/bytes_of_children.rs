@@ -50,7 +50,7 @@ async fn a_rerun_of_a_child_may_answer_with_bytes_within_another_value_as_the_ch
     assert_eq!(
         harness.wait_until_ended_or_awaits_input(parent).await.status,
         RunStatus::Paused,
-        "it cannot send them within JSON"
+        "the parent cannot send bytes within JSON"
     );
     let child = harness.runs().await.into_iter().find(|run| run.parent == Some(parent)).unwrap();
     assert_eq!(child.status, RunStatus::Completed);
@@ -92,7 +92,7 @@ async fn no_part_of_bytes_in_its_input_can_be_read_by_a_child() {
     }
 }
 
-/// A parent whose child gets this input and sends on its request as it came; `/file` answers with a picture.
+/// A parent whose child gets this input and sends it on unchanged (`request.raw`); `/file` answers with a picture.
 async fn sending_raw(input: Value) -> Harness {
     let step_service = StepService::new(|call, _| match call.path.as_str() {
         "/file" => ServiceReply::Bytes("image/png", &[137, 80, 255]),

@@ -68,7 +68,7 @@ fn gated(seen: &super::harness::ReceivedCall, _: usize) -> ServiceReply {
 }
 
 #[tokio::test]
-async fn a_parent_rests_until_its_child_has_ended() {
+async fn a_parent_is_suspended_until_its_child_has_ended() {
     let (step_service, harness) = parent_and_child(gated).await;
     let run = start(&harness, json!({ "n": 1 })).await.run;
     let child = wait_for_child(&harness, run).await;

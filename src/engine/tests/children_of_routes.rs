@@ -1,5 +1,5 @@
-//! A run below one that a route started does as the run at the top of its tree: it fails where a run of the API would
-//! wait for a person.
+//! A descendant of a run that a route started behaves like that run: it fails where a run that was started through the
+//! API would wait for a person.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use super::harness::{Harness, ServiceReply, StepService, abandoned, checked_plan
 use crate::exchange::ArmRequest;
 use crate::workflow::{Event, Mode, Plan, RunStarted, RunStatus};
 
-fn above(name: &str, below: &str, respond: &Value) -> Arc<Plan> {
-    checked_plan(&json!({ "workflow": name, "steps": { "sub": { "run": below } }, "respond": respond }), false)
+fn parent_plan(name: &str, child: &str, respond: &Value) -> Arc<Plan> {
+    checked_plan(&json!({ "workflow": name, "steps": { "sub": { "run": child } }, "respond": respond }), false)
 }
 
 /// A run `w`, which runs `middle`, which runs `inner`, whose charge is answered with 409.
@@ -19,8 +19,8 @@ async fn three_generations() -> Harness {
     let ok = json!({ "status": 200, "body": {} });
     let steps = json!({ "charge": { "call": "POST ${services.world}/charges" } });
     let inner = checked_plan(&json!({ "workflow": "inner", "steps": steps, "respond": ok }), false);
-    let harness = Harness::new(&step_service, above("w", "middle", &ok)).await;
-    harness.load_plans(&[&above("middle", "inner", &ok), &inner]);
+    let harness = Harness::new(&step_service, parent_plan("w", "middle", &ok)).await;
+    harness.load_plans(&[&parent_plan("middle", "inner", &ok), &inner]);
     harness
 }
 
@@ -32,12 +32,12 @@ async fn generations(harness: &Harness) -> Vec<(Arc<RunStarted>, RunStatus)> {
         let Some(Event::RunStarted(started)) = events.first() else { panic!("{events:?}") };
         found.push((started.clone(), summary.status));
     }
-    // Not by run id: ids of the same millisecond are in no order.
+    // Not sorted by run id, because ids of the same millisecond are in no order.
     found.sort_by_key(|(started, _)| started.started);
     found
 }
 
-/// Whether there are so many runs, and the last one is the innermost of a tree that no route started, and is paused.
+/// Whether there are `count` runs, and the last one is paused and is the innermost of a tree that no route started.
 fn is_paused_below_the_api(runs: &[(Arc<RunStarted>, RunStatus)], count: usize) -> bool {
     runs.len() == count
         && runs.last().is_some_and(|(started, status)| {
@@ -53,11 +53,11 @@ async fn a_refusal_below_a_run_of_a_route_fails_the_tree_and_below_a_run_of_the_
     let all = generations(&harness).await;
     let statuses: Vec<_> = all.iter().map(|(_, status)| *status).collect();
     assert_eq!(statuses, [RunStatus::Failed; 3]);
-    assert_eq!(all[0].0.route_above, None, "it has the route itself");
+    assert_eq!(all[0].0.route_above, None, "the run at the top has the route itself");
     let told: Vec<_> = all[1..].iter().map(|(started, _)| started.route_above.unwrap().caller_until).collect();
     assert!(told[0].is_some_and(|until| until > all[0].0.started) && told[0] == told[1], "{told:?}");
 
-    // Nobody waits for the answer of a rerun.
+    // Nobody waits for the answer of a rerun, so its tree pauses.
     let again = harness.engine.rerun(all[0].0.run, "sub".into(), "ann".into()).await.unwrap();
     harness.wait_until_ended_or_awaits_input(again.run).await;
     let all = generations(&harness).await;
@@ -77,7 +77,7 @@ async fn a_caller_is_told_that_a_child_was_not_started_and_that_nothing_was_done
     let schema = json!({ "type": "object", "required": ["n"] });
     let steps = json!({ "charge": { "call": "POST ${services.world}/charges" } });
     let below = json!({ "workflow": "below", "input": { "schema": schema }, "steps": steps, "respond": ok });
-    let harness = Harness::new(&step_service, above("w", "below", &ok)).await;
+    let harness = Harness::new(&step_service, parent_plan("w", "below", &ok)).await;
     harness.load_plans(&[&checked_plan(&below, false)]);
     let send =
         async |may_fall_back| harness.send(ArmRequest { may_fall_back, ..request("w", Mode::Real, &json!({})) }).await;

@@ -93,9 +93,9 @@ async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
-/// For the new one the name is resolved again.
+/// The host name is resolved again for the new connection.
 #[tokio::test]
-async fn a_connection_that_was_used_for_long_enough_is_replaced() {
+async fn a_connection_that_has_reached_its_maximum_age_is_replaced() {
     let listener = listener().await;
     let client = TestClient::with_limits(&listener, &Limits { service_connection_age_ms: 200, ..Limits::default() });
     let server = tokio::spawn(async move {
@@ -110,14 +110,14 @@ async fn a_connection_that_was_used_for_long_enough_is_replaced() {
     assert!(!client.succeed().await);
     let replaced = async { while client.succeed().await {} };
     timeout(TIMEOUT, replaced).await.expect("a new connection");
-    assert!(opened.elapsed() >= Duration::from_millis(180), "not before a tenth less than its age");
+    assert!(opened.elapsed() >= Duration::from_millis(180), "it is kept for nine tenths of its maximum age");
     server.abort();
 }
 
-/// It is asked for its age when it is taken, too: it may have been idle since it was returned.
+/// The age is also checked when a connection is taken from the pool: it may have been idle since it was returned.
 #[tokio::test]
 async fn an_idle_connection_that_has_become_too_old_carries_no_further_request() {
-    // Less than the five seconds after which the sweeper looks, and more.
+    // The first pause is shorter than the sweeper's interval of five seconds, and the second is longer.
     for (pause, is_swept) in [(Duration::from_secs(2), false), (Duration::from_secs(6), true)] {
         let listener = listener().await;
         let limits =

@@ -36,13 +36,15 @@ async fn contradicting(harness: &Harness) -> RunId {
     let Ok(AcquireResult::Acquired(owned)) = core.ports.store.acquire(core.schedule.worker, run).await else {
         panic!()
     };
-    let claimed = acquire::load(core, slot, &owned, lease_proof).await.unwrap_or_else(|_| panic!("it is loaded"));
-    tokio::time::timeout(super::harness::TIMEOUT, drive_contradicting(core, claimed)).await.expect("its task ends");
+    let acquired_run = acquire::load(core, slot, &owned, lease_proof).await.unwrap_or_else(|_| panic!("it is loaded"));
+    tokio::time::timeout(super::harness::TIMEOUT, drive_contradicting(core, acquired_run))
+        .await
+        .expect("its task ends");
     run
 }
 
 #[tokio::test]
-async fn a_run_whose_events_contradict_each_other_is_stuck_until_it_moves() {
+async fn a_run_whose_events_contradict_each_other_is_stuck_until_it_goes_on() {
     let (_step_service, harness) = harness().await;
     let run = contradicting(&harness).await;
     let why = harness.engine.why_stuck(run).expect("it is listed");

@@ -47,7 +47,9 @@ async fn approve(harness: &Harness, run: &RunSummary) {
         .unwrap();
 }
 
-async fn rest_soon(harness: &Harness, run: RunId) -> RunSummary {
+/// Waits until the run has ended or awaits input, or a descendant waits for a person. Asserts that this takes less than
+/// 5 s.
+async fn wait_briefly(harness: &Harness, run: RunId) -> RunSummary {
     let begun = Instant::now();
     let summary = harness.wait_until_ended_or_awaits_input(run).await;
     assert!(begun.elapsed() < Duration::from_secs(5), "waiting ends as soon as the descendant waits for a person");
@@ -58,10 +60,10 @@ async fn rest_soon(harness: &Harness, run: RunId) -> RunSummary {
 async fn waiting_for_a_run_ends_when_a_descendant_waits_for_a_person() {
     let harness = three_generations().await;
     let run = start(&harness, json!({})).await.run;
-    assert_eq!(rest_soon(&harness, run).await.status, RunStatus::Running);
+    assert_eq!(wait_briefly(&harness, run).await.status, RunStatus::Running);
     let inner = waiting_run(&harness).await;
     assert_eq!(
-        rest_soon(&harness, run).await.status,
+        wait_briefly(&harness, run).await.status,
         RunStatus::Running,
         "a second wait ends too, without a new event"
     );
@@ -70,7 +72,7 @@ async fn waiting_for_a_run_ends_when_a_descendant_waits_for_a_person() {
         assert!(explained.sentence.contains(text), "{text}: {}", explained.sentence);
     }
     approve(&harness, &inner).await;
-    assert_eq!(rest_soon(&harness, run).await.status, RunStatus::Completed);
+    assert_eq!(wait_briefly(&harness, run).await.status, RunStatus::Completed);
 }
 
 #[tokio::test]
@@ -85,5 +87,5 @@ async fn a_caller_is_answered_when_a_descendant_waits_for_a_person() {
     let (of_retry, _) = refused(harness.send(ArmRequest { deadline: Duration::from_secs(1), ..keyed() }).await);
     assert_eq!((of_retry.run, of_retry.kind), (report.run, problem.kind), "a retry is told the same");
     approve(&harness, &waiting_run(&harness).await).await;
-    assert_eq!(rest_soon(&harness, report.run.unwrap()).await.status, RunStatus::Completed);
+    assert_eq!(wait_briefly(&harness, report.run.unwrap()).await.status, RunStatus::Completed);
 }

@@ -1,4 +1,4 @@
-//! Runs in shadow and dark that answer before they end: their answer is there to be compared.
+//! Runs in shadow and dark that answer before they end: their answer can be compared.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::flag::SkipReason;
 use crate::names::StepId;
 use crate::workflow::{Mode, Plan, RunStatus};
 
-/// A workflow that answers after its first step, and then has this step to do and a shared one.
+/// A workflow that answers after its first step, which is followed by the step `then` and by a shared step.
 fn answers_early(then: Value) -> Arc<Plan> {
     checked_plan(
         &json!({
@@ -32,8 +32,9 @@ fn open_steps(names: &[&str]) -> Option<Vec<StepId>> {
     Some(names.iter().map(|name| StepId::from(*name)).collect())
 }
 
-/// Long enough that no test reaches it.
+/// A deadline that no test reaches.
 const LATE: Duration = Duration::from_secs(8);
+/// A deadline that passes during the test.
 const SOON: Duration = Duration::from_millis(400);
 
 #[tokio::test]
@@ -59,7 +60,7 @@ async fn a_dark_run_that_only_waits_for_a_time_answers_at_once_unless_an_intent_
 }
 
 #[tokio::test]
-async fn at_the_deadline_the_answer_of_a_run_with_a_slow_call_is_there_to_be_compared() {
+async fn at_the_deadline_the_answer_of_a_run_with_a_slow_call_can_be_compared() {
     for (mode, effect) in [(Mode::Dark, "private"), (Mode::Rehearse, "read")] {
         let step_service = StepService::new(|_, _| ServiceReply::Gated(200, json!({}))).await;
         let slow = json!({ "needs": ["accept"], "call": "POST ${services.world}/slow", "effect": effect });
@@ -83,7 +84,7 @@ async fn a_dark_run_that_ends_soon_after_its_answer_is_compared_with_all_its_int
     assert_eq!((status, report.open_steps, report.intents.len()), (202, None, 3));
 }
 
-/// Also where the run that pauses is below the one that has answered.
+/// The run that pauses is the one that has answered, or a child of that run.
 #[tokio::test]
 async fn a_dark_run_that_pauses_after_its_answer_is_not_compared() {
     let step_service = StepService::new(|seen, _| match seen.path.as_str() {

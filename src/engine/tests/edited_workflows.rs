@@ -15,7 +15,7 @@ use crate::secret::Secret;
 use crate::store::MemoryStore;
 use crate::workflow::{ConflictKind, ControlCommand, DeclaredNames, Mode, Plan, RunStatus, StepStatus};
 
-/// Its caller's time is short: the run outlives it.
+/// A request with a retry key, and with a deadline that passes before its run ends.
 fn keyed_request(body: &Value) -> ArmRequest {
     let deadline = Duration::from_millis(300);
     ArmRequest { retry_keys: Some(RetryKey([9; 32]).into()), deadline, ..request("w", Mode::Real, body) }
@@ -85,7 +85,7 @@ async fn a_retry_is_shown_no_sensitive_values() {
     assert_eq!(step_service.seen().len(), 1, "the second request is a retry");
 }
 
-/// Its task never rests while it has items to perform.
+/// The run is not suspended while it has items to perform.
 #[tokio::test]
 async fn a_run_uses_the_secrets_of_the_newest_files_for_its_next_call() {
     let items = checked_plan(
@@ -112,9 +112,9 @@ async fn a_run_uses_the_secrets_of_the_newest_files_for_its_next_call() {
     assert_eq!(sent, ["Bearer s3cret", "Bearer rotated"]);
 }
 
-/// Its task never rests while `slow` is under way. The workflow is in force, or in no file any more.
+/// The run is not suspended while `slow` is under way. The workflow is still in force, or no longer in any file.
 #[tokio::test]
-async fn a_run_that_never_rests_repeats_nothing_at_a_service_that_is_not_keyed_any_more() {
+async fn a_run_that_is_never_suspended_repeats_nothing_at_a_service_that_is_not_keyed_any_more() {
     let definition = json!({
         "workflow": "w",
         "steps": {

@@ -1,4 +1,4 @@
-//! What an explanation reads of the runs that hold locks.
+//! How often an explanation reads the events of runs that hold locks.
 
 use std::sync::atomic::Ordering;
 

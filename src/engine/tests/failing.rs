@@ -200,7 +200,7 @@ async fn no_attempt_takes_longer_than_the_deadline_of_its_step() {
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
-/// The undo is refused, and waits for a person; the caller has the answer that the run failed.
+/// The undo is refused and waits for a person, after the caller was answered that the run failed.
 #[tokio::test]
 async fn a_retry_while_undoing_waits_for_a_person_gets_the_same_failure() {
     let step_service = StepService::new(|seen, before| match (seen.method.as_str(), seen.path.as_str()) {

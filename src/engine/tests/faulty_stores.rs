@@ -22,21 +22,21 @@ use crate::workflow::{Mode, Plan, RunStatus};
 #[derive(Clone, Copy)]
 enum Fault {
     None,
-    /// It is certainly not stored.
+    /// The append is certainly not stored.
     Refuse,
-    /// It is not stored, and the writer learns only that the result is unknown.
+    /// The append is not stored, and the writer learns only that the result is unknown.
     LoseBefore,
-    /// It is stored, and the writer learns only that the result is unknown.
+    /// The append is stored, and the writer learns only that the result is unknown.
     LoseAfter,
-    /// As `LoseAfter`; then a commit has stalled.
+    /// Like `LoseAfter`; after that, a commit has stalled.
     LoseAfterAndStall,
-    /// It is not stored, and never answered.
+    /// The append is neither stored nor answered.
     Silent,
 }
 
 struct FaultyStore {
     inner: MemoryStore,
-    /// Appends and plans that were handed over.
+    /// The numbers of appends and of plans that were handed to the store.
     appends: AtomicUsize,
     plans: AtomicUsize,
     /// Whether a commit has stalled.
@@ -207,7 +207,7 @@ async fn when_appends_are_refused_after_the_charge_the_answer_waits_for_the_stor
     assert_eq!(harness.step_service.paths(), ["GET /price", "POST /charges"]);
 }
 
-/// While a commit has stalled, nothing of a new run is handed to the store, so that the request can be given back.
+/// While a commit has stalled, nothing of a new run is handed to the store, so that legacy can take the request.
 #[tokio::test]
 async fn while_a_commit_has_stalled_a_new_request_falls_back_or_is_not_started() {
     let store = FaultyStore::new(|_| Fault::None);
@@ -231,7 +231,7 @@ async fn while_a_commit_has_stalled_a_new_request_falls_back_or_is_not_started()
     assert_eq!(answer(harness.send(arm_request).await).0, 201);
 }
 
-/// The first append was stored and its reply is lost, then a commit stalls: the request is not given back.
+/// The first append was stored and its reply is lost, then a commit stalls: legacy must not get the request.
 #[tokio::test]
 async fn a_stall_after_an_unknown_append_does_not_fall_back() {
     let store = FaultyStore::new(|number| if number == 0 { Fault::LoseAfterAndStall } else { Fault::None });
@@ -253,7 +253,7 @@ fn api_start(key: Option<(RetryKey, [u8; 32])>) -> Start {
 
 /// A start is answered although the store never confirms its first append; so is its repetition with the same key.
 #[tokio::test]
-async fn a_silent_store_keeps_no_starter_waiting() {
+async fn a_start_is_answered_although_the_store_is_silent() {
     let limits = Limits { command_wait_ms: 200, ..Limits::default() };
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let store = FaultyStore::new(|_| Fault::Silent);

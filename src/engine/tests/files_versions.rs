@@ -57,7 +57,8 @@ async fn a_request_runs_with_the_version_of_the_files_that_decided_it() {
             assert_eq!((problem.status, problem.kind.as_str(), problem.run), (503, "files-changed", None), "{mode:?}");
         }
     }
-    // Its key went to legacy, so a retry that newer files decided is not performed by the engine.
+    // The key of the request that fell back belongs to legacy, so the engine does not perform a retry that newer files
+    // decided.
     let retry = ArmRequest {
         files_version: 9,
         may_fall_back: true,

@@ -1,4 +1,4 @@
-//! Which threads work on requests of clients.
+//! Which thread parses the body of a client's request.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// The engine's runtime does nothing here but what it is driven to do, so a run that exists was begun by the caller.
+/// The engine's runtime runs only within `block_on`, so a run that exists was begun by the caller's thread.
 #[test]
-fn a_large_body_of_a_client_is_not_parsed_by_its_thread() {
+fn a_large_body_is_not_parsed_by_the_thread_of_its_client() {
     let (of_engine, of_caller) = (runtime(), runtime());
     let harness = of_engine.block_on(async {
         let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;

@@ -102,7 +102,7 @@ async fn the_engine_refuses_a_key_that_legacy_took() {
 }
 
 #[tokio::test]
-async fn the_key_of_a_request_that_falls_back_is_legacys_before_its_caller_is_answered() {
+async fn the_key_of_a_request_that_falls_back_belongs_to_legacy_before_its_caller_is_answered() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(404, json!({}))).await;
     let harness = Harness::new(&step_service, plan()).await;
     assert_eq!(abandoned(harness.send(keyed()).await).reason, "engine_failed");
@@ -123,7 +123,7 @@ async fn the_key_of_a_request_that_was_refused_before_it_began_is_free() {
     );
 }
 
-/// The engine was recorded as the arm of its first try, but no run exists.
+/// The engine was recorded as the arm of the first try, but no run exists.
 #[tokio::test]
 async fn a_retry_without_a_first_try_begins_no_run() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
@@ -154,10 +154,10 @@ async fn a_key_is_free_once_the_window_after_the_end_of_its_run_is_over() {
     assert_eq!(abandoned(harness.send(new).await).reason, NO_FIRST_TRY);
 }
 
-/// The run's append is in the store, and this process does not know that yet. Its caller may follow the instance up as
-/// soon as a retry was answered.
+/// The run's append is in the store, and the second process does not know that yet. The caller may use the instance as
+/// soon as its retry was answered.
 #[tokio::test]
-async fn the_pin_of_a_stored_answer_is_known_before_the_answer_leaves() {
+async fn the_pin_of_a_stored_answer_is_known_before_the_answer_is_sent() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let plan =
         PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).respond(201, json!({"id": 17})).build("w");
@@ -170,12 +170,12 @@ async fn the_pin_of_a_stored_answer_is_known_before_the_answer_leaves() {
     let (_, body, report) = answer(harness.send(create.clone()).await);
     let key = PinKey { family, id: "17".into() }.into();
     let affinity = &other.engine.core.ports.affinity;
-    assert_eq!(affinity.owner(&key).await, Ok((Owner::NoPin, None)), "it has not heard of it");
+    assert_eq!(affinity.owner(&key).await, Ok((Owner::NoPin, None)), "it does not know the pin yet");
     assert_eq!(answer(other.send(create).await).1, body);
     assert_eq!(affinity.owner(&key).await, Ok((Owner::Engine, report.run)));
 }
 
-/// Clients that parse a UUID may print it in the other case.
+/// A client that parses a UUID may write it in upper or in lower case.
 #[tokio::test]
 async fn an_instance_whose_id_is_a_uuid_is_found_in_either_case() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
@@ -201,7 +201,7 @@ async fn an_instance_whose_id_is_a_uuid_is_found_in_either_case() {
 
 /// Two processes take the same request under two credentials, and the store decides.
 #[tokio::test]
-async fn a_request_that_another_process_has_under_another_credential_is_held() {
+async fn a_request_that_another_process_took_under_another_credential_is_refused() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let store = Arc::new(MemoryStore::new());
     let new = || Harness::with_store(&step_service, plan(), store.clone(), Limits::default(), None);
@@ -293,15 +293,15 @@ async fn a_drain_does_not_wait_for_the_answer_of_a_caller_that_is_gone() {
         tokio::task::yield_now().await;
         step_service.open_gate();
     };
-    let (rested, ()) = tokio::join!(harness.engine.drain(super::harness::TIMEOUT), open);
-    assert!(rested);
+    let (drained, ()) = tokio::join!(harness.engine.drain(super::harness::TIMEOUT), open);
+    assert!(drained);
     assert_eq!(step_service.paths(), ["GET /price"], "the charge is left to the next process");
     assert_eq!(harness.runs().await[0].status, RunStatus::Running);
 }
 
 /// The next process would not know that legacy may have the request.
 #[tokio::test]
-async fn a_drain_leaves_nothing_of_a_run_that_might_fall_back_and_whose_caller_is_gone() {
+async fn a_drain_stores_nothing_of_a_run_that_may_fall_back_and_whose_caller_is_gone() {
     let script = |_: &_, before: usize| {
         if before == 0 { ServiceReply::Gated(200, json!({})) } else { ServiceReply::Json(200, json!({})) }
     };
@@ -316,8 +316,8 @@ async fn a_drain_leaves_nothing_of_a_run_that_might_fall_back_and_whose_caller_i
         tokio::task::yield_now().await;
         step_service.open_gate();
     };
-    let (rested, ()) = tokio::join!(harness.engine.drain(super::harness::TIMEOUT), open);
-    assert!(rested && harness.runs().await.is_empty());
+    let (drained, ()) = tokio::join!(harness.engine.drain(super::harness::TIMEOUT), open);
+    assert!(drained && harness.runs().await.is_empty());
     harness.crash().await;
     harness.recover().await;
     assert_eq!(answer(harness.send(keyed()).await).0, 201, "a retry begins anew");

@@ -85,7 +85,7 @@ async fn a_run_whose_sealed_values_cannot_be_opened_sends_nothing_until_the_key_
     assert_eq!(refused(harness.send(keyed_request(&body)).await).0.status, 503);
 }
 
-/// What callers write in the form of a sealed value is text.
+/// Text of a caller that has the form of a sealed value stays text.
 #[tokio::test]
 async fn text_that_only_looks_sealed_makes_no_run_unreadable() {
     let looks_sealed = {

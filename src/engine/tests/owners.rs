@@ -71,7 +71,7 @@ async fn a_command_reaches_a_run_that_another_process_executes() {
     let result = other.engine.give_command(run, retry(), "ann".into()).await;
     assert!(matches!(result, Err(CommandError::Refused { .. })), "{result:?}");
     step_service.open_gate();
-    // Waiting for the run works at the other process too.
+    // The other process can wait for the run too.
     assert_eq!(other.engine.wait_until_ended_or_awaits_input(run, TIMEOUT).await.unwrap().status, RunStatus::Completed);
     let result = other.engine.give_command(run, retry(), "ann".into()).await;
     assert!(matches!(result, Err(CommandError::Refused { refusal: CommandRefusal::Ended, .. })), "{result:?}");
@@ -207,10 +207,10 @@ async fn a_run_that_a_process_cannot_read_is_left_to_one_that_can() {
     };
     assert_eq!((first.engine.stuck(9).len(), second.engine.stuck(9).len()), (1, 1));
     // After the start each process acquires the run once more, to try the files in force.
-    wait_for("both acquire it again", &|| store.takes.load(Ordering::SeqCst) == 4).await;
+    wait_for("both acquire it again", &|| store.acquisitions.load(Ordering::SeqCst) == 4).await;
     let sweeps = store.sweeps.load(Ordering::SeqCst);
     wait_for("both sweep", &|| store.sweeps.load(Ordering::SeqCst) >= sweeps + 20).await;
-    assert_eq!(store.takes.load(Ordering::SeqCst), 4, "neither acquires it a third time");
+    assert_eq!(store.acquisitions.load(Ordering::SeqCst), 4, "neither acquires it a third time");
     let newer = Harness::with_store(&step_service, plan, store.clone(), limits, None).await;
     newer.recover().await;
     newer.wait_until(run, |view| view.status == RunStatus::Completed).await;

@@ -31,9 +31,9 @@ struct SlowStore {
     /// is at least 2.
     reads: watch::Sender<usize>,
     answered: watch::Sender<usize>,
-    /// Counts acquisitions of runs that do not exist; they are answered once `takes_answered` is true.
-    takes: watch::Sender<usize>,
-    takes_answered: watch::Sender<bool>,
+    /// Counts acquisitions of runs that do not exist; they are answered once `acquisitions_answered` is true.
+    acquisitions: watch::Sender<usize>,
+    acquisitions_answered: watch::Sender<bool>,
     /// How many first appends of children are still refused.
     refused: AtomicUsize,
     /// A run whose row cannot be read.
@@ -41,13 +41,13 @@ struct SlowStore {
 }
 
 impl SlowStore {
-    fn new(reads_held: bool, takes_held: bool, refused: usize) -> Arc<Self> {
+    fn new(reads_held: bool, acquisitions_held: bool, refused: usize) -> Arc<Self> {
         Arc::new(Self {
             inner: MemoryStore::new(),
             reads: watch::Sender::new(0),
             answered: watch::Sender::new(if reads_held { 0 } else { usize::MAX }),
-            takes: watch::Sender::new(0),
-            takes_answered: watch::Sender::new(!takes_held),
+            acquisitions: watch::Sender::new(0),
+            acquisitions_answered: watch::Sender::new(!acquisitions_held),
             refused: AtomicUsize::new(refused),
             unreadable: Mutex::default(),
         })
@@ -56,15 +56,18 @@ impl SlowStore {
         let mut reads = self.reads.subscribe();
         tokio::time::timeout(TIMEOUT, reads.wait_for(|seen| *seen >= count)).await.expect("the run is read").unwrap();
     }
-    async fn wait_for_take(&self) {
-        let mut takes = self.takes.subscribe();
-        tokio::time::timeout(TIMEOUT, takes.wait_for(|seen| *seen > 0)).await.expect("the run is acquired").unwrap();
+    async fn wait_for_acquisition(&self) {
+        let mut acquisitions = self.acquisitions.subscribe();
+        tokio::time::timeout(TIMEOUT, acquisitions.wait_for(|seen| *seen > 0))
+            .await
+            .expect("the run is acquired")
+            .unwrap();
     }
     fn answer_reads(&self, count: usize) {
         self.answered.send_replace(count);
     }
-    fn answer_takes(&self) {
-        self.takes_answered.send_replace(true);
+    fn answer_acquisitions(&self) {
+        self.acquisitions_answered.send_replace(true);
     }
 }
 
@@ -83,8 +86,8 @@ impl RunCoordination for SlowStore {
         Box::pin(async move {
             let taken = self.inner.acquire(worker, run).await?;
             if taken == AcquireResult::Unknown {
-                self.takes.send_modify(|takes| *takes += 1);
-                let _ = self.takes_answered.subscribe().wait_for(|answers| *answers).await;
+                self.acquisitions.send_modify(|acquisitions| *acquisitions += 1);
+                let _ = self.acquisitions_answered.subscribe().wait_for(|answers| *answers).await;
             }
             Ok(taken)
         })
@@ -294,10 +297,10 @@ async fn a_command_to_a_child_does_not_prevent_its_creation() {
         )
         .await
     });
-    store.wait_for_take().await;
+    store.wait_for_acquisition().await;
     store.answer_reads(usize::MAX);
     tokio::task::yield_now().await;
-    store.answer_takes();
+    store.answer_acquisitions();
     assert!(command.await.unwrap().is_err(), "the child does not exist yet");
     assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
 }

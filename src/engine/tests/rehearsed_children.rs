@@ -15,18 +15,18 @@ use crate::store::MemoryStore;
 use crate::workflow::{DeclaredNames, Event, Mode, Plan};
 
 /// A workflow that runs another one and answers with its output.
-fn above(name: &str, below: &str) -> Arc<Plan> {
+fn parent_plan(name: &str, child: &str) -> Arc<Plan> {
     checked_plan(
         &json!({
             "workflow": name,
-            "steps": { "sub": { "run": below, "input": "${request.body}" } },
+            "steps": { "sub": { "run": child, "input": "${request.body}" } },
             "respond": { "status": 201, "body": "${steps.sub.output}" },
         }),
         false,
     )
 }
 
-/// An engine with workflow `w`, whose run has the runs of the other workflows below it.
+/// An engine with these workflows; the runs of the first one, `w`, have the runs of the others as descendants.
 async fn tree(plans: &[&Arc<Plan>]) -> Harness {
     let step_service = StepService::new(|seen, _| match seen.path.as_str() {
         "/refused" => ServiceReply::Json(409, json!({})),
@@ -45,13 +45,13 @@ fn rehearsal(mode: Mode, reply: &Value) -> ArmRequest {
     ArmRequest { legacy: Some(legacy(201, reply)), ..request("w", mode, &json!({ "n": 1 })) }
 }
 
-/// The pair counts as failed, as where the parent's own service is not available.
+/// The pair counts as failed, just as if a step of the parent called the service.
 #[tokio::test]
 async fn a_child_whose_service_is_not_available_is_not_compared_as_an_answer() {
     let step = json!({ "call": "GET ${services.world}/down", "retry": { "attempts": 1 } });
     let ok = json!({ "status": 200, "body": {} });
     let inner = checked_plan(&json!({ "workflow": "inner", "steps": { "a": step }, "respond": ok }), false);
-    let harness = tree(&[&above("w", "middle"), &above("middle", "inner"), &inner]).await;
+    let harness = tree(&[&parent_plan("w", "middle"), &parent_plan("middle", "inner"), &inner]).await;
     for mode in [Mode::Rehearse, Mode::Dark] {
         let (problem, report) = refused(harness.send(rehearsal(mode, &json!({}))).await);
         assert_eq!((problem.status, problem.kind.as_str()), (503, "workflow-unavailable"), "{mode:?}");
@@ -59,7 +59,7 @@ async fn a_child_whose_service_is_not_available_is_not_compared_as_an_answer() {
     }
 }
 
-/// What the first event of each stored run has of legacy's reply, by workflow, as it is in the store.
+/// What the first event of each run contains of legacy's reply, as the store holds it, by workflow.
 async fn stored_legacy(harness: &Harness) -> BTreeMap<String, Option<Value>> {
     let mut found = BTreeMap::new();
     for summary in harness.runs().await {
@@ -106,7 +106,7 @@ async fn a_rehearsed_child_reads_legacy_s_reply_although_no_run_above_it_does() 
         false,
     );
     for mode in [Mode::Rehearse, Mode::Dark] {
-        let harness = tree(&[&above("w", "middle"), &middle, &inner, &unread]).await;
+        let harness = tree(&[&parent_plan("w", "middle"), &middle, &inner, &unread]).await;
         let reply = Arc::unwrap_or_clone(legacy(201, &json!({ "payment_id": "p1", "secret": "s" })));
         let mut headers = reply.headers().clone();
         headers.insert("x-by", "ann".parse().unwrap());
@@ -122,7 +122,7 @@ async fn a_rehearsed_child_reads_legacy_s_reply_although_no_run_above_it_does() 
             of_middle["status"] = json!(201);
             let expected = [("inner", of_inner), ("middle", of_middle.clone()), ("w", of_middle)];
             let expected = expected.map(|(workflow, seen)| (workflow.to_owned(), Some(seen)));
-            assert_eq!(stored_legacy(&harness).await, expected.into(), "a run keeps what runs below it read, no more");
+            assert_eq!(stored_legacy(&harness).await, expected.into(), "a run keeps only what its tree reads");
         }
         assert!(harness.step_service.seen().is_empty(), "shared steps are not sent");
     }
@@ -150,7 +150,7 @@ async fn what_a_child_declares_as_sensitive_is_sealed_in_the_runs_above_it_too()
         limits: &Limits::default(),
     };
     let inner = Arc::new(Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:?}")));
-    let harness = tree(&[&above("w", "middle"), &above("middle", "inner"), &inner]).await;
+    let harness = tree(&[&parent_plan("w", "middle"), &parent_plan("middle", "inner"), &inner]).await;
     let reply = json!({ "token": "tok-0123456789", "n": 5 });
     let (status, body, _) = answer(harness.send(rehearsal(Mode::Dark, &reply)).await);
     assert_eq!((status, body), (201, json!(5)));
@@ -189,7 +189,8 @@ async fn what_a_child_cannot_rehearse_is_skipped_with_the_reason_that_it_would_h
         let inner = checked_plan(&definition("inner"), false);
         let own = checked_plan(&definition("w"), false);
         for mode in [Mode::Rehearse, Mode::Dark] {
-            let (parent, top, middle) = (above("w", "inner"), above("w", "middle"), above("middle", "inner"));
+            let (parent, top, middle) =
+                (parent_plan("w", "inner"), parent_plan("w", "middle"), parent_plan("middle", "inner"));
             for plans in [vec![&own], vec![&parent, &inner], vec![&top, &middle, &inner]] {
                 let harness = tree(&plans).await;
                 let (problem, report) = refused(harness.send(rehearsal(mode, &json!({}))).await);

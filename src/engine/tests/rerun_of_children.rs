@@ -43,7 +43,7 @@ async fn a_child_whose_parent_waits_for_a_decision_over_it_is_not_run_again() {
     assert_eq!(step_service.paths(), ["POST /a", "POST /a"]);
 }
 
-/// Answers the question that a run has come to rest with, as the only person who may.
+/// Waits until the run asks for an approval, and answers as the only person who may.
 async fn alice_answers(harness: &Harness, run: RunId, approve: bool) {
     let summary = harness.wait_until_ended_or_awaits_input(run).await;
     assert_eq!(summary.status, RunStatus::WaitingCheckpoint);
@@ -55,7 +55,7 @@ async fn alice_answers(harness: &Harness, run: RunId, approve: bool) {
 }
 
 #[tokio::test]
-async fn who_approved_a_run_step_is_asked_about_another_input_and_a_rerun_two_runs_below() {
+async fn the_approver_of_a_run_step_is_asked_about_an_adjusted_input_and_a_rerun_two_runs_below() {
     let step_service = StepService::new(|call, _| match call.path.as_str() {
         "/look" => ServiceReply::Gated(200, json!({})),
         _ => ServiceReply::Json(200, json!({})),

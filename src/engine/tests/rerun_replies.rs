@@ -9,8 +9,8 @@ use crate::names::RouteId;
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{Mode, RunStatus};
 
-/// The caller sent one request for both runs: what the first one did counts, whether the rerun takes over its result or
-/// fails before it repeats the step.
+/// Both runs belong to one request of the caller: what the first run did counts, whether the rerun takes over the
+/// result of the shared step or fails before it repeats the step.
 #[tokio::test]
 async fn a_retry_is_told_that_the_run_before_the_rerun_began_a_shared_step() {
     for from in ["two", "look"] {

@@ -314,7 +314,7 @@ fn pin_key(id: &Value) -> PinKey {
     PinKey { family: FAMILY.into(), id: id.as_str().unwrap().into() }
 }
 
-/// What a follow-up request on the instance sees of it.
+/// What a follow-up request sees of the instance.
 async fn instance(harness: &Harness, id: &Value) -> Value {
     let pin = harness.store.pin(pin_key(id)).await.unwrap().expect("it is pinned");
     assert_eq!(pin.arm, Arm::Engine);

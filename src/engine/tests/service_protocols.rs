@@ -35,7 +35,8 @@ fn trusting(issuer: &Authority) -> ServiceTls {
     ServiceTls::new(config, None, [0; 32])
 }
 
-/// A server with a certificate of this issuer that speaks HTTP/2; the requests that it got, and its connections.
+/// Starts a server that speaks HTTP/2 and has a certificate of this issuer. Returns its address, the requests that it
+/// got, and the number of its connections.
 async fn serve(issuer: &Authority) -> (SocketAddr, Arc<Mutex<Vec<String>>>, Arc<AtomicUsize>) {
     let issued = issuer.issue(&Subject { names: &["127.0.0.1"], ..Subject::default() });
     let certificates = vec![Certificate::read(issued.cert.as_bytes(), issued.key.as_bytes(), &crypto()).unwrap()];

@@ -32,7 +32,7 @@ fn upstream(service: &Service) -> Arc<ServiceLimits> {
     ServiceLimits::of(service, &Limits::default(), &AddressRegistry::new()).or_existing(None)
 }
 
-/// A call that must not be repeated, if it is of a real run.
+/// A call of a run in this mode. A real run must not repeat the call.
 fn outgoing(upstream: &Arc<ServiceLimits>, mode: Mode, headers: HeaderMap) -> Outgoing {
     Outgoing {
         method: Method::POST,
@@ -69,7 +69,7 @@ fn url(service: &StepService) -> Uri {
     format!("http://{}", service.address).parse().unwrap()
 }
 
-/// A port that is taken, but nothing listens there.
+/// A bound port on which nothing listens, so that connections are refused; the socket keeps the port.
 fn refusing() -> (TcpSocket, Uri) {
     let closed = TcpSocket::new_v4().unwrap();
     closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -77,7 +77,7 @@ fn refusing() -> (TcpSocket, Uri) {
     (closed, url)
 }
 
-/// An address that takes connections, and nothing else happens: its queue is full.
+/// An address whose accept queue is full: a connection attempt gets no answer.
 fn blackhole() -> (Uri, Vec<std::net::TcpStream>, std::net::TcpListener) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     rustix::net::listen(&listener, 0).unwrap();
@@ -117,7 +117,7 @@ async fn a_call_goes_to_another_address_only_where_nothing_was_sent() {
     for _ in 0..20 {
         call(&client, &upstream_, HeaderMap::new()).await;
     }
-    assert_eq!(failing.seen().len() + alive.seen().len(), 24, "an answer is not asked for twice");
+    assert_eq!(failing.seen().len() + alive.seen().len(), 24, "a call that was answered is not sent again");
     assert!(!failing.seen().is_empty() && alive.seen().len() > 4);
 
     let upstream_ = upstream(&service(&[&refusing, &refusing]));
@@ -145,10 +145,10 @@ async fn an_address_without_connections_makes_one_call_slow_and_fails_none() {
         assert!(is_reply(&result), "{result:?}");
         slow += usize::from(began.elapsed() >= Duration::from_millis(300));
     }
-    assert_eq!((slow, alive.seen().len()), (1, 30), "the first one that came to it");
+    assert_eq!((slow, alive.seen().len()), (1, 30), "only the first call to the dead address");
 }
 
-/// What such an address has got may have been carried out: it is never sent to the other one.
+/// The silent address may have carried out a call that it received, so the call is not sent to the other address.
 #[tokio::test]
 async fn a_call_with_an_unknown_outcome_goes_to_no_other_address_and_the_address_is_ejected() {
     let alive = alive().await;
@@ -220,7 +220,7 @@ async fn an_address_that_fails_its_health_checks_gets_no_calls() {
     assert_eq!(healthy.seen().iter().filter(|call| call.method == "POST").count(), 20);
 }
 
-/// Their calls go on at another address too, and what they find out about an address stays with them.
+/// Their calls go on at another address too, but what they find out about an address does not affect real calls.
 #[tokio::test]
 async fn rehearsals_and_dark_runs_never_eject_an_address_and_see_what_real_calls_found() {
     let alive = alive().await;
@@ -235,7 +235,7 @@ async fn rehearsals_and_dark_runs_never_eject_an_address_and_see_what_real_calls
         let read = rehearsing.perform(EffectClass::Read, outgoing(&upstream, Mode::Rehearse, HeaderMap::new())).await;
         assert!(is_reply(&sent) && is_reply(&read), "{sent:?} {read:?}");
     }
-    assert!(list.iter().all(|address| address.is_available()), "20 calls, and none of them moved it");
+    assert!(list.iter().all(|address| address.is_available()), "20 calls, and none of them ejected an address");
     for _ in 0..100 {
         assert!(is_reply(&call(&client(), &upstream, HeaderMap::new()).await));
     }

@@ -137,12 +137,12 @@ async fn a_command_that_is_stored_while_commands_are_read_is_read_too() {
     let step_service = StepService::new(|_, _| ServiceReply::Gated(200, json!({}))).await;
     let store = test_stores::shared();
     let limits = Limits { sweep_ms: 60_000, command_wait_ms: 3_000, ..Limits::default() };
-    let mover = Harness::with_store(&step_service, two_steps(), store.clone(), limits.clone(), None).await;
+    let owner = Harness::with_store(&step_service, two_steps(), store.clone(), limits.clone(), None).await;
     let other = Harness::with_store(&step_service, two_steps(), store.clone(), limits, None).await;
-    mover.recover().await;
+    owner.recover().await;
     other.recover().await;
-    let run = start(&mover, json!({})).await.run;
-    let later = start(&mover, json!({})).await.run;
+    let run = start(&owner, json!({})).await.run;
+    let later = start(&owner, json!({})).await.run;
     step_service.wait_for_calls(2).await;
     store.commands.shut();
     let other = Arc::new(other);

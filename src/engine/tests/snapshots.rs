@@ -92,12 +92,12 @@ async fn a_run_with_many_events_gets_a_snapshot_of_its_stored_events() {
 #[derive(Debug)]
 enum SnapshotCase {
     Sound,
-    /// It differs from the events: the output of the run shows that it was used.
+    /// The snapshot differs from the events: the output of the run shows that the snapshot was used.
     Altered,
     OtherFold,
     Garbage,
     OtherRun,
-    /// The events after it do not follow from it.
+    /// The events after the snapshot do not continue it.
     Ahead,
 }
 

@@ -90,7 +90,7 @@ async fn a_run_that_is_due_at_the_start_of_a_process_is_resumed_at_once() {
 
 /// The answer does not wait for a step that is retried later.
 #[tokio::test]
-async fn a_caller_is_answered_before_its_run_rests() {
+async fn a_caller_is_answered_before_its_run_is_suspended() {
     let step_service = StepService::new(|seen, _| match seen.path.as_str() {
         "/a" => ServiceReply::RetryAfter(503, "600"),
         _ => ServiceReply::Json(200, json!({})),
@@ -192,7 +192,7 @@ async fn no_wake_up_is_lost() {
 }
 
 #[tokio::test]
-async fn a_paused_run_rests_and_the_next_process_leaves_it_alone() {
+async fn a_paused_run_is_suspended_and_the_next_process_does_not_resume_it() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(500, json!({}))).await;
     let plan = PlanBuilder::new().call("a", &[], "POST /a", json!({})).respond(200, json!({})).build("w");
     let mut harness = Harness::new(&step_service, plan).await;

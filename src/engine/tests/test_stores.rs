@@ -24,7 +24,7 @@ pub(super) struct TestStore {
     inner: MemoryStore,
     operations: Arc<AtomicUsize>,
     /// The number of attempts to acquire a run.
-    pub(super) takes: AtomicUsize,
+    pub(super) acquisitions: AtomicUsize,
     /// The number of queries for due runs.
     pub(super) sweeps: AtomicUsize,
     /// `Some`: several processes share it; the lease of each is valid until it deregisters or the test expires it.
@@ -101,11 +101,11 @@ pub(super) fn gated() -> Arc<TestStore> {
 impl TestStore {
     fn new(operations: Arc<AtomicUsize>, shared_state: Option<Mutex<SharedState>>) -> Self {
         let (appends, heartbeats, commands, omits_last_event) = Default::default();
-        let (takes, sweeps, event_reads) = Default::default();
+        let (acquisitions, sweeps, event_reads) = Default::default();
         Self {
             inner: MemoryStore::new(),
             operations,
-            takes,
+            acquisitions,
             sweeps,
             event_reads,
             shared_state,
@@ -171,7 +171,7 @@ impl RunCoordination for TestStore {
     }
     fn acquire(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, AcquireResult> {
         self.count();
-        self.takes.fetch_add(1, Ordering::SeqCst);
+        self.acquisitions.fetch_add(1, Ordering::SeqCst);
         if let Some(owner) = self.other_owner(worker, run) {
             return Box::pin(std::future::ready(Ok(AcquireResult::Elsewhere {
                 worker: owner,

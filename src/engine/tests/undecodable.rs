@@ -105,7 +105,7 @@ async fn a_query_with_a_reserved_name_is_refused_where_the_workflow_reads_the_qu
     }
 }
 
-/// Nothing in which bytes were replaced is sent on. What the workflow does not read may be anything.
+/// No text in which bytes were replaced is sent on. Parts that the workflow does not read may contain any bytes.
 #[tokio::test]
 async fn a_head_that_is_not_utf8_is_refused_where_the_workflow_reads_it() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;

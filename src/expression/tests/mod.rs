@@ -168,7 +168,7 @@ fn an_absent_value_is_named_by_its_whole_path() {
     gives("request.nothing == 1 && false", json!(false));
 }
 
-/// Headers have lower-case names in every scope; members of a JSON body that are called `headers` are as they are.
+/// Headers have lower-case names in every scope; the keys in a member `headers` of a JSON body are as in the body.
 #[test]
 fn a_header_is_found_in_any_case_of_its_name() {
     let headers = || json!({"x-found": "1"});

@@ -1,11 +1,12 @@
 //! One HTTP/2 connection of a client, from its preface to its end.
 //!
-//! Always true: one task does all of it: it polls the h2 crate, then the exchanges that were woken, so that dropping it
-//! ends them all. One timer keeps the time of all exchanges; it is never armed further ahead than `check_every`, so
-//! that it fires in time also for a wait that begins meanwhile. The connection's own `ConnectionWait` is `Idle` while
-//! there is no stream, and `Reply` while there is one: then it tells when the socket last took bytes.
-//! During a drain, or when it was idle for too long, the client is told by GOAWAY not to begin anything, what is in
-//! flight finishes, and the connection closes.
+//! Always true: one task does everything: it polls the h2 crate, then the exchanges that were woken, so that dropping
+//! the task ends all exchanges. One timer serves the waits of all exchanges; it is never armed further ahead than
+//! `check_every`, so that it also fires in time for a wait that begins after it was armed. The connection's own
+//! `ConnectionWait` is `Idle` while there is no stream, and `Reply` while there is one: then it records when the socket
+//! last took bytes.
+//! During a drain, or after too long an idle time, GOAWAY tells the client to begin nothing more; what is in flight
+//! finishes, and the connection closes.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -48,7 +49,7 @@ use crate::proxy::wait::{ConnectionWait, Overdue, Phase};
 pub(in crate::proxy) struct Accepted {
     pub shared: Arc<Shared>,
     pub transport: Arc<Transport>,
-    /// Bytes of the client that were read before.
+    /// Bytes of the client that were read already.
     pub read_before: Bytes,
     pub wait: Arc<ConnectionWait>,
     pub forwarder: Forwarder,
@@ -109,12 +110,12 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
     let mut timer = pin!(sleep_until(instant(now().saturating_add(shared.wait_limits.check_every))));
     let waker = ConnectionWaker::new();
     let cut = poll_fn(|cx| waker.poll(cx, |cx| driver.poll(cx, timer.as_mut(), &mut armed))).await;
-    // What is left ends with the connection, for this reason.
+    // The exchanges that are left end with the connection, for this reason.
     driver.open.values().for_each(|stream| stream.cut(cut));
     driver.streams_gauge.decrement(driver.open.len() as f64);
 }
 
-/// Runs an exchange, and notes after each poll when its wait is overdue. Returns the id of its stream.
+/// Runs an exchange, and after each poll notes when its wait is overdue. Returns the id of its stream.
 async fn timed(
     client: Arc<Client>,
     stream: Arc<Stream>,
@@ -147,17 +148,17 @@ struct Driver<'a, S, F> {
     start: S,
     /// When the first wait of a stream is overdue.
     next_due: Arc<AtomicU64>,
-    /// By their ids.
+    /// The open streams, by their ids.
     open: HashMap<u32, Arc<Stream>>,
     exchanges: FuturesUnordered<F>,
     /// Streams whose last byte was flushed; empty between polls.
     ended: Vec<EndedStream>,
-    /// Streams so far.
+    /// The number of streams so far.
     opened: u64,
     idle_since: u64,
     /// Since when the client has been told to begin nothing more.
     closing_since: Option<u64>,
-    /// Since when a head is incomplete.
+    /// Since when a head has been incomplete.
     head_since: Option<u64>,
     drain_since: Option<u64>,
     /// The connection ends because the client violated the protocol, or a limit.
@@ -180,7 +181,7 @@ where
             match self.shared.drain.load(Acquire) {
                 drain::CUT => return Poll::Ready(Cut::Drain),
                 drain::FINISH => self.finish(),
-                // Requests that the client has sent before it knows are served.
+                // Requests that the client sent before it received the GOAWAY are served.
                 drain::HAND_OVER => {
                     self.close();
                     if self.shared.cuts_workflows.load(Acquire) {
@@ -220,7 +221,7 @@ where
         }
     }
 
-    /// During a drain: closes when a first request has begun, or has had the time to arrive.
+    /// During a drain: closes the connection once a first request has begun, or has had the time to arrive.
     fn finish(&mut self) {
         let since = *self.drain_since.get_or_insert_with(now);
         if self.opened > 0 || now() >= since + drain::FIRST_REQUEST_MICROS {
@@ -239,7 +240,7 @@ where
         }
     }
 
-    /// No stream is open.
+    /// Enters the idle phase: no stream is open.
     fn enter_idle(&mut self) {
         // What the client still sends is read and discarded before the socket is closed, so that no reset destroys the
         // end of the last answer on its way.
@@ -272,7 +273,8 @@ where
         }
     }
 
-    /// Acts on the frames that were read and written. Returns whether the connection is to be polled again.
+    /// Acts on what `traffic` saw of the frames that were read and written. Returns whether the connection is to be
+    /// polled again.
     fn observe(&mut self) -> bool {
         let observed = self.traffic.observe(&mut self.ended);
         for EndedStream { stream, by_head } in std::mem::take(&mut self.ended) {
@@ -325,7 +327,7 @@ where
         }
     }
 
-    /// When the timer is to fire at the latest.
+    /// Returns the latest time at which the timer is to fire.
     fn due(&self) -> u64 {
         let limits = &self.shared.wait_limits;
         let drain = self.drain_since.map_or(NEVER, |since| since + drain::FIRST_REQUEST_MICROS);
@@ -373,7 +375,7 @@ where
             if due > at {
                 next = next.min(due);
             } else if why == Overdue::Cut || wait.overdue_reported().is_some() {
-                // An exchange is answered once; another overrun cuts it.
+                // An exchange is answered only once; if it is overdue again, it is cut.
                 stream.cut(wait.why_cut(limits));
             } else {
                 wait.report_overdue(why);

@@ -1,4 +1,4 @@
-//! Whether a client floods its HTTP/2 connection with frames that cost this process more than the client.
+//! Detects a client that floods its HTTP/2 connection with frames that cost this process more than the client.
 //!
 //! The h2 crate bounds what such frames take in memory; this bounds their rate. Always true: a connection on which
 //! streams end normally, and on which heads and bodies move, may have as many resets and control frames as belong to
@@ -6,7 +6,7 @@
 
 use crate::limits::Limits;
 
-/// The time for which the limits hold.
+/// The period for which the limits hold.
 const PERIOD_MICROS: u64 = 10_000_000;
 /// The control frames that may come with each frame of a head or a body, in either direction: a client acknowledges a
 /// DATA frame by two WINDOW_UPDATEs, and may measure the round trip with a PING.

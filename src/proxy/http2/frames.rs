@@ -1,19 +1,20 @@
 //! The frames in the bytes of an HTTP/2 connection, in one direction.
 //!
 //! Always true: a frame is reported once, when its last byte has passed, however the bytes are divided; nothing but the
-//! frame in progress is kept. What is invalid is left to the h2 crate, which reads the same bytes, but for what the
-//! frame's header shows.
+//! frame in progress is kept. Invalid frames are left to the h2 crate, which reads the same bytes, except what a
+//! frame's header already shows.
 
 /// The length of a frame's header.
 const HEADER_LENGTH: usize = 9;
-/// What of a payload is kept: the code of RST_STREAM is in the first 4 bytes, the one of GOAWAY in the next 4.
+/// The number of payload bytes that are kept: the code of RST_STREAM is in the first 4 bytes, that of GOAWAY in the
+/// next 4.
 const LEAD_LENGTH: usize = 8;
 /// The flag END_STREAM of DATA and HEADERS.
 const END_STREAM: u8 = 0x1;
 /// The flag END_HEADERS of HEADERS and CONTINUATION.
 const END_HEADERS: u8 = 0x4;
 
-/// What a frame is, as far as it matters here.
+/// The type of a frame, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrameKind {
     Data,
@@ -62,8 +63,8 @@ const ACK: u8 = 0x1;
 const SETTING_LENGTH: usize = 6;
 
 impl Frame {
-    /// Whether it has a length that its type cannot have. The h2 crate refuses it too, and tells the client another
-    /// code than FRAME_SIZE_ERROR.
+    /// Whether the frame has a length that its type cannot have. The h2 crate refuses such a frame too, but with
+    /// another code than FRAME_SIZE_ERROR.
     pub(super) fn has_wrong_length(&self) -> bool {
         match self.code {
             PRIORITY => self.length != 5,
@@ -75,15 +76,15 @@ impl Frame {
             _ => false,
         }
     }
-    /// Whether a client may begin with it.
+    /// Whether a client's first frame may be this one.
     pub(super) fn may_come_first(&self) -> bool {
         self.code == SETTINGS && self.flags & ACK == 0
     }
 }
 
-/// Finds the frames.
+/// Finds the frames in a stream of bytes.
 pub(super) struct FrameParser {
-    /// Bytes before the first frame.
+    /// The number of bytes that still precede the first frame.
     preface: usize,
     header: [u8; HEADER_LENGTH],
     header_count: usize,
@@ -92,7 +93,7 @@ pub(super) struct FrameParser {
 }
 
 impl FrameParser {
-    /// `preface` bytes precede the first frame.
+    /// Creates a parser for a stream in which `preface` bytes precede the first frame.
     pub(super) fn new(preface: usize) -> Self {
         Self { preface, header: [0; HEADER_LENGTH], header_count: 0, lead: [0; LEAD_LENGTH], payload_count: 0 }
     }
@@ -102,8 +103,8 @@ impl FrameParser {
         let _all = self.feed_while(bytes, |_| true, report);
     }
 
-    /// As [`FrameParser::feed`], until `accepts` refuses a frame by its header. Returns how many of the bytes precede
-    /// that frame. Bytes of its header that came before are not among them.
+    /// Like [`FrameParser::feed`], until `accepts` refuses a frame by its header. Returns how many of the bytes precede
+    /// that frame, not counting bytes of its header that came in an earlier call.
     pub(super) fn feed_while(
         &mut self,
         bytes: &[u8],
@@ -146,12 +147,12 @@ impl FrameParser {
         all
     }
 
-    /// The stream of which a DATA frame has come in part.
+    /// Returns the stream of a DATA frame of which a part has come.
     pub(super) fn partial_data(&self) -> Option<u32> {
         (self.header_count == HEADER_LENGTH && self.frame().kind == FrameKind::Data).then(|| self.frame().stream)
     }
 
-    /// Whether a frame other than DATA has come in part.
+    /// Whether a part of a frame other than DATA has come.
     pub(super) fn is_within_other(&self) -> bool {
         self.header_count > 0 && self.partial_data().is_none()
     }
@@ -278,7 +279,7 @@ mod tests {
             let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
             let (whole, divided) = (frames(3, &[&bytes]), frames(3, &pieces));
             prop_assert_eq!(whole.len(), made.len());
-            // The codes of frames that are too short for one are whatever came before.
+            // The code of a frame too short to have one is made of bytes that came before.
             let known = |frames: &[Frame]| -> Vec<(u8, u32, usize)> {
                 frames.iter().map(|frame| (frame.flags, frame.stream, frame.length)).collect()
             };

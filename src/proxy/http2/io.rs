@@ -1,7 +1,7 @@
 //! A client's connection as the h2 crate reads and writes it.
 //!
-//! Always true: all bytes pass unchanged, up to a frame that ends the connection; `traffic` sees each of them once,
-//! those that are written when the transport has taken them.
+//! Always true: all bytes pass unchanged, up to a frame that ends the connection; `traffic` sees each byte once: those
+//! written, when the transport has taken them.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,7 +20,7 @@ pub(super) struct Http2Io {
     transport: Arc<Transport>,
     wait: Arc<ConnectionWait>,
     traffic: Arc<Traffic>,
-    /// Bytes that were read to find out which protocol the client speaks.
+    /// Bytes that were already read to find out which protocol the client speaks.
     read_before: Bytes,
     closing: Closing,
 }
@@ -35,7 +35,7 @@ impl Http2Io {
         Self { transport, wait, traffic, read_before, closing: Closing::default() }
     }
 
-    /// Reports what a write did.
+    /// Reports the result of a write to `traffic`.
     fn written(&self, bufs: &[IoSlice<'_>], polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &polled {
             Poll::Ready(Ok(count)) => self.traffic.on_sent(bufs, *count),
@@ -59,7 +59,7 @@ impl AsyncRead for Http2Io {
                 let accepted = self.traffic.on_received(&buf.filled()[before..]);
                 buf.set_filled(before + accepted);
                 if accepted == 0 {
-                    // Nobody is woken: `connection`, whose poll this is, ends the connection next.
+                    // No waker is needed: `connection`, which is polling this, ends the connection next.
                     return Poll::Pending;
                 }
             }

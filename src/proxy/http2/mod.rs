@@ -1,10 +1,10 @@
 //! HTTP/2 towards clients: one exchange for each stream.
 //!
-//! The question it answers: "how does an exchange go over one of several streams of a connection?" `connection` serves
-//! a connection in one task: it accepts streams, drives their exchanges (`stream`, which calls `switch` as HTTP/1.1
-//! does), and keeps time for all of them with one timer. `request` turns a head into the one that HTTP/1.1 would have,
+//! The question it answers: "how does an exchange use one of several streams of a connection?" `connection` serves a
+//! connection in one task: it accepts streams, drives their exchanges (`stream`, which calls `switch` as HTTP/1.1
+//! does), and has one timer for all their waits. `request` turns a head into the equivalent HTTP/1.1 head;
 //! `request_stream` is the body. `io` lies between the h2 crate and the socket and reads the headers of the frames that
-//! pass (`frames`, `traffic`): so it is known when the last byte of an answer was written, why streams were reset, and
+//! pass (`frames`, `traffic`): this shows when the last byte of an answer was written, why streams were reset, and
 //! whether a client floods the connection (`flood`).
 //!
 //! Always true: waits, record, completion and cut of an exchange belong to its stream; what ends one stream leaves the

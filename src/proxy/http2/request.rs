@@ -1,18 +1,18 @@
 //! The head of a request as HTTP/1.1 would have it, so that `switch` treats both alike.
 //!
 //! Always true: nothing is decided here. Where `:authority` and Host differ, or the scheme is not HTTP, the target
-//! keeps its absolute form, which `hygiene` refuses as it refuses the same of HTTP/1.1. The h2 crate has refused fields
-//! that belong to a connection, and lengths that differ from each other or from the body.
+//! keeps its absolute form, which `hygiene` refuses as it does for HTTP/1.1. The h2 crate has refused fields that
+//! belong to a connection, and lengths that differ from each other or from the body.
 
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::{HeaderMap, HeaderValue, Uri, request};
 
-/// Rewrites a head.
+/// Rewrites a head as the equivalent HTTP/1.1 head.
 pub(super) fn rewrite(head: &mut request::Parts) {
     if has_several(&head.headers, &COOKIE) {
         join_cookies(&mut head.headers);
     }
-    // The h2 crate has refused lengths that differ.
+    // Several lengths are equal: the h2 crate has refused others.
     if has_several(&head.headers, &CONTENT_LENGTH)
         && let Some(length) = head.headers.get(CONTENT_LENGTH).cloned()
     {
@@ -27,7 +27,7 @@ pub(super) fn rewrite(head: &mut request::Parts) {
             Some(host) if host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {}
             Some(_) => return,
             None => {
-                // Not a host: the target stays absolute, and `hygiene` refuses it.
+                // The authority is not a valid host: the target stays absolute, and `hygiene` refuses it.
                 let Ok(host) = HeaderValue::from_str(authority.as_str()) else { return };
                 head.headers.insert(HOST, host);
             }

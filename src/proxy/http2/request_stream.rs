@@ -1,8 +1,8 @@
 //! The body of a request on a stream of HTTP/2.
 //!
-//! Always true: the client may send more only when what it sent was taken, so that at most a window of it waits; the
-//! body is complete only with END_STREAM, and a reset or the end of the connection before is an error. Trailers cannot
-//! carry the header fields for clients' certificates, nor fields that frame or route a request.
+//! Always true: the client may send more only when what it sent was taken, so that at most one window of bytes waits;
+//! the body is complete only with END_STREAM, and a reset or the end of the connection before is an error. Trailers
+//! cannot carry the header fields for clients' certificates, nor fields that frame or route a request.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tower::BoxError;
 use crate::proxy::removed_fields::remove_identity;
 use crate::proxy::wait::ConnectionWait;
 
-/// Whether somebody has asked for a body, so that a client that waits for `100 Continue` should get it.
+/// Whether the body has been asked for, so that a client that waits for `100 Continue` should get it.
 #[derive(Default)]
 pub(super) struct BodyAsked(AtomicBool);
 
@@ -36,13 +36,13 @@ pub(in crate::proxy) struct RequestStream {
     /// The header fields for clients' certificates.
     identity_headers: Vec<HeaderName>,
     asked: Arc<BodyAsked>,
-    /// What is missing of the declared length.
+    /// The number of bytes that are missing of the declared length.
     missing: Option<u64>,
     is_data_done: bool,
 }
 
 impl RequestStream {
-    /// `length` is the declared one.
+    /// `length` is the declared length.
     pub(super) fn new(
         stream: RecvStream,
         length: Option<u64>,
@@ -77,7 +77,7 @@ impl Body for RequestStream {
             match ready!(this.stream.poll_data(cx)) {
                 Some(Ok(data)) if data.is_empty() => {}
                 Some(Ok(data)) => {
-                    // It fails only for more than was received.
+                    // Releasing the window fails only for more than was received.
                     let _ = this.stream.flow_control().release_capacity(data.len());
                     this.missing = this.missing.map(|missing| missing.saturating_sub(data.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -96,7 +96,7 @@ impl Body for RequestStream {
         }
     }
     fn is_end_stream(&self) -> bool {
-        // END_STREAM may come later, in a frame of its own: whoever forwards the declared length waits for no more.
+        // END_STREAM may come later, in a frame of its own; a body of the declared length is complete without it.
         self.missing == Some(0) || self.stream.is_end_stream()
     }
     fn size_hint(&self) -> SizeHint {

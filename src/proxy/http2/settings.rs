@@ -1,4 +1,4 @@
-//! What a client is told when HTTP/2 begins, and the bounds that the h2 crate keeps.
+//! The settings that a client is sent when HTTP/2 begins, and the bounds that the h2 crate enforces.
 //!
 //! Always true: each bound of the h2 crate that a client can reach is set here, so that none changes with a new version
 //! of the crate.

@@ -1,8 +1,8 @@
 //! What the frames of an HTTP/2 connection tell about it.
 //!
-//! `io` reports the bytes, `connection` asks after each poll of the h2 crate. Always true: the last byte of an answer
-//! counts as written only when the socket has taken everything that was written up to it; only the connection's own
-//! task takes the lock.
+//! `io` reports the bytes; `connection` queries the result after each poll of the h2 crate. Always true: the last byte
+//! of an answer counts as written only when the socket has taken everything that was written up to it; only the
+//! connection's own task takes the lock.
 
 use std::io::IoSlice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,9 +31,9 @@ struct TrafficState {
     sent: FrameParser,
     /// The client has sent a part of a head, and frames of it are missing.
     is_within_head: bool,
-    /// The stream that ends with the head of which frames have not been written yet.
+    /// The stream that will end with a head of which some frames have not been written yet.
     ends_with_head: Option<u32>,
-    /// Streams of which the last byte was written, and perhaps not flushed.
+    /// Streams of which the last byte was written, but perhaps not flushed.
     written: Vec<EndedStream>,
     flushed: Vec<EndedStream>,
     flood: FloodLimits,
@@ -50,20 +50,20 @@ pub(super) struct EndedStream {
     pub by_head: bool,
 }
 
-/// What is known after a poll.
+/// The state of the connection after a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Observed {
-    /// The client has sent a frame that ends the connection: the code that tells why.
+    /// The error code, if the client has sent a frame that ends the connection.
     pub refused: Option<Reason>,
     /// The client floods the connection.
     pub is_flooded: bool,
     /// A GOAWAY with an error was sent.
     pub has_failed: bool,
-    /// A head, or a frame other than DATA, has come in part.
+    /// Part of a head, or of a frame other than DATA, has come.
     pub is_within_head: bool,
-    /// The stream of which a DATA frame has come in part.
+    /// The stream of a DATA frame of which a part has come.
     pub partial_data: Option<u32>,
-    /// The socket takes no bytes now, and some are waiting.
+    /// The socket takes no bytes now, although some are waiting.
     pub is_write_blocked: bool,
 }
 
@@ -90,8 +90,8 @@ impl Traffic {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes came from the client. Returns how many of them may be read: fewer than all where a frame among them, which
-    /// `observe` then tells, ends the connection.
+    /// Records bytes from the client. Returns how many of them may be read: fewer than all if a frame among them ends
+    /// the connection, which `observe` then reports.
     pub(super) fn on_received(&self, bytes: &[u8]) -> usize {
         let TrafficState { received, has_begun, refused, is_within_head, flood, is_flooded, .. } = &mut *self.state();
         if refused.is_some() {
@@ -126,7 +126,7 @@ impl Traffic {
         })
     }
 
-    /// The transport took this many bytes.
+    /// Records that the transport took this many bytes.
     pub(super) fn on_sent(&self, bufs: &[IoSlice<'_>], mut count: usize) {
         let state = &mut *self.state();
         state.is_write_blocked = false;
@@ -165,19 +165,19 @@ impl Traffic {
         }
     }
 
-    /// The transport takes no bytes now.
+    /// Records that the transport takes no bytes now.
     pub(super) fn on_write_blocked(&self) {
         self.state().is_write_blocked = true;
     }
 
-    /// The socket has taken all that was written.
+    /// Records that the socket has taken everything that was written.
     pub(super) fn on_flushed(&self) {
         let TrafficState { written, flushed, is_write_blocked, .. } = &mut *self.state();
         *is_write_blocked = false;
         flushed.append(written);
     }
 
-    /// What is known now; adds the streams whose last byte the socket has taken.
+    /// Returns the current state, and adds to `ended` the streams whose last byte the socket has taken.
     pub(super) fn observe(&self, ended: &mut Vec<EndedStream>) -> Observed {
         let state = &mut *self.state();
         ended.append(&mut state.flushed);
@@ -191,7 +191,7 @@ impl Traffic {
         }
     }
 
-    /// An answer was written: it makes up for a reset.
+    /// Records that an answer was written, which allows one more reset.
     pub(super) fn on_answer(&self) {
         self.state().flood.on_answer();
     }
@@ -201,7 +201,7 @@ fn count_reset(by: &'static str, code: u32) {
     counter!("pointsman_client_stream_resets_total", "by" => by, "reason" => reason_name(code)).increment(1);
 }
 
-/// The name of an error code, as a label.
+/// Returns the name of an error code, as a label.
 fn reason_name(code: u32) -> &'static str {
     const NAMES: [&str; 14] = [
         "no_error",

@@ -1,7 +1,7 @@
-//! Wakes the task of a connection, unless the task is being polled and will look itself.
+//! Wakes the task of a connection, unless the task is being polled: then the task polls again itself.
 //!
 //! The streams of a connection and the h2 crate wake each other in the connection's own task, several times for each
-//! request; without this each of these would cost another turn of the runtime.
+//! request; without this, each wake would schedule the task anew.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::AcqRel};
@@ -9,17 +9,17 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// Nothing is to be done.
+/// No work is pending.
 const IDLE: u8 = 0;
-/// The task is being polled, and nothing has come since that began.
+/// The task is being polled, and has not been woken since that poll began.
 const POLLING: u8 = 1;
-/// Something is to be done: the task looks at the end of its poll, or was woken.
+/// Work is pending: the task was woken, or polls again at the end of its current poll.
 const WOKEN: u8 = 2;
 
-/// The most polls each time that the runtime polls the task: it is polled again at once if it was woken meanwhile.
+/// The most polls in one run of the task: if it was woken meanwhile, it is polled again at once.
 const ROUNDS_MAX: usize = 8;
 
-/// What wakes a connection's task.
+/// The source of wakers for a connection's task.
 pub(super) struct ConnectionWaker {
     signal: Arc<Signal>,
     waker: Waker,
@@ -47,7 +47,7 @@ impl ConnectionWaker {
         Self { waker: signal.clone().into(), signal }
     }
 
-    /// Polls until nothing is left to be done, a few times at most; after these the task is woken.
+    /// Polls until no work is pending, at most [`ROUNDS_MAX`] times; after these the task is woken.
     pub(super) fn poll<T>(&self, cx: &mut Context<'_>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         let Self { signal, waker } = self;
         signal.task.register(cx.waker());

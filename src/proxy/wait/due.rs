@@ -11,7 +11,7 @@ use crate::proxy::rate::Slow;
 use crate::proxy::wait_limits::WaitLimits;
 
 impl ConnectionWait {
-    /// Why the connection is cut now, as its wait is overdue.
+    /// Returns why the connection is cut, if its wait is overdue now.
     pub(in crate::proxy) fn why_cut(&self, wait_limits: &WaitLimits) -> Cut {
         let (at, fin) = (now(), self.fin.load(Relaxed));
         let gone = fin.max(self.since.load(Relaxed)).saturating_add(wait_limits.half_close);
@@ -22,7 +22,8 @@ impl ConnectionWait {
             Phase::Reply if self.is_too_slow(Slow::LegacySends) => Cut::LegacyReplySlow,
             Phase::Reply if self.waits_for_legacy.load(Relaxed) => Cut::LegacyReplyStalled,
             Phase::Reply | Phase::Linger => Cut::ClientStalled,
-            // Reached only if the exchange was told that it is overdue, and is overdue again: it is answered only once.
+            // Reached only if the exchange was already told that it is overdue and is overdue again, because it is
+            // answered only once.
             Phase::Upload | Phase::FirstByte | Phase::OwnDeadline => Cut::Timeout,
             Phase::Idle | Phase::Head | Phase::Tunnel => Cut::ClientGone,
         }
@@ -32,7 +33,7 @@ impl ConnectionWait {
         self.rates.as_ref().is_some_and(|rates| matches!(rates.due(true), (due, slow) if slow == who && due <= now()))
     }
 
-    /// When the current wait is overdue, and as what.
+    /// Returns when the current wait is overdue, and which wait that is.
     pub(in crate::proxy) fn due(&self, wait_limits: &WaitLimits) -> (u64, Overdue) {
         let phase = self.phase();
         let since = self.since.load(Relaxed);

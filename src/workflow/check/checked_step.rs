@@ -11,15 +11,15 @@ use crate::workflow::{Call, ForEach, PauseOrFail, Probe, Schema, StepKind};
 /// A checked step, before the order of all steps is known.
 pub(super) struct CheckedStep {
     pub(super) id: StepId,
-    /// The names of the steps that it needs; only those that exist.
+    /// The names of the steps that this step needs. Unknown names, which were reported, are left out.
     pub(super) needs: BTreeSet<String>,
     pub(super) needs_any: bool,
     pub(super) condition: Option<Expression>,
     pub(super) for_each: Option<ForEach>,
-    /// `None` where it has an error, which was reported.
+    /// `None` if the kind's settings have an error, which was reported.
     pub(super) kind: Option<StepKind>,
     pub(super) failure_settings: FailureSettings,
-    /// `None` where they have an error, which was reported.
+    /// `None` if the safeguards have an error, which was reported.
     pub(super) safeguards: Option<Safeguards>,
 }
 

@@ -21,7 +21,7 @@ const PROBE_AFTER: Duration = Duration::from_secs(1);
 const PROBE_SETTLES: Duration = Duration::from_secs(30);
 
 impl Check<'_> {
-    /// Checks how a step handles failures. `kind` is what the step does, where that is known.
+    /// Checks how a step handles failures. `kind` is `None` if the settings of the step's kind have an error.
     pub(super) fn failure_settings(
         &mut self,
         site: &Site,
@@ -39,12 +39,12 @@ impl Check<'_> {
             self.problems.error(&site.key("failures").at_key(), "`failures` belongs to `for_each`");
         }
         if draft.for_each.is_some() && draft.fallback_only {
-            let message = "a fallback runs in the place of one call or one item and takes no `for_each`";
+            let message = "a fallback replaces one call or one item, so it cannot have a `for_each`";
             self.problems.error(&site.key("fallback_only").at_key(), message);
         }
         if draft.failures == Some(FailuresDraft::Collect) && draft.on_failure == Some(PauseOrFail::Pause) {
             let message =
-                "either what fails is collected (`failures: collect`) or a person decides (`on_failure: pause`)";
+                "a step has either `failures: collect`, or `on_failure: pause`, which has a person decide: not both";
             self.problems.error(&site.key("on_failure").at_key(), message);
         }
         let is_read = call.is_some_and(|call| call.effect == EffectClass::Read);
@@ -64,7 +64,7 @@ impl Check<'_> {
             output,
             undo: match kind {
                 Some(StepKind::Call(call)) if !is_read => self.undo(site, draft, Some(call.effect), context),
-                // The undo of a child run is a call like any other. It learns what the run did from the run's output.
+                // The undo of a child run is an ordinary call, which reads from the run's output what the run did.
                 Some(StepKind::Run(_)) => self.undo(site, draft, None, context),
                 Some(_) | None => None,
             },
@@ -72,7 +72,7 @@ impl Check<'_> {
         }
     }
 
-    /// `90s`, `2h`, `3d`: a duration that may be long.
+    /// Parses a duration of up to a year, such as `90s`, `2h` or `3d`; reports an error.
     pub(super) fn span(&mut self, text: &str, site: &Site) -> Option<Duration> {
         values::span(text).map_err(|message| self.problems.error(site, message)).ok()
     }
@@ -82,8 +82,8 @@ impl Check<'_> {
         compiled(schema, &site.key("output").key("schema"), self.problems)
     }
 
-    /// Checks an undo. `effect` is the effect class of the step's call; without one the method of the undo determines
-    /// it.
+    /// Checks an undo. `effect` is the effect class of the undo's call; if it is `None`, the call's method determines
+    /// the class.
     fn undo(
         &mut self,
         site: &Site,
@@ -118,7 +118,7 @@ impl Check<'_> {
             self.problems.error(&call_at, message).hint("name the call that undoes what the step did");
         }
         if accepts_default && call.method == Method::DELETE {
-            // A repeated DELETE finds nothing: that counts as undone.
+            // A repeated DELETE is answered with 404 or 410, which counts as undone.
             call.accept.0.extend([(404, 404), (410, 410)]);
         }
         Some(Box::new(call))
@@ -181,7 +181,7 @@ impl Check<'_> {
         Some(Box::new(Probe { call, after, settles: settles?, done: done?, output }))
     }
 
-    /// Checks that `settles` is at least the time-out: before that an attempt may still take effect.
+    /// Checks that `settles` is not shorter than the step's timeout: until then an attempt may still take effect.
     fn settles(&mut self, text: &str, timeout: Duration, at: &Site) -> Option<Duration> {
         let settles = self.span(text, at)?;
         if settles < timeout && !self.is_stored_definition {
@@ -196,7 +196,8 @@ impl Check<'_> {
         Some(settles)
     }
 
-    /// Checks the call of an undo or a probe. The steps that it reads have ended before its own step begins.
+    /// Checks the call of an undo or a probe. Every step that this call reads becomes a need of the step itself, so it
+    /// has ended by then. `extra` names the further values that the call may read.
     fn undo_or_probe_call(
         &mut self,
         text: &str,
@@ -227,7 +228,7 @@ impl Check<'_> {
         self.item_fallbacks = found;
     }
 
-    /// Checks fallbacks: they exist, replace one step each, are read by no step, and do not wait for each other.
+    /// Checks that every fallback exists, is `fallback_only`, replaces exactly one other step, and is read by no step.
     pub(super) fn fallbacks(&mut self, checked: &[CheckedStep]) {
         let mut replaced: BTreeMap<&str, &str> = BTreeMap::new();
         for (index, step) in checked.iter().enumerate() {
@@ -261,7 +262,7 @@ impl Check<'_> {
             match replaced.get(by.as_str()) {
                 Some(first) => {
                     let message = format!("`{by}` is the fallback of `{first}` already");
-                    self.problems.error(&at, message).hint("one step takes the place of one other: make it two");
+                    self.problems.error(&at, message).hint("a fallback replaces only one step: declare a second one");
                 }
                 None => {
                     replaced.insert(by, step.id.as_str());
@@ -281,7 +282,7 @@ impl Check<'_> {
                     checked.iter().any(|other| other.id.as_str() == need && other.failure_settings.fallback_only);
                 if let (true, Some(of)) = (fallback_only, replaced.get(need.as_str())) {
                     let message = format!("`{need}` runs only where it takes the place of `{of}`");
-                    let hint = format!("read `steps.{of}`: if `{need}` ran, it has that output, and `by` is `{need}`");
+                    let hint = format!("read `steps.{of}`: if `{need}` ran, its output is there, and `by` is `{need}`");
                     self.problems.error(&site, message).hint(hint);
                 }
             }

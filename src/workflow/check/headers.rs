@@ -1,4 +1,4 @@
-//! Which headers of replies a run of the plan records.
+//! Determines which reply headers a run of the plan records.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use crate::workflow::plan::Step;
 use crate::workflow::reply_headers::RecordedHeaders;
 use crate::workflow::sensitive::Sensitive;
 
-/// For each step, the headers of its replies that are recorded. An expression that reads a step may get the headers of
-/// its fallback.
+/// Returns, for each step, which headers of its replies are recorded: the sensitive ones, and those that an expression
+/// reads from the step or from a step that it replaces.
 pub(super) fn recorded(steps: &[Step], reads: &[ReadPath], sensitive: &Sensitive) -> Vec<Arc<RecordedHeaders>> {
     let named: BTreeSet<Arc<str>> = sensitive.headers.iter().map(|name| name.as_str().into()).collect();
     let all = reads.iter().any(|path| path.root() == "steps" && path.part(0).is_none());

@@ -1,14 +1,14 @@
-//! Checks `notify`, where a message is posted when a run waits for a person.
+//! Checks `notify`, the URL to which a message is posted when a run waits for a person.
 
 use super::context::Check;
 use crate::expression::UrlTemplate;
 use crate::problem::Site;
 
-/// What the path may read: nothing of the request, because the path is stored and shown.
+/// The roots that the URL may read. The request is not among them, because the path is stored and shown.
 const READS: [&str; 2] = ["services", "run"];
 
 impl Check<'_> {
-    /// Checks that it names a declared service, and that its path reads nothing of the request.
+    /// Checks that the URL begins with a declared service, and that its path does not read the request.
     pub(super) fn notify(&mut self, text: &str, site: &Site) -> Option<UrlTemplate> {
         let url = match UrlTemplate::parse_within(text, &self.bounds) {
             Ok(url) => url,

@@ -1,5 +1,5 @@
-//! Orders steps topologically: each comes after all that it needs. Where that is impossible, each cycle is reported,
-//! step by step.
+//! Orders steps topologically: each step comes after all steps that it needs. If this is impossible, each cycle is
+//! reported with its steps.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,12 @@ use crate::workflow::{FailureHandling, Step, StepIndex};
 pub(super) type StepIndexes = HashMap<String, StepIndex>;
 
 impl Check<'_> {
-    /// The order, as indexes in the file; cycles are reported. Steps that are ready at the same time keep the file's
-    /// order.
+    /// Returns the topological order, as the steps' indexes in the file. Steps that are ready at the same time keep the
+    /// file's order. Reports every cycle, and returns `None` if there is one.
     pub(super) fn order(&mut self, checked: &[CheckedStep]) -> Option<Vec<usize>> {
         let needs = edges(checked, false);
         let order = topological_order(&needs);
-        // A step ends only after its fallback has ended, so a step that waits for it waits for its fallback, too.
+        // A replaced step ends only after its fallback has ended, so a step that needs it waits for the fallback, too.
         let needs = edges(checked, true);
         if order.len() == checked.len() && topological_order(&needs).len() == checked.len() {
             return Some(order);
@@ -82,10 +82,10 @@ fn topological_order(needs: &[Vec<usize>]) -> Vec<usize> {
     order
 }
 
-/// Follows the needs of a step until one of them is on the path already: returns that cycle, beginning with the step
-/// that is first in the file; empty where there is none. Visited steps are not visited again.
+/// Follows the needs of a step until a step is met that is already on the path. Returns this cycle, beginning with its
+/// first step in the file; empty if there is no cycle. Visited steps are not visited again.
 fn find_cycle(start: usize, needs: &[Vec<usize>], unvisited: &mut [bool]) -> Vec<usize> {
-    // A depth-first search without recursion: the path, and for each step on it which need is next.
+    // A depth-first search without recursion: each entry of the path is a step and the index of its next need.
     let mut path = vec![(start, 0)];
     unvisited[start] = false;
     let mut on_path = vec![false; needs.len()];
@@ -102,7 +102,7 @@ fn find_cycle(start: usize, needs: &[Vec<usize>], unvisited: &mut [bool]) -> Vec
                 path.iter().map(|(index, _)| *index).skip_while(|index| *index != need).collect();
             let first = cycle.iter().enumerate().min_by_key(|(_, index)| **index).map_or(0, |(at, _)| at);
             cycle.rotate_left(first);
-            // Steps that only led to the cycle are visited again: they may be in another one.
+            // Steps that only led to this cycle count as unvisited again: they may be part of another cycle.
             path.iter().filter(|(index, _)| !cycle.contains(index)).for_each(|(index, _)| unvisited[*index] = true);
             return cycle;
         }
@@ -115,12 +115,12 @@ fn find_cycle(start: usize, needs: &[Vec<usize>], unvisited: &mut [bool]) -> Vec
     Vec::new()
 }
 
-/// The steps in order, and their indexes; `None` where a step had an error, so that a part
-/// of it is missing.
+/// Arranges the steps in this order, and returns them with their indexes; `None` if a part of a step is missing because
+/// of an error.
 pub(super) fn arrange(checked: Vec<CheckedStep>, order: &[usize]) -> Option<(Vec<Step>, StepIndexes)> {
     let indexes: StepIndexes =
         order.iter().enumerate().map(|(at, index)| (checked[*index].id.as_str().to_owned(), StepIndex(at))).collect();
-    // For each fallback, by its name: the step that it replaces.
+    // Maps the name of each fallback to the step that it replaces.
     let replaced: StepIndexes = checked
         .iter()
         .filter_map(|step| Some((step.failure_settings.fallback.clone()?, indexes.get(step.id.as_str()).copied()?)))

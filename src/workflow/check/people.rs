@@ -45,15 +45,14 @@ impl Check<'_> {
         };
         let default = draft.default.as_ref().map(|value| self.template(value, &at.key("default"), context));
         let default = default.map_or(Some(None), |template| template.map(Some))?;
-        let rehearse = self.rehearsed(site, step, context)?;
+        let rehearse = self.rehearse_template(site, step, context)?;
         let approves_by_itself = asking.as_ref().is_some_and(|asking| {
             asking.on_timeout == Some(OnTimeout::Approve)
                 || asking.escalate.as_ref().is_some_and(|escalate| escalate.timeout.is_some() && escalate.approve)
         });
         if default.is_some() && !approves_by_itself {
-            let problem = self
-                .problems
-                .error(&at.key("default").at_key(), "`default` is the answer that an approval by time-out gives");
+            let problem =
+                self.problems.error(&at.key("default").at_key(), "`default` is used only if a time-out approves");
             problem.hint("add `on_timeout: approve`, or leave `default` out");
         }
         let automatic =
@@ -61,10 +60,11 @@ impl Check<'_> {
         if let (Some(compiled), Some(values)) = (&compiled, automatic) {
             let wrong = compiled.check(values).err().unwrap_or_default();
             if let (Some(first), true) = (wrong.first(), default.is_some()) {
-                self.problems.error(&at.key("default"), format!("`schema` does not take it: {first}"));
+                self.problems.error(&at.key("default"), format!("the value does not fit `schema`: {first}"));
             } else if !wrong.is_empty() {
-                let problem = self.problems.error(&at, "the schema asks for values, and a time-out gives none");
-                problem.hint("say which under `default:`");
+                let problem =
+                    self.problems.error(&at, "`schema` requires values, but an approval by time-out has none");
+                problem.hint("give them under `default:`");
             }
         }
         let on_reject = step.on_reject.unwrap_or_default();
@@ -89,12 +89,13 @@ impl Check<'_> {
         let escalates = draft.on_timeout == Some(OnTimeout::Escalate);
         match (&draft.escalate, escalates) {
             (None, true) => {
-                let problem =
-                    self.problems.error(&at.key("on_timeout"), "`escalate` is missing: it names who is asked then");
+                let problem = self
+                    .problems
+                    .error(&at.key("on_timeout"), "`escalate` is missing: it names who is asked after the time-out");
                 problem.hint("add `escalate: { who: [NAME] }`");
             }
             (Some(_), false) => {
-                let problem = self.problems.error(&at.key("escalate").at_key(), "nothing leads to `escalate`");
+                let problem = self.problems.error(&at.key("escalate").at_key(), "`escalate` is never used");
                 problem.hint("add `timeout: 30m` and `on_timeout: escalate`");
             }
             (None, false) | (Some(_), true) => {}
@@ -122,13 +123,13 @@ impl Check<'_> {
     fn who(&mut self, who: Option<&[String]>, at: &Site) -> Option<Vec<String>> {
         let Some(who) = who else { return Some(Vec::new()) };
         if who.is_empty() {
-            let problem = self.problems.error(at, "nobody could answer");
+            let problem = self.problems.error(at, "the list is empty, so nobody could answer");
             problem.hint("name the tokens that may answer, or leave `who` out: then all who may decide can answer");
             return None;
         }
         let empty = who.iter().position(|name| name.trim().is_empty());
         if let Some(index) = empty {
-            self.problems.error(&at.index(index), "a name is not empty");
+            self.problems.error(&at.index(index), "a name must not be empty");
         }
         empty.is_none().then(|| who.to_vec())
     }
@@ -228,7 +229,7 @@ impl Check<'_> {
             let problem = self.problems.error(&at.key("on_timeout").at_key(), "`on_timeout` without a `timeout`");
             problem.hint("add `timeout: 30m`");
         }
-        let rehearse = self.rehearsed(site, step, context)?;
+        let rehearse = self.rehearse_template(site, step, context)?;
         let until = Until::Signal {
             name,
             filter: filter.map_or(Some(None), |filter| filter.map(Some))?,
@@ -260,11 +261,11 @@ impl Check<'_> {
         }
         let input = step.input.as_ref().map(|value| self.template(value, &site.key("input"), context));
         let input = input.map_or(Some(None), |input| input.map(Some));
-        let rehearse = self.rehearsed(site, step, context);
+        let rehearse = self.rehearse_template(site, step, context);
         Some(SubRun { workflow: WorkflowName::new(name), input: input?, rehearse: rehearse? })
     }
 
-    fn rehearsed(
+    fn rehearse_template(
         &mut self,
         site: &Site,
         step: &StepDraft,

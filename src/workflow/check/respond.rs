@@ -1,4 +1,4 @@
-//! Checks `respond`: its entries, and the answer while the run goes on.
+//! Checks `respond`: its entries, and `pending`, the answer while the run goes on.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::problem::Site;
 use crate::workflow::definition::{AnswerDraft, RespondDraft};
 use crate::workflow::{Respond, ResponseTemplate};
 
-/// An entry, before the order of steps is known.
+/// An entry of `respond`, before the order of all steps is known.
 pub(super) struct CheckedRespond {
     when: Option<Expression>,
     after: Option<Vec<String>>,
@@ -64,7 +64,7 @@ impl Check<'_> {
                 pending = pending.or(self.answer(answer, &at, &mut context));
                 if let Some(step) = read.first() {
                     let message = format!("`pending` reads `steps.{step}`, which may not have ended");
-                    self.problems.error(&at, message).hint("`request` and `run` are always there");
+                    self.problems.error(&at, message).hint("`pending` can always read `request` and `run`");
                 }
                 let only_pending =
                     entry.when.is_none() && entry.after.is_none() && entry.status.is_none() && entry.body.is_none();
@@ -81,7 +81,7 @@ impl Check<'_> {
             entries.extend(self.entry(entry, site, checked));
         }
         if !has_unconditional && !drafts.is_empty() {
-            let problem = self.problems.warn(&top, "where no entry holds, the caller gets an error");
+            let problem = self.problems.warn(&top, "if the conditions of no entry hold, the caller gets an error");
             problem.hint("end the list with an entry without `when` and `after`");
         }
         if drafts.is_empty() {
@@ -106,7 +106,8 @@ impl Check<'_> {
         Some(CheckedRespond { when, after: draft.after, answer: answer? })
     }
 
-    /// Checks that the steps under `after` exist, and that every step which the answer reads has ended when they have.
+    /// Checks that the steps under `after` exist, and that the answer reads only these steps and those that they need:
+    /// no other step is certain to have ended.
     fn after(&mut self, after: &[String], read: &BTreeSet<String>, site: &Site, checked: &[CheckedStep]) {
         for (index, name) in after.iter().enumerate() {
             if !checked.iter().any(|step| step.id.as_str() == name) {

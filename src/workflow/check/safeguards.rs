@@ -39,7 +39,7 @@ impl Check<'_> {
                 "on_reject" => draft.on_reject.is_some(),
                 "lock" => draft.lock.is_some(),
                 "busy_on" => draft.busy_on.is_some(),
-                // A `fail` step has a message of its own.
+                // This is `for_each`, which a check of its own reports for a `fail` step.
                 _ => draft.for_each.is_some() && kind != "fail",
             };
             if !is_given || kinds.contains(&kind) {
@@ -64,7 +64,7 @@ impl Check<'_> {
         if kind == "wait" && draft.rehearse.is_some() && !waits_for_signal {
             let problem =
                 self.problems.error(&site.key("rehearse").at_key(), "only a wait for a `signal` is rehearsed");
-            problem.hint("durations and times are over at once where a run is rehearsed");
+            problem.hint("in a rehearsal, a wait for a duration or a time ends at once");
         }
     }
 
@@ -88,8 +88,9 @@ impl Check<'_> {
         let high = matches!(&risk, Some(Some(RiskSource::Fixed(Risk::High))));
         if high && draft.ask.as_ref().is_some_and(approves_by_itself) {
             let at = site.key("ask").key("on_timeout");
-            let problem = self.problems.warn(&at, "a step of high risk is performed although nobody looked at it");
-            problem.hint("`reject`, or `escalate` to somebody who looks");
+            let problem =
+                self.problems.warn(&at, "a time-out approves this step of high risk, although nobody reviewed it");
+            problem.hint("use `reject`, or `escalate`");
         }
         let lock = draft.lock.as_ref().map(|lock| {
             let at = site.key("lock");
@@ -132,7 +133,7 @@ impl Check<'_> {
             return level.map(RiskSource::Fixed);
         }
         if template.single().is_none() {
-            let problem = self.problems.error(at, "a risk is a word or one `${ … }` that gives it");
+            let problem = self.problems.error(at, "a risk is `low`, `medium`, `high` or one `${ … }`");
             problem.hint("for example `risk: '${steps.price.output.total > 1000 ? \"high\" : \"low\"}'`");
         }
         Some(RiskSource::Computed(template))
@@ -171,6 +172,7 @@ impl Check<'_> {
     }
 }
 
+/// Whether a time-out, before or after an escalation, approves.
 fn approves_by_itself(ask: &AskDraft) -> bool {
     let after_escalation = ask.escalate.as_ref().and_then(|escalate| escalate.on_timeout);
     ask.on_timeout == Some(OnTimeout::Approve) || after_escalation == Some(OnTimeout::Approve)

@@ -44,7 +44,7 @@ impl Check<'_> {
         paths
     }
 
-    /// Reports where sensitive values could not be sealed because there is no `store_key`.
+    /// Reports an error if no `store_key` is declared: sensitive values could not be sealed.
     fn report_missing_key(&mut self, at: &Site) {
         if !self.known.has_store_key && !self.is_stored_definition {
             let message = "a sensitive value would be stored in clear, because there is no `store_key` to seal it with";

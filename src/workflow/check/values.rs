@@ -9,8 +9,8 @@ use crate::expression::Template;
 use crate::problem::nearest;
 use crate::workflow::Statuses;
 
-/// Whether a name has only letters, digits, `-` and `_`, at most 64 in all: names become labels, keys and parts of
-/// paths.
+/// Whether a name begins with a letter or `_`, and has only letters, digits, `-` and `_`, at most 64 in all. Names
+/// become metric labels, keys and parts of paths.
 pub(super) fn is_name(name: &str) -> bool {
     let first = |c: char| c.is_ascii_alphabetic() || c == '_';
     let rest = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -21,8 +21,8 @@ pub(super) fn bad_name(what: &str, name: &str) -> String {
     format!("`{name}` cannot be the name of a {what}: a letter, then letters, digits, `-` and `_`, at most 64 in all")
 }
 
-/// `50ms`, `2s`, `1m`, `1h`: at most a day, and not zero. `workflow::span` has other bounds, for waits, the timeouts of
-/// questions and signals, and computed values.
+/// Parses a duration such as `50ms`, `2s`, `1m` or `1h`: more than zero, at most a day. `workflow::span` has other
+/// bounds, for waits, the timeouts of questions and signals, and computed values.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim().find(|c: char| !c.is_ascii_digit()).unwrap_or(text.trim().len());
     let (number, unit) = text.trim().split_at(digits);
@@ -43,7 +43,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Like [`duration`], but also in days and up to a year: `3d`.
+/// Parses a duration like [`duration`], but also in days (`3d`) and up to a year.
 pub(super) fn span(text: &str) -> Result<Duration, String> {
     let days = text.trim().strip_suffix('d').and_then(|days| days.trim().parse::<u64>().ok());
     match days {
@@ -54,7 +54,7 @@ pub(super) fn span(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// `402`, `"402"`, `2xx`.
+/// Parses statuses such as `402`, `"402"` and `2xx`. Returns them, and the error messages with their indexes.
 pub(super) fn statuses(list: &[Value]) -> (Statuses, Vec<(usize, String)>) {
     let (mut ranges, mut bad) = (Vec::new(), Vec::new());
     for (index, value) in list.iter().enumerate() {
@@ -74,7 +74,8 @@ pub(super) fn statuses(list: &[Value]) -> (Statuses, Vec<(usize, String)>) {
     (Statuses(ranges), bad)
 }
 
-/// `POST ${services.stock}/…`: the method, where the URL begins (in characters), the URL.
+/// Parses a call such as `POST ${services.stock}/…`. Returns the method, the position of the URL (in characters) and
+/// the URL; or an error message and a hint.
 pub(super) fn call(text: &str) -> Result<(Method, usize, &str), (String, Option<String>)> {
     let trimmed = text.trim_start();
     let word = trimmed.split(char::is_whitespace).next().unwrap_or("");
@@ -118,12 +119,12 @@ const RESERVED: [&str; 10] = [
 pub(super) fn header(name: &str) -> Result<HeaderName, String> {
     let parsed = HeaderName::try_from(name).map_err(|_| format!("`{name}` is not a header's name"))?;
     match RESERVED.contains(&parsed.as_str()) {
-        true => Err(format!("`{parsed}` cannot be set here: it is set for every message")),
+        true => Err(format!("`{parsed}` cannot be set here: the engine or the protocol sets it")),
         false => Ok(parsed),
     }
 }
 
-/// Checks a header's value where it holds no expression.
+/// Checks a header's value if it holds no expression.
 pub(super) fn header_value(template: &Template) -> Result<(), String> {
     let Some(Value::String(text)) = template.as_constant() else { return Ok(()) };
     HeaderValue::from_str(text)
@@ -131,12 +132,12 @@ pub(super) fn header_value(template: &Template) -> Result<(), String> {
         .map_err(|_| "a header's value has no line breaks or control characters".to_owned())
 }
 
-/// A status as a number, or as a text that is one: `204`, `"204"`.
+/// Parses a status that is a number or the text of one: `204`, `"204"`.
 pub(super) fn status_number(value: &Value) -> Option<u16> {
     value.as_u64().and_then(|number| number.try_into().ok()).or_else(|| value.as_str()?.parse().ok())
 }
 
-/// Checks a status where it holds no expression.
+/// Checks a status if it holds no expression.
 pub(super) fn status(template: &Template) -> Result<(), String> {
     let Some(value) = template.as_constant() else {
         return match template.single() {

@@ -27,7 +27,7 @@ pub enum ChildEvent {
         /// Its input: the body of its request.
         input: Arc<Value>,
     },
-    /// That run ended.
+    /// The child run ended.
     #[serde(rename = "child_ended")]
     Ended {
         /// Which step.
@@ -48,7 +48,8 @@ pub enum ChildEvent {
         /// What it and all runs below it did. Absent in events of earlier versions, and where the run cannot be read.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tree: Option<TreeEffects>,
-        /// It completed, but its output does not fit the declared schema: the next event says how the step goes on.
+        /// Whether the child completed with an output that does not fit the declared schema: the next event says how
+        /// the step goes on.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unfit: bool,
         /// Sensitive parts of the answer's body, as the child run declares them.
@@ -74,7 +75,7 @@ fn default_true() -> bool {
     true
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // as serde hands it over
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls this with a reference
 fn is_true(value: &bool) -> bool {
     *value
 }

@@ -14,7 +14,7 @@ pub enum ConflictEvent {
     Paused {
         /// The conflict.
         conflict: Box<Conflict>,
-        /// The output of the attempt, where it was done but does not fit ([`Outcome::Unfit`]).
+        /// The outcome of the attempt, where the call was done but its output does not fit ([`Outcome::Unfit`]).
         #[serde(rename = "gave", default, skip_serializing_if = "Option::is_none")]
         unfit_outcome: Option<Box<Outcome>>,
     },

@@ -10,7 +10,7 @@ use super::super::Risk;
 use super::group::{Subject, kinds};
 use crate::names::StepId;
 
-/// An order of a person or a program.
+/// A command of a person or a program, once accepted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ControlEvent {
@@ -25,7 +25,7 @@ pub enum ControlEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<Timestamp>,
     },
-    /// The pause was lifted. The timeouts of open questions and of waits for signals are later by its length, where
+    /// The pause was lifted. The timeouts of open questions and of waits for signals are postponed by its length, where
     /// both events say when they were requested.
     Resumed {
         /// Who requested it.
@@ -58,15 +58,15 @@ pub enum ControlEvent {
         item: Option<u32>,
         /// The input.
         input: Arc<Value>,
-        /// Who requested it; where a rerun takes it over, the earlier run.
+        /// Who requested it; in a rerun that took the input over, the earlier run.
         by: String,
         /// The reason given.
         reason: Option<String>,
-        /// It was taken over, and people were asked about its step at this risk in an earlier run: they are asked again
-        /// at no lower one. Absent where nobody was asked, and in events of earlier versions.
+        /// The risk at which people were asked about the step in an earlier run, where a rerun took the input over:
+        /// they are asked again at no lower risk. Absent where nobody was asked, and in events of earlier versions.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         least_risk: Option<Risk>,
-        /// It was taken over, and was sensitive in the earlier run.
+        /// Whether a rerun took the input over from a run in which it was sensitive.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         sensitive: bool,
     },

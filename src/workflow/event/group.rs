@@ -6,10 +6,10 @@ use crate::names::StepId;
 macro_rules! kinds {
     ($group:ident { $($pattern:pat => $name:literal,)+ }) => {
         impl $group {
-            /// The names of all its kinds.
+            /// The names of all kinds of this group.
             pub(super) const KINDS: &'static [&'static str] = &[$($name),+];
 
-            /// Its name in the store and in listings.
+            /// The name of this event's kind in the store and in listings.
             pub fn kind(&self) -> &'static str {
                 match self { $($pattern => $name),+ }
             }

@@ -71,7 +71,7 @@ pub enum Event {
     /// What happened to a conflict.
     #[serde(untagged)]
     Conflict(ConflictEvent),
-    /// An order of a person or a program.
+    /// A command of a person or a program, once accepted.
     #[serde(untagged)]
     Control(ControlEvent),
     /// What was decided about the caller's answer.
@@ -87,7 +87,7 @@ impl Event {
     /// new version: a kind of event, but also a name within one, such as a [`super::ConflictKind`].
     pub const VERSION: u16 = 3;
 
-    /// The name of its kind in the store and in listings (`step_started`).
+    /// The name of the event's kind in the store and in listings (`step_started`).
     pub fn kind(&self) -> &'static str {
         match self {
             Event::RunStarted(_) => "run_started",
@@ -106,7 +106,7 @@ impl Event {
         }
     }
 
-    /// The step that it is about, and the item of its `for_each`; `None` where it is about the run.
+    /// The step that the event is about, and the item of its `for_each`; `None` where it is about the run.
     pub(in crate::workflow) fn subject(&self) -> Option<(&StepId, Option<u32>)> {
         match self {
             Event::StepStarted(started) => Some((&started.step, started.item)),

@@ -27,7 +27,7 @@ pub enum StepEvent {
     Skipped {
         /// Which step.
         step: StepId,
-        /// The item of a `for_each`, where not the whole step is skipped.
+        /// The item of a `for_each`, where only this item is skipped.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         item: Option<u32>,
         /// Why it will not run.
@@ -39,10 +39,10 @@ pub enum StepEvent {
         step: StepId,
         /// The items, in order.
         items: Vec<Arc<Value>>,
-        /// Items that fail are collected, and the others go on.
+        /// Whether failed items are collected, and the others go on.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         collect: bool,
-        /// The step declares a fallback, which runs in the place of single items.
+        /// Whether the step declares a fallback, which runs in the place of single items.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         fallback: bool,
     },

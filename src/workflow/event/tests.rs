@@ -67,8 +67,8 @@ fn numbers_keep_their_digits_within_a_group() {
     };
 }
 
-/// An older binary cannot read a kind that it does not know, and it refuses a store only if the version of its events
-/// is newer than its own. So a new kind needs a new version.
+/// A new kind of conflict needs a new version of events: an older binary cannot read the kind, and it refuses a store
+/// only if the version of its events is newer than the binary's own.
 #[test]
 fn a_new_kind_of_conflict_needs_a_new_version() {
     let names = serde_json::from_str::<ConflictKind>(r#""unknown""#).unwrap_err().to_string();

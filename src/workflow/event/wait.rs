@@ -31,9 +31,9 @@ pub enum WaitEvent {
         payload: Arc<Value>,
         /// The id of the delivery.
         id: Option<String>,
-        /// Who sent it; where a rerun takes it over, the earlier run.
+        /// Who sent it; in a rerun that took the signal over, the earlier run.
         by: String,
-        /// It was taken over, and holds values that were sensitive in the earlier run.
+        /// Whether a rerun took the signal over from a run in which parts of it were sensitive.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         sensitive: bool,
     },

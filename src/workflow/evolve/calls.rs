@@ -22,7 +22,7 @@ impl Run {
             StepPart::Do => {
                 if !self.steps.contains_key(step) {
                     if item.is_some() {
-                        return Err(format!("the fan-out of `{step}` has not opened"));
+                        return Err(format!("`{step}` has no open fan-out"));
                     }
                     self.steps.insert(step.clone(), StepState::Open(Open::default()));
                 }
@@ -48,7 +48,7 @@ impl Run {
                 match call.phase {
                     Phase::Probing if probing => {}
                     Phase::ToProbe(_) | Phase::Waiting(_) if call.uncertain => call.phase = Phase::Probing,
-                    _ => return Err(format!("no outcome of `{step}` is unknown")),
+                    _ => return Err(format!("no call of `{step}` with an unknown outcome can be probed")),
                 }
                 self.next_side_call_attempt(started, seq)?;
             }
@@ -145,8 +145,8 @@ impl Run {
                 let call = match self.steps.get(step) {
                     // The step failed before any attempt, or its fallback failed.
                     None | Some(StepState::Replaced { .. }) if *attempt == 0 => None,
-                    // A fan-out failed as a whole: a person rejected all its items, or, where people had decided about
-                    // some items while a service was missing, all those that had not ended.
+                    // A fan-out failed as a whole: a person rejected all of its items, or all items that were left
+                    // after decisions about single items whose service was missing.
                     Some(StepState::Open(open))
                         if *attempt == 0 && item.is_none() && open.items.is_some() && !open.has_calls() =>
                     {
@@ -184,7 +184,7 @@ impl Run {
             _ => self.take_call(step, *item, *attempt)?,
         };
         let rehearsed = matches!(outcome, Outcome::Rehearsed { .. });
-        // Where a person gave another output, the undo still uses the one of the service.
+        // If a person gave another output, the undo still uses the service's output.
         let unfit = call.as_ref().and_then(|call| call.unfit_result.as_ref()?.output.clone());
         let output = unfit.or_else(|| result.output.clone()).unwrap_or_default();
         self.note_done(step, *item, call.as_ref(), result.status, output, rehearsed);
@@ -193,8 +193,8 @@ impl Run {
         Ok(())
     }
 
-    /// Lists a call that was done, because it may have to be undone. A call that was never sent is not listed, even if
-    /// a person gave the step an output.
+    /// Adds a call to the list of calls that were done, because it may have to be undone. A call that was never sent is
+    /// not listed, even if a person gave the step an output.
     pub(super) fn note_done(
         &mut self,
         step: &StepId,
@@ -248,7 +248,7 @@ impl Run {
         open.calls.remove(&slot);
         open.queued.remove(&slot);
         match reason {
-            // The fallback of an item does not run: the next event says how that item ends.
+            // This is a fallback that does not run for the item: the next event says how the replaced item ends.
             Skipped::Condition | Skipped::Needs | Skipped::NotNeeded => {
                 open.results.insert(slot, CallResult::default());
             }
@@ -274,7 +274,7 @@ impl Run {
         }
         let call = self.do_call(step, item)?;
         if call.phase != Phase::Probing || call.attempt != attempt {
-            return Err(format!("attempt {attempt} of `{step}` is not asked about"));
+            return Err(format!("the probe does not ask about attempt {attempt} of `{step}`"));
         }
         if done == Some(false) {
             call.clear_unknown();
@@ -282,11 +282,11 @@ impl Run {
         Ok(())
     }
 
-    /// Ends a step whose calls have all ended; in a run that is ending, also one that has no call under way.
+    /// Ends a step if all of its calls have ended; in a run that is ending, if none of its calls is under way.
     pub(super) fn end_step_if_complete(&mut self, step: &StepId) {
         let ending = self.is_ending();
         let Some(StepState::Open(open)) = self.steps.get(step) else {
-            // Events of earlier versions: the step ended as a whole while the fallback of an item was under way.
+            // In events of earlier versions a step could end as a whole while the fallback of an item was under way.
             return self.end_complete_item_fallback(step);
         };
         if open.ended() == open.all() {
@@ -310,7 +310,7 @@ impl Run {
         })
     }
 
-    /// The step, which has to be open and to have this item.
+    /// Returns the state of a step, which must be open and have this item.
     pub(super) fn open_step_mut(&mut self, step: &StepId, item: Option<u32>) -> Result<&mut Open, String> {
         match self.steps.get_mut(step) {
             Some(StepState::Open(open)) => match (&open.items, item) {
@@ -322,13 +322,13 @@ impl Run {
         }
     }
 
-    /// A step's own call that has begun and not ended.
+    /// Returns a step's own call, which must have begun and not ended.
     pub(super) fn do_call(&mut self, step: &StepId, item: Option<u32>) -> Result<&mut CallState, String> {
         let open = self.open_step_mut(step, item)?;
         open.calls.get_mut(&item.unwrap_or(0)).ok_or_else(|| format!("the call of `{step}` has not begun"))
     }
 
-    /// A probe or an undo that has begun and not ended.
+    /// Returns the call of a probe or an undo, which must have begun and not ended.
     pub(super) fn side_call(
         &mut self,
         step: &StepId,
@@ -339,7 +339,7 @@ impl Run {
         call.ok_or_else(|| format!("no probe or undo of `{step}` is under way"))
     }
 
-    /// Removes a call that ends with this attempt. Attempt 0 means that no call had begun.
+    /// Removes and returns the call that ends with this attempt; `None` if no call had begun (attempt 0).
     fn take_call(&mut self, step: &StepId, item: Option<u32>, attempt: u32) -> Result<Option<CallState>, String> {
         let slot = item.unwrap_or(0);
         let open = self.open_step_mut(step, item)?;
@@ -360,7 +360,7 @@ impl Run {
     }
 }
 
-/// Begins the next attempt of a call. If it is the first attempt, returns the new call.
+/// Begins the next attempt of a call. Returns the new call if this is its first attempt.
 fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -> Result<Option<CallState>, String> {
     let StepStarted { step, attempt, request, key, until, at, .. } = started;
     match (call, request) {
@@ -384,6 +384,6 @@ fn next_attempt(call: Option<&mut CallState>, started: &StepStarted, seq: Seq) -
             call.at = *at;
             Ok(None)
         }
-        _ => Err(format!("attempt {attempt} of `{step}` does not follow what came before")),
+        _ => Err(format!("attempt {attempt} of `{step}` cannot begin now")),
     }
 }

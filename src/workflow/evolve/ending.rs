@@ -71,8 +71,8 @@ impl Run {
             // No call has begun: the conflict is over an expression, a lock or another run.
             (_, 0) => None,
             (StepPart::Do, _) => Some(self.do_call(step, *item)?),
-            // The probe cannot be sent. A person decides about the attempt that it was to ask about; after that it may
-            // be sent again.
+            // The probe cannot be sent, so a person decides about the attempt. After this decision the probe may be
+            // sent.
             (StepPart::Probe, _) if conflict.kind == ConflictKind::Missing => {
                 let probe = self.side_calls.remove(&(step.clone(), *item, StepPart::Probe));
                 if probe.is_some_and(|probe| probe.phase == Phase::InFlight) {
@@ -98,7 +98,7 @@ impl Run {
             let refused =
                 matches!(conflict.kind, ConflictKind::Refused | ConflictKind::UndoFailed | ConflictKind::UndoUnknown);
             let effect = call.effect;
-            // Only a rejection opens such a conflict between two attempts.
+            // Between two attempts, only a person's rejection of another input opens such a conflict.
             if conflict.kind == ConflictKind::Refused && call.renew && call.phase != Phase::InFlight {
                 rejected = Some(call.other_input_rejected());
             }
@@ -125,8 +125,8 @@ impl Run {
         Ok(())
     }
 
-    /// Applies a choice: the conflict is closed. The following events say how the run goes on, except for the input of
-    /// the next attempt and for an undo that is left.
+    /// Applies a choice: closes the conflict, and records the input of the next attempt or that an undo is left. The
+    /// following events say how the run goes on.
     pub(super) fn resolved(
         &mut self,
         step: &StepId,
@@ -154,9 +154,9 @@ impl Run {
         let mut input_before = None;
         if let Choice::RetryWith { input } = choice {
             input_before = self.inputs.insert((step.clone(), item), input.clone());
-            self.interactions.withdraw(step, item); // people answered about another input
+            self.interactions.withdraw(step, item); // people answered about the earlier input
             if item.is_some() {
-                // Their answer about all items of the step does not count for this item any more.
+                // People's answer about all items of the step does not count for this item any more.
                 self.interactions.changed.insert((step.clone(), item));
             }
         }
@@ -186,7 +186,7 @@ impl Run {
         }
         let done = self.call_state(step, item, part).filter(|call| call.unfit_result.is_some()).cloned();
         if let (Some(call), Choice::Skip) = (done, choice) {
-            // The step is skipped, although the call was done.
+            // The step is skipped, but its call was done and may have to be undone.
             let unfit = call.unfit_result.clone().unwrap_or_default();
             self.note_done(step, item, Some(&call), unfit.status, unfit.output.unwrap_or_default(), false);
         }
@@ -200,7 +200,7 @@ impl Run {
         Ok(())
     }
 
-    /// Lists a call that may have taken place and will not be repeated.
+    /// Adds a call that may have been done, and will not be repeated, to the list of unknown effects.
     pub(super) fn note_unknown(&mut self, step: &StepId, item: Option<u32>, why: String) {
         if let Some(effect) = self.call_state(step, item, StepPart::Do).map(|call| call.effect) {
             self.note_effect(effect);
@@ -213,12 +213,12 @@ impl Run {
     pub(super) fn cancel_ordered(&mut self, by: &str, compensate: bool, reason: Option<&str>, automatic: bool) {
         let message = cancelled_by(by, reason);
         self.pause = None;
-        // A run that fails cancels its children: that is no decision.
+        // A parent that fails cancels its children, which is no decision against what the request asks for.
         let by_parent = automatic && self.is_parent(by);
         self.decided_against |= !by_parent;
         self.cancel = Some(Cancel { by: by.to_owned(), compensate, reason: reason.map(str::to_owned), automatic });
-        // A person who cancels has seen the open conflicts; what may have been done stays listed as unknown. Otherwise
-        // the conflicts are handled as those of any run that ends early.
+        // A person who cancels has seen the open conflicts, so they are closed; what may have been done stays listed
+        // as unknown. After an automatic cancellation, `fail` handles the conflicts as in any run that ends early.
         if !automatic {
             for conflict in std::mem::take(&mut self.conflicts) {
                 self.close_conflict(&conflict);
@@ -230,7 +230,7 @@ impl Run {
         self.fail(Failure::of_run(FailureKind::Cancelled, message));
     }
 
-    /// Closes the conflicts at which a run in dark ends: nobody resolves them.
+    /// Closes the conflicts that end a run in dark, because nobody resolves them.
     pub(super) fn leave_conflicts(&mut self) {
         if self.conflicts.is_empty() {
             return;
@@ -241,7 +241,8 @@ impl Run {
         self.give_up_unknown();
     }
 
-    /// Lists calls with unknown effect, undos too, that wait for another attempt or a probe, because neither will come.
+    /// Lists as unknown the calls and undos with unknown effect that wait for another attempt or a probe: neither will
+    /// come.
     fn give_up_unknown(&mut self) {
         self.give_up_unknown_undos();
         let unknown: Vec<StepItem> = self.uncertain_calls().map(|(step, item, _)| (step.clone(), item)).collect();
@@ -253,8 +254,8 @@ impl Run {
         }
     }
 
-    /// Applies the cancellation of a run whose plan or events could not be read. It fits any run that has not ended:
-    /// calls under way are left as they are, and listed as unknown.
+    /// Applies the cancellation of a run whose plan or events could not be read. This event fits any run that has not
+    /// ended: calls under way are left as they are, and listed as unknown.
     pub(super) fn cancelled_unread(&mut self, by: &str, reason: Option<&str>) {
         self.cancel_ordered(by, false, reason, false);
         let is_unknown = |call: &CallState| call.effect != EffectClass::Read;

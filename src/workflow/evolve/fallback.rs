@@ -1,8 +1,8 @@
 //! Applies events of fallbacks: of steps and items that are replaced, and of the steps that replace them.
 //!
-//! Always true: a fallback replaces a whole step, or items of one step. In the second case it has the same items,
-//! begins only those that it replaces, and ends with that step. The result of such an item is also the result of the
-//! item that it replaces; for a fallback of a fallback, of every item in the chain.
+//! Always true: a fallback replaces a whole step, or items of one step. In the second case the fallback has the same
+//! items as the step, begins only the items that it replaces, and ends with the step. The result of an item of the
+//! fallback is also the result of the replaced item; in a chain of fallbacks, of that item in every step of the chain.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::workflow::{Failure, Run};
 use super::result_fields::result_fields;
 
 impl Run {
-    /// A fallback replaces a whole step.
+    /// Applies that a fallback replaces a whole step.
     pub(super) fn fallback_taken(&mut self, step: &StepId, by: &StepId, failure: &Failure) -> Result<(), String> {
         self.check_not_begun(by)?;
         let under_way = match self.steps.get(step) {
@@ -30,7 +30,7 @@ impl Run {
         Ok(())
     }
 
-    /// A fallback replaces one item.
+    /// Applies that a fallback replaces one item.
     pub(super) fn item_replaced(
         &mut self,
         step: &StepId,
@@ -78,7 +78,8 @@ impl Run {
         self.open_step(by)?.replaced_items.as_ref().map(|_| by.clone())
     }
 
-    /// Records the result of a call (an item), or that it was skipped, and the same for the items that it replaces.
+    /// Records the result of a call (of a step or of one item), and as well for the item that it replaces. A skipped
+    /// call has an empty result.
     pub(super) fn call_ended(&mut self, step: &StepId, slot: u32, result: CallResult) {
         let mut current = step.clone();
         loop {
@@ -99,7 +100,8 @@ impl Run {
         self.end_step_if_complete(&current);
     }
 
-    /// Records that a call (an item) ended without a result: the run fails, unless the step collects failed items.
+    /// Records that a call (of a step or of one item) ended without a result. The run fails, unless the step collects
+    /// failed items.
     pub(super) fn call_failed(&mut self, step: &StepId, item: Option<u32>, failure: &Failure) -> Result<(), String> {
         let mut collects = false;
         let mut current = step.clone();

@@ -16,7 +16,7 @@ impl Run {
     pub(super) fn step_event(&mut self, event: &StepEvent) -> Result<(), String> {
         match event {
             StepEvent::Computed { step, output } => {
-                // A person may give the outputs of all items where their risk has no value, before one of them begins.
+                // If the risk of a fan-out has no value, a person may give the outputs of all items before any begins.
                 let opened = self.open_step(step).filter(|open| open.items.is_some());
                 if opened.is_none_or(|open| open.has_calls() || !open.replaced.is_empty()) {
                     self.check_not_begun(step)?;
@@ -134,7 +134,7 @@ impl Run {
     pub(super) fn answer_event(&mut self, event: &AnswerEvent) -> Result<(), String> {
         match event {
             AnswerEvent::Failed { failure } => {
-                // What was done stays done: the steps go on, and the run ends without an answer.
+                // Nothing is undone: the steps go on, and the run ends without an answer.
                 self.unanswered = Some(failure.clone());
                 Ok(())
             }

@@ -22,9 +22,10 @@ pub(super) struct EndedChild<'a> {
     pub status: RunStatus,
     /// Whether a completed run performed an effect that a person may want to undo.
     pub effects: bool,
-    /// What it and all runs below it did; see [`ChildEvent::Ended`](crate::workflow::ChildEvent::Ended).
+    /// What the child run and all runs below it did; see [`ChildEvent::Ended`](crate::workflow::ChildEvent::Ended).
     pub tree: Option<&'a TreeEffects>,
-    /// It completed, but its output does not fit the declared schema: the next event says how the step goes on.
+    /// Whether the run completed with an output that does not fit the declared schema. The next event then says how
+    /// the step goes on.
     pub unfit: bool,
 }
 
@@ -36,7 +37,7 @@ impl Run {
         at: Option<Timestamp>,
     ) -> Result<(), String> {
         if self.pause.is_some() {
-            return Err("it is paused already".into());
+            return Err("the run is paused already".into());
         }
         self.pause = Some(Pause { by: by.to_owned(), reason: reason.map(str::to_owned), at });
         self.interactions.children.values_mut().for_each(|child| child.paused = true);
@@ -45,9 +46,9 @@ impl Run {
 
     pub(super) fn resumed(&mut self, by: &str, at: Option<Timestamp>) -> Result<(), String> {
         let Some(pause) = self.pause.take() else {
-            // The parent had paused it, and somebody else has resumed it since: the parent's resume changes nothing.
+            // If the parent paused the run and somebody else has resumed it since, the parent's resume has no effect.
             let was_lifted = std::mem::take(&mut self.parent_pause_lifted) && self.is_parent(by);
-            return if was_lifted { Ok(()) } else { Err("it is not paused".into()) };
+            return if was_lifted { Ok(()) } else { Err("the run is not paused".into()) };
         };
         self.parent_pause_lifted = self.is_parent(&pause.by) && !self.is_parent(by);
         if let Some((from, to)) = pause.at.zip(at) {
@@ -163,7 +164,7 @@ impl Run {
         Ok(())
     }
 
-    /// Applies a review: a struck-out item of a fan-out is skipped, a struck-out part of a body is left out of it.
+    /// Applies a review: a struck-out item of a fan-out is skipped, a struck-out part of a body is left out.
     fn strike(&mut self, asked: &OpenCheckpoint, said: &CheckpointAnswer) -> Result<(), String> {
         let indexes: BTreeSet<u32> = said.struck.iter().copied().collect();
         let strikes_all = indexes.len() == asked.items.len();
@@ -185,8 +186,8 @@ impl Run {
                 if *slot as usize >= open.all() || open.calls.contains_key(slot) {
                     return Err(format!("item {slot} of `{}` cannot be struck out", asked.step));
                 }
-                // The item may be in its lock's queue: its input was adjusted, and people are asked about all items
-                // again.
+                // The item may still be in its lock's queue, if its input was adjusted and people were therefore asked
+                // about all items again.
                 open.queued.remove(slot);
                 open.results.insert(*slot, CallResult::default());
             }
@@ -220,7 +221,7 @@ impl Run {
         let wait = self.interactions.waits.remove(step).ok_or_else(|| format!("`{step}` does not wait"))?;
         if let Some(seq) = signal {
             let index = self.interactions.signals.iter().position(|signal| signal.seq == seq);
-            let index = index.ok_or_else(|| format!("no signal at {seq} waits to be taken"))?;
+            let index = index.ok_or_else(|| format!("no stored signal has the sequence number {seq}"))?;
             if let Some(id) = self.interactions.signals.remove(index).and_then(|signal| signal.id) {
                 self.interactions.delivery_taken(&id, step);
             }
@@ -233,7 +234,7 @@ impl Run {
     pub(super) fn lock_queued(&mut self, step: &StepId, item: Option<u32>, name: &str) -> Result<(), String> {
         let key = (step.clone(), item);
         if self.interactions.queue_entries.contains_key(&key) {
-            return Err(format!("`{step}` stands in a queue already"));
+            return Err(format!("`{step}` is in a lock's queue already"));
         }
         if let Some(slot) = item {
             let open = self.open_step_mut(step, item)?;
@@ -246,8 +247,9 @@ impl Run {
         Ok(())
     }
 
-    /// The name is not compared with the one under which it was queued: a sensitive name is sealed anew in each event,
-    /// so the sealed forms differ, and applying the events without the key must give the same run.
+    /// Applies that a step has taken its lock. The lock's name is not compared with that of the queue entry: a
+    /// sensitive name is sealed anew in each event, so the sealed forms differ, and applying the events without the key
+    /// must give the same run.
     pub(super) fn lock_taken(&mut self, step: &StepId, item: Option<u32>, name: &str) -> Result<(), String> {
         let key = (step.clone(), item);
         match self.interactions.queue_entries.get_mut(&key) {
@@ -262,9 +264,9 @@ impl Run {
 
     pub(super) fn lock_left(&mut self, step: &StepId, item: Option<u32>) -> Result<(), String> {
         let entry = self.interactions.queue_entries.remove(&(step.clone(), item));
-        entry.ok_or_else(|| format!("`{step}` stands in no queue"))?;
+        entry.ok_or_else(|| format!("`{step}` is in no lock's queue"))?;
         if let (Some(slot), Some(StepState::Open(open))) = (item, self.steps.get_mut(step)) {
-            // The step (the item) had not begun: it begins later.
+            // The item had not begun: it may begin later.
             if open.queued.remove(&slot) && !open.has_ended(slot) {
                 open.next = open.next.min(slot);
             }

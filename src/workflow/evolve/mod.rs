@@ -26,15 +26,15 @@ use crate::names::{Seq, StepId};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("event {seq} (`{kind}`) does not fit: {why}")]
 pub struct EventMisfit {
-    /// Its sequence number.
+    /// The sequence number of the event.
     pub seq: Seq,
-    /// The name of its kind.
+    /// The name of the event's kind.
     pub kind: &'static str,
-    /// What is wrong.
+    /// Why the event does not fit.
     pub why: String,
 }
 
-/// The run after one more event; `None` stands for the run before its first event.
+/// Returns the run after one more event; a `run` of `None` stands for the run before its first event.
 ///
 /// # Errors
 /// The event does not fit.
@@ -51,7 +51,7 @@ pub fn evolve(run: Option<Run>, event: &Event) -> Result<Run, EventMisfit> {
     Ok(run)
 }
 
-/// The run that results from these events.
+/// Returns the run that results from these events.
 ///
 /// # Errors
 /// There are no events, or one of them does not fit.
@@ -105,7 +105,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
 }
 
 impl Run {
-    /// [`evolve`] in place. After an error the run must not be used.
+    /// Applies an event in place, as [`evolve`] does. After an error the run must not be used.
     ///
     /// # Errors
     /// The event does not fit.
@@ -155,8 +155,8 @@ impl Run {
         let fields = || vec![("skipped", Value::Bool(true)), ("approved", Value::Bool(false))];
         self.end_complete_item_fallback(step);
         self.end_step(step, StepState::Skipped, None, fields());
-        // The step that it replaces is skipped too, and so is each step of a chain of fallbacks. Where that step has
-        // failed instead, the next event says how.
+        // The step that this one replaces is skipped too, and so are all steps of a chain of fallbacks. If the replaced
+        // step fails instead, the next event says how.
         let mut current = step.clone();
         while let Some(original) = self.replaced.get(&current).filter(|_| reason.skips_replaced_step()).cloned() {
             if !matches!(self.steps.get(&original), Some(StepState::Replaced { .. })) {
@@ -197,14 +197,14 @@ impl Run {
         output: Option<SharedJson>,
         fields: Vec<(&'static str, Value)>,
     ) {
-        // A fallback that replaces only items does not end the step that they belong to.
+        // A fallback that replaces only some items of a step does not end that step.
         let is_replaced = |original: &&StepId| matches!(self.steps.get(*original), Some(StepState::Replaced { .. }));
         let original = match &state {
             StepState::Done { .. } | StepState::Failed => self.replaced.get(step).filter(is_replaced).cloned(),
             StepState::Skipped | StepState::Open(_) | StepState::Replaced { .. } => None,
         };
         if let Some(original) = original {
-            // An expression that reads the replaced step gets this step's fields, and its name as `by`.
+            // An expression that reads the replaced step gets the fallback's fields, and the fallback's name as `by`.
             let mut fields = fields.clone();
             if !matches!(state, StepState::Failed) && !fields.iter().any(|(name, _)| *name == "by") {
                 fields.push(("by", Value::String(step.as_str().to_owned())));

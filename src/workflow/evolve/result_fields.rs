@@ -1,4 +1,4 @@
-//! What expressions read of a step whose calls have all ended.
+//! The values that expressions read from a step whose calls have all ended.
 
 use serde_json::Value;
 
@@ -7,8 +7,9 @@ use crate::workflow::calls::{CallResult, Open};
 
 type Fields = Vec<(&'static str, Value)>;
 
-/// The output and the other fields under which expressions read a step whose calls have all ended: of one result, or
-/// lists in the order of the items. Where a rehearsed call has no declared output, there is only the reason.
+/// Returns why a step whose calls have all ended has no output, its output, and the other fields that expressions read.
+/// For a fan-out, the output and the fields are lists in the order of the items. If a rehearsed call has no declared
+/// output, only the reason is returned.
 pub(super) fn result_fields(open: &Open) -> (Option<String>, Option<SharedJson>, Fields) {
     let why_no_output = open.results.values().find_map(|result| result.why_no_output.clone());
     if why_no_output.is_some() {

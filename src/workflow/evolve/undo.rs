@@ -1,7 +1,7 @@
 //! Applies events of undoing.
 //!
-//! Always true: the undo of a call ends once: it was undone, only its intent was recorded, or it is left as it is,
-//! with the reason and whether it is unknown if it was undone.
+//! Always true: the undo of a call ends once. Either the call was undone, or only the intent of the undo was recorded,
+//! or the call is left as it is, with the reason and whether it is unknown if the undo took effect.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::workflow::{ConflictKind, Outcome, Run, StepFinished, StepPart};
 
 impl Run {
     pub(super) fn compensation_began(&mut self, undo: &[Vec<StepItem>]) -> Result<(), String> {
-        // A child without an answer undoes what it did. In an earlier version every run did.
+        // A child that has no answer undoes what it did. In an earlier version every run without an answer did.
         self.failing = self.failing.take().or_else(|| self.unanswered.clone());
         if self.undoing.is_some() || self.failing.is_none() || self.in_flight > 0 {
             return Err("there is nothing to undo now".into());
@@ -93,19 +93,19 @@ impl Run {
         Ok(())
     }
 
-    /// Whether the undo over which such a conflict is open may have taken effect.
+    /// Whether an undo over which a conflict of this kind is open may have taken effect.
     pub(super) fn is_undo_unknown(&self, step: &StepId, item: Option<u32>, kind: ConflictKind) -> bool {
         kind == ConflictKind::UndoUnknown
             || self.call_state(step, item, StepPart::Undo).is_some_and(CallState::unknown_effect)
     }
 
-    /// A person undid it.
+    /// Records that a person undid what a call did.
     pub(super) fn undone_by_hand(&mut self, step: &StepId, item: Option<u32>) {
         self.side_calls.remove(&(step.clone(), item, StepPart::Undo));
         self.undo_ended(step, item, UndoStatus::Undone);
     }
 
-    /// What a call did is left as it is, for this reason.
+    /// Records that what a call did is left as it is, and why.
     pub(super) fn leave_undo(&mut self, step: &StepId, item: Option<u32>, is_unknown: bool, why: String) {
         self.side_calls.remove(&(step.clone(), item, StepPart::Undo));
         if let Some(call) = self.undoing.as_mut().and_then(|undoing| undoing.calls.get_mut(&(step.clone(), item))) {

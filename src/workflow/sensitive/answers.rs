@@ -1,4 +1,4 @@
-//! Which parts of an answer, and of the input of a child run, are sensitive.
+//! Determines which parts of an answer, and of the input of a child run, are sensitive.
 
 use http::HeaderMap;
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::workflow::{AnswerRecord, Payload, Plan, Run};
 /// Where a plan declares an answer.
 #[derive(Clone, Copy)]
 pub(in crate::workflow) enum AnswerPlace<'a> {
-    /// An entry of `respond`.
+    /// An entry of `respond`, by its index.
     Respond(usize),
     /// `respond.pending`.
     Pending,
@@ -22,7 +22,7 @@ pub(in crate::workflow) enum AnswerPlace<'a> {
     Fail(&'a StepId),
 }
 
-/// The answer, with the list of its sensitive parts filled in.
+/// Returns the answer with the list of its sensitive parts filled in.
 pub(in crate::workflow) fn with_sensitive_parts(
     plan: &Plan,
     run: &Run,
@@ -39,7 +39,7 @@ pub(in crate::workflow) fn with_sensitive_parts(
     record
 }
 
-/// As [`with_sensitive_parts`], for an answer that a person gave.
+/// Like [`with_sensitive_parts`], for an answer that a person gave.
 pub(in crate::workflow) fn persons_answer_with_sensitive_parts(
     plan: &Plan,
     run: &Run,
@@ -53,12 +53,12 @@ pub(in crate::workflow) fn persons_answer_with_sensitive_parts(
     record
 }
 
-/// Adds the parts that hold a sensitive value which the run knows: a service may have returned one at a place that is
-/// not declared.
+/// Adds the parts that hold a sensitive value that the run knows: a service may have returned one in a part that is not
+/// declared as sensitive.
 fn add_quotes(run: &Run, record: &mut AnswerRecord) {
     let (known, body) = (run.known_values(), SensitivePath::of(["body"]));
     let quotes = match &record.body {
-        // The parent gets bytes as one value.
+        // A parent run reads bytes as one value.
         Payload::Text(text) if record.bytes_as_text => match known.are_in(text) {
             true => vec![body],
             false => Vec::new(),
@@ -83,16 +83,16 @@ pub struct FirstValues<'a> {
     pub headers: &'a HeaderMap,
     /// What the run keeps of the request.
     pub kept: &'a Value,
-    /// What it keeps of legacy's reply.
+    /// What the run keeps of legacy's reply.
     pub legacy: Option<&'a Value>,
     /// The headers of legacy's reply.
     pub legacy_headers: Option<&'a HeaderMap>,
-    /// What is known of the instance that it follows up.
+    /// What is known of the instance that the run follows up.
     pub instance: Option<&'a Value>,
 }
 
-/// The parts of a run's first event that quote what the plan declares as sensitive in the request. A declared part that
-/// nothing reads is not kept, so later only the quotes are known.
+/// Returns the parts of a run's first event that quote what the plan declares as sensitive in the request. A declared
+/// part that nothing reads is not kept, so these quotes could not be found later.
 pub fn quotes_in_first_event(plan: &Plan, first: &FirstValues<'_>) -> Vec<SensitivePath> {
     let declared = plan.sensitive_values();
     let mut known = KnownValues::default();
@@ -100,7 +100,7 @@ pub fn quotes_in_first_event(plan: &Plan, first: &FirstValues<'_>) -> Vec<Sensit
     for headers in std::iter::once(first.headers).chain(first.legacy_headers) {
         header_texts(headers, &declared.headers).for_each(|text| known.add(text));
     }
-    // A child run gets those of legacy's headers that it reads.
+    // A child run is given only those of legacy's headers that it reads, within `legacy`.
     let of_legacy = declared.headers.iter().map(|name| SensitivePath::of(["headers", name]));
     of_legacy
         .for_each(|path| first.legacy.into_iter().for_each(|legacy| path.texts(legacy, &mut |text| known.add(text))));
@@ -113,14 +113,14 @@ pub fn quotes_in_first_event(plan: &Plan, first: &FirstValues<'_>) -> Vec<Sensit
     found.flat_map(|(at, value)| known.paths_in(value, &at, &covered)).collect()
 }
 
-/// The sensitive parts of the first event of a child run that this step begins with this input: those that are
-/// sensitive by their origin, and the texts and numbers that hold a sensitive value which the run knows, because a
-/// service may have returned one at a place that is not declared.
+/// Returns the sensitive parts of the first event of the child run that `step` begins with `input`: those that are
+/// sensitive by their origin, and the texts and numbers that hold a sensitive value that the run knows, because a
+/// service may have returned one in a part that is not declared as sensitive.
 pub fn child_paths(plan: &Plan, run: &Run, step: &StepId, input: &Value) -> Vec<SensitivePath> {
     let Some(taint) = Taint::of(plan, run) else { return Vec::new() };
     let body = SensitivePath::of(["request", "body"]);
     let inputs = taint.steps.get(step).into_iter().flat_map(|step| &step.input).map(|path| body.then(path));
-    // The child run gets legacy's reply, too.
+    // The child run is given legacy's reply, too.
     let of_legacy = taint.first_event.iter().filter(|path| path.root() == "legacy").cloned();
     let mut paths: Vec<_> = inputs.chain(of_legacy).collect();
     let known = run.known_values();
@@ -132,8 +132,8 @@ pub fn child_paths(plan: &Plan, run: &Run, step: &StepId, input: &Value) -> Vec<
     paths
 }
 
-/// The parts of legacy's reply that runs of this plan read and that are sensitive there: declared headers, and what
-/// `rehearse:` takes for outputs that the plan declares as sensitive.
+/// Returns the sensitive parts of legacy's reply that runs of this plan read: declared headers, and what `rehearse:`
+/// reads for outputs that the plan declares as sensitive.
 pub fn legacy_paths(plan: &Plan) -> Vec<SensitivePath> {
     if plan.sensitive_values().is_empty() {
         return Vec::new();
@@ -143,8 +143,8 @@ pub fn legacy_paths(plan: &Plan) -> Vec<SensitivePath> {
     taint.first_event.into_iter().filter(|path| path.root() == "legacy" && is_read(path)).collect()
 }
 
-/// The sensitive parts of a step's output that a rerun, which takes the output over, cannot derive from the plan: those
-/// that child runs declared, and what people entered.
+/// Returns the sensitive parts of a step's output that a rerun, which takes the output over, cannot derive from the
+/// plan: those that child runs declared, and those that people entered.
 pub(in crate::workflow) fn result_paths(plan: &Plan, run: &Run, step: &StepId) -> Vec<SensitivePath> {
     let mut paths = run.sensitive.of_output(step);
     if run.sensitive.has_entered_value(step)
@@ -156,33 +156,33 @@ pub(in crate::workflow) fn result_paths(plan: &Plan, run: &Run, step: &StepId) -
 }
 
 impl Run {
-    /// Whether anything of it is sealed in the store.
+    /// Whether any value of the run is sealed in the store.
     pub fn holds_sensitive(&self) -> bool {
         self.started.sensitive || self.sensitive.is_active()
     }
-    /// Whether it has values that must not be stored or shown in clear.
+    /// Whether the run has values that must not be stored or shown in clear.
     pub fn is_sensitive(&self, plan: &Plan) -> bool {
         !plan.sensitive_values().is_empty() || self.sensitive.is_active()
     }
 }
 
 impl Plan {
-    /// The sensitive values that it declares.
+    /// What the plan declares as sensitive.
     pub fn sensitive_values(&self) -> &super::Sensitive {
         &self.sensitive
     }
 }
 
 impl Run {
-    /// The parts of a value, below `at`, that hold a sensitive value which the run knows; those under `covered` are
-    /// left out.
+    /// Returns the paths, below `at`, of the parts of `value` that hold a sensitive value that the run knows; those
+    /// that `covered` covers are left out.
     pub fn quotes_in(&self, value: &Value, at: &SensitivePath, covered: &[SensitivePath]) -> Vec<SensitivePath> {
         self.known_values().paths_in(value, at, covered)
     }
 }
 
 impl AnswerRecord {
-    /// The sensitive parts of its body.
+    /// The sensitive parts of the body.
     pub fn sensitive_body(&self) -> Vec<SensitivePath> {
         self.sensitive.iter().filter_map(|path| path.under(&["body"])).collect()
     }

@@ -34,9 +34,9 @@ impl Sensitive {
             | Outcome::Failed { .. } => {}
         }
     }
-    /// Adds the declared values in the fields that expressions see of a step.
+    /// Adds the declared values in the fields under which expressions read a step.
     fn collect_result(&self, step: &StepId, fields: &Value, into: &mut BTreeSet<String>) {
-        // Of a `for_each` this is the list of its items' outputs.
+        // The `output` of a `for_each` is the list of its items' outputs.
         if let Some(output) = fields.get("output") {
             self.add_outputs(step, output, into);
         }
@@ -48,7 +48,7 @@ impl Sensitive {
         let headers = headers.iter().filter_map(Value::as_object).flatten();
         self.add_headers(headers.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))), into);
     }
-    /// Adds the declared values in an output: of a step, or, where it is a list, of each of its items.
+    /// Adds the declared values in a step's output, and, if the output is a list, in each of its elements.
     fn add_outputs(&self, step: &StepId, output: &Value, into: &mut BTreeSet<String>) {
         self.add_output(step, output, into);
         let items = output.as_array().into_iter().flatten();
@@ -63,7 +63,7 @@ impl Sensitive {
     ) {
         steps.for_each(|step| self.add_output(step, payload, into));
     }
-    /// Adds the declared values in an event. `asked` holds the steps that open questions are about.
+    /// Adds the declared values in an event. `asked` maps each checkpoint to its step.
     pub fn collect(&self, event: &Event, asked: &BTreeMap<CheckpointId, StepId>, into: &mut BTreeSet<String>) {
         match event {
             Event::RunStarted(started) => {

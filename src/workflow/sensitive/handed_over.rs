@@ -1,4 +1,4 @@
-//! What a rerun takes over and has to be sealed in the new run, although that run's plan and events do not say so.
+//! Finds what a rerun takes over and the new run must seal, although its own plan and events do not mark it sensitive.
 
 use serde_json::Value;
 
@@ -33,11 +33,11 @@ impl<'a> HandedOver<'a> {
         };
         Self { run, taint, lost }
     }
-    /// Whether a value holds something sensitive that the new run does not know.
+    /// Whether a value holds a sensitive value that the new run does not know.
     pub fn holds_sensitive(&self, value: &Value) -> bool {
         !self.lost.paths_in(value, &SensitivePath::whole(), &[]).is_empty()
     }
-    /// Marks a result as sensitive as a whole where it quotes what the new run does not know.
+    /// Marks a result as sensitive as a whole if it quotes a sensitive value that the new run does not know.
     pub fn marked(&self, mut taken: ResultTaken) -> ResultTaken {
         let quotes = |name: &str| taken.fields.get(name).is_some_and(|value| self.holds_sensitive(value));
         if ["output", "headers", "errors"].into_iter().any(quotes) {

@@ -1,13 +1,13 @@
-//! Everything sensitive that one run knows, by value.
+//! All sensitive values that one run knows.
 //!
-//! The run's events are sealed by this one set, its answers and the inputs of its child runs are marked by it, and what
-//! people are shown of the run is redacted by it. It holds: the values that the plan declares in the request, in
-//! outputs and in headers of requests and replies; what a parent, a child or an earlier run of the job marked in what
-//! it handed over; and what was computed from any of these or entered in their place.
+//! This one set decides what is sealed in the run's events, what is marked in its answers and in the inputs of its
+//! child runs, and what people are not shown of the run. It holds the values that the plan declares in the request, in
+//! outputs and in headers of requests and replies; the values that a parent, a child or an earlier run of the job
+//! marked in what it handed over; and values that were computed from any of these or entered in their place.
 //!
 //! Always true: the set follows from the plan and the run's events, and only [`Knowledge::learn`] adds to it. A run
-//! collects it once it was given its plan ([`Run::collect_sensitive`]), whoever recorded the events. Secrets of the
-//! files and a caller's credentials are no part of it, because they are in no event.
+//! collects the set once it is given its plan ([`Run::collect_sensitive`]), whichever process recorded the events.
+//! Secrets of the files and a caller's credentials are not in the set, because no event contains them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::expression::parse_json;
 use crate::names::{CheckpointId, StepId};
 use crate::workflow::{CheckpointEvent, ChildEvent, Event, Plan, Run, Step, StepEvent, StepKind, Until, WaitEvent};
 
-/// What a run knows of sensitive values.
+/// The sensitive values that a run knows, and where its events hold sensitive parts.
 #[derive(Clone)]
 pub struct Knowledge {
     plan: Arc<Plan>,
@@ -39,7 +39,7 @@ impl Knowledge {
     /// The knowledge of a run after these events: all of its events, or those since it was read from a snapshot.
     fn of<'a>(plan: &Arc<Plan>, run: &Run, events: impl IntoIterator<Item = &'a Event>) -> Self {
         let mut events = events.into_iter().peekable();
-        // Learnt in their order from the first one on, as by the process that recorded them.
+        // From the first event on, everything is learnt in order, as in the process that recorded the events.
         let is_whole = matches!(events.peek(), Some(Event::RunStarted(_)));
         let (sources, checkpoint_steps) = match is_whole {
             true => (SensitiveSources::default(), BTreeMap::new()),
@@ -62,7 +62,7 @@ impl Knowledge {
     pub fn for_test(plan: Plan) -> Self {
         Self::new(&Arc::new(plan), SensitiveSources::default(), BTreeMap::new())
     }
-    /// Adds what an event tells. An event that was learnt before adds nothing.
+    /// Adds the sensitive values in an event. An event that was learnt before adds nothing.
     pub fn learn(&mut self, event: &Event) {
         if let Event::Checkpoint(CheckpointEvent::Opened(asked)) = event {
             self.checkpoint_steps.insert(asked.checkpoint.clone(), asked.step.clone());
@@ -111,11 +111,11 @@ impl Knowledge {
             }
         }
     }
-    /// Which parts of the run's events are sensitive by their origin; `None` while it has no sensitive values.
+    /// Which parts of the run's events are sensitive by their origin; `None` while the run has no sensitive values.
     pub fn taint(&self) -> Option<&Arc<Taint>> {
         self.taint.as_ref()
     }
-    /// The values.
+    /// The sensitive values.
     pub fn known(&self) -> &KnownValues {
         &self.known
     }
@@ -148,9 +148,9 @@ impl Collector for Knowledge {
 }
 
 impl Run {
-    /// Gives the run its plan: it collects the sensitive values in `events`, and from now on those in each further
-    /// event. `events` are all that were folded into the run. For a run that was read from a snapshot they are those
-    /// after the snapshot, because it had no sensitive values by then. Returns what the run knows by now.
+    /// Gives the run its plan. The run collects the sensitive values in `events`, and from now on those in each further
+    /// event. `events` must be all events that were folded into the run; for a run that was read from a snapshot, those
+    /// after the snapshot, because the run had no sensitive values until then. Returns what the run knows.
     pub fn collect_sensitive<'a>(
         &mut self,
         plan: &Arc<Plan>,
@@ -160,7 +160,7 @@ impl Run {
         self.collector = CollectorOfRun(Some(knowledge.boxed()));
         knowledge
     }
-    /// The sensitive values that it knows; everything where it was not given its plan.
+    /// The sensitive values that the run knows; everything if the run was not given its plan.
     pub(in crate::workflow) fn known_values(&self) -> Arc<KnownValues> {
         self.collector.known_values()
     }

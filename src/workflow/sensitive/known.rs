@@ -1,7 +1,7 @@
 //! A set of values that are known to be sensitive, and the search for them in texts.
 //!
-//! Always true: the set grows only; its order does not depend on the order in which values were added. Which values a
-//! run knows is decided by [`super::knowledge`].
+//! Always true: the set only grows, and its order does not depend on the order in which values were added.
+//! [`super::knowledge`] decides which values a run knows.
 
 use std::collections::BTreeSet;
 
@@ -12,33 +12,33 @@ use crate::secret::{
     CanonicalNumber, STARS, forms_in_texts, is_quoted_in, quotes_and_cut_quotes_in, redact_line, replaced,
 };
 
-/// Shorter values are replaced only where they are the whole text: within longer texts they would match by chance.
+/// Shorter values are replaced only if they are the whole text: within longer texts they would match by chance.
 pub const WITHIN_CHARS_MIN: usize = 6;
 /// Shorter values that no workflow declares are not searched for at all: common words are among them.
 const COMPUTED_CHARS_MIN: usize = 8;
-/// Longer ones are not searched for: only whole bodies are that long.
+/// Longer values that no workflow declares are not searched for: only whole bodies are that long.
 const COMPUTED_BYTES_MAX: usize = 4_096;
 /// At most this many computed values are searched for, because every text is compared with each of them.
 const COMPUTED_MAX: usize = 256;
-/// At most this many values from other runs are searched for, for the same reason. They do not compete with computed
-/// ones: a long `for_each` may compute many before a child run returns a token.
+/// At most this many values from other runs are searched for. They are counted separately from the computed values,
+/// because a long `for_each` may compute many values before a child run returns a token.
 const FROM_OTHERS_MAX: usize = 256;
 
 /// A set of values, with the encodings in which they may occur in texts.
 #[derive(Clone, Default, PartialEq)]
 pub struct KnownValues {
-    /// It is not known which values are sensitive, so every text is.
+    /// Whether every text counts as sensitive, because it is not known which values are.
     is_everything: bool,
     whole: BTreeSet<String>,
-    /// Those that are numbers, also where they were given as text.
+    /// The values that are numbers, even if they were given as text.
     numbers: BTreeSet<CanonicalNumber>,
     computed: usize,
     from_others: usize,
-    /// What is searched for within texts.
+    /// The values in the encodings that are searched for within texts.
     forms: BTreeSet<String>,
 }
 
-/// If a value holds sensitive ones at more places than this, all of it counts as sensitive.
+/// If a JSON value holds sensitive values at more places than this, all of it counts as sensitive.
 const PATHS_MAX: usize = 64;
 
 impl std::fmt::Debug for KnownValues {
@@ -48,18 +48,18 @@ impl std::fmt::Debug for KnownValues {
 }
 
 impl KnownValues {
-    /// Stands for a set that nobody has collected: every text counts as sensitive.
+    /// Stands for a set that was never collected: every text counts as sensitive.
     pub(super) fn everything() -> Self {
         Self { is_everything: true, ..Self::default() }
     }
-    /// The values that the other set does not hold.
+    /// Returns the values that `other` does not hold.
     pub(super) fn without(&self, other: &Self) -> Self {
         let mut left = Self { is_everything: self.is_everything, ..Self::default() };
         self.whole.difference(&other.whole).for_each(|value| left.add(value.clone()));
         left
     }
-    /// The paths, below `at`, of the texts and numbers that are or contain one of the values, except those that are
-    /// `covered` already.
+    /// Returns the paths, below `at`, of the texts and numbers that are or contain one of the values, except those that
+    /// `covered` covers already.
     pub(super) fn paths_in(&self, value: &Value, at: &SensitivePath, covered: &[SensitivePath]) -> Vec<SensitivePath> {
         let mut found = Vec::new();
         if !self.is_empty() {
@@ -92,8 +92,8 @@ impl KnownValues {
         }
         if value.chars().count() >= WITHIN_CHARS_MIN {
             self.forms.extend(forms_in_texts(&value));
-            // Credentials are masked by their names before a reply is shortened for people; what is left of a value
-            // then is searched for too.
+            // Before a reply is shortened for people, credentials in it are masked by their names. The masked form of
+            // a value is therefore searched for too.
             let masked = redact_line(&value);
             if masked != value && masked.chars().count() >= WITHIN_CHARS_MIN && !masked.ends_with(&format!(" {STARS}"))
             {
@@ -103,14 +103,14 @@ impl KnownValues {
         self.numbers.extend(CanonicalNumber::parse(&value));
         self.whole.insert(value);
     }
-    /// Adds a value that was computed from sensitive ones, or entered by a person. It is searched for only
-    /// within the bounds at the top of this file.
+    /// Adds a value that was computed from sensitive ones, or entered by a person, if it is within the bounds at the
+    /// top of this file.
     pub fn add_computed(&mut self, value: String) {
         if self.computed < COMPUTED_MAX && self.add_within_bounds(value) {
             self.computed += 1;
         }
     }
-    /// As [`KnownValues::add_computed`], for a value that another run marked as sensitive.
+    /// Like [`KnownValues::add_computed`], for a value that another run marked as sensitive.
     pub(super) fn add_from_other(&mut self, value: String) {
         if self.from_others < FROM_OTHERS_MAX && self.add_within_bounds(value) {
             self.from_others += 1;
@@ -145,14 +145,14 @@ impl KnownValues {
     fn forms(&self) -> impl Iterator<Item = &str> + Clone {
         self.forms.iter().map(String::as_str)
     }
-    /// The text with every occurrence of a value replaced; `None` where `replace` fails.
+    /// Returns the text with every occurrence of a value replaced; `None` if `replace` fails.
     pub fn hide(&self, text: &str, replace: &dyn Fn(&str) -> Option<String>) -> Option<String> {
         match self.contains(text) {
             true => replace(text),
             false => self.hide_within(text, replace),
         }
     }
-    /// As [`KnownValues::hide`], for a piece of a longer text, where short values are not searched for.
+    /// Like [`KnownValues::hide`], for a piece of a longer text, in which short values are not searched for.
     pub fn hide_within(&self, text: &str, replace: &dyn Fn(&str) -> Option<String>) -> Option<String> {
         if self.is_everything {
             return replace(text);
@@ -178,11 +178,15 @@ mod tests {
         let nested = json!({ "sent": json!({ "t": "tok/en 1\"" }).to_string() }).to_string();
         assert_eq!(stars(&nested), r#"{"sent":"{\"t\":\"*\"}"}"#);
         assert_eq!(stars(r#"{"t":"tok\/en 1\u0022"}"#), r#"{"t":"*"}"#);
-        assert_eq!((stars("17"), stars("2017")), ("*".to_owned(), "2017".to_owned()), "short ones only as a whole");
+        assert_eq!(
+            (stars("17"), stars("2017")),
+            ("*".to_owned(), "2017".to_owned()),
+            "a short value is replaced only if it is the whole text"
+        );
     }
 
     #[test]
-    fn what_is_left_of_a_value_in_which_credentials_were_masked_is_found() {
+    fn a_value_is_found_after_the_credentials_in_it_were_masked() {
         let mut values = KnownValues::default();
         let link = "https://ann:pw@shop.example/login/PRIVATE?token=abc&order=ORDER-99";
         values.add(link.to_owned());
@@ -190,7 +194,7 @@ mod tests {
         assert!(masked.contains("PRIVATE") && masked.contains("ORDER-99"), "{masked}");
         assert_eq!(values.hide(&masked, &|_| Some("*".to_owned())).unwrap(), "see * now");
         values.add("Bearer abcdef".to_owned());
-        assert!(!values.are_in("Bearer ***"), "nothing is left of it");
+        assert!(!values.are_in("Bearer ***"), "only the mask is left of the value");
     }
 
     #[test]
@@ -221,6 +225,9 @@ mod tests {
         (0..COMPUTED_MAX + 5).for_each(|n| values.add_computed(format!("computed {n:05}")));
         assert!(!values.are_in("short") && values.are_in("x computed 00255 y") && !values.are_in("computed 00256"));
         values.add_from_other("a token of a child run".to_owned());
-        assert!(values.are_in("Bearer a token of a child run"), "it does not compete with computed values");
+        assert!(
+            values.are_in("Bearer a token of a child run"),
+            "values from other runs are counted separately from computed ones"
+        );
     }
 }

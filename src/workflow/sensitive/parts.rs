@@ -27,7 +27,7 @@ pub struct SensitivePart {
 pub enum SensitiveForm {
     /// Any value: every text and number in it.
     Value,
-    /// As `Value`; if a text, a number or bytes stand where the path leads further, those
+    /// Like `Value`; a text, a number or bytes at which the path cannot go on are sensitive as a whole
     /// ([`SensitivePath::visit_within`]).
     Within,
     /// A text, as a whole.
@@ -36,7 +36,7 @@ pub enum SensitiveForm {
     Json(Vec<SensitivePath>),
 }
 
-/// The sensitive parts of an event. `asked` holds the steps that open questions are about.
+/// Returns the sensitive parts of an event. `asked` maps each checkpoint to its step.
 pub fn parts(taint: &Taint, event: &Event, asked: &BTreeMap<CheckpointId, StepId>) -> Vec<SensitivePart> {
     let mut found = PartCollector { taint, found: Vec::new() };
     found.event(event, asked);
@@ -105,7 +105,7 @@ impl<'a> PartCollector<'a> {
                     self.text(at("reason"));
                 }
             }
-            // Where a step with `busy: cancel` cancels the run, the reason names its lock.
+            // If a step with `busy: cancel` cancels the run, the reason names the step's lock.
             Event::Control(ControlEvent::CancelRequested { by, .. })
             | Event::Ending(EndingEvent::Cancelled { by, .. }) => {
                 if has_sensitive_lock(self.taint, by) {
@@ -135,7 +135,7 @@ impl<'a> PartCollector<'a> {
                 self.values(&at("items").each(), &items);
             }
             StepEvent::FailReached { answer, .. } => self.answer(&at("answer"), answer),
-            // The failure repeats the message of the conflict that was open, of whatever kind.
+            // The failure repeats the message of the conflict that was open, whatever the kind of the conflict.
             StepEvent::FallbackTaken { step, failure, .. } => {
                 if self.step(step).is_some_and(|step| step.hides_entered_values() || step.lock) {
                     self.text(at("failure.message"));
@@ -147,7 +147,7 @@ impl<'a> PartCollector<'a> {
                 let headers = self.taint.headers.clone();
                 for name in &headers {
                     self.value(at("fields.headers").name(name));
-                    // Of a `for_each` it is a list, with the headers of each item.
+                    // For a `for_each`, `headers` is a list with the headers of each item.
                     self.value(at("fields.headers").each().name(name));
                 }
                 if taken.sensitive.contains(&SensitivePath::whole()) {
@@ -298,8 +298,8 @@ impl<'a> PartCollector<'a> {
             }
             let of_item = step.items.iter().filter(|_| step.reviews_items);
             let paths: Vec<_> = step.call.body.iter().chain(&step.input).chain(of_item).cloned().collect();
-            // If the step is no `for_each`, the paths do not fit: the values may be those of a list within the body. A
-            // shortened value may be a text in place of a list or a map.
+            // The paths fit only the items of a `for_each`: in any other step, the items may be the elements of a list
+            // within the body. They do not fit a shortened value either, which may be a text in place of a list or map.
             match step.has_items && asked.item.is_none() && !item.value.is_string() {
                 true => self.values(&item_at.name("value"), &paths),
                 false if paths.is_empty() => {}
@@ -309,7 +309,7 @@ impl<'a> PartCollector<'a> {
     }
 
     fn answered(&mut self, step: Option<&StepTaint>) {
-        // The question is not known any more, so all values of the answer are treated as sensitive.
+        // If the step of the question is not known, all values of the answer are treated as sensitive.
         let Some(step) = step else { return self.value(at("said.values")) };
         self.values(&at("said.values"), &step.output);
         if step.hides_entered_values() {

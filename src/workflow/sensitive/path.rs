@@ -10,7 +10,8 @@ use crate::problem;
 use crate::secret::SEALED;
 use crate::workflow::bytes::{BytesMark, json_within};
 
-/// A JSONPath of names, indexes and `[*]`: `$.card.number`, `$.tokens[*].value`. It covers all that is at or below it.
+/// A JSONPath of names, indexes and `[*]`: `$.card.number`, `$.tokens[*].value`. A path covers the value
+/// that it leads to, and everything within this value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SensitivePath(Vec<Segment>);
@@ -26,7 +27,7 @@ impl SensitivePath {
     /// Parses `$`, `.name`, `['name']`, `[0]` and `[*]`.
     ///
     /// # Errors
-    /// The text is no such path; the error is a sentence.
+    /// The text is not a path of these forms. The error is a message for people.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut rest =
             text.strip_prefix('$').ok_or_else(|| format!("`{text}` is not a JSONPath: it begins with `$`"))?;
@@ -70,7 +71,7 @@ impl SensitivePath {
     pub fn whole() -> Self {
         Self::default()
     }
-    /// The path of these names.
+    /// The path that consists of these names.
     pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         Self(names.into_iter().map(|name| Segment::Name(name.to_owned())).collect())
     }
@@ -102,19 +103,19 @@ impl SensitivePath {
     pub(super) fn within_element(&self) -> Self {
         match self.0.split_first() {
             Some((Segment::All | Segment::Index(_), rest)) => Self(rest.to_vec()),
-            // The path does not lead through a list: the whole element counts.
+            // The path does not lead through a list: the whole element counts as sensitive.
             Some((Segment::Name(_), _)) | None => Self::whole(),
         }
     }
-    /// Its first name.
+    /// The first name of the path; empty if the path does not begin with a name.
     pub(super) fn root(&self) -> &str {
         match self.0.first() {
             Some(Segment::Name(name)) => name,
             Some(Segment::Index(_) | Segment::All) | None => "",
         }
     }
-    /// The part of this path below the value that these names lead to; `None` where neither path leads to the
-    /// other.
+    /// Returns the rest of this path below the value that `names` lead to: the whole value if `names` lead further than
+    /// this path, `None` if neither path leads to the other.
     pub(super) fn under(&self, names: &[&str]) -> Option<Self> {
         let meets = |(segment, name): (&Segment, &&str)| match segment {
             Segment::Name(own) => own.eq_ignore_ascii_case(name),
@@ -132,7 +133,7 @@ impl SensitivePath {
             (Segment::Name(_), Segment::Index(_)) | (Segment::Index(_), Segment::Name(_)) => false,
         })
     }
-    /// Whether the other path leads to or below what this one leads to.
+    /// Whether `other` leads to the value that this path leads to, or to a part of it.
     pub(super) fn covers(&self, other: &Self) -> bool {
         self.0.len() <= other.0.len() && self.overlaps(other)
     }
@@ -140,8 +141,8 @@ impl SensitivePath {
     pub fn visit(&self, value: &Value, visit: &mut dyn FnMut(&Value)) {
         walk(value, &self.0, false, visit);
     }
-    /// As [`Self::visit`]. A text, a number or bytes from which the path leads further are visited too: they may hold
-    /// the value in a form that cannot be read, such as JSON that was sent as plain text.
+    /// Visits every value at the path, and every text, number or bytes at which the path cannot go on: they may hold
+    /// the value in an unparsed form, such as JSON that was sent as plain text.
     pub fn visit_within(&self, value: &Value, visit: &mut dyn FnMut(&Value)) {
         walk(value, &self.0, true, visit);
     }
@@ -153,15 +154,15 @@ impl SensitivePath {
     pub fn visit_within_mut(&self, value: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
         walk_mut(value, &self.0, true, visit);
     }
-    /// Every string and number at or below the path, as text.
+    /// Passes every string and number at or below the path to `add`, as text.
     pub fn texts(&self, value: &Value, add: &mut dyn FnMut(String)) {
         self.visit(value, &mut |found| texts(found, add));
     }
-    /// Every string and number in the values that [`Self::visit_within`] visits, as text.
+    /// Passes every string and number in the values that [`Self::visit_within`] visits to `add`, as text.
     pub fn texts_within(&self, value: &Value, add: &mut dyn FnMut(String)) {
         self.visit_within(value, &mut |found| texts(found, add));
     }
-    /// As [`Self::texts`], also if the value is a text or bytes that hold JSON.
+    /// Like [`Self::texts`], but also looks into JSON if the value is a text or bytes.
     pub fn texts_in_json(&self, value: &Value, add: &mut dyn FnMut(String)) {
         self.texts(value, add);
         if let Some(json) = json_within(value).filter(|_| !self.0.is_empty()) {
@@ -212,12 +213,12 @@ fn walk_mut(value: &mut Value, path: &[Segment], within: bool, visit: &mut dyn F
     }
 }
 
-/// Whether a path ends at this value: it has no members, but may hold others in another form (JSON as text, bytes).
+/// Whether a path cannot go on at this value although the value may hold others in another form (JSON as text, bytes).
 fn ends_early(value: &Value) -> bool {
     match value {
         Value::String(text) => !text.is_empty(),
         Value::Number(_) => true,
-        // The mark is not checked: in the store it is sealed.
+        // The mark of the bytes is not checked, because it is sealed in the store.
         Value::Object(_) => BytesMark::may_be_bytes(value),
         Value::Array(_) | Value::Null | Value::Bool(_) => false,
     }
@@ -241,7 +242,7 @@ impl fmt::Display for SensitivePath {
             |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'));
         self.0.iter().try_for_each(|segment| match segment {
             Segment::Name(name) if plain(name) => write!(f, ".{name}"),
-            // In an event such a name would be taken for a sealed value. All members include it.
+            // In an event such a name would be taken for a sealed value, so the path covers all members instead.
             Segment::Name(name) if name.contains(SEALED[0]) => f.write_str("[*]"),
             Segment::Name(name) if name.contains('\'') => write!(f, "[\"{name}\"]"),
             Segment::Name(name) => write!(f, "['{name}']"),
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_meets_a_path_where_one_leads_to_the_other() {
+    fn a_path_meets_names_that_are_read_if_one_leads_to_the_other() {
         let path = SensitivePath::parse("$.request.body.cards[*].number").unwrap();
         let rest = |names: &[&str]| path.under(names).map(|rest| rest.to_string());
         assert_eq!(rest(&["request", "body"]).as_deref(), Some("$.cards[*].number"));

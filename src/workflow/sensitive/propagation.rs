@@ -13,7 +13,8 @@ use crate::expression::{Expression, ReadPath, Template};
 use crate::names::StepId;
 use crate::workflow::{CallBody, Plan, ResponseTemplate, RiskSource, Step, StepKind, Until};
 
-/// The root of a step's own output in its `undo` and `probe`: of a `for_each` not the list, but the output of one item.
+/// The root of the paths to a step's own output as its `undo` and `probe` read it: in a `for_each`, the output of one
+/// item instead of the list.
 const OWN: &str = "own output";
 /// What a call with the body `raw: ${request.raw}` reads.
 static RAW_BODY: LazyLock<[ReadPath; 1]> = LazyLock::new(|| [ReadPath(vec!["request".into(), "raw".into()])]);
@@ -22,7 +23,7 @@ static RAW_BODY: LazyLock<[ReadPath; 1]> = LazyLock::new(|| [ReadPath(vec!["requ
 pub(super) struct Propagation<'a> {
     plan: &'a Plan,
     pub known: BTreeSet<SensitivePath>,
-    /// Sensitive parts of outputs; of a `for_each`, of each item's output.
+    /// Sensitive parts of each step's output; for a `for_each`, of each item's output.
     pub outputs: BTreeMap<StepId, BTreeSet<SensitivePath>>,
     /// Sensitive parts of the items of a `for_each`.
     pub items: BTreeMap<StepId, BTreeSet<SensitivePath>>,
@@ -82,14 +83,14 @@ impl<'a> Propagation<'a> {
         self.add_raw_body();
     }
 
-    /// A body that has sensitive parts is sensitive as raw bytes.
+    /// Adds the raw body of the request if the body has sensitive parts.
     fn add_raw_body(&mut self) {
         if self.known.iter().any(|path| path.under(&["request", "body"]).is_some()) {
             self.known.insert(SensitivePath::of(["request", "raw"]));
         }
     }
 
-    /// The parts of legacy's reply from which a rehearsed output takes these sensitive values.
+    /// Returns the parts of legacy's reply from which a rehearsed output takes these sensitive values.
     fn read_from_legacy(&self, step: &Step, paths: &[SensitivePath]) -> Vec<SensitivePath> {
         let mut found = Vec::new();
         for template in rehearsals(step) {
@@ -105,7 +106,7 @@ impl<'a> Propagation<'a> {
 
     fn add_output(&mut self, step: &StepId, path: SensitivePath) {
         let output = SensitivePath::of(["steps", step.as_str(), "output"]);
-        // Of a `for_each` the output is the list of its items' outputs.
+        // The output of a `for_each` is the list of its items' outputs.
         let has_items = self.plan.step(step).is_some_and(|(_, step)| self.has_items(step));
         self.known.insert(if has_items { output.each() } else { output }.then(&path));
         self.known.insert(SensitivePath::of([OWN, step.as_str(), "output"]).then(&path));
@@ -131,7 +132,7 @@ impl<'a> Propagation<'a> {
             self.known.insert(SensitivePath::of(["steps", step.id.as_str(), "errors"]));
             self.known.insert(SensitivePath::of(["failed"]));
         }
-        // Values that people enter in place of a computed sensitive value, or in answer to a question that shows one.
+        // People may enter values in place of a computed sensitive value, or in answer to a question that shows one.
         let may_be_entered = match &step.kind {
             StepKind::Set(_) => sources.entered_inputs.contains(&step.id),
             StepKind::Checkpoint(_) => true,
@@ -169,12 +170,12 @@ impl<'a> Propagation<'a> {
         owner
     }
 
-    /// Whether its output is a list of its items' outputs.
+    /// Whether the step's output is a list of its items' outputs.
     pub fn has_items(&self, step: &Step) -> bool {
         self.item_owner(step).for_each.is_some()
     }
 
-    /// The sensitive parts of a value that is read.
+    /// Returns the sensitive parts of the value that an expression of `step` reads at this path.
     fn parts_of(&self, step: Option<&Step>, read: &ReadPath) -> Vec<SensitivePath> {
         let all = names(&read.0);
         let rest = all.get(1..).unwrap_or_default();
@@ -224,7 +225,7 @@ impl<'a> Propagation<'a> {
     }
 }
 
-/// The templates that give a step's output, where no service does.
+/// The templates that compute a step's output if no service gives the output.
 fn outputs(step: &Step) -> Vec<&Template> {
     let mut all = rehearsals(step);
     match &step.kind {

@@ -1,4 +1,4 @@
-//! Which texts about a run may quote something sensitive: questions, failures, conflicts.
+//! Tells which texts about a run (questions, failures, conflicts) may quote something sensitive.
 
 use super::taint::{StepTaint, Taint};
 use crate::names::StepId;
@@ -7,14 +7,14 @@ use crate::workflow::{CheckpointKind, Conflict, ConflictKind, Failure, FailureKi
 
 /// Whether the text of a question may quote something sensitive.
 pub(super) fn question_quotes(step: &StepTaint, asked: &OpenCheckpoint) -> bool {
-    // A question that the workflow does not declare is made from the step and shows its URL.
+    // A question that the workflow does not declare is made from the step and shows the call's URL.
     step.question || (asked.kind == CheckpointKind::Approval && step.call.url)
 }
 
 /// Whether the message of a failure may quote something sensitive: the error of an expression may quote what it read, a
-/// person's rejection what that person entered, and the message about a child run's end what the child was given. In a
-/// run that is not real, the failure with that message may be of the child's kind, such as `NeedsPerson` or
-/// `Unavailable`.
+/// person's rejection what that person entered, and the message about a child run's end what the child was given. If
+/// the run is not real, a failure with such a message may have the kind of the child's failure, such as `NeedsPerson`
+/// or `Unavailable`.
 pub(super) fn failure_quotes(taint: &Taint, failure: &Failure) -> bool {
     let step = failure.step.as_ref().and_then(|step| taint.steps.get(step));
     let quotes = match failure.kind {
@@ -44,7 +44,7 @@ pub(super) fn has_sensitive_lock(taint: &Taint, by: &str) -> bool {
     taint.steps.iter().any(|(id, step)| step.lock && *by == format!("`{id}`"))
 }
 
-/// The step that cancelled the run because of its lock, if this text says that, and the lock's name is sensitive.
+/// Returns the step that cancelled the run because of its lock according to this text, if the lock's name is sensitive.
 pub(super) fn cancelled_over_sensitive_lock<'a>(taint: &'a Taint, why: &str) -> Option<&'a StepId> {
     let (by, _) = why.split_once(" cancelled it: ")?;
     let locked = taint.steps.iter().filter(|(_, step)| step.lock);
@@ -72,7 +72,7 @@ pub(super) fn conflict_quotes(taint: &Taint, conflict: &Conflict) -> bool {
             ConflictKind::Refused => conflict.status.is_none() && step.hides_entered_values(),
             // These messages name the lock.
             ConflictKind::Busy | ConflictKind::Deadlock => step.lock,
-            // These messages name the earlier URL where the service has another base URL now.
+            // These messages name the URL of the earlier attempt if the service's base URL has changed.
             ConflictKind::OutcomeUnknown => step.call.url && conflict.names_earlier_url(),
             ConflictKind::UndoFailed | ConflictKind::UndoUnknown => step.undo.url && conflict.names_earlier_url(),
             _ => step.hides_entered_values(),

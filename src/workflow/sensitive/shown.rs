@@ -22,8 +22,8 @@ pub struct Redaction {
     declared: Vec<SensitivePath>,
     /// Sensitive parts of the answer: `$.body.token`, `$.headers.x-token`.
     answer: Vec<SensitivePath>,
-    /// The request's body cannot be read, so that it is not known which texts quote its declared parts: all are
-    /// replaced.
+    /// Whether all texts are replaced, because the request's body cannot be parsed: it is not known which texts quote
+    /// the declared parts of the body.
     replaces_all: bool,
 }
 
@@ -38,8 +38,8 @@ impl Redaction {
     pub fn of(plan: &Plan, run: &Run) -> Option<Self> {
         Self::with_answer(plan, run, run.answer().map(|answer| &**answer))
     }
-    /// The redaction for a request that the workflow refuses, and for the answer to it. `run` was never begun; without
-    /// it only what the plan declares is known.
+    /// The redaction for a request that the workflow refuses, and for the answer to the request. `run` was never begun;
+    /// if it is `None`, only what the plan declares is known.
     pub fn of_refused(plan: &Plan, run: Option<&Run>, answer: Option<&AnswerRecord>) -> Option<Self> {
         match run {
             Some(run) => Self::with_answer(plan, run, answer),
@@ -60,7 +60,7 @@ impl Redaction {
             let headers = record.headers.iter().filter(|(name, _)| is_header_in(&record.sensitive, name));
             headers.for_each(|(_, value)| known.add_computed(value.clone()));
         }
-        // An answer that is not recorded yet is that of `respond.pending`.
+        // Until an answer is recorded, the caller can get only that of `respond.pending`.
         let answer = answer.map_or_else(|| taint.pending.clone(), |answer| answer.sensitive.clone());
         Self {
             taint: Arc::new(taint),
@@ -70,8 +70,8 @@ impl Redaction {
             replaces_all: false,
         }
     }
-    /// Also replaces what the plan declares in this request, of which the run keeps only the parts that its plan reads.
-    /// A `body` that cannot be read is a text.
+    /// Returns a redaction that also replaces what the plan declares in this request: the run itself keeps only those
+    /// parts of the request that its plan reads. A `body` that cannot be parsed is passed as a text.
     #[must_use]
     pub fn with_request(&self, headers: &HeaderMap, body: &Value) -> Self {
         let mut known = KnownValues::clone(&self.known);
@@ -81,7 +81,8 @@ impl Redaction {
         header_texts(headers, &self.taint.headers).for_each(|text| known.add(text));
         Self { known: Arc::new(known), replaces_all, ..self.clone() }
     }
-    /// Also replaces the declared headers of this reply, of which the run keeps only the parts that its plan reads.
+    /// Returns a redaction that also replaces the declared headers of this reply: the run itself keeps only those parts
+    /// of the reply that its plan reads.
     #[must_use]
     pub fn with_reply(&self, headers: &HeaderMap) -> Self {
         let mut known = KnownValues::clone(&self.known);
@@ -125,12 +126,12 @@ impl Redaction {
             return is_declared || is_header_in(&self.answer, name);
         }
         if ["intents.", "intents[", "effects."].iter().any(|start| path.starts_with(start)) {
-            // Which step it is about cannot be told from every path.
+            // Not every path tells which step the difference is about.
             return self.taint.steps.values().any(|step| !(step.call.is_empty() && step.undo.is_empty()));
         }
         match SensitivePath::parse(path) {
             Ok(path) => self.answer_paths().any(|hidden| hidden.overlaps(&path)),
-            // The path of a difference may be cut; `body` and `text` are the whole body.
+            // The path of a difference may be cut short; `body` and `text` stand for the whole body.
             Err(_) if path.starts_with('$') || matches!(path, "body" | "text") => self.answer_paths().next().is_some(),
             Err(_) => false,
         }
@@ -169,7 +170,7 @@ fn stars(value: &mut Value) {
     }
 }
 
-/// The answer to a question about this step, as it is shown to somebody other than its author.
+/// Returns the answer to a question about this step as it is shown to people other than the one who gave it.
 pub(in crate::workflow) fn answer_for_others(
     plan: &Plan,
     run: &Run,

@@ -1,4 +1,4 @@
-//! What the events of a run tell about sensitive values, in addition to what its plan declares.
+//! What a run's events say about sensitive values, in addition to what its plan declares.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::workflow::{
 /// The sensitive values that a run got from others, and the steps for which people entered values.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SensitiveSources {
-    /// Sensitive parts of its first event: `$.request.body.token`, `$.instance.output`.
+    /// Sensitive parts of the run's first event: `$.request.body.token`, `$.instance.output`.
     #[serde(rename = "born")]
     pub(super) first_event: BTreeSet<SensitivePath>,
     /// Sensitive parts of the outputs of steps (of each item), as child runs declared them with their answers.
@@ -40,7 +40,7 @@ impl SensitiveSources {
         let Self { first_event, outputs, entered_inputs: _, entered_outputs: _, sensitive_inputs, signals } = self;
         !(first_event.is_empty() && outputs.is_empty() && sensitive_inputs.is_empty() && signals.is_empty())
     }
-    /// Adds what an event tells, and returns whether that was anything new.
+    /// Adds what an event says about sensitive values. Returns whether any of it was new.
     pub fn learn(&mut self, event: &Event) -> bool {
         match event {
             Event::RunStarted(started) => {

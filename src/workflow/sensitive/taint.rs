@@ -28,29 +28,29 @@ pub struct Taint {
 /// The sensitive parts of one step.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StepTaint {
-    /// Whether one of its expressions reads something sensitive, so that the reason of a failure may quote it.
+    /// Whether an expression of the step reads something sensitive, which the reason of a failure may then quote.
     pub reads_sensitive: bool,
-    /// Sensitive parts of each of its items. For the fallback of an item: of the items of the step that it replaces.
+    /// Sensitive parts of each item. A fallback of items has those of the step that it replaces.
     pub items: Vec<SensitivePath>,
-    /// Sensitive parts of its output (of each item's output).
+    /// Sensitive parts of the output (of each item's output).
     pub output: Vec<SensitivePath>,
     pub has_items: bool,
     /// Whether a review shows the items themselves, because no JSON body is made from them.
     pub reviews_items: bool,
-    /// Whether what people are asked about it is sensitive.
+    /// Whether what people are asked about the step is sensitive.
     pub question: bool,
-    /// Whether the name of its lock is sensitive.
+    /// Whether the name of the lock is sensitive.
     pub lock: bool,
-    /// Whether its input was given in an earlier run of the job, and was sensitive there.
+    /// Whether the input was given in an earlier run of the job, and was sensitive there.
     pub takes_over_sensitive_input: bool,
-    /// Whether it runs another workflow.
+    /// Whether the step runs another workflow.
     pub runs_child: bool,
-    /// Sensitive parts of the input of its child run.
+    /// Sensitive parts of the input of the child run.
     pub input: Vec<SensitivePath>,
     pub call: CallTaint,
     pub probe: CallTaint,
     pub undo: CallTaint,
-    /// Sensitive parts of the answer with which it ends the run.
+    /// Sensitive parts of the answer with which a `fail` step ends the run.
     pub answer: Vec<SensitivePath>,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct StepTaint {
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallTaint {
     pub url: bool,
-    /// The names of its sensitive headers.
+    /// The names of the request's sensitive headers.
     pub headers: Vec<String>,
     pub body: Vec<SensitivePath>,
 }
@@ -84,7 +84,7 @@ impl StepTaint {
 }
 
 impl Taint {
-    /// The taint of a run of this plan with these sources.
+    /// Computes the taint of a run of this plan with these sources.
     pub fn new(plan: &Plan, sources: &SensitiveSources) -> Self {
         let propagation = Propagation::new(plan, sources);
         let is_of_first_event = |path: &&SensitivePath| matches!(path.root(), "request" | "legacy" | "instance");
@@ -118,7 +118,7 @@ impl Taint {
             steps,
         }
     }
-    /// The taint of a run; `None` where it has no sensitive values.
+    /// Computes the taint of a run; `None` if the run has no sensitive values.
     pub fn of(plan: &Plan, run: &Run) -> Option<Self> {
         run.is_sensitive(plan).then(|| Self::new(plan, run.sensitive_sources()))
     }
@@ -134,7 +134,7 @@ impl Taint {
     pub fn has_sensitive_lock(&self, step: &StepId) -> bool {
         self.steps.get(step).is_some_and(|step| step.lock)
     }
-    /// The names of the locks that the run holds or queues for, where they are sensitive.
+    /// The sensitive ones among the names of the locks that the run holds or queues for.
     pub fn sensitive_lock_names<'a>(&'a self, run: &'a Run) -> impl Iterator<Item = &'a str> {
         run.queued_locks().filter(|(step, ..)| self.has_sensitive_lock(step)).map(|(_, _, name)| name)
     }

@@ -1,7 +1,8 @@
-//! The texts about a run that people are shown: stars stand for what was made from sensitive values.
+//! The texts about a run as people are shown them: asterisks replace what was made from sensitive values.
 //!
 //! Always true: a text is hidden by its origin, however short it is and whatever it looks like; the same texts are
-//! sealed in the run's events ([`super::parts`]). In all other texts stars stand for the values that the run knows.
+//! sealed in the run's events ([`super::parts`]). In all other texts, asterisks replace the sensitive values that the
+//! run knows.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::taint::Taint;
 use crate::names::StepId;
 use crate::workflow::{Conflict, Failure, FailureKind, OpenCheckpoint, Plan, Run, STARS, StepPart};
 
-/// The texts about one run.
+/// Redacts the texts about one run.
 pub struct ShownTexts {
     /// `None` where all texts are in clear.
     taint: Option<Taint>,
@@ -20,7 +21,7 @@ pub struct ShownTexts {
 }
 
 impl ShownTexts {
-    /// As people are shown them.
+    /// Shows the texts as people may see them.
     pub fn of(plan: &Plan, run: &Run) -> Self {
         match Taint::of(plan, run) {
             Some(taint) => Self { taint: Some(taint), known: run.known_values() },
@@ -31,18 +32,18 @@ impl ShownTexts {
     pub(super) fn of_taint(taint: Taint) -> Self {
         Self { taint: Some(taint), known: Arc::default() }
     }
-    /// In clear, for whoever may have the run's values.
+    /// Shows the texts in clear, to whoever may have the run's values.
     pub(in crate::workflow) fn in_clear() -> Self {
         Self { taint: None, known: Arc::default() }
     }
-    /// A text that is not hidden by its origin.
+    /// Redacts a text that is not hidden by its origin.
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         match self.known.are_in(text) {
             true => self.known.hide(text, &|_| Some(STARS.to_owned())).unwrap_or_else(|| STARS.to_owned()).into(),
             false => text.into(),
         }
     }
-    /// Why a run ended early.
+    /// Redacts the message of a failure.
     pub fn failure<'a>(&self, failure: &'a Failure) -> Cow<'a, str> {
         match &self.taint {
             Some(_) if failure.kind == FailureKind::Cancelled => self.cancelled(&failure.message),
@@ -53,21 +54,21 @@ impl ShownTexts {
             _ => self.text(&failure.message),
         }
     }
-    /// Why a run was cancelled.
+    /// Redacts the message that says why a run was cancelled.
     pub fn cancelled<'a>(&self, why: &'a str) -> Cow<'a, str> {
         match self.taint.as_ref().and_then(|taint| cancelled_over_sensitive_lock(taint, why)) {
             Some(step) => format!("`{step}` cancelled it: {STARS}").into(),
             None => self.text(why),
         }
     }
-    /// What a person decides about.
+    /// Redacts the message of a conflict.
     pub fn conflict<'a>(&self, conflict: &'a Conflict) -> Cow<'a, str> {
         match self.taint.as_ref().is_some_and(|taint| conflict_quotes(taint, conflict)) {
             true => about(&conflict.step, conflict.kind.as_str()).into(),
             false => self.text(&conflict.message),
         }
     }
-    /// A question to people, without its step.
+    /// Redacts a question to people, without naming its step.
     pub fn question<'a>(&self, asked: &'a OpenCheckpoint) -> Cow<'a, str> {
         let step = self.taint.as_ref().and_then(|taint| taint.steps.get(&asked.step));
         match step.is_some_and(|step| question_quotes(step, asked)) {
@@ -75,19 +76,19 @@ impl ShownTexts {
             false => self.text(&asked.question),
         }
     }
-    /// A question to people, with its step where the question itself is hidden.
+    /// Redacts a question to people, and names its step if the question is hidden.
     pub fn question_of_step<'a>(&self, asked: &'a OpenCheckpoint) -> Cow<'a, str> {
         let question = self.question(asked);
         if question == STARS { format!("`{}`: {STARS}", asked.step).into() } else { question }
     }
-    /// The URL of a call.
+    /// Redacts the URL of a call.
     pub fn url<'a>(&self, step: &StepId, part: StepPart, url: &'a str) -> Cow<'a, str> {
         let step = self.taint.as_ref().and_then(|taint| taint.steps.get(step));
         if step.is_some_and(|step| step.of_part(part).url) { STARS.into() } else { self.text(url) }
     }
 }
 
-/// What is shown of a hidden text about a step: the kind of failure or conflict.
+/// Returns what is shown instead of a hidden text about a step: the kind of failure or conflict.
 fn about(step: &StepId, kind: &str) -> String {
     format!("`{step}` ({}): {STARS}", kind.replace('_', " "))
 }

@@ -1,5 +1,5 @@
-//! Services whose base URL changed between two attempts: a call that may have been done at the old one is not sent to
-//! the new one.
+//! Services whose base URL changed between two attempts: a call that may have been done at the old URL is not sent to
+//! the new URL.
 
 use super::harness::timed_out;
 use super::*;
@@ -7,7 +7,7 @@ use crate::limits::Limits;
 use crate::workflow::address::moved_calls;
 use crate::workflow::{CallRecord, Choice, ConflictKind, DeclaredNames, StepPart};
 
-/// Steps that call a service which honours keys, without and with a secret in a header or the URL.
+/// Steps that call a service that honours idempotency keys, without and with a secret in a header or the URL.
 const CALLS: [&str; 4] = [
     "call: 'POST ${services.stock}/charges'",
     "call: 'POST ${services.stock}/charges?x=${request.body.items[0]}'",
@@ -49,7 +49,7 @@ fn charging(plan: &Plan) -> Harness<'_> {
 }
 
 fn attempt(harness: &Harness<'_>) -> (u32, Arc<CallRecord>, String) {
-    let attempt = harness.run.attempt(&"charge".into(), None, StepPart::Do).expect("it is under way");
+    let attempt = harness.run.attempt(&"charge".into(), None, StepPart::Do).expect("the attempt is under way");
     (attempt.attempt, attempt.request, attempt.key.expect("a shared step has a key"))
 }
 
@@ -78,14 +78,17 @@ fn ends_unknown(harness: &mut Harness<'_>, is_crash: bool) {
 }
 
 fn assert_paused(harness: &Harness<'_>) {
-    let conflict = harness.run.conflict().expect("a person decides");
+    let conflict = harness.run.conflict().expect("a conflict is open");
     assert_eq!((conflict.kind, conflict.step.as_str()), (ConflictKind::OutcomeUnknown, "charge"));
     for part in ["http://old/charges", "`stock` is at http://new now"] {
         assert!(conflict.message.contains(part), "{}", conflict.message);
     }
-    assert!(!conflict.message.contains("x="), "a query is not repeated in words: {}", conflict.message);
-    assert!(conflict.key.is_some() && conflict.request.is_some(), "with them a person can ask the service");
-    assert!(!conflict.choices.contains(&"fallback".to_owned()), "it may have been done");
+    assert!(!conflict.message.contains("x="), "the message must not repeat the query: {}", conflict.message);
+    assert!(
+        conflict.key.is_some() && conflict.request.is_some(),
+        "with the key and the request a person can ask the service"
+    );
+    assert!(!conflict.choices.contains(&"fallback".to_owned()), "the call may have been done");
     assert!(harness.in_flight_names().is_empty() && harness.due().is_empty());
 }
 
@@ -122,7 +125,7 @@ fn calls_of_unknown_outcome_at_another_address_are_listed() {
         };
         assert_eq!(listed(&harness), []);
         set_base_url(&mut harness, "stock", "http://new");
-        let [(step, item, service, from, to)] = &listed(&harness)[..] else { panic!("it is under way") };
+        let [(step, item, service, from, to)] = &listed(&harness)[..] else { panic!("one call is under way") };
         assert_eq!((step.as_str(), *item, service.as_str(), to.as_str()), ("charge", None, "stock", "http://new"));
         assert!(from.starts_with("http://old/charges") && !from.contains('?'), "{from}");
         set_base_url(&mut harness, "stock", "http://old");
@@ -130,7 +133,7 @@ fn calls_of_unknown_outcome_at_another_address_are_listed() {
         set_base_url(&mut harness, "stock", "http://new");
         harness.settle();
         assert_paused(&harness);
-        assert_eq!(listed(&harness).len(), 1, "a person decides");
+        assert_eq!(listed(&harness).len(), 1, "a call in conflict is listed, too");
         harness.choose("charge", None, Choice::Skip).unwrap();
         assert_eq!(listed(&harness), []);
     }
@@ -148,7 +151,7 @@ fn a_person_may_send_an_unknown_attempt_to_the_new_address() {
         harness.choose("charge", None, Choice::Retry).unwrap();
         let there = Arc::new(moved(&request, "http://new"));
         assert_eq!(attempt(&harness), (2, there.clone(), key.clone()));
-        // From then on the new one is the address of the attempt.
+        // From now on the attempt counts as sent to the new address.
         harness.call("charge", timed_out());
         assert_eq!(attempt(&harness), (3, there, key));
         ends_unknown(&mut harness, false);
@@ -158,7 +161,7 @@ fn a_person_may_send_an_unknown_attempt_to_the_new_address() {
     }
 }
 
-/// The person decides over a conflict that was opened before the service moved, and that names no address.
+/// The person decides about a conflict that was opened before the service moved, and that names no address.
 #[test]
 fn a_person_who_was_not_told_of_the_move_is_asked_again() {
     for call in CALLS {
@@ -178,10 +181,10 @@ fn a_person_who_was_not_told_of_the_move_is_asked_again() {
     }
 }
 
-/// The service itself sends a text like the one of a conflict over a changed base URL. Such a text does not count as
-/// one: the person was not told, so a retry asks again.
+/// The service itself may send a text like the message of a conflict over a changed base URL. Such a text does not
+/// count as that message: the person was not told of the change, so a retry asks again.
 #[test]
-fn only_a_conflict_over_a_move_tells_of_it() {
+fn only_a_conflict_over_a_changed_base_url_tells_the_person_of_the_change() {
     let plan = plan_of(CALLS[0], "");
     let mut harness = charging(&plan);
     for _ in 0..3 {
@@ -189,9 +192,9 @@ fn only_a_conflict_over_a_move_tells_of_it() {
     }
     let conflict = harness.run.conflict().expect("the attempts are used up");
     assert!(conflict.message.contains("that attempt went to"), "{}", conflict.message);
-    // A conflict of an earlier version is known by its message only.
+    // A conflict that an earlier version recorded is recognised by its message only.
     let mut stored = serde_json::to_value(conflict).unwrap();
-    stored.as_object_mut().unwrap().remove("names_earlier_url").expect("it is stored");
+    stored.as_object_mut().unwrap().remove("names_earlier_url").expect("the field is stored");
     let earlier: crate::workflow::Conflict = serde_json::from_value(stored).unwrap();
     assert!(earlier.names_earlier_url() && !conflict.names_earlier_url());
     set_base_url(&mut harness, "stock", "http://new");
@@ -202,7 +205,8 @@ fn only_a_conflict_over_a_move_tells_of_it() {
     assert!(attempt(&harness).1.url.starts_with("http://new/charges"));
 }
 
-/// The conflict over a missing service names no address: the person or the reload that ends it agrees to none.
+/// The conflict over a missing service names no address, so neither a person nor a reload that ends the conflict agrees
+/// to a new address.
 #[test]
 fn a_service_that_was_missing_and_comes_back_elsewhere_gets_no_unknown_attempt() {
     for (call, by_person) in CALLS.iter().flat_map(|call| [(call, false), (call, true)]) {
@@ -240,7 +244,7 @@ fn an_attempt_that_was_not_done_goes_to_the_present_address() {
     }
 }
 
-/// An address that begins with the other one, or the other way round, is a different address.
+/// Two addresses are different even if one of them begins with the other.
 #[test]
 fn an_address_is_compared_as_a_whole() {
     for (call, (from, to)) in CALLS.iter().flat_map(|call| {

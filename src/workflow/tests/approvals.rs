@@ -1,5 +1,5 @@
-//! Approvals of all items of a step hold for these items only: another input, or a decision over a missing service,
-//! opens no way around them.
+//! An approval of all items of a step holds for these items only: neither another input nor a decision about a missing
+//! service lets an item begin without approval.
 
 use super::harness::{plan, take_output};
 use super::people_harness::{no, review, yes};
@@ -10,7 +10,7 @@ fn retry_with(input: Value) -> Choice {
     Choice::RetryWith { input: Arc::new(input) }
 }
 
-/// Payments of these amounts, with this risk. Anybody may decide about conflicts; only alice is asked.
+/// A workflow that pays each item, with this risk. Only alice is asked for approval; anybody may resolve conflicts.
 pub(super) fn payments(risk: &str, top: &str) -> Plan {
     plan(&payments_one_by_one(risk, top).replace("concurrency: 1", "concurrency: 2"))
 }
@@ -54,7 +54,7 @@ fn another_input_of_one_item_is_asked_about_at_the_risk_of_all_items() {
         harness.answers("alice", yes()).unwrap();
         harness.replies("pay", Some(0), status(409));
         choose(&mut harness, Some(0), retry_with(json!({"amount": 1_000_000})));
-        assert!(!harness.in_flight_names().contains(&"pay[0]".to_owned()), "nobody has approved that");
+        assert!(!harness.in_flight_names().contains(&"pay[0]".to_owned()), "nobody has approved the other input");
         let asked = harness.open_checkpoint();
         assert_eq!((asked.item, asked.risk, asked.who), (Some(0), Risk::Medium, vec!["alice".to_owned()]));
         harness.answers("alice", yes()).unwrap();
@@ -85,7 +85,7 @@ fn an_adjusted_item_is_asked_about_at_the_risk_of_all_items() {
 }
 
 /// Nobody was asked about the items, because their risk was low: a risk that does not depend on the input holds for
-/// another one, too.
+/// another input, too.
 #[test]
 fn another_input_of_an_item_of_low_risk_asks_nobody() {
     for (risk, top) in [("risk: low", ""), ("", "risks: [{ effect: shared, items_over: 1, risk: medium }]")] {
@@ -98,7 +98,7 @@ fn another_input_of_an_item_of_low_risk_asks_nobody() {
     }
 }
 
-/// With the other input the list in the body is so short that the risk is low; people are asked again nevertheless,
+/// With the other input the list in the body is so short that the risk is low. People are asked again nevertheless,
 /// because they were asked about the first input.
 #[test]
 fn another_input_of_a_call_that_was_asked_about_is_asked_about_again() {
@@ -121,8 +121,8 @@ respond: { status: 200 }
     assert_eq!(harness.sent_bodies().last(), Some(&json!({"all": [9]})));
 }
 
-/// The conflict over a missing service comes before the question, and what people decide there about one item is no
-/// approval of the others.
+/// The conflict over a missing service comes before the question. What people decide in this conflict about one item
+/// does not approve the other items.
 #[test]
 fn a_decision_about_an_item_whose_service_is_missing_approves_no_other_item() {
     let with_fallback =
@@ -145,11 +145,11 @@ fn a_decision_about_an_item_whose_service_is_missing_approves_no_other_item() {
         assert_eq!(conflict(&harness), (ConflictKind::Missing, Some(1)));
         harness.inputs.services = all;
         harness.perform_due();
-        assert_eq!(harness.in_flight_names(), Vec::<String>::new(), "{choice:?}: nobody has approved them");
+        assert_eq!(harness.in_flight_names(), Vec::<String>::new(), "{choice:?}: nobody has approved the items");
         let asked = harness.open_checkpoint();
         assert_eq!((asked.item, asked.kind), (None, CheckpointKind::Review));
         let shown: Vec<u32> = asked.items.iter().map(|item| item.index).collect();
-        assert_eq!(shown, [1, 2], "{choice:?}: the first one has ended");
+        assert_eq!(shown, [1, 2], "{choice:?}: the first item has ended");
         harness.answers("alice", review(&[1], &[2])).unwrap();
         assert_eq!(harness.in_flight_names(), ["pay[1]"]);
         harness.replies("pay", Some(1), ok(json!({})));
@@ -187,7 +187,7 @@ fn the_outputs_of_all_items_may_be_given_where_their_risk_has_no_value() {
     assert!(harness.sent.is_empty());
 }
 
-/// After a no to another input, *retry* repeats what was approved before.
+/// After people rejected another input, *retry* repeats what was approved before.
 #[test]
 fn a_retry_after_a_rejected_input_sends_the_earlier_bytes_under_the_earlier_key() {
     let plan = payments("risk: medium", "");
@@ -203,7 +203,7 @@ fn a_retry_after_a_rejected_input_sends_the_earlier_bytes_under_the_earlier_key(
     choose(&mut harness, Some(0), Choice::Retry);
     let again = attempt(&harness);
     assert_eq!((again.attempt, &again.key, &again.request), (2, &first.key, &first.request));
-    // Another input that is approved becomes what a later retry repeats.
+    // A later retry repeats the other input once people have approved it.
     harness.replies("pay", Some(0), status(409));
     choose(&mut harness, Some(0), retry_with(json!({"amount": 6})));
     harness.answers("alice", yes()).unwrap();
@@ -218,7 +218,7 @@ fn a_retry_after_a_rejected_input_sends_the_earlier_bytes_under_the_earlier_key(
     assert_eq!((&last.key, &last.request), (&other.key, &other.request));
 }
 
-/// A "no" to the items that are left ends the run as any "no" does.
+/// A rejection of the items that are left ends the run as any rejection does.
 #[test]
 fn a_no_after_a_decision_about_an_item_whose_service_is_missing_fails_the_run() {
     let plan = plan(&payments_one_by_one("risk: high", ""));

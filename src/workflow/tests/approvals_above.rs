@@ -1,4 +1,4 @@
-//! What people approved about a `run` step holds in its child: for other inputs, and in reruns of the child.
+//! An approval of a `run` step binds its child run: other inputs in the child, and reruns of the child, need approval.
 
 use super::harness::plan;
 use super::people_harness::{review, yes};
@@ -38,7 +38,7 @@ fn approved(risk: Risk, who: &[&str]) -> Option<ApprovalAbove> {
     Some(ApprovalAbove { risk, who: who.iter().map(|name| (*name).to_owned()).collect() })
 }
 
-/// A child whose calls have to wait for nobody, unless its parent's step was approved.
+/// A child whose calls wait for nobody's approval, unless its parent's step needed one.
 fn child(plan: &Plan, above: Option<ApprovalAbove>) -> Harness<'_> {
     let mut harness = Harness::started_with(plan, |started| (started.route, started.approval_above) = (None, above));
     harness.perform_due();
@@ -66,7 +66,7 @@ fn another_input_in_a_child_that_people_approved_is_asked_about_by_them() {
             assert!(matches!(harness.answers("bob", review(&[0], &[])), Err(CommandRefusal::NotYours(_))));
             harness.answers("alice", review(&[0], &[])).unwrap();
             harness.replies("send", None, ok(json!({})));
-            assert_eq!(harness.children().len(), 1, "the input of `pay` is the one that its workflow says");
+            assert_eq!(harness.children().len(), 1, "the input of `pay` is that of its workflow, so nobody is asked");
         }
     }
     let mut harness = child(&plan, above());
@@ -81,7 +81,7 @@ fn another_input_in_a_child_that_people_approved_is_asked_about_by_them() {
     harness.replies("send", None, ok(json!({})));
     let asked = harness.open_checkpoint();
     assert_eq!((asked.step.as_str(), risk_and_people(&asked)), ("pay", (Risk::High, vec!["alice"])));
-    assert_eq!(asked.on_timeout, OnTimeout::Reject, "nobody has approved that");
+    assert_eq!(asked.on_timeout, OnTimeout::Reject, "the time-out must not approve the other input");
     harness.advance_seconds(60);
     assert_eq!((harness.children().len(), harness.status()), (0, RunStatus::Failed));
 }
@@ -119,7 +119,7 @@ fn a_rerun_of_a_child_that_people_approved_is_asked_about_by_them() {
         }
         assert_eq!(harness.children().len(), 1);
         let below = approval_above_child(&harness.run, &"pay".into(), None);
-        assert_eq!(below, approved(Risk::Medium, &["alice"]), "the run below it knows that, too");
+        assert_eq!(below, approved(Risk::Medium, &["alice"]), "the child's own child is told of the approval, too");
     }
 }
 

@@ -1,5 +1,5 @@
-//! People are asked about what is left of a step: after a decision over a missing service, and when the service has
-//! moved.
+//! People are asked about the items of a step that are left: after a decision about a missing service, and when the
+//! service has moved.
 
 use super::approvals::{choose, of_items, payments, payments_one_by_one};
 use super::harness::{plan, take_output};
@@ -7,8 +7,8 @@ use super::people_harness::{no, review, yes};
 use super::*;
 use crate::workflow::{Choice, Skipped, StepEvent};
 
-/// A person chose the fallback for the first item, and what people then decide about the others ends the step as a
-/// whole. The fallback ends with it, and the run too.
+/// A person chose the fallback for the first item, and the decision about the other items then ends the step as a
+/// whole. The fallback ends with the step, and the run ends, too.
 #[test]
 fn a_decision_about_the_items_that_are_left_ends_the_fallback_of_an_item() {
     let fallback = "fallback: note\n  note:\n    fallback_only: true\n    call: POST ${services.stock}/notes";
@@ -27,7 +27,7 @@ fn a_decision_about_the_items_that_are_left_ends_the_fallback_of_an_item() {
         Arc::make_mut(&mut harness.inputs.services).as_object_mut().unwrap().remove("bank");
         harness.perform_due();
         choose(&mut harness, Some(0), Choice::Fallback);
-        // One at a time, the fallback ends before the next item; two at a time, it is under way when that one is due.
+        // One at a time, the fallback ends before the next item is due; two at a time, the fallback is still under way.
         if concurrency == 1 {
             harness.replies("note", Some(0), ok(json!({})));
         }
@@ -52,7 +52,7 @@ fn a_decision_about_the_items_that_are_left_ends_the_fallback_of_an_item() {
     }
 }
 
-/// The files give the service this address.
+/// Gives the service `bank` this address, as a reload of the files does.
 fn move_bank(harness: &mut Harness<'_>, url: &str) {
     Arc::make_mut(&mut harness.inputs.services)["bank"] = json!(url);
     harness.perform_due();
@@ -80,7 +80,7 @@ respond: { status: 200 }
     assert!(harness.open_checkpoint().question.contains("POST http://sandbox/pay"));
     move_bank(&mut harness, "http://bank");
     harness.answers("alice", yes()).unwrap();
-    assert!(urls(&harness).is_empty(), "nobody has approved that");
+    assert!(urls(&harness).is_empty(), "nobody has approved a call to the new address");
     assert!(harness.open_checkpoint().question.contains("POST http://bank/pay"));
     harness.answers("alice", yes()).unwrap();
     assert_eq!(urls(&harness), ["http://bank/pay"]);
@@ -95,7 +95,7 @@ fn items_that_were_approved_are_asked_about_again_when_their_service_has_moved()
         harness.answers("alice", review(&[0, 1, 3], &[2])).unwrap();
         move_bank(&mut harness, "http://other");
         harness.replies("pay", Some(0), ok(json!("paid")));
-        assert!(harness.run.open_checkpoints().next().is_none(), "another item is under way");
+        assert!(harness.run.open_checkpoints().next().is_none(), "nobody is asked while another item is under way");
         harness.replies("pay", Some(1), ok(json!("paid")));
         let shown: Vec<_> =
             harness.open_checkpoint().items.iter().map(|item| (item.index, item.what.clone())).collect();
@@ -111,13 +111,17 @@ fn items_that_were_approved_are_asked_about_again_when_their_service_has_moved()
     let mut rejected = moved();
     rejected.answers("alice", review(&[], &[3])).unwrap();
     assert_eq!((rejected.status(), struck(&rejected)), (RunStatus::Completed, Some(json!(2))));
-    assert_eq!(rejected.output("pay")["output"], json!(["paid", "paid", null, null]), "what was done stays");
+    assert_eq!(
+        rejected.output("pay")["output"],
+        json!(["paid", "paid", null, null]),
+        "results of items that were done stay"
+    );
     let mut failed = moved();
     failed.answers("alice", no()).unwrap();
     assert_eq!((failed.status(), urls(&failed).len()), (RunStatus::Failed, 2));
 }
 
-/// Events of earlier versions: the other items were rejected as a whole.
+/// The events are of earlier versions, in which the other items were rejected as a whole.
 #[test]
 fn a_fallback_of_an_item_does_not_outlive_its_step() {
     let fallback =

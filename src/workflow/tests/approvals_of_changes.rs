@@ -1,4 +1,4 @@
-//! What people approved binds another input, also over reruns.
+//! After an approval, another input needs an approval of at least the same risk, even in reruns.
 
 use super::approvals::{choose, of_items, payments};
 use super::harness::plan;
@@ -19,7 +19,7 @@ fn risk_and_people(asked: &OpenCheckpoint) -> (Risk, Vec<&str>) {
     (asked.risk, asked.who.iter().map(String::as_str).collect())
 }
 
-/// The input that a rerun takes over has fewer items than the policy counts, and would be sent without a question.
+/// The input that the rerun takes over has too few items for the policy, which alone would ask nobody.
 #[test]
 fn a_rerun_asks_about_an_input_that_it_takes_over_at_no_lower_risk() {
     let plan = plan(
@@ -51,15 +51,19 @@ respond: { status: 200 }
         let mut last = harness;
         last.give_command_by("bob", ControlCommand::Pause { reason: None }).unwrap();
         let mut last = successor(&last, "refund");
-        assert_eq!(last.open_checkpoint().kind, CheckpointKind::Review, "in a later rerun, too");
+        assert_eq!(last.open_checkpoint().kind, CheckpointKind::Review, "a later rerun asks, too");
         last.give_command_by("bob", adjust("refund", None, json!({"charges": [2]}))).unwrap();
-        assert_eq!(risk_and_people(&last.open_checkpoint()), (Risk::High, vec!["alice"]), "and with another input");
+        assert_eq!(
+            risk_and_people(&last.open_checkpoint()),
+            (Risk::High, vec!["alice"]),
+            "a rerun with another input asks, too"
+        );
         last.answers("alice", review(&[0], &[])).unwrap();
         assert_eq!(last.sent_bodies(), [json!({"charges": [2]})]);
     }
 }
 
-/// The expression reads the request, not the input that a person gives the step.
+/// The risk's expression reads the request, not the input that a person gives the step.
 #[test]
 fn an_input_that_a_computed_risk_does_not_see_is_asked_about() {
     let with_amount = |amount: u32| {

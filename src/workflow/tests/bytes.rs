@@ -1,4 +1,4 @@
-//! Bytes as values: JSON that only looks like one stays JSON.
+//! Bytes as values; JSON that only looks like such a value stays JSON.
 
 use super::harness::plan;
 use super::*;
@@ -14,7 +14,7 @@ steps:
 respond: { status: 200, body: '${steps.pass.output}' }
 ";
 
-/// Any JSON; some of its member names are those of our own representation of bytes.
+/// Any JSON; some of its member names are those with which the engine represents bytes.
 fn values() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -32,7 +32,7 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What the service received, and what the caller gets, where the service answers with `answered`.
+/// Returns what the service received, and what the caller gets if the service answers with `answered`.
 fn echo(plan: &Plan, sent: &Value, answered: &Value, marked: bool) -> (Payload, Payload) {
     let mut harness = Harness::started_with(plan, |started| {
         (started.request, started.bytes_marked) = (Arc::new(json!({ "body": sent })), marked);
@@ -51,7 +51,7 @@ proptest! {
     }
 }
 
-/// In events they are a map with two members.
+/// In events, bytes are a map with two members, but they are no `object` to a schema.
 #[test]
 fn bytes_fit_no_schema() {
     let schema = "output: { schema: { type: object } }";
@@ -78,7 +78,10 @@ fn bytes_are_passed_on_as_bytes_also_in_runs_of_earlier_versions() {
     let started = started(&plan, Mode::Real, json!({}));
     let mut stored = serde_json::to_value(&started).unwrap();
     stored.as_object_mut().unwrap().remove("bytes_marked");
-    assert!(!serde_json::from_value::<RunStarted>(stored).unwrap().bytes_marked, "of an earlier version");
+    assert!(
+        !serde_json::from_value::<RunStarted>(stored).unwrap().bytes_marked,
+        "an event of an earlier version has no `bytes_marked`"
+    );
 }
 
 #[test]
@@ -96,7 +99,7 @@ respond: { status: 200, body: { f: '${steps.a.output}' } }
     assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::Expression));
 }
 
-/// Steps that use the bytes which `a` answers with in another way than as a whole body.
+/// `STEP` uses the bytes that `a` answers with in another way than as a whole body.
 const WITHIN: &str = "
 workflow: w
 steps:
@@ -105,7 +108,7 @@ steps:
 respond: { status: 200, body: done }
 ";
 
-/// The message of the conflict in which the step `b` ends, where `a` answers with this value.
+/// Returns the message of the conflict that the step `b` ends in if `a` answers with this value.
 fn conflict_over(step: &str, answered: Value) -> Option<String> {
     let plan = plan(&WITHIN.replace("STEP", step));
     let mut harness = Harness::of_api(&plan);
@@ -129,7 +132,7 @@ fn bytes_within_another_value_are_not_sent() {
         let message = conflict_over(step, bytes()).unwrap_or_else(|| panic!("{step}: no conflict"));
         assert!(message.contains("cannot be a part of a body"), "{step}: {message}");
         let looks_like_bytes = json!({ "$bytes": "AQL/", "content_type": "image/png" });
-        assert_eq!(conflict_over(step, looks_like_bytes), None, "{step}: JSON that a service sent");
+        assert_eq!(conflict_over(step, looks_like_bytes), None, "{step}: JSON from a service is not taken for bytes");
     }
 }
 
@@ -157,7 +160,7 @@ steps: { send: { call: 'POST ${services.stock}/send', raw: '${request.raw}' } }
 respond: { status: 200, body: done }
 ";
 
-/// The body and the headers that a run sends whose request had this JSON as its body; `None` where it sends nothing.
+/// The body and the headers of the call that a run sends; `None` if it sends nothing.
 type Sent = Option<(Vec<u8>, Vec<(String, String)>)>;
 
 fn send_raw(input: &Value, change: impl FnOnce(&mut RunStarted)) -> Sent {
@@ -176,8 +179,8 @@ fn sent(body: &[u8], content_type: &str) -> Sent {
     Some((body.to_vec(), vec![("content-type".to_owned(), content_type.to_owned())]))
 }
 
-/// An earlier version recorded the input of a child as JSON also where it was bytes, or contained them. Of a rerun it
-/// did not record whether the first run was a child.
+/// An earlier version recorded the input of a child as JSON even if it was bytes or contained bytes. For a rerun, that
+/// version did not record whether the first run was a child.
 #[test]
 fn a_child_that_an_earlier_version_began_sends_its_bytes_and_never_their_json_form() {
     let bytes = BytesMark::new(&[7; 32]).value(&[1, 2, 255], Some("image/png"));
@@ -191,7 +194,8 @@ fn a_child_that_an_earlier_version_began_sends_its_bytes_and_never_their_json_fo
     }
 }
 
-/// Runs of versions that wrote no marks accept bytes without one, but nobody but the engine writes a child's input.
+/// Runs of versions that wrote no marks accept bytes without a mark, but only in the input of a child, which only the
+/// engine writes.
 #[test]
 fn a_run_that_the_api_started_sends_json_that_only_looks_like_bytes_as_it_came() {
     let looks_like_bytes = json!({ "$bytes": "AQL/", "content_type": "image/png" });
@@ -245,7 +249,7 @@ fn a_replay_accepts_the_answers_of_earlier_versions_which_recorded_nothing_about
     assert_eq!(kinds(&other), [DivergenceKind::Answer]);
 }
 
-/// The plans of runs that an earlier version began may read the parts of bytes, and send them within JSON.
+/// The plan of a run that an earlier version began may read the parts of bytes, and send bytes within JSON.
 #[test]
 fn a_run_of_an_earlier_version_reads_and_sends_bytes_as_before() {
     let bytes = BytesMark::new(&[7; 32]).value(&[1, 2, 255], Some("image/png"));
@@ -278,7 +282,7 @@ fn expressions_pass_bytes_on_and_cannot_read_them() {
         let message = conflict_over(&step, bytes()).unwrap_or_else(|| panic!("{read}: no conflict"));
         assert!(message.contains("bytes, which cannot be read") || message.contains("$mark"), "{read}: {message}");
         let members = json!({ "$bytes": "AQL/", "content_type": "image/png", "$mark": "x" });
-        assert_eq!(conflict_over(&step, members), None, "{read}: JSON that a service sent");
+        assert_eq!(conflict_over(&step, members), None, "{read}: JSON from a service is not taken for bytes");
     }
     for passed_on in ["[steps.a.output]", "{\"a\": steps.a.output}", "steps.a.output != null", "has(steps.a.output.x)"]
     {
@@ -309,7 +313,7 @@ fn people_are_shown_the_size_of_bytes_also_where_their_encoding_is_longer_than_w
     }
 }
 
-/// Earlier versions recorded the beginning of the encoding.
+/// Earlier versions recorded the beginning of the base64 text instead of the size.
 #[test]
 fn a_replay_accepts_how_earlier_versions_showed_the_bytes_of_a_review() {
     let plan = plan(REVIEWED);

@@ -1,4 +1,4 @@
-//! How a parent handles the end of a child run: a fitting output, an unfitting one, and undoing.
+//! How a parent handles the end of a child run: an output that fits its schema, one that does not, and undoing.
 
 use super::harness::{breaker_open, plan, take_output};
 use super::*;
@@ -74,7 +74,11 @@ fn a_completed_child_is_not_repeated_when_its_output_does_not_fit() {
         assert_eq!(conflict.choices, ["skip", "take", "cancel"]);
         let ended = harness.events.iter().find(|event| matches!(event, Event::Child(ChildEvent::Ended { .. })));
         let Some(Event::Child(ChildEvent::Ended { status, unfit, .. })) = ended else { panic!() };
-        assert_eq!((*status, *unfit), (RunStatus::Completed, true), "the event says what happened");
+        assert_eq!(
+            (*status, *unfit),
+            (RunStatus::Completed, true),
+            "the event says that the child completed and its output does not fit"
+        );
         harness
     };
     assert!(asked().choose("sub", None, Choice::Retry).is_err());
@@ -83,7 +87,7 @@ fn a_completed_child_is_not_repeated_when_its_output_does_not_fit() {
         harness.choose("sub", None, choice.clone()).unwrap();
         match choice {
             Choice::Skip => {
-                assert_eq!(harness.status(), RunStatus::Completed, "the step that needs it is skipped, too")
+                assert_eq!(harness.status(), RunStatus::Completed, "the step that needs `sub` is skipped, too")
             }
             _ => {
                 harness.replies("last", None, status(404));
@@ -91,7 +95,7 @@ fn a_completed_child_is_not_repeated_when_its_output_does_not_fit() {
                 let undo = harness.run.attempt(&"sub".into(), None, StepPart::Undo).unwrap();
                 assert_eq!(
                     undo.request.url, "/invoices/x",
-                    "the undo reads the output that the child gave, not the one that the person gave"
+                    "the undo reads the child's output, not the one that the person gave"
                 );
             }
         }
@@ -154,7 +158,7 @@ respond: { status: 200 }
     assert_eq!(harness.status(), RunStatus::Running, "a person lifts any pause");
 }
 
-/// A child of a run that a route started (`Some`) or the API.
+/// A child of a run that a route (`route_above` is `Some`) or the API started.
 fn child_below<'a>(plan: &'a Plan, route_above: Option<RouteAbove>) -> Harness<'a> {
     Harness::started_with(plan, |started| {
         started.route = None;
@@ -204,7 +208,7 @@ fn a_child_waits_for_a_breaker_only_while_no_caller_waits_for_it() {
     harness.now = ends_at;
     harness.settle();
     harness.call("a", breaker_open(60_000));
-    assert_eq!(harness.in_flight_names(), ["a"], "its caller has an answer");
+    assert_eq!(harness.in_flight_names(), ["a"], "the caller has an answer by now, so the child waits for the breaker");
 }
 
 #[test]
@@ -272,7 +276,7 @@ fn only_a_person_closes_the_conflict_over_an_unknown_outcome() {
         harness.give_command_by(&by, cancel(automatic)).unwrap();
         assert_eq!(harness.status(), if automatic { RunStatus::Paused } else { RunStatus::Cancelled });
         if automatic {
-            assert!(harness.give_command_by(&by, cancel(true)).is_err(), "it was cancelled already");
+            assert!(harness.give_command_by(&by, cancel(true)).is_err(), "the run was cancelled before");
             assert!(!harness.run.conflict().unwrap().choices.contains(&"fallback".to_owned()));
             let mut taken = paused_over_charge(&plan, parent);
             taken.give_command_by(&by, cancel(true)).unwrap();
@@ -288,7 +292,7 @@ fn only_a_person_closes_the_conflict_over_an_unknown_outcome() {
             (RunStatus::Cancelled, "not undone: `charge`, `letter`".to_owned())
         );
         assert!(harness.run.tree_effects().unknown);
-        // An event of an earlier version does not say who ordered it: it closed the conflicts.
+        // An event of an earlier version does not say whether the cancellation was automatic: it closed the conflicts.
         let mut stored = serde_json::to_value(&harness.events).unwrap();
         for event in stored.as_array_mut().unwrap() {
             if let Some(ordered) = event.get_mut("cancel_ordered").and_then(Value::as_object_mut) {
@@ -307,7 +311,8 @@ fn children_are_cancelled_automatically_or_by_a_person_as_their_parent_is() {
     let automatic = |harness: &Harness<'_>| {
         let told = harness.due().into_iter().find_map(|action| match action {
             Action::CommandChild { command: ControlCommand::Cancel { automatic, reason, .. }, .. } => {
-                // The failure and the reason of a person may quote what is sensitive in the parent only.
+                // The child is not told the failure or a person's reason: they may quote what is sensitive in the
+                // parent only.
                 assert_eq!(reason.as_deref(), Some("the run that began it ends"));
                 Some(automatic)
             }
@@ -318,9 +323,9 @@ fn children_are_cancelled_automatically_or_by_a_person_as_their_parent_is() {
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     harness.call("f", status(404));
-    assert!(automatic(&harness), "the run fails");
+    assert!(automatic(&harness), "a parent that fails cancels its child automatically");
     harness.cancel(true).unwrap();
-    assert!(!automatic(&harness), "a person cancels it");
+    assert!(!automatic(&harness), "a person's cancellation of the parent is passed on as one");
     let child = harness.children()[0];
     let (left, status, output) = (Some("not undone: `c`".to_owned()), RunStatus::Cancelled, Arc::default());
     let tree = Some(TreeEffects { shared: true, unknown: true, left, ..TreeEffects::default() });
@@ -331,7 +336,10 @@ fn children_are_cancelled_automatically_or_by_a_person_as_their_parent_is() {
     let note = harness.run.note().unwrap();
     assert!(note.ends_with(&format!("; left by child runs: `sub` ({child} `x`: not undone: `c`)")), "{note}");
     let report = harness.run.tree_effects();
-    assert!(report.unknown && report.left.unwrap().contains("not undone: `c`"), "its own parent is told");
+    assert!(
+        report.unknown && report.left.unwrap().contains("not undone: `c`"),
+        "the run reports what its child left to its own parent"
+    );
     assert_eq!(harness.run.undone().len(), 1);
     assert_eq!(fold(&harness.events).unwrap(), harness.run);
 }
@@ -358,7 +366,7 @@ fn what_a_child_left_is_reported_at_every_depth_and_named_once_in_a_note() {
         assert!(harness.run.tree_effects().left.unwrap().contains(text));
     }
     let from = |harness: &Harness<'_>, step: &str| rerun(&harness.run, &plan, &step.into());
-    // Without a report it may have left anything.
+    // A child without a report may have left anything.
     for harness in [ends(report(), "it broke"), ends(None, "it broke")] {
         let refused = from(&harness, "z");
         assert!(matches!(&refused, Err(NotApplicable(why)) if why.contains("begin at `sub`")), "{refused:?}");
@@ -367,7 +375,7 @@ fn what_a_child_left_is_reported_at_every_depth_and_named_once_in_a_note() {
     assert!(from(&ends(Some(TreeEffects::default()), "it broke"), "z").is_ok());
 }
 
-/// Its parent counts it as failed, and undoes only what the other steps did.
+/// The parent counts such a child as failed, and undoes only what the other steps did.
 #[test]
 fn a_child_without_an_answer_undoes_what_it_did() {
     let plan = plan(

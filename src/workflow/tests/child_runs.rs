@@ -25,7 +25,7 @@ respond: {{ status: 200, body: '${{steps.sum.output}}' }}
     ))
 }
 
-/// The process of the parent, which is still paused, has ended: the next one gives its commands once more.
+/// The parent is still paused when its process ends, so the next process repeats the parent's commands to the child.
 #[test]
 fn a_repeated_pause_does_not_pause_a_child_that_somebody_has_resumed() {
     let plan = plan("{ workflow: w, steps: { a: { call: 'POST ${services.bank}/a' } }, respond: { status: 200 } }");
@@ -38,12 +38,12 @@ fn a_repeated_pause_does_not_pause_a_child_that_somebody_has_resumed() {
         (parent.to_string(), || ControlCommand::Pause { reason: None }, || ControlCommand::Resume { reason: None });
     harness.give_command_by(&by, pause()).unwrap();
     harness.give_command_by("ann", resume()).unwrap();
-    assert!(harness.give_command_by(&by, pause()).is_err(), "it is the same command");
+    assert!(harness.give_command_by(&by, pause()).is_err(), "this repeats the command");
     assert_eq!(harness.status(), RunStatus::Running);
     harness.give_command_by(&by, resume()).unwrap();
-    assert!(harness.give_command_by(&by, resume()).is_err(), "it is the same command");
+    assert!(harness.give_command_by(&by, resume()).is_err(), "this repeats the command");
     harness.give_command_by(&by, pause()).unwrap();
-    assert_eq!(harness.status(), RunStatus::Paused, "it is a new command");
+    assert_eq!(harness.status(), RunStatus::Paused, "after the resume, a pause is a new command");
     harness.give_command_by(&by, resume()).unwrap();
     assert_eq!(harness.status(), RunStatus::Running);
 }
@@ -86,7 +86,7 @@ fn a_failed_child_fails_its_parent_or_pauses_it() {
     assert_eq!(
         (harness.status(), harness.commands_to_children()),
         (RunStatus::Running, vec!["cancel"]),
-        "the other has to end first"
+        "the other child has to end first"
     );
     harness.child_ends(children[1], RunStatus::Cancelled, Value::Null);
     assert_eq!(
@@ -102,7 +102,7 @@ fn a_failed_child_fails_its_parent_or_pauses_it() {
     harness.choose("part", Some(0), Choice::Retry).unwrap();
     harness.perform_due();
     let again: Vec<_> = harness.children().into_iter().filter(|child| !children.contains(child)).collect();
-    assert_eq!(again.len(), 1, "another run, under another id");
+    assert_eq!(again.len(), 1, "the retry begins another run, with another id");
     harness.child_ends(again[0], RunStatus::Failed, Value::Null);
     harness.choose("part", Some(0), Choice::Take { output: Arc::new(json!(1)) }).unwrap();
     harness.child_ends(children[1], RunStatus::Completed, json!(2));
@@ -167,11 +167,15 @@ fn a_rerun_takes_over_results_that_do_not_depend_on_its_step() {
         again.events.push(event);
     }
     again.perform_due();
-    assert_eq!(again.in_flight_names(), ["b"], "the answer before it holds, and the step itself is done again");
+    assert_eq!(
+        again.in_flight_names(),
+        ["b"],
+        "the results of earlier steps are taken over, and the step itself runs again"
+    );
     assert_eq!(again.run.in_flight()[0].request.body.value()["n"], json!(7));
     again.replies("b", None, status(404));
     again.perform_due();
-    // What the first run did is undone under the first run's key.
+    // What the first run did is undone with the first run's idempotency key.
     let undo = again.run.attempt(&"a".into(), None, StepPart::Undo).unwrap();
     assert_eq!(undo.request.url, "/a/7");
     let mut failed = Harness::of_api(&plan);
@@ -190,12 +194,12 @@ fn a_rerun_takes_over_results_that_do_not_depend_on_its_step() {
             _ => panic!(),
         })
         .collect();
-    assert_eq!(names, ["side"], "what was undone, and what needs it, is done again");
+    assert_eq!(names, ["side"], "a step that was undone runs again, and so does a step that needs it");
     let dark = Harness::new(&plan, Mode::Dark, json!({}));
     assert!(matches!(rerun(&dark.run, &plan, &"a".into()), Err(CommandRefusal::NotApplicable(_))));
 }
 
-/// A child without effects needs no undo, and one with effects is named where it is not undone.
+/// A child without effects needs no undo; one with effects is named if it is not undone.
 #[test]
 fn a_rerun_takes_over_which_child_a_step_began_and_whether_it_did_anything() {
     let plan = plan(
@@ -295,7 +299,7 @@ fn a_child_that_ends_because_a_service_failed_fails_its_parent_for_the_same_reas
     }
 }
 
-/// If the parent paused, the comparison would end too, but with the wrong reason.
+/// If the parent paused instead, the comparison would be skipped with the wrong reason.
 #[test]
 fn a_child_that_cannot_be_rehearsed_fails_its_parent_for_the_same_reason() {
     let plan = parent("on_failure: pause");
@@ -317,7 +321,7 @@ fn a_child_that_cannot_be_rehearsed_fails_its_parent_for_the_same_reason() {
     harness.perform_due();
     let child = harness.children()[0];
     harness.child_ends_with(child, RunStatus::Failed, Value::Null, Some(FailureKind::Refused));
-    let failure = harness.run.failure().expect("nobody decides in dark");
+    let failure = harness.run.failure().expect("a run fails in dark, where nobody decides");
     assert_eq!(failure.kind, FailureKind::WouldPause);
     assert!(failure.message.contains("ended as failed"), "{failure:?}");
 }
@@ -355,8 +359,8 @@ respond: { status: 200, body: 1 }
     }
 }
 
-/// A restored store pauses a child that is ending under its parent's name. A parent that is ending, too, gives no
-/// command but the cancellation that the child has already.
+/// After a restore of the store, a child that is ending is paused in its parent's name. The parent, if it is ending
+/// too, gives the child no command but the cancellation, which the child has already had: this has to lift the pause.
 #[test]
 fn a_parent_that_is_ending_lifts_its_pause_of_a_child_that_is_ending() {
     let plan = plan(
@@ -391,7 +395,7 @@ respond: { status: 200 }
             let command = Command::Record { step, item, part, attempt, result, may_be_repeat: false, jitter: 0.5 };
             harness.command(command).unwrap();
             harness.advance_seconds(60);
-            assert!(harness.in_flight_names().is_empty(), "its undos are held");
+            assert!(harness.in_flight_names().is_empty(), "the undos are held while the run is paused");
             let resumed = harness.give_command_by(&by, cancel());
             assert_eq!(resumed.is_ok(), pauser == by, "{resumed:?}");
             assert_eq!(harness.in_flight_names().len(), usize::from(pauser == by));

@@ -18,7 +18,7 @@ fn cut_off() -> AttemptResult {
     AttemptResult::CutOff("the connection was closed".into())
 }
 
-/// A real run waits for a person.
+/// In a real run the same conflict waits for a person.
 #[test]
 fn a_conflict_ends_a_dark_run_once_its_calls_have_ended() {
     let plan = plan(PAY);
@@ -37,7 +37,7 @@ fn a_conflict_ends_a_dark_run_once_its_calls_have_ended() {
         assert_eq!((harness.status(), kind), expected, "{mode:?}");
         assert_eq!(harness.run.conflicts().is_empty(), mode == Mode::Dark);
         assert!(!harness.kinds().contains(&"compensation_began"));
-        assert_eq!(harness.run.undone().is_empty(), mode == Mode::Real, "what is unknown is listed");
+        assert_eq!(harness.run.undone().is_empty(), mode == Mode::Real, "calls with unknown outcome are listed");
         let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
         assert_eq!(replay_with(&events, &plan, &harness.inputs).unwrap(), [], "{mode:?}");
     }
@@ -57,7 +57,7 @@ fn an_undo_that_fails_ends_a_dark_run() {
     assert!(harness.run.conflicts().is_empty());
 }
 
-/// Other files may have what is missing: no person is needed.
+/// A reload of the files may bring what is missing, so no person is needed.
 #[test]
 fn a_dark_run_waits_for_files_that_have_what_is_missing() {
     let source =
@@ -72,7 +72,7 @@ fn a_dark_run_waits_for_files_that_have_what_is_missing() {
     assert_eq!((harness.status(), harness.in_flight_names()), (RunStatus::Running, vec!["look".to_owned()]));
 }
 
-/// It is ending, so nothing but the missing service keeps it open.
+/// The run is ending, and only the missing service would keep it open.
 #[test]
 fn a_dark_run_that_is_ending_waits_for_no_files() {
     let source = json!({
@@ -96,12 +96,12 @@ fn a_dark_run_that_is_ending_waits_for_no_files() {
         }
         let kind = harness.run.failure().map(|failure| failure.kind);
         assert_eq!((harness.status(), kind), (RunStatus::Failed, Some(FailureKind::WouldPause)), "{fails_first}");
-        assert!(!harness.run.undone().is_empty(), "what is unknown is listed");
+        assert!(!harness.run.undone().is_empty(), "calls with unknown outcome are listed");
     }
 }
 
-/// A child that waits would keep the run and its locks for as long. That it is cancelled does not fail the run, which
-/// would undo what it did.
+/// A child that waits would keep the run open, and its locks held. The child's cancellation is not a failure of the
+/// run, which would undo what the run did.
 #[test]
 fn a_conflict_in_dark_ends_the_child_runs() {
     let source = json!({

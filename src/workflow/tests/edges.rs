@@ -1,11 +1,11 @@
-//! Edge cases: pauses of retries, events that do not fit, unknown earlier attempts, and what `respond` may read.
+//! Edge cases: delays of retries, events that do not fit, unknown earlier attempts, and what `respond` may read.
 
 use super::harness::{breaker_open, plan, timed_out};
 use super::*;
 use crate::workflow::{Cause, Choice, ControlCommand, EndingEvent, Reason};
 
 #[test]
-fn a_retry_honours_retry_after_up_to_the_longest_pause() {
+fn a_retry_honours_retry_after_up_to_the_longest_delay() {
     let plan = PlanBuilder::new().call("a", &[], "GET /a", Value::Null).attempts(2).respond(200, json!({})).build("w");
     let mut harness = Harness::new(&plan, Mode::Real, json!({}));
     harness.settle();
@@ -111,7 +111,7 @@ respond:
     }
 }
 
-/// A payment that each of several people may allow is not made where all of them said no.
+/// A payment that each of several people may approve is not made if all of them reject it.
 #[test]
 fn a_step_that_needs_any_of_others_is_skipped_where_all_of_them_were() {
     for (first, second, skipped) in [(false, false, true), (true, false, false), (false, true, false)] {
@@ -132,7 +132,7 @@ respond: {{ status: 200, body: done }}
     }
 }
 
-/// While the run is paused, the time of its next attempt is not given as what would resume it.
+/// While the run is paused, the time of its next attempt is not named as what the run waits for.
 #[test]
 fn the_next_attempt_of_a_paused_run_waits_for_the_end_of_the_pause() {
     let plan = plan(

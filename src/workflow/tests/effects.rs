@@ -1,4 +1,4 @@
-//! Which effects count as performed: one that was certainly not done does not.
+//! Which effects count as performed: all but those that were certainly not done.
 
 use super::harness::{breaker_open, plan, timed_out};
 use super::*;
@@ -12,7 +12,7 @@ steps:
 respond: { status: 200 }
 ";
 
-/// Whether anything private or shared counts, whether anything shared does, and whether legacy may still answer.
+/// Returns whether an effect counts as performed, whether a shared effect does, and whether legacy may still answer.
 fn counts(harness: &mut Harness<'_>) -> (bool, bool, bool) {
     let (run, events) = (harness.run.clone(), harness.events.clone());
     let may_abandon = harness.command(Command::Abandon { reason: "x" }).is_ok();
@@ -62,7 +62,11 @@ fn an_effect_that_was_or_may_have_been_done_counts() {
     harness.settle();
     harness.call("draft", ok(json!({})));
     harness.call("charge", status(429));
-    assert_eq!((harness.run.effects_begun(), harness.run.shared_begun()), (true, false), "the draft was made");
+    assert_eq!(
+        (harness.run.effects_begun(), harness.run.shared_begun()),
+        (true, false),
+        "the draft was made, the charge was not"
+    );
 }
 
 #[test]
@@ -76,7 +80,7 @@ fn the_effects_of_earlier_runs_of_the_job_count() {
     for (effects_before, expected) in cases {
         let mut harness = Harness::started_with(&plan, |started| started.effects_before = effects_before);
         assert_eq!(counts(&mut harness), expected);
-        assert_eq!(harness.run.strongest_effect(), effects_before, "the next rerun is told the same");
+        assert_eq!(harness.run.strongest_effect(), effects_before, "the next rerun is told of the same effect");
     }
 }
 
@@ -106,7 +110,7 @@ fn what_the_tree_of_a_child_did_counts_as_the_run_s_own() {
                 harness.command(Command::BeginChild { step, item: None, child }).unwrap();
                 child
             });
-            assert_eq!(counts(&mut harness), (true, true, false), "it may begin something at any moment");
+            assert_eq!(counts(&mut harness), (true, true, false), "the child may perform an effect at any moment");
             let (output, note, tree, sensitive) = (Arc::default(), None, tree.clone(), Vec::new());
             harness
                 .command(Command::ChildEnded { child, status, output, note, failure: None, tree, sensitive })
@@ -119,7 +123,7 @@ fn what_the_tree_of_a_child_did_counts_as_the_run_s_own() {
 }
 
 #[test]
-fn what_was_decided_against_in_a_child_is_not_given_to_legacy() {
+fn a_run_is_not_given_to_legacy_after_a_decision_against_an_effect_in_its_child() {
     let plan = plan(BELOW);
     for (status, decided_against) in [
         (RunStatus::Failed, false),
@@ -141,7 +145,7 @@ fn what_was_decided_against_in_a_child_is_not_given_to_legacy() {
     }
 }
 
-/// Events of earlier versions: such a child counted as one that did nothing, and legacy may have been called.
+/// For earlier versions a child without a report had done nothing, so legacy may have been called after it.
 #[test]
 fn a_run_of_an_earlier_version_that_was_abandoned_after_its_child_can_be_read() {
     let plan = plan(BELOW);

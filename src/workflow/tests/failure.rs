@@ -80,7 +80,7 @@ fn an_open_breaker_takes_the_fallback_at_once_or_waits_without_using_an_attempt(
     harness.call("invoice", ok(json!({})));
     for _ in 0..2 {
         harness.call("charge", breaker_open(60_000));
-        assert_eq!(harness.in_flight_names(), ["charge"], "it waited until the breaker admits a call again");
+        assert_eq!(harness.in_flight_names(), ["charge"], "the step waited until the breaker admitted a call");
     }
     assert_eq!(harness.now, Timestamp::UNIX_EPOCH + SignedDuration::from_secs(120));
     harness.call("charge", breaker_open(60_000));
@@ -96,12 +96,12 @@ fn an_open_breaker_is_waited_for_once_no_caller_waits() {
     let mut harness = Harness::of_route(&plan);
     harness.settle();
     harness.call("a", breaker_open(60_000));
-    assert_eq!(harness.status(), RunStatus::Failed, "the caller waits");
+    assert_eq!(harness.status(), RunStatus::Failed, "no attempt waits while the caller does");
     let mut harness = Harness::of_route(&plan);
     harness.settle();
     harness.command(Command::AnswerPending).unwrap();
     harness.call("a", breaker_open(60_000));
-    assert_eq!(harness.in_flight_names(), ["a"], "it waited until the breaker admits a call again");
+    assert_eq!(harness.in_flight_names(), ["a"], "the step waited until the breaker admitted a call");
     harness.call("a", ok(json!({})));
     assert_eq!(harness.status(), RunStatus::Completed);
 }
@@ -154,7 +154,7 @@ respond: { status: 200 }
     let mut harness = Harness::of_route(&plan);
     harness.settle();
     for _ in 0..3 {
-        harness.call("a", status(429)); // with the harness's jitter each pause is half of the maximum
+        harness.call("a", status(429)); // with the harness's jitter each delay is half of the maximum
     }
     assert_eq!(
         harness.run.status(),
@@ -201,7 +201,7 @@ fn a_resolved_conflict_goes_on_where_the_run_paused() {
     harness.choose("look", None, Choice::Retry).unwrap();
     assert_eq!(harness.run.attempt(&"look".into(), None, StepPart::Do).unwrap().attempt, 2);
     harness.call("look", ok(json!({})));
-    // The value that the expression reads is not there.
+    // The reply lacks the value that an expression reads.
     assert_eq!(harness.run.conflict().unwrap().kind, ConflictKind::Expression);
     harness.choose("put", None, Choice::RetryWith { input: Arc::new(json!({"n": 1})) }).unwrap();
     let first = harness.run.attempt(&"put".into(), None, StepPart::Do).unwrap();
@@ -242,7 +242,7 @@ fn a_run_of_a_route_fails_where_one_of_the_api_would_pause() {
     assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::Schema));
     assert!(
         harness.run.note().unwrap().contains("not undone: `put`"),
-        "it was done all the same: {:?}",
+        "the call was done although its output does not fit: {:?}",
         harness.run.note()
     );
 }
@@ -310,7 +310,7 @@ fn several_items_may_be_in_conflict_and_each_is_resolved() {
     assert_eq!((harness.run.conflicts().len(), harness.in_flight_names().len()), (2, 0));
     assert!(harness.run.note().unwrap().contains("2 conflicts"));
     harness.choose("each", Some(0), Choice::Skip).unwrap();
-    assert!(harness.in_flight_names().is_empty(), "nothing begins while one is open");
+    assert!(harness.in_flight_names().is_empty(), "nothing begins while a conflict is open");
     harness.choose("each", Some(1), take_output(json!({"id": 1}))).unwrap();
     harness.item("each", 2, ok(json!({"id": 2})));
     assert_eq!(harness.run.answer().unwrap().body.value()["ok"], json!([null, {"id": 1}, {"id": 2}]));

@@ -1,10 +1,10 @@
-//! Plans from files, runs of them, and services that answer by a script.
+//! Makes plans as the files' check does, and runs them with scripted results of calls.
 
 use super::*;
 use crate::limits::Limits;
 use crate::workflow::{Choice, ControlCommand, DeclaredNames, StepPart};
 
-/// A plan as the files' check makes it: `bank` honours no keys, `stock` does.
+/// Makes a plan as the files' check does. The service `stock` honours idempotency keys, `bank` does not.
 pub(super) fn plan(yaml: &str) -> Plan {
     let source: Value = serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}\n{error}"));
     let services = BTreeMap::from([(ServiceName::from("bank"), false), (ServiceName::from("stock"), true)]);
@@ -60,7 +60,7 @@ impl<'a> Harness<'a> {
     pub fn cancel(&mut self, compensate: bool) -> Result<usize, CommandRefusal> {
         self.give_command(ControlCommand::Cancel { compensate, reason: Some("why not".into()), automatic: false })
     }
-    /// Calls under way, as `step`, `step[item]`, `undo step`, `probe step`.
+    /// The calls under way, written as `step`, `step[item]`, `undo step` or `probe step`.
     pub fn in_flight_names(&self) -> Vec<String> {
         let name = |call: &crate::workflow::InFlight| {
             let item = call.item.map_or(String::new(), |item| format!("[{item}]"));

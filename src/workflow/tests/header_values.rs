@@ -17,7 +17,7 @@ fn run_with<'a>(plan: &'a Plan, name: &str, by_route: bool) -> Harness<'a> {
 
 const CONTROLS: [&str; 4] = ["a\0b", "\u{1b}[2J", "a\u{7f}", "\u{1}"];
 
-/// The fault is in the input: the call is not repeated, and its fallback does not run.
+/// The input is at fault, so the call is not repeated and its fallback does not run.
 #[test]
 fn a_call_with_a_control_character_in_a_header_fails_and_is_not_sent() {
     let plan = plan(

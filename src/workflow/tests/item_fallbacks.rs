@@ -58,7 +58,7 @@ fn a_fallback_replaces_an_item_that_certainly_did_nothing() {
     assert_eq!(harness.in_flight_names(), ["letter[1]", "mail[0]"], "{slot}");
     let notes: Vec<_> = view_of(&harness).steps.into_iter().map(|step| (step.step.to_string(), step.items)).collect();
     assert_eq!(notes, [("mail".to_owned(), Some(3)), ("letter".to_owned(), Some(1))]);
-    // A retry of its own, under the same key and with the same bytes.
+    // The fallback has retries of its own, with the same idempotency key and the same bytes.
     harness.item("letter", 1, status(429));
     harness.item("mail", 0, ok(json!({"id": 10})));
     harness.item("mail", 2, ok(json!({"id": 12})));
@@ -84,7 +84,7 @@ fn no_fallback_replaces_an_item_that_may_have_been_done() {
         let mut harness = Harness::of_route(&plan);
         harness.settle();
         harness.item("mail", 0, result);
-        let conflict = harness.run.conflict().expect("a person decides");
+        let conflict = harness.run.conflict().expect("a conflict is open");
         assert_eq!((conflict.kind, conflict.item), (ConflictKind::OutcomeUnknown, Some(0)));
         assert!(!conflict.choices.contains(&"fallback".to_owned()), "{conflict:?}");
         assert!(harness.choose("mail", Some(0), Choice::Fallback).is_err());
@@ -136,7 +136,7 @@ fn fallbacks_of_items_form_chains_and_an_item_whose_fallback_does_not_run_fails(
     for item in 0..3 {
         harness.item("a", item, status(429));
     }
-    assert_eq!(harness.in_flight_names(), ["b[1]", "b[2]"], "the `if` sees the item");
+    assert_eq!(harness.in_flight_names(), ["b[1]", "b[2]"], "the `if` of the fallback reads the item");
     harness.item("b", 1, status(429));
     harness.item("b", 2, status(429));
     assert_eq!(harness.run.status(), RunStatus::Completed, "{:?}", harness.kinds());
@@ -188,7 +188,11 @@ fn an_unused_item_fallback_is_skipped_and_accepts_no_commands_before_it_is_taken
     (0..3).for_each(|item| harness.item("mail", item, ok(json!({}))));
     harness.call("last", ok(json!({})));
     assert_eq!(harness.run.status(), RunStatus::Completed);
-    assert_eq!(harness.run.answer().unwrap().body.value()[1], json!([null, null, null]), "always a list");
+    assert_eq!(
+        harness.run.answer().unwrap().body.value()[1],
+        json!([null, null, null]),
+        "`by` is a list even if no fallback ran"
+    );
     let kinds = harness.events.iter().filter(
         |event| matches!(event, Event::Step(StepEvent::Skipped { step, item: None, .. }) if step.as_str() == "letter"),
     );

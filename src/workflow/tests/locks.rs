@@ -49,7 +49,7 @@ fn a_step_begins_when_it_holds_its_lock_and_releases_it_when_it_ends() {
     assert_eq!((left_events(&harness), harness.awaited_locks().len()), (1, 2));
     harness.see_lock("take", Some(0), LockPosition::First).unwrap();
     harness.give_command_by("ann", ControlCommand::Pause { reason: None }).unwrap();
-    assert_eq!(left_events(&harness), 2, "one that does not hold its lock leaves the queue");
+    assert_eq!(left_events(&harness), 2, "a step that does not hold its lock leaves the queue");
     harness.give_command_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     harness.see_lock("take", Some(2), LockPosition::First).unwrap();
     harness.replies("take", Some(0), ok(json!(1)));
@@ -59,7 +59,7 @@ fn a_step_begins_when_it_holds_its_lock_and_releases_it_when_it_ends() {
     harness.perform_due();
     harness.see_lock("take", Some(0), LockPosition::First).unwrap();
     harness.replies("take", Some(0), status(404));
-    assert_eq!((harness.status(), left_events(&harness)), (RunStatus::Failed, 2), "nothing is held beyond the end");
+    assert_eq!((harness.status(), left_events(&harness)), (RunStatus::Failed, 2), "a run that has ended holds no lock");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_lock_that_is_held_skips_cancels_or_asks() {
     assert_eq!(harness.run.conflict().unwrap().choices, ["wait", "skip", "cancel"]);
     let resolve = |choice| Resolve { step: "take".into(), item: Some(0), attempt: None, choice, reason: None };
     harness.give_command_by("ann", resolve(Choice::Wait)).unwrap();
-    assert!(harness.see_lock("take", Some(0), held_by_other()).is_err(), "a person has decided that it waits");
+    assert!(harness.see_lock("take", Some(0), held_by_other()).is_err(), "a person has decided that the step waits");
     harness.see_lock("take", Some(0), LockPosition::First).unwrap();
     assert_eq!(harness.in_flight_names(), ["take[0]"]);
     let mut harness = Harness::of_api(&ask);
@@ -98,7 +98,7 @@ fn a_lock_that_is_held_skips_cancels_or_asks() {
     assert!(conflict.message.contains(&link), "{}", conflict.message);
     let resolve = |choice| Resolve { step: "take".into(), item: Some(1), attempt: None, choice, reason: None };
     harness.give_command_by("ann", resolve(Choice::Wait)).unwrap();
-    assert_eq!((harness.status(), harness.awaited_locks().len()), (RunStatus::Running, 2), "both queue again");
+    assert_eq!((harness.status(), harness.awaited_locks().len()), (RunStatus::Running, 2), "both items queue again");
     harness.see_lock("take", Some(1), LockPosition::Deadlock { links }).unwrap();
     assert_eq!(harness.status(), RunStatus::Paused, "the deadlock is still there: a person is asked again");
     harness.give_command_by("ann", resolve(Choice::Skip)).unwrap();
@@ -124,7 +124,7 @@ respond: { status: 200 }
     assert_eq!((harness.status(), left_events(&harness)), (RunStatus::Paused, 1));
     let resolve = Resolve { step: "a".into(), item: None, attempt: None, choice: Choice::Skip, reason: None };
     harness.give_command_by("ann", resolve).unwrap();
-    assert_eq!(harness.awaited_locks(), [("x".to_owned(), None)], "it queues again");
+    assert_eq!(harness.awaited_locks(), [("x".to_owned(), None)], "the step queues again");
     let note = |harness: &Harness<'_>| {
         let seen = crate::workflow::view(harness.events.iter().map(|event| (harness.now, event))).unwrap();
         seen.steps.into_iter().find(|step| step.step.as_str() == "b").unwrap().note
@@ -134,7 +134,7 @@ respond: { status: 200 }
     assert_eq!(note(&harness), None, "the step holds the lock");
     harness.replies("b", None, ok(json!(1)));
     assert_eq!(harness.status(), RunStatus::Completed);
-    // The run keeps the lock that it holds: its call is under way.
+    // The run keeps the lock of a step whose call is under way.
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     harness.see_lock("b", None, LockPosition::First).unwrap();
@@ -145,7 +145,7 @@ respond: { status: 200 }
     );
 }
 
-/// The run waits for its child to end, perhaps for days: others that want the lock must not wait with it.
+/// The run waits for its child to end, perhaps for days. Other runs that want the lock must not wait as long.
 #[test]
 fn a_run_that_fails_leaves_the_lock_queues_of_steps_that_have_not_begun() {
     let plan = plan(
@@ -178,13 +178,17 @@ respond: { status: 200 }
     for mut harness in [failed, out_of_time, cancelled] {
         assert!(harness.run.is_ending() && harness.children().len() == 1, "{:?}", harness.kinds());
         assert_eq!((left_events(&harness), harness.awaited_locks().len()), (1, 0));
-        assert_eq!(harness.run.held_lock(&"d".into(), None), Some("other"), "its call is under way");
+        assert_eq!(
+            harness.run.held_lock(&"d".into(), None),
+            Some("other"),
+            "the call that holds this lock is under way"
+        );
         harness.replies("d", None, ok(json!({})));
         assert_eq!(left_events(&harness), 2);
     }
 }
 
-/// The lock was taken just before the run paused, so that the step has not begun.
+/// The lock was taken just before the run paused, so its step has not begun.
 #[test]
 fn a_run_that_fails_gives_up_a_lock_whose_step_has_not_begun() {
     let plan = plan(
@@ -226,7 +230,7 @@ fn a_reading_of_the_queue_for_an_earlier_entry_is_ignored() {
     harness.command(seen(queued)).unwrap();
 }
 
-/// A 503 may come from a proxy, after the service had the request.
+/// A 503 may come from a proxy after the service has received the request.
 #[test]
 fn a_status_after_which_the_outcome_is_unknown_is_not_a_held_lock() {
     let pay = |more: &str| {
@@ -248,7 +252,7 @@ fn a_status_after_which_the_outcome_is_unknown_is_not_a_held_lock() {
         for _ in 0..3 {
             harness.replies("pay", None, status(503));
             harness.advance_seconds(2);
-            assert_eq!(harness.in_flight_names(), ["pay"], "{more}: it waits, and no attempt is used up");
+            assert_eq!(harness.in_flight_names(), ["pay"], "{more}: the step waits, and no attempt is used up");
         }
     }
 }
@@ -350,7 +354,7 @@ respond: { status: 200 }
     harness.perform_due();
     harness.answers("ann", review(&[0, 1, 2], &[])).unwrap();
     assert_eq!(harness.awaited_locks(), [("sku:1".to_owned(), Some(0)), ("sku:2".to_owned(), Some(1))]);
-    // Nothing has begun, so all items are asked about again before the first. Item 1 is still in a queue.
+    // Nothing has begun, so people are asked about all items again. Item 1 is still in its lock's queue.
     let input = Arc::new(json!({ "n": 7 }));
     harness.give_command_by("ann", Adjust { step: "take".into(), item: Some(0), input, reason: None }).unwrap();
     harness.see_lock("take", Some(0), LockPosition::First).unwrap();
@@ -364,7 +368,7 @@ respond: { status: 200 }
     assert_eq!(harness.sent.iter().map(|sent| sent.1).collect::<Vec<_>>(), [Some(0), Some(2)]);
 }
 
-/// The run is copied to find out whether it fails. That would take long if each of thousands of items did it.
+/// To find out whether a failure fails the run, the run is copied. This would take long for each of thousands of items.
 #[test]
 fn an_item_that_cannot_make_the_run_fail_does_not_copy_it() {
     for (failures, copies) in [("collect", 0), ("stop", 1)] {

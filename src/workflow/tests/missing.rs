@@ -1,4 +1,4 @@
-//! Runs whose plan needs something that the files in force do not have.
+//! Runs whose plan needs a service or a workflow that the files in force do not have.
 
 use super::harness::{plan, timed_out};
 use super::*;
@@ -19,7 +19,7 @@ fn stored_plan() -> Plan {
     stored_plan_with(&BTreeMap::new())
 }
 
-/// As it is loaded with files that have these services.
+/// The stored plan as it is loaded with files that have these services.
 fn stored_plan_with(services: &BTreeMap<ServiceName, bool>) -> Plan {
     let source: Value = serde_saphyr::from_str(CHARGE).unwrap();
     Plan::from_stored(&source, services, &Limits { steps_max: 1, ..Limits::default() }).unwrap()
@@ -34,7 +34,7 @@ fn with_gone(harness: &mut Harness<'_>) {
 #[test]
 fn a_stored_plan_is_not_checked_against_the_current_files() {
     let plan = stored_plan();
-    assert_eq!(plan.steps.len(), 4, "nor against today's limits");
+    assert_eq!(plan.steps.len(), 4, "the plan is not checked against the present limits either");
     assert!(!plan.step(&"charge".into()).unwrap().1.call(StepPart::Do).unwrap().keyed);
     let inputs = inputs().with_workflows([]);
     let all: Vec<String> =
@@ -56,7 +56,7 @@ fn a_run_pauses_over_a_missing_service_and_goes_on_after_a_reload() {
     assert!(harness.run.note().is_some_and(|note| missing::is_noted(&note)), "{:?}", harness.run.note());
     assert!(harness.in_flight_names().is_empty() && harness.due().is_empty());
     harness.choose("charge", None, Choice::Retry).unwrap();
-    assert!(harness.run.misses_something(), "it is still missing");
+    assert!(harness.run.misses_something(), "the service is still missing");
     with_gone(&mut harness);
     assert_eq!(harness.in_flight_names(), ["charge"]);
     let attempt = harness.run.attempt(&"charge".into(), None, StepPart::Do).unwrap();
@@ -96,14 +96,14 @@ fn the_outcome_of_an_attempt_stays_unknown_if_it_could_not_be_sent_again() {
     harness.settle();
     let conflict = harness.run.conflict().unwrap();
     assert_eq!((conflict.kind, conflict.attempt), (ConflictKind::Missing, 1));
-    assert!(!conflict.choices.contains(&"fallback".to_owned()), "it may have been sent before");
+    assert!(!conflict.choices.contains(&"fallback".to_owned()), "an earlier attempt may have been sent");
     harness.plan = &keyed;
     with_gone(&mut harness);
     assert_eq!(harness.run.attempt(&"charge".into(), None, StepPart::Do).unwrap().attempt, 2);
 }
 
-/// A call that waits for its turn at the service is withdrawn when the run is paused, but not a repeat that a person
-/// asked for.
+/// When the run is paused, a call that waits for its turn at the service is withdrawn, unless it is a repeat that a
+/// person asked for.
 #[test]
 fn only_a_person_asks_for_a_repeat() {
     let plan = plan(
@@ -129,16 +129,16 @@ respond: { status: 200 }
     harness.inputs = inputs();
     harness.settle();
     assert_eq!(harness.run.attempt(&"a".into(), None, StepPart::Do).unwrap().attempt, 2);
-    assert!(!is_asked_for(&harness, "a"), "a reload began it");
+    assert!(!is_asked_for(&harness, "a"), "a reload began the attempt");
     harness.call("b", timed_out());
     harness.choose("b", None, Choice::Retry).unwrap();
     assert_eq!(harness.run.attempt(&"b".into(), None, StepPart::Do).unwrap().attempt, 2);
     assert!(is_asked_for(&harness, "b"));
     harness.cancel(false).unwrap();
-    assert!(!is_asked_for(&harness, "b"), "it was called off");
+    assert!(!is_asked_for(&harness, "b"), "the cancellation calls off the attempt");
 }
 
-/// The reload ends the pause: the attempts so far still count, and the deadline begins anew.
+/// After the reload that ends the pause, the attempts so far still count, and the deadline begins anew.
 #[test]
 fn a_reload_gives_a_step_no_further_attempts() {
     let plan = plan(
@@ -167,7 +167,7 @@ respond: { status: 200 }
     assert_eq!(harness.run.status(), RunStatus::Failed, "all attempts are used up");
 }
 
-/// The check of files refuses `request.peer`; a run that began before that keeps its plan.
+/// The check of files refuses `request.peer`; a run that began before this was refused keeps its plan.
 #[test]
 fn a_stored_plan_that_reads_the_address_of_the_caller_is_still_read() {
     let source = json!({
@@ -219,7 +219,7 @@ fn a_run_waits_for_a_missing_workflow() {
     assert_eq!(harness.run.children().count(), 1);
 }
 
-/// The workflow was there when the step began, and gone when its run was to be started.
+/// The workflow existed when the step began, and was gone when the child run was to be started.
 #[test]
 fn a_run_waits_for_a_child_whose_workflow_is_missing() {
     let plan = plan("{ workflow: w, steps: { last: { run: other } }, respond: { status: 200 } }");
@@ -241,7 +241,11 @@ fn a_run_waits_for_a_child_whose_workflow_is_missing() {
     assert_eq!((conflict.kind, conflict.step.as_str(), conflict.attempt), (ConflictKind::Missing, "last", 0));
     assert!(conflict.message.contains("the workflow `other`"), "{}", conflict.message);
     assert!(harness.run.note().is_some_and(|note| missing::is_noted(&note)), "{:?}", harness.run.note());
-    assert_eq!((harness.run.children().count(), harness.due()), (0, Vec::new()), "it waits for the files");
+    assert_eq!(
+        (harness.run.children().count(), harness.due()),
+        (0, Vec::new()),
+        "the run waits for a reload of the files"
+    );
     harness.inputs = inputs().with_workflows(["other".into()]);
     harness.settle();
     assert!(!harness.run.misses_something());
@@ -275,7 +279,7 @@ steps:
 respond: { status: 200 }
 ";
 
-/// The attempt's outcome stays unknown: what the files lost is needed to find it out, and nothing is sent again.
+/// The attempt's outcome stays unknown: its probe needs the missing service, and nothing is sent again.
 #[test]
 fn a_probe_whose_service_is_missing_waits_for_it() {
     let source: Value = serde_saphyr::from_str(PROBED).unwrap();
@@ -290,8 +294,15 @@ fn a_probe_whose_service_is_missing_waits_for_it() {
         let conflict = harness.run.conflict().unwrap().clone();
         assert_eq!((conflict.kind, conflict.part), (ConflictKind::Missing, StepPart::Probe));
         assert!(conflict.message.contains("its probe cannot ask: it needs the service `gone`"), "{}", conflict.message);
-        assert!(conflict.key.is_some() && conflict.request.is_some(), "with them a person can ask the service");
-        assert_eq!(conflict.choices, ["retry", "skip", "take", "cancel"], "no fallback: it may have been done");
+        assert!(
+            conflict.key.is_some() && conflict.request.is_some(),
+            "with the key and the request a person can ask the service"
+        );
+        assert_eq!(
+            conflict.choices,
+            ["retry", "skip", "take", "cancel"],
+            "no fallback, because the call may have been done"
+        );
         assert!(harness.run.note().is_some_and(|note| missing::is_noted(&note)));
         assert!(harness.in_flight_names().is_empty() && harness.due().is_empty(), "{:?}", harness.due());
     };
@@ -311,7 +322,7 @@ fn a_probe_whose_service_is_missing_waits_for_it() {
     let sent = harness.events.iter().filter(|event| matches!(event, Event::StepStarted(s) if s.part == StepPart::Do));
     assert_eq!(sent.count(), 1);
 
-    // A person decides instead: the charge may have been done, and stays listed where it is not taken.
+    // If a person decides instead, the charge may have been done, and stays listed unless the person takes its output.
     let mut skipped = unknown();
     skipped.choose("charge", None, Choice::Skip).unwrap();
     assert_eq!(skipped.run.status(), RunStatus::Completed);
@@ -351,7 +362,10 @@ respond: { status: 200, body: done }
     let mut harness = refused(Harness::of_api(plan));
     let conflict = harness.run.conflict().unwrap().clone();
     assert_eq!((conflict.kind, conflict.attempt), (ConflictKind::Expression, 0));
-    assert_eq!(conflict.message, "`kid`: `other` does not take this input: /amount is no number", "it names no run");
+    assert_eq!(
+        conflict.message, "`kid`: `other` does not take this input: /amount is no number",
+        "the message names no run"
+    );
     let input = Arc::new(json!({ "amount": 5 }));
     harness.choose("kid", None, Choice::RetryWith { input: input.clone() }).unwrap();
     let child = RunId(uuid::Uuid::from_u128(10));

@@ -1,4 +1,4 @@
-//! Choices of people, reruns and answers that cannot be made: no effect is repeated, and no approval is skipped.
+//! Choices of people, reruns, and answers that cannot be made: no effect is repeated, and no approval is skipped.
 
 use super::harness::{plan, take_output, timed_out};
 use super::people_harness::{review, yes};
@@ -90,8 +90,12 @@ fn no_fallback_is_taken_while_an_earlier_attempt_may_have_been_done() {
     harness.call("charge", status(429));
     harness.call("charge", status(429));
     let conflict = harness.run.conflict().unwrap();
-    assert_eq!(conflict.kind, ConflictKind::AttemptsUsedUp, "no fallback is taken automatically");
-    assert_eq!(conflict.choices, ["retry", "retry_with", "skip", "take", "cancel"], "and none is offered");
+    assert_eq!(
+        conflict.kind,
+        ConflictKind::AttemptsUsedUp,
+        "no fallback is taken automatically, because an earlier attempt may have been done"
+    );
+    assert_eq!(conflict.choices, ["retry", "retry_with", "skip", "take", "cancel"], "no fallback is offered either");
     let refused = harness.choose("charge", None, Choice::Fallback).unwrap_err();
     assert!(refused.to_string().contains("a second time"), "{refused}");
     harness.cancel(true).unwrap();
@@ -133,7 +137,7 @@ fn an_item_that_is_listed_twice_as_struck_out_counts_once() {
     });
     harness.perform_due();
     harness.answers("ann", review(&[1], &[0, 0])).unwrap();
-    assert_eq!(harness.in_flight_names(), ["mail[1]"], "the other one was approved");
+    assert_eq!(harness.in_flight_names(), ["mail[1]"], "the other item was approved");
     harness.replies("mail", Some(1), ok(json!({})));
     assert_eq!(harness.output("mail")["struck"], json!(1));
 }
@@ -144,20 +148,20 @@ fn a_rerun_does_not_repeat_a_step_that_may_have_been_done() {
     let mut harness = Harness::of_api(&plan);
     harness.settle();
     harness.call("charge", timed_out());
-    assert!(rerun(&harness.run, &plan, &"charge".into()).is_err(), "a person decides that first");
+    assert!(rerun(&harness.run, &plan, &"charge".into()).is_err(), "a person has to decide the conflict first");
     harness.cancel(false).unwrap();
     assert_eq!(harness.status(), RunStatus::Cancelled);
     let refused = rerun(&harness.run, &plan, &"z".into()).unwrap_err();
     assert!(refused.to_string().contains("begin at `charge`"), "{refused}");
     assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "a rerun from that step repeats it on purpose");
-    // Paused by hand between two attempts.
+    // A person pauses the run between two attempts.
     let stock = super::harness::plan(&CHARGE.replace("bank", "stock"));
     let mut harness = Harness::of_api(&stock);
     harness.perform_due();
     harness.reply("charge", None, timed_out()).unwrap();
     harness.give_command_by("ann", ControlCommand::Pause { reason: None }).unwrap();
     assert!(rerun(&harness.run, &stock, &"charge".into()).is_err());
-    // The step was skipped, and the rerun that takes this over lists its attempt as unknown.
+    // The rerun takes over that the step was skipped, and lists the attempt as unknown.
     let mut harness = Harness::of_api(&plan);
     harness.settle();
     harness.call("charge", timed_out());
@@ -196,8 +200,8 @@ fn a_run_ends_when_it_is_handed_over() {
     ] {
         assert_eq!(harness.give_command_by("bob", command), Err(CommandRefusal::Ended));
     }
-    assert!(rerun(&harness.run, &plan, &"b".into()).is_ok(), "the successor is made from it");
-    assert!(rerun(&harness.run, &plan, &"a".into()).is_err(), "and no other");
+    assert!(rerun(&harness.run, &plan, &"b".into()).is_ok(), "the successor is made from this run");
+    assert!(rerun(&harness.run, &plan, &"a".into()).is_err(), "no other rerun is possible");
     assert_eq!(view_of(&harness).steps[0].status, StepStatus::Done);
     // A child run whose parent waits for it cannot be replaced.
     let mut child = Harness::started_with(&plan, |started| {
@@ -228,7 +232,7 @@ fn when_no_answer_can_be_made_nothing_is_undone() {
     assert_eq!((conflict.kind, conflict.step.as_str()), (ConflictKind::Answer, "respond"));
     assert_eq!(conflict.choices, ["take", "cancel"]);
     assert_eq!((harness.in_flight_names().len(), harness.status()), (0, RunStatus::Paused));
-    assert_eq!(view_of(&harness).steps.len(), 1, "the answer is no step");
+    assert_eq!(view_of(&harness).steps.len(), 1, "the answer is not listed as a step");
     assert!(harness.choose("respond", None, Choice::Skip).is_err());
     harness.choose("respond", None, take_output(json!({"ref": 1}))).unwrap();
     assert_eq!(
@@ -242,7 +246,7 @@ fn when_no_answer_can_be_made_nothing_is_undone() {
     asked.settle();
     asked.call("pay", ok(json!({})));
     asked.choose("respond", None, Choice::Cancel { compensate: true }).unwrap();
-    assert_eq!(asked.in_flight_names(), ["undo pay"], "a person asked for it");
+    assert_eq!(asked.in_flight_names(), ["undo pay"], "the person asked for undoing");
 
     let mut route = Harness::of_route(&plan);
     route.settle();
@@ -368,7 +372,7 @@ respond: { status: 200 }
     let first = plan(yaml);
     let mut harness = Harness::of_api(&first);
     harness.perform_due();
-    // The recorded time of an event is a moment after the time of its decision.
+    // The recorded time of an event is slightly later than the time at which the event was decided.
     let later = harness.now + SignedDuration::from_micros(30);
     let events: Vec<_> = harness.events.iter().map(|event| (later, event.clone())).collect();
     let against = |from: &str, to: &str| replay_with(&events, &plan(&yaml.replace(from, to)), &harness.inputs).unwrap();

@@ -43,7 +43,7 @@ fn an_answer_is_accepted_once_from_those_who_may_give_it_with_fitting_values() {
         harness.answers("ann", yes_with(json!({"id": 9}))),
         Err(CommandRefusal::BadValues(vec!["/id: value is greater than the maximum of 3".into()]))
     );
-    assert!(matches!(harness.answers("ann", yes()), Err(CommandRefusal::BadValues(_))), "values are asked for");
+    assert!(matches!(harness.answers("ann", yes()), Err(CommandRefusal::BadValues(_))), "the question requires values");
     let unverified = harness.answers("eve (unverified)", yes_with(json!({"id": 2})));
     assert!(matches!(unverified, Err(CommandRefusal::NotYours(_))), "{unverified:?}");
     let unverified = harness.answers("ann (unverified)", yes());
@@ -64,7 +64,7 @@ fn an_answer_is_accepted_once_from_those_who_may_give_it_with_fitting_values() {
     let again = harness.give_command_by("ann", ControlCommand::Answer { checkpoint, answer: no() }).unwrap_err();
     let CommandRefusal::AnsweredBefore { by, said, seq } = again else { panic!("{again:?}") };
     assert_eq!((by.as_str(), said.values.as_deref(), seq.0), ("bob", Some(&json!({"id": 3})), harness.run.seq().0));
-    assert_eq!(harness.status(), RunStatus::Paused, "an answer does not resume");
+    assert_eq!(harness.status(), RunStatus::Paused, "an answer does not resume a paused run");
     harness.give_command_by("x", ControlCommand::Resume { reason: None }).unwrap();
     assert_eq!(harness.status(), RunStatus::Completed);
 }
@@ -114,7 +114,7 @@ fn signals_are_stored_until_a_step_takes_them_and_a_repeated_delivery_counts_onc
     let plan = plan(SHIP);
     let mut harness = Harness::of_api(&plan);
     assert_eq!(harness.give_command_by("shop", paid(1, Some("a"))), Ok(1));
-    assert_eq!(harness.give_command_by("shop", paid(1, Some("a"))), Ok(0), "the same delivery");
+    assert_eq!(harness.give_command_by("shop", paid(1, Some("a"))), Ok(0), "the same delivery counts once");
     assert_eq!(harness.status(), RunStatus::WaitingSignal);
     assert_eq!(harness.causes(), ["time", "signal"]);
     let why = harness.reasons()[1].sentence.clone();
@@ -134,7 +134,7 @@ fn signals_are_stored_until_a_step_takes_them_and_a_repeated_delivery_counts_onc
     let mut early = Harness::of_api(&plan);
     early.command(Command::Control { command: paid(8, None), by: "shop".into() }).unwrap();
     early.perform_due();
-    assert_eq!(early.output("paid")["output"], json!({"sum": 8}), "it came before the step waited");
+    assert_eq!(early.output("paid")["output"], json!({"sum": 8}), "a signal that came before the step waited is taken");
     let refused =
         early.give_command_by("x", ControlCommand::Signal { name: "piad".into(), payload: Arc::default(), id: None });
     assert!(matches!(refused, Err(NotApplicable(why)) if why.contains("it waits for paid")));
@@ -183,7 +183,11 @@ fn a_paused_run_begins_nothing_and_goes_on_when_it_is_resumed() {
     assert_eq!(harness.run.note().as_deref(), Some("ann paused it: stock-taking"));
     assert!(matches!(harness.give_command_by("bob", ControlCommand::Pause { reason: None }), Err(NotApplicable(_))));
     harness.replies("a", None, ok(json!({})));
-    assert_eq!((harness.status(), harness.in_flight_names().len()), (RunStatus::Paused, 0), "what is under way ends");
+    assert_eq!(
+        (harness.status(), harness.in_flight_names().len()),
+        (RunStatus::Paused, 0),
+        "calls under way end while the run is paused"
+    );
     assert_eq!(harness.causes(), ["paused"]);
     harness.give_command_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     assert_eq!(harness.in_flight_names(), ["b"]);
@@ -195,7 +199,7 @@ fn a_command_to_retry_starts_the_next_attempt_at_once() {
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     let retry = |step: Option<&str>| ControlCommand::Retry { step: step.map(StepId::from), attempt: None };
-    assert!(matches!(harness.give_command_by("ann", retry(Some("a"))), Err(NotApplicable(_))), "it is under way");
+    assert!(matches!(harness.give_command_by("ann", retry(Some("a"))), Err(NotApplicable(_))), "the step is under way");
     harness.replies("a", None, status(429));
     assert_eq!((harness.in_flight_names().len(), harness.causes()), (0, vec!["retry"]));
     harness.give_command_by("ann", retry(None)).unwrap();
@@ -218,7 +222,7 @@ fn a_command_to_skip_skips_a_step_and_its_dependents_and_only_where_that_is_poss
     harness.perform_due();
     harness.replies("a", None, status(429));
     harness.give_command_by("ann", skip("a")).unwrap();
-    assert_eq!(harness.status(), RunStatus::Completed, "an attempt that did nothing may be left");
+    assert_eq!(harness.status(), RunStatus::Completed, "a step whose attempt did nothing may be skipped");
     let mut harness = Harness::of_api(&plan);
     harness.perform_due();
     harness.replies("a", None, status(409));
@@ -345,12 +349,12 @@ respond: { status: 200 }
     harness.give_command_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     harness.perform_due();
     assert_eq!(harness.in_flight_names(), Vec::<String>::new(), "nobody has approved the charge");
-    assert!(harness.output("nap").is_object(), "the time that a step waits for is not a timeout");
+    assert!(harness.output("nap").is_object(), "a pause does not postpone the time that a step waits for");
     assert_eq!(harness.run.summary(harness.now).wake, Some("1970-01-01T05:00:00Z".parse().unwrap()));
     harness.advance_seconds(3000 - 1);
     assert_eq!(harness.in_flight_names(), Vec::<String>::new());
     harness.advance_seconds(1);
-    assert_eq!(harness.in_flight_names(), ["charge"], "fifty minutes were left when the run was paused");
+    assert_eq!(harness.in_flight_names(), ["charge"], "the question had fifty minutes left when the run was paused");
     harness.replies("charge", None, ok(json!({})));
     assert_eq!(harness.status(), RunStatus::WaitingSignal);
     harness.advance_seconds(3600);

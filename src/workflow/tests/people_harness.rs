@@ -20,7 +20,7 @@ pub(super) fn review(approved: &[u32], struck: &[u32]) -> CheckpointAnswer {
 }
 
 impl Harness<'_> {
-    /// Performs all actions that are due now, without advancing the clock; child runs get the next id.
+    /// Performs all actions that are due now, without advancing the clock. Child runs get consecutive ids.
     pub fn perform_due(&mut self) {
         for _ in 0..10_000 {
             let mut moved = false;

@@ -4,12 +4,12 @@ use super::harness::plan;
 use super::*;
 use crate::workflow::{AnswerEvent, Creates};
 
-/// The run creates an order, whose id its answer has.
+/// Declares that the run creates an order, whose id is in the answer.
 fn creating(started: &mut RunStarted) {
     started.creates = Some(Creates::Engine { family: "orders".into(), path: "$.id".into() });
 }
 
-/// The caller follows up what it was given an id for, however the run ended.
+/// A caller that was given an id may follow it up, however the run ended.
 #[test]
 fn an_id_in_the_answer_of_a_failed_run_is_pinned_and_one_in_an_error_is_not() {
     let failed = |status: u16| {

@@ -44,12 +44,12 @@ fn a_probe_tells_whether_an_attempt_with_unknown_outcome_took_effect() {
     while no.in_flight_names() == ["probe charge"] {
         let asked = no.now;
         no.record_result("charge", None, StepPart::Probe, ok(json!({"found": false})));
-        assert!(no.in_flight_names() == ["charge"] || no.now > asked, "asked again, and later each time");
+        assert!(no.in_flight_names() == ["charge"] || no.now > asked, "the probe is repeated, later each time");
     }
-    assert_eq!(no.in_flight_names(), ["charge"], "the attempt counts as not done, and another is left");
+    assert_eq!(no.in_flight_names(), ["charge"], "the attempt counts as not done, and one more attempt is left");
     assert!(
         no.now.duration_since(left).as_secs() >= 28,
-        "but only after the first attempt could no longer take effect"
+        "the \"no\" counts only after the first attempt can no longer take effect"
     );
     no.call("charge", status(429));
     assert_eq!(no.run.failure().unwrap().kind, FailureKind::Unavailable);
@@ -59,12 +59,15 @@ fn a_probe_tells_whether_an_attempt_with_unknown_outcome_took_effect() {
     assert_eq!(conflict.kind, ConflictKind::OutcomeUnknown);
     assert!(conflict.message.contains("could not say"), "{}", conflict.message);
     let bad = unsure.choose("charge", None, take_output(json!({}))).unwrap_err();
-    assert!(matches!(bad, CommandRefusal::BadValues(_)), "what people give is checked against the schema: {bad}");
+    assert!(
+        matches!(bad, CommandRefusal::BadValues(_)),
+        "an output that a person gives is checked against the schema: {bad}"
+    );
     unsure.choose("charge", None, take_output(json!({"id": 4}))).unwrap();
     assert_eq!(unsure.run.answer().unwrap().body.value(), json!({"id": 4}));
 }
 
-/// The reply's headers have lower-case names, and `done` may write them in any case.
+/// The names of the reply's headers are in lower case; `done` may write them in any case.
 #[test]
 fn a_probe_finds_a_header_in_any_case_of_its_name() {
     for done in ["${\"X-Charge-Id\" in headers}", "${default(headers[\"X-Charge-Id\"], \"\") != \"\"}"] {
@@ -86,11 +89,11 @@ fn a_probe_finds_a_header_in_any_case_of_its_name() {
         assert_eq!(harness.run.status(), RunStatus::Completed, "{done}: {:?}", harness.run.note());
         assert_eq!(harness.run.answer().unwrap().body.value(), json!({"id": "c7"}));
         let sent = harness.sent.iter().filter(|(.., effect)| *effect == EffectClass::Shared).count();
-        assert_eq!(sent, 1, "the charge was found, and is not sent again");
+        assert_eq!(sent, 1, "the probe has found the charge, so the charge is not sent again");
     }
 }
 
-/// A service commits late, after its probe's first "no": it is found, and nothing is sent again.
+/// A service commits late, after the probe's first "no". A later probe finds this, and nothing is sent again.
 #[test]
 fn a_probe_s_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
     let plan = plan(PROBED);
@@ -121,7 +124,7 @@ fn a_probe_s_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
     }
 }
 
-/// The machine's clock is set ahead between two processes, so that a time in an event is reached too early.
+/// The machine's clock is set ahead between two processes, so that a time recorded in an event is reached too early.
 #[test]
 fn after_a_restart_a_probe_s_no_counts_only_when_the_new_process_has_waited_too() {
     let plan = plan(PROBED);
@@ -139,8 +142,8 @@ fn after_a_restart_a_probe_s_no_counts_only_when_the_new_process_has_waited_too(
     assert_eq!(harness.now.duration_since(restarted).as_secs(), 30);
 }
 
-/// The time is in the events, so a run that is folded again has it too. Events of an older version lack it: there it
-/// counts from the probe's next answer.
+/// The time is in the events, so a run that is folded again has the same time. Events of an older version lack the
+/// time: it then counts from the probe's next answer.
 #[test]
 fn the_time_at_which_a_probe_s_no_counts_is_computed_from_events() {
     let plan = plan(PROBED);
@@ -154,7 +157,9 @@ fn the_time_at_which_a_probe_s_no_counts_is_computed_from_events() {
     assert_eq!(settled(&again), Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(30)));
     let mut older = harness.events.clone();
     older.truncate(older.iter().position(|event| event.kind() == "retry_scheduled").unwrap() + 1);
-    let Some(Event::RetryScheduled(retry)) = older.last_mut() else { panic!("its outcome is unknown") };
+    let Some(Event::RetryScheduled(retry)) = older.last_mut() else {
+        panic!("the attempt with an unknown outcome is retried")
+    };
     retry.may_take_effect_until = None;
     harness.run = crate::workflow::fold(&older).unwrap();
     harness.events = older;
@@ -164,8 +169,8 @@ fn the_time_at_which_a_probe_s_no_counts_is_computed_from_events() {
     assert_eq!(settled(&harness.run), Some(asked + SignedDuration::from_secs(30)));
 }
 
-/// The probe has said "no" too early, or has not answered: the attempt could still take effect in addition to the
-/// rerun's.
+/// While the probe has not answered, or has said "no" too early, the attempt could still take effect in addition to
+/// that of the rerun.
 #[test]
 fn a_rerun_waits_for_the_probe() {
     let plan = plan(
@@ -203,7 +208,7 @@ respond: { status: 200 }
         harness.settle();
         harness.record_result("charge", None, StepPart::Probe, ok(json!({"found": false})));
     }
-    assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "nothing was done, for certain");
+    assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "the attempt was certainly not done");
 }
 
 #[test]
@@ -220,7 +225,7 @@ fn a_retry_sends_a_probe_that_waits_at_once() {
         .command(Command::Record { step, item: None, part, attempt, result, may_be_repeat: false, jitter: 1.0 })
         .unwrap();
     harness.perform_due();
-    assert!(harness.in_flight_names().is_empty(), "it waits for 10 s");
+    assert!(harness.in_flight_names().is_empty(), "the probe waits for 10 s");
     harness.give_command_by("ann", ControlCommand::Retry { step: Some("charge".into()), attempt: None }).unwrap();
     assert_eq!(harness.in_flight_names(), ["probe charge"]);
 }

@@ -1,5 +1,5 @@
-//! Any plan with questions, risks, waits, locks and child runs, with any answers, signals, commands, times: the run
-//! always names what it waits for, comes to its end, and begins nothing without its approval and its lock.
+//! Any plan with questions, risks, waits, locks and child runs, with any answers, signals, commands and times: the run
+//! always names what it waits for, ends, and begins no call without its approval and its lock.
 
 use super::harness::{plan, take_output, timed_out};
 use super::locks::wait_link;
@@ -79,7 +79,7 @@ fn plan_of(steps: &[(u8, u8, u8)]) -> Plan {
             step["on_reject"] = json!("skip");
         }
         if *kind == 6 && !bit(0) {
-            // A fallback for the step or its items that asks people, waits for a lock, or is a child run.
+            // The step or its items get a fallback, which asks people, waits for a lock, or is a child run.
             step["fallback"] = json!(format!("f{index}"));
             let mut by = match bit(3) {
                 true => {
@@ -106,7 +106,7 @@ fn plan_of(steps: &[(u8, u8, u8)]) -> Plan {
     plan(&json!({ "workflow": "any", "steps": all, "respond": { "status": 200 } }).to_string())
 }
 
-/// One action of a person, a service or the clock; false where it was not possible.
+/// Performs one action of a person, a service or the clock; returns false if this was not possible.
 fn act(harness: &mut Harness<'_>, pick: u8, late: bool) -> bool {
     let in_flight = harness.run.in_flight();
     let asked: Vec<_> = harness.run.open_checkpoints().cloned().collect();
@@ -258,7 +258,7 @@ fn check_invariants(harness: &Harness<'_>) {
             Event::Lock(LockEvent::Queued { step, item, .. }) => assert!(queued.insert((step.clone(), *item))),
             Event::Lock(LockEvent::Taken { step, item, .. }) => assert!(held.insert((step.clone(), *item))),
             Event::Lock(LockEvent::Left { step, item, .. }) => {
-                assert!(queued.remove(&(step.clone(), *item)), "it stood in a queue");
+                assert!(queued.remove(&(step.clone(), *item)), "a step leaves only a queue that it was in");
                 held.remove(&(step.clone(), *item));
             }
             Event::StepStarted(started) if started.part == StepPart::Do => {
@@ -280,8 +280,11 @@ fn check_begin(
 ) {
     let (_, step) = harness.plan.step(id).unwrap();
     if step.safeguards.risk.is_some() {
-        let (struck, yes) = approved.get(id).unwrap_or_else(|| panic!("`{id}` began unasked"));
-        assert!(*yes && item.is_none_or(|item| !struck.contains(&item)), "`{id}` {item:?} was struck out");
+        let (struck, yes) = approved.get(id).unwrap_or_else(|| panic!("`{id}` began without a question"));
+        assert!(
+            *yes && item.is_none_or(|item| !struck.contains(&item)),
+            "`{id}` {item:?} began although it was rejected or struck out"
+        );
     }
     if step.safeguards.lock.is_some() {
         assert!(held.contains(&(id.clone(), item)), "`{id}` {item:?} began without its lock");
@@ -309,8 +312,8 @@ fn check_script(steps: &[(u8, u8, u8)], script: &[u8]) {
     assert!(view(harness.events.iter().map(|event| (harness.now, event))).is_ok());
 }
 
-/// A child run that failed is begun again and waits behind another holder of the lock. This failed once: the step was
-/// queued, but nobody read the queue.
+/// A child run that failed is begun again and waits behind another holder of the lock. Once the step was queued, but
+/// nobody read the queue.
 #[test]
 fn a_step_that_is_retried_queues_for_its_lock_again() {
     let steps = [(0, 42, 0), (0, 0, 0), (3, 224, 180), (0, 0, 0), (0, 0, 66)];

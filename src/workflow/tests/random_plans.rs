@@ -1,5 +1,5 @@
-//! Any plan with fallbacks, probes, undos and schemas, with any replies, commands and choices: the run comes to its
-//! end, and the invariants hold.
+//! Any plan with fallbacks, probes, undos and schemas, with any replies, commands and choices: the run ends, and the
+//! invariants hold.
 
 use super::harness::{breaker_open, plan, take_output, timed_out};
 use super::*;
@@ -99,7 +99,7 @@ fn result(reply: u8, step: &StepId) -> AttemptResult {
     }
 }
 
-/// An offered choice, picked by the script; late in a run always `cancel`, so that the run ends.
+/// Returns the offered choice that the script picks; late in a run always `cancel`, so that the run ends.
 fn choice(offered: &[String], pick: u8, late: bool) -> Choice {
     let name = if late { "cancel" } else { &offered[usize::from(pick) % offered.len()] };
     match name {
@@ -133,7 +133,7 @@ fn drive<'a>(plan: &'a Plan, api: bool, replies: &[u8], picks: &[u8], cancel_at:
             };
             let choice = choice(&conflict.choices, pick, round > 80);
             if let Err(refusal) = harness.choose(conflict.step.as_str(), conflict.item, choice.clone()) {
-                // A choice is refused only if it was made before.
+                // An offered choice is refused only if it was made before.
                 assert!(matches!(choice, Choice::Cancel { .. }), "{choice:?} of {conflict:?}: {refusal}");
                 harness.cancel(false).unwrap();
             }
@@ -143,7 +143,7 @@ fn drive<'a>(plan: &'a Plan, api: bool, replies: &[u8], picks: &[u8], cancel_at:
         let reply = if round > 80 { 9 } else { replies[round % replies.len()] };
         harness.record_result(call.step.as_str(), call.item, call.part, result(reply, &call.step));
     }
-    panic!("it does not come to its end: {:#?}", harness.events);
+    panic!("the run does not end: {:#?}", harness.events);
 }
 
 fn check_invariants(harness: &Harness<'_>) {
@@ -197,7 +197,7 @@ fn check_invariants(harness: &Harness<'_>) {
     assert_eq!(
         listed.len(),
         undone.len(),
-        "each call is listed once, besides earlier attempts of it that may have been done"
+        "each call is listed once, apart from its earlier attempts that may have been done"
     );
     let compensated = harness.run.status() == RunStatus::Failed;
     for (step, item, state) in &undone {
@@ -208,7 +208,10 @@ fn check_invariants(harness: &Harness<'_>) {
         );
         if compensated && has_undo && *state == UndoStatus::Undone {
             let by_hand = asked.contains(&((*step).clone(), *item));
-            assert!(undos.contains(&((*step).clone(), *item)) || by_hand, "`{step}` counts as undone");
+            assert!(
+                undos.contains(&((*step).clone(), *item)) || by_hand,
+                "`{step}` counts as undone, but no undo was sent"
+            );
         }
     }
     let text = serde_json::to_string(&harness.events).unwrap();
@@ -221,7 +224,7 @@ fn check_invariants(harness: &Harness<'_>) {
     check_item_lists(harness, &view);
 }
 
-/// In a completed run each item has its entry in the lists, and `by` names the fallback that ran in its place.
+/// Checks that in a completed run each item has an entry in the lists, and that `by` names the fallback that ran.
 fn check_item_lists(harness: &Harness<'_>, view: &crate::workflow::RunView) {
     if harness.run.status() != RunStatus::Completed {
         return;
@@ -239,7 +242,7 @@ fn check_item_lists(harness: &Harness<'_>, view: &crate::workflow::RunView) {
                 matches!(event, Event::Step(StepEvent::FallbackTaken { step: of, item: Some(which), .. })
                     if *of == step.id && *which == item)
             });
-            assert!(taken || by.is_null(), "item {item} of `{}` was done by {by}", step.id);
+            assert!(taken || by.is_null(), "item {item} of `{}` was not replaced by {by}", step.id);
         }
     }
 }

@@ -33,7 +33,7 @@ fn the_rate_of_a_service_is_waited_for_like_an_open_breaker_but_a_waiting_caller
     for _ in 0..3 {
         harness.call("a", over_rate());
     }
-    assert_eq!(harness.status(), RunStatus::Failed, "the caller waits, and the attempts are used up");
+    assert_eq!(harness.status(), RunStatus::Failed, "while a caller waits, the attempts are used up");
 }
 
 #[test]
@@ -47,8 +47,8 @@ fn a_dark_run_uses_up_attempts_while_the_rate_admits_no_call() {
     assert_eq!(harness.status(), RunStatus::Failed);
 }
 
-/// The rate, or the breaker, admits another attempt only after the deadline, so the step fails. A replay has to decide
-/// the same from what the record says of it.
+/// The rate or the breaker admits another attempt only after the deadline, so the step fails. A replay has to decide
+/// the same from the recorded events.
 #[test]
 fn a_replay_finds_no_difference_where_the_rate_or_an_open_breaker_ended_a_step() {
     let plan = plan(

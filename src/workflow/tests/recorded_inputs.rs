@@ -1,4 +1,4 @@
-//! A replay checks the recorded input against another plan's schema: only what the history shows of it.
+//! A replay checks the recorded input against another plan's schema, as far as the history shows the input.
 
 use super::*;
 use crate::limits::Limits;
@@ -23,8 +23,8 @@ fn plan(schema: &Value) -> Plan {
     Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
-/// What a replay says about the input.
-fn said(schema: &Value, request: Value, sensitive: bool) -> Vec<String> {
+/// Returns the differences that a replay finds in the input.
+fn input_differences(schema: &Value, request: Value, sensitive: bool) -> Vec<String> {
     let plan = plan(schema);
     let mut first = started(&plan, Mode::Real, request);
     first.sensitive = sensitive;
@@ -55,21 +55,25 @@ fn schema() -> Value {
 #[test]
 fn an_input_is_not_refused_for_the_form_of_sealed_values_nor_for_what_was_not_kept() {
     let sealed = json!({ "card": { "pin": SEALED }, "n": SEALED, "amount": 7 });
-    assert_eq!(said(&schema(), json!({ "body": sealed }), true), Vec::<String>::new());
+    assert_eq!(input_differences(&schema(), json!({ "body": sealed }), true), Vec::<String>::new());
     let of_items = json!({ "card": { "pin": SEALED }, "amount": 7, "tags": [{ "t": SEALED }, { "t": SEALED }] });
-    assert_eq!(said(&schema(), json!({ "body": of_items }), true), Vec::<String>::new());
-    assert_eq!(said(&schema(), json!({ "method": "POST" }), true), Vec::<String>::new(), "no body was kept");
-    // Which branch holds depends on a sealed value.
+    assert_eq!(input_differences(&schema(), json!({ "body": of_items }), true), Vec::<String>::new());
+    assert_eq!(
+        input_differences(&schema(), json!({ "method": "POST" }), true),
+        Vec::<String>::new(),
+        "no body was kept"
+    );
+    // A sealed value decides which branch of the schema holds.
     let one = json!({ "properties": { "n": { "const": 1 } } });
     let conditional = json!({ "if": one, "else": { "properties": { "amount": { "maximum": 1 } } } });
-    assert_eq!(said(&conditional, json!({ "body": sealed }), true), Vec::<String>::new());
+    assert_eq!(input_differences(&conditional, json!({ "body": sealed }), true), Vec::<String>::new());
 }
 
 #[test]
 fn an_input_is_refused_for_what_its_history_shows() {
     let refused = |body: Value, sensitive: bool, part: &str| {
-        let said = said(&schema(), json!({ "body": body }), sensitive);
-        assert!(said.len() == 1 && said[0].contains(part), "{part}: {said:?}");
+        let differences = input_differences(&schema(), json!({ "body": body }), sensitive);
+        assert!(differences.len() == 1 && differences[0].contains(part), "{part}: {differences:?}");
     };
     refused(json!({ "card": { "pin": SEALED }, "amount": 3 }), true, "/amount");
     refused(json!({ "card": { "pin": SEALED } }), true, "\"amount\" is a required property");

@@ -4,7 +4,7 @@
 use super::harness::{breaker_open, plan};
 use super::*;
 
-/// Answers every attempt of `a` in the same way, at most 20 times, and returns how many there were.
+/// Answers every attempt of `a` in the same way, at most 20 times. Returns the number of attempts.
 fn attempts(harness: &mut Harness<'_>, result: &dyn Fn() -> AttemptResult) -> usize {
     harness.settle();
     let mut count = 0;
@@ -44,7 +44,7 @@ respond: {{ status: 200, body: '${{steps.a.output}}' }}
     }
 }
 
-/// Each of these attempts is a request to the service, without a pause before it.
+/// Each of these attempts is a request to the service, sent without a delay.
 #[test]
 fn a_lock_at_a_service_uses_up_the_attempts_of_a_rehearsal() {
     let plan = plan(
@@ -104,14 +104,14 @@ fn a_declared_output_that_is_null_stays_declared_in_the_stored_events() {
         .respond(200, json!({"ref": "${steps.charge.output}"}))
         .build("w");
     let mut harness = Harness::new(&plan, Mode::Dark, json!({}));
-    harness.settle(); // each event is read back as it was written
+    harness.settle(); // the harness reads each event back from its stored form
     assert_eq!(harness.run.answer().unwrap().body.value(), json!({"ref": null}));
     let rehearsed = harness.events.iter().find(|event| event.kind() == "step_finished").unwrap();
     let mut written = serde_json::to_value(rehearsed).unwrap();
     let outcome = &mut written["step_finished"]["outcome"]["rehearsed"];
     assert_eq!(outcome["output"], Value::Null);
-    // An earlier version wrote a declared null without `declares_null`. An output that nobody declared is written like
-    // that as well.
+    // An earlier version wrote a declared null without `declares_null`, which is also how an undeclared output is
+    // written.
     outcome.as_object_mut().unwrap().remove("declares_null").unwrap();
     let Event::StepFinished(finished) = serde_json::from_value(written).unwrap() else { panic!("a step's end") };
     assert!(matches!(finished.outcome, super::Outcome::Rehearsed { output: None, .. }));

@@ -1,10 +1,10 @@
-//! Calls of unknown outcome in a run that ends early: what is repeated before anything is undone.
+//! Calls of unknown outcome in a run that ends early: which of them are repeated before anything is undone.
 
 use super::harness::{plan, timed_out};
 use super::*;
 use crate::workflow::{ConflictKind, StepPart};
 
-/// `bad` fails the run beside a call of `method` at `service`.
+/// A plan in which `bad` fails the run while a call of `method` at `service` is under way.
 fn beside(method: &str, service: &str, undo: &str) -> Plan {
     plan(&format!(
         "
@@ -31,7 +31,7 @@ fn a_harmless_repeat_settles_an_unknown_outcome_before_it_is_undone() {
             for step in if fails_first { ["bad", "put"] } else { ["put", "bad"] } {
                 harness.call(step, if step == "bad" { status(404) } else { timed_out() });
             }
-            let again = harness.run.attempt(&"put".into(), None, StepPart::Do).expect("it is repeated");
+            let again = harness.run.attempt(&"put".into(), None, StepPart::Do).expect("the call is repeated");
             assert_eq!((again.attempt, &again.key, &again.request), (2, &first.key, &first.request), "{method}");
             harness.call("put", ok(json!({})));
             assert_eq!(harness.in_flight_names(), ["undo put"], "{method} {fails_first}");
@@ -51,7 +51,7 @@ fn an_outcome_that_the_attempts_left_do_not_settle_is_a_conflict() {
         harness.call("put", timed_out());
         harness.call("put", timed_out());
         harness.call("put", last);
-        let conflict = harness.run.conflict().expect("a person decides");
+        let conflict = harness.run.conflict().expect("a conflict is open");
         assert_eq!((conflict.kind, conflict.step.as_str()), (ConflictKind::OutcomeUnknown, "put"));
     }
 }
@@ -74,6 +74,10 @@ fn nothing_is_repeated_that_may_do_harm_or_would_not_be_undone() {
         harness.call("bad", status(404));
         harness.call("put", timed_out());
         let conflict = harness.run.conflict().map(|conflict| conflict.kind);
-        assert_eq!(conflict, compensate.then_some(ConflictKind::OutcomeUnknown), "a person has cancelled it");
+        assert_eq!(
+            conflict,
+            compensate.then_some(ConflictKind::OutcomeUnknown),
+            "without undoing, no conflict is opened"
+        );
     }
 }

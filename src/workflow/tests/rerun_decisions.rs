@@ -1,4 +1,4 @@
-//! What people and other programs gave a run holds for the run that supersedes it.
+//! Inputs, signals and decisions that a run was given also hold for the run that supersedes it.
 
 use super::harness::{plan, timed_out};
 use super::*;
@@ -7,7 +7,7 @@ use crate::workflow::{
     Choice, ControlCommand, ControlEvent, DeclaredNames, SignalDelivery, StepEvent, Taint, WaitEvent, parts, rerun,
 };
 
-/// The run that supersedes this one.
+/// Returns the run that supersedes this one and begins at the step `from`.
 pub(super) fn successor<'a>(harness: &Harness<'a>, from: &str) -> Harness<'a> {
     let events = rerun(&harness.run, harness.plan, &from.into()).unwrap_or_else(|refusal| panic!("{refusal}"));
     let deliveries = harness.run.deliveries_before(&events);
@@ -57,13 +57,17 @@ respond: { status: 200 }
     assert_eq!(harness.sent_bodies().last(), Some(&json!({ "amount": 10 })));
     harness.call("pay", status(409));
     let mut harness = successor(&harness, "pay");
-    assert_eq!(harness.sent_bodies(), [json!({ "amount": 10 })], "of the step at which a rerun begins, too");
+    assert_eq!(
+        harness.sent_bodies(),
+        [json!({ "amount": 10 })],
+        "the given input holds even for the step at which a rerun begins"
+    );
     harness.call("pay", ok(json!({})));
     harness.call("ship", status(409));
     let mut harness = successor(&harness, "ship");
     harness.call("ship", status(409));
     let harness = successor(&harness, "pay");
-    assert_eq!(harness.sent_bodies(), [json!({ "amount": 10 })], "and of one whose result was taken over before");
+    assert_eq!(harness.sent_bodies(), [json!({ "amount": 10 })], "and for a step whose result was taken over before");
 }
 
 const SIGNALS: &str = "
@@ -84,7 +88,7 @@ fn a_signal_that_no_step_has_taken_is_taken_over() {
     harness.call("link", status(409));
     assert_eq!(harness.give_command_by("bank", signal("d1")), Ok(1));
     let mut harness = successor(&harness, "link");
-    assert_eq!(harness.give_command_by("bank", signal("d1")), Ok(0), "it counts once");
+    assert_eq!(harness.give_command_by("bank", signal("d1")), Ok(0), "a repeated delivery counts once");
     harness.replies("link", None, ok(json!({})));
     assert_eq!(harness.output("paid")["output"], json!({ "n": 1 }));
     assert_eq!(harness.in_flight_names(), ["ship"]);
@@ -103,11 +107,11 @@ fn a_signal_that_a_step_has_taken_counts_once() {
     assert!(harness.run.interactions.waits.contains_key("again"), "no step took the repeated delivery");
     harness.replies("ship", None, status(409));
     let mut last = successor(&harness, "ship");
-    assert_eq!(last.give_command_by("bank", signal("d1")), Ok(0), "nor in a later rerun");
+    assert_eq!(last.give_command_by("bank", signal("d1")), Ok(0), "the delivery counts once in a later rerun, too");
     assert_eq!(last.give_command_by("bank", signal("d2")), Ok(2));
 }
 
-/// The step that took the signal waits for it again, and whoever sent it may send it again.
+/// The step that took the signal waits for the signal again, and the sender may send it again.
 #[test]
 fn a_signal_whose_wait_runs_again_may_be_delivered_again() {
     let plan = plan(SIGNALS);
@@ -122,10 +126,10 @@ fn a_signal_whose_wait_runs_again_may_be_delivered_again() {
         harness.replies("link", None, ok(json!({})));
         harness.give_command_by("bank", signal("d1")).unwrap();
     });
-    // The result of the step is taken over once in between.
+    // The run in between takes over the result of the step.
     let mut in_the_run_before = successor(&in_this_run, "ship");
     in_the_run_before.replies("ship", None, status(409));
-    // The signal came before the rerun, and the step took it after that.
+    // The signal came before the rerun, and the step took the signal in the rerun.
     let taken_over = refused_after(|harness| {
         harness.replies("link", None, status(409));
         harness.give_command_by("bank", signal("d1")).unwrap();
@@ -133,18 +137,22 @@ fn a_signal_whose_wait_runs_again_may_be_delivered_again() {
         harness.replies("link", None, ok(json!({})));
     });
     for harness in [in_this_run, in_the_run_before, taken_over] {
-        assert_eq!(successor(&harness, "paid").give_command_by("bank", signal("d1")), Ok(2), "the step takes it");
+        assert_eq!(
+            successor(&harness, "paid").give_command_by("bank", signal("d1")),
+            Ok(2),
+            "the step takes the signal"
+        );
         let mut above = successor(&harness, "link");
-        assert_eq!(above.give_command_by("bank", signal("d1")), Ok(1), "it is stored");
+        assert_eq!(above.give_command_by("bank", signal("d1")), Ok(1), "the signal is stored");
         above.replies("link", None, ok(json!({})));
         assert_eq!(above.in_flight_names(), ["ship"]);
         assert_eq!(
             successor(&harness, "ship").give_command_by("bank", signal("d1")),
             Ok(0),
-            "its result is taken over"
+            "the result of the step is taken over, so the delivery is a repeated one"
         );
     }
-    // Earlier versions stored only the id.
+    // Earlier versions stored only the id of a delivery.
     let stored: SignalDelivery = serde_json::from_value(json!("d1")).unwrap();
     assert_eq!(stored, SignalDelivery { id: "d1".into(), taken_by: None });
 }
@@ -173,7 +181,11 @@ respond: { status: 200 }
         assert!(["mail", "log"].iter().all(|step| harness.run.was_skipped(&(*step).into())));
         harness.replies("ship", None, status(409));
     }
-    assert_eq!(successor(&harness, "mail").in_flight_names(), ["mail", "ship"], "a person asks for it");
+    assert_eq!(
+        successor(&harness, "mail").in_flight_names(),
+        ["mail", "ship"],
+        "a rerun from the skipped step runs it, as a person asked"
+    );
 }
 
 #[test]
@@ -232,8 +244,11 @@ respond: { status: 200 }
             let why = rerun(&harness.run, &plan, &from.into()).unwrap_err().to_string();
             assert!(why.contains("item 0 of `send`") && why.contains("begin at `send`"), "{why}");
         }
-        assert!(rerun(&harness.run, &plan, &"send".into()).is_ok(), "a person asks for all items");
-        // A later rerun does not forget it either, although the step's result is taken over.
+        assert!(
+            rerun(&harness.run, &plan, &"send".into()).is_ok(),
+            "a rerun from the step runs all of its items, as a person asked"
+        );
+        // A later rerun does not forget the decision either, although the step's result is taken over.
         harness.choose("send", Some(under_way), Choice::Skip).unwrap();
         harness.choose("look", None, Choice::Retry).unwrap();
         while let Some(item) = harness.run.in_flight().iter().find_map(|call| call.item) {
@@ -247,7 +262,7 @@ respond: { status: 200 }
     }
 }
 
-/// The new run fetches a new token, and does not know the one that was given to it.
+/// The new run fetches a new token, and does not know the old one, which is in what the run takes over.
 #[test]
 fn what_is_taken_over_is_sealed_as_it_was() {
     let source: Value = serde_saphyr::from_str(
@@ -280,7 +295,7 @@ respond: { status: 200 }
     harness.give_command_by("bank", ControlCommand::Signal { name: "paid".into(), payload, id: None }).unwrap();
     harness.give_command_by("ann", adjust("pay", None, json!({ "memo": token }))).unwrap();
     harness.give_command_by("ann", adjust("use", None, json!({ "t": "x" }))).unwrap();
-    // The names of what is sensitive, and whether all of it is sealed.
+    // Returns the steps and signals whose values are marked as sensitive; checks that these values are sealed.
     let sealed = |harness: &Harness<'_>| {
         let taint = Taint::of(&plan, &harness.run).unwrap();
         let taken_over = harness.events.iter().filter_map(|event| match event {
@@ -299,10 +314,10 @@ respond: { status: 200 }
     };
     let mut new = successor(&harness, "login");
     assert_eq!(sealed(&new), ["pay", "use", "paid"]);
-    assert_eq!(sealed(&successor(&harness, "link")), ["use"], "the token is taken over, and found by its value");
+    assert_eq!(sealed(&successor(&harness, "link")), ["use"], "the rerun takes the token over, and finds it by value");
     new.replies("login", None, status(409));
-    assert_eq!(sealed(&successor(&new, "login")), ["pay", "use", "paid"], "in a later rerun, too");
-    // What is made of it is sensitive as well.
+    assert_eq!(sealed(&successor(&new, "login")), ["pay", "use", "paid"], "a later rerun seals the same");
+    // Values computed from these are sensitive as well.
     new.give_command_by("ann", ControlCommand::Retry { step: Some("login".into()), attempt: None }).unwrap();
     new.replies("login", None, ok(json!({ "token": "another-token" })));
     new.replies("link", None, ok(json!({})));

@@ -1,4 +1,4 @@
-//! A rerun repeats an effect that was done and is not undone only where a person asks for it.
+//! A rerun repeats an effect that was done and is not undone only if a person asks for the repeat.
 
 use super::harness::plan;
 use super::rerun_decisions::successor;
@@ -13,9 +13,9 @@ steps:
 respond: { status: 200 }
 ";
 
-/// The reason for which the rerun is refused.
+/// Returns the reason for which a rerun is refused.
 fn refusal(harness: &Harness<'_>, from: &str) -> String {
-    rerun(&harness.run, harness.plan, &from.into()).expect_err("it would repeat an effect").to_string()
+    rerun(&harness.run, harness.plan, &from.into()).expect_err("the rerun would repeat an effect").to_string()
 }
 
 #[test]
@@ -29,10 +29,10 @@ fn items_that_were_done_are_repeated_only_from_their_step() {
     assert_eq!(harness.status(), RunStatus::Failed);
     let why = refusal(&harness, "mail");
     assert!(why.contains("`charge[0]` was done and is not undone") && why.contains("begin at `charge`"), "{why}");
-    assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "a person asks for that");
+    assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "a rerun from the step itself repeats it on purpose");
 }
 
-/// The fallback ran only for the item that was not done. A rerun from it would run the other items again, too.
+/// The fallback ran only for the item that was not done. A rerun from the fallback would repeat the other items, too.
 #[test]
 fn items_that_were_done_are_not_repeated_with_the_fallback_of_another_item() {
     let fallback = "/charges', retry: { attempts: 1 }, fallback: invoice }\n  invoice: { fallback_only: true, call: 'POST ${services.stock}/invoices' }";
@@ -46,7 +46,7 @@ fn items_that_were_done_are_not_repeated_with_the_fallback_of_another_item() {
     assert_eq!(harness.status(), RunStatus::Failed);
     let why = refusal(&harness, "invoice");
     assert!(why.contains("`charge[0]` was done and is not undone") && why.contains("begin at `charge`"), "{why}");
-    assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "a person asks for that");
+    assert!(rerun(&harness.run, &plan, &"charge".into()).is_ok(), "a rerun from the step itself repeats it on purpose");
 
     // The step has ended, with the result of the fallback for one item.
     let mut harness = Harness::of_api(&plan);
@@ -61,7 +61,7 @@ fn items_that_were_done_are_not_repeated_with_the_fallback_of_another_item() {
     assert!(why.contains("`charge[0]` was done and is not undone"), "{why}");
 }
 
-/// The fallback needs the step where the rerun begins, but the charge did not need the fallback.
+/// The fallback needs the step at which the rerun begins, but the charge did not need the fallback.
 #[test]
 fn a_step_is_not_repeated_because_of_a_fallback_that_was_not_taken() {
     let plan = plan(
@@ -97,7 +97,7 @@ respond: { status: 200 }
         taken.collect::<Vec<_>>()
     };
     assert_eq!(taken_over(&run_with(ok(json!({})))), ["charge"]);
-    assert!(taken_over(&run_with(status(429))).is_empty(), "its result is that of the fallback, which runs again");
+    assert!(taken_over(&run_with(status(429))).is_empty(), "the result is that of the fallback, which runs again");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn items_whose_undo_was_left_are_repeated_only_from_their_step() {
     assert!(why.contains("`charge[2]` was done and is not undone"), "{why}");
     assert!(rerun(&run_with(true).run, &plan, &"charge".into()).is_ok());
     let undone = rerun(&run_with(false).run, &plan, &"mail".into()).unwrap();
-    assert_eq!(undone, [], "what was undone is done again");
+    assert_eq!(undone, [], "the results that were undone are not taken over");
 }
 
 #[test]
@@ -184,8 +184,8 @@ respond: { status: 200 }
     }
 }
 
-/// Items and steps that had overlapped are undone at the same time, by the run that did them and by those that took
-/// their results over.
+/// Items and steps that overlapped are undone at the same time, both by the run that performed them and by reruns that
+/// took their results over.
 #[test]
 fn what_a_rerun_took_over_is_undone_in_the_groups_of_the_run_that_did_it() {
     let plan = plan(

@@ -1,4 +1,4 @@
-//! Risk: who is asked, about what, and that nothing is performed without the approval.
+//! Risk: who is asked about what, and that nothing is performed without approval.
 
 use super::harness::plan;
 use super::people_harness::{no, review, yes};
@@ -72,7 +72,7 @@ fn high_risk_is_reviewed_item_by_item_and_only_approved_items_are_performed() {
     harness.advance_seconds(60);
     harness.answers("ann", review(&[0, 2], &[1])).unwrap();
     assert_eq!(harness.in_flight_names(), ["mail[0]", "mail[2]"]);
-    assert_eq!(harness.sent_bodies()[0]["at"], json!("1970-01-01T00:00:00Z"), "what was shown is what is sent");
+    assert_eq!(harness.sent_bodies()[0]["at"], json!("1970-01-01T00:00:00Z"), "the request is sent as it was shown");
     harness.replies("mail", Some(2), ok(json!(2)));
     harness.replies("mail", Some(0), ok(json!(0)));
     assert_eq!(harness.run.answer().unwrap().body.value(), json!([[0, null, 2], 1]));
@@ -140,7 +140,7 @@ fn no_command_replaces_an_approval() {
     harness.give_command_by("eve", ControlCommand::Pause { reason: None }).unwrap();
     harness.give_command_by("eve", ControlCommand::Resume { reason: None }).unwrap();
     assert!(harness.sent.is_empty());
-    // An adjusted input is asked about again, and the old question is void.
+    // People are asked again about an adjusted input, and the old question is withdrawn.
     let before = harness.checkpoint();
     harness.give_command_by("eve", adjust(1, json!({"to": "all"}))).unwrap();
     let after = harness.open_checkpoint();
@@ -214,7 +214,7 @@ fn in_shadow_and_dark_nobody_is_asked_and_nothing_risky_is_sent() {
     }
 }
 
-/// A person gives a call that was refused another input, and the question about that input has no value.
+/// A person gives a refused call another input, and the text of the question about this input has no value.
 #[test]
 fn a_question_that_cannot_be_asked_about_another_input_is_a_conflict() {
     let plan = plan(
@@ -243,7 +243,7 @@ respond: { status: 200 }
     assert_eq!(harness.status(), RunStatus::Completed);
 }
 
-/// A dark run asks nobody, and what it has sent once cannot be rehearsed.
+/// A dark run asks nobody, and a call that it has sent once cannot be rehearsed.
 #[test]
 fn another_input_that_would_need_an_approval_is_a_conflict_in_a_dark_run() {
     for rehearse in ["", "rehearse: { ok: true }"] {
@@ -264,12 +264,12 @@ respond: {{ status: 200 }}
         ));
         let mut harness = Harness::new(&plan, Mode::Dark, json!({"body": {}}));
         harness.settle();
-        // The other call is under way, so that the run does not end yet.
+        // The call `slow` is under way, so the run does not end yet.
         harness.call("pay", status(400));
         let retry_with =
             |count: u32| Choice::RetryWith { input: Arc::new(json!({"all": (0..count).collect::<Vec<_>>()})) };
         harness.choose("pay", None, retry_with(3)).unwrap();
-        let conflict = harness.run.conflict().expect("a person decides again");
+        let conflict = harness.run.conflict().expect("a new conflict is open");
         assert_eq!(conflict.attempt, 1);
         assert!(conflict.message.contains("needs an approval"), "{}", conflict.message);
         harness.choose("pay", None, retry_with(2)).unwrap();
@@ -279,7 +279,7 @@ respond: {{ status: 200 }}
     }
 }
 
-/// The level depends on the time, so that it may have no valid value when the risk is computed again.
+/// The risk depends on the time, so it may have no valid value when it is computed again.
 #[test]
 fn a_risk_that_is_no_level_for_another_input_is_a_conflict() {
     let plan = plan(
@@ -299,6 +299,6 @@ respond: { status: 200 }
     harness.call("pay", status(400));
     harness.advance_seconds(60);
     harness.choose("pay", None, Choice::RetryWith { input: Arc::new(json!({})) }).unwrap();
-    let conflict = harness.run.conflict().expect("a person decides again");
+    let conflict = harness.run.conflict().expect("a new conflict is open");
     assert!(conflict.message.contains("which is not a risk level"), "{}", conflict.message);
 }

@@ -1,4 +1,4 @@
-//! Undoing: its order, that each step is undone once, and conflicts over steps that cannot be undone.
+//! Undoing: the order, that each step is undone once, and conflicts over steps that cannot be undone.
 
 use super::harness::{plan, take_output, timed_out};
 use super::*;
@@ -19,7 +19,7 @@ steps:
 respond: { status: 200 }
 ";
 
-/// Everything is done except the last step.
+/// Completes all steps but the last one.
 fn until_last(harness: &mut Harness<'_>) {
     harness.settle();
     for item in 0..3 {
@@ -98,14 +98,14 @@ fn a_failed_undo_waits_for_a_person() {
             true => called_off.choose("hotel", None, Choice::Cancel { compensate }),
             false => called_off.cancel(compensate),
         };
-        assert!(cancel(true).is_err(), "it is being undone already");
+        assert!(cancel(true).is_err(), "undoing has begun already");
         cancel(false).unwrap();
         assert_eq!(called_off.run.status(), RunStatus::Cancelled);
         assert!(called_off.run.note().unwrap().contains("not undone: `hotel`"), "{:?}", called_off.run.note());
     }
 }
 
-/// A POST may not be repeated, and a later refusal does not tell whether an earlier attempt undid it.
+/// A POST is not repeated automatically, and a later refusal does not tell whether an earlier attempt undid the step.
 #[test]
 fn an_undo_with_unknown_outcome_is_not_shown_as_a_refusal() {
     let plan = plan(TRIP);
@@ -145,7 +145,7 @@ fn a_cancelled_run_ends_what_is_under_way_and_undoes_it_or_not() {
     harness.settle();
     harness.item("reserve", 0, ok(json!({"id": 1})));
     harness.cancel(true).unwrap();
-    assert_eq!(harness.in_flight_names(), ["reserve[1]"], "what is under way ends");
+    assert_eq!(harness.in_flight_names(), ["reserve[1]"], "a call under way ends before undoing");
     assert!(harness.cancel(true).is_err());
     harness.item("reserve", 1, ok(json!({"id": 2})));
     assert_eq!(harness.in_flight_names(), ["undo reserve[1]"]);
@@ -159,7 +159,7 @@ fn a_cancelled_run_ends_what_is_under_way_and_undoes_it_or_not() {
     harness.item("reserve", 0, ok(json!({"id": 1})));
     harness.cancel(false).unwrap();
     harness.item("reserve", 1, timed_out());
-    assert_eq!(harness.run.status(), RunStatus::Cancelled, "unknown, and only listed: {:?}", harness.kinds());
+    assert_eq!(harness.run.status(), RunStatus::Cancelled, "the unknown call is only listed: {:?}", harness.kinds());
     assert_eq!(harness.run.undone().len(), 2);
 }
 
@@ -195,7 +195,7 @@ fn an_unknown_effect_is_a_conflict_before_anything_is_undone() {
     assert_eq!(
         harness.in_flight_names(),
         ["undo flight", "undo hotel"],
-        "the person who cancels has seen the conflict"
+        "the person who cancels has seen the conflict, so it does not stop undoing"
     );
 
     let mut harness = Harness::of_route(&plan);
@@ -212,7 +212,7 @@ fn an_unknown_effect_is_a_conflict_before_anything_is_undone() {
         (ConflictKind::OutcomeUnknown, false)
     );
     harness.choose("flight", None, Choice::Retry).unwrap();
-    assert_eq!(harness.in_flight_names(), ["flight"], "its outcome is found out, although the run fails");
+    assert_eq!(harness.in_flight_names(), ["flight"], "the repeat finds out the outcome, although the run fails");
     harness.call("flight", ok(json!({"id": 4})));
     assert_eq!(harness.in_flight_names(), ["undo flight"]);
 }
@@ -227,7 +227,7 @@ fn the_answer_is_given_before_undoing_and_a_fail_step_undoes_too() {
     while let Some(undo) = harness.run.in_flight().first().cloned() {
         harness.record_result(undo.step.as_str(), undo.item, undo.part, ok(json!({})));
     }
-    assert_eq!(harness.run.status(), RunStatus::Completed, "an end that the workflow declares is no failure");
+    assert_eq!(harness.run.status(), RunStatus::Completed, "an end by a `fail` step is no failure");
     assert!(harness.run.note().is_some_and(|note| note.contains("undone: ")), "{:?}", harness.run.note());
 }
 
@@ -310,7 +310,7 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
     assert!(large < small * 40, "{small:?} for 1,000 items and {large:?} for 8,000");
 }
 
-/// How many calls are visited while a fan-out of so many items, all begun at the same time, fails and is undone.
+/// Returns how many calls are visited while a fan-out of `count` items, all begun at once, fails and is undone.
 fn work_to_undo(count: usize, undo: &str) -> usize {
     let plan = plan(&format!(
         "{{ workflow: w, steps: {{ each: {{ for_each: '${{request.body.items}}', concurrency: {count}, \
@@ -326,7 +326,7 @@ fn work_to_undo(count: usize, undo: &str) -> usize {
         let inputs = DecisionInputs { run_calls_max, ..inputs.clone() };
         for event in decide(run, &plan, &inputs, command, now).unwrap() {
             run.evolve_in_place(&event).unwrap();
-            // As the engine does with every append.
+            // The engine computes the summary for every append.
             run.summary(now);
         }
     };
@@ -360,10 +360,10 @@ fn work_to_undo(count: usize, undo: &str) -> usize {
 }
 
 #[test]
-fn undoing_thousands_looks_at_each_call_a_few_times() {
+fn undoing_thousands_of_calls_visits_each_call_a_few_times() {
     for undo in [", undo: 'DELETE ${services.stock}/x/${index}'", ""] {
         let work = work_to_undo(1_000, undo);
-        assert!(work < 40_000, "{work} looks at 1,000 calls");
+        assert!(work < 40_000, "1,000 calls are visited {work} times");
     }
 }
 

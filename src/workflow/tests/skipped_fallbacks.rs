@@ -5,7 +5,7 @@ use super::people_harness::{no, review};
 use super::*;
 use crate::workflow::{Choice, ControlCommand, LockPosition};
 
-/// `a` was not done, `b` neither; `c` is the fallback of the fallback, with these parts.
+/// A plan in which `a` is not done, nor is its fallback `b`; `c` is the fallback of `b`, with these settings.
 fn chain(c: &str) -> Plan {
     plan(&format!(
         "
@@ -20,7 +20,7 @@ respond: {{ status: 200, body: '${{[steps.a.skipped, steps.b.skipped, steps.c.sk
     ))
 }
 
-/// How `c` is skipped, once it has taken its place.
+/// Skips `c` after it has replaced `b`.
 type Skip = fn(&mut Harness<'_>);
 
 const CALL: &str = "call: 'POST ${services.stock}/c', retry: { attempts: 2, base: 1s, max: 1s }";
@@ -67,7 +67,7 @@ fn a_step_whose_fallback_is_skipped_is_skipped_too() {
     }
 }
 
-/// The conflict over the last fallback is resolved by skipping it: that is one event.
+/// A single event resolves the conflict over the last fallback by skipping the fallback.
 #[test]
 fn a_person_who_skips_the_last_fallback_of_a_chain_skips_all_steps_of_the_chain() {
     let plan = chain(CALL);
@@ -87,7 +87,7 @@ fn a_person_who_skips_the_last_fallback_of_a_chain_skips_all_steps_of_the_chain(
     assert_eq!(harness.run.answer().unwrap().body.value(), json!([true, true, true, true]));
 }
 
-/// A fallback that does not run is no decision to leave the step out.
+/// If a fallback does not run because of its conditions, nobody has decided to leave the step out.
 #[test]
 fn a_step_whose_fallback_does_not_run_has_failed() {
     for c in ["set: 1, if: '${false}'", "set: 1, needs: [other]"] {

@@ -1,8 +1,8 @@
-//! A run that is read from a snapshot behaves like the one that was written.
+//! A run that is read from a snapshot behaves like the run that was written to it.
 
 use super::*;
 
-/// Writes and reads the run back after different numbers of events: the remaining events have to give the same run.
+/// Writes the run and reads it back at several points; the remaining events must result in the same run.
 pub(super) fn check_at_many_points(events: &[Event]) {
     let whole = fold(events).unwrap();
     for index in (1..=events.len()).step_by(events.len() / 12 + 1) {
@@ -40,8 +40,8 @@ fn numbers_of_an_output_keep_all_digits() {
     }
 }
 
-/// Values that an open step holds of its items are not written a second time with the calls, and are shared again after
-/// reading.
+/// The values of items that an open step holds are not written a second time with the list of calls that were done, and
+/// are shared between the two after reading.
 #[test]
 fn each_output_of_a_fan_out_is_written_once() {
     let plan = each();
@@ -60,7 +60,7 @@ fn each_output_of_a_fan_out_is_written_once() {
         assert!(done.output.is_same(open.results[&item].output.as_ref().unwrap()));
         assert!(Arc::ptr_eq(done.value.as_ref().unwrap(), &open.items.as_ref().unwrap()[item as usize]));
     }
-    // Nor does the snapshot grow when a run is written and read repeatedly.
+    // The snapshot does not grow when a run is written and read repeatedly.
     assert_eq!(back.to_snapshot().unwrap(), bytes);
 }
 
@@ -115,6 +115,6 @@ fn bytes_that_are_no_snapshot_are_an_error() {
     for broken in [&bytes[..bytes.len() - 1], b"", b"{}", b"null"] {
         assert!(Run::from_snapshot(broken).unwrap_err().contains("a snapshot cannot be read"));
     }
-    // The identifier of the fold is a hash of 32 hex digits.
+    // `FOLD`, which identifies the rules by which events are applied, is a hash of 32 hex digits.
     assert_eq!(crate::workflow::FOLD.len(), 32);
 }

@@ -1,4 +1,4 @@
-//! A service that is not `keyed` any more: what was sent while it was is not sent again.
+//! A service that is not `keyed` any more: a call that was sent while it was keyed is not sent again.
 
 use super::harness::timed_out;
 use super::*;
@@ -30,7 +30,7 @@ respond: { status: 200 }
 }
 
 fn end_attempt(harness: &mut Harness<'_>, step: &str, part: StepPart, result: AttemptResult) {
-    let attempt = harness.run.attempt(&step.into(), None, part).expect("it is under way").attempt;
+    let attempt = harness.run.attempt(&step.into(), None, part).expect("the attempt is under way").attempt;
     let step = harness.plan.step(&step.into()).unwrap().0;
     harness
         .command(Command::Record { step, item: None, part, attempt, result, may_be_repeat: false, jitter: 0.5 })
@@ -41,7 +41,7 @@ fn end_attempt(harness: &mut Harness<'_>, step: &str, part: StepPart, result: At
 fn an_unknown_attempt_is_not_repeated_by_files_that_say_its_service_is_not_keyed() {
     let (keyed, unkeyed) = (plan_of(true), plan_of(false));
     assert_eq!(keyed.id, unkeyed.id, "a run loads its plan with the services of the files in force");
-    // Its outcome became unknown before the restart, or because of it.
+    // The outcome became unknown before the restart, or because of the restart.
     for (ends_before, result) in [(true, timed_out()), (false, AttemptResult::Interrupted)] {
         for plan in [&keyed, &unkeyed] {
             let mut harness = Harness::of_api(&keyed);
@@ -62,12 +62,16 @@ fn an_unknown_attempt_is_not_repeated_by_files_that_say_its_service_is_not_keyed
                 assert_eq!(harness.in_flight_names(), ["charge", "put"]);
                 continue;
             }
-            let conflict = harness.run.conflict().expect("a person decides");
+            let conflict = harness.run.conflict().expect("a conflict is open");
             assert_eq!((conflict.kind, conflict.step.as_str()), (ConflictKind::OutcomeUnknown, "charge"));
             assert_eq!(conflict.message.contains("is not `keyed` in the files in force"), ends_before);
             harness.choose("charge", None, Choice::Retry).unwrap();
             harness.advance_seconds(1);
-            assert_eq!(harness.in_flight_names(), ["charge", "put"], "a person asks for that; a PUT needs no key");
+            assert_eq!(
+                harness.in_flight_names(),
+                ["charge", "put"],
+                "a person asked for the repeat of `charge`; a PUT needs no key"
+            );
         }
     }
 }
@@ -90,7 +94,7 @@ fn an_unknown_undo_is_not_repeated_by_files_that_say_its_service_is_not_keyed() 
             end_attempt(&mut harness, "charge", StepPart::Undo, result);
         }
         harness.settle();
-        let conflict = harness.run.conflict().expect("a person decides");
+        let conflict = harness.run.conflict().expect("a conflict is open");
         assert_eq!((conflict.kind, conflict.part), (ConflictKind::UndoUnknown, StepPart::Undo));
         assert!(harness.in_flight_names().is_empty());
         harness.choose("charge", None, Choice::Retry).unwrap();
@@ -98,7 +102,8 @@ fn an_unknown_undo_is_not_repeated_by_files_that_say_its_service_is_not_keyed() 
     }
 }
 
-/// The service was missing meanwhile: the reload that ends the pause is not a person who asks for another attempt.
+/// The service was missing for a while. The reload that ends the pause does not count as a person's wish for another
+/// attempt.
 #[test]
 fn an_unknown_attempt_is_not_repeated_when_its_service_comes_back_without_keys() {
     let (keyed, unkeyed) = (plan_of(true), plan_of(false));

@@ -1,4 +1,5 @@
-//! An undo that may have taken effect is neither "undone" nor "not undone": the run says so, and no rerun builds on it.
+//! An undo that may have taken effect counts neither as "undone" nor as "not undone": the run says so, and no rerun
+//! relies on either.
 
 use super::harness::{plan, take_output, timed_out};
 use super::*;
@@ -16,7 +17,7 @@ fn order_plan(method: &str) -> Plan {
     plan(&ORDER_PLAN.replace("METHOD", method))
 }
 
-/// `charge` was refused, and the undo of `reserve` is under way.
+/// Returns a run in which `charge` was refused and the undo of `reserve` is under way.
 fn undoing(plan: &Plan) -> Harness<'_> {
     let mut harness = Harness::of_route(plan);
     harness.perform_due();
@@ -51,12 +52,15 @@ fn assert_unknown(harness: &Harness<'_>) {
     assert!(note.contains("not undone: `reserve` (whether it was undone is unknown"), "{note}");
     let refused = rerun(&harness.run, harness.plan, &"charge".into()).unwrap_err().to_string();
     assert!(refused.contains("unknown whether what `reserve` did was undone"), "{refused}");
-    assert!(rerun(&harness.run, harness.plan, &"reserve".into()).is_ok(), "a person asks for that");
+    assert!(
+        rerun(&harness.run, harness.plan, &"reserve".into()).is_ok(),
+        "a rerun from the step itself repeats it on purpose"
+    );
 }
 
 fn assert_certain(harness: &Harness<'_>, why: &str) {
     assert!(harness.run.is_final() && left(harness).contains(why), "{}", left(harness));
-    assert!(rerun(&harness.run, harness.plan, &"charge".into()).is_ok(), "its result is taken over");
+    assert!(rerun(&harness.run, harness.plan, &"charge".into()).is_ok(), "the result of `reserve` is taken over");
 }
 
 #[test]
@@ -114,7 +118,7 @@ fn an_undo_that_a_person_leaves_although_it_may_have_taken_effect_is_unknown() {
     assert!(matches!(harness.run.undone().as_slice(), [(_, None, UndoStatus::Undone)]));
 }
 
-/// The first attempt may have undone it; before the second one the service was removed from the files.
+/// The first attempt may have undone the step. Before the second attempt the service was removed from the files.
 #[test]
 fn an_undo_that_may_have_taken_effect_stays_unknown_while_its_service_is_missing() {
     let plan = order_plan("DELETE");
@@ -137,7 +141,7 @@ fn a_retry_starts_the_next_attempt_of_an_undo_at_once() {
     let plan = order_plan("DELETE");
     let mut harness = undoing(&plan);
     undo_ends(&mut harness, status(429));
-    assert!(harness.in_flight_names().is_empty(), "it waits for 10 s");
+    assert!(harness.in_flight_names().is_empty(), "the next attempt waits for 10 s");
     harness.give_command_by("ann", ControlCommand::Retry { step: None, attempt: None }).unwrap();
     assert_eq!(harness.in_flight_names(), ["undo reserve"]);
     undo_ends(&mut harness, ok(json!({})));
@@ -145,7 +149,7 @@ fn a_retry_starts_the_next_attempt_of_an_undo_at_once() {
     assert!(matches!(harness.run.undone().as_slice(), [(_, None, UndoStatus::Undone)]));
 }
 
-/// It has no conflict that somebody could decide.
+/// The run has no conflict that a person could decide instead.
 #[test]
 fn a_rerun_of_a_run_that_is_ending_and_paused_by_a_command_asks_for_its_resume() {
     let plan = order_plan("DELETE");
@@ -159,7 +163,7 @@ fn a_rerun_of_a_run_that_is_ending_and_paused_by_a_command_asks_for_its_resume()
     assert!(refused.contains("resume it first"), "{refused}");
 }
 
-/// Neither result can be taken over: whoever begins at one of them asks for both.
+/// Neither result can be taken over, so a rerun from one of the steps performs both.
 #[test]
 fn a_rerun_from_one_of_two_steps_with_unknown_undos_performs_both_again() {
     let plan = plan(

@@ -21,14 +21,14 @@ impl Steps {
         if let Some(ended) = &mut self.step(step, at).items_ended {
             *ended += 1;
         }
-        // With another reason, an item that was to replace one ends without doing so: the next event says how that one
-        // ends.
+        // For these reasons the item that this one would have replaced is skipped too. For other reasons it fails, and
+        // the next event says so.
         if matches!(reason, Skipped::ByHand | Skipped::Rejected | Skipped::Busy) {
             self.replaced_item_ended(step, Some(item), at, run);
         }
     }
 
-    /// Counts as ended the items that this item replaced, because it has ended.
+    /// Counts the items that this item replaced as ended, because this item has ended.
     pub(super) fn replaced_item_ended(&mut self, step: &StepId, item: Option<u32>, at: Timestamp, run: &Run) {
         let mut step = step;
         // A chain of fallbacks has no cycle, so this ends.

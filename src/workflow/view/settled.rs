@@ -38,7 +38,7 @@ pub(super) fn correct_statuses(steps: &mut [StepView], run: &Run) {
                 view.status = StepStatus::Skipped;
                 view.note = Some("the run ended before the step began".into());
             }
-            // The step has no event that ended it: a cancellation closed the conflict over it.
+            // The step has no last event of its own: a cancellation closed the conflict over it.
             Some(StepState::Open(_) | StepState::Replaced { .. }) if run.is_final() => {
                 let unknown = run.unknown.iter().any(|call| call.step == view.step);
                 view.status = if unknown { StepStatus::Unknown } else { StepStatus::Failed };
@@ -46,7 +46,7 @@ pub(super) fn correct_statuses(steps: &mut [StepView], run: &Run) {
             Some(StepState::Open(_) | StepState::Replaced { .. }) | None => continue,
         }
         if waited && run.steps.contains_key(&view.step) {
-            view.note = None; // it says what the step, or an item of it, waited for
+            view.note = None; // the note says what the step, or an item of it, waited for: that wait is over
         }
     }
     let running = child::describe_running(run);

@@ -31,7 +31,7 @@ async fn every_command_works_against_a_running_process() {
     system.create_read_cancel_many(1).await;
     let run = until("a dark run", || async {
         let listed = system.pointsman.cli(&["runs", "list", "--json"]).await;
-        let runs: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("stdout is data");
+        let runs: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON on stdout");
         runs["runs"][0]["run_id"].as_str().map(str::to_owned)
     })
     .await;
@@ -48,10 +48,10 @@ async fn every_command_works_against_a_running_process() {
         let output = system.pointsman.cli(&command).await;
         assert!(output.status.success() && !output.stdout.is_empty(), "{command:?}: {}", output_text(&output));
         if command.contains(&"--json") {
-            serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("stdout is data");
+            serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("JSON on stdout");
         }
     }
-    // The file's own change of state is a flip, through the same gate.
+    // A change of `state:` in a file is a flip through the same gate.
     system.flags.edit("routes/campaigns.yaml", |text| text.replace("state: off", "state: shadow"));
     until("the file's flip", || async {
         let row = system.pointsman.get("/api/v2/routes/campaigns.create").await;

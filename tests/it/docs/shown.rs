@@ -19,7 +19,7 @@ async fn help_lists_topics_and_shows_one() {
         assert!(String::from_utf8_lossy(&shown.stdout).starts_with(&topic.text()), "{}", output_text(&shown));
     }
     let json = cli(&["help", "ladder", "--json"], &[]).await;
-    let json: Value = serde_json::from_slice(&json.stdout).expect("stdout is data");
+    let json: Value = serde_json::from_slice(&json.stdout).expect("JSON on stdout");
     assert_eq!(json["name"], "ladder");
 }
 

@@ -12,7 +12,7 @@ use super::{Document, document, shown_file};
 use crate::support::process::{BINARY, Start, output_text};
 use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
 
-/// The shop and the bank of the README: a quote costs, an order is charged.
+/// The shop and the bank of the README: answers quotes, charges and orders, and counts orders and charges.
 #[derive(Clone, Default)]
 struct Shop {
     orders: Arc<AtomicU64>,

@@ -32,7 +32,7 @@ async fn json_that_looks_like_encoded_bytes_stays_json_and_bytes_stay_bytes() {
     let seen = (test.step_service.seen("POST /echoes"), test.step_service.seen("POST /raws"));
     assert_eq!((seen.0[0].json(), seen.1[0].json()), (page.clone(), page));
     assert_eq!(seen.0[0].headers["content-type"], "application/json");
-    // What is neither JSON nor text is passed on as it came.
+    // A body that is neither JSON nor text is passed on unchanged.
     let image = bytes::Bytes::from_static(&[137, 80, 78, 71, 0, 255]);
     test.step_service.script("POST /echoes", ScriptedReply::Bytes("image/png", image.clone()), 1);
     let reply = test.client.json(Method::POST, &url, &[], &json!({})).await.expect("an answer");
@@ -122,7 +122,7 @@ async fn reserved_keys_are_refused_and_every_stored_run_is_readable_after_a_rest
     test.kill_and_restart().await;
     let runs = test.pointsman.get(&format!("{}s", super::RUN)).await;
     let runs = runs["runs"].as_array().expect("a list");
-    assert_eq!(runs.len(), bodies.len() + 2, "those that passed bytes on, and those of the API: {runs:?}");
+    assert_eq!(runs.len(), bodies.len() + 2, "the runs that passed bytes on, and two that the API started: {runs:?}");
     for run in runs {
         let data = test.data(&super::path(run)).await;
         assert!(data["trouble"].is_null() && data["status"] == run["status"], "{data}");

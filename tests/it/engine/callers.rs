@@ -100,7 +100,7 @@ async fn a_caller_never_waits_for_a_person() {
         assert_eq!(runs.len(), 1, "one run for one key: {list}");
         format!("{RUN}/{}", runs[0]["run_id"].as_str().unwrap())
     };
-    // Without a declared answer it gets a problem that says which run, and that it may have been charged.
+    // Without a declared answer the caller gets a problem that names the run.
     test.step_service.script("POST /charges", ScriptedReply::Refuse(409), 1);
     let reply = send("/pays", "a").await;
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{}", reply.json());
@@ -147,7 +147,7 @@ routes:
   retry_key: ${request.headers[\"idempotency-key\"]}
 ";
 
-/// Nothing was done when the deadline passes, so the request could go to legacy; but the run is going on.
+/// Nothing was done when the deadline passes. The request still does not fall back to legacy, because the run goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_in_live_whose_run_outlives_the_deadline_gets_the_pending_answer() {
     let mut test = EngineTest::with_settings("", &[WAITS], |flags| flags.write("routes/all.yaml", LIVE)).await;

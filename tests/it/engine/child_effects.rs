@@ -1,5 +1,5 @@
-//! What a run knows of the runs below it: where anything was done there, or may have been, legacy gets no request, and
-//! the caller is told so.
+//! A run knows the effects of its child runs: where a child did anything, or may have, the request does not fall back
+//! to legacy, and the caller is told so.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -10,7 +10,8 @@ use crate::support::step_service::ScriptedReply;
 const DEPTHS: [&str; 3] = ["own", "child", "grandchild"];
 const EFFECTS: [&str; 3] = ["read", "private", "shared"];
 
-/// The workflows of one effect class of the first step: the steps themselves, a run above them, and one above that.
+/// Three workflows: one with two calls, the first of this effect class; one that runs it as a child; and one that runs
+/// the second as a child.
 fn workflows(effect: &str) -> [String; 3] {
     let call = |name: &str| {
         format!("call: 'POST ${{services.bank}}/{name}', body: '${{request.body}}', retry: {{ attempts: 1 }}")
@@ -42,13 +43,13 @@ fn routes() -> String {
     text
 }
 
-/// How the two steps are answered, and whether each may have been done.
+/// For each case: the replies to the two steps, and for each step that is sent whether it may have been done.
 fn answers() -> Vec<(Vec<ScriptedReply>, Vec<bool>)> {
     let done = || ScriptedReply::Done(200, json!({}));
     let refuse = ScriptedReply::Refuse;
     vec![
         (vec![refuse(400)], vec![true]),
-        // In a run that the API started it would pause.
+        // A conflict: a run that the API started would pause here.
         (vec![refuse(409)], vec![true]),
         (vec![refuse(429)], vec![false]),
         (vec![done(), refuse(400)], vec![true, true]),
@@ -131,7 +132,7 @@ steps:
 respond: { status: 200, body: done }
 ";
 
-/// The path of the child that a run began.
+/// Waits until a run has begun a child; returns the child's path.
 pub(super) async fn child_of(test: &EngineTest, run: &str) -> String {
     let started = test.wait_for_events(run, "child_started", 1).await;
     let child = started["child"].as_str().expect("an id").replace('-', "");
@@ -169,7 +170,7 @@ async fn an_unknown_outcome_of_a_child_is_decided_by_a_person_when_its_parent_fa
     test.step_service.release_all("POST /side");
     test.wait_for_events(&child, "cancel_ordered", 1).await;
     assert_outcome_unknown(&test.data(&child).await);
-    // The parent's deadline passes, which is also the child's.
+    // The deadline of the parent passes; it applies to the child too.
     let (short, of_short) = with_paused_child(&test, "short").await;
     test.wait_for_events(&short, "deadline_passed", 1).await;
     test.wait_for_events(&of_short, "cancel_ordered", 1).await;
@@ -227,12 +228,12 @@ respond: { status: 200, body: paid }
 async fn a_rerun_repeats_what_a_child_left_only_if_it_begins_at_the_childs_step() {
     let test = EngineTest::with(&[KID, PARENT, MENDED, TIDY]).await;
     let from = async |run: &str, step: &str| test.post(&format!("{run}/rerun"), json!({ "from": step })).await;
-    // It is unknown whether `charge` was done, and a person cancels the whole.
+    // It is unknown whether `charge` was done, and a person cancels the parent.
     let (unknown, _) = with_paused_child(&test, "parent").await;
     test.post_accepted(&format!("{unknown}/cancel"), json!({ "as": "ada" })).await;
     let data = test.wait_for_status(&unknown, "cancelled").await;
     assert!(note(&data).contains("not undone: `charge`, `letter`"), "{data}");
-    // `charge` was refused: `letter` stays.
+    // `charge` was refused, and `letter` has no `undo`: the letter stays.
     test.step_service.script("POST /charges", ScriptedReply::Refuse(400), 1);
     let refused = test.start_run("parent", json!({})).await;
     test.wait_for_status(&refused, "failed").await;

@@ -29,7 +29,7 @@ respond: { status: 200, body: shipped }
 const OBSERVED: Duration = Duration::from_millis(2_500);
 const DAY_S: f64 = 86_400.0;
 
-/// A process whose machine's clock can be set.
+/// A test whose process sees a machine's clock that the test can set.
 async fn test(more: &str) -> (EngineTest, FakeClock) {
     let mut test = EngineTest::with_settings(more, &[ASKS, WAITS], |_| {}).await;
     let clock = FakeClock::in_dir(test.dir.path());
@@ -43,7 +43,7 @@ async fn set_clock(test: &EngineTest, clock: &FakeClock, by: &str, seconds: f64)
     clock.set(by);
     let near =
         |metrics: &crate::support::Metrics| (metrics.sum("pointsman_clock_offset_seconds", &[]) - seconds).abs() < 30.0;
-    test.pointsman.until_metric("the process has noticed", near).await;
+    test.pointsman.until_metric("the process to notice the new time", near).await;
 }
 
 /// How long a run takes that waits for one second.
@@ -110,7 +110,8 @@ async fn a_restart_takes_the_machines_time_but_never_goes_back() {
     set_clock(&test, &clock, "+1d", DAY_S).await;
     assert_eq!(test.data(&first).await["status"], "waiting_checkpoint");
     test.kill_and_restart().await;
-    // At the start the process takes the machine's clock, and no event in the store is later: twelve hours have passed.
+    // At its start the process takes the time of the machine's clock, as no event in the store is later: the timeout of
+    // twelve hours has passed.
     test.wait_for_status(&first, "completed").await;
     assert!(!test.cli(&["status"]).await.contains("clock:"));
     let ahead = test.start_run("waits", json!({ "pause": "1ms" })).await;
@@ -126,7 +127,7 @@ async fn a_restart_takes_the_machines_time_but_never_goes_back() {
     assert!(log.contains("behind the store's newest event when the process started"), "{log}");
     let offset = test
         .pointsman
-        .until_metric("the offset is shown", |metrics| {
+        .until_metric("the offset to be shown", |metrics| {
             metrics.sum("pointsman_clock_offset_seconds", &[]).abs() > 1_000.0
         })
         .await
@@ -145,7 +146,7 @@ async fn a_restart_takes_the_machines_time_but_never_goes_back() {
     test.finish().await;
 }
 
-/// Retry keys expire and old runs are removed by the process's time, which the jump does not move.
+/// The expiry of retry keys and the removal of old runs use the process's time, which does not jump with the clock.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_jump_of_the_machines_clock_forgets_and_removes_nothing() {
     let (test, clock) = test("retention: { completed: 20h, failed: 5s }").await;
@@ -153,7 +154,7 @@ async fn a_jump_of_the_machines_clock_forgets_and_removes_nothing() {
     let (status, first) = test.post(super::RUN, request.clone()).await;
     assert_eq!(status, 200, "{first}");
     set_clock(&test, &clock, "+3d", 3.0 * DAY_S).await;
-    // In this time nothing is removed. Then another key is written.
+    // Nothing is removed during this time, nor when another key is written.
     tokio::time::sleep(OBSERVED).await;
     let (status, other) = test
         .post(super::RUN, json!({ "workflow": "waits", "input": { "pause": "1s" }, "idempotency_key": "k-2" }))

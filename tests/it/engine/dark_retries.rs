@@ -42,7 +42,7 @@ async fn retries(test: &EngineTest) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn private_effects_of_a_retry_in_dark_are_sent_once() {
     let mut test = EngineTest::with_settings("", &[DRAFT], |flags| flags.write("routes/dark.yaml", ROUTE)).await;
-    // Legacy is idempotent.
+    // Legacy gives the same answer to each try.
     test.step_service.set_default("POST /dark", ScriptedReply::RefuseWith(200, Vec::new(), json!({ "id": 1 })));
     send_and_settle(&test, "k", "a", 1.0).await;
     assert_eq!(test.step_service.count("POST /drafts"), 1);

@@ -62,8 +62,8 @@ async fn a_dark_run_probes_and_undoes_its_private_steps_only() {
     let run = dark_run_of_request(&test, true).await;
     let data = test.wait_for_status(&run, "completed").await;
     assert_eq!((state(&data, "draft"), state(&data, "charge")), (&json!("undone"), &json!("rehearsed")), "{data}");
-    assert_eq!(test.step_service.seen("DELETE /drafts")[0].path, "/drafts/7", "what the probe found is taken back");
-    // The probe gives no clear answer: nobody is asked, and the run ends.
+    assert_eq!(test.step_service.seen("DELETE /drafts")[0].path, "/drafts/7", "what the probe found is undone");
+    // The probe gives no clear answer: a dark run does not pause for a person, but fails.
     test.step_service.script("POST /drafts", ScriptedReply::LoseReply, 1);
     test.step_service.script("GET /found", ScriptedReply::Done(200, json!({ "found": "perhaps" })), 1);
     let run = dark_run_of_request(&test, false).await;

@@ -32,7 +32,7 @@ respond: { status: 200, body: { by: '${steps.mail.by}', all: '${steps.mail.outpu
 async fn the_fallback_of_an_item_survives_a_kill_and_is_undone_by_its_own_undo() {
     let mut test = EngineTest::with(&[MAILS]).await;
     let mail = |id: &str| ScriptedReply::Done(200, json!({ "id": id, "number": id }));
-    // The first item is done, the second certainly not, the third is done.
+    // The first and the third item are done; the second is certainly not done.
     test.step_service.script("POST /mails", mail("m1"), 1);
     test.step_service.script("POST /mails", ScriptedReply::Refuse(429), 2);
     test.step_service.script("POST /mails", mail("m3"), 1);

@@ -48,7 +48,7 @@ async fn test(state: &str) -> EngineTest {
 impl EngineTest {
     async fn get_thing(&self) -> (StatusCode, Value) {
         let url = format!("{}/things/7", self.pointsman.url());
-        // The key is always the same: a retry of a read is performed as another read.
+        // The key is always the same: a retry of a read is performed again.
         let reply = self.client.json(Method::GET, &url, &[("idempotency-key", "k")], &Value::Null).await;
         let reply = reply.expect("an answer");
         (reply.status, reply.json())
@@ -88,7 +88,7 @@ async fn a_hundred_answers_store_no_run() {
     assert!(!problem.to_string().contains("run_"), "{problem}");
     test.step_service.release_all("GET /looks");
 
-    // Also after a kill. Runs that the API starts have no route and are kept.
+    // No run is stored after a kill either. Runs that the API starts have no route and are kept.
     test.kill_and_restart().await;
     assert_eq!(test.get_thing().await.0, StatusCode::OK);
     test.check_no_runs().await;
@@ -102,10 +102,10 @@ async fn a_read_that_is_not_kept_falls_back_and_its_dark_run_is_not_kept_either(
     let live = test("live").await;
     live.step_service.script("GET /looks", ScriptedReply::Refuse(400), 1);
     live.step_service.script("GET /things", ScriptedReply::Done(200, json!({ "n": "legacy's" })), 1);
-    assert_eq!(live.get_thing().await, (StatusCode::OK, json!({ "n": "legacy's" })), "it falls back");
+    assert_eq!(live.get_thing().await, (StatusCode::OK, json!({ "n": "legacy's" })), "the request falls back");
     live.step_service.hold("GET /looks");
     live.step_service.script("GET /things", ScriptedReply::Done(200, json!({ "n": "legacy's too" })), 1);
-    assert_eq!(live.get_thing().await.1, json!({ "n": "legacy's too" }), "so does what takes too long");
+    assert_eq!(live.get_thing().await.1, json!({ "n": "legacy's too" }), "a read that takes too long falls back too");
     live.step_service.release_all("GET /looks");
     assert_eq!(live.get_thing().await.1, json!({ "n": 1 }));
     live.check_no_runs().await;
@@ -139,8 +139,8 @@ async fn a_read_that_is_not_kept_falls_back_and_its_dark_run_is_not_kept_either(
     dark.finish().await;
 }
 
-/// The files before the reload say `keep: none`: a run that they decided is not stored, so it must not perform the
-/// private step of the new files.
+/// The files before the reload say `keep: none`: the dark run of a request that they decided is not stored, so it must
+/// not perform the private step of the new files.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_under_way_at_a_reload_has_its_dark_run_by_the_earlier_files() {
     let mut test = test("dark").await;
@@ -163,7 +163,7 @@ async fn a_request_under_way_at_a_reload_has_its_dark_run_by_the_earlier_files()
     assert_eq!((test.step_service.count("GET /looks"), test.step_service.count("POST /notes")), (1, 0));
     test.check_no_runs().await;
     let evidence = test.pointsman.get("/api/v2/routes/things.get/evidence").await["evidence"].clone();
-    assert_eq!(evidence["dark_pairs"], json!(0), "it is no evidence for the new workflow: {evidence}");
+    assert_eq!(evidence["dark_pairs"], json!(0), "the pair is no evidence for the new workflow: {evidence}");
 
     // The next request has the new step, and its run is stored.
     test.allowed.keep_none_routes.clear();

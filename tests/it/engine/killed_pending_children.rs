@@ -58,7 +58,7 @@ async fn a_child_that_a_kill_left_pending_begins_once_in_the_next_process() {
         test.kill().await;
         let pending = pending_runs(&test);
         test.restart().await;
-        // Where the kill came before the run's first event, this starts it.
+        // The same key: this starts the run only if the kill came before the run's first event.
         let envelope = until("the start to be taken", || async {
             let (status, envelope) = test.post(RUN, request.clone()).await;
             matches!(status, 200 | 202).then_some(envelope)

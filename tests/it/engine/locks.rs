@@ -118,7 +118,11 @@ async fn busy_decides_whether_a_run_waits_skips_ends_or_asks() {
             "skip" => assert_eq!(data["output"], json!({ "used": false }), "{data}"),
             "wait" => {
                 assert_eq!(data["output"], json!({ "used": true }), "{data}");
-                assert_eq!(test.events_of_kind(&run, "retry_scheduled").await[0]["free"], true, "it costs no attempt");
+                assert_eq!(
+                    test.events_of_kind(&run, "retry_scheduled").await[0]["free"],
+                    true,
+                    "a busy lock uses up no attempt"
+                );
             }
             "ask" => assert_eq!(data["conflicts"][0]["kind"], "busy", "{data}"),
             _ => {}

@@ -1,4 +1,5 @@
-//! The current files no longer have what a waiting run needs: the run pauses and names it, and none is stuck.
+//! The current files no longer have a service, secret or workflow that a waiting run needs: the run pauses and names
+//! what is missing, and no run is stuck.
 
 use serde_json::{Value, json};
 
@@ -95,7 +96,7 @@ async fn a_waiting_run_survives_the_renaming_of_what_it_needs() {
     test.check_missing(&runs[4], "the secret `key`").await;
     test.check_missing(&runs[5], "the workflow `below`").await;
     assert_eq!(test.step_service.count("POST /charges"), 0, "nothing was sent");
-    // A person may skip the step; a retry while it is still missing leads to the same conflict.
+    // A person may skip the step; a retry while the service is still missing leads to the same conflict.
     let choose = |choice: &str| json!({ "step": "charge", "choice": choice });
     test.post_accepted(&format!("{}/resolve", runs[1]), choose("skip")).await;
     test.wait_for_status(&runs[1], "completed").await;
@@ -114,7 +115,7 @@ async fn a_waiting_run_survives_the_renaming_of_what_it_needs() {
     let data = test.wait_for_status(&runs[2], "completed").await;
     assert_eq!(step(&data, "charge")["attempts"], json!(1), "no attempt is lost: {data}");
     let resolved = test.events_of_kind(&runs[2], "resolved").await;
-    assert_eq!(resolved.last().expect("by the reload")["by"], "the files in force");
+    assert_eq!(resolved.last().expect("a decision")["by"], "the files in force");
     test.check_missing(&runs[4], "the secret `key`").await;
     test.kill().await;
     test.flags.edit("pointsman.yaml", |text| text.replace("{ other:", "{ key: { file: key.secret }, other:"));
@@ -156,7 +157,7 @@ respond: { status: 200, body: paid }
 }
 
 /// The outcome of an attempt is unknown, and the service of its probe is not in the files: nothing is sent again. Once
-/// the files have it again, the probe is sent.
+/// the files have the service again, the probe is sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_that_cannot_ask_waits_for_its_service() {
     const PROBED: &str = "

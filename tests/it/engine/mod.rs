@@ -63,8 +63,8 @@ use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
 
 const RUN: &str = "/api/v2/orchestrate/run";
 
-/// A step service and the binary. The service `works` is declared `keyed`; `plain` is the same service without that, so
-/// that unknown outcomes stay unknown.
+/// A step service and the binary. The service `works` is declared `keyed`; `plain` is the same step service declared
+/// without `keyed`, so that unknown outcomes stay unknown.
 pub struct EngineTest {
     step_service: StepService,
     flags: FlagsDir,
@@ -102,7 +102,7 @@ impl EngineTest {
             env: Vec::new(),
         };
         let pointsman = Pointsman::start(&start).await;
-        // Not every run of these tests is recorded as an order.
+        // These tests do not record their runs as orders, so the checker must tolerate effects of unknown orders.
         let allowed = Allowed { unacknowledged: true, ..Allowed::default() };
         Self { step_service, flags, pointsman, allowed, start, client: Client::new(PATIENCE), dir, finished: false }
     }
@@ -111,31 +111,31 @@ impl EngineTest {
         let reply = self.client.json(method, &url, headers, body).await;
         reply.unwrap_or_else(|error| panic!("{path}: {error}\n{}", self.pointsman.log()))
     }
-    /// A POST; status and answer.
+    /// Sends a POST; returns the status and the answer.
     async fn post(&self, path: &str, body: Value) -> (u16, Value) {
         let reply = self.call(Method::POST, path, &[], &body).await;
         (reply.status.as_u16(), reply.json())
     }
-    /// A POST that is accepted; `data` of the answer.
+    /// Sends a POST that has to be accepted; returns `data` of the answer.
     async fn post_accepted(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.post(path, body.clone()).await;
         assert_eq!(status, 200, "{path} {body}: {answer}");
         answer["data"].clone()
     }
-    /// A POST that is refused with 409; the problem.
+    /// Sends a POST that has to be refused with 409; returns the problem.
     async fn post_refused(&self, path: &str, body: Value) -> Value {
         let (status, problem) = self.post(path, body.clone()).await;
         assert_eq!(status, 409, "{path} {body}: {problem}");
         assert!(problem["run_status"].is_string() && problem["detail"].is_string(), "{problem}");
         problem
     }
-    /// Starts a run and waits until it has ended or awaits input; `data` of the envelope.
+    /// Starts a run and waits until it has ended or awaits input; returns `data` of the envelope.
     async fn run(&self, workflow: &str, input: Value) -> Value {
         let (status, envelope) = self.post(RUN, json!({ "workflow": workflow, "input": input })).await;
         assert_eq!(status, 200, "{workflow}: {envelope}\n{}", self.pointsman.log());
         envelope["data"].clone()
     }
-    /// Starts a run and does not wait for it; its path.
+    /// Starts a run and does not wait for it; returns the run's path.
     async fn start_run(&self, workflow: &str, input: Value) -> String {
         let request = json!({ "workflow": workflow, "input": input });
         let reply = self.call(Method::POST, RUN, &[("prefer", "respond-async")], &request).await;
@@ -158,7 +158,7 @@ impl EngineTest {
             Err(_) => panic!("{run} is not {status} but {}\n{}", self.data(run).await, self.pointsman.log()),
         }
     }
-    /// The audit trail.
+    /// The events of a run.
     async fn events(&self, run: &str) -> Vec<Value> {
         let events = self.pointsman.get(&format!("{run}/events")).await;
         events.as_array().cloned().expect("a list")
@@ -168,7 +168,7 @@ impl EngineTest {
         let events = self.events(run).await.into_iter();
         events.filter(|event| event["kind"] == kind).map(|event| event["event"][kind].clone()).collect()
     }
-    /// Waits until a run has this many events of a kind; the last of them.
+    /// Waits until a run has this many events of a kind; returns the last of them.
     async fn wait_for_events(&self, run: &str, kind: &str, count: usize) -> Value {
         until(&format!("{count} {kind} of {run}"), || async {
             let events = self.events_of_kind(run, kind).await;
@@ -183,7 +183,7 @@ impl EngineTest {
         })
         .await;
     }
-    /// What a run waits for, in a sentence.
+    /// The sentence of `explain` that says what a run waits for.
     async fn explanation(&self, run: &str) -> String {
         let explained = self.pointsman.get(&format!("{run}/explain")).await;
         assert_eq!(explained["stuck"], false, "{explained}");
@@ -209,30 +209,30 @@ impl EngineTest {
         change();
         until("the files to be in force", || async { (generation().await > before).then_some(()) }).await;
     }
-    /// A command that succeeds; what it printed.
+    /// Runs a command that has to succeed; returns what it printed.
     async fn cli(&self, arguments: &[&str]) -> String {
         let output = self.pointsman.cli(arguments).await;
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", output_text(&output));
         output_text(&output)
     }
-    /// Any command; its exit code, and what it printed.
+    /// Runs a command; returns its exit code and what it printed.
     async fn cli_output(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let output = self.pointsman.cli(arguments).await;
         (output.status.code(), output_text(&output))
     }
-    /// A command that is refused; what it printed.
+    /// Runs a command that has to be refused; returns what it printed.
     async fn cli_refused(&self, arguments: &[&str]) -> String {
         let output = self.pointsman.cli(arguments).await;
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", output_text(&output));
-        assert!(output.stdout.is_empty(), "a refusal is no data: {}", output_text(&output));
+        assert!(output.stdout.is_empty(), "a refused command prints nothing to stdout: {}", output_text(&output));
         output_text(&output)
     }
-    /// SIGKILL.
+    /// Kills the process (SIGKILL).
     async fn kill(&mut self) {
         self.pointsman.kill().await;
         self.allowed.crashes += 1;
     }
-    /// Another process on the same files and store.
+    /// Starts another process on the same files and store.
     async fn restart(&mut self) {
         self.pointsman = Pointsman::start(&self.start).await;
     }
@@ -256,17 +256,17 @@ impl Drop for EngineTest {
     }
 }
 
-/// The path of a run.
+/// The API path of a run.
 fn path(data: &Value) -> String {
     format!("{RUN}/{}", data["run_id"].as_str().unwrap_or_else(|| panic!("no run in {data}")))
 }
 
-/// Its id.
+/// The id in the API path of a run.
 fn id(run: &str) -> &str {
     run.rsplit('/').next().unwrap_or_default()
 }
 
-/// A step's row.
+/// The row of a step in the data of a run.
 fn step<'a>(data: &'a Value, name: &str) -> &'a Value {
     let steps = data["steps"].as_array().expect("steps");
     steps.iter().find(|step| step["step_id"] == name).unwrap_or_else(|| panic!("no {name} in {data}"))

@@ -86,7 +86,7 @@ async fn a_retry_is_found_after_files_took_its_requests_from_the_route() {
     test.kill_and_restart().await;
     check_found(&test, "after a restart").await;
 
-    // The requests of those that were removed get a route again, under another id.
+    // The requests of the removed routes `b` and `f` get a route again, under another id.
     let again =
         [&moved[..], &[route("g", "/b/{kind}", "workflow: pay, state: off"), route("h", "/f/{any}", "state: off")]];
     test.reroute(&again.concat()).await;

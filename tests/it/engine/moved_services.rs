@@ -47,11 +47,11 @@ impl EngineTest {
         let texts: Vec<&str> = workflows.iter().map(String::as_str).chain([PROBED]).collect();
         Self::with_settings(SECRETS, &texts, |flags| flags.write("key.secret", "k")).await
     }
-    /// In the files, both services are at `to` from now on.
+    /// Changes the URL of both services in the files to that of `to`.
     fn move_services(&self, from: &StepService, to: &StepService) {
         self.flags.edit("pointsman.yaml", |text| text.replace(&from.url(), &to.url()));
     }
-    /// The run waits for a person, who is told both addresses.
+    /// Waits until the run asks a person about its `charge`, and checks that the question names both addresses.
     async fn wait_for_question_about(&self, run: &str, other: &StepService) -> Value {
         let data = self.wait_for_status(run, "paused").await;
         let conflict = data["conflicts"][0].clone();
@@ -100,7 +100,7 @@ async fn an_attempt_in_flight_at_a_kill_is_not_sent_to_the_services_new_url() {
     assert_eq!(calls.map(|call| other.count(call)), [0, 0], "the new address is sent nothing and asked nothing");
     assert_eq!(calls.map(|call| test.step_service.count(call)), [4, 0]);
 
-    // A person sends it to the new address all the same: the same body and key.
+    // A person decides to send the call to the new address: it has the same body and key.
     test.choose_retry(&runs[1]).await;
     test.wait_for_status(&runs[1], "completed").await;
     let first = test.step_service.seen("POST /charges");
@@ -108,7 +108,7 @@ async fn an_attempt_in_flight_at_a_kill_is_not_sent_to_the_services_new_url() {
     let same = first.iter().find(|call| call.key == there.key).expect("the same key");
     assert_eq!((&there.text, there.headers["authorization"].to_str().ok()), (&same.text, Some("Bearer k")));
 
-    // The files name the old address again: there the repeat is harmless.
+    // The files name the old address again; a repeat there is harmless, since the service knows the keys.
     test.reload(|| test.move_services(&other, &test.step_service)).await;
     for run in [&runs[0], &runs[2]] {
         test.choose_retry(run).await;

@@ -97,7 +97,7 @@ fn insert_run(conn: &Connection, run: &RunSummary, id: RunId, events: &[StoredEv
     let mut insert = conn.prepare_cached(text).expect("a statement");
     for StoredEvent { seq, at, event } in events {
         let event = renamed(serde_json::to_string(event).expect("JSON"));
-        // Two events were one append.
+        // Two events with one `batch` were written by one append.
         let batch = Uuid::from_u64_pair(id.0.as_u128() as u64, seq.0 / 2);
         let row = params![bytes, seq.0 as i64, nanos(*at), batch.as_bytes().as_slice(), event.into_bytes()];
         insert.execute(row).expect("an event");
@@ -150,7 +150,7 @@ async fn the_upgrade_of_an_older_store_shows_progress_and_survives_kills() {
     let older = test.dir.path().join("older.db");
     write_older_store(&older, &path, &read_runs(&path).await).await;
     for end in ["", "-wal", "-shm", ".keys", ".evidence", ".lock"] {
-        let _ = std::fs::remove_file(format!("{}{end}", path.display())); // not each one is there
+        let _ = std::fs::remove_file(format!("{}{end}", path.display())); // may not exist
     }
     std::fs::rename(older, &path).expect("renamed");
     let observer = Connection::open(&path).expect("it opens");
@@ -162,7 +162,7 @@ async fn the_upgrade_of_an_older_store_shows_progress_and_survives_kills() {
     let (moved, left) = counts(&observer);
     assert!(moved + left == total && left > 0, "{moved} moved, {left} left of {total}");
 
-    // The next process is stopped for longer than the interval of progress messages, then goes on, and is killed.
+    // The next process is suspended for longer than the interval of progress messages, continued, and killed.
     let mut process = spawn(&test);
     until_true("a further batch", || counts(&observer).0 > moved).await;
     signal(&process, rustix::process::Signal::STOP);

@@ -29,7 +29,7 @@ routes:
 ";
 const FILE: &str = "routes/orders.yaml";
 
-/// The rerun, which has no route, is the only open run. A start is refused as the reload is.
+/// The only open run is a rerun, which has no route. Both a reload and a start with such files are refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_rerun_is_open_its_family_has_to_stay() {
     let mut test = EngineTest::with_settings("", &[MAKE, LOOK], |flags| flags.write(FILE, ROUTES)).await;

@@ -1,4 +1,4 @@
-//! Runs that were open when a backup was made are paused when it is restored: what they did afterwards is not in it.
+//! Runs that were open when a backup was made are paused when it is restored: it does not have what they did since.
 
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -66,7 +66,7 @@ impl EngineTest {
     fn replace_store(&self, backup: &str) {
         let store = self.dir.path().join("pointsman.db");
         for end in ["", "-wal", "-shm", ".keys", ".evidence"] {
-            let _ = std::fs::remove_file(format!("{}{end}", store.display())); // not each one is there
+            let _ = std::fs::remove_file(format!("{}{end}", store.display())); // may not exist
         }
         std::fs::rename(self.dir.path().join(backup), store).expect("moved");
     }
@@ -94,7 +94,7 @@ async fn open_runs_of_a_restored_backup_are_paused_unless_they_only_read() {
     test.wait_for_calls("GET /stock", 1).await;
     test.back_up("copy.db").await;
 
-    // What the backup does not know.
+    // Events after the backup was made.
     for waiting in [&bill, &kid] {
         test.post_accepted(&format!("{waiting}/signals/go"), json!({})).await;
     }
@@ -134,10 +134,10 @@ async fn open_runs_of_a_restored_backup_are_paused_unless_they_only_read() {
     test.cli(&["runs", "resume", id(&parent)]).await;
     test.wait_for_status(&kid, "waiting_signal").await;
     test.kill_and_restart().await;
-    assert_eq!(test.data(&kid).await["status"], "waiting_signal", "it is paused once");
+    assert_eq!(test.data(&kid).await["status"], "waiting_signal", "a run that was resumed is not paused again");
     test.cli(&["runs", "cancel", id(&parent), "--no-undo"]).await;
     test.wait_for_status(&kid, "cancelled").await;
-    // The call in flight is sent again with its key only now, though the step may make only one attempt.
+    // The call that was in flight is sent again, with its key, only after the resume; this takes no second attempt.
     assert_eq!(test.step_service.count("POST /packs"), 1);
     test.cli(&["runs", "resume", id(&pack)]).await;
     test.wait_for_status(&pack, "completed").await;
@@ -149,8 +149,8 @@ async fn open_runs_of_a_restored_backup_are_paused_unless_they_only_read() {
     report_violations(name, None, "5 runs, 1 backup, 2 kills", &[]);
 }
 
-/// The process ends normally while a run waits, and its files are copied by other tools. The original goes on, and
-/// stays.
+/// The process ends normally while a run waits, and other tools copy its files. The original store is then used again,
+/// and is not removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn open_runs_of_a_copy_beside_the_original_are_paused() {
     let mut test = EngineTest::with(&[BILL]).await;
@@ -207,7 +207,7 @@ async fn a_rerun_that_had_not_begun_when_a_backup_was_made_is_paused() {
     sqlx::raw_sql(NOT_BEGUN).execute(&mut copy).await.expect("it is changed");
     copy.close().await.expect("it closes");
 
-    // What the backup does not know.
+    // Events after the backup was made.
     test.post_accepted(&format!("{second}/signals/go"), json!({})).await;
     test.wait_for_status(&second, "completed").await;
     test.kill().await;
@@ -272,7 +272,7 @@ async fn a_child_that_was_ending_in_the_backup_is_resumed_with_its_parent() {
     test.step_service.hold("DELETE /reserves");
     let parent = test.start_run("above", json!({})).await;
     let kid = child_of(&test, &parent).await;
-    test.wait_for_calls("POST /reserves", 1).await; // before that the store may not have it
+    test.wait_for_calls("POST /reserves", 1).await; // the store has the child by then
     test.wait_for_status(&kid, "waiting_signal").await;
     test.step_service.release_all("POST /bads");
     test.wait_for_calls("DELETE /reserves", 1).await;

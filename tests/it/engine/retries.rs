@@ -122,7 +122,7 @@ async fn retry_after_of_a_service_is_respected() {
     let within = |pause: i128, wanted: i128| (wanted - 100..=wanted).contains(&pause);
     assert!(pauses.len() == 2 && within(pauses[0], 1_000) && within(pauses[1], 1_500), "within `max`: {pauses:?}");
     let seen = test.step_service.seen("POST /charges");
-    assert!(seen[1].at - seen[0].at >= Duration::from_millis(990), "and no sooner");
+    assert!(seen[1].at - seen[0].at >= Duration::from_millis(990), "not before `retry-after`");
     test.finish().await;
 }
 

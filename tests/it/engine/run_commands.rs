@@ -113,7 +113,7 @@ respond: { status: 200, body: '${steps.third.output.id}' }
     assert!(status == 422 && problem.to_string().contains("third"), "{problem}");
     test.kill_and_restart().await;
     let output = test.cli(&["runs", "rerun", id(&run), "--from", "third", "--json"]).await;
-    let again: Value = serde_json::from_str(&output).unwrap_or_else(|_| panic!("stdout is data: {output}"));
+    let again: Value = serde_json::from_str(&output).unwrap_or_else(|_| panic!("no JSON on stdout: {output}"));
     let again = test.wait_for_status(&path(&again["data"]), "completed").await;
     assert_eq!((&again["job_id"], &again["run"]["rerun_of"]), (&failed["job_id"], &failed["run_id"]), "{again}");
     assert_eq!(

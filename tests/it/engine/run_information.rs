@@ -35,7 +35,7 @@ async fn a_run_is_replayed_state_by_state_and_under_another_plan() {
     test.post_accepted(pending["answer"].as_str().unwrap(), json!({ "approve": true, "as": "ada" })).await;
     let data = test.wait_for_status(&run, "completed").await;
     let replayed = test.cli(&["replay", id(&run), "--json"]).await;
-    let replayed: Value = serde_json::from_str(&replayed).expect("stdout is data");
+    let replayed: Value = serde_json::from_str(&replayed).expect("JSON on stdout");
     let states = replayed["states"].as_array().unwrap();
     let events = test.events(&run).await;
     assert_eq!(states.len(), events.len(), "every state on the way");

@@ -305,7 +305,7 @@ async fn what_runs_hand_to_each_other_stays_sealed_where_only_one_of_them_declar
 const MEMO: &str = "memo-1187 of a caller";
 const LEGACY_MEMO: &str = "legacy-memo-2298";
 const LEGACY_NOTE: &str = "legacy-note-3309";
-/// No expression reads them; legacy quotes them.
+/// Sensitive values that no expression reads; legacy quotes them.
 const PIN: &str = "pin-5567-of a caller";
 const SESSION: &str = "sess-8891-of-a-caller";
 
@@ -457,9 +457,9 @@ async fn rows_of_locks(test: &EngineTest) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM locks").fetch_one(&mut database).await.expect("a number")
 }
 
-/// The name of a lock that is computed from what another run handed over is nowhere in clear, and the lock still
-/// excludes others: over restarts, also those whose rows an earlier version wrote, and runs to which the same name is
-/// no secret.
+/// The name of a lock that is computed from a sensitive value of another run is nowhere in clear. The lock still
+/// excludes other runs: after a restart, also if an earlier version wrote its rows in clear, and runs that compute the
+/// same name from a value that is not sensitive.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_name_of_a_lock_is_not_in_clear_where_it_is_computed_from_a_sensitive_value() {
     const CARD: &str = "4000-1234-5678-9010";
@@ -490,7 +490,7 @@ async fn the_name_of_a_lock_is_not_in_clear_where_it_is_computed_from_a_sensitiv
         test.restart().await;
         // The first call is sent again, since its service is `keyed`.
         test.wait_for_calls("POST /uses", 2).await;
-        // To this run the name is no secret.
+        // This run computes the name from a value that is not sensitive.
         let third = test.start_run("locking", json!({ "card": CARD })).await;
         until("the third to queue", || async { (rows_of_locks(&test).await == 3).then_some(()) }).await;
         let explained = test.pointsman.get(&format!("{third}/explain")).await.to_string();

@@ -1,5 +1,5 @@
-//! The API shows sealed values to everybody who may read a run. Whoever copies one and hands it to the run, as a signal,
-//! in place of an output or in an answer, does not get it opened: it stays the text that it is.
+//! The API shows sealed values, in their sealed form, to everybody who may read a run. A copy of one that somebody
+//! gives to the run as a signal, as an output or as an answer is not opened: the run treats it as plain text.
 
 use serde_json::json;
 

@@ -73,8 +73,8 @@ async fn other_forms_and_sources_of_sensitive_values_are_neither_stored_nor_show
         })
         .await;
         shown += &diffs.to_string();
-        // Of a text, it is not known where the declared values stand: nothing of such a pair is shown. The sample of
-        // the group may then be that of either pair.
+        // In plain text the places of the declared values are not known, so nothing of such a pair is shown. The sample
+        // of the group may be that of either pair.
         if kind != "application/json" {
             continue;
         }

@@ -55,7 +55,7 @@ async fn a_value_that_several_declarations_cover_is_sent_unchanged_after_a_resta
     let checkpoint = data["pending_checkpoint"]["id"].as_str().expect("an id");
     let answer = json!({ "approve": true, "values": { "pin": "pin-90210-typed" } });
     test.post_accepted(&format!("{run}/checkpoints/{checkpoint}"), answer).await;
-    // While it waits for the signal the run has no task, and it is read from the store again without a restart.
+    // A run that waits for a signal has no task: the signal makes the process read it from the store again.
     test.wait_for_status(&run, "waiting_signal").await;
     let payload = json!({ "otp": { "code": "otp-331-771" } });
     test.post_accepted(&format!("{run}/signals/go"), json!({ "payload": payload })).await;
@@ -77,7 +77,7 @@ async fn a_value_that_several_declarations_cover_is_sent_unchanged_after_a_resta
     test.finish().await;
 }
 
-/// The call only reads the sensitive value, and a person enters its output.
+/// The call has a sensitive value in its request only; a person enters the output of the step.
 const TAKES: &str = r#"
 workflow: takes
 input: { sensitive: [$.card] }
@@ -121,7 +121,7 @@ async fn what_a_person_types_as_the_output_of_a_step_that_reads_a_sensitive_valu
     test.finish().await;
 }
 
-/// Each leaves a run whose note shows a sensitive value.
+/// Workflows whose runs end with a note that contains a sensitive value.
 const NOTES: [&str; 3] = [
     r#"
 workflow: asks

@@ -1,5 +1,6 @@
-//! A service returns a declared sensitive value at a place that is not declared: what a workflow makes of that is
-//! sealed too, in the run, in a run that it begins, in a run that began it or follows it up, and in the table of locks.
+//! A service returns a declared sensitive value at a place that is not declared: values that a workflow computes from
+//! the reply are sealed too, in the run, its child runs, its parent, runs that follow up its instance, and the table of
+//! locks.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -98,7 +99,7 @@ steps:
 respond: { status: 200, body: { note: "${request.body.note}" } }
 "#;
 
-/// What no expression reads is not kept of the request.
+/// A run keeps only the parts of the request that an expression reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_s_quote_of_a_declared_value_is_sealed_also_if_nothing_reads_the_value_itself() {
     let test = test_of(&[UNREAD]).await;
@@ -111,7 +112,7 @@ async fn a_caller_s_quote_of_a_declared_value_is_sealed_also_if_nothing_reads_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_with_such_a_value_in_its_name_is_stored_as_a_hash_and_let_go() {
+async fn a_lock_with_such_a_value_in_its_name_is_stored_as_a_hash_and_released() {
     let mut test = test_of(&[LOCKS]).await;
     test.step_service.hold("POST /uses");
     let first = test.start_run("locks", json!({})).await;
@@ -120,7 +121,7 @@ async fn a_lock_with_such_a_value_in_its_name_is_stored_as_a_hash_and_let_go() {
     test.wait_for_events(&second, "lock_queued", 1).await;
     let shown = shown(&test).await;
     assert!(!shown.contains(TOKEN) && !is_in_store(&test, TOKEN), "{shown}");
-    // The next process releases the locks that this one has stored.
+    // The next process releases the locks that the killed one stored.
     test.kill().await;
     test.step_service.release_all("POST /uses");
     test.restart().await;
@@ -138,7 +139,7 @@ steps:
 respond: { status: 200, body: { t: "${steps.token.output.access_token}" } }
 "#;
 
-/// Declares nothing, and learns of the token from the run that it begins.
+/// Declares nothing as sensitive, and gets the token from its child run.
 const MID: &str = r#"
 workflow: mid
 steps:
@@ -166,7 +167,7 @@ respond:
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_is_sealed_above_where_it_quotes_what_its_run_knows_from_a_run_below() {
+async fn an_answer_is_sealed_in_the_parent_where_it_quotes_a_value_of_a_child_run() {
     let mut test = test_of(&[BOTTOM, MID, TOP, TOP_OF_FAILED]).await;
     let run = test.start_run("top", json!({})).await;
     test.wait_for_status(&run, "completed").await;
@@ -244,7 +245,7 @@ async fn an_answer_that_quotes_what_its_run_knows_is_sealed_in_runs_that_follow_
     test.finish().await;
 }
 
-/// A header that no expression reads is not kept.
+/// A run keeps only the headers that an expression reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quote_of_a_declared_header_is_sealed_also_if_nothing_reads_the_header() {
     let test = test_with_routes().await;
@@ -270,9 +271,9 @@ steps:
 respond: { status: 200 }
 "#;
 
-/// Neither is declared at the place where the service quotes it.
+/// The service quotes both headers at places that are not declared.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_header_of_a_reply_and_a_computed_header_are_sealed_where_a_run_that_is_begun_gets_quotes_of_them() {
+async fn a_header_of_a_reply_and_a_computed_header_are_sealed_where_a_child_run_gets_quotes_of_them() {
     let test = test_of(&[ECHOES, BELOW]).await;
     let (session, signature) = ("sess-99887766-abcdef", "112222333344-sig");
     let headers = vec![("x-session", session.to_owned())];

@@ -1,6 +1,5 @@
-//! What a sample shows of a pair, where the workflow declares sensitive values: none of them, also not of a request
-//! that the workflow refuses, of a part that nothing reads, of a header, or across the cut of a long text; and asserts
-//! judge the values themselves.
+//! Samples show no declared sensitive value: not of a request that the workflow refuses, of a part that nothing reads,
+//! or of a header, nor a part of a value before the cut of a long text. Asserts are evaluated with the real values.
 
 use serde_json::{Value, json};
 

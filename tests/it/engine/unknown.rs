@@ -19,7 +19,7 @@ steps:
 respond: { status: 200, body: '${steps.charge.output}' }
 ";
 
-/// A mesh's proxy also answers 503 if the service was cut off after it had the request.
+/// The proxy of a service mesh also answers 503 if it lost the connection after the service had the request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_503_is_neither_repeated_nor_replaced_by_a_fallback() {
     let keyed = ANSWERS_503.replace("answers-503", "keyed-503").replace("services.plain", "services.works");
@@ -34,7 +34,7 @@ async fn a_503_is_neither_repeated_nor_replaced_by_a_fallback() {
     assert_eq!((&data["status"], &conflict["kind"]), (&json!("paused"), &json!("outcome_unknown")), "{data}");
     assert!(!conflict["choices"].as_array().unwrap().contains(&json!("fallback")), "{conflict}");
     let effects = (test.step_service.count("POST /charges"), test.step_service.count("POST /invoices"));
-    assert_eq!(effects, (1, 0), "one effect, and nothing in its place");
+    assert_eq!(effects, (1, 0), "one effect, and no fallback");
     // If the service honours keys, the call is sent again with the same key; the fallback is not taken here either.
     let data = test.run("keyed-503", json!({})).await;
     assert_eq!((&data["status"], &step(&data, "charge")["attempts"]), (&json!("paused"), &json!(3)), "{data}");
@@ -51,7 +51,7 @@ async fn a_503_is_neither_repeated_nor_replaced_by_a_fallback() {
     assert_eq!(
         output.matches("a 503 does not lead to the fallback").count(),
         2,
-        "of the two that do not say: {output}"
+        "of the two workflows without `not_done`: {output}"
     );
     assert!(output.contains("not_done: [503]"), "{output}");
     test.finish().await;

@@ -1,5 +1,5 @@
-//! Messages to webhooks go to the addresses of their service as calls of steps do, and both learn of a dead one
-//! together.
+//! Messages to webhooks are distributed over the addresses of their service as calls of steps are, and both share what
+//! is known of a dead address.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use super::EngineTest;
 use crate::support::step_service::{ScriptedReply, StepService};
 use crate::support::until;
 
-/// Calls `hooks` and then asks, which sends a message there.
+/// Calls `hooks`, and then opens a checkpoint, which sends a message to `hooks`.
 const CALLS_AND_ASKS: &str = "
 workflow: calls-and-asks
 notify: ${services.hooks}/hooks
@@ -36,7 +36,7 @@ async fn start_runs(test: &EngineTest, workflow: &str, count: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_goes_to_an_address_that_accepts_and_steps_avoid_the_dead_one_too() {
-    // Nothing listens there.
+    // An address on which nothing listens: the listener is dropped at once.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let dead = format!("http://{}", closed.local_addr().expect("an address"));
     drop(closed);
@@ -49,7 +49,7 @@ async fn a_message_goes_to_an_address_that_accepts_and_steps_avoid_the_dead_one_
     let metrics = test.pointsman.metrics().await;
     let sum = |name: &str| metrics.sum(name, &[("service", "hooks")]);
     assert_eq!(sum("pointsman_notice_failures_total"), 0.0, "{}", test.pointsman.log());
-    // 45 requests, each with at least a chance of a quarter to be sent to the dead one while it is not ejected.
+    // Without an ejection, each of the 45 requests goes to the dead address with a probability of at least a quarter.
     assert_eq!(sum("pointsman_service_connect_failures_total"), 1.0, "one state for messages and calls");
     assert_eq!(sum("pointsman_service_addresses_ejected"), 1.0);
     test.finish().await;
@@ -63,7 +63,7 @@ async fn messages_are_shared_among_the_addresses_and_an_answer_is_never_tried_el
     start_runs(&test, "asks", 40).await;
     until("every message", || async { (test.step_service.effects(HOOKS) + other.effects(HOOKS) >= 40).then_some(()) })
         .await;
-    // Each is left out by 40 messages with a probability of 2^-40.
+    // The probability that none of 40 messages goes to a given address is 2^-40.
     assert!(test.step_service.count(HOOKS) > 0 && other.count(HOOKS) > 0);
     other.set_default(HOOKS, ScriptedReply::Refuse(503));
     let (before, refused_before) = (test.step_service.count(HOOKS), other.count(HOOKS));

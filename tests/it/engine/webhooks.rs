@@ -1,5 +1,4 @@
-//! Messages to webhooks: each receiver has its own queue. One that is dead delays no other and loses nothing of its
-//! own.
+//! Messages to webhooks: each receiver has its own queue. A dead receiver delays no other; its messages are kept.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +28,7 @@ async fn test(more: &str) -> EngineTest {
     EngineTest::with_settings(more, &[&alive, &asks("dead", "${services.works}/dead")], |_| {}).await
 }
 
-/// Starts this many runs one after the other; their ids.
+/// Starts this many runs one after the other; returns their ids.
 async fn start_runs(test: &EngineTest, workflow: &str, count: usize) -> Vec<String> {
     let mut runs = Vec::new();
     for _ in 0..count {
@@ -40,8 +39,7 @@ async fn start_runs(test: &EngineTest, workflow: &str, count: usize) -> Vec<Stri
     runs
 }
 
-/// The runs in the messages to an endpoint, in the order in which they arrived; a message that is sent again at once
-/// counts once.
+/// The runs named in the messages to an endpoint, in order of arrival; a message that is repeated at once counts once.
 fn notified_runs(seen: &[ReceivedCall]) -> Vec<String> {
     let mut runs: Vec<String> = Vec::new();
     for message in seen {
@@ -154,7 +152,7 @@ async fn beyond_the_bound_the_oldest_messages_are_dropped_and_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_reload_messages_go_to_the_new_url_of_the_receiver_also_those_that_wait() {
     let asks = asks("moved", "${services.ops}/moved");
-    // Nothing listens there.
+    // An address on which nothing listens: the listener is dropped at once.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let dead = format!("http://{}", closed.local_addr().expect("an address"));
     drop(closed);

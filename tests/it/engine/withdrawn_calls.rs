@@ -142,7 +142,8 @@ async fn a_repeat_that_a_person_asks_for_is_sent_in_a_run_that_fails() {
     test.finish().await;
 }
 
-/// The repeat waits for its turn when the process is told to stop: withdrawn, it would have to be asked for again.
+/// The repeat waits for its turn when the process is told to stop. It is not withdrawn, as a person would have to ask
+/// for it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeat_that_a_person_asked_for_is_not_withdrawn() {
     let mut test = with_narrow_service().await;
@@ -166,7 +167,7 @@ async fn a_repeat_that_a_person_asked_for_is_not_withdrawn() {
     test.finish().await;
 }
 
-/// The person who asked for it has cancelled the run since, and nothing is to be undone.
+/// The person who asked for the repeat then cancels the run without undoing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeat_that_waits_is_not_sent_after_a_cancel_without_undoing() {
     let test = with_narrow_service().await;
@@ -187,7 +188,7 @@ async fn a_repeat_that_waits_is_not_sent_after_a_cancel_without_undoing() {
     test.finish().await;
 }
 
-/// The pause is no part of the deadline of a call that was not sent.
+/// The time for which the run is paused does not count towards the deadline of a call that was not sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deadline_of_a_withdrawn_call_begins_anew() {
     let test = with_narrow_service().await;

@@ -65,7 +65,7 @@ impl Sources {
             match &tokens[at] {
                 Token::Punctuation('{') => depth += 1,
                 Token::Punctuation('}') => depth = depth.saturating_sub(1),
-                // Not the `use<…>` of a return type, which names what it captures.
+                // `use<…>` in a return type is no import.
                 Token::Name(word) if word == "use" && tokens.get(at + 1) != Some(&Token::Punctuation('<')) => {
                     let end = at + tokens[at..].iter().position(|t| *t == Token::Punctuation(';')).unwrap_or(0);
                     let is_reexport = depth == 0 && is_public(&tokens[..at]);
@@ -136,7 +136,8 @@ impl Sources {
         }
     }
 
-    /// Where a path starts: at the root, at a neighbour, at a child, or at a name that was imported.
+    /// Resolves the start of a path (`crate`, `self`, `super`, a child, or a name of the module). Returns the module in
+    /// which the rest of the path is to be looked up, and that rest.
     fn start<'p>(
         &self,
         from: &[String],
@@ -164,7 +165,7 @@ impl Sources {
                 return (known && !asked.contains(&(module.clone(), name.to_owned()))).then_some((module, path));
             }
         }
-        // The crate's root has no file here: its children are the rooms.
+        // The crate's root is not in `modules`: its children are the rooms.
         if module.is_empty() {
             let (room, tail) = rest.split_first()?;
             module.push(room.clone());

@@ -16,11 +16,11 @@ pub enum Kept {
     LessSpecificCode,
     /// The connection ends where only the stream had to (RFC 9113, section 5.4.1, allows it).
     WholeConnection,
-    /// Not at all, for the reason that the case has.
+    /// The outcome is not allowed by the RFC; the case gives the reason.
     Deviates(&'static str),
 }
 
-/// What has to happen. After everything that does not end the connection, a PING has to be answered.
+/// The expected outcome. If the connection does not end, a PING after the case has to be answered.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome {
     /// GOAWAY with one of these codes, and the end of the connection.
@@ -29,7 +29,7 @@ pub enum Outcome {
     Closed,
     /// RST_STREAM with one of these codes; the connection goes on.
     StreamError(u32, &'static [u32]),
-    /// Either of the two: the RFC leaves the choice.
+    /// `StreamError` or `ConnectionError`: the RFC leaves the choice.
     StreamOrConnectionError(u32, &'static [u32]),
     /// The request is malformed: RST_STREAM with PROTOCOL_ERROR, or an answer 4xx or 501; legacy never gets it.
     Malformed(u32),
@@ -37,7 +37,7 @@ pub enum Outcome {
     Answered(u32, u16),
     /// What was sent is ignored, or needs no answer.
     Ignored,
-    /// As `Ignored`, or the connection is closed.
+    /// Like `Ignored`, or the connection is closed.
     IgnoredOrClosed,
 }
 
@@ -48,7 +48,7 @@ enum Step {
 
 type CheckFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
-/// One case.
+/// One conformance case.
 pub struct Case {
     /// The section of the RFC, and what is special about the case.
     pub name: &'static str,
@@ -56,25 +56,25 @@ pub struct Case {
     steps: Vec<Step>,
     outcome: Outcome,
     check: Option<Box<dyn FnOnce(SocketAddr) -> CheckFuture + Send>>,
-    /// A field that legacy has to get.
+    /// The name and value of a header field that legacy has to get.
     pub legacy_sees: Option<(&'static str, &'static str)>,
     deviates: Option<&'static str>,
 }
 
 enum Begins {
-    /// With both sides' settings.
+    /// The connection begins with the preface and both sides' settings.
     WithSettings(Vec<(u16, u32)>),
-    /// With the steps of the case.
+    /// The connection begins with the steps of the case; not even the preface is sent before.
     Raw,
 }
 
 impl Case {
-    /// A case that begins when both sides know each other's settings.
+    /// A case that begins after both sides have exchanged settings.
     pub fn new(name: &'static str, outcome: Outcome) -> Self {
         let begins = Begins::WithSettings(Vec::new());
         Self { name, begins, steps: Vec::new(), outcome, check: None, legacy_sees: None, deviates: None }
     }
-    /// A case that is a function: `Err` says what is wrong.
+    /// A case that a function performs; its `Err` says what is wrong.
     pub fn checked<F, Fut>(name: &'static str, check: F) -> Self
     where
         F: FnOnce(SocketAddr) -> Fut + Send + 'static,
@@ -83,37 +83,37 @@ impl Case {
         let check: Box<dyn FnOnce(SocketAddr) -> CheckFuture + Send> = Box::new(|to| Box::pin(check(to)));
         Self { check: Some(check), ..Self::new(name, Outcome::Ignored) }
     }
-    /// Nothing is sent but the steps.
+    /// Sends nothing but the steps: no preface and no settings.
     pub fn raw(mut self) -> Self {
         self.begins = Begins::Raw;
         self
     }
-    /// The client's settings.
+    /// Sets the client's settings.
     pub fn with_settings(mut self, values: &[(u16, u32)]) -> Self {
         self.begins = Begins::WithSettings(values.to_vec());
         self
     }
-    /// Sends these bytes at once: nothing can come between two frames among them.
+    /// Adds a step that sends these bytes in one write.
     pub fn send(mut self, pieces: &[&[u8]]) -> Self {
         self.steps.push(Step::Send(pieces.concat()));
         self
     }
-    /// Waits for the end of an answer.
+    /// Adds a step that waits for the end of an answer.
     pub fn await_end(mut self, stream: u32) -> Self {
         self.steps.push(Step::AwaitEnd(stream));
         self
     }
-    /// Legacy gets this field.
+    /// Requires that legacy gets this field.
     pub fn legacy_sees(mut self, name: &'static str, value: &'static str) -> Self {
         self.legacy_sees = Some((name, value));
         self
     }
-    /// The outcome is not the one of the RFC, for this reason.
+    /// Marks the outcome as one that the RFC does not allow, for this reason.
     pub fn deviates(mut self, why: &'static str) -> Self {
         self.deviates = Some(why);
         self
     }
-    /// Whether legacy may not get anything.
+    /// Whether legacy must not get the request.
     pub fn is_kept_from_legacy(&self) -> bool {
         matches!(self.outcome, Outcome::Malformed(_))
     }
@@ -130,7 +130,7 @@ impl Case {
         for step in self.steps {
             match step {
                 Step::Send(bytes) => peer.send(&bytes).await,
-                // What came before does not count.
+                // Frames received so far are not judged.
                 Step::AwaitEnd(stream) => drop(peer.until("an answer", |frame| ends(frame, stream)).await?),
             }
         }
@@ -144,7 +144,7 @@ pub fn ends(frame: &ReceivedFrame, stream: u32) -> bool {
     frame.stream == stream && matches!(frame.kind, DATA | HEADERS) && frame.has(END_STREAM)
 }
 
-/// What a stream of the client has got.
+/// How a stream of the client ended.
 #[derive(Clone, Copy)]
 enum Got {
     Reset(u32),
@@ -152,7 +152,7 @@ enum Got {
     ConnectionEnd(Option<u32>),
 }
 
-/// Holds what comes against what may come.
+/// Reads what the server sends, and compares it with the expected outcome. An error says what is wrong.
 async fn judge(outcome: Outcome, peer: &mut FramePeer) -> Result<Kept, String> {
     let mut seen = Vec::new();
     let got = match outcome {
@@ -207,7 +207,7 @@ async fn judge(outcome: Outcome, peer: &mut FramePeer) -> Result<Kept, String> {
     Ok(kept)
 }
 
-/// Reads until the connection has ended. The code of the last GOAWAY.
+/// Reads until the connection has ended; returns the code of the last GOAWAY.
 async fn connection_end(peer: &mut FramePeer, seen: &mut Vec<ReceivedFrame>) -> Option<u32> {
     while let Some(frame) = peer.next().await {
         seen.push(frame);

@@ -1,4 +1,4 @@
-//! RFC 9113, section 6.9: windows.
+//! RFC 9113, section 6.9: flow-control windows.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::support::http2::peer::{FramePeer, describe};
 
 /// The greatest window.
 const MAX: u32 = 0x7fff_ffff;
-/// The window of a connection at first.
+/// The initial window of a connection.
 const FIRST: u32 = 65_535;
 
 pub fn cases() -> Vec<Case> {
@@ -60,7 +60,7 @@ pub fn cases() -> Vec<Case> {
         Case::checked("6.9.2: a window may become negative", |to| async move {
             let mut peer = begin(to, 3).await;
             sizes(&mut peer, &[3]).await?;
-            // Now -1, and then 1.
+            // The settings make the window -1, and the update makes it 1.
             peer.send(&settings(&[(INITIAL_WINDOW_SIZE, 2)])).await;
             sizes(&mut peer, &[]).await?;
             peer.send(&window_update(1, 2)).await;
@@ -83,7 +83,7 @@ pub fn cases() -> Vec<Case> {
             let mut peer = FramePeer::handshake(to).await;
             peer.send(&headers(1, END_HEADERS, &request("POST", &[]))).await;
             let told = peer.settings.iter().find(|(name, _)| *name == INITIAL_WINDOW_SIZE).map(|(_, value)| *value);
-            // The windows of the connection and of the stream, and more than either of them.
+            // `windows`: of the connection and of the stream. More bytes are sent than either of them allows.
             let (mut windows, mut left) = ([FIRST, told.unwrap_or(FIRST)], 8 * FIRST);
             while left > 0 {
                 let count = windows[0].min(windows[1]).min(left).min(1 << 14);
@@ -116,7 +116,8 @@ async fn await_head(peer: &mut FramePeer) -> Result<(), String> {
     peer.until("the head of an answer", |frame| (frame.kind, frame.stream) == (HEADERS, 1)).await.map(drop)
 }
 
-/// Reads DATA of these sizes in sum, and then nothing more of it.
+/// Reads DATA until as many bytes have come as these sizes add up to, and checks that no more come before a PING is
+/// answered.
 async fn sizes(peer: &mut FramePeer, expected: &[usize]) -> Result<(), String> {
     let expected: usize = expected.iter().sum();
     let mut count = 0;

@@ -103,7 +103,7 @@ fn pseudo_fields() -> Vec<Case> {
         with_pseudo("8.3: an unknown pseudo-field", &[METHOD, SCHEME, PATH, HOST, (":test", "ok")]),
         with_pseudo("8.3: a pseudo-field of answers", &[METHOD, SCHEME, PATH, HOST, (":status", "200")]),
         with_pseudo("8.3: a pseudo-field behind a field", &[METHOD, SCHEME, HOST, ("x-test", "ok"), PATH]),
-        with_pseudo("8.3: a known one behind a field, twice", &[METHOD, SCHEME, PATH, HOST, ("x", "y"), METHOD]),
+        with_pseudo("8.3: a repeated pseudo-field behind a field", &[METHOD, SCHEME, PATH, HOST, ("x", "y"), METHOD]),
         with_pseudo("8.3.1: no path", &[METHOD, SCHEME, HOST]),
         with_pseudo("8.3.1: an empty path", &[METHOD, SCHEME, (":path", ""), HOST]),
         with_pseudo("8.3.1: a path without a slash", &[METHOD, SCHEME, (":path", "orders"), HOST]),

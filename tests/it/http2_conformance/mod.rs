@@ -20,9 +20,9 @@ use crate::support::process::Start;
 use crate::support::{FlagsDir, PATIENCE, Pointsman};
 use case::{Case, Kept};
 
-/// The body of each answer.
+/// The body of each of legacy's answers.
 const BODY: &[u8] = b"twenty bytes exactly";
-/// So few streams that a case can exceed them.
+/// The limit of streams of a connection, low enough for a case to exceed it.
 const STREAMS_MAX: u32 = 8;
 
 fn cases() -> Vec<Case> {

@@ -70,14 +70,14 @@ fn format() -> Vec<Case> {
         Case::new("4.1: the reserved bit of HEADERS", Answered(1, 200)).send(&[&headers(0x8000_0001, WHOLE, &get)]),
         Case::new("4.2: DATA of 2^14 bytes", Answered(1, 200))
             .send(&[&headers(1, END_HEADERS, &post), &data(1, END_STREAM, &[b'x'; 1 << 14])]),
-        Case::new("4.2: DATA of more", StreamOrConnectionError(1, &[FRAME_SIZE_ERROR]))
+        Case::new("4.2: DATA of more than 2^14 bytes", StreamOrConnectionError(1, &[FRAME_SIZE_ERROR]))
             .send(&[&headers(1, END_HEADERS, &post), &data(1, END_STREAM, &[b'x'; (1 << 14) + 1])]),
-        Case::new("4.2: HEADERS of more", ConnectionError(&[FRAME_SIZE_ERROR])).send(&[&headers(
+        Case::new("4.2: HEADERS of more than 2^14 bytes", ConnectionError(&[FRAME_SIZE_ERROR])).send(&[&headers(
             1,
             WHOLE,
             &[get.clone(), field("x-large", &large_field)].concat(),
         )]),
-        Case::new("4.2: SETTINGS of more", ConnectionError(&[FRAME_SIZE_ERROR]))
+        Case::new("4.2: SETTINGS of more than 2^14 bytes", ConnectionError(&[FRAME_SIZE_ERROR]))
             .send(&[&settings(&vec![(0xff, 0); 2_731])]),
         Case::new("4.2: a frame that claims the greatest length", ConnectionError(&[FRAME_SIZE_ERROR]))
             .send(&[&[0xff, 0xff, 0xff, 0xee, 0, 0, 0, 0, 0]]),

@@ -7,7 +7,7 @@ use crate::support::http2::frames::*;
 use crate::support::http2::hpack::{field, request};
 use crate::support::http2::peer::{FramePeer, describe};
 
-/// Of a frame on a closed stream: section 5.1 leaves the choice between a stream error and a connection error.
+/// The error codes allowed for a frame on a closed stream; section 5.1 allows a stream error or a connection error.
 const CLOSED: &[u32] = &[STREAM_CLOSED];
 const CLOSED_OR_PROTOCOL: &[u32] = &[STREAM_CLOSED, PROTOCOL_ERROR];
 
@@ -135,7 +135,7 @@ fn open_streams(count: u32) -> Vec<u8> {
 fn errors() -> Vec<Case> {
     let get = request("GET", &[]);
     vec![
-        // RFC 9113 has withdrawn priorities, and with them this error: what depends on itself may be ignored.
+        // RFC 9113 has deprecated priorities, and with them this error: a stream's dependency on itself may be ignored.
         Case::checked("5.3: a stream that depends on itself does not stop others", |to| async move {
             let mut peer = FramePeer::handshake(to).await;
             peer.send(&headers(1, WHOLE | WITH_PRIORITY, &[dependency(1, false, 255), request("GET", &[])].concat()))

@@ -15,7 +15,7 @@ async fn a_run_is_started_shown_and_replayed() {
     let mut test = BankTest::open().await;
     let done = test.pointsman.cli(&["runs", "start", "order", "--input", r#"{"sku":"a"}"#, "--json"]).await;
     assert!(done.status.success(), "{}", output_text(&done));
-    let envelope: Value = serde_json::from_slice(&done.stdout).expect("stdout is data");
+    let envelope: Value = serde_json::from_slice(&done.stdout).expect("JSON on stdout");
     let run = envelope["data"]["run_id"].as_str().unwrap();
     let followed = test.pointsman.cli(&["runs", "start", "order", "--input", r#"{"sku":"a"}"#, "--follow"]).await;
     let talk = String::from_utf8_lossy(&followed.stderr).into_owned();
@@ -32,7 +32,7 @@ async fn a_run_is_started_shown_and_replayed() {
         output_text(&shown)
     );
     let replayed = test.pointsman.cli(&["replay", run, "--json"]).await;
-    let states: Value = serde_json::from_slice(&replayed.stdout).expect("stdout is data");
+    let states: Value = serde_json::from_slice(&replayed.stdout).expect("JSON on stdout");
     assert_eq!(states["states"].as_array().unwrap().last().unwrap()["status"], "completed", "{states}");
     let explained = test.pointsman.cli(&["explain", run]).await;
     assert!(!output_text(&explained).trim().is_empty(), "{}", output_text(&explained));
@@ -118,7 +118,7 @@ async fn replay_shows_what_changed_files_would_have_decided() {
     let arguments = ["replay", &done, "--with", &order, "--flags", &flags, "--json"];
     let replayed = test.pointsman.cli(&arguments).await;
     assert!(replayed.status.success(), "{}", output_text(&replayed));
-    let found: Value = serde_json::from_slice(&replayed.stdout).expect("stdout is data");
+    let found: Value = serde_json::from_slice(&replayed.stdout).expect("JSON on stdout");
     let first = &found["divergences"][0];
     assert_eq!((&first["step_id"], &first["kind"]), (&json!("charge"), &json!("request")), "{found}");
     let check = ["check", &flags, "--against-open-runs"];

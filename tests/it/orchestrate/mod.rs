@@ -71,11 +71,11 @@ impl BankTest {
     async fn open() -> Self {
         Self::with("").await
     }
-    /// As [`BankTest::open`], with more in pointsman.yaml.
+    /// Like [`BankTest::open`], with more in pointsman.yaml.
     async fn with(more: &str) -> Self {
         Self::with_settings(more, |_| {}).await
     }
-    /// As [`BankTest::open`], with another workflow.
+    /// Like [`BankTest::open`], with another workflow.
     pub async fn with_workflow(name: &str, text: &str) -> Self {
         Self::with_settings("", |flags| flags.write(name, text)).await
     }
@@ -99,7 +99,7 @@ impl BankTest {
         let client = Client::new(PATIENCE);
         Self { bank, flags, pointsman, start, client, numbers: AtomicU64::new(0), _dir: dir }
     }
-    /// A call, with headers.
+    /// Sends a request with headers.
     async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
         let url = format!("{}{path}", self.pointsman.admin_url());
         let reply = self.client.json(method, &url, headers, body).await;
@@ -109,17 +109,17 @@ impl BankTest {
         let reply = self.call(Method::POST, path, &[], &body).await;
         (reply.status.as_u16(), reply.json())
     }
-    /// Starts a workflow; the envelope of the answer.
+    /// Starts a workflow; returns the status and the envelope of the answer.
     async fn run(&self, workflow: &str, input: Value) -> (u16, Value) {
         self.post(RUN, json!({ "workflow": workflow, "input": input })).await
     }
-    /// Starts a workflow; the start must be accepted. The run's path.
+    /// Starts a workflow, which has to be accepted; returns the run's path.
     async fn start_run(&self, workflow: &str, input: Value) -> String {
         let (status, envelope) = self.run(workflow, input).await;
         assert!(status == 200 || status == 202, "{status} {envelope}\n{}", self.pointsman.log());
         path(&envelope)
     }
-    /// Waits for a status.
+    /// Waits until a run has a status.
     async fn wait_for_status(&self, path: &str, status: &str) -> Value {
         until(&format!("{path} to be {status}"), || async {
             let envelope = self.pointsman.get(path).await;
@@ -127,11 +127,11 @@ impl BankTest {
         })
         .await
     }
-    /// A name that no other call has.
+    /// A key that no other call has.
     fn new_key(&self) -> String {
         format!("key-{}", self.numbers.fetch_add(1, Ordering::Relaxed))
     }
-    /// SIGKILL, and another process on the same store.
+    /// Kills the process (SIGKILL), and starts another one on the same store.
     async fn kill_and_restart(&mut self) {
         self.pointsman.kill().await;
         self.pointsman = Pointsman::start(&self.start).await;

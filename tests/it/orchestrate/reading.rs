@@ -1,4 +1,4 @@
-//! Looking at runs costs the threads that execute runs nothing.
+//! Requests that read runs take no time of the threads that execute runs.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The clients of a walk: keyed orders, their retries, and reads. What they are answered is held against what they were
-//! answered before.
+//! The clients of a walk: keyed orders, their retries, and reads. Each answer is compared with the first answer to the
+//! same order.
 
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ pub struct Order {
     pub tries: u32,
     /// Its first successful answer.
     pub answer: Option<Value>,
-    /// Its client does not come back.
+    /// Its client does not send it again.
     pub is_retired: bool,
-    /// A restored store may not have it.
+    /// A restored store may not have it; its client does not send it again.
     pub is_lost: bool,
     /// A person decided about its run, or started it again.
     pub is_decided: bool,
@@ -44,8 +44,7 @@ impl Order {
         if self.is_special { vec![("host", SPECIAL_HOST)] } else { Vec::new() }
     }
 
-    /// The order that is created; empty unless this is a success. Sent by another client than that of the system if
-    /// there is one.
+    /// Sends the order, with `client` if there is one. Returns the created order; `None` unless the request succeeds.
     async fn send(&self, system: &TestSystem, client: Option<&Client>) -> Option<Value> {
         let (key, trace) = (format!("key-{}", self.number), format!("00-{}-{:016x}-01", self.trace(), self.number + 1));
         let mut headers = vec![
@@ -64,7 +63,7 @@ impl Order {
         (reply.status == StatusCode::CREATED).then(|| reply.json())
     }
 
-    /// What is wrong with the answer to a request for the order; empty if nothing is, or if there is no answer.
+    /// Reads the order. Returns what is wrong with the answer; `None` if nothing is wrong, or if there is no answer.
     pub async fn read(&self, system: &TestSystem) -> Option<String> {
         let path = format!("/orders/{}", id(self.answer.as_ref()?));
         let reply = system.send_with(Method::GET, &path, &self.host(), &Value::Null).await.ok()?;
@@ -81,7 +80,7 @@ fn is_from_engine(order: &Value) -> bool {
 }
 
 impl Walk {
-    /// Picks orders to send, new ones and retries.
+    /// Picks orders to send: new ones, and earlier ones to retry.
     pub fn pick_orders(&mut self) -> Vec<usize> {
         let mut picked = Vec::new();
         for _ in 0..self.random.usize(1..7) {
@@ -115,7 +114,7 @@ impl Walk {
         self.send_by(None, picked).await
     }
 
-    /// As [`Walk::send`], by another client than that of the system if there is one.
+    /// Like [`Walk::send`], with `client` if there is one.
     pub async fn send_by(&self, client: Option<&Client>, picked: &[usize]) -> Vec<Option<Value>> {
         join_all(picked.iter().map(|order| self.orders[*order].send(&self.system, client))).await
     }
@@ -138,7 +137,7 @@ impl Walk {
         self.take_answers(picked, replies);
     }
 
-    /// Holds answers against those that the same orders got before.
+    /// Records the answers, and compares each with the first answer to the same order.
     pub fn take_answers(&mut self, picked: Vec<usize>, replies: Vec<Option<Value>>) {
         for (order, answer) in picked.into_iter().zip(replies) {
             let (Some(answer), order) = (answer, &mut self.orders[order]) else { continue };
@@ -149,7 +148,7 @@ impl Walk {
                     }
                     order.answer = Some(answer);
                 }
-                // Two tries that are with legacy at once may get two of its orders.
+                // Legacy may answer two concurrent tries of one order with two ids.
                 Some(first) if id(first) != id(&answer) && (is_from_engine(first) || is_from_engine(&answer)) => {
                     let number = order.number;
                     self.wrong.push(format!("order {number}: first answered with {first}, then with {answer}"));

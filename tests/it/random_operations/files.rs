@@ -21,8 +21,7 @@ pub const SPECIAL_HOST: &str = "special.test";
 /// The paths that the creator may match; orders are always sent to the first.
 const PATHS: [&str; 3] = ["/orders", "\"/{kind}\"", "/purchases"];
 
-/// What an edit changes. After some edits no route may go to `live` for a day, so each walk
-/// has only some of the kinds.
+/// What an edit changes. After some edits no route may go to `live` for a day, so each walk has only some of the kinds.
 #[derive(Clone, Copy, Debug)]
 pub enum Edit {
     Rename,
@@ -48,24 +47,24 @@ pub const EDITS: [Edit; 9] = [
     Edit::Keyed,
 ];
 
-/// What the files say.
+/// The settings in the files that edits change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Files {
-    /// The present ids, of [`NAMES`].
+    /// The current ids: an index of [`NAMES`].
     pub names: usize,
-    /// The earlier ids, the newest first.
+    /// The earlier ids, as indexes of [`NAMES`], the newest first.
     was: Vec<usize>,
     /// The header that the retry key is read from.
     retry_key: &'static str,
-    /// The state of the cohort of the staff.
+    /// The state of the cohort `staff`.
     cohort: &'static str,
     /// The share of `live`, in percent.
     live_share: u64,
     /// Whether the creator has its workflow.
     has_workflow: bool,
-    /// A header that is compared, so that the evidence starts anew.
+    /// A header that is compared; a change makes the evidence start anew.
     compared: &'static str,
-    /// What the creator matches, of [`PATHS`].
+    /// The path that the creator matches: an index of [`PATHS`].
     path: usize,
     /// Whether there is a second family, with a host of its own.
     pub has_second: bool,
@@ -95,7 +94,7 @@ impl Files {
         if is_second && self.has_second { SPECIAL } else { NAMES[self.names] }
     }
 
-    /// One edit of a kind.
+    /// These files after an edit of this kind.
     pub fn changed(&self, kind: Edit, random: &mut Rng) -> Self {
         let mut files = self.clone();
         match kind {
@@ -147,7 +146,7 @@ impl Example {
         Self { routes: read(ORDERS), settings: read(SETTINGS) }
     }
 
-    /// Whether these files are written differently.
+    /// Whether the texts of these files differ.
     pub fn differs(&self, one: &Files, other: &Files) -> bool {
         self.settings(one) != self.settings(other) || self.routes(one) != self.routes(other)
     }

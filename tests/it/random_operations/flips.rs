@@ -1,7 +1,7 @@
 //! Flips, edits and restarts of a walk, and what must hold of the routes' states.
 //!
-//! A person forces gates that lack evidence; gates that name retries of requests that legacy served only while no
-//! client retries one.
+//! A person always forces a gate that lacks evidence. A gate that is shut because clients may retry requests that
+//! legacy served is forced only while no client retries one.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::support::until;
 
 pub const STATES: [&str; 5] = ["off", "shadow", "dark", "live", "only"];
 
-/// By route: requested state, shares, and the state in force; no state in force while the engine's health decides it.
+/// By route: the requested state, the shares, and the state in force (null while the engine's health determines it).
 pub type States = BTreeMap<String, [Value; 3]>;
 
 impl Walk {
@@ -39,7 +39,8 @@ impl Walk {
         }
     }
 
-    /// The clients whose orders the engine did not answer stay away from now on, so that a person may force any gate.
+    /// Clients do not retry orders that the engine did not answer from now on, so a person may force any gate: moves a
+    /// family to `live`.
     pub async fn force_live(&mut self) {
         eprintln!("no client retries what the engine did not answer");
         for order in &mut self.orders {
@@ -72,7 +73,7 @@ impl Walk {
         reply.status.is_success()
     }
 
-    /// Picks what the files say next, an edit or what they said before; `None` if it is no change.
+    /// Picks the next version of the files: an edit, or the version before. `None` if their text does not change.
     pub fn next_files(&mut self) -> Option<Files> {
         let next = match self.earlier.last() {
             Some(earlier) if self.random.u8(..4) == 0 => earlier.clone(),
@@ -81,7 +82,7 @@ impl Walk {
         self.example.differs(&next, &self.files).then_some(next).inspect(|next| eprintln!("the files: {next:?}"))
     }
 
-    /// Writes files with an edit; whether there is a change.
+    /// Writes the next version of the files; returns whether there is a change.
     fn write_files(&mut self) -> bool {
         let Some(next) = self.next_files() else { return false };
         self.earlier.push(std::mem::replace(&mut self.files, next));
@@ -89,8 +90,8 @@ impl Walk {
         true
     }
 
-    /// Changes the files while requests are under way. If they are refused, nothing has changed, and they are taken
-    /// back.
+    /// Changes the files while requests are under way. If the process refuses them, checks that nothing changed, and
+    /// writes the earlier files again.
     pub async fn edit(&mut self) {
         let (loaded, before) = (self.loaded().await, self.states().await);
         if !self.write_files() {
@@ -128,6 +129,7 @@ impl Walk {
         (self.system.pointsman.log().matches("a new set of flag files is in force").count(), refused as u64)
     }
 
+    /// Writes the version of the files before the last edit again.
     pub fn take_back(&mut self) {
         self.files = self.earlier.pop().expect("there was an edit");
         eprintln!("the files are refused and taken back");
@@ -139,8 +141,8 @@ impl Walk {
         assert_eq!(self.system.pointsman.stop().await, Some(0), "{}", self.system.pointsman.log());
     }
 
-    /// Starts the process again, with changed files if `edits` is set. If it refuses them, they are taken back, and it
-    /// has to start.
+    /// Starts the process again, with changed files if `edits` is set. If it refuses them, it has to start with the
+    /// earlier files.
     pub async fn restart(&mut self, edits: bool) {
         if edits && self.write_files() {
             if self.system.start_again().await.is_ok() {
@@ -149,7 +151,7 @@ impl Walk {
             self.take_back();
         }
         if let Err(log) = self.system.start_again().await {
-            panic!("it does not start on files that were in force before:\n{log}");
+            panic!("the process does not start on files that were in force before:\n{log}");
         }
     }
 
@@ -165,7 +167,7 @@ impl Walk {
         rows.iter().map(|row| (row["id"].as_str().expect("an id").to_owned(), of(row))).collect()
     }
 
-    /// Requires that the states are those before.
+    /// Requires that the states are the same as before.
     pub async fn expect_states(&mut self, after: &str, before: &States) {
         let now = self.states().await;
         // A route in `live` is held from the next start on if keys could not be noted on a full disk.
@@ -183,8 +185,8 @@ impl Walk {
         }
     }
 
-    /// Requires a reason where the state in force is not the one that was requested, and that the last flip of each
-    /// route is what is requested.
+    /// Requires that a state in force which is not the requested one has a reason, and that the requested state of each
+    /// route is that of its last flip.
     pub async fn check_states(&mut self) {
         let rows = self.system.pointsman.get("/api/v2/routes").await;
         for row in rows.as_array().expect("a list") {

@@ -37,7 +37,7 @@ const MEANWHILE: [Meanwhile; 7] = [
 /// How many times orders are sent during a hand-over.
 const ROUNDS: usize = 12;
 
-/// The process may have ended already.
+/// Sends SIGKILL to a process, which may have ended already.
 fn kill(pid: u32) {
     let _ended = kill_process(Pid::from_raw(pid.cast_signed()).expect("a pid"), Signal::KILL);
 }
@@ -82,7 +82,7 @@ impl Walk {
             for (picked, on_new_connections) in &rounds {
                 let client = on_new_connections.then(|| Client::new(PATIENCE));
                 replies.push(walk.send_by(client.as_ref(), picked).await);
-                tokio::time::sleep(moment / 8).await; // so that some are sent after what happens
+                tokio::time::sleep(moment / 8).await; // so that some are sent after the event
             }
             replies
         };
@@ -98,7 +98,7 @@ impl Walk {
                 let mut old = std::mem::replace(&mut self.system.pointsman, successor);
                 match meanwhile {
                     Meanwhile::KillOld => {}
-                    // It had printed its addresses, and died before or after the old process knew.
+                    // The successor had printed its addresses; the old process may have handed over by then or not.
                     Meanwhile::KillSuccessor => self.go_on_with(old).await,
                     _ => {
                         let code = old.wait_for_exit().await;
@@ -117,7 +117,7 @@ impl Walk {
         }
         if let Some(next) = next {
             self.earlier.push(std::mem::replace(&mut self.files, next));
-            // What the old process or the successor has made of them meanwhile, this process says now.
+            // Either process may have read the files meanwhile; a reload shows whether this one accepts them.
             let reload = cli(&["reload"], &[("POINTSMAN_ADMIN", &self.system.pointsman.admin_url())]).await;
             if !reload.status.success() {
                 eprintln!("{}", output_text(&reload));

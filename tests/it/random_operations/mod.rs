@@ -7,10 +7,10 @@
 //! - each keyed order has its effects from one arm, those of the engine once; what the engine answered, it answers
 //!   again, and it can be read;
 //! - a refused reload changes nothing, and a restart without an edit changes no state;
-//! - a route whose state in force is not the one requested says why, and its last flip is what is requested;
+//! - a route whose state in force is not the requested one says why, and the requested state is that of its last flip;
 //! - in the end each run is over or says what it waits for, and the checker finds nothing.
 //!
-//! An order of the engine that a restored copy of the store may not have is lost: its client does not come back
+//! An order of the engine that a restored copy of the store may not have counts as lost: its client does not retry it
 //! (`pointsman help store`).
 
 mod clients;
@@ -34,7 +34,7 @@ use stores::Copy;
 
 const OPERATIONS: usize = 40;
 
-/// What happens to the store in a walk. After each of these few routes may go to `live`, so a walk has one kind.
+/// What happens to the store in a walk. Each of these keeps most routes out of `live`, so a walk has only one of them.
 #[derive(Clone, Copy, Debug)]
 enum Disaster {
     None,
@@ -51,9 +51,9 @@ struct Walk {
     random: Rng,
     edits: Vec<Edit>,
     example: Example,
-    /// What the files in the directory say.
+    /// The version of the files in the directory.
     files: Files,
-    /// What they said before, the newest last.
+    /// The earlier versions of the files, the newest last.
     earlier: Vec<Files>,
     orders: Vec<Order>,
     /// What happens to the store in this walk.

@@ -1,5 +1,5 @@
-//! What people do in a walk: they decide about paused runs, resume or cancel them, and run failed ones again. They
-//! look into the services' ledger first, and never order what was done before.
+//! What people do in a walk: they decide about paused runs, resume or cancel them, and rerun failed ones. They look
+//! into the services' ledger first, and never have anything done twice.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ const RUN: &str = "/api/v2/orchestrate/run";
 /// A run in a list.
 struct ListedRun {
     id: String,
-    /// The order that it is for.
+    /// The number of its order.
     order: usize,
     status: String,
 }
@@ -33,8 +33,8 @@ impl Walk {
         runs
     }
 
-    /// An order to a run; whether it was taken.
-    async fn order_run(&self, run: &str, what: &str, body: Value) -> bool {
+    /// Sends a command to a run; returns whether it was accepted.
+    async fn command_run(&self, run: &str, what: &str, body: Value) -> bool {
         let reply = self.system.pointsman.api(Method::POST, &format!("{RUN}/{run}/{what}"), body.clone()).await;
         eprintln!("{what} {run} {body}: {}", reply.status);
         reply.status.is_success()
@@ -68,13 +68,13 @@ impl Walk {
             let shown = self.system.pointsman.get(&format!("{RUN}/{}", run.id)).await["data"].clone();
             let conflicts = shown["conflicts"].as_array().cloned().unwrap_or_default();
             if conflicts.is_empty() {
-                // After a restore. What was lost may have been done, or may have been given to legacy.
+                // The run was paused after a restore. Its lost steps may have been done, or legacy may have answered.
                 let may_resume = !self.orders[run.order].is_lost && !self.is_done_by_legacy(run.order);
                 if may_resume && self.random.bool() {
-                    self.order_run(&run.id, "resume", json!({ "reason": "a test" })).await;
+                    self.command_run(&run.id, "resume", json!({ "reason": "a test" })).await;
                 } else {
                     self.orders[run.order].is_decided = true;
-                    self.order_run(&run.id, "cancel", json!({ "compensate": false, "reason": "a test" })).await;
+                    self.command_run(&run.id, "cancel", json!({ "compensate": false, "reason": "a test" })).await;
                 }
             }
             for conflict in &conflicts {
@@ -87,7 +87,7 @@ impl Walk {
         let key = conflict["idempotency_key"].as_str();
         let entries = self.system.world.ledger().entries();
         let has_key = key.is_some() && entries.iter().any(|entry| entry.key.as_deref() == key && !entry.repeated);
-        // A rerun that a restored store does not have did it under another key.
+        // A rerun that the restored store does not have may have done the step under another key.
         let was_rerun = match conflict["step_id"].as_str() {
             Some("reserve") => self.effects(run.order, "reserve")[1] >= 2,
             Some("charge") => self.effects(run.order, "charge")[1] >= 1,
@@ -106,12 +106,12 @@ impl Walk {
         if choice == "take" {
             body["output"] = json!({ "id": "looked up" });
         }
-        // The checker requires effects of an order's own run that a person may have left out.
+        // A person may have skipped effects that the checker would require of an order.
         self.orders[run.order].is_decided = true;
-        self.order_run(&run.id, "resolve", body).await;
+        self.command_run(&run.id, "resolve", body).await;
     }
 
-    /// A person runs an order again whose run did not succeed, from the first step that has no effect.
+    /// A person reruns an order whose run did not succeed, from the first step without an effect.
     pub async fn rerun(&mut self) {
         let mut runs = self.listed("").await;
         runs.retain(|run| matches!(run.status.as_str(), "failed" | "cancelled") && !self.orders[run.order].is_lost);
@@ -125,11 +125,11 @@ impl Walk {
             _ => return,
         };
         self.orders[run.order].is_decided = true;
-        self.order_run(&run.id, "rerun", json!({ "from": from })).await;
+        self.command_run(&run.id, "rerun", json!({ "from": from })).await;
     }
 
-    /// Each order that was not lost has its effects from one arm, those of the engine once. An order that was answered
-    /// is there.
+    /// Checks that each order which is not lost has its effects from one arm, those of the engine once, and that an
+    /// answered order has effects.
     pub async fn check_orders(&mut self) {
         let mut wrong = Vec::new();
         for (n, order) in self.orders.iter().enumerate().filter(|(_, order)| !order.is_lost) {
@@ -152,7 +152,7 @@ impl Walk {
         self.wrong.append(&mut wrong);
     }
 
-    /// Each run that has not ended says what it waits for.
+    /// Checks that each run that has not ended says what it waits for.
     pub async fn check_open_runs(&mut self) {
         let open = self.system.pointsman.get(&format!("{RUN}s?status=open&limit=200")).await;
         for run in open["runs"].as_array().into_iter().flatten() {

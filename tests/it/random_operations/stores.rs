@@ -10,7 +10,7 @@ use super::flips::States;
 use crate::support::process::{cli, output_text};
 use crate::support::until;
 
-/// What was copied, and what was known when the copy was begun.
+/// A copy of a store, and what the walk knew when the copy was begun.
 pub struct Copy {
     path: PathBuf,
     /// Of each order: how often it was sent, and whether it was answered.
@@ -53,8 +53,8 @@ impl Walk {
         self.backup = Some(copy);
     }
 
-    /// Starts on a copy of the backup. Orders of the engine that it may not have are lost; their clients do not come
-    /// back.
+    /// Starts on a copy of the backup. Orders of the engine that it may not have count as lost; their clients do not
+    /// retry them.
     pub async fn restore(&mut self) {
         let Some(backup) = self.backup.take() else { return };
         eprintln!("the backup is restored");
@@ -64,15 +64,15 @@ impl Walk {
         std::fs::copy(&backup.path, &path).expect("copied");
         if self.random.bool() {
             for end in ENDS {
-                let _ = std::fs::remove_file(with_end(&old, end)); // not each one is there
+                let _ = std::fs::remove_file(with_end(&old, end)); // may not exist
             }
         }
         self.start_on(path, &backup, before).await;
         self.backup = Some(backup);
     }
 
-    /// Copies the files of the stopped process, which is then started again and has more orders. Later it is killed,
-    /// and started on the copy, beside which the newer files stay.
+    /// Stops the process, copies its store, and starts it again for more orders. Then kills it, and starts it on the
+    /// older copy; the newer files stay beside it.
     pub async fn move_to_older(&mut self) {
         self.stop().await;
         let path = self.new_path();
@@ -104,7 +104,7 @@ impl Walk {
         }
         self.system.use_store(path);
         if self.system.start_again().await.is_err() {
-            // The files may follow up less than the copy has.
+            // The newer files may have no follower for instances in the copy, and are refused then.
             eprintln!("the files are those of the copy");
             self.files = copy.files.clone();
             self.earlier.clear();

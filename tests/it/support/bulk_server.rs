@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::LOCAL;
 
-/// Bytes that are sent or read at once.
+/// The most bytes that are sent or read with one call.
 pub const CHUNK: usize = 256 << 10;
 
 /// `GET …/N` returns N bytes; the answer to a request with a body is the body's length. Dropping it stops it.
@@ -71,9 +71,9 @@ async fn serve(mut stream: TcpStream) -> Option<()> {
 pub struct Head {
     /// Its first line.
     pub line: String,
-    /// The body's length.
+    /// The declared length of the body; 0 without `content-length`.
     pub length: u64,
-    /// How much of the body was read with it.
+    /// How many bytes of the body were read together with the head.
     pub body_bytes_read: u64,
 }
 

@@ -16,7 +16,7 @@ pub struct Issued {
     pub key: String,
 }
 
-/// What a certificate says.
+/// The contents of a certificate.
 #[derive(Clone, Default)]
 pub struct Subject<'a> {
     /// Its DNS names and IP addresses.
@@ -24,7 +24,7 @@ pub struct Subject<'a> {
     pub common_name: Option<&'a str>,
     pub organization: Option<&'a str>,
     pub uri: Option<&'a str>,
-    /// The years in which it begins and ends; without them it is valid.
+    /// The years in which its validity begins and ends; `None`: it is valid now.
     pub years: Option<(i32, i32)>,
 }
 

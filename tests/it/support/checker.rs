@@ -34,21 +34,21 @@ pub struct Allowed {
     pub lost_replies: u64,
     /// Orders that were begun and not acknowledged (a caller gave up, or got an error): their effects may exist.
     pub unacknowledged: bool,
-    /// Old runs were purged: what is in the ledger may be of runs that are gone.
+    /// Old runs were purged: the ledger may have effects of runs that no longer exist.
     pub purged: bool,
-    /// Retries reach legacy while it still works on the first try: then legacy performs both.
+    /// Legacy may perform one request twice: a retry reaches it while it still works on the first try.
     pub legacy_repeats: bool,
-    /// Routes with `keep: none`: what they answered has no run.
+    /// Routes with `keep: none`: the requests that they answered have no run.
     pub keep_none_routes: Vec<&'static str>,
 }
 
-/// I7.
+/// Checks I7 in one scrape.
 pub fn check_balance(metrics: &Metrics) {
     let wrong = metrics.unbalanced();
     assert!(wrong.is_empty(), "I7: {}", wrong.join("; "));
 }
 
-/// I1 to I5, over a store that no process has open.
+/// Checks I1 to I5 over a store that no process has open.
 pub async fn check(store: &Path, ledger: &Ledger, placed: &[Value], allowed: &Allowed) {
     let mut wrong = Vec::new();
     let modes = check_store_file(store, placed, &allowed.keep_none_routes, &mut wrong).await;
@@ -57,7 +57,7 @@ pub async fn check(store: &Path, ledger: &Ledger, placed: &[Value], allowed: &Al
     eprintln!("checked: {} runs, {} ledger lines, {} orders, 0 violations", modes.len(), ledger.len(), placed.len());
 }
 
-/// I1, I2 and I4, where the outside world keeps no ledger.
+/// Checks I1, I2 and I4, for tests whose outside world keeps no ledger.
 pub async fn check_runs(store: &Path, placed: &[Value]) {
     let mut wrong = Vec::new();
     let modes = check_store_file(store, placed, &[], &mut wrong).await;
@@ -65,7 +65,8 @@ pub async fn check_runs(store: &Path, placed: &[Value]) {
     eprintln!("checked: {} runs, {} creates, 0 violations", modes.len(), placed.len());
 }
 
-/// The runs of a store with their modes; adds violations to `wrong`.
+/// Checks I1, I2 and I4 of a store in a file, or of PostgreSQL. Returns its runs with their modes; adds violations to
+/// `wrong`.
 async fn check_store_file(
     store: &Path,
     placed: &[Value],
@@ -86,7 +87,7 @@ async fn check_store_file(
     modes
 }
 
-/// I1, I2 and I4 of any store: its runs with their modes; adds violations to `wrong`.
+/// Checks I1, I2 and I4 of any store. Returns its runs with their modes; adds violations to `wrong`.
 pub async fn check_store(store: &StoreHandle, placed: &[Value], wrong: &mut Vec<String>) -> BTreeMap<String, Mode> {
     let mut modes = BTreeMap::new();
     for run in all_runs(store).await {
@@ -143,14 +144,14 @@ async fn all_runs(store: &StoreHandle) -> Vec<RunSummary> {
     }
 }
 
-/// I1 of a run: it is not of a route with `keep: none`.
+/// Checks I1 of a run: its route does not say `keep: none`.
 pub fn check_not_kept(run: &RunSummary, keep_none_routes: &[&str], wrong: &mut Vec<String>) {
     if let Some(route) = run.route.as_ref().filter(|route| keep_none_routes.contains(&route.as_str())) {
         wrong.push(format!("I1: {} of `{route}` is kept, and its route says `keep: none`", run.run_id));
     }
 }
 
-/// I1, I2 and I4 of one run.
+/// Checks I1, I2 and I4 of one run.
 pub fn check_run(run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<String>) {
     let id = run.run_id;
     for (place, event) in events.iter().enumerate() {
@@ -191,7 +192,7 @@ pub fn check_run(run: &RunSummary, events: &[StoredEvent], wrong: &mut Vec<Strin
     }
 }
 
-/// I3 and I5.
+/// Checks I3 and I5 in the ledger.
 pub fn check_ledger(
     entries: &[LedgerEntry],
     modes: &BTreeMap<String, Mode>,

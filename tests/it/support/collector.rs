@@ -17,7 +17,7 @@ pub struct Collector {
     dir: TempDir,
 }
 
-/// A span that it was sent.
+/// A span that the collector received.
 #[derive(Clone, Debug, Default)]
 pub struct ReceivedSpan {
     pub trace: String,
@@ -25,11 +25,11 @@ pub struct ReceivedSpan {
     pub parent: String,
     pub id: String,
     pub name: String,
-    /// `SPAN_KIND_SERVER`
+    /// As printed, such as `SPAN_KIND_SERVER`.
     pub kind: String,
-    /// `STATUS_CODE_ERROR`
+    /// As printed, such as `STATUS_CODE_ERROR`.
     pub status: String,
-    /// `Str(legacy)`, `Int(200)`
+    /// Values as printed, such as `Str(legacy)` or `Int(200)`.
     pub attributes: BTreeMap<String, String>,
 }
 
@@ -41,9 +41,9 @@ impl ReceivedSpan {
 }
 
 impl Collector {
-    /// Starts it, and waits until it listens.
+    /// Starts the collector, and waits until it listens.
     pub async fn start() -> Self {
-        // It cannot listen on port 0. Where another process has taken the port meanwhile, it ends.
+        // rotel cannot listen on port 0, and ends if another process has taken the free port meanwhile.
         for _ in 0..5 {
             if let Some(collector) = Self::try_start(free_port(), free_port()).await {
                 return collector;
@@ -78,11 +78,11 @@ impl Collector {
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
-    /// All that it has printed.
+    /// Its output so far.
     pub fn output(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("output")).expect("readable output")
     }
-    /// Waits until it has printed so many spans.
+    /// Waits until the collector has printed this many spans, and returns them.
     pub async fn spans(&self, count: usize) -> Vec<ReceivedSpan> {
         until(&format!("{count} spans"), async || Some(parse(&self.output())).filter(|spans| spans.len() >= count))
             .await

@@ -51,7 +51,7 @@ pub struct ContinuousLoad {
 }
 
 impl ContinuousLoad {
-    /// Starts so many clients of each kind.
+    /// Starts `each` clients of each kind.
     pub fn start(to: SocketAddr, path: &'static str, each: usize) -> Self {
         let mut load = Self {
             stop: Arc::default(),
@@ -154,7 +154,7 @@ async fn http2(to: SocketAddr, path: &str, stop: Arc<AtomicBool>, seen: Arc<Seen
             },
         };
         let request = Request::get(format!("http://shop.test{path}")).body(()).expect("a request");
-        // A connection that takes no more requests: nothing was sent.
+        // An error means that the connection takes no more requests: nothing was sent.
         let Ok(mut requests) = h2::client::SendRequest::<Bytes>::ready(requests).await else { continue };
         let Ok((response, _)) = requests.send_request(request, true) else { continue };
         let answered = async {

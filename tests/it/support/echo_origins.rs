@@ -1,4 +1,4 @@
-//! Origins of different make that answer with what they read: `METHOD TARGET BODY`.
+//! Origins of different software that answer with the request as they read it: `METHOD TARGET BODY`.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -19,11 +19,11 @@ use super::{LOCAL, PATIENCE, until};
 
 /// An origin; dropping it stops it.
 pub struct EchoOrigin {
-    /// What it is made of.
+    /// The name of its software.
     pub name: &'static str,
     /// Its base URL.
     pub url: String,
-    /// Whether its answer has the body.
+    /// Whether its answer contains the request's body.
     pub reads_body: bool,
     _child: Option<(Child, Option<TempDir>)>,
     task: Option<AbortHandle>,
@@ -37,7 +37,7 @@ impl Drop for EchoOrigin {
     }
 }
 
-/// All of them.
+/// Starts one origin of each kind.
 pub async fn all() -> Vec<EchoOrigin> {
     let python = python();
     vec![
@@ -84,7 +84,7 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
 async fn nginx() -> EchoOrigin {
     let dir = tempfile::tempdir().expect("a directory");
     let at = dir.path().display().to_string();
-    // nginx does not tell which port it got.
+    // nginx does not tell which port it was given for port 0.
     let free = TcpListener::bind(LOCAL).await.expect("a port");
     let address = free.local_addr().expect("an address");
     drop(free);

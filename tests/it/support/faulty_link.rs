@@ -11,11 +11,11 @@ use super::LOCAL;
 /// The state of the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// It forwards.
+    /// Forwards bytes.
     Forwarding,
-    /// It resets connections, new ones too.
+    /// Resets connections, new ones too.
     Resetting,
-    /// Connections stay open, and nothing is forwarded.
+    /// Forwards nothing; connections stay open.
     Silent,
 }
 

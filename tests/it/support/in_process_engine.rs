@@ -110,7 +110,7 @@ impl InProcessEngine {
 /// One run of one workflow, from its request to its end, on one engine after the other.
 pub struct WorkflowRun<'a> {
     rig: &'a InProcessEngine,
-    /// Where it is kept.
+    /// The store that keeps the run.
     pub store: StoreHandle,
     engine: Option<Engine>,
     workflow: WorkflowName,
@@ -195,7 +195,7 @@ impl WorkflowRun<'_> {
         tokio::time::timeout(PATIENCE, tasks_have_ended).await.expect("the engine's tasks end");
         self.engine = Some(self.rig.engine(&self.store).await);
     }
-    /// The run's summary, where one was stored.
+    /// The summary of the run, if one was stored.
     pub async fn run(&self) -> Option<RunSummary> {
         let filter = RunFilter { workflow: Some(self.workflow.as_str().to_owned()), limit: 10, ..RunFilter::default() };
         let runs = self.store.runs(filter).await.expect("runs");

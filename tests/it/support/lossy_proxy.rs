@@ -11,11 +11,11 @@ use tokio::task::JoinSet;
 
 use super::LOCAL;
 
-/// A request of at least this size writes; queries are shorter.
+/// The smallest size of a request that writes; the store's queries are smaller.
 const WRITE_BYTES_MIN: usize = 600;
 /// The end of a reply after which the session has no open transaction.
 const READY: &[u8] = b"Z\0\0\0\x05I";
-/// The server's reply to a statement that calls the store's function, and to the end of a transaction.
+/// Parts of the server's replies: to a statement that calls the store's function, and to COMMIT.
 const CALLED: &[u8] = b"SELECT 1\0";
 const COMMITTED: &[u8] = b"COMMIT\0";
 
@@ -29,7 +29,7 @@ pub struct LossyProxy {
 struct State {
     server: Mutex<SocketAddr>,
     random: Mutex<fastrand::Rng>,
-    /// One of this many replies to commits is lost; none where it is 0.
+    /// One of this many replies to commits is lost; none if this is 0.
     one_in: AtomicUsize,
     lost: AtomicU64,
 }

@@ -60,7 +60,7 @@ where
     }
 }
 
-/// As [`until`], for a condition that is not async.
+/// Like [`until`], for a condition that is not async.
 pub async fn until_true(what: &str, mut look: impl FnMut() -> bool) {
     until(what, || std::future::ready(look().then_some(()))).await;
 }

@@ -16,7 +16,7 @@ pub struct Mutator {
     pub random: fastrand::Rng,
     seed: u64,
     corpus: Vec<Vec<u8>>,
-    /// Pieces that mean something in what is tested.
+    /// Pieces with a meaning in the tested syntax.
     words: Vec<Vec<u8>>,
     until: Instant,
     /// When the case before began.
@@ -40,7 +40,7 @@ impl Mutator {
         }
     }
 
-    /// The next case, with its number; nothing when the time is over. The first ones are the corpus as it is. Fails if
+    /// The next case, with its number; `None` when the time is over. The first cases are the unchanged corpus. Fails if
     /// the case before took too long.
     pub fn next(&mut self) -> Option<(u64, Vec<u8>)> {
         let (number, now) = (self.tried, Instant::now());

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::LOCAL;
 
-/// How it answers one request.
+/// The scripted reply to one request.
 #[derive(Clone, Debug)]
 pub enum OriginReply {
     /// Answers with these bytes, head and all.
@@ -32,7 +32,7 @@ pub enum OriginReply {
     CutMidChunks,
 }
 
-/// One request that it received.
+/// One request that the origin received.
 #[derive(Clone, Debug)]
 pub struct ReceivedRequest {
     /// `POST /orders HTTP/1.1`

@@ -60,7 +60,7 @@ impl Shared {
         let starting = lock_file(&dir.join("starting"));
         starting.lock().expect("the lock");
         if !answers(&dir) {
-            // What a killed run left is removed: its databases belong to tests that are over.
+            // Removes what a killed test run left: its databases belong to tests that are over.
             stop(bin, &dir.join("data"), "immediate");
             let _ = fs::remove_dir_all(dir.join("data"));
             let _ = fs::remove_file(dir.join("log"));
@@ -129,7 +129,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one; `None` where the package is not installed.
+    /// Starts a server; `None` where the package is not installed.
     pub fn start() -> Option<Self> {
         let bin = programs()?;
         let dir = tempfile::Builder::new().prefix("pointsman-pg-").tempdir().expect("a folder for the server");
@@ -150,7 +150,7 @@ impl Cluster {
             }
         }
     }
-    /// A synchronous standby of this server: from now on nothing is committed here that is not on the standby too.
+    /// Starts a synchronous standby: from now on nothing is committed on this server that is not on the standby too.
     pub fn standby(&self) -> Self {
         let dir = tempfile::Builder::new().prefix("pointsman-pg-").tempdir().expect("a folder for the server");
         chown_to_server(dir.path());

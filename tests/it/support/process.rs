@@ -19,15 +19,15 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_pointsman");
 /// A running `pointsman serve`.
 pub struct Pointsman {
     child: Child,
-    /// The proxy.
+    /// The proxy's listener.
     pub listen: SocketAddr,
     /// The proxy's listeners, if there are several.
     pub listeners: Vec<SocketAddr>,
-    /// API and metrics.
+    /// The admin listener: API and metrics.
     pub admin: SocketAddr,
-    /// Where applications reach runs, if they have a listener.
+    /// The listener for applications, if there is one.
     pub api: Option<SocketAddr>,
-    /// Where legacy's own calls are taken, if there is a listener for them.
+    /// The egress listener, if there is one.
     pub egress: Option<SocketAddr>,
     log: PathBuf,
     client: Client,
@@ -51,23 +51,23 @@ impl Pointsman {
     pub async fn start(start: &Start) -> Self {
         Self::try_start(start).await.unwrap_or_else(|log| panic!("it did not start:\n{log}"))
     }
-    /// As [`Pointsman::start`]; returns the log if the process ends instead.
+    /// Like [`Pointsman::start`]; returns the log if the process ends instead.
     pub async fn try_start(start: &Start) -> Result<Self, String> {
         Self::try_start_with(start, async |_| {}).await
     }
-    /// As [`Pointsman::try_start`]; `meanwhile` gets the id of the process as soon as there is one.
+    /// Like [`Pointsman::try_start`]; `meanwhile` gets the id of the process as soon as there is one.
     pub async fn try_start_with(start: &Start, meanwhile: impl AsyncFnOnce(u32)) -> Result<Self, String> {
         Self::spawn(start, &["--listen", "127.0.0.1:0"], meanwhile).await
     }
-    /// As [`Pointsman::try_start`], with the listeners of the files.
+    /// Like [`Pointsman::try_start`], with the listeners of the files.
     pub async fn try_start_with_own_listeners(start: &Start) -> Result<Self, String> {
         Self::spawn(start, &[], async |_| {}).await
     }
-    /// As [`Pointsman::try_start_with`], with `--succeed`: it takes over from the process that has the store.
+    /// Like [`Pointsman::try_start_with`], with `--succeed`: it takes over from the process that has the store.
     pub async fn try_succeed(start: &Start, meanwhile: impl AsyncFnOnce(u32)) -> Result<Self, String> {
         Self::spawn(start, &["--listen", "127.0.0.1:0", "--succeed"], meanwhile).await
     }
-    /// As [`Pointsman::try_start`], by a program that replaces itself by its arguments.
+    /// Like [`Pointsman::try_start`], through a launcher that executes the command in its arguments.
     pub async fn try_start_by(start: &Start, launcher: &[&str]) -> Result<Self, String> {
         Self::spawn_by(start, launcher, &["--listen", "127.0.0.1:0"], async |_| {}).await
     }
@@ -144,33 +144,33 @@ impl Pointsman {
     pub fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
     }
-    /// A call of the admin listener.
+    /// Sends a request to the admin listener.
     pub async fn api(&self, method: Method, path: &str, body: Value) -> Reply {
         let url = format!("{}{path}", self.admin_url());
         self.client.json(method, &url, &[], &body).await.unwrap_or_else(|e| panic!("{path}: {e}\n{}", self.log()))
     }
-    /// As [`Pointsman::api`], with headers.
+    /// Like [`Pointsman::api`], with headers.
     pub async fn api_with(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Value) -> Reply {
         let url = format!("{}{path}", self.admin_url());
         self.client.json(method, &url, headers, &body).await.unwrap_or_else(|e| panic!("{path}: {e}\n{}", self.log()))
     }
-    /// A GET of the admin listener that may fail.
+    /// Sends a GET, which may fail, to the admin listener.
     pub async fn try_api(&self, path: &str) -> Option<Reply> {
         let url = format!("{}{path}", self.admin_url());
         self.client.json(Method::GET, &url, &[], &Value::Null).await.ok()
     }
-    /// A GET of the admin listener, as JSON.
+    /// Sends a GET to the admin listener; returns the answer as JSON.
     pub async fn get(&self, path: &str) -> Value {
         let reply = self.api(Method::GET, path, Value::Null).await;
         assert!(reply.status.is_success(), "GET {path}: {} {:?}", reply.status, reply.body);
         reply.json()
     }
-    /// One scrape.
+    /// Scrapes the metrics.
     pub async fn metrics(&self) -> Metrics {
         let reply = self.api(Method::GET, "/metrics", Value::Null).await;
         Metrics::parse(std::str::from_utf8(&reply.body).expect("text"))
     }
-    /// A command of the same binary against this process.
+    /// Runs a command of the same binary against this process.
     pub async fn cli(&self, arguments: &[&str]) -> Output {
         cli(arguments, &[("POINTSMAN_ADMIN", &self.admin_url())]).await
     }
@@ -187,7 +187,7 @@ impl Pointsman {
         std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("the peak can be reset");
         self.resident_kib()
     }
-    /// The time on a core that its threads of this name have had so far.
+    /// The processor time that its threads of this name have used so far.
     pub fn cpu_of_threads(&self, name: &str) -> Duration {
         let of = |thread: std::fs::DirEntry| -> Option<u64> {
             let read = |file: &str| std::fs::read_to_string(thread.path().join(file)).ok();
@@ -205,7 +205,7 @@ impl Pointsman {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         line.trim().trim_end_matches(" kB").trim().parse().unwrap_or(0)
     }
-    /// SIGKILL; waits until it has ended.
+    /// Sends SIGKILL, and waits until the process has ended.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("it could be killed");
     }
@@ -214,22 +214,22 @@ impl Pointsman {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         status.is_empty() || status.contains("\nState:\tZ") || status.contains("\nState:\tX")
     }
-    /// SIGTERM; does not wait.
+    /// Sends SIGTERM, and does not wait.
     pub fn terminate(&self) {
         self.signal(rustix::process::Signal::TERM);
     }
-    /// Any signal.
+    /// Sends a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid().try_into().expect("a pid")).expect("a pid");
         rustix::process::kill_process(pid, signal).expect("the signal could be sent");
     }
-    /// Waits until it ends; the exit code.
+    /// Waits until the process ends; returns the exit code.
     pub async fn wait_for_exit(&mut self) -> Option<i32> {
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         let status = ended.unwrap_or_else(|_| panic!("it did not end:\n{}", read(&self.log)));
         status.expect("it could be waited for").code()
     }
-    /// SIGTERM; the exit code.
+    /// Sends SIGTERM, and waits for the end; returns the exit code.
     pub async fn stop(&mut self) -> Option<i32> {
         self.terminate();
         self.wait_for_exit().await
@@ -244,7 +244,7 @@ impl Pointsman {
     }
 }
 
-/// A command of the binary.
+/// Runs a command of the binary.
 pub async fn cli(arguments: &[&str], env: &[(&str, &str)]) -> Output {
     let command = Command::new(BINARY)
         .args(arguments)

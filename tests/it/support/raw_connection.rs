@@ -1,4 +1,4 @@
-//! A client that sends exactly the bytes it is told to.
+//! A client that sends exactly the bytes that a test gives it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -57,9 +57,9 @@ impl RawConnection {
 /// One reply as it was on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawReply {
-    /// The status; 0 where the connection was closed before one.
+    /// The status; 0 if the connection was closed without one.
     pub status: u16,
-    /// Names in lower case, in order.
+    /// The headers in the order received, names in lower case.
     pub headers: Vec<(String, String)>,
     /// The body, framing removed.
     pub body: Vec<u8>,
@@ -70,8 +70,8 @@ impl RawReply {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
-    /// What must be equal in a direct and a proxied reply: everything but `date`, hop-by-hop fields, the `via` that a
-    /// proxy must add, and the framing of the body.
+    /// The parts that must be equal in a direct and a proxied reply: all but `date`, hop-by-hop fields, the `via` that
+    /// a proxy must add, and the framing of the body.
     pub fn without_hop_fields(&self) -> (u16, Vec<(String, String)>, Vec<u8>) {
         const OURS: [&str; 6] = ["date", "connection", "keep-alive", "transfer-encoding", "content-length", "via"];
         let mut headers: Vec<_> = self.headers.iter().filter(|(n, _)| !OURS.contains(&n.as_str())).cloned().collect();

@@ -10,8 +10,8 @@ pub fn tries_everything() -> bool {
     std::env::var_os("POINTSMAN_ALL").is_some()
 }
 
-/// The end of a fault test: prints cases, faults, violations and the command that repeats it; fails on violations. The
-/// seed is that which determined the test; `None` if none did.
+/// Ends a fault test: prints cases, faults, violations and the command that repeats the test; fails on violations.
+/// `seed` is the one that determined the test; `None` if none did.
 pub fn report_violations(test: &str, seed: Option<u64>, figures: &str, wrong: &[String]) {
     let (variable, heading) = match seed {
         Some(seed) => (format!("POINTSMAN_SEED={seed} "), format!("seed {seed}:\n")),

@@ -22,7 +22,7 @@ use super::LOCAL;
 /// The scripted reply to one call.
 #[derive(Clone, Debug)]
 pub enum ScriptedReply {
-    /// Performs the call, and answers with this.
+    /// Performs the call, and answers with this status and body.
     Done(u16, Value),
     /// Performs nothing, and answers with this status.
     Refuse(u16),

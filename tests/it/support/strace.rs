@@ -20,7 +20,7 @@ impl Strace {
     pub async fn inject(pid: u32, calls: &str, fault: &str) -> Self {
         Self::inject_on(pid, calls, fault, &[]).await
     }
-    /// As [`Strace::inject`], only for calls on one of these files, or on any file if none is given.
+    /// Like [`Strace::inject`], only for calls on one of these files, or on any file if none is given.
     pub async fn inject_on(pid: u32, calls: &str, fault: &str, files: &[PathBuf]) -> Self {
         let strace = Command::new("strace")
             .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])
@@ -43,7 +43,7 @@ impl Strace {
         .await;
         Self(strace)
     }
-    /// SIGTERM, so that it detaches cleanly.
+    /// Ends strace with SIGTERM, so that it detaches cleanly.
     pub async fn end(mut self) {
         if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw)
         {

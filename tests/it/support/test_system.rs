@@ -39,19 +39,19 @@ pub struct TestSystem {
 }
 
 impl TestSystem {
-    /// The example set, SQLite, everything instant.
+    /// Starts with the example set, on SQLite, and without latencies in the outside world.
     pub async fn start() -> Self {
         Self::with(|_| {}).await
     }
-    /// As [`TestSystem::start`], with changed files.
+    /// Like [`TestSystem::start`], with changed files.
     pub async fn with(change: impl FnOnce(&FlagsDir)) -> Self {
         Self::with_latency(Latency::instant(), change).await
     }
-    /// As [`TestSystem::with`], with latencies in the outside world.
+    /// Like [`TestSystem::with`], with latencies in the outside world.
     pub async fn with_latency(latency: Latency, change: impl FnOnce(&FlagsDir)) -> Self {
         Self::on(None, latency, change).await
     }
-    /// As [`TestSystem::with_latency`], on another store.
+    /// Like [`TestSystem::with_latency`], on another store.
     pub async fn on(store: Option<String>, latency: Latency, change: impl FnOnce(&FlagsDir)) -> Self {
         let world = OutsideWorld::start(LOCAL, latency.clone()).await.expect("a port");
         let legacy = Legacy::start(LOCAL, &world.url(), latency).await.expect("a port");
@@ -83,11 +83,11 @@ impl TestSystem {
     pub fn store(&self) -> PathBuf {
         self.start.store.strip_prefix("sqlite:").unwrap_or(&self.start.store).into()
     }
-    /// One request through the proxy, with a trace of its own.
+    /// Sends one request through the proxy, with its own trace.
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Reply, NoReply> {
         self.send_with(method, path, &[], body).await
     }
-    /// As [`TestSystem::send`], with more headers; a `traceparent` among them takes the place of its own.
+    /// Like [`TestSystem::send`], with more headers; a `traceparent` among them replaces the request's own.
     pub async fn send_with(
         &self,
         method: Method,
@@ -97,7 +97,7 @@ impl TestSystem {
     ) -> Result<Reply, NoReply> {
         self.send_by(&self.client, method, path, headers, body).await
     }
-    /// As [`TestSystem::send_with`], by another client, which has its own connections.
+    /// Like [`TestSystem::send_with`], by another client, which has its own connections.
     pub async fn send_by(
         &self,
         client: &Client,
@@ -241,7 +241,7 @@ impl TestSystem {
                 .expect("down is always open");
         }
     }
-    /// kill -9.
+    /// Kills the process (kill -9).
     pub async fn kill(&mut self) {
         self.pointsman.kill().await;
         self.allowed.crashes += 1;
@@ -250,17 +250,17 @@ impl TestSystem {
     pub async fn restart(&mut self) {
         self.pointsman = Pointsman::start(&self.start).await;
     }
-    /// As [`TestSystem::restart`]; returns the log if the process ends instead.
+    /// Like [`TestSystem::restart`]; returns the log if the process ends instead.
     pub async fn start_again(&mut self) -> Result<(), String> {
         self.pointsman = Pointsman::try_start(&self.start).await?;
         Ok(())
     }
-    /// Starts again on another store, which takes the place of the first.
+    /// Starts again on another store, which replaces the first one.
     pub async fn restart_on(&mut self, store: PathBuf) {
         self.use_store(store);
         self.restart().await;
     }
-    /// From the next start on, another store takes the place of the first.
+    /// Replaces the store by another one from the next start on.
     pub fn use_store(&mut self, store: PathBuf) {
         self.start.store = format!("sqlite:{}", store.display());
     }
@@ -293,14 +293,14 @@ impl TestSystem {
         self.finished = true;
         self.pointsman.kill().await;
     }
-    /// As [`TestSystem::finish`], but neither waits for runs to end nor checks the metrics.
+    /// Like [`TestSystem::finish`], but neither waits for runs to end nor checks the metrics.
     pub async fn finish_with_open_runs(mut self) {
         self.finished = true;
         assert_eq!(self.pointsman.stop().await, Some(0), "it exits with code 0:\n{}", self.pointsman.log());
         let placed = std::mem::take(&mut *self.placed.lock().expect("unpoisoned"));
         checker::check(&self.store(), self.world.ledger(), &placed, &self.allowed).await;
     }
-    /// As [`TestSystem::finish`], and reads the store before it is removed.
+    /// Like [`TestSystem::finish`], and reads the store before it is removed.
     pub async fn finish_then<T, Fut: Future<Output = T>>(mut self, look: impl FnOnce(PathBuf) -> Fut) -> T {
         self.finished = true;
         self.wait_for_runs_to_end().await;

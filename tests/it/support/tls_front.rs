@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::LOCAL;
 use super::certificates::Issued;
 
-/// A listener for TLS, and where it leads to; dropping it stops it.
+/// A TLS listener in front of a service without TLS; dropping it stops it.
 pub struct TlsFront {
     address: SocketAddr,
     target: Arc<OnceLock<String>>,

@@ -50,7 +50,7 @@ respond: { status: 200, body: { done: true } }
 pub struct TwoProcesses {
     /// The outside world.
     pub world: OutsideWorld,
-    /// Between the first process and the database.
+    /// The link between the first process and the database.
     pub link: FaultyLink,
     /// The first and the second process.
     pub processes: [Pointsman; 2],
@@ -62,7 +62,7 @@ pub struct TwoProcesses {
 }
 
 impl TwoProcesses {
-    /// Starts all of it; the second process gets this environment. `None` where there is no PostgreSQL.
+    /// Starts the database and both processes; the second process gets this environment. `None` without PostgreSQL.
     pub async fn start(second: &[(&str, String)]) -> Option<Self> {
         let Some(cluster) = tokio::task::spawn_blocking(Cluster::start).await.expect("a server") else {
             eprintln!("not tried: PostgreSQL is not installed");

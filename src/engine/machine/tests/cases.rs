@@ -93,7 +93,7 @@ fn a_deadline_before_the_first_append_discards_the_run_without_an_event() {
     assert_eq!((rig.end, rig.stored.len()), (Some(DriverEnd::Discarded), 0));
 }
 
-/// A failure that is known at the deadline is a failure, also where the plan declares `pending:`.
+/// A run that has failed by the deadline does not answer `respond.pending`, even where the plan declares it.
 #[test]
 fn a_run_that_fails_at_the_deadline_goes_back_to_legacy_in_spite_of_a_pending_answer() {
     let plan = plan(&json!({
@@ -208,7 +208,7 @@ fn a_command_whose_events_do_not_fit_is_refused_and_the_run_goes_on() {
 }
 
 /// A run with two shared calls under way, of which the first has been answered.
-fn answered_beside_another() -> Rig {
+fn one_of_two_calls_answered() -> Rig {
     let plan = plan(&json!({
         "workflow": "both",
         "steps": { "a": { "call": "POST ${services.bank}/a" }, "b": { "call": "POST ${services.bank}/b" } },
@@ -232,7 +232,7 @@ fn appends_the_result(rig: &Rig) -> bool {
 
 #[test]
 fn the_result_of_a_shared_call_is_appended_soon_although_another_call_is_under_way() {
-    let mut rig = answered_beside_another();
+    let mut rig = one_of_two_calls_answered();
     let due = rig.timer.expect("the append is due");
     assert!(due.duration_since(rig.now) <= SignedDuration::from_millis(10));
     rig.now = due;
@@ -244,7 +244,7 @@ fn the_result_of_a_shared_call_is_appended_soon_although_another_call_is_under_w
 
 #[test]
 fn a_draining_process_appends_the_results_that_it_has() {
-    let mut rig = answered_beside_another();
+    let mut rig = one_of_two_calls_answered();
     rig.step(Input::Drain);
     assert!(appends_the_result(&rig));
 }

@@ -76,7 +76,7 @@ fn a_copied_run_that_a_person_had_paused_sends_nothing_before_it_is_resumed() {
     assert_eq!((rig.status(), rig.violations), (Some(RunStatus::Completed), Vec::<String>::new()));
 }
 
-/// The original may have undone the rest after the copy was made.
+/// The process of the original store may have undone the other steps after the copy was made.
 #[test]
 fn a_copied_run_that_is_ending_undoes_nothing_before_it_is_resumed() {
     let (_, plan) = plans().into_iter().find(|(name, _)| *name == "saga").unwrap();

@@ -25,7 +25,7 @@ fn next_input(rig: &mut Rig) -> Option<Input> {
 }
 
 /// Takes this many steps, then performs this many outputs of the next step. Returns how many outputs were performed;
-/// `None` if the run rested or ended before that step.
+/// `None` if the run had ended or had nothing pending before that step.
 fn run_partly(rig: &mut Rig, steps: usize, outputs: usize) -> Option<usize> {
     let mut input = Input::Begin { frozen: false, draining: false };
     for _ in 0..steps {
@@ -92,7 +92,7 @@ fn a_crash_after_any_output_loses_nothing_and_does_nothing_twice() {
 /// A person pauses or cancels the run while a repeatable call is under way; then the process ends. The call is sent
 /// again unless the run ends without undoing anything.
 #[test]
-fn the_next_process_sends_no_call_again_of_a_run_that_was_cancelled_without_undoing() {
+fn the_next_process_repeats_no_call_of_a_run_that_was_cancelled_without_undoing() {
     let (_, plan) = plans().into_iter().find(|(name, _)| *name == "saga").unwrap();
     type CommandOf = fn(&mut Rig) -> Input;
     let commands: [(CommandOf, usize, RunStatus); 3] = [

@@ -78,8 +78,8 @@ fn feed(rig: &mut Rig, input: TestInput) {
     rig.step(input);
 }
 
-/// Moves the run to a position: that many inputs, pending requests being answered in the order in which they were made.
-/// Returns false if the run has ended or is suspended before.
+/// Moves the run to a position by feeding that many inputs: the results of pending requests, in the order in which they
+/// were made, or the timer where none is pending. Returns false if the run has ended or is suspended before.
 fn move_to(rig: &mut Rig, position: usize) -> bool {
     rig.begin();
     for _ in 0..position {

@@ -44,7 +44,7 @@ pub(super) struct Crash {
 /// Random faults.
 pub(super) struct Faults {
     pub random: fastrand::Rng,
-    /// The share of requests that fail.
+    /// The percentage of requests that fail.
     pub percent: u8,
 }
 

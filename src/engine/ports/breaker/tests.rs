@@ -29,7 +29,7 @@ fn opened_at(now: u64) -> Breaker {
 }
 
 #[test]
-fn it_opens_at_the_failure_rate_and_not_below_the_minimum_of_calls() {
+fn the_breaker_opens_at_the_failure_rate_and_not_below_the_minimum_of_calls() {
     let mut breaker = Breaker::new(rule());
     for _ in 0..3 {
         call(&mut breaker, CallOutcome::Failed, 0).unwrap();
@@ -63,7 +63,7 @@ fn calls_that_have_left_the_window_do_not_count() {
 }
 
 #[test]
-fn probes_close_it_when_all_succeed() {
+fn probes_close_the_breaker_when_all_succeed() {
     let mut breaker = opened_at(0);
     let (first, change) = breaker.admit(ms(100));
     assert_eq!(change.map(|change| change.to), Some(BreakerState::HalfOpen));
@@ -77,7 +77,7 @@ fn probes_close_it_when_all_succeed() {
 }
 
 #[test]
-fn a_failed_probe_opens_it_for_twice_as_long_up_to_the_maximum() {
+fn a_failed_probe_opens_the_breaker_for_twice_as_long_up_to_the_maximum() {
     let mut breaker = opened_at(0);
     let mut until = 100;
     for longer in [200, 350, 350] {
@@ -119,7 +119,7 @@ fn the_outcome_of_a_call_of_an_earlier_period_changes_nothing() {
 }
 
 #[test]
-fn secondary_calls_are_rejected_by_it_and_do_not_change_it() {
+fn secondary_calls_are_rejected_and_do_not_change_the_breaker() {
     let breaker = opened_at(0);
     assert_eq!(breaker.check_secondary(ms(99)), Err(Rejected { retry_at: ms(100) }));
     assert!(breaker.check_secondary(ms(100)).is_err(), "only a real run sends the probe");
@@ -156,7 +156,7 @@ proptest! {
     /// are admitted, it closes only after `probes` successes, and the first failure opens it; a closed breaker opens
     /// only when enough of the calls that have ended since it closed had failed.
     #[test]
-    fn its_invariants_hold(
+    fn the_invariants_hold(
         min in 1u32..6,
         probes in 1u32..5,
         failures in 0.05f64..=1.0,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a call may wait for its permit, and take with it.
+/// How long a call may wait for its permit, and how long it may take once it has the permit.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) struct CallBounds {
     /// The longest time for the wait, and again for the call.

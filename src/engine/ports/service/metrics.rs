@@ -63,15 +63,15 @@ impl ServiceMetrics {
             BreakerState::Open => 2.0,
         });
     }
-    /// A call was sent.
+    /// Counts a call that begins.
     pub fn call_started(&self) {
         self.in_flight.increment(1.0);
     }
-    /// A call has ended.
+    /// Counts a call that has ended.
     pub fn call_ended(&self) {
         self.in_flight.decrement(1.0);
     }
-    /// A call was refused.
+    /// Counts a call that was refused.
     pub fn refused(&self, by: RefusedBy) {
         match by {
             RefusedBy::Breaker => self.by_breaker.increment(1),
@@ -79,8 +79,8 @@ impl ServiceMetrics {
             RefusedBy::Calls => self.by_calls.increment(1),
         }
     }
-    /// The breaker changed its state; `in_force`: the gauge shows this breaker, because newer files have not replaced
-    /// it.
+    /// Reports that the breaker changed its state. `in_force`: the gauge shows this breaker, because newer files have
+    /// not replaced it.
     pub fn report_change(&self, change: Change, in_force: bool) {
         let Change { from, to, counts, open_for } = change;
         let service = self.name.as_str();

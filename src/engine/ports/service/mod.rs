@@ -4,16 +4,17 @@
 //! concurrency limit and for the rate, checks the breaker again, and returns a [`CallPermit`], to which the call's
 //! result is given.
 //!
-//! Always true: all runs of the process share an upstream, also across a reload that does not change the service. Only
+//! Always true: all runs of the process share a service's limits, also across a reload that leaves it as it is. Only
 //! calls of real runs change the breaker's state. Calls of rehearsed and dark runs are refused by the breaker too, and
 //! have a concurrency limit and a share of the rate of their own. A call that is refused here was not sent. A permit
 //! that is dropped without a result (its run was cancelled) counts as inconclusive.
 //!
-//! When the service is slow, calls wait for permits, each at most for its own timeout, which begins anew with the
-//! permit: a call that was sent with what is left would time out at a service that answers in time, with an unknown
-//! outcome. A step's deadline bounds both together, so a call waits only as long as enough of it is left
-//! (`CallBounds`). A call whose own time was shorter than its wait, and that then timed out, is inconclusive: our own
-//! queue must not open the breaker. When the service is unreachable, the breaker opens and calls are refused at once.
+//! When the service is slow, calls wait for permits, each at most for its own timeout. The timeout begins anew with the
+//! permit: with only the rest of it, a call would time out at a service that answers in time, and its outcome would be
+//! unknown. A step's deadline bounds the wait and the call together, so a call waits only as long as enough of the
+//! deadline is left (`CallBounds`). A call whose own time was shorter than its wait, and that then timed out, is
+//! inconclusive: our own queue must not open the breaker. When the service is unreachable, the breaker opens and calls
+//! are refused at once.
 
 mod call_bounds;
 mod call_count;
@@ -50,19 +51,19 @@ use outcome::Times;
 use rate_queue::RateQueue;
 use waiting::WaitingCalls;
 
-/// A service, and the calls that are sent to it.
+/// A service's addresses, limits and breaker, and the state of the calls that are sent to it.
 pub(in crate::engine) struct ServiceLimits {
     name: ServiceName,
     config: Config,
     /// Its addresses, which forwarded requests share.
     addresses: Arc<ServiceAddresses>,
-    /// Until newer files have replaced it.
+    /// Keeps the addresses in use; `None` once newer files have changed or removed the service.
     addresses_in_force: Mutex<Option<ServiceInUse>>,
     /// Permits for calls of real runs.
     real_permits: Arc<Semaphore>,
     /// Permits for calls of rehearsed and dark runs.
     secondary_permits: Arc<Semaphore>,
-    /// When the upstream was made: times given to the breaker count from here.
+    /// When this was made: times given to the breaker count from here.
     started: Instant,
     breaker: Mutex<Option<Breaker>>,
     rates: Option<RateQueue>,
@@ -74,7 +75,7 @@ pub(in crate::engine) struct ServiceLimits {
     metrics: ServiceMetrics,
 }
 
-/// The configuration. A reload that does not change it keeps the upstream.
+/// The configuration. A reload that does not change it keeps the [`ServiceLimits`].
 #[derive(Clone, Debug, PartialEq)]
 struct Config {
     urls: Vec<String>,
@@ -121,7 +122,7 @@ impl ServiceLimits {
         }
     }
 
-    /// Returns the existing upstream if it has the same configuration; else retires it and returns this one.
+    /// Returns the existing one if it has the same configuration and addresses; else retires it and returns this one.
     pub fn or_existing(self, existing: Option<&Arc<ServiceLimits>>) -> Arc<ServiceLimits> {
         match existing {
             Some(existing) if existing.config == self.config && Arc::ptr_eq(&existing.addresses, &self.addresses) => {
@@ -221,7 +222,7 @@ impl ServiceLimits {
         let admission = self.admit(mode)?;
         self.metrics.call_started();
         Ok(CallPermit {
-            upstream: self.clone(),
+            service_limits: self.clone(),
             admission,
             requested_at,
             granted_at: now.duration_since(self.started),
@@ -289,7 +290,7 @@ impl ServiceLimits {
         AttemptResult::NotSent("the service's limit of calls in flight is reached".to_owned())
     }
 
-    /// The time since the upstream was made.
+    /// The time since this was made.
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
@@ -301,7 +302,7 @@ impl ServiceLimits {
 
 /// The permission to send one call. Ends with [`CallPermit::finish`], or when it is dropped.
 pub(in crate::engine) struct CallPermit {
-    upstream: Arc<ServiceLimits>,
+    service_limits: Arc<ServiceLimits>,
     admission: Option<Admission>,
     requested_at: Duration,
     granted_at: Duration,
@@ -317,7 +318,7 @@ pub(in crate::engine) struct CallPermit {
 impl CallPermit {
     /// When the call has to end.
     pub fn deadline(&self) -> Instant {
-        self.upstream.started + self.granted_at + self.span
+        self.service_limits.started + self.granted_at + self.span
     }
     /// The time from the permit to the deadline.
     pub fn span(&self) -> Duration {
@@ -336,33 +337,34 @@ impl CallPermit {
         let span = self.bounds.span(now);
         let has_time = span > self.first_span / 2;
         if has_time {
-            let granted_at = now.duration_since(self.upstream.started);
+            let granted_at = now.duration_since(self.service_limits.started);
             self.requested_at += granted_at.saturating_sub(self.granted_at);
             (self.granted_at, self.span) = (granted_at, span);
         }
         has_time
     }
-    /// The call has ended with this result.
+    /// Records that the call has ended with this result.
     pub fn finish(mut self, result: &AttemptResult) {
         let times = Times {
             requested_at: self.requested_at,
             granted_at: self.granted_at,
             deadline: self.granted_at + self.span,
-            ended_at: self.upstream.now(),
+            ended_at: self.service_limits.now(),
         };
-        let is_too_slow = |took| self.upstream.breaker().as_ref().is_some_and(|breaker| breaker.is_too_slow(took));
+        let is_too_slow =
+            |took| self.service_limits.breaker().as_ref().is_some_and(|breaker| breaker.is_too_slow(took));
         let outcome = outcome::of(result, times, is_too_slow);
         if let Some(admission) = self.admission.take() {
-            self.upstream.settle(admission, outcome);
+            self.service_limits.settle(admission, outcome);
         }
     }
 }
 
 impl Drop for CallPermit {
     fn drop(&mut self) {
-        self.upstream.metrics.call_ended();
+        self.service_limits.metrics.call_ended();
         if let Some(admission) = self.admission.take() {
-            self.upstream.settle(admission, CallOutcome::Inconclusive);
+            self.service_limits.settle(admission, CallOutcome::Inconclusive);
         }
     }
 }

@@ -35,7 +35,7 @@ impl RateLimiter {
     /// Adds a call of a real run to the queue.
     ///
     /// # Errors
-    /// It could begin only after `latest`: the time at which it could is returned, and it is not added.
+    /// The call could begin only after `latest`, and is not added. The error is the time at which it could begin.
     pub fn queue(&mut self, now: Duration, latest: Duration) -> Result<(), Duration> {
         let at = self.next_time(now);
         if at > latest {
@@ -55,12 +55,12 @@ impl RateLimiter {
         at
     }
 
-    /// A call leaves the queue and has taken no token.
+    /// Removes a call that has taken no token from the queue.
     pub fn leave(&mut self) {
         self.queued = self.queued.saturating_sub(1);
     }
 
-    /// The last token that was taken was for a call that did not begin: it is returned if its time, `at`, has not come.
+    /// Returns the token that was taken last, if its time, `at`, has not come: the call that took it did not begin.
     pub fn return_token(&mut self, at: Duration, now: Duration) {
         if at > now {
             self.all.return_token();
@@ -71,7 +71,7 @@ impl RateLimiter {
     /// left for real runs. Calls of real runs that are queued come first.
     ///
     /// # Errors
-    /// Not now: the time at which to try again.
+    /// The call may not begin now. The error is the time at which to try again.
     pub fn admit_secondary(&mut self, now: Duration) -> Result<(), Duration> {
         let all = self.all.after(self.queued, now);
         let at = all.time_of(all.burst.min(2), now).max(self.secondary.time_of(1, now));
@@ -115,7 +115,7 @@ impl Bucket {
     fn return_token(&mut self) {
         self.full_at = self.full_at.saturating_sub(self.every);
     }
-    /// The bucket as it will be when so many more tokens are taken, each as early as possible.
+    /// The bucket as it will be when `count` more tokens are taken, each as early as possible.
     fn after(&self, count: u32, now: Duration) -> Self {
         let mut after = self.clone();
         if count > 0 {
@@ -140,77 +140,77 @@ mod tests {
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
-    fn rates(calls: u64, burst: u64) -> RateLimiter {
+    fn limiter(calls: u64, burst: u64) -> RateLimiter {
         RateLimiter::new(Rate { calls, per: Duration::from_secs(1), burst }, 20)
     }
 
-    /// Queues a call that is the first of the queue at once.
-    fn admit(rates: &mut RateLimiter, now: Duration, latest: Duration) -> Result<Duration, Duration> {
-        rates.queue(now, latest).map(|()| rates.take(now))
+    /// Queues a call, and takes a token for it at once.
+    fn admit(limiter: &mut RateLimiter, now: Duration, latest: Duration) -> Result<Duration, Duration> {
+        limiter.queue(now, latest).map(|()| limiter.take(now))
     }
 
     #[test]
     fn a_burst_begins_at_once_and_further_calls_queue() {
-        let mut rates = rates(10, 3);
-        let begun: Vec<_> = (0..5).map(|_| admit(&mut rates, ms(0), ms(10_000)).unwrap().as_millis()).collect();
+        let mut limiter = limiter(10, 3);
+        let begun: Vec<_> = (0..5).map(|_| admit(&mut limiter, ms(0), ms(10_000)).unwrap().as_millis()).collect();
         assert_eq!(begun, [0, 0, 0, 100, 200]);
-        assert_eq!(rates.queue(ms(0), ms(299)), Err(ms(300)), "after its latest time: it is not added");
-        assert_eq!(admit(&mut rates, ms(0), ms(300)), Ok(ms(300)));
-        assert_eq!((rates.next_time(ms(399)), rates.next_time(ms(400))), (ms(400), ms(400)));
+        assert_eq!(limiter.queue(ms(0), ms(299)), Err(ms(300)), "after its latest time: it is not added");
+        assert_eq!(admit(&mut limiter, ms(0), ms(300)), Ok(ms(300)));
+        assert_eq!((limiter.next_time(ms(399)), limiter.next_time(ms(400))), (ms(400), ms(400)));
     }
 
     #[test]
     fn calls_that_leave_the_queue_cost_nothing() {
-        let mut rates = rates(10, 1);
-        assert_eq!(admit(&mut rates, ms(0), ms(0)), Ok(ms(0)));
+        let mut limiter = limiter(10, 1);
+        assert_eq!(admit(&mut limiter, ms(0), ms(0)), Ok(ms(0)));
         for _ in 0..5 {
-            assert_eq!(rates.queue(ms(0), ms(10_000)), Ok(()));
+            assert_eq!(limiter.queue(ms(0), ms(10_000)), Ok(()));
         }
-        assert_eq!(rates.take(ms(0)), ms(100));
-        assert_eq!(rates.next_time(ms(0)), ms(600));
-        assert_eq!(rates.queue(ms(0), ms(599)), Err(ms(600)));
-        rates.leave();
-        rates.leave();
-        assert_eq!(rates.next_time(ms(50)), ms(400));
-        rates.return_token(ms(100), ms(50));
-        assert_eq!(rates.next_time(ms(50)), ms(300));
-        assert_eq!(rates.take(ms(50)), ms(100), "the next call of the queue gets the returned token");
-        rates.return_token(ms(100), ms(100));
-        assert_eq!(rates.take(ms(100)), ms(200), "its time had come: it may have been used");
+        assert_eq!(limiter.take(ms(0)), ms(100));
+        assert_eq!(limiter.next_time(ms(0)), ms(600));
+        assert_eq!(limiter.queue(ms(0), ms(599)), Err(ms(600)));
+        limiter.leave();
+        limiter.leave();
+        assert_eq!(limiter.next_time(ms(50)), ms(400));
+        limiter.return_token(ms(100), ms(50));
+        assert_eq!(limiter.next_time(ms(50)), ms(300));
+        assert_eq!(limiter.take(ms(50)), ms(100), "the next call of the queue gets the returned token");
+        limiter.return_token(ms(100), ms(100));
+        assert_eq!(limiter.take(ms(100)), ms(200), "its time had come: it may have been used");
     }
 
     #[test]
     fn secondary_calls_take_what_is_left_within_their_share() {
-        let mut rates = rates(10, 10);
-        assert_eq!(rates.admit_secondary(ms(0)), Ok(()));
-        assert_eq!(rates.admit_secondary(ms(0)), Ok(()));
-        assert_eq!(rates.admit_secondary(ms(0)), Err(ms(500)), "a fifth of ten at once, then two each second");
+        let mut limiter = limiter(10, 10);
+        assert_eq!(limiter.admit_secondary(ms(0)), Ok(()));
+        assert_eq!(limiter.admit_secondary(ms(0)), Ok(()));
+        assert_eq!(limiter.admit_secondary(ms(0)), Err(ms(500)), "a fifth of ten at once, then two each second");
         for _ in 0..8 {
-            assert_eq!(admit(&mut rates, ms(0), ms(0)), Ok(ms(0)));
+            assert_eq!(admit(&mut limiter, ms(0), ms(0)), Ok(ms(0)));
         }
-        assert_eq!(rates.queue(ms(0), ms(0)), Err(ms(100)));
-        assert_eq!(rates.admit_secondary(ms(500)), Ok(()), "by then five tokens are free");
+        assert_eq!(limiter.queue(ms(0), ms(0)), Err(ms(100)));
+        assert_eq!(limiter.admit_secondary(ms(500)), Ok(()), "by then five tokens are free");
         for _ in 0..4 {
-            assert_eq!(admit(&mut rates, ms(500), ms(500)), Ok(ms(500)));
+            assert_eq!(admit(&mut limiter, ms(500), ms(500)), Ok(ms(500)));
         }
-        assert_eq!(rates.admit_secondary(ms(1_000)), Ok(()));
+        assert_eq!(limiter.admit_secondary(ms(1_000)), Ok(()));
         for _ in 0..3 {
-            assert_eq!(admit(&mut rates, ms(1_000), ms(1_000)), Ok(ms(1_000)));
+            assert_eq!(admit(&mut limiter, ms(1_000), ms(1_000)), Ok(ms(1_000)));
         }
-        assert_eq!(rates.admit_secondary(ms(1_500)), Ok(()));
+        assert_eq!(limiter.admit_secondary(ms(1_500)), Ok(()));
     }
 
     #[test]
     fn the_last_token_is_left_for_a_real_run() {
-        let mut rates = rates(10, 2);
-        assert_eq!(admit(&mut rates, ms(0), ms(0)), Ok(ms(0)));
-        assert_eq!(rates.admit_secondary(ms(0)), Err(ms(100)), "one token is left");
-        assert_eq!(admit(&mut rates, ms(0), ms(0)), Ok(ms(0)));
+        let mut limiter = limiter(10, 2);
+        assert_eq!(admit(&mut limiter, ms(0), ms(0)), Ok(ms(0)));
+        assert_eq!(limiter.admit_secondary(ms(0)), Err(ms(100)), "one token is left");
+        assert_eq!(admit(&mut limiter, ms(0), ms(0)), Ok(ms(0)));
     }
 
-    /// What a service's calls do.
+    /// What the calls of a service do to its limiter.
     #[derive(Clone, Copy, Debug)]
-    enum Act {
+    enum Action {
         Queue,
         Secondary,
         /// The first call of the queue is withdrawn.
@@ -219,76 +219,77 @@ mod tests {
         WithdrawOther,
     }
 
-    /// A queue. Of its first call: when it begins, and by when it was said that it would. Of each other call: when it
-    /// was queued, and by when it was said that it would begin.
+    /// The calls of real runs in the queue, and the times at which calls have begun.
     #[derive(Default)]
     struct Queue {
+        /// When the first call begins, and by when it was promised to begin.
         first: Option<(Duration, Duration)>,
+        /// When each other call was queued, and by when it was promised to begin.
         others: VecDeque<(Duration, Duration)>,
         begun: Vec<Duration>,
     }
 
     impl Queue {
         /// The next call becomes the first.
-        fn next(&mut self, rates: &mut RateLimiter) {
-            self.first = self.others.pop_front().map(|(queued_at, by)| (rates.take(queued_at), by));
+        fn next(&mut self, limiter: &mut RateLimiter) {
+            self.first = self.others.pop_front().map(|(queued_at, by)| (limiter.take(queued_at), by));
         }
-        fn advance(&mut self, rates: &mut RateLimiter, now: Duration) -> Result<(), TestCaseError> {
+        fn advance(&mut self, limiter: &mut RateLimiter, now: Duration) -> Result<(), TestCaseError> {
             while let Some((at, by)) = self.first.filter(|(at, _)| *at <= now) {
                 prop_assert!(at <= by, "it begins at {at:?}, although {by:?} was promised");
                 self.begun.push(at);
-                self.next(rates);
+                self.next(limiter);
             }
             Ok(())
         }
     }
 
-    fn act() -> impl Strategy<Value = Act> {
+    fn action() -> impl Strategy<Value = Action> {
         prop_oneof![
-            4 => Just(Act::Queue),
-            2 => Just(Act::Secondary),
-            1 => Just(Act::WithdrawFirst),
-            1 => Just(Act::WithdrawOther),
+            4 => Just(Action::Queue),
+            2 => Just(Action::Secondary),
+            1 => Just(Action::WithdrawFirst),
+            1 => Just(Action::WithdrawOther),
         ]
     }
 
     proptest! {
         /// In no interval do more calls begin than `burst` plus the tokens added in it, secondary calls included; each
-        /// call begins at the latest when it was said to; and calls that were withdrawn take nothing from later ones.
+        /// call begins no later than promised; and calls that were withdrawn take nothing from later ones.
         #[test]
         fn the_rate_is_never_exceeded(
             calls in 1u64..200,
             burst in 1u64..30,
-            acts in prop::collection::vec((0u64..50, act()), 1..300),
+            actions in prop::collection::vec((0u64..50, action()), 1..300),
         ) {
-            let mut rates = rates(calls, burst);
+            let mut limiter = limiter(calls, burst);
             let every = 1e9 / calls as f64;
             let (mut now, mut queue) = (Duration::ZERO, Queue::default());
-            for (pause, act) in acts {
+            for (pause, action) in actions {
                 now += ms(pause);
-                queue.advance(&mut rates, now)?;
-                match act {
-                    Act::Queue => {
-                        let by = rates.next_time(now);
-                        if rates.queue(now, now + ms(500)).is_ok() {
+                queue.advance(&mut limiter, now)?;
+                match action {
+                    Action::Queue => {
+                        let by = limiter.next_time(now);
+                        if limiter.queue(now, now + ms(500)).is_ok() {
                             queue.others.push_back((now, by));
                             if queue.first.is_none() {
-                                queue.next(&mut rates);
+                                queue.next(&mut limiter);
                             }
                         }
                     }
-                    Act::Secondary => queue.begun.extend(rates.admit_secondary(now).map(|()| now)),
-                    Act::WithdrawFirst => if let Some((at, _)) = queue.first.take() {
-                        rates.return_token(at, now);
-                        queue.next(&mut rates);
+                    Action::Secondary => queue.begun.extend(limiter.admit_secondary(now).map(|()| now)),
+                    Action::WithdrawFirst => if let Some((at, _)) = queue.first.take() {
+                        limiter.return_token(at, now);
+                        queue.next(&mut limiter);
                     },
-                    Act::WithdrawOther => if queue.others.pop_back().is_some() {
-                        rates.leave();
+                    Action::WithdrawOther => if queue.others.pop_back().is_some() {
+                        limiter.leave();
                     },
                 }
-                queue.advance(&mut rates, now)?;
+                queue.advance(&mut limiter, now)?;
             }
-            queue.advance(&mut rates, Duration::MAX)?;
+            queue.advance(&mut limiter, Duration::MAX)?;
             let mut begun = queue.begun;
             begun.sort();
             for (from, first) in begun.iter().enumerate() {
@@ -302,7 +303,7 @@ mod tests {
             for at in begun {
                 others.all.take(at);
             }
-            prop_assert_eq!(rates.next_time(last), others.next_time(last), "as if none had been withdrawn");
+            prop_assert_eq!(limiter.next_time(last), others.next_time(last), "as if none had been withdrawn");
         }
     }
 }

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::rate::RateLimiter;
 use crate::flag::Rate;
 
-/// How late a call may take its token: longer than a timer rounds up, and than a wake-up takes. After a longer stop (of
-/// the process, or of the machine) the calls that came due meanwhile do not begin together.
+/// How late a call may take its token; more than a timer's rounding and a wake-up take. After a longer stop of the
+/// process or of the machine, the calls that came due meanwhile do not begin together.
 const LATE_MAX: Duration = Duration::from_millis(10);
 
 /// The rate limiter of a service, and the calls that wait for it.
@@ -39,18 +39,18 @@ impl RateQueue {
     /// will not be sent.
     ///
     /// # Errors
-    /// It could not begin before `wait_until`: how long after now it could.
+    /// The call could not begin before `wait_until`. The error is how long after now it could begin.
     pub async fn admit(&self, wait_until: Instant, step_deadline: Option<Instant>) -> Result<(), Duration> {
         let queued_at = self.now();
         let latest = wait_until.duration_since(self.started).max(queued_at);
         self.limiter().queue(queued_at, latest).map_err(|next| next.saturating_sub(queued_at))?;
-        let place = QueuedCall { queue: self, queued_at, is_queued: true };
+        let queued = QueuedCall { queue: self, queued_at, is_queued: true };
         let turn = self.turn.lock().await;
         if has_passed(step_deadline) {
-            drop(place); // before the turn, so that the next call does not count it
+            drop(queued); // before `turn`, so that the next call does not count it
             return Ok(());
         }
-        let mut first = place.become_first(turn);
+        let mut first = queued.become_first(turn);
         let now = self.now();
         if first.begins > latest.max(now) {
             return Err(first.begins.saturating_sub(now)); // between `queue` and `lock` another call got ahead of it
@@ -63,10 +63,10 @@ impl RateQueue {
         Ok(())
     }
 
-    /// As [`RateQueue::admit`], for a call of a rehearsed or dark run.
+    /// Like [`RateQueue::admit`], for a call of a rehearsed or dark run.
     ///
     /// # Errors
-    /// As [`RateQueue::admit`].
+    /// The same as of [`RateQueue::admit`].
     pub async fn admit_secondary(&self, wait_until: Instant, step_deadline: Option<Instant>) -> Result<(), Duration> {
         loop {
             if has_passed(step_deadline) {
@@ -82,7 +82,7 @@ impl RateQueue {
         }
     }
 
-    /// How long after now a call could begin that queues now.
+    /// How long a call that queues now would wait.
     pub fn next_in(&self) -> Duration {
         let now = self.now();
         self.limiter().next_time(now).saturating_sub(now)

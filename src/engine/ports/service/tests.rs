@@ -27,18 +27,22 @@ thread_local! {
     static REGISTRY: Arc<AddressRegistry> = AddressRegistry::new();
 }
 
-fn upstream(service: &Service, existing: Option<&Arc<ServiceLimits>>) -> Arc<ServiceLimits> {
+fn service_limits(service: &Service, existing: Option<&Arc<ServiceLimits>>) -> Arc<ServiceLimits> {
     REGISTRY.with(|registry| ServiceLimits::of(service, &Limits::default(), registry).or_existing(existing))
 }
 
-async fn acquire(upstream: &Arc<ServiceLimits>, mode: Mode, within: Duration) -> Result<CallPermit, AttemptResult> {
-    upstream
+async fn acquire(
+    service_limits: &Arc<ServiceLimits>,
+    mode: Mode,
+    within: Duration,
+) -> Result<CallPermit, AttemptResult> {
+    service_limits
         .acquire(mode, RunId(uuid::Uuid::from_u128(7)), CallBounds { timeout: within, until: None, reserved: within })
         .await
 }
 
-fn shown(upstream: &ServiceLimits) -> (Option<BreakerState>, u64, u64, u64) {
-    let view = upstream.view("bank".into());
+fn shown(service_limits: &ServiceLimits) -> (Option<BreakerState>, u64, u64, u64) {
+    let view = service_limits.view("bank".into());
     (view.breaker.map(|breaker| breaker.state), view.in_flight, view.secondary_in_flight, view.waiting)
 }
 
@@ -47,38 +51,38 @@ const OPEN: Option<BreakerState> = Some(BreakerState::Open);
 
 #[tokio::test]
 async fn real_and_secondary_calls_have_separate_limits() {
-    let upstream = upstream(&service(), None);
-    let first = acquire(&upstream, Mode::Real, LONG).await.unwrap();
-    let _second = acquire(&upstream, Mode::Real, LONG).await.unwrap();
-    let refused = acquire(&upstream, Mode::Real, SHORT).await.err();
+    let service_limits = service_limits(&service(), None);
+    let first = acquire(&service_limits, Mode::Real, LONG).await.unwrap();
+    let _second = acquire(&service_limits, Mode::Real, LONG).await.unwrap();
+    let refused = acquire(&service_limits, Mode::Real, SHORT).await.err();
     assert!(matches!(refused, Some(AttemptResult::NotSent(_))), "{refused:?}");
-    let _secondary = acquire(&upstream, Mode::Dark, LONG).await.unwrap();
-    assert!(acquire(&upstream, Mode::Rehearse, SHORT).await.is_err(), "a fifth of two is one");
-    assert_eq!(shown(&upstream), (CLOSED, 2, 1, 0));
+    let _secondary = acquire(&service_limits, Mode::Dark, LONG).await.unwrap();
+    assert!(acquire(&service_limits, Mode::Rehearse, SHORT).await.is_err(), "a fifth of two is one");
+    assert_eq!(shown(&service_limits), (CLOSED, 2, 1, 0));
     let waiting = tokio::spawn({
-        let upstream = upstream.clone();
-        async move { acquire(&upstream, Mode::Real, LONG).await.is_ok() }
+        let service_limits = service_limits.clone();
+        async move { acquire(&service_limits, Mode::Real, LONG).await.is_ok() }
     });
-    while shown(&upstream).3 == 0 {
+    while shown(&service_limits).3 == 0 {
         tokio::task::yield_now().await;
     }
     drop(first);
     assert!(waiting.await.unwrap());
-    assert_eq!(shown(&upstream), (CLOSED, 1, 1, 0));
+    assert_eq!(shown(&service_limits), (CLOSED, 1, 1, 0));
 }
 
 #[tokio::test]
 async fn only_results_of_real_runs_change_the_breaker() {
-    let upstream = upstream(&service(), None);
+    let service_limits = service_limits(&service(), None);
     for mode in [Mode::Dark, Mode::Rehearse] {
-        acquire(&upstream, mode, LONG).await.unwrap().finish(&AttemptResult::CutOff("x".into()));
+        acquire(&service_limits, mode, LONG).await.unwrap().finish(&AttemptResult::CutOff("x".into()));
     }
-    drop(acquire(&upstream, Mode::Real, LONG).await.unwrap());
-    assert_eq!(shown(&upstream), (CLOSED, 0, 0, 0));
-    acquire(&upstream, Mode::Real, LONG).await.unwrap().finish(&AttemptResult::CutOff("x".into()));
-    assert_eq!(shown(&upstream), (OPEN, 0, 0, 0));
+    drop(acquire(&service_limits, Mode::Real, LONG).await.unwrap());
+    assert_eq!(shown(&service_limits), (CLOSED, 0, 0, 0));
+    acquire(&service_limits, Mode::Real, LONG).await.unwrap().finish(&AttemptResult::CutOff("x".into()));
+    assert_eq!(shown(&service_limits), (OPEN, 0, 0, 0));
     for mode in [Mode::Real, Mode::Dark, Mode::Rehearse] {
-        match acquire(&upstream, mode, LONG).await.err() {
+        match acquire(&service_limits, mode, LONG).await.err() {
             Some(AttemptResult::BreakerOpen { service, retry_after_ms }) => {
                 assert_eq!(service.as_str(), "bank");
                 assert!((1..=20_000).contains(&retry_after_ms), "{retry_after_ms}");
@@ -86,8 +90,8 @@ async fn only_results_of_real_runs_change_the_breaker() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(shown(&upstream), (OPEN, 0, 0, 0));
-    let next = upstream.view("bank".into()).breaker.and_then(|breaker| breaker.next_probe).unwrap();
+    assert_eq!(shown(&service_limits), (OPEN, 0, 0, 0));
+    let next = service_limits.view("bank".into()).breaker.and_then(|breaker| breaker.next_probe).unwrap();
     let left = next.duration_since(jiff::Timestamp::now()).as_millis();
     assert!((1..=20_000).contains(&left), "{left}");
 }
@@ -96,29 +100,29 @@ async fn only_results_of_real_runs_change_the_breaker() {
 async fn a_dropped_probe_makes_room_for_another() {
     let mut service = service();
     service.breaker = service.breaker.map(|rule| BreakerSettings { open: Duration::from_millis(1), ..rule });
-    let upstream = upstream(&service, None);
-    acquire(&upstream, Mode::Real, LONG).await.unwrap().finish(&AttemptResult::TimedOut("x".into()));
+    let service_limits = service_limits(&service, None);
+    acquire(&service_limits, Mode::Real, LONG).await.unwrap().finish(&AttemptResult::TimedOut("x".into()));
     let probe = loop {
-        match acquire(&upstream, Mode::Real, LONG).await {
+        match acquire(&service_limits, Mode::Real, LONG).await {
             Ok(permit) => break permit,
             Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
         }
     };
-    assert_eq!(shown(&upstream).0, Some(BreakerState::HalfOpen));
-    assert!(acquire(&upstream, Mode::Real, LONG).await.is_err());
+    assert_eq!(shown(&service_limits).0, Some(BreakerState::HalfOpen));
+    assert!(acquire(&service_limits, Mode::Real, LONG).await.is_err());
     drop(probe);
-    drop(acquire(&upstream, Mode::Real, LONG).await.unwrap());
-    assert_eq!(shown(&upstream).0, Some(BreakerState::HalfOpen));
+    drop(acquire(&service_limits, Mode::Real, LONG).await.unwrap());
+    assert_eq!(shown(&service_limits).0, Some(BreakerState::HalfOpen));
 }
 
 #[tokio::test]
 async fn a_call_that_the_rate_cannot_admit_in_time_is_refused_at_once() {
     let rate = Some(Rate { calls: 1, per: Duration::from_secs(3_600), burst: 1 });
-    let upstream = upstream(&Service { rate, ..service() }, None);
-    drop(acquire(&upstream, Mode::Real, LONG).await.unwrap());
+    let service_limits = service_limits(&Service { rate, ..service() }, None);
+    drop(acquire(&service_limits, Mode::Real, LONG).await.unwrap());
     let begun = Instant::now();
     for mode in [Mode::Real, Mode::Dark] {
-        match acquire(&upstream, mode, Duration::from_secs(600)).await.err() {
+        match acquire(&service_limits, mode, Duration::from_secs(600)).await.err() {
             Some(AttemptResult::OverRate { why, retry_after_ms: 3_500_000..=3_600_000 }) if mode == Mode::Real => {
                 assert!(why.contains("rate (1/h)"), "{why}");
             }
@@ -127,24 +131,24 @@ async fn a_call_that_the_rate_cannot_admit_in_time_is_refused_at_once() {
         }
     }
     assert!(begun.elapsed() < LONG);
-    assert_eq!(shown(&upstream), (CLOSED, 0, 0, 0));
+    assert_eq!(shown(&service_limits), (CLOSED, 0, 0, 0));
 }
 
 /// Calls wait for the rate in the order in which they came. If the first is withdrawn, the next one has its turn.
 #[tokio::test(start_paused = true)]
 async fn a_withdrawn_call_leaves_its_turn_to_the_next_one() {
     let rate = Some(Rate { calls: 1, per: Duration::from_secs(10), burst: 1 });
-    let upstream = upstream(&Service { rate, calls_max: Some(9), ..service() }, None);
+    let service_limits = service_limits(&Service { rate, calls_max: Some(9), ..service() }, None);
     let begun = Instant::now();
-    drop(acquire(&upstream, Mode::Real, LONG).await.unwrap());
+    drop(acquire(&service_limits, Mode::Real, LONG).await.unwrap());
     let mut waiting = Vec::new();
     for count in 1..=4 {
-        let upstream = upstream.clone();
+        let service_limits = service_limits.clone();
         waiting.push(tokio::spawn({
-            let upstream = upstream.clone();
-            async move { acquire(&upstream, Mode::Real, 9 * LONG).await.map(|_| begun.elapsed().as_secs()) }
+            let service_limits = service_limits.clone();
+            async move { acquire(&service_limits, Mode::Real, 9 * LONG).await.map(|_| begun.elapsed().as_secs()) }
         }));
-        while shown(&upstream).3 < count {
+        while shown(&service_limits).3 < count {
             tokio::task::yield_now().await;
         }
     }
@@ -154,14 +158,14 @@ async fn a_withdrawn_call_leaves_its_turn_to_the_next_one() {
     assert_eq!((second.await.unwrap().unwrap(), fourth.await.unwrap().unwrap()), (10, 20));
 }
 
-/// A timer would make each of them wait for its next tick.
+/// A call that has a token does not wait for a timer, which would fire only at its next tick.
 #[tokio::test(start_paused = true)]
 async fn calls_that_have_a_token_begin_at_once() {
     let rate = Some(Rate { calls: 1_000, per: Duration::from_secs(1), burst: 100 });
-    let upstream = upstream(&Service { rate, ..service() }, None);
+    let service_limits = service_limits(&Service { rate, ..service() }, None);
     let begun = Instant::now();
     for _ in 0..100 {
-        drop(acquire(&upstream, Mode::Real, LONG).await.unwrap());
+        drop(acquire(&service_limits, Mode::Real, LONG).await.unwrap());
     }
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
@@ -170,14 +174,14 @@ async fn calls_that_have_a_token_begin_at_once() {
 #[tokio::test(start_paused = true)]
 async fn calls_keep_the_rate_after_the_process_was_stopped() {
     let rate = Some(Rate { calls: 10, per: Duration::from_secs(1), burst: 1 });
-    let upstream = upstream(&Service { rate, calls_max: Some(100), ..service() }, None);
+    let service_limits = service_limits(&Service { rate, calls_max: Some(100), ..service() }, None);
     let begun = Instant::now();
     let calls = (0..20).map(|_| {
-        let upstream = upstream.clone();
-        tokio::spawn(async move { acquire(&upstream, Mode::Real, LONG).await.map(|_| begun.elapsed()) })
+        let service_limits = service_limits.clone();
+        tokio::spawn(async move { acquire(&service_limits, Mode::Real, LONG).await.map(|_| begun.elapsed()) })
     });
     let calls = calls.collect::<Vec<_>>();
-    while shown(&upstream).3 < 19 {
+    while shown(&service_limits).3 < 19 {
         tokio::task::yield_now().await;
     }
     tokio::time::advance(Duration::from_millis(1_500)).await;
@@ -186,24 +190,25 @@ async fn calls_keep_the_rate_after_the_process_was_stopped() {
         times.push(call.await.unwrap().unwrap());
     }
     times.sort_unstable();
-    // Two begin at its end: the one whose turn it was, and the next one.
+    // Two calls begin when the process goes on: the one whose turn it was, and the next one.
     for three in times.windows(3) {
         assert!(three[2] - three[0] >= Duration::from_millis(90), "{times:?}");
     }
 }
 
-/// A call that is due when the process goes on begins, also if its time to wait is over; the next one finds its token.
+/// A call that came due while the process was stopped begins although its time to wait is over, and the token of the
+/// next call has come due too.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_due_after_a_stop_is_not_refused() {
     let rate = Some(Rate { calls: 1, per: Duration::from_secs(1), burst: 1 });
-    let upstream = upstream(&Service { rate, calls_max: Some(100), ..service() }, None);
+    let service_limits = service_limits(&Service { rate, calls_max: Some(100), ..service() }, None);
     let begun = Instant::now();
     let calls = (0..3).map(|_| {
-        let upstream = upstream.clone();
-        tokio::spawn(async move { acquire(&upstream, Mode::Real, 3 * LONG / 20).await.map(|_| begun.elapsed()) })
+        let service_limits = service_limits.clone();
+        tokio::spawn(async move { acquire(&service_limits, Mode::Real, 3 * LONG / 20).await.map(|_| begun.elapsed()) })
     });
     let calls = calls.collect::<Vec<_>>();
-    while shown(&upstream).3 < 2 {
+    while shown(&service_limits).3 < 2 {
         tokio::task::yield_now().await;
     }
     tokio::time::advance(Duration::from_secs(60)).await;
@@ -213,7 +218,7 @@ async fn a_call_that_is_due_after_a_stop_is_not_refused() {
     }
     assert_eq!(begun_at, [Ok(0), Ok(60), Ok(60)]);
     let at = Instant::now();
-    acquire(&upstream, Mode::Real, LONG).await.unwrap();
+    acquire(&service_limits, Mode::Real, LONG).await.unwrap();
     assert!(at.elapsed() <= Duration::from_secs(1));
 }
 
@@ -222,15 +227,17 @@ async fn a_call_that_is_due_after_a_stop_is_not_refused() {
 async fn calls_that_are_too_late_after_a_stop_take_no_tokens() {
     let rate = Some(Rate { calls: 1, per: Duration::from_secs(1), burst: 1 });
     for mode in [Mode::Real, Mode::Dark] {
-        let upstream = upstream(&Service { rate, calls_max: Some(100), ..service() }, None);
+        let service_limits = service_limits(&Service { rate, calls_max: Some(100), ..service() }, None);
         let until = Some(Instant::now() + Duration::from_secs(20));
         let bounds = CallBounds { timeout: Duration::from_secs(30), until, reserved: Duration::ZERO };
         let calls = (0..3).map(|_| {
-            let upstream = upstream.clone();
-            tokio::spawn(async move { upstream.acquire(mode, RunId(uuid::Uuid::from_u128(7)), bounds).await.is_ok() })
+            let service_limits = service_limits.clone();
+            tokio::spawn(
+                async move { service_limits.acquire(mode, RunId(uuid::Uuid::from_u128(7)), bounds).await.is_ok() },
+            )
         });
         let calls = calls.collect::<Vec<_>>();
-        while shown(&upstream).3 < 2 {
+        while shown(&service_limits).3 < 2 {
             tokio::task::yield_now().await;
         }
         tokio::time::advance(Duration::from_secs(60)).await;
@@ -240,7 +247,7 @@ async fn calls_that_are_too_late_after_a_stop_take_no_tokens() {
         }
         assert_eq!(begun, 1, "{mode:?}");
         let at = Instant::now();
-        acquire(&upstream, mode, LONG).await.unwrap();
+        acquire(&service_limits, mode, LONG).await.unwrap();
         assert_eq!(at.elapsed(), Duration::ZERO, "{mode:?}");
     }
 }
@@ -248,12 +255,12 @@ async fn calls_that_are_too_late_after_a_stop_take_no_tokens() {
 /// A call that got no connection has its whole time at the next URL, unless the step's deadline leaves too little.
 #[tokio::test(start_paused = true)]
 async fn a_call_begins_anew_at_another_url() {
-    let upstream = upstream(&service(), None);
+    let service_limits = service_limits(&service(), None);
     let run = RunId(uuid::Uuid::from_u128(7));
     for (until, begins) in [(None, true), (Some(2 * LONG), true), (Some(LONG), false)] {
         let until = until.map(|until| Instant::now() + until);
         let bounds = CallBounds { timeout: LONG, until, reserved: LONG };
-        let mut permit = upstream.acquire(Mode::Real, run, bounds).await.unwrap();
+        let mut permit = service_limits.acquire(Mode::Real, run, bounds).await.unwrap();
         let deadline = permit.deadline();
         tokio::time::advance(LONG / 2).await;
         assert_eq!(permit.begin_anew(), begins, "{until:?}");
@@ -263,19 +270,21 @@ async fn a_call_begins_anew_at_another_url() {
 
 #[tokio::test]
 async fn the_wait_for_a_permit_does_not_shorten_the_call() {
-    let upstream = upstream(&service(), None);
-    let held =
-        [acquire(&upstream, Mode::Real, LONG).await.unwrap(), acquire(&upstream, Mode::Real, LONG).await.unwrap()];
+    let service_limits = service_limits(&service(), None);
+    let held = [
+        acquire(&service_limits, Mode::Real, LONG).await.unwrap(),
+        acquire(&service_limits, Mode::Real, LONG).await.unwrap(),
+    ];
     let begun = Instant::now();
     let waits = |until: Option<Instant>| {
-        let (upstream, run) = (upstream.clone(), RunId(uuid::Uuid::from_u128(8)));
+        let (service_limits, run) = (service_limits.clone(), RunId(uuid::Uuid::from_u128(8)));
         let bounds = CallBounds { timeout: LONG, until, reserved: LONG };
-        tokio::spawn(async move { upstream.acquire(Mode::Real, run, bounds).await.map(|permit| permit.span()) })
+        tokio::spawn(async move { service_limits.acquire(Mode::Real, run, bounds).await.map(|permit| permit.span()) })
     };
     let refused = waits(Some(begun + LONG)).await.unwrap();
     assert!(matches!(refused, Err(AttemptResult::NotSent(_))), "its deadline leaves no time to wait: {refused:?}");
     let waiting = waits(Some(begun + 3 * LONG));
-    while shown(&upstream).3 < 1 || begun.elapsed() < SHORT {
+    while shown(&service_limits).3 < 1 || begun.elapsed() < SHORT {
         tokio::task::yield_now().await;
     }
     drop(held);
@@ -287,26 +296,26 @@ async fn the_wait_for_a_permit_does_not_shorten_the_call() {
 #[tokio::test]
 async fn an_idle_rate_admits_a_call_whose_deadline_comes_before_its_timeout() {
     let rate = Some(Rate { calls: 1, per: Duration::from_secs(3_600), burst: 2 });
-    let upstream = upstream(&Service { rate, ..service() }, None);
+    let service_limits = service_limits(&Service { rate, ..service() }, None);
     let bounds = || CallBounds { timeout: LONG, until: Some(Instant::now() + LONG / 2), reserved: LONG };
     for is_admitted in [true, true, false] {
-        let permit = upstream.acquire(Mode::Real, RunId(uuid::Uuid::from_u128(8)), bounds()).await;
+        let permit = service_limits.acquire(Mode::Real, RunId(uuid::Uuid::from_u128(8)), bounds()).await;
         assert_eq!(permit.is_ok(), is_admitted);
     }
 }
 
 #[tokio::test]
-async fn an_unchanged_service_keeps_its_upstream() {
-    let first = upstream(&service(), None);
+async fn an_unchanged_service_keeps_its_limits() {
+    let first = service_limits(&service(), None);
     acquire(&first, Mode::Real, LONG).await.unwrap().finish(&AttemptResult::CutOff("x".into()));
-    let same = upstream(&Service { keyed: true, ..service() }, Some(&first));
-    assert!(Arc::ptr_eq(&first, &same), "`keyed` is not part of the upstream's configuration");
-    let other = upstream(&Service { calls_max: Some(3), ..service() }, Some(&same));
+    let same = service_limits(&Service { keyed: true, ..service() }, Some(&first));
+    assert!(Arc::ptr_eq(&first, &same), "`keyed` is not part of the configuration");
+    let other = service_limits(&Service { calls_max: Some(3), ..service() }, Some(&same));
     assert_eq!((shown(&same).0, shown(&other).0), (OPEN, CLOSED));
     let slow_start = Some(SHORT);
-    let ramped = upstream(&Service { slow_start, calls_max: Some(3), ..service() }, Some(&other));
+    let ramped = service_limits(&Service { slow_start, calls_max: Some(3), ..service() }, Some(&other));
     assert!(!Arc::ptr_eq(&ramped, &other), "its addresses are chosen in another way");
-    let off = upstream(&Service { breaker: None, ..service() }, Some(&ramped));
+    let off = service_limits(&Service { breaker: None, ..service() }, Some(&ramped));
     acquire(&off, Mode::Real, LONG).await.unwrap().finish(&AttemptResult::CutOff("x".into()));
     assert_eq!(shown(&off), (None, 0, 0, 0));
 }

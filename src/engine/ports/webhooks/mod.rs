@@ -185,7 +185,7 @@ impl WebhookSender {
     fn use_newest_files(&mut self) {
         let before = std::mem::replace(&mut self.files, self.core.files.snapshot.load_full());
         let urls = |files: &FilesSnapshot, service: &ServiceName| {
-            files.services.get(service).map(|upstream| upstream.urls().to_vec())
+            files.services.get(service).map(|service_limits| service_limits.urls().to_vec())
         };
         self.queues.retry_now(|service| urls(&before, service) != urls(&self.files, service));
     }
@@ -193,8 +193,8 @@ impl WebhookSender {
     fn start_due(&mut self) {
         for message in self.queues.start_due(Instant::now()) {
             let (core, connections) = (self.core.clone(), self.connections.clone());
-            let upstream = message.service.as_ref().and_then(|service| self.files.services.get(service));
-            let receiver = receiver_of(&message, upstream.map(|upstream| &**upstream), &core.files.limits);
+            let service_limits = message.service.as_ref().and_then(|service| self.files.services.get(service));
+            let receiver = receiver_of(&message, service_limits.map(|limits| &**limits), &core.files.limits);
             self.in_flight.spawn(async move {
                 let attempt = match receiver {
                     Ok(receiver) => deliver(&connections, &message, &receiver).await,
@@ -259,11 +259,11 @@ fn service(message: &WebhookMessage) -> String {
 /// The service is not in the files in force, and was not when the message was recorded; or its URL cannot be used.
 fn receiver_of(
     message: &WebhookMessage,
-    upstream: Option<&ServiceLimits>,
+    service_limits: Option<&ServiceLimits>,
     limits: &Limits,
 ) -> Result<Receiver, DeliveryResult> {
-    match upstream.and_then(|upstream| Some((upstream, path_of(message, upstream)?))) {
-        Some((upstream, path)) => Receiver::at_service(upstream, path),
+    match service_limits.and_then(|service_limits| Some((service_limits, path_of(message, service_limits)?))) {
+        Some((service_limits, path)) => Receiver::at_service(service_limits, path),
         None if message.url.is_empty() => {
             Err(DeliveryResult::Failed("its service is not in the files in force".to_owned()))
         }
@@ -273,9 +273,9 @@ fn receiver_of(
 
 /// The path of a message at the base URLs of its service. `None` for a message of an older version, which recorded only
 /// its URL, if its service has moved since.
-fn path_of<'m>(message: &'m WebhookMessage, upstream: &ServiceLimits) -> Option<&'m str> {
+fn path_of<'m>(message: &'m WebhookMessage, service_limits: &ServiceLimits) -> Option<&'m str> {
     let is_path = |rest: &&str| rest.is_empty() || rest.starts_with(['/', '?']);
-    let recorded = || upstream.urls().iter().find_map(|base| message.url.strip_prefix(&**base).filter(is_path));
+    let recorded = || service_limits.urls().iter().find_map(|base| message.url.strip_prefix(&**base).filter(is_path));
     message.path.as_deref().or_else(recorded)
 }
 

@@ -39,9 +39,9 @@ pub(super) struct QueueBounds {
 pub(super) enum DeliveryResult {
     /// The receiver has accepted it.
     Delivered,
-    /// The receiver refuses this message (4xx).
+    /// The receiver refuses this message (4xx, except 408, 425 and 429), or its URL is invalid.
     Refused(String),
-    /// The receiver cannot be reached, or fails itself.
+    /// The receiver is unknown, cannot be reached or answers with any other status: it may accept the message later.
     Failed(String),
 }
 
@@ -50,14 +50,14 @@ pub(super) enum DeliveryResult {
 pub(super) struct Settled {
     /// Messages that are not sent again, because they are too old or were refused too often.
     pub given_up: Vec<Arc<WebhookMessage>>,
-    /// The destination accepts messages again; how many failures there were before.
+    /// How many failures there were before, if the destination accepts messages again.
     pub recovered_after: Option<u32>,
-    /// The message is sent again after this pause.
+    /// The pause after which the message is sent again.
     pub pause: Option<Duration>,
 }
 
 /// The destination of a message: `notify:` of the workflow; or the origin of its URL, in messages of an older version
-/// that recorded only that.
+/// that recorded only the URL.
 fn destination(message: &WebhookMessage) -> String {
     if !message.destination.is_empty() {
         return message.destination.clone();
@@ -81,7 +81,7 @@ struct Queue {
 struct Waiting {
     message: Arc<WebhookMessage>,
     refusals: u64,
-    /// Until then it is left to another process.
+    /// Until this time the message is left to the process that recorded it.
     not_before: Instant,
 }
 

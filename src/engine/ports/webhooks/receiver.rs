@@ -38,7 +38,7 @@ pub(super) struct Receiver {
     service: ServiceName,
     protocol: Protocol,
     addresses: Arc<ServiceAddresses>,
-    /// Its URL at each of the service's base URLs, in their order.
+    /// The message's URL at each of the service's base URLs, in their order.
     pub uris: Vec<Uri>,
 }
 
@@ -46,17 +46,18 @@ impl Receiver {
     /// A path at a service of the files in force.
     ///
     /// # Errors
-    /// It is no URL.
-    pub fn at_service(upstream: &ServiceLimits, path: &str) -> Result<Self, DeliveryResult> {
-        let uris = upstream.urls().iter().map(|base| parse(&format!("{base}{path}"))).collect::<Result<_, _>>()?;
-        let (service, protocol) = (upstream.name().clone(), upstream.protocol().clone());
-        Ok(Self { service, protocol, addresses: upstream.addresses().clone(), uris })
+    /// The path makes no valid URL.
+    pub fn at_service(service_limits: &ServiceLimits, path: &str) -> Result<Self, DeliveryResult> {
+        let uris =
+            service_limits.urls().iter().map(|base| parse(&format!("{base}{path}"))).collect::<Result<_, _>>()?;
+        let (service, protocol) = (service_limits.name().clone(), service_limits.protocol().clone());
+        Ok(Self { service, protocol, addresses: service_limits.addresses().clone(), uris })
     }
 
     /// A URL of earlier files, whose service is not in those in force.
     ///
     /// # Errors
-    /// It is no URL, or an https URL: no files say how the receiver is verified.
+    /// The URL is invalid, or an https URL: no files say how the receiver is verified.
     pub fn at_url(service: &str, url: &str, limits: &Limits) -> Result<Self, DeliveryResult> {
         let uri = parse(url)?;
         if is_https(&uri) {
@@ -77,7 +78,7 @@ fn parse(url: &str) -> Result<Uri, DeliveryResult> {
 /// Posts a message; returns the status of the answer.
 ///
 /// # Errors
-/// There is no answer: whether the receiver has it is unknown.
+/// There is no answer: it is unknown whether the receiver has the message.
 pub(super) async fn post(
     pool: &Arc<ConnectionPool>,
     receiver: &Receiver,

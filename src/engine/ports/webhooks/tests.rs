@@ -39,8 +39,8 @@ async fn the_status_decides_even_if_the_body_does_not_come() {
 fn urls(message: &WebhookMessage, bases: Option<&[&'static str]>) -> Result<Vec<String>, DeliveryResult> {
     let limits = Limits::default();
     let service = |bases: &[&'static str]| Service::at("ops", bases.iter().map(|base| Uri::from_static(base)));
-    let upstream = bases.map(|bases| ServiceLimits::of(&service(bases), &limits, &AddressRegistry::new()));
-    let receiver = receiver_of(message, upstream.as_ref(), &limits)?;
+    let service_limits = bases.map(|bases| ServiceLimits::of(&service(bases), &limits, &AddressRegistry::new()));
+    let receiver = receiver_of(message, service_limits.as_ref(), &limits)?;
     Ok(receiver.uris.iter().map(Uri::to_string).collect())
 }
 

@@ -52,7 +52,7 @@ pub(super) async fn check(
             if let Event::StepStarted(started) = &stored.event
                 && let Some(key) = &started.key
             {
-                acquisitions.insert(key.clone(), store.takes(run.run_id));
+                acquisitions.insert(key.clone(), store.acquisitions(run.run_id));
             }
         }
     }

@@ -54,17 +54,17 @@ pub(super) struct SimServices(Mutex<State>);
 enum Fault {
     None,
     Slow,
-    /// It does not arrive, and the sender knows.
+    /// The call does not arrive, and the sender knows that.
     NotSent,
-    /// It does not arrive, and the sender does not know.
+    /// The call does not arrive, and the sender does not know that.
     LostBefore,
-    /// Done, and the reply is cut off.
+    /// The effect is performed, and the reply is cut off.
     LostAfter,
-    /// Done, and the reply comes after the timeout.
+    /// The effect is performed, and the reply comes after the timeout.
     TooSlow,
-    /// Refused with this status; nothing was done.
+    /// The call is refused with this status; no effect is performed.
     Refused(u16),
-    /// Done, and the reply is a 500.
+    /// The effect is performed, and the reply has status 500.
     Broken,
 }
 
@@ -174,7 +174,7 @@ impl Executor for SimExecutor {
                 Ok(permit) => permit,
                 Err(refused) => return refused,
             };
-            // As `SendingClient` does.
+            // `SendingClient` does the same.
             if let Some(withheld) = withheld(call.lease_proof.as_ref()) {
                 services.note(&call, "withheld");
                 return withheld;

@@ -293,7 +293,7 @@ impl Simulation {
         commands
     }
 
-    /// Answers the open checkpoints: mostly approves, and approves or strikes each item of a review at random.
+    /// Random answers to the open checkpoints: most of them approve, and most items of a review are approved.
     fn answers(&mut self, run: &Run) -> Vec<ControlCommand> {
         let mut answer = |open: &OpenCheckpoint| {
             let (approved, struck) = open.items.iter().map(|item| item.index).partition(|_| self.random.u8(0..5) > 0);
@@ -328,7 +328,7 @@ impl Simulation {
         fold(events.iter().map(|stored| &stored.event)).ok()
     }
 
-    /// Sends the commands for which runs wait until all runs have ended; returns those that never end.
+    /// Until all runs have ended, sends the commands that they wait for. Returns the runs that do not end in time.
     async fn settle(&mut self) -> Vec<String> {
         for _ in 0..SETTLE_S_MAX {
             for process in 0..self.processes.len() {

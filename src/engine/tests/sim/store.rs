@@ -33,14 +33,15 @@ use crate::workflow::{RunStatus, RunSummary};
 #[derive(Clone, Copy)]
 enum Fault {
     None,
-    /// It fails and was not done.
+    /// The operation fails and was not done.
     Before,
-    /// It was done, and its result is unknown.
+    /// The operation was done, and its result is unknown.
     After,
     Slow(Duration),
     /// An append is done twice; any other operation is done once, as without a fault.
     Twice,
-    /// It is not answered for a long time, and then its result is unknown. The flag tells whether it was done.
+    /// The operation is not answered for a long time, and then its result is unknown. The flag tells whether it was
+    /// done.
     Silent(bool),
 }
 
@@ -50,7 +51,7 @@ const SILENCE: Duration = Duration::from_secs(8);
 /// The simulated store.
 pub(super) struct SimStore {
     inner: MemoryStore,
-    /// Whether several processes share it; else one process uses it at a time.
+    /// Whether several processes share the store; otherwise one process uses it at a time.
     shared: bool,
     notifications: broadcast::Sender<StoreNotification>,
     state: Mutex<State>,
@@ -67,7 +68,7 @@ struct State {
     alive: HashMap<WorkerId, Instant>,
     /// Workers whose heartbeats do not reach the store.
     blocked: HashSet<WorkerId>,
-    takes: HashMap<RunId, u64>,
+    acquisitions: HashMap<RunId, u64>,
     /// Due runs that were acquired for a worker whose reply was lost; the next `acquire_due` returns them.
     unreported: HashMap<WorkerId, Vec<OwnedRun>>,
     /// Events that were appended with a time in the future.
@@ -84,7 +85,7 @@ impl SimStore {
             fences: HashMap::new(),
             alive: HashMap::new(),
             blocked: HashSet::new(),
-            takes: HashMap::new(),
+            acquisitions: HashMap::new(),
             unreported: HashMap::new(),
             events_in_the_future: Vec::new(),
         };
@@ -140,8 +141,8 @@ impl SimStore {
         self.state.lock().unwrap().faults
     }
     /// How often a run was acquired.
-    pub(super) fn takes(&self, run: RunId) -> u64 {
-        self.state.lock().unwrap().takes.get(&run).copied().unwrap_or(0)
+    pub(super) fn acquisitions(&self, run: RunId) -> u64 {
+        self.state.lock().unwrap().acquisitions.get(&run).copied().unwrap_or(0)
     }
     /// The wrapped store, which has no faults.
     pub(super) fn memory(&self) -> &MemoryStore {
@@ -203,7 +204,7 @@ impl SimStore {
             None => drop(state.owners.remove(&run)),
         }
     }
-    async fn take_for(&self, worker: WorkerId, run: RunId) -> Result<AcquireResult, StoreError> {
+    async fn acquire_for(&self, worker: WorkerId, run: RunId) -> Result<AcquireResult, StoreError> {
         if let Some(worker) = self.other_owner(worker, run) {
             return Ok(AcquireResult::Elsewhere { worker, name: "the other".into() });
         }
@@ -212,18 +213,18 @@ impl SimStore {
             let mut state = self.state.lock().unwrap();
             state.fences.insert(run, owned.fence);
             state.owners.insert(run, worker);
-            *state.takes.entry(run).or_default() += 1;
+            *state.acquisitions.entry(run).or_default() += 1;
         }
         Ok(taken)
     }
-    async fn take_due_for(&self, worker: WorkerId, limit: usize) -> Result<Vec<OwnedRun>, StoreError> {
+    async fn acquire_due_for(&self, worker: WorkerId, limit: usize) -> Result<Vec<OwnedRun>, StoreError> {
         let runs = self.inner.runs(RunFilter { limit: 10_000, ..RunFilter::default() }).await?;
         let mut due = Vec::new();
         let unreported = self.state.lock().unwrap().unreported.remove(&worker).unwrap_or_default();
         for owned in unreported {
             let run = owned.summary.run_id;
             let is_still_owned = self.state.lock().unwrap().fences.get(&run) == Some(&owned.fence);
-            if is_still_owned && let AcquireResult::Acquired(owned) = self.take_for(worker, run).await? {
+            if is_still_owned && let AcquireResult::Acquired(owned) = self.acquire_for(worker, run).await? {
                 due.push(owned);
             }
         }
@@ -239,7 +240,7 @@ impl SimStore {
             };
             if is_due
                 && due.len() < limit
-                && let AcquireResult::Acquired(owned) = self.take_for(worker, run.run_id).await?
+                && let AcquireResult::Acquired(owned) = self.acquire_for(worker, run.run_id).await?
             {
                 due.push(owned);
             }

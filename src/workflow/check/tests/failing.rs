@@ -1,4 +1,4 @@
-//! The checks of failure handling.
+//! Tests of the checks of failure handling.
 
 use super::*;
 
@@ -53,8 +53,8 @@ fn a_fallback_replaces_one_step_and_no_step_needs_it() {
             "a: {{ {call}, fallback: f }}\nb: {{ {call}, fallback: f }}\nf: {{ {call}, fallback_only: true }}\ng: {{ set: '${{steps.f.output}}' }}\nh: {{ set: 1, fallback_only: true }}"
         ),
         &[
-            "w.steps.b.fallback: `f` is the fallback of `a` already (one step takes the place of one other: make it two)",
-            "w.steps.g: `f` runs only where it takes the place of `a` (read `steps.a`: if `f` ran, it has that output, and `by` is `f`)",
+            "w.steps.b.fallback: `f` is the fallback of `a` already (a fallback replaces only one step: declare a second one)",
+            "w.steps.g: `f` runs only where it takes the place of `a` (read `steps.a`: if `f` ran, its output is there, and `by` is `f`)",
             "w.steps.h.fallback_only: no step has `h` as its fallback, so it would never run (say `fallback: h` in the step whose place it takes)",
         ],
     );
@@ -124,8 +124,8 @@ fn keys_that_do_not_belong_together_are_refused_with_a_hint() {
     assert_step_problems(
         "a: { for_each: [1], call: 'POST ${services.stock}/x', not_done: [503], fallback: b, failures: collect, on_failure: pause }\nb: { for_each: [1], set: 1, fallback_only: true }",
         &[
-            "w.steps.a.on_failure: either what fails is collected (`failures: collect`) or a person decides (`on_failure: pause`)",
-            "w.steps.b.fallback_only: a fallback runs in the place of one call or one item and takes no `for_each`",
+            "w.steps.a.on_failure: a step has either `failures: collect`, or `on_failure: pause`, which has a person decide: not both",
+            "w.steps.b.fallback_only: a fallback replaces one call or one item, so it cannot have a `for_each`",
         ],
     );
     assert_step_problems(

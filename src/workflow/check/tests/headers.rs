@@ -41,7 +41,7 @@ respond: { status: 200, body: '${steps.unread.output}' }
     );
     assert_eq!(of("named"), names(&["etag", "location", "x-session"]));
     assert_eq!(of("first"), names(&["etag", "x-session"]));
-    assert_eq!(of("second"), of("first"), "it may run in place of `first`");
+    assert_eq!(of("second"), of("first"), "`second` may run in place of `first`");
     assert_eq!(of("any"), None, "the name of the header is computed when the step runs");
     assert_eq!(
         (recorded(&plan, "named", StepPart::Undo), recorded(&plan, "named", StepPart::Probe)),

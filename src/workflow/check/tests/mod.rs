@@ -53,7 +53,7 @@ impl Environment {
     }
 }
 
-/// The plan of a workflow without problems.
+/// Returns the plan of a workflow, which must have no problems.
 #[track_caller]
 fn checked_plan(yaml: &str) -> Plan {
     let (plan, problems) = Environment::new().check(yaml);
@@ -207,7 +207,7 @@ fn everything_is_reported_at_once() {
     assert_eq!(problems.len(), 6, "{problems:#?}");
 }
 
-/// JSON pointers to all values in a definition.
+/// Adds the JSON pointers to all values in a definition to `found`.
 fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {

@@ -1,9 +1,9 @@
-//! Names that do not exist, or not in this context.
+//! Tests of names that do not exist, or may not be used in their context.
 
 use super::*;
 
 #[test]
-fn names_that_do_not_exist_are_refused_with_what_may_be_meant() {
+fn unknown_names_are_refused_with_a_suggestion() {
     assert_step_problems(
         "price: { set: 1 }\nb: { set: { x: ['total: ${1 + steps.prcie.output}'] } }",
         &["w.steps.b.set.x[0]+13: unknown step `prcie` (did you mean `price`?)"],

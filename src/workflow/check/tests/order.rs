@@ -1,4 +1,4 @@
-//! The order of steps, and cycles.
+//! Tests of the order of steps, and of cycles.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn cycles_are_named_step_by_step() {
     assert!(problems[0].contains("b → c → b") && problems[1].contains("a → d → a"), "{problems:?}");
 }
 
-/// A graph as steps; an edge `(from, to)` makes `from` need `to`, by expression or by hand.
+/// Writes a graph as steps. An edge `(from, to, by_hand)` makes `from` need `to`: by `needs:` or by an expression.
 fn graph(size: usize, edges: &[(usize, usize, bool)]) -> String {
     let mut text = String::from("workflow: w\nsteps:\n");
     for step in 0..size {

@@ -72,18 +72,18 @@ fn wrong_questions_are_refused() {
     assert_step_problems(
         "a: { checkpoint: { question: ok, who: [], timeout: 1w, on_timeout: escalate, default: 1 } }",
         &[
-            "w.steps.a.checkpoint.who: nobody could answer (name the tokens that may answer, or leave `who` out: then all who may decide can answer)",
+            "w.steps.a.checkpoint.who: the list is empty, so nobody could answer (name the tokens that may answer, or leave `who` out: then all who may decide can answer)",
             "w.steps.a.checkpoint.timeout: `1w` is not a duration; write 50ms, 2s, 10m, 3h or 2d",
-            "w.steps.a.checkpoint.on_timeout: `escalate` is missing: it names who is asked then (add `escalate: { who: [NAME] }`)",
-            "w.steps.a.checkpoint.default: `default` is the answer that an approval by time-out gives (add `on_timeout: approve`, or leave `default` out)",
+            "w.steps.a.checkpoint.on_timeout: `escalate` is missing: it names who is asked after the time-out (add `escalate: { who: [NAME] }`)",
+            "w.steps.a.checkpoint.default: `default` is used only if a time-out approves (add `on_timeout: approve`, or leave `default` out)",
         ],
     );
     assert_step_problems(
         "a: { checkpoint: { question: ok, timeout: 1h, escalate: { who: [a, ''], on_timeout: escalate } } }",
         &[
             "w.steps.a.checkpoint.timeout: `timeout` does not say what happens then (add `on_timeout: reject`, or `approve`, or `escalate`)",
-            "w.steps.a.checkpoint.escalate: nothing leads to `escalate` (add `timeout: 30m` and `on_timeout: escalate`)",
-            "w.steps.a.checkpoint.escalate.who[1]: a name is not empty",
+            "w.steps.a.checkpoint.escalate: `escalate` is never used (add `timeout: 30m` and `on_timeout: escalate`)",
+            "w.steps.a.checkpoint.escalate.who[1]: a name must not be empty",
             "w.steps.a.checkpoint.escalate.on_timeout: `on_timeout` without a `timeout` (add `timeout: 30m`)",
             "w.steps.a.checkpoint.escalate.on_timeout: a question is escalated only once (`approve` or `reject`)",
         ],
@@ -91,11 +91,13 @@ fn wrong_questions_are_refused() {
     let schema = "schema: { type: object, required: [x] }";
     assert_step_problems(
         &format!("a: {{ checkpoint: {{ question: ok, {schema}, timeout: 1h, on_timeout: approve }} }}"),
-        &["w.steps.a.checkpoint: the schema asks for values, and a time-out gives none (say which under `default:`)"],
+        &[
+            "w.steps.a.checkpoint: `schema` requires values, but an approval by time-out has none (give them under `default:`)",
+        ],
     );
     assert_step_problems(
         &format!("a: {{ checkpoint: {{ question: ok, {schema}, timeout: 1h, on_timeout: approve, default: {{}} }} }}"),
-        &["w.steps.a.checkpoint.default: `schema` does not take it: \"x\" is a required property"],
+        &["w.steps.a.checkpoint.default: the value does not fit `schema`: \"x\" is a required property"],
     );
     assert_step_problems(
         "a: { checkpoint: { question: ok }, risk: high, ask: { who: [x] }, for_each: [1], input: 1 }",
@@ -136,7 +138,7 @@ fn wrong_waits_are_refused() {
         "a: { wait: 1s, rehearse: 1, lock: { key: x } }",
         &[
             "w.steps.a.lock: `lock` belongs to `call` and `run`, not to a `wait`",
-            "w.steps.a.rehearse: only a wait for a `signal` is rehearsed (durations and times are over at once where a run is rehearsed)",
+            "w.steps.a.rehearse: only a wait for a `signal` is rehearsed (in a rehearsal, a wait for a duration or a time ends at once)",
         ],
     );
     assert_step_problems(
@@ -167,7 +169,7 @@ fn wrong_risks_and_locks_are_refused() {
     assert_step_problems(
         &format!("a: {{ {call}, risk: high, ask: {{ timeout: 1h, on_timeout: approve }} }}"),
         &[
-            "warning: w.steps.a.ask.on_timeout: a step of high risk is performed although nobody looked at it (`reject`, or `escalate` to somebody who looks)",
+            "warning: w.steps.a.ask.on_timeout: a time-out approves this step of high risk, although nobody reviewed it (use `reject`, or `escalate`)",
         ],
     );
     assert_step_problems(

@@ -1,4 +1,4 @@
-//! Steps, calls and answers, each by itself.
+//! Tests of the checks of single steps, calls and answers.
 
 use super::*;
 
@@ -99,7 +99,7 @@ fn calls_are_checked() {
     assert_step_problems(
         "a: { call: 'POST ${services.stock}/x', body: 1, text: x, headers: { Host: x, 'a b': x, x-a: \"a\\nb\" } }",
         &[
-            "w.steps.a.headers.Host: `host` cannot be set here: it is set for every message",
+            "w.steps.a.headers.Host: `host` cannot be set here: the engine or the protocol sets it",
             "w.steps.a.headers.a b: `a b` is not a header's name",
             "w.steps.a.headers.x-a: a header's value has no line breaks or control characters",
             "w.steps.a.text: a call has one body: either `body` or `text`",
@@ -184,13 +184,13 @@ fn respond_is_checked() {
     assert_problems(
         &with("[{ when: '${input_error != null}', status: 422 }]"),
         &[
-            "warning: w.respond: where no entry holds, the caller gets an error (end the list with an entry without `when` and `after`)",
+            "warning: w.respond: if the conditions of no entry hold, the caller gets an error (end the list with an entry without `when` and `after`)",
         ],
     );
     assert_problems(
         &with("[{ status: 200, pending: { body: '${steps.a.output}' } }, { pending: {} }]"),
         &[
-            "w.respond[0].pending: `pending` reads `steps.a`, which may not have ended (`request` and `run` are always there)",
+            "w.respond[0].pending: `pending` reads `steps.a`, which may not have ended (`pending` can always read `request` and `run`)",
             "w.respond[1].pending: `pending` is declared twice; there is one answer while a run goes on",
         ],
     );
@@ -265,7 +265,7 @@ fn the_reason_why_runs_have_to_be_kept_is_named() {
     assert_eq!(plan.reason_to_keep().as_deref(), Some("`respond.pending`, for runs that go on"));
 }
 
-/// The fallback of a step gives that step's output.
+/// A replaced step has its fallback's output.
 #[test]
 fn a_step_that_reads_the_replaced_step_reads_its_fallback() {
     let plan = checked_plan(

@@ -1,4 +1,4 @@
-//! Frames as bytes: each constructor writes what it is told to, whether RFC 9113 allows it or not.
+//! Frames as bytes: each constructor writes what its arguments say, whether RFC 9113 allows it or not.
 
 /// Frame types (RFC 9113, section 6).
 pub const DATA: u8 = 0;
@@ -38,7 +38,7 @@ pub const MAX_CONCURRENT_STREAMS: u16 = 3;
 pub const INITIAL_WINDOW_SIZE: u16 = 4;
 pub const MAX_FRAME_SIZE: u16 = 5;
 
-/// The bytes with which a client begins.
+/// The connection preface of a client.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Any frame.
@@ -78,7 +78,7 @@ pub fn settings(values: &[(u16, u32)]) -> Vec<u8> {
     }
     frame(SETTINGS, 0, 0, &payload)
 }
-/// The payload of PRIORITY, which HEADERS may begin with.
+/// The payload of PRIORITY; the payload of HEADERS may begin with it.
 pub fn dependency(on: u32, is_exclusive: bool, weight: u8) -> Vec<u8> {
     let mut payload = (on | u32::from(is_exclusive) << 31).to_be_bytes().to_vec();
     payload.push(weight);
@@ -87,7 +87,7 @@ pub fn dependency(on: u32, is_exclusive: bool, weight: u8) -> Vec<u8> {
 pub fn priority(stream: u32, on: u32, is_exclusive: bool, weight: u8) -> Vec<u8> {
     frame(PRIORITY, 0, stream, &dependency(on, is_exclusive, weight))
 }
-/// A payload between the length of its padding and the padding.
+/// A payload with padding: the padding's length before it, and the padding after it.
 pub fn padded(payload: &[u8], padding: u8) -> Vec<u8> {
     let mut bytes = vec![padding];
     bytes.extend(payload);

@@ -35,7 +35,7 @@ pub const USER_AGENT: u64 = 58;
 /// The first index of the dynamic table.
 pub const FIRST_DYNAMIC: u64 = 62;
 
-/// An integer behind the high bits of its first byte (section 5.1).
+/// An integer whose first byte has `high` in the bits before its prefix (section 5.1).
 pub fn integer(prefix_bits: u32, high: u8, value: u64) -> Vec<u8> {
     let max = (1_u64 << prefix_bits) - 1;
     if value < max {
@@ -103,7 +103,7 @@ pub fn request(method: &str, more: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-/// The status with which a header block begins, as an encoder writes it first: from the static table, or as a literal.
+/// The `:status` at the beginning of a header block, indexed in the static table or literal; `None` in another form.
 pub fn status(mut block: &[u8]) -> Option<u16> {
     while block.first().is_some_and(|byte| byte & 0xe0 == 0x20) {
         block = &block[1..];

@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 use super::frames::{self, ACK, GOAWAY, PING, SETTINGS};
 use crate::support::PATIENCE;
 
-/// The longest that anybody waits for a frame.
+/// The longest wait for a frame.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// One frame that came.
+/// One received frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceivedFrame {
     pub kind: u8,
@@ -37,9 +37,9 @@ impl ReceivedFrame {
 pub struct FramePeer {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// The settings that the other side told.
+    /// The settings that the other side sent.
     pub settings: Vec<(u16, u32)>,
-    /// Nothing came for as long as anybody waits.
+    /// Whether the last wait for a frame timed out.
     pub is_silent: bool,
 }
 
@@ -54,7 +54,7 @@ impl FramePeer {
     pub async fn handshake(to: SocketAddr) -> Self {
         Self::handshake_with(to, &[]).await
     }
-    /// Connects and exchanges settings.
+    /// Connects and exchanges settings; the client's are these.
     pub async fn handshake_with(to: SocketAddr, values: &[(u16, u32)]) -> Self {
         let mut peer = Self::connect(to).await;
         peer.send(&[frames::PREFACE, &frames::settings(values)].concat()).await;
@@ -102,7 +102,7 @@ impl FramePeer {
         self.buffer.drain(..length);
         Some(frame)
     }
-    /// Frames until one satisfies a condition, which is the last of them; an error where the connection ends before.
+    /// Reads frames up to the first one that satisfies a condition; an error if the connection ends before.
     pub async fn until(
         &mut self,
         what: &str,
@@ -119,7 +119,7 @@ impl FramePeer {
         let end = if self.is_silent { "nothing more came" } else { "the connection ended" };
         Err(format!("{end} before {what}; frames: {}", describe(&seen)))
     }
-    /// Whether the other side still answers a PING; the frames before its answer.
+    /// Sends a PING, and returns the frames up to its answer; an error if it is not answered.
     pub async fn ping(&mut self) -> Result<Vec<ReceivedFrame>, String> {
         const MARK: &[u8; 8] = b"is alive";
         self.send(&frames::ping(0, MARK)).await;
@@ -127,7 +127,7 @@ impl FramePeer {
     }
 }
 
-/// The frames in bytes that were read, without one that came in part.
+/// The complete frames in these bytes.
 pub fn all(mut bytes: &[u8]) -> Vec<ReceivedFrame> {
     let mut frames = Vec::new();
     while let Some((frame, length)) = first(bytes) {
@@ -137,7 +137,7 @@ pub fn all(mut bytes: &[u8]) -> Vec<ReceivedFrame> {
     frames
 }
 
-/// The first frame, and how many bytes it has.
+/// The first frame, and its length in bytes; `None` if it is incomplete.
 fn first(bytes: &[u8]) -> Option<(ReceivedFrame, usize)> {
     let head: [u8; 9] = bytes.get(..9)?.try_into().ok()?;
     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;

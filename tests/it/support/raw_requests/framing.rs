@@ -87,7 +87,7 @@ pub const REQUESTS: &[(&str, &str, Expected)] = &[
         BAD,
     ),
     (
-        "connection names the retry key where no workflow is",
+        "connection names the retry key on a route without a workflow",
         "POST /other HTTP/1.1\r\nHost: a\r\nConnection: idempotency-key\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nx",
         One("POST /other HTTP/1.1", "x"),
     ),
@@ -96,12 +96,12 @@ pub const REQUESTS: &[(&str, &str, Expected)] = &[
         "POST /orders HTTP/1.1\r\nHost: a\r\nConnection: x-hop\r\nX-Hop: 1\r\nContent-Length: 1\r\n\r\nx",
         One("POST /orders HTTP/1.1", "x"),
     ),
-    // Frameworks that upcase methods would perform it, and no POST route would match it.
+    // Frameworks that convert methods to upper case would perform it, although no POST route matches it.
     ("a known method in lower case", "post /orders HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", BAD),
     ("a known method in mixed case", "gEt /plain HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     ("a known method in lower case, slashes", "get //plain HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     (
-        "a known method in lower case where no workflow is",
+        "a known method in lower case without a workflow",
         "post /other HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
         One("post /other HTTP/1.1", "x"),
     ),
@@ -121,7 +121,7 @@ pub const REQUESTS: &[(&str, &str, Expected)] = &[
     ("HTTP/1.2", "GET / HTTP/1.2\r\nHost: a\r\n\r\n", BAD),
     ("bare LF", "GET / HTTP/1.1\nHost: a\n\n", One("GET / HTTP/1.1", "")),
     ("an unknown Expect", "GET / HTTP/1.1\r\nHost: a\r\nExpect: the-moon\r\n\r\n", Refused(&[417])),
-    // More of the same kind, as servers differ about them.
+    // More variants of the cases above that servers interpret differently.
     ("codings in a list", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", BAD),
     ("an empty coding", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n0\r\n\r\n", Refused(&[400, 0])),
     (

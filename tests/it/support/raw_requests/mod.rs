@@ -1,6 +1,6 @@
 //! Raw requests that servers could interpret differently, with the answer that the documents promise. They are sent to
-//! a proxy with routes in `shadow` that have workflows: `POST /orders` creates, `GET /orders/{id}` follows, and
-//! `GET /plain`.
+//! a proxy with three routes in `shadow` that have workflows: `POST /orders`, which creates instances,
+//! `GET /orders/{id}`, which follows them, and `GET /plain`.
 
 mod framing;
 mod targets;
@@ -16,7 +16,7 @@ pub enum Expected {
 
 const BAD: Expected = Expected::Refused(&[400]);
 
-/// All of them: name, bytes, result.
+/// All raw requests: name, bytes, expected result.
 pub fn raw_requests() -> impl Iterator<Item = &'static (&'static str, &'static str, Expected)> {
     framing::REQUESTS.iter().chain(targets::REQUESTS)
 }

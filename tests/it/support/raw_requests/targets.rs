@@ -4,7 +4,7 @@ use super::Expected::{One, Refused};
 use super::{BAD, Expected};
 
 pub const REQUESTS: &[(&str, &str, Expected)] = &[
-    // What concerns no route with a workflow goes on byte for byte.
+    // Targets that concern no route with a workflow are forwarded byte for byte.
     ("dots", "GET /a/../b/./c HTTP/1.1\r\nHost: a\r\n\r\n", One("GET /a/../b/./c HTTP/1.1", "")),
     ("hidden dots", "GET /a/%2e%2E/b?q HTTP/1.1\r\nHost: a\r\n\r\n", One("GET /a/%2e%2E/b?q HTTP/1.1", "")),
     ("above the root", "GET /../x HTTP/1.1\r\nHost: a\r\n\r\n", One("GET /../x HTTP/1.1", "")),
@@ -18,12 +18,11 @@ pub const REQUESTS: &[(&str, &str, Expected)] = &[
     ("marks", "GET /\"{}|^[]' HTTP/1.1\r\nHost: a\r\n\r\n", One("GET /\"{}|^[]' HTTP/1.1", "")),
     ("marks in a query", "GET /?`{}|^[]' HTTP/1.1\r\nHost: a\r\n\r\n", One("GET /?`{}|^[]' HTTP/1.1", "")),
     ("not ASCII", "GET /caf\u{e9}?\u{fc} HTTP/1.1\r\nHost: a\r\n\r\n", One("GET /caf\u{e9}?\u{fc} HTTP/1.1", "")),
-    // hyper refuses what its type for targets cannot hold.
+    // hyper refuses characters that its `Uri` type does not allow, and drops a fragment.
     ("less than", "GET /< HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     ("greater than", "GET /> HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     ("backtick", "GET /` HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     ("quote in a query", "GET /?\" HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
-    // … and drops a fragment.
     ("a fragment", "GET /x#y HTTP/1.1\r\nHost: a\r\n\r\n", One("GET /x HTTP/1.1", "")),
     // The path of a route with a workflow is forwarded as it was matched, or refused.
     ("dots before a workflow", "GET /a/../plain?q HTTP/1.1\r\nHost: a\r\n\r\n", One("GET /plain?q HTTP/1.1", "")),
@@ -46,7 +45,7 @@ pub const REQUESTS: &[(&str, &str, Expected)] = &[
     ),
     ("through one pointsman", "GET / HTTP/1.1\r\nHost: a\r\nVia: 1.1 pointsman\r\n\r\n", One("GET / HTTP/1.1", "")),
     ("1.0 without a host", "GET /old HTTP/1.0\r\n\r\n", One("GET /old HTTP/1.1", "")),
-    // What no route with a workflow is near to, whatever a server makes of it.
+    // Targets that under no server's interpretation concern a route with a workflow.
     ("an encoded slash elsewhere", "GET /a%2Fb HTTP/1.1\r\nHost: a\r\n\r\n", One("GET /a%2Fb HTTP/1.1", "")),
     ("an encoded backslash elsewhere", "GET /a%5cb HTTP/1.1\r\nHost: a\r\n\r\n", One("GET /a%5cb HTTP/1.1", "")),
     ("a backslash elsewhere", "GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n", One("GET /a\\b HTTP/1.1", "")),
@@ -87,11 +86,11 @@ pub const REQUESTS: &[(&str, &str, Expected)] = &[
         "PUT //plain HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
         One("PUT //plain HTTP/1.1", "x"),
     ),
-    // Other paths, unless `paths:` of the service says otherwise.
+    // These are other paths than `/plain`, unless `paths:` of the service says otherwise.
     ("a slash at the end", "GET /plain/ HTTP/1.1\r\nHost: a\r\n\r\n", One("GET /plain/ HTTP/1.1", "")),
     ("upper case", "GET /PLAIN HTTP/1.1\r\nHost: a\r\n\r\n", One("GET /PLAIN HTTP/1.1", "")),
     ("a suffix", "GET /plain.json HTTP/1.1\r\nHost: a\r\n\r\n", One("GET /plain.json HTTP/1.1", "")),
-    // Ways round a flag.
+    // Spellings that some servers read as the path of a route: they would bypass its flag.
     ("a slash at the end, and one more", "GET /plain// HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     ("two slashes, a dot", "GET /.//plain HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     ("a slash at the end, encoded", "GET /plain%2f HTTP/1.1\r\nHost: a\r\n\r\n", BAD),

@@ -1,5 +1,5 @@
-//! Wherever a run gets a value declared `sensitive` from, and in whatever form, its events hold neither it nor quotes
-//! of it.
+//! Tests that a run's events hold neither a value declared `sensitive` nor quotes of it, whatever source the value came
+//! from and in whatever form.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ fn sealer_of(yaml: &str) -> EventSealer {
     EventSealer::new(&Arc::new(Sealer::new(Some(&Secret::new("k")))), RUN, Knowledge::for_test(plan(yaml)))
 }
 
-/// The event as it is stored. Reading it gives the same event.
+/// The event as it is stored; also checks that reading it gives the same event.
 fn stored(sealer: &mut EventSealer, event: &Event) -> String {
     sealer.knowledge.learn(event);
     let sealed = sealed_event(sealer, event);
@@ -123,12 +123,12 @@ fn a_body_in_which_the_declared_parts_cannot_be_found_is_sealed_as_a_whole() {
         assert!(!first.contains("4111") && !first.contains("eyJjYXJk") && first.contains("plain"), "{first}");
         assert!(first.contains("«sealed:"));
     }
-    // What can be read in it is searched for in later events.
+    // A declared value that can be read in the body is searched for in later events.
     let mut sealer = sealer_of(BODY);
     stored(&mut sealer, &started(json!({ "body": card }), None, Vec::new()));
     let reply = stored(&mut sealer, &done(json!({ "m": "no 4111-22 here", "n": 1 })));
     assert!(!reply.contains("4111") && reply.contains("here"), "{reply}");
-    // The same for replies, for signals, and for a body in which a text of a reply is sent on.
+    // Replies, signals, and a sent body that contains a text of a reply are sealed in the same way.
     let token = r#"{"token":"TOK-1"}"#;
     let otp = json!({ "name": "go", "payload": r#"{"otp":"TOK-1"}"#, "id": null, "by": "ann" });
     for event in [done(json!(token)), done(mark.value(token.as_bytes(), None)), event("signal_received", otp)] {

@@ -52,7 +52,7 @@ impl RunCoordination for Shared {
         let store = self.0.clone();
         Box::pin(detached(async move {
             let backend = store.clone();
-            store.with_fault(async { backend.take_for(worker, run).await }).await
+            store.with_fault(async { backend.acquire_for(worker, run).await }).await
         }))
     }
     fn acquire_due(&self, worker: WorkerId, limit: usize) -> StoreReply<'_, Vec<OwnedRun>> {
@@ -60,7 +60,7 @@ impl RunCoordination for Shared {
         Box::pin(detached(async move {
             let (backend, taken) = (store.clone(), Mutex::new(Vec::new()));
             let due = async {
-                let due = backend.take_due_for(worker, limit).await?;
+                let due = backend.acquire_due_for(worker, limit).await?;
                 taken.lock().unwrap().clone_from(&due);
                 Ok(due)
             };

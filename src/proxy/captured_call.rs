@@ -105,9 +105,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Told(Mutex<Vec<Effect>>);
+    struct RecordedEffects(Mutex<Vec<Effect>>);
 
-    impl EffectObserver for Told {
+    impl EffectObserver for RecordedEffects {
         fn is_watching(&self) -> bool {
             true
         }
@@ -127,7 +127,7 @@ mod tests {
             reply: None,
             number: 0,
         };
-        let observer = Arc::new(Told::default());
+        let observer = Arc::new(RecordedEffects::default());
         end(Box::new(CapturedCall::new(effect, Some(Arc::new(Mutex::new(copy))), 10, observer.clone())));
         let mut told = std::mem::take(&mut *observer.0.lock().unwrap());
         assert_eq!(told.len(), 1, "once");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_told_once_however_it_ends() {
+    fn a_call_is_reported_once_however_it_ends() {
         let (body, reply) = (Body::Whole(Bytes::from_static(b"body")), Bytes::from_static(b"reply"));
         let end = |skip| {
             let reply = reply.clone();

@@ -32,7 +32,7 @@ struct Counts {
 
 impl Counts {
     /// The number of connections of one address has changed.
-    fn moved(&mut self, from: u64, to: u64) {
+    fn on_change(&mut self, from: u64, to: u64) {
         let [from, to] = [from, to].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
         if self.addresses_with.len() <= to {
             self.addresses_with.resize(to + 1, 0);
@@ -78,7 +78,7 @@ impl ClientAddresses {
             return None;
         }
         counts.of_address.insert(network, count + 1);
-        counts.moved(count, count + 1);
+        counts.on_change(count, count + 1);
         self.most.set(counts.most() as f64);
         Some(ClientPlace { addresses: self.clone(), network })
     }
@@ -116,7 +116,7 @@ impl Drop for ClientPlace {
             1 => counts.of_address.remove(network),
             _ => counts.of_address.insert(*network, count - 1),
         };
-        counts.moved(count, count - 1);
+        counts.on_change(count, count - 1);
         addresses.most.set(counts.most() as f64);
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn negotiate(asked: &Asked<'_>, status: StatusCode, answer: &mut Head
     if !is_candidate {
         return false;
     }
-    if !answer.get_all(VARY).iter().flat_map(tokens).any(|name| name == b"*" || is(name, "accept-encoding")) {
+    if !answer.get_all(VARY).iter().flat_map(tokens).any(|name| name == b"*" || is_token(name, "accept-encoding")) {
         answer.append(VARY, HeaderValue::from_static("accept-encoding"));
     }
     // For an HTTP/1.0 client only the end of the connection can end a body of unknown length.
@@ -60,12 +60,12 @@ pub(super) fn negotiate(asked: &Asked<'_>, status: StatusCode, answer: &mut Head
     true
 }
 
-fn is(name: &[u8], known: &str) -> bool {
+fn is_token(name: &[u8], known: &str) -> bool {
     name.eq_ignore_ascii_case(known.as_bytes())
 }
 
 fn forbids_transforming(headers: &HeaderMap) -> bool {
-    headers.get_all(CACHE_CONTROL).iter().flat_map(tokens).any(|directive| is(directive, "no-transform"))
+    headers.get_all(CACHE_CONTROL).iter().flat_map(tokens).any(|directive| is_token(directive, "no-transform"))
 }
 
 /// Whether content of this type is worth compressing. Event streams are not: events are sent one by one.
@@ -86,7 +86,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
         let name = parts.next().unwrap_or_default();
         let weight = parts.find_map(|part| part.strip_prefix(b"q=").or(part.strip_prefix(b"Q=")));
         let is_accepted = weight.is_none_or(|weight| weight.iter().any(|byte| (b'1'..=b'9').contains(byte)));
-        if is(name, "gzip") || is(name, "x-gzip") {
+        if is_token(name, "gzip") || is_token(name, "x-gzip") {
             named = named.or(Some(is_accepted));
         } else if name == b"*" {
             any = Some(is_accepted);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_are_there_are_kept() {
+    fn fields_that_are_already_set_are_kept() {
         let (_, answer) = negotiated(&[("accept-encoding", "gzip")], &[JSON, ("vary", "cookie"), ("etag", "W/\"a\"")]);
         assert_eq!(answer.get_all(VARY).iter().collect::<Vec<_>>(), ["cookie", "accept-encoding"]);
         assert_eq!(answer[ETAG], "W/\"a\"");

@@ -32,7 +32,7 @@ pub(super) fn judge(method: &Method, request: &HeaderMap, status: StatusCode, an
     let etag = answer.get(ETAG).and_then(|value| EntityTag::parse(value.as_bytes())).map(|(tag, _)| tag);
     let modified = date(answer, &LAST_MODIFIED);
     if request.contains_key(IF_MATCH) {
-        if etag.is_some_and(|etag| !names(request, &IF_MATCH, |tag| tag.is_strongly(&etag))) {
+        if etag.is_some_and(|etag| !any_tag_matches(request, &IF_MATCH, |tag| tag.is_strongly(&etag))) {
             return Conditions::Failed;
         }
     } else if let (Some(modified), Some(since)) = (modified, date(request, &IF_UNMODIFIED_SINCE))
@@ -41,7 +41,7 @@ pub(super) fn judge(method: &Method, request: &HeaderMap, status: StatusCode, an
         return Conditions::Failed;
     }
     if request.contains_key(IF_NONE_MATCH) {
-        if etag.is_some_and(|etag| names(request, &IF_NONE_MATCH, |tag| tag.is_weakly(&etag))) {
+        if etag.is_some_and(|etag| any_tag_matches(request, &IF_NONE_MATCH, |tag| tag.is_weakly(&etag))) {
             return Conditions::NotModified;
         }
     } else if let (Some(modified), Some(since)) = (modified, date(request, &IF_MODIFIED_SINCE))
@@ -90,7 +90,7 @@ impl<'a> EntityTag<'a> {
 }
 
 /// Whether the field is `*`, or one of its tags matches. Stops reading at the first thing that is not a tag.
-fn names(request: &HeaderMap, field: &HeaderName, fits: impl Fn(&EntityTag<'_>) -> bool) -> bool {
+fn any_tag_matches(request: &HeaderMap, field: &HeaderName, fits: impl Fn(&EntityTag<'_>) -> bool) -> bool {
     request.get_all(field).iter().any(|value| {
         let mut rest = value.as_bytes().trim_ascii();
         if rest == b"*" {

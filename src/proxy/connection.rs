@@ -51,7 +51,7 @@ use super::wait::{ConnectionWait, Overdue, Phase};
 use crate::listener::Forwarding;
 
 /// How often a connection checks whether its client has stopped sending, while nobody reads the request's body.
-const UNREAD_BODY_LOOK_MICROS: u64 = 500_000;
+const UNREAD_BODY_CHECK_MICROS: u64 = 500_000;
 
 /// An HTTP/1.1 connection without hyper's state.
 struct Http1Connection {
@@ -278,7 +278,7 @@ where
     let mut closing = false;
     let (mut overdue_exchange, mut peeked_exchange) = (0, 0);
     let mut drain_since = None;
-    let mut next_look = 0;
+    let mut next_check = 0;
     poll_fn(|cx: &mut Context<'_>| {
         let _poll = ConnectionPoll::begin();
         // Registered before the drain's state is read: the drain writes the state and then wakes.
@@ -352,14 +352,14 @@ where
             let is_body_unread = wait.phase() == Phase::OwnDeadline && !wait.is_request_done();
             if is_body_unread && !wait.has_fin() {
                 let at = now();
-                if at >= next_look {
-                    next_look = at + UNREAD_BODY_LOOK_MICROS;
+                if at >= next_check {
+                    next_check = at + UNREAD_BODY_CHECK_MICROS;
                     if raw_socket::has_stopped_sending(transport.socket()) {
                         wait.saw_fin();
                     }
                 }
-                if next_look < armed {
-                    armed = next_look;
+                if next_check < armed {
+                    armed = next_check;
                     timer.as_mut().reset(instant(armed));
                 }
             }
@@ -390,7 +390,7 @@ where
                 overdue_exchange = wait.exchange_count();
                 wait.report_overdue(why);
             }
-            let latest = if is_body_unread && !wait.has_fin() { next_look } else { NEVER };
+            let latest = if is_body_unread && !wait.has_fin() { next_check } else { NEVER };
             armed = due.min(latest).max(at + 1).min(at.saturating_add(wait_limits.check_every));
             timer.as_mut().reset(instant(armed));
         }

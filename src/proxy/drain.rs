@@ -31,14 +31,14 @@ pub(super) const HAND_OVER: u8 = 3;
 /// the kernel's queue, so its request has usually arrived already.
 pub(super) const FIRST_REQUEST_MICROS: u64 = 250_000;
 /// How long until a connection that is to close, and on which the next request has begun to arrive, is checked again.
-const LOOK_AGAIN_MICROS: u64 = 5_000;
+const CLOSE_RECHECK_MICROS: u64 = 5_000;
 /// After the time in which idle clients may send one more request: how long their connections take to close.
 const AFTER_IDLE: Duration = Duration::from_millis(20);
 /// How much longer than [`AFTER_IDLE`] and `drain_head_ms` connections without a whole request may take to close before
 /// a warning.
 const LATE_CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How often the drain checks whether these connections are closed.
-const IDLE_LOOK: Duration = Duration::from_millis(10);
+const IDLE_CHECK_PAUSE: Duration = Duration::from_millis(10);
 /// After the drain's time limit: how long cut connections may take to end.
 const CUT_WAIT: Duration = Duration::from_secs(1);
 /// At the end of a drain: the most time for writing the last lines of the access log.
@@ -79,7 +79,7 @@ pub(super) fn when_to_close(shared: &Shared, drain: u8, since: u64, wait: &Conne
     // The next request has arrived but was not read yet: it is answered before the connection closes.
     let is_unread = drain == HAND_OVER && wait.phase() == Phase::Idle && raw_socket::has_bytes(io.socket());
     match is_unread {
-        true => Close::At(at.saturating_add(LOOK_AGAIN_MICROS)),
+        true => Close::At(at.saturating_add(CLOSE_RECHECK_MICROS)),
         false => Close::Now,
     }
 }
@@ -108,7 +108,7 @@ pub(super) async fn finish_workflows(shared: &Shared, within: Duration) -> usize
     sleep(Limits::ms(shared.limits.succession_idle_ms) + AFTER_IDLE).await;
     let all_closed = async {
         while shared.open_connections.is_any_before_request() {
-            sleep(IDLE_LOOK).await;
+            sleep(IDLE_CHECK_PAUSE).await;
         }
     };
     let head_wait = Duration::from_millis(shared.limits.drain_head_ms);

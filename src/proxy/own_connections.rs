@@ -50,7 +50,7 @@ impl OwnConnections {
     /// Returns the owner of the connection for a request, if the service knows the client by the connection, or the
     /// request begins such an authentication.
     pub(super) fn owner_for(self: &Arc<Self>, service: &ServiceName, request: &HeaderMap) -> Option<ConnectionOwner> {
-        let asks = || request.get_all(AUTHORIZATION).iter().any(is_of_connection);
+        let asks = || request.get_all(AUTHORIZATION).iter().any(is_connection_scheme);
         if self.is_any_bound.load(Relaxed) && self.lock().iter().any(|bound| bound.service == *service) {
             return Some(self.owner(service));
         }
@@ -64,7 +64,8 @@ impl OwnConnections {
         status: StatusCode,
         reply: &HeaderMap,
     ) -> Option<ConnectionOwner> {
-        let asks = status == StatusCode::UNAUTHORIZED && reply.get_all(WWW_AUTHENTICATE).iter().any(is_of_connection);
+        let asks =
+            status == StatusCode::UNAUTHORIZED && reply.get_all(WWW_AUTHENTICATE).iter().any(is_connection_scheme);
         asks.then(|| self.bind(service))
     }
 
@@ -103,7 +104,7 @@ impl OwnConnections {
 }
 
 /// Whether the first word of a field's value is a scheme that authenticates the connection.
-fn is_of_connection(value: &HeaderValue) -> bool {
+fn is_connection_scheme(value: &HeaderValue) -> bool {
     let value = value.as_bytes();
     let end = value.iter().position(|byte| matches!(byte, b' ' | b'\t' | b',')).unwrap_or(value.len());
     [&b"NTLM"[..], b"Negotiate"].iter().any(|scheme| value[..end].eq_ignore_ascii_case(scheme))

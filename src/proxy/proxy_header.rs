@@ -246,7 +246,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_header_ends_where_it_ends_whatever_follows(
+        fn the_end_of_a_header_does_not_depend_on_what_follows(
             (header, source) in headers(),
             rest in proptest::collection::vec(any::<u8>(), 0..40),
             at in any::<prop::sample::Index>(),
@@ -267,7 +267,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic_or_end_beyond_what_is_there(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn parsing_never_panics_nor_ends_beyond_the_input(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             for prefix in [&b""[..], V1_PREFIX, b"PROXY TCP4 ", b"PROXY TCP6 ::1 ", V2_SIGNATURE, &v2(1, 0x11, &[])[..14]] {
                 let bytes = [prefix, &bytes].concat();
                 if let Ok(Parsed::Complete { length, .. }) = parse(&bytes, ProxyVersion::Any) {
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_exactly_a_header_is_refused() {
+    fn anything_but_an_exact_header_is_refused() {
         for line in [
             "PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n",
             "PROXY TCP4 1.2.3.4 5.6.7.8 1 2 3\r\n",

@@ -177,7 +177,7 @@ mod tests {
     const SECOND: u64 = 1_000_000;
 
     #[test]
-    fn only_the_time_in_which_it_is_waited_for_counts() {
+    fn only_the_time_in_which_a_side_is_waited_for_counts() {
         let meter = Meter::default();
         assert_eq!(meter.due(5 * SECOND, 100, 10 * SECOND, 0), NEVER, "it is not waited for");
         meter.begins(SECOND);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_moved_unnoticed_counts_as_moved() {
+    fn bytes_that_may_have_moved_unnoticed_count_as_moved() {
         let meter = Meter::default();
         meter.begins(SECOND);
         assert_eq!(meter.due(SECOND, 100, 10 * SECOND, 500), 11 * SECOND);

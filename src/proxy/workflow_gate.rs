@@ -1,6 +1,6 @@
 //! Whether requests of routes with a workflow are served, and which of them are in progress.
 //!
-//! The question it answers: "may this request use the store and its in-memory counterparts, through the engine or the
+//! The question it answers: "may this request use the store and the records kept beside it, through the engine or the
 //! record of which arm took which first try?" Always true: while the store belongs to another process, no request does.
 //! A process that takes over from another one lets these requests wait, bounded in number and time
 //! (`succession_waiting_max`, `succession_wait_ms`), until it has the store; a process that hands over closes the gate

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ambiguous_keeps_the_form_that_is_refused() {
+    fn an_ambiguous_head_keeps_the_form_that_is_refused() {
         assert!(rewritten("http://shop.test/", &[("host", "other.test")]).uri.authority().is_some());
         assert!(rewritten("http://user@shop.test/", &[]).uri.authority().is_some());
         assert!(rewritten("ftp://shop.test/", &[]).uri.authority().is_some());

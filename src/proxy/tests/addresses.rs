@@ -1,4 +1,4 @@
-//! Services with several addresses: which of them gets a request.
+//! Services with several addresses: which address gets a request.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use super::wire::bounded;
 use crate::flag::{BaseUrl, Eject, HealthCheck, RelaySettings, Service};
 use crate::limits::Limits;
 
-/// A route's legacy at these addresses.
+/// A service for a route's legacy at these addresses.
 fn at(addresses: &[SocketAddr]) -> Service {
     Service::at("shop", addresses.iter().map(|address| format!("http://{address}").parse().unwrap()))
 }
@@ -27,7 +27,7 @@ async fn refusing() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-/// An address that takes connections, and nothing else happens: its queue is full.
+/// An address whose accept queue is full: a connection to it is neither accepted nor refused.
 fn blackhole() -> (SocketAddr, Vec<std::net::TcpStream>, std::net::TcpListener) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     rustix::net::listen(&listener, 0).unwrap();
@@ -51,7 +51,7 @@ async fn an_address_that_refuses_connections_fails_no_request() {
     let service = at(&[refusing().await, origin.address]);
     let rig = Rig::new(&origin, Setup { service: Some(service), ..Setup::default() }).await;
     assert_eq!(statuses(&rig, 20).await, [200; 20]);
-    // What may not be repeated neither.
+    // Not even a request that may not be repeated fails.
     for _ in 0..5 {
         assert_eq!(rig.ask(&post("/any", "{}")).await.status(), 200);
     }
@@ -70,7 +70,7 @@ async fn an_address_without_connections_costs_one_request_a_time_out() {
         assert_eq!(rig.ask(&get("/any")).await.status(), 200);
         slow += usize::from(began.elapsed() >= Duration::from_millis(300));
     }
-    assert_eq!(slow, 1, "the first one that came to it");
+    assert_eq!(slow, 1, "only the first request that this address got");
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn half_of_the_addresses_stay_when_none_gives_an_answer() {
     let rig = Rig::new(&a, Setup { service: Some(service), ..Setup::default() }).await;
     assert_eq!(statuses(&rig, 12).await, [504; 12]);
     let (to_a, to_b) = (a.requests().len(), b.requests().len());
-    assert_eq!(to_a + to_b, 12, "each was sent to one address");
+    assert_eq!(to_a + to_b, 12, "each request was sent to one address");
     assert!(to_a.min(to_b) <= 5 && to_a.max(to_b) >= 7, "{to_a}, {to_b}");
 }
 
@@ -145,7 +145,7 @@ async fn a_safe_request_whose_connection_ended_without_an_answer_goes_to_another
         failed += usize::from(status == 502);
     }
     let posts = |origin: &Origin| origin.requests().iter().filter(|request| request.line().starts_with("POST")).count();
-    assert_eq!(posts(&closing), 1, "and it was not sent to the other one");
+    assert_eq!(posts(&closing), 1, "and the POST was not sent to the other address");
 }
 
 #[tokio::test]
@@ -208,9 +208,9 @@ async fn a_name_without_an_address_is_502_and_the_next_request_is_not_slower() {
     }
 }
 
-/// They are tried all the same, and the one that answers gets requests again at once.
+/// Ejected addresses are still tried if all are ejected, and one that answers gets requests again at once.
 #[tokio::test]
-async fn where_all_addresses_are_ejected_one_that_is_back_fails_no_request() {
+async fn if_all_addresses_are_ejected_one_that_works_again_fails_no_request() {
     let unused = Origin::always_answers(OK).await;
     let (back, dead) = (refusing().await, refusing().await);
     let service = Service { eject: ejecting(Duration::from_secs(600)), ..at(&[back, dead]) };

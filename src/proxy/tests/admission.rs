@@ -34,11 +34,11 @@ async fn an_address_gets_no_more_connections_than_it_may_have() {
     }
     rig.connect().await.ends().await;
     assert_eq!(connect_from(&rig, "127.0.0.2").await.ask(&get("/")).await.status(), 200, "another address");
-    assert_eq!(first.ask(&get("/")).await.status(), 200, "open ones are not touched");
-    // The connection ends when its client has got the end of it.
+    assert_eq!(first.ask(&get("/")).await.status(), 200, "open connections are not affected");
+    // The connection counts until its client has received the end of it.
     first.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     first.rest().await;
-    bounded("the place is free", async {
+    bounded("the connection counts no more", async {
         loop {
             let mut next = rig.connect().await;
             next.send(get("/")).await;
@@ -101,7 +101,7 @@ async fn requests_beyond_those_of_the_process_get_503_and_the_others_go_on() {
     may_answer.send_replace(true);
     assert_eq!((first.reply().await.status(), pending.reply().await.status), (200, 200));
     for _ in 0..3 {
-        assert_eq!(third.ask(&get("/third")).await.status(), 200, "places come back");
+        assert_eq!(third.ask(&get("/third")).await.status(), 200, "ended requests count no more");
         assert_eq!(second.get("/fourth").await.status, 200);
     }
 }

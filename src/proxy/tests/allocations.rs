@@ -1,4 +1,4 @@
-//! How often memory is allocated for a request, from its first byte to its reply's last one.
+//! The number of memory allocations for a request, from its first byte to the last byte of its reply.
 //!
 //! Client and origin have threads of their own, and only what the proxy's thread allocates is counted.
 
@@ -49,7 +49,7 @@ fn origin() -> SocketAddr {
     address
 }
 
-/// Sends a request so many times over one connection, each when the reply to the one before is there.
+/// Sends a request `times` times over one connection, each after the reply to the previous one has come.
 fn ask(stream: &mut TcpStream, request: &str, times: usize) {
     let end = &OK[OK.len() - 13..];
     let mut buffer = Vec::new();

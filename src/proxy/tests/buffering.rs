@@ -15,15 +15,15 @@ fn buffering(route: &mut Route) {
     route.relay = RelaySettings { buffer_request: Some(1 << 10), ..RelaySettings::default() };
 }
 
-/// A head that asks for a sign that the body is read now.
+/// A head that asks for `100 Continue`, which shows that the body is read from then on.
 fn head(fields: &str) -> String {
     format!("POST /orders HTTP/1.1\r\nHost: shop.test\r\nExpect: 100-continue\r\n{fields}\r\n\r\n")
 }
 
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 
-/// An origin that tells when it has read a head, and answers when the whole message is there.
-async fn origin_that_tells() -> (Origin, Arc<Notify>) {
+/// An origin that notifies when it has read a head, and answers when the whole message is there.
+async fn origin_that_notifies() -> (Origin, Arc<Notify>) {
     let began = Arc::new(Notify::new());
     let tell = began.clone();
     let script = move |mut wire: super::wire::Wire, seen: Arc<std::sync::Mutex<Vec<super::wire::Message>>>| {
@@ -56,7 +56,7 @@ async fn a_slow_upload_takes_no_turn_and_no_connection_of_legacy() {
     let seen = origin.requests();
     assert_eq!(seen.iter().map(|request| request.text()).collect::<Vec<_>>(), ["", "0123456789"]);
     assert_eq!(seen[1].field("expect"), None);
-    // A chunked body too, with its trailers.
+    // The same with a chunked body that has trailers.
     slow.send(head("Transfer-Encoding: chunked\r\nTrailer: x-sum")).await;
     assert_eq!(slow.until("\r\n\r\n").await.as_deref(), Some(CONTINUE));
     slow.send("3\r\nabc\r\n").await;
@@ -68,7 +68,7 @@ async fn a_slow_upload_takes_no_turn_and_no_connection_of_legacy() {
 }
 
 #[tokio::test]
-async fn what_is_not_buffered_is_forwarded_while_it_comes() {
+async fn a_body_that_is_not_buffered_is_streamed() {
     let long = "x".repeat(1_500);
     let small_room = Limits { request_buffers_bytes_max: 3, ..Limits::default() };
     let cases = [
@@ -90,7 +90,7 @@ async fn what_is_not_buffered_is_forwarded_while_it_comes() {
         ),
     ];
     for (name, fields, limits, first, rest) in cases {
-        let (origin, began) = origin_that_tells().await;
+        let (origin, began) = origin_that_notifies().await;
         let rig = Rig::new(&origin, Setup { limits, edit_route: buffering, ..Setup::default() }).await;
         let mut client = rig.connect().await;
         client.send(head(&fields)).await;
@@ -149,7 +149,7 @@ async fn the_time_outs_of_a_route_take_precedence() {
         assert!(reply.text().contains(&format!("/{kind}\"")) || reply.text().contains(kind), "{}", reply.text());
         assert!(began.elapsed() >= quick && began.elapsed() < Duration::from_secs(5));
     }
-    // A pause within the reply, and a total that the limits have and the route has not.
+    // A pause within the reply, and a total time that is set in the limits but not for the route.
     let half = || async {
         Origin::script(|mut wire, _| async move {
             wire.head().await;

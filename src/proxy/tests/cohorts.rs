@@ -1,11 +1,11 @@
-//! What is counted of the engine's answers to the callers of cohorts.
+//! Which of the engine's answers to callers in cohorts are counted.
 
 use super::rig::{OK, Origin, Rig, Setup, engine_gives_back, engine_says, post};
 use crate::exchange::Served;
 use crate::expression::Expression;
 use crate::flag::{Cohort, Route, State};
 
-/// Their answers are no evidence for `only`, which holds for everybody. Errors of the engine count.
+/// These answers are no evidence for `only`, which holds for everybody; errors of the engine still count.
 #[tokio::test]
 async fn answers_to_callers_whom_only_a_forced_cohort_put_in_live_are_not_counted() {
     let edit_route = |route: &mut Route| {

@@ -1,4 +1,4 @@
-//! What follows a reply: only once the client's socket has taken its last byte, and on no thread that serves clients.
+//! What follows a reply: it happens only once the client's socket has taken the last byte, and on no client thread.
 
 use std::sync::{Arc, mpsc};
 
@@ -15,10 +15,10 @@ use crate::proxy::Proxy;
 use crate::proxy::settler::WAITING_MAX;
 
 const ORDER: &str = "{\"items\":[1]}";
-/// More than the sockets between two processes hold, if the client's does not grow.
+/// More bytes than the sockets between two processes hold, if the client's receive buffer does not grow.
 const LARGE: usize = 32 << 20;
 
-/// A client whose socket does not grow: with the kernel's own choice of its size it may take a whole large reply.
+/// A client with a receive buffer of fixed size: if the kernel chose the size, it might take a whole large reply.
 async fn connect_with_small_buffer(rig: &Rig) -> Wire {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(64 << 10).unwrap();
@@ -42,7 +42,7 @@ async fn a_reply_is_counted_when_the_socket_has_taken_its_last_byte() {
     assert!(head.starts_with("HTTP/1.1 201"), "{head}");
     assert_eq!(counted(&rig.proxy), 0, "hyper has the whole reply, and the socket does not");
     client.exactly(LARGE).await.expect("the whole body");
-    // Its last byte was flushed before this reply.
+    // The earlier reply's last byte was flushed before this reply.
     assert_eq!(client.ask(&post("/orders", ORDER)).await.status(), StatusCode::CREATED);
     assert!(counted(&rig.proxy) >= 1);
     drop(client);
@@ -78,7 +78,7 @@ async fn a_reply_that_hyper_has_and_the_client_has_not_is_not_compared() {
             wire.message(true).await;
             wire.send(format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {LARGE}\r\n\r\n")).await;
             wire.send(vec![b'x'; LARGE]).await;
-            // The proxy closes once it has the last byte.
+            // The proxy closes this connection once it has the last byte.
             wire.rest().await;
             taken.notify_one();
         }
@@ -95,7 +95,7 @@ async fn a_reply_that_hyper_has_and_the_client_has_not_is_not_compared() {
     assert_eq!(rig.fakes.outcome().await, ComparisonOutcome::Skipped(SkipReason::ClientWentAway));
 }
 
-/// Keeps the shadow executor from taking anything until what this returns is dropped.
+/// Blocks the shadow executor until the returned sender is dropped.
 fn hang_shadow_executor(fakes: &Arc<Fakes>) -> mpsc::Sender<()> {
     let (release, released) = mpsc::channel();
     let (hangs, is_hanging) = mpsc::channel();
@@ -115,7 +115,7 @@ async fn replies_do_not_wait_for_a_shadow_executor_that_hangs() {
     let rig = Rig::new(&origin, Setup { state: State::Shadow, ..Setup::default() }).await;
     let release = hang_shadow_executor(&rig.fakes);
     let mut client = rig.connect().await;
-    // One is being settled, as many as may wait do, and the others find no room.
+    // One exchange is being settled, the most that may wait are waiting, and the others find no room.
     let requests = WAITING_MAX + 4;
     for _ in 0..requests {
         assert_eq!(client.ask(&post("/orders", ORDER)).await.status(), 200);

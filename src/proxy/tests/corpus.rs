@@ -9,7 +9,7 @@ mod raw_requests;
 
 use raw_requests::Expected::{self, One, Refused};
 
-/// Sends one raw request; panics if it has another result.
+/// Sends one raw request; panics if the outcome differs from `expected`.
 async fn send(name: &'static str, raw: &'static str, expected: Expected) {
     let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup { state: State::Shadow, ..Setup::default() }).await;
@@ -17,7 +17,7 @@ async fn send(name: &'static str, raw: &'static str, expected: Expected) {
     client.send(raw).await;
     match expected {
         Refused(statuses) => {
-            // A second request behind it must never be answered.
+            // A second request behind the raw one must never be answered.
             let _ = tokio::io::AsyncWriteExt::write_all(&mut client.stream, get("/behind").as_bytes()).await;
             let status = client.message(!raw.starts_with("HEAD")).await.map_or(0, |reply| reply.status());
             assert!(statuses.contains(&status), "{name}: {status}");

@@ -1,9 +1,9 @@
-//! Which id in a reply of legacy is that of the created instance.
+//! Which id in a reply of legacy is the created instance's id.
 
 use super::rig::{Origin, Rig, Setup, post};
 use crate::flag::{Instance, Route, State};
 
-/// The engine's instance is pinned under the first of several, too.
+/// The same holds for the engine: its instance is pinned under the first of several ids.
 #[tokio::test]
 async fn of_several_ids_in_a_reply_of_legacy_the_first_counts() {
     let reply = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 27\r\n\r\n\
@@ -34,7 +34,7 @@ async fn a_redirect_of_legacy_creates_an_instance_and_an_error_does_not() {
         .await;
         let rig = Rig::new(&origin, Setup { state: State::Shadow, ..Setup::default() }).await;
         rig.ask(&post("/orders", "{}")).await;
-        // The reply is offered for comparison after the id was looked for.
+        // The reply is offered for comparison after it was searched for the id.
         rig.fakes.outcome().await;
         let created: Vec<_> = rig.fakes.created.lock().unwrap().iter().map(|key| key.id.to_string()).collect();
         assert_eq!(created, if creates { vec!["r-1"] } else { vec![] }, "{status}");

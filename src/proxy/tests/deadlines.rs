@@ -16,7 +16,7 @@ fn setup(limits: Limits) -> Setup {
     Setup { limits, ..Setup::default() }
 }
 
-/// An origin that reads a request and does not answer; notifies when it got the request and when its connection ended.
+/// An origin that reads a request and never answers; notifies when it got the request and when its connection ended.
 async fn silent_origin() -> (Origin, Arc<Notify>, Arc<Notify>) {
     let (asked, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (tell_asked, tell_ended) = (asked.clone(), ended.clone());
@@ -208,7 +208,7 @@ async fn a_request_has_a_total_time_limit_where_one_is_set() {
     let origin = Origin::script(|mut wire, _| async move {
         wire.head().await;
         wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
-        // Always moving, never done.
+        // Bytes keep moving, but the reply never ends.
         while tokio::io::AsyncWriteExt::write_all(&mut wire.stream, b"1\r\nx\r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -236,7 +236,7 @@ async fn an_early_answer_reaches_a_client_that_is_still_sending() {
     assert!(matches!(reply.status(), 413 | 502), "{}", reply.status());
 }
 
-/// Such an answer is neither evidence for the engine nor against it.
+/// A pending answer is neither evidence for the engine nor against it.
 #[tokio::test]
 async fn a_pending_answer_at_the_deadline_does_not_count_as_served() {
     let origin = Origin::always_answers(OK).await;

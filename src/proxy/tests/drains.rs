@@ -39,7 +39,7 @@ async fn requests_in_flight_finish_and_other_connections_close() {
     let mut fresh = rig.connect().await;
     bounded("legacy works", asked.wait_for(|n| *n == 1)).await.unwrap();
     rig.shutdown.cancel();
-    // It was accepted, or waits in the kernel's queue: its first request is answered.
+    // The proxy has accepted the connection, or it waits in the kernel's queue: its first request is answered.
     fresh.send(get("/fresh")).await;
     bounded("the late request", asked.wait_for(|n| *n == 2)).await.unwrap();
     bounded("nothing more is accepted", async {

@@ -1,4 +1,4 @@
-//! Requests that earlier files gave another retry key.
+//! Requests to which earlier files gave another retry key.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use crate::exchange::Remembered;
 use crate::expression::Template;
 use crate::flag::{Arm, EarlierScopes, EarlierTimes, RetryScope, Route, State};
 
-/// The files of `before` with another `retry_key`. First tries that the files of `before` decided may come until then.
+/// The files of `before` with another `retry_key`. First tries that were decided by the files of `before` may come
+/// until `first_tries_until_s`.
 async fn after_another_retry_key(origin: &Origin, state: State, before: &Rig, first_tries_until_s: i64) -> Rig {
     let edit_route = |route: &mut Route| {
         route.retry_key = Some(Template::parse_str("${request.headers[\"x-request-id\"]}").unwrap());
@@ -43,7 +44,7 @@ async fn a_request_that_comes_later_is_not_taken_under_a_key_that_only_earlier_f
     }
 }
 
-/// Files may make one route of several, or exchange their requests, and a client may use one key for both.
+/// Files may merge several routes into one, or exchange their requests, and a client may use one key for both.
 #[tokio::test]
 async fn a_request_under_whose_keys_both_arms_took_requests_is_refused() {
     let keyed =
@@ -62,9 +63,9 @@ async fn a_request_under_whose_keys_both_arms_took_requests_is_refused() {
     assert!(origin.requests().is_empty());
 }
 
-/// The key under which legacy is known to have it expires with the other caller's request.
+/// The key under which legacy is known to have the request expires with the other caller's request.
 #[tokio::test]
-async fn what_legacy_gets_because_of_another_caller_is_noted_under_its_own_keys() {
+async fn a_request_that_legacy_gets_because_of_another_caller_is_noted_under_its_own_keys() {
     let keyed =
         "POST /orders HTTP/1.1\r\nHost: a\r\nX-Request-Id: r\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nb";
     let origin = Origin::always_answers(OK).await;
@@ -81,7 +82,7 @@ async fn what_legacy_gets_because_of_another_caller_is_noted_under_its_own_keys(
     assert_eq!(*live.fakes.keys_of_legacy.lock().unwrap(), own);
 }
 
-/// The first try may still be uploading, decided by earlier files: it finds the retry under the key that both have.
+/// The first try, decided by earlier files, may still be uploading: it finds the retry under the key that both have.
 #[tokio::test]
 async fn a_request_that_has_a_retry_key_only_by_earlier_files_is_taken_under_that_key() {
     let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";

@@ -1,4 +1,4 @@
-//! Calls that legacy makes: passed on as they came, and told to whatever watches, once each.
+//! Calls that legacy makes: passed on unchanged, and reported to the observer once each.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -13,7 +13,7 @@ use crate::limits::Limits;
 use crate::listener::{Destination, EgressListener};
 use crate::proxy::{EgressParts, OwnSockets};
 
-/// Keeps what it is told.
+/// Records the effects that it is told of.
 #[derive(Default)]
 struct Observer {
     is_watching: AtomicBool,
@@ -35,7 +35,7 @@ impl Observer {
     fn watching() -> Arc<Self> {
         Arc::new(Self { is_watching: true.into(), ..Self::default() })
     }
-    /// The first so many, once they were told.
+    /// The first `count` effects, once they were reported.
     async fn effects(&self, count: usize) -> Vec<Effect> {
         bounded("the effects", async {
             loop {
@@ -70,7 +70,7 @@ const CALL: &str = "POST /shop/charges//x;y?a=%2F&b HTTP/1.1\r\nHost: egress.tes
                     Connection: keep-alive, X-Hop\r\nX-Hop: gone\r\nX-first: 2\r\nContent-Length: 4\r\n\r\nbody";
 
 #[tokio::test]
-async fn a_call_goes_on_as_it_came_without_the_service_and_what_is_hop_by_hop() {
+async fn a_call_is_forwarded_unchanged_without_the_service_name_and_hop_by_hop_fields() {
     let origin =
         Origin::always_answers("HTTP/1.1 201 Done\r\nX-Reply: 1\r\nKeep-Alive: 5\r\nContent-Length: 2\r\n\r\nok").await;
     let rig = Rig::new(&origin, setup(&Arc::default(), &[], &[])).await;
@@ -106,7 +106,7 @@ async fn a_call_in_absolute_form_goes_to_the_service_with_the_longest_base_url()
 }
 
 #[tokio::test]
-async fn nothing_is_reached_but_services_and_what_is_listed() {
+async fn only_services_and_listed_destinations_are_reached() {
     let (origin, listed) = (Origin::always_answers(OK).await, Origin::always_answers(OK).await);
     let other = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, setup(&Arc::default(), &[&listed.address.to_string()], &[])).await;
@@ -177,13 +177,13 @@ async fn a_tunnel_leads_where_calls_may_go_and_is_not_looked_into() {
 }
 
 #[tokio::test]
-async fn what_watches_is_told_of_each_call_once_with_its_reply() {
+async fn the_observer_is_told_of_each_call_once_with_its_reply() {
     let origin = Origin::always_answers(OK).await;
     let observer = Observer::watching();
     let rig = Rig::new(&origin, setup(&observer, &[], &[])).await;
     let mut legacy = rig.connect().await;
     legacy.ask(CALL).await;
-    // The same call again is another one.
+    // A repetition of the same call is another call.
     legacy.ask(CALL).await;
     let effects = observer.effects(2).await;
     assert_eq!(effects.len(), 2);
@@ -199,7 +199,7 @@ async fn what_watches_is_told_of_each_call_once_with_its_reply() {
 }
 
 #[tokio::test]
-async fn nothing_is_told_while_nobody_watches() {
+async fn calls_are_not_reported_while_nothing_observes() {
     let origin = Origin::always_answers(OK).await;
     let observer = Arc::<Observer>::default();
     let rig = Rig::new(&origin, setup(&observer, &[], &[])).await;
@@ -229,7 +229,7 @@ async fn bodies_beyond_the_capture_limit_are_passed_on_and_not_kept() {
     assert_eq!((effect.body, effect.reply.map(|reply| reply.body)), (Body::TooLarge, Some(Body::TooLarge)));
 }
 
-/// An origin that sends these bytes and closes.
+/// An origin that sends these bytes and closes the connection.
 async fn cuts_after(bytes: &'static str) -> Origin {
     Origin::script(move |mut wire, seen| async move {
         if let Some(request) = wire.message(true).await {
@@ -241,7 +241,7 @@ async fn cuts_after(bytes: &'static str) -> Origin {
 }
 
 #[tokio::test]
-async fn a_call_that_is_cut_is_cut_for_legacy_too_and_told_with_what_came() {
+async fn a_call_that_is_cut_is_cut_for_legacy_too_and_reported_with_what_came() {
     for reply in ["", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart"] {
         let origin = cuts_after(reply).await;
         let observer = Observer::watching();
@@ -262,7 +262,7 @@ async fn a_call_that_is_cut_is_cut_for_legacy_too_and_told_with_what_came() {
 }
 
 #[tokio::test]
-async fn a_call_that_legacy_gives_up_is_told_without_a_reply() {
+async fn a_call_that_legacy_gives_up_is_reported_without_a_reply() {
     let (asked, was_asked) = tokio::sync::mpsc::channel(1);
     let origin = Origin::script(move |mut wire: Wire, _| {
         let asked = asked.clone();

@@ -1,5 +1,5 @@
-//! Mutated PROXY headers of both versions: where one ends does not depend on how it arrives, and what is understood can
-//! be written and read again.
+//! Mutated PROXY headers of both versions: where a header ends does not depend on how its bytes arrive, and a header
+//! that was parsed can be written and parsed again.
 
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ fn a_mutated_proxy_header_ends_at_one_place_or_is_refused() {
         b"PROXY TCP6 2001:db8::7 2001:db8::1 5000 443\r\nGET / HTTP/1.1\r\n\r\n".to_vec(),
         b"PROXY UNKNOWN\r\n".to_vec(),
         b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(),
-        // A line that was accepted where it came at once, and refused where it came in two parts.
+        // A line that was once accepted if it came at once, and refused if it came in two parts.
         b"PROXY UNKNOWN ffff::1\nffff::2 1 2\r\n".to_vec(),
         v2(1, 0x11, &[192, 0, 2, 7, 192, 0, 2, 1, 0x13, 0x88, 1, 0xbb]),
         v2(1, 0x11, &[192, 0, 2, 7, 192, 0, 2, 1, 0x13, 0x88, 1, 0xbb, 4, 0, 2, 0, 0]),
@@ -57,7 +57,7 @@ fn a_mutated_proxy_header_ends_at_one_place_or_is_refused() {
     while let Some((number, bytes)) = mutator.next() {
         let case = || mutator.case(number, &bytes);
         let whole = parse(&bytes, ProxyVersion::Any);
-        // Each version alone says the same or refuses it.
+        // Each version alone gives the same result, or refuses the header.
         for version in [ProxyVersion::V1, ProxyVersion::V2] {
             let alone = parse(&bytes, version);
             assert!(alone == whole || alone.is_err() || bytes.is_empty(), "{alone:?} and {whole:?}: {}", case());
@@ -66,7 +66,7 @@ fn a_mutated_proxy_header_ends_at_one_place_or_is_refused() {
             Ok(Parsed::Complete { length, source }) => {
                 complete += 1;
                 assert!(length <= bytes.len(), "{length}: {}", case());
-                // Neither what follows nor how it is divided matters.
+                // Neither the bytes that follow nor the division of the bytes matters.
                 assert_eq!(parse(&bytes[..length], ProxyVersion::Any), whole, "{}", case());
                 for part in 0..length {
                     assert_eq!(parse(&bytes[..part], ProxyVersion::Any), Ok(Parsed::Incomplete), "{part}: {}", case());
@@ -80,7 +80,7 @@ fn a_mutated_proxy_header_ends_at_one_place_or_is_refused() {
             Ok(Parsed::Incomplete) => {}
             Err(_) => {
                 malformed += 1;
-                // It stays refused, whatever comes.
+                // A refused header stays refused, whatever follows.
                 let more = [&bytes[..], b"\r\n more"].concat();
                 assert!(parse(&more, ProxyVersion::Any).is_err(), "{}", case());
             }

@@ -86,12 +86,12 @@ async fn server(cancelled: Arc<Notify>) -> SocketAddr {
     address
 }
 
-/// The proxy, and what is notified of a call that was cancelled.
+/// The proxy, and a notification of a call that was cancelled.
 async fn rig() -> (Rig, Arc<Notify>) {
     let cancelled = Arc::<Notify>::default();
     let (unused, address) = (Origin::always_answers(OK).await, server(cancelled.clone()).await);
     let urls = [format!("http://{address}").parse().unwrap()];
-    // A call of gRPC is forwarded while it comes, also where other bodies are read first.
+    // A gRPC call is streamed, even if other bodies are read first.
     let relay = RelaySettings { buffer_request: Some(1 << 10), ..RelaySettings::default() };
     let service = Service { http: HttpVersion::Http2, relay, ..Service::at("shop", urls) };
     (Rig::new(&unused, Setup { service: Some(service), ..Setup::default() }).await, cancelled)
@@ -108,7 +108,7 @@ async fn messages_pass_both_ways_one_by_one_and_the_status_comes_in_trailers() {
     assert_eq!(head.headers["seen"], "trailers 4500m", "the deadline is the service's matter");
     for text in ["first", "", "third"] {
         send_all(&mut send, message(text).into()).await.unwrap();
-        assert_eq!(receive(&mut incoming).await.unwrap(), message(text), "the answer to it comes before the next one");
+        assert_eq!(receive(&mut incoming).await.unwrap(), message(text), "its answer comes before the next message");
     }
     send.send_data(Bytes::new(), true).unwrap();
     assert!(receive(&mut incoming).await.is_none());

@@ -1,11 +1,11 @@
-//! The order, the repetition and the case of header fields, and those that tell legacy about the client.
+//! The order, repetition and case of header fields, and the fields that tell legacy about the client.
 
 use super::rig::{OK, Origin, Rig, Setup, get};
 use crate::flag::Service;
 use crate::limits::Limits;
 use crate::listener::{ForwardedFields, ForwardedTrust, Forwarding, Network};
 
-/// The names of a head's fields, in their order, each as often as it comes.
+/// The names of a head's fields, in their order, including repetitions.
 fn names(head: &str) -> Vec<&str> {
     head.lines().skip(1).filter_map(|line| Some(line.split_once(':')?.0)).collect()
 }
@@ -34,7 +34,7 @@ async fn preserve_header_case_keeps_the_case_of_names() {
     let url = format!("http://{}", origin.address).parse().unwrap();
     let service = Service { preserve_header_case: true, ..Service::at("shop", [url]) };
     let rig = Rig::new(&origin, Setup { service: Some(service), ..Setup::default() }).await;
-    // The second time over a pooled connection.
+    // The second request goes over a pooled connection.
     for _ in 0..2 {
         let reply = rig.ask(REQUEST).await;
         let seen = origin.requests().pop().unwrap();

@@ -1,4 +1,4 @@
-//! HTTP/2 towards clients: what legacy gets, what the client gets, and that the arms are chosen as for HTTP/1.1.
+//! HTTP/2 towards clients: what legacy gets, what the client gets, and that arms are chosen as for HTTP/1.1.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
@@ -39,7 +39,7 @@ async fn a_declared_length_is_kept() {
     assert_eq!((request.fields("content-length"), request.field("transfer-encoding")), (vec!["5"], None));
 }
 
-/// `ask` sends END_STREAM in a frame of its own. Here it never comes.
+/// `ask` sends END_STREAM in a frame of its own. Here that frame never comes.
 #[tokio::test]
 async fn a_body_of_the_declared_length_is_whole_before_the_stream_ends() {
     let origin = Origin::always_answers(OK).await;
@@ -215,7 +215,7 @@ async fn the_engine_answers_in_live_and_the_key_keeps_a_retry_on_its_arm() {
 }
 
 #[tokio::test]
-async fn what_legacy_answered_is_compared_once() {
+async fn a_reply_of_legacy_is_compared_once() {
     let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup { state: State::Shadow, ..Setup::default() }).await;
     assert_eq!(Http2Client::new(&rig).await.post("/orders", "{\"items\":[1]}").await.status, 200);
@@ -229,7 +229,7 @@ async fn both_protocols_share_a_listener_and_http1_is_not_delayed() {
     let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut http1 = rig.connect().await;
-    // Each begins like the preface of HTTP/2.
+    // Each request begins with the same bytes as the preface of HTTP/2.
     for part in ["P", "RI", " * HT"] {
         http1.send(part).await;
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! A client that speaks HTTP/2, with or without TLS, and a raw one that sends frames of its own making.
+//! A client that speaks HTTP/2, with or without TLS, and a client that sends arbitrary frames.
 
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 use super::rig::Rig;
 use super::wire::{Wire, bounded};
 
-/// A connection of a client.
+/// A client's HTTP/2 connection.
 pub struct Http2Client {
     pub requests: SendRequest<Bytes>,
-    /// Ends with the connection.
+    /// The task that drives the connection; it ends with the connection.
     pub connection: JoinHandle<Result<(), h2::Error>>,
 }
 
@@ -44,7 +44,7 @@ impl Http2Client {
         let (requests, connection) = bounded("the preface", builder.handshake(io)).await.unwrap();
         Self { requests, connection: tokio::spawn(connection) }
     }
-    /// Begins a request; its body is sent by what is returned beside the reply.
+    /// Begins a request; the returned stream sends its body.
     pub async fn begin(&mut self, request: Request<()>) -> (Pending, SendStream<Bytes>) {
         self.send(request, false).await
     }
@@ -125,7 +125,7 @@ pub fn request(method: Method, path: &str) -> Request<()> {
 /// The preface of a client and its SETTINGS.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// A client that sends frames of its own making.
+/// A client that sends arbitrary frames.
 pub struct RawHttp2 {
     pub wire: Wire,
 }
@@ -158,10 +158,10 @@ impl RawHttp2 {
         wire.send(PREFACE).await;
         Self { wire }
     }
-    /// Sends until the other end closes, or all is sent.
+    /// Sends until the other side closes the connection, or everything is sent.
     pub async fn flood(&mut self, bytes: &[u8]) {
         use tokio::io::AsyncWriteExt;
-        let _ = bounded("sending", self.wire.stream.write_all(bytes)).await; // it fails when the other end has closed
+        let _ = bounded("sending", self.wire.stream.write_all(bytes)).await; // fails if the other side has closed
     }
     /// The next frame: its kind, its flags, its stream, its payload.
     pub async fn next(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {

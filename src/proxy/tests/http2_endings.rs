@@ -54,12 +54,12 @@ async fn each_request_is_done_once_where_connections_end_after_a_few() {
         assert!(done.values().all(|times| *times == 1), "none was done twice");
         let connections = origin.connections.load(SeqCst);
         eprintln!("{requests} requests, {streams} streams: {connections} connections");
-        // Not many more than needed, because it is known how many requests each one takes.
+        // Not many more connections than needed, because the client side knows how many requests each connection takes.
         assert!(connections < 2 * (CLIENTS * POSTS).div_ceil(requests), "{connections} connections");
     }
 }
 
-/// The service counts the first request's stream as long as its body has not ended.
+/// The service counts the first request's stream until that request's body has ended.
 #[tokio::test]
 async fn a_request_that_was_answered_early_keeps_its_place_until_its_body_has_ended() {
     let (address, connections) = early_origin().await;
@@ -71,7 +71,7 @@ async fn a_request_that_was_answered_early_keeps_its_place_until_its_body_has_en
     assert_eq!(connections.load(SeqCst), 2, "the first one has no room");
 }
 
-/// The service accepts connections and sends no settings, so that no connection opens.
+/// The service accepts connections but sends no SETTINGS, so no HTTP/2 connection is established.
 #[tokio::test]
 async fn a_request_whose_time_ends_before_there_is_a_connection_was_not_sent() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! Hostile HTTP/2 clients, by raw frames: the connection is closed, others are served.
+//! Hostile HTTP/2 clients that send raw frames: their connection is closed, other clients are served.
 
 use bytes::Bytes;
 use h2::Reason;
@@ -29,7 +29,7 @@ async fn assert_closed(name: &str, flood: Vec<u8>, code: Reason) {
     let mut hostile = RawHttp2::new(&rig).await;
     hostile.flood(&flood).await;
     let closed = bounded(name, hostile.goaway()).await;
-    // A client that goes on sending after the connection was closed may lose the GOAWAY by a reset.
+    // A client that goes on sending after the connection was closed may not see the GOAWAY, because of a reset.
     assert!(closed.is_none_or(|got| got == u32::from(code)), "{name}: {closed:?}");
     assert_eq!(other.get("/").await.status, 200, "{name}");
     drop(other.requests);
@@ -52,7 +52,7 @@ async fn streams_that_are_begun_and_reset_close_the_connection() {
     assert_closed("rapid reset", repeated(5_000, begin_and_reset), Reason::ENHANCE_YOUR_CALM).await;
 }
 
-/// Each is accepted and sent to legacy before it is reset.
+/// Each stream is accepted, and its request sent to legacy, before the stream is reset.
 #[tokio::test]
 async fn streams_that_are_reset_after_they_were_accepted_close_the_connection() {
     let (origin, _may_answer, mut asked) = origin_that_waits().await;
@@ -88,7 +88,7 @@ async fn a_head_without_an_end_closes_the_connection() {
     endless.extend(repeated(20_000, |_| frame(CONTINUATION, 0, 1, &[])));
     assert_closed("empty CONTINUATION", endless, Reason::ENHANCE_YOUR_CALM).await;
     let mut large = frame(HEADERS, END_STREAM, 1, &fields("GET"));
-    // A field without compression, again and again.
+    // An uncompressed field, repeated without end.
     let field: Vec<u8> = [&[0, 1, b'x', 100][..], &[b'y'; 100]].concat();
     large.extend(repeated(2_000, |_| frame(CONTINUATION, 0, 1, &field.repeat(150))));
     assert_closed("large CONTINUATION", large, Reason::ENHANCE_YOUR_CALM).await;
@@ -120,7 +120,7 @@ async fn frames_that_violate_the_protocol_close_the_connection() {
 }
 
 #[tokio::test]
-async fn what_a_client_may_not_send_resets_its_stream_only() {
+async fn a_malformed_head_resets_its_stream_only() {
     let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let with = |name: &str, value: &str| {

@@ -43,7 +43,7 @@ impl Default for Http2Origin {
 }
 
 impl Http2Origin {
-    /// Accepts so many requests at the same time on each connection.
+    /// Starts an origin that accepts `streams` requests at the same time on each connection.
     pub async fn start(streams: u32, tls: Option<Arc<ServerConfig>>) -> (Self, SocketAddr) {
         let (origin, listener) = (Self::default(), TcpListener::bind("127.0.0.1:0").await.unwrap());
         let address = listener.local_addr().unwrap();
@@ -105,7 +105,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Reads frames from a client, after the preface, until one of this kind has come. Returns its stream.
+/// Reads frames from a client, after the preface, until one of this kind has come. Returns the frame's stream.
 pub async fn read_until(stream: &mut TcpStream, kind: u8, preface: bool) -> Option<u32> {
     use tokio::io::AsyncReadExt;
     if preface {

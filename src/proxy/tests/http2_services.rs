@@ -1,4 +1,4 @@
-//! Services that are spoken to over HTTP/2.
+//! Services that the proxy calls over HTTP/2.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ async fn rig(addresses: &[SocketAddr], http: HttpVersion, tls: Option<ServiceTls
     Rig::new(&unused, Setup { service: Some(service), ..Setup::default() }).await
 }
 
-/// An address where this is done with the first connections, in their order; further ones are served.
+/// An address that runs `script` on the first connections, in their order; further connections are served normally.
 async fn scripted<F, Fut>(script: F) -> (Http2Origin, SocketAddr)
 where
     F: Fn(usize, TcpStream) -> Fut + Send + 'static,
@@ -54,12 +54,12 @@ where
     (origin, address)
 }
 
-/// Waits for a request, and answers it with these bytes, which get the number of its stream.
+/// Waits for a request, and answers it with the frames that `answer` returns for the request's stream.
 async fn refuse(mut stream: TcpStream, answer: impl Fn(u32) -> Vec<u8>) {
     let _ = stream.write_all(&frame(SETTINGS, 0, 0, &[])).await;
     let Some(number) = read_until(&mut stream, HEADERS, true).await else { return };
     let _ = stream.write_all(&answer(number)).await;
-    // Until the client closes.
+    // Reads until the client closes.
     let _ = stream.read_to_end(&mut Vec::new()).await;
 }
 
@@ -130,11 +130,11 @@ async fn bodies_and_trailers_pass_both_ways() {
     assert_eq!(origin.seen.lock().unwrap()[1].body.len(), 3 << 20);
 }
 
-/// Of any method: the service has said that it has not processed them.
+/// Applies to any method, because the service has said that it has not processed the requests.
 #[tokio::test]
 async fn requests_that_were_not_processed_are_sent_again() {
     let refused = |number: u32| frame(RST_STREAM, 0, number, &REFUSED_STREAM);
-    // GOAWAY names stream 0: the service has begun with no request.
+    // GOAWAY names stream 0: the service has processed no request.
     let going_away = |_: u32| frame(GOAWAY, 0, 0, &[0; 8]);
     let answers: [fn(u32) -> Vec<u8>; 2] = [refused, going_away];
     for (index, answer) in answers.into_iter().enumerate() {
@@ -159,12 +159,12 @@ async fn requests_that_were_not_processed_are_sent_again() {
 
 #[tokio::test]
 async fn a_request_that_is_never_processed_is_503() {
-    // What is larger than what is kept cannot be sent again.
+    // A body larger than what is kept cannot be sent again.
     for (body, times) in [("{}".to_owned(), 3), ("x".repeat(200 << 10), 1)] {
         let length = body.len();
         let (origin, address) = scripted(move |_, mut stream| async move {
             stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.ok()?;
-            // Room for the whole body.
+            // A window for the whole body.
             stream.write_all(&frame(WINDOW_UPDATE, 0, 0, &[0, 16, 0, 0])).await.ok()?;
             let number = read_until(&mut stream, HEADERS, true).await?;
             stream.write_all(&frame(WINDOW_UPDATE, 0, number, &[0, 16, 0, 0])).await.ok()?;
@@ -186,11 +186,11 @@ async fn a_request_that_is_never_processed_is_503() {
     }
 }
 
-/// A connection that ends, and a stream that is reset for another reason, say nothing about what was done.
+/// The end of a connection, or a reset of a stream for another reason, does not show what was processed.
 #[tokio::test]
 async fn a_request_that_may_have_been_processed_is_not_sent_again() {
     let internal_error = |number: u32| frame(RST_STREAM, 0, number, &[0, 0, 0, 2]);
-    // It names the request as one that it has begun with, and then closes.
+    // GOAWAY names the request as one that was begun, and then the service closes the connection.
     let going_away = |number: u32| frame(GOAWAY, 0, 0, &[number.to_be_bytes(), [0; 4]].concat());
     let nothing = |_: u32| Vec::new();
     let answers: [fn(u32) -> Vec<u8>; 3] = [internal_error, going_away, nothing];
@@ -215,7 +215,7 @@ async fn a_request_that_may_have_been_processed_is_not_sent_again() {
     }
 }
 
-/// A second request on the same connection goes on.
+/// A second request on the same connection is not affected.
 #[tokio::test]
 async fn a_client_that_goes_away_resets_its_stream_only() {
     let reset = Arc::new(tokio::sync::Notify::new());
@@ -229,7 +229,7 @@ async fn a_client_that_goes_away_resets_its_stream_only() {
             let reset = read_until(&mut stream, RST_STREAM, false).await?;
             let other = if reset == first { second } else { first };
             seen.notify_one();
-            // `:status: 204`, by its index.
+            // `:status: 204`, by its index in HPACK's static table.
             stream.write_all(&frame(HEADERS, 5, other, &[0x89])).await.ok()?;
             let _ = stream.read_to_end(&mut Vec::new()).await;
             None
@@ -260,7 +260,7 @@ async fn a_client_that_goes_away_resets_its_stream_only() {
 #[tokio::test]
 async fn a_service_that_does_not_speak_http2_gets_no_request() {
     let origin = Origin::script(|mut wire, seen| async move {
-        // The preface is not a request.
+        // The HTTP/1.1 server answers the preface with an error: the preface is no valid request.
         let preface = wire.head().await;
         wire.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
         seen.lock().unwrap().push(super::wire::Message { head: preface.unwrap(), ..Default::default() });
@@ -293,7 +293,7 @@ async fn the_version_is_chosen_in_the_tls_handshake() {
         assert_eq!(origin.lines(), ["GET https://shop.test/any"; 3]);
         assert_eq!(*origin.connections.lock().unwrap(), 1);
     }
-    // One that does not offer it.
+    // A service that does not offer HTTP/2.
     let (origin, address) = Http2Origin::start(100, Some(offering(&issuer, &["http/1.1"]))).await;
     let rig = rig(&[address], HttpVersion::Http2, tls()).await;
     let refused = rig.ask(&post("/any", "{}")).await;

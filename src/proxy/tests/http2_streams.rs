@@ -1,4 +1,4 @@
-//! Streams of one HTTP/2 connection are exchanges of their own: what ends, stalls or overruns one leaves others alone.
+//! Streams of one HTTP/2 connection are separate exchanges: what ends, stalls or delays one does not affect the others.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ fn setup(limits: Limits) -> Setup {
     Setup { limits, ..Setup::default() }
 }
 
-/// An origin that answers `/fast` only; tells when another request came, and when its connection ended.
+/// An origin that answers `/fast` only; notifies when another request came, and when its connection ended.
 async fn origin_that_is_silent_or_fast() -> (Origin, Arc<Notify>, Arc<Notify>) {
     let (asked, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (tell_asked, tell_ended) = (asked.clone(), ended.clone());
@@ -67,7 +67,7 @@ async fn a_stream_beyond_the_limit_waits_for_another_one_to_end() {
     let first = client.begin_get("/1").await.0;
     bounded("the first request", asked.wait_for(|n| *n == 1)).await.unwrap();
     let second = client.begin_get("/2").await.0;
-    // The client knows the limit by now, and begins the third when the first has ended.
+    // By now the client knows the limit, and begins the third request when the first has ended.
     let third = client.begin_get("/3");
     bounded("the second request", asked.wait_for(|n| *n == 2)).await.unwrap();
     may_answer.send_replace(true);
@@ -105,7 +105,7 @@ async fn a_reset_during_an_upload_closes_legacys_connection() {
     assert_eq!(client.get("/fast").await.status, 200);
 }
 
-/// An answer of 4 MiB, of which a client that reads nothing gets a window.
+/// An answer of 4 MiB, of which a client that does not read gets one window.
 async fn origin_with_large_answers() -> Origin {
     Origin::script(|mut wire, _| async move {
         while let Some(head) = wire.head().await {
@@ -132,7 +132,8 @@ async fn a_reset_during_the_reply_is_not_compared_as_answered() {
     assert_eq!(client.get("/small").await.text(), "xxx");
 }
 
-/// The proxy has the whole reply and the client's window is full: nothing but the client's reset says that it is gone.
+/// The proxy has the whole reply and the client's window is full: only the client's reset shows that it no longer wants
+/// the reply.
 #[tokio::test]
 async fn a_reset_of_a_reply_that_waits_for_a_window_is_not_compared() {
     let origin = Origin::always_answers(OK).await;
@@ -249,7 +250,7 @@ async fn an_idle_connection_makes_room_for_a_new_one() {
 }
 
 #[tokio::test]
-async fn a_drain_lets_what_is_in_flight_finish_and_begins_nothing() {
+async fn a_drain_lets_requests_in_flight_finish_and_begins_nothing() {
     let (origin, may_answer, mut asked) = origin_that_waits().await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut client = Http2Client::new(&rig).await;
@@ -272,7 +273,7 @@ async fn a_drain_lets_what_is_in_flight_finish_and_begins_nothing() {
 }
 
 #[tokio::test]
-async fn what_does_not_finish_is_cut_at_the_end_of_a_drain() {
+async fn streams_that_do_not_finish_are_cut_at_the_end_of_a_drain() {
     let (origin, _go, mut asked) = origin_that_waits().await;
     let limits = Limits { drain_ms: 100, ..Limits::default() };
     let rig = Rig::new(&origin, Setup { state: State::Shadow, limits, ..Setup::default() }).await;

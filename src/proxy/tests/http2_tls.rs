@@ -1,4 +1,4 @@
-//! HTTP/2 over TLS: agreed on by ALPN, with the same promises as without TLS.
+//! HTTP/2 over TLS: negotiated by ALPN, with the same guarantees as without TLS.
 
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ async fn a_reply_that_the_client_has_not_taken_is_not_compared() {
     let (pending, mut send) = client.begin(request(Method::POST, "/orders")).await;
     send.send_data("{}".into(), true).unwrap();
     let _response = pending.head().await.unwrap();
-    // Nothing of the connection is read any more.
+    // From here on nothing is read from the connection.
     client.connection.abort();
     assert!(bounded("the connection's end", client.connection).await.is_err());
     assert_eq!(rig.fakes.outcome().await, ComparisonOutcome::Skipped(SkipReason::ClientWentAway));

@@ -15,7 +15,7 @@ use crate::flag::State;
 const GRANTED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Accept: abc\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
 
-/// Grants an upgrade and then returns what comes, up to the end; answers other requests with [`OK`].
+/// Grants an upgrade and then echoes the bytes until the end; answers other requests with [`OK`].
 async fn echo() -> Origin {
     Origin::script(|mut wire, seen| async move {
         while let Some(request) = wire.message(true).await {
@@ -36,7 +36,7 @@ async fn echo() -> Origin {
     .await
 }
 
-/// A client that has the proxy's SETTINGS.
+/// A client that has received the proxy's SETTINGS.
 async fn client(rig: &Rig) -> Http2Client {
     let mut client = Http2Client::new(rig).await;
     assert_eq!(client.get("/first").await.status, 200);
@@ -56,7 +56,7 @@ async fn begin(client: &mut Http2Client, path: &str) -> (Pending, SendStream<Byt
     client.begin(connect(path, "websocket")).await
 }
 
-/// The next so many bytes.
+/// The next `count` bytes.
 async fn exactly(stream: &mut RecvStream, count: usize) -> Vec<u8> {
     let mut got = Vec::new();
     while got.len() < count {
@@ -125,12 +125,12 @@ async fn a_reset_on_one_side_ends_the_other() {
     let (pending, mut send) = begin(&mut client, "/chat").await;
     pending.head().await.unwrap();
     send.send_reset(h2::Reason::CANCEL);
-    // The service gets one request at a time: the tunnel has given its turn back.
+    // The service gets one request at a time, so this shows that the tunnel has returned its turn.
     assert_eq!(client.get("/after").await.status, 200);
 }
 
 #[tokio::test]
-async fn what_is_no_switch_is_no_success() {
+async fn a_reply_that_switches_no_protocol_is_no_success_for_an_extended_connect() {
     for (reply, status, text) in
         [("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", 403, "no"), (OK, 502, "problem:legacy-invalid")]
     {
@@ -147,13 +147,13 @@ async fn what_is_no_switch_is_no_success() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_switched_is_refused_and_not_forwarded() {
+async fn an_extended_connect_that_cannot_be_switched_is_refused_and_not_forwarded() {
     let origin = echo().await;
     let rig = Rig::new(&origin, Setup { state: State::Live, ..Setup::default() }).await;
     let mut client = client(&rig).await;
     let mut with_length = connect("/chat", "websocket");
     with_length.headers_mut().insert("content-length", "5".parse().unwrap());
-    // The engine speaks no other protocol.
+    // The engine does not switch protocols.
     for request in [connect("/plain", "websocket"), connect("/chat", "connect-udp"), with_length] {
         let reply = client.begin(request).await.0.head().await.unwrap();
         let reply = whole(reply).await.unwrap();

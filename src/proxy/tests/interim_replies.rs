@@ -1,4 +1,5 @@
-//! Interim replies of legacy: they pass to clients of HTTP/2; others get the final reply only, and they are counted.
+//! Interim replies of legacy: they are passed on to HTTP/2 clients; other clients get only the final reply. All are
+//! counted.
 
 use super::http2_client::Http2Client;
 use super::rig::{OK, Origin, Rig, Setup, get};
@@ -34,16 +35,16 @@ async fn early_hints_pass_to_a_client_of_http2() {
 }
 
 #[tokio::test]
-async fn many_of_them_at_once_are_dropped_and_the_reply_is_not() {
+async fn interim_replies_beyond_the_limit_are_dropped_and_the_final_reply_is_not() {
     let rig = Rig::new(&hinting(3 * INTERIM_REPLIES_MAX).await, Setup::default()).await;
     let mut client = Http2Client::new(&rig).await;
     assert_eq!(client.get("/page").await.status, 200);
     assert_eq!(client.get("/page").await.status, 200);
 }
 
-/// hyper's client of HTTP/2 does not show them.
+/// hyper's HTTP/2 client does not report interim replies, so they are not passed on.
 #[tokio::test]
-async fn those_of_a_legacy_that_speaks_http2_do_not_disturb_the_reply() {
+async fn interim_replies_of_a_legacy_that_speaks_http2_do_not_disturb_the_reply() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

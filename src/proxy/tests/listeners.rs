@@ -1,4 +1,4 @@
-//! Several listeners: they serve the same, share the room for connections, and drain together.
+//! Several listeners serve the same routes, share the limit on connections, and drain together.
 
 use tokio::net::TcpStream;
 

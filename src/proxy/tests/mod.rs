@@ -1,4 +1,4 @@
-//! The proxy against real sockets: raw clients, scripted origins, fakes for everything behind the traits.
+//! The proxy on real sockets: raw clients, scripted origins, and fakes behind all traits.
 
 mod addresses;
 mod admission;

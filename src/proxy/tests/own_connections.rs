@@ -1,10 +1,10 @@
-//! A legacy that authenticates connections.
+//! A legacy that authenticates connections instead of requests.
 
 use super::origin::Origin;
 use super::rig::{Rig, Setup};
 use super::wire::{Message, bounded};
 
-/// A legacy with NTLM: two steps of a handshake, and from then on all requests on the connection are those of the user.
+/// A legacy with NTLM: after a handshake of two steps, all requests on the connection are the user's.
 async fn ntlm() -> Origin {
     Origin::script(|mut wire, seen| async move {
         let mut user: Option<String> = None;
@@ -47,7 +47,7 @@ async fn a_connection_that_legacy_has_authenticated_serves_one_client_only() {
     assert_eq!(ann.ask(&get(Some("NTLM hello"))).await.field("www-authenticate"), Some("NTLM challenge"));
     assert_eq!(bob.ask(&get(None)).await.status(), 401, "not in the middle of somebody's handshake");
     assert_eq!(ann.ask(&get(Some("NTLM ann"))).await.text(), "ann");
-    // Neither in turns nor with new connections of clients does anybody become somebody else.
+    // Neither taking turns nor opening new client connections gives a client another client's identity.
     for _ in 0..3 {
         assert_eq!(ann.ask(&get(None)).await.text(), "ann");
         assert_eq!(bob.ask(&get(None)).await.status(), 401);
@@ -55,7 +55,7 @@ async fn a_connection_that_legacy_has_authenticated_serves_one_client_only() {
     }
     assert_eq!(bob.ask(&get(Some("NTLM bob"))).await.text(), "bob");
     assert_eq!((ann.ask(&get(None)).await.text(), bob.ask(&get(None)).await.text()), ("ann".into(), "bob".into()));
-    // Without a 401 before: the client knows what legacy wants.
+    // Without a 401 first: the client already knows which scheme legacy wants.
     let mut eve = rig.connect().await;
     assert_eq!(eve.ask(&get(Some("NTLM eve"))).await.text(), "eve");
     drop(eve);

@@ -1,4 +1,4 @@
-//! Parked connections: whatever holds for an idle connection holds for a parked one.
+//! Parked connections: everything that holds for an idle connection also holds for a parked one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ async fn rig_with_limits(origin: &Origin, limits: Limits) -> Rig {
     Rig::new(origin, Setup { limits, ..Setup::default() }).await
 }
 
-/// Waits until so many connections are parked.
+/// Waits until `count` connections are parked.
 pub(super) async fn parked(rig: &Rig, count: usize) {
     bounded("connections are parked", async {
         while rig.proxy.shared.parking.count() != count {
@@ -50,7 +50,7 @@ async fn a_parked_connection_is_served_as_before() {
         assert_eq!(wire.ask(&post("/any", "{}")).await.status(), 200);
         parked(&rig, 1).await;
         assert_eq!(room(&rig), 9_999, "it is still open");
-        // What is in force for new connections changes nothing for this one.
+        // New settings for new connections do not affect this connection.
         let fields = if round == 0 { ForwardedFields::Rfc7239 } else { ForwardedFields::XForwarded };
         rig.forwarding.store(Arc::new(Forwarding { fields, ..Forwarding::default() }));
     }
@@ -124,7 +124,7 @@ async fn a_new_connection_takes_the_place_of_the_one_that_was_parked_longest() {
         parked(&rig, count).await;
         wires.push(wire);
     }
-    // The second is now the one that was idle longest.
+    // Now the second connection has been idle longest.
     assert_eq!(wires[0].ask(&get("/")).await.status(), 200);
     assert_eq!(rig.ask(&get("/new")).await.status(), 200);
     wires[1].ends().await;
@@ -152,7 +152,7 @@ async fn the_rest_of_a_head_completes_it() {
     let rig = rig_with_limits(&origin, Limits { head_read_ms: 600, ..limits() }).await;
     let next = get("/next");
     let (begin, end) = next.split_at(20);
-    // The part of the next head comes with a request with and without a body, and by itself.
+    // Part of the next head comes with a request with a body, with one without a body, and by itself.
     for first in [get("/"), post("/any", "{}")] {
         let mut wire = rig.connect().await;
         wire.send(format!("{first}{begin}")).await;
@@ -167,7 +167,7 @@ async fn the_rest_of_a_head_completes_it() {
         wire.send(end).await;
         assert_eq!(wire.reply().await.status(), 200);
         parked(&rig, 1).await;
-        // One that never comes is not waited for as long as an idle client.
+        // The rest of a head is not waited for as long as an idle client's next request.
         wire.send(begin).await;
         wire.ends().await;
         assert_eq!(rig.proxy.shared.parking.count(), 0);
@@ -186,7 +186,7 @@ async fn a_connection_that_legacy_has_authenticated_is_not_parked() {
     assert_eq!(rig.proxy.shared.parking.count(), 0);
     assert_eq!(wire.ask(&get("/")).await.status(), 200);
     assert_eq!(*origin.connections.lock().unwrap(), 1, "it is the same connection to legacy");
-    // Another client gets one of its own.
+    // Another client gets a connection of its own to legacy.
     assert_eq!(rig.ask(&get("/")).await.status(), 200);
     assert_eq!(*origin.connections.lock().unwrap(), 2);
 }
@@ -205,7 +205,7 @@ async fn a_tls_session_survives_parking() {
     assert!(seen.iter().all(|request| request.field("x-forwarded-proto") == Some("https")), "{seen:?}");
     parked(&rig, 1).await;
     rig.shutdown.cancel();
-    // Without `close_notify` this would be an error.
+    // Without `close_notify`, reading would return an error.
     let end = bounded("the end", wire.stream.read(&mut [0_u8; 1])).await;
     assert_eq!(end.map_err(|error| error.kind()), Ok(0));
     bounded("the drain", rig.serving).await.unwrap();
@@ -271,7 +271,7 @@ async fn a_client_certificate_and_the_source_of_a_proxy_header_survive_parking()
     let rig = Rig::new(&origin, setup).await;
     let mut wire = connect(&rig, &Arc::new(client(&authority, Some(&own))), SHOP).await;
     for _ in 0..3 {
-        // What a client says itself is removed.
+        // The fields that the client itself sends are removed.
         let forged = format!("GET / HTTP/1.1\r\nHost: a\r\n{SUBJECT}: CN=mallory\r\n\r\n");
         assert_eq!(wire.ask(&forged).await.status(), 200);
         parked(&rig, 1).await;

@@ -1,7 +1,7 @@
-//! Many clients with pauses about as long as it takes until a connection is parked: each answer is the right one, byte
+//! Many clients whose pauses are about as long as the time until a connection is parked: every answer is correct, byte
 //! for byte, and none is missing.
 //!
-//! `POINTSMAN_SEED=N` repeats a run's choices (not its timing); `POINTSMAN_PARKING_S=N` makes it longer.
+//! `POINTSMAN_SEED=N` repeats a run's random choices (not its timing); `POINTSMAN_PARKING_S=N` sets its duration.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -18,9 +18,9 @@ use crate::limits::Limits;
 
 const CLIENTS: u64 = 200;
 const PARK_MS: u64 = 3;
-/// Without `POINTSMAN_PARKING_S`.
+/// The duration of a run without `POINTSMAN_PARKING_S`, in seconds.
 const DEFAULT_S: u64 = 6;
-/// An answer that takes longer is missing.
+/// An answer that takes longer counts as missing.
 const ANSWER_WITHIN: Duration = Duration::from_secs(9);
 
 fn number(name: &str) -> Option<u64> {
@@ -38,12 +38,12 @@ fn answer(id: &str, body: &[u8], size: usize) -> Vec<u8> {
     text.bytes().cycle().take(size).collect()
 }
 
-/// Answers as the request asks for: so many bytes that depend on its id and body, with a length or in chunks. Switches
-/// to an echo where it is asked to.
+/// Answers as the request asks for: the requested number of bytes, derived from its id and body, with a length or in
+/// chunks. Switches to an echo protocol on request.
 async fn echo_origin() -> Origin {
     Origin::script(|mut wire, _| async move {
         loop {
-            // The next request may come later than other tests wait for one.
+            // The next request may come later than other tests allow.
             if wire.stream.readable().await.is_err() {
                 return;
             }
@@ -85,12 +85,12 @@ async fn echo_origin() -> Origin {
     .await
 }
 
-/// What a request must be answered with.
+/// The answer that a request must get.
 struct Expected {
     id: String,
-    /// `None`: the answer has no body, because HEAD was asked for.
+    /// `None`: the answer has no body, because the method is HEAD.
     body: Option<Vec<u8>>,
-    /// Where the request ends in what is sent.
+    /// The position in the sent bytes where the request ends.
     end: usize,
 }
 
@@ -105,7 +105,7 @@ struct FuzzClient<'a> {
 type Checked = Result<(), String>;
 
 impl FuzzClient<'_> {
-    /// A pause that is often about as long as it takes until the connection is parked.
+    /// Waits for a time that is often about as long as the time until the connection is parked.
     async fn pause(&mut self) {
         match self.random.u8(..10) {
             0..=4 => {}
@@ -118,7 +118,7 @@ impl FuzzClient<'_> {
         self.wire.stream.write_all(bytes).await.map_err(|error| format!("sending: {error}"))
     }
 
-    /// Appends a request. `expects`: with a body that is sent after `100 Continue`; returns it.
+    /// Appends a request. `expects`: the body is sent after `100 Continue`, and returned here.
     fn request(&mut self, sent: &mut Vec<u8>, size_max: usize, expects: bool) -> (Expected, Vec<u8>) {
         self.requests += 1;
         let id = format!("{}-{}", self.name, self.requests);
@@ -173,7 +173,7 @@ impl FuzzClient<'_> {
         if is_right { Ok(()) } else { Err(format!("{}: got {}", expected.id, reply.head)) }
     }
 
-    /// The proxy closes, and sends nothing before.
+    /// Checks that the proxy closes the connection without sending anything.
     async fn ends(&mut self) -> Checked {
         match timeout(ANSWER_WITHIN, self.wire.rest()).await {
             Ok(rest) if rest.is_empty() => Ok(()),
@@ -182,8 +182,8 @@ impl FuzzClient<'_> {
         }
     }
 
-    /// A few requests in one go, cut into pieces anywhere, with pauses between them; what can be read in a pause may be
-    /// read before it.
+    /// Sends a few requests at once, cut into pieces anywhere, with pauses between the pieces; in a pause the client
+    /// may read answers that have come.
     async fn pipelined(&mut self) -> Checked {
         let (mut sent, mut expected) = (Vec::new(), Vec::new());
         for _ in 0..1 + self.random.usize(..5) * self.random.usize(..2) {
@@ -193,7 +193,7 @@ impl FuzzClient<'_> {
             expected.push(self.request(&mut sent, 3_000, false).0);
         }
         let mut cuts: Vec<usize> = (0..self.random.usize(..4)).map(|_| self.random.usize(..sent.len())).collect();
-        // Often right after a request, or within the first bytes of the next.
+        // The cut is often right after a request, or within the first bytes of the next.
         cuts.extend(expected.iter().filter(|_| self.random.bool()).map(|request| request.end));
         cuts.push(sent.len());
         cuts.sort_unstable();
@@ -232,7 +232,7 @@ impl FuzzClient<'_> {
         self.check(&expected).await
     }
 
-    /// A large answer, of which a little is read at a time.
+    /// Requests a large answer and reads it in small pieces.
     async fn slow_reader(&mut self) -> Checked {
         let mut sent = Vec::new();
         let (expected, _) = self.request(&mut sent, 200_000, false);
@@ -243,16 +243,16 @@ impl FuzzClient<'_> {
             match timeout(Duration::from_millis(100), self.wire.read_some(some)).await {
                 Ok(true) => {}
                 Ok(false) => return Err(format!("{}: cut", expected.id)),
-                Err(_) => break, // all of it was read
+                Err(_) => break, // the whole answer was read
             }
         }
         self.check(&expected).await
     }
 
-    /// Ends the connection in one way or another; the next one is new.
+    /// Ends the connection in one of several ways; the next connection is new.
     async fn end(&mut self) -> Checked {
         match self.random.u8(..4) {
-            // FIN, at rest or behind a request.
+            // FIN, while the connection is idle or right after a request.
             0 | 1 => {
                 let mut last = None;
                 if self.random.bool() {

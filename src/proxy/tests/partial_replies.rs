@@ -1,4 +1,4 @@
-//! Legacy closes its connection within the head of an answer: the request was received, and is not sent again.
+//! Legacy closes its connection within the head of an answer: legacy has received the request, so it is not sent again.
 
 use super::rig::{OK, Origin, Rig, Setup, get};
 use crate::flag::Service;
@@ -6,7 +6,7 @@ use crate::flag::Service;
 const PARTS: [&str; 4] =
     ["H", "HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\n\r\n"];
 
-/// Answers requests for `/first`; sends a part of an answer to others, and closes.
+/// Answers requests for `/first`; for others sends a part of an answer and closes the connection.
 async fn breaking(part: &'static str) -> Origin {
     Origin::script(move |mut wire, seen| async move {
         while let Some(request) = wire.message(true).await {

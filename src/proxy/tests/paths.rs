@@ -3,7 +3,7 @@
 use super::rig::{OK, Origin, Rig, Setup, engine_says, get};
 use crate::flag::{Framework, PathConventions, Service, State};
 
-/// A proxy before an origin whose framework is this one.
+/// A proxy in front of an origin that uses this framework.
 async fn rig(origin: &Origin, state: State, framework: Framework) -> Rig {
     let url = format!("http://{}", origin.address).parse().unwrap();
     let service = Service { paths: PathConventions::of(framework), ..Service::at("shop", [url]) };
@@ -60,7 +60,7 @@ async fn options_goes_to_the_legacy_of_the_paths_routes_unless_all_are_in_only()
         let reply = client.message(false).await.unwrap();
         assert_eq!((reply.status(), reply.field("allow")), (204, Some(allowed)), "{path}");
         assert_eq!(reply.field("x-pointsman-source"), Some("proxy"));
-        // The connection is still good.
+        // The connection is still usable.
         client.send(options("/plain")).await;
         assert_eq!(client.message(false).await.unwrap().status(), 204);
     }
@@ -68,7 +68,7 @@ async fn options_goes_to_the_legacy_of_the_paths_routes_unless_all_are_in_only()
     assert_eq!(rig.ask(&options("/other")).await.status(), 200, "it has no route");
 }
 
-/// Express, Rails and others may perform the method that the field names.
+/// Express, Rails and other frameworks may perform the method that the field names.
 #[tokio::test]
 async fn a_post_that_stands_for_a_method_of_a_route_with_a_workflow_is_refused() {
     let origin = Origin::always_answers(OK).await;

@@ -18,7 +18,7 @@ pub fn expecting(version: ProxyVersion, trust: &[&str]) -> Setup {
     Setup { listeners: vec![listener], ..Setup::default() }
 }
 
-/// `X-Forwarded-For` as legacy gets it.
+/// Returns the `X-Forwarded-For` that legacy gets.
 async fn forwarded_for(origin: &Origin, rig: &Rig, header: &[u8]) -> String {
     let mut client = rig.connect().await;
     client.send([header, get("/who").as_bytes()].concat()).await;
@@ -75,7 +75,7 @@ async fn a_peer_outside_of_the_trusted_networks_is_refused() {
     let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, expecting(ProxyVersion::Any, &["10.0.0.0/8", "::1/128"])).await;
     let mut client = rig.connect().await;
-    // The connection may be closed before this is sent.
+    // The proxy may close the connection before these bytes are sent.
     let _ = tokio::io::AsyncWriteExt::write_all(&mut client.stream, HEADER.as_bytes()).await;
     let _ = tokio::io::AsyncWriteExt::write_all(&mut client.stream, get("/").as_bytes()).await;
     let mut byte = [0];
@@ -122,7 +122,7 @@ async fn without_a_declaration_a_header_is_a_malformed_request() {
     assert!(origin.requests().is_empty());
 }
 
-/// The client of a request that waits for legacy is gone when the load balancer says so.
+/// When the load balancer closes the connection, the client of a request that waits for legacy is gone.
 #[tokio::test]
 async fn a_connection_behind_the_header_is_like_any_other() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! Minimum rates: whoever is slower is cut, and nobody for the pauses of another one.
+//! Minimum rates: a side that is slower is cut, but no side is cut for the pauses of another one.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::rig::{OK, Origin, Rig, Setup};
 use super::wire::bounded;
 use crate::limits::Limits;
 
-/// A rate that no dribble of single bytes reaches.
+/// A rate, in bytes per second, that single bytes sent now and then do not reach.
 const MIN: u64 = 10_000;
 const WINDOW_MS: u64 = 200;
 
@@ -20,7 +20,7 @@ fn setup(edit: impl FnOnce(&mut Limits)) -> Setup {
     Setup { limits, ..Setup::default() }
 }
 
-/// One byte now and then: far more often than a limit on pauses would notice.
+/// The pause between single bytes, far too short for a limit on pauses to apply.
 const DRIBBLE: Duration = Duration::from_millis(10);
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn a_client_that_sends_too_slowly_gets_408() {
 
 #[tokio::test]
 async fn a_client_that_sends_fast_enough_or_waits_for_legacy_is_served() {
-    // Legacy takes its time before the answer; the client has sent all.
+    // Legacy is slow to answer after the client has sent everything.
     let origin = Origin::script(|mut wire, _| async move {
         while wire.message(true).await.is_some() {
             sleep(Duration::from_millis(3 * WINDOW_MS)).await;
@@ -72,7 +72,7 @@ async fn a_client_that_sends_fast_enough_or_waits_for_legacy_is_served() {
     let rig = Rig::new(&origin, setup(|limits| limits.client_send_bytes_per_s_min = MIN)).await;
     let mut client = rig.connect().await;
     client.send("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").await;
-    // Twice as fast as it must be, for several windows.
+    // The client sends at twice the minimum rate, for several windows.
     for _ in 0..25 {
         client.send(vec![b'x'; 4_000]).await;
         sleep(Duration::from_millis(40)).await;
@@ -80,14 +80,14 @@ async fn a_client_that_sends_fast_enough_or_waits_for_legacy_is_served() {
     assert_eq!(client.reply().await.status(), 200);
 }
 
-/// Legacy sends a byte now and then, after a head with this type.
+/// Legacy sends one byte at a time, with pauses, after a head with this content type.
 async fn dribbling(kind: &'static str) -> Origin {
     Origin::script(move |mut wire, _| async move {
         while wire.head().await.is_some() {
             wire.send(format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: 100\r\n\r\n")).await;
             for _ in 0..100 {
                 sleep(DRIBBLE).await;
-                // It fails once the reply is cut.
+                // Sending fails once the reply is cut.
                 if wire.stream.write_all(b"x").await.is_err() {
                     return;
                 }
@@ -117,7 +117,7 @@ async fn a_client_that_reads_too_slowly_is_cut() {
     let origin = Origin::script(|mut wire, _| async move {
         wire.head().await;
         wire.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
-        // Until the proxy takes no more.
+        // Sends until the proxy takes no more.
         let part = vec![b'x'; 1 << 16];
         loop {
             if wire.stream.write_all(&part).await.is_err() {
@@ -126,19 +126,19 @@ async fn a_client_that_reads_too_slowly_is_cut() {
         }
     })
     .await;
-    // So fast that what the buffers of the sockets hold takes a moment.
+    // At this minimum rate, the bytes that the sockets' buffers hold account for only a moment.
     let rig = Rig::new(&origin, setup(|limits| limits.client_read_bytes_per_s_min = 1 << 30)).await;
     let mut slow = rig.connect().await;
     slow.send("GET /down HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let began = Instant::now();
-    // Reads some now and then, so that no limit on pauses ends it.
+    // The client reads a little now and then, so that no limit on pauses applies.
     let read = bounded("the end", async {
         let mut read = 0;
         while let Some(bytes) = slow.exactly(1_000).await {
             read += bytes.len();
             sleep(DRIBBLE).await;
             if began.elapsed() > Duration::from_secs(1) {
-                // What was sent before the cut.
+                // Reads what was sent before the cut.
                 return read + slow.rest().await.len();
             }
         }
@@ -148,7 +148,7 @@ async fn a_client_that_reads_too_slowly_is_cut() {
     assert!(read < 100_000_000, "it was cut, and not served to the end: {read}");
 }
 
-/// A client of HTTP/2 that opens its window a little now and then, so that no limit on pauses ends it.
+/// A client of HTTP/2 that opens its window a little now and then, so that no limit on pauses applies.
 #[tokio::test]
 async fn a_client_of_http2_that_reads_too_slowly_is_cut_and_one_that_is_fast_is_not() {
     const BODY: usize = 2_000_000;

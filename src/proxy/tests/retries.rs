@@ -78,7 +78,7 @@ async fn only_the_first_try_s_answer_is_counted() {
         (engine_refuses("engine-unavailable"), Some(Served::Error)),
         (engine_refuses("outcome-unknown"), Some(Served::Unknown)),
         (gives_back("deadline"), Some(Served::FellBack)),
-        // Legacy has the request, whatever the proxy knew of it.
+        // Legacy has the request, even if the proxy did not know so before.
         (gives_back(ABANDONED_BEFORE), None),
         (gives_back(LEGACY_TOOK_FIRST_TRY), None),
     ];
@@ -206,7 +206,7 @@ async fn requests_whose_key_cannot_be_recorded_are_served_below_live_only() {
         assert_eq!(rig.ask(keyed).await.status(), 200, "{state}");
         assert_eq!(rig.fakes.served_unnoted.load(SeqCst), 1, "{state}");
     }
-    // A retry of what was noted does not wait for a silent store.
+    // A retry of a request that was noted does not wait for a store that does not answer.
     for state in [State::Off, State::Shadow, State::Dark] {
         let rig = Rig::new(&origin, at(state)).await;
         assert_eq!(rig.ask(keyed).await.status(), 200, "{state}");
@@ -260,7 +260,7 @@ async fn a_caller_on_a_lower_rung_of_a_route_in_live_is_not_served_without_a_rec
     assert_eq!(rig.fakes.served_unnoted.load(SeqCst), 0);
 }
 
-/// A freeze is lifted without a gate, and then the engine performs the retries of this caller.
+/// A freeze is lifted without a gate, after which the engine performs this caller's retries.
 #[tokio::test]
 async fn a_caller_whose_cohort_returns_to_live_is_treated_as_in_live() {
     let origin = Origin::always_answers(OK).await;
@@ -300,8 +300,8 @@ async fn a_caller_whose_cohort_returns_to_live_is_treated_as_in_live() {
     }
 }
 
-/// A restart would return the route to `live`, because the store does not have its flip down: the engine of another
-/// process may have the first try, which legacy would perform again.
+/// A restart would return the route to `live`, because its flip down is not in the store: the engine of another process
+/// may have taken the first try, and legacy would do the work again.
 #[tokio::test]
 async fn a_route_whose_flip_down_is_not_recorded_refuses_keyed_requests_while_the_store_is_silent() {
     let origin = Origin::always_answers(OK).await;

@@ -43,18 +43,18 @@ pub struct Fakes {
     pub answers: Mutex<VecDeque<ArmReply>>,
     pub owner: Mutex<Option<Owner>>,
     pub first_try: Mutex<Option<Result<Option<Arm>, ArmUnknown>>>,
-    /// What the store knows of single keys.
+    /// What the store knows of particular keys.
     pub first_tries: Mutex<HashMap<RetryKey, Arm>>,
-    /// What is remembered of the next keys that are looked up, before `first_try` counts.
+    /// What this process remembers of the next keys that are looked up, before `first_try` applies.
     pub remembered_next: Mutex<VecDeque<Remembered>>,
     pub keys_of_legacy: Mutex<Vec<RetryKey>>,
     pub engine_owns: AtomicBool,
-    /// The engine takes the key between the lookup and the decision.
+    /// Whether the engine takes the key between the look-up and the decision.
     pub engine_takes_first: AtomicBool,
-    /// No key can be recorded for legacy.
+    /// Whether recording keys for legacy fails.
     pub records_no_keys: AtomicBool,
     pub served_unnoted: AtomicU64,
-    /// The store does not say whether a key was noted earlier.
+    /// Whether the store fails to say if a key was noted earlier.
     pub store_is_silent: AtomicBool,
     pub created: Mutex<Vec<InstanceKey>>,
     pub queue_full: AtomicBool,
@@ -77,7 +77,7 @@ impl Fakes {
         })
         .await
     }
-    /// How the only comparison ended.
+    /// Waits for the only comparison and returns how it ended.
     pub async fn outcome(&self) -> ComparisonOutcome {
         let one = self.until("an outcome", |f| f.outcomes.lock().unwrap().first().copied()).await;
         assert_eq!(self.outcomes.lock().unwrap().len(), 1, "one outcome for one ticket");
@@ -95,7 +95,7 @@ impl TicketCounter for Fakes {
     }
 }
 
-/// Settles what it is offered as matched.
+/// Settles every offer as matched.
 pub struct FakeOffer(pub Arc<Fakes>);
 
 impl Offer for FakeOffer {
@@ -225,17 +225,17 @@ pub struct Setup {
     pub limits: Limits,
     pub forwarding: Forwarding,
     pub freeze: Freeze,
-    /// Whether the routes were lowered, and the store does not have that yet.
+    /// Whether the routes were lowered by a flip that the store does not have yet.
     pub returns_at_restart: bool,
     pub requests_max: Option<u64>,
-    /// Legacy, if it is not a service without settings at the origin's address.
+    /// The service for legacy; `None`: a service with default settings at the origin's address.
     pub service: Option<Service>,
     pub listeners: Vec<Listener>,
     pub identity_headers: Vec<http::HeaderName>,
     pub edit_route: fn(&mut Route),
-    /// Whether requests of routes with a workflow wait at first.
+    /// Whether requests of routes with a workflow wait at first, as in a process that takes over.
     pub takes_over: bool,
-    /// Watches the calls that legacy makes.
+    /// The observer of the calls that legacy makes.
     pub effect_registry: Option<Arc<dyn EffectRegistry>>,
     /// Set for the proxy behind the egress listener.
     pub egress: Option<EgressParts>,
@@ -263,7 +263,7 @@ impl Default for Setup {
 
 pub struct Rig {
     pub address: SocketAddr,
-    /// Of all listeners.
+    /// The addresses of all listeners.
     pub addresses: Vec<SocketAddr>,
     pub flags: Arc<ArcSwap<FlagSet>>,
     pub fakes: Arc<Fakes>,
@@ -290,7 +290,7 @@ fn route(id: &str, method: Method, path: &str, legacy: &Arc<Service>, setup: &Se
     Arc::new(route)
 }
 
-/// `POST /orders` creates, `GET /orders/{id}` follows.
+/// A flag set where `POST /orders` creates an instance and `GET /orders/{id}` follows.
 pub fn flag_set(origin: SocketAddr, setup: &Setup, generation: u64) -> FlagSet {
     let legacy = service(origin, setup);
     let mut create = Route::clone(&route("orders.create", Method::POST, "/orders", &legacy, setup));
@@ -310,7 +310,7 @@ pub fn flag_set(origin: SocketAddr, setup: &Setup, generation: u64) -> FlagSet {
 }
 
 impl Rig {
-    /// A proxy in front of an origin: `POST /orders` creates, `GET /orders/{id}` follows.
+    /// A proxy in front of an origin: `POST /orders` creates an instance, `GET /orders/{id}` follows.
     pub async fn new(origin: &Origin, setup: Setup) -> Self {
         Self::at(origin.address, setup).await
     }
@@ -362,7 +362,7 @@ impl Rig {
     pub async fn connect(&self) -> Wire {
         Wire::new(bounded("connecting", TcpStream::connect(self.address)).await.unwrap())
     }
-    /// One request on a connection of its own.
+    /// Sends one request on a new connection and returns the reply.
     pub async fn ask(&self, request: &str) -> Message {
         self.connect().await.ask(request).await
     }

@@ -1,4 +1,4 @@
-//! The limit on open connections: a new one takes the place of one that is idle, and never of one with a request.
+//! The limit on open connections: a new one replaces an idle one, and never one with a request.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn a_new_connection_takes_the_place_of_the_one_that_was_idle_longest() {
         ask(&mut wire).await;
         wires.push(wire);
     }
-    // The second is now the one that was idle longest.
+    // Now the second connection has been idle longest.
     ask(&mut wires[0]).await;
     let mut fourth = rig.connect().await;
     ask(&mut fourth).await;
@@ -76,7 +76,7 @@ async fn many_new_connections_find_room_among_idle_ones() {
     }
 }
 
-/// The reader of heads has the beginning already, so nothing of it is left in the socket.
+/// The HTTP reader already has the beginning of the head, so none of it is left in the socket.
 #[tokio::test]
 async fn a_connection_with_a_part_of_the_next_head_is_not_idle() {
     let origin = Origin::always_answers(OK).await;

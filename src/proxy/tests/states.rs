@@ -1,4 +1,4 @@
-//! The five states as a caller, legacy and the engine see them; every ticket is settled once.
+//! The five states as a caller, legacy and the engine see them; every ticket is settled exactly once.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -145,7 +145,7 @@ async fn a_dark_request_that_cannot_be_compared_counts_as_without_twin() {
     let conditional_write = || with("POST", "/orders", "If-Match: \"v1\"");
     let conditional_create = || with("POST", "/orders", "If-None-Match: *");
     let upgrade = || with("GET", "/plain", "Connection: upgrade\r\nUpgrade: other");
-    // A server may ignore the condition of a read, so the workflow's answer would be right.
+    // A server may ignore the condition of a read, so the workflow's unconditional answer would be right.
     let conditional_read = || with("GET", "/plain", "If-None-Match: \"v1\"");
     let range = || with("GET", "/plain", "Range: bytes=0-1");
     for (state, request, reason, without_twin) in [
@@ -317,7 +317,7 @@ async fn the_state_only_never_calls_legacy_whatever_the_engine_says() {
     rig.fakes.answers.lock().unwrap().extend([engine_says("{}"), engine_gives_back(), engine_refuses("x")]);
     let statuses = [201, 503, 503, 504];
     for status in statuses {
-        // The last one gets no answer at all.
+        // The last request gets no answer at all.
         assert_eq!(rig.ask(&post("/orders", ORDER)).await.status(), status);
     }
     assert!(origin.requests().is_empty());

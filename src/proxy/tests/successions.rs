@@ -1,5 +1,5 @@
-//! A process that takes over serves routes without a workflow at once; one that hands over lets its requests end, and
-//! may go on.
+//! A process that takes over serves routes without a workflow at once; a process that hands over lets its requests end,
+//! and serves again if its successor is lost.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn limits(limits: Limits) -> Setup {
     Setup { limits, ..Setup::default() }
 }
 
-/// Whether no byte comes for a while.
+/// Whether no byte comes for some time.
 async fn says_nothing(wire: &Wire) -> bool {
     tokio::time::timeout(Duration::from_millis(50), wire.stream.peek(&mut [0])).await.is_err()
 }
@@ -58,7 +58,7 @@ async fn an_idle_client_may_send_one_more_request_and_is_told_to_close() {
     idle.ends().await;
 }
 
-/// Pools of clients have connections that were opened and not needed.
+/// Clients' connection pools hold connections that were opened and never used.
 #[tokio::test]
 async fn a_client_that_has_sent_nothing_so_far_is_closed_like_an_idle_one() {
     let origin = Origin::always_answers(OK).await;
@@ -102,7 +102,7 @@ async fn an_idle_client_that_sends_nothing_is_closed_and_nothing_is_accepted() {
     rig.proxy.begin_hand_over();
     idle.ends().await;
     assert_eq!(bounded("no workflow is in progress", rig.proxy.finish_workflows(Duration::from_secs(5))).await, 0);
-    // The socket still queues connections for the successor.
+    // The socket still queues connections, now for the successor.
     let mut queued = rig.connect().await;
     queued.send(get("/")).await;
     assert!(says_nothing(&queued).await);

@@ -26,7 +26,7 @@ use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
 use crate::listener::test_certificates::Authority;
 
-/// More than the sockets between two processes hold.
+/// More bytes than the sockets between two processes hold.
 const LARGE: usize = 32 << 20;
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn a_reply_is_complete_when_the_socket_has_its_last_byte() {
     bounded("the drain", rig.serving).await.unwrap();
 }
 
-/// hyper holds nothing any more then, and the session much.
+/// In this state hyper holds no bytes, and the TLS session many.
 #[tokio::test]
 async fn a_flush_ends_when_the_socket_has_taken_what_the_session_holds() {
     let authority = Authority::new("Test");
@@ -105,7 +105,7 @@ async fn a_flush_ends_when_the_socket_has_taken_what_the_session_holds() {
     let (wait, settler) = (Arc::new(ConnectionWait::new()), Arc::new(Settler::start()));
     let mut io = ClientIo::new(Arc::new(transport), wait, settler, bytes::Bytes::new());
     let mut written = 0;
-    // Until neither the socket nor the session takes more.
+    // Writes until neither the socket nor the session takes more.
     while let Some(taken) = io.write(&[b'x'; 10_000]).now_or_never() {
         written += taken.unwrap();
     }
@@ -119,7 +119,7 @@ async fn a_flush_ends_when_the_socket_has_taken_what_the_session_holds() {
     assert!(io.flush().now_or_never().is_some());
 }
 
-/// The whole reply is in the buffers of hyper and of the session.
+/// The whole reply is in the buffers of hyper and of the TLS session.
 #[tokio::test]
 async fn a_reply_that_the_client_has_not_taken_is_not_compared() {
     let all_taken = Arc::new(Notify::new());
@@ -150,7 +150,7 @@ async fn a_reply_that_the_client_has_not_taken_is_not_compared() {
     assert_eq!(rig.fakes.outcome().await, ComparisonOutcome::Skipped(SkipReason::ClientWentAway));
 }
 
-/// Nobody reads its socket while its request is in flight; what arrives is encrypted.
+/// The socket is not read while a request is in flight, and what arrives is encrypted.
 #[tokio::test]
 async fn a_client_that_leaves_during_a_request_is_noticed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -168,7 +168,7 @@ async fn a_client_that_leaves_during_a_request_is_noticed() {
         match says_goodbye {
             // `close_notify`; the socket stays open.
             true => wire.stream.get_mut().1.send_close_notify(),
-            // A FIN without it.
+            // A FIN without `close_notify`.
             false => wire.stream.get_mut().0.shutdown().await.unwrap(),
         }
         if says_goodbye {
@@ -180,7 +180,7 @@ async fn a_client_that_leaves_during_a_request_is_noticed() {
     }
 }
 
-/// A client that only ended its own bytes is served as long as bytes move.
+/// A client that only ended its sending side is served as long as bytes move.
 #[tokio::test]
 async fn a_client_that_ended_its_own_bytes_gets_its_reply() {
     let (origin, may_answer, mut asked) = origin_that_waits().await;
@@ -206,7 +206,7 @@ async fn a_pipelined_request_is_not_lost_by_looking_at_the_socket() {
     assert_eq!((wire.reply().await.status(), wire.reply().await.status()), (200, 200));
 }
 
-/// Less than a record arrives within the limit for a pause in a body, and never a whole pause passes.
+/// Within one limit for a pause in a body less than a record arrives, but no pause is as long as the limit.
 #[tokio::test]
 async fn bytes_that_do_not_complete_a_record_restart_the_limit_of_an_upload() {
     let origin = Origin::always_answers(OK).await;
@@ -257,7 +257,7 @@ async fn idle_connections_make_room_and_drain() {
     assert_eq!(second.ask(&get("/")).await.status(), 200);
     rig.shutdown.cancel();
     for wire in [&mut first, &mut second] {
-        // Without `close_notify` this would be an error.
+        // Without `close_notify`, reading would return an error.
         let read = bounded("the end", wire.stream.read(&mut [0])).await;
         assert!(matches!(read, Ok(0)), "{read:?}");
     }

@@ -1,4 +1,4 @@
-//! Clients that speak TLS, and listeners that expect it.
+//! Clients that speak TLS, and listeners with TLS.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ use crate::listener::{
 
 pub type TlsWire = Wire<TlsStream<TcpStream>>;
 
-/// The name in most of the certificates.
+/// The name in most of the tests' certificates.
 pub const SHOP: &str = "shop.test";
 pub const SUBJECT: HeaderName = HeaderName::from_static("x-client-subject");
 pub const NAMES: HeaderName = HeaderName::from_static("x-client-names");
 
-/// What a listener has for handshakes.
+/// The settings of a listener for handshakes.
 pub fn server(certificates: &[&Issued], clients: Option<(&Authority, bool)>, only_tls13: bool) -> Arc<ServerTls> {
     let read = |issued: &&Issued| Certificate::read(issued.cert.as_bytes(), issued.key.as_bytes(), &crypto()).unwrap();
     let certificates = certificates.iter().map(read).collect();
@@ -51,7 +51,7 @@ pub fn roots(authority: &Authority) -> RootCertStore {
     roots
 }
 
-/// A client that trusts an authority, and has a certificate where there is one.
+/// A client that trusts an authority, and has a certificate if one is given.
 pub fn client(trusted: &Authority, own: Option<&Issued>) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(crypto()).with_safe_default_protocol_versions().unwrap();
     let builder = builder.with_root_certificates(roots(trusted));
@@ -65,7 +65,7 @@ pub fn client(trusted: &Authority, own: Option<&Issued>) -> ClientConfig {
     }
 }
 
-/// A connection, or why the handshake failed. In TLS 1.3 the client learns only later that it was refused.
+/// Connects, or returns why the handshake failed. In TLS 1.3 the client learns only later that it was refused.
 pub async fn try_connect(rig: &Rig, config: Arc<ClientConfig>, name: &str) -> std::io::Result<TlsWire> {
     let stream = bounded("connecting", TcpStream::connect(rig.address)).await.unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();

@@ -65,7 +65,7 @@ async fn sessions_are_resumed() {
     let mut kinds = Vec::new();
     for _ in 0..2 {
         let mut wire = connect(&rig, &trusting, SHOP).await;
-        // The tickets come before the reply.
+        // The server sends session tickets before the reply.
         wire.ask(&get("/")).await;
         kinds.push(wire.stream.get_ref().1.handshake_kind());
     }
@@ -73,7 +73,7 @@ async fn sessions_are_resumed() {
 }
 
 #[tokio::test]
-async fn what_is_not_tls_gets_no_plaintext() {
+async fn a_client_that_does_not_speak_tls_gets_no_plaintext() {
     let origin = Origin::always_answers(OK).await;
     let (rig, _) = rig_with(&origin, |_| {}).await;
     for bytes in [get("/"), "PROXY TCP4 192.0.2.7 192.0.2.1 1 2\r\n".to_owned(), "\u{1}\u{2}\u{3}".repeat(2_000)] {
@@ -145,7 +145,7 @@ async fn a_close_notify_that_comes_with_the_end_of_the_handshake_is_noticed() {
         client.write_tls(&mut bytes).unwrap();
     }
     socket.send(&bytes).await;
-    // The answer, and the end of the connection long before its idle limit.
+    // The answer, then the end of the connection, long before its idle limit.
     client.read_tls(&mut &socket.rest().await[..]).unwrap();
     client.process_new_packets().unwrap();
     let mut answer = Vec::new();

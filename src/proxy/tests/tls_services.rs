@@ -1,4 +1,4 @@
-//! Services that are spoken to over TLS.
+//! Services that the proxy calls over TLS.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use crate::listener::test_certificates::{Authority as Issuer, Issued, Subject};
 use crate::listener::{Certificate, crypto};
 use crate::transport::ClientTls;
 
-/// What a service is trusted by, and who we are.
+/// Settings for a service: the issuer that is trusted, the proxy's own certificate, and the name.
 pub fn trusting(issuer: &Issuer, own: Option<&Issued>, name: Option<&'static str>) -> ServiceTls {
     let trusted = vec![CertificateDer::from_pem_slice(issuer.pem().as_bytes()).unwrap()];
     let own = own.map(|own| Certificate::read(own.cert.as_bytes(), own.key.as_bytes(), &crypto()).unwrap());
@@ -33,7 +33,7 @@ pub fn local(issuer: &Issuer) -> Issued {
     issuer.issue(&Subject { names: &["127.0.0.1"], ..Subject::default() })
 }
 
-/// The name that the client asked for, and how the handshake was done.
+/// The server name that the client sent, and the kind of the handshake.
 type Handshake = (Option<String>, Option<HandshakeKind>);
 
 /// An origin that answers over TLS.
@@ -45,7 +45,7 @@ struct TlsOrigin {
 }
 
 impl TlsOrigin {
-    /// Closes each connection after so many requests.
+    /// Starts an origin that closes each connection after `each` requests.
     async fn start(config: Arc<ServerConfig>, each: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = Self {
@@ -135,7 +135,7 @@ async fn a_service_that_is_not_trusted_gets_nothing() {
         assert!(refused.text().contains("legacy-tls") && refused.text().contains("Nothing was sent"), "{index}");
         assert!(origin.seen.lock().unwrap().is_empty(), "{index}");
     }
-    // A service that speaks no TLS.
+    // A service that does not speak TLS.
     let plain = Origin::always_answers(OK).await;
     let tls = Some(trusting(&issuer, None, None));
     let url = format!("https://{}", plain.address).parse().unwrap();
@@ -166,7 +166,7 @@ async fn a_service_that_asks_for_our_certificate_gets_it() {
     let origin = TlsOrigin::start(server(&[&local(&issuer)], Some((&clients, true)), false).config(), 9).await;
     let with = rig(origin.service(trusting(&issuer, Some(&own), None))).await;
     assert_eq!(with.ask(&get("/any")).await.status(), 200);
-    // With TLS 1.3 it refuses only after our side of the handshake has ended.
+    // With TLS 1.3 the service refuses only after the client's side of the handshake has ended.
     let without = rig(origin.service(trusting(&issuer, None, None))).await;
     let refused = without.ask(&post("/any", "{}")).await;
     assert_eq!(refused.status(), 502);

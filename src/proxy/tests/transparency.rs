@@ -188,7 +188,7 @@ async fn each_event_of_a_stream_arrives_before_the_next_is_sent() {
     let origin = Origin::script(|mut wire, _| async move {
         wire.head().await;
         wire.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n").await;
-        // Sends an event only after the client has confirmed the one before.
+        // Sends an event only after the client has confirmed the previous one.
         for _ in 0..3 {
             wire.send("7\r\ndata: x\r\n").await;
             wire.until("!").await.unwrap();
@@ -260,7 +260,7 @@ async fn half_closed_clients_get_their_answer() {
 
 #[tokio::test]
 async fn a_stale_connection_is_replaced_without_the_client_seeing_it() {
-    // Each connection answers once, and closes when the next request is there.
+    // Each connection answers once, and closes when the next request has come.
     let origin = Origin::script(|mut wire, seen| async move {
         if let Some(request) = wire.message(true).await {
             seen.lock().unwrap().push(request);
@@ -302,7 +302,7 @@ async fn a_post_on_a_stale_connection_is_not_sent_twice() {
 async fn large_replies_are_not_buffered() {
     const CHUNK: usize = 64 << 10;
     const CHUNKS: usize = 2_048; // 128 MiB
-    // The origin sends only as fast as the client takes: what is between them is bounded by buffers.
+    // The origin can send only as fast as the client reads: the bytes between them are bounded by buffers.
     let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = sent.clone();
     let origin = Origin::script(move |mut wire, _| {
@@ -335,7 +335,7 @@ async fn large_replies_are_not_buffered() {
 async fn large_uploads_are_not_buffered() {
     const CHUNK: usize = 64 << 10;
     const CHUNKS: usize = 1_024; // 64 MiB
-    // The origin takes one piece at a time, and only when the client has sent ahead as far as it can.
+    // The origin reads one piece at a time, and only when the client can send no further ahead.
     let taken = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = taken.clone();
     let origin = Origin::script(move |mut wire, _| {

@@ -1,4 +1,4 @@
-//! A legacy that gets a bounded number of requests at the same time.
+//! A legacy for which the number of simultaneous requests is limited.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn requests_wait_for_their_turn() {
     for wire in [&mut first, &mut second] {
         assert_eq!(wire.reply().await.status(), 200);
     }
-    // The turns come back.
+    // The turns are free again.
     for _ in 0..3 {
         assert_eq!(first.ask(&get("/again")).await.status(), 200);
         assert_eq!(second.ask(&get("/again")).await.status(), 200);
@@ -60,7 +60,7 @@ async fn a_request_without_a_turn_in_time_is_refused_and_not_sent() {
 }
 
 #[tokio::test]
-async fn only_so_many_requests_wait_and_one_whose_client_is_gone_does_not() {
+async fn a_bounded_number_of_requests_waits_and_one_whose_client_is_gone_does_not() {
     let (origin, may_answer, mut asked) = origin_that_waits().await;
     let limits = Limits { legacy_waiting_max: 1, ..Limits::default() };
     let rig = Rig::new(&origin, one_at_a_time(limits)).await;
@@ -70,7 +70,7 @@ async fn only_so_many_requests_wait_and_one_whose_client_is_gone_does_not() {
     let (mut second, mut third) = (rig.connect().await, rig.connect().await);
     second.send(get("/second")).await;
     third.send(get("/third")).await;
-    // One of them waits, and the other is refused.
+    // One of the two requests waits, and the other is refused.
     let refused = bounded("no room", async {
         tokio::select! {
             _ = second.stream.readable() => &mut second,
@@ -79,7 +79,7 @@ async fn only_so_many_requests_wait_and_one_whose_client_is_gone_does_not() {
     });
     assert_eq!(refused.await.reply().await.status(), 503);
     drop((second, third));
-    // Its place is free again.
+    // The place in the queue is free again.
     let mut fourth = rig.connect().await;
     let waits = async {
         loop {
@@ -98,7 +98,7 @@ async fn only_so_many_requests_wait_and_one_whose_client_is_gone_does_not() {
     assert_eq!(*asked.borrow(), 2, "first and fourth");
 }
 
-/// Nobody reads the body of a request that waits.
+/// The body of a request that waits is not read.
 #[tokio::test]
 async fn a_client_that_leaves_before_its_body_was_read_gives_up_its_place_and_is_not_forwarded() {
     let (origin, may_answer, mut asked) = origin_that_waits().await;
@@ -109,7 +109,7 @@ async fn a_client_that_leaves_before_its_body_was_read_gives_up_its_place_and_is
     bounded("legacy works", asked.wait_for(|n| *n == 1)).await.unwrap();
     let mut gone = rig.connect().await;
     gone.send(post("/gone", "{}")).await;
-    // Until it waits there is a place for another one.
+    // Until this request waits, there is a place in the queue for another one.
     let waits = async { while timeout(Duration::from_millis(50), rig.ask(&get("/probe"))).await.is_err() {} };
     bounded("it waits", waits).await;
     drop(gone);
@@ -131,7 +131,7 @@ async fn a_client_that_leaves_before_its_body_was_read_gives_up_its_place_and_is
     assert_eq!(*asked.borrow(), 2, "first and fourth");
 }
 
-/// As a worker of legacy serves it for as long as it lasts.
+/// A tunnel occupies a worker of legacy for as long as it lasts.
 #[tokio::test]
 async fn a_tunnel_keeps_its_turn_until_it_ends() {
     let origin = Origin::script(|mut wire, _| async move {
@@ -156,7 +156,7 @@ async fn a_tunnel_keeps_its_turn_until_it_ends() {
     bounded("the turn", async { while rig.ask(&get("/any")).await.status() != 200 {} }).await;
 }
 
-/// A tunnel has the only turn for as long as it lasts.
+/// A tunnel holds the only turn for as long as it lasts.
 #[tokio::test]
 async fn a_request_whose_time_ends_before_its_turn_was_not_sent() {
     let origin = Origin::script(|mut wire, _| async move {

@@ -24,7 +24,7 @@ async fn a_reply_with_an_unknown_transfer_coding_is_refused() {
     }
 }
 
-/// The next request opens a new one.
+/// The request after that opens a new connection.
 #[tokio::test]
 async fn a_connection_to_legacy_that_was_used_for_long_enough_is_replaced() {
     let origin = Origin::always_answers(OK).await;
@@ -41,7 +41,7 @@ async fn a_connection_to_legacy_that_was_used_for_long_enough_is_replaced() {
     assert!(opened.elapsed() >= Duration::from_millis(180), "not before a tenth less than its age");
 }
 
-/// A connection that waits for the bytes of another protocol would never count as idle.
+/// A connection that waits for the bytes of another protocol would otherwise never count as idle.
 #[tokio::test]
 async fn after_a_switch_of_protocols_with_a_transfer_coding_the_connection_is_closed_when_it_is_idle() {
     let origin = Origin::script(|mut wire, _| async move {

@@ -1,4 +1,4 @@
-//! Limits of waits, and which side is overdue.
+//! The limits of waits, and which side is overdue.
 
 use crate::limits::Limits;
 use crate::proxy::monotonic::{NEVER, now};

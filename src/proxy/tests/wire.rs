@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The longest wait in these tests.
+/// The longest time that these tests wait for anything.
 pub const BOUND: Duration = Duration::from_secs(10);
 
-/// Bounds a wait.
+/// Panics if a future takes longer than [`BOUND`].
 pub async fn bounded<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(BOUND, future).await {
         Ok(output) => output,
@@ -23,17 +23,17 @@ pub struct Wire<S = TcpStream> {
     seen: Vec<u8>,
 }
 
-/// A message as it was on the wire.
+/// A message as it was sent.
 #[derive(Clone, Debug, Default)]
 pub struct Message {
     pub head: String,
     pub body: Vec<u8>,
-    /// What followed the last chunk.
+    /// The trailers: what followed the last chunk.
     pub trailers: String,
 }
 
 impl Message {
-    /// The value of a field, by lower-case name.
+    /// Returns the value of a field, by its lower-case name.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields(name).into_iter().next()
     }
@@ -73,7 +73,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
         }
     }
-    /// Reads up to and including a delimiter; `None` where the connection ends before.
+    /// Reads up to and including a delimiter; `None` if the connection ends before.
     pub async fn until(&mut self, delimiter: &str) -> Option<String> {
         loop {
             if let Some(at) = self.seen.windows(delimiter.len()).position(|w| w == delimiter.as_bytes()) {
@@ -93,19 +93,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         Some(self.seen.drain(..n).collect())
     }
-    /// Reads once, at most so many bytes, and keeps them for what is read next. Returns whether the other end is open.
+    /// Reads once, at most `bytes_max` bytes, and keeps them for later reads. Returns whether the other side is still
+    /// open.
     pub async fn read_some(&mut self, bytes_max: usize) -> bool {
         let mut buffer = vec![0_u8; bytes_max];
         let read = bounded("reading", self.stream.read(&mut buffer)).await.unwrap_or(0);
         self.seen.extend_from_slice(&buffer[..read]);
         read > 0
     }
-    /// Everything until the other end closes.
+    /// Reads everything until the other side closes.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.more().await {}
         std::mem::take(&mut self.seen)
     }
-    /// Asserts that the other end closes without sending more.
+    /// Asserts that the other side closes without sending more.
     pub async fn ends(&mut self) {
         let rest = self.rest().await;
         assert!(rest.is_empty(), "more came: {}", String::from_utf8_lossy(&rest));
@@ -113,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub async fn head(&mut self) -> Option<String> {
         self.until("\r\n\r\n").await
     }
-    /// A message whose framing says where it ends. `None` where it is cut.
+    /// Reads a message whose framing says where it ends. `None` if it is cut.
     pub async fn message(&mut self, has_body: bool) -> Option<Message> {
         let head = self.head().await?;
         match has_body {
@@ -121,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             false => Some(Message { head, ..Message::default() }),
         }
     }
-    /// The rest of a message whose head was read.
+    /// Reads the rest of a message whose head was read.
     pub async fn body_of(&mut self, head: String) -> Option<Message> {
         let mut message = Message { head, ..Message::default() };
         if message.field("transfer-encoding").is_some() {
@@ -146,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         Some(message)
     }
-    /// The final reply with its body; interim replies are skipped.
+    /// Reads the final reply with its body; skips interim replies.
     pub async fn reply(&mut self) -> Message {
         loop {
             let message = self.message(true).await.expect("a whole reply");

@@ -1,13 +1,16 @@
 //! The process's log and its metrics recorder.
 //!
 //! Each process has one log and one recorder, installed once; a second call gets the handle of the first. Each module
-//! records its own metrics; this module has the recorder, the descriptions, and the metric of the version.
+//! records its own metrics; this module has the recorder, the descriptions, the metric of the version, and a limit for
+//! log lines that could come thousands of times a second.
 
 mod help;
 mod histogram;
+mod log_throttle;
 mod recorder;
 
 pub use help::metrics;
+pub use log_throttle::LogThrottle;
 pub use recorder::MetricsHandle;
 
 use std::io::IsTerminal;

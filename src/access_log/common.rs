@@ -4,7 +4,7 @@
 //! every other byte that is not printable is `\xHH` (or `\n`, `\r`, `\t`), as Apache writes them.
 
 use super::record::{Record, RequestHead, Text, version_name};
-use super::text::{lossy, milliseconds, redacted};
+use super::text::{milliseconds, redacted_bytes};
 
 /// Appends the line for one record, with its line break.
 pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
@@ -33,25 +33,27 @@ pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
     push(to, &format!("{} - - [{time}] ", client.to_canonical()));
     match head {
         Some(RequestHead { method, target, version, .. }) => {
-            let line = format!("{method} {} HTTP/{}", redacted(target), version_name(*version));
-            quoted(line.as_bytes(), to);
+            let target = redacted_bytes(target);
+            quoted(
+                &[format!("{method} ").as_bytes(), &target, b" HTTP/", version_name(*version).as_bytes()].concat(),
+                to,
+            );
         }
         None => push(to, "\"-\""),
     }
     push(to, &format!(" {} ", status.map_or("-".to_owned(), |status| status.to_string())));
     push(to, &if *reply_bytes == 0 { "-".to_owned() } else { reply_bytes.to_string() });
     let head = head.as_ref();
-    let referer = head.and_then(|head| head.referer.as_ref()).map(redacted);
-    for text in [referer.as_deref().map(str::as_bytes), head.and_then(|head| head.user_agent.as_ref()).map(Text::bytes)]
-    {
+    let referer = head.and_then(|head| head.referer.as_ref()).map(redacted_bytes);
+    for text in [referer.as_deref(), head.and_then(|head| head.user_agent.as_ref()).map(Text::bytes)] {
         push(to, " ");
         quoted(text.unwrap_or(b"-"), to);
     }
-    let forwarded_for = head.and_then(|head| head.forwarded_for.as_ref()).map(lossy);
+    let forwarded_for = head.and_then(|head| head.forwarded_for.as_ref()).map(Text::bytes);
     let trace_id = trace_id.map(|trace| format!("{trace:032x}"));
     let (request_bytes, duration) = (request_bytes.to_string(), milliseconds(*duration));
     let (connect, first_byte) = (connect.map(milliseconds), first_byte.map(milliseconds));
-    let fields = [
+    let fields: [(&str, Option<&str>); 12] = [
         ("route", route.as_ref().map(|route| route.as_str())),
         ("state", state.map(|state| state.as_str())),
         ("rung", rung.map(|rung| rung.as_str())),
@@ -64,17 +66,12 @@ pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
         ("connect_ms", connect.as_deref()),
         ("first_byte_ms", first_byte.as_deref()),
         ("trace_id", trace_id.as_deref()),
-        ("forwarded_for", forwarded_for.as_deref()),
-        ("failure", failure.as_deref()),
     ];
     for (name, value) in fields {
-        push(to, &format!(" {name}="));
-        match value {
-            Some(value) if value.bytes().all(is_plain) && !value.is_empty() => push(to, value),
-            Some(value) => quoted(value.as_bytes(), to),
-            None => push(to, "-"),
-        }
+        field(name, value.map(str::as_bytes), to);
     }
+    field("forwarded_for", forwarded_for, to);
+    field("failure", failure.as_deref().map(str::as_bytes), to);
     to.push(b'\n');
 }
 
@@ -82,7 +79,17 @@ fn push(to: &mut Vec<u8>, text: &str) {
     to.extend_from_slice(text.as_bytes());
 }
 
-/// Whether a value needs no quotes.
+/// Appends ` NAME=VALUE`.
+fn field(name: &str, value: Option<&[u8]>, to: &mut Vec<u8>) {
+    push(to, &format!(" {name}="));
+    match value {
+        Some(value) if value.iter().copied().all(is_plain) && !value.is_empty() => to.extend_from_slice(value),
+        Some(value) => quoted(value, to),
+        None => push(to, "-"),
+    }
+}
+
+/// Whether a byte needs no quotes.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':' | b'/')
 }

@@ -69,6 +69,16 @@ fn a_line_in_the_common_format_begins_as_apaches_do() {
 }
 
 #[test]
+fn the_common_format_has_the_bytes_that_the_client_sent() {
+    let mut record = record(b"/caf\xe9?token=\xff&b=\xc3\xa9", b"\xfe");
+    let head = record.head.as_mut().unwrap();
+    (head.referer, head.forwarded_for) = (Some(Text::copy(b"/\xa0bearer x")), Some(Text::copy(b"\x80")));
+    let text = line(common::write, &record);
+    let line = r#""GET /caf\xe9?token=***&b=\xc3\xa9 HTTP/1.1" 200 - "/\xa0bearer x" "\xfe" route=-"#;
+    assert!(text.contains(line) && text.contains(r#" forwarded_for="\x80" "#), "{text}");
+}
+
+#[test]
 fn no_byte_of_a_client_leaves_its_field() {
     let mut random = fastrand::Rng::with_seed(7);
     let hostile =

@@ -10,6 +10,13 @@ pub(super) fn redacted(text: &Text) -> String {
     redact_line(&lossy(text))
 }
 
+/// The same as [`redacted`], with every other byte as the client sent it.
+pub(super) fn redacted_bytes(text: &Text) -> Vec<u8> {
+    // Each byte as the character of the same number: names of parameters and what separates them are ASCII.
+    let characters: String = text.bytes().iter().copied().map(char::from).collect();
+    redact_line(&characters).chars().map(|character| u8::try_from(character).unwrap_or(b'?')).collect()
+}
+
 /// The text; bytes that are not UTF-8 become U+FFFD.
 pub(super) fn lossy(text: &Text) -> Cow<'_, str> {
     String::from_utf8_lossy(text.bytes())

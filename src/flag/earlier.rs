@@ -5,6 +5,7 @@
 //! scopes of its route, and under the scope of each route that matched it by earlier files, whichever route it belongs
 //! to now, if any.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use http::Method;
@@ -16,7 +17,7 @@ use super::matcher::{Matcher, Params};
 use super::retry::EarlierScope;
 use super::route_groups::find_by;
 use super::template_key::respell;
-use super::{RequestFacts, RetryKeys, RouteMatch};
+use super::{RequestFacts, RetryKeys, Route, RouteMatch};
 use crate::names::RouteId;
 
 /// The scopes that retry keys had in earlier files.
@@ -38,28 +39,32 @@ pub struct EarlierRetryKeys {
 }
 
 impl EarlierScopes {
-    /// The keys of a request that belongs to this route now.
-    pub(super) fn retry_keys(
-        &self,
-        route: &RouteId,
-        hash_keys: &HashKeys,
-        facts: &RequestFacts<'_>,
-    ) -> EarlierRetryKeys {
+    /// The keys of a request that belongs to this route now. A token that the issuer's keys of any of these files
+    /// verify, the present ones included, counts as verified under each scope that verifies tokens.
+    pub(super) fn retry_keys(&self, route: &Route, hash_keys: &HashKeys, facts: &RequestFacts<'_>) -> EarlierRetryKeys {
         let mut all = EarlierRetryKeys::default();
         if self.by_route.is_empty() && self.reassigned.is_empty() {
             return all;
         }
-        let own = self.by_route.get(route).into_iter().flatten();
-        let own = own.filter_map(|scope| Some((scope.times, hash_keys.earlier_retry_keys(scope, facts)?)));
+        let own = || self.by_route.get(&route.id).into_iter().flatten();
+        let verified = OnceCell::new();
+        let verified_elsewhere = || {
+            let scopes = std::iter::once(&route.caller).chain(own().map(|scope| &scope.caller));
+            let verify = || scopes.filter_map(|scope| scope.token.as_ref()).find_map(|keys| keys.verify(facts.headers));
+            verified.get_or_init(verify).clone()
+        };
+        let keys_under = |scope: &EarlierScope, facts: &RequestFacts<'_>| {
+            let times = scope.times;
+            hash_keys.earlier_retry_keys(scope, facts, &verified_elsewhere).map(move |keys| (times, keys))
+        };
+        let own_keys = own().flat_map(|scope| keys_under(scope, facts));
         let host = facts.headers.get(HOST).and_then(|host| host.to_str().ok());
         let moved = self.reassigned.iter().filter_map(|moved| {
             let params = moved.find(facts.method, host, facts.matched_path, facts.now_s)?;
             let path = respell(facts.matched_path, &moved.matches.path, &moved.paths);
-            let facts = RequestFacts { params: &params, path: &path, ..*facts };
-            let keys = hash_keys.earlier_retry_keys(&moved.scope, &facts)?;
-            Some((moved.scope.times, keys))
+            Some(keys_under(&moved.scope, &RequestFacts { params: &params, path: &path, ..*facts }))
         });
-        for (times, keys) in own.chain(moved) {
+        for (times, keys) in own_keys.chain(moved.flatten()) {
             if facts.now_s < times.first_tries_until_s {
                 all.of_first_tries.get_or_insert(keys);
             }

@@ -48,24 +48,40 @@ impl HashKeys {
     pub fn retry_keys(&self, route: &Route, facts: &RequestFacts<'_>) -> Result<Option<RetryKeys>, AmbiguousKey> {
         let form = KeyForm::of(&route.caller);
         let key = key_of_request(route.retry_key.as_ref(), ByteForm::Exact, facts)?;
-        Ok(key.map(|key| self.derive_retry_keys(route.first_id(), &key, &route.caller, form, facts)))
+        let verified = || verified_caller(&route.caller, facts);
+        Ok(key.map(|key| self.derive_keys(route.first_id(), &key, &route.caller, form, facts, verified().as_ref())))
     }
-    /// The retry keys under a scope of earlier files; `None` also if that scope is no longer looked up.
-    pub fn earlier_retry_keys(&self, earlier: &EarlierScope, facts: &RequestFacts<'_>) -> Option<RetryKeys> {
+    /// The retry keys under a scope of earlier files; none if that scope is no longer looked up. Two if the keys of
+    /// that scope's issuer do not verify the request's token and those of other files do (`verified_elsewhere`): the
+    /// token of the first try may have been verified, and that of this retry may be signed by a key that the issuer has
+    /// used only since then.
+    pub fn earlier_retry_keys(
+        &self,
+        earlier: &EarlierScope,
+        facts: &RequestFacts<'_>,
+        verified_elsewhere: &dyn Fn() -> Option<VerifiedCaller>,
+    ) -> impl Iterator<Item = RetryKeys> + use<> {
         let EarlierScope { route, key, caller, form, bytes, times } = earlier;
-        if facts.now_s >= times.retries_until_s {
-            return None;
-        }
-        let key = key_of_request(key.as_ref(), *bytes, facts).ok().flatten()?;
-        Some(self.derive_retry_keys(route, &key, caller, *form, facts))
+        let is_looked_up = facts.now_s < times.retries_until_s;
+        let key = is_looked_up.then(|| key_of_request(key.as_ref(), *bytes, facts).ok().flatten()).flatten();
+        let keys = key.map(|key| {
+            let verified = verified_caller(caller, facts);
+            let elsewhere = if caller.token.is_some() && verified.is_none() { verified_elsewhere() } else { None };
+            let keys =
+                |verified: Option<&VerifiedCaller>| self.derive_keys(route, &key, caller, *form, facts, verified);
+            let (own, elsewhere) = (keys(verified.as_ref()), elsewhere.map(|verified| keys(Some(&verified))));
+            [Some(own), elsewhere]
+        });
+        keys.into_iter().flatten().flatten()
     }
-    fn derive_retry_keys(
+    fn derive_keys(
         &self,
         route: &RouteId,
         key: &[u8],
         caller: &CallerScope,
         form: KeyForm,
         facts: &RequestFacts<'_>,
+        verified: Option<&VerifiedCaller>,
     ) -> RetryKeys {
         let mut parts = KeyHasher(blake3::Hasher::new_keyed(&self.retry));
         parts.add(route.as_str().as_bytes());
@@ -78,8 +94,7 @@ impl HashKeys {
         let any_caller = caller.is_refreshable().then(|| any_caller.key());
         let verified_callers =
             any_caller.filter(|_| caller.token.is_some()).map(|any_caller| any_caller.of_verified_callers());
-        let verified = caller.token.as_ref().and_then(|keys| keys.verify(facts.headers));
-        if let Some(VerifiedCaller { issuer, subject }) = &verified {
+        if let Some(VerifiedCaller { issuer, subject }) = verified {
             parts.add(issuer.as_bytes());
             parts.add(subject.as_bytes());
             // Without a verified token, a list of parts ends with a header name, or has only two parts: the two kinds
@@ -94,6 +109,10 @@ impl HashKeys {
         };
         RetryKeys { scoped, any_caller, unverified_retry: None, verified_callers }
     }
+}
+
+fn verified_caller(scope: &CallerScope, facts: &RequestFacts<'_>) -> Option<VerifiedCaller> {
+    scope.token.as_ref()?.verify(facts.headers)
 }
 
 fn add_headers<'n>(parts: &mut KeyHasher, names: impl Iterator<Item = &'n http::HeaderName>, facts: &RequestFacts<'_>) {

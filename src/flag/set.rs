@@ -193,7 +193,7 @@ impl FlagSet {
 
     /// The retry keys of this request under the scopes of earlier files, while a retry may come. Nearly always empty.
     pub fn earlier_retry_keys(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> EarlierRetryKeys {
-        self.earlier_scopes.retry_keys(&flag.route.id, &self.hash_keys, facts)
+        self.earlier_scopes.retry_keys(&flag.route, &self.hash_keys, facts)
     }
 
     /// Whether the arm or the retry keys of this route's requests may depend on this header, now or by earlier files.

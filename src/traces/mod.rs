@@ -6,7 +6,7 @@
 //!
 //! Always true: handing a span over never waits and never sends. A task (`exporter`) sends them in batches as OTLP/HTTP
 //! with JSON (`otlp`); at most `spans_waiting_max` wait for it, and one that finds no room is dropped, counted, and
-//! logged at most once a minute (`drop_log`). Whether a trace is recorded is decided once: by the flag in the
+//! logged at most once a minute. Whether a trace is recorded is decided once: by the flag in the
 //! `traceparent` of a trusted caller, else by the share in the files. The flag in `traceparent` passes that on. Spans
 //! have no bytes of bodies, queries or headers. Without `traces:` in the files nothing is recorded, which costs a
 //! branch.
@@ -15,7 +15,6 @@
 
 mod collector;
 mod context;
-mod drop_log;
 mod exporter;
 mod otlp;
 mod settings;
@@ -30,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::{LAST_SPANS_WAIT_MAX, Limits};
 use crate::names::RunId;
+use crate::telemetry::LogThrottle;
 pub use context::TraceContext;
-use drop_log::DropLog;
 pub use exporter::Exporter;
 pub use settings::{TracesSettings, TrustSampled};
 pub use span::{Attribute, Attributes, HTTP_METHOD, HTTP_STATUS, Span, SpanKind};
@@ -45,7 +44,7 @@ pub struct Traces {
     trust_sampled: TrustSampled,
     /// Spans that found no room.
     dropped: Counter,
-    drop_log: DropLog,
+    drop_log: LogThrottle,
     /// Makes the exporter send what waits, and end.
     stop: CancellationToken,
     /// The exporter has ended.
@@ -82,7 +81,7 @@ impl Traces {
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let (sample, trust_sampled) = (settings.sample, settings.trust_sampled);
         let exporter = Exporter::new(settings, limits, received, given_up, stop.clone(), ended.clone().drop_guard());
-        (Self { spans, sample, trust_sampled, dropped, drop_log: DropLog::default(), stop, ended }, exporter)
+        (Self { spans, sample, trust_sampled, dropped, drop_log: LogThrottle::new(), stop, ended }, exporter)
     }
 
     /// The context of the span of an exchange: a child of `caller`, or the first of a new trace. Whether the trace is
@@ -125,7 +124,13 @@ impl Traces {
     pub fn record(&self, span: Span) {
         if span.context.is_sampled && self.spans.try_send(span).is_err() {
             self.dropped.increment(1);
-            self.drop_log.note();
+            if let Some(dropped) = self.drop_log.count() {
+                tracing::warn!(
+                    dropped,
+                    "spans are dropped: too many wait for the collector (limits: spans_waiting_max); requests are not \
+                     affected"
+                );
+            }
         }
     }
 }

@@ -22,11 +22,25 @@ MCowBQYDK2VwAyEA8hSg603dM3oK3k8Jx68RvCg1fYgeYhcPZ1J5nev4imo=
 -----END PUBLIC KEY-----
 ";
 
+/// The key with which the issuer signs later.
+const NEXT_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEICs9qG075ktwo8z5MKEtPAq/O2SEMC1sfkIiVkiA/Tym
+-----END PRIVATE KEY-----
+";
+const NEXT_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEADgbMocOwwEG3dqKdXzj86rlqwP+2hmWfvimHaAgW6qI=
+-----END PUBLIC KEY-----
+";
+
 /// The n-th token of ada.
 fn token(n: u64) -> String {
+    token_signed(ISSUER_PRIVATE, n)
+}
+
+fn token_signed(private: &str, n: u64) -> String {
     let now = jiff::Timestamp::now().as_second();
     let claims = json!({ "iss": "issuer", "sub": "ada", "aud": "shop", "exp": now + 600, "jti": n });
-    let key = EncodingKey::from_ed_pem(ISSUER_PRIVATE.as_bytes()).expect("a key");
+    let key = EncodingKey::from_ed_pem(private.as_bytes()).expect("a key");
     format!("Bearer {}", encode(&Header::new(Algorithm::EdDSA), &claims, &key).expect("a token"))
 }
 
@@ -179,6 +193,45 @@ async fn a_change_of_caller_loses_no_retry() {
         "caller_changes::a_change_of_caller_loses_no_retry",
         None,
         "5 orders, 4 changes, 3 restarts",
+        &[],
+    );
+}
+
+/// The files are changed so that the keys of the first tries have another scope, and then the issuer changes the key
+/// with which it signs: the keys that verified the first tries do not verify the retries.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_issuers_key_after_a_change_of_scope_loses_no_retry() {
+    let mut system = TestSystem::with(|flags| {
+        flags.write("issuer.pem", ISSUER_PUBLIC);
+        let text = std::fs::read_to_string(flags.file(ORDERS)).expect("readable");
+        flags.write(ORDERS, &scoped(&text, BY_TOKEN));
+    })
+    .await;
+    system.allowed.unacknowledged = true;
+    let good = std::fs::read_to_string(system.flags.file(ORDERS)).expect("readable");
+    let by_legacy = Order::place(&system, "one", 1, &token(1)).await;
+    raise(&system, "live").await;
+    let by_engine = Order::place(&system, "two", 2, &token(2)).await;
+    assert!(by_legacy.id().is_number() && by_engine.id().is_string(), "each arm took one");
+    // From here on the oldest id of the route, which is part of the scope, is another one: the files list none that
+    // it had before.
+    let other_scope = good.replacen("    caller: ", "    was: [orders.place]\n    caller: ", 1);
+    reload(&system, &other_scope).await;
+    system.flags.write("issuer.pem", NEXT_PUBLIC);
+    reload(&system, &format!("{other_scope}# the issuer's next key\n")).await;
+    let tokens = [3, 4].map(|n| token_signed(NEXT_PRIVATE, n));
+    let refreshed = [by_legacy.with(&tokens[0]), by_engine.with(&tokens[1])];
+    check_all_found(&system, &[&by_legacy, &by_engine, &refreshed[0], &refreshed[1]], "after a reload").await;
+    system.kill().await;
+    system.restart().await;
+    check_all_found(&system, &[&refreshed[0], &refreshed[1], &by_legacy, &by_engine], "after a restart").await;
+    assert_eq!(charges(&system), 2, "each once");
+    system.record_order(by_engine.order);
+    system.finish().await;
+    report_violations(
+        "caller_changes::a_change_of_the_issuers_key_after_a_change_of_scope_loses_no_retry",
+        None,
+        "2 orders, 2 changes, 1 restart",
         &[],
     );
 }

@@ -45,7 +45,7 @@ impl ApiError {
             }
             StartError::Invalid(_) => Self::new(StatusCode::CONFLICT, "not-applicable", TITLE, text),
             StartError::NoStep => Self::no_step(text),
-            StartError::NoRun => Self::no_run("it"),
+            StartError::NoRun => Self::new(StatusCode::NOT_FOUND, "unknown-run", "There is no such run", text),
             StartError::Store { why, unknown: false } => store_error(TITLE, why, None),
             StartError::Store { why, unknown: true } => store_error(
                 "Whether the run was started is unknown",

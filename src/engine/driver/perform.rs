@@ -17,11 +17,15 @@ use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::mailbox::{CommandReply, Slot};
 use crate::flag::Freeze;
 use crate::names::Seq;
+use crate::telemetry::LogThrottle;
 use crate::workflow::{AttemptResult, EffectClass};
 
 /// While its lease is uncertain, the process gives up a run for which commands wait. This is the pause before it
 /// acquires the run again; without the pause it would acquire and give up the run in a loop until the lease is renewed.
 const RECLAIM_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_millis(250);
+
+/// Runs of which the store refused the first append. On a full disk that is every run, so the log is throttled.
+static REFUSED_RUNS: LogThrottle = LogThrottle::new();
 
 impl Driver {
     /// Performs an output; returns the input that performing it produces at once, if any.
@@ -88,6 +92,11 @@ impl Driver {
             Output::RetainRetryKey => {
                 if let Some(registration) = &mut self.registration {
                     registration.retain_keys();
+                }
+            }
+            Output::StoreRefused(why) => {
+                if let Some(runs) = REFUSED_RUNS.count() {
+                    tracing::warn!(%run, why, runs, "the store refuses runs; a line a minute says how many since the last");
                 }
             }
             Output::FirstEventDurable => {

@@ -134,8 +134,8 @@ impl Machine {
             AppendOutcome::NothingStored(why) => {
                 // No event is stored, and private and shared calls wait for their events: nothing was done but
                 // reads.
-                tracing::warn!(run = %self.run.id(), why, "the store refuses the run");
                 self.answer_starter(StartAnswer::NotStored(format!("the store refused it: {why}")));
+                self.out.push(Output::StoreRefused(why));
                 let may_fall_back = self.caller.as_ref().is_some_and(|caller| caller.may_fall_back);
                 self.discard(replies::not_started(may_fall_back, 503, "store_refused", "The store refused the run"));
             }

@@ -116,6 +116,8 @@ pub(in crate::engine) enum Output {
     AnswerCaller(CallerAnswer),
     /// The run may be stored by now, so its retry key stays with the engine.
     RetainRetryKey,
+    /// The store refused the run's first append, for this reason: nothing of the run is stored.
+    StoreRefused(String),
     /// The run's first event is durable.
     FirstEventDurable,
     /// The request belongs to legacy from now on, and so does its retry key.

@@ -258,7 +258,8 @@ impl Rig {
             | Output::GiveRetryKeyToLegacy
             | Output::Announce(_)
             | Output::Retract
-            | Output::Measure(_) => {}
+            | Output::Measure(_)
+            | Output::StoreRefused(_) => {}
         }
         None
     }

@@ -232,6 +232,10 @@ impl ConnectionWait {
     pub(super) fn set_uses_workflow(&self) {
         self.uses_workflow.store(true, Relaxed);
     }
+    /// The exchange uses the store no more: what is left of it is a body that a service sends.
+    pub(super) fn leaves_workflow(&self) {
+        self.uses_workflow.store(false, Relaxed);
+    }
     /// Whether the exchange may use the store, or the last one if there is none.
     pub(super) fn uses_workflow(&self) -> bool {
         self.uses_workflow.load(Relaxed)

@@ -71,11 +71,11 @@ async fn real_and_secondary_calls_have_separate_limits() {
 async fn only_results_of_real_runs_change_the_breaker() {
     let upstream = upstream(&service(), None);
     for mode in [Mode::Dark, Mode::Rehearse] {
-        acquire(&upstream, mode, LONG).await.unwrap().finish(&AttemptResult::CutOff("x".into()));
+        acquire(&upstream, mode, LONG).await.unwrap().settle(&AttemptResult::CutOff("x".into()));
     }
     drop(acquire(&upstream, Mode::Real, LONG).await.unwrap());
     assert_eq!(shown(&upstream), (CLOSED, 0, 0, 0));
-    acquire(&upstream, Mode::Real, LONG).await.unwrap().finish(&AttemptResult::CutOff("x".into()));
+    acquire(&upstream, Mode::Real, LONG).await.unwrap().settle(&AttemptResult::CutOff("x".into()));
     assert_eq!(shown(&upstream), (OPEN, 0, 0, 0));
     for mode in [Mode::Real, Mode::Dark, Mode::Rehearse] {
         match acquire(&upstream, mode, LONG).await.err() {
@@ -97,7 +97,7 @@ async fn a_dropped_probe_makes_room_for_another() {
     let mut service = service();
     service.breaker = service.breaker.map(|rule| BreakerSettings { open: Duration::from_millis(1), ..rule });
     let upstream = upstream(&service, None);
-    acquire(&upstream, Mode::Real, LONG).await.unwrap().finish(&AttemptResult::TimedOut("x".into()));
+    acquire(&upstream, Mode::Real, LONG).await.unwrap().settle(&AttemptResult::TimedOut("x".into()));
     let probe = loop {
         match acquire(&upstream, Mode::Real, LONG).await {
             Ok(permit) => break permit,
@@ -298,7 +298,7 @@ async fn an_idle_rate_admits_a_call_whose_deadline_comes_before_its_timeout() {
 #[tokio::test]
 async fn an_unchanged_service_keeps_its_upstream() {
     let first = upstream(&service(), None);
-    acquire(&first, Mode::Real, LONG).await.unwrap().finish(&AttemptResult::CutOff("x".into()));
+    acquire(&first, Mode::Real, LONG).await.unwrap().settle(&AttemptResult::CutOff("x".into()));
     let same = upstream(&Service { keyed: true, ..service() }, Some(&first));
     assert!(Arc::ptr_eq(&first, &same), "`keyed` is not part of the upstream's configuration");
     let other = upstream(&Service { calls_max: Some(3), ..service() }, Some(&same));
@@ -307,6 +307,6 @@ async fn an_unchanged_service_keeps_its_upstream() {
     let ramped = upstream(&Service { slow_start, calls_max: Some(3), ..service() }, Some(&other));
     assert!(!Arc::ptr_eq(&ramped, &other), "its addresses are chosen in another way");
     let off = upstream(&Service { breaker: None, ..service() }, Some(&ramped));
-    acquire(&off, Mode::Real, LONG).await.unwrap().finish(&AttemptResult::CutOff("x".into()));
+    acquire(&off, Mode::Real, LONG).await.unwrap().settle(&AttemptResult::CutOff("x".into()));
     assert_eq!(shown(&off), (None, 0, 0, 0));
 }

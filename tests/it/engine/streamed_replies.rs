@@ -186,25 +186,44 @@ async fn trailers_are_passed_on() {
 async fn a_service_that_speaks_http2_streams_too() {
     let listener = TcpListener::bind(LOCAL).await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
-    let test = test_of(&url, ", http: 2", "", DOWNLOAD, "only").await;
-    let (client, server) = (get_over_http2(&test), async {
+    let test = test_of(&url, ", http: 2, calls_max: 1", "", DOWNLOAD, "only").await;
+    // All calls come over one connection.
+    let (calls, mut streams) = tokio::sync::mpsc::channel(1);
+    let serving = tokio::spawn(async move {
         let (socket, _) = listener.accept().await.expect("a connection");
         let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
-        let (_, mut respond) = connection.accept().await.expect("a call").expect("a call");
-        let head = http::Response::builder().header("content-type", "text/csv").body(()).expect("a head");
-        let mut send = respond.send_response(head, false).expect("an open stream");
-        send.send_data(Bytes::from_static(b"a,b\n"), false).expect("an open stream");
-        (tokio::spawn(async move { while connection.accept().await.is_some() {} }), send)
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let head = http::Response::builder().header("content-type", "text/csv").body(()).expect("a head");
+            let mut send = respond.send_response(head, false).expect("an open stream");
+            send.send_data(Bytes::from_static(b"a,b\n"), false).expect("an open stream");
+            calls.send(send).await.expect("the test goes on");
+        }
     });
-    let (asked, (_connection, mut send)) = tokio::join!(client, server);
-    assert_eq!(asked.headers()["content-type"], "text/csv");
-    let mut body = asked.into_body();
-    let begun = tokio::time::timeout(PATIENCE, body.data()).await.expect("in time").expect("data").expect("data");
-    assert_eq!(&begun[..], b"a,b\n");
+    let mut get = async || {
+        let (asked, send) = tokio::join!(get_over_http2(&test), streams.recv());
+        assert_eq!(asked.headers()["content-type"], "text/csv");
+        let mut body = asked.into_body();
+        let begun = tokio::time::timeout(PATIENCE, body.data()).await.expect("in time").expect("data").expect("data");
+        assert_eq!(&begun[..], b"a,b\n");
+        (body, send.expect("a call"))
+    };
+    let (mut body, mut send) = get().await;
     let trailers = [("x-sum".parse().expect("a name"), "18".parse().expect("a value"))].into_iter().collect();
     send.send_trailers(trailers).expect("an open stream");
     assert_eq!(rest_of(&mut body).await.expect("a whole body").1["x-sum"], "18");
+    let (mut body, mut send) = get().await;
+    send.send_reset(h2::Reason::CANCEL);
+    let error = rest_of(&mut body).await.expect_err("the service has cut it");
+    assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR), "{error}");
+    let (body, mut send) = get().await;
+    drop(body);
+    let reset = tokio::time::timeout(PATIENCE, std::future::poll_fn(|cx| send.poll_reset(cx))).await;
+    assert_eq!(reset.expect("a reset in time").expect("the connection is open"), h2::Reason::CANCEL);
+    let (mut body, mut send) = get().await;
+    send.send_data(Bytes::new(), true).expect("an open stream");
+    rest_of(&mut body).await.expect("a whole body");
     test.finish().await;
+    serving.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -229,8 +229,9 @@ pub struct Limits {
     /// Bytes per second that a client of HTTP/1.1 has to read of an answer, over the time in which its socket takes
     /// nothing; a slower client is cut off. What the socket's buffer holds counts as read. 0: no minimum.
     pub client_read_bytes_per_s_min: u64,
-    /// Bytes per second that legacy has to send of a reply's body, over the time in which nothing else is waited for; a
-    /// slower reply is cut off. Not for events (`text/event-stream`) and gRPC. 0: no minimum.
+    /// Bytes per second that legacy, or a service whose reply a step streams, has to send of a reply's body, over the
+    /// time in which nothing else is waited for; a slower reply is cut off. Not for events (`text/event-stream`) and
+    /// gRPC. 0: no minimum.
     pub legacy_send_bytes_per_s_min: u64,
     /// The time over which the rates of `client_send_bytes_per_s_min`, `client_read_bytes_per_s_min` and
     /// `legacy_send_bytes_per_s_min` are measured.

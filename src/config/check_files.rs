@@ -136,7 +136,11 @@ pub(crate) fn routes<'a>(
     let with_shared_steps = workflows_with_shared_steps(workflows);
     let facts = workflows.iter().map(|(name, (_, plan))| {
         let shared_steps = with_shared_steps.contains(name);
-        let facts = plan.as_ref().map(|plan| WorkflowFacts { shared_steps, reason_to_keep: plan.reason_to_keep() });
+        let facts = plan.as_ref().map(|plan| WorkflowFacts {
+            shared_steps,
+            reason_to_keep: plan.reason_to_keep(),
+            streaming_step: plan.streaming_step().map(ToString::to_string),
+        });
         (name.clone(), facts)
     });
     let facts = facts.collect();

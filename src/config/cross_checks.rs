@@ -212,6 +212,17 @@ pub(crate) fn check_sub_runs(workflows: &Workflows, problems: &mut Problems) {
             };
         }
     }
+    for (site, steps) in all.values() {
+        for (step, child) in steps {
+            let plan = workflows.get(child).and_then(|(_, plan)| plan.as_ref());
+            if let Some(streaming) = plan.and_then(|plan| plan.streaming_step()) {
+                let at = site.key("steps").key(step.as_str()).key("run");
+                let message =
+                    format!("the step `{streaming}` of `{child}` streams its reply, which only a caller gets");
+                problems.error(&at, message).hint(format!("leave `stream` out of `{streaming}`"));
+            }
+        }
+    }
     let mut done: BTreeSet<&WorkflowName> = BTreeSet::new();
     for start in all.keys().copied() {
         // The path from `start`: each workflow, and the index of its `run` step that is followed next.

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::{EarlierKeys, KeysOfLegacy, RequestCopy};
+use super::{AnswerBody, EarlierKeys, KeysOfLegacy, RequestCopy};
 use crate::compare::{AwaitedIntents, Intent, Observation};
 use crate::flag::{Family, InstanceId, PinKey, RetryKeys};
 use crate::names::{RouteId, RunId, StepId, WorkflowName};
@@ -88,7 +87,7 @@ pub struct ArmAnswer {
     /// The headers that `respond` gives, with `content-type`.
     pub headers: HeaderMap,
     /// The body.
-    pub body: Bytes,
+    pub body: AnswerBody,
     /// What the run did.
     pub report: RunReport,
 }

@@ -5,6 +5,7 @@
 //! Always true: an [`Answered`] exists only once the reply does; a [`ComparisonTicket`] ends in exactly one outcome.
 
 mod affinity;
+mod answer_body;
 mod answered;
 mod arm;
 mod effects;
@@ -13,6 +14,7 @@ mod request_effects;
 mod request_value;
 
 pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, Remembered};
+pub use answer_body::{AnswerBody, ServiceReply, StreamedBody};
 pub use answered::{Answered, RequestCopy, RequestDigests};
 pub use arm::{
     ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, LEGACY_TOOK_FIRST_TRY,

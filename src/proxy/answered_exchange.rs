@@ -42,6 +42,8 @@ impl AnsweredExchange {
     /// The exchange has ended.
     pub(super) fn end(self) {
         let AnsweredExchange { route_metrics, rung, answered_by, status, began, refused, cut, record, .. } = self;
+        // A problem document and a whole answer are cut by their client alone, so this reply came from a service.
+        let cut = if answered_by == AnsweredBy::Engine { cut.map(Cut::of_service) } else { cut };
         let code_class = if cut.is_some() { CodeClass::Cut } else { CodeClass::of(status) };
         route_metrics.count_answer(rung, answered_by, code_class, now().saturating_sub(began));
         cut.into_iter().for_each(Cut::count);

@@ -21,6 +21,12 @@ pub(super) enum Cut {
     LegacyReplyStalled,
     /// Legacy sent its reply more slowly than `legacy_send_bytes_per_s_min`.
     LegacyReplySlow,
+    /// The service whose reply the engine streams closed its connection before the reply ended.
+    ServiceReplyBroken,
+    /// That service sent nothing more for its `idle` time, or `body_idle_ms`.
+    ServiceReplyStalled,
+    /// That service sent more slowly than `legacy_send_bytes_per_s_min`.
+    ServiceReplySlow,
     /// The exchange took longer than `total_ms`.
     Timeout,
     /// The process stopped, and the exchange did not end within `drain_ms`.
@@ -41,10 +47,23 @@ impl Cut {
             Cut::LegacyReplyBroken => "legacy-reply-cut",
             Cut::LegacyReplyStalled => "legacy-reply-stalled",
             Cut::LegacyReplySlow => "legacy-reply-slow",
+            Cut::ServiceReplyBroken => "service-reply-cut",
+            Cut::ServiceReplyStalled => "service-reply-stalled",
+            Cut::ServiceReplySlow => "service-reply-slow",
             Cut::Timeout => "timeout",
             Cut::Drain => "drain-cut",
             Cut::TunnelIdle => "tunnel-idle",
             Cut::Http2Error => "http2-error",
+        }
+    }
+
+    /// The same, where the reply came from a service that a step called: a wait does not know from whom.
+    pub(super) fn of_service(self) -> Self {
+        match self {
+            Cut::LegacyReplyBroken => Cut::ServiceReplyBroken,
+            Cut::LegacyReplyStalled => Cut::ServiceReplyStalled,
+            Cut::LegacyReplySlow => Cut::ServiceReplySlow,
+            other => other,
         }
     }
 
@@ -67,6 +86,9 @@ mod tests {
             Cut::LegacyReplyBroken,
             Cut::LegacyReplyStalled,
             Cut::LegacyReplySlow,
+            Cut::ServiceReplyBroken,
+            Cut::ServiceReplyStalled,
+            Cut::ServiceReplySlow,
             Cut::Timeout,
             Cut::Drain,
             Cut::TunnelIdle,

@@ -22,7 +22,7 @@ use super::hygiene::HeadRefusal;
 use super::monotonic::now;
 use super::plan_capture::capture_fallback;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
-use super::relay::answer_from_legacy;
+use super::relay::{self, answer_from_legacy};
 use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
 use super::respond::Refused;
@@ -32,8 +32,8 @@ use super::upload::{ReadBody, Upload};
 use super::wait::Phase;
 use crate::compare::AwaitedIntents;
 use crate::exchange::{
-    ABANDONED_BEFORE, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KnownBody, LEGACY_TOOK_FIRST_TRY,
-    LegacyTake, NO_FIRST_TRY, ProblemDocument, RequestCopy, Served,
+    ABANDONED_BEFORE, AnswerBody, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KnownBody,
+    LEGACY_TOOK_FIRST_TRY, LegacyTake, NO_FIRST_TRY, ProblemDocument, RequestCopy, Served,
 };
 use crate::flag::{EngineReason, Instance, State};
 use crate::limits::Limits;
@@ -147,10 +147,13 @@ pub(super) async fn answer(
                 _ if answer.report.outlived_deadline => {}
                 _ => count_served(Served::Answered),
             }
-            let response = match conditional::judge(&head.method, &head.headers, answer.status, &answer.headers) {
-                Conditions::Met => respond(&proxied, head, answer, rung),
-                Conditions::NotModified => respond(&proxied, head, not_modified(answer), rung),
+            let answer = match conditional::judge(&head.method, &head.headers, answer.status, &answer.headers) {
+                Conditions::Met => answer,
+                Conditions::NotModified => not_modified(answer),
                 Conditions::Failed => return Err(proxied.refused(rung, Failure::Precondition)),
+            };
+            let Some(response) = respond(&proxied, head, answer, rung) else {
+                return Err(proxied.refused(rung, Failure::EngineSilent));
             };
             let overhead = overhead_before + asked.saturating_sub(read_at) + now().saturating_sub(replied);
             proxied.entry.route_metrics.record_overhead(overhead);
@@ -245,10 +248,17 @@ fn served_as(problem: &ProblemDocument) -> Served {
 /// What a client gets that has the answer already.
 fn not_modified(mut answer: ArmAnswer) -> ArmAnswer {
     conditional::strip_content_fields(&mut answer.headers);
-    ArmAnswer { status: StatusCode::NOT_MODIFIED, body: Bytes::new(), ..answer }
+    ArmAnswer { status: StatusCode::NOT_MODIFIED, body: Bytes::new().into(), ..answer }
 }
 
-fn respond(proxied: &ProxiedRequest<'_>, head: &request::Parts, answer: ArmAnswer, rung: State) -> Response<ReplyBody> {
+/// The answer as it goes to the client; `None` if a streamed body has been taken, which is a bug: the answer of a run
+/// that is not stored has one receiver.
+fn respond(
+    proxied: &ProxiedRequest<'_>,
+    head: &request::Parts,
+    answer: ArmAnswer,
+    rung: State,
+) -> Option<Response<ReplyBody>> {
     let ArmAnswer { status, mut headers, body, report: _ } = answer;
     // The proxy frames the reply itself.
     for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE] {
@@ -257,14 +267,25 @@ fn respond(proxied: &ProxiedRequest<'_>, head: &request::Parts, answer: ArmAnswe
     let wait = &proxied.client.wait;
     wait.enter(Phase::Reply);
     let answered = proxied.answered(rung, AnsweredBy::Engine, status);
-    let asked = Asked { version: head.version, headers: &head.headers };
-    let is_compressed = proxied.entry.compress && compression::negotiate(&asked, status, &mut headers, body.len());
-    let mut body = ReplyBody::full(body, wait.clone(), Some(answered));
-    if is_compressed {
-        body = body.compressed();
-    }
+    let body = match body {
+        AnswerBody::Whole(body) => {
+            let asked = Asked { version: head.version, headers: &head.headers };
+            let compress = proxied.entry.compress;
+            let is_compressed = compress && compression::negotiate(&asked, status, &mut headers, body.len());
+            let body = ReplyBody::full(body, wait.clone(), Some(answered));
+            if is_compressed { body.compressed() } else { body }
+        }
+        AnswerBody::Streamed(streamed) => {
+            let reply = streamed.take()?;
+            wait.set_limits(proxied.entry.limits.with_idle(reply.idle));
+            wait.leaves_workflow();
+            relay::note_slow_kinds(wait, &headers);
+            headers.extend(reply.fields);
+            ReplyBody::streamed(reply.body, wait.clone(), answered)
+        }
+    };
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    response
+    Some(response)
 }

@@ -36,7 +36,7 @@ use super::respond::Refused;
 use super::tunnel::{self, TunnelEnd};
 use super::turns::Turn;
 use super::upload::Upload;
-use super::wait::{Overdue, Phase};
+use super::wait::{ConnectionWait, Overdue, Phase};
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
 use crate::names::ServiceName;
@@ -96,6 +96,15 @@ fn has_kind(headers: &HeaderMap, kind: &[u8]) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(is_kind)
 }
 
+/// Notes a reply whose kind says that its bytes may come slowly: it has no minimum rate.
+pub(super) fn note_slow_kinds(wait: &ConnectionWait, headers: &HeaderMap) {
+    if let Some(rates) = wait.rates()
+        && (has_kind(headers, b"text/event-stream") || is_grpc(headers))
+    {
+        rates.set_streaming();
+    }
+}
+
 /// Calls legacy, and answers the client with its reply. Takes what it needs of the head.
 pub(super) async fn answer_from_legacy(
     mut proxied: ProxiedRequest<'_>,
@@ -143,11 +152,7 @@ pub(super) async fn answer_from_legacy(
             let (mut parts, incoming) = response.into_parts();
             let replied = now();
             wait.enter_at(Phase::Reply, replied);
-            if let Some(rates) = wait.rates()
-                && (has_kind(&parts.headers, b"text/event-stream") || is_grpc(&parts.headers))
-            {
-                rates.set_streaming();
-            }
+            note_slow_kinds(wait, &parts.headers);
             if parts.status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE && !is_egress {
                 log_head_too_large(&entry.upstream.service.name);
             }

@@ -2,9 +2,10 @@
 //!
 //! Always true: frames are passed on as they come, and a body of ours (a problem, the engine's answer) leaves in
 //! bounded pieces, each when the socket has taken those before it, so that no protocol copies or buffers all of it; an
-//! error on legacy's side becomes an error on the client's, so that a truncated reply is never completed. When hyper,
-//! or `http2::stream`, drops the body it has the last frame: then legacy's connection returns to the pool, and what
-//! remains to be done waits in `completion` until the socket has taken the last byte.
+//! error on the side of legacy, or of the service whose reply is streamed, becomes an error on the client's, so that a
+//! truncated reply is never completed. When hyper, or `http2::stream`, drops the body it has the last frame: then
+//! legacy's connection returns to the pool, and what remains to be done waits in `completion` until the socket has
+//! taken the last byte.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,8 +29,12 @@ use super::wait::ConnectionWait;
 use super::workflow_gate::InProgress;
 use crate::limits::REPLY_PIECE_BYTES_MAX;
 
+type PolledFrame = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
 enum Reply {
     Legacy(Incoming),
+    /// The engine's answer, whose body a service is still sending.
+    Streamed(Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>),
     /// What is left of a body that is known.
     Full(Bytes),
     /// The engine's answer, compressed.
@@ -74,6 +79,15 @@ impl ReplyBody {
             ended: false,
         }
     }
+    /// The engine's answer, with the body that a service is still sending.
+    pub(super) fn streamed(
+        body: Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>,
+        wait: Arc<ConnectionWait>,
+        answered: AnsweredExchange,
+    ) -> Self {
+        let (connection, capture, answered) = (None, None, Some(answered));
+        Self { reply: Reply::Streamed(body), connection, capture, answered, wait, bytes: 0, ended: false }
+    }
     /// The same body, compressed while it is sent.
     pub(super) fn compressed(mut self) -> Self {
         if let Reply::Full(bytes) = &mut self.reply {
@@ -96,9 +110,10 @@ impl ReplyBody {
         }
     }
 
-    /// The exchange is in progress until it has ended.
+    /// The exchange is in progress until it has ended. One whose body is streamed is not: its run has ended, nothing of
+    /// it is stored, and a hand-over must not wait for a long download.
     pub(super) fn set_in_progress(&mut self, in_progress: InProgress) {
-        if let Some(answered) = &mut self.answered {
+        if let Some(answered) = self.answered.as_mut().filter(|_| !matches!(self.reply, Reply::Streamed(_))) {
             answered.in_progress = Some(in_progress);
         }
     }
@@ -106,6 +121,41 @@ impl ReplyBody {
     /// Which arm gave this answer, if the answer is to say so.
     pub(super) fn exposed_arm(&self) -> Option<AnsweredBy> {
         self.answered.as_ref().filter(|answered| answered.exposes_arm).map(|answered| answered.answered_by)
+    }
+
+    /// Notes what came of the reply of legacy or a service, and passes it on. `broken` says that it was cut.
+    fn relay(&mut self, polled: PolledFrame, broken: Cut) -> PolledFrame {
+        match self.wait.note_reply_poll(polled) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(frame))) => {
+                self.wait.progress();
+                if let Some(rates) = self.wait.rates() {
+                    rates.legacy_sent(frame.data_ref().map_or(0, Bytes::len));
+                }
+                self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if frame.is_trailers() {
+                    self.ended = true;
+                }
+                if let (Some(capture), Some(data)) = (&mut self.capture, frame.data_ref()) {
+                    capture.take(data);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let is_client_gone = self.wait.is_request_broken();
+                if let Some(answered) = &mut self.answered {
+                    answered.cut = Some(if is_client_gone { Cut::ClientGone } else { broken });
+                }
+                if let Some(capture) = self.capture.take() {
+                    capture.on_legacy_error();
+                }
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Ready(None) => {
+                self.ended = true;
+                Poll::Ready(None)
+            }
+        }
     }
 
     fn is_whole(&self) -> bool {
@@ -118,7 +168,7 @@ impl Body for ReplyBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
         let this = &mut *self;
         match &mut this.reply {
             Reply::Full(bytes) => {
@@ -138,42 +188,20 @@ impl Body for ReplyBody {
                 this.ended = true;
                 Poll::Ready(None)
             }
-            Reply::Legacy(body) => match this.wait.note_reply_poll(Pin::new(body).poll_frame(cx)) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Some(Ok(frame))) => {
-                    this.wait.progress();
-                    if let Some(rates) = this.wait.rates() {
-                        rates.legacy_sent(frame.data_ref().map_or(0, Bytes::len));
-                    }
-                    this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                    if frame.is_trailers() {
-                        this.ended = true;
-                    }
-                    if let (Some(capture), Some(data)) = (&mut this.capture, frame.data_ref()) {
-                        capture.take(data);
-                    }
-                    Poll::Ready(Some(Ok(frame)))
-                }
-                Poll::Ready(Some(Err(e))) => {
-                    let is_client_gone = this.wait.is_request_broken();
-                    if let Some(answered) = &mut this.answered {
-                        answered.cut = Some(if is_client_gone { Cut::ClientGone } else { Cut::LegacyReplyBroken });
-                    }
-                    if let Some(capture) = this.capture.take() {
-                        capture.on_legacy_error();
-                    }
-                    Poll::Ready(Some(Err(e.into())))
-                }
-                Poll::Ready(None) => {
-                    this.ended = true;
-                    Poll::Ready(None)
-                }
-            },
+            Reply::Legacy(body) => {
+                let polled = Pin::new(body).poll_frame(cx).map_err(Into::into);
+                this.relay(polled, Cut::LegacyReplyBroken)
+            }
+            Reply::Streamed(body) => {
+                let polled = body.as_mut().poll_frame(cx);
+                this.relay(polled, Cut::ServiceReplyBroken)
+            }
         }
     }
     fn is_end_stream(&self) -> bool {
         match &self.reply {
             Reply::Legacy(body) => body.is_end_stream(),
+            Reply::Streamed(body) => body.is_end_stream(),
             Reply::Full(bytes) => bytes.is_empty(),
             Reply::Compressed(body) => body.is_at_end(),
             Reply::Unmodified(polled) => *polled,
@@ -182,6 +210,7 @@ impl Body for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         match &self.reply {
             Reply::Legacy(body) => body.size_hint(),
+            Reply::Streamed(body) => body.size_hint(),
             Reply::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Reply::Compressed(_) | Reply::Unmodified(_) => SizeHint::default(),
         }

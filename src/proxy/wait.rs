@@ -232,6 +232,10 @@ impl ConnectionWait {
     pub(super) fn set_uses_workflow(&self) {
         self.uses_workflow.store(true, Relaxed);
     }
+    /// Records that the exchange uses the store no more: what is left of it is a body that a service sends.
+    pub(super) fn leaves_workflow(&self) {
+        self.uses_workflow.store(false, Relaxed);
+    }
     /// Whether the current exchange, or else the last one, may use the store.
     pub(super) fn uses_workflow(&self) -> bool {
         self.uses_workflow.load(Relaxed)

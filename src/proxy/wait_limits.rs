@@ -35,6 +35,10 @@ impl ExchangeLimits {
             },
         }
     }
+    /// The same, with another longest pause within a body, if there is one.
+    pub(super) fn with_idle(self, idle: Option<Duration>) -> Self {
+        Self { body: idle.map_or(self.body, micros), ..self }
+    }
 }
 
 fn micros(time: Duration) -> u64 {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -20,8 +21,8 @@ use crate::compare::{
 };
 use crate::evidence::{Evidence, EvidenceGeneration};
 use crate::exchange::{
-    Answered, ArmReply, ArmRequest, ComparisonOutcome, ComparisonTicket, EarlierKeys, MayBegin, ProblemDocument,
-    RequestEffects, RunReport, request_value,
+    AnswerBody, Answered, ArmReply, ArmRequest, ComparisonOutcome, ComparisonTicket, EarlierKeys, MayBegin,
+    ProblemDocument, RequestEffects, RunReport, request_value,
 };
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::Limits;
@@ -203,8 +204,12 @@ impl Runner {
                     tracing::debug!(run = ?report.run, %detail, reason = reason.as_str(), "not comparable");
                     return EngineResult::NotComparable(ComparisonOutcome::Skipped(*reason), report);
                 }
-                let fits = answer.body.len() as u64 <= self.limits.body_capture_bytes_max;
-                let body = if fits { Body::Whole(answer.body) } else { Body::TooLarge };
+                let fits = |body: &Bytes| body.len() as u64 <= self.limits.body_capture_bytes_max;
+                let body = match answer.body {
+                    AnswerBody::Whole(body) if fits(&body) => Body::Whole(body),
+                    // Only an answer for a caller is streamed.
+                    AnswerBody::Whole(_) | AnswerBody::Streamed(_) => Body::TooLarge,
+                };
                 let seen = Observation::new(answer.status, answer.headers, body, latency, report.intents.clone());
                 EngineResult::Comparable(seen.with_steps_without_items(report.steps_without_items.clone()), report)
             }

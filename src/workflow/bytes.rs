@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::expression::{ExpressionError, parse_json};
+use crate::names::StepId;
 
 /// The member that holds the bytes: `{"$bytes": base64, "content_type": …, "$mark": …}`.
 pub(super) const BYTES: &str = "$bytes";
@@ -16,6 +17,8 @@ pub(super) const CONTENT_TYPE: &str = "content_type";
 const MARK: &str = "$mark";
 /// The member of a description that holds the number of bytes.
 pub(super) const DESCRIBED_SIZE: &str = "bytes";
+/// The member that names the step whose reply's body is streamed. Such a value represents bytes that are not in it.
+const STREAMED_FROM: &str = "$stream";
 /// Hexadecimal digits of a mark: 128 bits.
 const MARK_DIGITS: usize = 32;
 
@@ -43,6 +46,16 @@ impl BytesMark {
         let mark = self.mark(&text, content_type);
         json!({ BYTES: text, CONTENT_TYPE: content_type, MARK: mark })
     }
+    /// Represents the body of a reply to a step's call that is passed on while the service sends it.
+    pub fn streamed(&self, step: &StepId, content_type: Option<&str>) -> Value {
+        let mark = self.mark(&streamed_text(step.as_str()), content_type);
+        json!({ BYTES: "", STREAMED_FROM: step.as_str(), CONTENT_TYPE: content_type, MARK: mark })
+    }
+    /// The step, if a value represents the streamed body of the reply to its call.
+    pub(super) fn streamed_from(&self, value: &Value) -> Option<StepId> {
+        let step = value.get(STREAMED_FROM)?.as_str()?;
+        (value.get(MARK).is_some() && self.is_bytes(value)).then(|| StepId::new(step))
+    }
     /// Whether a value has the member that bytes have. Cheap: the mark is not computed.
     pub(super) fn may_be_bytes(value: &Value) -> bool {
         value.get(BYTES).is_some()
@@ -65,8 +78,9 @@ impl BytesMark {
         let members = value.as_object()?;
         let text = members.get(BYTES)?.as_str()?;
         let content_type = members.get(CONTENT_TYPE).and_then(Value::as_str);
+        let streamed = members.get(STREAMED_FROM).map(|step| streamed_text(step.as_str().unwrap_or_default()));
         let is_marked = match members.get(MARK) {
-            Some(mark) => mark.as_str() == Some(self.mark(text, content_type).as_str()),
+            Some(mark) => mark.as_str() == Some(self.mark(streamed.as_deref().unwrap_or(text), content_type).as_str()),
             None => self.accepts_unmarked,
         };
         is_marked.then_some((text, content_type))
@@ -76,6 +90,11 @@ impl BytesMark {
         hasher.update(text.as_bytes()).update(b"\n").update(content_type.unwrap_or_default().as_bytes());
         hasher.finalize().to_hex().as_str().chars().take(MARK_DIGITS).collect()
     }
+}
+
+/// What the mark of a streamed body is computed of, in place of its bytes: no base 64 has a line feed.
+fn streamed_text(step: &str) -> String {
+    format!("stream\n{step}")
 }
 
 /// The error where bytes stand within another value: they have no form there that the receiver could read.
@@ -133,6 +152,7 @@ fn encoded_size(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workflow::Payload;
 
     #[test]
     fn bytes_are_shown_as_a_description_and_other_json_as_it_is() {
@@ -162,6 +182,16 @@ mod tests {
             assert_eq!(mark.bytes(value), None, "{value}");
         }
         assert_eq!(BytesMark::new(&[8; 32]).bytes(&value), None, "another store's");
+        let streamed = mark.streamed(&StepId::new("file"), Some("image/png"));
+        assert_eq!(mark.streamed_from(&streamed), Some(StepId::new("file")));
+        assert_eq!(mark.bytes(&streamed), Some((Payload::Empty, Some("image/png".into()))));
+        let mut of_other = streamed.clone();
+        of_other[STREAMED_FROM] = json!("other");
+        let mut renamed = value.clone();
+        renamed[STREAMED_FROM] = json!("file");
+        for value in [&value, &of_other, &renamed, &json!({ "$bytes": "", "$stream": "file" })] {
+            assert_eq!(mark.streamed_from(value), None, "{value}");
+        }
         let earlier = BytesMark { accepts_unmarked: true, ..mark };
         assert!(earlier.bytes(&unmarked).is_some() && earlier.bytes(&value).is_some());
         assert_eq!(earlier.bytes(&forged), None);

@@ -122,6 +122,9 @@ pub struct StepDraft {
     /// The output where the call is rehearsed instead of sent. May read `legacy`.
     #[serde(deserialize_with = "present")]
     pub rehearse: Option<Value>,
+    /// `true` on a read: the body of its reply goes to the caller while the service sends it, as the whole body of the
+    /// answer. For routes with `keep: none`.
+    pub stream: bool,
     /// `true` on a read whose reply may change once legacy has acted: differences that result from this are of kind
     /// `stale_read`.
     pub volatile: bool,

@@ -356,6 +356,10 @@ pub struct AnswerRecord {
     /// workflow declares none. False in answers that an earlier version recorded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_type_of_unsent_body: bool,
+    /// The body is that of the reply to this step's call, and is streamed: `body` is empty then. Only in runs that are
+    /// not stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streamed_from: Option<StepId>,
     /// Its sensitive parts: `$.headers.location`, `$.body.token`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sensitive: Vec<SensitivePath>,

@@ -4,6 +4,7 @@
 //! does, or waits for, needs its events.
 
 use super::{Busy, EffectClass, PauseOrFail, Plan, Risk, Step, StepKind};
+use crate::names::StepId;
 use crate::workflow::rules::RiskSource;
 
 impl Plan {
@@ -12,6 +13,12 @@ impl Plan {
     pub fn reason_to_keep(&self) -> Option<String> {
         let of_steps = self.steps.iter().find_map(|step| self.step_reason_to_keep(step));
         of_steps.or_else(|| self.pending.as_ref().map(|_| "`respond.pending`, for runs that go on".to_owned()))
+    }
+
+    /// The first step whose reply goes to the caller while the service sends it. Of such a run nothing can be kept.
+    pub fn streaming_step(&self) -> Option<&StepId> {
+        let streams = |step: &&Step| matches!(&step.kind, StepKind::Call(call) if call.stream);
+        self.steps.iter().find(streams).map(|step| &step.id)
     }
 
     fn step_reason_to_keep(&self, step: &Step) -> Option<String> {

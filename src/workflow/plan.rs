@@ -265,6 +265,8 @@ pub struct Call {
     pub not_done: Statuses,
     /// The output where the call is rehearsed.
     pub rehearse: Option<Template>,
+    /// Whether the body of its reply goes to the caller while the service sends it.
+    pub stream: bool,
     /// Whether it is a read whose reply may change once legacy has acted.
     pub volatile: bool,
 }

@@ -54,6 +54,7 @@ impl AnswerRecord {
             bytes_as_text: _,
             is_plain_text: _,
             is_type_of_unsent_body: _,
+            streamed_from: _,
             sensitive: _,
         } = self;
         (status, headers, body) == (&other.status, &other.headers, &other.body)

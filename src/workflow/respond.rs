@@ -82,11 +82,20 @@ pub(super) fn given_by_person(
     check_given_depth(&ANSWER.into(), output, inputs)?;
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     let body = Payload::Text(output.to_string());
-    let (bytes_as_text, is_plain_text, is_type_of_unsent_body, sensitive) = Default::default();
+    let (bytes_as_text, is_plain_text, is_type_of_unsent_body, streamed_from, sensitive) = Default::default();
     let answer = persons_answer_with_sensitive_parts(
         plan,
         run,
-        AnswerRecord { status: 200, headers, body, bytes_as_text, is_plain_text, is_type_of_unsent_body, sensitive },
+        AnswerRecord {
+            status: 200,
+            headers,
+            body,
+            bytes_as_text,
+            is_plain_text,
+            is_type_of_unsent_body,
+            streamed_from,
+            sensitive,
+        },
     );
     let pin = pin(run, &answer);
     Ok(Event::Answer(AnswerEvent::Responded { answer: Arc::new(answer), pin }))

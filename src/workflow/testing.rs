@@ -89,6 +89,7 @@ impl PlanBuilder {
             accept: Statuses(vec![(200, 299)]),
             not_done: Statuses::default(),
             rehearse: None,
+            stream: false,
             volatile: false,
         };
         let mut this = self.step(id, needs, StepKind::Call(Box::new(call)));

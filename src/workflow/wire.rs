@@ -226,7 +226,7 @@ pub(super) fn answer(
     let declared = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.clone());
     let Some(template) = &answer.body else {
         let body = Payload::Empty;
-        let (bytes_as_text, is_plain_text, is_type_of_unsent_body, sensitive) = Default::default();
+        let (bytes_as_text, is_plain_text, is_type_of_unsent_body, streamed_from, sensitive) = Default::default();
         return Ok(AnswerRecord {
             status,
             headers,
@@ -234,11 +234,12 @@ pub(super) fn answer(
             bytes_as_text,
             is_plain_text,
             is_type_of_unsent_body,
+            streamed_from,
             sensitive,
         });
     };
     let value = template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))?;
-    let bytes = mark.bytes(&value);
+    let (bytes, streamed_from) = (mark.bytes(&value), mark.streamed_from(&value));
     // The answer of a child is read by its parent, which can pass the bytes on; a rerun of a child answers like it.
     if bytes.is_none() && !run.started.is_child_or_rerun_of_one() && scope.contains_opaque(&value) {
         return Err((template.reads().to_vec(), bytes_within_error()));
@@ -258,7 +259,16 @@ pub(super) fn answer(
         is_type_of_unsent_body = is_without_content(status);
     }
     let sensitive = Vec::new();
-    Ok(AnswerRecord { status, headers, body, bytes_as_text, is_plain_text, is_type_of_unsent_body, sensitive })
+    Ok(AnswerRecord {
+        status,
+        headers,
+        body,
+        bytes_as_text,
+        is_plain_text,
+        is_type_of_unsent_body,
+        streamed_from,
+        sensitive,
+    })
 }
 
 /// The answer to the caller while the run goes on (`respond.pending`), where the plan declares it and its expressions

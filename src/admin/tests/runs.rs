@@ -90,6 +90,7 @@ pub async fn finish_run(api: &TestApi) {
         bytes_as_text: false,
         is_plain_text: false,
         is_type_of_unsent_body: false,
+        streamed_from: None,
         sensitive: Vec::new(),
     });
     let events = vec![

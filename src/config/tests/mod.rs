@@ -11,6 +11,7 @@ mod rehearsals;
 mod secrets;
 mod service_tls;
 pub(super) mod set;
+mod streams;
 mod watching;
 
 use std::sync::Arc;

@@ -7,7 +7,9 @@
 //! A call, an append and a query are futures here: while the service, the store or a child is slow, the run goes on.
 
 mod acquired;
+mod global_state;
 mod perform;
+mod streams;
 
 #[cfg(test)]
 pub(in crate::engine) use acquired::drive_contradicting;
@@ -20,9 +22,12 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use global_state::GlobalState;
+use streams::Streams;
 
 use crate::compare::AwaitedIntents;
 use crate::engine::clock::Clock;
@@ -38,7 +43,6 @@ use crate::engine::scheduler::mailbox::{CommandReply, CommandRequest, Message, S
 use crate::engine::scheduler::registry::Registration;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::snapshot::FilesSnapshot;
-use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::store::Claim;
 use crate::workflow::{AttemptResult, Event, Mode, Plan, Run};
@@ -100,48 +104,10 @@ pub(super) struct Driver {
     calls: FuturesUnordered<BoxFuture<'static, (CallId, AttemptResult)>>,
     /// For each of `calls`: cancels it if it still waits for its turn at the service (`calls_max`, `rate`).
     withdrawals: Vec<(CallId, CancellationToken)>,
+    streams: Streams,
     queries: FuturesUnordered<BoxFuture<'static, Input>>,
     timer: Option<Timestamp>,
     end: Option<DriverEnd>,
-}
-
-/// The state of the kill switch and whether the process drains, as last fed to the machine. Both apply to every run.
-struct GlobalState {
-    freeze: watch::Receiver<Freeze>,
-    draining: watch::Receiver<bool>,
-    is_frozen: bool,
-    is_draining: bool,
-}
-
-impl GlobalState {
-    fn of(core: &Core) -> Self {
-        let (mut freeze, mut draining) = (core.process.kill_switch.subscribe(), core.process.draining.subscribe());
-        let is_frozen = *freeze.borrow_and_update() == Freeze::Effects;
-        let is_draining = *draining.borrow_and_update();
-        Self { freeze, draining, is_frozen, is_draining }
-    }
-    /// The changes since the last call, as inputs.
-    fn changes(&mut self) -> Vec<Input> {
-        let mut changes = Vec::new();
-        let is_frozen = *self.freeze.borrow_and_update() == Freeze::Effects;
-        if std::mem::replace(&mut self.is_frozen, is_frozen) != is_frozen {
-            changes.push(Input::Freeze(is_frozen));
-        }
-        let is_draining = *self.draining.borrow_and_update();
-        if !std::mem::replace(&mut self.is_draining, is_draining) && is_draining {
-            changes.push(Input::Drain);
-        }
-        changes
-    }
-    async fn changed(&mut self) {
-        let closed = tokio::select! {
-            changed = self.freeze.changed() => changed.is_err(),
-            changed = self.draining.changed() => changed.is_err(),
-        };
-        if closed {
-            std::future::pending::<()>().await;
-        }
-    }
 }
 
 impl Driver {
@@ -203,6 +169,7 @@ impl Driver {
             next_command_id: 0,
             calls: FuturesUnordered::new(),
             withdrawals: Vec::new(),
+            streams: Streams::default(),
             queries: FuturesUnordered::new(),
             timer: None,
             end: None,

@@ -18,7 +18,7 @@ use crate::engine::scheduler::mailbox::{CommandReply, Slot};
 use crate::flag::Freeze;
 use crate::names::Seq;
 use crate::telemetry::LogThrottle;
-use crate::workflow::{AttemptResult, EffectClass};
+use crate::workflow::{AttemptResult, EffectClass, Mode};
 
 /// While its lease is uncertain, the process gives up a run for which commands wait. This is the pause before it
 /// acquires the run again; without the pause it would acquire and give up the run in a loop until the lease is renewed.
@@ -88,7 +88,10 @@ impl Driver {
             Output::AnswerCommand(command_id, answer) => self.answer_command(command_id, answer),
             // The receivers may have stopped waiting.
             Output::AnswerStarter(answer) => drop(self.starter.take().map(|starter| starter.send(answer))),
-            Output::AnswerCaller(answer) => drop(self.caller.take().map(|caller| caller.send(answer))),
+            Output::AnswerCaller(mut answer) => {
+                self.streams.put_into(&mut answer, self.machine.run());
+                drop(self.caller.take().map(|caller| caller.send(answer)));
+            }
             Output::RetainRetryKey => {
                 if let Some(registration) = &mut self.registration {
                     registration.retain_keys();
@@ -150,6 +153,10 @@ impl Driver {
                 let needs_proof = attempt.effect != EffectClass::Read;
                 request.lease_proof = self.writer.as_ref().filter(|_| needs_proof).map(|writer| writer.lease_proof());
                 self.withdrawals.push((id, request.withdrawal.clone()));
+                // Nobody but the caller of a run that is not stored can do without the bytes.
+                if self.writer.is_none() && self.mode() == Mode::Real && self.caller.is_some() {
+                    self.streams.prepare(&mut request);
+                }
                 self.executor.perform(attempt.effect, request)
             }
             Err(result) => Box::pin(std::future::ready(result)),

@@ -114,7 +114,8 @@ mod tests {
 
     fn answer(status: u16) -> Arc<AnswerRecord> {
         let body = Payload::Text("{}".into());
-        let (headers, bytes_as_text, is_plain_text, is_type_of_unsent_body, sensitive) = Default::default();
+        let (headers, bytes_as_text, is_plain_text, is_type_of_unsent_body, streamed_from, sensitive) =
+            Default::default();
         Arc::new(AnswerRecord {
             status,
             headers,
@@ -122,6 +123,7 @@ mod tests {
             bytes_as_text,
             is_plain_text,
             is_type_of_unsent_body,
+            streamed_from,
             sensitive,
         })
     }

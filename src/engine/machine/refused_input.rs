@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use crate::engine::machine::replies::answered;
-use crate::exchange::{ArmAnswer, ArmReply, RunReport, Source};
+use crate::exchange::{AnswerBody, ArmAnswer, ArmReply, RunReport, Source};
 use crate::workflow::{DecisionInputs, Plan, Redaction, Run, input_refused};
 
 /// The answer that `respond` declares for such a request, or a problem document. `run` is the run as it would have
@@ -37,6 +36,6 @@ fn problem(why: &[String], report: RunReport) -> ArmReply {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert("x-pointsman-source", HeaderValue::from_static(Source::Workflow.as_str()));
-    let (status, body) = (StatusCode::UNPROCESSABLE_ENTITY, Bytes::from(body.to_string()));
+    let (status, body) = (StatusCode::UNPROCESSABLE_ENTITY, AnswerBody::from(body.to_string()));
     ArmReply::Answer(ArmAnswer { status, headers, body, report })
 }

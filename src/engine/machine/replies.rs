@@ -3,7 +3,6 @@
 //! Always true: a problem says whether trying again could do the work twice, and whether a shared step was done or may
 //! have been.
 
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
@@ -238,7 +237,7 @@ pub(in crate::engine) fn answered(record: &AnswerRecord, report: RunReport) -> A
     }
     // `workflow` records only valid statuses.
     let status = StatusCode::from_u16(record.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    ArmReply::Answer(ArmAnswer { status, headers, body: Bytes::from(body), report })
+    ArmReply::Answer(ArmAnswer { status, headers, body: body.into(), report })
 }
 
 /// The reply to a request for which no run was started.

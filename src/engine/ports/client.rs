@@ -2,7 +2,8 @@
 //!
 //! Always true: a [`RehearsingClient`] has one method, and it takes a [`ReadCall`], which can only be made of a `read`;
 //! a [`SendingClient`] takes a [`SendCall`], which the run's mode must allow. Redirects are not followed, a reply's
-//! body is bounded, each attempt ends within its timeout, which begins anew at each address.
+//! body is bounded, each attempt ends within its timeout, which begins anew at each address. Of a reply that is
+//! streamed (`streamed_reply`) only the head counts: its body has no bound, and ends after the attempt.
 //!
 //! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request
 //! was never sent. If an address of a service accepts no connection, the same attempt goes to another one; it counts as
@@ -14,22 +15,20 @@
 //! closed would make its outcome unknown. A call that the service says it has not processed (HTTP/2) is sent again over
 //! another connection, a bounded number of times within its timeout.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::poll;
-use http::header::{HOST, RETRY_AFTER};
+use http::header::HOST;
 use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::Full;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
 use crate::engine::kill_switch::{KillSwitch, Operation};
 use crate::engine::ports::connections::{ConnectionPool, ReusePolicy};
 use crate::engine::ports::decode;
@@ -37,7 +36,9 @@ use crate::engine::ports::destination::{Destination, traffic};
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
 use crate::engine::ports::head_time::HeadTime;
 use crate::engine::ports::pooled_connection::{ExchangeError, Exchanged};
+use crate::engine::ports::reply::{ReplyRecorder, StreamingCall};
 use crate::engine::ports::service::{CallBounds, CallPermit, ServiceLimits};
+use crate::engine::ports::streamed_reply::OpenReply;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::limits::{CONNECTION_ENDED_MAX, Limits, NOT_PROCESSED_MAX};
 use crate::names::RunId;
@@ -74,6 +75,8 @@ pub(in crate::engine) struct Outgoing {
     pub recorded_headers: Arc<RecordedHeaders>,
     /// The secrets in the request. They are masked in the record of the reply.
     pub secrets: EchoedSecrets,
+    /// `None` where the step does not stream its reply.
+    pub streaming: Option<StreamingCall>,
 }
 
 impl Outgoing {
@@ -193,17 +196,26 @@ impl Transport {
             Ok(permit) => permit,
             Err(refused) => return refused,
         };
-        let result = self.send(call, &mut permit, kill_switch).await;
-        permit.finish(&result);
+        let receiver = call.streaming.as_ref().and_then(|streaming| streaming.receiver.clone());
+        let sent = self.send(call, &mut permit, kill_switch).await;
+        let (result, open) = sent.unwrap_or_else(|result| (result, None));
+        permit.settle(&result);
+        if let Some((open, receiver)) = open.zip(receiver) {
+            open.hand_over(&receiver, permit);
+        }
         result
     }
 
+    /// Sends a call. The reply whose body is to be streamed is returned beside the result.
+    ///
+    /// # Errors
+    /// There is no reply.
     async fn send(
         self,
         call: Outgoing,
         call_permit: &mut CallPermit,
         kill_switch: Option<&KillSwitch>,
-    ) -> AttemptResult {
+    ) -> Result<(AttemptResult, Option<OpenReply>), AttemptResult> {
         let Outgoing {
             method,
             uris,
@@ -218,9 +230,11 @@ impl Transport {
             upstream: service_limits,
             lease_proof,
             withdrawal,
-            recorded_headers,
+            recorded_headers: headers_to_record,
             secrets,
+            streaming,
         } = call;
+        let recorder = ReplyRecorder { bounds: self.bounds, headers: headers_to_record, secrets, streaming };
         let names_host = headers.contains_key(HOST);
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
@@ -228,7 +242,7 @@ impl Transport {
         let mut time = HeadTime::new(&service_limits, call_permit);
         let mut choice = match AddressChoice::begin(service_limits.addresses(), traffic(mode), time.deadline).await {
             Ok(choice) => choice,
-            Err(why) => return AttemptResult::NotSent(why),
+            Err(why) => return Err(AttemptResult::NotSent(why)),
         };
         Destination::of(service_limits.protocol(), &choice, &uris).put_into(&mut request, names_host);
         let usual = if repeatable { ReusePolicy::Any } else { ReusePolicy::Recent };
@@ -249,12 +263,12 @@ impl Transport {
                 // Without a connection no byte was sent.
                 Err(error) => {
                     if !(choice.try_another(&error) && call_permit.begin_anew()) {
-                        return AttemptResult::NotSent(match error {
+                        return Err(AttemptResult::NotSent(match error {
                             ConnectError::TimedOut => {
                                 format!("no connection within {} ms", time.connect(&service_limits).as_millis())
                             }
                             error => error.to_string(),
-                        });
+                        }));
                     }
                     Destination::of(service_limits.protocol(), &choice, &uris).put_into(&mut request, names_host);
                     time = HeadTime::new(&service_limits, call_permit);
@@ -262,19 +276,24 @@ impl Transport {
                 }
             };
             if let Some(withheld) = withheld(lease_proof.as_ref()) {
-                return withheld;
+                return Err(withheld);
             }
             if withdrawal.is_cancelled() {
-                return AttemptResult::Withdrawn;
+                return Err(AttemptResult::Withdrawn);
             }
             let permit = match kill_switch.map(|switch| switch.begin(Operation::Effect)) {
-                Some(None) => return AttemptResult::Withheld("private and shared steps are frozen".into()),
+                Some(None) => {
+                    return Err(AttemptResult::Withheld("private and shared steps are frozen".into()));
+                }
                 Some(permit) => permit,
                 None => None,
             };
             let exchanged = {
+                let (bytes_max, deadline) = (self.bounds.bytes, call_permit.deadline());
                 let mut exchange =
-                    pin!(connection.exchange(request, self.bounds.bytes, time.deadline, call_permit.deadline()));
+                    pin!(connection.exchange(request, bytes_max, time.deadline, deadline, |head, body| {
+                        recorder.streams(head, body)
+                    }));
                 // The first poll hands the request to the connection: from then on the call has begun.
                 let first = poll!(exchange.as_mut());
                 drop(permit);
@@ -300,84 +319,45 @@ impl Transport {
                         }
                     };
                     if !may_again {
-                        return AttemptResult::NotSent(why);
+                        return Err(AttemptResult::NotSent(why));
                     }
                     reuse = if reason == NotProcessed::Refused { ReusePolicy::None } else { usual };
                     request = again;
                 }
                 Err((ExchangeError::NotSent(why) | ExchangeError::NotProcessed(_, why), _)) => {
-                    return AttemptResult::NotSent(why);
+                    return Err(AttemptResult::NotSent(why));
                 }
                 Err((ExchangeError::CutOff(why), _)) => {
                     match connection.is_answered {
                         true => choice.in_flight.answered(),
                         false => choice.in_flight.unanswered(),
                     }
-                    return AttemptResult::CutOff(why);
+                    return Err(AttemptResult::CutOff(why));
                 }
             }
         };
         match &exchanged {
-            Exchanged::Whole(_) | Exchanged::BodyTimedOut => choice.in_flight.answered(),
+            Exchanged::Whole(_) | Exchanged::Head(..) | Exchanged::BodyTimedOut => choice.in_flight.answered(),
             // An address that had less time than the step's timeout might still have answered: this does not count.
             Exchanged::HeadTimedOut if call_permit.is_whole() => choice.in_flight.unanswered(),
             Exchanged::HeadTimedOut => {}
         }
-        let (head, body) = match exchanged {
-            Exchanged::Whole(reply) => reply,
-            Exchanged::HeadTimedOut => {
-                return AttemptResult::TimedOut(format!("within {} ms", time.within.as_millis()));
+        match exchanged {
+            Exchanged::Whole((head, body)) => {
+                if body.is_ok() {
+                    self.pool.give_back(connection).await;
+                }
+                Ok((recorder.whole(&head, body), None))
             }
-            Exchanged::BodyTimedOut => {
-                return AttemptResult::TimedOut(format!(
-                    "its body did not end within {} ms",
-                    call_permit.span().as_millis()
-                ));
+            Exchanged::Head(head, body) => {
+                let open = OpenReply::new(&head, body, connection, &self.pool, choice.in_flight);
+                Ok((recorder.streamed(&head), Some(open)))
             }
-        };
-        let status = head.status.as_u16();
-        let bytes = match body {
-            Ok(bytes) => bytes,
-            Err(body_start) => {
-                let why = format!("its body is larger than the limit output_bytes_max ({})", self.bounds.bytes);
-                let body_start = secrets.excerpt(&body_start, true);
-                let result = AttemptResult::Unreadable { status, why, body_start };
-                return secrets.masked(result, self.bounds.bytes_mark);
-            }
-        };
-        self.pool.give_back(connection).await;
-        let result = match decode::body_with_headers(&head.headers, &bytes, self.bounds) {
-            Ok(output) => AttemptResult::Reply {
-                status,
-                headers: reply_headers(&head.headers, &recorded_headers),
-                output: Arc::new(output),
-                retry_after_ms: retry_after_ms(&head.headers, clock::now().into()),
-            },
-            Err(why) => {
-                let why = format!("its body {why}");
-                AttemptResult::Unreadable { status, why, body_start: secrets.excerpt(&bytes, false) }
-            }
-        };
-        secrets.masked(result, self.bounds.bytes_mark)
+            Exchanged::HeadTimedOut => Err(AttemptResult::TimedOut(format!("within {} ms", time.within.as_millis()))),
+            Exchanged::BodyTimedOut => Err(AttemptResult::TimedOut(format!(
+                "its body did not end within {} ms",
+                call_permit.span().as_millis()
+            ))),
+        }
     }
-}
-
-/// The headers of a reply that are recorded; never `set-cookie`, with which anybody who reads the events could take
-/// over the session.
-fn reply_headers(headers: &HeaderMap, recorded: &RecordedHeaders) -> BTreeMap<String, String> {
-    let mut shown = match recorded {
-        RecordedHeaders::All => decode::headers(headers),
-        RecordedHeaders::Only(names) => decode::headers_of(headers, names.iter().map(|name| &**name)),
-    };
-    shown.remove("set-cookie");
-    shown
-}
-
-fn retry_after_ms(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(seconds.saturating_mul(1_000));
-    }
-    let at = httpdate::parse_http_date(text).ok()?;
-    u64::try_from(at.duration_since(now).unwrap_or_default().as_millis()).ok()
 }

@@ -220,8 +220,21 @@ impl ConnectionPool {
 
     /// Returns a connection to the pool; closes it where it cannot be used again, was used for long enough, or too many
     /// are idle.
-    pub async fn give_back(self: &Arc<Self>, mut connection: PooledConnection) {
-        if !poll_fn(|cx| Poll::Ready(connection.is_idle(cx))).await || self.idle_max == 0 || connection.is_retired() {
+    pub async fn give_back(self: &Arc<Self>, connection: PooledConnection) {
+        let mut connection = Some(connection);
+        poll_fn(|cx| {
+            if let Some(connection) = connection.take() {
+                self.put_back(connection, cx);
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// As [`Self::give_back`], within a poll. To be called in the engine's runtime, which outlives those of the proxy's
+    /// threads.
+    pub fn put_back(self: &Arc<Self>, mut connection: PooledConnection, cx: &mut Context<'_>) {
+        if !connection.is_idle(cx) || self.idle_max == 0 || connection.is_retired() {
             return;
         }
         let endpoint = connection.endpoint.clone();

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::machine::Attempt;
 use crate::engine::ports::client::Outgoing;
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
+use crate::engine::ports::reply::StreamingCall;
 use crate::engine::run_trace::{self, RunTrace};
 use crate::engine::snapshot::FilesSnapshot;
 use crate::limits::Limits;
@@ -121,6 +122,11 @@ fn build(
         withdrawal: CancellationToken::new(),
         recorded_headers,
         secrets: if hidden { EchoedSecrets::new(&snapshot.secrets, credentials) } else { EchoedSecrets::default() },
+        streaming: call.stream.then(|| StreamingCall {
+            step: attempt.step.clone(),
+            accept: call.accept.clone(),
+            receiver: None,
+        }),
     })
 }
 

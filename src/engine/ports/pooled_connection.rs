@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +13,7 @@ use http::header::HOST;
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version, response};
 use http_body_util::Full;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
@@ -39,6 +39,8 @@ pub(in crate::engine) enum ExchangeError {
 pub(in crate::engine) enum Exchanged {
     /// A complete reply came.
     Whole(Reply),
+    /// The head of a reply came whose body is not read here.
+    Head(response::Parts, Incoming),
     /// The head of the reply did not come in time.
     HeadTimedOut,
     /// The body of the reply did not end in time.
@@ -98,8 +100,9 @@ impl PooledConnection {
         self.retires.is_some_and(|retires| retires <= Instant::now())
     }
 
-    /// Sends a request and reads its reply, with a body of at most `body_bytes_max` bytes. If the returned future is
-    /// dropped before it completes, the connection is in the middle of a message and cannot be used again.
+    /// Sends a request and reads its reply, with a body of at most `body_bytes_max` bytes, which is not read if
+    /// `is_streamed` says so. If the returned future is dropped before it completes, the connection is in the middle of
+    /// a message and cannot be used again.
     ///
     /// # Errors
     /// There is no complete reply. The request is returned where it was certainly not processed.
@@ -109,11 +112,15 @@ impl PooledConnection {
         body_bytes_max: usize,
         head_deadline: Instant,
         deadline: Instant,
+        is_streamed: impl FnOnce(&response::Parts, &Incoming) -> bool,
     ) -> Result<Exchanged, (ExchangeError, Option<Request<Full<Bytes>>>)> {
         let (head, mut body) = match self.send(request, head_deadline).await? {
             Some(reply) => reply.into_parts(),
             None => return Ok(Exchanged::HeadTimedOut),
         };
+        if is_streamed(&head, &body) {
+            return Ok(Exchanged::Head(head, body));
+        }
         let whole = timeout_at(deadline, self.read_whole(&mut body, body_bytes_max));
         match whole.await {
             Ok(Ok(body)) => Ok(Exchanged::Whole((head, body))),
@@ -168,18 +175,8 @@ impl PooledConnection {
     pub async fn read_whole(&mut self, body: &mut Incoming, bytes_max: usize) -> Result<Result<Bytes, Bytes>, String> {
         let mut whole = BytesMut::new();
         loop {
-            let frame = poll_fn(|cx| {
-                // Polling the body registers its demand, driving the connection reads, and the second poll takes the
-                // data.
-                let first = Pin::new(&mut *body).poll_frame(cx);
-                let ProtocolConnection::Http1 { connection, .. } = &mut self.connection else { return first };
-                if first.is_ready() {
-                    return first;
-                }
-                drive(connection, cx);
-                Pin::new(&mut *body).poll_frame(cx)
-            });
-            let Some(frame) = frame.await else { return Ok(Ok(whole.freeze())) };
+            let frame = poll_fn(|cx| self.poll_body(body, cx)).await;
+            let Some(frame) = frame else { return Ok(Ok(whole.freeze())) };
             if let Ok(data) = frame.map_err(|error| error.to_string())?.into_data() {
                 if whole.len() + data.len() > bytes_max {
                     whole.extend_from_slice(&data[..data.len().min(bytes_max.saturating_sub(whole.len()))]);
@@ -188,6 +185,22 @@ impl PooledConnection {
                 whole.extend_from_slice(&data);
             }
         }
+    }
+
+    /// Polls the body of the reply that came over it.
+    pub fn poll_body(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // Polling the body registers its demand, driving the connection reads, and the second poll takes the data.
+        let first = Pin::new(&mut *body).poll_frame(cx);
+        let ProtocolConnection::Http1 { connection, .. } = &mut self.connection else { return first };
+        if first.is_ready() {
+            return first;
+        }
+        drive(connection, cx);
+        Pin::new(body).poll_frame(cx)
     }
 
     /// Whether it is an HTTP/1.1 connection that is open and ready for a request, as far as this side knows. Also marks

@@ -73,7 +73,7 @@ impl TestClient {
         let mut request = Request::post(self.uri.clone()).body(Full::new(Bytes::from("ping"))).unwrap();
         to_origin_form(&mut request, &Protocol::default());
         let deadline = Instant::now() + within;
-        let reply = connection.exchange(request, bytes_max, deadline, deadline);
+        let reply = connection.exchange(request, bytes_max, deadline, deadline, |_, _| false);
         timeout(TIMEOUT, reply).await.unwrap().map_err(|(error, _)| error)
     }
     /// One successful exchange; returns whether its connection was reused.

@@ -42,6 +42,7 @@ async fn call(client: &SendingClient, upstream: &Arc<ServiceLimits>, number: usi
         withdrawal: CancellationToken::new(),
         recorded_headers: Arc::new(RecordedHeaders::All),
         secrets: EchoedSecrets::default(),
+        streaming: None,
     };
     client.perform(EffectClass::Shared, call).await
 }

@@ -341,7 +341,7 @@ pub(super) fn legacy(status: u16, body: &Value) -> Arc<Observation> {
 pub(super) fn answer(reply: ArmReply) -> (u16, Value, RunReport) {
     match reply {
         ArmReply::Answer(ArmAnswer { status, body, report, .. }) => {
-            (status.as_u16(), serde_json::from_slice(&body).unwrap_or(Value::Null), report)
+            (status.as_u16(), serde_json::from_slice(body.whole().unwrap()).unwrap_or(Value::Null), report)
         }
         other => panic!("no answer: {other:?}"),
     }

@@ -95,7 +95,7 @@ impl TestClient {
         let mut request = Request::post(self.uri.clone()).body(Full::new(Bytes::from("ping"))).unwrap();
         to_origin_form(&mut request, &self.protocol);
         let deadline = Instant::now() + TIMEOUT;
-        timeout(TIMEOUT, connection.exchange(request, 99, deadline, deadline)).await.unwrap()
+        timeout(TIMEOUT, connection.exchange(request, 99, deadline, deadline, |_, _| false)).await.unwrap()
     }
 }
 

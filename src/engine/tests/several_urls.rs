@@ -50,6 +50,7 @@ fn outgoing(upstream: &Arc<ServiceLimits>, mode: Mode, headers: HeaderMap) -> Ou
         withdrawal: CancellationToken::new(),
         recorded_headers: Arc::new(RecordedHeaders::All),
         secrets: EchoedSecrets::default(),
+        streaming: None,
     }
 }
 

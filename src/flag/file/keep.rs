@@ -1,4 +1,5 @@
-//! Checks `keep: none`, which is allowed only for runs that never have to be continued or found again.
+//! Checks `keep: none`, which is allowed only for runs that never have to be continued or found again, and required
+//! where a step streams.
 
 use super::{KeepDraft, RouteDraft, WorkflowFacts};
 use crate::problem::{Problems, Site};
@@ -11,6 +12,11 @@ pub(super) fn keeps_runs(
     problems: &mut Problems,
 ) -> bool {
     if draft.keep != Some(KeepDraft::None) {
+        if let Some(step) = facts.and_then(|facts| facts.streaming_step.as_ref()) {
+            let message = format!("the step `{step}` streams its reply, and this route keeps what its runs read");
+            let problem = problems.error(&site.key("workflow"), message);
+            problem.hint("say `keep: none` on the route, or leave `stream` out of the step");
+        }
         return true;
     }
     let at = site.key("keep");

@@ -61,6 +61,8 @@ pub struct WorkflowFacts {
     pub shared_steps: bool,
     /// Why its runs have to be kept, as the object of "has": "the shared step `charge`". `None` if they only read.
     pub reason_to_keep: Option<String>,
+    /// The step that streams its reply, of which nothing is kept. `None` if no step does.
+    pub streaming_step: Option<String>,
 }
 
 /// A hint for an unknown name: the nearest known one, or all of them.

@@ -17,9 +17,17 @@ fn known_names() -> (Services, Workflows) {
     let workflows = [
         (
             "create-order".into(),
-            Some(WorkflowFacts { shared_steps: true, reason_to_keep: Some("the shared step `charge`".into()) }),
+            Some(WorkflowFacts {
+                shared_steps: true,
+                reason_to_keep: Some("the shared step `charge`".into()),
+                streaming_step: None,
+            }),
         ),
-        ("read-order".into(), Some(WorkflowFacts { shared_steps: false, reason_to_keep: None })),
+        ("read-order".into(), Some(WorkflowFacts { shared_steps: false, reason_to_keep: None, streaming_step: None })),
+        (
+            "download".into(),
+            Some(WorkflowFacts { shared_steps: false, reason_to_keep: None, streaming_step: Some("file".into()) }),
+        ),
         ("broken".into(), None),
     ];
     (services, workflows.into())
@@ -118,6 +126,16 @@ fn unknown_names_are_reported() {
     );
     let (routes, messages) = check(json!([with(json!({ "legacy": "broken", "workflow": "broken" }))]));
     assert!(routes.is_empty() && messages.is_empty(), "a name whose own check failed is reported there only");
+}
+
+#[test]
+fn a_workflow_with_a_step_that_streams_needs_keep_none() {
+    assert_eq!(
+        only_problem(json!({ "workflow": "download" })),
+        "error r.yaml.routes[0].workflow: the step `file` streams its reply, and this route keeps what its runs read [say `keep: none` on the route, or leave `stream` out of the step]"
+    );
+    let (routes, messages) = check(json!([with(json!({ "workflow": "download", "keep": "none" }))]));
+    assert!(messages.is_empty() && !routes[0].keeps_runs, "{messages:#?}");
 }
 
 #[test]

@@ -126,7 +126,12 @@ pub(super) async fn run(
 /// The code that tells a client why its stream is cut.
 fn code(why: Cut) -> Reason {
     match why {
-        Cut::LegacyReplyBroken | Cut::LegacyReplyStalled | Cut::LegacyReplySlow => Reason::INTERNAL_ERROR,
+        Cut::LegacyReplyBroken
+        | Cut::LegacyReplyStalled
+        | Cut::LegacyReplySlow
+        | Cut::ServiceReplyBroken
+        | Cut::ServiceReplyStalled
+        | Cut::ServiceReplySlow => Reason::INTERNAL_ERROR,
         Cut::ClientGone
         | Cut::ClientStalled
         | Cut::ClientSlow

@@ -93,7 +93,7 @@ pub fn answered_with(status: StatusCode, mode: Mode, reply: &Value, padding: usi
 
 pub fn answer(reply: &Value, report: RunReport) -> ArmReply {
     let body = Bytes::from(reply.to_string());
-    ArmReply::Answer(ArmAnswer { status: StatusCode::CREATED, headers: headers(), body, report })
+    ArmReply::Answer(ArmAnswer { status: StatusCode::CREATED, headers: headers(), body: body.into(), report })
 }
 
 pub fn engine<F, A>(ask: F) -> EngineArm

@@ -106,7 +106,7 @@ async fn a_dark_request_that_both_arms_refuse_expects_no_twin() {
     let reply = |_: ArmRequest| async move {
         let body = Bytes::from_static(br#"{"error":"bad"}"#);
         let (status, report) = (StatusCode::UNPROCESSABLE_ENTITY, RunReport::default());
-        ArmReply::Answer(ArmAnswer { status, headers: headers(), body, report })
+        ArmReply::Answer(ArmAnswer { status, headers: headers(), body: body.into(), report })
     };
     let rig = TestShadow::new(engine(reply), limits(), json!({})).await;
     rig.offer(answered_with(StatusCode::UNPROCESSABLE_ENTITY, Mode::Dark, &json!({"error": "bad"}), 0));

@@ -299,7 +299,7 @@ fn rerun_of(first: RunId, run: RunId) -> Append {
 /// All events of a completed run, with a request and an answer.
 pub(crate) fn completed_run(run: RunId, at: Timestamp) -> Append {
     let body = Payload::Text(r#"{"id":"17"}"#.into());
-    let (headers, bytes_as_text, is_plain_text, is_type_of_unsent_body, sensitive) = Default::default();
+    let (headers, bytes_as_text, is_plain_text, is_type_of_unsent_body, streamed_from, sensitive) = Default::default();
     let answer = Arc::new(AnswerRecord {
         status: 201,
         headers,
@@ -307,6 +307,7 @@ pub(crate) fn completed_run(run: RunId, at: Timestamp) -> Append {
         bytes_as_text,
         is_plain_text,
         is_type_of_unsent_body,
+        streamed_from,
         sensitive,
     });
     let events = vec![

@@ -62,6 +62,7 @@ impl Check<'_> {
             accept,
             not_done,
             rehearse: rehearse.map_or(Some(None), |rehearse| rehearse.map(Some))?,
+            stream: draft.stream,
             volatile: draft.volatile,
         };
         self.refuse_now_with_secrets(at, &call);

@@ -38,6 +38,7 @@ pub(super) struct Check<'a> {
     pub(super) item_fallbacks: BTreeSet<String>,
     /// How many lines the workflow's `risks` has.
     pub(super) risk_rules: usize,
+    pub(super) streams: Streams,
     pub(super) problems: &'a mut Problems,
     /// All paths that were read.
     pub(super) reads: BTreeSet<ReadPath>,
@@ -72,4 +73,13 @@ pub(super) fn compiled(schema: &Value, site: &Site, problems: &mut Problems) -> 
     }
     problems.error(&at, format!("not a JSON Schema: {message}"));
     None
+}
+
+/// The steps that stream, while a workflow is checked.
+#[derive(Default)]
+pub(super) struct Streams {
+    /// The step whose output the template that is being checked is, as the whole body of an answer.
+    pub(super) whole_body: Option<String>,
+    /// The steps whose output is the whole body of an answer.
+    pub(super) answered: Vec<String>,
 }

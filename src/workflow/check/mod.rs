@@ -19,6 +19,7 @@ mod respond;
 mod safeguards;
 mod sensitive;
 mod step;
+mod stream;
 mod values;
 
 #[cfg(test)]
@@ -119,7 +120,9 @@ fn check(
     let drafts = steps.clone();
     let risk_rules = draft.risks.len();
     let (item_fallbacks, reads) = Default::default();
-    let mut check = Check { known, is_stored_definition, bounds, steps, item_fallbacks, risk_rules, problems, reads };
+    let streams = context::Streams::default();
+    let mut check =
+        Check { known, is_stored_definition, bounds, steps, item_fallbacks, risk_rules, streams, problems, reads };
     check.find_item_fallbacks();
     let checked: Vec<_> = drafts.iter().map(|(name, site, step)| check.step(name, site, step)).collect();
     check.fallbacks(&checked);
@@ -129,6 +132,7 @@ fn check(
     let notify = draft.notify.as_ref().and_then(|text| check.notify(text, &site.key("notify")));
     let order = check.order(&checked);
     let (respond, pending) = check.respond(draft.respond.as_ref(), site, &checked);
+    check.unanswered_streams();
     let reads: Vec<_> = std::mem::take(&mut check.reads).into_iter().collect();
     let order = order?;
     let (steps, indexes) = order::arrange(checked, &order)?;

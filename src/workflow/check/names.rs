@@ -230,6 +230,7 @@ impl Check<'_> {
             "status" | "headers" if step.for_each.is_some() => {
                 format!("`{name}` is many calls (`for_each`) and has no `{part}` of its own")
             }
+            "output" => return self.streamed_output(name, step),
             _ => return None,
         };
         Some((message, None))

@@ -52,6 +52,11 @@ impl Check<'_> {
         let for_each = self.for_each(site, draft, &mut context);
         context.item = is_item_fallback || draft.for_each.is_some();
         let kind = self.kind(site, draft, &mut context);
+        let effect = match &kind {
+            Some(StepKind::Call(call)) => Some(call.effect),
+            Some(_) | None => None,
+        };
+        self.stream(name, site, draft, effect);
         let safeguards = self.safeguards(site, draft, &mut context);
         let mut failure_needs = BTreeSet::new();
         let item = is_item_fallback || draft.for_each.is_some();
@@ -168,6 +173,7 @@ impl Check<'_> {
             ("timeout", draft.timeout.is_some()),
             ("accept", draft.accept.is_some()),
             ("not_done", draft.not_done.is_some()),
+            ("stream", draft.stream),
             ("volatile", draft.volatile),
             ("deadline", draft.deadline.is_some()),
             ("on_conflict", draft.on_conflict.is_some()),
@@ -206,7 +212,7 @@ impl Check<'_> {
         }
         let headers = self.headers(&draft.headers, &site.key("headers"), context);
         let body = match &draft.body {
-            Some(body) => Some(self.template(body, &site.key("body"), context)?),
+            Some(body) => Some(self.answer_body(body, &site.key("body"), context)?),
             None => None,
         };
         Some(ResponseTemplate { status: status?, headers, body })

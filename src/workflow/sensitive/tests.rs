@@ -391,6 +391,7 @@ fn differences_at_sensitive_headers_and_parts_of_the_answer_are_hidden() {
         bytes_as_text: false,
         is_plain_text: false,
         is_type_of_unsent_body: false,
+        streamed_from: None,
         sensitive: paths,
     };
     let redaction = Redaction::of_refused(&plan, None, Some(&answer)).unwrap();

@@ -22,7 +22,8 @@ fn values() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         "[a-zA-Z0-9+/=]{0,12}".prop_map(Value::from),
     ];
-    let name = prop_oneof![Just("$bytes"), Just("content_type"), Just("$mark"), Just("a"), Just("$sealed")];
+    let name =
+        prop_oneof![Just("$bytes"), Just("content_type"), Just("$mark"), Just("$stream"), Just("a"), Just("$sealed")];
     leaf.prop_recursive(4, 32, 4, move |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
@@ -335,4 +336,36 @@ fn a_replay_accepts_how_earlier_versions_showed_the_bytes_of_a_review() {
         let found = replay_with(&events, &plan, &harness.inputs).unwrap();
         assert_eq!(found.iter().map(|found| found.kind).collect::<Vec<_>>(), expected, "{found:?}");
     }
+}
+
+/// Such a body is not in the run, and the answer's headers and status are.
+#[test]
+fn an_answer_whose_body_is_streamed_names_its_step() {
+    let plan = plan(
+        "
+workflow: w
+steps: { file: { call: 'GET ${services.stock}/f', stream: true } }
+respond: { status: '${steps.file.status}', headers: { x-kind: a }, body: '${steps.file.output}' }
+",
+    );
+    let mark = BytesMark::new(&[7; 32]);
+    for (output, streamed_from) in [
+        (mark.streamed(&StepId::new("file"), Some("image/png")), Some(StepId::new("file"))),
+        (mark.value(b"", Some("image/png")), None),
+    ] {
+        let mut harness = Harness::of_route(&plan);
+        harness.settle();
+        harness.call("file", ok(output));
+        let answer = harness.run.answer().expect("an answer");
+        assert_eq!((answer.status, &answer.body, &answer.streamed_from), (200, &Payload::Empty, &streamed_from));
+        let header = |name, value: &str| (String::from(name), value.to_owned());
+        assert_eq!(answer.headers, [header("x-kind", "a"), header("content-type", "image/png")]);
+    }
+    // What only looks like it is JSON, and is sent as that.
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    harness.call("file", ok(json!({ "$bytes": "", "$stream": "file", "content_type": null, "$mark": "0" })));
+    let answer = harness.run.answer().expect("an answer");
+    assert_eq!(answer.streamed_from, None);
+    assert!(matches!(&answer.body, Payload::Text(text) if text.contains("$stream")), "{answer:?}");
 }

@@ -41,6 +41,8 @@ mod sealed_once;
 mod sealed_quotes;
 mod sealed_samples;
 mod service_failures;
+mod streamed_limits;
+mod streamed_replies;
 mod structure;
 mod undoing;
 mod unknown;

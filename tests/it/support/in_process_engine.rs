@@ -129,7 +129,7 @@ impl WorkflowRun<'_> {
         let ArmReply::Answer(answer) = self.request_answered(&"create-order".into(), None).await else {
             panic!("the instance was not created")
         };
-        let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let body: Value = serde_json::from_slice(answer.body.whole().expect("a whole body")).expect("JSON");
         let id = body["id"].as_str().expect("an id").into();
         InstanceId { key: InstanceKey { family: RouteId::from("orders.create").into(), id }, run: answer.report.run }
     }

@@ -23,6 +23,7 @@ pub mod postgres_server;
 pub mod process;
 pub mod raw_connection;
 pub mod raw_requests;
+pub mod raw_service;
 pub mod seed;
 pub mod step_service;
 pub mod strace;

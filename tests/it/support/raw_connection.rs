@@ -24,6 +24,18 @@ impl RawConnection {
         let _shut = self.0.shutdown().await;
         self
     }
+    /// Reads until what came so far contains a text, and returns that.
+    pub async fn read_until(&mut self, part: &str) -> String {
+        let mut all = String::new();
+        let mut buffer = vec![0; 64 << 10];
+        while !all.contains(part) {
+            let read = tokio::time::timeout(super::PATIENCE, self.0.read(&mut buffer)).await;
+            let n = read.unwrap_or_else(|_| panic!("`{part}` does not come: {all}")).unwrap_or(0);
+            assert!(n > 0, "the connection ended before `{part}`: {all}");
+            all.push_str(&String::from_utf8_lossy(&buffer[..n]));
+        }
+        all
+    }
     /// Reads until the other side closes, or nothing comes for two seconds.
     pub async fn read_to_close(&mut self) -> Vec<u8> {
         let mut all = Vec::new();

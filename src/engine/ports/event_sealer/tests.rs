@@ -186,6 +186,7 @@ fn a_copy_of_a_sealed_value_is_never_opened_whichever_member_holds_it() {
         bytes_as_text: false,
         is_plain_text: false,
         is_type_of_unsent_body: false,
+        streamed_from: None,
         // The path has a known value in the name of a member.
         sensitive: vec![SensitivePath::of(["body", "CARD-4111-2222-3333", "card"])],
     };

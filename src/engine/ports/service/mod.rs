@@ -83,6 +83,7 @@ struct Config {
     calls_max: usize,
     secondary_max: usize,
     first_byte: Option<Duration>,
+    body_idle: Option<Duration>,
     breaker: Option<Rule>,
     rate: Option<Rate>,
 }
@@ -98,6 +99,7 @@ impl ServiceLimits {
             calls_max,
             secondary_max: secondary_share(calls_max, limits),
             first_byte: service.relay.first_byte,
+            body_idle: service.relay.idle,
             breaker: service.breaker,
             rate: service.rate,
         };
@@ -170,6 +172,10 @@ impl ServiceLimits {
     /// The timeout for the head of a reply, where one is configured.
     pub fn first_byte_timeout(&self) -> Option<Duration> {
         self.config.first_byte
+    }
+    /// The longest pause within the body of a reply that is streamed, where one is configured.
+    pub fn body_idle(&self) -> Option<Duration> {
+        self.config.body_idle
     }
 
     /// Waits for the permit of a call, within its bounds.
@@ -300,7 +306,7 @@ impl ServiceLimits {
     }
 }
 
-/// The permission to send one call. Ends with [`CallPermit::finish`], or when it is dropped.
+/// The permission to send one call, until it is dropped. The breaker counts its result with [`CallPermit::settle`].
 pub(in crate::engine) struct CallPermit {
     service_limits: Arc<ServiceLimits>,
     admission: Option<Admission>,
@@ -343,8 +349,12 @@ impl CallPermit {
         }
         has_time
     }
-    /// Records that the call has ended with this result.
-    pub fn finish(mut self, result: &AttemptResult) {
+    /// The service that the call goes to.
+    pub fn service(&self) -> &ServiceLimits {
+        &self.service_limits
+    }
+    /// Records the result of the call, which the breaker counts once. The permit is held further.
+    pub fn settle(&mut self, result: &AttemptResult) {
         let times = Times {
             requested_at: self.requested_at,
             granted_at: self.granted_at,

@@ -170,7 +170,7 @@ impl Executor for SimExecutor {
     fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, AttemptResult> {
         let services = self.0.clone();
         Box::pin(async move {
-            let permit = match call.upstream.acquire(call.mode, call.run, call.bounds()).await {
+            let mut permit = match call.upstream.acquire(call.mode, call.run, call.bounds()).await {
                 Ok(permit) => permit,
                 Err(refused) => return refused,
             };
@@ -180,7 +180,7 @@ impl Executor for SimExecutor {
                 return withheld;
             }
             let result = deliver(&services, effect, &call, permit.deadline()).await;
-            permit.finish(&result);
+            permit.settle(&result);
             result
         })
     }

@@ -12,6 +12,7 @@ mod names;
 mod order;
 mod people;
 mod shape;
+mod stream;
 
 /// The services, secrets and limits that the tests' workflows may refer to.
 struct Environment {

@@ -1,0 +1,70 @@
+//! The body of an answer of the engine: known as a whole, or passed on while a service sends it.
+//!
+//! Always true: a streamed body is read by one holder only, whoever takes it first; what is not taken is dropped with
+//! the last handle, and its connection to the service closes. A streamed body is never recorded.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Body;
+use tower::BoxError;
+
+/// The body of an answer.
+#[derive(Clone, Debug)]
+pub enum AnswerBody {
+    /// All of it.
+    Whole(Bytes),
+    /// It comes from a service.
+    Streamed(StreamedBody),
+}
+
+impl AnswerBody {
+    /// All of it, if that is known.
+    pub fn whole(&self) -> Option<&Bytes> {
+        match self {
+            Self::Whole(bytes) => Some(bytes),
+            Self::Streamed(_) => None,
+        }
+    }
+}
+
+impl<B: Into<Bytes>> From<B> for AnswerBody {
+    fn from(bytes: B) -> Self {
+        Self::Whole(bytes.into())
+    }
+}
+
+/// A handle to a reply whose body a service is still sending. All clones refer to the same reply.
+#[derive(Clone, Default)]
+pub struct StreamedBody(Arc<Mutex<Option<ServiceReply>>>);
+
+impl StreamedBody {
+    /// Makes a reply available, in place of an earlier one.
+    pub fn set(&self, reply: ServiceReply) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
+    }
+    /// Takes the reply; `None` if it was taken, or never came.
+    pub fn take(&self) -> Option<ServiceReply> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl fmt::Debug for StreamedBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StreamedBody")
+    }
+}
+
+/// A reply whose body a service is still sending.
+pub struct ServiceReply {
+    /// The body. It reads from the service only when it is polled. An error means that the service cut it.
+    pub body: Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>,
+    /// The fields of the reply that describe the body and its trailers: they are true only of these bytes.
+    pub fields: HeaderMap,
+    /// The longest pause within the body, where the service has one of its own.
+    pub idle: Option<Duration>,
+}

@@ -1,13 +1,13 @@
 //! Takes requests and calls, and brings them together.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use metrics::{Counter, counter};
 
+use super::announced::{Announced, Bounds};
 use super::counts::{Counts, EffectOutcome, EgressReport};
 use super::index::{Found, Index};
 use super::memory::Memory;
@@ -15,12 +15,9 @@ use super::rule::{AttributionSettings, Correlate};
 use super::watched::{Unread, Watched};
 use crate::compare::Effect;
 use crate::exchange::{EffectObserver, EffectRegistry, EffectWatch, RequestEffects, RequestToWatch};
-use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, Limits};
+use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_VALUE_BODY_BYTES_MAX, Limits};
 use crate::names::RouteId;
 use crate::traces::TraceContext;
-
-/// Lists to which the threads that serve clients add requests, so that few meet at one.
-const LISTS: usize = 16;
 
 /// Attributes the calls that legacy makes to the requests that it handles. Cheap to clone.
 #[derive(Clone)]
@@ -28,20 +25,31 @@ pub struct Attribution(Arc<Inner>);
 
 struct Inner {
     settings: ArcSwap<AttributionSettings>,
-    /// Requests that the index does not have yet. Each lock is held for an insertion or for taking the whole list.
-    new: [Mutex<VecDeque<Arc<Watched>>>; LISTS],
+    /// Requests that the index does not have yet.
+    announced: Announced,
     next_number: AtomicU64,
-    /// Requests that are in `new` or in the index.
-    known: AtomicUsize,
-    /// Requests that found no room since the index last looked.
-    refused: AtomicU64,
     /// Not locked by threads that serve clients.
     state: Mutex<State>,
     memory: Arc<Memory>,
-    requests_max: usize,
-    watched: Counter,
-    refusals: Counter,
+    bounds: Bounds,
+    compared: Outcomes,
+    bystanders: Outcomes,
     now_us: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// Counts requests of one kind by what became of them.
+struct Outcomes {
+    watched: Counter,
+    refused: Counter,
+    evicted: Counter,
+}
+
+impl Outcomes {
+    fn of(kind: &'static str) -> Self {
+        let [watched, refused, evicted] = ["watched", "refused", "evicted"]
+            .map(|outcome| counter!("pointsman_egress_requests_total", "kind" => kind, "outcome" => outcome));
+        Self { watched, refused, evicted }
+    }
 }
 
 #[derive(Default)]
@@ -63,19 +71,19 @@ impl Attribution {
         now_us: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
         let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
-        let [watched, refusals] =
-            ["watched", "refused"].map(|outcome| counter!("pointsman_egress_requests_total", "outcome" => outcome));
+        let bounds = Bounds {
+            compared: size(limits.egress_requests_max).max(1),
+            bystanders: size(limits.egress_bystanders_max).max(1),
+        };
         Self(Arc::new(Inner {
             settings: ArcSwap::from_pointee(settings),
-            new: Default::default(),
+            announced: Announced::new(bounds),
             next_number: AtomicU64::new(0),
-            known: AtomicUsize::new(0),
-            refused: AtomicU64::new(0),
             state: Mutex::default(),
             memory: Memory::new(size(limits.egress_bytes_max)),
-            requests_max: size(limits.egress_requests_max).max(1),
-            watched,
-            refusals,
+            bounds,
+            compared: Outcomes::of("compared"),
+            bystanders: Outcomes::of("bystander"),
             now_us: Box::new(now_us),
         }))
     }
@@ -113,54 +121,36 @@ impl Inner {
         let settings = self.settings.load_full();
         let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { index, counts } = &mut *guard;
-        let mut new = Vec::new();
-        for list in &self.new {
-            new.extend(std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner)));
-        }
-        for watched in &new {
-            counts.route(&watched.route).requests += 1;
+        let new = self.announced.take();
+        for route in new.iter().filter_map(|watched| watched.route.as_ref()) {
+            counts.route(route).requests += 1;
         }
         index.add(&settings, new);
-        let refused = self.refused.swap(0, Relaxed);
-        if refused > 0 {
+        let refused = self.announced.take_refused();
+        if refused.compared + refused.bystanders > 0 {
             let window = u64::try_from(settings.window.as_micros()).unwrap_or(u64::MAX);
             index.leave_out(now_us.saturating_add(window));
         }
-        let removed = index.sweep(now_us, self.requests_max);
-        for watched in &removed.over {
-            let calls = counts.route(&watched.route);
+        let removed = index.sweep(now_us, self.bounds);
+        let mut compared = 0;
+        for (watched, route) in removed.over.iter().filter_map(|watched| Some((watched, watched.route.as_ref()?))) {
+            let calls = counts.route(route);
             calls.closed += 1;
             calls.without_call += u64::from(watched.effects.is_empty() && watched.effects.gaps() == 0);
+            compared += 1;
         }
-        let evicted = u64::try_from(removed.evicted).unwrap_or(u64::MAX);
-        if evicted > 0 {
-            counter!("pointsman_egress_requests_total", "outcome" => "evicted").increment(evicted);
-        }
-        counts.total.requests_left_out += refused + evicted;
-        self.known.fetch_sub(removed.over.len() + removed.evicted, Relaxed);
-        guard
-    }
-
-    /// Adds a request for the index; `false` if there is no room.
-    fn announce(&self, watched: Arc<Watched>) -> bool {
-        let Some(list) = usize::try_from(watched.number).ok().and_then(|number| self.new.get(number % LISTS)) else {
-            return false;
-        };
-        let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
-        // Where no request is settled and legacy makes no call, nobody takes the list.
-        let now_us = (self.now_us)();
-        for _ in 0..2 {
-            if list.front().is_some_and(|oldest| !oldest.is_live(now_us)) {
-                list.pop_front();
-                self.known.fetch_sub(1, Relaxed);
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        for (outcomes, evicted) in
+            [(&self.compared, removed.evicted.compared), (&self.bystanders, removed.evicted.bystanders)]
+        {
+            if evicted > 0 {
+                outcomes.evicted.increment(count(evicted));
             }
         }
-        let has_room = list.len() < self.requests_max.div_ceil(LISTS);
-        if has_room {
-            list.push_back(watched);
-            self.known.fetch_add(1, Relaxed);
-        }
-        has_room
+        counts.total.requests_left_out += count(refused.compared + removed.evicted.compared);
+        counts.total.bystanders_left_out += count(refused.bystanders + removed.evicted.bystanders);
+        self.announced.forget_compared(compared + removed.evicted.compared);
+        guard
     }
 
     fn keep(&self, counts: &mut Counts, watched: &Watched, effect: Effect) {
@@ -178,16 +168,22 @@ impl Inner {
 impl EffectObserver for Attribution {
     /// Whether there is a request that a call could be for.
     fn is_watching(&self) -> bool {
-        self.0.known.load(Relaxed) > 0
+        self.0.announced.has_compared()
     }
 
     fn observe(&self, effect: Effect) {
         let mut guard = self.0.updated();
         let State { index, counts } = &mut *guard;
         match index.find(&effect, (self.0.now_us)()) {
-            Found::One(watched, by) => {
-                counts.count(&effect, EffectOutcome::Attributed(by), Some(&watched.route));
-                self.0.keep(counts, &watched, effect);
+            Found::One(watched, by) => match &watched.route {
+                Some(route) => {
+                    counts.count(&effect, EffectOutcome::Attributed(by), Some(route));
+                    self.0.keep(counts, &watched, effect);
+                }
+                None => counts.count(&effect, EffectOutcome::NotCompared, None),
+            },
+            Found::Several(candidates) if candidates.iter().all(|watched| !watched.is_compared()) => {
+                counts.count(&effect, EffectOutcome::NotCompared, None);
             }
             Found::Several(candidates) => {
                 counts.count(&effect, EffectOutcome::Ambiguous, None);
@@ -221,24 +217,27 @@ impl Drop for Watch {
 
 impl EffectRegistry for Attribution {
     fn watch(&self, request: RequestToWatch<'_>) -> Option<Box<dyn EffectWatch>> {
-        let RequestToWatch { route, request, sent, body } = request;
+        let RequestToWatch { compared, request, sent, body } = request;
         let inner = &*self.0;
         let settings = inner.settings.load_full();
         let trace = sent.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
         let header = settings.correlate.header_key(sent);
         let unread = matches!(settings.correlate, Correlate::Value { .. }).then(|| Unread {
-            request: request.clone(),
+            request: request(),
             body: body.filter(|_| settings.correlate.reads_request_body()),
             held: None,
         });
         let number = inner.next_number.fetch_add(1, Relaxed);
-        let watched = Arc::new(Watched::new(number, route.clone(), trace, settings, header, unread));
-        if !inner.announce(watched.clone()) {
-            inner.refused.fetch_add(1, Relaxed);
-            inner.refusals.increment(1);
+        let watched = Arc::new(Watched::new(number, compared.cloned(), trace, settings, header, unread));
+        let outcomes = if watched.is_compared() { &inner.compared } else { &inner.bystanders };
+        if !inner.announced.add(watched.clone(), (inner.now_us)()) {
+            outcomes.refused.increment(1);
             return None;
         }
-        inner.watched.increment(1);
+        outcomes.watched.increment(1);
         Some(Box::new(Watch { watched, attribution: self.0.clone() }))
+    }
+    fn body_bytes_max(&self) -> Option<usize> {
+        self.0.settings.load().correlate.reads_request_body().then_some(EGRESS_VALUE_BODY_BYTES_MAX)
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::announced::Bounds;
 use super::counts::AttributedBy;
 use super::key::Key;
 use super::rule::{AttributionSettings, CallKey, Correlate};
@@ -21,6 +22,8 @@ const SWEEP_PAUSE_US: u64 = 250_000;
 #[derive(Default)]
 pub(super) struct Index {
     requests: BTreeMap<u64, Entry>,
+    /// How many of these are not compared.
+    bystanders: usize,
     by_trace: HashMap<u128, BTreeSet<u64>>,
     /// By header or value, under the rule in force.
     by_key: HashMap<Key, BTreeSet<u64>>,
@@ -55,7 +58,7 @@ pub(super) struct Removed {
     /// Those that were not live any more.
     pub over: Vec<Arc<Watched>>,
     /// How many had to go for want of room.
-    pub evicted: usize,
+    pub evicted: Bounds,
 }
 
 impl Index {
@@ -81,6 +84,7 @@ impl Index {
             if !is_by_rule || matches!(settings.correlate, Correlate::Value { .. }) {
                 self.unknown.insert(number);
             }
+            self.bystanders += usize::from(!watched.is_compared());
             self.requests.insert(number, Entry { watched, key });
         }
         if matches!(settings.correlate, Correlate::Value { .. }) {
@@ -180,8 +184,8 @@ impl Index {
 
     /// Removes requests that are not live any more, and those for which there is no room: first those that have ended,
     /// the oldest first.
-    pub(super) fn sweep(&mut self, now_us: u64, entries_max: usize) -> Removed {
-        let is_full = self.requests.len() > entries_max;
+    pub(super) fn sweep(&mut self, now_us: u64, max: Bounds) -> Removed {
+        let is_full = self.excess(max) != Bounds::default();
         if !is_full && now_us.saturating_sub(self.swept_at) < SWEEP_PAUSE_US {
             return Removed::default();
         }
@@ -190,24 +194,50 @@ impl Index {
         let over: Vec<u64> =
             self.requests.iter().filter(|(_, one)| !one.watched.is_live(now_us)).map(|(number, _)| *number).collect();
         removed.over.extend(over.into_iter().filter_map(|number| self.remove(number)));
-        if self.requests.len() > entries_max {
-            // Some more than needed, so that not each request that comes causes a sweep of all.
-            let many = self.requests.len() - entries_max + entries_max / 8;
-            let of = |ended: bool| self.requests.iter().filter(move |(_, one)| one.watched.has_ended() == ended);
-            let oldest: Vec<u64> = of(true).chain(of(false)).map(|(number, _)| *number).take(many).collect();
-            for number in oldest {
-                let Some(watched) = self.remove(number) else { continue };
-                watched.effects.add_gap();
-                let window = u64::try_from(watched.settings.window.as_micros()).unwrap_or(u64::MAX);
-                self.leave_out(now_us.saturating_add(window));
-                removed.evicted += 1;
-            }
-        }
+        let excess = self.excess(max);
+        removed.evicted = Bounds {
+            compared: self.evict(true, excess.compared, max.compared, now_us),
+            bystanders: self.evict(false, excess.bystanders, max.bystanders, now_us),
+        };
         removed
+    }
+
+    /// How many requests there are beyond the bounds.
+    fn excess(&self, max: Bounds) -> Bounds {
+        let compared = self.requests.len() - self.bystanders;
+        Bounds {
+            compared: compared.saturating_sub(max.compared),
+            bystanders: self.bystanders.saturating_sub(max.bystanders),
+        }
+    }
+
+    /// Removes requests of one kind for which there is no room, and returns how many.
+    fn evict(&mut self, is_compared: bool, excess: usize, max: usize, now_us: u64) -> usize {
+        if excess == 0 {
+            return 0;
+        }
+        // Some more than needed, so that not each request that comes causes a sweep of all.
+        let many = excess + max / 8;
+        let of_kind = |one: &Entry| one.watched.is_compared() == is_compared;
+        let of = |ended| {
+            let requests = self.requests.iter();
+            requests.filter(move |(_, one)| of_kind(one) && one.watched.has_ended() == ended)
+        };
+        let oldest: Vec<u64> = of(true).chain(of(false)).map(|(number, _)| *number).take(many).collect();
+        let mut evicted = 0;
+        for number in oldest {
+            let Some(watched) = self.remove(number) else { continue };
+            watched.effects.add_gap();
+            let window = u64::try_from(watched.settings.window.as_micros()).unwrap_or(u64::MAX);
+            self.leave_out(now_us.saturating_add(window));
+            evicted += 1;
+        }
+        evicted
     }
 
     fn remove(&mut self, number: u64) -> Option<Arc<Watched>> {
         let Entry { watched, key } = self.requests.remove(&number)?;
+        self.bystanders -= usize::from(!watched.is_compared());
         self.unknown.remove(&number);
         if let Some(trace) = watched.trace {
             forget(&mut self.by_trace, trace.trace_id, number);

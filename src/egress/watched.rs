@@ -16,7 +16,8 @@ use crate::traces::TraceContext;
 pub(super) struct Watched {
     /// A later request has a larger number.
     pub number: u64,
-    pub route: RouteId,
+    /// `None`: a bystander, which is not compared.
+    pub route: Option<RouteId>,
     /// The trace that legacy was sent.
     pub trace: Option<TraceContext>,
     /// The rule by which it is found beside its trace.
@@ -52,7 +53,7 @@ pub(super) enum ValueKey {
 impl Watched {
     pub(super) fn new(
         number: u64,
-        route: RouteId,
+        route: Option<RouteId>,
         trace: Option<TraceContext>,
         settings: Arc<AttributionSettings>,
         header: Option<Key>,
@@ -61,6 +62,10 @@ impl Watched {
         let (ended_at, unread) = (AtomicU64::new(0), Mutex::new(unread));
         let effects = RequestEffects::new(settings.window);
         Self { number, route, trace, settings, header, effects, ended_at, unread }
+    }
+
+    pub(super) fn is_compared(&self) -> bool {
+        self.route.is_some()
     }
 
     /// Its exchange has ended. A body that has not been read is kept if there is room.

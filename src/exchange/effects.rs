@@ -20,17 +20,21 @@ pub trait EffectObserver: Send + Sync {
 
 /// Knows the requests for which legacy may make calls. No method is async or waits.
 pub trait EffectRegistry: Send + Sync {
-    /// A captured request is about to be sent to legacy. From now on calls can be attributed to it, until some time
-    /// after what is returned was dropped. `None`: there is no room, and nothing is said about its calls.
+    /// A request is about to be sent to legacy. From now on calls can be attributed to it, until some time after what
+    /// is returned was dropped. `None`: there is no room, and nothing is said about its calls.
     fn watch(&self, request: RequestToWatch<'_>) -> Option<Box<dyn EffectWatch>>;
+    /// Up to which size the body of a request has to be copied, so that it is known which calls are for the request;
+    /// `None`: bodies do not tell.
+    fn body_bytes_max(&self) -> Option<usize>;
 }
 
 /// A request that is about to be sent to legacy.
 pub struct RequestToWatch<'a> {
-    /// Its route.
-    pub route: &'a RouteId,
-    /// The request as the client sent it; the body is still to come.
-    pub request: &'a RequestCopy,
+    /// Its route, if it is compared. `None`: it is a bystander, whose calls are only told from those of requests that
+    /// are compared.
+    pub compared: Option<&'a RouteId>,
+    /// Makes a copy of the request as the client sent it; the body is still to come.
+    pub request: &'a dyn Fn() -> RequestCopy,
     /// The headers as legacy gets them, `traceparent` included.
     pub sent: &'a HeaderMap,
     /// The body; `None` if it has none.

@@ -52,8 +52,8 @@ impl CapturedRequest {
     pub(super) fn watch_effects(&mut self, sent: &HeaderMap) {
         if let (Some(registry), Some(_)) = (&self.effect_registry, &self.compare) {
             let body = self.body.clone().map(|copy| copy as Arc<dyn SentBody>);
-            let route = &self.flag.route.id;
-            self.effects = registry.watch(RequestToWatch { route, request: &self.request, sent, body });
+            let (compared, request) = (Some(&self.flag.route.id), || self.request.clone());
+            self.effects = registry.watch(RequestToWatch { compared, request: &request, sent, body });
         }
     }
 
@@ -66,11 +66,11 @@ impl CapturedRequest {
 
     /// Legacy's reply begins. Settles the ticket at once if the reply cannot be compared.
     fn on_reply_head(
-        self: Box<Self>,
+        mut self: Box<Self>,
         status: StatusCode,
         headers: &HeaderMap,
         length: Option<u64>,
-    ) -> Option<Box<CapturedReply>> {
+    ) -> Result<Box<CapturedReply>, NotCaptured> {
         let refused = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
         let streams = status == StatusCode::SWITCHING_PROTOCOLS
             || headers.get(http::header::CONTENT_TYPE).is_some_and(|t| {
@@ -82,13 +82,18 @@ impl CapturedRequest {
             () if length.is_some_and(|n| n > self.bytes_max as u64) => SkipReason::BodyTooLarge,
             () => {
                 let bytes_max = self.bytes_max;
-                return Some(CapturedReply::new(Captured::Request(self), status, headers, length, bytes_max));
+                return Ok(CapturedReply::new(Captured::Request(self), status, headers, length, bytes_max));
             }
         };
+        let watch = self.effects.take();
         self.skip(why);
-        None
+        Err(NotCaptured(watch))
     }
 }
+
+/// A reply is not captured. The request stays known, as one whose calls are told from those of others, while what is in
+/// here is held: until its exchange has ended.
+pub(super) struct NotCaptured(pub Option<Box<dyn EffectWatch>>);
 
 /// What is captured of an exchange, until its reply begins.
 pub(super) enum Captured {
@@ -115,18 +120,23 @@ impl Captured {
         }
     }
 
-    /// The reply begins. `None` if it is not captured.
+    /// Whether it is a client's request that is compared.
+    pub(super) fn is_compared_request(&self) -> bool {
+        matches!(self, Self::Request(request) if request.compare.is_some())
+    }
+
+    /// The reply begins.
     pub(super) fn on_reply_head(
         self,
         status: StatusCode,
         headers: &HeaderMap,
         length: Option<u64>,
-    ) -> Option<Box<CapturedReply>> {
+    ) -> Result<Box<CapturedReply>, NotCaptured> {
         match self {
             Self::Request(request) => request.on_reply_head(status, headers, length),
             Self::Call(call) => {
                 let bytes_max = call.bytes_max();
-                Some(CapturedReply::new(Self::Call(call), status, headers, length, bytes_max))
+                Ok(CapturedReply::new(Self::Call(call), status, headers, length, bytes_max))
             }
         }
     }

@@ -60,7 +60,8 @@ pub(super) async fn answer(
     let upgrade = checked.upgrade.then(|| on_upgrade(head));
     strip_hop_by_hop(&mut head.headers, checked.upgrade);
     let capture = capture(client, egress, target, head, upload);
-    let proxied = ProxiedRequest { client, table: &table, entry, began, waited: 0, admission, upgrade };
+    let proxied =
+        ProxiedRequest { client, table: &table, entry, began, waited: 0, admission, params: Vec::new(), upgrade };
     forward(Forwarded { proxied, head, upload, capture, rung: State::Off }).await.map_err(Box::new)
 }
 

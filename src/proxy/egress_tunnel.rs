@@ -57,7 +57,8 @@ pub(super) async fn open(
     let (entry, wait) = (&target.entry, &client.wait);
     wait.set_limits(entry.limits);
     client.record.set_egress(&target.route);
-    let proxied = ProxiedRequest { client, table, entry, began, waited: 0, admission, upgrade: None };
+    let proxied =
+        ProxiedRequest { client, table, entry, began, waited: 0, admission, params: Vec::new(), upgrade: None };
     let time = entry.upstream.service.connect.unwrap_or(Limits::ms(client.shared.limits.connect_ms));
     wait.enter(Phase::OwnDeadline);
     let connecting = timeout(time, connect(&host, port, egress));

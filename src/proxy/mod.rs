@@ -29,6 +29,7 @@ mod address;
 mod admission;
 mod answered_exchange;
 mod body_copy;
+mod bystander;
 mod capture;
 mod captured_call;
 mod client_addresses;

@@ -54,6 +54,8 @@ pub(super) struct ProxiedRequest<'a> {
     pub waited: u64,
     /// What it holds until its client has the whole answer.
     pub admission: &'a mut Admission,
+    /// The parameters of its route's path template, if the route has a workflow.
+    pub params: Vec<(Arc<str>, String)>,
     /// Set if the client asks for another protocol.
     pub upgrade: Option<ClientUpgrade>,
 }

@@ -19,7 +19,8 @@ use tokio::sync::oneshot;
 
 use super::admission::Admission;
 use super::body_copy::BodyCopy;
-use super::capture::Captured;
+use super::bystander::Bystander;
+use super::capture::{Captured, NotCaptured};
 use super::client_upgrade::{ClientUpgrade, StreamIo};
 use super::cut::Cut;
 use super::egress::Egress;
@@ -106,6 +107,16 @@ pub(super) async fn answer_from_legacy(
 ) -> Result<Response<ReplyBody>, Refused> {
     let (client, entry) = (proxied.client, proxied.entry);
     let wait = &client.wait;
+    let is_egress = client.shared.egress.is_some();
+    let is_compared = captured.as_ref().is_some_and(Captured::is_compared_request);
+    let registry = client.shared.effect_registry.as_deref().filter(|_| !is_egress && !is_compared);
+    let (bystander, body) = match registry {
+        Some(registry) => {
+            let (bystander, body) = Bystander::begin(registry, body);
+            (Some(bystander), body)
+        }
+        None => (None, body),
+    };
     let mut request = Request::new(body);
     *request.method_mut() = std::mem::take(&mut head.method);
     *request.uri_mut() = std::mem::take(&mut head.uri);
@@ -120,15 +131,18 @@ pub(super) async fn answer_from_legacy(
         interim.listen(&mut request, wait);
     }
     // A call of legacy is passed on as it came.
-    let is_egress = client.shared.egress.is_some();
     if is_egress {
         client.record.begin_service_call(&entry.upstream.service);
     } else {
         client.forwarder.forward(request.headers_mut());
         client.record.begin_legacy_call(&entry.upstream.service, request.headers_mut());
     }
-    if let Some(Captured::Request(captured)) = &mut captured {
-        captured.watch_effects(request.headers());
+    match (&mut captured, bystander) {
+        (_, Some(bystander)) => {
+            proxied.admission.watch = bystander.announce(&request, &proxied.params, client.peer);
+        }
+        (Some(Captured::Request(captured)), None) => captured.watch_effects(request.headers()),
+        (Some(Captured::Call(_)) | None, None) => {}
     }
     client.record.note(|record| {
         (record.rung, record.service) = ((!is_egress).then_some(rung), Some(entry.upstream.service.name.clone()));
@@ -187,10 +201,18 @@ pub(super) async fn answer_from_legacy(
             connection.reusable = strip_reply(&mut parts.headers, switching, !is_egress) && !switching;
             let length = http_body::Body::size_hint(&incoming).exact();
             let turn_at = connection.turn.as_ref().map_or(0, |turn| turn.taken_at);
-            let capture = captured.and_then(|mut captured| {
+            let capture = captured.map(|mut captured| {
                 captured.set_turn_at(turn_at);
                 captured.on_reply_head(parts.status, &parts.headers, length)
             });
+            let capture = match capture {
+                Some(Ok(capture)) => Some(capture),
+                Some(Err(NotCaptured(watch))) => {
+                    proxied.admission.watch = watch;
+                    None
+                }
+                None => None,
+            };
             let answered = proxied.answered(rung, client.shared.forwarded_to(), parts.status);
             let asked = connection.sent.saturating_sub(connection.connecting);
             // Not overhead of the proxy: the request waited for its turn because legacy had as many as it may get.

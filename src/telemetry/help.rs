@@ -68,7 +68,7 @@ const COUNTERS: MetricDescriptions = &[
     (
         "pointsman_effects_total",
         "Calls that legacy made through the egress listener while requests were watched, by service, outcome (`attributed` \
-         to a request, `ambiguous`, `unattributed`), and by what: `traceparent`, `header`, `value`, `none`.",
+         to a compared request, `not_compared`, `ambiguous`, `unattributed`), and by what: `traceparent`, `header`, `value`, `none`.",
     ),
     (
         "pointsman_effects_dropped_total",
@@ -77,8 +77,9 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_egress_requests_total",
-        "Requests for which legacy may make calls, by outcome: `watched`, `evicted` before their window was over, `refused` \
-         at their begin (both `egress_requests_max`).",
+        "Requests for which legacy may make calls, by kind (`compared`; `bystander`: not compared) and outcome: `watched`, \
+         `evicted` before their window was over, `refused` at their begin (both `egress_requests_max`, \
+         `egress_bystanders_max`).",
     ),
     ("pointsman_client_streams_total", "Requests that clients began over HTTP/2."),
     (

@@ -1,5 +1,6 @@
 //! Attribution, with requests and calls that the tests make, on a clock that they set.
 
+mod bystanders;
 mod properties;
 mod rules;
 
@@ -57,6 +58,15 @@ impl World {
         self.now_us.fetch_add(u64::try_from(time.as_micros()).unwrap(), Relaxed);
     }
     fn watch(&self, sent: &[(&str, &str)], body: Option<Arc<dyn SentBody>>) -> Option<Box<dyn EffectWatch>> {
+        self.watch_as(Some(ROUTE), sent, body)
+    }
+    /// A request of this route, or a bystander.
+    fn watch_as(
+        &self,
+        route: Option<&str>,
+        sent: &[(&str, &str)],
+        body: Option<Arc<dyn SentBody>>,
+    ) -> Option<Box<dyn EffectWatch>> {
         let sent = headers(sent);
         let request = RequestCopy {
             method: Method::POST,
@@ -68,8 +78,9 @@ impl World {
             body: Bytes::new(),
             peer: "127.0.0.1".parse().unwrap(),
         };
-        let route = RouteId::from(ROUTE);
-        self.attribution.watch(RequestToWatch { route: &route, request: &request, sent: &sent, body })
+        let route = route.map(RouteId::from);
+        let request = || request.clone();
+        self.attribution.watch(RequestToWatch { compared: route.as_ref(), request: &request, sent: &sent, body })
     }
     /// A request in a trace of its own, or in this one.
     fn traced(&self, trace: TraceContext) -> Box<dyn EffectWatch> {

@@ -52,6 +52,9 @@ pub const EGRESS_CALLS_PER_REQUEST_MAX: usize = 256;
 /// The body of a call or a request that is read for the value by which calls are attributed (`egress.correlate`);
 /// larger bodies are not read.
 pub const EGRESS_VALUE_BODY_BYTES_MAX: usize = 256 << 10;
+/// Calls of legacy that have begun and were not attributed yet, of which is known for which requests they could be;
+/// with more, the effects of no request are judged until some have ended.
+pub const EGRESS_OPEN_CALLS_MAX: usize = 32 << 10;
 /// How many of the last calls that were attributed to no request `pointsman egress` shows.
 pub const EGRESS_LISTED_CALLS_MAX: usize = 20;
 /// The URL of such a call; longer ones are cut off.

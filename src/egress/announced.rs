@@ -3,11 +3,12 @@
 //! Always true: they are bounded, those that are compared apart from bystanders; a thread that serves a client holds a
 //! lock for an insertion, and now and then for removing what is over.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::watched::Watched;
+use crate::names::RouteId;
 
 /// Lists to which the threads that serve clients add requests, so that few meet at one.
 const LISTS: usize = 16;
@@ -37,6 +38,16 @@ struct List {
     compared: VecDeque<Arc<Watched>>,
     bystanders: VecDeque<Arc<Watched>>,
     swept_at: u64,
+    /// Compared requests that were removed because they were over, by route.
+    over: HashMap<RouteId, u64>,
+}
+
+/// What the index gets.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub requests: Vec<Arc<Watched>>,
+    /// Compared requests that were over before the index could have them: no call came meanwhile. By route.
+    pub over: Vec<(RouteId, u64)>,
 }
 
 impl Announced {
@@ -67,25 +78,33 @@ impl Announced {
         let Some(list) = usize::try_from(watched.number).ok().and_then(|number| self.lists.get(number % LISTS)) else {
             return false;
         };
-        let list = &mut *list.lock().unwrap_or_else(PoisonError::into_inner);
+        let List { compared, bystanders, swept_at, over } = &mut *list.lock().unwrap_or_else(PoisonError::into_inner);
         let (requests, max) = match watched.is_compared() {
-            true => (&mut list.compared, self.bounds.compared),
-            false => (&mut list.bystanders, self.bounds.bystanders),
+            true => (compared, self.bounds.compared),
+            false => (bystanders, self.bounds.bystanders),
         };
-        let before = requests.len();
+        let mut remove = |one: &Watched| {
+            if let Some(route) = &one.route {
+                *over.entry(route.clone()).or_default() += 1;
+                self.forget_compared(1);
+            }
+        };
         // Where no request is settled and legacy makes no call, nobody takes the list.
         for _ in 0..2 {
-            if requests.front().is_some_and(|oldest| !oldest.is_live(now_us)) {
-                requests.pop_front();
+            if let Some(oldest) = requests.pop_front_if(|oldest| !oldest.is_live(now_us)) {
+                remove(&oldest);
             }
         }
         let max = max.div_ceil(LISTS);
-        if requests.len() >= max && now_us.saturating_sub(list.swept_at) >= SWEEP_PAUSE_US {
-            list.swept_at = now_us;
-            requests.retain(|one| one.is_live(now_us));
-        }
-        if watched.is_compared() {
-            self.forget_compared(before - requests.len());
+        if requests.len() >= max && now_us.saturating_sub(*swept_at) >= SWEEP_PAUSE_US {
+            *swept_at = now_us;
+            requests.retain(|one| {
+                let is_live = one.is_live(now_us);
+                if !is_live {
+                    remove(one);
+                }
+                is_live
+            });
         }
         let has_room = requests.len() < max;
         if has_room {
@@ -95,12 +114,13 @@ impl Announced {
     }
 
     /// Takes all of them out.
-    pub(super) fn take(&self) -> Vec<Arc<Watched>> {
-        let mut all = Vec::new();
+    pub(super) fn take(&self) -> Taken {
+        let mut all = Taken::default();
         for list in &self.lists {
             let list = &mut *list.lock().unwrap_or_else(PoisonError::into_inner);
-            all.extend(std::mem::take(&mut list.compared));
-            all.extend(std::mem::take(&mut list.bystanders));
+            all.requests.extend(std::mem::take(&mut list.compared));
+            all.requests.extend(std::mem::take(&mut list.bystanders));
+            all.over.extend(list.over.drain());
         }
         all
     }

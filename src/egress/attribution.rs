@@ -7,14 +7,17 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use metrics::{Counter, counter};
 
-use super::announced::{Announced, Bounds};
+use super::announced::{Announced, Bounds, Taken};
 use super::counts::{Counts, EffectOutcome, EgressReport};
 use super::index::{Found, Index};
 use super::memory::Memory;
+use super::open_calls::{OpenCall, OpenCalls};
 use super::rule::{AttributionSettings, Correlate};
 use super::watched::{Unread, Watched};
 use crate::compare::Effect;
-use crate::exchange::{EffectObserver, EffectRegistry, EffectWatch, RequestEffects, RequestToWatch};
+use crate::exchange::{
+    EffectObserver, EffectRegistry, EffectWatch, OpenCallsOf, RequestEffects, RequestToWatch, SentBody,
+};
 use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_VALUE_BODY_BYTES_MAX, Limits};
 use crate::names::RouteId;
 use crate::traces::TraceContext;
@@ -28,6 +31,7 @@ struct Inner {
     /// Requests that the index does not have yet.
     announced: Announced,
     next_number: AtomicU64,
+    open_calls: OpenCalls,
     /// Not locked by threads that serve clients.
     state: Mutex<State>,
     memory: Arc<Memory>,
@@ -79,6 +83,7 @@ impl Attribution {
             settings: ArcSwap::from_pointee(settings),
             announced: Announced::new(bounds),
             next_number: AtomicU64::new(0),
+            open_calls: OpenCalls::default(),
             state: Mutex::default(),
             memory: Memory::new(size(limits.egress_bytes_max)),
             bounds,
@@ -121,11 +126,17 @@ impl Inner {
         let settings = self.settings.load_full();
         let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { index, counts } = &mut *guard;
-        let new = self.announced.take();
-        for route in new.iter().filter_map(|watched| watched.route.as_ref()) {
+        let Taken { requests, over } = self.announced.take();
+        for route in requests.iter().filter_map(|watched| watched.route.as_ref()) {
             counts.route(route).requests += 1;
         }
-        index.add(&settings, new);
+        for (route, number) in over {
+            let calls = counts.route(&route);
+            calls.requests += number;
+            calls.closed += number;
+            calls.without_call += number;
+        }
+        index.add(&settings, requests);
         let refused = self.announced.take_refused();
         if refused.compared + refused.bystanders > 0 {
             let window = u64::try_from(settings.window.as_micros()).unwrap_or(u64::MAX);
@@ -171,14 +182,37 @@ impl EffectObserver for Attribution {
         self.0.announced.has_compared()
     }
 
+    fn begin(&self, head: &Effect, body: Option<Arc<dyn SentBody>>) {
+        let inner = &*self.0;
+        let (settings, before) = (inner.settings.load_full(), inner.next_number.load(Relaxed));
+        inner.open_calls.begin(head.number, OpenCall::new(head, body, settings, (inner.now_us)(), before));
+    }
+
+    fn lose(&self, number: u64) {
+        let window = u64::try_from(self.0.settings.load().window.as_micros()).unwrap_or(u64::MAX);
+        // A request that has not ended yet counts it as a gap for as long as others that end now would.
+        self.0.open_calls.lose(number, (self.0.now_us)().saturating_add(window.saturating_mul(2)));
+    }
+
     fn observe(&self, effect: Effect) {
-        let mut guard = self.0.updated();
+        let (open, number) = (self.0.open_calls.get(effect.number), effect.number);
+        let before = open.map_or(u64::MAX, |open| open.before);
+        self.0.attribute(effect, before);
+        // Last, so that the call is always either open or attributed.
+        self.0.open_calls.end(number);
+    }
+}
+
+impl Inner {
+    /// Attributes a call that has ended to a request with a number below `before`.
+    fn attribute(&self, effect: Effect, before: u64) {
+        let mut guard = self.updated();
         let State { index, counts } = &mut *guard;
-        match index.find(&effect, (self.0.now_us)()) {
+        match index.find(&effect, (self.now_us)(), before) {
             Found::One(watched, by) => match &watched.route {
                 Some(route) => {
                     counts.count(&effect, EffectOutcome::Attributed(by), Some(route));
-                    self.0.keep(counts, &watched, effect);
+                    self.keep(counts, &watched, effect);
                 }
                 None => counts.count(&effect, EffectOutcome::NotCompared, None),
             },
@@ -200,9 +234,22 @@ struct Watch {
     attribution: Arc<Inner>,
 }
 
+/// The calls of a request that have not ended yet.
+struct OpenOf {
+    watched: Arc<Watched>,
+    attribution: Arc<Inner>,
+}
+
+impl OpenCallsOf for OpenOf {
+    fn count(&self) -> u64 {
+        self.attribution.open_calls.count_of(&self.watched, (self.attribution.now_us)())
+    }
+}
+
 impl EffectWatch for Watch {
     fn effects(&self) -> RequestEffects {
-        self.watched.effects.clone()
+        let (watched, attribution) = (self.watched.clone(), self.attribution.clone());
+        self.watched.effects.with_open_calls(Arc::new(OpenOf { watched, attribution }))
     }
     fn settle(&self) {
         drop(self.attribution.updated());

@@ -117,9 +117,10 @@ impl Index {
         self.left_out_until = self.left_out_until.max(until_us);
     }
 
-    /// Finds the request that a call is for.
-    pub(super) fn find(&self, effect: &Effect, now_us: u64) -> Found {
-        let live = |numbers: &BTreeSet<u64>| self.live(numbers.iter(), now_us);
+    /// Finds the request that a call is for, among those with a number below `before`: later ones were announced after
+    /// the call had begun.
+    pub(super) fn find(&self, effect: &Effect, now_us: u64, before: u64) -> Found {
+        let live = |numbers: &BTreeSet<u64>| self.live(numbers.range(..before), now_us);
         let sent = effect.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
         let traced = sent.and_then(|sent| self.by_trace.get(&sent.trace_id)).map(live).unwrap_or_default();
         let same_span = |one: &&&Arc<Watched>| one.trace.map(|trace| trace.span_id) == sent.map(|sent| sent.span_id);
@@ -135,7 +136,7 @@ impl Index {
                 true => Found::Several(vec![only.clone()]),
             };
         }
-        let (known, unknown) = self.by_rule(effect, now_us);
+        let (known, unknown) = self.by_rule(effect, now_us, before);
         let is_traced = |one: &&Arc<Watched>| traced.is_empty() || traced.iter().any(|other| Arc::ptr_eq(one, other));
         let known: Vec<_> = known.into_iter().filter(is_traced).collect();
         let unknown: Vec<_> = unknown.into_iter().filter(is_traced).collect();
@@ -150,14 +151,16 @@ impl Index {
     }
 
     /// The live requests that the rule names, and those of which that is not known.
-    fn by_rule(&self, effect: &Effect, now_us: u64) -> (Vec<&Arc<Watched>>, Vec<&Arc<Watched>>) {
+    fn by_rule(&self, effect: &Effect, now_us: u64, before: u64) -> (Vec<&Arc<Watched>>, Vec<&Arc<Watched>>) {
         match self.settings.correlate.call_key(effect) {
             CallKey::Is(key) => {
-                let known = self.by_key.get(&key).map(|numbers| self.live(numbers.iter(), now_us));
-                (known.unwrap_or_default(), self.live(self.unknown.iter(), now_us))
+                let known = self.by_key.get(&key).map(|numbers| self.live(numbers.range(..before), now_us));
+                (known.unwrap_or_default(), self.live(self.unknown.range(..before), now_us))
             }
             CallKey::None => (Vec::new(), Vec::new()),
-            CallKey::Unreadable => (Vec::new(), self.live(self.requests.keys(), now_us)),
+            CallKey::Unreadable => {
+                (Vec::new(), self.live(self.requests.range(..before).map(|(number, _)| number), now_us))
+            }
         }
     }
 

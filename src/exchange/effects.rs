@@ -14,8 +14,13 @@ use crate::names::RouteId;
 pub trait EffectObserver: Send + Sync {
     /// Whether calls are captured now. If not, nothing of a call is copied.
     fn is_watching(&self) -> bool;
-    /// A call has ended.
+    /// A call begins: this is its head, and its body is still to come. It counts as open until [`Self::observe`] or
+    /// [`Self::lose`] is called with its number, of which exactly one is. Takes constant time.
+    fn begin(&self, head: &Effect, body: Option<Arc<dyn SentBody>>);
+    /// A call has ended. Not called by a thread that serves clients or legacy.
     fn observe(&self, effect: Effect);
+    /// A call will not be observed, because there was no room for it. Takes constant time.
+    fn lose(&self, number: u64);
 }
 
 /// Knows the requests for which legacy may make calls. No method is async or waits.
@@ -41,7 +46,7 @@ pub struct RequestToWatch<'a> {
     pub body: Option<Arc<dyn SentBody>>,
 }
 
-/// The body of a request that is being sent to legacy.
+/// The body of a request that is being sent to legacy, or of a call that legacy is sending.
 pub trait SentBody: Send + Sync {
     /// All of it; `None` while it is being sent, and if it is too large to be captured. Takes constant time.
     fn whole(&self) -> Option<Bytes>;

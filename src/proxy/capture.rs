@@ -193,6 +193,13 @@ impl CapturedReply {
         self.captured.skip(SkipReason::LegacyFailed);
     }
 
+    /// From now on it is on a thread that serves nobody.
+    pub(super) fn may_observe_here(&mut self) {
+        if let Captured::Call(call) = &mut self.captured {
+            call.may_observe_here();
+        }
+    }
+
     /// hyper has the last frame of the reply, which is complete.
     pub(super) fn ended(mut self: Box<Self>) -> Box<Self> {
         self.ended = now();

@@ -87,6 +87,7 @@ fn capture(
         reply: None,
         number: egress.next_number(),
     };
-    let call = CapturedCall::new(effect, copy.clone(), bytes_max, egress.observer.clone());
+    let call =
+        CapturedCall::new(effect, copy.clone(), bytes_max, egress.observer.clone(), client.shared.settler.clone());
     (Some(Captured::Call(Box::new(call))), copy)
 }

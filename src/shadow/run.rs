@@ -280,10 +280,18 @@ fn awaited_intents(answered: &Answered, rules: &Rules) -> AwaitedIntents {
 }
 
 /// The calls that legacy made for the request; `None` where they were not watched, or where a call that seems to be
-/// missing may be one that was not attributed or not kept.
+/// missing may be one that was not attributed, not kept, or has not ended yet; that is counted.
 fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
     let so_far = answered.effects.as_ref()?.so_far();
-    (so_far.gaps == 0).then(|| so_far.calls.into_iter().map(Arc::new).collect())
+    let reason = match (so_far.open, so_far.gaps) {
+        (0, 0) => return Some(so_far.calls.into_iter().map(Arc::new).collect()),
+        (0, _) => "gap",
+        // It may end within the hour: waiting for it would keep the pair in memory for as long.
+        _ => "open",
+    };
+    let route = answered.flag.route.id.to_string();
+    metrics::counter!("pointsman_effects_not_judged_total", "route" => route, "reason" => reason).increment(1);
+    None
 }
 
 /// The result for a problem that the engine answered with. A problem caused by a service, an overload, a freeze, a

@@ -73,7 +73,14 @@ const COUNTERS: MetricDescriptions = &[
     (
         "pointsman_effects_dropped_total",
         "Attributed calls that were not kept for the comparison, by reason: `memory` (`egress_bytes_max`), `request` (too \
-         many of one request). The effects of their requests are not judged.",
+         many of one request); and calls that were not attributed, because too many waited for that (`queue`). The effects \
+         of their requests are not judged.",
+    ),
+    (
+        "pointsman_effects_not_judged_total",
+        "Pairs of which only the replies were compared, although legacy's calls are watched, by route and reason: `gap` (a \
+         call that may be the request's is ambiguous or was not kept), `open` (one was under way when `egress.window` was \
+         over).",
     ),
     (
         "pointsman_egress_requests_total",

@@ -1,6 +1,7 @@
 //! Attribution, with requests and calls that the tests make, on a clock that they set.
 
 mod bystanders;
+mod open_calls;
 mod properties;
 mod rules;
 
@@ -14,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::{Attribution, AttributionSettings, Correlate, EffectOutcome};
 use crate::compare::{Body, Effect};
 use crate::exchange::{EffectObserver, EffectRegistry, EffectWatch, RequestCopy, RequestToWatch, SentBody};
-use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_LISTED_CALLS_MAX, Limits};
+use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_LISTED_CALLS_MAX, EGRESS_OPEN_CALLS_MAX, Limits};
 use crate::names::RouteId;
 use crate::traces::TraceContext;
 
@@ -254,5 +255,7 @@ fn without_calls_and_settled_requests_the_lists_are_bounded_too() {
     let taken = (0..100).filter(|_| world.watch(&[], None).is_some()).count();
     assert_eq!(taken, 32);
     world.pass(Duration::from_secs(11));
-    assert!(world.watch(&[], None).is_some(), "those that are not live any more make room");
+    let _last = world.watch(&[], None).expect("those that are not live any more make room");
+    let route = world.attribution.report(&ROUTE.into()).route;
+    assert_eq!((route.requests, route.closed, route.without_call), (33, 32, 32), "they are counted all the same");
 }

@@ -3,7 +3,10 @@
 //!
 //! Always true: looked at when a connection is chosen, so that names that resolve to this machine are found too.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+/// Some port: no packet is sent to it.
+const DISCARD_PORT: u16 = 9;
 
 /// The sockets on which this process listens.
 #[derive(Clone, Debug, Default)]
@@ -26,9 +29,19 @@ impl OwnSockets {
     }
 }
 
-/// Whether this machine has the address: only then it can be bound. Asked only where the port is one of ours.
+/// Whether this machine has the address: only then packets to it have it as their source too. Binding it would not
+/// tell, since a machine may let addresses be bound that it does not have (`ip_nonlocal_bind`). Asked only where the
+/// port is one of ours; connecting a UDP socket sends nothing.
 fn is_of_this_machine(ip: IpAddr) -> bool {
-    ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok()
+    ip.is_loopback() || ip.is_unspecified() || source_of(ip).is_some_and(|source| source == ip)
+}
+
+/// The address that packets to this one are sent from.
+fn source_of(ip: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((ip, DISCARD_PORT)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 #[cfg(test)]
@@ -50,6 +63,11 @@ mod tests {
         ] {
             let sockets = OwnSockets::new(vec![own.parse().unwrap()]);
             assert_eq!(sockets.contains(address.parse().unwrap()), is_ours, "{own} {address}");
+        }
+        // The machine's own address, if it has one beside loopback.
+        let documentation: IpAddr = "192.0.2.7".parse().unwrap();
+        if let Some(own) = source_of(documentation) {
+            assert!(OwnSockets::new(vec!["0.0.0.0:8090".parse().unwrap()]).contains((own, 8090).into()), "{own}");
         }
     }
 }

@@ -17,7 +17,6 @@ use metrics::counter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
-use super::admission::Admission;
 use super::body_copy::BodyCopy;
 use super::bystander::Bystander;
 use super::capture::{Captured, NotCaptured};
@@ -35,7 +34,6 @@ use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
 use super::respond::Refused;
 use super::tunnel::{self, TunnelEnd};
-use super::turns::Turn;
 use super::upload::Upload;
 use super::wait::{Overdue, Phase};
 use crate::flag::{SkipReason, State};
@@ -183,10 +181,14 @@ pub(super) async fn answer_from_legacy(
                 let legacy = on_upgrade_reply(&mut parts);
                 match proxied.upgrade.take() {
                     Some(upgrade) => {
-                        let held = (connection.turn.take(), proxied.admission.take());
+                        let (held, code) = ((connection.turn.take(), proxied.admission.take()), parts.status);
                         match upgrade {
-                            ClientUpgrade::Connection(upgrade) => tunnel(client, switched(upgrade), legacy, held),
-                            ClientUpgrade::Stream(stream) => tunnel(client, handed_over(stream), legacy, held),
+                            ClientUpgrade::Connection(upgrade) => {
+                                tunnel(client, code, switched(upgrade), switched(legacy), held)
+                            }
+                            ClientUpgrade::Stream(stream) => {
+                                tunnel(client, code, handed_over(stream), switched(legacy), held)
+                            }
                         }
                     }
                     None => return Err(proxied.refused(rung, Failure::Switched)),
@@ -278,17 +280,17 @@ async fn handed_over(stream: oneshot::Receiver<StreamIo>) -> Option<StreamIo> {
     stream.await.ok()
 }
 
-/// What a tunnel holds until it ends.
-type Held = (Option<Turn>, Option<Box<Admission>>);
-
-/// Passes bytes of another protocol until it ends; the client still counts as an open connection.
-fn tunnel<C>(
+/// Passes bytes of another protocol until it ends; the client, which got this status, still counts as an open
+/// connection. What is held is dropped when it ends.
+pub(super) fn tunnel<C, L>(
     client: &Client,
+    status: StatusCode,
     from_client: impl Future<Output = Option<C>> + Send + 'static,
-    from_legacy: OnUpgrade,
-    held: Held,
+    from_legacy: impl Future<Output = Option<L>> + Send + 'static,
+    held: impl Send + 'static,
 ) where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    L: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shared = &client.shared;
     let idle = Limits::ms(shared.limits.client_idle_ms);
@@ -298,13 +300,12 @@ fn tunnel<C>(
     let record = client.record.take();
     shared.tasks.spawn(async move {
         wait.enter(Phase::Tunnel);
-        let from_legacy = switched(from_legacy);
         let TunnelEnd { from_client, from_legacy, cut } =
             tunnel::copy_both_ways(from_client, from_legacy, idle, cut).await;
         cut.into_iter().for_each(Cut::count);
         if let Some(mut record) = record {
             record.note(|record| {
-                record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+                record.status = Some(status.as_u16());
                 record.arm = Some(answered_by.as_str());
                 (record.request_bytes, record.reply_bytes) = (from_client, from_legacy);
             });

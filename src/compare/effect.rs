@@ -38,13 +38,20 @@ pub struct EffectReply {
     pub body: Body,
 }
 
+/// What a header map needs for a field beside its name and value, about.
+const FIELD_BYTES: usize = 128;
+
 impl Effect {
-    /// Bytes of memory that it holds: bodies, and a flat amount for heads.
+    /// Bytes of memory that it holds, heads included.
     pub fn bytes(&self) -> usize {
         let whole = |body: &Body| match body {
             Body::Whole(bytes) => Bytes::len(bytes),
             Body::TooLarge => 0,
         };
-        whole(&self.body) + self.reply.as_ref().map_or(0, |reply| whole(&reply.body)) + 2_048
+        let fields = |headers: &HeaderMap| -> usize {
+            headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES).sum()
+        };
+        let reply = self.reply.as_ref().map_or(0, |reply| whole(&reply.body) + fields(&reply.headers));
+        size_of::<Self>() + self.url.len() + fields(&self.headers) + whole(&self.body) + reply
     }
 }

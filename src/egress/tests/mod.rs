@@ -196,7 +196,7 @@ fn secrets_of_a_listed_call_are_not_shown_and_the_list_is_bounded() {
 
 #[test]
 fn the_calls_that_are_kept_are_bounded_and_the_rest_is_a_gap() {
-    let limits = Limits { egress_bytes_max: 10_000, ..Limits::default() };
+    let limits = Limits { egress_bytes_max: 9_000, ..Limits::default() };
     let world = World::with("", limits);
     let trace = TraceContext::random(true);
     let watch = world.traced(trace);
@@ -205,14 +205,19 @@ fn the_calls_that_are_kept_are_bounded_and_the_rest_is_a_gap() {
         world.call(&[("traceparent", &sent)], &"x".repeat(2_000));
     }
     let effects = watch.effects();
-    assert_eq!((effects.len(), effects.gaps()), (2, 8), "each takes its body and a flat amount");
-    assert_eq!(world.attribution.report(&ROUTE.into()).total.not_kept, 8);
-    assert!(world.attribution.memory_used() > 4_000);
+    assert_eq!((effects.len(), effects.gaps()), (3, 7), "each takes its body and its head");
+    assert_eq!(world.attribution.report(&ROUTE.into()).total.not_kept, 7);
+    assert!(world.attribution.memory_used() > 6_000);
     drop(watch);
     world.pass(Duration::from_secs(11));
     world.outcomes();
     drop(effects);
     assert_eq!(world.attribution.memory_used(), 0);
+
+    let world = World::with("", Limits { egress_bytes_max: 9_000, ..Limits::default() });
+    let watch = world.traced(trace);
+    world.call(&[("traceparent", &sent), ("cookie", &"c".repeat(9_000))], "");
+    assert_eq!((watch.effects().len(), watch.effects().gaps()), (0, 1), "a large head counts as one");
 
     let world = World::new("");
     let watch = world.traced(trace);

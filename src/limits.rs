@@ -294,6 +294,9 @@ pub struct Limits {
     /// Bytes of legacy's calls that are kept until they are compared, and of the bodies of ended requests whose value
     /// has not been read yet (`egress.correlate`).
     pub egress_bytes_max: u64,
+    /// Bytes of pairs that were run and wait until all calls of legacy for them are known (`egress.window`); further
+    /// ones are not compared, and count as `effects_queue_full`.
+    pub egress_waiting_bytes_max: u64,
 
     // compare
     /// How long one comparison may take.
@@ -507,6 +510,7 @@ impl Default for Limits {
             egress_requests_max: 20_000,
             egress_bystanders_max: 100_000,
             egress_bytes_max: 64 << 20,
+            egress_waiting_bytes_max: 64 << 20,
             compare_ms: 250,
             compare_bytes_max: 1 << 20,
             compare_depth_max: 128,

@@ -193,6 +193,8 @@ impl EngineReason {
 pub enum SkipReason {
     NotSampled,
     QueueFull,
+    /// Too many pairs wait until all calls of legacy for them are known (`egress.window`).
+    EffectsQueueFull,
     /// The comparison took too long or a body was nested too deeply, or too many runs were in flight.
     OverBudget,
     BodyTooLarge,
@@ -229,9 +231,10 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// All reasons: the closed set of the metric's labels.
-    pub const ALL: [SkipReason; 20] = [
+    pub const ALL: [SkipReason; 21] = [
         SkipReason::NotSampled,
         SkipReason::QueueFull,
+        SkipReason::EffectsQueueFull,
         SkipReason::OverBudget,
         SkipReason::BodyTooLarge,
         SkipReason::Streaming,
@@ -256,6 +259,7 @@ impl SkipReason {
         match self {
             SkipReason::NotSampled => "not_sampled",
             SkipReason::QueueFull => "queue_full",
+            SkipReason::EffectsQueueFull => "effects_queue_full",
             SkipReason::OverBudget => "over_budget",
             SkipReason::BodyTooLarge => "body_too_large",
             SkipReason::Streaming => "streaming",

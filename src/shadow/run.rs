@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::parts::{EngineArm, RulesInForce};
-use super::queue::{QueuedRequest, ReservedBytes};
+use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::sample::{PairRedaction, sample};
 use super::stop::Stop;
 use crate::compare::{
@@ -35,6 +35,8 @@ pub(super) struct Runner {
     pub(super) rules: RulesInForce,
     pub(super) limits: Arc<Limits>,
     pub(super) in_flight: Arc<AtomicU64>,
+    /// For what was run and waits until the calls of legacy are known: while it is used up, other requests still run.
+    pub(super) waiting: Arc<ByteBudget>,
 }
 
 /// Counts one run as under way until it is dropped.
@@ -106,7 +108,7 @@ impl Runner {
     /// Asks the engine. Returns what is to be compared; otherwise the ticket is settled.
     pub(super) async fn run(&self, entry: QueuedRequest) -> Option<RunRequest> {
         let _in_flight = InFlight::begin(&self.in_flight);
-        let QueuedRequest { mut ticket, answered, generation, offered, mut reserved } = entry;
+        let QueuedRequest { mut ticket, answered, generation, offered, reserved } = entry;
         metrics::histogram!("pointsman_shadow_lag_seconds").record(offered.elapsed().as_secs_f64());
         // The exchange has ended by the time it is offered.
         let window = answered.effects.as_ref().map(RequestEffects::window);
@@ -129,11 +131,15 @@ impl Runner {
                 {
                     ticket.expect_no_twin();
                 }
-                if effects_complete.is_some() && !reserved.grow(result.bytes()) {
-                    ticket.skip(SkipReason::QueueFull);
+                let reserved = match effects_complete {
+                    None => Some(reserved),
+                    Some(_) => self.waiting.reserve(answered.bytes() + result.bytes()),
+                };
+                let Some(_reserved) = reserved else {
+                    ticket.skip(SkipReason::EffectsQueueFull);
                     return None;
-                }
-                Some(RunRequest { ticket, answered, generation, result, effects_complete, _reserved: reserved })
+                };
+                Some(RunRequest { ticket, answered, generation, result, effects_complete, _reserved })
             }
         }
     }

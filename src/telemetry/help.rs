@@ -322,6 +322,11 @@ const GAUGES: MetricDescriptions = &[
     ("pointsman_shadow_queue_depth", "Requests that wait in the shadow queue."),
     ("pointsman_shadow_in_flight", "Shadow runs under way."),
     (
+        "pointsman_effects_waiting_pairs",
+        "Pairs that were run and wait until all calls of legacy for them are known (`egress.window`).",
+    ),
+    ("pointsman_effects_waiting_bytes", "Bytes of these pairs (at most `egress_waiting_bytes_max`)."),
+    (
         "pointsman_affinity_set_bytes",
         "Memory of the sets of retry keys and pins, which save look-ups in the store, by set.",
     ),

@@ -53,7 +53,7 @@ fn a_call_that_is_under_way_when_the_window_is_over_counts_as_open() {
 fn an_open_call_is_only_for_requests_that_it_could_be_for() {
     let world = World::new("${call.body.ref == request.body.ref}");
     let [first, second] = ["A", "B"].map(|value| world.with_body(&format!("{{\"ref\":\"{value}\"}}")));
-    [&first, &second].map(|watch| watch.settle());
+    first.settle();
     let open = || (first.effects().so_far().open, second.effects().so_far().open);
     let body = Arc::new(Sending::default());
     let number = world.begin(&[], Some(body.clone()));

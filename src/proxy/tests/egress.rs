@@ -25,8 +25,8 @@ struct Observer {
     lost: Mutex<Vec<u64>>,
     /// Threads on which it was told that a call had ended.
     threads: Mutex<Vec<Option<String>>>,
-    /// Observing waits while it is locked.
-    gate: Mutex<()>,
+    /// Observing waits until the other end is dropped.
+    gate: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
 }
 
 impl EffectObserver for Observer {
@@ -40,7 +40,9 @@ impl EffectObserver for Observer {
         self.lost.lock().unwrap().push(number);
     }
     fn observe(&self, effect: Effect) {
-        drop(self.gate.lock().unwrap());
+        if let Some(gate) = &*self.gate.lock().unwrap() {
+            let _ = gate.recv();
+        }
         self.threads.lock().unwrap().push(std::thread::current().name().map(str::to_owned));
         self.effects.lock().unwrap().push(effect);
         self.told.notify_one();
@@ -321,7 +323,8 @@ async fn a_call_that_finds_no_room_is_lost_and_delays_nobody() {
     let observer = Observer::watching();
     let rig = Rig::new(&origin, setup(&observer, &[], &[])).await;
     let calls = WAITING_MAX + 20;
-    let held = observer.gate.lock().unwrap();
+    let (held, gate) = std::sync::mpsc::channel();
+    *observer.gate.lock().unwrap() = Some(gate);
     for _ in 0..calls {
         assert_eq!(rig.ask(CALL).await.status(), 502);
     }

@@ -1,4 +1,5 @@
-//! Every bound of the process, in one place, unit last in its name.
+//! The bounds of the process, in one place. The name of a bound says its unit. (A bound that matters to one file only
+//! may be a constant there.)
 //!
 //! Each field of [`Limits`] may be set under `limits:` in `pointsman.yaml`; the constants are fixed. When a bound is
 //! reached, the error names it and it is counted.
@@ -46,12 +47,15 @@ pub const LISTENERS_MAX: usize = 64;
 pub const EGRESS_NETWORKS_MAX: usize = 256;
 /// Destinations under `egress.to`; each has its own connections and metrics.
 pub const EGRESS_DESTINATIONS_MAX: usize = 256;
-/// Calls of legacy that are kept for one request; further calls are only counted, and the request's effects are then
-/// not judged.
+/// Calls made by legacy that are kept for one request; further calls are only counted, and the request's effects are
+/// then not judged.
 pub const EGRESS_CALLS_PER_REQUEST_MAX: usize = 256;
 /// The body of a call or a request that is read for the value by which calls are attributed (`egress.correlate`);
 /// larger bodies are not read.
 pub const EGRESS_VALUE_BODY_BYTES_MAX: usize = 256 << 10;
+/// Calls by legacy that have begun and were not attributed yet, of which is known for which requests they could be;
+/// with more, the effects of no request are judged until some have ended.
+pub const EGRESS_OPEN_CALLS_MAX: usize = 32 << 10;
 /// How many of the last calls that were attributed to no request `pointsman egress` shows.
 pub const EGRESS_LISTED_CALLS_MAX: usize = 20;
 /// The URL of such a call; longer ones are cut off.
@@ -66,8 +70,8 @@ pub const PROXY_HEADER_BYTES_MAX: usize = 4_096;
 /// Requests in flight on one HTTP/2 connection to a service, if the service accepts as many. Beyond this number, one
 /// more connection costs less than requests that wait for each other.
 pub const SERVICE_HTTP2_STREAMS_MAX: usize = 100;
-/// HTTP/2 connections to one address of a service. When all are full, they carry more requests than there are client
-/// connections.
+/// HTTP/2 connections to one address of a service. When all are full, they carry more requests than there may be client
+/// connections by default (`client_connections_max`).
 pub const SERVICE_HTTP2_CONNECTIONS_MAX: usize = 128;
 /// How much a service may send on one stream before it is read. The window of the connection is as large as those of
 /// all its streams together, so that a client that does not read delays no other client.
@@ -177,7 +181,8 @@ pub struct Limits {
     pub service_idle_connections_max: u64,
     /// How long an idle connection to a service is kept.
     pub service_idle_ms: u64,
-    /// How long a connection to a service is used, within a tenth; then a new one replaces it. 0: as long as it lasts.
+    /// How long a connection to a service is used (up to a tenth less); then a new one replaces it. 0: as long as it
+    /// lasts.
     pub service_connection_age_ms: u64,
     /// How often the addresses of services' names are looked up, for forwarded requests and calls of steps.
     pub service_resolve_ms: u64,
@@ -278,17 +283,23 @@ pub struct Limits {
     pub shadow_run_ms: u64,
     /// After SIGTERM: how long the shadow queue may take to drain.
     pub shadow_drain_ms: u64,
-    /// The share of a service's concurrency and rate that rehearsed and dark runs may take, in percent. Dark runs may
-    /// also take this share of `runs_in_flight_max` in addition to it.
+    /// The share of a service's concurrency and rate that rehearsed and dark runs may take, in percent. In addition to
+    /// the runs that `runs_in_flight_max` allows, there may be dark runs up to this share of it.
     pub shadow_service_share_percent: u64,
 
     // egress
-    /// Requests to which calls of legacy can be attributed: those that legacy handles, and those that ended within
+    /// Requests to which legacy's calls can be attributed: those that legacy handles, and those that ended within
     /// `egress.window`. If there are more, requests are left out and counted, the oldest ended ones first.
     pub egress_requests_max: u64,
+    /// The same for requests that are not compared (bystanders): they are known so that calls by legacy for them are
+    /// not attributed to one that is compared.
+    pub egress_bystanders_max: u64,
     /// Bytes of legacy's calls that are kept until they are compared, and of the bodies of ended requests whose value
     /// has not been read yet (`egress.correlate`).
     pub egress_bytes_max: u64,
+    /// Bytes of pairs that were run and wait until all calls by legacy for them are known (`egress.window`); further
+    /// ones are not compared, and count as `effects_queue_full`.
+    pub egress_waiting_bytes_max: u64,
 
     // compare
     /// How long one comparison may take.
@@ -299,8 +310,8 @@ pub struct Limits {
     pub compare_depth_max: u64,
     /// Differences listed for one comparison. If there are more, the comparison is marked as truncated.
     pub compare_differences_max: u64,
-    /// Calls of legacy, and calls that the engine would make, that are compared for one request. If there are more, the
-    /// request counts as skipped (`over_budget`).
+    /// Calls that legacy made, and calls that the engine would make, that are compared for one request. If there are
+    /// more, the request counts as skipped (`over_budget`).
     pub compare_effects_max: u64,
 
     // evidence
@@ -500,7 +511,9 @@ impl Default for Limits {
             shadow_drain_ms: 5_000,
             shadow_service_share_percent: 20,
             egress_requests_max: 20_000,
+            egress_bystanders_max: 100_000,
             egress_bytes_max: 64 << 20,
+            egress_waiting_bytes_max: 64 << 20,
             compare_ms: 250,
             compare_bytes_max: 1 << 20,
             compare_depth_max: 128,

@@ -18,7 +18,7 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Wraps a name that has been checked.
+            /// Wraps a name, and checks nothing.
             pub fn new(name: impl Into<Arc<str>>) -> Self {
                 Self(name.into())
             }

@@ -26,7 +26,7 @@ pub const SLOT_BYTES: usize = 64;
 /// The content of a slot. The first 8 bytes are its checksum.
 pub type Slot = [u8; SLOT_BYTES];
 
-/// How many files of one kind in one directory processes on the same store use at most.
+/// The most files of one kind that the processes on one store use in one directory.
 pub const FILES_MAX: usize = 64;
 /// How long a start waits in total for files that are locked.
 pub const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(1);

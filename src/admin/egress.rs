@@ -20,7 +20,15 @@ fn view(route: RouteId, report: Option<EgressReport>) -> EgressView {
     let is_watched = report.is_some();
     let EgressReport { correlate, window, route: calls, total, listed } = report.unwrap_or_default();
     let RouteCalls { requests, closed, without_call, by_traceparent, by_header, by_value } = calls;
-    let TotalCalls { attributed, ambiguous, unattributed, not_kept, requests_left_out } = total;
+    let TotalCalls {
+        attributed,
+        not_compared,
+        ambiguous,
+        unattributed,
+        not_kept,
+        requests_left_out,
+        bystanders_left_out,
+    } = total;
     let all = attributed.saturating_add(ambiguous).saturating_add(unattributed);
     EgressView {
         route,
@@ -33,11 +41,13 @@ fn view(route: RouteId, report: Option<EgressReport>) -> EgressView {
         calls: AttributedCalls { traceparent: by_traceparent, header: by_header, value: by_value },
         all: EgressCalls {
             attributed,
+            not_compared,
             ambiguous,
             unattributed,
             attributed_share: (all > 0).then(|| attributed as f64 / all as f64),
             not_kept,
             requests_left_out,
+            bystanders_left_out,
         },
         unattributed: listed.into_iter().map(row).collect(),
     }

@@ -30,7 +30,7 @@ pub struct AdminParts {
     pub ladder: Arc<dyn LadderControl>,
     /// What comparisons add up to.
     pub evidence: Arc<Evidence>,
-    /// Attributes the calls of legacy to requests; `None` without an egress listener.
+    /// Attributes the calls by legacy to requests; `None` without an egress listener.
     pub attribution: Option<Attribution>,
     /// Starts runs and sends them commands.
     pub engine: Arc<dyn EngineControl>,

@@ -16,7 +16,8 @@
 //! A store of one process goes on listing its file after a normal end, when the store has all of its keys: a copy that
 //! is made then lists the original's file too. If such a file is gone later, no key is lost.
 //!
-//! A copy that was put in the place of the store is recognised by a file that is later than it (`store_generation`).
+//! An older copy that was put in the place of the store is recognised by a file with a higher generation than its own
+//! (`store_generation`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -106,7 +106,7 @@ impl StoreAffinity {
         let of_request = any_caller.of_request(digest);
         let of_all_callers = any_caller.range_of_request(digest, false);
         let find = |key: &RetryKey| newer_files.find(key, files_version, KnownBody::Digest(*digest));
-        let of_verified = |key: &&RetryKey| find(key) == FoundMark::Legacy || self.legacy_has(key);
+        let legacy_took = |key: &&RetryKey| find(key) == FoundMark::Legacy || self.legacy_has(key);
         match (find(any_caller), find(&of_request)) {
             // The engine's keys come first: what legacy has for any caller may be another caller's request.
             (_, FoundMark::Engine) => KeyTakeResult::UnderOtherFiles,
@@ -114,7 +114,7 @@ impl StoreAffinity {
             (FoundMark::Legacy, _) => KeyTakeResult::OtherArmHasIt,
             (FoundMark::Unknown, _) => KeyTakeResult::Unknown,
             _ if self.legacy_has(any_caller) => KeyTakeResult::OtherArmHasIt,
-            _ if verified_callers.filter(of_verified).is_some() => KeyTakeResult::OtherArmHasIt,
+            _ if verified_callers.filter(legacy_took).is_some() => KeyTakeResult::OtherArmHasIt,
             _ => self.take_for_engine(of_request),
         }
     }

@@ -55,7 +55,7 @@ impl ServedEgress {
         match timeout(within, &mut self.serving).await {
             Ok(ended) => ended.map_or(0, |drained| drained.cut),
             Err(_) => {
-                tracing::warn!("calls of legacy through the egress listener did not end in time, and are cut");
+                tracing::warn!("calls by legacy through the egress listener did not end in time, and are cut");
                 self.proxy.cut();
                 self.serving.await.map_or(0, |drained| drained.cut)
             }

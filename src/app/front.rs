@@ -40,7 +40,7 @@ pub(super) struct Front {
     /// The addresses of services, which proxy and engine share.
     pub addresses: Arc<AddressRegistry>,
     pub tls: TlsInForce,
-    /// Attributes the calls of legacy; `None` without `egress:`.
+    /// Attributes the calls by legacy; `None` without `egress:`.
     pub attribution: Option<Attribution>,
     pub access_log: Option<Arc<AccessLog>>,
     /// Held while new files are put in force, and while a successor takes over: the successor knows only the files that

@@ -1,5 +1,5 @@
 //! What new connections of clients use and what a change of the files replaces: the certificates of the listeners
-//! (published as a metric), which senders are believed about who the client is, and how calls of legacy are attributed.
+//! (published as a metric), which senders are believed about who the client is, and how calls by legacy are attributed.
 //!
 //! Always true: a listener whose files are unchanged keeps its certificates, so that its sessions can be resumed; open
 //! connections are not touched.
@@ -23,7 +23,7 @@ pub(super) struct ListenersInForce {
     pub tls: TlsInForce,
     /// What legacy is told about clients.
     pub forwarding: Arc<ArcSwap<Forwarding>>,
-    /// How calls of legacy are attributed to requests.
+    /// How calls by legacy are attributed to requests.
     pub attribution: Option<Attribution>,
 }
 

@@ -115,7 +115,7 @@ impl App {
                 // or by the process that this one was to take over from and that has just died.
                 if matches!(sockets, GivenSockets::HandedOver(_)) || takes_over {
                     let within = Limits::ms(setup.limits.drain_ms) + LOST_SUCCESSOR_ENDS_WITHIN;
-                    let _in_time = tokio::time::timeout(within, store_is_free(setup)).await;
+                    let _in_time = tokio::time::timeout(within, wait_until_store_is_free(setup)).await;
                 }
                 let opened = open_store(setup, engine).await?;
                 (Front::open(setup, sockets, None).await?, opened, None)
@@ -245,13 +245,13 @@ async fn take_store(
 ) -> anyhow::Result<OpenedStore> {
     if !releasing.wait_until_released().await {
         // A process that broke off because it was told to stop still has the store until it ends.
-        store_is_free(setup).await;
+        wait_until_store_is_free(setup).await;
     }
     open_store(setup, engine).await
 }
 
 /// Waits until no process has the store.
-async fn store_is_free(setup: &Setup) {
+async fn wait_until_store_is_free(setup: &Setup) {
     let StoreUrl::Sqlite(path) = &setup.settings.store else { return };
     while SqliteStore::is_in_use(path) {
         tokio::time::sleep(FREE_STORE_POLL_INTERVAL).await;

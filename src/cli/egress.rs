@@ -37,10 +37,16 @@ pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> Stri
     let alarm = |number: u64| if number == 0 { Tone::Good } else { Tone::Warn };
     let rows = vec![
         number("attributed", all.attributed, Tone::Plain),
+        number("for requests that are not compared", all.not_compared, Tone::Plain),
         number("ambiguous: several requests could have caused it", all.ambiguous, alarm(all.ambiguous)),
         number("of no watched request", all.unattributed, alarm(all.unattributed)),
         number("attributed, but not kept", all.not_kept, alarm(all.not_kept)),
         number("requests that were not watched for want of room", all.requests_left_out, alarm(all.requests_left_out)),
+        number(
+            "requests not compared, and not known for want of room",
+            all.bystanders_left_out,
+            alarm(all.bystanders_left_out),
+        ),
     ];
     out.push('\n');
     out.push_str(&format.table(&["CALLS OF ALL ROUTES", "COUNT"], &[1], rows));

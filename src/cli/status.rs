@@ -47,7 +47,7 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     ));
     if let Some(egress) = &status.egress {
         let (listen, calls) = (escape_control(&egress.listen), count(egress.calls));
-        out.push_str(&format!("egress on {listen}  {calls} calls of legacy passed on\n"));
+        out.push_str(&format!("egress on {listen}  {calls} calls by legacy passed on\n"));
     }
     match status.freeze {
         Freeze::No => {}

@@ -18,7 +18,8 @@ const COMPARED_EVERY: Duration = Duration::from_secs(1);
 /// clock is ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disagreement {
-    /// Negative: the store's newest event was ahead of the machine's clock at the start; the time continues from it.
+    /// The store's newest event was ahead of the machine's clock at the start, and the time continues from that event.
+    /// The offset is negative.
     StoreAhead(SignedDuration),
     /// The machine's clock was set while the process ran.
     Jumped(SignedDuration),

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 pub(super) struct ClockReading {
     /// The wall clock: may be set to anything at any time.
     pub wall: Timestamp,
-    /// The time since the machine was started, including sleep; it cannot be set.
+    /// The time since the machine was started, including sleep where [`STEADY`] counts it; it cannot be set.
     pub boot: Duration,
 }
 
@@ -39,8 +39,8 @@ pub(super) fn boot_time() -> Duration {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const STEADY: rustix::time::ClockId = rustix::time::ClockId::Boottime;
-/// Other systems do not count the machine's sleep; after a sleep of up to a minute the time is slewed to the wall
-/// clock.
+/// On some other systems this clock stops while the machine sleeps. There the time is slewed to the wall clock after a
+/// sleep of up to a minute, and a longer sleep is reported as a jump of the wall clock.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const STEADY: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
 

@@ -24,8 +24,9 @@ pub struct RunningTimes {
     last_recorded: Option<Timestamp>,
     /// The times in which no process ran, oldest first, without overlaps.
     gaps: Vec<Gap>,
-    /// Grows at each recording, and above every number that a file of retry keys has. The file of retry keys gets this
-    /// number once the store has it: a store with a lower number than its file is an older copy.
+    /// The generation of the store. Each recording raises it, above every generation that a file of retry keys has. A
+    /// file gets the new generation only after the store has it, so a store whose generation is lower than that of its
+    /// file is an older copy.
     #[serde(default)]
     store_generation: u64,
 }

@@ -27,7 +27,7 @@ pub struct Effect {
     pub number: u64,
 }
 
-/// The reply to a call of legacy.
+/// The reply to a call by legacy.
 #[derive(Clone, Debug)]
 pub struct EffectReply {
     /// The status.
@@ -38,13 +38,20 @@ pub struct EffectReply {
     pub body: Body,
 }
 
+/// What a header map needs for a field beside its name and value, about.
+const FIELD_BYTES: usize = 128;
+
 impl Effect {
-    /// The memory that the effect takes, in bytes: the bodies, and a flat amount for the heads.
+    /// The memory that the effect takes, in bytes: bodies and heads.
     pub fn bytes(&self) -> usize {
         let whole = |body: &Body| match body {
             Body::Whole(bytes) => Bytes::len(bytes),
             Body::TooLarge => 0,
         };
-        whole(&self.body) + self.reply.as_ref().map_or(0, |reply| whole(&reply.body)) + 2_048
+        let fields = |headers: &HeaderMap| -> usize {
+            headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES).sum()
+        };
+        let reply = self.reply.as_ref().map_or(0, |reply| whole(&reply.body) + fields(&reply.headers));
+        size_of::<Self>() + self.url.len() + fields(&self.headers) + whole(&self.body) + reply
     }
 }

@@ -71,7 +71,7 @@ impl Decimal {
         Some(if self.negative { -value } else { value })
     }
 
-    /// Returns the nearest `f64`, for distances that fit no integer; infinite beyond the range of `f64`.
+    /// Returns the nearest `f64`, used where a distance does not fit an `i128`; infinite beyond the range of `f64`.
     pub(super) fn float(&self) -> f64 {
         let digits: String = self.digits.iter().map(|d| char::from(b'0' + d)).collect();
         let sign = if self.negative { "-" } else { "" };

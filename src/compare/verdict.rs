@@ -38,7 +38,7 @@ pub enum DifferenceKind {
     EffectMissing,
     /// The engine would make a call that legacy did not make.
     EffectExtra,
-    /// A call of legacy differs from the corresponding call of the engine.
+    /// A call by legacy differs from the corresponding call of the engine.
     EffectDiffers,
     /// Legacy made two calls in another order than the engine would.
     EffectOrder,
@@ -120,7 +120,7 @@ pub struct Comparison {
     pub ignored_by: Vec<(String, u32)>,
     /// A hash that is equal for equal sets of paths and kinds.
     pub fingerprint: String,
-    /// How many of the engine's intents were compared with a call of legacy; `None` if legacy's calls were not watched.
+    /// How many of the engine's intents were compared with a call by legacy; `None` if legacy's calls were not watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effects: Option<EffectCoverage>,
 }

@@ -128,7 +128,8 @@ impl<'a, 'f> Walk<'a, 'f> {
         Ok(())
     }
 
-    /// Whether two strings are equal if their ids correspond. Counts the rule if only the ids make them equal.
+    /// Whether two strings are equal, where an id of legacy in them counts as equal to the engine's id that it is bound
+    /// to. Counts the rule if the strings are equal only by that.
     fn same_text(&mut self, legacy: &str, engine: &str) -> bool {
         let same = self.context.ids.same_text(legacy, engine);
         if same

@@ -1,9 +1,11 @@
 //! Checks that need all files together.
 //!
-//! Refused here: a legacy service that is our own listener, an invariant that names an unknown step, a workflow that
-//! runs an unknown workflow, or itself. Warned of here: steps that a rehearsal neither sends nor has an output for, in
-//! a route's workflow and in those that it runs; people whose names no token verifies; a store that forgets retry keys.
-//! `flag` checks each route by itself, with the names that it uses.
+//! Refused here: a service that is our own listener, if its requests would loop; an invariant that names an unknown
+//! step; a workflow that runs an unknown workflow, itself, or one that streams its reply. Warned of here: another
+//! service that is our own listener; keys without effect in this version; states that need evidence; an id that is
+//! returned before its instance is pinned; steps that a rehearsal neither sends nor has an output for, in a route's
+//! workflow and in those that it runs; people whose names no token verifies; a store that forgets retry keys. `flag`
+//! checks each route by itself, with the names that it uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -189,8 +191,8 @@ pub(crate) fn warn_forgotten_keys(
 /// The steps that run another workflow, each with the name of that workflow.
 type SubRuns = Vec<(StepId, WorkflowName)>;
 
-/// Checks workflows that run others: each workflow that is run exists, and none runs itself, directly or through
-/// others.
+/// Checks workflows that run others: each workflow that is run exists and does not stream its reply, and none runs
+/// itself, directly or through others.
 pub(crate) fn check_sub_runs(workflows: &Workflows, problems: &mut Problems) {
     let runs = |plan: &Plan| -> SubRuns {
         let runs = plan.steps.iter().filter_map(|step| match &step.kind {

@@ -21,7 +21,7 @@ pub(crate) struct EgressDraft {
     /// Where calls may go beside the services: `HOST` or `HOST:PORT`; needed where the address is not loopback, and may
     /// be empty.
     pub to: Option<Vec<String>>,
-    /// What identifies the request that a call of legacy belongs to, in addition to the call's `traceparent`: a header
+    /// What identifies the request that a call by legacy belongs to, in addition to the call's `traceparent`: a header
     /// that legacy passes on (`header.x-request-id`), or a value of the call that is equal to one of the request
     /// (`${call.body.order_ref == request.body.ref}`).
     pub correlate: Option<String>,

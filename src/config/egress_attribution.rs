@@ -1,4 +1,4 @@
-//! `egress.correlate` and `egress.window`: how calls of legacy are attributed to requests.
+//! `egress.correlate` and `egress.window`: how calls by legacy are attributed to requests.
 
 use std::time::Duration;
 

@@ -104,7 +104,7 @@ pub struct Settings {
     pub access_log: Option<AccessLogSettings>,
     /// Where spans are sent; `None` if no spans are recorded.
     pub traces: Option<TracesSettings>,
-    /// How calls of legacy are attributed to requests; `None` if they are not watched.
+    /// How calls by legacy are attributed to requests; `None` if they are not watched.
     pub attribution: Option<AttributionSettings>,
 }
 

@@ -90,9 +90,9 @@ impl Launch<'_> {
         }
         let (booked, back) = (self.count("book") - booked, self.count("book-back") - back);
         let (set_aside, returned) = (self.count("budget") - set_aside, self.count("budget-back") - returned);
-        let even = booked > 0 && booked == back && set_aside == 1 && returned == 1;
+        let is_all_undone = booked > 0 && booked == back && set_aside == 1 && returned == 1;
         self.expect(
-            run.data.status == RunStatus::Failed && even,
+            run.data.status == RunStatus::Failed && is_all_undone,
             &format!("taken back: {back} of {booked} bookings, {returned} of {set_aside} budgets"),
         );
         Ok(())

@@ -266,7 +266,8 @@ async fn order(
             tally.engine_traces.insert(create);
         }
     }
-    // A short pause, as a person would make. In `dark` a follow-up that comes before the twin exists has no pair.
+    // A short pause, as a person would make. In `dark` a follow-up is compared only if the engine has created its twin
+    // of the order by then.
     think(random).await;
     let path = format!("/orders/{id}");
     let read = shared.send_expecting(Method::GET, &path, &trace(), tenant, &Value::Null, StatusCode::OK).await?;

@@ -1,26 +1,26 @@
-//! Takes requests and calls, and brings them together.
+//! Takes the requests that are watched and the calls that legacy makes, and attributes the calls to the requests.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use metrics::{Counter, counter};
 
+use super::announced::{Announced, Bounds, Taken};
 use super::counts::{Counts, EffectOutcome, EgressReport};
 use super::index::{Found, Index};
 use super::memory::Memory;
+use super::open_calls::{OpenCall, OpenCalls};
 use super::rule::{AttributionSettings, Correlate};
 use super::watched::{Unread, Watched};
 use crate::compare::Effect;
-use crate::exchange::{EffectObserver, EffectRegistry, EffectWatch, RequestEffects, RequestToWatch};
-use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, Limits};
+use crate::exchange::{
+    EffectObserver, EffectRegistry, EffectWatch, OpenCallsOf, RequestEffects, RequestToWatch, SentBody,
+};
+use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_VALUE_BODY_BYTES_MAX, Limits};
 use crate::names::RouteId;
 use crate::traces::TraceContext;
-
-/// Lists to which the threads that serve clients add requests, so that few meet at one.
-const LISTS: usize = 16;
 
 /// Attributes the calls that legacy makes to the requests that it handles. Cheap to clone.
 #[derive(Clone)]
@@ -28,20 +28,32 @@ pub struct Attribution(Arc<Inner>);
 
 struct Inner {
     settings: ArcSwap<AttributionSettings>,
-    /// Requests that the index does not have yet. Each lock is held for an insertion or for taking the whole list.
-    new: [Mutex<VecDeque<Arc<Watched>>>; LISTS],
+    /// Requests that the index does not have yet.
+    announced: Announced,
     next_number: AtomicU64,
-    /// Requests that are in `new` or in the index.
-    known: AtomicUsize,
-    /// Requests that found no room since the index last looked.
-    refused: AtomicU64,
+    open_calls: OpenCalls,
     /// Not locked by threads that serve clients.
     state: Mutex<State>,
     memory: Arc<Memory>,
-    requests_max: usize,
-    watched: Counter,
-    refusals: Counter,
+    bounds: Bounds,
+    compared: Outcomes,
+    bystanders: Outcomes,
     now_us: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// Counts requests of one kind by what became of them.
+struct Outcomes {
+    watched: Counter,
+    refused: Counter,
+    evicted: Counter,
+}
+
+impl Outcomes {
+    fn of(kind: &'static str) -> Self {
+        let [watched, refused, evicted] = ["watched", "refused", "evicted"]
+            .map(|outcome| counter!("pointsman_egress_requests_total", "kind" => kind, "outcome" => outcome));
+        Self { watched, refused, evicted }
+    }
 }
 
 #[derive(Default)]
@@ -63,19 +75,20 @@ impl Attribution {
         now_us: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
         let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
-        let [watched, refusals] =
-            ["watched", "refused"].map(|outcome| counter!("pointsman_egress_requests_total", "outcome" => outcome));
+        let bounds = Bounds {
+            compared: size(limits.egress_requests_max).max(1),
+            bystanders: size(limits.egress_bystanders_max).max(1),
+        };
         Self(Arc::new(Inner {
             settings: ArcSwap::from_pointee(settings),
-            new: Default::default(),
+            announced: Announced::new(bounds),
             next_number: AtomicU64::new(0),
-            known: AtomicUsize::new(0),
-            refused: AtomicU64::new(0),
+            open_calls: OpenCalls::default(),
             state: Mutex::default(),
             memory: Memory::new(size(limits.egress_bytes_max)),
-            requests_max: size(limits.egress_requests_max).max(1),
-            watched,
-            refusals,
+            bounds,
+            compared: Outcomes::of("compared"),
+            bystanders: Outcomes::of("bystander"),
             now_us: Box::new(now_us),
         }))
     }
@@ -113,54 +126,42 @@ impl Inner {
         let settings = self.settings.load_full();
         let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { index, counts } = &mut *guard;
-        let mut new = Vec::new();
-        for list in &self.new {
-            new.extend(std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner)));
+        let Taken { requests, over } = self.announced.take();
+        for route in requests.iter().filter_map(|watched| watched.route.as_ref()) {
+            counts.route(route).requests += 1;
         }
-        for watched in &new {
-            counts.route(&watched.route).requests += 1;
+        for (route, number) in over {
+            let calls = counts.route(&route);
+            calls.requests += number;
+            calls.closed += number;
+            calls.without_call += number;
         }
-        index.add(&settings, new);
-        let refused = self.refused.swap(0, Relaxed);
-        if refused > 0 {
+        index.add(&settings, requests);
+        let refused = self.announced.take_refused();
+        if refused.compared + refused.bystanders > 0 {
             let window = u64::try_from(settings.window.as_micros()).unwrap_or(u64::MAX);
             index.leave_out(now_us.saturating_add(window));
         }
-        let removed = index.sweep(now_us, self.requests_max);
-        for watched in &removed.over {
-            let calls = counts.route(&watched.route);
+        let removed = index.sweep(now_us, self.bounds);
+        let mut compared = 0;
+        for (watched, route) in removed.over.iter().filter_map(|watched| Some((watched, watched.route.as_ref()?))) {
+            let calls = counts.route(route);
             calls.closed += 1;
             calls.without_call += u64::from(watched.effects.is_empty() && watched.effects.gaps() == 0);
+            compared += 1;
         }
-        let evicted = u64::try_from(removed.evicted).unwrap_or(u64::MAX);
-        if evicted > 0 {
-            counter!("pointsman_egress_requests_total", "outcome" => "evicted").increment(evicted);
-        }
-        counts.total.requests_left_out += refused + evicted;
-        self.known.fetch_sub(removed.over.len() + removed.evicted, Relaxed);
-        guard
-    }
-
-    /// Adds a request for the index; `false` if there is no room.
-    fn announce(&self, watched: Arc<Watched>) -> bool {
-        let Some(list) = usize::try_from(watched.number).ok().and_then(|number| self.new.get(number % LISTS)) else {
-            return false;
-        };
-        let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
-        // Where no request is settled and legacy makes no call, nobody takes the list.
-        let now_us = (self.now_us)();
-        for _ in 0..2 {
-            if list.front().is_some_and(|oldest| !oldest.is_live(now_us)) {
-                list.pop_front();
-                self.known.fetch_sub(1, Relaxed);
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        for (outcomes, evicted) in
+            [(&self.compared, removed.evicted.compared), (&self.bystanders, removed.evicted.bystanders)]
+        {
+            if evicted > 0 {
+                outcomes.evicted.increment(count(evicted));
             }
         }
-        let has_room = list.len() < self.requests_max.div_ceil(LISTS);
-        if has_room {
-            list.push_back(watched);
-            self.known.fetch_add(1, Relaxed);
-        }
-        has_room
+        counts.total.requests_left_out += count(refused.compared + removed.evicted.compared);
+        counts.total.bystanders_left_out += count(refused.bystanders + removed.evicted.bystanders);
+        self.announced.forget_compared(compared + removed.evicted.compared);
+        guard
     }
 
     fn keep(&self, counts: &mut Counts, watched: &Watched, effect: Effect) {
@@ -178,16 +179,45 @@ impl Inner {
 impl EffectObserver for Attribution {
     /// Whether there is a request that a call could be for.
     fn is_watching(&self) -> bool {
-        self.0.known.load(Relaxed) > 0
+        self.0.announced.has_compared()
+    }
+
+    fn begin(&self, head: &Effect, body: Option<Arc<dyn SentBody>>) {
+        let inner = &*self.0;
+        let (settings, before) = (inner.settings.load_full(), inner.next_number.load(Relaxed));
+        inner.open_calls.begin(head.number, OpenCall::new(head, body, settings, (inner.now_us)(), before));
+    }
+
+    fn lose(&self, number: u64) {
+        let window = u64::try_from(self.0.settings.load().window.as_micros()).unwrap_or(u64::MAX);
+        // A request that has not ended yet counts it as a gap for as long as others that end now would.
+        self.0.open_calls.lose(number, (self.0.now_us)().saturating_add(window.saturating_mul(2)));
     }
 
     fn observe(&self, effect: Effect) {
-        let mut guard = self.0.updated();
+        let (open, number) = (self.0.open_calls.get(effect.number), effect.number);
+        let before = open.map_or(u64::MAX, |open| open.before);
+        self.0.attribute(effect, before);
+        // Last, so that the call is always either open or attributed.
+        self.0.open_calls.end(number);
+    }
+}
+
+impl Inner {
+    /// Attributes a call that has ended to a request with a number below `before`.
+    fn attribute(&self, effect: Effect, before: u64) {
+        let mut guard = self.updated();
         let State { index, counts } = &mut *guard;
-        match index.find(&effect, (self.0.now_us)()) {
-            Found::One(watched, by) => {
-                counts.count(&effect, EffectOutcome::Attributed(by), Some(&watched.route));
-                self.0.keep(counts, &watched, effect);
+        match index.find(&effect, (self.now_us)(), before) {
+            Found::One(watched, by) => match &watched.route {
+                Some(route) => {
+                    counts.count(&effect, EffectOutcome::Attributed(by), Some(route));
+                    self.keep(counts, &watched, effect);
+                }
+                None => counts.count(&effect, EffectOutcome::NotCompared, None),
+            },
+            Found::Several(candidates) if candidates.iter().all(|watched| !watched.is_compared()) => {
+                counts.count(&effect, EffectOutcome::NotCompared, None);
             }
             Found::Several(candidates) => {
                 counts.count(&effect, EffectOutcome::Ambiguous, None);
@@ -204,9 +234,22 @@ struct Watch {
     attribution: Arc<Inner>,
 }
 
+/// The calls of a request that have not ended yet.
+struct OpenOf {
+    watched: Arc<Watched>,
+    attribution: Arc<Inner>,
+}
+
+impl OpenCallsOf for OpenOf {
+    fn count(&self) -> u64 {
+        self.attribution.open_calls.count_of(&self.watched, (self.attribution.now_us)())
+    }
+}
+
 impl EffectWatch for Watch {
     fn effects(&self) -> RequestEffects {
-        self.watched.effects.clone()
+        let (watched, attribution) = (self.watched.clone(), self.attribution.clone());
+        self.watched.effects.with_open_calls(Arc::new(OpenOf { watched, attribution }))
     }
     fn settle(&self) {
         drop(self.attribution.updated());
@@ -221,24 +264,27 @@ impl Drop for Watch {
 
 impl EffectRegistry for Attribution {
     fn watch(&self, request: RequestToWatch<'_>) -> Option<Box<dyn EffectWatch>> {
-        let RequestToWatch { route, request, sent, body } = request;
+        let RequestToWatch { compared, request, sent, body } = request;
         let inner = &*self.0;
         let settings = inner.settings.load_full();
         let trace = sent.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
         let header = settings.correlate.header_key(sent);
         let unread = matches!(settings.correlate, Correlate::Value { .. }).then(|| Unread {
-            request: request.clone(),
+            request: request(),
             body: body.filter(|_| settings.correlate.reads_request_body()),
             held: None,
         });
         let number = inner.next_number.fetch_add(1, Relaxed);
-        let watched = Arc::new(Watched::new(number, route.clone(), trace, settings, header, unread));
-        if !inner.announce(watched.clone()) {
-            inner.refused.fetch_add(1, Relaxed);
-            inner.refusals.increment(1);
+        let watched = Arc::new(Watched::new(number, compared.cloned(), trace, settings, header, unread));
+        let outcomes = if watched.is_compared() { &inner.compared } else { &inner.bystanders };
+        if !inner.announced.add(watched.clone(), (inner.now_us)()) {
+            outcomes.refused.increment(1);
             return None;
         }
-        inner.watched.increment(1);
+        outcomes.watched.increment(1);
         Some(Box::new(Watch { watched, attribution: self.0.clone() }))
+    }
+    fn body_bytes_max(&self) -> Option<usize> {
+        self.0.settings.load().correlate.reads_request_body().then_some(EGRESS_VALUE_BODY_BYTES_MAX)
     }
 }

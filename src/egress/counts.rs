@@ -40,6 +40,8 @@ impl AttributedBy {
 pub enum EffectOutcome {
     /// It belongs to a request, and what says so.
     Attributed(AttributedBy),
+    /// It belongs to a request that is not compared.
+    NotCompared,
     /// Several requests could have caused it.
     Ambiguous,
     /// No watched request caused it, as far as is known.
@@ -51,6 +53,7 @@ impl EffectOutcome {
     pub fn as_str(self) -> &'static str {
         match self {
             EffectOutcome::Attributed(_) => "attributed",
+            EffectOutcome::NotCompared => "not_compared",
             EffectOutcome::Ambiguous => "ambiguous",
             EffectOutcome::Unattributed => "unattributed",
         }
@@ -59,7 +62,7 @@ impl EffectOutcome {
     fn by(self) -> &'static str {
         match self {
             EffectOutcome::Attributed(by) => by.as_str(),
-            EffectOutcome::Ambiguous | EffectOutcome::Unattributed => "none",
+            EffectOutcome::NotCompared | EffectOutcome::Ambiguous | EffectOutcome::Unattributed => "none",
         }
     }
 }
@@ -71,7 +74,7 @@ pub struct RouteCalls {
     pub requests: u64,
     /// Of these, those to which no call can be attributed any more.
     pub closed: u64,
-    /// Of the closed ones, those to which none was attributed, and for which no ambiguous one could be.
+    /// Of the closed ones, those to which no call was attributed, and which could not have caused an ambiguous one.
     pub without_call: u64,
     /// Calls that were attributed by the trace.
     pub by_traceparent: u64,
@@ -84,8 +87,10 @@ pub struct RouteCalls {
 /// All calls since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TotalCalls {
-    /// Those of some request.
+    /// Those of some request that is compared.
     pub attributed: u64,
+    /// Those of requests that are not compared.
+    pub not_compared: u64,
     /// Those that several requests could have caused.
     pub ambiguous: u64,
     /// Those of no watched request.
@@ -94,6 +99,8 @@ pub struct TotalCalls {
     pub not_kept: u64,
     /// Requests that were not watched, or not until their end, because there was no room.
     pub requests_left_out: u64,
+    /// The same of requests that are not compared.
+    pub bystanders_left_out: u64,
 }
 
 /// A call that was attributed to no request.
@@ -114,7 +121,7 @@ pub struct ListedCall {
 /// What is known of the calls for one route.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EgressReport {
-    /// The rule beside the trace; `None` if there is none.
+    /// The rule that applies besides the trace; `None` if there is none.
     pub correlate: Option<String>,
     /// For how long after its end calls are attributed to a request.
     pub window: std::time::Duration,
@@ -166,6 +173,7 @@ impl Counts {
                     }
                 }
             }
+            EffectOutcome::NotCompared => self.total.not_compared += 1,
             EffectOutcome::Ambiguous => {
                 self.total.ambiguous += 1;
                 self.list(effect, outcome);

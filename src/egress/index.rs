@@ -1,12 +1,13 @@
 //! The watched requests by what identifies them.
 //!
-//! Always true: a request that is live and whose identity is not known counts as one that could have caused any call
-//! which is found by the rule; so does each one that had to be left out, for as long as it would have been live.
+//! Always true: a live request whose key is not known counts as one that could have caused any call whose request is
+//! looked up by the rule; so does each request that had to be left out, for as long as it would have been live.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::announced::Bounds;
 use super::counts::AttributedBy;
 use super::key::Key;
 use super::rule::{AttributionSettings, CallKey, Correlate};
@@ -21,6 +22,8 @@ const SWEEP_PAUSE_US: u64 = 250_000;
 #[derive(Default)]
 pub(super) struct Index {
     requests: BTreeMap<u64, Entry>,
+    /// How many of these are not compared.
+    bystanders: usize,
     by_trace: HashMap<u128, BTreeSet<u64>>,
     /// By header or value, under the rule in force.
     by_key: HashMap<Key, BTreeSet<u64>>,
@@ -39,7 +42,7 @@ struct Entry {
     key: Option<Key>,
 }
 
-/// For which request a call is.
+/// Which request a call is for.
 pub(super) enum Found {
     /// For this one.
     One(Arc<Watched>, AttributedBy),
@@ -55,7 +58,7 @@ pub(super) struct Removed {
     /// Those that were not live any more.
     pub over: Vec<Arc<Watched>>,
     /// How many had to go for want of room.
-    pub evicted: usize,
+    pub evicted: Bounds,
 }
 
 impl Index {
@@ -81,6 +84,7 @@ impl Index {
             if !is_by_rule || matches!(settings.correlate, Correlate::Value { .. }) {
                 self.unknown.insert(number);
             }
+            self.bystanders += usize::from(!watched.is_compared());
             self.requests.insert(number, Entry { watched, key });
         }
         if matches!(settings.correlate, Correlate::Value { .. }) {
@@ -113,9 +117,10 @@ impl Index {
         self.left_out_until = self.left_out_until.max(until_us);
     }
 
-    /// Finds the request that a call is for.
-    pub(super) fn find(&self, effect: &Effect, now_us: u64) -> Found {
-        let live = |numbers: &BTreeSet<u64>| self.live(numbers.iter(), now_us);
+    /// Finds the request that a call is for, among those with a number below `before`: later ones were announced after
+    /// the call had begun.
+    pub(super) fn find(&self, effect: &Effect, now_us: u64, before: u64) -> Found {
+        let live = |numbers: &BTreeSet<u64>| self.live(numbers.range(..before), now_us);
         let sent = effect.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
         let traced = sent.and_then(|sent| self.by_trace.get(&sent.trace_id)).map(live).unwrap_or_default();
         let same_span = |one: &&&Arc<Watched>| one.trace.map(|trace| trace.span_id) == sent.map(|sent| sent.span_id);
@@ -131,11 +136,11 @@ impl Index {
                 true => Found::Several(vec![only.clone()]),
             };
         }
-        let (known, unknown) = self.by_rule(effect, now_us);
+        let (known, unknown) = self.by_rule(effect, now_us, before);
         let is_traced = |one: &&Arc<Watched>| traced.is_empty() || traced.iter().any(|other| Arc::ptr_eq(one, other));
         let known: Vec<_> = known.into_iter().filter(is_traced).collect();
         let unknown: Vec<_> = unknown.into_iter().filter(is_traced).collect();
-        // Of requests of one trace all are known.
+        // Of a trace that is known, no request counts as left out.
         let has_left_out = traced.is_empty() && self.left_out_until > now_us;
         match (&known[..], &unknown[..]) {
             ([one], []) if !has_left_out => Found::One((*one).clone(), self.rule_label()),
@@ -145,15 +150,17 @@ impl Index {
         }
     }
 
-    /// The live requests that the rule names, and those of which that is not known.
-    fn by_rule(&self, effect: &Effect, now_us: u64) -> (Vec<&Arc<Watched>>, Vec<&Arc<Watched>>) {
+    /// The live requests that have the call's key, and those whose key is not known.
+    fn by_rule(&self, effect: &Effect, now_us: u64, before: u64) -> (Vec<&Arc<Watched>>, Vec<&Arc<Watched>>) {
         match self.settings.correlate.call_key(effect) {
             CallKey::Is(key) => {
-                let known = self.by_key.get(&key).map(|numbers| self.live(numbers.iter(), now_us));
-                (known.unwrap_or_default(), self.live(self.unknown.iter(), now_us))
+                let known = self.by_key.get(&key).map(|numbers| self.live(numbers.range(..before), now_us));
+                (known.unwrap_or_default(), self.live(self.unknown.range(..before), now_us))
             }
             CallKey::None => (Vec::new(), Vec::new()),
-            CallKey::Unreadable => (Vec::new(), self.live(self.requests.keys(), now_us)),
+            CallKey::Unreadable => {
+                (Vec::new(), self.live(self.requests.range(..before).map(|(number, _)| number), now_us))
+            }
         }
     }
 
@@ -180,8 +187,8 @@ impl Index {
 
     /// Removes requests that are not live any more, and those for which there is no room: first those that have ended,
     /// the oldest first.
-    pub(super) fn sweep(&mut self, now_us: u64, entries_max: usize) -> Removed {
-        let is_full = self.requests.len() > entries_max;
+    pub(super) fn sweep(&mut self, now_us: u64, max: Bounds) -> Removed {
+        let is_full = self.excess(max) != Bounds::default();
         if !is_full && now_us.saturating_sub(self.swept_at) < SWEEP_PAUSE_US {
             return Removed::default();
         }
@@ -190,24 +197,50 @@ impl Index {
         let over: Vec<u64> =
             self.requests.iter().filter(|(_, one)| !one.watched.is_live(now_us)).map(|(number, _)| *number).collect();
         removed.over.extend(over.into_iter().filter_map(|number| self.remove(number)));
-        if self.requests.len() > entries_max {
-            // Some more than needed, so that not each request that comes causes a sweep of all.
-            let many = self.requests.len() - entries_max + entries_max / 8;
-            let of = |ended: bool| self.requests.iter().filter(move |(_, one)| one.watched.has_ended() == ended);
-            let oldest: Vec<u64> = of(true).chain(of(false)).map(|(number, _)| *number).take(many).collect();
-            for number in oldest {
-                let Some(watched) = self.remove(number) else { continue };
-                watched.effects.add_gap();
-                let window = u64::try_from(watched.settings.window.as_micros()).unwrap_or(u64::MAX);
-                self.leave_out(now_us.saturating_add(window));
-                removed.evicted += 1;
-            }
-        }
+        let excess = self.excess(max);
+        removed.evicted = Bounds {
+            compared: self.evict(true, excess.compared, max.compared, now_us),
+            bystanders: self.evict(false, excess.bystanders, max.bystanders, now_us),
+        };
         removed
+    }
+
+    /// How many requests there are beyond the bounds.
+    fn excess(&self, max: Bounds) -> Bounds {
+        let compared = self.requests.len() - self.bystanders;
+        Bounds {
+            compared: compared.saturating_sub(max.compared),
+            bystanders: self.bystanders.saturating_sub(max.bystanders),
+        }
+    }
+
+    /// Removes requests of one kind for which there is no room, and returns how many.
+    fn evict(&mut self, is_compared: bool, excess: usize, max: usize, now_us: u64) -> usize {
+        if excess == 0 {
+            return 0;
+        }
+        // Some more than needed, so that not each request that comes causes a sweep of all.
+        let many = excess + max / 8;
+        let of_kind = |one: &Entry| one.watched.is_compared() == is_compared;
+        let of = |ended| {
+            let requests = self.requests.iter();
+            requests.filter(move |(_, one)| of_kind(one) && one.watched.has_ended() == ended)
+        };
+        let oldest: Vec<u64> = of(true).chain(of(false)).map(|(number, _)| *number).take(many).collect();
+        let mut evicted = 0;
+        for number in oldest {
+            let Some(watched) = self.remove(number) else { continue };
+            watched.effects.add_gap();
+            let window = u64::try_from(watched.settings.window.as_micros()).unwrap_or(u64::MAX);
+            self.leave_out(now_us.saturating_add(window));
+            evicted += 1;
+        }
+        evicted
     }
 
     fn remove(&mut self, number: u64) -> Option<Arc<Watched>> {
         let Entry { watched, key } = self.requests.remove(&number)?;
+        self.bystanders -= usize::from(!watched.is_compared());
         self.unknown.remove(&number);
         if let Some(trace) = watched.trace {
             forget(&mut self.by_trace, trace.trace_id, number);

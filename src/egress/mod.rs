@@ -1,9 +1,10 @@
 //! For which request legacy made a call.
 //!
 //! The question it answers: "which of the requests that legacy handles, or has handled just now, caused this call?"
-//! `proxy` announces each request that will be compared before legacy gets it ([`EffectRegistry`]), and each call that
-//! legacy makes through the egress listener once it has ended ([`EffectObserver`]). A call belongs to the request whose
-//! `traceparent` it carries, or whose header or value it has by the rule in the files (`egress.correlate`).
+//! `proxy` announces each request before legacy gets it ([`EffectRegistry`]), those that are not compared as
+//! *bystanders*, and each call that legacy makes through the egress listener when it begins and when it has ended
+//! ([`EffectObserver`]). A call belongs to the request whose `traceparent` it carries, or whose header or value it has
+//! by the rule in the files (`egress.correlate`).
 //!
 //! Always true: a call is attributed to one request or to none. Where several requests could have caused it, or one of
 //! them cannot be read, it is `ambiguous`, counted, and each of them has a gap; nothing is guessed. Requests, kept
@@ -15,11 +16,13 @@
 //! [`EffectRegistry`]: crate::exchange::EffectRegistry
 //! [`EffectObserver`]: crate::exchange::EffectObserver
 
+mod announced;
 mod attribution;
 mod counts;
 mod index;
 mod key;
 mod memory;
+mod open_calls;
 mod rule;
 mod watched;
 

@@ -169,6 +169,7 @@ impl Correlate {
 }
 
 /// The key that identifies the request that a call is for.
+#[derive(Clone, Copy)]
 pub(super) enum CallKey {
     /// This key.
     Is(Key),

@@ -1,11 +1,11 @@
 //! One request for which legacy may make calls.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::key::Key;
 use super::memory::{Held, Memory};
-use super::rule::AttributionSettings;
+use super::rule::{AttributionSettings, Correlate};
 use crate::compare::decoded_body;
 use crate::exchange::{RequestCopy, RequestEffects, SentBody};
 use crate::limits::EGRESS_VALUE_BODY_BYTES_MAX;
@@ -16,10 +16,11 @@ use crate::traces::TraceContext;
 pub(super) struct Watched {
     /// A later request has a larger number.
     pub number: u64,
-    pub route: RouteId,
+    /// `None`: a bystander, which is not compared.
+    pub route: Option<RouteId>,
     /// The trace that legacy was sent.
     pub trace: Option<TraceContext>,
-    /// The rule by which it is found beside its trace.
+    /// The rule by which it is found, besides its trace.
     pub settings: Arc<AttributionSettings>,
     /// What identifies it by a header.
     pub header: Option<Key>,
@@ -28,6 +29,18 @@ pub(super) struct Watched {
     ended_at: AtomicU64,
     /// What its value is read from, until it has been read.
     unread: Mutex<Option<Unread>>,
+    /// What identifies it by its value, once that has been read; `None` within if nothing does.
+    value: OnceLock<Option<Key>>,
+}
+
+/// What identifies a request by the rule, as far as it has been read.
+pub(super) enum KnownValue {
+    /// This.
+    Is(Key),
+    /// Nothing.
+    None,
+    /// It has not been read, or cannot be.
+    Unknown,
 }
 
 /// What the value of a request is read from.
@@ -52,7 +65,7 @@ pub(super) enum ValueKey {
 impl Watched {
     pub(super) fn new(
         number: u64,
-        route: RouteId,
+        route: Option<RouteId>,
         trace: Option<TraceContext>,
         settings: Arc<AttributionSettings>,
         header: Option<Key>,
@@ -60,7 +73,11 @@ impl Watched {
     ) -> Self {
         let (ended_at, unread) = (AtomicU64::new(0), Mutex::new(unread));
         let effects = RequestEffects::new(settings.window);
-        Self { number, route, trace, settings, header, effects, ended_at, unread }
+        Self { number, route, trace, settings, header, effects, ended_at, unread, value: OnceLock::new() }
+    }
+
+    pub(super) fn is_compared(&self) -> bool {
+        self.route.is_some()
     }
 
     /// Its exchange has ended. A body that has not been read is kept if there is room.
@@ -82,10 +99,29 @@ impl Watched {
 
     /// Whether calls can still be attributed to it.
     pub(super) fn is_live(&self, now_us: u64) -> bool {
+        !self.is_over_at(now_us)
+    }
+
+    /// Whether a call that begins at this time is not attributed to it any more.
+    pub(super) fn is_over_at(&self, at_us: u64) -> bool {
         let window = u64::try_from(self.settings.window.as_micros()).unwrap_or(u64::MAX);
         match self.ended_at.load(Relaxed) {
-            0 => true,
-            ended => now_us.saturating_sub(ended) <= window,
+            0 => false,
+            ended => at_us.saturating_sub(ended) > window,
+        }
+    }
+
+    /// What identifies it by the rule, as far as that has been read.
+    pub(super) fn known_value(&self) -> KnownValue {
+        let known = match self.settings.correlate {
+            Correlate::Trace => Some(None),
+            Correlate::Header(_) => Some(self.header),
+            Correlate::Value { .. } => self.value.get().copied(),
+        };
+        match known {
+            Some(Some(key)) => KnownValue::Is(key),
+            Some(None) => KnownValue::None,
+            None => KnownValue::Unknown,
         }
     }
 
@@ -95,8 +131,10 @@ impl Watched {
         let Some(mut unread) = self.lock().take() else { return ValueKey::Unknown };
         if let Some(body) = &unread.body {
             let Some(bytes) = body.whole() else {
+                let mut slot = self.lock();
+                // Asked under the lock: `end` either came before, or finds the body and accounts for it.
                 if !self.has_ended() {
-                    *self.lock() = Some(unread);
+                    *slot = Some(unread);
                 }
                 return ValueKey::Unknown;
             };
@@ -105,7 +143,8 @@ impl Watched {
             let Some(Some(plain)) = plain else { return ValueKey::Unknown };
             unread.request.body = plain;
         }
-        self.settings.correlate.request_key(&unread.request).map_or(ValueKey::None, ValueKey::Is)
+        let key = self.settings.correlate.request_key(&unread.request);
+        self.value.get_or_init(|| key).map_or(ValueKey::None, ValueKey::Is)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Unread>> {

@@ -48,7 +48,7 @@ fn ln_evidence_against(p: f64, n: f64, k: f64) -> f64 {
     // pᵃ(1−p)ᵇ / B(a, b), the factor in front of the continued fraction of the incomplete beta function.
     let ln_front = ln_gamma(a + b) - ln_gamma(a) - ln_gamma(b) + a * p.ln() + b * (-p).ln_1p();
     if p < (a + 1.0) / (a + b + 2.0) {
-        // This factor cancels against the denominator.
+        // `ln_front` is not needed: it cancels against the denominator, except for one factor `1 - p`.
         (fraction(p, a, b) / a).ln() + (-p).ln_1p()
     } else {
         let rest = (ln_front.exp() * fraction(1.0 - p, b, a) / b).min(1.0);

@@ -1,8 +1,8 @@
 //! Evidence as metrics.
 //!
 //! The metrics recorder renders one metric after the other while counting goes on, so sums would disagree. Therefore
-//! nothing is counted in the recorder directly: before each scrape, every route's counters are copied once, under their
-//! lock.
+//! these counts are not kept in the recorder: before each scrape, every route's counters are copied once, under their
+//! lock. Only latencies, which have to agree with no other metric, are recorded directly.
 
 use metrics::{counter, gauge};
 

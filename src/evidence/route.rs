@@ -72,9 +72,9 @@ impl RouteEvidence {
     pub(super) fn with_matched_from_pairs(self) -> Self {
         Self { matched: self.pairs().saturating_sub(self.ignored + self.mismatched), ..self }
     }
-    /// Ranks the evidence under several ids of one route, of which the route keeps the highest: first evidence with
-    /// open mismatches, then any evidence. An id under which nothing was counted must not hide the open mismatches of
-    /// another id.
+    /// The rank of this evidence. Where there is evidence under several ids of one route, the route keeps the one with
+    /// the highest rank: evidence with open mismatches before other evidence, and that before none. An id under which
+    /// nothing was counted must not hide the open mismatches of another id.
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self { mismatched: 1.., .. } => 2,

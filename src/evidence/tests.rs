@@ -467,8 +467,9 @@ async fn a_mark_after_a_rename_names_the_id_under_which_the_evidence_is_stored()
     }
 }
 
+/// A copy of the store, such as a restored backup, may lack differences that were seen after it was made.
 #[tokio::test]
-async fn the_first_start_of_a_copy_counts_pairs_without_a_difference_from_zero() {
+async fn the_first_start_on_a_copied_store_counts_pairs_without_a_difference_from_zero() {
     let store = memory();
     let evidence = evidence_over(&store).await;
     evidence.set_basis(0, &[(route(), "one".into())]);

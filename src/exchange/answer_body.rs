@@ -65,6 +65,6 @@ pub struct ServiceReply {
     pub body: Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>,
     /// The fields of the reply that describe the body and its trailers: they are true only of these bytes.
     pub fields: HeaderMap,
-    /// The longest pause within the body, where the service has one of its own.
+    /// The longest pause that is allowed within the body, where the service's configuration sets one.
     pub idle: Option<Duration>,
 }

@@ -42,8 +42,8 @@ pub struct ArmRequest {
     /// In [`Mode::Dark`]: the keys under which legacy took the request. If one of them was taken before, this request
     /// is a retry, and its first try had the dark run.
     pub legacy_keys: Option<KeysOfLegacy>,
-    /// Whether the run is kept in the store. A run that is not kept may only read: nothing of it is written to the
-    /// store, and it is dropped if it cannot answer in time.
+    /// Whether the run is kept in the store; without effect for a rehearsal, which never is. A real or dark run that is
+    /// not kept may only read: nothing of it is written to the store, and it is dropped if it cannot answer in time.
     pub keep: bool,
     /// Legacy may still answer: where no private or shared step has begun, the engine may return the request as
     /// [`Abandoned`].
@@ -200,7 +200,8 @@ impl ProblemDocument {
         }
     }
 
-    /// Under the request's keys both arms took requests by earlier files.
+    /// Legacy took a request under one of this request's keys, and the engine took one under another. A request has
+    /// several keys because earlier files gave it other ones.
     pub fn held_by_both_arms() -> Self {
         Self {
             title: "The retry key was used before, for requests of both arms".into(),

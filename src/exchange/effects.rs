@@ -14,30 +14,39 @@ use crate::names::RouteId;
 pub trait EffectObserver: Send + Sync {
     /// Whether calls are captured now. If not, nothing of a call is copied.
     fn is_watching(&self) -> bool;
-    /// A call has ended.
+    /// A call begins: this is its head, and its body is still to come. It counts as open until [`Self::observe`] or
+    /// [`Self::lose`] is called with its number, of which exactly one is. Takes constant time.
+    fn begin(&self, head: &Effect, body: Option<Arc<dyn SentBody>>);
+    /// A call has ended. Not called by a thread that serves clients or legacy.
     fn observe(&self, effect: Effect);
+    /// A call will not be observed, because there was no room for it. Takes constant time.
+    fn lose(&self, number: u64);
 }
 
 /// Knows the requests for which legacy may make calls. No method is async or waits.
 pub trait EffectRegistry: Send + Sync {
-    /// A captured request is about to be sent to legacy. From now on calls can be attributed to it, until some time
-    /// after what is returned was dropped. `None`: there is no room, and nothing is said about its calls.
+    /// A request is about to be sent to legacy. From now on calls can be attributed to it, until some time after what
+    /// is returned was dropped. `None`: there is no room, and nothing is said about its calls.
     fn watch(&self, request: RequestToWatch<'_>) -> Option<Box<dyn EffectWatch>>;
+    /// Up to which size the body of a request has to be copied, so that it is known which calls are for the request;
+    /// `None`: bodies do not tell.
+    fn body_bytes_max(&self) -> Option<usize>;
 }
 
 /// A request that is about to be sent to legacy.
 pub struct RequestToWatch<'a> {
-    /// Its route.
-    pub route: &'a RouteId,
-    /// The request as the client sent it; the body is still to come.
-    pub request: &'a RequestCopy,
+    /// Its route, if it is compared. `None`: it is a bystander, whose calls are only told from those of requests that
+    /// are compared.
+    pub compared: Option<&'a RouteId>,
+    /// Makes a copy of the request as the client sent it; the body is still to come.
+    pub request: &'a dyn Fn() -> RequestCopy,
     /// The headers as legacy gets them, `traceparent` included.
     pub sent: &'a HeaderMap,
     /// The body; `None` if it has none.
     pub body: Option<Arc<dyn SentBody>>,
 }
 
-/// The body of a request that is being sent to legacy.
+/// The body of a request that is being sent to legacy, or of a call that legacy is sending.
 pub trait SentBody: Send + Sync {
     /// All of it; `None` while it is being sent, and if it is too large to be captured. Takes constant time.
     fn whole(&self) -> Option<Bytes>;
@@ -47,6 +56,7 @@ pub trait SentBody: Send + Sync {
 pub trait EffectWatch: Send + Sync {
     /// The calls that are attributed to it.
     fn effects(&self) -> RequestEffects;
-    /// Its reply was passed on. Called by a thread for which no client waits: what was announced may be read now.
+    /// Its reply was passed on. Called by a thread for which no client waits: the work that [`EffectRegistry::watch`]
+    /// put off, which is to index the watched requests, may be done now.
     fn settle(&self);
 }

@@ -22,5 +22,5 @@ pub use arm::{
 };
 pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, SentBody};
 pub use offer::{ComparisonOutcome, ComparisonTicket, Offer, Served, ServedObserver, TicketCounter};
-pub use request_effects::{EffectsSoFar, RequestEffects};
+pub use request_effects::{EffectsSoFar, OpenCallsOf, RequestEffects};
 pub use request_value::{body_value, headers_value, query_value, request_value};

@@ -9,12 +9,21 @@ use crate::compare::Effect;
 
 /// The calls that legacy made for one request. Calls may be added after the request was answered. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct RequestEffects(Arc<Inner>);
+pub struct RequestEffects {
+    calls: Arc<Inner>,
+    open: Option<Arc<dyn OpenCallsOf>>,
+}
+
+/// Knows how many calls have begun and not ended yet that could be for one request.
+pub trait OpenCallsOf: Send + Sync {
+    /// So many now.
+    fn count(&self) -> u64;
+}
 
 #[derive(Default)]
 struct Inner {
     calls: Mutex<Vec<Attributed>>,
-    /// Calls that may be this request's, and of which that is not known, or that were not kept.
+    /// How many calls `calls` may lack: it is not known whether they are this request's, or they were not kept.
     gaps: AtomicU64,
     /// For how long after the exchange has ended calls may be added.
     window: Duration,
@@ -34,24 +43,31 @@ pub struct EffectsSoFar {
     /// Calls that may be this request's too, because several requests could have caused them, or that were not kept. If
     /// there are any, a call that seems to be missing may be one of them.
     pub gaps: u64,
+    /// Calls that have begun and were not attributed yet, and that could be this request's: they are counted when their
+    /// end is too late to be seen here.
+    pub open: u64,
 }
 
 impl RequestEffects {
-    /// None so far; calls may be added for so long after the exchange has ended.
+    /// No calls so far; calls may be added until `window` after the exchange has ended.
     pub fn new(window: Duration) -> Self {
-        Self(Arc::new(Inner { window, ..Inner::default() }))
+        Self { calls: Arc::new(Inner { window, ..Inner::default() }), open: None }
+    }
+    /// The same calls, where it is known which ones are open.
+    pub fn with_open_calls(&self, open: Arc<dyn OpenCallsOf>) -> Self {
+        Self { calls: self.calls.clone(), open: Some(open) }
     }
     /// For how long after the exchange has ended calls may be added.
     pub fn window(&self) -> Duration {
-        self.0.window
+        self.calls.window
     }
     /// Adds a call. `held` is dropped together with it.
     pub fn add(&self, effect: Effect, held: Box<dyn Any + Send>) {
         self.lock().push(Attributed { effect, _held: held });
     }
-    /// A call may be this request's, or was not kept.
+    /// Counts a call that may be this request's, or that was not kept.
     pub fn add_gap(&self) {
-        self.0.gaps.fetch_add(1, Relaxed);
+        self.calls.gaps.fetch_add(1, Relaxed);
     }
     /// How many calls it has.
     pub fn len(&self) -> usize {
@@ -61,19 +77,21 @@ impl RequestEffects {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// How many calls may be its own in addition.
+    /// How many more calls may be its own.
     pub fn gaps(&self) -> u64 {
-        self.0.gaps.load(Relaxed)
+        self.calls.gaps.load(Relaxed)
     }
     /// A copy of what is known now.
     pub fn so_far(&self) -> EffectsSoFar {
+        // Before the calls: one that ends meanwhile counts twice rather than not at all.
+        let open = self.open.as_ref().map_or(0, |open| open.count());
         let mut calls: Vec<Effect> = self.lock().iter().map(|attributed| attributed.effect.clone()).collect();
         calls.sort_by_key(|effect| effect.number);
-        EffectsSoFar { calls, gaps: self.gaps() }
+        EffectsSoFar { calls, gaps: self.gaps(), open }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Attributed>> {
-        self.0.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        self.calls.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

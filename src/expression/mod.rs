@@ -14,9 +14,9 @@
 //! (`total * 2`, `1.5 * 2`) gives a number, and an absent key is named by its whole path.
 //!
 //! Where it differs from plain CEL: `has(a.b.c)` is false (not an error) where `a.b` is absent too; there are no
-//! bytes, timestamps, durations and messages; unsigned numbers are numbers; a header is found in any case of its name
-//! (`request.headers["X-A"]`, `"X-A" in headers`); and there are functions that workflows need (`default`, `round`,
-//! `sum`, …; `functions` lists them).
+//! bytes, timestamps, durations and messages; an unsigned number (`1u`) is like any other number; a header is found
+//! in any case of its name (`request.headers["X-A"]`, `"X-A" in headers`); and there are functions that workflows need
+//! (`default`, `round`, `sum`, …; `functions` lists them).
 //!
 //! It leaves to its callers which names exist in a scope and what they mean.
 

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-/// How messages describe an opaque value.
+/// How messages describe an opaque value: bytes, which an expression can pass on but not read
+/// ([`super::Scope::set_opaque`]).
 pub(super) const OPAQUE: &str = "bytes, which cannot be read";
 
 /// How messages describe the kind of a value.

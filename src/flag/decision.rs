@@ -40,7 +40,7 @@ pub enum Owner {
     NoPin,
     /// The engine created the instance in `live` or `only`, and answers for it in every state.
     Engine,
-    /// Legacy created the instance, and the engine has a dark twin of it.
+    /// Legacy created the instance, and in `dark` the engine created a twin of it from the same request.
     LegacyWithTwin,
     /// Unknown, because the store does not answer: the request gets 503, never legacy's 404.
     Unknown,
@@ -193,6 +193,8 @@ impl EngineReason {
 pub enum SkipReason {
     NotSampled,
     QueueFull,
+    /// Too many pairs wait until all calls by legacy for them are known (`egress.window`).
+    EffectsQueueFull,
     /// The comparison took too long or a body was nested too deeply, or too many runs were in flight.
     OverBudget,
     BodyTooLarge,
@@ -214,9 +216,10 @@ pub enum SkipReason {
     WouldPause,
     /// The run has answered and not ended, and an assert reads intents that it may still record.
     RunGoesOn,
-    /// A follow-up of an instance that the engine does not have; in `shadow` also one of an instance without a twin.
+    /// A follow-up whose instance the engine does not have. In `shadow` this is the reason for every follow-up of an
+    /// instance without a twin.
     NoInstance,
-    /// A follow-up in `dark` or `live` of an instance of which the engine has no complete twin.
+    /// In `dark` or `live`, a follow-up of an instance without a complete twin.
     NoTwin,
     /// A retry: only first tries are compared.
     Retried,
@@ -229,9 +232,10 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// All reasons: the closed set of the metric's labels.
-    pub const ALL: [SkipReason; 20] = [
+    pub const ALL: [SkipReason; 21] = [
         SkipReason::NotSampled,
         SkipReason::QueueFull,
+        SkipReason::EffectsQueueFull,
         SkipReason::OverBudget,
         SkipReason::BodyTooLarge,
         SkipReason::Streaming,
@@ -256,6 +260,7 @@ impl SkipReason {
         match self {
             SkipReason::NotSampled => "not_sampled",
             SkipReason::QueueFull => "queue_full",
+            SkipReason::EffectsQueueFull => "effects_queue_full",
             SkipReason::OverBudget => "over_budget",
             SkipReason::BodyTooLarge => "body_too_large",
             SkipReason::Streaming => "streaming",

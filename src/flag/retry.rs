@@ -115,7 +115,8 @@ impl RetryScope {
 }
 
 impl EarlierScope {
-    /// A scope that never gives a key, and never expires.
+    /// A scope for requests of another process (`serve --succeed`), whose keys are not looked up here; it never expires
+    /// by itself.
     pub(super) fn without_keys() -> Self {
         Self {
             route: RouteId::new("succession"),

@@ -10,8 +10,8 @@ pub struct RetryKey(pub [u8; 32]);
 
 impl RetryKey {
     /// Derives the key of a request from the request's digest; `self` is a key for any caller
-    /// ([`RetryKeys::any_caller`]). The keys of all its requests share their first half, so that a set of first halves
-    /// can answer before the body was read.
+    /// ([`RetryKeys::any_caller`]). All keys that are derived from one `self` share their first half, so that a set of
+    /// first halves can answer before the body was read.
     pub fn of_request(&self, digest: &[u8; 32]) -> Self {
         self.with_second_half_of(Self(*blake3::keyed_hash(&self.0, digest).as_bytes()))
     }

@@ -1,4 +1,5 @@
-//! The larger shares that are still to be set after flips down (`larger_share`), for the end of the process.
+//! The larger shares that were requested together with flips down and are not set yet (`larger_share`). The end of the
+//! process waits for them, and logs those that are lost.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,8 +66,8 @@ impl LargerShare {
         let Self { route, to, percent, by } = self;
         tracing::error!(
             %route, %to, %percent, %by,
-            "the process ends before the larger share is set that was asked for together with a flip down: look at the share \
-             after the start, and flip the route again if it is to have it"
+            "the process ends before the larger share is set, which was asked for together with a flip down: after the \
+             next start, look at the route's share, and flip the route again if it is not the share that you want"
         );
     }
 }

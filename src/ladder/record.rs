@@ -31,8 +31,8 @@ pub(super) struct Recorder {
 
 /// What was found when flips or declarations were read back.
 struct ReadBack {
-    /// The numbers of the first flips that the store has, from none to all of them. They count only if no newer flip is
-    /// in the store.
+    /// The numbers of the flips that the store has: of none, of the first ones, or of all. Flips are found only if no
+    /// other flip in the store is newer.
     numbers: Vec<u64>,
     /// Whether all flips are in the store, or all declarations if there are no flips.
     is_complete: bool,

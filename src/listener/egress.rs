@@ -15,7 +15,7 @@ pub struct EgressListener {
     pub address: SocketAddr,
     /// The networks of the callers. Empty: this machine only.
     pub allow: Vec<Network>,
-    /// Where calls may go, beside the services.
+    /// Where calls may go, in addition to the services.
     pub to: Vec<Destination>,
 }
 
@@ -67,7 +67,7 @@ impl Destination {
     }
 }
 
-/// A host in lower case, without the brackets of IPv6 and the last dot of a whole name.
+/// A host in lower case, without the brackets of an IPv6 address and without the trailing dot of a full name.
 pub fn bare_host(host: &str) -> String {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()

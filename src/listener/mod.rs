@@ -2,8 +2,8 @@
 //!
 //! The question it answers: "on which address are clients accepted, and what precedes their HTTP?" `config` builds a
 //! [`Listener`] from the files, and `proxy` serves it, as it does the [`EgressListener`] for legacy's own calls. Always
-//! true: a PROXY header is expected only where it is declared, and is required there; what handshakes need was checked,
-//! and is replaced as a whole.
+//! true: a PROXY header is expected only where it is declared, and is required there; what TLS handshakes need
+//! ([`ServerTls`]) has been checked, and is only replaced as a whole.
 
 mod certificate;
 mod egress;
@@ -41,7 +41,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// A listener for plain HTTP, HTTP/2 among it.
+    /// A listener without TLS, for HTTP/1.1 and HTTP/2.
     pub fn plain(address: SocketAddr) -> Self {
         Self { address, proxy_protocol: None, tls: None, http2: true }
     }

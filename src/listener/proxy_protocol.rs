@@ -9,7 +9,7 @@ use super::network::Network;
 pub struct ProxyProtocol {
     /// The versions that are accepted.
     pub version: ProxyVersion,
-    /// The networks that may send one; all, if there is none.
+    /// The networks that may send one. Empty: all may.
     pub trust: Vec<Network>,
 }
 

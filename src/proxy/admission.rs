@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use metrics::{Gauge, gauge};
 
 use super::turns::Turn;
+use crate::exchange::EffectWatch;
 
 /// The requests of the process.
 pub(super) struct RequestsInFlight {
@@ -54,12 +55,14 @@ pub(super) struct Admission {
     pub place: Option<RequestPlace>,
     /// Its turn at its route, where that is limited.
     pub turn: Option<Turn>,
+    /// Keeps it known as a request whose calls are told from those of compared ones, where legacy's calls are watched.
+    pub watch: Option<Box<dyn EffectWatch>>,
 }
 
 impl Admission {
     /// What is held, if anything is.
     pub(super) fn take(&mut self) -> Option<Box<Self>> {
-        let is_any = self.place.is_some() || self.turn.is_some();
+        let is_any = self.place.is_some() || self.turn.is_some() || self.watch.is_some();
         is_any.then(|| Box::new(std::mem::take(self)))
     }
 }

@@ -1,4 +1,5 @@
-//! Copies a request and its reply: for the comparison, or for what attributes the calls that legacy makes.
+//! Copies a request and its reply: for the comparison, or, of a call that legacy makes, for `egress`, which finds the
+//! request that it belongs to.
 //!
 //! Always true: the caller's frames are passed on first and unchanged; a copy is kept up to the capture limit; the
 //! ticket is settled exactly once, and the exchange is offered only after the client's socket has taken the last byte
@@ -43,17 +44,17 @@ pub(super) struct CapturedRequest {
     pub affinity: Arc<dyn Affinity>,
     /// Watches the calls that legacy makes for requests that are compared; `None` if nothing does.
     pub effect_registry: Option<Arc<dyn EffectRegistry>>,
-    /// Dropped when the exchange has ended: then the request stays known for some time only.
+    /// Dropped when the exchange has ended: after that, calls are attributed to the request for a limited time only.
     pub effects: Option<Box<dyn EffectWatch>>,
 }
 
 impl CapturedRequest {
-    /// The request is about to be sent to legacy, with these headers.
+    /// Begins to watch the calls that legacy makes for this request, which is about to be sent with these headers.
     pub(super) fn watch_effects(&mut self, sent: &HeaderMap) {
         if let (Some(registry), Some(_)) = (&self.effect_registry, &self.compare) {
             let body = self.body.clone().map(|copy| copy as Arc<dyn SentBody>);
-            let route = &self.flag.route.id;
-            self.effects = registry.watch(RequestToWatch { route, request: &self.request, sent, body });
+            let (compared, request) = (Some(&self.flag.route.id), || self.request.clone());
+            self.effects = registry.watch(RequestToWatch { compared, request: &request, sent, body });
         }
     }
 
@@ -66,11 +67,11 @@ impl CapturedRequest {
 
     /// Legacy's reply begins. Settles the ticket at once if the reply cannot be compared.
     fn on_reply_head(
-        self: Box<Self>,
+        mut self: Box<Self>,
         status: StatusCode,
         headers: &HeaderMap,
         length: Option<u64>,
-    ) -> Option<Box<CapturedReply>> {
+    ) -> Result<Box<CapturedReply>, NotCaptured> {
         let refused = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
         let streams = status == StatusCode::SWITCHING_PROTOCOLS
             || headers.get(http::header::CONTENT_TYPE).is_some_and(|t| {
@@ -82,13 +83,18 @@ impl CapturedRequest {
             () if length.is_some_and(|n| n > self.bytes_max as u64) => SkipReason::BodyTooLarge,
             () => {
                 let bytes_max = self.bytes_max;
-                return Some(CapturedReply::new(Captured::Request(self), status, headers, length, bytes_max));
+                return Ok(CapturedReply::new(Captured::Request(self), status, headers, length, bytes_max));
             }
         };
+        let watch = self.effects.take();
         self.skip(why);
-        None
+        Err(NotCaptured(watch))
     }
 }
+
+/// A reply is not captured. The request stays known, as one whose calls are told from those of others, while what is in
+/// here is held: until its exchange has ended.
+pub(super) struct NotCaptured(pub Option<Box<dyn EffectWatch>>);
 
 /// What is captured of an exchange, until its reply begins.
 pub(super) enum Captured {
@@ -115,18 +121,23 @@ impl Captured {
         }
     }
 
-    /// The reply begins. `None` if it is not captured.
+    /// Whether it is a client's request that is compared.
+    pub(super) fn is_compared_request(&self) -> bool {
+        matches!(self, Self::Request(request) if request.compare.is_some())
+    }
+
+    /// The reply begins.
     pub(super) fn on_reply_head(
         self,
         status: StatusCode,
         headers: &HeaderMap,
         length: Option<u64>,
-    ) -> Option<Box<CapturedReply>> {
+    ) -> Result<Box<CapturedReply>, NotCaptured> {
         match self {
             Self::Request(request) => request.on_reply_head(status, headers, length),
             Self::Call(call) => {
                 let bytes_max = call.bytes_max();
-                Some(CapturedReply::new(Self::Call(call), status, headers, length, bytes_max))
+                Ok(CapturedReply::new(Self::Call(call), status, headers, length, bytes_max))
             }
         }
     }
@@ -183,6 +194,13 @@ impl CapturedReply {
         self.captured.skip(SkipReason::LegacyFailed);
     }
 
+    /// From now on it is on a thread that serves nobody.
+    pub(super) fn may_observe_here(&mut self) {
+        if let Captured::Call(call) = &mut self.captured {
+            call.may_observe_here();
+        }
+    }
+
     /// hyper has the last frame of the reply, which is complete.
     pub(super) fn ended(mut self: Box<Self>) -> Box<Self> {
         self.ended = now();
@@ -194,9 +212,10 @@ impl CapturedReply {
         self.bytes.as_ref().map_or(0, BytesMut::len) + copied_bytes(self.captured.body())
     }
 
-    /// Of a client's request: searches the reply for the id of a created instance, and settles the ticket: offers the
-    /// exchange, or skips it for this reason. Of a call of legacy: tells the observer. Dropping without this means that
-    /// the client, or legacy, went away, and settles or tells that.
+    /// For a client's request: searches the reply for the id of a created instance, and settles the ticket: offers the
+    /// exchange, or skips it for this reason. For a call that legacy made: tells the observer. A value that is dropped
+    /// without this call means that the client (or legacy, as the caller) went away; the ticket is then settled, or the
+    /// observer told, accordingly.
     pub(super) fn finish(self, skip: Option<SkipReason>) {
         let CapturedReply { captured, status, headers, bytes, bytes_max: _, ended } = self;
         let reply = bytes.map(BytesMut::freeze);
@@ -204,7 +223,7 @@ impl CapturedReply {
             Captured::Request(request) => request,
             Captured::Call(call) => return call.end(status, headers, reply, skip),
         };
-        // With a reason to skip, this may be the thread that serves the client.
+        // Not with a reason to skip: then this may be the thread that serves the client, which must not wait.
         if let (Some(watch), None) = (&captured.effects, skip) {
             watch.settle();
         }

@@ -1,7 +1,8 @@
 //! What is captured of a call that legacy makes.
 //!
 //! Always true: the observer is told of each call that is captured, exactly once, however it ends: after legacy's
-//! socket has taken the last byte of the reply (see `completion`), on the thread of `settler`, or when the call is cut.
+//! socket has taken the last byte of the reply (see `completion`), or when the call is cut; always on the thread of
+//! `settler`, and that a call was lost where it has no room.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,8 +11,14 @@ use http::{HeaderMap, StatusCode};
 
 use super::body_copy::BodyCopy;
 use crate::compare::{Body, Effect, EffectReply};
-use crate::exchange::EffectObserver;
+use crate::exchange::{EffectObserver, SentBody};
 use crate::flag::SkipReason;
+
+/// Hands what is to be observed to a thread that serves nobody.
+pub(super) trait EffectQueue: Send + Sync {
+    /// Never waits. What finds no room is lost: that is counted, and the observer is told.
+    fn send(&self, effect: Effect, observer: &Arc<dyn EffectObserver>);
+}
 
 /// A call that legacy makes, until the observer is told of it.
 pub(super) struct CapturedCall {
@@ -24,17 +31,26 @@ pub(super) struct CapturedCall {
     body: Option<Arc<Mutex<BodyCopy>>>,
     bytes_max: usize,
     observer: Arc<dyn EffectObserver>,
+    /// `None` where this thread may observe.
+    queue: Option<Arc<dyn EffectQueue>>,
 }
 
 impl CapturedCall {
-    /// Begins a call, with the copy of its body if it has one.
+    /// Begins a call, with the copy of its body if it has one. The observer is told that it begins.
     pub(super) fn new(
         effect: Effect,
         body: Option<Arc<Mutex<BodyCopy>>>,
         bytes_max: usize,
         observer: Arc<dyn EffectObserver>,
+        queue: Arc<dyn EffectQueue>,
     ) -> Self {
-        Self { effect: Some(effect), reply_head: None, body, bytes_max, observer }
+        observer.begin(&effect, body.clone().map(|copy| copy as Arc<dyn SentBody>));
+        Self { effect: Some(effect), reply_head: None, body, bytes_max, observer, queue: Some(queue) }
+    }
+
+    /// From now on it is on a thread that serves nobody.
+    pub(super) fn may_observe_here(&mut self) {
+        self.queue = None;
     }
 
     pub(super) fn bytes_max(&self) -> usize {
@@ -80,15 +96,16 @@ impl CapturedCall {
             Some(copy) => {
                 let mut copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
                 // A copy that did not reach the body's end may be incomplete.
-                match has_room && !copy.too_large && copy.ended.is_some() {
-                    true => Body::Whole(std::mem::take(&mut copy.bytes).freeze()),
-                    false => Body::TooLarge,
-                }
+                copy.whole().filter(|_| has_room).map_or(Body::TooLarge, Body::Whole)
             }
         };
         let cut_reply = |(status, headers)| EffectReply { status, headers, body: Body::TooLarge };
         let reply = reply.or_else(|| self.reply_head.take().map(cut_reply));
-        self.observer.observe(Effect { body, reply, ..effect });
+        let effect = Effect { body, reply, ..effect };
+        match &self.queue {
+            Some(queue) => queue.send(effect, &self.observer),
+            None => self.observer.observe(effect),
+        }
     }
 }
 
@@ -105,12 +122,25 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct RecordedEffects(Mutex<Vec<Effect>>);
+    struct RecordedEffects(Mutex<Vec<Effect>>, Mutex<u32>);
+
+    /// Hands effects to the observer at once.
+    struct Direct;
+
+    impl EffectQueue for Direct {
+        fn send(&self, effect: Effect, observer: &Arc<dyn EffectObserver>) {
+            observer.observe(effect);
+        }
+    }
 
     impl EffectObserver for RecordedEffects {
         fn is_watching(&self) -> bool {
             true
         }
+        fn begin(&self, _: &Effect, _: Option<Arc<dyn SentBody>>) {
+            *self.1.lock().unwrap() += 1;
+        }
+        fn lose(&self, _: u64) {}
         fn observe(&self, effect: Effect) {
             self.0.lock().unwrap().push(effect);
         }
@@ -128,7 +158,14 @@ mod tests {
             number: 0,
         };
         let observer = Arc::new(RecordedEffects::default());
-        end(Box::new(CapturedCall::new(effect, Some(Arc::new(Mutex::new(copy))), 10, observer.clone())));
+        end(Box::new(CapturedCall::new(
+            effect,
+            Some(Arc::new(Mutex::new(copy))),
+            10,
+            observer.clone(),
+            Arc::new(Direct),
+        )));
+        assert_eq!(*observer.1.lock().unwrap(), 1, "the observer is told that the call begins");
         let mut told = std::mem::take(&mut *observer.0.lock().unwrap());
         assert_eq!(told.len(), 1, "once");
         let Effect { body, reply, .. } = told.remove(0);

@@ -32,7 +32,7 @@ pub(super) fn judge(method: &Method, request: &HeaderMap, status: StatusCode, an
     let etag = answer.get(ETAG).and_then(|value| EntityTag::parse(value.as_bytes())).map(|(tag, _)| tag);
     let modified = date(answer, &LAST_MODIFIED);
     if request.contains_key(IF_MATCH) {
-        if etag.is_some_and(|etag| !any_tag_matches(request, &IF_MATCH, |tag| tag.is_strongly(&etag))) {
+        if etag.is_some_and(|etag| !any_tag_matches(request, &IF_MATCH, |tag| tag.matches_strongly(&etag))) {
             return Conditions::Failed;
         }
     } else if let (Some(modified), Some(since)) = (modified, date(request, &IF_UNMODIFIED_SINCE))
@@ -41,7 +41,7 @@ pub(super) fn judge(method: &Method, request: &HeaderMap, status: StatusCode, an
         return Conditions::Failed;
     }
     if request.contains_key(IF_NONE_MATCH) {
-        if etag.is_some_and(|etag| any_tag_matches(request, &IF_NONE_MATCH, |tag| tag.is_weakly(&etag))) {
+        if etag.is_some_and(|etag| any_tag_matches(request, &IF_NONE_MATCH, |tag| tag.matches_weakly(&etag))) {
             return Conditions::NotModified;
         }
     } else if let (Some(modified), Some(since)) = (modified, date(request, &IF_MODIFIED_SINCE))
@@ -80,11 +80,11 @@ impl<'a> EntityTag<'a> {
         Some((Self { is_weak, opaque }, rest))
     }
     /// The strong comparison.
-    fn is_strongly(&self, other: &Self) -> bool {
+    fn matches_strongly(&self, other: &Self) -> bool {
         !self.is_weak && !other.is_weak && self.opaque == other.opaque
     }
     /// The weak comparison.
-    fn is_weakly(&self, other: &Self) -> bool {
+    fn matches_weakly(&self, other: &Self) -> bool {
         self.opaque == other.opaque
     }
 }

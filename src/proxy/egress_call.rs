@@ -29,7 +29,7 @@ use super::upload::Upload;
 use crate::compare::{Body, Effect};
 use crate::flag::State;
 
-/// Answers one call of legacy.
+/// Answers one call by legacy.
 pub(super) async fn answer(
     client: &Client,
     egress: &Egress,
@@ -60,7 +60,8 @@ pub(super) async fn answer(
     let upgrade = checked.upgrade.then(|| on_upgrade(head));
     strip_hop_by_hop(&mut head.headers, checked.upgrade);
     let capture = capture(client, egress, target, head, upload);
-    let proxied = ProxiedRequest { client, table: &table, entry, began, waited: 0, admission, upgrade };
+    let proxied =
+        ProxiedRequest { client, table: &table, entry, began, waited: 0, admission, params: Vec::new(), upgrade };
     forward(Forwarded { proxied, head, upload, capture, rung: State::Off }).await.map_err(Box::new)
 }
 
@@ -86,6 +87,7 @@ fn capture(
         reply: None,
         number: egress.next_number(),
     };
-    let call = CapturedCall::new(effect, copy.clone(), bytes_max, egress.observer.clone());
+    let call =
+        CapturedCall::new(effect, copy.clone(), bytes_max, egress.observer.clone(), client.shared.settler.clone());
     (Some(Captured::Call(Box::new(call))), copy)
 }

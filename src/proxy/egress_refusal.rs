@@ -1,8 +1,8 @@
-//! Why a call of legacy is not passed on by the egress listener.
+//! Why a call by legacy is not passed on by the egress listener.
 
 use http::StatusCode;
 
-/// Why a call of legacy is not passed on.
+/// Why a call by legacy is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EgressRefusal {
     /// The path does not begin with the name of a service.

@@ -12,7 +12,6 @@ use tokio::time::timeout;
 
 use super::admission::Admission;
 use super::client_upgrade::{ClientUpgrade, on_upgrade};
-use super::cut::Cut;
 use super::egress::Egress;
 use super::egress_refusal::EgressRefusal;
 use super::egress_targets::EgressTargets;
@@ -20,11 +19,10 @@ use super::failure::Failure;
 use super::hygiene::HeadRefusal;
 use super::legacy::CallError;
 use super::proxied_request::{Client, ProxiedRequest};
-use super::relay::switched;
+use super::relay;
 use super::reply_body::ReplyBody;
 use super::respond::Refused;
 use super::table::Table;
-use super::tunnel::{self, TunnelEnd};
 use super::wait::Phase;
 use crate::flag::State;
 use crate::limits::Limits;
@@ -57,7 +55,8 @@ pub(super) async fn open(
     let (entry, wait) = (&target.entry, &client.wait);
     wait.set_limits(entry.limits);
     client.record.set_egress(&target.route);
-    let proxied = ProxiedRequest { client, table, entry, began, waited: 0, admission, upgrade: None };
+    let proxied =
+        ProxiedRequest { client, table, entry, began, waited: 0, admission, params: Vec::new(), upgrade: None };
     let time = entry.upstream.service.connect.unwrap_or(Limits::ms(client.shared.limits.connect_ms));
     wait.enter(Phase::OwnDeadline);
     let connecting = timeout(time, connect(&host, port, egress));
@@ -75,7 +74,7 @@ pub(super) async fn open(
     let answered = proxied.answered(State::Off, client.shared.forwarded_to(), StatusCode::OK);
     // Before the tunnel's task, which says that it is one.
     wait.enter(Phase::Reply);
-    pass_on(client, upgrade, stream);
+    relay::tunnel(client, StatusCode::OK, relay::switched(upgrade), async { Some(stream) }, ());
     Ok(Response::new(ReplyBody::full(bytes::Bytes::new(), wait.clone(), Some(answered))))
 }
 
@@ -99,29 +98,4 @@ async fn connect(host: &str, port: u16, egress: &Egress) -> Result<TcpStream, Fa
         }
     }
     Err(unreachable(why))
-}
-
-/// Passes bytes until the tunnel ends; the caller still counts as an open connection.
-fn pass_on(client: &Client, upgrade: hyper::upgrade::OnUpgrade, stream: TcpStream) {
-    let shared = &client.shared;
-    let idle = Limits::ms(shared.limits.client_idle_ms);
-    let (cut, wait, connection_permit) = (shared.cut.clone(), client.wait.clone(), client.connection_permit.clone());
-    let answered_by = shared.forwarded_to();
-    // The exchange ends with the tunnel, not with its head.
-    let record = client.record.take();
-    shared.tasks.spawn(async move {
-        wait.enter(Phase::Tunnel);
-        let TunnelEnd { from_client, from_legacy, cut } =
-            tunnel::copy_both_ways(switched(upgrade), async { Some(stream) }, idle, cut).await;
-        cut.into_iter().for_each(Cut::count);
-        if let Some(mut record) = record {
-            record.note(|record| {
-                record.status = Some(StatusCode::OK.as_u16());
-                record.arm = Some(answered_by.as_str());
-                (record.request_bytes, record.reply_bytes) = (from_client, from_legacy);
-            });
-            record.end(cut);
-        }
-        drop(connection_permit);
-    });
 }

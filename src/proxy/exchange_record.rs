@@ -153,7 +153,7 @@ impl CurrentRecord {
         }
     }
 
-    /// Records that the exchange is a call of legacy, with its target.
+    /// Records that the exchange is a call by legacy, with its target.
     pub(super) fn set_egress(&self, route: &RouteId) {
         if self.is_on()
             && let Some(ExchangeRecord { record, spans, .. }) = &mut *self.lock()

@@ -1,4 +1,4 @@
-//! The spans of an exchange: one for the whole exchange, and one for its call of legacy.
+//! The spans of an exchange: one for the whole exchange, and one for its call to legacy.
 //!
 //! Always true: they exist only if the exchange's trace is recorded. The engine records its own spans, as children of
 //! the exchange's. Of the target only the path is recorded, redacted and shortened as in the access log.
@@ -63,7 +63,7 @@ impl ExchangeSpans {
         self.template = Some(template.into());
     }
 
-    /// The exchange is a call of legacy to this target.
+    /// The exchange is a call by legacy to this target.
     pub(super) fn set_target(&mut self, target: &str) {
         self.target = Some(target.into());
     }

@@ -60,7 +60,7 @@ pub(super) enum Failure {
     NoStore(NoStore),
     /// The engine's answer does not meet the request's conditions.
     Precondition,
-    /// A call of legacy may not be passed on.
+    /// A call by legacy may not be passed on.
     Egress(EgressRefusal),
     /// The engine refused the request with this problem.
     Engine(ProblemDocument),

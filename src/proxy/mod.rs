@@ -29,6 +29,7 @@ mod address;
 mod admission;
 mod answered_exchange;
 mod body_copy;
+mod bystander;
 mod capture;
 mod captured_call;
 mod client_addresses;
@@ -243,7 +244,7 @@ impl Proxy {
         self.shared.table().route_metrics(route).map_or((0, None), |route_metrics| route_metrics.traffic_counts())
     }
 
-    /// The calls of legacy that were answered since the start.
+    /// The calls by legacy that were answered since the start.
     pub fn egress_calls(&self) -> u64 {
         self.shared.table().egress.as_ref().map_or(0, egress_targets::EgressTargets::calls)
     }

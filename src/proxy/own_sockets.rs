@@ -1,10 +1,13 @@
-//! The sockets on which this process listens: a call of legacy that leads back to one of them would loop, or reach the
+//! The sockets on which this process listens: a call by legacy that leads back to one of them would loop, or reach the
 //! API with the rights of this machine.
 //!
 //! Always true: checked with the address to which a connection is about to be opened, so that names that resolve to
 //! this machine are found too.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+/// Some port: no packet is sent to it.
+const DISCARD_PORT: u16 = 9;
 
 /// The sockets on which this process listens.
 #[derive(Clone, Debug, Default)]
@@ -27,9 +30,19 @@ impl OwnSockets {
     }
 }
 
-/// Whether this machine has the address, tested by binding to it. Only called if the port is one of this process's own.
+/// Whether this machine has the address, tested by the source of packets to it: only packets to an own address have that
+/// address as their source too. Binding would not tell, since a machine may allow binding addresses that it does not have
+/// (`ip_nonlocal_bind`). Only called if the port is one of this process's own; connecting a UDP socket sends nothing.
 fn is_of_this_machine(ip: IpAddr) -> bool {
-    ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok()
+    ip.is_loopback() || ip.is_unspecified() || source_of(ip).is_some_and(|source| source == ip)
+}
+
+/// The address that packets to this one are sent from.
+fn source_of(ip: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((ip, DISCARD_PORT)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 #[cfg(test)]
@@ -51,6 +64,11 @@ mod tests {
         ] {
             let sockets = OwnSockets::new(vec![own.parse().unwrap()]);
             assert_eq!(sockets.contains(address.parse().unwrap()), is_ours, "{own} {address}");
+        }
+        // The machine's own address, if it has one beside loopback.
+        let documentation: IpAddr = "192.0.2.7".parse().unwrap();
+        if let Some(own) = source_of(documentation) {
+            assert!(OwnSockets::new(vec!["0.0.0.0:8090".parse().unwrap()]).contains((own, 8090).into()), "{own}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What precedes HTTP on a connection: the PROXY header, then the TLS handshake.
 //!
-//! Always true: each is bounded in time, ends with a drain, and counts among the open connections; a connection on
-//! which one of them fails gets no answer except a TLS alert.
+//! Always true: each is bounded in time, is cut short by a drain, and counts among the open connections; a connection
+//! on which one of them fails gets no answer except a TLS alert.
 
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
@@ -153,7 +153,7 @@ impl Interrupted {
 }
 
 /// Runs a step that precedes HTTP, within its limit. During a drain it may take no longer than a first request may, and
-/// while a successor accepts, no longer than an idle client may: after that the store may be gone.
+/// while a successor accepts, no longer than an idle client may: after that the successor may have the store.
 pub(super) async fn within<F: Future>(
     shared: &Shared,
     wait: &ConnectionWait,

@@ -28,7 +28,8 @@ use super::wait::ConnectionWait;
 use crate::exchange::{EarlierKeys, KeysOfLegacy, MayBegin, RequestCopy};
 use crate::flag::{Instance, InstanceId, RetryKeys, RouteFlag, State};
 
-/// The client of an exchange: of HTTP/1.1 a connection, which has one exchange after the other; of HTTP/2 one stream.
+/// The client of an exchange. Over HTTP/1.1 it is a connection, which has one exchange after the other; over HTTP/2 it
+/// is one stream.
 pub(super) struct Client {
     pub shared: Arc<Shared>,
     pub wait: Arc<ConnectionWait>,
@@ -36,7 +37,7 @@ pub(super) struct Client {
     pub peer: IpAddr,
     /// The access log's record of the exchange that has no answer yet.
     pub record: CurrentRecord,
-    /// Its connections to services that know the client by the connection.
+    /// Its own connections to services that authenticate a connection and not each request (NTLM).
     pub own_connections: Arc<OwnConnections>,
     /// Counts the connection among the open ones. A tunnel keeps the permit.
     pub connection_permit: Arc<ConnectionPermit>,
@@ -49,11 +50,13 @@ pub(super) struct ProxiedRequest<'a> {
     pub entry: &'a Arc<RouteEntry>,
     /// When the head was complete, in microseconds of `monotonic::now`.
     pub began: u64,
-    /// How long its turn at the route and its body were awaited before an arm was called, in microseconds: no overhead
-    /// of the proxy.
+    /// How long the request waited for its turn at the route and for its body before an arm was called, in
+    /// microseconds. Does not count as overhead of the proxy.
     pub waited: u64,
     /// What it holds until its client has the whole answer.
     pub admission: &'a mut Admission,
+    /// The parameters of its route's path template, if the route has a workflow.
+    pub params: Vec<(Arc<str>, String)>,
     /// Set if the client asks for another protocol.
     pub upgrade: Option<ClientUpgrade>,
 }
@@ -90,14 +93,14 @@ pub(super) struct FlaggedRequest {
     /// Whether the engine may begin a run for it.
     pub may_begin: MayBegin,
     pub retry_keys: Option<RetryKeys>,
-    /// Its keys by the scopes of earlier files.
+    /// The retry keys that earlier files give to it.
     pub earlier: EarlierKeys,
     /// When it was decided, which is before any of its keys was recorded.
     pub decided_at: Timestamp,
 }
 
 impl FlaggedRequest {
-    /// Its keys of all kinds, for a request that legacy took.
+    /// All its retry keys, to be recorded when legacy takes it.
     pub(super) fn keys_of_legacy(&self) -> KeysOfLegacy {
         let all = self.retry_keys.iter().chain(&self.earlier.keys);
         let of_legacy = |keys: &RetryKeys| [keys.scoped].into_iter().chain(keys.of_legacy_under_other_credentials());

@@ -17,9 +17,9 @@ use metrics::counter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
-use super::admission::Admission;
 use super::body_copy::BodyCopy;
-use super::capture::Captured;
+use super::bystander::Bystander;
+use super::capture::{Captured, NotCaptured};
 use super::client_upgrade::{ClientUpgrade, StreamIo};
 use super::cut::Cut;
 use super::egress::Egress;
@@ -34,7 +34,6 @@ use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
 use super::respond::Refused;
 use super::tunnel::{self, TunnelEnd};
-use super::turns::Turn;
 use super::upload::Upload;
 use super::wait::{ConnectionWait, Overdue, Phase};
 use crate::flag::{SkipReason, State};
@@ -44,7 +43,7 @@ use crate::names::ServiceName;
 /// What is captured of a request, and the copy of its body.
 pub(super) type Capture = (Option<Captured>, Option<Arc<Mutex<BodyCopy>>>);
 
-/// A request that goes to legacy, which takes what it needs of the head and the body.
+/// A request that is to be forwarded to legacy. Forwarding takes what it needs out of the head and the body.
 pub(super) struct Forwarded<'a> {
     pub proxied: ProxiedRequest<'a>,
     pub head: &'a mut request::Parts,
@@ -115,6 +114,16 @@ pub(super) async fn answer_from_legacy(
 ) -> Result<Response<ReplyBody>, Refused> {
     let (client, entry) = (proxied.client, proxied.entry);
     let wait = &client.wait;
+    let is_egress = client.shared.egress.is_some();
+    let is_compared = captured.as_ref().is_some_and(Captured::is_compared_request);
+    let registry = client.shared.effect_registry.as_deref().filter(|_| !is_egress && !is_compared);
+    let (bystander, body) = match registry {
+        Some(registry) => {
+            let (bystander, body) = Bystander::begin(registry, body);
+            (Some(bystander), body)
+        }
+        None => (None, body),
+    };
     let mut request = Request::new(body);
     *request.method_mut() = std::mem::take(&mut head.method);
     *request.uri_mut() = std::mem::take(&mut head.uri);
@@ -128,22 +137,25 @@ pub(super) async fn answer_from_legacy(
     if let Some(interim) = interim {
         interim.listen(&mut request, wait);
     }
-    // A call of legacy is passed on as it came.
-    let is_egress = client.shared.egress.is_some();
+    // A call that legacy makes is passed on as it came.
     if is_egress {
         client.record.begin_service_call(&entry.upstream.service);
     } else {
         client.forwarder.forward(request.headers_mut());
         client.record.begin_legacy_call(&entry.upstream.service, request.headers_mut());
     }
-    if let Some(Captured::Request(captured)) = &mut captured {
-        captured.watch_effects(request.headers());
+    match (&mut captured, bystander) {
+        (_, Some(bystander)) => {
+            proxied.admission.watch = bystander.announce(&request, &proxied.params, client.peer);
+        }
+        (Some(Captured::Request(captured)), None) => captured.watch_effects(request.headers()),
+        (Some(Captured::Call(_)) | None, None) => {}
     }
     client.record.note(|record| {
         (record.rung, record.service) = ((!is_egress).then_some(rung), Some(entry.upstream.service.name.clone()));
     });
     let called = {
-        // Pinned here: a future that is handed over by value has room in two places.
+        // Pinned here: a future that is passed by value takes its space twice in the enclosing future.
         let call = pin!(legacy::call(&entry.upstream, &mut request, wait, &client.own_connections, passes_interim));
         wait.or_overdue(call).await
     };
@@ -174,16 +186,20 @@ pub(super) async fn answer_from_legacy(
                 let legacy = on_upgrade_reply(&mut parts);
                 match proxied.upgrade.take() {
                     Some(upgrade) => {
-                        let held = (connection.turn.take(), proxied.admission.take());
+                        let (held, code) = ((connection.turn.take(), proxied.admission.take()), parts.status);
                         match upgrade {
-                            ClientUpgrade::Connection(upgrade) => tunnel(client, switched(upgrade), legacy, held),
-                            ClientUpgrade::Stream(stream) => tunnel(client, handed_over(stream), legacy, held),
+                            ClientUpgrade::Connection(upgrade) => {
+                                tunnel(client, code, switched(upgrade), switched(legacy), held)
+                            }
+                            ClientUpgrade::Stream(stream) => {
+                                tunnel(client, code, handed_over(stream), switched(legacy), held)
+                            }
                         }
                     }
                     None => return Err(proxied.refused(rung, Failure::Switched)),
                 }
             }
-            // A success would be taken for a switch.
+            // The client of an extended CONNECT would take any success as a switch of protocols.
             if let (false, true, Some(ClientUpgrade::Stream(_))) =
                 (switching, parts.status.is_success(), &proxied.upgrade)
             {
@@ -192,10 +208,18 @@ pub(super) async fn answer_from_legacy(
             connection.reusable = strip_reply(&mut parts.headers, switching, !is_egress) && !switching;
             let length = http_body::Body::size_hint(&incoming).exact();
             let turn_at = connection.turn.as_ref().map_or(0, |turn| turn.taken_at);
-            let capture = captured.and_then(|mut captured| {
+            let capture = captured.map(|mut captured| {
                 captured.set_turn_at(turn_at);
                 captured.on_reply_head(parts.status, &parts.headers, length)
             });
+            let capture = match capture {
+                Some(Ok(capture)) => Some(capture),
+                Some(Err(NotCaptured(watch))) => {
+                    proxied.admission.watch = watch;
+                    None
+                }
+                None => None,
+            };
             let answered = proxied.answered(rung, client.shared.forwarded_to(), parts.status);
             let asked = connection.sent.saturating_sub(connection.connecting);
             // Not overhead of the proxy: the request waited for its turn because legacy had as many as it may get.
@@ -261,17 +285,17 @@ async fn handed_over(stream: oneshot::Receiver<StreamIo>) -> Option<StreamIo> {
     stream.await.ok()
 }
 
-/// What a tunnel holds until it ends.
-type Held = (Option<Turn>, Option<Box<Admission>>);
-
-/// Passes bytes of another protocol until it ends; the client still counts as an open connection.
-fn tunnel<C>(
+/// Passes bytes of another protocol until it ends; the client, which got this status, still counts as an open
+/// connection. What is held is dropped when it ends.
+pub(super) fn tunnel<C, L>(
     client: &Client,
+    status: StatusCode,
     from_client: impl Future<Output = Option<C>> + Send + 'static,
-    from_legacy: OnUpgrade,
-    held: Held,
+    from_legacy: impl Future<Output = Option<L>> + Send + 'static,
+    held: impl Send + 'static,
 ) where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    L: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shared = &client.shared;
     let idle = Limits::ms(shared.limits.client_idle_ms);
@@ -281,13 +305,12 @@ fn tunnel<C>(
     let record = client.record.take();
     shared.tasks.spawn(async move {
         wait.enter(Phase::Tunnel);
-        let from_legacy = switched(from_legacy);
         let TunnelEnd { from_client, from_legacy, cut } =
             tunnel::copy_both_ways(from_client, from_legacy, idle, cut).await;
         cut.into_iter().for_each(Cut::count);
         if let Some(mut record) = record {
             record.note(|record| {
-                record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+                record.status = Some(status.as_u16());
                 record.arm = Some(answered_by.as_str());
                 (record.request_bytes, record.reply_bytes) = (from_client, from_legacy);
             });

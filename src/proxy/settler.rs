@@ -4,17 +4,22 @@
 //! shadow executor) takes locks that other threads hold and parses bodies, so the threads that serve clients leave it
 //! to this thread. Always true: at most [`WAITING_MAX`] exchanges and [`WAITING_BYTES_MAX`] bytes wait here; an
 //! exchange that finds no room is not compared, and counted as skipped, but its reply is still searched for an id, by
-//! the thread that served it.
+//! the thread that served it. A call that legacy made and that finds no room is lost for its observer, which is told so,
+//! and counted (`pointsman_effects_dropped_total`, `queue`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use metrics::counter;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::capture::CapturedReply;
+use super::captured_call::EffectQueue;
+use crate::compare::{Body, Effect};
+use crate::exchange::EffectObserver;
 use crate::flag::SkipReason;
 
 /// The most exchanges that wait.
@@ -30,6 +35,12 @@ enum SettlerMessage {
         captured: Box<CapturedReply>,
         bytes: usize,
         skip: Option<SkipReason>,
+    },
+    /// A call that legacy made has ended without a reply that was passed on whole.
+    Observe {
+        effect: Box<Effect>,
+        observer: Arc<dyn EffectObserver>,
+        bytes: usize,
     },
     /// Replies once all earlier messages have been handled.
     Flush(oneshot::Sender<()>),
@@ -57,8 +68,7 @@ impl Settler {
     /// Settles a captured exchange, as skipped if a reason is given. Never waits.
     pub(super) fn settle(&self, captured: Box<CapturedReply>, skip: Option<SkipReason>) {
         let bytes = captured.bytes();
-        let add = |waiting: usize| waiting.checked_add(bytes).filter(|sum| *sum <= WAITING_BYTES_MAX);
-        if self.waiting_bytes.fetch_update(Relaxed, Relaxed, add).is_err() {
+        if !self.reserve(bytes) {
             return captured.finish(skip.or(Some(SkipReason::QueueFull)));
         }
         match self.messages.try_send(SettlerMessage::Settle { captured, bytes, skip }) {
@@ -67,11 +77,16 @@ impl Settler {
                 captured.finish(skip.or(Some(SkipReason::QueueFull)));
             }
             Err(TrySendError::Disconnected(SettlerMessage::Settle { captured, skip, .. })) => captured.finish(skip),
-            Err(
-                TrySendError::Full(SettlerMessage::Flush(_)) | TrySendError::Disconnected(SettlerMessage::Flush(_)),
-            ) => {}
+            // No other message was sent.
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
         self.waiting_bytes.fetch_sub(bytes, Relaxed);
+    }
+
+    /// Reserves this many bytes of the bound; `false` if there is no room.
+    fn reserve(&self, bytes: usize) -> bool {
+        let add = |waiting: usize| waiting.checked_add(bytes).filter(|sum| *sum <= WAITING_BYTES_MAX);
+        self.waiting_bytes.fetch_update(Relaxed, Relaxed, add).is_ok()
     }
 
     /// Waits until everything that was passed to the settler before is settled.
@@ -86,10 +101,37 @@ impl Settler {
     }
 }
 
+impl EffectQueue for Settler {
+    fn send(&self, mut effect: Effect, observer: &Arc<dyn EffectObserver>) {
+        let (mut bytes, number) = (effect.bytes(), effect.number);
+        if !self.reserve(bytes) {
+            // Without its bodies it is still known that there was a call.
+            bytes = 0;
+            effect.body = Body::TooLarge;
+            effect.reply.iter_mut().for_each(|reply| reply.body = Body::TooLarge);
+        }
+        let message = SettlerMessage::Observe { effect: Box::new(effect), observer: observer.clone(), bytes };
+        match self.messages.try_send(message) {
+            Ok(()) => return,
+            Err(TrySendError::Disconnected(SettlerMessage::Observe { effect, .. })) => observer.observe(*effect),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                counter!("pointsman_effects_dropped_total", "reason" => "queue").increment(1);
+                observer.lose(number);
+            }
+        }
+        self.waiting_bytes.fetch_sub(bytes, Relaxed);
+    }
+}
+
 fn settle_all(messages: &Receiver<SettlerMessage>, waiting_bytes: &AtomicUsize) {
     while let Ok(message) = messages.recv() {
         match message {
-            SettlerMessage::Settle { captured, bytes, skip } => {
+            SettlerMessage::Observe { effect, observer, bytes } => {
+                observer.observe(*effect);
+                waiting_bytes.fetch_sub(bytes, Relaxed);
+            }
+            SettlerMessage::Settle { mut captured, bytes, skip } => {
+                captured.may_observe_here();
                 captured.finish(skip);
                 waiting_bytes.fetch_sub(bytes, Relaxed);
             }

@@ -152,7 +152,8 @@ async fn answer(
     client.forwarder.strip_request(&mut head.headers, checked.upgrade);
     client.forwarder.set_identity(&mut head.headers, &client.shared.identity_headers);
     client.record.set_trace(&mut head.headers);
-    let mut proxied = ProxiedRequest { client, table: &table, entry, began, waited, admission, upgrade };
+    let mut proxied =
+        ProxiedRequest { client, table: &table, entry, began, waited, admission, params: Vec::new(), upgrade };
     proxied.take_turn(found.as_ref().map_or(State::Off, |found| found.flag.effective.state)).await?;
     // In `only` legacy is never called.
     if !others.is_empty() && below_only.is_none() {
@@ -255,9 +256,11 @@ async fn decide_flagged<'a>(
         Decision::Legacy { rung, .. } if key_not_noted => Err(proxied.refused(rung, Failure::KeyNotNoted)),
         Decision::Legacy { rung, engine_work } => {
             let (captured, copy) = plan_capture(&proxied, &flagged, head, upload, rung, engine_work);
+            let proxied = ProxiedRequest { params: flagged.params, ..proxied };
             Ok(DecisionOutcome::Forward(proxied, (captured.map(Captured::Request), copy), rung))
         }
         Decision::Engine { rung, may_fall_back, reason } => {
+            let proxied = ProxiedRequest { params: flagged.params.clone(), ..proxied };
             let answered = super::engine::answer(proxied, flagged, head, upload, rung, may_fall_back, reason);
             Box::pin(answered).await.map(|response| DecisionOutcome::Answered(Box::new(response)))
         }

@@ -21,7 +21,7 @@ use crate::transport::AddressRegistry;
 
 /// The label of requests that match no route.
 const DEFAULT: &str = "default";
-/// The label of refused calls of legacy; other calls have the label `egress:` and the target's name.
+/// The label of refused calls that legacy made; other calls have the label `egress:` and the target's name.
 const EGRESS: &str = "egress";
 
 /// A flag set with the handles of its routes.
@@ -33,13 +33,13 @@ pub(super) struct Table {
     route_metrics: HashMap<RouteId, Arc<RouteMetrics>>,
     turns: HashMap<RouteId, Arc<Turns>>,
     upstreams: HashMap<ServiceName, Arc<Upstream>>,
-    /// Where calls of legacy may go, in the table of the egress listener.
+    /// Where the calls that legacy makes may go; set in the table of the egress listener.
     pub egress: Option<EgressTargets>,
 }
 
 impl Table {
     /// Builds the table of a set; reuses the handles and connections of the previous table.
-    /// `egress`: whether it is the table of the egress listener, whose calls belong to no route.
+    /// `egress` is set for the table of the egress listener, whose calls belong to no route.
     pub(super) fn new(
         set: Arc<FlagSet>,
         limits: &Limits,

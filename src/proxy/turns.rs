@@ -52,7 +52,7 @@ pub(super) struct Turn {
 pub(super) struct Busy;
 
 impl Turns {
-    /// Creates the turns of a service; `None` if it gets any number of requests.
+    /// Creates the turns of a service; `None` if the number of its requests is not limited.
     pub(super) fn of(service: &Service, limits: &Limits) -> Option<Self> {
         let name = || service.name.to_string();
         let gauges = TurnGauges {

@@ -29,7 +29,7 @@ pub(super) struct Upstream {
     /// `None` if the service gets any number of requests at the same time.
     pub turns: Option<Turns>,
     pub retry_budget: RetryBudget,
-    /// The sockets of this process, which calls of legacy may not reach. `None` if the service is called for clients.
+    /// The sockets of this process, which calls by legacy may not reach. `None` if the service is called for clients.
     pub own: Option<Arc<OwnSockets>>,
     common: Arc<UpstreamShared>,
     shared: Arc<ServiceAddresses>,

@@ -48,6 +48,8 @@ use crate::workflow::Mode;
 pub struct Shadow {
     queue: mpsc::Sender<QueuedRequest>,
     budget: Arc<ByteBudget>,
+    /// Of pairs that wait for calls by legacy.
+    waiting: Arc<ByteBudget>,
     in_flight: Arc<AtomicU64>,
     evidence: Arc<Evidence>,
     stop: watch::Sender<Stop>,
@@ -86,12 +88,14 @@ impl Shadow {
         let permits = Arc::new(Semaphore::new(permits_max));
         let in_flight = Arc::new(AtomicU64::new(0));
         let budget = Arc::new(ByteBudget::new(limits.shadow_queue_bytes_max));
+        let waiting_pairs = Arc::new(ByteBudget::new(limits.egress_waiting_bytes_max));
         let runner = Arc::new(Runner {
             engine,
             evidence: Arc::clone(&evidence),
             rules,
             limits,
             in_flight: Arc::clone(&in_flight),
+            waiting: Arc::clone(&waiting_pairs),
         });
         let entries = run_entries(waiting, stopping, permits, runner);
         runtime.spawn(async move {
@@ -99,7 +103,8 @@ impl Shadow {
             // Fails where the receiver was dropped, which is no error.
             let _ = done.send(true);
         });
-        Ok(Arc::new(Self { queue, budget, in_flight, evidence, stop, ended, runtime: Some(runtime) }))
+        let (waiting, runtime) = (waiting_pairs, Some(runtime));
+        Ok(Arc::new(Self { queue, budget, waiting, in_flight, evidence, stop, ended, runtime }))
     }
 
     /// How busy it is.
@@ -115,6 +120,8 @@ impl Shadow {
         let Load { queue_depth, in_flight } = self.load();
         metrics::gauge!("pointsman_shadow_queue_depth").set(queue_depth as f64);
         metrics::gauge!("pointsman_shadow_in_flight").set(in_flight as f64);
+        metrics::gauge!("pointsman_effects_waiting_pairs").set(self.waiting.entries() as f64);
+        metrics::gauge!("pointsman_effects_waiting_bytes").set(self.waiting.used() as f64);
     }
 
     /// Takes no more entries, finishes those that are there within this time, and settles the rest as `shutting_down`.

@@ -34,6 +34,9 @@ impl QueuedRequest {
 /// Bytes that all entries together may hold in memory.
 pub(super) struct ByteBudget {
     free: AtomicU64,
+    bytes_max: u64,
+    /// How many entries hold some.
+    entries: AtomicU64,
 }
 
 /// Bytes that one entry holds in memory.
@@ -44,31 +47,32 @@ pub(super) struct ReservedBytes {
 
 impl ByteBudget {
     pub(super) fn new(bytes_max: u64) -> Self {
-        Self { free: AtomicU64::new(bytes_max) }
+        Self { free: AtomicU64::new(bytes_max), bytes_max, entries: AtomicU64::new(0) }
     }
     /// Reserves this many bytes; `None` if fewer are free.
     pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Option<ReservedBytes> {
         let bytes = bytes as u64;
         let take = |free: u64| free.checked_sub(bytes);
         self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
+        self.entries.fetch_add(1, Ordering::AcqRel);
         Some(ReservedBytes { budget: Arc::clone(self), bytes })
     }
     pub(super) fn has_room(&self) -> bool {
         self.free.load(Ordering::Acquire) > 0
     }
-}
-
-impl ReservedBytes {
-    /// Reserves this many bytes more; `false` if fewer are free.
-    pub(super) fn grow(&mut self, bytes: usize) -> bool {
-        let Some(mut more) = self.budget.reserve(bytes) else { return false };
-        self.bytes += std::mem::take(&mut more.bytes);
-        true
+    /// How many entries hold some of it.
+    pub(super) fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Acquire)
+    }
+    /// How many bytes of it are in use.
+    pub(super) fn used(&self) -> u64 {
+        self.bytes_max.saturating_sub(self.free.load(Ordering::Acquire))
     }
 }
 
 impl Drop for ReservedBytes {
     fn drop(&mut self) {
         self.budget.free.fetch_add(self.bytes, Ordering::AcqRel);
+        self.budget.entries.fetch_sub(1, Ordering::AcqRel);
     }
 }

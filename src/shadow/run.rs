@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::parts::{EngineArm, RulesInForce};
-use super::queue::{QueuedRequest, ReservedBytes};
+use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::sample::{PairRedaction, sample};
 use super::stop::Stop;
 use crate::compare::{
@@ -36,6 +36,8 @@ pub(super) struct Runner {
     pub(super) rules: RulesInForce,
     pub(super) limits: Arc<Limits>,
     pub(super) in_flight: Arc<AtomicU64>,
+    /// For what was run and waits until the calls by legacy are known: while it is used up, other requests still run.
+    pub(super) waiting: Arc<ByteBudget>,
 }
 
 /// Counts one run as under way until it is dropped.
@@ -81,7 +83,7 @@ pub(super) struct RunRequest {
     answered: Answered,
     generation: EvidenceGeneration,
     result: EngineResult,
-    /// From this time on no further call of legacy can be attributed to this request; `None` where none ever is.
+    /// From this time on no further call by legacy can be attributed to this request; `None` where none ever is.
     effects_complete: Option<tokio::time::Instant>,
     _reserved: ReservedBytes,
 }
@@ -107,7 +109,7 @@ impl Runner {
     /// Asks the engine. Returns what is to be compared; otherwise the ticket is settled.
     pub(super) async fn run(&self, entry: QueuedRequest) -> Option<RunRequest> {
         let _in_flight = InFlight::begin(&self.in_flight);
-        let QueuedRequest { mut ticket, answered, generation, offered, mut reserved } = entry;
+        let QueuedRequest { mut ticket, answered, generation, offered, reserved } = entry;
         metrics::histogram!("pointsman_shadow_lag_seconds").record(offered.elapsed().as_secs_f64());
         // The exchange has ended by the time it is offered.
         let window = answered.effects.as_ref().map(RequestEffects::window);
@@ -130,11 +132,15 @@ impl Runner {
                 {
                     ticket.expect_no_twin();
                 }
-                if effects_complete.is_some() && !reserved.grow(result.bytes()) {
-                    ticket.skip(SkipReason::QueueFull);
+                let reserved = match effects_complete {
+                    None => Some(reserved),
+                    Some(_) => self.waiting.reserve(answered.bytes() + result.bytes()),
+                };
+                let Some(_reserved) = reserved else {
+                    ticket.skip(SkipReason::EffectsQueueFull);
                     return None;
-                }
-                Some(RunRequest { ticket, answered, generation, result, effects_complete, _reserved: reserved })
+                };
+                Some(RunRequest { ticket, answered, generation, result, effects_complete, _reserved })
             }
         }
     }
@@ -285,10 +291,18 @@ fn awaited_intents(answered: &Answered, rules: &Rules) -> AwaitedIntents {
 }
 
 /// The calls that legacy made for the request; `None` where they were not watched, or where a call that seems to be
-/// missing may be one that was not attributed or not kept.
+/// missing may be one that was not attributed, not kept, or has not ended yet; that is counted.
 fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
     let so_far = answered.effects.as_ref()?.so_far();
-    (so_far.gaps == 0).then(|| so_far.calls.into_iter().map(Arc::new).collect())
+    let reason = match (so_far.open, so_far.gaps) {
+        (0, 0) => return Some(so_far.calls.into_iter().map(Arc::new).collect()),
+        (0, _) => "gap",
+        // It may end within the hour: waiting for it would keep the pair in memory for as long.
+        _ => "open",
+    };
+    let route = answered.flag.route.id.to_string();
+    metrics::counter!("pointsman_effects_not_judged_total", "route" => route, "reason" => reason).increment(1);
+    None
 }
 
 /// The result for a problem that the engine answered with. A problem caused by a service, an overload, a freeze, a

@@ -1,4 +1,5 @@
-//! What cannot be purged because it cannot be read: pinned runs of which something would be kept, and retry keys.
+//! What cannot be purged because it cannot be read: retry keys, and pinned runs (a purge has to read them, because it
+//! keeps a part of each).
 //!
 //! Always true: such a run or key stays as it is, and keeps no other from being purged. A process reads such a run
 //! once, and leaves it out of its later purges.
@@ -25,8 +26,8 @@ impl Unpurgeable {
     fn lock(&self) -> MutexGuard<'_, BTreeSet<RunId>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// Sets the number of expired retry keys that cannot be read, and logs it if there are more than before. Keys are
-    /// removed also if they could not be counted.
+    /// Sets the number of expired retry keys that cannot be read, and logs it if there are more than before. Ignores a
+    /// count that failed: the removal of the other keys does not depend on it.
     pub(super) fn log_keys(&self, counted: Result<u64, StoreError>) {
         let Ok(keys) = counted else { return };
         if keys > self.keys.swap(keys, Ordering::Relaxed) {

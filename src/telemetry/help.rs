@@ -51,7 +51,7 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_egress_unseen_total",
-        "Calls of legacy whose content no comparison can see, by target and kind: `tunnel` (CONNECT), `upgrade`.",
+        "Calls made by legacy whose content no comparison sees, by target and kind: `tunnel` (CONNECT), `upgrade`.",
     ),
     (
         "pointsman_client_connections_total",
@@ -68,17 +68,25 @@ const COUNTERS: MetricDescriptions = &[
     (
         "pointsman_effects_total",
         "Calls that legacy made through the egress listener while requests were watched, by service, outcome (`attributed` \
-         to a request, `ambiguous`, `unattributed`), and by what: `traceparent`, `header`, `value`, `none`.",
+         to a compared request, `not_compared`, `ambiguous`, `unattributed`), and by what: `traceparent`, `header`, `value`, `none`.",
     ),
     (
         "pointsman_effects_dropped_total",
         "Attributed calls that were not kept for the comparison, by reason: `memory` (`egress_bytes_max`), `request` (too \
-         many of one request). The effects of their requests are not judged.",
+         many of one request); and calls that were not attributed, because too many waited for that (`queue`). The effects \
+         of their requests are not judged.",
+    ),
+    (
+        "pointsman_effects_not_judged_total",
+        "Pairs of which only the replies were compared, although legacy's calls are watched, by route and reason: `gap` (a \
+         call that may be the request's is ambiguous or was not kept), `open` (one was under way when `egress.window` was \
+         over).",
     ),
     (
         "pointsman_egress_requests_total",
-        "Requests for which legacy may make calls, by outcome: `watched`, `evicted` before their window was over, `refused` \
-         at their begin (both `egress_requests_max`).",
+        "Requests for which legacy may make calls, by kind (`compared`; `bystander`: not compared) and outcome: `watched`, \
+         `evicted` before their window was over, `refused` at their begin (both `egress_requests_max`, \
+         `egress_bystanders_max`).",
     ),
     ("pointsman_client_streams_total", "Requests that clients began over HTTP/2."),
     (
@@ -313,6 +321,11 @@ const GAUGES: MetricDescriptions = &[
     ("pointsman_evidence_coverage", "The share of what was offered that was compared."),
     ("pointsman_shadow_queue_depth", "Requests that wait in the shadow queue."),
     ("pointsman_shadow_in_flight", "Shadow runs under way."),
+    (
+        "pointsman_effects_waiting_pairs",
+        "Pairs that were run and wait until all calls by legacy for them are known (`egress.window`).",
+    ),
+    ("pointsman_effects_waiting_bytes", "Bytes of these pairs (at most `egress_waiting_bytes_max`)."),
     (
         "pointsman_affinity_set_bytes",
         "Memory of the sets of retry keys and pins, which save look-ups in the store, by set.",

@@ -52,7 +52,7 @@ impl FixedHistogram {
         Self { bounds, shards: Default::default() }
     }
 
-    /// The samples at or below each bound and of all, and their sum.
+    /// How many samples are at or below each bound, how many there are in all, and their sum.
     fn totals(&self) -> (Vec<u64>, u64, f64) {
         let (mut counts, mut above, mut sum) = (vec![0; self.bounds.len()], 0, 0.0);
         for shard in self.shards.iter().filter_map(OnceLock::get) {

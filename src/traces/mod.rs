@@ -1,4 +1,4 @@
-//! Traces: spans of exchanges, calls of legacy, runs and their steps, sent to an OpenTelemetry collector.
+//! Traces: spans of exchanges, calls to legacy, runs and their steps, sent to an OpenTelemetry collector.
 //!
 //! The question it answers: "where did the time of this one request go, in which arm?" Whoever has done something hands
 //! over a [`Span`] once it has ended; all spans of one request have the trace that its `traceparent` names, which the
@@ -67,7 +67,7 @@ pub fn install(settings: TracesSettings, limits: &Limits) -> Option<Exporter> {
 pub async fn finish() {
     let Some(traces) = installed() else { return };
     traces.stop.cancel();
-    // The exporter has the bound for its requests, and ends soon after it.
+    // The exporter sends for at most `LAST_SPANS_WAIT_MAX`, and ends soon after that.
     let _in_time = timeout(LAST_SPANS_WAIT_MAX * 2, traces.ended.cancelled()).await;
 }
 

@@ -13,7 +13,7 @@ pub struct TracesSettings {
     pub tls: Option<ServiceTls>,
     /// Header fields that it gets. Their values may be credentials, and are marked as sensitive.
     pub headers: HeaderMap,
-    /// The share of traces that begin here and are recorded, from 0 to 1.
+    /// The share of traces that are recorded, from 0 to 1, among those for which no trusted caller decides it.
     pub sample: f64,
     /// Whose word is taken for whether a trace is recorded.
     pub trust_sampled: TrustSampled,

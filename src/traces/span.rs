@@ -75,7 +75,7 @@ impl Attributes {
         Self(Vec::new())
     }
 
-    /// Adds one that has a value.
+    /// Adds an attribute, if it has a value.
     pub fn add<T: Into<Attribute>>(&mut self, key: &'static str, value: Option<T>) {
         self.0.extend(value.map(|value| (key, value.into())));
     }

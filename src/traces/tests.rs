@@ -166,7 +166,7 @@ fn a_run_is_a_child_of_what_began_it() {
     let (first, parent) = traces.of_run(RUN, None, None);
     assert_eq!((first.trace_id, first.span_id, parent), (RUN.0.as_u128(), own, None));
     assert_eq!(traces.of_run(RUN, Some(first), None), (first, None));
-    // A child run has the first event's value of its parent.
+    // The first event of a child run has the same `traceparent` as that of its parent run.
     let child = RunId(Uuid::from_u128(RUN.0.as_u128() + 1));
     let (context, parent) = traces.of_run(child, Some(caller), Some(RUN));
     assert_eq!((context.trace_id, context.span_id, parent), (1, own + 1, Some(own)));

@@ -1,4 +1,4 @@
-//! The addresses of a service: its URLs, and what their names are looked up to.
+//! The addresses of a service: those that its URLs contain, and those of the names that its URLs contain.
 //!
 //! Always true: the addresses of names are looked up again from time to time (`resolver`), and earlier if one accepts
 //! no connection; an address that stays keeps its state; a name that cannot be looked up keeps the addresses that it
@@ -231,7 +231,7 @@ impl ServiceAddresses {
         let (done, found) = oneshot::channel();
         let addresses = self.clone();
         self.common.spawn(async move { drop(done.send(addresses.first_lookup().await)) });
-        // Each lookup has that time, and another request may have to wait for it first.
+        // Each lookup has `connect` as its limit, and this request may first have to wait for that of another one.
         match timeout(self.common.dialer.connect * 2, found).await {
             Ok(Ok(found)) => found.map_err(|why| unresolved(&why)),
             Ok(Err(_)) => Err(unresolved("the process ends")),
@@ -285,12 +285,12 @@ impl ServiceAddresses {
         failure
     }
 
-    /// Replaces the addresses for which `are_old` holds by these. One that is among both stays as it is.
-    fn replace(&self, are_old: impl Fn(&Address) -> bool, found: impl Iterator<Item = (SocketAddr, Arc<Target>)>) {
+    /// Puts `found` in the place of the addresses for which `is_old` holds. One that is among both stays as it is.
+    fn replace(&self, is_old: impl Fn(&Address) -> bool, found: impl Iterator<Item = (SocketAddr, Arc<Target>)>) {
         let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.list.load();
-        let (old, others): (Vec<_>, Vec<_>) = before.iter().cloned().partition(|address| are_old(address));
-        // At the start all of them begin together.
+        let (old, others): (Vec<_>, Vec<_>) = before.iter().cloned().partition(|address| is_old(address));
+        // The first addresses begin together, so that their slow start favours none of them.
         let used_since = if before.is_empty() { 0 } else { self.common.now() };
         let mut after = others;
         for (socket, target) in found {
@@ -346,7 +346,7 @@ impl Drop for ServiceAddresses {
     }
 }
 
-/// Looks up the names of a service in a period, and earlier if an address accepts no connection.
+/// Looks up the names of a service once in each period, and earlier if an address accepts no connection.
 async fn keep_looking_up(addresses: Weak<ServiceAddresses>, asked: Arc<Notify>, period: Duration) {
     loop {
         sleep(LOOKUP_PAUSE.min(period)).await;

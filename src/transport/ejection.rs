@@ -134,7 +134,7 @@ impl Availability {
         count: &EjectedCount,
         at: u64,
     ) -> Option<Duration> {
-        // Held until both are written: whether it is ejected, and why, for which it is counted.
+        // Held until both are written: that it is ejected, and the reason under which it is counted.
         let mut last = self.lock_last();
         if self.ejected.load(Relaxed) || !count.add(why) {
             return None;

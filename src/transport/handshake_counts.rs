@@ -1,4 +1,5 @@
-//! Counts TLS handshakes with services that failed: of forwarded requests, calls of steps and messages to webhooks.
+//! Counts failed TLS handshakes with services: for forwarded requests, calls of steps, messages to webhooks and batches
+//! of spans.
 //!
 //! Always true: the reasons are a closed set, which `pointsman help metrics` lists.
 

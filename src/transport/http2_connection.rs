@@ -225,7 +225,7 @@ async fn drive<B>(
                 }
             }
             match Pin::new(&mut streams).poll_next(cx) {
-                // What has ended may have ended the connection too.
+                // Polled again: the end of a stream may have ended the connection too.
                 Poll::Ready(Some(())) => {}
                 Poll::Ready(None) if is_over => break Poll::Ready(()),
                 Poll::Ready(None) | Poll::Pending if polls_without_reading > 0 => {

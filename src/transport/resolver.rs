@@ -1,7 +1,7 @@
 //! Looks up the addresses of a name.
 //!
 //! By the system's resolver, so `/etc/hosts` and the rest of its configuration count. It does not tell how long an
-//! answer is valid, so names are looked up again in a period of our own (`service_resolve_ms`).
+//! answer is valid, so names are looked up again at an interval of our own (`service_resolve_ms`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-/// The addresses that are used of one name; further ones are left out.
+/// The most addresses of one name that are used; further ones are left out.
 const ADDRESSES_MAX: usize = 64;
 
 type LookUp = dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;

@@ -1,7 +1,7 @@
 //! One base URL of a service, and what it makes of a request.
 //!
-//! Always true: the path of a request is passed on as it is, behind the base path where there is one; over HTTP/2 the
-//! `Host` field becomes the authority of the target.
+//! Always true: the path of a request is passed on as it is, appended to the base path where there is one; over HTTP/2
+//! the `Host` field becomes the authority of the target.
 
 use http::header::HOST;
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};

@@ -147,7 +147,7 @@ pub(super) fn workflow_missing(
 }
 
 /// Handles a child run that could not be started because its workflow refuses its input: the step fails, or a person
-/// decides, who can give it another one.
+/// decides, who can give the step another input.
 pub(super) fn input_refused(
     run: &Run,
     plan: &Plan,

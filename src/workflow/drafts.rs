@@ -98,8 +98,8 @@ pub enum OnSignalTimeout {
 pub struct LockDraft {
     /// Its name: `sku:${item.sku}`. Without it only the service's own locks (423, `busy_on`) count.
     pub key: Option<String>,
-    /// What happens while another step holds it (of another run, or another one or another item of this run): `wait`
-    /// (default), `skip`, `cancel` or `ask`.
+    /// What happens while a step of another run, or another step or item of this run, holds it: `wait` (default),
+    /// `skip`, `cancel` or `ask`.
     pub busy: Option<Busy>,
 }
 

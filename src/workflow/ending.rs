@@ -4,7 +4,8 @@
 //! its answer, where one is declared, before undoing begins; a run with something to undo ends only after each call was
 //! undone, or a person decided to leave it as it is. A run that fails only because no answer could be made undoes
 //! nothing, unless it is a child. In dark nobody decides: a run ends at its first conflict, and what it did or may have
-//! done is left, and listed; only for what the files lack it waits, unless it is ending already.
+//! done is left, and listed. Only where the files lack something that it needs does such a run wait for them, unless it
+//! is ending already.
 
 use std::sync::Arc;
 

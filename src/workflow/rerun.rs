@@ -51,7 +51,8 @@ pub fn rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<Vec<Event>, Comman
     let undoes = |id: &StepId| plan.step(id).is_some_and(|(_, step)| step.undo.is_some());
     let done = |id: &StepId| -> Vec<_> {
         let needs_undo = |done: &&DoneCall| {
-            // A step that was skipped after its call was done stays skipped, although that call was undone.
+            // A call of a step that does not run again may be undone already: a step that a person skipped after its
+            // call was done stays skipped.
             done.step == *id && !done.rehearsed && (!done.harmless || undoes(id)) && !old.was_undone(done)
         };
         old.done.iter().filter(needs_undo).collect()
@@ -328,8 +329,8 @@ fn step_and_dependents(old: &Run, plan: &Plan, start: StepIndex) -> BTreeSet<Ste
     closure(old, plan, start, |step| was_replaced(old, plan, step), runs_again)
 }
 
-/// Whether it is unknown of both this step and the step where the rerun begins if they were undone. The result of such
-/// a step cannot be taken over, and whoever begins a rerun at one has accepted that it is performed again.
+/// Whether both this step and the step where the rerun begins have an undo with an unknown outcome. The result of such
+/// a step cannot be taken over, and whoever begins a rerun at one has accepted that all of them are performed again.
 fn both_undos_unknown(old: &Run, plan: &Plan, start: StepIndex, step: &StepId) -> bool {
     let is_unknown = |step: &StepId| old.steps_with_unknown_undo().any(|unknown| unknown == step);
     is_unknown(&plan.steps[start.0].id) && is_unknown(step)

@@ -47,7 +47,7 @@ fn token_signed(private: &str, n: u64) -> String {
 /// The example's family file, with more lines for the route that creates orders.
 fn scoped(text: &str, more: &str) -> String {
     let creates = "    instance: { creates: $.id }";
-    assert!(text.contains(creates), "the example's family");
+    assert!(text.contains(creates), "the example's family file has no such line: {text}");
     text.replace(creates, &format!("{more}{creates}"))
 }
 
@@ -213,8 +213,8 @@ async fn a_change_of_the_issuers_key_after_a_change_of_scope_loses_no_retry() {
     raise(&system, "live").await;
     let by_engine = Order::place(&system, "two", 2, &token(2)).await;
     assert!(by_legacy.id().is_number() && by_engine.id().is_string(), "each arm took one");
-    // From here on the oldest id of the route, which is part of the scope, is another one: the files list none that
-    // it had before.
+    // From here on the oldest id of the route, which is part of the scope, is `orders.place`. Until now the files
+    // listed no earlier id.
     let other_scope = good.replacen("    caller: ", "    was: [orders.place]\n    caller: ", 1);
     reload(&system, &other_scope).await;
     system.flags.write("issuer.pem", NEXT_PUBLIC);

@@ -175,7 +175,7 @@ async fn a_client_that_floods_its_connection_loses_it_and_nobody_else_does() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     let metrics = pointsman.metrics().await;
     let calm = [("reason", "enhance_your_calm")];
-    assert!(metrics.sum("pointsman_client_goaways_total", &calm) >= 10.0 * CONNECTIONS as f64, "by reason");
+    assert!(metrics.sum("pointsman_client_goaways_total", &calm) >= 10.0 * CONNECTIONS as f64, "most kinds end so");
     assert_eq!(metrics.sum("pointsman_client_streams", &[]), 0.0, "every stream has ended");
     assert_eq!(pointsman.stop().await, Some(0));
 }

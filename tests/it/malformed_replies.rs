@@ -26,7 +26,7 @@ const LATE: Duration = Duration::from_secs(20);
 const LIMITS: &str = "limits: { first_byte_ms: 500, body_idle_ms: 500, total_ms: 1500, connect_ms: 500, \
      service_idle_ms: 1000, linger_ms: 300 }\n";
 
-/// One of the things that legacy does with a connection, in sequence.
+/// One act of legacy on a connection; a fault is a sequence of them.
 #[derive(Clone, Copy)]
 enum Act {
     Send(&'static str),
@@ -199,7 +199,7 @@ async fn start(shop: SocketAddr, good: &Origin) -> (FlagsDir, tempfile::TempDir,
 }
 
 /// Sends requests to the good service until `is_over`; each has to be answered. Returns their number and p99.
-async fn others(pointsman: &Pointsman, is_over: &AtomicBool) -> (usize, Duration) {
+async fn ask_good_service(pointsman: &Pointsman, is_over: &AtomicBool) -> (usize, Duration) {
     let (client, url) = (Client::new(PATIENCE), format!("{}/good", pointsman.url()));
     let mut times = Vec::new();
     while !is_over.load(Ordering::SeqCst) {
@@ -236,7 +236,7 @@ async fn a_malformed_or_cut_reply_is_a_502_a_504_or_a_visible_cut_and_other_serv
         is_over.store(true, Ordering::SeqCst);
         (wrong, longest)
     };
-    let ((wrong, longest), (answered, p99)) = tokio::join!(failing, others(&pointsman, &is_over));
+    let ((wrong, longest), (answered, p99)) = tokio::join!(failing, ask_good_service(&pointsman, &is_over));
     let grown = pointsman.peak_kib().saturating_sub(base);
     eprintln!(
         "{} kinds of faults, {REQUESTS_OF_EACH} requests each, {} violations; the longest took {longest:?}; {answered} \
@@ -297,7 +297,7 @@ async fn a_legacy_that_comes_and_goes_fails_within_bounds_and_is_used_again() {
             short_pause().await;
         }
     };
-    let ((), (), (others, p99)) = tokio::join!(flapping, asking, others(&pointsman, &is_over));
+    let ((), (), (others, p99)) = tokio::join!(flapping, asking, ask_good_service(&pointsman, &is_over));
     let (answered, failed) = (answered.into_inner(), failed.into_inner());
     eprintln!("legacy came and went 8 times: {answered} answers, {failed} 502; {others} others answered, p99 {p99:?}");
     until_true("its sockets to be closed", || pointsman.open_files() <= files + 4).await;

@@ -211,7 +211,7 @@ async fn a_retry_after_a_change_of_retry_key_is_found() {
     // Without `force` the route would be held below `live`.
     let change = |text: String| {
         let key = "    retry_key: ${request.headers[\"idempotency-key\"]}";
-        assert!(text.contains(key), "the example's family");
+        assert!(text.contains(key), "the example's family file has no such line: {text}");
         let forced = "    force: { reason: every client sends both headers }";
         text.replacen(key, &format!("{forced}\n{}", key.replace("idempotency-key", "x-request-id")), 1)
     };
@@ -224,7 +224,7 @@ async fn a_retry_after_a_change_of_retry_key_is_found() {
 async fn a_retry_after_a_change_of_caller_is_found() {
     let change = |text: String| {
         let creates = "    instance: { creates: $.id }";
-        assert!(text.contains(creates), "the example's family");
+        assert!(text.contains(creates), "the example's family file has no such line: {text}");
         text.replace(creates, &format!("    caller: x-customer\n{creates}"))
     };
     let test = "slow_uploads::a_retry_after_a_change_of_caller_is_found";
@@ -249,7 +249,7 @@ async fn a_retry_with_another_token_after_a_change_of_spelling_is_found() {
     let first = SlowOrder::begin(&system, &token("Bearer t"), &body).await;
     system.flags.edit(ORDERS, |text| {
         let (path, key) = ("path: /orders }", "    retry_key: ");
-        assert!(text.contains(path) && text.contains(key), "the example's family");
+        assert!(text.contains(path) && text.contains(key), "the example's family file has no such line: {text}");
         let forced = text.replacen(path, "path: /Orders }", 1);
         forced.replacen(key, &format!("    force: {{ reason: only the spelling }}\n{key}"), 1)
     });

@@ -43,7 +43,8 @@ async fn a_route_shows_which_calls_were_attributed_and_by_what() {
         peer: "127.0.0.1".parse().unwrap(),
     };
     let route = "orders.create".into();
-    let to_watch = RequestToWatch { route: &route, request: &request, sent: &request.headers, body: None };
+    let to_watch =
+        RequestToWatch { compared: Some(&route), request: &|| request.clone(), sent: &request.headers, body: None };
     let _watch = attribution.watch(to_watch).unwrap();
     for id in ["7", "7", "7", "8"] {
         call(&attribution, id);

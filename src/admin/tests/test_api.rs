@@ -46,7 +46,7 @@ pub struct TestApi {
     pub deprecated_start: bool,
     /// The outcome of a requested reading of the files; `None`: the process stops before it reads them.
     pub reloaded: Option<Reloaded>,
-    /// Attributes the calls of legacy; `None` without an egress listener.
+    /// Attributes the calls by legacy; `None` without an egress listener.
     pub attribution: Option<Attribution>,
     ladder: Arc<Ladder>,
     evidence: Arc<Evidence>,

@@ -47,19 +47,26 @@ pub struct AttributedCalls {
 /// The numbers of calls for all routes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EgressCalls {
-    /// Calls that were attributed to a request.
+    /// Calls that were attributed to a request that is compared.
     pub attributed: u64,
+    /// Calls for requests that are not compared; they count in no share.
+    #[serde(default)]
+    pub not_compared: u64,
     /// Calls that several requests could have caused.
     pub ambiguous: u64,
     /// Calls that no watched request caused, as far as is known.
     pub unattributed: u64,
-    /// The share of the calls that was attributed, from 0 to 1; `null` if there was no call.
+    /// The share of the other calls that was attributed, from 0 to 1; `null` if there was none.
     pub attributed_share: Option<f64>,
     /// Attributed calls that were not kept for the comparison (`egress_bytes_max`, or too many for one request): the
     /// effects of their requests are not judged.
     pub not_kept: u64,
     /// Requests whose calls were not watched, or not until the end of the request (`egress_requests_max`).
     pub requests_left_out: u64,
+    /// Requests that are not compared and were not known, or not until the end of the request
+    /// (`egress_bystanders_max`): calls that are found by header or value are ambiguous meanwhile.
+    #[serde(default)]
+    pub bystanders_left_out: u64,
 }
 
 /// A call that was attributed to no request.

@@ -54,13 +54,13 @@ async fn each_process_has_its_own_file_and_takes_over_the_files_of_ended_process
 }
 
 #[tokio::test]
-async fn a_file_may_not_be_missing_while_retries_of_requests_served_unnoted_may_come() {
+async fn a_file_is_listed_as_needed_while_retries_of_requests_served_unnoted_may_come() {
     for (retry_window_s, all_stored) in [(3_600, false), (0, true)] {
         let (dir, store) = (tempfile::tempdir().unwrap(), CountingStore::new());
-        let (shared, place): (StoreHandle, _) = (store.clone(), KeyFileLocation::Dir(dir.path().to_owned()));
-        let log = open_key_log(&shared, &place, &Limits { retry_window_s, ..limits() }).await.unwrap();
+        let (handle, place): (StoreHandle, _) = (store.clone(), KeyFileLocation::Dir(dir.path().to_owned()));
+        let log = open_key_log(&handle, &place, &Limits { retry_window_s, ..limits() }).await.unwrap();
         log.record_served_unnoted(&[numbered(9)], &RouteId::new("r"));
-        log.finish(&shared).await;
+        log.finish(&handle).await;
         let listed = store.key_files().await.unwrap();
         assert_eq!(listed.iter().map(|file| file.all_stored).collect::<Vec<_>>(), [all_stored], "{retry_window_s} s");
     }
@@ -105,14 +105,14 @@ async fn a_listed_file_that_is_gone_is_reported_until_it_is_back() {
 async fn after_a_normal_end_no_key_is_missing_without_the_file() {
     let (earlier, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = CountingStore::new();
-    let shared: StoreHandle = store.clone();
+    let handle: StoreHandle = store.clone();
     let log = open_in(&store, earlier.path()).await;
     assert!(log.wait_until_noted(log.note(numbered(1))).await);
-    log.finish(&shared).await;
+    log.finish(&handle).await;
     assert!(!store.key_files().await.unwrap()[0].all_stored, "something waits in it");
-    let mover = tokio::spawn(log.clone().move_to_store(shared.clone()));
+    let mover = tokio::spawn(log.clone().move_to_store(handle.clone()));
     log.flush().await;
-    log.finish(&shared).await;
+    log.finish(&handle).await;
     assert!(store.key_files().await.unwrap()[0].all_stored);
     assert!(!log.wait_until_noted(log.note(numbered(2))).await, "no process would read the file");
     mover.abort();
@@ -257,7 +257,8 @@ async fn a_key_file_that_holds_keys_of_another_store_is_refused() {
     );
 }
 
-/// The path of the original cannot be read: it is a loop of links here, as it could be a directory without permission.
+/// The path of the original cannot be read. Here it is a loop of symbolic links; a directory without permission would
+/// have the same effect.
 #[tokio::test]
 async fn a_store_counts_as_a_copy_only_while_it_cannot_be_seen_whether_the_original_is_there() {
     let dir = tempfile::tempdir().unwrap();

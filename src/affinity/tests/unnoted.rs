@@ -30,7 +30,7 @@ async fn a_later_process_knows_the_exact_time_of_the_last_request_served_unnoted
     let log = open().unwrap();
     log.record_served_unnoted(&[numbered(1)], &route);
     let served = log.unnoted(&route).unwrap().served;
-    // The file has milliseconds.
+    // The file stores times in milliseconds.
     while clock::now() <= served + Duration::from_millis(2) {
         tokio::task::yield_now().await;
     }
@@ -240,8 +240,8 @@ async fn a_key_that_the_store_takes_before_its_request_is_recorded_counts_as_not
     assert!(is_unnoted(), "nobody has it");
 }
 
-/// Each of the writes hangs. While `Ring::is_failing` is set, the last log line about it says that keys cannot be
-/// noted.
+/// Each of the writes hangs. While `Ring::is_failing` is set, the newest log line says that keys cannot be noted; so it
+/// must not be cleared, and the opposite logged, while another write hangs.
 #[test]
 fn keys_can_be_noted_again_only_when_the_last_write_that_hung_has_ended() {
     let mut ring = Ring::in_memory(960, metrics::Gauge::noop());

@@ -25,7 +25,7 @@ pub(in crate::app) struct HandOverOffer {
 
 /// A successor that accepts connections.
 pub(in crate::app) struct Successor {
-    /// The process that succeeds.
+    /// Which process the successor is.
     pub party: ProcessIdentity,
     messages: Messages,
     /// While this exists, another successor is refused.
@@ -40,7 +40,7 @@ struct SuccessorPermit {
 
 impl Drop for SuccessorPermit {
     fn drop(&mut self) {
-        // Freed before the permit, for which the next successor waits.
+        // The lock first: otherwise the next successor could be permitted while the lock is still held.
         drop(self.files.take());
         self.has_successor.store(false, Ordering::Release);
     }
@@ -60,9 +60,9 @@ impl Successor {
     }
 }
 
-/// Answers processes that want to succeed this one; sends those that accept to `accepting`. `reload_lock` is held by
-/// whoever puts new files in force, and for a successor, because it knows only the files in force at the time of the
-/// offer. Runs until its task is aborted.
+/// Answers processes that want to succeed this one; sends each of them that has begun to accept connections to
+/// `accepting`. `reload_lock` is held by whoever puts new files in force. It is also held while there is a successor,
+/// which knows only the files in force at the time of the offer. Runs until its task is aborted.
 pub(in crate::app) async fn answer(
     socket: ControlSocket,
     offer: impl Fn() -> io::Result<HandOverOffer> + Send + Sync + 'static,

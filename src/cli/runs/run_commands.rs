@@ -118,8 +118,8 @@ pub(crate) fn send_command(client: &Client, command: RunCommand, format: Formatt
     Ok(Output { text, json, is_ok: true })
 }
 
-/// The attempt of the only open conflict of the run itself that is meant. The command names it, so that it cannot
-/// resolve a later conflict if it is delivered late or twice.
+/// The attempt of the open conflict that is meant; `None` unless it is exactly one, of the run itself. The command
+/// names the attempt, so that it cannot resolve a later conflict if it is delivered late or twice.
 fn open_attempt(
     client: &Client,
     run: &str,

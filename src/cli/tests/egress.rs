@@ -19,7 +19,7 @@ fn view(is_watched: bool, calls: u64) -> EgressView {
         "all": {
             "attributed": calls, "ambiguous": 1, "unattributed": 0,
             "attributed_share": if calls > 0 { json!(0.75) } else { json!(null) },
-            "not_kept": 0, "requests_left_out": 0,
+            "not_compared": 4, "not_kept": 0, "requests_left_out": 0, "bystanders_left_out": 0,
         },
         "unattributed": [call],
     }))
@@ -34,6 +34,7 @@ fn egress_shows_the_share_that_was_attributed_and_what_was_not() {
         "the last calls without a request:",
         "  of these, without a call",
         "ambiguous: several requests could have caused it",
+        "for requests that are not compared",
     ] {
         assert!(text.contains(line), "{line} is not in:\n{text}");
     }

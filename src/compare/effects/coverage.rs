@@ -11,7 +11,7 @@ use crate::names::StepId;
 pub struct EffectCoverage {
     /// The counts by step. A step that recorded no intent, or whose intents are not judged, is not listed.
     pub steps: BTreeMap<StepId, StepCoverage>,
-    /// Calls of legacy that count neither as compared nor as missing: reads, and calls for which the engine records no
+    /// Calls by legacy that count neither as compared nor as missing: reads, and calls for which the engine records no
     /// intent.
     pub calls_not_judged: u32,
 }
@@ -19,7 +19,7 @@ pub struct EffectCoverage {
 /// The intents of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepCoverage {
-    /// The intents that were compared with a call of legacy.
+    /// The intents that were compared with a call by legacy.
     pub compared: u32,
     /// The intents for which legacy made no call.
     pub unmatched: u32,

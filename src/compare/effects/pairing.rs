@@ -1,4 +1,4 @@
-//! Finds out which call of legacy belongs to which of the engine's intents.
+//! Finds out which call by legacy belongs to which of the engine's intents.
 //!
 //! A call can belong to an intent if it goes to the same service, with the method and the path template of the intent's
 //! step. Among these candidates, equal calls are paired first, then calls that differ only in tolerated values and ids
@@ -32,7 +32,7 @@ const SCORED_MAX: usize = 4_096;
 /// The most values of one call that count for such a score.
 const SCORED_VALUES_MAX: usize = 64;
 
-/// The intents of one step, and the calls of legacy that may belong to them.
+/// The intents of one step, and the calls by legacy that may belong to them.
 pub(super) struct StepCalls<'a> {
     pub(super) step: &'a StepId,
     pub(super) rules: &'a StepRules,

@@ -17,7 +17,7 @@ use crate::compare::value_path::ValuePath;
 use crate::compare::verdict::DifferenceKind;
 use crate::compare::walk::Walk;
 
-/// Reports where a call of legacy differs from the engine's. Paths are relative to the call: `body.amount`.
+/// Reports where a call by legacy differs from the engine's. Paths are relative to the call: `body.amount`.
 pub(super) fn report(
     step: &StepCalls<'_>,
     legacy: &Call<'_>,

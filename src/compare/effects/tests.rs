@@ -67,7 +67,7 @@ fn service_of(url: &str) -> &str {
     url.split_once("://").unwrap().1.split(['/', ':']).next().unwrap()
 }
 
-/// A call of legacy that was answered with 200. [`compared`] sets its number.
+/// A call by legacy that was answered with 200. [`compared`] sets its number.
 fn effect(method: &str, url: &str, header: (&str, &str), body: impl Into<Bytes>) -> Effect {
     let headers: HeaderMap =
         [(header.0.parse::<HeaderName>().unwrap(), header.1.parse().unwrap())].into_iter().collect();

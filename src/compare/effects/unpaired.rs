@@ -83,7 +83,7 @@ impl Unpaired<'_, '_> {
         Ok(())
     }
 
-    /// Reports a call of legacy that the engine would not make. Returns false if the call is not judged.
+    /// Reports a call by legacy that the engine would not make. Returns false if the call is not judged.
     fn report_missing(&self, call: &Call<'_>, ids: &IdMap, findings: &mut ComparisonFindings<'_>) -> bool {
         let may_be = |service| call.service.is_some_and(|known| known == service);
         let of_workflow = self.rules.templates.iter();

@@ -1,5 +1,7 @@
 //! Attribution, with requests and calls that the tests make, on a clock that they set.
 
+mod bystanders;
+mod open_calls;
 mod properties;
 mod rules;
 
@@ -13,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::{Attribution, AttributionSettings, Correlate, EffectOutcome};
 use crate::compare::{Body, Effect};
 use crate::exchange::{EffectObserver, EffectRegistry, EffectWatch, RequestCopy, RequestToWatch, SentBody};
-use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_LISTED_CALLS_MAX, Limits};
+use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_LISTED_CALLS_MAX, EGRESS_OPEN_CALLS_MAX, Limits};
 use crate::names::RouteId;
 use crate::traces::TraceContext;
 
@@ -57,6 +59,15 @@ impl World {
         self.now_us.fetch_add(u64::try_from(time.as_micros()).unwrap(), Relaxed);
     }
     fn watch(&self, sent: &[(&str, &str)], body: Option<Arc<dyn SentBody>>) -> Option<Box<dyn EffectWatch>> {
+        self.watch_as(Some(ROUTE), sent, body)
+    }
+    /// A request of this route, or a bystander.
+    fn watch_as(
+        &self,
+        route: Option<&str>,
+        sent: &[(&str, &str)],
+        body: Option<Arc<dyn SentBody>>,
+    ) -> Option<Box<dyn EffectWatch>> {
         let sent = headers(sent);
         let request = RequestCopy {
             method: Method::POST,
@@ -68,10 +79,11 @@ impl World {
             body: Bytes::new(),
             peer: "127.0.0.1".parse().unwrap(),
         };
-        let route = RouteId::from(ROUTE);
-        self.attribution.watch(RequestToWatch { route: &route, request: &request, sent: &sent, body })
+        let route = route.map(RouteId::from);
+        let request = || request.clone();
+        self.attribution.watch(RequestToWatch { compared: route.as_ref(), request: &request, sent: &sent, body })
     }
-    /// A request in a trace of its own, or in this one.
+    /// A request in this trace.
     fn traced(&self, trace: TraceContext) -> Box<dyn EffectWatch> {
         self.watch(&[("traceparent", &value(trace))], None).unwrap()
     }
@@ -133,7 +145,7 @@ fn a_call_belongs_to_the_request_whose_trace_it_is_in() {
 }
 
 #[test]
-fn calls_of_one_trace_are_told_apart_only_by_the_very_field() {
+fn calls_of_one_trace_are_told_apart_only_by_an_unchanged_traceparent() {
     let world = World::new("");
     let first = TraceContext::random(true);
     let second = TraceContext { span_id: first.span_id ^ 4, ..first };
@@ -184,7 +196,7 @@ fn secrets_of_a_listed_call_are_not_shown_and_the_list_is_bounded() {
 
 #[test]
 fn the_calls_that_are_kept_are_bounded_and_the_rest_is_a_gap() {
-    let limits = Limits { egress_bytes_max: 10_000, ..Limits::default() };
+    let limits = Limits { egress_bytes_max: 9_000, ..Limits::default() };
     let world = World::with("", limits);
     let trace = TraceContext::random(true);
     let watch = world.traced(trace);
@@ -193,14 +205,20 @@ fn the_calls_that_are_kept_are_bounded_and_the_rest_is_a_gap() {
         world.call(&[("traceparent", &sent)], &"x".repeat(2_000));
     }
     let effects = watch.effects();
-    assert_eq!((effects.len(), effects.gaps()), (2, 8), "each takes its body and a flat amount");
-    assert_eq!(world.attribution.report(&ROUTE.into()).total.not_kept, 8);
-    assert!(world.attribution.memory_used() > 4_000);
+    assert_eq!((effects.len(), effects.gaps()), (3, 7), "each takes its body and its head");
+    assert_eq!(world.attribution.report(&ROUTE.into()).total.not_kept, 7);
+    assert!(world.attribution.memory_used() > 6_000);
     drop(watch);
     world.pass(Duration::from_secs(11));
+    // A report first removes the requests that are not live any more.
     world.outcomes();
     drop(effects);
     assert_eq!(world.attribution.memory_used(), 0);
+
+    let world = World::with("", Limits { egress_bytes_max: 9_000, ..Limits::default() });
+    let watch = world.traced(trace);
+    world.call(&[("traceparent", &sent), ("cookie", &"c".repeat(9_000))], "");
+    assert_eq!((watch.effects().len(), watch.effects().gaps()), (0, 1), "a large head counts as one");
 
     let world = World::new("");
     let watch = world.traced(trace);
@@ -243,5 +261,7 @@ fn without_calls_and_settled_requests_the_lists_are_bounded_too() {
     let taken = (0..100).filter(|_| world.watch(&[], None).is_some()).count();
     assert_eq!(taken, 32);
     world.pass(Duration::from_secs(11));
-    assert!(world.watch(&[], None).is_some(), "those that are not live any more make room");
+    let _last = world.watch(&[], None).expect("those that are not live any more make room");
+    let route = world.attribution.report(&ROUTE.into()).route;
+    assert_eq!((route.requests, route.closed, route.without_call), (33, 32, 32), "they are counted all the same");
 }

@@ -37,7 +37,7 @@ pub(in crate::engine) struct Attempt {
     pub step: StepId,
     pub item: Option<u32>,
     pub part: StepPart,
-    /// Its number, from 1.
+    /// Its number, from 1; 0 in a [`Measure::CallEnded`] without an attempt.
     pub number: u32,
 }
 

@@ -1,8 +1,8 @@
 //! A reply whose body goes to the caller of its run while the service sends it.
 //!
-//! Always true: the call has its connection, its permit (`calls_max`) and its place at the address until the body has
-//! ended, or is dropped. Bytes are read from the service only when the body is polled. A connection whose body ended as
-//! a whole returns to the pool; any other one is closed. A body that the service cuts ends with an error.
+//! Always true: until the body has ended or is dropped, the call keeps its connection and its permit (`calls_max`), and
+//! its address counts it as in flight. Bytes are read from the service only when the body is polled. A connection whose
+//! body ended as a whole returns to the pool; any other one is closed. A body that the service cuts ends with an error.
 //!
 //! The body is polled by the proxy, on a thread of its own runtime; socket and pool belong to the engine's.
 
@@ -36,7 +36,6 @@ pub(super) struct OpenReply {
 }
 
 impl OpenReply {
-    /// To be made in the engine's runtime.
     pub fn new(
         head: &response::Parts,
         body: Incoming,
@@ -48,7 +47,8 @@ impl OpenReply {
         Self { body, connection, pool: pool.clone(), in_flight, trailer }
     }
 
-    /// Makes the body available to the run's caller. The permit is held until the body has ended.
+    /// Makes the body available to the run's caller. The permit is held until the body has ended. To be called in the
+    /// engine's runtime.
     pub fn hand_over(self, receiver: &StreamedBody, permit: CallPermit) {
         let Self { body, connection, pool, in_flight, trailer } = self;
         let mut fields = HeaderMap::new();
@@ -92,7 +92,7 @@ impl ServiceBody {
     fn log_cut(&self, why: &str) {
         if let Some(call) = &self.call {
             let service = call.permit.service().name();
-            tracing::debug!(%service, bytes = self.bytes, why, "the body of a streamed reply has no end");
+            tracing::debug!(%service, bytes = self.bytes, why, "a streamed reply ended before its body was whole");
         }
     }
 }
@@ -136,6 +136,6 @@ impl Body for ServiceBody {
 
 impl Drop for ServiceBody {
     fn drop(&mut self) {
-        self.log_cut("the caller's exchange ended before");
+        self.log_cut("the caller's exchange ended first");
     }
 }

@@ -43,12 +43,12 @@ pub(in crate::engine) fn start_run_task(
     core.run_tasks.supervise(core);
     let core = core.clone();
     let tasks = core.clone();
-    let moved = async move {
+    let task = async move {
         let _permit = permit;
-        let moved = async { Box::pin(acquire_and_drive(&core, slot, owned)).await };
-        core.process.cancelled.run_until_cancelled(moved).await;
+        let drive = async { Box::pin(acquire_and_drive(&core, slot, owned)).await };
+        core.process.cancelled.run_until_cancelled(drive).await;
     };
-    tasks.process.tasks.spawn_on(moved, &tasks.process.runtime);
+    tasks.process.tasks.spawn_on(task, &tasks.process.runtime);
 }
 
 async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(OwnedRun, LeaseProof)>) {
@@ -102,8 +102,8 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
     };
     match load(core, slot, &owned, lease_proof).await {
         Ok(mut acquired_run) => {
-            // The driver of a run that is stuck by a contradiction would stop there again before it handled a command,
-            // so the commands are answered here.
+            // The driver of a run that is stuck because its events contradict each other would stop at the same event
+            // again before it handled a command, so the commands are answered here.
             if let Some(why) = core.schedule.stuck.why_contradicting(run) {
                 let (slot, has_ended) = unreadable::answer_commands(core, acquired_run.slot, &owned, &why).await;
                 if has_ended {

@@ -1,4 +1,5 @@
-//! The addresses of a service: `urls`, `eject`, `health` and `slow_start`: their form in the files, and their checks.
+//! The keys `urls`, `eject` and `health` of a service, which concern its addresses: their form in the files, and their
+//! checks.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -31,7 +31,7 @@ fn dot_segments_are_resolved_however_they_are_written() {
 }
 
 #[test]
-fn paths_of_files_are_plain() {
+fn paths_in_flag_files_must_be_plain() {
     for (raw, why) in [
         ("/..", PathRefusal::AboveRoot),
         ("/a/%2e./../b", PathRefusal::AboveRoot),

@@ -23,7 +23,7 @@ impl Fixture {
         self.ladder.reload(declared, set_basis).await.unwrap();
     }
 
-    /// The first files of `bare`, which its evidence has put in `live`.
+    /// A fixture with the first version of the files, in which `bare` has reached `live` by its evidence, not by force.
     async fn proven_in_live() -> Self {
         let fixture = Self::open(version("one")).await;
         fixture.put(version("one")).await;
@@ -148,7 +148,7 @@ async fn force_after_the_edit_accepts_it() {
 }
 
 #[tokio::test]
-async fn an_edit_below_a_cohort_in_live_is_marked_until_its_reason_is_new() {
+async fn an_edit_while_a_cohort_is_in_live_is_marked_until_the_cohort_has_a_new_reason() {
     let fixture = Fixture::open(based(with_staff(files(&[]), "our own people"), "one")).await;
     assert_eq!(fixture.status("bare").changed, None);
     for _ in 0..2 {

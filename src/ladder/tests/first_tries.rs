@@ -4,7 +4,8 @@ use super::*;
 use crate::expression::Template;
 use crate::flag::{EarlierRetryKeys, Owner, RequestFacts};
 
-/// Files may replace a scope because it treats different requests as one.
+/// Files may replace a scope because it treats different requests as one. Therefore first tries are looked up under it
+/// only for as long as requests that were in flight at the edit may still come.
 #[tokio::test]
 async fn first_tries_come_under_an_earlier_scope_for_ten_minutes() {
     let fixture = Fixture::open(files(&[])).await;

@@ -25,8 +25,8 @@ impl KillSwitchListener for RecordingListener {
 }
 
 /// Thousands of times and at the same time, health and guard change, routes flip, files are read again, and freezes are
-/// set and lifted. After an acknowledged freeze no set is in force that lets the engine begin anything new; each swap
-/// has a higher generation; what is in force at the end follows from the newest of each input.
+/// set and lifted. After an acknowledged freeze no set is in force that lets the engine begin anything new; each set
+/// has a higher number than the one before; what is in force at the end follows from the newest of each input.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn thousands_of_races_never_put_an_older_input_in_force() {
     const FREEZES: u64 = 1_500;
@@ -39,7 +39,7 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
     let ladder = &fixture.ladder;
     thread::scope(|scope| {
         for n in 0..2 {
-            // Observations that end late and in any order.
+            // Checks that end late and in any order.
             let (ladder, done) = (ladder, &done);
             scope.spawn(move || {
                 let mut begun = Vec::new();
@@ -59,7 +59,8 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
         scope.spawn(move || {
             let mut last = 0;
             while !reader_done.load(Ordering::SeqCst) {
-                // Read in this order, so that the freeze is in force before the set is loaded and not lifted after it.
+                // Read before and after the set is loaded: if the freeze is acknowledged at both times, it is in force
+                // in the set.
                 let before = reader_frozen.load(Ordering::SeqCst);
                 let set = ladder.flags().load_full();
                 let flag = set.route(&"plain".into()).unwrap();

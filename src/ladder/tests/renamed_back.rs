@@ -107,7 +107,7 @@ async fn after_a_merge_is_undone_only_the_route_with_the_oldest_id_returns_to_li
             (false, State::Live, effective(State::Dark, EffectiveReason::Requested)),
             (true, State::Off, effective(State::Off, EffectiveReason::Requested)),
         ] {
-            // A repeat of what it reads does no harm, so nothing else holds it.
+            // These routes count as read-only, so that no route is held because of retries, which would do no harm.
             let reads = ["bare".into(), "plain".into(), "new".into()];
             let states = [("bare", declared), ("plain", declared)];
             let files = || DeclaredFiles { read_only: reads.clone().into(), ..files(&states) };

@@ -30,7 +30,7 @@ async fn a_new_route_is_in_shadow_and_a_renamed_one_keeps_its_state() {
     );
 }
 
-/// A start is not refused for it, since every other route would be without service.
+/// A start with such files is not refused, since every other route would be without service.
 #[tokio::test]
 async fn files_that_change_the_oldest_id_of_a_route_with_a_share_are_refused() {
     let was = |was: &[&str]| {

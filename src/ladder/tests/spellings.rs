@@ -27,10 +27,10 @@ fn requests_in_spellings_that_new_files_tell_apart_are_looked_up() {
         assert_eq!((replaced.matches.as_str(), replaced.paths), ("POST /bare", before));
         assert_eq!(
             scopes[&bare].since, since,
-            "only with more spellings it may get requests of which no key was recorded"
+            "only if the route gets further spellings may it get requests whose keys were not recorded"
         );
     }
-    // Files that an earlier version read do not say how paths were read.
+    // Scopes that an earlier version of the program stored do not say how paths were read.
     let mut first = scopes::after_files(&Scopes::new(), &reading(express), false, at(0), window);
     first.get_mut(&bare).unwrap().paths = None;
     assert!(scopes::after_files(&first, &reading(express), true, at(1), window)[&bare].reassigned.is_empty());

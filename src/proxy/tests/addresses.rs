@@ -58,7 +58,7 @@ async fn an_address_that_refuses_connections_fails_no_request() {
 }
 
 #[tokio::test]
-async fn an_address_without_connections_costs_one_request_a_time_out() {
+async fn an_address_that_accepts_no_connection_delays_only_one_request() {
     let origin = Origin::always_answers(OK).await;
     let (dead, _streams, _listener) = blackhole();
     let service = Service { connect: Some(Duration::from_millis(300)), ..at(&[dead, origin.address]) };

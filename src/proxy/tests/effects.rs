@@ -21,7 +21,8 @@ struct Registry {
 }
 
 struct Told {
-    route: String,
+    /// `None`: a bystander.
+    route: Option<String>,
     sent: HeaderMap,
     body: Option<Arc<dyn SentBody>>,
     effects: RequestEffects,
@@ -50,16 +51,31 @@ impl Drop for Watch {
 
 impl EffectRegistry for Registry {
     fn watch(&self, request: RequestToWatch<'_>) -> Option<Box<dyn EffectWatch>> {
-        let RequestToWatch { route, request: _, sent, body } = request;
+        let RequestToWatch { compared, request: _, sent, body } = request;
         let effects = RequestEffects::default();
         self.told.lock().unwrap().push(Told {
-            route: route.to_string(),
+            route: compared.map(ToString::to_string),
             sent: sent.clone(),
             body,
             effects: effects.clone(),
         });
         self.open.fetch_add(1, SeqCst);
         Some(Box::new(Watch { effects, open: self.open.clone(), settled: self.settled.clone() }))
+    }
+    fn body_bytes_max(&self) -> Option<usize> {
+        Some(8)
+    }
+}
+
+impl Registry {
+    /// Waits until every request that it was told of is over.
+    async fn until_over(&self) {
+        bounded("the end of all requests", async {
+            while self.open.load(SeqCst) > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 }
 
@@ -96,7 +112,10 @@ async fn in_shadow_and_dark_legacy_gets_the_trace_that_is_watched() {
         let sent = told.sent.get("traceparent").unwrap().to_str().unwrap();
         assert_eq!(origin.only_request().field("traceparent"), Some(sent), "as legacy got it");
         assert!(crate::traces::TraceContext::parse(sent.as_bytes()).is_some());
-        assert_eq!((told.route.as_str(), told.sent.get("x-id").unwrap().as_bytes()), ("orders.create", &b"7"[..]));
+        assert_eq!(
+            (told.route.as_deref(), told.sent.get("x-id").unwrap().as_bytes()),
+            (Some("orders.create"), &b"7"[..])
+        );
         assert!(told.sent.contains_key("x-forwarded-for"), "the head is the one that legacy got");
         assert_eq!(told.body.unwrap().whole(), Some(Bytes::from(body)), "the body can be read after the end too");
         assert_eq!(answered.request.body, body);
@@ -108,7 +127,7 @@ async fn in_shadow_and_dark_legacy_gets_the_trace_that_is_watched() {
 }
 
 #[tokio::test]
-async fn what_is_not_compared_is_not_watched() {
+async fn what_legacy_gets_and_is_not_compared_is_a_bystander() {
     let origin = Origin::always_answers(OK).await;
     let (setup, registry) = watched(State::Off);
     let rig = Rig::new(&origin, setup).await;
@@ -123,8 +142,47 @@ async fn what_is_not_compared_is_not_watched() {
     let live = Rig::new(&origin, setup).await;
     live.fakes.answers.lock().unwrap().push_back(engine_says("{}"));
     assert_eq!(live.ask(&post("/orders", "{}")).await.status(), 201);
-    for registry in [registry, in_shadow, in_live] {
-        assert!(registry.told.lock().unwrap().is_empty());
+    for (registry, count) in [(&registry, 1), (&in_shadow, 2), (&in_live, 0)] {
+        registry.until_over().await;
+        let told = registry.told.lock().unwrap();
+        assert_eq!(told.len(), count);
+        assert!(told.iter().all(|told| told.route.is_none() && told.sent.contains_key("traceparent")));
+    }
+    let body = registry.told.lock().unwrap()[0].body.clone().unwrap();
+    assert_eq!(body.whole(), Some(Bytes::from("{}")), "its value can be read");
+    assert!(in_shadow.told.lock().unwrap().iter().all(|told| told.body.is_none()), "without a body");
+}
+
+#[tokio::test]
+async fn a_bystander_is_known_until_its_exchange_has_ended() {
+    let (answered, mut was_answered) = tokio::sync::mpsc::channel::<()>(1);
+    let (go_on, goes_on) = tokio::sync::mpsc::channel::<()>(1);
+    let goes_on = Arc::new(tokio::sync::Mutex::new(goes_on));
+    let origin = Origin::script(move |mut wire, _| {
+        let (answered, goes_on) = (answered.clone(), goes_on.clone());
+        async move {
+            wire.message(true).await;
+            // Streams, so in `shadow` it is not compared from its head on.
+            wire.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 4\r\n\r\nab").await;
+            answered.send(()).await.unwrap();
+            goes_on.lock().await.recv().await;
+            wire.send("cd").await;
+        }
+    })
+    .await;
+    for state in [State::Off, State::Shadow] {
+        let (setup, registry) = watched(state);
+        let rig = Rig::new(&origin, setup).await;
+        let mut client = rig.connect().await;
+        client.send(post("/orders", "longer than it is copied")).await;
+        let head = client.head().await.expect("a head");
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        bounded("the answer", was_answered.recv()).await;
+        assert_eq!(registry.open.load(SeqCst), 1, "{state:?}");
+        assert_eq!(registry.told.lock().unwrap()[0].route.is_some(), state == State::Shadow);
+        go_on.send(()).await.unwrap();
+        client.until("cd").await;
+        registry.until_over().await;
     }
 }
 
@@ -151,7 +209,7 @@ async fn a_request_is_watched_until_its_exchange_has_ended_however_it_ends() {
         assert!(rig.ask(&post("/orders", "{}")).await.status() >= 502);
         rig.fakes.outcome().await;
         assert_eq!(registry.told.lock().unwrap().len(), 1);
-        assert_eq!(registry.open.load(SeqCst), 0);
+        registry.until_over().await;
     }
 }
 

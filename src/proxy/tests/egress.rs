@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use super::rig::{OK, Origin, Rig, Setup};
 use super::wire::{Wire, bounded};
 use crate::compare::{Body, Effect};
-use crate::exchange::EffectObserver;
+use crate::exchange::{EffectObserver, SentBody};
 use crate::flag::{BaseUrl, SentHost, Service};
 use crate::limits::Limits;
 use crate::listener::{Destination, EgressListener};
+use crate::proxy::settler::WAITING_MAX;
 use crate::proxy::{EgressParts, OwnSockets};
 
 /// Records the effects that it is told of.
@@ -19,13 +20,30 @@ struct Observer {
     is_watching: AtomicBool,
     effects: Mutex<Vec<Effect>>,
     told: tokio::sync::Notify,
+    /// The numbers of calls that have begun, and of those that were lost.
+    begun: Mutex<Vec<u64>>,
+    lost: Mutex<Vec<u64>>,
+    /// Threads on which it was told that a call had ended.
+    threads: Mutex<Vec<Option<String>>>,
+    /// Observing waits until the other end is dropped.
+    gate: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
 }
 
 impl EffectObserver for Observer {
     fn is_watching(&self) -> bool {
         self.is_watching.load(SeqCst)
     }
+    fn begin(&self, head: &Effect, _: Option<Arc<dyn SentBody>>) {
+        self.begun.lock().unwrap().push(head.number);
+    }
+    fn lose(&self, number: u64) {
+        self.lost.lock().unwrap().push(number);
+    }
     fn observe(&self, effect: Effect) {
+        if let Some(gate) = &*self.gate.lock().unwrap() {
+            let _ = gate.recv();
+        }
+        self.threads.lock().unwrap().push(std::thread::current().name().map(str::to_owned));
         self.effects.lock().unwrap().push(effect);
         self.told.notify_one();
     }
@@ -254,6 +272,8 @@ async fn a_call_that_is_cut_is_cut_for_legacy_too_and_reported_with_what_came() 
             _ => assert!(head.starts_with("HTTP/1.1 200") && legacy.body_of(head).await.is_none(), "never completed"),
         }
         let effect = observer.effects(1).await.remove(0);
+        assert_eq!(*observer.begun.lock().unwrap(), [effect.number]);
+        assert_eq!(*observer.threads.lock().unwrap(), [Some("settler".to_owned())], "not the one that serves legacy");
         let replied = effect.reply.map(|reply| (reply.status.as_u16(), reply.body));
         assert_eq!(replied, (!reply.is_empty()).then_some((200, Body::TooLarge)));
         assert_eq!(whole(&effect.body), b"body");
@@ -295,4 +315,23 @@ async fn callers_outside_the_networks_are_closed_without_an_answer() {
     let rig = Rig::new(&origin, Setup { egress: Some(egress), ..Setup::default() }).await;
     rig.connect().await.ends().await;
     assert!(origin.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_call_that_finds_no_room_is_lost_and_delays_nobody() {
+    let origin = cuts_after("").await;
+    let observer = Observer::watching();
+    let rig = Rig::new(&origin, setup(&observer, &[], &[])).await;
+    let calls = WAITING_MAX + 20;
+    let (held, gate) = std::sync::mpsc::channel();
+    *observer.gate.lock().unwrap() = Some(gate);
+    for _ in 0..calls {
+        assert_eq!(rig.ask(CALL).await.status(), 502);
+    }
+    // One is being observed, and the others wait.
+    let (begun, lost) = (observer.begun.lock().unwrap().len(), observer.lost.lock().unwrap().len());
+    drop(held);
+    assert_eq!(begun, calls);
+    assert!((18..=20).contains(&lost), "{lost}");
+    observer.effects(calls - lost).await;
 }

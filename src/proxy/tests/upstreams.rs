@@ -24,7 +24,7 @@ async fn a_reply_with_an_unknown_transfer_coding_is_refused() {
     }
 }
 
-/// The request after that opens a new connection.
+/// The first request after the connection's greatest age opens a new connection.
 #[tokio::test]
 async fn a_connection_to_legacy_that_was_used_for_long_enough_is_replaced() {
     let origin = Origin::always_answers(OK).await;
@@ -38,7 +38,7 @@ async fn a_connection_to_legacy_that_was_used_for_long_enough_is_replaced() {
         }
     })
     .await;
-    assert!(opened.elapsed() >= Duration::from_millis(180), "not before a tenth less than its age");
+    assert!(opened.elapsed() >= Duration::from_millis(180), "not before nine tenths of its greatest age");
 }
 
 /// A connection that waits for the bytes of another protocol would otherwise never count as idle.

@@ -22,8 +22,8 @@ impl ConnectionWait {
             Phase::Reply if self.is_too_slow(Slow::LegacySends) => Cut::LegacyReplySlow,
             Phase::Reply if self.waits_for_legacy.load(Relaxed) => Cut::LegacyReplyStalled,
             Phase::Reply | Phase::Linger => Cut::ClientStalled,
-            // Reached only if the exchange was already told that it is overdue and is overdue again, because it is
-            // answered only once.
+            // Reached only if the exchange has been told before that it is overdue, and is overdue again: it is
+            // answered only once, so now its connection is cut.
             Phase::Upload | Phase::FirstByte | Phase::OwnDeadline => Cut::Timeout,
             Phase::Idle | Phase::Head | Phase::Tunnel => Cut::ClientGone,
         }

@@ -163,3 +163,29 @@ async fn offered_equals_the_sum_of_outcomes_at_every_scrape_under_load() {
     rig.evidence.settle(&id(), 0, ComparisonOutcome::Matched);
     assert_eq!(testing::sums(&rig.evidence, &id()), (4 * EACH + 1, 4 * EACH + 1));
 }
+
+#[tokio::test]
+async fn pairs_that_wait_for_calls_of_legacy_have_a_budget_of_their_own() {
+    let limits = Limits { egress_waiting_bytes_max: 30_000, ..limits() };
+    let arm = engine(|_| async { answer(&json!({"ok": true}), RunReport::default()) });
+    let rig = TestShadow::new(arm, limits, json!({})).await;
+    for _ in 0..10 {
+        let effects = Some(RequestEffects::new(Duration::from_secs(3_600)));
+        rig.offer(Answered { effects, ..answered(Mode::Rehearse, &json!({"ok": true}), 8_000) });
+    }
+    let skipped = || rig.evidence.of(&id()).skipped.get("effects_queue_full").copied().unwrap_or(0);
+    let all_run = async {
+        while rig.shadow.waiting.entries() + skipped() < 10 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all_run).await.expect("all are run");
+    let waiting = rig.shadow.waiting.entries();
+    assert!((1..=3).contains(&waiting), "{waiting}");
+    assert!((8_000 * waiting..=30_000).contains(&rig.shadow.waiting.used()));
+    assert_eq!(rig.shadow.budget.used(), 0, "requests that the engine has not run yet have all the room");
+    rig.shadow.drain(PATIENCE).await;
+    let seen = rig.settled(10).await;
+    assert_eq!(seen.skipped.get("shutting_down"), Some(&waiting));
+    assert_eq!((rig.shadow.waiting.entries(), rig.shadow.waiting.used()), (0, 0));
+}

@@ -22,7 +22,8 @@ use super::*;
 use crate::compare::{CompareContext, Observation, Rules, RulesDraft};
 use crate::evidence::{RouteEvidence, testing};
 use crate::exchange::{
-    ArmAnswer, ArmReply, ArmRequest, KeysOfLegacy, ProblemDocument, RequestCopy, RunReport, Source, TicketCounter,
+    ArmAnswer, ArmReply, ArmRequest, KeysOfLegacy, ProblemDocument, RequestCopy, RequestEffects, RunReport, Source,
+    TicketCounter,
 };
 use crate::flag::{FlagSet, Freeze, Instance, Route, RouteFlag, RouteMatch, Service, State};
 use crate::limits::Limits;

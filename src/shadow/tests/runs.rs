@@ -25,7 +25,7 @@ async fn equal_replies_match_and_a_redacted_sample_is_kept_of_others() {
 }
 
 #[tokio::test]
-async fn a_dark_run_has_a_twin_and_counts_as_dark() {
+async fn a_dark_request_with_a_durable_run_has_a_twin_and_counts_as_dark() {
     let reply = |request: ArmRequest| async move {
         assert_eq!(*request.creates.unwrap().0.id(), id());
         let run = Some(RunId("0190f5d3-0000-7000-8000-000000000000".parse().unwrap()));

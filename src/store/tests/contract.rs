@@ -250,18 +250,18 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     assert_eq!(three, Err(AppendError::Conflict(held)));
 
     // The answer of a run is not given to another caller, nor to the same one under another credential.
-    let any = |key: u8, any: u8| {
-        Some(Claim { of_request: Some(RetryKey([any; 32])), ..Claim::new(RetryKey([key; 32]), [1; 32]) })
+    let two_keys = |key: u8, of_request: u8| {
+        Some(Claim { of_request: Some(RetryKey([of_request; 32])), ..Claim::new(RetryKey([key; 32]), [1; 32]) })
     };
-    store.append(Arc::new(Append { claim: any(30, 31), ..append(run_id(5), 1, 1) })).await.unwrap();
+    store.append(Arc::new(Append { claim: two_keys(30, 31), ..append(run_id(5), 1, 1) })).await.unwrap();
     let request = ClaimedRequest::UnderAnotherCredential;
     let held = |run| Err(AppendError::Conflict(AppendConflict::Claim { run, request }));
-    let other = Append { claim: any(32, 31), ..append(run_id(6), 1, 1) };
+    let other = Append { claim: two_keys(32, 31), ..append(run_id(6), 1, 1) };
     assert_eq!(store.append(other.into()).await, held(run_id(5)));
     assert_eq!(store.first_try(RetryKey([32; 32])).await.unwrap(), None, "the refused append stored nothing");
     assert_eq!(store.first_try(RetryKey([31; 32])).await.unwrap().unwrap().run, Some(run_id(5)));
-    let one = Append { claim: any(33, 35), ..append(run_id(7), 1, 1) };
-    let other = Append { claim: any(34, 35), ..append(run_id(8), 1, 1) };
+    let one = Append { claim: two_keys(33, 35), ..append(run_id(7), 1, 1) };
+    let other = Append { claim: two_keys(34, 35), ..append(run_id(8), 1, 1) };
     let (one, other) = tokio::join!(store.append(one.into()), store.append(other.into()));
     assert_eq!((one, other), (Ok(()), held(run_id(7))));
 
@@ -271,10 +271,10 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     let first = store.first_try(RetryKey([9; 32])).await.unwrap().unwrap();
     assert_eq!((first.arm, first.run, first.request), (Arm::Legacy, None, None));
     assert_eq!(store.first_try(RetryKey([8; 32])).await.unwrap(), None);
-    // No run can claim a key whose first try legacy took within the window: neither `key` nor `of_request`.
+    // No run can claim a key whose first try legacy took within the window, neither as `key` nor as `of_request`.
     let legacys = Err(AppendError::Conflict(AppendConflict::LegacyClaim));
     assert_eq!(store.append(Append { claim: claim(9, 1), ..append(run_id(9), 1, 1) }.into()).await, legacys);
-    assert_eq!(store.append(Append { claim: any(36, 9), ..append(run_id(9), 1, 1) }.into()).await, legacys);
+    assert_eq!(store.append(Append { claim: two_keys(36, 9), ..append(run_id(9), 1, 1) }.into()).await, legacys);
     let first = store.first_try(RetryKey([9; 32])).await.unwrap().unwrap();
     assert_eq!((first.arm, first.run), (Arm::Legacy, None));
     assert_eq!(store.first_try(RetryKey([36; 32])).await.unwrap(), None, "the refused append stored nothing");

@@ -183,8 +183,8 @@ impl Check<'_> {
         statuses
     }
 
-    /// Refuses `now` in a URL or headers that hold a secret: they are evaluated again when the call is sent, at another
-    /// time than the recorded ones.
+    /// Refuses `now` in a URL or headers that hold a secret: these are recorded with stars and evaluated again when the
+    /// call is sent, so `now` would then have another value than in the record.
     fn refuse_now_with_secrets(&mut self, at: &Site, call: &Call) {
         let mut wire = call.headers.iter().map(|(_, value)| value.reads()).chain([call.url.reads()]);
         if wire.any(|reads| reads.iter().any(|path| path.root() == "now")) && wire::has_hidden_parts(call) {

@@ -51,7 +51,7 @@ pub enum Event {
     StepStarted(StepStarted),
     /// A call ended for good.
     StepFinished(StepFinished),
-    /// An attempt ended without a result; the next one starts at a time.
+    /// An attempt ended without a result; the next one starts at the time in the event.
     RetryScheduled(RetryScheduled),
     /// What happened to a step (an item), other than its calls.
     #[serde(untagged)]

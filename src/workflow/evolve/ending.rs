@@ -62,7 +62,7 @@ impl Run {
     }
 
     /// Applies the opening of a conflict.
-    pub(super) fn conflict_opened(&mut self, conflict: &Conflict, gave: Option<&Outcome>) -> Result<(), String> {
+    pub(super) fn conflict_opened(&mut self, conflict: &Conflict, unfit: Option<&Outcome>) -> Result<(), String> {
         let Conflict { step, item, part, attempt, .. } = conflict;
         if self.conflict_over(step, *item).is_some() {
             return Err(format!("a conflict over `{step}` is open already"));
@@ -87,7 +87,7 @@ impl Run {
             if call.attempt != *attempt || call.phase == Phase::AwaitsDecision {
                 return Err(format!("attempt {attempt} of `{step}` is not under way"));
             }
-            if let Some(Outcome::Unfit { status, headers, output, .. }) = gave {
+            if let Some(Outcome::Unfit { status, headers, output, .. }) = unfit {
                 let (headers, output) = (headers.clone(), Some(output.clone()));
                 call.unfit_result =
                     Some(Box::new(CallResult { status: Some(*status), headers, output, why_no_output: None }));
@@ -98,7 +98,7 @@ impl Run {
             let refused =
                 matches!(conflict.kind, ConflictKind::Refused | ConflictKind::UndoFailed | ConflictKind::UndoUnknown);
             let effect = call.effect;
-            // Between two attempts, only a person's rejection of another input opens such a conflict.
+            // A `Refused` conflict while no attempt is in flight: a person gave another input, and people rejected it.
             if conflict.kind == ConflictKind::Refused && call.renew && call.phase != Phase::InFlight {
                 rejected = Some(call.other_input_rejected());
             }

@@ -107,7 +107,9 @@ impl Run {
 
     pub(super) fn conflict_event(&mut self, event: &ConflictEvent) -> Result<(), String> {
         match event {
-            ConflictEvent::Paused { conflict, unfit_outcome: gave } => self.conflict_opened(conflict, gave.as_deref()),
+            ConflictEvent::Paused { conflict, unfit_outcome: unfit } => {
+                self.conflict_opened(conflict, unfit.as_deref())
+            }
             ConflictEvent::Resolved { step, item, part, choice, by, .. } => {
                 self.resolved(step, *item, *part, choice, by)
             }

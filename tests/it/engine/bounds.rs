@@ -47,6 +47,7 @@ async fn values_that_are_too_large_too_deep_or_too_many_hit_a_named_limit() {
     ];
     let mut peaks = Vec::new();
     for round in 0..2 {
+        // All cases in the first round, and only the last one in the second.
         for (body, bound) in &cases[4 * round..] {
             test.step_service.script("GET /looks", ScriptedReply::Bytes("application/json", body.clone()), 1);
             let data = test.run("reads", json!({})).await;
@@ -69,7 +70,7 @@ async fn values_that_are_too_large_too_deep_or_too_many_hit_a_named_limit() {
     test.post_accepted(&format!("{}/resolve", super::path(&data)), take).await;
     test.wait_for_status(&super::path(&data), "completed").await;
     assert_eq!(test.step_service.count("POST /each"), 0);
-    // A parsed value of a million numbers takes many times the bytes of the reply. Repeated replies must not add up.
+    // A parsed value takes many times the bytes of its reply. A later reply must not add to the memory of earlier ones.
     assert!(peaks[1] < peaks[0] + peaks[0] / 2, "the memory is released: {peaks:?} MiB");
     test.finish().await;
 }
@@ -96,7 +97,7 @@ async fn refused_starts_say_what_is_wrong_and_where() {
     assert_eq!(status, 413, "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("api_body_bytes_max"), "{problem}");
     let list = test.pointsman.get("/api/v2/orchestrate/runs").await;
-    assert_eq!(list["runs"], json!([]), "nothing of it left a run");
+    assert_eq!(list["runs"], json!([]), "none of these requests left a run");
     test.finish().await;
 }
 

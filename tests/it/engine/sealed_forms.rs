@@ -1,5 +1,5 @@
-//! What a dark run and its samples store of sensitive values that come in other forms and from other sources: from a
-//! header of legacy's reply, in JSON that is sent as plain text, as numbers, as a URL with credentials, and short.
+//! What a dark run and its samples store of sensitive values in other forms and from other sources: values from a
+//! header of legacy's reply, values in JSON that is sent as plain text, numbers, URLs with credentials, short texts.
 
 use serde_json::json;
 

@@ -2,7 +2,7 @@
 //! services, decisions of people, a full disk, kills, restarts, hand-overs to successors, and stores that are restored,
 //! in an order that a seed picks.
 //!
-//! Whatever came in between:
+//! What has to hold, whatever came in between:
 //!
 //! - each keyed order has its effects from one arm, those of the engine once; what the engine answered, it answers
 //!   again, and it can be read;
@@ -101,6 +101,7 @@ impl Walk {
             successors,
             wrong,
         };
+        // The first family starts in `live`, the fourth of the states.
         walk.flip(false, 3, None).await;
         walk
     }
@@ -196,7 +197,7 @@ impl Walk {
         self.decide_paused().await;
         self.system.wait_for_runs_to_end().await;
         self.check_open_runs().await;
-        // In `only` nobody reads the orders of legacy.
+        // In `only` the orders of legacy could not be read.
         for route in [false, true].into_iter().flat_map(|is_second| self.files.ids(is_second)) {
             self.flip_route(route, "off", None).await;
         }

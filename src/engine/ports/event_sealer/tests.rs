@@ -101,7 +101,7 @@ proptest! {
         let once = sealed_event(&sealer, &event);
         prop_assert_eq!(&opened_event(&sealer, &once), &event);
         let twice = sealed_event(&sealer, &once);
-        prop_assert_eq!(&opened_event(&sealer, &twice), &once, "what is sealed already is a copy");
+        prop_assert_eq!(&opened_event(&sealer, &twice), &once, "sealed text counts as a copy, which stays sealed");
     }
 
     /// Opening gives the original, in whatever way parts overlap: values, texts, and values in texts that hold JSON.

@@ -1,8 +1,9 @@
 //! PURE. Classifies the result of a call by what it shows about the health of its service.
 //!
 //! Always true: an answer below 500 is a success unless it was too slow, even a 429 or a status that the step does not
-//! accept, because the service is able to answer. A call without an answer is a failure, unless our own queue took most
-//! of its time.
+//! accept, because the service is able to answer. A call that got no connection or no complete answer is a failure,
+//! unless our own queue took most of its time. A call that this process held back, or that the end of a process
+//! interrupted, says nothing about the service.
 
 use std::time::Duration;
 

@@ -1,0 +1,145 @@
+//! Requests that were announced and that the index does not have yet.
+//!
+//! Always true: they are bounded, those that are compared apart from bystanders; a thread that serves a client holds a
+//! lock for an insertion, and now and then for removing what is over.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::watched::Watched;
+use crate::names::RouteId;
+
+/// Lists to which the threads that serve clients add requests, so that few meet at one.
+const LISTS: usize = 16;
+/// How often a full list is searched for requests that are not live any more, at most.
+const SWEEP_PAUSE_US: u64 = 250_000;
+
+/// Numbers of requests, or bounds of these numbers, by whether the requests are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bounds {
+    pub compared: usize,
+    pub bystanders: usize,
+}
+
+/// Requests that were announced and that the index does not have yet.
+pub(super) struct Announced {
+    lists: [Mutex<List>; LISTS],
+    bounds: Bounds,
+    /// Compared requests that are here or in the index.
+    compared: AtomicUsize,
+    /// Requests that found no room since this was last asked.
+    refused_compared: AtomicUsize,
+    refused_bystanders: AtomicUsize,
+}
+
+#[derive(Default)]
+struct List {
+    compared: VecDeque<Arc<Watched>>,
+    bystanders: VecDeque<Arc<Watched>>,
+    swept_at: u64,
+    /// Compared requests that were removed because they were over, by route.
+    over: HashMap<RouteId, u64>,
+}
+
+/// What the index gets.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub requests: Vec<Arc<Watched>>,
+    /// Compared requests that were over before the index could have them: no call came meanwhile. By route.
+    pub over: Vec<(RouteId, u64)>,
+}
+
+impl Announced {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self {
+            lists: Default::default(),
+            bounds,
+            compared: AtomicUsize::new(0),
+            refused_compared: AtomicUsize::new(0),
+            refused_bystanders: AtomicUsize::new(0),
+        }
+    }
+
+    /// Adds a request; `false` if there is no room, which is counted.
+    pub(super) fn add(&self, watched: Arc<Watched>, now_us: u64) -> bool {
+        let is_compared = watched.is_compared();
+        let is_added = self.try_add(watched, now_us);
+        match (is_added, is_compared) {
+            (true, true) => self.compared.fetch_add(1, Relaxed),
+            (true, false) => return true,
+            (false, true) => self.refused_compared.fetch_add(1, Relaxed),
+            (false, false) => self.refused_bystanders.fetch_add(1, Relaxed),
+        };
+        is_added
+    }
+
+    fn try_add(&self, watched: Arc<Watched>, now_us: u64) -> bool {
+        let Some(list) = usize::try_from(watched.number).ok().and_then(|number| self.lists.get(number % LISTS)) else {
+            return false;
+        };
+        let List { compared, bystanders, swept_at, over } = &mut *list.lock().unwrap_or_else(PoisonError::into_inner);
+        let (requests, max) = match watched.is_compared() {
+            true => (compared, self.bounds.compared),
+            false => (bystanders, self.bounds.bystanders),
+        };
+        let mut remove = |one: &Watched| {
+            if let Some(route) = &one.route {
+                *over.entry(route.clone()).or_default() += 1;
+                self.forget_compared(1);
+            }
+        };
+        // Where no request is settled and legacy makes no call, nobody takes the list.
+        for _ in 0..2 {
+            if let Some(oldest) = requests.pop_front_if(|oldest| !oldest.is_live(now_us)) {
+                remove(&oldest);
+            }
+        }
+        let max = max.div_ceil(LISTS);
+        if requests.len() >= max && now_us.saturating_sub(*swept_at) >= SWEEP_PAUSE_US {
+            *swept_at = now_us;
+            requests.retain(|one| {
+                let is_live = one.is_live(now_us);
+                if !is_live {
+                    remove(one);
+                }
+                is_live
+            });
+        }
+        let has_room = requests.len() < max;
+        if has_room {
+            requests.push_back(watched);
+        }
+        has_room
+    }
+
+    /// Takes all of them out.
+    pub(super) fn take(&self) -> Taken {
+        let mut all = Taken::default();
+        for list in &self.lists {
+            let list = &mut *list.lock().unwrap_or_else(PoisonError::into_inner);
+            all.requests.extend(std::mem::take(&mut list.compared));
+            all.requests.extend(std::mem::take(&mut list.bystanders));
+            all.over.extend(list.over.drain());
+        }
+        all
+    }
+
+    /// How many found no room since this was last asked.
+    pub(super) fn take_refused(&self) -> Bounds {
+        Bounds {
+            compared: self.refused_compared.swap(0, Relaxed),
+            bystanders: self.refused_bystanders.swap(0, Relaxed),
+        }
+    }
+
+    /// Whether a compared request is here or in the index.
+    pub(super) fn has_compared(&self) -> bool {
+        self.compared.load(Relaxed) > 0
+    }
+
+    /// So many compared requests were removed.
+    pub(super) fn forget_compared(&self, removed: usize) {
+        self.compared.fetch_sub(removed, Relaxed);
+    }
+}

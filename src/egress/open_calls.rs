@@ -1,0 +1,193 @@
+//! Calls of legacy that have begun and were not attributed yet.
+//!
+//! Always true: a call is here from its begin until it was attributed; one that was lost on the way stays until nobody
+//! waits for it any more. They are bounded: while one found no room, each request may have an open call. A thread that
+//! serves a call holds a lock for an insertion.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::rule::{AttributionSettings, CallKey, Correlate};
+use super::watched::{KnownValue, Watched};
+use crate::compare::{Body, Effect};
+use crate::exchange::SentBody;
+use crate::limits::EGRESS_OPEN_CALLS_MAX;
+use crate::traces::TraceContext;
+
+/// Lists to which the threads that serve calls add them, so that few meet at one.
+const LISTS: usize = 16;
+
+/// Calls that have begun and were not attributed yet.
+#[derive(Default)]
+pub(super) struct OpenCalls {
+    lists: [Mutex<HashMap<u64, Arc<OpenCall>>>; LISTS],
+    /// Open calls that found no room here.
+    unlisted: AtomicU64,
+    /// Until when such a call that was lost could be any request's.
+    unknown_until: AtomicU64,
+}
+
+/// A call that has begun and was not attributed yet.
+pub(super) struct OpenCall {
+    began_us: u64,
+    /// Requests with this number or a larger one were announced after it had begun: it is for none of them.
+    pub before: u64,
+    trace_id: Option<u128>,
+    settings: Arc<AttributionSettings>,
+    key: OnceLock<CallKey>,
+    /// What its key is read from, until it has been read.
+    unread: Mutex<Option<Unread>>,
+    /// It was lost, and counts until this time; 0 if it was not.
+    lost_until: AtomicU64,
+}
+
+struct Unread {
+    head: Effect,
+    body: Option<Arc<dyn SentBody>>,
+}
+
+impl OpenCall {
+    /// It begins now, and requests with smaller numbers have been announced.
+    pub(super) fn new(
+        head: &Effect,
+        body: Option<Arc<dyn SentBody>>,
+        settings: Arc<AttributionSettings>,
+        began_us: u64,
+        before: u64,
+    ) -> Self {
+        let trace = head.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
+        let (key, mut unread) = (OnceLock::new(), None);
+        match settings.correlate {
+            // Known from the head.
+            Correlate::Trace | Correlate::Header(_) => drop(key.set(settings.correlate.call_key(head))),
+            Correlate::Value { .. } => unread = Some(Unread { head: head.clone(), body }),
+        }
+        let (unread, lost_until) = (Mutex::new(unread), AtomicU64::new(0));
+        Self { began_us, before, trace_id: trace.map(|trace| trace.trace_id), settings, key, unread, lost_until }
+    }
+
+    /// What identifies its request by the rule; [`CallKey::Unreadable`] also while its body is still being sent.
+    fn key(&self) -> CallKey {
+        if let Some(key) = self.key.get() {
+            return *key;
+        }
+        let mut unread = lock(&self.unread);
+        if let Some(Unread { head, body }) = &mut *unread {
+            if let Some(sent) = body {
+                let Some(bytes) = sent.whole() else { return CallKey::Unreadable };
+                head.body = Body::Whole(bytes);
+            } else {
+                head.body = Body::Whole(bytes::Bytes::new());
+            }
+            let key = *self.key.get_or_init(|| self.settings.correlate.call_key(head));
+            *unread = None;
+            return key;
+        }
+        self.key.get().copied().unwrap_or(CallKey::Unreadable)
+    }
+
+    /// Whether it could be for this request.
+    fn may_be_of(&self, request: &Watched) -> bool {
+        if request.number >= self.before || request.is_over_at(self.began_us) {
+            return false;
+        }
+        if self.trace_id.is_some() && request.trace.map(|trace| trace.trace_id) == self.trace_id {
+            return true;
+        }
+        match self.key() {
+            CallKey::None => false,
+            CallKey::Unreadable => true,
+            CallKey::Is(key) => {
+                // Under another rule it is not known what identifies the request.
+                !Arc::ptr_eq(&self.settings, &request.settings)
+                    || match request.known_value() {
+                        KnownValue::Is(value) => value == key,
+                        KnownValue::None => false,
+                        KnownValue::Unknown => true,
+                    }
+            }
+        }
+    }
+
+    fn is_over(&self, now_us: u64) -> bool {
+        !matches!(self.lost_until.load(Relaxed), 0) && self.lost_until.load(Relaxed) < now_us
+    }
+
+    /// Its body is not kept any longer.
+    fn lose(&self, until_us: u64) {
+        if let Some(unread) = lock(&self.unread).take()
+            && unread.body.as_ref().is_some_and(|body| body.whole().is_none())
+        {
+            let _ = self.key.set(CallKey::Unreadable); // known already where it was read
+        }
+        self.lost_until.store(until_us.max(1), Relaxed);
+    }
+}
+
+impl OpenCalls {
+    /// A call begins.
+    pub(super) fn begin(&self, number: u64, call: OpenCall) {
+        let Some(mut list) = self.list(number) else { return };
+        let max = EGRESS_OPEN_CALLS_MAX.div_ceil(LISTS);
+        if list.len() >= max {
+            list.retain(|_, other| !other.is_over(call.began_us));
+        }
+        match list.len() < max {
+            true => drop(list.insert(number, Arc::new(call))),
+            false => drop(self.unlisted.fetch_add(1, Relaxed)),
+        }
+    }
+
+    /// What is known of an open call.
+    pub(super) fn get(&self, number: u64) -> Option<Arc<OpenCall>> {
+        self.list(number)?.get(&number).cloned()
+    }
+
+    /// A call was attributed, or it is known that it belongs to no request.
+    pub(super) fn end(&self, number: u64) {
+        let is_listed = self.list(number).is_some_and(|mut list| list.remove(&number).is_some());
+        if !is_listed {
+            self.end_unlisted();
+        }
+    }
+
+    /// A call will not be attributed: until this time it may have been for any request that it could be for.
+    pub(super) fn lose(&self, number: u64, until_us: u64) {
+        match self.get(number) {
+            Some(call) => call.lose(until_us),
+            None => {
+                self.unknown_until.fetch_max(until_us, Relaxed);
+                self.end_unlisted();
+            }
+        }
+    }
+
+    /// How many open calls could be for this request.
+    pub(super) fn count_of(&self, request: &Watched, now_us: u64) -> u64 {
+        let unlisted = self.unlisted.load(Relaxed) + u64::from(self.unknown_until.load(Relaxed) > now_us);
+        let of_list = |list: &Mutex<HashMap<u64, Arc<OpenCall>>>| -> Vec<Arc<OpenCall>> {
+            let mut list = lock(list);
+            list.retain(|_, call| !call.is_over(now_us));
+            list.values().cloned().collect()
+        };
+        // Read without the lock.
+        let listed = self.lists.iter().flat_map(of_list).filter(|call| call.may_be_of(request)).count();
+        unlisted + u64::try_from(listed).unwrap_or(u64::MAX)
+    }
+
+    fn end_unlisted(&self) {
+        let one_less = |unlisted: u64| unlisted.checked_sub(1);
+        // None is left where the call was not announced.
+        let _ = self.unlisted.fetch_update(Relaxed, Relaxed, one_less);
+    }
+
+    fn list(&self, number: u64) -> Option<MutexGuard<'_, HashMap<u64, Arc<OpenCall>>>> {
+        let at = usize::try_from(number % LISTS as u64).ok()?;
+        self.lists.get(at).map(lock)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,99 @@
+//! Requests that are not compared: their calls are told from those of compared ones.
+
+use super::*;
+
+impl World {
+    fn bystander(&self, sent: &[(&str, &str)], body: Option<&str>) -> Option<Box<dyn EffectWatch>> {
+        let body = body.map(|body| {
+            let sending = Arc::new(Sending::default());
+            sending.end(body.to_owned());
+            sending as Arc<dyn SentBody>
+        });
+        self.watch_as(None, sent, body)
+    }
+    fn not_compared(&self) -> u64 {
+        self.attribution.report(&ROUTE.into()).total.not_compared
+    }
+}
+
+#[test]
+fn a_call_that_a_bystander_of_the_same_trace_could_have_caused_is_ambiguous() {
+    let world = World::new("");
+    let trace = TraceContext::random(true);
+    let other_span = TraceContext { span_id: trace.span_id ^ 4, ..trace };
+    let compared = world.traced(trace);
+    let bystander = world.bystander(&[("traceparent", &value(other_span))], None).unwrap();
+    world.call(&[("traceparent", &child(trace))], "of either");
+    assert_eq!((world.outcomes(), compared.effects().len(), compared.effects().gaps()), ((0, 1, 0), 0, 1));
+    // The very field that one of them got names it.
+    world.call(&[("traceparent", &value(trace))], "of the compared one");
+    world.call(&[("traceparent", &value(other_span))], "of the bystander");
+    assert_eq!((world.outcomes(), world.not_compared(), compared.effects().len()), ((1, 1, 0), 1, 1));
+    drop(bystander);
+    world.pass(Duration::from_secs(11));
+    world.call(&[("traceparent", &child(trace))], "");
+    assert_eq!((world.outcomes(), compared.effects().len()), ((2, 1, 0), 2), "the bystander is over");
+}
+
+#[test]
+fn a_call_that_a_bystander_of_the_same_value_could_have_caused_is_ambiguous() {
+    let world = World::new("${call.body.order_ref == request.body.ref}");
+    assert!(world.attribution.body_bytes_max().is_some(), "their bodies have to be copied");
+    let compared = world.with_body("{\"ref\":\"A-1\"}");
+    let _same = world.bystander(&[], Some("{\"ref\":\"A-1\"}")).unwrap();
+    let _other = world.bystander(&[], Some("{\"ref\":\"B-2\"}")).unwrap();
+    world.call(&[], "{\"order_ref\":\"A-1\"}");
+    assert_eq!((world.outcomes(), compared.effects().gaps()), ((0, 1, 0), 1));
+    world.call(&[], "{\"order_ref\":\"B-2\"}");
+    assert_eq!((world.outcomes(), world.not_compared(), compared.effects().gaps()), ((0, 1, 0), 1, 1));
+    let world = World::new("header.x-id");
+    assert_eq!(world.attribution.body_bytes_max(), None);
+    let compared = world.watch(&[("x-id", "a")], None).unwrap();
+    let _same = world.bystander(&[("x-id", "a")], None).unwrap();
+    world.call(&[("x-id", "a")], "");
+    assert_eq!((world.outcomes(), compared.effects().gaps()), ((0, 1, 0), 1));
+}
+
+#[test]
+fn bystanders_alone_cause_no_capture_and_no_ambiguous_call() {
+    let world = World::new("");
+    let trace = TraceContext::random(true);
+    let sent = value(trace);
+    let _bystanders =
+        [world.bystander(&[("traceparent", &sent)], None), world.bystander(&[("traceparent", &sent)], None)];
+    assert!(!world.attribution.is_watching());
+    let _compared = world.traced(TraceContext::random(true));
+    assert!(world.attribution.is_watching());
+    world.call(&[("traceparent", &child(trace))], "of one of the bystanders");
+    assert_eq!((world.outcomes(), world.not_compared()), ((0, 0, 0), 1));
+    let report = world.attribution.report(&ROUTE.into());
+    assert_eq!((report.route.requests, report.listed.len()), (1, 0));
+}
+
+#[test]
+fn bystanders_are_bounded_apart_from_compared_requests_and_counted_when_they_are_left_out() {
+    let limits = Limits { egress_bystanders_max: 32, ..Limits::default() };
+    let world = World::with("header.x-id", limits);
+    let compared = world.watch(&[("x-id", "a")], None).unwrap();
+    let known: Vec<_> = (0..100).filter_map(|_| world.bystander(&[("x-id", "b")], None)).collect();
+    assert_eq!(known.len(), 32, "before the index takes them");
+    world.call(&[("x-id", "a")], "");
+    let total = world.attribution.report(&ROUTE.into()).total;
+    assert_eq!((total.bystanders_left_out, total.requests_left_out), (68, 0));
+    assert_eq!(
+        (world.outcomes(), compared.effects().gaps()),
+        ((0, 1, 0), 1),
+        "one that was left out could have caused it"
+    );
+    for _ in 0..20 {
+        world.bystander(&[("x-id", "b")], None);
+        world.outcomes();
+    }
+    let total = world.attribution.report(&ROUTE.into()).total;
+    assert!(total.bystanders_left_out > 68, "{total:?}");
+    assert_eq!(total.requests_left_out, 0, "no compared request goes for a bystander");
+    drop(known);
+    world.pass(Duration::from_secs(11));
+    world.call(&[("x-id", "a")], "");
+    assert_eq!(world.outcomes().0, 1);
+}

@@ -66,7 +66,7 @@ impl ApiError {
 
     /// The response when the kill switch was not set.
     pub(super) fn freeze(error: FreezeError) -> Self {
-        const TITLE: &str = "The kill switch was not set";
+        const TITLE: &str = "The kill switch was not changed";
         match error {
             // Freezing new instances only would silently release the effects that a stronger freeze holds.
             FreezeError::Weaker => Self::new(

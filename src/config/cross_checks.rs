@@ -3,9 +3,9 @@
 //! Refused here: a service that is our own listener, if its requests would loop; an invariant that names an unknown
 //! step; a workflow that runs an unknown workflow, itself, or one that streams its reply. Warned of here: another
 //! service that is our own listener; keys without effect in this version; states that need evidence; an id that is
-//! returned before its instance is pinned; steps that a rehearsal neither sends nor has an output for, in a route's
-//! workflow and in those that it runs; people whose names no token verifies; a store that forgets retry keys. `flag`
-//! checks each route by itself, with the names that it uses.
+//! returned before its instance is pinned; parameters that the path of a route does not have; steps that a rehearsal
+//! neither sends nor has an output for, in a route's workflow and in those that it runs; people whose names no token
+//! verifies; a store that forgets retry keys. `flag` checks each route by itself, with the names that it uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::checked_files::{MainFile, PlacedRoute, Workflows};
 use super::effects::workflows_with_shared_steps;
 use super::setup::{Settings, StoreUrl};
-use crate::expression::Template;
+use crate::expression::{ReadPath, Template};
 use crate::flag::{BaseUrl, Instance, Percent, Route, State};
 use crate::names::{StepId, WorkflowName};
 use crate::problem::{Problems, Site, nearest};
@@ -87,7 +87,27 @@ pub(crate) fn check_routes(routes: &[PlacedRoute], workflows: &Workflows, proble
         }
         let Some((_, Some(plan))) = workflows.get(name) else { continue };
         check_invariants(site, route, plan, problems);
+        warn_missing_params(site, route, plan, problems);
         warn_unpinned_pending(site, route, plan, problems);
+    }
+}
+
+/// Warns of parameters that the workflow reads and the route's path does not have: such a read has no value.
+fn warn_missing_params(site: &Site, route: &Route, plan: &Plan, problems: &mut Problems) {
+    let read = |path: &ReadPath| match (path.root(), path.part(0), path.part(1)) {
+        ("request", Some("params"), Some(name)) => Some(name.to_owned()),
+        _ => None,
+    };
+    let missing: BTreeSet<String> = plan.reads.iter().filter_map(read).collect();
+    for name in missing.iter().filter(|name| route.matches.params().all(|param| param != *name)) {
+        let path = &route.matches.path;
+        let message =
+            format!("`{}` reads `request.params.{name}`, which the path `{path}` does not have", plan.workflow);
+        let hint = match nearest(name, route.matches.params()) {
+            Some(near) => format!("did you mean `{near}`? A parameter has the name that `match:` gives it"),
+            None => format!("add `{{{name}}}` to the path, or read it with `default(…)`"),
+        };
+        problems.warn(&site.key("workflow"), message).hint(hint);
     }
 }
 

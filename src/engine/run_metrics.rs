@@ -167,8 +167,8 @@ impl RunMetrics {
         let (id, workflow, mode) = (run.id(), &self.workflow, self.mode.as_str());
         match run.failure() {
             Some(failure) => {
-                let why = failure.kind.as_str();
-                tracing::info!(run = %id, %workflow, mode, outcome, why, "the run has ended or was paused");
+                let (why, step) = (failure.kind.as_str(), failure.step.as_ref().map(tracing::field::display));
+                tracing::info!(run = %id, %workflow, mode, outcome, why, step, "the run has ended or was paused");
             }
             None => {
                 tracing::debug!(run = %id, %workflow, mode, outcome, is_suspended, "the run has ended or was paused")

@@ -1,5 +1,7 @@
 //! Decides whether a route's evidence allows the route to go up one rung. A pure function of the evidence.
 
+use std::cmp::Reverse;
+
 use super::route::RouteEvidence;
 use crate::flag::State;
 
@@ -11,6 +13,8 @@ const ANSWERS_MIN: u64 = 50;
 const FAILED_PERCENT_MAX: u64 = 10;
 /// The share of dark requests that may have no twin, percent.
 const WITHOUT_TWIN_PERCENT_MAX: u64 = 10;
+/// How many reasons for skipping requests the message about missing twins names.
+const SKIP_REASONS_SHOWN: usize = 3;
 
 /// Checks whether a route may go up from one rung to the next, by its evidence. `live_share_is_all` says whether the
 /// route's share in `live` is 100 %. Not called for a follower that goes from `shadow` to `dark`: its instances have no
@@ -135,8 +139,22 @@ fn check_twins(evidence: &RouteEvidence, missing: &mut Vec<String>) {
         let share = without as f64 * 100.0 / all as f64;
         missing.push(format!(
             "has {share:.1} % of dark requests without a twin ({without} of {all}); \
-             at most {WITHOUT_TWIN_PERCENT_MAX} % may have none"
+             at most {WITHOUT_TWIN_PERCENT_MAX} % may have none{}",
+            most_skipped(evidence),
         ));
+    }
+}
+
+/// The most frequent reasons for which requests were skipped, since one without a comparison mostly has no twin either.
+fn most_skipped(evidence: &RouteEvidence) -> String {
+    let mut skipped: Vec<_> = evidence.skipped.iter().filter(|(_, count)| **count > 0).collect();
+    skipped.sort_by_key(|(reason, count)| (Reverse(**count), reason.as_str()));
+    match skipped.is_empty() {
+        true => String::new(),
+        false => {
+            let some = skipped.iter().take(SKIP_REASONS_SHOWN).map(|(reason, count)| format!("`{reason}` {count}"));
+            format!(". Requests were skipped as {}: see `pointsman help compare`", some.collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use http::Method;
 
 use super::RouteMatch;
-use super::matcher::{parameter, shape};
+use super::matcher::{parameter, params, shape};
 use super::path::match_key;
 
 /// A parameter of a template in its [`shape`].
@@ -56,6 +56,11 @@ impl RouteMatch {
         let path_covered = own.split('/').count() == others.split('/').count()
             && own.split('/').zip(others.split('/')).all(segment_covered);
         methods_covered && (self.host.is_none() || self.host == other.host) && path_covered
+    }
+
+    /// The names of the path's parameters.
+    pub fn params(&self) -> impl Iterator<Item = &str> {
+        params(&self.path)
     }
 
     /// The segment of this path at the position that the parameter `param` has in the path of `other`.

@@ -13,6 +13,7 @@ use super::cut::Cut;
 use super::exchange_record::ExchangeRecord;
 use super::monotonic::now;
 use super::route_metrics::{AnsweredBy, CodeClass, RouteMetrics};
+use super::streamed_served::StreamedServed;
 use super::workflow_gate::InProgress;
 use crate::flag::State;
 
@@ -28,6 +29,8 @@ pub(super) struct AnsweredExchange {
     pub exposes_arm: bool,
     /// Why it was answered with a problem, if it was.
     pub refused: Option<Cow<'static, str>>,
+    /// Set for an answer of the engine that counts for the evidence when its body has ended.
+    pub served: Option<Box<StreamedServed>>,
     /// Why the answer was cut, if it was.
     pub cut: Option<Cut>,
     /// What the request holds, if it is limited.
@@ -41,12 +44,14 @@ pub(super) struct AnsweredExchange {
 impl AnsweredExchange {
     /// The exchange has ended.
     pub(super) fn end(self) {
-        let AnsweredExchange { route_metrics, rung, answered_by, status, began, refused, cut, record, .. } = self;
+        let AnsweredExchange { route_metrics, rung, answered_by, status, began, refused, served, cut, record, .. } =
+            self;
         // A problem document and a whole answer are cut by their client alone, so this reply came from a service.
         let cut = if answered_by == AnsweredBy::Engine { cut.map(Cut::of_service) } else { cut };
         let code_class = if cut.is_some() { CodeClass::Cut } else { CodeClass::of(status) };
         route_metrics.count_answer(rung, answered_by, code_class, now().saturating_sub(began));
         cut.into_iter().for_each(Cut::count);
+        served.into_iter().for_each(|served| served.count(cut));
         if let Some(mut record) = record {
             record.note(|record| {
                 (record.status, record.arm) = (Some(status.as_u16()), Some(answered_by.as_str()));

@@ -13,6 +13,7 @@ use http::{Response, StatusCode, request};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+use super::answered_exchange::AnsweredExchange;
 use super::capture::Captured;
 use super::client_upgrade::ClientUpgrade;
 use super::compression::{self, Asked};
@@ -28,6 +29,7 @@ use super::request_body::RequestBody;
 use super::respond::Refused;
 use super::retry_keys;
 use super::route_metrics::AnsweredBy;
+use super::streamed_served::{StreamedServed, counts};
 use super::upload::{ReadBody, Upload};
 use super::wait::Phase;
 use crate::compare::AwaitedIntents;
@@ -70,17 +72,8 @@ pub(super) async fn answer(
     let overhead_before = now().saturating_sub(proxied.began).saturating_sub(proxied.waited);
     let route = &flagged.flag.route.id;
     let files_version = proxied.table.set.files_version;
-    // A retry is not counted: what became of the request was counted when its first try was answered.
     let count_served = |served| {
-        // Nobody has judged that the callers of a forced cohort are like the others: their answers do not support
-        // `only` for all. An error of the engine counts whoever the caller is.
-        let is_answer = matches!(served, Served::Answered | Served::CallerError);
-        let counts = match reason {
-            EngineReason::Rung | EngineReason::Pin => true,
-            EngineReason::ForcedCohort => !is_answer,
-            EngineReason::Retry => false,
-        };
-        if counts {
+        if counts(reason, served) {
             shared.served_observer.served(route, files_version, served);
         }
     };
@@ -140,11 +133,19 @@ pub(super) async fn answer(
     let replied = now();
     let failure = match reply {
         Ok(Ok(Ok(ArmReply::Answer(answer)))) => {
+            let observer = &shared.served_observer;
+            let mut streamed = matches!(answer.body, AnswerBody::Streamed(_)).then(|| StreamedServed {
+                observer: observer.clone(),
+                route: route.clone(),
+                files_version,
+                reason,
+            });
             match answer.status {
                 status if status.is_server_error() => count_served(Served::Error),
                 status if status.is_client_error() => count_served(Served::CallerError),
                 // Neither evidence for the engine nor against it.
-                _ if answer.report.outlived_deadline => {}
+                _ if answer.report.outlived_deadline => streamed = None,
+                _ if streamed.is_some() => {}
                 _ => count_served(Served::Answered),
             }
             let answer = match conditional::judge(&head.method, &head.headers, answer.status, &answer.headers) {
@@ -152,7 +153,7 @@ pub(super) async fn answer(
                 Conditions::NotModified => not_modified(answer),
                 Conditions::Failed => return Err(proxied.refused(rung, Failure::Precondition)),
             };
-            let Some(response) = respond(&proxied, head, answer, rung) else {
+            let Some(response) = respond(&proxied, head, answer, streamed, rung) else {
                 return Err(proxied.refused(rung, Failure::EngineSilent));
             };
             let overhead = overhead_before + asked.saturating_sub(read_at) + now().saturating_sub(replied);
@@ -257,6 +258,7 @@ fn respond(
     proxied: &ProxiedRequest<'_>,
     head: &request::Parts,
     answer: ArmAnswer,
+    streamed_served: Option<StreamedServed>,
     rung: State,
 ) -> Option<Response<ReplyBody>> {
     let ArmAnswer { status, mut headers, body, report: _ } = answer;
@@ -266,7 +268,8 @@ fn respond(
     }
     let wait = &proxied.client.wait;
     wait.enter(Phase::Reply);
-    let answered = proxied.answered(rung, AnsweredBy::Engine, status);
+    let served = streamed_served.filter(|_| !status.is_client_error() && !status.is_server_error()).map(Box::new);
+    let answered = AnsweredExchange { served, ..proxied.answered(rung, AnsweredBy::Engine, status) };
     let body = match body {
         AnswerBody::Whole(body) => {
             let asked = Asked { version: head.version, headers: &head.headers };

@@ -185,13 +185,6 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
     }
 }
 
-/// Whether the only transfer coding of a reply, if it has any, is `chunked`. A body with another coding would be passed
-/// on with a framing that the client does not expect.
-pub(super) fn has_known_coding(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter().flat_map(tokens);
-    codings.next().is_none_or(|coding| coding.eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
-}
-
 /// Removes hop-by-hop fields from a reply, and keeps one framing if the reply has two. Returns `false` if the reply had
 /// both a transfer coding and a length: its connection must not be reused.
 pub(super) fn strip_reply(headers: &mut HeaderMap, switching: bool, adds_via: bool) -> bool {
@@ -265,9 +258,9 @@ fn named_in_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> 
         .filter(|name| !matches!(*name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST))
 }
 
-/// Returns the first value of a field. Meant for fields that are usually among the first ones, such as `Host`, or whose name
-/// is long: if there are few names, comparing them takes fewer instructions than hashing this name; for other fields it
-/// takes more.
+/// Returns the first value of a field. Meant for fields that are usually among the first ones, such as `Host`, or whose
+/// name is long: if there are few names, comparing them takes fewer instructions than hashing this name; for other
+/// fields it takes more.
 pub(super) fn find<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     if headers.keys_len() > SCANNED_NAMES_MAX {
         return headers.get(name);

@@ -90,6 +90,7 @@ mod route_metrics;
 mod settler;
 mod shared;
 mod socket;
+mod streamed_served;
 mod switch;
 mod table;
 mod tls_handshake;

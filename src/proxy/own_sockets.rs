@@ -30,9 +30,10 @@ impl OwnSockets {
     }
 }
 
-/// Whether this machine has the address, tested by the source of packets to it: only packets to an own address have that
-/// address as their source too. Binding would not tell, since a machine may allow binding addresses that it does not have
-/// (`ip_nonlocal_bind`). Only called if the port is one of this process's own; connecting a UDP socket sends nothing.
+/// Whether this machine has the address, tested by the source of packets to it: only packets to an own address have
+/// that address as their source too. Binding would not tell, since a machine may allow binding addresses that it does
+/// not have (`ip_nonlocal_bind`). Only called if the port is one of this process's own; connecting a UDP socket sends
+/// nothing.
 fn is_of_this_machine(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified() || source_of(ip).is_some_and(|source| source == ip)
 }

@@ -24,7 +24,7 @@ use super::client_upgrade::{ClientUpgrade, StreamIo};
 use super::cut::Cut;
 use super::egress::Egress;
 use super::failure::Failure;
-use super::headers::{has_known_coding, strip_reply};
+use super::headers::strip_reply;
 use super::interim_replies::InterimReplies;
 use super::legacy::{self, CallError};
 use super::line_limit::LineLimit;
@@ -39,6 +39,7 @@ use super::wait::{ConnectionWait, Overdue, Phase};
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
 use crate::names::ServiceName;
+use crate::transport::has_known_coding;
 
 /// What is captured of a request, and the copy of its body.
 pub(super) type Capture = (Option<Captured>, Option<Arc<Mutex<BodyCopy>>>);

@@ -44,6 +44,7 @@ impl RouteEntry {
             began,
             exposes_arm,
             refused: None,
+            served: None,
             cut: None,
             admission: None,
             record: None,

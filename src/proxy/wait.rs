@@ -388,8 +388,7 @@ impl ConnectionWait {
         }
     }
 
-    /// Returns the future's output, or the reported overrun. Polled by the connection's own task, which `connection`
-    /// wakes.
+    /// Returns the future's output, or the reported overrun. Polled by the connection's own task.
     pub(super) async fn or_overdue<F: Future>(&self, future: F) -> Result<F::Output, Overdue> {
         let mut future = std::pin::pin!(future);
         std::future::poll_fn(|cx| match self.overdue_reported() {

@@ -193,7 +193,10 @@ impl ServiceAddresses {
             usage.users > 0 && !usage.is_replaced
         };
         let known = self.list.load();
-        let has_none = |target: &&Arc<Target>| !known.iter().any(|address| Arc::ptr_eq(&address.target, target));
+        let has_none = |target: &&Arc<Target>| {
+            self.last_lookups.of(&target.host).is_some()
+                && !known.iter().any(|address| Arc::ptr_eq(&address.target, target))
+        };
         let names = self.targets.iter().filter(|_| is_in_force && self.is_started.load(Relaxed)).filter(has_none);
         names.map(|target| target.host.clone()).collect()
     }

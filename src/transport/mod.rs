@@ -32,6 +32,7 @@ mod resolver;
 mod stream;
 mod target;
 mod tls;
+mod transfer_coding;
 mod view;
 
 #[cfg(test)]
@@ -50,4 +51,5 @@ pub use http2_stream::{Http2Stream, NotProcessed, SendError, is_http2_violation}
 pub use stream::{Received, SecuredPeer, ServiceStream};
 pub use target::Target;
 pub use tls::{ClientTls, ConnectionProtocol, TlsError, platform_certificates};
+pub use transfer_coding::has_known_coding;
 pub use view::{AddressView, AddressesView, EjectedView, FailureView, LookupView};

@@ -148,8 +148,7 @@ impl<'a> Harness<'a> {
         }
         Ok(count)
     }
-    /// Checks that the run can be cancelled unread now, and that the summary returned equals the one of the folded
-    /// events.
+    /// Checks that the run can be cancelled unread now, with the summary that folding its events gives.
     fn check_cancelled_unread(&self) {
         if self.run.is_final() {
             return;

@@ -51,7 +51,11 @@ pub(super) fn call_record(
 /// the workflow or its input can put it there, and another attempt would fail in the same way.
 fn header_value(name: &HeaderName, template: &Template, scope: &Scope) -> Result<String, NoValue> {
     let refuse = |error| (template.reads().to_vec(), error);
-    let value = template.evaluate_text(scope).map_err(refuse)?;
+    let of_header = |error: ExpressionError| {
+        let message = format!("header `{name}`: {}", error.message);
+        refuse(ExpressionError { message, ..error })
+    };
+    let value = template.evaluate_text(scope).map_err(of_header)?;
     match value.chars().find(|c| c.is_ascii_control() && *c != '\t') {
         None => Ok(value),
         Some(found) => {

@@ -174,6 +174,7 @@ fn cases() -> Vec<(&'static str, Set)> {
         ),
         ("replay_safe with a shared step", edit(ROUTES_PATH, "    percent: 50", "    replay_safe: true")),
         ("a shared step without rehearse", edit(WORKFLOW_PATH, "    rehearse: { id: '${legacy.body.id}' }\n", "")),
+        ("a parameter that the path does not have", step("  a: { call: 'GET ${services.shop}/${request.params.id}' }")),
         ("a shared step without a retry key", edit(ROUTES_PATH, "    retry_key: ${request.headers[\"x-request\"]}\n", "")),
         (
             "a breaker, a rate and a burst that make no sense",

@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
-use http::{Request, Response, Uri, Version, response};
+use http::{Method, Request, Response, Uri, Version, response};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{self, Connection, SendRequest};
@@ -114,6 +114,7 @@ impl PooledConnection {
         deadline: Instant,
         is_streamed: impl FnOnce(&response::Parts, &Incoming) -> bool,
     ) -> Result<Exchanged, (ExchangeError, Option<Request<Full<Bytes>>>)> {
+        let is_head = request.method() == Method::HEAD;
         let (head, mut body) = match self.send(request, head_deadline).await? {
             Some(reply) => reply.into_parts(),
             None => return Ok(Exchanged::HeadTimedOut),
@@ -123,6 +124,11 @@ impl PooledConnection {
         }
         let whole = timeout_at(deadline, self.read_whole(&mut body, body_bytes_max));
         match whole.await {
+            Ok(Ok(Ok(body)))
+                if !is_head && declared_length(&head).is_some_and(|length| length != body.len() as u64) =>
+            {
+                Err((ExchangeError::CutOff("it ended before the length that it declares".to_owned()), None))
+            }
             Ok(Ok(body)) => Ok(Exchanged::Whole((head, body))),
             Ok(Err(why)) => Err((ExchangeError::CutOff(why), None)),
             Err(_) => Ok(Exchanged::BodyTimedOut),
@@ -263,4 +269,10 @@ fn to_http2(mut request: Request<Full<Bytes>>, endpoint: &Endpoint) -> Request<F
         *request.uri_mut() = uri;
     }
     request
+}
+
+/// The length of a reply's body as its head declares it. hyper holds an HTTP/1.1 body against it; an HTTP/2 stream that
+/// the service resets without an error (NO_ERROR) ends for hyper like a whole one.
+pub(super) fn declared_length(head: &response::Parts) -> Option<u64> {
+    head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -20,6 +20,7 @@ use crate::clock;
 use crate::compare::decoded_body;
 use crate::exchange::StreamedBody;
 use crate::names::StepId;
+use crate::transport::has_known_coding;
 use crate::workflow::{AttemptResult, RecordedHeaders, Statuses};
 
 /// The call of a step that streams its reply.
@@ -48,7 +49,7 @@ impl ReplyRecorder {
     pub fn streams(&self, head: &response::Parts, body: &Incoming) -> bool {
         let is_plain = head.headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding == "identity");
         let has_receiver = self.accepted(head).is_some_and(|streaming| streaming.receiver.is_some());
-        has_receiver && is_plain && !body.is_end_stream()
+        has_receiver && is_plain && has_known_coding(&head.headers) && !body.is_end_stream()
     }
 
     /// The call of a step that streams, if it accepts this reply.
@@ -60,6 +61,10 @@ impl ReplyRecorder {
     /// bound.
     pub fn whole(&self, head: &response::Parts, body: Result<Bytes, Bytes>) -> AttemptResult {
         let (status, mark) = (head.status.as_u16(), self.bounds.bytes_mark);
+        if !has_known_coding(&head.headers) {
+            let why = "it has a transfer coding other than `chunked`".to_owned();
+            return AttemptResult::Unreadable { status, why, body_start: self.secrets.excerpt(&[], false) };
+        }
         let bytes = match body {
             Ok(bytes) => bytes,
             Err(body_start) => {

@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tower::BoxError;
 
 use super::connections::ConnectionPool;
-use super::pooled_connection::PooledConnection;
+use super::pooled_connection::{PooledConnection, declared_length};
 use super::service::CallPermit;
 use crate::exchange::{ServiceReply, StreamedBody};
 use crate::transport::InFlight;
@@ -33,6 +33,8 @@ pub(super) struct OpenReply {
     in_flight: InFlight,
     /// The names of the trailers that may follow.
     trailer: Vec<HeaderValue>,
+    /// The length that the head declares.
+    length: Option<u64>,
 }
 
 impl OpenReply {
@@ -44,18 +46,19 @@ impl OpenReply {
         in_flight: InFlight,
     ) -> Self {
         let trailer = head.headers.get_all(TRAILER).iter().cloned().collect();
-        Self { body, connection, pool: pool.clone(), in_flight, trailer }
+        let length = declared_length(head);
+        Self { body, connection, pool: pool.clone(), in_flight, trailer, length }
     }
 
     /// Makes the body available to the run's caller. The permit is held until the body has ended. To be called in the
     /// engine's runtime.
     pub fn hand_over(self, receiver: &StreamedBody, permit: CallPermit) {
-        let Self { body, connection, pool, in_flight, trailer } = self;
+        let Self { body, connection, pool, in_flight, trailer, length } = self;
         let mut fields = HeaderMap::new();
         fields.extend(trailer.into_iter().map(|value| (Some(TRAILER), value)));
         let idle = permit.service().body_idle();
         let call = OpenCall { body, connection, pool, runtime: Handle::current(), permit, _in_flight: in_flight };
-        receiver.set(ServiceReply { body: Box::pin(ServiceBody { call: Some(call), bytes: 0 }), fields, idle });
+        receiver.set(ServiceReply { body: Box::pin(ServiceBody { call: Some(call), bytes: 0, length }), fields, idle });
     }
 }
 
@@ -85,6 +88,8 @@ struct ServiceBody {
     call: Option<OpenCall>,
     /// Bytes that came.
     bytes: u64,
+    /// The length that the head declares.
+    length: Option<u64>,
 }
 
 impl ServiceBody {
@@ -112,6 +117,11 @@ impl Body for ServiceBody {
         };
         if let Some(Ok(frame)) = &frame {
             this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        if has_ended && this.length.is_some_and(|length| length != this.bytes) {
+            this.log_cut("the service ended it before the length that it declares");
+            this.call = None;
+            return Poll::Ready(Some(Err("the body is shorter than its declared length".into())));
         }
         if has_ended {
             this.call.take().into_iter().for_each(|call| call.end(cx));

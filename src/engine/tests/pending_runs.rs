@@ -27,8 +27,7 @@ use crate::workflow::{ControlCommand, Plan, RunStatus, RunSummary};
 /// A store that delays reads of runs that do not exist, and refuses first appends of children.
 struct SlowStore {
     inner: MemoryStore,
-    /// Counts reads of runs that do not exist; the first is answered once `answered` is at least 1, the second once it
-    /// is at least 2.
+    /// Counts reads of runs that do not exist: the first is answered at `answered` 1, the second at 2.
     reads: watch::Sender<usize>,
     answered: watch::Sender<usize>,
     /// Counts acquisitions of runs that do not exist; they are answered once `acquisitions_answered` is true.
@@ -316,8 +315,7 @@ async fn a_child_whose_first_append_is_refused_is_created_later() {
     assert_eq!(store.refused.load(Ordering::SeqCst), 0);
 }
 
-/// The process ends between the append that decides on a child and the child's first append: the next process creates
-/// the child, once.
+/// The process ends between the append that decides on a child and the child's first: the next process creates it.
 #[tokio::test]
 async fn a_child_that_was_decided_before_a_crash_is_created_by_the_next_process() {
     let store = SlowStore::new(true, false, 0);
@@ -349,8 +347,7 @@ async fn the_outbox_row_of_a_child_that_is_never_created_is_removed() {
     assert!(store.inner.pending_runs(9).await.unwrap().is_empty());
 }
 
-/// Two lookups find no child. The first creates the child, which is suspended by the time that the second lookup
-/// continues.
+/// Two lookups find no child. The first creates it, and it is suspended when the second lookup continues.
 #[tokio::test]
 async fn ensuring_a_child_a_second_time_does_not_disturb_the_suspended_child() {
     let store = SlowStore::new(true, false, 0);

@@ -15,6 +15,9 @@ pub fn check_match(draft: &MatchDraft, site: &Site, problems: &mut Problems) -> 
     let MatchDraft { method, path, host } = draft;
     let method = check_method(method, &site.key("method"), problems);
     let path = check_template(path, &site.key("path"), problems);
+    if let Some(path) = &path {
+        warn_of_foreign_parameters(path, &site.key("path"), problems);
+    }
     let host = match host {
         Some(host) => Some(check_host(host, &site.key("host"), problems)?),
         None => None,
@@ -113,6 +116,15 @@ fn check_template(path: &str, site: &Site, problems: &mut Problems) -> Option<St
         return refuse(format!("the path has {} parameters", names.len()), &format!("at most {PARAMS_MAX}"));
     }
     Some(path.to_owned())
+}
+
+/// Warns of segments that are parameters or wildcards in the syntax of other routers, and plain text here.
+fn warn_of_foreign_parameters(path: &str, site: &Site, problems: &mut Problems) {
+    let is_foreign = |segment: &&str| segment.starts_with([':', '<']) || segment.contains('*');
+    for segment in path.split('/').filter(is_foreign) {
+        let problem = problems.warn(site, format!("`{segment}` matches this text only"));
+        problem.hint("a parameter is written `{name}`, and stands for one whole segment");
+    }
 }
 
 fn is_identifier(name: &str) -> bool {

@@ -60,13 +60,31 @@ pub fn shares(draft: &PercentDraft, state: State, keyed: bool, site: &Site, prob
     shares
 }
 
+/// Checks the template of `retry_key`; see [`template`]. One that reads nothing of the request is refused.
+pub fn retry_key(text: &str, params: &[&str], site: &Site, problems: &mut Problems) -> Option<Template> {
+    checked_template(text, params, true, site, problems)
+}
+
 /// Checks a template, which may read facts of the request but never its body.
 pub fn template(text: &str, params: &[&str], site: &Site, problems: &mut Problems) -> Option<Template> {
+    checked_template(text, params, false, site, problems)
+}
+
+fn checked_template(
+    text: &str,
+    params: &[&str],
+    is_retry_key: bool,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<Template> {
     match Template::parse_str(text) {
         Ok(template) => {
             check_reads_only_head(template.reads(), params, site, problems);
             if template.reads().is_empty() {
-                problems.warn(site, "it reads nothing of the request, so it is the same for every caller");
+                // Such a share or cohort is only useless; such a retry key would make one request of all.
+                let severity = if is_retry_key { Problems::error } else { Problems::warn };
+                let message = format!("`{text}` reads nothing of the request: all requests have this same value");
+                severity(problems, site, message).hint("write an expression, such as `${request.headers[\"NAME\"]}`");
             }
             Some(template)
         }

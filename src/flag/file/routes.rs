@@ -90,7 +90,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     let key = key.as_ref().and_then(|text| parts::template(text, &path_params, &at("key"), problems));
     let cohorts = parts::cohorts(cohorts, &path_params, &at("cohorts"), problems);
     let instance = instance.as_ref().and_then(|draft| parts::instance(draft, &path_params, &at("instance"), problems));
-    let retry = retry_key.as_ref().and_then(|text| parts::template(text, &path_params, &at("retry_key"), problems));
+    let retry = retry_key.as_ref().and_then(|text| parts::retry_key(text, &path_params, &at("retry_key"), problems));
     let caller = caller_scope(caller.as_ref(), known, &at("caller"), problems);
     let deadline = deadline.as_ref().and_then(|text| duration(text, &at("deadline"), problems));
     let timeouts = timeouts.clone().unwrap_or_default();

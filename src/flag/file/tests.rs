@@ -190,7 +190,7 @@ fn each_field_is_checked() {
         (json!({ "key": "${steps.price.output}" }), ".key", "`steps` cannot be read here"),
         (json!({ "key": "${request.headrs.x}" }), ".key", "has no `headrs` [did you mean `headers`?]"),
         (json!({ "key": "${request.params.order}" }), ".key", "no parameter `order`"),
-        (json!({ "key": "always" }), ".key", "the same for every caller"),
+        (json!({ "key": "always" }), ".key", "reads nothing of the request"),
         (json!({ "retry_key": "${request.body.id}" }), ".retry_key", "before the body is read"),
         (json!({ "cohorts": [{ "name": "a", "when": "true", "state": "off" }] }), ".cohorts[0].when", "${true}"),
         (
@@ -248,6 +248,9 @@ fn each_field_is_checked() {
         (json!({ "match": { "method": "GET", "path": "/a//b" } }), ".match.path", "can match nothing"),
         (json!({ "match": { "method": "GET", "path": "/a/x{b}" } }), ".match.path", "is not a parameter"),
         (json!({ "match": { "method": "GET", "path": "/{*rest}" } }), ".match.path", "is not a parameter"),
+        (json!({ "match": { "method": "GET", "path": "/a/:id" } }), ".match.path", "`:id` matches this text only"),
+        (json!({ "match": { "method": "GET", "path": "/a/*" } }), ".match.path", "`*` matches this text only"),
+        (json!({ "retry_key": "x-request-id" }), ".retry_key", "reads nothing of the request"),
         (json!({ "match": { "method": "GET", "path": "/%7Ba%7D" } }), ".match.path", "is not a parameter"),
         (json!({ "match": { "method": "GET", "path": "/{a}/{a}" } }), ".match.path", "is used twice"),
         (json!({ "match": { "method": "GET", "path": many_params } }), ".match.path", "has 26 parameters"),

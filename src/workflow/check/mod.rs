@@ -136,6 +136,7 @@ fn check(
     let reads: Vec<_> = std::mem::take(&mut check.reads).into_iter().collect();
     let order = order?;
     let (steps, indexes) = order::arrange(checked, &order)?;
+    stream::warn_of_held_calls(&steps, &all, check.problems);
     let respond = respond.into_iter().map(|entry| entry.with_indexes(&indexes)).collect::<Option<_>>()?;
     let plan = Plan {
         reply_headers: headers::recorded(&steps, &reads, &sensitive),

@@ -1,13 +1,15 @@
 //! Checks steps that stream: nothing but the caller may need the body of their reply.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::context::Check;
 use super::names::{ExpressionContext, Usage};
 use crate::expression::Template;
-use crate::problem::Site;
-use crate::workflow::EffectClass;
+use crate::problem::{Problems, Site};
 use crate::workflow::definition::StepDraft;
+use crate::workflow::{EffectClass, Step, StepKind};
 
 impl Check<'_> {
     /// Checks the keys beside `stream`. `effect` is that of the call, where the step has one without errors.
@@ -81,4 +83,39 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// Warns of calls that may begin while a reply is streamed, to the service that sends it: the stream holds one of the
+/// service's calls until its body has ended, and its body begins only when these calls have ended.
+pub(super) fn warn_of_held_calls(steps: &[Step], all: &Site, problems: &mut Problems) {
+    let call = |step: &Step| match &step.kind {
+        StepKind::Call(call) => Some((call.service.clone(), call.stream)),
+        _ => None,
+    };
+    for (index, streaming) in steps.iter().enumerate() {
+        let Some((service, true)) = call(streaming) else { continue };
+        let earlier = ancestors(steps, index);
+        let waits = |(at, step): &(usize, &Step)| {
+            *at != index && !earlier.contains(at) && call(step).is_some_and(|(other, _)| other == service)
+        };
+        for (_, step) in steps.iter().enumerate().filter(waits) {
+            let (name, id) = (&streaming.id, &step.id);
+            let message = format!(
+                "`{id}` may wait in vain for a call of `{service}`: the stream of `{name}` holds one until it has ended"
+            );
+            let problem = problems.warn(&all.key(id.as_str()), message);
+            problem.hint(format!("let `{name}` begin last (`needs: [{id}]`), or call another service"));
+        }
+    }
+}
+
+/// The steps that have ended when this one begins.
+fn ancestors(steps: &[Step], of: usize) -> BTreeSet<usize> {
+    let mut found = BTreeSet::new();
+    let mut to_visit = vec![of];
+    while let Some(at) = to_visit.pop() {
+        let needs = steps[at].needs.iter().map(|index| index.0);
+        to_visit.extend(needs.filter(|need| found.insert(*need)));
+    }
+    found
 }

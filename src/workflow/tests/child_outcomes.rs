@@ -74,11 +74,7 @@ fn a_completed_child_is_not_repeated_when_its_output_does_not_fit() {
         assert_eq!(conflict.choices, ["skip", "take", "cancel"]);
         let ended = harness.events.iter().find(|event| matches!(event, Event::Child(ChildEvent::Ended { .. })));
         let Some(Event::Child(ChildEvent::Ended { status, unfit, .. })) = ended else { panic!() };
-        assert_eq!(
-            (*status, *unfit),
-            (RunStatus::Completed, true),
-            "the event says that the child completed and its output does not fit"
-        );
+        assert_eq!((*status, *unfit), (RunStatus::Completed, true), "the event says that the output does not fit");
         harness
     };
     assert!(asked().choose("sub", None, Choice::Retry).is_err());
@@ -311,8 +307,7 @@ fn children_are_cancelled_automatically_or_by_a_person_as_their_parent_is() {
     let automatic = |harness: &Harness<'_>| {
         let told = harness.due().into_iter().find_map(|action| match action {
             Action::CommandChild { command: ControlCommand::Cancel { automatic, reason, .. }, .. } => {
-                // The child is not told the failure or a person's reason: they may quote what is sensitive in the
-                // parent only.
+                // Not the failure or a person's reason: they may quote what is sensitive in the parent only.
                 assert_eq!(reason.as_deref(), Some("the run that began it ends"));
                 Some(automatic)
             }

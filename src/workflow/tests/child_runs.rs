@@ -167,11 +167,7 @@ fn a_rerun_takes_over_results_that_do_not_depend_on_its_step() {
         again.events.push(event);
     }
     again.perform_due();
-    assert_eq!(
-        again.in_flight_names(),
-        ["b"],
-        "the results of earlier steps are taken over, and the step itself runs again"
-    );
+    assert_eq!(again.in_flight_names(), ["b"], "earlier results are taken over, and the step itself runs again");
     assert_eq!(again.run.in_flight()[0].request.body.value()["n"], json!(7));
     again.replies("b", None, status(404));
     again.perform_due();

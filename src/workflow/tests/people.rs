@@ -183,11 +183,7 @@ fn a_paused_run_begins_nothing_and_goes_on_when_it_is_resumed() {
     assert_eq!(harness.run.note().as_deref(), Some("ann paused it: stock-taking"));
     assert!(matches!(harness.give_command_by("bob", ControlCommand::Pause { reason: None }), Err(NotApplicable(_))));
     harness.replies("a", None, ok(json!({})));
-    assert_eq!(
-        (harness.status(), harness.in_flight_names().len()),
-        (RunStatus::Paused, 0),
-        "calls under way end while the run is paused"
-    );
+    assert_eq!((harness.status(), harness.in_flight_names().len()), (RunStatus::Paused, 0), "calls under way ended");
     assert_eq!(harness.causes(), ["paused"]);
     harness.give_command_by("ann", ControlCommand::Resume { reason: None }).unwrap();
     assert_eq!(harness.in_flight_names(), ["b"]);

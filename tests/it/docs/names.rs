@@ -246,6 +246,13 @@ fn every_reason_of_the_engine_is_listed() {
         .into_iter()
         .flat_map(|marker| literals_after("engine", marker))
         .collect();
+    let refused_input =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/machine/refused_input.rs"));
+    assert!(
+        refused_input.expect("readable").contains("\"urn:pointsman:problem:bad-input\""),
+        "it has its reason itself"
+    );
+    reasons.insert("bad-input".to_owned());
     for constant in ["FROZEN", "FILES_CHANGED", "NO_FIRST_TRY", "ABANDONED_BEFORE", "LEGACY_TOOK_FIRST_TRY", "HELD"] {
         let found = literals_after("exchange/arm.rs", &format!("const {constant}: &str ="));
         assert_eq!(found.len(), 1, "{constant}");

@@ -50,6 +50,9 @@ async fn a_reply_that_its_service_cuts_never_looks_whole() {
         assert_eq!((&line["arm"], &line["status"]), (&"engine".into(), &200.into()), "{line}");
         assert_eq!((&line["reply_bytes"], &line["failure"]), (&4.into(), &"service-reply-cut".into()), "{line}");
     }
+    let evidence = test.pointsman.get("/api/v2/routes/files.get/evidence").await;
+    let counts = [&evidence["evidence"]["engine_answers"], &evidence["evidence"]["engine_errors"]];
+    assert_eq!(counts, [&Value::from(0), &Value::from(3)], "a cut answer is an error of the engine: {evidence}");
     // Each has returned its permit.
     let (mut client, mut call) = get(&test, &service, "").await;
     call.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;

@@ -285,6 +285,13 @@ async fn other_replies_are_read_as_a_whole() {
     let decoded = client.reply().await;
     assert_eq!((decoded.header("content-encoding"), &decoded.body[..]), (None, &b"decoded"[..]));
     assert_eq!(decoded.header("content-type"), Some("text/csv"));
+    // With a transfer coding that is not undone here.
+    client.send("GET /files/1 HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    call.next().await;
+    call.send("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n4\r\nsome\r\n0\r\n\r\n").await;
+    let refused = client.reply().await;
+    let why = String::from_utf8_lossy(&refused.body);
+    assert!(refused.status == 500 && why.contains("a transfer coding other than `chunked`"), "{why}");
     test.finish().await;
 }
 

@@ -92,3 +92,15 @@ fn the_output_of_a_step_that_streams_is_read_nowhere_else() {
            (write `body: ${steps.file.output}` there, or leave `stream` out)"],
     );
 }
+
+#[test]
+fn a_call_of_the_same_service_that_may_begin_during_the_stream_is_warned_of() {
+    let step = |service: &str, keys: &str| format!("  other: {{ call: 'GET ${{services.{service}}}/o'{keys} }}\n");
+    let warning = "warning: w.steps.other: `other` may wait in vain for a call of `stock`: the stream of `file` holds one until it \
+                   has ended (let `file` begin last (`needs: [other]`), or call another service)";
+    assert_problems(&workflow("", &step("stock", ""), ANSWER), &[warning]);
+    assert_problems(&workflow("", &step("stock", ", if: '${steps.file.status == 200}'"), ANSWER), &[warning]);
+    for (keys, service) in [(", needs: [other]", "stock"), ("", "bank")] {
+        assert_problems(&workflow(keys, &step(service, ""), ANSWER), &[]);
+    }
+}

@@ -111,7 +111,7 @@ impl OpenCall {
     }
 
     fn is_over(&self, now_us: u64) -> bool {
-        !matches!(self.lost_until.load(Relaxed), 0) && self.lost_until.load(Relaxed) < now_us
+        (1..now_us).contains(&self.lost_until.load(Relaxed))
     }
 
     /// Its body is not kept any longer.

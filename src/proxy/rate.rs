@@ -19,7 +19,7 @@ pub(super) struct MinRates {
 }
 
 impl MinRates {
-    /// `None` if there are no minimum rates.
+    /// The minimum rates of these limits; `None` if none is set.
     pub(super) fn new(limits: &Limits) -> Option<Self> {
         let rates = Self {
             client_send: limits.client_send_bytes_per_s_min,

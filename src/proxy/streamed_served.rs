@@ -1,4 +1,4 @@
-//! How the engine has served a request counts for the evidence of its route.
+//! Counts how the engine has served requests, for the evidence of their routes.
 //!
 //! Always true: an answer whose body a service sends counts when it has ended, once: as an answer if its client got all
 //! of it, as an error of the engine if the service cut it, and not at all if the client or the end of the process did.
@@ -10,7 +10,7 @@ use crate::exchange::{Served, ServedObserver};
 use crate::flag::EngineReason;
 use crate::names::RouteId;
 
-/// Whether it counts how a request was served that the engine answered for this reason.
+/// Whether this outcome counts, of a request that went to the engine for this reason.
 pub(super) fn counts(reason: EngineReason, served: Served) -> bool {
     match reason {
         EngineReason::Rung | EngineReason::Pin => true,

@@ -364,3 +364,19 @@ pub struct AnswerRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sensitive: Vec<SensitivePath>,
 }
+
+impl AnswerRecord {
+    /// An answer whose body is sent as it is recorded, without sensitive parts.
+    pub fn new(status: u16, headers: Vec<(String, String)>, body: Payload) -> Self {
+        Self {
+            status,
+            headers,
+            body,
+            bytes_as_text: false,
+            is_plain_text: false,
+            is_type_of_unsent_body: false,
+            streamed_from: None,
+            sensitive: Vec::new(),
+        }
+    }
+}

@@ -82,21 +82,7 @@ pub(super) fn given_by_person(
     check_given_depth(&ANSWER.into(), output, inputs)?;
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     let body = Payload::Text(output.to_string());
-    let (bytes_as_text, is_plain_text, is_type_of_unsent_body, streamed_from, sensitive) = Default::default();
-    let answer = persons_answer_with_sensitive_parts(
-        plan,
-        run,
-        AnswerRecord {
-            status: 200,
-            headers,
-            body,
-            bytes_as_text,
-            is_plain_text,
-            is_type_of_unsent_body,
-            streamed_from,
-            sensitive,
-        },
-    );
+    let answer = persons_answer_with_sensitive_parts(plan, run, AnswerRecord::new(200, headers, body));
     let pin = pin(run, &answer);
     Ok(Event::Answer(AnswerEvent::Responded { answer: Arc::new(answer), pin }))
 }

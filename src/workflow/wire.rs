@@ -229,18 +229,7 @@ pub(super) fn answer(
     }
     let declared = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.clone());
     let Some(template) = &answer.body else {
-        let body = Payload::Empty;
-        let (bytes_as_text, is_plain_text, is_type_of_unsent_body, streamed_from, sensitive) = Default::default();
-        return Ok(AnswerRecord {
-            status,
-            headers,
-            body,
-            bytes_as_text,
-            is_plain_text,
-            is_type_of_unsent_body,
-            streamed_from,
-            sensitive,
-        });
+        return Ok(AnswerRecord::new(status, headers, Payload::Empty));
     };
     let value = template.evaluate(scope).map_err(|error| (template.reads().to_vec(), error))?;
     let (bytes, streamed_from) = (mark.bytes(&value), mark.streamed_from(&value));
@@ -262,17 +251,8 @@ pub(super) fn answer(
         headers.push(("content-type".into(), content_type));
         is_type_of_unsent_body = is_without_content(status);
     }
-    let sensitive = Vec::new();
-    Ok(AnswerRecord {
-        status,
-        headers,
-        body,
-        bytes_as_text,
-        is_plain_text,
-        is_type_of_unsent_body,
-        streamed_from,
-        sensitive,
-    })
+    let plain = AnswerRecord::new(status, headers, body);
+    Ok(AnswerRecord { bytes_as_text, is_plain_text, is_type_of_unsent_body, streamed_from, ..plain })
 }
 
 /// The answer to the caller while the run goes on (`respond.pending`), where the plan declares it and its expressions

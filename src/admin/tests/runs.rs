@@ -83,16 +83,7 @@ fn done(step: &str, item: Option<u32>, output: serde_json::Value) -> Event {
 
 /// Appends the last events to the run of [`api_with_run`].
 pub async fn finish_run(api: &TestApi) {
-    let answer = Arc::new(AnswerRecord {
-        status: 201,
-        headers: Vec::new(),
-        body: Payload::Text(r#"{"id":7}"#.to_owned()),
-        bytes_as_text: false,
-        is_plain_text: false,
-        is_type_of_unsent_body: false,
-        streamed_from: None,
-        sensitive: Vec::new(),
-    });
+    let answer = Arc::new(AnswerRecord::new(201, Vec::new(), Payload::Text(r#"{"id":7}"#.to_owned())));
     let events = vec![
         (at(6), Event::Answer(AnswerEvent::Responded { answer, pin: None })),
         (at(7), Event::Ending(EndingEvent::Completed {})),

@@ -36,7 +36,7 @@ const SCORED_VALUES_MAX: usize = 64;
 pub(super) struct StepCalls<'a> {
     pub(super) step: &'a StepId,
     pub(super) rules: &'a StepRules,
-    /// Indexes of the intents, in order.
+    /// Indexes of the step's intents, in the order in which they were recorded.
     pub(super) engine: Vec<usize>,
     /// Indexes of legacy's calls, in order.
     pub(super) legacy: Vec<usize>,

@@ -113,19 +113,7 @@ mod tests {
     use crate::workflow::{AnswerRecord, Failure, FailureKind, Payload, Pinned, RunStarted, fold};
 
     fn answer(status: u16) -> Arc<AnswerRecord> {
-        let body = Payload::Text("{}".into());
-        let (headers, bytes_as_text, is_plain_text, is_type_of_unsent_body, streamed_from, sensitive) =
-            Default::default();
-        Arc::new(AnswerRecord {
-            status,
-            headers,
-            body,
-            bytes_as_text,
-            is_plain_text,
-            is_type_of_unsent_body,
-            streamed_from,
-            sensitive,
-        })
+        Arc::new(AnswerRecord::new(status, Vec::new(), Payload::Text("{}".into())))
     }
 
     fn pinned() -> Pinned {

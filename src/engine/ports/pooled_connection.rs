@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::protocol::{Endpoint, Protocol, with_sources};
 use crate::transport::{ConnectError, Http2Stream, NotProcessed, SendError, ServiceStream};
+use crate::workflow::is_without_content;
 
 /// A reply's head and its body. `Err` holds the first bytes of a body that is larger than the bound.
 pub(in crate::engine) type Reply = (response::Parts, Result<Bytes, Bytes>);
@@ -271,8 +272,12 @@ fn to_http2(mut request: Request<Full<Bytes>>, endpoint: &Endpoint) -> Request<F
     request
 }
 
-/// The length of a reply's body as its head declares it. hyper holds an HTTP/1.1 body against it; an HTTP/2 stream that
-/// the service resets without an error (NO_ERROR) ends for hyper like a whole one.
+/// The length of the body that follows a head, as it declares it; `None` also for a status without content, where the
+/// field says what another reply would have. hyper holds an HTTP/1.1 body against it; an HTTP/2 stream that the service
+/// resets without an error (NO_ERROR) ends for hyper like a whole one.
 pub(super) fn declared_length(head: &response::Parts) -> Option<u64> {
+    if is_without_content(head.status.as_u16()) {
+        return None;
+    }
     head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -273,6 +273,25 @@ async fn a_connection_that_is_idle_for_too_long_is_closed() {
 }
 
 #[tokio::test]
+async fn a_status_without_content_may_declare_the_length_of_another_reply() {
+    let listener = listener().await;
+    let client = TestClient::of(&listener, 9, TIMEOUT).await;
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_request(&mut stream).await.unwrap();
+        stream.write_all(b"HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n").await.unwrap();
+        assert_eq!(read_request(&mut stream).await, None);
+    });
+    let mut connection = client.take().await;
+    let Ok(Exchanged::Whole((head, body))) = client.exchange(&mut connection, 99, TIMEOUT).await else {
+        panic!("no reply")
+    };
+    assert_eq!((head.status.as_u16(), body.unwrap().len()), (304, 0));
+    drop((connection, client));
+    timeout(TIMEOUT, server).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn an_incomplete_reply_is_cut_off_and_a_body_that_is_too_large_is_an_error() {
     let listener = listener().await;
     let client = TestClient::of(&listener, 9, TIMEOUT).await;

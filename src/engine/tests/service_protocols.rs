@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -155,4 +156,33 @@ async fn a_refused_stream_was_not_sent_and_any_other_reset_may_have_been() {
         assert_eq!(matches!(error, ExchangeError::NotProcessed(..)), is_certain, "{error:?}");
         assert_eq!(request.is_some(), is_certain, "it can be sent again");
     }
+}
+
+/// A reply of 5 of 9 declared bytes, and then a reset of its stream with NO_ERROR (RFC 9113, section 8.1), which hyper
+/// takes for its end.
+#[tokio::test]
+async fn a_reply_that_is_reset_before_its_declared_length_is_cut_off() {
+    const HEAD: &[u8] = &[0x88, 0x0f, 0x0d, 1, b'9']; // `:status: 200`, and `content-length: 9`, as HPACK writes them
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, stream][..], payload].concat()
+    };
+    let [settings, head] = [frame(4, 0, 0, &[]), frame(1, 4, 1, HEAD)];
+    let [data, reset] = [frame(0, 0, 1, b"hello"), frame(3, 0, 1, &[0; 4])];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TestClient::new(format!("http://{}", listener.local_addr().unwrap()), HttpVersion::Http2, None);
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&settings).await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"ping") {
+            seen.push(stream.read_u8().await.unwrap());
+        }
+        stream.write_all(&[head, data, reset].concat()).await.unwrap();
+        stream
+    });
+    let mut connection = client.take().await.unwrap();
+    let (error, _) = client.exchange(&mut connection).await.err().expect("5 of 9 bytes are no reply");
+    assert!(matches!(&error, ExchangeError::CutOff(why) if why.contains("the length that it declares")), "{error:?}");
+    drop(server.await.unwrap());
 }

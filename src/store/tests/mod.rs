@@ -298,18 +298,7 @@ fn rerun_of(first: RunId, run: RunId) -> Append {
 
 /// All events of a completed run, with a request and an answer.
 pub(crate) fn completed_run(run: RunId, at: Timestamp) -> Append {
-    let body = Payload::Text(r#"{"id":"17"}"#.into());
-    let (headers, bytes_as_text, is_plain_text, is_type_of_unsent_body, streamed_from, sensitive) = Default::default();
-    let answer = Arc::new(AnswerRecord {
-        status: 201,
-        headers,
-        body,
-        bytes_as_text,
-        is_plain_text,
-        is_type_of_unsent_body,
-        streamed_from,
-        sensitive,
-    });
+    let answer = Arc::new(AnswerRecord::new(201, Vec::new(), Payload::Text(r#"{"id":"17"}"#.into())));
     let events = vec![
         (at, run_started(run, at)),
         (at, test_event(1)),

@@ -385,14 +385,12 @@ fn differences_at_sensitive_headers_and_parts_of_the_answer_are_hidden() {
     let paths = Taint::new(&plan, &SensitiveSources::default()).respond[0].clone();
     assert_eq!(shown(&paths), ["$.body.last", "$.headers.x-last"]);
     let answer = AnswerRecord {
-        status: 422,
-        headers: vec![("X-Last".into(), "last CARD-4111".into()), ("x-plain".into(), "plain-plain".into())],
-        body: Payload::Empty,
-        bytes_as_text: false,
-        is_plain_text: false,
-        is_type_of_unsent_body: false,
-        streamed_from: None,
         sensitive: paths,
+        ..AnswerRecord::new(
+            422,
+            vec![("X-Last".into(), "last CARD-4111".into()), ("x-plain".into(), "plain-plain".into())],
+            Payload::Empty,
+        )
     };
     let redaction = Redaction::of_refused(&plan, None, Some(&answer)).unwrap();
     let hidden =

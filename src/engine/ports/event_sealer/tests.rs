@@ -180,15 +180,13 @@ fn a_copy_of_a_sealed_value_is_never_opened_whichever_member_holds_it() {
     };
     let cancelled = EndingEvent::Cancelled { by: copied.clone(), reason: Some(copied.clone()), unread: false };
     let answer = AnswerRecord {
-        status: 200,
-        headers: vec![("x-copy".to_owned(), copied.clone())],
-        body: Payload::Text(json!({ "x": copied, copied.as_str(): { "card": "CARD-4111-2222-3333" } }).to_string()),
-        bytes_as_text: false,
-        is_plain_text: false,
-        is_type_of_unsent_body: false,
-        streamed_from: None,
         // The path has a known value in the name of a member.
         sensitive: vec![SensitivePath::of(["body", "CARD-4111-2222-3333", "card"])],
+        ..AnswerRecord::new(
+            200,
+            vec![("x-copy".to_owned(), copied.clone())],
+            Payload::Text(json!({ "x": copied, copied.as_str(): { "card": "CARD-4111-2222-3333" } }).to_string()),
+        )
     };
     let answered = AnswerEvent::Responded { answer: answer.into(), pin: None };
     for event in [Event::Wait(signal), Event::Ending(cancelled), Event::Answer(answered)] {

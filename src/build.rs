@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 fn main() -> io::Result<()> {
-    let forms = ["src/names.rs", "src/expression/shared_json.rs", "src/expression/step_results.rs"];
-    let mut files = forms.map(PathBuf::from).to_vec();
+    let type_files = ["src/names.rs", "src/expression/shared_json.rs", "src/expression/step_results.rs"];
+    let mut files = type_files.map(PathBuf::from).to_vec();
     add_sources(Path::new("src/workflow"), &mut files)?;
     files.sort();
     let mut hash = FNV_OFFSET;
@@ -20,7 +20,7 @@ fn main() -> io::Result<()> {
         }
     }
     println!("cargo:rerun-if-changed=src/build.rs");
-    forms.iter().for_each(|file| println!("cargo:rerun-if-changed={file}"));
+    type_files.iter().for_each(|file| println!("cargo:rerun-if-changed={file}"));
     println!("cargo:rerun-if-changed=src/workflow");
     println!("cargo:rustc-env=POINTSMAN_FOLD={hash:032x}");
     Ok(())

@@ -53,8 +53,8 @@ pub const EGRESS_CALLS_PER_REQUEST_MAX: usize = 256;
 /// The body of a call or a request that is read for the value by which calls are attributed (`egress.correlate`);
 /// larger bodies are not read.
 pub const EGRESS_VALUE_BODY_BYTES_MAX: usize = 256 << 10;
-/// Calls by legacy that have begun and were not attributed yet, of which is known for which requests they could be;
-/// with more, the effects of no request are judged until some have ended.
+/// Calls by legacy that have begun, are not attributed yet, and are listed with what tells for which requests they
+/// could be. While there are more, the effects of no request are judged.
 pub const EGRESS_OPEN_CALLS_MAX: usize = 32 << 10;
 /// How many of the last calls that were attributed to no request `pointsman egress` shows.
 pub const EGRESS_LISTED_CALLS_MAX: usize = 20;
@@ -107,7 +107,7 @@ pub const HTTP2_LOCAL_RESETS_MAX: usize = 200;
 pub const HTTP2_KEPT_RESETS_MAX: usize = 50;
 /// The largest window that HTTP/2 allows.
 pub const HTTP2_WINDOW_LIMIT_BYTES_MAX: u64 = (1 << 31) - 1;
-/// A message between a process and its successor; it names the requests of all routes with a workflow.
+/// A message between a process and its successor; it contains the matches of all routes with a workflow.
 pub const SUCCESSION_MESSAGE_BYTES_MAX: u32 = 16 << 20;
 /// Sockets that a service manager may pass to a process.
 pub const ACTIVATED_SOCKETS_MAX: usize = 256;
@@ -197,8 +197,8 @@ pub struct Limits {
     pub head_read_ms: u64,
     /// A connection without a request is closed after this time.
     pub client_idle_ms: u64,
-    /// A connection that has had no request for this time, and will be closed later, keeps only its socket until its
-    /// client sends something: it then takes a few hundred bytes instead of 20 KiB. Not for HTTP/2. 0: never.
+    /// A connection that has had no request for this time is not closed yet, but keeps only its socket until its client
+    /// sends something: it then takes a few hundred bytes instead of 20 KiB. Not for HTTP/2. 0: never.
     pub client_park_ms: u64,
     /// Requests in flight on one HTTP/2 connection of a client; a client that begins more gets REFUSED_STREAM.
     pub client_http2_streams_max: u64,
@@ -231,12 +231,13 @@ pub struct Limits {
     /// Bytes per second that a client has to send of a request's body, over the time in which nothing else is waited
     /// for; a slower client gets 408. Not for gRPC. 0: no minimum.
     pub client_send_bytes_per_s_min: u64,
-    /// Bytes per second that a client of HTTP/1.1 has to read of an answer, over the time in which its socket takes
-    /// nothing; a slower client is cut off. What the socket's buffer holds counts as read. 0: no minimum.
+    /// Bytes per second that a client has to read of an answer, over the time in which its socket, or its window of
+    /// HTTP/2, takes nothing; a slower client is cut off. What the socket's buffer or the window holds counts as read.
+    /// 0: no minimum.
     pub client_read_bytes_per_s_min: u64,
     /// Bytes per second that legacy, or a service whose reply a step streams, has to send of a reply's body, over the
-    /// time in which nothing else is waited for; a slower reply is cut off. Not for events (`text/event-stream`) and
-    /// gRPC. 0: no minimum.
+    /// time in which nothing else is waited for; a slower reply is cut off. Not for answers whose type is that of
+    /// events (`text/event-stream`) or gRPC. 0: no minimum.
     pub legacy_send_bytes_per_s_min: u64,
     /// The time over which the rates of `client_send_bytes_per_s_min`, `client_read_bytes_per_s_min` and
     /// `legacy_send_bytes_per_s_min` are measured.
@@ -252,7 +253,8 @@ pub struct Limits {
     /// After SIGTERM: how long requests may take to finish.
     pub drain_ms: u64,
     /// After SIGTERM, and while a successor accepts: how long the rest of a head that has begun to arrive may take,
-    /// beyond the time in which an idle client may begin one; then the client gets 408, and its connection closes.
+    /// counted from when idle clients are told to close (at a hand-over, after `succession_idle_ms`); then the client
+    /// gets 408, and its connection closes.
     pub drain_head_ms: u64,
     /// In a process that takes over from another one: requests of routes with a workflow that wait until the process
     /// has the store; further ones get 503.
@@ -291,8 +293,8 @@ pub struct Limits {
     /// Requests to which legacy's calls can be attributed: those that legacy handles, and those that ended within
     /// `egress.window`. If there are more, requests are left out and counted, the oldest ended ones first.
     pub egress_requests_max: u64,
-    /// The same for requests that are not compared (bystanders): they are known so that calls by legacy for them are
-    /// not attributed to one that is compared.
+    /// The same for requests that are not compared (bystanders). They are watched too, so that calls by legacy for them
+    /// are not attributed to a request that is compared.
     pub egress_bystanders_max: u64,
     /// Bytes of legacy's calls that are kept until they are compared, and of the bodies of ended requests whose value
     /// has not been read yet (`egress.correlate`).

@@ -9,8 +9,8 @@
 //! A slot is written with a plain `pwrite` and not synced: it survives the end of the process. A power cut may lose or
 //! tear the slots of the last second.
 //!
-//! The two formats define what the slots hold and what follows from a torn slot: `affinity` keeps retry keys that
-//! legacy took, `evidence` keeps the routes whose evidence in the store is incomplete.
+//! What the slots hold and what follows from a torn slot is defined by the two modules that have such files: `affinity`
+//! keeps retry keys that legacy took, `evidence` keeps the routes whose evidence in the store is incomplete.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;

@@ -94,7 +94,8 @@ fn no_byte_of_a_client_leaves_its_field() {
         assert_eq!((&shown["status"], &shown["failure"]), (&json!(200), &json!("client-gone")));
         let text = line(common::write, &record);
         assert!(text.is_ascii() && text.ends_with(" failure=client-gone"), "{text}");
-        // The only unescaped quotes are those around the request, the referer, the user agent, and one more value.
+        // The only unescaped quotes are those around the request, the referer, the user agent, and `forwarded_for` if
+        // it needs them.
         let mut quotes = 0;
         let mut bytes = text.bytes();
         while let Some(byte) = bytes.next() {
@@ -145,7 +146,7 @@ async fn failures_are_logged_whatever_the_sample() {
     assert_eq!(targets, [json!("/error"), json!("/cut")]);
 }
 
-/// The pipe's reader has gone, and the program that rotates the log has put a file in the pipe's place.
+/// Nobody reads the pipe any more, and the program that rotates the log has put a file in the pipe's place.
 #[tokio::test]
 async fn a_log_that_hangs_is_opened_again() {
     let dir = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ pub(super) fn redacted(text: &Text) -> String {
     redact_line(&lossy(text))
 }
 
-/// The same as [`redacted`], with every other byte as the client sent it.
+/// Like [`redacted`], but what is not replaced consists of the very bytes that the client sent.
 pub(super) fn redacted_bytes(text: &Text) -> Vec<u8> {
     // Each byte as the character of the same number: names of parameters and what separates them are ASCII.
     let characters: String = text.bytes().iter().copied().map(char::from).collect();

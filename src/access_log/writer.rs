@@ -151,7 +151,7 @@ impl Writer {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     wait_for_room(&self.open);
-                    // After SIGUSR1 the reader of the old pipe may be gone, so this write stops waiting for it.
+                    // After SIGUSR1 perhaps nobody reads the old pipe any more, so this write stops waiting for room.
                     if self.reopen.swap(false, Acquire) && self.reopen_during_write(written) {
                         return self.write_lines();
                     }

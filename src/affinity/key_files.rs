@@ -13,8 +13,9 @@
 //!
 //! A copy of a store lists the files of the original. It takes over nothing from them: their keys are unknown to it. A
 //! store that was moved takes over its files: it differs from a copy in that no store is at its earlier path any more.
-//! A store of one process goes on listing its file after a normal end, when the store has all of its keys: a copy that
-//! is made then lists the original's file too. If such a file is gone later, no key is lost.
+//! A store of one process goes on listing its file after a normal end, although the store then has all of its keys: so
+//! a copy that is made afterwards also lists the original's file, and is thereby recognised as a copy. If such a file
+//! is gone later, no key is lost.
 //!
 //! An older copy that was put in the place of the store is recognised by a file with a higher generation than its own
 //! (`store_generation`).

@@ -33,8 +33,9 @@ pub(super) struct PendingKeys {
 
 struct Pending {
     key: RetryKey,
+    /// When legacy took the key.
     at: Timestamp,
-    /// When the key was added.
+    /// Since when it is pending, on the runtime's clock.
     since: Instant,
     /// Whether the store has the key.
     is_stored: bool,

@@ -177,6 +177,7 @@ impl StoreAffinity {
             return Some(LegacyTake::HeldByEngine);
         }
         for any_caller in [keys].iter().chain(&earlier.keys).filter_map(|keys| keys.any_caller) {
+            // Any digest will do: the set in memory has only the beginning of a key, which does not depend on it.
             if self.engine_here_may_have_taken(&any_caller.of_request(&[0; 32])) {
                 match body {
                     KnownBody::Unread => return Some(LegacyTake::NeedsBody),

@@ -146,7 +146,7 @@ impl Running {
         front.begin_hand_over();
         let cut = tokio::select! {
             biased;
-            () = successor.lost() => {
+            () = successor.wait_until_lost() => {
                 front.end_hand_over();
                 return Err(successor);
             }

@@ -116,12 +116,12 @@ impl<'a> ComparisonFindings<'a> {
         self.effects = Some(coverage);
     }
 
-    /// Returns a text that has no name as a difference shows it.
+    /// Returns the form in which a difference shows a text, where the text has no name that could be a secret key.
     pub(super) fn shown_text(&self, text: &str) -> String {
         self.shown_header("", text)
     }
 
-    /// Returns a header's value as a difference shows it.
+    /// Returns the form in which a difference shows a header's value.
     pub(super) fn shown_header(&self, name: &str, value: &str) -> String {
         match self.sensitive {
             Some(sensitive) => redact::header(name, &sensitive.hide_in_text(value)),

@@ -44,8 +44,8 @@ fn what_fails_after(plan: &Plan, index: StepIndex) -> Option<String> {
     let mut open = vec![index];
     while let Some(step) = open.pop().and_then(|at| plan.steps.get(at.0)) {
         // A step and its fallback count as one: what must end before one of them must end before the other.
-        let with = step.replaces.iter().chain(&step.failure_handling.fallback);
-        open.extend(step.needs.iter().chain(with).filter(|need| before.insert(**need)));
+        let counterparts = step.replaces.iter().chain(&step.failure_handling.fallback);
+        open.extend(step.needs.iter().chain(counterparts).filter(|need| before.insert(**need)));
     }
     let after = plan.steps.iter().enumerate().filter(|(at, _)| !before.contains(&StepIndex(*at)));
     let mut after = after.map(|(_, step)| step);

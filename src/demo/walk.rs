@@ -1,7 +1,7 @@
 //! Moves the demo's routes up the ladder, from `off` to `only`, with one step back on the way.
 //!
-//! Always true: every flip goes through the API and its gates, without `force`. Every wait has a bound; a wait that
-//! reaches its bound is a broken promise, reported with the gate's reasons. The clients send requests all the time.
+//! Always true: every flip goes through the API and its gates, without `force`. Every wait has a bound; a gate that is
+//! still shut then is a broken promise, reported with the gate's reasons. The clients send requests all the time.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

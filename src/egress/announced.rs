@@ -1,7 +1,7 @@
 //! Requests that were announced and that the index does not have yet.
 //!
-//! Always true: they are bounded, those that are compared apart from bystanders; a thread that serves a client holds a
-//! lock for an insertion, and now and then for removing what is over.
+//! Always true: they are bounded, compared requests and bystanders each by a bound of their own; a thread that serves a
+//! client holds a lock only to insert a request, and now and then to remove requests that are over.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::watched::Watched;
 use crate::names::RouteId;
 
-/// Lists to which the threads that serve clients add requests, so that few meet at one.
+/// How many lists there are. The threads that serve clients add each request to one of them, and so seldom wait for
+/// each other.
 const LISTS: usize = 16;
 /// How often a full list is searched for requests that are not live any more, at most.
 const SWEEP_PAUSE_US: u64 = 250_000;
@@ -46,7 +47,7 @@ struct List {
 #[derive(Default)]
 pub(super) struct Taken {
     pub requests: Vec<Arc<Watched>>,
-    /// Compared requests that were over before the index could have them: no call came meanwhile. By route.
+    /// For each route, how many compared requests were over before the index took them: no call came for them.
     pub over: Vec<(RouteId, u64)>,
 }
 
@@ -89,7 +90,7 @@ impl Announced {
                 self.forget_compared(1);
             }
         };
-        // Where no request is settled and legacy makes no call, nobody takes the list.
+        // Needed while no request is settled and legacy makes no call: then nothing calls `take`.
         for _ in 0..2 {
             if let Some(oldest) = requests.pop_front_if(|oldest| !oldest.is_live(now_us)) {
                 remove(&oldest);

@@ -251,7 +251,7 @@ impl EffectWatch for Watch {
         let (watched, attribution) = (self.watched.clone(), self.attribution.clone());
         self.watched.effects.with_open_calls(Arc::new(OpenOf { watched, attribution }))
     }
-    fn settle(&self) {
+    fn reply_passed_on(&self) {
         drop(self.attribution.updated());
     }
 }

@@ -1,8 +1,8 @@
 //! Calls of legacy that have begun and were not attributed yet.
 //!
-//! Always true: a call is here from its begin until it was attributed; one that was lost on the way stays until nobody
-//! waits for it any more. They are bounded: while one found no room, each request may have an open call. A thread that
-//! serves a call holds a lock for an insertion.
+//! Always true: a call is here from its beginning until it is attributed; one that was lost on the way stays until
+//! nobody waits for it any more. They are bounded: while there is one that found no room, every request counts as
+//! having an open call. A thread that serves a call holds a lock only for an insertion.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,7 +15,8 @@ use crate::exchange::SentBody;
 use crate::limits::EGRESS_OPEN_CALLS_MAX;
 use crate::traces::TraceContext;
 
-/// Lists to which the threads that serve calls add them, so that few meet at one.
+/// How many lists there are. The threads that serve calls add each call to one of them, and so seldom wait for each
+/// other.
 const LISTS: usize = 16;
 
 /// Calls that have begun and were not attributed yet.
@@ -24,7 +25,7 @@ pub(super) struct OpenCalls {
     lists: [Mutex<HashMap<u64, Arc<OpenCall>>>; LISTS],
     /// Open calls that found no room here.
     unlisted: AtomicU64,
-    /// Until when such a call that was lost could be any request's.
+    /// Until this time, a call that found no room here and was then lost could be any request's.
     unknown_until: AtomicU64,
 }
 
@@ -48,7 +49,7 @@ struct Unread {
 }
 
 impl OpenCall {
-    /// It begins now, and requests with smaller numbers have been announced.
+    /// A call that begins now, when all requests with numbers below `before` have been announced.
     pub(super) fn new(
         head: &Effect,
         body: Option<Arc<dyn SentBody>>,
@@ -110,11 +111,12 @@ impl OpenCall {
         }
     }
 
+    /// Whether it was lost, and the time until which it counts is over.
     fn is_over(&self, now_us: u64) -> bool {
         (1..now_us).contains(&self.lost_until.load(Relaxed))
     }
 
-    /// Its body is not kept any longer.
+    /// It was lost: its body is not kept any longer, and it counts until this time.
     fn lose(&self, until_us: u64) {
         if let Some(unread) = lock(&self.unread).take()
             && unread.body.as_ref().is_some_and(|body| body.whole().is_none())
@@ -152,7 +154,8 @@ impl OpenCalls {
         }
     }
 
-    /// A call will not be attributed: until this time it may have been for any request that it could be for.
+    /// A call was lost and will not be attributed: until this time it counts as open for each request that it could be
+    /// for.
     pub(super) fn lose(&self, number: u64, until_us: u64) {
         match self.get(number) {
             Some(call) => call.lose(until_us),
@@ -171,14 +174,14 @@ impl OpenCalls {
             list.retain(|_, call| !call.is_over(now_us));
             list.values().cloned().collect()
         };
-        // Read without the lock.
+        // The lock is not held while the calls are checked, which may read their bodies.
         let listed = self.lists.iter().flat_map(of_list).filter(|call| call.may_be_of(request)).count();
         unlisted + u64::try_from(listed).unwrap_or(u64::MAX)
     }
 
     fn end_unlisted(&self) {
         let one_less = |unlisted: u64| unlisted.checked_sub(1);
-        // None is left where the call was not announced.
+        // There is none to subtract if `begin` was not called for this call.
         let _ = self.unlisted.fetch_update(Relaxed, Relaxed, one_less);
     }
 

@@ -29,7 +29,7 @@ pub(super) struct Watched {
     ended_at: AtomicU64,
     /// What its value is read from, until it has been read.
     unread: Mutex<Option<Unread>>,
-    /// What identifies it by its value, once that has been read; `None` within if nothing does.
+    /// What identifies it by its value, once that has been read; the inner `None` means that nothing does.
     value: OnceLock<Option<Key>>,
 }
 
@@ -86,7 +86,7 @@ impl Watched {
         let mut unread = self.lock();
         let Some(kept) = &mut *unread else { return };
         let Some(body) = &kept.body else { return };
-        // Without all of it, because it has not been sent whole or is too large, there is no value.
+        // A body that was not sent to its end, or is too large, is not there: then no value can be read.
         kept.held = body.whole().and_then(|bytes| memory.take(bytes.len()));
         if kept.held.is_none() {
             *unread = None;
@@ -125,7 +125,8 @@ impl Watched {
         }
     }
 
-    /// What identifies it by its value, by this rule. Reads it once its body is there, and then drops the body.
+    /// What identifies it by the value that its rule names. Reads the value once the body is there, and then drops the
+    /// body.
     pub(super) fn value_key(&self) -> ValueKey {
         // Taken out, so that the thread that serves the request does not wait while it is read.
         let Some(mut unread) = self.lock().take() else { return ValueKey::Unknown };

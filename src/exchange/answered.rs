@@ -24,8 +24,8 @@ pub struct RequestCopy {
     pub params: Vec<(Arc<str>, String)>,
     /// The headers as the client sent them, hop-by-hop ones removed.
     pub headers: HeaderMap,
-    /// Names the span that the engine's work is a child of. `None` where spans are not recorded: then the header of
-    /// that name is passed on.
+    /// The `traceparent` that names the span of which the engine's work is a child. `None` where spans are not
+    /// recorded: then the client's own header `traceparent` is passed on.
     pub traceparent: Option<HeaderValue>,
     /// The whole body.
     pub body: Bytes,

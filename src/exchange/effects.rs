@@ -25,8 +25,8 @@ pub trait EffectObserver: Send + Sync {
 
 /// Knows the requests for which legacy may make calls. No method is async or waits.
 pub trait EffectRegistry: Send + Sync {
-    /// A request is about to be sent to legacy. From now on calls can be attributed to it, until some time after what
-    /// is returned was dropped. `None`: there is no room, and nothing is said about its calls.
+    /// A request is about to be sent to legacy. From now on calls can be attributed to it, until some time after the
+    /// returned watch was dropped. `None`: there is no room, and nothing is said about its calls.
     fn watch(&self, request: RequestToWatch<'_>) -> Option<Box<dyn EffectWatch>>;
     /// Up to which size the body of a request has to be copied, so that it is known which calls are for the request;
     /// `None`: bodies do not tell.
@@ -35,8 +35,8 @@ pub trait EffectRegistry: Send + Sync {
 
 /// A request that is about to be sent to legacy.
 pub struct RequestToWatch<'a> {
-    /// Its route, if it is compared. `None`: it is a bystander, whose calls are only told from those of requests that
-    /// are compared.
+    /// Its route, if it is compared. `None`: it is a bystander, which is watched only so that its calls are not
+    /// attributed to a request that is compared.
     pub compared: Option<&'a RouteId>,
     /// Makes a copy of the request as the client sent it; the body is still to come.
     pub request: &'a dyn Fn() -> RequestCopy,
@@ -58,5 +58,5 @@ pub trait EffectWatch: Send + Sync {
     fn effects(&self) -> RequestEffects;
     /// Its reply was passed on. Called by a thread for which no client waits: the work that [`EffectRegistry::watch`]
     /// put off, which is to index the watched requests, may be done now.
-    fn settle(&self);
+    fn reply_passed_on(&self);
 }

@@ -43,8 +43,8 @@ pub struct EffectsSoFar {
     /// Calls that may be this request's too, because several requests could have caused them, or that were not kept. If
     /// there are any, a call that seems to be missing may be one of them.
     pub gaps: u64,
-    /// Calls that have begun and were not attributed yet, and that could be this request's: they are counted when their
-    /// end is too late to be seen here.
+    /// How many calls have begun, are not attributed yet, and could be this request's. They end too late to be among
+    /// `calls`, so they are only counted.
     pub open: u64,
 }
 
@@ -83,7 +83,7 @@ impl RequestEffects {
     }
     /// A copy of what is known now.
     pub fn so_far(&self) -> EffectsSoFar {
-        // Before the calls: one that ends meanwhile counts twice rather than not at all.
+        // Read before the calls: one that ends in between counts twice rather than not at all.
         let open = self.open.as_ref().map_or(0, |open| open.count());
         let mut calls: Vec<Effect> = self.lock().iter().map(|attributed| attributed.effect.clone()).collect();
         calls.sort_by_key(|effect| effect.number);

@@ -215,7 +215,7 @@ pub enum SkipReason {
     /// files.
     WouldPause,
     /// The run has answered and not ended, and an assert reads intents that it may still record.
-    RunGoesOn,
+    MayStillRecordIntents,
     /// A follow-up whose instance the engine does not have. In `shadow` this is the reason for every follow-up of an
     /// instance without a twin.
     NoInstance,
@@ -247,7 +247,7 @@ impl SkipReason {
         SkipReason::NeedsPerson,
         SkipReason::NeedsSignal,
         SkipReason::WouldPause,
-        SkipReason::RunGoesOn,
+        SkipReason::MayStillRecordIntents,
         SkipReason::NoInstance,
         SkipReason::NoTwin,
         SkipReason::Retried,
@@ -272,7 +272,7 @@ impl SkipReason {
             SkipReason::NeedsPerson => "needs_person",
             SkipReason::NeedsSignal => "needs_signal",
             SkipReason::WouldPause => "would_pause",
-            SkipReason::RunGoesOn => "run_goes_on",
+            SkipReason::MayStillRecordIntents => "run_goes_on",
             SkipReason::NoInstance => "no_instance",
             SkipReason::NoTwin => "no_twin",
             SkipReason::Retried => "retried",

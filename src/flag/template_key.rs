@@ -63,8 +63,8 @@ impl<'p> PathKey<'p> {
 }
 
 /// One spelling of all paths without dot segments that some service may take for the same path: decoded once, in lower
-/// case, without parameters, a suffix or a slash at the end. It depends on no file. Different resources may have the
-/// same spelling.
+/// case, without `;v=1` and the like, a suffix or a slash at the end. It depends on no file. Different resources may
+/// have the same spelling.
 ///
 /// Stored digests of requests depend on this spelling.
 pub fn loosest_spelling(path: &str) -> String {
@@ -98,7 +98,7 @@ fn without_parameters(path: &str) -> Cow<'_, str> {
 }
 
 /// A path that matches a template, in the spelling of the template: with its case, and with a slash at the end if it
-/// has one. Parameters and suffixes stay, because the service may read them.
+/// has one. Parameters of segments (`;v=1`) and suffixes stay, because the service may read them.
 pub fn respell<'p>(path: &'p str, template: &str, conventions: &PathConventions) -> Cow<'p, str> {
     if !conventions.ignores_trailing_slash() && !conventions.ignores_case() {
         return Cow::Borrowed(path);

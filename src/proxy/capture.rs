@@ -225,7 +225,7 @@ impl CapturedReply {
         };
         // Not with a reason to skip: then this may be the thread that serves the client, which must not wait.
         if let (Some(watch), None) = (&captured.effects, skip) {
-            watch.settle();
+            watch.reply_passed_on();
         }
         note_instance(&captured, status, &headers, reply.as_ref());
         if let Some(reason) = skip {

@@ -315,13 +315,13 @@ where
                 }
                 return Poll::Ready(Ended::Cut(Cut::ClientGone));
             }
-            if !closing && wait.takes_close_request() && !raw_socket::has_bytes(transport.socket()) {
+            if !closing && wait.take_close_request() && !raw_socket::has_bytes(transport.socket()) {
                 closing = true;
                 connection.as_mut().graceful_shutdown();
                 shared.open_connections.count_idle_closed();
                 continue;
             }
-            if let Some(since) = wait.takes_parking_request(wait_limits)
+            if let Some(since) = wait.take_parking_request(wait_limits)
                 && !closing
                 && drain == drain::NOT_DRAINING
                 && transport.is_at_rest()
@@ -344,7 +344,7 @@ where
                 match transport.peek(wait, cx) {
                     Peek::Nothing => {}
                     Peek::Bytes => peeked_exchange = wait.exchange_count(),
-                    Peek::Fin => wait.saw_fin(),
+                    Peek::Fin => wait.on_fin(),
                     Peek::Reset => return Poll::Ready(Ended::Cut(Cut::ClientGone)),
                 }
             }
@@ -355,7 +355,7 @@ where
                 if at >= next_check {
                     next_check = at + UNREAD_BODY_CHECK_MICROS;
                     if raw_socket::has_stopped_sending(transport.socket()) {
-                        wait.saw_fin();
+                        wait.on_fin();
                     }
                 }
                 if next_check < armed {

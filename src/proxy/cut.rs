@@ -57,7 +57,8 @@ impl Cut {
         }
     }
 
-    /// The same, where the reply came from a service that a step called: a wait does not know from whom.
+    /// The same, where the reply came from a service that a step called. Whoever cuts an exchange does not know whose
+    /// reply it is, and names legacy.
     pub(super) fn of_service(self) -> Self {
         match self {
             Cut::LegacyReplyBroken => Cut::ServiceReplyBroken,

@@ -51,7 +51,7 @@ pub(super) enum Failure {
     /// Legacy did not switch to another protocol, as a stream of HTTP/2 asked.
     NotSwitched,
     /// No arm can answer safely.
-    Nobody(&'static str),
+    NoSafeArm(&'static str),
     /// It is not known which arm took the first try.
     FirstTryUnknown,
     /// The decision is for legacy, but the retry key cannot be recorded.
@@ -248,7 +248,7 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
             let detail = format!("The service did not switch to the protocol that was asked for. {PERHAPS_DONE}");
             (S::BAD_GATEWAY, "legacy-invalid", "The service did not switch", detail, false)
         }
-        Failure::Nobody(why) => {
+        Failure::NoSafeArm(why) => {
             let detail = format!("{}.", capitalise(why));
             (S::SERVICE_UNAVAILABLE, "no-safe-arm", "Neither arm can answer safely now", detail, false)
         }
@@ -358,7 +358,7 @@ mod tests {
             Failure::Legacy(CallError::NotProcessed),
             Failure::Switched,
             Failure::NotSwitched,
-            Failure::Nobody("the store did not answer"),
+            Failure::NoSafeArm("the store did not answer"),
             Failure::FirstTryUnknown,
             Failure::KeyNotNoted,
             Failure::NoStore(NoStore::NotTakenOver),

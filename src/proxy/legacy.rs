@@ -46,6 +46,13 @@ pub(super) struct LegacyConnection {
 }
 
 impl LegacyConnection {
+    /// Whether the reply whose body hyper has ended was cut.
+    pub(super) fn is_cut(&self, body: &Incoming) -> bool {
+        match &self.connection {
+            Connection::Http1(_) => false,
+            Connection::Http2(stream) => stream.is_cut(body),
+        }
+    }
     /// Returns the connection for reuse. To be called only when request and reply have ended completely.
     pub(super) fn return_to_pool(self) {
         if let Connection::Http1(connection) = self.connection
@@ -202,7 +209,7 @@ pub(super) async fn call(
                 return Err(first_error.map_or(CallError::NotProcessed, CallError::Closed));
             };
             if is_first {
-                wait.was_not_sent();
+                wait.mark_not_sent();
             }
             *request = copy;
             // A connection that has ended gets no more requests; one that refuses a stream may refuse the next one.

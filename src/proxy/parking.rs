@@ -323,7 +323,7 @@ impl ParkedConnection {
     /// Closes the connection without waiting for a client that takes no bytes.
     fn close(self) {
         if let Some(mut tls) = self.tls {
-            tls.session.say_goodbye(&self.socket);
+            tls.session.try_send_close_notify(&self.socket);
         }
     }
 }

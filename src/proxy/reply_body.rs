@@ -3,7 +3,8 @@
 //! Always true: frames are passed on as they come, and a body of ours (a problem, the engine's answer) leaves in
 //! bounded pieces, each when the socket has taken those before it, so that no protocol copies or buffers all of it; an
 //! error on the side of legacy, or of the service whose reply is streamed, becomes an error on the client's, so that a
-//! truncated reply is never completed. When hyper, or `http2::stream`, drops the body it has the last frame: then
+//! truncated reply is never completed; it is passed on when the socket has taken everything before it, because hyper
+//! and h2 discard with an error what they still buffer. When hyper, or `http2::stream`, drops the body it has the last frame: then
 //! legacy's connection returns to the pool, and what remains to be done waits in `completion` until the socket has
 //! taken the last byte.
 
@@ -28,6 +29,7 @@ use super::route_metrics::AnsweredBy;
 use super::wait::ConnectionWait;
 use super::workflow_gate::InProgress;
 use crate::limits::REPLY_PIECE_BYTES_MAX;
+use crate::transport::CutReply;
 
 type PolledFrame = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
@@ -54,12 +56,14 @@ pub(super) struct ReplyBody {
     /// Bytes that were passed on.
     bytes: u64,
     ended: bool,
+    /// An error that is passed on when the socket has taken what was passed on before it.
+    error: Option<BoxError>,
 }
 
 impl ReplyBody {
     /// The proxy's problem document, or the engine's answer.
     pub(super) fn full(bytes: Bytes, wait: Arc<ConnectionWait>, answered: Option<AnsweredExchange>) -> Self {
-        Self { reply: Reply::Full(bytes), connection: None, capture: None, answered, wait, bytes: 0, ended: false }
+        Self::new(Reply::Full(bytes), wait, answered)
     }
     /// Legacy's reply, streamed.
     pub(super) fn legacy(
@@ -69,15 +73,9 @@ impl ReplyBody {
         wait: Arc<ConnectionWait>,
         answered: Option<AnsweredExchange>,
     ) -> Self {
-        Self {
-            reply: Reply::Legacy(body),
-            connection: Some(connection),
-            capture,
-            answered,
-            wait,
-            bytes: 0,
-            ended: false,
-        }
+        let mut this = Self::new(Reply::Legacy(body), wait, answered);
+        (this.connection, this.capture) = (Some(connection), capture);
+        this
     }
     /// The engine's answer, with the body that a service is still sending.
     pub(super) fn streamed(
@@ -85,8 +83,12 @@ impl ReplyBody {
         wait: Arc<ConnectionWait>,
         answered: AnsweredExchange,
     ) -> Self {
-        let (connection, capture, answered) = (None, None, Some(answered));
-        Self { reply: Reply::Streamed(body), connection, capture, answered, wait, bytes: 0, ended: false }
+        Self::new(Reply::Streamed(body), wait, Some(answered))
+    }
+    fn new(reply: Reply, wait: Arc<ConnectionWait>, answered: Option<AnsweredExchange>) -> Self {
+        // The head.
+        wait.flush.note_passed_on();
+        Self { reply, connection: None, capture: None, answered, wait, bytes: 0, ended: false, error: None }
     }
     /// The same body, compressed while it is sent.
     pub(super) fn compressed(mut self) -> Self {
@@ -124,11 +126,12 @@ impl ReplyBody {
     }
 
     /// Notes what came of the reply of legacy or a service, and passes it on. `broken` says that it was cut.
-    fn relay(&mut self, polled: PolledFrame, broken: Cut) -> PolledFrame {
+    fn relay(&mut self, polled: PolledFrame, broken: Cut, cx: &mut Context<'_>) -> PolledFrame {
         match self.wait.note_reply_poll(polled) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => {
                 self.wait.progress();
+                self.wait.flush.note_passed_on();
                 if let Some(rates) = self.wait.rates() {
                     rates.legacy_sent(frame.data_ref().map_or(0, Bytes::len));
                 }
@@ -149,12 +152,21 @@ impl ReplyBody {
                 if let Some(capture) = self.capture.take() {
                     capture.on_legacy_error();
                 }
-                Poll::Ready(Some(Err(error)))
+                self.error = Some(error);
+                self.poll_error(cx)
             }
             Poll::Ready(None) => {
                 self.ended = true;
                 Poll::Ready(None)
             }
+        }
+    }
+
+    /// The error that has come, when the socket has taken what was passed on before it.
+    fn poll_error(&mut self, cx: &mut Context<'_>) -> PolledFrame {
+        match self.error.is_some() && self.wait.flush.is_due(cx) {
+            true => Poll::Pending,
+            false => Poll::Ready(self.error.take().map(Err)),
         }
     }
 
@@ -170,6 +182,9 @@ impl Body for ReplyBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
         let this = &mut *self;
+        if this.error.is_some() {
+            return this.poll_error(cx);
+        }
         match &mut this.reply {
             Reply::Full(bytes) => {
                 let piece = bytes.split_to(bytes.len().min(REPLY_PIECE_BYTES_MAX));
@@ -189,12 +204,17 @@ impl Body for ReplyBody {
                 Poll::Ready(None)
             }
             Reply::Legacy(body) => {
-                let polled = Pin::new(body).poll_frame(cx).map_err(Into::into);
-                this.relay(polled, Cut::LegacyReplyBroken)
+                let polled = match Pin::new(&mut *body).poll_frame(cx) {
+                    Poll::Ready(None) if this.connection.as_ref().is_some_and(|legacy| legacy.is_cut(body)) => {
+                        Poll::Ready(Some(Err(CutReply.into())))
+                    }
+                    polled => polled.map_err(Into::into),
+                };
+                this.relay(polled, Cut::LegacyReplyBroken, cx)
             }
             Reply::Streamed(body) => {
                 let polled = body.as_mut().poll_frame(cx);
-                this.relay(polled, Cut::ServiceReplyBroken)
+                this.relay(polled, Cut::ServiceReplyBroken, cx)
             }
         }
     }

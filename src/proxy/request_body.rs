@@ -156,7 +156,7 @@ impl Body for RequestBody {
             }
             Poll::Ready(Some(Err(e))) => {
                 if let Some(progress) = self.progress.take() {
-                    progress.wait.request_broke(progress.exchange_number);
+                    progress.wait.on_request_error(progress.exchange_number);
                 }
                 Poll::Ready(Some(Err(e)))
             }

@@ -233,7 +233,7 @@ impl AsyncRead for ClientIo {
             false => take_read_before(&mut self.read_before, buf),
         };
         match read {
-            0 => self.wait.saw_fin(),
+            0 => self.wait.on_fin(),
             count => {
                 let filled = buf.filled();
                 self.wait.on_client_bytes(ends_message(&filled[filled.len() - count..]));
@@ -268,6 +268,9 @@ impl AsyncWrite for ClientIo {
         ready!(self.transport.poll_flush(&self.wait, cx))?;
         // hyper calls this when it has written everything that it had.
         self.wait.flushed(&self.settler);
+        if self.wait.flush.end() {
+            cx.waker().wake_by_ref();
+        }
         Poll::Ready(Ok(()))
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -264,7 +264,7 @@ async fn decide_flagged<'a>(
             let answered = super::engine::answer(proxied, flagged, head, upload, rung, may_fall_back, reason);
             Box::pin(answered).await.map(|response| DecisionOutcome::Answered(Box::new(response)))
         }
-        Decision::Nobody { rung, why } => Err(proxied.refused(rung, Failure::Nobody(why))),
+        Decision::Nobody { rung, why } => Err(proxied.refused(rung, Failure::NoSafeArm(why))),
     }
     .map_err(Box::new)
 }

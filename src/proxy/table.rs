@@ -65,7 +65,8 @@ impl Table {
         let mut all_turns = HashMap::new();
         let mut turns_of = |route: &Route| {
             let requests_max = route.requests_max?;
-            let known = before.and_then(|b| b.turns.get(&route.id)).filter(|known| known.are(requests_max));
+            let known =
+                before.and_then(|b| b.turns.get(&route.id)).filter(|known| known.has_requests_max(requests_max));
             let made = || Arc::new(Turns::of_route(&route.id, requests_max, limits));
             let turns = known.cloned().unwrap_or_else(made);
             all_turns.insert(route.id.clone(), turns.clone());

@@ -133,7 +133,7 @@ impl TlsStream {
 
 impl Session {
     /// Sends `close_notify`, if the socket takes it.
-    pub(super) fn say_goodbye(&mut self, mut socket: &std::net::TcpStream) {
+    pub(super) fn try_send_close_notify(&mut self, mut socket: &std::net::TcpStream) {
         self.connection.send_close_notify();
         let _ = self.connection.write_tls(&mut socket); // the client may be gone
     }

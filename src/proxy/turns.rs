@@ -90,7 +90,7 @@ impl Turns {
     }
 
     /// Whether the number of turns is this one.
-    pub(super) fn are(&self, requests_max: u64) -> bool {
+    pub(super) fn has_requests_max(&self, requests_max: u64) -> bool {
         usize::try_from(requests_max).unwrap_or(usize::MAX) == self.requests_max
     }
 

@@ -6,6 +6,8 @@
 //! has one timer that reads it, so a request needs no timer of its own. `respond` turns an overrun into an answer.
 
 mod due;
+mod flush;
+mod phase;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
@@ -13,52 +15,14 @@ use std::task::Poll;
 use futures_util::task::AtomicWaker;
 use tokio::net::TcpStream;
 
+use flush::ReplyFlush;
+pub(super) use phase::Phase;
+
 use super::completion::Unflushed;
 use super::monotonic::{NEVER, now, recent};
 use super::rate::Rates;
 use super::settler::Settler;
 use super::wait_limits::{ExchangeLimits, WaitLimits};
-
-/// What a connection waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Phase {
-    /// The next request.
-    Idle,
-    /// The rest of a head.
-    Head,
-    /// The request's body: for the client to send it, or for legacy to take it.
-    Upload,
-    /// The first byte of legacy's reply.
-    FirstByte,
-    /// The reply's body: for legacy to send it, or for the client to take it. For a connection of HTTP/2: its streams,
-    /// which have limits of their own.
-    Reply,
-    /// Something with its own deadline: the engine's answer, a turn at legacy, or a new connection to it.
-    OwnDeadline,
-    /// For the client to close, after an early answer.
-    Linger,
-    /// Nothing here: the connection speaks another protocol, whose tunnel has its own limit.
-    Tunnel,
-}
-
-impl Phase {
-    const ALL: [Phase; 8] = [
-        Phase::Idle,
-        Phase::Head,
-        Phase::Upload,
-        Phase::FirstByte,
-        Phase::Reply,
-        Phase::OwnDeadline,
-        Phase::Linger,
-        Phase::Tunnel,
-    ];
-
-    /// Whether an exchange is under way that has no answer so far.
-    pub(super) fn awaits_answer(self) -> bool {
-        matches!(self, Phase::Upload | Phase::FirstByte | Phase::OwnDeadline)
-    }
-}
 
 /// Whether a connection can be parked when it is idle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +92,8 @@ pub(super) struct ConnectionWait {
     rates: Option<Box<Rates>>,
     /// Replies that the client's socket has not taken completely.
     pub(super) unflushed: Unflushed,
+    /// Whether the socket has taken what was passed on of the current reply.
+    pub(super) flush: ReplyFlush,
     /// Wakes the connection's task, which registers itself at each poll.
     pub(super) waker: AtomicWaker,
 }
@@ -247,7 +213,7 @@ impl ConnectionWait {
     }
     /// Records that legacy certainly has not begun with what was sent, and that the request waits for another
     /// connection.
-    pub(super) fn was_not_sent(&self) {
+    pub(super) fn mark_not_sent(&self) {
         self.is_sent.store(false, Relaxed);
         self.enter(Phase::OwnDeadline);
     }
@@ -304,7 +270,7 @@ impl ConnectionWait {
         }
     }
     /// Records that the request's body ended with an error: bad framing, or the client is gone.
-    pub(super) fn request_broke(&self, exchange_number: u32) {
+    pub(super) fn on_request_error(&self, exchange_number: u32) {
         if self.exchange_number.load(Relaxed) == exchange_number {
             self.request_broken.store(true, Relaxed);
         }
@@ -316,7 +282,7 @@ impl ConnectionWait {
         self.request_broken.load(Relaxed)
     }
     /// Records that the client closed its sending side: it may be gone, or it may still read.
-    pub(super) fn saw_fin(&self) {
+    pub(super) fn on_fin(&self) {
         let _ = self.fin.compare_exchange(0, now().max(1), Relaxed, Relaxed);
     }
     pub(super) fn has_fin(&self) -> bool {
@@ -347,7 +313,7 @@ impl ConnectionWait {
     }
     /// Takes the request to park, if there is one, and returns since when the connection is idle; `None` if it is not
     /// idle, or not for as long as the limits require.
-    pub(super) fn takes_parking_request(&self, wait_limits: &WaitLimits) -> Option<u64> {
+    pub(super) fn take_parking_request(&self, wait_limits: &WaitLimits) -> Option<u64> {
         if self.parkable.load(Relaxed) != Parkable::Requested as u8 {
             return None;
         }
@@ -357,7 +323,7 @@ impl ConnectionWait {
     }
     /// Takes the request to close, if there is one, and returns whether the connection is to close now: not if a
     /// request has begun meanwhile.
-    pub(super) fn takes_close_request(&self) -> bool {
+    pub(super) fn take_close_request(&self) -> bool {
         self.close_requested.load(Relaxed) && self.close_requested.swap(false, Relaxed) && self.phase() == Phase::Idle
     }
     /// Records that the client's socket has taken all bytes that hyper had.

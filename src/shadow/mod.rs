@@ -48,7 +48,7 @@ use crate::workflow::Mode;
 pub struct Shadow {
     queue: mpsc::Sender<QueuedRequest>,
     budget: Arc<ByteBudget>,
-    /// Of pairs that wait for calls by legacy.
+    /// The memory for pairs that were run and wait until the calls by legacy are known.
     waiting: Arc<ByteBudget>,
     in_flight: Arc<AtomicU64>,
     evidence: Arc<Evidence>,

@@ -36,7 +36,8 @@ pub(super) struct Runner {
     pub(super) rules: RulesInForce,
     pub(super) limits: Arc<Limits>,
     pub(super) in_flight: Arc<AtomicU64>,
-    /// For what was run and waits until the calls by legacy are known: while it is used up, other requests still run.
+    /// The memory for pairs that were run and wait until the calls by legacy are known. While it is used up, other
+    /// requests still run.
     pub(super) waiting: Arc<ByteBudget>,
 }
 
@@ -248,7 +249,7 @@ impl Runner {
             awaited.may_still_be_recorded(|step| !open.contains(step)) || !answered.legacy.intents().is_empty()
         };
         if report.open_steps.as_ref().is_some_and(reads_missing) {
-            return ComparisonOutcome::Skipped(SkipReason::RunGoesOn);
+            return ComparisonOutcome::Skipped(SkipReason::MayStillRecordIntents);
         }
         let request = if rules.has_asserts() { request_value(&answered.request) } else { Value::Null };
         let bounds = CompareBounds::of(&self.limits);
@@ -297,7 +298,7 @@ fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
     let reason = match (so_far.open, so_far.gaps) {
         (0, 0) => return Some(so_far.calls.into_iter().map(Arc::new).collect()),
         (0, _) => "gap",
-        // It may end within the hour: waiting for it would keep the pair in memory for as long.
+        // An open call may take an hour or longer: waiting for its end would keep the pair in memory for as long.
         _ => "open",
     };
     let route = answered.flag.route.id.to_string();

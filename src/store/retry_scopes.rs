@@ -54,7 +54,7 @@ pub struct RetryScopes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forced_cohorts: Option<BTreeMap<String, ForcedCohort>>,
     /// The reasons that cohorts of the route had for `force` in earlier files and that none has now. Each is kept until
-    /// no cause from before it was dropped can hold a cohort below `live`. At most `COHORT_REASONS_MAX`.
+    /// no cause that is older than its removal can hold a cohort below `live`. At most `COHORT_REASONS_MAX`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub dropped_reasons: BTreeMap<String, DroppedReason>,
     /// Requests that the route matched in earlier files, and that may belong to another route now, or to none. Retries

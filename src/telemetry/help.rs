@@ -68,7 +68,8 @@ const COUNTERS: MetricDescriptions = &[
     (
         "pointsman_effects_total",
         "Calls that legacy made through the egress listener while requests were watched, by service, outcome (`attributed` \
-         to a compared request, `not_compared`, `ambiguous`, `unattributed`), and by what: `traceparent`, `header`, `value`, `none`.",
+         to a compared request, `not_compared`, `ambiguous`, `unattributed`), and what attributed them: `traceparent`, \
+         `header`, `value`, `none`.",
     ),
     (
         "pointsman_effects_dropped_total",
@@ -85,7 +86,7 @@ const COUNTERS: MetricDescriptions = &[
     (
         "pointsman_egress_requests_total",
         "Requests for which legacy may make calls, by kind (`compared`; `bystander`: not compared) and outcome: `watched`, \
-         `evicted` before their window was over, `refused` at their begin (both `egress_requests_max`, \
+         `evicted` before their window was over, `refused` at their start (both `egress_requests_max`, \
          `egress_bystanders_max`).",
     ),
     ("pointsman_client_streams_total", "Requests that clients began over HTTP/2."),
@@ -132,7 +133,7 @@ const COUNTERS: MetricDescriptions = &[
     ),
     ("pointsman_cohort_errors_total", "Conditions (`when:`) of cohorts that had no value and counted as false."),
     ("pointsman_fallbacks_total", "Requests for the engine that legacy answered instead."),
-    ("pointsman_flag_flips_total", "Moves of a route from one state to another, by who moved it."),
+    ("pointsman_flag_flips_total", "Recorded flips of routes and of the kill switch (route `*`), by who flipped."),
     (
         "pointsman_flags_reload_failures_total",
         "Changed flag files that were refused; the last good set stayed in force.",

@@ -1,4 +1,4 @@
-//! A span: something that was done, with its begin, its end and the span that it is part of.
+//! A span: something that was done, with its start, its end and the span that it is part of.
 
 use http::Uri;
 use jiff::Timestamp;

@@ -72,7 +72,8 @@ pub struct ServiceAddresses {
     /// Asks for a lookup before its time.
     look_up: Arc<Notify>,
     is_started: AtomicBool,
-    /// Whether it has addresses and a lookup of its names has ended, so that requests do not wait for one.
+    /// Whether requests need not wait for a lookup: no host is a name, each name has the addresses of earlier files, or
+    /// a lookup has ended and there are addresses.
     is_looked_up: AtomicBool,
     /// Held during a lookup, so that there is one at a time. Why the last one found nothing, and when, in microseconds
     /// of `ServiceState::now`.

@@ -142,10 +142,11 @@ impl<B> Http2Connection<B> {
     pub fn retire(&self) -> bool {
         !self.is_retired.swap(true, Relaxed)
     }
-    /// Whether it may be given to further requests, as far as this side knows.
+    /// Whether it may be given to further requests, as far as this side knows. One with a stream that was cut is not:
+    /// see [`super::Http2Stream::is_cut`].
     pub(super) fn is_usable(&self) -> bool {
         let is_old = || self.retires.is_some_and(|retires| retires <= Instant::now());
-        !self.sender.is_closed() && !self.is_retired.load(Relaxed) && !is_old()
+        !self.sender.is_closed() && !self.is_retired.load(Relaxed) && !self.has_cut_streams() && !is_old()
     }
     /// Counts a request that gets a stream permit on it.
     pub(super) fn enter(&self) {
@@ -159,6 +160,10 @@ impl<B> Http2Connection<B> {
     /// Requests that it was given so far.
     pub(super) fn requests(&self) -> usize {
         self.requests.load(Relaxed)
+    }
+    /// Whether its peer has reset a stream before its end with a code that hyper takes for the end of the body.
+    pub(super) fn has_cut_streams(&self) -> bool {
+        self.state.io.has_cut_streams()
     }
     /// How many requests its peer has processed or still processes, if it has said so by GOAWAY.
     pub(super) fn requests_processed(&self) -> Option<usize> {

@@ -1,8 +1,9 @@
-//! The bytes of an HTTP/2 connection to a service, and what its frames tell beside what hyper tells.
+//! The bytes of an HTTP/2 connection to a service, and what its frames tell that hyper does not.
 //!
-//! Always true: hyper gets the bytes as they came; only the heads of frames and the first bytes of GOAWAY are looked
-//! at.
+//! Always true: hyper gets the bytes as they came; only the heads of frames and the first bytes of GOAWAY and
+//! RST_STREAM are looked at.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,15 +18,26 @@ use super::stream::ServiceStream;
 
 /// The head of a frame.
 const FRAME_HEAD_BYTES: usize = 9;
-/// The head of a GOAWAY frame, and the last stream that it names.
-const GOAWAY_BYTES: usize = FRAME_HEAD_BYTES + 4;
+/// The first field of a payload: the last stream of a GOAWAY, the error code of an RST_STREAM.
+const FIELD_BYTES: usize = 4;
 /// The types of frames.
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+/// The flag of the last DATA or HEADERS frame of a stream.
+const END_STREAM: u8 = 1;
+/// Error codes of a reset that hyper takes for the end of a body.
+const NO_ERROR: u32 = 0;
+const CANCEL: u32 = 8;
+/// How many ended streams are remembered: a reset follows the end of its stream closely.
+const ENDED_STREAMS_MAX: usize = 128;
 /// The largest id. A GOAWAY that names it announces the end, and does not say yet which stream is the last.
 const NO_LAST_STREAM: u32 = (1 << 31) - 1;
 
-/// State that the connection's task shares with its stream. Only that task uses both.
+/// State that the connection's task shares with the [`Http2Io`] that it polls. Only that task holds and releases
+/// reads; the tasks of requests read how many of them the peer processes.
 #[derive(Default)]
 pub(super) struct IoState {
     reads_are_held: AtomicBool,
@@ -33,6 +45,8 @@ pub(super) struct IoState {
     reader: AtomicWaker,
     /// One more than the last stream that the peer processes; 0 as long as it has not named one.
     last_stream: AtomicU32,
+    /// Whether the peer has reset a stream before its end with a code that hyper takes for the end of the body.
+    has_cut_streams: AtomicBool,
 }
 
 impl IoState {
@@ -44,6 +58,10 @@ impl IoState {
     pub(super) fn release_reads(&self) {
         self.reads_are_held.store(false, Relaxed);
         self.reader.wake();
+    }
+    /// Whether the peer has reset a stream before its end with a code that hyper takes for the end of the body.
+    pub(super) fn has_cut_streams(&self) -> bool {
+        self.has_cut_streams.load(Relaxed)
     }
     /// How many requests the peer has processed or still processes, if it has named the last one.
     pub(super) fn requests_processed(&self) -> Option<usize> {
@@ -92,19 +110,30 @@ fn length_of(head: &[u8]) -> usize {
     head.iter().take(3).fold(0, |length, byte| length << 8 | usize::from(*byte))
 }
 
+/// What a frame tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// The peer ends the connection; this is the last stream that it processes.
+    GoingAway(u32),
+    /// The peer has reset a stream before its end, with a code that hyper takes for the end of the body.
+    Cut,
+}
+
 /// Finds the heads of frames in the bytes that are read.
 #[derive(Default)]
 struct FrameHeads {
-    head: [u8; GOAWAY_BYTES],
+    head: [u8; FRAME_HEAD_BYTES + FIELD_BYTES],
     /// How much of it was read.
     read: usize,
     /// What is left of the payload of the frame before.
     payload: usize,
+    /// The streams that ended last.
+    ended: VecDeque<u32>,
 }
 
 impl FrameHeads {
-    /// Calls `going_away` with the last stream of each GOAWAY.
-    fn look_at(&mut self, mut bytes: &[u8], mut going_away: impl FnMut(u32)) {
+    /// Calls `told` for each frame that tells something.
+    fn look_at(&mut self, mut bytes: &[u8], mut told: impl FnMut(Told)) {
         while !bytes.is_empty() {
             if self.payload > 0 {
                 let skipped = self.payload.min(bytes.len());
@@ -112,26 +141,58 @@ impl FrameHeads {
                 bytes = &bytes[skipped..];
                 continue;
             }
-            let length = length_of(&self.head);
-            let has_last_stream = self.head[3] == GOAWAY && length >= GOAWAY_BYTES - FRAME_HEAD_BYTES;
-            let wanted = if self.read >= FRAME_HEAD_BYTES && has_last_stream { GOAWAY_BYTES } else { FRAME_HEAD_BYTES };
+            let is_field_wanted = self.read >= FRAME_HEAD_BYTES;
+            let wanted = if is_field_wanted { self.head.len() } else { FRAME_HEAD_BYTES };
             let taken = (wanted - self.read).min(bytes.len());
             self.head[self.read..self.read + taken].copy_from_slice(&bytes[..taken]);
             self.read += taken;
             bytes = &bytes[taken..];
+            if self.read < wanted {
+                continue;
+            }
             let length = length_of(&self.head);
-            match self.read {
-                GOAWAY_BYTES => {
-                    let last_stream: [u8; 4] = std::array::from_fn(|index| self.head[FRAME_HEAD_BYTES + index]);
-                    going_away(u32::from_be_bytes(last_stream) & NO_LAST_STREAM);
-                    (self.read, self.payload) = (0, length - (GOAWAY_BYTES - FRAME_HEAD_BYTES));
-                }
-                FRAME_HEAD_BYTES if self.head[3] != GOAWAY || length < GOAWAY_BYTES - FRAME_HEAD_BYTES => {
+            let has_field = matches!(self.head[3], GOAWAY | RST_STREAM) && length >= FIELD_BYTES;
+            match (is_field_wanted, has_field) {
+                (false, true) => {}
+                (false, false) => {
+                    self.note_end();
                     (self.read, self.payload) = (0, length);
                 }
-                _ => {}
+                (true, _) => {
+                    self.field().into_iter().for_each(&mut told);
+                    (self.read, self.payload) = (0, length - FIELD_BYTES);
+                }
             }
         }
+    }
+
+    fn number_at(&self, index: usize) -> u32 {
+        u32::from_be_bytes(std::array::from_fn(|byte| self.head[index + byte]))
+    }
+
+    fn stream(&self) -> u32 {
+        self.number_at(FRAME_HEAD_BYTES - 4) & NO_LAST_STREAM
+    }
+
+    /// Remembers the stream of the frame if it ends here.
+    fn note_end(&mut self) {
+        if matches!(self.head[3], DATA | HEADERS) && self.head[4] & END_STREAM != 0 {
+            if self.ended.len() == ENDED_STREAMS_MAX {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(self.stream());
+        }
+    }
+
+    /// What a frame tells of which the head and the first field were read.
+    fn field(&self) -> Option<Told> {
+        let field = self.number_at(FRAME_HEAD_BYTES);
+        if self.head[3] == GOAWAY {
+            return Some(Told::GoingAway(field & NO_LAST_STREAM));
+        }
+        // A service that has answered as a whole may reset the stream behind it: it wants no more of the request.
+        let is_cut = matches!(field, NO_ERROR | CANCEL) && !self.ended.contains(&self.stream());
+        is_cut.then_some(Told::Cut)
     }
 }
 
@@ -148,10 +209,10 @@ impl AsyncRead for Http2Io {
             this.look_for_settings(read);
         }
         let state = &this.state;
-        this.frames.look_at(read, |last_stream| {
-            if last_stream < NO_LAST_STREAM {
-                state.last_stream.store(last_stream + 1, Relaxed);
-            }
+        this.frames.look_at(read, |told| match told {
+            Told::GoingAway(NO_LAST_STREAM) => {}
+            Told::GoingAway(last_stream) => state.last_stream.store(last_stream + 1, Relaxed),
+            Told::Cut => state.has_cut_streams.store(true, Relaxed),
         });
         Poll::Ready(Ok(()))
     }
@@ -184,20 +245,45 @@ mod tests {
     use super::*;
 
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+        frame_of(kind, 0, 0, payload)
+    }
+
+    fn frame_of(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        [&length[1..], &[kind, 0], &[0; 4], payload].concat()
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// What is found in the bytes, the same in whatever pieces they come.
+    fn found(bytes: &[u8]) -> Vec<Told> {
+        let in_pieces = |size: usize| {
+            let (mut frames, mut found) = (FrameHeads::default(), Vec::new());
+            bytes.chunks(size).for_each(|chunk| frames.look_at(chunk, |told| found.push(told)));
+            found
+        };
+        let whole = in_pieces(bytes.len());
+        (1..bytes.len()).for_each(|size| assert_eq!(in_pieces(size), whole, "in pieces of {size}"));
+        whole
     }
 
     #[test]
     fn the_last_stream_is_found_however_the_bytes_come() {
         let goaway = |last: u32| frame(GOAWAY, &[last.to_be_bytes(), [0; 4]].concat());
         // The payload of the DATA frame looks like a GOAWAY frame.
-        let data = frame(0, &goaway(99));
+        let data = frame(DATA, &goaway(99));
         let bytes = [frame(SETTINGS, &[]), data, goaway(NO_LAST_STREAM), frame(GOAWAY, b"abc"), goaway(13)].concat();
-        for size in 1..=bytes.len() {
-            let (mut frames, mut found) = (FrameHeads::default(), Vec::new());
-            bytes.chunks(size).for_each(|chunk| frames.look_at(chunk, |last_stream| found.push(last_stream)));
-            assert_eq!(found, [NO_LAST_STREAM, 13], "in pieces of {size}");
-        }
+        assert_eq!(found(&bytes), [Told::GoingAway(NO_LAST_STREAM), Told::GoingAway(13)]);
+    }
+
+    #[test]
+    fn a_reset_without_an_error_cuts_a_stream_that_has_not_ended() {
+        let reset = |stream: u32, code: u32| frame_of(RST_STREAM, 0, stream, &code.to_be_bytes());
+        let ended = [frame_of(HEADERS, 4, 1, b"head"), frame_of(DATA, END_STREAM, 1, b"whole"), reset(1, NO_ERROR)];
+        assert_eq!(found(&ended.concat()), []);
+        let by_trailers = [frame_of(HEADERS, 4 | END_STREAM, 3, b"trailers"), reset(3, CANCEL)];
+        assert_eq!(found(&by_trailers.concat()), []);
+        let of_another = [frame_of(DATA, END_STREAM, 1, b"whole"), frame_of(DATA, 0, 5, b"part"), reset(5, NO_ERROR)];
+        assert_eq!(found(&of_another.concat()), [Told::Cut]);
+        // hyper itself reports these.
+        assert_eq!(found(&reset(7, 2)), []);
     }
 }

@@ -47,7 +47,7 @@ pub use dialer::{ConnectError, Dialer};
 pub use ejection::EjectionReason;
 pub use http2::Multiplexer;
 pub use http2_connection::{Http2Bounds, Http2Connection, Http2Error};
-pub use http2_stream::{Http2Stream, NotProcessed, SendError, is_http2_violation};
+pub use http2_stream::{CutReply, Http2Stream, NotProcessed, SendError, is_http2_violation};
 pub use stream::{Received, SecuredPeer, ServiceStream};
 pub use target::Target;
 pub use tls::{ClientTls, ConnectionProtocol, TlsError, platform_certificates};

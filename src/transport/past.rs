@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Something that happened to an address: when, in microseconds of `ServiceState::now`, and what.
+/// The last failure of an address: when it happened, in microseconds of `ServiceState::now`, and why.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub at: u64,

@@ -135,14 +135,14 @@ async fn try_each_choice(
                 continue;
             }
         };
-        let order = ControlCommand::Resolve {
+        let command = ControlCommand::Resolve {
             step: conflict.step.clone(),
             item: conflict.item,
             attempt: None,
             choice: chosen,
             reason: None,
         };
-        if let Err(why) = workflow_run.engine().give_command(run.run_id, order, "ann".into()).await {
+        if let Err(why) = workflow_run.engine().give_command(run.run_id, command, "ann".into()).await {
             wrong.push(format!("{choice} is offered and refused: {why}"));
             continue;
         }

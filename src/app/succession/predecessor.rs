@@ -48,7 +48,7 @@ impl Drop for SuccessorPermit {
 
 impl Successor {
     /// Waits until the successor is lost. It sends nothing before it gets the store; a message counts as its loss too.
-    pub(in crate::app) async fn lost(&mut self) {
+    pub(in crate::app) async fn wait_until_lost(&mut self) {
         let _ = self.messages.receive().await; // any message is unexpected here
     }
 

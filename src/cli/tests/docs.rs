@@ -14,7 +14,7 @@ fn documents() -> Vec<(String, String)> {
     std::iter::once(("README.md".to_owned(), readme)).chain(topics).collect()
 }
 
-/// Splits a command into words as a shell does, up to a comment or a pipe.
+/// Splits a command into words as a shell does, up to a comment or to one of the operators `|`, `>`, `;` and `&`.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in line.chars() {
@@ -68,7 +68,8 @@ fn every_command_in_the_docs_is_valid() {
     assert!(count > 60, "commands were found: {count}");
 }
 
-/// Every command with its words, below `pointsman`.
+/// Adds every command below this one, each with all its words (`pointsman runs start`). `before` are the words of this
+/// one.
 fn all(command: &Command, before: &str, into: &mut BTreeSet<String>) {
     for sub in command.get_subcommands() {
         let words = format!("{before} {}", sub.get_name());

@@ -37,7 +37,9 @@ pub(super) struct StepRules {
     pub(super) ignored_body: Option<RuleId>,
     pub(super) body: BodyRules,
     pub(super) any_order: Option<RuleId>,
+    /// Whether the intents of a read are compared too.
     pub(super) reads: bool,
+    /// The rule `unseen`: legacy's calls of this step do not come through the egress listener.
     pub(super) unseen: Option<RuleId>,
 }
 

@@ -1,4 +1,4 @@
-//! What `check` says about the TLS of services, and which changes of files change it.
+//! What `check` says about the TLS of services, and which changes of files make a service another one.
 
 use super::set::Set;
 use crate::config::{Loaded, Overrides, read};

@@ -25,7 +25,7 @@ fn a_call_that_a_bystander_of_the_same_trace_could_have_caused_is_ambiguous() {
     let bystander = world.bystander(&[("traceparent", &value(other_span))], None).unwrap();
     world.call(&[("traceparent", &child(trace))], "of either");
     assert_eq!((world.outcomes(), compared.effects().len(), compared.effects().gaps()), ((0, 1, 0), 0, 1));
-    // The very field that one of them got names it.
+    // A call with exactly the `traceparent` that one of them got is for that one.
     world.call(&[("traceparent", &value(trace))], "of the compared one");
     world.call(&[("traceparent", &value(other_span))], "of the bystander");
     assert_eq!((world.outcomes(), world.not_compared(), compared.effects().len()), ((1, 1, 0), 1, 1));
@@ -91,7 +91,7 @@ fn bystanders_are_bounded_apart_from_compared_requests_and_counted_when_they_are
     }
     let total = world.attribution.report(&ROUTE.into()).total;
     assert!(total.bystanders_left_out > 68, "{total:?}");
-    assert_eq!(total.requests_left_out, 0, "no compared request goes for a bystander");
+    assert_eq!(total.requests_left_out, 0, "no compared request makes room for a bystander");
     drop(known);
     world.pass(Duration::from_secs(11));
     world.call(&[("x-id", "a")], "");

@@ -53,7 +53,7 @@ fn a_call_that_is_under_way_when_the_window_is_over_counts_as_open() {
 fn an_open_call_is_only_for_requests_that_it_could_be_for() {
     let world = World::new("${call.body.ref == request.body.ref}");
     let [first, second] = ["A", "B"].map(|value| world.with_body(&format!("{{\"ref\":\"{value}\"}}")));
-    first.settle();
+    first.reply_passed_on();
     let open = || (first.effects().so_far().open, second.effects().so_far().open);
     let body = Arc::new(Sending::default());
     let number = world.begin(&[], Some(body.clone()));
@@ -61,7 +61,7 @@ fn an_open_call_is_only_for_requests_that_it_could_be_for() {
     body.end("{\"ref\":\"A\"}");
     assert_eq!(open(), (1, 0));
     let later = world.with_body("{\"ref\":\"A\"}");
-    later.settle();
+    later.reply_passed_on();
     assert_eq!(later.effects().so_far().open, 0, "the call began before it");
     world.end(number, &[], "{\"ref\":\"A\"}");
     assert_eq!((open(), first.effects().len(), later.effects().len()), ((0, 0), 1, 0), "nor is it given to that one");

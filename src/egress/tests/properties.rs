@@ -156,7 +156,7 @@ fn many_threads_lose_and_double_nothing() {
                             let id = format!("{thread}-{n}");
                             let watch = world.watch(&[("x-id", &id)], None).unwrap();
                             world.call(&[("x-id", &id)], "");
-                            watch.settle();
+                            watch.reply_passed_on();
                             watch.effects().len() as u64
                         })
                         .sum::<u64>()

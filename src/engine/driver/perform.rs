@@ -257,7 +257,9 @@ impl Driver {
         if end != DriverEnd::Lost {
             let is_stuck =
                 matches!(end, DriverEnd::Suspended { cause: WakeCause::Nothing, .. } | DriverEnd::Contradicted);
-            core.schedule.stuck.remove_unless_stuck(id, is_stuck);
+            if !is_stuck {
+                core.schedule.stuck.remove(id);
+            }
         }
     }
 }

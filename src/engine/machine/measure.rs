@@ -17,7 +17,7 @@ pub(in crate::engine) enum Measure {
         last: Attempt,
         outcome: &'static str,
     },
-    /// Another attempt follows one that ended without a result, or that a person decided about.
+    /// Another attempt follows one that did not succeed, or that a person decided about.
     Retry {
         ended: Attempt,
         /// Whether its effect is unknown; otherwise it certainly did nothing.

@@ -66,7 +66,7 @@ pub(in crate::engine) struct Outgoing {
     /// The run that sends it.
     pub run: RunId,
     /// The service that it goes to.
-    pub upstream: Arc<ServiceLimits>,
+    pub service_limits: Arc<ServiceLimits>,
     /// The request is sent only while this proof is valid.
     pub lease_proof: Option<LeaseProof>,
     /// Cancelled if the request is not to be sent any more. Has no effect once it was sent.
@@ -189,7 +189,7 @@ impl Transport {
     async fn call(self, call: Outgoing, kill_switch: Option<&KillSwitch>) -> AttemptResult {
         let acquired = tokio::select! {
             biased;
-            acquired = call.upstream.acquire(call.mode, call.run, call.bounds()) => acquired,
+            acquired = call.service_limits.acquire(call.mode, call.run, call.bounds()) => acquired,
             () = call.withdrawal.cancelled() => Err(AttemptResult::Withdrawn),
         };
         let mut permit = match acquired {
@@ -227,7 +227,7 @@ impl Transport {
             repeatable,
             mode,
             run: _,
-            upstream: service_limits,
+            service_limits,
             lease_proof,
             withdrawal,
             recorded_headers: headers_to_record,

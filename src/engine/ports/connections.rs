@@ -27,7 +27,7 @@ use http_body_util::Full;
 use tokio::time::Instant;
 
 use super::destination::Destination;
-use super::pooled_connection::PooledConnection;
+use super::pooled_connection::{PooledConnection, ReplyHeadBounds};
 use super::protocol::Endpoint;
 use crate::flag::HttpVersion;
 use crate::limits::Limits;
@@ -45,8 +45,7 @@ pub(in crate::engine) struct ConnectionPool {
     unrepeatable_idle: Duration,
     /// How long a connection is used; 0: as long as it lasts.
     age: Duration,
-    reply_fields_max: Option<usize>,
-    head_bytes_max: u32,
+    reply_heads: ReplyHeadBounds,
 }
 
 #[derive(Default)]
@@ -107,9 +106,11 @@ impl ConnectionPool {
         let idle_max_age = Limits::ms(limits.service_idle_ms);
         let unrepeatable_idle = Limits::ms(limits.service_unrepeatable_idle_ms);
         let age = Limits::ms(limits.service_connection_age_ms);
-        let head_bytes_max = u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX);
-        let (state, reply_fields_max) = (Mutex::default(), limits.reply_fields_max_for_hyper());
-        Arc::new(Self { state, idle_max, idle_max_age, unrepeatable_idle, age, reply_fields_max, head_bytes_max })
+        let reply_heads = ReplyHeadBounds {
+            bytes: u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX),
+            fields: limits.reply_fields_max_for_hyper(),
+        };
+        Arc::new(Self { state: Mutex::default(), idle_max, idle_max_age, unrepeatable_idle, age, reply_heads })
     }
 
     /// A connection for a request: an idle one if it may carry the request, else a new one.
@@ -137,7 +138,7 @@ impl ConnectionPool {
         }
         let Some(multiplexed) = multiplexed else {
             let (stream, _) = destination.connect(HttpVersion::Http1).await?;
-            return PooledConnection::http1(stream, endpoint, self.age, self.reply_fields_max).await;
+            return PooledConnection::http1(stream, endpoint, self.age, self.reply_heads).await;
         };
         let mut http1 = None;
         let opening = multiplexed.open(
@@ -161,7 +162,7 @@ impl ConnectionPool {
                     // Another call has found that the service chooses HTTP/1.1.
                     None => destination.connect(HttpVersion::Http1).await?.0,
                 };
-                PooledConnection::http1(stream, endpoint, self.age, self.reply_fields_max).await
+                PooledConnection::http1(stream, endpoint, self.age, self.reply_heads).await
             }
         }
     }
@@ -170,7 +171,7 @@ impl ConnectionPool {
     fn http2_bounds(&self) -> Http2Bounds {
         let age = self.age.mul_f64(1.0 - fastrand::f64() / 10.0);
         let retires = (!self.age.is_zero()).then(|| std::time::Instant::now() + age);
-        Http2Bounds { head_bytes_max: self.head_bytes_max, retires }
+        Http2Bounds { head_bytes_max: self.reply_heads.bytes, retires }
     }
 
     /// The HTTP/2 connections to an endpoint.

@@ -117,7 +117,7 @@ fn build(
         repeatable: attempt.repeatable,
         mode: run.mode(),
         run: run.id(),
-        upstream: service_limits.clone(),
+        service_limits: service_limits.clone(),
         lease_proof: None,
         withdrawal: CancellationToken::new(),
         recorded_headers,

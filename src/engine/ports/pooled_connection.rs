@@ -9,18 +9,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::HOST;
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
-use http::{Method, Request, Response, Uri, Version, response};
+use http::{Request, Response, Uri, Version, response};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
+use tower::BoxError;
 
 use super::protocol::{Endpoint, Protocol, with_sources};
-use crate::transport::{ConnectError, Http2Stream, NotProcessed, SendError, ServiceStream};
-use crate::workflow::is_without_content;
+use crate::transport::{ConnectError, CutReply, Http2Stream, NotProcessed, SendError, ServiceStream};
 
 /// A reply's head and its body. `Err` holds the first bytes of a body that is larger than the bound.
 pub(in crate::engine) type Reply = (response::Parts, Result<Bytes, Bytes>);
@@ -34,6 +34,15 @@ pub(in crate::engine) enum ExchangeError {
     NotProcessed(NotProcessed, String),
     /// Some of it may have been sent.
     CutOff(String),
+}
+
+/// The bounds of the head of a reply.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct ReplyHeadBounds {
+    /// The most bytes.
+    pub bytes: u32,
+    /// The most fields, over HTTP/1.1, in the form that hyper takes.
+    pub fields: Option<usize>,
 }
 
 /// How an exchange ended.
@@ -72,15 +81,16 @@ enum ProtocolConnection {
 }
 
 impl PooledConnection {
-    /// Begins HTTP/1.1 on a new connection. `reply_fields_max` is the bound in the form that hyper takes.
+    /// Begins HTTP/1.1 on a new connection.
     pub async fn http1(
         stream: ServiceStream,
         endpoint: Endpoint,
         age: Duration,
-        reply_fields_max: Option<usize>,
+        reply_heads: ReplyHeadBounds,
     ) -> Result<Self, ConnectError> {
         let mut builder = http1::Builder::new();
-        if let Some(max) = reply_fields_max {
+        builder.max_header_size(usize::try_from(reply_heads.bytes).unwrap_or(usize::MAX));
+        if let Some(max) = reply_heads.fields {
             builder.max_headers(max);
         }
         let handshake = builder.handshake(TokioIo::new(stream)).await;
@@ -115,7 +125,6 @@ impl PooledConnection {
         deadline: Instant,
         is_streamed: impl FnOnce(&response::Parts, &Incoming) -> bool,
     ) -> Result<Exchanged, (ExchangeError, Option<Request<Full<Bytes>>>)> {
-        let is_head = request.method() == Method::HEAD;
         let (head, mut body) = match self.send(request, head_deadline).await? {
             Some(reply) => reply.into_parts(),
             None => return Ok(Exchanged::HeadTimedOut),
@@ -125,11 +134,6 @@ impl PooledConnection {
         }
         let whole = timeout_at(deadline, self.read_whole(&mut body, body_bytes_max));
         match whole.await {
-            Ok(Ok(Ok(body)))
-                if !is_head && declared_length(&head).is_some_and(|length| length != body.len() as u64) =>
-            {
-                Err((ExchangeError::CutOff("it ended before the length that it declares".to_owned()), None))
-            }
             Ok(Ok(body)) => Ok(Exchanged::Whole((head, body))),
             Ok(Err(why)) => Err((ExchangeError::CutOff(why), None)),
             Err(_) => Ok(Exchanged::BodyTimedOut),
@@ -199,15 +203,19 @@ impl PooledConnection {
         &mut self,
         body: &mut Incoming,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         // Polling the body registers its demand, driving the connection reads, and the second poll takes the data.
-        let first = Pin::new(&mut *body).poll_frame(cx);
-        let ProtocolConnection::Http1 { connection, .. } = &mut self.connection else { return first };
-        if first.is_ready() {
-            return first;
+        let first = Pin::new(&mut *body).poll_frame(cx).map_err(Into::into);
+        match &mut self.connection {
+            ProtocolConnection::Http2(stream) if matches!(first, Poll::Ready(None)) && stream.is_cut(body) => {
+                Poll::Ready(Some(Err(CutReply.into())))
+            }
+            ProtocolConnection::Http1 { connection, .. } if first.is_pending() => {
+                drive(connection, cx);
+                Pin::new(body).poll_frame(cx).map_err(Into::into)
+            }
+            ProtocolConnection::Http1 { .. } | ProtocolConnection::Http2(_) => first,
         }
-        drive(connection, cx);
-        Pin::new(body).poll_frame(cx)
     }
 
     /// Whether it is an HTTP/1.1 connection that is open and ready for a request, as far as this side knows. Also marks
@@ -270,14 +278,4 @@ fn to_http2(mut request: Request<Full<Bytes>>, endpoint: &Endpoint) -> Request<F
         *request.uri_mut() = uri;
     }
     request
-}
-
-/// The length of the body that follows a head, as it declares it; `None` also for a status without content, where the
-/// field says what another reply would have. hyper holds an HTTP/1.1 body against it; an HTTP/2 stream that the service
-/// resets without an error (NO_ERROR) ends for hyper like a whole one.
-pub(super) fn declared_length(head: &response::Parts) -> Option<u64> {
-    if is_without_content(head.status.as_u16()) {
-        return None;
-    }
-    head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

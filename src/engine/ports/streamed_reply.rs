@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tower::BoxError;
 
 use super::connections::ConnectionPool;
-use super::pooled_connection::{PooledConnection, declared_length};
+use super::pooled_connection::PooledConnection;
 use super::service::CallPermit;
 use crate::exchange::{ServiceReply, StreamedBody};
 use crate::transport::InFlight;
@@ -33,8 +33,6 @@ pub(super) struct OpenReply {
     in_flight: InFlight,
     /// The names of the trailers that may follow.
     trailer: Vec<HeaderValue>,
-    /// The length that the head declares.
-    length: Option<u64>,
 }
 
 impl OpenReply {
@@ -46,19 +44,18 @@ impl OpenReply {
         in_flight: InFlight,
     ) -> Self {
         let trailer = head.headers.get_all(TRAILER).iter().cloned().collect();
-        let length = declared_length(head);
-        Self { body, connection, pool: pool.clone(), in_flight, trailer, length }
+        Self { body, connection, pool: pool.clone(), in_flight, trailer }
     }
 
     /// Makes the body available to the run's caller. The permit is held until the body has ended. To be called in the
     /// engine's runtime.
     pub fn hand_over(self, receiver: &StreamedBody, permit: CallPermit) {
-        let Self { body, connection, pool, in_flight, trailer, length } = self;
+        let Self { body, connection, pool, in_flight, trailer } = self;
         let mut fields = HeaderMap::new();
         fields.extend(trailer.into_iter().map(|value| (Some(TRAILER), value)));
         let idle = permit.service().body_idle();
         let call = OpenCall { body, connection, pool, runtime: Handle::current(), permit, _in_flight: in_flight };
-        receiver.set(ServiceReply { body: Box::pin(ServiceBody { call: Some(call), bytes: 0, length }), fields, idle });
+        receiver.set(ServiceReply { body: Box::pin(ServiceBody { call: Some(call), bytes: 0 }), fields, idle });
     }
 }
 
@@ -88,8 +85,6 @@ struct ServiceBody {
     call: Option<OpenCall>,
     /// Bytes that came.
     bytes: u64,
-    /// The length that the head declares.
-    length: Option<u64>,
 }
 
 impl ServiceBody {
@@ -118,21 +113,14 @@ impl Body for ServiceBody {
         if let Some(Ok(frame)) = &frame {
             this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
-        if has_ended && this.length.is_some_and(|length| length != this.bytes) {
-            this.log_cut("the service ended it before the length that it declares");
-            this.call = None;
-            return Poll::Ready(Some(Err("the body is shorter than its declared length".into())));
-        }
         if has_ended {
             this.call.take().into_iter().for_each(|call| call.end(cx));
         }
-        Poll::Ready(frame.map(|frame| {
-            frame.map_err(|error| {
-                this.log_cut("the service cut it");
-                this.call = None;
-                error.into()
-            })
-        }))
+        if let Some(Err(_)) = &frame {
+            this.log_cut("the service cut it");
+            this.call = None;
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

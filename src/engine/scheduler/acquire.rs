@@ -82,13 +82,13 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
         Ok(AcquireResult::Acquired(owned)) => owned,
         Ok(AcquireResult::Elsewhere { worker, name }) => {
             tracing::debug!(%run, %worker, name, "another process executes the run");
-            core.schedule.stuck.remove_unless_stuck(run, false); // the other process may be able to read it
+            core.schedule.stuck.remove(run); // the other process may be able to read it
             slot.reject_all(|| CommandReply::Elsewhere);
             return;
         }
         Ok(AcquireResult::Ended(summary)) => {
             core.schedule.timers.remove(run);
-            core.schedule.stuck.remove_unless_stuck(run, false);
+            core.schedule.stuck.remove(run);
             let refused = || CommandError::Refused { run: Box::new(summary.clone()), refusal: CommandRefusal::Ended };
             slot.reject_all(|| CommandReply::Error(refused()));
             return;

@@ -70,9 +70,9 @@ impl StuckRuns {
         runs.insert(run, StuckRunEntry { workflow: workflow.clone(), seq, why: reason, contradicts });
         gauge(workflow).increment(1.0);
     }
-    /// Removes a run that has gone on, unless it is stuck again.
-    pub fn remove_unless_stuck(&self, run: RunId, is_stuck: bool) {
-        if !is_stuck && let Some(stuck) = self.state().runs.remove(&run) {
+    /// Removes a run that is not stuck any more.
+    pub fn remove(&self, run: RunId) {
+        if let Some(stuck) = self.state().runs.remove(&run) {
             gauge(&stuck.workflow).decrement(1.0);
         }
     }
@@ -138,7 +138,7 @@ mod tests {
             let Some(last) = page.last() else { break };
             after = Some(*last);
             // The run goes on, and the cursor stays valid.
-            page.iter().for_each(|run| stuck.remove_unless_stuck(*run, false));
+            page.iter().for_each(|run| stuck.remove(*run));
             visited.extend(page);
         }
         assert_eq!(visited, (1..=count).map(run).collect::<Vec<_>>());

@@ -139,7 +139,7 @@ async fn handle_notification(core: &Arc<Core>, notification: StoreNotification) 
             if core.ports.store.is_shared() || !core.schedule.mailboxes.has_task(run) {
                 core.schedule.subscriptions.ended(run);
             }
-            core.schedule.stuck.remove_unless_stuck(run, false); // another process may have ended it
+            core.schedule.stuck.remove(run); // another process may have ended it
             if let Some(parent) = core.schedule.timers.parent_of(run) {
                 core.wake(parent);
             }

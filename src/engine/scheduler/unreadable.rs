@@ -198,7 +198,7 @@ async fn cancel(
     let outcome = summary.status.as_str();
     counter!("pointsman_runs_total", "workflow" => workflow, "mode" => mode, "outcome" => outcome).increment(1);
     core.schedule.timers.remove(run);
-    core.schedule.stuck.remove_unless_stuck(run, false);
+    core.schedule.stuck.remove(run);
     core.schedule.subscriptions.ended(run);
     if let Some(parent) = before.parent {
         core.wake(parent);

@@ -64,9 +64,9 @@ pub(in crate::engine) async fn check_all(core: &Arc<Core>) -> Result<(), StoreEr
         }
     })
     .await?;
-    for run in stuck_before {
+    for run in stuck_before.into_iter().filter(|run| !still_stuck.contains(run)) {
         // A run that is no longer stuck was resumed by another process.
-        core.schedule.stuck.remove_unless_stuck(run, still_stuck.contains(&run));
+        core.schedule.stuck.remove(run);
     }
     if shared {
         // Other processes execute runs too, and this process's drivers do not count those changes.

@@ -93,6 +93,25 @@ async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
+#[tokio::test]
+async fn a_reply_whose_head_is_larger_than_the_bound_fails() {
+    for (field_bytes, is_whole) in [(8_000, true), (9_000, false)] {
+        let listener = listener().await;
+        let client = TestClient::with_limits(&listener, &Limits { head_bytes_max: 8_192, ..Limits::default() });
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            read_request(&mut stream).await.unwrap();
+            let reply = format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 2\r\n\r\nok", "a".repeat(field_bytes));
+            let _ = stream.write_all(reply.as_bytes()).await; // fails if the client has closed
+        });
+        let mut connection = client.take().await;
+        let exchanged = client.exchange(&mut connection, 99, TIMEOUT).await;
+        assert_eq!(matches!(exchanged, Ok(Exchanged::Whole(_))), is_whole, "{field_bytes} bytes");
+        assert!(is_whole || matches!(exchanged, Err(ExchangeError::CutOff(_))));
+        server.await.unwrap();
+    }
+}
+
 /// The host name is resolved again for the new connection.
 #[tokio::test]
 async fn a_connection_that_has_reached_its_maximum_age_is_replaced() {

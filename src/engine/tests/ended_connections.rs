@@ -24,8 +24,8 @@ const CALLERS: usize = 40;
 const CALLS: usize = 10;
 
 /// Sends one call that must not be repeated.
-async fn call(client: &SendingClient, upstream: &Arc<ServiceLimits>, number: usize) -> AttemptResult {
-    let uri: Uri = format!("{}/pay", upstream.first_url()).parse().unwrap();
+async fn call(client: &SendingClient, service_limits: &Arc<ServiceLimits>, number: usize) -> AttemptResult {
+    let uri: Uri = format!("{}/pay", service_limits.first_url()).parse().unwrap();
     let call = Outgoing {
         method: Method::POST,
         uris: vec![uri],
@@ -37,7 +37,7 @@ async fn call(client: &SendingClient, upstream: &Arc<ServiceLimits>, number: usi
         repeatable: false,
         mode: Mode::Real,
         run: RunId(uuid::Uuid::from_u128(7)),
-        upstream: upstream.clone(),
+        service_limits: service_limits.clone(),
         lease_proof: None,
         withdrawal: CancellationToken::new(),
         recorded_headers: Arc::new(RecordedHeaders::All),
@@ -53,13 +53,13 @@ async fn each_call_is_done_once() {
         let origin = EndingOrigin::start(requests, streams).await;
         let url: Uri = format!("http://{}", origin.address).parse().unwrap();
         let service = Service { http: HttpVersion::Http2, ..Service::at("bank", [url]) };
-        let upstream = ServiceLimits::of(&service, &Limits::default(), &AddressRegistry::new()).or_existing(None);
+        let service_limits = ServiceLimits::of(&service, &Limits::default(), &AddressRegistry::new()).or_existing(None);
         let client = SendingClient::new(&Limits::default(), &[7; 32], Mode::Real, KillSwitch::new());
         let caller = |caller: usize| {
-            let (client, upstream) = (client.clone(), upstream.clone());
+            let (client, service_limits) = (client.clone(), service_limits.clone());
             tokio::spawn(async move {
                 for number in 0..CALLS {
-                    let result = call(&client, &upstream, caller * CALLS + number).await;
+                    let result = call(&client, &service_limits, caller * CALLS + number).await;
                     assert!(matches!(result, AttemptResult::Reply { status: 200, .. }), "{result:?}");
                 }
             })

@@ -28,15 +28,15 @@ fn service(urls: &[&Uri]) -> Service {
     Service { breaker, ..Service::at("bank", urls.iter().map(|uri| (*uri).clone())) }
 }
 
-fn upstream(service: &Service) -> Arc<ServiceLimits> {
+fn limits_of(service: &Service) -> Arc<ServiceLimits> {
     ServiceLimits::of(service, &Limits::default(), &AddressRegistry::new()).or_existing(None)
 }
 
 /// A call of a run in this mode. A real run must not repeat the call.
-fn outgoing(upstream: &Arc<ServiceLimits>, mode: Mode, headers: HeaderMap) -> Outgoing {
+fn outgoing(service_limits: &Arc<ServiceLimits>, mode: Mode, headers: HeaderMap) -> Outgoing {
     Outgoing {
         method: Method::POST,
-        uris: upstream.urls().iter().map(|url| format!("{url}/pay").parse().unwrap()).collect(),
+        uris: service_limits.urls().iter().map(|url| format!("{url}/pay").parse().unwrap()).collect(),
         headers,
         body: Bytes::from_static(b"{}"),
         timeout: TIMEOUT,
@@ -45,7 +45,7 @@ fn outgoing(upstream: &Arc<ServiceLimits>, mode: Mode, headers: HeaderMap) -> Ou
         repeatable: false,
         mode,
         run: RunId(uuid::Uuid::from_u128(7)),
-        upstream: upstream.clone(),
+        service_limits: service_limits.clone(),
         lease_proof: None,
         withdrawal: CancellationToken::new(),
         recorded_headers: Arc::new(RecordedHeaders::All),
@@ -58,8 +58,8 @@ fn client() -> SendingClient {
     SendingClient::new(&Limits::default(), &[7; 32], Mode::Real, KillSwitch::new())
 }
 
-async fn call(client: &SendingClient, upstream: &Arc<ServiceLimits>, headers: HeaderMap) -> AttemptResult {
-    client.perform(EffectClass::Shared, outgoing(upstream, Mode::Real, headers)).await
+async fn call(client: &SendingClient, service_limits: &Arc<ServiceLimits>, headers: HeaderMap) -> AttemptResult {
+    client.perform(EffectClass::Shared, outgoing(service_limits, Mode::Real, headers)).await
 }
 
 async fn alive() -> Arc<StepService> {
@@ -99,12 +99,12 @@ async fn a_call_goes_to_another_address_only_where_nothing_was_sent() {
     let (_closed, refusing) = refusing();
     let alive_url: Uri = format!("http://{}/new", alive.address).parse().unwrap();
     let client = client();
-    let failed = |upstream: &ServiceLimits| upstream.view("bank".into()).breaker.unwrap().failed;
+    let failed = |service_limits: &ServiceLimits| service_limits.view("bank".into()).breaker.unwrap().failed;
 
-    let upstream_ = upstream(&service(&[&refusing, &alive_url]));
+    let service_limits = limits_of(&service(&[&refusing, &alive_url]));
     let named = HeaderMap::from_iter([(HOST, HeaderValue::from_static("bank.internal"))]);
     for headers in [HeaderMap::new(), HeaderMap::new(), named.clone(), named] {
-        let result = call(&client, &upstream_, headers).await;
+        let result = call(&client, &service_limits, headers).await;
         assert!(is_reply(&result), "{result:?}");
     }
     let own = alive.address.to_string();
@@ -112,19 +112,19 @@ async fn a_call_goes_to_another_address_only_where_nothing_was_sent() {
     let hosts: Vec<_> = seen.iter().map(|seen| (&*seen.path, seen.header("host").unwrap())).collect();
     let (own, named) = (("/new/pay", &*own), ("/new/pay", "bank.internal"));
     assert_eq!(hosts, [own, own, named, named], "each URL has its own base path and host");
-    assert_eq!(failed(&upstream_), 0);
+    assert_eq!(failed(&service_limits), 0);
 
-    let upstream_ = upstream(&service(&[&url(&failing), &alive_url]));
+    let service_limits = limits_of(&service(&[&url(&failing), &alive_url]));
     for _ in 0..20 {
-        call(&client, &upstream_, HeaderMap::new()).await;
+        call(&client, &service_limits, HeaderMap::new()).await;
     }
     assert_eq!(failing.seen().len() + alive.seen().len(), 24, "a call that was answered is not sent again");
     assert!(!failing.seen().is_empty() && alive.seen().len() > 4);
 
-    let upstream_ = upstream(&service(&[&refusing, &refusing]));
-    let result = call(&client, &upstream_, HeaderMap::new()).await;
+    let service_limits = limits_of(&service(&[&refusing, &refusing]));
+    let result = call(&client, &service_limits, HeaderMap::new()).await;
     assert!(matches!(&result, AttemptResult::NotSent(why) if why.contains("refused")), "{result:?}");
-    assert_eq!(failed(&upstream_), 1, "one call");
+    assert_eq!(failed(&service_limits), 1, "one call");
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn an_address_without_connections_makes_one_call_slow_and_fails_none() {
     let alive = alive().await;
     let (dead, _streams, _listener) = blackhole();
     let connect = Some(Duration::from_millis(300));
-    let upstream = upstream(&Service { connect, ..service(&[&dead, &url(&alive)]) });
+    let service_limits = limits_of(&Service { connect, ..service(&[&dead, &url(&alive)]) });
     let client = SendingClient::new(
         &Limits { service_idle_connections_max: 0, ..Limits::default() },
         &[7; 32],
@@ -142,7 +142,7 @@ async fn an_address_without_connections_makes_one_call_slow_and_fails_none() {
     let mut slow = 0;
     for _ in 0..30 {
         let began = Instant::now();
-        let result = call(&client, &upstream, HeaderMap::new()).await;
+        let result = call(&client, &service_limits, HeaderMap::new()).await;
         assert!(is_reply(&result), "{result:?}");
         slow += usize::from(began.elapsed() >= Duration::from_millis(300));
     }
@@ -164,11 +164,11 @@ async fn a_call_with_an_unknown_outcome_goes_to_no_other_address_and_the_address
             counted.fetch_add(usize::from(read > 0), Relaxed);
         }
     });
-    let upstream = upstream(&service(&[&silent, &url(&alive)]));
+    let service_limits = limits_of(&service(&[&silent, &url(&alive)]));
     let client = client();
     let mut unknown = 0;
     for _ in 0..40 {
-        match call(&client, &upstream, HeaderMap::new()).await {
+        match call(&client, &service_limits, HeaderMap::new()).await {
             AttemptResult::CutOff(_) => unknown += 1,
             result => assert!(is_reply(&result), "{result:?}"),
         }
@@ -182,9 +182,9 @@ async fn the_weights_of_urls_are_their_shares_of_calls() {
     let (heavy, light) = (alive().await, alive().await);
     let mut service = service(&[&url(&heavy), &url(&light)]);
     service.urls[0] = BaseUrl { uri: url(&heavy), weight: 9 };
-    let (upstream, client) = (upstream(&service), client());
+    let (service_limits, client) = (limits_of(&service), client());
     for _ in 0..200 {
-        assert!(is_reply(&call(&client, &upstream, HeaderMap::new()).await));
+        assert!(is_reply(&call(&client, &service_limits, HeaderMap::new()).await));
     }
     let to_light = light.seen().len();
     assert!((5..45).contains(&to_light), "about 20: {to_light}");
@@ -203,9 +203,9 @@ async fn an_address_that_fails_its_health_checks_gets_no_calls() {
         failures: 2,
         successes: 2,
     };
-    let upstream = upstream(&Service { health: Some(health), ..service(&[&url(&sick), &url(&healthy)]) });
-    upstream.addresses().start();
-    let list = upstream.addresses().list();
+    let service_limits = limits_of(&Service { health: Some(health), ..service(&[&url(&sick), &url(&healthy)]) });
+    service_limits.addresses().start();
+    let list = service_limits.addresses().list();
     tokio::time::timeout(TIMEOUT, async {
         while list[0].is_available() {
             tokio::task::yield_now().await;
@@ -215,7 +215,7 @@ async fn an_address_that_fails_its_health_checks_gets_no_calls() {
     .expect("two checks");
     let client = client();
     for _ in 0..20 {
-        call(&client, &upstream, HeaderMap::new()).await;
+        call(&client, &service_limits, HeaderMap::new()).await;
     }
     assert!(sick.seen().iter().all(|call| call.method == "GET"));
     assert_eq!(healthy.seen().iter().filter(|call| call.method == "POST").count(), 20);
@@ -227,22 +227,23 @@ async fn rehearsals_and_dark_runs_never_eject_an_address_and_see_what_real_calls
     let alive = alive().await;
     let (_closed, refusing) = refusing();
     let eject = Some(Eject { time: Duration::from_secs(600), ..Eject::default() });
-    let upstream = upstream(&Service { eject, ..service(&[&refusing, &url(&alive)]) });
-    let list = upstream.addresses().list();
+    let service_limits = limits_of(&Service { eject, ..service(&[&refusing, &url(&alive)]) });
+    let list = service_limits.addresses().list();
     let dark = SendingClient::new(&Limits::default(), &[7; 32], Mode::Dark, KillSwitch::new());
     let rehearsing = RehearsingClient::new(&Limits::default(), &[7; 32]);
     for _ in 0..10 {
-        let sent = dark.perform(EffectClass::Private, outgoing(&upstream, Mode::Dark, HeaderMap::new())).await;
-        let read = rehearsing.perform(EffectClass::Read, outgoing(&upstream, Mode::Rehearse, HeaderMap::new())).await;
+        let sent = dark.perform(EffectClass::Private, outgoing(&service_limits, Mode::Dark, HeaderMap::new())).await;
+        let read =
+            rehearsing.perform(EffectClass::Read, outgoing(&service_limits, Mode::Rehearse, HeaderMap::new())).await;
         assert!(is_reply(&sent) && is_reply(&read), "{sent:?} {read:?}");
     }
     assert!(list.iter().all(|address| address.is_available()), "20 calls, and none of them ejected an address");
     for _ in 0..100 {
-        assert!(is_reply(&call(&client(), &upstream, HeaderMap::new()).await));
+        assert!(is_reply(&call(&client(), &service_limits, HeaderMap::new()).await));
     }
     assert!(!list[0].is_available());
     for _ in 0..20 {
-        let chosen = upstream.addresses().choose(&[], false, TrafficClass::Secondary);
+        let chosen = service_limits.addresses().choose(&[], false, TrafficClass::Secondary);
         assert!(chosen.is_some_and(|it| it.address().target.index == 1));
     }
 }

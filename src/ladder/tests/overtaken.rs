@@ -75,7 +75,8 @@ async fn whoever_flips_to_only_is_told_that_a_freeze_overtook_it() {
     );
 }
 
-/// The store refuses that flip: the route is below `only` all the same, and the freeze is recorded after it.
+/// The store refuses the flip down that reverts the flip to `only`: the route is below `only` all the same, and the
+/// freeze is recorded after that flip down.
 #[tokio::test(start_paused = true)]
 async fn a_flip_to_only_is_reverted_though_the_store_refuses_it() {
     let fixture = pending_flip().await;

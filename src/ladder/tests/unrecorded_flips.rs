@@ -142,7 +142,7 @@ async fn wait_for_log(log: &std::sync::Mutex<Vec<u8>>, line: &str) {
     timeout(Duration::from_secs(60), logged).await.unwrap_or_else(|_| panic!("not logged: {line}"));
 }
 
-/// The store takes the flip down in time, or not.
+/// In the first case (`takes`) the store records the flip down in time, in the second it does not.
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_goes_away_does_not_stop_the_larger_share() {
     for takes in [true, false] {

@@ -6,14 +6,13 @@
 //! `ConnectionWait` is `Idle` while there is no stream, and `Reply` while there is one: then it records when the socket
 //! last took bytes.
 //! During a drain, or after too long an idle time, GOAWAY tells the client to begin nothing more; what is in flight
-//! finishes, and the connection closes.
+//! finishes, and the connection closes. A connection that has been quiet is ended at once, see [`QUIET_MICROS`].
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::task::{Context, Poll, ready};
 
@@ -26,9 +25,10 @@ use http::Request;
 use metrics::{Counter, Gauge, counter, gauge};
 use tokio::time::{Sleep, sleep_until};
 
+use super::awaited::{Awaited, timed};
 use super::io::Http2Io;
 use super::settings::builder;
-use super::stream::{Stream, run};
+use super::stream::Stream;
 use super::traffic::{EndedStream, Traffic};
 use super::waker::ConnectionWaker;
 use crate::proxy::client_addresses::ConnectionPermit;
@@ -44,6 +44,13 @@ use crate::proxy::proxied_request::Client;
 use crate::proxy::shared::Shared;
 use crate::proxy::socket::Transport;
 use crate::proxy::wait::{ConnectionWait, Overdue, Phase};
+
+/// A connection that has had no stream for this long is ended with one GOAWAY that names its last stream. A request
+/// that comes at that moment is not served, and its client knows that it may send it again (RFC 9113, 6.8). Otherwise
+/// the first GOAWAY names no stream, and a PING finds out when the client has received it, so that each request that is
+/// on its way is served; clients that take the first GOAWAY for the end of the connection fail at this PING when they
+/// send their next request.
+const QUIET_MICROS: u64 = 1_000_000;
 
 /// A connection whose client speaks HTTP/2.
 pub(in crate::proxy) struct Accepted {
@@ -70,7 +77,7 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
     };
     wait.enter(Phase::Idle);
     let (forwarder, permit) = (Arc::new(forwarder), Arc::new(permit));
-    let next_due = Arc::new(AtomicU64::new(NEVER));
+    let awaited = Arc::new(Awaited::new());
     let own_connections = Arc::<OwnConnections>::default();
     let start = |request: Request<RecvStream>, respond: SendResponse<Bytes>| {
         let stream = Arc::new(Stream::new(&shared.wait_limits));
@@ -83,7 +90,7 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
             own_connections: own_connections.clone(),
             connection_permit: permit.clone(),
         });
-        (stream.clone(), timed(client, stream, next_due.clone(), request, respond))
+        (stream.clone(), timed(client, stream, awaited.clone(), request, respond))
     };
     let mut driver = Driver {
         shared: &shared,
@@ -92,7 +99,7 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
         connection,
         traffic,
         start,
-        next_due: next_due.clone(),
+        awaited: awaited.clone(),
         open: HashMap::new(),
         exchanges: FuturesUnordered::new(),
         ended: Vec::new(),
@@ -115,29 +122,6 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
     driver.streams_gauge.decrement(driver.open.len() as f64);
 }
 
-/// Runs an exchange, and after each poll notes when its wait is overdue. Returns the id of its stream.
-async fn timed(
-    client: Arc<Client>,
-    stream: Arc<Stream>,
-    next_due: Arc<AtomicU64>,
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
-) -> u32 {
-    let id = respond.stream_id().as_u32();
-    let shared = client.shared.clone();
-    let mut exchange = pin!(run(client, stream.clone(), request, respond));
-    poll_fn(|cx| {
-        stream.wait.waker.register(cx.waker());
-        let polled = exchange.as_mut().poll(cx);
-        if polled.is_pending() {
-            next_due.fetch_min(stream.wait.due(&shared.wait_limits).0, Relaxed);
-        }
-        polled
-    })
-    .await;
-    id
-}
-
 /// A connection with its streams.
 struct Driver<'a, S, F> {
     shared: &'a Shared,
@@ -146,8 +130,7 @@ struct Driver<'a, S, F> {
     connection: Connection<Http2Io, Bytes>,
     traffic: Arc<Traffic>,
     start: S,
-    /// When the first wait of a stream is overdue.
-    next_due: Arc<AtomicU64>,
+    awaited: Arc<Awaited>,
     /// The open streams, by their ids.
     open: HashMap<u32, Arc<Stream>>,
     exchanges: FuturesUnordered<F>,
@@ -181,7 +164,6 @@ where
             match self.shared.drain.load(Acquire) {
                 drain::CUT => return Poll::Ready(Cut::Drain),
                 drain::FINISH => self.finish(),
-                // Requests that the client sent before it received the GOAWAY are served.
                 drain::HAND_OVER => {
                     self.close();
                     if self.shared.cuts_workflows.load(Acquire) {
@@ -198,7 +180,7 @@ where
                 continue;
             }
             self.poll_exchanges(cx);
-            if self.closing_since.is_none() && self.wait.takes_close_request() {
+            if self.closing_since.is_none() && self.wait.take_close_request() {
                 self.shared.open_connections.count_idle_closed();
                 self.close();
                 continue;
@@ -233,7 +215,11 @@ where
     fn close(&mut self) {
         if self.closing_since.is_none() {
             self.closing_since = Some(now());
-            self.connection.graceful_shutdown();
+            let is_quiet = self.open.is_empty() && now() >= self.idle_since + QUIET_MICROS;
+            match is_quiet {
+                true => self.connection.abrupt_shutdown(Reason::NO_ERROR),
+                false => self.connection.graceful_shutdown(),
+            }
             if self.open.is_empty() {
                 self.enter_idle();
             }
@@ -292,6 +278,9 @@ where
                 None => {}
             }
         }
+        if observed.has_flushed {
+            self.awaited.flushed(self.open.values());
+        }
         self.is_write_blocked = observed.is_write_blocked;
         if let Some(stream) = observed.partial_data.and_then(|stream| self.open.get(&stream))
             && stream.wait.phase() == Phase::Upload
@@ -339,7 +328,7 @@ where
             Some(_) => NEVER,
         };
         let head = self.head_since.map_or(NEVER, |since| since.saturating_add(limits.head));
-        idle.min(head).min(self.next_due.load(Relaxed))
+        idle.min(head).min(self.awaited.due.load(Relaxed))
     }
 
     /// Completes when the connection is to be cut.
@@ -383,6 +372,6 @@ where
                 next = next.min(wait.due(limits).0);
             }
         }
-        self.next_due.store(next, Relaxed);
+        self.awaited.due.store(next, Relaxed);
     }
 }

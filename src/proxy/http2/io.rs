@@ -53,7 +53,7 @@ impl AsyncRead for Http2Io {
             false => take_read_before(&mut self.read_before, buf),
         };
         match read {
-            0 => self.wait.saw_fin(),
+            0 => self.wait.on_fin(),
             count => {
                 let before = buf.filled().len() - count;
                 let accepted = self.traffic.on_received(&buf.filled()[before..]);

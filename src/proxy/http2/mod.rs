@@ -11,6 +11,7 @@
 //! others alone; the memory of a connection is bounded by its windows, by its number of streams and by their send
 //! buffers.
 
+mod awaited;
 mod connection;
 mod flood;
 mod frames;

@@ -199,6 +199,7 @@ async fn answer(
     let (head, body) = response_of(response, &method);
     let is_empty = body.is_none();
     let Ok(mut send) = respond.send_response(head, is_empty) else { return Err(Ended::Reset) };
+    stream.wait.flush.note_passed_on();
     if let Some(body) = body {
         send_body(body, stream, &mut send).await?;
     }
@@ -302,7 +303,7 @@ async fn send_body(mut body: ReplyBody, stream: &Stream, send: &mut SendStream<B
         loop {
             if !waiting.is_empty() {
                 let Poll::Ready(capacity) = poll_capacity(send, cx) else {
-                    window.is_used_up(&stream.wait);
+                    window.record_used_up(&stream.wait);
                     return Poll::Pending;
                 };
                 capacity?;
@@ -343,9 +344,10 @@ async fn send_body(mut body: ReplyBody, stream: &Stream, send: &mut SendStream<B
 /// says that it has read by opening its window again, often only when it has read half of it.
 #[derive(Default)]
 struct ClientWindow {
-    /// Sent since its windows allowed nothing.
+    /// The bytes that were sent since the windows last allowed nothing.
     sent: usize,
-    /// The most that was sent in one such time. The first is the whole window, or the part that other streams left.
+    /// The most bytes that were sent between two such moments. The first time they are the whole window, or the part
+    /// that other streams left.
     largest: usize,
 }
 
@@ -354,7 +356,7 @@ impl ClientWindow {
         self.sent += bytes;
         wait.rates().into_iter().for_each(|rates| rates.written(bytes));
     }
-    fn is_used_up(&mut self, wait: &ConnectionWait) {
+    fn record_used_up(&mut self, wait: &ConnectionWait) {
         self.largest = self.largest.max(std::mem::take(&mut self.sent));
         wait.rates().into_iter().for_each(|rates| rates.write_blocked(self.largest));
     }

@@ -40,6 +40,8 @@ struct TrafficState {
     is_flooded: bool,
     has_failed: bool,
     is_write_blocked: bool,
+    /// The socket has taken everything that was written, since the last [`Traffic::observe`].
+    has_flushed: bool,
 }
 
 /// A stream of which the last byte was written.
@@ -65,6 +67,8 @@ pub(super) struct Observed {
     pub partial_data: Option<u32>,
     /// The socket takes no bytes now, although some are waiting.
     pub is_write_blocked: bool,
+    /// The socket has taken everything that the h2 crate had to write.
+    pub has_flushed: bool,
 }
 
 impl Traffic {
@@ -82,6 +86,7 @@ impl Traffic {
             is_flooded: false,
             has_failed: false,
             is_write_blocked: false,
+            has_flushed: false,
         };
         Self { state: Mutex::new(state) }
     }
@@ -172,8 +177,8 @@ impl Traffic {
 
     /// Records that the socket has taken everything that was written.
     pub(super) fn on_flushed(&self) {
-        let TrafficState { written, flushed, is_write_blocked, .. } = &mut *self.state();
-        *is_write_blocked = false;
+        let TrafficState { written, flushed, is_write_blocked, has_flushed, .. } = &mut *self.state();
+        (*is_write_blocked, *has_flushed) = (false, true);
         flushed.append(written);
     }
 
@@ -188,6 +193,7 @@ impl Traffic {
             is_within_head: state.is_within_head || state.received.is_within_other(),
             partial_data: state.received.partial_data(),
             is_write_blocked: state.is_write_blocked,
+            has_flushed: std::mem::take(&mut state.has_flushed) && !state.is_write_blocked,
         }
     }
 

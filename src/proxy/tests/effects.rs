@@ -38,7 +38,7 @@ impl EffectWatch for Watch {
     fn effects(&self) -> RequestEffects {
         self.effects.clone()
     }
-    fn settle(&self) {
+    fn reply_passed_on(&self) {
         self.settled.fetch_add(1, SeqCst);
     }
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::drains::origin_that_waits;
-use super::http2_client::{Http2Client, request, send_all, whole};
+use super::http2_client::{Http2Client, RawHttp2, fields, frame, request, send_all, whole};
 use super::rig::{OK, Origin, Rig, Setup, get};
 use super::wire::bounded;
 use crate::exchange::ComparisonOutcome;
@@ -237,6 +237,24 @@ async fn an_idle_connection_is_closed() {
     assert_eq!(client.get("/").await.status, 200);
     let ended = bounded("the connection closes", client.connection).await.unwrap();
     assert!(ended.is_ok(), "{ended:?}");
+}
+
+/// With one frame that names its last stream, as other servers do: some clients take the first GOAWAY for the end, and
+/// fail at what follows.
+#[tokio::test]
+async fn a_quiet_connection_is_ended_by_one_goaway() {
+    let origin = Origin::always_answers(OK).await;
+    let limits = Limits { client_idle_ms: 1_200, linger_ms: 100, ..Limits::default() };
+    let rig = Rig::new(&origin, setup(limits)).await;
+    let mut client = RawHttp2::new(&rig).await;
+    client.wire.send(frame(1, 5, 1, &fields("GET"))).await;
+    let mut since_goaway = Vec::new();
+    while let Some((kind, _, _, payload)) = client.next().await {
+        if kind == 7 || !since_goaway.is_empty() {
+            since_goaway.push((kind, payload));
+        }
+    }
+    assert_eq!(since_goaway, [(7, [1_u32.to_be_bytes(), [0; 4]].concat())], "the last stream, NO_ERROR, and the end");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod cohorts;
 mod completions;
 mod corpus;
 mod created_ids;
+mod cut_replies;
 mod deadlines;
 mod drains;
 mod earlier_keys;

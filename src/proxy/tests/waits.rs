@@ -33,7 +33,7 @@ fn the_side_that_is_waited_for_is_overdue() {
     assert_eq!(wait.due(&wait_limits).1, Overdue::Client);
     wait.request_ended(exchange_number);
     assert_eq!(wait.due(&wait_limits).1, Overdue::FirstByte);
-    wait.saw_fin();
+    wait.on_fin();
     let (due, why) = wait.due(&wait_limits);
     assert_eq!(why, Overdue::Cut);
     assert!(due <= now() + 5_000);

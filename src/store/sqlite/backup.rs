@@ -107,7 +107,7 @@ async fn newest_expired(conn: &mut SqliteConnection, from: &Path, retry_window: 
     Ok(nanos(times.window_start(now, retry_window)))
 }
 
-/// The statement that adds a key that legacy took, unless the copy has a row of it that is bound.
+/// The statement that adds a key that legacy took, unless the copy has the key and it is bound there (`bound_keys`).
 macro_rules! add_key {
     ($($is_bound:tt)*) => {
         concat!(

@@ -30,7 +30,7 @@ pub(crate) struct EndingOrigin {
 }
 
 impl EndingOrigin {
-    /// Processes so many requests on each connection, so many of them at the same time.
+    /// Processes `requests` requests on each connection, at most `streams` of them at the same time.
     pub(crate) async fn start(requests: usize, streams: u8) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (done, connections) = (Arc::default(), Arc::default());

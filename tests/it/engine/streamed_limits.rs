@@ -17,6 +17,24 @@ impl EngineTest {
     }
 }
 
+/// The service closes its connection right behind the bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_caller_gets_all_bytes_that_came_before_a_cut() {
+    const SENT: usize = 60_000;
+    let (test, service) = test("", "").await;
+    for run in 0..20 {
+        let (mut client, mut call) = get(&test, &service, "").await;
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 2 * SENT);
+        call.send([head.as_bytes(), &vec![b'x'; SENT]].concat()).await;
+        drop(call);
+        let all = client.read_to_close().await;
+        assert!(all.starts_with(b"HTTP/1.1 200 OK\r\n"), "run {run}: {} bytes", all.len());
+        let body = all.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4;
+        assert_eq!(all.len() - body, SENT, "run {run}");
+    }
+    test.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_that_its_service_cuts_never_looks_whole() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -187,16 +187,18 @@ async fn a_service_that_speaks_http2_streams_too() {
     let listener = TcpListener::bind(LOCAL).await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let test = test_of(&url, ", http: 2, calls_max: 1", "", DOWNLOAD, "only").await;
-    // All calls come over one connection.
     let (calls, mut streams) = tokio::sync::mpsc::channel(1);
     let serving = tokio::spawn(async move {
-        let (socket, _) = listener.accept().await.expect("a connection");
-        let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
-        while let Some(Ok((_, mut respond))) = connection.accept().await {
-            let head = http::Response::builder().header("content-type", "text/csv").body(()).expect("a head");
-            let mut send = respond.send_response(head, false).expect("an open stream");
-            send.send_data(Bytes::from_static(b"a,b\n"), false).expect("an open stream");
-            calls.send(send).await.expect("the test goes on");
+        // Before a stream is cut, all calls come over one connection, and over another one afterwards.
+        for _ in 0..2 {
+            let (socket, _) = listener.accept().await.expect("a connection");
+            let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let head = http::Response::builder().header("content-type", "text/csv").body(()).expect("a head");
+                let mut send = respond.send_response(head, false).expect("an open stream");
+                send.send_data(Bytes::from_static(b"a,b\n"), false).expect("an open stream");
+                calls.send(send).await.expect("the test goes on");
+            }
         }
     });
     let mut get = async || {

@@ -80,7 +80,7 @@ pub(super) fn plan(definition: &Value) -> Arc<Plan> {
     plan_with(definition, true)
 }
 
-/// A plan by files that declare the service `stock` as keyed, or not.
+/// A plan that was checked with files in which the service `stock` is declared as keyed, or not.
 pub(super) fn plan_with(definition: &Value, is_stock_keyed: bool) -> Arc<Plan> {
     let services = BTreeMap::from([(ServiceName::from("stock"), is_stock_keyed), (ServiceName::from("bank"), false)]);
     let known = DeclaredNames {

@@ -170,7 +170,7 @@ impl Executor for SimExecutor {
     fn perform(&self, effect: EffectClass, call: Outgoing) -> BoxFuture<'static, AttemptResult> {
         let services = self.0.clone();
         Box::pin(async move {
-            let mut permit = match call.upstream.acquire(call.mode, call.run, call.bounds()).await {
+            let mut permit = match call.service_limits.acquire(call.mode, call.run, call.bounds()).await {
                 Ok(permit) => permit,
                 Err(refused) => return refused,
             };

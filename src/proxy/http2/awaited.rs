@@ -1,0 +1,62 @@
+//! What the exchanges of one HTTP/2 connection wait for, as far as the connection's task sees to it.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::Request;
+
+use super::stream::{Stream, run};
+use crate::proxy::monotonic::NEVER;
+use crate::proxy::proxied_request::Client;
+
+/// What the exchanges of a connection wait for.
+pub(super) struct Awaited {
+    /// When the first wait of a stream is overdue.
+    pub due: AtomicU64,
+    /// Whether an exchange waits until the socket has taken what was passed on of its reply.
+    flush: AtomicBool,
+}
+
+impl Awaited {
+    pub(super) fn new() -> Self {
+        Self { due: AtomicU64::new(NEVER), flush: AtomicBool::new(false) }
+    }
+    /// Wakes the exchanges that wait for it: the socket has taken everything that the h2 crate had to write.
+    pub(super) fn flushed<'a>(&self, open: impl Iterator<Item = &'a Arc<Stream>>) {
+        if self.flush.swap(false, Relaxed) {
+            let waits = open.map(|stream| &stream.wait).filter(|wait| wait.flush.end());
+            waits.for_each(|wait| wait.waker.wake());
+        }
+    }
+}
+
+/// Runs an exchange, and after each poll notes what it waits for. Returns the id of its stream.
+pub(super) async fn timed(
+    client: Arc<Client>,
+    stream: Arc<Stream>,
+    awaited: Arc<Awaited>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) -> u32 {
+    let id = respond.stream_id().as_u32();
+    let shared = client.shared.clone();
+    let mut exchange = pin!(run(client, stream.clone(), request, respond));
+    poll_fn(|cx| {
+        stream.wait.waker.register(cx.waker());
+        let polled = exchange.as_mut().poll(cx);
+        if polled.is_pending() {
+            awaited.due.fetch_min(stream.wait.due(&shared.wait_limits).0, Relaxed);
+            if stream.wait.flush.is_awaited() {
+                awaited.flush.store(true, Relaxed);
+            }
+        }
+        polled
+    })
+    .await;
+    id
+}

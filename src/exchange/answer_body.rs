@@ -13,6 +13,8 @@ use http::HeaderMap;
 use http_body::Body;
 use tower::BoxError;
 
+use crate::names::ServiceName;
+
 /// The body of an answer.
 #[derive(Clone, Debug)]
 pub enum AnswerBody {
@@ -61,6 +63,8 @@ impl fmt::Debug for StreamedBody {
 
 /// A reply whose body a service is still sending.
 pub struct ServiceReply {
+    /// The service.
+    pub service: ServiceName,
     /// The body. It reads from the service only when it is polled. An error means that the service cut it.
     pub body: Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>,
     /// The fields of the reply that describe the body and its trailers: they are true only of these bytes.

@@ -280,6 +280,7 @@ fn respond(
         }
         AnswerBody::Streamed(streamed) => {
             let reply = streamed.take()?;
+            proxied.client.record.note(|record| record.service = Some(reply.service));
             wait.set_limits(proxied.entry.limits.with_idle(reply.idle));
             wait.leaves_workflow();
             relay::note_slow_kinds(wait, &headers);

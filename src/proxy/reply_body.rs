@@ -4,15 +4,20 @@
 //! bounded pieces, each when the socket has taken those before it, so that no protocol copies or buffers all of it; an
 //! error on the side of legacy, or of the service whose reply is streamed, becomes an error on the client's, so that a
 //! truncated reply is never completed; it is passed on when the socket has taken everything before it, because hyper
-//! and h2 discard with an error what they still buffer. When hyper, or `http2::stream`, drops the body it has the last frame: then
-//! legacy's connection returns to the pool, and what remains to be done waits in `completion` until the socket has
-//! taken the last byte.
+//! and h2 discard with an error what they still buffer. When hyper, or `http2::stream`, drops the body it has the last
+//! frame: then legacy's connection returns to the pool, and what remains to be done waits in `completion` until the
+//! socket has taken the last byte.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderName;
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, MAX_FORWARDS,
+    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tower::BoxError;
@@ -32,6 +37,23 @@ use crate::limits::REPLY_PIECE_BYTES_MAX;
 use crate::transport::CutReply;
 
 type PolledFrame = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
+/// Fields that say how a message is framed, routed, authenticated or read, which a client must know before its body:
+/// they have no place in trailers (RFC 9110, 6.5.1). hyper leaves them out of those of HTTP/1.1.
+static NOT_IN_TRAILERS: [HeaderName; 12] = [
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    HOST,
+    MAX_FORWARDS,
+    SET_COOKIE,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+];
 
 enum Reply {
     Legacy(Incoming),
@@ -129,7 +151,10 @@ impl ReplyBody {
     fn relay(&mut self, polled: PolledFrame, broken: Cut, cx: &mut Context<'_>) -> PolledFrame {
         match self.wait.note_reply_poll(polled) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    NOT_IN_TRAILERS.iter().for_each(|name| drop(trailers.remove(name)));
+                }
                 self.wait.progress();
                 self.wait.flush.note_passed_on();
                 if let Some(rates) = self.wait.rates() {

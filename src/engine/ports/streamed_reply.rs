@@ -55,7 +55,9 @@ impl OpenReply {
         fields.extend(trailer.into_iter().map(|value| (Some(TRAILER), value)));
         let idle = permit.service().body_idle();
         let call = OpenCall { body, connection, pool, runtime: Handle::current(), permit, _in_flight: in_flight };
-        receiver.set(ServiceReply { body: Box::pin(ServiceBody { call: Some(call), bytes: 0 }), fields, idle });
+        let service = call.permit.service().name().clone();
+        let body = Box::pin(ServiceBody { call: Some(call), bytes: 0 });
+        receiver.set(ServiceReply { service, body, fields, idle });
     }
 }
 

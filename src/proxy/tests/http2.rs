@@ -76,7 +76,8 @@ async fn large_bodies_pass_both_ways_as_the_windows_allow() {
 #[tokio::test]
 async fn trailers_pass_both_ways() {
     const REPLY: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\
-                         Trailer: grpc-status\r\n\r\n2\r\nok\r\n0\r\nGrpc-Status: 0\r\n\r\n";
+                         Trailer: grpc-status\r\n\r\n2\r\nok\r\n0\r\nGrpc-Status: 0\r\nContent-Length: 99\r\n\
+                         Set-Cookie: a=b\r\n\r\n";
     let origin = Origin::always_answers(REPLY).await;
     let rig = Rig::new(&origin, Setup::default()).await;
     let mut client = Http2Client::new(&rig).await;
@@ -89,6 +90,7 @@ async fn trailers_pass_both_ways() {
     send.send_trailers(trailers).unwrap();
     let reply = pending.reply().await;
     assert_eq!((reply.text().as_str(), reply.trailers["grpc-status"].to_str().unwrap()), ("ok", "0"));
+    assert_eq!(reply.trailers.len(), 1, "no framing and no cookie: {:?}", reply.trailers);
     assert!(reply.field("transfer-encoding").is_none(), "{:?}", reply.headers);
     let seen = origin.only_request();
     assert_eq!((seen.text().as_str(), seen.field("te")), ("abc", Some("trailers")));

@@ -67,6 +67,7 @@ async fn a_reply_that_its_service_cuts_never_looks_whole() {
     for line in &lines {
         assert_eq!((&line["arm"], &line["status"]), (&"engine".into(), &200.into()), "{line}");
         assert_eq!((&line["reply_bytes"], &line["failure"]), (&4.into(), &"service-reply-cut".into()), "{line}");
+        assert_eq!(line["service"], "files", "{line}");
     }
     let evidence = test.pointsman.get("/api/v2/routes/files.get/evidence").await;
     let counts = [&evidence["evidence"]["engine_answers"], &evidence["evidence"]["engine_errors"]];

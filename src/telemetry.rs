@@ -1,8 +1,8 @@
 //! The process's log and its metrics recorder.
 //!
-//! Each process has one log and one recorder, installed once; a second call gets the handle of the first. Each module
-//! records its own metrics; this module has the recorder, the descriptions, the metric of the version, and a limit for
-//! log lines that could come thousands of times a second.
+//! Each process has one log and one recorder, installed once: a second call of `recorder()` gets the same handle, and
+//! one of `start_log()` changes nothing. Each module records its own metrics; this module has the recorder, the
+//! descriptions, the metric of the version, and a limit for log lines that could come thousands of times a second.
 
 mod help;
 mod histogram;

@@ -190,7 +190,7 @@ impl EffectObserver for Attribution {
 
     fn lose(&self, number: u64) {
         let window = u64::try_from(self.0.settings.load().window.as_micros()).unwrap_or(u64::MAX);
-        // A request that has not ended yet counts it as a gap for as long as others that end now would.
+        // Two windows: a request that ends within one window from now counts it as open until its own window is over.
         self.0.open_calls.lose(number, (self.0.now_us)().saturating_add(window.saturating_mul(2)));
     }
 

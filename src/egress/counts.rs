@@ -38,7 +38,7 @@ impl AttributedBy {
 /// What became of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EffectOutcome {
-    /// It belongs to a request, and what says so.
+    /// It belongs to a request that is compared; by what it was attributed.
     Attributed(AttributedBy),
     /// It belongs to a request that is not compared.
     NotCompared,
@@ -97,7 +97,7 @@ pub struct TotalCalls {
     pub unattributed: u64,
     /// Attributed ones that were not kept for the comparison, because there was no room.
     pub not_kept: u64,
-    /// Requests that were not watched, or not until their end, because there was no room.
+    /// Requests that were not watched, or not until `egress.window` after their end, because there was no room.
     pub requests_left_out: u64,
     /// The same of requests that are not compared.
     pub bystanders_left_out: u64,

@@ -68,7 +68,7 @@ impl Index {
             self.settings = settings.clone();
             self.by_key.clear();
             self.requests.values_mut().for_each(|entry| entry.key = None);
-            // They are known by another rule.
+            // Their keys were read by the earlier rule.
             self.unknown = self.requests.keys().copied().collect();
         }
         for watched in requests {
@@ -140,7 +140,7 @@ impl Index {
         let is_traced = |one: &&Arc<Watched>| traced.is_empty() || traced.iter().any(|other| Arc::ptr_eq(one, other));
         let known: Vec<_> = known.into_iter().filter(is_traced).collect();
         let unknown: Vec<_> = unknown.into_iter().filter(is_traced).collect();
-        // Of a trace that is known, no request counts as left out.
+        // A call in a trace that is known is attributed among the requests that are known.
         let has_left_out = traced.is_empty() && self.left_out_until > now_us;
         match (&known[..], &unknown[..]) {
             ([one], []) if !has_left_out => Found::One((*one).clone(), self.rule_label()),

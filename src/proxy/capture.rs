@@ -42,7 +42,8 @@ pub(super) struct CapturedRequest {
     pub bytes_max: usize,
     pub offer: Arc<dyn Offer>,
     pub affinity: Arc<dyn Affinity>,
-    /// Watches the calls that legacy makes for requests that are compared; `None` if nothing does.
+    /// Is told of the request before legacy gets it; `None` if the request is not compared, or if nothing attributes
+    /// the calls that legacy makes.
     pub effect_registry: Option<Arc<dyn EffectRegistry>>,
     /// Dropped when the exchange has ended: after that, calls are attributed to the request for a limited time only.
     pub effects: Option<Box<dyn EffectWatch>>,
@@ -92,8 +93,8 @@ impl CapturedRequest {
     }
 }
 
-/// A reply is not captured. The request stays known, as one whose calls are told from those of others, while what is in
-/// here is held: until its exchange has ended.
+/// A reply is not captured. The watch is to be held until the exchange has ended: for as long, legacy's calls for this
+/// request are told from those for other requests.
 pub(super) struct NotCaptured(pub Option<Box<dyn EffectWatch>>);
 
 /// What is captured of an exchange, until its reply begins.

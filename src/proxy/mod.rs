@@ -158,7 +158,8 @@ pub struct ProxyParts {
     pub offer: Arc<dyn Offer>,
     /// Is told how the engine served callers.
     pub served_observer: Arc<dyn ServedObserver>,
-    /// Watches the calls that legacy makes for requests that are compared; `None` without an egress listener.
+    /// Is told of each request before legacy gets it, so that the calls that legacy makes can be attributed to it;
+    /// `None` without an egress listener.
     pub effect_registry: Option<Arc<dyn EffectRegistry>>,
     /// Gets a record of each exchange; `None` if there is no access log.
     pub access_log: Option<Arc<AccessLog>>,

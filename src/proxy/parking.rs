@@ -332,8 +332,7 @@ impl ParkedConnection {
 mod tests {
     use super::*;
 
-    /// Up to 80 bytes the box is in the allocator's size class of 80 bytes; its entry in a half-full tree node takes 29
-    /// more.
+    /// A box of 65 to 80 bytes takes 80 bytes of the allocator, and its entry in a half-full tree node 29 more.
     #[test]
     fn a_parked_connection_is_small() {
         assert!(size_of::<ParkedConnection>() <= 72, "{}", size_of::<ParkedConnection>());

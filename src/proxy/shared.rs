@@ -69,7 +69,8 @@ pub(super) struct Shared {
     pub affinity: Arc<dyn Affinity>,
     pub offer: Arc<dyn Offer>,
     pub served_observer: Arc<dyn ServedObserver>,
-    /// Is told of the calls that legacy makes for requests; `None` if nothing observes them.
+    /// Is told of each request before legacy gets it, so that the calls that legacy makes can be attributed to it;
+    /// `None` if nothing attributes them.
     pub effect_registry: Option<Arc<dyn EffectRegistry>>,
     /// Set if this proxy is the one behind the egress listener, whose clients are legacy.
     pub egress: Option<Egress>,

@@ -6,8 +6,8 @@
 //! request, `ejection` and `health_check` which ones get none; `view` shows all of that. Whether a request may be sent
 //! again is decided by `proxy` and `engine`.
 //!
-//! Always true: nothing of a request is sent over a connection whose handshake has not ended; bytes of a service that
-//! its HTTP has read, or could have read when it gave up, are counted in [`Received`].
+//! Always true: nothing of a request is sent over a connection whose handshake has not ended; the bytes of a service
+//! that hyper has read, or could have read when it gave the connection up, are counted in [`Received`].
 //!
 //! When a service is slow, whoever opens a connection bounds the time for it; when it is gone, requests on their way
 //! fail, and [`SendError::not_processed`] tells those that it has certainly not processed.

@@ -72,7 +72,7 @@ fn an_open_call_is_only_for_requests_that_it_could_be_for() {
 }
 
 #[test]
-fn a_lost_call_counts_as_open_until_nobody_waits_for_it() {
+fn a_lost_call_counts_as_open_for_twice_the_window() {
     let world = World::new("");
     let trace = TraceContext::random(true);
     let watch = world.traced(trace);

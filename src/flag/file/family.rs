@@ -100,7 +100,7 @@ fn check_distinct_requests(routes: &[(&Site, &Route)], problems: &mut Problems) 
 }
 
 /// Checks that a follower's creator exists, creates instances, and is not declared above the follower; and that no
-/// cohort of the creator is in `live` if the follower has no workflow.
+/// cohort of the creator is in `live` or above if the follower has no workflow.
 fn check_follower(
     route: &Route,
     site: &Site,

@@ -79,7 +79,7 @@ async fn a_flip_down_is_in_force_at_once_while_the_store_is_silent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pending_raise_for_the_store_does_not_undo_a_later_flip_down() {
+async fn a_raise_that_waits_for_the_store_does_not_undo_a_later_flip_down() {
     for is_taken in [true, false] {
         let (fixture, raise) = pending_raise(is_taken).await;
         assert!(!could_be_live(&fixture, "bare"));
@@ -283,7 +283,8 @@ async fn what_an_attempt_finds_recorded_is_found_again_if_it_fails() {
     assert_eq!(stored(&fixture).await, pairs(&expected));
 }
 
-/// The freeze caps the route below `only`, and the person's flip is recorded in place of the one that reverts.
+/// The freeze caps the route below `only`, and the person's flip is recorded in place of a flip that only reverts the
+/// raise.
 #[tokio::test(start_paused = true)]
 async fn a_flip_down_lowers_a_route_on_its_way_to_only_during_a_freeze() {
     let fixture = Fixture::open(files(&[])).await;

@@ -145,8 +145,8 @@ impl Run {
                 let call = match self.steps.get(step) {
                     // The step failed before any attempt, or its fallback failed.
                     None | Some(StepState::Replaced { .. }) if *attempt == 0 => None,
-                    // A fan-out failed as a whole: a person rejected all of its items, or all items that were left
-                    // after decisions about single items whose service was missing.
+                    // A fan-out failed as a whole: a person rejected all of its items, or, after single items whose
+                    // service was missing had been decided about, all items that were left.
                     Some(StepState::Open(open))
                         if *attempt == 0 && item.is_none() && open.items.is_some() && !open.has_calls() =>
                     {
@@ -193,8 +193,9 @@ impl Run {
         Ok(())
     }
 
-    /// Adds a call to the list of calls that were done, because it may have to be undone. A call that was never sent is
-    /// not listed, even if a person gave the step an output.
+    /// Adds a call to the list of calls that were done, because it may have to be undone; a rehearsed call is listed as
+    /// rehearsed. Not listed are reads, and calls that were neither sent nor rehearsed, even if a person gave the step
+    /// an output.
     pub(super) fn note_done(
         &mut self,
         step: &StepId,

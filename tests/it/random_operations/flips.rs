@@ -39,7 +39,7 @@ impl Walk {
         }
     }
 
-    /// Clients do not retry orders that the engine did not answer from now on, so a person may force any gate: moves a
+    /// From now on no client retries an order that the engine did not answer, so a person may force any gate: moves a
     /// family to `live`.
     pub async fn force_live(&mut self) {
         eprintln!("no client retries what the engine did not answer");

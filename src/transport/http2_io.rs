@@ -1,7 +1,7 @@
 //! The bytes of an HTTP/2 connection to a service, and what its frames tell that hyper does not.
 //!
-//! Always true: hyper gets the bytes as they came; only the heads of frames and the first bytes of GOAWAY and
-//! RST_STREAM are looked at.
+//! Always true: hyper gets the bytes as they came, but for empty DATA frames ([`EmptyDataFilter`]); only the heads of
+//! frames and the first bytes of GOAWAY and RST_STREAM are looked at.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,6 +14,7 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
+use super::empty_data::EmptyDataFilter;
 use super::stream::ServiceStream;
 
 /// The head of a frame.
@@ -75,21 +76,35 @@ impl IoState {
 pub(super) struct Http2Io {
     stream: ServiceStream,
     state: Arc<IoState>,
-    /// The first frame, as far as it was read.
+    opening: Opening,
+    frames: FrameHeads,
+    empty_data: EmptyDataFilter,
+}
+
+/// The first frame that the peer sends.
+struct Opening {
+    /// It, as far as it was read.
     first: Vec<u8>,
     settings: Option<oneshot::Sender<bool>>,
-    frames: FrameHeads,
 }
 
 impl Http2Io {
     /// The receiver tells when the first frame has been read, and whether it has the peer's settings.
     pub(super) fn new(stream: ServiceStream, state: Arc<IoState>) -> (Self, oneshot::Receiver<bool>) {
         let (sender, receiver) = oneshot::channel();
-        let (first, frames) = (Vec::new(), FrameHeads::default());
-        (Self { stream, state, first, settings: Some(sender), frames }, receiver)
+        let opening = Opening { first: Vec::new(), settings: Some(sender) };
+        // A server has no preface but its SETTINGS frame.
+        let (frames, empty_data) = (FrameHeads::default(), EmptyDataFilter::new(0));
+        (Self { stream, state, opening, frames, empty_data }, receiver)
     }
+}
 
-    fn look_for_settings(&mut self, read: &[u8]) {
+impl Opening {
+    /// Tells the receiver when the frame has been read.
+    fn look_at(&mut self, read: &[u8]) {
+        if self.settings.is_none() {
+            return;
+        }
         // Settings are small: more than this is something else.
         const BYTES_MAX: usize = 4 << 10;
         self.first.extend_from_slice(&read[..read.len().min(BYTES_MAX - self.first.len())]);
@@ -202,19 +217,19 @@ impl AsyncRead for Http2Io {
             self.state.reader.register(cx.waker());
             return Poll::Pending;
         }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let (this, read) = (&mut *self, &buf.filled()[before..]);
-        if this.settings.is_some() {
-            this.look_for_settings(read);
-        }
-        let state = &this.state;
-        this.frames.look_at(read, |told| match told {
-            Told::GoingAway(NO_LAST_STREAM) => {}
-            Told::GoingAway(last_stream) => state.last_stream.store(last_stream + 1, Relaxed),
-            Told::Cut => state.has_cut_streams.store(true, Relaxed),
-        });
-        Poll::Ready(Ok(()))
+        let Self { stream, state, opening, frames, empty_data } = &mut *self;
+        empty_data.poll_read(buf, |buf| {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut *stream).poll_read(cx, buf))?;
+            let read = &buf.filled()[before..];
+            opening.look_at(read);
+            frames.look_at(read, |told| match told {
+                Told::GoingAway(NO_LAST_STREAM) => {}
+                Told::GoingAway(last_stream) => state.last_stream.store(last_stream + 1, Relaxed),
+                Told::Cut => state.has_cut_streams.store(true, Relaxed),
+            });
+            Poll::Ready(Ok(()))
+        })
     }
 }
 

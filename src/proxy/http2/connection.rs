@@ -174,6 +174,9 @@ where
                 _ => {}
             }
             if self.poll_connection(cx).is_ready() {
+                // The same poll may have written the last byte of an answer: its exchange is complete.
+                self.observe();
+                self.poll_exchanges(cx);
                 return Poll::Ready(Cut::ClientGone);
             }
             if self.observe() {

@@ -1,7 +1,7 @@
 //! A client's connection as the h2 crate reads and writes it.
 //!
-//! Always true: all bytes pass unchanged, up to a frame that ends the connection; `traffic` sees each byte once: those
-//! written, when the transport has taken them.
+//! Always true: all bytes but those of empty DATA frames ([`EmptyDataFilter`]) pass unchanged, up to a frame that ends
+//! the connection; `traffic` sees each byte once: those written, when the transport has taken them.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,9 +11,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::traffic::Traffic;
+use super::traffic::{PREFACE, Traffic};
 use crate::proxy::socket::{Closing, Transport, take_read_before};
 use crate::proxy::wait::ConnectionWait;
+use crate::transport::EmptyDataFilter;
 
 /// The client's side of one connection.
 pub(super) struct Http2Io {
@@ -23,6 +24,7 @@ pub(super) struct Http2Io {
     /// Bytes that were already read to find out which protocol the client speaks.
     read_before: Bytes,
     closing: Closing,
+    empty_data: EmptyDataFilter,
 }
 
 impl Http2Io {
@@ -32,7 +34,8 @@ impl Http2Io {
         traffic: Arc<Traffic>,
         read_before: Bytes,
     ) -> Self {
-        Self { transport, wait, traffic, read_before, closing: Closing::default() }
+        let empty_data = EmptyDataFilter::new(PREFACE.len());
+        Self { transport, wait, traffic, read_before, closing: Closing::default(), empty_data }
     }
 
     /// Reports the result of a write to `traffic`.
@@ -48,23 +51,26 @@ impl Http2Io {
 
 impl AsyncRead for Http2Io {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = match self.read_before.is_empty() {
-            true => ready!(self.transport.poll_read(&self.wait, cx, buf))?,
-            false => take_read_before(&mut self.read_before, buf),
-        };
-        match read {
-            0 => self.wait.on_fin(),
-            count => {
-                let before = buf.filled().len() - count;
-                let accepted = self.traffic.on_received(&buf.filled()[before..]);
-                buf.set_filled(before + accepted);
-                if accepted == 0 {
-                    // No waker is needed: `connection`, which is polling this, ends the connection next.
-                    return Poll::Pending;
+        let Self { transport, wait, traffic, read_before, empty_data, .. } = &mut *self;
+        empty_data.poll_read(buf, |buf| {
+            let read = match read_before.is_empty() {
+                true => ready!(transport.poll_read(wait, cx, buf))?,
+                false => take_read_before(read_before, buf),
+            };
+            match read {
+                0 => wait.on_fin(),
+                count => {
+                    let before = buf.filled().len() - count;
+                    let accepted = traffic.on_received(&buf.filled()[before..]);
+                    buf.set_filled(before + accepted);
+                    if accepted == 0 {
+                        // No waker is needed: `connection`, which is polling this, ends the connection next.
+                        return Poll::Pending;
+                    }
                 }
             }
-        }
-        Poll::Ready(Ok(()))
+            Poll::Ready(Ok(()))
+        })
     }
 }
 

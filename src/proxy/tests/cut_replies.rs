@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::http2_client::{Http2Client, frame};
+use super::http2_client::{Http2Client, RawHttp2, fields, frame};
 use super::http2_origin::read_until;
 use super::rig::{OK, Origin, Rig, Setup, get};
 use super::wire::bounded;
@@ -13,6 +13,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// A head with only the status 200, as HPACK has it in its static table.
@@ -119,6 +120,40 @@ async fn a_reset_without_an_error_cuts_a_reply() {
             assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
         }
     }
+}
+
+/// The h2 crate ends a connection after 100 such frames.
+#[tokio::test]
+async fn empty_data_frames_of_a_service_do_not_end_its_connection() {
+    let rig = http2_legacy(|stream| {
+        let mut answer = frame(HEADERS, END_HEADERS, stream, STATUS_200);
+        (0..300).for_each(|_| answer.extend(frame(DATA, 0, stream, b"")));
+        answer.extend(frame(DATA, END_STREAM, stream, b"whole"));
+        answer
+    })
+    .await;
+    let reply = rig.ask(&get("/any")).await;
+    assert_eq!((reply.status(), reply.text().as_str()), (200, "whole"));
+}
+
+#[tokio::test]
+async fn empty_data_frames_of_a_client_do_not_end_its_connection() {
+    let origin = Origin::always_answers(OK).await;
+    let rig = Rig::new(&origin, Setup::default()).await;
+    let mut client = RawHttp2::new(&rig).await;
+    let mut request = frame(HEADERS, END_HEADERS, 1, &fields("POST"));
+    (0..300).for_each(|_| request.extend(frame(DATA, 0, 1, b"")));
+    request.extend(frame(DATA, END_STREAM, 1, b"{}"));
+    client.wire.send(request).await;
+    loop {
+        let (kind, ..) = bounded("a frame", client.next()).await.expect("the connection goes on");
+        match kind {
+            HEADERS => break,
+            GOAWAY | RST_STREAM => panic!("frame {kind}"),
+            _ => {}
+        }
+    }
+    assert_eq!(origin.only_request().text(), "{}");
 }
 
 /// A service that has answered and wants no more of the request resets the stream behind its answer (RFC 9113, 8.1).

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::http2_client::{Http2Client, request, send_all, whole};
+use super::http2_client::{Http2Client, RawHttp2, fields_for, frame, request, send_all, whole};
 use super::rig::{OK, Origin, Rig, Setup, engine_says, get, post};
+use super::wire::bounded;
 use crate::exchange::ComparisonOutcome;
 use crate::flag::State;
 use crate::limits::Limits;
@@ -214,6 +215,21 @@ async fn the_engine_answers_in_live_and_the_key_keeps_a_retry_on_its_arm() {
     assert_eq!(keys(0), keys(1), "the same key over both protocols");
     assert_eq!(asked[0].request.body, "{}");
     assert!(origin.requests().is_empty());
+}
+
+/// The client has sent GOAWAY, so the connection ends with the last byte of the answer.
+#[tokio::test]
+async fn an_answer_that_ends_its_connection_is_complete() {
+    let origin = Origin::always_answers(OK).await;
+    for run in 0..20 {
+        let rig = Rig::new(&origin, Setup { state: State::Shadow, ..Setup::default() }).await;
+        let mut client = RawHttp2::new(&rig).await;
+        let (end_stream, end_headers) = (1, 4);
+        let request = frame(1, end_stream | end_headers, 1, &fields_for("GET", "/plain"));
+        client.wire.send([request, frame(7, 0, 0, &[0; 8])].concat()).await;
+        assert_eq!(bounded("the end", client.goaway()).await.unwrap_or_default(), 0);
+        assert_eq!(rig.fakes.outcome().await, ComparisonOutcome::Matched, "run {run}");
+    }
 }
 
 #[tokio::test]

@@ -141,8 +141,13 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// The fields of a request for `/`, without compression.
 pub fn fields(method: &str) -> Vec<u8> {
+    fields_for(method, "/")
+}
+
+/// The fields of a request for this path, without compression.
+pub fn fields_for(method: &str, path: &str) -> Vec<u8> {
     let mut block = Vec::new();
-    for (name, value) in [(":method", method), (":scheme", "http"), (":path", "/"), (":authority", "shop.test")] {
+    for (name, value) in [(":method", method), (":scheme", "http"), (":path", path), (":authority", "shop.test")] {
         block.push(0);
         for text in [name, value] {
             block.push(u8::try_from(text.len()).unwrap());

@@ -297,7 +297,7 @@ fn declared(setup: &Setup, files_version: u64) -> DeclaredFiles {
         default_legacy: setup.default_legacy.clone(),
         services: setup.services.clone(),
         exposes_arm: setup.settings.exposes_arm,
-        bases: bases(setup).into_iter().collect(),
+        bases: bases(setup).into_iter().map(|(route, basis)| (route, basis.hash)).collect(),
         read_only: setup
             .routes
             .iter()

@@ -28,7 +28,8 @@ fn memory() -> StoreHandle {
 }
 
 fn comparison(verdict: Verdict) -> Comparison {
-    let difference = Difference { path: "$.a".into(), kind: DifferenceKind::Value, legacy: None, engine: None };
+    let (path, kind, contradicts) = ("$.a".into(), DifferenceKind::Value, Vec::new());
+    let difference = Difference { path, kind, legacy: None, engine: None, contradicts };
     Comparison {
         verdict,
         differences: if verdict == Verdict::Mismatch { vec![difference] } else { Vec::new() },

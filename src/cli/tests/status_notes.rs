@@ -40,3 +40,15 @@ fn a_restart_of_evidence_is_shown_with_its_reason() {
     let text = evidence::text(&read::<EvidenceView>(view), Formatter(false));
     assert!(text.starts_with(&format!("a\n{line}\n")), "{text}");
 }
+
+#[test]
+fn diffs_say_which_earlier_pairing_an_id_contradicts() {
+    let mut diffs = some_diffs();
+    diffs["groups"][0]["differences"][0] = json!({
+        "path": "$.lines[*].order", "kind": "value", "legacy": "\"A\"", "engine": "\"A\"",
+        "contradicts": [{ "path": "$.id", "legacy": "\"A\"", "engine": "\"X\"" }],
+    });
+    let text = diffs::text(&read::<Diffs>(diffs), now(), Formatter(false));
+    let line = "\n    contradicts $.id, where legacy's \"A\" was paired with the engine's \"X\"\n";
+    assert!(text.contains(line), "{text}");
+}

@@ -212,6 +212,7 @@ async fn samples_are_limited_by_fingerprint_and_by_route(which: StoreKind) {
             kind: DifferenceKind::Value,
             legacy: Some("1".into()),
             engine: None,
+            contradicts: Vec::new(),
         }],
         legacy: "{}".into(),
         engine: "{}".into(),

@@ -1,11 +1,12 @@
 //! The thread that formats and writes lines.
 //!
 //! Always true: while lines keep coming, the file is written at most once per [`BATCH_PAUSE`] or per [`BATCH_BYTES`],
-//! so that handing a record over seldom has to wake this thread; when a full disk has cut a line short, a line break is
-//! written before the next line.
+//! so that handing a record over seldom has to wake this thread; when a full disk has cut a line short, that part is
+//! removed from the file, and where it cannot be removed, or an earlier process left it, a line break is written before
+//! the next line.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -80,7 +81,7 @@ impl Writer {
         unwritten: Counter,
     ) -> io::Result<Self> {
         let open = open(&file)?;
-        let (lines, is_torn, lost) = (Vec::new(), false, LostLines::default());
+        let (lines, is_torn, lost) = (Vec::new(), ends_within_a_line(&file), LostLines::default());
         Ok(Self { file, open, format, reopen, lines, is_torn, overflowed, unwritten, lost })
     }
 
@@ -185,7 +186,8 @@ impl Writer {
     /// Discards the lines that are not written, and counts them as lost.
     fn lose(&mut self, written: usize, error: io::Error) {
         if written > 0 {
-            self.is_torn = self.lines[written - 1] != b'\n';
+            let torn = self.lines[..written].iter().rev().take_while(|byte| **byte != b'\n').count();
+            self.is_torn = torn > 0 && !self.remove_from_end(torn as u64);
         }
         let rest = &self.lines[written..];
         let lost = rest.iter().filter(|byte| **byte == b'\n').count() as u64;
@@ -195,6 +197,18 @@ impl Writer {
         self.lost.in_write += lost;
         self.lost.last_error = Some(error);
         self.lines.clear();
+    }
+
+    /// Removes the last bytes that this writer has written, if they are the end of a file. Returns whether it did.
+    /// Another process on the same file may have appended lines behind them, or rotation may have emptied the file.
+    fn remove_from_end(&mut self, bytes: u64) -> bool {
+        // The standard output may be open without O_APPEND: the next write would leave a gap.
+        if matches!(self.file, LogFile::Stdout) {
+            return false;
+        }
+        let (Ok(position), Ok(file)) = (self.open.stream_position(), self.open.metadata()) else { return false };
+        let is_end = file.is_file() && file.len() == position;
+        is_end && position.checked_sub(bytes).is_some_and(|length| self.open.set_len(length).is_ok())
     }
 
     fn report_lost(&mut self) {
@@ -227,7 +241,76 @@ fn open(file: &LogFile) -> io::Result<File> {
     }
 }
 
+/// Whether an earlier process left part of a line at the end of the file.
+fn ends_within_a_line(file: &LogFile) -> bool {
+    let LogFile::Path(path) = file else { return false };
+    let read_last = || -> io::Result<bool> {
+        // The end of a pipe cannot be read without taking a line from its reader.
+        if !std::fs::metadata(path)?.is_file() {
+            return Ok(false);
+        }
+        let (mut file, mut last) = (File::open(path)?, [0]);
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        Ok(last != *b"\n")
+    };
+    read_last().unwrap_or(false) // the file is empty, or may only be written
+}
+
 fn open_path(path: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     OpenOptions::new().append(true).create(true).custom_flags(flags).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A writer whose last write ended after these bytes of `lines`.
+    fn writer_after(path: &Path, lines: &[u8], written: usize) -> Writer {
+        let file = LogFile::Path(path.to_owned());
+        let mut writer =
+            Writer::open(file, LineFormat::Json, Arc::default(), Arc::default(), Counter::noop()).expect("opened");
+        writer.lines = lines.to_vec();
+        writer.open.write_all(&lines[..written]).expect("written");
+        writer
+    }
+
+    #[test]
+    fn a_line_that_a_full_disk_cuts_is_removed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (written, expected) in [(9, "one\n"), (4, "one\n"), (2, "")] {
+            let path = dir.path().join(written.to_string());
+            let mut writer = writer_after(&path, b"one\ntwo-half\nthree\n", written);
+            writer.lose(written, ErrorKind::StorageFull.into());
+            assert_eq!(std::fs::read_to_string(&path).expect("text"), expected);
+            writer.lines = b"four\n".to_vec();
+            writer.write_lines();
+            assert_eq!(std::fs::read_to_string(&path).expect("text"), format!("{expected}four\n"));
+        }
+    }
+
+    #[test]
+    fn a_cut_line_with_another_processs_line_behind_it_stays_and_is_ended() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("log");
+        let mut writer = writer_after(&path, b"one\n", 2);
+        open_path(&path).expect("opened").write_all(b"other\n").expect("written");
+        writer.lose(2, ErrorKind::StorageFull.into());
+        writer.lines = b"two\n".to_vec();
+        writer.write_lines();
+        assert_eq!(std::fs::read_to_string(&path).expect("text"), "onother\n\ntwo\n");
+    }
+
+    #[test]
+    fn part_of_a_line_from_an_earlier_process_is_ended() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (before, after) in [("one\ntw", "one\ntw\n"), ("one\n", "one\n"), ("", "")] {
+            let path = dir.path().join("log");
+            std::fs::write(&path, before).expect("written");
+            let mut writer = writer_after(&path, b"three\n", 0);
+            writer.write_lines();
+            assert_eq!(std::fs::read_to_string(&path).expect("text"), format!("{after}three\n"));
+        }
+    }
 }

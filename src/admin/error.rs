@@ -149,7 +149,7 @@ impl ApiError {
             FlipError::GateShut { reasons, commands } => {
                 Self::new(StatusCode::CONFLICT, "gate-shut", TITLE, "the gate is shut")
                     .reasons(reasons)
-                    .hint("gather more evidence, or pass the gate with `force` and a `reason`")
+                    .hint("do what each reason says, or pass the gate with `force` and a `reason`")
                     .commands(commands)
             }
             FlipError::Refused { commands, .. } => {

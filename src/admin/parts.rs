@@ -111,6 +111,8 @@ pub struct ProcessStatus {
     pub services_trouble: Option<String>,
     /// Why retry keys of requests that legacy served may be unknown; `None` if all are known.
     pub retry_keys_trouble: Option<String>,
+    /// Whether the process is stopping.
+    pub stopping: bool,
     /// The number of runs that have a task now; a waiting run has none.
     pub runs_in_flight: u64,
     /// The oldest of the runs that this process cannot resume.

@@ -1,5 +1,8 @@
 //! Reads the files again on request.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use axum::Json;
 use http::StatusCode;
 use tokio::time::timeout;
@@ -9,8 +12,11 @@ use super::extract::JsonBody;
 use super::flips::flip_row;
 use super::parts::Reloaded;
 use super::state::{Admin, ApiState, JsonResult};
-use super::types::{ChangedRoute, FileProblem, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse};
+use super::types::{
+    ChangedRoute, FileProblem, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse, RestartedRoute,
+};
 use crate::config::{Finding, Findings};
+use crate::evidence::EvidenceRestart;
 use crate::flag::FlagSet;
 use crate::ladder::RouteStatus;
 use crate::limits::Limits;
@@ -28,7 +34,7 @@ pub(super) async fn reload(
     let by = caller.recorded_name(request.by.as_deref())?;
     tracing::info!(by, "the flag files are read again, as requested");
     let wait_ms = admin.parts.limits.move_answer_ms;
-    let before = admin.parts.ladder.flags();
+    let before = Before { flags: admin.parts.ladder.flags(), restarts: restarts(&admin) };
     match timeout(Limits::ms(wait_ms), (admin.parts.reload)()).await {
         Ok(Ok(reloaded)) => answer(&admin, &before, reloaded),
         Ok(Err(_)) => {
@@ -47,7 +53,24 @@ pub(super) async fn reload(
     }
 }
 
-fn answer(admin: &ApiState, before: &FlagSet, reloaded: Reloaded) -> JsonResult<ReloadResponse> {
+/// The state before the files were read.
+struct Before {
+    flags: Arc<FlagSet>,
+    restarts: BTreeMap<RouteId, EvidenceRestart>,
+}
+
+/// The last restart of each route's evidence.
+fn restarts(admin: &ApiState) -> BTreeMap<RouteId, EvidenceRestart> {
+    let ids = admin.parts.ladder.flags().routes.iter().map(|flag| flag.route.id.clone()).collect::<Vec<_>>();
+    ids.into_iter().filter_map(|id| Some((id.clone(), admin.parts.evidence.of(&id).restarted?))).collect()
+}
+
+fn restarted_routes(admin: &ApiState, before: &Before) -> Vec<RestartedRoute> {
+    let new = restarts(admin).into_iter().filter(|(route, restart)| before.restarts.get(route) != Some(restart));
+    new.map(|(route, restart)| RestartedRoute { route, restart }).collect()
+}
+
+fn answer(admin: &ApiState, before: &Before, reloaded: Reloaded) -> JsonResult<ReloadResponse> {
     let refused = |detail: &str, reasons: Vec<String>| {
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "files-refused", TITLE, detail).reasons(reasons)
     };
@@ -56,10 +79,11 @@ fn answer(admin: &ApiState, before: &FlagSet, reloaded: Reloaded) -> JsonResult<
             changed,
             in_force_s: since.elapsed().as_secs_f64(),
             generation: admin.parts.ladder.flags().set_number,
-            moved: moved_routes(before, &admin.parts.ladder.flags(), &flips),
+            moved: moved_routes(&before.flags, &admin.parts.ladder.flags(), &flips),
             flips: flips.into_iter().map(flip_row).collect(),
             changed_since_evidence: admin.parts.ladder.status().into_iter().filter_map(changed_route).collect(),
             limited: admin.parts.ladder.status().into_iter().filter_map(limited_route).collect(),
+            evidence_restarted: restarted_routes(admin, before),
             warnings: file_problems(&warnings),
             needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
         })),

@@ -24,6 +24,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::compare::Difference;
+pub use crate::compare::EarlierPairing;
+pub use crate::evidence::EvidenceRestart;
 use crate::evidence::RouteEvidence;
 use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{RouteId, WorkflowName};
@@ -36,7 +38,7 @@ pub use orchestration::{
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
     RunPart, SentRequest, StepRow, UndoRow, UndoState,
 };
-pub use reload::{ChangedRoute, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse};
+pub use reload::{ChangedRoute, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse, RestartedRoute};
 pub use run_requests::{
     AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, ExplanationView, FirstAnswer, PauseRequest, RerunRequest,
     ResolveRequest, RetryRequest, RunCounts, SignalRequest, SkipRequest, StartRequest, ValueError,
@@ -89,6 +91,9 @@ pub struct Status {
     /// The process that this one took over from, or that it hands over to. Left out if there is neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub succession: Option<String>,
+    /// Whether the process is stopping: what is in progress finishes within its bounds, then the process ends.
+    #[serde(default)]
+    pub stopping: bool,
     /// The number of runs that are executed at this moment, including rehearsals and runs that are not kept; waiting
     /// runs do not count.
     pub runs_in_flight: u64,
@@ -174,6 +179,9 @@ pub struct RouteRow {
     /// suffices, and after a flip with `--force`.
     #[serde(default)]
     pub changed_since_evidence: Option<String>,
+    /// When and why the evidence was last started from zero; `null` if that never happened.
+    #[serde(default)]
+    pub evidence_restarted: Option<EvidenceRestart>,
     /// Whether the route's last flip, a flip down, is in force and not recorded yet: if the process ends before it is
     /// recorded, the route returns to the state in the store.
     #[serde(default)]

@@ -17,6 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Setup;
+use crate::evidence::EvidenceBasis;
 use crate::expression::DIALECT;
 use crate::flag::{Instance, Route, RouteMatch, Service};
 use crate::names::{RouteId, ServiceName, WorkflowName};
@@ -25,15 +26,25 @@ use crate::workflow::{Plan, StepKind, StepPart};
 /// The plans of workflows by name; `None` where the files have no such workflow.
 type Plans<'a> = BTreeMap<&'a WorkflowName, Option<&'a Plan>>;
 
-/// The basis of each route's evidence, as a hash. When it changes, the evidence starts from zero.
-pub(super) fn bases(setup: &Setup) -> Vec<(RouteId, String)> {
+/// The basis of each route's evidence. When its hash changes, the evidence starts from zero.
+pub(super) fn bases(setup: &Setup) -> Vec<(RouteId, EvidenceBasis)> {
     setup.routes.iter().map(|route| (route.id.clone(), basis(setup, route))).collect()
 }
 
-fn basis(setup: &Setup, route: &Route) -> String {
+fn basis(setup: &Setup, route: &Route) -> EvidenceBasis {
     let plans = plans(setup, route);
     let names = services(setup, &plans);
     let mut basis = Basis(blake3::Hasher::new_derive_key("pointsman 2026 basis of the evidence of a route"));
+    let mut parts = BTreeMap::new();
+    let mut part = |name: &str, add: &dyn Fn(&mut Basis)| {
+        let mut hasher = Basis(blake3::Hasher::new_derive_key("pointsman 2026 part of the basis of evidence"));
+        add(&mut hasher);
+        parts.insert(name.to_owned(), hasher.hash()[..16].to_owned());
+    };
+    part("the version of the expression language", &|hasher| hasher.add(&DIALECT.to_string()));
+    part("`compare:`", &|hasher| hasher.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash())));
+    part("the address of its legacy service", &|hasher| hasher.add_addresses(Some(&route.legacy)));
+    part("`match:`", &|hasher| hasher.add(&route.matches.normal_form()));
     basis.add(&DIALECT.to_string());
     basis.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash()));
     basis.add_addresses(Some(&route.legacy));
@@ -41,32 +52,39 @@ fn basis(setup: &Setup, route: &Route) -> String {
     basis.add(method.as_str());
     basis.add(path);
     basis.add(host.as_deref().unwrap_or_default());
-    match &route.instance {
-        None => basis.add(""),
-        Some(Instance::Creates { id }) => basis.add(&format!("creates {id}")),
+    let instance = match &route.instance {
+        None => String::new(),
+        Some(Instance::Creates { id }) => format!("creates {id}"),
         Some(Instance::Follows { creator, param }) => {
             // The oldest id: a renamed creator (`was:`) creates the same instances.
             let creator = creator_of(setup, route).map_or(creator, |creator| creator.first_id());
-            basis.add(&format!("follows {creator} {param}"));
+            format!("follows {creator} {param}")
         }
-    }
+    };
+    part("`instance:`", &|hasher| hasher.add(&instance));
+    basis.add(&instance);
     basis.add_count(plans.len());
     for (name, plan) in plans {
+        let plan = plan.map_or("", |plan| plan.id.as_str());
+        part(&format!("the workflow `{name}`"), &|hasher| hasher.add(plan));
         basis.add(name.as_str());
-        basis.add(plan.map_or("", |plan| plan.id.as_str()));
+        basis.add(plan);
     }
     basis.add_count(names.len());
     for name in names {
+        let service = setup.services.get(name).map(|service| &**service);
+        part(&format!("the address of the service `{name}`"), &|hasher| hasher.add_addresses(service));
         basis.add(name.as_str());
-        basis.add_addresses(setup.services.get(name).map(|service| &**service));
+        basis.add_addresses(service);
     }
     // Nothing is added if there are none, so that routes without more specific ones keep their earlier basis.
     let more_specific = more_specific(setup, route);
+    part("which of its requests other routes take", &|hasher| more_specific.iter().for_each(|text| hasher.add(text)));
     if !more_specific.is_empty() {
         basis.add_count(more_specific.len());
         more_specific.iter().for_each(|matches| basis.add(matches));
     }
-    basis.0.finalize().to_hex()[..32].to_owned()
+    EvidenceBasis { hash: basis.hash(), parts }
 }
 
 /// The route that creates the instances that this one follows up.
@@ -122,6 +140,10 @@ fn services<'a>(setup: &'a Setup, plans: &Plans<'a>) -> BTreeSet<&'a ServiceName
 struct Basis(blake3::Hasher);
 
 impl Basis {
+    fn hash(&self) -> String {
+        self.0.finalize().to_hex()[..32].to_owned()
+    }
+
     fn add(&mut self, text: &str) {
         self.add_count(text.len());
         self.0.update(text.as_bytes());
@@ -162,7 +184,7 @@ mod tests {
     }
 
     /// The basis of the follower `get` of a creator with this id and these earlier ids.
-    fn basis_of_follower(creator: &str, was: &str) -> String {
+    fn basis_of_follower(creator: &str, was: &str) -> EvidenceBasis {
         let routes = format!(
             "routes:
 - {{ id: {creator}, was: [{was}], match: {{ method: POST, path: /orders }}, legacy: shop, workflow: w,
@@ -175,11 +197,32 @@ mod tests {
     }
 
     /// The basis of `GET /orders/{id}` in files that also have these routes.
-    fn basis_beside(others: &str) -> String {
+    fn basis_beside(others: &str) -> EvidenceBasis {
         let routes = format!(
             "routes:\n- {{ id: get, match: {{ method: GET, path: '/orders/{{id}}' }}, legacy: shop, workflow: w }}\n{others}"
         );
         bases(&setup(&routes)).into_iter().find(|(route, _)| route.as_str() == "get").unwrap().1
+    }
+
+    #[test]
+    fn a_changed_part_is_known_by_its_name() {
+        let of = |path: &str, rest: &str| {
+            let route =
+                format!("{{ id: a, match: {{ method: POST, path: {path} }}, legacy: shop, workflow: w{rest} }}");
+            bases(&setup(&format!("routes:\n- {route}\n"))).remove(0).1
+        };
+        let before = of("/orders", "");
+        for (after, changed) in [
+            (of("/other", ""), "`match:`"),
+            (of("/orders", ", compare: { status: class }"), "`compare:`"),
+            (of("/orders", ", instance: { creates: $.id }"), "`instance:`"),
+        ] {
+            assert_ne!(after.hash, before.hash);
+            assert_eq!(after.parts.len(), before.parts.len());
+            let names = after.parts.iter().filter(|(name, hash)| before.parts[*name] != **hash).map(|(name, _)| name);
+            assert_eq!(names.collect::<Vec<_>>(), [changed]);
+        }
+        assert!(before.parts.contains_key("the workflow `w`"), "{:?}", before.parts);
     }
 
     /// Without the more specific route, the general route would get requests that were not compared.

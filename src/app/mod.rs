@@ -40,6 +40,7 @@ mod stored;
 mod stores;
 mod succession;
 mod time;
+mod zero_counters;
 
 pub use commands::{demo, serve};
 pub use process::{App, StartOptions};

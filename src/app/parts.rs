@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
 use super::basis::bases;
-use super::{retention, stores, time};
+use super::{retention, stores, time, zero_counters};
 use crate::affinity::{RequestsWithUnknownKeys, StoreAffinity};
 use crate::clock;
 use crate::config::{Retention, Setup, StoreUrl};
@@ -171,6 +171,7 @@ impl Parts {
         retention::log_default(setup.settings.retention, &store);
         let retention = Arc::new(ArcSwap::from_pointee(retention::in_force(setup.settings.retention, &store)));
         let workflows = Arc::new(ArcSwap::from_pointee(setup.workflows.keys().cloned().collect()));
+        zero_counters::publish(&setup.routes);
         Ok(Self { store, evidence, ladder, engine, affinity, shadow, rules, retention, workflows })
     }
 
@@ -196,6 +197,7 @@ impl Parts {
                 parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
                 parts.evidence.set_renames(other_ids(&routes));
                 parts.evidence.set_basis(files_version, &bases(&setup));
+                zero_counters::publish(&setup.routes);
             }
         };
         self.ladder.reload_files(read, declared, recorded).await.map_err(|error| match error {
@@ -295,7 +297,7 @@ fn declared(setup: &Setup, files_version: u64) -> DeclaredFiles {
         default_legacy: setup.default_legacy.clone(),
         services: setup.services.clone(),
         exposes_arm: setup.settings.exposes_arm,
-        bases: bases(setup).into_iter().collect(),
+        bases: bases(setup).into_iter().map(|(route, basis)| (route, basis.hash)).collect(),
         read_only: setup
             .routes
             .iter()

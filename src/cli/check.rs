@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::args::SchemaKind;
-use super::format::{Formatter, Tone};
+use super::format::{Formatter, Tone, counted};
 use super::output::Output;
 use super::output::pretty;
 use crate::config::{self, FileKind, Findings, Overrides};
@@ -19,13 +19,10 @@ pub(crate) fn check(dir: &Path, no_secrets: bool, format: Formatter) -> Output {
             let setup = &loaded.setup;
             let with_workflow = setup.routes.iter().filter(|route| route.workflow.is_some());
             scopes.extend(with_workflow.map(|route| (route.id.to_string(), route.caller.describe())));
-            let counts = format!(
-                "{} routes, {} workflows, {} services",
-                setup.routes.len(),
-                setup.workflows.len(),
-                setup.services.len()
-            );
-            (loaded.warnings, Some(counts))
+            let counts =
+                [(setup.routes.len(), "route"), (setup.workflows.len(), "workflow"), (setup.services.len(), "service")];
+            let counts = counts.map(|(number, thing)| counted(number as u64, thing));
+            (loaded.warnings, Some(counts.join(", ")))
         }
         Err(failed) => (failed.findings, None),
     };

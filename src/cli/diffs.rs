@@ -14,7 +14,7 @@ use similar::{ChangeTag, TextDiff};
 use super::client::{CallError, Client, component};
 use super::format::{Formatter, Tone, ago, count, escape_control};
 use super::output::Output;
-use crate::admin::types::{DiffGroup, Diffs};
+use crate::admin::types::{DiffGroup, Diffs, EarlierPairing};
 
 /// The most lines of one sample's diff.
 const LINES_MAX: usize = 60;
@@ -75,6 +75,11 @@ fn group(out: &mut String, n: usize, group: &DiffGroup, now: Timestamp, format: 
             format.tone(value(&difference.legacy), Tone::Bad),
             format.tone(value(&difference.engine), Tone::Good),
         );
+        for EarlierPairing { path, legacy, engine } in &difference.contradicts {
+            let (path, legacy, engine) = (escape_control(path), escape_control(legacy), escape_control(engine));
+            let why = format!("contradicts {path}, where legacy's {legacy} was paired with the engine's {engine}");
+            let _ = writeln!(out, "    {}", format.tone(why, Tone::Warn));
+        }
     }
     let sample = &group.sample;
     let run = sample.run.as_deref().map_or(String::new(), |run| format!("  {}", escape_control(run)));

@@ -1,9 +1,9 @@
 //! `evidence`: what the comparisons of a route add up to.
 
 use super::client::{CallError, Client, component};
-use super::format::{Formatter, TableCell, Tone, count, escape_control, plain};
+use super::format::{Formatter, TableCell, Tone, count, counted, escape_control, plain};
 use super::output::Output;
-use crate::admin::types::EvidenceView;
+use crate::admin::types::{EvidenceRestart, EvidenceView};
 
 pub(crate) fn show(client: &Client, route: &str, format: Formatter) -> Result<Output, CallError> {
     let (view, json) = client.get::<EvidenceView>(&format!("/api/v2/routes/{}/evidence", component(route)))?;
@@ -31,7 +31,11 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         rows.extend(map.iter().map(|(reason, n)| number(&format!("{title}: {reason}"), *n, Tone::Faint)));
     }
     rows.extend(evidence.rule_hits.iter().map(|(rule, n)| number(&format!("made equal by: {rule}"), *n, Tone::Faint)));
-    let mut out = format!("{}\n\n", format.tone(&view.route, Tone::Strong));
+    let mut out = format!("{}\n", format.tone(&view.route, Tone::Strong));
+    if let Some(restart) = &evidence.restarted {
+        out.push_str(&format.tone(format!("{}\n", restarted(restart)), Tone::Warn));
+    }
+    out.push('\n');
     out.push_str(&format.table(&["SINCE THE LAST CHANGE", "COUNT"], &[1], rows));
     if evidence.pairs() > 0 {
         out.push_str(&format!("\n{}\n", upper_bound_text(view)));
@@ -50,6 +54,16 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         }
     }
     out
+}
+
+/// Since when the evidence of a route is counted, and why.
+pub(crate) fn restarted(EvidenceRestart { at, changed, pairs_before }: &EvidenceRestart) -> String {
+    let changed = match changed.is_empty() {
+        true => "its files".to_owned(),
+        false => escape_control(&changed.join(", ")),
+    };
+    let before = counted(*pairs_before, "pair");
+    format!("counted from zero since {at:.0} ({before} before): {changed} changed")
 }
 
 /// The upper bound on the share of requests that differ, and how many more pairs without a difference would bring it

@@ -4,9 +4,8 @@ use jiff::Timestamp;
 
 use super::args::Server;
 use super::client::{CallError, Client, component, query};
-use super::format::{Formatter, TableCell, Tone, ago, escape_control, plain, why};
+use super::format::{Formatter, TableCell, Tone, ago, counted, escape_control, plain, why};
 use super::output::Output;
-use super::status::run_count;
 use crate::admin::types::{FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse};
 use crate::flag::{Freeze, State};
 
@@ -57,7 +56,7 @@ pub(crate) fn flip(
         text.push_str(&format.tone(note, Tone::Warn));
     }
     if done.runs_in_flight > 0 {
-        text.push_str(&format!("{} in flight continue as they were started\n", run_count(done.runs_in_flight)));
+        text.push_str(&format!("{} in flight continue as they were started\n", counted(done.runs_in_flight, "run")));
     }
     for line in &done.horizon {
         text.push_str(&format!("{} {}\n", format.tone("horizon:", Tone::Warn), escape_control(line)));
@@ -94,10 +93,10 @@ pub(crate) fn freeze(
     };
     let note = done.note.as_ref().map(|note| format.tone(format!("{}\n", escape_control(note)), Tone::Warn));
     let open = match done.open_runs {
-        Some(open) => format!("{} open, waiting ones included", run_count(open)),
+        Some(open) => format!("{} open, waiting ones included", counted(open, "run")),
         None => "how many are open is not known".to_owned(),
     };
-    let in_flight = run_count(done.runs_in_flight);
+    let in_flight = counted(done.runs_in_flight, "run");
     let text = format!("{what}\n{}{in_flight} in flight; {open}\n", note.unwrap_or_default());
     Ok(Output { text, json, is_ok: true })
 }

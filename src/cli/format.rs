@@ -172,6 +172,11 @@ pub(crate) fn duration_text(seconds: f64) -> String {
     }
 }
 
+/// A number of things: `1 run`, `2 runs`.
+pub(crate) fn counted(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// `1,204`.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();

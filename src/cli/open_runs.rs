@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::args::Server;
 use super::check;
 use super::client::CallError;
-use super::format::{Formatter, Tone, escape_control};
+use super::format::{Formatter, Tone, counted, escape_control};
 use super::output::Output;
 use super::replay::{divergence_table, files_refused};
 use super::run_source::{OpenRuns, ReadError, RunSource};
@@ -111,7 +111,7 @@ pub(super) fn check_runs(
         let (page, next) = source.page(before.as_deref())?;
         for run in page {
             if found.looked_at >= bounds.runs {
-                found.left_out = Some(format!("{} runs are looked at, and there are more", bounds.runs));
+                found.left_out = Some(format!("the check looks at no more than {} runs", bounds.runs));
             } else if began.elapsed() >= bounds.time {
                 found.left_out = Some(format!("the check took longer than {} s", bounds.time.as_secs()));
             }
@@ -123,7 +123,7 @@ pub(super) fn check_runs(
                 Ok(None) => continue,
                 Ok(Some(reasons)) => ReportedRun { run, reasons },
                 Err(ReadError::Run(why)) => {
-                    let why = format!("it is not known whether this run fits these files: {why}");
+                    let why = format!("it is not known whether this run fits the files: {why}");
                     ReportedRun { run, reasons: Reasons { why, ..Reasons::default() } }
                 }
                 Err(ReadError::Source(error)) => return Err(error),
@@ -153,15 +153,19 @@ fn check_run(
     let moved = files.moved(&events, &plan).map_err(events_unread)?;
     let misses = files.missing(&events, &plan).map_err(events_unread)?;
     let (why, divergences) = match files.replay(&events).map_err(events_unread)? {
-        ReplayResult::WorkflowMissing(_) => ("they have no workflow of this name", Vec::new()),
-        ReplayResult::Diverges(found) if !found.is_empty() => ("their workflow would have decided differently", found),
+        ReplayResult::WorkflowMissing(_) => ("the files have no workflow of this name", Vec::new()),
+        ReplayResult::Diverges(found) if !found.is_empty() => {
+            ("the workflow in the files would have decided differently", found)
+        }
         ReplayResult::SamePlan | ReplayResult::Diverges(_) => match (misses.is_empty(), moved.is_empty()) {
             (true, true) => return Ok(None),
-            (false, _) => ("they lack something that the run still needs", Vec::new()),
-            (true, false) => ("they have another URL for a service that may have performed a call", Vec::new()),
+            (false, _) => ("the run still needs something that is not in the files", Vec::new()),
+            (true, false) => {
+                ("a call of unknown outcome went to a URL that its service no longer has in the files", Vec::new())
+            }
         },
     };
-    let why = format!("this run does not fit these files: {why}");
+    let why = format!("this run does not fit the files: {why}");
     Ok(Some(Reasons { why, misses, moved, divergences }))
 }
 
@@ -209,7 +213,10 @@ impl OpenRunsReport {
             text.push_str(&format!("\n{id} of {}: {}\n", run.workflow, escape_control(why)));
             let moved = moved.iter().map(MovedCall::to_string);
             for place in misses.iter().cloned().chain(moved) {
-                let line = format!("  {}: with these files the run pauses there\n", escape_control(&place));
+                let line = format!(
+                    "  {}: with these files in force the run will pause at this step\n",
+                    escape_control(&place)
+                );
                 text.push_str(&format.tone(line, Tone::Warn));
             }
             if !divergences.is_empty() {
@@ -222,13 +229,14 @@ impl OpenRunsReport {
         }
         let verdict = match self.reported {
             0 => {
-                let line = format!("{} open runs, all of which fit these files\n", self.looked_at);
+                let line = format!("{} looked at: all fit the files\n", counted(self.looked_at as u64, "open run"));
                 format.tone(line, Tone::Good)
             }
             reported => {
                 let line = format!(
-                    "{reported} of {} open runs do not fit these files, or cannot be read; they keep their plans\n",
-                    self.looked_at
+                    "{} looked at: {reported} of them do not fit the files, or cannot be read. With these files in \
+                     force they go on by the plans with which they were started\n",
+                    counted(self.looked_at as u64, "open run")
                 );
                 format.tone(line, Tone::Warn)
             }

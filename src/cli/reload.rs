@@ -2,9 +2,12 @@
 
 use super::args::Server;
 use super::client::{CallError, Client};
+use super::evidence;
 use super::format::{Formatter, Tone, escape_control, why};
 use super::output::Output;
-use crate::admin::types::{FileProblem, FlipRow, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse};
+use crate::admin::types::{
+    FileProblem, FlipRow, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse, RestartedRoute,
+};
 use crate::flag::State;
 
 pub(crate) fn reload(client: &Client, server: &Server, format: Formatter) -> Result<Output, CallError> {
@@ -24,6 +27,10 @@ fn outcome(done: &ReloadResponse, format: Formatter) -> String {
     done.flips.iter().for_each(|flip| text.push_str(&flipped(flip, format)));
     done.moved.iter().for_each(|moved| text.push_str(&moved_without_flip(moved, format)));
     done.limited.iter().for_each(|route| text.push_str(&limited(route, format)));
+    for RestartedRoute { route, restart } in &done.evidence_restarted {
+        let route = format.tone(route, Tone::Strong);
+        text.push_str(&format!("{route}: its evidence is {}\n", evidence::restarted(restart)));
+    }
     for changed in &done.changed_since_evidence {
         text.push_str(&format!("{} {}\n", format.tone("warning:", Tone::Warn), escape_control(&changed.reason)));
     }
@@ -90,11 +97,17 @@ mod tests {
             "changed": false, "in_force_s": 7.0, "generation": 3, "flips": [], "held": [], "warnings": [],
             "needs_restart": [],
             "moved": [{ "route": "a", "from": "dark", "effective": { "state": "live", "why": "requested" } }],
+            "evidence_restarted": [{ "route": "c", "restart": {
+                "at": "2026-01-02T03:04:05Z", "changed": ["`compare:`"], "pairs_before": 1
+            } }],
             "changed_since_evidence": [{ "route": "b", "reason": "`b` is in `live`, and its workflow was changed" }],
         });
         let text = outcome(&serde_json::from_value(done).unwrap(), Formatter(false));
         assert!(text.contains("unchanged: these files have been in force for 7 s"), "{text}");
         assert!(text.contains("\na dark -> live, without a flip (as requested)\n"), "{text}");
+        let restarted =
+            "\nc: its evidence is counted from zero since 2026-01-02T03:04:05Z (1 pair before): `compare:` changed\n";
+        assert!(text.contains(restarted), "{text}");
         assert!(text.contains("\nwarning: `b` is in `live`, and its workflow was changed\n"), "{text}");
     }
 }

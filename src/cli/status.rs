@@ -3,12 +3,18 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::args::{Globals, Server};
 use super::client::{CallError, Client};
-use super::format::{Formatter, TableCell, Tone, count, duration_text, escape_control, plain, why};
+use super::evidence;
+use super::format::{Formatter, TableCell, Tone, count, counted, duration_text, escape_control, plain, why};
 use super::output::{Output, Printed, print, report_error};
-use crate::admin::types::{RouteRow, Status};
+use crate::admin::types::{RouteRow, RunStatus, Status};
 use crate::flag::{EffectiveReason, Freeze, State};
+
+/// For how many seconds a restart of a route's evidence is shown.
+const RESTART_SHOWN_S: i64 = 86_400;
 
 pub(crate) fn show(client: &Client, format: Formatter) -> Result<Output, CallError> {
     let (status, json) = client.get::<Status>("/api/v2/status")?;
@@ -41,7 +47,7 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
         escape_control(&status.listen),
         duration_text(status.flags.age_s),
         status.flags.generation,
-        run_count(status.runs_in_flight),
+        counted(status.runs_in_flight, "run"),
         count(status.shadow.queue_depth),
         count(status.shadow.in_flight),
     ));
@@ -49,6 +55,11 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
         let (listen, calls) = (escape_control(&egress.listen), count(egress.calls));
         out.push_str(&format!("egress on {listen}  {calls} calls by legacy passed on\n"));
     }
+    if status.stopping {
+        let note = "STOPPING: what is in progress has up to `drain_ms` to finish, then the process ends\n";
+        out.push_str(&format.tone(note, Tone::Warn));
+    }
+    out.push_str(&open_runs(status, format));
     match status.freeze {
         Freeze::No => {}
         Freeze::Instances => out
@@ -113,6 +124,10 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     if !status.routes.is_empty() {
         out.push_str(&format.table(&header, &[5, 6, 7, 8, 9], status.routes.iter().map(row).collect()));
     }
+    let restarted = restarts(status, Timestamp::now()).concat();
+    if !restarted.is_empty() {
+        out.push_str(&format!("\n{restarted}"));
+    }
     let changed: Vec<&String> =
         status.routes.iter().filter_map(|route| route.changed_since_evidence.as_ref()).collect();
     for why in &changed {
@@ -137,9 +152,30 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     out
 }
 
-/// `3 runs`.
-pub(crate) fn run_count(number: u64) -> String {
-    if number == 1 { "1 run".to_owned() } else { format!("{} runs", count(number)) }
+/// For a day: which routes' evidence was started from zero, one line each.
+fn restarts(status: &Status, now: Timestamp) -> Vec<String> {
+    let of_route = |route: &RouteRow| {
+        let restart = route.evidence_restarted.as_ref()?;
+        let is_new = now.duration_since(restart.at).as_secs() < RESTART_SHOWN_S;
+        is_new.then(|| format!("{}: evidence {}\n", route.id, evidence::restarted(restart)))
+    };
+    status.routes.iter().filter_map(of_route).collect()
+}
+
+/// The durable runs that have not ended, by status; nothing if there are none.
+fn open_runs(status: &Status, format: Formatter) -> String {
+    let runs = status.runs.iter().flatten().filter(|(_, number)| **number > 0);
+    let counts: Vec<String> = runs.map(|(status, number)| format!("{} {}", count(*number), status.as_str())).collect();
+    if counts.is_empty() {
+        return String::new();
+    }
+    let has_paused =
+        status.runs.as_ref().and_then(|runs| runs.get(&RunStatus::Paused)).is_some_and(|paused| *paused > 0);
+    let (tone, hint) = match has_paused {
+        true => (Tone::Warn, " (`pointsman runs list --status paused` lists the paused ones)"),
+        false => (Tone::Plain, ""),
+    };
+    format.tone(format!("runs that have not ended: {}{hint}\n", counts.join(", ")), tone)
 }
 
 /// Why a route is not in the requested state, or what else is to be known about it.

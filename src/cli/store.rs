@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::args::{StoreArgs, StoreCommand};
-use super::format::{Formatter, Tone, escape_control};
+use super::format::{Formatter, Tone, counted, escape_control};
 use super::output::Output;
 use super::process_commands::{Failure, ProcessCommands, StoreFinding, StoreLocation, StoreReport};
 
@@ -83,9 +83,4 @@ pub(super) fn report(report: &StoreReport, format: Formatter) -> Output {
         "unlisted": unlisted,
     });
     Output { text, json, is_ok: count == 0 }
-}
-
-/// A number of things: `1 run`, `2 runs`.
-fn counted(number: u64, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }

@@ -5,6 +5,7 @@ mod egress;
 mod lost_responses;
 mod open_runs;
 mod run_commands;
+mod status_notes;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -118,7 +119,7 @@ fn status_shows_everything_that_is_wrong() {
     value["stuck"] = json!([{ "run_id": "run_1", "why": "its plan is gone" }]);
     value["stuck_more"] = json!(1_203);
     value["flags"]["last_error"] = json!("error: unknown key `percnt`\n --> flags/routes/orders.yaml:7:5");
-    value["flags"]["warnings"] = json!(["flags/x:1:1: warning: look"]);
+    value["flags"]["warnings"] = json!(["flags/x:1:1: look"]);
     let text = status::text(&read::<Status>(value), Formatter(false));
     for part in [
         "FROZEN",
@@ -129,7 +130,7 @@ fn status_shows_everything_that_is_wrong() {
         "retry keys: the file of retry keys /gone is not there",
         "stuck: run_1: its plan is gone\nstuck: and 1,203 more",
         "the last good set stays in force:\nerror: unknown key",
-        "warning: flags/x",
+        "\nwarning: flags/x:1:1: look\n",
     ] {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }

@@ -5,14 +5,17 @@ use serde_json::Value;
 use super::body_rules::RuleId;
 use super::bounds::BoundExceeded;
 use super::effects::EffectCoverage;
+use super::id_map::FoundIds;
 use super::pair::HidesSensitive;
 use super::redact;
 use super::rules::Rules;
 use super::value_path::ValuePath;
-use super::verdict::{Comparison, Difference, DifferenceKind, Verdict};
+use super::verdict::{Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};
 
 /// The time is checked once in this many steps.
 const STEPS_BETWEEN_CHECKS: u32 = 256;
+/// The most earlier pairings that one difference names.
+const CONTRADICTED_SHOWN_MAX: usize = 4;
 
 /// The differences so far, how often each rule was used, and the check of the time that the comparison may take.
 pub(super) struct ComparisonFindings<'a> {
@@ -153,6 +156,61 @@ impl<'a> ComparisonFindings<'a> {
         self.add_text(&text, kind, legacy.map(show).as_deref(), engine.map(show).as_deref());
     }
 
+    /// Adds a difference of two values, one of which may be an id, or name ids, that were bound to others before.
+    pub(super) fn add_contradiction(
+        &mut self,
+        path: &ValuePath<'_>,
+        legacy: &Value,
+        engine: &Value,
+        contradicted: &[&FoundIds],
+    ) {
+        let before = self.differences.len();
+        self.add_values(path, DifferenceKind::Value, Some(legacy), Some(engine));
+        self.add_contradicted(before, contradicted);
+    }
+
+    /// Adds a difference of a header, whose texts are redacted.
+    pub(super) fn add_header(
+        &mut self,
+        path: &str,
+        legacy: Option<&str>,
+        engine: Option<&str>,
+        contradicted: &[&FoundIds],
+    ) {
+        let before = self.differences.len();
+        self.add_text(path, DifferenceKind::Header, legacy, engine);
+        self.add_contradicted(before, contradicted);
+    }
+
+    /// Adds to the difference with this index, if there is one, the bindings that it contradicts, redacted.
+    fn add_contradicted(&mut self, index: usize, contradicted: &[&FoundIds]) {
+        let show = |found: &FoundIds, value: &Value| match self.sensitive {
+            Some(sensitive) => {
+                let mut value = value.clone();
+                sensitive.hide_in_value(&mut value);
+                found.shown_as.show(&value)
+            }
+            None => found.shown_as.show(value),
+        };
+        let pairings = contradicted.iter().take(CONTRADICTED_SHOWN_MAX).map(|found| EarlierPairing {
+            path: found.path.clone(),
+            legacy: show(found, &found.legacy),
+            engine: show(found, &found.engine),
+        });
+        let pairings = pairings.collect();
+        if let Some(difference) = self.differences.get_mut(index) {
+            difference.contradicts = pairings;
+        }
+    }
+
+    /// The path of a value in the replies, or, with a prefix, in the body of a call.
+    pub(super) fn path_in_reply_or_call(&self, path: &ValuePath<'_>) -> String {
+        match self.prefix.as_str() {
+            "" => path.text(),
+            prefix => format!("{prefix}{}", path.text().trim_start_matches('$')),
+        }
+    }
+
     /// Adds a difference whose texts hold nothing that must be redacted.
     pub(super) fn add_text(&mut self, path: &str, kind: DifferenceKind, legacy: Option<&str>, engine: Option<&str>) {
         let kind = self.reported_kind(kind);
@@ -165,7 +223,7 @@ impl<'a> ComparisonFindings<'a> {
         }
         let (path, legacy, engine) =
             (format!("{}{path}", self.prefix), legacy.map(str::to_owned), engine.map(str::to_owned));
-        self.differences.push(Difference { path, kind, legacy, engine });
+        self.differences.push(Difference { path, kind, legacy, engine, contradicts: Vec::new() });
     }
 
     /// Whether a difference with this path and kind is listed already: the same difference in another element of an

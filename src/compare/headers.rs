@@ -7,7 +7,6 @@ use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
 use super::pair::Pair;
 use super::rules::Rules;
-use super::verdict::DifferenceKind;
 
 pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings: &mut ComparisonFindings<'_>) {
     for name in &rules.headers {
@@ -37,8 +36,11 @@ pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings:
                 let show = |values: &[String]| {
                     (!values.is_empty()).then(|| findings.shown_header(name.as_str(), &values.join(", ")))
                 };
-                let (path, legacy, engine) = (format!("headers.{name}"), show(&legacy), show(&engine));
-                findings.add_text(&path, DifferenceKind::Header, legacy.as_deref(), engine.as_deref());
+                let texts = (&legacy, &engine);
+                let (path, legacy, engine) = (format!("headers.{name}"), show(texts.0), show(texts.1));
+                let contradicted: Vec<_> =
+                    texts.0.iter().zip(texts.1).flat_map(|(a, b)| ids.contradicted_in_text(a, b)).collect();
+                findings.add_header(&path, legacy.as_deref(), engine.as_deref(), &contradicted);
             }
         }
     }

@@ -5,13 +5,30 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde_json::Value;
+
+use super::redact::ShownAs;
+
 /// The bindings, in both directions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IdMap {
     to_engine: HashMap<String, String>,
     to_legacy: HashMap<String, String>,
+    /// Where each id of legacy was bound.
+    found: HashMap<String, FoundIds>,
     /// The keys under which ids were bound: a parameter of such a name takes an id.
     names: HashSet<String>,
+}
+
+/// Two ids that were bound, and where they were found.
+#[derive(Clone, Debug)]
+pub(super) struct FoundIds {
+    /// The path, as differences show it.
+    pub(super) path: String,
+    /// How values at this path are shown.
+    pub(super) shown_as: ShownAs,
+    pub(super) legacy: Value,
+    pub(super) engine: Value,
 }
 
 /// How a text is cut into words, and which words may be ids without a hint in the text before them.
@@ -25,15 +42,39 @@ enum WordMatching {
 }
 
 impl IdMap {
-    /// Binds two ids that were found under this key, unless one of them is bound already.
-    pub(super) fn bind(&mut self, name: Option<&str>, legacy: &str, engine: &str) {
+    /// Binds two ids that were found under this key, unless one of them is bound already. `found` is called if they are
+    /// bound.
+    pub(super) fn bind(&mut self, name: Option<&str>, legacy: &str, engine: &str, found: impl FnOnce() -> FoundIds) {
         if let Some(name) = name.filter(|name| !self.names.contains(*name)) {
             self.names.insert(name.to_owned());
         }
         if !self.to_engine.contains_key(legacy) && !self.to_legacy.contains_key(engine) {
             self.to_engine.insert(legacy.to_owned(), engine.to_owned());
             self.to_legacy.insert(engine.to_owned(), legacy.to_owned());
+            self.found.insert(legacy.to_owned(), found());
         }
+    }
+    /// The bindings that keep two ids from being bound to each other.
+    pub(super) fn contradicted(&self, legacy: &str, engine: &str) -> Vec<&FoundIds> {
+        let of_engine = self.legacy_of(engine).filter(|bound| *bound != legacy);
+        let bound = [Some(legacy), of_engine].into_iter().flatten();
+        bound.filter_map(|legacy| self.found.get(legacy)).collect()
+    }
+    /// If two texts are equal and yet not the same, because ids in them are bound to others: these bindings.
+    pub(super) fn contradicted_in_text(&self, legacy: &str, engine: &str) -> Vec<&FoundIds> {
+        if legacy != engine {
+            return Vec::new();
+        }
+        let mut ids: Vec<String> = Vec::new();
+        self.substitute_noting(legacy, &self.to_engine, WordMatching::Strict, &mut |id, other| {
+            ids.extend((id != other).then(|| id.to_owned()));
+        });
+        self.substitute_noting(engine, &self.to_legacy, WordMatching::Strict, &mut |id, other| {
+            ids.extend((id != other).then(|| other.to_owned()));
+        });
+        ids.sort();
+        ids.dedup();
+        ids.iter().filter_map(|legacy| self.found.get(legacy)).collect()
     }
     /// Whether two ids are bound to each other.
     pub(super) fn are_bound(&self, legacy: &str, engine: &str) -> bool {
@@ -93,11 +134,23 @@ impl IdMap {
 
     /// Returns the text with each word that is an id replaced by the id to which it is bound.
     fn substitute(&self, text: &str, ids: &HashMap<String, String>, matching: WordMatching) -> String {
+        self.substitute_noting(text, ids, matching, &mut |_, _| {})
+    }
+
+    /// As [`IdMap::substitute`]; `note` is called with each word that is replaced, and the id in its place.
+    fn substitute_noting(
+        &self,
+        text: &str,
+        ids: &HashMap<String, String>,
+        matching: WordMatching,
+        note: &mut dyn FnMut(&str, &str),
+    ) -> String {
         let may_refer = |word: &str| match matching {
             WordMatching::Strict => is_distinctive(word),
             WordMatching::Lax => is_rarely_a_quantity(word),
         };
         if let Some(other) = ids.get(text).filter(|_| may_refer(text)) {
+            note(text, other);
             return other.clone();
         }
         let is_word_char =
@@ -113,7 +166,10 @@ impl IdMap {
             let word = if word.is_empty() { &run[..end] } else { word };
             let is_reference = may_refer(word) || self.is_reference_behind(&text[..text.len() - run.len()], word);
             match ids.get(word).filter(|_| is_reference) {
-                Some(other) => out.push_str(other),
+                Some(other) => {
+                    note(word, other);
+                    out.push_str(other);
+                }
                 None => out.push_str(word),
             }
             rest = &run[word.len()..];
@@ -146,6 +202,15 @@ impl IdMap {
         let lower = name.to_ascii_lowercase();
         let is_of_id = ["id", "ids"].iter().any(|end| lower.ends_with(end));
         self.names.contains(name) || (is_of_id && !AMOUNTS.iter().any(|amount| lower.ends_with(amount)))
+    }
+}
+
+#[cfg(test)]
+impl IdMap {
+    /// Binds two texts that were found nowhere in particular.
+    pub(super) fn bind_texts(&mut self, name: Option<&str>, legacy: &str, engine: &str) {
+        let (path, shown_as) = (String::new(), ShownAs::UnderKey);
+        self.bind(name, legacy, engine, || FoundIds { path, shown_as, legacy: legacy.into(), engine: engine.into() });
     }
 }
 
@@ -185,7 +250,7 @@ mod tests {
     fn ids(pairs: &[(&str, &str)]) -> IdMap {
         let mut ids = IdMap::default();
         for (legacy, engine) in pairs {
-            ids.bind(Some("no"), legacy, engine);
+            ids.bind_texts(Some("no"), legacy, engine);
         }
         ids
     }

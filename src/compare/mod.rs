@@ -62,4 +62,4 @@ pub use redact::{redact, shorten};
 pub use rules::Rules;
 pub use sample::sample_text;
 pub use tolerance_draft::ToleranceDraft;
-pub use verdict::{Comparison, Difference, DifferenceKind, Verdict};
+pub use verdict::{Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};

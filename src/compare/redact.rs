@@ -44,15 +44,40 @@ fn redact_under_key(value: &Value) -> Value {
 ///
 /// [`Difference::mask_and_cut`]: super::Difference::mask_and_cut
 pub(super) fn show(path: &ValuePath<'_>, value: &Value) -> String {
-    let mut keyed = false;
-    for key in path.keys() {
-        if is_secret(key) {
-            return STARS.to_owned();
+    ShownAs::at(path).show(value)
+}
+
+/// How values at one path are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ShownAs {
+    /// As asterisks: a key of the path names a secret.
+    Stars,
+    /// With everything secret in them replaced.
+    UnderKey,
+    /// As digests: the path has no key.
+    WithoutKey,
+}
+
+impl ShownAs {
+    /// How a value at this path is shown.
+    pub(super) fn at(path: &ValuePath<'_>) -> Self {
+        let mut shown_as = ShownAs::WithoutKey;
+        for key in path.keys() {
+            if is_secret(key) {
+                return ShownAs::Stars;
+            }
+            shown_as = ShownAs::UnderKey;
         }
-        keyed = true;
+        shown_as
     }
-    let value = if keyed { redact_under_key(value) } else { redact(value) };
-    value.to_string()
+    /// A value as it is shown.
+    pub(super) fn show(self, value: &Value) -> String {
+        match self {
+            ShownAs::Stars => STARS.to_owned(),
+            ShownAs::UnderKey => redact_under_key(value).to_string(),
+            ShownAs::WithoutKey => redact(value).to_string(),
+        }
+    }
 }
 
 /// Returns a header's value as a difference shows it.

@@ -6,7 +6,7 @@
 use http::HeaderName;
 
 use super::awaited::AwaitedIntents;
-use super::body_rules::{self, BodyRules, BodyRulesDraft, RuleId, RuleTexts, header};
+use super::body_rules::{self, BodyRules, BodyRulesDraft, RuleId, RuleTexts, compared_header, header};
 use super::draft::{CompareContext, RulesDraft, StatusDraft};
 use super::effects::EffectRules;
 use crate::expression::{Expression, ReadPath};
@@ -65,7 +65,8 @@ impl Rules {
         }
         if let Some(names) = &draft.headers {
             let site = site.key("headers");
-            let parsed = names.iter().enumerate().filter_map(|(n, name)| header(name, &site.index(n), problems));
+            let parsed =
+                names.iter().enumerate().filter_map(|(n, name)| compared_header(name, &site.index(n), problems));
             rules.headers = parsed.collect();
         }
         let body = BodyRulesDraft {

@@ -135,6 +135,58 @@ fn ids_are_renamed_one_to_one_everywhere() {
 }
 
 #[test]
+fn a_difference_of_ids_says_which_earlier_pairing_it_contradicts() {
+    let draft = json!({"ids": ["$.id", "$.lines[*].order", "$.token"]});
+    let (legacy, line) =
+        (|link: &str| json!({"id": "ord_A", "lines": [{"order": "ord_A"}], "next": link}), "$.lines[*].order");
+    let engine = |order: &str, link: &str| json!({"id": "run_X", "lines": [{"order": order}], "next": link});
+    let pairings = |comparison: &Comparison| -> Vec<(String, String, String, String)> {
+        let all = comparison
+            .differences
+            .iter()
+            .flat_map(|found| found.contradicts.iter().map(move |earlier| (found, earlier)));
+        all.map(|(found, EarlierPairing { path, legacy, engine })| {
+            (found.path.clone(), path.clone(), legacy.clone(), engine.clone())
+        })
+        .collect()
+    };
+    let of = |path: &str| vec![(path.to_owned(), "$.id".to_owned(), "\"ord_A\"".to_owned(), "\"run_X\"".to_owned())];
+    let wrong = bodies(legacy("/next/ord_A"), engine("ord_A", "/next/run_X"), draft.clone());
+    assert_eq!(wrong.differences[0].legacy, wrong.differences[0].engine, "two equal values");
+    assert_eq!(pairings(&wrong), of(line));
+    let wrong = bodies(legacy("/next/ord_A"), engine("run_X", "/next/ord_A"), draft.clone());
+    assert_eq!(pairings(&wrong), of("$.next"), "an id within a text");
+    // The engine's id is taken.
+    let wrong = bodies(
+        json!({"id": "ord_A", "lines": [{"order": "ord_B"}]}),
+        json!({"id": "run_X", "lines": [{"order": "run_X"}]}),
+        draft.clone(),
+    );
+    assert_eq!(pairings(&wrong), of(line));
+    let fine = bodies(json!({"id": "ord_A", "n": 1}), json!({"id": "run_X", "n": 2}), draft.clone());
+    assert_eq!(pairings(&fine), [], "another difference contradicts nothing");
+    // What is redacted in a reply is redacted here.
+    let wrong = bodies(json!({"token": "ord_A", "id": "ord_A"}), json!({"token": "run_X", "id": "ord_A"}), draft);
+    let shown = serde_json::to_string(&wrong.differences).unwrap();
+    assert!(!shown.contains("run_X"), "{shown}");
+}
+
+#[test]
+fn headers_that_say_how_a_body_is_sent_are_not_compared() {
+    for name in ["content-length", "Transfer-Encoding"] {
+        for draft in [json!({"headers": [name]}), json!({"effects": {"charge": {"headers": [name]}}})] {
+            let draft: RulesDraft = serde_json::from_value(draft).unwrap();
+            let mut problems = Problems::default();
+            let context = CompareContext { intents: &["charge"], ..CompareContext::default() };
+            let refused = Rules::check(&draft, &Site::file("routes.yaml"), &context, &mut problems).is_none();
+            let said = format!("{problems:?}");
+            assert!(refused && said.contains("cannot be compared") && said.contains("remove it"), "{said}");
+        }
+    }
+    rules(json!({"headers": ["etag"], "ignore": ["header.content-length"]}));
+}
+
+#[test]
 fn an_id_may_be_a_number_here_and_text_there() {
     let of = |id: Value, location: &str| {
         let body = json!({"id": id}).to_string();

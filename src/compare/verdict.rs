@@ -81,6 +81,21 @@ pub struct Difference {
     pub legacy: Option<String>,
     /// The engine's value.
     pub engine: Option<String>,
+    /// For ids, which must correspond one-to-one (`ids`): the earlier pairings that these values contradict; the values
+    /// themselves may be equal. Left out if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contradicts: Vec<EarlierPairing>,
+}
+
+/// An id of legacy and one of the engine that were found to correspond, before others in the same pair of replies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EarlierPairing {
+    /// Where the two ids are: a path as in [`Difference::path`].
+    pub path: String,
+    /// Legacy's id.
+    pub legacy: String,
+    /// The engine's id.
+    pub engine: String,
 }
 
 /// The longest value that is stored and shown of a difference.
@@ -92,8 +107,15 @@ impl Difference {
     /// Masks each value as a whole, then cuts it, so that no part of a secret is left. To be called once, before the
     /// difference is stored or shown.
     pub fn mask_and_cut(&mut self, mask: impl Fn(&str) -> String) {
-        for value in [&mut self.legacy, &mut self.engine].into_iter().flatten() {
+        let earlier = self.contradicts.iter_mut().flat_map(|earlier| [&mut earlier.legacy, &mut earlier.engine]);
+        for value in [&mut self.legacy, &mut self.engine].into_iter().flatten().chain(earlier) {
             *value = masked_and_cut(value, &mask, LengthMax::Bytes(VALUE_BYTES_MAX));
+        }
+    }
+    /// Replaces the values of the earlier pairings at the paths that are to be hidden.
+    pub fn hide_earlier_pairings(&mut self, is_hidden: impl Fn(&str) -> bool) {
+        for earlier in self.contradicts.iter_mut().filter(|earlier| is_hidden(&earlier.path)) {
+            (earlier.legacy, earlier.engine) = (STARS.to_owned(), STARS.to_owned());
         }
     }
     /// Leaves out why an assert cannot be evaluated: the error may quote what the assert read.

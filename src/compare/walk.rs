@@ -10,9 +10,10 @@ use super::body_rules::{RuleId, Unordered};
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::equal::{same, within};
-use super::id_map::id_text;
+use super::id_map::{FoundIds, id_text};
 use super::number;
 use super::pairing;
+use super::redact::ShownAs;
 use super::value_path::ValuePath;
 use super::verdict::DifferenceKind;
 
@@ -123,7 +124,12 @@ impl<'a, 'f> Walk<'a, 'f> {
             }
         };
         if !same {
-            self.context.findings.add_values(path, DifferenceKind::Value, Some(legacy), Some(engine));
+            let WalkContext { ids, findings, .. } = &mut self.context;
+            let contradicted = match (legacy, engine) {
+                (Value::String(a), Value::String(b)) => ids.contradicted_in_text(a, b),
+                _ => Vec::new(),
+            };
+            findings.add_contradiction(path, legacy, engine, &contradicted);
         }
         Ok(())
     }
@@ -146,9 +152,16 @@ impl<'a, 'f> Walk<'a, 'f> {
     fn bind_or_compare_ids(&mut self, path: &ValuePath<'_>, rule: RuleId, legacy: &Value, engine: &Value) -> bool {
         let (Some(a), Some(b)) = (id_text(legacy), id_text(engine)) else { return false };
         if !self.is_report() {
-            self.context.ids.bind(path.keys().last(), a, b);
+            let WalkContext { ids, findings, .. } = &mut self.context;
+            ids.bind(path.keys().last(), a, b, || FoundIds {
+                path: findings.path_in_reply_or_call(path),
+                shown_as: ShownAs::at(path),
+                legacy: legacy.clone(),
+                engine: engine.clone(),
+            });
         } else if !self.context.ids.are_bound(a, b) {
-            self.context.findings.add_values(path, DifferenceKind::Value, Some(legacy), Some(engine));
+            let WalkContext { ids, findings, .. } = &mut self.context;
+            findings.add_contradiction(path, legacy, engine, &ids.contradicted(a, b));
         } else if legacy != engine {
             // This includes a number and a text: an id is the same in both forms.
             self.context.findings.count_use(rule);

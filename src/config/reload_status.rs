@@ -48,9 +48,9 @@ impl ReloadStatus {
     pub fn last_error(&self) -> Option<String> {
         self.error.load().as_deref().cloned()
     }
-    /// The warnings about the set in force, one line each.
+    /// The warnings about the set in force, one line each, without the word "warning".
     pub fn warnings(&self) -> Vec<String> {
-        self.in_force_since.load().1.0.iter().map(super::render::Finding::one_line).collect()
+        self.in_force_since.load().1.0.iter().map(super::render::Finding::without_severity).collect()
     }
     /// Sets the metric of the age; called before each scrape.
     pub fn publish_age(&self) {

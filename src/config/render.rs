@@ -101,12 +101,17 @@ impl Finding {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        let mut line = self.position();
-        line.push_str(&format!(": {severity}: {}", self.message));
-        if let Some(hint) = &self.hint {
-            line.push_str(&format!(" ({hint})"));
-        }
-        line
+        format!("{}: {severity}: {}", self.position(), self.message_and_hint())
+    }
+
+    /// The finding in one line, without its severity: `flags/routes/orders.yaml:7:5: unknown key …; did you mean …?`.
+    pub fn without_severity(&self) -> String {
+        format!("{}: {}", self.position(), self.message_and_hint())
+    }
+
+    fn message_and_hint(&self) -> String {
+        let hint = self.hint.as_ref().map_or(String::new(), |hint| format!(" ({hint})"));
+        self.message.clone() + &hint
     }
 
     /// `FILE:LINE:COLUMN`, or the file alone.

@@ -194,7 +194,7 @@ pub(crate) fn check(
         if !is_identifier(name) {
             problems
                 .error(&site.clone().at_key(), format!("`{name}` cannot be named in an expression"))
-                .hint("a secret's name has letters, digits and `_`, and begins with a letter");
+                .hint("a secret's name has letters, digits and `_`, and does not begin with a digit");
         }
         if let Some(value) = secret(&draft.env, &draft.file, &site, dir, overrides, problems) {
             secrets.insert(name.clone(), Secret::new(value));

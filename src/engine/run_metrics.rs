@@ -118,7 +118,8 @@ impl RunMetrics {
             }
             Measure::InstanceWithoutId => {
                 let workflow = self.workflow.as_str().to_owned();
-                counter!("pointsman_instances_without_id_total", "workflow" => workflow).increment(1);
+                let route = run.started().route.as_ref().map(ToString::to_string).unwrap_or_default();
+                counter!("pointsman_instances_without_id_total", "route" => route, "workflow" => workflow).increment(1);
                 tracing::error!(
                     run = %run.id(),
                     "the answer has no id of the instance that the run created: follow-up requests will not find it"

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::route::{FingerprintCount, RouteEvidence};
+use super::route::{EvidenceBasis, EvidenceRestart, FingerprintCount, RouteEvidence};
 use crate::clock;
 use crate::compare::{Comparison, DifferenceKind, Verdict};
 use crate::exchange::{ComparisonOutcome, Served};
@@ -21,6 +21,9 @@ const FAILURES_MAX: usize = 32;
 const RULES_MAX: usize = 256;
 /// Fingerprints that are counted separately; beyond that, the least recently seen one is dropped.
 const FINGERPRINTS_MAX: usize = 256;
+
+/// How many changed parts of a basis are named.
+const CHANGED_PARTS_MAX: usize = 8;
 
 /// The generation of a route's evidence in which a comparison counts: it increases each time the evidence starts from
 /// zero. `None` if the request was decided by files with another basis: the comparison counts in no generation.
@@ -36,6 +39,8 @@ pub(super) struct SharedCounters(Mutex<Counters>);
 pub(super) struct Counters {
     /// The basis of the evidence: a hash of all that its verdicts depend on.
     pub(super) basis: Option<String>,
+    /// A hash of each part of the basis, by the part's name; empty if an earlier version stored the evidence.
+    pub(super) parts: BTreeMap<String, String>,
     /// The first version of the files that has this basis.
     pub(super) basis_since: u64,
     pub(super) generation: u64,
@@ -65,6 +70,8 @@ pub(super) struct Totals {
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredEvidence {
     pub(super) basis: Option<String>,
+    #[serde(default)]
+    pub(super) parts: BTreeMap<String, String>,
     pub(super) evidence: RouteEvidence,
 }
 
@@ -80,7 +87,7 @@ impl Totals {
 impl SharedCounters {
     pub(super) fn restore(stored: StoredEvidence) -> Self {
         let evidence = stored.evidence.with_matched_from_pairs();
-        Self(Mutex::new(Counters { basis: stored.basis, evidence, ..Counters::default() }))
+        Self(Mutex::new(Counters { basis: stored.basis, parts: stored.parts, evidence, ..Counters::default() }))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Counters> {
@@ -105,21 +112,39 @@ impl Counters {
         generation.0 == Some(self.generation)
     }
 
+    /// The evidence as the store has it.
+    pub(super) fn to_stored(&self) -> StoredEvidence {
+        StoredEvidence { basis: self.basis.clone(), parts: self.parts.clone(), evidence: self.evidence.clone() }
+    }
+
     /// Sets the basis that the files have from this version on. If the basis was another one before, the evidence
-    /// starts from zero, and the result is `true`.
-    pub(super) fn set_basis(&mut self, files_version: u64, basis: &str) -> bool {
-        if self.basis.as_deref() == Some(basis) {
-            return false;
+    /// starts from zero, and the result is the names of the parts that changed, as text.
+    pub(super) fn set_basis(&mut self, files_version: u64, basis: &EvidenceBasis, now: Timestamp) -> Option<String> {
+        if self.basis.as_deref() == Some(&basis.hash) {
+            // An earlier version stored no parts.
+            if self.parts != basis.parts {
+                self.parts = basis.parts.clone();
+                self.dirty = true;
+            }
+            return None;
         }
         let restarts = self.basis.is_some();
-        self.basis = Some(basis.to_owned());
+        let before = std::mem::replace(&mut self.parts, basis.parts.clone());
+        self.basis = Some(basis.hash.clone());
         self.basis_since = files_version;
         self.dirty = true;
         if restarts {
             self.generation += 1;
-            self.evidence = RouteEvidence::default();
+            let changed = changed_parts(&before, &basis.parts);
+            let text = changed.join(", ");
+            let restarted = match self.evidence.rank() {
+                0 => self.evidence.restarted.take(), // nothing is lost
+                _ => Some(EvidenceRestart { at: now, changed, pairs_before: self.evidence.pairs() }),
+            };
+            self.evidence = RouteEvidence { restarted, ..RouteEvidence::default() };
+            return Some(text);
         }
-        restarts
+        None
     }
 
     /// Restarts evidence of which differences or failures were lost before they were stored. Stored mismatches,
@@ -147,6 +172,7 @@ impl Counters {
             engine_answers_4xx: 0,
             engine_errors: before.engine_errors,
             lost_differences: Some(now),
+            restarted: before.restarted,
             rule_hits: BTreeMap::new(),
             seen: before.seen,
         };
@@ -159,6 +185,7 @@ impl Counters {
         self.stored_under.append(&mut other.stored_under);
         self.stored_under.insert(old.clone());
         self.basis = other.basis.take();
+        self.parts = std::mem::take(&mut other.parts);
         self.basis_since = other.basis_since;
         self.generation = other.generation;
         self.evidence = std::mem::take(&mut other.evidence);
@@ -240,6 +267,16 @@ impl Counters {
         }
         self.dirty = true;
     }
+}
+
+/// The parts that differ, by name; at most [`CHANGED_PARTS_MAX`].
+fn changed_parts(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
+    if before.is_empty() {
+        return Vec::new();
+    }
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let changed = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    changed.take(CHANGED_PARTS_MAX).cloned().collect()
 }
 
 fn count_fingerprint(seen: &mut BTreeMap<String, FingerprintCount>, fingerprint: &str, now: Timestamp) {

@@ -44,7 +44,7 @@ pub use crate::store::SampleRecord as Sample;
 pub use counters::EvidenceGeneration;
 pub use mark_file::MarkFileError;
 pub use marks::{IncompleteEvidenceMarks, MarksLocation};
-pub use route::{FingerprintCount, RouteEvidence};
+pub use route::{EvidenceBasis, EvidenceRestart, FingerprintCount, RouteEvidence};
 
 use counters::{Counters, SharedCounters, StoredEvidence};
 use marks::UncountedDifference;
@@ -158,13 +158,13 @@ impl Evidence {
         }
     }
 
-    /// Sets each route's basis (a hash of all that its verdicts depend on). If the basis changed, the evidence starts
-    /// from zero: requests that were decided by an earlier version of the files do not count. Call it once the new
-    /// plans and rules are in force.
-    pub fn set_basis(&self, files_version: u64, bases: &[(RouteId, String)]) {
+    /// Sets each route's basis. If it changed, the evidence starts from zero: requests that were decided by an earlier
+    /// version of the files do not count. Call it once the new plans and rules are in force.
+    pub fn set_basis(&self, files_version: u64, bases: &[(RouteId, EvidenceBasis)]) {
         for (route, basis) in bases {
-            if self.counters(route).lock().set_basis(files_version, basis) {
-                tracing::info!(%route, "a workflow, the rules or the address of a service changed: the evidence starts from zero");
+            let restarted = self.counters(route).lock().set_basis(files_version, basis, clock::now());
+            if let Some(changed) = restarted {
+                tracing::info!(%route, changed, "something that the evidence depends on changed: it starts from zero");
                 self.pending().clear(route);
             }
         }
@@ -301,7 +301,7 @@ impl Evidence {
             if !std::mem::take(&mut counters.dirty) {
                 continue;
             }
-            let stored = StoredEvidence { basis: counters.basis.clone(), evidence: counters.evidence.clone() };
+            let stored = counters.to_stored();
             drop(counters);
             let value = serde_json::to_value(stored).map_err(|e| StoreError(e.to_string()))?;
             rows.push(EvidenceRecord { route: route.clone(), at: clock::now(), value });

@@ -48,11 +48,41 @@ pub struct RouteEvidence {
     /// stored them, or the store is a restored backup that was made before they were seen. Mismatches, failures and
     /// errors that were stored before this time stay counted.
     pub lost_differences: Option<Timestamp>,
+    /// When the evidence was last started from zero because something that it depends on changed; `None` if that never
+    /// happened, or if nothing had been counted by then.
+    pub restarted: Option<EvidenceRestart>,
     /// For each rule, how often it made two different values equal.
     pub rule_hits: BTreeMap<String, u64>,
     /// The number of pairs that differ, by the fingerprint of their differences, for the 256 fingerprints that were
     /// seen last. Only a few of these pairs are kept as samples.
     pub seen: BTreeMap<String, FingerprintCount>,
+}
+
+/// Evidence was started from zero, because something that it depends on changed.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct EvidenceRestart {
+    /// When.
+    pub at: Timestamp,
+    /// What changed, each as the subject of a sentence: "the workflow `create-order`". Empty if that is not known,
+    /// because the evidence before was stored by an earlier version.
+    pub changed: Vec<String>,
+    /// How many pairs had been compared by then.
+    pub pairs_before: u64,
+}
+
+/// What the evidence of a route depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EvidenceBasis {
+    /// A hash of all of it.
+    pub hash: String,
+    /// A hash of each part, by the name of the part as [`EvidenceRestart::changed`] lists it.
+    pub parts: BTreeMap<String, String>,
+}
+
+impl From<&str> for EvidenceBasis {
+    fn from(hash: &str) -> Self {
+        Self { hash: hash.to_owned(), parts: BTreeMap::new() }
+    }
 }
 
 /// How often pairs with one fingerprint were seen.
@@ -78,7 +108,7 @@ impl RouteEvidence {
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self { mismatched: 1.., .. } => 2,
-            other if *other != Self::default() => 1,
+            other if Self { restarted: None, ..other.clone() } != Self::default() => 1,
             _ => 0,
         }
     }

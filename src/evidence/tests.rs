@@ -14,6 +14,11 @@ fn route() -> RouteId {
     RouteId::new("orders.create")
 }
 
+/// The evidence of the route, without the time and the reason of its last restart.
+fn counts(evidence: &Evidence) -> RouteEvidence {
+    RouteEvidence { restarted: None, ..evidence.of(&route()) }
+}
+
 async fn evidence_over(store: &StoreHandle) -> Arc<Evidence> {
     Evidence::load(store.clone()).await.unwrap()
 }
@@ -23,7 +28,8 @@ fn memory() -> StoreHandle {
 }
 
 fn comparison(verdict: Verdict) -> Comparison {
-    let difference = Difference { path: "$.a".into(), kind: DifferenceKind::Value, legacy: None, engine: None };
+    let (path, kind, contradicts) = ("$.a".into(), DifferenceKind::Value, Vec::new());
+    let difference = Difference { path, kind, legacy: None, engine: None, contradicts };
     Comparison {
         verdict,
         differences: if verdict == Verdict::Mismatch { vec![difference] } else { Vec::new() },
@@ -113,7 +119,7 @@ async fn another_basis_starts_from_zero_and_ignores_comparisons_that_began_befor
     evidence.record_pair(&route(), before, State::Shadow, &late, &replied(201, 0), &replied(201, 0));
     evidence.keep_sample(before, sample("f"));
     evidence.flush().await.unwrap();
-    assert_eq!(evidence.of(&route()), RouteEvidence::default());
+    assert_eq!(counts(&evidence), RouteEvidence::default());
     assert!(store.samples(route(), 10).await.unwrap().is_empty());
 
     pair(&evidence, State::Shadow, Verdict::Match);
@@ -424,7 +430,7 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
     let why = gate(&evidence.of(&route()), State::Shadow, State::Dark, true).unwrap_err();
     assert!(why.len() == 1 && why[0].contains("has 3 open mismatches") && why[0].contains("more are not"), "{why:?}");
     evidence.set_basis(0, &[(route(), "b".into())]);
-    assert_eq!(evidence.of(&route()), RouteEvidence::default(), "a changed basis starts the evidence from zero");
+    assert_eq!(counts(&evidence), RouteEvidence::default(), "a changed basis starts the evidence from zero");
 }
 
 /// The process is killed before the rename is stored.
@@ -523,4 +529,29 @@ async fn requests_that_earlier_files_decided_count_in_the_totals_only() {
     let seen = evidence.of(&route());
     assert_eq!((seen.skipped["queue_full"], seen.failed["timeout"], seen.dark_without_twin), (1, 1, 2));
     assert_eq!((seen.dark_with_twin, seen.engine_answers, seen.engine_errors), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn evidence_that_starts_from_zero_says_since_when_and_what_changed() {
+    let basis = |workflow: &str, rules: &str| EvidenceBasis {
+        hash: format!("{workflow} {rules}"),
+        parts: [("the workflow `w`", workflow), ("`compare:`", rules)]
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))
+            .into(),
+    };
+    let store = memory();
+    let evidence = Evidence::load_with(store.clone(), &Limits::default()).await.unwrap();
+    let id = route;
+    evidence.set_basis(1, &[(id(), basis("1", "1"))]);
+    evidence.set_basis(2, &[(id(), basis("2", "1"))]);
+    assert_eq!(evidence.of(&id()).restarted, None, "nothing had been counted");
+    evidence.counters(&id()).lock().record_pair(State::Shadow, &comparison(Verdict::Match), false);
+    evidence.flush().await.unwrap();
+    // Known after a restart of the process, too.
+    let evidence = Evidence::load_with(store, &Limits::default()).await.unwrap();
+    evidence.set_basis(3, &[(id(), basis("2", "2"))]);
+    let restarted = evidence.of(&id()).restarted.unwrap();
+    assert_eq!((restarted.changed, restarted.pairs_before), (vec!["`compare:`".to_owned()], 1));
+    evidence.set_basis(4, &[(id(), basis("3", "2"))]);
+    assert_eq!(evidence.of(&id()).restarted.unwrap().changed, ["`compare:`"], "nothing was counted since");
 }

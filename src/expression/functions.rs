@@ -133,6 +133,20 @@ pub(super) fn scalar(value: &Value) -> Result<String, ExpressionError> {
     }
 }
 
+/// A scalar as text that may contain line breaks.
+pub(super) fn scalar_lines(value: &Value) -> Result<String, ExpressionError> {
+    scalar(value).map_err(|e| ExpressionError::new(format!("text {}", e.message)))
+}
+
+/// A scalar as one line of text.
+pub(super) fn scalar_line(value: &Value) -> Result<String, ExpressionError> {
+    let text = scalar_lines(value)?;
+    match text.contains(['\r', '\n']) {
+        true => Err(ExpressionError::new("a line break is not allowed here")),
+        false => Ok(text),
+    }
+}
+
 /// Refuses a result that exceeds the budget of one evaluation (32 bytes of text are one unit, see [`WORK_MAX`]), before
 /// memory is allocated for it.
 fn check_size(bytes: usize) -> Result<(), ExpressionError> {

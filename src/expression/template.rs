@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::bounds::Bounds;
 use super::error::ExpressionError;
-use super::functions::scalar;
+use super::functions::{scalar, scalar_line, scalar_lines};
 use super::parsed::Expression;
 use super::reads::{self, ReadPath};
 use super::scan::{self, Item, Items};
@@ -164,7 +164,7 @@ impl Template {
     /// # Errors
     /// As [`Template::evaluate`]; a map, a list or null.
     pub fn evaluate_lines(&self, scope: &Scope) -> Result<String, ExpressionError> {
-        scalar(&self.evaluate(scope)?).map_err(|e| ExpressionError::new(format!("text {}", e.message)))
+        scalar_lines(&self.evaluate(scope)?)
     }
 
     /// The value as one line of text (numbers and bools as JSON writes them).
@@ -172,11 +172,16 @@ impl Template {
     /// # Errors
     /// As [`Template::evaluate`]; a map, a list or null; CR or LF in the result.
     pub fn evaluate_text(&self, scope: &Scope) -> Result<String, ExpressionError> {
-        let text = self.evaluate_lines(scope)?;
-        match text.contains(['\r', '\n']) {
-            true => Err(ExpressionError::new("a line break is not allowed here")),
-            false => Ok(text),
-        }
+        scalar_line(&self.evaluate(scope)?)
+    }
+
+    /// As [`Template::evaluate_text`]; `None` if the value as a whole is null.
+    ///
+    /// # Errors
+    /// As [`Template::evaluate`]; a map or a list; null within a text; CR or LF in the result.
+    pub fn evaluate_text_or_null(&self, scope: &Scope) -> Result<Option<String>, ExpressionError> {
+        let value = self.evaluate(scope)?;
+        (!value.is_null()).then(|| scalar_line(&value)).transpose()
     }
 }
 

@@ -301,7 +301,10 @@ impl Gate {
             let unknown = unknown
                 .chain(self.requests_without_record(positions, position))
                 .chain(self.harmful_since_copy(positions, position));
-            unmet.extend(unknown.map(|unknown| unknown.why.into()));
+            unmet.extend(unknown.map(|unknown| {
+                let todo = "wait until then, or pass the gate with `--force --reason …` if no client sends it again";
+                format!("{}; {todo}", unknown.why).into()
+            }));
         }
         unmet
     }

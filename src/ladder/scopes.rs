@@ -21,7 +21,7 @@ use crate::clock;
 use crate::flag::{EarlierScopes, EarlierTimes, PathConventions, RetryScope, Route, RouteMatch, ServiceMatch};
 use crate::limits::EARLIER_SCOPES_MAX;
 use crate::names::RouteId;
-use crate::store::{ReplacedScope, RetryScopes};
+use crate::store::{ReplacedScope, RetryScopes, UnrecordedBecause};
 
 /// By route; also of routes that are in no file now.
 pub(super) type Scopes = BTreeMap<RouteId, RetryScopes>;
@@ -62,6 +62,7 @@ pub(super) fn after_files(
         // If several routes became this one, each of them may have served requests that are this one's now.
         let served = own.iter().filter(|was| was.present.is_some() || was.matches.is_some());
         let is_recorded = matched && served.into_iter().all(|was| has_same_key(was, &scopes));
+        let unrecorded_because = unrecorded_because(&own, route, matched);
         cohort_reasons::set(&mut scopes, route, &own, now);
         let shorter_window = own.iter().filter_map(|was| was.window_s).min().map(Duration::from_secs);
         for was in own {
@@ -74,11 +75,12 @@ pub(super) fn after_files(
         }
         if let Some(shorter) = shorter_window.filter(|shorter| *shorter < window && scopes.present.is_some()) {
             // Older keys may have been removed.
-            scopes.since = scopes.since.max(Some(clock::window_start_until(now, shorter)));
+            let since = clock::window_start_until(now, shorter);
+            record_only_since(&mut scopes, since, UnrecordedBecause::WindowWasShorter);
             scopes.harmful_since = Some(now);
         }
         if !is_recorded && has_served {
-            scopes.since = Some(now);
+            record_only_since(&mut scopes, now, unrecorded_because);
         }
         if scopes.present.is_some() {
             for was in matches_before.taken_over_by(route, matched) {
@@ -86,7 +88,7 @@ pub(super) fn after_files(
                     scopes.harmful_since = Some(now);
                 }
                 if !has_same_key(was, &scopes) {
-                    scopes.since = Some(now);
+                    record_only_since(&mut scopes, now, UnrecordedBecause::RequestsOfOtherRoute);
                 }
                 replace(&mut scopes, RetryScopes { reassigned: Vec::new(), ..was.clone() }, now);
             }
@@ -148,6 +150,33 @@ fn has_same_key(was: &RetryScopes, scopes: &RetryScopes) -> bool {
     was.present.as_ref().zip(scopes.present.as_ref()).is_some_and(|(was, now)| was.key == now.key)
 }
 
+/// Why the keys of all requests of a route are not recorded from before these files, if they are not. `own`: what the
+/// store has of the route; `matched`: the route matches no requests but those that it matched before.
+fn unrecorded_because(own: &[RetryScopes], route: &Route, matched: bool) -> UnrecordedBecause {
+    let is_without_workflow = |was: &RetryScopes| was.present.is_none() && was.matches.is_some();
+    if !own.iter().any(|was| was.present.is_some()) || own.iter().any(is_without_workflow) {
+        return UnrecordedBecause::WorkflowAdded;
+    }
+    if matched {
+        return UnrecordedBecause::RetryKeyChanged;
+    }
+    let has_template = |was: &RetryScopes| {
+        let matches = was.matches.as_ref().and_then(|text| text.parse::<RouteMatch>().ok());
+        matches.is_some_and(|matches| matches.normal_form() == route.matches.normal_form())
+    };
+    match own.iter().any(has_template) {
+        true => UnrecordedBecause::PathsChanged,
+        false => UnrecordedBecause::MatchChanged,
+    }
+}
+
+/// Notes that the keys of all requests are recorded only since this time, unless that is known of a later time.
+fn record_only_since(scopes: &mut RetryScopes, since: Timestamp, because: UnrecordedBecause) {
+    if scopes.since < Some(since) {
+        (scopes.since, scopes.since_because) = (Some(since), Some(because));
+    }
+}
+
 /// Which requests each route matched by the files that were read last.
 struct MatchesBefore<'a> {
     matches: Vec<(&'a RouteId, RouteMatch, &'a RetryScopes)>,
@@ -193,6 +222,7 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
         earlier,
         newest_dropped,
         since,
+        since_because,
         reassigned,
         matches: _,
         paths: _,
@@ -209,7 +239,9 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
     );
     scopes.earlier.extend(earlier);
     scopes.newest_dropped = scopes.newest_dropped.max(newest_dropped);
-    scopes.since = scopes.since.max(since);
+    if scopes.since < since {
+        (scopes.since, scopes.since_because) = (since, since_because);
+    }
     scopes.reassigned.extend(reassigned);
 }
 
@@ -220,6 +252,7 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
         earlier,
         newest_dropped,
         since,
+        since_because,
         harmful_since,
         accepted,
         reassigned,
@@ -248,6 +281,7 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
     }
     *newest_dropped = newest_dropped.filter(|at_replaced| until(*at_replaced, window) > at);
     *since = since.filter(|since| present.is_some() && until(*since, window) > at);
+    *since_because = since_because.filter(|_| since.is_some());
     *harmful_since = harmful_since.filter(|_| since.is_some());
     *accepted = accepted.filter(|_| since.is_some());
     *earlier = remaining;
@@ -294,11 +328,38 @@ pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Dura
         cause_at: since.max(scopes.harmful_since.unwrap_or(since)),
         until,
         why: format!(
-            "its retry keys are recorded since {since:.0}, when it got its workflow, its present `match`, `retry_key` or \
-             `paths:` of its service, or requests of another route, or before which `retry_window_s` was shorter: until {until:.0} a retry may come of \
-             a request that legacy served before, and the engine would perform it a second time"
+            "its retry keys are recorded since {since:.0}, {}: until {until:.0} a retry may come of a request that legacy \
+             served before, and the engine would perform it a second time",
+            because_text(scopes.since_because),
         ),
     })
+}
+
+/// Why keys are recorded only since a time, to follow that time in a sentence.
+fn because_text(because: Option<UnrecordedBecause>) -> &'static str {
+    match because {
+        Some(UnrecordedBecause::WorkflowAdded) => {
+            "when the route, or its workflow, was added (in `shadow` and `dark` they are recorded)"
+        }
+        Some(UnrecordedBecause::MatchChanged) => "when its `match` changed (to change it back is another change)",
+        Some(UnrecordedBecause::PathsChanged) => {
+            "when the `paths:` of its service changed (to change them back is another change)"
+        }
+        Some(UnrecordedBecause::RetryKeyChanged) => {
+            "when its `retry_key` changed (to change it back is another change)"
+        }
+        Some(UnrecordedBecause::RequestsOfOtherRoute) => {
+            "when it got requests of another route that had no workflow or another `retry_key`"
+        }
+        Some(UnrecordedBecause::WindowWasShorter) => {
+            "because older ones were removed while `retry_window_s` was shorter (if no client retries that late, make it \
+             shorter again)"
+        }
+        None => {
+            "when it got its workflow, its present `match`, `retry_key` or `paths:` of its service, or requests of \
+             another route, or before which `retry_window_s` was shorter"
+        }
+    }
 }
 
 /// What keeps the gate to `live` shut on a copy of a store that was first started at this time: requests that came

@@ -33,8 +33,12 @@ impl Network {
         };
         let network = Self { address: masked(address, prefix), prefix };
         if network.address != address {
-            let message = format!("`{text}` has bits of an address behind its prefix of {prefix} bits");
-            return Err((message, format!("write `{network}`, or `{address}` for this address alone")));
+            let message =
+                format!("`{text}` names an address, not a network: it has bits behind its prefix of {prefix} bits");
+            return Err((
+                message,
+                format!("write `{network}` for the whole network, or `{address}` for this address alone"),
+            ));
         }
         Ok(network)
     }

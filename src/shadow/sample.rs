@@ -94,6 +94,9 @@ pub(super) fn sample(
 
 /// A difference without the run's sensitive values.
 fn shown(mut difference: Difference, redaction: Option<&Redaction>) -> Difference {
+    if let Some(redaction) = redaction {
+        difference.hide_earlier_pairings(|path| redaction.hides_difference_at(path));
+    }
     match redaction {
         None => difference.mask_and_cut(str::to_owned),
         Some(redaction) if redaction.hides_difference_at(&difference.path) => {

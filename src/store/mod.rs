@@ -67,7 +67,7 @@ pub use records::{
     Overridden, PinRecord, Priority, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
 };
 pub use repeated_failures::RepeatedFailures;
-pub use retry_scopes::{DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes};
+pub use retry_scopes::{DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes, UnrecordedBecause};
 pub use run_filter::RunFilter;
 pub use sqlite::{Copied, SqliteStore};
 

@@ -38,6 +38,9 @@ pub struct RetryScopes {
     /// no retry of such a request may come any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// Why keys are recorded only since then; `None` where `since` is, or if an earlier version set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_because: Option<UnrecordedBecause>,
     /// When the files last changed so that performing a request from before `since` a second time does harm: the
     /// workflow got a step that writes, or the route got requests of another route. Counts only if it is after `since`.
     #[serde(rename = "exposed", default, skip_serializing_if = "Option::is_none")]
@@ -61,6 +64,24 @@ pub struct RetryScopes {
     /// of them may still come. The newest first.
     #[serde(rename = "moved", default, skip_serializing_if = "Vec::is_empty")]
     pub reassigned: Vec<ReplacedMatch>,
+}
+
+/// Why legacy may have served requests of a route whose retry keys were not recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnrecordedBecause {
+    /// The route, or its workflow, was added: without a workflow no key is recorded.
+    WorkflowAdded,
+    /// The route matches other requests than before.
+    MatchChanged,
+    /// The route's service reads paths in another way than before.
+    PathsChanged,
+    /// The route has another `retry_key` than before.
+    RetryKeyChanged,
+    /// The route gets requests of another route, which had another `retry_key` or no workflow.
+    RequestsOfOtherRoute,
+    /// Keys were removed from the store sooner, because `retry_window_s` was shorter.
+    WindowWasShorter,
 }
 
 /// The `force` of a cohort.

@@ -4,7 +4,7 @@
 //! from sensitive values.
 
 use super::run::{End, Pause};
-use super::{ConflictKind, Plan, Run, ShownTexts, Superseded};
+use super::{ConflictKind, Creates, Plan, Run, ShownTexts, Superseded, may_create_instance};
 
 impl Run {
     /// Why it is paused or ended early, in a sentence, in clear.
@@ -18,10 +18,28 @@ impl Run {
             false => self.note(),
         }
     }
+    fn note_about_missing_id(&self) -> Option<String> {
+        let answer = self.answer()?;
+        (may_create_instance(answer.status) && self.lacks_instance_id()).then(|| {
+            "its answer has no id of the instance that it created (`instance.creates` of its route): legacy gets the later \
+             requests about it"
+                .to_owned()
+        })
+    }
+    /// Whether it creates an instance and has pinned no id of it, if it has answered. The id may have been pinned by
+    /// the pending answer, or by an earlier run of the job. A run that failed need not have created an instance.
+    pub fn lacks_instance_id(&self) -> bool {
+        let started = self.started();
+        matches!(started.creates, Some(Creates::Engine { .. }))
+            && self.pinned().is_none()
+            && started.pinned_before.is_empty()
+            && self.failure().is_none()
+    }
     pub(super) fn note_in(&self, texts: &ShownTexts) -> Option<String> {
         let note = match (&self.end, self.conflicts.first(), &self.pause) {
             // A run that a `fail` step ended has completed as the workflow declares; its note names the failure, and
             // what was undone.
+            (Some(End::Completed), _, _) if self.failing.is_none() => return self.note_about_missing_id(),
             (Some(End::Completed), _, _) => texts.failure(self.failing.as_ref()?),
             (Some(End::Failed(failure)), _, _) => texts.failure(failure),
             (Some(End::Cancelled(why)), _, _) => texts.cancelled(why),

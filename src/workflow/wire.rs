@@ -29,7 +29,7 @@ pub(super) fn call_record(
     let path = recorded_path(call, masked).map_err(|error| (call.url.reads().to_vec(), error))?;
     let mut headers = Vec::with_capacity(call.headers.len() + 1);
     for (name, template) in &call.headers {
-        headers.push((name.as_str().to_owned(), header_value(name, template, masked)?));
+        headers.extend(header_value(name, template, masked)?.map(|value| (name.as_str().to_owned(), value)));
     }
     let (body, content_type) = match given {
         Some(given) if inputs.bytes_mark(run).bytes(given).is_none() && plain.contains_opaque(given) => {
@@ -47,17 +47,18 @@ pub(super) fn call_record(
     Ok(CallRecord { method: call.method.as_str().to_owned(), url, headers, body })
 }
 
-/// The value of a header. A control character, which no header can hold, makes it an expression without a value: only
-/// the workflow or its input can put it there, and another attempt would fail in the same way.
-fn header_value(name: &HeaderName, template: &Template, scope: &Scope) -> Result<String, NoValue> {
+/// The value of a header; `None` if it is null, which leaves the header out. A control character, which no header can
+/// hold, makes it an expression without a value: only the workflow or its input can put it there, and another attempt
+/// would fail in the same way.
+fn header_value(name: &HeaderName, template: &Template, scope: &Scope) -> Result<Option<String>, NoValue> {
     let refuse = |error| (template.reads().to_vec(), error);
     let of_header = |error: ExpressionError| {
         let message = format!("header `{name}`: {}", error.message);
         refuse(ExpressionError { message, ..error })
     };
-    let value = template.evaluate_text(scope).map_err(of_header)?;
+    let Some(value) = template.evaluate_text_or_null(scope).map_err(of_header)? else { return Ok(None) };
     match value.chars().find(|c| c.is_ascii_control() && *c != '\t') {
-        None => Ok(value),
+        None => Ok(Some(value)),
         Some(found) => {
             let code = u32::from(found);
             let message = format!("the value of the header `{name}` has a control character (U+{code:04X})");
@@ -93,8 +94,8 @@ pub fn has_hidden_parts(call: &Call) -> bool {
 pub struct Revealed {
     /// The path and query; `None` where the recorded ones have no stars.
     pub path: Option<String>,
-    /// The headers whose recorded values have stars.
-    pub headers: Vec<(String, String)>,
+    /// The headers whose recorded values may have stars; `None` where the value is null.
+    pub headers: Vec<(String, Option<String>)>,
 }
 
 /// Fills in the secrets and credentials of a call.
@@ -105,7 +106,7 @@ pub fn reveal(call: &Call, revealed: &Scope) -> Result<Revealed, ExpressionError
     let path = is_url_hidden(call).then(|| call.url.evaluate(revealed)).transpose()?;
     let mut headers = Vec::with_capacity(call.headers.len());
     for (name, template) in call.headers.iter().filter(|(_, template)| reads_hidden(template.reads())) {
-        headers.push((name.as_str().to_owned(), template.evaluate_text(revealed)?));
+        headers.push((name.as_str().to_owned(), template.evaluate_text_or_null(revealed)?));
     }
     Ok(Revealed { path, headers })
 }
@@ -225,7 +226,7 @@ pub(super) fn answer(
     };
     let mut headers = Vec::with_capacity(answer.headers.len() + 1);
     for (name, template) in &answer.headers {
-        headers.push((name.as_str().to_owned(), header_value(name, template, scope)?));
+        headers.extend(header_value(name, template, scope)?.map(|value| (name.as_str().to_owned(), value)));
     }
     let declared = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.clone());
     let Some(template) = &answer.body else {

@@ -54,6 +54,7 @@ async fn the_process_reports_not_ready_before_it_stops_listening() {
     })
     .await;
     assert_eq!(&not_ready.body[..], b"not ready: stopping\n");
+    assert_eq!(system.pointsman.get("/api/v2/status").await["stopping"], true);
     // Connections that a load balancer opens meanwhile are served.
     system.order().await;
     assert_eq!(system.pointsman.wait_for_exit().await, Some(0));

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::file_problem::FileProblem;
 use super::{FlipRow, run_requests};
+use crate::evidence::EvidenceRestart;
 use crate::flag::{Effective, State};
 use crate::names::RouteId;
 
@@ -40,6 +41,9 @@ pub struct ReloadResponse {
     /// route, or a cohort of it, was in `live` or above. They stay there, although no evidence supports the change.
     #[serde(default)]
     pub changed_since_evidence: Vec<ChangedRoute>,
+    /// The routes whose evidence these files started from zero, because something that it depends on changed.
+    #[serde(default)]
+    pub evidence_restarted: Vec<RestartedRoute>,
     /// The warnings of `check`.
     pub warnings: Vec<FileProblem>,
     /// Settings that differ from those that the process was started with; they take effect at the next start.
@@ -64,6 +68,15 @@ pub struct ChangedRoute {
     pub route: RouteId,
     /// What was changed and what to do, as a sentence.
     pub reason: String,
+}
+
+/// A route whose evidence started from zero.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RestartedRoute {
+    /// The route.
+    pub route: RouteId,
+    /// When, and what changed.
+    pub restart: EvidenceRestart,
 }
 
 /// A route that is not in the state that is requested for it.

@@ -79,12 +79,14 @@ fn a_run_that_cannot_be_read_is_named_and_the_others_are_looked_at() {
     assert!(why(1).contains("its plan cannot be read by this version") && why(1) == why(3), "{json}");
     assert_eq!(json["reported"][2]["misses"], json!(["`pay` needs the service `bank`"]), "{json}");
     let text = found.text(Formatter(false));
-    for named in
-        [run_id(0), run_id(4), "`pay` needs the service `bank`: with these files the run pauses there".to_owned()]
-    {
+    for named in [
+        run_id(0),
+        run_id(4),
+        "`pay` needs the service `bank`: with these files in force the run will pause at this step".to_owned(),
+    ] {
         assert!(text.contains(&named), "{named}: {text}");
     }
-    assert!(text.contains("5 of 5 open runs"), "{text}");
+    assert!(text.contains("5 open runs looked at: 5 of them do not fit the files"), "{text}");
     assert!(
         check_runs(&Runs(vec!["old", "gone"]), &files(), &CheckBounds::default()).is_err(),
         "nobody answers any more"
@@ -100,7 +102,7 @@ fn runs_beyond_the_bounds_are_left_out_and_the_report_says_so() {
     };
     let (json, text) = bounded(CheckBounds { runs: 3, shown: 2, ..CheckBounds::default() });
     assert_eq!((&json["looked_at"], &json["reported_unlisted"]), (&json!(3), &json!(1)), "{json}");
-    assert!(text.contains("older open runs were not looked at: 3 runs are looked at"), "{text}");
+    assert!(text.contains("older open runs were not looked at: the check looks at no more than 3 runs"), "{text}");
     assert!(text.contains("and 1 more, which are not listed"), "{text}");
     let (json, text) = bounded(CheckBounds { time: Duration::ZERO, ..CheckBounds::default() });
     assert_eq!(json["looked_at"], json!(0), "{json}");

@@ -32,7 +32,7 @@ mod tests {
     #[test]
     fn a_secret_may_be_anything() {
         let mut ids = IdMap::default();
-        ids.bind(None, "ord-17000", "run-18000");
+        ids.bind_texts(None, "ord-17000", "run-18000");
         for (legacy, engine, same) in [
             ("Bearer abc", "Bearer ***", true),
             ("Bearer ", "Bearer ***", true),

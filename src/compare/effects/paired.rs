@@ -66,7 +66,9 @@ impl<'a> PairedCalls<'a> {
             for n in &step.engine {
                 let call = self.pairs.legacy_of[*n].and_then(|call| self.legacy[call].json());
                 if let (Some(legacy), Some(engine)) = (call, self.engine[*n].call.json()) {
+                    findings.set_prefix(step.body_prefix());
                     Walk::bind_ids_in_sets(step.context(ids, findings), legacy, engine)?;
+                    findings.set_prefix(String::new());
                 }
             }
         }

@@ -169,7 +169,10 @@ impl Pairing<'_, '_, '_> {
         let (Some(legacy), Some(engine)) = (self.legacy[call].json(), self.engine[intent].call.json()) else {
             return Ok(());
         };
-        Walk::bind_ids(step.context(self.ids, self.findings), legacy, engine)
+        self.findings.set_prefix(step.body_prefix());
+        let bound = Walk::bind_ids(step.context(self.ids, self.findings), legacy, engine);
+        self.findings.set_prefix(String::new());
+        bound
     }
 
     /// Returns the calls and the intents of a step that have no partner yet.
@@ -234,6 +237,11 @@ impl Pairing<'_, '_, '_> {
 }
 
 impl StepCalls<'_> {
+    /// How the paths of values in the bodies begin, as differences show them.
+    pub(super) fn body_prefix(&self) -> String {
+        format!("effects.{}.body", self.step)
+    }
+
     /// Returns the context for a walk over two bodies of the step.
     pub(super) fn context<'w, 'f>(
         &'w self,

@@ -9,7 +9,7 @@ use http::HeaderName;
 use super::call_pattern::CallPattern;
 use super::call_template::{CallRole, CallTemplate};
 use super::draft::EffectRulesDraft;
-use crate::compare::body_rules::{self, BodyRules, BodyRulesDraft, RuleId, RuleTexts, header};
+use crate::compare::body_rules::{self, BodyRules, BodyRulesDraft, RuleId, RuleTexts, compared_header, header};
 use crate::compare::draft::{CompareContext, RulesDraft};
 use crate::names::StepId;
 use crate::problem::{Problems, Site, nearest};
@@ -108,7 +108,8 @@ impl StepRules {
     ) -> Self {
         let mut rules = Self::default();
         let names = draft.headers.iter().enumerate();
-        rules.headers = names.filter_map(|(n, name)| header(name, &site.key("headers").index(n), problems)).collect();
+        rules.headers =
+            names.filter_map(|(n, name)| compared_header(name, &site.key("headers").index(n), problems)).collect();
         let prefix = format!("effects.{step} ");
         let body = BodyRulesDraft {
             ignore: &draft.ignore,

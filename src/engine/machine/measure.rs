@@ -2,7 +2,7 @@
 
 use crate::names::StepId;
 use crate::workflow::{
-    AnswerEvent, ConflictEvent, Creates, Event, InFlight, Outcome, RetryScheduled, Run, StepFinished, StepPart,
+    AnswerEvent, ConflictEvent, Event, InFlight, Outcome, RetryScheduled, Run, StepFinished, StepPart,
     may_create_instance,
 };
 
@@ -75,7 +75,7 @@ impl Measure {
                 Self::Paused { step: conflict.step.clone(), item: conflict.item, conflict: conflict.kind.as_str() }
             }
             Event::Answer(AnswerEvent::Responded { answer, pin: None })
-                if may_create_instance(answer.status) && lacks_id(run) =>
+                if may_create_instance(answer.status) && run.lacks_instance_id() =>
             {
                 Self::InstanceWithoutId
             }
@@ -94,23 +94,15 @@ impl Measure {
     }
 }
 
-/// Whether a run that creates an instance has answered without the instance's id. The id may have been pinned already
-/// by the pending answer, or by an earlier run of the job. A run that failed need not have created an instance.
-fn lacks_id(run: &Run) -> bool {
-    let started = run.started();
-    matches!(started.creates, Some(Creates::Engine { .. }))
-        && run.pinned().is_none()
-        && started.pinned_before.is_empty()
-        && run.failure().is_none()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
     use crate::store::tests::{at, run_id, run_started};
-    use crate::workflow::{AnswerRecord, Failure, FailureKind, Payload, Pinned, RunStarted, fold};
+    use crate::workflow::{
+        AnswerRecord, Creates, EndingEvent, Failure, FailureKind, Payload, Pinned, RunStarted, fold,
+    };
 
     fn answer(status: u16) -> Arc<AnswerRecord> {
         Arc::new(AnswerRecord::new(status, Vec::new(), Payload::Text("{}".into())))
@@ -128,7 +120,13 @@ mod tests {
         let started = RunStarted { creates, pinned_before, ..(*started).clone() };
         let responded = Event::Answer(AnswerEvent::Responded { answer: answer(status), pin });
         let all = [&[Event::RunStarted(Arc::new(started))], events, std::slice::from_ref(&responded)].concat();
-        Measure::of(&responded, &fold(&all).unwrap()) == Some(Measure::InstanceWithoutId)
+        let is_measured = Measure::of(&responded, &fold(&all).unwrap()) == Some(Measure::InstanceWithoutId);
+        // `explain` and the list of runs say it, too.
+        let ended = [&all[..], &[Event::Ending(EndingEvent::Completed {})]].concat();
+        let note = fold(&ended).unwrap().note();
+        let is_noted = note.is_some_and(|note| note.contains("`instance.creates`"));
+        assert_eq!(is_noted, is_measured);
+        is_measured
     }
 
     #[test]

@@ -85,8 +85,14 @@ fn build(
     let uris = service_limits.urls().iter().map(at).collect::<Result<_, _>>()?;
 
     let mut headers = HeaderMap::new();
-    for (name, value) in record.headers.iter().chain(&revealed.headers) {
-        // A header with a secret comes twice: masked, from the record, and then filled in, which replaces the first.
+    for (name, recorded) in &record.headers {
+        // The record decides which headers are sent: one that it left out as null stays out, and one that it has is
+        // never sent with its stars.
+        let value = match revealed.headers.iter().find(|(revealed, _)| revealed == name) {
+            Some((_, Some(value))) => value,
+            Some((_, None)) => return Err(format!("the header `{name}` has no value now")),
+            None => recorded,
+        };
         insert(&mut headers, name, value)?;
     }
     let trace = RunTrace::of(run.started());

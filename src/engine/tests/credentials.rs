@@ -38,6 +38,27 @@ async fn credentials_of_the_caller_are_sealed_and_sent_only_by_steps_that_name_t
     assert_eq!(refused(bare.send(arm_request).await).0.kind, "no-store-key");
 }
 
+/// The record masks credentials; it has the header only if the caller sent one.
+#[tokio::test]
+async fn a_credential_that_is_null_is_not_sent() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let plan = PlanBuilder::new()
+        .call("a", &[], "POST /a", json!({}))
+        .header("authorization", "${default(request.headers.authorization, null)}")
+        .respond(200, json!({}))
+        .build("w");
+    let store = std::sync::Arc::new(MemoryStore::new());
+    let harness = Harness::with_store(&step_service, plan, store, Limits::default(), Some(Secret::new("k"))).await;
+    for headers in [&[("authorization", "Basic abc")][..], &[]] {
+        let mut arm_request = request("w", Mode::Real, &json!({}));
+        arm_request.request = request_copy(&json!({}), headers);
+        let (status, problem, _) = answer(harness.send(arm_request).await);
+        assert_eq!(status, 200, "{problem}");
+        let seen = step_service.seen().pop().unwrap();
+        assert_eq!(seen.header("authorization"), headers.first().map(|(_, value)| *value));
+    }
+}
+
 /// A workflow that reads one ordinary header, and other parts of the request as a whole, reads no credentials: callers
 /// who send some need no `store_key`.
 #[tokio::test]

@@ -19,7 +19,9 @@ impl Fixture {
     /// Puts files in force as the process does: the evidence gets its new basis once they are recorded.
     async fn put(&self, declared: DeclaredFiles) {
         let (evidence, bases) = (Arc::clone(&self.evidence), declared.bases.clone());
-        let set_basis = move || evidence.set_basis(0, &bases.into_iter().collect::<Vec<_>>());
+        let set_basis = move || {
+            evidence.set_basis(0, &bases.into_iter().map(|(id, hash)| (id, hash.as_str().into())).collect::<Vec<_>>())
+        };
         self.ladder.reload(declared, set_basis).await.unwrap();
     }
 

@@ -26,6 +26,7 @@ mod scopes;
 mod shares;
 mod spellings;
 mod unknown_keys;
+mod unrecorded_because;
 mod unrecorded_flips;
 
 use std::collections::BTreeMap;

@@ -204,7 +204,7 @@ fn requests_before_another_match_or_retry_key_shut_the_gate_for_a_window() {
         }];
     for change in changes {
         let changed = after_files(&before, &with(change), at(1), window);
-        assert!(why_shut(&changed, "bare", 1, window).is_some_and(|why| why.contains("`match`")));
+        assert!(why_shut(&changed, "bare", 1, window).is_some_and(|why| why.contains("to change it back")));
         let again = after_files(&changed, &with(change), at(2), window);
         assert_eq!(again[&RouteId::from("bare")].since, Some(at(1)), "it counts from the change");
         assert_eq!(why_shut(&again, "bare", 26, window), None);

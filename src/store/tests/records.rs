@@ -6,6 +6,7 @@ use crate::flag::{Framework, PathConventions, Percent, RetryScope, Shares, State
 use crate::store::{
     DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, KeyFileRecord,
     LiveBasis, Overridden, PutFlips, ReplacedMatch, ReplacedScope, RetryScopes, SampleRecord, UnreadKeyFile,
+    UnrecordedBecause,
 };
 
 on_every_store! {
@@ -162,6 +163,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             window_s: Some(86_400),
             has_force: Some(true),
             since: Some(at),
+            since_because: Some(UnrecordedBecause::MatchChanged),
             harmful_since: Some(at),
             accepted: Some(at),
             forced_cohorts: Some([("staff".into(), ForcedCohort { reason: "own people".into(), since: at })].into()),
@@ -210,6 +212,7 @@ async fn samples_are_limited_by_fingerprint_and_by_route(which: StoreKind) {
             kind: DifferenceKind::Value,
             legacy: Some("1".into()),
             engine: None,
+            contradicts: Vec::new(),
         }],
         legacy: "{}".into(),
         engine: "{}".into(),

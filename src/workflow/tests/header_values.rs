@@ -1,4 +1,4 @@
-//! Header values with control characters, which no header can hold.
+//! Header values with control characters, which no header can hold, and header values that are null.
 
 use super::harness::plan;
 use super::*;
@@ -76,4 +76,30 @@ respond: { status: 200 }
     let harness = run_with(&plan, "a\0b", true);
     assert!(!harness.events.iter().any(|event| matches!(event, Event::Step(StepEvent::FailReached { .. }))));
     assert_eq!(harness.run.failure().map(|failure| failure.kind), Some(FailureKind::Expression));
+}
+
+/// Only the whole value can be null: within a text, null stays an error.
+#[test]
+fn a_header_whose_value_is_null_is_left_out() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  a:
+    call: 'POST ${services.bank}/a'
+    headers: { x-name: '${request.body.name == \"\" ? null : request.body.name}', x-never: null, x-always: '1' }
+  b: { needs: [a], call: 'POST ${services.bank}/b', headers: { x-name: 'is ${request.body.name == \"\" ? null : 1}' } }
+respond: { status: 200, headers: { x-name: '${request.body.name == \"\" ? null : request.body.name}' } }
+",
+    );
+    for (name, expected) in [("", vec!["x-always"]), ("Zoe", vec!["x-name", "x-always"])] {
+        let mut harness = run_with(&plan, name, true);
+        let in_flight = harness.run.in_flight();
+        let sent = in_flight.first().unwrap();
+        let names: Vec<_> = sent.request.headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, expected, "{name:?}");
+        harness.call("a", ok(json!({})));
+        let failure = harness.run.failure().map(|failure| failure.message.clone());
+        assert_eq!(failure.is_some(), name.is_empty(), "{failure:?}");
+    }
 }

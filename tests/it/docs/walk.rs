@@ -98,7 +98,7 @@ async fn the_steps_of_the_readme_work_in_order() {
     let mut pointsman = Pointsman::start(&start).await;
     let addresses = [("http://127.0.0.1:8080", pointsman.url()), ("http://127.0.0.1:8081", pointsman.admin_url())];
     let printed = run_script(&script(&readme, "pointsman check", &addresses), home.path(), &pointsman).await;
-    assert!(printed.contains("1 routes"), "{printed}");
+    assert!(printed.contains("(1 route, "), "{printed}");
 
     // The workflow, and its route.
     write(2);

@@ -1,0 +1,71 @@
+//! Counters of routes that exist, with the value 0, before their first event.
+//!
+//! A counter that appears with its first event has no earlier value, so that `increase()` and `rate()` miss this event
+//! and an alert on them stays silent. Always true: the series are those of the routes in the files, at most
+//! [`SERIES_MAX`] for each; a series with many possible label values, such as the reasons of refusals, is left out.
+
+use std::sync::Arc;
+
+use metrics::counter;
+
+use crate::flag::{Instance, Route};
+
+/// The most series of one route.
+const SERIES_MAX: usize = 5;
+
+/// Makes the counters of these routes exist. Counters that exist already keep their values.
+pub(super) fn publish(routes: &[Arc<Route>]) {
+    for route in routes {
+        let Some(workflow) = &route.workflow else { continue };
+        let name = || route.id.to_string();
+        let mut counters = vec![
+            counter!("pointsman_fallbacks_total", "route" => name()),
+            counter!("pointsman_retry_keys_unnoted_total", "route" => name()),
+            counter!("pointsman_retry_keys_held_total", "route" => name()),
+        ];
+        if let Some(Instance::Creates { .. }) = &route.instance {
+            counters.push(counter!("pointsman_pin_collisions_total", "route" => name()));
+            let workflow = workflow.to_string();
+            counters.push(counter!("pointsman_instances_without_id_total", "route" => name(), "workflow" => workflow));
+        }
+        debug_assert!(counters.len() <= SERIES_MAX, "the documentation names this bound");
+        counters.iter().for_each(|counter| counter.increment(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Uri};
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::flag::{RouteMatch, Service};
+
+    #[test]
+    fn the_counters_that_alerts_are_written_on_exist_from_the_start() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let shop = Arc::new(Service::at("shop", [Uri::from_static("http://127.0.0.1:9000")]));
+        let route = |id: &str, workflow: Option<&str>| {
+            let matches = RouteMatch { method: Method::POST, path: "/a".into(), host: None };
+            let route = Route::without_workflow(id.into(), matches, Arc::clone(&shop));
+            Arc::new(Route { workflow: workflow.map(Into::into), ..route })
+        };
+        let routes = [route("plain", None), route("a", Some("w"))];
+        let series = |name: &str| {
+            let text = handle.render();
+            let lines = text.lines().filter(|line| line.starts_with(name)).map(str::to_owned);
+            lines.collect::<Vec<_>>()
+        };
+        metrics::with_local_recorder(&recorder, || {
+            publish(&routes);
+            for name in ["fallbacks", "retry_keys_unnoted", "retry_keys_held"] {
+                let name = format!("pointsman_{name}_total");
+                assert_eq!(series(&name), [format!("{name}{{route=\"a\"}} 0")]);
+            }
+            counter!("pointsman_fallbacks_total", "route" => "a").increment(3);
+            publish(&routes);
+            assert_eq!(series("pointsman_fallbacks_total"), [r#"pointsman_fallbacks_total{route="a"} 3"#]);
+        });
+    }
+}

@@ -1,0 +1,54 @@
+//! What `status`, `evidence` and `diffs` add to their tables.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn status_shows_a_drain_and_the_runs_that_have_not_ended() {
+    let mut value = a_status();
+    value["runs"] = json!({ "running": 0, "paused": 2, "waiting_signal": 1_204 });
+    value["stopping"] = json!(true);
+    let text = status::text(&read::<Status>(value.clone()), Formatter(false));
+    for part in [
+        "\nSTOPPING: ",
+        "`drain_ms`",
+        "\nruns that have not ended: 1,204 waiting_signal, 2 paused (`pointsman runs list --status paused`",
+    ] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+    value["runs"] = json!({ "running": 0 });
+    let text = status::text(&read::<Status>(value), Formatter(false));
+    assert!(!text.contains("have not ended"), "{text}");
+}
+
+#[test]
+fn a_restart_of_evidence_is_shown_with_its_reason() {
+    let at = Timestamp::now();
+    let mut value = a_status();
+    let restart =
+        |at: Timestamp| json!({ "at": at, "changed": ["the workflow `w`", "`match:`"], "pairs_before": 1_204 });
+    value["routes"][0]["evidence_restarted"] = restart(at);
+    value["routes"][1]["evidence_restarted"] = restart(at - Duration::from_secs(90_000));
+    let text = status::text(&read::<Status>(value), Formatter(false));
+    let line = format!("counted from zero since {at:.0} (1,204 pairs before): the workflow `w`, `match:` changed\n");
+    assert!(text.contains(&format!("\norders.create: evidence {line}")), "{text}");
+    assert!(!text.contains("orders.get: evidence"), "only for a day: {text}");
+    let mut view = json!({ "route": "a", "evidence": {}, "next": null });
+    view["evidence"] = serde_json::to_value(crate::evidence::RouteEvidence::default()).expect("JSON");
+    view["evidence"]["restarted"] = restart(at);
+    let text = evidence::text(&read::<EvidenceView>(view), Formatter(false));
+    assert!(text.starts_with(&format!("a\n{line}\n")), "{text}");
+}
+
+#[test]
+fn diffs_say_which_earlier_pairing_an_id_contradicts() {
+    let mut diffs = some_diffs();
+    diffs["groups"][0]["differences"][0] = json!({
+        "path": "$.lines[*].order", "kind": "value", "legacy": "\"A\"", "engine": "\"A\"",
+        "contradicts": [{ "path": "$.id", "legacy": "\"A\"", "engine": "\"X\"" }],
+    });
+    let text = diffs::text(&read::<Diffs>(diffs), now(), Formatter(false));
+    let line = "\n    contradicts $.id, where legacy's \"A\" was paired with the engine's \"X\"\n";
+    assert!(text.contains(line), "{text}");
+}

@@ -6,9 +6,9 @@ use super::effects::PairedCalls;
 use super::findings::{ComparisonFindings, ReportAs};
 use super::id_map::IdMap;
 use super::pair::Pair;
-use super::parsed_body::ParsedBody;
 use super::rules::{Rules, Status};
 use super::rules_by_node::RulesByNode;
+use super::structure::ReplyBody;
 use super::verdict::{Comparison, DifferenceKind};
 use super::walk::Walk;
 use super::{assert, headers, other_bodies};
@@ -41,15 +41,13 @@ fn compare_parts(
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<(), BoundExceeded> {
     let same_class = compare_status(pair, rules, findings);
-    let legacy = ParsedBody::of(pair.legacy, bounds)?;
-    let engine = ParsedBody::of(pair.engine, bounds)?;
-
-    let json = match (&legacy, &engine) {
-        (ParsedBody::Json(a), ParsedBody::Json(b)) => Some((a, b, RulesByNode::of(&rules.body, [a, b], findings)?)),
-        _ => None,
+    let (legacy, engine) = (ReplyBody::of(pair.legacy, bounds)?, ReplyBody::of(pair.engine, bounds)?);
+    let documents = match legacy.documents(&engine) {
+        Some((a, b)) => Some((a, b, RulesByNode::of(&rules.body, [a, b], findings)?)),
+        None => None,
     };
     let mut ids = IdMap::default();
-    if let Some((a, b, rules_by_node)) = &json {
+    if let Some((a, b, rules_by_node)) = &documents {
         Walk::bind_ids(WalkContext { rules: &rules.body, rules_by_node, ids: &mut ids, findings }, a, b)?;
     }
     let calls = match pair.effects {
@@ -59,7 +57,7 @@ fn compare_parts(
         }
         None => None,
     };
-    if let Some((a, b, rules_by_node)) = &json {
+    if let Some((a, b, rules_by_node)) = &documents {
         Walk::bind_ids_in_sets(WalkContext { rules: &rules.body, rules_by_node, ids: &mut ids, findings }, a, b)?;
     }
     if let Some(calls) = &calls {
@@ -71,12 +69,12 @@ fn compare_parts(
     // reported.
     if same_class {
         findings.report_as(if pair.stale_reads { ReportAs::StaleRead } else { ReportAs::Found });
-        match &json {
+        match &documents {
             Some((a, b, rules_by_node)) => {
                 let context = WalkContext { rules: &rules.body, rules_by_node, ids: &mut ids, findings };
                 Walk::report(context, "$", a, b)?;
             }
-            None => other_bodies::compare(&legacy, &engine, findings)?,
+            None => other_bodies::compare(&legacy.parsed, &engine.parsed, findings)?,
         }
         findings.report_as(ReportAs::Found);
     }
@@ -91,7 +89,7 @@ fn compare_parts(
         Walk::report(context, "intents", &legacy, &engine)?;
         findings.report_as(ReportAs::Found);
     }
-    assert::evaluate(pair, &legacy, &engine, rules, &ids, findings)
+    assert::evaluate(pair, &legacy.parsed, &engine.parsed, rules, &ids, findings)
 }
 
 /// Compares the statuses, and returns whether they are of the same class.

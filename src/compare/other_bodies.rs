@@ -1,4 +1,4 @@
-//! Compares bodies that are not both JSON.
+//! Compares bodies that do not both have a structure.
 
 use super::bounds::BoundExceeded;
 use super::digest::digest;

@@ -79,7 +79,11 @@ pub(super) fn pair_unordered(
     let mut is_paired = vec![false; engine.len()];
     if let Unordered::Key(field) = how {
         let key = |cx: &WalkContext<'_, '_>, element: &Value, side| {
-            let value = element.get(field)?;
+            // In XML, an element's children of one name are an array, however many there are.
+            let value = match element.get(field)? {
+                Value::Array(values) if values.len() == 1 => &values[0],
+                value => value,
+            };
             let text = id_text(value)?;
             match (cx.rules_by_node.on(value).id, side) {
                 // If the key is an id, the engine's element has a key only once this id is bound to an id of legacy.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::bounds::{BoundExceeded, CompareBounds};
 use super::decode::{Decoded, decode};
-use super::observation::{Body, Observation};
+use super::observation::Body;
 use crate::expression::parse_json;
 
 /// A body, decompressed and parsed.
@@ -20,10 +20,6 @@ pub(super) enum ParsedBody {
 }
 
 impl ParsedBody {
-    pub(super) fn of(observation: &Observation, bounds: &CompareBounds) -> Result<Self, BoundExceeded> {
-        Self::of_parts(observation.headers(), observation.body(), bounds)
-    }
-
     /// Parses a body; `headers` declare its type and encoding.
     pub(super) fn of_parts(headers: &HeaderMap, body: &Body, bounds: &CompareBounds) -> Result<Self, BoundExceeded> {
         let Body::Whole(raw) = body else { return Err(BoundExceeded::Size) };
@@ -84,6 +80,8 @@ fn declared(headers: &HeaderMap) -> Declared {
         | "application/javascript"
         | "application/x-www-form-urlencoded"
         | "application/x-ndjson"
+        | "application/ndjson"
+        | "application/jsonl"
         | "application/yaml"
         | "application/graphql" => Declared::Text,
         other if other.starts_with("text/") || other.ends_with("+xml") => Declared::Text,
@@ -101,13 +99,17 @@ fn as_text(plain: Bytes) -> ParsedBody {
 /// The JSON parser's own limit on nesting.
 const PARSER_DEPTH_MAX: usize = 127;
 
-/// Parses JSON; `None` if the body is not JSON. The depth is checked first, because the parser and all code after it
-/// recurse.
 fn json(plain: &[u8], bounds: &CompareBounds) -> Result<Option<ParsedBody>, BoundExceeded> {
+    Ok(bounded_json(plain, bounds)?.map(ParsedBody::Json))
+}
+
+/// Parses JSON; `None` if the text is not JSON. The depth is checked first, because the parser and all code after it
+/// recurse.
+pub(super) fn bounded_json(plain: &[u8], bounds: &CompareBounds) -> Result<Option<Value>, BoundExceeded> {
     if depth(plain) > bounds.depth.min(PARSER_DEPTH_MAX) {
         return Err(BoundExceeded::Depth);
     }
-    Ok(parse_json(plain).ok().map(ParsedBody::Json))
+    Ok(parse_json(plain).ok())
 }
 
 /// Returns the deepest nesting of brackets outside strings.

@@ -42,7 +42,7 @@ fn bodies(legacy: Value, engine: Value, draft: Value) -> Comparison {
     compared(&json_reply(&legacy), &json_reply(&engine), &rules(draft)).unwrap()
 }
 
-fn found(comparison: &Comparison) -> Vec<(&str, DifferenceKind)> {
+pub(super) fn found(comparison: &Comparison) -> Vec<(&str, DifferenceKind)> {
     comparison.differences.iter().map(|d| (d.path.as_str(), d.kind)).collect()
 }
 

@@ -26,10 +26,9 @@ const SENT: usize = 60_000;
 /// Legacy sends a part of a body, and its end of the connection right behind it.
 async fn cutting() -> Origin {
     Origin::script(|mut wire, _| async move {
-        while wire.message(true).await.is_some() {
+        if wire.message(true).await.is_some() {
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 2 * SENT);
             wire.send([head.as_bytes(), &vec![b'x'; SENT]].concat()).await;
-            return;
         }
     })
     .await

@@ -1,0 +1,248 @@
+//! Texts of a declared format as documents, so that they are compared by structure, and so that rules can name their
+//! parts.
+//!
+//! Always true: two texts whose documents are equal differ only in what their format says has no meaning, such as the
+//! order of attributes or of the fields of a form; a text that is not of its format, or whose parts the document could
+//! not name, has no document and is compared as text.
+
+use std::collections::HashSet;
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use roxmltree::{Attribute, Node};
+use serde_json::{Map, Value};
+
+use super::bounds::{BoundExceeded, CompareBounds};
+use super::observation::Observation;
+use super::parsed_body::{ParsedBody, bounded_json};
+use crate::expression::parse_form_strictly;
+
+/// The body of a reply, with the structure of its text.
+pub(super) struct ReplyBody {
+    pub parsed: ParsedBody,
+    /// The document of a text, and its format.
+    structure: Option<(Format, Value)>,
+}
+
+impl ReplyBody {
+    /// # Errors
+    /// The body is too large, or nested too deeply.
+    pub fn of(observation: &Observation, bounds: &CompareBounds) -> Result<Self, BoundExceeded> {
+        let headers = observation.headers();
+        let parsed = ParsedBody::of_parts(headers, observation.body(), bounds)?;
+        let structure = match (&parsed, Format::declared(headers)) {
+            (ParsedBody::Text(text), Some(format)) => format.document(text, bounds)?.map(|document| (format, document)),
+            _ => None,
+        };
+        Ok(Self { parsed, structure })
+    }
+
+    /// The documents of two bodies, if both have one and are of the same type.
+    pub fn documents<'a>(&'a self, other: &'a Self) -> Option<(&'a Value, &'a Value)> {
+        match (&self.structure, &other.structure, &self.parsed, &other.parsed) {
+            (Some((of, a)), Some((of_other, b)), ..) if of == of_other => Some((a, b)),
+            (None, None, ParsedBody::Json(a), ParsedBody::Json(b)) => Some((a, b)),
+            _ => None,
+        }
+    }
+}
+
+/// A format of texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// One JSON document on each line: an array of them. Empty lines have no meaning.
+    JsonLines,
+    /// The fields of a form: an object; the values of a repeated field are an array.
+    Form,
+    /// A table with this delimiter: an object with the names of the `columns`, and the `rows` as objects; without
+    /// names (`header=absent`) only `rows`, as arrays.
+    Table { delimiter: u8, has_names: bool },
+    /// An XML document: see [`xml`].
+    Xml,
+}
+
+impl Format {
+    /// The format that a content type declares, if it has one.
+    fn declared(headers: &HeaderMap) -> Option<Self> {
+        let value = headers.get(CONTENT_TYPE)?.to_str().ok()?.to_ascii_lowercase();
+        let mut parts = value.split(';').map(str::trim);
+        let essence = parts.next().unwrap_or_default();
+        let has_names = !parts.any(|parameter| parameter == "header=absent");
+        match essence {
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Some(Self::JsonLines),
+            "application/x-www-form-urlencoded" => Some(Self::Form),
+            "text/csv" => Some(Self::Table { delimiter: b',', has_names }),
+            "text/tab-separated-values" => Some(Self::Table { delimiter: b'\t', has_names }),
+            "application/xml" | "text/xml" => Some(Self::Xml),
+            other if other.ends_with("+xml") => Some(Self::Xml),
+            _ => None,
+        }
+    }
+
+    /// The document of a text.
+    ///
+    /// # Errors
+    /// It is nested too deeply.
+    fn document(self, text: &str, bounds: &CompareBounds) -> Result<Option<Value>, BoundExceeded> {
+        match self {
+            Self::JsonLines => json_lines(text, bounds),
+            Self::Form => Ok(parse_form_strictly(text.as_bytes()).ok()),
+            Self::Table { delimiter, has_names } => Ok(table(text, delimiter, has_names)),
+            Self::Xml => match roxmltree::Document::parse(text) {
+                Ok(parsed) => xml(parsed.root_element(), None, bounds.depth)
+                    .map(|element| element.map(|element| object([(parsed.root_element().tag_name().name(), element)]))),
+                Err(_) => Ok(None),
+            },
+        }
+    }
+}
+
+fn object<'a>(members: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
+    Value::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+fn json_lines(text: &str, bounds: &CompareBounds) -> Result<Option<Value>, BoundExceeded> {
+    let mut documents = Vec::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let Some(document) = bounded_json(line.as_bytes(), bounds)? else { return Ok(None) };
+        documents.push(document);
+    }
+    Ok(Some(Value::Array(documents)))
+}
+
+/// `None` if rows have different lengths, or names are empty or repeated.
+fn table(text: &str, delimiter: u8, has_names: bool) -> Option<Value> {
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).has_headers(has_names).from_reader(text.as_bytes());
+    let names: Vec<String> =
+        if has_names { reader.headers().ok()?.iter().map(str::to_owned).collect() } else { vec![] };
+    let unique: HashSet<&str> = names.iter().map(String::as_str).collect();
+    if unique.len() != names.len() || unique.contains("") {
+        return None;
+    }
+    let row = |record: csv::StringRecord| match has_names {
+        true => object(names.iter().map(String::as_str).zip(record.iter().map(Value::from))),
+        false => record.iter().map(Value::from).collect(),
+    };
+    let rows = reader.records().map(|record| record.map(row)).collect::<Result<Value, _>>().ok()?;
+    Some(match has_names {
+        true => object([("columns", names.iter().map(String::as_str).collect()), ("rows", rows)]),
+        false => object([("rows", rows)]),
+    })
+}
+
+/// The text of an element that also has attributes or is in another namespace.
+const TEXT: &str = "#text";
+/// The names of an element's children in their order, if they have different names.
+const ORDER: &str = "#order";
+/// The namespace of an element, if it is not that of its parent.
+const NAMESPACE: &str = "@xmlns";
+
+/// An element: its text if it has nothing else; otherwise an object with its attributes (`@name`), its children (for
+/// each name an array, however many there are) and the order of their names. Comments, processing instructions, blank
+/// texts beside elements and prefixes have no meaning. `None` if there is text beside elements: their order would be
+/// lost.
+fn xml(element: Node<'_, '_>, outer: Option<&str>, depth: usize) -> Result<Option<Value>, BoundExceeded> {
+    let depth = depth.checked_sub(1).ok_or(BoundExceeded::Depth)?;
+    let namespace = element.tag_name().namespace();
+    let mut members: Map<String, Value> =
+        element.attributes().map(|attribute| (attribute_key(&attribute), attribute.value().into())).collect();
+    if namespace != outer {
+        members.insert(NAMESPACE.to_owned(), namespace.unwrap_or_default().into());
+    }
+    let text: String = element.children().filter(Node::is_text).filter_map(|node| node.text()).collect();
+    let mut order = Vec::new();
+    for child in element.children().filter(Node::is_element) {
+        let Some(value) = xml(child, namespace, depth)? else { return Ok(None) };
+        let name = child.tag_name().name();
+        order.push(name);
+        match members.entry(name).or_insert_with(|| Value::Array(Vec::new())) {
+            Value::Array(children) => children.push(value),
+            _ => return Ok(None),
+        }
+    }
+    if order.is_empty() {
+        if members.is_empty() {
+            return Ok(Some(text.into()));
+        }
+        if !text.is_empty() {
+            members.insert(TEXT.to_owned(), text.into());
+        }
+    } else if !text.trim().is_empty() {
+        return Ok(None);
+    }
+    if order.iter().any(|name| name != &order[0]) {
+        members.insert(ORDER.to_owned(), order.join(" ").into());
+    }
+    Ok(Some(Value::Object(members)))
+}
+
+/// `@name`, or `@{namespace}name`.
+fn attribute_key(attribute: &Attribute<'_, '_>) -> String {
+    match attribute.namespace() {
+        None => format!("@{}", attribute.name()),
+        Some(namespace) => format!("@{{{namespace}}}{}", attribute.name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const BOUNDS: CompareBounds = CompareBounds { differences: 9, depth: 4, bytes: 9_999, effects: 9 };
+
+    fn of(content_type: &str, text: &str) -> Result<Option<Value>, BoundExceeded> {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())]);
+        Format::declared(&headers).expect("a format").document(text, &BOUNDS)
+    }
+
+    #[test]
+    fn tables_have_named_columns() {
+        let document = of("text/csv; charset=utf-8", "sku,n\r\n\"A,1\",2\r\nB,10\r\n").unwrap();
+        assert_eq!(
+            document,
+            Some(json!({"columns": ["sku", "n"], "rows": [{"sku": "A,1", "n": "2"}, {"sku": "B", "n": "10"}]}))
+        );
+        assert_eq!(of("text/csv; header=absent", "1,2\n3,4\n"), Ok(Some(json!({"rows": [["1", "2"], ["3", "4"]]}))));
+        assert_eq!(
+            of("text/tab-separated-values", "a\n1\n"),
+            Ok(Some(json!({"columns": ["a"], "rows": [{"a": "1"}]})))
+        );
+        for unnamed in ["a,a\n1,2\n", "a,\n1,2\n", "a,b\n1\n"] {
+            assert_eq!(of("text/csv", unnamed), Ok(None), "{unnamed:?}");
+        }
+    }
+
+    #[test]
+    fn forms_and_lines_of_json() {
+        let form = of("application/x-www-form-urlencoded", "b=2&a=1&b=3").unwrap();
+        assert_eq!(form, Some(json!({"b": ["2", "3"], "a": "1"})));
+        assert_eq!(of("application/x-ndjson", "{\"a\":1}\n\n[2]\n"), Ok(Some(json!([{"a": 1}, [2]]))));
+        assert_eq!(of("application/x-ndjson", "{\"a\":1}\nnone\n"), Ok(None));
+        assert_eq!(of("application/x-ndjson", "[[[[[1]]]]]"), Err(BoundExceeded::Depth));
+    }
+
+    #[test]
+    fn elements_are_arrays_by_name_and_keep_the_order_of_different_names() {
+        let order = "<?xml version='1.0'?><!-- x --><order id='17' at=\"9\">\n <item>A</item>\n <item n='2'>B&amp;</item>\
+                     <total/>\n</order>";
+        let document = json!({"order": {"@id": "17", "@at": "9", "item": ["A", {"@n": "2", "#text": "B&"}],
+            "total": [""], "#order": "item item total"}});
+        assert_eq!(of("application/xml", order), Ok(Some(document)));
+        assert_eq!(of("text/xml", "<a><![CDATA[ x ]]></a>"), Ok(Some(json!({"a": " x "}))));
+        // Text beside elements.
+        assert_eq!(of("image/svg+xml", "<p>a <b>c</b></p>"), Ok(None));
+        assert_eq!(of("text/xml", "<a><b></a>"), Ok(None));
+        assert_eq!(of("text/xml", "<!DOCTYPE a [<!ENTITY x 'y'>]><a>&x;</a>"), Ok(None), "nothing is expanded");
+        assert_eq!(of("text/xml", "<a><a><a><a><a/></a></a></a></a>"), Err(BoundExceeded::Depth));
+    }
+
+    #[test]
+    fn namespaces_count_and_prefixes_do_not() {
+        let prefixed = of("text/xml", "<s:a xmlns:s='urn:s' s:k='1'><s:b/></s:a>").unwrap();
+        let default = of("text/xml", "<a xmlns='urn:s' xmlns:t='urn:s' t:k='1'><b/></a>").unwrap();
+        assert_eq!(prefixed, Some(json!({"a": {"@{urn:s}k": "1", "@xmlns": "urn:s", "b": [""]}})));
+        assert_eq!(prefixed, default);
+        assert_ne!(of("text/xml", "<a xmlns='urn:t'><b/></a>").unwrap(), default);
+    }
+}

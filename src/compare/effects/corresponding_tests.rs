@@ -7,10 +7,10 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::tests::{CHARGES, charge, checked, intent, posted};
+use super::tests::{CHARGES, charge, checked, compared, intent, posted};
 use super::{CorrespondingCall, corresponding_call};
 use crate::compare::tests::BOUNDS;
-use crate::compare::{Body, BoundExceeded, Effect, EffectReply, Intent, Rules};
+use crate::compare::{Body, BoundExceeded, DifferenceKind, Effect, EffectReply, Intent, Rules};
 
 const RESERVATIONS: &str = "http://stock/reservations";
 
@@ -113,4 +113,21 @@ fn an_attempt_that_legacy_repeated_is_left_out_and_the_bounds_hold() {
     };
     assert_eq!(search(crate::compare::CompareBounds { effects: 1, ..BOUNDS }, false), Err(BoundExceeded::Effects));
     assert_eq!(search(BOUNDS, true), Err(BoundExceeded::Time));
+}
+
+#[test]
+fn a_comparison_keeps_the_assignment_that_the_run_made() {
+    let calls = vec![posted(CHARGES, json!({"amount": 13})), posted(CHARGES, json!({"amount": 12}))];
+    let differences = |taken_from| {
+        let intent = Intent { taken_from, ..charge(json!({"amount": 12})) };
+        let ids = (json!(1), json!(1));
+        let comparison =
+            compared((&ids.0, &ids.1), calls.clone(), vec![intent], &checked(&json!({})).unwrap()).unwrap();
+        comparison.differences.iter().map(|found| (found.path.clone(), found.kind)).collect::<Vec<_>>()
+    };
+    let missing = ("effects.bank POST /v1/charges".to_owned(), DifferenceKind::EffectMissing);
+    let differs = ("effects.charge.body.amount".to_owned(), DifferenceKind::EffectDiffers);
+    assert_eq!(differences(None), [missing.clone()], "the equal call is its own");
+    assert_eq!(differences(Some(1)), [missing.clone()]);
+    assert_eq!(differences(Some(0)), [differs, missing], "the step went on with the reply to the first");
 }

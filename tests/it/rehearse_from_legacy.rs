@@ -163,7 +163,7 @@ impl Shop {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_takes_the_reply_that_legacys_call_got_and_a_wrong_amount_differs() {
-    let shop = Shop::start("300ms", WITH_ID).await;
+    let shop = Shop::start("1s", WITH_ID).await;
     for amount in 10..15 {
         assert_eq!(shop.order("right", amount).await, StatusCode::CREATED);
     }
@@ -188,7 +188,7 @@ async fn a_step_takes_the_reply_that_legacys_call_got_and_a_wrong_amount_differs
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_no_call_or_several_correspond_the_pair_is_skipped_and_the_evidence_says_why() {
-    let shop = Shop::start("300ms", WITH_ID).await;
+    let shop = Shop::start("1s", WITH_ID).await;
     shop.order("ambiguous", 20).await;
     let evidence = shop.settled(1).await;
     assert_eq!(evidence["skipped"], json!({ "unresolved_effect": 1 }), "{evidence}");
@@ -219,7 +219,7 @@ async fn a_call_that_legacy_makes_after_its_reply_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dark_run_takes_the_reply_too_and_its_event_says_from_which_call() {
-    let shop = Shop::start("300ms", WITH_ID).await;
+    let shop = Shop::start("1s", WITH_ID).await;
     let dark = shop.cli(&["flip", "orders", "dark", "--force", "--reason", "a test"]).await;
     shop.order("right", 10).await;
     let evidence = shop.settled(1).await;
@@ -275,7 +275,7 @@ async fn check_refuses_it_where_the_calls_are_not_seen() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gate_to_live_names_a_shared_step_that_nothing_compared() {
-    let shop = Shop::start("50ms", WITH_ID).await;
+    let shop = Shop::start("1s", WITH_ID).await;
     shop.flags.edit("workflows/create.yaml", |text| {
         let print = "  print:\n    if: ${request.body.amount > 1000}\n    call: POST ${services.bank}/prints\n    rehearse: {}\n";
         text.replace("respond:", &format!("{print}respond:"))

@@ -56,6 +56,8 @@ pub const EGRESS_VALUE_BODY_BYTES_MAX: usize = 256 << 10;
 /// Calls by legacy that have begun, are not attributed yet, and are listed with what tells for which requests they
 /// could be. While there are more, the effects of no request are judged.
 pub const EGRESS_OPEN_CALLS_MAX: usize = 32 << 10;
+/// How much of the reason for `unresolved_effect` is kept in the evidence.
+pub const UNRESOLVED_TEXT_BYTES_MAX: usize = 400;
 /// How many of the last calls that were attributed to no request `pointsman egress` shows.
 pub const EGRESS_LISTED_CALLS_MAX: usize = 20;
 /// The URL of such a call; longer ones are cut off.
@@ -302,6 +304,9 @@ pub struct Limits {
     /// Bytes of pairs that were run and wait until all calls by legacy for them are known (`egress.window`); further
     /// ones are not compared, and count as `effects_queue_full`.
     pub egress_waiting_bytes_max: u64,
+    /// How long after legacy's reply a run waits for calls by legacy from which its steps take their outputs
+    /// (`rehearse: legacy`), if they are not known yet; at most `egress.window`. What is missing then stays missing.
+    pub egress_rehearse_wait_ms: u64,
 
     // compare
     /// How long one comparison may take.
@@ -516,6 +521,7 @@ impl Default for Limits {
             egress_bystanders_max: 100_000,
             egress_bytes_max: 64 << 20,
             egress_waiting_bytes_max: 64 << 20,
+            egress_rehearse_wait_ms: 1_000,
             compare_ms: 250,
             compare_bytes_max: 1 << 20,
             compare_depth_max: 128,

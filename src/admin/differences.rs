@@ -74,6 +74,8 @@ pub(super) async fn evidence(admin: Admin, PathParams(id): PathParams<String>) -
     let set = admin.parts.ladder.flags();
     let flag = find(&set, &id)?;
     let route = flag.route.id.clone();
-    let next = ladder_status(&admin, &route).as_ref().and_then(next_rung);
-    Ok(Json(EvidenceView { evidence: admin.parts.evidence.of(&route), route, next }))
+    let status = ladder_status(&admin, &route);
+    let next = status.as_ref().and_then(next_rung);
+    let uncompared_steps = status.map(|status| status.uncompared_steps).unwrap_or_default();
+    Ok(Json(EvidenceView { evidence: admin.parts.evidence.of(&route), route, next, uncompared_steps }))
 }

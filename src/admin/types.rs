@@ -28,7 +28,7 @@ pub use crate::compare::EarlierPairing;
 pub use crate::evidence::EvidenceRestart;
 use crate::evidence::RouteEvidence;
 use crate::flag::{Effective, Freeze, Shares, State};
-use crate::names::{RouteId, WorkflowName};
+use crate::names::{RouteId, StepId, WorkflowName};
 pub use crate::workflow::{Mode, RunStatus, StepPart};
 pub use egress::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
 pub use file_problem::FileProblem;
@@ -358,6 +358,10 @@ pub struct EvidenceView {
     pub evidence: RouteEvidence,
     /// The next rung and what it still requires.
     pub next: Option<NextRung>,
+    /// The shared steps of the workflow that no pair compared with a call by legacy or an `assert`, except those that
+    /// are declared `unseen`. With `egress:` they shut the gate to `live`.
+    #[serde(default)]
+    pub uncompared_steps: Vec<StepId>,
 }
 
 /// An error of the API: RFC 9457.

@@ -304,6 +304,8 @@ fn declared(setup: &Setup, files_version: u64) -> DeclaredFiles {
             .filter(|route| is_read_only(setup, route))
             .map(|route| route.id.clone())
             .collect(),
+        shared_steps: setup.rules.iter().map(|(id, rules)| (id.clone(), rules.shared_steps_to_compare())).collect(),
+        has_egress: setup.settings.egress.is_some(),
     }
 }
 

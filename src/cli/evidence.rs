@@ -31,6 +31,19 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         rows.extend(map.iter().map(|(reason, n)| number(&format!("{title}: {reason}"), *n, Tone::Faint)));
     }
     rows.extend(evidence.rule_hits.iter().map(|(rule, n)| number(&format!("made equal by: {rule}"), *n, Tone::Faint)));
+    for (step, of) in &evidence.effects {
+        let nothing = of.intents.saturating_sub(of.compared + of.asserted);
+        let parts = [
+            ("compared with legacy's", of.compared),
+            ("read by an assert", of.asserted),
+            ("compared with nothing", nothing),
+        ];
+        for (what, n) in parts {
+            if n > 0 {
+                rows.push(number(&format!("calls of {step}: {what}"), n, Tone::Faint));
+            }
+        }
+    }
     let mut out = format!("{}\n", format.tone(&view.route, Tone::Strong));
     if let Some(restart) = &evidence.restarted {
         out.push_str(&format.tone(format!("{}\n", restarted(restart)), Tone::Warn));
@@ -39,6 +52,16 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
     out.push_str(&format.table(&["SINCE THE LAST CHANGE", "COUNT"], &[1], rows));
     if evidence.pairs() > 0 {
         out.push_str(&format!("\n{}\n", upper_bound_text(view)));
+    }
+    if !evidence.unresolved.is_empty() {
+        out.push_str("\nskipped as unresolved_effect, because:\n");
+        for (why, n) in &evidence.unresolved {
+            out.push_str(&format!("  - {} ({})\n", escape_control(why), count(*n)));
+        }
+    }
+    if !view.uncompared_steps.is_empty() {
+        let names: Vec<&str> = view.uncompared_steps.iter().map(|step| step.as_str()).collect();
+        out.push_str(&format!("\nshared steps that nothing compared yet: {}\n", names.join(", ")));
     }
     match &view.next {
         None => out.push_str("\nthe route is on the highest rung\n"),

@@ -1,8 +1,10 @@
 //! One comparison from its first step to its verdict.
 
+use std::collections::BTreeMap;
+
 use super::bounds::{BoundExceeded, CompareBounds};
 use super::context::WalkContext;
-use super::effects::PairedCalls;
+use super::effects::{EffectCoverage, IntentCounts, PairedCalls};
 use super::findings::{ComparisonFindings, ReportAs};
 use super::id_map::IdMap;
 use super::pair::Pair;
@@ -12,6 +14,7 @@ use super::structure::ReplyBody;
 use super::verdict::{Comparison, DifferenceKind};
 use super::walk::Walk;
 use super::{assert, headers, other_bodies};
+use crate::names::StepId;
 
 /// Compares two observations. `expired` is called now and then and says whether the time is used up. A comparison that
 /// has found a difference by then is a truncated mismatch; one that has not ends with [`BoundExceeded::Time`].
@@ -30,7 +33,23 @@ pub fn compare(
         Err(BoundExceeded::Time) if findings.has_differences() => findings.truncate(),
         Err(exceeded) => return Err(exceeded),
     }
-    Ok(findings.finish(rules))
+    let mut comparison = findings.finish(rules);
+    comparison.intents = intent_counts(pair, rules, comparison.effects.as_ref());
+    Ok(comparison)
+}
+
+/// Counts what the engine's intents were held against.
+fn intent_counts(pair: &Pair<'_>, rules: &Rules, effects: Option<&EffectCoverage>) -> BTreeMap<StepId, IntentCounts> {
+    let mut counts: BTreeMap<StepId, IntentCounts> = BTreeMap::new();
+    for intent in pair.engine.intents() {
+        counts.entry(intent.step.clone()).or_default().intents += 1;
+    }
+    for (step, counts) in &mut counts {
+        let compared = effects.and_then(|effects| effects.steps.get(step)).map_or(0, |step| step.compared);
+        counts.compared = compared;
+        counts.asserted = if rules.asserts_read(step) { counts.intents.saturating_sub(compared) } else { 0 };
+    }
+    counts
 }
 
 /// Compares status, headers, bodies, calls to other services and intents, and evaluates the asserts.

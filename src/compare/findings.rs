@@ -1,5 +1,7 @@
 //! Collects what a comparison finds, within its bounds on differences and time.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::body_rules::RuleId;
@@ -283,6 +285,7 @@ impl<'a> ComparisonFindings<'a> {
             ignored_by,
             fingerprint,
             effects: self.effects,
+            intents: BTreeMap::new(),
         }
     }
 }

@@ -58,7 +58,10 @@ pub use comparison::compare;
 pub use decode::decoded_body;
 pub use draft::{CompareContext, RulesDraft, StatusDraft};
 pub use effect::{Effect, EffectReply};
-pub use effects::{CallRole, CallTemplate, EffectCoverage, EffectRulesDraft, StepCoverage, url_without_values};
+pub use effects::{
+    CallRole, CallTemplate, CorrespondingCall, EffectCoverage, EffectRulesDraft, IntentCounts, StepCoverage,
+    corresponding_call, url_without_values,
+};
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, Pair};
 pub use redact::{redact, shorten};

@@ -51,6 +51,9 @@ pub struct Intent {
     /// JSON.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "base64_bytes")]
     pub bytes: Option<Bytes>,
+    /// The number of the call by legacy whose reply the step took (`rehearse: legacy`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_from: Option<u64>,
 }
 
 impl Observation {

@@ -8,6 +8,7 @@ use http::HeaderName;
 use super::awaited::AwaitedIntents;
 use super::body_rules::{self, BodyRules, BodyRulesDraft, RuleId, RuleTexts, compared_header, header};
 use super::draft::{CompareContext, RulesDraft, StatusDraft};
+use super::effect::Effect;
 use super::effects::EffectRules;
 use crate::expression::{Expression, ReadPath};
 use crate::names::StepId;
@@ -103,6 +104,35 @@ impl Rules {
     /// Whether there are asserts, which read the request.
     pub fn has_asserts(&self) -> bool {
         !self.asserts.is_empty()
+    }
+
+    /// Whether a step, where it is rehearsed, takes its output from a call by legacy (`rehearse: legacy`).
+    pub fn takes_replies(&self) -> bool {
+        self.effects.takes_replies()
+    }
+
+    /// Whether the rules say that legacy's calls of a step are not seen.
+    pub fn is_unseen(&self, step: &StepId) -> bool {
+        self.effects.of(step).unseen.is_some()
+    }
+
+    /// Whether an assert reads the intents of a step.
+    pub fn asserts_read(&self, step: &StepId) -> bool {
+        let reads = self.asserts.iter().flat_map(|(_, expression)| expression.reads());
+        let mut of_intents = reads.filter(|read| read.root() == "intents");
+        of_intents.any(|read| read.part(0).is_none_or(|name| name == step.as_str()))
+    }
+
+    /// The steps of the workflow that make a shared call, except those whose calls the rules declare `unseen`.
+    pub fn shared_steps_to_compare(&self) -> Vec<StepId> {
+        // Whether an undo is sent depends on a failure, which legacy seldom has.
+        let is_compared = |step: &&StepId| !step.as_str().ends_with(OF_UNDO) && !self.is_unseen(step);
+        self.effects.shared_steps().filter(is_compared).cloned().collect()
+    }
+
+    /// Whether each step that takes its output from a call by legacy has one among these that may be its own.
+    pub fn all_replies_may_be_there(&self, effects: &[Effect]) -> bool {
+        self.effects.all_replies_may_be_there(effects)
     }
 
     /// The intents that the asserts read.

@@ -280,6 +280,7 @@ fn asserts_read_the_intents_of_an_undo_and_of_a_step_without_items() {
         body: Value::Null,
         service: None,
         bytes: None,
+        taken_from: None,
     };
     let engine = Observation::new(StatusCode::OK, HeaderMap::new(), Body::Whole("".into()), Duration::ZERO, vec![undo]);
     let legacy = reply(200, &[], "");
@@ -310,6 +311,7 @@ fn asserts_read_replies_and_intents() {
             body: json!({"amount": amount}),
             service: None,
             bytes: None,
+            taken_from: None,
         });
         let body = json!({"total": 5}).to_string();
         let headers: HeaderMap =

@@ -1,9 +1,12 @@
 //! The result of a comparison.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::effects::EffectCoverage;
+use super::effects::{EffectCoverage, IntentCounts};
+use crate::names::StepId;
 use crate::secret::{LengthMax, STARS, masked_and_cut};
 
 /// Match, ignored (equal only because a rule said so), or mismatch.
@@ -145,6 +148,9 @@ pub struct Comparison {
     /// How many of the engine's intents were compared with a call by legacy; `None` if legacy's calls were not watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effects: Option<EffectCoverage>,
+    /// By step: what the engine's intents were held against.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub intents: BTreeMap<StepId, IntentCounts>,
 }
 
 #[cfg(test)]

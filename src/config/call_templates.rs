@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::checked_files::{Services, Workflows};
 use crate::compare::{CallRole, CallTemplate};
 use crate::names::{StepId, WorkflowName};
-use crate::workflow::{Call, EffectClass, Plan, StepKind};
+use crate::workflow::{Call, EffectClass, Plan, Rehearsal, StepKind};
 
 /// The calls of a workflow's steps, of their `undo:`, and of the workflows that they run, directly or through others.
 pub(super) fn call_templates(plan: &Plan, services: &Services, workflows: &Workflows) -> Vec<CallTemplate> {
@@ -48,6 +48,7 @@ fn add_calls<'a>(
                 method: call.method.clone(),
                 path: path_of(call, services),
                 role,
+                takes_reply: !is_child && matches!(call.rehearse, Some(Rehearsal::FromLegacy)),
             });
         }
     }

@@ -16,7 +16,7 @@ use super::render::{CheckFailed, Finding, Findings};
 use super::setup::{Loaded, Overrides, Setup};
 use super::store_url::mask_password;
 use super::tree::{Node, Source};
-use super::{check_files, child_undo, cross_checks, other_spellings};
+use super::{check_files, child_undo, cross_checks, other_spellings, rehearse_from_legacy, uncompared_steps};
 use crate::problem::{Problems, Severity, Site};
 
 /// Checks files.
@@ -134,6 +134,8 @@ impl SetBuilder {
             cross_checks::check_loops(settings, &main, &services_site, &routes.routes, &mut problems);
             cross_checks::warn_unverified_people(settings, &workflows, &mut problems);
             cross_checks::warn_forgotten_keys(settings, &routes.routes, &workflows, &mut problems);
+            uncompared_steps::warn(settings.egress.is_some(), &routes, &mut problems);
+            rehearse_from_legacy::check(settings.egress.is_some(), &routes, &workflows, &mut problems);
         }
         cross_checks::check_sub_runs(&workflows, &mut problems);
         child_undo::check(&workflows, &mut problems);

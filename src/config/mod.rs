@@ -36,6 +36,7 @@ mod other_files;
 mod other_spellings;
 mod parse;
 mod plain_scalar;
+mod rehearse_from_legacy;
 mod reload_status;
 mod render;
 mod retention;
@@ -48,6 +49,7 @@ mod setup;
 mod store_url;
 mod traces;
 mod tree;
+mod uncompared_steps;
 mod watcher;
 
 use std::path::Path;

@@ -82,12 +82,15 @@ pub async fn run(
         Ok(world) => world,
         Err(_) => OutsideWorld::start(any_port_address(), latency.clone()).await?,
     };
-    let legacy = match Legacy::start(preferred_address(9000, options.exit), &world.url(), latency.clone()).await {
+    // Legacy makes its calls through the product, which is started after it.
+    let egress = bound_address(8090, options.exit)?;
+    let outside = format!("http://{egress}");
+    let legacy = match Legacy::start(preferred_address(9000, options.exit), &outside, latency.clone()).await {
         Ok(legacy) => legacy,
-        Err(_) => Legacy::start(any_port_address(), &world.url(), latency).await?,
+        Err(_) => Legacy::start(any_port_address(), &outside, latency).await?,
     };
     let flags = dir.0.join("flags");
-    files::write(&flags, &legacy.url(), &world.url())?;
+    files::write(&flags, &legacy.url(), &world.url(), egress)?;
     let store = dir.0.join("pointsman.db");
     let product = start(ProductSettings {
         flags: flags.clone(),
@@ -102,6 +105,7 @@ pub async fn run(
         ("clients call the proxy", format!("http://{}", product.listen)),
         ("API and metrics", admin.clone()),
         ("sample legacy", legacy.url()),
+        ("its own calls go through", outside.clone()),
         ("outside world with ledger", format!("{}/ledger", world.url())),
         ("flag files", flags.display().to_string()),
     ] {
@@ -243,6 +247,13 @@ fn preferred_address(port: u16, any_port: bool) -> SocketAddr {
 fn free_address(port: u16, any_port: bool) -> SocketAddr {
     let preferred = preferred_address(port, any_port);
     if std::net::TcpListener::bind(preferred).is_ok() { preferred } else { any_port_address() }
+}
+
+/// The port that the files name if it is free, else one that was free just now: the address has to be known before the
+/// listener exists.
+fn bound_address(port: u16, any_port: bool) -> std::io::Result<SocketAddr> {
+    let preferred = std::net::TcpListener::bind(preferred_address(port, any_port));
+    preferred.or_else(|_| std::net::TcpListener::bind(any_port_address()))?.local_addr()
 }
 
 /// A directory that is removed when it is dropped.

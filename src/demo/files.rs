@@ -1,10 +1,12 @@
 //! The example set of flag files, compiled into the binary.
 //!
-//! The question it answers: "which files does the demo run?" The files of the project's directory `flags/`, with two
-//! differences: the addresses of the sample services, and `workflows/create-order.yaml`, whose first version, with two
-//! defects, is written first and replaced by [`correct`].
+//! The question it answers: "which files does the demo run?" The files of the project's directory `flags/`, with three
+//! differences: the addresses of the sample services; an egress listener, through which the sample legacy makes its
+//! calls, with steps that are rehearsed from these calls ([`THROUGH_EGRESS`]); and `workflows/create-order.yaml`, whose
+//! first version, with a defect that no reply shows, is written first and replaced by [`correct`].
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 
 const FILES: [(&str, &str); 8] = [
@@ -25,19 +27,40 @@ pub const LEGACY_URL: &str = "http://127.0.0.1:9000";
 /// The address of the outside world in the flag files; the demo uses this port if it is free.
 pub const WORLD_URL: &str = "http://127.0.0.1:9100";
 
-/// Writes the set with the first version of the workflow and the addresses of these services.
+/// What legacy's own calls replace in the files: outputs that are declared by hand, and the `assert` about the charge.
+const THROUGH_EGRESS: [(&str, &str); 5] = [
+    ("    rehearse: { id: \"${legacy.body.payment_id}\" }\n", "    rehearse: legacy\n"),
+    (
+        "    rehearse: { id: \"${legacy.body.reservations[index].id}\", sku: \"${item.sku}\", qty: \"${item.qty}\" }\n",
+        "    rehearse: legacy\n",
+    ),
+    ("    rehearse: { id: \"${legacy.body.refund_id}\" }\n", "    rehearse: legacy\n"),
+    ("      assert: [\"${intents.charge.body.amount == legacy.body.total}\"]\n", ""),
+    (
+        "default_legacy: shop",
+        "egress: { listen: EGRESS, window: 300ms } # legacy's own calls go through it\ndefault_legacy: shop",
+    ),
+];
+
+/// Writes the set with the first version of the workflow, the addresses of these services and that of the egress
+/// listener.
 ///
 /// # Errors
 /// The directory cannot be written.
-pub fn write(dir: &Path, legacy: &str, world: &str) -> io::Result<()> {
+pub fn write(dir: &Path, legacy: &str, world: &str, egress: SocketAddr) -> io::Result<()> {
     for (name, text) in FILES {
         let path = dir.join(name);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
+        let text = through_egress(text).replace("EGRESS", &egress.to_string());
         std::fs::write(&path, text.replace(LEGACY_URL, legacy).replace(WORLD_URL, world))?;
     }
-    replace(dir, AS_FIRST_WRITTEN)
+    replace(dir, &through_egress(AS_FIRST_WRITTEN))
+}
+
+fn through_egress(text: &str) -> String {
+    THROUGH_EGRESS.iter().fold(text.to_owned(), |text, (written, instead)| text.replace(written, instead))
 }
 
 /// Puts the corrected workflow in place, as an editor does: a new file, renamed over the old one.
@@ -45,7 +68,7 @@ pub fn write(dir: &Path, legacy: &str, world: &str) -> io::Result<()> {
 /// # Errors
 /// The directory cannot be written.
 pub fn correct(dir: &Path) -> io::Result<()> {
-    replace(dir, CORRECTED)
+    replace(dir, &through_egress(CORRECTED))
 }
 
 fn replace(dir: &Path, text: &str) -> io::Result<()> {
@@ -70,15 +93,24 @@ mod tests {
     #[test]
     fn the_first_version_differs_and_is_corrected() {
         let dir = std::env::temp_dir().join(format!("pointsman-files-{}", std::process::id()));
-        write(&dir, "http://127.0.0.1:1", "http://127.0.0.1:2").expect("written");
+        let egress = "127.0.0.1:3".parse().expect("an address");
+        write(&dir, "http://127.0.0.1:1", "http://127.0.0.1:2", egress).expect("written");
         let workflow = dir.join("workflows/create-order.yaml");
-        assert_eq!(std::fs::read_to_string(&workflow).expect("there"), AS_FIRST_WRITTEN);
+        assert_eq!(std::fs::read_to_string(&workflow).expect("there"), through_egress(AS_FIRST_WRITTEN));
         correct(&dir).expect("written");
-        assert_eq!(std::fs::read_to_string(&workflow).expect("there"), CORRECTED);
+        assert_eq!(std::fs::read_to_string(&workflow).expect("there"), through_egress(CORRECTED));
         let settings = std::fs::read_to_string(dir.join("pointsman.yaml")).expect("there");
         assert!(settings.contains("http://127.0.0.1:2/bank") && !settings.contains(WORLD_URL));
+        assert!(settings.contains("listen: 127.0.0.1:3"), "{settings}");
         std::fs::remove_dir_all(dir).ok();
-        assert!(diff_of_versions().len() >= 4);
+        assert_eq!(diff_of_versions().len(), 2);
+    }
+
+    #[test]
+    fn what_legacys_calls_replace_is_in_the_files() {
+        for (written, _) in THROUGH_EGRESS {
+            assert!(FILES.iter().any(|(_, text)| text.contains(written)), "{written}");
+        }
     }
 
     #[test]

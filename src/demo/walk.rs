@@ -79,12 +79,22 @@ impl Walk<'_> {
         if found.evidence.mismatched == 0 {
             self.report_broken("shadow did not find the defect of the workflow as it was first written");
         }
+        self.console
+            .say("The replies are equal. The difference is in a call: legacy's own go through the egress listener,");
+        self.console.say("and each is compared with the one that the engine would make.");
         let mut diffs = self.control.diffs(CREATOR).await?;
         self.console.say(&format!("$ pointsman diffs {CREATOR}"));
         // Only the groups with the fewest differences are shown; the command shows all.
         diffs.groups.sort_by_key(|group| group.differences.len());
         let more = diffs.groups.len().saturating_sub(GROUPS_SHOWN);
         diffs.groups.truncate(GROUPS_SHOWN);
+        let in_calls = diffs.groups.iter().flat_map(|group| &group.differences);
+        if !in_calls.clone().any(|found| found.path == "effects.charge.body.amount") {
+            self.report_broken("the wrong charge was not found");
+        }
+        if let Some(other) = in_calls.clone().find(|found| !found.path.starts_with("effects.charge")) {
+            self.report_broken(&format!("something else than the charge differs: {}", other.path));
+        }
         let text = (self.render)(&diffs, self.console.colour());
         self.console.say(text.trim_end());
         if more > 0 {
@@ -102,10 +112,8 @@ impl Walk<'_> {
     }
 
     async fn correct(&mut self) -> anyhow::Result<()> {
-        self.console.chapter(
-            "corrected",
-            "The total was cut off instead of rounded, and goods were reserved in the quote's order:",
-        );
+        self.console
+            .chapter("corrected", "Every reply was right, and the charge was not: the discount was left out of it.");
         for line in files::diff_of_versions() {
             self.console.say(&line);
         }

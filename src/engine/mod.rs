@@ -17,6 +17,7 @@ mod context;
 mod driver;
 mod kill_switch;
 mod legacy_reads;
+mod legacy_replies;
 mod machine;
 mod ports;
 mod run_metrics;

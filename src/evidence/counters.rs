@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::route::{EvidenceBasis, EvidenceRestart, FingerprintCount, RouteEvidence};
 use crate::clock;
-use crate::compare::{Comparison, DifferenceKind, Verdict};
+use crate::compare::{Comparison, DifferenceKind, IntentCounts, Verdict};
 use crate::exchange::{ComparisonOutcome, Served};
 use crate::flag::{SkipReason, State};
 use crate::names::RouteId;
@@ -21,6 +21,10 @@ const FAILURES_MAX: usize = 32;
 const RULES_MAX: usize = 256;
 /// Fingerprints that are counted separately; beyond that, the least recently seen one is dropped.
 const FINGERPRINTS_MAX: usize = 256;
+/// Steps whose intents are counted separately.
+const STEPS_MAX: usize = 256;
+/// Reasons for `unresolved_effect` that are counted separately.
+const UNRESOLVED_MAX: usize = 16;
 
 /// How many changed parts of a basis are named.
 const CHANGED_PARTS_MAX: usize = 8;
@@ -175,6 +179,8 @@ impl Counters {
             restarted: before.restarted,
             rule_hits: BTreeMap::new(),
             seen: before.seen,
+            effects: BTreeMap::new(),
+            unresolved: before.unresolved,
         };
         self.dirty = true;
     }
@@ -214,6 +220,24 @@ impl Counters {
             if evidence.rule_hits.len() < RULES_MAX || evidence.rule_hits.contains_key(rule) {
                 *evidence.rule_hits.entry(rule.clone()).or_default() += u64::from(*hits);
             }
+        }
+        for (step, counts) in &comparison.intents {
+            if evidence.effects.len() < STEPS_MAX || evidence.effects.contains_key(step.as_str()) {
+                let IntentCounts { intents, compared, asserted } = *counts;
+                let of_step = evidence.effects.entry(step.to_string()).or_default();
+                of_step.intents += u64::from(intents);
+                of_step.compared += u64::from(compared);
+                of_step.asserted += u64::from(asserted);
+            }
+        }
+        self.dirty = true;
+    }
+
+    /// Counts why a request was skipped as `unresolved_effect`. The text must not hold secrets.
+    pub(super) fn count_unresolved(&mut self, why: &str) {
+        let unresolved = &mut self.evidence.unresolved;
+        if unresolved.len() < UNRESOLVED_MAX || unresolved.contains_key(why) {
+            *unresolved.entry(why.to_owned()).or_default() += 1;
         }
         self.dirty = true;
     }

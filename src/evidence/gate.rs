@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 
 use super::route::RouteEvidence;
 use crate::flag::State;
+use crate::names::StepId;
 
 /// Compared pairs required before a route goes up to `dark` or `live`.
 const PAIRS_MIN: u64 = 20;
@@ -119,6 +120,21 @@ pub fn open_mismatches(evidence: &RouteEvidence) -> Option<String> {
     })
 }
 
+/// Returns a sentence that names the steps whose calls no pair compared with anything, if there are any: it shuts the
+/// gate to `live`, where the engine makes these calls.
+pub fn uncompared_effects(evidence: &RouteEvidence, steps: &[StepId]) -> Option<String> {
+    let uncompared: Vec<String> = evidence.uncompared(steps).map(|step| format!("`{step}`")).collect();
+    (!uncompared.is_empty()).then(|| {
+        let (noun, verb) = if uncompared.len() == 1 { ("step", "was") } else { ("steps", "were") };
+        format!(
+            "the shared {noun} {} {verb} compared with no call by legacy and no `assert`: have legacy make the calls through \
+             the egress listener and send requests that reach them, or say in `compare.effects.STEP.unseen` why they are not \
+             seen",
+            uncompared.join(", ")
+        )
+    })
+}
+
 fn check_failures(evidence: &RouteEvidence, missing: &mut Vec<String>) {
     let failed = evidence.failed.values().sum::<u64>();
     let all = evidence.pairs() + failed;
@@ -161,6 +177,7 @@ fn most_skipped(evidence: &RouteEvidence) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::StepIntents;
 
     fn missing(evidence: &RouteEvidence, from: State, to: State, all: bool) -> Vec<String> {
         gate(evidence, from, to, all).err().unwrap_or_default()
@@ -221,6 +238,25 @@ mod tests {
         e.failed.insert("panic".into(), 1);
         let why = missing(&e, State::Shadow, State::Dark, false);
         assert_eq!(why, ["has 10.9 % failed runs of the engine (11 of 101); at most 10 % may fail"]);
+    }
+
+    #[test]
+    fn steps_that_nothing_compared_are_named() {
+        let steps = ["charge", "mail", "print"].map(StepId::from);
+        let mut e = RouteEvidence::default();
+        let of = |compared, asserted| StepIntents { intents: 5, compared, asserted };
+        e.effects = [("charge", of(5, 0)), ("mail", of(0, 1)), ("print", of(0, 0))]
+            .map(|(step, of)| (step.to_owned(), of))
+            .into();
+        let why = uncompared_effects(&e, &steps).unwrap();
+        assert!(
+            why.starts_with("the shared step `print` was compared with no call by legacy and no `assert`"),
+            "{why}"
+        );
+        e.effects.clear();
+        let why = uncompared_effects(&e, &steps).unwrap();
+        assert!(why.starts_with("the shared steps `charge`, `mail`, `print` were compared"), "{why}");
+        assert_eq!(uncompared_effects(&e, &[]), None);
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod mark_file;
 mod mark_writer;
 mod marks;
 mod marks_state;
+mod pairs;
 mod route;
 mod samples;
 
@@ -38,22 +39,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use self::gate::{gate, open_mismatches};
+pub use self::gate::{gate, open_mismatches, uncompared_effects};
 /// A comparison that is kept for people to read.
 pub use crate::store::SampleRecord as Sample;
 pub use counters::EvidenceGeneration;
 pub use mark_file::MarkFileError;
 pub use marks::{IncompleteEvidenceMarks, MarksLocation};
-pub use route::{EvidenceBasis, EvidenceRestart, FingerprintCount, RouteEvidence};
+pub use route::{EvidenceBasis, EvidenceRestart, FingerprintCount, RouteEvidence, StepIntents};
 
 use counters::{Counters, SharedCounters, StoredEvidence};
 use marks::UncountedDifference;
 use samples::PendingSamples;
 
 use crate::clock;
-use crate::compare::{Comparison, Observation, Verdict};
 use crate::exchange::{ComparisonOutcome, Served, ServedObserver, TicketCounter};
-use crate::flag::State;
 use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::store::{EvidenceRecord, RepeatedFailures, StoreError, StoreHandle};
@@ -174,44 +173,6 @@ impl Evidence {
     /// is offered now.
     pub fn generation(&self, route: &RouteId, files_version: u64) -> EvidenceGeneration {
         self.counters(route).lock().generation_of(files_version)
-    }
-
-    /// Counts a pair, before its ticket is settled. A pair of an earlier generation counts in the totals only.
-    pub fn record_pair(
-        &self,
-        route: &RouteId,
-        generation: EvidenceGeneration,
-        rung: State,
-        comparison: &Comparison,
-        legacy: &Observation,
-        engine: &Observation,
-    ) {
-        {
-            let is_difference =
-                comparison.verdict == Verdict::Mismatch && self.counters(route).lock().is_of(generation);
-            // While this guard lives, the mark of the route is not cleared, because the difference is not counted yet.
-            let _uncounted = is_difference.then(|| self.mark(route));
-            let shared = self.counters(route);
-            let mut counters = shared.lock();
-            counters.count_differences(comparison);
-            if counters.is_of(generation) {
-                counters.record_pair(rung, comparison, legacy.status().as_u16() >= 400);
-            }
-        }
-        let (legacy, engine) = (legacy.latency(), engine.latency());
-        let slower = if engine > legacy { "engine" } else { "legacy" };
-        metrics::histogram!("pointsman_paired_latency_seconds", "route" => route.as_str().to_owned(), "slower" => slower)
-            .record(engine.abs_diff(legacy).as_secs_f64());
-    }
-
-    /// Counts a dark request that has a twin. A request of an earlier generation does not count.
-    pub fn record_twin(&self, route: &RouteId, generation: EvidenceGeneration) {
-        let shared = self.counters(route);
-        let mut counters = shared.lock();
-        if counters.is_of(generation) {
-            counters.evidence.dark_with_twin += 1;
-            counters.dirty = true;
-        }
     }
 
     /// Whether there is room for another sample with this fingerprint. Callers ask before they build the sample.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::bound;
+use crate::names::StepId;
 
 /// The evidence of one route since its workflow or rules last changed.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -56,6 +57,22 @@ pub struct RouteEvidence {
     /// The number of pairs that differ, by the fingerprint of their differences, for the 256 fingerprints that were
     /// seen last. Only a few of these pairs are kept as samples.
     pub seen: BTreeMap<String, FingerprintCount>,
+    /// By step of the workflow: what the calls were held against that the engine would have made, or made as private
+    /// ones.
+    pub effects: BTreeMap<String, StepIntents>,
+    /// Why requests were skipped as `unresolved_effect`, and how often, for the first 16 reasons.
+    pub unresolved: BTreeMap<String, u64>,
+}
+
+/// What the calls of one step were held against in all pairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct StepIntents {
+    /// The calls.
+    pub intents: u64,
+    /// Those that were compared with a call by legacy.
+    pub compared: u64,
+    /// Of the others, those that an `assert` reads. What is left was held against nothing.
+    pub asserted: u64,
 }
 
 /// Evidence was started from zero, because something that it depends on changed.
@@ -123,6 +140,12 @@ impl RouteEvidence {
     /// How many more pairs without a mismatch bring the bound below a rate; `None` if there is a mismatch.
     pub fn pairs_needed_for(&self, rate: f64) -> Option<u64> {
         (self.mismatched == 0).then(|| bound::clean_pairs_for(rate).saturating_sub(self.pairs()))
+    }
+    /// Which of these steps no pair held against a call by legacy or an `assert`.
+    pub fn uncompared<'a>(&self, steps: &'a [StepId]) -> impl Iterator<Item = &'a StepId> {
+        let is_compared =
+            |step: &StepId| self.effects.get(step.as_str()).is_some_and(|of| of.compared + of.asserted > 0);
+        steps.iter().filter(move |step| !is_compared(step))
     }
     /// The share of offered requests that were compared, from 0 to 1; 1 if none was offered.
     pub fn coverage(&self) -> f64 {

@@ -5,9 +5,9 @@ use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 
 use super::*;
-use crate::compare::{Body, Difference, DifferenceKind, Verdict};
+use crate::compare::{Body, Comparison, Difference, DifferenceKind, Observation, Verdict};
 use crate::exchange::ComparisonTicket;
-use crate::flag::SkipReason;
+use crate::flag::{SkipReason, State};
 use crate::store::MemoryStore;
 
 fn route() -> RouteId {
@@ -37,6 +37,7 @@ fn comparison(verdict: Verdict) -> Comparison {
         ignored_by: if verdict == Verdict::Ignored { vec![("ignore $.at".into(), 2)] } else { Vec::new() },
         fingerprint: "f".into(),
         effects: None,
+        intents: Default::default(),
     }
 }
 

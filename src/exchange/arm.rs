@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::{AnswerBody, EarlierKeys, KeysOfLegacy, RequestCopy};
+use super::{AnswerBody, EarlierKeys, KeysOfLegacy, LegacyCalls, RequestCopy};
 use crate::compare::{AwaitedIntents, Intent, Observation};
 use crate::flag::{Family, InstanceId, PinKey, RetryKeys};
 use crate::names::{RouteId, RunId, StepId, WorkflowName};
@@ -28,6 +28,8 @@ pub struct ArmRequest {
     pub request: Arc<RequestCopy>,
     /// What legacy did, where it answered first: `legacy` in `rehearse:` expressions.
     pub legacy: Option<Arc<Observation>>,
+    /// The calls that legacy made for the request, for steps that are rehearsed from them (`rehearse: legacy`).
+    pub legacy_calls: Option<Arc<dyn LegacyCalls>>,
     /// The instance that it follows up.
     pub instance: Option<InstanceId>,
     /// The family and the JSONPath of a created instance's id in the reply: the engine pins the instance before the

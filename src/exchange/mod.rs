@@ -9,6 +9,7 @@ mod answer_body;
 mod answered;
 mod arm;
 mod effects;
+mod legacy_calls;
 mod offer;
 mod request_effects;
 mod request_value;
@@ -21,6 +22,7 @@ pub use arm::{
     MayBegin, NO_FIRST_TRY, ProblemDocument, RunReport, Source,
 };
 pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, SentBody};
+pub use legacy_calls::LegacyCalls;
 pub use offer::{ComparisonOutcome, ComparisonTicket, Offer, Served, ServedObserver, TicketCounter};
 pub use request_effects::{EffectsSoFar, OpenCallsOf, RequestEffects};
 pub use request_value::{body_value, headers_value, query_value, request_value};

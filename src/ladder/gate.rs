@@ -14,8 +14,9 @@ use jiff::Timestamp;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::{FlipSource, GateCondition, Unmet};
 use crate::clock;
-use crate::evidence::{Evidence, RouteEvidence, gate};
+use crate::evidence::{Evidence, RouteEvidence, gate, uncompared_effects};
 use crate::flag::{Cohort, Freeze, Instance, Percent, Shares, State};
+use crate::names::StepId;
 use crate::store::Overridden;
 
 /// Judges moves, by evidence and other conditions.
@@ -233,7 +234,11 @@ impl Gate {
             return Vec::new();
         }
         let is_live_for_all = position.inputs.shares.live == Percent::ALL;
-        let unmet = gate(&self.evidence_of(positions, position), from, to, is_live_for_all).err().unwrap_or_default();
+        let evidence = self.evidence_of(positions, position);
+        let mut unmet = gate(&evidence, from, to, is_live_for_all).err().unwrap_or_default();
+        if (from, to) == (State::Dark, State::Live) {
+            unmet.extend(uncompared_effects(&evidence, positions.steps_that_hold(&position.route.id)));
+        }
         let beside_evidence = self.unmet_beside_evidence(positions, position, from, to);
         unmet.into_iter().map(Unmet::from).chain(beside_evidence).collect()
     }
@@ -255,7 +260,8 @@ impl Gate {
         in_live.filter(move |follower| !is_forced(follower)).flat_map(|follower| {
             let is_live_for_all = follower.inputs.shares.live == Percent::ALL;
             let evidence = self.evidence_of(positions, follower);
-            let unmet = gate(&evidence, State::Dark, State::Live, is_live_for_all).err().unwrap_or_default();
+            let mut unmet = gate(&evidence, State::Dark, State::Live, is_live_for_all).err().unwrap_or_default();
+            unmet.extend(uncompared_effects(&evidence, positions.steps_that_hold(&follower.route.id)));
             let not_compared = match follower.rung() {
                 State::Only => ", but nothing is compared in `only`: flip it down to `live` first",
                 _ => "",
@@ -307,6 +313,12 @@ impl Gate {
             }));
         }
         unmet
+    }
+
+    /// The shared steps of a route that no pair compared with anything.
+    pub fn uncompared_steps(&self, positions: &Positions, position: &RoutePosition) -> Vec<StepId> {
+        let steps = positions.declared.shared_steps.get(&position.route.id).map_or(&[][..], Vec::as_slice);
+        self.evidence_of(positions, position).uncompared(steps).cloned().collect()
     }
 
     /// The evidence that counts under the files of these positions. While a route is being renamed, the evidence is

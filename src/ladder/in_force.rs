@@ -96,7 +96,7 @@ impl Inputs {
     fn flag_set(&self) -> FlagSet {
         let positions = &self.positions;
         let inputs = positions.routes.iter().map(|(id, position)| (id.clone(), self.state_inputs(position))).collect();
-        let DeclaredFiles { files_version, routes, default_legacy, services, exposes_arm, bases: _, read_only: _ } =
+        let DeclaredFiles { files_version, routes, default_legacy, services, exposes_arm, .. } =
             positions.declared.clone();
         FlagSet::new(self.generation, routes, &inputs, default_legacy, services, self.freeze(), self.secret)
             .with_files_version(files_version)

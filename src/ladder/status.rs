@@ -7,7 +7,7 @@ use super::positions::RoutePosition;
 use super::types::UnknownRetries;
 use super::unrecorded_flips::with_shown_number;
 use crate::flag::{Cohort, Effective, Shares, State};
-use crate::names::RouteId;
+use crate::names::{RouteId, StepId};
 use crate::store::FlipRecord;
 
 /// The state of a route, and why it has it.
@@ -40,6 +40,9 @@ pub struct RouteStatus {
     pub is_unrecorded: bool,
     /// The next rung up; `None` on the highest.
     pub next: Option<NextRung>,
+    /// The shared steps of its workflow that no pair compared with a call by legacy or an `assert`, except those that
+    /// are declared `unseen`.
+    pub uncompared_steps: Vec<StepId>,
 }
 
 /// The next rung up, and its conditions that do not hold.
@@ -71,5 +74,6 @@ pub(super) fn route_status(inputs: &Inputs, gate: &Gate, position: &RoutePositio
         last: position.last.clone().map(with_shown_number),
         is_unrecorded: inputs.has_unrecorded_flip(&position.route.id),
         next: gate.next(&inputs.positions, position).map(|(to, unmet)| NextRung { to, missing: unmet }),
+        uncompared_steps: gate.uncompared_steps(&inputs.positions, position),
     }
 }

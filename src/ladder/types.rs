@@ -11,7 +11,7 @@ use tokio::task::JoinError;
 use super::command::FlipCommand;
 use crate::evidence::Evidence;
 use crate::flag::{Effective, Freeze, Percent, Route, Service, Shares, State};
-use crate::names::{RouteId, ServiceName};
+use crate::names::{RouteId, ServiceName, StepId};
 use crate::store::{FlipRecord, Overridden, StoreError, StoreHandle};
 
 /// The checked content of the files.
@@ -32,6 +32,10 @@ pub struct DeclaredFiles {
     pub bases: BTreeMap<RouteId, String>,
     /// Routes whose workflow only reads: performing a request twice does no harm.
     pub read_only: BTreeSet<RouteId>,
+    /// The shared steps of each route's workflow that are to be compared before the route goes to `live`.
+    pub shared_steps: BTreeMap<RouteId, Vec<StepId>>,
+    /// Whether legacy's calls are watched (`egress:`). If not, steps that nothing compared hold no gate.
+    pub has_egress: bool,
 }
 
 /// What a ladder is made from.

@@ -232,6 +232,7 @@ fn request(
         may_fall_back,
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),
         awaited_intents: AwaitedIntents::None,
+        legacy_calls: None,
     }
 }
 

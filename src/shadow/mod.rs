@@ -9,11 +9,15 @@
 //!
 //! `proxy` decides which requests are offered; `evidence` adds up the outcomes.
 //!
+//! A request whose workflow takes outputs from legacy's own calls (`rehearse: legacy`) waits, bounded and without a
+//! slot, until these are known (`legacy_calls`).
+//!
 //! When the engine is slow, runs end at their time-out and the queue fills up, and what does not fit is skipped and
 //! counted. When the engine is gone or panics, only the runs that asked it fail. An answer after the time-out is
 //! ignored.
 
 mod declared_body;
+mod legacy_calls;
 mod parts;
 mod queue;
 mod run;
@@ -226,8 +230,17 @@ async fn run_entries(
             },
             next = next => match next {
                 Some((permit, entry)) => {
-                    let (runner, stop) = (Arc::clone(&runner), stop.clone());
+                    let (runner, stop, permits) = (Arc::clone(&runner), stop.clone(), Arc::clone(&permits));
                     runs.spawn(async move {
+                        let (entry, permit) = match runner.takes_replies(&entry) {
+                            false => (Some(entry), Some(permit)),
+                            true => {
+                                drop(permit);
+                                let entry = runner.wait_for_calls(entry, stop.clone()).await;
+                                (entry, permits.acquire_owned().await.ok())
+                            }
+                        };
+                        let Some(entry) = entry else { return };
                         let run = runner.run(entry).await;
                         // Waiting for legacy's calls needs no permit; the byte budget bounds how many runs wait.
                         drop(permit);

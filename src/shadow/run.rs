@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use super::legacy_calls::{self, CallsOfRequest};
 use super::parts::{EngineArm, RulesInForce};
 use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::sample::{PairRedaction, sample};
@@ -21,12 +22,13 @@ use crate::compare::{
 };
 use crate::evidence::{Evidence, EvidenceGeneration};
 use crate::exchange::{
-    AnswerBody, Answered, ArmReply, ArmRequest, ComparisonOutcome, ComparisonTicket, EarlierKeys, MayBegin,
-    ProblemDocument, RequestEffects, RunReport, request_value,
+    AnswerBody, Answered, ArmReply, ArmRequest, ComparisonOutcome, ComparisonTicket, EarlierKeys, LegacyCalls,
+    MayBegin, ProblemDocument, RequestEffects, RunReport, request_value,
 };
 use crate::flag::{Instance, SkipReason, State};
-use crate::limits::Limits;
+use crate::limits::{Limits, UNRESOLVED_TEXT_BYTES_MAX};
 use crate::names::{RouteId, StepId};
+use crate::secret::{LengthMax, masked_and_cut, redact_line};
 use crate::workflow::Mode;
 
 /// What every run needs.
@@ -107,6 +109,38 @@ impl RunRequest {
 }
 
 impl Runner {
+    /// Whether the run of this request takes outputs from legacy's calls.
+    pub(super) fn takes_replies(&self, entry: &QueuedRequest) -> bool {
+        let answered = &entry.answered;
+        answered.effects.is_some() && self.rules_of(&answered.flag.route.id).takes_replies()
+    }
+
+    /// Waits until legacy's calls are there from which the run takes outputs, or for a bounded time. `None`: the ticket
+    /// is settled, because too many requests wait or a stop was asked for.
+    pub(super) async fn wait_for_calls(
+        &self,
+        mut entry: QueuedRequest,
+        mut stop: watch::Receiver<Stop>,
+    ) -> Option<QueuedRequest> {
+        let Some(effects) = entry.answered.effects.clone() else { return Some(entry) };
+        let Some(reserved) = self.waiting.reserve(entry.answered.bytes()) else {
+            entry.ticket.skip(SkipReason::EffectsQueueFull);
+            return None;
+        };
+        entry.reserved = reserved;
+        let rules = self.rules_of(&entry.answered.flag.route.id);
+        let wait = Limits::ms(self.limits.egress_rehearse_wait_ms).min(effects.window());
+        let end = tokio::time::Instant::from_std(entry.offered) + wait;
+        tokio::select! {
+            biased;
+            () = legacy_calls::wait_for_calls(&effects, &rules, end) => Some(entry),
+            _ = stop.wait_for(|stop| *stop != Stop::No) => {
+                entry.ticket.skip(SkipReason::ShuttingDown);
+                None
+            }
+        }
+    }
+
     /// Asks the engine. Returns what is to be compared; otherwise the ticket is settled.
     pub(super) async fn run(&self, entry: QueuedRequest) -> Option<RunRequest> {
         let _in_flight = InFlight::begin(&self.in_flight);
@@ -169,6 +203,7 @@ impl Runner {
             mode: answered.mode,
             request: Arc::clone(&answered.request),
             legacy: Some(Arc::clone(&answered.legacy)),
+            legacy_calls: self.legacy_calls(answered),
             instance: answered.instance.clone(),
             creates: match &route.instance {
                 Some(Instance::Creates { id }) if dark => Some((answered.flag.family.clone(), id.clone())),
@@ -196,6 +231,14 @@ impl Runner {
             Ok(Ok(Err(never))) => match never {},
             Ok(Ok(Ok(reply))) => Ok(self.result_of(reply, started.elapsed())),
         }
+    }
+
+    /// Legacy's calls as of now, if steps take their outputs from them.
+    fn legacy_calls(&self, answered: &Answered) -> Option<Arc<dyn LegacyCalls>> {
+        let route = &answered.flag.route.id;
+        let rules = self.rules_of(route);
+        let effects = answered.effects.as_ref().filter(|_| rules.takes_replies())?;
+        Some(Arc::new(CallsOfRequest::new(route.clone(), rules, effects, &self.limits)))
     }
 
     /// How pairs of this route are compared.
@@ -239,7 +282,15 @@ impl Runner {
     ) -> ComparisonOutcome {
         let (engine, report) = match result {
             EngineResult::Comparable(engine, report) => (engine, report),
-            EngineResult::NotComparable(outcome, _) => return outcome,
+            EngineResult::NotComparable(outcome, report) => {
+                if let (ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect), Some((_, why))) =
+                    (outcome, &report.unresolved)
+                {
+                    let why = masked_and_cut(why, redact_line, LengthMax::Bytes(UNRESOLVED_TEXT_BYTES_MAX));
+                    self.evidence.record_unresolved(&answered.flag.route.id, generation, &why);
+                }
+                return outcome;
+            }
         };
         let route = &answered.flag.route.id;
         let rules = self.rules_of(route);

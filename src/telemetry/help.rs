@@ -84,6 +84,13 @@ const COUNTERS: MetricDescriptions = &[
          over).",
     ),
     (
+        "pointsman_effects_rehearsed_total",
+        "Rehearsed calls whose step is to take the reply that legacy got (`rehearse: legacy`), by route and outcome: \
+         `taken`; `none` (no call by legacy corresponds), `ambiguous` (several fit equally), `incomplete` (a call that may \
+         be the request's was ambiguous or not kept) and `over_budget` (`compare_ms` and other bounds): the step has no \
+         output then.",
+    ),
+    (
         "pointsman_egress_requests_total",
         "Requests for which legacy may make calls, by kind (`compared`; `bystander`: not compared) and outcome: `watched`, \
          `evicted` before their window was over, `refused` at their start (both `egress_requests_max`, \

@@ -12,13 +12,14 @@ use super::address::{self, NextAttempt};
 use super::calls::{CallState, Phase, StepState};
 use super::decision_inputs::{call_scope, deeper_than};
 use super::may_begin::{enter, may_begin, may_begin_item, sends, skipped_by_needs, starts_while_ending};
+use super::rehearsal::rehearsed;
 use super::risk::{self, BeforeFirstAttempt};
 use super::step_events::{fail_or_pause, failed, finished, schema_failure, skipped, too_deep};
 use super::{
     Call, CallRecord, CommandRefusal, ConflictKind, DecisionInputs, EffectClass, Event, Outcome, Plan, Run, Skipped,
     Step, StepKind, StepPart, StepStarted, fallback, lock, missing, wire,
 };
-use crate::expression::{ExpressionError, ReadPath, SharedJson, Template};
+use crate::expression::{ExpressionError, ReadPath, Template};
 use crate::names::{RunId, StepId};
 
 pub(super) fn begin(
@@ -232,28 +233,6 @@ pub(super) fn first_request(
     let unstruck = if part == StepPart::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
     let body = unstruck.as_ref().or(adjusted.map(|adjusted| &**adjusted));
     wire::call_record(call, inputs, run, &scope, masked.as_ref().unwrap_or(&scope), body)
-}
-
-fn rehearsed(
-    run: &Run,
-    step: &Step,
-    call: &Call,
-    inputs: &DecisionInputs,
-    intent: Arc<CallRecord>,
-    item: Option<u32>,
-) -> Event {
-    let scope = call_scope(&inputs.plain(run), run, &step.id, item, StepPart::Do);
-    let (output, note) = match call.rehearse.as_ref().map(|template| template.evaluate(&scope)) {
-        None => (None, None),
-        Some(Ok(output)) if deeper_than(&output, inputs.output_depth_max) => return too_deep(step, item, inputs),
-        Some(Ok(output)) => (Some(SharedJson::from(output)), None),
-        Some(Err(error)) => (None, Some(format!("`rehearse:` has no value: {error}"))),
-    };
-    if let Some(failure) = output.as_ref().and_then(|output| schema_failure(step, item, output, inputs.bytes_mark(run)))
-    {
-        return finished(step, item, 0, Outcome::Failed { failure });
-    }
-    finished(step, item, 1, Outcome::Rehearsed { intent, output, note })
 }
 
 /// The idempotency key of a call: the same for all its attempts, and different for every other call. Each time a person

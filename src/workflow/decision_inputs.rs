@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{BytesMark, Run, StepPart};
+use super::{BytesMark, LegacyReplies, Run, StepPart};
 use crate::expression::{ReadPath, Scope};
 use crate::names::{ServiceName, StepId, WorkflowName};
 
@@ -44,6 +44,8 @@ pub struct DecisionInputs {
     pub started: Option<Timestamp>,
     /// The value of `now` in expressions: the time of the decision.
     pub now: Option<Timestamp>,
+    /// What `rehearse: legacy` takes its outputs from; `None` if the run is not compared with legacy, or no longer.
+    pub legacy_replies: Option<Arc<dyn LegacyReplies>>,
 }
 
 /// No setting allows deeper values than this: a deeper one could be written into an event, but not be read back.
@@ -111,7 +113,13 @@ impl DecisionInputs {
             signals_max: SIGNALS_MAX,
             started: None,
             now: None,
+            legacy_replies: None,
         }
+    }
+    /// These inputs for a run whose rehearsed steps may take their outputs from the replies that legacy got.
+    pub fn with_legacy_replies(mut self, legacy_replies: Option<Arc<dyn LegacyReplies>>) -> Self {
+        self.legacy_replies = legacy_replies;
+        self
     }
     /// These inputs with another bound on nesting.
     pub fn with_depth(mut self, output_depth_max: usize) -> Self {

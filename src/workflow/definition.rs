@@ -119,7 +119,8 @@ pub struct StepDraft {
     /// Statuses by which the service says for certain that nothing was done, in addition to 429.
     #[schemars(schema_with = "statuses")]
     pub not_done: Option<Vec<Value>>,
-    /// The output where the call is rehearsed instead of sent. May read `legacy`.
+    /// The output where the call is rehearsed instead of sent. May read `legacy`. The text `legacy` alone: the reply
+    /// that legacy got to the corresponding call that it made through the egress listener.
     #[serde(deserialize_with = "present")]
     pub rehearse: Option<Value>,
     /// `true` on a read: the body of its reply goes to the caller while the service sends it, as the whole body of the

@@ -10,8 +10,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::taken_reply::stored_rehearsal;
 use super::{
-    ApprovalAbove, CallRecord, EffectClass, Failure, Mode, Payload, RouteAbove, SensitivePath, SignalDelivery, StepPart,
+    ApprovalAbove, CallRecord, EffectClass, Failure, Mode, Payload, RouteAbove, SensitivePath, SignalDelivery,
+    StepPart, TakenReply,
 };
 use crate::expression::SharedJson;
 use crate::names::{JobId, PlanId, RouteId, RunId, StepId, WorkflowName};
@@ -297,42 +299,9 @@ pub enum Outcome {
         output: Option<SharedJson>,
         /// Why `rehearse:` gave nothing, where it was declared.
         note: Option<String>,
+        /// The reply that was taken, where `rehearse: legacy` gave the output.
+        taken: Option<TakenReply>,
     },
-}
-
-/// How [`Outcome::Rehearsed`] is stored. A declared output that is null is written like an output that nobody declared;
-/// `declares_null` tells the two apart.
-mod stored_rehearsal {
-    use super::{Arc, CallRecord, Deserialize, Serialize, SharedJson};
-    use serde::{Deserializer, Serializer};
-
-    #[derive(Serialize, Deserialize)]
-    struct Stored {
-        intent: Arc<CallRecord>,
-        output: Option<SharedJson>,
-        note: Option<String>,
-        /// The output was declared, and is null. Absent in events of earlier versions.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        declares_null: bool,
-    }
-
-    pub fn serialize<S: Serializer>(
-        intent: &Arc<CallRecord>,
-        output: &Option<SharedJson>,
-        note: &Option<String>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let declares_null = output.as_ref().is_some_and(|output| output.is_null());
-        let (intent, output, note) = (intent.clone(), output.clone(), note.clone());
-        Stored { intent, output, note, declares_null }.serialize(serializer)
-    }
-
-    type Fields = (Arc<CallRecord>, Option<SharedJson>, Option<String>);
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Fields, D::Error> {
-        let Stored { intent, output, note, declares_null } = Stored::deserialize(deserializer)?;
-        Ok((intent, output.or_else(|| declares_null.then(SharedJson::default)), note))
-    }
 }
 
 /// An answer to the caller.

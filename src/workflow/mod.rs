@@ -37,6 +37,7 @@ mod failure;
 mod fallback;
 mod interactions;
 mod least_approval;
+mod legacy_replies;
 mod lock;
 mod may_begin;
 pub mod missing;
@@ -51,6 +52,7 @@ mod plan;
 mod probe;
 mod recorded_bytes;
 mod recorded_input;
+mod rehearsal;
 mod replay;
 mod reply_headers;
 mod rerun;
@@ -74,6 +76,7 @@ mod statuses;
 mod step_events;
 mod summary;
 mod taken_inputs;
+mod taken_reply;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -114,6 +117,7 @@ pub use facts::{
 };
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind, Lack};
 pub use least_approval::approval_above_child;
+pub use legacy_replies::{LegacyReplies, LegacyReply, LegacyResult};
 pub use lock::HASHED_LOCK;
 pub use may_begin::{is_requested_repeat, is_to_be_withdrawn, sends};
 pub use missing::Missing;
@@ -123,8 +127,8 @@ pub use people::{
     CheckpointAnswer, CheckpointKind, Choice, ControlCommand, OnTimeout, OpenCheckpoint, ReviewItem, Risk, UNVERIFIED,
 };
 pub use plan::{
-    Call, CallBody, FailureHandling, ForEach, PauseOrFail, Plan, Probe, Respond, ResponseTemplate, Retry, Step,
-    StepIndex, StepKind,
+    Call, CallBody, FailureHandling, ForEach, PauseOrFail, Plan, Probe, Rehearsal, Respond, ResponseTemplate, Retry,
+    Step, StepIndex, StepKind,
 };
 pub use replay::{Divergence, DivergenceKind, replay_with};
 pub use reply_headers::RecordedHeaders;
@@ -151,6 +155,7 @@ pub use span::{ago, ahead};
 pub use status::StepStatus;
 pub use statuses::Statuses;
 pub use summary::RunSummary;
+pub use taken_reply::TakenReply;
 pub use tree_effects::TreeEffects;
 pub use undo_state::UndoStatus;
 pub use view::{RunView, StepView, UndoneView, view, view_and_run};

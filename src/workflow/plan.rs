@@ -263,8 +263,8 @@ pub struct Call {
     pub accept: Statuses,
     /// Statuses by which the service says for certain that nothing was done, in addition to 429.
     pub not_done: Statuses,
-    /// The output where the call is rehearsed.
-    pub rehearse: Option<Template>,
+    /// Where the output comes from when the call is rehearsed.
+    pub rehearse: Option<Rehearsal>,
     /// Whether the body of its reply goes to the caller while the service sends it.
     pub stream: bool,
     /// Whether it is a read whose reply may change once legacy has acted.
@@ -275,6 +275,24 @@ impl Call {
     /// Whether sending it again after an unknown outcome does no harm: a `read`, PUT or DELETE, or a keyed service.
     pub fn repeat_is_harmless(&self) -> bool {
         self.effect == EffectClass::Read || self.keyed || matches!(self.method, Method::PUT | Method::DELETE)
+    }
+}
+
+/// Where the output of a rehearsed call comes from.
+pub enum Rehearsal {
+    /// From an expression or a constant.
+    Declared(Template),
+    /// `rehearse: legacy`: from the reply to the call by legacy that corresponds.
+    FromLegacy,
+}
+
+impl Rehearsal {
+    /// The template of a declared output.
+    pub fn template(&self) -> Option<&Template> {
+        match self {
+            Rehearsal::Declared(template) => Some(template),
+            Rehearsal::FromLegacy => None,
+        }
     }
 }
 

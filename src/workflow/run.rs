@@ -87,6 +87,9 @@ pub struct Run {
     pub(super) left_by_children: BTreeMap<StepId, LeftByChildren>,
     #[serde(with = "pairs")]
     pub(super) intents: BTreeMap<(StepId, Option<u32>, StepPart), Arc<CallRecord>>,
+    /// By rehearsed step (item): the number of the call by legacy whose reply it took.
+    #[serde(with = "pairs")]
+    pub(super) assigned: BTreeMap<StepItem, u64>,
     /// Sensitive values that the run got from other runs, and the places where people entered values.
     pub(super) sensitive: SensitiveSources,
     /// Collects the run's sensitive values, once the plan that declares them is known.
@@ -288,6 +291,10 @@ impl Run {
     /// item and part (an `undo` is a part of its own).
     pub fn intents(&self) -> impl Iterator<Item = (&StepId, Option<u32>, StepPart, &CallRecord)> {
         self.intents.iter().map(|((step, item, part), record)| (step, *item, *part, &**record))
+    }
+    /// The number of the call by legacy whose reply a rehearsed step (an item) took.
+    pub fn assigned_call(&self, step: &StepId, item: Option<u32>) -> Option<u64> {
+        self.assigned.get(&(step.clone(), item)).copied()
     }
     /// Whether a compensation has begun.
     pub fn has_begun_compensation(&self) -> bool {

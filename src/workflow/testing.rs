@@ -7,8 +7,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{
-    Call, CallBody, EffectClass, FailureHandling, ForEach, Plan, Respond, ResponseTemplate, Retry, Safeguards,
-    Statuses, Step, StepIndex, StepKind,
+    Call, CallBody, EffectClass, FailureHandling, ForEach, Plan, Rehearsal, Respond, ResponseTemplate, Retry,
+    Safeguards, Statuses, Step, StepIndex, StepKind,
 };
 use crate::expression::{Expression, ReadPath, Template, UrlTemplate};
 use crate::names::{PlanId, ServiceName, WorkflowName};
@@ -150,7 +150,7 @@ impl PlanBuilder {
     pub fn rehearse(mut self, output: Value) -> Self {
         let output = template(output);
         self.reads.extend_from_slice(output.reads());
-        self.last_call().rehearse = Some(output);
+        self.last_call().rehearse = Some(Rehearsal::Declared(output));
         self
     }
     pub fn when(mut self, condition: &str) -> Self {

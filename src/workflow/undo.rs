@@ -144,7 +144,7 @@ pub(super) fn begin(
                 .then(|| idempotency_key(inputs, origin, &step.id, item, StepPart::Undo, 0));
             started(1, key, Some(request))
         }
-        false => finished(Outcome::Rehearsed { intent: request, output: None, note: None }),
+        false => finished(Outcome::Rehearsed { intent: request, output: None, note: None, taken: None }),
     }])
 }
 

@@ -49,6 +49,7 @@ mod postgres;
 mod random_operations;
 mod raw_corpus;
 mod refreshed_credentials;
+mod rehearse_from_legacy;
 mod reload;
 mod reload_command;
 mod reload_mutations;

@@ -67,6 +67,8 @@ impl TestApi {
             exposes_arm: false,
             bases: BTreeMap::new(),
             read_only: Default::default(),
+            shared_steps: Default::default(),
+            has_egress: false,
         };
         let parts = LadderParts {
             store: store.clone(),

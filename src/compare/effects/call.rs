@@ -25,6 +25,8 @@ pub(super) struct Call<'a> {
     /// The query parameters by name, each with its values in order.
     pub(super) query: BTreeMap<String, Vec<String>>,
     pub(super) headers: HeaderMap,
+    /// Of a call by legacy: its number.
+    pub(super) number: Option<u64>,
     /// The body; an error if it cannot be compared within the bounds.
     pub(super) body: Result<CallBody, BoundExceeded>,
 }
@@ -35,6 +37,8 @@ pub(super) struct EngineCall<'a> {
     pub(super) step: &'a StepId,
     /// The template of the step's call; `None` if the rules were checked with another plan than the run's.
     pub(super) template: Option<&'a CallTemplate>,
+    /// The number of the call by legacy whose reply its step took.
+    pub(super) taken_from: Option<u64>,
 }
 
 /// The body of a call.
@@ -61,7 +65,12 @@ impl<'a> EngineCall<'a> {
             (None, value) => Ok(CallBody { parsed: ParsedBody::Json(value.clone()), is_form: false }),
         };
         let service = intent.service.as_ref().or(template.map(|template| &template.service));
-        Self { call: Call::of(service, &intent.method, &intent.url, headers, body), step: &intent.step, template }
+        Self {
+            call: Call::of(service, &intent.method, &intent.url, headers, body),
+            step: &intent.step,
+            template,
+            taken_from: intent.taken_from,
+        }
     }
 }
 
@@ -69,7 +78,8 @@ impl<'a> Call<'a> {
     /// Splits a call that legacy made.
     pub(super) fn of_legacy(effect: &'a Effect, bounds: &CompareBounds) -> Self {
         let body = CallBody::of(&effect.headers, &effect.body, bounds);
-        Self::of(effect.service.as_ref(), &effect.method, &effect.url, effect.headers.clone(), body)
+        let call = Self::of(effect.service.as_ref(), &effect.method, &effect.url, effect.headers.clone(), body);
+        Self { number: Some(effect.number), ..call }
     }
 
     fn of(
@@ -93,7 +103,7 @@ impl<'a> Call<'a> {
             Value::Object(map) => map.into_iter().map(|(name, value)| (name, texts(value))).collect(),
             _ => BTreeMap::new(),
         };
-        Self { service, authority, method, url, path, query, headers, body }
+        Self { service, authority, method, url, path, query, headers, number: None, body }
     }
 
     /// Whether both calls go to the same service, or, if one of them goes to no service, to the same address.

@@ -21,6 +21,8 @@ pub struct CallTemplate {
     pub path: String,
     /// What the call does, and whether it is recorded.
     pub role: CallRole,
+    /// Whether the step, where it is rehearsed, takes its output from the call by legacy that corresponds.
+    pub takes_reply: bool,
 }
 
 /// What a call of a workflow does to the world, and whether a comparison gets an intent of it.

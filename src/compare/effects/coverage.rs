@@ -16,6 +16,17 @@ pub struct EffectCoverage {
     pub calls_not_judged: u32,
 }
 
+/// What the intents of one step of a pair were held against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntentCounts {
+    /// All of them.
+    pub intents: u32,
+    /// Those that were compared with a call by legacy.
+    pub compared: u32,
+    /// Of the others, those that an `assert` reads.
+    pub asserted: u32,
+}
+
 /// The intents of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepCoverage {

@@ -5,6 +5,9 @@
 //! pair is compared (`report`) by the rules of its step (`rules`). Calls that only one side made are judged in
 //! `unpaired`, the order in `order`; `coverage` counts the intents that were compared with a real call.
 //!
+//! A step that is rehearsed from legacy's calls (`rehearse: legacy`) asks `corresponding` for its call while the run
+//! goes on; the comparison keeps that assignment.
+//!
 //! Always true: a call is paired at most once; the ids in calls and in the replies are bound by one one-to-one mapping;
 //! a call for which the engine records no intent (a read that is sent, a call of a child workflow) is never a
 //! difference.
@@ -14,6 +17,7 @@
 mod call;
 mod call_pattern;
 mod call_template;
+mod corresponding;
 mod coverage;
 mod draft;
 mod masked;
@@ -26,6 +30,8 @@ mod rules;
 mod unpaired;
 
 #[cfg(test)]
+mod corresponding_tests;
+#[cfg(test)]
 mod property_tests;
 #[cfg(test)]
 mod rule_tests;
@@ -33,7 +39,8 @@ mod rule_tests;
 mod tests;
 
 pub use call_template::{CallRole, CallTemplate};
-pub use coverage::{EffectCoverage, StepCoverage};
+pub use corresponding::{CorrespondingCall, corresponding_call};
+pub use coverage::{EffectCoverage, IntentCounts, StepCoverage};
 pub use draft::EffectRulesDraft;
 pub(super) use paired::PairedCalls;
 pub use path_text::url_without_values;

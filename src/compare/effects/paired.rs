@@ -108,7 +108,7 @@ impl<'a> PairedCalls<'a> {
 /// Returns legacy's calls in order. A call that was cut off, or was answered with 429 or 5xx, is left out if an equal
 /// call follows with the same `Idempotency-Key` (or both have none): the later call is another attempt, and the engine
 /// records one intent for all attempts.
-fn without_repeated_attempts(effects: &[Arc<Effect>]) -> Vec<&Effect> {
+pub(super) fn without_repeated_attempts(effects: &[Arc<Effect>]) -> Vec<&Effect> {
     let mut effects: Vec<&Effect> = effects.iter().map(|effect| &**effect).collect();
     effects.sort_by_key(|effect| effect.number);
     let mut later = HashSet::<(&str, &str, &Bytes, Option<&[u8]>)>::new();

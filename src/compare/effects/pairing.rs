@@ -1,6 +1,7 @@
 //! Finds out which call by legacy belongs to which of the engine's intents.
 //!
-//! A call can belong to an intent if it goes to the same service, with the method and the path template of the intent's
+//! An intent whose step took the reply to a call by legacy (`rehearse: legacy`) belongs to that call. Otherwise:
+//! a call can belong to an intent if it goes to the same service, with the method and the path template of the intent's
 //! step. Among these candidates, equal calls are paired first, then calls that differ only in tolerated values and ids
 //! that are not bound, then calls whose bodies alone are equal in this sense, and the rest by how much the calls have
 //! in common. If several pairs are equally good, each side's order decides. The ids of a pair are bound as soon as the
@@ -65,8 +66,8 @@ pub(super) struct Equality {
 impl Equality {
     /// Equal except for ignored parts.
     pub(super) const EXACT: Self = Self { precision: Precision::Exact, address: true };
-    const COARSE: Self = Self { precision: Precision::Coarse, address: true };
-    const COARSE_BODY: Self = Self { precision: Precision::Coarse, address: false };
+    pub(super) const COARSE: Self = Self { precision: Precision::Coarse, address: true };
+    pub(super) const COARSE_BODY: Self = Self { precision: Precision::Coarse, address: false };
 }
 
 /// Groups the calls of both sides by step, in the order of the intents, without steps whose intents are not judged.
@@ -139,8 +140,12 @@ pub(super) fn pair(
     let mut claims = vec![0usize; legacy.len()];
     steps.iter().flat_map(|step| &step.legacy).for_each(|n| claims[*n] += 1);
     for step in steps {
+        pairing.add_assigned(step)?;
+    }
+    for step in steps {
         if let ([call], [intent]) = (&step.legacy[..], &step.engine[..])
             && claims[*call] == 1
+            && pairing.pairs.engine_of[*call].is_none()
         {
             pairing.add(step, *call, *intent)?;
         }
@@ -173,6 +178,18 @@ impl Pairing<'_, '_, '_> {
         let bound = Walk::bind_ids(step.context(self.ids, self.findings), legacy, engine);
         self.findings.set_prefix(String::new());
         bound
+    }
+
+    /// Pairs the intents whose steps took the reply to a call by legacy with that call.
+    fn add_assigned(&mut self, step: &StepCalls<'_>) -> Result<(), BoundExceeded> {
+        for intent in &step.engine {
+            let Some(number) = self.engine[*intent].taken_from else { continue };
+            let mut calls = step.legacy.iter().filter(|call| self.pairs.engine_of[**call].is_none());
+            if let Some(call) = calls.find(|call| self.legacy[**call].number == Some(number)) {
+                self.add(step, *call, *intent)?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the calls and the intents of a step that have no partner yet.
@@ -299,7 +316,7 @@ impl StepCalls<'_> {
     }
 
     /// Returns the hashes of the first values of a call, each hashed together with its place, sorted.
-    fn values(
+    pub(super) fn values(
         &self,
         call: &Call<'_>,
         side: Side,
@@ -351,7 +368,7 @@ fn hash_at(place: u64, value: impl Hash) -> u64 {
 }
 
 /// Counts the values that two sorted lists have in common.
-fn in_common(a: &[u64], b: &[u64]) -> usize {
+pub(super) fn in_common(a: &[u64], b: &[u64]) -> usize {
     let (mut i, mut j, mut count) = (0, 0, 0);
     while let (Some(x), Some(y)) = (a.get(i), b.get(j)) {
         match x.cmp(y) {

@@ -31,6 +31,13 @@ pub fn url_without_values(url: &str) -> String {
     format!("{base}{}", derived_template(path, |_| false))
 }
 
+/// The path of a whole URL.
+pub(super) fn path_of_url(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    rest.find('/').map_or("/", |at| &rest[at..])
+}
+
 fn is_word(segment: &str) -> bool {
     let is_version = |text: &str| text.len() <= 3 && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     segment.strip_prefix('v').is_some_and(is_version)

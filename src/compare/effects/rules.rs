@@ -9,8 +9,10 @@ use http::HeaderName;
 use super::call_pattern::CallPattern;
 use super::call_template::{CallRole, CallTemplate};
 use super::draft::EffectRulesDraft;
+use super::path_text::path_of_url;
 use crate::compare::body_rules::{self, BodyRules, BodyRulesDraft, RuleId, RuleTexts, compared_header, header};
 use crate::compare::draft::{CompareContext, RulesDraft};
+use crate::compare::effect::Effect;
 use crate::names::StepId;
 use crate::problem::{Problems, Site, nearest};
 
@@ -28,7 +30,7 @@ pub(in crate::compare) struct EffectRules {
 
 /// The rules for the calls of one step.
 #[derive(Clone, Default)]
-pub(super) struct StepRules {
+pub(in crate::compare) struct StepRules {
     pub(super) headers: Vec<HeaderName>,
     pub(super) ignored_headers: Vec<(HeaderName, RuleId)>,
     pub(super) ignored_query: Vec<(String, RuleId)>,
@@ -40,7 +42,7 @@ pub(super) struct StepRules {
     /// Whether the intents of a read are compared too.
     pub(super) reads: bool,
     /// The rule `unseen`: legacy's calls of this step do not come through the egress listener.
-    pub(super) unseen: Option<RuleId>,
+    pub(in crate::compare) unseen: Option<RuleId>,
 }
 
 impl EffectRules {
@@ -78,13 +80,34 @@ impl EffectRules {
     }
 
     /// The rules for the calls of a step.
-    pub(super) fn of(&self, step: &StepId) -> &StepRules {
+    pub(in crate::compare) fn of(&self, step: &StepId) -> &StepRules {
         self.steps.get(step).unwrap_or(&self.of_others)
     }
 
     /// The template of a step's call; `None` if it is not known.
     pub(super) fn template_of(&self, step: &StepId) -> Option<&CallTemplate> {
         self.templates.iter().find(|template| template.step.as_ref() == Some(step))
+    }
+
+    /// The steps that make a shared call, and their undos.
+    pub(in crate::compare) fn shared_steps(&self) -> impl Iterator<Item = &StepId> {
+        let shared = self.templates.iter().filter(|template| template.role == CallRole::Shared);
+        shared.filter_map(|template| template.step.as_ref())
+    }
+
+    /// Whether a step, where it is rehearsed, takes its output from a call by legacy.
+    pub(in crate::compare) fn takes_replies(&self) -> bool {
+        self.templates.iter().any(|template| template.takes_reply)
+    }
+
+    /// Whether each step that takes its output from a call by legacy has one that may be its own.
+    pub(in crate::compare) fn all_replies_may_be_there(&self, effects: &[Effect]) -> bool {
+        let fits = |template: &CallTemplate, effect: &Effect| {
+            effect.service.as_ref().is_none_or(|service| *service == template.service)
+                && template.matches(&effect.method, path_of_url(&effect.url))
+        };
+        let mut takers = self.templates.iter().filter(|template| template.takes_reply);
+        takers.all(|template| effects.iter().any(|effect| fits(template, effect)))
     }
 
     /// Whether the engine's intents of a call are compared with legacy's calls.

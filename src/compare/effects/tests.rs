@@ -26,6 +26,7 @@ pub(super) fn templates() -> Vec<CallTemplate> {
         method,
         path: path.into(),
         role,
+        takes_reply: false,
     };
     let read = |is_recorded| CallRole::Read { is_recorded };
     vec![
@@ -42,6 +43,7 @@ pub(super) fn templates() -> Vec<CallTemplate> {
             method: Method::POST,
             path: "/entries".into(),
             role: CallRole::OfChild,
+            takes_reply: false,
         },
     ]
 }
@@ -97,6 +99,7 @@ pub(super) fn intent(step: &str, item: Option<u32>, method: &str, url: &str, bod
         body,
         service: Some(service_of(url).into()),
         bytes: None,
+        taken_from: None,
     }
 }
 

@@ -19,8 +19,10 @@ use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::context::Core;
 use crate::engine::driver::{self, Caller};
 use crate::engine::kill_switch::Operation;
+use crate::engine::legacy_replies::RepliesOfRun;
 use crate::engine::machine::CallerAnswer;
 use crate::engine::machine::replies;
+use crate::engine::ports::decode::DecodeBounds;
 use crate::engine::scheduler::registry::Registration;
 use crate::exchange::{ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KeysOfLegacy, MayBegin, NO_FIRST_TRY};
 use crate::flag::SkipReason;
@@ -93,9 +95,16 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     if request.may_begin != MayBegin::Always && permit_to_begin.is_none() {
         return may_not_begin(&core, registration, may_fall_back, FROZEN, "New instances are frozen");
     }
+    let replies_of_run = |calls| RepliesOfRun {
+        calls,
+        plan: plan.clone(),
+        bounds: DecodeBounds::of(&core.files.limits, &core.files.key_secret),
+    };
+    let legacy_replies = request.legacy_calls.clone().map(|calls| Arc::new(replies_of_run(calls)) as _);
     let Ok(mut prepared) = PreparedRun::new(plan, started, snapshot.clone()) else {
         return unknown_outcome(run, "the run was not created");
     };
+    prepared.legacy_replies = legacy_replies;
     let (answer_sender, answer) = oneshot::channel();
     // Some of the time is reserved for recording the answer that is given at the deadline.
     let until = deadline - (request.deadline / 4).min(Duration::from_millis(250));

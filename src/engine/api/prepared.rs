@@ -21,7 +21,7 @@ use crate::engine::scheduler::registry::Registration;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::names::{Fence, Seq};
 use crate::store::Claim;
-use crate::workflow::{Event, EventMisfit, Knowledge, Mode, Plan, Run, RunStarted, evolve};
+use crate::workflow::{Event, EventMisfit, Knowledge, LegacyReplies, Mode, Plan, Run, RunStarted, evolve};
 
 /// The parts from which the driver of a new run is made.
 pub(in crate::engine) struct PreparedRun {
@@ -41,6 +41,8 @@ pub(in crate::engine) struct PreparedRun {
     pub slot: Option<Slot>,
     /// How many ancestors the run has; counted only in rehearsals, whose runs are not in the store.
     pub depth: u64,
+    /// The replies that legacy got to its calls for the run's request.
+    pub legacy_replies: Option<Arc<dyn LegacyReplies>>,
     /// Whether the run's events are stored. False for rehearsals, and for runs of a route with `keep: none`.
     pub keep: bool,
 }
@@ -64,15 +66,40 @@ impl PreparedRun {
         let first = Event::RunStarted(Arc::new(started));
         let mut run = evolve(None, &first)?;
         let knowledge = run.collect_sensitive(&plan, [&first]);
-        let (credentials, run_key, claim, registration, slot, depth) = Default::default();
+        let (credentials, run_key, claim, registration, slot, depth, legacy_replies) = Default::default();
         let keep = run.mode() != Mode::Rehearse;
-        Ok(Self { plan, run, knowledge, snapshot, credentials, run_key, claim, registration, slot, depth, keep })
+        Ok(Self {
+            plan,
+            run,
+            knowledge,
+            snapshot,
+            credentials,
+            run_key,
+            claim,
+            registration,
+            slot,
+            depth,
+            legacy_replies,
+            keep,
+        })
     }
 
     /// The run's driver, with the first event recorded.
     pub fn driver(self, core: &Arc<Core>, waiter: Waiter) -> Driver {
-        let Self { plan, run, knowledge, snapshot, credentials, run_key, claim, registration, slot, depth, keep } =
-            self;
+        let Self {
+            plan,
+            run,
+            knowledge,
+            snapshot,
+            credentials,
+            run_key,
+            claim,
+            registration,
+            slot,
+            depth,
+            legacy_replies,
+            keep,
+        } = self;
         let sealer = EventSealer::new(&core.ports.sealer, run.id(), knowledge);
         let (executor, writer) = core.executor_and_writer(run.mode(), &plan, run_key, Fence::FIRST, None, sealer);
         let (caller, starter) = match waiter {
@@ -96,6 +123,7 @@ impl PreparedRun {
             slot,
             starter,
             depth,
+            legacy_replies,
         });
         driver.record_started();
         driver

@@ -32,6 +32,7 @@ impl Driver {
             slot: Some(slot),
             starter: None,
             depth: 0,
+            legacy_replies: None,
         });
         driver.recover(pause);
         driver

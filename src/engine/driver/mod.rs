@@ -45,7 +45,7 @@ use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::names::Seq;
 use crate::store::Claim;
-use crate::workflow::{AttemptResult, Event, Mode, Plan, Run};
+use crate::workflow::{AttemptResult, Event, LegacyReplies, Mode, Plan, Run};
 
 /// Who waits for a run's answer.
 pub(super) struct Caller {
@@ -80,6 +80,8 @@ pub(super) struct DriverParts {
     pub starter: Option<oneshot::Sender<StartAnswer>>,
     /// How many ancestors the run has; counted only in rehearsals, whose runs are not in the store.
     pub depth: u64,
+    /// The replies that legacy got to its calls for the run's request; not known to a later driver of a dark run.
+    pub legacy_replies: Option<Arc<dyn LegacyReplies>>,
 }
 
 pub(super) struct Driver {
@@ -128,6 +130,7 @@ impl Driver {
             slot,
             starter,
             depth,
+            legacy_replies,
         } = parts;
         let (writer, append_header) = writer.unzip();
         let terms = caller.as_ref().map(|Caller { may_fall_back, answer_by, awaited_intents, .. }| {
@@ -139,7 +142,10 @@ impl Driver {
         let machine = Machine::new(MachineParts {
             run,
             plan,
-            decision_inputs: snapshot.decision_inputs.clone(),
+            decision_inputs: match legacy_replies {
+                None => snapshot.decision_inputs.clone(),
+                replies => Arc::new((*snapshot.decision_inputs).clone().with_legacy_replies(replies)),
+            },
             durable_seq,
             append_header,
             claim,

@@ -26,7 +26,7 @@ mod pending_run_record;
 mod query_state;
 pub(super) mod refused_input;
 pub(super) mod replies;
-mod run_report;
+pub(super) mod run_report;
 mod state;
 mod step;
 mod suspend;

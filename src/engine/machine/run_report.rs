@@ -21,23 +21,12 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
     };
     let mut intents: Vec<_> = run.intents().collect();
     intents.sort_by_key(|(step, item, part, _)| (*part, position(step), *item));
-    let service_of = |step: &crate::names::StepId, part| {
-        let (_, step) = plan?.step(step)?;
-        step.call(part).map(|call| call.service.clone())
-    };
     let redaction = plan.and_then(|plan| Redaction::of(plan, run)).map(Arc::new);
     let intents = intents
         .into_iter()
         .map(|(step, item, part, record)| Intent {
-            // The intent of an `undo` gets a name of its own, so that it is not compared with the intent of the step.
-            step: if part == StepPart::Undo { format!("{step}.undo").as_str().into() } else { step.clone() },
-            item,
-            method: record.method.parse().unwrap_or_default(),
-            url: record.url.clone(),
-            headers: record.headers.clone(),
-            body: record.body.value(),
-            service: service_of(step, part),
-            bytes: bytes_beside_value(record),
+            taken_from: run.assigned_call(step, item).filter(|_| part == StepPart::Do),
+            ..intent(plan, step, item, part, record)
         })
         .collect();
     let texts = plan.map(|plan| ShownTexts::of(plan, run));
@@ -69,6 +58,29 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         stale_reads: run.mode() != Mode::Real && plan.is_some_and(|plan| plan.steps.iter().any(volatile)),
         ended_on_purpose: run.ended_on_purpose(),
         redaction,
+    }
+}
+
+/// A call of a step as an intent.
+pub(in crate::engine) fn intent(
+    plan: Option<&Plan>,
+    step: &StepId,
+    item: Option<u32>,
+    part: StepPart,
+    record: &CallRecord,
+) -> Intent {
+    let declared = plan.and_then(|plan| plan.step(step)).and_then(|(_, step)| step.call(part));
+    Intent {
+        // The intent of an `undo` gets a name of its own, so that it is not compared with the intent of the step.
+        step: if part == StepPart::Undo { format!("{step}.undo").as_str().into() } else { step.clone() },
+        item,
+        method: record.method.parse().unwrap_or_default(),
+        url: record.url.clone(),
+        headers: record.headers.clone(),
+        body: record.body.value(),
+        service: declared.map(|call| call.service.clone()),
+        bytes: bytes_beside_value(record),
+        taken_from: None,
     }
 }
 

@@ -247,9 +247,13 @@ impl Machine {
     pub fn misfit(&self) -> Option<&EventMisfit> {
         self.misfit.as_ref()
     }
-    /// Replaces the values from the files that expressions see, after a reload.
+    /// Replaces the values from the files that expressions see, after a reload. What legacy's calls got stays.
     pub fn set_decision_inputs(&mut self, decision_inputs: Arc<DecisionInputs>) {
-        self.decision_inputs = decision_inputs;
+        let replies = self.decision_inputs.legacy_replies.clone();
+        self.decision_inputs = match replies {
+            None => decision_inputs,
+            replies => Arc::new((*decision_inputs).clone().with_legacy_replies(replies)),
+        };
     }
     /// Replaces the plan by one of the same definition, made with reloaded files: only what the files say of services
     /// may differ.

@@ -17,11 +17,11 @@ use serde_json::Value;
 use super::decode::{self, DecodeBounds};
 use super::echoed_secrets::EchoedSecrets;
 use crate::clock;
-use crate::compare::decoded_body;
+use crate::compare::{self, EffectReply, decoded_body};
 use crate::exchange::StreamedBody;
 use crate::names::StepId;
 use crate::transport::has_known_coding;
-use crate::workflow::{AttemptResult, RecordedHeaders, Statuses};
+use crate::workflow::{AttemptResult, LegacyResult, RecordedHeaders, Statuses};
 
 /// The call of a step that streams its reply.
 pub(in crate::engine) struct StreamingCall {
@@ -108,6 +108,28 @@ impl ReplyRecorder {
             output: Arc::new(output),
             retry_after_ms: retry_after_ms(&head.headers, clock::now().into()),
         }
+    }
+}
+
+/// The reply to a call by legacy, decoded as one to a call of the engine would be.
+pub(in crate::engine) fn of_legacy(
+    reply: &EffectReply,
+    recorded: Arc<RecordedHeaders>,
+    bounds: DecodeBounds,
+) -> LegacyResult {
+    let status = reply.status.as_u16();
+    let output = match &reply.body {
+        compare::Body::TooLarge => Err("was not captured whole (body_capture_bytes_max)".to_owned()),
+        compare::Body::Whole(bytes) if bytes.len() > bounds.bytes => {
+            Err(format!("is larger than the limit output_bytes_max ({})", bounds.bytes))
+        }
+        compare::Body::Whole(bytes) => decode::body_with_headers(&reply.headers, bytes, bounds),
+    };
+    match output {
+        Ok(output) => {
+            LegacyResult::Reply { status, headers: reply_headers(&reply.headers, &recorded), output: Arc::new(output) }
+        }
+        Err(why) => LegacyResult::Unreadable { status, why: format!("its body {why}") },
     }
 }
 

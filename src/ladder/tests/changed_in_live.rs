@@ -53,6 +53,7 @@ impl Fixture {
             ignored_by: Vec::new(),
             fingerprint: "one".into(),
             effects: None,
+            intents: Default::default(),
         };
         let route = RouteId::from("bare");
         let generation = self.evidence.generation(&route, 0);

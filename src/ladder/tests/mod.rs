@@ -70,6 +70,8 @@ fn files(states: &[(&str, State)]) -> DeclaredFiles {
         exposes_arm: false,
         bases: BTreeMap::new(),
         read_only: Default::default(),
+        shared_steps: Default::default(),
+        has_egress: false,
     }
 }
 
@@ -203,6 +205,7 @@ impl Fixture {
             ignored_by: Vec::new(),
             fingerprint: String::new(),
             effects: None,
+            intents: Default::default(),
         };
         for _ in 0..20 {
             self.evidence.record_pair(&route, self.evidence.generation(&route, 0), State::Dark, &equal, &reply, &reply);

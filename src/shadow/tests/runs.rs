@@ -58,6 +58,7 @@ async fn a_reply_of_a_run_that_goes_on_is_compared_unless_a_condition_reads_what
                 body: json!({"n": 1}),
                 service: None,
                 bytes: None,
+                taken_from: None,
             };
             let (intents, open_steps) = (vec![accepted], Some(vec!["mail".into()]));
             std::future::ready(answer(&json!({"id": 17}), RunReport { intents, open_steps, ..RunReport::default() }))

@@ -174,9 +174,9 @@ async fn a_null_output_is_read_back_as_null_and_a_missing_one_as_missing() {
     let intent =
         CallRecord { method: "POST".into(), url: "http://h/".into(), headers: Vec::new(), body: Payload::Empty };
     let rehearsed = |output: Option<Value>| {
-        let outcome = Outcome::Rehearsed { intent: intent.clone().into(), output: output.map(Into::into), note: None };
-        let (step, part) = ("a".into(), StepPart::Do);
-        Event::StepFinished(StepFinished { step, item: None, part, attempt: 1, outcome })
+        let (output, note, taken) = (output.map(Into::into), None, None);
+        let outcome = Outcome::Rehearsed { intent: intent.clone().into(), output, note, taken };
+        Event::StepFinished(StepFinished { step: "a".into(), item: None, part: StepPart::Do, attempt: 1, outcome })
     };
     let all = [rehearsed(None), rehearsed(Some(Value::Null)), rehearsed(Some(json!(7)))];
     let mut first = append(run_id(1), 1, 4);

@@ -12,12 +12,14 @@ use crate::expression::UrlTemplate;
 use crate::names::ServiceName;
 use crate::problem::Site;
 use crate::workflow::definition::{RetryDraft, StepDraft};
-use crate::workflow::{Call, CallBody, EffectClass, Retry, Statuses, wire};
+use crate::workflow::{Call, CallBody, EffectClass, Rehearsal, Retry, Statuses, wire};
 
 /// The default of `retry:`.
 const RETRY: Retry = Retry { attempts: 3, base: Duration::from_millis(50), max: Duration::from_secs(2) };
 /// The greatest number of attempts that is accepted; more is probably a typing error.
 const ATTEMPTS_MAX: u64 = 100;
+/// The value of `rehearse:` with which the output is taken from the call by legacy that corresponds.
+const FROM_LEGACY: &str = "legacy";
 
 impl Check<'_> {
     /// Checks a call. `at` is the place of the method and the URL, `site` that of the other keys.
@@ -35,7 +37,10 @@ impl Check<'_> {
         context.usage = Usage::Value;
         let body = self.body(site, draft, context);
         context.usage = Usage::Rehearse;
-        let rehearse = draft.rehearse.as_ref().map(|value| self.template(value, &site.key("rehearse"), context));
+        let rehearse = draft.rehearse.as_ref().map(|value| match value.as_str() {
+            Some(FROM_LEGACY) => Some(Rehearsal::FromLegacy),
+            _ => self.template(value, &site.key("rehearse"), context).map(Rehearsal::Declared),
+        });
         context.usage = Usage::Value;
         let retry = self.retry(draft.retry.as_ref(), &site.key("retry"));
         let timeout = draft.timeout.as_ref().map(|text| self.duration(text, &site.key("timeout")));
@@ -65,6 +70,14 @@ impl Check<'_> {
             stream: draft.stream,
             volatile: draft.volatile,
         };
+        if matches!(call.rehearse, Some(Rehearsal::FromLegacy)) && call.effect == EffectClass::Read {
+            self.problems
+                .error(
+                    &site.key("rehearse"),
+                    "`rehearse: legacy` takes what legacy's own call got, and this step reads",
+                )
+                .hint("leave `rehearse` out: a read is sent in shadow and dark");
+        }
         self.refuse_now_with_secrets(at, &call);
         self.warn_of_unusual_settings(site, draft, &call);
         Some(call)

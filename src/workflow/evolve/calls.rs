@@ -12,6 +12,7 @@ use crate::workflow::calls::{CallResult, CallState, DoneCall, Open, Phase, StepS
 use crate::workflow::run::UNKNOWN;
 use crate::workflow::{
     CallRecord, EffectClass, Mode, Outcome, RetryScheduled, Run, Skipped, StepFinished, StepPart, StepStarted,
+    TakenReply,
 };
 
 impl Run {
@@ -131,10 +132,12 @@ impl Run {
                 output: Some(output.clone()),
                 why_no_output: None,
             },
-            Outcome::Rehearsed { output, note, .. } => {
+            Outcome::Rehearsed { output, note, taken, .. } => {
                 let why_no_output = output.is_none().then(|| note.clone().unwrap_or_else(|| "no `rehearse:`".into()));
-                let status = output.is_some().then_some(200);
-                CallResult { status, headers: BTreeMap::new(), output: output.clone(), why_no_output }
+                let of_legacy = taken.as_ref().map(|taken| (taken.status, taken.headers.clone()));
+                let (status, headers) = of_legacy.unwrap_or((200, BTreeMap::new()));
+                let status = output.is_some().then_some(status);
+                CallResult { status, headers, output: output.clone(), why_no_output }
             }
             Outcome::Unfit { status, output, failure, .. } => {
                 let call = self.take_call(step, *item, *attempt)?;
@@ -172,13 +175,19 @@ impl Run {
             self.steps.insert(step.clone(), StepState::Open(Open::default()));
         }
         let call = match outcome {
-            Outcome::Rehearsed { intent, .. } => {
+            Outcome::Rehearsed { intent, taken, .. } => {
                 let open = self.open_step_mut(step, *item)?;
                 let slot = item.unwrap_or(0);
                 if open.calls.contains_key(&slot) || open.has_ended(slot) {
                     return Err(format!("the call of `{step}` has begun"));
                 }
                 self.record_intent(step, *item, intent);
+                if let Some(TakenReply { call, refused, .. }) = taken {
+                    self.assigned.insert((step.clone(), *item), *call);
+                    if let Some(failure) = refused {
+                        return self.call_failed(step, *item, failure);
+                    }
+                }
                 None
             }
             _ => self.take_call(step, *item, *attempt)?,

@@ -99,6 +99,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         has_unreported_child: false,
         left_by_children: Default::default(),
         intents: BTreeMap::new(),
+        assigned: BTreeMap::new(),
         sensitive: SensitiveSources::of_start(started),
         collector: Default::default(),
     }

@@ -27,11 +27,12 @@ impl Sensitive {
                 self.add_output(step, output, into);
                 self.add_headers(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())), into);
             }
-            Outcome::Rehearsed { output: Some(output), .. } => self.add_output(step, output, into),
-            Outcome::Rehearsed { output: None, .. }
-            | Outcome::NotDone { .. }
-            | Outcome::Unknown { .. }
-            | Outcome::Failed { .. } => {}
+            Outcome::Rehearsed { output, taken, .. } => {
+                output.iter().for_each(|output| self.add_output(step, output, into));
+                let headers = taken.iter().flat_map(|taken| &taken.headers);
+                self.add_headers(headers.map(|(name, value)| (name.as_str(), value.as_str())), into);
+            }
+            Outcome::NotDone { .. } | Outcome::Unknown { .. } | Outcome::Failed { .. } => {}
         }
     }
     /// Adds the declared values in the fields under which expressions read a step.

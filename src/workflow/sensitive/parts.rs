@@ -241,8 +241,13 @@ impl<'a> PartCollector<'a> {
             Outcome::NotDone { failure } => self.failure(&at.name("not_done").name("failure"), failure),
             Outcome::Unknown { failure } => self.failure(&at.name("unknown").name("failure"), failure),
             Outcome::Failed { failure } => self.failure(&at.name("failed").name("failure"), failure),
-            Outcome::Rehearsed { intent, output, note } => {
+            Outcome::Rehearsed { intent, output, note, taken } => {
                 let at = at.name("rehearsed");
+                if let Some(taken) = taken {
+                    let at = at.name("taken");
+                    headers.iter().for_each(|name| self.value(at.name("headers").name(name)));
+                    taken.refused.iter().for_each(|failure| self.failure(&at.name("refused"), failure));
+                }
                 if let Some(taint) = self.step(step) {
                     self.request(&at.name("intent"), taint.of_part(part), intent);
                     if taint.reads_sensitive && note.is_some() {

@@ -11,7 +11,7 @@ use super::path::{SensitivePath, names};
 use super::sources::SensitiveSources;
 use crate::expression::{Expression, ReadPath, Template};
 use crate::names::StepId;
-use crate::workflow::{CallBody, Plan, ResponseTemplate, RiskSource, Step, StepKind, Until};
+use crate::workflow::{CallBody, Plan, Rehearsal, ResponseTemplate, RiskSource, Step, StepKind, Until};
 
 /// The root of the paths to a step's own output as its `undo` and `probe` read it: in a `for_each`, the output of one
 /// item instead of the list.
@@ -239,7 +239,7 @@ fn outputs(step: &Step) -> Vec<&Template> {
 
 fn rehearsals(step: &Step) -> Vec<&Template> {
     let rehearse = match &step.kind {
-        StepKind::Call(call) => call.rehearse.as_ref(),
+        StepKind::Call(call) => call.rehearse.as_ref().and_then(Rehearsal::template),
         StepKind::Checkpoint(question) => question.rehearse.as_ref(),
         StepKind::Wait(wait) => wait.rehearse.as_ref(),
         StepKind::Run(child) => child.rehearse.as_ref(),

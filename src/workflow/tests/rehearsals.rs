@@ -3,6 +3,7 @@
 
 use super::harness::{breaker_open, plan};
 use super::*;
+use crate::workflow::{CallRecord, LegacyReplies, LegacyReply, LegacyResult};
 
 /// Answers every attempt of `a` in the same way, at most 20 times. Returns the number of attempts.
 fn attempts(harness: &mut Harness<'_>, result: &dyn Fn() -> AttemptResult) -> usize {
@@ -115,4 +116,124 @@ fn a_declared_output_that_is_null_stays_declared_in_the_stored_events() {
     outcome.as_object_mut().unwrap().remove("declares_null").unwrap();
     let Event::StepFinished(finished) = serde_json::from_value(written).unwrap() else { panic!("a step's end") };
     assert!(matches!(finished.outcome, super::Outcome::Rehearsed { output: None, .. }));
+}
+
+/// Legacy made these calls: their numbers and the results of those. The first that is not assigned corresponds.
+struct MadeByLegacy(Vec<(u64, LegacyResult)>);
+
+impl LegacyReplies for MadeByLegacy {
+    fn reply_to(
+        &self,
+        _: &StepId,
+        _: Option<u32>,
+        intent: &CallRecord,
+        assigned: &BTreeSet<u64>,
+    ) -> Result<LegacyReply, String> {
+        let free = self.0.iter().find(|(number, _)| !assigned.contains(number));
+        let found = free.map(|(call, result)| LegacyReply { call: *call, result: result.clone() });
+        found.ok_or_else(|| format!("legacy made no {} {}", intent.method, intent.url))
+    }
+}
+
+fn of_legacy(plan: &Plan, mode: Mode, replies: Vec<(u64, LegacyResult)>) -> Harness<'_> {
+    let mut harness = Harness::new(plan, mode, json!({"body": {"items": [1, 2]}}));
+    harness.inputs.legacy_replies = Some(Arc::new(MadeByLegacy(replies)));
+    harness.settle();
+    harness
+}
+
+fn reply(status: u16, output: Value) -> LegacyResult {
+    let headers = BTreeMap::from([("x-trace".to_owned(), "t1".to_owned())]);
+    LegacyResult::Reply { status, headers, output: Arc::new(output) }
+}
+
+const CHARGE: &str = "
+workflow: w
+steps:
+  charge: { call: 'POST ${services.bank}/charges', accept: [2xx, 402], rehearse: legacy }
+respond:
+  - { when: '${failed != null}', status: 409, body: '${failed.status}' }
+  - status: '${steps.charge.status}'
+    body: { of: '${steps.charge.output.id}', trace: '${steps.charge.headers[\"x-trace\"]}' }
+";
+
+#[test]
+fn a_rehearsed_call_takes_the_reply_that_legacy_got() {
+    let plan = plan(CHARGE);
+    for mode in [Mode::Rehearse, Mode::Dark] {
+        for status in [201, 402] {
+            let harness = of_legacy(&plan, mode, vec![(7, reply(status, json!({"id": "c1"})))]);
+            let answer = harness.run.answer().unwrap();
+            assert_eq!((answer.status, answer.body.value()), (status, json!({"of": "c1", "trace": "t1"})));
+            assert_eq!(harness.run.assigned_call(&"charge".into(), None), Some(7));
+            assert!(harness.sent.is_empty() && harness.run.intents().count() == 1, "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_that_legacy_got_fails_the_step_and_the_intent_is_kept() {
+    let plan = plan(CHARGE);
+    let harness = of_legacy(&plan, Mode::Rehearse, vec![(7, reply(400, json!({"why": "no"})))]);
+    let answer = harness.run.answer().unwrap();
+    assert_eq!((answer.status, answer.body.value()), (409, json!(400)));
+    assert_eq!(harness.run.failure().unwrap().kind, FailureKind::Refused);
+    assert_eq!((harness.run.intents().count(), harness.run.assigned_call(&"charge".into(), None)), (1, Some(7)));
+}
+
+#[test]
+fn without_a_call_by_legacy_that_has_a_result_the_output_is_unresolved() {
+    let plan = plan(CHARGE);
+    for (replies, why) in [
+        (vec![], "legacy made no POST"),
+        (vec![(7, reply(503, json!({})))], "the service answered 503"),
+        (vec![(7, LegacyResult::None { why: "it got no reply".into() })], "it got no reply"),
+    ] {
+        let harness = of_legacy(&plan, Mode::Rehearse, replies);
+        let failure = harness.run.failure().unwrap();
+        assert_eq!(failure.kind, FailureKind::Unresolved, "{failure:?}");
+        assert!(failure.message.contains(why), "{}", failure.message);
+        assert_eq!((harness.run.intents().count(), harness.run.assigned_call(&"charge".into(), None)), (1, None));
+    }
+    // As after a restart of the process.
+    let mut harness = Harness::new(&plan, Mode::Dark, json!({}));
+    harness.settle();
+    assert!(harness.run.failure().unwrap().message.contains("not known (any more)"), "{:?}", harness.run.failure());
+}
+
+#[test]
+fn a_call_by_legacy_is_assigned_once() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  charge: { for_each: '${request.body.items}', call: 'POST ${services.bank}/charges', rehearse: legacy }
+respond: { status: 200, body: '${steps.charge.output}' }
+",
+    );
+    let replies = vec![(7, reply(200, json!("a"))), (9, reply(200, json!("b")))];
+    let harness = of_legacy(&plan, Mode::Rehearse, replies.clone());
+    assert_eq!(harness.run.answer().unwrap().body.value(), json!(["a", "b"]));
+    let assigned = [0, 1].map(|item| harness.run.assigned_call(&"charge".into(), Some(item)));
+    assert_eq!(assigned, [Some(7), Some(9)]);
+    let harness = of_legacy(&plan, Mode::Rehearse, replies[..1].to_vec());
+    assert_eq!(harness.run.failure().unwrap().kind, FailureKind::Unresolved);
+}
+
+#[test]
+fn a_reply_that_does_not_fit_the_schema_fails_the_step() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  charge:
+    call: POST ${services.bank}/charges
+    output: { schema: { type: object, required: [id] } }
+    rehearse: legacy
+respond: { status: 200, body: '${steps.charge.output.id}' }
+",
+    );
+    let harness = of_legacy(&plan, Mode::Rehearse, vec![(7, reply(200, json!({"no": "id"})))]);
+    assert_eq!(harness.run.failure().unwrap().kind, FailureKind::Schema);
+    assert_eq!(harness.run.intents().count(), 1);
 }

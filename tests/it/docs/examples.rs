@@ -17,7 +17,10 @@ fn base(name: &str) -> Value {
         "ops": "http://127.0.0.1:9104", "bank": { "urls": ["http://127.0.0.1:9102"], "keyed": true },
     });
     match name {
-        "pointsman.yaml" => json!({ "services": services, "default_legacy": "shop", "store": "memory:" }),
+        "pointsman.yaml" => {
+            let egress = json!({ "listen": "127.0.0.1:8090" });
+            json!({ "services": services, "default_legacy": "shop", "store": "memory:", "egress": egress })
+        }
         "routes/orders.yaml" => json!({ "routes": [{
             "id": "orders.create", "match": { "method": "POST", "path": "/orders" }, "legacy": "shop",
             "workflow": "create-order", "state": "off", "retry_key": "${request.headers[\"idempotency-key\"]}",

@@ -180,6 +180,7 @@ impl WorkflowRun<'_> {
             may_fall_back: false,
             deadline: Duration::from_secs(20),
             awaited_intents: AwaitedIntents::None,
+            legacy_calls: None,
         };
         let Ok(reply) = self.engine().arm().oneshot(arm_request).await;
         reply

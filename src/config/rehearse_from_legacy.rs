@@ -1,0 +1,75 @@
+//! Checks that steps which take their outputs from legacy's calls (`rehearse: legacy`) can get them: the calls are
+//! seen, and the step is one of a route's own workflow, whose intents are compared with them.
+
+use std::collections::BTreeSet;
+
+use super::checked_files::{Routes, Workflows};
+use crate::names::{StepId, WorkflowName};
+use crate::problem::{Problems, Site};
+use crate::workflow::{Call, Plan, Rehearsal, StepKind};
+
+/// Reports the steps that would never get an output.
+pub(crate) fn check(has_egress: bool, routes: &Routes, workflows: &Workflows, problems: &mut Problems) {
+    let mut reported: BTreeSet<(&WorkflowName, &StepId)> = BTreeSet::new();
+    for (site, route) in &routes.routes {
+        let Some((file, Some(plan))) = route.workflow.as_ref().and_then(|name| workflows.get(name)) else { continue };
+        for (step, call) in steps_from_legacy(plan) {
+            if !has_egress && reported.insert((&plan.workflow, step)) {
+                problems
+                    .error(&rehearse_of(file, step), "nothing sees legacy's own calls: there is no `egress:` in pointsman.yaml")
+                    .hint(format!(
+                        "add `egress: {{ listen: 127.0.0.1:8090 }}` there and let legacy call `http://127.0.0.1:8090/{}`, or \
+                         say here what the output would be",
+                        call.service
+                    ));
+            }
+            if routes.rules.get(&route.id).is_some_and(|rules| rules.is_unseen(step)) {
+                let site = site.key("compare").key("effects").key(step.as_str()).key("unseen");
+                problems
+                    .error(&site, format!("`{step}` takes its output from legacy's calls (`rehearse: legacy`)"))
+                    .hint(
+                        "let legacy make them through the egress listener, or say in the step what the output would be",
+                    );
+            }
+        }
+        for (file, child) in children(plan, workflows) {
+            for (step, _) in steps_from_legacy(child) {
+                if reported.insert((&child.workflow, step)) {
+                    let message = format!(
+                        "`{}` is run by another workflow: calls of such a workflow are not compared with legacy's",
+                        child.workflow
+                    );
+                    let hint = "say what the output would be, for example `rehearse: { id: \"${legacy.body.id}\" }`";
+                    problems.error(&rehearse_of(file, step), message).hint(hint);
+                }
+            }
+        }
+    }
+}
+
+fn rehearse_of(file: &Site, step: &StepId) -> Site {
+    file.key("steps").key(step.as_str()).key("rehearse")
+}
+
+fn steps_from_legacy(plan: &Plan) -> impl Iterator<Item = (&StepId, &Call)> {
+    plan.steps.iter().filter_map(|step| match &step.kind {
+        StepKind::Call(call) if matches!(call.rehearse, Some(Rehearsal::FromLegacy)) => Some((&step.id, &**call)),
+        _ => None,
+    })
+}
+
+/// The workflows that a workflow runs in a rehearsal, directly or through others.
+fn children<'a>(top: &'a Plan, workflows: &'a Workflows) -> Vec<(&'a Site, &'a Plan)> {
+    let (mut known, mut open, mut found) = (BTreeSet::new(), vec![top], Vec::new());
+    while let Some(plan) = open.pop() {
+        for step in &plan.steps {
+            let StepKind::Run(child) = &step.kind else { continue };
+            let is_new = child.rehearse.is_none() && known.insert(&child.workflow);
+            if let Some((file, Some(plan))) = workflows.get(&child.workflow).filter(|_| is_new) {
+                found.push((file, &**plan));
+                open.push(plan);
+            }
+        }
+    }
+    found
+}

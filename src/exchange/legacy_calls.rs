@@ -1,0 +1,15 @@
+//! What legacy's calls for one request were answered, for the steps that take their outputs from them.
+
+use std::collections::BTreeSet;
+
+use crate::compare::{EffectReply, Intent};
+
+/// The calls that legacy made for one request, at the moment at which the engine's run began.
+pub trait LegacyCalls: Send + Sync {
+    /// Finds the call that corresponds to one of the engine, among those whose numbers are not in `assigned`. Returns
+    /// its number and its reply; `None` within if it got none.
+    ///
+    /// # Errors
+    /// No call corresponds, or it is not known which one does. The error says so, without values of the calls.
+    fn corresponding(&self, intent: &Intent, assigned: &BTreeSet<u64>) -> Result<(u64, Option<EffectReply>), String>;
+}

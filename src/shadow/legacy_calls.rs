@@ -1,0 +1,91 @@
+//! The calls that legacy made for one request, from which the engine's steps take their outputs (`rehearse: legacy`).
+//!
+//! Always true: they are those that were known when the engine's run began, so that each answer depends only on the
+//! question. The wait for them is bounded by `egress_rehearse_wait_ms` and by `egress.window`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::compare::{CompareBounds, CorrespondingCall, Effect, EffectReply, Intent, Rules, corresponding_call};
+use crate::exchange::{LegacyCalls, RequestEffects};
+use crate::limits::Limits;
+use crate::names::RouteId;
+
+/// The pauses between two looks at what is known of legacy's calls: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// The calls that legacy made for one request, as of one moment.
+pub(super) struct CallsOfRequest {
+    route: RouteId,
+    rules: Arc<Rules>,
+    bounds: CompareBounds,
+    /// How long one search may take.
+    within: Duration,
+    calls: Vec<Arc<Effect>>,
+    /// Whether there may be more calls, because some could not be attributed or kept.
+    is_incomplete: bool,
+}
+
+impl CallsOfRequest {
+    pub(super) fn new(route: RouteId, rules: Arc<Rules>, effects: &RequestEffects, limits: &Limits) -> Self {
+        let so_far = effects.so_far();
+        Self {
+            route,
+            rules,
+            bounds: CompareBounds::of(limits),
+            within: Limits::ms(limits.compare_ms),
+            calls: so_far.calls.into_iter().map(Arc::new).collect(),
+            is_incomplete: so_far.gaps > 0,
+        }
+    }
+
+    fn find(&self, intent: &Intent, assigned: &BTreeSet<u64>) -> (&'static str, Found) {
+        if self.is_incomplete {
+            let why = "some calls could be this request's or another's, or were not kept";
+            return ("incomplete", Err(why.to_owned()));
+        }
+        let end = Instant::now() + self.within;
+        let expired = || Instant::now() >= end;
+        match corresponding_call(&self.rules, &self.calls, intent, assigned, &self.bounds, &expired) {
+            Ok(CorrespondingCall::One { number, reply }) => ("taken", Ok((number, reply))),
+            Ok(CorrespondingCall::Ambiguous(1)) => {
+                ("ambiguous", Err("the only call by legacy that fits may be another step's".to_owned()))
+            }
+            Ok(CorrespondingCall::Ambiguous(many)) => ("ambiguous", Err(format!("{many} calls by legacy fit equally"))),
+            Ok(CorrespondingCall::None { nearest: Some(nearest) }) => {
+                ("none", Err(format!("no call by legacy corresponds; the nearest is `{nearest}`")))
+            }
+            Ok(CorrespondingCall::None { nearest: None }) => {
+                ("none", Err("no call by legacy was seen for this request".to_owned()))
+            }
+            Err(exceeded) => ("over_budget", Err(exceeded.to_string())),
+        }
+    }
+}
+
+type Found = Result<(u64, Option<EffectReply>), String>;
+
+impl LegacyCalls for CallsOfRequest {
+    fn corresponding(&self, intent: &Intent, assigned: &BTreeSet<u64>) -> Found {
+        let (outcome, found) = self.find(intent, assigned);
+        let route = self.route.to_string();
+        metrics::counter!("pointsman_effects_rehearsed_total", "route" => route, "outcome" => outcome).increment(1);
+        found
+    }
+}
+
+/// Waits until no call that could be this request's is open and each step that takes a reply has a call that may be its
+/// own, but no longer than until `end`.
+pub(super) async fn wait_for_calls(effects: &RequestEffects, rules: &Rules, end: tokio::time::Instant) {
+    let mut pause = PAUSES.0;
+    loop {
+        let so_far = effects.so_far();
+        let is_there = so_far.open == 0 && rules.all_replies_may_be_there(&so_far.calls);
+        if is_there || tokio::time::Instant::now() >= end {
+            return;
+        }
+        tokio::time::sleep_until(end.min(tokio::time::Instant::now() + pause)).await;
+        pause = PAUSES.1.min(pause * 2);
+    }
+}

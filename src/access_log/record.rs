@@ -38,7 +38,7 @@ pub struct Record {
     pub reason: Option<&'static str>,
     /// Who answered.
     pub arm: Option<&'static str>,
-    /// The legacy service that was called.
+    /// The legacy service that was called, the service that legacy called, or the one whose reply a step streams.
     pub service: Option<ServiceName>,
     /// How long it took to get a connection to that service.
     pub connect: Option<Duration>,

@@ -146,7 +146,8 @@ async fn failures_are_logged_whatever_the_sample() {
     assert_eq!(targets, [json!("/error"), json!("/cut")]);
 }
 
-/// Nobody reads the pipe any more, and the program that rotates the log has put a file in the pipe's place.
+/// Nobody reads the pipe, and it was renamed, as a program that rotates the log does: the log creates a file with the
+/// old name.
 #[tokio::test]
 async fn a_log_that_hangs_is_opened_again() {
     let dir = tempfile::tempdir().unwrap();

@@ -35,7 +35,7 @@ struct Pending {
     key: RetryKey,
     /// When legacy took the key.
     at: Timestamp,
-    /// Since when it is pending, on the runtime's clock.
+    /// Since when it is pending.
     since: Instant,
     /// Whether the store has the key.
     is_stored: bool,

@@ -1,8 +1,9 @@
 //! The sockets that a service manager passes to a process that it starts (socket activation: `LISTEN_PID`,
 //! `LISTEN_FDS`, `LISTEN_FDNAMES`; the descriptors are numbered from 3).
 //!
-//! Always true: variables that are meant for another process are ignored, as the protocol demands; variables for this
-//! process are removed from its environment, so that no program that this process starts takes the sockets for its own.
+//! Always true: variables that are meant for another process are ignored, as the protocol demands; if they are meant
+//! for this one, `LISTEN_PID` and `LISTEN_FDS` are removed from its environment, so that no program that this process
+//! starts takes the sockets for its own.
 
 use anyhow::{Context as _, ensure};
 use listenfd::ListenFd;

@@ -3,7 +3,8 @@
 //! Always true: what it does to the outside world goes through the same services as the engine's steps and carries
 //! `x-caused-by: legacy:N` and the caller's `traceparent`. Its ids are numbers that count up. It keeps everything in
 //! memory and honours `Idempotency-Key` on `POST /orders`. When the outside world is slow, it waits; when the outside
-//! world refuses, the caller gets 502, and effects that were already performed are not undone.
+//! world refuses, the caller gets 502 (402 for a declined card), and effects that were already performed are not
+//! undone.
 //!
 //! ```text
 //! POST /quotes   POST /orders   GET /orders   GET /orders/N   POST /orders/N/cancel   POST /campaigns

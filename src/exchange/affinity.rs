@@ -39,7 +39,8 @@ pub enum LegacyTake {
     },
     /// The engine has it.
     HeldByEngine,
-    /// The engine may have the same request under another credential; only the body can tell. Nothing was taken.
+    /// The engine may have the same request under another credential, or under the keys that newer flag files give it;
+    /// only the body can tell. Nothing was taken.
     NeedsBody,
     /// The engine has the same request under another credential: nothing was taken.
     HeldUnderAnotherCredential,

@@ -111,7 +111,7 @@ impl Clone for StepResults {
 impl PartialEq for StepFields {
     fn eq(&self, other: &Self) -> bool {
         match (&self.output, &other.output) {
-            (Some(output), Some(others)) => output == others && self.others == other.others,
+            (Some(output), Some(other_output)) => output == other_output && self.others == other.others,
             (None, None) => self.others == other.others,
             (Some(_), None) | (None, Some(_)) => self.whole() == other.whole(),
         }

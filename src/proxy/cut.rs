@@ -11,13 +11,13 @@ pub(super) enum Cut {
     /// The client closed or reset its connection, or only its sending side and then took nothing for
     /// `client_half_close_ms`.
     ClientGone,
-    /// The client took nothing of the answer for `body_idle_ms`.
+    /// The client took nothing of the answer for the `idle` time of the route or service, or `body_idle_ms`.
     ClientStalled,
     /// The client read the answer more slowly than `client_read_bytes_per_s_min`.
     ClientSlow,
     /// Legacy's connection ended before its reply did.
     LegacyReplyBroken,
-    /// Legacy sent nothing more of its reply for `body_idle_ms`.
+    /// Legacy sent nothing more of its reply for the `idle` time of the route or service, or `body_idle_ms`.
     LegacyReplyStalled,
     /// Legacy sent its reply more slowly than `legacy_send_bytes_per_s_min`.
     LegacyReplySlow,
@@ -27,7 +27,7 @@ pub(super) enum Cut {
     ServiceReplyStalled,
     /// That service sent more slowly than `legacy_send_bytes_per_s_min`.
     ServiceReplySlow,
-    /// The exchange took longer than `total_ms`.
+    /// The exchange took longer than the `total` time of the route or service, or `total_ms`.
     Timeout,
     /// The process stopped, and the exchange did not end within `drain_ms`.
     Drain,

@@ -78,7 +78,7 @@ impl Append {
 pub struct OutboxRow {
     /// The run that is to begin. A second row for the same run is ignored, and so is one for a run that has events.
     pub run: RunId,
-    /// The run whose event began this one; `None` if no run did. The beginning run is not purged while this row exists.
+    /// The run whose event began `run`; `None` if no run did. The parent is not purged while this row exists.
     pub parent: Option<RunId>,
     /// Everything that is needed to begin it; opaque to the store.
     pub record: Value,

@@ -213,7 +213,8 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_service_connect_failures_total",
-        "Connections to an address of a service that could not be made, for forwarded requests and calls of real runs.",
+        "Connections to an address of a service that could not be made, for forwarded requests, calls of real runs and \
+         messages to webhooks.",
     ),
     (
         "pointsman_service_ejections_total",

@@ -26,7 +26,7 @@ use crate::names::ServiceName;
 /// Whose requests go to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrafficClass {
-    /// Forwarded requests, and calls of real runs.
+    /// Forwarded requests, calls of real runs, messages to webhooks, and spans for the collector.
     Real,
     /// Calls of rehearsed and dark runs.
     Secondary,

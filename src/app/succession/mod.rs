@@ -16,9 +16,9 @@
 //!    with a workflow have ended and none of its runs has a task, and releases the store.
 //! 4. The successor opens the store, and starts. The old process ends once its tunnels and long replies have ended.
 //!
-//! If the successor is silent during step 1 or 2, the old process gives up on it after [`PREPARATION_MAX`]; if it is
-//! silent later, it already accepts connections, so the old process waits for it. If the old process is gone, the
-//! successor takes the store as soon as the store's lock is free.
+//! If the successor is silent during step 1, the old process gives up on it after [`ANSWER_MAX`], and during step 2
+//! after [`PREPARATION_MAX`]; if it is silent later, it already accepts connections, so the old process waits for it.
+//! If the old process is gone, the successor takes the store as soon as the store's lock is free.
 
 mod channel;
 pub(super) mod control_socket;

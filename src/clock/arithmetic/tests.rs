@@ -178,7 +178,7 @@ fn the_time_is_off_from_a_shared_store_by_at_most_the_round_trip() {
 
 proptest! {
     /// Whatever happens to the machine's clock, and whenever the time is read: the time advances like the steady clock,
-    /// within 500 ppm, and never past the machine's clock as it was last read.
+    /// within 500 ppm.
     #[test]
     fn the_time_advances_like_the_steady_clock(
         steps in prop::collection::vec((0_u64..5_000_000_000, prop_oneof![

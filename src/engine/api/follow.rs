@@ -25,7 +25,7 @@ use crate::workflow::{RunStatus, RunSummary, StepKind};
 /// How often the store is read for a run that another process executes.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How many runs a search for waiting descendants reads.
+/// How many runs a search for waiting descendants visits at most, and how many children of each it reads.
 const DESCENDANTS_MAX: usize = 100;
 
 /// A subscription to the durable events of a run; dropping it unsubscribes.
@@ -83,7 +83,7 @@ pub(super) async fn descendant_waits(core: &Core, run: RunId, plan: &PlanId, unt
 /// Why a waiter was woken.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WokenUp {
-    /// This process made an update durable.
+    /// The subscription was updated: events became durable, a descendant began to wait, or the run's end was reported.
     Update,
     /// The store is to be read.
     Poll,

@@ -77,7 +77,7 @@ impl Machine {
     fn pause(&mut self, by: String, reason: String) {
         match self.apply_command(Command::PauseCopied { by, reason }) {
             Ok(_) => self.require_durable(self.run.seq()),
-            Err(refusal) => tracing::info!(run = %self.run.id(), %refusal, "the run is not paused"),
+            Err(refusal) => tracing::info!(run = %self.run.id(), %refusal, "no pause was added to the run"),
         }
     }
 
@@ -203,8 +203,8 @@ impl Machine {
         })
     }
 
-    /// Records an event; all events are recorded here. An event has the time of its decision, so that the decision can
-    /// be replayed.
+    /// Records an event. All events are recorded here, except the first one and those that a rerun takes over. An event
+    /// has the time of its decision, so that the decision can be replayed.
     fn record_event(&mut self, event: Event) {
         if self.end.is_some() {
             return;

@@ -1,7 +1,8 @@
 //! Wakes suspended runs when they are due: one task and one timer for all of them.
 //!
 //! Always true: where the store is this process's alone, it is not queried while nothing is due; a shared store is
-//! swept every `sweep_ms`, because notifications may be lost. A task is started only with a permit.
+//! swept every `sweep_ms` (every `lease_ms` if that is shorter), because notifications may be lost. A task is started
+//! only with a permit.
 //!
 //! When the store does not answer, the sweep is tried again after `RETRY_AFTER`. When notifications arrive faster than
 //! they are read, some are lost, and a sweep makes up for them.

@@ -15,7 +15,7 @@ async fn a_family_moves_together_and_followers_go_first() {
     fixture.flip("follow", to(State::Off)).await.unwrap();
 }
 
-/// A changed workflow starts the evidence of the follower anew, after it went to `live`.
+/// Runs of the follower fail after it went to `live`, so it would not pass the gate to `live` now.
 #[tokio::test]
 async fn a_creator_goes_to_live_only_if_its_followers_would_too() {
     let fixture = Fixture::open(files(&[])).await;

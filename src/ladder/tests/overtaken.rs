@@ -197,7 +197,7 @@ async fn force_that_a_file_gets_during_a_freeze_puts_no_route_in_only() {
     assert_eq!(fixture.state("bare").state, State::Only);
 }
 
-/// Its followers are below that.
+/// The creator's follower is below the state that the creator's file forces.
 #[tokio::test]
 async fn force_that_a_file_gets_puts_no_creator_above_its_followers() {
     let live = || files(&[("create", State::Live)]);

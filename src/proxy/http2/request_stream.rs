@@ -1,8 +1,9 @@
 //! The body of a request on a stream of HTTP/2.
 //!
 //! Always true: the client may send more only when what it sent was taken, so that at most one window of bytes waits;
-//! the body is complete only with END_STREAM, and a reset or the end of the connection before is an error. Trailers
-//! cannot carry the header fields for clients' certificates, nor fields that frame or route a request.
+//! a body of declared length is complete once it has that length, any other only with END_STREAM, and a reset or the
+//! end of the connection before that is an error. Trailers cannot carry the header fields for clients' certificates,
+//! nor fields that frame or route a request.
 
 use std::pin::Pin;
 use std::sync::Arc;

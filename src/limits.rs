@@ -116,7 +116,7 @@ pub const ACTIVATED_SOCKETS_MAX: usize = 256;
 
 /// The largest value of a limit that is a time: ten years. Times of this size can be added without overflow.
 pub const TIME_LIMIT_MAX: Duration = Duration::from_secs(3_653 * 86_400);
-/// The largest value of a limit that is a size, unless a smaller one is given below: 1 TiB.
+/// The largest value of a limit that is a size, unless a smaller one is given above or below: 1 TiB.
 pub const BYTES_LIMIT_MAX: u64 = 1 << 40;
 /// The largest value of `buffer_request`: 64 MiB.
 pub const BUFFER_REQUEST_BYTES_LIMIT_MAX: u64 = 64 << 20;

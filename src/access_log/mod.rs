@@ -6,7 +6,8 @@
 //!
 //! Always true: handing a record over never waits and never writes. A thread of the log's own (`writer`) formats and
 //! writes the lines; at most `access_log_lines_max` records wait for this thread, and a record that finds the queue
-//! full is dropped and counted. Every exchange that failed gets a line, and so does the configured share of the others.
+//! full is dropped and counted. Otherwise every exchange that failed gets a line, and so does the configured share of
+//! those that did not.
 //! No byte of a request can end a line or a field (`json`, `common`).
 //!
 //! When the disk is full, the lines of the failed write are dropped and counted, and later lines are tried again.

@@ -1,9 +1,10 @@
 //! Access control: who the caller of an endpoint is, and whether they may call it.
 //!
-//! Always true: a request that another web site makes a browser send is refused (by Host, Origin and content type),
-//! with or without tokens; tokens are compared by hash in constant time; without tokens only a loopback listener takes
-//! requests (but the deprecated start endpoint takes requests of callers on this machine on any listener), and the name
-//! that a caller without a token gives is marked as unverified.
+//! Always true: a request by which another web site would, through a browser, change or read something is refused (by
+//! Host, Origin and content type), with or without tokens; tokens are compared by hash in constant time; without
+//! tokens, endpoints that require a scope take requests on a loopback listener only (the deprecated start endpoint
+//! takes requests of callers on this machine on any listener), and the name that a caller without a token gives is
+//! marked as unverified.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -2,9 +2,10 @@
 //! them commands.
 //!
 //! The question it answers: "what is going on, and may I change it?" Always true: every change is made by the ladder or
-//! the engine and recorded with the name of the caller; responses are plain text, JSON or escaped HTML, so that no
-//! browser executes what they show; bodies, rows, streams and waits are bounded. Every path is listed in `endpoints`,
-//! every JSON type is in [`types`]; errors become responses in `error`; `access` decides who may call what.
+//! the engine and recorded with the name of the caller; responses are plain text, JSON, server-sent events or escaped
+//! HTML, so that no browser executes what they show; bodies, rows, streams and waits are bounded. Every path is listed
+//! in `endpoints`, every JSON type is in [`types`]; errors become responses in `error`; `access` decides who may call
+//! what.
 //!
 //! When the store is slow or gone, an endpoint that needs it answers 503 within its own bound; the other endpoints go
 //! on. A client that sends nothing is disconnected after a bound, and earlier if others need its connection.
@@ -102,7 +103,7 @@ fn router_of(parts: AdminParts, endpoints: Vec<Endpoint>) -> Router {
         .with_state(state)
 }
 
-/// Refuses a request that another web site made a browser send, and adds the security headers to every response.
+/// Refuses a request whose Host or Origin header names another site, and adds the security headers to every response.
 async fn check_origin_and_secure(State(state): Admin, request: Request, next: Next) -> Response {
     let mut response = match state.access.check_origin(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,

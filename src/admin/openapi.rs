@@ -288,7 +288,7 @@ fn query_parameters(mut schema: Value) -> Vec<Value> {
         .collect()
 }
 
-/// Gives every integer schema the maximum of the integer's width.
+/// Gives every schema of an unsigned integer without a maximum the maximum of the integer's width.
 fn add_integer_bounds(value: &mut Value) {
     match value {
         Value::Object(members) => {

@@ -58,7 +58,7 @@ pub struct AdminParts {
     pub process_status: Arc<dyn Fn() -> ProcessStatus + Send + Sync>,
     /// The traffic of a route.
     pub traffic: Arc<dyn Fn(&RouteId) -> RouteTraffic + Send + Sync>,
-    /// The services that steps call, by name.
+    /// The services of the files, by name.
     pub services: Arc<dyn Fn() -> Vec<ServiceRow> + Send + Sync>,
     /// Requests that the files are read now. The receiver gets the outcome of a reading that begins after the call, or
     /// nothing if the process stops.
@@ -160,8 +160,8 @@ pub trait LadderControl: Send + Sync {
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>>;
 }
 
-/// Resolves when the run has ended, or waits for a person or a signal. Returns all events of the run if they are in
-/// memory, `None` if they have to be read from the store.
+/// Resolves when the run has ended, or waits for a person or a signal, or after the bound on the wait. Returns all
+/// events of the run if they are in memory, `None` if they have to be read from the store.
 pub type WaitForEndOrInput<'a> = BoxFuture<'a, Option<Vec<StoredEvent>>>;
 
 /// The part of the engine that the API uses.

@@ -154,7 +154,7 @@ async fn connection(
     }
 }
 
-/// The error when the body of a request is read whose connection was closed for a new one.
+/// The error of a request that arrives, or whose body does, on a connection that is being closed for a new one.
 const CLOSED: &str = "closed for a new connection";
 
 /// The body of a request. The request counts as complete once the body is read to its end, or dropped earlier because

@@ -1,4 +1,4 @@
-//! Bounds the number of open event streams: `api_streams_max`, and half of `api_connections_max`.
+//! Bounds the number of open event streams of a listener: `api_streams_max`, and half of `api_connections_max`.
 
 use std::sync::Arc;
 

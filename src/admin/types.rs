@@ -382,8 +382,8 @@ pub struct ApiProblem {
     /// What a person can do about it.
     #[serde(default)]
     pub hint: Option<String>,
-    /// For a shut gate: the conditions that do not hold. For an unknown name: the names that exist. For refused files:
-    /// each problem in one line.
+    /// For a shut gate: the conditions that do not hold. For an unknown name: the names that exist. For refused files
+    /// or values: each problem in one line. For a `query`: the workflows.
     #[serde(default)]
     pub reasons: Vec<String>,
     /// Flip commands that would pass if they were given one after the other.

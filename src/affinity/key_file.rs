@@ -351,7 +351,7 @@ impl KeyFile {
 
 impl Opened {
     /// Restores the size that the progress slot names; then, if no record waits for the store, changes it to the wanted
-    /// one. If the process is killed meanwhile, the file is not shorter than its progress slot says.
+    /// one. If the process is killed during this change, the file is not shorter than its progress slot says.
     fn restore_size(&mut self, slots_found: u64, slots_wanted: u64) {
         let slots = HEAD_SLOTS + self.file.records;
         let restored = match slots_found < slots {

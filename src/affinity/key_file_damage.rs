@@ -18,7 +18,7 @@
 pub(super) struct RingContent<'a> {
     /// Whether the header and the progress slot could be read, or the file was never written to.
     pub is_head_readable: bool,
-    /// How many bytes are missing compared with the size at which the file was created.
+    /// How many bytes are missing compared with the size that the progress slot names.
     pub missing_bytes: u64,
     /// The size of the ring.
     pub records: u64,

@@ -52,8 +52,8 @@ pub enum KeyFileLocation {
 /// theirs.
 ///
 /// # Errors
-/// Another process uses the file, it cannot be created with its full size, or it has keys of another store; or the
-/// store does not answer.
+/// Another process uses the file, it cannot be created with its full size, it has keys of another store, or a newer
+/// version wrote it; or the store does not answer, or is an older copy and cannot record that. See [`KeyFileError`].
 pub async fn open_key_log(
     store: &StoreHandle,
     location: &KeyFileLocation,

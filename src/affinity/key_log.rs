@@ -120,7 +120,7 @@ impl KeyLog {
     }
 
     /// Copies the waiting records of an ended process to this process's file, and marks them in the other file as
-    /// stored. Returns whether all were copied; otherwise the other file is unchanged.
+    /// stored. Returns whether all were copied and marked; otherwise the other file is unchanged.
     pub(super) fn take_over(&self, opened: &Opened) -> bool {
         let path = opened.file.path().display();
         self.raise_generation(opened.file.generation());
@@ -179,7 +179,7 @@ impl KeyLog {
             return NoteStatus::Noted;
         }
         if ring.refuses_keys {
-            return NoteStatus::Refused; // the process ends, and no later one would read the file
+            return NoteStatus::Refused; // no later process would find the key in the file
         }
         ring.find_stall(NOTE_WAIT_MAX);
         if ring.pending.is_stored(&key) || ring.has_just_stored(&key, self.window) {
@@ -277,8 +277,8 @@ impl KeyLog {
         self.ring().pending.unstored_count()
     }
 
-    /// Records in the store's list that the store has all records of the file, if that is so. No key can be noted
-    /// afterwards. Waits while the disk hangs.
+    /// Records in the store's list that the store has all records of the file, if that is so and no request that was
+    /// served unnoted may be retried; then no key can be noted afterwards. Waits while the disk hangs.
     pub(super) async fn finish(&self, store: &StoreHandle) {
         // The times of routes that were served unnoted are kept nowhere but in the file.
         let is_to_write = {

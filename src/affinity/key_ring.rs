@@ -81,7 +81,7 @@ pub(super) struct Ring {
     /// The keys of the waiting records, each with the number of its newest record.
     pub waiting_keys: HashMap<RetryKey, u64>,
     pub pending: PendingKeys,
-    /// Keys that the store took lately. Empty unless writes to the file hang or hung until a short time ago.
+    /// Keys that the store took lately. Used only while writes to the file hang, or hung until a short time ago.
     just_stored: JustStored,
     pub unnoted: UnnotedTimes,
     /// The signs, found when a file was opened, that records were missing in it: this process's file, or one whose keys
@@ -102,9 +102,10 @@ pub(super) struct Ring {
     pub is_failing: bool,
     /// Whether [`super::key_log::KeyLog::move_to_store`] ends once no key waits or the store refuses one.
     pub mover_may_end: bool,
-    /// Set when the log is dropped: the threads end once everything outstanding is written.
+    /// Set when the log is dropped or its file is released: the threads end once everything outstanding is written.
     pub threads_may_end: bool,
-    /// No key is noted any more: the store has all records, and that is written to its list of files next.
+    /// No key is noted any more: the store has all records, and that is written to its list of files next; or the file
+    /// is being released.
     pub refuses_keys: bool,
     pub gauge: metrics::Gauge,
 }

@@ -57,7 +57,8 @@ impl UnnotedTimes {
         self.times.get(route).map(|served| served.at)
     }
 
-    /// Records that legacy served a request of a route unnoted. Returns `true` until the file has that time.
+    /// Records that legacy served a request of a route unnoted. Returns whether that time is to be written to the file,
+    /// or being written.
     pub fn set(&mut self, route: SlotRoute, at: Timestamp) -> bool {
         if let Some(served) = self.times.get_mut(&route) {
             served.at = served.at.max(at);

@@ -453,8 +453,8 @@ async fn a_key_whose_window_ends_in_the_store_before_it_ends_here_is_noted_again
     assert!(taken_at().await.is_some(), "the next process finds it in the store");
 }
 
-/// 12,500 new keys a second for four seconds, while `tries` keeps fewer than come in one second: at every moment each
-/// key is known to be legacy's, and in the end all are in the store.
+/// 50,000 new keys, of which `tries` keeps 1,000, while the store is gone at times: at every moment each key is known
+/// to be legacy's, and in the end all are in the store.
 #[tokio::test]
 async fn many_new_keys_stay_with_legacy() {
     const KEYS: u32 = 50_000;

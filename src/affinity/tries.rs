@@ -65,7 +65,7 @@ pub enum KeyTakeResult {
     /// The engine took, or may have taken, the same request under the key that other flag files give it: nothing was
     /// taken.
     UnderOtherFiles,
-    /// The keys that newer flag files give to the request are no longer remembered: nothing was taken.
+    /// Whether the request was taken under newer flag files is no longer remembered: nothing was taken.
     Unknown,
 }
 
@@ -143,7 +143,7 @@ impl Tries {
         self.insert_legacy(&mut self.shard(&key), key, taken, now);
     }
 
-    /// Whether legacy has this key, and this process has noted it.
+    /// Whether legacy has this key, and this process has noted it, or found it noted in the file.
     pub(super) fn was_noted(&self, key: &RetryKey, now: Instant) -> bool {
         self.shard(key).taken.get(key).is_some_and(|taken| now < taken.until && taken.was_noted)
     }

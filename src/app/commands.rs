@@ -42,8 +42,8 @@ fn raise_open_files_limit() {
     }
 }
 
-/// `pointsman serve`: runs until SIGTERM, SIGQUIT or SIGINT. Prints the addresses on which the process listens to
-/// stdout, as one JSON line.
+/// `pointsman serve`: runs until SIGTERM, SIGQUIT or SIGINT, or until a successor has taken over. Prints the addresses
+/// on which the process listens to stdout, as one JSON line.
 ///
 /// # Errors
 /// See [`App::start`].

@@ -44,8 +44,8 @@ pub(super) struct Parts {
     pub workflows: Arc<ArcSwap<Vec<WorkflowName>>>,
 }
 
-/// The store, and what was read from it. Only this process uses the store from now on; nothing that the process's files
-/// declare is recorded yet.
+/// The store, and what was read from it. A store that is not shared is used only by this process from now on; nothing
+/// that the process's files declare is recorded yet.
 pub(super) struct OpenedStore {
     store: StoreHandle,
     evidence: Arc<Evidence>,

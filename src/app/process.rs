@@ -73,9 +73,9 @@ impl App {
     /// A process that takes over from another one serves routes without a workflow as soon as it has the sockets, and
     /// the other routes once the other process has released the store.
     ///
-    /// The engine and its store run on the runtime `engine`, the listeners of the API on `admin`, the proxy on the
-    /// caller's. A SIGHUP that `signals` receives, now or during the start, makes the process read the files again; a
-    /// SIGUSR1 makes it open the access log again.
+    /// The engine and its store run on the runtime `engine`, the listeners of the API on `admin`, those of the proxy on
+    /// the caller's, and the connections of clients on runtimes of their own. A SIGHUP that `signals` receives, now or
+    /// during the start, makes the process read the files again; a SIGUSR1 makes it open the access log again.
     ///
     /// # Errors
     /// The files are refused ([`config::CheckFailed`] lists everything that is wrong), the store cannot be opened, an

@@ -27,7 +27,7 @@ pub enum Ended {
     /// The process has stopped, or a successor has taken over.
     Stopped,
     /// A successor was lost after this process had released its store: this process has to start again, on these
-    /// sockets. Its open connections end during the new start.
+    /// sockets. Its open connections continue meanwhile, within their bound.
     SuccessorLost(GivenSockets, RemainingConnections),
 }
 

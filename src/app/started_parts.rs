@@ -57,7 +57,8 @@ impl StartingParts<'_> {
     /// Starts the parts with an opened store.
     ///
     /// # Errors
-    /// The files must not be put in force, or the store does not answer. In both cases the store is closed.
+    /// The files must not be put in force, or the store does not answer: in both cases the store is closed. Or a
+    /// listener or the watch of the files cannot be set up.
     pub(super) async fn start(
         self,
         files: &Arc<ArcSwap<Loaded>>,

@@ -95,7 +95,7 @@ pub(super) async fn affinity(setup: &Setup, store: &StoreHandle) -> anyhow::Resu
 }
 
 /// The location of the file of the retry keys that legacy took: in the directory that the settings name, else next to a
-/// SQLite store, else in the state directory of the service. A store in memory has no such file, since it does not
+/// SQLite store, else in the directory of [`default_dir`]. A store in memory has no such file, since it does not
 /// survive a restart.
 fn key_file_location(settings: &Settings) -> Result<Option<KeyFileLocation>, KeyFileError> {
     Ok(match (&settings.retry_keys_dir, &settings.store) {

@@ -1,5 +1,5 @@
-//! `replay`: the state of a run after each of its events, read from a running process or from a store that no process
-//! uses.
+//! `replay`: the state of a run after each of its events, read from a running process or from a store (a SQLite store
+//! only while no process uses it).
 
 use serde_json::json;
 

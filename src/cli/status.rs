@@ -53,7 +53,7 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     ));
     if let Some(egress) = &status.egress {
         let (listen, calls) = (escape_control(&egress.listen), count(egress.calls));
-        out.push_str(&format!("egress on {listen}  {calls} calls by legacy passed on\n"));
+        out.push_str(&format!("egress on {listen}  {calls} calls by legacy\n"));
     }
     if status.stopping {
         let note = "STOPPING: what is in progress has up to `drain_ms` to finish, then the process ends\n";

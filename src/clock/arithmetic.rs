@@ -97,7 +97,8 @@ impl Timekeeper {
         Self { source, time: wall, boot, slew_left_ns: 0, store_ahead: zero, reported: zero }
     }
 
-    /// The time at this reading. Never earlier than the time returned for an earlier reading.
+    /// The time at this reading. Not earlier than the time returned for an earlier reading, unless
+    /// [`Timekeeper::follow`] followed a shared store's clock back in between.
     pub(super) fn now(&mut self, reading: ClockReading) -> Timestamp {
         let now = self.at(reading.boot);
         if reading.boot.saturating_sub(self.boot) >= COMPARED_EVERY {

@@ -50,7 +50,7 @@ pub(super) fn within(legacy: &Value, engine: &Value, by: &Tolerance) -> bool {
         (Tolerance::Number(by), Value::Number(a), Value::Number(b)) => {
             matches!((Decimal::parse(a.as_str()), Decimal::parse(b.as_str())), (Some(a), Some(b)) if a.within(&b, by))
         }
-        // In a form, numbers are texts.
+        // In forms, tables and XML, numbers are texts.
         (Tolerance::Number(by), Value::String(a), Value::String(b)) => {
             matches!((Decimal::parse(a), Decimal::parse(b)), (Some(a), Some(b)) if a.within(&b, by))
         }

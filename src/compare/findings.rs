@@ -34,7 +34,7 @@ pub(super) struct ComparisonFindings<'a> {
     effects: Option<EffectCoverage>,
 }
 
-/// The kind as which differences are listed, whatever kind they are found as.
+/// The kind as which differences between values are listed. Other kinds (`status`, `header`, …) are listed as found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReportAs {
     /// As the kind that was found.

@@ -3,8 +3,9 @@
 //! The question it answers: "did both arms do the same, and where not?" A pair is compared in this order
 //! (`comparison`): first the status; then legacy's ids are bound one-to-one to the engine's (`id_map`) over both bodies
 //! and over the calls that legacy made and the engine would make (`effects`); with these ids the headers are compared,
-//! then both bodies by their type (`parsed_body`: JSON, and texts that have a `structure`, in `walk`, other text in
-//! `text`, the rest by digest), then the calls; last, the route's own asserts are evaluated.
+//! then, if the statuses are of one class, both bodies by their type (`parsed_body`: JSON, and texts that have a
+//! `structure`, in `walk`, other text in `text`, the rest byte by byte), then the calls; then the intents, if both
+//! observations have some; last, the route's own asserts are evaluated.
 //!
 //! Always true: an [`Observation`] is frozen when it is made; a [`Comparison`] is bounded in time, size and depth, and
 //! the values that it shows are redacted; `ignored` is a verdict of its own and stays counted, by rule; a pair that

@@ -7,7 +7,8 @@ use super::parsed_body::ParsedBody;
 use super::text;
 use super::verdict::DifferenceKind;
 
-/// Compares two bodies: text line by line, bytes by digest, and bodies of different types by type only.
+/// Compares two bodies: text line by line, bytes as a whole (a difference shows their digests), and bodies of different
+/// types by type only.
 pub(super) fn compare(
     legacy: &ParsedBody,
     engine: &ParsedBody,

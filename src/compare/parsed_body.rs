@@ -1,4 +1,4 @@
-//! A body parsed by its type: JSON, text, or bytes of which only the digest is compared.
+//! A body parsed by its type: JSON, text, or bytes, of which a difference shows only the digest.
 
 use bytes::Bytes;
 use http::HeaderMap;

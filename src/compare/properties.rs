@@ -24,7 +24,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Changes one scalar in a value; returns false if it has none.
+/// Changes the scalar with the index `which` in a value; returns false if the value has fewer scalars.
 fn mutate(value: &mut Value, which: &mut usize) -> bool {
     match value {
         Value::Array(items) => items.iter_mut().any(|item| mutate(item, which)),

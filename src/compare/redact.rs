@@ -1,7 +1,7 @@
 //! Redacts values before they are shown or stored.
 //!
-//! Always true: a value under a key that names a secret (`secret` knows which) is replaced by asterisks; a value
-//! without any key, which may be anything, by its digest; credentials within strings (queries, bearer tokens) by
+//! Always true: a value under a key that names a secret (`secret` knows which) is replaced by asterisks; a string or
+//! number without any key, which may be anything, by its digest; credentials within strings (queries, bearer tokens) by
 //! asterisks.
 //! Nothing is stored before it is redacted.
 
@@ -11,7 +11,7 @@ use super::digest::digest;
 use super::value_path::ValuePath;
 use crate::secret::{LengthMax, STARS, is_secret, masked_and_cut, redact_line};
 
-/// Returns a value with everything secret replaced. A value without keys becomes its digest.
+/// Returns a value with everything secret replaced. A string or number without a key becomes its digest.
 pub fn redact(value: &Value) -> Value {
     match value {
         Value::Object(_) => redact_under_key(value),
@@ -85,7 +85,7 @@ pub(super) fn header(name: &str, value: &str) -> String {
     if is_secret(name) { STARS.to_owned() } else { redact_line(value) }
 }
 
-/// Returns at most `bytes_max` bytes of a text that is already masked.
+/// Returns at most `bytes_max` bytes of a text that is already masked; of a cut text at least `…`.
 pub fn shorten(text: &str, bytes_max: usize) -> String {
     masked_and_cut(text, str::to_owned, LengthMax::Bytes(bytes_max))
 }

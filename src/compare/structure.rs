@@ -110,7 +110,7 @@ fn json_lines(text: &str, bounds: &CompareBounds) -> Result<Option<Value>, Bound
     Ok(Some(Value::Array(documents)))
 }
 
-/// `None` if rows have different lengths, or names are empty or repeated.
+/// Returns a table as a document; `None` if rows have different lengths, or names are empty or repeated.
 fn table(text: &str, delimiter: u8, has_names: bool) -> Option<Value> {
     let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).has_headers(has_names).from_reader(text.as_bytes());
     let names: Vec<String> =
@@ -208,8 +208,8 @@ mod tests {
             of("text/tab-separated-values", "a\n1\n"),
             Ok(Some(json!({"columns": ["a"], "rows": [{"a": "1"}]})))
         );
-        for unnamed in ["a,a\n1,2\n", "a,\n1,2\n", "a,b\n1\n"] {
-            assert_eq!(of("text/csv", unnamed), Ok(None), "{unnamed:?}");
+        for refused in ["a,a\n1,2\n", "a,\n1,2\n", "a,b\n1\n"] {
+            assert_eq!(of("text/csv", refused), Ok(None), "{refused:?}");
         }
     }
 

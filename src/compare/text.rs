@@ -9,8 +9,8 @@ use super::digest::digest;
 use super::findings::ComparisonFindings;
 use super::verdict::DifferenceKind;
 
-/// The most lines, of both texts together, for which an alignment is computed: in the worst case the work grows with
-/// the product of the numbers of lines, and it cannot be interrupted.
+/// The most lines, of both texts together and without their common beginning and end, for which an alignment is
+/// computed: in the worst case the work grows with the product of the numbers of lines, and it cannot be interrupted.
 const LINES_MAX: usize = 3_000;
 
 /// Compares two texts. A line has no key that would tell whether it is secret, so its digest is shown instead.

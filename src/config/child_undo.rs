@@ -10,7 +10,8 @@ use super::effects::workflows_with;
 use crate::problem::Problems;
 use crate::workflow::{EffectClass, OnReject, Plan, Step, StepIndex, StepKind, Until};
 
-/// Warns of each `run` step without `undo` whose child has effects, if something can still fail after the step.
+/// Warns of each `run` step that has neither `undo` nor `reversible: false` and whose child has effects, if something can
+/// still fail after the step.
 pub(crate) fn check(workflows: &Workflows, problems: &mut Problems) {
     let with_effects = workflows_with(workflows, |effect| effect != EffectClass::Read);
     for (site, plan) in workflows.values() {
@@ -34,7 +35,8 @@ pub(crate) fn check(workflows: &Workflows, problems: &mut Problems) {
     }
 }
 
-/// What can still fail after a step has ended: another item of the step, or the first step that need not end before it.
+/// What can still fail after a step has ended: another item of the step, or the first step that can fail and need not
+/// end before it.
 fn what_fails_after(plan: &Plan, index: StepIndex) -> Option<String> {
     let step = plan.steps.get(index.0)?;
     if step.for_each.as_ref().is_some_and(|for_each| !for_each.collect) {

@@ -43,7 +43,7 @@ pub(crate) fn check_loops(
             let Some((which, _)) = own_listeners.find(|(_, listener)| reaches(uri, *listener)) else { continue };
             let message = format!("{uri} is our own listener (`{which}`)");
             if is_legacy || which == "egress.listen" {
-                let hint = "requests would loop: name the legacy service's own address";
+                let hint = "requests would loop: name the service's own address";
                 problems.error(&site, message).hint(hint);
             } else {
                 problems.warn(&site, message).hint("a step that calls it sends a new request to this process");

@@ -86,7 +86,7 @@ fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
     Some((meta.modified().ok()?, meta.len()))
 }
 
-/// The entries of a directory except temporary files, sorted by name.
+/// The entries of a directory except temporary files, sorted by name; at most one more than `FLAG_FILES_MAX`.
 fn listing(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -207,7 +207,7 @@ impl Files {
                 self.read_file(kind, &path);
                 files_read += 1;
             } else {
-                // An error, since a file that got this name by mistake would be missing from the set with its routes.
+                // An error for a similar name: if it was given by mistake, the file and its routes would not be in the set.
                 let is_similar = |ext: &OsStr| ["yaml", "yml"].iter().any(|name| ext.eq_ignore_ascii_case(name));
                 let (severity, hint) = match path.extension().is_some_and(is_similar) {
                     true => (Severity::Error, "only names that end in .yaml are read: rename it"),
@@ -216,7 +216,7 @@ impl Files {
                 self.findings.push(finding_about_path(&path, severity, "this file is not read", Some(hint)));
             }
         }
-        // A set without routes is valid if it has workflows, because the API can start them.
+        // No warning of a set without routes if it has workflows, because the API can start them.
         let is_optional = kind == FileKind::Routes
             && listing(&dir.join("workflows")).unwrap_or_default().iter().any(|path| is_yaml(path));
         if files_read == 0 && !is_optional {

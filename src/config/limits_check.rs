@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(problems.iter().count(), 0);
     }
 
-    /// The documentation of a limit that may be 0 says what 0 means there.
+    /// If the documentation of a limit says what 0 means (` 0:`), 0 must not be refused.
     #[test]
     fn limits_whose_documentation_explains_zero_accept_it() {
         let source = include_str!("../limits.rs");

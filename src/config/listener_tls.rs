@@ -86,7 +86,7 @@ fn text_or_number(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "number"] })
 }
 
-/// What the check of a listener needs in addition to its draft.
+/// What the checks of listeners, services and `traces:` need in addition to their drafts.
 pub(super) struct Context<'a> {
     /// The directory of the flag files.
     pub dir: &'a Path,
@@ -107,7 +107,7 @@ pub(super) fn check(
     let identity = identity_headers(draft, site, &mut own);
     let has_errors = own.has_errors();
     problems.extend(own);
-    // Without an error, only files that are allowed to be absent are missing.
+    // Without an error, `server` is `None` only because files are missing that are allowed to be absent.
     (!has_errors).then_some(ListenerTls { server, identity })
 }
 

@@ -12,7 +12,7 @@
 //! valid set in force.
 //!
 //! A slow disk delays only loading: files are read on the caller's thread at the start and on the watcher's own thread
-//! later. A set that changes while it is read is read again. Certificates and keys of listeners and services
+//! later. A set that changes while it is read is read again. Certificates and keys of listeners, services and `traces:`
 //! (`other_files`) are read and watched together with the files that name them.
 
 mod access_log;

@@ -1,5 +1,5 @@
-//! Files that the flag files name and that are read together with them: certificates and keys of listeners and
-//! services.
+//! Files that the flag files name and that are read together with them: certificates and keys of listeners, services
+//! and the collector under `traces:`.
 //!
 //! Always true: for each file that was looked for, the result is remembered, so that a change of its content is
 //! noticed; the size of each file is bounded.

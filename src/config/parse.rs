@@ -2,8 +2,8 @@
 //!
 //! Always true: it reads YAML 1.2 (`off`, `yes` and `no` are strings); a number written with leading zeros is a string,
 //! so that no id loses digits; nesting, values and text are bounded after aliases are expanded. Refused, each with its
-//! position: a duplicate key in a map, tags, merge keys (`<<`), a second document, an alias inside its own anchor. No
-//! input makes it panic.
+//! position: a duplicate key in a map, tags (except `!!str`), merge keys (`<<`), a second document, an alias inside its
+//! own anchor. No input makes it panic.
 
 use std::collections::HashMap;
 use std::ops::Range;

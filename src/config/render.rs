@@ -95,7 +95,7 @@ impl Findings {
 }
 
 impl Finding {
-    /// The finding in one line: `flags/routes/orders.yaml:7:5: error: unknown key …; did you mean …?`.
+    /// The finding in one line: `flags/routes/orders.yaml:7:5: error: unknown key … (did you mean …?)`.
     pub fn one_line(&self) -> String {
         let severity = match self.severity {
             Severity::Error => "error",
@@ -104,7 +104,7 @@ impl Finding {
         format!("{}: {severity}: {}", self.position(), self.message_and_hint())
     }
 
-    /// The finding in one line, without its severity: `flags/routes/orders.yaml:7:5: unknown key …; did you mean …?`.
+    /// The finding in one line, without its severity: `flags/routes/orders.yaml:7:5: unknown key … (did you mean …?)`.
     pub fn without_severity(&self) -> String {
         format!("{}: {}", self.position(), self.message_and_hint())
     }

@@ -1,7 +1,7 @@
 //! Secrets, read from environment and files.
 //!
-//! Always true: the value of a secret is never part of a message; it is bounded, has no control characters, and is not
-//! empty. A file that blocks delays only loading.
+//! Always true: the value of a secret is never part of a message; it has no control characters, and is not empty; the
+//! size of a file is bounded. A file that blocks delays only loading.
 
 use std::io::Read;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::setup::Overrides;
 use crate::problem::{Problems, Site};
 use crate::secret::Secret;
 
-/// The largest token or secret.
+/// The largest file of a secret or of public keys.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
 /// Reads a secret from its environment variable or file.

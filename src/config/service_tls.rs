@@ -81,7 +81,7 @@ fn build_checked(
     let own = own.map(|certificate| certificate.certified_key());
     let client = ClientTls { trusted: trusted.unwrap_or_default(), own, only_tls13 };
     match client.config(crypto()) {
-        // For other programs, the machine may have some certificates that cannot be used here.
+        // Not an error without `ca`: the machine may trust certificates, for other programs, that cannot be used here.
         Ok((_, unusable)) if has_ca && !unusable.is_empty() => {
             let file = context.dir.join(ca.as_deref().unwrap_or_default());
             let message =

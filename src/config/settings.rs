@@ -1,7 +1,7 @@
 //! `pointsman.yaml`, apart from its services: listeners, tokens, store, secrets, limits.
 //!
 //! Always true: a [`Settings`] was checked: its addresses are valid and differ, an API that can be reached from other
-//! machines has tokens, every secret that it names has been read (by `secrets`).
+//! machines has tokens, every secret that it names has been read (by `secrets`), unless secrets may be absent.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -276,7 +276,8 @@ fn tokens(
         let site = site.index(index);
         if draft.name.is_empty() || draft.name.contains(|c: char| c.is_control()) {
             problems
-                .error(&site.key("name"), "a token needs a name: it is recorded with everything that the token does");
+                .error(&site.key("name"), "a token needs a name without control characters")
+                .hint("the name is recorded with everything that the token does");
         }
         if drafts[..index].iter().any(|other| other.name == draft.name) {
             problems.error(&site.key("name"), format!("two tokens are named `{}`", draft.name));

@@ -187,6 +187,6 @@ pub enum StoreUrl {
         /// A password that is given in addition to the URL.
         password: Option<Secret>,
     },
-    /// `memory:`; the content is lost when the process ends.
+    /// `memory`; the content is lost when the process ends.
     Memory,
 }

@@ -17,7 +17,7 @@ pub(crate) struct Source {
     pub file: Arc<str>,
     /// The file's text.
     pub text: Arc<str>,
-    /// The file's content; `None` if it is not YAML.
+    /// The file's content; `None` if it could not be parsed.
     pub root: Option<Node>,
     /// Where parsing failed: in a file without a tree, every problem has this position.
     pub failed_at: usize,

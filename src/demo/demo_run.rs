@@ -76,8 +76,8 @@ pub async fn run(
     let dir = TemporaryDirectory::new()?;
     let mut console = Console::new();
     let latency = Latency::new(1.0, 20_261_120);
-    // Listens on the ports of the flag files, so that the README's commands work with the demo too; on other ports if
-    // those are in use.
+    // Listens on the ports of the flag files, so that the README's commands work with the demo too; on other ports with
+    // `--exit`, or if those are in use.
     let world = match OutsideWorld::start(preferred_address(9100, options.exit), latency.clone()).await {
         Ok(world) => world,
         Err(_) => OutsideWorld::start(any_port_address(), latency.clone()).await?,

@@ -85,7 +85,7 @@ pub enum Outage {
     None,
     /// It answers 503 to everything.
     Unavailable,
-    /// It closes every connection, new and old.
+    /// It closes each new connection at once, and each open one at its next request.
     Gone,
 }
 

@@ -1,7 +1,7 @@
 //! A record of every effect on the outside world.
 //!
-//! The question it answers: "who did what, how often, and under which key?" Always true: one accepted effect per
-//! idempotency key; a further delivery with the same key and bytes is an entry with `repeated` set, has no effect and
+//! The question it answers: "who did what, how often, and under which key?" Always true: one accepted effect per service
+//! and idempotency key; a further delivery with the same key and bytes is an entry with `repeated` set, has no effect and
 //! gets the first answer; the same key with other bytes is refused. No entry is ever dropped, since the promises are
 //! checked by counting entries; the length is bounded only by what a demo or a test does.
 
@@ -154,7 +154,7 @@ impl Ledger {
     pub fn balance(&self) -> Balance {
         let records = self.records();
         let mut balance = Balance::default();
-        // An order is charged once and mailed once: a second such effect of the same trace is a duplicate.
+        // A request charges, mails and refunds at most once: a second such effect of the same trace is a duplicate.
         let mut once: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
         for entry in &records.entries {
             if entry.repeated {

@@ -1,7 +1,7 @@
 //! Constant traffic from a few clients, and a count of the answers.
 //!
-//! Always true: a client follows up only orders that were acknowledged to it; every answer is checked (status, id,
-//! total), and a wrong answer counts as a failure. A client waits up to ten seconds for an answer; no answer is a
+//! Always true: a client follows up only orders that were acknowledged to it; every answer is checked (its status; id
+//! and total of an order that is read), and a wrong answer counts as a failure. A client waits up to ten seconds for an answer; no answer is a
 //! failure; no request is repeated.
 
 use std::collections::{HashSet, VecDeque};

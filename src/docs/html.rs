@@ -14,7 +14,8 @@ pub fn page(title: &str, markdown: &str, links: &[(String, &str)]) -> String {
     )
 }
 
-/// The kind of block that is being written; a line of another kind ends it.
+/// The kind of block that is being written. An empty line or one that begins another block ends it; other lines belong
+/// to it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Block {
     None,

@@ -177,7 +177,7 @@ impl Inner {
 }
 
 impl EffectObserver for Attribution {
-    /// Whether there is a request that a call could be for.
+    /// Whether there is a compared request that a call could be for.
     fn is_watching(&self) -> bool {
         self.0.announced.has_compared()
     }

@@ -72,7 +72,7 @@ impl EffectOutcome {
 pub struct RouteCalls {
     /// Requests that were watched.
     pub requests: u64,
-    /// Of these, those to which no call can be attributed any more.
+    /// Of these, those whose `egress.window` after their end is over; those that had to make room are not among them.
     pub closed: u64,
     /// Of the closed ones, those to which no call was attributed, and which could not have caused an ambiguous one.
     pub without_call: u64,

@@ -1,7 +1,7 @@
 //! The watched requests by what identifies them.
 //!
 //! Always true: a live request whose key is not known counts as one that could have caused any call whose request is
-//! looked up by the rule; so does each request that had to be left out, for as long as it would have been live.
+//! looked up by the rule; so does each request that had to be left out, for `egress.window` from then on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -15,7 +15,7 @@ use super::watched::{ValueKey, Watched};
 use crate::compare::Effect;
 use crate::traces::TraceContext;
 
-/// How often requests that are not live any more are removed, at most.
+/// How often requests that are not live any more are removed, at most; more often while there is no room.
 const SWEEP_PAUSE_US: u64 = 250_000;
 
 /// The watched requests.
@@ -32,7 +32,7 @@ pub(super) struct Index {
     /// The rule that `by_key` is made by.
     settings: Arc<AttributionSettings>,
     swept_at: u64,
-    /// Until when requests that were left out would have been live.
+    /// Until when requests that were left out count as possible causes of a call.
     left_out_until: u64,
 }
 

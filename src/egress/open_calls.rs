@@ -121,7 +121,7 @@ impl OpenCall {
         if let Some(unread) = lock(&self.unread).take()
             && unread.body.as_ref().is_some_and(|body| body.whole().is_none())
         {
-            let _ = self.key.set(CallKey::Unreadable); // known already where it was read
+            let _ = self.key.set(CallKey::Unreadable); // fails if the key has been read already
         }
         self.lost_until.store(until_us.max(1), Relaxed);
     }

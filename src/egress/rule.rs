@@ -175,7 +175,7 @@ pub(super) enum CallKey {
     Is(Key),
     /// None: the call does not have the value.
     None,
-    /// The call cannot be read, because it is too large.
+    /// The call's body cannot be read: it is too large, cannot be decoded, or is still being sent.
     Unreadable,
 }
 

@@ -233,7 +233,8 @@ impl Engine {
         }
     }
 
-    /// The oldest runs that have no next wake-up cause or cannot be loaded, and why: each is a bug.
+    /// The first runs that have no next wake-up cause, which is a bug, or that cannot be loaded, which may have another
+    /// cause (such as a missing `store_key`); and why.
     pub fn stuck(&self, limit: usize) -> Vec<(RunId, Arc<str>)> {
         self.core.schedule.stuck.first(limit)
     }
@@ -268,7 +269,7 @@ impl Engine {
     }
 
     /// Resumes every run that the last process left unfinished. Finished steps are not done again; a call that was in
-    /// flight is sent again with the same key and bytes where a repeat is harmless, and otherwise pauses its run.
+    /// flight is sent again with the same key and bytes where a repeat is harmless, and otherwise has an unknown outcome.
     ///
     /// # Errors
     /// The store does not answer.
@@ -283,7 +284,7 @@ impl Engine {
     }
 
     /// Why the runs that the last process left are not resumed yet; `None` once they are. Until they are resumed, no
-    /// run begins for a request or a start.
+    /// stored run begins for a request or a start.
     pub fn why_unresumed(&self) -> Option<String> {
         self.core.schedule.why_unresumed.get().map(|why| (*why).clone())
     }

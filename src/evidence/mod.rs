@@ -12,9 +12,9 @@
 //! Evidence is written to the store in the background: a slow store delays no request, an unreachable one loses at most
 //! the evidence since the last write (counting goes on in memory), and a repeated write replaces the same row. Lost
 //! evidence never opens a gate: a file marks the routes whose differences or failures are not all in the store
-//! (`marks`). At the next start a marked route keeps its stored mismatches, failures and errors; the rest of its
-//! evidence starts from zero. The same is true of every route at the first start of a copy of the store, such as a
-//! restored backup, because the copy lacks what was seen after it was made.
+//! (`marks`). At the next start a marked route keeps its stored mismatches, failures and errors; its equal pairs and
+//! consecutive answers are counted from zero. The same is true of every route at the first start of a copy of the
+//! store, such as a restored backup, because the copy lacks what was seen after it was made.
 
 mod bound;
 mod counters;
@@ -81,9 +81,9 @@ impl Evidence {
         Self::open(store, IncompleteEvidenceMarks::default(), limits, None).await
     }
 
-    /// Loads the evidence in the store. A marked route keeps only its stored mismatches, failures and errors; so does
-    /// every route whose evidence was stored before `copy_started`, the time at which a process first started on this
-    /// copy of a store (`None` if the store is not a copy).
+    /// Loads the evidence in the store. The equal pairs and consecutive answers of a marked route are counted from
+    /// zero; so are those of every route whose evidence was stored before `copy_started`, the time at which a process
+    /// first started on this copy of a store (`None` if the store is not a copy).
     ///
     /// # Errors
     /// The store does not answer.

@@ -42,7 +42,7 @@ impl RequestCopy {
     pub fn digest(&self) -> [u8; 32] {
         digest(&self.method, &loosest_spelling(&self.path), self.query.as_deref(), &self.body)
     }
-    /// See [`RequestDigests::of_earlier_versions`]. The body is hashed only if there is one.
+    /// See [`RequestDigests::of_earlier_versions`]. The body is hashed only if there is such a digest.
     pub fn digest_of_earlier_versions(&self) -> Option<[u8; 32]> {
         digest_of_earlier_versions(&self.method, &self.path, self.query.as_deref(), &self.body)
     }

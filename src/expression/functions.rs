@@ -259,12 +259,12 @@ fn size(args: &Args<'_>) -> Outcome {
     }
 }
 
-/// Sorts numbers or strings, not both together.
+/// Sorts numbers, strings or bools, but no values of several kinds together.
 fn sort(args: &Args<'_>) -> Outcome {
     let mut sorted = list(&args[0])?.clone();
     let orderly = sorted.windows(2).all(|pair| order(&pair[0], &pair[1]).is_some() || equal(&pair[0], &pair[1]));
     if !orderly {
-        return Err(ExpressionError::new("takes a list of numbers or of strings"));
+        return Err(ExpressionError::new("takes a list of numbers, of strings or of bools"));
     }
     sorted.sort_by(|a, b| order(a, b).unwrap_or(Ordering::Equal));
     Ok(Value::Array(sorted))

@@ -115,8 +115,11 @@ pub(super) fn check_bounds(source: &str, bounds: &Bounds) -> Result<(), Expressi
         )));
     }
     let at = |range: &std::ops::Range<usize>| characters_before(source, range.start);
-    let too_deep =
-        format!("the expression is nested too deeply; {} levels are allowed (expression_depth_max)", bounds.depth_max);
+    let too_deep = format!(
+        "the expression is nested too deeply; {} levels are allowed (expression_depth_max), {UNARY_RUN_MAX} `!` or `-` \
+         in a row, and {TERNARIES_MAX} `? :`",
+        bounds.depth_max
+    );
     // `chain`: how much of the parser's stack the names and operators read so far take (`OPERATOR_COST`, `CHAIN_MAX`).
     let (mut open, mut chain, mut tokens, mut unary, mut ternaries) = (Vec::new(), 0, 0, 0, 0);
     for (item, range) in Items::new(source) {

@@ -148,7 +148,8 @@ impl UrlTemplate {
     /// The path and query after the service's base, each value percent-encoded. It is empty, or begins with `/` or `?`.
     ///
     /// # Errors
-    /// An expression that fails; a value that is no scalar; a dot segment or an empty segment made by a value.
+    /// An expression that fails; a value that is no scalar or contains a line break; a dot segment or an empty segment
+    /// made by a value.
     pub fn evaluate(&self, scope: &Scope) -> Result<String, ExpressionError> {
         let mut url = String::new();
         // The start of the current path segment, and whether a value is part of it.

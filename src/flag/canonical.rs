@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_template_has_one_spelling() {
+    fn a_template_has_one_spelling_apart_from_the_values_of_parameters() {
         for (template, path) in [
             ("/orders/{id}/items", "/orders/17/items"),
             ("/orders/{id}", "/orders/a%20b"),

@@ -24,7 +24,7 @@ pub struct RequestFacts<'a> {
     pub peer: IpAddr,
     /// The values of the path template's parameters.
     pub params: &'a [(Arc<str>, String)],
-    /// A random number for this request; decides about sampling if the route has no key.
+    /// A random number for this request; decides about sampling if the caller has no key.
     pub random: u64,
     /// The owner of the instance that the request follows up.
     pub owner: Owner,
@@ -195,7 +195,8 @@ pub enum SkipReason {
     QueueFull,
     /// Too many pairs wait until all calls by legacy for them are known (`egress.window`).
     EffectsQueueFull,
-    /// The comparison took too long or a body was nested too deeply, or too many runs were in flight.
+    /// The comparison took too long, a body was nested too deeply, there were too many calls to compare, or too many
+    /// runs were in flight.
     OverBudget,
     BodyTooLarge,
     Streaming,

@@ -32,9 +32,9 @@ pub struct EarlierScopes {
 /// The keys of a request under the scopes of earlier files.
 #[derive(Default)]
 pub struct EarlierRetryKeys {
-    /// All keys, the newest first.
+    /// All keys: those of the route's earlier scopes, then those of reassigned requests; the newest of each first.
     pub keys: Vec<RetryKeys>,
-    /// The newest keys under which a first try may still be recorded: one that was in flight when the files changed.
+    /// The first of them under which a first try may still be recorded: one that was in flight when the files changed.
     pub of_first_tries: Option<RetryKeys>,
 }
 

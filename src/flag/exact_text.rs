@@ -65,7 +65,8 @@ pub fn exact_text(bytes: &[u8]) -> String {
     text
 }
 
-/// Whether a text stands for bytes that are not UTF-8, or for an encoded slash or backslash of a path.
+/// Whether a text has a character that stands for a byte: of bytes that are not UTF-8, of one of these private-use
+/// characters, or of an encoded slash or backslash of a path.
 pub fn has_raw_bytes(text: &str) -> bool {
     text.chars().any(|character| byte_of(character).is_some())
 }

@@ -51,10 +51,10 @@ impl HashKeys {
         let verified = || verified_caller(&route.caller, facts);
         Ok(key.map(|key| self.derive_keys(route.first_id(), &key, &route.caller, form, facts, verified().as_ref())))
     }
-    /// The retry keys under a scope of earlier files; none if that scope is no longer looked up. Two if the keys of
-    /// that scope's issuer do not verify the request's token and those of other files do (`verified_elsewhere`): the
-    /// token of the first try may have been verified, and that of this retry may be signed by a key that the issuer has
-    /// used only since then.
+    /// The retry keys under a scope of earlier files; none if that scope is no longer looked up, or if the request has
+    /// no key, or an ambiguous one, by it. Two if the keys of that scope's issuer do not verify the request's token and
+    /// those of other files do (`verified_elsewhere`): the token of the first try may have been verified, and that of
+    /// this retry may be signed by a key that the issuer has used only since then.
     pub fn earlier_retry_keys(
         &self,
         earlier: &EarlierScope,
@@ -97,8 +97,8 @@ impl HashKeys {
         if let Some(VerifiedCaller { issuer, subject }) = verified {
             parts.add(issuer.as_bytes());
             parts.add(subject.as_bytes());
-            // Without a verified token, a list of parts ends with a header name, or has only two parts: the two kinds
-            // of key never collide.
+            // Without a verified token, a list of parts ends with a header name or with `\0any caller`, or has only two
+            // parts: it is never equal to this list, so the keys never collide.
             parts.add(b"\0verified");
             return RetryKeys { scoped: parts.key(), any_caller: None, unverified_retry: any_caller, verified_callers };
         }

@@ -2,8 +2,9 @@
 //!
 //! The question it answers: "which route, and what are its parameters?" Always true: a route of the request's host
 //! beats one without a host, a static segment beats a parameter, and a GET route also matches HEAD unless there is a
-//! HEAD route of the same shape. Finding a route allocates nothing; its parameters are built only on request. The key
-//! that is searched for is made by `path::match_key`, under the conventions of a service by `template_key`.
+//! HEAD route of the same shape. Finding a route allocates nothing, unless the host has upper-case letters; its
+//! parameters are built only on request. The key that is searched for is made by `path::match_key`, under the
+//! conventions of a service by `template_key`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -20,7 +20,7 @@ impl UnusualParts {
     pub const PARAMETERS: Self = Self(1 << 1);
     /// There is `//`, `%2F`, `%5C` or a backslash: servers may find other segments.
     pub const SLASHES: Self = Self(1 << 2);
-    /// There is a `%25`, which a server that decodes twice decodes once more.
+    /// There is a `%25` before a hexadecimal digit or a `%`: a server that decodes twice decodes what it stands for.
     pub const DOUBLE: Self = Self(1 << 3);
     /// There is a NUL, CR or LF, plain or encoded.
     pub const CONTROL: Self = Self(1 << 4);
@@ -219,7 +219,7 @@ fn resolve(path: &str, dot_count: impl Fn(&str) -> usize) -> DotsResolved<'_> {
     DotsResolved { path: Cow::Owned(resolved), above_root }
 }
 
-/// Checks that all servers read a path in the files alike, apart from parameters.
+/// Checks that all servers read a path in the files alike, apart from parameters and double encodings.
 ///
 /// # Errors
 /// Why the path matches nothing, or how it should be written.
@@ -241,7 +241,7 @@ pub fn check_plain(path: &str) -> Result<(), NotPlain> {
 /// What is wrong with a path in the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotPlain {
-    /// It is refused in every request.
+    /// It is refused in the requests of a route with a workflow, or in all requests.
     Refused(PathRefusal),
     /// It has `//`, `%2F`, `%5C` or a backslash.
     Slashes,

@@ -24,8 +24,8 @@ use super::exact_text::exact_text;
 use super::matcher::host_name;
 use super::path::{UnusualParts, encoded, match_key};
 
-/// How many steps a walk may take. A path of some twenty segments takes about fifty; only a path that was made to be
-/// expensive takes more than this.
+/// How many steps the walks of one path through all trees of [`RouteTrees`] may take together. A path of some twenty
+/// segments takes about fifty; only a path that was made to be expensive takes more than this.
 pub const STEPS_MAX: u32 = 256;
 
 /// A path that has more readings than are checked.
@@ -163,7 +163,7 @@ impl Trie {
     ) -> Result<(), TooManyReadings> {
         // How many later segments may remove one before them.
         let mut removals = segments(path).filter(|segment| may_be_parent(segment.bytes)).count();
-        let mut places = vec![TrieState { node: 0, extra: 0, in_parameters: false }];
+        let mut states = vec![TrieState { node: 0, extra: 0, in_parameters: false }];
         let mut next: Vec<TrieState> = Vec::new();
         let mut was_empty = false;
         for segment in segments(path) {
@@ -175,27 +175,27 @@ impl Trie {
             was_empty = is_empty;
             removals -= usize::from(may_be_parent(segment.bytes));
             let texts = Texts::of(segment.bytes, ignores);
-            let mut add = |place: TrieState| {
+            let mut add = |state: TrieState| {
                 // Dropped if later dot segments are too few to remove the extra segments: such a state can match no
                 // template.
-                if place.extra <= removals && !next.contains(&place) {
-                    next.push(place);
+                if state.extra <= removals && !next.contains(&state) {
+                    next.push(state);
                 }
             };
-            for place in &places {
+            for state in &states {
                 *steps = steps.checked_sub(1).ok_or(TooManyReadings)?;
-                self.step(*place, &segment, &texts, &mut add);
+                self.step(*state, &segment, &texts, &mut add);
             }
-            std::mem::swap(&mut places, &mut next);
+            std::mem::swap(&mut states, &mut next);
             next.clear();
             if texts.may_end_path {
-                self.add_routes(&places, found);
+                self.add_routes(&states, found);
             }
-            if places.is_empty() {
+            if states.is_empty() {
                 return Ok(());
             }
         }
-        self.add_routes(&places, found);
+        self.add_routes(&states, found);
         Ok(())
     }
 
@@ -223,10 +223,10 @@ impl Trie {
             }
         }
         let from = TrieState { in_parameters: false, ..from };
-        let mut add = |place: TrieState| {
-            add(place);
+        let mut add = |state: TrieState| {
+            add(state);
             if texts.has_parameters {
-                add(TrieState { in_parameters: true, ..place });
+                add(TrieState { in_parameters: true, ..state });
             }
         };
         if texts.is_dots(0) || texts.is_dots(1) {
@@ -248,9 +248,9 @@ impl Trie {
         }
     }
 
-    fn add_routes(&self, places: &[TrieState], found: &mut Vec<usize>) {
-        for place in places.iter().filter(|place| place.extra == 0) {
-            for index in &self.0[place.node].routes {
+    fn add_routes(&self, states: &[TrieState], found: &mut Vec<usize>) {
+        for state in states.iter().filter(|state| state.extra == 0) {
+            for index in &self.0[state.node].routes {
                 if !found.contains(index) {
                     found.push(*index);
                 }

@@ -48,11 +48,12 @@ impl<'set> ResolvedPath<'set, '_> {
 impl FlagSet {
     /// Resolves a raw path (without query).
     ///
-    /// A path that matches a route with strict paths is refused unless it is in the canonical spelling. An unusual path
-    /// is refused if a server may find a route with strict paths in it. It is also refused if a server may find a route
-    /// with a workflow in it, unless the path as written matches that route. Even then it is refused in two cases: the
-    /// route follows up instances, because a server may find another instance id; or the route is above `off`, and
-    /// slashes may shift its parameters.
+    /// A path that matches a route with strict paths is refused unless it is in the canonical spelling. Any other path
+    /// is refused if a server may find a route with strict paths in it (in a plain path: one that is more specific than
+    /// the route that the path matches). An unusual path is also refused if a server may find a route with a workflow
+    /// in it, unless the path as written matches that route. Even then it is refused if it has a NUL, CR or LF or an
+    /// incomplete `%XX`, or goes above the root; if the route follows up instances, because a server may find another
+    /// instance id; or if the route is above `off` and slashes may shift its parameters.
     ///
     /// # Errors
     /// Why the request is answered with 400.
@@ -166,7 +167,8 @@ impl FlagSet {
         Ok(resolved)
     }
 
-    /// Checks that no server finds another route with a workflow, or any strict route, in the path to forward.
+    /// Checks that no server finds another route with a workflow or any strict route in the path to forward, nor other
+    /// parameters of the path's own route where they matter.
     fn check_readings(
         &self,
         method: &Method,

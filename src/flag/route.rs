@@ -135,11 +135,11 @@ pub struct RouteMatch {
 pub struct Cohort {
     /// The cohort's name.
     pub name: String,
-    /// A condition on method, path, query, headers and peer; never the body.
+    /// A condition on the request's method, path, path parameters, query, headers and peer; never the body.
     pub when: Expression,
     /// The callers' rung.
     pub state: State,
-    /// The reason in `force: {reason}`: the cohort may be above the route without evidence of its own.
+    /// The reason in `force: {reason}`: the cohort may be on a rung that the route has not reached by evidence.
     pub force: Option<String>,
 }
 

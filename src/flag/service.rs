@@ -37,7 +37,7 @@ pub struct Service {
     pub eject: Option<Eject>,
     /// How the service's addresses are checked between requests; `None` means not at all.
     pub health: Option<HealthCheck>,
-    /// How long it takes until an address that gets requests again gets its full share of them.
+    /// How long it takes until an address that is new or gets requests again gets its full share of them.
     pub slow_start: Option<Duration>,
     /// What TLS handshakes need; `None` if none of the service's URLs is an https URL.
     pub tls: Option<ServiceTls>,

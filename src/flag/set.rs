@@ -39,7 +39,7 @@ pub struct FlagSet {
     by_id: HashMap<RouteId, usize>,
     hash_keys: HashKeys,
     earlier_scopes: Arc<EarlierScopes>,
-    /// The routes of `earlier_scopes.moved`, in the same order: in `off`, without a workflow.
+    /// The routes of `earlier_scopes.reassigned`, in the same order: in `off`, without a workflow.
     former_routes: Vec<Arc<RouteFlag>>,
     /// Finds the former routes to which a server may lead an unusual path. `None` if there are no former routes.
     pub(super) former_readings: Option<RouteTrees>,

@@ -149,7 +149,8 @@ impl Mover {
         Ok(Some(FlipDownOutcome::InForce(down, larger_share)))
     }
 
-    /// Returns when a flip down is recorded, at the latest [`RECORDED_WITHIN`] after it was asked for.
+    /// Reads the horizon, if the engine answered before, and returns when the flip down is recorded, or when it is not
+    /// recorded within [`RECORDED_WITHIN`] after it was asked for.
     pub(super) async fn wait_recorded(&self, down: FlipDownInForce) -> Flipped {
         let FlipDownInForce { route, before, from, flip, id, mut recorded, until } = down;
         let needs_horizon = matches!(from, State::Live | State::Only) && state_of(&flip) < from;

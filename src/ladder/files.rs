@@ -15,7 +15,7 @@
 //! itself, if its last flip is from before the copy was started: the copy may miss a later one. Files that make a route
 //! in `only` match requests without such records are refused, unless they say `force`.
 //!
-//! The module `only` (`ladder/only.rs`) says how files lower a route from the state `only`, and what is refused then.
+//! The module `leaving_only` says how files lower a route from the state `only`, and what is refused then.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -155,7 +155,7 @@ fn initial_position(before: &Positions, route: &Arc<Route>) -> RoutePosition {
 }
 
 /// Judges the file of one route: sets the route's position, and returns the flip by `file` that this makes, if any.
-/// `gets_force`: the files before had no `force` for it.
+/// `gets_force`: its file has `force`, and the files before had none for it.
 fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &Gate) -> Option<Move> {
     let mut position = positions.routes.get(&route.id)?.clone();
     if re_added::is_re_added(positions, &position) {

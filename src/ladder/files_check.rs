@@ -1,6 +1,6 @@
 //! Whether new files may be put in force. They are refused as a whole if instances of the engine would lose their
-//! followers, if a creator in `live` would get a follower without a workflow, or if a route in `only` would go down
-//! without an acknowledgement or perform retries a second time.
+//! followers, if a route in `only` would go down without an acknowledgement or perform retries a second time, and, at a
+//! reload, if a creator in `live` would get a follower without a workflow or if other callers would be in a share.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -124,7 +124,7 @@ pub(super) fn check_and_adopt(
 }
 
 /// A sentence for each creator in `live` or above that new files leave there and give a follower without a workflow. A
-/// start lowers such a creator to `dark` instead, since every other route would be without service.
+/// start lowers such a creator to `dark` instead: a refused start would leave every other route without service.
 fn above_new_followers(before: &Positions, after: &Positions) -> Vec<String> {
     let was_live = |route: &Route| {
         let own = route.ids().filter_map(|id| before.routes.get(id));

@@ -107,7 +107,8 @@ pub(super) fn log_refused(positions: &Positions) {
                 "this route does not go down as its file says"
             ),
             None if wanted == stays => tracing::warn!(
-                route = %position.route.id, %stays, why, "the file asks for a larger share than the gate allows"
+                route = %position.route.id, %stays, why,
+                "the file asks for a higher state or a larger share than the gate allows"
             ),
             None => tracing::warn!(
                 route = %position.route.id, %wanted, %stays, why, "this route is below its requested state"

@@ -2,7 +2,7 @@
 //!
 //! An edit of the workflow, the rules, `match` or a service changes the basis of a route's evidence. It does not lower
 //! a route in `live` or `only`: the route is marked as changed. The mark stays until evidence on the new basis opens
-//! the gate to `live`, or a person accepts the change by force.
+//! the gate to `live`, a person accepts the change by force, or a flip takes the route below `live`.
 //!
 //! Always true: the store has the basis with which a route, or the first of its cohorts, went to `live`, so that the
 //! mark survives a restart. A route that is below `live` without a flip, because it was held there, does not return

@@ -119,7 +119,7 @@ impl Ladder {
     /// Takes the files' declarations and the store's flips, and puts the first set in force. The last flip of a route
     /// wins over what its file declares, unless the file declares something else than when it was last read: that is a
     /// flip by `file`, through the gate. A route without any flip has the state of its file up to `shadow`; a higher
-    /// state needs `force` in the file and is marked unproven.
+    /// state needs a flip by `file` through the gate, or `force` in the file, with which it is marked unproven.
     ///
     /// # Errors
     /// See [`FilesError`].

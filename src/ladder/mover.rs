@@ -156,7 +156,8 @@ impl Mover {
         Ok(flips)
     }
 
-    /// Judges again the routes that are held below `live` and whose hold is over.
+    /// Judges again the routes that are held below `live` and whose hold is over, and takes the mark `changed` from
+    /// routes whose evidence opens the gate to `live` now.
     pub async fn release_held(&self, guard: MovesLock) -> Result<(), StoreError> {
         let (before, all_recorded) = self.record_unrecorded_first(&guard).await;
         all_recorded?;

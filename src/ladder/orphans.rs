@@ -112,7 +112,7 @@ pub(super) async fn find(
     if let Some(first) = unreadable_reruns.first().filter(|_| !orphans.new.is_empty()) {
         let others = match unreadable_reruns.len() {
             1 => String::new(),
-            count => format!(" (and of {} others)", count - 1),
+            count => format!(" (and of {} more)", count - 1),
         };
         orphans.new.push(format!(
             "the events of the open rerun {first}{others} cannot be read: it may create an instance of any of these families"

@@ -29,7 +29,7 @@ pub(super) struct RoutePosition {
     /// Whether a move that is judged together with others overrides a gate up to `live` by force. `last` says so once
     /// it is recorded.
     pub overrides_gate: bool,
-    /// Why the route does not have the state in the file, or that of the last flip; empty if it has.
+    /// Why the route does not have the state or the shares in the file, or the state of the last flip; empty if it has.
     pub refused: Vec<String>,
     /// When the route's hold below `live` ends; `None` if it is not held.
     pub held_until: Option<Timestamp>,
@@ -50,7 +50,7 @@ pub(super) struct Positions {
     pub stored_declarations: BTreeMap<RouteId, FileState>,
     /// The routes in `stored_declarations` that the files do not have any more.
     pub absent: BTreeSet<RouteId>,
-    /// The evidence with which routes, or cohorts of them, went to `live` or above.
+    /// The basis of the evidence with which routes, or cohorts of them, went to `live` or above.
     pub live: BTreeMap<RouteId, LiveBasis>,
     /// For each route that follows up instances: the requests by which it does so.
     pub followers: Followers,
@@ -63,7 +63,8 @@ pub(super) struct Positions {
 }
 
 impl RoutePosition {
-    /// The rung that the route is on: the requested one, or a lower one if the gate refused the state in the file.
+    /// The rung that the route is on: the requested one, or a lower one if the gate refused the state in the file, a
+    /// hold keeps the route at `dark`, or its file lacks a workflow or `key`.
     pub fn rung(&self) -> State {
         self.inputs.granted()
     }

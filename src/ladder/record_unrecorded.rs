@@ -91,8 +91,8 @@ impl Mover {
         let all = async {
             loop {
                 while let Some(mut recorded) = next() {
-                    // An error means that this flip is not recorded any more: a newer one replaces it, or the route is
-                    // as low without it.
+                    // An error means that this flip will not be recorded: a newer one replaces it, or the route is as
+                    // low without it.
                     let _ = recorded.wait_for(Option::is_some).await;
                 }
                 self.kill_switch().wait_all_recorded().await;

@@ -5,8 +5,8 @@ use super::positions::{Positions, RoutePosition};
 use crate::flag::{Instance, Percent, State};
 use crate::names::RouteId;
 
-/// A sentence for each route with a share below 100 % in `dark` or `live` whose oldest id would be another one by the
-/// new files, so that other callers would be in the share.
+/// A sentence for each route with a share below 100 % in `dark` or `live` whose oldest id (for a follower, that of its
+/// creator) would be another one by the new files, so that other callers would be in the share.
 pub(super) fn changed_share_sentences(before: &Positions, after: &Positions) -> Vec<String> {
     let sentence = |position: &RoutePosition| {
         let hashed_route = match &position.route.instance {
@@ -18,9 +18,10 @@ pub(super) fn changed_share_sentences(before: &Positions, after: &Positions) -> 
         let (id, next) = (&position.route.id, hashed_route.first_id());
         // A route that takes the place of several has the oldest id of one of them.
         let oldest = oldest.first().filter(|_| !oldest.contains(&next))?;
+        let whose = if hashed_route.id == *id { "its oldest id" } else { "the oldest id of its creator" };
         has_share(position).then(|| {
             format!(
-                "the callers in the share of `{id}` are chosen by a hash of its oldest id, which is `{oldest}` and \
+                "the callers in the share of `{id}` are chosen by a hash of {whose}, which is `{oldest}` and \
                  would be `{next}` now: callers would change between legacy and the engine. Leave `{oldest}` the \
                  oldest id (the last in `was:`; another one may be left out), or first give the route a share of \
                  100 % or a state below `dark`"

@@ -31,8 +31,8 @@ pub struct RouteStatus {
     /// has.
     pub refused: Vec<String>,
     /// If something that its evidence depends on was changed while the route, or a cohort of it, was in `live` or
-    /// above: a sentence that says so and what to do. `None` once evidence supports the change, or a person accepted it
-    /// by force.
+    /// above: a sentence that says so and what to do. `None` once evidence supports the change, a person accepted it by
+    /// force, or a flip took the route below `live`.
     pub changed: Option<String>,
     /// The last flip. Its number is 0 while the store does not have it.
     pub last: Option<FlipRecord>,

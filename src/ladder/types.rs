@@ -131,9 +131,10 @@ pub enum FlipError {
         /// The commands that would pass, one after the other.
         commands: Vec<FlipCommand>,
     },
-    /// Not possible, not even with `force`: a share below 100 without a key, a creator above its followers, no
-    /// workflow, to `only` during a freeze, force without reason, down from `only` without acknowledgement (with the
-    /// horizon).
+    /// Not possible, not even with `force`: a share below 100 without a key or of `off` or `only`, a creator above its
+    /// followers, no workflow, to `only` during a freeze, force without reason, down from `only` without
+    /// acknowledgement (with the horizon). Or something came before the flip: the route was lowered, a freeze came into
+    /// force, or the process is stopping.
     #[error("{why}")]
     Refused {
         /// Why, with the horizon if that has to be read.
@@ -267,7 +268,8 @@ pub trait GateCondition: Send + Sync {
         Vec::new()
     }
     /// Requests of any of these routes that legacy served and whose retry keys are not known. They keep the gate to
-    /// `live` shut, and a route in `live` is held below it, unless a flip by force came after the last of them.
+    /// `live` shut, and a route in `live` is held below it, unless a flip by force came after the last of them or its
+    /// file has `force`.
     fn unknown_retries(&self, _routes: &[&RouteId]) -> Vec<UnknownRetries> {
         Vec::new()
     }

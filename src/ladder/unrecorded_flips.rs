@@ -38,7 +38,7 @@ pub(super) struct UnrecordedFlip {
     pub percent: Option<Percent>,
     /// The highest state in which a restart would find the route now, without this flip.
     pub restart_state: State,
-    /// Gets the record. Closed if a newer flip down replaces this one.
+    /// Gets the record. Closed if a newer flip down replaces this one, or if the route is as low without it.
     pub recorded: Arc<watch::Sender<Option<FlipRecord>>>,
 }
 

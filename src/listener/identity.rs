@@ -32,7 +32,7 @@ impl ClientIdentity {
     /// Reads a verified certificate.
     ///
     /// # Errors
-    /// It cannot be read, or its names are too long.
+    /// It cannot be read, or its subject or its names are too long.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, String> {
         let facts = CertificateFacts::read(certificate)?;
         let dns = facts.names.iter().map(|name| format!("DNS:{name}"));
@@ -44,7 +44,7 @@ impl ClientIdentity {
                 return Ok(None);
             }
             let value = HeaderValue::from_str(&escaped).ok().filter(|value| value.len() <= IDENTITY_BYTES_MAX);
-            value.map(Some).ok_or_else(|| "its names are too long for a header field".to_owned())
+            value.map(Some).ok_or_else(|| "its subject or its names are too long for a header field".to_owned())
         };
         Ok(Self { subject: value(facts.subject)?, names: value(names.join(","))?, not_after: facts.not_after })
     }

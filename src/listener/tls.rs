@@ -107,7 +107,7 @@ impl ServerTls {
         self.config.clone()
     }
 
-    /// When the first of the certificates expires.
+    /// The earliest time at which one of the certificates expires.
     pub fn expires(&self) -> SystemTime {
         self.expires
     }

@@ -33,7 +33,8 @@ pub(super) enum ClientUpgrade {
 struct ExtendedConnect(Arc<Mutex<Option<oneshot::Receiver<StreamIo>>>>);
 
 /// Rewrites an extended CONNECT for a WebSocket as the equivalent HTTP/1.1 request. Returns where the stream is to be
-/// handed over; `None` for any other request, including an extended CONNECT for another protocol.
+/// handed over; `None` for any other request, including an extended CONNECT for another protocol or with the fields of
+/// a body.
 pub(super) fn rewrite_extended_connect(head: &mut request::Parts) -> Option<oneshot::Sender<StreamIo>> {
     let protocol = head.extensions.remove::<h2::ext::Protocol>()?;
     // With a length, some servers would wait for a body.

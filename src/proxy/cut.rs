@@ -29,7 +29,8 @@ pub(super) enum Cut {
     ServiceReplySlow,
     /// The exchange took longer than the `total` time of the route or service, or `total_ms`.
     Timeout,
-    /// The process stopped, and the exchange did not end within `drain_ms`.
+    /// The process stopped, and the exchange did not end within `drain_ms`; or it handed over to a successor, and the
+    /// exchange did not end in the time for that.
     Drain,
     /// Nothing moved in a tunnel for `client_idle_ms`.
     TunnelIdle,

@@ -37,7 +37,7 @@ const AFTER_IDLE: Duration = Duration::from_millis(20);
 /// How much longer than [`AFTER_IDLE`] and `drain_head_ms` connections without a whole request may take to close before
 /// a warning.
 const LATE_CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// How often the drain checks whether these connections are closed.
+/// How often the drain checks whether connections without a whole request are closed.
 const IDLE_CHECK_PAUSE: Duration = Duration::from_millis(10);
 /// After the drain's time limit: how long cut connections may take to end.
 const CUT_WAIT: Duration = Duration::from_secs(1);

@@ -26,8 +26,8 @@ use crate::limits::Limits;
 
 /// The pause after accepting failed, for example because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// When a new connection finds no room, this fraction of all connections is closed at once, if that many are idle. The
-/// search for the ones that have been idle longest looks at all connections, and is not repeated for each new one.
+/// When a new connection finds no room, one in this many of all connections is closed at once, if that many are idle.
+/// The search for the ones that have been idle longest looks at all connections, and is not repeated for each new one.
 const IDLE_CLOSED_SHARE: usize = 64;
 /// The most idle connections that are closed at once.
 const IDLE_CLOSED_MAX: usize = 32;

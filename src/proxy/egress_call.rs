@@ -2,7 +2,8 @@
 //!
 //! Always true: it takes the way of a client's request in `off` (`relay`), with the service's waits, turns and
 //! addresses; of its head only hop-by-hop fields are removed, and `Host` is that of the service; no field is added, in
-//! either direction. Nothing is copied unless somebody watches, and what watches is told after the last byte.
+//! either direction. Nothing is copied unless the observer watches; it is told when the call begins, and gets the copy
+//! when the call has ended.
 
 use std::sync::{Arc, Mutex};
 

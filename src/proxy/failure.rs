@@ -78,7 +78,8 @@ const PERHAPS_DONE: &str =
 /// The end of a detail if the request was refused before any arm got it.
 pub(super) const NOT_BEGUN: &str = "Nothing was begun, so trying again cannot do the work twice.";
 
-/// The reason of a request whose head is larger than `head_bytes_max`, or its target longer than 65,534 bytes.
+/// The reason of a request whose head is larger than `head_bytes_max` or has more fields than `head_fields_max`, or
+/// whose target is longer than 65,534 bytes.
 pub(super) const HEAD_TOO_LARGE: &str = "head-too-large";
 /// The reason of a request whose head is not HTTP/1.1.
 pub(super) const MALFORMED_HEAD: &str = "malformed-head";

@@ -38,7 +38,7 @@ const HTTPS: HeaderValue = HeaderValue::from_static("https");
 const POINTSMAN: HeaderValue = HeaderValue::from_static("1.1 pointsman");
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
-/// Values that are cut from one block keep the block in memory until none of them is used any more.
+/// The size of a block from which values are cut. They keep the block in memory until none of them is used any more.
 const SHARED_BLOCK_BYTES: usize = 1 << 10;
 
 /// The protocol that a client speaks.

@@ -38,7 +38,8 @@ impl KeyedRequest<'_> {
     /// refused.
     ///
     /// # Errors
-    /// The engine has the same request under another credential or other files, or the body could not be read.
+    /// The engine has the same request under another credential or other files, each arm has a request with one of its
+    /// keys, or the body could not be read in time.
     pub(super) async fn bind(
         &self,
         first_try: &mut KnownFirstTry,
@@ -156,7 +157,8 @@ impl KeyedRequest<'_> {
     /// `first_try`: an arm may have taken it meanwhile, or the store may not answer.
     ///
     /// # Errors
-    /// The engine has the same request, or the body could not be read.
+    /// The engine has the same request (or, if the body is too large to compare, any with its keys), or the body could
+    /// not be read in time.
     async fn check_not_held(
         &self,
         rung: State,

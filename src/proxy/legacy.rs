@@ -76,7 +76,7 @@ pub(super) enum CallError {
     Ours,
     /// There was no connection: nothing was sent.
     Unreachable(ConnectError),
-    /// The service says that it has not processed the request (HTTP/2).
+    /// The service says that it has not processed the request, or the connection ended before it was sent (HTTP/2).
     NotProcessed,
     /// The request was sent, in part or whole, and the connection ended before a reply.
     Closed(hyper::Error),

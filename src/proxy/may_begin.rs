@@ -1,7 +1,7 @@
 //! Decides whether the engine may begin a run for a request that it gets.
 //!
-//! Always true: during a freeze no new run begins, except on routes in `only`; what the engine has taken before
-//! continues.
+//! Always true: during a freeze no new run begins, except on routes in `only` and for instances that the engine owns;
+//! what the engine has taken before continues.
 
 use crate::exchange::MayBegin;
 use crate::flag::{Decision, EngineReason, RouteFlag, State};

@@ -11,7 +11,7 @@
 //!
 //! Calls that legacy makes come in on a listener of their own (`egress`): a second proxy, whose clients are legacy.
 //! `egress_targets` finds the service, `egress_call` passes the call on by `relay`, `egress_tunnel` a CONNECT, and
-//! `captured_call` tells what watches.
+//! `captured_call` reports each call to the observer of effects.
 //!
 //! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which gets the exchange
 //! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is captured

@@ -1,4 +1,5 @@
-//! Microseconds since the start of the process, for waits and latencies. These times are cheap to store in atomics.
+//! Microseconds since the clock was first read in this process, for waits and latencies. These times are cheap to store
+//! in atomics.
 //!
 //! Reading the clock costs about as much as parsing a header field, and an exchange needs the time at a dozen places,
 //! most of which only restart a limit of seconds. Those places use the last reading in the same poll of their

@@ -3,7 +3,7 @@
 //! The question it answers: "does legacy know this client by the connection, and which connection is that?" With NTLM
 //! and Negotiate, legacy authenticates the connection, and takes all later requests on it for requests of the same
 //! user. Always true: from the first request or reply with such a scheme on, the requests of a client connection to
-//! that service go over connections that no other client uses, before or after; the last of these connections is closed
+//! that service go over connections that no other client uses any more; the last of these connections is closed
 //! when the client's connection ends.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -1,8 +1,8 @@
 //! Idle client connections, reduced to their sockets.
 //!
 //! The question it answers: "what does a client cost that sends nothing?" A connection that has been idle for
-//! `client_park_ms` is *parked*: its task ends, hyper's buffers are freed, and its socket leaves the runtime for an
-//! epoll set of its own: one set for all threads, watched by the runtime that accepts connections. When the client
+//! `client_park_ms` is *parked*: its task ends, hyper's buffers are freed, and its socket leaves the runtime for a
+//! separate epoll set: one for all threads, watched by the runtime that accepts connections. When the client
 //! sends something, the connection gets a new task and new state of hyper (`connection`), on the thread of `workers`
 //! that then has the fewest connections. Always true: a parked connection has no exchange, and no buffered byte in
 //! either direction; it counts among the open connections and keeps its permit; parked ones are ordered by the time

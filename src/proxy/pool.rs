@@ -2,7 +2,7 @@
 //!
 //! Always true: a connection that was taken belongs to one exchange and returns only after its request and reply ended
 //! completely; a service's idle connections are bounded in number and age, and each connection is replaced by a new one
-//! after a time. There are several lists, and each thread is assigned one, so that up to [`SHARDS`] threads never wait
+//! after a time. There are several lists, and each thread is assigned one, so that up to [`SHARDS`] threads seldom wait
 //! for each other's lock. Other lists are tried only when the thread's own list is empty; a thread with a runtime of
 //! its own tries them only if connections are scarce, because another thread's connection is driven by that thread. A
 //! connection that the other side closed is noticed by its task and not handed out; `legacy` handles a connection that

@@ -59,7 +59,8 @@ pub(super) async fn read_source(
             endpoint.count_proxy_header(reason);
             if let Some(left_out) = REFUSED_LINES.next_line(now() / 1_000_000) {
                 let listener = endpoint.name();
-                tracing::warn!(listener, %peer, reason, left_out, "a connection was closed: it has no valid PROXY header");
+                let message = "a connection was closed: no PROXY header was accepted from it";
+                tracing::warn!(listener, %peer, reason, left_out, "{message}");
             }
             None
         }

@@ -19,7 +19,8 @@ use super::wait::ConnectionWait;
 const FIRST_READ_BYTES: usize = 4 << 10;
 
 /// Reads the first bytes; returns them with the protocol. `None` if the client is gone, or not enough bytes came in
-/// time. If the process stops or hands over meanwhile, the bytes may be only the beginning of an HTTP/1.1 head.
+/// time. If the process stops or hands over meanwhile, the bytes that have come count as the beginning of an HTTP/1.1
+/// head, even if the preface of HTTP/2 begins with them too.
 pub(super) async fn read_first(
     shared: &Shared,
     stream: &TcpStream,

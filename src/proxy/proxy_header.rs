@@ -277,7 +277,7 @@ mod tests {
         }
 
         #[test]
-        fn one_changed_byte_of_a_line_is_noticed_or_changes_only_addresses(
+        fn one_changed_byte_of_the_prefix_is_refused(
             at in 0_usize..6,
             byte in any::<u8>(),
         ) {

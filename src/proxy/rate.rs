@@ -1,4 +1,5 @@
-//! Measures how fast a client sends and reads, and legacy replies, during the time in which nothing else is waited for.
+//! Measures how fast a client sends and reads, and legacy, or a service whose reply is streamed, replies, during the
+//! time in which nothing else is waited for.
 //!
 //! Always true: only the time in which a side is waited for counts, so that no side is blamed for another's pause;
 //! without a limit nothing is measured. Streamed bodies (events, gRPC, tunnels) have no minimum.

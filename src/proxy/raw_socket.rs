@@ -45,7 +45,7 @@ pub(super) fn has_bytes(socket: impl AsFd) -> bool {
     matches!(peek_at_once(socket), Ok(FirstRead::Bytes(_)))
 }
 
-/// The result of reading a socket that is not registered with the runtime.
+/// The result of reading a socket without the runtime.
 pub(super) enum FirstRead {
     /// The bytes that were read; empty if they were left in the socket.
     Bytes(Bytes),

@@ -83,7 +83,7 @@ pub(super) struct ReplyBody {
 }
 
 impl ReplyBody {
-    /// The proxy's problem document, or the engine's answer.
+    /// The proxy's problem document or empty answer, or the engine's answer.
     pub(super) fn full(bytes: Bytes, wait: Arc<ConnectionWait>, answered: Option<AnsweredExchange>) -> Self {
         Self::new(Reply::Full(bytes), wait, answered)
     }

@@ -58,8 +58,8 @@ impl RequestBody {
     pub(super) fn streamed(body: ClientBody, progress: BodyProgress, copy: Option<Arc<Mutex<BodyCopy>>>) -> Self {
         Self { source: Source::Incoming(body), progress: Some(progress), copy, _buffered: None }
     }
-    /// Creates a body that was read completely before: for the engine, which gave the request back, or to compare the
-    /// body with a request that the engine has under another credential.
+    /// Creates a body that was read completely before: for the engine, which gave the request back, to compare the body
+    /// with a request that the engine has under another credential, or because of `buffer_request`.
     pub(super) fn whole(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
         Self { source: Source::Whole(Some(bytes), trailers), progress: None, copy: None, _buffered: None }
     }

@@ -54,8 +54,8 @@ pub(super) fn refuse(
     let (body, retry_after) = match failure {
         Failure::Engine(problem) => (document(&problem, status), problem.retry_after_s),
         _ => {
-            // The condition may pass: the store may answer again, have room for keys again, or legacy may take requests
-            // again.
+            // The condition may pass: the store may answer again or have room for keys again, or this process, the
+            // route or legacy may take requests again.
             let is_busy =
                 matches!(failure, Failure::Overloaded | Failure::RouteBusy | Failure::Legacy(CallError::Busy));
             let is_store = matches!(failure, Failure::FirstTryUnknown | Failure::KeyNotNoted | Failure::NoStore(_));
@@ -169,12 +169,13 @@ fn log(failure: &Failure, reason: &str, route: &str) {
     match failure {
         Failure::Legacy(CallError::Unreachable(why)) => {
             if let Some(left_out) = next_line!(WARN, WARN_LINES) {
-                tracing::warn!(route, reason, left_out, %why, "no connection to legacy could be made; nothing was sent");
+                let message = "no connection to the service could be made; nothing was sent";
+                tracing::warn!(route, reason, left_out, %why, "{message}");
             }
         }
         Failure::Legacy(CallError::Closed(error) | CallError::Invalid(error)) => {
             if let Some(left_out) = next_line!(WARN, WARN_LINES) {
-                let message = "legacy gave no valid reply; the request may have been carried out";
+                let message = "the service gave no valid reply; the request may have been carried out";
                 tracing::warn!(route, reason, left_out, %error, "{message}");
             }
         }

@@ -132,10 +132,13 @@ pub(super) async fn engine_holds_any(affinity: &dyn Affinity, any_caller: &[Retr
     Ok(false)
 }
 
-/// Counts a request that was refused because the engine has it under another credential or under other flag files.
+/// Counts a request that was refused because the engine has it under another credential or under other flag files, or
+/// because each arm has a request with one of its keys.
 pub(super) fn count_held(route: &RouteId) {
     metrics::counter!("pointsman_retry_keys_held_total", "route" => route.to_string()).increment(1);
-    tracing::info!(%route, "the engine has the same request with this retry key under another credential or under other flag files; refused");
+    let message = "a request was refused: the engine has the same request with this retry key under another credential \
+                   or under other flag files, or each arm has a request with one of its keys";
+    tracing::info!(%route, "{message}");
 }
 
 /// What is known of the first try of a request, under its present keys and under those by the scopes of earlier files.

@@ -27,7 +27,7 @@ pub(super) struct RouteEntry {
 }
 
 impl RouteEntry {
-    /// Counts an exchange of the route that has its answer.
+    /// Returns the facts of an exchange of the route that has its answer; it is counted when it has ended.
     pub(super) fn answered(
         &self,
         rung: State,

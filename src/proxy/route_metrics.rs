@@ -17,7 +17,7 @@ use crate::flag::{DecisionDiagnostics, State};
 pub(super) enum AnsweredBy {
     Legacy,
     Engine,
-    /// The proxy itself, with a problem.
+    /// The proxy itself, with a problem, or with the methods of a path (OPTIONS).
     Proxy,
     /// A service that legacy calls through the egress listener.
     Service,

@@ -4,8 +4,9 @@
 //! shadow executor) takes locks that other threads hold and parses bodies, so the threads that serve clients leave it
 //! to this thread. Always true: at most [`WAITING_MAX`] exchanges and [`WAITING_BYTES_MAX`] bytes wait here; an
 //! exchange that finds no room is not compared, and counted as skipped, but its reply is still searched for an id, by
-//! the thread that served it. A call that legacy made and that finds no room is lost for its observer, which is told
-//! so, and counted (`pointsman_effects_dropped_total`, `queue`).
+//! the thread that served it. A call that legacy made is observed without its bodies if there is no room for their
+//! bytes; if too many exchanges wait, it is lost for its observer, which is told so, and counted
+//! (`pointsman_effects_dropped_total`, `queue`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

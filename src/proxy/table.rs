@@ -21,7 +21,8 @@ use crate::transport::AddressRegistry;
 
 /// The label of requests that match no route.
 const DEFAULT: &str = "default";
-/// The label of refused calls that legacy made; other calls have the label `egress:` and the target's name.
+/// The label of legacy's calls that were refused before their target was known; other calls have the label `egress:`
+/// and the target's name.
 const EGRESS: &str = "egress";
 
 /// A flag set with the handles of its routes.

@@ -142,7 +142,7 @@ impl Session {
         self.connection.reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty())
     }
 
-    /// Takes decrypted bytes and returns their number; notes the end of the client's bytes.
+    /// Takes decrypted bytes and returns their number.
     fn take_decrypted(&mut self, buf: &mut ReadBuf<'_>) -> usize {
         let mut reader = self.connection.reader();
         let taken = match reader.fill_buf() {

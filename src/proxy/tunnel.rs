@@ -1,7 +1,8 @@
-//! The tunnel after `101 Switching Protocols`, or after the 200 to an extended CONNECT of HTTP/2.
+//! The tunnel after `101 Switching Protocols`, after the 200 to an extended CONNECT of HTTP/2, or after the 200 to a
+//! CONNECT of legacy at the egress listener.
 //!
-//! Passes bytes both ways until one side ends, nothing moves for the idle limit, or a drain runs out of time. Always
-//! true: the bytes are not interpreted; a tunnel holds no request and is not compared.
+//! Passes bytes both ways until both sides have ended or one has failed, nothing moves for the idle limit, or a drain
+//! runs out of time. Always true: the bytes are not interpreted; a tunnel holds no request and is not compared.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ pub(super) struct TunnelEnd {
     pub from_client: u64,
     /// Bytes that came from legacy.
     pub from_legacy: u64,
-    /// Why the tunnel was cut; `None` if one side ended it.
+    /// Why the tunnel was cut; `None` if both sides ended, or one failed.
     pub cut: Option<Cut>,
 }
 

@@ -1,8 +1,8 @@
 //! Limits how many requests a legacy service, or a route, gets at the same time.
 //!
-//! Always true: a request holds its turn from before a connection is chosen until legacy's reply has ended or was cut,
-//! a tunnel until it ends; waiting requests get their turns in the order of arrival, are bounded in number and time,
-//! and nothing of them has been sent.
+//! Always true: a request holds its turn at a service from before a connection is chosen until the reply has ended or
+//! was cut, and its turn at a route until its client has the whole answer; a tunnel holds both until it ends; waiting
+//! requests get their turns in the order of arrival, are bounded in number and time, and nothing of them has been sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -26,7 +26,7 @@ pub(super) struct Upload {
 /// What was read ahead.
 enum ReadAhead {
     Whole(Bytes, Option<HeaderMap>),
-    /// The body is larger than the limit: the part that was read.
+    /// The body is larger than the limit, or there was no room for more: the part that was read.
     Prefix(Bytes),
     Broken,
 }

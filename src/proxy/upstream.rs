@@ -82,8 +82,7 @@ impl Upstream {
     /// Updates `addresses` from the list in `shared`. An address that stays keeps its connections.
     fn take_over_list(&self) {
         let _one_at_a_time = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        // The version is stored before the list is read: if the list changes meanwhile, the next request updates it
-        // again.
+        // The version is read before the list: if the list changes meanwhile, the next request updates it again.
         let version = self.shared.version();
         let before = self.addresses.load();
         let known = |state| before.iter().find(|address| Arc::ptr_eq(&address.shared, state)).cloned();

@@ -2,8 +2,9 @@
 //!
 //! One [`ConnectionWait`] per client connection, and with HTTP/2 one for each of its streams too, updated with plain
 //! atomics by the connection's own task and by the task that sends the request's body to legacy. Always true: each
-//! phase has one limit, and progress restarts it; no update of a wait allocates, locks or arms a timer. The connection
-//! has one timer that reads it, so a request needs no timer of its own. `respond` turns an overrun into an answer.
+//! phase has one limit on the time without progress; no update of a wait allocates, locks or arms a timer. The
+//! connection has one timer that reads it, so a request needs no timer of its own. `respond` turns an overrun into an
+//! answer.
 
 mod due;
 mod flush;

@@ -40,9 +40,9 @@ pub(super) struct WorkflowGate {
 /// Why a request cannot use the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoStore {
-    /// This process takes over from another one, and did not get the store in time.
+    /// This process takes over from another one, and did not get the store in time, or too many requests wait for that.
     NotTakenOver,
-    /// This process has given its store to its successor.
+    /// This process has given its store to its successor, or ends before it had the store.
     HandedOver,
 }
 

@@ -52,7 +52,7 @@ use crate::workflow::Mode;
 pub struct Shadow {
     queue: mpsc::Sender<QueuedRequest>,
     budget: Arc<ByteBudget>,
-    /// The memory for pairs that were run and wait until the calls by legacy are known.
+    /// The memory for requests that wait, before or after their run, until the calls by legacy are known.
     waiting: Arc<ByteBudget>,
     in_flight: Arc<AtomicU64>,
     evidence: Arc<Evidence>,
@@ -128,7 +128,8 @@ impl Shadow {
         metrics::gauge!("pointsman_effects_waiting_bytes").set(self.waiting.used() as f64);
     }
 
-    /// Takes no more entries, finishes those that are there within this time, and settles the rest as `shutting_down`.
+    /// Takes no more entries, and finishes those that are there within this time. Settles as `shutting_down` those that
+    /// wait for calls by legacy, at once, and what is left after that time.
     pub async fn drain(&self, within: Duration) {
         self.stop.send_modify(|stop| *stop = if *stop == Stop::No { Stop::Finish } else { *stop });
         let mut ended = self.ended.clone();

@@ -1,6 +1,7 @@
 //! Answered requests that wait for the engine, and the memory that they may hold.
 //!
-//! Always true: the bytes of all entries that exist, waiting or under way, are within the budget.
+//! Always true: the bytes of all entries that exist, waiting or under way, are within a budget: that of the queue, or
+//! that of the requests that wait for calls by legacy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -38,8 +38,8 @@ pub(super) struct Runner {
     pub(super) rules: RulesInForce,
     pub(super) limits: Arc<Limits>,
     pub(super) in_flight: Arc<AtomicU64>,
-    /// The memory for pairs that were run and wait until the calls by legacy are known. While it is used up, other
-    /// requests still run.
+    /// The memory for requests that wait, before or after their run, until the calls by legacy are known. While it is
+    /// used up, other requests still run.
     pub(super) waiting: Arc<ByteBudget>,
 }
 
@@ -357,9 +357,9 @@ fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
     None
 }
 
-/// The result for a problem that the engine answered with. A problem caused by a service, an overload, a freeze, a
-/// reload or the end of the process counts as failed or skipped. Any other is what the caller would have got, and is
-/// compared.
+/// The result for a problem that the engine answered with. A problem caused by a service that failed, an overload, a
+/// freeze, a reload or the end of the process counts as failed or skipped. Any other is what the caller would have got,
+/// and is compared.
 fn refused(problem: ProblemDocument, report: RunReport, latency: Duration) -> EngineResult {
     match problem.status {
         503 if problem.kind == "too-many-runs" => {

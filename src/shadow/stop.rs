@@ -5,7 +5,7 @@
 pub(super) enum Stop {
     /// Go on.
     No,
-    /// Take no more entries, and finish those that are there.
+    /// Take no more entries, skip those that wait for calls by legacy, and finish the others.
     Finish,
     /// Abort the entries that are there.
     Now,

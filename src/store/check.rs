@@ -1,7 +1,7 @@
 //! Checks whether the content of a store is consistent.
 //!
-//! Always true: a check changes nothing; each finding names the run, what is wrong and what to do. Reading the rows is
-//! left to each store.
+//! Always true: a check changes nothing; each finding names the run, if it concerns one, what is wrong and what to do.
+//! Reading the rows is left to each store.
 
 use std::collections::BTreeSet;
 

@@ -234,7 +234,7 @@ fn summary_json(summary: &RunSummary) -> Vec<u8> {
     serde_json::to_vec(summary).unwrap_or_default()
 }
 
-/// Retry keys from this moment or before have expired.
+/// The retry window of first tries at this moment or before is over; only a run may keep their keys bound.
 pub(super) fn newest_expired(retry_window: Duration) -> i64 {
     nanos(clock::window_start(Duration::ZERO, retry_window))
 }

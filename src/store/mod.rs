@@ -159,7 +159,7 @@ pub trait Store: RunCoordination {
     /// The first try with this key, if the key is bound: for the retry window after the first try, and if a run claimed
     /// it, while the newest run of that run's job is open and for the retry window after its end.
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<StoredFirstTry>, StoreError>>;
-    /// Whether a run claimed a bound key in this range.
+    /// Whether a run that was not abandoned claimed a bound key in this range.
     fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, StoreError>>;
     /// At most `limit` keys after `after` that runs claimed within the retry window, in order, each with its time.
     fn engine_tries(
@@ -197,7 +197,7 @@ pub trait Store: RunCoordination {
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>>;
     /// The last flip of every route, and of the kill switch.
     fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>>;
-    /// The declarations of the files when they were last read.
+    /// The declarations of the files that were last put in force.
     fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>>;
 
     /// Stores samples. Of one route and fingerprint the newest `per_fingerprint` samples are kept, and of one route

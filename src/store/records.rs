@@ -228,7 +228,7 @@ pub struct RunSnapshot {
 }
 
 impl RunSnapshot {
-    /// Fails if this is not the hash of its body.
+    /// Fails if `hash` is not the hash of the snapshot's body.
     pub(super) fn checked(self, hash: &[u8]) -> Result<Self, StoreError> {
         match codec::hash(&self.body) == hash {
             true => Ok(self),

@@ -38,7 +38,7 @@ impl Unpurgeable {
             );
         }
     }
-    /// The pinned runs.
+    /// The pinned runs that this process could not read.
     pub(super) fn runs(&self) -> BTreeSet<RunId> {
         self.lock().clone()
     }

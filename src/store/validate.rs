@@ -19,7 +19,7 @@ pub(super) struct StoredState {
     pub(super) heads: Option<HashMap<RunId, (u64, Fence)>>,
     /// The batch id of the append that holds the event with this seq.
     pub(super) batches: HashMap<(RunId, u64), Uuid>,
-    /// First tries within the retry window.
+    /// First tries whose keys are still bound to an arm ([`super::bound_keys`]).
     pub(super) claims: HashMap<RetryKey, FirstTryHolder>,
     /// Pins: the arm that owns the instance, and the run.
     pub(super) pins: HashMap<PinKey, (Arm, Option<RunId>)>,

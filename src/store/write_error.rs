@@ -9,7 +9,8 @@ pub(super) enum WriteError {
     Constraint(String),
     /// Certainly nothing was written.
     NotWritten(String),
-    /// It may be on disk. The writer looks it up on a new connection, once the old one has certainly ended.
+    /// It may be on disk. The writer looks it up on a new connection, once the transaction can certainly no longer be
+    /// committed.
     Unknown(String),
 }
 

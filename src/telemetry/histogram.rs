@@ -1,8 +1,8 @@
 //! Histograms with fixed buckets.
 //!
-//! Always true: recording a sample adds to one bucket of the counters of the thread's shard and keeps nothing else, so
-//! that it takes no lock, allocates nothing after the first sample, and memory does not grow with the samples; a
-//! histogram that is read while samples are recorded may miss the newest ones, and counts none twice.
+//! Always true: recording a sample adds to one bucket and to the sum of the thread's shard and keeps nothing else, so
+//! that it takes no lock, allocates nothing after the first sample of the shard, and memory does not grow with the
+//! samples; a histogram that is read while samples are recorded may miss the newest ones, and counts none twice.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

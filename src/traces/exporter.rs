@@ -1,9 +1,9 @@
 //! Sends spans to the collector.
 //!
-//! Always true: one batch is sent at a time, and its number of spans and of tries is bounded. An answer that asks for
-//! a repeat (429, 502, 503, 504, as OTLP says) and a connection that fails are tried again, after the pause that the
-//! answer's `Retry-After` asks for, or one that doubles; any other refusal is final. What was given up is counted, and
-//! logged at most once a minute.
+//! Always true: one batch is sent at a time, and its number of spans and of tries is bounded. After an answer that asks
+//! for a repeat (429, 502, 503, 504, as OTLP says), a connection that fails, or no answer in time, the batch is sent
+//! again, after the pause that the answer's `Retry-After` asks for (bounded), or one that doubles; any other refusal is
+//! final. What was given up is counted, and logged at most once a minute.
 //!
 //! Spans may be sent twice: if the process ends, or the time is over, while a collector that has them does not answer.
 

@@ -75,7 +75,7 @@ impl ServiceState {
     /// Runs a task for as long as the process lives, whichever runtime asks for it: that of rehearsals and dark runs
     /// has a low priority and ends earlier.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        // The runtime is missing only while the process ends.
+        // There is none only in tests without a runtime.
         if let Some(runtime) = self.runtime.clone().or_else(|| Handle::try_current().ok()) {
             runtime.spawn(task);
         }

@@ -75,8 +75,8 @@ pub struct ServiceAddresses {
     /// Whether requests need not wait for a lookup: no host is a name, each name has the addresses of earlier files, or
     /// a lookup has ended and there are addresses.
     is_looked_up: AtomicBool,
-    /// Held during a lookup, so that there is one at a time. Why the last one found nothing, and when, in microseconds
-    /// of `ServiceState::now`.
+    /// Held during a lookup, so that there is one at a time. If a name could not be looked up at the last one: when
+    /// that was, in microseconds of `ServiceState::now`, and why.
     lookup: tokio::sync::Mutex<Option<(u64, String)>>,
     pub(super) last_lookups: LastLookups,
     /// Who uses the service. Locked also while the list is replaced, so that the gauge agrees with the list.
@@ -281,7 +281,10 @@ impl ServiceAddresses {
                 Err(error) => {
                     self.lookup_failures.increment(1);
                     let (service, name) = (self.common.service.as_str(), target.host.as_str());
-                    tracing::warn!(service, name, %error, "a service's name has no address now");
+                    tracing::warn!(
+                        service, name, %error,
+                        "a service's name cannot be looked up now; it keeps the addresses that it had, if any"
+                    );
                     failure = Some(error.to_string());
                 }
             }

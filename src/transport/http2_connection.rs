@@ -94,7 +94,7 @@ where
     /// Makes an HTTP/2 connection of a byte stream on which nothing was sent.
     ///
     /// # Errors
-    /// The peer does not speak HTTP/2.
+    /// The peer does not speak HTTP/2, ends the connection, or accepts no requests.
     pub async fn open(stream: ServiceStream, bounds: Http2Bounds) -> Result<Self, Http2Error> {
         let received = stream.received();
         let state = Arc::new(ConnectionState::default());

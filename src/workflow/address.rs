@@ -23,7 +23,7 @@ use crate::names::{ServiceName, StepId};
 use crate::secret::SEALED;
 
 /// The path and query of a recorded call below its service's base URL; `None` where the service has another base URL
-/// now.
+/// now, where the files in force lack it, and where the call's URL can no longer have this path.
 pub fn path_at_base<'r>(
     call: &Call,
     inputs: &DecisionInputs,

@@ -14,8 +14,8 @@ pub struct ApprovalAbove {
 }
 
 impl ApprovalAbove {
-    /// Combines this approval with one below it: the result has the higher risk, and the people who were asked at that
-    /// risk. At equal risk these are the people of this approval, unless only `below` names people.
+    /// Combines this approval with one below it. The result has the higher risk. It has the people whom the approval of
+    /// higher risk names (at equal risk, this one); if that one names nobody, those whom the other one names.
     pub(super) fn with(&self, below: &Self) -> Self {
         let naming = [below, self].into_iter().filter(|approval| !approval.who.is_empty());
         // Among equal risks `max_by_key` returns the last element, which is `self`.

@@ -1,9 +1,10 @@
 //! Classifies the result of one attempt. What follows from it (retries, probes, people) is decided in
 //! [`super::outcome`].
 //!
-//! Always true: an effect is certainly not done only where the result says so (no connection, an open breaker, 429,
-//! `not_done`); no answer, a partial answer and every other 5xx are unknown. 503 is one of them: a proxy in front of
-//! the service returns it also when the connection to the service broke after the request was sent.
+//! Always true: an effect is certainly not done only where the result says so (the request was not sent, 429, a status
+//! under `not_done`); no answer, a partial answer and every other 5xx that the call does not accept are unknown. 503 is
+//! one of them, except for a `read`: a proxy in front of the service returns it also when the connection to the service
+//! broke after the request was sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,7 +85,7 @@ pub(super) fn describe(result: &AttemptResult) -> String {
         }
         AttemptResult::TimedOut(why) => format!("no answer in time: {why}"),
         AttemptResult::CutOff(why) => format!("cut off: {why}"),
-        AttemptResult::Interrupted => "this process ended while it was under way".to_owned(),
+        AttemptResult::Interrupted => "the process ended while it was under way".to_owned(),
     }
 }
 

@@ -11,6 +11,7 @@
 //! - *skip*: the list of calls to undo and the list of calls with unknown effect
 //! - *take*: the same two lists; only the output is replaced
 //! - *fallback*: nothing, because certainly nothing was done
+//! - *wait*: the place in the lock's queue, or the bytes and the key of the attempt that a service refused as busy
 //!
 //! *cancel* ends the run with undo or without, as the person says. A run that is already being undone, or that somebody
 //! has cancelled with undo, offers *cancel_without_undo* in its place: a second cancel with undo is refused.

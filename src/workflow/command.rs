@@ -83,8 +83,7 @@ pub enum Command {
         /// The item of a `for_each`.
         item: Option<u32>,
     },
-    /// Handle a deadline that has passed: of a checkpoint, a wait, a step, or the run. [`super::decide`] finds out
-    /// which.
+    /// Handle a deadline that has passed: of a question, a wait, or the run. [`super::decide`] finds out which.
     Elapse,
     /// Carry out a command of a person, a program or the parent run.
     Control {

@@ -1,7 +1,7 @@
 //! Turns a command into events, or a refusal.
 //!
-//! Always true: the same run, command and time give the same events. An expression without a value gives an event too
-//! (the step fails, or a person decides), so a command that is due always changes the run.
+//! Always true: the same run, plan, inputs, command and time give the same events. An expression without a value gives
+//! an event too (the step fails, or a person decides), so a command that is due always changes the run.
 
 use std::sync::Arc;
 

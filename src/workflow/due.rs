@@ -1,8 +1,9 @@
 //! The actions that a run waits for the engine to perform.
 //!
-//! Always true: a run that has not ended, is not paused and has no call under way has at least one action here, even if
-//! that is only a time to wait for or a held step. A run that nothing will wake is a bug. A step that the run's mode
-//! rehearses is offered as a [`Command::Begin`] like any other, and [`super::decide`] turns it into an intent.
+//! Always true: a run that has not ended, is not paused, has no call or child run under way, and waits for no person
+//! and no signal, has at least one action here, even if that is only a time to wait for or a held step. A run that
+//! nothing will wake is a bug. A step that the run's mode rehearses is offered as a [`Command::Begin`] like any other,
+//! and [`super::decide`] turns it into an intent.
 //!
 //! A run goes through phases. *Running*: until every step has ended. *Paused*: a conflict is open, or somebody
 //! requested a pause; nothing begins. In dark a conflict ends the run once its calls and children have ended, unless

@@ -210,7 +210,8 @@ pub struct StepFinished {
     pub outcome: Outcome,
 }
 
-/// An attempt ended without a result, and another follows.
+/// An attempt ended without a result. Another one follows, or a probe of this one; if something is locked at the
+/// service, the next event may instead skip the step or cancel the run (`busy:`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RetryScheduled {
     /// Which step.

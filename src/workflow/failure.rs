@@ -33,11 +33,11 @@ pub enum FailureKind {
     Unavailable,
     /// A read did not answer in time, a signal did not come, or the run's deadline has passed.
     TimedOut,
-    /// A read was cut off, or answered with a 5xx.
+    /// A read was cut off, or answered with a 5xx other than 503.
     Broken,
     /// An expression has no value.
     Expression,
-    /// A rehearsal needs an output that no `rehearse:` declares.
+    /// A rehearsal needs an output that no `rehearse:` gives.
     Unresolved,
     /// A bound was hit: items, size or nesting of an output.
     Bound,
@@ -64,7 +64,7 @@ pub enum FailureKind {
 /// What a rehearsal lacks, where it cannot be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lack {
-    /// An output that no `rehearse:` declares.
+    /// An output that no `rehearse:` gives.
     Output,
     /// A person's answer.
     Person,
@@ -245,7 +245,8 @@ impl Conflict {
 pub enum ConflictKind {
     /// It is unknown whether a private or shared step was done, and sending it again could do it twice.
     OutcomeUnknown,
-    /// A service answered 409, 412 or 422, or another status outside `accept` where the step says `on_failure: pause`.
+    /// A service answered 409, 412 or 422, or another status outside `accept` where the step says `on_failure: pause`
+    /// or an earlier attempt may have taken effect.
     Refused,
     /// A step's output does not fit its schema, or exceeds a bound.
     Schema,

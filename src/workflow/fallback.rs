@@ -26,8 +26,8 @@ pub(super) fn is_of_items(run: &Run, step: &Step) -> bool {
     run.open_step(&step.id).is_some_and(|open| open.replaced_items.is_some())
 }
 
-/// The events of an item's fallback that does not run, because its `if` is false or something that it needs was
-/// skipped; `None` where it runs.
+/// The events of an item's fallback that does not run, because its `if` is false or has no value, or something that it
+/// needs was skipped; `None` where it runs.
 pub(super) fn not_run(
     run: &Run,
     plan: &Plan,

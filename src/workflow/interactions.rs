@@ -23,7 +23,8 @@ const DELIVERIES_MAX: usize = 1_000;
 pub(super) struct Interactions {
     /// All questions, whatever their state.
     pub questions: BTreeMap<CheckpointId, RunQuestion>,
-    /// The latest question about a step (an item); removed when it is withdrawn.
+    /// The latest question about a step (an item); removed when it is withdrawn because what it asked about has
+    /// changed.
     #[serde(with = "pairs")]
     pub current: BTreeMap<StepItem, CheckpointId>,
     /// How often people were asked about a step (an item).
@@ -130,7 +131,7 @@ pub(super) struct Child {
 }
 
 impl Interactions {
-    /// The latest question about a step (an item), unless it was withdrawn.
+    /// The latest question about a step (an item), unless it was withdrawn because what it asked about has changed.
     pub fn question(&self, step: &StepId, item: Option<u32>) -> Option<&RunQuestion> {
         self.questions.get(self.current.get(&(step.clone(), item))?)
     }

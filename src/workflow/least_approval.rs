@@ -5,7 +5,8 @@
 //! input, they are asked about that input at no lower risk. The approval of a `run` step covers the input of the child,
 //! and what the child's workflow computes from it: a private or shared call of the child, or a run below it, is asked
 //! about at no lower risk and by the same people if a person gave it another input. So is each of them in a rerun of
-//! the child, which nobody has approved. A time-out never approves such a question.
+//! the child, which nobody has approved. A time-out never approves a question of a child to which an approval above it
+//! applies.
 
 use std::collections::BTreeSet;
 

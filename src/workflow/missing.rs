@@ -90,8 +90,8 @@ pub fn all(plan: &Plan, run: Option<&Run>, inputs: &DecisionInputs) -> BTreeSet<
     let mut all = BTreeSet::new();
     for step in &plan.steps {
         let to_come = run.is_none_or(|run| !run.has_ended(&step.id) && !run.is_ending());
-        let done = run.is_none_or(|run| !run.was_skipped(&step.id));
-        let parts = [(StepPart::Do, to_come), (StepPart::Probe, to_come), (StepPart::Undo, done)];
+        let may_be_undone = run.is_none_or(|run| !run.was_skipped(&step.id));
+        let parts = [(StepPart::Do, to_come), (StepPart::Probe, to_come), (StepPart::Undo, may_be_undone)];
         for (part, _) in parts.into_iter().filter(|(_, needed)| *needed) {
             all.extend(of_part(step, part, inputs).map(|missing| (step.id.clone(), missing)));
         }

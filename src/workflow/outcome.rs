@@ -200,7 +200,8 @@ impl EndedAttempt<'_> {
         }
     }
 
-    /// Handles an attempt after which it is unknown whether the step was done: its probe runs, or a person decides.
+    /// Handles an attempt after which it is unknown whether the step was done: its probe runs, or a person decides. In
+    /// a run that was cancelled without undoing, the call ends with the unknown outcome.
     pub(super) fn unknown(&self, failure: Failure, response: Option<Arc<Value>>) -> Vec<Event> {
         if !self.run.compensates() {
             return vec![self.finished(Outcome::Unknown { failure })];

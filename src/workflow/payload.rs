@@ -36,7 +36,7 @@ impl Payload {
             Payload::Base64(text) => base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default(),
         }
     }
-    /// The value of the bytes: JSON where they parse, else text; `null` where they are not text.
+    /// The value of the bytes: JSON where they parse, else text; `null` where there are none, or they are not text.
     pub fn value(&self) -> Value {
         match self {
             Payload::Empty | Payload::Base64(_) => Value::Null,

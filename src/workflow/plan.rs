@@ -94,8 +94,8 @@ impl Plan {
         effects.filter(|(step, call)| call.rehearse.is_none() && self.is_read(step)).map(|(step, _)| step)
     }
 
-    /// Which headers of the replies to one of a step's calls are recorded. Of a probe's replies all are, for its own
-    /// expression; of an undo's none, because nothing reads them.
+    /// Which headers of the replies to one of a step's calls are kept. Of a probe's replies all are, for its own
+    /// expressions, and none is recorded; of an undo's none, because nothing reads them.
     pub fn recorded_headers(&self, step: StepIndex, part: StepPart) -> Arc<RecordedHeaders> {
         let all = || Arc::new(RecordedHeaders::All);
         match part {
@@ -327,7 +327,7 @@ pub struct ResponseTemplate {
     pub status: Template,
     /// Headers.
     pub headers: Vec<(HeaderName, Template)>,
-    /// The body as JSON; `None` is empty.
+    /// The body; `None` is empty.
     pub body: Option<Template>,
 }
 

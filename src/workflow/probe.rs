@@ -182,7 +182,8 @@ fn repeat_if_too_early(ended: &EndedAttempt<'_>, probe: &Probe, state: &CallStat
     Some(again)
 }
 
-/// Ends a probe that cannot tell whether the attempt took effect: a person decides.
+/// Ends a probe that cannot tell whether the attempt took effect: a person decides. In a run that was cancelled without
+/// undoing, the call ends with the unknown outcome.
 fn inconclusive(ended: &EndedAttempt<'_>, why: &str) -> Vec<Event> {
     let probed_attempt = own_attempt(ended);
     let state = ended.run.call_state(&ended.step.id, ended.item, StepPart::Do);

@@ -24,9 +24,9 @@ pub struct ResultTaken {
     /// An item that a person skipped, or to which a person gave another input, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_item: Option<u32>,
-    /// What expressions see of it: `output`, `status`, `headers`, `by`.
+    /// What expressions see of it: `output`, `status`, `skipped` and the other fields of its kind.
     pub fields: Arc<Value>,
-    /// What its `undo` works on, in the order of completion.
+    /// Its calls that were done and are not undone, in the order of completion.
     pub done: Vec<DoneBefore>,
     /// Its calls whose effect stays unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

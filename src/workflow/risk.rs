@@ -369,7 +369,7 @@ impl RiskCheck<'_> {
         let cannot_show = |(reads, error): (Vec<ReadPath>, ExpressionError)| {
             let failure = failure(run, Some(&step.id), item, &reads, &error);
             Box::new(match item {
-                // The review cannot be shown as a whole, so the step fails.
+                // The question about all items cannot be shown, so the step as a whole fails.
                 Some(_) if self.item.is_none() => finished(step, None, 0, Outcome::Failed { failure }),
                 _ => failed(run, step, item, &reads, &error),
             })

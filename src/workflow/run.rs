@@ -69,8 +69,8 @@ pub struct Run {
     pub(super) pause: Option<Pause>,
     /// Whether somebody else lifted a pause that the parent run had requested, and the parent has not lifted it since.
     pub(super) parent_pause_lifted: bool,
-    /// Private and shared calls that were done, in the order of completion. A snapshot stores them in a form of its own
-    /// ([`super::done_rows`]).
+    /// Private and shared calls and child runs that were done, and rehearsed calls, in the order of completion. A
+    /// snapshot stores them in a form of its own ([`super::done_rows`]).
     #[serde(skip)]
     pub(super) done: Vec<DoneCall>,
     /// Calls whose effect stays unknown, and that will not be repeated.
@@ -180,7 +180,7 @@ impl Run {
     pub fn pinned(&self) -> Option<&Pinned> {
         self.pinned.as_ref()
     }
-    /// Why the run ends or ended early.
+    /// Why the run ends or ended early, or has no answer.
     pub fn failure(&self) -> Option<&Failure> {
         match &self.end {
             Some(End::Failed(failure)) => Some(failure),
@@ -261,7 +261,7 @@ impl Run {
     pub fn is_final(&self) -> bool {
         self.end.is_some()
     }
-    /// Attempts that were sent and have not ended.
+    /// Attempts that have begun and not ended.
     pub fn in_flight(&self) -> Vec<InFlight> {
         let mut all = Vec::with_capacity(self.in_flight);
         for (step, state) in &self.steps {
@@ -280,7 +280,8 @@ impl Run {
         let call = self.call_state(step, item, part).filter(|call| call.phase == Phase::InFlight)?;
         Some(call.in_flight(step, item, part))
     }
-    /// The value of an item of a `for_each`; `None` while its items are not known.
+    /// The value of an item of a `for_each`; `None` while its items are not known. Once the step has ended, only the
+    /// values of items whose calls are in the list of calls that were done are known.
     pub fn item(&self, step: &StepId, item: u32) -> Option<Arc<Value>> {
         match self.steps.get(step) {
             Some(StepState::Open(open)) => open.items.as_ref()?.get(item as usize).cloned(),
@@ -322,7 +323,7 @@ impl Run {
             StepPart::Probe | StepPart::Undo => self.side_calls.get(&(step.clone(), item, part)),
         }
     }
-    /// A step whose calls are under way.
+    /// A step that has begun and neither ended nor been replaced by its fallback.
     pub(super) fn open_step(&self, step: &StepId) -> Option<&Open> {
         match self.steps.get(step) {
             Some(StepState::Open(open)) => Some(open),

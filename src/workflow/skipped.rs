@@ -14,7 +14,7 @@ pub enum Skipped {
     ByHand,
     /// A person rejected it at a checkpoint or a review.
     Rejected,
-    /// Its lock is held, or the service replied with a status under `busy_on`, and `busy: skip` is declared.
+    /// Its lock is held, or the service replied with 423 or a status under `busy_on`, and `busy: skip` is declared.
     Busy,
     /// It is only a fallback, and was not needed.
     NotNeeded,

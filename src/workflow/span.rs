@@ -54,7 +54,7 @@ pub(super) fn duration_value(value: &Value) -> Result<Duration, String> {
             match Duration::try_from_secs_f64(seconds.max(0.0)) {
                 Ok(span) if span <= SPAN_MAX && !seconds.is_nan() => Ok(span),
                 Ok(_) => Err(format!("{seconds} seconds are longer than 400 days")),
-                Err(_) => Err(format!("{value} is not a duration; it is seconds, or {DURATION_HINT}")),
+                Err(_) => Err(format!("{value} is not a duration; give a number of seconds, or {DURATION_HINT}")),
             }
         }
         _ => Err(format!("a duration is a number of seconds, or a text: {DURATION_HINT}")),

@@ -14,7 +14,7 @@ pub enum StepStatus {
     Done,
     /// Its call was recorded and not sent.
     Rehearsed,
-    /// It did not run.
+    /// It did not run, or a person skipped it.
     Skipped,
     /// It ended without a result.
     Failed,

@@ -90,7 +90,7 @@ pub(super) fn fail_before_call(
 }
 
 /// The failure of an expression without a value. Its kind tells whether the reason is that a rehearsed step that the
-/// expression reads declares no output.
+/// expression reads has no output.
 pub(super) fn failure(
     run: &Run,
     step: Option<&StepId>,

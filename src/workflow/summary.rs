@@ -33,7 +33,7 @@ pub struct RunSummary {
     pub started: Timestamp,
     /// When its last event happened.
     pub updated: Timestamp,
-    /// Why it is paused or failed, in a sentence.
+    /// Why it is paused or ended early, or what people are asked, in a sentence.
     pub note: Option<String>,
     /// The job that it belongs to; `None` where it has one of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,7 +114,7 @@ impl Run {
         let interactions = questions.chain(waits).filter(|_| self.failing.is_none());
         run_deadline.into_iter().chain(calls).chain(interactions).min()
     }
-    /// Open questions to people, in the order of their ids.
+    /// Open questions to people, in the order of their ids; none where the run is ending or has ended.
     pub fn open_checkpoints(&self) -> impl Iterator<Item = &OpenCheckpoint> {
         self.interactions
             .open_questions()

@@ -16,7 +16,8 @@ pub struct TakenReply {
     /// The reply's headers that are recorded, names in lower case.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// The step fails for good: the service refused the call by legacy.
+    /// Why the step fails for good: the service refused the call by legacy, or the reply does not fit the schema of the
+    /// step's output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Failure>,
 }

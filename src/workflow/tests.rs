@@ -194,7 +194,7 @@ impl<'a> Harness<'a> {
             jitter: 0.5,
         })
     }
-    /// Whether something will wake the run: it has ended, has a time or a call to wait for, or waits for a person.
+    /// Whether the run has ended, or something will wake it: an action that is due, a time, a call, or a person.
     fn wakes(&self) -> bool {
         self.run.is_final()
             || self.run.conflict().is_some()
@@ -552,7 +552,8 @@ proptest! {
             let live = live.as_ref().unwrap();
             prop_assert_eq!(due(live, &plan, &inputs, conditions), due(&replayed, &plan, &inputs, conditions));
         }
-        // A run may fall back to legacy exactly as long as no effect has begun and no answer was recorded.
+        // A run that has not ended may fall back to legacy exactly as long as no effect has begun, no answer (not even
+        // the pending one) was recorded, and nothing was decided against the request.
         for end in 0..events.len() {
             let prefix = fold(&events[..=end]).unwrap();
             let abandoned = decide(&prefix, &plan, &inputs(), Command::Abandon { reason: "x" }, Timestamp::UNIX_EPOCH);

@@ -35,7 +35,7 @@ pub(super) struct LeftByChildren {
     pub runs: usize,
     /// The first of them, and what it left, in words.
     pub first: Option<(String, String)>,
-    /// Whether any of these runs has a step with an unknown outcome.
+    /// Whether any child run of the step has a step with an unknown outcome, or did not complete and sent no report.
     pub unknown: bool,
 }
 

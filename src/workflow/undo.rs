@@ -154,7 +154,7 @@ pub(super) fn ended(ended: &EndedAttempt<'_>, call: &Call, state: &CallState, re
     let failure = ended.failure(&result, class);
     let unknown = state.uncertain || ended.may_be_repeat || class == Class::Unknown;
     let shown = response(&result);
-    // An attempt before this one may have undone it, whatever this one's result says.
+    // This attempt may have undone it, or an earlier one, whatever the result of this one says.
     let may_be_undone = unknown && state.effect != EffectClass::Read;
     let pause = |failure: Failure, shown| {
         let what = match may_be_undone {

@@ -60,7 +60,7 @@ pub enum UndoStatus {
     NotYet,
     /// It was undone.
     Undone,
-    /// Nothing had been sent: only the intent of the undo was recorded.
+    /// The undo was not sent: only its intent was recorded.
     Rehearsed,
     /// It was not undone, for this reason.
     Left(String),

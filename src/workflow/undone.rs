@@ -34,7 +34,8 @@ impl Run {
     }
 
     /// Every step (item) that was done or may have been, of a run that ends early or has ended without an answer, and
-    /// whether it was undone: in the order of undoing, the last one first. Empty while the run goes on.
+    /// whether it was undone: first the calls that certainly were done, in the order of undoing, the last one first;
+    /// then those with unknown effect, and what child runs left. Empty while the run goes on.
     pub fn undone(&self) -> Vec<(&StepId, Option<u32>, UndoStatus)> {
         let all = self.undone_calls();
         let mut all: Vec<_> = all.map(|(done, _, undone)| (&done.step, done.item, undone)).collect();

@@ -51,11 +51,12 @@ pub struct RunView {
     pub checkpoints: Vec<OpenCheckpoint>,
     /// What people have to decide, the oldest first.
     pub conflicts: Vec<Conflict>,
-    /// Of a run that ends early: the steps that were done, and whether they were undone.
+    /// Of a run that ends early or has no answer: the steps that were done or may have been, and whether they were
+    /// undone.
     pub undone: Vec<UndoneView>,
 }
 
-/// A step (an item) that was done, and whether it was undone.
+/// A step (an item) that was done or may have been, and whether it was undone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UndoneView {
     /// The step.

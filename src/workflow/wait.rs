@@ -1,7 +1,7 @@
 //! Steps that wait for a time or a signal, and the receipt of signals.
 //!
-//! Always true: a signal that arrives before a step waits for it is stored, up to a bound. Each signal is taken by one
-//! step; a repeated delivery counts once. A filter that cannot be evaluated matches nothing.
+//! Always true: a signal that arrives before a step waits for it is stored, up to a bound. Each signal is taken by at
+//! most one step; a repeated delivery counts once. A filter that cannot be evaluated matches nothing.
 
 use std::sync::Arc;
 

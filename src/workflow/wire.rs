@@ -17,7 +17,8 @@ use crate::expression::{ExpressionError, ReadPath, Scope, Template, parse_json};
 /// An expression without a value: the paths that it reads, and its error.
 type NoValue = (Vec<ReadPath>, ExpressionError);
 
-/// The request of a call as it is recorded. `given` is the body that a person gave in place of the plan's.
+/// The request of a call as it is recorded. `given` is a body that is sent instead of evaluating the plan's: one that a
+/// person gave, or one that was evaluated before, perhaps without the items that people struck out.
 pub(super) fn call_record(
     call: &Call,
     inputs: &DecisionInputs,

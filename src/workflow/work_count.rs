@@ -1,12 +1,12 @@
-//! Counts how many calls of a run are visited, in tests only. Tests assert that one event of a run with thousands of
-//! calls does not visit all of them.
+//! Counts how many calls of a run are visited, and how often a run is copied, in tests only. Tests assert that an event
+//! of a run with thousands of calls does not visit all of them.
 
 #[cfg(test)]
 thread_local! {
     static WORK: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// Counts one visit; loops over the calls of a run call this for each call.
+/// Counts one visit, or one copy of a run; loops over the calls of a run call this for each call.
 #[inline]
 pub(super) fn count_work() {
     #[cfg(test)]

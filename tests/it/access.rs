@@ -105,7 +105,7 @@ async fn changes_require_a_token_with_the_scope() {
 /// A secret that only legacy and, in a header, the service that a step calls may receive; nothing may record it.
 const SECRET: &str = "hunter2-0d9f";
 
-/// A legacy whose replies differ from the workflow's and contain secrets.
+/// A reply of legacy that differs from the workflow's and contains secrets.
 const REPLY: &str = r#"{"id":1,"token":"hunter2-0d9f","login":{"password":"hunter2-0d9f"},"next":"/x?api_key=hunter2-0d9f",
 "session":["hunter2-0d9f"],"note":"<script>alert(1)</script>\u001b[2J"}"#;
 

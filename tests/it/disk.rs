@@ -28,7 +28,7 @@ impl DiskFault {
     }
 }
 
-/// From now on the process cannot write to files.
+/// From now on every write of the store fails because the disk is full. Writes to the log do not fail.
 async fn fill_disk(system: &TestSystem) -> DiskFault {
     DiskFault::Calls(Strace::inject(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await)
 }

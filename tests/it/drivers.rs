@@ -78,7 +78,7 @@ fn is_repeatable(operation: &str) -> bool {
 }
 
 /// Waits until a run has ended or is paused, and returns its status (`none` if no run was kept). Records a violation
-/// where the run completed with other effects, or stopped without a reason.
+/// where the run completed with other effects, stopped without a reason, or was not kept although it had effects.
 async fn wait_for_end(
     workflow_run: &WorkflowRun<'_>,
     clean: &BTreeMap<String, u64>,

@@ -108,7 +108,7 @@ async fn deliveries_repeated_after_a_kill_get_the_recovered_run() {
     report_violations(test, None, "41 deliveries, 1 kill, 1 run", &[]);
 }
 
-/// Sends the same start `times` times concurrently; returns the responses, all of the same run.
+/// Sends the same start `times` times concurrently; every response has to have the status `wanted`. Returns their data.
 async fn start_concurrently(system: &TestSystem, times: usize, input: &Value, wanted: StatusCode) -> Vec<Value> {
     let url = format!("{}/api/v2/orchestrate/run", system.pointsman.admin_url());
     let body = json!({ "workflow": "create-order", "input": input, "idempotency_key": "the-one" });

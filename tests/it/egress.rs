@@ -295,7 +295,7 @@ async fn large_bodies_pass_in_constant_memory() {
     assert!(grown < 32 << 10, "memory grew by {grown} KiB");
 }
 
-/// How often [`calling_legacy`] calls the bank for one request; a drain begins while the first call is under way.
+/// How often [`calling_legacy`] calls the bank for one request: a drain may begin before the last of these calls.
 const CALLS: usize = 3;
 
 /// A legacy that calls the bank for each request, each time over a connection of its own, before it answers.

@@ -1,4 +1,5 @@
-//! Evidence from outside: which changes start it anew, and which do not.
+//! Evidence from outside: which changes start it anew, and which do not; that a gate which a difference shut stays shut
+//! over a full disk and kill -9; how runs that would pause, or that answer long before they end, are counted.
 
 use http::{Method, StatusCode};
 use pointsman::demo::http::{Client, Reply};

@@ -7,7 +7,7 @@ use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
 use crate::support::{FlagsDir, PATIENCE, Pointsman};
 
-/// Legacy's reply, which has a header of the same name.
+/// Legacy's reply, which has a header `pointsman-arm` of its own.
 const REPLY: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\npointsman-arm: siding\r\ncontent-length: 8\r\n\r\n{\"a\": 1}";
 

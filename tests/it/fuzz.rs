@@ -84,7 +84,7 @@ impl FuzzSystem {
     }
 }
 
-/// What legacy must never get.
+/// Describes a request that legacy must never get; `None` for any other.
 fn what_is_wrong(request: ReceivedRequest) -> Option<String> {
     let count = |name: &str| request.headers.iter().filter(|(n, _)| n == name).count();
     let words: Vec<&str> = request.line.split(' ').collect();

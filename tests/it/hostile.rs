@@ -151,7 +151,7 @@ async fn ambiguous_paths_do_not_bypass_a_route() {
 }
 
 /// In `off` too, retries of requests that the engine took and requests for its instances go to the engine: no other
-/// spelling of the path makes one reach legacy.
+/// spelling of the method or the path, and no `Connection` field, makes one reach legacy.
 #[tokio::test(flavor = "multi_thread")]
 async fn ambiguous_requests_do_not_bypass_keys_and_pins_in_off() {
     let system = TestSystem::start().await;

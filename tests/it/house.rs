@@ -1,5 +1,6 @@
-//! Rules for the source: which room may import which, no import cycle between the files of a room, how long a file may
-//! be, which crates are in the binary. A room is a top-level module of `src`, a file or a folder.
+//! Rules for the source: which room or folder may import which, no import cycle between the files of a room, what pure
+//! rooms may not use, how long a file and how wide a comment may be, which crates are built, and what the top level of
+//! the project holds. A room is a top-level module of `src`, a file or a folder.
 
 #[path = "house/imports.rs"] // also found where this file is compiled by itself
 mod imports;

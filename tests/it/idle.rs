@@ -18,8 +18,9 @@ const WAITER: &str =
 const WAITING: usize = 200;
 /// For how long statements are recorded, to see that nothing else is sent.
 const WINDOW: Duration = Duration::from_secs(12);
-/// The intervals of the poll and of the heartbeat.
+/// The interval of the poll.
 const SWEEP: Duration = Duration::from_secs(4);
+/// The length of the lease; a heartbeat is sent after each third of it.
 const LEASE: Duration = Duration::from_secs(9);
 /// The statement by which the test recognises a poll: it reads the next timers.
 const POLL: &str = "SELECT turn, run_id FROM runs";

@@ -95,7 +95,7 @@ impl JsonServerSystem {
         assert!(reply.status.is_success(), "{method} {path}: {:?}\n{}", reply, self.pointsman.log());
         reply
     }
-    /// Creates a post and reads it back, twice.
+    /// Creates one post, and reads it back twice.
     async fn create_and_read_twice(&mut self) -> Value {
         let n = self.made.len();
         let post = json!({ "title": format!("post {n}, \u{e9}"), "views": n });

@@ -1,4 +1,4 @@
-//! kill -9 at every event boundary: at the n-th time that the store syncs its file, and at the n-th write to a socket.
+//! kill -9 at every event boundary: when a thread syncs a file for the n-th time, and at its n-th write to a socket.
 //!
 //! After each kill the next process continues: every run finishes, nothing acknowledged is lost, and calls that were in
 //! flight are sent at most once more. A seed picks some of the boundaries; `POINTSMAN_ALL=1` takes them all.

@@ -201,7 +201,7 @@ async fn legacy_is_never_called_in_only() {
     system.finish().await;
 }
 
-/// I6: in off, shadow and dark the caller's bytes are legacy's own.
+/// The invariant I6 (support/checker.rs): in off, shadow and dark the caller's bytes are legacy's own.
 #[tokio::test(flavor = "multi_thread")]
 async fn responses_are_legacys_bytes_in_off_shadow_and_dark() {
     let origin =
@@ -285,8 +285,8 @@ async fn refused_commands_suggest_the_nearest_name() {
     system.finish().await;
 }
 
-/// On a first start, for a cohort and for a new route: without a flip or evidence, a file puts no state above `shadow`
-/// in force.
+/// On a first start, for routes and for a cohort: without a flip or evidence, a file puts no state above `shadow` in
+/// force.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_alone_puts_nothing_above_shadow() {
     let staff = "    cohorts: [ { name: staff, when: '${request.headers[\"x-staff\"] == \"1\"}', state: live } ]\n";

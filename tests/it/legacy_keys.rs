@@ -1,5 +1,5 @@
-//! Retry keys that legacy took before a crash, on a full disk, or without a way to record them: a retry stays on its
-//! arm in every later state.
+//! Retry keys that legacy took before a crash, on a full disk, or without a way to record them, and keys that come
+//! again under another credential: in every later state a retry stays on its arm or is refused.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -88,7 +88,7 @@ async fn key_of(system: &TestSystem, run: &str, conflict: &Value) -> Option<Stri
     Some(of.next()?["key"].as_str()?.to_owned())
 }
 
-/// Decides every conflict by what the ledger says, until `done`; returns the number of conflicts.
+/// Decides every conflict by what the ledger says, until `done`; returns the number of decisions that were accepted.
 async fn resolve_conflicts(system: &TestSystem, done: &Cell<bool>) -> u64 {
     let mut decided = 0;
     loop {

@@ -91,7 +91,7 @@ const FAULTS: &[(&str, &[Act], Expected)] = &[
     ("answers 200 without a length, and resets", &[Send("HTTP/1.1 200 OK\r\n\r\nhalf"), Reset], Cut),
 ];
 
-/// A legacy that performs the same acts on each connection.
+/// A legacy that performs on each connection the acts that are set when it accepts it.
 struct FaultyService {
     address: SocketAddr,
     task: tokio::task::AbortHandle,

@@ -1,6 +1,7 @@
-//! The real binary on PostgreSQL under load, while the server is restarted, loses its sessions, hangs, accepts no
-//! writes, or its replies to commits are lost: everything acknowledged is there, nothing is done twice, callers get a
-//! clear answer within a bounded time, and the process recovers by itself.
+//! The real binary on PostgreSQL under load, while the server is restarted, loses its sessions, hangs (as a whole, or
+//! only its sessions), has its tables locked, accepts no writes, or is replaced by its standby, or while its replies to
+//! commits are lost: everything acknowledged is there, nothing is done twice, callers get a clear answer within a
+//! bounded time, and the process recovers by itself.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -263,7 +264,7 @@ const WRITER: &str =
 /// The server commits and its reply is lost: the append is recognised, and neither written nor performed again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_reply_was_lost_is_not_repeated() {
-    under_load("committed_and_the_reply_was_lost", "only", async |_, proxy, load| {
+    under_load("a_commit_whose_reply_was_lost_is_not_repeated", "only", async |_, proxy, load| {
         let mut recovered_after = Duration::ZERO;
         for round in 1..=6 {
             proxy.lose_one_in(8);

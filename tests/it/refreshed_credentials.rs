@@ -25,7 +25,7 @@ async fn a_key_value_that_another_client_uses_at_legacy_does_not_give_the_reques
     let (status, by_legacy) = order(&system, "Bearer other", 2).await;
     assert!(status == StatusCode::CREATED && by_legacy["id"].is_number(), "{status} {by_legacy}");
     system.record_order(by_legacy);
-    system.allowed.legacy_repeats = true; // legacy ignores retry keys
+    system.allowed.legacy_repeats = true;
     for state in ["off", "live"] {
         for when in ["before a restart", "after a restart"] {
             let before = charges(&system);

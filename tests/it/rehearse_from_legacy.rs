@@ -144,7 +144,7 @@ impl Shop {
         self.client.json(Method::POST, &url, &[], &body).await.expect("a reply").status
     }
 
-    /// Waits until so many requests are compared or skipped, and returns the evidence.
+    /// Waits until this many requests are compared, skipped or failed, and returns the evidence.
     async fn settled(&self, count: u64) -> Value {
         until("the outcomes", || async {
             let evidence = self.pointsman.get("/api/v2/routes/orders/evidence").await["evidence"].clone();

@@ -136,8 +136,8 @@ async fn a_reload_waits_for_a_store_that_hangs_only_so_long() {
     system.finish().await;
 }
 
-/// A new version of a workflow answers at once, and nothing hides that: neither the command nor a process that was
-/// killed.
+/// A new version of a workflow answers at once. The output of the command says so, and the status does, also after a
+/// kill and a restart, until a person accepts it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_a_workflow_in_live_is_named_until_it_is_accepted() {
     const WORKFLOW: &str = "workflows/create-order.yaml";

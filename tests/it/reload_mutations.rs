@@ -1,5 +1,5 @@
-//! Up to a thousand changes of the files under load, nearly all of them invalid: a refusal names the place of the
-//! error, and changes nothing; an accepted change comes into force as a whole; no request fails.
+//! Up to a thousand changes of the files under load, most of them invalid: a refusal names the place of the error, and
+//! changes nothing; an accepted change comes into force as a whole; no request fails.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

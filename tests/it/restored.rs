@@ -33,7 +33,7 @@ async fn stop(system: &mut TestSystem) {
     assert_eq!(system.pointsman.stop().await, Some(0), "{}", system.pointsman.log());
 }
 
-/// Whether the status says that the store is a copy, or that keys may be missing.
+/// Whether the status says that the store is a copy, and with it that keys may be missing; it says both or neither.
 async fn says_copy(system: &TestSystem) -> bool {
     let status = system.pointsman.get("/api/v2/status").await.to_string();
     assert_eq!(status.contains("a copy of another one"), status.contains("treated as first tries"), "{status}");
@@ -72,7 +72,7 @@ async fn live_routes_of_a_restored_backup_go_down() {
         assert!(last.contains("a flip that lowered this route later is not in it"), "{when}: {last}");
         let why = shown["next"].to_string();
         assert!(why.contains("the store is a copy") && why.contains("until 20"), "{when}: {why}");
-        // The order of the backup was answered without an error.
+        // The order of the backup was answered without an error, and does not count: the evidence starts anew.
         let evidence = &shown["evidence"];
         assert!(evidence["engine_answers"] == 0 && evidence["lost_differences"].is_string(), "{when}: {evidence}");
         let status = system.pointsman.get("/api/v2/status").await.to_string();

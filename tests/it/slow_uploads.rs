@@ -175,7 +175,8 @@ async fn a_retry_whose_first_try_began_no_run_begins_none_below_live() {
 
 const ORDERS: &str = "routes/orders.yaml";
 
-/// New files change the retry key while the first try is being uploaded; its retry comes under the new files.
+/// New files change the retry key or the caller while the first try is being uploaded; its retry comes under the new
+/// files.
 async fn retry_over_a_reload(test: &str, change: impl FnOnce(String) -> String, new: &[(&str, &str)]) {
     let mut system = TestSystem::start().await;
     system.allowed.unacknowledged = true;

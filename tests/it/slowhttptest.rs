@@ -1,4 +1,5 @@
-//! The slow clients of a third-party tool: slowhttptest in its three modes at once, while a healthy client is answered.
+//! The slow clients of a third-party tool: slowhttptest in three of its modes at once (slow heads, slow bodies, slow
+//! reads), while a healthy client is answered.
 
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +44,7 @@ async fn ends(mode: &str, child: Child) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slowhttptest_is_cut_in_each_of_its_modes_while_others_are_served() {
+async fn slowhttptest_is_cut_in_each_of_three_modes_while_others_are_served() {
     let bulk_server = BulkServer::start().await;
     let flags = FlagsDir::passthrough(&bulk_server.url());
     flags.edit("pointsman.yaml", |text| text + LIMITS);

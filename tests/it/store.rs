@@ -1,4 +1,5 @@
-//! Operations on a store while a process uses it: check, backup, retention.
+//! Operations on a store while a process uses it (check, backup, retention); stores on which a process does not start;
+//! and a store that is removed.
 
 use http::Method;
 use pointsman::demo::Latency;

@@ -1,4 +1,5 @@
-//! A gibibyte up and a gibibyte down are streamed in constant memory: in `off`, and where a copy is captured.
+//! A gibibyte up and a gibibyte down are streamed in constant memory in `off`; so are a gibibyte up and a quarter of
+//! one down where a copy is captured.
 
 use std::net::SocketAddr;
 use std::time::Instant;

@@ -39,7 +39,7 @@ async fn other_versions_of_the_protocol_are_refused_by_name_and_the_process_goes
     assert!(why.contains("does not understand the first message") && why.contains("take_over_now"), "{refused}");
     let refused = answer_to(&system, &json!({ "message": "started" })).await;
     assert!(refused["why"].as_str().is_some_and(|why| why.contains("was not told which process asks")), "{refused}");
-    // Fields that a later version adds change nothing; the process that asked is gone then.
+    // Fields that a later version adds change nothing. The other side then disconnects, so no successor comes.
     let same = json!({ "message": "hello", "protocol": 1, "version": "9.9.9", "process": 77, "more": { "a": 1 } });
     assert_eq!(answer_to(&system, &same).await["message"], "offer");
     system.create_read_cancel().await;

@@ -288,7 +288,7 @@ async fn a_run_that_the_next_process_resumes_stays_in_its_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_share_of_the_traces_that_begin_here_is_recorded() {
+async fn with_a_share_of_0_no_trace_that_begins_here_is_recorded() {
     let collector = Collector::start().await;
     let mut system = TraceSystem::start(&settings(&collector, ", sample: 0, trust_sampled: always")).await;
     assert_eq!(system.send(Method::POST, "/live", &[]).await, Some(200));
@@ -328,8 +328,8 @@ async fn only_the_flag_of_a_trusted_peer_makes_a_trace_recorded() {
                 panic!("one call")
             };
             assert_eq!((&**trace, &**flags), ("0af7651916cd43dd8448eb211c80319c", expected));
-            let exported = system.pointsman.metrics().await.sum("pointsman_spans_dropped_total", &[]);
-            assert_eq!(exported, 0.0);
+            let dropped = system.pointsman.metrics().await.sum("pointsman_spans_dropped_total", &[]);
+            assert_eq!(dropped, 0.0);
             system.stop().await;
             let spans = collector.spans(if expected == "01" { 2 } else { 0 }).await;
             assert_eq!(!spans.is_empty(), expected == "01", "{settings} {trust_forwarded}: {spans:#?}");

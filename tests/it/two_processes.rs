@@ -1,4 +1,5 @@
-//! Two processes on one PostgreSQL: one is stopped beyond its lease, loses its database, or has a wrong clock.
+//! Two processes on one PostgreSQL: one is stopped beyond its lease, loses its database, or has a wrong clock; or a
+//! client sends one keyed request to both.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::support::test_system::{FAMILY, some_order};
 use crate::support::two_processes::{LEASE, TwoProcesses};
 use crate::support::{self, until, until_true};
 
-/// How much longer than the lease a takeover may take on a busy machine.
+/// How much longer than two leases a takeover may take on a busy machine.
 const SLACK: Duration = Duration::from_secs(3);
 /// The number of runs in flight when a fault happens.
 const RUNS: usize = 6;
@@ -90,7 +91,7 @@ async fn a_process_without_its_database_loses_its_runs_and_comes_back() {
     );
 }
 
-/// Like the test above, but packets are dropped silently instead of connections being reset.
+/// Like the test above, but bytes are silently not forwarded, instead of connections being closed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_whose_database_is_silent_loses_its_runs_and_comes_back() {
     let Some(two) = TwoProcesses::start(&[]).await else { return };

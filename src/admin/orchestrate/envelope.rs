@@ -1,8 +1,8 @@
 //! Builds the envelope of a run: the JSON document in which the API shows it.
 //!
-//! Always true: except for `trouble`, the envelope is a function of the events of the run and of its descendants, of
-//! the plan's source and of the routes, so that a repeated request gets the same envelope; requests, responses and
-//! items in it are redacted. A run whose events cannot be read is shown by `unreadable`.
+//! Always true: except for `trouble` and the job's `mode`, the envelope is a function of the events of the run and of
+//! its descendants, of the plan's source and of the routes, so that a repeated request gets the same envelope;
+//! requests, responses and items in it are redacted. A run whose events cannot be read is shown by `unreadable`.
 
 use serde_json::Value;
 

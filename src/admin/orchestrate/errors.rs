@@ -122,8 +122,8 @@ impl ApiError {
     }
 }
 
-fn store_error(title: &str, why: String, unknown: Option<&str>) -> ApiError {
-    let hint = unknown.unwrap_or("nothing was done: try again");
+fn store_error(title: &str, why: String, hint_if_unknown: Option<&str>) -> ApiError {
+    let hint = hint_if_unknown.unwrap_or("nothing was done: try again");
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store", title, why).hint(hint)
 }
 

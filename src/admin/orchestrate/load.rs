@@ -10,7 +10,7 @@ use crate::names::{JobId, RunId, Seq};
 use crate::store::{RunFilter, StoredEvent};
 use crate::workflow::{Run, RunStarted, RunStatus, RunView, fold, view_and_run};
 
-/// How many descendants of a run are loaded at most.
+/// How many descendants of a run are searched for those that wait, at most.
 const DESCENDANTS_MAX: usize = 100;
 
 /// A run, as the events in the store describe it.

@@ -1,9 +1,9 @@
 //! Starts a run and waits until it has ended or waits for somebody, within a bound.
 //!
 //! Always true: the response is sent with 200 when the run has ended or waits for somebody, or with 202 and the run's
-//! present state when the bound on the wait is reached; the same idempotency key returns the same run. When a client
-//! disconnects, its run continues. If the run is on disk but cannot be read for the response, the response is 202 with
-//! the run's id.
+//! present state when the bound on the wait is reached or the process stops; the same idempotency key returns the same
+//! run. When a client disconnects, its run continues. If the run is on disk but cannot be read for the response, the
+//! response is 202 with the run's id.
 
 use std::time::Duration;
 

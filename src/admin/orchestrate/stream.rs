@@ -1,8 +1,8 @@
 //! Streams the events of a run as server-sent events.
 //!
 //! Always true: every event of the run becomes one server-sent event, in order and without a gap, whose `id:` is its
-//! sequence number, so that `Last-Event-ID` continues exactly where a connection broke; nothing is read ahead of the
-//! client. The number of streams is bounded (`api_streams_max`).
+//! sequence number, so that `Last-Event-ID` continues exactly where a connection broke; the store is read again only
+//! when the client has taken all events that were read before. The number of streams is bounded (`api_streams_max`).
 //!
 //! `Last-Event-ID` may belong to another run: to the run before a rerun, if the client follows a job, or to a purged
 //! run, if the client repeated a start. A run that has fewer events is streamed from its first event. The first block

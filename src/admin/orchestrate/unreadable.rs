@@ -1,8 +1,8 @@
 //! Shows a run whose events cannot be read: the fields of its row in the store, and why the events cannot be read.
 //!
-//! Always true: a run that the store lists is shown. When the store does not answer, the response is 503. Once a start
-//! or a command is on disk, however, the response says so even if nothing can be read afterwards: a client that was
-//! told 503 would repeat the request.
+//! Always true: a run that the store lists is shown, unless its events were purged (410). When the store does not
+//! answer, the response is 503. Once a start or a command is on disk, however, the response says so even if nothing can
+//! be read afterwards: a client that was told 503 would repeat the request.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -47,7 +47,8 @@ pub(super) async fn envelope_after_command(state: &ApiState, row: RunSummary, de
     }
 }
 
-/// The response to a start that is on disk although the run could not be read for the response; else `error`.
+/// The response to a start that is on disk, if the run could not be read for the response; `error` itself if it says
+/// that the run is gone.
 pub(super) fn response_to_start(started: &Started, error: ApiError) -> Result<Response, ApiError> {
     // A run that an earlier start began may have been purged since.
     if error.0.status < 500 {

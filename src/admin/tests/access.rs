@@ -149,7 +149,7 @@ async fn a_token_has_only_its_scopes() {
 }
 
 #[tokio::test]
-async fn off_loopback_without_tokens_every_caller_is_refused() {
+async fn off_loopback_without_tokens_only_public_endpoints_are_served() {
     let mut api = api_with_tokens().await;
     api.tokens.clear();
     assert_eq!(api.call(flip()).await.status, StatusCode::FORBIDDEN);

@@ -56,7 +56,7 @@ pub struct EgressCalls {
     pub ambiguous: u64,
     /// Calls that no watched request caused, as far as is known.
     pub unattributed: u64,
-    /// The share of the other calls that was attributed, from 0 to 1; `null` if there was none.
+    /// The share of all calls but those in `not_compared` that was attributed, from 0 to 1; `null` if there was none.
     pub attributed_share: Option<f64>,
     /// Attributed calls that were not kept for the comparison (`egress_bytes_max`, or too many for one request): the
     /// effects of their requests are not judged.

@@ -1,7 +1,8 @@
 //! The envelope: the JSON document in which the API shows a run.
 //!
-//! Always true: requests and responses in the envelope are redacted. Except for `trouble` and `waits`, the envelope is
-//! computed from the events of the run and of its descendants, the plan, and the route in the files.
+//! Always true: requests and responses in the envelope are redacted. Except for `trouble`, `waits` and the job's
+//! `mode`, the envelope is computed from the events of the run and of its descendants, the plan, and the route in the
+//! files.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -82,7 +83,7 @@ pub struct JobPart {
     pub id: String,
     /// The kind of job.
     pub kind: JobKind,
-    /// The status of the job's newest run.
+    /// The status of the run that is shown.
     pub status: RunStatus,
     /// The form of this response.
     pub mode: Delivery,
@@ -369,9 +370,10 @@ pub enum AuthMode {
 /// The endpoint or route that received a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReceiptSource {
-    /// The method; empty for a route that no longer exists.
+    /// The method; empty for a child run, for a route that no longer exists, and if the run's events cannot be read.
     pub method: String,
-    /// The path or its template; for a child run, the run that started it.
+    /// The path or its template; for a child run, the path of the run that started it; for a route that no longer
+    /// exists, its id.
     pub route: String,
 }
 

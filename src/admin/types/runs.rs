@@ -44,7 +44,7 @@ pub struct RunRow {
     pub updated: Timestamp,
     /// When the run's next timer fires.
     pub wake: Option<Timestamp>,
-    /// Why the run is paused or failed.
+    /// Why the run is paused or ended early.
     pub note: Option<String>,
     /// Why this process cannot execute the run. Left out if it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]

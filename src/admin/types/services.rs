@@ -1,4 +1,4 @@
-//! Services that steps call, as the API shows them.
+//! The services of the files, as the API shows them.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;

@@ -147,9 +147,9 @@ fn the_error_names_a_directory_that_does_not_exist() {
     assert!(error.contains("/nowhere/s.keys") && error.contains("retry_keys_dir"), "{error}");
 }
 
-/// The slots that are not free in a file of 65,536 bytes with a tag, a route whose key could not be noted, and the
-/// records 1, 2 and 961, of which the last one overwrote the first. Written by the version of November 2026: later ones
-/// must read them, and write the same.
+/// The slots that are not free in a file of 65,536 bytes with a tag, the progress, a route whose key could not be
+/// noted, a time for all routes, and the records 1, 2 and 961, of which the last one overwrote the first. Written by
+/// the version of November 2026: later ones must read them, and write the same.
 const WRITTEN: &[(u64, &str)] = &[
     (
         0,

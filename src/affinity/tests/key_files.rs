@@ -280,7 +280,7 @@ async fn a_store_counts_as_a_copy_only_while_it_cannot_be_seen_whether_the_origi
     let handle: StoreHandle = moved.clone();
     for is_unknown in [true, true, false, false] {
         if !is_unknown {
-            let _ = std::fs::remove_file(&original_dir); // in the second round the path is gone
+            let _ = std::fs::remove_file(&original_dir); // in the last round the path is gone already
         }
         let log = open_key_log(&handle, &place, &limits()).await.unwrap();
         let unread = waiting_and_unread(&log).1;

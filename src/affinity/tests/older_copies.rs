@@ -130,7 +130,7 @@ async fn a_store_that_is_older_than_its_file_of_keys_is_a_copy() {
         assert_eq!(files.copy_started().await, since, "it stays a copy, and does not become one again");
         files.run_once().await;
     }
-    // The store that the copy replaced does not have what was done with the copy.
+    // The copy is put in the place of the store once more: it does not have what was done since.
     files.restore_copy();
     assert!(files.copy_started().await > since);
 }

@@ -32,7 +32,7 @@ pub(in crate::app) struct ReleasingPredecessor {
 
 /// How many times the other process is asked if its connection ends without an answer.
 const ASKED_MAX: u32 = 3;
-/// How long to wait for the sockets of a process that died to close.
+/// The pause before the other process is asked again: if it has died, its sockets are closed by then.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const NOTHING_CHANGED: &str = "the running process goes on, nothing was changed";
 

@@ -45,10 +45,12 @@ pub(crate) enum Command {
         #[arg(long)]
         no_secrets: bool,
         /// Also report open runs that do not fit these files: their workflow is not in the files or would have decided
-        /// differently, or they need something that the files do not have.
+        /// differently, they need something that the files do not have, or a call of unknown outcome went to another
+        /// URL of its service.
         #[arg(long)]
         against_open_runs: bool,
-        /// Read open runs from a store that no process uses, instead of asking a running process.
+        /// Read open runs from a store instead of from the API: `postgres://…`, or `sqlite:PATH` while no process uses
+        /// it.
         #[arg(long, value_name = "URL", requires = "against_open_runs")]
         store: Option<String>,
         #[command(flatten)]
@@ -136,7 +138,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
-    /// Show the services that steps call: their breakers, calls in flight, rates.
+    /// Show the services of the files: their breakers, calls in flight, rates, addresses.
     Services {
         #[command(flatten)]
         server: Server,

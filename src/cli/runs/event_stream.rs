@@ -12,7 +12,7 @@ use super::common::path;
 use crate::cli::client::{CallError, Client, Events};
 use crate::cli::format::{Formatter, Tone, duration_text, escape_control};
 
-/// The most broken connections in a row without an event between them.
+/// After this many reconnections without an event between them, a server that cannot be reached is an error.
 const BREAKS_MAX: u32 = 20;
 /// The pause before reconnecting.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -17,7 +17,7 @@ use crate::names::{ServiceName, StepId};
 /// A call that legacy made, or that the engine would make.
 pub(super) struct Call<'a> {
     pub(super) service: Option<&'a ServiceName>,
-    /// Host and port, in lower case.
+    /// Host, and port unless it is the scheme's default, in lower case.
     pub(super) authority: String,
     pub(super) method: &'a Method,
     pub(super) url: &'a str,

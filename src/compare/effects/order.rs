@@ -1,7 +1,7 @@
 //! Compares the order of calls: in which order legacy made the calls that are paired with intents.
 //!
-//! The engine's order is that of its intents: the order of the steps in the plan. The items of one step have no order,
-//! and neither have the calls of `undo:`, which are sent in the reverse order of the steps that they undo.
+//! The engine's order is that of its intents: the order of the steps in the plan. Not compared are the order of the
+//! items of one step, and that of the calls of `undo:`, which are sent in the reverse order of the steps they undo.
 
 use super::call::EngineCall;
 use super::call_template::CallRole;

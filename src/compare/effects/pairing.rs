@@ -2,10 +2,11 @@
 //!
 //! An intent whose step took the reply to a call by legacy (`rehearse: legacy`) belongs to that call. Otherwise:
 //! a call can belong to an intent if it goes to the same service, with the method and the path template of the intent's
-//! step. Among these candidates, equal calls are paired first, then calls that differ only in tolerated values and ids
-//! that are not bound, then calls whose bodies alone are equal in this sense, and the rest by how much the calls have
-//! in common. If several pairs are equally good, each side's order decides. The ids of a pair are bound as soon as the
-//! pair is made, so that they help to make the next pairs.
+//! step. First, a step's only intent is paired with its only candidate if no other step may claim that call. Among the
+//! other candidates, equal calls are paired first, then calls that differ only in tolerated values and ids that are not
+//! bound, then calls whose bodies alone are equal in this sense, and the rest by how much the calls have in common. If
+//! several pairs are equally good, each side's order decides. The ids of a pair are bound as soon as the pair is made,
+//! so that they help to make the next pairs.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -30,7 +31,7 @@ use crate::secret::STARS;
 /// The most combinations of a call and an intent that are scored by how much the two have in common; beyond that, the
 /// order decides.
 const SCORED_MAX: usize = 4_096;
-/// The most values of one call that count for such a score.
+/// The most segments of a call's path that count for such a score. Path and body together count up to twice as many.
 const SCORED_VALUES_MAX: usize = 64;
 
 /// The intents of one step, and the calls by legacy that may belong to them.
@@ -43,9 +44,10 @@ pub(super) struct StepCalls<'a> {
     pub(super) legacy: Vec<usize>,
     /// Which of the step's rules cover which nodes of the bodies of these calls and intents.
     pub(super) nodes: RulesByNode,
-    /// Whether the paths of the intents hold asterisks in place of secrets. The path then does not tell which calls are
-    /// equal, and neither do the query parameters in `masked_query`.
+    /// Whether the path of an intent holds asterisks in place of a secret. The path then does not tell which calls are
+    /// equal.
     masked_path: bool,
+    /// The query parameters whose values hold asterisks in an intent: neither do they tell which calls are equal.
     masked_query: BTreeSet<String>,
 }
 

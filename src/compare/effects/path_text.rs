@@ -7,9 +7,9 @@ const WORD_CHARS_MAX: usize = 24;
 /// The most segments that are shown.
 const SEGMENTS_MAX: usize = 12;
 
-/// Derives the template of a path that belongs to no step of the workflow. A segment that is not plainly a word
-/// (letters, or `v` and a number) counts as a value: it may be an id, and may be secret. `is_id` tells which words are
-/// ids.
+/// Derives the template of a path that belongs to no step of the workflow. A segment that is not plainly a word counts
+/// as a value: it may be an id, and may be secret. A word has only letters, `-` and `_`, and no capital after its first
+/// character; or it is `v` and up to three digits. `is_id` tells which words are ids.
 pub(super) fn derived_template(path: &str, is_id: impl Fn(&str) -> bool) -> String {
     let mut segments: Vec<&str> = Vec::new();
     for segment in path.split('/') {

@@ -216,7 +216,7 @@ fn the_work_of_the_largest_pair_is_bounded() {
         stale_reads: false,
         sensitive: None,
     };
-    // The time is checked once for every 256 values or calls that are visited.
+    // The time is checked once for every 256 values or calls that are visited, and before each body is parsed.
     let checks = std::cell::Cell::new(0u32);
     let count = || {
         checks.set(checks.get() + 1);

@@ -35,7 +35,7 @@ pub(in crate::compare) struct StepRules {
     pub(super) ignored_headers: Vec<(HeaderName, RuleId)>,
     pub(super) ignored_query: Vec<(String, RuleId)>,
     pub(super) ignored_path: Option<RuleId>,
-    /// The rule `ignore: ["$"]`, with which the body is not read.
+    /// The rule `ignore: ["$"]`: differences of the body do not count, and the body need not have been captured.
     pub(super) ignored_body: Option<RuleId>,
     pub(super) body: BodyRules,
     pub(super) any_order: Option<RuleId>,
@@ -100,7 +100,7 @@ impl EffectRules {
         self.templates.iter().any(|template| template.takes_reply)
     }
 
-    /// Whether each step that takes its output from a call by legacy has one that may be its own.
+    /// Whether `effects` hold, for each step that takes its output from a call by legacy, a call that may be the step's.
     pub(in crate::compare) fn all_replies_may_be_there(&self, effects: &[Effect]) -> bool {
         let fits = |template: &CallTemplate, effect: &Effect| {
             effect.service.as_ref().is_none_or(|service| *service == template.service)

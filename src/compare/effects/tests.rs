@@ -18,7 +18,8 @@ use crate::problem::{Problems, Site};
 
 pub(super) const STEPS: [&str; 7] = ["quote", "reserve", "charge", "mail", "charge.undo", "stock", "note"];
 
-/// The calls of a workflow: it reads a quote, reserves each item, charges a card and sends a mail.
+/// The calls of a workflow: it reads a quote and the stock, reserves each item, charges a card (which can be undone),
+/// writes a private note and sends a mail; its child workflow writes an audit entry.
 pub(super) fn templates() -> Vec<CallTemplate> {
     let of = |step: &str, service: &str, method: Method, path: &str, role| CallTemplate {
         step: Some(step.into()),
@@ -556,7 +557,7 @@ fn a_body_that_was_not_captured_or_too_many_calls_end_without_a_verdict() {
 }
 
 #[test]
-fn calls_are_also_judged_where_the_replies_are_of_other_types() {
+fn calls_are_also_judged_where_the_statuses_are_of_different_classes() {
     let of = |status: u16, body: &str| reply(status, &[("content-type", "text/plain")], body.to_owned());
     let (legacy, engine) = (of(200, "a"), of(402, "declined"));
     let effects = [Arc::new(posted(CHARGES, json!({})))];

@@ -30,7 +30,7 @@ struct ArmSpan {
     parent: u64,
     start: Timestamp,
     attributes: Attributes,
-    /// Why there is no answer.
+    /// Why there is no answer, or the status of an answer with a server error.
     error: Option<String>,
 }
 

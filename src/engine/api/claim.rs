@@ -26,7 +26,8 @@ fn is_same(request: &ArmRequest, digest: [u8; 32]) -> bool {
     request.digest() == digest || request.digest_of_earlier_versions() == Some(digest)
 }
 
-/// The claim of the retry key that the run's first append makes, in a store that other processes share or do not.
+/// The claim of the retry key that the run's first append makes; `None` for a run that claims none. On a store that
+/// other processes share, it also names legacy's keys under other credentials.
 pub(super) fn claim(request: &ArmRequest, is_store_shared: bool) -> Option<Claim> {
     match request.mode {
         Mode::Real if request.keep => request.retry_keys.map(|keys| {
@@ -40,8 +41,8 @@ pub(super) fn claim(request: &ArmRequest, is_store_shared: bool) -> Option<Claim
     }
 }
 
-/// Registers the run and its retry key, after checking in this process and in the store that neither another run nor
-/// legacy has the key. Only after that may a failure give the request to legacy.
+/// Registers the run and its retry key, and checks in this process and in the store that neither another run nor legacy
+/// has the key. Only after that may a failure give the request to legacy.
 ///
 /// # Errors
 /// Another run or legacy holds the key, or it is unknown whether one does. The error is the reply to the caller.

@@ -94,7 +94,7 @@ impl Engine {
     /// What an unfinished run waits for.
     ///
     /// # Errors
-    /// As [`Engine::give_command`].
+    /// There is no such run, or the store does not answer.
     pub async fn explain(&self, run: RunId) -> Result<Explanation, CommandError> {
         explain::explain(&self.core, run).await
     }

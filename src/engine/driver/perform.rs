@@ -153,7 +153,7 @@ impl Driver {
                 let needs_proof = attempt.effect != EffectClass::Read;
                 request.lease_proof = self.writer.as_ref().filter(|_| needs_proof).map(|writer| writer.lease_proof());
                 self.withdrawals.push((id, request.withdrawal.clone()));
-                // Nobody but the caller of a run that is not stored can do without the bytes.
+                // Streamed only to the caller of a run that is not stored: every other run needs the whole body.
                 if self.writer.is_none() && self.mode() == Mode::Real && self.caller.is_some() {
                     self.streams.prepare(&mut request);
                 }

@@ -136,7 +136,7 @@ impl Machine {
     pub fn withdraws(&self, call: &CallId) -> bool {
         let CallId { step, item, part, attempt: _, may_be_repeat } = *call;
         if may_be_repeat || !(self.run.is_paused() || self.run.is_ending() || self.draining) {
-            return false; // the previous process may have sent it: it cannot be recorded as not sent
+            return false; // a possible repeat: the previous process may have sent the call already
         }
         let Some(step) = self.plan.steps.get(step.0) else { return false };
         let is_deferred = self.draining && self.caller.is_none() && part != StepPart::Probe;

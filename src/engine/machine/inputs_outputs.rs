@@ -79,7 +79,8 @@ pub(in crate::engine) enum Input {
     Drain,
     /// The caller has stopped waiting.
     CallerGone,
-    /// The result of [`Output::CloseMailbox`]; false means that a message had arrived.
+    /// The result of [`Output::CloseMailbox`]; false means that a message had arrived, or that the freeze that held a
+    /// step has just ended.
     MailboxClosed(bool),
 }
 
@@ -130,7 +131,8 @@ pub(in crate::engine) enum Output {
     Measure(Measure),
     /// Feed [`Input::Time`] at this time; replaces the earlier timer.
     Timer(Option<Timestamp>),
-    /// Close the mailbox if it is empty, and feed [`Input::MailboxClosed`] at once.
+    /// Close the mailbox if it is empty and the freeze that holds a step is in force, and feed [`Input::MailboxClosed`]
+    /// at once.
     CloseMailbox {
         /// Whether a freeze holds a step, so that the end of the freeze has to wake the run.
         has_frozen_step: bool,
@@ -279,7 +281,7 @@ pub(in crate::engine) enum CommandAnswer {
 /// The result that requests with the same retry key get.
 #[derive(Clone, Debug)]
 pub(in crate::engine) enum Announcement {
-    /// The run has an answer, has ended, or waits for a person.
+    /// The run has an answer, has ended, undoes what it did, or waits for a person.
     Run(Arc<Run>),
     /// Nothing of the run is stored, or it belongs to an earlier try; this was the reply to its caller.
     Reply(Box<ArmReply>),
@@ -288,7 +290,7 @@ pub(in crate::engine) enum Announcement {
 /// Why a driver ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum DriverEnd {
-    /// The run has ended, or is a rehearsal that waits for a person.
+    /// The run has ended, or is not stored and waits for a person.
     Ended,
     /// The run is suspended until something wakes it.
     Suspended {

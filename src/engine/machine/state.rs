@@ -133,8 +133,8 @@ pub(in crate::engine) struct Machine {
     /// What will wake the run; `Some` while the mailbox is closed or being closed, because the run is to be suspended.
     pub(super) closing: Option<WakeCause>,
     pub(super) mailbox_closed: bool,
-    /// Whether the mailbox could not be closed because a message had arrived: closing is not tried again before that
-    /// message is fed.
+    /// Whether the mailbox could not be closed because a message had arrived or the freeze had ended: closing is not
+    /// tried again before the next input is fed.
     pub(super) expects_message: bool,
     /// Events up to here have to become durable, because something waits for them.
     pub(super) required_seq: Seq,
@@ -243,11 +243,11 @@ impl Machine {
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
-    /// The event that did not fit the run, where one did not ([`End::Contradicted`]).
+    /// The event that did not fit the run, where one did not ([`DriverEnd::Contradicted`]).
     pub fn misfit(&self) -> Option<&EventMisfit> {
         self.misfit.as_ref()
     }
-    /// Replaces the values from the files that expressions see, after a reload. What legacy's calls got stays.
+    /// Replaces the values from the files that expressions see, after a reload. The replies to legacy's calls stay.
     pub fn set_decision_inputs(&mut self, decision_inputs: Arc<DecisionInputs>) {
         let replies = self.decision_inputs.legacy_replies.clone();
         self.decision_inputs = match replies {

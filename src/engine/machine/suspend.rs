@@ -139,7 +139,8 @@ impl Machine {
         }
     }
 
-    /// Suspends the run if the mailbox was closed; otherwise a message had arrived, which is handled first.
+    /// Suspends the run if the mailbox was closed; otherwise the message that had arrived, or the end of the freeze, is
+    /// handled first.
     pub(super) fn handle_mailbox_closed(&mut self, closed: bool) {
         if self.closing.is_none() {
             return;

@@ -1,16 +1,16 @@
 //! Sends the calls of steps.
 //!
-//! Always true: a [`RehearsingClient`] has one method, and it takes a [`ReadCall`], which can only be made of a `read`;
-//! a [`SendingClient`] takes a [`SendCall`], which the run's mode must allow. Redirects are not followed, a reply's
+//! Always true: a [`RehearsingClient`] sends by one method, which takes a [`ReadCall`], which can only be made of a
+//! `read`; a [`SendingClient`] takes a [`SendCall`], which the run's mode must allow. Redirects are not followed, a reply's
 //! body is bounded, each attempt ends within its timeout, which begins anew at each address. Of a reply that is
 //! streamed (`streamed_reply`) only the head counts: its body has no bound, and ends after the attempt.
 //!
 //! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request
 //! was never sent. If an address of a service accepts no connection, the same attempt goes to another one; it counts as
-//! not sent only if none accepts one. What was handed to a connection is never sent to another address. In three more
-//! cases a call is not sent: it gets no permit in time
-//! (concurrency limit, rate, open breaker: `service`); while it waited, another process may have acquired its run
-//! (`lease`); or it is an effect, and effects are frozen (`kill_switch`). A call that must not be repeated goes over a
+//! not sent only if none accepts one. What was handed to a connection is never sent to another address. In four more
+//! cases a call is not sent: it gets no permit in time (concurrency limit, rate, open breaker: `service`); it is
+//! withdrawn while it waits; another process may have acquired its run meanwhile (`lease`); or it is an effect, and
+//! effects are frozen (`kill_switch`). A call that must not be repeated goes over a
 //! new connection, or over one that was used just before (`connections`): a pooled connection that the server has
 //! closed would make its outcome unknown. A call that the service says it has not processed (HTTP/2) is sent again over
 //! another connection, a bounded number of times within its timeout.

@@ -96,7 +96,7 @@ pub(in crate::engine) enum ReusePolicy {
     Any,
     /// Those that were idle for less than `unrepeatable_idle`: the request must not be repeated.
     Recent,
-    /// None, only a new connection: the request was not sent or not processed on the connection before.
+    /// None, only a new connection: on the connection before, the server refused to process the request.
     None,
 }
 

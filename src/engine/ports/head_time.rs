@@ -20,7 +20,7 @@ impl HeadTime {
             None => Self { deadline: permit.deadline(), within: permit.span() },
         }
     }
-    /// How long a connection may take.
+    /// How long connecting may take.
     pub(super) fn connect(&self, service_limits: &ServiceLimits) -> Duration {
         self.within.min(service_limits.addresses().dialer().connect)
     }

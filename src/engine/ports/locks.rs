@@ -227,7 +227,8 @@ pub(in crate::engine) fn queue(sealer: &Sealer, name: &str) -> String {
     sealer.lock_hash(name).unwrap_or_else(|| name.to_owned())
 }
 
-/// The names that the rows of a lock's queue may have: the name and its hash, or only the hash where that is given.
+/// The names that the rows of a lock's queue may have: the name and, with a store key, its hash; only the hash where
+/// `name` is the hash.
 pub(in crate::engine) fn names(sealer: &Sealer, name: &str) -> Vec<String> {
     let hash = sealer.lock_hash(name).filter(|hash| hash != name);
     std::iter::once(name.to_owned()).chain(hash).collect()

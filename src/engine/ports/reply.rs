@@ -1,8 +1,8 @@
 //! What is recorded of a reply to a call.
 //!
 //! Always true: the secrets of the request are masked in it; of its headers only those are recorded that the plan
-//! reads. The body of an accepted reply to a step that streams is not decoded: it is recorded as bytes, or, where the
-//! run's caller gets it as the service sends it, as a value that represents them.
+//! reads. The body of an accepted reply to a step that streams is not parsed: without its content encoding, it is
+//! recorded as bytes, or, where the run's caller gets it as the service sends it, as a value that represents them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl ReplyRecorder {
             }
         };
         let output = match self.accepted(head) {
-            // As what its caller would get.
+            // The bytes that the run's caller would get.
             Some(_) => match decoded_body(&head.headers, &bytes, self.bounds.bytes) {
                 Some(plain) => Ok(mark.value(&plain, content_type(&head.headers))),
                 None => Err("has a content-encoding that cannot be decoded here within the limits".to_owned()),

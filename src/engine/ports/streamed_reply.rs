@@ -1,8 +1,9 @@
 //! A reply whose body goes to the caller of its run while the service sends it.
 //!
 //! Always true: until the body has ended or is dropped, the call keeps its connection and its permit (`calls_max`), and
-//! its address counts it as in flight. Bytes are read from the service only when the body is polled. A connection whose
-//! body ended as a whole returns to the pool; any other one is closed. A body that the service cuts ends with an error.
+//! its address counts it as in flight. Bytes are read from the service only when the body is polled. An HTTP/1.1
+//! connection whose body ended as a whole returns to the pool, and any other one is closed; of an HTTP/2 connection
+//! only the stream ends. A body that the service cuts ends with an error.
 //!
 //! The body is polled by the proxy, on a thread of its own runtime; socket and pool belong to the engine's.
 

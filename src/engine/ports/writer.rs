@@ -143,8 +143,8 @@ fn perform(parts: WriterParts, append: Arc<Append>, pause: Duration) -> BoxFutur
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        // Nothing of the run was handed to the store, so the machine may still give the request back. An append whose
-        // outcome is unknown is retried with this error like with any other.
+        // Nothing of the run was handed to the store, so the machine may still give the request back. If this repeats
+        // an append whose outcome is unknown, the machine repeats it once more after this error, as after any other.
         if append.first == Seq::FIRST
             && let Some(age) = parts.store.stalled_for()
         {

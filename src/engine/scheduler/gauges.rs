@@ -1,4 +1,4 @@
-//! Gauges of unfinished runs: set by the watchdog, and updated by each run's driver.
+//! Gauges of unfinished runs and of open checkpoints: set by the watchdog, and updated by each run's driver.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};

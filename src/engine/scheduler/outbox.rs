@@ -8,7 +8,7 @@
 //! What it leaves to others: a child is created by its parent's driver, which is woken here (`child`); a successor is
 //! created as if the same rerun were repeated (`rerun`); a row by which the children of a run are ended is delivered by
 //! `end_children`. Normally the run is created right after the decision, so a row is delivered only after a grace
-//! period, or at once after the start of a process.
+//! period, or at once after the start of a process that has the store to itself.
 //!
 //! When the store does not answer, or refuses a first append, the row stays and is delivered again after a growing
 //! pause. A row that cannot be delivered does not delay the others.
@@ -41,11 +41,11 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// The rows that were delivered and are still in the outbox, by the run id of the row.
+/// The rows whose delivery was tried and that are still in the outbox, by the run id of the row.
 type Retries = HashMap<RunId, Retry>;
 
 struct Retry {
-    /// How many times the row was delivered.
+    /// How many times delivering the row was tried.
     times: u32,
     /// When the row is due again.
     due: Instant,

@@ -86,7 +86,8 @@ impl RunSnapshots {
     pub fn every(&self) -> u64 {
         self.every
     }
-    /// Called after each append: queues the run where its sequence number has passed a multiple of `every`.
+    /// Called after each append of a run without sensitive values: queues the run where its sequence number has passed
+    /// a multiple of `every`.
     pub fn request_if_due(&self, append: &Append) {
         let before = append.first.0.saturating_sub(1);
         let last = before.saturating_add(append.events.len() as u64);

@@ -2,10 +2,10 @@
 //! other. The first and the last are bugs; a run may be unloadable for another reason (a wrong `store_key`, a damaged
 //! store). Each is logged, counted and listed.
 //!
-//! Always true: every stuck run is listed exactly once, until it goes on. Runs that are stuck for the same reason
-//! share the reason's text, so that many runs of one unreadable plan take little more memory than their ids. On a
-//! shared store another process may execute a run that is stuck here: then it has more events than when it got stuck,
-//! or has ended. The first [`LOGGED_MAX`] stuck runs are logged; the gauge counts all.
+//! Always true: every stuck run is listed exactly once, until it goes on. Runs that are added one after the other for
+//! the same reason share the reason's text, so that many runs of one unreadable plan take little more memory than their
+//! ids. On a shared store another process may execute a run that is stuck here: then it has more events than when it
+//! got stuck, or has ended. The first [`LOGGED_MAX`] stuck runs are logged; the gauge counts all.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

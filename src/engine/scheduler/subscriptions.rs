@@ -1,9 +1,10 @@
 //! Subscriptions to runs: tells requests that wait for a run which of its events are durable.
 //!
 //! Always true: a run's entry is removed with its last subscriber; while there are no subscribers, an append takes no
-//! lock; a subscriber that waits for the end or for input is not woken earlier. A request that starts a run and waits
-//! for it can have its events collected in memory, so that its response is built without reading the store. Collected
-//! events are complete from the first on: where one is missing or the bound is exceeded, all of them are dropped.
+//! lock; a subscriber that waits for the end or for input is not woken earlier, unless the run also has a subscriber
+//! that is woken by every append. A request that starts a run and waits for it can have its events collected in memory,
+//! so that its response is built without reading the store. Collected events are complete from the first on: where one
+//! is missing or the bound is exceeded, all of them are dropped.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -135,8 +135,8 @@ async fn handle_notification(core: &Arc<Core>, notification: StoreNotification) 
     match notification {
         StoreNotification::Run(run) => core.wake(run),
         StoreNotification::Ended(run) => {
-            // Where the run has a task here, that task reports the end together with the summary, a moment later.
-            // Reporting it now would make the waiting requests read the summary from the store.
+            // In a store of this process alone, the run's task reports the end together with the summary, a moment
+            // later. Reporting it now would make the waiting requests read the summary from the store.
             if core.ports.store.is_shared() || !core.schedule.mailboxes.has_task(run) {
                 core.schedule.subscriptions.ended(run);
             }

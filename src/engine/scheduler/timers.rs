@@ -1,7 +1,7 @@
 //! What wakes each suspended run of this process: a time, a lock, a child or the end of the freeze.
 //!
-//! Always true: a run has at most one timer, for its next wake time. The only thing that memory holds of a suspended
-//! run is its entries here. A timer never fires before its time.
+//! Always true: a run has at most one timer, for its next wake time. Memory holds neither the events nor the state of a
+//! suspended run; its entries here wake it. A timer never fires before its time.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,7 @@ struct TimerState {
     /// Runs that are due now, first in, first out.
     ready: VecDeque<RunId>,
     ready_set: HashSet<RunId>,
-    /// Timers after this time are in the store only.
+    /// The store's wake times after this one are not loaded yet.
     loaded_until: Option<Timestamp>,
     /// Runs that wait for the end of the freeze.
     frozen: HashSet<RunId>,

@@ -42,7 +42,8 @@ pub(in crate::engine) fn excluded(core: &Core) -> Vec<RunId> {
 }
 
 /// Gives up a run in a shared store, because another process may be able to read it. This process acquires it again
-/// only for a command, at a reload, or where reading its events failed and may succeed later.
+/// only for a command, at a reload, where reading its events failed and may succeed later, or at a sweep if more than
+/// [`EXCLUDED_MAX`] runs are stuck.
 pub(in crate::engine) async fn give_up(core: &Core, owned: &OwnedRun) {
     let run = owned.summary.run_id;
     if !core.ports.store.is_shared() {

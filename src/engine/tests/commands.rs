@@ -53,7 +53,7 @@ async fn wait_until_unused(store_operations: &AtomicUsize) {
 
 #[tokio::test]
 async fn a_run_waits_for_an_answer_without_a_task_also_across_a_restart() {
-    let (step_service, (store, store_reads)) = (step_service().await, counting());
+    let (step_service, (store, store_operations)) = (step_service().await, counting());
     let mut harness = Harness::with_store(&step_service, plan(), store, Limits::default(), None).await;
     for restart in [false, true] {
         let run = start(&harness, json!({})).await.run;
@@ -66,7 +66,7 @@ async fn a_run_waits_for_an_answer_without_a_task_also_across_a_restart() {
         assert!(!harness.engine.core.schedule.timers.will_wake(run), "memory holds nothing of the run");
         let explained = harness.engine.explain(run).await.unwrap();
         assert!(!explained.stuck && explained.sentence.contains("Shall it go?"), "{explained:?}");
-        wait_until_unused(&store_reads).await;
+        wait_until_unused(&store_operations).await;
         let after = approve(&harness, run).await.unwrap();
         assert_ne!(after.status, RunStatus::WaitingCheckpoint);
         assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);

@@ -154,7 +154,7 @@ async fn a_run_whose_plan_cannot_be_rebuilt_is_left_unchanged() {
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_answers_of_callers_and_begins_no_further_steps() {
+async fn a_drain_waits_for_calls_in_flight_and_begins_no_further_steps() {
     let step_service = StepService::new(|seen, _| match seen.path.as_str() {
         "/b" => ServiceReply::Gated(200, json!({})),
         _ => ServiceReply::Json(200, json!({})),

@@ -197,7 +197,7 @@ async fn a_refusal_after_an_unknown_append_does_not_fall_back() {
 }
 
 #[tokio::test]
-async fn when_appends_are_refused_after_the_charge_the_answer_waits_for_the_store() {
+async fn when_appends_are_refused_after_the_charge_the_caller_gets_503_and_the_run_goes_on() {
     let harness = harness(|number| if (1..3).contains(&number) { Fault::Refuse } else { Fault::None }).await;
     let mut arm_request = request("w", Mode::Real, &json!({}));
     arm_request.may_fall_back = true;

@@ -29,7 +29,7 @@ async fn an_answer_whose_status_has_no_content_is_compared_and_sent_without_its_
     }
 }
 
-/// As an answer to HEAD or GET would have it; legacy may send it too.
+/// A 304 may have the content type that the answer with content would have; legacy may send it too.
 #[tokio::test]
 async fn a_declared_content_type_is_sent_although_the_status_has_no_content() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;

@@ -71,7 +71,7 @@ async fn stored_legacy(harness: &Harness) -> BTreeMap<String, Option<Value>> {
 }
 
 #[tokio::test]
-async fn a_rehearsed_child_reads_legacy_s_reply_although_no_run_above_it_does() {
+async fn a_rehearsed_child_reads_parts_of_legacy_s_reply_that_no_run_above_it_reads() {
     let inner = checked_plan(
         &json!({
             "workflow": "inner",
@@ -128,7 +128,7 @@ async fn a_rehearsed_child_reads_legacy_s_reply_although_no_run_above_it_does() 
     }
 }
 
-/// The run at the top, whose own workflow declares nothing, keeps the value for its child.
+/// The run at the top, whose own workflow declares nothing, keeps the value for the child of its child.
 #[tokio::test]
 async fn what_a_child_declares_as_sensitive_is_sealed_in_the_runs_above_it_too() {
     let source = json!({

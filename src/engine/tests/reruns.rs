@@ -339,7 +339,7 @@ async fn the_successor_of_a_run_that_creates_an_instance_pins_it_and_answers_ret
     assert_eq!(instance(&harness, &body["id"]).await["status"], "completed");
     assert_eq!(step_service.paths(), ["POST /one", "POST /two", "POST /two"]);
 
-    // A caller that was given a success keeps it, whatever a later rerun answers.
+    // After a further rerun the instance has the output of the newest run.
     let newest = rerun(&harness, successor, "two").await.unwrap().run;
     assert_eq!(harness.wait_until_ended_or_awaits_input(newest).await.status, RunStatus::Completed);
     let seen = instance(&harness, &body["id"]).await;

@@ -147,7 +147,7 @@ async fn resetting(reason: Reason) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_refused_stream_was_not_sent_and_any_other_reset_may_have_been() {
+async fn a_refused_stream_was_not_processed_and_any_other_reset_may_have_been() {
     for (reason, is_certain) in [(Reason::REFUSED_STREAM, true), (Reason::CANCEL, false)] {
         let address = resetting(reason).await;
         let client = TestClient::new(format!("http://{address}"), HttpVersion::Http2, None);

@@ -92,7 +92,7 @@ async fn a_run_with_many_events_gets_a_snapshot_of_its_stored_events() {
 #[derive(Debug)]
 enum SnapshotCase {
     Sound,
-    /// The snapshot differs from the events: the output of the run shows that the snapshot was used.
+    /// The snapshot differs from the events: the body of the last call shows that the snapshot was used.
     Altered,
     OtherFold,
     Garbage,

@@ -113,7 +113,7 @@ async fn a_caller_is_answered_before_its_run_is_suspended() {
 #[tokio::test]
 async fn a_thousand_waiting_runs_use_no_task_and_no_store_access() {
     let step_service = StepService::new(|_, _| ServiceReply::RetryAfter(503, "600")).await;
-    let (store, store_reads) = counting();
+    let (store, store_operations) = counting();
     let harness = Harness::with_store(&step_service, retrying_plan(), store, Limits::default(), None).await;
     let runs = futures_util::future::join_all((0..1_000).map(|_| start(&harness, json!({})))).await;
     for started in &runs {
@@ -121,9 +121,9 @@ async fn a_thousand_waiting_runs_use_no_task_and_no_store_access() {
     }
     assert_eq!(harness.engine.runs_in_flight(), 0);
     assert_eq!(harness.engine.core.schedule.timers.len(), 1_000);
-    let before = store_reads.load(Ordering::SeqCst);
+    let before = store_operations.load(Ordering::SeqCst);
     tokio::time::sleep(OBSERVED).await;
-    assert_eq!(store_reads.load(Ordering::SeqCst), before, "the store is not used while nothing happens");
+    assert_eq!(store_operations.load(Ordering::SeqCst), before, "the store is not used while nothing happens");
     assert_eq!(
         harness.engine.core.schedule.wake_permits.available_permits(),
         Limits::default().runs_in_flight_max as usize

@@ -1,4 +1,4 @@
-//! Stores for tests: they count reads, stop operations at gates, or are shared by two processes.
+//! Stores for tests: they count operations, stop them at gates, or are shared by two processes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};

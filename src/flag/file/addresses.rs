@@ -130,7 +130,7 @@ pub(super) fn weight(draft: &UrlDraft, site: &Site, problems: &mut Problems) -> 
     match draft.weight {
         Some(weight) if !(1..=WEIGHT_MAX).contains(&weight) => {
             let message = format!("a weight of {weight} is not between 1 and {WEIGHT_MAX}");
-            problems.error(&site.key("weight"), message).hint("leave a URL out that is to get no requests");
+            problems.error(&site.key("weight"), message).hint("leave out a URL that is to get no requests");
             1
         }
         weight => weight.unwrap_or(1),

@@ -13,7 +13,7 @@ use crate::problem::{Problems, Site};
 
 /// The greatest number of probes: with more, the probes would overload the service that the breaker protects.
 const PROBES_MAX: u32 = 100;
-/// The highest rate that is accepted; a higher one would not limit anything.
+/// The highest number of calls in a rate, whatever its unit of time.
 const RATE_MAX: u64 = 1_000_000;
 
 /// `on`, `off`, or the settings of the breaker.

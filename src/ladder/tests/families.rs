@@ -69,7 +69,7 @@ async fn force_of_a_follower_in_the_files_holds_for_its_creator_in_the_same_edit
     assert_eq!(states, [State::Live; 2], "{:?}", fixture.status("create").refused);
 }
 
-/// Checked in the same process, and after a restart.
+/// That force overrides the follower's gate to `only`, not its gate to `live`.
 #[tokio::test]
 async fn force_of_a_follower_to_only_does_not_open_the_gate_of_its_creator_to_live() {
     let fixture = Fixture::open(files(&[])).await;

@@ -264,7 +264,7 @@ async fn a_search_for_open_runs_delays_no_flip() {
     assert_eq!(fixture.state("bare").state, State::Shadow);
 }
 
-/// The creator goes to `live` while the store is prepared, and may create an instance at any moment from then on.
+/// The creator goes to `live` during the search, and may create an instance at any moment from then on.
 #[tokio::test]
 async fn a_flip_during_the_search_for_open_runs_counts() {
     let fixture = Fixture::open(files(&[])).await;

@@ -91,7 +91,7 @@ async fn an_unknown_outcome_is_reported_as_unknown_until_it_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn files_with_an_unknown_outcome_come_in_force_as_a_whole_once_it_is_known() {
+async fn files_with_an_unknown_outcome_come_into_force_as_a_whole_once_it_is_known() {
     let fixture = fixture_before_the_moves().await;
     fixture.store.fail_reads.store(true, Ordering::SeqCst);
     fixture.store.lose_replies.store(true, Ordering::SeqCst);

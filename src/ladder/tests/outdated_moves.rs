@@ -42,7 +42,7 @@ async fn a_pending_flip_up_does_not_raise_a_route_that_is_lowered_meanwhile() {
     assert_eq!(fixture.state("bare").state, State::Live, "it was asked for later");
 }
 
-/// The file asks for `to` by force, and makes the share of `live` smaller.
+/// The file asks for `asked` by force, and makes the share of `live` smaller.
 #[tokio::test(start_paused = true)]
 async fn pending_files_do_not_raise_a_route_that_is_lowered_meanwhile() {
     let quarter = Percent::new(25.0).unwrap();

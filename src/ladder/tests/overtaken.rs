@@ -64,7 +64,7 @@ async fn whoever_flips_to_only_is_told_that_a_freeze_overtook_it() {
     silence(&fixture, true);
     let ladder = fixture.ladder.clone();
     let flip = tokio::spawn(async move { ladder.flip(&"bare".into(), forced(State::Only)).await });
-    // The end of the wait of the caller is five seconds away.
+    // The caller waits for five seconds.
     tokio::time::sleep(Duration::from_secs(1)).await;
     freeze(&fixture, Freeze::Effects).await.unwrap();
     silence(&fixture, false);

@@ -110,7 +110,7 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
 }
 
 #[tokio::test]
-async fn the_guard_limits_a_route_and_its_cohorts() {
+async fn the_guard_limits_a_route_until_it_is_lifted() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", forced(State::Live)).await.unwrap();
     fixture.ladder.set_guard(fixture.ladder.begin_check(), &"plain".into(), Some(State::Dark));

@@ -247,7 +247,7 @@ async fn the_gate_to_live_waits_for_retries_from_before_the_first_workflow() {
     assert!(fixture.flip("bare", forced(State::Live)).await.unwrap().flip.forced);
 }
 
-/// Routes by id, method and path, host, retry key.
+/// Routes by id, match (method, host, path) and the header that is the retry key.
 fn routes(all: &[(&str, &str, Option<&str>)]) -> Vec<Arc<Route>> {
     let route = |(id, matches, key): &(&str, &str, Option<&str>)| {
         let key = key.map(|name| Template::parse_str(&format!("${{request.headers.{name}}}")).unwrap());

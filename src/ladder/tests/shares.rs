@@ -71,7 +71,7 @@ async fn in_live_a_larger_share_of_dark_passes_the_gate_of_dark() {
     assert_eq!(shares()[1], Percent::new(50.0).unwrap());
 }
 
-/// The same edit alone lowers the route: without a flip, only `force` supports a state above `shadow`.
+/// An edit that only drops `force` lowers it too: without a flip, nothing else supports a state above `shadow`.
 #[tokio::test]
 async fn an_edit_of_a_share_that_drops_force_lowers_a_route_without_a_flip_at_once() {
     let declared = |share, force: Option<&str>| {

@@ -3,10 +3,11 @@
 //! Always true: one task does everything: it polls the h2 crate, then the exchanges that were woken, so that dropping
 //! the task ends all exchanges. One timer serves the waits of all exchanges; it is never armed further ahead than
 //! `check_every`, so that it also fires in time for a wait that begins after it was armed. The connection's own
-//! `ConnectionWait` is `Idle` while there is no stream, and `Reply` while there is one: then it records when the socket
-//! last took bytes.
-//! During a drain, or after too long an idle time, GOAWAY tells the client to begin nothing more; what is in flight
-//! finishes, and the connection closes. A connection that has been quiet is ended at once, see [`QUIET_MICROS`].
+//! `ConnectionWait` is `Idle` while there is no stream (`Linger` if the connection is to close), and `Reply` while
+//! there is one: then it records when the socket last took bytes.
+//! During a drain, after too long an idle time, or to make room for a new connection, GOAWAY tells the client to begin
+//! nothing more; what is in flight finishes, and the connection closes. A connection that has been quiet is ended at
+//! once, see [`QUIET_MICROS`].
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};

@@ -50,7 +50,7 @@ impl Frame {
     }
 }
 
-/// The types with a payload of a fixed length, by their numbers.
+/// The types whose payloads have a length that is checked, by their numbers.
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;

@@ -35,7 +35,7 @@ use crate::proxy::wait_limits::WaitLimits;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// Fields that have no meaning in HTTP/2.
+/// Fields that have no meaning in a reply over HTTP/2.
 static OF_CONNECTION: [HeaderName; 6] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
 
 /// What `connection` knows of a stream.
@@ -340,8 +340,8 @@ async fn send_body(mut body: ReplyBody, stream: &Stream, send: &mut SendStream<B
     .await
 }
 
-/// How much of a reply's body the client of a stream may not have read, of what its windows allowed to send. A client
-/// says that it has read by opening its window again, often only when it has read half of it.
+/// How many bytes of a reply's body were sent within the windows of a stream's client and may not have been read by it.
+/// A client shows that it has read by opening its window again, often only when it has read half of it.
 #[derive(Default)]
 struct ClientWindow {
     /// The bytes that were sent since the windows last allowed nothing.

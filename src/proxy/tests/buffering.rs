@@ -149,7 +149,7 @@ async fn the_time_outs_of_a_route_take_precedence() {
         assert!(reply.text().contains(&format!("/{kind}\"")) || reply.text().contains(kind), "{}", reply.text());
         assert!(began.elapsed() >= quick && began.elapsed() < Duration::from_secs(5));
     }
-    // A pause within the reply, and a total time that is set in the limits but not for the route.
+    // A pause within the reply, and a total time that is set in the limits but switched off for the route.
     let half = || async {
         Origin::script(|mut wire, _| async move {
             wire.head().await;

@@ -91,7 +91,7 @@ async fn serve(mut stream: TcpStream, answer: impl Fn(u32) -> Vec<u8>) {
     let _ = stream.read_to_end(&mut Vec::new()).await;
 }
 
-/// hyper ends the body of a reply whose stream is reset with one of these codes.
+/// If the stream of a reply is reset with one of these codes, hyper ends the body as if it were whole.
 const NO_ERROR: [u8; 4] = [0, 0, 0, 0];
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 

@@ -53,7 +53,7 @@ impl Observer {
     fn watching() -> Arc<Self> {
         Arc::new(Self { is_watching: true.into(), ..Self::default() })
     }
-    /// The first `count` effects, once they were reported.
+    /// All effects, once at least `count` were reported.
     async fn effects(&self, count: usize) -> Vec<Effect> {
         bounded("the effects", async {
             loop {

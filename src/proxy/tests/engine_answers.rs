@@ -45,7 +45,7 @@ fn unzipped(bytes: &[u8]) -> String {
     text
 }
 
-/// Whether this date is the present time, within some seconds.
+/// Whether this date is the present time, within a minute.
 fn is_now(date: Option<&str>) -> bool {
     let date = httpdate::parse_http_date(date.expect("a date")).expect("an HTTP date");
     let now = SystemTime::now();

@@ -123,7 +123,7 @@ pub fn request(method: Method, path: &str) -> Request<()> {
 }
 
 /// The preface of a client and its SETTINGS.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// A client that sends arbitrary frames.
 pub struct RawHttp2 {

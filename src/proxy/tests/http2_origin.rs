@@ -105,7 +105,8 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Reads frames from a client, after the preface, until one of this kind has come. Returns the frame's stream.
+/// Reads frames from a client until one of this kind has come, and before them the preface if `preface` is set. Returns
+/// the frame's stream.
 pub async fn read_until(stream: &mut TcpStream, kind: u8, preface: bool) -> Option<u32> {
     use tokio::io::AsyncReadExt;
     if preface {

@@ -31,7 +31,8 @@ async fn rig(addresses: &[SocketAddr], http: HttpVersion, tls: Option<ServiceTls
     Rig::new(&unused, Setup { service: Some(service), ..Setup::default() }).await
 }
 
-/// An address that runs `script` on the first connections, in their order; further connections are served normally.
+/// An address that runs `script` on each connection, with the connection's number. If the script returns the stream,
+/// the connection is served normally.
 async fn scripted<F, Fut>(script: F) -> (Http2Origin, SocketAddr)
 where
     F: Fn(usize, TcpStream) -> Fut + Send + 'static,

@@ -105,7 +105,8 @@ async fn a_reset_during_an_upload_closes_legacys_connection() {
     assert_eq!(client.get("/fast").await.status, 200);
 }
 
-/// An answer of 4 MiB, of which a client that does not read gets one window.
+/// Answers requests for `/orders` and `/large` with 4 MiB, of which a client that does not read gets one window, and
+/// others with 3 bytes.
 async fn origin_with_large_answers() -> Origin {
     Origin::script(|mut wire, _| async move {
         while let Some(head) = wire.head().await {

@@ -53,7 +53,7 @@ async fn large_bodies_pass_both_ways() {
     assert!(reply.body == body, "the same bytes");
 }
 
-/// hyper has the whole reply, the window allows all of it, and the client's socket takes no more.
+/// The window allows all of the reply, and the client closes its connection before its socket has taken all of it.
 #[tokio::test]
 async fn a_reply_that_the_client_has_not_taken_is_not_compared() {
     const LARGE: usize = 32 << 20;
@@ -75,7 +75,7 @@ async fn a_reply_that_the_client_has_not_taken_is_not_compared() {
     let (pending, mut send) = client.begin(request(Method::POST, "/orders")).await;
     send.send_data("{}".into(), true).unwrap();
     let _response = pending.head().await.unwrap();
-    // From here on nothing is read from the connection.
+    // Drops the client's socket.
     client.connection.abort();
     assert!(bounded("the connection's end", client.connection).await.is_err());
     assert_eq!(rig.fakes.outcome().await, ComparisonOutcome::Skipped(SkipReason::ClientWentAway));

@@ -1,5 +1,5 @@
-//! Interim replies of legacy: they are passed on to HTTP/2 clients; other clients get only the final reply. All are
-//! counted.
+//! Interim replies of a legacy that speaks HTTP/1.1 are passed on to HTTP/2 clients; other clients get only the final
+//! reply. Those of a legacy that speaks HTTP/2 are not passed on.
 
 use super::http2_client::Http2Client;
 use super::rig::{OK, Origin, Rig, Setup, get};

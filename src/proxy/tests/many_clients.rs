@@ -11,7 +11,8 @@ use crate::flag::State;
 const CLIENTS: u64 = 24;
 const REQUESTS: u64 = 60;
 
-/// Answers with the request's own id. At random sends the answer in pieces, closes after it, or closes without one.
+/// Answers with the request's own id. At random sends the answer in pieces, cuts it, closes after it, or closes without
+/// one.
 async fn unreliable_origin() -> Origin {
     Origin::script(|mut wire, _| async move {
         let mut random = fastrand::Rng::new();

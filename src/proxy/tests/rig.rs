@@ -49,7 +49,7 @@ pub struct Fakes {
     pub remembered_next: Mutex<VecDeque<Remembered>>,
     pub keys_of_legacy: Mutex<Vec<RetryKey>>,
     pub engine_owns: AtomicBool,
-    /// Whether the engine takes the key between the look-up and the decision.
+    /// Whether the engine takes the key between the look-up and the attempt to record it as legacy's.
     pub engine_takes_first: AtomicBool,
     /// Whether recording keys for legacy fails.
     pub records_no_keys: AtomicBool,
@@ -235,7 +235,7 @@ pub struct Setup {
     pub edit_route: fn(&mut Route),
     /// Whether requests of routes with a workflow wait at first, as in a process that takes over.
     pub takes_over: bool,
-    /// The observer of the calls that legacy makes.
+    /// Is told of each request before legacy gets it, so that the calls that legacy makes can be attributed to it.
     pub effect_registry: Option<Arc<dyn EffectRegistry>>,
     /// Set for the proxy behind the egress listener.
     pub egress: Option<EgressParts>,

@@ -317,7 +317,7 @@ async fn the_state_only_never_calls_legacy_whatever_the_engine_says() {
     rig.fakes.answers.lock().unwrap().extend([engine_says("{}"), engine_gives_back(), engine_refuses("x")]);
     let statuses = [201, 503, 503, 504];
     for status in statuses {
-        // The last request gets no answer at all.
+        // To the last request the engine gives no answer at all.
         assert_eq!(rig.ask(&post("/orders", ORDER)).await.status(), status);
     }
     assert!(origin.requests().is_empty());

@@ -206,7 +206,7 @@ async fn a_pipelined_request_is_not_lost_by_looking_at_the_socket() {
     assert_eq!((wire.reply().await.status(), wire.reply().await.status()), (200, 200));
 }
 
-/// Within one limit for a pause in a body less than a record arrives, but no pause is as long as the limit.
+/// Less than one record arrives within the limit for a pause in a body, but no pause is as long as the limit.
 #[tokio::test]
 async fn bytes_that_do_not_complete_a_record_restart_the_limit_of_an_upload() {
     let origin = Origin::always_answers(OK).await;

@@ -335,7 +335,7 @@ async fn large_replies_are_not_buffered() {
 async fn large_uploads_are_not_buffered() {
     const CHUNK: usize = 64 << 10;
     const CHUNKS: usize = 1_024; // 64 MiB
-    // The origin reads one piece at a time, and only when the client can send no further ahead.
+    // The client can send only as fast as the origin reads: the bytes between them are bounded by buffers.
     let taken = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = taken.clone();
     let origin = Origin::script(move |mut wire, _| {

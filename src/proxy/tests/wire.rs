@@ -147,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         Some(message)
     }
-    /// Reads the final reply with its body; skips interim replies.
+    /// Reads the final reply with its body; skips `100 Continue`.
     pub async fn reply(&mut self) -> Message {
         loop {
             let message = self.message(true).await.expect("a whole reply");

@@ -1,6 +1,7 @@
 //! When a wait is overdue, and what that means for its connection.
 //!
-//! Always true: nothing is changed here; of several limits that hold for a wait, the one that ends first counts.
+//! Always true: nothing is changed here, except that a meter of `rate` may begin a new window; of several limits that
+//! hold for a wait, the one that ends first counts.
 
 use std::sync::atomic::Ordering::Relaxed;
 

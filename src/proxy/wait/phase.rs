@@ -6,7 +6,7 @@
 pub(in crate::proxy) enum Phase {
     /// The next request.
     Idle,
-    /// The rest of a head.
+    /// A connection's first head, or the rest of a later one.
     Head,
     /// The request's body: for the client to send it, or for legacy to take it.
     Upload,

@@ -84,7 +84,7 @@ impl Tables {
     }
 
     fn purge(&mut self, status: RunStatus, ended_before: Timestamp, limit: usize, now: Timestamp) -> Purged {
-        // A run that ended before this time claimed its retry key even earlier, so that the key has expired.
+        // A run that ended before this time keeps no retry key bound any more, and claimed its own even earlier.
         let ended_before = now.checked_sub(self.window).map_or(ended_before, |since| ended_before.min(since));
         let ended = self.runs.iter().filter(|(_, run)| run.summary.status == status && status.is_final());
         let old = ended.filter(|(_, run)| run.summary.updated < ended_before && !run.purged);

@@ -1,7 +1,7 @@
 //! The address of the database, and the settings of each connection.
 //!
-//! Always true: no text shows a password; every wait for the server has a bound of `limits`, on this side and, where
-//! the server may hang, also on the server.
+//! Always true: no text shows a password; except in a check of the whole database, every wait for the server has a
+//! bound of `limits`, on this side and, for statements, locks and idle transactions, also on the server.
 
 use std::str::FromStr;
 use std::time::Duration;

@@ -77,7 +77,8 @@ fn id(run: &RunId) -> &[u8] {
     run.0.as_bytes().as_slice()
 }
 
-/// A run's appends in the batch: the first, the last, and whether any of them has pins.
+/// A run's appends in the batch: the first, the last, and whether any of them makes the run pinned
+/// (`Append::is_pinned`).
 struct RunRow<'a> {
     first: &'a EncodedAppend,
     last: &'a EncodedAppend,

@@ -2,7 +2,7 @@
 //!
 //! Always true: an append is acknowledged only after the commit that contains it; an invalid append fails alone. If the
 //! outcome of a commit is unknown, the appends are looked up once the session that wrote them has certainly ended, and
-//! written again if they are missing. Only if the database does not answer in time is the answer `Unavailable`.
+//! written again if they are missing. The answer is `Unavailable` only if the outcome is still unknown after that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -90,8 +90,9 @@ impl PostgresStore {
     /// Registers metrics, so the recorder must be installed before.
     ///
     /// # Errors
-    /// The database cannot be reached, refuses the login, is a standby, belongs to another program, or was written by a
-    /// newer version. The text says which and what to do, and contains no password.
+    /// The database cannot be reached, refuses the login, is too old, is a standby or read-only, belongs to another
+    /// program, was written by a newer version, or has tables that older processes still use. The text says which and
+    /// what to do, and contains no password.
     pub async fn open(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
         let address = Address::new(url, password, limits)?;
         let opened = open::open(&address).await?;

@@ -1,4 +1,4 @@
-//! Reads. Each is one statement.
+//! Reads. Each is one statement; a listing in which summaries cannot be read is several.
 
 use std::ops::RangeInclusive;
 

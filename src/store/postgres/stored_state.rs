@@ -1,4 +1,5 @@
-//! Reads the rows that a batch may conflict with, and locks its runs until the transaction ends.
+//! Reads the rows that a batch may conflict with, and locks its runs and its bound retry keys until the transaction
+//! ends.
 
 use std::collections::HashMap;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::store::write_error::WriteError;
 
-/// The SQLSTATE that `append_batch` raises for an invalid batch.
+/// The SQLSTATE that `append_runs` and `refuse_legacy_keys` raise for an invalid batch.
 const INVALID_BATCH: &str = "PM001";
 /// Read-only transaction: the server is a former primary. It still answers pings.
 const READ_ONLY: &str = "25006";

@@ -168,7 +168,8 @@ impl Committer {
         }
     }
 
-    /// Looks whether the files are still at their paths. If one is not, writes are refused until a later look finds it.
+    /// Checks that the files are still at their paths and that the log is complete. If not, writes are refused until a
+    /// later check finds nothing wrong.
     pub(super) fn check_files(&mut self, healthy: &AtomicBool) {
         if let Some(error) = self.conn.check_files() {
             healthy.store(false, Ordering::Release);

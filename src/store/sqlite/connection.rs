@@ -271,8 +271,8 @@ impl Connection {
         }
     }
 
-    /// Commits a harmless row. Called on a new connection. Once it succeeds, a transaction with an unknown outcome is
-    /// either visible to reads or never will be, because its frames in the WAL are overwritten.
+    /// Commits a harmless row. Once it succeeds on a new connection, a transaction with an unknown outcome is either
+    /// visible to reads or never will be, because its frames in the WAL are overwritten.
     pub(super) fn probe(&mut self, now_ns: i64) -> Result<(), WriteError> {
         let text = "INSERT INTO meta (key, value) VALUES ('probe', ?) \
                     ON CONFLICT (key) DO UPDATE SET value = excluded.value";
@@ -342,7 +342,7 @@ mod tests {
         connection.close();
     }
 
-    /// SQLite's wait for the lock is 5 s.
+    /// Takes 5 s: so long SQLite waits for the lock.
     #[test]
     fn a_connection_that_cannot_be_opened_again_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();

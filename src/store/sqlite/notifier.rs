@@ -1,7 +1,7 @@
 //! Sends notifications of what the writer committed.
 //!
-//! Always true: a superfluous notification is harmless, and receivers poll for lost ones. The caches here are as large
-//! as the tables of locks and unanswered commands.
+//! Always true: a superfluous notification is harmless, and receivers poll for lost ones. The caches here keep a lock
+//! or a command at most until its run ends, even if the lock is released or the command is answered before.
 
 use std::collections::{HashMap, HashSet};
 

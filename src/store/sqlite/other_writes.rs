@@ -1,9 +1,9 @@
-//! The writer's writes that are not appends: plans, flips, declarations, samples, evidence, legacy's retry keys, and
-//! those of [`super::coordination_writes`].
+//! The writer's writes that are not appends: plans, keys of runs, flips, declarations, samples, evidence, legacy's
+//! retry keys, the key files, the times in which processes ran, and those of [`super::coordination_writes`].
 //!
 //! Always true: each is one transaction on the writer's connection, acknowledged after its commit. If the outcome of
-//! the commit is unknown, the write is repeated on a new connection: flips are looked for first, all other writes are
-//! idempotent.
+//! the commit is unknown, the write is repeated on a new connection: flips are looked for first, and all other writes
+//! are idempotent, except that samples may be stored twice.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -37,7 +37,7 @@ pub(super) enum OtherWrite {
     Coordination(CoordinationWrite, oneshot::Sender<Result<CoordinationResult, StoreError>>),
 }
 
-/// An idempotent write of records.
+/// A write of records. To repeat it changes nothing, except that samples are stored twice.
 pub(super) enum RecordWrite {
     Plan(PlanId, serde_json::Value),
     /// `None` removes the key.

@@ -1,7 +1,8 @@
 //! Validates one append within a transaction and writes it.
 //!
-//! Always true: every check comes before the first write. An append that changes nothing that listings show takes two
-//! statements; the first compares the run's row, so that the cached row is never trusted alone.
+//! Always true: every check comes before the first write. An append to a running run that changes nothing that listings
+//! show, and has no further rows, takes two statements; the first compares the run's row, so that the cached row is
+//! never trusted alone.
 
 use std::collections::HashMap;
 
@@ -209,7 +210,7 @@ fn upsert_claim(conn: &Connection, append: &EncodedAppend, now: WriteTime) -> Re
     Ok(())
 }
 
-/// Writes the rows that few appends have. They come before the run's row, because triggers on that row answer the
+/// Writes the rows that few appends have. They come before [`upsert_run`], because triggers on the run's row answer the
 /// commands and free the locks of an ended run, and remove the outbox row of a run that begins.
 fn write_attached_rows(conn: &Connection, append: &EncodedAppend) -> Result<(), WriteError> {
     let run = append.run_id.0.as_bytes().as_slice();

@@ -165,7 +165,7 @@ async fn a_run_is_refused_while_legacy_has_a_key_that_it_does_not_claim(which: S
         let claim = Claim { key: KEY, request: [1; 32], of_request: None, legacy_keys: [Some(nobodys), Some(other)] };
         Append { claim: Some(claim), ..append(run_id(9), 1, 1) }
     };
-    // Alone, and in a batch with another run.
+    // Perhaps in one batch with another run.
     let other = store.append(claiming_key(append(run_id(2), 1, 1), RetryKey([5; 32])).into());
     let (refused, other) = tokio::join!(store.append(beside(legacys).into()), other);
     assert_eq!((refused, other), (Err(AppendError::Conflict(AppendConflict::LegacyClaim)), Ok(())));

@@ -13,7 +13,7 @@ fn past() -> Timestamp {
     Timestamp::from_second(1_700_000_000).unwrap()
 }
 
-/// A closed database with rows in all tables.
+/// A closed database with rows in nearly all tables that a check examines.
 async fn undamaged() -> (tempfile::TempDir, std::path::PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
@@ -23,8 +23,8 @@ async fn undamaged() -> (tempfile::TempDir, std::path::PathBuf) {
     (dir, path)
 }
 
-/// Writes an open run with a lock, an ended run with a pin and a large body, a purged run with a pin, and an open rerun
-/// of another purged run.
+/// Writes an open run with a lock, a command and an outbox row; an ended run with a pin, a claimed key, a snapshot and
+/// a large output; a purged run with a pin; and an open rerun of another purged run.
 async fn fill(store: &impl Store) {
     store.put_plan("plan_1".into(), json!({})).await.unwrap();
     let open = vec![(at(1), run_started(run_id(1), at(1)))];

@@ -363,7 +363,8 @@ async fn a_closed_store_refuses_appends(which: StoreKind) {
     fixture.store.close().await;
 }
 
-/// A store of one process returns when its newest event happened; a shared store returns its server's current time.
+/// A store in a file returns when its newest event happened, a store in memory nothing, and a shared store its server's
+/// current time.
 async fn a_store_returns_the_time_that_it_knows(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     fixture.store.append(append(run_id(1), 1, 5).into()).await.unwrap();

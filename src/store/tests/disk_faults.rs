@@ -75,8 +75,9 @@ async fn the_result_of_an_append_is_true_when_the_disk_fails() {
         println!("not tried: strace is not installed");
         return;
     }
-    // strace counts the calls of each thread, and every reopened connection has a new thread: faults with low numbers
-    // also hit the connection that reads back whether an append was stored.
+    // strace counts the calls of each thread. The connection that prepares the database has a thread of its own: faults
+    // with low numbers hit it too. A new connection that reads back whether an append was stored is on the writer's
+    // thread, where the count goes on.
     let mut faults = 0;
     for fault in [
         "fsync,fdatasync:error=EIO:when=12+5",

@@ -1,7 +1,7 @@
 //! A macro for test stores that wrap another store and change only some of its calls.
 
-/// Implements [`crate::store::RunCoordination`] by forwarding each call to a field, except `acquire_due_except` and
-/// `give_up`: for them the trait's own versions are used, as in a store of one process.
+/// Implements [`crate::store::RunCoordination`] by forwarding each call to a field, except `acquire_due_except`,
+/// `give_up` and `owner`: for them the trait's own versions are used, as in a store of one process.
 macro_rules! forward_work {
     ($store:ty, $field:ident) => {
         $crate::store::tests::forward_work::forward_work!(@each $store, $field,

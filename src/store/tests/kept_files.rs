@@ -161,7 +161,7 @@ async fn a_journal_beside_an_index_of_the_log_is_rolled_back() {
     }
 }
 
-/// SQLite's wait for the lock is 5 s.
+/// Takes 5 s: so long SQLite waits for the lock.
 #[tokio::test]
 async fn a_store_that_another_program_has_locked_for_itself_is_refused_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();

@@ -115,7 +115,7 @@ async fn every_combination_of_filters_finds_its_runs(which: StoreKind) {
     assert_eq!(fixture.store.runs(paused).await.unwrap().last().map(|run| run.run_id), Some(run_id(0)));
 }
 
-/// Every filter, and combinations that find nothing.
+/// Every filter, and combinations of them; those whose name ends with `none` find nothing.
 pub(super) fn filters() -> Vec<(&'static str, RunFilter)> {
     let all = RunFilter { limit: 51, ..RunFilter::default() };
     let of = |statuses: &[RunStatus]| RunFilter { statuses: statuses.to_vec(), ..all.clone() };

@@ -23,6 +23,7 @@ struct Operation {
     wake: Option<i64>,
     locks: Vec<(bool, u8, u8)>,
     webhook_message: bool,
+    /// A command that the append answers.
     settles: Option<u8>,
     /// A run that the append puts into the outbox.
     pending_run: Option<u64>,
@@ -111,7 +112,7 @@ fn append_of(operation: &Operation) -> Append {
         batch: Uuid::from_u128(u128::from(operation.batch)),
         pins: operation.pin.iter().map(|(id, engine)| pin(&id.to_string(), arm(*engine))).collect(),
         claim: operation.claim.map(|(key, request)| Claim::new(RetryKey([key; 32]), [request; 32])),
-        // One priority for all appends of a run, as in the engine: the order between the two queues is not defined.
+        // One priority for all appends of a batch ([`agree`]): the order between the two queues is not defined.
         priority: if operation.dark { Priority::Dark } else { Priority::Real },
         worker: worker(7),
         fence: Fence(operation.fence),
@@ -232,7 +233,7 @@ async fn all_agree(operations: Vec<Vec<Operation>>) {
 }
 
 async fn agree(which: StoreKind, operations: &[Vec<Operation>]) {
-    // Each case has a database of its own, which is slow on PostgreSQL: only every third case runs there.
+    // Each case has a database of its own, which is slow on PostgreSQL: only about a third of the cases run there.
     if matches!(which, StoreKind::Postgres) && (!operations.len().is_multiple_of(3) || !which.is_installed()) {
         return;
     }

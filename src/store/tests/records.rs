@@ -1,4 +1,4 @@
-//! Records beside events: plans, flips, declarations, samples, evidence, the secret.
+//! Records beside events: plans, keys of runs, flips, declarations, samples, evidence, the secret, key files.
 
 use super::*;
 use crate::compare::{Difference, DifferenceKind};
@@ -105,7 +105,7 @@ async fn flips_are_numbered_and_the_last_of_each_route_is_returned(which: StoreK
     assert_eq!(first, FlipRecord { number: 2, ..flip(Some("b"), "shadow") });
 }
 
-/// Such a write was sent before, and the store performs it late.
+/// Such a write was decided before the newest flip, and reaches the store after it.
 async fn nothing_is_recorded_that_was_to_follow_an_older_flip(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let file = Some(FileState { state: State::Off, shares: Shares::default() });

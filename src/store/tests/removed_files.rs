@@ -179,7 +179,7 @@ async fn a_log_that_another_program_empties_by_a_checkpoint_is_sound() {
 
 /// Opening a database takes room on the disk for the file `-shm`, unless it is there already.
 #[tokio::test]
-async fn a_closed_store_keeps_the_files_that_its_opening_needs_and_needs_neither() {
+async fn a_closed_store_keeps_the_files_for_its_next_opening_and_has_everything_in_the_database() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
     let size = |name: &str| std::fs::metadata(dir.path().join(name)).map(|found| found.len()).ok();

@@ -230,7 +230,7 @@ async fn the_write_ahead_log_is_checkpointed_as_it_grows() {
 
 #[tokio::test]
 async fn the_cache_of_runs_is_checked_against_the_database() {
-    // Small batches are written in one way, larger ones in another.
+    // With appends of one event, and of several.
     check_cache(1).await;
     check_cache(5).await;
 }
@@ -356,7 +356,8 @@ async fn a_full_disk_refuses_appends_and_the_store_recovers_by_itself() {
     assert!(!store.healthy());
     let found = store.runs(RunFilter { limit: 100, ..RunFilter::default() }).await.unwrap();
     assert_eq!(found.len() as u64, acknowledged, "all acknowledged appends are stored, and the refused one is not");
-    // The writer's probe fits into the file, and its commit makes the store healthy again. So does a small append.
+    // The writer's probe still fits into the file, and its commit makes the store healthy again. A small append fits
+    // too.
     tokio::time::timeout(std::time::Duration::from_secs(20), async {
         while !store.healthy() {
             tokio::task::yield_now().await;

@@ -206,7 +206,7 @@ impl Check<'_> {
         }
     }
 
-    /// Warns about what is allowed and probably not meant.
+    /// Warns about what is allowed and probably not meant. Refuses a status that is both accepted and `not_done`.
     fn warn_of_unusual_settings(&mut self, site: &Site, draft: &StepDraft, call: &Call) {
         let writes = matches!(call.method, Method::PUT | Method::PATCH | Method::DELETE);
         if call.effect == EffectClass::Read && writes {

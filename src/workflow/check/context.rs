@@ -78,7 +78,7 @@ pub(super) fn compiled(schema: &Value, site: &Site, problems: &mut Problems) -> 
 /// The steps that stream, while a workflow is checked.
 #[derive(Default)]
 pub(super) struct Streams {
-    /// The step whose output the template that is being checked is, as the whole body of an answer.
+    /// The step, if the template that is being checked is the whole body of an answer and nothing but a step's output.
     pub(super) whole_body: Option<String>,
     /// The steps whose output is the whole body of an answer.
     pub(super) answered: Vec<String>,

@@ -13,7 +13,7 @@ pub enum CheckpointEvent {
     /// The run waits for a person.
     #[serde(rename = "checkpoint_opened")]
     Opened(Box<OpenCheckpoint>),
-    /// A person (or the time-out) answered.
+    /// A person (or the time-out, or the declared answer of a rehearsal) answered.
     #[serde(rename = "checkpoint_answered")]
     Answered {
         /// The checkpoint.
@@ -21,7 +21,7 @@ pub enum CheckpointEvent {
         /// The answer.
         #[serde(rename = "said")]
         answer: CheckpointAnswer,
-        /// Who answered; `time-out` stands for nobody.
+        /// Who answered; `time-out` stands for nobody, `rehearse` for the declared answer.
         by: String,
     },
     /// Nobody answered in time, so other people are asked.

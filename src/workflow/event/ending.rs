@@ -18,9 +18,9 @@ pub enum EndingEvent {
         /// concurrently.
         undo: Vec<Vec<(StepId, Option<u32>)>>,
     },
-    /// Every step ended.
+    /// Every step ended, or the run ended early with a `fail` step whose status is below 500.
     Completed {},
-    /// The run ended early.
+    /// The run ended early, or without an answer.
     Failed {
         /// The failure.
         failure: Failure,

@@ -68,7 +68,8 @@ impl Run {
             return Err(format!("a conflict over `{step}` is open already"));
         }
         let call = match (part, attempt) {
-            // No call has begun: the conflict is over an expression, a lock or another run.
+            // No call has begun: the conflict is over an expression, a lock, another run, or something that the files
+            // lack.
             (_, 0) => None,
             (StepPart::Do, _) => Some(self.do_call(step, *item)?),
             // The probe cannot be sent, so a person decides about the attempt. After this decision the probe may be

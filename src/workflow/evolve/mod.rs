@@ -1,7 +1,9 @@
 //! [`evolve`]: applies an event to a run. All events pass through it, live and in replay.
 //!
 //! Always true: recording and replay call the same [`evolve`]; an event that does not fit the run is an error value,
-//! never a panic. The cost of an event does not depend on the length of the run, except for events that end a fan-out.
+//! never a panic. The cost of an event does not depend on the number of events before it, with these exceptions: the
+//! end of a fan-out, the beginning of a compensation, a pause and its end, and (only in the number of the run's
+//! questions) the end of any step.
 
 mod calls;
 mod ending;

@@ -91,8 +91,8 @@ pub struct FirstValues<'a> {
     pub instance: Option<&'a Value>,
 }
 
-/// Returns the parts of a run's first event that quote what the plan declares as sensitive in the request. A declared
-/// part that nothing reads is not kept, so these quotes could not be found later.
+/// Returns the parts of a run's first event that quote what the plan declares as sensitive in the request or in the
+/// headers of legacy's reply. A declared part that nothing reads is not kept, so these quotes could not be found later.
 pub fn quotes_in_first_event(plan: &Plan, first: &FirstValues<'_>) -> Vec<SensitivePath> {
     let declared = plan.sensitive_values();
     let mut known = KnownValues::default();

@@ -135,7 +135,7 @@ impl<'a> PartCollector<'a> {
                 self.values(&at("items").each(), &items);
             }
             StepEvent::FailReached { answer, .. } => self.answer(&at("answer"), answer),
-            // The failure repeats the message of the conflict that was open, whatever the kind of the conflict.
+            // If a person chose the fallback, the failure repeats the message of the conflict, whatever its kind.
             StepEvent::FallbackTaken { step, failure, .. } => {
                 if self.step(step).is_some_and(|step| step.hides_entered_values() || step.lock) {
                     self.text(at("failure.message"));

@@ -141,8 +141,8 @@ impl Redaction {
     }
 }
 
-/// The values of these headers, in every form in which they may be quoted: alone, joined as expressions see them, and
-/// in the two encodings of characters that are not ASCII.
+/// The values of these headers, in every form in which they may be quoted: alone, and joined as expressions see them. A
+/// value that is not UTF-8 is given in two forms: with replacement characters, and read as Latin-1.
 pub(super) fn header_texts<'a>(headers: &'a HeaderMap, names: &'a [String]) -> impl Iterator<Item = String> + 'a {
     names.iter().flat_map(move |name| {
         let values: Vec<&[u8]> = headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();

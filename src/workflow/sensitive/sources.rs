@@ -16,7 +16,8 @@ pub struct SensitiveSources {
     /// Sensitive parts of the run's first event: `$.request.body.token`, `$.instance.output`.
     #[serde(rename = "born")]
     pub(super) first_event: BTreeSet<SensitivePath>,
-    /// Sensitive parts of the outputs of steps (of each item), as child runs declared them with their answers.
+    /// Sensitive parts of the outputs of steps (of each item), as child runs declared them with their answers, or as
+    /// an earlier run of the job named them with a result that was taken over.
     pub(super) outputs: BTreeMap<StepId, BTreeSet<SensitivePath>>,
     /// Steps for which somebody gave another input.
     #[serde(rename = "given")]
@@ -80,7 +81,8 @@ impl SensitiveSources {
     pub(super) fn has_entered_value(&self, step: &StepId) -> bool {
         self.entered_inputs.contains(step) || self.entered_outputs.contains(step)
     }
-    /// The sensitive parts of a step's output, as declared by its child runs.
+    /// The sensitive parts of a step's output, as declared by its child runs or named with a result that was taken
+    /// over.
     pub fn of_output(&self, step: &StepId) -> Vec<SensitivePath> {
         self.outputs.get(step).into_iter().flatten().cloned().collect()
     }

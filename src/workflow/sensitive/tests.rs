@@ -271,7 +271,7 @@ respond: { status: 200 }
     assert_eq!(known, BTreeSet::from(["s-1".to_owned()]));
 }
 
-/// Who reviews the items can tell them apart.
+/// Whoever reviews the items can tell them apart.
 #[test]
 fn a_review_hides_only_the_sensitive_parts_of_each_item() {
     let plan = plan(
@@ -367,7 +367,7 @@ fn all_that_is_declared_in_a_request_is_redacted_where_the_run_never_began() {
     let mut answer = json!({ "echo": 8_765_432, "n": 7 });
     redaction.answer_body(&mut answer);
     assert_eq!(answer, json!({ "echo": "***", "n": 7 }));
-    // It is not known which parts of a body are sensitive that cannot be read.
+    // If a body cannot be read, it is not known which of its parts are sensitive.
     let unreadable = redaction.with_request(&headers, &json!("{\"card\": \"CARD-1\",}"));
     let mut answer = json!({ "echo": "CARD-1", "n": 7, "ok": true });
     unreadable.answer_body(&mut answer);

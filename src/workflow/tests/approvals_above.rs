@@ -38,7 +38,7 @@ fn approved(risk: Risk, who: &[&str]) -> Option<ApprovalAbove> {
     Some(ApprovalAbove { risk, who: who.iter().map(|name| (*name).to_owned()).collect() })
 }
 
-/// A child whose calls wait for nobody's approval, unless its parent's step needed one.
+/// A child run, with what people approved above it.
 fn child(plan: &Plan, above: Option<ApprovalAbove>) -> Harness<'_> {
     let mut harness = Harness::started_with(plan, |started| (started.route, started.approval_above) = (None, above));
     harness.perform_due();

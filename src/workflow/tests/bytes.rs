@@ -212,7 +212,7 @@ steps: { a: { set: 'TEXT' } }
 respond: { status: 200, headers: { content-type: text/plain }, body: '${steps.a.output}' }
 ";
 
-/// A run whose answer is this text.
+/// A run of this plan that has answered.
 fn answering(plan: &Plan) -> Harness<'_> {
     let mut harness = Harness::of_api(plan);
     harness.settle();
@@ -338,7 +338,7 @@ fn a_replay_accepts_how_earlier_versions_showed_the_bytes_of_a_review() {
     }
 }
 
-/// Such a body is not in the run, and the answer's headers and status are.
+/// Such a body is not in the run; the answer's status and headers are.
 #[test]
 fn an_answer_whose_body_is_streamed_names_its_step() {
     let plan = plan(
@@ -361,7 +361,7 @@ respond: { status: '${steps.file.status}', headers: { x-kind: a }, body: '${step
         let header = |name, value: &str| (String::from(name), value.to_owned());
         assert_eq!(answer.headers, [header("x-kind", "a"), header("content-type", "image/png")]);
     }
-    // What only looks like it is JSON, and is sent as that.
+    // A value that only looks like a streamed body is JSON, and is sent as JSON.
     let mut harness = Harness::of_route(&plan);
     harness.settle();
     harness.call("file", ok(json!({ "$bytes": "", "$stream": "file", "content_type": null, "$mark": "0" })));

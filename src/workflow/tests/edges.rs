@@ -77,7 +77,7 @@ fn respond_may_read_failed_and_input_error() {
 }
 
 #[test]
-fn a_failed_run_still_lists_unknown_effects() {
+fn a_run_that_fails_pauses_over_a_call_whose_effect_is_unknown() {
     let plan = PlanBuilder::new().call("charge", &[], "POST /charges", json!({})).keyed().attempts(3);
     let plan = plan.call("price", &[], "GET /price", Value::Null).respond(200, json!({})).build("w");
     let mut harness = Harness::new(&plan, Mode::Real, json!({}));

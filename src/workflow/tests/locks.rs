@@ -307,7 +307,7 @@ fn a_step_whose_items_were_all_skipped_is_not_shown_as_waiting_for_its_lock() {
 }
 
 #[test]
-fn locks_of_rehearsed_and_dark_runs_have_separate_names() {
+fn locks_of_dark_runs_have_separate_names_and_rehearsed_runs_take_none() {
     let yaml = "
 workflow: w
 steps: { a: { call: 'POST ${services.stock}/a', effect: private, lock: { key: x } } }

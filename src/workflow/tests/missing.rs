@@ -322,7 +322,7 @@ fn a_probe_whose_service_is_missing_waits_for_it() {
     let sent = harness.events.iter().filter(|event| matches!(event, Event::StepStarted(s) if s.part == StepPart::Do));
     assert_eq!(sent.count(), 1);
 
-    // If a person decides instead, the charge may have been done, and stays listed unless the person takes its output.
+    // If a person decides instead, the charge may have been done, and stays listed unless the person gives its output.
     let mut skipped = unknown();
     skipped.choose("charge", None, Choice::Skip).unwrap();
     assert_eq!(skipped.run.status(), RunStatus::Completed);

@@ -312,8 +312,8 @@ fn check_script(steps: &[(u8, u8, u8)], script: &[u8]) {
     assert!(view(harness.events.iter().map(|event| (harness.now, event))).is_ok());
 }
 
-/// A child run that failed is begun again and waits behind another holder of the lock. Once the step was queued, but
-/// nobody read the queue.
+/// A child run that failed is begun again and waits behind another holder of the lock. With an earlier defect, the step
+/// was queued, but nobody read the queue.
 #[test]
 fn a_step_that_is_retried_queues_for_its_lock_again() {
     let steps = [(0, 42, 0), (0, 0, 0), (3, 224, 180), (0, 0, 0), (0, 0, 66)];

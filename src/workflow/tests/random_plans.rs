@@ -133,7 +133,7 @@ fn drive<'a>(plan: &'a Plan, api: bool, replies: &[u8], picks: &[u8], cancel_at:
             };
             let choice = choice(&conflict.choices, pick, round > 80);
             if let Err(refusal) = harness.choose(conflict.step.as_str(), conflict.item, choice.clone()) {
-                // An offered choice is refused only if it was made before.
+                // The only offered choice that is refused is to cancel a run that was cancelled before.
                 assert!(matches!(choice, Choice::Cancel { .. }), "{choice:?} of {conflict:?}: {refusal}");
                 harness.cancel(false).unwrap();
             }
@@ -178,7 +178,7 @@ fn check_invariants(harness: &Harness<'_>) {
             Event::Step(StepEvent::Probed { step, item, done: Some(false), .. }) => {
                 unknown.remove(&(step.clone(), *item));
             }
-            // After a choice the call may still have been done.
+            // The call stays in `unknown`: whatever a person chose, it may have been done.
             Event::Conflict(ConflictEvent::Resolved { step, item, .. }) => drop(asked.insert((step.clone(), *item))),
             // A read has no effect, however it ended.
             Event::Step(StepEvent::FallbackTaken { step, item, .. }) => {

@@ -118,7 +118,7 @@ fn a_declared_output_that_is_null_stays_declared_in_the_stored_events() {
     assert!(matches!(finished.outcome, super::Outcome::Rehearsed { output: None, .. }));
 }
 
-/// Legacy made these calls: their numbers and the results of those. The first that is not assigned corresponds.
+/// The calls that legacy made: the number and the result of each. The first that is not assigned corresponds.
 struct MadeByLegacy(Vec<(u64, LegacyResult)>);
 
 impl LegacyReplies for MadeByLegacy {

@@ -310,7 +310,8 @@ fn a_fan_out_of_thousands_costs_the_same_for_each_item() {
     assert!(large < small * 40, "{small:?} for 1,000 items and {large:?} for 8,000");
 }
 
-/// Returns how many calls are visited while a fan-out of `count` items, all begun at once, fails and is undone.
+/// Returns how many calls are visited while a fan-out of `count` items, all begun at once, is done, and then undone
+/// because the step after it fails.
 fn work_to_undo(count: usize, undo: &str) -> usize {
     let plan = plan(&format!(
         "{{ workflow: w, steps: {{ each: {{ for_each: '${{request.body.items}}', concurrency: {count}, \

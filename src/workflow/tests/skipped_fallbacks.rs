@@ -67,7 +67,7 @@ fn a_step_whose_fallback_is_skipped_is_skipped_too() {
     }
 }
 
-/// A single event resolves the conflict over the last fallback by skipping the fallback.
+/// The person resolves the conflict over the last fallback by skipping it: a single event skips the whole chain.
 #[test]
 fn a_person_who_skips_the_last_fallback_of_a_chain_skips_all_steps_of_the_chain() {
     let plan = chain(CALL);

@@ -22,7 +22,7 @@ impl Steps {
                     Skipped::Needs => "something that it needs was skipped",
                     Skipped::ByHand => "a person skipped it",
                     Skipped::Rejected => "it was rejected at a checkpoint",
-                    Skipped::Busy => "its lock is held, or the service said that it is busy, and it does not wait",
+                    Skipped::Busy => "its lock is held, here or at the service, and it does not wait",
                     Skipped::NotNeeded => "nothing needs this fallback",
                 };
                 self.set_status(step, at, StepStatus::Skipped, Some(why.into()));

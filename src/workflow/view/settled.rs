@@ -38,7 +38,8 @@ pub(super) fn correct_statuses(steps: &mut [StepView], run: &Run) {
                 view.status = StepStatus::Skipped;
                 view.note = Some("the run ended before the step began".into());
             }
-            // The step has no last event of its own: a cancellation closed the conflict over it.
+            // The step has no last event of its own: a cancellation or the end of a dark run closed the conflict over
+            // it.
             Some(StepState::Open(_) | StepState::Replaced { .. }) if run.is_final() => {
                 let unknown = run.unknown.iter().any(|call| call.step == view.step);
                 view.status = if unknown { StepStatus::Unknown } else { StepStatus::Failed };

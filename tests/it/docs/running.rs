@@ -1,4 +1,4 @@
-//! The calls of the API as they are shown, and every command, against a running process.
+//! The calls of the API as they are shown, and commands that show something, against a running process.
 
 use super::{document, shown_file};
 use crate::orchestrate::BankTest;
@@ -25,7 +25,7 @@ async fn the_calls_of_the_api_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_works_against_a_running_process() {
+async fn commands_that_show_something_work_against_a_running_process() {
     let system = TestSystem::start().await;
     system.climb_to("dark").await;
     system.create_read_cancel_many(1).await;

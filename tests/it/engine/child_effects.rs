@@ -62,7 +62,7 @@ fn answers() -> Vec<(Vec<ScriptedReply>, Vec<bool>)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn legacy_is_called_only_where_no_run_of_the_tree_began_anything() {
+async fn legacy_is_called_only_where_no_run_of_the_tree_had_an_effect() {
     let all: Vec<String> = EFFECTS.iter().flat_map(|effect| workflows(effect)).collect();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     let bank = "  bank: { urls: [\"WORKS\"], breaker: off }";

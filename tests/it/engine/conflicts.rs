@@ -1,5 +1,5 @@
-//! Every kind of conflict with every choice: after the choice the run continues from the conflict, even if the process
-//! was killed in between.
+//! Kinds of conflict, each with every choice that it offers: after the choice the run continues from the conflict, even
+//! if the process was killed in between.
 
 use serde_json::{Value, json};
 

@@ -291,7 +291,7 @@ async fn legacy_performs_requests_whose_runs_failed_without_a_decision() {
         test.step_service.script("POST /tries", late(), 1);
         falls_back("timed out", name).await;
     }
-    // A child run pauses for a decision on these failures, so only the workflow without a parent is tried.
+    // With these failures only the workflow without a parent is tried.
     for (what, reply) in [("expression", sum(json!("x"))), ("no answer", sum(json!(5)))] {
         test.step_service.script("POST /tries", reply, 1);
         falls_back(what, "fails").await;

@@ -28,7 +28,7 @@ respond: { status: 200, body: sent }
 /// The last call of the parent.
 const LAST: &str = "POST /afters";
 
-/// The most syncs of the file that come before the child's first event.
+/// The most syncs of one thread that come before the child's first event.
 const SYNCS_MAX: usize = 40;
 
 /// The number of pending runs (table `births`) in the store of a killed process that have no event, and whose parent
@@ -40,7 +40,8 @@ fn pending_runs(test: &EngineTest) -> i64 {
     store.query_row(text, [], |row| row.get(0)).expect("it is read")
 }
 
-/// The process is killed at the n-th sync of the store's file, for each n, until a kill leaves the child pending.
+/// The process is killed when one of its threads syncs a file for the n-th time, for each n, until a kill leaves the
+/// child pending.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_that_a_kill_left_pending_begins_once_in_the_next_process() {
     let mut test = EngineTest::with(&[PARENT, KID]).await;

@@ -185,7 +185,7 @@ impl EngineTest {
         })
         .await;
     }
-    /// The sentence of `explain` that says what a run waits for.
+    /// The sentence of `explain` and the waits that it lists, for a run that is not stuck.
     async fn explanation(&self, run: &str) -> String {
         let explained = self.pointsman.get(&format!("{run}/explain")).await;
         assert_eq!(explained["stuck"], false, "{explained}");

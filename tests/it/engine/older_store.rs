@@ -42,8 +42,8 @@ const OLDER: [&str; 6] = [
 
 /// How many copies of the ended run the older store has: enough for many batches of 1,000 events.
 const COPIES: u128 = 2_500;
-/// Longer than the interval of progress messages.
-const LOG_INTERVAL: Duration = Duration::from_millis(2_200);
+/// For how long a process is suspended: longer than the interval of progress messages.
+const SUSPENDED: Duration = Duration::from_millis(2_200);
 
 /// The runs of a store that no process uses, with their events.
 async fn read_runs(path: &Path) -> Vec<(RunSummary, Vec<StoredEvent>)> {
@@ -167,7 +167,7 @@ async fn the_upgrade_of_an_older_store_shows_progress_and_survives_kills() {
     until_true("a further batch", || counts(&observer).0 > moved).await;
     signal(&process, rustix::process::Signal::STOP);
     assert!(counts(&observer).1 > 2_000, "at least two batches are left: {:?}", counts(&observer));
-    tokio::time::sleep(LOG_INTERVAL).await;
+    tokio::time::sleep(SUSPENDED).await;
     signal(&process, rustix::process::Signal::CONT);
     until_true("the progress", || test.pointsman.log().contains(" events moved (")).await;
     process.kill().await.expect("it is killed");

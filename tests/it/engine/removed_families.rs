@@ -29,7 +29,8 @@ routes:
 ";
 const FILE: &str = "routes/orders.yaml";
 
-/// The only open run is a rerun, which has no route. Both a reload and a start with such files are refused.
+/// The only open run is a rerun, which has no route: a reload of files without its family is refused. So is a start
+/// with such files after the run has created its instance.
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_rerun_is_open_its_family_has_to_stay() {
     let mut test = EngineTest::with_settings("", &[MAKE, LOOK], |flags| flags.write(FILE, ROUTES)).await;

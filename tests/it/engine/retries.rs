@@ -79,7 +79,7 @@ fn at(event: &Value) -> jiff::Timestamp {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn attempts_that_were_not_done_are_repeated_with_the_same_key() {
+async fn attempts_that_failed_for_now_are_repeated_with_the_same_key() {
     let mut test = EngineTest::with(&[PAY]).await;
     test.step_service.script("POST /charges", ScriptedReply::Refuse(503), 1);
     test.step_service.script("POST /charges", ScriptedReply::Close, 1);
@@ -118,7 +118,7 @@ async fn retry_after_of_a_service_is_respected() {
             next.duration_since(at(event)).as_millis()
         })
         .collect();
-    // An event is recorded a moment after its decision, so measured pauses are a little shorter.
+    // An event has the time of its decision, from which the pause is counted. A little less is tolerated.
     let within = |pause: i128, wanted: i128| (wanted - 100..=wanted).contains(&pause);
     assert!(pauses.len() == 2 && within(pauses[0], 1_000) && within(pauses[1], 1_500), "within `max`: {pauses:?}");
     let seen = test.step_service.seen("POST /charges");
@@ -161,7 +161,8 @@ async fn statuses_are_classified_as_the_step_declares() {
     test.step_service.script("POST /charges", ScriptedReply::Done(402, json!({ "error": "declined" })), 1);
     let data = test.run("picky", json!({})).await;
     assert_eq!((&data["status"], &data["output"]), (&json!("completed"), &json!(402)), "{data}");
-    // Any other 4xx is final; an attempt with an unknown outcome is never sent again automatically.
+    // Any other 4xx is final. An attempt with an unknown outcome is not sent again automatically, since the service
+    // does not honour keys and the step has no probe.
     test.step_service.script("POST /charges", ScriptedReply::Refuse(400), 1);
     let data = test.run("picky", json!({})).await;
     assert_eq!((&data["status"], &data["error"]["status"]), (&json!("failed"), &json!(400)), "{data}");

@@ -116,7 +116,7 @@ async fn only_approved_items_are_performed_also_over_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_judges_effect_method_number_and_missing_undo() {
+async fn a_policy_judges_effect_method_number_and_reversibility() {
     let test = EngineTest::with(&[POLICY]).await;
     let run = test.start_run("policy", json!({})).await;
     let pending = pending_checkpoint(&test, &run).await;

@@ -83,7 +83,7 @@ async fn a_token_that_a_step_fetched_is_not_in_clear_in_the_store() {
     test.finish().await;
 }
 
-/// A workflow that uses a sensitive value in every possible way.
+/// A workflow that uses sensitive values in many ways.
 const COMPUTES: &str = r#"
 workflow: computes
 notify: ${services.works}/hooks
@@ -135,7 +135,8 @@ steps:
 respond: { status: 200, body: { own: "${steps.own.output.key}", plain: "${request.body.plain}" } }
 "#;
 
-/// Texts that must not be in the store nor be shown: the token, values computed from it, values that people typed.
+/// Texts that must not be in the store nor be shown: the token, the key that a child run gets from its service, values
+/// computed from both, values that people typed.
 const HIDDEN: [&str; 17] = [
     TOKEN,
     "4711/secret",
@@ -301,7 +302,7 @@ async fn what_runs_hand_to_each_other_stays_sealed_where_only_one_of_them_declar
     test.finish().await;
 }
 
-/// The value of `memo` in the request; legacy and the engine return it in different forms.
+/// The value of `memo` in the request. The engine returns it in upper case, legacy returns [`LEGACY_MEMO`].
 const MEMO: &str = "memo-1187 of a caller";
 const LEGACY_MEMO: &str = "legacy-memo-2298";
 const LEGACY_NOTE: &str = "legacy-note-3309";

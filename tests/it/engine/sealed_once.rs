@@ -121,7 +121,7 @@ async fn what_a_person_types_as_the_output_of_a_step_that_reads_a_sensitive_valu
     test.finish().await;
 }
 
-/// Workflows whose runs end with a note that contains a sensitive value.
+/// Workflows whose runs wait for a person, with a note that is made from a sensitive value.
 const NOTES: [&str; 3] = [
     r#"
 workflow: asks
@@ -144,7 +144,7 @@ respond: { status: 200 }
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_with_notes_that_show_sensitive_values_has_no_faults() {
+async fn a_store_with_notes_made_from_sensitive_values_has_no_faults() {
     let test = start(&NOTES).await;
     test.step_service.script("POST /pays", ScriptedReply::Refuse(409), 1);
     for (workflow, status) in [("asks", "waiting_checkpoint"), ("pauses", "paused"), ("refused", "paused")] {

@@ -138,7 +138,7 @@ async fn a_probe_says_what_an_unknown_attempt_did() {
     test.step_service.script("POST /charges", ScriptedReply::Close, 1);
     test.step_service.set_default("GET /found", ScriptedReply::Done(200, json!({ "found": false })));
     let data = test.run("probed", json!({})).await;
-    assert_eq!(data["output"]["id"], "POST /charges 2", "it was not done, and so done again: {data}");
+    assert_eq!(data["output"]["id"], "POST /charges 2", "it was not done, and so it is sent again: {data}");
 
     test.step_service.script("POST /charges", ScriptedReply::LoseReply, 1);
     test.step_service.script("GET /found", ScriptedReply::Done(200, json!({ "found": "perhaps" })), 1);

@@ -104,7 +104,7 @@ async fn a_service_that_stalls_or_is_slow_is_cut() {
     test.finish().await;
 }
 
-/// The step's timeout ends with the head.
+/// The step's timeout bounds the time until the head of the reply has come, not the body.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deadlines_of_step_and_route_do_not_count_for_the_body() {
     let (test, service) = test("", "limits: { step_timeout_ms: 300 }\n").await;

@@ -36,7 +36,7 @@ routes:
   deadline: 10s
 ";
 
-/// A test whose service `files` has this URL and these settings; `more` are further settings of the set.
+/// A test whose service `files` has this URL and these settings; `more` are further lines of pointsman.yaml.
 pub async fn test_of(url: &str, settings: &str, more: &str, workflow: &str, state: &str) -> EngineTest {
     let more = format!("  files: {{ urls: ['{url}']{settings} }}\n{more}");
     let routes = ROUTES.replace("STATE", state);
@@ -86,7 +86,7 @@ pub async fn rest_of(body: &mut h2::RecvStream) -> Result<(Vec<u8>, HeaderMap), 
 }
 
 impl EngineTest {
-    /// What the service says of its calls in flight.
+    /// The number of calls in flight to the service `files`, as the API shows it.
     pub async fn calls_in_flight(&self) -> Value {
         let services = self.pointsman.get("/api/v2/services").await;
         let all = services["services"].as_array().or(services.as_array()).expect("a list").clone();
@@ -246,7 +246,7 @@ async fn a_client_that_gets_no_body_closes_the_connection_to_the_service() {
         assert_eq!(reply.contains("content-length: 1000\r\n"), method == "HEAD", "{reply}");
         call.closed().await;
     }
-    // The client's connection is in step.
+    // The client's connection can still be used: no bytes of an earlier body are left on it.
     client.send("GET /files/1 HTTP/1.1\r\nhost: a\r\n\r\n").await;
     service.call().await.send("HTTP/1.1 200 OK\r\netag: \"v8\"\r\ncontent-length: 2\r\n\r\nok").await;
     assert!(client.read_until("ok").await.contains("\"v8\""));
@@ -256,7 +256,7 @@ async fn a_client_that_gets_no_body_closes_the_connection_to_the_service() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_replies_are_read_as_a_whole() {
     let (test, service) = test("", "").await;
-    // Repeated before the head that is accepted, and not afterwards.
+    // A status that is not accepted: the call is repeated.
     let (mut client, mut call) = get(&test, &service, "").await;
     call.send("HTTP/1.1 503 No\r\ncontent-length: 2\r\n\r\nno").await;
     call.next().await;

@@ -57,7 +57,7 @@ async fn a_503_is_neither_repeated_nor_replaced_by_a_fallback() {
     test.finish().await;
 }
 
-/// The service performs each attempt and answers none. What a person decides about the first attempt must not decide
+/// The service performs each attempt and answers 503. What a person decides about the first attempt must not decide
 /// about the second, which nobody has looked at.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decision_that_is_delivered_twice_decides_once() {

@@ -31,7 +31,8 @@ pub enum Outcome {
     StreamError(u32, &'static [u32]),
     /// `StreamError` or `ConnectionError`: the RFC leaves the choice.
     StreamOrConnectionError(u32, &'static [u32]),
-    /// The request is malformed: RST_STREAM with PROTOCOL_ERROR, or an answer 4xx or 501; legacy never gets it.
+    /// The request is malformed: RST_STREAM or GOAWAY with PROTOCOL_ERROR, or an answer 4xx or 501; legacy never gets
+    /// it.
     Malformed(u32),
     /// The stream gets an answer with this status, to its end.
     Answered(u32, u16),

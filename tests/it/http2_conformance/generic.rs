@@ -113,7 +113,7 @@ fn frames() -> Vec<Case> {
     ]
 }
 
-/// A request with one field in a representation, of which legacy gets name and value.
+/// A request with one field, encoded as these bytes; legacy has to get this name and value.
 fn with(name: &'static str, field: &[u8], seen: &'static str, value: &'static str) -> Case {
     let block = [&request("GET", &[]), field].concat();
     Case::new(name, Answered(1, 200)).send(&[&headers(1, WHOLE, &block)]).legacy_sees(seen, value)

@@ -127,7 +127,7 @@ fn numbers() -> Vec<Case> {
     ]
 }
 
-/// Heads of requests whose bodies do not come.
+/// Heads of requests, without their bodies.
 fn open_streams(count: u32) -> Vec<u8> {
     (0..count).flat_map(|index| headers(2 * index + 1, END_HEADERS, &request("POST", &[]))).collect()
 }

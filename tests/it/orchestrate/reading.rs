@@ -1,4 +1,4 @@
-//! Requests that read runs take no time of the threads that execute runs.
+//! Requests that read runs take nearly no time of the threads that execute runs.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const ROWS: usize = 2_000;
 const LOOKS: usize = 12;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_for_people_use_threads_that_move_no_runs() {
+async fn reads_for_people_use_threads_that_execute_no_runs() {
     let test = BankTest::with_workflow("workflows/report.yaml", REPORT).await;
     let rows: Vec<Value> = (0..ROWS).map(|n| json!({ "n": n, "text": format!("row {n}") })).collect();
     let run = test.start_run("report", json!({ "rows": rows })).await;

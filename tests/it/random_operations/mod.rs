@@ -213,7 +213,7 @@ impl Walk {
     }
 }
 
-/// Every keyed order is performed by one arm, once, through any order of operations.
+/// Every keyed order is performed by one arm, and by the engine at most once, through any order of operations.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_arm_performs_each_order_through_random_operations() {
     let first = seed();

@@ -129,7 +129,7 @@ impl Walk {
     }
 
     /// Checks that each order which is not lost has its effects from one arm, those of the engine once, and that an
-    /// answered order has effects.
+    /// answered order was charged and can be read, unless a person decided about its run.
     pub async fn check_orders(&mut self) {
         let mut wrong = Vec::new();
         for (n, order) in self.orders.iter().enumerate().filter(|(_, order)| !order.is_lost) {

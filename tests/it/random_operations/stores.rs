@@ -111,7 +111,7 @@ impl Walk {
             self.example.write(&self.system.flags, &self.files);
             self.restart(false).await;
         }
-        // The flips since the copy was made are lost. A person compares the states, and lowers what stays in `only`.
+        // The flips since the copy was made are lost. A person compares the states, and lowers what is in `only` again.
         for (route, states) in self.states().await {
             if states[0] == "only" && before.get(&route).is_none_or(|before| before[0] != "only") {
                 self.flip_route(&route, "off", None).await;

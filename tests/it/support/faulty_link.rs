@@ -1,4 +1,4 @@
-//! A TCP proxy that can reset its connections, or silently forward nothing.
+//! A TCP proxy that can close its connections, or silently forward nothing.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use super::LOCAL;
 enum State {
     /// Forwards bytes.
     Forwarding,
-    /// Resets connections, new ones too.
+    /// Closes connections, new ones too.
     Resetting,
     /// Forwards nothing; connections stay open.
     Silent,
@@ -47,7 +47,7 @@ impl FaultyLink {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
-    /// Resets existing and new connections.
+    /// Closes existing and new connections.
     pub fn reset(&self) {
         self.state.send_replace(State::Resetting);
     }

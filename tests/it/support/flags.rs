@@ -35,7 +35,7 @@ impl FlagsDir {
         }
         Self { dir }
     }
-    /// One legacy and no routes: every request is forwarded unchanged.
+    /// One legacy and no routes: every request is forwarded to it.
     pub fn passthrough(legacy: &str) -> Self {
         let flags = Self::empty();
         flags.write("pointsman.yaml", &format!("services:\n  shop: {legacy}\ndefault_legacy: shop\n"));

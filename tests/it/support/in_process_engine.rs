@@ -133,8 +133,8 @@ impl WorkflowRun<'_> {
         let id = body["id"].as_str().expect("an id").into();
         InstanceId { key: InstanceKey { family: RouteId::from("orders.create").into(), id }, run: answer.report.run }
     }
-    /// Sends the request and awaits the answer; starts a workflow without a route, and waits until the run has ended or
-    /// is paused.
+    /// Sends the request and awaits the answer. For a workflow without a route: starts a run, and waits until it has
+    /// ended or is paused.
     pub async fn send_and_wait(&self) {
         let routes = &self.rig.setup.routes;
         if routes.iter().any(|route| route.workflow.as_ref() == Some(&self.workflow)) {

@@ -2,7 +2,8 @@
 //!
 //! A test starts a [`test_system::TestSystem`] (outside world, legacy, the real binary), does something to it, and ends
 //! with [`test_system::TestSystem::finish`], which runs the checker over store, ledger and metrics; dropping it
-//! unfinished fails the test. Every wait is bounded and polls a condition; everything listens on port 0.
+//! unfinished fails the test. Every wait is bounded and polls a condition; everything listens on port 0, except
+//! programs that cannot, which get a port that was free just before.
 
 pub mod bulk_server;
 pub mod certificates;
@@ -42,7 +43,7 @@ pub use process::Pointsman;
 /// Any free port of this machine.
 pub const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// The longest that a test waits for anything: generous, since all of them run at once.
+/// The usual bound of a wait in a test: generous, since all tests run at once.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Polls until `look` returns something; fails the test with `what` when that takes longer than `PATIENCE`.

@@ -19,7 +19,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The name of the shared server's socket; it listens on no port.
+/// The port in the name of the shared server's socket; it listens on no port.
 const SHARED_PORT: u16 = 5432;
 
 /// The programs of the newest installed version.

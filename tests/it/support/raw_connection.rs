@@ -48,7 +48,8 @@ impl RawConnection {
         }
         all
     }
-    /// Reads one reply with a `content-length` (or none), head and body.
+    /// Reads one reply, head and body: as long as its `content-length` or its chunks say, or until the other side
+    /// closes.
     pub async fn reply(&mut self) -> RawReply {
         let mut all = Vec::new();
         let mut buffer = vec![0; 64 << 10];

@@ -2,7 +2,8 @@
 //!
 //! An endpoint is a method and the first part of a path (`POST /charges`). Without a script an endpoint performs the
 //! call and answers 200 with an id that counts up; a repeated key gets the first answer, and the ledger records the
-//! repetition. A held endpoint answers no call before the test releases it, so a test knows which calls are in flight.
+//! repetition. A GET has no effect, and its id is always the same. A held endpoint answers no call before the test
+//! releases it, so a test knows which calls are in flight.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

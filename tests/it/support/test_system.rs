@@ -275,7 +275,7 @@ impl TestSystem {
             Err(log) => log,
         }
     }
-    /// Waits until no durable run is active.
+    /// Waits until no durable run is running, queued or compensating.
     pub async fn wait_for_runs_to_end(&self) {
         self.pointsman
             .until_metric("all runs to end", |metrics| {
@@ -321,7 +321,7 @@ impl Drop for TestSystem {
     }
 }
 
-/// An order whose items are not sorted, with enough of them for a discount.
+/// An order with enough items for a discount. With an odd number, the items are not sorted.
 pub fn some_order(number: u64) -> Value {
     let sku = |n: u64| ["tea", "cup", "pot", "jam", "oat", "fig"][(n % 6) as usize];
     json!({

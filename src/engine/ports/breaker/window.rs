@@ -1,7 +1,7 @@
 //! PURE. Counts calls and failures in a sliding window.
 //!
 //! Always true: a call counts for at least `over` minus the width of one bucket after it ended, and for at most `over`;
-//! memory is ten pairs of numbers, however many calls there are.
+//! memory is ten buckets, however many calls there are.
 
 use std::time::Duration;
 

@@ -142,7 +142,7 @@ impl ServiceLimits {
     }
 
     /// Newer files have changed or removed the service: calls under way and runs whose caller waits still use it, and
-    /// metrics no longer show it.
+    /// the gauge of the breaker's state no longer shows it.
     pub fn retire(&self) {
         self.in_force.store(false, Ordering::Relaxed);
         *self.addresses_in_force.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -334,10 +334,10 @@ impl CallPermit {
     pub fn is_whole(&self) -> bool {
         self.span >= self.bounds.timeout
     }
-    /// Restarts the call at another address, because it got no connection. It has its whole timeout again, and the time
-    /// so far does not count for the breaker either. Returns false, and changes nothing, if the step's deadline leaves
-    /// less than half of the timeout: the call might time out, with an unknown outcome, although the service answers in
-    /// time.
+    /// Restarts the call at another address, because it got no connection. It has its timeout again, as far as the
+    /// step's deadline allows, and the time so far does not count for the breaker either. Returns false, and changes
+    /// nothing, if the deadline leaves no more than half of the time that it had at its first address: the call might
+    /// time out, with an unknown outcome, although the service answers in time.
     pub fn begin_anew(&mut self) -> bool {
         let now = Instant::now();
         let span = self.bounds.span(now);

@@ -2,8 +2,8 @@
 //!
 //! Always true: an answer below 500 is a success unless it was too slow, even a 429 or a status that the step does not
 //! accept, because the service is able to answer. A call that got no connection or no complete answer is a failure,
-//! unless our own queue took most of its time. A call that this process held back, or that the end of a process
-//! interrupted, says nothing about the service.
+//! unless it ran out of time after our own queue had taken most of it. A call that this process held back, or that the
+//! end of a process interrupted, says nothing about the service.
 
 use std::time::Duration;
 

@@ -1,12 +1,12 @@
 //! Sends messages to webhooks. A message is recorded in the same append as the event that it reports.
 //!
 //! The question it answers: "are the people who have to decide notified?" Always true: a message is in the store before
-//! it is sent. It is removed after it was delivered, given up or dropped, which is counted and logged. If the process
-//! ends before the removal, the message is sent again, and the receiver recognises it by its `id`. A message contains
-//! no body and no secret. Each destination has a queue of its own ([`queues`]), in the order in which messages were
-//! recorded. The store is read at the start and after a notification of a new message; a store that several processes
-//! share is also read every `sweep_ms`. A message goes to one of the addresses that its service has when it is sent
-//! (`receiver`); a reload that changes its URLs ends the pause after failures.
+//! it is sent. It is removed after it was delivered, given up or dropped: each of these is counted, and the last two
+//! are logged. If the process ends before the removal, the message is sent again, and the receiver recognises it by
+//! its `id`. A message contains no body and no secret. Each destination has a queue of its own ([`queues`]), in the
+//! order in which messages were recorded. The store is read at the start and after a notification of a new message; a
+//! store that several processes share is also read every `sweep_ms`. A message goes to one of the addresses that its
+//! service has when it is sent (`receiver`); a reload that changes its URLs ends the pause after failures.
 //!
 //! When a receiver is slow or unreachable, its messages wait, within their bounds (`notices_waiting_max`,
 //! `notice_age_s`, `notice_attempts_max`), and are sent in order when it answers again; messages to other receivers are

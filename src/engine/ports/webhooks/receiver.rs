@@ -78,7 +78,7 @@ fn parse(url: &str) -> Result<Uri, DeliveryResult> {
 /// Posts a message; returns the status of the answer.
 ///
 /// # Errors
-/// There is no answer: it is unknown whether the receiver has the message.
+/// There is no answer. Unless no connection was made, it is unknown whether the receiver has the message.
 pub(super) async fn post(
     pool: &Arc<ConnectionPool>,
     receiver: &Receiver,

@@ -77,7 +77,7 @@ async fn check_snapshot(store: &Arc<SimStore>, run: &RunSummary, events: &[Store
 fn check_run(run: &RunSummary, events: &[StoredEvent], known: bool, wrong: &mut Vec<String>) {
     let id = run.run_id;
     if !known {
-        wrong.push(format!("{id} runs `{}`, which was never started", run.workflow));
+        wrong.push(format!("{id} runs `{}`, which the simulation does not have", run.workflow));
     }
     let (mut outcomes, mut answered, mut last) = (BTreeSet::new(), BTreeSet::new(), None);
     let mut waits = BTreeMap::new();

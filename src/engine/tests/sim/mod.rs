@@ -61,8 +61,8 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Simulates the seed N with `POINTSMAN_SEED=N`, N seeds with `POINTSMAN_SEEDS=N`, otherwise as many seeds as fit into
-/// this time.
+/// Simulates the seed N with `POINTSMAN_SEED=N`, N seeds with `POINTSMAN_SEEDS=N` (with both: that many, from that seed
+/// on), otherwise as many seeds as fit into this time.
 fn simulate_many(test: &str, scenario: Scenario, within: Duration) {
     let (one, many) = (number("POINTSMAN_SEED"), number("POINTSMAN_SEEDS"));
     let first = one.unwrap_or_else(|| fastrand::u64(..1 << 40));

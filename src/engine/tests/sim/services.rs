@@ -1,7 +1,7 @@
 //! The services of a simulation: they fail at random, and record every effect.
 //!
-//! `stock` honours idempotency keys: a repeated call with a known key is answered and has no effect. `bank` does not:
-//! every call that arrives has an effect, so that a blind repeat shows as a second one.
+//! `stock` honours idempotency keys: a repeated call with a known key is answered and has no effect. `bank` does that
+//! only for PUT and DELETE: every POST that arrives has an effect, so that a blind repeat shows as a second one.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

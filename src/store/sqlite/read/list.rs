@@ -1,7 +1,7 @@
 //! Lists of runs.
 //!
-//! Always true: with every combination of filters a listing scans the narrow rows of an index in the order of ids, and
-//! reads summaries only of the runs that it returns. So one that finds nothing is quick too.
+//! Always true: unless it is of a job or a parent, which have few runs, a listing scans the narrow rows of an index in
+//! the order of ids; and it reads summaries only of the runs that it returns. So one that finds nothing is quick too.
 
 use sqlx::{QueryBuilder, Sqlite};
 

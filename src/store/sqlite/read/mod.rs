@@ -1,5 +1,5 @@
-//! Reads, on a small pool of connections of their own. Each is one or two statements: a long read transaction would
-//! block checkpoints of the WAL.
+//! Reads, on a small pool of connections of their own. Each statement is a transaction of its own: a long read
+//! transaction would block checkpoints of the WAL.
 
 mod coordination;
 mod list;
@@ -77,7 +77,7 @@ pub(super) async fn newest_event(conn: impl SqliteExecutor<'_>) -> Result<Option
     newest_in(conn, "SELECT max(at) FROM (SELECT at FROM appends ORDER BY pos DESC LIMIT ?)").await
 }
 
-/// The newest event of an older file, which has a row for each event.
+/// The time of the newest event in an older file, which has a row for each event.
 pub(super) async fn newest_older_event(conn: impl SqliteExecutor<'_>) -> Result<Option<Timestamp>> {
     newest_in(conn, "SELECT max(at) FROM (SELECT at FROM events ORDER BY pos DESC LIMIT ?)").await
 }

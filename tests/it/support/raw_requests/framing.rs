@@ -96,7 +96,7 @@ pub const REQUESTS: &[(&str, &str, Expected)] = &[
         "POST /orders HTTP/1.1\r\nHost: a\r\nConnection: x-hop\r\nX-Hop: 1\r\nContent-Length: 1\r\n\r\nx",
         One("POST /orders HTTP/1.1", "x"),
     ),
-    // Frameworks that convert methods to upper case would perform it, although no POST route matches it.
+    // Frameworks that convert methods to upper case would perform these, although no route matches them.
     ("a known method in lower case", "post /orders HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", BAD),
     ("a known method in mixed case", "gEt /plain HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     ("a known method in lower case, slashes", "get //plain HTTP/1.1\r\nHost: a\r\n\r\n", BAD),

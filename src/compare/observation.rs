@@ -42,13 +42,13 @@ pub struct Intent {
     pub url: String,
     /// Headers as they would have been sent, without secrets.
     pub headers: Vec<(String, String)>,
-    /// The body as JSON if it is JSON, otherwise as text.
+    /// The body as JSON if it is JSON, otherwise as text; `null` if it is empty or not text.
     pub body: serde_json::Value,
     /// The service that the request would have gone to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceName>,
-    /// The exact bytes of the body if `body` does not tell them: of text, forms, and bodies that are neither text nor
-    /// JSON.
+    /// The exact bytes of the body, unless it is empty, or a JSON object or array that is declared as
+    /// `application/json`: then `body` is enough.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "base64_bytes")]
     pub bytes: Option<Bytes>,
     /// The number of the call by legacy whose reply the step took (`rehearse: legacy`).

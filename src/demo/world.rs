@@ -13,6 +13,7 @@
 //! POST /ads/announcements        announce
 //! POST /ads/announcements        announce
 //! POST /ads/announcements        announce
+//! POST /ads/announcements        announce
 //! ```
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

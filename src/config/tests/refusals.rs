@@ -323,7 +323,7 @@ fn a_pending_answer_that_does_not_pin_its_instance_causes_a_warning() {
         ("{ status: 202, body: { state: open } }", false), // the caller is not told the id
         ("{ status: 202, body: { run: '${run.id}' } }", true),
         ("{ status: 202, headers: { location: '/orders/${run.id}' }, body: { state: open } }", true),
-        ("{ status: 503, body: { order: { id: '${run.id}' } } }", true), // only a success pins
+        ("{ status: 503, body: { order: { id: '${run.id}' } } }", true), // only a 2xx or 3xx answer pins
     ] {
         assert_eq!(shown(pending), warns, "{pending}");
     }

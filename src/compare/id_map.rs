@@ -42,8 +42,8 @@ enum WordMatching {
 }
 
 impl IdMap {
-    /// Binds two ids that were found under this key, unless one of them is bound already. `found` is called only if this
-    /// call binds them.
+    /// Binds two ids that were found under this key, unless one of them is bound already. `found` is called only if
+    /// this call binds them.
     pub(super) fn bind(&mut self, name: Option<&str>, legacy: &str, engine: &str, found: impl FnOnce() -> FoundIds) {
         if let Some(name) = name.filter(|name| !self.names.contains(*name)) {
             self.names.insert(name.to_owned());

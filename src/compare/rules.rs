@@ -123,14 +123,16 @@ impl Rules {
         of_intents.any(|read| read.part(0).is_none_or(|name| name == step.as_str()))
     }
 
-    /// The steps of the workflow that make a shared call, without undos and without those that the rules declare `unseen`.
+    /// The steps of the workflow that make a shared call, without undos and without those that the rules declare
+    /// `unseen`.
     pub fn shared_steps_to_compare(&self) -> Vec<StepId> {
         // Whether an undo is sent depends on a failure, which legacy seldom has.
         let is_compared = |step: &&StepId| !step.as_str().ends_with(OF_UNDO) && !self.is_unseen(step);
         self.effects.shared_steps().filter(is_compared).cloned().collect()
     }
 
-    /// Whether `effects` hold, for each step that takes its output from a call by legacy, a call that may be the step's.
+    /// Whether `effects` hold, for each step that takes its output from a call by legacy, a call that may be the
+    /// step's.
     pub fn all_replies_may_be_there(&self, effects: &[Effect]) -> bool {
         self.effects.all_replies_may_be_there(effects)
     }

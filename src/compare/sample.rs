@@ -9,9 +9,9 @@ use super::parsed_body::ParsedBody;
 use super::redact::redact;
 use crate::secret::STARS;
 
-/// Returns a body as a sample stores it: redacted JSON, or the digest of anything else; nothing of an empty body, and the
-/// reason of one that could not be read. Before this, `hide` replaces what is sensitive in the body. The caller shortens
-/// the result.
+/// Returns a body as a sample stores it: redacted JSON, or the digest of anything else; nothing of an empty body, and
+/// the reason of one that could not be read. Before this, `hide` replaces what is sensitive in the body. The caller
+/// shortens the result.
 pub fn sample_text(
     headers: &http::HeaderMap,
     body: &Body,

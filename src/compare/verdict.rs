@@ -90,7 +90,8 @@ pub struct Difference {
     pub contradicts: Vec<EarlierPairing>,
 }
 
-/// An id of legacy and one of the engine that were found to correspond, before others in the replies or calls of a pair.
+/// An id of legacy and one of the engine that were found to correspond, before others in the replies or calls of a
+/// pair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EarlierPairing {
     /// Where the two ids are: a path as in [`Difference::path`].

@@ -10,8 +10,8 @@ use super::effects::workflows_with;
 use crate::problem::Problems;
 use crate::workflow::{EffectClass, OnReject, Plan, Step, StepIndex, StepKind, Until};
 
-/// Warns of each `run` step that has neither `undo` nor `reversible: false` and whose child has effects, if something can
-/// still fail after the step.
+/// Warns of each `run` step that has neither `undo` nor `reversible: false` and whose child has effects, if something
+/// can still fail after the step.
 pub(crate) fn check(workflows: &Workflows, problems: &mut Problems) {
     let with_effects = workflows_with(workflows, |effect| effect != EffectClass::Read);
     for (site, plan) in workflows.values() {

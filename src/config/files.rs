@@ -207,7 +207,8 @@ impl Files {
                 self.read_file(kind, &path);
                 files_read += 1;
             } else {
-                // An error for a similar name: if it was given by mistake, the file and its routes would not be in the set.
+                // An error for a similar name: if it was given by mistake, the file and its routes would not be in the
+                // set.
                 let is_similar = |ext: &OsStr| ["yaml", "yml"].iter().any(|name| ext.eq_ignore_ascii_case(name));
                 let (severity, hint) = match path.extension().is_some_and(is_similar) {
                     true => (Severity::Error, "only names that end in .yaml are read: rename it"),

@@ -4,8 +4,8 @@ use serde_json::Number;
 
 use super::tree::NodeKind;
 
-/// Reads a plain scalar by YAML's core schema, except that a number that [`number`] does not read (`007`, `.5`, `1e400`)
-/// stays a string.
+/// Reads a plain scalar by YAML's core schema, except that a number that [`number`] does not read (`007`, `.5`,
+/// `1e400`) stays a string.
 pub(super) fn plain_scalar(value: &str) -> NodeKind {
     match value {
         "" | "~" | "null" | "Null" | "NULL" => return NodeKind::Null,

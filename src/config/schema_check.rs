@@ -2,9 +2,9 @@
 //!
 //! The question it answers: "which keys are unknown, and which values have the wrong type?" It walks the schema that
 //! `schemars` generates from a draft, so that the same types decide what `check` refuses and what an editor completes.
-//! Always true: if it finds nothing, the draft can be deserialized. Only keys, types, words and the bounds in the schema
-//! are checked here; `flag`, `workflow` and `compare` check the meaning (a percentage of 150, a service that does not
-//! exist).
+//! Always true: if it finds nothing, the draft can be deserialized. Only keys, types, words and the bounds in the
+//! schema are checked here; `flag`, `workflow` and `compare` check the meaning (a percentage of 150, a service that
+//! does not exist).
 
 use std::collections::BTreeSet;
 

@@ -1,9 +1,9 @@
 //! A record of every effect on the outside world.
 //!
-//! The question it answers: "who did what, how often, and under which key?" Always true: one accepted effect per service
-//! and idempotency key; a further delivery with the same key and bytes is an entry with `repeated` set, has no effect and
-//! gets the first answer; the same key with other bytes is refused. No entry is ever dropped, since the promises are
-//! checked by counting entries; the length is bounded only by what a demo or a test does.
+//! The question it answers: "who did what, how often, and under which key?" Always true: one accepted effect per
+//! service and idempotency key; a further delivery with the same key and bytes is an entry with `repeated` set, has no
+//! effect and gets the first answer; the same key with other bytes is refused. No entry is ever dropped, since the
+//! promises are checked by counting entries; the length is bounded only by what a demo or a test does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,8 +1,8 @@
 //! Constant traffic from a few clients, and a count of the answers.
 //!
 //! Always true: a client follows up only orders that were acknowledged to it; every answer is checked (its status; id
-//! and total of an order that is read), and a wrong answer counts as a failure. A client waits up to ten seconds for an answer; no answer is a
-//! failure; no request is repeated.
+//! and total of an order that is read), and a wrong answer counts as a failure. A client waits up to ten seconds for an
+//! answer; no answer is a failure; no request is repeated.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -49,7 +49,8 @@ impl Walk<'_> {
     /// Walks the routes from `off` to `only`, with a defect, an outage and a step back on the way.
     ///
     /// # Errors
-    /// The product does not answer, a gate stayed shut, or the corrected workflow could not be written or was not loaded.
+    /// The product does not answer, a gate stayed shut, or the corrected workflow could not be written or was not
+    /// loaded.
     pub async fn all(&mut self) -> anyhow::Result<()> {
         self.off().await?;
         self.shadow().await?;

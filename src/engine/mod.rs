@@ -269,7 +269,8 @@ impl Engine {
     }
 
     /// Resumes every run that the last process left unfinished. Finished steps are not done again; a call that was in
-    /// flight is sent again with the same key and bytes where a repeat is harmless, and otherwise has an unknown outcome.
+    /// flight is sent again with the same key and bytes where a repeat is harmless, and otherwise has an unknown
+    /// outcome.
     ///
     /// # Errors
     /// The store does not answer.

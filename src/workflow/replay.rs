@@ -2,8 +2,7 @@
 //!
 //! Always true: it only reads. The decisions that begin or end a step, open a checkpoint or give the answer are
 //! repeated, each at its own time and from the state of the run at that time, and compared with the recorded events;
-//! other decisions (another attempt, a fallback, a pause) are not. Answers of people and services are taken from the
-//! history.
+//! others (another attempt, a fallback, a pause) are not. The answers of people and services are those of the history.
 //! Where the history holds sealed values, neither decisions that read them nor what the input's schema says of them are
 //! checked. After a difference it continues with what did happen, so that each difference is found, and none is counted
 //! twice.

@@ -552,8 +552,7 @@ proptest! {
             let live = live.as_ref().unwrap();
             prop_assert_eq!(due(live, &plan, &inputs, conditions), due(&replayed, &plan, &inputs, conditions));
         }
-        // A run that has not ended may fall back to legacy exactly as long as no effect has begun, no answer (not even
-        // the pending one) was recorded, and nothing was decided against the request.
+        // An open run may fall back as long as no effect has begun and nothing was answered or decided against it.
         for end in 0..events.len() {
             let prefix = fold(&events[..=end]).unwrap();
             let abandoned = decide(&prefix, &plan, &inputs(), Command::Abandon { reason: "x" }, Timestamp::UNIX_EPOCH);

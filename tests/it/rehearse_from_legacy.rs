@@ -1,5 +1,5 @@
-//! `rehearse: legacy` through the real binary: a rehearsed step takes the reply that legacy's own call got, so that a right
-//! workflow is equal without a declared output, and a wrong amount differs instead of being replaced by legacy's.
+//! `rehearse: legacy` through the real binary: a rehearsed step takes the reply that legacy's own call got, so that a
+//! right workflow is equal without a declared output, and a wrong amount differs instead of being replaced by legacy's.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};

@@ -100,7 +100,8 @@ impl EffectRules {
         self.templates.iter().any(|template| template.takes_reply)
     }
 
-    /// Whether `effects` hold, for each step that takes its output from a call by legacy, a call that may be the step's.
+    /// Whether `effects` hold, for each step that takes its output from a call by legacy, a call that may be the
+    /// step's.
     pub(in crate::compare) fn all_replies_may_be_there(&self, effects: &[Effect]) -> bool {
         let fits = |template: &CallTemplate, effect: &Effect| {
             effect.service.as_ref().is_none_or(|service| *service == template.service)

@@ -1,8 +1,8 @@
 //! Sends the calls of steps.
 //!
 //! Always true: a [`RehearsingClient`] sends by one method, which takes a [`ReadCall`], which can only be made of a
-//! `read`; a [`SendingClient`] takes a [`SendCall`], which the run's mode must allow. Redirects are not followed, a reply's
-//! body is bounded, each attempt ends within its timeout, which begins anew at each address. Of a reply that is
+//! `read`; a [`SendingClient`] takes a [`SendCall`], which the run's mode must allow. Redirects are not followed, a
+//! reply's body is bounded, each attempt ends within its timeout, which begins anew at each address. Of a reply that is
 //! streamed (`streamed_reply`) only the head counts: its body has no bound, and ends after the attempt.
 //!
 //! When the other side is slow, the attempt times out with an unknown outcome; when it cannot be reached, the request

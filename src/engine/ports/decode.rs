@@ -1,9 +1,8 @@
 //! Decodes bodies to the values that expressions see, and selects the parts of requests and replies that a plan reads.
 //!
 //! Always true: a body is decoded by its content type: JSON as it is, a form to a map, text to a string, anything else
-//! to a value that represents the bytes ([`BytesMark`]); without a content type it is JSON if it can be read as that. The
-//! selected parts are only those that the plan names, without
-//! the caller's credentials.
+//! to a value that represents the bytes ([`BytesMark`]); without a content type it is JSON if it can be read as that.
+//! The selected parts are only those that the plan names, without the caller's credentials.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

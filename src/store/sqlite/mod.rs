@@ -6,8 +6,7 @@
 //! When the disk is slow, appends wait in a bounded queue and are committed together; a full queue refuses at once.
 //! When the disk is full or gone, each append gets an error that says whether it may have been written ([`commit`]),
 //! [`Store::healthy`] is false, and the writer probes the disk. The same holds while a file is removed or replaced
-//! ([`open_files`]). While a sync hangs, appends wait and [`Store::healthy`] is false. Dropping the future of a write
-//! drops only its reply.
+//! ([`open_files`]); while a sync hangs, appends wait and it is false. Dropping a write's future drops only its reply.
 
 mod backup;
 mod check;
@@ -101,8 +100,7 @@ impl SqliteStore {
     /// Opens or creates a database and starts its writer. Registers metrics, so the recorder must be installed before.
     ///
     /// # Errors
-    /// Another process uses it, it is on a network file system, a newer version or another program wrote it, the log of
-    /// another database lies beside it, or the disk fails. The text says which and what to do.
+    /// It is in use, on a network file system, of a newer version or another program, or the disk fails: see the text.
     pub async fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, StoreError> {
         let path = file_lock::canonical_path(path.as_ref())?;
         Self::open_with(&path, limits, connection::Options::new(&path)).await
@@ -126,8 +124,8 @@ impl SqliteStore {
     /// given key files.
     ///
     /// # Errors
-    /// The new file exists already, another backup writes it, or it cannot be written; there is no database, it is
-    /// empty or another program's, or a newer version wrote it. No new file is left then.
+    /// The new file exists, is written by another backup or cannot be written; the database does not exist, is empty,
+    /// or is of another program or a newer version. No new file is left then.
     pub async fn back_up(
         from: impl AsRef<Path>,
         to: impl AsRef<Path>,

@@ -356,8 +356,7 @@ async fn a_full_disk_refuses_appends_and_the_store_recovers_by_itself() {
     assert!(!store.healthy());
     let found = store.runs(RunFilter { limit: 100, ..RunFilter::default() }).await.unwrap();
     assert_eq!(found.len() as u64, acknowledged, "all acknowledged appends are stored, and the refused one is not");
-    // The writer's probe still fits into the file, and its commit makes the store healthy again. A small append fits
-    // too.
+    // The writer's probe still fits into the file, and its commit makes the store healthy again. A small append fits.
     tokio::time::timeout(std::time::Duration::from_secs(20), async {
         while !store.healthy() {
             tokio::task::yield_now().await;

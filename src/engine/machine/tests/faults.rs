@@ -170,8 +170,8 @@ impl Rig {
         self.command_input(ControlCommand::Resume { reason: None })
     }
 
-    /// The command of a person that lets the run go on, or cancels it if it is paused over a conflict; `None` if it waits
-    /// for no command, answer or signal.
+    /// The command of a person that lets the run go on, or cancels it if it is paused over a conflict; `None` if it
+    /// waits for no command, answer or signal.
     fn next_human_action(&mut self) -> Option<Input> {
         let run = self.machine.run();
         let asked = run.open_checkpoints().next().cloned();

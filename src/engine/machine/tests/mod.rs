@@ -13,7 +13,8 @@ use serde_json::json;
 
 use crate::workflow::Plan;
 
-/// Workflows that together have reads, shared calls, an undo, items, locks, a wait, a checkpoint, a webhook and a child.
+/// Workflows that together have reads, shared calls, an undo, items, locks, a wait, a checkpoint, a webhook and a
+/// child.
 pub(super) fn plans() -> Vec<(&'static str, Arc<Plan>)> {
     vec![
         (

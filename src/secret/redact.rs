@@ -1,7 +1,7 @@
 //! Redacts texts that are shown to people. Only this module decides which names are secret.
 //!
 //! Always true: a value under a secret name is replaced by stars, in JSON, queries and forms alike; so are a text that
-//! begins with a scheme such as `Bearer` or that is a JWT, and `user:password@` within a text.
+//! begins with a scheme such as `Bearer` or that is a JWT, and the `user:password@` of a URL within a text.
 
 use percent_encoding::percent_decode_str;
 

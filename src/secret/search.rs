@@ -276,8 +276,8 @@ mod tests {
         ] {
             assert_eq!(stars(text, &["CARD-1234", "other"]), expected, "{text}");
         }
-        // The longest beginning of several values; a value that overlaps itself; a value with a mark of a cut of its
-        // own.
+        // The longest beginning of several values; a value that overlaps itself; a value that contains `CUT`; a value
+        // of characters beyond ASCII; a whole value before a cut.
         assert_eq!(stars("xabcdef…", &["defghi", "cdefgh", "abcdefg"]), "x*…");
         assert_eq!(stars("aaaaaaaaa…", &["aaaaab"]), "aaaa*…");
         assert_eq!(stars("abcd…efgh…", &["abcd…efghi"]), "*…");

@@ -77,6 +77,9 @@ const PENDING_SHARE: &str = "the flip down itself is in force and recorded, but 
 /// The note in the response to a freeze of one of several processes that share a store.
 const FREEZE_OF_ONE_PROCESS: &str = "the freeze is in force in this process only: other processes on the same store are \
                                      not frozen and may execute its runs; freeze each of them";
+/// The note in the response to the end of a freeze of a process that shares its store.
+const UNFREEZE_OF_ONE_PROCESS: &str = "the freeze has ended in this process only: end it in each other process on the \
+                                       same store that is frozen";
 /// The note in the response to a freeze that the store has not recorded.
 const UNRECORDED_FREEZE: &str = "the freeze is in force, but the store has not recorded it yet: pointsman tries again \
                                  until it has; if the process stops or is killed before that, the next one \
@@ -86,8 +89,9 @@ fn flip_note(recorded: bool, share_is_pending: bool) -> Option<&'static str> {
     (!recorded).then_some(if share_is_pending { PENDING_SHARE } else { UNRECORDED_FLIP })
 }
 
-fn freeze_note(recorded: bool, is_shared: bool) -> Option<String> {
-    let notes = [(!recorded, UNRECORDED_FREEZE), (is_shared, FREEZE_OF_ONE_PROCESS)];
+fn freeze_note(to: Freeze, recorded: bool, is_shared: bool) -> Option<String> {
+    let of_one_process = if to == Freeze::No { UNFREEZE_OF_ONE_PROCESS } else { FREEZE_OF_ONE_PROCESS };
+    let notes = [(!recorded, UNRECORDED_FREEZE), (is_shared, of_one_process)];
     let notes: Vec<&str> = notes.into_iter().filter_map(|(applies, note)| applies.then_some(note)).collect();
     (!notes.is_empty()).then(|| notes.join("; "))
 }
@@ -113,7 +117,7 @@ pub(super) async fn freeze(
         Ok(Err(_)) | Err(_) => None, // the freeze is in force: a count that cannot be read must not make it look refused
     };
     let status = if recorded { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let note = freeze_note(recorded, admin.parts.store.is_shared());
+    let note = freeze_note(to, recorded, admin.parts.store.is_shared());
     Ok((status, Json(FreezeResponse { freeze, flip: flip_row(flip), recorded, note, runs_in_flight, open_runs })))
 }
 
@@ -161,8 +165,12 @@ mod tests {
 
     #[test]
     fn the_note_of_a_freeze_says_what_is_unrecorded_or_not_frozen() {
-        assert_eq!(freeze_note(true, false), None);
-        assert_eq!(freeze_note(true, true).as_deref(), Some(FREEZE_OF_ONE_PROCESS));
-        assert_eq!(freeze_note(false, true), Some(format!("{UNRECORDED_FREEZE}; {FREEZE_OF_ONE_PROCESS}")));
+        assert_eq!(freeze_note(Freeze::Effects, true, false), None);
+        assert_eq!(freeze_note(Freeze::Effects, true, true).as_deref(), Some(FREEZE_OF_ONE_PROCESS));
+        assert_eq!(freeze_note(Freeze::No, true, true).as_deref(), Some(UNFREEZE_OF_ONE_PROCESS));
+        assert_eq!(
+            freeze_note(Freeze::Instances, false, true),
+            Some(format!("{UNRECORDED_FREEZE}; {FREEZE_OF_ONE_PROCESS}"))
+        );
     }
 }

@@ -10,7 +10,7 @@ use super::id_map::IdMap;
 use super::pair::Pair;
 use super::rules::{Rules, Status};
 use super::rules_by_node::RulesByNode;
-use super::structure::ReplyBody;
+use super::structure::ComparedBody;
 use super::verdict::{Comparison, DifferenceKind};
 use super::walk::Walk;
 use super::{assert, headers, other_bodies};
@@ -60,7 +60,7 @@ fn compare_parts(
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<(), BoundExceeded> {
     let same_class = compare_status(pair, rules, findings);
-    let (legacy, engine) = (ReplyBody::of(pair.legacy, bounds)?, ReplyBody::of(pair.engine, bounds)?);
+    let (legacy, engine) = (ComparedBody::of(pair.legacy, bounds)?, ComparedBody::of(pair.engine, bounds)?);
     let documents = match legacy.documents(&engine) {
         Some((a, b)) => Some((a, b, RulesByNode::of(&rules.body, [a, b], findings)?)),
         None => None,

@@ -18,13 +18,13 @@ use super::parsed_body::{ParsedBody, bounded_json};
 use crate::expression::parse_form_strictly;
 
 /// The body of a reply, with the structure of its text.
-pub(super) struct ReplyBody {
+pub(super) struct ComparedBody {
     pub parsed: ParsedBody,
     /// The document of a text, and its format.
     structure: Option<(Format, Value)>,
 }
 
-impl ReplyBody {
+impl ComparedBody {
     /// # Errors
     /// The body is too large, or nested too deeply.
     pub fn of(observation: &Observation, bounds: &CompareBounds) -> Result<Self, BoundExceeded> {

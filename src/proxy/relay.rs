@@ -173,38 +173,32 @@ pub(super) async fn answer_from_legacy(
                 record.connect = Some(Duration::from_micros(connection.connecting));
                 record.first_byte = Some(Duration::from_micros(replied.saturating_sub(connection.sent)));
             });
-            if !has_known_coding(&parts.headers) {
+            let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+            let invalid = match &proxied.upgrade {
+                _ if !has_known_coding(&parts.headers) => Some(Failure::TransferCoding),
+                None if switching => Some(Failure::Switched),
+                // The client of an extended CONNECT would take any success as a switch of protocols.
+                Some(ClientUpgrade::Stream(_)) if parts.status.is_success() => Some(Failure::NotSwitched),
+                None | Some(_) => None,
+            };
+            if let Some(failure) = invalid {
                 if let Some(captured) = captured {
                     captured.skip(SkipReason::LegacyFailed);
                 }
-                return Err(proxied.refused(rung, Failure::TransferCoding));
+                return Err(proxied.refused(rung, failure));
             }
-            let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-            if switching {
+            if switching && let Some(upgrade) = proxied.upgrade.take() {
                 if is_egress {
                     Egress::count_unseen(&entry.upstream.service.name, "upgrade");
                 }
                 let legacy = on_upgrade_reply(&mut parts);
-                match proxied.upgrade.take() {
-                    Some(upgrade) => {
-                        let (held, code) = ((connection.turn.take(), proxied.admission.take()), parts.status);
-                        match upgrade {
-                            ClientUpgrade::Connection(upgrade) => {
-                                tunnel(client, code, switched(upgrade), switched(legacy), held)
-                            }
-                            ClientUpgrade::Stream(stream) => {
-                                tunnel(client, code, handed_over(stream), switched(legacy), held)
-                            }
-                        }
+                let (held, code) = ((connection.turn.take(), proxied.admission.take()), parts.status);
+                match upgrade {
+                    ClientUpgrade::Connection(upgrade) => {
+                        tunnel(client, code, switched(upgrade), switched(legacy), held)
                     }
-                    None => return Err(proxied.refused(rung, Failure::Switched)),
+                    ClientUpgrade::Stream(stream) => tunnel(client, code, handed_over(stream), switched(legacy), held),
                 }
-            }
-            // The client of an extended CONNECT would take any success as a switch of protocols.
-            if let (false, true, Some(ClientUpgrade::Stream(_))) =
-                (switching, parts.status.is_success(), &proxied.upgrade)
-            {
-                return Err(proxied.refused(rung, Failure::NotSwitched));
             }
             connection.reusable = strip_reply(&mut parts.headers, switching, !is_egress) && !switching;
             let length = http_body::Body::size_hint(&incoming).exact();

@@ -2,27 +2,36 @@
 //!
 //! The h2 crate closes a connection after 100 of them, however long it lasts, because they cost a receiver work and its
 //! peer no window. Peers send them without meaning harm: servers that pass each chunk of a body on, also empty ones.
-//! Whoever reads from clients bounds their rate in another way. Always true: all other bytes pass unchanged and in
-//! their order; the head of a frame is held back until it is whole.
+//! How many a client may send in a time is bounded where its frames are counted (`client_http2_control_frames_max`).
+//! Always true: all other bytes pass unchanged and in their order; the head of a frame is held back until it is whole.
 
 use std::io;
 use std::task::{Poll, ready};
 
 use tokio::io::ReadBuf;
 
-/// The head of a frame.
-const HEAD_BYTES: usize = 9;
-const DATA: u8 = 0;
-const END_STREAM: u8 = 1;
+use super::frame::{DATA, END_STREAM, FRAME_HEAD_BYTES, length_of};
+
 /// A buffer with less room is filled from one with this room.
 const ROOM_MIN: usize = 64;
+
+/// What came of one read.
+#[derive(PartialEq, Eq)]
+enum Step {
+    /// Bytes that pass.
+    Passed,
+    /// Only bytes that are left out or held back.
+    NothingPassed,
+    /// The bytes have ended.
+    AtEnd,
+}
 
 /// The state of one direction of one connection.
 pub struct EmptyDataFilter {
     /// Bytes that pass before the next frame begins.
     passing: usize,
     /// The first bytes of a frame's head.
-    held: [u8; HEAD_BYTES],
+    held: [u8; FRAME_HEAD_BYTES],
     held_count: usize,
     /// Bytes that have passed and found no room.
     waiting: Vec<u8>,
@@ -31,7 +40,7 @@ pub struct EmptyDataFilter {
 impl EmptyDataFilter {
     /// The first frame begins behind this many bytes.
     pub fn new(preface_bytes: usize) -> Self {
-        Self { passing: preface_bytes, held: [0; HEAD_BYTES], held_count: 0, waiting: Vec::new() }
+        Self { passing: preface_bytes, held: [0; FRAME_HEAD_BYTES], held_count: 0, waiting: Vec::new() }
     }
 
     /// Reads with `read`, which adds to the buffer that it gets; it adds nothing at the end of the bytes.
@@ -50,46 +59,39 @@ impl EmptyDataFilter {
             if buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
-            if buf.remaining() >= ROOM_MIN {
-                let is_at_end = ready!(self.poll_filtered(buf, &mut read))?;
-                if let Some(is_at_end) = is_at_end
-                    && !is_at_end
-                {
-                    continue;
-                }
-                return Poll::Ready(Ok(()));
-            }
-            let mut room = [0; ROOM_MIN];
-            let mut scratch = ReadBuf::new(&mut room);
-            let is_at_end = ready!(self.poll_filtered(&mut scratch, &mut read))?;
-            self.waiting.extend_from_slice(scratch.filled());
-            if is_at_end == Some(true) {
-                return Poll::Ready(Ok(()));
+            let step = if buf.remaining() >= ROOM_MIN {
+                ready!(self.poll_filtered(buf, &mut read))?
+            } else {
+                let mut room = [0; ROOM_MIN];
+                let mut scratch = ReadBuf::new(&mut room);
+                let step = ready!(self.poll_filtered(&mut scratch, &mut read))?;
+                self.waiting.extend_from_slice(scratch.filled());
+                if step == Step::Passed { continue } else { step }
+            };
+            match step {
+                Step::NothingPassed => {}
+                Step::Passed | Step::AtEnd => return Poll::Ready(Ok(())),
             }
         }
     }
 
-    /// Reads once, and adds to the buffer what passes. Returns `None` if something does, and otherwise whether the
-    /// bytes have ended.
+    /// Reads once, and adds to the buffer what passes.
     fn poll_filtered(
         &mut self,
         buf: &mut ReadBuf<'_>,
         read: &mut impl FnMut(&mut ReadBuf<'_>) -> Poll<io::Result<()>>,
-    ) -> Poll<io::Result<Option<bool>>> {
+    ) -> Poll<io::Result<Step>> {
         let start = buf.filled().len();
         buf.put_slice(&self.held[..self.held_count]);
         let before = buf.filled().len();
-        match read(buf) {
-            Poll::Ready(Ok(())) => {}
-            other => {
-                buf.set_filled(start);
-                return other.map_ok(|()| None);
-            }
+        let polled = read(buf);
+        if !matches!(polled, Poll::Ready(Ok(()))) || buf.filled().len() == before {
+            buf.set_filled(start);
+            return polled.map_ok(|()| Step::AtEnd);
         }
-        let is_at_end = buf.filled().len() == before;
-        let passed = if is_at_end { 0 } else { self.filter(&mut buf.filled_mut()[start..]) };
+        let passed = self.filter(&mut buf.filled_mut()[start..]);
         buf.set_filled(start + passed);
-        Poll::Ready(Ok((passed == 0).then_some(is_at_end)))
+        Poll::Ready(Ok(if passed == 0 { Step::NothingPassed } else { Step::Passed }))
     }
 
     /// Moves what passes to the front, and returns how many bytes that are.
@@ -98,18 +100,18 @@ impl EmptyDataFilter {
         self.held_count = 0;
         while from < bytes.len() {
             if self.passing == 0 {
-                let Some((head, _)) = bytes[from..].split_first_chunk::<HEAD_BYTES>() else {
+                let Some((head, _)) = bytes[from..].split_first_chunk::<FRAME_HEAD_BYTES>() else {
                     let rest = &bytes[from..];
                     self.held[..rest.len()].copy_from_slice(rest);
                     self.held_count = rest.len();
                     break;
                 };
-                let length = head[..3].iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+                let length = length_of(head);
                 if head[3] == DATA && length == 0 && head[4] & END_STREAM == 0 {
-                    from += HEAD_BYTES;
+                    from += FRAME_HEAD_BYTES;
                     continue;
                 }
-                self.passing = HEAD_BYTES + length;
+                self.passing = FRAME_HEAD_BYTES + length;
             }
             let count = self.passing.min(bytes.len() - from);
             if to != from {

@@ -15,20 +15,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 use super::empty_data::EmptyDataFilter;
+use super::frame::{DATA, END_STREAM, FRAME_HEAD_BYTES, length_of};
 use super::stream::ServiceStream;
 
-/// The head of a frame.
-const FRAME_HEAD_BYTES: usize = 9;
 /// The first field of a payload: the last stream of a GOAWAY, the error code of an RST_STREAM.
 const FIELD_BYTES: usize = 4;
 /// The types of frames.
-const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
-/// The flag of the last DATA or HEADERS frame of a stream.
-const END_STREAM: u8 = 1;
 /// Error codes of a reset that hyper takes for the end of a body.
 const NO_ERROR: u32 = 0;
 const CANCEL: u32 = 8;
@@ -118,11 +114,6 @@ impl Opening {
             self.first = Vec::new();
         }
     }
-}
-
-/// The length of a frame's payload, by the first three bytes of its head.
-fn length_of(head: &[u8]) -> usize {
-    head.iter().take(3).fold(0, |length, byte| length << 8 | usize::from(*byte))
 }
 
 /// What a frame tells.

@@ -20,6 +20,7 @@ mod balance;
 mod dialer;
 mod ejection;
 mod empty_data;
+mod frame;
 mod handshake_counts;
 mod health_check;
 mod http2;

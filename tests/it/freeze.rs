@@ -83,7 +83,7 @@ async fn a_request_in_flight_begins_nothing() {
 /// Idle clients hold more connections than the admin listener has room for: the kill switch still works.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_do_not_block_the_kill_switch() {
-    let system = live_system("").await;
+    let system = live_system("limits: { api_connections_max: 256 }\n").await;
     let mut idle = Vec::new();
     for number in 0..300 {
         let mut client = RawConnection::connect(system.pointsman.admin).await;
@@ -105,7 +105,7 @@ async fn idle_connections_do_not_block_the_kill_switch() {
 /// clients are disconnected for their slowness. The newest of them is still served.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_bodies_do_not_keep_the_kill_switch_out() {
-    let system = live_system("").await;
+    let system = live_system("limits: { api_connections_max: 256 }\n").await;
     let body = "{\"on\": true, \"reason\": \"slowly\"}";
     let (begin, end) = body.split_at(10);
     let request = format!(

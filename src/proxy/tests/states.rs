@@ -100,6 +100,7 @@ async fn requests_that_cannot_be_compared_are_counted_with_the_reason() {
         ("conditional", conditional.into(), OK, SkipReason::Conditional),
         ("no reply", plain(), "", SkipReason::LegacyFailed),
         ("cut reply", plain(), "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab", SkipReason::LegacyFailed),
+        ("unasked switch", plain(), "HTTP/1.1 101 Switching Protocols\r\nUpgrade: a\r\n\r\n", SkipReason::LegacyFailed),
     ] {
         let origin = Origin::script(move |mut wire, _| async move {
             wire.message(true).await;

@@ -32,7 +32,8 @@
 //! - [`clock`]: the process's time, which does not jump when the machine's clock is set
 //! - [`slot_file`]: files of slots with checksums, where `affinity` and `evidence` write what is not in the store yet
 //! - [`app`]: starts and stops all parts; the only module that imports all others
-//! - [`expression`] (pure), [`limits`], [`names`], [`problem`], [`secret`], [`telemetry`]: used by all modules
+//! - [`telemetry`]: the process's log and metrics recorder
+//! - [`expression`] (pure), [`limits`], [`names`], [`problem`], [`secret`]: every module may import them
 //!
 //! A test and its table in `tests/it/house.rs` say which module may import which. The promises to check when something
 //! changes:

@@ -53,8 +53,8 @@ pub const EGRESS_CALLS_PER_REQUEST_MAX: usize = 256;
 /// The body of a call or a request that is read for the value by which calls are attributed (`egress.correlate`);
 /// larger bodies are not read.
 pub const EGRESS_VALUE_BODY_BYTES_MAX: usize = 256 << 10;
-/// Calls by legacy that have begun, are not attributed yet, and are listed with what tells for which requests they
-/// could be. While there are more, the effects of no request are judged.
+/// Calls by legacy that have begun and are not attributed yet, each listed with the facts by which it will be
+/// attributed. While there are more, the effects of no request are judged.
 pub const EGRESS_OPEN_CALLS_MAX: usize = 32 << 10;
 /// How much of the reason for `unresolved_effect` is kept in the evidence.
 pub const UNRESOLVED_TEXT_BYTES_MAX: usize = 400;

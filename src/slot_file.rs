@@ -3,11 +3,11 @@
 //!
 //! The question it answers: "what had the last process written, whenever it was killed?" Always true: one process at a
 //! time has the file's lock; the first 8 bytes of a used slot are the beginning of the BLAKE3 hash of the other 56, and
-//! a slot of zeros is free; the file gets its full size, filled with zeros, before the first slot is written, so that
-//! writing a slot needs no disk space.
+//! a slot of zeros is free; the file gets its full size, filled with zeros, before any slot but the header is written,
+//! so that writing a slot needs no disk space.
 //!
 //! A slot is written with a plain `pwrite` and not synced: it survives the end of the process. A power cut may lose or
-//! tear the slots of the last second.
+//! tear what was written since the last sync: `affinity` syncs its file every second, `evidence` syncs no marks.
 //!
 //! What the slots hold and what follows from a torn slot is defined by the two modules that have such files: `affinity`
 //! keeps retry keys that legacy took, `evidence` keeps the routes whose evidence in the store is incomplete.

@@ -104,8 +104,8 @@ pub(super) struct Ring {
     pub mover_may_end: bool,
     /// Set when the log is dropped or its file is released: the threads end once everything outstanding is written.
     pub threads_may_end: bool,
-    /// No key is noted any more: the store has all records, and that is written to its list of files next; or the file
-    /// is being released.
+    /// Whether further keys are refused: the store has all records and its list of files is about to say so, or the
+    /// file is being released.
     pub refuses_keys: bool,
     pub gauge: metrics::Gauge,
 }

@@ -37,7 +37,7 @@ struct Entry {
     newest: LookUp,
     /// Whether `newest` has asked the store.
     has_begun: Arc<AtomicBool>,
-    /// How many wait for this answer.
+    /// How many callers wait for `newest`, or for the look-up before it.
     waiting: usize,
 }
 

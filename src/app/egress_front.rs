@@ -1,7 +1,7 @@
 //! The proxy behind the egress listener, which runs next to the one that serves clients.
 //!
 //! Always true: the egress proxy accepts calls until the last client has its answer, since legacy may have to make a
-//! call for that answer; then it has what is left of `drain_ms`.
+//! call for that answer; the calls under way then have what is left of `drain_ms`, at least a second.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-/// The pause between two calls.
+/// The pause between two collections of freed pages.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Returns freed pages periodically: those of the whole process, and those that belong to the thread that runs this
+/// Returns freed pages periodically: those that belong to no thread any more, and those of the thread that runs this
 /// task. Never ends.
 pub(super) async fn return_freed_pages() {
     loop {

@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::args::Server;
 use crate::admin::types::ApiProblem;
 
-/// How long a request may take, from connecting to the last byte.
+/// How long a request may take, from connecting to the last byte; for a stream, to the head of the response.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// A stream sends heartbeats: without any byte for this long it is broken.
 const IDLE_MAX: Duration = Duration::from_secs(60);

@@ -91,14 +91,13 @@ fn group(out: &mut String, n: usize, group: &DiffGroup, now: Timestamp, format: 
     out.push_str(&inline_diff(&indented(&sample.legacy), &indented(&sample.engine), format));
 }
 
-/// Text in lines, JSON indented, also a JSON body after a head and an empty line.
+/// A stored reply: the status in its first line, and the body with JSON indented.
 fn indented(text: &str) -> String {
     let pretty =
         |text: &str| serde_json::from_str::<Value>(text).ok().and_then(|v| serde_json::to_string_pretty(&v).ok());
-    let text = match (pretty(text), text.split_once("\n\n")) {
-        (Some(json), _) => json,
-        (None, Some((head, body))) => format!("{head}\n\n{}", pretty(body).unwrap_or_else(|| body.to_owned())),
-        (None, None) => text.to_owned(),
+    let text = match text.split_once('\n') {
+        Some((status, body)) => format!("{status}\n{}", pretty(body).unwrap_or_else(|| body.to_owned())),
+        None => text.to_owned(),
     };
     let mut text = escape_control(&text);
     if !text.ends_with('\n') {
@@ -143,7 +142,8 @@ fn inline_diff(legacy: &str, engine: &str, format: Formatter) -> String {
             out,
             "    {}",
             format.tone(
-                "(the stored bodies are equal: the difference is in headers or in the steps' requests)",
+                "(the stored replies are equal: the difference is in headers, in the steps' requests, or in what was \
+                 redacted or cut)",
                 Tone::Faint
             )
         );

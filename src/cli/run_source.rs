@@ -71,7 +71,8 @@ impl ReadError {
     fn into_call_error(self) -> CallError {
         match self {
             ReadError::Run(why) => {
-                CallError::Failed(why, "`pointsman runs list` shows its status and note, also after a purge".to_owned())
+                let hint = "`pointsman runs list` shows which runs there are; of purged runs, only the pinned ones";
+                CallError::Failed(why, hint.to_owned())
             }
             ReadError::Source(error) => error,
         }

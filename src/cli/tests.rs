@@ -169,7 +169,7 @@ fn some_diffs() -> Value {
             "differences": [{ "path": "$.total", "kind": "value", "legacy": "10.35", "engine": "10.34" }],
             "sample": {
                 "at": "2026-01-02T03:04:03Z", "run": null, "request": "POST /orders\n{\"items\":1}\u{1b}[2J",
-                "legacy": "201\n\n{\"id\":1,\"total\":10.35}", "engine": "201\n\n{\"id\":1,\"total\":10.34}",
+                "legacy": "201\n{\"id\":1,\"total\":10.35}", "engine": "201\n{\"id\":1,\"total\":10.34}",
             },
         }],
     })

@@ -140,7 +140,8 @@ impl Rules {
     /// The intents that the asserts read.
     pub fn awaited_intents(&self) -> AwaitedIntents {
         let reads = self.asserts.iter().flat_map(|(_, expression)| expression.reads());
-        // A path that names no step may read the intents of all steps.
+        // `None`, and so `All`: a path that names no step may read the intents of all steps, and which undos are sent
+        // is known only at the run's end.
         let step = |read: &ReadPath| read.part(0).filter(|name| !name.ends_with(OF_UNDO)).map(StepId::from);
         let steps: Option<Vec<StepId>> = reads.filter(|read| read.root() == "intents").map(step).collect();
         match steps {

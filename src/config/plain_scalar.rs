@@ -30,6 +30,22 @@ fn number(value: &str) -> Option<Number> {
             return u64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+')).map(Number::from);
         }
     }
-    let number: Number = serde_json::from_str(value.strip_prefix('+').unwrap_or(value)).ok()?;
+    let unsigned = value.strip_prefix('+').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let number: Number = serde_json::from_str(unsigned.unwrap_or(value)).ok()?;
     number.as_f64().is_some_and(f64::is_finite).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_numbers_of_the_core_schema_are_numbers() {
+        for number in ["7", "-7", "+7", "+7.5", "0x1F", "0o17", "1e3"] {
+            assert!(matches!(plain_scalar(number), NodeKind::Number(_)), "{number}");
+        }
+        for text in ["+-5", "++5", "+", "-", "0x", "0x+1", "07:30", "1_000", "1e999"] {
+            assert!(matches!(plain_scalar(text), NodeKind::Text(_)), "{text}");
+        }
+    }
 }

@@ -44,7 +44,7 @@ impl ReloadStatus {
     pub fn age(&self) -> Duration {
         self.in_force_since.load().0.elapsed()
     }
-    /// The whole text of the last refusal, until a valid set is put in force.
+    /// The whole text of the last refusal or failure, until a valid set is put in force.
     pub fn last_error(&self) -> Option<String> {
         self.error.load().as_deref().cloned()
     }

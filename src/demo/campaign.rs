@@ -44,9 +44,9 @@ impl Launch<'_> {
         let run = self.control.launch(&campaign("spring coats")).await?;
         let Some(review) = self.review(&run) else { return Ok(()) };
         self.expect(self.count("book") == before, "nothing was booked before somebody looked at it");
-        let struck = review.items.len().saturating_sub(1);
-        let approved: Vec<u32> = review.items.iter().map(|item| item.index).take(struck).collect();
-        let rest: Vec<u32> = review.items.iter().map(|item| item.index).skip(struck).collect();
+        let approvals = review.items.len().saturating_sub(1);
+        let approved: Vec<u32> = review.items.iter().map(|item| item.index).take(approvals).collect();
+        let rest: Vec<u32> = review.items.iter().map(|item| item.index).skip(approvals).collect();
         self.console.say(&format!("approved: {approved:?}, struck out: {rest:?}"));
         // The first booking gets a 409, which a person has to resolve.
         self.world.fault("book", Fault::Refuse(409), 1);
@@ -67,8 +67,8 @@ impl Launch<'_> {
         let run = self.control.wait_for_status(run, &[RunStatus::Completed]).await?;
         let booked = self.count("book") - before;
         self.expect(
-            run.data.status == RunStatus::Completed && booked == struck as u64,
-            &format!("resolved by hand, it went on and {}; booked: {booked} of {struck}", run.data.status.as_str()),
+            run.data.status == RunStatus::Completed && booked == approvals as u64,
+            &format!("resolved by hand, it went on and {}; booked: {booked} of {approvals}", run.data.status.as_str()),
         );
         Ok(())
     }

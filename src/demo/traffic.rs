@@ -23,7 +23,7 @@ const FAILURES_KEPT: usize = 10;
 /// Counts of the clients' requests and answers so far.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// The number of requests that were answered correctly.
+    /// The number of requests that were answered with the expected status.
     pub answered: u64,
     /// The number of acknowledged orders.
     pub orders: u64,
@@ -37,7 +37,7 @@ pub struct Tally {
     pub failed: u64,
     /// The first failures, a sentence each.
     pub failures: Vec<String>,
-    /// Traces of requests that the engine answered.
+    /// The traces of creates that the engine answered, and of cancellations of orders that it made.
     pub engine_traces: HashSet<String>,
     /// How long the latest orders took.
     pub order_latencies: Latencies,

@@ -11,9 +11,6 @@
 //! POST /bank/charges, /refunds   charge, refund  POST /studio/drafts     draft
 //! GET  /bank/charges/ID          reads         POST, DELETE /ads/budgets, /ads/bookings  set aside, book, undo
 //! POST /ads/announcements        announce
-//! POST /ads/announcements        announce
-//! POST /ads/announcements        announce
-//! POST /ads/announcements        announce
 //! ```
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -63,7 +63,7 @@ struct State {
 }
 
 impl Attribution {
-    /// Nothing is known yet.
+    /// Creates an attribution that knows no requests yet.
     pub fn new(settings: AttributionSettings, limits: &Limits) -> Self {
         let began = Instant::now();
         Self::with_clock(settings, limits, move || u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX))
@@ -93,7 +93,8 @@ impl Attribution {
         }))
     }
 
-    /// Other settings are in force. Requests that were announced under the earlier ones are found by their trace only.
+    /// Puts other settings in force. A call is attributed to a request that was announced under the earlier ones only
+    /// by its trace; while such a request is live, a call that is looked up by the new rule is ambiguous.
     pub fn set(&self, settings: AttributionSettings) {
         if **self.0.settings.load() != settings {
             self.0.settings.store(Arc::new(settings));

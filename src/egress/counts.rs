@@ -72,7 +72,8 @@ impl EffectOutcome {
 pub struct RouteCalls {
     /// Requests that were watched.
     pub requests: u64,
-    /// Of these, those whose `egress.window` after their end is over; those that had to make room are not among them.
+    /// Of these, those whose `egress.window` after their end is over. Requests that were dropped before that, to make
+    /// room for others, are not among them.
     pub closed: u64,
     /// Of the closed ones, those to which no call was attributed, and which could not have caused an ambiguous one.
     pub without_call: u64,

@@ -62,7 +62,7 @@ pub(super) struct Removed {
 }
 
 impl Index {
-    /// Adds requests that came since, and reads what can be read by now.
+    /// Adds the requests that were announced since the last call, and reads the values of those whose bodies are known.
     pub(super) fn add(&mut self, settings: &Arc<AttributionSettings>, requests: Vec<Arc<Watched>>) {
         if !Arc::ptr_eq(&self.settings, settings) {
             self.settings = settings.clone();

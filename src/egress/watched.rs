@@ -35,11 +35,11 @@ pub(super) struct Watched {
 
 /// What identifies a request by the rule, as far as it has been read.
 pub(super) enum KnownValue {
-    /// This.
+    /// This key identifies it.
     Is(Key),
-    /// Nothing.
+    /// Nothing identifies it.
     None,
-    /// It has not been read, or cannot be.
+    /// The value has not been read, or cannot be.
     Unknown,
 }
 
@@ -54,11 +54,11 @@ pub(super) struct Unread {
 
 /// What identifies a request by its value.
 pub(super) enum ValueKey {
-    /// This.
+    /// This key identifies it.
     Is(Key),
-    /// Nothing: it has no such value.
+    /// Nothing identifies it: it has no such value.
     None,
-    /// It is still being sent, or cannot be read.
+    /// Its body is still being sent or cannot be read, or the value was read before.
     Unknown,
 }
 
@@ -126,7 +126,7 @@ impl Watched {
     }
 
     /// What identifies it by the value that its rule names. Reads the value once the body is there, and then drops the
-    /// body.
+    /// body: a later call returns `ValueKey::Unknown`, and `known_value` has the result.
     pub(super) fn value_key(&self) -> ValueKey {
         // Taken out, so that the thread that serves the request does not wait while it is read.
         let Some(mut unread) = self.lock().take() else { return ValueKey::Unknown };

@@ -1,7 +1,8 @@
 //! The clock of one run.
 //!
 //! Always true: the clock never goes back and never jumps, even if the process's time jumps because the clock of a
-//! shared store was set. Its time is the process's time when the run was loaded plus the time elapsed since then.
+//! shared store was set. When the run is loaded it starts at the process's time or at the time of the run's last event,
+//! whichever is later; from then on it advances with the elapsed time.
 
 use std::time::Duration;
 

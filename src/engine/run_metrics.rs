@@ -169,10 +169,10 @@ impl RunMetrics {
         match run.failure() {
             Some(failure) => {
                 let (why, step) = (failure.kind.as_str(), failure.step.as_ref().map(tracing::field::display));
-                tracing::info!(run = %id, %workflow, mode, outcome, why, step, "the run has ended or was paused");
+                tracing::info!(run = %id, %workflow, mode, outcome, why, step, "the run's task has ended");
             }
             None => {
-                tracing::debug!(run = %id, %workflow, mode, outcome, is_suspended, "the run has ended or was paused")
+                tracing::debug!(run = %id, %workflow, mode, outcome, is_suspended, "the run's task has ended")
             }
         }
     }

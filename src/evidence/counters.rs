@@ -185,8 +185,8 @@ impl Counters {
         self.dirty = true;
     }
 
-    /// Moves the evidence of an earlier id (`other`) to these counters. The totals since the process started are not
-    /// moved.
+    /// Moves the evidence of the earlier id `old` from its counters (`other`) to these. The totals since the process
+    /// started are not moved.
     pub(super) fn take_evidence(&mut self, old: &RouteId, other: &mut Self) {
         self.stored_under.append(&mut other.stored_under);
         self.stored_under.insert(old.clone());

@@ -1,9 +1,10 @@
 //! Marks the routes whose differences or failures are not all in the store yet.
 //!
 //! The question it answers: "if this process ended now, would the next process miss differences that were counted?"
-//! Always true: before a difference or a failure of a route is counted, the file names that route (a mark). The mark is
-//! cleared only after evidence was stored that contains everything that was counted while the file named the route. So
-//! a process that finds a mark at its start knows that the store does not have all evidence of that route.
+//! Before a difference or a failure of a route is counted, the file names that route (a mark), unless it cannot be
+//! written (below). Always true: the mark is cleared only after evidence was stored that contains everything that was
+//! counted while the file named the route. So a process that finds a mark at its start has to assume that the store
+//! lacks evidence of that route.
 //!
 //! A mark is a write of 64 bytes that is not synced. It is made only for the first difference since the evidence was
 //! stored. The thread that compared, or that answers the caller with an error, waits until the mark is written, at most

@@ -103,8 +103,9 @@ impl Evidence {
                     if marks.is_marked(&route) {
                         tracing::warn!(
                             %route,
-                            "the last process ended before one or more differences of this route were stored: its pairs \
-                             without a difference are counted from zero; stored differences and failures stay"
+                            "the last process ended before one or more differences or failures of this route were \
+                             stored: its pairs without a difference are counted from zero; stored differences and \
+                             failures stay"
                         );
                         counters.lock().restart_after_loss(clock::now());
                     } else if copy_started >= Some(at) {

@@ -57,14 +57,14 @@ pub struct RouteEvidence {
     /// The number of pairs that differ, by the fingerprint of their differences, for the 256 fingerprints that were
     /// seen last. Only a few of these pairs are kept as samples.
     pub seen: BTreeMap<String, FingerprintCount>,
-    /// By step of the workflow: what the calls were held against that the engine would have made, or made as private
-    /// ones.
+    /// For each step of the workflow: how many of the engine's calls (those that it would have made, and private ones
+    /// that it made) were compared, and with what.
     pub effects: BTreeMap<String, StepIntents>,
     /// Why requests were skipped as `unresolved_effect`, and how often, for the first 16 reasons.
     pub unresolved: BTreeMap<String, u64>,
 }
 
-/// What the calls of one step were held against in all pairs.
+/// How many of the engine's calls of one step were compared in all pairs, and with what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct StepIntents {
     /// The calls.

@@ -1,7 +1,8 @@
 //! The body of an answer of the engine: known as a whole, or passed on while a service sends it.
 //!
 //! Always true: a streamed body is read by one holder only, whoever takes it first; what is not taken is dropped with
-//! the last handle, and its connection to the service closes. A streamed body is never recorded.
+//! the last handle, which closes its connection to the service (over HTTP/2, ends its stream). A streamed body is never
+//! recorded.
 
 use std::fmt;
 use std::pin::Pin;

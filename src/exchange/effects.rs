@@ -14,8 +14,8 @@ use crate::names::RouteId;
 pub trait EffectObserver: Send + Sync {
     /// Whether calls are captured now. If not, nothing of a call is copied.
     fn is_watching(&self) -> bool;
-    /// A call begins: this is its head, and its body is still to come. It counts as open until [`Self::observe`] or
-    /// [`Self::lose`] is called with its number, of which exactly one is. Takes constant time.
+    /// A call begins: this is its head, and its body is still to come. It counts as open until exactly one of
+    /// [`Self::observe`] and [`Self::lose`] is called with its number. Takes constant time.
     fn begin(&self, head: &Effect, body: Option<Arc<dyn SentBody>>);
     /// A call has ended. Not called by a thread that serves clients or legacy.
     fn observe(&self, effect: Effect);
@@ -28,8 +28,8 @@ pub trait EffectRegistry: Send + Sync {
     /// A request is about to be sent to legacy. From now on calls can be attributed to it, until some time after the
     /// returned watch was dropped. `None`: there is no room, and nothing is said about its calls.
     fn watch(&self, request: RequestToWatch<'_>) -> Option<Box<dyn EffectWatch>>;
-    /// Up to which size the body of a request has to be copied, so that it is known which calls are for the request;
-    /// `None`: bodies do not tell.
+    /// Up to which size the body of a request has to be copied to find out which calls are for the request; `None` if
+    /// attribution does not read bodies.
     fn body_bytes_max(&self) -> Option<usize>;
 }
 

@@ -1,4 +1,4 @@
-//! What legacy's calls for one request were answered, for the steps that take their outputs from them.
+//! The replies to the calls that legacy made for one request, for the steps that take their outputs from them.
 
 use std::collections::BTreeSet;
 

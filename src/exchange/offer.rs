@@ -140,7 +140,7 @@ pub enum Served {
     Answered,
     /// It answered with a 4xx status, or the caller got a problem with one: an error of the caller.
     CallerError,
-    /// It gave the request back and legacy answered.
+    /// Legacy answers instead: the engine gave the request back, or the request's body is too large for the engine.
     FellBack,
     /// It answered with a 5xx status, or the caller got a problem with one.
     Error,

@@ -16,7 +16,7 @@ pub struct RequestEffects {
 
 /// Knows how many calls have begun and not ended yet that could be for one request.
 pub trait OpenCallsOf: Send + Sync {
-    /// So many now.
+    /// The number of these calls now.
     fn count(&self) -> u64;
 }
 

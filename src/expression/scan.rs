@@ -153,7 +153,7 @@ pub(super) fn check_bounds(source: &str, bounds: &Bounds) -> Result<(), Expressi
             return Err(ExpressionError::at(too_deep, at(&range)));
         }
         if chain > CHAIN_MAX || tokens > TOKENS_MAX {
-            let message = "the expression has too many names and operators in a row; split it with `set` steps";
+            let message = "the expression has too many names and operators; split it with `set` steps";
             return Err(ExpressionError::at(message, at(&range)));
         }
     }

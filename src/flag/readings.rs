@@ -12,7 +12,8 @@
 //!
 //! The templates form a tree of segments, which is walked with the segments of the path; each step keeps all states in
 //! the tree to which any combination of these choices leads. Always true: every such combination is covered; the work
-//! is one pass over the path and at most [`STEPS_MAX`] steps, whatever the path. A path that needs more is an error.
+//! is a few passes over the path for each tree of the request's method, and at most [`STEPS_MAX`] steps in all,
+//! whatever the path. A path that needs more is an error.
 
 use std::collections::HashMap;
 

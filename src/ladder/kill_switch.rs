@@ -16,7 +16,7 @@ use crate::clock;
 use crate::flag::Freeze;
 use crate::store::FlipRecord;
 
-/// The kill switch of this process, and what of it the store has.
+/// The kill switch of this process, and which of its changes the store has.
 pub(super) struct FreezeRecords {
     state: Mutex<FreezeState>,
     /// The newest change that the store has.

@@ -150,8 +150,8 @@ fn has_same_key(was: &RetryScopes, scopes: &RetryScopes) -> bool {
     was.present.as_ref().zip(scopes.present.as_ref()).is_some_and(|(was, now)| was.key == now.key)
 }
 
-/// Why the keys of all requests of a route are not recorded from before these files, if they are not. `own`: what the
-/// store has of the route; `matched`: the route matches no requests but those that it matched before.
+/// If keys of some requests of a route from before these files were not recorded: why. `own`: what the store has of the
+/// route; `matched`: the route matches no requests but those that it matched before.
 fn unrecorded_because(own: &[RetryScopes], route: &Route, matched: bool) -> UnrecordedBecause {
     let is_without_workflow = |was: &RetryScopes| was.present.is_none() && was.matches.is_some();
     if !own.iter().any(|was| was.present.is_some()) || own.iter().any(is_without_workflow) {
@@ -170,7 +170,7 @@ fn unrecorded_because(own: &[RetryScopes], route: &Route, matched: bool) -> Unre
     }
 }
 
-/// Notes that the keys of all requests are recorded only since this time, unless that is known of a later time.
+/// Notes that the keys of all requests are recorded only since this time, unless a later time is noted already.
 fn record_only_since(scopes: &mut RetryScopes, since: Timestamp, because: UnrecordedBecause) {
     if scopes.since < Some(since) {
         (scopes.since, scopes.since_because) = (Some(since), Some(because));

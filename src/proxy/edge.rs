@@ -2,7 +2,8 @@
 //!
 //! Each listener has a task, and each connection has a task (`connection`) on a thread of `workers`. Always true: open
 //! connections are bounded, all listeners together: at the limit a new one takes the place of one that is idle, or
-//! waits: one for each listener here, more in the kernel's queues. During a drain nothing new is accepted.
+//! waits (one for each listener in this process, more in the kernel's queues). When a drain begins, connections in the
+//! kernel's queues are still accepted, and none after them; at a hand-over the successor accepts them.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -153,13 +154,13 @@ fn spawn_connection(
     let _ = stream.set_nodelay(true);
     let stream = match stream.into_std() {
         Ok(stream) => stream,
-        Err(error) => return tracing::warn!(%error, "a new connection could not leave its runtime, and is closed"),
+        Err(error) => return tracing::warn!(%error, "a new connection is closed: it cannot be moved to its thread"),
     };
     let (of_connection, endpoint) = (shared.clone(), endpoint.clone());
     let served = async move {
         match TcpStream::from_std(stream) {
             Ok(stream) => connection::serve(of_connection, endpoint, stream, peer.ip(), permit).await,
-            Err(error) => tracing::warn!(%error, "a new connection could not be watched, and is closed"),
+            Err(error) => tracing::warn!(%error, "a new connection is closed: its thread cannot watch it"),
         }
     };
     shared.workers.spawn(&shared.tasks, served);

@@ -247,7 +247,7 @@ fn served_as(problem: &ProblemDocument) -> Served {
     }
 }
 
-/// What a client gets that has the answer already.
+/// The answer without its body, for a client that has the body already.
 fn not_modified(mut answer: ArmAnswer) -> ArmAnswer {
     conditional::strip_content_fields(&mut answer.headers);
     ArmAnswer { status: StatusCode::NOT_MODIFIED, body: Bytes::new().into(), ..answer }

@@ -86,7 +86,7 @@ impl Shadow {
             .on_thread_start(lower_priority)
             .enable_all()
             .build()?;
-        let (queue, waiting) = mpsc::channel(size(limits.shadow_queue_entries_max).min(Semaphore::MAX_PERMITS));
+        let (queue, queued) = mpsc::channel(size(limits.shadow_queue_entries_max).min(Semaphore::MAX_PERMITS));
         let (stop, stopping) = watch::channel(Stop::No);
         let (done, ended) = watch::channel(false);
         let permits = Arc::new(Semaphore::new(permits_max));
@@ -101,7 +101,7 @@ impl Shadow {
             in_flight: Arc::clone(&in_flight),
             waiting: Arc::clone(&waiting_pairs),
         });
-        let entries = run_entries(waiting, stopping, permits, runner);
+        let entries = run_entries(queued, stopping, permits, runner);
         runtime.spawn(async move {
             entries.await;
             // Fails where the receiver was dropped, which is no error.
@@ -204,7 +204,7 @@ impl Drop for Shadow {
 /// Runs entries as permits become free, until `stop` or until the queue is closed and empty. When it returns, every
 /// ticket that it took from the queue is settled.
 async fn run_entries(
-    mut waiting: mpsc::Receiver<QueuedRequest>,
+    mut queued: mpsc::Receiver<QueuedRequest>,
     mut stop: watch::Receiver<Stop>,
     permits: Arc<Semaphore>,
     runner: Arc<Runner>,
@@ -216,7 +216,7 @@ async fn run_entries(
         let next = async {
             // Acquired before an entry is taken, so that entries that wait for a permit still count as queued.
             let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
-            waiting.recv().await.map(|entry| (permit, entry))
+            queued.recv().await.map(|entry| (permit, entry))
         };
         tokio::select! {
             biased;
@@ -224,7 +224,7 @@ async fn run_entries(
                 Ok(Stop::No) => {}
                 Ok(Stop::Finish) if open => {
                     open = false;
-                    waiting.close();
+                    queued.close();
                 }
                 Ok(Stop::Finish) => {}
                 Ok(Stop::Now) | Err(_) => break true,
@@ -263,8 +263,8 @@ async fn run_entries(
             () = async { while runs.join_next().await.is_some() {} } => {}
         }
     }
-    waiting.close();
-    while let Ok(entry) = waiting.try_recv() {
+    queued.close();
+    while let Ok(entry) = queued.try_recv() {
         entry.ticket.skip(SkipReason::ShuttingDown);
     }
     runs.shutdown().await;

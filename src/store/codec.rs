@@ -17,7 +17,8 @@ use serde_json::value::RawValue;
 
 use crate::workflow::Event;
 
-/// The smallest bound on the size of an event that is stored whole: a reference takes about as many bytes.
+/// The least value of the bound up to which an event is stored whole. A lower bound would save nothing, because a
+/// reference takes about as many bytes.
 pub(super) const INLINE_BYTES_MIN: usize = 256;
 
 /// A value of an event that is stored by its hash.

@@ -29,7 +29,11 @@ pub fn metrics() -> [(&'static str, MetricDescriptions); 3] {
 pub type MetricDescriptions = &'static [(&'static str, &'static str)];
 
 const COUNTERS: MetricDescriptions = &[
-    ("pointsman_requests_total", "Requests answered, by the route's state, who answered, and the class of the status."),
+    (
+        "pointsman_requests_total",
+        "Requests answered, by the state at which each was handled (after cohorts and shares), who answered, and the \
+         class of the status.",
+    ),
     (
         "pointsman_successions_total",
         "Hand-overs between processes (`serve --succeed`), by outcome: `taken_over`, `handed_over`; the successor was lost \
@@ -143,7 +147,8 @@ const COUNTERS: MetricDescriptions = &[
     ("pointsman_flag_flips_total", "Recorded flips of routes and of the kill switch (route `*`), by who flipped."),
     (
         "pointsman_flags_reload_failures_total",
-        "Changed flag files that were refused; the last good set stayed in force.",
+        "Changed flag files that were not put in force: they were refused, or the store did not record their flips \
+         or has not answered yet.",
     ),
     ("pointsman_offered_total", "Requests offered for comparison."),
     ("pointsman_comparisons_total", "Offered requests, by outcome of the comparison and reason."),
@@ -155,8 +160,8 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_retry_keys_held_total",
-        "Requests refused with 409: the engine took the same request and retry key under another credential, or \
-         under other flag files.",
+        "Requests refused with 409: the engine took the same request and retry key under another credential or under \
+         other flag files, or each arm took a request with one of its keys.",
     ),
     (
         "pointsman_retry_key_marks_forgotten_total",
@@ -164,7 +169,7 @@ const COUNTERS: MetricDescriptions = &[
          there were too many.",
     ),
     ("pointsman_retry_keys_skipped_total", "Incomplete records of the retry-key file that were skipped."),
-    ("pointsman_runs_total", "Runs that ended, by outcome."),
+    ("pointsman_runs_total", "Runs that ended, were paused or were discarded, by outcome."),
     (
         "pointsman_summaries_unreadable_total",
         "Times that a run was left out of a list or not resumed, because its summary in the store cannot be read.",
@@ -182,10 +187,7 @@ const COUNTERS: MetricDescriptions = &[
         "pointsman_notices_total",
         "Messages to the webhooks of `notify`, by service and outcome (sent, given_up, dropped).",
     ),
-    (
-        "pointsman_notice_failures_total",
-        "Messages to webhooks that were not delivered and are tried again, by the service.",
-    ),
+    ("pointsman_notice_failures_total", "Failed attempts to deliver a message to a webhook, by the service."),
     (
         "pointsman_run_snapshots_total",
         "Snapshots of long runs, by outcome (written, too_large, not_written, left_out, read, broken, and other_fold: \
@@ -329,7 +331,7 @@ const GAUGES: MetricDescriptions = &[
     ("pointsman_evidence_mismatch_upper_bound", "The share of requests that differ is at most this, at 95%."),
     ("pointsman_evidence_coverage", "The share of what was offered that was compared."),
     ("pointsman_shadow_queue_depth", "Requests that wait in the shadow queue."),
-    ("pointsman_shadow_in_flight", "Shadow runs under way."),
+    ("pointsman_shadow_in_flight", "Runs for comparison under way (`shadow`, `dark`)."),
     (
         "pointsman_effects_waiting_pairs",
         "Pairs that were run and wait until all calls by legacy for them are known (`egress.window`).",
@@ -377,7 +379,7 @@ const HISTOGRAMS: MetricDescriptions = &[
         "pointsman_paired_latency_seconds",
         "By how much the slower arm of a compared pair was slower; the label `slower` names that arm.",
     ),
-    ("pointsman_shadow_lag_seconds", "From the offer of a request to the start of its shadow run."),
+    ("pointsman_shadow_lag_seconds", "From the offer of a request to the start of its run (`shadow`, `dark`)."),
     ("pointsman_step_duration_seconds", "How long steps took, by outcome."),
     ("pointsman_append_duration_seconds", "How long events took to reach the disk."),
     ("pointsman_append_batch_events", "Events in one commit."),

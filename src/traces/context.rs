@@ -6,7 +6,7 @@
 
 use crate::names::RunId;
 
-/// The bytes of a value.
+/// The length of a value.
 const VALUE_BYTES: usize = 55;
 
 /// A span within its trace, as `traceparent` names it.

@@ -15,13 +15,13 @@ pub struct TracesSettings {
     pub headers: HeaderMap,
     /// The share of traces that are recorded, from 0 to 1, among those for which no trusted caller decides it.
     pub sample: f64,
-    /// Whose word is taken for whether a trace is recorded.
+    /// Which callers decide whether their traces are recorded.
     pub trust_sampled: TrustSampled,
     /// The attribute `service.name`.
     pub service_name: String,
 }
 
-/// Whose `traceparent` decides whether the trace is recorded. Of others only its ids are taken.
+/// Whose `traceparent` decides whether the trace is recorded. From the `traceparent` of others only the ids are taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TrustSampled {
     /// Nobody's.

@@ -73,7 +73,7 @@ pub struct ServiceAddresses {
     look_up: Arc<Notify>,
     is_started: AtomicBool,
     /// Whether requests need not wait for a lookup: no host is a name, each name has the addresses of earlier files, or
-    /// a lookup has ended and there are addresses.
+    /// a request has waited for a lookup and there are addresses.
     is_looked_up: AtomicBool,
     /// Held during a lookup, so that there is one at a time. If a name could not be looked up at the last one: when
     /// that was, in microseconds of `ServiceState::now`, and why.

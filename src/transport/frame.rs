@@ -1,6 +1,6 @@
 //! The head of an HTTP/2 frame (RFC 9113, 4.1), as far as the bytes of a connection are looked at.
 
-/// The head of a frame.
+/// The size of a frame's head.
 pub(super) const FRAME_HEAD_BYTES: usize = 9;
 /// The type of a frame with a part of a body.
 pub(super) const DATA: u8 = 0;

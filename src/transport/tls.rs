@@ -50,7 +50,7 @@ impl ClientTls {
 /// The certificates that this machine trusts.
 ///
 /// # Errors
-/// This machine trusts no certificate.
+/// No certificate that this machine trusts was found, or none could be read.
 pub fn platform_certificates() -> Result<Vec<CertificateDer<'static>>, String> {
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {

@@ -1,7 +1,8 @@
 //! What a [`super::Run`] waits for besides its calls: answers of people, times, signals, locks and child runs.
 //!
 //! Always true: only [`super::evolve`] changes it. A question is open, answered once, or withdrawn because what it
-//! asked about has changed; it is never reopened. Signals and the ids of their deliveries are bounded.
+//! asked about has changed or its step has ended; it is never reopened. Signals and the ids of their deliveries are
+//! bounded.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

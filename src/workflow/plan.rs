@@ -94,8 +94,9 @@ impl Plan {
         effects.filter(|(step, call)| call.rehearse.is_none() && self.is_read(step)).map(|(step, _)| step)
     }
 
-    /// Which headers of the replies to one of a step's calls are kept. Of a probe's replies all are, for its own
-    /// expressions, and none is recorded; of an undo's none, because nothing reads them.
+    /// Which headers of the replies to one of a step's calls stay in the attempt's result. Of a probe's replies all
+    /// stay, because its expressions read them, but no event records them; of an undo's none, because nothing reads
+    /// them.
     pub fn recorded_headers(&self, step: StepIndex, part: StepPart) -> Arc<RecordedHeaders> {
         let all = || Arc::new(RecordedHeaders::All);
         match part {

@@ -181,7 +181,8 @@ impl DecisionCheck<'_> {
             Event::Child(ChildEvent::Started { child, .. }) => self.check_step(event, *child),
             Event::StepFinished(finished) if finished.part == StepPart::Do => self.check_end(event, finished),
             Event::Answer(AnswerEvent::Responded { .. }) if self.run.failure().is_none() => self.check_answer(event),
-            Event::Ending(EndingEvent::Completed {}) => return self.steps_not_run(),
+            // A `fail:` step with a status below 500 completes the run before its other steps have begun.
+            Event::Ending(EndingEvent::Completed {}) if self.run.failure().is_none() => return self.steps_not_run(),
             _ => None,
         };
         found.into_iter().collect()

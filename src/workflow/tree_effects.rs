@@ -45,6 +45,7 @@ impl LeftByChildren {
         let (child, left) = self.first.as_ref()?;
         Some(match self.runs {
             1 => format!("{child}: {left}"),
+            2 => format!("{child}: {left}; and 1 more run"),
             runs => format!("{child}: {left}; and {} more runs", runs - 1),
         })
     }

@@ -116,7 +116,8 @@ fn charges(system: &TestSystem) -> u64 {
     system.world.ledger().balance().total("charge")
 }
 
-/// Checks that retries of these orders get their first answers in every state, and that nothing is performed.
+/// Checks that retries of these orders get their first answers in `live`, `dark` and `off`, and that nothing is
+/// performed.
 async fn check_all_found(system: &TestSystem, orders: &[&Order], when: &str) {
     let before = charges(system);
     for state in ["live", "dark", "off"] {

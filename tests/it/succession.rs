@@ -353,7 +353,7 @@ async fn a_process_starts_again_if_its_successor_is_killed_when_the_store_was_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_succeed_is_refused_by_name_and_changes_nothing() {
+async fn a_process_that_cannot_take_over_is_refused_with_the_reason_and_changes_nothing() {
     let mut system = TestSystem::start().await;
     let pid = system.pointsman.pid();
     let start = successor(&system);

@@ -54,10 +54,10 @@ impl EngineControl for FakeEngine {
     fn give_command(
         &self,
         run: RunId,
-        order: ControlCommand,
+        command: ControlCommand,
         by: String,
     ) -> BoxFuture<'_, Result<RunSummary, CommandError>> {
-        self.commands.lock().unwrap().push((run, order, by));
+        self.commands.lock().unwrap().push((run, command, by));
         let refused = self.refuse.lock().unwrap().clone();
         async move {
             if let Some(refused) = refused {

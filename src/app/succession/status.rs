@@ -70,7 +70,7 @@ impl SuccessionStatus {
         self.state().hands_over.is_some()
     }
 
-    /// A sentence for `status`; `None` if there was no succession.
+    /// A sentence for `status`; `None` if this process has not taken over and does not hand over now.
     pub(in crate::app) fn text(&self) -> Option<String> {
         let state = self.state();
         let parts: Vec<&str> = state.hands_over.iter().chain(&state.succeeded).map(String::as_str).collect();

@@ -99,7 +99,8 @@ fn check_against_model(operations: Vec<Operation>, rule: Rule) {
                 let of_trace: Vec<_> = live.iter().filter(|known| Some(known.trace) == of).collect();
                 let of_span: Vec<_> = of_trace.iter().filter(|known| known.span == span).collect();
                 let of_id = |known: &&&&Known| id.is_some() && known.id == id;
-                // The requests that the strongest evidence names. If it names several, the next one narrows them down.
+                // The requests of the call's trace or, if it has none, of its id. Among several requests of one trace
+                // the span decides, or else the id.
                 let candidates: Vec<&Known> = match (of_trace.len(), of_span.len()) {
                     (0, _) => live.iter().copied().filter(|known| of_id(&&known)).collect(),
                     (1, _) => of_trace.iter().map(|known| **known).collect(),

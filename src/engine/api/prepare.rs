@@ -70,7 +70,13 @@ pub(in crate::engine) async fn prepare(
         None => None,
         Some(Ok(permit)) => Some(permit),
         Some(Err(_)) => {
-            return not_started("too_many_runs", "The limit of runs in flight (runs_in_flight_max) is reached");
+            let limit = match request.mode {
+                Mode::Dark => {
+                    "The dark share (shadow_service_share_percent) of the runs in flight (runs_in_flight_max)"
+                }
+                Mode::Real | Mode::Rehearse => "The limit of runs in flight (runs_in_flight_max)",
+            };
+            return not_started("too_many_runs", &format!("{limit} is reached"));
         }
     };
     let bounds = decode::DecodeBounds::of(&core.files.limits, &core.files.key_secret);

@@ -264,7 +264,9 @@ pub(in crate::engine) fn other_request(run: RunId) -> ArmReply {
         status: 422,
         kind: "retry-key-reused".into(),
         title: "The retry key belongs to another request".into(),
-        detail: "The same key came before with another request. Nothing was done for this one.".into(),
+        detail: "The same key came before with another request. Nothing was done for this one, so sending it again \
+                 with a key of its own does nothing twice."
+            .into(),
         source: Source::Workflow,
         run: Some(run),
         retry_after_s: None,

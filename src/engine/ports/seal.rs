@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_has_one_hash_for_each_key() {
+    fn a_lock_has_one_hash_for_each_store_key() {
         let sealer = |key: &str| Sealer::new(Some(&Secret::new(key)));
         let hash = sealer("k").lock_hash("card:4711").unwrap();
         assert!(hash.starts_with("sensitive:") && !hash.contains("4711"), "{hash}");

@@ -21,7 +21,7 @@ use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::load::{LoadError, plan_of, read};
 use crate::engine::scheduler::mailbox::{CommandReply, Slot};
-use crate::engine::scheduler::stored_run::{self, Beginning, StoredRun};
+use crate::engine::scheduler::stored_run::{self, Beginning, ReadError, StoredRun};
 use crate::engine::scheduler::unreadable;
 use crate::names::RunId;
 use crate::store::{AcquireResult, OwnedRun, StoreError};
@@ -68,7 +68,8 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
                     AcquireResult::Acquired(OwnedRun { summary, fence })
                 }))
             }
-            Err(events) => {
+            Err(ReadError::Store(error)) => return retry_later(core, slot, &error),
+            Err(events @ ReadError::Misfit(_)) => {
                 // No timer is set: neither the summary nor the events become readable by waiting.
                 let why = format!("neither its summary nor its events can be read: {why}; {events}");
                 tracing::error!(%run, why, "the run cannot be executed by this process");
@@ -127,8 +128,8 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
 }
 
 /// Makes the summary of a run from its events.
-async fn rebuild_summary(core: &Core, run: RunId) -> Result<RunSummary, String> {
-    let stored = stored_run::read(core, run, Beginning::FirstEvent).await.map_err(|error| error.to_string())?;
+async fn rebuild_summary(core: &Core, run: RunId) -> Result<RunSummary, ReadError> {
+    let stored = stored_run::read(core, run, Beginning::FirstEvent).await?;
     let StoredRun { mut run, last_event_at, events, .. } = stored;
     let snapshot = core.files.snapshot.load_full();
     Ok(match plan_of(core, &snapshot, &run.started().plan).await {

@@ -38,7 +38,8 @@ pub struct Recovered {
     pub unreadable: usize,
     /// Runs that are paused until a person acts.
     pub paused: usize,
-    /// Runs that wait for a time, a signal, a checkpoint, a lock or a child.
+    /// The others: runs that wait for a time, a signal, a checkpoint, a lock or a child, and runs that are due and will
+    /// be loaded later.
     pub waiting: usize,
 }
 

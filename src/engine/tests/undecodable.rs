@@ -1,4 +1,5 @@
-//! Bodies that cannot be decoded, or that could be stored and not be read back: nothing is begun for them.
+//! Bodies, queries and headers that cannot be decoded, or that could be stored and not be read back: no run begins for
+//! a request with such a part if the workflow reads the part.
 
 use std::sync::Arc;
 

@@ -57,7 +57,7 @@ fn a_path_gives_the_value_at_it_with_its_type() {
 }
 
 #[test]
-fn a_map_has_no_reserved_key() {
+fn a_key_that_serde_json_reserves_is_refused_in_a_map() {
     gives("{'$serde': 1}", json!({"$serde": 1}));
     for key in ["'$serde_json::private::Number'", "'$serde_json' + '::private::RawValue'"] {
         fails(&format!("{{{key}: '5'}}"), "a map's key may not begin with `$serde_json::private::`");

@@ -15,7 +15,7 @@ const GUARD_OVER_DEFAULT: u64 = 500;
 const INVARIANT_ROOTS: [&str; 7] = ["request", "reply", "run", "legacy", "engine", "intents", "instance"];
 
 /// Checks each rung's share. A share below 100 in `dark` and `live` needs a key: without one, requests of the same
-/// caller would get different arms.
+/// caller would be on different rungs.
 pub fn shares(draft: &PercentDraft, state: State, keyed: bool, site: &Site, problems: &mut Problems) -> Shares {
     let mut shares = Shares::default();
     let mut set = |rung: State, number: f64, site: &Site, problems: &mut Problems| {
@@ -28,7 +28,7 @@ pub fn shares(draft: &PercentDraft, state: State, keyed: bool, site: &Site, prob
         };
         if percent < Percent::ALL && matches!(rung, State::Dark | State::Live) && !keyed {
             problems.error(site, format!("a share below 100 in `{rung}` needs a `key`")).hint(
-                "without one, requests of the same caller would get different arms: key: ${request.headers[\"…\"]}",
+                "without one, requests of the same caller would be on different rungs: key: ${request.headers[\"…\"]}",
             );
         }
         shares = shares.with(rung, percent);

@@ -201,7 +201,7 @@ fn a_strict_route_has_one_spelling() {
     }
 }
 
-/// The paths as which a framework may read a path; a naive implementation.
+/// The segments as which a framework reads a path; a naive implementation.
 fn read(conventions: &PathConventions, path: &str) -> Vec<String> {
     let mut segments: Vec<String> = Vec::new();
     let all: Vec<_> = path.split('/').skip(1).collect();
@@ -245,8 +245,8 @@ fn read(conventions: &PathConventions, path: &str) -> Vec<String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(6_000))]
 
-    /// A path that a framework reads as a route is decided by that route's flag or refused; and the forwarded path is
-    /// resolved to the same route again, unchanged.
+    /// A path that a framework reads as a route is decided by the flag of a route (which one is not checked here) or
+    /// refused; and the forwarded path is resolved to the same route again, unchanged.
     #[test]
     fn a_path_that_a_service_reads_as_a_route_is_never_forwarded_unmatched(
         parts in proptest::collection::vec(

@@ -4,7 +4,7 @@ use super::*;
 
 /// A set without routes would send requests of all routes to legacy, whatever their states and keys.
 #[tokio::test]
-async fn what_serves_stays_in_force_until_the_first_set_is_recorded() {
+async fn the_flags_that_a_process_serves_with_stay_in_force_until_the_first_set_is_recorded() {
     let store = Arc::new(FailingStore::default());
     let evidence = Evidence::load(store.clone()).await.unwrap();
     let fixture = Fixture::open(files(&[])).await;

@@ -1,4 +1,5 @@
-//! What a person is told before a move that lets the engine perform retries a second time.
+//! What a person is told before a move that lets the engine perform retries a second time, and on a flip down while it
+//! cannot be read what the engine owns.
 
 use super::held::Unnoted;
 use super::*;

@@ -37,7 +37,7 @@ fn a_gate_that_waits_for_retries_names_one_cause() {
     }
 }
 
-/// The gate says what to do, and its hint does not ask for evidence.
+/// The gate says what to do.
 #[tokio::test]
 async fn the_gate_says_to_wait_or_to_force() {
     let fixture = Fixture::open(files(&[])).await;

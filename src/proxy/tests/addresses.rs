@@ -197,7 +197,7 @@ async fn an_address_that_fails_its_health_checks_gets_no_requests() {
 }
 
 #[tokio::test]
-async fn a_name_without_an_address_is_502_and_the_next_request_is_not_slower() {
+async fn each_request_to_a_name_without_an_address_gets_502() {
     let origin = Origin::always_answers(OK).await;
     let service = Service::at("shop", ["http://no-such-name.invalid:9000".parse().unwrap()]);
     let rig = Rig::new(&origin, Setup { service: Some(service), ..Setup::default() }).await;

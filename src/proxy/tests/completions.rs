@@ -3,14 +3,12 @@
 use std::sync::{Arc, mpsc};
 
 use http::StatusCode;
-use tokio::net::TcpSocket;
-use tokio::sync::Notify;
 
+use super::origin::SMALL_BUFFER_BYTES;
 use super::rig::{Fakes, OK, Origin, Rig, Setup, engine_says, post};
 use super::wire::{Wire, bounded};
 use crate::exchange::{ArmReply, ComparisonOutcome};
 use crate::flag::{SkipReason, State};
-use crate::limits::Limits;
 use crate::proxy::Proxy;
 use crate::proxy::settler::WAITING_MAX;
 
@@ -18,11 +16,8 @@ const ORDER: &str = "{\"items\":[1]}";
 /// More bytes than the sockets between two processes hold, if the client's receive buffer does not grow.
 const LARGE: usize = 32 << 20;
 
-/// A client with a receive buffer of fixed size: if the kernel chose the size, it might take a whole large reply.
 async fn connect_with_small_buffer(rig: &Rig) -> Wire {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(64 << 10).unwrap();
-    Wire::new(socket.connect(rig.address).await.unwrap())
+    Wire::new(rig.connect_with_buffer(64 << 10).await)
 }
 
 fn counted(proxy: &Proxy) -> u64 {
@@ -70,24 +65,10 @@ async fn a_reply_that_the_client_never_reads_is_counted_once() {
 /// hyper has taken the whole reply from legacy, and holds the part of it that the client's socket has not taken.
 #[tokio::test]
 async fn a_reply_that_hyper_has_and_the_client_has_not_is_not_compared() {
-    let all_taken = Arc::new(Notify::new());
-    let taken = all_taken.clone();
-    let origin = Origin::script(move |mut wire, _| {
-        let taken = taken.clone();
-        async move {
-            wire.message(true).await;
-            wire.send(format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {LARGE}\r\n\r\n")).await;
-            wire.send(vec![b'x'; LARGE]).await;
-            // The proxy closes this connection once it has the last byte.
-            wire.rest().await;
-            taken.notify_one();
-        }
-    })
-    .await;
-    let large = LARGE as u64;
-    let limits = Limits { head_bytes_max: large, body_capture_bytes_max: large, ..Limits::default() };
-    let rig = Rig::new(&origin, Setup { state: State::Shadow, limits, ..Setup::default() }).await;
-    let mut client = connect_with_small_buffer(&rig).await;
+    let (origin, all_taken) = Origin::that_knows_when_its_reply_was_taken().await;
+    let send_buffer_bytes = Some(SMALL_BUFFER_BYTES);
+    let rig = Rig::new(&origin, Setup { state: State::Shadow, send_buffer_bytes, ..Setup::default() }).await;
+    let mut client = Wire::new(rig.connect_with_buffer(SMALL_BUFFER_BYTES).await);
     client.send(post("/orders", ORDER)).await;
     client.head().await.expect("the head");
     bounded("the whole reply in the proxy", all_taken.notified()).await;

@@ -20,7 +20,8 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// Sends a flood, and asserts that the connection is closed with a code while another client is served.
+/// Sends a flood, and asserts that the connection is closed, with this code if the client gets to see one, and that
+/// another client is served afterwards.
 async fn assert_closed(name: &str, flood: Vec<u8>, code: Reason) {
     let origin = Origin::always_answers(OK).await;
     let limits = Limits { linger_ms: 200, ..Limits::default() };

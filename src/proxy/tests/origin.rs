@@ -5,8 +5,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use super::wire::{Message, Wire};
+
+/// For both buffers of a connection: with them the kernel holds less than [`PIECES`] of [`PIECE_BYTES`].
+pub const SMALL_BUFFER_BYTES: u32 = 4 << 10;
+const PIECE_BYTES: usize = 16 << 10;
+/// hyper reads at least 8 KiB at once where they have arrived, so that these are at most 12 frames. It holds back the
+/// service once it has 16 frames that the client's socket did not take.
+const PIECES: usize = 4;
 
 /// An origin that records its requests.
 #[derive(Clone)]
@@ -55,6 +63,26 @@ impl Origin {
             }
         })
         .await
+    }
+    /// Answers once, in pieces, and notifies when the proxy has read the last byte.
+    pub async fn that_knows_when_its_reply_was_taken() -> (Self, Arc<Notify>) {
+        let all_taken = Arc::new(Notify::new());
+        let taken = all_taken.clone();
+        let script = move |mut wire: Wire, _| {
+            let taken = taken.clone();
+            async move {
+                wire.message(true).await;
+                let length = PIECES * PIECE_BYTES;
+                wire.send(format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")).await;
+                for _ in 0..PIECES {
+                    wire.send(vec![b'x'; PIECE_BYTES]).await;
+                }
+                // The proxy closes this connection once it has the last byte.
+                wire.rest().await;
+                taken.notify_one();
+            }
+        };
+        (Self::script(script).await, all_taken)
     }
     pub fn requests(&self) -> Vec<Message> {
         self.seen.lock().unwrap().clone()

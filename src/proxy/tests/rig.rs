@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use http::{Method, StatusCode};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::service_fn;
@@ -231,6 +231,8 @@ pub struct Setup {
     /// The service for legacy; `None`: a service with default settings at the origin's address.
     pub service: Option<Service>,
     pub listeners: Vec<Listener>,
+    /// The size of the send buffers of the clients' connections; `None`: the kernel's, which may grow.
+    pub send_buffer_bytes: Option<u32>,
     pub identity_headers: Vec<http::HeaderName>,
     pub edit_route: fn(&mut Route),
     /// Whether requests of routes with a workflow wait at first, as in a process that takes over.
@@ -252,6 +254,7 @@ impl Default for Setup {
             requests_max: None,
             service: None,
             listeners: vec![Listener::plain("127.0.0.1:0".parse().unwrap())],
+            send_buffer_bytes: None,
             identity_headers: Vec::new(),
             edit_route: |_| {},
             takes_over: false,
@@ -349,7 +352,13 @@ impl Rig {
         });
         let mut listeners = Vec::new();
         for listener in &setup.listeners {
-            listeners.push(ProxyListener::new(TcpListener::bind(listener.address).await.unwrap(), listener));
+            let socket = TcpSocket::new_v4().unwrap();
+            if let Some(bytes) = setup.send_buffer_bytes {
+                // Accepted connections inherit it.
+                socket.set_send_buffer_size(bytes).unwrap();
+            }
+            socket.bind(listener.address).unwrap();
+            listeners.push(ProxyListener::new(socket.listen(1024).unwrap(), listener));
         }
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.address().unwrap()).collect();
         let address = addresses[0];
@@ -361,6 +370,12 @@ impl Rig {
     }
     pub async fn connect(&self) -> Wire {
         Wire::new(bounded("connecting", TcpStream::connect(self.address)).await.unwrap())
+    }
+    /// Connects with a receive buffer of a fixed size: if the kernel chose it, it might take a whole large reply.
+    pub async fn connect_with_buffer(&self, bytes: u32) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(bytes).unwrap();
+        bounded("connecting", socket.connect(self.address)).await.unwrap()
     }
     /// Sends one request on a new connection and returns the reply.
     pub async fn ask(&self, request: &str) -> Message {

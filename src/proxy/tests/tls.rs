@@ -8,7 +8,6 @@ use rustls::ProtocolVersion;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
 use super::super::settler::Settler;
@@ -18,8 +17,9 @@ use super::super::tls_stream::TlsStream;
 use super::super::wait::ConnectionWait;
 
 use super::drains::origin_that_waits;
+use super::origin::SMALL_BUFFER_BYTES;
 use super::rig::{OK, Origin, Rig, engine_says, get, post};
-use super::tls_clients::{SHOP, client, connect, rig_with, server, setup};
+use super::tls_clients::{SHOP, client, connect, connect_over, rig_with, server, setup};
 use super::wire::{Wire, bounded};
 use crate::exchange::{ArmReply, ComparisonOutcome};
 use crate::flag::{SkipReason, State};
@@ -122,27 +122,14 @@ async fn a_flush_ends_when_the_socket_has_taken_what_the_session_holds() {
 /// The whole reply is in the buffers of hyper and of the TLS session.
 #[tokio::test]
 async fn a_reply_that_the_client_has_not_taken_is_not_compared() {
-    let all_taken = Arc::new(Notify::new());
-    let taken = all_taken.clone();
-    let origin = Origin::script(move |mut wire, _| {
-        let taken = taken.clone();
-        async move {
-            wire.message(true).await;
-            wire.send(format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {LARGE}\r\n\r\n")).await;
-            wire.send(vec![b'x'; LARGE]).await;
-            wire.rest().await;
-            taken.notify_one();
-        }
-    })
-    .await;
-    let large = LARGE as u64;
-    let limits = Limits { head_bytes_max: large, body_capture_bytes_max: large, ..Limits::default() };
+    let (origin, all_taken) = Origin::that_knows_when_its_reply_was_taken().await;
     let (rig, trusting) = rig_with(&origin, |setup| {
-        setup.limits = limits;
+        setup.send_buffer_bytes = Some(SMALL_BUFFER_BYTES);
         setup.state = State::Shadow;
     })
     .await;
-    let mut wire = connect(&rig, &trusting, SHOP).await;
+    let stream = rig.connect_with_buffer(SMALL_BUFFER_BYTES).await;
+    let mut wire = connect_over(stream, trusting, SHOP).await.expect("a handshake");
     wire.send(post("/orders", "{}")).await;
     wire.head().await.expect("the head");
     bounded("the whole reply in the proxy", all_taken.notified()).await;

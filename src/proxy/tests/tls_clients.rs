@@ -68,6 +68,10 @@ pub fn client(trusted: &Authority, own: Option<&Issued>) -> ClientConfig {
 /// Connects, or returns why the handshake failed. In TLS 1.3 the client learns only later that it was refused.
 pub async fn try_connect(rig: &Rig, config: Arc<ClientConfig>, name: &str) -> std::io::Result<TlsWire> {
     let stream = bounded("connecting", TcpStream::connect(rig.address)).await.unwrap();
+    connect_over(stream, config, name).await
+}
+
+pub async fn connect_over(stream: TcpStream, config: Arc<ClientConfig>, name: &str) -> std::io::Result<TlsWire> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     bounded("a handshake", TlsConnector::from(config).connect(name, stream)).await.map(Wire::new)
 }

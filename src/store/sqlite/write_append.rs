@@ -77,7 +77,7 @@ impl RunningCache {
     }
 }
 
-/// Whether the run's row has status `running` and an owner after this append.
+/// Whether the run's row has status `running` and no due time after this append.
 fn is_running(append: &EncodedAppend) -> bool {
     append.run.status == RunStatus::Running.as_str() && append.run.due_at.is_none() && !append.run.ended
 }

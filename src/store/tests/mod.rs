@@ -288,7 +288,7 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
     }))
 }
 
-/// The first event of a rerun of the first run of a job.
+/// An append with the first event of a rerun of the first run of a job.
 fn rerun_of(first: RunId, run: RunId) -> Append {
     let Event::RunStarted(started) = run_started(run, at(5)) else { unreachable!() };
     let event = Event::RunStarted(Arc::new(RunStarted { job: Some(JobId(first.0)), ..(*started).clone() }));

@@ -146,7 +146,8 @@ fn arm(engine: bool) -> Arm {
     if engine { Arm::Engine } else { Arm::Legacy }
 }
 
-/// Everything that a store returns, without the numbers that it assigns in ascending order.
+/// What a store returns of runs, pins, retry keys, commands, locks and messages, without the numbers that it assigns in
+/// ascending order.
 async fn contents(store: &StoreHandle) -> String {
     let mut text = String::new();
     let all = RunFilter { limit: 99, ..RunFilter::default() };

@@ -202,7 +202,7 @@ async fn the_database_of_another_program_is_refused() {
 }
 
 #[test]
-fn a_commit_is_on_disk_when_it_returns() {
+fn the_database_is_opened_with_full_sync_secure_deletion_and_a_write_ahead_log() {
     let dir = tempfile::tempdir().unwrap();
     let conn = super::super::sqlite::Options::new(&dir.path().join("x.db")).open().unwrap();
     let number = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();

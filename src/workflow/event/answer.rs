@@ -15,7 +15,7 @@ pub enum AnswerEvent {
     Responded {
         /// The answer.
         answer: Arc<AnswerRecord>,
-        /// The instance that the answer created.
+        /// The instance that the run created, or whose twin it created; its id is read from the answer.
         pin: Option<Pinned>,
     },
     /// The answer that the caller got while the run goes on.

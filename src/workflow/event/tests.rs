@@ -59,6 +59,10 @@ fn numbers_keep_their_digits_within_a_group() {
     let written = r#"{"step_computed":{"step":"s","output":{"n":123456789012345678901234567890.10,"i":7}}}"#;
     let read: Event = serde_json::from_str(written).unwrap();
     assert_eq!(serde_json::to_string(&read).unwrap(), written);
+}
+
+#[test]
+fn a_resolution_without_a_part_is_of_the_step_itself() {
     let resolved = r#"{"resolved":{"step":"s","item":2,"choice":"skip","by":"ann","reason":null}}"#;
     let Event::Conflict(ConflictEvent::Resolved { item: Some(2), part: StepPart::Do, .. }) =
         serde_json::from_str(resolved).unwrap()

@@ -78,8 +78,8 @@ impl Run {
         self.open_step(by)?.replaced_items.as_ref().map(|_| by.clone())
     }
 
-    /// Records the result of a call (of a step or of one item), and as well for the item that it replaces. A skipped
-    /// call has an empty result.
+    /// Records the result of a call (of a step or of one item). If the call replaces an item, the result is recorded
+    /// for that item too. A skipped call has an empty result.
     pub(super) fn call_ended(&mut self, step: &StepId, slot: u32, result: CallResult) {
         let mut current = step.clone();
         loop {

@@ -212,7 +212,7 @@ respond: { status: 200 }
 }
 
 #[test]
-fn a_retry_sends_a_probe_that_waits_at_once() {
+fn a_retry_command_sends_a_waiting_probe_at_once() {
     let plan =
         plan(&PROBED.replace("      retry: { attempts: 2 }", "      retry: { attempts: 2, base: 10s, max: 10s }"));
     let mut harness = Harness::of_route(&plan);

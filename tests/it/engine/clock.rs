@@ -1,4 +1,5 @@
-//! The machine's clock is set while runs wait, or is wrong when the process starts. No wait ends early or late.
+//! The machine's clock is set while runs wait, or is wrong when the process starts. A jump ends no wait early or late;
+//! a start takes the machine's time, but never a time before the store's newest event.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! RFC 9113, sections 6.1 to 6.4, 6.6 and 6.10: frames that belong to a stream.
+//! RFC 9113, sections 6.1 to 6.4, 6.6 and 6.10: frames that belong to a stream; and unknown error codes (section 7).
 
 use super::case::Case;
 use super::case::Outcome::{Answered, ConnectionError, Ignored, IgnoredOrClosed, StreamOrConnectionError};

@@ -34,7 +34,8 @@ use stores::Copy;
 
 const OPERATIONS: usize = 40;
 
-/// What happens to the store in a walk. Each of these keeps most routes out of `live`, so a walk has only one of them.
+/// What happens to the store in a walk. Each but `None` keeps most routes out of `live`, so a walk has only
+/// one of them.
 #[derive(Clone, Copy, Debug)]
 enum Disaster {
     None,

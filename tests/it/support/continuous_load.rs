@@ -19,7 +19,7 @@ pub struct Seen {
     pub answered: AtomicU64,
     /// The longest time until an answer, in milliseconds.
     pub slowest_ms: AtomicU64,
-    /// Streams that were refused unprocessed (GOAWAY), and sent again.
+    /// Requests that ended with REFUSED_STREAM or GOAWAY instead of an answer; the client goes on with another request.
     pub refused_unprocessed: AtomicU64,
     failures: std::sync::Mutex<Vec<String>>,
 }

@@ -1,4 +1,5 @@
-//! A crash after each output of each step; another driver continues from the stored events.
+//! A crash after each output of each step of the driver (one input, not a step of the workflow); another driver
+//! continues from the stored events.
 
 use serde_json::json;
 

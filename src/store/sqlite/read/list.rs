@@ -85,7 +85,9 @@ pub(in crate::store::sqlite) async fn open_runs(readers: &Readers) -> Result<Vec
     let found: Vec<(String, i64)> = sqlx::query_as(text).fetch_all(readers.pool()?).await.map_err(read_error)?;
     let count = |(status, count): (String, i64)| {
         let known = RunStatus::OPEN.into_iter().find(|known| known.as_str() == status);
-        let known = known.ok_or_else(|| StoreError(format!("a run that has not ended is `{status}`")))?;
+        let known = known.ok_or_else(|| {
+            StoreError(format!("a run that has not ended has the status `{status}`, which this version does not know"))
+        })?;
         Ok((known, count.cast_unsigned()))
     };
     let mut counts = found.into_iter().map(count).collect::<Result<Vec<_>>>()?;

@@ -182,8 +182,8 @@ fn the_destination_of_an_older_message_is_the_origin_of_its_url() {
 }
 
 proptest! {
-    /// Whatever receivers do: each message ends once, those of a destination are delivered in order, and no destination
-    /// waits for another one.
+    /// Whatever receivers do: each message ends once, those of a destination are delivered in order, and at most one of
+    /// them is in flight.
     #[test]
     fn every_message_ends_once_and_in_order(
         actions in prop::collection::vec((0_usize..4, 0_u8..10, 0_u64..40), 1..200),

@@ -25,8 +25,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::compare::Difference;
 pub use crate::compare::EarlierPairing;
-pub use crate::evidence::EvidenceRestart;
 use crate::evidence::RouteEvidence;
+pub use crate::evidence::{Condition, EvidenceRestart, GateVerdict};
 use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{RouteId, StepId, WorkflowName};
 pub use crate::workflow::{Mode, RunStatus, StepPart};
@@ -226,8 +226,19 @@ pub struct RouteDetail {
 pub struct NextRung {
     /// The rung.
     pub to: State,
-    /// The conditions that do not hold, as sentences.
+    /// The verdict of its gate.
+    #[serde(default = "not_judged")]
+    pub verdict: GateVerdict,
+    /// All that does not hold, as sentences; empty if the gate is open.
     pub missing: Vec<String>,
+    /// The conditions on the route's evidence, whether they hold or not.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+/// The verdict where a server of an earlier version gives none.
+fn not_judged() -> GateVerdict {
+    GateVerdict::Inconclusive
 }
 
 /// The listener for calls that legacy makes.
@@ -359,7 +370,7 @@ pub struct EvidenceView {
     /// The next rung and what it still requires.
     pub next: Option<NextRung>,
     /// The shared steps of the workflow that no pair compared with a call by legacy or an `assert`, except those that
-    /// are declared `unseen`. With `egress:` they shut the gate to `live`.
+    /// are declared `unseen`. They shut the gate to `live`.
     #[serde(default)]
     pub uncompared_steps: Vec<StepId>,
 }

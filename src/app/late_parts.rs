@@ -13,7 +13,8 @@ use tower::util::BoxCloneSyncService;
 
 use crate::exchange::{
     Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys, KnownBody,
-    LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
+    LegacyTake, Offer, OfferedRequest, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source,
+    TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
@@ -123,9 +124,11 @@ impl Affinity for LateParts {
 }
 
 impl Offer for LateParts {
-    fn open(&self, route: &RouteId, files_version: u64) -> ComparisonTicket {
-        let uncounted = || ComparisonTicket::new(route.clone(), files_version, Arc::new(Uncounted));
-        self.shadow().map_or_else(uncounted, |offer| offer.open(route, files_version))
+    fn open(&self, request: OfferedRequest) -> ComparisonTicket {
+        match self.shadow() {
+            Some(offer) => offer.open(request),
+            None => ComparisonTicket::new(request, Arc::new(Uncounted)),
+        }
     }
     fn offer(&self, ticket: ComparisonTicket, answered: Answered) {
         if let Some(offer) = self.shadow() {
@@ -149,5 +152,5 @@ impl ServedObserver for LateParts {
 struct Uncounted;
 
 impl TicketCounter for Uncounted {
-    fn settle(&self, _route: &RouteId, _files_version: u64, _outcome: ComparisonOutcome) {}
+    fn settle(&self, _request: &OfferedRequest, _outcome: ComparisonOutcome) {}
 }

@@ -305,7 +305,6 @@ fn declared(setup: &Setup, files_version: u64) -> DeclaredFiles {
             .map(|route| route.id.clone())
             .collect(),
         shared_steps: setup.rules.iter().map(|(id, rules)| (id.clone(), rules.shared_steps_to_compare())).collect(),
-        has_egress: setup.settings.egress.is_some(),
     }
 }
 

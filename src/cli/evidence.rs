@@ -3,7 +3,7 @@
 use super::client::{CallError, Client, component};
 use super::format::{Formatter, TableCell, Tone, count, counted, escape_control, plain};
 use super::output::Output;
-use crate::admin::types::{EvidenceRestart, EvidenceView};
+use crate::admin::types::{Condition, EvidenceRestart, EvidenceView, GateVerdict};
 
 pub(crate) fn show(client: &Client, route: &str, format: Formatter) -> Result<Output, CallError> {
     let (view, json) = client.get::<EvidenceView>(&format!("/api/v2/routes/{}/evidence", component(route)))?;
@@ -66,10 +66,12 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
     match &view.next {
         None => out.push_str("\nthe route is on the highest rung\n"),
         Some(next) if next.missing.is_empty() => {
+            out.push_str(&conditions_text(&next.conditions, format));
             let open = format!("the gate to {} is open", next.to);
             out.push_str(&format!("\n{}: pointsman flip {} {}\n", format.tone(open, Tone::Good), view.route, next.to));
         }
         Some(next) => {
+            out.push_str(&conditions_text(&next.conditions, format));
             out.push_str(&format!("\n{}\n", format.tone(format!("the gate to {} is shut:", next.to), Tone::Warn)));
             for missing in &next.missing {
                 out.push_str(&format!("  - {}\n", escape_control(missing)));
@@ -77,6 +79,27 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         }
     }
     out
+}
+
+/// The conditions on the evidence, one line each.
+fn conditions_text(conditions: &[Condition], format: Formatter) -> String {
+    if conditions.is_empty() {
+        return String::new();
+    }
+    let rows = conditions.iter().map(|condition| {
+        let tone = match condition.verdict {
+            GateVerdict::Pass => Tone::Good,
+            GateVerdict::Inconclusive | GateVerdict::Stale => Tone::Warn,
+            GateVerdict::Fail => Tone::Bad,
+        };
+        // What is missing is listed below, in full.
+        let found = match condition.verdict {
+            GateVerdict::Pass => escape_control(&condition.detail),
+            GateVerdict::Inconclusive | GateVerdict::Stale | GateVerdict::Fail => "see below".to_owned(),
+        };
+        vec![plain(condition.name.as_str()), (condition.verdict.as_str().to_owned(), tone), plain(&found)]
+    });
+    format!("\n{}", format.table(&["CONDITION", "VERDICT", "FOUND"], &[], rows.collect()))
 }
 
 /// Since when the evidence of a route is counted, and why.

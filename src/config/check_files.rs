@@ -20,8 +20,9 @@ use super::settings::{self, PointsmanDraft};
 use super::setup::Overrides;
 use super::tree::{Node, NodeKind};
 use crate::compare::{CompareContext, Rules, RulesDraft};
+use crate::flag::Promote;
 use crate::flag::file::{
-    KnownNames, RouteDraft, ServiceDraft, ServiceTlsDraft, WorkflowFacts, check_routes, check_service,
+    KnownNames, RouteDraft, ServiceDraft, ServiceTlsDraft, WorkflowFacts, check_routes, check_service, promote,
 };
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::{Problems, Segment, Severity, Site, nearest};
@@ -68,8 +69,17 @@ pub(crate) fn main(
         };
     }
     let settings = settings::check(&draft, site, dir, overrides, other_files, problems);
+    let promote = promote(&draft.promote, &Promote::default(), &site.key("promote"), problems);
     let secrets = draft.secrets.keys().cloned().collect();
-    MainFile { settings, services, default_legacy, limits: draft.limits, secrets, store_key: draft.store_key.is_some() }
+    MainFile {
+        settings,
+        services,
+        default_legacy,
+        limits: draft.limits,
+        secrets,
+        store_key: draft.store_key.is_some(),
+        promote,
+    }
 }
 
 /// Checks `workflows/*.yaml`.
@@ -112,7 +122,7 @@ pub(crate) fn workflows<'a>(
 /// Checks `routes/*.yaml`, all together.
 pub(crate) fn routes<'a>(
     files: impl Iterator<Item = (Site, &'a Node)>,
-    services: &Services,
+    main: &MainFile,
     workflows: &Workflows,
     read_file: &dyn Fn(&str) -> Result<Option<String>, String>,
     problems: &mut Problems,
@@ -145,7 +155,9 @@ pub(crate) fn routes<'a>(
     });
     let facts = facts.collect();
     let mut route_problems = Problems::default();
-    let checked = check_routes(&drafts, &KnownNames { services, workflows: &facts, read_file }, &mut route_problems);
+    let services = &main.services;
+    let known = KnownNames { services, workflows: &facts, promote: &main.promote, read_file };
+    let checked = check_routes(&drafts, &known, &mut route_problems);
     // A warning about an incomplete draft may be caused by the parts that were removed from it.
     route_problems.retain(|p| p.severity == Severity::Error || !incomplete.iter().any(|site| p.site.is_within(site)));
     problems.extend(route_problems);

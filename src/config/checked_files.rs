@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::setup::Settings;
 use crate::compare::Rules;
-use crate::flag::{Route, Service};
+use crate::flag::{Promote, Route, Service};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::Site;
@@ -31,6 +31,8 @@ pub(crate) struct MainFile {
     pub secrets: BTreeSet<String>,
     /// Whether `store_key` is given.
     pub store_key: bool,
+    /// What the gates require of the evidence of a route that does not say otherwise.
+    pub promote: Promote,
 }
 
 /// All routes of all files, with the comparison rules of each.

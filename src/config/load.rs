@@ -127,8 +127,7 @@ impl SetBuilder {
             }
         }
         let read = |file: &str| super::secrets::public_keys(&dir.join(file), overrides);
-        let routes =
-            check_files::routes(self.trees_of(FileKind::Routes), &main.services, &workflows, &read, &mut problems);
+        let routes = check_files::routes(self.trees_of(FileKind::Routes), &main, &workflows, &read, &mut problems);
         let services_site = main_site.key("services");
         if let Some(settings) = &main.settings {
             cross_checks::check_loops(settings, &main, &services_site, &routes.routes, &mut problems);

@@ -26,6 +26,7 @@ use super::secrets::{secret, store_key};
 use super::setup::{Overrides, Settings, Token, TokenScope};
 use super::store_url::{STORE_FORMS, mask_password, parse_store};
 use super::traces::{self, TracesDraft};
+use crate::flag::file::PromoteDraft;
 use crate::limits::Limits;
 use crate::problem::{Problems, Severity, Site};
 use crate::secret::Secret;
@@ -58,6 +59,8 @@ pub(crate) struct PointsmanDraft {
     pub store_password: Option<SecretDraft>,
     /// 32 bytes as 64 hex digits or base64; encrypts the credentials of callers in the store.
     pub store_key: Option<SecretDraft>,
+    /// What the gates require of the evidence of routes that do not say otherwise.
+    pub promote: PromoteDraft,
     /// How long ended runs are kept; without it, the default with which the store was created.
     pub retention: Option<RetentionDraft>,
     /// Bounds of the process.

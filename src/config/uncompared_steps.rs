@@ -4,15 +4,16 @@ use super::checked_files::Routes;
 use crate::flag::State;
 use crate::problem::Problems;
 
-/// Warns of routes in `dark` or above with such steps, where legacy's calls are not watched. With `egress:`, the gate
-/// to `live` names the steps that no pair compared.
+/// Warns of routes in `dark` or above with such steps, where legacy's calls are not watched: no pair can compare them, so
+/// the gate to `live` stays shut.
 pub(crate) fn warn(has_egress: bool, routes: &Routes, problems: &mut Problems) {
     if has_egress {
         return;
     }
     for (site, route) in &routes.routes {
         let highest = route.cohorts.iter().map(|cohort| cohort.state).fold(route.declared, State::max);
-        let Some(rules) = routes.rules.get(&route.id).filter(|_| highest >= State::Dark) else { continue };
+        let is_asked = highest >= State::Dark && route.promote.effects_compared;
+        let Some(rules) = routes.rules.get(&route.id).filter(|_| is_asked) else { continue };
         let steps: Vec<String> = rules
             .shared_steps_to_compare()
             .iter()
@@ -22,7 +23,7 @@ pub(crate) fn warn(has_egress: bool, routes: &Routes, problems: &mut Problems) {
         let Some(first) = steps.first().map(|step| step.trim_matches('`')) else { continue };
         let noun = if steps.len() == 1 { "step" } else { "steps" };
         let message = format!(
-            "nothing compares the calls of the shared {noun} {} with legacy's before the engine makes them in `live`",
+            "nothing compares the calls of the shared {noun} {} with legacy's, so the gate to `live` stays shut",
             steps.join(", ")
         );
         problems.warn(&site.key("workflow"), message).hint(format!(

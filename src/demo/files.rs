@@ -29,8 +29,6 @@ pub const WORLD_URL: &str = "http://127.0.0.1:9100";
 
 /// What legacy's own calls replace in the files: outputs that are declared by hand, and the `assert` about the charge.
 /// The last entry adds the egress listener.
-/// The last entry adds the egress listener.
-/// The last entry adds the egress listener.
 const THROUGH_EGRESS: [(&str, &str); 5] = [
     ("    rehearse: { id: \"${legacy.body.payment_id}\" }\n", "    rehearse: legacy\n"),
     (

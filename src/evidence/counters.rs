@@ -8,10 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::latency::PairedLatencies;
 use super::route::{EvidenceBasis, EvidenceRestart, FingerprintCount, RouteEvidence};
+use super::strata::StratumCounts;
 use crate::clock;
-use crate::compare::{Comparison, DifferenceKind, IntentCounts, Verdict};
-use crate::exchange::{ComparisonOutcome, Served};
+use crate::compare::{Comparison, DifferenceKind, IntentCounts, Observation, Verdict};
+use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::{SkipReason, State};
 use crate::names::RouteId;
 
@@ -21,6 +23,10 @@ const FAILURES_MAX: usize = 32;
 const RULES_MAX: usize = 256;
 /// Fingerprints that are counted separately; beyond that, the least recently seen one is dropped.
 const FINGERPRINTS_MAX: usize = 256;
+/// Kinds of requests that are counted separately; the rest is counted together as [`OTHER_STRATA`].
+const STRATA_MAX: usize = 64;
+/// The name of all kinds of requests together that are not counted separately.
+const OTHER_STRATA: &str = "other";
 /// Steps whose intents are counted separately.
 const STEPS_MAX: usize = 256;
 /// Reasons for `unresolved_effect` that are counted separately.
@@ -76,8 +82,14 @@ pub(super) struct StoredEvidence {
     pub(super) basis: Option<String>,
     #[serde(default)]
     pub(super) parts: BTreeMap<String, String>,
+    /// The version of the binary whose answers in a row are counted.
+    #[serde(default)]
+    pub(super) answers_by: Option<String>,
     pub(super) evidence: RouteEvidence,
 }
+
+/// The version of this binary.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Totals {
     /// The sum of all outcomes.
@@ -90,7 +102,11 @@ impl Totals {
 
 impl SharedCounters {
     pub(super) fn restore(stored: StoredEvidence) -> Self {
-        let evidence = stored.evidence.with_matched_from_pairs();
+        let mut evidence = stored.evidence.with_matched_from_pairs();
+        // The gate to `only` asks what the present binary answers.
+        if stored.answers_by.as_deref() != Some(VERSION) {
+            evidence.restart_answers();
+        }
         Self(Mutex::new(Counters { basis: stored.basis, parts: stored.parts, evidence, ..Counters::default() }))
     }
 
@@ -118,7 +134,12 @@ impl Counters {
 
     /// The evidence as the store has it.
     pub(super) fn to_stored(&self) -> StoredEvidence {
-        StoredEvidence { basis: self.basis.clone(), parts: self.parts.clone(), evidence: self.evidence.clone() }
+        StoredEvidence {
+            basis: self.basis.clone(),
+            parts: self.parts.clone(),
+            answers_by: Some(VERSION.to_owned()),
+            evidence: self.evidence.clone(),
+        }
     }
 
     /// Sets the basis that the files have from this version on. If the basis was another one before, the evidence
@@ -174,9 +195,20 @@ impl Counters {
             dark_without_twin: before.dark_without_twin,
             engine_answers: 0,
             engine_answers_4xx: 0,
+            answers_since: None,
+            last_answer: None,
             engine_errors: before.engine_errors,
             lost_differences: Some(now),
             restarted: before.restarted,
+            not_compared: before.not_compared,
+            last_pair: before.last_pair,
+            failed_only_at_legacy: 0,
+            failed_only_at_engine: before.failed_only_at_engine,
+            legacy_replies: before.legacy_replies,
+            legacy_4xx: before.legacy_4xx,
+            // Served stays: what legacy served has to be compared again.
+            strata: before.strata.into_iter().map(|(name, counts)| (name, counts.without_equal_pairs())).collect(),
+            latencies: PairedLatencies::default(),
             rule_hits: BTreeMap::new(),
             seen: before.seen,
             effects: BTreeMap::new(),
@@ -198,8 +230,22 @@ impl Counters {
         (self.dirty, other.dirty) = (true, true);
     }
 
-    pub(super) fn record_pair(&mut self, rung: State, comparison: &Comparison, is_error: bool) {
+    pub(super) fn record_pair(
+        &mut self,
+        rung: State,
+        comparison: &Comparison,
+        legacy: &Observation,
+        engine: &Observation,
+    ) {
         let evidence = &mut self.evidence;
+        let now = clock::now();
+        let failed = |arm: &Observation| arm.status().as_u16() >= 400;
+        let is_error = failed(legacy);
+        evidence.last_pair = Some(now);
+        evidence.failed_only_at_legacy += u64::from(is_error && !failed(engine));
+        evidence.failed_only_at_engine += u64::from(!is_error && failed(engine));
+        evidence.latencies.legacy.count(legacy.latency());
+        evidence.latencies.engine.count(engine.latency());
         let (pairs, with_error) = match rung {
             State::Dark => (&mut evidence.dark_pairs, &mut evidence.dark_pairs_with_error),
             State::Off | State::Shadow | State::Live | State::Only => {
@@ -213,7 +259,7 @@ impl Counters {
             Verdict::Ignored => evidence.ignored += 1,
             Verdict::Mismatch => {
                 evidence.mismatched += 1;
-                count_fingerprint(&mut evidence.seen, &comparison.fingerprint, clock::now());
+                count_fingerprint(&mut evidence.seen, &comparison.fingerprint, now);
             }
         }
         for (rule, hits) in &comparison.ignored_by {
@@ -250,8 +296,12 @@ impl Counters {
 
     /// Counts an offered request and its outcome in one step; in the evidence only if the files that decided the
     /// request have the same basis.
-    pub(super) fn settle(&mut self, files_version: u64, outcome: ComparisonOutcome) {
-        let counts = self.has_basis_of(files_version);
+    pub(super) fn settle(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) {
+        let counts = self.has_basis_of(request.files_version);
+        if counts {
+            self.count_in_stratum(request, outcome);
+            self.evidence.count_coverage(request, outcome);
+        }
         let totals = &mut self.totals;
         totals.offered += 1;
         match outcome {
@@ -276,16 +326,29 @@ impl Counters {
         self.dirty = true;
     }
 
+    fn count_in_stratum(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) {
+        let Some(status) = request.legacy_status else { return };
+        let evidence = &mut self.evidence;
+        evidence.legacy_replies += 1;
+        evidence.legacy_4xx += u64::from(status.is_client_error());
+        let Some(mut name) = request.stratum() else { return };
+        if evidence.strata.len() >= STRATA_MAX && !evidence.strata.contains_key(&name) {
+            name = OTHER_STRATA.to_owned();
+        }
+        let of_stratum: &mut StratumCounts = evidence.strata.entry(name).or_default();
+        of_stratum.count(outcome);
+    }
+
     pub(super) fn served(&mut self, files_version: u64, served: Served) {
         match served {
             _ if !self.has_basis_of(files_version) => return,
-            Served::Answered => self.evidence.engine_answers += 1,
+            Served::Answered => self.evidence.count_answer(clock::now()),
             Served::CallerError => {
-                self.evidence.engine_answers += 1;
+                self.evidence.count_answer(clock::now());
                 self.evidence.engine_answers_4xx += 1;
             }
             Served::FellBack | Served::Error | Served::Unknown => {
-                (self.evidence.engine_answers, self.evidence.engine_answers_4xx) = (0, 0);
+                self.evidence.restart_answers();
                 self.evidence.engine_errors += 1;
             }
         }

@@ -1,300 +1,437 @@
 //! Decides whether a route's evidence allows the route to go up one rung. A pure function of the evidence.
+//!
+//! Always true: a condition that lacks evidence is no `pass`.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
+use jiff::Timestamp;
+
+use super::bound;
+use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict};
 use super::route::RouteEvidence;
-use crate::flag::State;
+use crate::flag::{Promote, State};
 use crate::names::StepId;
 
-/// Compared pairs required before a route goes up to `dark` or `live`.
-const PAIRS_MIN: u64 = 20;
-/// Consecutive answers of the engine required before `only`.
-const ANSWERS_MIN: u64 = 50;
-/// The share of runs that may have failed, percent.
-const FAILED_PERCENT_MAX: u64 = 10;
 /// The share of dark requests that may have no twin, percent.
 const WITHOUT_TWIN_PERCENT_MAX: u64 = 10;
-/// How many reasons for skipping requests the message about missing twins names.
-const SKIP_REASONS_SHOWN: usize = 3;
+/// How many reasons, kinds of requests or steps a message names.
+const NAMES_SHOWN: usize = 3;
+/// The percentile of `p99_ratio_below`, and how many pairs it takes to have one.
+const P99: (f64, u64) = (0.99, 100);
 
-/// Checks whether a route may go up from one rung to the next, by its evidence. `live_share_is_all` says whether the
-/// route's share in `live` is 100 %. Not called for a follower that goes from `shadow` to `dark`: its instances have no
-/// twins yet, so the follower has no pairs.
-///
-/// # Errors
-/// Every condition that does not hold, each as a sentence that says what is still missing.
-pub fn gate(evidence: &RouteEvidence, from: State, to: State, live_share_is_all: bool) -> Result<(), Vec<String>> {
-    let mut missing = Vec::new();
+/// A route as a gate looks at it.
+#[derive(Clone, Copy)]
+pub struct JudgedRoute<'a> {
+    /// Its evidence.
+    pub evidence: &'a RouteEvidence,
+    /// What its gates require.
+    pub promote: &'a Promote,
+    /// Its shared steps that have to be held against something.
+    pub shared_steps: &'a [StepId],
+    /// Whether its share in `live` is 100 %.
+    pub live_share_is_all: bool,
+    /// The present time.
+    pub now: Timestamp,
+}
+
+/// The conditions for going up from one rung to the next; none for staying or going down. Not called for a follower
+/// that goes from `shadow` to `dark`: its instances have no twins yet, so the follower has no pairs.
+pub fn conditions(route: &JudgedRoute<'_>, from: State, to: State) -> Vec<Condition> {
     match (from, to) {
-        (State::Off, State::Shadow) => {}
-        (State::Shadow, State::Dark) => {
-            let pairs = (evidence.pairs(), evidence.shadow_pairs_with_error + evidence.dark_pairs_with_error);
-            check_pairs(evidence, pairs, "", &mut missing);
-            missing.extend(open_mismatches(evidence));
-            check_failures(evidence, &mut missing);
-        }
+        (State::Off, State::Shadow) => Vec::new(),
+        (State::Shadow, State::Dark) => route.of_pairs(State::Shadow),
         (State::Dark, State::Live) => {
-            check_pairs(evidence, (evidence.dark_pairs, evidence.dark_pairs_with_error), " in dark", &mut missing);
-            missing.extend(open_mismatches(evidence));
-            check_failures(evidence, &mut missing);
-            check_twins(evidence, &mut missing);
+            let mut conditions = route.of_pairs(State::Dark);
+            conditions.extend([route.effects(), route.twins()]);
+            conditions
         }
         (State::Live, State::Only) => {
-            if !live_share_is_all {
-                missing.push("needs a share of 100 % in live".to_owned());
-            }
-            let answers = evidence.engine_answers;
-            if answers < ANSWERS_MIN {
-                let since = match evidence.engine_errors {
-                    0 => "since the last change".to_owned(),
-                    n => format!("since the last of {n} errors, fallbacks or unknown outcomes"),
-                };
-                let more = ANSWERS_MIN - answers;
-                missing.push(format!(
-                    "needs {more} more {} of the engine without error in a row ({answers} of {ANSWERS_MIN} {since}){}",
-                    if more == 1 { "answer" } else { "answers" },
-                    counted_since(evidence, "answers"),
-                ));
-            }
-            if answers > 0 && evidence.engine_answers_4xx == answers {
-                missing.push(format!(
-                    "needs an answer of the engine below 400: it answered all {answers} with 4xx, so perhaps no run took effect"
-                ));
-            }
+            let mut conditions = vec![route.share(), route.answers(), route.window(), route.client_errors()];
+            conditions.extend(route.age_of_answers());
+            conditions
         }
-        (from, to) if to <= from => {}
-        (from, to) => missing.push(format!("goes up one rung at a time, and {from} to {to} is more than one")),
+        (from, to) if to <= from => Vec::new(),
+        (from, to) => {
+            let detail = format!("goes up one rung at a time, and {from} to {to} is more than one");
+            vec![Condition { name: Name::OneRung, verdict: Verdict::Fail, detail }]
+        }
     }
-    if missing.is_empty() { Ok(()) } else { Err(missing) }
 }
 
-/// Checks a number of pairs, and how many of them legacy answered with an error. `rung` is inserted into the sentences.
-fn check_pairs(evidence: &RouteEvidence, (have, with_error): (u64, u64), rung: &str, missing: &mut Vec<String>) {
-    if have < PAIRS_MIN {
-        let more = PAIRS_MIN - have;
+/// A condition that holds.
+fn pass(name: Name, detail: String) -> Condition {
+    Condition { name, verdict: Verdict::Pass, detail }
+}
+
+impl JudgedRoute<'_> {
+    /// The conditions on pairs: for `shadow` all of them count, for `dark` those made there.
+    fn of_pairs(&self, rung: State) -> Vec<Condition> {
+        let mut conditions = vec![
+            self.pairs(rung),
+            self.open_differences(),
+            self.mismatch_rate(rung),
+            self.coverage(rung),
+            self.strata(),
+            self.errors(),
+        ];
+        conditions.extend(self.latency());
+        conditions.extend(self.age_of_pairs());
+        conditions
+    }
+
+    /// How many pairs count towards the gate of a rung: those that legacy answered without an error. The others say
+    /// nothing of what the engine does for a request that succeeds.
+    fn counted_pairs(&self, rung: State) -> u64 {
+        let e = self.evidence;
+        let of_dark = e.dark_pairs.saturating_sub(e.dark_pairs_with_error);
+        match rung {
+            State::Dark => of_dark,
+            _ => of_dark + e.shadow_pairs.saturating_sub(e.shadow_pairs_with_error),
+        }
+    }
+
+    fn pairs(&self, rung: State) -> Condition {
+        let (have, wanted, e) = (self.counted_pairs(rung), self.promote.pairs, self.evidence);
+        let in_dark = if rung == State::Dark { " in dark" } else { "" };
+        if have >= wanted {
+            return pass(Name::Pairs, format!("{have} compared pairs{in_dark} of {wanted}"));
+        }
+        let more = wanted - have;
         let noun = if more == 1 { "pair" } else { "pairs" };
-        let since = counted_since(evidence, "pairs");
-        missing.push(format!("needs {more} more compared {noun}{rung} ({have} of {PAIRS_MIN}){since}"));
+        let with_error = match rung {
+            State::Dark => e.dark_pairs_with_error,
+            _ => e.dark_pairs_with_error + e.shadow_pairs_with_error,
+        };
+        let errors = match with_error {
+            0 => String::new(),
+            n => format!("; {n} that legacy answered with 4xx or 5xx do not count"),
+        };
+        let since = self.counted_since("pairs");
+        let detail = format!("needs {more} more compared {noun}{in_dark} ({have} of {wanted}{errors}){since}");
+        Condition { name: Name::Pairs, verdict: Verdict::Inconclusive, detail }
     }
-    if have > 0 && with_error == have {
-        missing.push(format!(
-            "needs a compared pair{rung} that legacy answered without an error: legacy answered all {have} with 4xx or \
-             5xx, so no effect was compared"
-        ));
-    }
-}
 
-/// If differences were lost: says since when `counted` (pairs or answers) are counted, and why only since then.
-/// Otherwise empty.
-fn counted_since(evidence: &RouteEvidence, counted: &str) -> String {
-    let since = evidence.lost_differences.map(|at| {
-        format!(
-            "; {counted} are counted since {at:.0}: one or more differences were lost: an earlier process ended before \
-             it had stored them, or the store is a restored backup"
-        )
-    });
-    since.unwrap_or_default()
-}
-
-/// If differences were lost: a note that there were more than are counted. Otherwise empty.
-fn more_were_lost(evidence: &RouteEvidence) -> String {
-    let lost = evidence.lost_differences.map(|at| {
-        format!(
-            "; more are not counted: they were not stored when the process that ran before {at:.0} ended, or were \
-             found after the backup was made from which this store was restored"
-        )
-    });
-    lost.unwrap_or_default()
-}
-
-/// Returns a sentence that says how many mismatches are open, if any are: they shut the gates to `dark` and `live`.
-pub fn open_mismatches(evidence: &RouteEvidence) -> Option<String> {
-    (evidence.mismatched > 0).then(|| {
-        format!(
-            "has {} open {} since the workflow or the rules last changed: fix the workflow or the rules; \
+    /// How many pairs may differ.
+    pub fn open_differences(&self) -> Condition {
+        let (open, allowed) = (self.evidence.mismatched, self.promote.open_differences);
+        if open <= allowed {
+            return pass(Name::OpenDifferences, format!("{open} pairs that differ; at most {allowed} may"));
+        }
+        let detail = format!(
+            "has {open} open {} since the workflow or the rules last changed: fix the workflow or the rules; \
              the evidence then starts from zero{}",
-            evidence.mismatched,
-            if evidence.mismatched == 1 { "mismatch" } else { "mismatches" },
-            more_were_lost(evidence),
-        )
-    })
-}
+            if open == 1 { "mismatch" } else { "mismatches" },
+            self.more_were_lost(),
+        );
+        Condition { name: Name::OpenDifferences, verdict: Verdict::Fail, detail }
+    }
 
-/// Returns a sentence that names the steps whose calls no pair compared with anything, if there are any: it shuts the
-/// gate to `live`, where the engine makes these calls.
-pub fn uncompared_effects(evidence: &RouteEvidence, steps: &[StepId]) -> Option<String> {
-    let uncompared: Vec<String> = evidence.uncompared(steps).map(|step| format!("`{step}`")).collect();
-    (!uncompared.is_empty()).then(|| {
+    fn mismatch_rate(&self, rung: State) -> Condition {
+        let (wanted, pairs) = (self.promote.mismatch_below, self.counted_pairs(rung));
+        let differ = self.evidence.mismatched;
+        let bound = bound::upper(pairs, differ.min(pairs));
+        let percent = |rate: f64| rate * 100.0;
+        let found = format!("at most {:.2} % of requests differ, with 95 % confidence", percent(bound));
+        if bound < wanted || wanted >= 1.0 {
+            return pass(Name::MismatchBelow, found);
+        }
+        let more = match differ {
+            0 => format!(": {} more equal pairs", bound::clean_pairs_for(wanted).saturating_sub(pairs)),
+            _ => String::new(),
+        };
+        let detail = format!("needs a rate of mismatches below {} %{more} ({found})", percent(wanted));
+        // With differences the rate may never come below the limit.
+        let verdict = if differ == 0 { Verdict::Inconclusive } else { Verdict::Fail };
+        Condition { name: Name::MismatchBelow, verdict, detail }
+    }
+
+    fn coverage(&self, rung: State) -> Condition {
+        let (e, wanted) = (self.evidence, self.promote.coverage_at_least);
+        let (compared, not_compared) = match rung {
+            State::Dark => (e.dark_pairs, e.not_compared_at(State::Dark)),
+            _ => (e.pairs(), e.not_compared_at(State::Shadow) + e.not_compared_at(State::Dark)),
+        };
+        let all = compared + not_compared;
+        if all == 0 {
+            let detail = "no request was offered for a comparison yet".to_owned();
+            return Condition { name: Name::CoverageAtLeast, verdict: Verdict::Inconclusive, detail };
+        }
+        let share = compared as f64 / all as f64;
+        let found = format!("{:.1} % of requests were compared ({compared} of {all})", share * 100.0);
+        if share >= wanted {
+            return pass(Name::CoverageAtLeast, found);
+        }
+        let detail = format!("{found}; at least {} % have to be{}", wanted * 100.0, self.most_skipped());
+        Condition { name: Name::CoverageAtLeast, verdict: Verdict::Fail, detail }
+    }
+
+    fn strata(&self) -> Condition {
+        let wanted = self.promote.strata_at_least;
+        let strata = &self.evidence.strata;
+        let thin: Vec<String> = strata
+            .iter()
+            .filter(|(_, of)| of.compared < wanted)
+            .map(|(name, of)| format!("`{name}` ({} of {} served)", of.compared, of.served))
+            .collect();
+        if strata.is_empty() && wanted > 0 {
+            let detail = "no kind of request was noted yet".to_owned();
+            return Condition { name: Name::StrataAtLeast, verdict: Verdict::Inconclusive, detail };
+        }
+        if thin.is_empty() {
+            let detail = format!("each of {} kinds of requests has {wanted} compared pairs or more", strata.len());
+            return pass(Name::StrataAtLeast, detail);
+        }
+        let detail = format!(
+            "needs {wanted} compared {} of each kind of request that legacy served: {}",
+            if wanted == 1 { "pair" } else { "pairs" },
+            first_of(&thin, ", "),
+        );
+        Condition { name: Name::StrataAtLeast, verdict: Verdict::Inconclusive, detail }
+    }
+
+    fn errors(&self) -> Condition {
+        let (e, wanted) = (self.evidence, self.promote.errors_not_worse_by);
+        let failed_runs = e.failed.values().sum::<u64>();
+        let all = e.pairs() + failed_runs;
+        let (of_engine, of_legacy) = (e.failed_only_at_engine + failed_runs, e.failed_only_at_legacy);
+        let found = format!(
+            "in {all} requests the engine alone failed in {of_engine} ({failed_runs} runs without an answer), legacy alone \
+             in {of_legacy}"
+        );
+        let worse_by = of_engine.saturating_sub(of_legacy) as f64 / all.max(1) as f64;
+        if worse_by <= wanted {
+            return pass(Name::ErrorsNotWorseBy, found);
+        }
+        let detail = format!(
+            "{found}: {:.1} % more errors than legacy; at most {} % are allowed{}",
+            worse_by * 100.0,
+            wanted * 100.0,
+            self.counted_since("pairs without a difference"),
+        );
+        Condition { name: Name::ErrorsNotWorseBy, verdict: Verdict::Fail, detail }
+    }
+
+    fn latency(&self) -> Option<Condition> {
+        let wanted = self.promote.p99_ratio_below?;
+        let latencies = &self.evidence.latencies;
+        let (share, pairs_min) = P99;
+        let (legacy, engine) = match (latencies.legacy.percentile(share), latencies.engine.percentile(share)) {
+            (Some(legacy), Some(engine)) if latencies.engine.total() >= pairs_min => (legacy, engine),
+            _ => {
+                let detail = format!("needs {pairs_min} pairs to compare the 99th percentiles of latency");
+                return Some(Condition { name: Name::P99RatioBelow, verdict: Verdict::Inconclusive, detail });
+            }
+        };
+        let ratio = engine.as_secs_f64() / legacy.as_secs_f64();
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let found = format!(
+            "the 99th percentile is {:.1} ms, that of legacy {:.1} ms: {ratio:.2} times",
+            ms(engine),
+            ms(legacy)
+        );
+        Some(match ratio < wanted {
+            true => pass(Name::P99RatioBelow, found),
+            false => {
+                let detail = format!("{found}; it has to be less than {wanted} times");
+                Condition { name: Name::P99RatioBelow, verdict: Verdict::Fail, detail }
+            }
+        })
+    }
+
+    fn effects(&self) -> Condition {
+        let name = Name::EffectsCompared;
+        if !self.promote.effects_compared {
+            return pass(name, "not required (`effects_compared: false`)".to_owned());
+        }
+        let uncompared: Vec<String> =
+            self.evidence.uncompared(self.shared_steps).map(|step| format!("`{step}`")).collect();
+        if uncompared.is_empty() {
+            return pass(name, format!("each of {} shared steps was held against something", self.shared_steps.len()));
+        }
         let (noun, verb) = if uncompared.len() == 1 { ("step", "was") } else { ("steps", "were") };
-        format!(
+        let detail = format!(
             "the shared {noun} {} {verb} compared with no call by legacy and no `assert`: have legacy make the calls through \
              the egress listener and send requests that reach them, or say in `compare.effects.STEP.unseen` why they are not \
              seen",
             uncompared.join(", ")
-        )
-    })
-}
-
-fn check_failures(evidence: &RouteEvidence, missing: &mut Vec<String>) {
-    let failed = evidence.failed.values().sum::<u64>();
-    let all = evidence.pairs() + failed;
-    if failed * 100 > all * FAILED_PERCENT_MAX {
-        let share = failed as f64 * 100.0 / all as f64;
-        missing.push(format!(
-            "has {share:.1} % failed runs of the engine ({failed} of {all}); at most {FAILED_PERCENT_MAX} % may fail{}",
-            counted_since(evidence, "pairs without a difference"),
-        ));
+        );
+        Condition { name, verdict: Verdict::Inconclusive, detail }
     }
-}
 
-fn check_twins(evidence: &RouteEvidence, missing: &mut Vec<String>) {
-    let without = evidence.dark_without_twin;
-    let all = evidence.dark_with_twin + without;
-    // In integers, so that a share of exactly the maximum passes.
-    if without * 100 > all * WITHOUT_TWIN_PERCENT_MAX {
-        let share = without as f64 * 100.0 / all as f64;
-        missing.push(format!(
-            "has {share:.1} % of dark requests without a twin ({without} of {all}); \
-             at most {WITHOUT_TWIN_PERCENT_MAX} % may have none{}",
-            most_skipped(evidence),
-        ));
-    }
-}
-
-/// The most frequent reasons for which requests were skipped, since one without a comparison mostly has no twin either.
-fn most_skipped(evidence: &RouteEvidence) -> String {
-    let mut skipped: Vec<_> = evidence.skipped.iter().filter(|(_, count)| **count > 0).collect();
-    skipped.sort_by_key(|(reason, count)| (Reverse(**count), reason.as_str()));
-    match skipped.is_empty() {
-        true => String::new(),
-        false => {
-            let some = skipped.iter().take(SKIP_REASONS_SHOWN).map(|(reason, count)| format!("`{reason}` {count}"));
-            format!(". Requests were skipped as {}: see `pointsman help compare`", some.collect::<Vec<_>>().join(", "))
+    fn twins(&self) -> Condition {
+        let without = self.evidence.dark_without_twin;
+        let all = self.evidence.dark_with_twin + without;
+        let share = without as f64 * 100.0 / all.max(1) as f64;
+        let found = format!("{share:.1} % of dark requests without a twin ({without} of {all})");
+        // In integers, so that a share of exactly the maximum passes.
+        if without * 100 <= all * WITHOUT_TWIN_PERCENT_MAX {
+            return pass(Name::Twins, found);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::evidence::StepIntents;
-
-    fn missing(evidence: &RouteEvidence, from: State, to: State, all: bool) -> Vec<String> {
-        gate(evidence, from, to, all).err().unwrap_or_default()
+        let detail = format!("has {found}; at most {WITHOUT_TWIN_PERCENT_MAX} % may have none{}", self.most_skipped());
+        Condition { name: Name::Twins, verdict: Verdict::Fail, detail }
     }
 
-    #[test]
-    fn shadow_has_no_conditions() {
-        assert!(gate(&RouteEvidence::default(), State::Off, State::Shadow, false).is_ok());
-    }
-
-    #[test]
-    fn dark_requires_pairs_without_a_mismatch() {
-        let mut e = RouteEvidence { shadow_pairs: 12, ..Default::default() };
-        assert_eq!(missing(&e, State::Shadow, State::Dark, false), ["needs 8 more compared pairs (12 of 20)"]);
-        e.shadow_pairs = 20;
-        assert!(missing(&e, State::Shadow, State::Dark, false).is_empty());
-        e.mismatched = 1;
-        let why = missing(&e, State::Shadow, State::Dark, false);
-        assert!(why.len() == 1 && why[0].starts_with("has 1 open mismatch since"), "{why:?}");
-    }
-
-    #[test]
-    fn pairs_that_legacy_answered_only_with_errors_open_no_gate() {
-        let mut e = RouteEvidence { shadow_pairs: 30, shadow_pairs_with_error: 30, ..Default::default() };
-        let why = missing(&e, State::Shadow, State::Dark, false);
-        assert!(
-            why.len() == 1 && why[0].contains("without an error: legacy answered all 30 with 4xx or 5xx"),
-            "{why:?}"
-        );
-        (e.dark_pairs, e.dark_pairs_with_error) = (20, 19);
-        assert!(missing(&e, State::Shadow, State::Dark, false).is_empty());
-        assert!(missing(&e, State::Dark, State::Live, false).is_empty());
-        e.dark_pairs_with_error = 20;
-        let why = missing(&e, State::Dark, State::Live, false);
-        assert!(why.len() == 1 && why[0].contains("pair in dark that legacy answered"), "{why:?}");
-    }
-
-    #[test]
-    fn missing_pairs_are_explained_by_lost_differences() {
-        let at = "2026-03-01T10:00:00.5Z".parse().ok();
-        let mut e = RouteEvidence { shadow_pairs: 19, lost_differences: at, ..Default::default() };
-        let why = missing(&e, State::Shadow, State::Dark, false);
-        assert_eq!(
-            why,
-            ["needs 1 more compared pair (19 of 20); pairs are counted since 2026-03-01T10:00:00Z: one or more \
-                 differences were lost: an earlier process ended before it had stored them, or the store is a restored \
-                 backup"]
-        );
-        e.shadow_pairs = 20;
-        assert!(missing(&e, State::Shadow, State::Dark, false).is_empty());
-    }
-
-    #[test]
-    fn too_many_failed_runs_are_refused() {
-        let mut e = RouteEvidence { shadow_pairs: 90, ..Default::default() };
-        e.failed.insert("timeout".into(), 10);
-        assert!(missing(&e, State::Shadow, State::Dark, false).is_empty());
-        e.failed.insert("panic".into(), 1);
-        let why = missing(&e, State::Shadow, State::Dark, false);
-        assert_eq!(why, ["has 10.9 % failed runs of the engine (11 of 101); at most 10 % may fail"]);
-    }
-
-    #[test]
-    fn steps_that_nothing_compared_are_named() {
-        let steps = ["charge", "mail", "print"].map(StepId::from);
-        let mut e = RouteEvidence::default();
-        let of = |compared, asserted| StepIntents { intents: 5, compared, asserted };
-        e.effects = [("charge", of(5, 0)), ("mail", of(0, 1)), ("print", of(0, 0))]
-            .map(|(step, of)| (step.to_owned(), of))
-            .into();
-        let why = uncompared_effects(&e, &steps).unwrap();
-        assert!(
-            why.starts_with("the shared step `print` was compared with no call by legacy and no `assert`"),
-            "{why}"
-        );
-        e.effects.clear();
-        let why = uncompared_effects(&e, &steps).unwrap();
-        assert!(why.starts_with("the shared steps `charge`, `mail`, `print` were compared"), "{why}");
-        assert_eq!(uncompared_effects(&e, &[]), None);
-    }
-
-    #[test]
-    fn live_requires_pairs_made_in_dark_and_twins() {
-        let mut e = RouteEvidence { shadow_pairs: 900, dark_pairs: 19, dark_with_twin: 19, ..Default::default() };
-        assert_eq!(missing(&e, State::Dark, State::Live, false), ["needs 1 more compared pair in dark (19 of 20)"]);
-        e.dark_pairs = 90;
-        e.dark_with_twin = 90;
-        e.dark_without_twin = 10;
-        assert!(missing(&e, State::Dark, State::Live, false).is_empty(), "10 % is not more than 10 %");
-        e.dark_without_twin = 11;
-        let why = missing(&e, State::Dark, State::Live, false);
-        assert!(why[0].contains("10.9 % of dark requests without a twin (11 of 101)"), "{why:?}");
-    }
-
-    #[test]
-    fn only_requires_a_full_share_and_consecutive_answers() {
-        let mut e = RouteEvidence { engine_answers: 49, ..Default::default() };
-        let why = missing(&e, State::Live, State::Only, false);
-        assert_eq!(why.len(), 2, "{why:?}");
-        assert!(why[1].contains("needs 1 more answer of the engine"), "{why:?}");
-        (e.engine_answers, e.engine_answers_4xx) = (50, 50);
-        let why = missing(&e, State::Live, State::Only, true);
-        assert!(why.len() == 1 && why[0].contains("all 50 with 4xx"), "{why:?}");
-        e.engine_answers_4xx = 49;
-        assert!(missing(&e, State::Live, State::Only, true).is_empty());
-    }
-
-    #[test]
-    fn two_rungs_at_once_are_refused_and_going_down_is_always_allowed() {
-        let e = RouteEvidence { shadow_pairs: 900, dark_pairs: 900, engine_answers: 900, ..Default::default() };
-        for (from, to) in [(State::Off, State::Dark), (State::Shadow, State::Live), (State::Off, State::Only)] {
-            assert_eq!(missing(&e, from, to, true).len(), 1);
-        }
-        for from in State::ALL {
-            for to in State::ALL.into_iter().filter(|to| *to <= from) {
-                assert!(gate(&RouteEvidence::default(), from, to, false).is_ok());
+    fn share(&self) -> Condition {
+        match self.live_share_is_all {
+            true => pass(Name::Share, "100 % in live".to_owned()),
+            false => {
+                let detail = "needs a share of 100 % in live".to_owned();
+                Condition { name: Name::Share, verdict: Verdict::Fail, detail }
             }
         }
     }
+
+    fn answers(&self) -> Condition {
+        let (have, wanted) = (self.evidence.engine_answers, self.promote.answers);
+        if have >= wanted {
+            return pass(Name::Answers, format!("{have} answers without an error in a row, of {wanted}"));
+        }
+        let since = match self.evidence.engine_errors {
+            0 => "since the last change".to_owned(),
+            n => format!("since the last of {n} errors, fallbacks or unknown outcomes"),
+        };
+        let more = wanted - have;
+        let detail = format!(
+            "needs {more} more {} of the engine without error in a row ({have} of {wanted} {since}){}",
+            if more == 1 { "answer" } else { "answers" },
+            self.counted_since("answers"),
+        );
+        Condition { name: Name::Answers, verdict: Verdict::Inconclusive, detail }
+    }
+
+    fn window(&self) -> Condition {
+        let wanted = self.promote.window;
+        let over = self.evidence.answers_since.map_or(Duration::ZERO, |since| elapsed(since, self.now));
+        let found = format!("these answers were given over {}", in_words(over));
+        if over >= wanted {
+            return pass(Name::Window, found);
+        }
+        let detail = format!("needs answers without an error over {} (so far {})", in_words(wanted), in_words(over));
+        Condition { name: Name::Window, verdict: Verdict::Inconclusive, detail }
+    }
+
+    /// A 4xx is the caller's error only as far as legacy answers as many.
+    fn client_errors(&self) -> Condition {
+        let e = self.evidence;
+        let (answers, refused) = (e.engine_answers, e.engine_answers_4xx);
+        if answers > 0 && refused == answers {
+            let detail = format!(
+                "needs an answer of the engine below 400: it answered all {answers} with 4xx, so perhaps no run took effect"
+            );
+            return Condition { name: Name::ClientErrors, verdict: Verdict::Fail, detail };
+        }
+        let percent = |part: u64, all: u64| part as f64 * 100.0 / all.max(1) as f64;
+        let found =
+            format!("{:.1} % of the engine's answers are 4xx ({refused} of {answers})", percent(refused, answers));
+        if e.legacy_replies == 0 {
+            return pass(Name::ClientErrors, format!("{found}; how many legacy had is not known"));
+        }
+        let of_legacy = percent(e.legacy_4xx, e.legacy_replies);
+        let found =
+            format!("{found}; of legacy's replies {of_legacy:.1} % were ({} of {})", e.legacy_4xx, e.legacy_replies);
+        // With 95 % confidence, so that chance does not hold a route.
+        let at_least = 1.0 - bound::upper(answers, answers - refused);
+        if at_least * 100.0 <= of_legacy + self.promote.errors_not_worse_by * 100.0 {
+            return pass(Name::ClientErrors, found);
+        }
+        let detail = format!("the engine refuses requests that legacy does not: {found}");
+        Condition { name: Name::ClientErrors, verdict: Verdict::Fail, detail }
+    }
+
+    fn age_of_pairs(&self) -> Option<Condition> {
+        let last = self.evidence.last_pair;
+        self.age("compared pair", last, last.is_none() && self.evidence.pairs() > 0)
+    }
+
+    fn age_of_answers(&self) -> Option<Condition> {
+        self.age("answer of the engine without an error", self.evidence.last_answer, false)
+    }
+
+    /// `None` if there is nothing yet whose age counts: then other conditions do not hold.
+    fn age(&self, what: &str, last: Option<Timestamp>, is_of_earlier_version: bool) -> Option<Condition> {
+        let (name, wanted) = (Name::AgeAtMost, self.promote.age_at_most);
+        let (verdict, detail) = match last {
+            None if is_of_earlier_version => (
+                Verdict::Stale,
+                format!("an earlier version did not note when the last {what} was: one more is needed"),
+            ),
+            None => return None,
+            Some(last) => {
+                let age = elapsed(last, self.now);
+                let found = format!("the last {what} was {} ago", in_words(age));
+                match age <= wanted {
+                    true => (Verdict::Pass, found),
+                    false => (Verdict::Stale, format!("{found}; it may be at most {} old", in_words(wanted))),
+                }
+            }
+        };
+        Some(Condition { name, verdict, detail })
+    }
+
+    /// If differences were lost: says since when `counted` (pairs or answers) are counted, and why only since then.
+    /// Otherwise empty.
+    fn counted_since(&self, counted: &str) -> String {
+        let since = self.evidence.lost_differences.map(|at| {
+            format!(
+                "; {counted} are counted since {at:.0}: one or more differences were lost: an earlier process ended before \
+                 it had stored them, or the store is a restored backup"
+            )
+        });
+        since.unwrap_or_default()
+    }
+
+    /// If differences were lost: a note that there were more than are counted. Otherwise empty.
+    fn more_were_lost(&self) -> String {
+        let lost = self.evidence.lost_differences.map(|at| {
+            format!(
+                "; more are not counted: they were not stored when the process that ran before {at:.0} ended, or were \
+                 found after the backup was made from which this store was restored"
+            )
+        });
+        lost.unwrap_or_default()
+    }
+
+    /// The most frequent reasons for which requests were skipped or failed.
+    fn most_skipped(&self) -> String {
+        let mut reasons: Vec<_> = self.evidence.skipped.iter().chain(&self.evidence.failed).collect();
+        reasons.retain(|(_, count)| **count > 0);
+        reasons.sort_by_key(|(reason, count)| (Reverse(**count), reason.as_str()));
+        match reasons.is_empty() {
+            true => String::new(),
+            false => {
+                let some = reasons.iter().take(NAMES_SHOWN).map(|(reason, count)| format!("`{reason}` {count}"));
+                format!(
+                    ". Requests were skipped as {}: see `pointsman help compare`",
+                    some.collect::<Vec<_>>().join(", ")
+                )
+            }
+        }
+    }
+}
+
+/// The first names of a list, and how many more there are.
+fn first_of(names: &[String], separator: &str) -> String {
+    let shown = names.iter().take(NAMES_SHOWN).cloned().collect::<Vec<_>>().join(separator);
+    match names.len().saturating_sub(NAMES_SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// The time from `since` to `now`; zero if the clock was set back.
+fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or(Duration::ZERO)
+}
+
+/// A time in its largest unit of which there is at least one.
+fn in_words(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (count, unit) = match seconds {
+        172_800.. => (seconds / 86_400, "days"),
+        7_200.. => (seconds / 3_600, "hours"),
+        120.. => (seconds / 60, "minutes"),
+        _ => (seconds, "seconds"),
+    };
+    format!("{count} {unit}")
 }

@@ -17,9 +17,11 @@
 //! store, such as a restored backup, because the copy lacks what was seen after it was made.
 
 mod bound;
+mod conditions;
 mod counters;
 mod export;
 mod gate;
+mod latency;
 mod mark_file;
 mod mark_writer;
 mod marks;
@@ -27,7 +29,10 @@ mod marks_state;
 mod pairs;
 mod route;
 mod samples;
+mod strata;
 
+#[cfg(test)]
+mod gate_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -39,20 +44,23 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use self::gate::{gate, open_mismatches, uncompared_effects};
+pub use self::conditions::{Condition, ConditionName, GateVerdict, overall};
+pub use self::gate::{JudgedRoute, conditions};
 /// A comparison that is kept for people to read.
 pub use crate::store::SampleRecord as Sample;
 pub use counters::EvidenceGeneration;
+pub use latency::{LatencyCounts, PairedLatencies};
 pub use mark_file::MarkFileError;
 pub use marks::{IncompleteEvidenceMarks, MarksLocation};
 pub use route::{EvidenceBasis, EvidenceRestart, FingerprintCount, RouteEvidence, StepIntents};
+pub use strata::{NotCompared, StratumCounts};
 
 use counters::{Counters, SharedCounters, StoredEvidence};
 use marks::UncountedDifference;
 use samples::PendingSamples;
 
 use crate::clock;
-use crate::exchange::{ComparisonOutcome, Served, ServedObserver, TicketCounter};
+use crate::exchange::{ComparisonOutcome, OfferedRequest, Served, ServedObserver, TicketCounter};
 use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::store::{EvidenceRecord, RepeatedFailures, StoreError, StoreHandle};
@@ -332,17 +340,18 @@ impl Evidence {
 }
 
 impl TicketCounter for Evidence {
-    fn settle(&self, route: &RouteId, files_version: u64, outcome: ComparisonOutcome) {
-        let shared = self.counters(route);
-        let failed = matches!(outcome, ComparisonOutcome::Failed(_)) && shared.lock().has_basis_of(files_version);
+    fn settle(&self, request: &OfferedRequest, outcome: ComparisonOutcome) {
+        let (route, shared) = (&request.route, self.counters(&request.route));
+        let failed =
+            matches!(outcome, ComparisonOutcome::Failed(_)) && shared.lock().has_basis_of(request.files_version);
         // This guard keeps the mark until the failure is counted.
         let _uncounted = failed.then(|| self.mark(route));
-        self.counters(route).lock().settle(files_version, outcome);
+        self.counters(route).lock().settle(request, outcome);
     }
-    fn count_without_twin(&self, route: &RouteId, files_version: u64) {
-        let shared = self.counters(route);
+    fn count_without_twin(&self, request: &OfferedRequest) {
+        let shared = self.counters(&request.route);
         let mut counters = shared.lock();
-        if counters.has_basis_of(files_version) {
+        if counters.has_basis_of(request.files_version) {
             counters.evidence.dark_without_twin += 1;
             counters.dirty = true;
         }

@@ -26,7 +26,7 @@ impl Evidence {
             let mut counters = shared.lock();
             counters.count_differences(comparison);
             if counters.is_of(generation) {
-                counters.record_pair(rung, comparison, legacy.status().as_u16() >= 400);
+                counters.record_pair(rung, comparison, legacy, engine);
             }
         }
         let (legacy, engine) = (legacy.latency(), engine.latency());

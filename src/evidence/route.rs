@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::bound;
+use super::latency::PairedLatencies;
+use super::strata::{NotCompared, StratumCounts};
+use crate::exchange::{ComparisonOutcome, OfferedRequest};
+use crate::flag::State;
 use crate::names::StepId;
 
 /// The evidence of one route since its workflow or rules last changed.
@@ -42,6 +46,10 @@ pub struct RouteEvidence {
     /// Of these answers, those with a 4xx status.
     #[serde(rename = "engine_refusals")]
     pub engine_answers_4xx: u64,
+    /// When the first of these answers was given.
+    pub answers_since: Option<Timestamp>,
+    /// When the last of these answers was given.
+    pub last_answer: Option<Timestamp>,
     /// Errors, unknown outcomes and fallbacks of the engine as the answering arm, since the workflow or the rules last
     /// changed.
     pub engine_errors: u64,
@@ -52,6 +60,23 @@ pub struct RouteEvidence {
     /// When the evidence was last started from zero because something that it depends on changed; `None` if that never
     /// happened, or if nothing had been counted by then.
     pub restarted: Option<EvidenceRestart>,
+    /// Requests that were not compared and count against coverage; `null` in evidence of an earlier version.
+    pub not_compared: Option<NotCompared>,
+    /// When the last pair was compared; `null` if there is none, or if an earlier version compared it.
+    pub last_pair: Option<Timestamp>,
+    /// Pairs that legacy alone answered with 4xx or 5xx.
+    pub failed_only_at_legacy: u64,
+    /// Pairs that the engine alone answered with 4xx or 5xx.
+    pub failed_only_at_engine: u64,
+    /// Replies by legacy to requests that were offered for a comparison.
+    pub legacy_replies: u64,
+    /// Of these, those with a 4xx status.
+    pub legacy_4xx: u64,
+    /// By kind of request (method, class of legacy's status, cohort): how many legacy served, and how many of them were
+    /// compared; for the first 64 kinds.
+    pub strata: BTreeMap<String, StratumCounts>,
+    /// The latencies of both arms in all pairs.
+    pub latencies: PairedLatencies,
     /// For each rule, how often it made two different values equal.
     pub rule_hits: BTreeMap<String, u64>,
     /// The number of pairs that differ, by the fingerprint of their differences, for the 256 fingerprints that were
@@ -147,10 +172,48 @@ impl RouteEvidence {
             |step: &StepId| self.effects.get(step.as_str()).is_some_and(|of| of.compared + of.asserted > 0);
         steps.iter().filter(move |step| !is_compared(step))
     }
-    /// The share of offered requests that were compared, from 0 to 1; 1 if none was offered.
+    /// The share of requests that were compared, from 0 to 1; 1 if there were none. Requests that were left out by the
+    /// route's share, or that cannot be compared because of what the client or legacy did, do not count.
     pub fn coverage(&self) -> f64 {
-        let not_compared = self.skipped.values().sum::<u64>() + self.failed.values().sum::<u64>();
-        let all = self.pairs() + not_compared;
+        let all = self.pairs() + self.not_compared_at(State::Shadow) + self.not_compared_at(State::Dark);
         if all == 0 { 1.0 } else { self.pairs() as f64 / all as f64 }
+    }
+    /// How many requests of a rung were not compared and count against coverage. In evidence of an earlier version all
+    /// that were not compared count, for each rung, because it does not say more.
+    pub(super) fn not_compared_at(&self, rung: State) -> u64 {
+        match self.not_compared {
+            Some(NotCompared { shadow, dark }) => {
+                if rung >= State::Dark {
+                    dark
+                } else {
+                    shadow
+                }
+            }
+            None => self.skipped.values().sum::<u64>() + self.failed.values().sum::<u64>(),
+        }
+    }
+    /// Counts a request against coverage if it was not compared. To be called before it is counted as skipped or failed.
+    pub(super) fn count_coverage(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) {
+        let counts = match outcome {
+            ComparisonOutcome::Matched | ComparisonOutcome::Ignored | ComparisonOutcome::Mismatched => false,
+            ComparisonOutcome::Skipped(reason) => request.counts_against_coverage(reason),
+            ComparisonOutcome::Failed(_) => true,
+        };
+        let so_far =
+            NotCompared { shadow: self.not_compared_at(State::Shadow), dark: self.not_compared_at(State::Dark) };
+        let not_compared = self.not_compared.get_or_insert(so_far);
+        let of_rung = if request.rung >= State::Dark { &mut not_compared.dark } else { &mut not_compared.shadow };
+        *of_rung += u64::from(counts);
+    }
+    /// Counts an answer by the engine without an error.
+    pub(super) fn count_answer(&mut self, now: Timestamp) {
+        self.engine_answers += 1;
+        self.answers_since.get_or_insert(now);
+        self.last_answer = Some(now);
+    }
+    /// Counts the engine's answers in a row from zero.
+    pub(super) fn restart_answers(&mut self) {
+        (self.engine_answers, self.engine_answers_4xx) = (0, 0);
+        (self.answers_since, self.last_answer) = (None, None);
     }
 }

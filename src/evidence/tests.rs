@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::compare::{Body, Comparison, Difference, DifferenceKind, Observation, Verdict};
-use crate::exchange::ComparisonTicket;
-use crate::flag::{SkipReason, State};
+use crate::exchange::{ComparisonTicket, OfferedRequest};
+use crate::flag::{Promote, SkipReason, State};
 use crate::store::MemoryStore;
 
 fn route() -> RouteId {
@@ -77,7 +77,7 @@ async fn pairs_add_up_and_survive_a_restart() {
     pair(&evidence, State::Shadow, Verdict::Match);
     pair(&evidence, State::Dark, Verdict::Ignored);
     pair(&evidence, State::Dark, Verdict::Mismatch);
-    evidence.settle(&route(), 0, ComparisonOutcome::Skipped(SkipReason::QueueFull));
+    evidence.settle(&OfferedRequest::new(route(), 0), ComparisonOutcome::Skipped(SkipReason::QueueFull));
     evidence.flush().await.unwrap();
 
     let later = evidence_over(&store).await;
@@ -281,7 +281,7 @@ async fn an_engine_error_resets_the_count_of_consecutive_answers() {
 async fn a_dark_request_ends_with_or_without_a_twin() {
     let evidence = evidence_over(&memory()).await;
     let ticket = |expect_twin: bool, twin_made: bool| {
-        let mut ticket = ComparisonTicket::new(route(), 0, evidence.clone());
+        let mut ticket = ComparisonTicket::new(OfferedRequest::new(route(), 0), evidence.clone());
         if expect_twin {
             ticket.expect_twin();
         }
@@ -310,8 +310,7 @@ async fn sums_agree_whenever_they_are_read() {
             scope.spawn(move || {
                 for m in 0..5_000u32 {
                     evidence.settle(
-                        &route(),
-                        0,
+                        &OfferedRequest::new(route(), 0),
                         match (n + m) % 5 {
                             0 => ComparisonOutcome::Matched,
                             1 => ComparisonOutcome::Ignored,
@@ -342,15 +341,15 @@ fn a_scrape_shows_one_copy_of_the_counters() {
     metrics::with_local_recorder(&recorder, || {
         let evidence = runtime.block_on(evidence_over(&memory()));
         pair(&evidence, State::Shadow, Verdict::Mismatch);
-        evidence.settle(&route(), 0, ComparisonOutcome::Mismatched);
-        evidence.settle(&route(), 0, ComparisonOutcome::Skipped(SkipReason::NotSampled));
+        evidence.settle(&OfferedRequest::new(route(), 0), ComparisonOutcome::Mismatched);
+        evidence.settle(&OfferedRequest::new(route(), 0), ComparisonOutcome::Skipped(SkipReason::QueueFull));
         evidence.publish();
     });
     let text = handle.render();
     for line in [
         r#"pointsman_offered_total{route="orders.create"} 2"#,
         r#"pointsman_comparisons_total{route="orders.create",outcome="mismatched",reason=""} 1"#,
-        r#"pointsman_comparisons_total{route="orders.create",outcome="skipped",reason="not_sampled"} 1"#,
+        r#"pointsman_comparisons_total{route="orders.create",outcome="skipped",reason="queue_full"} 1"#,
         r#"pointsman_differences_total{route="orders.create",kind="value"} 1"#,
         r#"pointsman_evidence_pairs{route="orders.create"} 1"#,
         r#"pointsman_evidence_mismatch_upper_bound{route="orders.create"} 1"#,
@@ -414,7 +413,7 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
     for _ in 0..3 {
         pair(&evidence, State::Shadow, Verdict::Mismatch);
     }
-    evidence.settle(&route(), 0, ComparisonOutcome::Failed("timeout"));
+    evidence.settle(&OfferedRequest::new(route(), 0), ComparisonOutcome::Failed("timeout"));
     evidence.served(&route(), 0, Served::Error);
     evidence.flush().await.unwrap();
     pair(&evidence, State::Shadow, Verdict::Mismatch);
@@ -428,8 +427,16 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
     for _ in 0..30 {
         pair(&evidence, State::Shadow, Verdict::Match);
     }
-    let why = gate(&evidence.of(&route()), State::Shadow, State::Dark, true).unwrap_err();
-    assert!(why.len() == 1 && why[0].contains("has 3 open mismatches") && why[0].contains("more are not"), "{why:?}");
+    let (evidence_now, promote) = (evidence.of(&route()), Promote::default());
+    let judged = JudgedRoute {
+        evidence: &evidence_now,
+        promote: &promote,
+        shared_steps: &[],
+        live_share_is_all: true,
+        now: clock::now(),
+    };
+    let why = judged.open_differences().detail;
+    assert!(why.contains("has 3 open mismatches") && why.contains("more are not"), "{why}");
     evidence.set_basis(0, &[(route(), "b".into())]);
     assert_eq!(counts(&evidence), RouteEvidence::default(), "a changed basis starts the evidence from zero");
 }
@@ -507,7 +514,7 @@ async fn requests_that_earlier_files_decided_count_in_the_totals_only() {
     evidence.set_basis(0, &[(route(), "one".into())]);
     let before = evidence.generation(&route(), 0);
     let ticket = |files_version: u64| {
-        let mut ticket = ComparisonTicket::new(route(), files_version, evidence.clone());
+        let mut ticket = ComparisonTicket::new(OfferedRequest::new(route(), files_version), evidence.clone());
         ticket.expect_twin();
         ticket
     };
@@ -546,7 +553,12 @@ async fn evidence_that_starts_from_zero_says_since_when_and_what_changed() {
     evidence.set_basis(1, &[(id(), basis("1", "1"))]);
     evidence.set_basis(2, &[(id(), basis("2", "1"))]);
     assert_eq!(evidence.of(&id()).restarted, None, "nothing had been counted");
-    evidence.counters(&id()).lock().record_pair(State::Shadow, &comparison(Verdict::Match), false);
+    evidence.counters(&id()).lock().record_pair(
+        State::Shadow,
+        &comparison(Verdict::Match),
+        &replied(200, 1),
+        &replied(200, 1),
+    );
     evidence.flush().await.unwrap();
     // Known after a restart of the process, too.
     let evidence = Evidence::load_with(store, &Limits::default()).await.unwrap();

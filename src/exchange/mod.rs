@@ -11,6 +11,7 @@ mod arm;
 mod effects;
 mod legacy_calls;
 mod offer;
+mod offered_request;
 mod request_effects;
 mod request_value;
 
@@ -24,5 +25,6 @@ pub use arm::{
 pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, SentBody};
 pub use legacy_calls::LegacyCalls;
 pub use offer::{ComparisonOutcome, ComparisonTicket, Offer, Served, ServedObserver, TicketCounter};
+pub use offered_request::OfferedRequest;
 pub use request_effects::{EffectsSoFar, OpenCallsOf, RequestEffects};
 pub use request_value::{body_value, headers_value, query_value, request_value};

@@ -3,16 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Answered;
+use http::StatusCode;
+
+use super::{Answered, OfferedRequest};
 use crate::flag::SkipReason;
 use crate::names::RouteId;
 
 /// Takes answered requests to the shadow executor. No method is async or waits: a request that cannot be taken is
 /// settled as skipped.
 pub trait Offer: Send + Sync {
-    /// Opens the ticket of one request that should be compared, and that this version of the files decided. It must be
-    /// settled; a dropped ticket settles itself.
-    fn open(&self, route: &RouteId, files_version: u64) -> ComparisonTicket;
+    /// Opens the ticket of one request that should be compared. It must be settled; a dropped ticket settles itself.
+    fn open(&self, request: OfferedRequest) -> ComparisonTicket;
     /// Hands over an answered request, or settles its ticket as skipped where the queue is full.
     fn offer(&self, ticket: ComparisonTicket, answered: Answered);
     /// Whether the shadow executor can take a request now; asked before bodies are captured.
@@ -50,20 +51,17 @@ impl ComparisonOutcome {
 
 /// Counts tickets: `offered` and the outcome together, so that their sums agree at every scrape.
 pub trait TicketCounter: Send + Sync {
-    /// One request of `route`, decided by this version of the files, has ended as `outcome`. Called exactly once for
-    /// each ticket.
-    fn settle(&self, route: &RouteId, files_version: u64, outcome: ComparisonOutcome);
-    /// One request of `route` in `dark` has ended without a durable run. Called at most once for each ticket, before it
-    /// is settled.
-    fn count_without_twin(&self, route: &RouteId, files_version: u64) {
-        let _ = (route, files_version);
+    /// A request has ended as `outcome`. Called exactly once for each ticket.
+    fn settle(&self, request: &OfferedRequest, outcome: ComparisonOutcome);
+    /// A request in `dark` has ended without a durable run. Called at most once for each ticket, before it is settled.
+    fn count_without_twin(&self, request: &OfferedRequest) {
+        let _ = request;
     }
 }
 
 /// Stands for one request that should be compared. It must be settled exactly once, with the outcome of that request.
 pub struct ComparisonTicket {
-    route: RouteId,
-    files_version: u64,
+    request: OfferedRequest,
     counter: Option<Arc<dyn TicketCounter>>,
     on_drop: ComparisonOutcome,
     twin_missing: bool,
@@ -72,10 +70,9 @@ pub struct ComparisonTicket {
 impl ComparisonTicket {
     /// Opens a ticket. Dropping it settles it as "client went away", unless
     /// [`ComparisonTicket::set_outcome_on_drop`] says otherwise.
-    pub fn new(route: RouteId, files_version: u64, counter: Arc<dyn TicketCounter>) -> Self {
+    pub fn new(request: OfferedRequest, counter: Arc<dyn TicketCounter>) -> Self {
         Self {
-            route,
-            files_version,
+            request,
             counter: Some(counter),
             on_drop: ComparisonOutcome::Skipped(SkipReason::ClientWentAway),
             twin_missing: false,
@@ -83,7 +80,11 @@ impl ComparisonTicket {
     }
     /// The route.
     pub fn route(&self) -> &RouteId {
-        &self.route
+        &self.request.route
+    }
+    /// Legacy has replied with this status.
+    pub fn set_legacy_status(&mut self, status: StatusCode) {
+        self.request.legacy_status = Some(status);
     }
     /// Sets the outcome with which a drop settles it from now on.
     pub fn set_outcome_on_drop(&mut self, outcome: ComparisonOutcome) {
@@ -110,9 +111,9 @@ impl ComparisonTicket {
     fn end(&mut self, outcome: ComparisonOutcome) {
         if let Some(counter) = self.counter.take() {
             if self.twin_missing && outcome.counts_as_without_twin() {
-                counter.count_without_twin(&self.route, self.files_version);
+                counter.count_without_twin(&self.request);
             }
-            counter.settle(&self.route, self.files_version, outcome);
+            counter.settle(&self.request, outcome);
         }
     }
     /// Settles it as skipped.
@@ -129,7 +130,7 @@ impl Drop for ComparisonTicket {
 
 impl fmt::Debug for ComparisonTicket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ComparisonTicket({})", self.route)
+        write!(f, "ComparisonTicket({})", self.request.route)
     }
 }
 

@@ -219,11 +219,13 @@ fn matching_cohort<'a>(
     facts: &RequestFacts<'_>,
     diagnostics: &mut DecisionDiagnostics,
 ) -> Option<&'a Cohort> {
-    flag.route.cohorts.iter().find(|cohort| {
+    let index = flag.route.cohorts.iter().position(|cohort| {
         let holds = cohort.when.holds(&scope(cohort.when.reads(), facts));
         diagnostics.cohort_errors += u32::from(holds.is_err());
         holds.unwrap_or(false)
-    })
+    })?;
+    diagnostics.cohort = Some(index);
+    flag.route.cohorts.get(index)
 }
 
 /// The caller's key, evaluated at most once and only if a share needs it.

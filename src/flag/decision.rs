@@ -73,6 +73,8 @@ pub struct DecisionDiagnostics {
     pub without_key: bool,
     /// How many cohorts had a `when` that could not be evaluated, and counted as false.
     pub cohort_errors: u32,
+    /// The caller's cohort, as an index into the route's cohorts.
+    pub cohort: Option<usize>,
 }
 
 /// Which arm answers a request, and what the other arm does.

@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use serde_json_path::JsonPath;
 
 use super::facts::reads_header;
-use super::{CallerScope, RelaySettings, Service, Shares, State};
+use super::{CallerScope, Promote, RelaySettings, Service, Shares, State};
 use crate::expression::{Expression, Template};
 use crate::names::{RouteId, WorkflowName};
 
@@ -62,6 +62,8 @@ pub struct Route {
     pub strict_paths: bool,
     /// Whether each answer says which arm gave it; `None` means as for requests that no route matches.
     pub exposes_arm: Option<bool>,
+    /// What the gates require of the route's evidence.
+    pub promote: Promote,
     /// The rule that lowers the state automatically; not acted on by this version.
     pub guard: Option<Guard>,
     /// Conditions (CEL over request, reply, run) to be judged in `live` and `only`, by name; not acted on by this
@@ -93,6 +95,7 @@ impl Route {
             replay_safe: false,
             strict_paths: false,
             exposes_arm: None,
+            promote: Promote::default(),
             guard: None,
             invariants: Vec::new(),
         }

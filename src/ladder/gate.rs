@@ -12,9 +12,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::positions::{Positions, RoutePosition, state_of};
-use super::types::{FlipSource, GateCondition, Unmet};
+use super::types::{FlipSource, GateCondition, NextRung, Unmet};
 use crate::clock;
-use crate::evidence::{Evidence, RouteEvidence, gate, uncompared_effects};
+use crate::evidence::{self, Condition, Evidence, GateVerdict, JudgedRoute, RouteEvidence};
 use crate::flag::{Cohort, Freeze, Instance, Percent, Shares, State};
 use crate::names::StepId;
 use crate::store::Overridden;
@@ -123,15 +123,15 @@ impl Gate {
         Ok(AllowedMove { overridden: from.map(|from| Overridden { from, reason, forced_at }) })
     }
 
-    /// The next rung up, and the conditions for it that do not hold; `None` on the highest rung.
-    pub fn next(&self, positions: &Positions, position: &RoutePosition) -> Option<(State, Vec<String>)> {
+    /// The next rung up and the conditions for it; `None` on the highest rung.
+    pub fn next(&self, positions: &Positions, position: &RoutePosition) -> Option<NextRung> {
         let from = position.rung();
         let to = State::ALL.into_iter().find(|state| state.below() == Some(from))?;
         let requested =
             RequestedMove { to, shares: position.inputs.shares, force: false, reason: None, source: FlipSource::Api };
-        let mut sentences = impossible(positions, position, &requested);
-        sentences.extend(self.unmet_conditions(positions, position, to));
-        Some((to, sentences))
+        let mut missing = impossible(positions, position, &requested);
+        missing.extend(self.unmet_conditions(positions, position, to));
+        Some(NextRung { to, missing, conditions: self.conditions(positions, position, from, to) })
     }
 
     /// The reason that was given with `force`, for as long as a gate that was overridden would still be shut, or the
@@ -227,20 +227,34 @@ impl Gate {
 
     /// The conditions of one gate that the route itself does not meet: first of its evidence, then the others.
     fn unmet(&self, positions: &Positions, position: &RoutePosition, from: State, to: State) -> Vec<Unmet> {
+        let unmet = sentences(self.conditions(positions, position, from, to));
+        let beside_evidence = self.unmet_beside_evidence(positions, position, from, to);
+        unmet.map(Unmet::from).chain(beside_evidence).collect()
+    }
+
+    /// The conditions of one gate on the route's own evidence, whether they hold or not; none for a follower that goes
+    /// to `dark`.
+    pub(super) fn conditions(
+        &self,
+        positions: &Positions,
+        position: &RoutePosition,
+        from: State,
+        to: State,
+    ) -> Vec<Condition> {
         // Until its creator is dark, a follower has no instances on which it could be compared; and the creator cannot
         // go to dark before the follower. So this gate asks for no evidence.
         let follows = matches!(position.route.instance, Some(Instance::Follows { .. }));
         if follows && (from, to) == (State::Shadow, State::Dark) {
             return Vec::new();
         }
-        let is_live_for_all = position.inputs.shares.live == Percent::ALL;
         let evidence = self.evidence_of(positions, position);
-        let mut unmet = gate(&evidence, from, to, is_live_for_all).err().unwrap_or_default();
-        if (from, to) == (State::Dark, State::Live) {
-            unmet.extend(uncompared_effects(&evidence, positions.steps_that_hold(&position.route.id)));
-        }
-        let beside_evidence = self.unmet_beside_evidence(positions, position, from, to);
-        unmet.into_iter().map(Unmet::from).chain(beside_evidence).collect()
+        evidence::conditions(&judged(positions, position, &evidence), from, to)
+    }
+
+    /// A sentence that says how many differences are open, if there are more than the gates allow.
+    pub(super) fn open_differences(&self, positions: &Positions, position: &RoutePosition) -> Option<String> {
+        let evidence = self.evidence_of(positions, position);
+        sentences(vec![judged(positions, position, &evidence).open_differences()]).next()
     }
 
     /// What the evidence of a creator's followers does not meet for `live`. They went there first, but the engine
@@ -258,15 +272,12 @@ impl Gate {
             follower.overrides_gate || self.overridden(positions, follower, State::Live).is_some()
         };
         in_live.filter(move |follower| !is_forced(follower)).flat_map(|follower| {
-            let is_live_for_all = follower.inputs.shares.live == Percent::ALL;
-            let evidence = self.evidence_of(positions, follower);
-            let mut unmet = gate(&evidence, State::Dark, State::Live, is_live_for_all).err().unwrap_or_default();
-            unmet.extend(uncompared_effects(&evidence, positions.steps_that_hold(&follower.route.id)));
+            let unmet = sentences(self.conditions(positions, follower, State::Dark, State::Live));
             let not_compared = match follower.rung() {
                 State::Only => ", but nothing is compared in `only`: flip it down to `live` first",
                 _ => "",
             };
-            unmet.into_iter().map(move |why| format!("of its follower `{}`: {why}{not_compared}", follower.route.id))
+            unmet.map(move |why| format!("of its follower `{}`: {why}{not_compared}", follower.route.id))
         })
     }
 
@@ -329,6 +340,22 @@ impl Gate {
             None => self.evidence.of(&position.route.id),
         }
     }
+}
+
+/// A route as the conditions on its evidence look at it.
+fn judged<'a>(positions: &'a Positions, position: &'a RoutePosition, evidence: &'a RouteEvidence) -> JudgedRoute<'a> {
+    JudgedRoute {
+        evidence,
+        promote: &position.route.promote,
+        shared_steps: positions.declared.shared_steps.get(&position.route.id).map_or(&[], Vec::as_slice),
+        live_share_is_all: position.inputs.shares.live == Percent::ALL,
+        now: clock::now(),
+    }
+}
+
+/// The conditions that do not hold, as sentences.
+fn sentences(conditions: Vec<Condition>) -> impl Iterator<Item = String> {
+    conditions.into_iter().filter(|condition| condition.verdict != GateVerdict::Pass).map(|condition| condition.detail)
 }
 
 /// Why a move is impossible, whatever the evidence and even with force.

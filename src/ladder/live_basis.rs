@@ -13,7 +13,6 @@ use std::collections::BTreeSet;
 use super::gate::Gate;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::Move;
-use crate::evidence::open_mismatches;
 use crate::flag::{Route, State};
 use crate::names::RouteId;
 use crate::store::LiveBasis;
@@ -42,7 +41,7 @@ impl Gate {
         if differs(positions, position, live) {
             return self.unmet_for_live(positions, position);
         }
-        open_mismatches(&self.evidence_of(positions, position)).into_iter().collect()
+        self.open_differences(positions, position).into_iter().collect()
     }
 
     /// Whether some route that is marked as changed loses that mark now, because its evidence opens the gate to `live`.

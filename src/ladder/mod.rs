@@ -83,10 +83,10 @@ use jiff::Timestamp;
 use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 
 pub use command::FlipCommand;
-pub use status::{NextRung, RouteStatus};
+pub use status::RouteStatus;
 pub use types::{
     CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition, KillSwitchListener,
-    LadderParts, MoveRequest, Unconfirmed, UnknownRetries, Unmet,
+    LadderParts, MoveRequest, NextRung, Unconfirmed, UnknownRetries, Unmet,
 };
 pub use unlisted_ids::with_unlisted_ids;
 

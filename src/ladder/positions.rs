@@ -11,7 +11,7 @@ use super::scopes::Scopes;
 use super::types::{DeclaredFiles, FlipSource, MoveRequest};
 use super::unlisted_ids::UnlistedIds;
 use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Percent, Route, Shares, State, StateInputs};
-use crate::names::{RouteId, StepId};
+use crate::names::RouteId;
 use crate::store::{DeclaredState, FileState, FlipRecord, LiveBasis, RetryScopes};
 
 /// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
@@ -243,12 +243,6 @@ impl Positions {
             "`{follower}` follows up what `{id}` creates and has no workflow, so legacy would get its requests for what \
              the engine creates: `{id}` cannot be in `live` until `{follower}` has one"
         ))
-    }
-
-    /// The shared steps of a route that hold its gate to `live` until they were compared.
-    pub fn steps_that_hold(&self, route: &RouteId) -> &[StepId] {
-        let steps = self.declared.shared_steps.get(route).filter(|_| self.declared.has_egress);
-        steps.map_or(&[], Vec::as_slice)
     }
 
     /// The routes that follow up what this one creates.

@@ -7,7 +7,7 @@
 
 use super::gate::{Gate, RequestedMove};
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
-use super::types::{FlipSource, Move};
+use super::types::{FlipSource, Move, NextRung};
 use crate::flag::State;
 
 /// Whether the files that were read last did not have this route under any of its ids, and earlier ones did.
@@ -31,9 +31,9 @@ pub(super) fn judge(positions: &Positions, position: &mut RoutePosition, gate: &
     let mut shut = None;
     while position.rung() < wanted {
         match gate.next(positions, position) {
-            Some((to, unmet)) if unmet.is_empty() => position.inputs.requested = to,
-            Some((to, unmet)) => {
-                shut = Some(format!("the gate to `{to}` is shut: {}", unmet.join("; ")));
+            Some(NextRung { to, missing, .. }) if missing.is_empty() => position.inputs.requested = to,
+            Some(NextRung { to, missing, .. }) => {
+                shut = Some(format!("the gate to `{to}` is shut: {}", missing.join("; ")));
                 break;
             }
             None => break,

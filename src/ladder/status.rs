@@ -4,7 +4,7 @@ use super::gate::Gate;
 use super::in_force::Inputs;
 use super::live_basis;
 use super::positions::RoutePosition;
-use super::types::UnknownRetries;
+use super::types::{NextRung, UnknownRetries};
 use super::unrecorded_flips::with_shown_number;
 use crate::flag::{Cohort, Effective, Shares, State};
 use crate::names::{RouteId, StepId};
@@ -45,15 +45,6 @@ pub struct RouteStatus {
     pub uncompared_steps: Vec<StepId>,
 }
 
-/// The next rung up, and its conditions that do not hold.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct NextRung {
-    /// The rung.
-    pub to: State,
-    /// Every condition that does not hold, as sentences; empty if the gate is open.
-    pub missing: Vec<String>,
-}
-
 pub(super) fn route_status(inputs: &Inputs, gate: &Gate, position: &RoutePosition) -> RouteStatus {
     let of_cohort = |(cohort, UnknownRetries { why, .. }): (&Cohort, UnknownRetries)| {
         format!("the cohort `{}` is held below `live`, and its `force` is older than the cause: {why}", cohort.name)
@@ -73,7 +64,7 @@ pub(super) fn route_status(inputs: &Inputs, gate: &Gate, position: &RoutePositio
         changed: live_basis::sentence(position),
         last: position.last.clone().map(with_shown_number),
         is_unrecorded: inputs.has_unrecorded_flip(&position.route.id),
-        next: gate.next(&inputs.positions, position).map(|(to, unmet)| NextRung { to, missing: unmet }),
+        next: gate.next(&inputs.positions, position),
         uncompared_steps: gate.uncompared_steps(&inputs.positions, position),
     }
 }

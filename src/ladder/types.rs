@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::task::JoinError;
 
 use super::command::FlipCommand;
-use crate::evidence::Evidence;
+use crate::evidence::{Condition, Evidence};
 use crate::flag::{Effective, Freeze, Percent, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName, StepId};
 use crate::store::{FlipRecord, Overridden, StoreError, StoreHandle};
@@ -34,8 +34,6 @@ pub struct DeclaredFiles {
     pub read_only: BTreeSet<RouteId>,
     /// The shared steps of each route's workflow that are to be compared before the route goes to `live`.
     pub shared_steps: BTreeMap<RouteId, Vec<StepId>>,
-    /// Whether legacy's calls are watched (`egress:`). If not, steps that nothing compared hold no gate.
-    pub has_egress: bool,
 }
 
 /// What a ladder is made from.
@@ -244,6 +242,17 @@ pub trait KillSwitchListener: Send + Sync {
     /// Applies a change of the kill switch, unless a newer version was applied before. Once this has returned, nothing
     /// begins that the kill switch forbids.
     fn apply_freeze(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()>;
+}
+
+/// The next rung up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextRung {
+    /// The rung.
+    pub to: State,
+    /// All that does not hold, as sentences; empty if the gate is open.
+    pub missing: Vec<String>,
+    /// The conditions on the route's evidence, whether they hold or not.
+    pub conditions: Vec<Condition>,
 }
 
 /// A condition of a gate that does not hold.

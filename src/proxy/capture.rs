@@ -30,6 +30,8 @@ const UNPACKED_BYTES_MAX: usize = 4 << 20;
 pub(super) struct CapturedRequest {
     /// The ticket, and the mode of the engine's run. `None`: the reply is only searched for the created instance's id.
     pub compare: Option<(ComparisonTicket, Mode)>,
+    /// The ticket of a request that is not compared. It is settled as skipped when it is dropped.
+    pub skipped: Option<ComparisonTicket>,
     pub flags: Arc<FlagSet>,
     pub flag: Arc<RouteFlag>,
     pub request: RequestCopy,
@@ -73,6 +75,12 @@ impl CapturedRequest {
         headers: &HeaderMap,
         length: Option<u64>,
     ) -> Result<Box<CapturedReply>, NotCaptured> {
+        if let Some(mut ticket) = self.skipped.take() {
+            ticket.set_legacy_status(status);
+        }
+        if let Some((ticket, _)) = &mut self.compare {
+            ticket.set_legacy_status(status);
+        }
         let refused = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
         let streams = status == StatusCode::SWITCHING_PROTOCOLS
             || headers.get(http::header::CONTENT_TYPE).is_some_and(|t| {
@@ -101,6 +109,9 @@ pub(super) struct NotCaptured(pub Option<Box<dyn EffectWatch>>);
 pub(super) enum Captured {
     /// A client's request, for a comparison.
     Request(Box<CapturedRequest>),
+    /// A client's request that is not compared: only the status of its reply is noted in its ticket, which is settled as
+    /// skipped when it is dropped.
+    Skipped(ComparisonTicket),
     /// A call that legacy makes.
     Call(Box<CapturedCall>),
 }
@@ -110,6 +121,7 @@ impl Captured {
     pub(super) fn skip(self, reason: SkipReason) {
         match self {
             Self::Request(request) => request.skip(reason),
+            Self::Skipped(_) => {}
             Self::Call(call) => call.end_without_reply(),
         }
     }
@@ -118,7 +130,7 @@ impl Captured {
     pub(super) fn set_turn_at(&mut self, at: u64) {
         match self {
             Self::Request(request) => request.turn_at = at,
-            Self::Call(_) => {}
+            Self::Skipped(_) | Self::Call(_) => {}
         }
     }
 
@@ -136,6 +148,10 @@ impl Captured {
     ) -> Result<Box<CapturedReply>, NotCaptured> {
         match self {
             Self::Request(request) => request.on_reply_head(status, headers, length),
+            Self::Skipped(mut ticket) => {
+                ticket.set_legacy_status(status);
+                Err(NotCaptured(None))
+            }
             Self::Call(call) => {
                 let bytes_max = call.bytes_max();
                 Ok(CapturedReply::new(Self::Call(call), status, headers, length, bytes_max))
@@ -146,6 +162,7 @@ impl Captured {
     fn body(&self) -> Option<&Arc<Mutex<BodyCopy>>> {
         match self {
             Self::Request(request) => request.body.as_ref(),
+            Self::Skipped(_) => None,
             Self::Call(call) => call.body(),
         }
     }
@@ -223,6 +240,7 @@ impl CapturedReply {
         let mut captured = match captured {
             Captured::Request(request) => request,
             Captured::Call(call) => return call.end(status, headers, reply, skip),
+            Captured::Skipped(_) => return,
         };
         // Not with a reason to skip: then this may be the thread that serves the client, which must not wait.
         if let (Some(watch), None) = (&captured.effects, skip) {

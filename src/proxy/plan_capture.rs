@@ -1,22 +1,22 @@
 //! Decides whether a request is compared, and what is copied for that.
 //!
 //! Always true: for a request that should be compared one ticket is opened before legacy is called; if it is then known
-//! that the request cannot be compared, the ticket is settled at once and nothing is copied for a comparison (the reply
-//! of a creator is copied all the same, for the id of the instance).
+//! that the request cannot be compared, the ticket is settled as skipped as soon as the status of legacy's reply is known,
+//! and nothing is copied for a comparison (the reply of a creator is copied all the same, for the id of the instance).
 
 use std::sync::{Arc, Mutex};
 
 use http::{Method, request};
 
 use super::body_copy::BodyCopy;
-use super::capture::CapturedRequest;
+use super::capture::{Captured, CapturedRequest};
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::upload::Upload;
-use crate::exchange::ComparisonTicket;
+use crate::exchange::{ComparisonOutcome, ComparisonTicket, OfferedRequest};
 use crate::flag::{EngineWork, SkipReason, State};
 use crate::workflow::Mode;
 
-pub(super) type CapturePlan = (Option<Box<CapturedRequest>>, Option<Arc<Mutex<BodyCopy>>>);
+pub(super) type CapturePlan = (Option<Captured>, Option<Arc<Mutex<BodyCopy>>>);
 
 /// Opens the ticket of a request that should be compared, and prepares what copies the request and its reply.
 pub(super) fn plan_capture(
@@ -29,43 +29,54 @@ pub(super) fn plan_capture(
 ) -> CapturePlan {
     let shared = &proxied.client.shared;
     let bytes_max = usize::try_from(shared.limits.body_capture_bytes_max).unwrap_or(usize::MAX);
-    let mode = match engine_work {
-        EngineWork::None => None,
-        EngineWork::Skip(reason) => {
-            let mut ticket = shared.offer.open(&flagged.flag.route.id, proxied.table.set.files_version);
-            if rung >= State::Dark && !is_conditional_read(reason, &head.method) {
-                ticket.expect_twin();
-            }
-            ticket.skip(reason);
-            None
-        }
-        EngineWork::Rehearse => Some(Mode::Rehearse),
-        EngineWork::Dark => Some(Mode::Dark),
+    let open = || {
+        let cohort = flagged.cohort.and_then(|index| flagged.flag.route.cohorts.get(index));
+        let cohort = cohort.map(|cohort| Arc::from(cohort.name.as_str()));
+        let request = OfferedRequest::new(flagged.flag.route.id.clone(), proxied.table.set.files_version);
+        shared.offer.open(OfferedRequest { rung, method: head.method.clone(), cohort, ..request })
     };
-    let compare = mode.and_then(|mode| {
-        let mut ticket = shared.offer.open(&flagged.flag.route.id, proxied.table.set.files_version);
+    let too_large = || declared_length(&head.headers).is_some_and(|n| n > bytes_max as u64);
+    let why_not = || match () {
+        () if !shared.offer.has_room() => Some(SkipReason::QueueFull),
+        () if proxied.upgrade.is_some() => Some(SkipReason::Streaming),
+        () if too_large() => Some(SkipReason::BodyTooLarge),
+        () => None,
+    };
+    let (mode, skip) = match engine_work {
+        EngineWork::None => (None, None),
+        EngineWork::Skip(reason) => (None, Some(reason)),
+        EngineWork::Rehearse => (Some(Mode::Rehearse), why_not()),
+        EngineWork::Dark => (Some(Mode::Dark), why_not()),
+    };
+    let skipped = skip.map(|reason| {
+        let mut ticket = open();
+        let is_in_dark = match mode {
+            None => rung >= State::Dark && !is_conditional_read(reason, &head.method),
+            Some(mode) => mode == Mode::Dark,
+        };
+        if is_in_dark {
+            ticket.expect_twin();
+        }
+        ticket.set_outcome_on_drop(ComparisonOutcome::Skipped(reason));
+        ticket
+    });
+    let compare = mode.filter(|_| skipped.is_none()).map(|mode| {
+        let mut ticket = open();
         if mode == Mode::Dark {
             ticket.expect_twin();
         }
-        let too_large = declared_length(&head.headers).is_some_and(|n| n > bytes_max as u64);
-        let why = match () {
-            () if !shared.offer.has_room() => SkipReason::QueueFull,
-            () if proxied.upgrade.is_some() => SkipReason::Streaming,
-            () if too_large => SkipReason::BodyTooLarge,
-            () => return Some((ticket, mode)),
-        };
-        ticket.skip(why);
-        None
+        (ticket, mode)
     });
     // In `off` the reply is searched for an id only if legacy could return an id that the engine owns.
     let creates = flagged.creates() && (rung != State::Off || shared.affinity.engine_owns_any(&flagged.flag.family));
     if compare.is_none() && !creates {
-        return (None, None);
+        return (skipped.map(Captured::Skipped), None);
     }
     let body = (compare.is_some() && !upload.is_empty())
         .then(|| Arc::new(Mutex::new(BodyCopy { bytes_max, ..BodyCopy::default() })));
-    let captured_request = captured_request(proxied, flagged, head, compare, body.clone());
-    (Some(Box::new(captured_request)), body)
+    let captured_request =
+        CapturedRequest { skipped, ..captured_request(proxied, flagged, head, compare, body.clone()) };
+    (Some(Captured::Request(Box::new(captured_request))), body)
 }
 
 /// Whether a request was skipped as a conditional read (`HEAD` counts as one). Such a request needs no twin: in `live`
@@ -88,6 +99,7 @@ fn captured_request(
         effect_registry: compare.as_ref().and(shared.effect_registry.as_ref()).cloned(),
         effects: None,
         compare,
+        skipped: None,
         flags: proxied.table.set.clone(),
         flag: flagged.flag.clone(),
         request: flagged.copy(proxied.client, head),

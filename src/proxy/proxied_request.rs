@@ -97,6 +97,8 @@ pub(super) struct FlaggedRequest {
     pub earlier: EarlierKeys,
     /// When it was decided, which is before any of its keys was recorded.
     pub decided_at: Timestamp,
+    /// The caller's cohort, as an index into the route's cohorts.
+    pub cohort: Option<usize>,
 }
 
 impl FlaggedRequest {

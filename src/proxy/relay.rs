@@ -150,7 +150,7 @@ pub(super) async fn answer_from_legacy(
             proxied.admission.watch = bystander.announce(&request, &proxied.params, client.peer);
         }
         (Some(Captured::Request(captured)), None) => captured.watch_effects(request.headers()),
-        (Some(Captured::Call(_)) | None, None) => {}
+        (Some(Captured::Skipped(_) | Captured::Call(_)) | None, None) => {}
     }
     client.record.note(|record| {
         (record.rung, record.service) = ((!is_egress).then_some(rung), Some(entry.upstream.service.name.clone()));

@@ -143,7 +143,7 @@ impl RouteMetrics {
     }
     /// Counts a request without a key value, and cohort rules that failed. Rare, so the series are looked up by name.
     pub(super) fn count_diagnostics(&self, diagnostics: DecisionDiagnostics) {
-        let DecisionDiagnostics { without_key, cohort_errors } = diagnostics;
+        let DecisionDiagnostics { without_key, cohort_errors, cohort: _ } = diagnostics;
         if without_key {
             counter!("pointsman_unkeyed_total", "route" => self.label()).increment(1);
         }

@@ -14,7 +14,6 @@ use http::header::{HOST, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Method, Request, Response, request};
 
 use super::admission::Admission;
-use super::capture::Captured;
 use super::client_body::ClientBody;
 use super::client_upgrade::on_upgrade;
 use super::egress_call;
@@ -248,7 +247,8 @@ async fn decide_flagged<'a>(
     let flag = flag.clone();
     let earlier = first_try.earlier_keys(table.set.files_version);
     let KnownFirstTry { keys: retry_keys, is_unknown, .. } = first_try;
-    let flagged = FlaggedRequest { flag, params, path, instance, may_begin, retry_keys, earlier, decided_at };
+    let cohort = diagnostics.cohort;
+    let flagged = FlaggedRequest { flag, params, path, instance, may_begin, retry_keys, earlier, decided_at, cohort };
     match decision {
         Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if is_unknown => {
             Err(proxied.refused(rung, Failure::FirstTryUnknown))
@@ -257,7 +257,7 @@ async fn decide_flagged<'a>(
         Decision::Legacy { rung, engine_work } => {
             let (captured, copy) = plan_capture(&proxied, &flagged, head, upload, rung, engine_work);
             let proxied = ProxiedRequest { params: flagged.params, ..proxied };
-            Ok(DecisionOutcome::Forward(proxied, (captured.map(Captured::Request), copy), rung))
+            Ok(DecisionOutcome::Forward(proxied, (captured, copy), rung))
         }
         Decision::Engine { rung, may_fall_back, reason } => {
             let proxied = ProxiedRequest { params: flagged.params.clone(), ..proxied };

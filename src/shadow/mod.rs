@@ -43,9 +43,8 @@ pub use parts::{EngineArm, RulesInForce, ShadowParts};
 
 use crate::compare::Body;
 use crate::evidence::Evidence;
-use crate::exchange::{Answered, ComparisonOutcome, ComparisonTicket, Offer};
+use crate::exchange::{Answered, ComparisonOutcome, ComparisonTicket, Offer, OfferedRequest};
 use crate::flag::SkipReason;
-use crate::names::RouteId;
 use crate::workflow::Mode;
 
 /// The shadow executor.
@@ -161,8 +160,8 @@ fn lower_priority() {
 }
 
 impl Offer for Shadow {
-    fn open(&self, route: &RouteId, files_version: u64) -> ComparisonTicket {
-        ComparisonTicket::new(route.clone(), files_version, self.evidence.clone())
+    fn open(&self, request: OfferedRequest) -> ComparisonTicket {
+        ComparisonTicket::new(request, self.evidence.clone())
     }
 
     fn offer(&self, mut ticket: ComparisonTicket, answered: Answered) {

@@ -329,7 +329,7 @@ const GAUGES: MetricDescriptions = &[
         "Compared pairs since the route's evidence last started from zero; the gates read them.",
     ),
     ("pointsman_evidence_mismatch_upper_bound", "The share of requests that differ is at most this, at 95%."),
-    ("pointsman_evidence_coverage", "The share of what was offered that was compared."),
+    ("pointsman_evidence_coverage", "The share of requests that were compared, of those that count for coverage."),
     ("pointsman_shadow_queue_depth", "Requests that wait in the shadow queue."),
     ("pointsman_shadow_in_flight", "Runs for comparison under way (`shadow`, `dark`)."),
     (

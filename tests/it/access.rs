@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, cli, output_text};
 use crate::support::raw_connection::{RawConnection, RawReply};
-use crate::support::{FlagsDir, Pointsman, until};
+use crate::support::{FlagsDir, PROMOTE, Pointsman, until};
 
 const LOOKER: &str = "looker-0123456789abcdef";
 const MOVER: &str = "mover-0123456789abcdef";
@@ -118,7 +118,7 @@ async fn recorded_traffic_is_redacted_and_shown_as_inert_text() {
     flags.write(
         "pointsman.yaml",
         &format!(
-            "services:\n  shop: {}\n  who: {}\ndefault_legacy: shop\nstore_key: {{ env: KEY }}\n",
+            "services:\n  shop: {}\n  who: {}\ndefault_legacy: shop\nstore_key: {{ env: KEY }}\n{PROMOTE}",
             legacy.url(),
             who.url()
         ),

@@ -13,7 +13,7 @@ use tokio::sync::Barrier;
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, PATIENCE, PROMOTE_WITH_EFFECTS, Pointsman, until};
 
 /// How many requests of the kind `together` legacy waits for before it makes a call for any of them.
 const TOGETHER: usize = 3;
@@ -73,7 +73,7 @@ impl Shop {
             "pointsman.yaml",
             &format!(
                 "services:\n  shop: {}\n  bank: {}\ndefault_legacy: shop\n\
-                 egress: {{ listen: 127.0.0.1:0, window: 300ms{egress_keys} }}\n",
+                 egress: {{ listen: 127.0.0.1:0, window: 300ms{egress_keys} }}\n{PROMOTE_WITH_EFFECTS}",
                 legacy.url(),
                 bank.url()
             ),

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, PATIENCE, PROMOTE, Pointsman, until};
 
 /// Pairs that open a gate.
 const PAIRS: u64 = 20;
@@ -105,7 +105,7 @@ fn services(flags: &FlagsDir, legacy: &Origin, bank: &Origin, bank_settings: &st
     flags.write(
         "pointsman.yaml",
         &format!(
-            "services:\n  shop: {legacy}\n  bank: {{ urls: [ \"{bank}\" ]{bank_settings} }}\ndefault_legacy: shop\n"
+            "services:\n  shop: {legacy}\n  bank: {{ urls: [ \"{bank}\" ]{bank_settings} }}\ndefault_legacy: shop\n{PROMOTE}"
         ),
     );
 }

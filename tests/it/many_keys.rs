@@ -15,7 +15,7 @@ use crate::support::process::Start;
 use crate::support::raw_connection::RawConnection;
 use crate::support::seed::report_violations;
 use crate::support::step_service::StepService;
-use crate::support::{FlagsDir, Pointsman, until_true};
+use crate::support::{FlagsDir, PROMOTE, Pointsman, until_true};
 
 /// How many keys legacy has taken before the kill: those of one second at the rate that the file of keys is made for.
 const KEYS: usize = 12_500;
@@ -63,7 +63,8 @@ async fn send_all(to: SocketAddr, next: impl Fn() -> Option<String>) -> Vec<Stri
 async fn after_a_kill_legacy_gets_the_retries_of_many_new_keys() {
     let legacy = Origin::start(OriginReply::Json(r#"{"by":"legacy"}"#)).await;
     let (works, flags) = (StepService::start().await, FlagsDir::empty());
-    let services = format!("services:\n  shop: {}\n  works: {}\ndefault_legacy: shop\n", legacy.url(), works.url());
+    let services =
+        format!("services:\n  shop: {}\n  works: {}\ndefault_legacy: shop\n{PROMOTE}", legacy.url(), works.url());
     flags.write("pointsman.yaml", &services);
     flags.write("workflows/charge.yaml", WORKFLOW);
     flags.write("routes/orders.yaml", &routes("off"));

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, PATIENCE, PROMOTE_WITH_EFFECTS, Pointsman, until};
 
 /// The address of the egress listener; set once the process has started.
 type EgressAddress = Arc<OnceLock<SocketAddr>>;
@@ -111,7 +111,7 @@ impl Shop {
             "pointsman.yaml",
             &format!(
                 "services:\n  shop: {}\n  bank: {}\ndefault_legacy: shop\n\
-                 egress: {{ listen: 127.0.0.1:0, window: {window} }}\nlimits: {{ egress_rehearse_wait_ms: 10000 }}\n",
+                 egress: {{ listen: 127.0.0.1:0, window: {window} }}\nlimits: {{ egress_rehearse_wait_ms: 10000 }}\n{PROMOTE_WITH_EFFECTS}",
                 legacy.url(),
                 bank.url()
             ),

@@ -89,7 +89,7 @@ async fn a_route_is_503_while_the_store_cannot_be_read() {
 async fn a_route_shows_what_its_next_rung_requires() {
     let api = TestApi::new().await;
     let route = api.call(get("/api/v2/routes/orders.create")).await.json();
-    assert_eq!(route["next"], json!({ "to": "shadow", "missing": [] }));
+    assert_eq!(route["next"], json!({ "to": "shadow", "verdict": "pass", "missing": [], "conditions": [] }));
     assert_eq!(route["horizon"], json!([]));
     api.move_to("orders.create", "shadow").await;
     let route = api.call(get("/api/v2/routes/orders.create")).await.json();

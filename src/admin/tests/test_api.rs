@@ -68,7 +68,6 @@ impl TestApi {
             bases: BTreeMap::new(),
             read_only: Default::default(),
             shared_steps: Default::default(),
-            has_egress: false,
         };
         let parts = LadderParts {
             store: store.clone(),

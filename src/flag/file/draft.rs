@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{SizeDraft, TimeoutsDraft};
+use super::{PromoteDraft, SizeDraft, TimeoutsDraft};
 use crate::flag::{Compress, State};
 
 /// A file of `flags/routes/`.
@@ -82,6 +82,8 @@ pub struct RouteDraft {
     #[serde(default)]
     #[schemars(schema_with = "anything")]
     pub compare: Option<Value>,
+    /// What the gates require of the route's evidence.
+    pub promote: Option<PromoteDraft>,
     /// When the route is lowered automatically; checked, but not acted on by this version.
     pub guard: Option<GuardDraft>,
     /// Conditions judged in `live` and `only`: a list, or a map by name; checked, but not acted on by this version.

@@ -13,6 +13,7 @@ mod keep;
 mod matching;
 mod parts;
 mod paths;
+mod promote;
 mod relay_settings;
 mod routes;
 mod service_tls;
@@ -29,6 +30,7 @@ pub use draft::{
     OneOrMore, PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, TokenDraft,
 };
 pub use paths::{ServicePathsDraft, ServicePathsMapDraft};
+pub use promote::{PromoteDraft, promote};
 pub use relay_settings::{SizeDraft, TimeoutsDraft};
 pub use routes::check_routes;
 pub use service_tls::{BuildTls, ServiceTlsDraft, server_name};
@@ -38,7 +40,7 @@ pub use values::duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Service;
+use super::{Promote, Service};
 use crate::names::{ServiceName, WorkflowName};
 use crate::problem::nearest;
 
@@ -50,6 +52,8 @@ pub struct KnownNames<'a> {
     pub services: &'a BTreeMap<ServiceName, Option<Arc<Service>>>,
     /// The workflows.
     pub workflows: &'a BTreeMap<WorkflowName, Option<WorkflowFacts>>,
+    /// What the gates require of the evidence of a route that does not say otherwise.
+    pub promote: &'a Promote,
     /// Reads another file of the directory, with public keys. `None` if the file cannot be read and may be absent.
     pub read_file: &'a dyn Fn(&str) -> Result<Option<String>, String>,
 }

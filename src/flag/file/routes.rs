@@ -60,6 +60,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         paths,
         expose,
         compare: _,
+        promote,
         guard,
         invariants,
     } = draft;
@@ -98,6 +99,10 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     if *requests_max == Some(0) {
         problems.error(&at("requests_max"), "with 0 no request could ever be answered").hint("at least 1");
     }
+    let promote = match promote {
+        Some(draft) => super::promote(draft, known.promote, &at("promote"), problems),
+        None => known.promote.clone(),
+    };
     let guard = guard.as_ref().map(|draft| parts::guard(draft, &at("guard"), problems));
     let invariants = invariants.as_ref().map(|draft| parts::invariants(draft, &at("invariants"), problems));
 
@@ -140,6 +145,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         replay_safe: *replay_safe,
         strict_paths,
         exposes_arm: *expose,
+        promote,
         guard,
         invariants: invariants.unwrap_or_default(),
     })
@@ -222,8 +228,8 @@ fn headers(names: &OneOrMore, site: &Site, problems: &mut Problems) -> Vec<Heade
     }
 }
 
-/// `None` if a problem was reported. If the file cannot be read and may be absent, keys that verify no token, so that
-/// the rest of the files is checked as on a machine that has the file.
+/// `None` if an error was reported. If the file cannot be read and may be absent, a warning is reported and the keys
+/// verify no token, so that the rest of the files is checked as on a machine that has the file.
 fn token_keys(
     draft: &JwtDraft,
     known: &KnownNames<'_>,

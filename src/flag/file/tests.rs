@@ -46,7 +46,7 @@ fn check(routes: Value) -> (Vec<Route>, Vec<String>) {
     let mut problems = Problems::default();
     let routes = check_routes(
         &drafts,
-        &KnownNames { services: &services, workflows: &workflows, read_file: &read },
+        &KnownNames { services: &services, workflows: &workflows, promote: &Promote::default(), read_file: &read },
         &mut problems,
     );
     (routes, messages(&problems))

@@ -1,5 +1,6 @@
 //! Simple values of the files: names, durations, percentages, conditions.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::expression::Expression;
@@ -24,8 +25,19 @@ pub fn check_name(what: &str, name: &str, site: &Site, problems: &mut Problems) 
     }
 }
 
-/// Parses a duration as people write it: `50ms`, `5s`, `2m`, `1h`.
+/// Parses a duration of a route or service as people write it: `50ms`, `5s`, `2m`, `1h`.
 pub fn duration(text: &str, site: &Site, problems: &mut Problems) -> Option<Duration> {
+    duration_within(text, Duration::from_millis(1)..=DURATION_MAX, "1ms and 24h", site, problems)
+}
+
+/// Parses a duration as people write it, which has to be in a range; `bounds` says it in words.
+pub fn duration_within(
+    text: &str,
+    range: RangeInclusive<Duration>,
+    bounds: &str,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<Duration> {
     let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let scale = match unit {
@@ -33,15 +45,16 @@ pub fn duration(text: &str, site: &Site, problems: &mut Problems) -> Option<Dura
         "s" => Some(1_000),
         "m" => Some(60_000),
         "h" => Some(3_600_000),
+        "d" => Some(24 * 3_600_000),
         _ => None,
     };
     let millis = scale.and_then(|scale| number.trim_end().parse::<u64>().ok()?.checked_mul(scale));
     match millis.map(Duration::from_millis) {
-        Some(duration) if duration.is_zero() || duration > DURATION_MAX => {
-            problems.error(site, format!("`{text}` is not between 1ms and 24h"));
+        Some(duration) if range.contains(&duration) => Some(duration),
+        Some(_) => {
+            problems.error(site, format!("`{text}` is not between {bounds}"));
             None
         }
-        Some(duration) => Some(duration),
         None => {
             let hint = "a whole number and its unit: 50ms, 5s, 2m, 1h";
             problems.error(site, format!("`{text}` is not a duration")).hint(hint);

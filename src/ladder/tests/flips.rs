@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::exchange::OfferedRequest;
 
 /// What was forced for a few callers is not proven for the others.
 #[tokio::test]
@@ -107,10 +108,10 @@ async fn a_larger_share_passes_the_gate_of_its_rung_again() {
     fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
     fixture.flip("plain", percent(State::Live, 20.0)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&"plain".into(), 0, ComparisonOutcome::Failed("timeout"));
+        fixture.evidence.settle(&OfferedRequest::new("plain", 0), ComparisonOutcome::Failed("timeout"));
     }
     let refused = fixture.refusal("plain", percent(State::Live, 30.0)).await;
-    assert!(refused.contains("failed runs of the engine"), "{refused}");
+    assert!(refused.contains("more errors than legacy"), "{refused}");
     fixture.flip("plain", percent(State::Live, 15.0)).await.unwrap();
     assert_eq!(fixture.status("plain").forced, None, "a smaller share needs no force");
     fixture.flip("plain", MoveRequest { percent: Percent::new(30.0), ..forced(State::Live) }).await.unwrap();
@@ -120,7 +121,7 @@ async fn a_larger_share_passes_the_gate_of_its_rung_again() {
     fixture.flip("plain", percent(State::Live, 40.0)).await.unwrap();
     // The files pass the same gate.
     for _ in 0..3 {
-        fixture.evidence.settle(&"plain".into(), 0, ComparisonOutcome::Failed("timeout"));
+        fixture.evidence.settle(&OfferedRequest::new("plain", 0), ComparisonOutcome::Failed("timeout"));
     }
     let larger = edited(files(&[("plain", State::Live)]), "plain", |route| {
         route.shares = Shares { live: Percent::new(50.0).unwrap(), ..route.shares };
@@ -138,10 +139,10 @@ async fn a_larger_share_passes_the_gate_on_the_way_down_too() {
     fixture.flip("plain", percent(State::Dark, 20.0)).await.unwrap();
     fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&"plain".into(), 0, ComparisonOutcome::Failed("timeout"));
+        fixture.evidence.settle(&OfferedRequest::new("plain", 0), ComparisonOutcome::Failed("timeout"));
     }
     let refused = fixture.refusal("plain", percent(State::Dark, 100.0)).await;
-    assert!(refused.contains("failed runs of the engine"), "{refused}");
+    assert!(refused.contains("more errors than legacy"), "{refused}");
     // A file lowers it all the same, with the share that it has, and asks again at each reading.
     let lower = || edited(files(&[("plain", State::Dark)]), "plain", |route| route.shares = Shares::default());
     let shares = |fixture: &Fixture| fixture.status("plain").shares.dark;
@@ -149,7 +150,7 @@ async fn a_larger_share_passes_the_gate_on_the_way_down_too() {
         fixture.ladder.reload(lower(), || {}).await.unwrap();
         assert_eq!((fixture.state("plain").state, shares(&fixture)), (State::Dark, Percent::new(20.0).unwrap()));
         let why = fixture.status("plain").refused.join("; ");
-        assert!(why.contains("failed runs of the engine"), "{why}");
+        assert!(why.contains("more errors than legacy"), "{why}");
     }
     fixture.record_pairs("plain");
     fixture.ladder.reload(lower(), || {}).await.unwrap();
@@ -159,7 +160,7 @@ async fn a_larger_share_passes_the_gate_on_the_way_down_too() {
     fixture.flip("plain", MoveRequest { percent: Percent::new(50.0), ..forced(State::Dark) }).await.unwrap();
     fixture.flip("plain", forced(State::Live)).await.unwrap();
     for _ in 0..6 {
-        fixture.evidence.settle(&"plain".into(), 0, ComparisonOutcome::Failed("timeout"));
+        fixture.evidence.settle(&OfferedRequest::new("plain", 0), ComparisonOutcome::Failed("timeout"));
     }
     fixture.flip("plain", percent(State::Dark, 100.0)).await.unwrap();
 }
@@ -172,7 +173,7 @@ async fn a_larger_share_that_is_forced_on_the_way_down_stays_marked() {
     fixture.flip("plain", percent(State::Dark, 20.0)).await.unwrap();
     fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&"plain".into(), 0, ComparisonOutcome::Failed("timeout"));
+        fixture.evidence.settle(&OfferedRequest::new("plain", 0), ComparisonOutcome::Failed("timeout"));
     }
     let request = MoveRequest { percent: Percent::new(100.0), ..forced(State::Dark) };
     let done = fixture.flip("plain", request).await.unwrap();

@@ -40,7 +40,7 @@ use crate::compare::{Body, Comparison, Observation, Verdict};
 use crate::evidence::Evidence;
 use crate::exchange::{ComparisonOutcome, Served, ServedObserver, TicketCounter as _};
 use crate::expression::Template;
-use crate::flag::{Effective, EffectiveReason, Instance, Percent, Route, RouteMatch, Service, Shares};
+use crate::flag::{Effective, EffectiveReason, Instance, Percent, Promote, Route, RouteMatch, Service, Shares};
 use crate::store::StoreHandle;
 
 /// A family, a list, and two other routes, each declared in the state that `states` gives it, otherwise `off`. The
@@ -50,6 +50,7 @@ fn files(states: &[(&str, State)]) -> DeclaredFiles {
     let route = |id: &str, method: Method, path: &str| Route {
         workflow: Some("work".into()),
         declared: states.iter().find(|(name, _)| *name == id).map_or(State::Off, |(_, state)| *state),
+        promote: promote(),
         ..Route::without_workflow(id.into(), RouteMatch { method, path: path.into(), host: None }, Arc::clone(&shop))
     };
     let mut create = route("create", Method::POST, "/orders");
@@ -71,7 +72,20 @@ fn files(states: &[(&str, State)]) -> DeclaredFiles {
         bases: BTreeMap::new(),
         read_only: Default::default(),
         shared_steps: Default::default(),
-        has_egress: false,
+    }
+}
+
+/// What [`Fixture::record_pairs`] and [`Fixture::record_engine_answers`] can meet.
+fn promote() -> Promote {
+    Promote {
+        pairs: 20,
+        mismatch_below: 1.0,
+        coverage_at_least: 0.0,
+        strata_at_least: 0,
+        errors_not_worse_by: 0.1,
+        answers: 50,
+        window: Duration::ZERO,
+        ..Promote::default()
     }
 }
 

@@ -20,8 +20,8 @@ pub use super::origin::Origin;
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
     Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket,
-    EarlierKeys, EffectRegistry, KnownBody, LegacyTake, Offer, ProblemDocument, Remembered, RunReport, Served,
-    ServedObserver, Source, TicketCounter,
+    EarlierKeys, EffectRegistry, KnownBody, LegacyTake, Offer, OfferedRequest, ProblemDocument, Remembered, RunReport,
+    Served, ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{
     Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Owner, RetryKey, RetryKeys, Route, RouteMatch, Service, State,
@@ -86,11 +86,11 @@ impl Fakes {
 }
 
 impl TicketCounter for Fakes {
-    fn settle(&self, _route: &RouteId, _files_version: u64, outcome: ComparisonOutcome) {
+    fn settle(&self, _request: &OfferedRequest, outcome: ComparisonOutcome) {
         self.outcomes.lock().unwrap().push(outcome);
         self.changed.notify_waiters();
     }
-    fn count_without_twin(&self, _route: &RouteId, _files_version: u64) {
+    fn count_without_twin(&self, _request: &OfferedRequest) {
         self.without_twin.fetch_add(1, SeqCst);
     }
 }
@@ -99,8 +99,8 @@ impl TicketCounter for Fakes {
 pub struct FakeOffer(pub Arc<Fakes>);
 
 impl Offer for FakeOffer {
-    fn open(&self, route: &RouteId, files_version: u64) -> ComparisonTicket {
-        ComparisonTicket::new(route.clone(), files_version, self.0.clone())
+    fn open(&self, request: OfferedRequest) -> ComparisonTicket {
+        ComparisonTicket::new(request, self.0.clone())
     }
     fn offer(&self, ticket: ComparisonTicket, answered: Answered) {
         self.0.offered.lock().unwrap().push(answered);

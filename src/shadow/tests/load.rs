@@ -124,7 +124,7 @@ async fn offered_equals_the_sum_of_outcomes_at_every_scrape_under_load() {
             let rig = rig.clone();
             tokio::spawn(async move {
                 for n in 0..EACH {
-                    let ticket = rig.shadow.open(&id(), 0);
+                    let ticket = rig.shadow.open(OfferedRequest::new(id(), 0));
                     match (n + sender) % 6 {
                         0 => drop(ticket),
                         1 => ticket.skip(SkipReason::Streaming),
@@ -160,7 +160,7 @@ async fn offered_equals_the_sum_of_outcomes_at_every_scrape_under_load() {
     let scraper = tokio::task::spawn_blocking(move || scraper.join()).await.unwrap();
     let (offered, scrapes) = scraper.expect("both sums are equal at every scrape");
     assert_eq!(offered, 4 * EACH, "after {scrapes} scrapes");
-    rig.evidence.settle(&id(), 0, ComparisonOutcome::Matched);
+    rig.evidence.settle(&OfferedRequest::new(id(), 0), ComparisonOutcome::Matched);
     assert_eq!(testing::sums(&rig.evidence, &id()), (4 * EACH + 1, 4 * EACH + 1));
 }
 

@@ -22,12 +22,12 @@ use super::*;
 use crate::compare::{CompareContext, Observation, Rules, RulesDraft};
 use crate::evidence::{RouteEvidence, testing};
 use crate::exchange::{
-    ArmAnswer, ArmReply, ArmRequest, KeysOfLegacy, ProblemDocument, RequestCopy, RequestEffects, RunReport, Source,
-    TicketCounter,
+    ArmAnswer, ArmReply, ArmRequest, KeysOfLegacy, OfferedRequest, ProblemDocument, RequestCopy, RequestEffects,
+    RunReport, Source, TicketCounter,
 };
 use crate::flag::{FlagSet, Freeze, Instance, Route, RouteFlag, RouteMatch, Service, State};
 use crate::limits::Limits;
-use crate::names::RunId;
+use crate::names::{RouteId, RunId};
 use crate::problem::{Problems, Site};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -131,7 +131,7 @@ impl TestShadow {
         Self { shadow: Shadow::start(parts).unwrap(), evidence, store }
     }
     pub fn offer(&self, answered: Answered) {
-        self.shadow.offer(self.shadow.open(&id(), 0), answered);
+        self.shadow.offer(self.shadow.open(OfferedRequest::new(id(), 0)), answered);
     }
     pub async fn settled(&self, count: u64) -> RouteEvidence {
         let all = async {

@@ -61,7 +61,7 @@ use tempfile::TempDir;
 use crate::support::checker::{self, Allowed};
 use crate::support::process::{Start, output_text};
 use crate::support::step_service::StepService;
-use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, PATIENCE, PROMOTE, Pointsman, until};
 
 const RUN: &str = "/api/v2/orchestrate/run";
 
@@ -90,7 +90,10 @@ impl EngineTest {
         let flags = FlagsDir::empty();
         let url = step_service.url();
         let services = format!("services:\n  works: {{ urls: [\"{url}\"], keyed: true }}\n  plain: {url}\n");
-        flags.write("pointsman.yaml", &format!("{services}{}\ndefault_legacy: plain\n", more.replace("WORKS", &url)));
+        flags.write(
+            "pointsman.yaml",
+            &format!("{services}{}\ndefault_legacy: plain\n{PROMOTE}", more.replace("WORKS", &url)),
+        );
         for text in workflows {
             let name = text.trim_start().lines().next().and_then(|line| line.strip_prefix("workflow: "));
             flags.write(&format!("workflows/{}.yaml", name.expect("a name").trim()), text.trim_start());

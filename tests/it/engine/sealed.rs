@@ -12,7 +12,7 @@ use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
 use crate::support::raw_connection::RawConnection;
 use crate::support::step_service::ScriptedReply;
-use crate::support::{FlagsDir, Pointsman, until};
+use crate::support::{FlagsDir, PROMOTE, Pointsman, until};
 
 const TOKEN: &str = "tok-4711/secret value";
 
@@ -319,7 +319,7 @@ async fn samples_do_not_show_sensitive_values_of_either_arm() {
     let shop = legacy.url();
     flags.write(
         "pointsman.yaml",
-        &format!("services:\n  shop: {shop}\ndefault_legacy: shop\nstore_key: {{ env: KEY }}\n"),
+        &format!("services:\n  shop: {shop}\ndefault_legacy: shop\nstore_key: {{ env: KEY }}\n{PROMOTE}"),
     );
     flags.write(
         "workflows/make.yaml",

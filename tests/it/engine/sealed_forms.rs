@@ -7,7 +7,7 @@ use super::sealed::is_in_files;
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
 use crate::support::raw_connection::RawConnection;
-use crate::support::{FlagsDir, Pointsman, until};
+use crate::support::{FlagsDir, PROMOTE, Pointsman, until};
 
 const LINK: &str = "https://annuser:pw@shop.example/login/PRIVPATH4-8899?token=abc123&order=ORDER4-998877";
 const SESSION: &str = "LEGSESS-40-aabbccdd";
@@ -42,7 +42,8 @@ async fn other_forms_and_sources_of_sensitive_values_are_neither_stored_nor_show
     let head = format!("{head}\r\nx-session: {SESSION}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let legacy = Origin::start(OriginReply::Bytes(head.into_bytes())).await;
     let flags = FlagsDir::empty();
-    let settings = format!("services:\n  shop: {}\ndefault_legacy: shop\nstore_key: {{ env: KEY }}\n", legacy.url());
+    let settings =
+        format!("services:\n  shop: {}\ndefault_legacy: shop\nstore_key: {{ env: KEY }}\n{PROMOTE}", legacy.url());
     flags.write("pointsman.yaml", &settings);
     flags.write("workflows/make.yaml", MAKE);
     flags.write("routes/things.yaml", ROUTES);

@@ -7,7 +7,7 @@ use super::sealed::is_in_files;
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
 use crate::support::raw_connection::RawConnection;
-use crate::support::{FlagsDir, Pointsman, until};
+use crate::support::{FlagsDir, PROMOTE, Pointsman, until};
 
 const MEMO: &str = "memo-0123456789-ABCDEFGHIJKLMNOPQRSTUVWXYZ-memo";
 const LONG_MEMO: &str = "long-memo-of-a-request-that-the-schema-refuses-because-it-is-long";
@@ -60,7 +60,8 @@ async fn samples_hide_all_that_is_declared_and_asserts_judge_the_values_themselv
     });
     let legacy = Origin::start(reply(&quoted)).await;
     let flags = FlagsDir::empty();
-    let settings = format!("services:\n  shop: {}\ndefault_legacy: shop\nstore_key: {{ env: KEY }}\n", legacy.url());
+    let settings =
+        format!("services:\n  shop: {}\ndefault_legacy: shop\nstore_key: {{ env: KEY }}\n{PROMOTE}", legacy.url());
     flags.write("pointsman.yaml", &settings);
     flags.write("workflows/make.yaml", MAKE);
     flags.write("routes/things.yaml", ROUTES);

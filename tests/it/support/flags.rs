@@ -5,6 +5,14 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+/// What the gates require in tests that move routes: a few pairs and answers.
+pub const PROMOTE: &str = "promote: { pairs: 20, mismatch_below: 100%, coverage_at_least: 0%, strata_at_least: 0, \
+                           effects_compared: false, errors_not_worse_by: 10%, answers: 50, window: 0s }\n";
+
+/// The same, and every shared step has to be compared.
+pub const PROMOTE_WITH_EFFECTS: &str = "promote: { pairs: 20, mismatch_below: 100%, coverage_at_least: 0%, \
+                                        strata_at_least: 0, errors_not_worse_by: 10%, answers: 50, window: 0s }\n";
+
 /// A directory of flag files, gone with the value.
 pub struct FlagsDir {
     dir: TempDir,
@@ -17,6 +25,9 @@ impl FlagsDir {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("flags");
         copy(&source, flags.path());
         flags.edit("pointsman.yaml", |text| {
+            let (before, rest) = text.split_once("promote:\n").expect("the gates' settings");
+            let (_, after) = rest.split_once("\n\n").expect("an empty line behind them");
+            let text = format!("{before}{PROMOTE}{after}");
             text.replace("http://127.0.0.1:9000", legacy).replace("http://127.0.0.1:9100", world)
         });
         flags

@@ -36,7 +36,7 @@ use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-pub use flags::FlagsDir;
+pub use flags::{FlagsDir, PROMOTE, PROMOTE_WITH_EFFECTS};
 pub use metrics::Metrics;
 pub use process::Pointsman;
 

@@ -1,0 +1,247 @@
+//! Tests of the conditions of the gates.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::conditions::{Condition, ConditionName as Name, GateVerdict, overall};
+use super::gate::{JudgedRoute, conditions};
+use super::route::{RouteEvidence, StepIntents};
+use super::strata::{NotCompared, StratumCounts};
+use crate::flag::{Promote, State};
+use crate::names::StepId;
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+/// What 20 pairs and 50 answers can meet.
+fn small() -> Promote {
+    Promote { pairs: 20, answers: 50, mismatch_below: 0.2, window: Duration::ZERO, ..Promote::default() }
+}
+
+/// Evidence that meets [`small`] for every rung.
+fn good() -> RouteEvidence {
+    RouteEvidence {
+        shadow_pairs: 30,
+        dark_pairs: 30,
+        dark_with_twin: 30,
+        last_pair: Some(NOW),
+        strata: [("POST 2xx".to_owned(), StratumCounts { served: 90, compared: 60, mismatched: 0 })].into(),
+        legacy_replies: 90,
+        engine_answers: 50,
+        answers_since: Some(NOW - SignedDuration::from_hours(30)),
+        last_answer: Some(NOW),
+        ..RouteEvidence::default()
+    }
+}
+
+fn judge(evidence: &RouteEvidence, promote: &Promote, from: State, to: State) -> Vec<Condition> {
+    let route = JudgedRoute { evidence, promote, shared_steps: &[], live_share_is_all: true, now: NOW };
+    conditions(&route, from, to)
+}
+
+/// What does not hold.
+fn missing(evidence: &RouteEvidence, promote: &Promote, from: State, to: State) -> Vec<(Name, GateVerdict, String)> {
+    let unmet = judge(evidence, promote, from, to).into_iter().filter(|c| c.verdict != GateVerdict::Pass);
+    unmet.map(|c| (c.name, c.verdict, c.detail)).collect()
+}
+
+/// Asserts that one condition does not hold, and returns its detail.
+fn only_missing(evidence: &RouteEvidence, promote: &Promote, to: State, name: Name, verdict: GateVerdict) -> String {
+    let mut all = missing(evidence, promote, to.below().unwrap(), to);
+    assert_eq!(all.len(), 1, "{all:?}");
+    let (found, of_it, detail) = all.remove(0);
+    assert_eq!((found, of_it), (name, verdict), "{detail}");
+    detail
+}
+
+#[test]
+fn good_evidence_opens_each_gate_and_none_opens_no_gate_but_that_to_shadow() {
+    for pair in State::ALL.windows(2) {
+        assert_eq!(missing(&good(), &small(), pair[0], pair[1]), [], "{pair:?}");
+        let none = judge(&RouteEvidence::default(), &small(), pair[0], pair[1]);
+        assert_eq!(overall(&none) == GateVerdict::Pass, pair[1] == State::Shadow, "{none:?}");
+    }
+}
+
+#[test]
+fn the_defaults_ask_for_as_many_pairs_as_a_rate_below_a_thousandth_takes() {
+    let mut e = good();
+    (e.dark_pairs, e.dark_with_twin) = (4_511, 4_511);
+    let all = missing(&e, &Promote::default(), State::Dark, State::Live);
+    assert_eq!(all.iter().map(|m| m.0).collect::<Vec<_>>(), [Name::Pairs, Name::MismatchBelow]);
+    assert!(all[0].2.starts_with("needs 1 more compared pair in dark (4511 of 4512)"), "{all:?}");
+    assert!(all[1].2.starts_with("needs a rate of mismatches below 0.1 %: 1 more equal pairs"), "{all:?}");
+    e.dark_pairs = 4_512;
+    assert_eq!(missing(&e, &Promote::default(), State::Dark, State::Live), []);
+}
+
+#[test]
+fn one_open_difference_shuts_the_gates() {
+    let e = RouteEvidence { mismatched: 1, ..good() };
+    let lenient = Promote { mismatch_below: 1.0, ..small() };
+    let detail = only_missing(&e, &lenient, State::Dark, Name::OpenDifferences, GateVerdict::Fail);
+    assert!(detail.starts_with("has 1 open mismatch since"), "{detail}");
+    let allowed = Promote { open_differences: 1, ..lenient };
+    assert_eq!(missing(&e, &allowed, State::Shadow, State::Dark), []);
+}
+
+#[test]
+fn pairs_that_legacy_answered_with_errors_do_not_count() {
+    let e = RouteEvidence { dark_pairs: 50, dark_pairs_with_error: 31, dark_with_twin: 50, ..good() };
+    let promote = Promote { mismatch_below: 1.0, ..small() };
+    let detail = only_missing(&e, &promote, State::Live, Name::Pairs, GateVerdict::Inconclusive);
+    assert!(detail.contains("(19 of 20; 31 that legacy answered with 4xx or 5xx do not count)"), "{detail}");
+}
+
+#[test]
+fn coverage_is_that_of_the_rung_and_names_the_reasons() {
+    let mut e = good();
+    e.skipped.insert("queue_full".into(), 4);
+    e.not_compared = Some(NotCompared { shadow: 4, dark: 0 });
+    let detail = only_missing(&e, &small(), State::Dark, Name::CoverageAtLeast, GateVerdict::Fail);
+    assert!(detail.starts_with("93.8 % of requests were compared (60 of 64)"), "{detail}");
+    assert!(detail.contains("`queue_full` 4"), "{detail}");
+    assert_eq!(missing(&e, &small(), State::Dark, State::Live), [], "in dark all were compared");
+    e.not_compared = Some(NotCompared { shadow: 0, dark: 2 });
+    let detail = only_missing(&e, &small(), State::Live, Name::CoverageAtLeast, GateVerdict::Fail);
+    assert!(detail.starts_with("93.8 % of requests were compared (30 of 32); at least 95 % have to be"), "{detail}");
+}
+
+#[test]
+fn a_kind_of_request_that_was_not_compared_is_named() {
+    let mut e = good();
+    e.strata.insert("POST 4xx staff".into(), StratumCounts { served: 2, compared: 0, mismatched: 0 });
+    let detail = only_missing(&e, &small(), State::Dark, Name::StrataAtLeast, GateVerdict::Inconclusive);
+    assert!(detail.ends_with("`POST 4xx staff` (0 of 2 served)"), "{detail}");
+    e.strata.clear();
+    only_missing(&e, &small(), State::Dark, Name::StrataAtLeast, GateVerdict::Inconclusive);
+    assert_eq!(missing(&e, &Promote { strata_at_least: 0, ..small() }, State::Shadow, State::Dark), []);
+}
+
+#[test]
+fn an_engine_that_fails_more_often_than_legacy_is_refused() {
+    let promote = Promote { errors_not_worse_by: 0.1, coverage_at_least: 0.0, ..small() };
+    let mut e = RouteEvidence { shadow_pairs: 60, ..good() };
+    e.failed.insert("timeout".into(), 10);
+    assert_eq!(missing(&e, &promote, State::Shadow, State::Dark), [], "10 of 100 is not more than 10 %");
+    e.failed.insert("panic".into(), 1);
+    let detail = only_missing(&e, &promote, State::Dark, Name::ErrorsNotWorseBy, GateVerdict::Fail);
+    assert!(detail.contains("10.9 % more errors than legacy; at most 10 % are allowed"), "{detail}");
+    e.failed_only_at_legacy = 1;
+    assert_eq!(missing(&e, &promote, State::Shadow, State::Dark), [], "legacy fails too");
+}
+
+#[test]
+fn latency_is_judged_only_where_it_is_asked_for() {
+    let mut e = good();
+    let promote = Promote { p99_ratio_below: Some(2.0), ..small() };
+    only_missing(&e, &promote, State::Dark, Name::P99RatioBelow, GateVerdict::Inconclusive);
+    for _ in 0..100 {
+        e.latencies.legacy.count(Duration::from_millis(10));
+        e.latencies.engine.count(Duration::from_millis(15));
+    }
+    assert_eq!(missing(&e, &promote, State::Shadow, State::Dark), []);
+    (0..9).for_each(|_| e.latencies.engine.count(Duration::from_millis(100)));
+    let detail = only_missing(&e, &promote, State::Dark, Name::P99RatioBelow, GateVerdict::Fail);
+    assert!(detail.contains("it has to be less than 2 times"), "{detail}");
+    assert_eq!(missing(&e, &small(), State::Shadow, State::Dark), []);
+}
+
+#[test]
+fn old_evidence_is_stale() {
+    let old = NOW - SignedDuration::from_hours(25);
+    let e = RouteEvidence { last_pair: Some(old), last_answer: Some(old), ..good() };
+    let detail = only_missing(&e, &small(), State::Dark, Name::AgeAtMost, GateVerdict::Stale);
+    assert_eq!(detail, "the last compared pair was 25 hours ago; it may be at most 24 hours old");
+    only_missing(&e, &small(), State::Only, Name::AgeAtMost, GateVerdict::Stale);
+    let of_earlier_version = RouteEvidence { last_pair: None, ..good() };
+    only_missing(&of_earlier_version, &small(), State::Dark, Name::AgeAtMost, GateVerdict::Stale);
+}
+
+#[test]
+fn missing_pairs_are_explained_by_lost_differences() {
+    let at = "2026-03-01T10:00:00.5Z".parse().ok();
+    let e = RouteEvidence { shadow_pairs: 0, dark_pairs: 19, lost_differences: at, ..good() };
+    let promote = Promote { mismatch_below: 1.0, ..small() };
+    let detail = only_missing(&e, &promote, State::Dark, Name::Pairs, GateVerdict::Inconclusive);
+    assert_eq!(
+        detail,
+        "needs 1 more compared pair (19 of 20); pairs are counted since 2026-03-01T10:00:00Z: one or more differences \
+         were lost: an earlier process ended before it had stored them, or the store is a restored backup"
+    );
+}
+
+#[test]
+fn steps_that_nothing_compared_are_named() {
+    let steps = ["charge", "mail", "print"].map(StepId::from);
+    let of = |compared, asserted| StepIntents { intents: 5, compared, asserted };
+    let mut e = good();
+    e.effects =
+        [("charge", of(5, 0)), ("mail", of(0, 1)), ("print", of(0, 0))].map(|(s, of)| (s.to_owned(), of)).into();
+    let effects = |evidence: &RouteEvidence, promote: &Promote| {
+        let route = JudgedRoute { evidence, promote, shared_steps: &steps, live_share_is_all: true, now: NOW };
+        let all = conditions(&route, State::Dark, State::Live);
+        all.into_iter().find(|condition| condition.name == Name::EffectsCompared).unwrap()
+    };
+    let found = effects(&e, &small());
+    assert_eq!(found.verdict, GateVerdict::Inconclusive);
+    assert!(found.detail.starts_with("the shared step `print` was compared with no call by legacy"), "{found:?}");
+    e.effects.clear();
+    let found = effects(&e, &small());
+    assert!(found.detail.starts_with("the shared steps `charge`, `mail`, `print` were compared"), "{found:?}");
+    let waived = effects(&e, &Promote { effects_compared: false, ..small() });
+    assert_eq!(waived.verdict, GateVerdict::Pass, "{waived:?}");
+}
+
+#[test]
+fn live_requires_pairs_made_in_dark_and_twins() {
+    let mut e = RouteEvidence { shadow_pairs: 900, dark_pairs: 19, dark_with_twin: 19, ..good() };
+    let promote = Promote { mismatch_below: 1.0, ..small() };
+    let detail = only_missing(&e, &promote, State::Live, Name::Pairs, GateVerdict::Inconclusive);
+    assert_eq!(detail, "needs 1 more compared pair in dark (19 of 20)");
+    (e.dark_pairs, e.dark_with_twin, e.dark_without_twin) = (90, 90, 10);
+    assert_eq!(missing(&e, &promote, State::Dark, State::Live), [], "10 % is not more than 10 %");
+    e.dark_without_twin = 11;
+    let detail = only_missing(&e, &promote, State::Live, Name::Twins, GateVerdict::Fail);
+    assert!(detail.contains("10.9 % of dark requests without a twin (11 of 101)"), "{detail}");
+}
+
+#[test]
+fn only_requires_a_full_share_and_answers_in_a_row_over_a_window() {
+    let e = good();
+    let route = JudgedRoute { evidence: &e, promote: &small(), shared_steps: &[], live_share_is_all: false, now: NOW };
+    assert_eq!(overall(&conditions(&route, State::Live, State::Only)), GateVerdict::Fail);
+    let few = RouteEvidence { engine_answers: 49, ..good() };
+    let detail = only_missing(&few, &small(), State::Only, Name::Answers, GateVerdict::Inconclusive);
+    assert!(detail.starts_with("needs 1 more answer of the engine without error in a row (49 of 50"), "{detail}");
+    let promote = Promote { window: Duration::from_secs(31 * 3_600), ..small() };
+    let detail = only_missing(&e, &promote, State::Only, Name::Window, GateVerdict::Inconclusive);
+    assert_eq!(detail, "needs answers without an error over 31 hours (so far 30 hours)");
+}
+
+#[test]
+fn an_engine_that_refuses_more_requests_than_legacy_did_does_not_go_to_only() {
+    let mut e = RouteEvidence { engine_answers_4xx: 50, ..good() };
+    let detail = only_missing(&e, &small(), State::Only, Name::ClientErrors, GateVerdict::Fail);
+    assert!(detail.contains("all 50 with 4xx"), "{detail}");
+    (e.engine_answers, e.engine_answers_4xx, e.legacy_replies, e.legacy_4xx) = (1_000, 200, 1_000, 50);
+    let detail = only_missing(&e, &small(), State::Only, Name::ClientErrors, GateVerdict::Fail);
+    assert!(
+        detail.contains("20.0 % of the engine's answers are 4xx (200 of 1000); of legacy's replies 5.0 %"),
+        "{detail}"
+    );
+    e.engine_answers_4xx = 60;
+    assert_eq!(missing(&e, &small(), State::Live, State::Only), [], "that may be chance");
+}
+
+#[test]
+fn two_rungs_at_once_are_refused_and_going_down_is_always_allowed() {
+    for (from, to) in [(State::Off, State::Dark), (State::Shadow, State::Live), (State::Off, State::Only)] {
+        assert_eq!(missing(&good(), &small(), from, to)[0].0, Name::OneRung);
+    }
+    for from in State::ALL {
+        for to in State::ALL.into_iter().filter(|to| *to <= from) {
+            assert!(judge(&RouteEvidence::default(), &small(), from, to).is_empty());
+        }
+    }
+}

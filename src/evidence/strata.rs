@@ -1,0 +1,44 @@
+//! Counts by kind of request, so that a rare kind cannot hide behind a frequent one.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::exchange::ComparisonOutcome;
+
+/// The requests of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StratumCounts {
+    /// Requests that legacy served while the route was in `shadow` or above, those that were not sampled included.
+    pub served: u64,
+    /// Of these, those that were compared.
+    pub compared: u64,
+    /// Of these, those that differ.
+    pub mismatched: u64,
+}
+
+impl StratumCounts {
+    pub(super) fn count(&mut self, outcome: ComparisonOutcome) {
+        self.served += 1;
+        match outcome {
+            ComparisonOutcome::Matched | ComparisonOutcome::Ignored => self.compared += 1,
+            ComparisonOutcome::Mismatched => {
+                self.compared += 1;
+                self.mismatched += 1;
+            }
+            ComparisonOutcome::Skipped(_) | ComparisonOutcome::Failed(_) => {}
+        }
+    }
+    /// Only the pairs that differ count as compared.
+    pub(super) fn without_equal_pairs(self) -> Self {
+        Self { compared: self.mismatched, ..self }
+    }
+}
+
+/// Requests that were not compared and count against coverage, by rung.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NotCompared {
+    /// In `shadow`.
+    pub shadow: u64,
+    /// In `dark`, and in `live` where legacy answered.
+    pub dark: u64,
+}

@@ -1,0 +1,117 @@
+//! What evidence knows of a request that was offered for a comparison.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+
+use crate::flag::{SkipReason, State};
+use crate::names::RouteId;
+
+/// A request that was offered for a comparison, as far as evidence is concerned.
+#[derive(Clone, Debug)]
+pub struct OfferedRequest {
+    /// Its route.
+    pub route: RouteId,
+    /// The version of the files that decided it.
+    pub files_version: u64,
+    /// Its rung.
+    pub rung: State,
+    /// Its method.
+    pub method: Method,
+    /// The name of its caller's cohort.
+    pub cohort: Option<Arc<str>>,
+    /// The status of legacy's reply; `None` if there was no reply, or if it is not known.
+    pub legacy_status: Option<StatusCode>,
+}
+
+impl OfferedRequest {
+    /// A request of a route that this version of the files decided: a GET in `shadow`, outside cohorts, without reply.
+    pub fn new(route: impl Into<RouteId>, files_version: u64) -> Self {
+        let (rung, method) = (State::Shadow, Method::GET);
+        Self { route: route.into(), files_version, rung, method, cohort: None, legacy_status: None }
+    }
+
+    /// Whether evidence has less coverage because this request was skipped for this reason. Not if it was left out by
+    /// the route's share, repeats another request, had no whole reply by legacy, or concerns an instance that the engine
+    /// would not answer for; nor if it is a read with a condition, of which the engine's answer without the condition
+    /// is compared elsewhere.
+    pub fn counts_against_coverage(&self, reason: SkipReason) -> bool {
+        match reason {
+            SkipReason::Conditional => !self.method.is_safe(),
+            SkipReason::NotSampled
+            | SkipReason::LegacyRefused
+            | SkipReason::LegacyFailed
+            | SkipReason::ClientWentAway
+            | SkipReason::NoInstance
+            | SkipReason::NoTwin
+            | SkipReason::Retried => false,
+            SkipReason::QueueFull
+            | SkipReason::EffectsQueueFull
+            | SkipReason::OverBudget
+            | SkipReason::BodyTooLarge
+            | SkipReason::Streaming
+            | SkipReason::UnresolvedEffect
+            | SkipReason::NeedsPerson
+            | SkipReason::NeedsSignal
+            | SkipReason::WouldPause
+            | SkipReason::MayStillRecordIntents
+            | SkipReason::ShuttingDown
+            | SkipReason::Frozen
+            | SkipReason::FilesChanged => true,
+        }
+    }
+
+    /// The kind of request for which evidence is kept apart: method, class of legacy's status, cohort. `None` for a
+    /// request that is compared in no case: without a reply, HEAD, and replies to conditions, ranges and upgrades, or
+    /// that say that legacy refuses more requests.
+    pub fn stratum(&self) -> Option<String> {
+        let status = self.legacy_status?;
+        let is_compared = match status {
+            StatusCode::SWITCHING_PROTOCOLS
+            | StatusCode::PARTIAL_CONTENT
+            | StatusCode::NOT_MODIFIED
+            | StatusCode::PRECONDITION_FAILED
+            | StatusCode::RANGE_NOT_SATISFIABLE
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::SERVICE_UNAVAILABLE => false,
+            _ => self.method != Method::HEAD,
+        };
+        is_compared.then(|| {
+            let cohort = self.cohort.as_ref().map(|cohort| format!(" {cohort}")).unwrap_or_default();
+            format!("{} {}xx{cohort}", self.method, status.as_u16() / 100)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: Method, status: Option<u16>) -> OfferedRequest {
+        let legacy_status = status.map(|status| StatusCode::from_u16(status).unwrap());
+        OfferedRequest { method, legacy_status, ..OfferedRequest::new("r", 0) }
+    }
+
+    #[test]
+    fn a_stratum_is_named_by_method_status_class_and_cohort() {
+        assert_eq!(request(Method::POST, Some(201)).stratum().as_deref(), Some("POST 2xx"));
+        let of_staff = OfferedRequest { cohort: Some("staff".into()), ..request(Method::GET, Some(404)) };
+        assert_eq!(of_staff.stratum().as_deref(), Some("GET 4xx staff"));
+    }
+
+    #[test]
+    fn what_is_never_compared_is_of_no_stratum() {
+        for status in [None, Some(304), Some(206), Some(412), Some(429), Some(503)] {
+            assert_eq!(request(Method::GET, status).stratum(), None, "{status:?}");
+        }
+        assert_eq!(request(Method::HEAD, Some(200)).stratum(), None);
+    }
+
+    #[test]
+    fn only_a_write_with_a_condition_counts_against_coverage() {
+        assert!(request(Method::PUT, None).counts_against_coverage(SkipReason::Conditional));
+        assert!(!request(Method::GET, None).counts_against_coverage(SkipReason::Conditional));
+        assert!(!request(Method::PUT, None).counts_against_coverage(SkipReason::NotSampled));
+        assert!(request(Method::PUT, None).counts_against_coverage(SkipReason::QueueFull));
+    }
+}

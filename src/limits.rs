@@ -15,9 +15,9 @@ pub const FLAG_FILE_BYTES_MAX: u64 = 1 << 20;
 pub const FLAG_FILES_MAX: usize = 2_000;
 /// Nesting of a flag file.
 pub const FLAG_FILE_DEPTH_MAX: usize = 64;
-/// Values in one flag file; an alias counts as often as it is used.
+/// Values and keys in one flag file; an alias counts as often as it is used.
 pub const FLAG_FILE_VALUES_MAX: usize = 100_000;
-/// The text of all values in one flag file; an alias counts as often as it is used.
+/// The text of all values and keys in one flag file; an alias counts as often as it is used.
 pub const FLAG_FILE_TEXT_BYTES_MAX: usize = 4 << 20;
 /// The size of one file of certificates, or of a key.
 pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;

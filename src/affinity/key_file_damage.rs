@@ -37,19 +37,26 @@ impl RingContent<'_> {
     pub fn damage(&self) -> Option<String> {
         let mut found = Vec::new();
         if self.missing_bytes > 0 {
-            found.push(format!("it is {} bytes shorter than when it was created", self.missing_bytes));
+            found.push(format!("it is {} bytes shorter than the size that is noted in it", self.missing_bytes));
         }
         if !self.is_head_readable {
-            found.push("its header cannot be read".to_owned());
+            found.push("its header or its progress slot cannot be read".to_owned());
         }
         let lost = self.last.saturating_sub(self.stored).saturating_sub(self.waiting);
         if lost > 0 {
-            found.push(format!("{lost} records are missing"));
+            found.push(match lost {
+                1 => "1 record is missing".to_owned(),
+                _ => format!("{lost} records are missing"),
+            });
         }
         let slot_being_written = self.last % self.records;
         let unreadable = self.unreadable.iter().filter(|index| **index != slot_being_written).count();
         if unreadable > 0 {
-            found.push(format!("{unreadable} records cannot be read"));
+            // A record in such a slot counts as missing too, unless the store has it.
+            found.push(match unreadable {
+                1 => "1 slot cannot be read".to_owned(),
+                _ => format!("{unreadable} slots cannot be read"),
+            });
         }
         (!found.is_empty()).then(|| found.join(", "))
     }
@@ -71,15 +78,17 @@ mod tests {
         assert_eq!(RingContent { unreadable: &[2], ..undamaged() }.damage(), None, "number 13 was being written");
         for unreadable in [&[1][..], &[3], &[2, 3]] {
             let damage = RingContent { unreadable, ..undamaged() }.damage();
-            assert_eq!(damage.as_deref(), Some("1 records cannot be read"), "{unreadable:?}");
+            assert_eq!(damage.as_deref(), Some("1 slot cannot be read"), "{unreadable:?}");
         }
     }
 
     #[test]
     fn missing_records_missing_bytes_and_an_unreadable_header_are_damage() {
         let damage = RingContent { waiting: 5, missing_bytes: 64, is_head_readable: false, ..undamaged() }.damage();
-        let expected =
-            "it is 64 bytes shorter than when it was created, its header cannot be read, 2 records are missing";
+        let expected = "it is 64 bytes shorter than the size that is noted in it, its header or its progress slot cannot \
+                        be read, 2 records are missing";
         assert_eq!(damage.as_deref(), Some(expected));
+        let damage = RingContent { waiting: 6, unreadable: &[0, 1], ..undamaged() }.damage();
+        assert_eq!(damage.as_deref(), Some("1 record is missing, 2 slots cannot be read"));
     }
 }

@@ -38,7 +38,8 @@ pub(super) struct UnnotedTimes {
     to_write: Vec<SlotRoute>,
     /// The routes whose times are being written.
     being_written: Vec<SlotRoute>,
-    /// The routes whose times could not be written; tried again with the next [`UnnotedTimes::write_exact_times`].
+    /// The routes whose times could not be written; tried again with the next such request of the route, or with the
+    /// next [`UnnotedTimes::write_exact_times`].
     failed: Vec<SlotRoute>,
 }
 
@@ -63,6 +64,10 @@ impl UnnotedTimes {
         if let Some(served) = self.times.get_mut(&route) {
             served.at = served.at.max(at);
             if served.in_file >= at {
+                if let Some(failed) = self.failed.iter().position(|failed| *failed == route) {
+                    self.failed.swap_remove(failed);
+                    self.write_later(route);
+                }
                 return self.to_write.contains(&route) || self.being_written.contains(&route);
             }
         }
@@ -157,7 +162,12 @@ mod tests {
         assert!(!unnoted.is_to_write());
         unnoted.write_exact_times(false);
         assert_eq!(unnoted.take_to_write().len(), 1);
+        unnoted.end_write(vec![route]);
+        assert!(unnoted.set(route, now), "it is not in the file: the next request has it written");
+        assert_eq!(unnoted.take_to_write().len(), 1);
         unnoted.end_write(Vec::new());
         assert!(!unnoted.set(route, now));
+        unnoted.write_exact_times(false);
+        assert!(!unnoted.is_to_write());
     }
 }

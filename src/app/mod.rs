@@ -23,6 +23,7 @@ mod front;
 mod late_parts;
 mod listener_tls;
 mod memory;
+mod opened_store;
 mod parts;
 mod process;
 mod process_status;

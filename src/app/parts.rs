@@ -8,20 +8,21 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
 use super::basis::bases;
-use super::{retention, stores, time, zero_counters};
+use super::opened_store::{LockedFiles, OpenedStore, other_ids, routes_in_store};
+use super::{retention, zero_counters};
 use crate::affinity::{RequestsWithUnknownKeys, StoreAffinity};
 use crate::clock;
-use crate::config::{Retention, Setup, StoreUrl};
+use crate::config::{Retention, Setup};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::Evidence;
 use crate::flag::{Family, FlagSet, Freeze, Instance, Route, RouteMatch, State};
 use crate::ladder::{
-    self, DeclaredFiles, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, UnknownRetries, Unmet,
+    DeclaredFiles, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, UnknownRetries, Unmet,
 };
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
 use crate::shadow::{Shadow, ShadowParts};
-use crate::store::{FlipRecord, MemoryStore, PostgresStore, SqliteStore, StoreError, StoreHandle};
+use crate::store::{FlipRecord, StoreHandle};
 use crate::transport::AddressRegistry;
 
 /// The error for a set of files that must not be put in force, whatever the store answers ([`FilesError::Refused`]).
@@ -42,82 +43,6 @@ pub(super) struct Parts {
     pub retention: Arc<ArcSwap<Retention>>,
     /// The names of the workflows in force.
     pub workflows: Arc<ArcSwap<Vec<WorkflowName>>>,
-}
-
-/// The store, and what was read from it. A store that is not shared is used only by this process from now on; nothing
-/// that the process's files declare is recorded yet.
-pub(super) struct OpenedStore {
-    store: StoreHandle,
-    evidence: Arc<Evidence>,
-    affinity: Arc<StoreAffinity>,
-    secret: [u8; 32],
-}
-
-impl OpenedStore {
-    /// Opens the store and the files beside it. Waits for a predecessor that is ending.
-    ///
-    /// # Errors
-    /// The store cannot be opened or read.
-    pub async fn open(setup: &Setup) -> anyhow::Result<Self> {
-        let limits = setup.limits.clone();
-        let store: StoreHandle = match &setup.settings.store {
-            StoreUrl::Sqlite(path) => Arc::new(
-                SqliteStore::open(path, &limits)
-                    .await
-                    .with_context(|| format!("opening the store sqlite:{}", path.display()))?,
-            ),
-            StoreUrl::Postgres { url, password } => {
-                Arc::new(PostgresStore::open(url, password.as_ref(), &limits).await.context("opening the store")?)
-            }
-            StoreUrl::Memory => {
-                tracing::warn!("the store is in memory: flips, runs and pins are lost when the process ends");
-                Arc::new(MemoryStore::new())
-            }
-        };
-        time::set(&store, Duration::from_secs(limits.retry_window_s)).await?;
-        let marks = stores::evidence_marks(setup, &store).await?;
-        let affinity = stores::affinity(setup, &store).await?;
-        let evidence = Evidence::open(store.clone(), marks, &limits, affinity.copy_started()).await;
-        let evidence = evidence.context("reading the evidence")?;
-        let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
-        evidence.set_renames(other_ids(&routes));
-        evidence.set_basis(0, &bases(setup));
-        let secret = store.secret().await.context("reading the store's secret")?;
-        Ok(Self { store, evidence, affinity, secret })
-    }
-}
-
-/// The store and the files beside it, which this process has locked.
-#[derive(Clone)]
-pub(super) struct LockedFiles {
-    store: StoreHandle,
-    evidence: Arc<Evidence>,
-    affinity: Arc<StoreAffinity>,
-}
-
-impl OpenedStore {
-    /// The store and the files beside it, to release their locks if the start fails.
-    pub fn locked_files(&self) -> LockedFiles {
-        let Self { store, evidence, affinity, secret: _ } = self;
-        LockedFiles { store: store.clone(), evidence: evidence.clone(), affinity: affinity.clone() }
-    }
-}
-
-impl LockedFiles {
-    /// Closes the store and the files, so that another process can open them. Returns whether they were closed in time.
-    pub async fn release(&self, limits: &Limits) -> bool {
-        let within = Limits::ms(limits.drain_ms);
-        self.evidence.release_marks().await;
-        let released = self.affinity.release_key_file(within).await;
-        if !released {
-            tracing::error!("the file of retry keys was not closed in time: the disk may hang");
-        }
-        let closed = tokio::time::timeout(within, self.store.close()).await.is_ok();
-        if !closed {
-            tracing::error!("the store did not close in time; everything that it acknowledged is durable");
-        }
-        released && closed
-    }
 }
 
 impl Parts {
@@ -314,16 +239,6 @@ fn is_read_only(setup: &Setup, route: &Route) -> bool {
     plan.is_some_and(|plan| plan.reason_to_keep().is_none())
 }
 
-/// The routes of the files, with all ids under which the store has records of them.
-async fn routes_in_store(store: &StoreHandle, setup: &Setup) -> Result<Vec<Arc<Route>>, StoreError> {
-    Ok(ladder::with_unlisted_ids(&store.declared().await?, &setup.routes))
-}
-
-/// Each route's present id with its other ids.
-fn other_ids(routes: &[Arc<Route>]) -> impl Iterator<Item = (&RouteId, &[RouteId])> {
-    routes.iter().map(|route| (&route.id, route.was.as_slice()))
-}
-
 impl KillSwitchListener for Engine {
     fn apply_freeze(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()> {
         Box::pin(self.freeze(version, freeze))
@@ -369,6 +284,7 @@ mod tests {
     use super::*;
     use crate::flag::{Arm, PinKey, RouteMatch, Service};
     use crate::names::RunId;
+    use crate::store::MemoryStore;
     use crate::store::NewPin;
 
     /// In `only` the engine would go on to create instances, with ids that legacy may have assigned.

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::front::Front;
-use super::parts::OpenedStore;
+use super::opened_store::OpenedStore;
 use super::running::{Ended, RemainingConnections, Running, Successors};
 use super::signals::Signals;
 use super::sockets::{GivenSocket, GivenSockets};
@@ -118,7 +118,13 @@ impl App {
                     let _in_time = tokio::time::timeout(within, wait_until_store_is_free(setup)).await;
                 }
                 let opened = open_store(setup, engine).await?;
-                (Front::open(setup, sockets, None).await?, opened, None)
+                match Front::open(setup, sockets, None).await {
+                    Ok(front) => (front, opened, None),
+                    Err(error) => {
+                        opened.locked_files().release(&setup.limits).await;
+                        return Err(error);
+                    }
+                }
             }
             Some((predecessor, offered)) => {
                 let offered = offered.into_iter().map(GivenSocket::handed_over).collect::<std::io::Result<_>>()?;

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::front::Front;
 use super::listener_tls::ListenersInForce;
-use super::parts::{OpenedStore, Parts};
+use super::opened_store::OpenedStore;
+use super::parts::Parts;
 use super::reload_requests::ReloadRequests;
 use super::signals::Signals;
 use super::succession::status::SuccessionStatus;
@@ -57,9 +58,23 @@ impl StartingParts<'_> {
     /// Starts the parts with an opened store.
     ///
     /// # Errors
-    /// The files must not be put in force, or the store does not answer: in both cases the store is closed. Or a
-    /// listener or the watch of the files cannot be set up.
+    /// The files must not be put in force, the store does not answer, or a listener or the watch of the files cannot be
+    /// set up. The store and the files beside it are closed: this process may start again, and another may open them.
     pub(super) async fn start(
+        self,
+        files: &Arc<ArcSwap<Loaded>>,
+        front: &Front,
+        opened: OpenedStore,
+    ) -> anyhow::Result<StartedParts> {
+        let (locked, limits) = (opened.locked_files(), files.load().setup.limits.clone());
+        let started = self.start_all(files, front, opened).await;
+        if started.is_err() {
+            locked.release(&limits).await;
+        }
+        started
+    }
+
+    async fn start_all(
         self,
         files: &Arc<ArcSwap<Loaded>>,
         front: &Front,
@@ -77,14 +92,7 @@ impl StartingParts<'_> {
         watch.reload_on_hangup(signals.hangups);
         let parts = {
             let (setup, flags, addresses) = (setup.clone(), front.flags.clone(), front.addresses.clone());
-            let locked = opened.locked_files();
-            match engine.spawn(async move { Parts::start(opened, &setup, flags, addresses).await }).await? {
-                Ok(parts) => parts,
-                Err(error) => {
-                    locked.release(&limits).await;
-                    return Err(error);
-                }
-            }
+            engine.spawn(async move { Parts::start(opened, &setup, flags, addresses).await }).await??
         };
         let reload_status = Arc::new(ReloadStatus::new(warnings));
         let reload_requests = Arc::new(ReloadRequests::new(watch.trigger()));

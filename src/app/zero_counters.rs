@@ -46,12 +46,14 @@ mod tests {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         let shop = Arc::new(Service::at("shop", [Uri::from_static("http://127.0.0.1:9000")]));
-        let route = |id: &str, workflow: Option<&str>| {
+        let route = |id: &str, workflow: Option<&str>, creates: bool| {
             let matches = RouteMatch { method: Method::POST, path: "/a".into(), host: None };
             let route = Route::without_workflow(id.into(), matches, Arc::clone(&shop));
-            Arc::new(Route { workflow: workflow.map(Into::into), ..route })
+            let id = serde_json_path::JsonPath::parse("$.id").unwrap();
+            let instance = creates.then_some(Instance::Creates { id });
+            Arc::new(Route { workflow: workflow.map(Into::into), instance, ..route })
         };
-        let routes = [route("plain", None), route("a", Some("w"))];
+        let routes = [route("plain", None, true), route("a", Some("w"), false), route("c", Some("w"), true)];
         let series = |name: &str| {
             let text = handle.render();
             let lines = text.lines().filter(|line| line.starts_with(name)).map(str::to_owned);
@@ -61,11 +63,21 @@ mod tests {
             publish(&routes);
             for name in ["fallbacks", "retry_keys_unnoted", "retry_keys_held"] {
                 let name = format!("pointsman_{name}_total");
-                assert_eq!(series(&name), [format!("{name}{{route=\"a\"}} 0")]);
+                let mut lines = series(&name);
+                lines.sort_unstable();
+                assert_eq!(lines, ["a", "c"].map(|route| format!("{name}{{route=\"{route}\"}} 0")));
             }
+            // Only a route that creates instances has these.
+            let collisions = series("pointsman_pin_collisions_total");
+            assert_eq!(collisions, [r#"pointsman_pin_collisions_total{route="c"} 0"#]);
+            let without_id = series("pointsman_instances_without_id_total");
+            assert_eq!(without_id, [r#"pointsman_instances_without_id_total{route="c",workflow="w"} 0"#]);
             counter!("pointsman_fallbacks_total", "route" => "a").increment(3);
             publish(&routes);
-            assert_eq!(series("pointsman_fallbacks_total"), [r#"pointsman_fallbacks_total{route="a"} 3"#]);
+            let mut fallbacks = series("pointsman_fallbacks_total");
+            fallbacks.sort_unstable();
+            let [a, c] = [r#"pointsman_fallbacks_total{route="a"} 3"#, r#"pointsman_fallbacks_total{route="c"} 0"#];
+            assert_eq!(fallbacks, [a, c], "a counter that exists keeps its value");
         });
     }
 }

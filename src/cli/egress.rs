@@ -52,7 +52,7 @@ pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> Stri
     out.push_str(&format.table(&["CALLS OF ALL ROUTES", "COUNT"], &[1], rows));
     let rule = view.correlate.as_deref().map_or_else(String::new, |rule| format!(" or {}", escape_control(rule)));
     match all.attributed_share {
-        None => out.push_str("\nlegacy made no call yet\n"),
+        None => out.push_str("\nno call was counted yet that a compared request could have caused\n"),
         Some(share) => {
             let _ = writeln!(out, "\n{:.1} % of the calls were attributed, by traceparent{rule}", share * 100.0);
         }

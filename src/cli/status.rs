@@ -83,20 +83,18 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     }
     if !status.engine_healthy {
         let why = match (&status.store_trouble, &status.recovery_trouble) {
-            (Some(why), _) => format!("its store refuses writes: {}", escape_control(why)),
-            (None, Some(why)) => {
+            (_, Some(why)) => {
                 format!("the runs that the last process left are not resumed yet: {}", escape_control(why))
             }
-            (None, None) => "its store does not answer".to_owned(),
+            (Some(_), None) => "its store is in trouble".to_owned(),
+            (None, None) => "its store takes no writes, and reports no error".to_owned(),
         };
         out.push_str(&format.tone(format!("the engine takes no new runs: {why}\n"), Tone::Bad));
     }
-    if status.engine_healthy
-        && let Some(trouble) = &status.store_trouble
-    {
-        let line =
-            format!("the store does not answer: {}; how many runs are open is not known\n", escape_control(trouble));
-        out.push_str(&format.tone(line, Tone::Bad));
+    // A refused write, or a question that had no answer: the text of the trouble says which.
+    if let Some(trouble) = &status.store_trouble {
+        let unknown = if status.runs.is_none() { "; how many runs are open is not known" } else { "" };
+        out.push_str(&format.tone(format!("the store: {}{unknown}\n", escape_control(trouble)), Tone::Bad));
     }
     if let Some(trouble) = &status.clock_trouble {
         out.push_str(&format.tone(format!("clock: {}\n", escape_control(trouble)), Tone::Bad));

@@ -142,8 +142,29 @@ fn status_shows_a_store_that_does_not_answer() {
     value["runs"] = Value::Null;
     value["store_trouble"] = json!("the store did not answer within 500 ms");
     let text = status::text(&read::<Status>(value), Formatter(false));
-    assert!(text.contains("within 500 ms; how many runs are open is not known\n"), "{text}");
+    let line = "the store: the store did not answer within 500 ms; how many runs are open is not known\n";
+    assert!(text.contains(line), "{text}");
     assert!(text.contains("orders.create"), "{text}");
+}
+
+/// The engine may be held up by something else than the store; a write may fail although the store answers.
+#[test]
+fn status_says_of_the_store_only_what_the_store_reported() {
+    let mut value = a_status();
+    value["engine_healthy"] = json!(false);
+    value["runs"] = json!({ "paused": 1 });
+    value["store_trouble"] = json!("database or disk is full");
+    let shown = |value: &Value| status::text(&read::<Status>(value.clone()), Formatter(false));
+    let text = shown(&value);
+    let lines = "the engine takes no new runs: its store is in trouble\nthe store: database or disk is full\n";
+    assert!(text.contains(lines), "{text}");
+    value["recovery_trouble"] = json!("3 runs are left");
+    let text = shown(&value);
+    assert!(text.contains("the runs that the last process left are not resumed yet: 3 runs are left\n"), "{text}");
+    assert!(text.contains("\nthe store: database or disk is full\n"), "{text}");
+    value.as_object_mut().unwrap().remove("store_trouble");
+    value.as_object_mut().unwrap().remove("recovery_trouble");
+    assert!(shown(&value).contains("its store takes no writes, and reports no error\n"), "{}", shown(&value));
 }
 
 #[test]

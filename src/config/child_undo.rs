@@ -61,7 +61,8 @@ fn can_fail(step: &Step) -> bool {
         StepKind::Checkpoint(question) => question.on_reject == OnReject::Fail,
         StepKind::Wait(wait) => match &wait.until {
             Until::Signal { timeout, continues, .. } => timeout.is_some() && !continues,
-            Until::For(_) | Until::At(_) => false,
+            // A text without expressions was checked with the files.
+            Until::For(template) | Until::At(template) => !template.reads().is_empty(),
         },
     }
 }

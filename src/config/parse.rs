@@ -301,21 +301,22 @@ fn tag_error(span: Range<usize>, tag: &str) -> ParseError {
     parse_error(span, format!("the tag `{tag}` is not supported"), "leave it out; quote a value that is to stay text")
 }
 
-/// The depth of a value, the number of values in it, and the bytes of its text.
+/// The depth of a value, the number of values in it, and the bytes of its text. Keys count as values, as they do where
+/// the value is parsed.
 fn measure(node: &Node) -> (usize, usize, usize) {
-    let sum = |children: &mut dyn Iterator<Item = &Node>| {
+    let sum = |children: &mut dyn Iterator<Item = (Option<&str>, &Node)>| {
         let (mut height, mut values, mut bytes) = (0, 1, 0);
-        for child in children {
+        for (key, child) in children {
             let (child_height, child_values, child_bytes) = measure(child);
             height = height.max(child_height);
-            values += child_values;
-            bytes += child_bytes;
+            values += child_values + usize::from(key.is_some());
+            bytes += child_bytes + key.map_or(0, str::len);
         }
         (height + 1, values, bytes)
     };
     match &node.kind {
-        NodeKind::List(items) => sum(&mut items.iter()),
-        NodeKind::Map(entries) => sum(&mut entries.iter().map(|entry| &entry.value)),
+        NodeKind::List(items) => sum(&mut items.iter().map(|item| (None, item))),
+        NodeKind::Map(entries) => sum(&mut entries.iter().map(|entry| (Some(&*entry.key), &entry.value))),
         NodeKind::Text(text) => (0, 1, text.len()),
         NodeKind::Null | NodeKind::Bool(_) | NodeKind::Number(_) => (0, 1, 0),
     }

@@ -10,6 +10,7 @@ use metrics::{Counter, counter};
 use super::announced::{Announced, Bounds, Taken};
 use super::counts::{Counts, EffectOutcome, EgressReport};
 use super::index::{Found, Index};
+use super::left_out::LeftOut;
 use super::memory::Memory;
 use super::open_calls::{OpenCall, OpenCalls};
 use super::rule::{AttributionSettings, Correlate};
@@ -34,6 +35,7 @@ struct Inner {
     open_calls: OpenCalls,
     /// Not locked by threads that serve clients.
     state: Mutex<State>,
+    left_out: LeftOut,
     memory: Arc<Memory>,
     bounds: Bounds,
     compared: Outcomes,
@@ -85,6 +87,7 @@ impl Attribution {
             next_number: AtomicU64::new(0),
             open_calls: OpenCalls::default(),
             state: Mutex::default(),
+            left_out: LeftOut::default(),
             memory: Memory::new(size(limits.egress_bytes_max)),
             bounds,
             compared: Outcomes::of("compared"),
@@ -139,11 +142,7 @@ impl Inner {
         }
         index.add(&settings, requests);
         let refused = self.announced.take_refused();
-        if refused.compared + refused.bystanders > 0 {
-            let window = u64::try_from(settings.window.as_micros()).unwrap_or(u64::MAX);
-            index.leave_out(now_us.saturating_add(window));
-        }
-        let removed = index.sweep(now_us, self.bounds);
+        let removed = index.sweep(now_us, self.bounds, &self.left_out);
         let mut compared = 0;
         for (watched, route) in removed.over.iter().filter_map(|watched| Some((watched, watched.route.as_ref()?))) {
             let calls = counts.route(route);
@@ -209,7 +208,7 @@ impl Inner {
     fn attribute(&self, effect: Effect, before: u64) {
         let mut guard = self.updated();
         let State { index, counts } = &mut *guard;
-        match index.find(&effect, (self.now_us)(), before) {
+        match index.find(&effect, (self.now_us)(), before, &self.left_out) {
             Found::One(watched, by) => match &watched.route {
                 Some(route) => {
                     counts.count(&effect, EffectOutcome::Attributed(by), Some(route));
@@ -248,9 +247,9 @@ impl OpenCallsOf for OpenOf {
 }
 
 impl EffectWatch for Watch {
-    fn effects(&self) -> RequestEffects {
+    fn effects(&self) -> Option<RequestEffects> {
         let (watched, attribution) = (self.watched.clone(), self.attribution.clone());
-        self.watched.effects.with_open_calls(Arc::new(OpenOf { watched, attribution }))
+        Some(self.watched.effects.with_open_calls(Arc::new(OpenOf { watched, attribution })))
     }
     fn reply_passed_on(&self) {
         drop(self.attribution.updated());
@@ -259,12 +258,34 @@ impl EffectWatch for Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.watched.end((self.attribution.now_us)(), &self.attribution.memory);
+        let Inner { now_us, memory, left_out, .. } = &*self.attribution;
+        self.watched.end(now_us(), memory, left_out);
+    }
+}
+
+/// A request that found no room, until this is dropped.
+struct Refused {
+    window_us: u64,
+    attribution: Arc<Inner>,
+}
+
+impl EffectWatch for Refused {
+    fn effects(&self) -> Option<RequestEffects> {
+        None
+    }
+    fn reply_passed_on(&self) {
+        drop(self.attribution.updated());
+    }
+}
+
+impl Drop for Refused {
+    fn drop(&mut self) {
+        self.attribution.left_out.end((self.attribution.now_us)(), self.window_us);
     }
 }
 
 impl EffectRegistry for Attribution {
-    fn watch(&self, request: RequestToWatch<'_>) -> Option<Box<dyn EffectWatch>> {
+    fn watch(&self, request: RequestToWatch<'_>) -> Box<dyn EffectWatch> {
         let RequestToWatch { compared, request, sent, body } = request;
         let inner = &*self.0;
         let settings = inner.settings.load_full();
@@ -280,10 +301,11 @@ impl EffectRegistry for Attribution {
         let outcomes = if watched.is_compared() { &inner.compared } else { &inner.bystanders };
         if !inner.announced.add(watched.clone(), (inner.now_us)()) {
             outcomes.refused.increment(1);
-            return None;
+            inner.left_out.begin();
+            return Box::new(Refused { window_us: watched.window_us(), attribution: self.0.clone() });
         }
         outcomes.watched.increment(1);
-        Some(Box::new(Watch { watched, attribution: self.0.clone() }))
+        Box::new(Watch { watched, attribution: self.0.clone() })
     }
     fn body_bytes_max(&self) -> Option<usize> {
         self.0.settings.load().correlate.reads_request_body().then_some(EGRESS_VALUE_BODY_BYTES_MAX)

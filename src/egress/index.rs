@@ -1,7 +1,7 @@
 //! The watched requests by what identifies them.
 //!
 //! Always true: a live request whose key is not known counts as one that could have caused any call whose request is
-//! looked up by the rule; so does each request that had to be left out, for `egress.window` from then on.
+//! looked up by the rule; so does each request that had to be left out (`left_out`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::announced::Bounds;
 use super::counts::AttributedBy;
 use super::key::Key;
+use super::left_out::LeftOut;
 use super::rule::{AttributionSettings, CallKey, Correlate};
 use super::watched::{ValueKey, Watched};
 use crate::compare::Effect;
@@ -32,8 +33,6 @@ pub(super) struct Index {
     /// The rule that `by_key` is made by.
     settings: Arc<AttributionSettings>,
     swept_at: u64,
-    /// Until when requests that were left out count as possible causes of a call.
-    left_out_until: u64,
 }
 
 struct Entry {
@@ -112,14 +111,9 @@ impl Index {
         });
     }
 
-    /// A request is not watched, because there was no room.
-    pub(super) fn leave_out(&mut self, until_us: u64) {
-        self.left_out_until = self.left_out_until.max(until_us);
-    }
-
     /// Finds the request that a call is for, among those with a number below `before`: later ones were announced after
-    /// the call had begun.
-    pub(super) fn find(&self, effect: &Effect, now_us: u64, before: u64) -> Found {
+    /// the call had begun. Requests that were left out count as possible causes.
+    pub(super) fn find(&self, effect: &Effect, now_us: u64, before: u64, left_out: &LeftOut) -> Found {
         let live = |numbers: &BTreeSet<u64>| self.live(numbers.range(..before), now_us);
         let sent = effect.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
         let traced = sent.and_then(|sent| self.by_trace.get(&sent.trace_id)).map(live).unwrap_or_default();
@@ -141,7 +135,7 @@ impl Index {
         let known: Vec<_> = known.into_iter().filter(is_traced).collect();
         let unknown: Vec<_> = unknown.into_iter().filter(is_traced).collect();
         // A call in a trace that is known is attributed among the requests that are known.
-        let has_left_out = traced.is_empty() && self.left_out_until > now_us;
+        let has_left_out = traced.is_empty() && left_out.any(now_us);
         match (&known[..], &unknown[..]) {
             ([one], []) if !has_left_out => Found::One((*one).clone(), self.rule_label()),
             ([], []) if traced.is_empty() => Found::None,
@@ -187,7 +181,7 @@ impl Index {
 
     /// Removes requests that are not live any more, and those for which there is no room: first those that have ended,
     /// the oldest first.
-    pub(super) fn sweep(&mut self, now_us: u64, max: Bounds) -> Removed {
+    pub(super) fn sweep(&mut self, now_us: u64, max: Bounds, left_out: &LeftOut) -> Removed {
         let is_full = self.excess(max) != Bounds::default();
         if !is_full && now_us.saturating_sub(self.swept_at) < SWEEP_PAUSE_US {
             return Removed::default();
@@ -199,8 +193,8 @@ impl Index {
         removed.over.extend(over.into_iter().filter_map(|number| self.remove(number)));
         let excess = self.excess(max);
         removed.evicted = Bounds {
-            compared: self.evict(true, excess.compared, max.compared, now_us),
-            bystanders: self.evict(false, excess.bystanders, max.bystanders, now_us),
+            compared: self.evict(true, excess.compared, max.compared, now_us, left_out),
+            bystanders: self.evict(false, excess.bystanders, max.bystanders, now_us, left_out),
         };
         removed
     }
@@ -215,7 +209,7 @@ impl Index {
     }
 
     /// Removes requests of one kind for which there is no room, and returns how many.
-    fn evict(&mut self, is_compared: bool, excess: usize, max: usize, now_us: u64) -> usize {
+    fn evict(&mut self, is_compared: bool, excess: usize, max: usize, now_us: u64, left_out: &LeftOut) -> usize {
         if excess == 0 {
             return 0;
         }
@@ -231,8 +225,7 @@ impl Index {
         for number in oldest {
             let Some(watched) = self.remove(number) else { continue };
             watched.effects.add_gap();
-            let window = u64::try_from(watched.settings.window.as_micros()).unwrap_or(u64::MAX);
-            self.leave_out(now_us.saturating_add(window));
+            watched.leave_out(now_us, left_out);
             evicted += 1;
         }
         evicted

@@ -21,6 +21,7 @@ mod attribution;
 mod counts;
 mod index;
 mod key;
+mod left_out;
 mod memory;
 mod open_calls;
 mod rule;

@@ -1,9 +1,13 @@
 //! One request for which legacy may make calls.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::key::Key;
+use super::left_out::LeftOut;
 use super::memory::{Held, Memory};
 use super::rule::{AttributionSettings, Correlate};
 use crate::compare::decoded_body;
@@ -27,6 +31,8 @@ pub(super) struct Watched {
     pub effects: RequestEffects,
     /// When its exchange ended, in microseconds; 0 before.
     ended_at: AtomicU64,
+    /// It counts in [`LeftOut`] as in flight.
+    is_left_out: AtomicBool,
     /// What its value is read from, until it has been read.
     unread: Mutex<Option<Unread>>,
     /// What identifies it by its value, once that has been read; the inner `None` means that nothing does.
@@ -71,9 +77,9 @@ impl Watched {
         header: Option<Key>,
         unread: Option<Unread>,
     ) -> Self {
-        let (ended_at, unread) = (AtomicU64::new(0), Mutex::new(unread));
+        let (ended_at, is_left_out, unread) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(unread));
         let effects = RequestEffects::new(settings.window);
-        Self { number, route, trace, settings, header, effects, ended_at, unread, value: OnceLock::new() }
+        Self { number, route, trace, settings, header, effects, ended_at, is_left_out, unread, value: OnceLock::new() }
     }
 
     pub(super) fn is_compared(&self) -> bool {
@@ -81,8 +87,9 @@ impl Watched {
     }
 
     /// Its exchange has ended. A body that has not been read is kept if there is room.
-    pub(super) fn end(&self, now_us: u64, memory: &Arc<Memory>) {
-        self.ended_at.store(now_us.max(1), Relaxed);
+    pub(super) fn end(&self, now_us: u64, memory: &Arc<Memory>, left_out: &LeftOut) {
+        self.ended_at.store(now_us.max(1), SeqCst);
+        self.end_left_out(now_us, left_out);
         let mut unread = self.lock();
         let Some(kept) = &mut *unread else { return };
         let Some(body) = &kept.body else { return };
@@ -91,6 +98,27 @@ impl Watched {
         if kept.held.is_none() {
             *unread = None;
         }
+    }
+
+    /// It is not watched any more, because there is no room.
+    pub(super) fn leave_out(&self, now_us: u64, left_out: &LeftOut) {
+        left_out.begin();
+        self.is_left_out.store(true, SeqCst);
+        // If its exchange ends meanwhile, `end` finds the flag or this finds the end, and one of them takes the flag.
+        if self.ended_at.load(SeqCst) != 0 {
+            self.end_left_out(now_us, left_out);
+        }
+    }
+
+    fn end_left_out(&self, now_us: u64, left_out: &LeftOut) {
+        if self.is_left_out.swap(false, SeqCst) {
+            left_out.end(now_us, self.window_us());
+        }
+    }
+
+    /// For how long after its end calls are attributed to it.
+    pub(super) fn window_us(&self) -> u64 {
+        u64::try_from(self.settings.window.as_micros()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -104,10 +132,9 @@ impl Watched {
 
     /// Whether a call that begins at this time is not attributed to it any more.
     pub(super) fn is_over_at(&self, at_us: u64) -> bool {
-        let window = u64::try_from(self.settings.window.as_micros()).unwrap_or(u64::MAX);
         match self.ended_at.load(Relaxed) {
             0 => false,
-            ended => at_us.saturating_sub(ended) > window,
+            ended => at_us.saturating_sub(ended) > self.window_us(),
         }
     }
 

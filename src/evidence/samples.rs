@@ -103,9 +103,7 @@ async fn move_samples(store: &dyn Store, from: &RouteId, to: &RouteId, limits: &
     if samples.is_empty() {
         return Ok(());
     }
-    let already_moved = store.samples(to.clone(), samples_max).await?;
     samples.iter_mut().for_each(|sample| sample.route = to.clone());
-    samples.retain(|sample| !already_moved.contains(sample));
     samples.reverse(); // the oldest first, in the order in which they were stored
     put_samples(store, samples, limits).await?;
     store.clear_samples(from.clone()).await

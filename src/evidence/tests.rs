@@ -8,7 +8,8 @@ use super::*;
 use crate::compare::{Body, Comparison, Difference, DifferenceKind, Observation, Verdict};
 use crate::exchange::{ComparisonTicket, OfferedRequest};
 use crate::flag::{Promote, SkipReason, State};
-use crate::store::MemoryStore;
+use crate::ladder::tests::failing_store::FailingStore;
+use crate::store::{MemoryStore, Store};
 
 fn route() -> RouteId {
     RouteId::new("orders.create")
@@ -224,8 +225,8 @@ async fn samples_of_one_fingerprint_are_bounded() {
     let store = memory();
     let evidence = evidence_over(&store).await;
     let generation = evidence.generation(&route(), 0);
-    for _ in 0..50 {
-        evidence.keep_sample(generation, sample("same"));
+    for n in 0..50 {
+        evidence.keep_sample(generation, Sample { request: format!("POST /orders {n}"), ..sample("same") });
     }
     evidence.keep_sample(generation, sample("other"));
     assert!(
@@ -236,17 +237,32 @@ async fn samples_of_one_fingerprint_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_failed_flush_loses_nothing() {
-    let store = memory();
-    let evidence = evidence_over(&store).await;
-    evidence.set_basis(0, &[(route(), "one".into())]);
-    pair(&evidence, State::Shadow, Verdict::Match);
-    let generation = evidence.generation(&route(), 0);
-    evidence.keep_sample(generation, sample("f"));
-    store.close().await;
-    assert!(evidence.flush().await.is_err());
-    assert!(evidence.flush().await.is_err(), "the rows are still marked as not written");
-    assert_eq!(evidence.of(&route()).shadow_pairs, 1);
+async fn what_a_failed_flush_did_not_write_is_written_once_by_the_next() {
+    type Failure = fn(&FailingStore) -> &AtomicBool;
+    let failures: [(&str, Failure); 3] = [
+        ("samples are not stored", |store| &store.refuse_samples),
+        ("samples are stored, and the reply is lost", |store| &store.lose_sample_replies),
+        ("evidence is not stored", |store| &store.refuse_evidence),
+    ];
+    for (what, failure) in failures {
+        let store = Arc::new(FailingStore::default());
+        let evidence = evidence_over(&(store.clone() as StoreHandle)).await;
+        evidence.set_basis(0, &[(route(), "one".into())]);
+        pair(&evidence, State::Shadow, Verdict::Match);
+        evidence.keep_sample(evidence.generation(&route(), 0), sample("f"));
+        failure(&store).store(true, Ordering::SeqCst);
+        for time in ["first", "second"] {
+            assert!(evidence.flush().await.is_err(), "{what}, the {time} time");
+        }
+        assert_eq!(evidence.of(&route()).shadow_pairs, 1, "{what}");
+        assert!(store.evidence().await.unwrap().is_empty(), "{what}: no row is written yet");
+
+        failure(&store).store(false, Ordering::SeqCst);
+        evidence.flush().await.unwrap();
+        assert_eq!(store.samples(route(), 10).await.unwrap(), [sample("f")], "{what}");
+        let later = evidence_over(&(store.clone() as StoreHandle)).await;
+        assert_eq!(later.of(&route()).shadow_pairs, 1, "{what}");
+    }
 }
 
 /// This happens when a client that waits for the differences of a route disconnects.

@@ -26,8 +26,9 @@ pub trait EffectObserver: Send + Sync {
 /// Knows the requests for which legacy may make calls. No method is async or waits.
 pub trait EffectRegistry: Send + Sync {
     /// A request is about to be sent to legacy. From now on calls can be attributed to it, until some time after the
-    /// returned watch was dropped. `None`: there is no room, and nothing is said about its calls.
-    fn watch(&self, request: RequestToWatch<'_>) -> Option<Box<dyn EffectWatch>>;
+    /// returned watch was dropped. If there is no room, only its existence is known for as long: calls that it could
+    /// have caused too are not attributed to another request.
+    fn watch(&self, request: RequestToWatch<'_>) -> Box<dyn EffectWatch>;
     /// Up to which size the body of a request has to be copied to find out which calls are for the request; `None` if
     /// attribution does not read bodies.
     fn body_bytes_max(&self) -> Option<usize>;
@@ -54,8 +55,8 @@ pub trait SentBody: Send + Sync {
 
 /// A request that is watched. Dropped when its exchange has ended.
 pub trait EffectWatch: Send + Sync {
-    /// The calls that are attributed to it.
-    fn effects(&self) -> RequestEffects;
+    /// The calls that are attributed to it. `None`: there was no room, and nothing is said about its calls.
+    fn effects(&self) -> Option<RequestEffects>;
     /// Its reply was passed on. Called by a thread for which no client waits: the work that [`EffectRegistry::watch`]
     /// put off, which is to index the watched requests, may be done now.
     fn reply_passed_on(&self);

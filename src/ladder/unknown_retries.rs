@@ -91,7 +91,8 @@ impl Gate {
         let started = self.harmful_since_copy(positions, position)?.cause_at;
         let is_older = position.last.as_ref().is_none_or(|flip| flip.at <= started);
         is_older.then_some(
-            "the store is a copy, such as a restored backup, and a flip that lowered this route later is not in it",
+            "the store is a copy, such as a restored backup: if a flip lowered this route after the copy was made, it does \
+             not have that flip",
         )
     }
 

@@ -61,7 +61,10 @@ impl Certificate {
         let certified = CertifiedKey::from_der(chain.clone(), key, provider).map_err(|error| match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => CertificateError::of_key(
                 "does not belong to the certificate",
-                "the files of two certificates may be mixed up",
+                match chain.len() {
+                    1 => "the files of two certificates may be mixed up",
+                    _ => "the certificate of the key must be the first in its file, those of its issuers follow",
+                },
             ),
             rustls::Error::InvalidCertificate(error) => {
                 CertificateError::of_chain(format!("holds a certificate that cannot be used: {error}"), "")
@@ -71,11 +74,7 @@ impl Certificate {
                 "keys of RSA (2048 bits or more), ECDSA (P-256, P-384, P-521) and Ed25519 are supported",
             ),
         });
-        let key = match certified {
-            Ok(key) => Arc::new(key),
-            Err(error) if error.message.starts_with("does not belong") => return Err(key_mismatch(&error, &chain)),
-            Err(error) => return Err(error),
-        };
+        let key = Arc::new(certified?);
         let CertificateFacts { names, not_before, not_after, .. } = facts;
         Ok(Self { key, names, not_before, not_after })
     }
@@ -84,15 +83,6 @@ impl Certificate {
     pub fn certified_key(&self) -> Arc<CertifiedKey> {
         self.key.clone()
     }
-}
-
-/// The error of a key that does not belong to the first certificate.
-fn key_mismatch(error: &CertificateError, chain: &[CertificateDer<'_>]) -> CertificateError {
-    let hint = match chain.len() {
-        1 => error.hint,
-        _ => "the certificate of the key must be the first in its file, those of its issuers follow",
-    };
-    CertificateError { hint, ..error.clone() }
 }
 
 /// Reads all certificates of a PEM file; there is at least one.

@@ -34,7 +34,7 @@ impl<'a> Bystander<'a> {
         request: &Request<RequestBody>,
         params: &[(Arc<str>, String)],
         peer: IpAddr,
-    ) -> Option<Box<dyn EffectWatch>> {
+    ) -> Box<dyn EffectWatch> {
         let copy = || RequestCopy {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),

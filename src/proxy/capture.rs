@@ -57,7 +57,7 @@ impl CapturedRequest {
         if let (Some(registry), Some(_)) = (&self.effect_registry, &self.compare) {
             let body = self.body.clone().map(|copy| copy as Arc<dyn SentBody>);
             let (compared, request) = (Some(&self.flag.route.id), || self.request.clone());
-            self.effects = registry.watch(RequestToWatch { compared, request: &request, sent, body });
+            self.effects = Some(registry.watch(RequestToWatch { compared, request: &request, sent, body }));
         }
     }
 
@@ -275,7 +275,7 @@ impl CapturedReply {
             legacy: Arc::new(legacy),
             instance: captured.instance,
             legacy_keys: captured.legacy_keys,
-            effects: captured.effects.as_ref().map(|watch| watch.effects()),
+            effects: captured.effects.as_ref().and_then(|watch| watch.effects()),
         };
         captured.offer.offer(ticket, answered);
     }

@@ -15,7 +15,7 @@ use super::client_upgrade::{ClientUpgrade, on_upgrade};
 use super::egress::Egress;
 use super::egress_refusal::EgressRefusal;
 use super::egress_targets::EgressTargets;
-use super::failure::Failure;
+use super::failure::{Failure, WaitedFor};
 use super::hygiene::HeadRefusal;
 use super::legacy::CallError;
 use super::proxied_request::{Client, ProxiedRequest};
@@ -63,7 +63,7 @@ pub(super) async fn open(
     let connected = match wait.or_overdue(connecting).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(_)) => Err(Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut))),
-        Err(_) => Err(Failure::OverdueUnsent),
+        Err(_) => Err(Failure::OverdueUnsent(WaitedFor::Service)),
     };
     let stream = connected.map_err(|failure| proxied.refused(State::Off, failure))?;
     let ClientUpgrade::Connection(upgrade) = on_upgrade(head) else {

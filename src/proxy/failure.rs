@@ -39,9 +39,8 @@ pub(super) enum Failure {
     RouteBusy,
     /// A wait exceeded its limit.
     Overdue(Overdue),
-    /// The whole request exceeded its time before any part of it was sent to legacy: it waited for its turn or a
-    /// connection.
-    OverdueUnsent,
+    /// The whole request exceeded its time while it waited for this, before any part of it was sent to an arm.
+    OverdueUnsent(WaitedFor),
     /// Legacy gave no reply.
     Legacy(CallError),
     /// Legacy's reply has a transfer coding that this proxy does not know, so the end of the body is not certain.
@@ -68,6 +67,17 @@ pub(super) enum Failure {
     EngineSilent,
     /// The engine gave back a request that legacy may not answer.
     EngineGaveBack,
+}
+
+/// What a request waited for when its time was over.
+#[derive(Debug)]
+pub(super) enum WaitedFor {
+    /// Its turn at the service, or a connection to it.
+    Service,
+    /// Its turn at its route.
+    Route,
+    /// The store, which this process takes over from another one.
+    Store,
 }
 
 /// The end of a detail if nothing was sent to the service.
@@ -171,12 +181,26 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
                     .into();
             (S::GATEWAY_TIMEOUT, "timeout", "The request took too long", detail, true)
         }
-        Failure::OverdueUnsent => {
+        Failure::OverdueUnsent(waited_for) => {
+            let (title, what, nothing_done) = match waited_for {
+                WaitedFor::Service => (
+                    "The service cannot be reached in time",
+                    "for its turn at the service, or for a connection to it,",
+                    NOTHING_SENT,
+                ),
+                WaitedFor::Route => {
+                    ("The route has no turn in time", "for its turn at its route (`requests_max`)", NOT_BEGUN)
+                }
+                WaitedFor::Store => (
+                    "This process has no store in time",
+                    "for this process, which takes over from another one, to have the store,",
+                    NOT_BEGUN,
+                ),
+            };
             let detail = format!(
-                "The request waited for its turn at the service, or for a connection to it, for longer than it may take \
-                 in all (limits: total_ms). {NOTHING_SENT}"
+                "The request waited {what} for longer than it may take in all (limits: total_ms). {nothing_done}"
             );
-            (S::GATEWAY_TIMEOUT, "timeout-not-sent", "The service cannot be reached in time", detail, true)
+            (S::GATEWAY_TIMEOUT, "timeout-not-sent", title, detail, true)
         }
         Failure::Overloaded => {
             let detail = format!(
@@ -325,67 +349,4 @@ pub(super) fn reason(failure: &Failure, kind: &'static str) -> Cow<'static, str>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The reasons of answers that the proxy makes itself.
-    fn reasons() -> Vec<&'static str> {
-        let refused = || ConnectError::Refused(std::io::Error::other("refused"));
-        let failures = [
-            Failure::Head(HeadRefusal::Ambiguous("two Host fields")),
-            Failure::Head(HeadRefusal::Connect),
-            Failure::Head(HeadRefusal::Trace),
-            Failure::Head(HeadRefusal::Expectation),
-            Failure::Head(HeadRefusal::Loop),
-            Failure::HeadTooLarge,
-            Failure::Path(PathRefusal::Ambiguous),
-            Failure::Target,
-            Failure::Body,
-            Failure::TooLarge,
-            Failure::RetryTooLarge,
-            Failure::Overdue(Overdue::Client),
-            Failure::Overdue(Overdue::ClientSlow),
-            Failure::Overdue(Overdue::Upload),
-            Failure::Overdue(Overdue::FirstByte),
-            Failure::Overdue(Overdue::Total),
-            Failure::OverdueUnsent,
-            Failure::Overloaded,
-            Failure::RouteBusy,
-            Failure::Legacy(CallError::Busy),
-            Failure::Legacy(CallError::Unreachable(refused())),
-            Failure::Legacy(CallError::Unreachable(ConnectError::Unresolved(std::io::Error::other("no such name")))),
-            Failure::Legacy(CallError::Unreachable(ConnectError::TimedOut)),
-            Failure::Legacy(CallError::Unreachable(ConnectError::Tls("expired".into()))),
-            Failure::Legacy(CallError::NotProcessed),
-            Failure::Switched,
-            Failure::NotSwitched,
-            Failure::NoSafeArm("the store did not answer"),
-            Failure::FirstTryUnknown,
-            Failure::KeyNotNoted,
-            Failure::NoStore(NoStore::NotTakenOver),
-            Failure::NoStore(NoStore::HandedOver),
-            Failure::Precondition,
-            Failure::EngineSilent,
-            Failure::EngineGaveBack,
-        ];
-        // A `hyper::Error` cannot be made here.
-        let closed = "legacy-closed";
-        let failures = failures.into_iter().chain(EgressRefusal::ALL.map(Failure::Egress));
-        let kinds = failures.map(|failure| describe(&failure).1);
-        let mut reasons: Vec<_> = kinds.chain([closed, HEAD_TOO_LARGE, MALFORMED_HEAD, HEAD_TIMEOUT]).collect();
-        reasons.sort_unstable();
-        reasons.dedup();
-        reasons
-    }
-
-    #[test]
-    fn the_reference_lists_every_reason() {
-        let page = include_str!("../docs/failures.md");
-        let (_, section) = page.split_once("## Problems that Pointsman answers itself").expect("the section");
-        let (section, _) = section.split_once("\n## ").expect("its end");
-        let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
-        let mut listed: Vec<_> = rows.filter(|first| *first != "reason").collect();
-        listed.sort_unstable();
-        assert_eq!(listed, reasons());
-    }
-}
+mod tests;

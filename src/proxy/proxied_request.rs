@@ -15,7 +15,7 @@ use super::answered_exchange::AnsweredExchange;
 use super::client_addresses::ConnectionPermit;
 use super::client_upgrade::ClientUpgrade;
 use super::exchange_record::CurrentRecord;
-use super::failure::Failure;
+use super::failure::{Failure, WaitedFor};
 use super::headers::{Forwarder, traceparent};
 use super::own_connections::OwnConnections;
 use super::respond::Refused;
@@ -75,7 +75,7 @@ impl ProxiedRequest<'_> {
                 return Ok(());
             }
             Ok(Err(Busy)) => Failure::RouteBusy,
-            Err(_) => Failure::OverdueUnsent,
+            Err(_) => Failure::OverdueUnsent(WaitedFor::Route),
         };
         Err(self.refused(rung, failure))
     }

@@ -23,7 +23,7 @@ use super::capture::{Captured, NotCaptured};
 use super::client_upgrade::{ClientUpgrade, StreamIo};
 use super::cut::Cut;
 use super::egress::Egress;
-use super::failure::Failure;
+use super::failure::{Failure, WaitedFor};
 use super::headers::strip_reply;
 use super::interim_replies::InterimReplies;
 use super::legacy::{self, CallError};
@@ -147,7 +147,7 @@ pub(super) async fn answer_from_legacy(
     }
     match (&mut captured, bystander) {
         (_, Some(bystander)) => {
-            proxied.admission.watch = bystander.announce(&request, &proxied.params, client.peer);
+            proxied.admission.watch = Some(bystander.announce(&request, &proxied.params, client.peer));
         }
         (Some(Captured::Request(captured)), None) => captured.watch_effects(request.headers()),
         (Some(Captured::Skipped(_) | Captured::Call(_)) | None, None) => {}
@@ -232,7 +232,7 @@ pub(super) async fn answer_from_legacy(
         }
         Ok(Err(CallError::Closed(_) | CallError::Invalid(_))) if wait.is_request_broken() => Failure::Body,
         Ok(Err(error)) => Failure::Legacy(error),
-        Err(Overdue::Total) if !wait.is_sent() => Failure::OverdueUnsent,
+        Err(Overdue::Total) if !wait.is_sent() => Failure::OverdueUnsent(WaitedFor::Service),
         Err(overdue) => Failure::Overdue(overdue),
     };
     if let Some(captured) = captured {
@@ -240,9 +240,8 @@ pub(super) async fn answer_from_legacy(
             Failure::Body | Failure::Overdue(Overdue::Client | Overdue::ClientSlow) => {
                 captured.skip(SkipReason::ClientWentAway);
             }
-            Failure::Legacy(CallError::Busy | CallError::Ours | CallError::NotProcessed) | Failure::OverdueUnsent => {
-                captured.skip(SkipReason::LegacyRefused)
-            }
+            Failure::Legacy(CallError::Busy | CallError::Ours | CallError::NotProcessed)
+            | Failure::OverdueUnsent(_) => captured.skip(SkipReason::LegacyRefused),
             _ => captured.skip(SkipReason::LegacyFailed),
         }
     }

@@ -50,7 +50,11 @@ pub(super) fn refuse(
     let (entry, rung) = route.unwrap_or_else(|| (no_route.clone(), State::Off));
     let reason = reason(&failure, kind);
     entry.route_metrics.count_refusal(&reason);
-    log(&failure, &reason, entry.route_metrics.route());
+    let logged_detail = match &failure {
+        Failure::Engine(problem) => &problem.detail,
+        _ => &detail,
+    };
+    log(&failure, &reason, entry.route_metrics.route(), logged_detail);
     let (body, retry_after) = match failure {
         Failure::Engine(problem) => (document(&problem, status), problem.retry_after_s),
         _ => {
@@ -164,8 +168,8 @@ pub(super) fn record_unfinished(no_route: &RouteMetrics) -> Bytes {
     document(&problem, status)
 }
 
-/// Logs a refused request, with details that the answer does not contain.
-fn log(failure: &Failure, reason: &str, route: &str) {
+/// Logs a refused request. Where the cause is at the service or the engine, the line says more than the answer.
+fn log(failure: &Failure, reason: &str, route: &str, detail: &str) {
     match failure {
         Failure::Legacy(CallError::Unreachable(why)) => {
             if let Some(left_out) = next_line!(WARN, WARN_LINES) {
@@ -179,16 +183,24 @@ fn log(failure: &Failure, reason: &str, route: &str) {
                 tracing::warn!(route, reason, left_out, %error, "{message}");
             }
         }
-        Failure::EngineSilent | Failure::EngineGaveBack => {
+        Failure::EngineSilent => {
             if let Some(left_out) = next_line!(ERROR, ERROR_LINES) {
-                let message =
-                    "the engine gave no answer by its deadline, or gave back a request that legacy may not answer";
-                tracing::error!(route, reason, left_out, ?failure, "{message}");
+                tracing::error!(
+                    route,
+                    reason,
+                    left_out,
+                    "the engine gave no answer by its deadline; its run may go on"
+                );
             }
         }
-        other => {
+        Failure::EngineGaveBack => {
+            if let Some(left_out) = next_line!(ERROR, ERROR_LINES) {
+                tracing::error!(route, reason, left_out, "the engine gave back a request that legacy may not answer");
+            }
+        }
+        _ => {
             if let Some(left_out) = next_line!(INFO, INFO_LINES) {
-                tracing::info!(route, reason, left_out, failure = ?other, "a request was refused");
+                tracing::info!(route, reason, left_out, detail, "a request was refused");
             }
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::{Method, request};
 
-use super::failure::Failure;
+use super::failure::{Failure, WaitedFor};
 use super::hygiene;
 use super::proxied_request::Client;
 use super::respond::Refused;
@@ -38,7 +38,7 @@ pub(super) async fn table_with_store(
     match waited {
         Ok(Ok(waited)) => Ok((shared.table(), waited)),
         Ok(Err(why)) => Err(Refused::early(Failure::NoStore(why)).into()),
-        Err(_) => Err(Refused::early(Failure::OverdueUnsent).into()),
+        Err(_) => Err(Refused::early(Failure::OverdueUnsent(WaitedFor::Store)).into()),
     }
 }
 

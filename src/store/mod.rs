@@ -201,7 +201,8 @@ pub trait Store: RunCoordination {
     fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>>;
 
     /// Stores samples. Of one route and fingerprint the newest `per_fingerprint` samples are kept, and of one route
-    /// those of the `fingerprints` most recent fingerprints.
+    /// those of the `fingerprints` most recent fingerprints. Idempotent: a sample that equals a stored one of its route
+    /// and fingerprint takes its place as the newest and is not stored a second time.
     fn put_samples(
         &self,
         samples: Vec<SampleRecord>,

@@ -322,8 +322,8 @@ pub struct AnswerRecord {
     /// answers that an earlier version recorded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_plain_text: bool,
-    /// The reply has no content (status 204 or 304), and the content type is the one of the body that is not sent: the
-    /// workflow declares none. False in answers that an earlier version recorded.
+    /// The reply has no content (status 204, 205 or 304), and the content type is the one of the body that is not sent:
+    /// the workflow declares none. False in answers that an earlier version recorded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_type_of_unsent_body: bool,
     /// The body is that of the reply to this step's call, and is streamed: `body` is empty then. Only in runs that are

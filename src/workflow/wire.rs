@@ -202,9 +202,9 @@ fn form_component(text: &mut String, value: &str) {
     }
 }
 
-/// Whether a reply with this status has no content (RFC 9110).
+/// Whether a reply with this status has no content (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5).
 pub fn is_without_content(status: u16) -> bool {
-    matches!(status, 204 | 304)
+    matches!(status, 204 | 205 | 304)
 }
 
 /// Builds an answer to the caller.

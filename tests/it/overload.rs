@@ -7,7 +7,7 @@ use pointsman::demo::world::Fault;
 
 use crate::support::seed::{report_violations, seed};
 use crate::support::test_system::{FAMILY, TestSystem};
-use crate::support::{checker, until};
+use crate::support::{Metrics, checker, until};
 
 fn small_queue(flags: &crate::support::FlagsDir) {
     flags.edit("pointsman.yaml", |text| {
@@ -125,18 +125,27 @@ async fn a_dead_engine_arm_is_counted_as_failed_or_mismatched() {
     let system = TestSystem::with(small_queue).await;
     system.climb_to("shadow").await;
     system.world.fault("quote", Fault::Close, 100_000);
-    for _ in 0..10 {
+    const OUTCOMES: [&str; 5] = ["matched", "ignored", "mismatched", "failed", "skipped"];
+    let outcomes = |m: &Metrics| OUTCOMES.map(|outcome| m.sum("pointsman_comparisons_total", &[("outcome", outcome)]));
+    let before = outcomes(&system.pointsman.metrics().await);
+    const ORDERS: usize = 10;
+    for _ in 0..ORDERS {
         system.order().await;
     }
+    let counted = |m: &Metrics| {
+        let after = outcomes(m);
+        std::array::from_fn::<f64, 5, _>(|at| after[at] - before[at])
+    };
     system
         .pointsman
-        .until_metric("a comparison that failed or mismatched", |m| {
+        .until_metric("the outcome of each order", |m| {
             checker::check_balance(m);
-            m.sum("pointsman_comparisons_total", &[("outcome", "failed")])
-                + m.sum("pointsman_comparisons_total", &[("outcome", "mismatched")])
-                > 0.0
+            counted(m).iter().sum::<f64>() >= ORDERS as f64
         })
         .await;
+    let [matched, ignored, mismatched, failed, skipped] = counted(&system.pointsman.metrics().await);
+    assert_eq!((matched, ignored), (0.0, 0.0), "no order is taken for a match");
+    assert!(mismatched + failed > 0.0, "{mismatched} mismatched, {failed} failed, {skipped} skipped");
     system.world.clear_faults();
     system.finish().await;
 }

@@ -69,7 +69,10 @@ async fn live_routes_of_a_restored_backup_go_down() {
         let shown = row(&system, "orders.create").await;
         assert_eq!(shown["row"]["effective"], json!({ "state": "dark", "why": "requested" }), "{when}: {shown}");
         let last = shown["flip"].to_string();
-        assert!(last.contains("a flip that lowered this route later is not in it"), "{when}: {last}");
+        assert!(
+            last.contains("if a flip lowered this route after the copy was made, it does not have that flip"),
+            "{when}: {last}"
+        );
         let why = shown["next"].to_string();
         assert!(why.contains("the store is a copy") && why.contains("until 20"), "{when}: {why}");
         // The order of the backup was answered without an error, and does not count: the evidence starts anew.

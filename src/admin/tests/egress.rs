@@ -45,7 +45,7 @@ async fn a_route_shows_which_calls_were_attributed_and_by_what() {
     let route = "orders.create".into();
     let to_watch =
         RequestToWatch { compared: Some(&route), request: &|| request.clone(), sent: &request.headers, body: None };
-    let _watch = attribution.watch(to_watch).unwrap();
+    let _watch = attribution.watch(to_watch);
     for id in ["7", "7", "7", "8"] {
         call(&attribution, id);
     }

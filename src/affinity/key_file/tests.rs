@@ -42,7 +42,7 @@ fn records_are_read_back_and_torn_ones_are_skipped() {
     let seqs: Vec<u64> = opened.waiting.iter().map(|record| record.seq).collect();
     assert_eq!(seqs, [991, 992, 993, 994, 996, 997, 998, 999, 1_000]);
     assert_eq!((opened.skipped, opened.last), (1, 1_000));
-    assert_eq!(opened.damage.as_deref(), Some("1 records are missing, 1 records cannot be read"));
+    assert_eq!(opened.damage.as_deref(), Some("1 record is missing, 1 slot cannot be read"));
     assert!(opened.unnoted.iter().any(|(route, _)| *route == SlotRoute::Any));
     assert!(opened.waiting.iter().all(|found| *found == record(found.seq)));
     drop(opened);

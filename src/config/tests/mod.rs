@@ -97,6 +97,20 @@ fn text_that_is_not_accepted_yaml_is_an_error_with_its_position() {
     assert!(tab[0].starts_with("2:") && tab[0].ends_with("(indent with spaces, not with a tab)"), "{tab:?}");
 }
 
+/// The keys of a map count as often as an alias repeats it, like its values.
+#[test]
+fn keys_behind_aliases_count_towards_the_size_of_a_file() {
+    let (long_key, aliases) = ("k".repeat(900), |name: &str, times: usize| format!("*{name}, ").repeat(times));
+    let of_bytes = format!("a: &a {{ {long_key}: 1 }}\nb: [{}]\n", aliases("a", 5_000));
+    assert!(errors(&of_bytes)[0].contains("more than 4194304 bytes of text"), "{:?}", errors(&of_bytes));
+    let keys: String = (0..90).map(|n| format!("k{n}: 1, ")).collect();
+    // 600 times a map, its keys and their values: more than 100,000 with the keys, fewer without them.
+    let of_values = format!("a: &a {{ {keys} }}\nb: [{}]\n", aliases("a", 600));
+    assert!(errors(&of_values)[0].contains("more than 100000 values"), "{:?}", errors(&of_values));
+    let fewer = format!("a: &a {{ {keys} }}\nb: [{}]\n", aliases("a", 500));
+    assert_eq!(errors(&fewer), [""; 0]);
+}
+
 #[test]
 fn exponential_aliases_are_refused() {
     let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");

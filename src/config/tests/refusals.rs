@@ -137,7 +137,7 @@ fn cases() -> Vec<(&'static str, Set)> {
         (
             "a workflow that does not take back what another one did",
             step(
-                "  first: { run: other }\n  each: { needs: [first], for_each: [1, 2], run: other, undo: 'POST ${services.bank}/back' }\n  harmless: { needs: [each], run: reads }\n  accepted: { needs: [each], run: nested, reversible: false }\n  items: { needs: [each, charge], for_each: [1, 2], run: nested, input: '${item}' }\n  last: { needs: [items, accepted, harmless, first], run: other }",
+                "  first: { run: other }\n  each: { needs: [first], for_each: [1, 2], run: other, undo: 'POST ${services.bank}/back' }\n  harmless: { needs: [each], run: reads }\n  accepted: { needs: [each], run: nested, reversible: false }\n  items: { needs: [each, charge], for_each: [1, 2], run: nested, input: '${item}' }\n  last: { needs: [items, accepted, harmless, first], run: other }\n  calm: { needs: [last], wait: 1s }\n  until: { needs: [calm], wait: { until: '${request.body.at}' } }",
             )
             .put(
                 "workflows/other.yaml",

@@ -3,7 +3,7 @@
 use super::*;
 
 impl World {
-    fn bystander(&self, sent: &[(&str, &str)], body: Option<&str>) -> Option<Box<dyn EffectWatch>> {
+    fn bystander(&self, sent: &[(&str, &str)], body: Option<&str>) -> Option<TestWatch> {
         let body = body.map(|body| {
             let sending = Arc::new(Sending::default());
             sending.end(body.to_owned());

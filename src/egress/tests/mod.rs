@@ -14,7 +14,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::{Attribution, AttributionSettings, Correlate, EffectOutcome};
 use crate::compare::{Body, Effect};
-use crate::exchange::{EffectObserver, EffectRegistry, EffectWatch, RequestCopy, RequestToWatch, SentBody};
+use crate::exchange::{
+    EffectObserver, EffectRegistry, EffectWatch, RequestCopy, RequestEffects, RequestToWatch, SentBody,
+};
 use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_LISTED_CALLS_MAX, EGRESS_OPEN_CALLS_MAX, Limits};
 use crate::names::RouteId;
 use crate::traces::TraceContext;
@@ -32,6 +34,18 @@ impl Sending {
 impl SentBody for Sending {
     fn whole(&self) -> Option<Bytes> {
         self.0.lock().unwrap().clone()
+    }
+}
+
+/// A request for which there was room.
+struct TestWatch(Box<dyn EffectWatch>);
+
+impl TestWatch {
+    fn effects(&self) -> RequestEffects {
+        self.0.effects().expect("there was room")
+    }
+    fn reply_passed_on(&self) {
+        self.0.reply_passed_on();
     }
 }
 
@@ -58,7 +72,8 @@ impl World {
     fn pass(&self, time: Duration) {
         self.now_us.fetch_add(u64::try_from(time.as_micros()).unwrap(), Relaxed);
     }
-    fn watch(&self, sent: &[(&str, &str)], body: Option<Arc<dyn SentBody>>) -> Option<Box<dyn EffectWatch>> {
+    /// `None` if there is no room; its exchange has ended then.
+    fn watch(&self, sent: &[(&str, &str)], body: Option<Arc<dyn SentBody>>) -> Option<TestWatch> {
         self.watch_as(Some(ROUTE), sent, body)
     }
     /// A request of this route, or a bystander.
@@ -67,7 +82,16 @@ impl World {
         route: Option<&str>,
         sent: &[(&str, &str)],
         body: Option<Arc<dyn SentBody>>,
-    ) -> Option<Box<dyn EffectWatch>> {
+    ) -> Option<TestWatch> {
+        let watch = self.announce(route, sent, body);
+        watch.effects().is_some().then_some(TestWatch(watch))
+    }
+    fn announce(
+        &self,
+        route: Option<&str>,
+        sent: &[(&str, &str)],
+        body: Option<Arc<dyn SentBody>>,
+    ) -> Box<dyn EffectWatch> {
         let sent = headers(sent);
         let request = RequestCopy {
             method: Method::POST,
@@ -84,11 +108,11 @@ impl World {
         self.attribution.watch(RequestToWatch { compared: route.as_ref(), request: &request, sent: &sent, body })
     }
     /// A request in this trace.
-    fn traced(&self, trace: TraceContext) -> Box<dyn EffectWatch> {
+    fn traced(&self, trace: TraceContext) -> TestWatch {
         self.watch(&[("traceparent", &value(trace))], None).unwrap()
     }
     /// A request with this JSON, sent whole, in a trace that no call carries.
-    fn with_body(&self, json: &str) -> Box<dyn EffectWatch> {
+    fn with_body(&self, json: &str) -> TestWatch {
         let sending = Arc::new(Sending::default());
         sending.end(json.to_owned());
         self.watch(&[("traceparent", &value(TraceContext::random(true)))], Some(sending)).unwrap()
@@ -252,6 +276,42 @@ fn requests_are_bounded_and_the_oldest_that_have_ended_go_first() {
     world.pass(Duration::from_secs(11));
     world.call(&[("x-id", "r0")], "");
     assert_eq!((world.outcomes().0, open.effects().len()), (1, 1));
+}
+
+/// Whether it was refused at first or evicted later, and however long its exchange takes.
+#[test]
+fn a_request_without_room_counts_as_a_possible_cause_until_its_window_is_over() {
+    let limits = Limits { egress_requests_max: 32, ..Limits::default() };
+    for is_evicted in [false, true] {
+        let world = World::with("header.x-id", limits.clone());
+        let announce = |id: &str| world.announce(Some(ROUTE), &[("x-id", id)], None);
+        // Refused without the index; evicted by it.
+        let mut left_out = Vec::new();
+        for n in 0..33 {
+            left_out.push(announce(&format!("r{n}")));
+            if is_evicted {
+                world.outcomes();
+            }
+        }
+        assert_eq!(left_out.iter().all(|watch| watch.effects().is_some()), is_evicted);
+        left_out.retain(|watch| watch.effects().is_none_or(|effects| effects.gaps() > 0));
+        assert!(!left_out.is_empty());
+        world.pass(Duration::from_secs(60));
+        world.outcomes();
+
+        let other = announce("other");
+        let call = || {
+            world.call(&[("x-id", "other")], "");
+            let effects = other.effects().expect("the others are over");
+            (effects.len(), effects.gaps())
+        };
+        assert_eq!(call(), (0, 1), "in flight for a minute");
+        drop(left_out);
+        world.pass(Duration::from_secs(9));
+        assert_eq!(call(), (0, 2), "its window is not over");
+        world.pass(Duration::from_secs(2));
+        assert_eq!(call(), (1, 2));
+    }
 }
 
 #[test]

@@ -37,7 +37,7 @@ struct Known {
     span: u8,
     id: Option<u8>,
     is_compared: bool,
-    watch: Option<Box<dyn EffectWatch>>,
+    watch: Option<TestWatch>,
     effects: crate::exchange::RequestEffects,
     /// In milliseconds.
     ended: Option<u64>,

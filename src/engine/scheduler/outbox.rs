@@ -11,8 +11,10 @@
 //! period, or at once after the start of a process that has the store to itself.
 //!
 //! When the store does not answer, or refuses a first append, the row stays and is delivered again after a growing
-//! pause. A row that cannot be delivered does not delay the others.
+//! pause. A row that cannot be delivered does not delay the others: of the rows that are due, the one that has waited
+//! longest comes first.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +36,7 @@ use crate::store::{OutboxRow, StoreError, StoreNotification};
 const ROWS_MAX: usize = 10_000;
 /// Rows younger than this are left to the task that wrote them.
 const GRACE: Duration = Duration::from_secs(2);
-/// After so many consecutive rows that cannot be delivered, the store counts as not answering.
+/// After so many consecutive rows that cannot be delivered, the store counts as not answering, and there is a pause.
 const FAILURES_MAX: u32 = 10;
 /// The first pause before a row is delivered again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -52,6 +54,15 @@ struct Retry {
     /// The task that delivers the row, if delivering may take long. Until the task has ended, the row is not delivered
     /// again.
     task: Option<JoinHandle<()>>,
+}
+
+/// A row that is due.
+struct DueRow<'a> {
+    row: &'a OutboxRow,
+    /// How many times delivering the row was tried.
+    times: u32,
+    /// How long the row has been due.
+    waited: Duration,
 }
 
 /// Delivers rows until the process ends.
@@ -110,31 +121,31 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
     let pending_runs = core.ports.store.pending_runs(ROWS_MAX).await?;
     let runs: HashSet<RunId> = pending_runs.iter().map(|row| row.run).collect();
     retries.retain(|run, _| runs.contains(run));
-    let (mut next, mut overdue, mut failures) = (None::<Instant>, 0_u32, 0_u32);
+    let mut next = None::<Instant>;
     let mut postpone = |until: Instant| next = Some(next.map_or(until, |next| next.min(until)));
+    let (now, clock_now) = (Instant::now(), core.process.clock.now());
+    let grace = SignedDuration::try_from(grace).unwrap_or_default();
+    let (mut due_rows, mut overdue) = (Vec::new(), 0_u32);
     for row in &pending_runs {
-        let now = Instant::now();
-        let age = core.process.clock.now().duration_since(row.at);
-        let left = SignedDuration::try_from(grace).unwrap_or_default() - age;
-        if let Ok(left) = Duration::try_from(left)
-            && !left.is_zero()
-        {
-            postpone(now + left);
+        let past_grace = clock_now.duration_since(row.at) - grace;
+        let Ok(past_grace) = Duration::try_from(past_grace) else {
+            postpone(now + past_grace.unsigned_abs());
             continue;
-        }
-        overdue += 1;
-        let times = match retries.get(&row.run) {
-            Some(retry) if retry.due > now => {
-                postpone(retry.due);
-                continue;
-            }
-            Some(retry) if retry.task.as_ref().is_some_and(|task| !task.is_finished()) => {
-                postpone(now + FIRST_PAUSE);
-                continue;
-            }
-            Some(retry) => retry.times,
-            None => 0,
         };
+        overdue += 1;
+        match retries.get(&row.run) {
+            Some(retry) if retry.due > now => postpone(retry.due),
+            Some(retry) if retry.task.as_ref().is_some_and(|task| !task.is_finished()) => postpone(now + FIRST_PAUSE),
+            Some(retry) => due_rows.push(DueRow { row, times: retry.times, waited: now - retry.due }),
+            None => due_rows.push(DueRow { row, times: 0, waited: past_grace }),
+        }
+    }
+    gauge!("pointsman_pending_runs_overdue").set(overdue);
+    // Rows that fail become due again, at the latest after `PAUSE_MAX`. Whatever their number, the rows that have
+    // waited longer come before them, so each row is tried although a pass ends after `FAILURES_MAX` failures.
+    due_rows.sort_by_key(|due| Reverse(due.waited));
+    let mut failures = 0;
+    for DueRow { row, times, waited: _ } in due_rows {
         let task = match deliver_one(core, row).await {
             Ok(task) => {
                 failures = 0;
@@ -149,12 +160,16 @@ async fn deliver_due(core: &Arc<Core>, retries: &mut Retries, grace: Duration) -
         let due = Instant::now() + FIRST_PAUSE.saturating_mul(1 << times.min(6)).min(PAUSE_MAX);
         retries.insert(row.run, Retry { times: times.saturating_add(1), due, task });
         postpone(due);
-        // The failed rows are not due at the next try, so the other rows come first then.
         if failures >= FAILURES_MAX {
-            return Err(StoreError(format!("{failures} consecutive rows cannot be delivered")));
+            tracing::warn!(
+                failures,
+                "rows of the outbox, one after the other, cannot be delivered: the store probably does not answer; the rows \
+                 that are due go on after a pause"
+            );
+            postpone(Instant::now() + FIRST_PAUSE);
+            break;
         }
     }
-    gauge!("pointsman_pending_runs_overdue").set(overdue);
     Ok(next)
 }
 

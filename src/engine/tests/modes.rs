@@ -14,7 +14,7 @@ use crate::workflow::{EffectClass, Mode, Plan, RunStatus};
 #[tokio::test]
 async fn an_answer_whose_status_has_no_content_is_compared_and_sent_without_its_body() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
-    for (status, has_body) in [(204, false), (304, false), (200, true)] {
+    for (status, has_body) in [(204, false), (205, false), (304, false), (200, true)] {
         let respond = json!({ "status": status, "body": { "n": 1 } });
         let plan = json!({ "workflow": "w", "steps": { "a": { "set": 1 } }, "respond": respond });
         let harness = Harness::new(&step_service, checked_plan(&plan, false)).await;

@@ -344,6 +344,10 @@ async fn the_successor_of_a_run_that_creates_an_instance_pins_it_and_answers_ret
     assert_eq!(harness.wait_until_ended_or_awaits_input(newest).await.status, RunStatus::Completed);
     let seen = instance(&harness, &body["id"]).await;
     assert_eq!(seen["output"]["id"], newest.0.simple().to_string(), "the instance shows the newest run");
+    let (status, body, report) = answer(harness.send(arm_request).await);
+    assert_eq!((status, report.run), (201, Some(newest)), "and a retry gets its answer");
+    assert_eq!(body["id"], newest.0.simple().to_string());
+    assert_eq!(step_service.paths(), ["POST /one", "POST /two", "POST /two", "POST /two"], "a retry sends nothing");
 }
 
 #[tokio::test]

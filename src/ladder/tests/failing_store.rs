@@ -1,4 +1,4 @@
-//! A store whose flips fail on demand.
+//! A store that fails on demand.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::store::*;
 use crate::workflow::RunSummary;
 
-/// A memory store whose flips and declarations fail on demand.
+/// A memory store whose flips, declarations, samples and evidence fail on demand.
 #[derive(Default)]
 pub struct FailingStore {
     inner: MemoryStore,
@@ -27,6 +27,12 @@ pub struct FailingStore {
     delayed: Mutex<Vec<PutFlips>>,
     /// Flips and declarations cannot be read.
     pub fail_reads: AtomicBool,
+    /// Samples are not stored.
+    pub refuse_samples: AtomicBool,
+    /// Samples are stored, and the reply is lost.
+    pub lose_sample_replies: AtomicBool,
+    /// Evidence is not stored.
+    pub refuse_evidence: AtomicBool,
     /// Pins cannot be counted.
     pub fail_pin_counts: AtomicBool,
     /// The engine owns no instances.
@@ -182,7 +188,16 @@ impl Store for FailingStore {
         self.inner.declared()
     }
     fn put_samples(&self, samples: Vec<SampleRecord>, each: usize, fingerprints: usize) -> StoreFuture<'_, ()> {
-        self.inner.put_samples(samples, each, fingerprints)
+        if self.refuse_samples.load(Ordering::SeqCst) {
+            return fails();
+        }
+        let stored = self.inner.put_samples(samples, each, fingerprints);
+        let loses_reply = self.lose_sample_replies.load(Ordering::SeqCst);
+        async move {
+            stored.await?;
+            if loses_reply { Err(StoreError("the reply is lost".into())) } else { Ok(()) }
+        }
+        .boxed()
     }
     fn samples(&self, route: RouteId, limit: usize) -> StoreFuture<'_, Vec<SampleRecord>> {
         self.inner.samples(route, limit)
@@ -191,6 +206,9 @@ impl Store for FailingStore {
         self.inner.clear_samples(route)
     }
     fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> StoreFuture<'_, ()> {
+        if self.refuse_evidence.load(Ordering::SeqCst) {
+            return fails();
+        }
         self.inner.put_evidence(evidence)
     }
     fn evidence(&self) -> StoreFuture<'_, Vec<EvidenceRecord>> {

@@ -3,7 +3,7 @@
 mod captured_log;
 mod changed_in_live;
 mod ended_tasks;
-mod failing_store;
+pub(crate) mod failing_store;
 mod families;
 mod files;
 mod first_set;

@@ -35,8 +35,8 @@ struct Watch {
 }
 
 impl EffectWatch for Watch {
-    fn effects(&self) -> RequestEffects {
-        self.effects.clone()
+    fn effects(&self) -> Option<RequestEffects> {
+        Some(self.effects.clone())
     }
     fn reply_passed_on(&self) {
         self.settled.fetch_add(1, SeqCst);
@@ -50,7 +50,7 @@ impl Drop for Watch {
 }
 
 impl EffectRegistry for Registry {
-    fn watch(&self, request: RequestToWatch<'_>) -> Option<Box<dyn EffectWatch>> {
+    fn watch(&self, request: RequestToWatch<'_>) -> Box<dyn EffectWatch> {
         let RequestToWatch { compared, request: _, sent, body } = request;
         let effects = RequestEffects::default();
         self.told.lock().unwrap().push(Told {
@@ -60,7 +60,7 @@ impl EffectRegistry for Registry {
             effects: effects.clone(),
         });
         self.open.fetch_add(1, SeqCst);
-        Some(Box::new(Watch { effects, open: self.open.clone(), settled: self.settled.clone() }))
+        Box::new(Watch { effects, open: self.open.clone(), settled: self.settled.clone() })
     }
     fn body_bytes_max(&self) -> Option<usize> {
         Some(8)

@@ -36,6 +36,10 @@ use crate::transport::AddressRegistry;
 #[derive(Default)]
 pub struct Fakes {
     pub outcomes: Mutex<Vec<ComparisonOutcome>>,
+    /// How many tickets were opened. Each has a number, from 0.
+    pub opened: AtomicU64,
+    /// The number of the ticket, for each time that one was settled.
+    pub settled: Mutex<Vec<u64>>,
     pub without_twin: AtomicU64,
     pub offered: Mutex<Vec<Answered>>,
     pub served: Mutex<Vec<Served>>,
@@ -85,13 +89,20 @@ impl Fakes {
     }
 }
 
-impl TicketCounter for Fakes {
+/// What the ticket with this number is settled with.
+struct CounterOfTicket {
+    number: u64,
+    fakes: Arc<Fakes>,
+}
+
+impl TicketCounter for CounterOfTicket {
     fn settle(&self, _request: &OfferedRequest, outcome: ComparisonOutcome) {
-        self.outcomes.lock().unwrap().push(outcome);
-        self.changed.notify_waiters();
+        self.fakes.settled.lock().unwrap().push(self.number);
+        self.fakes.outcomes.lock().unwrap().push(outcome);
+        self.fakes.changed.notify_waiters();
     }
     fn count_without_twin(&self, _request: &OfferedRequest) {
-        self.without_twin.fetch_add(1, SeqCst);
+        self.fakes.without_twin.fetch_add(1, SeqCst);
     }
 }
 
@@ -100,7 +111,9 @@ pub struct FakeOffer(pub Arc<Fakes>);
 
 impl Offer for FakeOffer {
     fn open(&self, request: OfferedRequest) -> ComparisonTicket {
-        ComparisonTicket::new(request, self.0.clone())
+        let number = self.0.opened.fetch_add(1, SeqCst);
+        let counter = CounterOfTicket { number, fakes: self.0.clone() };
+        ComparisonTicket::new(request, Arc::new(counter))
     }
     fn offer(&self, ticket: ComparisonTicket, answered: Answered) {
         self.0.offered.lock().unwrap().push(answered);

@@ -2,7 +2,7 @@
 //!
 //! Always true: a change is checked completely before the first field is written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use jiff::{SignedDuration, Timestamp};
@@ -359,19 +359,23 @@ impl Tables {
     }
 
     pub(super) fn put_samples(&mut self, samples: Vec<SampleRecord>, per_fingerprint: usize, fingerprints: usize) {
+        let routes: BTreeSet<RouteId> = samples.iter().map(|sample| sample.route.clone()).collect();
         for sample in samples {
-            let (route, fingerprint) = (sample.route.clone(), sample.fingerprint.clone());
+            self.samples.retain(|stored| *stored != sample);
             self.samples.push(sample);
-            let mut of_route: Vec<&str> = Vec::new();
-            let mut of_fingerprint = 0;
+        }
+        for route in routes {
+            // The number of newer samples by fingerprint, the most recent fingerprint first.
+            let mut newer: Vec<(String, usize)> = Vec::new();
             let mut keep = vec![true; self.samples.len()];
             for (index, sample) in self.samples.iter().enumerate().rev().filter(|(_, s)| s.route == route) {
-                if !of_route.contains(&sample.fingerprint.as_str()) {
-                    of_route.push(&sample.fingerprint);
+                let known = newer.iter().position(|(fingerprint, _)| *fingerprint == sample.fingerprint);
+                let place = known.unwrap_or(newer.len());
+                if known.is_none() {
+                    newer.push((sample.fingerprint.clone(), 0));
                 }
-                let recent = of_route.iter().position(|f| *f == sample.fingerprint).is_some_and(|p| p < fingerprints);
-                of_fingerprint += usize::from(sample.fingerprint == fingerprint);
-                keep[index] = recent && (sample.fingerprint != fingerprint || of_fingerprint <= per_fingerprint);
+                keep[index] = place < fingerprints && newer[place].1 < per_fingerprint;
+                newer[place].1 += 1;
             }
             let mut keep = keep.into_iter();
             self.samples.retain(|_| keep.next().unwrap_or(true));

@@ -4,6 +4,7 @@
 //! outcome of a commit is unknown, the appends are looked up once the session that wrote them has certainly ended, and
 //! written again if they are missing. The answer is `Unavailable` only if the outcome is still unknown after that.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -221,18 +222,68 @@ impl Committer {
 
 /// Sends each append's reply. `unknown` is the error after which it is unknown whether the batch was written.
 fn answer(appends: Vec<EncodedAppend>, result: BatchResult, unknown: Option<String>) {
-    let BatchResult { error, outcomes } = result;
-    let outcomes = outcomes.unwrap_or_else(|| appends.iter().map(|_| AppendDecision::Write(Vec::new())).collect());
-    for (append, outcome) in appends.into_iter().zip(outcomes) {
-        let done = match (&error, outcome) {
-            (_, AppendDecision::Reject(error)) => Err(error),
-            (None, AppendDecision::Write(_) | AppendDecision::AlreadyStored) => Ok(()),
-            (Some(_), _) if unknown.is_some() => Err(AppendError::Unavailable(unknown.clone().unwrap_or_default())),
-            (Some(error), AppendDecision::Write(_)) => Err(AppendError::Refused(error.text().to_owned())),
-            // The append may have been stored before, or an equal one of this batch failed.
-            (Some(error), AppendDecision::AlreadyStored) => Err(AppendError::Unavailable(error.text().to_owned())),
-        };
+    let results = results(&appends, result, unknown);
+    for (append, done) in appends.into_iter().zip(results) {
         // The receiver may be dropped: what is written stays written.
         let _ = append.reply.send(done);
+    }
+}
+
+fn results(appends: &[EncodedAppend], result: BatchResult, unknown: Option<String>) -> Vec<Result<(), AppendError>> {
+    let BatchResult { error, outcomes } = result;
+    let outcomes = outcomes.unwrap_or_else(|| appends.iter().map(|_| AppendDecision::Write(Vec::new())).collect());
+    // What became of all appends that were to be written: they are in one transaction.
+    let written = match (&error, unknown) {
+        (None, _) => Ok(()),
+        (Some(_), Some(unknown)) => Err(AppendError::Unavailable(unknown)),
+        (Some(error), None) => Err(AppendError::Refused(error.text().to_owned())),
+    };
+    let id = |append: &EncodedAppend| (append.run_id, append.first, append.batch);
+    let mut in_batch = HashSet::new();
+    let results = appends.iter().zip(outcomes).map(|(append, outcome)| match outcome {
+        AppendDecision::Reject(error) => Err(error),
+        AppendDecision::Write(_) => {
+            in_batch.insert(id(append));
+            written.clone()
+        }
+        AppendDecision::AlreadyStored if in_batch.contains(&id(append)) => written.clone(),
+        // An earlier transaction stored it, whatever became of this one.
+        AppendDecision::AlreadyStored => Ok(()),
+    });
+    results.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Append;
+    use crate::store::tests::{at, completed_run, run_id};
+
+    #[test]
+    fn an_append_that_is_stored_already_is_acknowledged_although_the_batch_fails() {
+        let append = |run, batch| {
+            let append = Append { batch: uuid::Uuid::from_u128(batch), ..completed_run(run_id(run), at(0)) };
+            EncodedAppend::new(append.into(), 4_096, tokio::sync::oneshot::channel().0).unwrap()
+        };
+        // The third is a repetition of the second, which is in the same batch.
+        let appends = [append(1, 1), append(2, 2), append(2, 2)];
+        let decisions =
+            || vec![AppendDecision::AlreadyStored, AppendDecision::Write(Vec::new()), AppendDecision::AlreadyStored];
+        let of = |error: Option<WriteError>, unknown: Option<&str>| {
+            let result = BatchResult { error, outcomes: Some(decisions()) };
+            let results = results(&appends, result, unknown.map(str::to_owned));
+            let word = |result: &Result<(), AppendError>| match result {
+                Ok(()) => "stored",
+                Err(AppendError::Refused(_)) => "refused",
+                Err(AppendError::Unavailable(_)) => "unknown",
+                Err(AppendError::Conflict(_) | AppendError::Fenced(_)) => "rejected",
+            };
+            results.iter().map(word).collect::<Vec<_>>()
+        };
+        assert_eq!(of(None, None), ["stored", "stored", "stored"]);
+        let full = || Some(WriteError::NotWritten("disk full".into()));
+        assert_eq!(of(full(), None), ["stored", "refused", "refused"]);
+        let lost = || Some(WriteError::Unknown("connection lost".into()));
+        assert_eq!(of(lost(), Some("connection lost")), ["stored", "unknown", "unknown"]);
     }
 }

@@ -3,8 +3,9 @@
 //!
 //! Always true: each is one transaction on the writer's connection, acknowledged after its commit. If the outcome of
 //! the commit is unknown, the write is repeated on a new connection: flips are looked for first, and all other writes
-//! are idempotent, except that samples may be stored twice.
+//! are idempotent.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
@@ -37,7 +38,7 @@ pub(super) enum OtherWrite {
     Coordination(CoordinationWrite, oneshot::Sender<Result<CoordinationResult, StoreError>>),
 }
 
-/// A write of records. To repeat it changes nothing, except that samples are stored twice.
+/// A write of records. To repeat it changes nothing.
 pub(super) enum RecordWrite {
     Plan(PlanId, serde_json::Value),
     /// `None` removes the key.
@@ -222,9 +223,7 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
             }
         }
         RecordWrite::Samples { samples, per_fingerprint, fingerprints } => {
-            for sample in samples {
-                put_sample(conn, sample, *per_fingerprint, *fingerprints)?;
-            }
+            put_samples(conn, samples, *per_fingerprint, *fingerprints)?;
         }
         RecordWrite::ClearSamples(route) => {
             conn.execute("DELETE FROM samples WHERE route = ?", [route.as_str()])?;
@@ -252,23 +251,33 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
     Ok(())
 }
 
-fn put_sample(
+/// Stores samples and removes those beyond the limits. A stored sample that is put again is removed first, and the
+/// limits apply after all samples are stored: so a repeated call leaves the same samples.
+fn put_samples(
     conn: &Connection,
-    sample: &SampleRecord,
+    samples: &[SampleRecord],
     per_fingerprint: usize,
     fingerprints: usize,
 ) -> Result<(), WriteError> {
-    let (route, fingerprint) = (sample.route.as_str(), &sample.fingerprint);
-    let text = "INSERT INTO samples (route, fingerprint, record) VALUES (?, ?, ?)";
-    conn.prepare_cached(text)?.execute(params![route, fingerprint, json(sample)?])?;
-    let text = "DELETE FROM samples WHERE route = ?1 AND fingerprint = ?2 AND pos NOT IN \
-                (SELECT pos FROM samples WHERE route = ?1 AND fingerprint = ?2 ORDER BY pos DESC LIMIT ?3)";
+    let text = "DELETE FROM samples WHERE route = ?1 AND fingerprint = ?2 AND record = ?3";
+    let mut remove = conn.prepare_cached(text)?;
+    let mut insert = conn.prepare_cached("INSERT INTO samples (route, fingerprint, record) VALUES (?1, ?2, ?3)")?;
+    for sample in samples {
+        let (route, fingerprint, record) = (sample.route.as_str(), &sample.fingerprint, json(sample)?);
+        remove.execute(params![route, fingerprint, record])?;
+        insert.execute(params![route, fingerprint, record])?;
+    }
     let samples_max = i64::try_from(per_fingerprint).unwrap_or(i64::MAX);
-    conn.prepare_cached(text)?.execute(params![route, fingerprint, samples_max])?;
-    let text = "DELETE FROM samples WHERE route = ?1 AND fingerprint NOT IN \
-                (SELECT fingerprint FROM samples WHERE route = ?1 GROUP BY fingerprint ORDER BY max(pos) DESC LIMIT ?2)";
     let fingerprints_max = i64::try_from(fingerprints).unwrap_or(i64::MAX);
-    conn.prepare_cached(text)?.execute(params![route, fingerprints_max])?;
+    let routes: BTreeSet<&RouteId> = samples.iter().map(|sample| &sample.route).collect();
+    for route in routes {
+        let text = "DELETE FROM samples WHERE pos IN (SELECT pos FROM (SELECT pos, row_number() OVER \
+                    (PARTITION BY fingerprint ORDER BY pos DESC) AS place FROM samples WHERE route = ?1) WHERE place > ?2)";
+        conn.prepare_cached(text)?.execute(params![route.as_str(), samples_max])?;
+        let text = "DELETE FROM samples WHERE route = ?1 AND fingerprint NOT IN (SELECT fingerprint FROM samples \
+                    WHERE route = ?1 GROUP BY fingerprint ORDER BY max(pos) DESC LIMIT ?2)";
+        conn.prepare_cached(text)?.execute(params![route.as_str(), fingerprints_max])?;
+    }
     Ok(())
 }
 

@@ -16,6 +16,7 @@ on_every_store! {
     nothing_is_recorded_that_was_to_follow_an_older_flip,
     declarations_are_replaced_as_a_whole,
     samples_are_limited_by_fingerprint_and_by_route,
+    a_sample_that_is_put_again_is_stored_once,
     evidence_is_replaced_by_route,
     the_secret_stays_the_same,
     key_files_are_listed_until_they_are_removed,
@@ -199,10 +200,8 @@ fn a_declaration_without_scopes_is_read() {
     assert_eq!((read.file.unwrap().state, read.retry), (State::Dark, None));
 }
 
-async fn samples_are_limited_by_fingerprint_and_by_route(which: StoreKind) {
-    let fixture = StoreFixture::new(which).await;
-    let store = &fixture.store;
-    let sample = |route: &str, fingerprint: &str, n: i64| SampleRecord {
+fn sample(route: &str, fingerprint: &str, n: i64) -> SampleRecord {
+    SampleRecord {
         route: route.into(),
         fingerprint: fingerprint.into(),
         at: at(n),
@@ -217,11 +216,19 @@ async fn samples_are_limited_by_fingerprint_and_by_route(which: StoreKind) {
         legacy: "{}".into(),
         engine: "{}".into(),
         request: format!("POST /orders {n}"),
-    };
-    let stored = async |route: &str, limit| {
-        let samples = store.samples(route.into(), limit).await.unwrap();
-        samples.iter().map(|s| format!("{}{}", s.fingerprint, s.at.as_second() % 100)).collect::<Vec<_>>()
-    };
+    }
+}
+
+/// The fingerprint and the second of each stored sample, newest first.
+async fn stored_samples(store: &StoreHandle, route: &str, limit: usize) -> Vec<String> {
+    let samples = store.samples(route.into(), limit).await.unwrap();
+    samples.iter().map(|s| format!("{}{}", s.fingerprint, s.at.as_second() % 100)).collect()
+}
+
+async fn samples_are_limited_by_fingerprint_and_by_route(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
+    let stored = async |route: &str, limit| stored_samples(store, route, limit).await;
     store.put_samples((1..=4).map(|n| sample("r", "x", n)).collect(), 2, 2).await.unwrap();
     assert_eq!(stored("r", 9).await, ["x4", "x3"]);
     store.put_samples(vec![sample("r", "y", 5), sample("other", "z", 6)], 2, 2).await.unwrap();
@@ -233,6 +240,33 @@ async fn samples_are_limited_by_fingerprint_and_by_route(which: StoreKind) {
     assert_eq!(stored("r", 9).await, [""; 0]);
     assert_eq!(stored("other", 9).await, ["z6"]);
     assert_eq!(store.samples("other".into(), 1).await.unwrap(), [sample("other", "z", 6)]);
+}
+
+/// A write whose outcome is unknown is repeated.
+async fn a_sample_that_is_put_again_is_stored_once(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
+    let put = async |samples: &[SampleRecord], per_fingerprint, fingerprints| {
+        store.put_samples(samples.to_vec(), per_fingerprint, fingerprints).await.unwrap();
+        stored_samples(store, "r", 99).await
+    };
+    let two = [sample("r", "x", 1), sample("r", "y", 2)];
+    assert_eq!(put(&two, 9, 9).await, ["y2", "x1"]);
+    assert_eq!(put(&two, 9, 9).await, ["y2", "x1"]);
+    let twice_in_one_write = [sample("r", "x", 3), sample("r", "x", 3)];
+    assert_eq!(put(&twice_in_one_write, 9, 9).await, ["x3", "y2", "x1"]);
+
+    // Only a sample that is equal in everything is the same.
+    let others = [SampleRecord { request: "POST /other".into(), ..sample("r", "x", 1) }, sample("s", "x", 1)];
+    assert_eq!(put(&others, 9, 9).await, ["x1", "x3", "y2", "x1"]);
+    assert_eq!(stored_samples(store, "s", 9).await, ["x1"]);
+
+    // The first write exceeds both limits; its repetition removes nothing more.
+    let many = [("a", 10), ("b", 11), ("c", 12), ("b", 13), ("b", 14)];
+    let many = many.map(|(fingerprint, n)| sample("r", fingerprint, n));
+    for time in ["first", "second"] {
+        assert_eq!(put(&many, 2, 2).await, ["b14", "b13", "c12"], "the {time} time");
+    }
 }
 
 async fn evidence_is_replaced_by_route(which: StoreKind) {

@@ -18,7 +18,9 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 pub(super) fn bad_name(what: &str, name: &str) -> String {
-    format!("`{name}` cannot be the name of a {what}: a letter, then letters, digits, `-` and `_`, at most 64 in all")
+    format!(
+        "`{name}` cannot be the name of a {what}: a letter or `_`, then letters, digits, `-` and `_`, at most 64 in all"
+    )
 }
 
 /// Parses a duration such as `50ms`, `2s`, `1m` or `1h`: more than zero, at most a day. `workflow::span` has other

@@ -154,7 +154,7 @@ const HIDDEN: [&str; 17] = [
     "reason-4410-typed",
     "secret value",
     "SECRET VALUE",
-    "c+otp",
+    "cotp",
 ];
 
 async fn assert_hidden(test: &EngineTest, run: &str, at: &str) {

@@ -144,7 +144,7 @@ fn wrong_waits_are_refused() {
     assert_step_problems(
         "a: { wait: { signal: 'a b', on_timeout: fail } }\nb: { set: '${signal.x}' }",
         &[
-            "w.steps.a.wait.signal: `a b` cannot be the name of a signal: a letter, then letters, digits, `-` and `_`, at most 64 in all",
+            "w.steps.a.wait.signal: `a b` cannot be the name of a signal: a letter or `_`, then letters, digits, `-` and `_`, at most 64 in all",
             "w.steps.a.wait.on_timeout: `on_timeout` without a `timeout` (add `timeout: 30m`)",
             "w.steps.b.set+2: `signal` can be read only in `where:` of a `wait` (the payload is the output of the step: steps.NAME.output)",
         ],

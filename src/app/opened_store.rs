@@ -1,0 +1,132 @@
+//! The store and the files beside it: opens them at the start, closes them at the end or when the start fails.
+//!
+//! Always true: if one of them cannot be opened, those that were opened before are closed again, so that this process
+//! can start again and another process can open them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::basis::bases;
+use super::{stores, time};
+use crate::affinity::StoreAffinity;
+use crate::config::{Setup, StoreUrl};
+use crate::evidence::Evidence;
+use crate::flag::Route;
+use crate::ladder;
+use crate::limits::Limits;
+use crate::names::RouteId;
+use crate::store::{MemoryStore, PostgresStore, SqliteStore, StoreError, StoreHandle};
+
+/// The store, and what was read from it. A store that is not shared is used only by this process from now on; nothing
+/// that the process's files declare is recorded yet.
+pub(super) struct OpenedStore {
+    pub store: StoreHandle,
+    pub evidence: Arc<Evidence>,
+    pub affinity: Arc<StoreAffinity>,
+    pub secret: [u8; 32],
+}
+
+impl OpenedStore {
+    /// Opens the store and the files beside it. Waits for a predecessor that is ending.
+    ///
+    /// # Errors
+    /// The store or a file beside it cannot be opened or read. What was opened is closed again.
+    pub async fn open(setup: &Setup) -> anyhow::Result<Self> {
+        let limits = setup.limits.clone();
+        let store: StoreHandle = match &setup.settings.store {
+            StoreUrl::Sqlite(path) => Arc::new(
+                SqliteStore::open(path, &limits)
+                    .await
+                    .with_context(|| format!("opening the store sqlite:{}", path.display()))?,
+            ),
+            StoreUrl::Postgres { url, password } => {
+                Arc::new(PostgresStore::open(url, password.as_ref(), &limits).await.context("opening the store")?)
+            }
+            StoreUrl::Memory => {
+                tracing::warn!("the store is in memory: flips, runs and pins are lost when the process ends");
+                Arc::new(MemoryStore::new())
+            }
+        };
+        let opened = Self::open_files(setup, store.clone()).await;
+        if opened.is_err() {
+            close(&store, &limits).await;
+        }
+        opened
+    }
+
+    /// Opens the files beside the store. On an error they are closed again.
+    async fn open_files(setup: &Setup, store: StoreHandle) -> anyhow::Result<Self> {
+        let limits = &setup.limits;
+        time::set(&store, Duration::from_secs(limits.retry_window_s)).await?;
+        let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
+        let secret = store.secret().await.context("reading the store's secret")?;
+        let marks = stores::evidence_marks(setup, &store).await?;
+        let affinity = stores::affinity(setup, &store).await?;
+        let evidence = match Evidence::open(store.clone(), marks, limits, affinity.copy_started()).await {
+            Ok(evidence) => evidence,
+            Err(error) => {
+                close_key_file(&affinity, limits).await;
+                return Err(anyhow::Error::new(error).context("reading the evidence"));
+            }
+        };
+        evidence.set_renames(other_ids(&routes));
+        evidence.set_basis(0, &bases(setup));
+        Ok(Self { store, evidence, affinity, secret })
+    }
+}
+
+/// Returns whether the store was closed in time.
+async fn close(store: &StoreHandle, limits: &Limits) -> bool {
+    let closed = tokio::time::timeout(Limits::ms(limits.drain_ms), store.close()).await.is_ok();
+    if !closed {
+        tracing::error!("the store did not close in time; everything that it acknowledged is durable");
+    }
+    closed
+}
+
+/// Returns whether the file was closed in time.
+async fn close_key_file(affinity: &StoreAffinity, limits: &Limits) -> bool {
+    let released = affinity.release_key_file(Limits::ms(limits.drain_ms)).await;
+    if !released {
+        tracing::error!("the file of retry keys was not closed in time: the disk may hang");
+    }
+    released
+}
+
+/// The store and the files beside it, which this process has locked.
+#[derive(Clone)]
+pub(super) struct LockedFiles {
+    pub store: StoreHandle,
+    pub evidence: Arc<Evidence>,
+    pub affinity: Arc<StoreAffinity>,
+}
+
+impl OpenedStore {
+    /// The store and the files beside it, to release their locks if the start fails.
+    pub fn locked_files(&self) -> LockedFiles {
+        let Self { store, evidence, affinity, secret: _ } = self;
+        LockedFiles { store: store.clone(), evidence: evidence.clone(), affinity: affinity.clone() }
+    }
+}
+
+impl LockedFiles {
+    /// Closes the store and the files, so that another process can open them. Returns whether they were closed in time.
+    pub async fn release(&self, limits: &Limits) -> bool {
+        self.evidence.release_marks().await;
+        let released = close_key_file(&self.affinity, limits).await;
+        let closed = close(&self.store, limits).await;
+        released && closed
+    }
+}
+
+/// The routes of the files, with all ids under which the store has records of them.
+pub(super) async fn routes_in_store(store: &StoreHandle, setup: &Setup) -> Result<Vec<Arc<Route>>, StoreError> {
+    Ok(ladder::with_unlisted_ids(&store.declared().await?, &setup.routes))
+}
+
+/// Each route's present id with its other ids.
+pub(super) fn other_ids(routes: &[Arc<Route>]) -> impl Iterator<Item = (&RouteId, &[RouteId])> {
+    routes.iter().map(|route| (&route.id, route.was.as_slice()))
+}

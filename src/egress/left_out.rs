@@ -1,0 +1,35 @@
+//! Requests that are not watched because there is no room.
+//!
+//! Always true: as long as one of them could still cause a call, which is until its window after its exchange is over,
+//! [`LeftOut::any`] says so. Each costs two numbers that all share. No method waits: threads that serve clients call
+//! them.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+
+/// Requests that are not watched because there is no room.
+#[derive(Default)]
+pub(super) struct LeftOut {
+    /// How many of them are in flight.
+    in_flight: AtomicUsize,
+    /// When the windows of those whose exchanges have ended are over, in microseconds.
+    until_us: AtomicU64,
+}
+
+impl LeftOut {
+    /// A request is left out whose exchange has not ended.
+    pub(super) fn begin(&self) {
+        self.in_flight.fetch_add(1, SeqCst);
+    }
+
+    /// Its exchange ended at `now_us`.
+    pub(super) fn end(&self, now_us: u64, window_us: u64) {
+        // First, so that `any` never finds neither.
+        self.until_us.fetch_max(now_us.saturating_add(window_us), SeqCst);
+        self.in_flight.fetch_sub(1, SeqCst);
+    }
+
+    /// Whether one of them can still cause a call.
+    pub(super) fn any(&self, now_us: u64) -> bool {
+        self.in_flight.load(SeqCst) > 0 || self.until_us.load(SeqCst) > now_us
+    }
+}

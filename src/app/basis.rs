@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Setup;
-use crate::evidence::EvidenceBasis;
+use crate::evidence::{EvidenceBasis, RULES};
 use crate::expression::DIALECT;
 use crate::flag::{Instance, Route, RouteMatch, Service};
 use crate::names::{RouteId, ServiceName, WorkflowName};
@@ -42,7 +42,7 @@ fn basis(setup: &Setup, route: &Route) -> EvidenceBasis {
         parts.insert(name.to_owned(), hasher.hash()[..16].to_owned());
     };
     part("the version of the expression language", &|hasher| hasher.add(&DIALECT.to_string()));
-    part("`compare:`", &|hasher| hasher.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash())));
+    part(RULES, &|hasher| hasher.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash())));
     part("the address of its legacy service", &|hasher| hasher.add_addresses(Some(&route.legacy)));
     part("`match:`", &|hasher| hasher.add(&route.matches.normal_form()));
     basis.add(&DIALECT.to_string());

@@ -26,6 +26,7 @@ pub struct Rules {
     pub(super) body: BodyRules,
     pub(super) effects: EffectRules,
     pub(super) asserts: Vec<(String, Expression)>,
+    ignores_body: bool,
     hash: String,
 }
 
@@ -46,6 +47,7 @@ impl Default for Rules {
             body: BodyRules::default(),
             effects: EffectRules::default(),
             asserts: Vec::new(),
+            ignores_body: false,
             hash: hash_of(&RulesDraft::default()),
         }
     }
@@ -60,7 +62,8 @@ impl Rules {
         problems: &mut Problems,
     ) -> Option<Rules> {
         let errors_before = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
-        let mut rules = Rules { hash: hash_of(draft), ..Rules::default() };
+        let ignores_body = draft.ignore.iter().any(|path| path.trim() == "$");
+        let mut rules = Rules { hash: hash_of(draft), ignores_body, ..Rules::default() };
         if draft.status == StatusDraft::Class {
             rules.status = Status::Class { rule: rules.texts.register("status class".into()) };
         }
@@ -92,8 +95,22 @@ impl Rules {
                 rules.asserts.push((text.trim().to_owned(), expression));
             }
         }
+        if rules.compare_no_reply() {
+            problems
+                .warn(site, "under these rules nothing of the replies is compared, so no pair counts as evidence")
+                .hint("leave out `ignore: [\"$\"]` and name the parts that may differ, or compare the exact status");
+        }
         let errors_after = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
         (errors_after == errors_before).then_some(rules)
+    }
+
+    /// Whether nothing of the replies is compared: not the body, only the class of the status, no header, no `assert`.
+    pub fn compare_no_reply(&self) -> bool {
+        let is_ignored = |header: &HeaderName| self.ignored_headers.iter().any(|(ignored, _)| ignored == header);
+        self.ignores_body
+            && matches!(self.status, Status::Class { .. })
+            && self.headers.iter().all(is_ignored)
+            && self.asserts.is_empty()
     }
 
     /// A hash that is equal for equal rules. Evidence that was collected under other rules does not count.

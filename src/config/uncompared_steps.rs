@@ -4,8 +4,8 @@ use super::checked_files::Routes;
 use crate::flag::State;
 use crate::problem::Problems;
 
-/// Warns of routes in `dark` or above with such steps, where legacy's calls are not watched: no pair can compare them, so
-/// the gate to `live` stays shut.
+/// Warns of routes in `dark` or above with such steps, where legacy's calls are not watched: no pair can compare them,
+/// so the gate to `live` stays shut.
 pub(crate) fn warn(has_egress: bool, routes: &Routes, problems: &mut Problems) {
     if has_egress {
         return;

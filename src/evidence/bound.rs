@@ -7,13 +7,21 @@ const ALPHA: f64 = 0.05;
 /// that is not rejected. A rate `p` is rejected once the pairs are twenty times likelier under a uniform distribution
 /// of the rate below `p` than under `p` itself. By Ville's inequality the bound is valid at all times simultaneously.
 pub(super) fn upper(pairs: u64, mismatches: u64) -> f64 {
+    upper_after(0, pairs, mismatches)
+}
+
+/// The bound where counting was started over so many times after a mismatch: each time a rate is rejected only for four
+/// times the evidence. So the bound is ever too low with a probability of at most 5 % · (1 + 1/4 + 1/16 + …) = 6.7 %,
+/// however often somebody starts over.
+pub(super) fn upper_after(restarts: u32, pairs: u64, mismatches: u64) -> f64 {
+    let ln_limit = -ALPHA.ln() + f64::from(restarts) * 4_f64.ln();
     if pairs == 0 || mismatches >= pairs {
         return 1.0;
     }
     let (mut low, mut high) = (mismatches as f64 / pairs as f64, 1.0);
     for _ in 0..60 {
         let middle = f64::midpoint(low, high);
-        if ln_evidence_against(middle, pairs as f64, mismatches as f64) < -ALPHA.ln() {
+        if ln_evidence_against(middle, pairs as f64, mismatches as f64) < ln_limit {
             low = middle
         } else {
             high = middle
@@ -24,8 +32,13 @@ pub(super) fn upper(pairs: u64, mismatches: u64) -> f64 {
 
 /// The smallest number of pairs without a mismatch whose bound is below a rate.
 pub(super) fn clean_pairs_for(rate: f64) -> u64 {
+    clean_pairs_after(0, rate)
+}
+
+/// The same where counting was started over so many times after a mismatch.
+pub(super) fn clean_pairs_after(restarts: u32, rate: f64) -> u64 {
     let (mut low, mut high) = (0u64, 1u64);
-    while upper(high, 0) >= rate {
+    while upper_after(restarts, high, 0) >= rate {
         low = high;
         high = high.saturating_mul(2);
         if high > 1 << 40 {
@@ -34,7 +47,7 @@ pub(super) fn clean_pairs_for(rate: f64) -> u64 {
     }
     while high - low > 1 {
         let middle = low + (high - low) / 2;
-        if upper(middle, 0) < rate { high = middle } else { low = middle }
+        if upper_after(restarts, middle, 0) < rate { high = middle } else { low = middle }
     }
     high
 }
@@ -105,6 +118,31 @@ mod tests {
             let needed = clean_pairs_for(rate);
             assert!(needed.abs_diff(pairs) <= 1, "{rate}: {needed} and not {pairs}");
         }
+    }
+
+    #[test]
+    fn each_start_after_a_mismatch_takes_more_pairs() {
+        let needed = [0, 1, 2, 3].map(|restarts| clean_pairs_after(restarts, 0.001));
+        assert!(needed.windows(2).all(|pair| pair[0] + 1_000 < pair[1]), "{needed:?}");
+    }
+
+    /// Somebody starts over after each mismatch until the bound says that the rate is below the limit, which it is not.
+    #[test]
+    fn starting_over_after_each_mismatch_does_not_fool_the_bound() {
+        let (rate, limit) = (0.03, 0.03);
+        let needed: Vec<u64> = (0..16).map(|restarts| clean_pairs_after(restarts, limit)).collect();
+        let is_fooled = |adapts: bool, random: &mut fastrand::Rng| {
+            (0..16).any(|restarts| {
+                let pairs = needed[if adapts { restarts } else { 0 }];
+                (0..pairs).all(|_| random.f64() >= rate)
+            })
+        };
+        let mut random = fastrand::Rng::with_seed(11);
+        let fooled =
+            |adapts: bool, random: &mut fastrand::Rng| (0..4_000).filter(|_| is_fooled(adapts, random)).count();
+        let (with, without) = (fooled(true, &mut random), fooled(false, &mut random));
+        assert!(with <= 268, "{with} of 4000 is more than 6.7 %");
+        assert!(without > with, "it would be fooled more often without that: {without}, {with}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::latency::PairedLatencies;
-use super::route::{EvidenceBasis, EvidenceRestart, FingerprintCount, RouteEvidence};
+use super::route::{EarlierEvidence, EvidenceBasis, EvidenceRestart, FingerprintCount, RouteEvidence};
 use super::strata::StratumCounts;
 use crate::clock;
 use crate::compare::{Comparison, DifferenceKind, IntentCounts, Observation, Verdict};
@@ -32,6 +32,8 @@ const STEPS_MAX: usize = 256;
 /// Reasons for `unresolved_effect` that are counted separately.
 const UNRESOLVED_MAX: usize = 16;
 
+/// How many times are kept at which the evidence was started from zero.
+const EARLIER_MAX: usize = 16;
 /// How many changed parts of a basis are named.
 const CHANGED_PARTS_MAX: usize = 8;
 
@@ -162,11 +164,17 @@ impl Counters {
             self.generation += 1;
             let changed = changed_parts(&before, &basis.parts);
             let text = changed.join(", ");
+            let mut earlier = std::mem::take(&mut self.evidence.earlier);
             let restarted = match self.evidence.rank() {
                 0 => self.evidence.restarted.take(), // nothing is lost
-                _ => Some(EvidenceRestart { at: now, changed, pairs_before: self.evidence.pairs() }),
+                _ => {
+                    let (pairs, mismatched) = (self.evidence.pairs(), self.evidence.mismatched);
+                    earlier.push(EarlierEvidence { until: now, changed: changed.clone(), pairs, mismatched });
+                    earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
+                    Some(EvidenceRestart { at: now, changed, pairs_before: pairs })
+                }
             };
-            self.evidence = RouteEvidence { restarted, ..RouteEvidence::default() };
+            self.evidence = RouteEvidence { restarted, earlier, ..RouteEvidence::default() };
             return Some(text);
         }
         None
@@ -195,6 +203,7 @@ impl Counters {
             dark_without_twin: before.dark_without_twin,
             engine_answers: 0,
             engine_answers_4xx: 0,
+            answers: before.answers.only_errors(),
             answers_since: None,
             last_answer: None,
             engine_errors: before.engine_errors,
@@ -206,9 +215,12 @@ impl Counters {
             failed_only_at_engine: before.failed_only_at_engine,
             legacy_replies: before.legacy_replies,
             legacy_4xx: before.legacy_4xx,
+            legacy_5xx: before.legacy_5xx,
             // Served stays: what legacy served has to be compared again.
             strata: before.strata.into_iter().map(|(name, counts)| (name, counts.without_equal_pairs())).collect(),
+            branches: before.branches.without_equal_pairs(),
             latencies: PairedLatencies::default(),
+            earlier: before.earlier,
             rule_hits: BTreeMap::new(),
             seen: before.seen,
             effects: BTreeMap::new(),
@@ -331,6 +343,7 @@ impl Counters {
         let evidence = &mut self.evidence;
         evidence.legacy_replies += 1;
         evidence.legacy_4xx += u64::from(status.is_client_error());
+        evidence.legacy_5xx += u64::from(status.is_server_error());
         let Some(mut name) = request.stratum() else { return };
         if evidence.strata.len() >= STRATA_MAX && !evidence.strata.contains_key(&name) {
             name = OTHER_STRATA.to_owned();
@@ -340,18 +353,10 @@ impl Counters {
     }
 
     pub(super) fn served(&mut self, files_version: u64, served: Served) {
-        match served {
-            _ if !self.has_basis_of(files_version) => return,
-            Served::Answered => self.evidence.count_answer(clock::now()),
-            Served::CallerError => {
-                self.evidence.count_answer(clock::now());
-                self.evidence.engine_answers_4xx += 1;
-            }
-            Served::FellBack | Served::Error | Served::Unknown => {
-                self.evidence.restart_answers();
-                self.evidence.engine_errors += 1;
-            }
+        if !self.has_basis_of(files_version) {
+            return;
         }
+        self.evidence.count_served(served, clock::now());
         self.dirty = true;
     }
 }

@@ -46,11 +46,7 @@ pub fn conditions(route: &JudgedRoute<'_>, from: State, to: State) -> Vec<Condit
             conditions.extend([route.effects(), route.twins()]);
             conditions
         }
-        (State::Live, State::Only) => {
-            let mut conditions = vec![route.share(), route.answers(), route.window(), route.client_errors()];
-            conditions.extend(route.age_of_answers());
-            conditions
-        }
+        (State::Live, State::Only) => route.of_answers(),
         (from, to) if to <= from => Vec::new(),
         (from, to) => {
             let detail = format!("goes up one rung at a time, and {from} to {to} is more than one");
@@ -60,7 +56,7 @@ pub fn conditions(route: &JudgedRoute<'_>, from: State, to: State) -> Vec<Condit
 }
 
 /// A condition that holds.
-fn pass(name: Name, detail: String) -> Condition {
+pub(super) fn pass(name: Name, detail: String) -> Condition {
     Condition { name, verdict: Verdict::Pass, detail }
 }
 
@@ -116,7 +112,12 @@ impl JudgedRoute<'_> {
     pub fn open_differences(&self) -> Condition {
         let (open, allowed) = (self.evidence.mismatched, self.promote.open_differences);
         if open <= allowed {
-            return pass(Name::OpenDifferences, format!("{open} pairs that differ; at most {allowed} may"));
+            let earlier: u64 = self.evidence.earlier.iter().map(|earlier| earlier.mismatched).sum();
+            let earlier = match earlier {
+                0 => String::new(),
+                n => format!("; {n} differed before the workflow or the rules were changed"),
+            };
+            return pass(Name::OpenDifferences, format!("{open} pairs that differ; at most {allowed} may{earlier}"));
         }
         let detail = format!(
             "has {open} open {} since the workflow or the rules last changed: fix the workflow or the rules; \
@@ -130,14 +131,19 @@ impl JudgedRoute<'_> {
     fn mismatch_rate(&self, rung: State) -> Condition {
         let (wanted, pairs) = (self.promote.mismatch_below, self.counted_pairs(rung));
         let differ = self.evidence.mismatched;
-        let bound = bound::upper(pairs, differ.min(pairs));
+        let restarts = self.evidence.rule_changes_after_differences();
+        let bound = bound::upper_after(restarts, pairs, differ.min(pairs));
         let percent = |rate: f64| rate * 100.0;
-        let found = format!("at most {:.2} % of requests differ, with 95 % confidence", percent(bound));
+        let starts_over = match restarts {
+            0 => String::new(),
+            n => format!("; the rules were changed {n} times after a difference, so that it takes more pairs"),
+        };
+        let found = format!("at most {:.2} % of requests differ, with 95 % confidence{starts_over}", percent(bound));
         if bound < wanted || wanted >= 1.0 {
             return pass(Name::MismatchBelow, found);
         }
         let more = match differ {
-            0 => format!(": {} more equal pairs", bound::clean_pairs_for(wanted).saturating_sub(pairs)),
+            0 => format!(": {} more equal pairs", bound::clean_pairs_after(restarts, wanted).saturating_sub(pairs)),
             _ => String::new(),
         };
         let detail = format!("needs a rate of mismatches below {} %{more} ({found})", percent(wanted));
@@ -169,21 +175,34 @@ impl JudgedRoute<'_> {
     fn strata(&self) -> Condition {
         let wanted = self.promote.strata_at_least;
         let strata = &self.evidence.strata;
-        let thin: Vec<String> = strata
+        let thin_strata = strata
             .iter()
             .filter(|(_, of)| of.compared < wanted)
-            .map(|(name, of)| format!("`{name}` ({} of {} served)", of.compared, of.served))
-            .collect();
+            .map(|(name, of)| format!("`{name}` ({} of {} served)", of.compared, of.served));
+        let branches = &self.evidence.branches;
+        let thin_ways = branches
+            .ways
+            .iter()
+            .filter(|(_, of)| of.compared < wanted)
+            .map(|(name, of)| format!("runs with {name} ({} of {} runs)", of.compared, of.runs));
+        let thin: Vec<String> = thin_strata.chain(thin_ways).collect();
         if strata.is_empty() && wanted > 0 {
             let detail = "no kind of request was noted yet".to_owned();
             return Condition { name: Name::StrataAtLeast, verdict: Verdict::Inconclusive, detail };
         }
         if thin.is_empty() {
-            let detail = format!("each of {} kinds of requests has {wanted} compared pairs or more", strata.len());
+            let kinds = strata.len() + branches.ways.len();
+            let never: Vec<String> = branches.never_taken().map(|step| format!("`{step}`")).collect();
+            let never = match never.is_empty() {
+                true => String::new(),
+                false => format!("; no run reached {}", first_of(&never, ", ")),
+            };
+            let detail =
+                format!("each of {kinds} kinds of requests and runs has {wanted} compared pairs or more{never}");
             return pass(Name::StrataAtLeast, detail);
         }
         let detail = format!(
-            "needs {wanted} compared {} of each kind of request that legacy served: {}",
+            "needs {wanted} compared {} of each kind of request that legacy served and of each way through the workflow: {}",
             if wanted == 1 { "pair" } else { "pairs" },
             first_of(&thin, ", "),
         );
@@ -272,84 +291,13 @@ impl JudgedRoute<'_> {
         Condition { name: Name::Twins, verdict: Verdict::Fail, detail }
     }
 
-    fn share(&self) -> Condition {
-        match self.live_share_is_all {
-            true => pass(Name::Share, "100 % in live".to_owned()),
-            false => {
-                let detail = "needs a share of 100 % in live".to_owned();
-                Condition { name: Name::Share, verdict: Verdict::Fail, detail }
-            }
-        }
-    }
-
-    fn answers(&self) -> Condition {
-        let (have, wanted) = (self.evidence.engine_answers, self.promote.answers);
-        if have >= wanted {
-            return pass(Name::Answers, format!("{have} answers without an error in a row, of {wanted}"));
-        }
-        let since = match self.evidence.engine_errors {
-            0 => "since the last change".to_owned(),
-            n => format!("since the last of {n} errors, fallbacks or unknown outcomes"),
-        };
-        let more = wanted - have;
-        let detail = format!(
-            "needs {more} more {} of the engine without error in a row ({have} of {wanted} {since}){}",
-            if more == 1 { "answer" } else { "answers" },
-            self.counted_since("answers"),
-        );
-        Condition { name: Name::Answers, verdict: Verdict::Inconclusive, detail }
-    }
-
-    fn window(&self) -> Condition {
-        let wanted = self.promote.window;
-        let over = self.evidence.answers_since.map_or(Duration::ZERO, |since| elapsed(since, self.now));
-        let found = format!("these answers were given over {}", in_words(over));
-        if over >= wanted {
-            return pass(Name::Window, found);
-        }
-        let detail = format!("needs answers without an error over {} (so far {})", in_words(wanted), in_words(over));
-        Condition { name: Name::Window, verdict: Verdict::Inconclusive, detail }
-    }
-
-    /// A 4xx is the caller's error only as far as legacy answers as many.
-    fn client_errors(&self) -> Condition {
-        let e = self.evidence;
-        let (answers, refused) = (e.engine_answers, e.engine_answers_4xx);
-        if answers > 0 && refused == answers {
-            let detail = format!(
-                "needs an answer of the engine below 400: it answered all {answers} with 4xx, so perhaps no run took effect"
-            );
-            return Condition { name: Name::ClientErrors, verdict: Verdict::Fail, detail };
-        }
-        let percent = |part: u64, all: u64| part as f64 * 100.0 / all.max(1) as f64;
-        let found =
-            format!("{:.1} % of the engine's answers are 4xx ({refused} of {answers})", percent(refused, answers));
-        if e.legacy_replies == 0 {
-            return pass(Name::ClientErrors, format!("{found}; how many legacy had is not known"));
-        }
-        let of_legacy = percent(e.legacy_4xx, e.legacy_replies);
-        let found =
-            format!("{found}; of legacy's replies {of_legacy:.1} % were ({} of {})", e.legacy_4xx, e.legacy_replies);
-        // With 95 % confidence, so that chance does not hold a route.
-        let at_least = 1.0 - bound::upper(answers, answers - refused);
-        if at_least * 100.0 <= of_legacy + self.promote.errors_not_worse_by * 100.0 {
-            return pass(Name::ClientErrors, found);
-        }
-        let detail = format!("the engine refuses requests that legacy does not: {found}");
-        Condition { name: Name::ClientErrors, verdict: Verdict::Fail, detail }
-    }
-
     fn age_of_pairs(&self) -> Option<Condition> {
         let last = self.evidence.last_pair;
         self.age("compared pair", last, last.is_none() && self.evidence.pairs() > 0)
     }
 
-    fn age_of_answers(&self) -> Option<Condition> {
-        self.age("answer of the engine without an error", self.evidence.last_answer, false)
-    }
-
     /// `None` if there is nothing yet whose age counts: then other conditions do not hold.
-    fn age(&self, what: &str, last: Option<Timestamp>, is_of_earlier_version: bool) -> Option<Condition> {
+    pub(super) fn age(&self, what: &str, last: Option<Timestamp>, is_of_earlier_version: bool) -> Option<Condition> {
         let (name, wanted) = (Name::AgeAtMost, self.promote.age_at_most);
         let (verdict, detail) = match last {
             None if is_of_earlier_version => (
@@ -371,7 +319,7 @@ impl JudgedRoute<'_> {
 
     /// If differences were lost: says since when `counted` (pairs or answers) are counted, and why only since then.
     /// Otherwise empty.
-    fn counted_since(&self, counted: &str) -> String {
+    pub(super) fn counted_since(&self, counted: &str) -> String {
         let since = self.evidence.lost_differences.map(|at| {
             format!(
                 "; {counted} are counted since {at:.0}: one or more differences were lost: an earlier process ended before \
@@ -420,12 +368,12 @@ fn first_of(names: &[String], separator: &str) -> String {
 }
 
 /// The time from `since` to `now`; zero if the clock was set back.
-fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
+pub(super) fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(since)).unwrap_or(Duration::ZERO)
 }
 
 /// A time in its largest unit of which there is at least one.
-fn in_words(time: Duration) -> String {
+pub(super) fn in_words(time: Duration) -> String {
     let seconds = time.as_secs();
     let (count, unit) = match seconds {
         172_800.. => (seconds / 86_400, "days"),

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::answers::AnswersByHour;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict, overall};
 use super::gate::{JudgedRoute, conditions};
 use super::route::{RouteEvidence, StepIntents};
 use super::strata::{NotCompared, StratumCounts};
+use crate::exchange::Served;
 use crate::flag::{Promote, State};
 use crate::names::StepId;
 
@@ -27,11 +29,21 @@ fn good() -> RouteEvidence {
         last_pair: Some(NOW),
         strata: [("POST 2xx".to_owned(), StratumCounts { served: 90, compared: 60, mismatched: 0 })].into(),
         legacy_replies: 90,
-        engine_answers: 50,
+        answers: answers(50, 0, 0),
         answers_since: Some(NOW - SignedDuration::from_hours(30)),
         last_answer: Some(NOW),
         ..RouteEvidence::default()
     }
+}
+
+/// Answers of this hour: all without an error, those of them with 4xx, and errors.
+fn answers(all: u64, client_errors: u64, errors: u64) -> AnswersByHour {
+    let mut answers = AnswersByHour::default();
+    let count = |answers: &mut AnswersByHour, served, n| (0..n).for_each(|_| answers.count(served, NOW));
+    count(&mut answers, Served::Answered, all - client_errors);
+    count(&mut answers, Served::CallerError, client_errors);
+    count(&mut answers, Served::Error, errors);
+    answers
 }
 
 fn judge(evidence: &RouteEvidence, promote: &Promote, from: State, to: State) -> Vec<Condition> {
@@ -207,31 +219,42 @@ fn live_requires_pairs_made_in_dark_and_twins() {
 }
 
 #[test]
-fn only_requires_a_full_share_and_answers_in_a_row_over_a_window() {
+fn only_requires_a_full_share_and_answers_over_a_window() {
     let e = good();
     let route = JudgedRoute { evidence: &e, promote: &small(), shared_steps: &[], live_share_is_all: false, now: NOW };
     assert_eq!(overall(&conditions(&route, State::Live, State::Only)), GateVerdict::Fail);
-    let few = RouteEvidence { engine_answers: 49, ..good() };
+    let few = RouteEvidence { answers: answers(49, 0, 0), ..good() };
     let detail = only_missing(&few, &small(), State::Only, Name::Answers, GateVerdict::Inconclusive);
-    assert!(detail.starts_with("needs 1 more answer of the engine without error in a row (49 of 50"), "{detail}");
+    assert!(detail.starts_with("needs 1 more answer of the engine without an error (49 of 50)"), "{detail}");
     let promote = Promote { window: Duration::from_secs(31 * 3_600), ..small() };
     let detail = only_missing(&e, &promote, State::Only, Name::Window, GateVerdict::Inconclusive);
-    assert_eq!(detail, "needs answers without an error over 31 hours (so far 30 hours)");
+    assert_eq!(detail, "needs answers over 31 hours (so far 30 hours)");
 }
 
 #[test]
 fn an_engine_that_refuses_more_requests_than_legacy_did_does_not_go_to_only() {
-    let mut e = RouteEvidence { engine_answers_4xx: 50, ..good() };
+    let mut e = RouteEvidence { answers: answers(50, 50, 0), ..good() };
     let detail = only_missing(&e, &small(), State::Only, Name::ClientErrors, GateVerdict::Fail);
     assert!(detail.contains("all 50 with 4xx"), "{detail}");
-    (e.engine_answers, e.engine_answers_4xx, e.legacy_replies, e.legacy_4xx) = (1_000, 200, 1_000, 50);
+    (e.answers, e.legacy_replies, e.legacy_4xx) = (answers(1_000, 200, 0), 1_000, 50);
     let detail = only_missing(&e, &small(), State::Only, Name::ClientErrors, GateVerdict::Fail);
     assert!(
         detail.contains("20.0 % of the engine's answers are 4xx (200 of 1000); of legacy's replies 5.0 %"),
         "{detail}"
     );
-    e.engine_answers_4xx = 60;
+    e.answers = answers(1_000, 60, 0);
     assert_eq!(missing(&e, &small(), State::Live, State::Only), [], "that may be chance");
+}
+
+#[test]
+fn errors_in_live_are_held_against_those_of_legacy() {
+    let e = RouteEvidence { answers: answers(999, 0, 2), ..good() };
+    let detail = only_missing(&e, &small(), State::Only, Name::ErrorsNotWorseBy, GateVerdict::Fail);
+    assert!(detail.starts_with("0.20 % of requests ended with an error"), "{detail}");
+    let one = RouteEvidence { answers: answers(999, 0, 1), ..good() };
+    assert_eq!(missing(&one, &small(), State::Live, State::Only), [], "0.1 % is not more than 0.1 %");
+    let legacy_fails_too = RouteEvidence { legacy_5xx: 1, legacy_replies: 1_000, ..e };
+    assert_eq!(missing(&legacy_fails_too, &small(), State::Live, State::Only), []);
 }
 
 #[test]

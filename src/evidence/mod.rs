@@ -16,11 +16,14 @@
 //! consecutive answers are counted from zero. The same is true of every route at the first start of a copy of the
 //! store, such as a restored backup, because the copy lacks what was seen after it was made.
 
+mod answers;
 mod bound;
+mod branches;
 mod conditions;
 mod counters;
 mod export;
 mod gate;
+mod gate_of_answers;
 mod latency;
 mod mark_file;
 mod mark_writer;
@@ -48,11 +51,13 @@ pub use self::conditions::{Condition, ConditionName, GateVerdict, overall};
 pub use self::gate::{JudgedRoute, conditions};
 /// A comparison that is kept for people to read.
 pub use crate::store::SampleRecord as Sample;
+pub use answers::{AnswersByHour, HourOfAnswers};
+pub use branches::{BranchCounts, WayCounts};
 pub use counters::EvidenceGeneration;
 pub use latency::{LatencyCounts, PairedLatencies};
 pub use mark_file::MarkFileError;
 pub use marks::{IncompleteEvidenceMarks, MarksLocation};
-pub use route::{EvidenceBasis, EvidenceRestart, FingerprintCount, RouteEvidence, StepIntents};
+pub use route::{EarlierEvidence, EvidenceBasis, EvidenceRestart, FingerprintCount, RULES, RouteEvidence, StepIntents};
 pub use strata::{NotCompared, StratumCounts};
 
 use counters::{Counters, SharedCounters, StoredEvidence};

@@ -3,6 +3,7 @@
 use super::Evidence;
 use super::counters::EvidenceGeneration;
 use crate::compare::{Comparison, Observation, Verdict};
+use crate::exchange::{Branch, ComparisonOutcome};
 use crate::flag::State;
 use crate::names::RouteId;
 
@@ -41,6 +42,23 @@ impl Evidence {
         let mut counters = shared.lock();
         if counters.is_of(generation) {
             counters.evidence.dark_with_twin += 1;
+            counters.dirty = true;
+        }
+    }
+
+    /// Counts which way a run took through its workflow, and whether it was compared. A run of an earlier generation
+    /// does not count.
+    pub fn record_branch(
+        &self,
+        route: &RouteId,
+        generation: EvidenceGeneration,
+        branch: &Branch,
+        outcome: ComparisonOutcome,
+    ) {
+        let shared = self.counters(route);
+        let mut counters = shared.lock();
+        if counters.is_of(generation) {
+            counters.evidence.branches.count(branch, outcome);
             counters.dirty = true;
         }
     }

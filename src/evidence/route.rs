@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::answers::AnswersByHour;
 use super::bound;
+use super::branches::BranchCounts;
 use super::latency::PairedLatencies;
 use super::strata::{NotCompared, StratumCounts};
-use crate::exchange::{ComparisonOutcome, OfferedRequest};
+use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::State;
 use crate::names::StepId;
+
+/// The name of the rules as a part of the basis.
+pub const RULES: &str = "`compare:`";
 
 /// The evidence of one route since its workflow or rules last changed.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -46,9 +51,11 @@ pub struct RouteEvidence {
     /// Of these answers, those with a 4xx status.
     #[serde(rename = "engine_refusals")]
     pub engine_answers_4xx: u64,
-    /// When the first of these answers was given.
+    /// The engine's answers to callers of the last week, by the hour.
+    pub answers: AnswersByHour,
+    /// When the engine's first answer without an error was given, since the workflow or the rules last changed.
     pub answers_since: Option<Timestamp>,
-    /// When the last of these answers was given.
+    /// When its last answer without an error was given.
     pub last_answer: Option<Timestamp>,
     /// Errors, unknown outcomes and fallbacks of the engine as the answering arm, since the workflow or the rules last
     /// changed.
@@ -72,11 +79,17 @@ pub struct RouteEvidence {
     pub legacy_replies: u64,
     /// Of these, those with a 4xx status.
     pub legacy_4xx: u64,
+    /// Of these, those with a 5xx status.
+    pub legacy_5xx: u64,
     /// By kind of request (method, class of legacy's status, cohort): how many legacy served, and how many of them were
     /// compared; for the first 64 kinds.
     pub strata: BTreeMap<String, StratumCounts>,
+    /// Which ways the engine's runs took through the workflow.
+    pub branches: BranchCounts,
     /// The latencies of both arms in all pairs.
     pub latencies: PairedLatencies,
+    /// What the evidence was each time it was started from zero, the oldest first; the last 16 times.
+    pub earlier: Vec<EarlierEvidence>,
     /// For each rule, how often it made two different values equal.
     pub rule_hits: BTreeMap<String, u64>,
     /// The number of pairs that differ, by the fingerprint of their differences, for the 256 fingerprints that were
@@ -110,6 +123,19 @@ pub struct EvidenceRestart {
     pub changed: Vec<String>,
     /// How many pairs had been compared by then.
     pub pairs_before: u64,
+}
+
+/// Evidence that was started from zero, as it was then.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct EarlierEvidence {
+    /// When it was started from zero.
+    pub until: Timestamp,
+    /// What changed, as in [`EvidenceRestart::changed`].
+    pub changed: Vec<String>,
+    /// The pairs that had been compared.
+    pub pairs: u64,
+    /// Of these, those that differed.
+    pub mismatched: u64,
 }
 
 /// What the evidence of a route depends on.
@@ -150,7 +176,7 @@ impl RouteEvidence {
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self { mismatched: 1.., .. } => 2,
-            other if Self { restarted: None, ..other.clone() } != Self::default() => 1,
+            other if Self { restarted: None, earlier: Vec::new(), ..other.clone() } != Self::default() => 1,
             _ => 0,
         }
     }
@@ -165,6 +191,12 @@ impl RouteEvidence {
     /// How many more pairs without a mismatch bring the bound below a rate; `None` if there is a mismatch.
     pub fn pairs_needed_for(&self, rate: f64) -> Option<u64> {
         (self.mismatched == 0).then(|| bound::clean_pairs_for(rate).saturating_sub(self.pairs()))
+    }
+    /// How often in a row the evidence was started from zero by a change of the rules alone, although pairs differed.
+    pub(super) fn rule_changes_after_differences(&self) -> u32 {
+        let by_rules = |earlier: &&EarlierEvidence| earlier.changed == [RULES];
+        let in_a_row = self.earlier.iter().rev().take_while(by_rules);
+        in_a_row.filter(|earlier| earlier.mismatched > 0).count().try_into().unwrap_or(u32::MAX)
     }
     /// Which of these steps no pair held against a call by legacy or an `assert`.
     pub fn uncompared<'a>(&self, steps: &'a [StepId]) -> impl Iterator<Item = &'a StepId> {
@@ -192,7 +224,8 @@ impl RouteEvidence {
             None => self.skipped.values().sum::<u64>() + self.failed.values().sum::<u64>(),
         }
     }
-    /// Counts a request against coverage if it was not compared. To be called before it is counted as skipped or failed.
+    /// Counts a request against coverage if it was not compared. To be called before it is counted as skipped or
+    /// failed.
     pub(super) fn count_coverage(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) {
         let counts = match outcome {
             ComparisonOutcome::Matched | ComparisonOutcome::Ignored | ComparisonOutcome::Mismatched => false,
@@ -205,14 +238,25 @@ impl RouteEvidence {
         let of_rung = if request.rung >= State::Dark { &mut not_compared.dark } else { &mut not_compared.shadow };
         *of_rung += u64::from(counts);
     }
-    /// Counts an answer by the engine without an error.
-    pub(super) fn count_answer(&mut self, now: Timestamp) {
-        self.engine_answers += 1;
-        self.answers_since.get_or_insert(now);
-        self.last_answer = Some(now);
+    /// Counts how the engine served a caller.
+    pub(super) fn count_served(&mut self, served: Served, now: Timestamp) {
+        self.answers.count(served, now);
+        match served {
+            Served::Answered | Served::CallerError => {
+                self.engine_answers += 1;
+                self.engine_answers_4xx += u64::from(served == Served::CallerError);
+                self.answers_since.get_or_insert(now);
+                self.last_answer = Some(now);
+            }
+            Served::FellBack | Served::Error | Served::Unknown => {
+                (self.engine_answers, self.engine_answers_4xx) = (0, 0);
+                self.engine_errors += 1;
+            }
+        }
     }
-    /// Counts the engine's answers in a row from zero.
+    /// Counts the engine's answers from zero.
     pub(super) fn restart_answers(&mut self) {
+        self.answers = AnswersByHour::default();
         (self.engine_answers, self.engine_answers_4xx) = (0, 0);
         (self.answers_since, self.last_answer) = (None, None);
     }

@@ -17,7 +17,7 @@ fn route() -> RouteId {
 
 /// The evidence of the route, without the time and the reason of its last restart.
 fn counts(evidence: &Evidence) -> RouteEvidence {
-    RouteEvidence { restarted: None, ..evidence.of(&route()) }
+    RouteEvidence { restarted: None, earlier: Vec::new(), ..evidence.of(&route()) }
 }
 
 async fn evidence_over(store: &StoreHandle) -> Arc<Evidence> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::{AnswerBody, EarlierKeys, KeysOfLegacy, LegacyCalls, RequestCopy};
+use super::{AnswerBody, Branch, EarlierKeys, KeysOfLegacy, LegacyCalls, RequestCopy};
 use crate::compare::{AwaitedIntents, Intent, Observation};
 use crate::flag::{Family, InstanceId, PinKey, RetryKeys};
 use crate::names::{RouteId, RunId, StepId, WorkflowName};
@@ -120,6 +120,10 @@ pub struct RunReport {
     /// The plan has a `volatile: true` read, which is sent after legacy acted: all differences in the body are of kind
     /// `stale_read`.
     pub stale_reads: bool,
+    /// In [`Mode::Rehearse`] and [`Mode::Dark`]: which way the run took through its workflow.
+    pub branch: Branch,
+    /// The request does not fit the workflow's own schema, and the workflow declares no answer for that.
+    pub refused_by_schema: bool,
     /// The run ended early on purpose, not because the engine failed: a person cancelled it or said no, or a rule of
     /// the workflow ended it.
     pub ended_on_purpose: bool,

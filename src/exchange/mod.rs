@@ -8,6 +8,7 @@ mod affinity;
 mod answer_body;
 mod answered;
 mod arm;
+mod branch;
 mod effects;
 mod legacy_calls;
 mod offer;
@@ -22,6 +23,7 @@ pub use arm::{
     ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, LEGACY_TOOK_FIRST_TRY,
     MayBegin, NO_FIRST_TRY, ProblemDocument, RunReport, Source,
 };
+pub use branch::Branch;
 pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, SentBody};
 pub use legacy_calls::LegacyCalls;
 pub use offer::{ComparisonOutcome, ComparisonTicket, Offer, Served, ServedObserver, TicketCounter};

@@ -32,9 +32,9 @@ impl OfferedRequest {
     }
 
     /// Whether evidence has less coverage because this request was skipped for this reason. Not if it was left out by
-    /// the route's share, repeats another request, had no whole reply by legacy, or concerns an instance that the engine
-    /// would not answer for; nor if it is a read with a condition, of which the engine's answer without the condition
-    /// is compared elsewhere.
+    /// the route's share, repeats another request, had no whole reply by legacy, or concerns an instance that the
+    /// engine would not answer for; nor if it is a read with a condition, of which the engine's answer without the
+    /// condition is compared elsewhere.
     pub fn counts_against_coverage(&self, reason: SkipReason) -> bool {
         match reason {
             SkipReason::Conditional => !self.method.is_safe(),
@@ -55,6 +55,7 @@ impl OfferedRequest {
             | SkipReason::NeedsSignal
             | SkipReason::WouldPause
             | SkipReason::MayStillRecordIntents
+            | SkipReason::NothingCompared
             | SkipReason::ShuttingDown
             | SkipReason::Frozen
             | SkipReason::FilesChanged => true,

@@ -224,6 +224,8 @@ pub enum SkipReason {
     NoInstance,
     /// In `dark` or `live`, a follow-up of an instance without a complete twin.
     NoTwin,
+    /// Under the route's rules nothing of the replies is compared.
+    NothingCompared,
     /// A retry: only first tries are compared.
     Retried,
     ShuttingDown,
@@ -235,7 +237,7 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// All reasons: the closed set of the metric's labels.
-    pub const ALL: [SkipReason; 21] = [
+    pub const ALL: [SkipReason; 22] = [
         SkipReason::NotSampled,
         SkipReason::QueueFull,
         SkipReason::EffectsQueueFull,
@@ -253,6 +255,7 @@ impl SkipReason {
         SkipReason::MayStillRecordIntents,
         SkipReason::NoInstance,
         SkipReason::NoTwin,
+        SkipReason::NothingCompared,
         SkipReason::Retried,
         SkipReason::ShuttingDown,
         SkipReason::Frozen,
@@ -278,6 +281,7 @@ impl SkipReason {
             SkipReason::MayStillRecordIntents => "run_goes_on",
             SkipReason::NoInstance => "no_instance",
             SkipReason::NoTwin => "no_twin",
+            SkipReason::NothingCompared => "nothing_compared",
             SkipReason::Retried => "retried",
             SkipReason::ShuttingDown => "shutting_down",
             SkipReason::Frozen => "frozen",

@@ -27,9 +27,10 @@ pub struct Promote {
     pub p99_ratio_below: Option<f64>,
     /// How old the last pair or answer may be.
     pub age_at_most: Duration,
-    /// Answers of the engine in a row without an error that are required for `only`.
+    /// Answers of the engine without an error, within `window`, that are required for `only`.
     pub answers: u64,
-    /// The time over which these answers have to have been given.
+    /// For how long the engine has to have answered before `only`, and the time whose answers and errors count; at most
+    /// a week.
     pub window: Duration,
 }
 

@@ -109,8 +109,8 @@ pub(super) struct NotCaptured(pub Option<Box<dyn EffectWatch>>);
 pub(super) enum Captured {
     /// A client's request, for a comparison.
     Request(Box<CapturedRequest>),
-    /// A client's request that is not compared: only the status of its reply is noted in its ticket, which is settled as
-    /// skipped when it is dropped.
+    /// A client's request that is not compared: only the status of its reply is noted in its ticket, which is settled
+    /// as skipped when it is dropped.
     Skipped(ComparisonTicket),
     /// A call that legacy makes.
     Call(Box<CapturedCall>),

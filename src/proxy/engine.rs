@@ -141,7 +141,9 @@ pub(super) async fn answer(
                 reason,
             });
             match answer.status {
-                status if status.is_server_error() => count_served(Served::Error),
+                status if status.is_server_error() || answer.report.refused_by_schema => {
+                    count_served(Served::Error);
+                }
                 status if status.is_client_error() => count_served(Served::CallerError),
                 // Neither evidence for the engine nor against it.
                 _ if answer.report.outlived_deadline => streamed = None,

@@ -1,8 +1,9 @@
 //! Decides whether a request is compared, and what is copied for that.
 //!
 //! Always true: for a request that should be compared one ticket is opened before legacy is called; if it is then known
-//! that the request cannot be compared, the ticket is settled as skipped as soon as the status of legacy's reply is known,
-//! and nothing is copied for a comparison (the reply of a creator is copied all the same, for the id of the instance).
+//! that the request cannot be compared, the ticket is settled as skipped as soon as the status of legacy's reply is
+//! known, and nothing is copied for a comparison (the reply of a creator is copied all the same, for the id of the
+//! instance).
 
 use std::sync::{Arc, Mutex};
 

@@ -22,7 +22,7 @@ use crate::compare::{
 };
 use crate::evidence::{Evidence, EvidenceGeneration};
 use crate::exchange::{
-    AnswerBody, Answered, ArmReply, ArmRequest, ComparisonOutcome, ComparisonTicket, EarlierKeys, LegacyCalls,
+    AnswerBody, Answered, ArmReply, ArmRequest, Branch, ComparisonOutcome, ComparisonTicket, EarlierKeys, LegacyCalls,
     MayBegin, ProblemDocument, RequestEffects, RunReport, request_value,
 };
 use crate::flag::{Instance, SkipReason, State};
@@ -66,6 +66,11 @@ enum EngineResult {
 }
 
 impl EngineResult {
+    /// Which way the run took through its workflow.
+    fn branch(&self) -> &Branch {
+        let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = self;
+        &report.branch
+    }
     /// Bytes of memory that it holds: the body, and the intents, which the report has too.
     fn bytes(&self) -> usize {
         let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = self;
@@ -183,10 +188,13 @@ impl Runner {
     /// Compares, and settles the ticket.
     pub(super) fn compare(&self, run: RunRequest) {
         let RunRequest { ticket, answered, generation, result, effects_complete: _, _reserved } = run;
+        let branch = result.branch().clone();
         // A panic in the comparison fails this ticket alone.
         let compared =
             std::panic::catch_unwind(AssertUnwindSafe(|| self.compare_and_count(&answered, generation, result)));
-        ticket.settle(compared.unwrap_or(ComparisonOutcome::Failed("panic")));
+        let outcome = compared.unwrap_or(ComparisonOutcome::Failed("panic"));
+        self.evidence.record_branch(&answered.flag.route.id, generation, &branch, outcome);
+        ticket.settle(outcome);
     }
 
     /// Asks the engine, for at most `shadow_run_ms`.
@@ -301,6 +309,9 @@ impl Runner {
         };
         if report.open_steps.as_ref().is_some_and(reads_missing) {
             return ComparisonOutcome::Skipped(SkipReason::MayStillRecordIntents);
+        }
+        if effects.is_none() && rules.compare_no_reply() {
+            return ComparisonOutcome::Skipped(SkipReason::NothingCompared);
         }
         let request = if rules.has_asserts() { request_value(&answered.request) } else { Value::Null };
         let bounds = CompareBounds::of(&self.limits);

@@ -9,6 +9,7 @@ pub mod address;
 mod approval_above;
 mod attempt_result;
 mod begin;
+mod branch;
 mod bytes;
 mod call_record;
 mod calls;
@@ -93,6 +94,7 @@ pub mod wire;
 mod work_count;
 
 pub use approval_above::ApprovalAbove;
+pub use branch::optional_steps;
 pub use bytes::{BytesMark, describe_bytes};
 pub use call_record::{CallRecord, StepPart};
 pub use calls::InFlight;

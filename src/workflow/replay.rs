@@ -181,7 +181,6 @@ impl DecisionCheck<'_> {
             Event::Child(ChildEvent::Started { child, .. }) => self.check_step(event, *child),
             Event::StepFinished(finished) if finished.part == StepPart::Do => self.check_end(event, finished),
             Event::Answer(AnswerEvent::Responded { .. }) if self.run.failure().is_none() => self.check_answer(event),
-            // A `fail:` step with a status below 500 completes the run before its other steps have begun.
             Event::Ending(EndingEvent::Completed {}) if self.run.failure().is_none() => return self.steps_not_run(),
             _ => None,
         };
@@ -309,7 +308,7 @@ impl DecisionCheck<'_> {
         }
     }
 
-    /// Steps of the plan that never ran in this history.
+    /// Steps of the plan that never ran in this history. (A `fail:` step may complete a run before the others begin.)
     fn steps_not_run(&self) -> Vec<FoundDivergence> {
         let missing = self.plan.steps.iter().filter(|step| !self.run.steps.contains_key(&step.id));
         missing

@@ -343,6 +343,10 @@ impl Run {
     pub fn has_ended(&self, step: &StepId) -> bool {
         matches!(self.steps.get(step), Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed))
     }
+    /// Whether a step began.
+    pub(super) fn has_performed(&self, step: &StepId) -> bool {
+        self.steps.get(step).is_some_and(|state| !matches!(state, StepState::Skipped))
+    }
     /// Whether a step was skipped.
     pub(super) fn was_skipped(&self, step: &StepId) -> bool {
         matches!(self.steps.get(step), Some(StepState::Skipped))

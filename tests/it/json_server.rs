@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, PATIENCE, Pointsman, checker};
+use crate::support::{FlagsDir, PROMOTE, PATIENCE, Pointsman, checker};
 
 const SERVER: &str = "const s = require('json-server'), app = s.create(); app.use(s.defaults({ logger: false })); \
     app.use(s.router({ posts: [], entries: [] })); \
@@ -148,6 +148,7 @@ impl JsonServerSystem {
 async fn all_five_states_up_and_down() {
     let (_node, legacy) = json_server().await;
     let flags = FlagsDir::passthrough(&legacy);
+    flags.edit("pointsman.yaml", |text| text + PROMOTE);
     flags.write("routes/posts.yaml", ROUTES);
     flags.write("workflows/create-post.yaml", CREATE);
     flags.write("workflows/get-post.yaml", GET);

@@ -7,8 +7,9 @@ use serde_json::Value;
 use crate::support::FlagsDir;
 use crate::support::process::{cli, output_text};
 
-/// A valid value for every key of a route. The maps `percent`, `force` and `guard` have every key of their schema.
-const ROUTE: [(&str, &str); 25] = [
+/// A valid value for every key of a route. The maps `percent`, `force`, `promote` and `guard` have every key
+/// of their schema.
+const ROUTE: [(&str, &str); 26] = [
     ("id", "things"),
     ("was", "[old.things]"),
     ("match", "{ method: GET, path: '/things/{id}' }"),
@@ -35,6 +36,11 @@ const ROUTE: [(&str, &str); 25] = [
     ("paths", "strict"),
     ("expose", "true"),
     ("compare", "{ ignore: [$.at] }"),
+    (
+        "promote",
+        "{ pairs: 20, mismatch_below: 1%, open_differences: 0, coverage_at_least: 90%, strata_at_least: 1, \
+         effects_compared: true, errors_not_worse_by: 1%, p99_ratio_below: 1.5, age_at_most: 2d, answers: 9, window: 1h }",
+    ),
     ("guard", "{ mismatch: 1%, errors: 1%, p99_ratio: 1.5, over: 500 }"),
     ("invariants", "['${reply.status == 200}']"),
 ];
@@ -64,7 +70,9 @@ async fn every_key_of_a_route_is_in_the_schema_and_every_key_of_the_schema_is_ac
     let schema: Value = serde_json::from_slice(&cli(&["schema", "routes"], &[]).await.stdout).expect("JSON");
     let known: BTreeMap<&str, &str> = ROUTE.into_iter().collect();
     assert_eq!(keys(&schema, "RouteDraft"), known.keys().map(|key| (*key).to_owned()).collect());
-    for (definition, key) in [("GuardDraft", "guard"), ("Percent", "percent"), ("ForceDraft", "force")] {
+    for (definition, key) in
+        [("GuardDraft", "guard"), ("PromoteDraft", "promote"), ("Percent", "percent"), ("ForceDraft", "force")]
+    {
         let inner: Value = serde_saphyr::from_str(known[key]).expect("YAML");
         let inner: BTreeSet<String> = inner.as_object().expect("a map").keys().cloned().collect();
         assert_eq!(keys(&schema, definition), inner, "{key}");

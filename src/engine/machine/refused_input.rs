@@ -22,7 +22,7 @@ pub(in crate::engine) fn reply(
     let report = RunReport { redaction, ..RunReport::default() };
     match declared {
         Some(answer) => answered(&answer, report),
-        None => problem(why, report),
+        None => problem(why, RunReport { refused_by_schema: true, ..report }),
     }
 }
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::compare::Intent;
-use crate::exchange::RunReport;
+use crate::exchange::{Branch, RunReport};
 use crate::flag::{PinKey, SkipReason};
 use crate::names::StepId;
 use crate::workflow::{
     CallRecord, Failure, FailureKind, Lack, Mode, Payload, Plan, Redaction, Run, RunStatus, ShownTexts, Step, StepKind,
-    StepPart, sends,
+    StepPart, optional_steps, sends,
 };
 
 /// What a run did apart from its answer, for comparison and for metrics.
@@ -56,6 +56,8 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         outlived_deadline: false,
         pinned: run.pinned().map(|pin| PinKey { family: pin.family.clone(), id: pin.id.as_str().into() }),
         stale_reads: run.mode() != Mode::Real && plan.is_some_and(|plan| plan.steps.iter().any(volatile)),
+        branch: compared.map(|plan| branch(run, plan)).unwrap_or_default(),
+        refused_by_schema: false,
         ended_on_purpose: run.ended_on_purpose(),
         redaction,
     }
@@ -95,6 +97,11 @@ fn bytes_beside_value(record: &CallRecord) -> Option<Bytes> {
         Payload::Base64(_) => false,
     };
     (!has_full_value).then(|| record.body.bytes().into())
+}
+
+fn branch(run: &Run, plan: &Plan) -> Branch {
+    let (taken, not_taken) = optional_steps(run, plan);
+    Branch { taken, not_taken }
 }
 
 fn open_steps(run: &Run, plan: &Plan) -> Vec<StepId> {

@@ -9,11 +9,11 @@ use super::values::{duration_within, percentage};
 use crate::flag::Promote;
 use crate::problem::{Problems, Site};
 
-/// The longest `age_at_most` and `window`.
-const DURATION_MAX: Duration = Duration::from_secs(90 * 24 * 3_600);
+/// The longest `age_at_most` and `window`: the evidence keeps a week of answers.
+const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// What the gates require of a route's evidence. What is left out here is as `promote:` of pointsman.yaml says, and else
-/// the default.
+/// What the gates require of a route's evidence. What is left out here is as `promote:` of pointsman.yaml says, and
+/// else the default.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PromoteDraft {
@@ -40,9 +40,10 @@ pub struct PromoteDraft {
     pub p99_ratio_below: Option<f64>,
     /// How old the last pair or answer may be: `24h` (the default).
     pub age_at_most: Option<String>,
-    /// Answers of the engine in a row without an error that are required for `only`; the default is 4512.
+    /// Answers of the engine without an error, within `window`, that are required for `only`; the default is 4512.
     pub answers: Option<u64>,
-    /// The time over which these answers have to have been given: `24h` (the default).
+    /// For how long the engine has to have answered before `only`, and the time whose answers and errors count: `24h`
+    /// (the default), at most `7d`.
     pub window: Option<String>,
 }
 
@@ -78,7 +79,7 @@ pub fn promote(draft: &PromoteDraft, rest: &Promote, site: &Site, problems: &mut
         }
     }
     let mut time = |key: &str, text: &Option<String>, min: Duration| {
-        duration_within(text.as_ref()?, min..=DURATION_MAX, "0s and 90d", &site.key(key), problems)
+        duration_within(text.as_ref()?, min..=DURATION_MAX, "0s and 7d", &site.key(key), problems)
     };
     let age = time("age_at_most", age_at_most, Duration::from_secs(1));
     let window = time("window", window, Duration::ZERO);

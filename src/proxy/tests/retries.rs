@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::rig::{Fakes, OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says};
 use crate::exchange::{
     ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmUnknown, ComparisonOutcome, LEGACY_TOOK_FIRST_TRY,
-    ProblemDocument, Served,
+    ProblemDocument, RunReport, Served,
 };
 use crate::expression::{Expression, Template};
 use crate::flag::{Arm, Cohort, Freeze, Route, SkipReason, State};
@@ -62,6 +62,12 @@ async fn only_the_first_try_s_answer_is_counted() {
         ArmReply::Answer(answer) => ArmReply::Answer(ArmAnswer { status, ..answer }),
         reply => reply,
     };
+    let refused_by_schema = || match with_status(StatusCode::UNPROCESSABLE_ENTITY) {
+        ArmReply::Answer(answer) => {
+            ArmReply::Answer(ArmAnswer { report: RunReport { refused_by_schema: true, ..answer.report }, ..answer })
+        }
+        reply => reply,
+    };
     let of_run = || match engine_refuses("workflow-failed") {
         ArmReply::Refused(problem, report) => {
             let run = Some(RunId(Uuid::from_u128(1)));
@@ -73,6 +79,7 @@ async fn only_the_first_try_s_answer_is_counted() {
     let cases = [
         (with_status(StatusCode::CREATED), Some(Served::Answered)),
         (with_status(StatusCode::UNPROCESSABLE_ENTITY), Some(Served::CallerError)),
+        (refused_by_schema(), Some(Served::Error)),
         (with_status(StatusCode::BAD_GATEWAY), Some(Served::Error)),
         (of_run(), Some(Served::Error)),
         (engine_refuses("engine-unavailable"), Some(Served::Error)),

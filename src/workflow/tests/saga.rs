@@ -2,7 +2,7 @@
 
 use super::harness::{plan, take_output, timed_out};
 use super::*;
-use crate::workflow::{Choice, ConflictKind, StepPart, UndoStatus, replay_with};
+use crate::workflow::{Choice, ConflictKind, StepPart, UndoStatus};
 
 const TRIP: &str = "
 workflow: w
@@ -250,20 +250,6 @@ respond: { status: 200 }
         harness.run.intents().map(|(step, _, part, record)| (step.as_str(), part, record.url.as_str())).collect();
     assert_eq!(intents, [("a", StepPart::Do, "/a"), ("a", StepPart::Undo, "/a/1"), ("b", StepPart::Do, "/b")]);
     assert!(harness.sent.is_empty());
-}
-
-/// The run completes as its workflow declares, although a step has not begun.
-#[test]
-fn a_run_that_a_fail_step_ended_does_not_diverge_from_its_own_plan() {
-    let plan = plan(
-        "{ workflow: w, steps: { a: { set: 1 }, stop: { needs: [a], fail: { status: 402 } }, \
-         last: { needs: [stop], set: 2 } }, respond: { status: 200 } }",
-    );
-    let mut harness = Harness::new(&plan, Mode::Real, json!({}));
-    harness.settle();
-    assert_eq!(harness.run.status(), RunStatus::Completed);
-    let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
-    assert_eq!(replay_with(&events, &plan, &harness.inputs).unwrap(), []);
 }
 
 #[test]

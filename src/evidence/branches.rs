@@ -1,0 +1,117 @@
+//! Counts by the way that a run took through its workflow, so that a rare branch cannot hide behind a frequent one.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::exchange::{Branch, ComparisonOutcome};
+
+/// Ways that are counted separately; the rest is counted together as [`OTHER_WAYS`].
+const WAYS_MAX: usize = 64;
+/// Steps that are counted separately.
+const STEPS_MAX: usize = 256;
+/// The name of all ways together that are not counted separately.
+const OTHER_WAYS: &str = "other steps";
+/// The name of the way without any of the steps that a run may leave out.
+const NO_STEP: &str = "none of the optional steps";
+
+/// Which ways the engine's runs took, of a workflow that has steps which not every run performs: those with `if:`,
+/// fallbacks, and `fail:` steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct BranchCounts {
+    /// By the steps that ran, for the first 64 ways.
+    pub ways: BTreeMap<String, WayCounts>,
+    /// For each of these steps, how many compared runs reached it.
+    pub steps: BTreeMap<String, u64>,
+}
+
+/// The runs that took one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WayCounts {
+    /// Runs.
+    pub runs: u64,
+    /// Of these, those that were compared.
+    pub compared: u64,
+    /// Of these, those that differ.
+    pub mismatched: u64,
+}
+
+impl BranchCounts {
+    /// Counts a run. A workflow whose steps all run has no ways.
+    pub(super) fn count(&mut self, branch: &Branch, outcome: ComparisonOutcome) {
+        if branch.taken.is_empty() && branch.not_taken.is_empty() {
+            return;
+        }
+        let (is_compared, differs) = match outcome {
+            ComparisonOutcome::Matched | ComparisonOutcome::Ignored => (true, false),
+            ComparisonOutcome::Mismatched => (true, true),
+            ComparisonOutcome::Skipped(_) | ComparisonOutcome::Failed(_) => (false, false),
+        };
+        let taken = branch.taken.iter().map(|step| (step, u64::from(is_compared)));
+        for (step, count) in taken.chain(branch.not_taken.iter().map(|step| (step, 0))) {
+            if self.steps.len() < STEPS_MAX || self.steps.contains_key(step.as_str()) {
+                *self.steps.entry(step.to_string()).or_default() += count;
+            }
+        }
+        let mut name = match branch.taken.is_empty() {
+            true => NO_STEP.to_owned(),
+            false => branch.taken.iter().map(|step| format!("`{step}`")).collect::<Vec<_>>().join(", "),
+        };
+        if self.ways.len() >= WAYS_MAX && !self.ways.contains_key(&name) {
+            name = OTHER_WAYS.to_owned();
+        }
+        let way = self.ways.entry(name).or_default();
+        way.runs += 1;
+        way.compared += u64::from(is_compared);
+        way.mismatched += u64::from(differs);
+    }
+
+    /// The steps that no compared run reached.
+    pub fn never_taken(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().filter(|(_, count)| **count == 0).map(|(step, _)| step.as_str())
+    }
+
+    /// Only the pairs that differ count as compared.
+    pub(super) fn without_equal_pairs(self) -> Self {
+        let ways = self.ways.into_iter().map(|(name, way)| (name, WayCounts { compared: way.mismatched, ..way }));
+        Self { ways: ways.collect(), steps: self.steps.into_keys().map(|step| (step, 0)).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flag::SkipReason;
+    use crate::names::StepId;
+
+    fn branch(taken: &[&str], not_taken: &[&str]) -> Branch {
+        let ids = |names: &[&str]| names.iter().map(|name| StepId::from(*name)).collect();
+        Branch { taken: ids(taken), not_taken: ids(not_taken) }
+    }
+
+    #[test]
+    fn a_way_is_counted_whether_its_runs_are_compared_or_not() {
+        let mut counts = BranchCounts::default();
+        counts.count(&branch(&[], &["gift", "refuse"]), ComparisonOutcome::Matched);
+        counts.count(&branch(&["gift"], &["refuse"]), ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect));
+        counts.count(&branch(&["gift"], &["refuse"]), ComparisonOutcome::Mismatched);
+        assert_eq!(counts.ways["`gift`"], WayCounts { runs: 2, compared: 1, mismatched: 1 });
+        assert_eq!(counts.ways[NO_STEP], WayCounts { runs: 1, compared: 1, mismatched: 0 });
+        assert_eq!(counts.never_taken().collect::<Vec<_>>(), ["refuse"]);
+        let counts = counts.without_equal_pairs();
+        assert_eq!((counts.ways["`gift`"].compared, counts.ways[NO_STEP].compared), (1, 0));
+    }
+
+    #[test]
+    fn a_workflow_without_such_steps_has_no_ways_and_many_ways_are_counted_together() {
+        let mut counts = BranchCounts::default();
+        counts.count(&branch(&[], &[]), ComparisonOutcome::Matched);
+        assert_eq!(counts, BranchCounts::default());
+        for n in 0..100 {
+            counts.count(&branch(&[&format!("s{n}")], &[]), ComparisonOutcome::Matched);
+        }
+        assert_eq!((counts.ways.len(), counts.ways[OTHER_WAYS].runs), (WAYS_MAX + 1, 100 - WAYS_MAX as u64));
+    }
+}

@@ -1,0 +1,114 @@
+//! The conditions for `only`: what the engine answered in `live`.
+
+use std::time::Duration;
+
+use super::answers::AnswerSums;
+use super::bound;
+use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict};
+use super::gate::{JudgedRoute, elapsed, in_words, pass};
+
+impl JudgedRoute<'_> {
+    /// The conditions for `only`.
+    pub(super) fn of_answers(&self) -> Vec<Condition> {
+        let sums = self.evidence.answers.over(self.promote.window, self.now);
+        let mut conditions = vec![
+            self.share(),
+            self.answers(sums),
+            self.window(),
+            self.errors_of_answers(sums),
+            self.client_errors(sums),
+        ];
+        conditions.extend(self.age("answer of the engine without an error", self.evidence.last_answer, false));
+        conditions
+    }
+
+    fn share(&self) -> Condition {
+        match self.live_share_is_all {
+            true => pass(Name::Share, "100 % in live".to_owned()),
+            false => {
+                let detail = "needs a share of 100 % in live".to_owned();
+                Condition { name: Name::Share, verdict: Verdict::Fail, detail }
+            }
+        }
+    }
+
+    fn answers(&self, AnswerSums { answers, .. }: AnswerSums) -> Condition {
+        let wanted = self.promote.answers;
+        if answers >= wanted {
+            return pass(Name::Answers, format!("{answers} answers without an error, of {wanted}"));
+        }
+        let more = wanted - answers;
+        let detail = format!(
+            "needs {more} more {} of the engine without an error ({answers} of {wanted}){}",
+            if more == 1 { "answer" } else { "answers" },
+            self.counted_since("answers"),
+        );
+        Condition { name: Name::Answers, verdict: Verdict::Inconclusive, detail }
+    }
+
+    fn window(&self) -> Condition {
+        let wanted = self.promote.window;
+        let over = self.evidence.answers_since.map_or(Duration::ZERO, |since| elapsed(since, self.now));
+        if over >= wanted {
+            return pass(Name::Window, format!("the engine has answered for {}", in_words(over)));
+        }
+        let detail = format!("needs answers over {} (so far {})", in_words(wanted), in_words(over));
+        Condition { name: Name::Window, verdict: Verdict::Inconclusive, detail }
+    }
+
+    fn errors_of_answers(&self, AnswerSums { answers, errors, .. }: AnswerSums) -> Condition {
+        let e = self.evidence;
+        let all = answers + errors;
+        let of_legacy = share(e.legacy_5xx, e.legacy_replies);
+        let found = format!(
+            "{:.2} % of requests ended with an error, a fallback or an unknown outcome ({errors} of {all}); of legacy's \
+             replies {:.2} % were 5xx ({} of {})",
+            share(errors, all) * 100.0,
+            of_legacy * 100.0,
+            e.legacy_5xx,
+            e.legacy_replies,
+        );
+        if share(errors, all) <= of_legacy + self.promote.errors_not_worse_by {
+            return pass(Name::ErrorsNotWorseBy, found);
+        }
+        let detail = format!("{found}; at most {} % more are allowed", self.promote.errors_not_worse_by * 100.0);
+        Condition { name: Name::ErrorsNotWorseBy, verdict: Verdict::Fail, detail }
+    }
+
+    /// A 4xx is the caller's error only as far as legacy answers as many.
+    fn client_errors(&self, AnswerSums { answers, client_errors, .. }: AnswerSums) -> Condition {
+        let e = self.evidence;
+        if answers > 0 && client_errors == answers {
+            let detail = format!(
+                "needs an answer of the engine below 400: it answered all {answers} with 4xx, so perhaps no run took effect"
+            );
+            return Condition { name: Name::ClientErrors, verdict: Verdict::Fail, detail };
+        }
+        let found = format!(
+            "{:.1} % of the engine's answers are 4xx ({client_errors} of {answers})",
+            share(client_errors, answers) * 100.0
+        );
+        if e.legacy_replies == 0 {
+            return pass(Name::ClientErrors, format!("{found}; how many legacy had is not known"));
+        }
+        let of_legacy = share(e.legacy_4xx, e.legacy_replies);
+        let found = format!(
+            "{found}; of legacy's replies {:.1} % were ({} of {})",
+            of_legacy * 100.0,
+            e.legacy_4xx,
+            e.legacy_replies
+        );
+        // With 95 % confidence, so that chance does not hold a route.
+        let at_least = 1.0 - bound::upper(answers, answers - client_errors);
+        if at_least <= of_legacy + self.promote.errors_not_worse_by {
+            return pass(Name::ClientErrors, found);
+        }
+        let detail = format!("the engine refuses requests that legacy does not: {found}");
+        Condition { name: Name::ClientErrors, verdict: Verdict::Fail, detail }
+    }
+}
+
+/// A part of a whole, from 0 to 1; 0 of nothing.
+fn share(part: u64, all: u64) -> f64 {
+    part as f64 / all.max(1) as f64
+}

@@ -111,7 +111,7 @@ pub(super) enum Captured {
     Request(Box<CapturedRequest>),
     /// A client's request that is not compared: only the status of its reply is noted in its ticket, which is settled
     /// as skipped when it is dropped.
-    Skipped(ComparisonTicket),
+    Skipped(Box<ComparisonTicket>),
     /// A call that legacy makes.
     Call(Box<CapturedCall>),
 }

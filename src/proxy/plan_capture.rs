@@ -71,7 +71,7 @@ pub(super) fn plan_capture(
     // In `off` the reply is searched for an id only if legacy could return an id that the engine owns.
     let creates = flagged.creates() && (rung != State::Off || shared.affinity.engine_owns_any(&flagged.flag.family));
     if compare.is_none() && !creates {
-        return (skipped.map(Captured::Skipped), None);
+        return (skipped.map(Box::new).map(Captured::Skipped), None);
     }
     let body = (compare.is_some() && !upload.is_empty())
         .then(|| Arc::new(Mutex::new(BodyCopy { bytes_max, ..BodyCopy::default() })));

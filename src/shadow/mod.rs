@@ -19,6 +19,7 @@
 mod declared_body;
 mod legacy_calls;
 mod parts;
+mod problems;
 mod queue;
 mod run;
 mod sample;

@@ -13,6 +13,7 @@ use tower::ServiceExt;
 
 use super::legacy_calls::{self, CallsOfRequest};
 use super::parts::{EngineArm, RulesInForce};
+use super::problems::refused;
 use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::sample::{PairRedaction, sample};
 use super::stop::Stop;
@@ -23,7 +24,7 @@ use crate::compare::{
 use crate::evidence::{Evidence, EvidenceGeneration};
 use crate::exchange::{
     AnswerBody, Answered, ArmReply, ArmRequest, Branch, ComparisonOutcome, ComparisonTicket, EarlierKeys, LegacyCalls,
-    MayBegin, ProblemDocument, RequestEffects, RunReport, request_value,
+    MayBegin, RequestEffects, RunReport, request_value,
 };
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::{Limits, UNRESOLVED_TEXT_BYTES_MAX};
@@ -60,7 +61,7 @@ impl Drop for InFlight<'_> {
 }
 
 /// What the engine did, or why that cannot be compared.
-enum EngineResult {
+pub(super) enum EngineResult {
     Comparable(Observation, RunReport),
     NotComparable(ComparisonOutcome, RunReport),
 }
@@ -366,42 +367,4 @@ fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
     let route = answered.flag.route.id.to_string();
     metrics::counter!("pointsman_effects_not_judged_total", "route" => route, "reason" => reason).increment(1);
     None
-}
-
-/// The result for a problem that the engine answered with. A problem caused by a service that failed, an overload, a
-/// freeze, a reload or the end of the process counts as failed or skipped. Any other is what the caller would have got,
-/// and is compared.
-fn refused(problem: ProblemDocument, report: RunReport, latency: Duration) -> EngineResult {
-    match problem.status {
-        503 if problem.kind == "too-many-runs" => {
-            EngineResult::NotComparable(ComparisonOutcome::Skipped(SkipReason::OverBudget), report)
-        }
-        503 if problem.kind == "files-changed" => {
-            EngineResult::NotComparable(ComparisonOutcome::Skipped(SkipReason::FilesChanged), report)
-        }
-        503 if problem.kind == "frozen" => {
-            EngineResult::NotComparable(ComparisonOutcome::Skipped(SkipReason::Frozen), report)
-        }
-        503 if problem.kind == "shutting-down" => {
-            EngineResult::NotComparable(ComparisonOutcome::Skipped(SkipReason::ShuttingDown), report)
-        }
-        // The dark run continues: it had no answer within `shadow_run_ms`.
-        503 if problem.kind == "run-goes-on" => {
-            EngineResult::NotComparable(ComparisonOutcome::Failed("timeout"), report)
-        }
-        // `workflow-refused` is compared (below): a service refused a step, which is a result of the workflow.
-        502 if problem.kind != "workflow-refused" => {
-            EngineResult::NotComparable(ComparisonOutcome::Failed("unavailable"), report)
-        }
-        503 => EngineResult::NotComparable(ComparisonOutcome::Failed("unavailable"), report),
-        504 => EngineResult::NotComparable(ComparisonOutcome::Failed("timeout"), report),
-        status => {
-            let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-            let body = serde_json::to_vec(&problem).unwrap_or_default();
-            let json = http::HeaderValue::from_static("application/problem+json");
-            let headers = [(http::header::CONTENT_TYPE, json)].into_iter().collect();
-            let seen = Observation::new(status, headers, Body::Whole(body.into()), latency, report.intents.clone());
-            EngineResult::Comparable(seen.with_steps_without_items(report.steps_without_items.clone()), report)
-        }
-    }
 }

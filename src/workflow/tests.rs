@@ -28,7 +28,6 @@ mod rates;
 mod recorded_inputs;
 mod rehearsals;
 mod repeats_while_ending;
-mod replays;
 mod rerun_decisions;
 mod rerun_repeats;
 mod risk;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, PROMOTE, PATIENCE, Pointsman, checker};
+use crate::support::{FlagsDir, PATIENCE, PROMOTE, Pointsman, checker};
 
 const SERVER: &str = "const s = require('json-server'), app = s.create(); app.use(s.defaults({ logger: false })); \
     app.use(s.router({ posts: [], entries: [] })); \

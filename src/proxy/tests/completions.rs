@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::origin::SMALL_BUFFER_BYTES;
 use super::rig::{Fakes, OK, Origin, Rig, Setup, engine_says, post};
-use super::wire::{Wire, bounded};
+use super::wire::{Wire, bounded, connect_with_buffer};
 use crate::exchange::{ArmReply, ComparisonOutcome};
 use crate::flag::{SkipReason, State};
 use crate::proxy::Proxy;
@@ -17,7 +17,7 @@ const ORDER: &str = "{\"items\":[1]}";
 const LARGE: usize = 32 << 20;
 
 async fn connect_with_small_buffer(rig: &Rig) -> Wire {
-    Wire::new(rig.connect_with_buffer(64 << 10).await)
+    Wire::new(connect_with_buffer(rig.address, 64 << 10).await)
 }
 
 fn counted(proxy: &Proxy) -> u64 {
@@ -68,7 +68,7 @@ async fn a_reply_that_hyper_has_and_the_client_has_not_is_not_compared() {
     let (origin, all_taken) = Origin::that_knows_when_its_reply_was_taken().await;
     let send_buffer_bytes = Some(SMALL_BUFFER_BYTES);
     let rig = Rig::new(&origin, Setup { state: State::Shadow, send_buffer_bytes, ..Setup::default() }).await;
-    let mut client = Wire::new(rig.connect_with_buffer(SMALL_BUFFER_BYTES).await);
+    let mut client = Wire::new(connect_with_buffer(rig.address, SMALL_BUFFER_BYTES).await);
     client.send(post("/orders", ORDER)).await;
     client.head().await.expect("the head");
     bounded("the whole reply in the proxy", all_taken.notified()).await;

@@ -384,12 +384,6 @@ impl Rig {
     pub async fn connect(&self) -> Wire {
         Wire::new(bounded("connecting", TcpStream::connect(self.address)).await.unwrap())
     }
-    /// Connects with a receive buffer of a fixed size: if the kernel chose it, it might take a whole large reply.
-    pub async fn connect_with_buffer(&self, bytes: u32) -> TcpStream {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(bytes).unwrap();
-        bounded("connecting", socket.connect(self.address)).await.unwrap()
-    }
     /// Sends one request on a new connection and returns the reply.
     pub async fn ask(&self, request: &str) -> Message {
         self.connect().await.ask(request).await

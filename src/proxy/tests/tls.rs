@@ -20,7 +20,7 @@ use super::drains::origin_that_waits;
 use super::origin::SMALL_BUFFER_BYTES;
 use super::rig::{OK, Origin, Rig, engine_says, get, post};
 use super::tls_clients::{SHOP, client, connect, connect_over, rig_with, server, setup};
-use super::wire::{Wire, bounded};
+use super::wire::{Wire, bounded, connect_with_buffer};
 use crate::exchange::{ArmReply, ComparisonOutcome};
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
@@ -128,7 +128,7 @@ async fn a_reply_that_the_client_has_not_taken_is_not_compared() {
         setup.state = State::Shadow;
     })
     .await;
-    let stream = rig.connect_with_buffer(SMALL_BUFFER_BYTES).await;
+    let stream = connect_with_buffer(rig.address, SMALL_BUFFER_BYTES).await;
     let mut wire = connect_over(stream, trusting, SHOP).await.expect("a handshake");
     wire.send(post("/orders", "{}")).await;
     wire.head().await.expect("the head");

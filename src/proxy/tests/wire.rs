@@ -1,10 +1,11 @@
 //! One end of a raw connection, as a client or an origin.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// The longest time that these tests wait for anything.
 pub const BOUND: Duration = Duration::from_secs(10);
@@ -15,6 +16,13 @@ pub async fn bounded<F: Future>(what: &str, future: F) -> F::Output {
         Ok(output) => output,
         Err(_) => panic!("{what}: not within {BOUND:?}"),
     }
+}
+
+/// Connects with a receive buffer of a fixed size: if the kernel chose it, it might take a whole large reply.
+pub async fn connect_with_buffer(address: SocketAddr, bytes: u32) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(bytes).unwrap();
+    bounded("connecting", socket.connect(address)).await.unwrap()
 }
 
 /// One end of a connection.

@@ -158,3 +158,17 @@ fn the_next_attempt_of_a_paused_run_waits_for_the_end_of_the_pause() {
     harness.give_command(ControlCommand::Resume { reason: None }).unwrap();
     assert_eq!(harness.in_flight_names(), ["b"]);
 }
+
+/// The run completes as its workflow declares, although a step has not begun.
+#[test]
+fn a_run_that_a_fail_step_ended_does_not_diverge_from_its_own_plan() {
+    let plan = plan(
+        "{ workflow: w, steps: { a: { set: 1 }, stop: { needs: [a], fail: { status: 402 } }, \
+         last: { needs: [stop], set: 2 } }, respond: { status: 200 } }",
+    );
+    let mut harness = Harness::new(&plan, Mode::Real, json!({}));
+    harness.settle();
+    assert_eq!(harness.run.status(), RunStatus::Completed);
+    let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
+    assert_eq!(crate::workflow::replay_with(&events, &plan, &harness.inputs).unwrap(), []);
+}

@@ -1,0 +1,46 @@
+//! What a problem that the engine answered with means for a comparison.
+
+use std::time::Duration;
+
+use super::run::EngineResult;
+use crate::compare::{Body, Observation};
+use crate::exchange::{ComparisonOutcome, ProblemDocument, RunReport};
+use crate::flag::SkipReason;
+
+/// The result for a problem that the engine answered with. A problem caused by a service that failed, an overload, a
+/// freeze, a reload or the end of the process counts as failed or skipped. Any other is what the caller would have got,
+/// and is compared.
+pub(super) fn refused(problem: ProblemDocument, report: RunReport, latency: Duration) -> EngineResult {
+    match problem.status {
+        503 if problem.kind == "too-many-runs" => {
+            EngineResult::NotComparable(ComparisonOutcome::Skipped(SkipReason::OverBudget), report)
+        }
+        503 if problem.kind == "files-changed" => {
+            EngineResult::NotComparable(ComparisonOutcome::Skipped(SkipReason::FilesChanged), report)
+        }
+        503 if problem.kind == "frozen" => {
+            EngineResult::NotComparable(ComparisonOutcome::Skipped(SkipReason::Frozen), report)
+        }
+        503 if problem.kind == "shutting-down" => {
+            EngineResult::NotComparable(ComparisonOutcome::Skipped(SkipReason::ShuttingDown), report)
+        }
+        // The dark run continues: it had no answer within `shadow_run_ms`.
+        503 if problem.kind == "run-goes-on" => {
+            EngineResult::NotComparable(ComparisonOutcome::Failed("timeout"), report)
+        }
+        // `workflow-refused` is compared (below): a service refused a step, which is a result of the workflow.
+        502 if problem.kind != "workflow-refused" => {
+            EngineResult::NotComparable(ComparisonOutcome::Failed("unavailable"), report)
+        }
+        503 => EngineResult::NotComparable(ComparisonOutcome::Failed("unavailable"), report),
+        504 => EngineResult::NotComparable(ComparisonOutcome::Failed("timeout"), report),
+        status => {
+            let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+            let body = serde_json::to_vec(&problem).unwrap_or_default();
+            let json = http::HeaderValue::from_static("application/problem+json");
+            let headers = [(http::header::CONTENT_TYPE, json)].into_iter().collect();
+            let seen = Observation::new(status, headers, Body::Whole(body.into()), latency, report.intents.clone());
+            EngineResult::Comparable(seen.with_steps_without_items(report.steps_without_items.clone()), report)
+        }
+    }
+}

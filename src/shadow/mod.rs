@@ -17,9 +17,9 @@
 //! ignored.
 
 mod declared_body;
+mod engine_result;
 mod legacy_calls;
 mod parts;
-mod problems;
 mod queue;
 mod run;
 mod sample;

@@ -11,9 +11,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use super::engine_result::{EngineResult, refused};
 use super::legacy_calls::{self, CallsOfRequest};
 use super::parts::{EngineArm, RulesInForce};
-use super::problems::refused;
 use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::sample::{PairRedaction, sample};
 use super::stop::Stop;
@@ -23,7 +23,7 @@ use crate::compare::{
 };
 use crate::evidence::{Evidence, EvidenceGeneration};
 use crate::exchange::{
-    AnswerBody, Answered, ArmReply, ArmRequest, Branch, ComparisonOutcome, ComparisonTicket, EarlierKeys, LegacyCalls,
+    AnswerBody, Answered, ArmReply, ArmRequest, ComparisonOutcome, ComparisonTicket, EarlierKeys, LegacyCalls,
     MayBegin, RequestEffects, RunReport, request_value,
 };
 use crate::flag::{Instance, SkipReason, State};
@@ -57,32 +57,6 @@ impl<'a> InFlight<'a> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// What the engine did, or why that cannot be compared.
-pub(super) enum EngineResult {
-    Comparable(Observation, RunReport),
-    NotComparable(ComparisonOutcome, RunReport),
-}
-
-impl EngineResult {
-    /// Which way the run took through its workflow.
-    fn branch(&self) -> &Branch {
-        let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = self;
-        &report.branch
-    }
-    /// Bytes of memory that it holds: the body, and the intents, which the report has too.
-    fn bytes(&self) -> usize {
-        let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = self;
-        let intents = serde_json::to_vec(&report.intents).map_or(0, |intents| 2 * intents.len());
-        match self {
-            EngineResult::Comparable(seen, _) => match seen.body() {
-                Body::Whole(bytes) => bytes.len() + intents,
-                Body::TooLarge => intents,
-            },
-            EngineResult::NotComparable(..) => intents,
-        }
     }
 }
 

@@ -1,11 +1,36 @@
-//! What a problem that the engine answered with means for a comparison.
+//! What the engine did with a request that legacy answered, as a comparison looks at it.
 
 use std::time::Duration;
 
-use super::run::EngineResult;
 use crate::compare::{Body, Observation};
-use crate::exchange::{ComparisonOutcome, ProblemDocument, RunReport};
+use crate::exchange::{Branch, ComparisonOutcome, ProblemDocument, RunReport};
 use crate::flag::SkipReason;
+
+/// What the engine did, or why that cannot be compared.
+pub(super) enum EngineResult {
+    Comparable(Observation, RunReport),
+    NotComparable(ComparisonOutcome, RunReport),
+}
+
+impl EngineResult {
+    /// Which way the run took through its workflow.
+    pub(super) fn branch(&self) -> &Branch {
+        let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = self;
+        &report.branch
+    }
+    /// Bytes of memory that it holds: the body, and the intents, which the report has too.
+    pub(super) fn bytes(&self) -> usize {
+        let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = self;
+        let intents = serde_json::to_vec(&report.intents).map_or(0, |intents| 2 * intents.len());
+        match self {
+            EngineResult::Comparable(seen, _) => match seen.body() {
+                Body::Whole(bytes) => bytes.len() + intents,
+                Body::TooLarge => intents,
+            },
+            EngineResult::NotComparable(..) => intents,
+        }
+    }
+}
 
 /// The result for a problem that the engine answered with. A problem caused by a service that failed, an overload, a
 /// freeze, a reload or the end of the process counts as failed or skipped. Any other is what the caller would have got,

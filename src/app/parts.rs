@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
 use super::basis::bases;
+use super::twins::EngineTwins;
 use super::{retention, stores, time, zero_counters};
 use crate::affinity::{RequestsWithUnknownKeys, StoreAffinity};
 use crate::clock;
@@ -163,6 +164,7 @@ impl Parts {
         let rules = Arc::new(ArcSwap::from_pointee(setup.rules.clone()));
         let shadow = Shadow::start(ShadowParts {
             engine: engine.arm(),
+            twins: Arc::new(EngineTwins { engine: engine.clone(), affinity: affinity.clone() }),
             evidence: evidence.clone(),
             rules: rules.clone(),
             limits,

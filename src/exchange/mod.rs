@@ -9,10 +9,12 @@ mod answer_body;
 mod answered;
 mod arm;
 mod effects;
+mod instance_requests;
 mod legacy_calls;
 mod offer;
 mod request_effects;
 mod request_value;
+mod twins;
 
 pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, Remembered};
 pub use answer_body::{AnswerBody, ServiceReply, StreamedBody};
@@ -22,7 +24,9 @@ pub use arm::{
     MayBegin, NO_FIRST_TRY, ProblemDocument, RunReport, Source,
 };
 pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, SentBody};
+pub use instance_requests::{InstanceRequest, OpenRequest, RequestNumber, RequestsAtLegacy, TimeAtLegacy};
 pub use legacy_calls::LegacyCalls;
 pub use offer::{ComparisonOutcome, ComparisonTicket, Offer, Served, ServedObserver, TicketCounter};
 pub use request_effects::{EffectsSoFar, OpenCallsOf, RequestEffects};
 pub use request_value::{body_value, headers_value, query_value, request_value};
+pub use twins::Twins;

@@ -222,6 +222,11 @@ pub enum SkipReason {
     NoInstance,
     /// In `dark` or `live`, a follow-up of an instance without a complete twin.
     NoTwin,
+    /// A follow-up waited for its twin, or for an earlier request of its instance, longer than `followup_window_ms`.
+    NeverSettled,
+    /// Legacy had another request of the instance at the same time, and one of the two may have changed it: in which
+    /// order legacy performed them is not known.
+    Overlapped,
     /// A retry: only first tries are compared.
     Retried,
     ShuttingDown,
@@ -233,7 +238,7 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// All reasons: the closed set of the metric's labels.
-    pub const ALL: [SkipReason; 21] = [
+    pub const ALL: [SkipReason; 23] = [
         SkipReason::NotSampled,
         SkipReason::QueueFull,
         SkipReason::EffectsQueueFull,
@@ -251,6 +256,8 @@ impl SkipReason {
         SkipReason::MayStillRecordIntents,
         SkipReason::NoInstance,
         SkipReason::NoTwin,
+        SkipReason::NeverSettled,
+        SkipReason::Overlapped,
         SkipReason::Retried,
         SkipReason::ShuttingDown,
         SkipReason::Frozen,
@@ -276,6 +283,8 @@ impl SkipReason {
             SkipReason::MayStillRecordIntents => "run_goes_on",
             SkipReason::NoInstance => "no_instance",
             SkipReason::NoTwin => "no_twin",
+            SkipReason::NeverSettled => "never_settled",
+            SkipReason::Overlapped => "overlapped",
             SkipReason::Retried => "retried",
             SkipReason::ShuttingDown => "shutting_down",
             SkipReason::Frozen => "frozen",

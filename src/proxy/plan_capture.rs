@@ -10,10 +10,11 @@ use http::{Method, request};
 
 use super::body_copy::BodyCopy;
 use super::capture::CapturedRequest;
+use super::monotonic::now;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::upload::Upload;
-use crate::exchange::ComparisonTicket;
-use crate::flag::{EngineWork, SkipReason, State};
+use crate::exchange::{ComparisonTicket, InstanceRequest, OpenRequest};
+use crate::flag::{EngineWork, Owner, SkipReason, State};
 use crate::workflow::Mode;
 
 pub(super) type CapturePlan = (Option<Box<CapturedRequest>>, Option<Arc<Mutex<BodyCopy>>>);
@@ -42,6 +43,7 @@ pub(super) fn plan_capture(
         EngineWork::Rehearse => Some(Mode::Rehearse),
         EngineWork::Dark => Some(Mode::Dark),
     };
+    let open = announce(proxied, flagged, rung, &head.method);
     let compare = mode.and_then(|mode| {
         let mut ticket = shared.offer.open(&flagged.flag.route.id, proxied.table.set.files_version);
         if mode == Mode::Dark {
@@ -64,8 +66,30 @@ pub(super) fn plan_capture(
     }
     let body = (compare.is_some() && !upload.is_empty())
         .then(|| Arc::new(Mutex::new(BodyCopy { bytes_max, ..BodyCopy::default() })));
-    let captured_request = captured_request(proxied, flagged, head, compare, body.clone());
+    let mut captured_request = captured_request(proxied, flagged, head, compare, body.clone());
+    captured_request.open = open;
     (Some(Box::new(captured_request)), body)
+}
+
+/// Announces a request that creates an instance with a twin, or follows one up: its twin is changed in the order of
+/// legacy's answers. A request that is not captured is closed at once.
+fn announce(
+    proxied: &ProxiedRequest<'_>,
+    flagged: &FlaggedRequest,
+    rung: State,
+    method: &Method,
+) -> Option<OpenRequest> {
+    let request = match (&flagged.instance, flagged.owner) {
+        (Some(instance), Owner::LegacyWithTwin) if !flagged.is_retry => {
+            InstanceRequest::FollowsUp { key: instance.key.clone(), is_write: !method.is_safe() }
+        }
+        (Some(_), _) => return None,
+        (None, _) if flagged.creates() && rung == State::Dark && !flagged.is_retry => {
+            InstanceRequest::Creates(flagged.flag.family.clone())
+        }
+        (None, _) => return None,
+    };
+    proxied.client.shared.offer.announce(request, now())
 }
 
 /// Whether a request was skipped as a conditional read (`HEAD` counts as one). Such a request needs no twin: in `live`
@@ -87,6 +111,7 @@ fn captured_request(
     CapturedRequest {
         effect_registry: compare.as_ref().and(shared.effect_registry.as_ref()).cloned(),
         effects: None,
+        open: None,
         compare,
         flags: proxied.table.set.clone(),
         flag: flagged.flag.clone(),

@@ -58,6 +58,10 @@ pub const EGRESS_VALUE_BODY_BYTES_MAX: usize = 256 << 10;
 pub const EGRESS_OPEN_CALLS_MAX: usize = 32 << 10;
 /// How much of the reason for `unresolved_effect` is kept in the evidence.
 pub const UNRESOLVED_TEXT_BYTES_MAX: usize = 400;
+/// Requests of one instance that wait for their turn on its twin; further ones are not compared.
+pub const INSTANCE_REQUESTS_WAITING_MAX: usize = 256;
+/// Instances of which it is remembered in memory that their twin is incomplete; the store has it too.
+pub const MARKED_TWINS_MAX: usize = 65_536;
 /// How many of the last calls that were attributed to no request `pointsman egress` shows.
 pub const EGRESS_LISTED_CALLS_MAX: usize = 20;
 /// The URL of such a call; longer ones are cut off.
@@ -90,8 +94,7 @@ pub const COMPRESSED_BYTES_MIN: usize = 256;
 pub const INTERIM_REPLIES_MAX: usize = 8;
 /// Bytes of an answer of Pointsman's own that are handed to a client's connection at a time.
 pub const REPLY_PIECE_BYTES_MAX: usize = 64 << 10;
-/// How often one request is sent, if the service refuses it unprocessed each time. Low, since the service may be
-/// overloaded.
+/// How often one request is sent, if the service refuses it unprocessed each time: it may be overloaded.
 pub const NOT_PROCESSED_MAX: usize = 3;
 /// How often one request is sent, if its connection ends each time before the request was processed. High, because many
 /// requests may meet on connections of a service that takes only a few requests on each.
@@ -99,11 +102,9 @@ pub const CONNECTION_ENDED_MAX: usize = 16;
 /// The payload of one frame that an HTTP/2 client may send: the protocol's smallest value, so that no frame delays
 /// others for long.
 pub const HTTP2_FRAME_BYTES_MAX: u32 = 16 << 10;
-/// Streams of one HTTP/2 connection that its client may have reset before they were accepted; with more, the connection
-/// is closed.
+/// Streams of one HTTP/2 connection that its client may have reset unaccepted; with more, the connection is closed.
 pub const HTTP2_PENDING_RESETS_MAX: usize = 50;
-/// Streams of one HTTP/2 connection that may be reset because of the client's errors; with more, the connection is
-/// closed.
+/// Streams of one HTTP/2 connection that may be reset for the client's errors; with more, the connection is closed.
 pub const HTTP2_LOCAL_RESETS_MAX: usize = 200;
 /// Streams reset by Pointsman that are remembered for a second, because frames of the client may still be on their way.
 pub const HTTP2_KEPT_RESETS_MAX: usize = 50;
@@ -307,6 +308,12 @@ pub struct Limits {
     /// How long after legacy's reply a run waits for calls by legacy from which its steps take their outputs
     /// (`rehearse: legacy`), if they are not known yet; at most `egress.window`. What is missing then stays missing.
     pub egress_rehearse_wait_ms: u64,
+    /// Requests that wait for the twin of their instance, or for an earlier request of it.
+    pub followups_held_max: u64,
+    /// Bytes of these requests and their replies.
+    pub followups_held_bytes_max: u64,
+    /// How long such a request waits.
+    pub followup_window_ms: u64,
 
     // compare
     /// How long one comparison may take.
@@ -389,11 +396,9 @@ pub struct Limits {
     /// The size of an event up to which it is stored whole. The large parts of a larger event are stored apart from it,
     /// once each, under their hash.
     pub payload_inline_bytes_max: u64,
-    /// After how many events a run gets another snapshot. Loading the run then reads only the events after the
-    /// snapshot.
+    /// After how many events a run gets another snapshot. Loading the run then reads only the events after it.
     pub run_snapshot_every_events: u64,
-    /// The size of a run's snapshot. A larger one is not stored, and all events of the run are read. 0: no snapshots
-    /// are stored.
+    /// The size of a run's snapshot. A larger one is not stored, and all events of the run are read. 0: no snapshots.
     pub run_snapshot_bytes_max: u64,
     /// The shortest time between two snapshots of one run.
     pub run_snapshot_pause_ms: u64,
@@ -522,6 +527,9 @@ impl Default for Limits {
             egress_bytes_max: 64 << 20,
             egress_waiting_bytes_max: 64 << 20,
             egress_rehearse_wait_ms: 1_000,
+            followups_held_max: 10_000,
+            followups_held_bytes_max: 64 << 20,
+            followup_window_ms: 30_000,
             compare_ms: 250,
             compare_bytes_max: 1 << 20,
             compare_depth_max: 128,

@@ -22,7 +22,7 @@ pub(super) struct Cache(Mutex<Halves>);
 struct Halves {
     young: HashMap<PinKey, CachedOwner>,
     old: HashMap<PinKey, CachedOwner>,
-    /// How many pins were made so far.
+    /// How many pins were made or changed so far.
     pins_made: u64,
 }
 
@@ -52,6 +52,18 @@ impl Cache {
         let mut halves = self.halves();
         if owner.is_some() || halves.pins_made == pins_made_before {
             halves.put(key, owner);
+        }
+    }
+
+    /// The store has taken the run from the pin of an instance of legacy.
+    pub(super) fn detach_twin(&self, key: &PinKey) {
+        let mut halves = self.halves();
+        halves.pins_made += 1;
+        let Halves { young, old, .. } = &mut *halves;
+        for cached in [young.get_mut(key), old.get_mut(key)].into_iter().flatten() {
+            if let Some((Arm::Legacy, run)) = cached {
+                *run = None;
+            }
         }
     }
 

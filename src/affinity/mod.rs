@@ -45,6 +45,7 @@ mod take;
 #[cfg(test)]
 mod tests;
 mod tries;
+mod twins;
 mod unknown_keys;
 mod unread_files;
 

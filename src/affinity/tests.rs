@@ -43,6 +43,7 @@ impl Store for CountingStore {
         put_plan(id: crate::names::PlanId, source: serde_json::Value) -> Stored<()>;
         plan(id: crate::names::PlanId) -> Stored<Option<serde_json::Value>>;
         put_run_key(run: RunId, key: Option<Vec<u8>>) -> Stored<()>;
+        detach_twin(key: PinKey) -> Stored<()>;
         run_key(run: RunId) -> Stored<Option<Vec<u8>>>;
         engine_tries(after: Option<RetryKey>, limit: usize) -> Stored<Vec<(RetryKey, Timestamp)>>;
         pinned(after: u64, limit: usize) -> Stored<Vec<(u64, PinKey, Arm)>>;

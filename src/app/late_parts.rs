@@ -12,9 +12,9 @@ use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
 use crate::exchange::{
-    Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys, KnownBody,
-    LegacyTake, Offer, OfferedRequest, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source,
-    TicketCounter,
+    Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys,
+    InstanceRequest, KnownBody, LegacyTake, Offer, OfferedRequest, OpenRequest, ProblemDocument, Remembered, RunReport,
+    Served, ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
@@ -137,6 +137,12 @@ impl Offer for LateParts {
     }
     fn has_room(&self) -> bool {
         self.shadow().is_some_and(Offer::has_room)
+    }
+    fn announce(&self, request: InstanceRequest, now: u64) -> Option<OpenRequest> {
+        self.shadow()?.announce(request, now)
+    }
+    fn may_add_twins(&self) -> bool {
+        self.shadow().is_some_and(Offer::may_add_twins)
     }
 }
 

@@ -41,6 +41,7 @@ mod stored;
 mod stores;
 mod succession;
 mod time;
+mod twins;
 mod zero_counters;
 
 pub use commands::{demo, serve};

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::basis::bases;
 use super::opened_store::{LockedFiles, OpenedStore, other_ids, routes_in_store};
+use super::twins::EngineTwins;
 use super::{retention, zero_counters};
 use crate::affinity::{RequestsWithUnknownKeys, StoreAffinity};
 use crate::clock;
@@ -88,6 +89,7 @@ impl Parts {
         let rules = Arc::new(ArcSwap::from_pointee(setup.rules.clone()));
         let shadow = Shadow::start(ShadowParts {
             engine: engine.arm(),
+            twins: Arc::new(EngineTwins { engine: engine.clone(), affinity: affinity.clone() }),
             evidence: evidence.clone(),
             rules: rules.clone(),
             limits,

@@ -266,8 +266,7 @@ async fn order(
             tally.engine_traces.insert(create);
         }
     }
-    // A short pause, as a person would make. In `dark` a follow-up is compared only if the engine has created its twin
-    // of the order by then.
+    // A short pause, as a person would make.
     think(random).await;
     let path = format!("/orders/{id}");
     let read = shared.send_expecting(Method::GET, &path, &trace(), tenant, &Value::Null, StatusCode::OK).await?;

@@ -40,4 +40,5 @@ mod snapshots;
 mod starts;
 mod suspended;
 mod test_stores;
+mod twins;
 mod undecodable;

@@ -32,6 +32,9 @@ pub struct ArmRequest {
     pub legacy_calls: Option<Arc<dyn LegacyCalls>>,
     /// The instance that it follows up.
     pub instance: Option<InstanceId>,
+    /// Where the replies of the instance's creator have the id of an instance. The engine finds there the id that it
+    /// gave to the twin of an instance that legacy created.
+    pub instance_ids: Option<serde_json_path::JsonPath>,
     /// The family and the JSONPath of a created instance's id in the reply: the engine pins the instance before the
     /// reply leaves.
     pub creates: Option<(Family, serde_json_path::JsonPath)>,

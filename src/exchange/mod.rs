@@ -10,11 +10,13 @@ mod answered;
 mod arm;
 mod branch;
 mod effects;
+mod instance_requests;
 mod legacy_calls;
 mod offer;
 mod offered_request;
 mod request_effects;
 mod request_value;
+mod twins;
 
 pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, Remembered};
 pub use answer_body::{AnswerBody, ServiceReply, StreamedBody};
@@ -25,8 +27,10 @@ pub use arm::{
 };
 pub use branch::Branch;
 pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, SentBody};
+pub use instance_requests::{InstanceRequest, OpenRequest, RequestNumber, RequestsAtLegacy, TimeAtLegacy};
 pub use legacy_calls::LegacyCalls;
 pub use offer::{ComparisonOutcome, ComparisonTicket, Offer, Served, ServedObserver, TicketCounter};
 pub use offered_request::OfferedRequest;
 pub use request_effects::{EffectsSoFar, OpenCallsOf, RequestEffects};
 pub use request_value::{body_value, headers_value, query_value, request_value};
+pub use twins::Twins;

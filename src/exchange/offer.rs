@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::{Answered, OfferedRequest};
+use super::{Answered, InstanceRequest, OfferedRequest, OpenRequest};
 use crate::flag::SkipReason;
 use crate::names::RouteId;
 
@@ -18,6 +18,17 @@ pub trait Offer: Send + Sync {
     fn offer(&self, ticket: ComparisonTicket, answered: Answered);
     /// Whether the shadow executor can take a request now; asked before bodies are captured.
     fn has_room(&self) -> bool;
+    /// Announces a request of an instance, before legacy gets it, at this time of the proxy's clock (in microseconds).
+    /// `None`: nobody needs to know of it.
+    fn announce(&self, request: InstanceRequest, now: u64) -> Option<OpenRequest> {
+        let _ = (request, now);
+        None
+    }
+    /// Whether legacy may have created instances whose twins are on their way. Asked before the owner of an instance is
+    /// looked up: if not, an instance without a pin has no twin.
+    fn may_add_twins(&self) -> bool {
+        false
+    }
 }
 
 /// How a request that should have been compared ended: exactly one of these.
@@ -65,7 +76,11 @@ pub struct ComparisonTicket {
     counter: Option<Arc<dyn TicketCounter>>,
     on_drop: ComparisonOutcome,
     twin_missing: bool,
+    observer: Option<OutcomeObserver>,
 }
+
+/// Is told with which outcome a ticket was settled.
+type OutcomeObserver = Box<dyn FnOnce(ComparisonOutcome) + Send + Sync>;
 
 impl ComparisonTicket {
     /// Opens a ticket. Dropping it settles it as "client went away", unless
@@ -76,6 +91,7 @@ impl ComparisonTicket {
             counter: Some(counter),
             on_drop: ComparisonOutcome::Skipped(SkipReason::ClientWentAway),
             twin_missing: false,
+            observer: None,
         }
     }
     /// The route.
@@ -89,6 +105,10 @@ impl ComparisonTicket {
     /// Sets the outcome with which a drop settles it from now on.
     pub fn set_outcome_on_drop(&mut self, outcome: ComparisonOutcome) {
         self.on_drop = outcome;
+    }
+    /// Calls this when the ticket is settled, with its outcome.
+    pub fn observe(&mut self, observer: impl FnOnce(ComparisonOutcome) + Send + Sync + 'static) {
+        self.observer = Some(Box::new(observer));
     }
     /// A request in `dark` should have a twin: it counts as without twin unless [`ComparisonTicket::record_twin_made`]
     /// is called before the ticket is settled.
@@ -114,6 +134,9 @@ impl ComparisonTicket {
                 counter.count_without_twin(&self.request);
             }
             counter.settle(&self.request, outcome);
+            if let Some(observer) = self.observer.take() {
+                observer(outcome);
+            }
         }
     }
     /// Settles it as skipped.

@@ -56,6 +56,8 @@ impl OfferedRequest {
             | SkipReason::WouldPause
             | SkipReason::MayStillRecordIntents
             | SkipReason::NothingCompared
+            | SkipReason::NeverSettled
+            | SkipReason::Overlapped
             | SkipReason::ShuttingDown
             | SkipReason::Frozen
             | SkipReason::FilesChanged => true,

@@ -226,6 +226,11 @@ pub enum SkipReason {
     NoTwin,
     /// Under the route's rules nothing of the replies is compared.
     NothingCompared,
+    /// A follow-up waited for its twin, or for an earlier request of its instance, longer than `followup_window_ms`.
+    NeverSettled,
+    /// Legacy had another request of the instance at the same time, and one of the two may have changed it: in which
+    /// order legacy performed them is not known.
+    Overlapped,
     /// A retry: only first tries are compared.
     Retried,
     ShuttingDown,
@@ -237,7 +242,7 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// All reasons: the closed set of the metric's labels.
-    pub const ALL: [SkipReason; 22] = [
+    pub const ALL: [SkipReason; 24] = [
         SkipReason::NotSampled,
         SkipReason::QueueFull,
         SkipReason::EffectsQueueFull,
@@ -256,6 +261,8 @@ impl SkipReason {
         SkipReason::NoInstance,
         SkipReason::NoTwin,
         SkipReason::NothingCompared,
+        SkipReason::NeverSettled,
+        SkipReason::Overlapped,
         SkipReason::Retried,
         SkipReason::ShuttingDown,
         SkipReason::Frozen,
@@ -282,6 +289,8 @@ impl SkipReason {
             SkipReason::NoInstance => "no_instance",
             SkipReason::NoTwin => "no_twin",
             SkipReason::NothingCompared => "nothing_compared",
+            SkipReason::NeverSettled => "never_settled",
+            SkipReason::Overlapped => "overlapped",
             SkipReason::Retried => "retried",
             SkipReason::ShuttingDown => "shutting_down",
             SkipReason::Frozen => "frozen",

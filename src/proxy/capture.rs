@@ -16,7 +16,7 @@ use super::captured_call::CapturedCall;
 use super::monotonic::now;
 use crate::compare::{Body, Observation, decoded_body};
 use crate::exchange::{
-    Affinity, Answered, ComparisonTicket, EffectRegistry, EffectWatch, KeysOfLegacy, Offer, RequestCopy,
+    Affinity, Answered, ComparisonTicket, EffectRegistry, EffectWatch, KeysOfLegacy, Offer, OpenRequest, RequestCopy,
     RequestToWatch, SentBody,
 };
 use crate::expression::parse_json;
@@ -38,6 +38,8 @@ pub(super) struct CapturedRequest {
     pub body: Option<Arc<Mutex<BodyCopy>>>,
     pub instance: Option<InstanceId>,
     pub legacy_keys: KeysOfLegacy,
+    /// Set if the request concerns an instance that has a twin, or gets one.
+    pub open: Option<OpenRequest>,
     pub began: u64,
     /// When it got its turn at legacy, after it had to wait for that; 0 otherwise.
     pub turn_at: u64,
@@ -63,6 +65,9 @@ impl CapturedRequest {
 
     /// Settles the ticket as skipped.
     pub(super) fn skip(mut self: Box<Self>, reason: SkipReason) {
+        if let (Some(open), SkipReason::LegacyRefused) = (&mut self.open, reason) {
+            open.nothing_was_done();
+        }
         if let Some((ticket, _)) = self.compare.take() {
             ticket.skip(reason);
         }
@@ -95,6 +100,10 @@ impl CapturedRequest {
                 return Ok(CapturedReply::new(Captured::Request(self), status, headers, length, bytes_max));
             }
         };
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            // A proxy before legacy may say so although legacy has the request: closed as one that may have an effect.
+            self.open = None;
+        }
         let watch = self.effects.take();
         self.skip(why);
         Err(NotCaptured(watch))
@@ -222,6 +231,11 @@ impl CapturedReply {
     /// hyper has the last frame of the reply, which is complete.
     pub(super) fn ended(mut self: Box<Self>) -> Box<Self> {
         self.ended = now();
+        if let Captured::Request(request) = &mut self.captured
+            && let Some(open) = &mut request.open
+        {
+            open.answered(self.ended);
+        }
         self
     }
 
@@ -267,6 +281,7 @@ impl CapturedReply {
         let latency = Duration::from_micros(ended.saturating_sub(sent.max(captured.turn_at)));
         let legacy = Observation::new(status, headers, Body::Whole(reply), latency, Vec::new());
         captured.request.body = body;
+        let open = captured.open.take();
         let answered = Answered {
             flags: captured.flags,
             flag: captured.flag,
@@ -276,8 +291,11 @@ impl CapturedReply {
             instance: captured.instance,
             legacy_keys: captured.legacy_keys,
             effects: captured.effects.as_ref().and_then(|watch| watch.effects()),
+            at_legacy: open.as_ref().and_then(OpenRequest::time),
         };
         captured.offer.offer(ticket, answered);
+        // Closed only now that it has its turn.
+        drop(open);
     }
 }
 
@@ -291,7 +309,11 @@ fn note_instance(captured: &CapturedRequest, status: StatusCode, headers: &Heade
         && let Some(id) = id.query(&json).first().and_then(id_text)
     {
         let family = captured.flag.family.clone();
-        captured.affinity.record_legacy_instance(InstanceKey { family, id: id.into() });
+        let key = InstanceKey { family, id: id.into() };
+        if let Some(open) = &captured.open {
+            open.created(key.clone());
+        }
+        captured.affinity.record_legacy_instance(key);
     }
 }
 

@@ -11,10 +11,11 @@ use http::{Method, request};
 
 use super::body_copy::BodyCopy;
 use super::capture::{Captured, CapturedRequest};
+use super::monotonic::now;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::upload::Upload;
-use crate::exchange::{ComparisonOutcome, ComparisonTicket, OfferedRequest};
-use crate::flag::{EngineWork, SkipReason, State};
+use crate::exchange::{ComparisonOutcome, ComparisonTicket, InstanceRequest, OfferedRequest, OpenRequest};
+use crate::flag::{EngineWork, Owner, SkipReason, State};
 use crate::workflow::Mode;
 
 pub(super) type CapturePlan = (Option<Captured>, Option<Arc<Mutex<BodyCopy>>>);
@@ -36,6 +37,7 @@ pub(super) fn plan_capture(
         let request = OfferedRequest::new(flagged.flag.route.id.clone(), proxied.table.set.files_version);
         shared.offer.open(OfferedRequest { rung, method: head.method.clone(), cohort, ..request })
     };
+    let announced = announce(proxied, flagged, rung, &head.method);
     let too_large = || declared_length(&head.headers).is_some_and(|n| n > bytes_max as u64);
     let why_not = || match () {
         () if !shared.offer.has_room() => Some(SkipReason::QueueFull),
@@ -76,8 +78,29 @@ pub(super) fn plan_capture(
     let body = (compare.is_some() && !upload.is_empty())
         .then(|| Arc::new(Mutex::new(BodyCopy { bytes_max, ..BodyCopy::default() })));
     let captured_request =
-        CapturedRequest { skipped, ..captured_request(proxied, flagged, head, compare, body.clone()) };
+        CapturedRequest { skipped, open: announced, ..captured_request(proxied, flagged, head, compare, body.clone()) };
     (Some(Captured::Request(Box::new(captured_request))), body)
+}
+
+/// Announces a request that creates an instance with a twin, or follows one up: its twin is changed in the order of
+/// legacy's answers. A request that is not captured is closed at once.
+fn announce(
+    proxied: &ProxiedRequest<'_>,
+    flagged: &FlaggedRequest,
+    rung: State,
+    method: &Method,
+) -> Option<OpenRequest> {
+    let request = match (&flagged.instance, flagged.owner) {
+        (Some(instance), Owner::LegacyWithTwin) if !flagged.is_retry => {
+            InstanceRequest::FollowsUp { key: instance.key.clone(), is_write: !method.is_safe() }
+        }
+        (Some(_), _) => return None,
+        (None, _) if flagged.creates() && rung == State::Dark && !flagged.is_retry => {
+            InstanceRequest::Creates(flagged.flag.family.clone())
+        }
+        (None, _) => return None,
+    };
+    proxied.client.shared.offer.announce(request, now())
 }
 
 /// Whether a request was skipped as a conditional read (`HEAD` counts as one). Such a request needs no twin: in `live`
@@ -99,6 +122,7 @@ fn captured_request(
     CapturedRequest {
         effect_registry: compare.as_ref().and(shared.effect_registry.as_ref()).cloned(),
         effects: None,
+        open: None,
         compare,
         skipped: None,
         flags: proxied.table.set.clone(),

@@ -26,7 +26,7 @@ use super::table::Table;
 use super::turns::Busy;
 use super::wait::ConnectionWait;
 use crate::exchange::{EarlierKeys, KeysOfLegacy, MayBegin, RequestCopy};
-use crate::flag::{Instance, InstanceId, RetryKeys, RouteFlag, State};
+use crate::flag::{Instance, InstanceId, Owner, RetryKeys, RouteFlag, State};
 
 /// The client of an exchange. Over HTTP/1.1 it is a connection, which has one exchange after the other; over HTTP/2 it
 /// is one stream.
@@ -90,6 +90,10 @@ pub(super) struct FlaggedRequest {
     pub params: Vec<(Arc<str>, String)>,
     pub path: String,
     pub instance: Option<InstanceId>,
+    /// Who owns that instance.
+    pub owner: Owner,
+    /// Legacy took the first try: that one was run on the twin.
+    pub is_retry: bool,
     /// Whether the engine may begin a run for it.
     pub may_begin: MayBegin,
     pub retry_keys: Option<RetryKeys>,

@@ -34,7 +34,8 @@ use super::upload::Upload;
 use super::workflow_wait::{reaches_workflow, table_with_store};
 use crate::clock;
 use crate::flag::{
-    Decision, DecisionDiagnostics, FoundRoute, InstanceId, Owner, RequestFacts, ResolvedPath, State, decide,
+    Decision, DecisionDiagnostics, EngineWork, FoundRoute, InstanceId, Owner, RequestFacts, ResolvedPath, SkipReason,
+    State, decide,
 };
 
 /// Says which arm gave the answer, where the files ask for it.
@@ -229,8 +230,10 @@ async fn decide_flagged<'a>(
     if flag.route.workflow.is_some()
         && let Some(key) = flag.follows(&params)
     {
+        // Asked first: a twin that is made in between has its pin by the time the owner is looked up.
+        let may_get_twin = shared.offer.may_add_twins();
         let (owner, run) = shared.affinity.owner(&key).await.unwrap_or((Owner::Unknown, None));
-        facts.owner = owner;
+        facts.owner = if owner == Owner::NoPin && may_get_twin { Owner::LegacyWithTwin } else { owner };
         instance = Some(InstanceId { key, run });
     }
     let mut first_try = KnownFirstTry::look_up(&*shared.affinity, keys, !flag.route.keeps_runs).await;
@@ -247,8 +250,21 @@ async fn decide_flagged<'a>(
     let flag = flag.clone();
     let earlier = first_try.earlier_keys(table.set.files_version);
     let KnownFirstTry { keys: retry_keys, is_unknown, .. } = first_try;
-    let cohort = diagnostics.cohort;
-    let flagged = FlaggedRequest { flag, params, path, instance, may_begin, retry_keys, earlier, decided_at, cohort };
+    let is_retry = matches!(decision, Decision::Legacy { engine_work: EngineWork::Skip(SkipReason::Retried), .. });
+    let (owner, cohort) = (facts.owner, diagnostics.cohort);
+    let flagged = FlaggedRequest {
+        flag,
+        params,
+        path,
+        instance,
+        owner,
+        is_retry,
+        may_begin,
+        retry_keys,
+        earlier,
+        decided_at,
+        cohort,
+    };
     match decision {
         Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if is_unknown => {
             Err(proxied.refused(rung, Failure::FirstTryUnknown))

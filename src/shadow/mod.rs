@@ -9,6 +9,9 @@
 //!
 //! `proxy` decides which requests are offered; `evidence` adds up the outcomes.
 //!
+//! The requests of one instance are run one after the other, in the order of legacy's answers (`open_requests`,
+//! `instance_order`); those that wait for their turn hold no slot (`followups`).
+//!
 //! A request whose workflow takes outputs from legacy's own calls (`rehearse: legacy`) waits, bounded and without a
 //! slot, until these are known (`legacy_calls`).
 //!
@@ -18,10 +21,16 @@
 
 mod declared_body;
 mod engine_result;
+mod followups;
+mod in_flight;
+mod instance_order;
 mod legacy_calls;
+mod marked_twins;
+mod open_requests;
 mod parts;
 mod queue;
 mod run;
+mod run_end;
 mod sample;
 mod stop;
 
@@ -33,9 +42,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use followups::{Admission, store_marks};
+use instance_order::InstanceOrder;
+use open_requests::{OpenRequests, Placement};
 use queue::{ByteBudget, QueuedRequest};
 use run::Runner;
 use stop::Stop;
@@ -44,7 +56,9 @@ pub use parts::{EngineArm, RulesInForce, ShadowParts};
 
 use crate::compare::Body;
 use crate::evidence::Evidence;
-use crate::exchange::{Answered, ComparisonOutcome, ComparisonTicket, Offer, OfferedRequest};
+use crate::exchange::{
+    Answered, ComparisonOutcome, ComparisonTicket, InstanceRequest, Offer, OfferedRequest, OpenRequest,
+};
 use crate::flag::SkipReason;
 use crate::workflow::Mode;
 
@@ -54,6 +68,11 @@ pub struct Shadow {
     budget: Arc<ByteBudget>,
     /// The memory for requests that wait, before or after their run, until the calls by legacy are known.
     waiting: Arc<ByteBudget>,
+    /// The memory for requests that wait for their turn on a twin.
+    held: Arc<ByteBudget>,
+    /// The requests of instances that legacy has.
+    requests: Arc<OpenRequests>,
+    order: Arc<InstanceOrder>,
     in_flight: Arc<AtomicU64>,
     evidence: Arc<Evidence>,
     stop: watch::Sender<Stop>,
@@ -77,7 +96,7 @@ impl Shadow {
     /// # Errors
     /// The threads cannot be started.
     pub fn start(parts: ShadowParts) -> std::io::Result<Arc<Self>> {
-        let ShadowParts { engine, evidence, rules, limits } = parts;
+        let ShadowParts { engine, twins, evidence, rules, limits } = parts;
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).max(1);
         let permits_max = size(limits.shadow_in_flight_max).min(Semaphore::MAX_PERMITS);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -93,6 +112,8 @@ impl Shadow {
         let in_flight = Arc::new(AtomicU64::new(0));
         let budget = Arc::new(ByteBudget::new(limits.shadow_queue_bytes_max));
         let waiting_pairs = Arc::new(ByteBudget::new(limits.egress_waiting_bytes_max));
+        let held = Arc::new(ByteBudget::new(limits.followups_held_bytes_max));
+        let order = InstanceOrder::new();
         let runner = Arc::new(Runner {
             engine,
             evidence: Arc::clone(&evidence),
@@ -100,15 +121,23 @@ impl Shadow {
             limits,
             in_flight: Arc::clone(&in_flight),
             waiting: Arc::clone(&waiting_pairs),
+            held: Arc::clone(&held),
+            twins: Arc::clone(&twins),
         });
         let entries = run_entries(queued, stopping, permits, runner);
+        let (no_more_marks, stop_marks) = watch::channel(false);
+        let marks = runtime.spawn(store_marks(Arc::clone(&order), twins, stop_marks));
         runtime.spawn(async move {
             entries.await;
+            no_more_marks.send_replace(true);
+            // An error says that the task has ended.
+            let _ = marks.await;
             // Fails where the receiver was dropped, which is no error.
             let _ = done.send(true);
         });
         let (waiting, runtime) = (waiting_pairs, Some(runtime));
-        Ok(Arc::new(Self { queue, budget, waiting, in_flight, evidence, stop, ended, runtime }))
+        let requests = Arc::new(OpenRequests::new(Arc::clone(&order)));
+        Ok(Arc::new(Self { queue, budget, waiting, held, requests, order, in_flight, evidence, stop, ended, runtime }))
     }
 
     /// How busy it is.
@@ -126,10 +155,12 @@ impl Shadow {
         metrics::gauge!("pointsman_shadow_in_flight").set(in_flight as f64);
         metrics::gauge!("pointsman_effects_waiting_pairs").set(self.waiting.entries() as f64);
         metrics::gauge!("pointsman_effects_waiting_bytes").set(self.waiting.used() as f64);
+        metrics::gauge!("pointsman_followups_pending").set(self.held.entries() as f64);
+        metrics::gauge!("pointsman_followups_pending_bytes").set(self.held.used() as f64);
     }
 
     /// Takes no more entries, and finishes those that are there within this time. Settles as `shutting_down` those that
-    /// wait for calls by legacy, at once, and what is left after that time.
+    /// wait for calls by legacy or for their turn on a twin, at once, and what is left after that time.
     pub async fn drain(&self, within: Duration) {
         self.stop.send_modify(|stop| *stop = if *stop == Stop::No { Stop::Finish } else { *stop });
         let mut ended = self.ended.clone();
@@ -179,7 +210,14 @@ impl Offer for Shadow {
         }
         let Some(reserved) = self.budget.reserve(answered.bytes()) else { return ticket.skip(SkipReason::QueueFull) };
         let generation = self.evidence.generation(ticket.route(), answered.flags.files_version);
-        match self.queue.try_send(QueuedRequest::new(ticket, answered, generation, reserved)) {
+        let twin = answered.instance.as_ref().and_then(|instance| instance.run);
+        let placed = answered.at_legacy.map(|time| self.requests.offered(time, answered.mode, twin));
+        let turn = match placed {
+            None | Some(Placement::Unordered) => None,
+            Some(Placement::Turn(turn)) => Some(turn),
+            Some(Placement::Skip(reason)) => return ticket.skip(reason),
+        };
+        match self.queue.try_send(QueuedRequest::new(ticket, answered, generation, reserved, turn)) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(entry)) => entry.ticket.skip(SkipReason::QueueFull),
             Err(mpsc::error::TrySendError::Closed(entry)) => entry.ticket.skip(SkipReason::ShuttingDown),
@@ -188,6 +226,14 @@ impl Offer for Shadow {
 
     fn has_room(&self) -> bool {
         self.queue.capacity() > 0 && self.budget.has_room()
+    }
+
+    fn announce(&self, request: InstanceRequest, now: u64) -> Option<OpenRequest> {
+        Some(Arc::clone(&self.requests).announce(request, now))
+    }
+
+    fn may_add_twins(&self) -> bool {
+        self.order.may_add_twins()
     }
 }
 
@@ -201,6 +247,54 @@ impl Drop for Shadow {
     }
 }
 
+/// Runs one entry and compares: waits, without a permit, until the calls by legacy are there that it needs, and for its
+/// turn on the twin of its instance.
+async fn run_entry(
+    runner: Arc<Runner>,
+    entry: QueuedRequest,
+    permit: OwnedSemaphorePermit,
+    permits: Arc<Semaphore>,
+    stop: watch::Receiver<Stop>,
+) {
+    let mut permit = Some(permit);
+    let mut entry = entry;
+    if runner.takes_replies(&entry) {
+        drop(permit.take());
+        let Some(waited) = runner.wait_for_calls(entry, stop.clone()).await else { return };
+        entry = waited;
+    }
+    entry = match runner.take_turn(entry) {
+        None => return,
+        Some((entry, Admission::Run)) => entry,
+        Some((entry, Admission::Wait)) => {
+            drop(permit.take());
+            let Some(entry) = runner.wait_for_turn(entry, stop.clone()).await else { return };
+            entry
+        }
+    };
+    let permit = match permit {
+        Some(permit) => Some(permit),
+        None => permits.acquire_owned().await.ok(),
+    };
+    let turn = entry.turn.take();
+    let (run, end) = runner.run(entry).await;
+    // Waiting for legacy's calls, or for the end of a run, needs no permit.
+    drop(permit);
+    let end_turn = async {
+        if let Some(turn) = turn {
+            runner.end_turn(*turn, end, stop.clone()).await;
+        }
+    };
+    let compare = async {
+        let Some(run) = run else { return };
+        match run.wait_for_effects(stop.clone()).await {
+            true => runner.compare(run),
+            false => run.skip(SkipReason::ShuttingDown),
+        }
+    };
+    tokio::join!(end_turn, compare);
+}
+
 /// Runs entries as permits become free, until `stop` or until the queue is closed and empty. When it returns, every
 /// ticket that it took from the queue is settled.
 async fn run_entries(
@@ -211,12 +305,20 @@ async fn run_entries(
 ) {
     let mut runs = JoinSet::new();
     let mut open = true;
+    // Taken from the queue, and waits for a permit.
+    let mut first: Option<QueuedRequest> = None;
     let aborted = loop {
         while runs.try_join_next().is_some() {}
         let next = async {
-            // Acquired before an entry is taken, so that entries that wait for a permit still count as queued.
-            let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
-            queued.recv().await.map(|entry| (permit, entry))
+            if first.is_none() {
+                first = queued.recv().await;
+            }
+            // Acquired only now: requests that had to wait for their turn need permits while the queue is empty.
+            let permit = match first {
+                Some(_) => Arc::clone(&permits).acquire_owned().await.ok()?,
+                None => return None,
+            };
+            first.take().map(|entry| (permit, entry))
         };
         tokio::select! {
             biased;
@@ -232,25 +334,7 @@ async fn run_entries(
             next = next => match next {
                 Some((permit, entry)) => {
                     let (runner, stop, permits) = (Arc::clone(&runner), stop.clone(), Arc::clone(&permits));
-                    runs.spawn(async move {
-                        let (entry, permit) = match runner.takes_replies(&entry) {
-                            false => (Some(entry), Some(permit)),
-                            true => {
-                                drop(permit);
-                                let entry = runner.wait_for_calls(entry, stop.clone()).await;
-                                (entry, permits.acquire_owned().await.ok())
-                            }
-                        };
-                        let Some(entry) = entry else { return };
-                        let run = runner.run(entry).await;
-                        // Waiting for legacy's calls needs no permit; the byte budget bounds how many runs wait.
-                        drop(permit);
-                        let Some(run) = run else { return };
-                        match run.wait_for_effects(stop).await {
-                            true => runner.compare(run),
-                            false => run.skip(SkipReason::ShuttingDown),
-                        }
-                    });
+                    runs.spawn(run_entry(runner, entry, permit, permits, stop));
                 }
                 None => break false,
             },
@@ -264,6 +348,9 @@ async fn run_entries(
         }
     }
     queued.close();
+    if let Some(entry) = first {
+        entry.ticket.skip(SkipReason::ShuttingDown);
+    }
     while let Ok(entry) = queued.try_recv() {
         entry.ticket.skip(SkipReason::ShuttingDown);
     }

@@ -9,7 +9,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::compare::Rules;
 use crate::evidence::Evidence;
-use crate::exchange::{ArmReply, ArmRequest};
+use crate::exchange::{ArmReply, ArmRequest, Twins};
 use crate::limits::Limits;
 use crate::names::RouteId;
 
@@ -23,6 +23,8 @@ pub type RulesInForce = Arc<ArcSwap<BTreeMap<RouteId, Arc<Rules>>>>;
 pub struct ShadowParts {
     /// The arm that is run.
     pub engine: EngineArm,
+    /// Waits for the ends of dark runs, and records which twins are incomplete.
+    pub twins: Arc<dyn Twins>,
     /// Where outcomes go.
     pub evidence: Arc<Evidence>,
     /// How pairs are compared; a route that is not in it has the default rules.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::instance_order::Turn;
 use crate::evidence::EvidenceGeneration;
 use crate::exchange::{Answered, ComparisonTicket};
 
@@ -19,6 +20,8 @@ pub(super) struct QueuedRequest {
     pub(super) offered: Instant,
     /// Returned when the entry is dropped.
     pub(super) reserved: ReservedBytes,
+    /// Its turn among the requests of its instance; `None` where it is in no order with others.
+    pub(super) turn: Option<Box<Turn>>,
 }
 
 impl QueuedRequest {
@@ -27,8 +30,9 @@ impl QueuedRequest {
         answered: Answered,
         generation: EvidenceGeneration,
         reserved: ReservedBytes,
+        turn: Option<Box<Turn>>,
     ) -> Self {
-        Self { ticket, answered, generation, offered: Instant::now(), reserved }
+        Self { ticket, answered, generation, offered: Instant::now(), reserved, turn }
     }
 }
 

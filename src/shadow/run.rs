@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,9 +12,11 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::engine_result::{EngineResult, refused};
+use super::in_flight::InFlight;
 use super::legacy_calls::{self, CallsOfRequest};
 use super::parts::{EngineArm, RulesInForce};
 use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
+use super::run_end::RunEnd;
 use super::sample::{PairRedaction, sample};
 use super::stop::Stop;
 use crate::compare::{
@@ -24,7 +26,7 @@ use crate::compare::{
 use crate::evidence::{Evidence, EvidenceGeneration};
 use crate::exchange::{
     AnswerBody, Answered, ArmReply, ArmRequest, ComparisonOutcome, ComparisonTicket, EarlierKeys, LegacyCalls,
-    MayBegin, RequestEffects, RunReport, request_value,
+    MayBegin, RequestEffects, RunReport, Twins, request_value,
 };
 use crate::flag::{Instance, SkipReason, State};
 use crate::limits::{Limits, UNRESOLVED_TEXT_BYTES_MAX};
@@ -42,22 +44,10 @@ pub(super) struct Runner {
     /// The memory for requests that wait, before or after their run, until the calls by legacy are known. While it is
     /// used up, other requests still run.
     pub(super) waiting: Arc<ByteBudget>,
-}
-
-/// Counts one run as under way until it is dropped.
-struct InFlight<'a>(&'a AtomicU64);
-
-impl<'a> InFlight<'a> {
-    fn begin(count: &'a AtomicU64) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        Self(count)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
+    /// The memory for requests that wait for their turn on a twin.
+    pub(super) held: Arc<ByteBudget>,
+    /// Waits for the ends of dark runs.
+    pub(super) twins: Arc<dyn Twins>,
 }
 
 /// A request that the engine has run, until it is compared.
@@ -121,43 +111,43 @@ impl Runner {
         }
     }
 
-    /// Asks the engine. Returns what is to be compared; otherwise the ticket is settled.
-    pub(super) async fn run(&self, entry: QueuedRequest) -> Option<RunRequest> {
+    /// Asks the engine. Returns what is to be compared, otherwise the ticket is settled; and how the run has ended.
+    pub(super) async fn run(&self, entry: QueuedRequest) -> (Option<RunRequest>, RunEnd) {
         let _in_flight = InFlight::begin(&self.in_flight);
-        let QueuedRequest { mut ticket, answered, generation, offered, reserved } = entry;
+        let QueuedRequest { mut ticket, answered, generation, offered, reserved, turn: _ } = entry;
         metrics::histogram!("pointsman_shadow_lag_seconds").record(offered.elapsed().as_secs_f64());
         // The exchange has ended by the time it is offered.
         let window = answered.effects.as_ref().map(RequestEffects::window);
         let effects_complete = window.map(|window| tokio::time::Instant::from_std(offered) + window);
-        match self.ask(&answered).await {
+        let result = match self.ask(&answered).await {
+            Ok(result) => result,
             Err(outcome) => {
                 ticket.settle(outcome);
-                None
+                return (None, RunEnd::UNKNOWN);
             }
-            Ok(result) => {
-                let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = &result;
-                if answered.mode == Mode::Dark && report.run.is_some() {
-                    ticket.record_twin_made();
-                    self.evidence.record_twin(ticket.route(), generation);
-                }
-                if let EngineResult::Comparable(engine, report) = &result
-                    && report.run.is_none()
-                    && engine.status().is_client_error()
-                    && answered.legacy.status().is_client_error()
-                {
-                    ticket.expect_no_twin();
-                }
-                let reserved = match effects_complete {
-                    None => Some(reserved),
-                    Some(_) => self.waiting.reserve(answered.bytes() + result.bytes()),
-                };
-                let Some(_reserved) = reserved else {
-                    ticket.skip(SkipReason::EffectsQueueFull);
-                    return None;
-                };
-                Some(RunRequest { ticket, answered, generation, result, effects_complete, _reserved })
-            }
+        };
+        let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = &result;
+        let end = RunEnd::of(report, matches!(result, EngineResult::Comparable(..)), &answered);
+        if answered.mode == Mode::Dark && report.run.is_some() {
+            ticket.record_twin_made();
+            self.evidence.record_twin(ticket.route(), generation);
         }
+        if let EngineResult::Comparable(engine, report) = &result
+            && report.run.is_none()
+            && engine.status().is_client_error()
+            && answered.legacy.status().is_client_error()
+        {
+            ticket.expect_no_twin();
+        }
+        let reserved = match effects_complete {
+            None => Some(reserved),
+            Some(_) => self.waiting.reserve(answered.bytes() + result.bytes()),
+        };
+        let Some(_reserved) = reserved else {
+            ticket.skip(SkipReason::EffectsQueueFull);
+            return (None, end);
+        };
+        (Some(RunRequest { ticket, answered, generation, result, effects_complete, _reserved }), end)
     }
 
     /// Compares, and settles the ticket.
@@ -188,6 +178,7 @@ impl Runner {
             legacy: Some(Arc::clone(&answered.legacy)),
             legacy_calls: self.legacy_calls(answered),
             instance: answered.instance.clone(),
+            instance_ids: instance_ids(answered),
             creates: match &route.instance {
                 Some(Instance::Creates { id }) if dark => Some((answered.flag.family.clone(), id.clone())),
                 Some(Instance::Creates { .. } | Instance::Follows { .. }) | None => None,
@@ -320,6 +311,15 @@ impl Runner {
                 ComparisonOutcome::Mismatched
             }
         }
+    }
+}
+
+/// Where the replies of the creator of this request's instance have the id of an instance.
+fn instance_ids(answered: &Answered) -> Option<serde_json_path::JsonPath> {
+    let Some(Instance::Follows { creator, .. }) = &answered.flag.route.instance else { return None };
+    match &answered.flags.route(creator)?.route.instance {
+        Some(Instance::Creates { id }) => Some(id.clone()),
+        Some(Instance::Follows { .. }) | None => None,
     }
 }
 

@@ -149,6 +149,9 @@ pub trait Store: RunCoordination {
 
     /// The pin of an instance: which arm owns it; `None` if it is not pinned.
     fn pin(&self, key: PinKey) -> BoxFuture<'_, Result<Option<PinRecord>, StoreError>>;
+    /// Records that the twin of an instance of legacy is incomplete: its pin stays, without a run. Changes nothing if
+    /// the engine owns the instance, or if it has no pin. After this returns, a restart finds it so.
+    fn detach_twin(&self, key: PinKey) -> BoxFuture<'_, Result<(), StoreError>>;
     /// The number of instances that each arm owns, for each family.
     fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<PinCount>, StoreError>>;
     /// At most `limit` pins with a position after `after`, in the order in which they were made.

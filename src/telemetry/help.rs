@@ -95,6 +95,18 @@ const COUNTERS: MetricDescriptions = &[
          output then.",
     ),
     (
+        "pointsman_followups_total",
+        "Requests of instances that had to wait for the twin, or for an earlier request of the instance, by route and \
+         outcome: `settled_match`, `settled_diff`, `never_settled` (longer than `followup_window_ms`), `not_compared` \
+         (`pointsman_comparisons_total` says why). `pointsman_followups_pending` still wait.",
+    ),
+    (
+        "pointsman_twins_incomplete_total",
+        "Twins that lack something that legacy did, so that later requests of their instances are not compared (`no_twin`), \
+         by the route that creates the instances and reason: `create` (it was not run, or failed), `write` (a later request \
+         was not run, or failed), `overlapped` (legacy had two writes at the same time).",
+    ),
+    (
         "pointsman_egress_requests_total",
         "Requests for which legacy may make calls, by kind (`compared`; `bystander`: not compared) and outcome: `watched`, \
          `evicted` before their window was over, `refused` at their start (both `egress_requests_max`, \
@@ -337,6 +349,12 @@ const GAUGES: MetricDescriptions = &[
         "Pairs that were run and wait until all calls by legacy for them are known (`egress.window`).",
     ),
     ("pointsman_effects_waiting_bytes", "Bytes of these pairs (at most `egress_waiting_bytes_max`)."),
+    (
+        "pointsman_followups_pending",
+        "Requests of instances that wait for the twin, or for an earlier request of the instance (at most \
+         `followups_held_max`).",
+    ),
+    ("pointsman_followups_pending_bytes", "Bytes of these requests (at most `followups_held_bytes_max`)."),
     (
         "pointsman_affinity_set_bytes",
         "Memory of the sets of retry keys and pins, which save look-ups in the store, by set.",

@@ -106,7 +106,10 @@ impl JsonServerSystem {
         self.pointsman
             .until_metric("the shadow executor to be idle", |metrics| {
                 let busy = |name: &str| metrics.sum(name, &[]);
-                busy("pointsman_shadow_queue_depth") + busy("pointsman_shadow_in_flight") == 0.0
+                busy("pointsman_shadow_queue_depth")
+                    + busy("pointsman_shadow_in_flight")
+                    + busy("pointsman_followups_pending")
+                    == 0.0
             })
             .await;
         for _ in 0..2 {

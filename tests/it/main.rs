@@ -22,6 +22,7 @@ mod evidence;
 mod expose;
 mod flips_on_full_disk;
 mod flips_on_silent_store;
+mod followups;
 mod freeze;
 mod fuzz;
 mod giant_bodies;

@@ -38,6 +38,7 @@ impl Store for HangingStore {
         engine_took_any(range: std::ops::RangeInclusive<RetryKey>) -> Stored<bool>;
         engine_tries(after: Option<RetryKey>, limit: usize) -> Stored<Vec<(RetryKey, Timestamp)>>;
         pin(key: PinKey) -> Stored<Option<PinRecord>>;
+        detach_twin(key: PinKey) -> Stored<()>;
         first_try(key: RetryKey) -> Stored<Option<StoredFirstTry>>;
         note_legacy_tries(tries: Vec<(RetryKey, jiff::Timestamp)>) -> Stored<()>;
         pinned(after: u64, limit: usize) -> Stored<Vec<(u64, PinKey, Arm)>>;

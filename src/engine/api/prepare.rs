@@ -19,6 +19,7 @@ use crate::engine::ports::{decode, sealed_values};
 use crate::engine::scheduler::load;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::{ArmReply, ArmRequest};
+use crate::expression::ReadPath;
 use crate::flag::SkipReason;
 use crate::names::{JobId, RunId};
 use crate::store::{RunBodies, RunFilter, StoreError};
@@ -134,7 +135,8 @@ struct InstanceFacts {
     sensitive_paths: Vec<SensitivePath>,
 }
 
-/// The value of `instance` in expressions, from the run that created it: `id`, `input`, `output`, `status`.
+/// The value of `instance` in expressions, from the run that created it: `id`, `input`, `output`, `status`, and
+/// `legacy_id` where legacy owns the instance and the run made its twin.
 async fn load_instance(
     core: &Core,
     plan: &Plan,
@@ -155,13 +157,34 @@ async fn load_instance(
         return Err("Legacy created the instance; the engine has only a dark run of it");
     }
     let shallow = |output: &Value| !deeper_than(output, decode::depth_max(&core.files.limits));
+    let output = bodies.output.filter(shallow);
+    let known_as = Value::from(&*instance.key.id);
+    let (id, legacy_id) = match mode {
+        Mode::Real => (known_as, Value::Null),
+        Mode::Dark | Mode::Rehearse => (own_id(request, output.as_ref()), known_as),
+    };
+    let reads_id = |path: &ReadPath| path.root() == "instance" && path.part(0).is_none_or(|part| part == "id");
+    if id.is_null() && plan.reads.iter().any(reads_id) {
+        return Err("The twin's answer has no id of the instance");
+    }
     let value = serde_json::json!({
-        "id": &*instance.key.id,
+        "id": id,
+        "legacy_id": legacy_id,
         "input": bodies.input,
-        "output": bodies.output.filter(shallow),
+        "output": output,
         "status": status.as_str(),
     });
     Ok(InstanceFacts { value: Some(Arc::new(value)), sensitive_paths })
+}
+
+/// The id that the engine gave to an instance's twin, as text like one from a path; null where its answer has none.
+fn own_id(request: &ArmRequest, output: Option<&Value>) -> Value {
+    let found = request.instance_ids.as_ref().zip(output).and_then(|(path, output)| path.query(output).first());
+    match found {
+        Some(Value::String(text)) => text.as_str().into(),
+        Some(Value::Number(number)) => number.to_string().into(),
+        Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => Value::Null,
+    }
 }
 
 /// What is known of the run that created an instance.

@@ -311,35 +311,6 @@ async fn an_id_that_legacy_used_too_stops_new_instances_and_one_that_only_the_en
     }
 }
 
-/// The shared steps of the twin were rehearsed: a real call must not use their results.
-#[tokio::test]
-async fn a_real_follower_does_not_read_the_result_of_a_dark_twin() {
-    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({"id": 17}))).await;
-    let create = PlanBuilder::new()
-        .call("make", &[], "GET /make", Value::Null)
-        .respond(201, json!({"id": "${steps.make.output.id}"}))
-        .build("w");
-    let harness = Harness::new(&step_service, create).await;
-    let key = PinKey { family: RouteId::from("orders.create"), id: "17".into() };
-    let mut arm_request = request("w", Mode::Dark, &json!({}));
-    arm_request.creates = Some((key.family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
-    arm_request.legacy = Some(legacy(201, &json!({"id": 17})));
-    let (_, _, report) = answer(harness.send(arm_request).await);
-
-    let refund = PlanBuilder::new()
-        .call("refund", &[], "POST /refunds", json!("${instance.output.id}"))
-        .respond(200, json!({}))
-        .build("f");
-    let follower =
-        Harness::with_store(&step_service, refund, harness.store.clone(), crate::limits::Limits::default(), None).await;
-    let mut arm_request = request("f", Mode::Real, &json!({}));
-    arm_request.instance = Some(crate::flag::InstanceId { key: key.into(), run: report.run });
-    let (problem, _) = refused(follower.send(arm_request).await);
-    assert_eq!(problem.status, 503);
-    assert!(format!("{problem:?}").contains("Legacy created the instance"), "{problem:?}");
-    assert!(step_service.seen().iter().all(|call| call.path != "/refunds"), "{:?}", step_service.seen());
-}
-
 #[tokio::test]
 async fn a_compressed_reply_of_legacy_is_decompressed() {
     use std::io::Write as _;

@@ -111,10 +111,7 @@ impl RunCoordination for SlowStore {
         pending_runs(limit: usize) -> Vec<crate::store::OutboxRow>;
         remove_pending_run(run: RunId) -> ();
         purge(status: RunStatus, ended_before: jiff::Timestamp, limit: usize) -> Purged;
-        prune_retry_keys(
-            after: Option<crate::store::RetryKeyPosition>,
-            limit: usize
-        ) -> crate::store::RetryKeyPage<u64>;
+        prune_retry_keys(after: Option<crate::store::RetryKeyPosition>, limit: usize) -> crate::store::RetryKeyPage<u64>;
         long_bound_keys(
             ahead: std::time::Duration,
             after: Option<crate::store::RetryKeyPosition>,
@@ -170,6 +167,7 @@ impl Store for SlowStore {
         put_run_key(run: RunId, key: Option<Vec<u8>>) -> ();
         run_key(run: RunId) -> Option<Vec<u8>>;
         pin(key: crate::flag::PinKey) -> Option<PinRecord>;
+        detach_twin(key: crate::flag::PinKey) -> ();
         pin_counts() -> Vec<(crate::names::RouteId, crate::flag::Arm, u64)>;
         pins(family: crate::names::RouteId, arm: crate::flag::Arm, limit: usize) -> Vec<PinRecord>;
         first_try(key: crate::flag::RetryKey) -> Option<StoredFirstTry>;

@@ -154,6 +154,9 @@ impl Store for FailingStore {
         }
         ready(Ok(vec![("create".into(), Arm::Engine, 2), ("create".into(), Arm::Legacy, 5)])).boxed()
     }
+    fn detach_twin(&self, key: PinKey) -> StoreFuture<'_, ()> {
+        self.inner.detach_twin(key)
+    }
     fn pins(&self, family: RouteId, arm: Arm, limit: usize) -> StoreFuture<'_, Vec<PinRecord>> {
         self.inner.pins(family, arm, limit)
     }

@@ -1,5 +1,6 @@
 //! For the tests: a shadow executor, requests to offer to it, and engines that it asks.
 
+mod followups;
 mod load;
 mod runs;
 
@@ -10,6 +11,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -23,12 +25,13 @@ use crate::compare::{CompareContext, Observation, Rules, RulesDraft};
 use crate::evidence::{RouteEvidence, testing};
 use crate::exchange::{
     ArmAnswer, ArmReply, ArmRequest, KeysOfLegacy, OfferedRequest, ProblemDocument, RequestCopy, RequestEffects,
-    RunReport, Source, TicketCounter,
+    RunReport, Source, TicketCounter, Twins,
 };
-use crate::flag::{FlagSet, Freeze, Instance, Route, RouteFlag, RouteMatch, Service, State};
+use crate::flag::{FlagSet, Freeze, Instance, InstanceKey, Route, RouteFlag, RouteMatch, Service, State};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
 use crate::problem::{Problems, Site};
+use crate::workflow::RunStatus;
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -89,6 +92,7 @@ pub fn answered_with(status: StatusCode, mode: Mode, reply: &Value, padding: usi
         instance: None,
         legacy_keys: KeysOfLegacy { keys: Vec::new(), decided_at: jiff::Timestamp::UNIX_EPOCH },
         effects: None,
+        at_legacy: None,
     }
 }
 
@@ -108,6 +112,27 @@ where
     }))
 }
 
+/// Dark runs end when the test says so; marks are kept.
+#[derive(Default)]
+pub struct TestTwins {
+    pub ended: Arc<Notify>,
+    pub marked: Mutex<Vec<String>>,
+}
+
+impl Twins for TestTwins {
+    fn wait_until_ended(&self, _: RunId) -> BoxFuture<'static, Option<RunStatus>> {
+        let ended = self.ended.clone();
+        Box::pin(async move {
+            ended.notified().await;
+            Some(RunStatus::Completed)
+        })
+    }
+    fn mark_incomplete<'a>(&'a self, instance: &'a InstanceKey) -> BoxFuture<'a, bool> {
+        self.marked.lock().unwrap().push(instance.id.to_string());
+        Box::pin(std::future::ready(true))
+    }
+}
+
 pub struct TestShadow {
     pub shadow: Arc<Shadow>,
     pub evidence: Arc<Evidence>,
@@ -116,6 +141,9 @@ pub struct TestShadow {
 
 impl TestShadow {
     pub async fn new(engine: EngineArm, limits: Limits, rules: Value) -> Self {
+        Self::with_twins(engine, Arc::default(), limits, rules).await
+    }
+    pub async fn with_twins(engine: EngineArm, twins: Arc<TestTwins>, limits: Limits, rules: Value) -> Self {
         let (evidence, store) = testing::evidence().await;
         let draft: RulesDraft = serde_json::from_value(rules).unwrap();
         let mut problems = Problems::default();
@@ -127,7 +155,7 @@ impl TestShadow {
         )
         .unwrap();
         let rules = Arc::new(ArcSwap::from_pointee(BTreeMap::from([(id(), Arc::new(rules))])));
-        let parts = ShadowParts { engine, evidence: evidence.clone(), rules, limits: Arc::new(limits) };
+        let parts = ShadowParts { engine, twins, evidence: evidence.clone(), rules, limits: Arc::new(limits) };
         Self { shadow: Shadow::start(parts).unwrap(), evidence, store }
     }
     pub fn offer(&self, answered: Answered) {

@@ -151,6 +151,10 @@ impl Store for MemoryStore {
         self.with(|tables| tables.pin(&key).cloned())
     }
 
+    fn detach_twin(&self, key: PinKey) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with(|tables| tables.detach_twin(&key))
+    }
+
     fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<PinCount>, StoreError>> {
         self.with(|tables| tables.pin_counts())
     }

@@ -235,6 +235,11 @@ impl Tables {
         counts.into_iter().map(|((family, arm), count)| (family, arm, count)).collect()
     }
 
+    pub(super) fn detach_twin(&mut self, key: &PinKey) {
+        let pin = self.pin_indexes.get(key).map(|index| &mut self.pins[*index]);
+        pin.filter(|pin| pin.arm == Arm::Legacy).into_iter().for_each(|pin| pin.run = None);
+    }
+
     pub(super) fn pins_of(&self, family: &RouteId, arm: Arm, limit: usize) -> Vec<PinRecord> {
         let newest_first = self.pins.iter().rev();
         newest_first.filter(|pin| pin.key.family == *family && pin.arm == arm).take(limit).cloned().collect()

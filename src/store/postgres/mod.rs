@@ -253,6 +253,10 @@ impl Store for PostgresStore {
         read::pin(&self.pool, key).boxed()
     }
 
+    fn detach_twin(&self, key: PinKey) -> BoxFuture<'_, Result<(), StoreError>> {
+        record_writes::detach_twin(&self.pool, key).boxed()
+    }
+
     fn pin_counts(&self) -> BoxFuture<'_, Result<Vec<PinCount>, StoreError>> {
         read::pin_counts(&self.pool).boxed()
     }

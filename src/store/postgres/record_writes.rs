@@ -1,4 +1,5 @@
-//! Writes that are not appends: plans, keys, flips, declarations, samples, evidence, legacy's retry keys, snapshots.
+//! Writes that are not appends: plans, keys, detached twins, flips, declarations, samples, evidence, legacy's retry
+//! keys, snapshots.
 //!
 //! Always true: each is one statement with a commit of its own, and idempotent; flips have ids, by which a repeated
 //! write is recognised.
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use super::columns::{Result, column, escape, json, sql_limit, time};
 use super::pool::Pool;
 use super::read::{position, retry_key};
-use crate::flag::RetryKey;
+use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
 use crate::store::bound_keys::{RetryKeyPage, RetryKeyPosition, is_bound};
 use crate::store::encoded::nanos;
@@ -34,6 +35,13 @@ pub(super) async fn run_key(pool: &Pool, run: RunId, key: Option<Vec<u8>>) -> Re
         }
         None => pool.query(|| sqlx::query("DELETE FROM run_keys WHERE run_id = $1").bind(run)).await.map(drop),
     }
+}
+
+/// Takes the run from the pin of an instance of legacy.
+pub(super) async fn detach_twin(pool: &Pool, key: PinKey) -> Result<()> {
+    let text = "UPDATE pins SET run_id = NULL WHERE family = $1 AND sha256(id) = sha256($2) AND id = $2 AND arm = $3";
+    let (family, id, arm) = (key.family.as_str(), key.id.as_bytes(), Arm::Legacy.as_str());
+    pool.query(|| sqlx::query(text).bind(family).bind(id).bind(arm)).await.map(drop)
 }
 
 /// Stores a snapshot. The statement locks the run's row, so that it and a purge of the run wait for each other: no

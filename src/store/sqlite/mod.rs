@@ -261,20 +261,20 @@ impl Store for SqliteStore {
     fn put_plan(&self, id: PlanId, source: serde_json::Value) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::Plan(id, source))
     }
-
     fn plan(&self, id: PlanId) -> StoreFuture<'_, Option<serde_json::Value>> {
         read::plan(&self.readers, id).boxed()
     }
     fn put_run_key(&self, run: RunId, key: Option<Vec<u8>>) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::RunKey(run, key))
     }
-
     fn run_key(&self, run: RunId) -> StoreFuture<'_, Option<Vec<u8>>> {
         read::run_key(&self.readers, run).boxed()
     }
-
     fn pin(&self, key: PinKey) -> StoreFuture<'_, Option<PinRecord>> {
         read::pin(&self.readers, key).boxed()
+    }
+    fn detach_twin(&self, key: PinKey) -> StoreFuture<'_, ()> {
+        self.write(RecordWrite::DetachTwin(key))
     }
 
     fn pin_counts(&self) -> StoreFuture<'_, Vec<PinCount>> {

@@ -19,7 +19,7 @@ use super::encoded::nanos;
 use super::read::RUNNING_TIMES;
 use super::write_append::WriteTime;
 use crate::clock::{self, RunningTimes};
-use crate::flag::{Arm, RetryKey};
+use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
 use crate::store::bound_keys::is_bound;
 use crate::store::key_files::key_file_row;
@@ -43,6 +43,7 @@ pub(super) enum RecordWrite {
     Plan(PlanId, serde_json::Value),
     /// `None` removes the key.
     RunKey(RunId, Option<Vec<u8>>),
+    DetachTwin(PinKey),
     LegacyTries(Vec<(RetryKey, Timestamp)>),
     Samples {
         samples: Vec<SampleRecord>,
@@ -211,6 +212,11 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
         }
         RecordWrite::RunKey(run, None) => {
             conn.execute("DELETE FROM run_keys WHERE run_id = ?", [run.0.as_bytes().as_slice()])?;
+        }
+        RecordWrite::DetachTwin(key) => {
+            let text = "UPDATE pins SET run_id = NULL WHERE family = ? AND id = ? AND arm = ?";
+            let values = params![key.family.as_str(), &*key.id, Arm::Legacy.as_str()];
+            conn.prepare_cached(text)?.execute(values)?;
         }
         RecordWrite::LegacyTries(tries) => {
             let mut note = conn.prepare_cached(concat!(

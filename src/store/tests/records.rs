@@ -12,6 +12,7 @@ use crate::store::{
 on_every_store! {
     a_plan_is_stored_by_its_id,
     the_key_of_a_run_is_removed_when_the_run_ends,
+    a_detached_twin_keeps_its_pin_without_a_run,
     flips_are_numbered_and_the_last_of_each_route_is_returned,
     nothing_is_recorded_that_was_to_follow_an_older_flip,
     declarations_are_replaced_as_a_whole,
@@ -56,6 +57,26 @@ async fn a_plan_is_stored_by_its_id(which: StoreKind) {
     fixture.reopen().await;
     assert_eq!(fixture.store.plan("plan_1".into()).await.unwrap(), Some(source));
     assert_eq!(fixture.store.plan("plan_2".into()).await.unwrap(), None);
+}
+
+async fn a_detached_twin_keeps_its_pin_without_a_run(which: StoreKind) {
+    let mut fixture = StoreFixture::new(which).await;
+    let pins = vec![pin("1", Arm::Engine), pin("2", Arm::Legacy), pin("3", Arm::Legacy)];
+    fixture.store.append(Append { pins, ..append(run_id(1), 1, 1) }.into()).await.unwrap();
+    for id in ["1", "2", "4"] {
+        fixture.store.detach_twin(pin(id, Arm::Legacy).key).await.unwrap();
+    }
+    fixture.reopen().await;
+    let run_of = async |id| {
+        let found = fixture.store.pin(pin(id, Arm::Legacy).key).await.unwrap();
+        found.map(|pin| (pin.arm, pin.run))
+    };
+    assert_eq!(run_of("1").await, Some((Arm::Engine, Some(run_id(1)))), "the engine's own instances are not twins");
+    assert_eq!(run_of("2").await, Some((Arm::Legacy, None)));
+    assert_eq!(run_of("3").await, Some((Arm::Legacy, Some(run_id(1)))));
+    assert_eq!(run_of("4").await, None);
+    let counts: u64 = fixture.store.pin_counts().await.unwrap().iter().map(|(.., count)| count).sum();
+    assert_eq!(counts, 3, "it is still known that legacy owns it");
 }
 
 async fn the_key_of_a_run_is_removed_when_the_run_ends(which: StoreKind) {

@@ -139,6 +139,7 @@ impl Store for Shared {
         put_run_key(run: RunId, key: Option<Vec<u8>>) -> ();
         run_key(run: RunId) -> Option<Vec<u8>>;
         pin(key: crate::flag::PinKey) -> Option<PinRecord>;
+        detach_twin(key: crate::flag::PinKey) -> ();
         pin_counts() -> Vec<(crate::names::RouteId, crate::flag::Arm, u64)>;
         pins(family: crate::names::RouteId, arm: crate::flag::Arm, limit: usize) -> Vec<PinRecord>;
         first_try(key: crate::flag::RetryKey) -> Option<StoredFirstTry>;

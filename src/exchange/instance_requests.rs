@@ -1,0 +1,94 @@
+//! Requests of instances while legacy has them.
+//!
+//! The shadow executor runs the requests of one instance in the order in which legacy answered them. For that it must
+//! know which requests of the instance legacy has at the same moment: their order is unknown. Always true: a request is
+//! announced before legacy gets it and closed when nothing more comes of it, whether it was offered or not.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::flag::{Family, InstanceKey};
+
+/// What a request does with instances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InstanceRequest {
+    /// It may create an instance of this family. Its id is known once legacy has replied.
+    Creates(Family),
+    /// It follows up this instance.
+    FollowsUp {
+        /// The instance.
+        key: InstanceKey,
+        /// Whether it may change the instance: its method is not a safe one.
+        is_write: bool,
+    },
+}
+
+/// The number of an announced request.
+pub type RequestNumber = u64;
+
+/// When legacy had a request, by the proxy's clock, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeAtLegacy {
+    /// The number under which the request was announced.
+    pub number: RequestNumber,
+    /// Legacy had it at this time at the earliest.
+    pub began: u64,
+    /// The reply was complete; its last byte had not been sent to the client before.
+    pub ended: u64,
+}
+
+/// Is told what becomes of an announced request. No method waits for the shadow executor.
+pub trait RequestsAtLegacy: Send + Sync {
+    /// Legacy's reply is complete at this time.
+    fn answered(&self, number: RequestNumber, at: u64);
+    /// Legacy created this instance.
+    fn created(&self, number: RequestNumber, key: InstanceKey);
+    /// Nothing more comes of the request. If it was not offered and `may_have_changed`, legacy may have changed the
+    /// instance and its twin was not changed.
+    fn close(&self, number: RequestNumber, may_have_changed: bool);
+}
+
+/// A request of an instance that legacy is about to get, has, or has answered. Dropping it closes the request.
+pub struct OpenRequest {
+    requests: Arc<dyn RequestsAtLegacy>,
+    number: RequestNumber,
+    began: u64,
+    ended: Option<u64>,
+    may_have_changed: bool,
+}
+
+impl OpenRequest {
+    /// A request that was announced to `requests` under this number.
+    pub fn new(requests: Arc<dyn RequestsAtLegacy>, number: RequestNumber, began: u64) -> Self {
+        Self { requests, number, began, ended: None, may_have_changed: true }
+    }
+    /// Legacy's reply is complete. To be called before the client can have all of it.
+    pub fn answered(&mut self, at: u64) {
+        self.ended = Some(at);
+        self.requests.answered(self.number, at);
+    }
+    /// Legacy created this instance.
+    pub fn created(&self, key: InstanceKey) {
+        self.requests.created(self.number, key);
+    }
+    /// Legacy certainly did nothing for it.
+    pub fn nothing_was_done(&mut self) {
+        self.may_have_changed = false;
+    }
+    /// When legacy had it; `None` while the reply is not complete.
+    pub fn time(&self) -> Option<TimeAtLegacy> {
+        Some(TimeAtLegacy { number: self.number, began: self.began, ended: self.ended? })
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        self.requests.close(self.number, self.may_have_changed);
+    }
+}
+
+impl fmt::Debug for OpenRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenRequest({})", self.number)
+    }
+}

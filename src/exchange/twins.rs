@@ -1,0 +1,16 @@
+//! What the shadow executor asks of the twins of legacy's instances, beyond running requests on them.
+
+use futures_util::future::BoxFuture;
+
+use crate::flag::InstanceKey;
+use crate::names::RunId;
+use crate::workflow::RunStatus;
+
+/// The engine's twins of instances that legacy created.
+pub trait Twins: Send + Sync {
+    /// Waits until a run has ended, however long that takes; returns its final status. `None`: nothing is known of it.
+    fn wait_until_ended(&self, run: RunId) -> BoxFuture<'static, Option<RunStatus>>;
+    /// Records that the twin of this instance lacks something that legacy did. After this returns `true`, no request
+    /// finds the twin any more, also after a restart. `false`: the store did not answer.
+    fn mark_incomplete<'a>(&'a self, instance: &'a InstanceKey) -> BoxFuture<'a, bool>;
+}

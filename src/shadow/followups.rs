@@ -1,0 +1,157 @@
+//! Requests of instances in the shadow executor: they wait for their turn, and keep it until their run has ended.
+//!
+//! Always true: a request that waits holds no permit, so that it delays no request of another instance; those that wait
+//! are bounded in number, bytes and time (`followups_held_max`, `followups_held_bytes_max`, `followup_window_ms`); each
+//! that had to wait is counted with its outcome (`pointsman_followups_total`).
+//!
+//! A dark run that does not end within the window keeps its turn until it ends; the requests behind it are skipped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::instance_order::{InstanceOrder, Next, Turn, TwinChange};
+use super::queue::QueuedRequest;
+use super::run::Runner;
+use super::run_end::RunEnd;
+use super::stop::Stop;
+use crate::exchange::{ComparisonOutcome, Twins};
+use crate::flag::SkipReason;
+use crate::limits::Limits;
+use crate::names::RunId;
+use crate::workflow::RunStatus;
+
+/// The pause after the store did not take a mark.
+const MARK_RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether a request may run now.
+pub(super) enum Admission {
+    Run,
+    Wait,
+}
+
+impl Runner {
+    /// Takes the turn of a request if it has come, or if the request needs none. `None`: the ticket is settled.
+    pub(super) fn take_turn(&self, mut entry: QueuedRequest) -> Option<(QueuedRequest, Admission)> {
+        let Some(turn) = &mut entry.turn else { return Some((entry, Admission::Run)) };
+        match turn.next() {
+            Next::Run(twin) => {
+                set_twin(&mut entry, twin);
+                Some((entry, Admission::Run))
+            }
+            Next::Wait => Some((entry, Admission::Wait)),
+            Next::Skip(reason) => {
+                entry.ticket.skip(reason);
+                None
+            }
+        }
+    }
+
+    /// Waits until the turn of a request has come, but no longer than `followup_window_ms` from its offer. `None`: the
+    /// ticket is settled.
+    pub(super) async fn wait_for_turn(
+        &self,
+        mut entry: QueuedRequest,
+        mut stop: watch::Receiver<Stop>,
+    ) -> Option<QueuedRequest> {
+        let Some(turn) = &mut entry.turn else { return Some(entry) };
+        let has_room = self.held.entries() < self.limits.followups_held_max;
+        let Some(reserved) = self.held.reserve(entry.answered.bytes()).filter(|_| has_room) else {
+            entry.ticket.skip(SkipReason::QueueFull);
+            return None;
+        };
+        entry.reserved = reserved;
+        let route = entry.ticket.route().to_string();
+        entry.ticket.observe(move |outcome| {
+            let outcome = settlement(outcome);
+            metrics::counter!("pointsman_followups_total", "route" => route, "outcome" => outcome).increment(1);
+        });
+        let end = tokio::time::Instant::from_std(entry.offered) + Limits::ms(self.limits.followup_window_ms);
+        let twin = tokio::select! {
+            biased;
+            twin = turn.wait() => twin,
+            _ = stop.wait_for(|stop| *stop != Stop::No) => Err(SkipReason::ShuttingDown),
+            () = tokio::time::sleep_until(end) => Err(SkipReason::NeverSettled),
+        };
+        match twin {
+            Ok(twin) => {
+                set_twin(&mut entry, twin);
+                Some(entry)
+            }
+            Err(reason) => {
+                entry.ticket.skip(reason);
+                None
+            }
+        }
+    }
+
+    /// Gives the turn of a run back when the run has ended.
+    pub(super) async fn end_turn(&self, turn: Turn, end: RunEnd, mut stop: watch::Receiver<Stop>) {
+        let (run, twin) = match end {
+            // A create without a pin has no twin: its follow-ups would not find it.
+            RunEnd::Ended { twin: None, .. } if turn.creates() => return turn.end(None, TwinChange::Missed),
+            RunEnd::Ended { twin, change } => return turn.end(twin, change),
+            RunEnd::GoesOn { run, twin } => (run, twin),
+        };
+        let mut ended = self.twins.wait_until_ended(run);
+        let mut window = std::pin::pin!(tokio::time::sleep(Limits::ms(self.limits.followup_window_ms)));
+        let mut is_overdue = false;
+        let status = loop {
+            tokio::select! {
+                biased;
+                status = &mut ended => break status,
+                _ = stop.wait_for(|stop| *stop != Stop::No) => {
+                    // The next process resumes the run, and does not know that other requests have to wait for it.
+                    let change = if turn.is_write() { TwinChange::Missed } else { TwinChange::Made };
+                    return turn.end(twin, change);
+                }
+                () = &mut window, if !is_overdue => {
+                    is_overdue = true;
+                    turn.set_overdue();
+                }
+            }
+        };
+        let is_made = status == Some(RunStatus::Completed);
+        turn.end(twin, if is_made { TwinChange::Made } else { TwinChange::Missed });
+    }
+}
+
+fn set_twin(entry: &mut QueuedRequest, twin: Option<RunId>) {
+    if let (Some(instance), Some(_)) = (&mut entry.answered.instance, twin) {
+        instance.run = twin;
+    }
+}
+
+/// The outcome of a request that had to wait.
+fn settlement(outcome: ComparisonOutcome) -> &'static str {
+    match outcome {
+        ComparisonOutcome::Matched | ComparisonOutcome::Ignored => "settled_match",
+        ComparisonOutcome::Mismatched => "settled_diff",
+        ComparisonOutcome::Skipped(SkipReason::NeverSettled) => "never_settled",
+        ComparisonOutcome::Skipped(_) | ComparisonOutcome::Failed(_) => "not_compared",
+    }
+}
+
+/// Stores the marks of incomplete twins until `stop`; then those that wait are tried once more.
+pub(super) async fn store_marks(order: Arc<InstanceOrder>, twins: Arc<dyn Twins>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let is_last = *stop.borrow();
+        while let Some(key) = order.next_unstored_mark() {
+            if !twins.mark_incomplete(&key).await {
+                order.put_back_mark(key);
+                if is_last {
+                    return;
+                }
+                tokio::time::sleep(MARK_RETRY_PAUSE).await;
+            }
+        }
+        if is_last {
+            return;
+        }
+        tokio::select! {
+            () = order.mark_waits() => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+}

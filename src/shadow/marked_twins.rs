@@ -1,0 +1,72 @@
+//! Twins that lack something that legacy did.
+//!
+//! Always true: what is marked stays marked until it is forgotten for newer marks, at most [`MARKED_TWINS_MAX`].
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use crate::flag::{InstanceKey, PinKey, lower_case_uuid};
+use crate::limits::MARKED_TWINS_MAX;
+
+/// One key for all spellings of an instance.
+pub(super) fn pin_key_of(key: &InstanceKey) -> PinKey {
+    let id = lower_case_uuid(&key.id).map_or_else(|| key.id.clone(), Arc::from);
+    PinKey { family: key.family.first_id().clone(), id }
+}
+
+/// Marked twins; the oldest are forgotten when there are too many, which does no harm once the store has them.
+#[derive(Default)]
+pub(super) struct MarkedTwins {
+    all: HashSet<PinKey>,
+    by_age: VecDeque<PinKey>,
+    /// Those that the store does not have yet.
+    unstored: VecDeque<InstanceKey>,
+}
+
+impl MarkedTwins {
+    /// Returns `false` if it is marked already.
+    pub(super) fn insert(&mut self, key: &InstanceKey) -> bool {
+        let pin = pin_key_of(key);
+        if !self.all.insert(pin.clone()) {
+            return false;
+        }
+        self.by_age.push_back(pin);
+        if self.by_age.len() > MARKED_TWINS_MAX
+            && let Some(oldest) = self.by_age.pop_front()
+        {
+            self.all.remove(&oldest);
+        }
+        true
+    }
+
+    /// The store is to get this mark.
+    pub(super) fn store_later(&mut self, key: &InstanceKey) {
+        match self.unstored.len() < MARKED_TWINS_MAX {
+            true => self.unstored.push_back(key.clone()),
+            false => tracing::error!(
+                family = %key.family.id(), id = %key.id, waiting = MARKED_TWINS_MAX,
+                "it is not stored that the twin of this instance is incomplete, because the store takes no such marks: \
+                 after a restart its follow-ups may give false differences"
+            ),
+        }
+    }
+
+    pub(super) fn contains(&self, pin: &PinKey) -> bool {
+        self.all.contains(pin)
+    }
+
+    /// Whether the store is still to get this mark.
+    pub(super) fn is_unstored(&self, key: &InstanceKey) -> bool {
+        self.unstored.contains(key)
+    }
+
+    pub(super) fn is_any_unstored(&self) -> bool {
+        !self.unstored.is_empty()
+    }
+
+    /// Takes the first mark that the store does not have and that may be stored now.
+    pub(super) fn take_unstored(&mut self, may_be_stored: impl FnMut(&InstanceKey) -> bool) -> Option<InstanceKey> {
+        let at = self.unstored.iter().position(may_be_stored)?;
+        self.unstored.remove(at)
+    }
+}

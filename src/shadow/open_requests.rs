@@ -1,0 +1,270 @@
+//! The requests of instances that legacy has, and how their times at legacy overlap.
+//!
+//! The question it answers: "which requests of this instance came before this one, and which came at the same time?"
+//! A request is announced before legacy gets it. When it is offered, it gets a turn (`instance_order`) behind those
+//! that legacy had answered before this one began.
+//!
+//! Always true: of two requests of one instance of which one may change it, and which legacy had at the same time, none
+//! is compared: which legacy performed first is not known. Reads do not wait for reads. The shadow's threads never take
+//! the locks here, so a thread that serves a client does not wait for them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::instance_order::{InstanceOrder, NewTurn, Turn};
+use super::marked_twins::pin_key_of;
+use crate::exchange::{InstanceRequest, OpenRequest, RequestNumber, RequestsAtLegacy, TimeAtLegacy};
+use crate::flag::{InstanceKey, PinKey, SkipReason};
+use crate::names::{RouteId, RunId};
+use crate::workflow::Mode;
+
+/// The requests of one family are under one lock, and those of most families under different ones.
+const SHARDS: u64 = 32;
+
+/// Requests that were announced and are not closed.
+pub(super) struct OpenRequests {
+    shards: [Mutex<Shard>; SHARDS as usize],
+    announced: AtomicU64,
+    order: Arc<InstanceOrder>,
+}
+
+#[derive(Default)]
+struct Shard {
+    requests: HashMap<RequestNumber, Announced>,
+    instances: HashMap<PinKey, OfInstance>,
+    /// The open requests that may create an instance, by family.
+    creators: HashMap<RouteId, BTreeSet<RequestNumber>>,
+}
+
+struct Announced {
+    subject: Subject,
+    began: u64,
+    /// When the reply was complete.
+    ended: Option<u64>,
+    is_offered: bool,
+    /// A write that legacy answered later has got its turn before this request.
+    is_overtaken: bool,
+}
+
+enum Subject {
+    Create { family: RouteId, created: Option<InstanceKey> },
+    FollowUp { key: InstanceKey, pin: PinKey, is_write: bool },
+}
+
+/// The requests of one instance. Exists while one of them is open.
+#[derive(Default)]
+struct OfInstance {
+    open: Vec<RequestNumber>,
+    /// When legacy had requests that may have changed the instance and are closed. Those that ended before all open
+    /// requests began are removed.
+    changes: Vec<(u64, u64)>,
+}
+
+/// What an offered request gets.
+pub(super) enum Placement {
+    /// It is in no order with others.
+    Unordered,
+    /// It runs when its turn comes.
+    Turn(Box<Turn>),
+    /// It is not run.
+    Skip(SkipReason),
+}
+
+impl OpenRequests {
+    pub(super) fn new(order: Arc<InstanceOrder>) -> Self {
+        Self { shards: Default::default(), announced: AtomicU64::new(0), order }
+    }
+
+    fn shard(&self, number: RequestNumber) -> MutexGuard<'_, Shard> {
+        let index = usize::try_from(number % SHARDS).unwrap_or(0);
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Announces a request before legacy gets it.
+    pub(super) fn announce(self: Arc<Self>, request: InstanceRequest, now: u64) -> OpenRequest {
+        let (family, subject) = match request {
+            InstanceRequest::Creates(family) => {
+                let family = family.first_id().clone();
+                self.order.create_began();
+                (family.clone(), Subject::Create { family, created: None })
+            }
+            InstanceRequest::FollowsUp { key, is_write } => {
+                let pin = pin_key_of(&key);
+                (pin.family.clone(), Subject::FollowUp { key, pin, is_write })
+            }
+        };
+        let number = self.announced.fetch_add(1, Ordering::AcqRel) * SHARDS + shard_of(&family);
+        let mut shard = self.shard(number);
+        match &subject {
+            Subject::Create { family, .. } => {
+                shard.creators.entry(family.clone()).or_default().insert(number);
+            }
+            Subject::FollowUp { pin, .. } => shard.instances.entry(pin.clone()).or_default().open.push(number),
+        }
+        let announced = Announced { subject, began: now, ended: None, is_offered: false, is_overtaken: false };
+        shard.requests.insert(number, announced);
+        drop(shard);
+        OpenRequest::new(self, number, now)
+    }
+
+    /// The place of a request that is offered. `twin`: the run that is its instance's twin, if that is known.
+    pub(super) fn offered(&self, time: TimeAtLegacy, mode: Mode, twin: Option<RunId>) -> Placement {
+        let TimeAtLegacy { number, began, ended } = time;
+        let mut shard = self.shard(number);
+        let shard = &mut *shard;
+        let Some(request) = shard.requests.get_mut(&number) else { return Placement::Unordered };
+        request.ended = Some(ended);
+        let turn = |key: InstanceKey, is_write| NewTurn {
+            key,
+            number,
+            began,
+            ended,
+            is_write,
+            creates: false,
+            mode,
+            blockers: BTreeSet::new(),
+            may_precede_create: false,
+        };
+        let (key, pin, is_write) = match &request.subject {
+            Subject::Create { created: None, .. } => return Placement::Unordered,
+            Subject::Create { created: Some(key), .. } => {
+                let turn = NewTurn { creates: true, ..turn(key.clone(), true) };
+                request.is_offered = true;
+                // The lock is held: a request that waits for this one is closed before or after, not in between.
+                return Placement::Turn(Box::new(self.order.enter(turn)));
+            }
+            Subject::FollowUp { key, pin, is_write } => (key.clone(), pin.clone(), *is_write),
+        };
+        request.is_offered = true;
+        let was_overtaken = request.is_overtaken;
+        let overlaps = |other: (u64, u64)| other.0 < ended && began < other.1;
+        let of_instance = shard.instances.get(&pin);
+        let mut is_overlapped = was_overtaken || of_instance.is_some_and(|of| of.changes.iter().any(|c| overlaps(*c)));
+        let others = of_instance.map(|of| of.open.clone()).unwrap_or_default();
+        let mut turn = turn(key.clone(), is_write);
+        for other in others.into_iter().filter(|other| *other != number) {
+            let Some(found) = shard.requests.get_mut(&other) else { continue };
+            let is_before = found.ended.is_some_and(|ended| ended <= began);
+            match found.subject.is_write() {
+                true if is_before && !found.is_offered => {
+                    turn.blockers.insert(other);
+                }
+                true if !is_before && found.began < ended => is_overlapped = true,
+                // The write must not wait for the read, whose client may be slow to take the reply.
+                false if is_before && is_write && !found.is_offered => found.is_overtaken = true,
+                true | false => {}
+            }
+        }
+        if twin.is_none() {
+            let creators = shard.creators.get(&pin.family).into_iter().flatten();
+            for number in creators {
+                let Some(create) = shard.requests.get(number).filter(|create| !create.is_offered) else { continue };
+                match create.ended {
+                    // Its reply may be where the client has the id from.
+                    Some(ended) if ended <= began => {
+                        turn.blockers.insert(*number);
+                    }
+                    // A request whose client has the id from elsewhere must not wait for all creates of the family.
+                    Some(_) | None => turn.may_precede_create |= create.began < ended,
+                }
+            }
+        }
+        if !is_overlapped {
+            return Placement::Turn(Box::new(self.order.enter(turn)));
+        }
+        if is_write {
+            self.order.mark(&key, "overlapped");
+        }
+        Placement::Skip(SkipReason::Overlapped)
+    }
+}
+
+impl RequestsAtLegacy for OpenRequests {
+    fn answered(&self, number: RequestNumber, at: u64) {
+        if let Some(request) = self.shard(number).requests.get_mut(&number) {
+            request.ended = Some(at);
+        }
+    }
+
+    fn created(&self, number: RequestNumber, key: InstanceKey) {
+        if let Some(Announced { subject: Subject::Create { created, .. }, .. }) =
+            self.shard(number).requests.get_mut(&number)
+        {
+            *created = Some(key);
+        }
+    }
+
+    fn close(&self, number: RequestNumber, may_have_changed: bool) {
+        let mut shard = self.shard(number);
+        let Some(request) = shard.requests.remove(&number) else { return };
+        let changed = match &request.subject {
+            Subject::Create { family, created } => {
+                if let Some(creators) = shard.creators.get_mut(family) {
+                    creators.remove(&number);
+                    if creators.is_empty() {
+                        shard.creators.remove(family);
+                    }
+                }
+                created.as_ref().map(pin_key_of)
+            }
+            Subject::FollowUp { pin, is_write, .. } => {
+                shard.remove_open(pin, number);
+                (*is_write && may_have_changed).then(|| pin.clone())
+            }
+        };
+        if let (Some(pin), Some(ended)) = (changed, request.ended) {
+            shard.note_change(&pin, (request.began, ended));
+        }
+        drop(shard);
+        let is_lost = !request.is_offered && may_have_changed;
+        match &request.subject {
+            Subject::Create { created, .. } if !request.is_offered => {
+                self.order.create_ended();
+                if let Some(key) = created {
+                    self.order.mark_without_twin(key);
+                }
+            }
+            Subject::FollowUp { key, is_write: true, .. } if is_lost => self.order.mark(key, "write"),
+            Subject::Create { .. } | Subject::FollowUp { .. } => {}
+        }
+        // After the mark, so that a request that waited for this one finds it.
+        self.order.closed(number);
+    }
+}
+
+impl Shard {
+    fn remove_open(&mut self, pin: &PinKey, number: RequestNumber) {
+        let Some(of) = self.instances.get_mut(pin) else { return };
+        of.open.retain(|open| *open != number);
+        if of.open.is_empty() {
+            self.instances.remove(pin);
+        }
+    }
+
+    /// Notes when legacy had a request that may have changed an instance, for the requests of the instance that it has
+    /// at the same time.
+    fn note_change(&mut self, pin: &PinKey, change: (u64, u64)) {
+        let Some(of) = self.instances.get_mut(pin) else { return };
+        let oldest = of.open.iter().filter_map(|open| self.requests.get(open)).map(|open| open.began).min();
+        of.changes.push(change);
+        of.changes.retain(|(_, ended)| oldest.is_some_and(|oldest| *ended > oldest));
+    }
+}
+
+impl Subject {
+    fn is_write(&self) -> bool {
+        match self {
+            Subject::Create { .. } => true,
+            Subject::FollowUp { is_write, .. } => *is_write,
+        }
+    }
+}
+
+fn shard_of(family: &RouteId) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in family.as_str().bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    (hash ^ (hash >> 32)) % SHARDS
+}

@@ -7,7 +7,7 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
-use super::number::Decimal;
+use super::number::{Decimal, NumberForm};
 use super::times;
 use super::tolerance_draft::ToleranceDraft;
 use crate::expression::{JsonPathError, parse_json_path};
@@ -25,6 +25,7 @@ pub(super) struct BodyRules {
     pub(super) tolerance: Vec<(JsonPath, RuleId, Tolerance)>,
     /// The rule whose use is counted when texts are equal only because their ids correspond.
     pub(super) renaming: Option<RuleId>,
+    pub(super) number_form: NumberForm,
 }
 
 /// How the elements of an array whose order does not matter are paired.

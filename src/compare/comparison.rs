@@ -8,9 +8,11 @@ use super::effects::{EffectCoverage, IntentCounts, PairedCalls};
 use super::findings::{ComparisonFindings, ReportAs};
 use super::id_map::IdMap;
 use super::pair::Pair;
+use super::parsed_body::ParsedBody;
 use super::rules::{Rules, Status};
 use super::rules_by_node::RulesByNode;
 use super::structure::ComparedBody;
+use super::text::{self, TextContext};
 use super::verdict::{Comparison, DifferenceKind};
 use super::walk::Walk;
 use super::{assert, headers, other_bodies};
@@ -62,12 +64,17 @@ fn compare_parts(
     let same_class = compare_status(pair, rules, findings);
     let (legacy, engine) = (ComparedBody::of(pair.legacy, bounds)?, ComparedBody::of(pair.engine, bounds)?);
     let documents = match legacy.documents(&engine) {
-        Some((a, b)) => Some((a, b, RulesByNode::of(&rules.body, [a, b], findings)?)),
+        Some([a, b]) => Some((a.value, b.value, RulesByNode::of(&rules.body, [a, b], findings)?)),
         None => None,
     };
     let mut ids = IdMap::default();
     if let Some((a, b, rules_by_node)) = &documents {
         Walk::bind_ids(WalkContext { rules: &rules.body, rules_by_node, ids: &mut ids, findings }, a, b)?;
+    }
+    if let (Some(text), ParsedBody::Text(a), ParsedBody::Text(b), None) =
+        (&rules.text, &legacy.parsed, &engine.parsed, &documents)
+    {
+        text::bind_ids(a, b, text, &mut ids, findings)?;
     }
     let calls = match pair.effects {
         Some(effects) => {
@@ -93,7 +100,10 @@ fn compare_parts(
                 let context = WalkContext { rules: &rules.body, rules_by_node, ids: &mut ids, findings };
                 Walk::report(context, "$", a, b)?;
             }
-            None => other_bodies::compare(&legacy.parsed, &engine.parsed, findings)?,
+            None => {
+                let texts = TextContext { rules: rules.text.as_ref(), ids: &ids, renaming: rules.body.renaming };
+                other_bodies::compare(&legacy.parsed, &engine.parsed, texts, findings)?;
+            }
         }
         findings.report_as(ReportAs::Found);
     }

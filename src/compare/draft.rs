@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::effects::{CallTemplate, EffectRulesDraft};
+use super::number::NumberForm;
+use super::text_rules::TextRulesDraft;
 use super::tolerance_draft::ToleranceDraft;
 
 /// How a route's pairs are compared.
@@ -27,6 +29,12 @@ pub struct RulesDraft {
     /// Values that may differ by a tolerance. Each JSONPath has as its value a number (an absolute tolerance), or a
     /// duration such as `2s` for times.
     pub tolerance: BTreeMap<String, ToleranceDraft>,
+    /// How numbers are compared, in replies and in calls.
+    #[serde(skip_serializing_if = "is_default")]
+    pub numbers: NumbersDraft,
+    /// How bodies without a structure are compared, line by line. With it, differences show the lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextRulesDraft>,
     /// Conditions over `request`, `legacy`, `engine` and `intents`:
     /// `${intents.charge.body.amount == legacy.body.total}`.
     pub assert: Vec<String>,
@@ -38,6 +46,20 @@ pub struct RulesDraft {
     /// `METHOD SERVICE/PATH`, where `*` is any one segment of the path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ignore_calls: Vec<String>,
+}
+
+/// How numbers are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct NumbersDraft {
+    /// Whether `1.10` equals `1.1`. A `tolerance:` that covers two numbers holds whatever their form.
+    pub form: NumberForm,
+}
+
+/// Whether a part of a draft says nothing. Such a part is left out of the text of which the rules' hash is made, so that
+/// a key that a new version knows does not start the evidence of other rules anew.
+fn is_default<T: Default + PartialEq>(part: &T) -> bool {
+    *part == T::default()
 }
 
 /// When statuses are equal.

@@ -5,24 +5,25 @@ use serde_json::Value;
 use super::body_rules::Tolerance;
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
-use super::number::{self, Decimal};
+use super::number::{Decimal, NumberForm};
 use super::times;
 
-/// Whether two documents are equal without any rule.
+/// Whether two documents are equal without any rule but the form of their numbers.
 pub(super) fn same(
     legacy: &Value,
     engine: &Value,
+    form: NumberForm,
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<bool, BoundExceeded> {
     findings.step()?;
     Ok(match (legacy, engine) {
-        (Value::Number(a), Value::Number(b)) => number::same_number(a, b),
+        (Value::Number(a), Value::Number(b)) => form.same(a, b),
         (Value::Array(a), Value::Array(b)) => {
             if a.len() != b.len() {
                 return Ok(false);
             }
             for (a, b) in a.iter().zip(b) {
-                if !same(a, b, findings)? {
+                if !same(a, b, form, findings)? {
                     return Ok(false);
                 }
             }
@@ -34,7 +35,7 @@ pub(super) fn same(
             }
             for (key, a) in a {
                 let Some(b) = b.get(key) else { return Ok(false) };
-                if !same(a, b, findings)? {
+                if !same(a, b, form, findings)? {
                     return Ok(false);
                 }
             }

@@ -23,6 +23,8 @@ const CONTRADICTED_SHOWN_MAX: usize = 4;
 pub(super) struct ComparisonFindings<'a> {
     differences: Vec<Difference>,
     differences_max: usize,
+    /// How many differences were found, those with an earlier one's path and kind included.
+    found: u64,
     truncated: bool,
     uses: Vec<u32>,
     steps: u32,
@@ -50,6 +52,7 @@ pub(super) enum ReportAs {
 /// The findings at one moment, to which they are rolled back if one difference is to replace several.
 pub(super) struct Savepoint {
     differences: usize,
+    found: u64,
     truncated: bool,
     uses: Vec<u32>,
 }
@@ -64,6 +67,7 @@ impl<'a> ComparisonFindings<'a> {
         Self {
             differences: Vec::new(),
             differences_max: differences_max.max(1),
+            found: 0,
             truncated: false,
             uses: vec![0; rules.texts.len()],
             steps: 0,
@@ -143,19 +147,40 @@ impl<'a> ComparisonFindings<'a> {
         legacy: Option<&Value>,
         engine: Option<&Value>,
     ) {
+        self.add_shown(path, kind, |findings| {
+            (
+                legacy.map(|value| findings.shown_value(path, value)),
+                engine.map(|value| findings.shown_value(path, value)),
+            )
+        });
+    }
+
+    /// Adds a difference of two values whose texts `show` makes, unless it is listed already.
+    pub(super) fn add_shown(
+        &mut self,
+        path: &ValuePath<'_>,
+        kind: DifferenceKind,
+        show: impl FnOnce(&Self) -> (Option<String>, Option<String>),
+    ) {
         let text = path.text();
         if self.is_listed(&text, self.reported_kind(kind)) {
+            self.found = self.found.saturating_add(1);
             return;
         }
-        let show = |value: &Value| match self.sensitive {
+        let (legacy, engine) = show(self);
+        self.add_text(&text, kind, legacy.as_deref(), engine.as_deref());
+    }
+
+    /// Returns the form in which a difference shows the value at a path.
+    pub(super) fn shown_value(&self, path: &ValuePath<'_>, value: &Value) -> String {
+        match self.sensitive {
             Some(sensitive) => {
                 let mut value = value.clone();
                 sensitive.hide_in_value(&mut value);
                 redact::show(path, &value)
             }
             None => redact::show(path, value),
-        };
-        self.add_text(&text, kind, legacy.map(show).as_deref(), engine.map(show).as_deref());
+        }
     }
 
     /// Adds a difference of two values, one of which may be an id, or name ids, that were bound to others before.
@@ -171,16 +196,17 @@ impl<'a> ComparisonFindings<'a> {
         self.add_contradicted(before, contradicted);
     }
 
-    /// Adds a difference of a header, whose texts are redacted.
-    pub(super) fn add_header(
+    /// Adds a difference of two texts that are redacted, in which ids may be bound to others.
+    pub(super) fn add_contradicting_text(
         &mut self,
         path: &str,
+        kind: DifferenceKind,
         legacy: Option<&str>,
         engine: Option<&str>,
         contradicted: &[&FoundIds],
     ) {
         let before = self.differences.len();
-        self.add_text(path, DifferenceKind::Header, legacy, engine);
+        self.add_text(path, kind, legacy, engine);
         self.add_contradicted(before, contradicted);
     }
 
@@ -216,6 +242,7 @@ impl<'a> ComparisonFindings<'a> {
     /// Adds a difference whose texts hold nothing that must be redacted.
     pub(super) fn add_text(&mut self, path: &str, kind: DifferenceKind, legacy: Option<&str>, engine: Option<&str>) {
         let kind = self.reported_kind(kind);
+        self.found = self.found.saturating_add(1);
         if self.is_listed(path, kind) {
             return;
         }
@@ -242,7 +269,8 @@ impl<'a> ComparisonFindings<'a> {
                 | DifferenceKind::Extra
                 | DifferenceKind::Value
                 | DifferenceKind::Type
-                | DifferenceKind::Order,
+                | DifferenceKind::Order
+                | DifferenceKind::DuplicateKey,
                 report_as,
             ) => match report_as {
                 ReportAs::Found => kind,
@@ -255,16 +283,22 @@ impl<'a> ComparisonFindings<'a> {
     }
 
     pub(super) fn savepoint(&self) -> Savepoint {
-        Savepoint { differences: self.differences.len(), truncated: self.truncated, uses: self.uses.clone() }
+        Savepoint {
+            differences: self.differences.len(),
+            found: self.found,
+            truncated: self.truncated,
+            uses: self.uses.clone(),
+        }
     }
 
     /// Whether anything was found since the savepoint.
     pub(super) fn has_more_than(&self, savepoint: &Savepoint) -> bool {
-        self.differences.len() > savepoint.differences || self.truncated != savepoint.truncated
+        self.found > savepoint.found || self.truncated != savepoint.truncated
     }
 
     pub(super) fn roll_back_to(&mut self, savepoint: Savepoint) {
         self.differences.truncate(savepoint.differences);
+        self.found = savepoint.found;
         self.truncated = savepoint.truncated;
         self.uses = savepoint.uses;
     }

@@ -7,6 +7,7 @@ use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
 use super::pair::Pair;
 use super::rules::Rules;
+use super::verdict::DifferenceKind;
 
 pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings: &mut ComparisonFindings<'_>) {
     for name in &rules.headers {
@@ -40,7 +41,8 @@ pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings:
                 let (path, legacy, engine) = (format!("headers.{name}"), show(texts.0), show(texts.1));
                 let contradicted: Vec<_> =
                     texts.0.iter().zip(texts.1).flat_map(|(a, b)| ids.contradicted_in_text(a, b)).collect();
-                findings.add_header(&path, legacy.as_deref(), engine.as_deref(), &contradicted);
+                let kind = DifferenceKind::Header;
+                findings.add_contradicting_text(&path, kind, legacy.as_deref(), engine.as_deref(), &contradicted);
             }
         }
     }

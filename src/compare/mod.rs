@@ -35,11 +35,15 @@ mod pair;
 mod pairing;
 mod parsed_body;
 mod redact;
+mod repeated_keys;
+mod repeated_report;
 mod rules;
 mod rules_by_node;
 mod sample;
 mod structure;
 mod text;
+mod text_lines;
+mod text_rules;
 mod times;
 mod tolerance_draft;
 mod value_path;
@@ -47,26 +51,32 @@ mod verdict;
 mod walk;
 
 #[cfg(test)]
+mod json_form_tests;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod structure_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod text_tests;
 
 pub use awaited::AwaitedIntents;
 pub use bounds::{BoundExceeded, CompareBounds};
 pub use comparison::compare;
 pub use decode::decoded_body;
-pub use draft::{CompareContext, RulesDraft, StatusDraft};
+pub use draft::{CompareContext, NumbersDraft, RulesDraft, StatusDraft};
 pub use effect::{Effect, EffectReply};
 pub use effects::{
     CallRole, CallTemplate, CorrespondingCall, EffectCoverage, EffectRulesDraft, IntentCounts, StepCoverage,
     corresponding_call, url_without_values,
 };
+pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, Pair};
 pub use redact::{redact, shorten};
 pub use rules::Rules;
 pub use sample::sample_text;
+pub use text_rules::{TextRulesDraft, TimesDraft};
 pub use tolerance_draft::ToleranceDraft;
 pub use verdict::{Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};

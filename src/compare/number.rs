@@ -2,6 +2,9 @@
 
 use std::cmp::Ordering;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// A decimal number of any length: `± digits × 10^exponent`, with no zero at either end of the digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Decimal {
@@ -79,8 +82,26 @@ impl Decimal {
     }
 }
 
+/// Whether the form of numbers matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NumberForm {
+    /// Numbers are equal if their values are: `1.10` equals `1.1`.
+    #[default]
+    Value,
+    /// Numbers are equal only if they are also written alike.
+    Strict,
+}
+
+impl NumberForm {
+    /// Whether two JSON numbers are equal.
+    pub(super) fn same(self, a: &serde_json::Number, b: &serde_json::Number) -> bool {
+        a.as_str() == b.as_str() || self == Self::Value && is_same_value(a, b)
+    }
+}
+
 /// Whether two JSON numbers are the same number, however they are written.
-pub(super) fn same_number(a: &serde_json::Number, b: &serde_json::Number) -> bool {
+pub(super) fn is_same_value(a: &serde_json::Number, b: &serde_json::Number) -> bool {
     let (a, b) = (a.as_str(), b.as_str());
     a == b || matches!((Decimal::parse(a), Decimal::parse(b)), (Some(a), Some(b)) if a == b)
 }

@@ -4,7 +4,7 @@ use super::bounds::BoundExceeded;
 use super::digest::digest;
 use super::findings::ComparisonFindings;
 use super::parsed_body::ParsedBody;
-use super::text;
+use super::text::{self, TextContext};
 use super::verdict::DifferenceKind;
 
 /// Compares two bodies: text line by line, bytes as a whole (a difference shows their digests), and bodies of different
@@ -12,11 +12,12 @@ use super::verdict::DifferenceKind;
 pub(super) fn compare(
     legacy: &ParsedBody,
     engine: &ParsedBody,
+    texts: TextContext<'_>,
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<(), BoundExceeded> {
     match (legacy, engine) {
         (ParsedBody::Empty, ParsedBody::Empty) => Ok(()),
-        (ParsedBody::Text(legacy), ParsedBody::Text(engine)) => text::compare(legacy, engine, findings),
+        (ParsedBody::Text(legacy), ParsedBody::Text(engine)) => text::compare(legacy, engine, texts, findings),
         (ParsedBody::Bytes(legacy), ParsedBody::Bytes(engine)) => {
             if legacy != engine {
                 findings.add_text("body", DifferenceKind::Value, Some(&digest(legacy)), Some(&digest(engine)));

@@ -52,19 +52,23 @@ pub(super) fn pair_in_order(
     Ok(pairs)
 }
 
-/// Whether two arrays of the same length hold the same elements in another order.
-pub(super) fn is_reordered(
+/// Pairs the elements of two arrays of the same length that hold the same elements in another order; `None` if they do
+/// not, or if the order is the same.
+pub(super) fn pair_reordered(
     cx: &mut WalkContext<'_, '_>,
     legacy: &[Value],
     engine: &[Value],
-) -> Result<bool, BoundExceeded> {
-    let (mut a, mut b) = hashes_of_both(cx, legacy, engine, Precision::Coarse)?;
+) -> Result<Option<Vec<(usize, usize)>>, BoundExceeded> {
+    let (a, b) = hashes_of_both(cx, legacy, engine, Precision::Coarse)?;
     if a == b {
-        return Ok(false);
+        return Ok(None);
     }
-    a.sort_unstable();
-    b.sort_unstable();
-    Ok(a == b)
+    let (mut partner, mut is_paired) = (vec![None; a.len()], vec![false; b.len()]);
+    // Elements that differ only in tolerated parts have the same coarse hash: equal ones are paired first.
+    let (exact_a, exact_b) = hashes_of_both(cx, legacy, engine, Precision::Exact)?;
+    assign_partners(&all_known(exact_a), &all_known(exact_b), &mut partner, &mut is_paired);
+    assign_partners(&all_known(a), &all_known(b), &mut partner, &mut is_paired);
+    Ok(partner.into_iter().enumerate().map(|(n, partner)| partner.map(|partner| (n, partner))).collect())
 }
 
 /// Pairs the elements of arrays whose order does not matter. The result follows legacy's order; the engine's unpaired

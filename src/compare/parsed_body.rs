@@ -8,13 +8,15 @@ use serde_json::Value;
 use super::bounds::{BoundExceeded, CompareBounds};
 use super::decode::{Decoded, decode};
 use super::observation::Body;
+use super::repeated_keys::{RepeatedKey, repeated_keys};
 use crate::expression::parse_json;
 
 /// A body, decompressed and parsed.
 #[derive(Debug)]
 pub(super) enum ParsedBody {
     Empty,
-    Json(Value),
+    /// The value, and the keys that its text repeats.
+    Json(Value, Vec<RepeatedKey>),
     Text(String),
     Bytes(Bytes),
 }
@@ -45,7 +47,7 @@ impl ParsedBody {
     /// Returns the body as the value that expressions read.
     pub(super) fn value(&self) -> Value {
         match self {
-            ParsedBody::Json(value) => value.clone(),
+            ParsedBody::Json(value, _) => value.clone(),
             ParsedBody::Text(text) => Value::String(text.clone()),
             ParsedBody::Empty | ParsedBody::Bytes(_) => Value::Null,
         }
@@ -55,7 +57,7 @@ impl ParsedBody {
     pub(super) fn name(&self) -> &'static str {
         match self {
             ParsedBody::Empty => "nothing",
-            ParsedBody::Json(_) => "JSON",
+            ParsedBody::Json(..) => "JSON",
             ParsedBody::Text(_) => "text",
             ParsedBody::Bytes(_) => "bytes",
         }
@@ -100,21 +102,35 @@ fn as_text(plain: Bytes) -> ParsedBody {
 const PARSER_DEPTH_MAX: usize = 127;
 
 fn json(plain: &[u8], bounds: &CompareBounds) -> Result<Option<ParsedBody>, BoundExceeded> {
-    Ok(bounded_json(plain, bounds)?.map(ParsedBody::Json))
+    Ok(bounded_json(plain, bounds)?.map(|(value, repeated)| ParsedBody::Json(value, repeated)))
 }
 
-/// Parses JSON; `None` if the text is not JSON. The depth is checked first, because the parser and all code after it
-/// recurse.
-pub(super) fn bounded_json(plain: &[u8], bounds: &CompareBounds) -> Result<Option<Value>, BoundExceeded> {
-    if depth(plain) > bounds.depth.min(PARSER_DEPTH_MAX) {
+/// Parses JSON, and finds the keys that it repeats; `None` if the text is not JSON. The depth is checked first, because
+/// the parser and all code after it recurse.
+pub(super) fn bounded_json(
+    plain: &[u8],
+    bounds: &CompareBounds,
+) -> Result<Option<(Value, Vec<RepeatedKey>)>, BoundExceeded> {
+    let Outline { depth, members } = outline(plain);
+    if depth > bounds.depth.min(PARSER_DEPTH_MAX) {
         return Err(BoundExceeded::Depth);
     }
-    Ok(parse_json(plain).ok())
+    let Ok(value) = parse_json(plain) else { return Ok(None) };
+    let repeated = repeated_keys(plain, members, &value);
+    Ok(Some((value, repeated)))
 }
 
-/// Returns the deepest nesting of brackets outside strings.
-fn depth(json: &[u8]) -> usize {
-    let (mut now, mut deepest) = (0usize, 0usize);
+/// What is known of a JSON text before it is parsed.
+struct Outline {
+    /// The deepest nesting of brackets.
+    depth: usize,
+    /// The number of members of all objects: each has one colon outside strings.
+    members: usize,
+}
+
+/// Reads a JSON text without its strings.
+fn outline(json: &[u8]) -> Outline {
+    let (mut now, mut depth, mut members) = (0usize, 0usize, 0usize);
     let (mut in_string, mut escaped) = (false, false);
     for byte in json {
         if in_string {
@@ -130,11 +146,12 @@ fn depth(json: &[u8]) -> usize {
             b'"' => in_string = true,
             b'[' | b'{' => {
                 now += 1;
-                deepest = deepest.max(now);
+                depth = depth.max(now);
             }
             b']' | b'}' => now = now.saturating_sub(1),
+            b':' => members += 1,
             _ => {}
         }
     }
-    deepest
+    Outline { depth, members }
 }

@@ -11,6 +11,9 @@ use super::digest::digest;
 use super::value_path::ValuePath;
 use crate::secret::{LengthMax, STARS, is_secret, masked_and_cut, redact_line};
 
+/// A number of so many digits, blanks and dashes between them included, may be that of a card or an account.
+const LONG_NUMBER_DIGITS: usize = 12;
+
 /// Returns a value with everything secret replaced. A string or number without a key becomes its digest.
 pub fn redact(value: &Value) -> Value {
     match value {
@@ -85,6 +88,29 @@ pub(super) fn header(name: &str, value: &str) -> String {
     if is_secret(name) { STARS.to_owned() } else { redact_line(value) }
 }
 
+/// Returns a line of text whose credentials are replaced already, also without what follows the name of a secret
+/// (`Password: …`), and without numbers as long as those of cards.
+pub(super) fn line(text: &str) -> String {
+    let is_named = |at: usize| {
+        let name = text[..at].rsplit(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-'))).next();
+        name.is_some_and(is_secret)
+    };
+    let end = text.match_indices([':', '=']).find(|(at, _)| is_named(*at)).map(|(at, sign)| at + sign.len());
+    let shown = end.map_or_else(|| text.to_owned(), |end| format!("{} {STARS}", &text[..end]));
+    let mut out = String::with_capacity(shown.len());
+    let mut rest = shown.as_str();
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        out.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let run = rest.find(|c: char| !(c.is_ascii_digit() || matches!(c, ' ' | '-'))).unwrap_or(rest.len());
+        let is_long = rest[..run].bytes().filter(u8::is_ascii_digit).count() >= LONG_NUMBER_DIGITS;
+        out.push_str(if is_long { STARS } else { &rest[..run] });
+        rest = &rest[run..];
+    }
+    out.push_str(rest);
+    out
+}
+
 /// Returns at most `bytes_max` bytes of a text that is already masked; of a cut text at least `…`.
 pub fn shorten(text: &str, bytes_max: usize) -> String {
     masked_and_cut(text, str::to_owned, LengthMax::Bytes(bytes_max))
@@ -111,6 +137,19 @@ mod tests {
         assert!(shown.contains("page=2") && shown.contains("\"n\":1"));
         assert_eq!(redact(&json!(["***"])), json!(["***"]), "a value that was hidden before gets no digest");
         assert!(!redact(&json!(["hunter2", 42, ["hunter2"]])).to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn lines_show_no_secret_that_has_a_name_and_no_long_number() {
+        for (text, shown) in [
+            ("Your password: hunter2 (keep it)", "Your password: ***"),
+            ("api_key=hunter2", "api_key= ***"),
+            ("Card 4111 1111 1111 1111, total 17.50", "Card ***, total 17.50"),
+            ("due 2026-11-17 at 10:00", "due 2026-11-17 at 10:00"),
+            ("ä: 1 - 2", "ä: 1 - 2"),
+        ] {
+            assert_eq!(line(text), shown);
+        }
     }
 
     #[test]

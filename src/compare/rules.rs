@@ -10,6 +10,7 @@ use super::body_rules::{self, BodyRules, BodyRulesDraft, RuleId, RuleTexts, comp
 use super::draft::{CompareContext, RulesDraft, StatusDraft};
 use super::effect::Effect;
 use super::effects::EffectRules;
+use super::text_rules::TextRules;
 use crate::expression::{Expression, ReadPath};
 use crate::names::StepId;
 use crate::problem::{Problems, Site, nearest};
@@ -24,6 +25,8 @@ pub struct Rules {
     pub(super) ignored_headers: Vec<(HeaderName, RuleId)>,
     /// The rules for the bodies of the replies.
     pub(super) body: BodyRules,
+    /// The rules for replies that are texts.
+    pub(super) text: Option<TextRules>,
     pub(super) effects: EffectRules,
     pub(super) asserts: Vec<(String, Expression)>,
     ignores_body: bool,
@@ -45,6 +48,7 @@ impl Default for Rules {
             headers,
             ignored_headers: Vec::new(),
             body: BodyRules::default(),
+            text: None,
             effects: EffectRules::default(),
             asserts: Vec::new(),
             ignores_body: false,
@@ -88,6 +92,12 @@ impl Rules {
             }
             true
         });
+        rules.body.number_form = draft.numbers.form;
+        if let Some(text) = &draft.text {
+            let checked = TextRules::check(text, &site.key("text"), &mut rules.texts, problems);
+            rules.body.renaming = rules.body.renaming.or_else(|| checked.first_id_rule());
+            rules.text = Some(checked);
+        }
         let renaming = rules.body.renaming;
         rules.effects = EffectRules::check(draft, site, context, renaming, &mut rules.texts, problems);
         for (n, text) in draft.assert.iter().enumerate() {

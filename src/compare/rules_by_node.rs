@@ -7,11 +7,15 @@ use serde_json::Value;
 use super::body_rules::{BodyRules, RuleId};
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
+use super::repeated_keys::{Document, RepeatedByNode};
 
-/// The rules that cover each node. A node is identified by its address in memory, so the documents must not be moved or
-/// changed while this is in use.
+/// The rules that cover each node, and the keys that each node's text repeats. A node is identified by its address in
+/// memory, so the documents must not be moved or changed while this is in use.
 #[derive(Default)]
-pub(super) struct RulesByNode(HashMap<*const Value, CoveringRules>);
+pub(super) struct RulesByNode {
+    covering: HashMap<*const Value, CoveringRules>,
+    repeated: RepeatedByNode,
+}
 
 /// The rules that cover one node.
 #[derive(Clone, Copy, Default)]
@@ -27,11 +31,13 @@ pub(super) struct CoveringRules {
 impl RulesByNode {
     pub(super) fn of<'v>(
         rules: &BodyRules,
-        documents: impl IntoIterator<Item = &'v Value>,
+        documents: impl IntoIterator<Item = Document<'v>>,
         findings: &ComparisonFindings<'_>,
     ) -> Result<Self, BoundExceeded> {
         let mut rules_by_node = RulesByNode::default();
         for document in documents {
+            rules_by_node.repeated.add(document);
+            let document = document.value;
             for (path, rule) in &rules.ignore {
                 findings.check_time()?;
                 rules_by_node.add(path, document, |rules| rules.ignore = rules.ignore.or(Some(*rule)));
@@ -53,15 +59,19 @@ impl RulesByNode {
     }
     fn add(&mut self, path: &serde_json_path::JsonPath, document: &Value, cover: impl Fn(&mut CoveringRules)) {
         for node in path.query(document) {
-            cover(self.0.entry(std::ptr::from_ref(node)).or_default());
+            cover(self.covering.entry(std::ptr::from_ref(node)).or_default());
         }
     }
     pub(super) fn on(&self, node: &Value) -> CoveringRules {
-        if self.0.is_empty() {
+        if self.covering.is_empty() {
             CoveringRules::default()
         } else {
-            self.0.get(&std::ptr::from_ref(node)).copied().unwrap_or_default()
+            self.covering.get(&std::ptr::from_ref(node)).copied().unwrap_or_default()
         }
+    }
+    /// The keys that the objects of the documents have more than once.
+    pub(super) fn repeated(&self) -> &RepeatedByNode {
+        &self.repeated
     }
     /// Returns the rules that cover one of two nodes at the same path: a rule for the node of one document also covers
     /// the node of the other.

@@ -20,7 +20,7 @@ pub fn sample_text(
 ) -> String {
     match ParsedBody::of_parts(headers, body, bounds) {
         Ok(ParsedBody::Empty) => String::new(),
-        Ok(ParsedBody::Json(mut value)) => {
+        Ok(ParsedBody::Json(mut value, _)) => {
             hide(&mut value);
             serde_json::to_string_pretty(&redact(&value)).unwrap_or_else(|_| "unreadable".to_owned())
         }

@@ -15,13 +15,14 @@ use serde_json::{Map, Value};
 use super::bounds::{BoundExceeded, CompareBounds};
 use super::observation::Observation;
 use super::parsed_body::{ParsedBody, bounded_json};
+use super::repeated_keys::{Document, RepeatedKey};
 use crate::expression::parse_form_strictly;
 
 /// The body of a reply, with the structure of its text.
 pub(super) struct ComparedBody {
     pub parsed: ParsedBody,
-    /// The document of a text, and its format.
-    structure: Option<(Format, Value)>,
+    /// The document of a text, the keys that it repeats, and its format.
+    structure: Option<(Format, Value, Vec<RepeatedKey>)>,
 }
 
 impl ComparedBody {
@@ -31,19 +32,27 @@ impl ComparedBody {
         let headers = observation.headers();
         let parsed = ParsedBody::of_parts(headers, observation.body(), bounds)?;
         let structure = match (&parsed, Format::declared(headers)) {
-            (ParsedBody::Text(text), Some(format)) => format.document(text, bounds)?.map(|document| (format, document)),
+            (ParsedBody::Text(text), Some(format)) => {
+                format.document(text, bounds)?.map(|(document, repeated)| (format, document, repeated))
+            }
             _ => None,
         };
         Ok(Self { parsed, structure })
     }
 
     /// The documents of two bodies, if both have one and are of the same type.
-    pub fn documents<'a>(&'a self, other: &'a Self) -> Option<(&'a Value, &'a Value)> {
-        match (&self.structure, &other.structure, &self.parsed, &other.parsed) {
-            (Some((of, a)), Some((of_other, b)), ..) if of == of_other => Some((a, b)),
-            (None, None, ParsedBody::Json(a), ParsedBody::Json(b)) => Some((a, b)),
-            _ => None,
-        }
+    pub fn documents<'a>(&'a self, other: &'a Self) -> Option<[Document<'a>; 2]> {
+        let ((a, repeated_a), (b, repeated_b)) = match (&self.structure, &other.structure, &self.parsed, &other.parsed)
+        {
+            (Some((of, a, repeated)), Some((of_other, b, repeated_other)), ..) if of == of_other => {
+                ((a, repeated), (b, repeated_other))
+            }
+            (None, None, ParsedBody::Json(a, repeated), ParsedBody::Json(b, repeated_other)) => {
+                ((a, repeated), (b, repeated_other))
+            }
+            _ => return None,
+        };
+        Some([Document { value: a, repeated: repeated_a }, Document { value: b, repeated: repeated_b }])
     }
 }
 
@@ -79,21 +88,22 @@ impl Format {
         }
     }
 
-    /// The document of a text.
+    /// The document of a text, and the keys that it repeats.
     ///
     /// # Errors
     /// It is nested too deeply.
-    fn document(self, text: &str, bounds: &CompareBounds) -> Result<Option<Value>, BoundExceeded> {
-        match self {
-            Self::JsonLines => json_lines(text, bounds),
-            Self::Form => Ok(parse_form_strictly(text.as_bytes()).ok()),
-            Self::Table { delimiter, has_names } => Ok(table(text, delimiter, has_names)),
+    fn document(self, text: &str, bounds: &CompareBounds) -> Result<Option<(Value, Vec<RepeatedKey>)>, BoundExceeded> {
+        let document = match self {
+            Self::JsonLines => return json_lines(text, bounds),
+            Self::Form => parse_form_strictly(text.as_bytes()).ok(),
+            Self::Table { delimiter, has_names } => table(text, delimiter, has_names),
             Self::Xml => match roxmltree::Document::parse(text) {
-                Ok(parsed) => xml(parsed.root_element(), None, bounds.depth)
-                    .map(|element| element.map(|element| object([(parsed.root_element().tag_name().name(), element)]))),
-                Err(_) => Ok(None),
+                Ok(parsed) => xml(parsed.root_element(), None, bounds.depth)?
+                    .map(|element| object([(parsed.root_element().tag_name().name(), element)])),
+                Err(_) => None,
             },
-        }
+        };
+        Ok(document.map(|document| (document, Vec::new())))
     }
 }
 
@@ -101,13 +111,14 @@ fn object<'a>(members: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
     Value::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-fn json_lines(text: &str, bounds: &CompareBounds) -> Result<Option<Value>, BoundExceeded> {
-    let mut documents = Vec::new();
+fn json_lines(text: &str, bounds: &CompareBounds) -> Result<Option<(Value, Vec<RepeatedKey>)>, BoundExceeded> {
+    let (mut documents, mut repeated) = (Vec::new(), Vec::new());
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let Some(document) = bounded_json(line.as_bytes(), bounds)? else { return Ok(None) };
+        let Some((document, keys)) = bounded_json(line.as_bytes(), bounds)? else { return Ok(None) };
+        repeated.extend(keys.into_iter().map(|key| key.in_element(documents.len())));
         documents.push(document);
     }
-    Ok(Some(Value::Array(documents)))
+    Ok(Some((Value::Array(documents), repeated)))
 }
 
 /// Returns a table as a document; `None` if rows have different lengths, or names are empty or repeated.
@@ -193,7 +204,8 @@ mod tests {
 
     fn of(content_type: &str, text: &str) -> Result<Option<Value>, BoundExceeded> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())]);
-        Format::declared(&headers).expect("a format").document(text, &BOUNDS)
+        let document = Format::declared(&headers).expect("a format").document(text, &BOUNDS)?;
+        Ok(document.map(|(document, _)| document))
     }
 
     #[test]

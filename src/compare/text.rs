@@ -1,62 +1,199 @@
 //! Compares two texts line by line.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use similar::{Algorithm, DiffTag, capture_diff_slices};
 
+use super::body_rules::RuleId;
 use super::bounds::BoundExceeded;
 use super::digest::digest;
 use super::findings::ComparisonFindings;
+use super::id_map::{FoundIds, IdMap};
+use super::redact::{self, ShownAs};
+use super::text_lines::{Line, LineEquality, Lines};
+use super::text_rules::TextRules;
 use super::verdict::DifferenceKind;
 
 /// The most lines, of both texts together and without their common beginning and end, for which an alignment is
 /// computed: in the worst case the work grows with the product of the numbers of lines, and it cannot be interrupted.
 const LINES_MAX: usize = 3_000;
+/// The most lines of one place that a difference shows.
+const LINES_SHOWN_MAX: usize = 4;
+const PATH: &str = "text";
 
-/// Compares two texts. A line has no key that would tell whether it is secret, so its digest is shown instead.
-pub(super) fn compare(legacy: &str, engine: &str, findings: &mut ComparisonFindings<'_>) -> Result<(), BoundExceeded> {
-    if legacy == engine {
+/// What the comparison of texts depends on beside the texts.
+#[derive(Clone, Copy)]
+pub(super) struct TextContext<'a> {
+    /// `None` if the route has no rules for texts: differences then show digests of lines, because a line has no key
+    /// that would tell whether it is secret.
+    pub(super) rules: Option<&'a TextRules>,
+    pub(super) ids: &'a IdMap,
+    /// The rule that is counted if two lines are equal only because their ids correspond.
+    pub(super) renaming: Option<RuleId>,
+}
+
+/// Binds the ids in lines that correspond.
+pub(super) fn bind_ids(
+    legacy: &str,
+    engine: &str,
+    rules: &TextRules,
+    ids: &mut IdMap,
+    findings: &mut ComparisonFindings<'_>,
+) -> Result<(), BoundExceeded> {
+    if rules.first_id_rule().is_none() {
         return Ok(());
     }
-    let (a, b): (Vec<&str>, Vec<&str>) =
-        (legacy.split_inclusive('\n').collect(), engine.split_inclusive('\n').collect());
-    let front = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
-    let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(a, b)| a == b).count();
-    let (a, b) = (&a[front..a.len() - back], &b[front..b.len() - back]);
-    if a.len() + b.len() > LINES_MAX {
-        findings.add_text(
-            "text",
-            DifferenceKind::Value,
-            Some(&digest(legacy.as_bytes())),
-            Some(&digest(engine.as_bytes())),
-        );
-        findings.truncate();
-        return Ok(());
-    }
-    findings.check_time()?;
-    // Lines are mapped to numbers, because the alignment compares each pair of lines many times.
-    let mut numbers: HashMap<&str, u32> = HashMap::new();
-    let mut number = |line| {
-        let next = numbers.len() as u32;
-        *numbers.entry(line).or_insert(next)
-    };
-    let left: Vec<u32> = a.iter().map(|line| number(line)).collect();
-    let right: Vec<u32> = b.iter().map(|line| number(line)).collect();
-    for change in capture_diff_slices(Algorithm::Myers, &left, &right) {
-        let (tag, old, new) = change.as_tag_tuple();
-        let show = |lines: &[&str], from: usize| {
-            let text = lines.concat();
-            format!("line {}: {} lines, {}", front + from + 1, lines.len(), digest(text.as_bytes()))
-        };
-        let (legacy_lines, engine_lines) = (show(&a[old.clone()], old.start), show(&b[new.clone()], new.start));
-        match tag {
-            DiffTag::Equal => {}
-            DiffTag::Delete => findings.add_text("text", DifferenceKind::Missing, Some(&legacy_lines), None),
-            DiffTag::Insert => findings.add_text("text", DifferenceKind::Extra, None, Some(&engine_lines)),
-            DiffTag::Replace => {
-                findings.add_text("text", DifferenceKind::Value, Some(&legacy_lines), Some(&engine_lines))
-            }
+    let (a, b) = (Lines::of(legacy, Some(rules), findings)?.counted, Lines::of(engine, Some(rules), findings)?.counted);
+    let Some(alignment) = align(&a, &b, None, findings)? else { return Ok(()) };
+    for (line, other) in alignment.pairs.iter().filter_map(|(n, m)| Some((a.get(*n)?, b.get(*m)?))) {
+        findings.step()?;
+        for (legacy, engine) in line.ids_with(other) {
+            ids.bind(None, legacy, engine, || FoundIds {
+                path: PATH.to_owned(),
+                shown_as: ShownAs::UnderKey,
+                legacy: legacy.into(),
+                engine: engine.into(),
+            });
         }
     }
     Ok(())
+}
+
+/// Compares two texts.
+pub(super) fn compare(
+    legacy: &str,
+    engine: &str,
+    context: TextContext<'_>,
+    findings: &mut ComparisonFindings<'_>,
+) -> Result<(), BoundExceeded> {
+    let TextContext { rules, ids, renaming } = context;
+    if legacy == engine && ids.is_empty() {
+        return Ok(());
+    }
+    let (left, right) = (Lines::of(legacy, rules, findings)?, Lines::of(engine, rules, findings)?);
+    for rule in rules.into_iter().flat_map(TextRules::ignore_rules) {
+        if left.ignored.get(&rule) != right.ignored.get(&rule) {
+            findings.count_use(rule);
+        }
+    }
+    let (a, b) = (left.counted, right.counted);
+    let Some(alignment) = align(&a, &b, Some(ids), findings)? else {
+        let shown = |text: &str| digest(text.as_bytes());
+        findings.add_text(PATH, DifferenceKind::Value, Some(&shown(legacy)), Some(&shown(engine)));
+        findings.truncate();
+        return Ok(());
+    };
+    let mut places = alignment.places;
+    for (n, m) in alignment.pairs {
+        findings.step()?;
+        let (Some(line), Some(other)) = (a.get(n), b.get(m)) else { continue };
+        if !are_equal(line, other, ids, renaming, findings) {
+            places.push((n..n + 1, m..m + 1));
+        }
+    }
+    places.sort_by_key(|(old, new)| (old.start, new.start));
+    for (old, new) in places {
+        let (Some(old), Some(new)) = (a.get(old), b.get(new)) else { continue };
+        // Lines that are equal only by ids that texts seldom have are not aligned.
+        let mut pairs = old.iter().zip(new);
+        if old.len() == new.len() && pairs.all(|(line, other)| are_equal(line, other, ids, renaming, findings)) {
+            continue;
+        }
+        let kind = match (old.is_empty(), new.is_empty()) {
+            (false, true) => DifferenceKind::Missing,
+            (true, false) => DifferenceKind::Extra,
+            (false, false) | (true, true) => DifferenceKind::Value,
+        };
+        let contradicted: Vec<&FoundIds> = old
+            .iter()
+            .zip(new)
+            .flat_map(|(line, other)| line.ids_with(other))
+            .flat_map(|(legacy, engine)| ids.contradicted(legacy, engine))
+            .collect();
+        let show = |lines: &[Line<'_>]| (!lines.is_empty()).then(|| shown(lines, rules.is_some(), findings));
+        let (old, new) = (show(old), show(new));
+        findings.add_contradicting_text(PATH, kind, old.as_deref(), new.as_deref(), &contradicted);
+    }
+    Ok(())
+}
+
+/// Whether two lines are equal; counts the rules by which they are.
+fn are_equal(
+    line: &Line<'_>,
+    other: &Line<'_>,
+    ids: &IdMap,
+    renaming: Option<RuleId>,
+    findings: &mut ComparisonFindings<'_>,
+) -> bool {
+    match line.equality(other, ids, renaming) {
+        LineEquality::Same => true,
+        LineEquality::By(rules) => {
+            rules.into_iter().for_each(|rule| findings.count_use(rule));
+            true
+        }
+        LineEquality::Different => false,
+    }
+}
+
+/// Which lines of two texts correspond.
+struct Alignment {
+    /// Indexes of lines that may be equal.
+    pairs: Vec<(usize, usize)>,
+    /// Where the texts differ.
+    places: Vec<(Range<usize>, Range<usize>)>,
+}
+
+/// Aligns two texts by the keys of their lines; `None` if too many lines differ.
+fn align(
+    legacy: &[Line<'_>],
+    engine: &[Line<'_>],
+    ids: Option<&IdMap>,
+    findings: &ComparisonFindings<'_>,
+) -> Result<Option<Alignment>, BoundExceeded> {
+    // Lines are mapped to numbers, because the alignment compares each pair of lines many times.
+    let mut numbers: HashMap<String, u32> = HashMap::new();
+    let mut number = |key: String| {
+        let next = numbers.len() as u32;
+        *numbers.entry(key).or_insert(next)
+    };
+    let a: Vec<u32> = legacy.iter().map(|line| number(line.key(None))).collect();
+    let b: Vec<u32> = engine.iter().map(|line| number(line.key(ids))).collect();
+    let front = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+    let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(a, b)| a == b).count();
+    let (middle_a, middle_b) = (&a[front..a.len() - back], &b[front..b.len() - back]);
+    if middle_a.len() + middle_b.len() > LINES_MAX {
+        return Ok(None);
+    }
+    findings.check_time()?;
+    let mut pairs: Vec<(usize, usize)> = (0..front).map(|n| (n, n)).collect();
+    let mut places = Vec::new();
+    for change in capture_diff_slices(Algorithm::Myers, middle_a, middle_b) {
+        let (tag, old, new) = change.as_tag_tuple();
+        let (old, new) = (old.start + front..old.end + front, new.start + front..new.end + front);
+        match tag {
+            DiffTag::Equal => pairs.extend(old.zip(new)),
+            DiffTag::Delete | DiffTag::Insert | DiffTag::Replace => places.push((old, new)),
+        }
+    }
+    pairs.extend((0..back).map(|n| (a.len() - back + n, b.len() - back + n)));
+    Ok(Some(Alignment { pairs, places }))
+}
+
+/// Returns the lines of one place as a difference shows them.
+fn shown(lines: &[Line<'_>], with_content: bool, findings: &ComparisonFindings<'_>) -> String {
+    let first = lines.first().map_or(0, |line| line.number);
+    if !with_content {
+        let text: String = lines.iter().map(|line| line.text).collect();
+        return format!("line {first}: {} lines, {}", lines.len(), digest(text.as_bytes()));
+    }
+    let content = |line: &Line<'_>| {
+        let text = line.text.trim_end_matches(['\n', '\r']);
+        format!("line {}: {}", line.number, redact::line(&findings.shown_text(text)))
+    };
+    let mut texts: Vec<String> = lines.iter().take(LINES_SHOWN_MAX).map(content).collect();
+    if let Some(more) = lines.len().checked_sub(LINES_SHOWN_MAX).filter(|more| *more > 0) {
+        texts.push(format!("and {more} more"));
+    }
+    texts.join("\n")
 }

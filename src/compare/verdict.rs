@@ -33,6 +33,8 @@ pub enum DifferenceKind {
     Value,
     Type,
     Order,
+    /// One side has a key of an object more than once.
+    DuplicateKey,
     Intent,
     Assert,
     /// Any difference in the body, if the workflow has a `volatile: true` read, which is sent after legacy acted.
@@ -60,6 +62,7 @@ impl DifferenceKind {
             DifferenceKind::Value => "value",
             DifferenceKind::Type => "type",
             DifferenceKind::Order => "order",
+            DifferenceKind::DuplicateKey => "duplicate_key",
             DifferenceKind::Intent => "intent",
             DifferenceKind::Assert => "assert",
             DifferenceKind::StaleRead => "stale_read",
@@ -210,7 +213,7 @@ mod tests {
             );
             waiting.extend(value.get("oneOf").and_then(|list| list.as_array()).into_iter().flatten());
         }
-        assert_eq!(names.len(), 15, "{kinds}");
+        assert_eq!(names.len(), 16, "{kinds}");
         for name in names {
             let kind: DifferenceKind = serde_json::from_value(json!(name)).unwrap();
             assert_eq!(kind.as_str(), name);

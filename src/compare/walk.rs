@@ -11,16 +11,23 @@ use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::equal::{same, within};
 use super::id_map::{FoundIds, id_text};
-use super::number;
+use super::number::is_same_value;
 use super::pairing;
 use super::redact::ShownAs;
+use super::repeated_report;
 use super::value_path::ValuePath;
 use super::verdict::DifferenceKind;
+
+/// What a difference says of two numbers that are equal and not written alike.
+const OTHER_FORM: &str = "the same number in another form";
 
 /// One pass over two documents.
 pub(super) struct Walk<'a, 'f> {
     context: WalkContext<'a, 'f>,
     pass: PassPurpose,
+    /// Whether the values are in an array that is reported as reordered: the order of arrays in it is known to be the
+    /// same, and searching it again at each level would double the work at each level.
+    in_reordered: bool,
 }
 
 /// What the pass is for.
@@ -43,7 +50,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         if context.rules.ids.is_empty() {
             return Ok(());
         }
-        let mut walk = Self { context, pass: PassPurpose::BindByPath };
+        let mut walk = Self { context, pass: PassPurpose::BindByPath, in_reordered: false };
         walk.compare_values(&mut ValuePath::of("$"), legacy, engine)?;
         if walk.context.rules.unordered.iter().any(|(.., how)| matches!(how, Unordered::Key(_))) {
             walk.pass = PassPurpose::BindByKey;
@@ -61,7 +68,8 @@ impl<'a, 'f> Walk<'a, 'f> {
         if context.rules.ids.is_empty() || context.rules.unordered.is_empty() {
             return Ok(());
         }
-        Self { context, pass: PassPurpose::BindInUnordered }.compare_values(&mut ValuePath::of("$"), legacy, engine)
+        let mut walk = Self { context, pass: PassPurpose::BindInUnordered, in_reordered: false };
+        walk.compare_values(&mut ValuePath::of("$"), legacy, engine)
     }
     /// Reports the differences of two documents, with the ids that are bound by now. Paths begin with `root`.
     pub(super) fn report(
@@ -70,7 +78,8 @@ impl<'a, 'f> Walk<'a, 'f> {
         legacy: &Value,
         engine: &Value,
     ) -> Result<(), BoundExceeded> {
-        Self { context, pass: PassPurpose::Report }.compare_values(&mut ValuePath::of(root), legacy, engine)
+        let mut walk = Self { context, pass: PassPurpose::Report, in_reordered: false };
+        walk.compare_values(&mut ValuePath::of(root), legacy, engine)
     }
 
     fn is_report(&self) -> bool {
@@ -87,7 +96,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         self.context.findings.step()?;
         let covered = self.context.rules_by_node.on_either(legacy, engine);
         if let Some(rule) = covered.ignore {
-            if self.is_report() && !same(legacy, engine, self.context.findings)? {
+            if self.is_report() && !same(legacy, engine, self.context.rules.number_form, self.context.findings)? {
                 self.context.findings.count_use(rule);
             }
             return Ok(());
@@ -100,13 +109,18 @@ impl<'a, 'f> Walk<'a, 'f> {
         if let Some((_, rule, by)) = covered.tolerance.and_then(|n| self.context.rules.tolerance.get(n))
             && within(legacy, engine, by)
         {
-            if self.is_report() && !same(legacy, engine, self.context.findings)? {
+            if self.is_report() && !same(legacy, engine, self.context.rules.number_form, self.context.findings)? {
                 self.context.findings.count_use(*rule);
             }
             return Ok(());
         }
         let same = match (legacy, engine) {
-            (Value::Object(legacy), Value::Object(engine)) => return self.compare_objects(path, legacy, engine),
+            (Value::Object(a), Value::Object(b)) => {
+                if self.is_report() {
+                    repeated_report::report(&mut self.context, path, (legacy, a), (engine, b))?;
+                }
+                return self.compare_objects(path, a, b);
+            }
             (Value::Array(a), Value::Array(b)) => {
                 return match covered.unordered.and_then(|n| self.context.rules.unordered.get(n)) {
                     Some((_, rule, how)) => self.compare_unordered(path, a, b, *rule, how),
@@ -116,7 +130,17 @@ impl<'a, 'f> Walk<'a, 'f> {
             _ if !self.is_report() => return Ok(()),
             (Value::Null, Value::Null) => true,
             (Value::Bool(a), Value::Bool(b)) => a == b,
-            (Value::Number(a), Value::Number(b)) => number::same_number(a, b),
+            (Value::Number(a), Value::Number(b)) => {
+                let same = self.context.rules.number_form.same(a, b);
+                if !same && is_same_value(a, b) {
+                    self.context.findings.add_shown(path, DifferenceKind::Value, |findings| {
+                        let shown = format!("{} ({OTHER_FORM})", findings.shown_value(path, engine));
+                        (Some(findings.shown_value(path, legacy)), Some(shown))
+                    });
+                    return Ok(());
+                }
+                same
+            }
             (Value::String(a), Value::String(b)) => self.same_text(a, b),
             _ => {
                 self.context.findings.add_values(path, DifferenceKind::Type, Some(legacy), Some(engine));
@@ -229,21 +253,38 @@ impl<'a, 'f> Walk<'a, 'f> {
         legacy: &'v [Value],
         engine: &'v [Value],
     ) -> Result<(), BoundExceeded> {
-        let before = self.context.findings.savepoint();
+        if !self.is_report() && legacy.len() == engine.len() && legacy.len() > 1 {
+            // Ids of elements that were moved are bound as these elements correspond.
+            if let Some(pairs) = pairing::pair_reordered(&mut self.context, legacy, engine)? {
+                for (a, b) in pairs {
+                    self.compare_element(path, Some(&legacy[a]), Some(&engine[b]))?;
+                }
+                return Ok(());
+            }
+        }
         if legacy.len() != engine.len() && self.is_report() {
             for (a, b) in pairing::pair_in_order(&mut self.context, legacy, engine)? {
                 self.compare_element(path, a.map(|n| &legacy[n]), b.map(|n| &engine[n]))?;
             }
             return Ok(());
         }
+        let before = self.context.findings.savepoint();
         for (legacy, engine) in legacy.iter().zip(engine) {
             self.compare_element(path, Some(legacy), Some(engine))?;
         }
-        // The same elements in another order: reported as one difference.
-        if self.context.findings.has_more_than(&before) && pairing::is_reordered(&mut self.context, legacy, engine)? {
-            self.context.findings.roll_back_to(before);
-            self.context.findings.add_values(path, DifferenceKind::Order, Some(whole.0), Some(whole.1));
+        if self.in_reordered || !self.context.findings.has_more_than(&before) {
+            return Ok(());
         }
+        let Some(pairs) = pairing::pair_reordered(&mut self.context, legacy, engine)? else { return Ok(()) };
+        // The same elements in another order: reported as one difference, and beside it only where an element differs
+        // from the one to which it was moved.
+        self.context.findings.roll_back_to(before);
+        self.context.findings.add_values(path, DifferenceKind::Order, Some(whole.0), Some(whole.1));
+        self.in_reordered = true;
+        for (a, b) in pairs {
+            self.compare_element(path, Some(&legacy[a]), Some(&engine[b]))?;
+        }
+        self.in_reordered = false;
         Ok(())
     }
 

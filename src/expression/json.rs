@@ -25,9 +25,14 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// # Errors
 /// It is not JSON, or an object in it has a reserved key.
 pub fn parse_json(text: &[u8]) -> Result<Value, Error> {
-    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    let text = without_byte_order_mark(text);
     refuse_reserved_keys(text)?;
     serde_json::from_slice(text)
+}
+
+/// A text without the byte order mark before it.
+pub fn without_byte_order_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
 /// Checks a JSON text that is parsed elsewhere. For a text that is not JSON the result has no meaning.

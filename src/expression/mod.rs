@@ -51,7 +51,7 @@ pub use bounds::Bounds;
 pub use error::ExpressionError;
 pub use evaluate::DIALECT;
 pub use form::{parse_fields_strictly, parse_form, parse_form_strictly, parse_form_with};
-pub use json::{RESERVED_PREFIX, is_reserved_key, parse_json, refuse_reserved_keys};
+pub use json::{RESERVED_PREFIX, is_reserved_key, parse_json, refuse_reserved_keys, without_byte_order_mark};
 pub use json_path::{JsonPathError, parse_json_path};
 pub use parsed::Expression;
 pub use reads::ReadPath;

@@ -11,6 +11,7 @@ use crate::compare::bounds::{BoundExceeded, CompareBounds};
 use crate::compare::effect::Effect;
 use crate::compare::observation::{Body, Intent};
 use crate::compare::parsed_body::ParsedBody;
+use crate::compare::repeated_keys::Document;
 use crate::expression::{parse_form, parse_form_strictly};
 use crate::names::{ServiceName, StepId};
 
@@ -62,7 +63,7 @@ impl<'a> EngineCall<'a> {
             (None, Value::String(text)) => {
                 CallBody::of(&headers, &Body::Whole(text.clone().into_bytes().into()), bounds)
             }
-            (None, value) => Ok(CallBody { parsed: ParsedBody::Json(value.clone()), is_form: false }),
+            (None, value) => Ok(CallBody { parsed: ParsedBody::Json(value.clone(), Vec::new()), is_form: false }),
         };
         let service = intent.service.as_ref().or(template.map(|template| &template.service));
         Self {
@@ -117,7 +118,15 @@ impl<'a> Call<'a> {
     /// The body, if it is compared by structure (JSON or a form).
     pub(super) fn json(&self) -> Option<&Value> {
         match &self.body {
-            Ok(CallBody { parsed: ParsedBody::Json(value), .. }) => Some(value),
+            Ok(CallBody { parsed: ParsedBody::Json(value, _), .. }) => Some(value),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// The body with the keys that its text repeats, if it is compared by structure.
+    pub(super) fn document(&self) -> Option<Document<'_>> {
+        match &self.body {
+            Ok(CallBody { parsed: ParsedBody::Json(value, repeated), .. }) => Some(Document { value, repeated }),
             Ok(_) | Err(_) => None,
         }
     }
@@ -128,10 +137,10 @@ impl CallBody {
         let parsed = ParsedBody::of_parts(headers, body, bounds)?;
         match &parsed {
             ParsedBody::Text(text) if is_form(headers) => match parse_form_strictly(text.as_bytes()) {
-                Ok(fields) => Ok(Self { parsed: ParsedBody::Json(fields), is_form: true }),
+                Ok(fields) => Ok(Self { parsed: ParsedBody::Json(fields, Vec::new()), is_form: true }),
                 Err(_) => Ok(Self { parsed, is_form: false }),
             },
-            ParsedBody::Text(_) | ParsedBody::Json(_) | ParsedBody::Bytes(_) | ParsedBody::Empty => {
+            ParsedBody::Text(_) | ParsedBody::Json(..) | ParsedBody::Bytes(_) | ParsedBody::Empty => {
                 Ok(Self { parsed, is_form: false })
             }
         }

@@ -122,8 +122,8 @@ pub(super) fn by_step<'a>(
                 step.legacy.push(n);
             }
         }
-        let bodies = step.legacy.iter().filter_map(|n| legacy.get(*n)?.json());
-        let bodies = bodies.chain(step.engine.iter().filter_map(|n| engine.get(*n)?.call.json()));
+        let bodies = step.legacy.iter().filter_map(|n| legacy.get(*n)?.document());
+        let bodies = bodies.chain(step.engine.iter().filter_map(|n| engine.get(*n)?.call.document()));
         step.nodes = RulesByNode::of(&step.rules.body, bodies, findings)?;
     }
     Ok(steps)
@@ -297,7 +297,7 @@ impl StepCalls<'_> {
             return Ok(hasher.finish());
         }
         match call.body.as_ref().map(|body| (&body.parsed, body.is_form)) {
-            Ok((ParsedBody::Json(value), is_form)) => {
+            Ok((ParsedBody::Json(value, _), is_form)) => {
                 let value = hash_of(&mut self.context(ids, findings), value, side, equality.precision)?;
                 (1u8, is_form, value).hash(&mut hasher);
             }

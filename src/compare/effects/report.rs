@@ -13,6 +13,7 @@ use crate::compare::findings::ComparisonFindings;
 use crate::compare::id_map::IdMap;
 use crate::compare::other_bodies;
 use crate::compare::parsed_body::ParsedBody;
+use crate::compare::text::TextContext;
 use crate::compare::value_path::ValuePath;
 use crate::compare::verdict::DifferenceKind;
 use crate::compare::walk::Walk;
@@ -122,14 +123,17 @@ fn report_body(
             findings.add_text("body", DifferenceKind::Type, Some(legacy.name()), Some(engine.name()));
             Ok(())
         }
-        (ParsedBody::Json(a), ParsedBody::Json(b)) => Walk::report(step.context(ids, findings), "body", a, b),
+        (ParsedBody::Json(a, _), ParsedBody::Json(b, _)) => Walk::report(step.context(ids, findings), "body", a, b),
         (ParsedBody::Text(a), ParsedBody::Text(b)) if a != b && ids.with_legacy_ids(b) == *a => {
             if let Some(rule) = step.rules.body.renaming {
                 findings.count_use(rule);
             }
             Ok(())
         }
-        (a, b) => other_bodies::compare(a, b, findings),
+        (a, b) => {
+            let texts = TextContext { rules: None, ids, renaming: step.rules.body.renaming };
+            other_bodies::compare(a, b, texts, findings)
+        }
     }
 }
 
@@ -142,7 +146,7 @@ fn is_same_body(legacy: &Call<'_>, engine: &Call<'_>) -> bool {
     let (Ok(legacy), Ok(engine)) = (body(legacy), body(engine)) else { return false };
     legacy.is_form == engine.is_form
         && match (&legacy.parsed, &engine.parsed) {
-            (ParsedBody::Json(a), ParsedBody::Json(b)) => a == b,
+            (ParsedBody::Json(a, repeated), ParsedBody::Json(b, also)) => a == b && repeated == also,
             (ParsedBody::Text(a), ParsedBody::Text(b)) => a == b,
             (ParsedBody::Bytes(a), ParsedBody::Bytes(b)) => a == b,
             (ParsedBody::Empty, ParsedBody::Empty) => true,

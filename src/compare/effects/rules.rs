@@ -75,6 +75,7 @@ impl EffectRules {
         let renaming = renaming.or_else(|| rules.steps.values().find_map(|step| step.body.renaming));
         for step in rules.steps.values_mut().chain([&mut rules.of_others]) {
             step.body.renaming = step.body.renaming.or(renaming);
+            step.body.number_form = draft.numbers.form;
         }
         rules
     }

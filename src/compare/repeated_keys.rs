@@ -1,0 +1,221 @@
+//! Finds the keys that an object of a JSON text has more than once.
+//!
+//! The parser keeps only the last value of each key, as most readers do; some keep the first one, and some refuse the
+//! text. So a text in which only one arm repeats a key differs, although the parsed values may be equal.
+//!
+//! Always true: a text without a repeated key costs one count of its members and no second parse; what is kept of the
+//! others grows no faster than the text.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use crate::expression::{is_reserved_key, without_byte_order_mark};
+
+/// A parsed body with the keys that its text repeats.
+#[derive(Clone, Copy)]
+pub(super) struct Document<'v> {
+    pub(super) value: &'v Value,
+    pub(super) repeated: &'v [RepeatedKey],
+}
+
+/// A key that an object has more than once.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct RepeatedKey {
+    /// Where the object is.
+    object: Vec<Place>,
+    key: String,
+    /// The values before the last one, in their order.
+    earlier: Vec<Value>,
+}
+
+/// One step from a value to a value within it.
+#[derive(Clone, Debug, PartialEq)]
+enum Place {
+    Key(String),
+    Element(usize),
+}
+
+impl RepeatedKey {
+    /// As a key of the same object within the element of an array of documents.
+    pub(super) fn in_element(mut self, index: usize) -> Self {
+        self.object.insert(0, Place::Element(index));
+        self
+    }
+}
+
+/// The repeated keys of each object, by the object's address in memory: the documents must not be moved or changed
+/// while this is in use.
+#[derive(Default)]
+pub(super) struct RepeatedByNode(HashMap<*const Value, BTreeMap<String, Vec<Value>>>);
+
+impl RepeatedByNode {
+    /// Adds the repeated keys of a document.
+    pub(super) fn add(&mut self, document: Document<'_>) {
+        for RepeatedKey { object, key, earlier } in document.repeated {
+            let mut node = document.value;
+            for place in object {
+                let inner = match place {
+                    Place::Key(key) => node.get(key),
+                    Place::Element(index) => node.get(index),
+                };
+                // An object that a later value of a repeated key replaced: the key counts for the object around it.
+                let Some(inner) = inner else { break };
+                node = inner;
+            }
+            let keys = self.0.entry(std::ptr::from_ref(node)).or_default();
+            keys.entry(key.clone()).or_default().extend(earlier.iter().cloned());
+        }
+    }
+    /// The earlier values of each key that this object has more than once.
+    pub(super) fn of(&self, object: &Value) -> Option<&BTreeMap<String, Vec<Value>>> {
+        if self.0.is_empty() { None } else { self.0.get(&std::ptr::from_ref(object)) }
+    }
+}
+
+/// The keys that objects of a JSON text have more than once. `members` is the number of members in the text, `parsed`
+/// its value.
+pub(super) fn repeated_keys(text: &[u8], members: usize, parsed: &Value) -> Vec<RepeatedKey> {
+    if members == members_of(parsed) {
+        return Vec::new();
+    }
+    let (mut place, mut found) = (Vec::new(), Vec::new());
+    let mut deserializer = serde_json::Deserializer::from_slice(without_byte_order_mark(text));
+    // The text has been parsed before, so there is no error.
+    let _ = Noting { place: &mut place, found: &mut found }.deserialize(&mut deserializer);
+    found
+}
+
+/// The number of members of all objects in a value.
+fn members_of(value: &Value) -> usize {
+    match value {
+        Value::Object(map) => map.len() + map.values().map(members_of).sum::<usize>(),
+        Value::Array(items) => items.iter().map(members_of).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+/// Parses a value and notes the repeated keys in it.
+struct Noting<'n> {
+    place: &'n mut Vec<Place>,
+    found: &'n mut Vec<RepeatedKey>,
+}
+
+impl Noting<'_> {
+    fn at(&mut self, place: Place) -> Noting<'_> {
+        self.place.push(place);
+        Noting { place: self.place, found: self.found }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Noting<'_> {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Noting<'_> {
+    type Value = Value;
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("JSON")
+    }
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = items.next_element_seed(self.at(Place::Element(values.len())))? {
+            self.place.pop();
+            values.push(value);
+        }
+        self.place.pop();
+        Ok(Value::Array(values))
+    }
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        let mut earlier: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        while let Some(key) = members.next_key::<String>()? {
+            if is_reserved_key(&key) {
+                // A number: the parser hands it over as a map with one member, whose value is its text.
+                let number: String = members.next_value()?;
+                return number.parse::<Number>().map(Value::Number).map_err(A::Error::custom);
+            }
+            let value = members.next_value_seed(self.at(Place::Key(key.clone())))?;
+            self.place.pop();
+            if let Some(replaced) = map.insert(key.clone(), value) {
+                earlier.entry(key).or_default().push(replaced);
+            }
+        }
+        for (key, earlier) in earlier {
+            self.found.push(RepeatedKey { object: self.place.clone(), key, earlier });
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::compare::parsed_body::bounded_json;
+    use crate::compare::tests::BOUNDS;
+
+    fn of(text: &str) -> Vec<RepeatedKey> {
+        bounded_json(text.as_bytes(), &BOUNDS).unwrap().unwrap().1
+    }
+
+    #[test]
+    fn repeated_keys_are_found_at_every_depth_and_however_they_are_written() {
+        assert_eq!(of(r#"{"a":{"b":1},"c":[{"b":2},{"b":"b:b"}], "d:": 1.50}"#), []);
+        let found = of("\u{feff}{\"a\":[0,{\"b\":1.50,\"\\u0062\":[2],\"b\":3}],\"a:\":\"\\\":\"}");
+        let object = vec![Place::Key("a".into()), Place::Element(1)];
+        let earlier = vec![serde_json::from_str("1.50").unwrap(), json!([2])];
+        assert_eq!(found, [RepeatedKey { object, key: "b".into(), earlier }]);
+    }
+
+    #[test]
+    fn a_repeated_key_in_a_value_that_was_replaced_counts_for_the_object_around_it() {
+        let text = r#"{"a":{"x":1,"x":2},"a":0}"#;
+        let value: Value = serde_json::from_str(text).unwrap();
+        let mut nodes = RepeatedByNode::default();
+        nodes.add(Document { value: &value["a"], repeated: &[] });
+        nodes.add(Document { value: &value, repeated: &of(text) });
+        let keys: Vec<&String> =
+            nodes.of(&value["a"]).into_iter().chain(nodes.of(&value)).flat_map(|k| k.keys()).collect();
+        assert_eq!(keys, ["x", "a"]);
+    }
+
+    proptest! {
+        /// A text that repeats one key, anywhere, is told from the text of its value.
+        #[test]
+        fn no_repeat_is_missed(depth in 0usize..20, array in any::<bool>(), n in any::<i64>()) {
+            let (open, close) = if array { ("[1,{\"k\":", "}]") } else { ("{\"k\":{\"a\":1,\"b\":", "}}") };
+            let text = format!("{}{{\"x\":{n},\"y\":0,\"x\":{n}}}{}", open.repeat(depth), close.repeat(depth));
+            let found = of(&text);
+            prop_assert_eq!(found.len(), 1);
+            prop_assert_eq!((&*found[0].key, &found[0].earlier), ("x", &vec![json!(n)]));
+            let value: Value = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(of(&value.to_string()), []);
+        }
+    }
+}

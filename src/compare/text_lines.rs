@@ -1,0 +1,135 @@
+//! The lines of a text that count, with the times and ids in them.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::body_rules::RuleId;
+use super::bounds::BoundExceeded;
+use super::findings::ComparisonFindings;
+use super::id_map::IdMap;
+use super::text_rules::{Capture, TextRules};
+use super::times;
+
+/// The lines of one text.
+pub(super) struct Lines<'t> {
+    pub(super) counted: Vec<Line<'t>>,
+    /// By rule: the lines that do not count.
+    pub(super) ignored: BTreeMap<RuleId, Vec<&'t str>>,
+}
+
+/// A line that counts.
+pub(super) struct Line<'t> {
+    /// Its number in the text, from 1 on.
+    pub(super) number: usize,
+    /// The line with its line break.
+    pub(super) text: &'t str,
+    captures: Vec<(&'t str, Capture)>,
+    /// The line without what is captured: one more part than there are captures.
+    rest: Vec<&'t str>,
+}
+
+/// Stands in a line's key for what is captured.
+const CAPTURED: char = '\u{0}';
+
+/// How two lines compare.
+pub(super) enum LineEquality {
+    Same,
+    /// Equal by these rules.
+    By(Vec<RuleId>),
+    Different,
+}
+
+impl<'t> Lines<'t> {
+    /// Splits a text.
+    pub(super) fn of(
+        text: &'t str,
+        rules: Option<&TextRules>,
+        findings: &mut ComparisonFindings<'_>,
+    ) -> Result<Self, BoundExceeded> {
+        let mut lines = Self { counted: Vec::new(), ignored: BTreeMap::new() };
+        for (n, text) in text.split_inclusive('\n').enumerate() {
+            findings.step()?;
+            let content = text.trim_end_matches(['\n', '\r']);
+            if let Some(rule) = rules.and_then(|rules| rules.ignoring(content)) {
+                lines.ignored.entry(rule).or_default().push(content);
+                continue;
+            }
+            let (mut captures, mut rest, mut from) = (Vec::new(), Vec::new(), 0);
+            for (range, capture) in rules.map(|rules| rules.captures(content)).unwrap_or_default() {
+                rest.push(text.get(from..range.start).unwrap_or_default());
+                captures.push((text.get(range.clone()).unwrap_or_default(), capture));
+                from = range.end;
+            }
+            rest.push(text.get(from..).unwrap_or_default());
+            lines.counted.push(Line { number: n + 1, text, captures, rest });
+        }
+        Ok(lines)
+    }
+}
+
+impl<'t> Line<'t> {
+    /// A text that is equal for lines that may be equal by the rules; of a line of the engine, with legacy's ids.
+    pub(super) fn key(&self, engine_ids: Option<&IdMap>) -> String {
+        let mut key = String::with_capacity(self.text.len());
+        for (n, rest) in self.rest.iter().enumerate() {
+            if n > 0 {
+                key.push(CAPTURED);
+            }
+            match engine_ids.filter(|ids| !ids.is_empty()) {
+                Some(ids) => key.push_str(&ids.with_legacy_ids(rest)),
+                None => key.push_str(rest),
+            }
+        }
+        key
+    }
+
+    /// The ids that correspond in two lines, each with its rule.
+    pub(super) fn ids_with<'o>(&self, other: &Line<'o>) -> impl Iterator<Item = (&'t str, &'o str)> {
+        self.captures.iter().zip(&other.captures).filter_map(|((legacy, a), (engine, b))| {
+            matches!((a, b), (Capture::Id { .. }, Capture::Id { .. })).then_some((*legacy, *engine))
+        })
+    }
+
+    /// Whether this line of legacy equals one of the engine.
+    pub(super) fn equality(&self, engine: &Line<'_>, ids: &IdMap, renaming: Option<RuleId>) -> LineEquality {
+        if self.captures.len() != engine.captures.len() || self.rest.len() != engine.rest.len() {
+            return LineEquality::Different;
+        }
+        let mut by = Vec::new();
+        for (a, b) in self.rest.iter().zip(&engine.rest) {
+            if !ids.same_text(a, b) {
+                return LineEquality::Different;
+            }
+            if a != b {
+                by.extend(renaming);
+            }
+        }
+        for ((a, of_legacy), (b, of_engine)) in self.captures.iter().zip(&engine.captures) {
+            let (holds, rule) = match (of_legacy, of_engine) {
+                (Capture::Time { rule, by }, Capture::Time { rule: other, .. }) if rule == other => {
+                    (a == b || are_within(a, b, *by), *rule)
+                }
+                (Capture::Id { rule }, Capture::Id { .. }) => (ids.are_bound(a, b), *rule),
+                (Capture::Time { .. } | Capture::Id { .. }, _) => return LineEquality::Different,
+            };
+            if !holds {
+                return LineEquality::Different;
+            }
+            if a != b {
+                by.push(rule);
+            }
+        }
+        if by.is_empty() { LineEquality::Same } else { LineEquality::By(by) }
+    }
+}
+
+/// Whether two texts are times that differ by no more than this.
+fn are_within(a: &str, b: &str, by: i128) -> bool {
+    let instant = |text: &str| {
+        let text = text.trim();
+        let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+        times::instant(&number.map_or_else(|| Value::from(text), Value::from))
+    };
+    matches!((instant(a), instant(b)), (Some(a), Some(b)) if (a - b).abs() <= by)
+}

@@ -1,0 +1,212 @@
+//! The rules for bodies that are compared line by line: lines that do not count, times and ids within lines.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use regex::{Regex, RegexBuilder};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::body_rules::{RuleId, RuleTexts};
+use super::times;
+use crate::problem::{Problems, Site};
+
+/// The largest compiled pattern, in bytes.
+const PATTERN_COMPILED_BYTES_MAX: usize = 1 << 18;
+/// The most patterns of one route: each is tried on each line.
+const PATTERNS_MAX: usize = 64;
+/// Times as RFC 3339 and HTTP write them.
+const TIMES: [&str; 2] = [
+    "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.][0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})?",
+    "[A-Z][a-z]{2}, [0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} (?:GMT|UTC|[+-][0-9]{4})",
+];
+/// What `ignore` of no line at all is tested with, beside an empty line.
+const UNLIKELY_LINE: &str = "\u{1} ~Q7#";
+
+/// How bodies that have no structure are compared, line by line.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextRulesDraft {
+    /// Lines that match one of these patterns (regular expressions) do not count.
+    pub ignore: Vec<String>,
+    /// Times within lines, and by how much they may differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times: Option<TimesDraft>,
+    /// Ids within lines: the group of each pattern, or what it matches, is an id.
+    pub ids: Vec<String>,
+}
+
+/// A duration for all times, or patterns with durations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TimesDraft(pub Value);
+
+impl JsonSchema for TimesDraft {
+    fn schema_name() -> Cow<'static, str> {
+        "TextTimes".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let duration = "A duration such as `2s` or `500ms`.";
+        json_schema!({
+            "description": "A duration for all times in lines (as RFC 3339 or HTTP write them), or patterns, each with a \
+                            duration: the group of the pattern, or what it matches, is a time.",
+            "anyOf": [
+                { "type": "string", "description": duration },
+                { "type": "object", "additionalProperties": { "type": "string", "description": duration } },
+            ],
+        })
+    }
+}
+
+/// The checked rules for texts.
+#[derive(Clone, Default)]
+pub(super) struct TextRules {
+    ignore: Vec<(Regex, RuleId)>,
+    /// Times before ids: a time is never cut by an id in it.
+    captures: Vec<(Regex, Capture)>,
+}
+
+/// What a part of a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Capture {
+    /// A time, and by how many nanoseconds it may differ.
+    Time { rule: RuleId, by: i128 },
+    /// An id.
+    Id { rule: RuleId },
+}
+
+impl TextRules {
+    /// Checks a draft. `site` is the position of the `text:` value.
+    pub(super) fn check(draft: &TextRulesDraft, site: &Site, texts: &mut RuleTexts, problems: &mut Problems) -> Self {
+        let mut rules = Self::default();
+        for (n, text) in draft.ignore.iter().enumerate() {
+            let site = site.key("ignore").index(n);
+            let Some(pattern) = pattern(text, &site, problems) else { continue };
+            if pattern.is_match("") && pattern.is_match(UNLIKELY_LINE) {
+                problems
+                    .warn(&site, format!("`{text}` matches every line, so no line would be compared"))
+                    .hint("a pattern such as `^generated .*` names the lines that do not count");
+            }
+            rules.ignore.push((pattern, texts.register(format!("text.ignore {text}"))));
+        }
+        match draft.times.as_ref().map(|times| &times.0) {
+            None => {}
+            Some(Value::Object(patterns)) => {
+                for (text, by) in patterns {
+                    let site = site.key("times").key(text.as_str());
+                    let pattern = capturing(text, &site.clone().at_key(), problems);
+                    let by = duration(by, &site, problems);
+                    if let (Some(pattern), Some(by)) = (pattern, by) {
+                        let rule = texts.register(format!("text.times {text}"));
+                        rules.captures.push((pattern, Capture::Time { rule, by }));
+                    }
+                }
+            }
+            Some(by) => {
+                let site = site.key("times");
+                if let Some(by) = duration(by, &site, problems) {
+                    let rule = texts.register("text.times".to_owned());
+                    let patterns = TIMES.iter().filter_map(|text| compiled(text).ok());
+                    rules.captures.extend(patterns.map(|pattern| (pattern, Capture::Time { rule, by })));
+                }
+            }
+        }
+        for (n, text) in draft.ids.iter().enumerate() {
+            if let Some(pattern) = capturing(text, &site.key("ids").index(n), problems) {
+                let rule = texts.register(format!("text.ids {text}"));
+                rules.captures.push((pattern, Capture::Id { rule }));
+            }
+        }
+        let patterns = draft.ignore.len() + draft.ids.len();
+        let patterns = patterns + draft.times.as_ref().and_then(|t| t.0.as_object()).map_or(0, serde_json::Map::len);
+        if patterns > PATTERNS_MAX {
+            problems
+                .error(site, format!("{patterns} patterns are more than {PATTERNS_MAX}"))
+                .hint("join patterns with `|`: each is tried on each line");
+        }
+        rules
+    }
+
+    /// The first rule by which a line does not count.
+    pub(super) fn ignoring(&self, line: &str) -> Option<RuleId> {
+        self.ignore.iter().find(|(pattern, _)| pattern.is_match(line)).map(|(_, rule)| *rule)
+    }
+
+    /// The rules under `ignore`.
+    pub(super) fn ignore_rules(&self) -> impl Iterator<Item = RuleId> {
+        self.ignore.iter().map(|(_, rule)| *rule)
+    }
+
+    /// The first rule under `ids`.
+    pub(super) fn first_id_rule(&self) -> Option<RuleId> {
+        self.captures.iter().find_map(|(_, capture)| match capture {
+            Capture::Id { rule } => Some(*rule),
+            Capture::Time { .. } => None,
+        })
+    }
+
+    /// The times and ids in a line, in their order, as byte ranges that do not overlap. The first rule that finds a part
+    /// of a line has it.
+    pub(super) fn captures(&self, line: &str) -> Vec<(std::ops::Range<usize>, Capture)> {
+        let mut found: BTreeMap<usize, (usize, Capture)> = BTreeMap::new();
+        for (pattern, capture) in &self.captures {
+            for captures in pattern.captures_iter(line) {
+                let Some(part) = captures.get(1).or_else(|| captures.get(0)).filter(|part| !part.is_empty()) else {
+                    continue;
+                };
+                let range = part.range();
+                let before = found.range(..range.end).next_back();
+                if before.is_none_or(|(_, (end, _))| *end <= range.start) {
+                    found.insert(range.start, (range.end, *capture));
+                }
+            }
+        }
+        found.into_iter().map(|(start, (end, capture))| (start..end, capture)).collect()
+    }
+}
+
+fn compiled(text: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(text).size_limit(PATTERN_COMPILED_BYTES_MAX).build()
+}
+
+fn pattern(text: &str, site: &Site, problems: &mut Problems) -> Option<Regex> {
+    match compiled(text) {
+        Ok(pattern) => Some(pattern),
+        Err(regex::Error::CompiledTooBig(_)) => {
+            problems.error(site, format!("`{text}` is too large a pattern")).hint("repeat less: `{1,1000}` is large");
+            None
+        }
+        Err(error) => {
+            let reason = error.to_string();
+            let reason = reason.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+            problems.error(site, format!("`{text}` is no pattern: {}", reason.trim_start_matches("error: "))).hint(
+                "a regular expression, as `matches` of expressions takes; `\\` before a character takes it as it is",
+            );
+            None
+        }
+    }
+}
+
+/// A pattern of which one group, or the whole match, is captured.
+fn capturing(text: &str, site: &Site, problems: &mut Problems) -> Option<Regex> {
+    let pattern = pattern(text, site, problems)?;
+    if pattern.captures_len() > 2 {
+        problems
+            .error(
+                site,
+                format!("`{text}` has {} groups, so which one is meant is not clear", pattern.captures_len() - 1),
+            )
+            .hint("one group, or none for the whole match; `(?:…)` groups without capturing");
+        return None;
+    }
+    Some(pattern)
+}
+
+fn duration(by: &Value, site: &Site, problems: &mut Problems) -> Option<i128> {
+    let parsed = by.as_str().and_then(times::duration);
+    if parsed.is_none() {
+        problems.error(site, format!("{by} is no duration")).hint("a duration such as `2s` or `500ms`");
+    }
+    parsed
+}

@@ -1,0 +1,133 @@
+//! Texts that are compared line by line.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::tests::{compared, found, reply, rules};
+use super::{CompareContext, Comparison, DifferenceKind, Rules, RulesDraft, Verdict};
+use crate::problem::{Problems, Severity, Site};
+
+fn texts(legacy: &str, engine: &str, draft: Value) -> Comparison {
+    let of = |body: &str| reply(200, &[("content-type", "text/plain")], body.to_owned());
+    compared(&of(legacy), &of(engine), &rules(draft)).unwrap()
+}
+
+const LEGACY: &str = "Receipt\ngenerated on host-1\nOrder ord_17, due 2026-11-17T10:00:00Z\nTotal 5\nSee ord_17.\n";
+const ENGINE: &str = "Receipt\nOrder run_9, due 2026-11-17T10:00:01Z\nTotal 5\ngenerated on host-2\nSee run_9.\n";
+
+fn draft() -> Value {
+    json!({"text": {"ignore": ["^generated .*"], "times": "2s", "ids": ["Order ([a-z0-9_]+)"]}})
+}
+
+#[test]
+fn lines_that_do_not_count_times_and_ids_are_counted_by_rule() {
+    let comparison = texts(LEGACY, ENGINE, draft());
+    assert_eq!(comparison.verdict, Verdict::Ignored, "{comparison:?}");
+    let hits = [("text.ignore ^generated .*", 1), ("text.times", 1), ("text.ids Order ([a-z0-9_]+)", 2)];
+    assert_eq!(comparison.ignored_by, hits.map(|(rule, n)| (rule.to_owned(), n)));
+    assert_eq!(texts(LEGACY, LEGACY, draft()).verdict, Verdict::Match);
+    for rule in ["ignore", "times", "ids"] {
+        let mut without = draft();
+        without["text"].as_object_mut().unwrap().remove(rule);
+        assert_eq!(texts(LEGACY, ENGINE, without).verdict, Verdict::Mismatch, "{rule}");
+    }
+}
+
+#[test]
+fn differences_show_the_lines_where_the_route_has_rules_for_texts() {
+    let late = texts(LEGACY, &ENGINE.replace(":01Z", ":03Z"), draft());
+    let shown = |c: &Comparison| (c.differences[0].legacy.clone().unwrap(), c.differences[0].engine.clone().unwrap());
+    let (a, b) = ("line 3: Order ord_17, due 2026-11-17T10:00:00Z", "line 2: Order run_9, due 2026-11-17T10:00:03Z");
+    assert_eq!((found(&late), shown(&late)), (vec![("text", DifferenceKind::Value)], (a.into(), b.into())));
+    let wrong = texts(LEGACY, &ENGINE.replace("See run_9", "See run_8"), draft());
+    assert_eq!(shown(&wrong), ("line 5: See ord_17.".into(), "line 5: See run_8.".into()));
+    let stale = texts(LEGACY, &ENGINE.replace("See run_9", "See ord_17"), draft());
+    assert_eq!(stale.verdict, Verdict::Mismatch, "the engine gave out no ord_17");
+    let without = texts("total 5\n", "total 6\n", json!({}));
+    assert!(!format!("{without:?}").contains("total"), "{without:?}");
+    let secret = texts("token: abc\n", "token: abd\n", json!({"text": {}}));
+    assert_eq!(shown(&secret), ("line 1: token: ***".into(), "line 1: token: ***".into()));
+    let missing = texts("a\nb\nc\nd\ne\nf\n", "a\n", json!({"text": {}}));
+    assert_eq!(found(&missing), [("text", DifferenceKind::Missing)]);
+    let said = "line 2: b\nline 3: c\nline 4: d\nline 5: e\nand 1 more";
+    assert_eq!(missing.differences[0].legacy.as_deref(), Some(said));
+}
+
+#[test]
+fn an_id_in_a_line_that_contradicts_another_is_a_difference_that_says_so() {
+    let ids = json!({"text": {"ids": ["order ([0-9]+)", "ref ([0-9]+)"]}});
+    let legacy = "order 17\norder 18\nref 17\n";
+    assert_eq!(texts(legacy, "order 27\norder 28\nref 27\n", ids.clone()).verdict, Verdict::Ignored);
+    let wrong = texts(legacy, "order 27\norder 28\nref 28\n", ids);
+    let contradicts: Vec<_> = wrong.differences[0].contradicts.iter().map(|c| (&*c.legacy, &*c.engine)).collect();
+    assert_eq!(contradicts, [("\"17\"", "\"27\""), ("\"18\"", "\"28\"")]);
+}
+
+#[test]
+fn ids_of_the_header_stand_for_each_other_in_lines() {
+    let of = |id: &str| {
+        let headers = [("content-type", "text/plain"), ("location", id)];
+        reply(201, &headers, format!("order {id}\n"))
+    };
+    let rules = rules(json!({"text": {"ids": ["order (.+)"]}}));
+    assert_eq!(compared(&of("ord_17"), &of("run_9"), &rules).unwrap().verdict, Verdict::Ignored);
+}
+
+#[test]
+fn times_of_declared_patterns_are_compared_within_their_duration() {
+    let draft = json!({"text": {"times": {"at ([0-9]+)": "5s", "^Date: (.*)$": "1s"}}});
+    let verdict = |a: &str, b: &str| texts(a, b, draft.clone()).verdict;
+    assert_eq!(verdict("at 1767323045", "at 1767323050"), Verdict::Ignored);
+    assert_eq!(verdict("at 1767323045", "at 1767323051"), Verdict::Mismatch);
+    let date = "Date: Fri, 02 Jan 2026 03:04:05 GMT";
+    assert_eq!(verdict(date, &date.replace(":05", ":06")), Verdict::Ignored);
+    assert_eq!(verdict(date, &date.replace(":05", ":07")), Verdict::Mismatch);
+    assert_eq!(verdict("Date: soon", "Date: later"), Verdict::Mismatch, "no time");
+}
+
+#[test]
+fn bad_patterns_are_reported_with_their_positions() {
+    let draft: RulesDraft = serde_json::from_value(json!({"text": {
+        "ignore": ["(", ".*", "a{1000}{1000}"],
+        "times": {"at (.*": "2s", "at (.)": "soon"},
+        "ids": ["([a-z])([0-9])"],
+    }}))
+    .unwrap();
+    let mut problems = Problems::default();
+    let site = Site::file("r.yaml").key("compare");
+    assert!(Rules::check(&draft, &site, &CompareContext::default(), &mut problems).is_none());
+    let all: Vec<_> = problems.iter().map(|p| (p.severity, format!("{} {} {:?}", p.site, p.message, p.hint))).collect();
+    assert_eq!(all.len(), 6, "{all:#?}");
+    for (n, part) in
+        ["text.ignore[0] `(` is no pattern", "matches every line", "too large", "no pattern", "no duration", "2 groups"]
+            .iter()
+            .enumerate()
+    {
+        assert!(all[n].1.contains(part), "{part}: {:?}", all[n]);
+    }
+    assert_eq!(all.iter().filter(|(severity, _)| *severity == Severity::Warning).count(), 1);
+    let many = json!({"text": {"ignore": (0..65).map(|n| format!("x{n}")).collect::<Vec<_>>()}});
+    let mut problems = Problems::default();
+    let many: RulesDraft = serde_json::from_value(many).unwrap();
+    assert!(Rules::check(&many, &site, &CompareContext::default(), &mut problems).is_none());
+}
+
+proptest! {
+    #[test]
+    fn a_text_matches_itself_and_not_with_another_line(
+        lines in prop::collection::vec("[a-z0-9 :/\u{0}.-]{0,12}", 0..12), at in any::<prop::sample::Index>(),
+    ) {
+        let draft = json!({"text": {"ignore": ["^x"], "times": "1s", "ids": ["[0-9]+"]}});
+        let text = lines.join("\n");
+        prop_assert_eq!(texts(&text, &text, draft.clone()).verdict, Verdict::Match);
+        let mut changed = lines.clone();
+        changed.insert(at.index(lines.len() + 1), "one more line".to_owned());
+        prop_assert_eq!(texts(&text, &changed.join("\n"), draft).verdict, Verdict::Mismatch);
+    }
+
+    #[test]
+    fn no_text_makes_a_comparison_panic(a in ".{0,60}\n?.{0,40}", b in ".{0,60}\n?.{0,40}") {
+        let draft = json!({"ids": ["$.a"], "text": {"ignore": ["a"], "times": {".(.)": "1s"}, "ids": ["\\w+", "^$"]}});
+        let _ = texts(&a, &b, draft);
+    }
+}

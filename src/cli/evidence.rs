@@ -31,7 +31,7 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         rows.extend(map.iter().map(|(reason, n)| number(&format!("{title}: {reason}"), *n, Tone::Faint)));
     }
     rows.extend(evidence.rule_hits.iter().map(|(rule, n)| number(&format!("made equal by: {rule}"), *n, Tone::Faint)));
-    for (step, of) in &evidence.effects {
+    for (step, of) in &evidence.all.effects {
         let nothing = of.intents.saturating_sub(of.compared + of.asserted);
         let parts = [
             ("compared with legacy's", of.compared),

@@ -66,7 +66,7 @@ impl Rules {
         problems: &mut Problems,
     ) -> Option<Rules> {
         let errors_before = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
-        let ignores_body = draft.ignore.iter().any(|path| path.trim() == "$");
+        let ignores_body = draft.ignore.iter().any(|path| ["$", "$.*", "$..*", "$[*]"].contains(&path.trim()));
         let mut rules = Rules { hash: hash_of(draft), ignores_body, ..Rules::default() };
         if draft.status == StatusDraft::Class {
             rules.status = Status::Class { rule: rules.texts.register("status class".into()) };
@@ -120,7 +120,7 @@ impl Rules {
         self.ignores_body
             && matches!(self.status, Status::Class { .. })
             && self.headers.iter().all(is_ignored)
-            && self.asserts.is_empty()
+            && !self.asserts.iter().any(|(_, expression)| holds_arms_together(expression))
     }
 
     /// A hash that is equal for equal rules. Evidence that was collected under other rules does not count.
@@ -143,9 +143,13 @@ impl Rules {
         self.effects.of(step).unseen.is_some()
     }
 
-    /// Whether an assert reads the intents of a step.
+    /// Whether an assert holds the intents of a step against legacy's reply or the request.
     pub fn asserts_read(&self, step: &StepId) -> bool {
-        let reads = self.asserts.iter().flat_map(|(_, expression)| expression.reads());
+        // An assert that reads the intents alone holds them against nothing.
+        let asserts = self.asserts.iter().filter(|(_, expression)| {
+            expression.reads().iter().any(|read| ["legacy", "request"].contains(&read.root()))
+        });
+        let reads = asserts.flat_map(|(_, expression)| expression.reads());
         let mut of_intents = reads.filter(|read| read.root() == "intents");
         of_intents.any(|read| read.part(0).is_none_or(|name| name == step.as_str()))
     }
@@ -177,6 +181,12 @@ impl Rules {
             Some(steps) => AwaitedIntents::OfSteps(steps.into()),
         }
     }
+}
+
+/// Whether an assert reads something of legacy's and something of the engine's.
+fn holds_arms_together(expression: &Expression) -> bool {
+    let reads = |roots: &[&str]| expression.reads().iter().any(|read| roots.contains(&read.root()));
+    reads(&["legacy"]) && reads(&["engine", "intents"])
 }
 
 fn hash_of(draft: &RulesDraft) -> String {

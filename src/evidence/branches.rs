@@ -12,7 +12,7 @@ const WAYS_MAX: usize = 64;
 /// Steps that are counted separately.
 const STEPS_MAX: usize = 256;
 /// The name of all ways together that are not counted separately.
-const OTHER_WAYS: &str = "other steps";
+pub(super) const OTHER_WAYS: &str = "other steps";
 /// The name of the way without any of the steps that a run may leave out.
 const NO_STEP: &str = "none of the optional steps";
 

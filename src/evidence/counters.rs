@@ -8,11 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::latency::PairedLatencies;
 use super::route::{EarlierEvidence, EvidenceBasis, EvidenceRestart, FingerprintCount, RouteEvidence};
-use super::strata::StratumCounts;
 use crate::clock;
-use crate::compare::{Comparison, DifferenceKind, IntentCounts, Observation, Verdict};
+use crate::compare::{Comparison, DifferenceKind, Observation, Verdict};
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::{SkipReason, State};
 use crate::names::RouteId;
@@ -23,12 +21,6 @@ const FAILURES_MAX: usize = 32;
 const RULES_MAX: usize = 256;
 /// Fingerprints that are counted separately; beyond that, the least recently seen one is dropped.
 const FINGERPRINTS_MAX: usize = 256;
-/// Kinds of requests that are counted separately; the rest is counted together as [`OTHER_STRATA`].
-const STRATA_MAX: usize = 64;
-/// The name of all kinds of requests together that are not counted separately.
-const OTHER_STRATA: &str = "other";
-/// Steps whose intents are counted separately.
-const STEPS_MAX: usize = 256;
 /// Reasons for `unresolved_effect` that are counted separately.
 const UNRESOLVED_MAX: usize = 16;
 
@@ -210,20 +202,14 @@ impl Counters {
             lost_differences: Some(now),
             restarted: before.restarted,
             not_compared: before.not_compared,
-            last_pair: before.last_pair,
-            failed_only_at_legacy: 0,
-            failed_only_at_engine: before.failed_only_at_engine,
+            all: before.all.without_equal_pairs(),
+            dark: before.dark.without_equal_pairs(),
             legacy_replies: before.legacy_replies,
             legacy_4xx: before.legacy_4xx,
             legacy_5xx: before.legacy_5xx,
-            // Served stays: what legacy served has to be compared again.
-            strata: before.strata.into_iter().map(|(name, counts)| (name, counts.without_equal_pairs())).collect(),
-            branches: before.branches.without_equal_pairs(),
-            latencies: PairedLatencies::default(),
             earlier: before.earlier,
             rule_hits: BTreeMap::new(),
             seen: before.seen,
-            effects: BTreeMap::new(),
             unresolved: before.unresolved,
         };
         self.dirty = true;
@@ -251,13 +237,11 @@ impl Counters {
     ) {
         let evidence = &mut self.evidence;
         let now = clock::now();
-        let failed = |arm: &Observation| arm.status().as_u16() >= 400;
-        let is_error = failed(legacy);
-        evidence.last_pair = Some(now);
-        evidence.failed_only_at_legacy += u64::from(is_error && !failed(engine));
-        evidence.failed_only_at_engine += u64::from(!is_error && failed(engine));
-        evidence.latencies.legacy.count(legacy.latency());
-        evidence.latencies.engine.count(engine.latency());
+        let is_error = legacy.status().as_u16() >= 400;
+        evidence.all.count_pair(comparison, legacy, engine, now);
+        if rung == State::Dark {
+            evidence.dark.count_pair(comparison, legacy, engine, now);
+        }
         let (pairs, with_error) = match rung {
             State::Dark => (&mut evidence.dark_pairs, &mut evidence.dark_pairs_with_error),
             State::Off | State::Shadow | State::Live | State::Only => {
@@ -277,15 +261,6 @@ impl Counters {
         for (rule, hits) in &comparison.ignored_by {
             if evidence.rule_hits.len() < RULES_MAX || evidence.rule_hits.contains_key(rule) {
                 *evidence.rule_hits.entry(rule.clone()).or_default() += u64::from(*hits);
-            }
-        }
-        for (step, counts) in &comparison.intents {
-            if evidence.effects.len() < STEPS_MAX || evidence.effects.contains_key(step.as_str()) {
-                let IntentCounts { intents, compared, asserted } = *counts;
-                let of_step = evidence.effects.entry(step.to_string()).or_default();
-                of_step.intents += u64::from(intents);
-                of_step.compared += u64::from(compared);
-                of_step.asserted += u64::from(asserted);
             }
         }
         self.dirty = true;
@@ -311,8 +286,12 @@ impl Counters {
     pub(super) fn settle(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) {
         let counts = self.has_basis_of(request.files_version);
         if counts {
-            self.count_in_stratum(request, outcome);
+            self.count_legacy_reply(request);
             self.evidence.count_coverage(request, outcome);
+            self.evidence.all.count_settled(request, outcome);
+            if request.rung >= State::Dark {
+                self.evidence.dark.count_settled(request, outcome);
+            }
         }
         let totals = &mut self.totals;
         totals.offered += 1;
@@ -338,18 +317,12 @@ impl Counters {
         self.dirty = true;
     }
 
-    fn count_in_stratum(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) {
+    fn count_legacy_reply(&mut self, request: &OfferedRequest) {
         let Some(status) = request.legacy_status else { return };
         let evidence = &mut self.evidence;
         evidence.legacy_replies += 1;
         evidence.legacy_4xx += u64::from(status.is_client_error());
         evidence.legacy_5xx += u64::from(status.is_server_error());
-        let Some(mut name) = request.stratum() else { return };
-        if evidence.strata.len() >= STRATA_MAX && !evidence.strata.contains_key(&name) {
-            name = OTHER_STRATA.to_owned();
-        }
-        let of_stratum: &mut StratumCounts = evidence.strata.entry(name).or_default();
-        of_stratum.count(outcome);
     }
 
     pub(super) fn served(&mut self, files_version: u64, served: Served) {

@@ -8,9 +8,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::bound;
+use super::branches::OTHER_WAYS;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict};
 use super::route::RouteEvidence;
-use crate::flag::{Promote, State};
+use super::rung::{OTHER_STRATA, RungCounts};
+use crate::flag::{Promote, SkipReason, State};
 use crate::names::StepId;
 
 /// The share of dark requests that may have no twin, percent.
@@ -68,11 +70,11 @@ impl JudgedRoute<'_> {
             self.open_differences(),
             self.mismatch_rate(rung),
             self.coverage(rung),
-            self.strata(),
-            self.errors(),
+            self.strata(rung),
+            self.errors(rung),
         ];
-        conditions.extend(self.latency());
-        conditions.extend(self.age_of_pairs());
+        conditions.extend(self.latency(rung));
+        conditions.extend(self.age_of_pairs(rung));
         conditions
     }
 
@@ -172,18 +174,21 @@ impl JudgedRoute<'_> {
         Condition { name: Name::CoverageAtLeast, verdict: Verdict::Fail, detail }
     }
 
-    fn strata(&self) -> Condition {
+    fn strata(&self, rung: State) -> Condition {
         let wanted = self.promote.strata_at_least;
-        let strata = &self.evidence.strata;
+        let RungCounts { strata, branches, .. } = self.evidence.counts_at(rung);
+        // Kinds that are counted together may hide one that was not compared.
+        let is_thin = |name: &str, compared: u64, all: u64| {
+            compared < wanted || (wanted > 0 && [OTHER_STRATA, OTHER_WAYS].contains(&name) && compared < all)
+        };
         let thin_strata = strata
             .iter()
-            .filter(|(_, of)| of.compared < wanted)
+            .filter(|(name, of)| is_thin(name, of.compared, of.served))
             .map(|(name, of)| format!("`{name}` ({} of {} served)", of.compared, of.served));
-        let branches = &self.evidence.branches;
         let thin_ways = branches
             .ways
             .iter()
-            .filter(|(_, of)| of.compared < wanted)
+            .filter(|(name, of)| is_thin(name, of.compared, of.runs))
             .map(|(name, of)| format!("runs with {name} ({} of {} runs)", of.compared, of.runs));
         let thin: Vec<String> = thin_strata.chain(thin_ways).collect();
         if strata.is_empty() && wanted > 0 {
@@ -209,11 +214,16 @@ impl JudgedRoute<'_> {
         Condition { name: Name::StrataAtLeast, verdict: Verdict::Inconclusive, detail }
     }
 
-    fn errors(&self) -> Condition {
+    fn errors(&self, rung: State) -> Condition {
         let (e, wanted) = (self.evidence, self.promote.errors_not_worse_by);
-        let failed_runs = e.failed.values().sum::<u64>();
-        let all = e.pairs() + failed_runs;
-        let (of_engine, of_legacy) = (e.failed_only_at_engine + failed_runs, e.failed_only_at_legacy);
+        let (counts, pairs) = (e.counts_at(rung), if rung == State::Dark { e.dark_pairs } else { e.pairs() });
+        let failed_runs = match rung {
+            State::Dark => counts.failed_runs,
+            // An earlier version counted them by reason only.
+            _ => counts.failed_runs.max(e.failed.values().sum()),
+        };
+        let all = pairs + failed_runs;
+        let (of_engine, of_legacy) = (counts.failed_only_at_engine + failed_runs, counts.failed_only_at_legacy);
         let found = format!(
             "in {all} requests the engine alone failed in {of_engine} ({failed_runs} runs without an answer), legacy alone \
              in {of_legacy}"
@@ -231,9 +241,9 @@ impl JudgedRoute<'_> {
         Condition { name: Name::ErrorsNotWorseBy, verdict: Verdict::Fail, detail }
     }
 
-    fn latency(&self) -> Option<Condition> {
+    fn latency(&self, rung: State) -> Option<Condition> {
         let wanted = self.promote.p99_ratio_below?;
-        let latencies = &self.evidence.latencies;
+        let latencies = &self.evidence.counts_at(rung).latencies;
         let (share, pairs_min) = P99;
         let (legacy, engine) = match (latencies.legacy.percentile(share), latencies.engine.percentile(share)) {
             (Some(legacy), Some(engine)) if latencies.engine.total() >= pairs_min => (legacy, engine),
@@ -263,16 +273,29 @@ impl JudgedRoute<'_> {
         if !self.promote.effects_compared {
             return pass(name, "not required (`effects_compared: false`)".to_owned());
         }
-        let uncompared: Vec<String> =
-            self.evidence.uncompared(self.shared_steps).map(|step| format!("`{step}`")).collect();
+        // Those made in `dark`: what was compared in `shadow` may have been another kind of request.
+        let counts = self.evidence.counts_at(State::Dark);
+        let wanted = self.promote.coverage_at_least;
+        let uncompared: Vec<String> = counts
+            .uncompared(self.shared_steps, wanted)
+            .map(|step| {
+                let of_step = counts.effects.get(step.as_str()).copied().unwrap_or_default();
+                format!("`{step}` ({} of {} calls)", of_step.compared + of_step.asserted, of_step.intents)
+            })
+            .collect();
         if uncompared.is_empty() {
-            return pass(name, format!("each of {} shared steps was held against something", self.shared_steps.len()));
+            let steps = self.shared_steps.len();
+            return pass(
+                name,
+                format!("the calls of each of {steps} shared steps were held against something in dark"),
+            );
         }
-        let (noun, verb) = if uncompared.len() == 1 { ("step", "was") } else { ("steps", "were") };
         let detail = format!(
-            "the shared {noun} {} {verb} compared with no call by legacy and no `assert`: have legacy make the calls through \
-             the egress listener and send requests that reach them, or say in `compare.effects.STEP.unseen` why they are not \
-             seen",
+            "of shared steps, too few calls in dark were held against a call by legacy or an `assert`, and at least one and \
+             {} % have to be: {}. Have legacy make the calls through the egress listener and hand on what tells which request \
+             they are for (`pointsman egress ROUTE`), send requests that reach the steps, or say in \
+             `compare.effects.STEP.unseen` why their calls are not seen",
+            wanted * 100.0,
             uncompared.join(", ")
         );
         Condition { name, verdict: Verdict::Inconclusive, detail }
@@ -291,9 +314,10 @@ impl JudgedRoute<'_> {
         Condition { name: Name::Twins, verdict: Verdict::Fail, detail }
     }
 
-    fn age_of_pairs(&self) -> Option<Condition> {
-        let last = self.evidence.last_pair;
-        self.age("compared pair", last, last.is_none() && self.evidence.pairs() > 0)
+    fn age_of_pairs(&self, rung: State) -> Option<Condition> {
+        let last = self.evidence.counts_at(rung).last_pair;
+        let pairs = if rung == State::Dark { self.evidence.dark_pairs } else { self.evidence.pairs() };
+        self.age("compared pair", last, last.is_none() && pairs > 0)
     }
 
     /// `None` if there is nothing yet whose age counts: then other conditions do not hold.
@@ -340,17 +364,19 @@ impl JudgedRoute<'_> {
         lost.unwrap_or_default()
     }
 
-    /// The most frequent reasons for which requests were skipped or failed.
+    /// The most frequent reasons for which requests that count were skipped, or failed.
     fn most_skipped(&self) -> String {
+        let counts =
+            |reason: &str| SkipReason::ALL.iter().all(|r| r.as_str() != reason || r.may_count_against_coverage());
         let mut reasons: Vec<_> = self.evidence.skipped.iter().chain(&self.evidence.failed).collect();
-        reasons.retain(|(_, count)| **count > 0);
+        reasons.retain(|(reason, count)| **count > 0 && counts(reason));
         reasons.sort_by_key(|(reason, count)| (Reverse(**count), reason.as_str()));
         match reasons.is_empty() {
             true => String::new(),
             false => {
                 let some = reasons.iter().take(NAMES_SHOWN).map(|(reason, count)| format!("`{reason}` {count}"));
                 format!(
-                    ". Requests were skipped as {}: see `pointsman help compare`",
+                    ". Requests were skipped or failed as {}: see `pointsman help compare`",
                     some.collect::<Vec<_>>().join(", ")
                 )
             }

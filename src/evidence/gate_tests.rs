@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::answers::AnswersByHour;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict, overall};
 use super::gate::{JudgedRoute, conditions};
-use super::route::{RouteEvidence, StepIntents};
+use super::route::RouteEvidence;
+use super::rung::{RungCounts, StepIntents};
 use super::strata::{NotCompared, StratumCounts};
 use crate::exchange::Served;
 use crate::flag::{Promote, State};
@@ -20,14 +21,20 @@ fn small() -> Promote {
     Promote { pairs: 20, answers: 50, mismatch_below: 0.2, window: Duration::ZERO, ..Promote::default() }
 }
 
+/// Counts of a rung that meet [`small`].
+fn counts() -> RungCounts {
+    let strata = [("POST 2xx".to_owned(), StratumCounts { served: 90, compared: 60, mismatched: 0 })].into();
+    RungCounts { last_pair: Some(NOW), strata, ..RungCounts::default() }
+}
+
 /// Evidence that meets [`small`] for every rung.
 fn good() -> RouteEvidence {
     RouteEvidence {
         shadow_pairs: 30,
         dark_pairs: 30,
         dark_with_twin: 30,
-        last_pair: Some(NOW),
-        strata: [("POST 2xx".to_owned(), StratumCounts { served: 90, compared: 60, mismatched: 0 })].into(),
+        all: counts(),
+        dark: counts(),
         legacy_replies: 90,
         answers: answers(50, 0, 0),
         answers_since: Some(NOW - SignedDuration::from_hours(30)),
@@ -122,10 +129,10 @@ fn coverage_is_that_of_the_rung_and_names_the_reasons() {
 #[test]
 fn a_kind_of_request_that_was_not_compared_is_named() {
     let mut e = good();
-    e.strata.insert("POST 4xx staff".into(), StratumCounts { served: 2, compared: 0, mismatched: 0 });
+    e.all.strata.insert("POST 4xx staff".into(), StratumCounts { served: 2, compared: 0, mismatched: 0 });
     let detail = only_missing(&e, &small(), State::Dark, Name::StrataAtLeast, GateVerdict::Inconclusive);
     assert!(detail.ends_with("`POST 4xx staff` (0 of 2 served)"), "{detail}");
-    e.strata.clear();
+    e.all.strata.clear();
     only_missing(&e, &small(), State::Dark, Name::StrataAtLeast, GateVerdict::Inconclusive);
     assert_eq!(missing(&e, &Promote { strata_at_least: 0, ..small() }, State::Shadow, State::Dark), []);
 }
@@ -139,8 +146,30 @@ fn an_engine_that_fails_more_often_than_legacy_is_refused() {
     e.failed.insert("panic".into(), 1);
     let detail = only_missing(&e, &promote, State::Dark, Name::ErrorsNotWorseBy, GateVerdict::Fail);
     assert!(detail.contains("10.9 % more errors than legacy; at most 10 % are allowed"), "{detail}");
-    e.failed_only_at_legacy = 1;
+    e.all.failed_only_at_legacy = 1;
     assert_eq!(missing(&e, &promote, State::Shadow, State::Dark), [], "legacy fails too");
+}
+
+/// What was compared in `shadow` does not count for `live`.
+#[test]
+fn the_gate_to_live_looks_at_dark_alone() {
+    let (clean, none) = (counts(), StratumCounts { served: 3, compared: 0, mismatched: 0 });
+    let missed = [("POST 4xx".to_owned(), none)].into_iter().chain(clean.strata.clone()).collect();
+    let e = RouteEvidence { dark: RungCounts { strata: missed, ..clean.clone() }, ..good() };
+    only_missing(&e, &small(), State::Live, Name::StrataAtLeast, GateVerdict::Inconclusive);
+    let e = RouteEvidence { shadow_pairs: 5_000, dark: RungCounts { failed_runs: 1, ..clean.clone() }, ..good() };
+    only_missing(&e, &small(), State::Live, Name::ErrorsNotWorseBy, GateVerdict::Fail);
+    let old = Some(NOW - SignedDuration::from_hours(25));
+    let e = RouteEvidence { dark: RungCounts { last_pair: old, ..clean }, ..good() };
+    only_missing(&e, &small(), State::Live, Name::AgeAtMost, GateVerdict::Stale);
+}
+
+#[test]
+fn kinds_that_are_counted_together_have_to_be_compared_all() {
+    let mut e = good();
+    e.all.strata.insert("other".into(), StratumCounts { served: 9, compared: 8, mismatched: 0 });
+    let detail = only_missing(&e, &small(), State::Dark, Name::StrataAtLeast, GateVerdict::Inconclusive);
+    assert!(detail.ends_with("`other` (8 of 9 served)"), "{detail}");
 }
 
 #[test]
@@ -149,11 +178,11 @@ fn latency_is_judged_only_where_it_is_asked_for() {
     let promote = Promote { p99_ratio_below: Some(2.0), ..small() };
     only_missing(&e, &promote, State::Dark, Name::P99RatioBelow, GateVerdict::Inconclusive);
     for _ in 0..100 {
-        e.latencies.legacy.count(Duration::from_millis(10));
-        e.latencies.engine.count(Duration::from_millis(15));
+        e.all.latencies.legacy.count(Duration::from_millis(10));
+        e.all.latencies.engine.count(Duration::from_millis(15));
     }
     assert_eq!(missing(&e, &promote, State::Shadow, State::Dark), []);
-    (0..9).for_each(|_| e.latencies.engine.count(Duration::from_millis(100)));
+    (0..9).for_each(|_| e.all.latencies.engine.count(Duration::from_millis(100)));
     let detail = only_missing(&e, &promote, State::Dark, Name::P99RatioBelow, GateVerdict::Fail);
     assert!(detail.contains("it has to be less than 2 times"), "{detail}");
     assert_eq!(missing(&e, &small(), State::Shadow, State::Dark), []);
@@ -162,11 +191,13 @@ fn latency_is_judged_only_where_it_is_asked_for() {
 #[test]
 fn old_evidence_is_stale() {
     let old = NOW - SignedDuration::from_hours(25);
-    let e = RouteEvidence { last_pair: Some(old), last_answer: Some(old), ..good() };
+    let all = RungCounts { last_pair: Some(old), ..counts() };
+    let e = RouteEvidence { all, last_answer: Some(old), ..good() };
     let detail = only_missing(&e, &small(), State::Dark, Name::AgeAtMost, GateVerdict::Stale);
     assert_eq!(detail, "the last compared pair was 25 hours ago; it may be at most 24 hours old");
     only_missing(&e, &small(), State::Only, Name::AgeAtMost, GateVerdict::Stale);
-    let of_earlier_version = RouteEvidence { last_pair: None, ..good() };
+    let all = RungCounts { last_pair: None, ..counts() };
+    let of_earlier_version = RouteEvidence { all, ..good() };
     only_missing(&of_earlier_version, &small(), State::Dark, Name::AgeAtMost, GateVerdict::Stale);
 }
 
@@ -188,7 +219,7 @@ fn steps_that_nothing_compared_are_named() {
     let steps = ["charge", "mail", "print"].map(StepId::from);
     let of = |compared, asserted| StepIntents { intents: 5, compared, asserted };
     let mut e = good();
-    e.effects =
+    e.dark.effects =
         [("charge", of(5, 0)), ("mail", of(0, 1)), ("print", of(0, 0))].map(|(s, of)| (s.to_owned(), of)).into();
     let effects = |evidence: &RouteEvidence, promote: &Promote| {
         let route = JudgedRoute { evidence, promote, shared_steps: &steps, live_share_is_all: true, now: NOW };
@@ -197,10 +228,10 @@ fn steps_that_nothing_compared_are_named() {
     };
     let found = effects(&e, &small());
     assert_eq!(found.verdict, GateVerdict::Inconclusive);
-    assert!(found.detail.starts_with("the shared step `print` was compared with no call by legacy"), "{found:?}");
-    e.effects.clear();
+    assert!(found.detail.contains("and 95 % have to be: `mail` (1 of 5 calls), `print` (0 of 5 calls)."), "{found:?}");
+    e.dark.effects.clear();
     let found = effects(&e, &small());
-    assert!(found.detail.starts_with("the shared steps `charge`, `mail`, `print` were compared"), "{found:?}");
+    assert!(found.detail.contains("`charge` (0 of 0 calls), `mail` (0 of 0 calls), `print`"), "{found:?}");
     let waived = effects(&e, &Promote { effects_compared: false, ..small() });
     assert_eq!(waived.verdict, GateVerdict::Pass, "{waived:?}");
 }

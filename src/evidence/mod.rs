@@ -31,6 +31,7 @@ mod marks;
 mod marks_state;
 mod pairs;
 mod route;
+mod rung;
 mod samples;
 mod strata;
 
@@ -57,7 +58,8 @@ pub use counters::EvidenceGeneration;
 pub use latency::{LatencyCounts, PairedLatencies};
 pub use mark_file::MarkFileError;
 pub use marks::{IncompleteEvidenceMarks, MarksLocation};
-pub use route::{EarlierEvidence, EvidenceBasis, EvidenceRestart, FingerprintCount, RULES, RouteEvidence, StepIntents};
+pub use route::{EarlierEvidence, EvidenceBasis, EvidenceRestart, FingerprintCount, RULES, RouteEvidence};
+pub use rung::{RungCounts, StepIntents};
 pub use strata::{NotCompared, StratumCounts};
 
 use counters::{Counters, SharedCounters, StoredEvidence};

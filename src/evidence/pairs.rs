@@ -52,13 +52,17 @@ impl Evidence {
         &self,
         route: &RouteId,
         generation: EvidenceGeneration,
+        rung: State,
         branch: &Branch,
         outcome: ComparisonOutcome,
     ) {
         let shared = self.counters(route);
         let mut counters = shared.lock();
         if counters.is_of(generation) {
-            counters.evidence.branches.count(branch, outcome);
+            counters.evidence.all.count_branch(branch, outcome);
+            if rung == State::Dark {
+                counters.evidence.dark.count_branch(branch, outcome);
+            }
             counters.dirty = true;
         }
     }

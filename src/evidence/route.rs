@@ -6,9 +6,8 @@ use jiff::Timestamp;
 
 use super::answers::AnswersByHour;
 use super::bound;
-use super::branches::BranchCounts;
-use super::latency::PairedLatencies;
-use super::strata::{NotCompared, StratumCounts};
+use super::rung::RungCounts;
+use super::strata::NotCompared;
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::State;
 use crate::names::StepId;
@@ -69,25 +68,17 @@ pub struct RouteEvidence {
     pub restarted: Option<EvidenceRestart>,
     /// Requests that were not compared and count against coverage; `null` in evidence of an earlier version.
     pub not_compared: Option<NotCompared>,
-    /// When the last pair was compared; `null` if there is none, or if an earlier version compared it.
-    pub last_pair: Option<Timestamp>,
-    /// Pairs that legacy alone answered with 4xx or 5xx.
-    pub failed_only_at_legacy: u64,
-    /// Pairs that the engine alone answered with 4xx or 5xx.
-    pub failed_only_at_engine: u64,
+    /// What was counted of the pairs of all rungs.
+    #[serde(flatten)]
+    pub all: RungCounts,
+    /// Of these, what was counted in `dark`.
+    pub dark: RungCounts,
     /// Replies by legacy to requests that were offered for a comparison.
     pub legacy_replies: u64,
     /// Of these, those with a 4xx status.
     pub legacy_4xx: u64,
     /// Of these, those with a 5xx status.
     pub legacy_5xx: u64,
-    /// By kind of request (method, class of legacy's status, cohort): how many legacy served, and how many of them were
-    /// compared; for the first 64 kinds.
-    pub strata: BTreeMap<String, StratumCounts>,
-    /// Which ways the engine's runs took through the workflow.
-    pub branches: BranchCounts,
-    /// The latencies of both arms in all pairs.
-    pub latencies: PairedLatencies,
     /// What the evidence was each time it was started from zero, the oldest first; the last 16 times.
     pub earlier: Vec<EarlierEvidence>,
     /// For each rule, how often it made two different values equal.
@@ -95,22 +86,8 @@ pub struct RouteEvidence {
     /// The number of pairs that differ, by the fingerprint of their differences, for the 256 fingerprints that were
     /// seen last. Only a few of these pairs are kept as samples.
     pub seen: BTreeMap<String, FingerprintCount>,
-    /// For each step of the workflow: how many of the engine's calls (those that it would have made, and private ones
-    /// that it made) were compared, and with what.
-    pub effects: BTreeMap<String, StepIntents>,
     /// Why requests were skipped as `unresolved_effect`, and how often, for the first 16 reasons.
     pub unresolved: BTreeMap<String, u64>,
-}
-
-/// How many of the engine's calls of one step were compared in all pairs, and with what.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-pub struct StepIntents {
-    /// The calls.
-    pub intents: u64,
-    /// Those that were compared with a call by legacy.
-    pub compared: u64,
-    /// Of the others, those that an `assert` reads. What is left was held against nothing.
-    pub asserted: u64,
 }
 
 /// Evidence was started from zero, because something that it depends on changed.
@@ -198,11 +175,13 @@ impl RouteEvidence {
         let in_a_row = self.earlier.iter().rev().take_while(by_rules);
         in_a_row.filter(|earlier| earlier.mismatched > 0).count().try_into().unwrap_or(u32::MAX)
     }
+    /// What counts for the gate above a rung: for `shadow` all pairs, for `dark` those made there.
+    pub(super) fn counts_at(&self, rung: State) -> &RungCounts {
+        if rung >= State::Dark { &self.dark } else { &self.all }
+    }
     /// Which of these steps no pair held against a call by legacy or an `assert`.
     pub fn uncompared<'a>(&self, steps: &'a [StepId]) -> impl Iterator<Item = &'a StepId> {
-        let is_compared =
-            |step: &StepId| self.effects.get(step.as_str()).is_some_and(|of| of.compared + of.asserted > 0);
-        steps.iter().filter(move |step| !is_compared(step))
+        self.all.uncompared(steps, 0.0)
     }
     /// The share of requests that were compared, from 0 to 1; 1 if there were none. Requests that were left out by the
     /// route's share, or that cannot be compared because of what the client or legacy did, do not count.

@@ -36,32 +36,7 @@ impl OfferedRequest {
     /// engine would not answer for; nor if it is a read with a condition, of which the engine's answer without the
     /// condition is compared elsewhere.
     pub fn counts_against_coverage(&self, reason: SkipReason) -> bool {
-        match reason {
-            SkipReason::Conditional => !self.method.is_safe(),
-            SkipReason::NotSampled
-            | SkipReason::LegacyRefused
-            | SkipReason::LegacyFailed
-            | SkipReason::ClientWentAway
-            | SkipReason::NoInstance
-            | SkipReason::NoTwin
-            | SkipReason::Retried => false,
-            SkipReason::QueueFull
-            | SkipReason::EffectsQueueFull
-            | SkipReason::OverBudget
-            | SkipReason::BodyTooLarge
-            | SkipReason::Streaming
-            | SkipReason::UnresolvedEffect
-            | SkipReason::NeedsPerson
-            | SkipReason::NeedsSignal
-            | SkipReason::WouldPause
-            | SkipReason::MayStillRecordIntents
-            | SkipReason::NothingCompared
-            | SkipReason::NeverSettled
-            | SkipReason::Overlapped
-            | SkipReason::ShuttingDown
-            | SkipReason::Frozen
-            | SkipReason::FilesChanged => true,
-        }
+        reason.may_count_against_coverage() && (reason != SkipReason::Conditional || !self.method.is_safe())
     }
 
     /// The kind of request for which evidence is kept apart: method, class of legacy's status, cohort. `None` for a

@@ -268,6 +268,36 @@ impl SkipReason {
         SkipReason::Frozen,
         SkipReason::FilesChanged,
     ];
+    /// Whether requests that were skipped for this reason may count against coverage. Of those with a condition only
+    /// writes do.
+    pub fn may_count_against_coverage(self) -> bool {
+        match self {
+            SkipReason::NotSampled
+            | SkipReason::LegacyRefused
+            | SkipReason::LegacyFailed
+            | SkipReason::ClientWentAway
+            | SkipReason::NoInstance
+            | SkipReason::NoTwin
+            | SkipReason::Retried => false,
+            SkipReason::QueueFull
+            | SkipReason::EffectsQueueFull
+            | SkipReason::OverBudget
+            | SkipReason::BodyTooLarge
+            | SkipReason::Streaming
+            | SkipReason::Conditional
+            | SkipReason::UnresolvedEffect
+            | SkipReason::NeedsPerson
+            | SkipReason::NeedsSignal
+            | SkipReason::WouldPause
+            | SkipReason::MayStillRecordIntents
+            | SkipReason::NothingCompared
+            | SkipReason::NeverSettled
+            | SkipReason::Overlapped
+            | SkipReason::ShuttingDown
+            | SkipReason::Frozen
+            | SkipReason::FilesChanged => true,
+        }
+    }
     /// The label.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -158,7 +158,8 @@ impl Runner {
         let compared =
             std::panic::catch_unwind(AssertUnwindSafe(|| self.compare_and_count(&answered, generation, result)));
         let outcome = compared.unwrap_or(ComparisonOutcome::Failed("panic"));
-        self.evidence.record_branch(&answered.flag.route.id, generation, &branch, outcome);
+        let rung = rung_of(&answered);
+        self.evidence.record_branch(&answered.flag.route.id, generation, rung, &branch, outcome);
         ticket.settle(outcome);
     }
 
@@ -298,8 +299,7 @@ impl Runner {
                 return ComparisonOutcome::Skipped(SkipReason::OverBudget);
             }
         };
-        let rung = if answered.mode == Mode::Dark { State::Dark } else { State::Shadow };
-        self.evidence.record_pair(route, generation, rung, &comparison, &answered.legacy, &engine);
+        self.evidence.record_pair(route, generation, rung_of(answered), &comparison, &answered.legacy, &engine);
         match comparison.verdict {
             Verdict::Match => ComparisonOutcome::Matched,
             Verdict::Ignored => ComparisonOutcome::Ignored,
@@ -321,6 +321,11 @@ fn instance_ids(answered: &Answered) -> Option<serde_json_path::JsonPath> {
         Some(Instance::Creates { id }) => Some(id.clone()),
         Some(Instance::Follows { .. }) | None => None,
     }
+}
+
+/// The rung on which a request was compared.
+fn rung_of(answered: &Answered) -> State {
+    if answered.mode == Mode::Dark { State::Dark } else { State::Shadow }
 }
 
 /// The intents that a comparison reads: all where legacy's calls are held against them.

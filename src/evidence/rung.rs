@@ -1,0 +1,127 @@
+//! What was counted of the pairs of one rung, or of all.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::branches::BranchCounts;
+use super::latency::PairedLatencies;
+use super::strata::StratumCounts;
+use crate::compare::{Comparison, IntentCounts, Observation};
+use crate::exchange::{Branch, ComparisonOutcome, OfferedRequest};
+use crate::names::StepId;
+
+/// Steps whose intents are counted separately.
+const STEPS_MAX: usize = 256;
+/// Kinds of requests that are counted separately; the rest is counted together as [`OTHER_STRATA`].
+const STRATA_MAX: usize = 64;
+/// The name of all kinds of requests together that are not counted separately.
+pub(super) const OTHER_STRATA: &str = "other";
+
+/// What was counted of the pairs of one rung, or of all.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RungCounts {
+    /// When the last pair was compared; `null` if there is none, or if an earlier version compared it.
+    pub last_pair: Option<Timestamp>,
+    /// Pairs that legacy alone answered with 4xx or 5xx.
+    pub failed_only_at_legacy: u64,
+    /// Pairs that the engine alone answered with 4xx or 5xx.
+    pub failed_only_at_engine: u64,
+    /// Requests whose run failed.
+    pub failed_runs: u64,
+    /// By kind of request (method, class of legacy's status, cohort): how many legacy served, and how many of them were
+    /// compared; for the first 64 kinds.
+    pub strata: BTreeMap<String, StratumCounts>,
+    /// Which ways the engine's runs took through the workflow.
+    pub branches: BranchCounts,
+    /// The latencies of both arms.
+    pub latencies: PairedLatencies,
+    /// For each step of the workflow: how many of the engine's calls (those that it would have made, and private ones
+    /// that it made) were compared, and with what.
+    pub effects: BTreeMap<String, StepIntents>,
+}
+
+/// How many of the engine's calls of one step were compared, and with what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StepIntents {
+    /// The calls.
+    pub intents: u64,
+    /// Those that were compared with a call by legacy.
+    pub compared: u64,
+    /// Of the others, those that an `assert` reads. What is left was held against nothing.
+    pub asserted: u64,
+}
+
+impl StepIntents {
+    /// The share of the calls that was held against something, from 0 to 1; 0 if there was no call.
+    pub(super) fn share(self) -> f64 {
+        (self.compared + self.asserted) as f64 / self.intents.max(1) as f64
+    }
+}
+
+impl RungCounts {
+    pub(super) fn count_pair(
+        &mut self,
+        comparison: &Comparison,
+        legacy: &Observation,
+        engine: &Observation,
+        now: Timestamp,
+    ) {
+        let failed = |arm: &Observation| arm.status().as_u16() >= 400;
+        self.last_pair = Some(now);
+        self.failed_only_at_legacy += u64::from(failed(legacy) && !failed(engine));
+        self.failed_only_at_engine += u64::from(!failed(legacy) && failed(engine));
+        self.latencies.legacy.count(legacy.latency());
+        self.latencies.engine.count(engine.latency());
+        for (step, counts) in &comparison.intents {
+            if self.effects.len() < STEPS_MAX || self.effects.contains_key(step.as_str()) {
+                let IntentCounts { intents, compared, asserted } = *counts;
+                let of_step = self.effects.entry(step.to_string()).or_default();
+                of_step.intents += u64::from(intents);
+                of_step.compared += u64::from(compared);
+                of_step.asserted += u64::from(asserted);
+            }
+        }
+    }
+
+    pub(super) fn count_settled(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) {
+        self.failed_runs += u64::from(matches!(outcome, ComparisonOutcome::Failed(_)));
+        let Some(mut name) = request.stratum() else { return };
+        if self.strata.len() >= STRATA_MAX && !self.strata.contains_key(&name) {
+            name = OTHER_STRATA.to_owned();
+        }
+        self.strata.entry(name).or_default().count(outcome);
+    }
+
+    pub(super) fn count_branch(&mut self, branch: &Branch, outcome: ComparisonOutcome) {
+        self.branches.count(branch, outcome);
+    }
+
+    /// Which of these steps have a smaller share than this of calls that were held against something.
+    pub(super) fn uncompared<'a>(&self, steps: &'a [StepId], share: f64) -> impl Iterator<Item = &'a StepId> {
+        let is_compared = move |step: &StepId| {
+            let of_step = self.effects.get(step.as_str()).copied().unwrap_or_default();
+            of_step.compared + of_step.asserted > 0 && of_step.share() >= share
+        };
+        steps.iter().filter(move |step| !is_compared(step))
+    }
+
+    /// Without the pairs that are equal, because differences among them were lost. What legacy served stays counted: it
+    /// has to be compared again.
+    pub(super) fn without_equal_pairs(self) -> Self {
+        let strata = self.strata.into_iter().map(|(name, counts)| (name, counts.without_equal_pairs())).collect();
+        Self {
+            last_pair: self.last_pair,
+            failed_only_at_legacy: 0,
+            failed_only_at_engine: self.failed_only_at_engine,
+            failed_runs: self.failed_runs,
+            strata,
+            branches: self.branches.without_equal_pairs(),
+            latencies: PairedLatencies::default(),
+            effects: BTreeMap::new(),
+        }
+    }
+}

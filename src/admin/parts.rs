@@ -44,6 +44,8 @@ pub struct AdminParts {
     pub listen: SocketAddr,
     /// Whether the deprecated `POST /api/maestro/produce` is open.
     pub deprecated_start: bool,
+    /// The texts of the rules in force by which a route's pairs are compared.
+    pub rules: Arc<dyn Fn(&RouteId) -> Vec<String> + Send + Sync>,
     /// The names of the workflows in force.
     pub workflows: Arc<dyn Fn() -> Vec<WorkflowName> + Send + Sync>,
     /// Cancelled when the listener stops; streams and waits then end.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::latency::PairedLatencies;
-use super::route::{EvidenceBasis, EvidenceRestart, FingerprintCount, RouteEvidence};
+use super::route::{EvidenceBasis, EvidenceRestart, FingerprintCount, RULES_MAX, RouteEvidence};
 use super::strata::StratumCounts;
 use crate::clock;
 use crate::compare::{Comparison, DifferenceKind, IntentCounts, Observation, Verdict};
@@ -19,8 +19,6 @@ use crate::names::RouteId;
 
 /// Failure labels that are counted separately. Labels are literals of the program; the bound guards against a mistake.
 const FAILURES_MAX: usize = 32;
-/// Rules whose hits are counted separately.
-const RULES_MAX: usize = 256;
 /// Fingerprints that are counted separately; beyond that, the least recently seen one is dropped.
 const FINGERPRINTS_MAX: usize = 256;
 /// Kinds of requests that are counted separately; the rest is counted together as [`OTHER_STRATA`].

@@ -83,7 +83,7 @@ pub(super) fn check(
 ) -> BodyRules {
     let mut rules = BodyRules::default();
     for (n, draft) in draft.ignore.iter().enumerate() {
-        let written = Written::of(&draft.0, "path", &site.key("ignore").index(n));
+        let Some(written) = Written::of(&draft.0, "path", &site.key("ignore").index(n)) else { continue };
         let (text, when) = (written.text(), condition::when(written.when.as_ref(), problems));
         let mut register = || texts.register_when(format!("{prefix}ignore {text}"), when.clone());
         let name = IgnoredName { text, site: &written.site, is_conditional: written.when.is_some() };
@@ -100,7 +100,7 @@ pub(super) fn check(
     for (text, how) in draft.unordered {
         let site = site.key("unordered").key(text.as_str());
         let path = path(text, &site.clone().at_key(), problems);
-        let written = Written::of(&how.0, "by", &site);
+        let Some(written) = Written::of(&how.0, "by", &site) else { continue };
         let when = condition::when(written.when.as_ref(), problems);
         let how = match written.text() {
             "" => {
@@ -117,7 +117,7 @@ pub(super) fn check(
     for (text, by) in draft.tolerance {
         let site = site.key("tolerance").key(text.as_str());
         let path = path(text, &site.clone().at_key(), problems);
-        let written = Written::of(&by.0, "by", &site);
+        let Some(written) = Written::of(&by.0, "by", &site) else { continue };
         let when = condition::when(written.when.as_ref(), problems);
         let by = tolerance(written.value, &written.site, problems);
         if let (Some(path), Some(by)) = (path, by) {

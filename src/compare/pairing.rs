@@ -124,6 +124,8 @@ pub(super) fn pair_unordered(
 
 /// A member of an object.
 type Member<'v> = (&'v String, &'v Value);
+/// Pairs of members; `None` if a member has no partner.
+pub(super) type MemberPairs<'v> = Vec<(Option<Member<'v>>, Option<Member<'v>>)>;
 
 /// Pairs the members of objects whose keys are ids: by the keys that are bound, then by their values. The result
 /// follows legacy's order; the engine's unpaired members come last.
@@ -131,7 +133,7 @@ pub(super) fn pair_members<'v>(
     cx: &mut WalkContext<'_, '_>,
     legacy: &'v Map<String, Value>,
     engine: &'v Map<String, Value>,
-) -> Result<Vec<(Option<Member<'v>>, Option<Member<'v>>)>, BoundExceeded> {
+) -> Result<MemberPairs<'v>, BoundExceeded> {
     let (a, b): (Vec<Member<'v>>, Vec<Member<'v>>) = (legacy.iter().collect(), engine.iter().collect());
     let (mut partner, mut is_paired) = (vec![None; a.len()], vec![false; b.len()]);
     let of_legacy: Vec<_> = a.iter().map(|(key, _)| cx.ids.has_legacy(key).then_some(key.as_str())).collect();

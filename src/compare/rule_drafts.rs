@@ -134,15 +134,13 @@ pub(super) struct Written<'a> {
 }
 
 impl<'a> Written<'a> {
-    /// Reads a rule whose value in a map has this key.
-    pub(super) fn of(draft: &'a Value, key: &str, site: &Site) -> Self {
-        match draft {
-            Value::Object(map) => {
-                let value = map.get(key).unwrap_or(&Value::Null);
-                Self { value, site: site.key(key), when: Self::when(map, site) }
-            }
+    /// Reads a rule whose value in a map has this key; `None` if the map does not have it, which the check by the
+    /// schema reports.
+    pub(super) fn of(draft: &'a Value, key: &str, site: &Site) -> Option<Self> {
+        Some(match draft {
+            Value::Object(map) => Self { value: map.get(key)?, site: site.key(key), when: Self::when(map, site) },
             value => Self { value, site: site.clone(), when: None },
-        }
+        })
     }
 
     /// The condition of a rule that is written as a map.

@@ -118,7 +118,7 @@ impl Rules {
         let renaming = rules.body.renaming;
         rules.effects = EffectRules::check(draft, site, context, renaming, &mut rules.texts, problems);
         for (n, draft) in draft.assert.iter().enumerate() {
-            let written = Written::of(&draft.0, "that", &site.key("assert").index(n));
+            let Some(written) = Written::of(&draft.0, "that", &site.key("assert").index(n)) else { continue };
             let when = condition::when(written.when.as_ref(), problems);
             if let Some(expression) = assert(written.text(), &written.site, context, problems) {
                 let source = written.text().trim().to_owned();

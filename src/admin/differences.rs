@@ -77,5 +77,7 @@ pub(super) async fn evidence(admin: Admin, PathParams(id): PathParams<String>) -
     let status = ladder_status(&admin, &route);
     let next = status.as_ref().and_then(next_rung);
     let uncompared_steps = status.map(|status| status.uncompared_steps).unwrap_or_default();
-    Ok(Json(EvidenceView { evidence: admin.parts.evidence.of(&route), route, next, uncompared_steps }))
+    let evidence = admin.parts.evidence.of(&route);
+    let dead_rules = evidence.dead_rules((admin.parts.rules)(&route).iter().map(String::as_str));
+    Ok(Json(EvidenceView { evidence, route, next, uncompared_steps, dead_rules }))
 }

@@ -23,6 +23,9 @@ use crate::workflow::{ControlCommand, RunSummary};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+/// Returns the texts of a route's rules.
+pub type RulesOfRoute = Arc<dyn Fn(&RouteId) -> Vec<String> + Send + Sync>;
+
 /// Everything that the API shows and controls.
 #[derive(Clone)]
 pub struct AdminParts {
@@ -44,6 +47,8 @@ pub struct AdminParts {
     pub listen: SocketAddr,
     /// Whether the deprecated `POST /api/maestro/produce` is open.
     pub deprecated_start: bool,
+    /// The texts of the rules in force by which a route's pairs are compared.
+    pub rules: RulesOfRoute,
     /// The names of the workflows in force.
     pub workflows: Arc<dyn Fn() -> Vec<WorkflowName> + Send + Sync>,
     /// Cancelled when the listener stops; streams and waits then end.

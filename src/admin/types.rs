@@ -373,6 +373,9 @@ pub struct EvidenceView {
     /// are declared `unseen`. They shut the gate to `live`.
     #[serde(default)]
     pub uncompared_steps: Vec<StepId>,
+    /// The rules of `compare:` that made no two values equal in all pairs; empty while there are fewer than 500 pairs.
+    #[serde(default)]
+    pub dead_rules: Vec<String>,
 }
 
 /// An error of the API: RFC 9457.

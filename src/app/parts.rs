@@ -40,7 +40,7 @@ pub(super) struct Parts {
     pub engine: Arc<Engine>,
     pub affinity: Arc<StoreAffinity>,
     pub shadow: Arc<Shadow>,
-    rules: crate::shadow::RulesInForce,
+    pub rules: crate::shadow::RulesInForce,
     pub retention: Arc<ArcSwap<Retention>>,
     /// The names of the workflows in force.
     pub workflows: Arc<ArcSwap<Vec<WorkflowName>>>,

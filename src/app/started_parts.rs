@@ -120,6 +120,13 @@ impl StartingParts<'_> {
         let admin_parts = AdminParts {
             engine: parts.engine.clone(),
             deprecated_start: setup.settings.deprecated_start,
+            rules: {
+                let rules = parts.rules.clone();
+                Arc::new(move |route| {
+                    let in_force = rules.load();
+                    in_force.get(route).map(|rules| rules.names().map(str::to_owned).collect()).unwrap_or_default()
+                })
+            },
             workflows: {
                 let names = parts.workflows.clone();
                 Arc::new(move || names.load().to_vec())

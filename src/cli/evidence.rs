@@ -63,6 +63,12 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         let names: Vec<&str> = view.uncompared_steps.iter().map(|step| step.as_str()).collect();
         out.push_str(&format!("\nshared steps that nothing compared yet: {}\n", names.join(", ")));
     }
+    if !view.dead_rules.is_empty() {
+        out.push_str("\nrules that made nothing equal in all these pairs (remove them, or mend their paths):\n");
+        for rule in &view.dead_rules {
+            out.push_str(&format!("  - {}\n", escape_control(rule)));
+        }
+    }
     match &view.next {
         None => out.push_str("\nthe route is on the highest rung\n"),
         Some(next) if next.missing.is_empty() => {

@@ -383,8 +383,11 @@ fn evidence_shows_what_the_next_rung_requires() {
     assert!(text.ends_with("the gate to dark is shut:\n  - 8 of 20 pairs\n"), "{text}");
     assert!(!text.contains("at most"), "no bound without pairs: {text}");
     let clean = crate::evidence::RouteEvidence { dark_pairs: 449, matched: 449, ..Default::default() };
-    let view = json!({ "route": "r", "evidence": serde_json::to_value(clean).expect("json"), "next": null });
+    let dead = ["ignore $.gone"];
+    let clean = serde_json::to_value(clean).expect("json");
+    let view = json!({ "route": "r", "evidence": clean, "next": null, "dead_rules": dead });
     let text = evidence::text(&read::<EvidenceView>(view), Formatter(false));
+    assert!(text.contains("mend their paths):\n  - ignore $.gone\n"), "{text}");
     let bound = "at most 1.00% of requests differ (95% confidence, no matter how often you look); 4,063 more pairs";
     assert!(text.contains(bound), "{text}");
 }

@@ -11,7 +11,8 @@ use super::observation::Observation;
 use super::pair::Pair;
 use super::parsed_body::ParsedBody;
 use super::redact;
-use super::rules::Rules;
+use super::rule_conditions;
+use super::rules::{Assert, Rules};
 use super::verdict::{CANNOT_BE_EVALUATED, DifferenceKind};
 use crate::expression::Scope;
 use crate::names::StepId;
@@ -47,8 +48,16 @@ pub(super) fn evaluate(
         scope(engine, ids.value_with_legacy_ids(&intents))
     });
     let as_is = scope(engine, intents);
-    for (source, expression) in &rules.asserts {
+    for assert in &rules.asserts {
         findings.check_time()?;
+        let Assert { source, expression, when, skipped } = assert;
+        if !applies(assert, pair) {
+            // A condition of its own that does not hold is no omission.
+            if when.is_none() {
+                findings.count_use(*skipped);
+            }
+            continue;
+        }
         match expression.holds(&as_is) {
             Ok(true) => {}
             Ok(false) if with_legacy_ids.as_ref().is_some_and(|scope| expression.holds(scope) == Ok(true)) => {
@@ -64,6 +73,16 @@ pub(super) fn evaluate(
         }
     }
     Ok(())
+}
+
+/// Whether an assert is evaluated for a pair: where its condition holds, or, without one, where legacy did not refuse
+/// the request. Most asserts read what a refusal does not have.
+pub(super) fn applies(assert: &Assert, pair: &Pair<'_>) -> bool {
+    let status = pair.legacy.status();
+    match &assert.when {
+        Some(when) => rule_conditions::holds(when, pair),
+        None => !(status.is_client_error() || status.is_server_error()),
+    }
 }
 
 fn path(source: &str) -> String {

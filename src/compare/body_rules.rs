@@ -2,25 +2,29 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderName;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
+use super::condition;
+use super::header_ids::HeaderIds;
 use super::number::{Decimal, NumberForm};
+use super::rule_drafts::{IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft, Written};
 use super::times;
-use super::tolerance_draft::ToleranceDraft;
 use crate::expression::{JsonPathError, parse_json_path};
 use crate::problem::{Problems, Site};
 
-/// Identifies a rule: its index in [`RuleTexts`]. The uses of each rule are counted by this index.
-pub(super) type RuleId = usize;
+pub(super) use super::header_names::{compared_header, header};
+pub(super) use super::rule_texts::{IdRule, RuleId, RuleTexts};
 
 /// The checked rules for one body.
 #[derive(Clone, Default)]
 pub(super) struct BodyRules {
     pub(super) ignore: Vec<(JsonPath, RuleId)>,
-    pub(super) ids: Vec<(JsonPath, RuleId)>,
+    pub(super) ids: Vec<(JsonPath, IdRule)>,
+    /// Objects whose keys are ids.
+    pub(super) keys: Vec<(JsonPath, IdRule)>,
+    /// Ids in headers; none in the rules for calls.
+    pub(super) header_ids: Vec<HeaderIds>,
     pub(super) unordered: Vec<(JsonPath, RuleId, Unordered)>,
     pub(super) tolerance: Vec<(JsonPath, RuleId, Tolerance)>,
     /// The rule whose use is counted when texts are equal only because their ids correspond.
@@ -45,105 +49,137 @@ pub(super) enum Tolerance {
 
 /// The part of a draft that holds the rules for one body.
 pub(super) struct BodyRulesDraft<'a> {
-    pub(super) ignore: &'a [String],
-    pub(super) ids: &'a [String],
-    pub(super) unordered: &'a BTreeMap<String, String>,
+    pub(super) ignore: &'a [IgnoreDraft],
+    pub(super) ids: &'a [IdDraft],
+    pub(super) unordered: &'a BTreeMap<String, UnorderedDraft>,
     pub(super) tolerance: &'a BTreeMap<String, ToleranceDraft>,
 }
 
-/// The texts of all rules of a route, by their id.
-#[derive(Clone, Default)]
-pub(super) struct RuleTexts(Vec<String>);
-
-impl RuleTexts {
-    /// Adds a rule, and returns its id.
-    pub(super) fn register(&mut self, text: String) -> RuleId {
-        self.0.push(text);
-        self.0.len() - 1
-    }
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-    pub(super) fn iter(&self) -> impl Iterator<Item = &String> {
-        self.0.iter()
+impl BodyRules {
+    /// Whether there are rules for ids in the body.
+    pub(super) fn have_ids(&self) -> bool {
+        !(self.ids.is_empty() && self.keys.is_empty())
     }
 }
 
+/// A name in `ignore` that is not a part of the body, and how its rule is registered.
+pub(super) struct IgnoredName<'a> {
+    pub(super) text: &'a str,
+    pub(super) site: &'a Site,
+    /// Whether the rule has a condition.
+    pub(super) is_conditional: bool,
+}
+
 /// Checks the rules of one body. Each rule is registered under its text, preceded by `prefix`. `is_name` handles the
-/// entries of `ignore` that name something other than a part of the body.
+/// entries of `ignore` that name something other than a part of the body; it registers the rule by the function that it
+/// is given.
 pub(super) fn check(
     draft: &BodyRulesDraft<'_>,
     prefix: &str,
     site: &Site,
     texts: &mut RuleTexts,
     problems: &mut Problems,
-    mut is_name: impl FnMut(&str, &Site, &mut RuleTexts, &mut Problems) -> bool,
+    mut is_name: impl FnMut(&IgnoredName<'_>, &mut dyn FnMut() -> RuleId, &mut Problems) -> bool,
 ) -> BodyRules {
     let mut rules = BodyRules::default();
-    for (n, text) in draft.ignore.iter().enumerate() {
-        let site = site.key("ignore").index(n);
-        if is_name(text, &site, texts, problems) {
+    for (n, draft) in draft.ignore.iter().enumerate() {
+        let Some(written) = Written::of(&draft.0, "path", &site.key("ignore").index(n)) else { continue };
+        let (text, when) = (written.text(), condition::when(written.when.as_ref(), problems));
+        let mut register = || texts.register_when(format!("{prefix}ignore {text}"), when.clone());
+        let name = IgnoredName { text, site: &written.site, is_conditional: written.when.is_some() };
+        if is_name(&name, &mut register, problems) {
             continue;
         }
-        if let Some(path) = path(text, &site, problems) {
-            rules.ignore.push((path, texts.register(format!("{prefix}ignore {text}"))));
+        if let Some(path) = path(text, &written.site, problems) {
+            rules.ignore.push((path, register()));
         }
     }
-    for (n, text) in draft.ids.iter().enumerate() {
-        if let Some(path) = path(text, &site.key("ids").index(n), problems) {
-            rules.ids.push((path, texts.register(format!("{prefix}ids {text}"))));
-        }
+    for (n, draft) in draft.ids.iter().enumerate() {
+        check_ids(&draft.0, prefix, &site.key("ids").index(n), &mut rules, texts, problems);
     }
     for (text, how) in draft.unordered {
         let site = site.key("unordered").key(text.as_str());
         let path = path(text, &site.clone().at_key(), problems);
-        let how = match how.as_str() {
+        let Some(written) = Written::of(&how.0, "by", &site) else { continue };
+        let when = condition::when(written.when.as_ref(), problems);
+        let how = match written.text() {
             "" => {
-                problems.error(&site, "an empty key").hint("`set`, or the name of the field that is the key");
+                problems.error(&written.site, "an empty key").hint("`set`, or the name of the field that is the key");
                 continue;
             }
             "set" => Unordered::Set,
             key => Unordered::Key(key.into()),
         };
         if let Some(path) = path {
-            rules.unordered.push((path, texts.register(format!("{prefix}unordered {text}")), how));
+            rules.unordered.push((path, texts.register_when(format!("{prefix}unordered {text}"), when), how));
         }
     }
     for (text, by) in draft.tolerance {
         let site = site.key("tolerance").key(text.as_str());
         let path = path(text, &site.clone().at_key(), problems);
-        let by = tolerance(&by.0, &site, problems);
+        let Some(written) = Written::of(&by.0, "by", &site) else { continue };
+        let when = condition::when(written.when.as_ref(), problems);
+        let by = tolerance(written.value, &written.site, problems);
         if let (Some(path), Some(by)) = (path, by) {
-            rules.tolerance.push((path, texts.register(format!("{prefix}tolerance {text}")), by));
+            rules.tolerance.push((path, texts.register_when(format!("{prefix}tolerance {text}"), when), by));
         }
     }
-    rules.renaming = rules.ids.first().map(|(_, rule)| *rule);
+    let first = rules.ids.first().or(rules.keys.first()).map(|(_, ids)| ids.rule);
+    rules.renaming = first.or_else(|| rules.header_ids.first().map(HeaderIds::rule));
     rules
 }
 
-/// Parses the name of a header.
-pub(super) fn header(name: &str, site: &Site, problems: &mut Problems) -> Option<HeaderName> {
-    let parsed = name.parse().ok();
-    if parsed.is_none() {
-        problems.error(site, format!("`{name}` is no header name"));
+/// Checks one entry of `ids`.
+fn check_ids(
+    draft: &Value,
+    prefix: &str,
+    site: &Site,
+    rules: &mut BodyRules,
+    texts: &mut RuleTexts,
+    problems: &mut Problems,
+) {
+    let Value::Object(map) = draft else {
+        let text = draft.as_str().unwrap_or_default();
+        if let Some(path) = path(text, site, problems) {
+            rules.ids.push((path, texts.register_ids(&format!("{prefix}ids {text}"), None, false)));
+        }
+        return;
+    };
+    let when = condition::when(Written::when(map, site).as_ref(), problems);
+    let any_type = map.get("any_type").and_then(Value::as_bool).unwrap_or_default();
+    let mut subjects = map.iter().filter(|(key, _)| !matches!(key.as_str(), "when" | "any_type"));
+    let (Some((key, value)), None) = (subjects.next(), subjects.next()) else {
+        problems.error(site, "an entry of `ids` names one kind of ids").hint("`path`, `keys` or `header.NAME`");
+        return;
+    };
+    let (text, place) = (value.as_str().unwrap_or_default(), site.key(key.as_str()));
+    if any_type && key != "path" {
+        problems.error(&site.key("any_type"), "only ids in a body have a type").hint("leave `any_type` out");
     }
-    parsed
-}
-
-/// Parses the name of a header that is to be compared. Refuses those that say how a body is transferred: the engine's
-/// answer gets them only when it is sent, after the comparison, and legacy's depend on the encoding and the spacing of
-/// the body, which is compared by its content.
-pub(super) fn compared_header(name: &str, site: &Site, problems: &mut Problems) -> Option<HeaderName> {
-    let name = header(name, site, problems)?;
-    if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
-        let message = format!("`{name}` cannot be compared: the engine's side has none until its answer is sent");
-        problems.error(site, message).hint(
-            "remove it: bodies are compared by their content, whatever their length. A length that matters can be \
-             compared by an `assert`, such as `${size(engine.body) == size(legacy.body)}` for a text",
-        );
-        return None;
+    match (key.as_str(), key.strip_prefix("header.")) {
+        ("path", _) => {
+            if let Some(path) = path(text, &place, problems) {
+                rules.ids.push((path, texts.register_ids(&format!("{prefix}ids {text}"), when, any_type)));
+            }
+        }
+        ("keys", _) => {
+            if let Some(path) = path(text, &place, problems) {
+                rules.keys.push((path, texts.register_ids(&format!("{prefix}ids keys {text}"), when, true)));
+            }
+        }
+        (_, Some(name)) if prefix.is_empty() => {
+            let register = || texts.register_ids(&format!("ids {key}: {text}"), when, true);
+            rules.header_ids.extend(HeaderIds::check(name, text, &place, register, problems));
+        }
+        (_, Some(_)) => {
+            let problem = problems.error(&place.at_key(), "the ids in headers of a call cannot be named here");
+            problem.hint("list the header under `headers`: its ids are found if the body or the reply has them");
+        }
+        (other, None) => {
+            let problem = problems.error(&place.at_key(), format!("unknown key `{other}`"));
+            problem.hint("an entry of `ids` has `path`, `keys` or `header.NAME`, and `when`");
+        }
     }
-    Some(name)
 }
 
 fn path(text: &str, site: &Site, problems: &mut Problems) -> Option<JsonPath> {

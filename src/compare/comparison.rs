@@ -15,7 +15,7 @@ use super::structure::ComparedBody;
 use super::text::{self, TextContext};
 use super::verdict::{Comparison, DifferenceKind};
 use super::walk::Walk;
-use super::{assert, headers, other_bodies};
+use super::{assert, headers, other_bodies, rule_conditions};
 use crate::names::StepId;
 
 /// Compares two observations. `expired` is called now and then and says whether the time is used up. A comparison that
@@ -30,6 +30,7 @@ pub fn compare(
     expired: &dyn Fn() -> bool,
 ) -> Result<Comparison, BoundExceeded> {
     let mut findings = ComparisonFindings::new(rules, bounds.differences, expired, pair.sensitive);
+    rule_conditions::turn_off(pair, &rules.texts, &mut findings);
     match compare_parts(pair, rules, bounds, &mut findings) {
         Ok(()) => {}
         Err(BoundExceeded::Time) if findings.has_differences() => findings.truncate(),
@@ -49,7 +50,10 @@ fn intent_counts(pair: &Pair<'_>, rules: &Rules, effects: Option<&EffectCoverage
     for (step, counts) in &mut counts {
         let compared = effects.and_then(|effects| effects.steps.get(step)).map_or(0, |step| step.compared);
         counts.compared = compared;
-        counts.asserted = if rules.asserts_read(step) { counts.intents.saturating_sub(compared) } else { 0 };
+        // An assert that was not evaluated for this pair compared nothing.
+        let mut asserts = rules.asserts.iter().filter(|assert| assert::applies(assert, pair));
+        let are_read = asserts.any(|assert| assert.reads(step));
+        counts.asserted = if are_read { counts.intents.saturating_sub(compared) } else { 0 };
     }
     counts
 }
@@ -68,6 +72,10 @@ fn compare_parts(
         None => None,
     };
     let mut ids = IdMap::default();
+    // An id in a header names what the reply is about, so it is bound first.
+    for header in rules.body.header_ids.iter().filter(|header| findings.applies(header.rule())) {
+        header.bind(pair, &mut ids);
+    }
     if let Some((a, b, rules_by_node)) = &documents {
         Walk::bind_ids(WalkContext { rules: &rules.body, rules_by_node, ids: &mut ids, findings }, a, b)?;
     }
@@ -117,6 +125,9 @@ fn compare_parts(
         let context = WalkContext { rules: &rules.body, rules_by_node: &rules_by_node, ids: &mut ids, findings };
         Walk::report(context, "intents", &legacy, &engine)?;
         findings.report_as(ReportAs::Found);
+    }
+    if same_class {
+        ids.unproven().into_iter().for_each(|rule| findings.count_use(rule));
     }
     assert::evaluate(pair, &legacy.parsed, &engine.parsed, rules, &ids, findings)
 }

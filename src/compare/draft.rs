@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::effects::{CallTemplate, EffectRulesDraft};
 use super::number::NumberForm;
+use super::rule_drafts::{AssertDraft, IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft};
 use super::text_rules::TextRulesDraft;
-use super::tolerance_draft::ToleranceDraft;
 
 /// How a route's pairs are compared.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -20,12 +20,13 @@ pub struct RulesDraft {
     /// Whether statuses are equal only if they are the same, or also if they are of the same class (2xx).
     pub status: StatusDraft,
     /// Values that may differ: JSONPath (`$.created_at`) or `header.NAME`.
-    pub ignore: Vec<String>,
-    /// Values that are ids (JSONPath): they are equal if legacy's ids correspond one-to-one to the engine's.
-    pub ids: Vec<String>,
+    pub ignore: Vec<IgnoreDraft>,
+    /// Values that are ids (JSONPath), keys that are ids (`keys`), ids in headers (`header.location: /orders/{id}`):
+    /// they are equal if legacy's ids correspond one-to-one to the engine's.
+    pub ids: Vec<IdDraft>,
     /// Arrays whose order does not matter. Each JSONPath has the value `set`, or the name of the field that is the key
     /// of the elements.
-    pub unordered: BTreeMap<String, String>,
+    pub unordered: BTreeMap<String, UnorderedDraft>,
     /// Values that may differ by a tolerance. Each JSONPath has as its value a number (an absolute tolerance), or a
     /// duration such as `2s` for times.
     pub tolerance: BTreeMap<String, ToleranceDraft>,
@@ -36,8 +37,9 @@ pub struct RulesDraft {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<TextRulesDraft>,
     /// Conditions over `request`, `legacy`, `engine` and `intents`:
-    /// `${intents.charge.body.amount == legacy.body.total}`.
-    pub assert: Vec<String>,
+    /// `${intents.charge.body.amount == legacy.body.total}`. Where legacy answered 4xx or 5xx, only those with a `when`
+    /// are evaluated.
+    pub assert: Vec<AssertDraft>,
     /// How legacy's calls to other services are compared with those that the engine would make, by step: `STEP`, or
     /// `STEP.undo` for the call that undoes the step.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -56,7 +58,7 @@ pub struct NumbersDraft {
     pub form: NumberForm,
 }
 
-/// Whether a part of a draft says nothing. Such a part is left out of the text of which the rules' hash is made, so that
+/// Whether a part of a draft says nothing. It is then left out of the text of which the rules' hash is made, so that
 /// a key that a new version knows does not start the evidence of other rules anew.
 fn is_default<T: Default + PartialEq>(part: &T) -> bool {
     *part == T::default()

@@ -27,6 +27,8 @@ pub(super) struct ComparisonFindings<'a> {
     found: u64,
     truncated: bool,
     uses: Vec<u32>,
+    /// The rules whose condition does not hold for this pair.
+    turned_off: Vec<RuleId>,
     steps: u32,
     expired: &'a dyn Fn() -> bool,
     sensitive: Option<&'a dyn HidesSensitive>,
@@ -70,6 +72,7 @@ impl<'a> ComparisonFindings<'a> {
             found: 0,
             truncated: false,
             uses: vec![0; rules.texts.len()],
+            turned_off: Vec::new(),
             steps: 0,
             expired,
             sensitive,
@@ -108,6 +111,16 @@ impl<'a> ComparisonFindings<'a> {
         if let Some(uses) = self.uses.get_mut(rule) {
             *uses = uses.saturating_add(1);
         }
+    }
+
+    /// Turns off a rule for this pair.
+    pub(super) fn turn_off(&mut self, rule: RuleId) {
+        self.turned_off.push(rule);
+    }
+
+    /// Whether a rule applies to this pair.
+    pub(super) fn applies(&self, rule: RuleId) -> bool {
+        !self.turned_off.contains(&rule)
     }
 
     /// Sets the kind as which the following differences are listed.

@@ -20,7 +20,7 @@ pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings:
                 .iter()
                 .zip(&engine)
                 .all(|(a, b)| ids.same_text(a, b) || name == CONTENT_TYPE && media_type(a) == media_type(b));
-        let ignored = rules.ignored_headers.iter().find(|(ignored, _)| ignored == name);
+        let ignored = rules.ignored_headers.iter().find(|(ignored, rule)| ignored == name && findings.applies(*rule));
         match ignored {
             Some((_, rule)) if legacy != engine => findings.count_use(*rule),
             Some(_) => {}

@@ -3,11 +3,13 @@
 //! Always true: no id of one arm is bound to two ids of the other. The first binding stays; a value that contradicts it
 //! is a wrong reference.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
 use super::redact::ShownAs;
+use super::rule_texts::RuleId;
 
 /// The bindings, in both directions.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +20,9 @@ pub(super) struct IdMap {
     found: HashMap<String, FoundIds>,
     /// The keys under which ids were bound: a parameter of such a name takes an id.
     names: HashSet<String>,
+    /// By id of legacy: how often it was found to correspond when the pair was compared, the place where it was bound
+    /// included.
+    confirmed: RefCell<HashMap<String, u32>>,
 }
 
 /// Two ids that were bound, and where they were found.
@@ -29,6 +34,8 @@ pub(super) struct FoundIds {
     pub(super) shown_as: ShownAs,
     pub(super) legacy: Value,
     pub(super) engine: Value,
+    /// What is counted if no other place confirms that the ids correspond.
+    pub(super) unproven: Option<RuleId>,
 }
 
 /// How a text is cut into words, and which words may be ids without a hint in the text before them.
@@ -78,7 +85,30 @@ impl IdMap {
     }
     /// Whether two ids are bound to each other.
     pub(super) fn are_bound(&self, legacy: &str, engine: &str) -> bool {
-        self.to_engine.get(legacy).is_some_and(|bound| bound == engine)
+        let are_bound = self.to_engine.get(legacy).is_some_and(|bound| bound == engine);
+        if are_bound {
+            self.confirm(legacy);
+        }
+        are_bound
+    }
+    fn confirm(&self, legacy: &str) {
+        let mut confirmed = self.confirmed.borrow_mut();
+        match confirmed.get_mut(legacy) {
+            Some(times) => *times = times.saturating_add(1),
+            None => {
+                confirmed.insert(legacy.to_owned(), 1);
+            }
+        }
+    }
+    /// What is counted for the ids that differ and stand only where they were bound: nothing else tells whether they
+    /// refer to the same thing. To be called when the pair was compared.
+    pub(super) fn unproven(&self) -> Vec<RuleId> {
+        let confirmed = self.confirmed.borrow();
+        let is_unproven = |(legacy, engine): &(&String, &String)| {
+            legacy != engine && confirmed.get(*legacy).is_none_or(|times| *times <= 1)
+        };
+        let ids = self.to_engine.iter().filter(is_unproven);
+        ids.filter_map(|(legacy, _)| self.found.get(legacy)?.unproven).collect()
     }
     /// The id of legacy that corresponds to this id of the engine.
     pub(super) fn legacy_of(&self, engine: &str) -> Option<&str> {
@@ -99,6 +129,17 @@ impl IdMap {
         if self.is_empty() {
             return legacy == engine;
         }
+        let same = self.is_same_text(legacy, engine);
+        if same {
+            let mut found = Vec::new();
+            let note = &mut |id: &str, _: &str| found.push(id.to_owned());
+            self.substitute_noting(legacy, &self.to_engine, WordMatching::Lax, note);
+            found.iter().for_each(|id| self.confirm(id));
+        }
+        same
+    }
+
+    fn is_same_text(&self, legacy: &str, engine: &str) -> bool {
         let to_engine = |matching| self.substitute(legacy, &self.to_engine, matching);
         let to_legacy = |matching| self.substitute(engine, &self.to_legacy, matching);
         if legacy == engine {
@@ -209,8 +250,9 @@ impl IdMap {
 impl IdMap {
     /// Binds two texts that were found nowhere in particular.
     pub(super) fn bind_texts(&mut self, name: Option<&str>, legacy: &str, engine: &str) {
-        let (path, shown_as) = (String::new(), ShownAs::UnderKey);
-        self.bind(name, legacy, engine, || FoundIds { path, shown_as, legacy: legacy.into(), engine: engine.into() });
+        let (path, shown_as, unproven) = (String::new(), ShownAs::UnderKey, None);
+        let (a, b) = (legacy.into(), engine.into());
+        self.bind(name, legacy, engine, || FoundIds { path, shown_as, legacy: a, engine: b, unproven });
     }
 }
 

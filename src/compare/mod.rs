@@ -18,6 +18,7 @@ mod awaited;
 mod body_rules;
 mod bounds;
 mod comparison;
+mod condition;
 mod context;
 mod decode;
 mod digest;
@@ -26,6 +27,8 @@ mod effect;
 mod effects;
 mod equal;
 mod findings;
+mod header_ids;
+mod header_names;
 mod headers;
 mod id_map;
 mod number;
@@ -37,6 +40,9 @@ mod parsed_body;
 mod redact;
 mod repeated_keys;
 mod repeated_report;
+mod rule_conditions;
+mod rule_drafts;
+mod rule_texts;
 mod rules;
 mod rules_by_node;
 mod sample;
@@ -45,11 +51,14 @@ mod text;
 mod text_lines;
 mod text_rules;
 mod times;
-mod tolerance_draft;
 mod value_path;
 mod verdict;
 mod walk;
 
+#[cfg(test)]
+mod condition_tests;
+#[cfg(test)]
+mod id_tests;
 #[cfg(test)]
 mod json_form_tests;
 #[cfg(test)]
@@ -75,8 +84,8 @@ pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, Pair};
 pub use redact::{redact, shorten};
+pub use rule_drafts::{AssertDraft, IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft};
 pub use rules::Rules;
 pub use sample::sample_text;
 pub use text_rules::{TextRulesDraft, TimesDraft};
-pub use tolerance_draft::ToleranceDraft;
 pub use verdict::{Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::body_rules::Unordered;
 use super::bounds::BoundExceeded;
@@ -122,6 +122,51 @@ pub(super) fn pair_unordered(
     Ok(pairs)
 }
 
+/// A member of an object.
+type Member<'v> = (&'v String, &'v Value);
+/// Pairs of members; `None` if a member has no partner.
+pub(super) type MemberPairs<'v> = Vec<(Option<Member<'v>>, Option<Member<'v>>)>;
+
+/// Pairs the members of objects whose keys are ids: by the keys that are bound, then by their values. The result
+/// follows legacy's order; the engine's unpaired members come last.
+pub(super) fn pair_members<'v>(
+    cx: &mut WalkContext<'_, '_>,
+    legacy: &'v Map<String, Value>,
+    engine: &'v Map<String, Value>,
+) -> Result<MemberPairs<'v>, BoundExceeded> {
+    let (a, b): (Vec<Member<'v>>, Vec<Member<'v>>) = (legacy.iter().collect(), engine.iter().collect());
+    let (mut partner, mut is_paired) = (vec![None; a.len()], vec![false; b.len()]);
+    let of_legacy: Vec<_> = a.iter().map(|(key, _)| cx.ids.has_legacy(key).then_some(key.as_str())).collect();
+    let of_engine: Vec<_> = b.iter().map(|(key, _)| cx.ids.legacy_of(key)).collect();
+    assign_partners(&of_legacy, &of_engine, &mut partner, &mut is_paired);
+    // A key that is bound to one that the other object does not have has no partner.
+    let mut hashes = |members: &[Member<'v>], side, precision| -> Result<Vec<Option<u64>>, BoundExceeded> {
+        let hash = |(key, value): &Member<'v>, cx: &mut WalkContext<'_, '_>| -> Result<Option<u64>, BoundExceeded> {
+            let is_bound = match side {
+                Side::Legacy => cx.ids.has_legacy(key),
+                Side::Engine => cx.ids.legacy_of(key).is_some(),
+            };
+            if is_bound { Ok(None) } else { hash_of(cx, value, side, precision).map(Some) }
+        };
+        members.iter().map(|member| hash(member, cx)).collect()
+    };
+    for precision in [Precision::Exact, Precision::Coarse] {
+        let (a, b) = (hashes(&a, Side::Legacy, precision)?, hashes(&b, Side::Engine, precision)?);
+        assign_partners(&a, &b, &mut partner, &mut is_paired);
+    }
+    let without_partner = partner.iter().filter(|p| p.is_none()).count();
+    let mut unpaired = (0..b.len()).filter(|n| !is_paired[*n]).collect::<Vec<_>>().into_iter().peekable();
+    // If one member is left on each side, the differences between them tell more than a missing and an extra one.
+    let one_each = without_partner == 1 && unpaired.len() == 1;
+    let mut pairs = Vec::with_capacity(a.len() + unpaired.len());
+    for (member, partner) in a.iter().zip(partner) {
+        let partner = if partner.is_none() && one_each { unpaired.next() } else { partner };
+        pairs.push((Some(*member), partner.and_then(|n| b.get(n).copied())));
+    }
+    pairs.extend(unpaired.map(|n| (None, b.get(n).copied())));
+    Ok(pairs)
+}
+
 fn all_known(hashes: Vec<u64>) -> Vec<Option<u64>> {
     hashes.into_iter().map(Some).collect()
 }
@@ -178,15 +223,7 @@ pub(super) fn hash_of(
         return Ok(0);
     }
     if let Some(id) = id_text(value).filter(|_| covered.id.is_some()) {
-        let bound = match side {
-            Side::Legacy => Some(id).filter(|id| cx.ids.has_legacy(id)),
-            Side::Engine => cx.ids.legacy_of(id),
-        };
-        match (bound, precision) {
-            (Some(id), _) => ("id", id).hash(&mut hasher),
-            (None, Precision::Coarse) => "any id".hash(&mut hasher),
-            (None, Precision::Exact) => ("free id", id).hash(&mut hasher),
-        }
+        hash_id(cx, id, side, precision, &mut hasher);
         return Ok(hasher.finish());
     }
     if covered.is_tolerated() && precision == Precision::Coarse {
@@ -225,11 +262,28 @@ pub(super) fn hash_of(
                     continue;
                 }
                 let mut entry = DefaultHasher::new();
-                (key, hash_of(cx, value, side, precision)?).hash(&mut entry);
+                if covered.keys.is_some() {
+                    hash_id(cx, key, side, precision, &mut entry);
+                } else {
+                    key.hash(&mut entry);
+                }
+                hash_of(cx, value, side, precision)?.hash(&mut entry);
                 sum = sum.wrapping_add(entry.finish());
             }
             sum.hash(&mut hasher);
         }
     }
     Ok(hasher.finish())
+}
+
+fn hash_id(cx: &WalkContext<'_, '_>, id: &str, side: Side, precision: Precision, hasher: &mut DefaultHasher) {
+    let bound = match side {
+        Side::Legacy => Some(id).filter(|id| cx.ids.has_legacy(id)),
+        Side::Engine => cx.ids.legacy_of(id),
+    };
+    match (bound, precision) {
+        (Some(id), _) => ("id", id).hash(hasher),
+        (None, Precision::Coarse) => "any id".hash(hasher),
+        (None, Precision::Exact) => ("free id", id).hash(hasher),
+    }
 }

@@ -7,9 +7,11 @@ use http::HeaderName;
 
 use super::awaited::AwaitedIntents;
 use super::body_rules::{self, BodyRules, BodyRulesDraft, RuleId, RuleTexts, compared_header, header};
+use super::condition;
 use super::draft::{CompareContext, RulesDraft, StatusDraft};
 use super::effect::Effect;
 use super::effects::EffectRules;
+use super::rule_drafts::Written;
 use super::text_rules::TextRules;
 use crate::expression::{Expression, ReadPath};
 use crate::names::StepId;
@@ -28,9 +30,33 @@ pub struct Rules {
     /// The rules for replies that are texts.
     pub(super) text: Option<TextRules>,
     pub(super) effects: EffectRules,
-    pub(super) asserts: Vec<(String, Expression)>,
+    pub(super) asserts: Vec<Assert>,
     ignores_body: bool,
     hash: String,
+}
+
+/// A condition that must hold.
+#[derive(Clone)]
+pub(super) struct Assert {
+    pub(super) source: String,
+    pub(super) expression: Expression,
+    /// Where it is evaluated; `None`: where legacy did not answer 4xx or 5xx.
+    pub(super) when: Option<Expression>,
+    /// Counted where it is not evaluated because legacy refused.
+    pub(super) skipped: RuleId,
+}
+
+impl Assert {
+    /// Whether the condition holds the intents of a step against legacy's reply or the request: one that reads the
+    /// intents alone holds them against nothing.
+    pub(super) fn reads(&self, step: &StepId) -> bool {
+        let reads = self.expression.reads();
+        if !reads.iter().any(|read| ["legacy", "request"].contains(&read.root())) {
+            return false;
+        }
+        let mut of_intents = self.expression.reads().iter().filter(|read| read.root() == "intents");
+        of_intents.any(|read| read.part(0).is_none_or(|name| name == step.as_str()))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +92,8 @@ impl Rules {
         problems: &mut Problems,
     ) -> Option<Rules> {
         let errors_before = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
-        let ignores_body = draft.ignore.iter().any(|path| ["$", "$.*", "$..*", "$[*]"].contains(&path.trim()));
+        let is_all = |path: &str| ["$", "$.*", "$..*", "$[*]"].contains(&path.trim());
+        let ignores_body = draft.ignore.iter().any(|ignored| ignored.0.as_str().is_some_and(is_all));
         let mut rules = Rules { hash: hash_of(draft), ignores_body, ..Rules::default() };
         if draft.status == StatusDraft::Class {
             rules.status = Status::Class { rule: rules.texts.register("status class".into()) };
@@ -84,11 +111,10 @@ impl Rules {
             tolerance: &draft.tolerance,
         };
         let ignored = &mut rules.ignored_headers;
-        rules.body = body_rules::check(&body, "", site, &mut rules.texts, problems, |text, site, texts, problems| {
-            let Some(name) = text.strip_prefix("header.") else { return false };
-            if let Some(name) = header(name, site, problems) {
-                let rule = texts.register(format!("ignore header.{name}"));
-                ignored.push((name, rule));
+        rules.body = body_rules::check(&body, "", site, &mut rules.texts, problems, |entry, rule, problems| {
+            let Some(name) = entry.text.strip_prefix("header.") else { return false };
+            if let Some(name) = header(name, entry.site, problems) {
+                ignored.push((name, rule()));
             }
             true
         });
@@ -100,9 +126,14 @@ impl Rules {
         }
         let renaming = rules.body.renaming;
         rules.effects = EffectRules::check(draft, site, context, renaming, &mut rules.texts, problems);
-        for (n, text) in draft.assert.iter().enumerate() {
-            if let Some(expression) = assert(text, &site.key("assert").index(n), context, problems) {
-                rules.asserts.push((text.trim().to_owned(), expression));
+        for (n, draft) in draft.assert.iter().enumerate() {
+            let Some(written) = Written::of(&draft.0, "that", &site.key("assert").index(n)) else { continue };
+            let when = condition::when(written.when.as_ref(), problems);
+            if let Some(expression) = assert(written.text(), &written.site, context, problems) {
+                let source = written.text().trim().to_owned();
+                let skipped =
+                    rules.texts.register_note(format!("assert {source} (not evaluated: legacy answered 4xx or 5xx)"));
+                rules.asserts.push(Assert { source, expression, when, skipped });
             }
         }
         if rules.compare_no_reply() {
@@ -120,12 +151,19 @@ impl Rules {
         self.ignores_body
             && matches!(self.status, Status::Class { .. })
             && self.headers.iter().all(is_ignored)
-            && !self.asserts.iter().any(|(_, expression)| holds_arms_together(expression))
+            && !self.asserts.iter().any(|assert| holds_arms_together(&assert.expression))
     }
 
     /// A hash that is equal for equal rules. Evidence that was collected under other rules does not count.
     pub fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// The texts of the rules that can make two different values equal, as [`Comparison::ignored_by`] names them.
+    ///
+    /// [`Comparison::ignored_by`]: super::Comparison::ignored_by
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.texts.rules()
     }
 
     /// Whether there are asserts, which read the request.
@@ -145,13 +183,7 @@ impl Rules {
 
     /// Whether an assert holds the intents of a step against legacy's reply or the request.
     pub fn asserts_read(&self, step: &StepId) -> bool {
-        // An assert that reads the intents alone holds them against nothing.
-        let asserts = self.asserts.iter().filter(|(_, expression)| {
-            expression.reads().iter().any(|read| ["legacy", "request"].contains(&read.root()))
-        });
-        let reads = asserts.flat_map(|(_, expression)| expression.reads());
-        let mut of_intents = reads.filter(|read| read.root() == "intents");
-        of_intents.any(|read| read.part(0).is_none_or(|name| name == step.as_str()))
+        self.asserts.iter().any(|assert| assert.reads(step))
     }
 
     /// The steps of the workflow that make a shared call, without undos and without those that the rules declare
@@ -170,7 +202,7 @@ impl Rules {
 
     /// The intents that the asserts read.
     pub fn awaited_intents(&self) -> AwaitedIntents {
-        let reads = self.asserts.iter().flat_map(|(_, expression)| expression.reads());
+        let reads = self.asserts.iter().flat_map(|assert| assert.expression.reads());
         // `None`, and so `All`: a path that names no step may read the intents of all steps, and which undos are sent
         // is known only at the run's end.
         let step = |read: &ReadPath| read.part(0).filter(|name| !name.ends_with(OF_UNDO)).map(StepId::from);
@@ -200,24 +232,7 @@ const OF_UNDO: &str = ".undo";
 const ROOTS: [&str; 4] = ["request", "legacy", "engine", "intents"];
 
 fn assert(text: &str, site: &Site, context: &CompareContext<'_>, problems: &mut Problems) -> Option<Expression> {
-    let trimmed = text.trim();
-    let Some(source) = trimmed.strip_prefix("${").and_then(|t| t.strip_suffix('}')) else {
-        problems
-            .error(site, "an assert is one expression")
-            .hint(format!("write it as `${{{}}}`", trimmed.trim_start_matches("${").trim_end_matches('}')));
-        return None;
-    };
-    let expression = match Expression::parse(source) {
-        Ok(expression) => expression,
-        Err(e) => {
-            let skipped = text.len() - text.trim_start().len() + 2;
-            let problem = problems.error(site, e.message.clone());
-            if let Some(offset) = e.offset {
-                problem.offset(skipped + offset);
-            }
-            return None;
-        }
-    };
+    let expression = condition::parse(text, "an assert", site, problems)?;
     let mut may_read_all = true;
     for read in expression.reads() {
         may_read_all &= may_read(read, site, context, problems);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::body_rules::{BodyRules, RuleId};
+use super::body_rules::{BodyRules, IdRule, RuleId};
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
 use super::repeated_keys::{Document, RepeatedByNode};
@@ -21,7 +21,9 @@ pub(super) struct RulesByNode {
 #[derive(Clone, Copy, Default)]
 pub(super) struct CoveringRules {
     pub(super) ignore: Option<RuleId>,
-    pub(super) id: Option<RuleId>,
+    pub(super) id: Option<IdRule>,
+    /// Of an object: its keys are ids.
+    pub(super) keys: Option<IdRule>,
     /// An index into [`BodyRules::unordered`].
     pub(super) unordered: Option<usize>,
     /// An index into [`BodyRules::tolerance`].
@@ -38,19 +40,25 @@ impl RulesByNode {
         for document in documents {
             rules_by_node.repeated.add(document);
             let document = document.value;
-            for (path, rule) in &rules.ignore {
+            for (path, rule) in rules.ignore.iter().filter(|(_, rule)| findings.applies(*rule)) {
                 findings.check_time()?;
                 rules_by_node.add(path, document, |rules| rules.ignore = rules.ignore.or(Some(*rule)));
             }
-            for (path, rule) in &rules.ids {
+            for (path, ids) in rules.ids.iter().filter(|(_, ids)| findings.applies(ids.rule)) {
                 findings.check_time()?;
-                rules_by_node.add(path, document, |rules| rules.id = rules.id.or(Some(*rule)));
+                rules_by_node.add(path, document, |rules| rules.id = rules.id.or(Some(*ids)));
             }
-            for (n, (path, ..)) in rules.unordered.iter().enumerate() {
+            for (path, ids) in rules.keys.iter().filter(|(_, ids)| findings.applies(ids.rule)) {
+                findings.check_time()?;
+                rules_by_node.add(path, document, |rules| rules.keys = rules.keys.or(Some(*ids)));
+            }
+            let unordered = rules.unordered.iter().enumerate();
+            for (n, (path, ..)) in unordered.filter(|(_, (_, rule, _))| findings.applies(*rule)) {
                 findings.check_time()?;
                 rules_by_node.add(path, document, |rules| rules.unordered = rules.unordered.or(Some(n)));
             }
-            for (n, (path, ..)) in rules.tolerance.iter().enumerate() {
+            let tolerance = rules.tolerance.iter().enumerate();
+            for (n, (path, ..)) in tolerance.filter(|(_, (_, rule, _))| findings.applies(*rule)) {
                 findings.check_time()?;
                 rules_by_node.add(path, document, |rules| rules.tolerance = rules.tolerance.or(Some(n)));
             }
@@ -80,6 +88,7 @@ impl RulesByNode {
         CoveringRules {
             ignore: a.ignore.or(b.ignore),
             id: a.id.or(b.id),
+            keys: a.keys.or(b.keys),
             unordered: a.unordered.or(b.unordered),
             tolerance: a.tolerance.or(b.tolerance),
         }

@@ -192,7 +192,8 @@ fn an_id_may_be_a_number_here_and_text_there() {
         let body = json!({"id": id}).to_string();
         reply(201, &[("content-type", "application/json"), ("location", location)], body)
     };
-    let (legacy, rules) = (of(json!(17), "/orders/17"), rules(json!({"ids": ["$.id"]})));
+    let draft = json!({"ids": [{"path": "$.id", "any_type": true}]});
+    let (legacy, rules) = (of(json!(17), "/orders/17"), rules(draft));
     let renamed = compared(&legacy, &of(json!("0190f5d3"), "/orders/0190f5d3"), &rules).unwrap();
     assert_eq!((renamed.verdict, &*renamed.ignored_by), (Verdict::Ignored, &[("ids $.id".into(), 2)][..]));
     let wrong = compared(&legacy, &of(json!("0190f5d3"), "/orders/17"), &rules).unwrap();

@@ -48,12 +48,13 @@ pub(super) fn bind_ids(
     let Some(alignment) = align(&a, &b, None, findings)? else { return Ok(()) };
     for (line, other) in alignment.pairs.iter().filter_map(|(n, m)| Some((a.get(*n)?, b.get(*m)?))) {
         findings.step()?;
-        for (legacy, engine) in line.ids_with(other) {
+        for (legacy, engine, unproven) in line.ids_with(other) {
             ids.bind(None, legacy, engine, || FoundIds {
                 path: PATH.to_owned(),
                 shown_as: ShownAs::UnderKey,
                 legacy: legacy.into(),
                 engine: engine.into(),
+                unproven: Some(unproven),
             });
         }
     }
@@ -109,7 +110,7 @@ pub(super) fn compare(
             .iter()
             .zip(new)
             .flat_map(|(line, other)| line.ids_with(other))
-            .flat_map(|(legacy, engine)| ids.contradicted(legacy, engine))
+            .flat_map(|(legacy, engine, _)| ids.contradicted(legacy, engine))
             .collect();
         let show = |lines: &[Line<'_>]| (!lines.is_empty()).then(|| shown(lines, rules.is_some(), findings));
         let (old, new) = (show(old), show(new));
@@ -149,7 +150,7 @@ fn align(
     legacy: &[Line<'_>],
     engine: &[Line<'_>],
     ids: Option<&IdMap>,
-    findings: &ComparisonFindings<'_>,
+    findings: &mut ComparisonFindings<'_>,
 ) -> Result<Option<Alignment>, BoundExceeded> {
     // Lines are mapped to numbers, because the alignment compares each pair of lines many times.
     let mut numbers: HashMap<String, u32> = HashMap::new();
@@ -157,8 +158,10 @@ fn align(
         let next = numbers.len() as u32;
         *numbers.entry(key).or_insert(next)
     };
-    let a: Vec<u32> = legacy.iter().map(|line| number(line.key(None))).collect();
-    let b: Vec<u32> = engine.iter().map(|line| number(line.key(ids))).collect();
+    let mut numbered = |lines: &[Line<'_>], ids| -> Result<Vec<u32>, BoundExceeded> {
+        lines.iter().map(|line| findings.step().map(|()| number(line.key(ids)))).collect()
+    };
+    let (a, b) = (numbered(legacy, None)?, numbered(engine, ids)?);
     let front = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
     let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(a, b)| a == b).count();
     let (middle_a, middle_b) = (&a[front..a.len() - back], &b[front..b.len() - back]);

@@ -84,10 +84,11 @@ impl<'t> Line<'t> {
         key
     }
 
-    /// The ids that correspond in two lines, each with its rule.
-    pub(super) fn ids_with<'o>(&self, other: &Line<'o>) -> impl Iterator<Item = (&'t str, &'o str)> {
-        self.captures.iter().zip(&other.captures).filter_map(|((legacy, a), (engine, b))| {
-            matches!((a, b), (Capture::Id { .. }, Capture::Id { .. })).then_some((*legacy, *engine))
+    /// The ids that correspond in two lines, and what is counted if no other place confirms them.
+    pub(super) fn ids_with<'o>(&self, other: &Line<'o>) -> impl Iterator<Item = (&'t str, &'o str, RuleId)> {
+        self.captures.iter().zip(&other.captures).filter_map(|((legacy, a), (engine, b))| match (a, b) {
+            (Capture::Id { ids }, Capture::Id { .. }) => Some((*legacy, *engine, ids.unproven)),
+            (Capture::Time { .. } | Capture::Id { .. }, _) => None,
         })
     }
 
@@ -110,7 +111,7 @@ impl<'t> Line<'t> {
                 (Capture::Time { rule, by }, Capture::Time { rule: other, .. }) if rule == other => {
                     (a == b || are_within(a, b, *by), *rule)
                 }
-                (Capture::Id { rule }, Capture::Id { .. }) => (ids.are_bound(a, b), *rule),
+                (Capture::Id { ids: by }, Capture::Id { .. }) => (ids.are_bound(a, b), by.rule),
                 (Capture::Time { .. } | Capture::Id { .. }, _) => return LineEquality::Different,
             };
             if !holds {

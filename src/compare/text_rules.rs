@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::body_rules::{RuleId, RuleTexts};
+use super::rule_texts::{IdRule, RuleId, RuleTexts};
 use super::times;
 use crate::problem::{Problems, Site};
 
@@ -49,8 +49,8 @@ impl JsonSchema for TimesDraft {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let duration = "A duration such as `2s` or `500ms`.";
         json_schema!({
-            "description": "A duration for all times in lines (as RFC 3339 or HTTP write them), or patterns, each with a \
-                            duration: the group of the pattern, or what it matches, is a time.",
+            "description": "A duration for all times in lines (as RFC 3339 or HTTP write them), or patterns, each \
+                            with a duration: the group of the pattern, or what it matches, is a time.",
             "anyOf": [
                 { "type": "string", "description": duration },
                 { "type": "object", "additionalProperties": { "type": "string", "description": duration } },
@@ -68,12 +68,12 @@ pub(super) struct TextRules {
 }
 
 /// What a part of a line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Capture {
     /// A time, and by how many nanoseconds it may differ.
     Time { rule: RuleId, by: i128 },
     /// An id.
-    Id { rule: RuleId },
+    Id { ids: IdRule },
 }
 
 impl TextRules {
@@ -114,8 +114,8 @@ impl TextRules {
         }
         for (n, text) in draft.ids.iter().enumerate() {
             if let Some(pattern) = capturing(text, &site.key("ids").index(n), problems) {
-                let rule = texts.register(format!("text.ids {text}"));
-                rules.captures.push((pattern, Capture::Id { rule }));
+                let ids = texts.register_ids(&format!("text.ids {text}"), None, true);
+                rules.captures.push((pattern, Capture::Id { ids }));
             }
         }
         let patterns = draft.ignore.len() + draft.ids.len();
@@ -141,13 +141,13 @@ impl TextRules {
     /// The first rule under `ids`.
     pub(super) fn first_id_rule(&self) -> Option<RuleId> {
         self.captures.iter().find_map(|(_, capture)| match capture {
-            Capture::Id { rule } => Some(*rule),
+            Capture::Id { ids } => Some(ids.rule),
             Capture::Time { .. } => None,
         })
     }
 
-    /// The times and ids in a line, in their order, as byte ranges that do not overlap. The first rule that finds a part
-    /// of a line has it.
+    /// The times and ids in a line, in their order, as byte ranges that do not overlap. The first rule that finds a
+    /// part of a line has it.
     pub(super) fn captures(&self, line: &str) -> Vec<(std::ops::Range<usize>, Capture)> {
         let mut found: BTreeMap<usize, (usize, Capture)> = BTreeMap::new();
         for (pattern, capture) in &self.captures {
@@ -180,9 +180,9 @@ fn pattern(text: &str, site: &Site, problems: &mut Problems) -> Option<Regex> {
         Err(error) => {
             let reason = error.to_string();
             let reason = reason.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
-            problems.error(site, format!("`{text}` is no pattern: {}", reason.trim_start_matches("error: "))).hint(
-                "a regular expression, as `matches` of expressions takes; `\\` before a character takes it as it is",
-            );
+            problems
+                .error(site, format!("`{text}` is no pattern: {}", reason.trim_start_matches("error: ")))
+                .hint("a regular expression; `\\` before a character takes it as it is");
             None
         }
     }

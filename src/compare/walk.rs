@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use super::body_rules::{RuleId, Unordered};
+use super::body_rules::{IdRule, RuleId, Unordered};
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::equal::{same, within};
@@ -47,7 +47,7 @@ impl<'a, 'f> Walk<'a, 'f> {
     /// Binds the ids of two bodies, except those in unordered arrays without a key, which are left to
     /// [`Walk::bind_ids_in_sets`]. Reports nothing.
     pub(super) fn bind_ids(context: WalkContext<'a, 'f>, legacy: &Value, engine: &Value) -> Result<(), BoundExceeded> {
-        if context.rules.ids.is_empty() {
+        if !context.rules.have_ids() {
             return Ok(());
         }
         let mut walk = Self { context, pass: PassPurpose::BindByPath, in_reordered: false };
@@ -65,7 +65,8 @@ impl<'a, 'f> Walk<'a, 'f> {
         legacy: &Value,
         engine: &Value,
     ) -> Result<(), BoundExceeded> {
-        if context.rules.ids.is_empty() || context.rules.unordered.is_empty() {
+        let rules = context.rules;
+        if !rules.have_ids() || rules.unordered.is_empty() && rules.keys.is_empty() {
             return Ok(());
         }
         let mut walk = Self { context, pass: PassPurpose::BindInUnordered, in_reordered: false };
@@ -101,8 +102,8 @@ impl<'a, 'f> Walk<'a, 'f> {
             }
             return Ok(());
         }
-        if let Some(rule) = covered.id
-            && self.bind_or_compare_ids(path, rule, legacy, engine)
+        if let Some(ids) = covered.id
+            && self.bind_or_compare_ids(path, ids, legacy, engine)
         {
             return Ok(());
         }
@@ -119,7 +120,10 @@ impl<'a, 'f> Walk<'a, 'f> {
                 if self.is_report() {
                     repeated_report::report(&mut self.context, path, (legacy, a), (engine, b))?;
                 }
-                return self.compare_objects(path, a, b);
+                return match covered.keys {
+                    Some(ids) => self.compare_objects_by_id(path, ids, a, b),
+                    None => self.compare_objects(path, a, b),
+                };
             }
             (Value::Array(a), Value::Array(b)) => {
                 return match covered.unordered.and_then(|n| self.context.rules.unordered.get(n)) {
@@ -173,7 +177,7 @@ impl<'a, 'f> Walk<'a, 'f> {
 
     /// Binds or compares two ids. Returns false if one of them is neither text nor number: it is then compared as any
     /// value.
-    fn bind_or_compare_ids(&mut self, path: &ValuePath<'_>, rule: RuleId, legacy: &Value, engine: &Value) -> bool {
+    fn bind_or_compare_ids(&mut self, path: &ValuePath<'_>, by: IdRule, legacy: &Value, engine: &Value) -> bool {
         let (Some(a), Some(b)) = (id_text(legacy), id_text(engine)) else { return false };
         if !self.is_report() {
             let WalkContext { ids, findings, .. } = &mut self.context;
@@ -182,13 +186,15 @@ impl<'a, 'f> Walk<'a, 'f> {
                 shown_as: ShownAs::at(path),
                 legacy: legacy.clone(),
                 engine: engine.clone(),
+                unproven: Some(by.unproven),
             });
+        } else if !by.any_type && legacy.is_number() != engine.is_number() {
+            self.context.findings.add_values(path, DifferenceKind::Type, Some(legacy), Some(engine));
         } else if !self.context.ids.are_bound(a, b) {
             let WalkContext { ids, findings, .. } = &mut self.context;
             findings.add_contradiction(path, legacy, engine, &ids.contradicted(a, b));
         } else if legacy != engine {
-            // This includes a number and a text: an id is the same in both forms.
-            self.context.findings.count_use(rule);
+            self.context.findings.count_use(by.rule);
         }
         true
     }
@@ -213,6 +219,36 @@ impl<'a, 'f> Walk<'a, 'f> {
                 self.add_unpaired(path, DifferenceKind::Extra, value);
                 path.leave();
             }
+        }
+        Ok(())
+    }
+
+    /// Compares two objects whose keys are ids: members correspond if their keys do. Keys that are not bound yet are
+    /// bound as their values correspond.
+    fn compare_objects_by_id<'v>(
+        &mut self,
+        path: &mut ValuePath<'v>,
+        by: IdRule,
+        legacy: &'v Map<String, Value>,
+        engine: &'v Map<String, Value>,
+    ) -> Result<(), BoundExceeded> {
+        match self.pass {
+            PassPurpose::BindByPath | PassPurpose::BindByKey => return Ok(()),
+            PassPurpose::BindInUnordered | PassPurpose::Report => {}
+        }
+        for (a, b) in pairing::pair_members(&mut self.context, legacy, engine)? {
+            path.enter_element();
+            match (a, b) {
+                (Some((legacy, of_legacy)), Some((engine, of_engine))) => {
+                    let keys = (&Value::from(legacy.as_str()), &Value::from(engine.as_str()));
+                    self.bind_or_compare_ids(path, by, keys.0, keys.1);
+                    self.compare_values(path, of_legacy, of_engine)?;
+                }
+                (Some((_, value)), None) => self.add_unpaired(path, DifferenceKind::Missing, value),
+                (None, Some((_, value))) => self.add_unpaired(path, DifferenceKind::Extra, value),
+                (None, None) => {}
+            }
+            path.leave();
         }
         Ok(())
     }

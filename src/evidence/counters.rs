@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::route::{EarlierEvidence, EvidenceBasis, EvidenceRestart, FingerprintCount, RouteEvidence};
+use super::route::{EarlierEvidence, EvidenceBasis, EvidenceRestart, FingerprintCount, RULES_MAX, RouteEvidence};
 use crate::clock;
 use crate::compare::{Comparison, DifferenceKind, Observation, Verdict};
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
@@ -17,8 +17,6 @@ use crate::names::RouteId;
 
 /// Failure labels that are counted separately. Labels are literals of the program; the bound guards against a mistake.
 const FAILURES_MAX: usize = 32;
-/// Rules whose hits are counted separately.
-const RULES_MAX: usize = 256;
 /// Fingerprints that are counted separately; beyond that, the least recently seen one is dropped.
 const FINGERPRINTS_MAX: usize = 256;
 /// Reasons for `unresolved_effect` that are counted separately.

@@ -90,6 +90,23 @@ pub struct RouteEvidence {
     pub unresolved: BTreeMap<String, u64>,
 }
 
+/// Rules whose hits are counted separately.
+pub(super) const RULES_MAX: usize = 256;
+/// How many pairs it takes to call a rule dead. A rule for what happens in one pair of 50 is without a hit in so many
+/// pairs once in 50,000 times.
+const DEAD_RULE_PAIRS: u64 = 500;
+
+impl RouteEvidence {
+    /// Of these rules, those that made no two values equal in all pairs; none while there are too few pairs to tell.
+    pub fn dead_rules<'r>(&self, rules: impl Iterator<Item = &'r str>) -> Vec<String> {
+        // With so many rules, the hits of some may not have been counted.
+        if self.pairs() < DEAD_RULE_PAIRS || self.rule_hits.len() >= RULES_MAX {
+            return Vec::new();
+        }
+        rules.filter(|rule| !self.rule_hits.contains_key(*rule)).map(str::to_owned).collect()
+    }
+}
+
 /// Evidence was started from zero, because something that it depends on changed.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct EvidenceRestart {

@@ -584,3 +584,14 @@ async fn evidence_that_starts_from_zero_says_since_when_and_what_changed() {
     evidence.set_basis(4, &[(id(), basis("3", "2"))]);
     assert_eq!(evidence.of(&id()).restarted.unwrap().changed, ["`compare:`"], "nothing was counted since");
 }
+
+#[tokio::test]
+async fn a_rule_without_a_hit_is_dead_once_there_are_enough_pairs() {
+    let evidence = evidence_over(&memory()).await;
+    evidence.set_basis(0, &[(route(), "one".into())]);
+    let dead = |evidence: &Evidence| evidence.of(&route()).dead_rules(["ignore $.at", "ignore $.gone"].into_iter());
+    (0..499).for_each(|_| pair(&evidence, State::Shadow, Verdict::Ignored));
+    assert_eq!(dead(&evidence), [""; 0], "too few pairs to tell");
+    pair(&evidence, State::Dark, Verdict::Match);
+    assert_eq!(dead(&evidence), ["ignore $.gone"]);
+}

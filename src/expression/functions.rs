@@ -89,6 +89,12 @@ static TABLE: &[FunctionEntry] = &[
     entry!("dyn", 1..=1, |a| Ok(a[0].clone().into_owned())),
     // lists and maps
     entry!("size", 1..=1, size),
+    entry!("once", 1..=1, |a| match &*a[0] {
+        Value::Array(list) => Ok((list.len() == 1).into()),
+        Value::Null => Ok(false.into()),
+        Value::Object(_) => Ok(true.into()),
+        other => Err(type_error("a list, a map or nothing", other)),
+    }),
     entry!("keys", 1..=1, |a| match &*a[0] {
         Value::Object(map) => Ok(map.keys().map(|key| Value::from(key.as_str())).collect()),
         other => Err(type_error("a map", other)),

@@ -146,6 +146,12 @@ impl Lowering<'_> {
                 Ok(Node::Binary(Operator::In, Box::new(name), Box::new(operand)))
             }
             ("default", [value, fallback]) => Ok(Node::Default(self.boxed(value)?, self.boxed(fallback)?)),
+            // What is absent is there not once, and is no error.
+            ("once", [value]) => {
+                let function = self.function(tree, "once", 1)?;
+                let value = Node::Default(self.boxed(value)?, Box::new(Node::Constant(serde_json::Value::Null)));
+                Ok(Node::Call(function, vec![value]))
+            }
             ("matches", [text, pattern]) => {
                 let Expr::Literal(LiteralValue::String(source)) = &pattern.expr else {
                     return Err(self.error(pattern, "matches() takes a pattern in quotes, not a computed one"));

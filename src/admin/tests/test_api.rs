@@ -112,6 +112,7 @@ impl TestApi {
         AdminParts {
             engine: self.engine.clone(),
             deprecated_start: self.deprecated_start,
+            rules: Arc::new(|_| vec!["ignore $.at".to_owned(), "ids $.id".to_owned()]),
             workflows: Arc::new(|| vec!["create-order".into(), "get-order".into()]),
             stopping: tokio_util::sync::CancellationToken::new(),
             ladder: self.ladder.clone(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::compare::tolerance_draft::ToleranceDraft;
+use crate::compare::rule_drafts::{IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft};
 
 /// How the calls of one step are compared with those that legacy made.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -15,13 +15,13 @@ pub struct EffectRulesDraft {
     pub headers: Vec<String>,
     /// Parts of the call that may differ: JSONPath over its body (`$.sent_at`; `$` is all of it), `header.NAME`,
     /// `query.NAME`, or `path` for the values in the path.
-    pub ignore: Vec<String>,
+    pub ignore: Vec<IgnoreDraft>,
     /// Values in the body that are ids (JSONPath): they are equal if legacy's ids correspond one-to-one to the
     /// engine's, in the replies and in all calls of the pair.
-    pub ids: Vec<String>,
+    pub ids: Vec<IdDraft>,
     /// Arrays in the body whose order does not matter. Each JSONPath has the value `set`, or the name of the field that
     /// is the key of the elements.
-    pub unordered: BTreeMap<String, String>,
+    pub unordered: BTreeMap<String, UnorderedDraft>,
     /// Values in the body that may differ by a tolerance: a number (absolute), or a duration such as `2s` for times.
     pub tolerance: BTreeMap<String, ToleranceDraft>,
     /// Whether the position of the call among the other calls does not matter.

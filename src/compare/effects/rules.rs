@@ -10,7 +10,9 @@ use super::call_pattern::CallPattern;
 use super::call_template::{CallRole, CallTemplate};
 use super::draft::EffectRulesDraft;
 use super::path_text::path_of_url;
-use crate::compare::body_rules::{self, BodyRules, BodyRulesDraft, RuleId, RuleTexts, compared_header, header};
+use crate::compare::body_rules::{
+    self, BodyRules, BodyRulesDraft, IgnoredName, RuleId, RuleTexts, compared_header, header,
+};
 use crate::compare::draft::{CompareContext, RulesDraft};
 use crate::compare::effect::Effect;
 use crate::names::StepId;
@@ -143,20 +145,24 @@ impl StepRules {
             tolerance: &draft.tolerance,
         };
         let (mut headers, mut query, mut path, mut whole) = (Vec::new(), Vec::new(), None, None);
-        rules.body = body_rules::check(&body, &prefix, site, texts, problems, |text, site, texts, problems| {
-            let rule = |texts: &mut RuleTexts| texts.register(format!("{prefix}ignore {text}"));
+        rules.body = body_rules::check(&body, &prefix, site, texts, problems, |ignored, rule, problems| {
+            let IgnoredName { text, site, is_conditional } = *ignored;
             if let Some(name) = text.strip_prefix("header.") {
                 if let Some(name) = header(name, site, problems) {
-                    headers.push((name, rule(texts)));
+                    headers.push((name, rule()));
                 }
             } else if let Some(name) = text.strip_prefix("query.") {
-                query.push((name.to_owned(), rule(texts)));
+                query.push((name.to_owned(), rule()));
             } else if text == "path" {
-                path = Some(rule(texts));
+                path = Some(rule());
             } else if text == "$" {
-                whole = Some(rule(texts));
+                whole = Some(rule());
             } else {
                 return false;
+            }
+            if is_conditional {
+                let message = format!("`{text}` of a call cannot have a `when`");
+                problems.error(site, message).hint("only parts of the body can: `$.sent_at`");
             }
             true
         });

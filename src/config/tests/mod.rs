@@ -1,3 +1,4 @@
+mod compare_rules;
 mod effect_rules;
 mod egress;
 mod egress_attribution;

@@ -1,0 +1,38 @@
+//! Evaluates the conditions of rules for a pair.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::findings::ComparisonFindings;
+use super::pair::Pair;
+use super::rule_texts::RuleTexts;
+use crate::expression::{Expression, Scope};
+
+/// What conditions read of a pair.
+fn scope(pair: &Pair<'_>) -> Scope {
+    let mut scope = Scope::new();
+    scope.set("request", Arc::new(pair.request.clone()));
+    scope.set("legacy", Arc::new(json!({ "status": pair.legacy.status().as_u16() })));
+    scope
+}
+
+/// Turns off the rules whose condition does not hold, or cannot be evaluated: a rule makes values equal, so one that
+/// may not apply does not.
+pub(super) fn turn_off(pair: &Pair<'_>, rules: &RuleTexts, findings: &mut ComparisonFindings<'_>) {
+    let mut conditions = rules.conditions().peekable();
+    if conditions.peek().is_none() {
+        return;
+    }
+    let scope = scope(pair);
+    for (rule, condition) in conditions {
+        if condition.holds(&scope) != Ok(true) {
+            findings.turn_off(rule);
+        }
+    }
+}
+
+/// Whether the condition of an assert holds.
+pub(super) fn holds(condition: &Expression, pair: &Pair<'_>) -> bool {
+    condition.holds(&scope(pair)) == Ok(true)
+}

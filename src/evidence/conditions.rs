@@ -103,3 +103,8 @@ pub struct Condition {
 pub fn overall(conditions: &[Condition]) -> GateVerdict {
     conditions.iter().map(|condition| condition.verdict).max().unwrap_or(GateVerdict::Pass)
 }
+
+/// A condition that holds.
+pub(super) fn pass(name: ConditionName, detail: String) -> Condition {
+    Condition { name, verdict: GateVerdict::Pass, detail }
+}

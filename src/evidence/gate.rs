@@ -9,7 +9,8 @@ use jiff::Timestamp;
 
 use super::bound;
 use super::branches::OTHER_WAYS;
-use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict};
+use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
+use super::gate_words::{NAMES_SHOWN, elapsed, first_of, in_words};
 use super::route::RouteEvidence;
 use super::rung::{OTHER_STRATA, RungCounts};
 use crate::flag::{Promote, SkipReason, State};
@@ -17,8 +18,6 @@ use crate::names::StepId;
 
 /// The share of dark requests that may have no twin, percent.
 const WITHOUT_TWIN_PERCENT_MAX: u64 = 10;
-/// How many reasons, kinds of requests or steps a message names.
-const NAMES_SHOWN: usize = 3;
 /// The percentile of `p99_ratio_below`, and how many pairs it takes to have one.
 const P99: (f64, u64) = (0.99, 100);
 
@@ -55,11 +54,6 @@ pub fn conditions(route: &JudgedRoute<'_>, from: State, to: State) -> Vec<Condit
             vec![Condition { name: Name::OneRung, verdict: Verdict::Fail, detail }]
         }
     }
-}
-
-/// A condition that holds.
-pub(super) fn pass(name: Name, detail: String) -> Condition {
-    Condition { name, verdict: Verdict::Pass, detail }
 }
 
 impl JudgedRoute<'_> {
@@ -382,30 +376,4 @@ impl JudgedRoute<'_> {
             }
         }
     }
-}
-
-/// The first names of a list, and how many more there are.
-fn first_of(names: &[String], separator: &str) -> String {
-    let shown = names.iter().take(NAMES_SHOWN).cloned().collect::<Vec<_>>().join(separator);
-    match names.len().saturating_sub(NAMES_SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
-/// The time from `since` to `now`; zero if the clock was set back.
-pub(super) fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(since)).unwrap_or(Duration::ZERO)
-}
-
-/// A time in its largest unit of which there is at least one.
-pub(super) fn in_words(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let (count, unit) = match seconds {
-        172_800.. => (seconds / 86_400, "days"),
-        7_200.. => (seconds / 3_600, "hours"),
-        120.. => (seconds / 60, "minutes"),
-        _ => (seconds, "seconds"),
-    };
-    format!("{count} {unit}")
 }

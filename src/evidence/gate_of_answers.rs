@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::answers::AnswerSums;
 use super::bound;
-use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict};
-use super::gate::{JudgedRoute, elapsed, in_words, pass};
+use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
+use super::gate::JudgedRoute;
+use super::gate_words::{elapsed, in_words};
 
 impl JudgedRoute<'_> {
     /// The conditions for `only`.

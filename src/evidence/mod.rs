@@ -24,6 +24,7 @@ mod counters;
 mod export;
 mod gate;
 mod gate_of_answers;
+mod gate_words;
 mod latency;
 mod mark_file;
 mod mark_writer;

@@ -7,6 +7,7 @@
 mod coordination;
 mod coordination_tables;
 mod retry_keys;
+mod samples;
 mod tables;
 
 use std::ops::RangeInclusive;

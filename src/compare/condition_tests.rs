@@ -93,7 +93,7 @@ fn an_assert_that_was_not_evaluated_compared_no_intent() {
         bytes: None,
         taken_from: None,
     };
-    let draft = rules(json!({"assert": ["${once(intents.charge)}"]}));
+    let draft = rules(json!({"assert": ["${once(intents.charge) && legacy.status == 201}"]}));
     let asserted = |status: u16| {
         let (legacy, reply) = (reply(status, &[], ""), reply(status, &[], ""));
         let latency = std::time::Duration::ZERO;

@@ -1,7 +1,6 @@
 //! Moves of the routes of one family.
 
 use super::*;
-use crate::exchange::OfferedRequest;
 
 #[tokio::test]
 async fn a_family_moves_together_and_followers_go_first() {
@@ -27,7 +26,7 @@ async fn a_creator_goes_to_live_only_if_its_followers_would_too() {
     }
     fixture.flip("follow", to(State::Live)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&OfferedRequest::new("follow", 0), ComparisonOutcome::Failed("timeout"));
+        fixture.evidence.settle(&in_dark("follow"), ComparisonOutcome::Failed("timeout"));
     }
     let refused = fixture.refusal("create", to(State::Live)).await;
     assert!(refused.contains("of its follower `follow`: ") && refused.contains("more errors than legacy"), "{refused}");
@@ -48,7 +47,7 @@ async fn a_follower_in_only_has_to_go_down_before_its_creator_goes_to_live() {
     fixture.flip("follow", to(State::Live)).await.unwrap();
     fixture.flip("follow", forced(State::Only)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&OfferedRequest::new("follow", 0), ComparisonOutcome::Failed("timeout"));
+        fixture.evidence.settle(&in_dark("follow"), ComparisonOutcome::Failed("timeout"));
     }
     let refused = fixture.refusal("create", to(State::Live)).await;
     assert!(refused.contains("nothing is compared in `only`: flip it down to `live` first"), "{refused}");
@@ -85,7 +84,7 @@ async fn force_of_a_follower_to_only_does_not_open_the_gate_of_its_creator_to_li
     fixture.ladder.reload(in_only, || {}).await.unwrap();
     assert_eq!(fixture.state("follow").state, State::Only, "{:?}", fixture.status("follow").refused);
     for _ in 0..3 {
-        fixture.evidence.settle(&OfferedRequest::new("follow", 0), ComparisonOutcome::Failed("timeout"));
+        fixture.evidence.settle(&in_dark("follow"), ComparisonOutcome::Failed("timeout"));
     }
     let refused = fixture.refusal("create", to(State::Live)).await;
     assert!(refused.contains("of its follower `follow`: "), "{refused}");
@@ -100,11 +99,8 @@ async fn force_of_a_creator_over_what_its_followers_lack_stays_visible() {
         fixture.flip(route, to(State::Dark)).await.unwrap();
     }
     fixture.flip("follow", to(State::Live)).await.unwrap();
-    let fail = || {
-        (0..3).for_each(|_| {
-            fixture.evidence.settle(&OfferedRequest::new("follow", 0), ComparisonOutcome::Failed("timeout"))
-        })
-    };
+    let fail =
+        || (0..3).for_each(|_| fixture.evidence.settle(&in_dark("follow"), ComparisonOutcome::Failed("timeout")));
     fail();
     fixture.flip("create", forced(State::Live)).await.unwrap();
     assert_eq!(fixture.status("create").forced.as_deref(), Some("a drill"));

@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::exchange::OfferedRequest;
 
 /// What was forced for a few callers is not proven for the others.
 #[tokio::test]
@@ -108,7 +107,7 @@ async fn a_larger_share_passes_the_gate_of_its_rung_again() {
     fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
     fixture.flip("plain", percent(State::Live, 20.0)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&OfferedRequest::new("plain", 0), ComparisonOutcome::Failed("timeout"));
+        fixture.evidence.settle(&in_dark("plain"), ComparisonOutcome::Failed("timeout"));
     }
     let refused = fixture.refusal("plain", percent(State::Live, 30.0)).await;
     assert!(refused.contains("more errors than legacy"), "{refused}");
@@ -121,7 +120,7 @@ async fn a_larger_share_passes_the_gate_of_its_rung_again() {
     fixture.flip("plain", percent(State::Live, 40.0)).await.unwrap();
     // The files pass the same gate.
     for _ in 0..3 {
-        fixture.evidence.settle(&OfferedRequest::new("plain", 0), ComparisonOutcome::Failed("timeout"));
+        fixture.evidence.settle(&in_dark("plain"), ComparisonOutcome::Failed("timeout"));
     }
     let larger = edited(files(&[("plain", State::Live)]), "plain", |route| {
         route.shares = Shares { live: Percent::new(50.0).unwrap(), ..route.shares };
@@ -139,7 +138,7 @@ async fn a_larger_share_passes_the_gate_on_the_way_down_too() {
     fixture.flip("plain", percent(State::Dark, 20.0)).await.unwrap();
     fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&OfferedRequest::new("plain", 0), ComparisonOutcome::Failed("timeout"));
+        fixture.evidence.settle(&in_dark("plain"), ComparisonOutcome::Failed("timeout"));
     }
     let refused = fixture.refusal("plain", percent(State::Dark, 100.0)).await;
     assert!(refused.contains("more errors than legacy"), "{refused}");
@@ -160,7 +159,7 @@ async fn a_larger_share_passes_the_gate_on_the_way_down_too() {
     fixture.flip("plain", MoveRequest { percent: Percent::new(50.0), ..forced(State::Dark) }).await.unwrap();
     fixture.flip("plain", forced(State::Live)).await.unwrap();
     for _ in 0..6 {
-        fixture.evidence.settle(&OfferedRequest::new("plain", 0), ComparisonOutcome::Failed("timeout"));
+        fixture.evidence.settle(&in_dark("plain"), ComparisonOutcome::Failed("timeout"));
     }
     fixture.flip("plain", percent(State::Dark, 100.0)).await.unwrap();
 }
@@ -173,7 +172,7 @@ async fn a_larger_share_that_is_forced_on_the_way_down_stays_marked() {
     fixture.flip("plain", percent(State::Dark, 20.0)).await.unwrap();
     fixture.flip("plain", percent(State::Live, 10.0)).await.unwrap();
     for _ in 0..3 {
-        fixture.evidence.settle(&OfferedRequest::new("plain", 0), ComparisonOutcome::Failed("timeout"));
+        fixture.evidence.settle(&in_dark("plain"), ComparisonOutcome::Failed("timeout"));
     }
     let request = MoveRequest { percent: Percent::new(100.0), ..forced(State::Dark) };
     let done = fixture.flip("plain", request).await.unwrap();

@@ -38,7 +38,7 @@ use self::failing_store::FailingStore;
 use super::*;
 use crate::compare::{Body, Comparison, Observation, Verdict};
 use crate::evidence::Evidence;
-use crate::exchange::{ComparisonOutcome, Served, ServedObserver, TicketCounter as _};
+use crate::exchange::{ComparisonOutcome, OfferedRequest, Served, ServedObserver, TicketCounter as _};
 use crate::expression::Template;
 use crate::flag::{Effective, EffectiveReason, Instance, Percent, Promote, Route, RouteMatch, Service, Shares};
 use crate::store::StoreHandle;
@@ -87,6 +87,11 @@ fn promote() -> Promote {
         window: Duration::ZERO,
         ..Promote::default()
     }
+}
+
+/// A request of a route in `dark`.
+fn in_dark(route: &str) -> OfferedRequest {
+    OfferedRequest { rung: State::Dark, ..OfferedRequest::new(route, 0) }
 }
 
 /// The same files with one route changed.

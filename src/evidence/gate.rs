@@ -285,8 +285,8 @@ impl JudgedRoute<'_> {
             );
         }
         let detail = format!(
-            "of shared steps, too few calls in dark were held against a call by legacy or an `assert`, and at least one and \
-             {} % have to be: {}. Have legacy make the calls through the egress listener and hand on what tells which request \
+            "too few calls of shared steps in dark were held against a call by legacy or an `assert` (at least one, and \
+             {} %): {}. Have legacy make the calls through the egress listener and hand on what tells which request \
              they are for (`pointsman egress ROUTE`), send requests that reach the steps, or say in \
              `compare.effects.STEP.unseen` why their calls are not seen",
             wanted * 100.0,

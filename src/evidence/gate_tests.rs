@@ -228,7 +228,10 @@ fn steps_that_nothing_compared_are_named() {
     };
     let found = effects(&e, &small());
     assert_eq!(found.verdict, GateVerdict::Inconclusive);
-    assert!(found.detail.contains("and 95 % have to be: `mail` (1 of 5 calls), `print` (0 of 5 calls)."), "{found:?}");
+    assert!(
+        found.detail.contains("(at least one, and 95 %): `mail` (1 of 5 calls), `print` (0 of 5 calls)."),
+        "{found:?}"
+    );
     e.dark.effects.clear();
     let found = effects(&e, &small());
     assert!(found.detail.contains("`charge` (0 of 0 calls), `mail` (0 of 0 calls), `print`"), "{found:?}");

@@ -11,6 +11,7 @@ use super::latency::PairedLatencies;
 use super::strata::StratumCounts;
 use crate::compare::{Comparison, IntentCounts, Observation};
 use crate::exchange::{Branch, ComparisonOutcome, OfferedRequest};
+use crate::flag::SkipReason;
 use crate::names::StepId;
 
 /// Steps whose intents are counted separately.
@@ -89,7 +90,17 @@ impl RungCounts {
 
     pub(super) fn count_settled(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) {
         self.failed_runs += u64::from(matches!(outcome, ComparisonOutcome::Failed(_)));
-        let Some(mut name) = request.stratum() else { return };
+        // A request that cannot be compared, such as a follow-up of an instance without a twin, would hold the gate for
+        // good.
+        let is_asked = match outcome {
+            ComparisonOutcome::Skipped(SkipReason::NotSampled) => true,
+            ComparisonOutcome::Skipped(reason) => request.counts_against_coverage(reason),
+            ComparisonOutcome::Matched
+            | ComparisonOutcome::Ignored
+            | ComparisonOutcome::Mismatched
+            | ComparisonOutcome::Failed(_) => true,
+        };
+        let Some(mut name) = request.stratum().filter(|_| is_asked) else { return };
         if self.strata.len() >= STRATA_MAX && !self.strata.contains_key(&name) {
             name = OTHER_STRATA.to_owned();
         }
@@ -123,5 +134,30 @@ impl RungCounts {
             latencies: PairedLatencies::default(),
             effects: BTreeMap::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, StatusCode};
+
+    use super::*;
+
+    #[test]
+    fn a_kind_is_noted_where_its_requests_could_have_been_compared() {
+        let mut counts = RungCounts::default();
+        let mut settle = |status: StatusCode, outcome| {
+            let request = OfferedRequest { legacy_status: Some(status), ..OfferedRequest::new("r", 0) };
+            counts.count_settled(&OfferedRequest { method: Method::GET, ..request }, outcome);
+        };
+        settle(StatusCode::OK, ComparisonOutcome::Matched);
+        settle(StatusCode::OK, ComparisonOutcome::Skipped(SkipReason::NotSampled));
+        settle(StatusCode::OK, ComparisonOutcome::Failed("timeout"));
+        settle(StatusCode::NOT_FOUND, ComparisonOutcome::Skipped(SkipReason::NoTwin));
+        settle(StatusCode::NOT_FOUND, ComparisonOutcome::Skipped(SkipReason::Retried));
+        settle(StatusCode::FOUND, ComparisonOutcome::Skipped(SkipReason::QueueFull));
+        let of = |served, compared| StratumCounts { served, compared, mismatched: 0 };
+        let expected = [("GET 2xx", of(3, 1)), ("GET 3xx", of(1, 0))].map(|(name, of)| (name.to_owned(), of));
+        assert_eq!((counts.strata, counts.failed_runs), (expected.into(), 1));
     }
 }

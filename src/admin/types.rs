@@ -370,7 +370,8 @@ pub struct EvidenceView {
     /// The next rung and what it still requires.
     pub next: Option<NextRung>,
     /// The shared steps of the workflow that no pair compared with a call by legacy or an `assert`, except those that
-    /// are declared `unseen`. They shut the gate to `live`.
+    /// are declared `unseen`. They shut the gate to `live`, unless
+    /// `effects_compared: false`.
     #[serde(default)]
     pub uncompared_steps: Vec<StepId>,
     /// The rules of `compare:` that made no two values equal in all pairs; empty while there are fewer than 500 pairs.

@@ -30,12 +30,8 @@ pub(super) fn upper_after(restarts: u32, pairs: u64, mismatches: u64) -> f64 {
     high
 }
 
-/// The smallest number of pairs without a mismatch whose bound is below a rate.
-pub(super) fn clean_pairs_for(rate: f64) -> u64 {
-    clean_pairs_after(0, rate)
-}
-
-/// The same where counting was started over so many times after a mismatch.
+/// The smallest number of pairs without a mismatch whose bound is below a rate, where counting was started over so many
+/// times after a mismatch.
 pub(super) fn clean_pairs_after(restarts: u32, rate: f64) -> u64 {
     let (mut low, mut high) = (0u64, 1u64);
     while upper_after(restarts, high, 0) >= rate {
@@ -115,7 +111,7 @@ mod tests {
     #[test]
     fn without_a_mismatch_the_bound_has_the_published_values() {
         for (rate, pairs) in [(0.01, 449), (0.001, 4_512), (0.0001, 45_137)] {
-            let needed = clean_pairs_for(rate);
+            let needed = clean_pairs_after(0, rate);
             assert!(needed.abs_diff(pairs) <= 1, "{rate}: {needed} and not {pairs}");
         }
     }

@@ -74,7 +74,7 @@ pub(super) struct StoredEvidence {
     pub(super) basis: Option<String>,
     #[serde(default)]
     pub(super) parts: BTreeMap<String, String>,
-    /// The version of the binary whose answers in a row are counted.
+    /// The version of the binary whose answers to callers are counted.
     #[serde(default)]
     pub(super) answers_by: Option<String>,
     pub(super) evidence: RouteEvidence,

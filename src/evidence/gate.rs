@@ -132,7 +132,8 @@ impl JudgedRoute<'_> {
         let percent = |rate: f64| rate * 100.0;
         let starts_over = match restarts {
             0 => String::new(),
-            n => format!("; the rules were changed {n} times after a difference, so that it takes more pairs"),
+            1 => "; the rules were changed after a difference, so that it takes more pairs".to_owned(),
+            n => format!("; the rules were changed after a difference {n} times, so that it takes more pairs"),
         };
         let found = format!("at most {:.2} % of requests differ, with 95 % confidence{starts_over}", percent(bound));
         if bound < wanted || wanted >= 1.0 {

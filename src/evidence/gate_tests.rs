@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::answers::AnswersByHour;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict, overall};
 use super::gate::{JudgedRoute, conditions};
-use super::route::RouteEvidence;
+use super::route::{EarlierEvidence, RULES, RouteEvidence};
 use super::rung::{RungCounts, StepIntents};
 use super::strata::{NotCompared, StratumCounts};
 use crate::exchange::Served;
@@ -301,4 +301,16 @@ fn two_rungs_at_once_are_refused_and_going_down_is_always_allowed() {
             assert!(judge(&RouteEvidence::default(), &small(), from, to).is_empty());
         }
     }
+}
+
+/// The figure in the metrics and in `evidence` is the one that the gate judges.
+#[test]
+fn the_bound_that_is_shown_takes_account_of_changed_rules_too() {
+    let earlier = EarlierEvidence { until: NOW, changed: vec![RULES.to_owned()], pairs: 9, mismatched: 1 };
+    let (once, never) = (RouteEvidence { earlier: vec![earlier], ..good() }, good());
+    assert!(once.mismatch_upper_bound() > never.mismatch_upper_bound());
+    assert!(once.pairs_needed_for(0.001) > never.pairs_needed_for(0.001));
+    let detail = |e: &RouteEvidence| judge(e, &small(), State::Shadow, State::Dark)[2].detail.clone();
+    assert!(detail(&once).contains("the rules were changed after a difference, so"), "{}", detail(&once));
+    assert!(detail(&once).starts_with(&format!("at most {:.2} %", once.mismatch_upper_bound() * 100.0)));
 }

@@ -180,11 +180,12 @@ impl RouteEvidence {
     }
     /// The 95 % upper bound of the mismatch rate, valid no matter how often it is read; 1 if there are no pairs.
     pub fn mismatch_upper_bound(&self) -> f64 {
-        bound::upper(self.pairs(), self.mismatched)
+        bound::upper_after(self.rule_changes_after_differences(), self.pairs(), self.mismatched)
     }
     /// How many more pairs without a mismatch bring the bound below a rate; `None` if there is a mismatch.
     pub fn pairs_needed_for(&self, rate: f64) -> Option<u64> {
-        (self.mismatched == 0).then(|| bound::clean_pairs_for(rate).saturating_sub(self.pairs()))
+        let restarts = self.rule_changes_after_differences();
+        (self.mismatched == 0).then(|| bound::clean_pairs_after(restarts, rate).saturating_sub(self.pairs()))
     }
     /// How often in a row the evidence was started from zero by a change of the rules alone, although pairs differed.
     pub(super) fn rule_changes_after_differences(&self) -> u32 {

@@ -108,7 +108,7 @@ pub(super) struct LockedFiles {
 impl OpenedStore {
     /// The store and the files beside it, to release their locks if the start fails.
     pub fn locked_files(&self) -> LockedFiles {
-        let Self { store, evidence, affinity, secret: _ } = self;
+        let Self { store, evidence, basis_changes: _, affinity, secret: _ } = self;
         LockedFiles { store: store.clone(), evidence: evidence.clone(), affinity: affinity.clone() }
     }
 }

@@ -339,7 +339,7 @@ async fn an_entry_of_the_record_is_added_once_and_stays(which: StoreKind) {
     let mut fixture = StoreFixture::new(which).await;
     let entry = |number: u64, source: &str| RecordEntry {
         number,
-        at: at(number),
+        at: at(1),
         kind: "flip".into(),
         route: (number != 2).then(|| "a".into()),
         source: source.into(),

@@ -216,7 +216,7 @@ pub(in crate::store::sqlite) async fn records<T: serde::de::DeserializeOwned>(
 }
 
 /// The records of the first rows, in the order of the statement, whose number is above `after`.
-pub(in crate::store::sqlite) async fn records_after<T: DeserializeOwned>(
+pub(in crate::store::sqlite) async fn records_after<T: serde::de::DeserializeOwned>(
     readers: &Readers,
     text: &'static str,
     after: u64,

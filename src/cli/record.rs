@@ -56,7 +56,11 @@ fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
         "basis" => format!("{}: the evidence {}", text("changed"), text("evidence")),
         kind => format!("{kind}: {} to {}", text("from"), text("to")),
     };
-    let forced = if entry.body["forced"] == true { " (forced)" } else { "" };
+    let flip = serde_json::from_value::<FlipRow>(entry.body.clone()).ok().map(|mut flip| {
+        flip.forced_above = entry.body["overridden"]["from"].as_str().and_then(|rung| rung.parse().ok());
+        flip
+    });
+    let forced = flip.map(|flip| flip.force_text()).unwrap_or_default();
     vec![
         plain(entry.number),
         plain(ago(entry.at, now)),

@@ -63,7 +63,8 @@ impl Counters {
         let mut restarted = old.restarted.clone();
         let (pairs, mismatched) = (old.pairs(), old.mismatched);
         if old.rank() > 0 {
-            earlier.push(EarlierEvidence { until: now, changed: changed.clone(), pairs, mismatched });
+            let basis = left.clone();
+            earlier.push(EarlierEvidence { until: now, changed: changed.clone(), pairs, mismatched, basis });
             earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
             restarted = Some(EvidenceRestart { at: now, changed, pairs_before: pairs });
             self.kept.push(KeptEvidence { basis: left, evidence: old });
@@ -71,7 +72,11 @@ impl Counters {
         }
         let goes_on = again.is_some();
         self.evidence = match again {
-            Some(evidence) => RouteEvidence { earlier, ..evidence },
+            // It is not earlier evidence any more.
+            Some(evidence) => {
+                earlier.retain(|earlier| earlier.basis != basis.hash);
+                RouteEvidence { earlier, ..evidence }
+            }
             None => RouteEvidence { restarted, earlier, ..RouteEvidence::default() },
         };
         Some(BasisChange { changed: text, goes_on, pairs_before: pairs, mismatched_before: mismatched })
@@ -85,7 +90,12 @@ fn changed_parts(before: &BTreeMap<String, String>, after: &BTreeMap<String, Str
     }
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let changed = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
-    changed.take(CHANGED_PARTS_MAX).cloned().collect()
+    let text = |name: &String| match (before.contains_key(name), after.contains_key(name)) {
+        (false, _) => format!("{name} (not used before)"),
+        (_, false) => format!("{name} (not used any more)"),
+        (true, true) => name.clone(),
+    };
+    changed.take(CHANGED_PARTS_MAX).map(text).collect()
 }
 
 #[cfg(test)]
@@ -117,7 +127,7 @@ mod tests {
         assert_eq!((sums(&counters), counters.generation), ((12, 1), generation + 1));
         assert!(counted(&mut counters, &basis("1", "b"), 0, 0));
         assert_eq!(sums(&counters), (5, 0));
-        assert_eq!(counters.evidence.earlier.len(), 3);
+        assert_eq!(counters.evidence.earlier.len(), 1, "that of the basis in force is not listed");
         for other in 0..KEPT_MAX {
             assert!(!counted(&mut counters, &basis("2", &other.to_string()), 1, 0));
         }

@@ -22,8 +22,7 @@ const FINGERPRINTS_MAX: usize = 256;
 /// Reasons for `unresolved_effect` that are counted separately.
 const UNRESOLVED_MAX: usize = 16;
 
-/// The generation of a route's evidence in which a comparison counts: it increases each time the evidence starts from
-/// zero. `None` if the request was decided by files with another basis: the comparison counts in no generation.
+/// The generation of a route's evidence in which a comparison counts: it increases each time the basis changes. `None` if the request was decided by files with another basis: the comparison counts in no generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvidenceGeneration(pub(super) Option<u64>);
 
@@ -43,7 +42,7 @@ pub(super) struct Counters {
     /// The first version of the files that has this basis.
     pub(super) basis_since: u64,
     pub(super) generation: u64,
-    /// The evidence since the basis last changed.
+    /// The evidence of the present basis.
     pub(super) evidence: RouteEvidence,
     /// Evidence of earlier bases, the oldest first: it goes on if a change is taken back.
     pub(super) kept: Vec<KeptEvidence>,
@@ -260,7 +259,7 @@ impl Counters {
         evidence.legacy_5xx += u64::from(status.is_server_error());
     }
 
-    /// Counts a run by this plan that failed after its answer was given or compared.
+    /// Counts a run that failed after its answer was given or compared.
     pub(super) fn failed_after_answer(&mut self, rung: State) {
         match rung {
             State::Live | State::Only => self.evidence.count_served(Served::Error, clock::now()),

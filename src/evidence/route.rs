@@ -130,6 +130,9 @@ pub struct EarlierEvidence {
     pub pairs: u64,
     /// Of these, those that differed.
     pub mismatched: u64,
+    /// The basis that it had; empty if an earlier version stored it.
+    #[serde(default)]
+    pub basis: String,
 }
 
 /// The evidence of an earlier basis.
@@ -211,11 +214,11 @@ impl RouteEvidence {
     pub fn uncompared<'a>(&self, steps: &'a [StepId]) -> impl Iterator<Item = &'a StepId> {
         self.all.uncompared(steps, 0.0)
     }
-    /// The share of requests that were compared, from 0 to 1; 1 if there were none. Requests that were left out by the
+    /// The share of requests that were compared, from 0 to 1; 0 if there were none. Requests that were left out by the
     /// route's share, or that cannot be compared because of what the client or legacy did, do not count.
     pub fn coverage(&self) -> f64 {
         let all = self.pairs() + self.not_compared_at(State::Shadow) + self.not_compared_at(State::Dark);
-        if all == 0 { 1.0 } else { self.pairs() as f64 / all as f64 }
+        self.pairs() as f64 / all.max(1) as f64
     }
     /// How many requests of a rung were not compared and count against coverage. In evidence of an earlier version all
     /// that were not compared count, for each rung, because it does not say more.

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::{AnswerBody, Branch, EarlierKeys, KeysOfLegacy, LegacyCalls, RequestCopy};
-use crate::compare::{AwaitedIntents, Intent, Observation};
+use crate::compare::{AwaitedIntents, InstanceIds, Intent, Observation};
 use crate::flag::{Family, InstanceId, PinKey, RetryKeys};
 use crate::names::{RouteId, RunId, StepId, WorkflowName};
 use crate::workflow::{Mode, Redaction, RunStatus};
@@ -120,6 +120,10 @@ pub struct RunReport {
     pub outlived_deadline: bool,
     /// The instance that was pinned.
     pub pinned: Option<PinKey>,
+    /// Another run had pinned the instance before.
+    pub pin_is_taken: bool,
+    /// In [`Mode::Rehearse`] and [`Mode::Dark`], of a follow-up: the ids of the instance and of its twin.
+    pub instance: Option<InstanceIds>,
     /// The plan has a `volatile: true` read, which is sent after legacy acted: all differences in the body are of kind
     /// `stale_read`.
     pub stale_reads: bool,

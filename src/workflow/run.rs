@@ -365,6 +365,10 @@ impl Run {
     pub(super) fn has_performed(&self, step: &StepId) -> bool {
         self.steps.get(step).is_some_and(|state| !matches!(state, StepState::Skipped))
     }
+    /// Whether a call of a step was recorded as an intent or sent.
+    pub(super) fn has_recorded_call(&self, step: &StepId) -> bool {
+        self.done.iter().any(|done| done.step == *step) || self.intents.keys().any(|(of, ..)| of == step)
+    }
     /// Whether a step was skipped.
     pub(super) fn was_skipped(&self, step: &StepId) -> bool {
         matches!(self.steps.get(step), Some(StepState::Skipped))

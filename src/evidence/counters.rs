@@ -22,7 +22,8 @@ const FINGERPRINTS_MAX: usize = 256;
 /// Reasons for `unresolved_effect` that are counted separately.
 const UNRESOLVED_MAX: usize = 16;
 
-/// The generation of a route's evidence in which a comparison counts: it increases each time the basis changes. `None` if the request was decided by files with another basis: the comparison counts in no generation.
+/// The generation of a route's evidence in which a comparison counts: it increases each time the basis changes. `None`
+/// if the request was decided by files with another basis: the comparison counts in no generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvidenceGeneration(pub(super) Option<u64>);
 

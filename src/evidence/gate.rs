@@ -202,8 +202,7 @@ impl JudgedRoute<'_> {
             .map(|(step, runs)| format!("runs with `{step}` ({runs} could not be compared)"));
         let thin: Vec<String> = thin_strata.chain(thin_ways).chain(unfinished).collect();
         if strata.is_empty() && wanted > 0 {
-            let detail = "no kind of request was noted yet".to_owned();
-            return Condition { name: Name::StrataAtLeast, verdict: Verdict::Inconclusive, detail };
+            return nothing_yet(Name::StrataAtLeast, "no kind of request was noted yet");
         }
         if thin.is_empty() {
             let kinds = strata.len() + branches.ways.len();
@@ -239,8 +238,7 @@ impl JudgedRoute<'_> {
              their answer), legacy alone in {of_legacy}"
         );
         if all + late == 0 {
-            let detail = "no request was compared yet".to_owned();
-            return Condition { name: Name::ErrorsNotWorseBy, verdict: Verdict::Inconclusive, detail };
+            return nothing_yet(Name::ErrorsNotWorseBy, "no request was compared yet");
         }
         let worse_by = of_engine.saturating_sub(of_legacy) as f64 / all.max(1) as f64;
         if worse_by <= wanted {
@@ -321,8 +319,7 @@ impl JudgedRoute<'_> {
         let share = without as f64 * 100.0 / all.max(1) as f64;
         let found = format!("{share:.1} % of dark requests without a twin ({without} of {all})");
         if all == 0 && self.evidence.dark_pairs == 0 {
-            let detail = "no request was run in dark yet".to_owned();
-            return Condition { name: Name::Twins, verdict: Verdict::Inconclusive, detail };
+            return nothing_yet(Name::Twins, "no request was run in dark yet");
         }
         // In integers, so that a share of exactly the maximum passes.
         if without * 100 <= all * WITHOUT_TWIN_PERCENT_MAX {
@@ -400,4 +397,9 @@ impl JudgedRoute<'_> {
             }
         }
     }
+}
+
+/// A condition for which there is nothing to judge.
+fn nothing_yet(name: Name, detail: &str) -> Condition {
+    Condition { name, verdict: Verdict::Inconclusive, detail: detail.to_owned() }
 }

@@ -12,13 +12,9 @@ impl JudgedRoute<'_> {
     /// The conditions for `only`.
     pub(super) fn of_answers(&self) -> Vec<Condition> {
         let sums = self.evidence.answers.over(self.promote.window, self.now);
-        let mut conditions = vec![
-            self.share(),
-            self.answers(sums),
-            self.window(),
-            self.errors_of_answers(sums),
-            self.client_errors(sums),
-        ];
+        let mut conditions = vec![self.share(), self.answers(sums), self.window()];
+        conditions.extend(self.errors_of_answers(sums));
+        conditions.extend(self.client_errors(sums));
         conditions.extend(self.age("answer of the engine without an error", self.evidence.last_answer, false));
         conditions
     }
@@ -57,12 +53,12 @@ impl JudgedRoute<'_> {
         Condition { name: Name::Window, verdict: Verdict::Inconclusive, detail }
     }
 
-    fn errors_of_answers(&self, AnswerSums { answers, errors, .. }: AnswerSums) -> Condition {
+    fn errors_of_answers(&self, AnswerSums { answers, errors, .. }: AnswerSums) -> Option<Condition> {
         let e = self.evidence;
         let all = answers + errors;
+        // No traffic is no `pass`: then `answers` holds the gate.
         if all == 0 {
-            let detail = "the engine has answered no request in this time".to_owned();
-            return Condition { name: Name::ErrorsNotWorseBy, verdict: Verdict::Inconclusive, detail };
+            return None;
         }
         let of_legacy = share(e.legacy_5xx, e.legacy_replies);
         let found = format!(
@@ -74,31 +70,30 @@ impl JudgedRoute<'_> {
             e.legacy_replies,
         );
         if share(errors, all) <= of_legacy + self.promote.errors_not_worse_by {
-            return pass(Name::ErrorsNotWorseBy, found);
+            return Some(pass(Name::ErrorsNotWorseBy, found));
         }
         let detail = format!("{found}; at most {} % more are allowed", self.promote.errors_not_worse_by * 100.0);
-        Condition { name: Name::ErrorsNotWorseBy, verdict: Verdict::Fail, detail }
+        Some(Condition { name: Name::ErrorsNotWorseBy, verdict: Verdict::Fail, detail })
     }
 
     /// A 4xx is the caller's error only as far as legacy answers as many.
-    fn client_errors(&self, AnswerSums { answers, client_errors, .. }: AnswerSums) -> Condition {
+    fn client_errors(&self, AnswerSums { answers, client_errors, .. }: AnswerSums) -> Option<Condition> {
         let e = self.evidence;
         if answers == 0 {
-            let detail = "the engine has answered no request in this time".to_owned();
-            return Condition { name: Name::ClientErrors, verdict: Verdict::Inconclusive, detail };
+            return None;
         }
         if client_errors == answers {
             let detail = format!(
                 "needs an answer of the engine below 400: it answered all {answers} with 4xx, so perhaps no run took effect"
             );
-            return Condition { name: Name::ClientErrors, verdict: Verdict::Fail, detail };
+            return Some(Condition { name: Name::ClientErrors, verdict: Verdict::Fail, detail });
         }
         let found = format!(
             "{:.1} % of the engine's answers are 4xx ({client_errors} of {answers})",
             share(client_errors, answers) * 100.0
         );
         if e.legacy_replies == 0 {
-            return pass(Name::ClientErrors, format!("{found}; how many legacy had is not known"));
+            return Some(pass(Name::ClientErrors, format!("{found}; how many legacy had is not known")));
         }
         let of_legacy = share(e.legacy_4xx, e.legacy_replies);
         let found = format!(
@@ -110,10 +105,10 @@ impl JudgedRoute<'_> {
         // With 95 % confidence, so that chance does not hold a route.
         let at_least = 1.0 - bound::upper(answers, answers - client_errors);
         if at_least <= of_legacy + self.promote.errors_not_worse_by {
-            return pass(Name::ClientErrors, found);
+            return Some(pass(Name::ClientErrors, found));
         }
         let detail = format!("the engine refuses requests that legacy does not: {found}");
-        Condition { name: Name::ClientErrors, verdict: Verdict::Fail, detail }
+        Some(Condition { name: Name::ClientErrors, verdict: Verdict::Fail, detail })
     }
 }
 

@@ -312,7 +312,7 @@ async fn runs_that_answer_long_before_they_end_are_compared_and_open_the_gates()
 async fn runs_that_fail_after_their_answer_hold_every_gate() {
     const FAILS: &str = "workflow: create\nsteps:\n  \
                          accept: { call: \"POST ${services.bank}/charges\", rehearse: {} }\n  \
-                         broken: { needs: [accept], fail: { status: 500, body: {} } }\n\
+                         broken: { needs: [accept], call: \"GET ${services.bank}/late\", accept: [204] }\n\
                          respond: { after: [accept], status: 200, body: { total: 7 } }\n";
     let orders = Orders::start().await;
     orders.reload(|flags| flags.write("workflows/create.yaml", FAILS)).await;

@@ -96,8 +96,9 @@ async fn a_defect_corrected_under_load_leaves_no_trace_in_the_new_evidence() {
                 "the evidence is of one workflow only: {before}"
             );
             system.flags.edit("workflows/create-order.yaml", |text| text.replace(from, to));
-            until("evidence to begin anew", || async {
-                (count(&evidence().await, "shadow_pairs") < count(&before, "shadow_pairs")).then_some(())
+            // A version that was in force before goes on with its own evidence.
+            until("the evidence of the other version", || async {
+                ((count(&evidence().await, "mismatched") > 0) == (to == wrong)).then_some(())
             })
             .await;
         }

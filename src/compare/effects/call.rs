@@ -106,8 +106,7 @@ impl<'a> Call<'a> {
             Value::Object(map) => map.into_iter().map(|(name, value)| (name, texts(value))).collect(),
             _ => BTreeMap::new(),
         };
-        Self { service, authority, method, url, path, query, headers, number: None,
-            replied_before: None, body }
+        Self { service, authority, method, url, path, query, headers, number: None, replied_before: None, body }
     }
 
     /// Whether both calls go to the same service, or, if one of them goes to no service, to the same address.

@@ -128,8 +128,7 @@ mod tests {
         }
         let charged = Effect { replied_before, ..posted(CHARGES, json!({ "amount": 1 })) };
         let effects = vec![charged, posted(MAILS, json!({ "to": "a" }))];
-        let intents =
-            vec![charge(json!({ "amount": 1 })), intent("mail", None, "POST", MAILS, json!({ "to": "a" }))];
+        let intents = vec![charge(json!({ "amount": 1 })), intent("mail", None, "POST", MAILS, json!({ "to": "a" }))];
         let comparison = compared((&json!(1), &json!(1)), effects, intents, &rules).unwrap();
         let is_order = |kind| kind == DifferenceKind::EffectOrder;
         comparison.differences.into_iter().filter(|d| is_order(d.kind)).map(|d| d.path).collect()

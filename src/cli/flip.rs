@@ -6,7 +6,7 @@ use super::args::Server;
 use super::client::{CallError, Client, component, query};
 use super::format::{Formatter, TableCell, Tone, ago, counted, escape_control, plain, why};
 use super::output::Output;
-use crate::admin::types::{FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse};
+use crate::admin::types::{FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, RouteDetail};
 use crate::flag::{Freeze, State};
 
 /// The options of `flip`.
@@ -99,6 +99,16 @@ pub(crate) fn freeze(
     let in_flight = counted(done.runs_in_flight, "run");
     let text = format!("{what}\n{}{in_flight} in flight; {open}\n", note.unwrap_or_default());
     Ok(Output { text, json, is_ok: true })
+}
+
+pub(crate) fn horizon(client: &Client, route: &str, format: Formatter) -> Result<Output, CallError> {
+    let (detail, _) = client.get::<RouteDetail>(&format!("/api/v2/routes/{}", component(route)))?;
+    let lines: Vec<String> = detail.horizon.iter().map(|line| format!("- {}\n", escape_control(line))).collect();
+    let text = match lines.is_empty() {
+        true => "the engine owns no instance that legacy does not know\n".to_owned(),
+        false => format!("{}\n{}", format.tone(route, Tone::Strong), lines.concat()),
+    };
+    Ok(Output { text, json: serde_json::json!({ "route": route, "horizon": detail.horizon }), is_ok: true })
 }
 
 pub(crate) fn list(

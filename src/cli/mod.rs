@@ -2,7 +2,7 @@
 //!
 //! Always true: stdout is data (as JSON with `--json`, which only `demo` refuses), stderr is messages; the exit code
 //! is 0 for done, 1 for refused or failed (also if stdout cannot be written), 2 for wrong usage. `status`, `flip`,
-//! `freeze`, `reload`, `diffs`, `evidence`, `egress`, `flips`, `record`, `services`, `runs` and `explain` are clients of the API
+//! `freeze`, `reload`, `diffs`, `evidence`, `egress`, `flips`, `horizon`, `record`, `services`, `runs` and `explain` are clients of the API
 //! of a running process; `replay` and `check --against-open-runs` are too, or read a store (`--store`); `check`
 //! without that option and `schema` read files only; `help` shows the reference; `serve`, `demo` and `store` call
 //! functions of `app`, which `main` passes in [`ProcessCommands`].
@@ -113,6 +113,7 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
         Command::Evidence { route, server } => with_client(&server, |client| evidence::show(client, &route, out)),
         Command::Egress { route, server } => with_client(&server, |client| egress::show(client, &route, out)),
         Command::Flips { route, limit, server } => with_client(&server, |client| flip::list(client, route, limit, out)),
+        Command::Horizon { route, server } => with_client(&server, |client| flip::horizon(client, &route, out)),
         Command::Record { command } => run_record_command(command, out),
         Command::Services { server } => with_client(&server, |client| services::show(client, out)),
         Command::Runs { command } => run_command(command, out, Formatter::new(globals.color, &std::io::stderr())),

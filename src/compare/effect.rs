@@ -25,6 +25,8 @@ pub struct Effect {
     pub reply: Option<EffectReply>,
     /// Gives the order of calls: a call that began later has a larger number.
     pub number: u64,
+    /// A call with this number or a larger one began after the head of the reply had come; `None` if that is not known.
+    pub replied_before: Option<u64>,
 }
 
 /// The reply to a call by legacy.

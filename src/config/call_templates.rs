@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::checked_files::{Services, Workflows};
 use crate::compare::{CallRole, CallTemplate};
 use crate::names::{StepId, WorkflowName};
-use crate::workflow::{Call, EffectClass, Plan, Rehearsal, StepKind};
+use crate::workflow::{Call, EffectClass, Plan, Rehearsal, StepIndex, StepKind};
 
 /// The calls of a workflow's steps, of their `undo:`, and of the workflows that they run, directly or through others.
 pub(super) fn call_templates(plan: &Plan, services: &Services, workflows: &Workflows) -> Vec<CallTemplate> {
@@ -30,7 +30,7 @@ fn add_calls<'a>(
     found: &mut Vec<CallTemplate>,
     children: &mut Vec<&'a WorkflowName>,
 ) {
-    for step in &plan.steps {
+    for (index, step) in plan.steps.iter().enumerate() {
         let own = match &step.kind {
             StepKind::Call(call) => Some((step.id.clone(), &**call)),
             StepKind::Run(child) => {
@@ -49,9 +49,26 @@ fn add_calls<'a>(
                 path: path_of(call, services),
                 role,
                 takes_reply: !is_child && matches!(call.rehearse, Some(Rehearsal::FromLegacy)),
+                after: ended_before(plan, StepIndex(index)),
             });
         }
     }
+}
+
+/// The steps that have ended before a step begins.
+fn ended_before(plan: &Plan, of: StepIndex) -> BTreeSet<StepId> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![of];
+    while let Some(step) = open.pop().and_then(|index| plan.steps.get(index.0)) {
+        for before in step.needs.iter().chain(&step.replaces) {
+            if let Some(needed) = plan.steps.get(before.0)
+                && found.insert(needed.id.clone())
+            {
+                open.push(*before);
+            }
+        }
+    }
+    found
 }
 
 fn role_of(call: &Call) -> CallRole {

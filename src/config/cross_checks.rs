@@ -333,11 +333,19 @@ fn warn_missing_rehearse(file: &Site, plan: &Plan, route: &Route, problems: &mut
         if call.effect == EffectClass::Read || call.rehearse.is_some() {
             continue;
         }
+        // A follow-up is not run in `shadow`, and in `dark` private steps are sent.
+        if call.effect == EffectClass::Private && matches!(route.instance, Some(Instance::Follows { .. })) {
+            continue;
+        }
         let id = step.id.as_str();
         let is_read = plan.is_read(step);
         let site = file.key("steps").key(id).at_key();
         let effect = call.effect.as_str();
-        let message = format!("the {effect} step `{id}` has no `rehearse:`, and the route `{}` rehearses it", route.id);
+        let rungs = if call.effect == EffectClass::Private { "`shadow`" } else { "`shadow` and `dark`" };
+        let message = format!(
+            "the {effect} step `{id}` has no `rehearse:`, and the route `{}` rehearses it in {rungs}",
+            route.id
+        );
         problems.warn(&site, message).hint(if is_read {
             "its output is read, so each comparison would end as skipped: say what its output would be, \
              for example `rehearse: { id: \"${legacy.body.id}\" }`"

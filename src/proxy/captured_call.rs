@@ -4,6 +4,7 @@
 //! socket has taken the last byte of the reply (see `completion`), or when the call is cut; always on the thread of
 //! `settler`, and that a call was lost where it has no room.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -33,6 +34,8 @@ pub(super) struct CapturedCall {
     observer: Arc<dyn EffectObserver>,
     /// `None` where this thread may observe.
     queue: Option<Arc<dyn EffectQueue>>,
+    /// The number of the next call that begins.
+    next_number: Arc<AtomicU64>,
 }
 
 impl CapturedCall {
@@ -43,9 +46,10 @@ impl CapturedCall {
         bytes_max: usize,
         observer: Arc<dyn EffectObserver>,
         queue: Arc<dyn EffectQueue>,
+        next_number: Arc<AtomicU64>,
     ) -> Self {
         observer.begin(&effect, body.clone().map(|copy| copy as Arc<dyn SentBody>));
-        Self { effect: Some(effect), reply_head: None, body, bytes_max, observer, queue: Some(queue) }
+        Self { effect: Some(effect), reply_head: None, body, bytes_max, observer, queue: Some(queue), next_number }
     }
 
     /// From now on it is on a thread that serves nobody.
@@ -64,6 +68,9 @@ impl CapturedCall {
     /// Records the head of the call's reply.
     pub(super) fn on_reply_head(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.reply_head = Some((status, headers.clone()));
+        if let Some(effect) = &mut self.effect {
+            effect.replied_before = Some(self.next_number.load(Relaxed));
+        }
     }
 
     /// Ends a call that got no complete reply.
@@ -156,6 +163,7 @@ mod tests {
             body: Body::TooLarge,
             reply: None,
             number: 0,
+            replied_before: None,
         };
         let observer = Arc::new(RecordedEffects::default());
         end(Box::new(CapturedCall::new(
@@ -164,6 +172,7 @@ mod tests {
             10,
             observer.clone(),
             Arc::new(Direct),
+            Arc::new(AtomicU64::new(7)),
         )));
         assert_eq!(*observer.1.lock().unwrap(), 1, "the observer is told that the call begins");
         let mut told = std::mem::take(&mut *observer.0.lock().unwrap());

@@ -39,13 +39,14 @@ pub(super) struct Egress {
     pub observer: Arc<dyn EffectObserver>,
     /// The destinations that the files list, each with a service that represents it.
     pub listed: Vec<(Destination, Arc<Service>)>,
-    numbers: AtomicU64,
+    /// The number of the next call that begins.
+    pub numbers: Arc<AtomicU64>,
 }
 
 impl Egress {
     pub(super) fn new(EgressParts { listener, own, observer }: EgressParts) -> Self {
         let listed = listener.to.iter().filter_map(|one| Some((one.clone(), Arc::new(service_of(one)?)))).collect();
-        Self { listener, own: Arc::new(own), observer, listed, numbers: AtomicU64::new(0) }
+        Self { listener, own: Arc::new(own), observer, listed, numbers: Arc::default() }
     }
 
     /// Returns the limits of this proxy: limits on clients do not apply to legacy.

@@ -87,8 +87,9 @@ fn capture(
         body: Body::TooLarge,
         reply: None,
         number: egress.next_number(),
+        replied_before: None,
     };
-    let call =
-        CapturedCall::new(effect, copy.clone(), bytes_max, egress.observer.clone(), client.shared.settler.clone());
+    let (observer, queue) = (egress.observer.clone(), client.shared.settler.clone());
+    let call = CapturedCall::new(effect, copy.clone(), bytes_max, observer, queue, egress.numbers.clone());
     (Some(Captured::Call(Box::new(call))), copy)
 }

@@ -24,6 +24,7 @@ fn call(attribution: &Attribution, id: &'static str) {
         body: Body::Whole("{\"card\":\"hunter2\"}".into()),
         reply: None,
         number: 0,
+        replied_before: None,
     });
 }
 

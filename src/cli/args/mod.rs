@@ -138,6 +138,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
+    /// Show what legacy would not know if the route were lowered now: the instances that only the engine has.
+    Horizon {
+        /// The route's id.
+        route: String,
+        #[command(flatten)]
+        server: Server,
+    },
     /// The record of all moves of routes: a chain of entries, each with the hash of the one before.
     Record {
         #[command(subcommand)]

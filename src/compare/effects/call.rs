@@ -28,6 +28,8 @@ pub(super) struct Call<'a> {
     pub(super) headers: HeaderMap,
     /// Of a call by legacy: its number.
     pub(super) number: Option<u64>,
+    /// Of a call by legacy: see [`Effect::replied_before`].
+    pub(super) replied_before: Option<u64>,
     /// The body; an error if it cannot be compared within the bounds.
     pub(super) body: Result<CallBody, BoundExceeded>,
 }
@@ -80,7 +82,7 @@ impl<'a> Call<'a> {
     pub(super) fn of_legacy(effect: &'a Effect, bounds: &CompareBounds) -> Self {
         let body = CallBody::of(&effect.headers, &effect.body, bounds);
         let call = Self::of(effect.service.as_ref(), &effect.method, &effect.url, effect.headers.clone(), body);
-        Self { number: Some(effect.number), ..call }
+        Self { number: Some(effect.number), replied_before: effect.replied_before, ..call }
     }
 
     fn of(
@@ -104,7 +106,7 @@ impl<'a> Call<'a> {
             Value::Object(map) => map.into_iter().map(|(name, value)| (name, texts(value))).collect(),
             _ => BTreeMap::new(),
         };
-        Self { service, authority, method, url, path, query, headers, number: None, body }
+        Self { service, authority, method, url, path, query, headers, number: None, replied_before: None, body }
     }
 
     /// Whether both calls go to the same service, or, if one of them goes to no service, to the same address.

@@ -1,5 +1,7 @@
 //! The calls that a workflow may make, as far as they are known before it runs.
 
+use std::collections::BTreeSet;
+
 use http::Method;
 use percent_encoding::percent_decode_str;
 
@@ -23,6 +25,8 @@ pub struct CallTemplate {
     pub role: CallRole,
     /// Whether the step, where it is rehearsed, takes its output from the call by legacy that corresponds.
     pub takes_reply: bool,
+    /// The steps that have ended before the call is sent: those that its step needs, directly or through others.
+    pub after: BTreeSet<StepId>,
 }
 
 /// What a call of a workflow does to the world, and whether a comparison gets an intent of it.

@@ -1,9 +1,13 @@
 //! Compares the order of calls: in which order legacy made the calls that are paired with intents.
 //!
-//! The engine's order is that of its intents: the order of the steps in the plan. Not compared are the order of the
-//! items of one step, and that of the calls of `undo:`, which are sent in the reverse order of the steps they undo.
+//! The engine's order is that of its intents: the order of the steps in the plan. If neither of two steps needs the
+//! other, the engine may send their calls at the same time: that is a difference where legacy began the second call when
+//! it had the reply to the first. Not compared are the order of the items of one step, and that of the calls of `undo:`,
+//! which are sent in the reverse order of the steps they undo.
 
-use super::call::EngineCall;
+use std::collections::BTreeMap;
+
+use super::call::{Call, EngineCall};
 use super::call_template::CallRole;
 use super::pairing::{Pairs, StepCalls};
 use crate::compare::findings::ComparisonFindings;
@@ -13,6 +17,7 @@ use crate::compare::verdict::DifferenceKind;
 pub(super) fn report(
     steps: &[StepCalls<'_>],
     engine: &[EngineCall<'_>],
+    legacy: &[Call<'_>],
     pairs: &Pairs,
     findings: &mut ComparisonFindings<'_>,
 ) {
@@ -28,13 +33,24 @@ pub(super) fn report(
     }
     calls.sort_unstable();
     let in_any_order = |at: &usize| steps[*at].rules.any_order.is_some();
-    let all: Vec<usize> = calls.into_iter().map(|(_, at)| at).collect();
+    let all: Vec<usize> = calls.iter().map(|(_, at)| *at).collect();
     let judged: Vec<usize> = all.iter().copied().filter(|at| !in_any_order(at)).collect();
     for (first, second) in swapped(&judged) {
         let (first, second) = (steps[first].step, steps[second].step);
         let texts = (format!("{first}, then {second}"), format!("{second}, then {first}"));
         findings.set_prefix(format!("effects.{first}, effects.{second}"));
         findings.add_text("", DifferenceKind::EffectOrder, Some(&texts.0), Some(&texts.1));
+    }
+    let at_the_same_time = unordered(&calls, steps, engine, legacy);
+    for (first, second) in &at_the_same_time {
+        let rules: Vec<_> = [first, second].iter().filter_map(|at| steps[**at].rules.any_order).collect();
+        rules.iter().for_each(|rule| findings.count_use(*rule));
+        if rules.is_empty() {
+            let (first, second) = (steps[*first].step, steps[*second].step);
+            let texts = (format!("{first}, then {second}"), format!("{first} and {second} at the same time"));
+            findings.set_prefix(format!("effects.{first}, effects.{second}"));
+            findings.add_text("", DifferenceKind::EffectOrder, Some(&texts.0), Some(&texts.1));
+        }
     }
     for (first, second) in swapped(&all) {
         [first, second].iter().filter_map(|at| steps[*at].rules.any_order).for_each(|rule| findings.count_use(rule));
@@ -48,4 +64,84 @@ fn swapped(order: &[usize]) -> impl Iterator<Item = (usize, usize)> {
         [first, second] if first > second => Some((*first, *second)),
         _ => None,
     })
+}
+
+/// The most steps with calls of which each two are judged.
+const STEPS_MAX: usize = 64;
+
+/// The steps, two and two, that the engine may send at the same time although legacy made all calls of the first before
+/// those of the second. `calls`: legacy's calls with the indexes of their steps, in legacy's order.
+fn unordered(
+    calls: &[(usize, usize)],
+    steps: &[StepCalls<'_>],
+    engine: &[EngineCall<'_>],
+    legacy: &[Call<'_>],
+) -> Vec<(usize, usize)> {
+    // By step: the number of its first call, and the number from which on calls began after its last reply.
+    let mut spans: BTreeMap<usize, (u64, Option<u64>)> = BTreeMap::new();
+    for (call, at) in calls {
+        let Some((call, number)) = legacy.get(*call).and_then(|call| Some((call, call.number?))) else { continue };
+        let span = spans.entry(*at).or_insert((number, Some(0)));
+        span.0 = span.0.min(number);
+        span.1 = span.1.zip(call.replied_before).map(|(a, b)| a.max(b));
+    }
+    let after = |at: &usize| {
+        let template = steps[*at].engine.first().and_then(|n| engine.get(*n)?.template);
+        template.map(|template| &template.after)
+    };
+    let mut found = Vec::new();
+    let judged: Vec<_> = spans.iter().take(STEPS_MAX).collect();
+    for (n, (one, of_one)) in judged.iter().enumerate() {
+        for (other, of_other) in &judged[n + 1..] {
+            let (Some(before_one), Some(before_other)) = (after(one), after(other)) else { continue };
+            if before_one.contains(steps[**other].step) || before_other.contains(steps[**one].step) {
+                continue;
+            }
+            let precedes = |a: &(u64, Option<u64>), b: &(u64, Option<u64>)| a.1.is_some_and(|end| end <= b.0);
+            if precedes(of_one, of_other) {
+                found.push((**one, **other));
+            } else if precedes(of_other, of_one) {
+                found.push((**other, **one));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::compare::effects::tests::{CHARGES, charge, checked, compared, intent, posted};
+    use crate::compare::{DifferenceKind, Effect};
+
+    const MAILS: &str = "http://mailer/orders/7/mails";
+
+    /// The paths of the differences in order, where legacy charged and then mailed; the reply to the charge came before
+    /// the call with this number began. `needs`: the step `mail` needs `charge`.
+    fn found(replied_before: Option<u64>, needs: bool, rules: &Value) -> Vec<String> {
+        let mut rules = checked(rules).unwrap();
+        for template in rules.effects.templates.iter_mut().filter(|_| needs) {
+            if template.step.as_ref().is_some_and(|step| step.as_str() == "mail") {
+                template.after = ["charge".into()].into();
+            }
+        }
+        let charged = Effect { replied_before, ..posted(CHARGES, json!({ "amount": 1 })) };
+        let effects = vec![charged, posted(MAILS, json!({ "to": "a" }))];
+        let intents = vec![charge(json!({ "amount": 1 })), intent("mail", None, "POST", MAILS, json!({ "to": "a" }))];
+        let comparison = compared((&json!(1), &json!(1)), effects, intents, &rules).unwrap();
+        let is_order = |kind| kind == DifferenceKind::EffectOrder;
+        comparison.differences.into_iter().filter(|d| is_order(d.kind)).map(|d| d.path).collect()
+    }
+
+    #[test]
+    fn a_step_that_does_not_wait_for_what_legacy_did_before_is_a_difference_in_order() {
+        let none: [&str; 0] = [];
+        assert_eq!(found(Some(1), false, &json!({})), ["effects.charge, effects.mail"]);
+        assert_eq!(found(Some(1), true, &json!({})), none, "it waits");
+        assert_eq!(found(Some(2), false, &json!({})), none, "legacy had no reply yet when it began the mail");
+        assert_eq!(found(None, false, &json!({})), none, "that is not known");
+        let any_order = json!({ "effects": { "mail": { "any_order": true } } });
+        assert_eq!(found(Some(1), false, &any_order), none);
+    }
 }

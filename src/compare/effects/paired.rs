@@ -97,7 +97,7 @@ impl<'a> PairedCalls<'a> {
         }
         let Self { legacy, engine, steps, pairs, rules } = self;
         coverage.calls_not_judged = Unpaired { legacy, engine, steps, pairs, rules }.report(ids, findings)?;
-        order::report(&self.steps, &self.engine, &self.pairs, findings);
+        order::report(&self.steps, &self.engine, &self.legacy, &self.pairs, findings);
         findings.set_prefix(String::new());
         findings.report_as(ReportAs::Found);
         findings.set_effect_coverage(coverage);

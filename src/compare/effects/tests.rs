@@ -1,5 +1,6 @@
 //! Tests of comparing legacy's calls with the engine's intents.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub(super) fn templates() -> Vec<CallTemplate> {
         path: path.into(),
         role,
         takes_reply: false,
+        after: BTreeSet::new(),
     };
     let read = |is_recorded| CallRole::Read { is_recorded };
     vec![
@@ -45,6 +47,7 @@ pub(super) fn templates() -> Vec<CallTemplate> {
             path: "/entries".into(),
             role: CallRole::OfChild,
             takes_reply: false,
+            after: BTreeSet::new(),
         },
     ]
 }
@@ -83,6 +86,7 @@ fn effect(method: &str, url: &str, header: (&str, &str), body: impl Into<Bytes>)
         body: Body::Whole(body.into()),
         reply: Some(answer),
         number: 0,
+        replied_before: None,
     }
 }
 

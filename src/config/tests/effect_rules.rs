@@ -41,6 +41,7 @@ fn with_calls(set: &Set, calls: &[(&str, &str, &str)]) -> Comparison {
             body: Body::Whole("".into()),
             reply: None,
             number,
+            replied_before: None,
         })
     };
     let effects: Vec<_> = (0..).zip(calls).map(effect).collect();

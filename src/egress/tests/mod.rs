@@ -126,6 +126,7 @@ impl World {
             body: Body::Whole(body.to_owned().into()),
             reply: None,
             number: self.calls.fetch_add(1, Relaxed),
+            replied_before: None,
         });
     }
     /// Attributed, ambiguous, unattributed.

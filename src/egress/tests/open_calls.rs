@@ -24,6 +24,7 @@ fn head(number: u64, sent: &[(&str, &str)], body: Body) -> Effect {
         body,
         reply: None,
         number,
+        replied_before: None,
     }
 }
 

@@ -108,3 +108,8 @@ pub fn overall(conditions: &[Condition]) -> GateVerdict {
 pub(super) fn pass(name: ConditionName, detail: String) -> Condition {
     Condition { name, verdict: GateVerdict::Pass, detail }
 }
+
+/// A condition for which there is nothing to judge.
+pub(super) fn nothing_yet(name: ConditionName, detail: &str) -> Condition {
+    Condition { name, verdict: GateVerdict::Inconclusive, detail: detail.to_owned() }
+}

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::bound;
 use super::branches::OTHER_WAYS;
-use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
+use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, nothing_yet, pass};
 use super::gate_words::{NAMES_SHOWN, elapsed, first_of, in_words};
 use super::route::RouteEvidence;
 use super::rung::{OTHER_STRATA, RungCounts};
@@ -397,9 +397,4 @@ impl JudgedRoute<'_> {
             }
         }
     }
-}
-
-/// A condition for which there is nothing to judge.
-fn nothing_yet(name: Name, detail: &str) -> Condition {
-    Condition { name, verdict: Verdict::Inconclusive, detail: detail.to_owned() }
 }

@@ -1,9 +1,9 @@
 //! Compares the order of calls: in which order legacy made the calls that are paired with intents.
 //!
 //! The engine's order is that of its intents: the order of the steps in the plan. If neither of two steps needs the
-//! other, the engine may send their calls at the same time: that is a difference where legacy began the second call when
-//! it had the reply to the first. Not compared are the order of the items of one step, and that of the calls of `undo:`,
-//! which are sent in the reverse order of the steps they undo.
+//! other, the engine may send their calls at the same time: that is a difference where legacy began the second call
+//! when it had the reply to the first. Not compared are the order of the items of one step, and that of the calls of
+//! `undo:`, which are sent in the reverse order of the steps they undo.
 
 use std::collections::BTreeMap;
 

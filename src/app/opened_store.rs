@@ -73,6 +73,7 @@ impl OpenedStore {
         };
         evidence.set_renames(other_ids(&routes));
         evidence.set_basis(0, &bases(setup));
+        evidence.set_guards(setup.routes.iter().map(|route| (&route.id, route.guard.as_ref())));
         Ok(Self { store, evidence, affinity, secret })
     }
 }

@@ -25,6 +25,9 @@ mod export;
 mod gate;
 mod gate_of_answers;
 mod gate_words;
+mod guard;
+mod guard_window;
+mod guards;
 mod latency;
 mod mark_file;
 mod mark_writer;
@@ -48,6 +51,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 pub use self::conditions::{Condition, ConditionName, GateVerdict, overall};
 pub use self::gate::{JudgedRoute, conditions};
@@ -56,6 +60,7 @@ pub use crate::store::SampleRecord as Sample;
 pub use answers::{AnswersByHour, HourOfAnswers};
 pub use branches::{BranchCounts, WayCounts};
 pub use counters::EvidenceGeneration;
+pub use guard::{CleanPairs, GuardCrossing, GuardWindowView};
 pub use latency::{LatencyCounts, PairedLatencies};
 pub use mark_file::MarkFileError;
 pub use marks::{IncompleteEvidenceMarks, MarksLocation};
@@ -68,7 +73,7 @@ use marks::UncountedDifference;
 use samples::PendingSamples;
 
 use crate::clock;
-use crate::exchange::{ComparisonOutcome, OfferedRequest, Served, ServedObserver, TicketCounter};
+use crate::exchange::{ComparisonOutcome, EngineAnswer, OfferedRequest, Served, ServedObserver, TicketCounter};
 use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::store::{EvidenceRecord, RepeatedFailures, StoreError, StoreHandle};
@@ -86,6 +91,8 @@ pub struct Evidence {
     flushing: Arc<tokio::sync::Mutex<()>>,
     /// One scrape at a time.
     scraping: Mutex<()>,
+    /// Notified when a guard has counted more than it accepts.
+    guard_signal: Notify,
 }
 
 impl Evidence {
@@ -149,6 +156,7 @@ impl Evidence {
             pending: Mutex::default(),
             flushing: Arc::default(),
             scraping: Mutex::default(),
+            guard_signal: Notify::new(),
         }))
     }
 
@@ -180,6 +188,7 @@ impl Evidence {
         for (route, basis) in bases {
             let restarted = self.counters(route).lock().set_basis(files_version, basis, clock::now());
             if let Some(changed) = restarted {
+                self.restart_guard(route);
                 tracing::info!(%route, changed, "something that the evidence depends on changed: it starts from zero");
                 self.pending().clear(route);
             }
@@ -354,7 +363,11 @@ impl TicketCounter for Evidence {
             matches!(outcome, ComparisonOutcome::Failed(_)) && shared.lock().has_basis_of(request.files_version);
         // This guard keeps the mark until the failure is counted.
         let _uncounted = failed.then(|| self.mark(route));
-        self.counters(route).lock().settle(request, outcome);
+        let shared = self.counters(route);
+        shared.lock().settle(request, outcome);
+        if shared.lock().has_basis_of(request.files_version) {
+            self.count_outcome_for_guard(&shared, request, outcome);
+        }
     }
     fn count_without_twin(&self, request: &OfferedRequest) {
         let shared = self.counters(&request.route);
@@ -375,5 +388,10 @@ impl ServedObserver for Evidence {
         // and for a bounded time.
         let _uncounted = (!matches!(served, Served::Answered | Served::CallerError)).then(|| self.mark(route));
         self.counters(route).lock().served(files_version, served);
+    }
+    fn answered(&self, route: &RouteId, answer: EngineAnswer) {
+        if self.counters(route).lock().has_basis_of(answer.files_version) {
+            self.count_answer_for_guard(route, &answer);
+        }
     }
 }

@@ -149,13 +149,13 @@ pub(super) async fn flips(admin: Admin, QueryParams(filter): QueryParams<FlipsQu
 
 /// A flip as the API shows it.
 pub(super) fn flip_row(flip: FlipRecord) -> FlipRow {
-    let FlipRecord { number, route, from, to, shares, by, at, reason, forced, overridden: _, evidence: _, guard } =
-        flip;
+    let FlipRecord { number, route, from, to, shares, by, at, reason, forced, overridden, evidence: _, guard } = flip;
     let (route, guard) = match guard {
         Some(guard) => (Some(guard.route), Some(guard.action)),
         None => (route, None),
     };
-    FlipRow { number, route, from, to, shares, by, at, reason, forced, guard }
+    let forced_above = overridden.map(|overridden| overridden.from);
+    FlipRow { number, route, from, to, shares, by, at, reason, forced, forced_above, guard }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod file_problem;
 mod flips;
 mod guard;
 mod orchestration;
+mod record;
 mod reload;
 mod run_requests;
 mod runs;
@@ -41,6 +42,7 @@ pub use orchestration::{
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
     RunPart, SentRequest, StepRow, UndoRow, UndoState,
 };
+pub use record::{RecordEntry, RecordPage};
 pub use reload::{ChangedRoute, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse, RestartedRoute};
 pub use run_requests::{
     AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, ExplanationView, FirstAnswer, PauseRequest, RerunRequest,
@@ -319,10 +321,24 @@ pub struct FlipRow {
     /// Whether a gate was passed by force: by this flip, or by an earlier one whose gate the evidence still does not
     /// open.
     pub forced: bool,
+    /// The rung below the lowest such gate; `null` if there is none, and in records of earlier versions.
+    #[serde(default)]
+    pub forced_above: Option<State>,
     /// What a guard did, or `released` for the end of that: then `from` and `to` are states in force, and the requested
     /// state did not change. Left out for flips.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<GuardAction>,
+}
+
+impl FlipRow {
+    /// Text behind a flip that says which gate was passed by force; empty if none was.
+    pub fn force_text(&self) -> String {
+        match self.forced_above {
+            _ if !self.forced => String::new(),
+            Some(rung) if rung.as_str() != self.from => format!(" (the gate above `{rung}` was forced before)"),
+            Some(_) | None => " (forced)".to_owned(),
+        }
+    }
 }
 
 /// The differences of a route, grouped.

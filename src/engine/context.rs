@@ -41,6 +41,7 @@ use crate::engine::scheduler::subscriptions::RunSubscriptions;
 use crate::engine::scheduler::timers::Timers;
 use crate::engine::scheduler::why_unresumed::WhyUnresumed;
 use crate::engine::snapshot::FilesSnapshot;
+use crate::exchange::LateFailureObserver;
 use crate::limits::Limits;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId, WorkflowName};
 use crate::store::{OwnedRun, Priority, StoreError, StoreHandle, StoredEvent};
@@ -120,6 +121,8 @@ pub(super) struct Ports {
     pub webhook_message_stored: Notify,
     /// Messages to webhooks that are about no run.
     pub notices: Notices,
+    /// Is told of runs that fail after their answer.
+    pub late_failures: Arc<dyn LateFailureObserver>,
 }
 
 /// Which runs have a task, what wakes the others, and how many may be executed at the same time.

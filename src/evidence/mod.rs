@@ -4,8 +4,8 @@
 //!
 //! Always true: for every route `offered = matched + ignored + mismatched + Σ skipped + Σ failed` whenever the counters
 //! are read, because they all change under one lock, and a scrape reads one copy of them. Evidence has a basis (the
-//! workflows, the rules, the addresses of services): when the basis changes, the evidence starts again from zero, and
-//! requests that were decided before do not count.
+//! workflows, the rules, the addresses of services): when the basis changes, the evidence starts again from zero, or goes
+//! on where it was if that basis was in force before; requests that were decided before do not count.
 //!
 //! `shadow` compares; `ladder` moves routes.
 //!
@@ -17,6 +17,7 @@
 //! store, such as a restored backup, because the copy lacks what was seen after it was made.
 
 mod answers;
+mod basis_change;
 mod bound;
 mod branches;
 mod conditions;
@@ -33,6 +34,7 @@ mod mark_file;
 mod mark_writer;
 mod marks;
 mod marks_state;
+mod observers;
 mod pairs;
 mod route;
 mod rung;
@@ -58,6 +60,7 @@ pub use self::gate::{JudgedRoute, conditions};
 /// A comparison that is kept for people to read.
 pub use crate::store::SampleRecord as Sample;
 pub use answers::{AnswersByHour, HourOfAnswers};
+pub use basis_change::BasisChange;
 pub use branches::{BranchCounts, WayCounts};
 pub use counters::EvidenceGeneration;
 pub use guard::{CleanPairs, GuardCrossing, GuardWindowView};
@@ -73,7 +76,6 @@ use marks::UncountedDifference;
 use samples::PendingSamples;
 
 use crate::clock;
-use crate::exchange::{ComparisonOutcome, EngineAnswer, OfferedRequest, Served, ServedObserver, TicketCounter};
 use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::store::{EvidenceRecord, RepeatedFailures, StoreError, StoreHandle};
@@ -183,16 +185,19 @@ impl Evidence {
     }
 
     /// Sets each route's basis. If it changed, the evidence starts from zero: requests that were decided by an earlier
-    /// version of the files do not count. Call it once the new plans and rules are in force.
-    pub fn set_basis(&self, files_version: u64, bases: &[(RouteId, EvidenceBasis)]) {
+    /// version of the files do not count. Call it once the new plans and rules are in force. Returns what changed.
+    pub fn set_basis(&self, files_version: u64, bases: &[(RouteId, EvidenceBasis)]) -> Vec<(RouteId, BasisChange)> {
+        let mut changes = Vec::new();
         for (route, basis) in bases {
-            let restarted = self.counters(route).lock().set_basis(files_version, basis, clock::now());
-            if let Some(changed) = restarted {
-                self.restart_guard(route);
-                tracing::info!(%route, changed, "something that the evidence depends on changed: it starts from zero");
-                self.pending().clear(route);
-            }
+            let change = self.counters(route).lock().set_basis(files_version, basis, clock::now());
+            let Some(change) = change else { continue };
+            let from = if change.goes_on { "the evidence of then goes on" } else { "it starts from zero" };
+            tracing::info!(%route, changed = change.changed, "something that the evidence depends on changed: {from}");
+            self.pending().clear(route);
+            self.restart_guard(route);
+            changes.push((route.clone(), change));
         }
+        changes
     }
 
     /// Returns the generation of evidence in which a request counts that was decided by this version of the files and
@@ -353,45 +358,5 @@ impl Evidence {
 
     fn pending(&self) -> std::sync::MutexGuard<'_, PendingSamples> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl TicketCounter for Evidence {
-    fn settle(&self, request: &OfferedRequest, outcome: ComparisonOutcome) {
-        let (route, shared) = (&request.route, self.counters(&request.route));
-        let failed =
-            matches!(outcome, ComparisonOutcome::Failed(_)) && shared.lock().has_basis_of(request.files_version);
-        // This guard keeps the mark until the failure is counted.
-        let _uncounted = failed.then(|| self.mark(route));
-        let shared = self.counters(route);
-        shared.lock().settle(request, outcome);
-        if shared.lock().has_basis_of(request.files_version) {
-            self.count_outcome_for_guard(&shared, request, outcome);
-        }
-    }
-    fn count_without_twin(&self, request: &OfferedRequest) {
-        let shared = self.counters(&request.route);
-        let mut counters = shared.lock();
-        if counters.has_basis_of(request.files_version) {
-            counters.evidence.dark_without_twin += 1;
-            counters.dirty = true;
-        }
-    }
-}
-
-impl ServedObserver for Evidence {
-    fn served(&self, route: &RouteId, files_version: u64, served: Served) {
-        if !self.counters(route).lock().has_basis_of(files_version) {
-            return;
-        }
-        // The caller's answer waits for this write of 64 bytes only at the first error since the evidence was stored,
-        // and for a bounded time.
-        let _uncounted = (!matches!(served, Served::Answered | Served::CallerError)).then(|| self.mark(route));
-        self.counters(route).lock().served(files_version, served);
-    }
-    fn answered(&self, route: &RouteId, answer: EngineAnswer) {
-        if self.counters(route).lock().has_basis_of(answer.files_version) {
-            self.count_answer_for_guard(route, &answer);
-        }
     }
 }

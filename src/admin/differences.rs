@@ -6,6 +6,7 @@ use axum::Json;
 use serde::Deserialize;
 
 use super::extract::{PathParams, QueryParams};
+use super::guard;
 use super::route_lookup::{find, ladder_status, next_rung};
 use super::state::{Admin, JsonResult};
 use super::types::{DiffGroup, Diffs, EvidenceView, Sample};
@@ -76,8 +77,10 @@ pub(super) async fn evidence(admin: Admin, PathParams(id): PathParams<String>) -
     let route = flag.route.id.clone();
     let status = ladder_status(&admin, &route);
     let next = status.as_ref().and_then(next_rung);
+    let guard = status.as_ref().and_then(|status| status.guard.clone()).map(guard::row);
     let uncompared_steps = status.map(|status| status.uncompared_steps).unwrap_or_default();
     let evidence = admin.parts.evidence.of(&route);
     let dead_rules = evidence.dead_rules((admin.parts.rules)(&route).iter().map(String::as_str));
-    Ok(Json(EvidenceView { evidence, route, next, uncompared_steps, dead_rules }))
+    let guard_windows = admin.parts.evidence.guard_windows(&route);
+    Ok(Json(EvidenceView { evidence, route, next, uncompared_steps, dead_rules, guard, guard_windows }))
 }

@@ -13,11 +13,13 @@ use serde_json::Value;
 use super::state::ApiState;
 use super::types::{
     AdjustRequest, AnswerRequest, CancelRequest, Diffs, EgressView, EventRow, EvidenceView, ExplanationView,
-    FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, Orchestration, PauseRequest, RecordPage,
-    ReloadRequest, ReloadResponse, RerunRequest, ResolveRequest, RetryRequest, RouteDetail, RouteRow, RunList,
-    ServiceRow, SignalRequest, SkipRequest, StartRequest, Status,
+    FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, GuardReleaseRequest, GuardReleaseResponse,
+    Orchestration, PauseRequest, RecordPage, ReloadRequest, ReloadResponse, RerunRequest, ResolveRequest, RetryRequest,
+    RouteDetail, RouteRow, RunList, ServiceRow, SignalRequest, SkipRequest, StartRequest, Status,
 };
-use super::{differences, egress, flips, orchestrate as runs, process, record, reference, reload, routes, services};
+use super::{
+    differences, egress, flips, guard, orchestrate as runs, process, record, reference, reload, routes, services,
+};
 use crate::config::TokenScope;
 
 /// Generates the schema of a type.
@@ -204,6 +206,15 @@ fn flag_endpoints() -> Vec<Endpoint> {
             .returns::<FlipResponse>()
             .responds(202, Content::Json(|generator| generator.subschema_for::<FlipResponse>()))
             .errors(&[404, 409, 422]),
+        flip(
+            "/api/v2/routes/{id}/guard/release",
+            post(guard::release),
+            "releaseGuard",
+            "Release what the guard of a route did",
+        )
+        .body::<GuardReleaseRequest>()
+        .returns::<GuardReleaseResponse>()
+        .errors(&[404, 409, 422]),
         read("/api/v2/routes/{id}/diffs", get(differences::diffs), "diffs", "Where legacy and engine differ")
             .query::<differences::DiffsQuery>()
             .returns::<Diffs>()

@@ -13,7 +13,7 @@ use super::types::{FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResp
 use crate::flag::{Freeze, Percent};
 use crate::ladder;
 use crate::names::RouteId;
-use crate::store::{FlipRecord, RunFilter, StoreError};
+use crate::store::{FlipRecord, RunFilter, StoreError, guard_key};
 use crate::workflow::RunStatus;
 
 pub(super) async fn flip(
@@ -139,6 +139,7 @@ pub(super) async fn flips(admin: Admin, QueryParams(filter): QueryParams<FlipsQu
     let route = RouteId::from(route.as_str());
     let mut flips = Vec::new();
     for id in all_ids(&admin, &route) {
+        flips.extend(admin.parts.store.flips(Some(guard_key(&id)), rows).await?);
         flips.extend(admin.parts.store.flips(Some(id), rows).await?);
     }
     flips.sort_by_key(|flip| std::cmp::Reverse(flip.number));
@@ -148,9 +149,13 @@ pub(super) async fn flips(admin: Admin, QueryParams(filter): QueryParams<FlipsQu
 
 /// A flip as the API shows it.
 pub(super) fn flip_row(flip: FlipRecord) -> FlipRow {
-    let FlipRecord { number, route, from, to, shares, by, at, reason, forced, overridden, evidence: _ } = flip;
+    let FlipRecord { number, route, from, to, shares, by, at, reason, forced, overridden, evidence: _, guard } = flip;
+    let (route, guard) = match guard {
+        Some(guard) => (Some(guard.route), Some(guard.action)),
+        None => (route, None),
+    };
     let forced_above = overridden.map(|overridden| overridden.from);
-    FlipRow { number, route, from, to, shares, by, at, reason, forced, forced_above }
+    FlipRow { number, route, from, to, shares, by, at, reason, forced, forced_above, guard }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod endpoints;
 mod error;
 mod extract;
 mod flips;
+mod guard;
 mod openapi;
 mod orchestrate;
 mod parts;

@@ -15,7 +15,7 @@ use crate::egress::Attribution;
 use crate::engine::{CommandError, Engine, Explanation, Start, StartError, Started};
 use crate::evidence::Evidence;
 use crate::flag::{FlagSet, Freeze};
-use crate::ladder::{self, FlipError, Flipped, FreezeError, Frozen, Ladder, RouteStatus};
+use crate::ladder::{self, FlipError, Flipped, FreezeError, Frozen, GuardReleased, Ladder, RouteStatus};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
 use crate::store::{FlipRecord, StoreHandle, StoredEvent};
@@ -159,6 +159,12 @@ pub trait LadderControl: Send + Sync {
     fn unrecorded_flips(&self) -> usize {
         0
     }
+    /// Releases what the guard of a route did.
+    fn release_guard(
+        &self,
+        route: RouteId,
+        release: ladder::GuardRelease,
+    ) -> BoxFuture<'_, Result<GuardReleased, FlipError>>;
     /// The state of every route and what its next rung requires, in file order.
     fn status(&self) -> Vec<RouteStatus>;
     /// The consequences that a person should know before the engine stops answering a route.
@@ -265,6 +271,13 @@ impl LadderControl for Ladder {
     }
     fn unrecorded_flips(&self) -> usize {
         Ladder::unrecorded_flips(self)
+    }
+    fn release_guard(
+        &self,
+        route: RouteId,
+        release: ladder::GuardRelease,
+    ) -> BoxFuture<'_, Result<GuardReleased, FlipError>> {
+        async move { Ladder::release_guard(self, &route, release).await }.boxed()
     }
     fn status(&self) -> Vec<RouteStatus> {
         Ladder::status(self)

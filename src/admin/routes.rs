@@ -7,6 +7,7 @@ use axum::Json;
 use super::error::ApiError;
 use super::extract::PathParams;
 use super::flips::flip_row;
+use super::guard;
 use super::route_lookup::{find, ladder_status, next_rung};
 use super::state::{Admin, ApiState, JsonResult, STORE_WAIT};
 use super::types::{Build, Flags, RouteDetail, RouteRow, Status};
@@ -111,6 +112,7 @@ fn route_row(state: &ApiState, flag: &RouteFlag, status: Option<&RouteStatus>) -
         forced: status.and_then(|status| status.forced.clone()),
         changed_since_evidence: status.and_then(|status| status.changed.clone()),
         flip_unrecorded: status.is_some_and(|status| status.is_unrecorded),
+        guard: status.and_then(|status| status.guard.clone()).map(guard::row),
         shares: flag.shares,
         pairs: evidence.pairs(),
         evidence_restarted: evidence.restarted,

@@ -11,6 +11,7 @@
 mod egress;
 mod file_problem;
 mod flips;
+mod guard;
 mod orchestration;
 mod record;
 mod reload;
@@ -27,13 +28,15 @@ use serde::{Deserialize, Serialize};
 use crate::compare::Difference;
 pub use crate::compare::EarlierPairing;
 use crate::evidence::RouteEvidence;
-pub use crate::evidence::{Condition, EvidenceRestart, GateVerdict};
+pub use crate::evidence::{Condition, EvidenceRestart, GateVerdict, GuardWindowView};
 use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{RouteId, StepId, WorkflowName};
+pub use crate::store::GuardAction;
 pub use crate::workflow::{Mode, RunStatus, StepPart};
 pub use egress::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
 pub use file_problem::FileProblem;
 pub use flips::{FlipRequest, FlipResponse};
+pub use guard::{GuardReleaseRequest, GuardReleaseResponse, GuardRow};
 pub use orchestration::{
     AuditReceipt, AuthMode, Delivery, Durability, JobKind, JobObject, JobPart, Links, OpenConflict, Orchestration,
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
@@ -188,6 +191,9 @@ pub struct RouteRow {
     /// recorded, the route returns to the state in the store.
     #[serde(default)]
     pub flip_unrecorded: bool,
+    /// What the route's guard did; `null` if nothing, or if it was released.
+    #[serde(default)]
+    pub guard: Option<GuardRow>,
     /// The shares in force.
     pub shares: Shares,
     /// The number of comparisons since the evidence was last started from zero.
@@ -318,6 +324,10 @@ pub struct FlipRow {
     /// The rung below the lowest such gate; `null` if there is none, and in records of earlier versions.
     #[serde(default)]
     pub forced_above: Option<State>,
+    /// What a guard did, or `released` for the end of that: then `from` and `to` are states in force, and the requested
+    /// state did not change. Left out for flips.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardAction>,
 }
 
 impl FlipRow {
@@ -393,6 +403,12 @@ pub struct EvidenceView {
     /// The rules of `compare:` that made no two values equal in all pairs; empty while there are fewer than 500 pairs.
     #[serde(default)]
     pub dead_rules: Vec<String>,
+    /// What the route's guard did; `null` if nothing, or if it was released.
+    #[serde(default)]
+    pub guard: Option<GuardRow>,
+    /// What the guard counts now; empty if the route has none.
+    #[serde(default)]
+    pub guard_windows: Vec<GuardWindowView>,
 }
 
 /// An error of the API: RFC 9457.

@@ -13,8 +13,8 @@ use tower::util::BoxCloneSyncService;
 
 use crate::exchange::{
     Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys,
-    InstanceRequest, KnownBody, LegacyTake, Offer, OfferedRequest, OpenRequest, ProblemDocument, Remembered, RunReport,
-    Served, ServedObserver, Source, TicketCounter,
+    EngineAnswer, InstanceRequest, KnownBody, LegacyTake, Offer, OfferedRequest, OpenRequest, ProblemDocument,
+    Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
@@ -150,6 +150,11 @@ impl ServedObserver for LateParts {
     fn served(&self, route: &RouteId, files_version: u64, served: Served) {
         if let Some(parts) = self.0.get() {
             parts.served_observer.served(route, files_version, served);
+        }
+    }
+    fn answered(&self, route: &RouteId, answer: EngineAnswer) {
+        if let Some(parts) = self.0.get() {
+            parts.served_observer.answered(route, answer);
         }
     }
 }

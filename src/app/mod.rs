@@ -20,6 +20,7 @@ mod basis;
 mod commands;
 mod egress_front;
 mod front;
+mod guard_webhooks;
 mod late_parts;
 mod listener_tls;
 mod memory;

@@ -75,6 +75,7 @@ impl OpenedStore {
         };
         evidence.set_renames(other_ids(&routes));
         let basis_changes = evidence.set_basis(0, &bases(setup));
+        evidence.set_guards(setup.routes.iter().map(|route| (&route.id, route.guard.as_ref())));
         Ok(Self { store, evidence, basis_changes, affinity, secret })
     }
 }

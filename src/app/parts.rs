@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
 use super::basis::bases;
+use super::guard_webhooks::GuardWebhooks;
 use super::opened_store::{LockedFiles, OpenedStore, other_ids, routes_in_store};
 use super::twins::EngineTwins;
 use super::{retention, zero_counters};
@@ -89,6 +90,7 @@ impl Parts {
             late_failures: evidence.clone(),
         }));
         ladder.connect_to_kill_switch(engine.clone()).await;
+        ladder.connect_to_guard(Arc::new(GuardWebhooks(engine.clone())));
         let rules = Arc::new(ArcSwap::from_pointee(setup.rules.clone()));
         let shadow = Shadow::start(ShadowParts {
             engine: engine.arm(),
@@ -131,6 +133,7 @@ impl Parts {
                 for (route, change) in parts.evidence.set_basis(files_version, &bases(&setup)) {
                     parts.recorder.basis_changed(&route, &change);
                 }
+                parts.evidence.set_guards(setup.routes.iter().map(|route| (&route.id, route.guard.as_ref())));
                 zero_counters::publish(&setup.routes);
             }
         };

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use metrics::counter;
 
-use crate::flag::{Instance, Route};
+use crate::flag::{GuardCondition, Instance, Route};
 
 /// The most series of one route.
-const SERIES_MAX: usize = 5;
+const SERIES_MAX: usize = 8;
 
 /// Makes the counters of these routes exist. Counters that exist already keep their values.
 pub(super) fn publish(routes: &[Arc<Route>]) {
@@ -23,6 +23,13 @@ pub(super) fn publish(routes: &[Arc<Route>]) {
             counter!("pointsman_retry_keys_unnoted_total", "route" => name()),
             counter!("pointsman_retry_keys_held_total", "route" => name()),
         ];
+        let watched = route
+            .guard
+            .iter()
+            .flat_map(|guard| GuardCondition::ALL.into_iter().filter(|condition| guard.watches(*condition)));
+        counters.extend(watched.map(
+            |condition| counter!("pointsman_guard_actions_total", "route" => name(), "condition" => condition.as_str()),
+        ));
         if let Some(Instance::Creates { .. }) = &route.instance {
             counters.push(counter!("pointsman_pin_collisions_total", "route" => name()));
             let workflow = workflow.to_string();

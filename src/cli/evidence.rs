@@ -2,6 +2,7 @@
 
 use super::client::{CallError, Client, component};
 use super::format::{Formatter, TableCell, Tone, count, counted, escape_control, plain};
+use super::guard;
 use super::output::Output;
 use crate::admin::types::{Condition, EvidenceRestart, EvidenceView, GateVerdict};
 
@@ -69,6 +70,7 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
             out.push_str(&format!("  - {}\n", escape_control(rule)));
         }
     }
+    out.push_str(&guard_text(view, format));
     match &view.next {
         None => out.push_str("\nthe route is on the highest rung\n"),
         Some(next) if next.missing.is_empty() => {
@@ -83,6 +85,32 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
                 out.push_str(&format!("  - {}\n", escape_control(missing)));
             }
         }
+    }
+    out
+}
+
+/// What the route's guard counts, and what it did.
+fn guard_text(view: &EvidenceView, format: Formatter) -> String {
+    let mut out = String::new();
+    if !view.guard_windows.is_empty() {
+        let rows = view.guard_windows.iter().map(|window| {
+            let accepted = match window.accepted {
+                Some(accepted) => format!("{:.2}%", accepted * 100.0),
+                None => "legacy's rate is not known".to_owned(),
+            };
+            let acts = match (window.acts_after, window.acts_at) {
+                (Some(after), Some(at)) => format!("{after} in a row, {at} in any case"),
+                (Some(after), None) => format!("{after} in a row"),
+                (None, _) => "never".to_owned(),
+            };
+            let found = format!("{} of {}", count(window.bad), count(window.of));
+            vec![plain(&window.counted), plain(accepted), plain(found), plain(acts)]
+        });
+        let header = ["THE GUARD COUNTS", "ACCEPTS", "NOW", "ACTS AT"];
+        out.push_str(&format!("\n{}", format.table(&header, &[], rows.collect())));
+    }
+    if let Some(guard) = &view.guard {
+        out.push_str(&format!("\n{}", guard::line(view.route.as_str(), guard, format)));
     }
     out
 }

@@ -135,6 +135,7 @@ fn row(flip: &FlipRow, now: Timestamp) -> Vec<TableCell> {
         _ => plain("-"),
     };
     let forced = flip.force_text();
+    let guard = flip.guard.map(|guard| format!("guard {}: ", guard.as_str())).unwrap_or_default();
     vec![
         plain(flip.number),
         match &flip.route {
@@ -146,7 +147,7 @@ fn row(flip: &FlipRow, now: Timestamp) -> Vec<TableCell> {
         share,
         plain(&flip.by),
         plain(ago(flip.at, now)),
-        plain(format!("{}{forced}", flip.reason.as_deref().unwrap_or(""))),
+        plain(format!("{guard}{}{forced}", flip.reason.as_deref().unwrap_or(""))),
     ]
 }
 

@@ -15,6 +15,7 @@ mod egress;
 mod evidence;
 mod flip;
 mod format;
+mod guard;
 mod help;
 mod id_prefix;
 mod open_runs;
@@ -37,7 +38,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Colour, Command, CommandLine, Globals, RecordCommand, Runs, Server};
+use args::{Colour, Command, CommandLine, Globals, GuardCommand, RecordCommand, Runs, Server};
 use client::{CallError, Client};
 use format::{Formatter, Tone, escape_control};
 use output::{Output, pretty, print, print_with, report_error};
@@ -105,6 +106,9 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
         }
         Command::Freeze { effects, off, reason, server } => {
             with_client(&server, |client| flip::freeze(client, &server, !off, effects, reason, out))
+        }
+        Command::Guard { command: GuardCommand::Release { route, reason, force, server } } => {
+            with_client(&server, |client| guard::release(client, &server, &route, reason, force, out))
         }
         Command::Reload { server } => with_client(&server, |client| reload::reload(client, &server, out)),
         Command::Diffs { route, limit, server } => {

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use super::args::{Globals, Server};
 use super::client::{CallError, Client};
-use super::evidence;
 use super::format::{Formatter, TableCell, Tone, count, counted, duration_text, escape_control, plain, why};
 use super::output::{Output, Printed, print, report_error};
+use super::{evidence, guard};
 use crate::admin::types::{RouteRow, RunStatus, Status};
 use crate::flag::{EffectiveReason, Freeze, State};
 
@@ -122,6 +122,12 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
         ["ROUTE", "MATCHES", "REQUESTED", "EFFECTIVE", "WHY", "SHARE", "PAIRS", "MISMATCH", "REQUESTS", "OVERHEAD"];
     if !status.routes.is_empty() {
         out.push_str(&format.table(&header, &[5, 6, 7, 8, 9], status.routes.iter().map(row).collect()));
+    }
+    let guarded =
+        status.routes.iter().filter_map(|route| Some(guard::line(route.id.as_str(), route.guard.as_ref()?, format)));
+    let guarded: String = guarded.collect();
+    if !guarded.is_empty() {
+        out.push_str(&format!("\n{guarded}"));
     }
     let restarted = restarts(status, Timestamp::now()).concat();
     if !restarted.is_empty() {

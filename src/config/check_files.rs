@@ -22,7 +22,8 @@ use super::tree::{Node, NodeKind};
 use crate::compare::{CompareContext, Rules, RulesDraft};
 use crate::flag::Promote;
 use crate::flag::file::{
-    KnownNames, RouteDraft, ServiceDraft, ServiceTlsDraft, WorkflowFacts, check_routes, check_service, promote,
+    KnownNames, RouteDraft, ServiceDraft, ServiceTlsDraft, WorkflowFacts, check_routes, check_service,
+    guard_by_default, promote,
 };
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::{Problems, Segment, Severity, Site, nearest};
@@ -70,6 +71,7 @@ pub(crate) fn main(
     }
     let settings = settings::check(&draft, site, dir, overrides, other_files, problems);
     let promote = promote(&draft.promote, &Promote::default(), &site.key("promote"), problems);
+    let guard = guard_by_default(draft.guard.as_ref(), services.keys(), &site.key("guard"), problems);
     let secrets = draft.secrets.keys().cloned().collect();
     MainFile {
         settings,
@@ -79,6 +81,7 @@ pub(crate) fn main(
         secrets,
         store_key: draft.store_key.is_some(),
         promote,
+        guard,
     }
 }
 
@@ -156,7 +159,8 @@ pub(crate) fn routes<'a>(
     let facts = facts.collect();
     let mut route_problems = Problems::default();
     let services = &main.services;
-    let known = KnownNames { services, workflows: &facts, promote: &main.promote, read_file };
+    let known =
+        KnownNames { services, workflows: &facts, promote: &main.promote, guard: main.guard.as_ref(), read_file };
     let checked = check_routes(&drafts, &known, &mut route_problems);
     // A warning about an incomplete draft may be caused by the parts that were removed from it.
     route_problems.retain(|p| p.severity == Severity::Error || !incomplete.iter().any(|site| p.site.is_within(site)));

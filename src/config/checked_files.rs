@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::setup::Settings;
 use crate::compare::Rules;
-use crate::flag::{Promote, Route, Service};
+use crate::flag::{Guard, Promote, Route, Service};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::Site;
@@ -33,6 +33,8 @@ pub(crate) struct MainFile {
     pub store_key: bool,
     /// What the gates require of the evidence of a route that does not say otherwise.
     pub promote: Promote,
+    /// The guard of routes with a workflow that do not say otherwise.
+    pub guard: Option<Guard>,
 }
 
 /// All routes of all files, with the comparison rules of each.

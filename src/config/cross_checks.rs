@@ -2,10 +2,11 @@
 //!
 //! Refused here: a service that is our own listener, if its requests would loop; an invariant that names an unknown
 //! step; a workflow that runs an unknown workflow, itself, or one that streams its reply. Warned of here: another
-//! service that is our own listener; keys without effect in this version; states that need evidence; an id that is
-//! returned before its instance is pinned; parameters that the path of a route does not have; steps that a rehearsal
-//! neither sends nor has an output for, in a route's workflow and in those that it runs; people whose names no token
-//! verifies; a store that forgets retry keys. `flag` checks each route by itself, with the names that it uses.
+//! service that is our own listener; keys without effect in this version; guards that never act; states that need
+//! evidence; an id that is returned before its instance is pinned; parameters that the path of a route does not have;
+//! steps that a rehearsal neither sends nor has an output for, in a route's workflow and in those that it runs; people
+//! whose names no token verifies; a store that forgets retry keys. `flag` checks each route by itself, with the names
+//! that it uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -79,6 +80,7 @@ pub(crate) fn check_routes(routes: &[PlacedRoute], workflows: &Workflows, proble
     for (site, route) in routes {
         warn_unsupported_keys(site, route, problems);
         warn_unproven_states(site, route, problems);
+        warn_idle_guard(site, route, problems);
         let Some(name) = &route.workflow else { continue };
         for (file, plan) in rehearsed_workflows(name, workflows) {
             if warned.insert(&plan.workflow) {
@@ -140,13 +142,30 @@ fn warn_unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut
 /// Warns of keys that are checked but have no effect in this version.
 fn warn_unsupported_keys(site: &Site, route: &Route, problems: &mut Problems) {
     let keys = [
-        ("guard", route.guard.is_some(), "watch the mismatch rate in the evidence, and flip down by hand"),
         ("invariants", !route.invariants.is_empty(), "monitor the replies by other means"),
         ("replay_safe", route.replay_safe, "in `live` legacy is called as a fallback only"),
     ];
     for (key, _, hint) in keys.into_iter().filter(|(_, is_set, _)| *is_set) {
         let message = format!("`{key}` is checked, and this version does not act on it");
         problems.warn(&site.key(key).at_key(), message).hint(hint);
+    }
+}
+
+/// Warns of a guard of which nothing, or a part, can ever act.
+fn warn_idle_guard(site: &Site, route: &Route, problems: &mut Problems) {
+    let Some(guard) = &route.guard else { return };
+    let site = site.key("guard");
+    if route.workflow.is_none() {
+        let message = "the guard never acts: without a workflow the route is only `off`";
+        problems.warn(&site.at_key(), message).hint("give the route a workflow, or leave the guard out");
+        return;
+    }
+    let is_compared = route.shares.live < Percent::ALL || route.cohorts.iter().any(|c| c.state < State::Live);
+    if guard.mismatch.is_some() && route.declared == State::Live && !is_compared {
+        let message = "`mismatch` never acts while all callers are in `live`: no pairs are made there";
+        problems.warn(&site.at_key(), message).hint(
+            "`errors` and `p99_ratio` watch `live`; a share below 100 % leaves callers whose requests are compared",
+        );
     }
 }
 

@@ -26,7 +26,7 @@ use super::secrets::{secret, store_key};
 use super::setup::{Overrides, Settings, Token, TokenScope};
 use super::store_url::{STORE_FORMS, mask_password, parse_store};
 use super::traces::{self, TracesDraft};
-use crate::flag::file::PromoteDraft;
+use crate::flag::file::{GuardDraft, PromoteDraft};
 use crate::limits::Limits;
 use crate::problem::{Problems, Severity, Site};
 use crate::secret::Secret;
@@ -61,6 +61,8 @@ pub(crate) struct PointsmanDraft {
     pub store_key: Option<SecretDraft>,
     /// What the gates require of the evidence of routes that do not say otherwise.
     pub promote: PromoteDraft,
+    /// When routes with a workflow that do not say otherwise are lowered automatically.
+    pub guard: Option<GuardDraft>,
     /// How long ended runs are kept; without it, the default with which the store was created.
     pub retention: Option<RetentionDraft>,
     /// Bounds of the process.

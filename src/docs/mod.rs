@@ -29,6 +29,7 @@ pub const TOPICS: &[Topic] = &[
     Topic { name: "compare", source: include_str!("compare.md") },
     Topic { name: "egress", source: include_str!("egress.md") },
     Topic { name: "evidence", source: include_str!("evidence.md") },
+    Topic { name: "guard", source: include_str!("guard.md") },
     Topic { name: "failures", source: include_str!("failures.md") },
     Topic { name: "people", source: include_str!("people.md") },
     Topic { name: "runs", source: include_str!("runs.md") },

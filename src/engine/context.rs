@@ -24,6 +24,7 @@ use crate::engine::kill_switch::KillSwitch;
 use crate::engine::machine::{AppendHeader, ChildSpec, ChildState, Ids};
 use crate::engine::ports::client::{Executor, RehearsingClient, SendingClient};
 use crate::engine::ports::event_sealer::EventSealer;
+use crate::engine::ports::notice_queue::Notices;
 use crate::engine::ports::opened_events::{self, OpenedEvents};
 use crate::engine::ports::seal::Sealer;
 use crate::engine::ports::writer::{KnownPlans, Writer, WriterParts};
@@ -118,6 +119,8 @@ pub(super) struct Ports {
     pub executor_override: std::sync::OnceLock<Arc<dyn Executor>>,
     /// Notified when this process has stored a message to a webhook.
     pub webhook_message_stored: Notify,
+    /// Messages to webhooks that are about no run.
+    pub notices: Notices,
     /// Is told of runs that fail after their answer.
     pub late_failures: Arc<dyn LateFailureObserver>,
 }

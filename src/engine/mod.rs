@@ -73,6 +73,7 @@ use crate::workflow::{Mode, Plan};
 
 pub use api::types::{Explanation, Start, StartError, Started};
 pub use ports::breaker::BreakerState;
+pub use ports::notice_queue::Notice;
 pub use ports::service::{BreakerView, ServiceView};
 pub use scheduler::command_error::CommandError;
 pub use scheduler::recover::Recovered;
@@ -157,6 +158,7 @@ impl Engine {
             #[cfg(test)]
             executor_override: std::sync::OnceLock::new(),
             webhook_message_stored: Notify::new(),
+            notices: Default::default(),
             late_failures,
         };
         let schedule = Schedule {
@@ -224,6 +226,11 @@ impl Engine {
         self.core.files.snapshot.store(Arc::new(newest));
         self.core.files.reloaded.notify_one();
         self.core.files.reloaded_for_webhooks.notify_one();
+    }
+
+    /// Posts a message to a webhook that is about no run. Does not wait.
+    pub fn post(&self, notice: Notice) {
+        self.core.ports.notices.post(notice, self.core.process.clock.now());
     }
 
     /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held, undos

@@ -1,5 +1,7 @@
 //! The upper bound of a mismatch rate.
 
+use crate::flag::ln_evidence_below;
+
 /// The accepted probability that the bound is ever too low, no matter how often it is read.
 const ALPHA: f64 = 0.05;
 
@@ -21,11 +23,7 @@ pub(super) fn upper_after(restarts: u32, pairs: u64, mismatches: u64) -> f64 {
     let (mut low, mut high) = (mismatches as f64 / pairs as f64, 1.0);
     for _ in 0..60 {
         let middle = f64::midpoint(low, high);
-        if ln_evidence_against(middle, pairs as f64, mismatches as f64) < ln_limit {
-            low = middle
-        } else {
-            high = middle
-        }
+        if ln_evidence_below(middle, pairs as f64, mismatches as f64) < ln_limit { low = middle } else { high = middle }
     }
     high
 }
@@ -46,62 +44,6 @@ pub(super) fn clean_pairs_after(restarts: u32, rate: f64) -> u64 {
         if upper_after(restarts, middle, 0) < rate { high = middle } else { low = middle }
     }
     high
-}
-
-/// Returns the natural logarithm of ∫₀ᵖ qᵏ(1−q)ⁿ⁻ᵏ dq / (p · pᵏ(1−p)ⁿ⁻ᵏ).
-fn ln_evidence_against(p: f64, n: f64, k: f64) -> f64 {
-    if p >= 1.0 {
-        return f64::INFINITY;
-    }
-    let (a, b) = (k + 1.0, n - k + 1.0);
-    // pᵃ(1−p)ᵇ / B(a, b), the factor in front of the continued fraction of the incomplete beta function.
-    let ln_front = ln_gamma(a + b) - ln_gamma(a) - ln_gamma(b) + a * p.ln() + b * (-p).ln_1p();
-    if p < (a + 1.0) / (a + b + 2.0) {
-        // `ln_front` is not needed: it cancels against the denominator, except for one factor `1 - p`.
-        (fraction(p, a, b) / a).ln() + (-p).ln_1p()
-    } else {
-        let rest = (ln_front.exp() * fraction(1.0 - p, b, a) / b).min(1.0);
-        (-rest).ln_1p() + (-p).ln_1p() - ln_front
-    }
-}
-
-/// The continued fraction of the incomplete beta function (modified Lentz).
-fn fraction(x: f64, a: f64, b: f64) -> f64 {
-    const TINY: f64 = 1e-300;
-    let guard = |value: f64| if value.abs() < TINY { TINY } else { value };
-    let mut c = 1.0;
-    let mut d = 1.0 / guard(1.0 - (a + b) * x / (a + 1.0));
-    let mut h = d;
-    for m in 1..10_000u32 {
-        let m = f64::from(m);
-        let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
-        d = 1.0 / guard(1.0 + even * d);
-        c = guard(1.0 + even / c);
-        h *= d * c;
-        let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
-        d = 1.0 / guard(1.0 + odd * d);
-        c = guard(1.0 + odd / c);
-        h *= d * c;
-        if (d * c - 1.0).abs() < 1e-12 {
-            break;
-        }
-    }
-    h
-}
-
-/// `ln Γ(x)` for x ≥ 1 (Lanczos).
-fn ln_gamma(x: f64) -> f64 {
-    const TERMS: [f64; 6] = [
-        76.180_091_729_471_46,
-        -86.505_320_329_416_77,
-        24.014_098_240_830_91,
-        -1.231_739_572_450_155,
-        0.120_865_097_386_617_9e-2,
-        -0.539_523_938_495_3e-5,
-    ];
-    let t = x + 5.5;
-    let series: f64 = TERMS.iter().enumerate().map(|(n, term)| term / (x + 1.0 + n as f64)).sum();
-    (x + 0.5) * t.ln() - t + (2.506_628_274_631_000_5 * (1.000_000_000_190_015 + series) / x).ln()
 }
 
 #[cfg(test)]

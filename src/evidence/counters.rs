@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::guard::RouteGuard;
 use super::route::{FingerprintCount, KeptEvidence, RULES_MAX, RouteEvidence};
 use crate::clock;
 use crate::compare::{Comparison, DifferenceKind, Observation, Verdict};
@@ -27,9 +28,13 @@ const UNRESOLVED_MAX: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvidenceGeneration(pub(super) Option<u64>);
 
-/// The counters of one route behind their lock.
+/// The counters of one route, and what its guard counts, each behind a lock of its own. The lock of the counters is not
+/// taken while that of the guard is held.
 #[derive(Default)]
-pub(super) struct SharedCounters(Mutex<Counters>);
+pub(super) struct SharedCounters {
+    counters: Mutex<Counters>,
+    guard: Mutex<Option<Box<RouteGuard>>>,
+}
 
 /// The counters of one route.
 #[derive(Clone, Default)]
@@ -102,12 +107,19 @@ impl SharedCounters {
             kept.iter_mut().for_each(|kept| kept.evidence.restart_answers());
         }
         let (basis, parts) = (stored.basis, stored.parts);
-        Self(Mutex::new(Counters { basis, parts, evidence, kept, ..Counters::default() }))
+        let counters = Counters { basis, parts, evidence, kept, ..Counters::default() };
+        Self { counters: Mutex::new(counters), guard: Mutex::default() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Counters> {
         // A poisoned lock is safe to use: a change is a few additions that cannot panic half-way.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the route's guard counts; `None` if it has no guard.
+    pub(super) fn lock_guard(&self) -> MutexGuard<'_, Option<Box<RouteGuard>>> {
+        // A poisoned lock is safe to use, as that of the counters.
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

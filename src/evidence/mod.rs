@@ -26,11 +26,15 @@ mod export;
 mod gate;
 mod gate_of_answers;
 mod gate_words;
+mod guard;
+mod guard_window;
+mod guards;
 mod latency;
 mod mark_file;
 mod mark_writer;
 mod marks;
 mod marks_state;
+mod observers;
 mod pairs;
 mod route;
 mod rung;
@@ -49,6 +53,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 pub use self::conditions::{Condition, ConditionName, GateVerdict, overall};
 pub use self::gate::{JudgedRoute, conditions};
@@ -58,6 +63,7 @@ pub use answers::{AnswersByHour, HourOfAnswers};
 pub use basis_change::BasisChange;
 pub use branches::{BranchCounts, WayCounts};
 pub use counters::EvidenceGeneration;
+pub use guard::{CleanPairs, GuardCrossing, GuardWindowView};
 pub use latency::{LatencyCounts, PairedLatencies};
 pub use mark_file::MarkFileError;
 pub use marks::{IncompleteEvidenceMarks, MarksLocation};
@@ -70,10 +76,8 @@ use marks::UncountedDifference;
 use samples::PendingSamples;
 
 use crate::clock;
-use crate::exchange::{ComparisonOutcome, LateFailureObserver, OfferedRequest, Served, ServedObserver, TicketCounter};
-use crate::flag::State;
 use crate::limits::Limits;
-use crate::names::{PlanId, RouteId};
+use crate::names::RouteId;
 use crate::store::{EvidenceRecord, RepeatedFailures, StoreError, StoreHandle};
 
 /// The evidence of all routes: in memory, written to the store in the background.
@@ -89,6 +93,8 @@ pub struct Evidence {
     flushing: Arc<tokio::sync::Mutex<()>>,
     /// One scrape at a time.
     scraping: Mutex<()>,
+    /// Notified when a guard has counted more than it accepts.
+    guard_signal: Notify,
 }
 
 impl Evidence {
@@ -152,6 +158,7 @@ impl Evidence {
             pending: Mutex::default(),
             flushing: Arc::default(),
             scraping: Mutex::default(),
+            guard_signal: Notify::new(),
         }))
     }
 
@@ -187,6 +194,7 @@ impl Evidence {
             let from = if change.goes_on { "the evidence of then goes on" } else { "it starts from zero" };
             tracing::info!(%route, changed = change.changed, "something that the evidence depends on changed: {from}");
             self.pending().clear(route);
+            self.restart_guard(route);
             changes.push((route.clone(), change));
         }
         changes
@@ -350,48 +358,5 @@ impl Evidence {
 
     fn pending(&self) -> std::sync::MutexGuard<'_, PendingSamples> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl TicketCounter for Evidence {
-    fn settle(&self, request: &OfferedRequest, outcome: ComparisonOutcome) {
-        let (route, shared) = (&request.route, self.counters(&request.route));
-        let failed =
-            matches!(outcome, ComparisonOutcome::Failed(_)) && shared.lock().has_basis_of(request.files_version);
-        // This guard keeps the mark until the failure is counted.
-        let _uncounted = failed.then(|| self.mark(route));
-        self.counters(route).lock().settle(request, outcome);
-    }
-    fn count_without_twin(&self, request: &OfferedRequest) {
-        let shared = self.counters(&request.route);
-        let mut counters = shared.lock();
-        if counters.has_basis_of(request.files_version) {
-            counters.evidence.dark_without_twin += 1;
-            counters.dirty = true;
-        }
-    }
-}
-
-impl ServedObserver for Evidence {
-    fn served(&self, route: &RouteId, files_version: u64, served: Served) {
-        if !self.counters(route).lock().has_basis_of(files_version) {
-            return;
-        }
-        // The caller's answer waits for this write of 64 bytes only at the first error since the evidence was stored,
-        // and for a bounded time.
-        let _uncounted = (!matches!(served, Served::Answered | Served::CallerError)).then(|| self.mark(route));
-        self.counters(route).lock().served(files_version, served);
-    }
-}
-
-impl LateFailureObserver for Evidence {
-    fn failed_after_answer(&self, route: &RouteId, plan: &PlanId, rung: State) {
-        // A run of an earlier plan says nothing of the present one.
-        if self.counters(route).lock().plan.as_ref() != Some(plan) {
-            return;
-        }
-        // This guard keeps the mark until the failure is counted.
-        let _uncounted = self.mark(route);
-        self.counters(route).lock().failed_after_answer(rung);
     }
 }

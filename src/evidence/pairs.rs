@@ -28,6 +28,9 @@ impl Evidence {
             counters.count_differences(comparison);
             if counters.is_of(generation) {
                 counters.record_pair(rung, comparison, legacy, engine);
+                drop(counters);
+                let (differs, failed) = (comparison.verdict == Verdict::Mismatch, legacy.status().as_u16() >= 400);
+                self.count_pair_for_guard(&shared, rung, differs, failed);
             }
         }
         let (legacy, engine) = (legacy.latency(), engine.latency());

@@ -31,7 +31,7 @@ pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, S
 pub use instance_requests::{InstanceRequest, OpenRequest, RequestNumber, RequestsAtLegacy, TimeAtLegacy};
 pub use late_failure::LateFailureObserver;
 pub use legacy_calls::LegacyCalls;
-pub use offer::{ComparisonOutcome, ComparisonTicket, Offer, Served, ServedObserver, TicketCounter};
+pub use offer::{ComparisonOutcome, ComparisonTicket, EngineAnswer, Offer, Served, ServedObserver, TicketCounter};
 pub use offered_request::OfferedRequest;
 pub use request_effects::{EffectsSoFar, OpenCallsOf, RequestEffects};
 pub use request_value::{body_value, headers_value, query_value, request_value};

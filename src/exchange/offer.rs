@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 
 use super::{Answered, InstanceRequest, OfferedRequest, OpenRequest};
-use crate::flag::SkipReason;
-use crate::names::RouteId;
+use crate::flag::{SkipReason, State};
+use crate::names::{RouteId, RunId};
 
 /// Takes answered requests to the shadow executor. No method is async or waits: a request that cannot be taken is
 /// settled as skipped.
@@ -176,4 +177,24 @@ pub enum Served {
 pub trait ServedObserver: Send + Sync {
     /// The engine served one request of a route, which this version of the files decided.
     fn served(&self, route: &RouteId, files_version: u64, served: Served);
+    /// The same, for the guard of the route. Also told of requests that do not count for the gate to `only` because
+    /// only the `force:` of a cohort put their caller in `live`.
+    fn answered(&self, route: &RouteId, answer: EngineAnswer) {
+        let _ = (route, answer);
+    }
+}
+
+/// How the engine served one caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineAnswer {
+    /// The version of the files that decided the request.
+    pub files_version: u64,
+    /// The caller's rung; that of the route where the engine owns the instance.
+    pub rung: State,
+    /// How it was served.
+    pub served: Served,
+    /// How long the engine took; `None` if it was not asked.
+    pub took: Option<Duration>,
+    /// The run, if there is one.
+    pub run: Option<RunId>,
 }

@@ -25,7 +25,7 @@ pub enum EffectiveReason {
     Unproven,
     /// The gate allows less than what was requested, or a route in `live` is held at `dark` for a time.
     Gate,
-    /// The guard lowered the route. Does not occur in this version, which checks `guard:` but does not act on it.
+    /// The guard lowered the route.
     Guard,
     /// The engine is not healthy.
     Health,

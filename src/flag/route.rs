@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use serde_json_path::JsonPath;
 
 use super::facts::reads_header;
-use super::{CallerScope, Promote, RelaySettings, Service, Shares, State};
+use super::{CallerScope, Guard, Promote, RelaySettings, Service, Shares, State};
 use crate::expression::{Expression, Template};
 use crate::names::{RouteId, WorkflowName};
 
@@ -64,7 +64,7 @@ pub struct Route {
     pub exposes_arm: Option<bool>,
     /// What the gates require of the route's evidence.
     pub promote: Promote,
-    /// The rule that lowers the state automatically; not acted on by this version.
+    /// When the state is lowered automatically; `None`: never.
     pub guard: Option<Guard>,
     /// Conditions (CEL over request, reply, run) to be judged in `live` and `only`, by name; not acted on by this
     /// version.
@@ -161,17 +161,4 @@ pub enum Instance {
         /// The path parameter that is the id (`key: path.id`).
         param: String,
     },
-}
-
-/// A rule that lowers a route automatically. Rates are from 0.0 to 1.0.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Guard {
-    /// Highest mismatch rate.
-    pub mismatch: Option<f64>,
-    /// Highest error rate of the engine.
-    pub errors: Option<f64>,
-    /// Highest ratio of the engine's p99 to legacy's.
-    pub p99_ratio: Option<f64>,
-    /// How many requests the guard has to see before it applies.
-    pub over: u64,
 }

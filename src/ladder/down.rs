@@ -9,10 +9,10 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 use super::in_force::Inputs;
 use super::live_basis;
 use super::lowered_routes::Lowering;
-use super::mover::{Mover, unknown_route};
+use super::mover::Mover;
 use super::passing_commands;
 use super::pending_shares::{LargerShare, PendingShare};
-use super::positions::{Positions, RoutePosition, state_of};
+use super::positions::{Positions, RoutePosition, state_of, unknown_route};
 use super::types::{FlipError, Flipped, Move, MoveRequest};
 use super::unrecorded_flips::{UnrecordedFlip, lower};
 use crate::clock;
@@ -139,6 +139,8 @@ impl Mover {
                 break (inputs.positions, from, flip, id, recorded, larger_share);
             }
         };
+        self.end_guard_by_flip(route, to, by, flip.reason.as_deref());
+        self.gate().evidence.restart_guard(route);
         self.clone().start_recording();
         // A restart before the record loses the flip: then this log line is all that is left of it.
         let reason = flip.reason.as_deref();
@@ -174,11 +176,13 @@ impl Mover {
         let shares =
             request.percent.map_or(position.inputs.shares, |percent| position.inputs.shares.with(request.to, percent));
         let is_valid = request.percent.is_none() || !matches!(request.to, State::Off | State::Only);
+        let is_held = self.is_held_by_guard(position, request.to) && request.percent.is_none();
         let is_accepted = request.force && position.inputs.is_changed && request.to >= State::Live;
         is_valid
             && position.is_at(request.to, shares)
             && !(request.force && position.inputs.has_no_flip)
             && !is_accepted
+            && !is_held
     }
 
     pub(super) fn unchanged(&self, position: &RoutePosition, by: String) -> Flipped {
@@ -196,6 +200,7 @@ impl Mover {
             forced: false,
             overridden: None,
             evidence: serde_json::Value::Null,
+            guard: None,
         };
         let recorded = !self.in_force().inputs().has_unrecorded_flip(route);
         let effective = self.in_force().effective(route);

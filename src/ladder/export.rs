@@ -1,11 +1,12 @@
-//! Flags as metrics: `pointsman_flag_state`, `pointsman_flag_reason` and `pointsman_flag_flips_total`.
+//! Flags as metrics: `pointsman_flag_state`, `pointsman_flag_reason`, `pointsman_flag_flips_total`, and those of
+//! guards.
 
 use metrics::{counter, gauge};
 
 use super::types::FlipSource;
 use crate::flag::{EffectiveReason, FlagSet};
 use crate::names::RouteId;
-use crate::store::FlipRecord;
+use crate::store::{FlipRecord, GuardAction, GuardRecord};
 
 /// The value of the label `route` for the kill switch; no route can have this id.
 const KILL_SWITCH: &str = "*";
@@ -51,9 +52,51 @@ pub(super) fn count_flip(flip: &FlipRecord, by: FlipSource) {
 /// Counts and logs a recorded flip.
 pub(super) fn log(flip: &FlipRecord, source: FlipSource) {
     count_flip(flip, source);
-    let FlipRecord { number, route, from, to, shares: _, by, at: _, reason, forced, overridden: _, evidence: _ } = flip;
+    let FlipRecord {
+        number,
+        route,
+        from,
+        to,
+        shares: _,
+        by,
+        at: _,
+        reason,
+        forced,
+        overridden: _,
+        evidence: _,
+        guard: _,
+    } = flip;
     let route = route.as_ref().map_or("(kill switch)", RouteId::as_str);
     tracing::info!(number, route, %from, %to, %by, reason = reason.as_deref(), forced, "flipped");
+}
+
+/// Shows whether what the guard of a route did is not released yet.
+pub(super) fn show_guard(route: &RouteId, is_latched: bool) {
+    gauge!("pointsman_guard_latched", "route" => route.as_str().to_owned()).set(f64::from(is_latched));
+}
+
+/// Counts and logs what a guard did, or what ended that.
+pub(super) fn log_guard(record: &FlipRecord) {
+    let FlipRecord { from, to, by, reason, guard, .. } = record;
+    let Some(GuardRecord { route, action, limit: _, condition, bad, of, runs }) = guard else { return };
+    let reason = reason.as_deref().unwrap_or_default();
+    let runs: Vec<String> = runs.iter().map(ToString::to_string).collect();
+    let runs = runs.join(", ");
+    let condition = condition.map_or("", |condition| condition.as_str());
+    match action {
+        GuardAction::Lowered => {
+            tracing::error!(%route, %from, %to, condition, bad, of, runs, reason, "the guard has lowered this route");
+        }
+        GuardAction::Alerted => tracing::error!(
+            %route, condition, bad, of, runs, reason,
+            "the guard raises an alarm: this route is in `only`, where it is not lowered"
+        ),
+        GuardAction::Released => tracing::warn!(%route, %from, %to, %by, reason, "what the guard did is released"),
+    }
+    if *action != GuardAction::Released {
+        let labels = [("route", route.as_str().to_owned()), ("condition", condition.to_owned())];
+        counter!("pointsman_guard_actions_total", &labels).increment(1);
+    }
 }
 
 #[cfg(test)]

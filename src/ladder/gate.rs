@@ -282,7 +282,7 @@ impl Gate {
     }
 
     /// Why one gate is shut, whatever the evidence.
-    fn unmet_beside_evidence(
+    pub(super) fn unmet_beside_evidence(
         &self,
         positions: &Positions,
         position: &RoutePosition,

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::family::{creator, family};
-use super::mover::{Mover, unknown_route};
+use super::mover::Mover;
+use super::positions::unknown_route;
 use super::positions::{Positions, RoutePosition};
 use super::types::FlipError;
 use crate::flag::{Arm, Instance, State};

@@ -1,21 +1,23 @@
 //! The only place that computes the flag set in force and swaps it in.
 //!
 //! Always true: the set in force is a function of the newest value of each input: the positions of routes by flips and
-//! files, the guard's limits, the engine's health, the kill switch. Each input has a version, and an older version is
-//! dropped, so that a late update changes nothing; positions are set only if they were computed from the newest ones.
+//! files, the guards' limits, the engine's health, the kill switch. Health and kill switch have a version, and an older
+//! version is dropped, so that a late update changes nothing; positions are set only if they were computed from the
+//! newest ones; what a guard does is decided under the lock.
 //! Computing and swapping happen under one lock, so that sets come into force in the order in which they were computed.
 //! The first set in force is that of the first files with their states. Before, no set is put in force: one without
 //! routes would send all requests to legacy whatever the states of their routes, and a process that takes over serves
 //! already.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use metrics::Gauge;
+use tokio::sync::watch;
 
 use super::export;
+use super::guard_latches::GuardLatches;
 use super::lowered_routes::{LoweredRoutes, Lowering};
 use super::overtaken::cap_below_only;
 use super::positions::{Positions, RoutePosition, state_of};
@@ -32,6 +34,8 @@ pub(super) struct InForce {
     flags: Arc<ArcSwap<FlagSet>>,
     /// How many flips are unrecorded.
     unrecorded: Gauge,
+    /// How many actions of guards are unrecorded.
+    unrecorded_guard: watch::Sender<usize>,
 }
 
 /// The inputs from which the set in force is computed.
@@ -54,7 +58,8 @@ pub(super) struct Inputs {
     pub outstanding: OutstandingWrite,
     kill_switch: Versioned<Freeze>,
     health: Versioned<bool>,
-    guards: BTreeMap<RouteId, Versioned<Option<State>>>,
+    /// What guards did.
+    pub guards: GuardLatches,
     /// Whether the positions are those of files, and not only what the store has from the previous process.
     has_files: bool,
     /// The number of the set in force; it increases with each change.
@@ -70,7 +75,7 @@ impl Inputs {
 
     /// The inputs of a route's effective state: its position with the limits of guard and health.
     fn state_inputs(&self, position: &RoutePosition) -> StateInputs {
-        let guard = self.guards.get(&position.route.id).and_then(|limit| *limit.get());
+        let guard = self.guards.limit(&position.route);
         let returns = position.inputs.returns_at_restart || self.returns_at_restart(&position.route);
         StateInputs { guard, healthy: *self.health.get(), returns_at_restart: returns, ..position.inputs.clone() }
     }
@@ -78,6 +83,11 @@ impl Inputs {
     /// The effective state of a route, and why.
     pub fn effective(&self, position: &RoutePosition) -> Effective {
         self.state_inputs(position).effective(self.freeze())
+    }
+
+    /// Whether anything is in force that the store does not have, beside a freeze.
+    fn has_unrecorded(&self) -> bool {
+        !self.unrecorded.is_empty() || self.guards.unrecorded_len() > 0
     }
 
     /// Whether the store does not have a flip of a route yet.
@@ -108,9 +118,14 @@ impl Inputs {
 impl InForce {
     /// The inputs before any file was read; the engine counts as healthy until its health is set. What is in `flags`,
     /// if that is given, stays in force until the positions of the first files are set.
-    pub fn new(positions: Positions, freeze: Freeze, secret: [u8; 32], flags: Option<Arc<ArcSwap<FlagSet>>>) -> Self {
-        let kill_switch = Versioned::new(0, freeze);
-        let (health, guards) = (Versioned::new(0, true), BTreeMap::new());
+    pub fn new(
+        positions: Positions,
+        guards: GuardLatches,
+        freeze: Freeze,
+        secret: [u8; 32],
+        flags: Option<Arc<ArcSwap<FlagSet>>>,
+    ) -> Self {
+        let (kill_switch, health) = (Versioned::new(0, freeze), Versioned::new(0, true));
         let (unrecorded, lowered, outstanding, is_recording, is_ending) = Default::default();
         let inputs = Inputs {
             positions,
@@ -130,7 +145,7 @@ impl InForce {
         let unrecorded = metrics::gauge!("pointsman_flips_unrecorded");
         unrecorded.set(0.0);
         let flags = flags.unwrap_or_else(|| Arc::new(ArcSwap::from_pointee(inputs.flag_set())));
-        Self { inputs: Mutex::new(inputs), flags, unrecorded }
+        Self { inputs: Mutex::new(inputs), flags, unrecorded, unrecorded_guard: watch::Sender::new(0) }
     }
 
     /// The set in force.
@@ -171,7 +186,6 @@ impl InForce {
                 true => cap_below_only(&inputs.positions, &mut positions),
                 false => Vec::new(),
             });
-            inputs.guards.retain(|id, _| positions.routes.contains_key(id));
             let is_new = |unrecorded: &&UnrecordedFlip| unrecorded.id > computed_from;
             unrecorded.iter().filter(is_new).for_each(|unrecorded| inputs.lowered.add_flip(unrecorded));
             inputs.positions_version =
@@ -236,7 +250,7 @@ impl InForce {
     /// Whether the caller has to start the task that records the unrecorded flips: there are some, and no task does.
     pub fn begin_recording(&self) -> bool {
         let mut inputs = self.lock();
-        let begins = !inputs.unrecorded.is_empty() && !inputs.is_recording;
+        let begins = inputs.has_unrecorded() && !inputs.is_recording;
         inputs.is_recording |= begins;
         begins
     }
@@ -245,7 +259,7 @@ impl InForce {
     /// next flip starts another one.
     pub fn continue_recording(&self) -> bool {
         let mut inputs = self.lock();
-        inputs.is_recording = !inputs.unrecorded.is_empty();
+        inputs.is_recording = inputs.has_unrecorded();
         inputs.is_recording
     }
 
@@ -272,12 +286,52 @@ impl InForce {
         self.change(|inputs| inputs.health.set(version, healthy))
     }
 
-    /// Sets the highest state that the guard allows a route. Returns whether that changed anything.
-    pub fn set_guard(&self, route: &RouteId, version: u64, limit: Option<State>) -> bool {
+    /// Puts an action of the guard of a route in force that the store does not have, if `decide` returns one for the
+    /// inputs of this moment.
+    pub fn act(
+        &self,
+        route: &RouteId,
+        decide: impl FnOnce(&Inputs, &RoutePosition) -> Option<FlipRecord>,
+    ) -> Option<(FlipRecord, Arc<Route>)> {
+        let mut acted = None;
         self.change(|inputs| {
-            let known = inputs.positions.routes.contains_key(route);
-            known && inputs.guards.entry(route.clone()).or_insert(Versioned::new(0, None)).set(version, limit)
-        })
+            let Some(position) = inputs.positions.routes.get(route) else { return false };
+            let (of_route, decided) = (position.route.clone(), decide(inputs, position));
+            if let Some(action) = decided {
+                inputs.guards.add_unrecorded(action.clone());
+                acted = Some((action, of_route));
+            }
+            acted.is_some()
+        });
+        acted
+    }
+
+    /// Puts a recorded release in force, unless the guard has acted again since the latch with this number.
+    pub fn release_guard(&self, route: &RouteId, latch: u64, release: FlipRecord) -> Option<(FlipRecord, Arc<Route>)> {
+        let mut released = None;
+        self.change(|inputs| {
+            let Some(position) = inputs.positions.routes.get(route) else { return false };
+            if inputs.guards.of(&position.route).is_some_and(|newest| newest.number == latch) {
+                released = Some((release.clone(), position.route.clone()));
+                inputs.guards.set_last(Arc::new(release));
+            }
+            released.is_some()
+        });
+        released
+    }
+
+    /// The oldest unrecorded actions of guards are recorded now, as these.
+    pub fn set_guard_recorded(&self, recorded: Vec<FlipRecord>) {
+        self.change(|inputs| {
+            inputs.guards.set_recorded(recorded);
+            true
+        });
+    }
+
+    /// Waits until the store has all actions of guards.
+    pub async fn wait_guard_recorded(&self) {
+        let mut unrecorded = self.unrecorded_guard.subscribe();
+        let _never_closed = unrecorded.wait_for(|unrecorded| *unrecorded == 0).await;
     }
 
     /// Whether a route that is held below `live` is to be judged again, or one is marked as changed since its evidence.
@@ -302,6 +356,7 @@ impl InForce {
         }
         inputs.generation += 1;
         self.unrecorded.set(inputs.unrecorded.len() as f64);
+        self.unrecorded_guard.send_replace(inputs.guards.unrecorded_len());
         if !inputs.has_files {
             return true;
         }

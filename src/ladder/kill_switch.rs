@@ -198,5 +198,6 @@ fn record(from: Freeze, to: Freeze, reason: Option<String>, by: String) -> FlipR
         forced: false,
         overridden: None,
         evidence: serde_json::Value::Null,
+        guard: None,
     }
 }

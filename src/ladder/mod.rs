@@ -4,13 +4,12 @@
 //!
 //! Always true:
 //!
-//! - A flip up is in the store before it is in force, and so are new files and the end of a freeze. A freeze
-//!   (`kill_switch`) and a flip down (`unrecorded_flips`) are in force at once, whatever the store does, and are
-//!   recorded afterwards (`record_unrecorded`).
+//! - A flip up is in the store before it is in force, and so are new files, the end of a freeze and the release of a
+//!   guard. A freeze (`kill_switch`), a flip down (`unrecorded_flips`) and what a guard does (`guard_actions`) are in
+//!   force at once, whatever the store does, and are recorded afterwards (`record_unrecorded`).
 //! - The set in force was checked as a whole. Moves other than flips down happen one after the other.
 //! - No route goes to `only` during a freeze; a flip to `only` that a freeze overtakes is reverted (`overtaken`).
-//! - What else limits a route (guard, health, kill switch) has a version, and an outdated update changes nothing
-//!   (`in_force`).
+//! - Health and kill switch have a version, and an outdated update changes nothing (`in_force`).
 //!
 //! Deciding a request by the set is left to `flag`, judging whether evidence suffices to `evidence`.
 //!
@@ -41,9 +40,15 @@ mod family;
 mod files;
 mod files_check;
 mod gate;
+mod guard;
+mod guard_actions;
+mod guard_latches;
+mod guard_release;
+mod guard_status;
 mod holds;
 mod horizon;
 mod in_force;
+mod judge;
 mod kill_switch;
 mod larger_share;
 mod leaving_only;
@@ -56,6 +61,7 @@ mod overtaken;
 mod passing_commands;
 mod pending_shares;
 mod positions;
+mod process_end;
 mod re_added;
 mod reassigned_requests;
 mod record;
@@ -75,7 +81,7 @@ mod versioned;
 pub(crate) mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -85,18 +91,18 @@ use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 pub use command::FlipCommand;
 pub use status::RouteStatus;
 pub use types::{
-    CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition, KillSwitchListener,
-    LadderParts, MoveRequest, NextRung, Unconfirmed, UnknownRetries, Unmet,
+    CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition, GuardListener,
+    GuardNotice, GuardRelease, GuardReleased, GuardStatus, KillSwitchListener, LadderParts, MoveRequest, NextRung,
+    Unconfirmed, UnknownRetries, Unmet,
 };
 pub use unlisted_ids::with_unlisted_ids;
 
 use self::down::FlipDownOutcome;
 use self::gate::Gate;
 use self::mover::Mover;
-use self::pending_shares::LargerShare;
 use self::record_unrecorded::UnrecordedMoves;
 use crate::clock;
-use crate::flag::{FlagSet, Freeze, State};
+use crate::flag::{FlagSet, Freeze};
 use crate::names::RouteId;
 use crate::store::{FlipRecord, StoreError};
 
@@ -112,6 +118,8 @@ pub struct Ladder {
     checks: AtomicU64,
     /// The lost moves that are in the log already.
     logged_lost: Mutex<UnrecordedMoves>,
+    /// Held while releases by evidence are judged.
+    releasing: Arc<tokio::sync::Mutex<()>>,
     answer_within: Duration,
 }
 
@@ -136,8 +144,8 @@ impl Ladder {
         let LadderParts { store, evidence, conditions, retry_window, copy_started, answer_within } = parts;
         let gate = Gate { evidence, conditions, retry_window, copy_started };
         let mover = Arc::new(Mover::open(declared, store, gate, flags).await?);
-        let (reload_lock, checks, logged_lost) = Default::default();
-        Ok(Arc::new(Self { mover, reload_lock, checks, logged_lost, answer_within }))
+        let (reload_lock, checks, logged_lost, releasing) = Default::default();
+        Ok(Arc::new(Self { mover, reload_lock, checks, logged_lost, releasing, answer_within }))
     }
 
     /// The set in force; readers load it once for each request.
@@ -274,72 +282,7 @@ impl Ladder {
         self.mover.in_force().unrecorded_flips()
     }
 
-    /// Logs the freeze and the routes of the flips down that are not recorded yet. For the beginning of the stop: a
-    /// supervisor may end the process before [`Ladder::end_moves`] returns.
-    pub fn log_unrecorded(&self) {
-        let unrecorded = self.mover.unrecorded_moves();
-        if let Some(routes) = unrecorded.route_names() {
-            tracing::warn!(
-                routes,
-                "the store has not recorded the flips down of these routes: if the process ends before it does, they are lost"
-            );
-        }
-        for LargerShare { route, to, percent, .. } in &unrecorded.larger_shares {
-            tracing::warn!(
-                %route, %to, %percent,
-                "the larger share that was asked for together with a flip down is not set yet: if the process ends before \
-                 it is, it is lost"
-            );
-        }
-        if let Some(freeze) = unrecorded.freeze {
-            tracing::warn!(
-                freeze,
-                "the store has not recorded the freeze in force: if the process ends before it does, it is lost"
-            );
-        }
-    }
-
-    /// To be called when the process ends: waits, for at most `within`, until the freeze and the flips down are
-    /// recorded that the store does not have yet, and until the larger shares that follow flips down are set, and logs
-    /// what is lost. Waits for a move that is under way too, because a freeze may have overtaken it, and then a flip
-    /// down reverts it. From this call on a flip down is refused.
-    pub async fn end_moves(&self, within: Duration) {
-        let lost = self.mover.end_moves(within).await;
-        self.log_lost(lost);
-    }
-
-    /// To be called after [`Ladder::end_moves`], when no freeze can be set any more: waits until `until` at the latest
-    /// for the record of a freeze that was set since, and logs what is lost and was not logged by `end_moves`. A freeze
-    /// may have overtaken a flip to `only` meanwhile, and then a flip down reverted that.
-    pub async fn end_freezes(&self, until: TokioInstant) {
-        let _in_time = timeout_at(until, self.mover.kill_switch().wait_all_recorded()).await;
-        self.log_lost(UnrecordedMoves { larger_shares: Vec::new(), ..self.mover.unrecorded_moves() });
-    }
-
-    /// Logs what is lost, except what was logged before.
-    fn log_lost(&self, mut lost: UnrecordedMoves) {
-        let mut logged = self.logged_lost.lock().unwrap_or_else(PoisonError::into_inner);
-        lost.routes.retain(|route| !logged.routes.contains(route));
-        lost.freeze = lost.freeze.filter(|freeze| logged.freeze.as_ref() != Some(freeze));
-        if let Some(routes) = lost.route_names() {
-            tracing::error!(
-                routes,
-                "the store has not recorded the flips down of these routes, which are lost: the next process returns the \
-                 routes to the states that the store has"
-            );
-        }
-        lost.larger_shares.iter().for_each(LargerShare::log_lost);
-        if let Some(freeze) = &lost.freeze {
-            tracing::error!(
-                freeze,
-                "the store has not recorded the freeze, which is lost: the next process starts without it"
-            );
-        }
-        logged.routes.append(&mut lost.routes);
-        logged.freeze = lost.freeze.or_else(|| logged.freeze.take());
-    }
-
-    /// The number of a check of the engine's health or of the guard that begins now.
+    /// The number of a check of the engine's health that begins now.
     pub fn begin_check(&self) -> CheckNumber {
         CheckNumber(self.checks.fetch_add(1, Ordering::SeqCst) + 1)
     }
@@ -357,17 +300,6 @@ impl Ladder {
                 "the engine is not healthy: routes below `only` are at most at `shadow` and create no engine \
                  instances; routes in `only` stay as they are"
             );
-        }
-    }
-
-    /// Sets the highest state that the guard allows a route, as a check found it; `None` if it limits nothing. Not
-    /// called yet: `guard:` is checked and not acted on.
-    pub fn set_guard(&self, CheckNumber(version): CheckNumber, route: &RouteId, limit: Option<State>) {
-        if self.mover.in_force().set_guard(route, version, limit) {
-            match limit {
-                Some(limit) => tracing::warn!(%route, %limit, "the guard limits this route"),
-                None => tracing::info!(%route, "the guard does not limit this route any more"),
-            }
         }
     }
 

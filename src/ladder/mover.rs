@@ -10,24 +10,24 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::export::log;
 use super::files_check::{CheckedFiles, PreparedFiles, check_and_adopt, prepare};
-use super::gate::{AllowedMove, Gate, MoveRefusal, RequestedMove};
+use super::gate::Gate;
+use super::guard_latches::GuardLatches;
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::{FreezeEnd, FreezeRecords, UnrecordedFreeze};
 use super::lowered_routes::Lowering;
 use super::pending_shares::PendingShares;
-use super::positions::{Positions, RoutePosition};
+use super::positions::{Positions, RoutePosition, unknown_route};
 use super::record::{Recorder, Recording, flip_record};
 use super::status::RouteStatus;
 use super::types::{
-    DeclaredFiles, FilesError, FlipError, FlipSource, Flipped, FreezeError, KillSwitchListener, Move, MoveRequest,
-    ReadKind,
+    DeclaredFiles, FilesError, FlipError, FlipSource, Flipped, FreezeError, GuardListener, KillSwitchListener, Move,
+    MoveRequest, ReadKind,
 };
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
-use super::{files, holds, leaving_only, live_basis, orphans, overtaken, passing_commands, scopes, status};
+use super::{files, holds, leaving_only, live_basis, orphans, overtaken, scopes, status};
 use crate::clock;
 use crate::flag::{FlagSet, Freeze, State};
 use crate::names::RouteId;
-use crate::problem::nearest;
 use crate::store::{FlipRecord, StoreError, StoreHandle};
 
 pub(super) struct Mover {
@@ -41,6 +41,7 @@ pub(super) struct Mover {
     /// before.
     move_lock: Arc<tokio::sync::Mutex<()>>,
     connected: Mutex<Vec<Arc<dyn KillSwitchListener>>>,
+    guard_listeners: Mutex<Vec<Arc<dyn GuardListener>>>,
 }
 
 /// Shows that the caller holds the lock of all moves; one task at a time holds it.
@@ -56,6 +57,7 @@ impl Mover {
         let secret = store.secret().await?;
         let flips = store.last_flips().await?;
         let recorder = Recorder::new(store.clone(), &flips);
+        let (guards, flips): (Vec<_>, Vec<_>) = flips.into_iter().partition(|flip| flip.guard.is_some());
         let before = Positions::from_store(&declared, flips, store.declared().await?);
         let has_served = !store.is_new() || !before.rows().is_empty();
         let prepared = prepare(&store, &before, declared).await?;
@@ -75,10 +77,11 @@ impl Mover {
                  now. If that is not wanted, put it back and flip it up again: it counts as new then"
             );
         }
-        let in_force = InForce::new(before.clone(), before.freeze, secret, flags);
-        let (move_lock, connected, larger_shares) = Default::default();
+        let in_force = InForce::new(before.clone(), GuardLatches::from_store(guards), before.freeze, secret, flags);
+        let (move_lock, connected, guard_listeners, larger_shares) = Default::default();
         let kill_switch = FreezeRecords::new();
-        let mover = Self { store, recorder, gate, in_force, kill_switch, larger_shares, move_lock, connected };
+        let mover =
+            Self { store, recorder, gate, in_force, kill_switch, larger_shares, move_lock, connected, guard_listeners };
         mover.record_and_apply(&before, after, moves, Ok(()), || {}).await?;
         Ok(mover)
     }
@@ -208,38 +211,17 @@ impl Mover {
         holds::log_refused(&after);
         live_basis::log_changed(before, &self.in_force.inputs().positions);
         flips.iter().for_each(|flip| log(flip, FlipSource::File));
+        let moved = flips.iter().filter_map(|flip| flip.route.as_ref());
+        moved.for_each(|route| self.gate.evidence.restart_guard(route));
         if !overtaken.is_empty() {
             self.revert_overtaken(&overtaken, before).await;
         }
         Ok(flips)
     }
 
-    /// Judges a flip, apart from the acknowledgement on the way down from `only`.
-    pub(super) fn judge(
-        &self,
-        positions: &Positions,
-        position: &RoutePosition,
-        request: &MoveRequest,
-    ) -> Result<(RequestedMove, AllowedMove), FlipError> {
-        let MoveRequest { to, percent, reason, force, acknowledge: _, by: _ } = request.clone();
-        let shares = percent.map_or(position.inputs.shares, |percent| position.inputs.shares.with(to, percent));
-        let passing =
-            || passing_commands::commands(positions, &self.gate, position, to, shares, request.reason.as_deref());
-        if percent.is_some() && matches!(to, State::Off | State::Only) {
-            let why = format!("`{to}` has no share: it holds for everybody");
-            return Err(FlipError::Refused { why, commands: passing() });
-        }
-        let requested = RequestedMove { to, shares, force, reason, source: FlipSource::Api };
-        match self.gate.judge(positions, position, &requested) {
-            Ok(allowed) => Ok((requested, allowed)),
-            Err(MoveRefusal::GateShut(reasons)) => Err(FlipError::GateShut { reasons, commands: passing() }),
-            Err(MoveRefusal::Impossible(why)) => Err(FlipError::Refused { why, commands: passing() }),
-        }
-    }
-
     /// Moves a route up, or changes its shares. Flips down that are made meanwhile come after it.
     pub async fn flip(
-        &self,
+        self: &Arc<Self>,
         guard: MovesLock,
         asked: Instant,
         route: &RouteId,
@@ -255,6 +237,7 @@ impl Mover {
         }
         let goes_up = position.is_raised_by(&request);
         self.check_not_lowered_since(asked, &positions, position, &request)?;
+        self.check_guard(position, &request)?;
         let (requested, allowed) = self.judge(&positions, position, &request)?;
         all_recorded?;
         // A flip ends a move that the file requested and the gate refused: the store gets the file's present
@@ -262,18 +245,20 @@ impl Mover {
         let (now, before) = (position.declared(), positions.clone());
         let (shares, reason, overridden) = (requested.shares, requested.reason, allowed.overridden);
         let made = Move { route: route.clone(), from, to, shares, reason, overridden };
-        let flip = self.flip_record(&positions, made, request.by);
+        let flip = self.flip_record(&positions, made, request.by.clone());
         positions.stored_declarations.insert(route.clone(), now);
         if goes_up || requested.force {
             live_basis::accept(&mut positions, route, to);
         }
-        let flip = self.record_one(flip, Some(positions.rows()), &positions).await?;
+        let flip = self.record_flip(flip, positions.rows(), &positions, (route, &request)).await?;
         positions.apply_flip(route, flip.clone());
         holds::lower_after_flip(&mut positions, route, &self.gate);
         let overtaken = self.put_in_force(positions);
         if !goes_up {
             self.in_force.note_lowered(route, lowered);
+            self.end_guard_by_flip(route, to, &flip.by, flip.reason.as_deref());
         }
+        self.gate.evidence.restart_guard(route);
         log(&flip, FlipSource::Api);
         if !overtaken.is_empty() {
             self.revert_overtaken(&overtaken, &before).await;
@@ -389,12 +374,11 @@ impl Mover {
         recorded.pop().ok_or_else(|| StoreError("the store gave the flip no number".into()))
     }
 
+    pub(super) fn guard_listeners(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn GuardListener>>> {
+        self.guard_listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn connected(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn KillSwitchListener>>> {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-pub(super) fn unknown_route(positions: &Positions, route: &RouteId) -> FlipError {
-    let near = nearest(route.as_str(), positions.routes.keys().map(RouteId::as_str));
-    FlipError::UnknownRoute(route.clone(), near.map(str::to_owned))
 }

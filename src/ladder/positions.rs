@@ -8,10 +8,11 @@ use jiff::Timestamp;
 
 use super::orphans::{FamiliesBefore, Followers};
 use super::scopes::Scopes;
-use super::types::{DeclaredFiles, FlipSource, MoveRequest};
+use super::types::{DeclaredFiles, FlipError, FlipSource, MoveRequest};
 use super::unlisted_ids::UnlistedIds;
 use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Percent, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
+use crate::problem::nearest;
 use crate::store::{DeclaredState, FileState, FlipRecord, LiveBasis, RetryScopes};
 
 /// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
@@ -251,6 +252,12 @@ impl Positions {
             move |other| matches!(&other.route.instance, Some(Instance::Follows { creator: c, .. }) if c == creator),
         )
     }
+}
+
+/// The error of a move of a route that is not in the files.
+pub(super) fn unknown_route(positions: &Positions, route: &RouteId) -> FlipError {
+    let near = nearest(route.as_str(), positions.routes.keys().map(RouteId::as_str));
+    FlipError::UnknownRoute(route.clone(), near.map(str::to_owned))
 }
 
 /// The state that a flip went to. An unknown state (of a newer version) counts as `off`.

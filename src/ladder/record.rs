@@ -156,5 +156,6 @@ pub(super) fn flip_record(made: Move, by: String, at: jiff::Timestamp, evidence:
         forced: overridden.is_some(),
         overridden,
         evidence,
+        guard: None,
     }
 }

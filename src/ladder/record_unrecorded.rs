@@ -1,4 +1,4 @@
-//! Records what is in force before the store has it: freezes and flips down.
+//! Records what is in force before the store has it: freezes, flips down, and what guards did.
 //!
 //! Always true: the write is tried again until the store has it, each time under the lock of moves.
 
@@ -24,6 +24,8 @@ const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration:
 pub(super) struct UnrecordedMoves {
     /// The routes whose flips down the store does not have.
     pub routes: Vec<RouteId>,
+    /// The routes of which it does not have what their guards did.
+    pub guarded: Vec<RouteId>,
     /// The name of the freeze.
     pub freeze: Option<String>,
     /// The larger shares that are to be set after flips down.
@@ -32,14 +34,23 @@ pub(super) struct UnrecordedMoves {
 
 impl UnrecordedMoves {
     fn is_empty(&self) -> bool {
-        self.routes.is_empty() && self.freeze.is_none() && self.larger_shares.is_empty()
+        self.routes.is_empty() && self.guarded.is_empty() && self.freeze.is_none() && self.larger_shares.is_empty()
     }
 
-    /// The routes as text; `None` if there are none.
+    /// The routes of flips as text; `None` if there are none.
     pub fn route_names(&self) -> Option<String> {
-        let names: Vec<_> = self.routes.iter().map(RouteId::as_str).collect();
-        (!names.is_empty()).then(|| names.join(", "))
+        names(&self.routes)
     }
+
+    /// The routes of guards as text; `None` if there are none.
+    pub fn guarded_names(&self) -> Option<String> {
+        names(&self.guarded)
+    }
+}
+
+fn names(routes: &[RouteId]) -> Option<String> {
+    let names: Vec<_> = routes.iter().map(RouteId::as_str).collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 impl Mover {
@@ -55,6 +66,7 @@ impl Mover {
     /// # Errors
     /// The store did not record them: they stay unrecorded.
     pub(super) async fn record_unrecorded_flips(&self) -> Result<(), StoreError> {
+        self.record_guard_actions().await?;
         let Inputs { unrecorded, positions, .. } = self.in_force().inputs();
         if unrecorded.is_empty() {
             return Ok(());
@@ -95,6 +107,7 @@ impl Mover {
                     // low without it.
                     let _ = recorded.wait_for(Option::is_some).await;
                 }
+                self.in_force().wait_guard_recorded().await;
                 self.kill_switch().wait_all_recorded().await;
                 self.larger_shares.wait_for_none().await;
                 // The move that is under way may be reverted, by one more unrecorded flip.
@@ -110,8 +123,10 @@ impl Mover {
 
     /// What is in force and not in the store, and the larger shares that are to be set.
     pub(super) fn unrecorded_moves(&self) -> UnrecordedMoves {
-        let unrecorded = self.in_force().inputs().unrecorded;
+        let Inputs { unrecorded, guards, .. } = self.in_force().inputs();
+        let guarded = guards.unrecorded().into_iter().filter_map(|action| Some(action.guard?.route)).collect();
         UnrecordedMoves {
+            guarded,
             routes: unrecorded.into_iter().filter_map(|unrecorded| unrecorded.flip.route).collect(),
             freeze: self.kill_switch().unrecorded().map(|unrecorded| unrecorded.flip.to),
             larger_shares: self.larger_shares.all(),
@@ -132,7 +147,8 @@ impl Mover {
             if pause == RETRY_PAUSES.0 {
                 tracing::warn!(
                     %error, flips = self.in_force().unrecorded_flips(),
-                    "flips down are in force, but not recorded: a restart would lose them; trying again until they are"
+                    "flips down, or what guards did, are in force, but not recorded: a restart would lose them; trying again \
+                     until they are"
                 );
             }
             tokio::time::sleep(pause).await;

@@ -1,10 +1,11 @@
 //! The state of a route, as the API and the CLI show it.
 
 use super::gate::Gate;
+use super::guard_status::guard_status;
 use super::in_force::Inputs;
 use super::live_basis;
 use super::positions::RoutePosition;
-use super::types::{NextRung, UnknownRetries};
+use super::types::{GuardStatus, NextRung, UnknownRetries};
 use super::unrecorded_flips::with_shown_number;
 use crate::flag::{Cohort, Effective, Shares, State};
 use crate::names::{RouteId, StepId};
@@ -38,6 +39,8 @@ pub struct RouteStatus {
     pub last: Option<FlipRecord>,
     /// Whether its last flip, a flip down, is not in the store yet, so that a restart would lose it.
     pub is_unrecorded: bool,
+    /// What its guard did and nobody has released.
+    pub guard: Option<GuardStatus>,
     /// The next rung up; `None` on the highest.
     pub next: Option<NextRung>,
     /// The shared steps of its workflow that no pair compared with a call by legacy or an `assert`, except those that
@@ -64,6 +67,7 @@ pub(super) fn route_status(inputs: &Inputs, gate: &Gate, position: &RoutePositio
         changed: live_basis::sentence(position),
         last: position.last.clone().map(with_shown_number),
         is_unrecorded: inputs.has_unrecorded_flip(&position.route.id),
+        guard: guard_status(inputs, gate, position),
         next: gate.next(&inputs.positions, position),
         uncompared_steps: gate.uncompared_steps(&inputs.positions, position),
     }

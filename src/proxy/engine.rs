@@ -29,7 +29,7 @@ use super::request_body::RequestBody;
 use super::respond::Refused;
 use super::retry_keys;
 use super::route_metrics::AnsweredBy;
-use super::streamed_served::{StreamedServed, counts};
+use super::streamed_served::{ServedRequest, StreamedServed};
 use super::upload::{ReadBody, Upload};
 use super::wait::Phase;
 use crate::compare::AwaitedIntents;
@@ -72,11 +72,8 @@ pub(super) async fn answer(
     let overhead_before = now().saturating_sub(proxied.began).saturating_sub(proxied.waited);
     let route = &flagged.flag.route.id;
     let files_version = proxied.table.set.files_version;
-    let count_served = |served| {
-        if counts(reason, served) {
-            shared.served_observer.served(route, files_version, served);
-        }
-    };
+    let observer = shared.served_observer.clone();
+    let served_request = ServedRequest { observer, route: route.clone(), files_version, rung, reason };
     wait.enter(Phase::Upload);
     let declared = declared_length(&head.headers);
     let (bytes, trailers) = match wait.or_overdue(upload.read(bytes_max, declared)).await {
@@ -111,7 +108,7 @@ pub(super) async fn answer(
                 }
             }
             proxied.entry.route_metrics.count_fallback();
-            count_served(Served::FellBack);
+            served_request.count_too_large();
             let captured = capture_fallback(&proxied, &flagged, head).map(Captured::Request);
             return answer_from_legacy(proxied, head, RequestBody::prefixed(prefix, rest, progress), captured, rung)
                 .await;
@@ -131,26 +128,27 @@ pub(super) async fn answer(
     let asked = now();
     let reply = wait.or_overdue(timeout(deadline, shared.engine.clone().oneshot(request))).await;
     let replied = now();
+    let took = Duration::from_micros(replied.saturating_sub(asked));
+    let count_served = |served, run| served_request.count(served, Some(took), run);
     let failure = match reply {
         Ok(Ok(Ok(ArmReply::Answer(answer)))) => {
-            let observer = &shared.served_observer;
+            let run = answer.report.run;
             let mut streamed = matches!(answer.body, AnswerBody::Streamed(_)).then(|| StreamedServed {
-                observer: observer.clone(),
-                route: route.clone(),
-                files_version,
-                reason,
+                request: served_request.clone(),
+                took,
+                run,
             });
             match answer.status {
                 // What became of the request was counted when its first try was answered.
                 _ if answer.report.of_earlier_try => streamed = None,
                 status if status.is_server_error() || answer.report.refused_by_schema => {
-                    count_served(Served::Error);
+                    count_served(Served::Error, run);
                 }
-                status if status.is_client_error() => count_served(Served::CallerError),
+                status if status.is_client_error() => count_served(Served::CallerError, run),
                 // Neither evidence for the engine nor against it.
                 _ if answer.report.outlived_deadline => streamed = None,
                 _ if streamed.is_some() => {}
-                _ => count_served(Served::Answered),
+                _ => count_served(Served::Answered, run),
             }
             let answer = match conditional::judge(&head.method, &head.headers, answer.status, &answer.headers) {
                 Conditions::Met => answer,
@@ -167,18 +165,18 @@ pub(super) async fn answer(
         Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) if may_fall_back => {
             tracing::info!(route = %route, reason = abandoned.reason, "the engine gave a request back");
             if retry_keys::give_to_legacy(&*shared.affinity, flagged.retry_keys).await.is_not_noted() {
-                count_served(Served::Error);
+                count_served(Served::Error, abandoned.run);
                 return Err(proxied.refused(rung, Failure::KeyNotNoted));
             }
             if !NOT_A_FAILURE.contains(&abandoned.reason) {
                 proxied.entry.route_metrics.count_fallback();
-                count_served(Served::FellBack);
+                count_served(Served::FellBack, abandoned.run);
             }
             let captured = capture_fallback(&proxied, &flagged, head).map(Captured::Request);
             return answer_from_legacy(proxied, head, RequestBody::whole(bytes, trailers), captured, rung).await;
         }
-        Ok(Ok(Ok(ArmReply::Abandoned(_)))) => {
-            count_served(Served::Error);
+        Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) => {
+            count_served(Served::Error, abandoned.run);
             Failure::EngineGaveBack
         }
         Ok(Ok(Ok(ArmReply::Refused(problem, report)))) => {
@@ -189,16 +187,16 @@ pub(super) async fn answer(
             // A person or a rule of the workflow decided so: neither an answer nor an error of the engine is counted.
             // Of a retry, the first try was counted.
             if !report.ended_on_purpose && !report.of_earlier_try {
-                count_served(served_as(&problem));
+                count_served(served_as(&problem), report.run);
             }
             Failure::Engine(problem)
         }
         Ok(Err(_)) => {
-            count_served(Served::Unknown);
+            count_served(Served::Unknown, None);
             Failure::EngineSilent
         }
         Err(overdue) => {
-            count_served(Served::Unknown);
+            count_served(Served::Unknown, None);
             Failure::Overdue(overdue)
         }
     };

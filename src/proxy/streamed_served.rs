@@ -4,14 +4,15 @@
 //! of it, as an error of the engine if the service cut it, and not at all if the client or the end of the process did.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::cut::Cut;
-use crate::exchange::{Served, ServedObserver};
-use crate::flag::EngineReason;
-use crate::names::RouteId;
+use crate::exchange::{EngineAnswer, Served, ServedObserver};
+use crate::flag::{EngineReason, State};
+use crate::names::{RouteId, RunId};
 
 /// Whether this outcome counts, of a request that went to the engine for this reason.
-pub(super) fn counts(reason: EngineReason, served: Served) -> bool {
+fn counts(reason: EngineReason, served: Served) -> bool {
     match reason {
         EngineReason::Rung | EngineReason::Pin => true,
         // Nobody has judged that the callers of a forced cohort are like the others: their answers do not support
@@ -22,12 +23,44 @@ pub(super) fn counts(reason: EngineReason, served: Served) -> bool {
     }
 }
 
-/// An answer that counts when its streamed body has ended.
-pub(super) struct StreamedServed {
+/// Counts how the engine has served one request.
+#[derive(Clone)]
+pub(super) struct ServedRequest {
     pub observer: Arc<dyn ServedObserver>,
     pub route: RouteId,
     pub files_version: u64,
+    pub rung: State,
     pub reason: EngineReason,
+}
+
+impl ServedRequest {
+    /// Counts it, with the time that the engine took and its run.
+    pub(super) fn count(&self, served: Served, took: Option<Duration>, run: Option<RunId>) {
+        let Self { observer, route, files_version, rung, reason } = self;
+        if counts(*reason, served) {
+            observer.served(route, *files_version, served);
+        }
+        // A retry was counted when its first try was answered.
+        if *reason != EngineReason::Retry {
+            observer.answered(route, EngineAnswer { files_version: *files_version, rung: *rung, served, took, run });
+        }
+    }
+
+    /// Counts a request whose body is too large for the engine. That says nothing of what the engine does with others,
+    /// so the guard does not learn of it.
+    pub(super) fn count_too_large(&self) {
+        if counts(self.reason, Served::FellBack) {
+            self.observer.served(&self.route, self.files_version, Served::FellBack);
+        }
+    }
+}
+
+/// An answer that counts when its streamed body has ended.
+pub(super) struct StreamedServed {
+    pub request: ServedRequest,
+    /// How long the engine took until the body began.
+    pub took: Duration,
+    pub run: Option<RunId>,
 }
 
 impl StreamedServed {
@@ -38,8 +71,6 @@ impl StreamedServed {
             Some(Cut::ServiceReplyBroken | Cut::ServiceReplyStalled | Cut::ServiceReplySlow) => Served::Error,
             Some(_) => return,
         };
-        if counts(self.reason, served) {
-            self.observer.served(&self.route, self.files_version, served);
-        }
+        self.request.count(served, Some(self.took), self.run);
     }
 }

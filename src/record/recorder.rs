@@ -143,9 +143,14 @@ impl Recorder {
 }
 
 fn of_flip(flip: &FlipRecord) -> Waiting {
+    let (kind, route) = match (&flip.guard, &flip.route) {
+        (Some(guard), _) => ("guard", Some(&guard.route)),
+        (None, Some(route)) => ("flip", Some(route)),
+        (None, None) => ("freeze", None),
+    };
     Waiting {
-        kind: if flip.route.is_some() { "flip" } else { "freeze" },
-        route: flip.route.clone(),
+        kind,
+        route: route.cloned(),
         source: format!("flip {}", flip.number),
         body: serde_json::to_value(flip).unwrap_or_default(),
     }

@@ -23,6 +23,7 @@ mod declared_state;
 mod encoded;
 mod error;
 mod followed_path;
+mod guard_record;
 mod key_files;
 mod memory;
 mod open_creators;
@@ -58,6 +59,7 @@ pub use coordination::{
 pub use declared_state::{DeclaredState, FileState, LiveBasis};
 pub use error::{AppendConflict, AppendError, ClaimedRequest, StoreError};
 pub use followed_path::FollowedPath;
+pub use guard_record::{GuardAction, GuardRecord, guard_key};
 pub use key_files::{KeyFileRecord, Restored, StoreIdentity, UnreadKeyFile};
 pub use memory::MemoryStore;
 pub use open_creators::{OpenCreators, families_of_open_runs};
@@ -200,7 +202,7 @@ pub trait Store: RunCoordination + RecordLog {
     fn put_flips(&self, put: PutFlips) -> BoxFuture<'_, Result<Option<Vec<u64>>, StoreError>>;
     /// Flips, newest first, of one route or of all.
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>>;
-    /// The last flip of every route, and of the kill switch.
+    /// The last flip of every route, and of the kill switch; and the last action of every guard ([`guard_key`]).
     fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>>;
     /// The declarations of the files that were last put in force.
     fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>>;

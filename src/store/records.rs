@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::guard_record::GuardRecord;
 use super::{ClaimedRequest, StoreError, codec};
 use crate::compare::Difference;
 use crate::flag::{Arm, PinKey, RetryKey, Shares, State};
@@ -312,6 +313,10 @@ pub struct FlipRecord {
     pub overridden: Option<Overridden>,
     /// The evidence at that moment, as JSON.
     pub evidence: Value,
+    /// What the guard did, or what ended that; then `route` is [`super::guard_key`], and `from` and `to` are states in
+    /// force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardRecord>,
 }
 
 /// The lowest gate, up to the flip's new state, that force overrides: it was shut when the flip was made.

@@ -158,6 +158,10 @@ const COUNTERS: MetricDescriptions = &[
     ("pointsman_fallbacks_total", "Requests for the engine that legacy answered instead."),
     ("pointsman_flag_flips_total", "Recorded flips of routes and of the kill switch (route `*`), by who flipped."),
     (
+        "pointsman_guard_actions_total",
+        "How often the guard of a route lowered it, or raised an alarm in `only`, by condition (mismatch, errors, p99_ratio).",
+    ),
+    (
         "pointsman_flags_reload_failures_total",
         "Changed flag files that were not put in force: they were refused, or the store did not record their flips \
          or has not answered yet.",
@@ -198,7 +202,7 @@ const COUNTERS: MetricDescriptions = &[
     ("pointsman_step_retries_total", "Attempts of steps after their first one."),
     (
         "pointsman_notices_total",
-        "Messages to the webhooks of `notify`, by service and outcome (sent, given_up, dropped).",
+        "Messages to the webhooks of `notify` of workflows and guards, by service and outcome (sent, given_up, dropped).",
     ),
     ("pointsman_notice_failures_total", "Failed attempts to deliver a message to a webhook, by the service."),
     (
@@ -325,6 +329,10 @@ const GAUGES: MetricDescriptions = &[
     (
         "pointsman_flag_state",
         "The state of a route: 0 off, 1 shadow, 2 dark, 3 live, 4 only; as requested, and in effect.",
+    ),
+    (
+        "pointsman_guard_latched",
+        "1 while what the guard of a route did (lowered it, or raised an alarm in `only`) is not released, else 0.",
     ),
     (
         "pointsman_flag_reason",

@@ -26,6 +26,7 @@ mod followups;
 mod freeze;
 mod fuzz;
 mod giant_bodies;
+mod guard;
 mod hostile;
 mod house;
 mod http2;

@@ -41,7 +41,11 @@ const ROUTE: [(&str, &str); 26] = [
         "{ pairs: 20, mismatch_below: 1%, open_differences: 0, coverage_at_least: 90%, strata_at_least: 1, \
          effects_compared: true, errors_not_worse_by: 1%, p99_ratio_below: 1.5, age_at_most: 2d, answers: 9, window: 1h }",
     ),
-    ("guard", "{ mismatch: 1%, errors: 1%, p99_ratio: 1.5, over: 500 }"),
+    (
+        "guard",
+        "{ enabled: true, mismatch: 1%, errors: 1%, p99_ratio: 1.5, over: 500, at_least: 5, in_dark: true, \
+         release: evidence, notify: '${services.shop}/hooks' }",
+    ),
     ("invariants", "['${reply.status == 200}']"),
 ];
 

@@ -99,6 +99,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
+    /// What guards did.
+    Guard {
+        #[command(subcommand)]
+        command: GuardCommand,
+    },
     /// Have the running process read its files again now, and show what came of it.
     Reload {
         #[command(flatten)]
@@ -207,6 +212,25 @@ pub(crate) struct Serve {
     /// has released it. Start as usual if there is no such process.
     #[arg(long)]
     pub succeed: bool,
+}
+
+/// Commands for guards.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GuardCommand {
+    /// Release what the guard of a route did: the route returns to the state that was requested. No gate is asked; what
+    /// it would still require is shown.
+    Release {
+        /// The route's id.
+        route: String,
+        /// The reason; it is recorded.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Release it also if the route was changed since its evidence, or if a follower of it is still lowered.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        server: Server,
+    },
 }
 
 /// Commands for stores.

@@ -14,6 +14,7 @@ pub(super) mod echoed_secrets;
 pub(super) mod event_sealer;
 mod head_time;
 pub(super) mod locks;
+pub(super) mod notice_queue;
 pub(super) mod opened_events;
 pub(super) mod outgoing;
 pub(super) mod pooled_connection;

@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{PromoteDraft, SizeDraft, TimeoutsDraft};
+use super::{GuardDraft, PromoteDraft, SizeDraft, TimeoutsDraft};
 use crate::flag::{Compress, State};
 
 /// A file of `flags/routes/`.
@@ -84,7 +84,7 @@ pub struct RouteDraft {
     pub compare: Option<Value>,
     /// What the gates require of the route's evidence.
     pub promote: Option<PromoteDraft>,
-    /// When the route is lowered automatically; checked, but not acted on by this version.
+    /// When the route is lowered automatically. What is left out is as `guard:` of pointsman.yaml says.
     pub guard: Option<GuardDraft>,
     /// Conditions judged in `live` and `only`: a list, or a map by name; checked, but not acted on by this version.
     pub invariants: Option<InvariantsDraft>,
@@ -164,20 +164,6 @@ pub enum KeepDraft {
     All,
     /// No run is written to the store.
     None,
-}
-
-/// A rule that lowers a route automatically; checked, but not acted on by this version.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct GuardDraft {
-    /// Highest mismatch rate: `0.1%`.
-    pub mismatch: Option<String>,
-    /// Highest error rate of the engine: `1%`.
-    pub errors: Option<String>,
-    /// Highest ratio of the engine's p99 to legacy's.
-    pub p99_ratio: Option<f64>,
-    /// The guard applies once it has seen this many requests; the default is 500.
-    pub over: Option<u64>,
 }
 
 /// The share of the rung in `state`, or the share of each rung.

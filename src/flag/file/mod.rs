@@ -9,6 +9,7 @@ mod addresses;
 mod breaker;
 mod draft;
 mod family;
+mod guard;
 mod keep;
 mod matching;
 mod parts;
@@ -26,9 +27,10 @@ mod tests;
 pub use addresses::{EjectDraft, EjectMapDraft, HealthDraft, UrlDraft};
 pub use breaker::{BreakerDraft, BreakerMapDraft};
 pub use draft::{
-    CallerDraft, CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, JwtDraft, KeepDraft, MatchDraft,
-    OneOrMore, PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, TokenDraft,
+    CallerDraft, CohortDraft, ForceDraft, InstanceDraft, InvariantsDraft, JwtDraft, KeepDraft, MatchDraft, OneOrMore,
+    PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, TokenDraft,
 };
+pub use guard::{GuardDraft, SLOW_RATE, guard, guard_by_default};
 pub use paths::{ServicePathsDraft, ServicePathsMapDraft};
 pub use promote::{PromoteDraft, promote};
 pub use relay_settings::{SizeDraft, TimeoutsDraft};
@@ -40,7 +42,7 @@ pub use values::duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Promote, Service};
+use super::{Guard, Promote, Service};
 use crate::names::{ServiceName, WorkflowName};
 use crate::problem::nearest;
 
@@ -54,6 +56,8 @@ pub struct KnownNames<'a> {
     pub workflows: &'a BTreeMap<WorkflowName, Option<WorkflowFacts>>,
     /// What the gates require of the evidence of a route that does not say otherwise.
     pub promote: &'a Promote,
+    /// The guard of a route with a workflow that does not say otherwise; `None`: it has none.
+    pub guard: Option<&'a Guard>,
     /// Reads another file of the directory, with public keys. `None` if the file cannot be read and may be absent.
     pub read_file: &'a dyn Fn(&str) -> Result<Option<String>, String>,
 }

@@ -1,16 +1,14 @@
-//! The checks of a route's parts: shares, expressions, cohorts, instance, guard.
+//! The checks of a route's parts: shares, expressions, cohorts, instance.
 
 use std::collections::HashSet;
 
-use super::values::{check_name, condition, percentage};
-use super::{CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, PercentDraft, suggest};
+use super::values::{check_name, condition};
+use super::{CohortDraft, ForceDraft, InstanceDraft, InvariantsDraft, PercentDraft, suggest};
 use crate::expression::{Expression, ReadPath, Template, parse_json_path};
 use crate::flag::facts::{HOP_BY_HOP_HEADERS, REQUEST_PARTS};
-use crate::flag::{Cohort, Guard, Instance, Percent, Shares, State};
+use crate::flag::{Cohort, Instance, Percent, Shares, State};
 use crate::problem::{Problems, Site};
 
-/// How many requests a guard has to see before it applies, if `over` is not given.
-const GUARD_OVER_DEFAULT: u64 = 500;
 /// The names that an invariant may read.
 const INVARIANT_ROOTS: [&str; 7] = ["request", "reply", "run", "legacy", "engine", "intents", "instance"];
 
@@ -246,25 +244,6 @@ fn selects_one_value(path: &str) -> bool {
         before = if before == '\\' && c == '\\' { ' ' } else { c };
     }
     true
-}
-
-/// Checks a guard, which needs at least one condition.
-pub fn guard(draft: &GuardDraft, site: &Site, problems: &mut Problems) -> Guard {
-    let GuardDraft { mismatch, errors, p99_ratio, over } = draft;
-    let mut share = |key: &str, text: &Option<String>| percentage(text.as_ref()?, &site.key(key), problems);
-    let (mismatch_rate, error_rate) = (share("mismatch", mismatch), share("errors", errors));
-    if p99_ratio.is_some_and(|ratio| !ratio.is_finite() || ratio <= 0.0) {
-        problems.error(&site.key("p99_ratio"), "a ratio must be above 0").hint("1.5: 50 % slower than legacy");
-    }
-    if mismatch.is_none() && errors.is_none() && p99_ratio.is_none() {
-        problems.error(site, "this guard has no condition").hint("mismatch: 0.1%, errors: 1% or p99_ratio: 1.5");
-    }
-    Guard {
-        mismatch: mismatch_rate,
-        errors: error_rate,
-        p99_ratio: *p99_ratio,
-        over: over.unwrap_or(GUARD_OVER_DEFAULT).max(1),
-    }
 }
 
 /// Checks conditions; returns them by name. In a list, each condition is named by its own text.

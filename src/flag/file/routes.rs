@@ -103,7 +103,10 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         Some(draft) => super::promote(draft, known.promote, &at("promote"), problems),
         None => known.promote.clone(),
     };
-    let guard = guard.as_ref().map(|draft| parts::guard(draft, &at("guard"), problems));
+    let guard = match guard {
+        Some(draft) => super::guard(draft, known.guard, known.services.keys(), &at("guard"), problems),
+        None => known.guard.filter(|_| workflow.is_some()).cloned(),
+    };
     let invariants = invariants.as_ref().map(|draft| parts::invariants(draft, &at("invariants"), problems));
 
     let keeps_runs = keep::keeps_runs(draft, workflow_facts, site, problems);

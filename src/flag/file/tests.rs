@@ -46,7 +46,13 @@ fn check(routes: Value) -> (Vec<Route>, Vec<String>) {
     let mut problems = Problems::default();
     let routes = check_routes(
         &drafts,
-        &KnownNames { services: &services, workflows: &workflows, promote: &Promote::default(), read_file: &read },
+        &KnownNames {
+            services: &services,
+            workflows: &workflows,
+            promote: &Promote::default(),
+            guard: None,
+            read_file: &read,
+        },
         &mut problems,
     );
     (routes, messages(&problems))
@@ -237,6 +243,18 @@ fn each_field_is_checked() {
         (json!({ "guard": { "mismatch": "1" } }), ".guard.mismatch", "is not a rate"),
         (json!({ "guard": { "over": 5 } }), ".guard", "has no condition"),
         (json!({ "guard": { "p99_ratio": 0.0 } }), ".guard.p99_ratio", "above 0"),
+        (json!({ "guard": { "errors": "1%", "over": 0 } }), ".guard.over", "between 1 and 10000"),
+        (json!({ "guard": { "errors": "60%", "over": 5 } }), ".guard.errors", "would never act"),
+        (json!({ "guard": { "errors": "100%" } }), ".guard.errors", "[a lower rate"),
+        (json!({ "guard": { "errors": "1%", "over": 4 } }), ".guard.errors", "[over: 5 at least"),
+        (json!({ "guard": { "p99_ratio": 2.0, "over": 2 } }), ".guard.p99_ratio", "would never act"),
+        (json!({ "guard": { "errors": "1%", "notify": "http://a/b" } }), ".guard.notify", "declared service"),
+        (
+            json!({ "guard": { "errors": "1%", "notify": "${services.shpo}/b" } }),
+            ".guard.notify",
+            "did you mean `shop`?",
+        ),
+        (json!({ "guard": { "errors": "1%", "notify": "${services.shop}/${run.id}" } }), ".guard.notify", "read `run`"),
         (json!({ "invariants": { "a": "${rpely.status < 500}" } }), ".invariants.a", "did you mean `reply`?"),
         (json!({ "force": { "reason": " " } }), ".force.reason", "needs a reason"),
         (json!({ "workflow": "create-order", "replay_safe": true }), ".replay_safe", "not safe to replay"),

@@ -11,6 +11,7 @@ mod first_tries;
 mod flips;
 mod flips_down;
 mod freezes;
+mod guard;
 mod held;
 mod held_cohorts;
 mod lost_keys;
@@ -40,7 +41,7 @@ use crate::compare::{Body, Comparison, Observation, Verdict};
 use crate::evidence::Evidence;
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served, ServedObserver, TicketCounter as _};
 use crate::expression::Template;
-use crate::flag::{Effective, EffectiveReason, Instance, Percent, Promote, Route, RouteMatch, Service, Shares};
+use crate::flag::{Effective, EffectiveReason, Instance, Percent, Promote, Route, RouteMatch, Service, Shares, State};
 use crate::store::StoreHandle;
 
 /// A family, a list, and two other routes, each declared in the state that `states` gives it, otherwise `off`. The

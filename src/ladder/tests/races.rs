@@ -6,6 +6,7 @@ use std::thread;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::guard::{crossing, guarded};
 use super::*;
 
 /// Obeys at once, and records the newest freeze.
@@ -30,8 +31,9 @@ impl KillSwitchListener for RecordingListener {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn thousands_of_races_never_put_an_older_input_in_force() {
     const FREEZES: u64 = 1_500;
-    let fixture = Fixture::open(files(&[])).await;
+    let fixture = Fixture::open(guarded("plain", |_| {})).await;
     fixture.flip("plain", forced(State::Live)).await.unwrap();
+    let runtime = tokio::runtime::Handle::current();
     let listener = Arc::new(RecordingListener::default());
     fixture.ladder.connect_to_kill_switch(listener.clone()).await;
     // What was acknowledged to callers.
@@ -40,15 +42,17 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
     thread::scope(|scope| {
         for n in 0..2 {
             // Checks that end late and in any order.
-            let (ladder, done) = (ladder, &done);
+            let (ladder, done, runtime) = (ladder, &done, &runtime);
             scope.spawn(move || {
+                let _entered = runtime.enter();
                 let mut begun = Vec::new();
                 while !done.load(Ordering::SeqCst) {
                     begun.push(ladder.begin_check());
                     let number = begun.swap_remove(fastrand::usize(..begun.len()));
                     match n {
                         0 => ladder.set_health(number, fastrand::bool()),
-                        _ => ladder.set_guard(number, &"plain".into(), fastrand::bool().then_some(State::Dark)),
+                        _ if fastrand::bool() => ladder.act_on_crossing(&crossing("plain", State::Live)),
+                        _ => ladder.mover.end_guard_by_flip(&"plain".into(), State::Dark, "ann", None),
                     }
                     begun.truncate(8);
                     thread::yield_now();
@@ -71,13 +75,12 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
                 last = set.set_number;
             }
         });
-        let runtime = tokio::runtime::Handle::current();
         let (moving_done, moving) = (done.clone(), fixture.ladder.clone());
         let mover = runtime.spawn(async move {
             while !moving_done.load(Ordering::SeqCst) {
                 let state = if fastrand::bool() { State::Live } else { State::Off };
                 moving.flip(&"plain".into(), forced(state)).await.unwrap();
-                moving.reload(files(&[]), || {}).await.unwrap();
+                moving.reload(guarded("plain", |_| {}), || {}).await.unwrap();
             }
         });
         tokio::task::block_in_place(|| {
@@ -100,27 +103,12 @@ async fn thousands_of_races_never_put_an_older_input_in_force() {
         });
     });
     fixture.ladder.set_health(fixture.ladder.begin_check(), true);
-    fixture.ladder.set_guard(fixture.ladder.begin_check(), &"plain".into(), None);
     fixture.flip("plain", forced(State::Live)).await.unwrap();
     assert_eq!(fixture.state("plain"), effective(State::Live, EffectiveReason::Requested));
     let numbers = (fixture.ladder.begin_check(), fixture.ladder.begin_check());
     fixture.ladder.set_health(numbers.1, false);
     fixture.ladder.set_health(numbers.0, true);
     assert_eq!(fixture.state("plain"), effective(State::Shadow, EffectiveReason::Health), "the later check counts");
-}
-
-#[tokio::test]
-async fn the_guard_limits_a_route_until_it_is_lifted() {
-    let fixture = Fixture::open(files(&[])).await;
-    fixture.flip("plain", forced(State::Live)).await.unwrap();
-    fixture.ladder.set_guard(fixture.ladder.begin_check(), &"plain".into(), Some(State::Dark));
-    assert_eq!(fixture.state("plain"), effective(State::Dark, EffectiveReason::Guard));
-    assert_eq!(fixture.status("plain").effective, effective(State::Dark, EffectiveReason::Guard));
-    fixture.ladder.reload(files(&[]), || {}).await.unwrap();
-    assert_eq!(fixture.state("plain"), effective(State::Dark, EffectiveReason::Guard), "files do not lift it");
-    fixture.ladder.set_guard(fixture.ladder.begin_check(), &"plain".into(), None);
-    assert_eq!(fixture.state("plain"), effective(State::Live, EffectiveReason::Requested));
-    fixture.ladder.set_guard(fixture.ladder.begin_check(), &"gone".into(), Some(State::Off));
 }
 
 #[tokio::test]

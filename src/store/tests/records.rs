@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::compare::{Difference, DifferenceKind};
-use crate::flag::{Framework, PathConventions, Percent, RetryScope, Shares, State, TokenSource};
+use crate::flag::{Framework, GuardCondition, PathConventions, Percent, RetryScope, Shares, State, TokenSource};
 use crate::store::{
-    DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, KeyFileRecord,
-    LiveBasis, Overridden, PutFlips, RecordEntry, ReplacedMatch, ReplacedScope, RetryScopes, SampleRecord,
-    UnreadKeyFile, UnrecordedBecause,
+    DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, GuardAction,
+    GuardRecord, KeyFileRecord, LiveBasis, Overridden, PutFlips, RecordEntry, ReplacedMatch, ReplacedScope,
+    RetryScopes, SampleRecord, UnreadKeyFile, UnrecordedBecause, guard_key,
 };
 
 on_every_store! {
@@ -38,6 +38,7 @@ fn flip(route: Option<&str>, to: &str) -> FlipRecord {
         forced: true,
         overridden: Some(Overridden { from: State::Dark, reason: "a drill".into(), forced_at: Some(at(1)) }),
         evidence: json!({ "pairs": 20, "rate": 0.125 }),
+        guard: None,
     }
 }
 
@@ -127,6 +128,15 @@ async fn flips_are_numbered_and_the_last_of_each_route_is_returned(which: StoreK
     assert_eq!(put(&fixture, 5, &[flip(Some("a"), "off")], None).await, Some(vec![6]));
     let first = fixture.store.flips(Some("b".into()), 1).await.unwrap().remove(0);
     assert_eq!(first, FlipRecord { number: 2, ..flip(Some("b"), "shadow") });
+    // What the guard of a route did is beside its flips, and is not its last one.
+    let (action, limit, condition) = (GuardAction::Lowered, Some(State::Dark), Some(GuardCondition::Errors));
+    let guard = GuardRecord { route: "a".into(), action, limit, condition, bad: 5, of: 6, runs: vec![run_id(7)] };
+    let lowered = FlipRecord { guard: Some(guard), route: Some(guard_key(&"a".into())), ..flip(None, "dark") };
+    assert_eq!(put(&fixture, 6, std::slice::from_ref(&lowered), None).await, Some(vec![7]));
+    let last = fixture.store.last_flips().await.unwrap();
+    assert_eq!(last.len(), 4);
+    assert!(last.contains(&FlipRecord { number: 7, ..lowered }), "{last:?}");
+    assert_eq!(numbers(fixture.store.flips(Some("a".into()), 10).await.unwrap()), [6, 4, 1]);
 }
 
 /// Such a write was decided before the newest flip, and reaches the store after it.

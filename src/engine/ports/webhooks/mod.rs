@@ -13,6 +13,7 @@
 //! sent meanwhile. Where several processes share the store, the process that recorded a message sends it; the others
 //! take it over if it stays in the store too long.
 
+pub(in crate::engine) mod notices;
 mod queues;
 mod receiver;
 
@@ -106,13 +107,7 @@ struct WebhookSender {
 impl WebhookSender {
     fn new(core: Arc<Core>) -> Self {
         let connections = ConnectionPool::new(&core.files.limits);
-        let age_s = i64::try_from(core.files.limits.notice_age_s).unwrap_or(i64::MAX);
-        let bounds = QueueBounds {
-            waiting_max: usize_of(core.files.limits.notices_waiting_max),
-            refusals_max: core.files.limits.notice_attempts_max,
-            age_max: SignedDuration::from_secs(age_s),
-            in_flight_max: IN_FLIGHT_MAX,
-        };
+        let bounds = bounds(&core);
         let files = core.files.snapshot.load_full();
         Self {
             core,
@@ -239,6 +234,16 @@ impl WebhookSender {
     }
 }
 
+fn bounds(core: &Core) -> QueueBounds {
+    let age_s = i64::try_from(core.files.limits.notice_age_s).unwrap_or(i64::MAX);
+    QueueBounds {
+        waiting_max: usize_of(core.files.limits.notices_waiting_max),
+        refusals_max: core.files.limits.notice_attempts_max,
+        age_max: SignedDuration::from_secs(age_s),
+        in_flight_max: IN_FLIGHT_MAX,
+    }
+}
+
 /// Logs that the store did not answer; returns when to read all messages again.
 fn read_failed(error: &StoreError) -> Option<Instant> {
     tracing::warn!(%error, "the messages to webhooks cannot be read: it is tried again");
@@ -283,7 +288,8 @@ fn path_of<'m>(message: &'m WebhookMessage, service_limits: &ServiceLimits) -> O
 async fn deliver(connections: &Arc<ConnectionPool>, message: &WebhookMessage, receiver: &Receiver) -> DeliveryResult {
     let mut body = message.body.clone();
     if let Some(body) = body.as_object_mut() {
-        body.insert("id".into(), json!(format!("{}-{}", message.run, message.number)));
+        // A message that is about no run has an id of its own.
+        body.entry("id").or_insert_with(|| json!(format!("{}-{}", message.run, message.number)));
     }
     let mut request = Request::new(Full::new(Bytes::from(body.to_string())));
     *request.method_mut() = Method::POST;
@@ -303,9 +309,13 @@ async fn deliver(connections: &Arc<ConnectionPool>, message: &WebhookMessage, re
     }
 }
 
+fn count_outcome(message: &WebhookMessage, outcome: &'static str) {
+    metrics::counter!("pointsman_notices_total", "service" => service(message), "outcome" => outcome).increment(1);
+}
+
 /// Removes a message from the store, because it is not sent again, and counts its outcome.
 async fn remove(core: &Core, message: &WebhookMessage, outcome: &'static str) {
-    metrics::counter!("pointsman_notices_total", "service" => service(message), "outcome" => outcome).increment(1);
+    count_outcome(message, outcome);
     if let Err(error) = core.ports.store.remove_webhook_message(message.number).await {
         tracing::warn!(number = message.number, %error, "a message to a webhook was not removed from the store: it may be sent again");
     }

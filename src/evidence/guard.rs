@@ -1,0 +1,288 @@
+//! What the guard of a route counts: requests that the engine answered in `live`, and compared pairs.
+//!
+//! The question it answers: "did so much go wrong, of what is accepted, that the route has to be lowered?"
+//!
+//! Always true: each window begins from zero with the process, when the settings or the basis of the evidence change,
+//! when a person moves the route, and when the guard has acted. Counting waits for nothing but the route's own lock;
+//! who acts is told at once ([`super::Evidence::guard_crossing`]).
+//!
+//! Which state a route is lowered to, and whether it is at all, is left to `ladder`.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::guard_window::{Crossing, GuardWindow};
+use super::route::RouteEvidence;
+use crate::exchange::{ComparisonOutcome, EngineAnswer, OfferedRequest, Served};
+use crate::flag::file::SLOW_RATE;
+use crate::flag::{Guard, GuardCondition, State};
+use crate::names::{RouteId, RunId};
+
+/// Legacy's own rates count once there were so many replies by it, and its latency once there were so many pairs.
+const LEGACY_REPLIES_MIN: u64 = 100;
+/// How many runs of bad requests a message names.
+const RUNS_NAMED: usize = 3;
+/// Legacy's own rates are rounded up to this, so that the rule does not change with each reply.
+const RATE_STEPS: f64 = 1_000.0;
+
+/// More went wrong than the guard of a route accepts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GuardCrossing {
+    /// The route.
+    pub route: RouteId,
+    /// What.
+    pub condition: GuardCondition,
+    /// Where: `live`, `dark`, or `shadow` for pairs, which may have been made on any rung.
+    pub rung: State,
+    /// How many were bad.
+    pub bad: u64,
+    /// Among so many, the last ones.
+    pub of: u64,
+    /// The accepted rate, from 0 to 1.
+    pub accepted: f64,
+    /// What was found, as a sentence.
+    pub detail: String,
+    /// The runs of the last bad requests, as far as they are known.
+    pub runs: Vec<RunId>,
+}
+
+/// One window of a guard, as people see it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct GuardWindowView {
+    /// Which condition.
+    pub condition: GuardCondition,
+    /// What is counted.
+    pub counted: String,
+    /// The accepted rate of bad ones, from 0 to 1, with legacy's own rate; `null` while that is not known and nothing
+    /// is counted.
+    pub accepted: Option<f64>,
+    /// How many of the last requests, or pairs, count now.
+    pub of: u64,
+    /// How many of these are bad.
+    pub bad: u64,
+    /// How many bad ones in a row it takes to act.
+    pub acts_after: Option<u64>,
+    /// How many bad ones of the last `over` it takes in any case.
+    pub acts_at: Option<u64>,
+}
+
+/// How many pairs in a row were compared without a difference or a failed run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CleanPairs {
+    /// The pairs, without those that legacy answered with an error.
+    pub pairs: u64,
+    /// Requests among them that were not compared and count against coverage.
+    pub not_compared: u64,
+}
+
+impl CleanPairs {
+    /// The share of pairs among the requests since the last difference or failed run, from 0 to 1.
+    pub fn coverage(self) -> f64 {
+        self.pairs as f64 / (self.pairs + self.not_compared).max(1) as f64
+    }
+}
+
+/// What legacy does itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct LegacyRates {
+    /// Its share of 5xx; `None` if it has replied too rarely to tell.
+    pub errors: Option<f64>,
+    /// Its share of 4xx.
+    pub client_errors: Option<f64>,
+    /// Its 99th percentile of latency.
+    pub p99: Option<Duration>,
+}
+
+/// What the guard of one route counts.
+pub(super) struct RouteGuard {
+    settings: Guard,
+    legacy: LegacyRates,
+    mismatched: Option<GuardWindow>,
+    errors: Option<GuardWindow>,
+    refused: Option<GuardWindow>,
+    slow: Option<GuardWindow>,
+    failed_in_dark: Option<GuardWindow>,
+    /// The runs of the last requests in `live` that were bad.
+    runs: VecDeque<RunId>,
+    /// Since the last difference or failed run: in `dark`, and on any rung.
+    clean_in_dark: CleanPairs,
+    clean: CleanPairs,
+}
+
+impl LegacyRates {
+    pub(super) fn of(evidence: &RouteEvidence) -> Self {
+        let replies = evidence.legacy_replies;
+        let share = |part: u64| (replies >= LEGACY_REPLIES_MIN).then(|| rounded_up(part as f64 / replies as f64));
+        let latencies = &evidence.all.latencies.legacy;
+        let p99 = (latencies.total() >= LEGACY_REPLIES_MIN).then(|| latencies.percentile(1.0 - SLOW_RATE)).flatten();
+        Self { errors: share(evidence.legacy_5xx), client_errors: share(evidence.legacy_4xx), p99 }
+    }
+}
+
+fn rounded_up(rate: f64) -> f64 {
+    (rate * RATE_STEPS).ceil() / RATE_STEPS
+}
+
+impl RouteGuard {
+    pub(super) fn new(settings: Guard, legacy: LegacyRates) -> Self {
+        let window = |rate: f64| GuardWindow::new(rate, settings.over, settings.at_least);
+        let errors = settings.errors.map(window);
+        let mut guard = Self {
+            legacy,
+            mismatched: settings.mismatch.map(window),
+            refused: settings.errors.map(window),
+            slow: settings.p99_ratio.map(|_| window(SLOW_RATE)),
+            failed_in_dark: settings.errors.filter(|_| settings.in_dark).map(window),
+            errors,
+            runs: VecDeque::new(),
+            clean_in_dark: CleanPairs::default(),
+            clean: CleanPairs::default(),
+            settings,
+        };
+        guard.set_legacy(legacy);
+        guard
+    }
+
+    pub(super) fn settings(&self) -> &Guard {
+        &self.settings
+    }
+
+    /// Sets what legacy does itself: so much more is accepted of the engine.
+    pub(super) fn set_legacy(&mut self, legacy: LegacyRates) {
+        self.legacy = legacy;
+        let Some(accepted) = self.settings.errors else { return };
+        let with = |rate: Option<f64>| (accepted + rate.unwrap_or(0.0)).min(1.0);
+        self.errors.as_mut().into_iter().for_each(|window| window.accept(with(legacy.errors)));
+        self.refused.as_mut().into_iter().for_each(|window| window.accept(with(legacy.client_errors)));
+    }
+
+    /// Forgets what was counted.
+    pub(super) fn restart(&mut self) {
+        self.windows().for_each(GuardWindow::restart);
+        self.runs.clear();
+        self.restart_clean_pairs();
+    }
+
+    /// Counts the clean pairs from zero.
+    pub(super) fn restart_clean_pairs(&mut self) {
+        (self.clean, self.clean_in_dark) = Default::default();
+    }
+
+    fn windows(&mut self) -> impl Iterator<Item = &mut GuardWindow> {
+        let Self { mismatched, errors, refused, slow, failed_in_dark, .. } = self;
+        [mismatched, errors, refused, slow, failed_in_dark].into_iter().flatten()
+    }
+
+    /// Counts how the engine served a caller. Returns whether more went wrong than is accepted.
+    pub(super) fn count_answer(&mut self, answer: &EngineAnswer) -> bool {
+        // What it answers elsewhere, for instances that it owns, goes on however low the route is.
+        if answer.rung < State::Live {
+            return false;
+        }
+        let is_error = matches!(answer.served, Served::Error | Served::FellBack | Served::Unknown);
+        let is_refused = answer.served == Served::CallerError;
+        let longest = self.settings.p99_ratio.and_then(|ratio| Some(self.legacy.p99?.mul_f64(ratio)));
+        let is_slow = answer.took.zip(longest).map(|(took, longest)| took > longest);
+        if (is_error || is_refused || is_slow == Some(true))
+            && let Some(run) = answer.run
+        {
+            self.runs.push_front(run);
+            self.runs.truncate(RUNS_NAMED);
+        }
+        let crosses = |window: &mut Option<GuardWindow>, is_bad| window.as_mut().is_some_and(|w| w.count(is_bad));
+        let too_many_errors = crosses(&mut self.errors, is_error);
+        // How many requests are the callers' own errors is not known unless legacy's share is.
+        let too_many_refused = self.legacy.client_errors.is_some() && crosses(&mut self.refused, is_refused);
+        let too_slow = is_slow.is_some_and(|is_slow| crosses(&mut self.slow, is_slow));
+        too_many_errors || too_many_refused || too_slow
+    }
+
+    /// Counts a pair. Returns whether more went wrong than is accepted.
+    pub(super) fn count_pair(&mut self, rung: State, differs: bool, legacy_failed: bool) -> bool {
+        // An equal error of both says little of what the engine does for a request that succeeds.
+        let counts = u64::from(!legacy_failed);
+        self.clean.pairs += counts;
+        self.clean_in_dark.pairs += if rung == State::Dark { counts } else { 0 };
+        if differs {
+            self.restart_clean_pairs();
+        }
+        self.mismatched.as_mut().is_some_and(|window| window.count(differs))
+    }
+
+    /// Counts how a request that was offered for a comparison ended. Returns whether more went wrong than is accepted.
+    pub(super) fn count_outcome(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) -> bool {
+        let is_dark = request.rung == State::Dark;
+        match outcome {
+            ComparisonOutcome::Failed(_) => self.restart_clean_pairs(),
+            ComparisonOutcome::Skipped(reason) => {
+                let counts = u64::from(request.counts_against_coverage(reason));
+                self.clean.not_compared += counts;
+                self.clean_in_dark.not_compared += if is_dark { counts } else { 0 };
+            }
+            ComparisonOutcome::Matched | ComparisonOutcome::Ignored | ComparisonOutcome::Mismatched => {}
+        }
+        let failed = match outcome {
+            ComparisonOutcome::Failed(_) => Some(true),
+            ComparisonOutcome::Skipped(_) => None,
+            ComparisonOutcome::Matched | ComparisonOutcome::Ignored | ComparisonOutcome::Mismatched => Some(false),
+        };
+        let counted = failed.filter(|_| is_dark).zip(self.failed_in_dark.as_mut());
+        counted.is_some_and(|(failed, window)| window.count(failed))
+    }
+
+    /// The pairs in a row without a difference: those made in `dark`, or all.
+    pub(super) fn clean_pairs(&self, rung: State) -> CleanPairs {
+        if rung >= State::Dark { self.clean_in_dark } else { self.clean }
+    }
+
+    /// What was more than is accepted since this was last asked.
+    pub(super) fn take_crossings(&mut self, route: &RouteId) -> Vec<GuardCrossing> {
+        let runs: Vec<RunId> = self.runs.iter().copied().collect();
+        let legacy = self.legacy;
+        let Self { mismatched, errors, refused, slow, failed_in_dark, settings, .. } = self;
+        let slower_than = settings.p99_ratio.and_then(|ratio| Some(legacy.p99?.mul_f64(ratio)));
+        let slower_than = format!("were slower than {:.1?}", slower_than.unwrap_or_default());
+        let of_live = (State::Live, "requests in `live`");
+        let windows = [
+            (mismatched, GuardCondition::Mismatch, (State::Shadow, "compared pairs"), "differ"),
+            (errors, GuardCondition::Errors, of_live, "ended with an error, a fallback or an unknown outcome"),
+            (refused, GuardCondition::Errors, of_live, "were refused with 4xx"),
+            (slow, GuardCondition::P99Ratio, of_live, slower_than.as_str()),
+            (failed_in_dark, GuardCondition::Errors, (State::Dark, "requests in `dark`"), "had a run that failed"),
+        ];
+        let crossings = windows.into_iter().filter_map(|(window, condition, (rung, what), how)| {
+            let Crossing { bad, of, accepted } = window.as_mut()?.take_crossing()?;
+            let detail = format!(
+                "{bad} of the last {of} {what} {how}; accepted: {} %",
+                (accepted * 100_000.0).round() / 1_000.0
+            );
+            let runs = if rung == State::Live { runs.clone() } else { Vec::new() };
+            Some(GuardCrossing { route: route.clone(), condition, rung, bad, of, accepted, detail, runs })
+        });
+        crossings.collect()
+    }
+
+    pub(super) fn view(&self) -> Vec<GuardWindowView> {
+        let is_known = (self.legacy.client_errors.is_some(), self.legacy.p99.is_some());
+        let windows = [
+            (&self.mismatched, GuardCondition::Mismatch, "pairs that differ", true),
+            (&self.errors, GuardCondition::Errors, "errors, fallbacks and unknown outcomes in live", true),
+            (&self.refused, GuardCondition::Errors, "4xx in live", is_known.0),
+            (&self.slow, GuardCondition::P99Ratio, "slow answers in live", is_known.1),
+            (&self.failed_in_dark, GuardCondition::Errors, "failed runs in dark", true),
+        ];
+        let views = windows.into_iter().filter_map(|(window, condition, counted, is_known)| {
+            let counts = window.as_ref()?.counts();
+            Some(GuardWindowView {
+                condition,
+                counted: counted.to_owned(),
+                accepted: is_known.then_some(counts.accepted),
+                of: counts.of,
+                bad: counts.bad,
+                acts_after: counts.outage,
+                acts_at: counts.at_most,
+            })
+        });
+        views.collect()
+    }
+}

@@ -1,0 +1,168 @@
+//! The check of `guard:`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::suggest;
+use super::values::percentage;
+use crate::expression::{Scope, UrlTemplate};
+use crate::flag::{Guard, GuardRelease, GuardRule, GuardWebhook};
+use crate::limits::GUARD_OVER_MAX;
+use crate::names::ServiceName;
+use crate::problem::{Problems, Site};
+
+/// How many of the last requests count, if `over` is not given.
+const OVER_DEFAULT: u64 = 500;
+/// How many bad ones of them it takes at least, if `at_least` is not given.
+const AT_LEAST_DEFAULT: u64 = 5;
+
+/// When a route is lowered automatically. What is left out here is as `guard:` of pointsman.yaml says, and else the
+/// default.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct GuardDraft {
+    /// Whether the guard acts; `false` in a route leaves it out of the guard of pointsman.yaml. The default is true.
+    pub enabled: Option<bool>,
+    /// The highest accepted rate of compared pairs that differ: `0.1%`.
+    pub mismatch: Option<String>,
+    /// The highest accepted rate of requests in `live` that the engine fails, above legacy's own rate: `1%`.
+    pub errors: Option<String>,
+    /// The highest accepted ratio of the engine's 99th percentile of latency in `live` to legacy's: `1.5`.
+    pub p99_ratio: Option<f64>,
+    /// How many of the last requests, or compared pairs, count; the default is 500.
+    pub over: Option<u64>,
+    /// How many bad ones of them it takes at least; the default is 5.
+    pub at_least: Option<u64>,
+    /// Whether it also lowers a route from `dark` to `shadow`, by differences and failed runs there; the default is
+    /// false.
+    pub in_dark: Option<bool>,
+    /// How a route that was lowered returns: `hand` (the default), or `evidence`: also by itself, once as many pairs in
+    /// a row as `promote.pairs` were compared without a difference or a failed run.
+    pub release: Option<GuardRelease>,
+    /// Where each action is posted: `${services.NAME}/path`.
+    pub notify: Option<String>,
+}
+
+/// A guard that watches nothing, from which drafts start.
+static NONE: Guard = Guard {
+    mismatch: None,
+    errors: None,
+    p99_ratio: None,
+    over: OVER_DEFAULT,
+    at_least: AT_LEAST_DEFAULT,
+    in_dark: false,
+    release: GuardRelease::Hand,
+    notify: None,
+};
+
+/// Checks the guard of pointsman.yaml; `None` if no route has one by default.
+pub fn guard_by_default<'s>(
+    draft: Option<&GuardDraft>,
+    services: impl Iterator<Item = &'s ServiceName> + Clone,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<Guard> {
+    guard(draft?, None, services, site, problems)
+}
+
+/// Checks a draft; what it leaves out is taken from `rest`. `None` if the guard does not act.
+pub fn guard<'s>(
+    draft: &GuardDraft,
+    rest: Option<&Guard>,
+    services: impl Iterator<Item = &'s ServiceName> + Clone,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<Guard> {
+    let GuardDraft { enabled, mismatch, errors, p99_ratio, over, at_least, in_dark, release, notify } = draft;
+    let rest = rest.unwrap_or(&NONE);
+    let mut rate = |key: &str, text: &Option<String>| percentage(text.as_ref()?, &site.key(key), problems);
+    let (mismatch_rate, error_rate) = (rate("mismatch", mismatch), rate("errors", errors));
+    if p99_ratio.is_some_and(|ratio| !ratio.is_finite() || ratio <= 0.0) {
+        problems.error(&site.key("p99_ratio"), "a ratio must be above 0").hint("1.5: 50 % slower than legacy");
+    }
+    for (key, count) in [("over", over), ("at_least", at_least)] {
+        if count.is_some_and(|count| count == 0 || count > GUARD_OVER_MAX) {
+            problems.error(&site.key(key), format!("it is between 1 and {GUARD_OVER_MAX}"));
+        }
+    }
+    let webhook = notify.as_ref().and_then(|text| webhook(text, services, &site.key("notify"), problems));
+    let guard = Guard {
+        mismatch: mismatch_rate.or(rest.mismatch),
+        errors: error_rate.or(rest.errors),
+        p99_ratio: p99_ratio.or(rest.p99_ratio),
+        over: over.unwrap_or(rest.over).clamp(1, GUARD_OVER_MAX),
+        at_least: at_least.unwrap_or(rest.at_least).clamp(1, GUARD_OVER_MAX),
+        in_dark: in_dark.unwrap_or(rest.in_dark),
+        release: release.unwrap_or(rest.release),
+        notify: webhook.or_else(|| rest.notify.clone()),
+    };
+    if *enabled == Some(false) {
+        return None;
+    }
+    let has_condition = mismatch.is_some() || errors.is_some() || p99_ratio.is_some();
+    if !has_condition && guard.mismatch.is_none() && guard.errors.is_none() && guard.p99_ratio.is_none() {
+        problems.error(site, "this guard has no condition").hint("mismatch: 0.1%, errors: 1% or p99_ratio: 1.5");
+    }
+    for (key, rate) in [("mismatch", guard.mismatch), ("errors", guard.errors)] {
+        check_reachable(key, rate, &guard, site, problems);
+    }
+    check_reachable("p99_ratio", guard.p99_ratio.map(|_| SLOW_RATE), &guard, site, problems);
+    Some(guard)
+}
+
+/// The accepted rate of answers that are slower than `p99_ratio` allows: of a 99th percentile.
+pub const SLOW_RATE: f64 = 0.01;
+
+/// Refuses a rate that is never acted on: too few requests count for it.
+fn check_reachable(key: &str, rate: Option<f64>, guard: &Guard, site: &Site, problems: &mut Problems) {
+    let Some(rate) = rate else { return };
+    let Guard { over, at_least, .. } = guard;
+    if GuardRule::new(rate, *over, *at_least).outage().is_some() {
+        return;
+    }
+    let needed = GuardRule::new(rate, GUARD_OVER_MAX, *at_least).outage();
+    let message =
+        format!("it would never act: the last {over} requests are too few for it, even if all of them are bad");
+    let problem = problems.error(&site.key(key), message);
+    match needed {
+        Some(needed) => problem.hint(format!("over: {needed} at least, or a lower rate")),
+        None => problem.hint("a lower rate: that of requests that may fail, such as 1%"),
+    };
+}
+
+fn webhook<'s>(
+    text: &str,
+    services: impl Iterator<Item = &'s ServiceName> + Clone,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<GuardWebhook> {
+    let url = match UrlTemplate::parse(text) {
+        Ok(url) => url,
+        Err(error) => {
+            problems.error(site, error.message).hint("`${services.NAME}/path`, such as ${services.ops}/hooks");
+            return None;
+        }
+    };
+    let Some(service) = url.service() else {
+        problems
+            .error(site, "`notify` goes to a declared service, not to an address")
+            .hint("declare it under `services:` in pointsman.yaml and write `${services.NAME}`");
+        return None;
+    };
+    let names = services.map(ServiceName::as_str);
+    if !names.clone().any(|name| name == service) {
+        let hint = suggest(service, names);
+        problems.error(site, format!("no service is called `{service}`")).hint(hint);
+        return None;
+    }
+    if let Some(read) = url.reads().iter().find(|read| read.root() != "services") {
+        problems
+            .error(site, format!("`notify` of a guard cannot read `{}`", read.root()))
+            .hint("its path is a constant; the message says which route it is");
+        return None;
+    }
+    let path = url.evaluate(&Scope::new()).map_err(|error| {
+        problems.error(site, error.message).hint("after the service comes a constant path: ${services.ops}/hooks");
+    });
+    Some(GuardWebhook { source: text.to_owned(), service: service.into(), path: path.ok()? })
+}

@@ -1,0 +1,162 @@
+//! What the guard does: lowers the state in force, or raises an alarm in `only`.
+//!
+//! Always true: an action is in force before it is recorded, and waits neither for the store nor for another move. It
+//! lowers what is in force and never what was requested; a route in `only` is not lowered. What a follower did wrong
+//! lowers its creator too, first: new instances would be followed up by it.
+//!
+//! What is recorded is tried until the store has it (`record_unrecorded`). If the process is killed before that, the
+//! route returns to the state that was requested, and the guard counts from zero.
+
+use std::sync::Arc;
+
+use super::export;
+use super::in_force::Inputs;
+use super::mover::Mover;
+use super::positions::RoutePosition;
+use super::types::{GuardListener, GuardNotice};
+use crate::clock;
+use crate::evidence::GuardCrossing;
+use crate::flag::{Effective, Instance, Route, State};
+use crate::names::RouteId;
+use crate::store::{FlipRecord, GuardAction, GuardRecord, StoreError, guard_key};
+
+/// Who acted, in records.
+pub(super) const BY_GUARD: &str = "guard";
+
+/// What follows from a crossing: the action, and the highest state that is allowed from then on.
+type Judgement = (GuardAction, Option<State>);
+
+/// What the guard does about a crossing. `None`: nothing that it could lower is as high as that.
+fn judge(inputs: &Inputs, position: &RoutePosition, rung: State, in_dark: bool) -> Option<Judgement> {
+    let latch = inputs.guards.of(&position.route);
+    if position.rung() == State::Only {
+        // One alarm until it is released.
+        return latch.is_none().then_some((GuardAction::Alerted, None));
+    }
+    let limit = inputs.guards.limit(&position.route);
+    let may_lower = |to: State| limit.is_none_or(|limit| limit > to);
+    if rung != State::Dark && position.takes_instances() && may_lower(State::Dark) {
+        return Some((GuardAction::Lowered, Some(State::Dark)));
+    }
+    let is_dark = position.rung() >= State::Dark;
+    let of_dark = in_dark && rung != State::Live && is_dark && may_lower(State::Shadow);
+    of_dark.then_some((GuardAction::Lowered, Some(State::Shadow)))
+}
+
+impl Mover {
+    /// Acts on a crossing, at once.
+    pub(super) fn act_on(self: &Arc<Self>, crossing: &GuardCrossing) {
+        let inputs = self.in_force().inputs();
+        let of_route = |at: &&RoutePosition| at.route.ids().any(|id| *id == crossing.route);
+        let Some(position) = inputs.positions.routes.values().find(of_route) else { return };
+        let (id, in_dark) = (&position.route.id, position.route.guard.as_ref().is_some_and(|guard| guard.in_dark));
+        // A guard that the files have removed meanwhile does not act.
+        if position.route.guard.is_none() {
+            return;
+        }
+        if let Some(Instance::Follows { creator, .. }) = &position.route.instance
+            && crossing.rung != State::Dark
+        {
+            let detail = format!("its follower `{id}`: {}", crossing.detail);
+            self.act(creator, &GuardCrossing { detail, ..crossing.clone() }, false);
+        }
+        self.act(id, crossing, in_dark);
+        self.clone().start_recording();
+    }
+
+    fn act(&self, id: &RouteId, crossing: &GuardCrossing, in_dark: bool) {
+        let inputs = self.in_force().inputs();
+        let Some(position) = inputs.positions.routes.get(id) else { return };
+        let evidence = self.gate().evidence_of(&inputs.positions, position);
+        let evidence = serde_json::to_value(evidence).unwrap_or_default();
+        let acted = self.in_force().act(id, |inputs, position| {
+            let (action, limit) = judge(inputs, position, crossing.rung, in_dark)?;
+            let GuardCrossing { condition, bad, of, detail, runs, route: _, rung: _, accepted: _ } = crossing;
+            let Effective { state: from, why: _ } = inputs.effective(position);
+            let guard = GuardRecord {
+                route: id.clone(),
+                action,
+                limit,
+                condition: Some(*condition),
+                bad: *bad,
+                of: *of,
+                runs: runs.clone(),
+            };
+            let to = limit.map_or(from, |limit| limit.min(from));
+            Some(guard_record((from, to), BY_GUARD.to_owned(), Some(detail.clone()), guard, evidence))
+        });
+        if let Some((record, route)) = acted {
+            self.gate().evidence.restart_guard(id);
+            self.report(&record, &route);
+        }
+    }
+
+    /// Logs and counts what a guard did, or what ended that, and tells the listeners.
+    pub(super) fn report(&self, record: &FlipRecord, route: &Arc<Route>) {
+        export::log_guard(record);
+        export::show_guard(&route.id, self.in_force().inputs().guards.of(route).is_some());
+        let requested = self.in_force().inputs().positions.routes.get(&route.id).map(|at| at.inputs.requested);
+        let notice = GuardNotice {
+            record: record.clone(),
+            route: route.clone(),
+            requested: requested.unwrap_or(State::Off),
+            is_repeated: false,
+        };
+        let listeners = self.guard_listeners().clone();
+        listeners.iter().for_each(|listener| listener.acted(notice.clone()));
+    }
+
+    /// Connects something that is told of each action from now on, and of those that are not released yet: the last
+    /// process may have ended before their messages were delivered.
+    pub(super) fn connect_to_guard(&self, listener: Arc<dyn GuardListener>) {
+        let inputs = self.in_force().inputs();
+        for position in inputs.positions.routes.values() {
+            let latch = inputs.guards.of(&position.route);
+            export::show_guard(&position.route.id, latch.is_some());
+            if let Some(latch) = latch {
+                let (record, route) = (FlipRecord::clone(latch), position.route.clone());
+                let requested = position.inputs.requested;
+                listener.acted(GuardNotice { record, route, requested, is_repeated: true });
+            }
+        }
+        self.guard_listeners().push(listener);
+    }
+
+    /// Records the actions of guards that the store does not have. The caller holds the lock of moves.
+    ///
+    /// # Errors
+    /// The store did not record them: they stay unrecorded.
+    pub(super) async fn record_guard_actions(&self) -> Result<(), StoreError> {
+        let actions = self.in_force().inputs().guards.unrecorded();
+        if actions.is_empty() {
+            return Ok(());
+        }
+        let recorded = self.recorder.record(super::record::Recording { flips: actions, declared: None }).await?;
+        self.in_force().set_guard_recorded(recorded);
+        Ok(())
+    }
+}
+
+/// The record of an action of a guard, or of its end; the store assigns its number.
+pub(super) fn guard_record(
+    (from, to): (State, State),
+    by: String,
+    reason: Option<String>,
+    guard: GuardRecord,
+    evidence: serde_json::Value,
+) -> FlipRecord {
+    FlipRecord {
+        number: 0,
+        route: Some(guard_key(&guard.route)),
+        from: from.as_str().to_owned(),
+        to: to.as_str().to_owned(),
+        shares: None,
+        by,
+        at: clock::now(),
+        reason,
+        forced: false,
+        overridden: None,
+        evidence,
+        guard: Some(guard),
+    }
+}

@@ -1,0 +1,31 @@
+//! What the guard of a route did, as people see it.
+
+use super::gate::Gate;
+use super::guard_latches::is_unrecorded;
+use super::in_force::Inputs;
+use super::positions::RoutePosition;
+use super::types::GuardStatus;
+use crate::evidence::CleanPairs;
+use crate::store::GuardRecord;
+
+/// What the guard of a route did and nobody has released, as people see it.
+pub(super) fn guard_status(inputs: &Inputs, gate: &Gate, position: &RoutePosition) -> Option<GuardStatus> {
+    let latch = inputs.guards.of(&position.route)?;
+    let GuardRecord { action, limit, condition, bad, of, runs, route: _ } = latch.guard.clone()?;
+    let CleanPairs { pairs, .. } =
+        limit.map(|limit| gate.evidence.clean_pairs(&position.route.id, limit)).unwrap_or_default();
+    Some(GuardStatus {
+        action,
+        limit,
+        condition,
+        bad,
+        of,
+        runs,
+        at: latch.at,
+        reason: latch.reason.clone().unwrap_or_default(),
+        is_recorded: !is_unrecorded(latch),
+        release: position.route.guard.as_ref().map(|guard| guard.release).unwrap_or_default(),
+        clean_pairs: pairs,
+        clean_pairs_wanted: position.route.promote.pairs,
+    })
+}

@@ -11,6 +11,7 @@
 mod egress;
 mod file_problem;
 mod flips;
+mod instances;
 mod orchestration;
 mod reload;
 mod run_requests;
@@ -33,6 +34,7 @@ pub use crate::workflow::{Mode, RunStatus, StepPart};
 pub use egress::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
 pub use file_problem::FileProblem;
 pub use flips::{FlipRequest, FlipResponse};
+pub use instances::InstancesRow;
 pub use orchestration::{
     AuditReceipt, AuthMode, Delivery, Durability, JobKind, JobObject, JobPart, Links, OpenConflict, Orchestration,
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
@@ -167,6 +169,9 @@ pub struct RouteRow {
     /// The route that creates the instances that this one follows up.
     #[serde(default)]
     pub follows: Option<RouteId>,
+    /// On a route that creates instances: those that are alive, for each arm that has, or had, some.
+    #[serde(default)]
+    pub instances: Vec<InstancesRow>,
     /// The state that was requested.
     pub requested: State,
     /// The state in force, and why.

@@ -9,7 +9,7 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 use super::in_force::Inputs;
 use super::live_basis;
 use super::lowered_routes::Lowering;
-use super::mover::{Mover, unknown_route};
+use super::mover::Mover;
 use super::passing_commands;
 use super::pending_shares::{LargerShare, PendingShare};
 use super::positions::{Positions, RoutePosition, state_of};
@@ -78,7 +78,7 @@ impl Mover {
         let (before, from, flip, id, recorded, larger_share) = loop {
             let inputs = self.in_force().inputs();
             let before = &inputs.positions;
-            let position = before.routes.get(route).ok_or_else(|| unknown_route(before, route))?;
+            let position = before.routes.get(route).ok_or_else(|| before.unknown_route(route))?;
             if !goes_down(&inputs, position, request) {
                 if !self.is_unchanged(position, request) {
                     return Ok(None);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::family::{creator, family};
-use super::mover::{Mover, unknown_route};
+use super::mover::Mover;
 use super::positions::{Positions, RoutePosition};
 use super::types::FlipError;
 use crate::flag::{Arm, Instance, State};
@@ -59,7 +59,7 @@ impl Mover {
     pub async fn horizon(&self, route: &RouteId) -> Result<Vec<String>, FlipError> {
         let positions = self.in_force().inputs().positions;
         if !positions.routes.contains_key(route) {
-            return Err(unknown_route(&positions, route));
+            return Err(positions.unknown_route(route));
         }
         Ok(self.read_horizon(&positions, route).await?)
     }

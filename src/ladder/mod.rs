@@ -44,6 +44,7 @@ mod gate;
 mod holds;
 mod horizon;
 mod in_force;
+mod instances;
 mod kill_switch;
 mod larger_share;
 mod leaving_only;
@@ -85,8 +86,8 @@ use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 pub use command::FlipCommand;
 pub use status::RouteStatus;
 pub use types::{
-    CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition, KillSwitchListener,
-    LadderParts, MoveRequest, NextRung, Unconfirmed, UnknownRetries, Unmet,
+    CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition, InstancesAtLegacy,
+    KillSwitchListener, LadderParts, MoveRequest, NextRung, Unconfirmed, UnknownRetries, Unmet,
 };
 pub use unlisted_ids::with_unlisted_ids;
 
@@ -212,6 +213,7 @@ impl Ladder {
     pub async fn flip(&self, route: &RouteId, request: MoveRequest) -> Result<Flipped, FlipError> {
         let (asked, until) = (Instant::now(), TokioInstant::now() + self.answer_within);
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
+        mover.ask_about_instances(&route, request.to).await;
         let guard = loop {
             match mover.clone().flip_down(asked, &route, &request).await? {
                 Some(FlipDownOutcome::Unchanged(flipped)) => return Ok(flipped),

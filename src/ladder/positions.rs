@@ -8,10 +8,11 @@ use jiff::Timestamp;
 
 use super::orphans::{FamiliesBefore, Followers};
 use super::scopes::Scopes;
-use super::types::{DeclaredFiles, FlipSource, MoveRequest};
+use super::types::{DeclaredFiles, FlipError, FlipSource, MoveRequest};
 use super::unlisted_ids::UnlistedIds;
 use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Percent, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
+use crate::problem::nearest;
 use crate::store::{DeclaredState, FileState, FlipRecord, LiveBasis, RetryScopes};
 
 /// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
@@ -250,6 +251,12 @@ impl Positions {
         self.routes.values().filter(
             move |other| matches!(&other.route.instance, Some(Instance::Follows { creator: c, .. }) if c == creator),
         )
+    }
+
+    /// The error for a route that is not in the files, with the most similar id.
+    pub fn unknown_route(&self, route: &RouteId) -> FlipError {
+        let near = nearest(route.as_str(), self.routes.keys().map(RouteId::as_str));
+        FlipError::UnknownRoute(route.clone(), near.map(str::to_owned))
     }
 }
 

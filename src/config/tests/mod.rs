@@ -4,6 +4,7 @@ mod egress;
 mod egress_attribution;
 mod fuzzed_files;
 mod gate_keys;
+mod instances;
 mod listeners;
 mod mutations;
 mod other_spellings;

@@ -9,6 +9,7 @@ mod addresses;
 mod breaker;
 mod draft;
 mod family;
+mod instance;
 mod keep;
 mod matching;
 mod parts;
@@ -26,8 +27,8 @@ mod tests;
 pub use addresses::{EjectDraft, EjectMapDraft, HealthDraft, UrlDraft};
 pub use breaker::{BreakerDraft, BreakerMapDraft};
 pub use draft::{
-    CallerDraft, CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, JwtDraft, KeepDraft, MatchDraft,
-    OneOrMore, PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, TokenDraft,
+    AliveDraft, CallerDraft, CohortDraft, ForceDraft, GuardDraft, InstanceDraft, InvariantsDraft, JwtDraft, KeepDraft,
+    MatchDraft, OneOrMore, PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, TokenDraft, UnknownDraft,
 };
 pub use paths::{ServicePathsDraft, ServicePathsMapDraft};
 pub use promote::{PromoteDraft, promote};

@@ -13,6 +13,7 @@ mod flips_down;
 mod freezes;
 mod held;
 mod held_cohorts;
+mod instances;
 mod lost_keys;
 mod orphans;
 mod outcomes;

@@ -13,6 +13,7 @@ mod file_problem;
 mod flips;
 mod instances;
 mod orchestration;
+mod record;
 mod reload;
 mod run_requests;
 mod runs;
@@ -40,6 +41,7 @@ pub use orchestration::{
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
     RunPart, SentRequest, StepRow, UndoRow, UndoState,
 };
+pub use record::{RecordEntry, RecordPage};
 pub use reload::{ChangedRoute, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse, RestartedRoute};
 pub use run_requests::{
     AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, ExplanationView, FirstAnswer, PauseRequest, RerunRequest,

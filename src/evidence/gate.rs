@@ -217,11 +217,11 @@ impl JudgedRoute<'_> {
             // An earlier version counted them by reason only.
             _ => counts.failed_runs.max(e.failed.values().sum()),
         };
-        let all = pairs + failed_runs;
-        let (of_engine, of_legacy) = (counts.failed_only_at_engine + failed_runs, counts.failed_only_at_legacy);
+        let (all, late) = (pairs + failed_runs, counts.failed_after_answer);
+        let (of_engine, of_legacy) = (counts.failed_only_at_engine + failed_runs + late, counts.failed_only_at_legacy);
         let found = format!(
-            "in {all} requests the engine alone failed in {of_engine} ({failed_runs} runs without an answer), legacy alone \
-             in {of_legacy}"
+            "in {all} requests the engine alone failed in {of_engine} ({failed_runs} runs without an answer, {late} after \
+             their answer), legacy alone in {of_legacy}"
         );
         let worse_by = of_engine.saturating_sub(of_legacy) as f64 / all.max(1) as f64;
         if worse_by <= wanted {

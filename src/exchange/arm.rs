@@ -132,6 +132,8 @@ pub struct RunReport {
     /// The run ended early on purpose, not because the engine failed: a person cancelled it or said no, or a rule of
     /// the workflow ended it.
     pub ended_on_purpose: bool,
+    /// The reply is that of an earlier try of the same request.
+    pub of_earlier_try: bool,
     /// Replaces the run's sensitive values where people are shown what it did; `None` if it has none.
     pub redaction: Option<Arc<Redaction>>,
 }

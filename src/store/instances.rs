@@ -1,8 +1,8 @@
 //! What is known of instances beside their pins: which of them legacy has, and which have ended.
 //!
 //! Always true: an instance that has ended stays ended, unless legacy itself lists it; a pin stays whatever happens to
-//! its instance. A change that is repeated changes nothing. A row of an ended instance of legacy stays (up to a number),
-//! so that a later read of the instance does not count as a new one.
+//! its instance. A change that is repeated changes nothing. The row of an instance of legacy stays when that has ended
+//! (up to a number of rows), so that a later read of the instance does not count as a new one.
 
 use std::sync::Arc;
 

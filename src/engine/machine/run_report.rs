@@ -59,6 +59,7 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         branch: compared.map(|plan| branch(run, plan)).unwrap_or_default(),
         refused_by_schema: false,
         ended_on_purpose: run.ended_on_purpose(),
+        of_earlier_try: false,
         redaction,
     }
 }

@@ -130,6 +130,7 @@ impl RunCoordination for SlowStore {
 }
 
 impl crate::store::InstanceStore for SlowStore {}
+impl crate::store::RecordLog for SlowStore {}
 
 impl Store for SlowStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {

@@ -8,6 +8,7 @@ mod coordination;
 mod coordination_tables;
 mod instance_tables;
 mod instances;
+mod record_log;
 mod retry_keys;
 mod samples;
 mod tables;

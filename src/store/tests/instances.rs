@@ -202,7 +202,7 @@ async fn the_twins_in_an_older_file_are_instances_of_legacy() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
     let mut conn = crate::store::sqlite::setup_options(&path).connect().await.unwrap();
-    crate::store::sqlite::migrate_to(&mut conn, &path, 11).await.unwrap();
+    crate::store::sqlite::migrate_to(&mut conn, &path, 12).await.unwrap();
     for text in older_pins(|id| format!("'{id}'")) {
         sqlx::query(sqlx::AssertSqlSafe(text)).execute(&mut conn).await.unwrap();
     }
@@ -218,7 +218,7 @@ async fn the_twins_in_an_older_database_are_instances_of_legacy() {
     }
     let database = super::cluster::shared().unwrap().database();
     let url = Secret::new(database.url());
-    PostgresStore::create_older_tables(&url, 12).await;
+    PostgresStore::create_older_tables(&url, 13).await;
     let hex = |id: &str| format!("'\\x{}'", id.bytes().map(|byte| format!("{byte:02x}")).collect::<String>());
     let mut pins = older_pins(hex);
     // An id that is no text for PostgreSQL.

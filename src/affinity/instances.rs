@@ -1,8 +1,8 @@
 //! Which instances of a family are alive, for each arm: what requests have shown, and when instances end.
 //!
 //! Always true: whoever reports something does not wait for the store; what waits for the store is bounded
-//! ([`CHANGES_WAITING_MAX`]); if an instance of legacy cannot be recorded, it is recorded that there are others, so that
-//! legacy never seems to have fewer instances than it has. Of legacy's instances that have not ended, at most
+//! ([`CHANGES_WAITING_MAX`]); where an instance of legacy cannot be recorded, it is recorded that there are others, so
+//! that legacy never seems to have fewer instances than it has. Of legacy's instances that have not ended, at most
 //! [`LEGACY_INSTANCES_MAX`] of a family are recorded, and of those that have ended the newest [`ENDED_KEPT_MAX`].
 //!
 //! The counts are those of the store at the last look. [`Instances::refresh`] brings them up to date, for a gate. Which
@@ -303,7 +303,7 @@ impl Instances {
         let (mut counted, mut forgot): (Option<Instant>, Option<Instant>) = (None, None);
         let is_over = |last: Option<Instant>, pause: Duration| last.is_none_or(|last| last.elapsed() >= pause);
         loop {
-            let _writing = self.writing.lock().await;
+            let writing = self.writing.lock().await;
             let written = self.write().await;
             let is_due = self.is_outdated.load(Ordering::Acquire) && is_over(counted, COUNT_PAUSE);
             let done = match written {
@@ -323,7 +323,7 @@ impl Instances {
                 }
                 done => done,
             };
-            drop(_writing);
+            drop(writing);
             if let Err(error) = done {
                 tracing::debug!(%error, "what is known of instances is not stored yet; it is tried again");
                 tokio::time::sleep(RETRY_PAUSE).await;

@@ -181,12 +181,13 @@ pub struct ProblemDocument {
 
 impl ProblemDocument {
     const HELD: &str = "retry-key-held";
+    const NO_SUCH_INSTANCE: &str = "no-such-instance";
 
     /// Neither arm is known to have given out the id of the instance, and the route says that nobody answers then.
     pub fn no_such_instance() -> Self {
         Self {
             status: 404,
-            kind: "no-such-instance".into(),
+            kind: Self::NO_SUCH_INSTANCE.into(),
             title: "There is no such instance".into(),
             detail:
                 "The engine did not give out this id, and no request has shown that legacy did. Nothing was begun, so \

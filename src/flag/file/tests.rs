@@ -146,7 +146,7 @@ fn the_life_of_instances_is_read() {
     assert_eq!(*unknown, UnknownInstance::NotDeclared);
     let alive = alive.as_ref().unwrap();
     assert_eq!((alive.service.name.as_str(), alive.path.as_str()), ("shop", "/orders?open=1"));
-    assert_eq!((alive.list.to_string(), alive.headers.len()), ("$['items']".to_owned(), 1));
+    assert_eq!((alive.list.to_string(), alive.headers.len()), ("$.items".to_owned(), 1));
     assert_eq!(routes[1].lifetime.unknown, UnknownInstance::NotFound);
     assert!(routes[1].lifetime.ends.as_ref().unwrap().reads_body());
     let refused =

@@ -9,12 +9,12 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::types::{EgressStatus, ServiceRow, ShadowLoad, StuckRun};
+use super::types::{EgressStatus, InstancesRow, ServiceRow, ShadowLoad, StuckRun};
 use crate::config::{CheckFailed, Findings, Token};
 use crate::egress::Attribution;
 use crate::engine::{CommandError, Engine, Explanation, Start, StartError, Started};
 use crate::evidence::Evidence;
-use crate::flag::{FlagSet, Freeze};
+use crate::flag::{Family, FlagSet, Freeze};
 use crate::ladder::{self, FlipError, Flipped, FreezeError, Frozen, GuardReleased, Ladder, RouteStatus};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
@@ -61,6 +61,8 @@ pub struct AdminParts {
     pub limits: Arc<Limits>,
     /// The state of the process now.
     pub process_status: Arc<dyn Fn() -> ProcessStatus + Send + Sync>,
+    /// The instances of a family that are alive, for each arm.
+    pub instances: Arc<dyn Fn(&Family) -> Vec<InstancesRow> + Send + Sync>,
     /// The traffic of a route.
     pub traffic: Arc<dyn Fn(&RouteId) -> RouteTraffic + Send + Sync>,
     /// The services of the files, by name.

@@ -107,6 +107,10 @@ fn route_row(state: &ApiState, flag: &RouteFlag, status: Option<&RouteStatus>) -
             Some(Instance::Follows { creator, .. }) => Some(creator.clone()),
             Some(Instance::Creates { .. }) | None => None,
         },
+        instances: match &route.instance {
+            Some(Instance::Creates { .. }) => (state.parts.instances)(&flag.family),
+            Some(Instance::Follows { .. }) | None => Vec::new(),
+        },
         requested: flag.requested,
         effective: flag.effective,
         forced: status.and_then(|status| status.forced.clone()),

@@ -12,6 +12,7 @@ mod egress;
 mod file_problem;
 mod flips;
 mod guard;
+mod instances;
 mod orchestration;
 mod record;
 mod reload;
@@ -37,6 +38,7 @@ pub use egress::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
 pub use file_problem::FileProblem;
 pub use flips::{FlipRequest, FlipResponse};
 pub use guard::{GuardReleaseRequest, GuardReleaseResponse, GuardRow};
+pub use instances::InstancesRow;
 pub use orchestration::{
     AuditReceipt, AuthMode, Delivery, Durability, JobKind, JobObject, JobPart, Links, OpenConflict, Orchestration,
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
@@ -172,6 +174,9 @@ pub struct RouteRow {
     /// The route that creates the instances that this one follows up.
     #[serde(default)]
     pub follows: Option<RouteId>,
+    /// On a route that creates instances: those that are alive, for each arm that has, or had, some.
+    #[serde(default)]
+    pub instances: Vec<InstancesRow>,
     /// The state that was requested.
     pub requested: State,
     /// The state in force, and why.

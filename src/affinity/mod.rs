@@ -21,6 +21,7 @@
 mod cache;
 mod collision_check;
 mod filter;
+mod instances;
 mod key_dir;
 mod key_file;
 mod key_file_damage;
@@ -30,6 +31,7 @@ mod key_files;
 mod key_just_stored;
 mod key_list;
 mod key_log;
+mod key_log_methods;
 mod key_pending;
 mod key_ring;
 mod key_unnoted;
@@ -60,6 +62,7 @@ use tokio::task::AbortHandle;
 
 use self::cache::Cache;
 use self::collision_check::{CheckMessage, CollisionChecks};
+pub use self::instances::{ArmInstances, FamilyInstances, Instances, TrackedFamily};
 pub use self::key_dir::default_dir;
 pub use self::key_file::KeyFileError;
 pub use self::key_files::{KeyFileLocation, open_key_log, read_key_files};
@@ -74,7 +77,7 @@ pub use self::tries::KeyTakeResult;
 use self::tries::Tries;
 pub use self::unknown_keys::RequestsWithUnknownKeys;
 use crate::clock;
-use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, Remembered};
+use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, NotedInstance, Remembered};
 use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey, RetryKeys};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
@@ -94,8 +97,9 @@ pub struct StoreAffinity {
     newer_files: NewerFilesMarks,
     keys: Arc<KeyLog>,
     sets: Arc<Sets>,
-    /// The task that builds and renews the sets.
-    maintenance: AbortHandle,
+    instances: Arc<Instances>,
+    /// The tasks that build and renew the sets, and that store what is known of instances.
+    maintenance: [AbortHandle; 2],
     collision_checks: CollisionChecks,
 }
 
@@ -122,7 +126,11 @@ impl StoreAffinity {
         }
         tokio::spawn(keys.clone().move_to_store(store.clone()));
         let sets = Arc::new(Sets::new(limits, Instant::now()));
-        let maintenance = tokio::spawn(sets.clone().maintain(store.clone(), tries.clone())).abort_handle();
+        let instances = Instances::new(store.clone());
+        let maintenance = [
+            tokio::spawn(sets.clone().maintain(store.clone(), tries.clone())).abort_handle(),
+            tokio::spawn(instances.clone().maintain()).abort_handle(),
+        ];
         Ok(Arc::new(Self {
             store,
             families,
@@ -133,6 +141,7 @@ impl StoreAffinity {
             newer_files: NewerFilesMarks::new(limits),
             keys,
             sets,
+            instances,
             maintenance,
             collision_checks,
         }))
@@ -143,7 +152,13 @@ impl StoreAffinity {
         self.sets.add_pin(&pin.key, pin.arm);
         if self.cache.add_pin(&pin.key, pin.arm, Some(run)) {
             self.families.count(&pin.key.family, pin.arm);
+            self.instances.count_soon();
         }
+    }
+
+    /// The instances of each family that are alive.
+    pub fn instances(&self) -> &Arc<Instances> {
+        &self.instances
     }
 
     /// Records the pin of an instance that the store has, before the answer of the run that made it leaves: this
@@ -183,40 +198,6 @@ impl StoreAffinity {
     /// Sets the metrics of these families to the present counts of their pins.
     pub fn publish<'a>(&self, families: impl Iterator<Item = &'a Family>) {
         self.families.publish(families);
-    }
-
-    /// The requests that legacy served although their keys could not be noted. The ids are the present and the earlier
-    /// ones of one route. `None` if no retry of one may come.
-    pub fn unnoted_requests<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<RequestsWithUnknownKeys> {
-        ids.filter_map(|id| self.keys.unnoted(id)).max_by_key(|unknown| unknown.served)
-    }
-
-    /// If keys that legacy took are lost and their routes are not known: why they are lost, and which requests had
-    /// them.
-    pub fn lost_keys_of_unknown_routes(&self) -> Option<(String, RequestsWithUnknownKeys)> {
-        self.keys.lost_keys_of_unknown_routes()
-    }
-
-    /// Notes in the store's list that the store has all keys of this process's file, if it has. For the end of a
-    /// process: nothing can be noted in the file afterwards.
-    pub async fn finish_key_file(&self) {
-        self.keys.finish(&self.store).await;
-    }
-
-    /// Unlocks the file of retry keys for another process: nothing can be noted then. Returns whether that was in time.
-    pub async fn release_key_file(&self, within: std::time::Duration) -> bool {
-        self.keys.release(within).await
-    }
-
-    /// How many keys that legacy took are neither in their file nor in the store: if the process ends now, they are
-    /// lost.
-    pub fn unwritten_keys(&self) -> usize {
-        self.keys.unwritten()
-    }
-
-    /// Waits until the store has all keys that were noted before, or has refused some.
-    pub async fn flush(&self) {
-        self.keys.flush().await;
     }
 
     /// Waits until it is checked whether the engine owns the ids that legacy gave out before.
@@ -374,6 +355,10 @@ impl Affinity for StoreAffinity {
         }
     }
 
+    fn note_instance(&self, noted: NotedInstance) {
+        self.instances.note(noted);
+    }
+
     fn record_legacy_instance(&self, key: InstanceKey) {
         for key in key.pin_keys() {
             let Some(family) = self.families.get(&key.family).filter(|family| family.engine_owns()) else { continue };
@@ -389,7 +374,7 @@ impl Affinity for StoreAffinity {
 
 impl Drop for StoreAffinity {
     fn drop(&mut self) {
-        self.maintenance.abort();
+        self.maintenance.iter().for_each(AbortHandle::abort);
         self.keys.let_mover_end();
     }
 }

@@ -33,6 +33,7 @@ type Stored<T> = Result<T, StoreError>;
 
 crate::store::tests::forward_work::forward_work!(CountingStore, inner);
 
+impl crate::store::InstanceStore for CountingStore {}
 impl crate::store::RecordLog for CountingStore {}
 
 impl Store for CountingStore {

@@ -13,8 +13,8 @@ use tower::util::BoxCloneSyncService;
 
 use crate::exchange::{
     Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys,
-    EngineAnswer, InstanceRequest, KnownBody, LegacyTake, Offer, OfferedRequest, OpenRequest, ProblemDocument,
-    Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
+    EngineAnswer, InstanceRequest, KnownBody, LegacyTake, NotedInstance, Offer, OfferedRequest, OpenRequest,
+    ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
@@ -115,6 +115,11 @@ impl Affinity for LateParts {
     ) -> BoxFuture<'a, ()> {
         let nothing = || ready(()).boxed();
         self.affinity().map_or_else(nothing, |affinity| affinity.record_served_unnoted(keys, route, oldest_id))
+    }
+    fn note_instance(&self, noted: NotedInstance) {
+        if let Some(affinity) = self.affinity() {
+            affinity.note_instance(noted);
+        }
     }
     fn record_legacy_instance(&self, key: InstanceKey) {
         if let Some(affinity) = self.affinity() {

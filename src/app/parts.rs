@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
 use super::basis::bases;
+use super::family_gate::FamilyGate;
 use super::guard_webhooks::GuardWebhooks;
 use super::opened_store::{LockedFiles, OpenedStore, other_ids, routes_in_store};
 use super::twins::EngineTwins;
@@ -41,6 +42,7 @@ pub(super) struct Parts {
     pub ladder: Arc<Ladder>,
     pub engine: Arc<Engine>,
     pub affinity: Arc<StoreAffinity>,
+    pub family_gate: Arc<FamilyGate>,
     pub shadow: Arc<Shadow>,
     pub rules: crate::shadow::RulesInForce,
     pub recorder: Arc<Recorder>,
@@ -63,10 +65,13 @@ impl Parts {
     ) -> anyhow::Result<Self> {
         let OpenedStore { store, evidence, basis_changes, affinity, secret } = opened;
         let limits = setup.limits.clone();
+        let family_gate = FamilyGate::new(affinity.clone(), store.clone(), addresses.clone(), limits.clone());
+        let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
+        family_gate.set_files(setup, &routes);
         let ladder = LadderParts {
             store: store.clone(),
             evidence: evidence.clone(),
-            conditions: vec![affinity.clone()],
+            conditions: vec![affinity.clone(), family_gate.clone()],
             retry_window: Duration::from_secs(limits.retry_window_s),
             copy_started: affinity.copy_started(),
             answer_within: Limits::ms(limits.move_answer_ms),
@@ -106,7 +111,19 @@ impl Parts {
         zero_counters::publish(&setup.routes);
         let recorder = Arc::new(Recorder::new(store.clone()));
         basis_changes.iter().for_each(|(route, change)| recorder.basis_changed(route, change));
-        Ok(Self { recorder, store, evidence, ladder, engine, affinity, shadow, rules, retention, workflows })
+        Ok(Self {
+            recorder,
+            store,
+            evidence,
+            ladder,
+            engine,
+            affinity,
+            family_gate,
+            shadow,
+            rules,
+            retention,
+            workflows,
+        })
     }
 
     /// Puts a checked set in force as a whole: records the flips that the set makes, then replaces workflows, rules and
@@ -129,6 +146,7 @@ impl Parts {
                 parts.rules.store(Arc::new(setup.rules.clone()));
                 parts.retention.store(Arc::new(retention::in_force(setup.settings.retention, &parts.store)));
                 parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
+                parts.family_gate.set_files(&setup, &routes);
                 parts.evidence.set_renames(other_ids(&routes));
                 for (route, change) in parts.evidence.set_basis(files_version, &bases(&setup)) {
                     parts.recorder.basis_changed(&route, &change);
@@ -159,6 +177,7 @@ impl Parts {
         tokio::join!(
             self.flush_keys(within),
             self.finish_collision_checks(within),
+            self.flush_instances(within),
             self.flush_evidence(within),
             self.ladder.end_moves(within)
         );
@@ -179,6 +198,15 @@ impl Parts {
             tracing::error!(
                 "the store does not answer: whether the engine owns the last ids that legacy gave out was not checked, \
                  and a pin collision may go unnoticed"
+            );
+        }
+    }
+
+    async fn flush_instances(&self, within: Duration) {
+        if !matches!(tokio::time::timeout(within, self.affinity.instances().refresh(None)).await, Ok(Ok(()))) {
+            tracing::error!(
+                "the store does not answer: the last instances that requests have shown at legacy, and those that have \
+                 ended, were not written"
             );
         }
     }

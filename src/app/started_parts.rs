@@ -20,7 +20,7 @@ use super::parts::Parts;
 use super::reload_requests::ReloadRequests;
 use super::signals::Signals;
 use super::succession::status::SuccessionStatus;
-use super::{background, memory, process_status, retention, services, time};
+use super::{background, instances, memory, process_status, retention, services, time};
 use crate::access_log::AccessLog;
 use crate::admin::{self, AdminParts, RouteTraffic};
 use crate::clock;
@@ -111,6 +111,7 @@ impl StartingParts<'_> {
                 parts.evidence.scrape(|| {
                     parts.shadow.publish();
                     parts.affinity.publish(parts.ladder.flags().load().routes.iter().map(|flag| &flag.family));
+                    parts.affinity.instances().publish();
                     reload_status.publish_age();
                     tls.publish();
                     recorder.as_ref().map(telemetry::render).unwrap_or_default()
@@ -158,6 +159,10 @@ impl StartingParts<'_> {
             services: {
                 let engine = parts.engine.clone();
                 Arc::new(move || services::rows(&engine))
+            },
+            instances: {
+                let affinity = parts.affinity.clone();
+                Arc::new(move |family| instances::rows(&affinity.instances().of(family)))
             },
             traffic: {
                 let proxy = front.proxy.clone();

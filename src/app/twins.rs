@@ -39,6 +39,10 @@ impl Twins for EngineTwins {
         .boxed()
     }
 
+    fn note_incomplete(&self, instance: &InstanceKey) {
+        self.affinity.instances().note_incomplete_twin(instance);
+    }
+
     fn mark_incomplete<'a>(&'a self, instance: &'a InstanceKey) -> BoxFuture<'a, bool> {
         async move {
             match self.affinity.detach_twin(instance).await {

@@ -10,7 +10,7 @@ use super::client::{CallError, Client};
 use super::format::{Formatter, TableCell, Tone, count, counted, duration_text, escape_control, plain, why};
 use super::output::{Output, Printed, print, report_error};
 use super::{evidence, guard};
-use crate::admin::types::{RouteRow, RunStatus, Status};
+use crate::admin::types::{InstancesRow, RouteRow, RunStatus, Status};
 use crate::flag::{EffectiveReason, Freeze, State};
 
 /// For how many seconds a restart of a route's evidence is shown.
@@ -129,6 +129,10 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     if !guarded.is_empty() {
         out.push_str(&format!("\n{guarded}"));
     }
+    let instances: String = status.routes.iter().map(|route| instances(route, Timestamp::now())).collect();
+    if !instances.is_empty() {
+        out.push_str(&format!("\n{instances}"));
+    }
     let restarted = restarts(status, Timestamp::now()).concat();
     if !restarted.is_empty() {
         out.push_str(&format!("\n{restarted}"));
@@ -165,6 +169,29 @@ fn restarts(status: &Status, now: Timestamp) -> Vec<String> {
         is_new.then(|| format!("{}: evidence {}\n", route.id, evidence::restarted(restart)))
     };
     status.routes.iter().filter_map(of_route).collect()
+}
+
+/// The instances of a family that are alive, one line; nothing if there never were any.
+fn instances(route: &RouteRow, now: Timestamp) -> String {
+    let of_arm = |row: &InstancesRow| {
+        let arm = row.arm.as_str();
+        let age = |at: Timestamp| duration_text(now.duration_since(at).as_secs_f64().max(0.0));
+        if let Some(drained) = row.drained {
+            return format!("{arm} 0, drained for {}", age(drained));
+        }
+        let unknown = if row.has_unknown { " and others that are not recorded" } else { "" };
+        let oldest = row.oldest.map_or_else(String::new, |oldest| format!(", the oldest for {}", age(oldest)));
+        let marked = match row.twins_incomplete {
+            0 => String::new(),
+            number => format!(", {} without a complete twin", count(number)),
+        };
+        format!("{arm} {}{unknown}{oldest}{marked}", count(row.alive))
+    };
+    let arms: Vec<String> = route.instances.iter().map(of_arm).collect();
+    match arms.is_empty() {
+        true => String::new(),
+        false => format!("{}: instances alive: {}\n", route.id, arms.join("; ")),
+    }
 }
 
 /// The durable runs that have not ended, by status; nothing if there are none.

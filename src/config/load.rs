@@ -16,7 +16,9 @@ use super::render::{CheckFailed, Finding, Findings};
 use super::setup::{Loaded, Overrides, Setup};
 use super::store_url::mask_password;
 use super::tree::{Node, Source};
-use super::{check_files, child_undo, cross_checks, other_spellings, rehearse_from_legacy, uncompared_steps};
+use super::{
+    alive_secrets, check_files, child_undo, cross_checks, other_spellings, rehearse_from_legacy, uncompared_steps,
+};
 use crate::problem::{Problems, Severity, Site};
 
 /// Checks files.
@@ -133,6 +135,7 @@ impl SetBuilder {
             cross_checks::check_loops(settings, &main, &services_site, &routes.routes, &mut problems);
             cross_checks::warn_unverified_people(settings, &workflows, &mut problems);
             cross_checks::warn_forgotten_keys(settings, &routes.routes, &workflows, &mut problems);
+            alive_secrets::check(&settings.secrets, &routes.routes, &mut problems);
             uncompared_steps::warn(settings.egress.is_some(), &routes, &mut problems);
             rehearse_from_legacy::check(settings.egress.is_some(), &routes, &workflows, &mut problems);
         }

@@ -43,6 +43,8 @@ pub struct Tally {
     pub order_latencies: Latencies,
     /// How long the latest campaigns took.
     pub campaign_latencies: Latencies,
+    /// The orders that legacy made and that were not cancelled.
+    pub open_at_legacy: Vec<String>,
     /// The last order that the engine made and that was not cancelled.
     pub engine_order: Option<String>,
 }
@@ -136,6 +138,21 @@ impl Traffic {
         let trace = format!("{:032x}", fastrand::u128(1..));
         let reply = self.shared.send(Method::GET, &path, &trace, "demo", &Value::Null).await?;
         if reply.status == StatusCode::OK { Ok(reply.json()) } else { Err(format!("GET {path}: {}", reply.status)) }
+    }
+    /// Cancels the orders that legacy made and that are not cancelled, a few at a time; returns how many there were.
+    pub async fn cancel_orders_of_legacy(&self) -> usize {
+        const AT_ONCE: usize = 16;
+        let orders = std::mem::take(&mut self.tally().open_at_legacy);
+        for some in orders.chunks(AT_ONCE) {
+            let cancel = async |id: &String| {
+                let (path, trace) = (format!("/orders/{id}/cancel"), format!("{:032x}", fastrand::u128(1..)));
+                let ok = StatusCode::OK;
+                let done = self.shared.send_expecting(Method::POST, &path, &trace, "demo", &Value::Null, ok).await;
+                self.tally().cancelled += u64::from(done.is_some());
+            };
+            futures_util::future::join_all(some.iter().map(cancel)).await;
+        }
+        orders.len()
     }
     /// Sets whether the clients also ask for the list of orders, which only legacy answers.
     pub fn set_list_requests(&self, on: bool) {
@@ -274,8 +291,10 @@ async fn order(
         shared.tally().fail(format!("{path} is not the order that was created: {read} instead of {made}"));
     }
     if round % 2 == 1 {
-        if by_engine {
-            shared.tally().engine_order = Some(id);
+        let mut tally = shared.tally();
+        match by_engine {
+            true => tally.engine_order = Some(id),
+            false => tally.open_at_legacy.push(id),
         }
         return Some(());
     }

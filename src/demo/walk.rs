@@ -215,6 +215,7 @@ impl Walk<'_> {
             .chapter("only", "The engine answers, legacy is never called. Then legacy goes down and stays down.");
         self.traffic.wait_for_full_round().await;
         let before = self.failed();
+        self.let_orders_of_legacy_end().await?;
         self.raise_family(State::Only).await?;
         self.traffic.wait_for_full_round().await;
         let served = self.legacy.served();
@@ -226,6 +227,21 @@ impl Walk<'_> {
             self.report_broken("legacy was called by a route in only");
         }
         self.promise_none_failed(before, "in only, with legacy down");
+        Ok(())
+    }
+
+    /// Legacy still has orders, for which nobody would answer in `only`: the gate refuses, until they have ended.
+    async fn let_orders_of_legacy_end(&mut self) -> anyhow::Result<()> {
+        let [follower, _] = FOLLOWERS;
+        match self.control.flip(follower, State::Only, "the demo moves it").await? {
+            Err(refusal) if refusal.reasons.iter().any(|why| why.contains("legacy still has")) => {
+                refusal.reasons.iter().for_each(|why| self.console.say(&format!("- {why}")));
+                self.console.promise_held("the gate to only is shut while legacy has orders that have not ended");
+            }
+            _ => self.report_broken("the gate to only is open although legacy has orders"),
+        }
+        let cancelled = self.traffic.cancel_orders_of_legacy().await;
+        self.console.say(&format!("The clients cancel these {cancelled} orders, through legacy."));
         Ok(())
     }
 

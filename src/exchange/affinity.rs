@@ -88,6 +88,19 @@ pub enum KnownBody {
     Digest([u8; 32]),
 }
 
+/// What a reply shows of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotedInstance {
+    /// The instance.
+    pub key: InstanceKey,
+    /// The arm that has it, and that replied.
+    pub arm: Arm,
+    /// The run that created the instance, if it is the engine's.
+    pub run: Option<RunId>,
+    /// Whether it has ended.
+    pub has_ended: bool,
+}
+
 impl LegacyTake {
     /// Legacy takes the first try, and that is recorded.
     pub const FIRST: Self = Self::Taken { noted: true, is_repeat: false };
@@ -143,6 +156,10 @@ pub trait Affinity: Send + Sync {
         route: &'a RouteId,
         oldest_id: &'a RouteId,
     ) -> BoxFuture<'a, ()>;
+    /// Records what a reply shows of an instance. Never waits.
+    fn note_instance(&self, noted: NotedInstance) {
+        let _ = noted;
+    }
     /// Records that legacy created an instance; a dark run may add its twin. Counts a collision if the engine owns the
     /// id. Never waits.
     fn record_legacy_instance(&self, key: InstanceKey);

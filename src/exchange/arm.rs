@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AnswerBody, Branch, EarlierKeys, KeysOfLegacy, LegacyCalls, RequestCopy};
 use crate::compare::{AwaitedIntents, InstanceIds, Intent, Observation};
-use crate::flag::{Family, InstanceId, PinKey, RetryKeys};
+use crate::flag::{Family, InstanceId, PinKey, RetryKeys, UnknownInstance};
 use crate::names::{RouteId, RunId, StepId, WorkflowName};
 use crate::workflow::{Mode, Redaction, RunStatus};
 
@@ -32,6 +32,8 @@ pub struct ArmRequest {
     pub legacy_calls: Option<Arc<dyn LegacyCalls>>,
     /// The instance that it follows up.
     pub instance: Option<InstanceId>,
+    /// Who answers if nothing is known of that instance, in [`Mode::Real`].
+    pub unknown_instance: UnknownInstance,
     /// Where the replies of the instance's creator have the id of an instance. The engine finds there the id that it
     /// gave to the twin of an instance that legacy created.
     pub instance_ids: Option<serde_json_path::JsonPath>,
@@ -183,6 +185,24 @@ pub struct ProblemDocument {
 
 impl ProblemDocument {
     const HELD: &str = "retry-key-held";
+    const NO_SUCH_INSTANCE: &str = "no-such-instance";
+
+    /// Neither arm is known to have given out the id of the instance, and the route says that nobody answers then.
+    pub fn no_such_instance() -> Self {
+        Self {
+            status: 404,
+            kind: Self::NO_SUCH_INSTANCE.into(),
+            title: "There is no such instance".into(),
+            detail:
+                "The engine did not give out this id, and no request has shown that legacy did. Nothing was begun, so \
+                     trying again cannot do the work twice."
+                    .into(),
+            source: Source::Workflow,
+            run: None,
+            retry_after_s: None,
+            shared_step_begun: Some(false),
+        }
+    }
 
     /// The engine has the same request under another credential. It may be a retry by the same caller or a request of
     /// another caller; without a verified credential that is not known.

@@ -19,7 +19,7 @@ mod request_effects;
 mod request_value;
 mod twins;
 
-pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, Remembered};
+pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, NotedInstance, Remembered};
 pub use answer_body::{AnswerBody, ServiceReply, StreamedBody};
 pub use answered::{Answered, RequestCopy, RequestDigests};
 pub use arm::{

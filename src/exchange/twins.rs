@@ -10,6 +10,10 @@ use crate::workflow::RunStatus;
 pub trait Twins: Send + Sync {
     /// Waits until a run has ended, however long that takes; returns its final status. `None`: nothing is known of it.
     fn wait_until_ended(&self, run: RunId) -> BoxFuture<'static, Option<RunStatus>>;
+    /// This instance of legacy has no twin, or one that lacks something: it is counted until it ends. Never waits.
+    fn note_incomplete(&self, instance: &InstanceKey) {
+        let _ = instance;
+    }
     /// Records that the twin of this instance lacks something that legacy did. After this returns `true`, no request
     /// finds the twin any more, also after a restart. `false`: the store did not answer.
     fn mark_incomplete<'a>(&'a self, instance: &'a InstanceKey) -> BoxFuture<'a, bool>;

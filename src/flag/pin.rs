@@ -58,6 +58,12 @@ pub struct InstanceKey {
 }
 
 impl InstanceKey {
+    /// The key under which it is stored what is known of an instance of legacy: one for all spellings of its id, under
+    /// the creator's oldest id.
+    pub fn stored_key(&self) -> PinKey {
+        let id = lower_case_uuid(&self.id).map_or_else(|| self.id.clone(), Arc::from);
+        PinKey { family: self.family.first_id().clone(), id }
+    }
     /// The keys under which the instance's pin may be stored.
     pub fn pin_keys(&self) -> impl Iterator<Item = PinKey> {
         let ids = [Some(self.id.clone()), lower_case_uuid(&self.id).map(Arc::from)];

@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use serde_json_path::JsonPath;
 
 use super::facts::reads_header;
-use super::{CallerScope, Guard, Promote, RelaySettings, Service, Shares, State};
+use super::{CallerScope, Guard, InstanceLifetime, Promote, RelaySettings, Service, Shares, State};
 use crate::expression::{Expression, Template};
 use crate::names::{RouteId, WorkflowName};
 
@@ -42,6 +42,8 @@ pub struct Route {
     pub cohorts: Vec<Cohort>,
     /// What the route does with instances.
     pub instance: Option<Instance>,
+    /// How long instances live.
+    pub lifetime: InstanceLifetime,
     /// The retry key: a request with the value of an earlier one is its retry. Without one, the header
     /// `Idempotency-Key` is used.
     pub retry_key: Option<Template>,
@@ -86,6 +88,7 @@ impl Route {
             key: None,
             cohorts: Vec::new(),
             instance: None,
+            lifetime: InstanceLifetime::default(),
             retry_key: None,
             caller: Vec::new().into(),
             keeps_runs: true,

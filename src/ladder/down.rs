@@ -78,7 +78,7 @@ impl Mover {
         let (before, from, flip, id, recorded, larger_share) = loop {
             let inputs = self.in_force().inputs();
             let before = &inputs.positions;
-            let position = before.routes.get(route).ok_or_else(|| unknown_route(before, route))?;
+            let position = before.routes.get(route).ok_or_else(|| before.unknown_route(route))?;
             if !goes_down(&inputs, position, request) {
                 if !self.is_unchanged(position, request) {
                     return Ok(None);

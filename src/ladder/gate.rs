@@ -310,6 +310,7 @@ impl Gate {
                     .into(),
                 );
             }
+            unmet.extend(self.unmet_of_instances(positions, position));
             // In `only` nothing is held, so a route that is held now must not go there.
             unmet.extend(self.held(positions, position).map(|unknown| unknown.why.into()));
         }

@@ -60,7 +60,7 @@ impl Mover {
     pub async fn horizon(&self, route: &RouteId) -> Result<Vec<String>, FlipError> {
         let positions = self.in_force().inputs().positions;
         if !positions.routes.contains_key(route) {
-            return Err(unknown_route(&positions, route));
+            return Err(positions.unknown_route(route));
         }
         Ok(self.read_horizon(&positions, route).await?)
     }

@@ -48,6 +48,7 @@ mod guard_status;
 mod holds;
 mod horizon;
 mod in_force;
+mod instances;
 mod judge;
 mod kill_switch;
 mod larger_share;
@@ -92,8 +93,8 @@ pub use command::FlipCommand;
 pub use status::RouteStatus;
 pub use types::{
     CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition, GuardListener,
-    GuardNotice, GuardRelease, GuardReleased, GuardStatus, KillSwitchListener, LadderParts, MoveRequest, NextRung,
-    Unconfirmed, UnknownRetries, Unmet,
+    GuardNotice, GuardRelease, GuardReleased, GuardStatus, InstancesAtLegacy, KillSwitchListener, LadderParts,
+    MoveRequest, NextRung, Unconfirmed, UnknownRetries, Unmet,
 };
 pub use unlisted_ids::with_unlisted_ids;
 
@@ -220,6 +221,7 @@ impl Ladder {
     pub async fn flip(&self, route: &RouteId, request: MoveRequest) -> Result<Flipped, FlipError> {
         let (asked, until) = (Instant::now(), TokioInstant::now() + self.answer_within);
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
+        mover.ask_about_instances(&route, request.to).await;
         let guard = loop {
             match mover.clone().flip_down(asked, &route, &request).await? {
                 Some(FlipDownOutcome::Unchanged(flipped)) => return Ok(flipped),

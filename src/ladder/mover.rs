@@ -61,6 +61,7 @@ impl Mover {
         let before = Positions::from_store(&declared, flips, store.declared().await?);
         let has_served = !store.is_new() || !before.rows().is_empty();
         let prepared = prepare(&store, &before, declared).await?;
+        gate.ask_for_files(&before, prepared.routes()).await;
         let CheckedFiles { after, moves, may_orphan: _ } =
             check_and_adopt(&gate, &before, prepared, ReadKind::Start { has_served })?;
         for position in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
@@ -126,7 +127,10 @@ impl Mover {
     /// Reads what the check of new files needs from the store. Called without the lock of moves: it may take long, and
     /// a flip must not wait for it.
     pub async fn prepare(&self, declared: DeclaredFiles) -> Result<PreparedFiles, StoreError> {
-        prepare(&self.store, &self.in_force.inputs().positions, declared).await
+        let before = self.in_force.inputs().positions;
+        let prepared = prepare(&self.store, &before, declared).await?;
+        self.gate.ask_for_files(&before, prepared.routes()).await;
+        Ok(prepared)
     }
 
     /// Puts prepared files in force. No other reload may come between [`Self::prepare`] and this.
@@ -228,7 +232,7 @@ impl Mover {
         request: MoveRequest,
     ) -> Result<Flipped, FlipError> {
         let (mut positions, all_recorded) = self.record_unrecorded_first(&guard).await;
-        let position = positions.routes.get(route).ok_or_else(|| unknown_route(&positions, route))?;
+        let position = positions.routes.get(route).ok_or_else(|| positions.unknown_route(route))?;
         let (from, to) = (position.rung(), request.to);
         let lowered = Lowering { at: asked, to, by: request.by.clone() };
         if self.is_unchanged(position, &request) {

@@ -252,6 +252,12 @@ impl Positions {
             move |other| matches!(&other.route.instance, Some(Instance::Follows { creator: c, .. }) if c == creator),
         )
     }
+
+    /// The error for a route that is not in the files, with the most similar id.
+    pub fn unknown_route(&self, route: &RouteId) -> FlipError {
+        let near = nearest(route.as_str(), self.routes.keys().map(RouteId::as_str));
+        FlipError::UnknownRoute(route.clone(), near.map(str::to_owned))
+    }
 }
 
 /// The error of a move of a route that is not in the files.

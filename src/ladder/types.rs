@@ -10,7 +10,7 @@ use tokio::task::JoinError;
 
 use super::command::FlipCommand;
 use crate::evidence::{Condition, Evidence};
-use crate::flag::{self, Effective, Freeze, GuardCondition, Percent, Route, Service, Shares, State};
+use crate::flag::{self, Effective, Family, Freeze, GuardCondition, Percent, Route, Service, Shares, State};
 use crate::names::{RouteId, RunId, ServiceName, StepId};
 use crate::store::{FlipRecord, GuardAction, Overridden, StoreError, StoreHandle};
 
@@ -346,12 +346,34 @@ pub trait GateCondition: Send + Sync {
     fn unmet(&self, _route: &Route, _from: State, _to: State) -> Vec<Unmet> {
         Vec::new()
     }
+    /// The instances of a family that legacy has and that have not ended, as of the last
+    /// [`GateCondition::ask_about_instances`]; `None` if nothing counts them.
+    fn instances_at_legacy(&self, _family: &Family, _creator: &Route) -> Option<InstancesAtLegacy> {
+        None
+    }
+    /// Brings [`GateCondition::instances_at_legacy`] up to date. Ends within a bounded time, whatever fails.
+    fn ask_about_instances<'a>(&'a self, _family: &'a Family, _creator: &'a Route) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
     /// Requests of any of these routes that legacy served and whose retry keys are not known. They keep the gate to
     /// `live` shut, and a route in `live` is held below it, unless a flip by force came after the last of them or its
     /// file has `force`.
     fn unknown_retries(&self, _routes: &[&RouteId]) -> Vec<UnknownRetries> {
         Vec::new()
     }
+}
+
+/// The instances of a family that legacy has and that have not ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InstancesAtLegacy {
+    /// How many are known.
+    pub alive: u64,
+    /// Whether there are others, whose ids are not known.
+    pub has_unknown: bool,
+    /// When a request first showed the oldest one.
+    pub oldest: Option<Timestamp>,
+    /// Why the number is not known now, as the end of a sentence.
+    pub inconclusive: Option<String>,
 }
 
 /// Retries that may come of requests whose keys are not known: legacy served them, and the engine would perform the

@@ -14,21 +14,19 @@ use http::{HeaderMap, StatusCode};
 use super::body_copy::{BodyCopy, copied_bytes};
 use super::captured_call::CapturedCall;
 use super::monotonic::now;
-use crate::compare::{Body, Observation, decoded_body};
+use super::noted_instance::{SeenFollowUp, created_id, has_ended, note_follow_up};
+use crate::compare::{Body, Observation};
 use crate::exchange::{
-    Affinity, Answered, ComparisonTicket, EffectRegistry, EffectWatch, KeysOfLegacy, Offer, OpenRequest, RequestCopy,
-    RequestToWatch, SentBody,
+    Affinity, Answered, ComparisonTicket, EffectRegistry, EffectWatch, KeysOfLegacy, NotedInstance, Offer, OpenRequest,
+    RequestCopy, RequestToWatch, SentBody,
 };
-use crate::expression::parse_json;
-use crate::flag::{FlagSet, Instance, InstanceId, InstanceKey, RouteFlag, SkipReason};
+use crate::flag::{Arm, FlagSet, InstanceId, InstanceKey, RouteFlag, SkipReason};
 use crate::workflow::{Mode, may_create_instance};
-
-/// Compressed replies are searched up to this decompressed size.
-const UNPACKED_BYTES_MAX: usize = 4 << 20;
 
 /// A request whose reply is to be captured, until legacy replies.
 pub(super) struct CapturedRequest {
-    /// The ticket, and the mode of the engine's run. `None`: the reply is only searched for the created instance's id.
+    /// The ticket, and the mode of the engine's run. `None`: the reply only shows something of an instance: its id, or
+    /// that it has ended.
     pub compare: Option<(ComparisonTicket, Mode)>,
     /// The ticket of a request that is not compared. It is settled as skipped when it is dropped.
     pub skipped: Option<ComparisonTicket>,
@@ -100,6 +98,9 @@ impl CapturedRequest {
                 return Ok(CapturedReply::new(Captured::Request(self), status, headers, length, bytes_max));
             }
         };
+        if let Some(instance) = &self.instance {
+            note_follow_up(&*self.affinity, instance.key.clone(), status, false);
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             // A proxy before legacy may say so although legacy has the request: closed as one that may have an effect.
             self.open = None;
@@ -114,13 +115,20 @@ impl CapturedRequest {
 /// request are told from those for other requests.
 pub(super) struct NotCaptured(pub Option<Box<dyn EffectWatch>>);
 
+/// A client's request that is not compared, and whose reply is not captured.
+pub(super) struct SkippedRequest {
+    /// Settled as skipped when it is dropped; only the status of the reply is noted in it.
+    pub ticket: ComparisonTicket,
+    /// The instance that it follows up at legacy.
+    pub seen: Option<SeenFollowUp>,
+}
+
 /// What is captured of an exchange, until its reply begins.
 pub(super) enum Captured {
     /// A client's request, for a comparison.
     Request(Box<CapturedRequest>),
-    /// A client's request that is not compared: only the status of its reply is noted in its ticket, which is settled
-    /// as skipped when it is dropped.
-    Skipped(Box<ComparisonTicket>),
+    /// A client's request that is not compared.
+    Skipped(Box<SkippedRequest>),
     /// A call that legacy makes.
     Call(Box<CapturedCall>),
 }
@@ -157,8 +165,11 @@ impl Captured {
     ) -> Result<Box<CapturedReply>, NotCaptured> {
         match self {
             Self::Request(request) => request.on_reply_head(status, headers, length),
-            Self::Skipped(mut ticket) => {
-                ticket.set_legacy_status(status);
+            Self::Skipped(mut skipped) => {
+                skipped.ticket.set_legacy_status(status);
+                if let Some(seen) = skipped.seen.take() {
+                    seen.on_reply_head(status);
+                }
                 Err(NotCaptured(None))
             }
             Self::Call(call) => {
@@ -299,32 +310,21 @@ impl CapturedReply {
     }
 }
 
-/// Records the instance that legacy created.
+/// Records the instance that legacy created, or has.
 fn note_instance(captured: &CapturedRequest, status: StatusCode, headers: &HeaderMap, reply: Option<&Bytes>) {
+    let has_ended = || has_ended(&captured.flag, &captured.request, status, headers, reply);
+    if let Some(instance) = &captured.instance {
+        return note_follow_up(&*captured.affinity, instance.key.clone(), status, has_ended());
+    }
     if may_create_instance(status.as_u16())
-        && let Some(Instance::Creates { id }) = &captured.flag.route.instance
-        && let Some(reply) = reply.filter(|reply| !reply.is_empty())
-        && let Some(reply) = decoded_body(headers, reply, UNPACKED_BYTES_MAX)
-        && let Ok(json) = parse_json(&reply)
-        && let Some(id) = id.query(&json).first().and_then(id_text)
+        && let Some(id) = reply.and_then(|reply| created_id(&captured.flag, headers, reply))
     {
-        let family = captured.flag.family.clone();
-        let key = InstanceKey { family, id: id.into() };
+        let key = InstanceKey { family: captured.flag.family.clone(), id: id.into() };
         if let Some(open) = &captured.open {
             open.created(key.clone());
         }
-        captured.affinity.record_legacy_instance(key);
-    }
-}
-
-/// An id as paths contain it.
-fn id_text(id: &serde_json::Value) -> Option<String> {
-    match id {
-        serde_json::Value::String(text) => Some(text.clone()),
-        serde_json::Value::Number(number) => Some(number.to_string()),
-        serde_json::Value::Null
-        | serde_json::Value::Bool(_)
-        | serde_json::Value::Array(_)
-        | serde_json::Value::Object(_) => None,
+        captured.affinity.record_legacy_instance(key.clone());
+        let has_ended = has_ended();
+        captured.affinity.note_instance(NotedInstance { key, arm: Arm::Legacy, run: None, has_ended });
     }
 }

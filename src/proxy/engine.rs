@@ -21,6 +21,7 @@ use super::conditional::{self, Conditions};
 use super::failure::Failure;
 use super::hygiene::HeadRefusal;
 use super::monotonic::now;
+use super::noted_instance::AnsweredInstance;
 use super::plan_capture::capture_fallback;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::relay::{self, answer_from_legacy};
@@ -122,6 +123,7 @@ pub(super) async fn answer(
     };
     let read_at = now();
     let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, head) };
+    let copied = flagged.flag.route.lifetime.ends.is_some().then(|| RequestCopy { body: Bytes::new(), ..copy.clone() });
     let request = request(&flagged, files_version, copy, may_fall_back, reason, &shared.limits);
     let deadline = request.deadline.saturating_add(GRACE);
     wait.enter(Phase::OwnDeadline);
@@ -149,6 +151,12 @@ pub(super) async fn answer(
                 _ if answer.report.outlived_deadline => streamed = None,
                 _ if streamed.is_some() => {}
                 _ => count_served(Served::Answered, run),
+            }
+            let of_instance = copied.and_then(|copy| {
+                AnsweredInstance::of(&flagged.flag, flagged.instance.as_ref(), copy, &answer, &shared.affinity)
+            });
+            if let Some(answered) = of_instance {
+                shared.settler.note(answered);
             }
             let answer = match conditional::judge(&head.method, &head.headers, answer.status, &answer.headers) {
                 Conditions::Met => answer,
@@ -221,6 +229,7 @@ fn request(
         request: std::sync::Arc::new(copy),
         legacy: None,
         instance: flagged.instance.clone(),
+        unknown_instance: route.lifetime.unknown,
         creates: match &route.instance {
             Some(Instance::Creates { id }) => Some((flagged.flag.family.clone(), id.clone())),
             Some(Instance::Follows { .. }) | None => None,

@@ -64,6 +64,7 @@ mod legacy;
 mod line_limit;
 mod may_begin;
 mod monotonic;
+mod noted_instance;
 mod open_connections;
 mod options;
 mod own_connections;

@@ -3,15 +3,16 @@
 //! Always true: for a request that should be compared one ticket is opened before legacy is called; if it is then known
 //! that the request cannot be compared, the ticket is settled as skipped as soon as the status of legacy's reply is
 //! known, and nothing is copied for a comparison (the reply of a creator is copied all the same, for the id of the
-//! instance).
+//! instance, and so is one that may end an instance).
 
 use std::sync::{Arc, Mutex};
 
 use http::{Method, request};
 
 use super::body_copy::BodyCopy;
-use super::capture::{Captured, CapturedRequest};
+use super::capture::{Captured, CapturedRequest, SkippedRequest};
 use super::monotonic::now;
+use super::noted_instance::SeenFollowUp;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::upload::Upload;
 use crate::exchange::{ComparisonOutcome, ComparisonTicket, InstanceRequest, OfferedRequest, OpenRequest};
@@ -72,7 +73,13 @@ pub(super) fn plan_capture(
     });
     // In `off` the reply is searched for an id only if legacy could return an id that the engine owns.
     let creates = flagged.creates() && (rung != State::Off || shared.affinity.engine_owns_any(&flagged.flag.family));
-    if compare.is_none() && !creates {
+    let may_end = rung != State::Off && flagged.flag.route.lifetime.ends.is_some();
+    if compare.is_none() && !creates && !may_end {
+        let seen = || {
+            let key = flagged.instance.as_ref()?.key.clone();
+            Some(SeenFollowUp { affinity: shared.affinity.clone(), key })
+        };
+        let skipped = skipped.map(|ticket| SkippedRequest { ticket, seen: seen() });
         return (skipped.map(Box::new).map(Captured::Skipped), None);
     }
     let body = (compare.is_some() && !upload.is_empty())

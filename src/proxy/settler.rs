@@ -19,6 +19,7 @@ use tokio::time::sleep;
 
 use super::capture::CapturedReply;
 use super::captured_call::EffectQueue;
+use super::noted_instance::AnsweredInstance;
 use crate::compare::{Body, Effect};
 use crate::exchange::EffectObserver;
 use crate::flag::SkipReason;
@@ -37,6 +38,8 @@ enum SettlerMessage {
         bytes: usize,
         skip: Option<SkipReason>,
     },
+    /// The engine has answered, and that may end an instance.
+    Note(Box<AnsweredInstance>),
     /// A call that legacy made has ended without a reply that was passed on whole.
     Observe {
         effect: Box<Effect>,
@@ -84,6 +87,14 @@ impl Settler {
         self.waiting_bytes.fetch_sub(bytes, Relaxed);
     }
 
+    /// Looks whether an answer of the engine ends its instance, unless too much waits already. Never waits.
+    pub(super) fn note(&self, answered: Box<AnsweredInstance>) {
+        let bytes = answered.bytes();
+        if self.reserve(bytes) && self.messages.try_send(SettlerMessage::Note(answered)).is_err() {
+            self.waiting_bytes.fetch_sub(bytes, Relaxed);
+        }
+    }
+
     /// Reserves this many bytes of the bound; `false` if there is no room.
     fn reserve(&self, bytes: usize) -> bool {
         let add = |waiting: usize| waiting.checked_add(bytes).filter(|sum| *sum <= WAITING_BYTES_MAX);
@@ -129,6 +140,11 @@ fn settle_all(messages: &Receiver<SettlerMessage>, waiting_bytes: &AtomicUsize) 
         match message {
             SettlerMessage::Observe { effect, observer, bytes } => {
                 observer.observe(*effect);
+                waiting_bytes.fetch_sub(bytes, Relaxed);
+            }
+            SettlerMessage::Note(answered) => {
+                let bytes = answered.bytes();
+                answered.note();
                 waiting_bytes.fetch_sub(bytes, Relaxed);
             }
             SettlerMessage::Settle { mut captured, bytes, skip } => {

@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::marked_twins::{MarkedTwins, pin_key_of};
-use crate::exchange::RequestNumber;
+use super::marked_twins::MarkedTwins;
+use crate::exchange::{RequestNumber, Twins};
 use crate::flag::{InstanceKey, PinKey, SkipReason};
 use crate::limits::INSTANCE_REQUESTS_WAITING_MAX;
 use crate::names::RunId;
@@ -28,6 +28,7 @@ pub(super) struct InstanceOrder {
     creates: AtomicU64,
     /// Notified when a mark waits for the store.
     mark_waits: Notify,
+    twins: Arc<dyn Twins>,
 }
 
 #[derive(Default)]
@@ -123,8 +124,8 @@ pub(super) enum TwinChange {
 }
 
 impl InstanceOrder {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), creates: AtomicU64::new(0), mark_waits: Notify::new() })
+    pub(super) fn new(twins: Arc<dyn Twins>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), creates: AtomicU64::new(0), mark_waits: Notify::new(), twins })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -147,7 +148,7 @@ impl InstanceOrder {
     /// Gives a request a turn.
     pub(super) fn enter(self: &Arc<Self>, new: NewTurn) -> Turn {
         let NewTurn { key, number, began, ended, is_write, creates, mode, blockers, may_precede_create } = new;
-        let pin = pin_key_of(&key);
+        let pin = key.stored_key();
         let mut state = self.state();
         for blocker in &blockers {
             state.blocked.entry(*blocker).or_default().push(pin.clone());
@@ -188,7 +189,7 @@ impl InstanceOrder {
         }
     }
 
-    /// The create of an instance was not offered, so that it gets no twin. The store need not know: there is no pin.
+    /// The create of an instance was not offered, so that it gets no twin. There is no pin to be changed.
     pub(super) fn mark_without_twin(&self, key: &InstanceKey) {
         self.mark_in(&mut self.state(), key, "create", false);
     }
@@ -197,7 +198,7 @@ impl InstanceOrder {
     pub(super) fn mark(&self, key: &InstanceKey, why: &'static str) {
         let mut state = self.state();
         self.mark_in(&mut state, key, why, true);
-        if let Some(instance) = state.instances.get(&pin_key_of(key)) {
+        if let Some(instance) = state.instances.get(&key.stored_key()) {
             instance.changed.notify_waiters();
         }
     }
@@ -206,6 +207,7 @@ impl InstanceOrder {
         if state.marked.insert(key) {
             let route = key.family.id().to_string();
             metrics::counter!("pointsman_twins_incomplete_total", "route" => route, "reason" => why).increment(1);
+            self.twins.note_incomplete(key);
             if may_have_pin {
                 state.marked.store_later(key);
                 self.mark_waits.notify_one();
@@ -218,7 +220,7 @@ impl InstanceOrder {
     pub(super) fn next_unstored_mark(&self) -> Option<InstanceKey> {
         let mut state = self.state();
         let State { instances, marked, .. } = &mut *state;
-        let is_idle = |key: &InstanceKey| instances.get(&pin_key_of(key)).is_none_or(|found| found.running.is_none());
+        let is_idle = |key: &InstanceKey| instances.get(&key.stored_key()).is_none_or(|found| found.running.is_none());
         marked.take_unstored(is_idle)
     }
 

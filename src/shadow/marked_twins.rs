@@ -3,16 +3,9 @@
 //! Always true: what is marked stays marked until it is forgotten for newer marks, at most [`MARKED_TWINS_MAX`].
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
 
-use crate::flag::{InstanceKey, PinKey, lower_case_uuid};
+use crate::flag::{InstanceKey, PinKey};
 use crate::limits::MARKED_TWINS_MAX;
-
-/// One key for all spellings of an instance.
-pub(super) fn pin_key_of(key: &InstanceKey) -> PinKey {
-    let id = lower_case_uuid(&key.id).map_or_else(|| key.id.clone(), Arc::from);
-    PinKey { family: key.family.first_id().clone(), id }
-}
 
 /// Marked twins; the oldest are forgotten when there are too many, which does no harm once the store has them.
 #[derive(Default)]
@@ -26,7 +19,7 @@ pub(super) struct MarkedTwins {
 impl MarkedTwins {
     /// Returns `false` if it is marked already.
     pub(super) fn insert(&mut self, key: &InstanceKey) -> bool {
-        let pin = pin_key_of(key);
+        let pin = key.stored_key();
         if !self.all.insert(pin.clone()) {
             return false;
         }

@@ -113,7 +113,7 @@ impl Shadow {
         let budget = Arc::new(ByteBudget::new(limits.shadow_queue_bytes_max));
         let waiting_pairs = Arc::new(ByteBudget::new(limits.egress_waiting_bytes_max));
         let held = Arc::new(ByteBudget::new(limits.followups_held_bytes_max));
-        let order = InstanceOrder::new();
+        let order = InstanceOrder::new(Arc::clone(&twins));
         let runner = Arc::new(Runner {
             engine,
             evidence: Arc::clone(&evidence),

@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::instance_order::{InstanceOrder, NewTurn, Turn};
-use super::marked_twins::pin_key_of;
 use crate::exchange::{InstanceRequest, OpenRequest, RequestNumber, RequestsAtLegacy, TimeAtLegacy};
 use crate::flag::{InstanceKey, PinKey, SkipReason};
 use crate::names::{RouteId, RunId};
@@ -90,7 +89,7 @@ impl OpenRequests {
                 (family.clone(), Subject::Create { family, created: None })
             }
             InstanceRequest::FollowsUp { key, is_write } => {
-                let pin = pin_key_of(&key);
+                let pin = key.stored_key();
                 (pin.family.clone(), Subject::FollowUp { key, pin, is_write })
             }
         };
@@ -206,7 +205,7 @@ impl RequestsAtLegacy for OpenRequests {
                         shard.creators.remove(family);
                     }
                 }
-                created.as_ref().map(pin_key_of)
+                created.as_ref().map(InstanceKey::stored_key)
             }
             Subject::FollowUp { pin, is_write, .. } => {
                 shard.remove_open(pin, number);

@@ -28,7 +28,7 @@ use crate::exchange::{
     AnswerBody, Answered, ArmReply, ArmRequest, ComparisonOutcome, ComparisonTicket, EarlierKeys, LegacyCalls,
     MayBegin, RequestEffects, RunReport, Twins, request_value,
 };
-use crate::flag::{Instance, SkipReason, State};
+use crate::flag::{Instance, SkipReason, State, UnknownInstance};
 use crate::limits::{Limits, UNRESOLVED_TEXT_BYTES_MAX};
 use crate::names::{RouteId, StepId};
 use crate::secret::{LengthMax, masked_and_cut, redact_line};
@@ -179,6 +179,8 @@ impl Runner {
             legacy: Some(Arc::clone(&answered.legacy)),
             legacy_calls: self.legacy_calls(answered),
             instance: answered.instance.clone(),
+            // Nobody waits for an answer, and legacy has the instance.
+            unknown_instance: UnknownInstance::NotDeclared,
             instance_ids: instance_ids(answered),
             creates: match &route.instance {
                 Some(Instance::Creates { id }) if dark => Some((answered.flag.family.clone(), id.clone())),

@@ -24,6 +24,7 @@ mod encoded;
 mod error;
 mod followed_path;
 mod guard_record;
+mod instances;
 mod key_files;
 mod memory;
 mod open_creators;
@@ -60,6 +61,7 @@ pub use declared_state::{DeclaredState, FileState, LiveBasis};
 pub use error::{AppendConflict, AppendError, ClaimedRequest, StoreError};
 pub use followed_path::FollowedPath;
 pub use guard_record::{GuardAction, GuardRecord, guard_key};
+pub use instances::{InstanceChange, InstanceCount, InstanceStore, LegacyInstance};
 pub use key_files::{KeyFileRecord, Restored, StoreIdentity, UnreadKeyFile};
 pub use memory::MemoryStore;
 pub use open_creators::{OpenCreators, families_of_open_runs};
@@ -115,7 +117,7 @@ pub const NEW_STORE_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60)
 pub type StoreHandle = Arc<dyn Store>;
 
 /// Keeps runs, flips, pins, retry keys, samples and evidence. Every implementation passes the same contract tests.
-pub trait Store: RunCoordination + RecordLog {
+pub trait Store: RunCoordination + InstanceStore + RecordLog {
     /// Appends events. After `Ok`, a restart finds them and everything that was committed with them. Dropping the
     /// future does not cancel the write.
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>>;

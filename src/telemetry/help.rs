@@ -379,6 +379,16 @@ const GAUGES: MetricDescriptions = &[
     ("pointsman_retry_keys_waiting", "Retry keys that legacy took and that the store does not have yet."),
     ("pointsman_retry_keys_room", "The most retry keys that may wait for the store; a further key cannot be noted."),
     ("pointsman_pins", "Instances that an arm owns, by arm."),
+    (
+        "pointsman_instances",
+        "Instances that have not ended (`ends:`, `ends_after:`), by the route that creates them and arm: the engine's, and \
+         legacy's as far as requests have shown them, or legacy lists them (`alive:`).",
+    ),
+    (
+        "pointsman_instances_twin_incomplete",
+        "Instances of legacy that have not ended and whose twin lacks something (`no_twin`), by the route that creates \
+         them.",
+    ),
     ("pointsman_runs_active", "Runs that have not ended, by status."),
     ("pointsman_notices_waiting", "Messages that wait for the webhooks of a service."),
     (

@@ -59,7 +59,7 @@ routes:
     legacy: shop
     workflow: get-post
     state: off
-    instance: { follows: posts.create, key: path.id }
+    instance: { follows: posts.create, key: path.id, ends: "${reply.status == 200}" } # a post that was read is done with
     compare: { headers: [content-type], ids: [{ path: $.id, any_type: true }] }
 "#;
 const CREATE: &str = r#"

@@ -33,6 +33,7 @@ mod http2;
 mod http2_abuse;
 mod http2_conformance;
 mod idle;
+mod instances;
 mod json_server;
 mod key_files;
 mod kills;

@@ -126,6 +126,7 @@ impl TestApi {
             started: at(0),
             limits: Arc::new(self.limits.clone()),
             process_status: Arc::new(move || process.clone()),
+            instances: Arc::new(|_| Vec::new()),
             traffic: Arc::new(|_| RouteTraffic { requests: 12, overhead_p50_us: Some(40.0) }),
             services: Arc::new(Vec::new),
             reload: Arc::new(move || {

@@ -5,6 +5,7 @@ mod egress_attribution;
 mod fuzzed_files;
 mod gate_keys;
 mod guards;
+mod instances;
 mod listeners;
 mod mutations;
 mod other_spellings;

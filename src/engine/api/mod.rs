@@ -20,3 +20,4 @@ pub(super) mod prepared;
 pub(super) mod rerun;
 pub(super) mod start;
 pub(super) mod types;
+mod unknown_instance;

@@ -13,12 +13,13 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::compare::{Body, InstanceIds, Observation};
 use crate::engine::api::start;
+use crate::engine::api::unknown_instance::{WithoutInstance, judge};
 use crate::engine::context::Core;
 use crate::engine::machine::{refused_input, replies};
 use crate::engine::ports::{decode, sealed_values};
 use crate::engine::scheduler::load;
 use crate::engine::snapshot::FilesSnapshot;
-use crate::exchange::{ArmReply, ArmRequest};
+use crate::exchange::{ArmReply, ArmRequest, ProblemDocument, RunReport};
 use crate::expression::ReadPath;
 use crate::flag::{InstanceId, SkipReason};
 use crate::names::{JobId, RunId};
@@ -91,7 +92,15 @@ pub(in crate::engine) async fn prepare(
     if let Err(why) = plan.check_input(&body) {
         return Err(Box::new(refused(&body, &why)));
     }
-    let instance = match load_instance(core, &plan, request, deadline).await {
+    let loaded = match judge(core, request, deadline).await {
+        WithoutInstance::Usual => load_instance(core, &plan, request, deadline).await,
+        WithoutInstance::Unknown => Ok(unknown_instance(&plan, request)),
+        WithoutInstance::AtLegacy(why) => Err(why),
+        WithoutInstance::NotFound => {
+            return Err(Box::new(ArmReply::Refused(ProblemDocument::no_such_instance(), RunReport::default())));
+        }
+    };
+    let instance = match loaded {
         Ok(instance) => instance,
         Err(why) => {
             let mut reply = replies::not_started(may_fall_back, 503, "no_instance", why);
@@ -195,6 +204,16 @@ async fn load_instance(
 fn twin_ids(instance: &InstanceId, engine: Value) -> Option<InstanceIds> {
     let Value::String(engine) = engine else { return None };
     Some(InstanceIds { legacy: (*instance.key.id).to_owned(), engine })
+}
+
+/// The value of `instance` where nothing is known of the instance.
+fn unknown_instance(plan: &Plan, request: &ArmRequest) -> InstanceFacts {
+    let instance = request.instance.as_ref().filter(|_| plan.reads.iter().any(|path| path.root() == "instance"));
+    let value = instance.map(|instance| {
+        let (id, status) = (&*instance.key.id, "unknown");
+        Arc::new(serde_json::json!({ "id": id, "legacy_id": null, "input": null, "output": null, "status": status }))
+    });
+    InstanceFacts { value, sensitive_paths: Vec::new() }
 }
 
 /// The id that the engine gave to an instance's twin, as text like one from a path; null where its answer has none.

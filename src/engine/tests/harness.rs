@@ -24,7 +24,7 @@ use crate::engine::EngineParts;
 use crate::exchange::{
     ArmAnswer, ArmReply, ArmRequest, EarlierKeys, MayBegin, ProblemDocument, RequestCopy, RunReport,
 };
-use crate::flag::Service;
+use crate::flag::{Service, UnknownInstance};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId, Seq, ServiceName, WorkflowName};
 use crate::secret::Secret;
@@ -320,6 +320,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
         request: request_copy(body, &[]),
         legacy: None,
         instance: None,
+        unknown_instance: UnknownInstance::NotDeclared,
         creates: None,
         retry_keys: None,
         may_begin: MayBegin::Always,

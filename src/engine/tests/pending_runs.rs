@@ -129,6 +129,7 @@ impl RunCoordination for SlowStore {
     }
 }
 
+impl crate::store::InstanceStore for SlowStore {}
 impl crate::store::RecordLog for SlowStore {}
 
 impl Store for SlowStore {

@@ -275,6 +275,7 @@ impl RunCoordination for TestStore {
     }
 }
 
+impl crate::store::InstanceStore for TestStore {}
 impl crate::store::RecordLog for TestStore {}
 
 impl Store for TestStore {

@@ -142,8 +142,38 @@ pub struct InstanceDraft {
     pub follows: Option<String>,
     /// The path parameter that is the id: `path.id`.
     pub key: Option<String>,
-    /// When an instance ends; not supported by this version.
-    pub ends: Option<Value>,
+    /// The instance ends with a reply for which this holds: a condition over `request`, without its body, and `reply`,
+    /// such as `${reply.status == 200 && reply.body.state == "cancelled"}`.
+    pub ends: Option<String>,
+    /// On a creator: instances end when they are this old, for example `90d`. By default they live until `ends:` holds.
+    pub ends_after: Option<String>,
+    /// On a creator: how legacy is asked which instances it still has, when the gate to `only` is asked.
+    pub alive: Option<AliveDraft>,
+    /// On a follower: who answers, in `only`, for an id of which nothing is known: `workflow`, or `not_found` (404).
+    pub unknown: Option<UnknownDraft>,
+}
+
+/// A call by which legacy lists the instances that it has and that have not ended.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AliveDraft {
+    /// `GET ${services.NAME}/path?query`. The reply has to list all instances.
+    pub call: String,
+    /// Where the ids are in the body of the reply: a JSONPath, such as `$.items[*].id`.
+    pub ids: String,
+    /// Headers of the call; they may read `secrets`.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// Who answers for an id of which nothing is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownDraft {
+    /// The workflow, with the status `unknown` in `instance`.
+    Workflow,
+    /// Nobody: 404.
+    NotFound,
 }
 
 /// What happens to unusual spellings of a route's path.

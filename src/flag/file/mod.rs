@@ -10,6 +10,7 @@ mod breaker;
 mod draft;
 mod family;
 mod guard;
+mod instance;
 mod keep;
 mod matching;
 mod parts;
@@ -27,8 +28,8 @@ mod tests;
 pub use addresses::{EjectDraft, EjectMapDraft, HealthDraft, UrlDraft};
 pub use breaker::{BreakerDraft, BreakerMapDraft};
 pub use draft::{
-    CallerDraft, CohortDraft, ForceDraft, InstanceDraft, InvariantsDraft, JwtDraft, KeepDraft, MatchDraft, OneOrMore,
-    PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, TokenDraft,
+    AliveDraft, CallerDraft, CohortDraft, ForceDraft, InstanceDraft, InvariantsDraft, JwtDraft, KeepDraft, MatchDraft,
+    OneOrMore, PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, TokenDraft, UnknownDraft,
 };
 pub use guard::{GuardDraft, SLOW_RATE, guard, guard_by_default};
 pub use paths::{ServicePathsDraft, ServicePathsMapDraft};

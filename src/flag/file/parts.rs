@@ -1,12 +1,12 @@
-//! The checks of a route's parts: shares, expressions, cohorts, instance.
+//! The checks of a route's parts: shares, expressions, cohorts.
 
 use std::collections::HashSet;
 
 use super::values::{check_name, condition};
-use super::{CohortDraft, ForceDraft, InstanceDraft, InvariantsDraft, PercentDraft, suggest};
-use crate::expression::{Expression, ReadPath, Template, parse_json_path};
+use super::{CohortDraft, ForceDraft, InvariantsDraft, PercentDraft, suggest};
+use crate::expression::{Expression, ReadPath, Template};
 use crate::flag::facts::{HOP_BY_HOP_HEADERS, REQUEST_PARTS};
-use crate::flag::{Cohort, Instance, Percent, Shares, State};
+use crate::flag::{Cohort, Percent, Shares, State};
 use crate::problem::{Problems, Site};
 
 /// The names that an invariant may read.
@@ -124,7 +124,7 @@ pub fn force_reason(draft: Option<&ForceDraft>, site: &Site, problems: &mut Prob
 }
 
 /// Refuses expressions that read more than the request's head: they are evaluated before the body is read.
-fn check_reads_only_head(reads: &[ReadPath], params: &[&str], site: &Site, problems: &mut Problems) {
+pub fn check_reads_only_head(reads: &[ReadPath], params: &[&str], site: &Site, problems: &mut Problems) {
     for read in reads {
         let hint = format!("here `request` has {}", REQUEST_PARTS.join(", "));
         if read.root() != "request" {
@@ -171,79 +171,6 @@ pub fn check_end_to_end(name: &str, site: &Site, problems: &mut Problems) -> boo
             .hint("name a header that is passed on to legacy, such as `authorization`");
     }
     !is_hop_by_hop
-}
-
-/// Checks what a route does with instances. Whether the creator exists is checked once all routes are known.
-pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &mut Problems) -> Option<Instance> {
-    let InstanceDraft { creates, follows, key, ends } = draft;
-    if ends.is_some() {
-        let site = site.key("ends").at_key();
-        problems
-            .warn(&site, "`ends` is not supported by this version: an instance does not end")
-            .hint("leave it out, or leave it as a note");
-    }
-    match (creates, follows) {
-        (Some(path), None) => {
-            if key.is_some() {
-                let site = site.key("key").at_key();
-                problems.error(&site, "a creator must not have a `key`").hint("`key` goes with `follows`");
-            }
-            match parse_json_path(path) {
-                Ok(_) if !selects_one_value(path) => {
-                    let site = site.key("creates");
-                    let message = format!("`{path}` may select several values, and a reply creates one instance");
-                    problems.error(&site, message).hint("name one value, for example $.id or $.orders[0].id");
-                    None
-                }
-                Ok(id) => Some(Instance::Creates { id }),
-                Err(error) => {
-                    let site = site.key("creates");
-                    problems.error(&site, format!("`{path}` is not a JSONPath: {error}")).hint("for example $.id");
-                    None
-                }
-            }
-        }
-        (None, Some(creator)) => {
-            let example = "the path parameter that holds the instance's id: key: path.id";
-            let Some(key) = key else {
-                problems.error(&site.key("follows"), "a follower needs a `key`").hint(example);
-                return None;
-            };
-            let site = site.key("key");
-            let Some(param) = key.strip_prefix("path.") else {
-                problems.error(&site, format!("`{key}` is not a path parameter")).hint(example);
-                return None;
-            };
-            if !params.contains(&param) {
-                let hint = suggest(param, params.iter().copied());
-                problems.error(&site, format!("the path has no parameter `{param}`")).hint(hint);
-                return None;
-            }
-            Some(Instance::Follows { creator: creator.as_str().into(), param: param.to_owned() })
-        }
-        (Some(_), Some(_)) | (None, None) => {
-            problems
-                .error(site, "an instance is either created or followed")
-                .hint("`creates: $.id`, or `follows: ROUTE` with `key: path.id`");
-            None
-        }
-    }
-}
-
-/// Whether a JSONPath has only names and indexes (a singular query of RFC 9535), so that it selects at most one value.
-fn selects_one_value(path: &str) -> bool {
-    let (mut quote, mut before) = (None, ' ');
-    for c in path.chars() {
-        match quote {
-            Some(open) if c == open && before != '\\' => quote = None,
-            Some(_) => {}
-            None if matches!(c, '\'' | '"') => quote = Some(c),
-            None if matches!(c, '*' | '?' | ':' | ',') || (c == '.' && before == '.') => return false,
-            None => {}
-        }
-        before = if before == '\\' && c == '\\' { ' ' } else { c };
-    }
-    true
 }
 
 /// Checks conditions; returns them by name. In a list, each condition is named by its own text.

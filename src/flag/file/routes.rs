@@ -9,8 +9,8 @@ use super::family::check_across_routes;
 use super::relay_settings::relay_settings;
 use super::values::{check_name, duration};
 use super::{
-    CallerDraft, JwtDraft, KnownNames, OneOrMore, PathsDraft, RouteDraft, TokenDraft, WorkflowFacts, keep, matching,
-    parts, suggest,
+    CallerDraft, JwtDraft, KnownNames, OneOrMore, PathsDraft, RouteDraft, TokenDraft, WorkflowFacts, instance, keep,
+    matching, parts, suggest,
 };
 use crate::flag::matcher::params;
 use crate::flag::{CallerScope, Route, Service, Shares, State, TokenKeys};
@@ -90,7 +90,10 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     };
     let key = key.as_ref().and_then(|text| parts::template(text, &path_params, &at("key"), problems));
     let cohorts = parts::cohorts(cohorts, &path_params, &at("cohorts"), problems);
-    let instance = instance.as_ref().and_then(|draft| parts::instance(draft, &path_params, &at("instance"), problems));
+    let lifetime =
+        instance.as_ref().map(|draft| instance::lifetime(draft, &path_params, known, &at("instance"), problems));
+    let instance =
+        instance.as_ref().and_then(|draft| instance::instance(draft, &path_params, &at("instance"), problems));
     let retry = retry_key.as_ref().and_then(|text| parts::retry_key(text, &path_params, &at("retry_key"), problems));
     let caller = caller_scope(caller.as_ref(), known, &at("caller"), problems);
     let deadline = deadline.as_ref().and_then(|text| duration(text, &at("deadline"), problems));
@@ -143,6 +146,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         key,
         cohorts,
         instance,
+        lifetime: lifetime.unwrap_or_default(),
         retry_key: retry,
         caller: caller?,
         keeps_runs,

@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::flag::{BreakerSettings, Compress, Instance, Percent, RelaySettings, Route, State, TotalTimeout};
+use crate::flag::{
+    BreakerSettings, Compress, Instance, InstanceLifetime, Percent, RelaySettings, Route, State, TotalTimeout,
+    UnknownInstance,
+};
 use crate::problem::{Problems, Severity, Site};
 
 type Services = BTreeMap<ServiceName, Option<Arc<Service>>>;
@@ -77,6 +80,19 @@ fn with(patch: Value) -> Value {
     route
 }
 
+/// A creator with this key in its `instance:`. It has no workflow, so that nobody misses its followers.
+fn of_creator(key: &str, value: Value) -> Value {
+    json!({ "workflow": null, "instance": { "creates": "$.id", key: value } })
+}
+
+fn with_end(condition: &str) -> Value {
+    of_creator("ends", json!(condition))
+}
+
+fn with_alive(call: &str, ids: &str) -> Value {
+    of_creator("alive", json!({ "call": call, "ids": ids }))
+}
+
 /// The only problem that a patch causes.
 pub(super) fn only_problem(patch: Value) -> String {
     let (_, messages) = check(json!([with(patch.clone())]));
@@ -118,6 +134,35 @@ fn a_route_with_every_part_is_read() {
     assert_eq!(routes[1].shares.dark, Percent::new(20.0).unwrap());
     assert!(matches!(&routes[1].instance, Some(Instance::Follows { creator, param })
         if creator.as_str() == "orders.create" && param == "id"));
+}
+
+#[test]
+fn the_life_of_instances_is_read() {
+    let (routes, messages) = check(json!([
+        { "id": "orders.create", "match": { "method": "POST", "path": "/orders" }, "legacy": "shop",
+          "workflow": "create-order", "retry_key": "${request.headers.k}",
+          "instance": { "creates": "$.id", "ends_after": "90d", "alive": { "call": "GET ${services.shop}/orders?open=1",
+            "ids": "$.items[*].id", "headers": { "x-key": "${secrets.shop}" } } } },
+        with(json!({ "instance": { "follows": "orders.create", "key": "path.id", "unknown": "not_found",
+          "ends": "${reply.status == 200 && reply.body.state == \"closed\" && request.params.id != \"0\"}" } })),
+    ]));
+    assert!(messages.is_empty(), "{messages:#?}");
+    let InstanceLifetime { ends, ends_after, alive, unknown } = &routes[0].lifetime;
+    assert_eq!((ends.is_none(), *ends_after), (true, Some(Duration::from_secs(90 * 24 * 3_600))));
+    assert_eq!(*unknown, UnknownInstance::NotDeclared);
+    let alive = alive.as_ref().unwrap();
+    assert_eq!((alive.service.name.as_str(), alive.path.as_str()), ("shop", "/orders?open=1"));
+    assert_eq!((alive.list.to_string(), alive.headers.len()), ("$.items".to_owned(), 1));
+    assert_eq!(routes[1].lifetime.unknown, UnknownInstance::NotFound);
+    assert!(routes[1].lifetime.ends.as_ref().unwrap().reads_body());
+    let refused =
+        with(json!({ "instance": { "follows": "x", "key": "path.id", "alive": { "call": "GET ${services.shop}/x",
+        "ids": "$[*]" }, "ends_after": "1d" } }));
+    let (_, messages) = check(json!([refused]));
+    for key in ["alive", "ends_after"] {
+        let refused = format!("a follower must not have `{key}`");
+        assert!(messages.iter().any(|message| message.contains(&refused)), "{messages:#?}");
+    }
 }
 
 #[test]
@@ -205,7 +250,31 @@ fn each_field_is_checked() {
             "before the body",
         ),
         (json!({ "instance": { "creates": format!("$[?{}", "(".repeat(99)) } }), ".instance.creates", "are open here"),
-        (json!({ "workflow": null, "instance": { "creates": "$.id", "ends": 1 } }), ".instance.ends", "not supported"),
+        (with_end("reply.status"), ".instance.ends", "a condition is one expression"),
+        (with_end("${reply.sttus == 200}"), ".instance.ends", "a reply has no `sttus` [did you mean `status`?]"),
+        (with_end("${legacy.status == 200 && reply.status == 200}"), ".instance.ends", "`legacy` cannot be read here"),
+        (with_end("${request.body.x && reply.status == 200}"), ".instance.ends", "before the body is read"),
+        (with_end("${request.method == \"POST\"}"), ".instance.ends", "it does not read the reply"),
+        (of_creator("ends_after", json!("soon")), ".instance.ends_after", "is not a duration"),
+        (of_creator("ends_after", json!("10ms")), ".instance.ends_after", "not between 1s and 36500d"),
+        (of_creator("unknown", json!("not_found")), ".instance.unknown", "a creator must not have `unknown`"),
+        (with_alive("POST ${services.shop}/x", "$.a[*].id"), ".instance.alive.call", "legacy is asked with `GET`"),
+        (with_alive("GET http://shop/x", "$.a[*].id"), ".instance.alive.call", "goes to a declared service"),
+        (with_alive("GET ${services.shpo}/x", "$.a[*].id"), ".instance.alive.call", "did you mean `shop`?"),
+        (
+            with_alive("GET ${services.shop}/x?at=${request.params.id}", "$.a[*].id"),
+            ".instance.alive.call",
+            "`request` cannot be read here",
+        ),
+        (with_alive("GET ${services.shop}/x", "a"), ".instance.alive.ids", "is not a JSONPath"),
+        (with_alive("GET ${services.shop}/x", "$.id"), ".instance.alive.ids", "one id in each element of one list"),
+        (with_alive("GET ${services.shop}/x", "$.a[*].b[*].id"), ".instance.alive.ids", "in each element of one list"),
+        (
+            json!({ "workflow": null, "instance": { "creates": "$.id", "alive": { "call": "GET ${services.shop}/x",
+                "ids": "$[*]", "headers": { "a": "${request.headers.a}" } } } }),
+            ".instance.alive.headers.a",
+            "`request` cannot be read here [only `secrets` can]",
+        ),
         (
             json!({ "workflow": null, "instance": { "creates": "$.orders[*].id" } }),
             ".instance.creates",

@@ -14,6 +14,7 @@ mod freezes;
 mod guard;
 mod held;
 mod held_cohorts;
+mod instances;
 mod lost_keys;
 mod orphans;
 mod outcomes;

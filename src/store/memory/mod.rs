@@ -6,6 +6,8 @@
 
 mod coordination;
 mod coordination_tables;
+mod instance_tables;
+mod instances;
 mod record_log;
 mod retry_keys;
 mod samples;

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::coordination_tables::CoordinationTables;
+use super::instance_tables::InstanceTables;
 use super::retry_keys::RetryKeyTable;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
@@ -45,6 +46,7 @@ pub(super) struct Tables {
     /// In the order in which they were made; the map has the index of each.
     pins: Vec<PinRecord>,
     pin_indexes: HashMap<PinKey, usize>,
+    pub(super) instances: InstanceTables,
     retry_keys: RetryKeyTable,
     /// A flip's number is its index plus one.
     flips: Vec<FlipRecord>,
@@ -69,6 +71,7 @@ impl Tables {
             run_keys: HashMap::new(),
             pins: Vec::new(),
             pin_indexes: HashMap::new(),
+            instances: InstanceTables::default(),
             retry_keys: RetryKeyTable::default(),
             flips: Vec::new(),
             record: Vec::new(),
@@ -227,6 +230,11 @@ impl Tables {
 
     pub(super) fn pin(&self, key: &PinKey) -> Option<&PinRecord> {
         self.pin_indexes.get(key).map(|index| &self.pins[*index])
+    }
+
+    /// In the order in which they were made.
+    pub(super) fn pins(&self) -> &[PinRecord] {
+        &self.pins
     }
 
     pub(super) fn pin_counts(&self) -> Vec<PinCount> {

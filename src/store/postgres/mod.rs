@@ -17,6 +17,7 @@ mod check;
 mod columns;
 mod commit;
 mod coordination;
+mod instances;
 mod notifier;
 mod open;
 mod pool;

@@ -17,6 +17,8 @@ mod coordination_writes;
 mod file_lock;
 mod foreign_log;
 mod index_room;
+mod instance_writes;
+mod instances;
 mod notifier;
 mod open;
 mod open_files;
@@ -277,11 +279,9 @@ impl Store for SqliteStore {
     fn detach_twin(&self, key: PinKey) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::DetachTwin(key))
     }
-
     fn pin_counts(&self) -> StoreFuture<'_, Vec<PinCount>> {
         read::pin_counts(&self.readers).boxed()
     }
-
     fn pinned(&self, after: u64, limit: usize) -> StoreFuture<'_, Vec<PlacedPin>> {
         read::pinned(&self.readers, after, limit).boxed()
     }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::commit::Committer;
 use super::coordination_writes::{self, CoordinationResult, CoordinationWrite};
 use super::encoded::nanos;
+use super::instance_writes;
 use super::read::RUNNING_TIMES;
 use super::write_append::WriteTime;
 use crate::clock::{self, RunningTimes};
@@ -25,8 +26,8 @@ use crate::store::bound_keys::is_bound;
 use crate::store::key_files::key_file_row;
 use crate::store::write_error::WriteError;
 use crate::store::{
-    DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, PutFlips, RecordEntry, SampleRecord, StoreError,
-    StoreNotification,
+    DeclaredState, EvidenceRecord, FlipRecord, InstanceChange, KeyFileRecord, PutFlips, RecordEntry, SampleRecord,
+    StoreError, StoreNotification,
 };
 
 /// The reply channel of a write that returns nothing.
@@ -45,6 +46,7 @@ pub(super) enum RecordWrite {
     /// `None` removes the key.
     RunKey(RunId, Option<Vec<u8>>),
     DetachTwin(PinKey),
+    Instances(Vec<InstanceChange>),
     LegacyTries(Vec<(RetryKey, Timestamp)>),
     Samples {
         samples: Vec<SampleRecord>,
@@ -220,6 +222,7 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
             let values = params![key.family.as_str(), &*key.id, Arm::Legacy.as_str()];
             conn.prepare_cached(text)?.execute(values)?;
         }
+        RecordWrite::Instances(changes) => instance_writes::write(conn, changes)?,
         RecordWrite::LegacyTries(tries) => {
             let mut note = conn.prepare_cached(concat!(
                 "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \

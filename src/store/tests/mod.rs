@@ -9,6 +9,7 @@ mod coordination;
 mod defaults;
 mod disk_faults;
 pub(crate) mod forward_work;
+mod instances;
 mod kept_files;
 mod lists;
 mod model;

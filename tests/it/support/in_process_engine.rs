@@ -16,7 +16,7 @@ use pointsman::config::{self, Overrides, Setup};
 use pointsman::demo::{Latency, LedgerEntry, OutsideWorld};
 use pointsman::engine::{Engine, EngineParts, Start};
 use pointsman::exchange::{ArmReply, ArmRequest, EarlierKeys, MayBegin, RequestCopy};
-use pointsman::flag::{InstanceId, InstanceKey};
+use pointsman::flag::{InstanceId, InstanceKey, UnknownInstance};
 use pointsman::names::{RouteId, RunId, Seq, WorkflowName};
 use pointsman::store::{MemoryStore, RunFilter, StoreHandle, StoredEvent};
 use pointsman::workflow::{CheckpointAnswer, ControlCommand, Mode, Plan, Run, RunStatus, RunSummary, fold};
@@ -172,6 +172,7 @@ impl WorkflowRun<'_> {
             request: Arc::new(request),
             legacy: None,
             instance,
+            unknown_instance: UnknownInstance::NotDeclared,
             creates: None,
             retry_keys: None,
             may_begin: MayBegin::Always,

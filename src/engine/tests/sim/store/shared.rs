@@ -105,6 +105,7 @@ impl RunCoordination for Shared {
     }
 }
 
+impl crate::store::InstanceStore for Shared {}
 impl crate::store::RecordLog for Shared {}
 
 impl Store for Shared {

@@ -1,0 +1,100 @@
+//! Tests of what is known of instances, with a store in memory.
+
+use super::recorded::{RECORDED_REMEMBERED_MAX, Recorded, Report};
+use super::*;
+use crate::store::{MemoryStore, Store};
+
+fn key(id: &str) -> InstanceKey {
+    InstanceKey { family: family(), id: id.into() }
+}
+
+fn family() -> Family {
+    Family::from(RouteId::from("orders.create"))
+}
+
+fn seen(id: &str, has_ended: bool) -> NotedInstance {
+    NotedInstance { key: key(id), arm: Arm::Legacy, run: None, has_ended }
+}
+
+fn instances(store: &Arc<MemoryStore>) -> Arc<Instances> {
+    let instances = Instances::new(store.clone());
+    instances.set_families(vec![TrackedFamily { family: family(), ends_after: None }]);
+    instances
+}
+
+#[tokio::test]
+async fn what_requests_show_is_counted_and_outlasts_the_process() {
+    let store = Arc::new(MemoryStore::new());
+    let first = instances(&store);
+    assert!(!first.of(&family()).is_counted, "nothing was counted yet");
+    for (id, has_ended) in [("1", false), ("2", false), ("1", false), ("2", true), ("2", false)] {
+        first.note(seen(id, has_ended));
+    }
+    assert_eq!(first.of(&family()).legacy_waiting, 2, "each is reported once");
+    first.refresh(None).await.unwrap();
+    let found = first.of(&family());
+    assert_eq!((found.legacy.alive, found.is_counted, found.legacy_waiting), (1, true, 0));
+    assert!(found.legacy.drained().is_none() && found.legacy.last_ended.is_some());
+    let next = instances(&store);
+    next.note(seen("2", false));
+    next.note(seen("1", true));
+    next.refresh(None).await.unwrap();
+    let found = next.of(&family());
+    assert!(found.legacy.alive == 0 && found.legacy.drained().is_some(), "{found:?}");
+}
+
+#[tokio::test]
+async fn an_upper_case_uuid_is_one_instance() {
+    let store = Arc::new(MemoryStore::new());
+    let instances = instances(&store);
+    let id = "0198AAAA-0000-7000-8000-000000000001";
+    instances.note(seen(id, false));
+    instances.note(seen(&id.to_lowercase(), true));
+    instances.refresh(None).await.unwrap();
+    assert_eq!(instances.of(&family()).legacy.alive, 0);
+}
+
+/// While the store takes nothing, reports wait, and beyond their bound the family has unknown instances.
+#[tokio::test]
+async fn reports_for_which_there_is_no_room_make_the_family_one_with_unknown_instances() {
+    let store = Arc::new(MemoryStore::new());
+    let first = instances(&store);
+    first.note(seen(&"x".repeat(ID_BYTES_MAX + 1), false));
+    assert!(first.of(&family()).legacy.has_unknown, "too long");
+    let other = instances(&store);
+    for n in 0..=CHANGES_WAITING_MAX {
+        other.note(seen(&n.to_string(), false));
+    }
+    assert!(other.of(&family()).legacy.has_unknown, "too many wait");
+    assert_eq!(other.state().waiting.len(), CHANGES_WAITING_MAX);
+    other.refresh(None).await.unwrap();
+    let found = other.of(&family()).legacy;
+    assert_eq!((found.alive, found.has_unknown), (CHANGES_WAITING_MAX as u64, true));
+    let next = instances(&store);
+    next.refresh(None).await.unwrap();
+    assert!(next.of(&family()).legacy.has_unknown, "it outlasts the process");
+    next.apply(&family(), vec![InstanceChange::LegacyKnown("orders.create".into(), clock::now())]).await.unwrap();
+    assert!(!next.of(&family()).legacy.has_unknown, "legacy has listed all");
+}
+
+#[tokio::test]
+async fn a_store_that_takes_nothing_loses_nothing_and_is_an_error() {
+    let store = Arc::new(MemoryStore::new());
+    let instances = instances(&store);
+    instances.note(seen("1", false));
+    store.close().await;
+    assert!(instances.refresh(None).await.is_err());
+    let found = instances.of(&family());
+    assert_eq!((found.legacy_waiting, found.is_counted), (1, false));
+}
+
+#[test]
+fn what_was_recorded_recently_is_not_recorded_again() {
+    let mut recorded = Recorded::default();
+    let report = |n: usize| Report::LegacySeen(key(&n.to_string()).stored_key());
+    for n in 0..3 * RECORDED_REMEMBERED_MAX {
+        assert!(recorded.insert(report(n)));
+        assert!(!recorded.insert(report(n)));
+    }
+    assert!(recorded.len() <= RECORDED_REMEMBERED_MAX);
+}

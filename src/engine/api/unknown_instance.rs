@@ -1,0 +1,52 @@
+//! A request about an instance that the engine did not create, where its route says who answers for an id of which
+//! nothing is known.
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::engine::context::Core;
+use crate::exchange::ArmRequest;
+use crate::flag::UnknownInstance;
+use crate::store::StoreError;
+use crate::workflow::Mode;
+
+/// What becomes of such a request.
+pub(super) enum WithoutInstance {
+    /// It is as any other: the engine created the instance, or the route does not say.
+    Usual,
+    /// The workflow answers, and learns that nothing is known of the instance.
+    Unknown,
+    /// Nobody answers: 404.
+    NotFound,
+    /// Nobody answers, because legacy may have the instance: 503, and why.
+    AtLegacy(&'static str),
+}
+
+/// Says what becomes of a request. Asks the store only if the engine did not create the instance.
+pub(super) async fn judge(core: &Core, request: &ArmRequest, deadline: Instant) -> WithoutInstance {
+    let declared = match request.unknown_instance {
+        UnknownInstance::NotDeclared => return WithoutInstance::Usual,
+        UnknownInstance::Workflow => WithoutInstance::Unknown,
+        UnknownInstance::NotFound => WithoutInstance::NotFound,
+    };
+    let is_asked = request.mode == Mode::Real && request.instance.as_ref().is_some_and(|found| found.run.is_none());
+    if !is_asked {
+        return WithoutInstance::Usual;
+    }
+    match timeout_at(deadline, is_known(core, request)).await {
+        Ok(Ok(false)) => declared,
+        Ok(Ok(true)) => WithoutInstance::AtLegacy("Legacy created the instance"),
+        Ok(Err(_)) | Err(_) => WithoutInstance::AtLegacy("The store does not say what is known of the instance"),
+    }
+}
+
+/// Whether the instance has a pin, or a request has shown it at legacy.
+async fn is_known(core: &Core, request: &ArmRequest) -> Result<bool, StoreError> {
+    let Some(instance) = &request.instance else { return Ok(false) };
+    let store = &core.ports.store;
+    for key in instance.key.pin_keys() {
+        if store.pin(key).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(store.legacy_instance(instance.key.stored_key()).await?.is_some())
+}

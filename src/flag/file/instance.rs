@@ -1,0 +1,240 @@
+//! The checks of what a route does with instances.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use serde_json_path::JsonPath;
+
+use super::parts::{check_end_to_end, check_reads_only_head};
+use super::values::{condition, duration_within};
+use super::{AliveDraft, InstanceDraft, KnownNames, UnknownDraft, suggest};
+use crate::expression::{ReadPath, Scope, Template, UrlTemplate, parse_json_path};
+use crate::flag::{AliveCall, Instance, InstanceEnd, InstanceLifetime, REPLY_PARTS, UnknownInstance};
+use crate::problem::{Problems, Site};
+
+/// The longest life of an instance that may be declared: 100 years.
+const AGE_MAX: Duration = Duration::from_secs(36_500 * 24 * 3_600);
+
+/// Checks how long the instances of a route's family live.
+pub fn lifetime(
+    draft: &InstanceDraft,
+    params: &[&str],
+    known: &KnownNames<'_>,
+    site: &Site,
+    problems: &mut Problems,
+) -> InstanceLifetime {
+    let InstanceDraft { creates, follows, key: _, ends, ends_after, alive, unknown } = draft;
+    let of_creator = "it concerns the whole family: say it on the route that creates the instances";
+    if creates.is_none() && follows.is_some() {
+        for (key, _) in [("ends_after", ends_after.is_some()), ("alive", alive.is_some())].iter().filter(|(_, is)| *is)
+        {
+            problems.error(&site.key(*key).at_key(), format!("a follower must not have `{key}`")).hint(of_creator);
+        }
+    }
+    if unknown.is_some() && creates.is_some() {
+        problems
+            .error(&site.key("unknown").at_key(), "a creator must not have `unknown`")
+            .hint("it says who answers for an id in the path: say it on the routes that follow the instances up");
+    }
+    let age = |text: &String| {
+        let range = Duration::from_secs(1)..=AGE_MAX;
+        duration_within(text, range, "1s and 36500d", &site.key("ends_after"), problems)
+    };
+    let ends_after = ends_after.as_ref().and_then(age);
+    InstanceLifetime {
+        ends: ends.as_ref().and_then(|text| end(text, params, &site.key("ends"), problems)),
+        ends_after,
+        alive: alive.as_ref().and_then(|draft| alive_call(draft, known, &site.key("alive"), problems)).map(Arc::new),
+        unknown: match unknown {
+            None => UnknownInstance::NotDeclared,
+            Some(UnknownDraft::Workflow) => UnknownInstance::Workflow,
+            Some(UnknownDraft::NotFound) => UnknownInstance::NotFound,
+        },
+    }
+}
+
+/// Checks the condition by which an instance ends.
+fn end(text: &str, params: &[&str], site: &Site, problems: &mut Problems) -> Option<InstanceEnd> {
+    let condition = condition(text, site, problems)?;
+    let (of_reply, others): (Vec<_>, Vec<_>) =
+        condition.reads().iter().cloned().partition(|read: &ReadPath| read.root() == "reply");
+    for read in &of_reply {
+        if let Some(part) = read.part(0).filter(|part| !REPLY_PARTS.contains(part)) {
+            problems.error(site, format!("a reply has no `{part}`")).hint(suggest(part, REPLY_PARTS.into_iter()));
+        }
+    }
+    for read in others.iter().filter(|read| read.root() != "request") {
+        problems
+            .error(site, format!("`{}` cannot be read here", read.root()))
+            .hint("`request`, without its body, and `reply` can: ${reply.status == 200}");
+    }
+    let of_request: Vec<_> = others.into_iter().filter(|read| read.root() == "request").collect();
+    check_reads_only_head(&of_request, params, site, problems);
+    if of_reply.is_empty() {
+        problems
+            .error(site, "it does not read the reply, so that a refused request would end the instance too")
+            .hint("ask for the status at least: ${reply.status == 200}");
+    }
+    Some(InstanceEnd::new(condition))
+}
+
+/// Checks a call by which legacy lists its instances.
+fn alive_call(draft: &AliveDraft, known: &KnownNames<'_>, site: &Site, problems: &mut Problems) -> Option<AliveCall> {
+    let AliveDraft { call, ids, headers } = draft;
+    let headers = alive_headers(headers, &site.key("headers"), problems);
+    let ids = alive_ids(ids, &site.key("ids"), problems);
+    let site = site.key("call");
+    let example = "for example GET ${services.shop}/orders?open=1";
+    let Some(url) = call.strip_prefix("GET ").map(str::trim) else {
+        problems.error(&site, "legacy is asked with `GET`").hint(example);
+        return None;
+    };
+    let template = match UrlTemplate::parse(url) {
+        Ok(template) => template,
+        Err(error) => {
+            problems.error(&site, error.message).hint(example);
+            return None;
+        }
+    };
+    if let Some(read) = template.reads().iter().find(|read| read.root() != "services") {
+        problems
+            .error(&site, format!("`{}` cannot be read here: the call is made without a request", read.root()))
+            .hint(example);
+        return None;
+    }
+    let Some(name) = template.service() else {
+        problems.error(&site, "the call goes to a declared service, not to an address").hint(example);
+        return None;
+    };
+    let Some(service) = known.services.get(name) else {
+        let hint = suggest(name, known.services.keys().map(|name| name.as_str()));
+        problems.error(&site, format!("no service is called `{name}`")).hint(hint);
+        return None;
+    };
+    let path = template.evaluate(&Scope::new()).map_err(|error| problems.error(&site, error.message).hint(example));
+    let path = path.ok().map(|path| if path.starts_with('/') { path } else { format!("/{path}") });
+    let (list, ids) = ids?;
+    Some(AliveCall { service: service.clone()?, path: path?, headers, list, ids })
+}
+
+/// Checks where the ids are: one in each element of one list. Returns the path of the list, and that of the ids.
+fn alive_ids(text: &str, site: &Site, problems: &mut Problems) -> Option<(JsonPath, JsonPath)> {
+    let ids = match parse_json_path(text) {
+        Ok(ids) => ids,
+        Err(error) => {
+            let problem = problems.error(site, format!("`{text}` is not a JSONPath: {error}"));
+            problem.hint("for example $.items[*].id");
+            return None;
+        }
+    };
+    let parts = text.split_once("[*]").filter(|(list, id)| selects_one_value(list) && selects_one_value(id));
+    let Some(list) = parts.and_then(|(list, _)| parse_json_path(list).ok()) else {
+        problems
+            .error(site, format!("`{text}` does not name one id in each element of one list"))
+            .hint("the list, `[*]`, and the id in an element: $.items[*].id, or $[*] if the body is a list of ids");
+        return None;
+    };
+    Some((list, ids))
+}
+
+fn alive_headers(
+    drafts: &BTreeMap<String, String>,
+    site: &Site,
+    problems: &mut Problems,
+) -> Vec<(HeaderName, Template)> {
+    let mut headers = Vec::new();
+    for (name, text) in drafts {
+        let site = site.key(name.as_str());
+        if !check_end_to_end(name, &site, problems) {
+            continue;
+        }
+        let Ok(header) = HeaderName::try_from(name.as_str()) else {
+            problems.error(&site, format!("`{name}` is not a header name"));
+            continue;
+        };
+        let template = match Template::parse_str(text) {
+            Ok(template) => template,
+            Err(error) => {
+                problems.error(&site, error.message);
+                continue;
+            }
+        };
+        if let Some(read) = template.reads().iter().find(|read| read.root() != "secrets") {
+            problems.error(&site, format!("`{}` cannot be read here", read.root())).hint("only `secrets` can");
+        }
+        if template.reads().is_empty() && HeaderValue::try_from(text.as_str()).is_err() {
+            problems.error(&site, format!("`{text}` is not a header value"));
+        }
+        headers.push((header, template));
+    }
+    headers
+}
+
+/// Checks what a route does with instances. Whether the creator exists is checked once all routes are known.
+pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &mut Problems) -> Option<Instance> {
+    let InstanceDraft { creates, follows, key, .. } = draft;
+    match (creates, follows) {
+        (Some(path), None) => {
+            if key.is_some() {
+                let site = site.key("key").at_key();
+                problems.error(&site, "a creator must not have a `key`").hint("`key` goes with `follows`");
+            }
+            match parse_json_path(path) {
+                Ok(_) if !selects_one_value(path) => {
+                    let site = site.key("creates");
+                    let message = format!("`{path}` may select several values, and a reply creates one instance");
+                    problems.error(&site, message).hint("name one value, for example $.id or $.orders[0].id");
+                    None
+                }
+                Ok(id) => Some(Instance::Creates { id }),
+                Err(error) => {
+                    let site = site.key("creates");
+                    problems.error(&site, format!("`{path}` is not a JSONPath: {error}")).hint("for example $.id");
+                    None
+                }
+            }
+        }
+        (None, Some(creator)) => {
+            let example = "the path parameter that holds the instance's id: key: path.id";
+            let Some(key) = key else {
+                problems.error(&site.key("follows"), "a follower needs a `key`").hint(example);
+                return None;
+            };
+            let site = site.key("key");
+            let Some(param) = key.strip_prefix("path.") else {
+                problems.error(&site, format!("`{key}` is not a path parameter")).hint(example);
+                return None;
+            };
+            if !params.contains(&param) {
+                let hint = suggest(param, params.iter().copied());
+                problems.error(&site, format!("the path has no parameter `{param}`")).hint(hint);
+                return None;
+            }
+            Some(Instance::Follows { creator: creator.as_str().into(), param: param.to_owned() })
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            problems
+                .error(site, "an instance is either created or followed")
+                .hint("`creates: $.id`, or `follows: ROUTE` with `key: path.id`");
+            None
+        }
+    }
+}
+
+/// Whether a JSONPath has only names and indexes (a singular query of RFC 9535), so that it selects at most one value.
+fn selects_one_value(path: &str) -> bool {
+    let (mut quote, mut before) = (None, ' ');
+    for c in path.chars() {
+        match quote {
+            Some(open) if c == open && before != '\\' => quote = None,
+            Some(_) => {}
+            None if matches!(c, '\'' | '"') => quote = Some(c),
+            None if matches!(c, '*' | '?' | ':' | ',') || (c == '.' && before == '.') => return false,
+            None => {}
+        }
+        before = if before == '\\' && c == '\\' { ' ' } else { c };
+    }
+    true
+}

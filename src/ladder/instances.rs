@@ -1,0 +1,128 @@
+//! What instances of legacy have to do with the gate to `only`: there, nobody answers for them.
+//!
+//! Asked of each route of a family that has followers: the followers lose legacy, and the creator, which goes last, is
+//! the last to say that no instance of legacy was forgotten (a fallback makes new ones until then).
+
+use std::sync::Arc;
+
+use super::family::{creator, family};
+use super::gate::Gate;
+use super::mover::Mover;
+use super::positions::{Positions, RoutePosition};
+use super::types::{InstancesAtLegacy, Unmet};
+use crate::flag::{Cohort, Instance, Percent, Route, State};
+use crate::names::RouteId;
+
+impl Gate {
+    /// What of a route's family does not allow that it goes from `live` to `only`.
+    pub(super) fn unmet_of_instances(&self, positions: &Positions, position: &RoutePosition) -> Vec<Unmet> {
+        let route = &position.route;
+        let creator = creator(route).and_then(|id| positions.routes.get(id));
+        let Some(creator) = creator.filter(|creator| positions.followers(&creator.route.id).next().is_some()) else {
+            return Vec::new();
+        };
+        let mut unmet = Vec::new();
+        if matches!(route.instance, Some(Instance::Follows { .. })) {
+            unmet.extend(creates_at_legacy(creator).map(Unmet::from));
+        }
+        let Some(family) = family(route, &positions.declared.routes) else { return unmet };
+        let found =
+            self.conditions.iter().filter_map(|condition| condition.instances_at_legacy(&family, &creator.route));
+        for instances in found {
+            unmet.extend(sentence(positions, &creator.route, &instances).map(Unmet::from));
+        }
+        unmet
+    }
+
+    /// Brings up to date what the gate to `only` of a route asks about the instances of its family. Ends within a
+    /// bounded time, whatever fails.
+    pub(super) async fn ask_about_instances(&self, route: &Route, routes: &[Arc<Route>]) {
+        let of_route = creator(route).and_then(|id| routes.iter().find(|other| other.id == *id));
+        let (Some(creator), Some(family)) = (of_route, family(route, routes)) else { return };
+        for condition in &self.conditions {
+            condition.ask_about_instances(&family, creator).await;
+        }
+    }
+
+    /// As [`Gate::ask_about_instances`], for the families of which new files ask to move a route to `only`.
+    pub(super) async fn ask_for_files(&self, before: &Positions, routes: &[Arc<Route>]) {
+        let is_new = |route: &&Arc<Route>| {
+            let rung = route.ids().filter_map(|id| before.routes.get(id)).map(RoutePosition::rung).max();
+            route.declared == State::Only && rung < Some(State::Only) && route.force.is_none()
+        };
+        let mut asked: Vec<&RouteId> = Vec::new();
+        for route in routes.iter().filter(is_new) {
+            let Some(creator) = creator(route).filter(|creator| !asked.contains(creator)) else { continue };
+            asked.push(creator);
+            self.ask_about_instances(route, routes).await;
+        }
+    }
+}
+
+/// Why legacy goes on to create instances, which the followers could not follow up in `only`.
+fn creates_at_legacy(creator: &RoutePosition) -> Option<String> {
+    let id = &creator.route.id;
+    let consequence = "legacy would go on to create instances, and in `only` nobody answers for them";
+    let rung = creator.rung();
+    if rung < State::Live {
+        return Some(format!(
+            "`{id}`, which creates the instances, is in `{rung}`: {consequence}. Flip `{id}` to `live` first"
+        ));
+    }
+    let share = creator.inputs.shares.live;
+    if rung == State::Live && share < Percent::ALL {
+        return Some(format!(
+            "`{id}`, which creates the instances, is in `live` for {share} % of the callers: {consequence}. Flip `{id}` to \
+             `live` for all first (`--percent 100`)"
+        ));
+    }
+    let below = creator.route.cohorts.iter().find(|cohort| rung == State::Live && cohort.state < State::Live);
+    below.map(|Cohort { name, state, .. }| {
+        format!("the cohort `{name}` of `{id}`, which creates the instances, is in `{state}`: {consequence}")
+    })
+}
+
+/// Why a family may not go to `only` because of these instances of legacy; `None` if there are none.
+fn sentence(positions: &Positions, creator: &Route, instances: &InstancesAtLegacy) -> Option<String> {
+    let InstancesAtLegacy { alive, has_unknown, oldest, inconclusive } = instances;
+    let id = &creator.id;
+    if let Some(why) = inconclusive {
+        return Some(format!("whether legacy still has instances of `{id}` is not known: {why}"));
+    }
+    if *alive == 0 && !has_unknown {
+        return None;
+    }
+    let number = match (alive, has_unknown) {
+        (0, true) => "instances".to_owned(),
+        (1, false) => "1 instance".to_owned(),
+        (alive, false) => format!("{alive} instances"),
+        (alive, true) => format!("{alive} instances, and others whose ids were not recorded,"),
+    };
+    let since = oldest.map_or_else(String::new, |oldest| format!(" (the oldest was first seen {oldest:.0})"));
+    let ends = |route: &Route| route.lifetime.ends.is_some() || route.lifetime.ends_after.is_some();
+    let followers = positions.followers(id).map(|follower| &*follower.route);
+    let knows_ends = creator.lifetime.alive.is_some() || followers.chain([creator]).any(ends);
+    let todo = match knows_ends {
+        true => "wait until they have ended",
+        false => {
+            "no route of the family says when an instance ends, so they never do: declare `ends:`, `ends_after:` or \
+             `alive:` in `instance:`"
+        }
+    };
+    Some(format!(
+        "legacy still has {number} of `{id}` that have not ended{since}; in `only` nobody answers for them: {todo}, or pass \
+         the gate with `--force --reason …` if nobody needs them"
+    ))
+}
+
+impl Mover {
+    /// Before a flip up to `only`: brings up to date what its gate asks about instances. Without the lock of moves,
+    /// because it may take long and a flip down must not wait for it.
+    pub(super) async fn ask_about_instances(&self, route: &RouteId, to: State) {
+        let positions = self.in_force().inputs().positions;
+        let position = positions.routes.get(route).filter(|position| to == State::Only && position.rung() < to);
+        if let Some(position) = position {
+            self.gate().ask_about_instances(&position.route, &positions.declared.routes).await;
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Instances of legacy, and the ends of the engine's.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::flag::PinKey;
+use crate::names::{RouteId, RunId};
+use crate::store::instances::UNKNOWN_ID;
+
+/// Instances of legacy, and the ends of the engine's.
+#[derive(Default)]
+pub(super) struct InstanceTables {
+    pub(super) legacy: BTreeMap<PinKey, StoredLegacyInstance>,
+    /// By the id under which the instance is pinned and the run that created it.
+    pub(super) ended: BTreeMap<(RouteId, RunId), Timestamp>,
+}
+
+/// An instance of legacy.
+pub(super) struct StoredLegacyInstance {
+    pub(super) seen: Timestamp,
+    pub(super) ended: Option<Timestamp>,
+    pub(super) is_twin_incomplete: bool,
+}
+
+/// The key of the row that says that there are instances whose ids are not known.
+pub(super) fn unknown_key(family: RouteId) -> PinKey {
+    PinKey { family, id: UNKNOWN_ID.into() }
+}
+
+impl InstanceTables {
+    pub(super) fn of_family(&self, family: &RouteId) -> impl Iterator<Item = (&PinKey, &StoredLegacyInstance)> {
+        let family = family.clone();
+        let from = unknown_key(family.clone());
+        self.legacy.range(from..).take_while(move |(key, _)| key.family == family)
+    }
+
+    pub(super) fn see(&mut self, key: PinKey, at: Timestamp) -> &mut StoredLegacyInstance {
+        let new = StoredLegacyInstance { seen: at, ended: None, is_twin_incomplete: false };
+        self.legacy.entry(key).or_insert(new)
+    }
+}

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, timeout_at};
 
 use super::Ladder;
-use super::types::{FlipError, GuardListener, GuardRelease, GuardReleased, Unconfirmed};
+use super::guard_types::{GuardListener, GuardRelease, GuardReleased};
+use super::types::{FlipError, Unconfirmed};
 use crate::evidence::GuardCrossing;
 use crate::names::RouteId;
 

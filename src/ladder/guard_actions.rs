@@ -10,10 +10,10 @@
 use std::sync::Arc;
 
 use super::export;
+use super::guard_types::{GuardListener, GuardNotice};
 use super::in_force::Inputs;
 use super::mover::Mover;
 use super::positions::RoutePosition;
-use super::types::{GuardListener, GuardNotice};
 use crate::clock;
 use crate::evidence::GuardCrossing;
 use crate::flag::{Effective, Instance, Route, State};

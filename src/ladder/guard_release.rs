@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::gate::Gate;
 use super::guard_actions::{BY_GUARD, guard_record};
+use super::guard_types::{GuardRelease, GuardReleased};
 use super::in_force::Inputs;
 use super::mover::{Mover, MovesLock};
 use super::positions::{Positions, RoutePosition, unknown_route};
 use super::record::Recording;
-use super::types::{FlipError, GuardRelease, GuardReleased, MoveRequest};
+use super::types::{FlipError, MoveRequest};
 use crate::evidence::{ConditionName, GateVerdict};
 use crate::flag::{self, State};
 use crate::names::RouteId;

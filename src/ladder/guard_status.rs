@@ -2,9 +2,9 @@
 
 use super::gate::Gate;
 use super::guard_latches::is_unrecorded;
+use super::guard_types::GuardStatus;
 use super::in_force::Inputs;
 use super::positions::RoutePosition;
-use super::types::GuardStatus;
 use crate::evidence::CleanPairs;
 use crate::store::GuardRecord;
 

@@ -45,6 +45,7 @@ mod guard_actions;
 mod guard_latches;
 mod guard_release;
 mod guard_status;
+mod guard_types;
 mod holds;
 mod horizon;
 mod in_force;
@@ -90,11 +91,11 @@ use jiff::Timestamp;
 use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 
 pub use command::FlipCommand;
+pub use guard_types::{GuardListener, GuardNotice, GuardRelease, GuardReleased, GuardStatus};
 pub use status::RouteStatus;
 pub use types::{
-    CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition, GuardListener,
-    GuardNotice, GuardRelease, GuardReleased, GuardStatus, InstancesAtLegacy, KillSwitchListener, LadderParts,
-    MoveRequest, NextRung, Unconfirmed, UnknownRetries, Unmet,
+    CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition, InstancesAtLegacy,
+    KillSwitchListener, LadderParts, MoveRequest, NextRung, Unconfirmed, UnknownRetries, Unmet,
 };
 pub use unlisted_ids::with_unlisted_ids;
 

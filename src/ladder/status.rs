@@ -2,10 +2,11 @@
 
 use super::gate::Gate;
 use super::guard_status::guard_status;
+use super::guard_types::GuardStatus;
 use super::in_force::Inputs;
 use super::live_basis;
 use super::positions::RoutePosition;
-use super::types::{GuardStatus, NextRung, UnknownRetries};
+use super::types::{NextRung, UnknownRetries};
 use super::unrecorded_flips::with_shown_number;
 use crate::flag::{Cohort, Effective, Shares, State};
 use crate::names::{RouteId, StepId};

@@ -13,6 +13,7 @@ pub(super) mod child;
 mod claim;
 pub(super) mod explain;
 pub(super) mod follow;
+mod instance_facts;
 pub(super) mod large_bodies;
 mod methods;
 mod prepare;

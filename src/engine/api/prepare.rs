@@ -9,24 +9,21 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::compare::{Body, InstanceIds, Observation};
+use crate::engine::api::instance_facts::{InstanceFacts, load_instance, unknown_instance};
 use crate::engine::api::start;
 use crate::engine::api::unknown_instance::{WithoutInstance, judge};
 use crate::engine::context::Core;
 use crate::engine::machine::{refused_input, replies};
 use crate::engine::ports::{decode, sealed_values};
-use crate::engine::scheduler::load;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::{ArmReply, ArmRequest, ProblemDocument, RunReport};
-use crate::expression::ReadPath;
-use crate::flag::{InstanceId, SkipReason};
-use crate::names::{JobId, RunId};
-use crate::store::{RunBodies, RunFilter, StoreError};
+use crate::flag::SkipReason;
+use crate::names::RunId;
 use crate::workflow::{
-    Creates, Event, FirstValues, Mode, Plan, RunStarted, RunStatus, SensitivePath, Taint, deeper_than, evolve, fold,
-    may_create_instance, quotes_in_first_event,
+    Creates, Event, FirstValues, Mode, Plan, RunStarted, evolve, may_create_instance, quotes_in_first_event,
 };
 
 /// The parts of a run that can be created for a request.
@@ -138,184 +135,6 @@ fn bad_input(
         Some(run)
     });
     refused_input::reply(refused_run.as_ref(), plan, &snapshot.decision_inputs, why)
-}
-
-/// What is known about the instance that a request follows up.
-#[derive(Default)]
-struct InstanceFacts {
-    /// The result of the run that created it: `id`, `input`, `output`, `status`; `None` where nothing reads it.
-    value: Option<Arc<Value>>,
-    /// The sensitive parts of the value.
-    sensitive_paths: Vec<SensitivePath>,
-    /// The ids of the instance and of its twin, where legacy owns the instance.
-    ids: Option<InstanceIds>,
-}
-
-/// The value of `instance` in expressions, from the run that created it: `id`, `input`, `output`, `status`, and
-/// `legacy_id` where legacy owns the instance and the run made its twin.
-async fn load_instance(
-    core: &Core,
-    plan: &Plan,
-    request: &ArmRequest,
-    deadline: Instant,
-) -> Result<InstanceFacts, &'static str> {
-    let Some(instance) = &request.instance else { return Ok(InstanceFacts::default()) };
-    if !plan.reads.iter().any(|path| path.root() == "instance") {
-        // Nothing in the workflow needs the twin's id, but a comparison does.
-        let ids = async {
-            let of_twin = instance.run.filter(|_| request.mode != Mode::Real && request.instance_ids.is_some())?;
-            let creator = timeout_at(deadline, creator_run(core, of_twin)).await.ok()?.ok()??;
-            twin_ids(instance, own_id(request, creator.bodies.output.as_ref()))
-        };
-        return Ok(InstanceFacts { ids: ids.await, ..InstanceFacts::default() });
-    }
-    let run = instance.run.ok_or("It is not known which run created the instance")?;
-    let no_answer = "The store does not say what is known of the instance";
-    let creator = timeout_at(deadline, creator_run(core, run)).await.map_err(|_| no_answer)?;
-    let CreatorRun { bodies, mode, status, sensitive_paths, job: _ } =
-        creator.map_err(|_| no_answer)?.ok_or("Nothing is known of the instance")?;
-    if request.mode == Mode::Real && mode != Mode::Real {
-        // Its shared steps were rehearsed, so its results are not those of the instance.
-        return Err("Legacy created the instance; the engine has only a dark run of it");
-    }
-    let shallow = |output: &Value| !deeper_than(output, decode::depth_max(&core.files.limits));
-    let output = bodies.output.filter(shallow);
-    let known_as = Value::from(&*instance.key.id);
-    let (id, legacy_id) = match mode {
-        Mode::Real => (known_as, Value::Null),
-        Mode::Dark | Mode::Rehearse => (own_id(request, output.as_ref()), known_as),
-    };
-    let reads_id = |path: &ReadPath| path.root() == "instance" && path.part(0).is_none_or(|part| part == "id");
-    if id.is_null() && plan.reads.iter().any(reads_id) {
-        return Err("The twin's answer has no id of the instance");
-    }
-    let ids = if request.mode == Mode::Real { None } else { twin_ids(instance, id.clone()) };
-    let value = serde_json::json!({
-        "id": id,
-        "legacy_id": legacy_id,
-        "input": bodies.input,
-        "output": output,
-        "status": status.as_str(),
-    });
-    Ok(InstanceFacts { value: Some(Arc::new(value)), sensitive_paths, ids })
-}
-
-/// Legacy's id of an instance, and the one that the engine gave to its twin.
-fn twin_ids(instance: &InstanceId, engine: Value) -> Option<InstanceIds> {
-    let Value::String(engine) = engine else { return None };
-    Some(InstanceIds { legacy: (*instance.key.id).to_owned(), engine })
-}
-
-/// The value of `instance` where nothing is known of the instance.
-fn unknown_instance(plan: &Plan, request: &ArmRequest) -> InstanceFacts {
-    let instance = request.instance.as_ref().filter(|_| plan.reads.iter().any(|path| path.root() == "instance"));
-    let value = instance.map(|instance| {
-        let (id, status) = (&*instance.key.id, "unknown");
-        Arc::new(serde_json::json!({ "id": id, "legacy_id": null, "input": null, "output": null, "status": status }))
-    });
-    InstanceFacts { value, sensitive_paths: Vec::new() }
-}
-
-/// The id that the engine gave to an instance's twin, as text like one from a path; null where its answer has none.
-fn own_id(request: &ArmRequest, output: Option<&Value>) -> Value {
-    let found = request.instance_ids.as_ref().zip(output).and_then(|(path, output)| path.query(output).first());
-    match found {
-        Some(Value::String(text)) => text.as_str().into(),
-        Some(Value::Number(number)) => number.to_string().into(),
-        Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => Value::Null,
-    }
-}
-
-/// What is known of the run that created an instance.
-struct CreatorRun {
-    bodies: RunBodies,
-    mode: Mode,
-    status: RunStatus,
-    sensitive_paths: Vec<SensitivePath>,
-    job: Option<JobId>,
-}
-
-/// How many runs of a job are read for the newest output of an instance, besides the run that pinned it.
-const RUNS_WITH_OUTPUT_MAX: usize = 20;
-
-/// The newest run of the job that created an instance: a rerun supersedes the run that pinned the instance. While the
-/// newest run has no output, the newest output of the earlier runs is used.
-async fn creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>, StoreError> {
-    let Some(creator) = read_creator_run(core, run).await? else { return Ok(None) };
-    if !creator.status.is_final() {
-        return Ok(Some(creator));
-    }
-    let job = Some(creator.job.unwrap_or(JobId(run.0)));
-    let filter = RunFilter { job, limit: RUNS_WITH_OUTPUT_MAX, ..RunFilter::default() };
-    let runs = core.ports.store.runs(filter).await?;
-    let Some(newest) = runs.first().filter(|newest| newest.run_id != run) else { return Ok(Some(creator)) };
-    let Some(mut newest) = read_creator_run(core, newest.run_id).await? else { return Ok(None) };
-    let mut older = runs.iter().skip(1).map(|summary| summary.run_id).filter(|id| *id != run);
-    while newest.bodies.output.is_none() {
-        match older.next() {
-            Some(id) => {
-                if let Some(read) = read_creator_run(core, id).await? {
-                    newest.take_output_of(read);
-                }
-            }
-            None => {
-                newest.take_output_of(creator);
-                break;
-            }
-        }
-    }
-    Ok(Some(newest))
-}
-
-impl CreatorRun {
-    /// Takes the output of an earlier run. Parts that are sensitive in either run count as sensitive.
-    fn take_output_of(&mut self, earlier: Self) {
-        self.bodies.output = earlier.bodies.output;
-        self.sensitive_paths.extend(earlier.sensitive_paths);
-    }
-}
-
-/// Reads a run that created an instance: from its events, or from its summary if its events were purged.
-async fn read_creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>, StoreError> {
-    let (input, output) = (SensitivePath::of(["instance", "input"]), SensitivePath::of(["instance", "output"]));
-    let events = core.events(run).await?;
-    if let Ok(mut creator) = fold(events.iter().map(|stored| &stored.event)) {
-        let mut sensitive_paths = Vec::new();
-        let bodies = RunBodies::of_run(&creator);
-        if creator.holds_sensitive() {
-            let plan = load::collect_sensitive(core, &mut creator, &events).await?;
-            let taint = plan.and_then(|plan| Taint::of(&plan, &creator));
-            // Without the run's plan it is not known which parts are sensitive, so all count as sensitive.
-            let body = taint.map_or_else(|| vec![SensitivePath::whole()], |taint| taint.request_body());
-            sensitive_paths.extend(body.iter().map(|path| input.then(path)));
-            let answer = creator.answer().map(|answer| answer.sensitive_body()).unwrap_or_default();
-            sensitive_paths.extend(answer.iter().map(|path| output.then(path)));
-            // An answer that an earlier version recorded does not say where it quotes sensitive values of the run.
-            for (value, at) in [(&bodies.input, &input), (&bodies.output, &output)] {
-                let quotes = value.as_ref().map(|value| creator.quotes_in(value, at, &sensitive_paths));
-                sensitive_paths.extend(quotes.unwrap_or_default());
-            }
-        }
-        return Ok(Some(CreatorRun {
-            bodies,
-            mode: creator.started().mode,
-            status: creator.status(),
-            sensitive_paths,
-            job: creator.started().job,
-        }));
-    }
-    if !events.is_empty() {
-        return Ok(None);
-    }
-    let (bodies, summary) = (core.ports.store.purged_run_bodies(run).await?, core.ports.store.run(run).await?);
-    let Some((mut bodies, summary)) = bodies.zip(summary) else { return Ok(None) };
-    let mut sensitive_paths = Vec::new();
-    for (value, path) in [(&mut bodies.input, input), (&mut bodies.output, output)] {
-        if value.as_mut().is_some_and(|value| sealed_values::open_value(&core.ports.sealer, run, value)) {
-            sensitive_paths.push(path);
-        }
-    }
-    Ok(Some(CreatorRun { bodies, mode: summary.mode, status: summary.status, sensitive_paths, job: summary.job }))
 }
 
 /// The run's first event, the credentials that the run may send on, and the sealed key to them.

@@ -12,7 +12,7 @@ use super::lowered_routes::Lowering;
 use super::mover::Mover;
 use super::passing_commands;
 use super::pending_shares::{LargerShare, PendingShare};
-use super::positions::{Positions, RoutePosition, state_of, unknown_route};
+use super::positions::{Positions, RoutePosition, state_of};
 use super::types::{FlipError, Flipped, Move, MoveRequest};
 use super::unrecorded_flips::{UnrecordedFlip, lower};
 use crate::clock;

@@ -10,7 +10,7 @@ use super::guard_actions::{BY_GUARD, guard_record};
 use super::guard_types::{GuardRelease, GuardReleased};
 use super::in_force::Inputs;
 use super::mover::{Mover, MovesLock};
-use super::positions::{Positions, RoutePosition, unknown_route};
+use super::positions::{Positions, RoutePosition};
 use super::record::Recording;
 use super::types::{FlipError, MoveRequest};
 use crate::evidence::{ConditionName, GateVerdict};
@@ -137,7 +137,7 @@ impl Mover {
     ) -> Result<GuardReleased, FlipError> {
         let (positions, all_recorded) = self.record_unrecorded_first(&lock).await;
         let inputs = self.in_force().inputs();
-        let position = positions.routes.get(route).ok_or_else(|| unknown_route(&positions, route))?;
+        let position = positions.routes.get(route).ok_or_else(|| positions.unknown_route(route))?;
         let refused = |why: String| FlipError::Refused { why, commands: Vec::new() };
         let Some(latch) = inputs.guards.of(&position.route) else {
             return Err(refused(format!(

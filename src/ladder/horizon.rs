@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::family::{creator, family};
 use super::mover::Mover;
-use super::positions::unknown_route;
 use super::positions::{Positions, RoutePosition};
 use super::types::FlipError;
 use crate::flag::{Arm, Instance, State};

@@ -12,16 +12,17 @@ use super::export::log;
 use super::files_check::{CheckedFiles, PreparedFiles, check_and_adopt, prepare};
 use super::gate::Gate;
 use super::guard_latches::GuardLatches;
+use super::guard_types::GuardListener;
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::{FreezeEnd, FreezeRecords, UnrecordedFreeze};
 use super::lowered_routes::Lowering;
 use super::pending_shares::PendingShares;
-use super::positions::{Positions, RoutePosition, unknown_route};
+use super::positions::{Positions, RoutePosition};
 use super::record::{Recorder, Recording, flip_record};
 use super::status::RouteStatus;
 use super::types::{
-    DeclaredFiles, FilesError, FlipError, FlipSource, Flipped, FreezeError, GuardListener, KillSwitchListener, Move,
-    MoveRequest, ReadKind,
+    DeclaredFiles, FilesError, FlipError, FlipSource, Flipped, FreezeError, KillSwitchListener, Move, MoveRequest,
+    ReadKind,
 };
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
 use super::{files, holds, leaving_only, live_basis, orphans, overtaken, scopes, status};

@@ -260,12 +260,6 @@ impl Positions {
     }
 }
 
-/// The error of a move of a route that is not in the files.
-pub(super) fn unknown_route(positions: &Positions, route: &RouteId) -> FlipError {
-    let near = nearest(route.as_str(), positions.routes.keys().map(RouteId::as_str));
-    FlipError::UnknownRoute(route.clone(), near.map(str::to_owned))
-}
-
 /// The state that a flip went to. An unknown state (of a newer version) counts as `off`.
 pub(super) fn state_of(flip: &FlipRecord) -> State {
     flip.to.parse().unwrap_or_else(|error| {

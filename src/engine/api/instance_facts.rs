@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::compare::InstanceIds;
 use crate::engine::context::Core;
-use crate::engine::ports::decode;
+use crate::engine::ports::{decode, sealed_values};
 use crate::engine::scheduler::load;
 use crate::exchange::ArmRequest;
 use crate::expression::ReadPath;

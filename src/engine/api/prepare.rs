@@ -17,7 +17,7 @@ use crate::engine::api::start;
 use crate::engine::api::unknown_instance::{WithoutInstance, judge};
 use crate::engine::context::Core;
 use crate::engine::machine::{refused_input, replies};
-use crate::engine::ports::{decode, sealed_values};
+use crate::engine::ports::decode;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::{ArmReply, ArmRequest, ProblemDocument, RunReport};
 use crate::flag::SkipReason;

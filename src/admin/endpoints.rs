@@ -15,9 +15,11 @@ use super::types::{
     AdjustRequest, AnswerRequest, CancelRequest, Diffs, EgressView, EventRow, EvidenceView, ExplanationView,
     FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, Orchestration, PauseRequest, ReloadRequest,
     ReloadResponse, RerunRequest, ResolveRequest, RetryRequest, RouteDetail, RouteRow, RunList, ServiceRow,
-    SignalRequest, SkipRequest, StartRequest, Status,
+    SignalRequest, SkipRequest, StartRequest, Status, TriedRules, TryRules,
 };
-use super::{differences, egress, flips, orchestrate as runs, process, reference, reload, routes, services};
+use super::{
+    differences, egress, flips, orchestrate as runs, process, reference, reload, routes, rule_trials, services,
+};
 use crate::config::TokenScope;
 
 /// Generates the schema of a type.
@@ -208,6 +210,17 @@ fn flag_endpoints() -> Vec<Endpoint> {
             .query::<differences::DiffsQuery>()
             .returns::<Diffs>()
             .errors(&[404]),
+        Endpoint::new(
+            Method::POST,
+            "/api/v2/routes/{id}/diffs/try",
+            Access::Scope(TokenScope::Read),
+            post(rule_trials::try_rules),
+            "tryRules",
+            "What other rules would make of the samples; nothing is changed",
+        )
+        .body::<TryRules>()
+        .returns::<TriedRules>()
+        .errors(&[404, 422]),
         read("/api/v2/routes/{id}/evidence", get(differences::evidence), "evidence", "What comparisons add up to")
             .returns::<EvidenceView>()
             .errors(&[404]),

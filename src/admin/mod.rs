@@ -23,10 +23,13 @@ mod orchestrate;
 mod parts;
 mod process;
 mod reference;
+mod rejudged;
 mod reload;
 pub mod replay;
 mod route_lookup;
 mod routes;
+mod rule_trials;
+mod samples;
 mod serve;
 mod services;
 mod state;
@@ -80,6 +83,7 @@ fn router_of(parts: AdminParts, endpoints: Vec<Endpoint>) -> Router {
         access,
         parts,
         scrape: tokio::sync::Mutex::default(),
+        rejudging: tokio::sync::Mutex::default(),
     });
     let mut router = Router::new();
     for endpoint in endpoints {

@@ -16,6 +16,7 @@ mod reload;
 mod run_requests;
 mod runs;
 mod services;
+mod trial;
 
 use std::collections::BTreeMap;
 
@@ -23,8 +24,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::compare::Difference;
-pub use crate::compare::EarlierPairing;
+pub use crate::compare::{Difference, EarlierPairing};
 use crate::evidence::RouteEvidence;
 pub use crate::evidence::{Condition, EvidenceRestart, GateVerdict};
 use crate::flag::{Effective, Freeze, Shares, State};
@@ -48,6 +48,7 @@ pub use services::{
     AddressFailureRow, AddressRow, AddressStateName, BreakerRow, BreakerStateName, EjectionReasonName, LookupRow,
     ServiceRow,
 };
+pub use trial::{NotJudgedSamples, TriedGroup, TriedRules, TriedSamples, TryRules};
 
 /// The state of the process and of all routes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -14,7 +14,7 @@ use similar::{ChangeTag, TextDiff};
 use super::client::{CallError, Client, component};
 use super::format::{Formatter, Tone, ago, count, escape_control};
 use super::output::Output;
-use crate::admin::types::{DiffGroup, Diffs, EarlierPairing};
+use crate::admin::types::{DiffGroup, Difference, Diffs, EarlierPairing};
 
 /// The most lines of one sample's diff.
 const LINES_MAX: usize = 60;
@@ -65,22 +65,7 @@ fn group(out: &mut String, n: usize, group: &DiffGroup, now: Timestamp, format: 
             Tone::Faint
         ),
     );
-    for difference in &group.differences {
-        let value = |value: &Option<String>| escape_control(value.as_deref().unwrap_or("(absent)"));
-        let _ = writeln!(
-            out,
-            "  {} {}  legacy {}  engine {}",
-            format.tone(escape_control(&difference.path), Tone::Strong),
-            difference.kind.as_str(),
-            format.tone(value(&difference.legacy), Tone::Bad),
-            format.tone(value(&difference.engine), Tone::Good),
-        );
-        for EarlierPairing { path, legacy, engine } in &difference.contradicts {
-            let (path, legacy, engine) = (escape_control(path), escape_control(legacy), escape_control(engine));
-            let why = format!("contradicts {path}, where legacy's {legacy} was paired with the engine's {engine}");
-            let _ = writeln!(out, "    {}", format.tone(why, Tone::Warn));
-        }
-    }
+    group.differences.iter().for_each(|difference| out.push_str(&shown_difference(difference, format)));
     let sample = &group.sample;
     let run = sample.run.as_deref().map_or(String::new(), |run| format!("  {}", escape_control(run)));
     let _ = writeln!(out, "  {}", format.tone(format!("a sample, {}{run}", ago(sample.at, now)), Tone::Faint));
@@ -89,6 +74,26 @@ fn group(out: &mut String, n: usize, group: &DiffGroup, now: Timestamp, format: 
     }
     let _ = writeln!(out, "  {} / {}", format.tone("- legacy", Tone::Bad), format.tone("+ engine", Tone::Good));
     out.push_str(&inline_diff(&indented(&sample.legacy), &indented(&sample.engine), format));
+}
+
+/// Where and how legacy and engine differ, in one line, and what it contradicts.
+pub(super) fn shown_difference(difference: &Difference, format: Formatter) -> String {
+    let mut out = String::new();
+    let value = |value: &Option<String>| escape_control(value.as_deref().unwrap_or("(absent)"));
+    let _ = writeln!(
+        out,
+        "  {} {}  legacy {}  engine {}",
+        format.tone(escape_control(&difference.path), Tone::Strong),
+        difference.kind.as_str(),
+        format.tone(value(&difference.legacy), Tone::Bad),
+        format.tone(value(&difference.engine), Tone::Good),
+    );
+    for EarlierPairing { path, legacy, engine } in &difference.contradicts {
+        let (path, legacy, engine) = (escape_control(path), escape_control(legacy), escape_control(engine));
+        let why = format!("contradicts {path}, where legacy's {legacy} was paired with the engine's {engine}");
+        let _ = writeln!(out, "    {}", format.tone(why, Tone::Warn));
+    }
+    out
 }
 
 /// A stored reply: the status in its first line, and the body with JSON indented.

@@ -11,6 +11,8 @@
 //! the values that it shows are redacted; `ignored` is a verdict of its own and stays counted, by rule; a pair that
 //! could not be judged is never a match.
 //!
+//! What is kept of a pair that differs can be compared again under other rules (`kept`).
+//!
 //! `flag` and `shadow` choose the requests that are compared; `evidence` counts the results.
 
 mod assert;
@@ -31,6 +33,7 @@ mod header_ids;
 mod header_names;
 mod headers;
 mod id_map;
+mod kept;
 mod number;
 mod observation;
 mod other_bodies;
@@ -47,6 +50,7 @@ mod rules;
 mod rules_by_node;
 mod sample;
 mod structure;
+mod structure_text;
 mod text;
 mod text_lines;
 mod text_rules;
@@ -79,6 +83,9 @@ pub use effect::{Effect, EffectReply};
 pub use effects::{
     CallRole, CallTemplate, CorrespondingCall, EffectCoverage, EffectRulesDraft, IntentCounts, StepCoverage,
     corresponding_call, url_without_values,
+};
+pub use kept::{
+    KeepContext, Kept, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, Rejudged, SensitiveParts, keep, rejudge,
 };
 pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};

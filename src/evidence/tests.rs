@@ -67,6 +67,7 @@ fn sample(fingerprint: &str) -> Sample {
         legacy: "{}".into(),
         engine: "{}".into(),
         request: "POST /orders".into(),
+        kept: None,
     }
 }
 

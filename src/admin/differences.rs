@@ -1,5 +1,7 @@
 //! Where legacy and engine differ, and the evidence that comparisons add up to.
 
+use std::time::{Duration, Instant};
+
 use axum::Json;
 use serde::Deserialize;
 
@@ -7,8 +9,12 @@ use super::extract::{PathParams, QueryParams};
 use super::route_lookup::{find, ladder_status, next_rung};
 use super::samples::{SampleGroup, SamplesOfRoute};
 use super::state::{Admin, JsonResult};
-use super::types::{DiffGroup, Diffs, EvidenceView, Sample};
-use crate::store::SampleRecord;
+use super::types::{DiffGroup, Diffs, EvidenceView, Sample, SampleCall};
+use crate::compare::{CallPair, CompareBounds, Kept, KeptPair};
+use crate::store::{SampleRecord, StoreError};
+
+/// How long the pairs of all samples that are shown may be compared.
+const SHOW_TIME_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -22,21 +28,35 @@ pub(super) async fn diffs(
     QueryParams(filter): QueryParams<DiffsQuery>,
 ) -> JsonResult<Diffs> {
     let of_route = SamplesOfRoute::load(&admin, &id).await?;
-    let groups = of_route.groups().map(shown).take(admin.rows(filter.limit, 50)).collect();
+    let rules = (admin.parts.rules)(&of_route.route).map(|rules| rules.rules).unwrap_or_default();
+    let (limits, groups_max) = (admin.parts.limits.clone(), admin.rows(filter.limit, 50));
+    // Which calls belong together is found by comparing the pairs again.
+    let show = move || {
+        let (bounds, end) = (CompareBounds::of(&limits), Instant::now() + SHOW_TIME_MAX);
+        let calls = |kept: &KeptPair| kept.calls(&rules, &bounds, &|| Instant::now() >= end);
+        let groups: Vec<DiffGroup> = of_route.groups().take(groups_max).map(|group| shown(&group, calls)).collect();
+        (of_route, groups)
+    };
+    let shown = tokio::task::spawn_blocking(show).await;
+    let (of_route, groups) = shown.map_err(|error| StoreError(format!("the samples could not be read: {error}")))?;
     let SamplesOfRoute { route, evidence, .. } = of_route;
     Ok(Json(Diffs { route, pairs: evidence.pairs(), mismatched: evidence.mismatched, groups }))
 }
 
 /// A group with its newest sample, as the API shows it.
-fn shown(group: SampleGroup<'_>) -> DiffGroup {
-    let SampleRecord { at, run, legacy, engine, request, differences, .. } = group.newest.clone();
+fn shown(group: &SampleGroup<'_>, calls: impl Fn(&KeptPair) -> Vec<CallPair>) -> DiffGroup {
+    let SampleRecord { at, run, legacy, engine, request, differences, kept, .. } = group.newest.clone();
+    let calls = match &kept {
+        Some(Kept::Pair(kept)) if kept.has_calls() => calls(kept).into_iter().map(SampleCall::from).collect(),
+        Some(Kept::Pair(_) | Kept::Not(_)) | None => Vec::new(),
+    };
     DiffGroup {
         fingerprint: group.fingerprint.to_owned(),
         count: group.pairs,
         first_seen: group.first_seen,
         last_seen: group.last_seen,
         differences,
-        sample: Sample { at, run: run.map(|run| run.to_string()), request, legacy, engine },
+        sample: Sample { at, run: run.map(|run| run.to_string()), request, legacy, engine, calls },
     }
 }
 

@@ -15,6 +15,7 @@ mod orchestration;
 mod reload;
 mod run_requests;
 mod runs;
+mod sample_calls;
 mod services;
 mod trial;
 
@@ -44,6 +45,7 @@ pub use run_requests::{
     ResolveRequest, RetryRequest, RunCounts, SignalRequest, SkipRequest, StartRequest, ValueError,
 };
 pub use runs::{CheckpointRow, EventRow, RunList, RunRow};
+pub use sample_calls::{SampleCall, ShownRequest};
 pub use services::{
     AddressFailureRow, AddressRow, AddressStateName, BreakerRow, BreakerStateName, EjectionReasonName, LookupRow,
     ServiceRow,
@@ -359,6 +361,10 @@ pub struct Sample {
     pub legacy: String,
     /// The engine's reply, redacted and shortened.
     pub engine: String,
+    /// The calls of both sides, redacted: what each step would have sent, or sent in `dark`, and legacy's call beside
+    /// it; then calls that only legacy made. Left out if there are none, or if the pair was not kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<SampleCall>,
 }
 
 /// A route's evidence and what the next rung still requires.

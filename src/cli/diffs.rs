@@ -14,10 +14,12 @@ use similar::{ChangeTag, TextDiff};
 use super::client::{CallError, Client, component};
 use super::format::{Formatter, Tone, ago, count, escape_control};
 use super::output::Output;
-use crate::admin::types::{DiffGroup, Difference, Diffs, EarlierPairing};
+use crate::admin::types::{DiffGroup, Difference, Diffs, EarlierPairing, SampleCall, ShownRequest};
 
 /// The most lines of one sample's diff.
 const LINES_MAX: usize = 60;
+/// The most calls of one sample.
+const CALLS_MAX: usize = 20;
 /// How long computing one sample's diff may take.
 const DIFF_TIME_MAX: Duration = Duration::from_millis(500);
 
@@ -74,6 +76,36 @@ fn group(out: &mut String, n: usize, group: &DiffGroup, now: Timestamp, format: 
     }
     let _ = writeln!(out, "  {} / {}", format.tone("- legacy", Tone::Bad), format.tone("+ engine", Tone::Good));
     out.push_str(&inline_diff(&indented(&sample.legacy), &indented(&sample.engine), format));
+    if !sample.calls.is_empty() {
+        let _ = writeln!(out, "  {}", format.tone("calls to other services", Tone::Faint));
+        sample.calls.iter().take(CALLS_MAX).for_each(|shown| out.push_str(&call(shown, format)));
+        if sample.calls.len() > CALLS_MAX {
+            let _ = writeln!(out, "    {}", format.tone("... the rest is in --json", Tone::Faint));
+        }
+    }
+}
+
+/// What the engine would have sent, and legacy's call beside it.
+fn call(call: &SampleCall, format: Formatter) -> String {
+    let SampleCall { step, item, engine, legacy, held_against } = call;
+    let item = item.map_or(String::new(), |item| format!("[{item}]"));
+    let step = step.as_ref().map_or("(no step)".to_owned(), |step| format!("{step}{item}"));
+    let request = |sent: &Option<ShownRequest>, tone: Tone| match sent {
+        Some(ShownRequest { request, body }) => format.tone(escape_control(&format!("{request}  {body}")), tone),
+        None => "(nothing)".to_owned(),
+    };
+    let against = match held_against.as_str() {
+        "legacy" => String::new(),
+        "assert" => "  held against an assert".to_owned(),
+        "nothing" => format.tone("  compared with nothing", Tone::Warn),
+        _ => format.tone("  not known what it was compared with", Tone::Warn),
+    };
+    format!(
+        "    {}{against}\n      legacy {}\n      engine {}\n",
+        format.tone(escape_control(&step), Tone::Strong),
+        request(legacy, Tone::Bad),
+        request(engine, Tone::Good)
+    )
 }
 
 /// Where and how legacy and engine differ, in one line, and what it contradicts.

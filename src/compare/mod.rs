@@ -19,6 +19,7 @@ mod assert;
 mod awaited;
 mod body_rules;
 mod bounds;
+mod cause;
 mod comparison;
 mod condition;
 mod context;
@@ -85,7 +86,8 @@ pub use effects::{
     corresponding_call, url_without_values,
 };
 pub use kept::{
-    KeepContext, Kept, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, Rejudged, SensitiveParts, keep, rejudge,
+    CallPair, CallText, HeldAgainst, KeepContext, Kept, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, Rejudged,
+    SensitiveParts, keep, rejudge,
 };
 pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};
@@ -95,4 +97,4 @@ pub use rule_drafts::{AssertDraft, IdDraft, IgnoreDraft, ToleranceDraft, Unorder
 pub use rules::Rules;
 pub use sample::sample_text;
 pub use text_rules::{TextRulesDraft, TimesDraft};
-pub use verdict::{Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};
+pub use verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};

@@ -39,6 +39,7 @@ fn comparison(verdict: Verdict) -> Comparison {
         fingerprint: "f".into(),
         effects: None,
         intents: Default::default(),
+        calls: Vec::new(),
     }
 }
 

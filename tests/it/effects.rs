@@ -132,6 +132,10 @@ impl Shop {
         let message = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(refused.status.code() == Some(1) && message.contains("rules:1:12"), "{message}");
         assert_eq!(self.evidence().await, before, "nothing was changed");
+        let shown = self.cli(&["diffs", "orders"]).await;
+        for part in ["charge  compared with nothing", "legacy bank POST http", "\"amount\":12"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
     }
 
     async fn cli(&self, arguments: &[&str]) -> String {

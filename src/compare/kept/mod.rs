@@ -13,6 +13,7 @@
 //! The caller stores what is kept and bounds how many pairs are.
 
 mod body;
+mod calls;
 mod keep;
 mod mask;
 mod record;
@@ -21,6 +22,7 @@ mod rejudge;
 #[cfg(test)]
 mod tests;
 
+pub use calls::{CallPair, CallText, HeldAgainst};
 pub use keep::{KeepContext, SensitiveParts, keep};
 pub use record::{Kept, KeptCall, KeptPair, KeptReply, NotKept};
 pub use rejudge::{NotJudged, Rejudged, rejudge};

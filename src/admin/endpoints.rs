@@ -15,7 +15,7 @@ use super::types::{
     AdjustRequest, AnswerRequest, CancelRequest, Diffs, EgressView, EventRow, EvidenceView, ExplanationView,
     FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, Orchestration, PauseRequest, ReloadRequest,
     ReloadResponse, RerunRequest, ResolveRequest, RetryRequest, RouteDetail, RouteRow, RunList, ServiceRow,
-    SignalRequest, SkipRequest, StartRequest, Status, TriedRules, TryRules,
+    SignalRequest, SkipRequest, StartRequest, Status, SuggestedRules, TriedRules, TryRules,
 };
 use super::{
     differences, egress, flips, orchestrate as runs, process, reference, reload, routes, rule_trials, services,
@@ -221,6 +221,14 @@ fn flag_endpoints() -> Vec<Endpoint> {
         .body::<TryRules>()
         .returns::<TriedRules>()
         .errors(&[404, 422]),
+        read(
+            "/api/v2/routes/{id}/diffs/suggestions",
+            get(rule_trials::suggest),
+            "suggestRules",
+            "Rules for the differences",
+        )
+        .returns::<SuggestedRules>()
+        .errors(&[404]),
         read("/api/v2/routes/{id}/evidence", get(differences::evidence), "evidence", "What comparisons add up to")
             .returns::<EvidenceView>()
             .errors(&[404]),

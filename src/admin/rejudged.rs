@@ -6,14 +6,21 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::samples::SamplesOfRoute;
+use super::samples::{SampleGroup, SamplesOfRoute};
 use super::types::{NotJudgedSamples, TriedGroup, TriedSamples};
-use crate::compare::{CompareBounds, Difference, Kept, Rejudged, Rules, rejudge};
+use crate::compare::{
+    CompareBounds, Difference, Kept, Rejudged, Rules, SuggestContext, SuggestGroup, SuggestSample, Suggestions,
+    rejudge, suggest,
+};
+use crate::config::RouteRules;
+use crate::evidence::RouteEvidence;
 use crate::limits::Limits;
 use crate::store::SampleRecord;
 
 /// How long the samples of one route may be judged again, all together.
 const TRY_TIME_MAX: Duration = Duration::from_secs(3);
+/// How long rules are searched for. With the judgement of what is found, less than what the API waits for an answer.
+const SEARCH_TIME_MAX: Duration = Duration::from_secs(4);
 /// The most differences that are listed of one group.
 const DIFFERENCES_MAX: usize = 64;
 /// Why a sample that an earlier version stored is not judged.
@@ -33,6 +40,43 @@ pub(super) fn tried(of_route: &SamplesOfRoute, in_force: &Rules, rules: &Rules, 
     };
     let groups = of_route.groups();
     groups.map(|group| of_group(group.fingerprint, group.pairs, &group.samples, judged)).collect()
+}
+
+/// Proposes rules that explain the samples.
+pub(super) fn suggested(of_route: &SamplesOfRoute, in_force: &RouteRules, limits: &Limits) -> Suggestions {
+    let groups: Vec<SuggestGroup<'_>> = of_route.groups().map(|group| group_to_explain(&group)).collect();
+    let end = Instant::now() + SEARCH_TIME_MAX;
+    let context = SuggestContext {
+        in_force: &in_force.rules,
+        check: &|draft| in_force.check_draft(draft),
+        compared: &|class| compared(&of_route.evidence, class),
+        bounds: &CompareBounds::of(limits),
+        expired: &|| Instant::now() >= end,
+    };
+    suggest(&groups, &context)
+}
+
+fn group_to_explain<'a>(group: &SampleGroup<'a>) -> SuggestGroup<'a> {
+    let kept = group.samples.iter().filter_map(|sample| match &sample.kept {
+        Some(Kept::Pair(kept)) => {
+            let (differences, compared_ns) = (sample.differences.as_slice(), sample.at.as_nanosecond());
+            Some(SuggestSample { kept, differences, compared_ns })
+        }
+        Some(Kept::Not(_)) | None => None,
+    });
+    let samples: Vec<SuggestSample<'a>> = kept.collect();
+    SuggestGroup { pairs: group.pairs, not_kept: (group.samples.len() - samples.len()) as u64, samples }
+}
+
+/// How many pairs were compared in which legacy answered with this class of status.
+fn compared(evidence: &RouteEvidence, class: u16) -> u64 {
+    let word = format!("{class}xx");
+    let strata = evidence.all.strata.iter().filter(|(name, _)| name.split(' ').any(|part| part == word));
+    match strata.map(|(_, counts)| counts.compared).sum() {
+        // An earlier version did not count them by kind.
+        0 => evidence.pairs(),
+        compared => compared,
+    }
 }
 
 fn of_group(

@@ -9,8 +9,9 @@ use super::rejudged;
 use super::reload::file_problems;
 use super::samples::SamplesOfRoute;
 use super::state::{Admin, ApiState, JsonResult};
-use super::types::{TriedRules, TryRules};
-use crate::config::{CheckedRules, Finding, RouteRules};
+use super::types::{HiddenPlace, SuggestedRuleRow, SuggestedRules, TriedRules, TryRules, UnexplainedPlace};
+use crate::compare::{Difference, HiddenValues, SuggestedRule, Unexplained};
+use crate::config::{CheckedRules, Finding, RouteRules, rules_yaml};
 use crate::names::RouteId;
 
 /// Judges the samples again under the rules of the request.
@@ -36,6 +37,52 @@ pub(super) async fn try_rules(
     let SamplesOfRoute { route, evidence, .. } = of_route;
     let (samples, warnings) = (rejudged::total(&groups), file_problems(&warnings));
     Ok(Json(TriedRules { route, pairs: evidence.pairs(), mismatched: evidence.mismatched, samples, groups, warnings }))
+}
+
+/// Proposes rules that explain the samples, and judges the samples again under the text that it returns.
+pub(super) async fn suggest(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<SuggestedRules> {
+    let of_route = SamplesOfRoute::load(&admin, &id).await?;
+    let in_force = rules_of(&admin, &of_route.route)?;
+    let limits = admin.parts.limits.clone();
+    let _one_at_a_time = admin.rejudging.lock().await;
+    let judge = move || {
+        let found = rejudged::suggested(&of_route, &in_force, &limits);
+        let text = rules_yaml(&found.rules);
+        let CheckedRules { rules, .. } = in_force.check(RULES_NAME, &text).ok()?;
+        let samples = rejudged::total(&rejudged::tried(&of_route, &in_force.rules, &rules, &limits));
+        Some((of_route, found, text, samples))
+    };
+    let judged = tokio::task::spawn_blocking(judge).await.map_err(|_| not_judged())?;
+    let (SamplesOfRoute { route, evidence, .. }, found, rules, samples) = judged.ok_or_else(not_judged)?;
+    Ok(Json(SuggestedRules {
+        route,
+        pairs: evidence.pairs(),
+        mismatched: evidence.mismatched,
+        rules,
+        added: found.added.into_iter().map(suggested_rule).collect(),
+        unexplained: found.unexplained.into_iter().map(unexplained).collect(),
+        samples,
+    }))
+}
+
+fn suggested_rule(SuggestedRule { rule, hides, samples, pairs, warning }: SuggestedRule) -> SuggestedRuleRow {
+    let hidden = |HiddenValues { path, examples }: HiddenValues| HiddenPlace {
+        path,
+        examples: examples.into_iter().map(cut).collect(),
+    };
+    let hides = hides.into_iter().map(hidden).collect();
+    SuggestedRuleRow { rule: rules_yaml(&rule), hides, samples, pairs, warning: warning.map(str::to_owned) }
+}
+
+fn unexplained(place: Unexplained) -> UnexplainedPlace {
+    let Unexplained { path, kind, samples, pairs, why, example } = place;
+    UnexplainedPlace { path, kind, samples, pairs, why, example: example.map(cut) }
+}
+
+/// What is kept of a pair has nothing secret in it.
+fn cut(mut difference: Difference) -> Difference {
+    difference.mask_and_cut(str::to_owned);
+    difference
 }
 
 /// What the rules of a request are called in what is wrong with them.

@@ -17,6 +17,7 @@ mod run_requests;
 mod runs;
 mod sample_calls;
 mod services;
+mod suggestions;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -50,6 +51,7 @@ pub use services::{
     AddressFailureRow, AddressRow, AddressStateName, BreakerRow, BreakerStateName, EjectionReasonName, LookupRow,
     ServiceRow,
 };
+pub use suggestions::{HiddenPlace, SuggestedRuleRow, SuggestedRules, UnexplainedPlace};
 pub use trial::{NotJudgedSamples, TriedGroup, TriedRules, TriedSamples, TryRules};
 
 /// The state of the process and of all routes.

@@ -107,10 +107,13 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
             with_client(&server, |client| flip::freeze(client, &server, !off, effects, reason, out))
         }
         Command::Reload { server } => with_client(&server, |client| reload::reload(client, &server, out)),
-        Command::Diffs { route, limit, try_rules: None, server } => {
+        Command::Diffs { route, suggest: true, server, .. } => {
+            with_client(&server, |client| rule_trials::suggest(client, &route, out))
+        }
+        Command::Diffs { route, limit, try_rules: None, server, .. } => {
             with_client(&server, |client| diffs::show(client, &route, limit, out))
         }
-        Command::Diffs { route, limit, try_rules: Some(file), server } => {
+        Command::Diffs { route, limit, try_rules: Some(file), server, .. } => {
             with_client(&server, |client| rule_trials::try_rules(client, &route, &file, limit, out))
         }
         Command::Evidence { route, server } => with_client(&server, |client| evidence::show(client, &route, out)),

@@ -1,4 +1,4 @@
-//! `diffs --try`: what other rules would make of the samples of a route.
+//! `diffs --try` and `diffs --suggest`: what other rules would make of the samples of a route.
 
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -8,7 +8,10 @@ use super::client::{CallError, Client, component};
 use super::diffs::shown_difference;
 use super::format::{Formatter, Tone, count, counted, escape_control};
 use super::output::Output;
-use crate::admin::types::{FileProblem, NotJudgedSamples, TriedGroup, TriedRules, TriedSamples, TryRules};
+use crate::admin::types::{
+    FileProblem, HiddenPlace, NotJudgedSamples, SuggestedRuleRow, SuggestedRules, TriedGroup, TriedRules, TriedSamples,
+    TryRules, UnexplainedPlace,
+};
 use crate::limits::FLAG_FILE_BYTES_MAX;
 
 pub(crate) fn try_rules(
@@ -22,6 +25,12 @@ pub(crate) fn try_rules(
     let path = format!("/api/v2/routes/{}/diffs/try", component(route));
     let (tried, json) = client.post::<TriedRules>(&path, &TryRules { rules })?;
     Ok(Output { text: text(&tried, limit, format), json, is_ok: true })
+}
+
+pub(crate) fn suggest(client: &Client, route: &str, format: Formatter) -> Result<Output, CallError> {
+    let path = format!("/api/v2/routes/{}/diffs/suggestions", component(route));
+    let (suggested, json) = client.get::<SuggestedRules>(&path)?;
+    Ok(Output { text: suggestions(&suggested, format), json, is_ok: true })
 }
 
 /// The text of a file, which is no larger than a flag file.
@@ -128,6 +137,47 @@ fn group(out: &mut String, n: usize, group: &TriedGroup, format: Formatter) {
     for NotJudgedSamples { reason, samples: n } in &group.not_judged {
         let _ = writeln!(out, "    not judged again, in {}: {}", samples(*n), escape_control(reason));
     }
+}
+
+/// The rules that are proposed, what each would hide, and what they leave.
+pub(crate) fn suggestions(suggested: &SuggestedRules, format: Formatter) -> String {
+    let SuggestedRules { route, pairs, mismatched, rules, added, unexplained, samples: judged } = suggested;
+    let (route, pairs, mismatched) = (format.tone(route, Tone::Strong), count(*pairs), count(*mismatched));
+    let mut out = format!("{route}  {pairs} pairs, {mismatched} differ\n");
+    match (judged.kept, added.is_empty()) {
+        (0, _) => out.push_str("no sample has been kept: nothing can be explained\n"),
+        (_, true) => out.push_str("no rule is proposed\n"),
+        (_, false) => {
+            let n = counted(added.len() as u64, "more rule");
+            let _ = writeln!(out, "with {n}, of {}: {}\n", samples(judged.kept), outcome(*judged, format));
+            let _ = writeln!(out, "{}", escape_control(rules).trim_end());
+        }
+    }
+    for SuggestedRuleRow { rule, hides, samples: n, pairs, warning } in added {
+        let lines: Vec<&str> = rule.lines().skip(1).map(str::trim).collect();
+        let rule = format.tone(escape_control(&lines.join(" ")), Tone::Strong);
+        let _ = writeln!(out, "\n{rule}\n  hides in {} (about {}):", samples(*n), counted(*pairs, "pair"));
+        for HiddenPlace { examples, .. } in hides {
+            examples.iter().for_each(|example| out.push_str(&indented(&shown_difference(example, format), "  ")));
+        }
+        if let Some(warning) = warning {
+            let _ = writeln!(out, "  {} {}", format.tone("warning:", Tone::Warn), escape_control(warning));
+        }
+    }
+    if !unexplained.is_empty() {
+        let _ =
+            writeln!(out, "\n{}", format.tone("not explained: these are defects, until shown otherwise", Tone::Bad));
+    }
+    for UnexplainedPlace { path, kind, samples: n, pairs, why, example } in unexplained {
+        let place = format.tone(escape_control(path), Tone::Strong);
+        let (n, pairs) = (samples(*n), counted(*pairs, "pair"));
+        let _ = writeln!(out, "  {place} {}, in {n} (about {pairs}): {}", kind.as_str(), escape_control(why));
+        if let Some(example) = example {
+            out.push_str(&indented(&shown_difference(example, format), "  "));
+        }
+    }
+    out.push_str("\nnothing was changed\n");
+    out
 }
 
 fn indented(text: &str, by: &str) -> String {

@@ -11,7 +11,8 @@
 //! the values that it shows are redacted; `ignored` is a verdict of its own and stays counted, by rule; a pair that
 //! could not be judged is never a match.
 //!
-//! What is kept of a pair that differs can be compared again under other rules (`kept`).
+//! What is kept of a pair that differs can be compared again under other rules (`kept`), from which rules are proposed
+//! that explain the differences of a route (`suggest`).
 //!
 //! `flag` and `shadow` choose the requests that are compared; `evidence` counts the results.
 
@@ -52,6 +53,7 @@ mod rules_by_node;
 mod sample;
 mod structure;
 mod structure_text;
+mod suggest;
 mod text;
 mod text_lines;
 mod text_rules;
@@ -96,5 +98,8 @@ pub use redact::{redact, shorten};
 pub use rule_drafts::{AssertDraft, IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft};
 pub use rules::Rules;
 pub use sample::sample_text;
+pub use suggest::{
+    HiddenValues, SuggestContext, SuggestGroup, SuggestSample, SuggestedRule, Suggestions, Unexplained, suggest,
+};
 pub use text_rules::{TextRulesDraft, TimesDraft};
 pub use verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};

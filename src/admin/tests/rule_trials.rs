@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use super::test_api::{TestApi, post};
-use crate::admin::types::TriedRules;
+use super::test_api::{TestApi, get, post};
+use crate::admin::types::{SuggestedRules, TriedRules};
 use crate::compare::{Body, CompareBounds, KeepContext, Observation, Pair, Rules, compare, keep};
 use crate::limits::Limits;
 use crate::store::SampleRecord;
@@ -89,4 +89,28 @@ async fn rules_that_are_not_valid_are_refused_as_check_refuses_them() {
     }
     let unknown = api.call(post("/api/v2/routes/orders.creat/diffs/try", &json!({ "rules": "" }))).await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+}
+
+const SUGGEST: &str = "/api/v2/routes/orders.create/diffs/suggestions";
+
+#[tokio::test]
+async fn rules_are_proposed_and_judged_before_they_are_shown() {
+    let api = TestApi::new().await;
+    let of = |id: &str, total: u32| json!({ "id": id, "total": total });
+    let ids = |n: i64| (format!("ord_{n}7f3k29xq81"), format!("run_{n}8a1b22cd34"));
+    let pair = |n: i64, total: u32| {
+        let (legacy, engine) = ids(n);
+        sample(&json!({ "path": "/orders", "body": n }), &of(&legacy, 5), &of(&engine, total), n)
+    };
+    api.store.put_samples(vec![pair(1, 5), pair(2, 5), pair(3, 5), pair(4, 6)], 9, 9).await.unwrap();
+    let suggested: SuggestedRules = serde_json::from_value(api.call(get(SUGGEST)).await.json()).unwrap();
+    assert_eq!(suggested.rules, "compare:\n  ids:\n    - \"$.id\"\n");
+    assert_eq!((suggested.samples.equal, suggested.samples.differ), (3, 1));
+    let [added] = &suggested.added[..] else { panic!("{suggested:?}") };
+    assert_eq!((added.rule.as_str(), added.samples, added.pairs), ("compare:\n  ids:\n    - \"$.id\"\n", 4, 4));
+    assert_eq!((added.hides[0].path.as_str(), added.hides[0].examples.len()), ("$.id", 3));
+    let [left] = &suggested.unexplained[..] else { panic!("{suggested:?}") };
+    assert_eq!((left.path.as_str(), left.samples), ("$.total", 1));
+    let tried = api.call(post(TRY, &json!({ "rules": suggested.rules }))).await.json();
+    assert_eq!(tried["samples"], serde_json::to_value(suggested.samples).unwrap());
 }

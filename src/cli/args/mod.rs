@@ -115,6 +115,10 @@ pub(crate) enum Command {
         /// Changes nothing.
         #[arg(long = "try", value_name = "FILE")]
         try_rules: Option<PathBuf>,
+        /// Propose the smallest set of rules that explains the differences, each with what it would hide. Changes
+        /// nothing.
+        #[arg(long, conflicts_with = "try_rules")]
+        suggest: bool,
         #[command(flatten)]
         server: Server,
     },

@@ -11,12 +11,12 @@ use crate::secret::{STARS, is_secret, redact_line};
 const PLACEHOLDER: &str = "[redacted ";
 
 /// Whether a text is a placeholder or has one in it, or stars in place of something secret.
-pub(super) fn is_masked(text: &str) -> bool {
+pub(in crate::compare) fn is_masked(text: &str) -> bool {
     text.contains(PLACEHOLDER) || text.contains(STARS)
 }
 
 /// Whether a placeholder is anywhere in a value.
-pub(super) fn holds_masked(value: &Value) -> bool {
+pub(in crate::compare) fn holds_masked(value: &Value) -> bool {
     match value {
         Value::String(text) => is_masked(text),
         Value::Array(items) => items.iter().any(holds_masked),

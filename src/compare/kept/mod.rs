@@ -24,5 +24,7 @@ mod tests;
 
 pub use calls::{CallPair, CallText, HeldAgainst};
 pub use keep::{KeepContext, SensitiveParts, keep};
+pub(super) use mask::{holds_masked, is_masked};
 pub use record::{Kept, KeptCall, KeptPair, KeptReply, NotKept};
+pub(super) use rejudge::ReadPair;
 pub use rejudge::{NotJudged, Rejudged, rejudge};

@@ -18,6 +18,7 @@
 //! - [`compare`] (pure): compares two observations
 //! - [`egress`]: finds the request for which legacy made a call
 //! - [`evidence`]: counts comparisons, keeps a few samples, says whether a route may move
+//! - [`record`]: a chain of all moves, each entry with the hash of the one before
 //! - [`ladder`]: moves a route: a flip up is recorded before it is in force, a flip down is in force first
 //!
 //! Not on that journey:
@@ -68,6 +69,7 @@ pub mod listener;
 pub mod names;
 pub mod problem;
 pub mod proxy;
+pub mod record;
 pub mod secret;
 pub mod shadow;
 pub mod slot_file;

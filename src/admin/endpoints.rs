@@ -13,12 +13,12 @@ use serde_json::Value;
 use super::state::ApiState;
 use super::types::{
     AdjustRequest, AnswerRequest, CancelRequest, Diffs, EgressView, EventRow, EvidenceView, ExplanationView,
-    FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, Orchestration, PauseRequest, ReloadRequest,
-    ReloadResponse, RerunRequest, ResolveRequest, RetryRequest, RouteDetail, RouteRow, RunList, ServiceRow,
-    SignalRequest, SkipRequest, StartRequest, Status, SuggestedRules, TriedRules, TryRules,
+    FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, Orchestration, PauseRequest, RecordPage,
+    ReloadRequest, ReloadResponse, RerunRequest, ResolveRequest, RetryRequest, RouteDetail, RouteRow, RunList,
+    ServiceRow, SignalRequest, SkipRequest, StartRequest, Status, SuggestedRules, TriedRules, TryRules,
 };
 use super::{
-    differences, egress, flips, orchestrate as runs, process, reference, reload, routes, rule_trials, services,
+    differences, egress, flips, orchestrate as runs, process, record, reference, reload, routes, rule_trials, services,
 };
 use crate::config::TokenScope;
 
@@ -243,6 +243,9 @@ fn flag_endpoints() -> Vec<Endpoint> {
         read("/api/v2/flips", get(flips::flips), "flips", "The history of flips and freezes: who, when, why")
             .query::<flips::FlipsQuery>()
             .returns::<Vec<FlipRow>>(),
+        read("/api/v2/record", get(record::record), "record", "The record of all moves, as a chain of hashes")
+            .query::<record::RecordQuery>()
+            .returns::<RecordPage>(),
         flip("/api/v2/reload", post(reload::reload), "reload", "Read the files again now")
             .body::<ReloadRequest>()
             .returns::<ReloadResponse>()

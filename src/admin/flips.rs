@@ -148,8 +148,9 @@ pub(super) async fn flips(admin: Admin, QueryParams(filter): QueryParams<FlipsQu
 
 /// A flip as the API shows it.
 pub(super) fn flip_row(flip: FlipRecord) -> FlipRow {
-    let FlipRecord { number, route, from, to, shares, by, at, reason, forced, overridden: _, evidence: _ } = flip;
-    FlipRow { number, route, from, to, shares, by, at, reason, forced }
+    let FlipRecord { number, route, from, to, shares, by, at, reason, forced, overridden, evidence: _ } = flip;
+    let forced_above = overridden.map(|overridden| overridden.from);
+    FlipRow { number, route, from, to, shares, by, at, reason, forced, forced_above }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod openapi;
 mod orchestrate;
 mod parts;
 mod process;
+mod record;
 mod reference;
 mod rejudged;
 mod reload;

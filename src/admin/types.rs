@@ -12,6 +12,7 @@ mod egress;
 mod file_problem;
 mod flips;
 mod orchestration;
+mod record;
 mod reload;
 mod run_requests;
 mod runs;
@@ -40,6 +41,7 @@ pub use orchestration::{
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
     RunPart, SentRequest, StepRow, UndoRow, UndoState,
 };
+pub use record::{RecordEntry, RecordPage};
 pub use reload::{ChangedRoute, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse, RestartedRoute};
 pub use run_requests::{
     AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, ExplanationView, FirstAnswer, PauseRequest, RerunRequest,
@@ -318,6 +320,20 @@ pub struct FlipRow {
     /// Whether a gate was passed by force: by this flip, or by an earlier one whose gate the evidence still does not
     /// open.
     pub forced: bool,
+    /// The rung below the lowest such gate; `null` if there is none, and in records of earlier versions.
+    #[serde(default)]
+    pub forced_above: Option<State>,
+}
+
+impl FlipRow {
+    /// Text behind a flip that says which gate was passed by force; empty if none was.
+    pub fn force_text(&self) -> String {
+        match self.forced_above {
+            _ if !self.forced => String::new(),
+            Some(rung) if rung.as_str() != self.from => format!(" (the gate above `{rung}` was forced before)"),
+            Some(_) | None => " (forced)".to_owned(),
+        }
+    }
 }
 
 /// The differences of a route, grouped.

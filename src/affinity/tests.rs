@@ -33,6 +33,8 @@ type Stored<T> = Result<T, StoreError>;
 
 crate::store::tests::forward_work::forward_work!(CountingStore, inner);
 
+impl crate::store::RecordLog for CountingStore {}
+
 impl Store for CountingStore {
     forward_to_inner! {
         append(a: Arc<Append>) -> Result<(), crate::store::AppendError>;

@@ -84,7 +84,8 @@ fn basis(setup: &Setup, route: &Route) -> EvidenceBasis {
         basis.add_count(more_specific.len());
         more_specific.iter().for_each(|matches| basis.add(matches));
     }
-    EvidenceBasis { hash: basis.hash(), parts }
+    let plan = route.workflow.as_ref().and_then(|name| setup.workflows.get(name)).map(|plan| plan.id.clone());
+    EvidenceBasis { hash: basis.hash(), parts, plan }
 }
 
 /// The route that creates the instances that this one follows up.

@@ -12,7 +12,7 @@ use super::basis::bases;
 use super::{stores, time};
 use crate::affinity::StoreAffinity;
 use crate::config::{Setup, StoreUrl};
-use crate::evidence::Evidence;
+use crate::evidence::{BasisChange, Evidence};
 use crate::flag::Route;
 use crate::ladder;
 use crate::limits::Limits;
@@ -24,6 +24,8 @@ use crate::store::{MemoryStore, PostgresStore, SqliteStore, StoreError, StoreHan
 pub(super) struct OpenedStore {
     pub store: StoreHandle,
     pub evidence: Arc<Evidence>,
+    /// The routes whose evidence rests on something else than at the end of the last process.
+    pub basis_changes: Vec<(RouteId, BasisChange)>,
     pub affinity: Arc<StoreAffinity>,
     pub secret: [u8; 32],
 }
@@ -72,8 +74,8 @@ impl OpenedStore {
             }
         };
         evidence.set_renames(other_ids(&routes));
-        evidence.set_basis(0, &bases(setup));
-        Ok(Self { store, evidence, affinity, secret })
+        let basis_changes = evidence.set_basis(0, &bases(setup));
+        Ok(Self { store, evidence, basis_changes, affinity, secret })
     }
 }
 
@@ -106,7 +108,7 @@ pub(super) struct LockedFiles {
 impl OpenedStore {
     /// The store and the files beside it, to release their locks if the start fails.
     pub fn locked_files(&self) -> LockedFiles {
-        let Self { store, evidence, affinity, secret: _ } = self;
+        let Self { store, evidence, basis_changes: _, affinity, secret: _ } = self;
         LockedFiles { store: store.clone(), evidence: evidence.clone(), affinity: affinity.clone() }
     }
 }

@@ -22,6 +22,7 @@ use crate::ladder::{
 };
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
+use crate::record::Recorder;
 use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{FlipRecord, StoreHandle};
 use crate::transport::AddressRegistry;
@@ -41,6 +42,7 @@ pub(super) struct Parts {
     pub affinity: Arc<StoreAffinity>,
     pub shadow: Arc<Shadow>,
     pub rules: crate::shadow::RulesInForce,
+    pub recorder: Arc<Recorder>,
     pub retention: Arc<ArcSwap<Retention>>,
     /// The names of the workflows in force.
     pub workflows: Arc<ArcSwap<Vec<WorkflowName>>>,
@@ -58,7 +60,7 @@ impl Parts {
         flags: Arc<ArcSwap<FlagSet>>,
         addresses: Arc<AddressRegistry>,
     ) -> anyhow::Result<Self> {
-        let OpenedStore { store, evidence, affinity, secret } = opened;
+        let OpenedStore { store, evidence, basis_changes, affinity, secret } = opened;
         let limits = setup.limits.clone();
         let ladder = LadderParts {
             store: store.clone(),
@@ -84,6 +86,7 @@ impl Parts {
             addresses,
             affinity: affinity.clone(),
             clock: clock::process().clone(),
+            late_failures: evidence.clone(),
         }));
         ladder.connect_to_kill_switch(engine.clone()).await;
         let rules = Arc::new(ArcSwap::from_pointee(setup.rules.clone()));
@@ -99,7 +102,9 @@ impl Parts {
         let retention = Arc::new(ArcSwap::from_pointee(retention::in_force(setup.settings.retention, &store)));
         let workflows = Arc::new(ArcSwap::from_pointee(setup.workflows.keys().cloned().collect()));
         zero_counters::publish(&setup.routes);
-        Ok(Self { store, evidence, ladder, engine, affinity, shadow, rules, retention, workflows })
+        let recorder = Arc::new(Recorder::new(store.clone()));
+        basis_changes.iter().for_each(|(route, change)| recorder.basis_changed(route, change));
+        Ok(Self { recorder, store, evidence, ladder, engine, affinity, shadow, rules, retention, workflows })
     }
 
     /// Puts a checked set in force as a whole: records the flips that the set makes, then replaces workflows, rules and
@@ -123,7 +128,9 @@ impl Parts {
                 parts.retention.store(Arc::new(retention::in_force(setup.settings.retention, &parts.store)));
                 parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
                 parts.evidence.set_renames(other_ids(&routes));
-                parts.evidence.set_basis(files_version, &bases(&setup));
+                for (route, change) in parts.evidence.set_basis(files_version, &bases(&setup)) {
+                    parts.recorder.basis_changed(&route, &change);
+                }
                 zero_counters::publish(&setup.routes);
             }
         };
@@ -152,6 +159,8 @@ impl Parts {
             self.flush_evidence(within),
             self.ladder.end_moves(within)
         );
+        // After the last moves. What is missing is added by the next process.
+        let _ = tokio::time::timeout_at(until, self.recorder.catch_up()).await;
         until
     }
 

@@ -174,6 +174,8 @@ impl StartingParts<'_> {
         };
 
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
+        let recorder = parts.recorder.clone();
+        tasks.push(admin.spawn(async move { recorder.run().await }));
         tasks.push(engine.spawn(background::reload(
             parts.clone(),
             setup.clone(),

@@ -11,6 +11,9 @@ use super::format::{Formatter, TableCell, Tone, ago, count, escape_control, plai
 use super::output::Output;
 use crate::admin::types::EgressView;
 
+/// The share of attributed calls below which there is advice.
+const ATTRIBUTED_ENOUGH: f64 = 0.95;
+
 pub(crate) fn show(client: &Client, route: &str, format: Formatter) -> Result<Output, CallError> {
     let (view, json) = client.get::<EgressView>(&format!("/api/v2/routes/{}/egress", component(route)))?;
     Ok(Output { text: text(&view, Timestamp::now(), format), json, is_ok: true })
@@ -55,6 +58,12 @@ pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> Stri
         None => out.push_str("\nno call was counted yet that a compared request could have caused\n"),
         Some(share) => {
             let _ = writeln!(out, "\n{:.1} % of the calls were attributed, by traceparent{rule}", share * 100.0);
+            if share < ATTRIBUTED_ENOUGH {
+                out.push_str(
+                    "have legacy hand on the header `traceparent` of the request with each call, or name what tells the \
+                     request: `egress: { correlate: … }` (`pointsman help egress`)\n",
+                );
+            }
         }
     }
     if !view.unattributed.is_empty() {

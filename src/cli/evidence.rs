@@ -123,9 +123,12 @@ pub(crate) fn restarted(EvidenceRestart { at, changed, pairs_before }: &Evidence
 fn upper_bound_text(view: &EvidenceView) -> String {
     let evidence = &view.evidence;
     let percent = evidence.mismatch_upper_bound() * 100.0;
+    let all = counted(evidence.pairs(), "pair");
     let more = match evidence.pairs_needed_for(0.001) {
         Some(0) | None => String::new(),
         Some(pairs) => format!("; {} more pairs without a difference would prove less than 0.1%", count(pairs)),
     };
-    format!("at most {percent:.2}% of requests differ (95% confidence, no matter how often you look){more}")
+    format!(
+        "of all {all}: at most {percent:.2}% of requests differ (95% confidence, no matter how often you look){more}"
+    )
 }

@@ -42,7 +42,7 @@ pub(crate) fn flip(
             escape_control(&flip.from),
             format.tone(&flip.to, Tone::of(state)),
             escape_control(&flip.by),
-            if flip.forced { format.tone(" (forced)", Tone::Warn) } else { String::new() },
+            format.tone(flip.force_text(), Tone::Warn),
         )
     } else {
         let route = format.tone(&route, Tone::Strong);
@@ -84,12 +84,12 @@ pub(crate) fn freeze(
     let what = match done.freeze {
         Freeze::No => format.tone("the kill switch is off: routes are at their own states again", Tone::Good),
         Freeze::Instances => format.tone(
-            "frozen: no new engine instances (runs that the API starts and runs in flight continue; `--effects` also \
-             holds their private and shared steps)",
+            "frozen: no new engine instances, except by routes in `only` (runs that the API starts and runs in flight \
+             continue; `--effects` also holds their private and shared steps)",
             Tone::Bad,
         ),
         Freeze::Effects => format
-            .tone("frozen: no new engine instances, no private or shared step begins (`only` included)", Tone::Bad),
+            .tone("frozen: no new engine instances, except by routes in `only`; no private or shared step begins, theirs included", Tone::Bad),
     };
     let note = done.note.as_ref().map(|note| format.tone(format!("{}\n", escape_control(note)), Tone::Warn));
     let open = match done.open_runs {
@@ -124,7 +124,7 @@ fn row(flip: &FlipRow, now: Timestamp) -> Vec<TableCell> {
         (Some(state @ (State::Shadow | State::Dark | State::Live)), Some(shares)) => plain(shares.of(state)),
         _ => plain("-"),
     };
-    let forced = if flip.forced { " (forced)" } else { "" };
+    let forced = flip.force_text();
     vec![
         plain(flip.number),
         match &flip.route {

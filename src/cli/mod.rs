@@ -2,7 +2,7 @@
 //!
 //! Always true: stdout is data (as JSON with `--json`, which only `demo` refuses), stderr is messages; the exit code
 //! is 0 for done, 1 for refused or failed (also if stdout cannot be written), 2 for wrong usage. `status`, `flip`,
-//! `freeze`, `reload`, `diffs`, `evidence`, `egress`, `flips`, `services`, `runs` and `explain` are clients of the API
+//! `freeze`, `reload`, `diffs`, `evidence`, `egress`, `flips`, `record`, `services`, `runs` and `explain` are clients of the API
 //! of a running process; `replay` and `check --against-open-runs` are too, or read a store (`--store`); `check`
 //! without that option and `schema` read files only; `help` shows the reference; `serve`, `demo` and `store` call
 //! functions of `app`, which `main` passes in [`ProcessCommands`].
@@ -20,6 +20,7 @@ mod id_prefix;
 mod open_runs;
 mod output;
 mod process_commands;
+mod record;
 mod reload;
 mod replay;
 mod rule_trials;
@@ -37,7 +38,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Colour, Command, CommandLine, Globals, Runs, Server};
+use args::{Colour, Command, CommandLine, Globals, RecordCommand, Runs, Server};
 use client::{CallError, Client};
 use format::{Formatter, Tone, escape_control};
 use output::{Output, pretty, print, print_with, report_error};
@@ -119,6 +120,7 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
         Command::Evidence { route, server } => with_client(&server, |client| evidence::show(client, &route, out)),
         Command::Egress { route, server } => with_client(&server, |client| egress::show(client, &route, out)),
         Command::Flips { route, limit, server } => with_client(&server, |client| flip::list(client, route, limit, out)),
+        Command::Record { command } => run_record_command(command, out),
         Command::Services { server } => with_client(&server, |client| services::show(client, out)),
         Command::Runs { command } => run_command(command, out, Formatter::new(globals.color, &std::io::stderr())),
         Command::Explain { run, server } => with_client(&server, |client| runs::explain(client, &run, out)),
@@ -130,6 +132,19 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
             print(&text, globals.color).exit_code(u8::from(!done.is_ok))
         }
         Err(error) => report_error(&globals, error),
+    }
+}
+
+fn run_record_command(command: RecordCommand, out: Formatter) -> Result<Output, CallError> {
+    match command {
+        RecordCommand::Show { route, limit, server } => {
+            with_client(&server, |client| record::show(client, route.as_deref(), limit, out))
+        }
+        RecordCommand::Verify { file: Some(file), hash, .. } => record::verify_file(&file, hash.as_deref(), out),
+        RecordCommand::Verify { file: None, hash, server } => {
+            with_client(&server, |client| record::verify(client, hash.as_deref(), out))
+        }
+        RecordCommand::Export { server } => with_client(&server, record::export),
     }
 }
 

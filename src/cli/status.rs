@@ -63,9 +63,10 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     match status.freeze {
         Freeze::No => {}
         Freeze::Instances => out
-            .push_str(&format.tone("FROZEN: no new engine instances (`pointsman freeze --off` ends it)\n", Tone::Bad)),
+            .push_str(&format.tone("FROZEN: no new engine instances, except by routes in `only` (`pointsman freeze --off` ends it)\n", Tone::Bad)),
         Freeze::Effects => out.push_str(&format.tone(
-            "FROZEN: no new engine instances, and every private and shared step that has not begun is held\n",
+            "FROZEN: no new engine instances, except by routes in `only`, and every private and shared step that has not \
+             begun is held\n",
             Tone::Bad,
         )),
     }

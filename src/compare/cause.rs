@@ -96,8 +96,15 @@ mod tests {
     fn fingerprint(engine: &Observation) -> String {
         let legacy = json_reply(&json!({"id": 1}));
         let request = Value::Null;
-        let pair =
-            Pair { legacy: &legacy, engine, request: &request, effects: None, stale_reads: false, sensitive: None };
+        let pair = Pair {
+            legacy: &legacy,
+            engine,
+            request: &request,
+            effects: None,
+            instance: None,
+            stale_reads: false,
+            sensitive: None,
+        };
         compare(&pair, &rules(json!({})), &BOUNDS, &|| false).unwrap().fingerprint
     }
 

@@ -6,9 +6,10 @@ use super::bounds::{BoundExceeded, CompareBounds};
 use super::context::WalkContext;
 use super::effects::{EffectCoverage, IntentCounts, PairedCalls};
 use super::findings::{ComparisonFindings, ReportAs};
-use super::id_map::IdMap;
-use super::pair::Pair;
+use super::id_map::{FoundIds, IdMap};
+use super::pair::{InstanceIds, Pair};
 use super::parsed_body::ParsedBody;
+use super::redact::ShownAs;
 use super::rules::{Rules, Status};
 use super::rules_by_node::RulesByNode;
 use super::structure::ComparedBody;
@@ -78,6 +79,16 @@ fn compare_parts(
         None => None,
     };
     let mut ids = IdMap::default();
+    // Without rules for ids, replies with different ids are different.
+    if let Some(InstanceIds { legacy, engine }) = pair.instance.filter(|_| rules.body.renaming.is_some()) {
+        ids.bind(None, legacy, engine, || FoundIds {
+            path: "instance.id".to_owned(),
+            shown_as: ShownAs::UnderKey,
+            legacy: legacy.as_str().into(),
+            engine: engine.as_str().into(),
+            unproven: None,
+        });
+    }
     // An id in a header names what the reply is about, so it is bound first.
     for header in rules.body.header_ids.iter().filter(|header| findings.applies(header.rule())) {
         header.bind(pair, &mut ids);

@@ -8,7 +8,15 @@ use super::{Comparison, DifferenceKind, Pair, Verdict, compare};
 fn pair(status: u16, legacy: &Value, engine: &Value, request: &Value, draft: Value) -> Comparison {
     let of = |body: &Value| reply(status, &[("content-type", "application/json")], body.to_string());
     let (legacy, engine) = (of(legacy), of(engine));
-    let pair = Pair { legacy: &legacy, engine: &engine, request, effects: None, stale_reads: false, sensitive: None };
+    let pair = Pair {
+        legacy: &legacy,
+        engine: &engine,
+        request,
+        effects: None,
+        stale_reads: false,
+        instance: None,
+        sensitive: None,
+    };
     compare(&pair, &rules(draft), &super::tests::BOUNDS, &|| false).unwrap()
 }
 
@@ -105,6 +113,7 @@ fn an_assert_that_was_not_evaluated_compared_no_intent() {
             request: &Value::Null,
             effects: None,
             stale_reads: false,
+            instance: None,
             sensitive: None,
         };
         let comparison = compare(&pair, &draft, &super::tests::BOUNDS, &|| false).unwrap();

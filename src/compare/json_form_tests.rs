@@ -117,6 +117,7 @@ fn moved_elements_at_every_level_are_found_in_time() {
         request: &Value::Null,
         effects: None,
         stale_reads: false,
+        instance: None,
         sensitive: None,
     };
     let draft = rules(json!({"tolerance": {"$..t": 5}}));

@@ -93,7 +93,7 @@ pub use kept::{
 };
 pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};
-pub use pair::{HidesSensitive, Pair};
+pub use pair::{HidesSensitive, InstanceIds, Pair};
 pub use redact::{redact, shorten};
 pub use rule_drafts::{AssertDraft, IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft};
 pub use rules::Rules;

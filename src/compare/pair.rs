@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::effect::Effect;
@@ -15,6 +16,15 @@ pub trait HidesSensitive {
     fn hide_in_text(&self, text: &str) -> String;
 }
 
+/// The ids that the two arms gave to one instance, as text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceIds {
+    /// Legacy's.
+    pub legacy: String,
+    /// The engine's.
+    pub engine: String,
+}
+
 /// One request, what both arms did with it, and the circumstances that the comparison has to know.
 pub struct Pair<'a> {
     /// What legacy did.
@@ -26,6 +36,8 @@ pub struct Pair<'a> {
     pub effects: Option<&'a [Arc<Effect>]>,
     /// The request, as expressions see it.
     pub request: &'a Value,
+    /// Of a follow-up whose instance has a twin: legacy's id of the instance, and the engine's.
+    pub instance: Option<&'a InstanceIds>,
     /// Whether the engine read data after legacy had changed it: differences in the body are then of kind `stale_read`.
     pub stale_reads: bool,
     /// Hides the sensitive parts of a value before anything else in it is redacted; `None` if nothing is sensitive.

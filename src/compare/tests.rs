@@ -34,7 +34,15 @@ pub(super) fn json_reply(body: &Value) -> Observation {
 }
 
 pub(super) fn compared(legacy: &Observation, engine: &Observation, rules: &Rules) -> Result<Comparison, BoundExceeded> {
-    let pair = Pair { legacy, engine, request: &Value::Null, effects: None, stale_reads: false, sensitive: None };
+    let pair = Pair {
+        legacy,
+        engine,
+        request: &Value::Null,
+        effects: None,
+        stale_reads: false,
+        instance: None,
+        sensitive: None,
+    };
     compare(&pair, rules, &BOUNDS, &|| false)
 }
 
@@ -260,6 +268,7 @@ fn stale_reads_have_a_kind_of_their_own() {
         request: &Value::Null,
         effects: None,
         stale_reads: true,
+        instance: None,
         sensitive: None,
     };
     let comparison = compare(&pair, &Rules::default(), &BOUNDS, &|| false).unwrap();
@@ -322,8 +331,15 @@ fn asserts_read_replies_and_intents() {
     let request = json!({"body": {"n": 1}});
     let verdict = |engine: &Observation| {
         let legacy = json_reply(&json!({"total": 5}));
-        let pair =
-            Pair { legacy: &legacy, engine, request: &request, effects: None, stale_reads: false, sensitive: None };
+        let pair = Pair {
+            legacy: &legacy,
+            engine,
+            request: &request,
+            effects: None,
+            stale_reads: false,
+            instance: None,
+            sensitive: None,
+        };
         compare(&pair, &rules, &BOUNDS, &|| false).unwrap()
     };
     assert_eq!(verdict(&with(json!(5), &["charge"])).verdict, Verdict::Match);
@@ -418,6 +434,7 @@ fn a_comparison_out_of_time_is_no_match() {
         request: &Value::Null,
         effects: None,
         stale_reads: false,
+        instance: None,
         sensitive: None,
     };
     assert_eq!(compare(&pair, &Rules::default(), &BOUNDS, &expired), Err(BoundExceeded::Time));

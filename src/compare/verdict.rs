@@ -191,6 +191,7 @@ mod tests {
             request: &request,
             effects: None,
             stale_reads: false,
+            instance: None,
             sensitive: None,
         };
         let mut found = compare(&pair, &rules(draft), &BOUNDS, &|| false).unwrap().differences;

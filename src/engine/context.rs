@@ -40,6 +40,7 @@ use crate::engine::scheduler::subscriptions::RunSubscriptions;
 use crate::engine::scheduler::timers::Timers;
 use crate::engine::scheduler::why_unresumed::WhyUnresumed;
 use crate::engine::snapshot::FilesSnapshot;
+use crate::exchange::LateFailureObserver;
 use crate::limits::Limits;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId, WorkflowName};
 use crate::store::{OwnedRun, Priority, StoreError, StoreHandle, StoredEvent};
@@ -117,6 +118,8 @@ pub(super) struct Ports {
     pub executor_override: std::sync::OnceLock<Arc<dyn Executor>>,
     /// Notified when this process has stored a message to a webhook.
     pub webhook_message_stored: Notify,
+    /// Is told of runs that fail after their answer.
+    pub late_failures: Arc<dyn LateFailureObserver>,
 }
 
 /// Which runs have a task, what wakes the others, and how many may be executed at the same time.

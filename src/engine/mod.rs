@@ -62,7 +62,7 @@ use self::snapshot::{FilesSnapshot, ProcessConstants};
 use self::tasks::Tasks;
 use crate::affinity::StoreAffinity;
 use crate::clock::ProcessClock;
-use crate::exchange::{ArmReply, ArmRequest};
+use crate::exchange::{ArmReply, ArmRequest, LateFailureObserver};
 use crate::flag::{Freeze, Service};
 use crate::limits::Limits;
 use crate::names::{RunId, ServiceName, WorkerId, WorkflowName};
@@ -102,6 +102,8 @@ pub struct EngineParts {
     pub affinity: Arc<StoreAffinity>,
     /// The process's clock, which follows the time of a shared store.
     pub clock: Arc<ProcessClock>,
+    /// Is told of runs that fail after their answer.
+    pub late_failures: Arc<dyn LateFailureObserver>,
 }
 
 /// The embedded orchestrator. Dropping it cancels the tasks of all runs, and leaves the runs as a crash of the process
@@ -124,8 +126,8 @@ impl Engine {
     /// # Panics
     /// If called outside a Tokio runtime.
     pub fn new(parts: EngineParts) -> Self {
-        let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, addresses, affinity, clock } =
-            parts;
+        let EngineParts { store, plans, services, secrets, store_key, key_secret, limits, addresses, .. } = parts;
+        let EngineParts { affinity, clock, late_failures, .. } = parts;
         let (started, copy_started) = (clock.now(), affinity.copy_started());
         let process = ProcessConstants { key_secret, limits: &limits, addresses: &addresses, started };
         let snapshot = FilesSnapshot::new(0, &plans, &services, &secrets, process, None);
@@ -155,6 +157,7 @@ impl Engine {
             #[cfg(test)]
             executor_override: std::sync::OnceLock::new(),
             webhook_message_stored: Notify::new(),
+            late_failures,
         };
         let schedule = Schedule {
             registry: Arc::default(),

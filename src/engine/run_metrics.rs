@@ -146,6 +146,10 @@ impl RunMetrics {
         histogram!("pointsman_step_duration_seconds", "workflow" => workflow, "step" => step, "outcome" => outcome)
             .record(seconds);
     }
+    /// Whether the run has failed, or is paused because of a conflict, in this task and after its answer.
+    pub fn failed_after_answer(&self, run: &Run) -> bool {
+        run.failed_after_answer() && !self.was_paused
+    }
     /// Called when the run's task ends: the run was discarded, is suspended, or has ended.
     pub fn task_ended(&mut self, run: &Run, discarded: bool, is_suspended: bool) {
         let status = run.status();

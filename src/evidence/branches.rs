@@ -25,6 +25,9 @@ pub struct BranchCounts {
     pub ways: BTreeMap<String, WayCounts>,
     /// For each of these steps, how many compared runs reached it.
     pub steps: BTreeMap<String, u64>,
+    /// For each of these steps, how many runs reached it that ended for want of something, so that they were not
+    /// compared and their way is not known.
+    pub unfinished: BTreeMap<String, u64>,
 }
 
 /// The runs that took one way.
@@ -55,6 +58,14 @@ impl BranchCounts {
                 *self.steps.entry(step.to_string()).or_default() += count;
             }
         }
+        if let ComparisonOutcome::Skipped(_) = outcome {
+            for step in &branch.taken {
+                if self.unfinished.len() < STEPS_MAX || self.unfinished.contains_key(step.as_str()) {
+                    *self.unfinished.entry(step.to_string()).or_default() += 1;
+                }
+            }
+            return;
+        }
         let mut name = match branch.taken.is_empty() {
             true => NO_STEP.to_owned(),
             false => branch.taken.iter().map(|step| format!("`{step}`")).collect::<Vec<_>>().join(", "),
@@ -68,6 +79,13 @@ impl BranchCounts {
         way.mismatched += u64::from(differs);
     }
 
+    /// The steps that only runs reached which were not compared, and how many.
+    pub(super) fn only_unfinished(&self) -> impl Iterator<Item = (&str, u64)> {
+        let is_compared = |step: &String| self.steps.get(step).is_some_and(|count| *count > 0);
+        let open = self.unfinished.iter().filter(move |(step, _)| !is_compared(step));
+        open.map(|(step, runs)| (step.as_str(), *runs))
+    }
+
     /// The steps that no compared run reached.
     pub fn never_taken(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().filter(|(_, count)| **count == 0).map(|(step, _)| step.as_str())
@@ -76,7 +94,8 @@ impl BranchCounts {
     /// Only the pairs that differ count as compared.
     pub(super) fn without_equal_pairs(self) -> Self {
         let ways = self.ways.into_iter().map(|(name, way)| (name, WayCounts { compared: way.mismatched, ..way }));
-        Self { ways: ways.collect(), steps: self.steps.into_keys().map(|step| (step, 0)).collect() }
+        let steps = self.steps.into_keys().map(|step| (step, 0)).collect();
+        Self { ways: ways.collect(), steps, unfinished: self.unfinished }
     }
 }
 
@@ -95,9 +114,11 @@ mod tests {
     fn a_way_is_counted_whether_its_runs_are_compared_or_not() {
         let mut counts = BranchCounts::default();
         counts.count(&branch(&[], &["gift", "refuse"]), ComparisonOutcome::Matched);
-        counts.count(&branch(&["gift"], &["refuse"]), ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect));
+        counts.count(&branch(&["gift"], &["refuse"]), ComparisonOutcome::Failed("timeout"));
+        counts.count(&branch(&["gift", "refuse"], &[]), ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect));
         counts.count(&branch(&["gift"], &["refuse"]), ComparisonOutcome::Mismatched);
         assert_eq!(counts.ways["`gift`"], WayCounts { runs: 2, compared: 1, mismatched: 1 });
+        assert_eq!(counts.only_unfinished().collect::<Vec<_>>(), [("refuse", 1)]);
         assert_eq!(counts.ways[NO_STEP], WayCounts { runs: 1, compared: 1, mismatched: 0 });
         assert_eq!(counts.never_taken().collect::<Vec<_>>(), ["refuse"]);
         let counts = counts.without_equal_pairs();

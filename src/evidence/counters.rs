@@ -8,12 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::route::{EarlierEvidence, EvidenceBasis, EvidenceRestart, FingerprintCount, RULES_MAX, RouteEvidence};
+use super::route::{FingerprintCount, KeptEvidence, RULES_MAX, RouteEvidence};
 use crate::clock;
 use crate::compare::{Comparison, DifferenceKind, Observation, Verdict};
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::{SkipReason, State};
-use crate::names::RouteId;
+use crate::names::{PlanId, RouteId};
 
 /// Failure labels that are counted separately. Labels are literals of the program; the bound guards against a mistake.
 const FAILURES_MAX: usize = 32;
@@ -22,13 +22,7 @@ const FINGERPRINTS_MAX: usize = 256;
 /// Reasons for `unresolved_effect` that are counted separately.
 const UNRESOLVED_MAX: usize = 16;
 
-/// How many times are kept at which the evidence was started from zero.
-const EARLIER_MAX: usize = 16;
-/// How many changed parts of a basis are named.
-const CHANGED_PARTS_MAX: usize = 8;
-
-/// The generation of a route's evidence in which a comparison counts: it increases each time the evidence starts from
-/// zero. `None` if the request was decided by files with another basis: the comparison counts in no generation.
+/// The generation of a route's evidence in which a comparison counts: it increases each time the basis changes. `None` if the request was decided by files with another basis: the comparison counts in no generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvidenceGeneration(pub(super) Option<u64>);
 
@@ -43,11 +37,15 @@ pub(super) struct Counters {
     pub(super) basis: Option<String>,
     /// A hash of each part of the basis, by the part's name; empty if an earlier version stored the evidence.
     pub(super) parts: BTreeMap<String, String>,
+    /// The plan of the route's own workflow, of this basis.
+    pub(super) plan: Option<PlanId>,
     /// The first version of the files that has this basis.
     pub(super) basis_since: u64,
     pub(super) generation: u64,
-    /// The evidence since the basis last changed.
+    /// The evidence of the present basis.
     pub(super) evidence: RouteEvidence,
+    /// Evidence of earlier bases, the oldest first: it goes on if a change is taken back.
+    pub(super) kept: Vec<KeptEvidence>,
     /// The counts since the process started.
     pub(super) totals: Totals,
     /// Whether the evidence changed since it was last written.
@@ -78,6 +76,8 @@ pub(super) struct StoredEvidence {
     #[serde(default)]
     pub(super) answers_by: Option<String>,
     pub(super) evidence: RouteEvidence,
+    #[serde(default)]
+    pub(super) kept: Vec<KeptEvidence>,
 }
 
 /// The version of this binary.
@@ -94,12 +94,14 @@ impl Totals {
 
 impl SharedCounters {
     pub(super) fn restore(stored: StoredEvidence) -> Self {
-        let mut evidence = stored.evidence.with_matched_from_pairs();
+        let (mut evidence, mut kept) = (stored.evidence.with_matched_from_pairs(), stored.kept);
         // The gate to `only` asks what the present binary answers.
         if stored.answers_by.as_deref() != Some(VERSION) {
             evidence.restart_answers();
+            kept.iter_mut().for_each(|kept| kept.evidence.restart_answers());
         }
-        Self(Mutex::new(Counters { basis: stored.basis, parts: stored.parts, evidence, ..Counters::default() }))
+        let (basis, parts) = (stored.basis, stored.parts);
+        Self(Mutex::new(Counters { basis, parts, evidence, kept, ..Counters::default() }))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Counters> {
@@ -131,85 +133,18 @@ impl Counters {
             parts: self.parts.clone(),
             answers_by: Some(VERSION.to_owned()),
             evidence: self.evidence.clone(),
+            kept: self.kept.clone(),
         }
-    }
-
-    /// Sets the basis that the files have from this version on. If the basis was another one before, the evidence
-    /// starts from zero, and the result is the names of the parts that changed, as text.
-    pub(super) fn set_basis(&mut self, files_version: u64, basis: &EvidenceBasis, now: Timestamp) -> Option<String> {
-        if self.basis.as_deref() == Some(&basis.hash) {
-            // An earlier version stored no parts.
-            if self.parts != basis.parts {
-                self.parts = basis.parts.clone();
-                self.dirty = true;
-            }
-            return None;
-        }
-        let restarts = self.basis.is_some();
-        let before = std::mem::replace(&mut self.parts, basis.parts.clone());
-        self.basis = Some(basis.hash.clone());
-        self.basis_since = files_version;
-        self.dirty = true;
-        if restarts {
-            self.generation += 1;
-            let changed = changed_parts(&before, &basis.parts);
-            let text = changed.join(", ");
-            let mut earlier = std::mem::take(&mut self.evidence.earlier);
-            let restarted = match self.evidence.rank() {
-                0 => self.evidence.restarted.take(), // nothing is lost
-                _ => {
-                    let (pairs, mismatched) = (self.evidence.pairs(), self.evidence.mismatched);
-                    earlier.push(EarlierEvidence { until: now, changed: changed.clone(), pairs, mismatched });
-                    earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
-                    Some(EvidenceRestart { at: now, changed, pairs_before: pairs })
-                }
-            };
-            self.evidence = RouteEvidence { restarted, earlier, ..RouteEvidence::default() };
-            return Some(text);
-        }
-        None
     }
 
     /// Restarts evidence of which differences or failures were lost before they were stored. Stored mismatches,
     /// failures and errors stay. Equal pairs and consecutive answers are set to zero, because differences and errors
     /// among them were lost.
     pub(super) fn restart_after_loss(&mut self, now: Timestamp) {
-        let before = std::mem::take(&mut self.evidence);
-        // Only pairs that differ stay counted. The rung of each pair is not stored, so as many as possible count as
-        // made in shadow.
-        let shadow_pairs = before.mismatched.min(before.shadow_pairs);
-        self.evidence = RouteEvidence {
-            shadow_pairs,
-            dark_pairs: before.mismatched - shadow_pairs,
-            shadow_pairs_with_error: 0,
-            dark_pairs_with_error: 0,
-            matched: 0,
-            ignored: 0,
-            mismatched: before.mismatched,
-            skipped: before.skipped,
-            failed: before.failed,
-            // Both counts stay: the gate reads their ratio, which a lost difference does not change.
-            dark_with_twin: before.dark_with_twin,
-            dark_without_twin: before.dark_without_twin,
-            engine_answers: 0,
-            engine_answers_4xx: 0,
-            answers: before.answers.only_errors(),
-            answers_since: None,
-            last_answer: None,
-            engine_errors: before.engine_errors,
-            lost_differences: Some(now),
-            restarted: before.restarted,
-            not_compared: before.not_compared,
-            all: before.all.without_equal_pairs(),
-            dark: before.dark.without_equal_pairs(),
-            legacy_replies: before.legacy_replies,
-            legacy_4xx: before.legacy_4xx,
-            legacy_5xx: before.legacy_5xx,
-            earlier: before.earlier,
-            rule_hits: BTreeMap::new(),
-            seen: before.seen,
-            unresolved: before.unresolved,
-        };
+        self.evidence = after_loss(std::mem::take(&mut self.evidence), now);
+        for kept in &mut self.kept {
+            kept.evidence = after_loss(std::mem::take(&mut kept.evidence), now);
+        }
         self.dirty = true;
     }
 
@@ -220,6 +155,7 @@ impl Counters {
         self.stored_under.insert(old.clone());
         self.basis = other.basis.take();
         self.parts = std::mem::take(&mut other.parts);
+        self.kept = std::mem::take(&mut other.kept);
         self.basis_since = other.basis_since;
         self.generation = other.generation;
         self.evidence = std::mem::take(&mut other.evidence);
@@ -323,6 +259,19 @@ impl Counters {
         evidence.legacy_5xx += u64::from(status.is_server_error());
     }
 
+    /// Counts a run that failed after its answer was given or compared.
+    pub(super) fn failed_after_answer(&mut self, rung: State) {
+        match rung {
+            State::Live | State::Only => self.evidence.count_served(Served::Error, clock::now()),
+            State::Off | State::Shadow => self.evidence.all.failed_after_answer += 1,
+            State::Dark => {
+                self.evidence.all.failed_after_answer += 1;
+                self.evidence.dark.failed_after_answer += 1;
+            }
+        }
+        self.dirty = true;
+    }
+
     pub(super) fn served(&mut self, files_version: u64, served: Served) {
         if !self.has_basis_of(files_version) {
             return;
@@ -332,14 +281,43 @@ impl Counters {
     }
 }
 
-/// The parts that differ, by name; at most [`CHANGED_PARTS_MAX`].
-fn changed_parts(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
-    if before.is_empty() {
-        return Vec::new();
+/// The evidence without what may hide lost differences and errors.
+fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence {
+    // Only pairs that differ stay counted. The rung of each pair is not stored, so as many as possible count as
+    // made in shadow.
+    let shadow_pairs = before.mismatched.min(before.shadow_pairs);
+    RouteEvidence {
+        shadow_pairs,
+        dark_pairs: before.mismatched - shadow_pairs,
+        shadow_pairs_with_error: 0,
+        dark_pairs_with_error: 0,
+        matched: 0,
+        ignored: 0,
+        mismatched: before.mismatched,
+        skipped: before.skipped,
+        failed: before.failed,
+        // Both counts stay: the gate reads their ratio, which a lost difference does not change.
+        dark_with_twin: before.dark_with_twin,
+        dark_without_twin: before.dark_without_twin,
+        engine_answers: 0,
+        engine_answers_4xx: 0,
+        answers: before.answers.only_errors(),
+        answers_since: None,
+        last_answer: None,
+        engine_errors: before.engine_errors,
+        lost_differences: Some(now),
+        restarted: before.restarted,
+        not_compared: before.not_compared,
+        all: before.all.without_equal_pairs(),
+        dark: before.dark.without_equal_pairs(),
+        legacy_replies: before.legacy_replies,
+        legacy_4xx: before.legacy_4xx,
+        legacy_5xx: before.legacy_5xx,
+        earlier: before.earlier,
+        rule_hits: BTreeMap::new(),
+        seen: before.seen,
+        unresolved: before.unresolved,
     }
-    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let changed = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
-    changed.take(CHANGED_PARTS_MAX).cloned().collect()
 }
 
 fn count_fingerprint(seen: &mut BTreeMap<String, FingerprintCount>, fingerprint: &str, now: Timestamp) {

@@ -12,8 +12,7 @@ use crate::names::RouteId;
 
 /// Sets all metrics of one route from one copy of its counters.
 pub(super) fn publish(route: &RouteId, counters: &Counters) {
-    let Counters { basis: _, parts: _, basis_since: _, generation: _, evidence, totals, dirty: _, stored_under: _ } =
-        counters;
+    let Counters { evidence, totals, .. } = counters;
     let name = || route.as_str().to_owned();
     let Totals { offered, matched, ignored, mismatched, skipped, failed, differences } = totals;
     counter!("pointsman_offered_total", "route" => name()).absolute(*offered);

@@ -135,7 +135,10 @@ impl JudgedRoute<'_> {
             1 => "; the rules were changed after a difference, so that it takes more pairs".to_owned(),
             n => format!("; the rules were changed after a difference {n} times, so that it takes more pairs"),
         };
-        let found = format!("at most {:.2} % of requests differ, with 95 % confidence{starts_over}", percent(bound));
+        let found = format!(
+            "at most {:.2} % of requests differ, by the {pairs} pairs that count, with 95 % confidence{starts_over}",
+            percent(bound)
+        );
         if bound < wanted || wanted >= 1.0 {
             return pass(Name::MismatchBelow, found);
         }
@@ -157,7 +160,15 @@ impl JudgedRoute<'_> {
         };
         let all = compared + not_compared;
         if all == 0 {
-            let detail = "no request was offered for a comparison yet".to_owned();
+            let left_out: Vec<String> =
+                self.evidence.skipped.iter().map(|(reason, count)| format!("`{reason}` {count}")).collect();
+            let detail = match left_out.is_empty() {
+                true => "no request was offered for a comparison yet".to_owned(),
+                false => format!(
+                    "no request was compared yet: those that came were skipped as {} (`pointsman help compare`)",
+                    first_of(&left_out, ", ")
+                ),
+            };
             return Condition { name: Name::CoverageAtLeast, verdict: Verdict::Inconclusive, detail };
         }
         let share = compared as f64 / all as f64;
@@ -185,7 +196,11 @@ impl JudgedRoute<'_> {
             .iter()
             .filter(|(name, of)| is_thin(name, of.compared, of.runs))
             .map(|(name, of)| format!("runs with {name} ({} of {} runs)", of.compared, of.runs));
-        let thin: Vec<String> = thin_strata.chain(thin_ways).collect();
+        let unfinished = branches
+            .only_unfinished()
+            .filter(|_| wanted > 0)
+            .map(|(step, runs)| format!("runs with `{step}` ({runs} could not be compared)"));
+        let thin: Vec<String> = thin_strata.chain(thin_ways).chain(unfinished).collect();
         if strata.is_empty() && wanted > 0 {
             let detail = "no kind of request was noted yet".to_owned();
             return Condition { name: Name::StrataAtLeast, verdict: Verdict::Inconclusive, detail };
@@ -217,12 +232,16 @@ impl JudgedRoute<'_> {
             // An earlier version counted them by reason only.
             _ => counts.failed_runs.max(e.failed.values().sum()),
         };
-        let all = pairs + failed_runs;
-        let (of_engine, of_legacy) = (counts.failed_only_at_engine + failed_runs, counts.failed_only_at_legacy);
+        let (all, late) = (pairs + failed_runs, counts.failed_after_answer);
+        let (of_engine, of_legacy) = (counts.failed_only_at_engine + failed_runs + late, counts.failed_only_at_legacy);
         let found = format!(
-            "in {all} requests the engine alone failed in {of_engine} ({failed_runs} runs without an answer), legacy alone \
-             in {of_legacy}"
+            "in {all} requests the engine alone failed in {of_engine} ({failed_runs} runs without an answer, {late} after \
+             their answer), legacy alone in {of_legacy}"
         );
+        if all + late == 0 {
+            let detail = "no request was compared yet".to_owned();
+            return Condition { name: Name::ErrorsNotWorseBy, verdict: Verdict::Inconclusive, detail };
+        }
         let worse_by = of_engine.saturating_sub(of_legacy) as f64 / all.max(1) as f64;
         if worse_by <= wanted {
             return pass(Name::ErrorsNotWorseBy, found);
@@ -301,6 +320,10 @@ impl JudgedRoute<'_> {
         let all = self.evidence.dark_with_twin + without;
         let share = without as f64 * 100.0 / all.max(1) as f64;
         let found = format!("{share:.1} % of dark requests without a twin ({without} of {all})");
+        if all == 0 && self.evidence.dark_pairs == 0 {
+            let detail = "no request was run in dark yet".to_owned();
+            return Condition { name: Name::Twins, verdict: Verdict::Inconclusive, detail };
+        }
         // In integers, so that a share of exactly the maximum passes.
         if without * 100 <= all * WITHOUT_TWIN_PERCENT_MAX {
             return pass(Name::Twins, found);

@@ -60,6 +60,10 @@ impl JudgedRoute<'_> {
     fn errors_of_answers(&self, AnswerSums { answers, errors, .. }: AnswerSums) -> Condition {
         let e = self.evidence;
         let all = answers + errors;
+        if all == 0 {
+            let detail = "the engine has answered no request in this time".to_owned();
+            return Condition { name: Name::ErrorsNotWorseBy, verdict: Verdict::Inconclusive, detail };
+        }
         let of_legacy = share(e.legacy_5xx, e.legacy_replies);
         let found = format!(
             "{:.2} % of requests ended with an error, a fallback or an unknown outcome ({errors} of {all}); of legacy's \
@@ -79,7 +83,11 @@ impl JudgedRoute<'_> {
     /// A 4xx is the caller's error only as far as legacy answers as many.
     fn client_errors(&self, AnswerSums { answers, client_errors, .. }: AnswerSums) -> Condition {
         let e = self.evidence;
-        if answers > 0 && client_errors == answers {
+        if answers == 0 {
+            let detail = "the engine has answered no request in this time".to_owned();
+            return Condition { name: Name::ClientErrors, verdict: Verdict::Inconclusive, detail };
+        }
+        if client_errors == answers {
             let detail = format!(
                 "needs an answer of the engine below 400: it answered all {answers} with 4xx, so perhaps no run took effect"
             );

@@ -4,8 +4,8 @@
 //!
 //! Always true: for every route `offered = matched + ignored + mismatched + Σ skipped + Σ failed` whenever the counters
 //! are read, because they all change under one lock, and a scrape reads one copy of them. Evidence has a basis (the
-//! workflows, the rules, the addresses of services): when the basis changes, the evidence starts again from zero, and
-//! requests that were decided before do not count.
+//! workflows, the rules, the addresses of services): when the basis changes, the evidence starts again from zero, or goes
+//! on where it was if that basis was in force before; requests that were decided before do not count.
 //!
 //! `shadow` compares; `ladder` moves routes.
 //!
@@ -17,6 +17,7 @@
 //! store, such as a restored backup, because the copy lacks what was seen after it was made.
 
 mod answers;
+mod basis_change;
 mod bound;
 mod branches;
 mod conditions;
@@ -54,6 +55,7 @@ pub use self::gate::{JudgedRoute, conditions};
 /// A comparison that is kept for people to read.
 pub use crate::store::SampleRecord as Sample;
 pub use answers::{AnswersByHour, HourOfAnswers};
+pub use basis_change::BasisChange;
 pub use branches::{BranchCounts, WayCounts};
 pub use counters::EvidenceGeneration;
 pub use latency::{LatencyCounts, PairedLatencies};
@@ -68,9 +70,10 @@ use marks::UncountedDifference;
 use samples::PendingSamples;
 
 use crate::clock;
-use crate::exchange::{ComparisonOutcome, OfferedRequest, Served, ServedObserver, TicketCounter};
+use crate::exchange::{ComparisonOutcome, LateFailureObserver, OfferedRequest, Served, ServedObserver, TicketCounter};
+use crate::flag::State;
 use crate::limits::Limits;
-use crate::names::RouteId;
+use crate::names::{PlanId, RouteId};
 use crate::store::{EvidenceRecord, RepeatedFailures, StoreError, StoreHandle};
 
 /// The evidence of all routes: in memory, written to the store in the background.
@@ -175,15 +178,18 @@ impl Evidence {
     }
 
     /// Sets each route's basis. If it changed, the evidence starts from zero: requests that were decided by an earlier
-    /// version of the files do not count. Call it once the new plans and rules are in force.
-    pub fn set_basis(&self, files_version: u64, bases: &[(RouteId, EvidenceBasis)]) {
+    /// version of the files do not count. Call it once the new plans and rules are in force. Returns what changed.
+    pub fn set_basis(&self, files_version: u64, bases: &[(RouteId, EvidenceBasis)]) -> Vec<(RouteId, BasisChange)> {
+        let mut changes = Vec::new();
         for (route, basis) in bases {
-            let restarted = self.counters(route).lock().set_basis(files_version, basis, clock::now());
-            if let Some(changed) = restarted {
-                tracing::info!(%route, changed, "something that the evidence depends on changed: it starts from zero");
-                self.pending().clear(route);
-            }
+            let change = self.counters(route).lock().set_basis(files_version, basis, clock::now());
+            let Some(change) = change else { continue };
+            let from = if change.goes_on { "the evidence of then goes on" } else { "it starts from zero" };
+            tracing::info!(%route, changed = change.changed, "something that the evidence depends on changed: {from}");
+            self.pending().clear(route);
+            changes.push((route.clone(), change));
         }
+        changes
     }
 
     /// Returns the generation of evidence in which a request counts that was decided by this version of the files and
@@ -375,5 +381,17 @@ impl ServedObserver for Evidence {
         // and for a bounded time.
         let _uncounted = (!matches!(served, Served::Answered | Served::CallerError)).then(|| self.mark(route));
         self.counters(route).lock().served(files_version, served);
+    }
+}
+
+impl LateFailureObserver for Evidence {
+    fn failed_after_answer(&self, route: &RouteId, plan: &PlanId, rung: State) {
+        // A run of an earlier plan says nothing of the present one.
+        if self.counters(route).lock().plan.as_ref() != Some(plan) {
+            return;
+        }
+        // This guard keeps the mark until the failure is counted.
+        let _uncounted = self.mark(route);
+        self.counters(route).lock().failed_after_answer(rung);
     }
 }

@@ -10,7 +10,7 @@ use super::rung::RungCounts;
 use super::strata::NotCompared;
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::State;
-use crate::names::StepId;
+use crate::names::{PlanId, StepId};
 
 /// The name of the rules as a part of the basis.
 pub const RULES: &str = "`compare:`";
@@ -130,6 +130,16 @@ pub struct EarlierEvidence {
     pub pairs: u64,
     /// Of these, those that differed.
     pub mismatched: u64,
+    /// The basis that it had; empty if an earlier version stored it.
+    #[serde(default)]
+    pub basis: String,
+}
+
+/// The evidence of an earlier basis.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+pub(super) struct KeptEvidence {
+    pub(super) basis: String,
+    pub(super) evidence: RouteEvidence,
 }
 
 /// What the evidence of a route depends on.
@@ -139,11 +149,13 @@ pub struct EvidenceBasis {
     pub hash: String,
     /// A hash of each part, by the name of the part as [`EvidenceRestart::changed`] lists it.
     pub parts: BTreeMap<String, String>,
+    /// The plan of the route's own workflow.
+    pub plan: Option<PlanId>,
 }
 
 impl From<&str> for EvidenceBasis {
     fn from(hash: &str) -> Self {
-        Self { hash: hash.to_owned(), parts: BTreeMap::new() }
+        Self { hash: hash.to_owned(), ..Self::default() }
     }
 }
 
@@ -187,11 +199,12 @@ impl RouteEvidence {
         let restarts = self.rule_changes_after_differences();
         (self.mismatched == 0).then(|| bound::clean_pairs_after(restarts, rate).saturating_sub(self.pairs()))
     }
-    /// How often in a row the evidence was started from zero by a change of the rules alone, although pairs differed.
+    /// How often the evidence was started from zero by a change of the rules although pairs differed, since a change
+    /// of something else alone answered differences.
     pub(super) fn rule_changes_after_differences(&self) -> u32 {
-        let by_rules = |earlier: &&EarlierEvidence| earlier.changed == [RULES];
-        let in_a_row = self.earlier.iter().rev().take_while(by_rules);
-        in_a_row.filter(|earlier| earlier.mismatched > 0).count().try_into().unwrap_or(u32::MAX)
+        let after_differences = self.earlier.iter().rev().filter(|earlier| earlier.mismatched > 0);
+        let by_rules = after_differences.take_while(|earlier| earlier.changed.iter().any(|part| part == RULES));
+        by_rules.count().try_into().unwrap_or(u32::MAX)
     }
     /// What counts for the gate above a rung: for `shadow` all pairs, for `dark` those made there.
     pub(super) fn counts_at(&self, rung: State) -> &RungCounts {
@@ -201,11 +214,11 @@ impl RouteEvidence {
     pub fn uncompared<'a>(&self, steps: &'a [StepId]) -> impl Iterator<Item = &'a StepId> {
         self.all.uncompared(steps, 0.0)
     }
-    /// The share of requests that were compared, from 0 to 1; 1 if there were none. Requests that were left out by the
+    /// The share of requests that were compared, from 0 to 1; 0 if there were none. Requests that were left out by the
     /// route's share, or that cannot be compared because of what the client or legacy did, do not count.
     pub fn coverage(&self) -> f64 {
         let all = self.pairs() + self.not_compared_at(State::Shadow) + self.not_compared_at(State::Dark);
-        if all == 0 { 1.0 } else { self.pairs() as f64 / all as f64 }
+        self.pairs() as f64 / all.max(1) as f64
     }
     /// How many requests of a rung were not compared and count against coverage. In evidence of an earlier version all
     /// that were not compared count, for each rung, because it does not say more.

@@ -33,6 +33,8 @@ pub struct RungCounts {
     pub failed_only_at_engine: u64,
     /// Requests whose run failed.
     pub failed_runs: u64,
+    /// Runs that failed, or paused because of a conflict, after their answer, which may have been compared.
+    pub failed_after_answer: u64,
     /// By kind of request (method, class of legacy's status, cohort): how many legacy served, and how many of them were
     /// compared; for the first 64 kinds.
     pub strata: BTreeMap<String, StratumCounts>,
@@ -129,6 +131,7 @@ impl RungCounts {
             failed_only_at_legacy: 0,
             failed_only_at_engine: self.failed_only_at_engine,
             failed_runs: self.failed_runs,
+            failed_after_answer: self.failed_after_answer,
             strata,
             branches: self.branches.without_equal_pairs(),
             latencies: PairedLatencies::default(),

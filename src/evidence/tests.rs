@@ -564,6 +564,7 @@ async fn evidence_that_starts_from_zero_says_since_when_and_what_changed() {
         parts: [("the workflow `w`", workflow), ("`compare:`", rules)]
             .map(|(a, b)| (a.to_owned(), b.to_owned()))
             .into(),
+        plan: None,
     };
     let store = memory();
     let evidence = Evidence::load_with(store.clone(), &Limits::default()).await.unwrap();

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::{AnswerBody, Branch, EarlierKeys, KeysOfLegacy, LegacyCalls, RequestCopy};
-use crate::compare::{AwaitedIntents, Intent, Observation};
+use crate::compare::{AwaitedIntents, InstanceIds, Intent, Observation};
 use crate::flag::{Family, InstanceId, PinKey, RetryKeys};
 use crate::names::{RouteId, RunId, StepId, WorkflowName};
 use crate::workflow::{Mode, Redaction, RunStatus};
@@ -120,6 +120,10 @@ pub struct RunReport {
     pub outlived_deadline: bool,
     /// The instance that was pinned.
     pub pinned: Option<PinKey>,
+    /// Another run had pinned the instance before.
+    pub pin_is_taken: bool,
+    /// In [`Mode::Rehearse`] and [`Mode::Dark`], of a follow-up: the ids of the instance and of its twin.
+    pub instance: Option<InstanceIds>,
     /// The plan has a `volatile: true` read, which is sent after legacy acted: all differences in the body are of kind
     /// `stale_read`.
     pub stale_reads: bool,
@@ -130,6 +134,8 @@ pub struct RunReport {
     /// The run ended early on purpose, not because the engine failed: a person cancelled it or said no, or a rule of
     /// the workflow ended it.
     pub ended_on_purpose: bool,
+    /// The reply is that of an earlier try of the same request.
+    pub of_earlier_try: bool,
     /// Replaces the run's sensitive values where people are shown what it did; `None` if it has none.
     pub redaction: Option<Arc<Redaction>>,
 }

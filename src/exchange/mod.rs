@@ -11,6 +11,7 @@ mod arm;
 mod branch;
 mod effects;
 mod instance_requests;
+mod late_failure;
 mod legacy_calls;
 mod offer;
 mod offered_request;
@@ -28,6 +29,7 @@ pub use arm::{
 pub use branch::Branch;
 pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, SentBody};
 pub use instance_requests::{InstanceRequest, OpenRequest, RequestNumber, RequestsAtLegacy, TimeAtLegacy};
+pub use late_failure::LateFailureObserver;
 pub use legacy_calls::LegacyCalls;
 pub use offer::{ComparisonOutcome, ComparisonTicket, Offer, Served, ServedObserver, TicketCounter};
 pub use offered_request::OfferedRequest;

@@ -141,6 +141,8 @@ pub(super) async fn answer(
                 reason,
             });
             match answer.status {
+                // What became of the request was counted when its first try was answered.
+                _ if answer.report.of_earlier_try => streamed = None,
                 status if status.is_server_error() || answer.report.refused_by_schema => {
                     count_served(Served::Error);
                 }
@@ -185,7 +187,8 @@ pub(super) async fn answer(
                 retry_keys::count_held(route);
             }
             // A person or a rule of the workflow decided so: neither an answer nor an error of the engine is counted.
-            if !report.ended_on_purpose {
+            // Of a retry, the first try was counted.
+            if !report.ended_on_purpose && !report.of_earlier_try {
                 count_served(served_as(&problem));
             }
             Failure::Engine(problem)

@@ -154,8 +154,8 @@ impl InstanceOrder {
         }
         let instance = state.instances.entry(pin.clone()).or_insert_with(Instance::new);
         // Only the create of an instance is not known to the requests of the instance before it is offered.
-        for other in instance.waiting.values_mut().filter(|_| creates) {
-            other.is_overlapped |= other.began < ended && began < ended;
+        for ((other_ended, _), other) in instance.waiting.iter_mut().filter(|_| creates) {
+            other.is_overlapped |= other.began < ended && began < *other_ended;
         }
         let is_refused = !creates && instance.waiting.len() >= INSTANCE_REQUESTS_WAITING_MAX;
         let waiting = Waiting { began, blockers, is_overlapped: false, is_refused };

@@ -288,6 +288,7 @@ impl Runner {
             engine: &engine,
             effects: effects.as_deref(),
             request: &request,
+            instance: report.instance.as_ref(),
             stale_reads: report.stale_reads,
             sensitive: redaction.as_ref().map(|redaction| redaction as &dyn HidesSensitive),
         };

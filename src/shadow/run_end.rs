@@ -39,6 +39,10 @@ impl RunEnd {
             };
             return Self::Ended { twin: None, change };
         };
+        // Whether the twin of the earlier create corresponds to legacy's instance is not known.
+        if report.pin_is_taken {
+            return Self::Ended { twin: None, change: TwinChange::Missed };
+        }
         let twin = report.pinned.is_some().then_some(run);
         match report.status {
             Some(status) if !status.is_final() && answered.mode == Mode::Dark => Self::GoesOn { run, twin },

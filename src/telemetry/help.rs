@@ -180,6 +180,7 @@ const COUNTERS: MetricDescriptions = &[
         "Marks of requests that came after `caller` or `retry_key` changed (`retry_key_marks_max`), dropped because \
          there were too many.",
     ),
+    ("pointsman_record_entries", "The number of the newest entry of the record of moves."),
     ("pointsman_retry_keys_skipped_total", "Incomplete records of the retry-key file that were skipped."),
     ("pointsman_runs_total", "Runs that ended, were paused or were discarded, by outcome."),
     (

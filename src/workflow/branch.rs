@@ -9,6 +9,8 @@ use crate::names::StepId;
 pub fn optional_steps(run: &Run, plan: &Plan) -> (Vec<StepId>, Vec<StepId>) {
     let is_optional =
         |step: &&Step| step.condition.is_some() || step.replaces.is_some() || matches!(step.kind, StepKind::Fail(_));
+    // A step whose `if:` has no value was neither taken nor left out.
+    let undecided = run.failure().and_then(|failure| failure.step.as_ref()).filter(|id| !run.has_recorded_call(id));
     let ids = plan.steps.iter().filter(is_optional).map(|step| step.id.clone());
-    ids.partition(|id| run.has_performed(id))
+    ids.filter(|id| undecided != Some(id)).partition(|id| run.has_performed(id))
 }

@@ -22,8 +22,8 @@ use super::tree_effects::LeftByChildren;
 use super::undo_state::Undoing;
 use super::work_count::count_work;
 use super::{
-    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Pinned, RunStarted, SensitiveSources,
-    StepPart, Superseded,
+    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Lack, Mode, Pinned, RunStarted, RunStatus,
+    SensitiveSources, StepPart, Superseded,
 };
 use crate::expression::{StepFields, StepResults};
 use crate::names::{RunId, Seq, StepId};
@@ -51,6 +51,9 @@ pub struct Run {
     /// Fallbacks that were taken, and the step that each replaces.
     pub(super) replaced: BTreeMap<StepId, StepId>,
     pub(super) answer: Option<Arc<AnswerRecord>>,
+    /// Whether the answer was given while the run was ending early: it tells of the failure.
+    #[serde(default)]
+    pub(super) answer_tells_failure: bool,
     /// What the caller got while the run went on.
     pub(super) pending: Option<Arc<AnswerRecord>>,
     pub(super) pinned: Option<Pinned>,
@@ -179,6 +182,21 @@ impl Run {
     /// What the answer pinned.
     pub fn pinned(&self) -> Option<&Pinned> {
         self.pinned.as_ref()
+    }
+    /// Whether it failed, or is paused because of a conflict, although an answer was given that tells nothing of it.
+    /// A run that ends as its workflow declares, on purpose, or for lack of something that only a rehearsal lacks, has
+    /// not failed.
+    pub fn failed_after_answer(&self) -> bool {
+        if self.answer.is_none() || self.answer_tells_failure {
+            return false;
+        }
+        match &self.end {
+            None => self.status() == RunStatus::Paused && !self.conflicts.is_empty(),
+            Some(End::Failed(failure)) => {
+                !self.ended_on_purpose() && failure.kind.lack().is_none_or(|lack| lack == Lack::Decision)
+            }
+            Some(_) => false,
+        }
     }
     /// Why the run ends or ended early, or has no answer.
     pub fn failure(&self) -> Option<&Failure> {
@@ -346,6 +364,10 @@ impl Run {
     /// Whether a step began.
     pub(super) fn has_performed(&self, step: &StepId) -> bool {
         self.steps.get(step).is_some_and(|state| !matches!(state, StepState::Skipped))
+    }
+    /// Whether a call of a step was recorded as an intent or sent.
+    pub(super) fn has_recorded_call(&self, step: &StepId) -> bool {
+        self.done.iter().any(|done| done.step == *step) || self.intents.keys().any(|(of, ..)| of == step)
     }
     /// Whether a step was skipped.
     pub(super) fn was_skipped(&self, step: &StepId) -> bool {

@@ -48,6 +48,17 @@ impl Run {
         all
     }
 
+    /// Of a rehearsal: the first step whose `undo` could not be built, and why. A run of a caller would pause there.
+    pub fn unbuilt_undo(&self) -> Option<(&StepId, &str)> {
+        let calls = self.undoing.iter().flat_map(|undoing| &undoing.calls);
+        calls.into_iter().find_map(|((step, _), call)| match &call.undone {
+            UndoStatus::Left(why) if self.done.get(call.done).is_some_and(|done| done.rehearsed) => {
+                Some((step, why.as_str()))
+            }
+            UndoStatus::Left(_) | UndoStatus::NotYet | UndoStatus::Undone | UndoStatus::Rehearsed => None,
+        })
+    }
+
     /// As [`Run::undone`], only for calls that certainly were done.
     fn undone_calls(&self) -> impl Iterator<Item = (&DoneCall, Option<&UndoCall>, UndoStatus)> {
         let done = if self.ends_early() { self.done.as_slice() } else { &[] };

@@ -306,3 +306,50 @@ async fn runs_that_answer_long_before_they_end_are_compared_and_open_the_gates()
     let open = orders.pointsman.get("/api/v2/orchestrate/runs?mode=dark&status=running").await;
     assert!(open["runs"].as_array().is_some_and(|runs| !runs.is_empty()), "the dark runs go on: {open}");
 }
+
+/// The runs of the workflow answer after their first step, and then fail: their answers alone open no gate.
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_fail_after_their_answer_hold_every_gate() {
+    const FAILS: &str = "workflow: create\nsteps:\n  \
+                         accept: { call: \"POST ${services.bank}/charges\", rehearse: {} }\n  \
+                         broken: { needs: [accept], fail: { status: 500, body: {} } }\n\
+                         respond: { after: [accept], status: 200, body: { total: 7 } }\n";
+    let orders = Orders::start().await;
+    orders.reload(|flags| flags.write("workflows/create.yaml", FAILS)).await;
+    for (rung, next, counter) in [
+        ("shadow", "dark", "failed_after_answer"),
+        ("dark", "live", "failed_after_answer"),
+        ("live", "only", "engine_errors"),
+    ] {
+        let to = json!({ "to": rung, "reason": "test", "force": true });
+        let moved = orders.pointsman.api(Method::POST, "/api/v2/routes/orders/flip", to).await;
+        assert_eq!(moved.status, StatusCode::OK, "{rung}: {}", moved.json());
+        orders.gather(counter, PAIRS).await;
+        let refused = orders.flip(next).await;
+        assert_eq!(refused.status, StatusCode::CONFLICT, "{next}: {}", refused.json());
+        assert!(reasons(&refused).contains("after their answer") || rung == "live", "{}", refused.json());
+    }
+    let next = orders.evidence().await["next"].clone();
+    let of_errors =
+        next["conditions"].as_array().and_then(|all| all.iter().find(|c| c["name"] == "errors_not_worse_by"));
+    assert_eq!(of_errors.map(|condition| &condition["verdict"]), Some(&json!("fail")), "{next}");
+}
+
+/// A client that repeats a request gets the answer of its first try, which was counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_a_retry_is_not_counted_again() {
+    let orders = Orders::start().await;
+    for rung in ["shadow", "dark", "live"] {
+        let to = json!({ "to": rung, "reason": "test", "force": true });
+        let moved = orders.pointsman.api(Method::POST, "/api/v2/routes/orders/flip", to).await;
+        assert_eq!(moved.status, StatusCode::OK, "{rung}: {}", moved.json());
+    }
+    let url = format!("{}/orders", orders.pointsman.url());
+    for key in ["first", "first", "first", "second"] {
+        let headers = [("idempotency-key", key)];
+        let reply = orders.client.json(Method::POST, &url, &headers, &json!({})).await.expect("a reply");
+        assert_eq!(reply.status, StatusCode::OK);
+    }
+    until("the answers", || async { (orders.count("engine_answers").await >= 2).then_some(()) }).await;
+    assert_eq!((orders.count("engine_answers").await, orders.bank.count()), (2, 2));
+}

@@ -39,6 +39,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("proxy", &["flag", "exchange", "compare", "workflow", "clock", "access_log", "listener", "transport", "traces"]),
     ("evidence", &["flag", "compare", "store", "exchange", "clock", "slot_file"]),
+    ("record", &["store", "evidence", "clock"]),
     ("ladder", &["flag", "store", "evidence", "clock"]),
     ("shadow", &["flag", "compare", "exchange", "evidence", "workflow", "clock"]),
     ("config", &["flag", "workflow", "compare", "access_log", "listener", "transport", "traces", "egress"]),
@@ -50,7 +51,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "egress",
         ],
     ),
-    ("cli", &["app", "admin", "config", "demo", "docs", "flag", "telemetry"]),
+    ("cli", &["app", "admin", "config", "demo", "docs", "flag", "record", "telemetry"]),
     ("demo", &["admin", "flag", "workflow"]),
     ("main", &["cli"]),
     ("build", &[]), // the build script

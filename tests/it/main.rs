@@ -49,6 +49,7 @@ mod overload;
 mod postgres;
 mod random_operations;
 mod raw_corpus;
+mod record;
 mod refreshed_credentials;
 mod rehearse_from_legacy;
 mod reload;

@@ -27,6 +27,8 @@ macro_rules! pass_on {
 
 crate::store::tests::forward_work::forward_work!(HangingStore, inner);
 
+impl crate::store::RecordLog for HangingStore {}
+
 impl Store for HangingStore {
     pass_on! {
         append(append: Arc<Append>) -> Result<(), AppendError>;

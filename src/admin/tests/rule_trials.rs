@@ -21,7 +21,15 @@ fn reply(body: &Value) -> Observation {
 /// The sample of a pair of replies, as the shadow executor stores it.
 pub(super) fn sample(request: &Value, legacy: &Value, engine: &Value, n: i64) -> SampleRecord {
     let (legacy, engine) = (reply(legacy), reply(engine));
-    let pair = Pair { legacy: &legacy, engine: &engine, effects: None, request, stale_reads: false, sensitive: None };
+    let pair = Pair {
+        legacy: &legacy,
+        engine: &engine,
+        effects: None,
+        request,
+        instance: None,
+        stale_reads: false,
+        sensitive: None,
+    };
     let bounds = CompareBounds::of(&Limits::default());
     let rules = Rules::default();
     let comparison = compare(&pair, &rules, &bounds, &|| false).unwrap();

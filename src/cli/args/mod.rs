@@ -146,6 +146,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
+    /// The record of all moves of routes: a chain of entries, each with the hash of the one before.
+    Record {
+        #[command(subcommand)]
+        command: RecordCommand,
+    },
     /// Show the services of the files: their breakers, calls in flight, rates, addresses.
     Services {
         #[command(flatten)]
@@ -221,6 +226,37 @@ pub(crate) enum StoreCommand {
         file: PathBuf,
         #[command(flatten)]
         store: StoreArgs,
+    },
+}
+
+/// Commands for the record.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecordCommand {
+    /// Show the newest entries: who moved what, when, and why.
+    Show {
+        /// Only of this route.
+        route: Option<String>,
+        /// Show this many.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Check that no entry was changed, removed or inserted later, and name the first that was.
+    Verify {
+        /// Check a file that `export` wrote, instead of the record of a running process.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// A hash that was noted earlier: it must still be in the chain.
+        #[arg(long, value_name = "HASH")]
+        hash: Option<String>,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Print all entries, one line of JSON each, the oldest first.
+    Export {
+        #[command(flatten)]
+        server: Server,
     },
 }
 

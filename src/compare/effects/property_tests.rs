@@ -214,6 +214,7 @@ fn the_work_of_the_largest_pair_is_bounded() {
         effects: Some(&effects),
         request: &Value::Null,
         stale_reads: false,
+        instance: None,
         sensitive: None,
     };
     // The time is checked once for every 256 values or calls that are visited, and before each body is parsed.

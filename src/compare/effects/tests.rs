@@ -129,6 +129,7 @@ pub(super) fn compared(
         effects: Some(&effects),
         request: &Value::Null,
         stale_reads: false,
+        instance: None,
         sensitive: None,
     };
     compare(&pair, rules, &BOUNDS, &|| false)
@@ -159,6 +160,7 @@ fn calls_that_were_not_watched_are_not_judged() {
         effects: None,
         request: &Value::Null,
         stale_reads: false,
+        instance: None,
         sensitive: None,
     };
     let comparison = compare(&pair, &rules(json!({})), &BOUNDS, &|| false).unwrap();
@@ -537,6 +539,7 @@ fn what_is_sensitive_is_hidden_wherever_a_call_shows_it() {
         effects: Some(&effects),
         request: &Value::Null,
         stale_reads: false,
+        instance: None,
         sensitive: Some(&HidesCard),
     };
     let rules = rules(json!({"effects": {"charge": {"headers": ["x-card"]}}}));
@@ -567,6 +570,7 @@ fn calls_are_also_judged_where_the_statuses_are_of_different_classes() {
         effects: Some(&effects),
         request: &Value::Null,
         stale_reads: false,
+        instance: None,
         sensitive: None,
     };
     let comparison = compare(&pair, &rules(json!({})), &BOUNDS, &|| false).unwrap();

@@ -12,7 +12,7 @@ use super::record::{Kept, KeptCall, KeptPair, KeptReply, NotKept};
 use crate::compare::bounds::CompareBounds;
 use crate::compare::effect::Effect;
 use crate::compare::observation::{Body, Intent, Observation};
-use crate::compare::pair::{HidesSensitive, Pair};
+use crate::compare::pair::{HidesSensitive, InstanceIds, Pair};
 use crate::compare::redact;
 use crate::compare::rules::Rules;
 use crate::secret::STARS;
@@ -82,8 +82,18 @@ impl Keeping<'_> {
             intents: intents.iter().map(|intent| self.intent(intent)).collect::<Result<_, _>>()?,
             steps_without_items: pair.engine.steps_without_items().to_vec(),
             effects: effects.transpose()?,
+            instance: pair.instance.map(|ids| self.instance(ids)),
             stale_reads: pair.stale_reads,
         })
+    }
+
+    fn instance(&mut self, InstanceIds { legacy, engine }: &InstanceIds) -> InstanceIds {
+        let sensitive = self.context.sensitive;
+        let mut masked = |id: &String| {
+            let hidden = sensitive.map_or_else(|| id.clone(), |parts| parts.hide_in_text(id));
+            self.placeholders.text(id, &hidden)
+        };
+        InstanceIds { legacy: masked(legacy), engine: masked(engine) }
     }
 
     fn request(&mut self) -> Value {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::body::KeptBody;
 use crate::compare::effect::{Effect, EffectReply};
 use crate::compare::observation::{Body, Intent, Observation};
+use crate::compare::pair::InstanceIds;
 use crate::names::{ServiceName, StepId};
 
 /// What is kept of a pair, or why nothing is.
@@ -56,6 +57,9 @@ pub struct KeptPair {
     /// The calls that legacy made; absent if they were not watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effects: Option<Vec<KeptCall>>,
+    /// The ids of the instance, of a follow-up whose instance has a twin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) instance: Option<InstanceIds>,
     /// Whether the engine read data that legacy had already changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) stale_reads: bool,

@@ -12,7 +12,7 @@ use crate::compare::bounds::{BoundExceeded, CompareBounds};
 use crate::compare::comparison::compare;
 use crate::compare::effect::Effect;
 use crate::compare::observation::Observation;
-use crate::compare::pair::Pair;
+use crate::compare::pair::{InstanceIds, Pair};
 use crate::compare::parsed_body::ParsedBody;
 use crate::compare::rules::Rules;
 use crate::compare::verdict::{Comparison, Difference, DifferenceKind};
@@ -57,6 +57,7 @@ pub(in crate::compare) struct ReadPair {
     pub(in crate::compare) engine: Observation,
     effects: Option<Vec<Arc<Effect>>>,
     pub(in crate::compare) request: Value,
+    instance: Option<InstanceIds>,
     stale_reads: bool,
     /// Whether a `content-encoding` was not kept.
     was_encoded: bool,
@@ -75,6 +76,7 @@ impl ReadPair {
             engine: engine.with_steps_without_items(kept.steps_without_items.clone()),
             effects: effects.map(|calls| calls.ok_or(NotJudged::Digest)).transpose()?,
             request: parse_json(kept.request.as_bytes()).map_err(|_| NotJudged::NotReproduced)?,
+            instance: kept.instance.clone(),
             stale_reads: kept.stale_reads,
             was_encoded: kept.legacy.was_encoded || kept.engine.was_encoded,
         })
@@ -86,6 +88,7 @@ impl ReadPair {
             engine: &self.engine,
             effects: self.effects.as_deref(),
             request: &self.request,
+            instance: self.instance.as_ref(),
             stale_reads: self.stale_reads,
             sensitive: None,
         }

@@ -8,13 +8,14 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::compare::tests::{BOUNDS, found, json_reply, reply, rules};
 use crate::compare::{
-    Body, Comparison, Effect, EffectReply, HidesSensitive, Intent, Observation, Pair, Rules, Verdict, compare,
+    Body, Comparison, Effect, EffectReply, HidesSensitive, InstanceIds, Intent, Observation, Pair, Rules, Verdict,
+    compare,
 };
 
 const BYTES_MAX: usize = 64 << 10;
 
 fn pair<'a>(legacy: &'a Observation, engine: &'a Observation, request: &'a Value) -> Pair<'a> {
-    Pair { legacy, engine, effects: None, request, stale_reads: false, sensitive: None }
+    Pair { legacy, engine, effects: None, request, instance: None, stale_reads: false, sensitive: None }
 }
 
 fn compared(pair: &Pair<'_>, rules: &Rules) -> Comparison {
@@ -177,6 +178,18 @@ fn calls_are_kept_and_judged_again() {
     assert_eq!(rejudged.comparison.verdict, Verdict::Ignored);
     let rejudged = tried(&pair, &in_force, json!({"assert": ["${intents.charge.body.amount == 5}"]})).unwrap();
     assert_eq!((rejudged.still.len(), rejudged.new.len()), (1, 1));
+}
+
+#[test]
+fn the_ids_of_an_instance_are_kept() {
+    let (legacy, engine) =
+        (json_reply(&json!({"order": "ord_17", "n": 1})), json_reply(&json!({"order": "ord_17", "n": 2})));
+    let (request, ids) = (json!({}), InstanceIds { legacy: "ord_17".to_owned(), engine: "run_18".to_owned() });
+    let pair = Pair { instance: Some(&ids), ..pair(&legacy, &engine, &request) };
+    let in_force = rules(json!({"ids": ["$.id"]}));
+    assert_eq!(found(&compared(&pair, &in_force)).len(), 2, "the engine names another order");
+    let rejudged = tried(&pair, &in_force, json!({"ids": ["$.id"], "ignore": ["$.n"]})).unwrap();
+    assert_eq!(rejudged.still[0].path, "$.order");
 }
 
 struct Hides(&'static str);

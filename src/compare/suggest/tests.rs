@@ -61,8 +61,15 @@ impl Route {
     /// Compares a pair, `n` seconds after the start.
     fn compare(&mut self, n: usize, request: &Value, legacy: Reply, engine: Reply) {
         let (legacy, engine) = (observed(legacy), observed(engine));
-        let pair =
-            Pair { legacy: &legacy, engine: &engine, effects: None, request, stale_reads: false, sensitive: None };
+        let pair = Pair {
+            legacy: &legacy,
+            engine: &engine,
+            effects: None,
+            request,
+            instance: None,
+            stale_reads: false,
+            sensitive: None,
+        };
         let comparison = compare(&pair, &self.in_force, &BOUNDS, &|| false).unwrap();
         if comparison.verdict != Verdict::Mismatch {
             self.equal += 1;

@@ -51,6 +51,7 @@ fn with_calls(set: &Set, calls: &[(&str, &str, &str)]) -> Comparison {
         effects: Some(&effects),
         request: &Value::Null,
         stale_reads: false,
+        instance: None,
         sensitive: None,
     };
     compare(&pair, rules, &CompareBounds::of(&Limits::default()), &|| false).expect("a verdict")

@@ -24,7 +24,7 @@ use crate::engine::machine::CallerAnswer;
 use crate::engine::machine::replies;
 use crate::engine::ports::decode::DecodeBounds;
 use crate::engine::scheduler::registry::Registration;
-use crate::exchange::{ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KeysOfLegacy, MayBegin, NO_FIRST_TRY};
+use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KeysOfLegacy, MayBegin, NO_FIRST_TRY};
 use crate::flag::SkipReason;
 use crate::names::RunId;
 use crate::store::ClaimedRequest;
@@ -73,7 +73,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         let why = "The flag files have changed too often since this request was decided";
         return may_not_begin(&core, registration, may_fall_back, FILES_CHANGED, why);
     }
-    let AdmittedRun { plan, permit, started, credentials, run_key } =
+    let AdmittedRun { plan, permit, started, credentials, run_key, instance_ids } =
         match prepare(&core, &snapshot, &request, run, may_fall_back, deadline).await {
             Ok(new) => new,
             Err(reply) => {
@@ -117,7 +117,12 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     drop(permit_to_begin);
 
     match timeout_at(deadline, answer).await {
-        Ok(Ok(CallerAnswer::Reply(reply))) => *reply,
+        Ok(Ok(CallerAnswer::Reply(mut reply))) => {
+            if let ArmReply::Answer(ArmAnswer { report, .. }) | ArmReply::Refused(_, report) = &mut *reply {
+                report.instance = instance_ids;
+            }
+            *reply
+        }
         Ok(Ok(CallerAnswer::OtherRun { run, request: ClaimedRequest::Other })) => replies::other_request(run),
         Ok(Ok(CallerAnswer::OtherRun { run, request: ClaimedRequest::UnderAnotherCredential })) => {
             // If that run gave the request back to legacy, the engine no longer has the request, although the run's

@@ -17,7 +17,7 @@ use crate::engine::scheduler::load;
 use crate::engine::scheduler::registry::AnnouncementReceiver;
 use crate::engine::scheduler::successors;
 use crate::engine::snapshot::FilesSnapshot;
-use crate::exchange::ArmReply;
+use crate::exchange::{ArmAnswer, ArmReply};
 use crate::names::RunId;
 use crate::workflow::{Plan, Run, RunStatus, fold};
 
@@ -36,6 +36,21 @@ pub(super) fn unknown_outcome(run: RunId, why: &str) -> ArmReply {
 /// Waits for the answer of another run that has the same retry key; at the deadline, returns what is known of that run.
 /// `None` where that run has ended without events.
 pub(super) async fn attach(
+    core: &Core,
+    snapshot: &FilesSnapshot,
+    id: RunId,
+    announced: Option<AnnouncementReceiver>,
+    may_fall_back: bool,
+    deadline: Instant,
+) -> Option<ArmReply> {
+    let mut reply = reply_of(core, snapshot, id, announced, may_fall_back, deadline).await?;
+    if let ArmReply::Answer(ArmAnswer { report, .. }) | ArmReply::Refused(_, report) = &mut reply {
+        report.of_earlier_try = true;
+    }
+    Some(reply)
+}
+
+async fn reply_of(
     core: &Core,
     snapshot: &FilesSnapshot,
     id: RunId,

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use crate::compare::{Body, Observation};
+use crate::compare::{Body, InstanceIds, Observation};
 use crate::engine::api::start;
 use crate::engine::context::Core;
 use crate::engine::machine::{refused_input, replies};
@@ -20,7 +20,7 @@ use crate::engine::scheduler::load;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::{ArmReply, ArmRequest};
 use crate::expression::ReadPath;
-use crate::flag::SkipReason;
+use crate::flag::{InstanceId, SkipReason};
 use crate::names::{JobId, RunId};
 use crate::store::{RunBodies, RunFilter, StoreError};
 use crate::workflow::{
@@ -35,6 +35,8 @@ pub(in crate::engine) struct AdmittedRun {
     pub started: RunStarted,
     pub credentials: BTreeMap<String, String>,
     pub run_key: Option<Vec<u8>>,
+    /// Of a follow-up whose instance has a twin: the ids of both.
+    pub instance_ids: Option<InstanceIds>,
 }
 
 /// Checks whether a run can be created for this request now.
@@ -99,8 +101,11 @@ pub(in crate::engine) async fn prepare(
             return Err(Box::new(reply));
         }
     };
+    let instance_ids = instance.ids.clone();
     match first_event(core, snapshot, &plan, request, run, &body, instance) {
-        Ok((started, credentials, run_key)) => Ok(AdmittedRun { plan, permit, started, credentials, run_key }),
+        Ok((started, credentials, run_key)) => {
+            Ok(AdmittedRun { plan, permit, started, credentials, run_key, instance_ids })
+        }
         Err(why) => not_started("no_store_key", why),
     }
 }
@@ -133,6 +138,8 @@ struct InstanceFacts {
     value: Option<Arc<Value>>,
     /// The sensitive parts of the value.
     sensitive_paths: Vec<SensitivePath>,
+    /// The ids of the instance and of its twin, where legacy owns the instance.
+    ids: Option<InstanceIds>,
 }
 
 /// The value of `instance` in expressions, from the run that created it: `id`, `input`, `output`, `status`, and
@@ -145,7 +152,13 @@ async fn load_instance(
 ) -> Result<InstanceFacts, &'static str> {
     let Some(instance) = &request.instance else { return Ok(InstanceFacts::default()) };
     if !plan.reads.iter().any(|path| path.root() == "instance") {
-        return Ok(InstanceFacts::default());
+        // Nothing in the workflow needs the twin's id, but a comparison does.
+        let ids = async {
+            let of_twin = instance.run.filter(|_| request.mode != Mode::Real && request.instance_ids.is_some())?;
+            let creator = timeout_at(deadline, creator_run(core, of_twin)).await.ok()?.ok()??;
+            twin_ids(instance, own_id(request, creator.bodies.output.as_ref()))
+        };
+        return Ok(InstanceFacts { ids: ids.await, ..InstanceFacts::default() });
     }
     let run = instance.run.ok_or("It is not known which run created the instance")?;
     let no_answer = "The store does not say what is known of the instance";
@@ -167,6 +180,7 @@ async fn load_instance(
     if id.is_null() && plan.reads.iter().any(reads_id) {
         return Err("The twin's answer has no id of the instance");
     }
+    let ids = if request.mode == Mode::Real { None } else { twin_ids(instance, id.clone()) };
     let value = serde_json::json!({
         "id": id,
         "legacy_id": legacy_id,
@@ -174,7 +188,13 @@ async fn load_instance(
         "output": output,
         "status": status.as_str(),
     });
-    Ok(InstanceFacts { value: Some(Arc::new(value)), sensitive_paths })
+    Ok(InstanceFacts { value: Some(Arc::new(value)), sensitive_paths, ids })
+}
+
+/// Legacy's id of an instance, and the one that the engine gave to its twin.
+fn twin_ids(instance: &InstanceId, engine: Value) -> Option<InstanceIds> {
+    let Value::String(engine) = engine else { return None };
+    Some(InstanceIds { legacy: (*instance.key.id).to_owned(), engine })
 }
 
 /// The id that the engine gave to an instance's twin, as text like one from a path; null where its answer has none.
@@ -305,7 +325,7 @@ fn first_event(
     let (sealed, run_key) = sealed.map(|sealed| (sealed.credentials, sealed.key)).unzip();
     let trace = request.request.caller_trace().and_then(|value| value.to_str().ok());
     let now = core.process.clock.now();
-    let InstanceFacts { value: instance, mut sensitive_paths } = instance;
+    let InstanceFacts { value: instance, mut sensitive_paths, ids: _ } = instance;
     let legacy = request.legacy.as_ref().zip(snapshot.legacy_reads(&plan.workflow)).map(|(legacy, reads)| {
         sensitive_paths.extend(reads.sensitive.iter().cloned());
         Arc::new(decode::legacy(legacy, &reads.paths, bounds))

@@ -15,7 +15,7 @@ use crate::engine::ports::writer::Writer;
 use crate::engine::scheduler::children;
 use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::mailbox::{CommandReply, Slot};
-use crate::flag::Freeze;
+use crate::flag::{Freeze, State};
 use crate::names::Seq;
 use crate::telemetry::LogThrottle;
 use crate::workflow::{AttemptResult, EffectClass, Mode};
@@ -213,6 +213,18 @@ impl Driver {
         let (id, status) = (run.id(), run.status());
         self.metrics.task_ended(run, end == DriverEnd::Discarded, matches!(end, DriverEnd::Suspended { .. }));
         tracing::debug!(run = %id, status = status.as_str(), ?end, "the run's task ends");
+        if end != DriverEnd::Discarded
+            && self.metrics.failed_after_answer(run)
+            && let Some(route) = &run.started().route
+        {
+            tracing::info!(run = %id, %route, status = status.as_str(), "the run failed after its answer was given");
+            let rung = match run.mode() {
+                Mode::Rehearse => State::Shadow,
+                Mode::Dark => State::Dark,
+                Mode::Real => State::Live,
+            };
+            core.ports.late_failures.failed_after_answer(route, &run.started().plan, rung);
+        }
         match end {
             DriverEnd::Suspended { cause, wake } => {
                 if let Some(at) = wake {

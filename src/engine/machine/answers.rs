@@ -42,7 +42,8 @@ impl Machine {
                 };
                 let reply =
                     reply.unwrap_or_else(|| replies::still_running(run, Some(&self.plan), &self.decision_inputs));
-                let reply = if self.is_unkept_real_run() { replies::without_run(reply) } else { reply };
+                let mut reply = if self.is_unkept_real_run() { replies::without_run(reply) } else { reply };
+                self.note_taken_pin(&mut reply);
                 self.out.push(Output::AnswerCaller(CallerAnswer::Reply(Box::new(reply))));
             }
         } else if let Some(DecidedReply { run, .. }) = self.deadline_reply.as_ref().filter(|reply| reply.seq <= durable)
@@ -58,7 +59,17 @@ impl Machine {
                 let why = || (SkipReason::WouldPause, "a run below it is paused".to_owned());
                 report.unresolved.get_or_insert_with(why);
             }
+            self.note_taken_pin(&mut reply);
             self.out.push(Output::AnswerCaller(CallerAnswer::Reply(Box::new(reply))));
+        }
+    }
+
+    fn note_taken_pin(&self, reply: &mut ArmReply) {
+        if self.pin_is_taken
+            && let ArmReply::Refused(_, report) | ArmReply::Answer(ArmAnswer { report, .. }) = reply
+        {
+            report.pinned = None;
+            report.pin_is_taken = true;
         }
     }
 
@@ -156,11 +167,17 @@ impl Machine {
                 // The run's effects and its answer stand; only the pin is not recorded.
                 match by_other_arm {
                     true => self.out.push(Output::PinCollision(key.clone())),
-                    false => tracing::warn!(
+                    false if self.run.mode() == Mode::Real => tracing::warn!(
                         run = %self.run.id(), family = %key.family, id = %key.id,
                         "another run has pinned this id already: follow-up requests go to that run"
                     ),
+                    false => tracing::warn!(
+                        run = %self.run.id(), family = %key.family, id = %key.id,
+                        "legacy has answered a create with this id before: whether it is a new instance is not known, so \
+                         its follow-up requests are not run on a twin"
+                    ),
                 }
+                self.pin_is_taken = true;
                 let batch = self.ids.next(self.now);
                 if let Some(append) = self.log.without_pin(&key, batch) {
                     self.out.push(Output::Append(append, std::time::Duration::ZERO));

@@ -38,8 +38,14 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
     };
     let failed = run.failure().and_then(|failure| Some((skip_reason(failure.kind)?, shown(failure))));
     let is_paused = run.status() == RunStatus::Paused && run.mode() != Mode::Real;
-    let unresolved =
-        failed.or_else(|| is_paused.then(|| (SkipReason::WouldPause, shown_note(run, plan).unwrap_or_default())));
+    let unbuilt_undo = || {
+        let (step, why) = run.unbuilt_undo().filter(|_| run.mode() != Mode::Real)?;
+        let why = shown(&Failure::of_run(FailureKind::WouldPause, why));
+        Some((SkipReason::WouldPause, format!("the `undo` of `{step}`: {why}")))
+    };
+    let unresolved = failed
+        .or_else(|| is_paused.then(|| (SkipReason::WouldPause, shown_note(run, plan).unwrap_or_default())))
+        .or_else(unbuilt_undo);
     let volatile = |step: &crate::workflow::Step| match &step.kind {
         StepKind::Call(call) => call.volatile && sends(run.mode(), call),
         _ => false,
@@ -55,10 +61,13 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         unresolved,
         outlived_deadline: false,
         pinned: run.pinned().map(|pin| PinKey { family: pin.family.clone(), id: pin.id.as_str().into() }),
+        pin_is_taken: false,
+        instance: None,
         stale_reads: run.mode() != Mode::Real && plan.is_some_and(|plan| plan.steps.iter().any(volatile)),
         branch: compared.map(|plan| branch(run, plan)).unwrap_or_default(),
         refused_by_schema: false,
         ended_on_purpose: run.ended_on_purpose(),
+        of_earlier_try: false,
         redaction,
     }
 }

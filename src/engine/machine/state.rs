@@ -124,6 +124,8 @@ pub(in crate::engine) struct Machine {
     pub(super) commands_query: QueryState,
     /// Whether a command in the store was left unhandled because another process may have taken the run.
     pub(super) has_deferred_commands: bool,
+    /// Another run had pinned the id that this run's answer creates.
+    pub(super) pin_is_taken: bool,
     /// Commands that are answered once this sequence number is durable.
     pub(super) command_replies: Vec<(Seq, CommandId)>,
     /// Whether a freeze keeps a step from beginning.
@@ -210,6 +212,7 @@ impl Machine {
             handled_commands: BTreeSet::new(),
             commands_query: QueryState::default(),
             has_deferred_commands: false,
+            pin_is_taken: false,
             command_replies: Vec::new(),
             has_frozen_step: false,
             has_deferred_start: false,

@@ -66,6 +66,8 @@ macro_rules! forward_to_inner {
 
 crate::store::tests::forward_work::forward_work!(FaultyStore, inner);
 
+impl crate::store::RecordLog for FaultyStore {}
+
 impl Store for FaultyStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let number = self.appends.fetch_add(1, Ordering::SeqCst);

@@ -276,6 +276,7 @@ async fn engine(
         addresses: AddressRegistry::new(),
         affinity: StoreAffinity::load(store.clone(), limits).await.unwrap(),
         clock: clock::process().clone(),
+        late_failures: Arc::new(()),
     })
 }
 

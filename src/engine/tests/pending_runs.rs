@@ -129,6 +129,8 @@ impl RunCoordination for SlowStore {
     }
 }
 
+impl crate::store::RecordLog for SlowStore {}
+
 impl Store for SlowStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let is_first_of_child = append.first == Seq::FIRST && append.summary.parent.is_some();

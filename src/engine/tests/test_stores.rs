@@ -275,6 +275,8 @@ impl RunCoordination for TestStore {
     }
 }
 
+impl crate::store::RecordLog for TestStore {}
+
 impl Store for TestStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         self.count();

@@ -116,7 +116,11 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         if retry_key.is_none() && matches.as_ref().is_some_and(|m| !m.method.is_safe()) {
             problems
                 .warn(&at("id"), "without the header `Idempotency-Key` a client's retry is a new request here")
-                .hint("name what marks a retry: retry_key: ${request.headers[\"idempotency-key\"]}");
+                .hint(
+                    "if clients mark a retry in another way, name it: retry_key: ${request.body.order_ref} (that header is \
+                     the default and need not be named; a route in `live` is held at `dark` for `retry_window_s` after \
+                     a change of `retry_key`)",
+                );
         }
     }
     let legacy = legacy?;

@@ -20,7 +20,7 @@ impl Fixture {
     async fn put(&self, declared: DeclaredFiles) {
         let (evidence, bases) = (Arc::clone(&self.evidence), declared.bases.clone());
         let set_basis = move || {
-            evidence.set_basis(0, &bases.into_iter().map(|(id, hash)| (id, hash.as_str().into())).collect::<Vec<_>>())
+            evidence.set_basis(0, &bases.into_iter().map(|(id, hash)| (id, hash.as_str().into())).collect::<Vec<_>>());
         };
         self.ladder.reload(declared, set_basis).await.unwrap();
     }

@@ -6,6 +6,7 @@
 
 mod coordination;
 mod coordination_tables;
+mod record_log;
 mod retry_keys;
 mod samples;
 mod tables;

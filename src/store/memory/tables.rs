@@ -16,8 +16,8 @@ use crate::store::bound_keys::{OldKey, page_of};
 use crate::store::coordination::due_at_of;
 use crate::store::{
     Append, AppendConflict, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, OutboxRow, PinCount,
-    PinRecord, PlacedPin, RetryKeyPage, RetryKeyPosition, RunBodies, RunFilter, RunSnapshot, SampleRecord, StoreError,
-    StoreNotification, StoredEvent, StoredFirstTry,
+    PinRecord, PlacedPin, RecordEntry, RetryKeyPage, RetryKeyPosition, RunBodies, RunFilter, RunSnapshot, SampleRecord,
+    StoreError, StoreNotification, StoredEvent, StoredFirstTry,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -48,6 +48,7 @@ pub(super) struct Tables {
     retry_keys: RetryKeyTable,
     /// A flip's number is its index plus one.
     flips: Vec<FlipRecord>,
+    pub(super) record: Vec<RecordEntry>,
     pub(super) declared: BTreeMap<RouteId, DeclaredState>,
     /// Oldest first.
     pub(super) samples: Vec<SampleRecord>,
@@ -70,6 +71,7 @@ impl Tables {
             pin_indexes: HashMap::new(),
             retry_keys: RetryKeyTable::default(),
             flips: Vec::new(),
+            record: Vec::new(),
             declared: BTreeMap::new(),
             samples: Vec::new(),
             evidence: BTreeMap::new(),

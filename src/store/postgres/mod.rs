@@ -21,6 +21,7 @@ mod notifier;
 mod open;
 mod pool;
 mod read;
+mod record_log;
 mod record_writes;
 mod session;
 mod stored_state;

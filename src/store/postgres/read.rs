@@ -376,7 +376,7 @@ pub(super) async fn last_flips(pool: &Pool) -> Result<Vec<FlipRecord>> {
     found.iter().map(flip).collect()
 }
 
-fn flip(row: &PgRow) -> Result<FlipRecord> {
+pub(super) fn flip(row: &PgRow) -> Result<FlipRecord> {
     let number = column::<i64>(row, 0)?.cast_unsigned();
     Ok(FlipRecord { number, ..record(row, 1)? })
 }

@@ -24,7 +24,7 @@ const CREATES_APPENDS: i64 = 5;
 /// The migration that drops the table of events: all of them are moved before it.
 const DROPS_EVENTS: i64 = 6;
 /// The last migration.
-pub(super) const NEWEST: i64 = 12;
+pub(super) const NEWEST: i64 = 13;
 /// The migration from which on requests are recognised by other keys and digests than before.
 const OTHER_KEYS: i64 = 11;
 /// The advisory lock of the process that upgrades the tables.
@@ -50,6 +50,7 @@ fn migrations(last: i64) -> Migrator {
     let flips_after = include_str!("../schema/postgres/0010_flips_after.sql").into_sql_str();
     let request_digests = include_str!("../schema/postgres/0011_request_digests.sql").into_sql_str();
     let samples_once = include_str!("../schema/postgres/0012_samples_once.sql").into_sql_str();
+    let record = include_str!("../schema/postgres/0013_record.sql").into_sql_str();
     let mut migrations = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "lists".into(), MigrationType::Simple, lists, false),
@@ -62,7 +63,8 @@ fn migrations(last: i64) -> Migrator {
         Migration::new(9, "event version 3".into(), MigrationType::Simple, event_version_3, false),
         Migration::new(10, "flips after".into(), MigrationType::Simple, flips_after, false),
         Migration::new(OTHER_KEYS, "request digests".into(), MigrationType::Simple, request_digests, false),
-        Migration::new(NEWEST, "samples once".into(), MigrationType::Simple, samples_once, false),
+        Migration::new(12, "samples once".into(), MigrationType::Simple, samples_once, false),
+        Migration::new(NEWEST, "record".into(), MigrationType::Simple, record, false),
     ];
     migrations.retain(|step| step.version <= last);
     Migrator::with_migrations(migrations)

@@ -25,6 +25,7 @@ mod queue;
 mod read;
 mod read_only;
 mod readers;
+mod record_log;
 mod restored;
 mod run_snapshots;
 mod stored_state;
@@ -384,7 +385,6 @@ impl Store for SqliteStore {
     fn commit_age(&self) -> Option<&CommitAge> {
         Some(&self.commit_age)
     }
-
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
             // Closed before the writer, whose connection keeps `-wal` and `-shm` when it is the last one to close.

@@ -178,6 +178,7 @@ fn migrations(last: i64) -> Migrator {
     let run_snapshots = include_str!("../schema/0009_run_snapshots.sql").into_sql_str();
     let event_version_3 = include_str!("../schema/0010_event_version_3.sql").into_sql_str();
     let request_digests = include_str!("../schema/0011_request_digests.sql").into_sql_str();
+    let record = include_str!("../schema/0012_record.sql").into_sql_str();
     let mut migrations = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
@@ -189,7 +190,8 @@ fn migrations(last: i64) -> Migrator {
         Migration::new(8, "events moved".into(), MigrationType::Simple, moved, false),
         Migration::new(9, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
         Migration::new(10, "event version 3".into(), MigrationType::Simple, event_version_3, false),
-        Migration::new(NEWEST_VERSION, "request digests".into(), MigrationType::Simple, request_digests, false),
+        Migration::new(11, "request digests".into(), MigrationType::Simple, request_digests, false),
+        Migration::new(NEWEST_VERSION, "record".into(), MigrationType::Simple, record, false),
     ];
     migrations.retain(|step| step.version <= last);
     Migrator::with_migrations(migrations)
@@ -198,7 +200,7 @@ fn migrations(last: i64) -> Migrator {
 /// The migration that creates the table of appends. The events of an older file are moved after it.
 const CREATES_APPENDS: i64 = 7;
 /// The last migration.
-pub(in crate::store) const NEWEST_VERSION: i64 = 11;
+pub(in crate::store) const NEWEST_VERSION: i64 = 12;
 
 fn newer_tables(path: &Path, version: i64) -> StoreError {
     StoreError(format!(

@@ -25,7 +25,8 @@ use crate::store::bound_keys::is_bound;
 use crate::store::key_files::key_file_row;
 use crate::store::write_error::WriteError;
 use crate::store::{
-    DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, PutFlips, SampleRecord, StoreError, StoreNotification,
+    DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, PutFlips, RecordEntry, SampleRecord, StoreError,
+    StoreNotification,
 };
 
 /// The reply channel of a write that returns nothing.
@@ -57,6 +58,7 @@ pub(super) enum RecordWrite {
         remove: Vec<Uuid>,
     },
     RunningTimes(RunningTimes),
+    RecordEntry(Box<RecordEntry>),
 }
 
 /// Performs a write and sends its reply.
@@ -243,6 +245,10 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
         RecordWrite::RunningTimes(times) => {
             let text = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)";
             conn.execute(text, params![RUNNING_TIMES, json(times)?])?;
+        }
+        RecordWrite::RecordEntry(entry) => {
+            let text = "INSERT INTO record_entries (number, source, record) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
+            conn.execute(text, params![entry.number.cast_signed(), entry.source, json(entry)?])?;
         }
         RecordWrite::KeyFiles { put, remove } => {
             for id in remove {

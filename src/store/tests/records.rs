@@ -5,8 +5,8 @@ use crate::compare::{Difference, DifferenceKind};
 use crate::flag::{Framework, PathConventions, Percent, RetryScope, Shares, State, TokenSource};
 use crate::store::{
     DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, KeyFileRecord,
-    LiveBasis, Overridden, PutFlips, ReplacedMatch, ReplacedScope, RetryScopes, SampleRecord, UnreadKeyFile,
-    UnrecordedBecause,
+    LiveBasis, Overridden, PutFlips, RecordEntry, ReplacedMatch, ReplacedScope, RetryScopes, SampleRecord,
+    UnreadKeyFile, UnrecordedBecause,
 };
 
 on_every_store! {
@@ -21,6 +21,8 @@ on_every_store! {
     evidence_is_replaced_by_route,
     the_secret_stays_the_same,
     key_files_are_listed_until_they_are_removed,
+    an_entry_of_the_record_is_added_once_and_stays,
+    flips_after_a_number_come_in_order,
 }
 
 fn flip(route: Option<&str>, to: &str) -> FlipRecord {
@@ -332,4 +334,38 @@ async fn key_files_are_listed_until_they_are_removed(which: StoreKind) {
     assert_eq!(fixture.store.key_files().await.unwrap(), [gone, file(3)]);
     fixture.store.put_key_files(vec![], vec![file(2).id, file(3).id]).await.unwrap();
     assert_eq!(fixture.store.key_files().await.unwrap(), []);
+}
+
+async fn an_entry_of_the_record_is_added_once_and_stays(which: StoreKind) {
+    let mut fixture = StoreFixture::new(which).await;
+    let entry = |number: u64, source: &str| RecordEntry {
+        number,
+        at: at(1),
+        kind: "flip".into(),
+        route: (number != 2).then(|| "a".into()),
+        source: source.into(),
+        flips: number,
+        body: json!({ "rate": serde_json::from_str::<serde_json::Value>("0.10").unwrap(), "b": 1, "a": "x\u{0}" }),
+        previous: "p".into(),
+        hash: format!("h{number}"),
+    };
+    assert_eq!(fixture.store.newest_record_entry().await.unwrap(), None);
+    for (number, source) in [(1, "flip 1"), (1, "flip 9"), (2, "flip 1"), (2, "flip 2"), (3, "flip 3")] {
+        fixture.store.put_record_entry(entry(number, source)).await.unwrap();
+    }
+    fixture.reopen().await;
+    let all = [entry(1, "flip 1"), entry(2, "flip 2"), entry(3, "flip 3")];
+    assert_eq!(fixture.store.record_entries(0, 9).await.unwrap(), all);
+    assert_eq!(fixture.store.record_entries(1, 1).await.unwrap(), all[1..2]);
+    assert_eq!(fixture.store.newest_record_entry().await.unwrap(), Some(all[2].clone()));
+}
+
+async fn flips_after_a_number_come_in_order(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    put(&fixture, 0, &[flip(Some("a"), "shadow"), flip(None, "no"), flip(Some("b"), "dark")], None).await;
+    let numbers = async |after, limit| {
+        let flips = fixture.store.flips_after(after, limit).await.unwrap();
+        flips.iter().map(|flip| flip.number).collect::<Vec<_>>()
+    };
+    assert_eq!((numbers(0, 2).await, numbers(1, 9).await, numbers(3, 9).await), (vec![1, 2], vec![2, 3], Vec::new()));
 }

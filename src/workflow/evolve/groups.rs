@@ -145,6 +145,7 @@ impl Run {
                     return Err("the answer is fixed already".into());
                 }
                 self.answer = Some(answer.clone());
+                self.answer_tells_failure = self.failing.is_some();
                 self.pinned = pin.clone().or(self.pinned.take());
                 Ok(())
             }

@@ -82,6 +82,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         pending: None,
         pinned: None,
         failing: None,
+        answer_tells_failure: false,
         unanswered: None,
         declared: None,
         cancel: None,

@@ -97,6 +97,7 @@ impl InProcessEngine {
             addresses: pointsman::transport::AddressRegistry::new(),
             affinity: StoreAffinity::load(store.clone(), &self.setup.limits).await.expect("pins"),
             clock: pointsman::clock::process().clone(),
+            late_failures: Arc::new(()),
         });
         engine.recover().await.expect("the store answers");
         engine

@@ -191,6 +191,7 @@ impl Simulation {
             addresses: AddressRegistry::new(),
             affinity,
             clock,
+            late_failures: Arc::new(()),
         });
         assert!(engine.core.ports.executor_override.set(Arc::new(SimExecutor(self.services.clone()))).is_ok());
         // A process that cannot read the store ends, as the program does.

@@ -215,6 +215,18 @@ pub(in crate::store::sqlite) async fn records<T: serde::de::DeserializeOwned>(
     found.iter().map(|(record,)| parse(record)).collect()
 }
 
+/// The records of the first rows, in the order of the statement, whose number is above `after`.
+pub(in crate::store::sqlite) async fn records_after<T: serde::de::DeserializeOwned>(
+    readers: &Readers,
+    text: &'static str,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<T>> {
+    let query = sqlx::query_as::<_, (Vec<u8>,)>(text).bind(after.cast_signed()).bind(sql_limit(limit));
+    let found = query.fetch_all(readers.pool()?).await.map_err(read_error)?;
+    found.iter().map(|(record,)| parse(record)).collect()
+}
+
 /// Flips, newest first, of one route or of all.
 pub(in crate::store::sqlite) async fn flips(
     readers: &Readers,

@@ -105,6 +105,8 @@ impl RunCoordination for Shared {
     }
 }
 
+impl crate::store::RecordLog for Shared {}
+
 impl Store for Shared {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let store = self.0.clone();

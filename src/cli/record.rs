@@ -1,0 +1,176 @@
+//! `record`: who moved what, when, why; whether anything of it was changed later; a copy to keep elsewhere.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::client::{CallError, Client};
+use super::format::{Formatter, TableCell, Tone, ago, counted, escape_control, plain};
+use super::output::Output;
+use crate::admin::types::{FlipRow, RecordEntry, RecordPage};
+use crate::record::{BrokenChain, ChainCheck};
+
+/// How many entries are read at a time.
+const PAGE: u64 = 500;
+
+/// Reads the whole record, the oldest entry first.
+fn read(client: &Client, mut each: impl FnMut(RecordEntry) -> Result<(), CallError>) -> Result<(), CallError> {
+    let mut after = 0;
+    loop {
+        let (page, _) = client.get::<RecordPage>(&format!("/api/v2/record?after={after}&limit={PAGE}"))?;
+        let Some(last) = page.entries.last() else { return Ok(()) };
+        // An entry with a number that is not above would be read for ever.
+        after = last.number.max(after + 1);
+        page.entries.into_iter().try_for_each(&mut each)?;
+    }
+}
+
+pub(crate) fn show(client: &Client, route: Option<&str>, limit: usize, format: Formatter) -> Result<Output, CallError> {
+    let mut shown = std::collections::VecDeque::new();
+    read(client, |entry| {
+        if route.is_none_or(|route| entry.route.as_ref().is_some_and(|of| of.as_str() == route)) {
+            shown.push_back(entry);
+        }
+        if shown.len() > limit.max(1) {
+            shown.pop_front();
+        }
+        Ok(())
+    })?;
+    let json = json!(shown);
+    if shown.is_empty() {
+        return Ok(Output { text: "the record has no such entry\n".to_owned(), json, is_ok: true });
+    }
+    let now = Timestamp::now();
+    let header = ["#", "WHEN", "ROUTE", "WHAT", "BY", "WHY", "HASH"];
+    let rows = shown.iter().map(|entry| row(entry, now)).collect();
+    Ok(Output { text: format.table(&header, &[0], rows), json, is_ok: true })
+}
+
+fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
+    let text = |name: &str| entry.body[name].as_str().map(escape_control).unwrap_or_default();
+    let what = match entry.kind.as_str() {
+        "basis" => format!("{}: the evidence {}", text("changed"), text("evidence")),
+        kind => format!("{kind}: {} to {}", text("from"), text("to")),
+    };
+    let flip = serde_json::from_value::<FlipRow>(entry.body.clone()).ok().map(|mut flip| {
+        flip.forced_above = entry.body["overridden"]["from"].as_str().and_then(|rung| rung.parse().ok());
+        flip
+    });
+    let forced = flip.map(|flip| flip.force_text()).unwrap_or_default();
+    vec![
+        plain(entry.number),
+        plain(ago(entry.at, now)),
+        match &entry.route {
+            Some(route) => (route.to_string(), Tone::Strong),
+            None => ("(kill switch)".to_owned(), Tone::Bad),
+        },
+        plain(what),
+        plain(text("by")),
+        plain(format!("{}{forced}", text("reason"))),
+        (entry.hash.chars().take(12).collect(), Tone::Faint),
+    ]
+}
+
+/// What a check of the whole record has found.
+#[derive(Default)]
+struct Found {
+    chain: ChainCheck,
+    broken: Option<BrokenChain>,
+    /// The entries of flips, by the number of the flip.
+    flips: HashMap<u64, Value>,
+    /// Whether an entry has the hash that was asked for.
+    has_hash: bool,
+}
+
+impl Found {
+    fn add(&mut self, entry: &RecordEntry, hash: Option<&str>) {
+        if self.broken.is_none()
+            && let Err(broken) = self.chain.next(entry)
+        {
+            self.broken = Some(broken);
+        }
+        self.has_hash |= self.broken.is_none() && hash.is_some_and(|hash| entry.hash == hash);
+        if let Some(number) = entry.source.strip_prefix("flip ").and_then(|number| number.parse().ok()) {
+            self.flips.insert(number, entry.body.clone());
+        }
+    }
+
+    fn output(self, hash: Option<&str>, other: Option<String>, format: Formatter) -> Output {
+        let lost = hash.filter(|_| self.broken.is_none() && !self.has_hash).map(|hash| {
+            format!(
+                "no entry has the hash {}: the record was written anew, or cut, since it was noted",
+                escape_control(hash)
+            )
+        });
+        let wrong = self.broken.as_ref().map(ToString::to_string).or(lost).or(other);
+        let (entries, newest) = (self.chain.number, self.chain.hash.clone());
+        let json = json!({
+            "holds": wrong.is_none(),
+            "why": wrong,
+            "bad_entry": self.broken.as_ref().map(|broken| broken.number),
+            "entries": entries,
+            "newest_hash": newest,
+        });
+        let text = match &wrong {
+            Some(why) => format!("{} {why}\n", format.tone("the record does not hold:", Tone::Bad)),
+            None if entries == 0 => "the record is empty\n".to_owned(),
+            None => format!(
+                "{}: {}, the newest hash is\n{newest}\nNote it outside this store: `--hash` checks later that it is still in the \
+                 chain.\n",
+                format.tone("the record holds", Tone::Good),
+                counted(entries, "entry").replace("entrys", "entries"),
+            ),
+        };
+        Output { text, is_ok: wrong.is_none(), json }
+    }
+}
+
+pub(crate) fn verify(client: &Client, hash: Option<&str>, format: Formatter) -> Result<Output, CallError> {
+    let mut found = Found::default();
+    read(client, |entry| {
+        found.add(&entry, hash);
+        Ok(())
+    })?;
+    let (flips, _) = client.get::<Vec<FlipRow>>(&format!("/api/v2/flips?limit={PAGE}"))?;
+    let other = flips.iter().find_map(|flip| {
+        let body = found.flips.get(&flip.number)?;
+        let row = serde_json::to_value(flip).ok()?;
+        let differs =
+            row.as_object()?.iter().any(|(name, value)| body.get(name).is_some_and(|in_record| in_record != value));
+        differs.then(|| format!("flip {} in the store is not the one in the record", flip.number))
+    });
+    Ok(found.output(hash, other, format))
+}
+
+pub(crate) fn verify_file(file: &Path, hash: Option<&str>, format: Formatter) -> Result<Output, CallError> {
+    let failed = |why: String| {
+        let why = format!("{}: {why}", file.display());
+        CallError::Failed(why, "give a file that `pointsman record export` wrote".to_owned())
+    };
+    let lines = BufReader::new(File::open(file).map_err(|error| failed(error.to_string()))?).lines();
+    let mut found = Found::default();
+    for (index, line) in lines.enumerate() {
+        let at = |why: String| failed(format!("line {}: {why}", index + 1));
+        let line = line.map_err(|error| at(error.to_string()))?;
+        let entry = serde_json::from_str::<RecordEntry>(&line).map_err(|error| at(format!("no entry: {error}")))?;
+        found.add(&entry, hash);
+    }
+    Ok(found.output(hash, None, format))
+}
+
+/// Prints each entry as a line of JSON.
+pub(crate) fn export(client: &Client) -> Result<Output, CallError> {
+    let mut lines = Vec::new();
+    read(client, |entry| {
+        serde_json::to_writer(&mut lines, &entry)
+            .map_err(|error| CallError::Failed(error.to_string(), String::new()))?;
+        lines.write_all(b"\n").map_err(|error| CallError::Failed(error.to_string(), String::new()))
+    })?;
+    let text = String::from_utf8_lossy(&lines).into_owned();
+    let json = Value::Array(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect());
+    Ok(Output { text, json, is_ok: true })
+}

@@ -1,0 +1,151 @@
+//! What happens to the evidence of a route when its basis changes.
+//!
+//! Always true: evidence of different bases is never added up; evidence of an earlier basis goes on if that basis
+//! returns, with its differences.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::counters::Counters;
+use super::route::{EarlierEvidence, EvidenceBasis, EvidenceRestart, KeptEvidence, RouteEvidence};
+
+/// Of how many earlier bases the evidence is kept.
+const KEPT_MAX: usize = 4;
+/// How many times are kept at which the evidence was started from zero.
+const EARLIER_MAX: usize = 16;
+/// How many changed parts of a basis are named.
+const CHANGED_PARTS_MAX: usize = 8;
+
+/// What became of the evidence of a route because its basis changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BasisChange {
+    /// The parts that changed, as text.
+    pub changed: String,
+    /// Whether the change was taken back, so that the evidence of then goes on.
+    pub goes_on: bool,
+    /// The pairs that had been compared.
+    pub pairs_before: u64,
+    /// Of these, those that differed.
+    pub mismatched_before: u64,
+}
+
+impl Counters {
+    /// Sets the basis that the files have from this version on. If the basis was another one before, the evidence
+    /// starts from zero; or, if a change is taken back, the evidence of then goes on.
+    pub(super) fn set_basis(
+        &mut self,
+        files_version: u64,
+        basis: &EvidenceBasis,
+        now: Timestamp,
+    ) -> Option<BasisChange> {
+        self.plan.clone_from(&basis.plan);
+        if self.basis.as_deref() == Some(&basis.hash) {
+            // An earlier version stored no parts.
+            if self.parts != basis.parts {
+                self.parts = basis.parts.clone();
+                self.dirty = true;
+            }
+            return None;
+        }
+        let before = std::mem::replace(&mut self.parts, basis.parts.clone());
+        let left = self.basis.replace(basis.hash.clone());
+        self.basis_since = files_version;
+        self.dirty = true;
+        let left = left?;
+        self.generation += 1;
+        let changed = changed_parts(&before, &basis.parts);
+        let text = changed.join(", ");
+        let taken_back = self.kept.iter().position(|kept| kept.basis == basis.hash);
+        let again = taken_back.map(|index| self.kept.remove(index).evidence);
+        let mut old = std::mem::take(&mut self.evidence);
+        let mut earlier = std::mem::take(&mut old.earlier);
+        let mut restarted = old.restarted.clone();
+        let (pairs, mismatched) = (old.pairs(), old.mismatched);
+        if old.rank() > 0 {
+            let basis = left.clone();
+            earlier.push(EarlierEvidence { until: now, changed: changed.clone(), pairs, mismatched, basis });
+            earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
+            restarted = Some(EvidenceRestart { at: now, changed, pairs_before: pairs });
+            self.kept.push(KeptEvidence { basis: left, evidence: old });
+            self.kept.drain(..self.kept.len().saturating_sub(KEPT_MAX));
+        }
+        let goes_on = again.is_some();
+        self.evidence = match again {
+            // It is not earlier evidence any more.
+            Some(evidence) => {
+                earlier.retain(|earlier| earlier.basis != basis.hash);
+                RouteEvidence { earlier, ..evidence }
+            }
+            None => RouteEvidence { restarted, earlier, ..RouteEvidence::default() },
+        };
+        Some(BasisChange { changed: text, goes_on, pairs_before: pairs, mismatched_before: mismatched })
+    }
+}
+
+/// The parts that differ, by name; at most [`CHANGED_PARTS_MAX`].
+fn changed_parts(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
+    if before.is_empty() {
+        return Vec::new();
+    }
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let changed = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    let text = |name: &String| match (before.contains_key(name), after.contains_key(name)) {
+        (false, _) => format!("{name} (not used before)"),
+        (_, false) => format!("{name} (not used any more)"),
+        (true, true) => name.clone(),
+    };
+    changed.take(CHANGED_PARTS_MAX).map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::route::RULES;
+
+    fn basis(workflow: &str, rules: &str) -> EvidenceBasis {
+        let parts = [("the workflow `w`", workflow), (RULES, rules)].map(|(name, hash)| (name.into(), hash.into()));
+        EvidenceBasis { hash: format!("{workflow} {rules}"), parts: parts.into(), plan: None }
+    }
+
+    /// Counters with these pairs, of which so many differ, under this basis.
+    fn counted(counters: &mut Counters, basis: &EvidenceBasis, pairs: u64, mismatched: u64) -> bool {
+        let change = counters.set_basis(1, basis, Timestamp::UNIX_EPOCH);
+        counters.evidence.shadow_pairs += pairs;
+        counters.evidence.mismatched += mismatched;
+        change.is_some_and(|change| change.goes_on)
+    }
+
+    #[test]
+    fn the_evidence_goes_on_with_its_differences_if_a_change_is_taken_back() {
+        let mut counters = Counters::default();
+        let sums = |counters: &Counters| (counters.evidence.pairs(), counters.evidence.mismatched);
+        assert!(!counted(&mut counters, &basis("1", "a"), 10, 1));
+        assert!(!counted(&mut counters, &basis("1", "b"), 5, 0));
+        let generation = counters.generation;
+        assert!(counted(&mut counters, &basis("1", "a"), 2, 0));
+        assert_eq!((sums(&counters), counters.generation), ((12, 1), generation + 1));
+        assert!(counted(&mut counters, &basis("1", "b"), 0, 0));
+        assert_eq!(sums(&counters), (5, 0));
+        assert_eq!(counters.evidence.earlier.len(), 1, "that of the basis in force is not listed");
+        for other in 0..KEPT_MAX {
+            assert!(!counted(&mut counters, &basis("2", &other.to_string()), 1, 0));
+        }
+        assert!(!counted(&mut counters, &basis("1", "a"), 0, 0), "it was dropped: the oldest");
+    }
+
+    #[test]
+    fn a_change_of_the_rules_after_a_difference_counts_also_together_with_another_change() {
+        let mut counters = Counters::default();
+        let mut changes = |basis: &EvidenceBasis, mismatched| {
+            counted(&mut counters, basis, 10, mismatched);
+            counters.evidence.rule_changes_after_differences()
+        };
+        assert_eq!(changes(&basis("1", "a"), 1), 0);
+        assert_eq!(changes(&basis("1", "b"), 1), 1);
+        assert_eq!(changes(&basis("2", "c"), 0), 2, "together with the workflow");
+        assert_eq!(changes(&basis("3", "c"), 0), 2, "nothing differed: the workflow was not mended");
+        assert_eq!(changes(&basis("3", "d"), 1), 2);
+        assert_eq!(changes(&basis("4", "d"), 0), 0, "the workflow was changed after a difference");
+    }
+}

@@ -1,0 +1,152 @@
+//! Adds entries to the record.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::chain::hash_of;
+use crate::clock;
+use crate::evidence::BasisChange;
+use crate::names::RouteId;
+use crate::store::{FlipRecord, RecordEntry, RepeatedFailures, StoreError, StoreHandle};
+
+/// How often the record is brought up to the store's flips.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How many flips are read at a time.
+const FLIPS_AT_A_TIME: usize = 64;
+/// How many entries that are not flips wait for the store; beyond that the oldest is dropped, with a log line.
+const WAITING_MAX: usize = 1_024;
+
+/// Adds entries to the record, in the background.
+pub struct Recorder {
+    store: StoreHandle,
+    waiting: Mutex<VecDeque<Waiting>>,
+    /// One at a time writes.
+    writing: tokio::sync::Mutex<()>,
+}
+
+/// An entry that has no number yet.
+struct Waiting {
+    kind: &'static str,
+    route: Option<RouteId>,
+    source: String,
+    body: Value,
+}
+
+impl Recorder {
+    /// For the record in this store.
+    pub fn new(store: StoreHandle) -> Self {
+        Self { store, waiting: Mutex::default(), writing: tokio::sync::Mutex::default() }
+    }
+
+    /// Adds an entry for a change of what the evidence of a route rests on.
+    pub fn basis_changed(&self, route: &RouteId, change: &BasisChange) {
+        let BasisChange { changed, goes_on, pairs_before, mismatched_before } = change;
+        let body = json!({
+            "changed": changed,
+            "evidence": if *goes_on { "goes on as it was under these files before" } else { "starts from zero" },
+            "pairs_before": pairs_before,
+            "mismatched_before": mismatched_before,
+        });
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() >= WAITING_MAX {
+            waiting.pop_front();
+            tracing::warn!("the store takes no entries of the record: the oldest that waits is dropped");
+        }
+        let source = format!("basis {}", uuid::Uuid::now_v7());
+        waiting.push_back(Waiting { kind: "basis", route: Some(route.clone()), source, body });
+    }
+
+    /// Adds entries for what happened, at an interval, until the task is aborted.
+    pub async fn run(&self) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let failures = RepeatedFailures::default();
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.catch_up().await
+                && let Some(unlogged) = failures.count(&error.0)
+            {
+                tracing::warn!(%error, unlogged, "the record is behind: its entries are added once the store takes them");
+            }
+        }
+    }
+
+    /// Adds an entry for each flip that has none, and for whatever else waits.
+    ///
+    /// # Errors
+    /// The store does not answer. Nothing is lost: the next call goes on.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        let _one_at_a_time = self.writing.lock().await;
+        let mut newest = self.store.newest_record_entry().await?;
+        loop {
+            let after = newest.as_ref().map_or(0, |entry| entry.flips);
+            let flips = self.store.flips_after(after, FLIPS_AT_A_TIME).await?;
+            if flips.is_empty() {
+                break;
+            }
+            for flip in flips {
+                newest = self.put(newest, flip.number, of_flip(&flip)).await?;
+                if newest.as_ref().is_none_or(|entry| entry.flips != flip.number) {
+                    // Another process added entries meanwhile.
+                    break;
+                }
+            }
+        }
+        while let Some(next) = self.first_waiting() {
+            let flips = newest.as_ref().map_or(0, |entry| entry.flips);
+            let source = next.source.clone();
+            newest = self.put(newest, flips, next).await?;
+            if newest.as_ref().is_some_and(|entry| entry.source == source) {
+                self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            }
+        }
+        if let Some(newest) = newest {
+            metrics::gauge!("pointsman_record_entries").set(newest.number as f64);
+        }
+        Ok(())
+    }
+
+    fn first_waiting(&self) -> Option<Waiting> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = waiting.front()?;
+        let Waiting { kind, route, source, body } = first;
+        Some(Waiting { kind, route: route.clone(), source: source.clone(), body: body.clone() })
+    }
+
+    /// Puts an entry behind the newest one, and returns the newest entry afterwards: another one, if another process
+    /// was faster.
+    async fn put(
+        &self,
+        newest: Option<RecordEntry>,
+        flips: u64,
+        Waiting { kind, route, source, body }: Waiting,
+    ) -> Result<Option<RecordEntry>, StoreError> {
+        let (number, previous) = newest.map_or((0, String::new()), |newest| (newest.number, newest.hash));
+        let mut entry = RecordEntry {
+            number: number + 1,
+            at: clock::now(),
+            kind: kind.to_owned(),
+            route,
+            source,
+            flips,
+            body,
+            previous,
+            hash: String::new(),
+        };
+        entry.hash = hash_of(&entry);
+        self.store.put_record_entry(entry).await?;
+        self.store.newest_record_entry().await
+    }
+}
+
+fn of_flip(flip: &FlipRecord) -> Waiting {
+    Waiting {
+        kind: if flip.route.is_some() { "flip" } else { "freeze" },
+        route: flip.route.clone(),
+        source: format!("flip {}", flip.number),
+        body: serde_json::to_value(flip).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,150 @@
+//! The record from outside: each flip has one entry, also after kill -9; an altered store is found out.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::origin::{Origin, OriginReply};
+use crate::support::process::{Start, cli, output_text};
+use crate::support::{FlagsDir, Pointsman, until};
+
+const ROUTES: &str = "routes:\n  - id: orders\n    match: { method: POST, path: /orders }\n    legacy: shop\n    \
+                      workflow: create\n    compare: { ignore: [$.at] }\n";
+const WORKFLOW: &str = "workflow: create\nsteps:\n  a: { set: 1 }\nrespond: { status: 200, body: {} }\n";
+
+struct System {
+    _legacy: Origin,
+    flags: FlagsDir,
+    pointsman: Pointsman,
+    start: Start,
+    dir: TempDir,
+}
+
+impl System {
+    async fn start() -> Self {
+        let legacy = Origin::start(OriginReply::Json("{}")).await;
+        let flags = FlagsDir::empty();
+        flags.write("pointsman.yaml", &format!("services: {{ shop: {} }}\ndefault_legacy: shop\n", legacy.url()));
+        flags.write("routes/orders.yaml", ROUTES);
+        flags.write("workflows/create.yaml", WORKFLOW);
+        let dir = tempfile::tempdir().expect("a directory");
+        let start = Start {
+            flags: flags.path().to_owned(),
+            store: format!("sqlite:{}", dir.path().join("db").display()),
+            log: dir.path().join("log"),
+            env: Vec::new(),
+        };
+        let pointsman = Pointsman::start(&start).await;
+        Self { _legacy: legacy, flags, pointsman, start, dir }
+    }
+
+    async fn flip(&self, to: &str) {
+        let request = json!({ "to": to, "reason": "a test", "force": true, "acknowledge": true });
+        let reply = self.pointsman.api(Method::POST, "/api/v2/routes/orders/flip", request).await;
+        assert_eq!(reply.status, StatusCode::OK, "{}", reply.json());
+    }
+
+    /// Waits until the record has an entry of this source, and returns all.
+    async fn entries_with(&self, source: &str) -> Vec<Value> {
+        let look = || async {
+            let page = self.pointsman.get("/api/v2/record").await;
+            let entries = page["entries"].as_array().cloned().unwrap_or_default();
+            entries.iter().any(|entry| entry["source"] == source).then_some(entries)
+        };
+        until(source, look).await
+    }
+
+    async fn verified(&self, more: &[&str]) -> (bool, String) {
+        let shown = self.pointsman.cli(&[&["record", "verify"], more].concat()).await;
+        (shown.status.success(), output_text(&shown))
+    }
+
+    async fn restart(&mut self) {
+        self.pointsman = Pointsman::start(&self.start).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_flip_has_one_entry_also_after_kill_9_and_an_altered_entry_is_named() {
+    let mut system = System::start().await;
+    for to in ["shadow", "dark", "live"] {
+        system.flip(to).await;
+        // The kill may come before the entry is written: the next process writes it.
+        system.pointsman.kill().await;
+        system.restart().await;
+    }
+    let entries = system.entries_with("flip 3").await;
+    let numbers: Vec<_> = entries.iter().map(|entry| (entry["number"].clone(), entry["source"].clone())).collect();
+    assert_eq!(numbers, [1, 2, 3].map(|n| (json!(n), json!(format!("flip {n}")))));
+    assert_eq!((&entries[2]["body"]["to"], &entries[2]["body"]["forced"]), (&json!("live"), &json!(true)));
+    let noted = entries[1]["hash"].as_str().expect("a hash").to_owned();
+    let (holds, text) = system.verified(&["--hash", &noted]).await;
+    assert!(holds && text.contains("3 entries"), "{text}");
+
+    let exported = system.dir.path().join("record.ndjson");
+    let lines = system.pointsman.cli(&["record", "export"]).await.stdout;
+    std::fs::write(&exported, &lines).expect("a file");
+    let file = exported.to_str().expect("a path");
+    let checked = cli(&["record", "verify", "--file", file], &[]).await;
+    assert!(checked.status.success(), "{}", output_text(&checked));
+    let altered = String::from_utf8_lossy(&lines).replacen("a test", "no test", 1);
+    std::fs::write(&exported, altered).expect("a file");
+    let checked = cli(&["record", "verify", "--file", file], &[]).await;
+    assert!(!checked.status.success() && output_text(&checked).contains("entry 1:"), "{}", output_text(&checked));
+
+    system.pointsman.stop().await;
+    let database = rusqlite::Connection::open(system.dir.path().join("db")).expect("the store");
+    let alter = "UPDATE record_entries SET record = CAST(replace(CAST(record AS TEXT), 'dark', 'only') AS BLOB) WHERE number = 2";
+    assert_eq!(database.execute(alter, []).expect("a row"), 1);
+    drop(database);
+    system.restart().await;
+    let (holds, text) = system.verified(&[]).await;
+    assert!(!holds && text.contains("entry 2: was changed"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_altered_flip_and_a_cut_record_are_found_out() {
+    let mut system = System::start().await;
+    system.flip("shadow").await;
+    system.flip("off").await;
+    let entries = system.entries_with("flip 2").await;
+    let newest = entries[1]["hash"].as_str().expect("a hash").to_owned();
+    system.pointsman.stop().await;
+    let database = rusqlite::Connection::open(system.dir.path().join("db")).expect("the store");
+    let execute = |text: &str| database.execute(text, []).expect("the table");
+    assert_eq!(
+        execute(
+            "UPDATE flips SET record = CAST(replace(CAST(record AS TEXT), 'a test', 'no test') AS BLOB) WHERE number = 1"
+        ),
+        1
+    );
+    drop(database);
+    system.restart().await;
+    let (holds, text) = system.verified(&[]).await;
+    assert!(!holds && text.contains("flip 1 in the store is not the one in the record"), "{text}");
+
+    system.pointsman.stop().await;
+    let database = rusqlite::Connection::open(system.dir.path().join("db")).expect("the store");
+    database.execute("DELETE FROM record_entries WHERE number = 2", []).expect("the table");
+    database.execute("UPDATE flips SET record = CAST(replace(CAST(record AS TEXT), 'no test', 'a test') AS BLOB) WHERE number = 1", []).expect("it");
+    drop(database);
+    system.restart().await;
+    system.entries_with("flip 2").await;
+    assert!(system.verified(&[]).await.0, "the entry was written again, with another time");
+    let (holds, text) = system.verified(&["--hash", &newest]).await;
+    assert!(!holds && text.contains("written anew, or cut"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_rules_is_an_entry() {
+    let system = System::start().await;
+    system.flags.write("routes/orders.yaml", &ROUTES.replace("$.at", "$.other"));
+    let look = || async {
+        let page = system.pointsman.get("/api/v2/record").await;
+        page["entries"].as_array().and_then(|all| all.iter().find(|entry| entry["kind"] == "basis").cloned())
+    };
+    let entry = until("the entry", look).await;
+    assert_eq!((&entry["route"], &entry["body"]["changed"]), (&json!("orders"), &json!("`compare:`")));
+    let shown = system.pointsman.cli(&["record", "show", "orders"]).await;
+    assert!(output_text(&shown).contains("`compare:`: the evidence starts from zero"), "{}", output_text(&shown));
+}

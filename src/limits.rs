@@ -335,7 +335,8 @@ pub struct Limits {
     pub samples_per_fingerprint_max: u64,
     /// Fingerprints kept for one route.
     pub fingerprints_per_route_max: u64,
-    /// The size of one stored sample.
+    /// The size of what is shown of one sample. The pair that is kept with it, to be judged again under other rules,
+    /// may take as much again.
     pub sample_bytes_max: u64,
 
     // engine

@@ -1,6 +1,6 @@
 //! Where legacy and engine differ, and the evidence that comparisons add up to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use serde::Deserialize;
@@ -8,11 +8,14 @@ use serde::Deserialize;
 use super::extract::{PathParams, QueryParams};
 use super::guard;
 use super::route_lookup::{find, ladder_status, next_rung};
+use super::samples::{SampleGroup, SamplesOfRoute};
 use super::state::{Admin, JsonResult};
-use super::types::{DiffGroup, Diffs, EvidenceView, Sample};
+use super::types::{DiffGroup, Diffs, EvidenceView, Sample, SampleCall};
+use crate::compare::{CallPair, CompareBounds, Kept, KeptPair};
+use crate::store::{SampleRecord, StoreError};
 
-use crate::evidence::FingerprintCount;
-use crate::store::SampleRecord;
+/// How long the pairs of all samples that are shown may be compared.
+const SHOW_TIME_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -25,50 +28,37 @@ pub(super) async fn diffs(
     PathParams(id): PathParams<String>,
     QueryParams(filter): QueryParams<DiffsQuery>,
 ) -> JsonResult<Diffs> {
-    let parts = &admin.parts;
-    let set = parts.ladder.flags();
-    let route = find(&set, &id)?.route.id.clone();
-    // Samples are written in the background; flushed here, so that the newest are shown too.
-    if let Err(error) = parts.evidence.flush().await {
-        tracing::warn!(%error, "the newest samples could not be written to the store and are not shown");
-    }
-    let limits = &parts.limits;
-    let samples_max = limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max);
-    let samples = parts.store.samples(route.clone(), usize::try_from(samples_max).unwrap_or(usize::MAX)).await?;
-    let evidence = parts.evidence.of(&route);
-    let mut groups = group(samples, &evidence.seen);
-    groups.truncate(admin.rows(filter.limit, 50));
+    let of_route = SamplesOfRoute::load(&admin, &id).await?;
+    let rules = (admin.parts.rules)(&of_route.route).map(|rules| rules.rules).unwrap_or_default();
+    let (limits, groups_max) = (admin.parts.limits.clone(), admin.rows(filter.limit, 50));
+    // Which calls belong together is found by comparing the pairs again.
+    let show = move || {
+        let (bounds, end) = (CompareBounds::of(&limits), Instant::now() + SHOW_TIME_MAX);
+        let calls = |kept: &KeptPair| kept.calls(&rules, &bounds, &|| Instant::now() >= end);
+        let groups: Vec<DiffGroup> = of_route.groups().take(groups_max).map(|group| shown(&group, calls)).collect();
+        (of_route, groups)
+    };
+    let shown = tokio::task::spawn_blocking(show).await;
+    let (of_route, groups) = shown.map_err(|error| StoreError(format!("the samples could not be read: {error}")))?;
+    let SamplesOfRoute { route, evidence, .. } = of_route;
     Ok(Json(Diffs { route, pairs: evidence.pairs(), mismatched: evidence.mismatched, groups }))
 }
 
-/// Groups samples, which come newest first, by fingerprint. The most frequent group is first; among equally frequent
-/// groups, the most recent.
-fn group(samples: Vec<SampleRecord>, seen: &BTreeMap<String, FingerprintCount>) -> Vec<DiffGroup> {
-    let mut groups: Vec<DiffGroup> = Vec::new();
-    let mut group_of: HashMap<String, usize> = HashMap::new();
-    for sample in samples {
-        let SampleRecord { route: _, fingerprint, at, run, differences, legacy, engine, request } = sample;
-        if let Some(group) = group_of.get(&fingerprint).and_then(|index| groups.get_mut(*index)) {
-            group.count += 1;
-            group.first_seen = group.first_seen.min(at);
-            group.last_seen = group.last_seen.max(at);
-            continue;
-        }
-        group_of.insert(fingerprint.clone(), groups.len());
-        let run = run.map(|run| run.to_string());
-        let sample = Sample { at, run, request, legacy, engine };
-        groups.push(DiffGroup { fingerprint, count: 1, first_seen: at, last_seen: at, differences, sample });
+/// A group with its newest sample, as the API shows it.
+fn shown(group: &SampleGroup<'_>, calls: impl Fn(&KeptPair) -> Vec<CallPair>) -> DiffGroup {
+    let SampleRecord { at, run, legacy, engine, request, differences, kept, .. } = group.newest.clone();
+    let calls = match &kept {
+        Some(Kept::Pair(kept)) if kept.has_calls() => calls(kept).into_iter().map(SampleCall::from).collect(),
+        Some(Kept::Pair(_) | Kept::Not(_)) | None => Vec::new(),
+    };
+    DiffGroup {
+        fingerprint: group.fingerprint.to_owned(),
+        count: group.pairs,
+        first_seen: group.first_seen,
+        last_seen: group.last_seen,
+        differences,
+        sample: Sample { at, run: run.map(|run| run.to_string()), request, legacy, engine, calls },
     }
-    // Only some of the differing pairs are kept as samples; the evidence counted all of them.
-    for group in &mut groups {
-        if let Some(seen) = seen.get(&group.fingerprint) {
-            group.count = group.count.max(seen.count);
-            group.first_seen = group.first_seen.min(seen.first);
-            group.last_seen = group.last_seen.max(seen.last);
-        }
-    }
-    groups.sort_by(|a, b| b.count.cmp(&a.count).then(b.last_seen.cmp(&a.last_seen)));
-    groups
 }
 
 pub(super) async fn evidence(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<EvidenceView> {
@@ -80,7 +70,8 @@ pub(super) async fn evidence(admin: Admin, PathParams(id): PathParams<String>) -
     let guard = status.as_ref().and_then(|status| status.guard.clone()).map(guard::row);
     let uncompared_steps = status.map(|status| status.uncompared_steps).unwrap_or_default();
     let evidence = admin.parts.evidence.of(&route);
-    let dead_rules = evidence.dead_rules((admin.parts.rules)(&route).iter().map(String::as_str));
+    let rules = (admin.parts.rules)(&route).map(|rules| rules.rules).unwrap_or_default();
+    let dead_rules = evidence.dead_rules(rules.names());
     let guard_windows = admin.parts.evidence.guard_windows(&route);
     Ok(Json(EvidenceView { evidence, route, next, uncompared_steps, dead_rules, guard, guard_windows }))
 }

@@ -15,10 +15,12 @@ use super::types::{
     AdjustRequest, AnswerRequest, CancelRequest, Diffs, EgressView, EventRow, EvidenceView, ExplanationView,
     FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, GuardReleaseRequest, GuardReleaseResponse,
     Orchestration, PauseRequest, RecordPage, ReloadRequest, ReloadResponse, RerunRequest, ResolveRequest, RetryRequest,
-    RouteDetail, RouteRow, RunList, ServiceRow, SignalRequest, SkipRequest, StartRequest, Status,
+    RouteDetail, RouteRow, RunList, ServiceRow, SignalRequest, SkipRequest, StartRequest, Status, SuggestedRules,
+    TriedRules, TryRules,
 };
 use super::{
-    differences, egress, flips, guard, orchestrate as runs, process, record, reference, reload, routes, services,
+    differences, egress, flips, guard, orchestrate as runs, process, record, reference, reload, routes, rule_trials,
+    services,
 };
 use crate::config::TokenScope;
 
@@ -219,6 +221,25 @@ fn flag_endpoints() -> Vec<Endpoint> {
             .query::<differences::DiffsQuery>()
             .returns::<Diffs>()
             .errors(&[404]),
+        Endpoint::new(
+            Method::POST,
+            "/api/v2/routes/{id}/diffs/try",
+            Access::Scope(TokenScope::Read),
+            post(rule_trials::try_rules),
+            "tryRules",
+            "What other rules would make of the samples; nothing is changed",
+        )
+        .body::<TryRules>()
+        .returns::<TriedRules>()
+        .errors(&[404, 422]),
+        read(
+            "/api/v2/routes/{id}/diffs/suggestions",
+            get(rule_trials::suggest),
+            "suggestRules",
+            "Rules for the differences",
+        )
+        .returns::<SuggestedRules>()
+        .errors(&[404]),
         read("/api/v2/routes/{id}/evidence", get(differences::evidence), "evidence", "What comparisons add up to")
             .returns::<EvidenceView>()
             .errors(&[404]),

@@ -25,10 +25,13 @@ mod parts;
 mod process;
 mod record;
 mod reference;
+mod rejudged;
 mod reload;
 pub mod replay;
 mod route_lookup;
 mod routes;
+mod rule_trials;
+mod samples;
 mod serve;
 mod services;
 mod state;
@@ -82,6 +85,7 @@ fn router_of(parts: AdminParts, endpoints: Vec<Endpoint>) -> Router {
         access,
         parts,
         scrape: tokio::sync::Mutex::default(),
+        rejudging: tokio::sync::Mutex::default(),
     });
     let mut router = Router::new();
     for endpoint in endpoints {

@@ -219,7 +219,7 @@ fn status_text(status: u16) -> &'static str {
         413 => "The body is too large",
         415 => "The body is not JSON",
         422 => {
-            "A schema refuses the values, they contradict each other, they name an unknown step, the idempotency key belongs to another start, or the files are refused"
+            "A schema refuses the values, they contradict each other, they name an unknown step, the idempotency key belongs to another start, or the files or rules are refused"
         }
         429 => "Too many streams are open",
         500 => "The run's events cannot be read",

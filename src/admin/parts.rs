@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::types::{EgressStatus, InstancesRow, ServiceRow, ShadowLoad, StuckRun};
-use crate::config::{CheckFailed, Findings, Token};
+use crate::config::{CheckFailed, Findings, RouteRules, Token};
 use crate::egress::Attribution;
 use crate::engine::{CommandError, Engine, Explanation, Start, StartError, Started};
 use crate::evidence::Evidence;
@@ -23,8 +23,8 @@ use crate::workflow::{ControlCommand, RunSummary};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// Returns the texts of a route's rules.
-pub type RulesOfRoute = Arc<dyn Fn(&RouteId) -> Vec<String> + Send + Sync>;
+/// Returns the rules of a route; `None` if the files do not have the route.
+pub type RulesOfRoute = Arc<dyn Fn(&RouteId) -> Option<RouteRules> + Send + Sync>;
 
 /// Everything that the API shows and controls.
 #[derive(Clone)]
@@ -47,7 +47,7 @@ pub struct AdminParts {
     pub listen: SocketAddr,
     /// Whether the deprecated `POST /api/maestro/produce` is open.
     pub deprecated_start: bool,
-    /// The texts of the rules in force by which a route's pairs are compared.
+    /// The rules in force by which a route's pairs are compared.
     pub rules: RulesOfRoute,
     /// The names of the workflows in force.
     pub workflows: Arc<dyn Fn() -> Vec<WorkflowName> + Send + Sync>,

@@ -123,7 +123,7 @@ fn changed_route(RouteStatus { route, changed, .. }: RouteStatus) -> Option<Chan
     Some(ChangedRoute { route, reason: changed? })
 }
 
-fn file_problems(findings: &Findings) -> Vec<FileProblem> {
+pub(super) fn file_problems(findings: &Findings) -> Vec<FileProblem> {
     let problem = |finding: &Finding| FileProblem {
         severity: match finding.severity {
             Severity::Error => "error",

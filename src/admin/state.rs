@@ -26,6 +26,8 @@ pub(super) struct ApiState {
     pub stream_slots: StreamSlots,
     /// Held during a scrape, so that no other scrape changes the gauges between publishing and rendering them.
     pub scrape: tokio::sync::Mutex<()>,
+    /// Held while samples are judged again: that work is bounded for one request at a time.
+    pub rejudging: tokio::sync::Mutex<()>,
 }
 
 /// The state, as axum hands it to a handler.

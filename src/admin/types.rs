@@ -18,7 +18,10 @@ mod record;
 mod reload;
 mod run_requests;
 mod runs;
+mod sample_calls;
 mod services;
+mod suggestions;
+mod trial;
 
 use std::collections::BTreeMap;
 
@@ -26,8 +29,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::compare::Difference;
-pub use crate::compare::EarlierPairing;
+pub use crate::compare::{Difference, EarlierPairing};
 use crate::evidence::RouteEvidence;
 pub use crate::evidence::{Condition, EvidenceRestart, GateVerdict, GuardWindowView};
 use crate::flag::{Effective, Freeze, Shares, State};
@@ -51,10 +53,13 @@ pub use run_requests::{
     ResolveRequest, RetryRequest, RunCounts, SignalRequest, SkipRequest, StartRequest, ValueError,
 };
 pub use runs::{CheckpointRow, EventRow, RunList, RunRow};
+pub use sample_calls::{SampleCall, ShownRequest};
 pub use services::{
     AddressFailureRow, AddressRow, AddressStateName, BreakerRow, BreakerStateName, EjectionReasonName, LookupRow,
     ServiceRow,
 };
+pub use suggestions::{HiddenPlace, SuggestedRuleRow, SuggestedRules, UnexplainedPlace};
+pub use trial::{NotJudgedSamples, TriedGroup, TriedRules, TriedSamples, TryRules};
 
 /// The state of the process and of all routes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -389,6 +394,10 @@ pub struct Sample {
     pub legacy: String,
     /// The engine's reply, redacted and shortened.
     pub engine: String,
+    /// The calls of both sides, redacted: what each step would have sent, or sent in `dark`, and legacy's call beside
+    /// it; then calls that only legacy made. Left out if there are none, or if the pair was not kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<SampleCall>,
 }
 
 /// A route's evidence and what the next rung still requires.

@@ -24,7 +24,7 @@ use super::{background, instances, memory, process_status, retention, services, 
 use crate::access_log::AccessLog;
 use crate::admin::{self, AdminParts, RouteTraffic};
 use crate::clock;
-use crate::config::{FlagFileWatcher, Loaded, Overrides, ReloadStatus, WatchTiming};
+use crate::config::{FlagFileWatcher, Loaded, Overrides, ReloadStatus, RouteRules, WatchTiming};
 use crate::telemetry;
 
 /// How often evidence is written to the store.
@@ -122,11 +122,8 @@ impl StartingParts<'_> {
             engine: parts.engine.clone(),
             deprecated_start: setup.settings.deprecated_start,
             rules: {
-                let rules = parts.rules.clone();
-                Arc::new(move |route| {
-                    let in_force = rules.load();
-                    in_force.get(route).map(|rules| rules.names().map(str::to_owned).collect()).unwrap_or_default()
-                })
+                let files = files.clone();
+                Arc::new(move |route| RouteRules::of(&files.load().setup, route))
             },
             workflows: {
                 let names = parts.workflows.clone();

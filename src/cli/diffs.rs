@@ -14,10 +14,12 @@ use similar::{ChangeTag, TextDiff};
 use super::client::{CallError, Client, component};
 use super::format::{Formatter, Tone, ago, count, escape_control};
 use super::output::Output;
-use crate::admin::types::{DiffGroup, Diffs, EarlierPairing};
+use crate::admin::types::{DiffGroup, Difference, Diffs, EarlierPairing, SampleCall, ShownRequest};
 
 /// The most lines of one sample's diff.
 const LINES_MAX: usize = 60;
+/// The most calls of one sample.
+const CALLS_MAX: usize = 20;
 /// How long computing one sample's diff may take.
 const DIFF_TIME_MAX: Duration = Duration::from_millis(500);
 
@@ -65,22 +67,7 @@ fn group(out: &mut String, n: usize, group: &DiffGroup, now: Timestamp, format: 
             Tone::Faint
         ),
     );
-    for difference in &group.differences {
-        let value = |value: &Option<String>| escape_control(value.as_deref().unwrap_or("(absent)"));
-        let _ = writeln!(
-            out,
-            "  {} {}  legacy {}  engine {}",
-            format.tone(escape_control(&difference.path), Tone::Strong),
-            difference.kind.as_str(),
-            format.tone(value(&difference.legacy), Tone::Bad),
-            format.tone(value(&difference.engine), Tone::Good),
-        );
-        for EarlierPairing { path, legacy, engine } in &difference.contradicts {
-            let (path, legacy, engine) = (escape_control(path), escape_control(legacy), escape_control(engine));
-            let why = format!("contradicts {path}, where legacy's {legacy} was paired with the engine's {engine}");
-            let _ = writeln!(out, "    {}", format.tone(why, Tone::Warn));
-        }
-    }
+    group.differences.iter().for_each(|difference| out.push_str(&shown_difference(difference, format)));
     let sample = &group.sample;
     let run = sample.run.as_deref().map_or(String::new(), |run| format!("  {}", escape_control(run)));
     let _ = writeln!(out, "  {}", format.tone(format!("a sample, {}{run}", ago(sample.at, now)), Tone::Faint));
@@ -89,6 +76,56 @@ fn group(out: &mut String, n: usize, group: &DiffGroup, now: Timestamp, format: 
     }
     let _ = writeln!(out, "  {} / {}", format.tone("- legacy", Tone::Bad), format.tone("+ engine", Tone::Good));
     out.push_str(&inline_diff(&indented(&sample.legacy), &indented(&sample.engine), format));
+    if !sample.calls.is_empty() {
+        let _ = writeln!(out, "  {}", format.tone("calls to other services", Tone::Faint));
+        sample.calls.iter().take(CALLS_MAX).for_each(|shown| out.push_str(&call(shown, format)));
+        if sample.calls.len() > CALLS_MAX {
+            let _ = writeln!(out, "    {}", format.tone("... the rest is in --json", Tone::Faint));
+        }
+    }
+}
+
+/// What the engine would have sent, and legacy's call beside it.
+fn call(call: &SampleCall, format: Formatter) -> String {
+    let SampleCall { step, item, engine, legacy, held_against } = call;
+    let item = item.map_or(String::new(), |item| format!("[{item}]"));
+    let step = step.as_ref().map_or("(no step)".to_owned(), |step| format!("{step}{item}"));
+    let request = |sent: &Option<ShownRequest>, tone: Tone| match sent {
+        Some(ShownRequest { request, body }) => format.tone(escape_control(&format!("{request}  {body}")), tone),
+        None => "(nothing)".to_owned(),
+    };
+    let against = match held_against.as_str() {
+        "legacy" => String::new(),
+        "assert" => "  held against an assert".to_owned(),
+        "nothing" => format.tone("  compared with nothing", Tone::Warn),
+        _ => format.tone("  not known what it was compared with", Tone::Warn),
+    };
+    format!(
+        "    {}{against}\n      legacy {}\n      engine {}\n",
+        format.tone(escape_control(&step), Tone::Strong),
+        request(legacy, Tone::Bad),
+        request(engine, Tone::Good)
+    )
+}
+
+/// Where and how legacy and engine differ, in one line, and what it contradicts.
+pub(super) fn shown_difference(difference: &Difference, format: Formatter) -> String {
+    let mut out = String::new();
+    let value = |value: &Option<String>| escape_control(value.as_deref().unwrap_or("(absent)"));
+    let _ = writeln!(
+        out,
+        "  {} {}  legacy {}  engine {}",
+        format.tone(escape_control(&difference.path), Tone::Strong),
+        difference.kind.as_str(),
+        format.tone(value(&difference.legacy), Tone::Bad),
+        format.tone(value(&difference.engine), Tone::Good),
+    );
+    for EarlierPairing { path, legacy, engine } in &difference.contradicts {
+        let (path, legacy, engine) = (escape_control(path), escape_control(legacy), escape_control(engine));
+        let why = format!("contradicts {path}, where legacy's {legacy} was paired with the engine's {engine}");
+        let _ = writeln!(out, "    {}", format.tone(why, Tone::Warn));
+    }
+    out
 }
 
 /// A stored reply: the status in its first line, and the body with JSON indented.

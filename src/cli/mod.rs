@@ -24,6 +24,7 @@ mod process_commands;
 mod record;
 mod reload;
 mod replay;
+mod rule_trials;
 mod run_source;
 mod runs;
 mod services;
@@ -111,8 +112,14 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
             with_client(&server, |client| guard::release(client, &server, &route, reason, force, out))
         }
         Command::Reload { server } => with_client(&server, |client| reload::reload(client, &server, out)),
-        Command::Diffs { route, limit, server } => {
+        Command::Diffs { route, suggest: true, server, .. } => {
+            with_client(&server, |client| rule_trials::suggest(client, &route, out))
+        }
+        Command::Diffs { route, limit, try_rules: None, server, .. } => {
             with_client(&server, |client| diffs::show(client, &route, limit, out))
+        }
+        Command::Diffs { route, limit, try_rules: Some(file), server, .. } => {
+            with_client(&server, |client| rule_trials::try_rules(client, &route, &file, limit, out))
         }
         Command::Evidence { route, server } => with_client(&server, |client| evidence::show(client, &route, out)),
         Command::Egress { route, server } => with_client(&server, |client| egress::show(client, &route, out)),

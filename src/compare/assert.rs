@@ -89,7 +89,7 @@ fn path(source: &str) -> String {
     format!("assert {}", redact::shorten(source, 200))
 }
 
-fn reply(observation: &Observation, body: &ParsedBody) -> Value {
+pub(super) fn reply(observation: &Observation, body: &ParsedBody) -> Value {
     let mut headers = Map::new();
     for name in observation.headers().keys() {
         let values: Vec<_> = observation.headers().get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();

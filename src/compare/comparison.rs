@@ -16,7 +16,7 @@ use super::structure::ComparedBody;
 use super::text::{self, TextContext};
 use super::verdict::{Comparison, DifferenceKind};
 use super::walk::Walk;
-use super::{assert, headers, other_bodies, rule_conditions};
+use super::{assert, cause, headers, other_bodies, rule_conditions};
 use crate::names::StepId;
 
 /// Compares two observations. `expired` is called now and then and says whether the time is used up. A comparison that
@@ -68,6 +68,12 @@ fn compare_parts(
 ) -> Result<(), BoundExceeded> {
     let same_class = compare_status(pair, rules, findings);
     let (legacy, engine) = (ComparedBody::of(pair.legacy, bounds)?, ComparedBody::of(pair.engine, bounds)?);
+    // The bodies of refusals are not compared with others, so the places alone do not tell them apart.
+    if findings.has_differences()
+        && let Some(cause) = cause::of_statuses((pair.legacy, &legacy.parsed), (pair.engine, &engine.parsed))
+    {
+        findings.set_cause(cause);
+    }
     let documents = match legacy.documents(&engine) {
         Some([a, b]) => Some((a.value, b.value, RulesByNode::of(&rules.body, [a, b], findings)?)),
         None => None,

@@ -12,7 +12,7 @@ use super::pair::HidesSensitive;
 use super::redact;
 use super::rules::Rules;
 use super::value_path::ValuePath;
-use super::verdict::{Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};
+use super::verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};
 
 /// The time is checked once in this many steps.
 const STEPS_BETWEEN_CHECKS: u32 = 256;
@@ -36,6 +36,9 @@ pub(super) struct ComparisonFindings<'a> {
     /// The text that is put in front of each path.
     prefix: String,
     effects: Option<EffectCoverage>,
+    calls: Vec<ComparedCall>,
+    /// Why the statuses differ, if they do and a refusal says so.
+    cause: Option<String>,
 }
 
 /// The kind as which differences between values are listed. Other kinds (`status`, `header`, …) are listed as found.
@@ -79,6 +82,8 @@ impl<'a> ComparisonFindings<'a> {
             report_as: ReportAs::Found,
             prefix: String::new(),
             effects: None,
+            calls: Vec::new(),
+            cause: None,
         }
     }
 
@@ -136,6 +141,16 @@ impl<'a> ComparisonFindings<'a> {
     /// Sets how many intents were compared with a call.
     pub(super) fn set_effect_coverage(&mut self, coverage: EffectCoverage) {
         self.effects = Some(coverage);
+    }
+
+    /// Sets why the statuses differ: pairs with other causes have other fingerprints.
+    pub(super) fn set_cause(&mut self, cause: String) {
+        self.cause = Some(cause);
+    }
+
+    /// Notes which call by legacy an intent was compared with.
+    pub(super) fn add_compared_call(&mut self, call: ComparedCall) {
+        self.calls.push(call);
     }
 
     /// Returns the form in which a difference shows a text, where the text has no name that could be a secret key.
@@ -324,7 +339,7 @@ impl<'a> ComparisonFindings<'a> {
             (true, false) => Verdict::Ignored,
             (false, _) => Verdict::Mismatch,
         };
-        let fingerprint = fingerprint(&self.differences);
+        let fingerprint = fingerprint(&self.differences, self.cause.as_deref());
         Comparison {
             verdict,
             differences: self.differences,
@@ -333,16 +348,20 @@ impl<'a> ComparisonFindings<'a> {
             fingerprint,
             effects: self.effects,
             intents: BTreeMap::new(),
+            calls: self.calls,
         }
     }
 }
 
-fn fingerprint(differences: &[Difference]) -> String {
+fn fingerprint(differences: &[Difference], cause: Option<&str>) -> String {
     let mut set: Vec<(&str, &str)> = differences.iter().map(|d| (d.path.as_str(), d.kind.as_str())).collect();
     set.sort_unstable();
     let mut hasher = blake3::Hasher::new();
     for (path, kind) in set {
         hasher.update(path.as_bytes()).update(b"\0").update(kind.as_bytes()).update(b"\n");
+    }
+    if let Some(cause) = cause {
+        hasher.update(cause.as_bytes());
     }
     hasher.finalize().to_hex()[..16].to_owned()
 }

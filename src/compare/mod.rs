@@ -11,12 +11,16 @@
 //! the values that it shows are redacted; `ignored` is a verdict of its own and stays counted, by rule; a pair that
 //! could not be judged is never a match.
 //!
+//! What is kept of a pair that differs can be compared again under other rules (`kept`), from which rules are proposed
+//! that explain the differences of a route (`suggest`).
+//!
 //! `flag` and `shadow` choose the requests that are compared; `evidence` counts the results.
 
 mod assert;
 mod awaited;
 mod body_rules;
 mod bounds;
+mod cause;
 mod comparison;
 mod condition;
 mod context;
@@ -31,6 +35,7 @@ mod header_ids;
 mod header_names;
 mod headers;
 mod id_map;
+mod kept;
 mod number;
 mod observation;
 mod other_bodies;
@@ -47,6 +52,8 @@ mod rules;
 mod rules_by_node;
 mod sample;
 mod structure;
+mod structure_text;
+mod suggest;
 mod text;
 mod text_lines;
 mod text_rules;
@@ -80,6 +87,10 @@ pub use effects::{
     CallRole, CallTemplate, CorrespondingCall, EffectCoverage, EffectRulesDraft, IntentCounts, StepCoverage,
     corresponding_call, url_without_values,
 };
+pub use kept::{
+    CallPair, CallText, HeldAgainst, KeepContext, Kept, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, Rejudged,
+    SensitiveParts, keep, rejudge,
+};
 pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, InstanceIds, Pair};
@@ -87,5 +98,8 @@ pub use redact::{redact, shorten};
 pub use rule_drafts::{AssertDraft, IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft};
 pub use rules::Rules;
 pub use sample::sample_text;
+pub use suggest::{
+    HiddenValues, SuggestContext, SuggestGroup, SuggestSample, SuggestedRule, Suggestions, Unexplained, suggest,
+};
 pub use text_rules::{TextRulesDraft, TimesDraft};
-pub use verdict::{Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};
+pub use verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};

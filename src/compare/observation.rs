@@ -61,6 +61,10 @@ impl Observation {
     pub fn new(status: StatusCode, headers: HeaderMap, body: Body, latency: Duration, intents: Vec<Intent>) -> Self {
         Self { status, headers, body, latency, intents, steps_without_items: Vec::new() }
     }
+    /// Adds the intents.
+    pub(super) fn with_intents(self, intents: Vec<Intent>) -> Self {
+        Self { intents, ..self }
+    }
     /// Adds the steps whose `for_each` had no items: their intents are an empty list.
     pub fn with_steps_without_items(self, steps: Vec<StepId>) -> Self {
         Self { steps_without_items: steps, ..self }

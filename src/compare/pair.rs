@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::effect::Effect;
@@ -16,7 +17,7 @@ pub trait HidesSensitive {
 }
 
 /// The ids that the two arms gave to one instance, as text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceIds {
     /// Legacy's.
     pub legacy: String,

@@ -3,6 +3,8 @@
 //! Always true: every path and expression has been parsed; an assert reads only `request`, `legacy`, `engine` and
 //! `intents` of steps that exist.
 
+use std::sync::Arc;
+
 use http::HeaderName;
 
 use super::awaited::AwaitedIntents;
@@ -33,6 +35,7 @@ pub struct Rules {
     pub(super) asserts: Vec<Assert>,
     ignores_body: bool,
     hash: String,
+    draft: Arc<RulesDraft>,
 }
 
 /// A condition that must hold.
@@ -79,6 +82,7 @@ impl Default for Rules {
             asserts: Vec::new(),
             ignores_body: false,
             hash: hash_of(&RulesDraft::default()),
+            draft: Arc::default(),
         }
     }
 }
@@ -94,7 +98,8 @@ impl Rules {
         let errors_before = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
         let is_all = |path: &str| ["$", "$.*", "$..*", "$[*]"].contains(&path.trim());
         let ignores_body = draft.ignore.iter().any(|ignored| ignored.0.as_str().is_some_and(is_all));
-        let mut rules = Rules { hash: hash_of(draft), ignores_body, ..Rules::default() };
+        let own = Arc::new(draft.clone());
+        let mut rules = Rules { hash: hash_of(draft), ignores_body, draft: own, ..Rules::default() };
         if draft.status == StatusDraft::Class {
             rules.status = Status::Class { rule: rules.texts.register("status class".into()) };
         }
@@ -159,6 +164,11 @@ impl Rules {
         &self.hash
     }
 
+    /// The rules as they were written.
+    pub fn draft(&self) -> &RulesDraft {
+        &self.draft
+    }
+
     /// The texts of the rules that can make two different values equal, as [`Comparison::ignored_by`] names them.
     ///
     /// [`Comparison::ignored_by`]: super::Comparison::ignored_by
@@ -166,9 +176,9 @@ impl Rules {
         self.texts.rules()
     }
 
-    /// Whether there are asserts, which read the request.
-    pub fn has_asserts(&self) -> bool {
-        !self.asserts.is_empty()
+    /// Whether there are asserts or conditions, which read the request.
+    pub fn read_the_request(&self) -> bool {
+        !self.asserts.is_empty() || self.texts.conditions().next().is_some()
     }
 
     /// Whether a step, where it is rehearsed, takes its output from a call by legacy (`rehearse: legacy`).

@@ -16,6 +16,7 @@ use super::bounds::{BoundExceeded, CompareBounds};
 use super::observation::Observation;
 use super::parsed_body::{ParsedBody, bounded_json};
 use super::repeated_keys::{Document, RepeatedKey};
+use super::structure_text;
 use crate::expression::parse_form_strictly;
 
 /// The body of a reply, with the structure of its text.
@@ -54,6 +55,33 @@ impl ComparedBody {
         };
         Some([Document { value: a, repeated: repeated_a }, Document { value: b, repeated: repeated_b }])
     }
+}
+
+/// A text of a declared format with the values of its document replaced; `None` if it has no document, or if its
+/// format cannot be written so that reading it gives the same document.
+///
+/// # Errors
+/// It is nested too deeply.
+pub(super) fn rendered_document(
+    headers: &HeaderMap,
+    text: &str,
+    bounds: &CompareBounds,
+    replace: &mut dyn FnMut(&Value) -> Value,
+) -> Result<Option<String>, BoundExceeded> {
+    let Some(format) = Format::declared(headers) else { return Ok(None) };
+    let document = match format.document(text, bounds)? {
+        Some((document, repeated)) if repeated.is_empty() => replace(&document),
+        _ => return Ok(None),
+    };
+    let rendered = match format {
+        Format::JsonLines => structure_text::json_lines(&document),
+        Format::Form => structure_text::form(&document),
+        Format::Table { delimiter, has_names } => structure_text::table(&document, delimiter, has_names),
+        Format::Xml => structure_text::xml(&document),
+    };
+    let Some(rendered) = rendered else { return Ok(None) };
+    let read = format.document(&rendered, bounds)?.map(|(document, _)| document);
+    Ok((read.as_ref() == Some(&document)).then_some(rendered))
 }
 
 /// A format of texts.

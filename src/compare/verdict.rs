@@ -147,7 +147,8 @@ pub struct Comparison {
     pub truncated: bool,
     /// How often each rule made two values equal, by the rule's text.
     pub ignored_by: Vec<(String, u32)>,
-    /// A hash that is equal for equal sets of paths and kinds.
+    /// A hash that is equal for equal sets of paths and kinds; where the statuses differ, of pairs with one cause (what
+    /// the refusal says).
     pub fingerprint: String,
     /// How many of the engine's intents were compared with a call by legacy; `None` if legacy's calls were not watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -155,6 +156,18 @@ pub struct Comparison {
     /// By step: what the engine's intents were held against.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub intents: BTreeMap<StepId, IntentCounts>,
+    /// The engine's intents that were judged, each with its call by legacy.
+    #[serde(skip)]
+    pub calls: Vec<ComparedCall>,
+}
+
+/// An intent of the engine, and the call by legacy to which it corresponds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ComparedCall {
+    /// The index of the intent.
+    pub intent: usize,
+    /// The number of the call; `None` if legacy made none.
+    pub legacy: Option<u64>,
 }
 
 #[cfg(test)]

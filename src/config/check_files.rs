@@ -193,7 +193,7 @@ pub(crate) fn routes<'a>(
 }
 
 /// Reads a value as a draft, without the parts that the schema refuses; `None` if it cannot be read without them.
-fn pruned<T: DeserializeOwned>(value: Value, site: &Site, by_schema: &SchemaCheck) -> Option<T> {
+pub(super) fn pruned<T: DeserializeOwned>(value: Value, site: &Site, by_schema: &SchemaCheck) -> Option<T> {
     serde_json::from_value(prune(value, site, by_schema)?).ok()
 }
 

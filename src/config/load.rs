@@ -53,7 +53,7 @@ fn with_some_error(mut findings: Findings, dir: &Path) -> Findings {
 
 /// The files that have been added, and what was found in them.
 #[derive(Default)]
-struct SetBuilder {
+pub(super) struct SetBuilder {
     sources: Vec<(FileKind, Source)>,
     findings: Findings,
     problems: Problems,
@@ -70,8 +70,19 @@ impl SetBuilder {
         self.sources.push((kind, source));
     }
 
+    /// Adds a text that is not a file of the set; returns its tree, if it could be parsed without an error.
+    pub(super) fn add_text(&mut self, name: &str, text: &str) -> Option<Node> {
+        self.add_file(FileKind::Routes, name, text);
+        self.sources.last().and_then(|(_, source)| source.root.clone()).filter(|_| !self.findings.has_errors())
+    }
+
+    /// Adds problems that were found in the files.
+    pub(super) fn add_problems(&mut self, problems: Problems) {
+        self.problems.extend(problems);
+    }
+
     /// All findings with their positions, in the order of files and lines.
-    fn report(&mut self) -> Findings {
+    pub(super) fn report(&mut self) -> Findings {
         let mut findings = std::mem::take(&mut self.findings);
         for problem in self.problems.iter() {
             let source = self.sources.iter().map(|(_, source)| source).find(|source| source.file == problem.site.file);

@@ -44,6 +44,12 @@ pub fn schema(kind: FileKind) -> &'static Value {
     }
 }
 
+/// The schema of the `compare:` of a route.
+pub(super) fn rules_schema() -> &'static Value {
+    static RULES: LazyLock<Value> = LazyLock::new(|| generated::<RulesDraft>("compare: of a route"));
+    &RULES
+}
+
 fn generated<T: JsonSchema>(title: &str) -> Value {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value();
     schema["title"] = json!(title);

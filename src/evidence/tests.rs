@@ -39,6 +39,7 @@ fn comparison(verdict: Verdict) -> Comparison {
         fingerprint: "f".into(),
         effects: None,
         intents: Default::default(),
+        calls: Vec::new(),
     }
 }
 
@@ -67,6 +68,7 @@ fn sample(fingerprint: &str) -> Sample {
         legacy: "{}".into(),
         engine: "{}".into(),
         request: "POST /orders".into(),
+        kept: None,
     }
 }
 

@@ -20,10 +20,10 @@ use super::run_end::RunEnd;
 use super::sample::{PairRedaction, sample};
 use super::stop::Stop;
 use crate::compare::{
-    AwaitedIntents, Body, BoundExceeded, CompareBounds, Effect, HidesSensitive, Observation, Pair, Rules, Verdict,
-    compare,
+    AwaitedIntents, Body, BoundExceeded, CompareBounds, Effect, HidesSensitive, KeepContext, Kept, Observation, Pair,
+    Rules, SensitiveParts, Verdict, compare, keep,
 };
-use crate::evidence::{Evidence, EvidenceGeneration};
+use crate::evidence::{Evidence, EvidenceGeneration, Sample};
 use crate::exchange::{
     AnswerBody, Answered, ArmReply, ArmRequest, ComparisonOutcome, ComparisonTicket, EarlierKeys, LegacyCalls,
     MayBegin, RequestEffects, RunReport, Twins, request_value,
@@ -282,7 +282,7 @@ impl Runner {
         if effects.is_none() && rules.compare_no_reply() {
             return ComparisonOutcome::Skipped(SkipReason::NothingCompared);
         }
-        let request = if rules.has_asserts() { request_value(&answered.request) } else { Value::Null };
+        let request = if rules.read_the_request() { request_value(&answered.request) } else { Value::Null };
         let bounds = CompareBounds::of(&self.limits);
         let redaction = PairRedaction::of(answered, &engine, &report, bounds);
         let pair = Pair {
@@ -308,12 +308,27 @@ impl Runner {
             Verdict::Ignored => ComparisonOutcome::Ignored,
             Verdict::Mismatch => {
                 if self.evidence.wants_sample(route, generation, &comparison.fingerprint) {
+                    let kept = self.kept(answered, &pair, &rules, redaction.as_ref());
                     let sample = sample(answered, &engine, &report, redaction.as_ref(), comparison, &self.limits);
-                    self.evidence.keep_sample(generation, sample);
+                    self.evidence.keep_sample(generation, Sample { kept: Some(kept), ..sample });
                 }
                 ComparisonOutcome::Mismatched
             }
         }
+    }
+
+    /// What is kept of a pair, so that it can be judged again under other rules.
+    fn kept(&self, answered: &Answered, pair: &Pair<'_>, rules: &Rules, redaction: Option<&PairRedaction<'_>>) -> Kept {
+        keep(
+            pair,
+            &KeepContext {
+                request: &request_value(&answered.request),
+                rules,
+                bounds: &CompareBounds::of(&self.limits),
+                sensitive: redaction.map(|redaction| redaction as &dyn SensitiveParts),
+                bytes_max: usize::try_from(self.limits.sample_bytes_max).unwrap_or(usize::MAX),
+            },
+        )
     }
 }
 

@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::declared_body::declared_body;
 use crate::clock;
 use crate::compare::{
-    Body, CompareBounds, Comparison, Difference, DifferenceKind, HidesSensitive, Observation, sample_text, shorten,
+    Body, CompareBounds, Comparison, Difference, DifferenceKind, HidesSensitive, Observation, SensitiveParts,
+    sample_text, shorten,
 };
 use crate::evidence::Sample;
 use crate::exchange::{Answered, RunReport};
@@ -58,7 +59,19 @@ impl HidesSensitive for PairRedaction<'_> {
     }
 }
 
-/// The redacted sample of a pair that differs.
+impl SensitiveParts for PairRedaction<'_> {
+    fn hide_in_request_body(&self, body: &mut Value) {
+        self.redaction().request_body(body);
+    }
+    fn hide_in_reply_body(&self, body: &mut Value) {
+        self.redaction().answer_body(body);
+    }
+    fn hides_at(&self, path: &str) -> bool {
+        self.redaction().hides_difference_at(path)
+    }
+}
+
+/// The redacted sample of a pair that differs, without the pair itself.
 pub(super) fn sample(
     answered: &Answered,
     engine: &Observation,
@@ -89,6 +102,7 @@ pub(super) fn sample(
         legacy: reply(&answered.legacy),
         engine: reply(engine),
         request: shorten(&format!("{line}\n{body}"), bytes_max),
+        kept: None,
     }
 }
 

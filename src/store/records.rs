@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::guard_record::GuardRecord;
 use super::{ClaimedRequest, StoreError, codec};
-use crate::compare::Difference;
+use crate::compare::{Difference, Kept};
 use crate::flag::{Arm, PinKey, RetryKey, Shares, State};
 use crate::names::{Fence, RouteId, RunId, Seq, ServiceName, StepId, WorkerId};
 use crate::workflow::{Event, RunSummary};
@@ -350,6 +350,9 @@ pub struct SampleRecord {
     pub engine: String,
     /// The request's line and redacted body, as text.
     pub request: String,
+    /// The redacted pair, to be judged again under other rules; absent if an earlier version stored the sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
 }
 
 /// The evidence of a route, opaque to the store. There is one row for each route, and it is replaced as a whole.

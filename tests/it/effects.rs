@@ -116,6 +116,31 @@ impl Shop {
         .await
     }
 
+    /// Of the three wrong requests, a tolerance explains the wrong amount; nothing is proposed for any of them.
+    async fn other_rules_are_tried_and_none_hides_a_wrong_charge(&self) {
+        let before = self.evidence().await;
+        let file = self._dir.path().join("rules.yaml");
+        std::fs::write(&file, "compare: { effects: { charge: { tolerance: { $.amount: 1 } } } }").expect("written");
+        let file = file.display().to_string();
+        let tried = self.cli(&["diffs", "orders", "--try", &file, "--json"]).await;
+        let tried: Value = serde_json::from_str(&tried).expect("JSON");
+        assert_eq!(tried["samples"], json!({ "kept": 3, "equal": 1, "differ": 2, "not_judged": 0 }), "{tried}");
+        let shown = self.cli(&["diffs", "orders", "--try", &file]).await;
+        assert!(shown.contains("made equal by effects.charge tolerance $.amount in 1 sample"), "{shown}");
+        std::fs::write(&file, "effects: { chrage: { ignore: [$.amount] } }").expect("written");
+        let refused = self.pointsman.cli(&["diffs", "orders", "--try", &file]).await;
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(1) && message.contains("rules:1:12"), "{message}");
+        let suggested = self.cli(&["diffs", "orders", "--suggest"]).await;
+        assert!(suggested.contains("no rule is proposed"), "{suggested}");
+        assert!(suggested.contains("effects.charge.body.amount effect_differs, in 1 sample"), "{suggested}");
+        assert_eq!(self.evidence().await, before, "nothing was changed");
+        let shown = self.cli(&["diffs", "orders"]).await;
+        for part in ["charge  compared with nothing", "legacy bank POST http", "\"amount\":12"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+    }
+
     async fn cli(&self, arguments: &[&str]) -> String {
         output_text(&self.pointsman.cli(arguments).await)
     }
@@ -139,6 +164,7 @@ async fn a_wrong_a_missing_and_a_doubled_charge_show_although_the_replies_are_eq
         let shown = shop.cli(&["diffs", "orders", "--json"]).await;
         assert!(shown.contains(path) && shown.contains(difference), "{kind}: {shown}");
     }
+    shop.other_rules_are_tried_and_none_hides_a_wrong_charge().await;
     // 5 correct charges, 1 wrong one and 2 of the doubled: legacy made them all, and the engine none.
     assert_eq!(shop.bank.count(), 8);
     let egress = shop.cli(&["egress", "orders"]).await;

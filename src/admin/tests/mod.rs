@@ -6,6 +6,7 @@ mod egress;
 mod fake_engine;
 mod hanging_store;
 mod openapi;
+mod rule_trials;
 mod run_commands;
 mod runs;
 mod starts;
@@ -209,6 +210,7 @@ async fn differences_are_grouped_by_fingerprint() {
         legacy: format!("legacy {n}"),
         engine: "<script>".into(),
         request: "POST /orders".into(),
+        kept: None,
     };
     let samples = vec![sample("a", 1), sample("b", 2), sample("b", 3), sample("c", 4)];
     api.store.put_samples(samples, 9, 9).await.unwrap();

@@ -15,7 +15,8 @@ use tower::ServiceExt;
 use super::fake_engine::FakeEngine;
 use crate::admin::serve::PeerAddress;
 use crate::admin::{AdminParts, ProcessStatus, Reloaded, RouteTraffic, applications, router};
-use crate::config::Token;
+use crate::compare::Rules;
+use crate::config::{RouteRules, Token};
 use crate::egress::Attribution;
 use crate::evidence::Evidence;
 use crate::flag::{Route, RouteMatch, Service};
@@ -48,6 +49,8 @@ pub struct TestApi {
     pub reloaded: Option<Reloaded>,
     /// Attributes the calls by legacy; `None` without an egress listener.
     pub attribution: Option<Attribution>,
+    /// The rules of all routes.
+    pub rules: Arc<Rules>,
     ladder: Arc<Ladder>,
     evidence: Arc<Evidence>,
 }
@@ -93,6 +96,7 @@ impl TestApi {
             deprecated_start,
             reloaded,
             attribution,
+            rules: Arc::default(),
             ladder,
             evidence,
         }
@@ -112,7 +116,10 @@ impl TestApi {
         AdminParts {
             engine: self.engine.clone(),
             deprecated_start: self.deprecated_start,
-            rules: Arc::new(|_| vec!["ignore $.at".to_owned(), "ids $.id".to_owned()]),
+            rules: {
+                let rules = self.rules.clone();
+                Arc::new(move |_| Some(RouteRules::of_intents(rules.clone(), &["charge"])))
+            },
             workflows: Arc::new(|| vec!["create-order".into(), "get-order".into()]),
             stopping: tokio_util::sync::CancellationToken::new(),
             ladder: self.ladder.clone(),

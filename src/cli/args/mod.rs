@@ -116,6 +116,14 @@ pub(crate) enum Command {
         /// Show this many groups.
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
+        /// Judge the samples again as if this file were the `compare:` of the route, and show what would differ.
+        /// Changes nothing.
+        #[arg(long = "try", value_name = "FILE")]
+        try_rules: Option<PathBuf>,
+        /// Propose the smallest set of rules that explains the differences, each with what it would hide. Changes
+        /// nothing.
+        #[arg(long, conflicts_with = "try_rules")]
+        suggest: bool,
         #[command(flatten)]
         server: Server,
     },

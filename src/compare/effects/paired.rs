@@ -17,6 +17,7 @@ use crate::compare::effect::Effect;
 use crate::compare::findings::{ComparisonFindings, ReportAs};
 use crate::compare::id_map::IdMap;
 use crate::compare::observation::{Body, Intent};
+use crate::compare::verdict::ComparedCall;
 use crate::compare::walk::Walk;
 
 /// The calls that legacy made, the intents of the engine, and which of them belong together.
@@ -86,7 +87,10 @@ impl<'a> PairedCalls<'a> {
         for step in &self.steps {
             let counts = coverage.steps.entry(step.step.clone()).or_default();
             for n in &step.engine {
-                let Some(call) = self.pairs.legacy_of[*n] else {
+                let call = self.pairs.legacy_of[*n];
+                let legacy = call.and_then(|call| self.legacy.get(call)?.number);
+                findings.add_compared_call(ComparedCall { intent: *n, legacy });
+                let Some(call) = call else {
                     counts.unmatched += 1;
                     continue;
                 };

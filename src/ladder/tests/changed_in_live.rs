@@ -54,6 +54,7 @@ impl Fixture {
             fingerprint: "one".into(),
             effects: None,
             intents: Default::default(),
+            calls: Vec::new(),
         };
         let route = RouteId::from("bare");
         let generation = self.evidence.generation(&route, 0);

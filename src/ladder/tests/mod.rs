@@ -227,6 +227,7 @@ impl Fixture {
             fingerprint: String::new(),
             effects: None,
             intents: Default::default(),
+            calls: Vec::new(),
         };
         for _ in 0..20 {
             self.evidence.record_pair(&route, self.evidence.generation(&route, 0), State::Dark, &equal, &reply, &reply);

@@ -249,6 +249,7 @@ fn sample(route: &str, fingerprint: &str, n: i64) -> SampleRecord {
         legacy: "{}".into(),
         engine: "{}".into(),
         request: format!("POST /orders {n}"),
+        kept: None,
     }
 }
 

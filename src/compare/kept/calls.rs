@@ -1,0 +1,107 @@
+//! The calls of a pair, side by side: what each step of the engine would have sent, and legacy's call beside it.
+
+use super::record::{KeptCall, KeptPair};
+use super::rejudge::ReadPair;
+use crate::compare::bounds::CompareBounds;
+use crate::compare::observation::Intent;
+use crate::compare::rules::Rules;
+use crate::names::StepId;
+
+/// One call of a pair, of one side or of both.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallPair {
+    /// The engine's step; `None` if only legacy made the call.
+    pub step: Option<StepId>,
+    /// The item of a `for_each`.
+    pub item: Option<u32>,
+    /// What the engine would have sent, or sent in `dark`.
+    pub engine: Option<CallText>,
+    /// What legacy sent.
+    pub legacy: Option<CallText>,
+    /// What the engine's call was held against.
+    pub held_against: HeldAgainst,
+}
+
+/// A call as a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallText {
+    /// Service, method and URL.
+    pub request: String,
+    /// The body.
+    pub body: String,
+}
+
+/// What a call of the engine was held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldAgainst {
+    /// A call by legacy; or this is a call that only legacy made.
+    Legacy,
+    /// Legacy's reply or the request, by an `assert:`.
+    Assert,
+    /// Nothing.
+    Nothing,
+    /// It is not known: the pair cannot be compared again.
+    Unknown,
+}
+
+impl KeptPair {
+    /// Whether either side has a call.
+    pub fn has_calls(&self) -> bool {
+        !self.intents.is_empty() || self.effects.as_ref().is_some_and(|calls| !calls.is_empty())
+    }
+
+    /// The calls of both sides: those of the engine in their order, then those that only legacy made.
+    pub fn calls(&self, rules: &Rules, bounds: &CompareBounds, expired: &dyn Fn() -> bool) -> Vec<CallPair> {
+        let comparison = ReadPair::of(self).and_then(|read| read.compared(rules, bounds, expired));
+        let number_of = |n: usize| {
+            let calls = &comparison.as_ref().ok()?.calls;
+            calls.iter().find(|call| call.intent == n).and_then(|call| call.legacy)
+        };
+        let legacy = self.effects.as_deref().unwrap_or_default();
+        let mut paired = Vec::new();
+        let mut pairs: Vec<CallPair> = Vec::new();
+        for (n, intent) in self.intents.iter().enumerate() {
+            let call = number_of(n).and_then(|number| legacy.iter().find(|call| call.number == number));
+            paired.extend(call.map(|call| call.number));
+            let held_against = match (&call, &comparison) {
+                (Some(_), _) => HeldAgainst::Legacy,
+                (None, Err(_)) => HeldAgainst::Unknown,
+                (None, Ok(_)) if rules.asserts_read(&intent.step) => HeldAgainst::Assert,
+                (None, Ok(_)) => HeldAgainst::Nothing,
+            };
+            let (step, item) = (Some(intent.step.clone()), intent.item);
+            pairs.push(CallPair {
+                step,
+                item,
+                engine: Some(of_intent(intent)),
+                legacy: call.map(of_call),
+                held_against,
+            });
+        }
+        let others = legacy.iter().filter(|call| !paired.contains(&call.number));
+        let only_legacy = |call: &KeptCall| CallPair {
+            step: None,
+            item: None,
+            engine: None,
+            legacy: Some(of_call(call)),
+            held_against: if comparison.is_ok() { HeldAgainst::Legacy } else { HeldAgainst::Unknown },
+        };
+        pairs.extend(others.map(only_legacy));
+        pairs
+    }
+}
+
+fn of_intent(intent: &Intent) -> CallText {
+    let service = intent.service.as_ref().map_or(String::new(), |service| format!("{service} "));
+    let body = match &intent.body {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text.clone(),
+        body => body.to_string(),
+    };
+    CallText { request: format!("{service}{} {}", intent.method, intent.url), body }
+}
+
+fn of_call(call: &KeptCall) -> CallText {
+    let service = call.service.as_ref().map_or(String::new(), |service| format!("{service} "));
+    CallText { request: format!("{service}{} {}", call.method, call.url), body: call.body.shown().to_owned() }
+}

@@ -1,0 +1,154 @@
+//! A rule that is proposed.
+
+use serde_json::{Map, Value, json};
+
+use crate::compare::draft::RulesDraft;
+use crate::compare::effects::EffectRulesDraft;
+use crate::compare::rule_drafts::{IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft};
+use crate::compare::text_rules::{TextRulesDraft, TimesDraft};
+
+/// What a rule is for: the replies, or the calls of one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    Reply,
+    Calls { step: String },
+}
+
+/// A rule, in the order of how much it hides: the first kind hides least.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Proposed {
+    /// Values that are ids.
+    Ids { of: Subject, path: String },
+    /// Ids in the path of a header.
+    HeaderIds { name: String, pattern: String },
+    /// Ids in lines.
+    TextIds { pattern: String },
+    /// Keys that are ids.
+    Keys { path: String },
+    /// By how much numbers or times may differ.
+    Tolerance { of: Subject, path: String, by: Value },
+    /// By how much times in lines may differ.
+    TextTimes { pattern: String, by: String },
+    /// An array whose order does not matter.
+    Unordered { path: String, by: String },
+    /// A header that is not compared.
+    IgnoredHeader { name: String },
+    /// Lines that are not compared.
+    IgnoredLines { pattern: String },
+    /// A value that is not compared.
+    Ignored { path: String },
+}
+
+impl Proposed {
+    /// How much the rule hides: a smaller number is better.
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Self::Ids { .. } => 0,
+            Self::HeaderIds { .. } | Self::TextIds { .. } | Self::Keys { .. } => 1,
+            Self::Tolerance { .. } | Self::TextTimes { .. } => 2,
+            Self::Unordered { by, .. } if by != "set" => 3,
+            Self::Unordered { .. } => 4,
+            Self::IgnoredHeader { .. } => 5,
+            Self::IgnoredLines { .. } => 6,
+            Self::Ignored { .. } => 7,
+        }
+    }
+
+    /// Whether the rule is for lines. All lines that differ are one difference, which several rules may have to explain
+    /// together.
+    pub(super) fn is_for_lines(&self) -> bool {
+        matches!(self, Self::TextIds { .. } | Self::TextTimes { .. } | Self::IgnoredLines { .. })
+    }
+
+    /// What a person has to know before the rule is used.
+    pub(super) fn warning(&self) -> Option<&'static str> {
+        match self {
+            Self::Ignored { .. } => Some(
+                "nothing at this path is compared any more, a wrong value included: use it only if legacy itself draws \
+                 this value anew each time",
+            ),
+            Self::IgnoredLines { .. } => Some("lines of this kind are not compared any more, wrong ones included"),
+            Self::IgnoredHeader { .. } => Some("this header is not compared any more"),
+            Self::Ids { .. }
+            | Self::HeaderIds { .. }
+            | Self::TextIds { .. }
+            | Self::Keys { .. }
+            | Self::Tolerance { .. }
+            | Self::TextTimes { .. }
+            | Self::Unordered { .. } => None,
+        }
+    }
+
+    /// Adds the rule to a draft. Returns `false`, and changes nothing, if the draft has a rule for this already.
+    pub(super) fn add_to(&self, draft: &mut RulesDraft) -> bool {
+        match self {
+            Self::Ids { of: Subject::Reply, path } => push(&mut draft.ids, IdDraft(path.as_str().into())),
+            Self::Ids { of: Subject::Calls { step }, path } => {
+                push(&mut calls(draft, step).ids, IdDraft(path.as_str().into()))
+            }
+            Self::HeaderIds { name, pattern } => {
+                push(&mut draft.ids, IdDraft(json!({ format!("header.{name}"): pattern })))
+            }
+            Self::Keys { path } => push(&mut draft.ids, IdDraft(json!({ "keys": path }))),
+            Self::Tolerance { of, path, by } => {
+                let tolerance = match of {
+                    Subject::Reply => &mut draft.tolerance,
+                    Subject::Calls { step } => &mut calls(draft, step).tolerance,
+                };
+                let is_new = !tolerance.contains_key(path);
+                if is_new {
+                    tolerance.insert(path.clone(), ToleranceDraft(by.clone()));
+                }
+                is_new
+            }
+            Self::Unordered { path, by } => {
+                let is_new = !draft.unordered.contains_key(path);
+                if is_new {
+                    draft.unordered.insert(path.clone(), UnorderedDraft(by.as_str().into()));
+                }
+                is_new
+            }
+            Self::TextIds { pattern } => push(&mut text(draft).ids, pattern.clone()),
+            Self::TextTimes { pattern, by } => {
+                let text = text(draft);
+                let mut times = match text.times.take() {
+                    None => Map::new(),
+                    Some(TimesDraft(Value::Object(times))) => times,
+                    Some(other) => {
+                        text.times = Some(other);
+                        return false;
+                    }
+                };
+                let is_new = times.insert(pattern.clone(), by.as_str().into()).is_none();
+                text.times = Some(TimesDraft(Value::Object(times)));
+                is_new
+            }
+            Self::IgnoredLines { pattern } => push(&mut text(draft).ignore, pattern.clone()),
+            Self::IgnoredHeader { name } => push(&mut draft.ignore, IgnoreDraft(format!("header.{name}").into())),
+            Self::Ignored { path } => push(&mut draft.ignore, IgnoreDraft(path.as_str().into())),
+        }
+    }
+
+    /// The rule alone, as a `compare:` that has nothing else.
+    pub(super) fn alone(&self) -> RulesDraft {
+        let mut draft = RulesDraft::default();
+        self.add_to(&mut draft);
+        draft
+    }
+}
+
+fn push<T: PartialEq>(list: &mut Vec<T>, item: T) -> bool {
+    let is_new = !list.contains(&item);
+    if is_new {
+        list.push(item);
+    }
+    is_new
+}
+
+fn calls<'a>(draft: &'a mut RulesDraft, step: &str) -> &'a mut EffectRulesDraft {
+    draft.effects.entry(step.to_owned()).or_default()
+}
+
+fn text(draft: &mut RulesDraft) -> &mut TextRulesDraft {
+    draft.text.get_or_insert_default()
+}

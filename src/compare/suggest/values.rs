@@ -1,0 +1,183 @@
+//! What values may be: ids, clock readings, numbers that were rounded.
+
+use serde_json::Value;
+
+use crate::compare::number::Decimal;
+use crate::compare::times;
+
+/// How far a time may be from the comparison and still be a clock reading.
+const CLOCK_WINDOW_NS: i128 = 15 * 60 * 1_000_000_000;
+/// How much two clock readings of one request may differ.
+const CLOCK_DIFFERENCE_MAX_NS: i128 = 5 * 60 * 1_000_000_000;
+/// The tolerances for times that are proposed, with their nanoseconds.
+const TIME_TOLERANCES: [(&str, i128); 8] = [
+    ("1s", 1_000_000_000),
+    ("2s", 2_000_000_000),
+    ("5s", 5_000_000_000),
+    ("10s", 10_000_000_000),
+    ("30s", 30_000_000_000),
+    ("1m", 60_000_000_000),
+    ("5m", 300_000_000_000),
+    ("10m", 600_000_000_000),
+];
+/// By which share of their size two numbers may differ and still be the same, rounded differently.
+const ROUNDING_MAX: f64 = 1e-6;
+/// The fewest characters of an id that nothing but its form shows.
+const OPAQUE_CHARS_MIN: usize = 12;
+
+/// Whether a key names ids.
+pub(super) fn names_an_id(key: &str) -> bool {
+    const NAMES: [&str; 12] =
+        ["id", "ids", "uuid", "guid", "ref", "reference", "number", "no", "href", "link", "url", "key"];
+    words(key).last().is_some_and(|word| NAMES.contains(&word.as_str()))
+}
+
+/// The words of a key, in lower case: `order` and `id` of `orderId`, `order_id` and `order-id`.
+pub(super) fn words(key: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut lower_before = false;
+    for c in key.chars() {
+        if !c.is_alphanumeric() || c.is_uppercase() && lower_before {
+            words.push(String::new());
+        }
+        if let Some(word) = words.last_mut().filter(|_| c.is_alphanumeric()) {
+            word.extend(c.to_lowercase());
+        }
+        lower_before = c.is_lowercase();
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// How clearly two values are ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum IdForm {
+    /// They cannot be.
+    None,
+    /// They may be quantities or codes.
+    Possible,
+    /// Nothing else has this form.
+    Opaque,
+}
+
+/// Whether two different values have the form of ids.
+pub(super) fn id_form(legacy: &Value, engine: &Value) -> IdForm {
+    match (legacy, engine) {
+        (Value::Number(a), Value::Number(b)) => id_text_form(a.as_str()).min(id_text_form(b.as_str())),
+        (Value::String(a), Value::String(b)) => id_text_form(a).min(id_text_form(b)),
+        _ => IdForm::None,
+    }
+}
+
+/// Whether a text has the form of an id.
+pub(super) fn id_text_form(text: &str) -> IdForm {
+    let has = |is: fn(char) -> bool| text.chars().any(is);
+    let all = |is: fn(char) -> bool| text.chars().all(is);
+    if !has(|c| c.is_ascii_digit()) || !all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | ':' | '.' | '/')) {
+        return IdForm::None;
+    }
+    // Quantities, dates and versions have only digits and signs.
+    if all(|c| c.is_ascii_digit()) {
+        return if text.len() >= 4 { IdForm::Possible } else { IdForm::None };
+    }
+    if !has(char::is_alphabetic) || times::instant(&Value::from(text)).is_some() {
+        return IdForm::None;
+    }
+    let is_uuid = text.len() == 36 && text.chars().filter(|c| *c == '-').count() == 4;
+    let digits = text.chars().filter(char::is_ascii_digit).count();
+    match is_uuid || text.chars().count() >= OPAQUE_CHARS_MIN && digits >= 3 {
+        true => IdForm::Opaque,
+        false if text.chars().count() >= 3 => IdForm::Possible,
+        false => IdForm::None,
+    }
+}
+
+/// The tolerance under which all these pairs of times are equal, if all are clock readings: both near the time at which
+/// they were compared, and near each other.
+pub(super) fn clock_tolerance<'a>(pairs: impl Iterator<Item = (&'a Value, &'a Value, i128)>) -> Option<&'static str> {
+    let mut largest = None;
+    for (legacy, engine, compared) in pairs {
+        let (a, b) = (clock_reading(legacy, compared)?, clock_reading(engine, compared)?);
+        largest = largest.max(Some((a - b).abs()));
+    }
+    let largest = largest.filter(|largest| *largest <= CLOCK_DIFFERENCE_MAX_NS)?;
+    // Other pairs may differ somewhat more than those that were kept.
+    TIME_TOLERANCES.iter().find(|(_, by)| *by >= largest * 2).map(|(text, _)| *text)
+}
+
+fn clock_reading(value: &Value, compared: i128) -> Option<i128> {
+    let at = times::instant(value)?;
+    ((at - compared).abs() <= CLOCK_WINDOW_NS).then_some(at)
+}
+
+/// The tolerance under which all these pairs of numbers are equal, if they differ by rounding alone.
+pub(super) fn rounding_tolerance<'a>(pairs: impl Iterator<Item = (&'a Value, &'a Value)>) -> Option<Value> {
+    let mut largest = 0.0f64;
+    for (legacy, engine) in pairs {
+        let (Value::Number(a), Value::Number(b)) = (legacy, engine) else { return None };
+        let is_whole = |text: &str| !text.contains(['.', 'e', 'E']);
+        if is_whole(a.as_str()) && is_whole(b.as_str()) {
+            return None;
+        }
+        let (a, b) = (a.as_f64()?, b.as_f64()?);
+        let difference = (a - b).abs();
+        if difference > ROUNDING_MAX * a.abs().max(b.abs()) {
+            return None;
+        }
+        largest = largest.max(difference);
+    }
+    let text = (1..=18).rev().map(|zeros| format!("0.{}1", "0".repeat(zeros - 1)));
+    let mut fitting = text.filter(|text| text.parse::<f64>().is_ok_and(|by| by >= largest * 2.0));
+    let text = fitting.next().filter(|text| Decimal::parse(text).is_some())?;
+    serde_json::from_str(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_told_from_quantities_codes_and_words() {
+        for (a, b, form) in [
+            (
+                json!("0f8b7c1e-3a5d-4c3b-9a51-2f6f6c0c9a11"),
+                json!("1f8b7c1e-3a5d-4c3b-9a51-2f6f6c0c9a12"),
+                IdForm::Opaque,
+            ),
+            (json!("ord_7f3k29xq81"), json!("run_0190aa7c21"), IdForm::Opaque),
+            (json!("A4000DE"), json!("A4001DE"), IdForm::Possible),
+            (json!(4012), json!(4013), IdForm::Possible),
+            (json!(401), json!(402), IdForm::None),
+            (json!("17.50"), json!("17.51"), IdForm::None),
+            (json!(17.50), json!(17.51), IdForm::None),
+            (json!("EUR"), json!("USD"), IdForm::None),
+            (json!("2026-11-17T10:00:00Z"), json!("2026-11-18T10:00:00Z"), IdForm::None),
+            (json!("2026-11-17"), json!("2026-11-18"), IdForm::None),
+            (json!("4012"), json!(4012), IdForm::None),
+            (json!("order 4012"), json!("order 4013"), IdForm::None),
+        ] {
+            assert_eq!(id_form(&a, &b), form, "{a} {b}");
+        }
+        for (key, is) in [("orderId", true), ("order_id", true), ("id", true), ("paid", false), ("grid", false)] {
+            assert_eq!(names_an_id(key), is, "{key}");
+        }
+    }
+
+    #[test]
+    fn only_clock_readings_get_a_tolerance_and_only_rounding_does() {
+        let at = times::instant(&json!("2026-11-17T10:00:00Z")).unwrap();
+        let of = |a: Value, b: Value| clock_tolerance([(&a, &b, at)].into_iter());
+        assert_eq!(of(json!("2026-11-17T10:00:00.2Z"), json!("2026-11-17T10:00:00.9Z")), Some("2s"));
+        assert_eq!(of(json!("2026-11-17T10:00:00Z"), json!("2026-11-17T10:05:01Z")), None);
+        assert_eq!(of(json!("2026-12-17T10:00:00Z"), json!("2026-12-17T10:00:01Z")), None, "a date that is computed");
+        assert_eq!(of(json!(17), json!(18)), None);
+        let of = |a: &str, b: &str| {
+            let (a, b): (Value, Value) = (serde_json::from_str(a).unwrap(), serde_json::from_str(b).unwrap());
+            rounding_tolerance([(&a, &b)].into_iter()).map(|by| by.to_string())
+        };
+        assert!(of("0.30000000000000004", "0.3").is_some());
+        assert_eq!((of("17.50", "17.51"), of("1000000", "1000001"), of("10.00", "10.01")), (None, None, None));
+    }
+}

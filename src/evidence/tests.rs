@@ -6,7 +6,9 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::compare::{Body, Comparison, Difference, DifferenceKind, Observation, Verdict};
-use crate::exchange::{ComparisonTicket, OfferedRequest};
+use crate::exchange::{
+    ComparisonOutcome, ComparisonTicket, OfferedRequest, Served, ServedObserver as _, TicketCounter as _,
+};
 use crate::flag::{Promote, SkipReason, State};
 use crate::ladder::tests::failing_store::FailingStore;
 use crate::store::{MemoryStore, Store};

@@ -71,9 +71,11 @@ pub(super) fn plan_capture(
         }
         (ticket, mode)
     });
-    // In `off` the reply is searched for an id only if legacy could return an id that the engine owns.
-    let creates = flagged.creates() && (rung != State::Off || shared.affinity.engine_owns_any(&flagged.flag.family));
-    let may_end = rung != State::Off && flagged.flag.route.lifetime.ends.is_some();
+    // In `off` the reply is searched for an id only if legacy could return an id that the engine owns. The ends of
+    // instances that are recorded then have to be seen too.
+    let is_watched = || rung != State::Off || shared.affinity.engine_owns_any(&flagged.flag.family);
+    let creates = flagged.creates() && is_watched();
+    let may_end = flagged.flag.route.lifetime.ends.is_some() && is_watched();
     if compare.is_none() && !creates && !may_end {
         let seen = || {
             let key = flagged.instance.as_ref()?.key.clone();

@@ -321,6 +321,21 @@ async fn an_order_of_the_engine_ends_and_stays_with_the_engine_also_over_a_kill(
     shop.finish().await;
 }
 
+/// After a step back from `live`, creates in `off` are searched for ids that the engine owns, and so are recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_of_legacy_that_was_made_and_cancelled_in_off_does_not_hold_the_gate() {
+    let shop = Shop::start("live", "").await;
+    shop.order().await;
+    shop.force_all("off").await;
+    let (open, cancelled) = (shop.order().await, shop.order().await);
+    shop.until_alive("legacy", 2).await;
+    shop.cancel(&cancelled).await;
+    shop.until_alive("legacy", 1).await;
+    shop.cancel(&open).await;
+    shop.until_alive("legacy", 0).await;
+    shop.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_of_which_nothing_is_known_is_answered_as_declared_in_only() {
     let shop = Shop::start("shadow", "").await;

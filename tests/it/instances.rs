@@ -1,5 +1,5 @@
-//! Instances that have not ended: legacy's hold the gate to `only`, until they have ended or legacy does not list them any
-//! more; the engine's are counted until they have ended; an id of which nothing is known is answered as declared.
+//! Instances that have not ended: legacy's hold the gate to `only`, until they have ended or legacy does not list them
+//! any more; the engine's are counted until they have ended; an id of which nothing is known is answered as declared.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -145,6 +145,7 @@ impl Keeping<'_> {
             body,
             reply_status: effect.reply.as_ref().map(|reply| reply.status.as_u16()),
             number: effect.number,
+            replied_before: effect.replied_before,
         })
     }
 

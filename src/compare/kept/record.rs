@@ -98,6 +98,9 @@ pub struct KeptCall {
     pub(super) reply_status: Option<u16>,
     /// Gives the order of calls.
     pub(super) number: u64,
+    /// See [`Effect::replied_before`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) replied_before: Option<u64>,
 }
 
 impl KeptReply {
@@ -125,6 +128,7 @@ impl KeptCall {
             body: Body::Whole(self.body.bytes()?),
             reply: self.reply_status.and_then(reply),
             number: self.number,
+            replied_before: self.replied_before,
         })
     }
 }

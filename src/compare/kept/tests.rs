@@ -141,6 +141,7 @@ fn call(number: u64, url: &str, body: &Value) -> Arc<Effect> {
         body: Body::Whole(body.to_string().into()),
         reply: Some(EffectReply { status: StatusCode::CREATED, headers: HeaderMap::new(), body: Body::TooLarge }),
         number,
+        replied_before: None,
     })
 }
 
@@ -256,7 +257,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    /// What is judged again as equal is equal, and what is judged again without a change of the rules differs as it did.
+    /// What is judged again as equal is equal, and what is judged again under the same rules differs as it did.
     #[test]
     fn a_pair_is_never_judged_as_more_equal_than_it_is(
         a in any_json(), b in any_json(), header in any::<bool>(), in_force in 0usize..3, trial in 0usize..6,

@@ -86,7 +86,8 @@ fn watched(state: State) -> (Setup, Arc<Registry>) {
 
 fn effect() -> Effect {
     let (method, url) = (http::Method::POST, "http://bank.test/charges".to_owned());
-    Effect { service: None, method, url, headers: HeaderMap::new(), body: Body::TooLarge, reply: None, number: 0 }
+    let (headers, body) = (HeaderMap::new(), Body::TooLarge);
+    Effect { service: None, method, url, headers, body, reply: None, number: 0, replied_before: None }
 }
 
 #[tokio::test]

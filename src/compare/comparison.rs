@@ -71,7 +71,7 @@ fn compare_parts(
         Some([a, b]) => Some((a.value, b.value, RulesByNode::of(&rules.body, [a, b], findings)?)),
         None => None,
     };
-    let mut ids = IdMap::default();
+    let mut ids = IdMap::of_kinds(rules.texts.kinds());
     // An id in a header names what the reply is about, so it is bound first.
     for header in rules.body.header_ids.iter().filter(|header| findings.applies(header.rule())) {
         header.bind(pair, &mut ids);

@@ -25,7 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::compare::Difference;
-pub use crate::compare::EarlierPairing;
+pub use crate::compare::{EarlierPairing, is_rule_note};
 use crate::evidence::RouteEvidence;
 pub use crate::evidence::{Condition, EvidenceRestart, GateVerdict};
 use crate::flag::{Effective, Freeze, Shares, State};

@@ -67,6 +67,12 @@ fn group(out: &mut String, n: usize, group: &DiffGroup, now: Timestamp, format: 
     );
     for difference in &group.differences {
         let value = |value: &Option<String>| escape_control(value.as_deref().unwrap_or("(absent)"));
+        if difference.kind.as_str() == "assert" {
+            // A condition over both arms has no two sides.
+            let path = format.tone(escape_control(&difference.path), Tone::Strong);
+            let _ = writeln!(out, "  {path}: {}", format.tone(value(&difference.engine), Tone::Bad));
+            continue;
+        }
         let _ = writeln!(
             out,
             "  {} {}  legacy {}  engine {}",

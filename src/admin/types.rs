@@ -29,7 +29,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::compare::{Difference, EarlierPairing};
+pub use crate::compare::{Difference, EarlierPairing, is_rule_note};
 use crate::evidence::RouteEvidence;
 pub use crate::evidence::{Condition, EvidenceRestart, GateVerdict, GuardWindowView};
 use crate::flag::{Effective, Freeze, Shares, State};

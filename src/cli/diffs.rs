@@ -112,6 +112,12 @@ fn call(call: &SampleCall, format: Formatter) -> String {
 pub(super) fn shown_difference(difference: &Difference, format: Formatter) -> String {
     let mut out = String::new();
     let value = |value: &Option<String>| escape_control(value.as_deref().unwrap_or("(absent)"));
+    if difference.kind.as_str() == "assert" {
+        // A condition over both arms has no two sides.
+        let path = format.tone(escape_control(&difference.path), Tone::Strong);
+        let _ = writeln!(out, "  {path}: {}", format.tone(value(&difference.engine), Tone::Bad));
+        return out;
+    }
     let _ = writeln!(
         out,
         "  {} {}  legacy {}  engine {}",

@@ -4,7 +4,7 @@ use super::client::{CallError, Client, component};
 use super::format::{Formatter, TableCell, Tone, count, counted, escape_control, plain};
 use super::guard;
 use super::output::Output;
-use crate::admin::types::{Condition, EvidenceRestart, EvidenceView, GateVerdict};
+use crate::admin::types::{Condition, EvidenceRestart, EvidenceView, GateVerdict, is_rule_note};
 
 pub(crate) fn show(client: &Client, route: &str, format: Formatter) -> Result<Output, CallError> {
     let (view, json) = client.get::<EvidenceView>(&format!("/api/v2/routes/{}/evidence", component(route)))?;
@@ -31,7 +31,10 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
     for (title, map) in [("skipped", &evidence.skipped), ("failed", &evidence.failed)] {
         rows.extend(map.iter().map(|(reason, n)| number(&format!("{title}: {reason}"), *n, Tone::Faint)));
     }
-    rows.extend(evidence.rule_hits.iter().map(|(rule, n)| number(&format!("made equal by: {rule}"), *n, Tone::Faint)));
+    rows.extend(evidence.rule_hits.iter().map(|(rule, n)| {
+        let what = if is_rule_note(rule) { "said of" } else { "made equal by" };
+        number(&format!("{what}: {rule}"), *n, Tone::Faint)
+    }));
     for (step, of) in &evidence.all.effects {
         let nothing = of.intents.saturating_sub(of.compared + of.asserted);
         let parts = [
@@ -67,7 +70,8 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
     if !view.dead_rules.is_empty() {
         out.push_str("\nrules that made nothing equal in all these pairs (remove them, or mend their paths):\n");
         for rule in &view.dead_rules {
-            out.push_str(&format!("  - {}\n", escape_control(rule)));
+            let condition = if rule.contains(" when ${") { " (or its condition never held)" } else { "" };
+            out.push_str(&format!("  - {}{condition}\n", escape_control(rule)));
         }
     }
     out.push_str(&guard_text(view, format));

@@ -382,12 +382,16 @@ fn evidence_shows_what_the_next_rung_requires() {
     let text = evidence::text(&read::<EvidenceView>(view), Formatter(false));
     assert!(text.ends_with("the gate to dark is shut:\n  - 8 of 20 pairs\n"), "{text}");
     assert!(!text.contains("at most"), "no bound without pairs: {text}");
-    let clean = crate::evidence::RouteEvidence { dark_pairs: 449, matched: 449, ..Default::default() };
-    let dead = ["ignore $.gone"];
+    let hits = [("ignore $.at", 2), ("ids $.id (unproven: an id that stands only once)", 3)];
+    let rule_hits = hits.map(|(rule, n)| (rule.to_owned(), n)).into();
+    let clean = crate::evidence::RouteEvidence { dark_pairs: 449, matched: 449, rule_hits, ..Default::default() };
+    let dead = ["ignore $.gone", "ignore $.x when ${legacy.status == 1}"];
     let clean = serde_json::to_value(clean).expect("json");
     let view = json!({ "route": "r", "evidence": clean, "next": null, "dead_rules": dead });
     let text = evidence::text(&read::<EvidenceView>(view), Formatter(false));
     assert!(text.contains("mend their paths):\n  - ignore $.gone\n"), "{text}");
+    assert!(text.contains("  - ignore $.x when ${legacy.status == 1} (or its condition never held)\n"), "{text}");
+    assert!(text.contains("made equal by: ignore $.at") && text.contains("said of: ids $.id (unproven"), "{text}");
     let bound = "at most 1.00% of requests differ (95% confidence, no matter how often you look); 4,063 more pairs";
     assert!(text.contains(bound), "{text}");
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use serde_json_path::JsonPath;
 
 use super::condition;
-use super::header_ids::HeaderIds;
+use super::header_ids::{HeaderIds, is_name};
 use super::number::{Decimal, NumberForm};
 use super::rule_drafts::{IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft, Written};
 use super::times;
@@ -14,7 +14,7 @@ use crate::expression::{JsonPathError, parse_json_path};
 use crate::problem::{Problems, Site};
 
 pub(super) use super::header_names::{compared_header, header};
-pub(super) use super::rule_texts::{IdRule, RuleId, RuleTexts};
+pub(super) use super::rule_texts::{IdKind, IdRule, RuleId, RuleTexts};
 
 /// The checked rules for one body.
 #[derive(Clone, Default)]
@@ -147,7 +147,8 @@ fn check_ids(
     };
     let when = condition::when(Written::when(map, site).as_ref(), problems);
     let any_type = map.get("any_type").and_then(Value::as_bool).unwrap_or_default();
-    let mut subjects = map.iter().filter(|(key, _)| !matches!(key.as_str(), "when" | "any_type"));
+    let kind_name = map.get("kind").and_then(Value::as_str);
+    let mut subjects = map.iter().filter(|(key, _)| !matches!(key.as_str(), "when" | "any_type" | "kind"));
     let (Some((key, value)), None) = (subjects.next(), subjects.next()) else {
         problems.error(site, "an entry of `ids` names one kind of ids").hint("`path`, `keys` or `header.NAME`");
         return;
@@ -156,20 +157,33 @@ fn check_ids(
     if any_type && key != "path" {
         problems.error(&site.key("any_type"), "only ids in a body have a type").hint("leave `any_type` out");
     }
+    if let Some(name) = kind_name.filter(|name| !is_name(name)) {
+        problems.error(&site.key("kind"), format!("`{name}` is no name of a kind of ids")).hint("such as `customer`");
+        return;
+    }
+    let kind = kind_name.map_or(IdKind::ANY, |name| texts.kind(name));
     match (key.as_str(), key.strip_prefix("header.")) {
         ("path", _) => {
             if let Some(path) = path(text, &place, problems) {
-                rules.ids.push((path, texts.register_ids(&format!("{prefix}ids {text}"), when, any_type)));
+                let rule = texts.register_ids(&format!("{prefix}ids {text}"), when, any_type);
+                rules.ids.push((path, IdRule { kind, ..rule }));
             }
         }
         ("keys", _) => {
             if let Some(path) = path(text, &place, problems) {
-                rules.keys.push((path, texts.register_ids(&format!("{prefix}ids keys {text}"), when, true)));
+                let rule = texts.register_ids(&format!("{prefix}ids keys {text}"), when, true);
+                rules.keys.push((path, IdRule { kind, ..rule }));
             }
+        }
+        (_, Some(_)) if prefix.is_empty() && kind_name.is_some() => {
+            problems
+                .error(&site.key("kind"), "the kinds of the ids in a header are their names in braces")
+                .hint("leave `kind` out, and write the kind in the braces: `/customers/{customer}`");
         }
         (_, Some(name)) if prefix.is_empty() => {
             let register = || texts.register_ids(&format!("ids {key}: {text}"), when, true);
-            rules.header_ids.extend(HeaderIds::check(name, text, &place, register, problems));
+            let header = HeaderIds::check(name, text, &place, register, problems);
+            rules.header_ids.extend(header.map(|header| header.with_kinds(texts)));
         }
         (_, Some(_)) => {
             let problem = problems.error(&place.at_key(), "the ids in headers of a call cannot be named here");
@@ -177,7 +191,7 @@ fn check_ids(
         }
         (other, None) => {
             let problem = problems.error(&place.at_key(), format!("unknown key `{other}`"));
-            problem.hint("an entry of `ids` has `path`, `keys` or `header.NAME`, and `when`");
+            problem.hint("an entry of `ids` has `path`, `keys` or `header.NAME`, and may have `kind` and `when`");
         }
     }
 }
@@ -189,10 +203,32 @@ fn path(text: &str, site: &Site, problems: &mut Problems) -> Option<JsonPath> {
             let problem = problems.error(site, format!("`{text}` is no JSONPath: {message}"));
             problem.offset(offset);
             if !text.starts_with('$') {
-                problem.hint(format!("a path starts at the body: `$.{text}`"));
+                problem.hint(hint_of_path(text));
             }
             None
         }
+    }
+}
+
+/// What to write in place of a path that does not start with `$`. Such a path may be one that a difference shows.
+fn hint_of_path(text: &str) -> String {
+    let call = text.strip_prefix("effects.").and_then(|rest| rest.split_once('.'));
+    match (text.split_once('.'), call) {
+        (_, Some((step, part))) => {
+            let part = match part.split_once('.') {
+                Some(("body", path)) => format!("$.{path}"),
+                Some(("headers", name)) => format!("header.{name}"),
+                None if part == "body" => "$".to_owned(),
+                Some(_) | None => part.to_owned(),
+            };
+            format!(
+                "the rules for the calls of a step stand under `effects`: `effects: {{ {step}: {{ ignore: [{part}] }} }}`"
+            )
+        }
+        (Some(("header" | "headers", name)), None) => {
+            format!("a header is no part of the body: `header.{name}` under `ignore`, or leave it out of `headers:`")
+        }
+        (_, None) => format!("a path starts at the body: `$.{text}`"),
     }
 }
 

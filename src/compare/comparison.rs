@@ -78,7 +78,7 @@ fn compare_parts(
         Some([a, b]) => Some((a.value, b.value, RulesByNode::of(&rules.body, [a, b], findings)?)),
         None => None,
     };
-    let mut ids = IdMap::default();
+    let mut ids = IdMap::of_kinds(rules.texts.kinds());
     // Without rules for ids, replies with different ids are different.
     if let Some(InstanceIds { legacy, engine }) = pair.instance.filter(|_| rules.body.renaming.is_some()) {
         ids.bind(None, legacy, engine, || FoundIds {

@@ -1,6 +1,6 @@
 //! Parses the conditions of rules: `when:` and `assert:`.
 
-use crate::expression::Expression;
+use crate::expression::{Expression, Scope};
 use crate::problem::{Problems, Site, nearest};
 
 /// Parses one expression, written as `${…}`; `what` names it in a message.
@@ -48,6 +48,23 @@ pub(super) fn when(written: Option<&(&str, Site)>, problems: &mut Problems) -> O
             Some(near) => problem.hint(format!("did you mean `{near}`?")),
             None => problem.hint("it reads `request` and `legacy.status`"),
         };
+    }
+    if expression.reads().is_empty() {
+        // It has one value for all pairs.
+        match expression.holds(&Scope::new()) {
+            Ok(holds) => {
+                let always = if holds { "always" } else { "never" };
+                problems
+                    .warn(site, format!("the condition reads nothing, so it {always} holds"))
+                    .hint("it reads `request` and `legacy.status`: `${legacy.status < 400}`");
+            }
+            Err(error) => {
+                problems
+                    .error(site, format!("the condition is not true or false: {}", error.message))
+                    .hint("such as `${legacy.status < 400}`");
+                return None;
+            }
+        }
     }
     may_read_all.then_some(expression)
 }

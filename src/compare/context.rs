@@ -12,3 +12,15 @@ pub(super) struct WalkContext<'a, 'f> {
     pub(super) ids: &'a mut IdMap,
     pub(super) findings: &'a mut ComparisonFindings<'f>,
 }
+
+impl<'f> WalkContext<'_, 'f> {
+    /// The same context for a shorter time.
+    pub(super) fn reborrow(&mut self) -> WalkContext<'_, 'f> {
+        WalkContext {
+            rules: self.rules,
+            rules_by_node: self.rules_by_node,
+            ids: &mut *self.ids,
+            findings: &mut *self.findings,
+        }
+    }
+}

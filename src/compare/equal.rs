@@ -56,9 +56,6 @@ pub(super) fn within(legacy: &Value, engine: &Value, by: &Tolerance) -> bool {
             matches!((Decimal::parse(a), Decimal::parse(b)), (Some(a), Some(b)) if a.within(&b, by))
         }
         (Tolerance::Number(_), ..) => false,
-        (Tolerance::Time(by), a, b) => {
-            std::mem::discriminant(a) == std::mem::discriminant(b)
-                && matches!((times::instant(a), times::instant(b)), (Some(a), Some(b)) if (a - b).abs() <= *by)
-        }
+        (Tolerance::Time(by), a, b) => times::are_within(a, b, *by),
     }
 }

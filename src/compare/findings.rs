@@ -16,6 +16,8 @@ use super::verdict::{ComparedCall, Comparison, Difference, DifferenceKind, Earli
 
 /// The time is checked once in this many steps.
 const STEPS_BETWEEN_CHECKS: u32 = 256;
+/// Work on so many bytes of text counts as one step.
+const BYTES_OF_STEP: usize = 64;
 /// The most earlier pairings that one difference names.
 const CONTRADICTED_SHOWN_MAX: usize = 4;
 
@@ -29,6 +31,7 @@ pub(super) struct ComparisonFindings<'a> {
     uses: Vec<u32>,
     /// The rules whose condition does not hold for this pair.
     turned_off: Vec<RuleId>,
+    /// Since the time was checked.
     steps: u32,
     expired: &'a dyn Fn() -> bool,
     sensitive: Option<&'a dyn HidesSensitive>,
@@ -89,12 +92,21 @@ impl<'a> ComparisonFindings<'a> {
 
     /// Counts one step of work, and checks the time now and then.
     pub(super) fn step(&mut self) -> Result<(), BoundExceeded> {
-        self.steps = self.steps.wrapping_add(1);
-        if self.steps.is_multiple_of(STEPS_BETWEEN_CHECKS) && (self.expired)() {
-            Err(BoundExceeded::Time)
-        } else {
-            Ok(())
+        self.steps(1)
+    }
+
+    /// Counts work on so many bytes of text, and checks the time now and then.
+    pub(super) fn step_over(&mut self, bytes: usize) -> Result<(), BoundExceeded> {
+        self.steps(u32::try_from(bytes / BYTES_OF_STEP).unwrap_or(u32::MAX).saturating_add(1))
+    }
+
+    fn steps(&mut self, more: u32) -> Result<(), BoundExceeded> {
+        self.steps = self.steps.saturating_add(more);
+        if self.steps < STEPS_BETWEEN_CHECKS {
+            return Ok(());
         }
+        self.steps = 0;
+        self.check_time()
     }
 
     /// Checks the time before work that cannot be interrupted.

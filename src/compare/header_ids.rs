@@ -1,14 +1,16 @@
 //! Ids in the paths of headers: `header.location: /orders/{id}`.
 
 use http::HeaderName;
+use percent_encoding::percent_decode_str;
 use regex::{Regex, RegexBuilder};
 
 use super::header_names::header;
 use super::id_map::{FoundIds, IdMap};
 use super::pair::Pair;
 use super::redact::ShownAs;
-use super::rule_texts::{IdRule, RuleId};
+use super::rule_texts::{IdKind, IdRule, RuleId, RuleTexts};
 use crate::problem::{Problems, Site};
+use crate::secret::is_secret;
 
 /// The largest compiled pattern, in bytes.
 const PATTERN_COMPILED_BYTES_MAX: usize = 1 << 18;
@@ -20,6 +22,8 @@ pub(super) struct HeaderIds {
     pattern: Regex,
     /// The names in braces, one for each group of the pattern.
     names: Vec<String>,
+    /// The declared kinds of these names.
+    kinds: Vec<IdKind>,
     rule: IdRule,
 }
 
@@ -56,7 +60,7 @@ impl HeaderIds {
         pattern.push_str(&regex::escape(rest));
         pattern.push_str(if text.contains('?') { "$" } else { "(?:[?#].*)?$" });
         match RegexBuilder::new(&pattern).size_limit(PATTERN_COMPILED_BYTES_MAX).build() {
-            Ok(pattern) => Some(Self { name, pattern, names, rule: rule() }),
+            Ok(pattern) => Some(Self { name, pattern, kinds: vec![IdKind::ANY; names.len()], names, rule: rule() }),
             Err(_) => {
                 problems.error(site, "the pattern is too long").hint("write the path with fewer ids");
                 None
@@ -64,21 +68,33 @@ impl HeaderIds {
         }
     }
 
+    /// Gives the names in braces that are those of declared kinds these kinds.
+    pub(super) fn with_kinds(self, texts: &RuleTexts) -> Self {
+        Self { kinds: self.names.iter().map(|name| texts.kind(name)).collect(), ..self }
+    }
+
     /// Binds the ids of the header, if both sides have one and it fits the pattern.
     pub(super) fn bind(&self, pair: &Pair<'_>, ids: &mut IdMap) {
         let value = |headers: &http::HeaderMap| headers.get(&self.name)?.to_str().ok().map(|v| v.trim().to_owned());
         let (Some(legacy), Some(engine)) = (value(pair.legacy.headers()), value(pair.engine.headers())) else { return };
         let (Some(a), Some(b)) = (self.pattern.captures(&legacy), self.pattern.captures(&engine)) else { return };
-        for (n, name) in self.names.iter().enumerate() {
+        let is_secret = is_secret(self.name.as_str());
+        for (n, (name, kind)) in self.names.iter().zip(&self.kinds).enumerate() {
             let (Some(a), Some(b)) = (a.get(n + 1), b.get(n + 1)) else { continue };
-            ids.bind(Some(name), a.as_str(), b.as_str(), || FoundIds {
+            // In a body the same id is not encoded.
+            let [a, b] = [a, b].map(|id| percent_decode_str(id.as_str()).decode_utf8_lossy());
+            ids.bind_as(*kind, Some(name), &a, &b, || FoundIds {
                 path: format!("headers.{}", self.name),
-                shown_as: ShownAs::UnderKey,
-                legacy: a.as_str().into(),
-                engine: b.as_str().into(),
+                shown_as: if is_secret { ShownAs::Stars } else { ShownAs::UnderKey },
+                legacy: (&*a).into(),
+                engine: (&*b).into(),
                 unproven: Some(self.rule.unproven),
             });
         }
+    }
+
+    pub(super) fn header(&self) -> &HeaderName {
+        &self.name
     }
 
     pub(super) fn rule(&self) -> RuleId {
@@ -86,6 +102,6 @@ impl HeaderIds {
     }
 }
 
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'))
 }

@@ -103,7 +103,7 @@ fn bad_rules_for_ids_are_reported_with_their_positions() {
     let context = CompareContext { intents: &["charge"], ..CompareContext::default() };
     assert!(Rules::check(&draft, &Site::file("r.yaml"), &context, &mut problems).is_none());
     let all: Vec<String> = problems.iter().map(|p| format!("{} {} {:?}", p.site, p.message, p.hint)).collect();
-    assert_eq!(all.len(), 11, "{all:#?}");
+    assert_eq!(all.len(), 12, "{all:#?}");
     for (n, part) in [
         "r.yaml.ids[0].header.location `/orders` does not say where the id is",
         "is no header name",
@@ -120,6 +120,160 @@ fn bad_rules_for_ids_are_reported_with_their_positions() {
     {
         assert!(all[n].contains(part), "{part}: {}", all[n]);
     }
+}
+
+#[test]
+fn what_is_no_id_is_a_difference() {
+    let draft = json!({"ids": ["$.id"]});
+    for engine in [json!(""), json!(" "), json!("null"), json!("Internal error: no id")] {
+        let found_in = bodies(&json!({"id": "abc-1"}), &json!({"id": engine}), draft.clone());
+        assert_eq!(found(&found_in), [("$.id", DifferenceKind::Value)], "{engine}");
+    }
+    for engine in [json!(17.5), json!(-1)] {
+        let found_in = bodies(&json!({"id": 17}), &json!({"id": engine}), draft.clone());
+        assert_eq!(found(&found_in), [("$.id", DifferenceKind::Value)], "{engine}");
+    }
+    for both in [json!(""), json!("null"), json!(17.5), json!(-1), json!(null)] {
+        assert_eq!(bodies(&json!({"id": both}), &json!({"id": both}), draft.clone()).verdict, Verdict::Match, "{both}");
+    }
+    let prices = bodies(&json!({"id": 17.5}), &json!({"id": 18.5}), draft);
+    assert_eq!(prices.verdict, Verdict::Mismatch, "a number with a fraction is no id");
+}
+
+#[test]
+fn ids_correspond_within_their_kind() {
+    let (legacy, engine) = (json!({"order": 4012, "customer": 4012}), json!({"order": 5001, "customer": 7001}));
+    let plain = json!({"ids": ["$.order", "$.customer"]});
+    assert_eq!(found(&bodies(&legacy, &engine, plain)), [("$.customer", DifferenceKind::Value)]);
+    let kinds = json!({"ids": [{"path": "$.order", "kind": "order"}, {"path": "$.customer", "kind": "customer"}]});
+    assert_eq!(bodies(&legacy, &engine, kinds.clone()).verdict, Verdict::Ignored);
+    let swapped = bodies(
+        &json!([legacy, legacy]),
+        &json!([engine, {"order": 7001, "customer": 5001}]),
+        json!({"ids": [
+        {"path": "$[*].order", "kind": "order"}, {"path": "$[*].customer", "kind": "customer"}]}),
+    );
+    let wrong = [("$[*].order", DifferenceKind::Value), ("$[*].customer", DifferenceKind::Value)];
+    assert_eq!(found(&swapped), wrong);
+    let with_header = rules(json!({"ids": [
+        {"header.location": "/customers/{customer}"}, {"path": "$.order", "kind": "order"},
+        {"path": "$.customer", "kind": "customer"}]}));
+    let of = |location: &str, body: &Value| with_location(location, body);
+    let verdict = |location: &str| {
+        compared(&of("/customers/4012", &legacy), &of(location, &engine), &with_header).unwrap().verdict
+    };
+    assert_eq!(verdict("/customers/7001"), Verdict::Ignored);
+    assert_eq!(verdict("/customers/5001"), Verdict::Mismatch);
+}
+
+#[test]
+fn an_encoded_id_in_a_header_is_the_id_of_the_body() {
+    let rules = rules(json!({"ids": ["$.id", {"header.location": "/orders/{id}"}]}));
+    let of = |location: &str, id: &str| with_location(location, &json!({"id": id}));
+    let (legacy, engine) = (of("/orders/a%2F17", "a/17"), of("/orders/b%2F9", "b/9"));
+    assert_eq!(compared(&legacy, &engine, &rules).unwrap().verdict, Verdict::Ignored);
+    let wrong = compared(&legacy, &of("/orders/b%2F9", "b/8"), &rules).unwrap();
+    assert_eq!(found(&wrong), [("$.id", DifferenceKind::Value)]);
+}
+
+#[test]
+fn a_key_that_is_an_id_and_stands_twice_is_a_difference() {
+    let of = |body: &str| reply(200, &[("content-type", "application/json")], body.to_owned());
+    let rules = rules(json!({"ids": [{"keys": "$.orders"}]}));
+    let legacy = of(r#"{"orders":{"4012":{"t":1}}}"#);
+    let twice = compared(&legacy, &of(r#"{"orders":{"e-1":{"t":9},"e-1":{"t":1}}}"#), &rules).unwrap();
+    assert_eq!(found(&twice), [("$.orders[*]", DifferenceKind::DuplicateKey)]);
+    assert_eq!(compared(&legacy, &of(r#"{"orders":{"e-1":{"t":1}}}"#), &rules).unwrap().verdict, Verdict::Ignored);
+}
+
+#[test]
+fn members_and_elements_are_paired_by_tolerated_values_that_are_near() {
+    let draft = json!({"ids": [{"keys": "$.o"}], "tolerance": {"$.o[*].t": 0.005, "$.l[*].t": 0.005},
+        "unordered": {"$.l": "set"}});
+    let of = |a: f64, b: f64| json!({"o": {"x": {"t": a}, "y": {"t": b}}, "l": [{"t": a}, {"t": b}]});
+    let legacy = of(10.0, 20.0);
+    assert_eq!(bodies(&legacy, &of(20.001, 10.001), draft.clone()).verdict, Verdict::Ignored);
+    let wrong = bodies(&legacy, &of(20.001, 10.1), draft);
+    assert_eq!(found(&wrong), [("$.o[*].t", DifferenceKind::Value), ("$.l[*].t", DifferenceKind::Value)]);
+}
+
+#[test]
+fn elements_with_one_key_are_paired_by_what_they_hold() {
+    let draft = json!({"unordered": {"$.a": "sku"}});
+    let of = |lines: [(&str, u32); 3]| lines.iter().map(|(sku, n)| json!({"sku": sku, "n": n})).collect::<Vec<_>>();
+    let of = |lines| json!({"a": of(lines)});
+    let legacy = of([("A", 1), ("A", 2), ("B", 3)]);
+    assert_eq!(bodies(&legacy, &of([("B", 3), ("A", 2), ("A", 1)]), draft.clone()).verdict, Verdict::Ignored);
+    let wrong = bodies(&legacy, &of([("B", 3), ("A", 2), ("A", 7)]), draft);
+    assert_eq!(found(&wrong), [("$.a[*].n", DifferenceKind::Value)]);
+    assert_eq!(wrong.differences[0].legacy.as_deref(), Some("1"));
+}
+
+#[test]
+fn an_element_that_was_moved_and_changed_is_one_order_and_its_own_field() {
+    let of =
+        |lines: &[(&str, u32)]| lines.iter().map(|(sku, n)| json!({"sku": sku, "n": n, "x": 0})).collect::<Vec<_>>();
+    let of = |lines| json!({"a": of(lines)});
+    let legacy = of(&[("A", 1), ("B", 2), ("C", 3)]);
+    let moved = bodies(&legacy, &of(&[("C", 9), ("A", 1), ("B", 2)]), json!({}));
+    assert_eq!(found(&moved), [("$.a", DifferenceKind::Order), ("$.a[*].n", DifferenceKind::Value)]);
+    let changed = bodies(&legacy, &of(&[("A", 1), ("B", 2), ("C", 9)]), json!({}));
+    assert_eq!(found(&changed), [("$.a[*].n", DifferenceKind::Value)]);
+}
+
+/// What the check of rules says: errors and warnings, each with its hint.
+fn said(draft: Value) -> Vec<String> {
+    let draft: RulesDraft = serde_json::from_value(draft).unwrap();
+    let mut problems = Problems::default();
+    let context = CompareContext { intents: &["charge"], ..CompareContext::default() };
+    Rules::check(&draft, &Site::file("r.yaml"), &context, &mut problems);
+    problems.iter().map(|p| format!("{} {} {:?}", p.site, p.message, p.hint)).collect()
+}
+
+#[test]
+fn rules_that_cannot_do_what_they_are_written_for_are_warned_of() {
+    for (draft, part) in [
+        (json!({"ignore": ["$..*"]}), "`$..*` ignores every value of the body"),
+        (json!({"ignore": ["$.a", "$.a"]}), "`$.a` is ignored twice"),
+        (json!({"ids": ["$..*"]}), "amounts and names are ids too"),
+        (json!({"ids": ["$"]}), "amounts and names are ids too"),
+        (json!({"ids": ["$.a", {"path": "$.a"}]}), "`$.a` is under `ids` twice"),
+        (json!({"ids": ["$.a"], "ignore": ["$.a"]}), "its ids are never compared"),
+        (json!({"tolerance": {"$.created_at": 2}}), "`2s`"),
+        (json!({"effects": {"charge": {"tolerance": {"$.sentAt": 2}}}}), "`2s`"),
+        (json!({"ignore": ["header.x"]}), "not compared anyway"),
+        (json!({"ids": [{"header.x": "/a/{id}"}]}), "list `x` under `headers:`"),
+        (json!({"text": {"ids": ["()"]}}), "finds only empty texts"),
+        (json!({"ignore": [{"path": "$.a", "when": "${1}"}]}), "the condition is not true or false"),
+        (json!({"ignore": [{"path": "$.a", "when": "${1 > 2}"}]}), "so it never holds"),
+        (json!({"ids": [{"path": "$.a", "kind": "a b"}]}), "`a b` is no name of a kind"),
+        (json!({"ids": [{"header.location": "/a/{id}", "kind": "a"}]}), "their names in braces"),
+        (json!({"ignore": ["headers.location"]}), "`header.location` under `ignore`"),
+        (json!({"ids": ["effects.charge.body.order"]}), "`effects: { charge: { ignore: [$.order] } }`"),
+        (json!({"ignore": ["effects.charge.headers.x"]}), "ignore: [header.x]"),
+        (json!({"ignore": ["$..a..b"]}), "only once"),
+    ] {
+        let said = said(draft.clone());
+        assert!(said.len() == 1 && said[0].contains(part), "{draft}: {said:?}");
+    }
+    for good in [
+        json!({"ignore": ["$"]}),
+        json!({"ids": ["$[*]", {"header.location": "/a/{id}"}], "ignore": ["header.location"]}),
+        json!({"ignore": [
+            {"path": "$.a", "when": "${legacy.status == 1}"}, {"path": "$.a", "when": "${legacy.status == 2}"}]}),
+        json!({"tolerance": {"$.total": 2, "$.created_at": "2s"}, "text": {"ids": ["z*([a-z]*)"]}}),
+    ] {
+        assert_eq!(said(good.clone()), [""; 0], "{good}");
+    }
+}
+
+#[test]
+fn a_note_on_a_rule_is_told_from_the_rule() {
+    let rules =
+        rules(json!({"ids": ["$.a"], "assert": ["${legacy.status == 200}"], "text": {"ignore": ["^a (b: c)"]}}));
+    assert!(rules.names().all(|rule| !super::is_rule_note(rule)));
+    let notes = rules.texts.iter().filter(|text| super::is_rule_note(text));
+    assert_eq!(notes.count(), 3);
 }
 
 proptest! {

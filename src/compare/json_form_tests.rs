@@ -49,6 +49,21 @@ fn the_rules_for_a_key_cover_its_earlier_values() {
 }
 
 #[test]
+fn rules_cover_what_is_in_the_earlier_values_of_a_key() {
+    let of = |id: &str, t: u32, list: [u32; 2]| {
+        let value = |n: u32| format!(r#"{{"id":"{id}{n}","t":{t},"l":[{},{}]}}"#, list[0], list[1]);
+        format!(r#"{{"a":{},"a":{}}}"#, value(1), value(2))
+    };
+    let (legacy, engine) = (of("ord_", 1, [7, 8]), of("run_", 2, [8, 7]));
+    let draft = json!({"ignore": ["$.a.t"], "unordered": {"$.a.l": "set"}, "ids": ["$.a.id"]});
+    let same = texts(&legacy, &engine, draft.clone());
+    assert_eq!(same.verdict, Verdict::Ignored, "{same:?}");
+    for wrong in [of("run_", 2, [8, 9]), engine.replace("run_1", "run_2")] {
+        assert_eq!(texts(&legacy, &wrong, draft.clone()).verdict, Verdict::Mismatch, "{wrong}");
+    }
+}
+
+#[test]
 fn repeated_secrets_do_not_show() {
     let differs = texts(r#"{"password":"hunter1","password":"hunter2"}"#, r#"{"password":"hunter2"}"#, json!({}));
     let text = format!("{differs:?}");

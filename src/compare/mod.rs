@@ -24,6 +24,7 @@ mod cause;
 mod comparison;
 mod condition;
 mod context;
+mod correspond;
 mod decode;
 mod digest;
 mod draft;
@@ -34,20 +35,25 @@ mod findings;
 mod header_ids;
 mod header_names;
 mod headers;
+mod id_form;
 mod id_map;
+mod id_words;
 mod kept;
+mod line_secrets;
 mod number;
 mod observation;
 mod other_bodies;
 mod pair;
 mod pairing;
 mod parsed_body;
+mod quantity;
 mod redact;
 mod repeated_keys;
 mod repeated_report;
 mod rule_conditions;
 mod rule_drafts;
 mod rule_texts;
+mod rule_warnings;
 mod rules;
 mod rules_by_node;
 mod sample;
@@ -58,12 +64,15 @@ mod text;
 mod text_lines;
 mod text_rules;
 mod times;
+mod value_hash;
 mod value_path;
 mod verdict;
 mod walk;
 
 #[cfg(test)]
 mod condition_tests;
+#[cfg(test)]
+mod id_map_tests;
 #[cfg(test)]
 mod id_tests;
 #[cfg(test)]
@@ -96,6 +105,7 @@ pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, InstanceIds, Pair};
 pub use redact::{redact, shorten};
 pub use rule_drafts::{AssertDraft, IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft};
+pub use rule_texts::is_rule_note;
 pub use rules::Rules;
 pub use sample::sample_text;
 pub use suggest::{

@@ -47,6 +47,11 @@ impl Decimal {
         self.negative
     }
 
+    /// Whether the number has no fraction.
+    pub(super) fn is_whole(&self) -> bool {
+        self.exponent >= 0
+    }
+
     /// Whether two numbers are at most `by` apart: computed exactly if the digits fit, otherwise in floating point.
     pub(super) fn within(&self, other: &Decimal, by: &Decimal) -> bool {
         if self == other {

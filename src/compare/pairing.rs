@@ -1,38 +1,25 @@
 //! Finds out which elements of two arrays belong together.
 //!
-//! Elements are paired by a hash that is equal for values that the rules call equal: ignored values are left out, and
-//! the engine's ids are replaced by legacy's. With `Precision::Coarse` all tolerated values, and all ids that are not
-//! bound, have the same hash. The hash only proposes pairs. Each pair is compared afterwards, so a collision can cause
-//! a difference, never a match.
+//! Elements are paired by a hash that is equal for values that the rules call equal (`value_hash`), and where several
+//! have one hash by their tolerated values (`correspond`). Each pair is compared afterwards.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value};
 
-use super::body_rules::Unordered;
+use super::body_rules::{IdKind, Unordered};
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
+use super::correspond::assign_within_tolerance;
 use super::id_map::id_text;
-use super::number::Decimal;
+use super::value_hash::{Precision, Side, hash_of};
+
+/// The most elements without an equal one for which the most similar one is searched.
+const SIMILAR_MAX: usize = 64;
 
 /// Pairs of indexes into legacy's and the engine's array; `None` if an element has no partner.
 pub(super) type Pairs = Vec<(Option<usize>, Option<usize>)>;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Legacy,
-    Engine,
-}
-
-/// How much two values with the same hash may differ.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Precision {
-    /// The values may differ only in ignored parts.
-    Exact,
-    /// The values may also differ in tolerated parts and unbound ids.
-    Coarse,
-}
 
 /// Pairs the elements of arrays of different length: first the common start and end, then the rest by index.
 pub(super) fn pair_in_order(
@@ -64,11 +51,67 @@ pub(super) fn pair_reordered(
         return Ok(None);
     }
     let (mut partner, mut is_paired) = (vec![None; a.len()], vec![false; b.len()]);
+    let (left, right): (Vec<&Value>, Vec<&Value>) = (legacy.iter().collect(), engine.iter().collect());
     // Elements that differ only in tolerated parts have the same coarse hash: equal ones are paired first.
+    let all_known = |hashes: Vec<u64>| hashes.into_iter().map(Some).collect::<Vec<_>>();
     let (exact_a, exact_b) = hashes_of_both(cx, legacy, engine, Precision::Exact)?;
     assign_partners(&all_known(exact_a), &all_known(exact_b), &mut partner, &mut is_paired);
-    assign_partners(&all_known(a), &all_known(b), &mut partner, &mut is_paired);
-    Ok(partner.into_iter().enumerate().map(|(n, partner)| partner.map(|partner| (n, partner))).collect())
+    let (a, b) = (all_known(a), all_known(b));
+    assign_within_tolerance(cx, (&left, &a), (&right, &b), &mut partner, &mut is_paired)?;
+    assign_partners(&a, &b, &mut partner, &mut is_paired);
+    assign_similar(cx, legacy, engine, &mut partner, &mut is_paired)?;
+    let is_moved = partner.iter().enumerate().any(|(n, partner)| *partner != Some(n));
+    let pairs = partner.into_iter().enumerate().map(|(n, partner)| partner.map(|partner| (n, partner)));
+    Ok(pairs.collect::<Option<Vec<_>>>().filter(|_| is_moved))
+}
+
+/// Of arrays that hold mostly the same elements, pairs the others by the members that they have in common: elements
+/// that were moved and changed. Elements that have little in common are left without a partner.
+fn assign_similar(
+    cx: &mut WalkContext<'_, '_>,
+    legacy: &[Value],
+    engine: &[Value],
+    partner: &mut [Option<usize>],
+    is_paired: &mut [bool],
+) -> Result<(), BoundExceeded> {
+    let left: Vec<usize> = (0..legacy.len()).filter(|n| partner[*n].is_none()).collect();
+    let right: Vec<usize> = (0..engine.len()).filter(|n| !is_paired[*n]).collect();
+    if left.len() > SIMILAR_MAX || left.len() * 2 > legacy.len() {
+        return Ok(());
+    }
+    let mut members = |values: &[Value], of: &[usize], side| -> Result<Vec<HashSet<u64>>, BoundExceeded> {
+        of.iter().map(|n| hashes_of_members(cx, &values[*n], side)).collect()
+    };
+    let (of_left, of_right) = (members(legacy, &left, Side::Legacy)?, members(engine, &right, Side::Engine)?);
+    let mut scored = Vec::new();
+    for (i, a) in of_left.iter().enumerate() {
+        for (j, b) in of_right.iter().enumerate() {
+            let common = a.intersection(b).count();
+            if common > 0 && common * 2 >= a.len().max(b.len()) {
+                scored.push((common, left[i], right[j]));
+            }
+        }
+    }
+    // A stable sort: equally good pairs stay in the order of both sides.
+    scored.sort_by_key(|(common, ..)| std::cmp::Reverse(*common));
+    for (_, a, b) in scored {
+        if partner[a].is_none() && !is_paired[b] {
+            (partner[a], is_paired[b]) = (Some(b), true);
+        }
+    }
+    Ok(())
+}
+
+/// The hashes of the members of an object, each with its key; none of another value.
+fn hashes_of_members(cx: &mut WalkContext<'_, '_>, value: &Value, side: Side) -> Result<HashSet<u64>, BoundExceeded> {
+    let Value::Object(map) = value else { return Ok(HashSet::new()) };
+    let mut hashes = HashSet::with_capacity(map.len());
+    for (key, value) in map {
+        let mut hasher = DefaultHasher::new();
+        (key, hash_of(cx, value, side, Precision::Coarse)?).hash(&mut hasher);
+        hashes.insert(hasher.finish());
+    }
+    Ok(hashes)
 }
 
 /// Pairs the elements of arrays whose order does not matter. The result follows legacy's order; the engine's unpaired
@@ -81,6 +124,7 @@ pub(super) fn pair_unordered(
 ) -> Result<Pairs, BoundExceeded> {
     let mut partner: Vec<Option<usize>> = vec![None; legacy.len()];
     let mut is_paired = vec![false; engine.len()];
+    let (left, right): (Vec<&Value>, Vec<&Value>) = (legacy.iter().collect(), engine.iter().collect());
     if let Unordered::Key(field) = how {
         let key = |cx: &WalkContext<'_, '_>, element: &Value, side| {
             // In XML, an element's children of one name are an array, however many there are.
@@ -91,22 +135,21 @@ pub(super) fn pair_unordered(
             let text = id_text(value)?;
             match (cx.rules_by_node.on(value).id, side) {
                 // If the key is an id, the engine's element has a key only once this id is bound to an id of legacy.
-                (Some(_), Side::Engine) => cx.ids.legacy_of(text).map(str::to_owned),
+                (Some(ids), Side::Engine) => cx.ids.legacy_of(ids.kind, text).map(str::to_owned),
                 (_, Side::Engine) => Some(cx.ids.with_legacy_ids(text)),
                 (_, Side::Legacy) => Some(text.to_owned()),
             }
         };
         let a: Vec<_> = legacy.iter().map(|v| key(cx, v, Side::Legacy)).collect();
         let b: Vec<_> = engine.iter().map(|v| key(cx, v, Side::Engine)).collect();
+        // Of several elements with one key, those that are equal belong together.
+        if has_repeated(&a) || has_repeated(&b) {
+            assign_equal(cx, (&left, &a), (&right, &b), &mut partner, &mut is_paired)?;
+        }
         assign_partners(&a, &b, &mut partner, &mut is_paired);
     }
-    for precision in [Precision::Exact, Precision::Coarse] {
-        if partner.iter().all(Option::is_some) || is_paired.iter().all(|t| *t) {
-            break;
-        }
-        let (a, b) = hashes_of_both(cx, legacy, engine, precision)?;
-        assign_partners(&all_known(a), &all_known(b), &mut partner, &mut is_paired);
-    }
+    let keys = (vec![Some(()); left.len()], vec![Some(()); right.len()]);
+    assign_equal(cx, (&left, &keys.0), (&right, &keys.1), &mut partner, &mut is_paired)?;
     let unpaired: Vec<usize> = (0..engine.len()).filter(|n| !is_paired[*n]).collect();
     let without_partner = partner.iter().filter(|p| p.is_none()).count();
     let mut unpaired = unpaired.into_iter().peekable();
@@ -131,29 +174,21 @@ pub(super) type MemberPairs<'v> = Vec<(Option<Member<'v>>, Option<Member<'v>>)>;
 /// follows legacy's order; the engine's unpaired members come last.
 pub(super) fn pair_members<'v>(
     cx: &mut WalkContext<'_, '_>,
+    kind: IdKind,
     legacy: &'v Map<String, Value>,
     engine: &'v Map<String, Value>,
 ) -> Result<MemberPairs<'v>, BoundExceeded> {
     let (a, b): (Vec<Member<'v>>, Vec<Member<'v>>) = (legacy.iter().collect(), engine.iter().collect());
     let (mut partner, mut is_paired) = (vec![None; a.len()], vec![false; b.len()]);
-    let of_legacy: Vec<_> = a.iter().map(|(key, _)| cx.ids.has_legacy(key).then_some(key.as_str())).collect();
-    let of_engine: Vec<_> = b.iter().map(|(key, _)| cx.ids.legacy_of(key)).collect();
+    let of_legacy: Vec<_> = a.iter().map(|(key, _)| cx.ids.has_legacy(kind, key).then_some(key.as_str())).collect();
+    let of_engine: Vec<_> = b.iter().map(|(key, _)| cx.ids.legacy_of(kind, key).map(str::to_owned)).collect();
+    let of_engine: Vec<_> = of_engine.iter().map(Option::as_deref).collect();
     assign_partners(&of_legacy, &of_engine, &mut partner, &mut is_paired);
     // A key that is bound to one that the other object does not have has no partner.
-    let mut hashes = |members: &[Member<'v>], side, precision| -> Result<Vec<Option<u64>>, BoundExceeded> {
-        let hash = |(key, value): &Member<'v>, cx: &mut WalkContext<'_, '_>| -> Result<Option<u64>, BoundExceeded> {
-            let is_bound = match side {
-                Side::Legacy => cx.ids.has_legacy(key),
-                Side::Engine => cx.ids.legacy_of(key).is_some(),
-            };
-            if is_bound { Ok(None) } else { hash_of(cx, value, side, precision).map(Some) }
-        };
-        members.iter().map(|member| hash(member, cx)).collect()
-    };
-    for precision in [Precision::Exact, Precision::Coarse] {
-        let (a, b) = (hashes(&a, Side::Legacy, precision)?, hashes(&b, Side::Engine, precision)?);
-        assign_partners(&a, &b, &mut partner, &mut is_paired);
-    }
+    let free = |keys: &[Option<&str>]| keys.iter().map(|key| key.is_none().then_some(())).collect::<Vec<_>>();
+    let values = |members: &[Member<'v>]| members.iter().map(|(_, value)| *value).collect::<Vec<_>>();
+    let (left, right) = ((values(&a), free(&of_legacy)), (values(&b), free(&of_engine)));
+    assign_equal(cx, (&left.0, &left.1), (&right.0, &right.1), &mut partner, &mut is_paired)?;
     let without_partner = partner.iter().filter(|p| p.is_none()).count();
     let mut unpaired = (0..b.len()).filter(|n| !is_paired[*n]).collect::<Vec<_>>().into_iter().peekable();
     // If one member is left on each side, the differences between them tell more than a missing and an extra one.
@@ -167,8 +202,51 @@ pub(super) fn pair_members<'v>(
     Ok(pairs)
 }
 
-fn all_known(hashes: Vec<u64>) -> Vec<Option<u64>> {
-    hashes.into_iter().map(Some).collect()
+fn has_repeated(keys: &[Option<String>]) -> bool {
+    let mut seen = HashSet::new();
+    keys.iter().flatten().any(|key| !seen.insert(key))
+}
+
+/// Pairs the elements with equal keys that are equal by the rules: first those that differ only in ignored parts, then
+/// those whose tolerated values are near enough, then those that differ in tolerated values and ids that are not bound.
+/// Elements without a key are left out.
+fn assign_equal<K: Hash + Eq + Clone>(
+    cx: &mut WalkContext<'_, '_>,
+    (legacy, of_legacy): (&[&Value], &[Option<K>]),
+    (engine, of_engine): (&[&Value], &[Option<K>]),
+    partner: &mut [Option<usize>],
+    is_paired: &mut [bool],
+) -> Result<(), BoundExceeded> {
+    for precision in [Precision::Exact, Precision::Coarse] {
+        if partner.iter().all(Option::is_some) || is_paired.iter().all(|paired| *paired) {
+            break;
+        }
+        let a = keys_with_hashes(cx, legacy, of_legacy, Side::Legacy, precision)?;
+        let b = keys_with_hashes(cx, engine, of_engine, Side::Engine, precision)?;
+        if precision == Precision::Coarse {
+            assign_within_tolerance(cx, (legacy, &a), (engine, &b), partner, is_paired)?;
+        }
+        assign_partners(&a, &b, partner, is_paired);
+    }
+    Ok(())
+}
+
+/// The key of each element together with the element's hash.
+fn keys_with_hashes<K: Clone>(
+    cx: &mut WalkContext<'_, '_>,
+    values: &[&Value],
+    keys: &[Option<K>],
+    side: Side,
+    precision: Precision,
+) -> Result<Vec<Option<(K, u64)>>, BoundExceeded> {
+    let mut hashed = Vec::with_capacity(values.len());
+    for (value, key) in values.iter().zip(keys) {
+        hashed.push(match key {
+            Some(key) => Some((key.clone(), hash_of(cx, value, side, precision)?)),
+            None => None,
+        });
+    }
+    Ok(hashed)
 }
 
 /// Pairs elements with equal keys that have no partner yet, in the order of each side.
@@ -207,83 +285,4 @@ fn hashes_of_both(
         values.iter().map(|value| hash_of(cx, value, side, precision)).collect()
     };
     Ok((hashes(legacy, Side::Legacy)?, hashes(engine, Side::Engine)?))
-}
-
-/// Returns the hash of a value, which is equal for values that the rules call equal.
-pub(super) fn hash_of(
-    cx: &mut WalkContext<'_, '_>,
-    value: &Value,
-    side: Side,
-    precision: Precision,
-) -> Result<u64, BoundExceeded> {
-    cx.findings.step()?;
-    let covered = cx.rules_by_node.on(value);
-    let mut hasher = DefaultHasher::new();
-    if covered.ignore.is_some() {
-        return Ok(0);
-    }
-    if let Some(id) = id_text(value).filter(|_| covered.id.is_some()) {
-        hash_id(cx, id, side, precision, &mut hasher);
-        return Ok(hasher.finish());
-    }
-    if covered.is_tolerated() && precision == Precision::Coarse {
-        "tolerated".hash(&mut hasher);
-        return Ok(hasher.finish());
-    }
-    match value {
-        Value::Null => 0u8.hash(&mut hasher),
-        Value::Bool(value) => (1u8, value).hash(&mut hasher),
-        Value::Number(number) => match Decimal::parse(number.as_str()) {
-            Some(decimal) => (2u8, decimal).hash(&mut hasher),
-            None => (2u8, number.as_str()).hash(&mut hasher),
-        },
-        Value::String(text) => match side {
-            Side::Engine if !cx.ids.is_empty() => (3u8, cx.ids.with_legacy_ids(text)).hash(&mut hasher),
-            Side::Engine | Side::Legacy => (3u8, text).hash(&mut hasher),
-        },
-        Value::Array(items) => {
-            4u8.hash(&mut hasher);
-            let mut sum = 0u64;
-            for item in items {
-                let item = hash_of(cx, item, side, precision)?;
-                if covered.is_unordered() {
-                    sum = sum.wrapping_add(item);
-                } else {
-                    item.hash(&mut hasher);
-                }
-            }
-            (sum, items.len()).hash(&mut hasher);
-        }
-        Value::Object(map) => {
-            5u8.hash(&mut hasher);
-            let mut sum = 0u64;
-            for (key, value) in map {
-                if cx.rules_by_node.on(value).ignore.is_some() {
-                    continue;
-                }
-                let mut entry = DefaultHasher::new();
-                if covered.keys.is_some() {
-                    hash_id(cx, key, side, precision, &mut entry);
-                } else {
-                    key.hash(&mut entry);
-                }
-                hash_of(cx, value, side, precision)?.hash(&mut entry);
-                sum = sum.wrapping_add(entry.finish());
-            }
-            sum.hash(&mut hasher);
-        }
-    }
-    Ok(hasher.finish())
-}
-
-fn hash_id(cx: &WalkContext<'_, '_>, id: &str, side: Side, precision: Precision, hasher: &mut DefaultHasher) {
-    let bound = match side {
-        Side::Legacy => Some(id).filter(|id| cx.ids.has_legacy(id)),
-        Side::Engine => cx.ids.legacy_of(id),
-    };
-    match (bound, precision) {
-        (Some(id), _) => ("id", id).hash(hasher),
-        (None, Precision::Coarse) => "any id".hash(hasher),
-        (None, Precision::Exact) => ("free id", id).hash(hasher),
-    }
 }

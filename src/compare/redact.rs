@@ -8,11 +8,14 @@
 use serde_json::{Map, Value};
 
 use super::digest::digest;
+use super::line_secrets::secret_from;
 use super::value_path::ValuePath;
 use crate::secret::{LengthMax, STARS, is_secret, masked_and_cut, redact_line};
 
 /// A number of so many digits, blanks and dashes between them included, may be that of a card or an account.
 const LONG_NUMBER_DIGITS: usize = 12;
+/// The most bytes of a line that are searched for secrets; what is shown of it is much shorter.
+const LINE_BYTES_MAX: usize = 16 << 10;
 
 /// Returns a value with everything secret replaced. A string or number without a key becomes its digest.
 pub fn redact(value: &Value) -> Value {
@@ -89,13 +92,10 @@ pub(super) fn header(name: &str, value: &str) -> String {
 }
 
 /// Returns a line of text whose credentials are replaced already, also without what follows the name of a secret
-/// (`Password: …`), and without numbers as long as those of cards.
+/// (`line_secrets`), and without numbers as long as those of cards. Only the beginning of a long line is returned.
 pub(super) fn line(text: &str) -> String {
-    let is_named = |at: usize| {
-        let name = text[..at].rsplit(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-'))).next();
-        name.is_some_and(is_secret)
-    };
-    let end = text.match_indices([':', '=']).find(|(at, _)| is_named(*at)).map(|(at, sign)| at + sign.len());
+    let text = &text[..text.floor_char_boundary(LINE_BYTES_MAX)];
+    let end = secret_from(text);
     let shown = end.map_or_else(|| text.to_owned(), |end| format!("{} {STARS}", &text[..end]));
     let mut out = String::with_capacity(shown.len());
     let mut rest = shown.as_str();
@@ -144,7 +144,8 @@ mod tests {
         for (text, shown) in [
             ("Your password: hunter2 (keep it)", "Your password: ***"),
             ("api_key=hunter2", "api_key= ***"),
-            ("Card 4111 1111 1111 1111, total 17.50", "Card ***, total 17.50"),
+            ("Card 4111 1111 1111 1111, total 17.50", "Card ***"),
+            ("No. 4111 1111 1111 1111, total 17.50", "No. ***, total 17.50"),
             ("due 2026-11-17 at 10:00", "due 2026-11-17 at 10:00"),
             ("ä: 1 - 2", "ä: 1 - 2"),
         ] {

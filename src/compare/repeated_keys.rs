@@ -49,29 +49,110 @@ impl RepeatedKey {
 /// The repeated keys of each object, by the object's address in memory: the documents must not be moved or changed
 /// while this is in use.
 #[derive(Default)]
-pub(super) struct RepeatedByNode(HashMap<*const Value, BTreeMap<String, Vec<Value>>>);
+pub(super) struct RepeatedByNode {
+    by_object: HashMap<*const Value, BTreeMap<String, Vec<EarlierValue>>>,
+    /// Documents with an earlier value in the place of a last one, so that rules find their way into it.
+    variants: Vec<Variant>,
+}
+
+/// A document with an earlier value of a repeated key.
+struct Variant {
+    document: Value,
+    object: Vec<Place>,
+    key: String,
+}
+
+/// An earlier value of a repeated key.
+enum EarlierValue {
+    /// The one that this variant has.
+    InVariant(usize),
+    /// Rules find no way into it.
+    Alone(Value),
+}
+
+/// The most variants of the documents of a comparison. The earlier values beyond are compared without rules for what is
+/// in them.
+const VARIANTS_MAX: usize = 16;
 
 impl RepeatedByNode {
     /// Adds the repeated keys of a document.
     pub(super) fn add(&mut self, document: Document<'_>) {
         for RepeatedKey { object, key, earlier } in document.repeated {
-            let mut node = document.value;
+            let (mut node, mut is_replaced) = (document.value, false);
             for place in object {
-                let inner = match place {
-                    Place::Key(key) => node.get(key),
-                    Place::Element(index) => node.get(index),
-                };
                 // An object that a later value of a repeated key replaced: the key counts for the object around it.
-                let Some(inner) = inner else { break };
+                let Some(inner) = place.within(node) else {
+                    is_replaced = true;
+                    break;
+                };
                 node = inner;
             }
-            let keys = self.0.entry(std::ptr::from_ref(node)).or_default();
-            keys.entry(key.clone()).or_default().extend(earlier.iter().cloned());
+            let mut values = Vec::with_capacity(earlier.len());
+            for value in earlier {
+                let may_have_variant = !is_replaced && self.variants.len() < VARIANTS_MAX;
+                let variant = may_have_variant.then(|| Variant::of(document.value, object, key, value)).flatten();
+                values.push(match variant {
+                    Some(variant) => {
+                        self.variants.push(variant);
+                        EarlierValue::InVariant(self.variants.len() - 1)
+                    }
+                    None => EarlierValue::Alone(value.clone()),
+                });
+            }
+            let keys = self.by_object.entry(std::ptr::from_ref(node)).or_default();
+            keys.entry(key.clone()).or_default().extend(values);
         }
     }
-    /// The earlier values of each key that this object has more than once.
-    pub(super) fn of(&self, object: &Value) -> Option<&BTreeMap<String, Vec<Value>>> {
-        if self.0.is_empty() { None } else { self.0.get(&std::ptr::from_ref(object)) }
+    /// The documents with earlier values.
+    pub(super) fn variants(&self) -> impl Iterator<Item = &Value> {
+        self.variants.iter().map(|variant| &variant.document)
+    }
+    /// The keys that this object has more than once.
+    pub(super) fn keys_of(&self, object: &Value) -> impl Iterator<Item = &String> {
+        let keys = if self.by_object.is_empty() { None } else { self.by_object.get(&std::ptr::from_ref(object)) };
+        keys.into_iter().flat_map(BTreeMap::keys)
+    }
+    /// The earlier values of a key of this object, in their order.
+    pub(super) fn earlier(&self, object: &Value, key: &str) -> Vec<&Value> {
+        if self.by_object.is_empty() {
+            return Vec::new();
+        }
+        let values = self.by_object.get(&std::ptr::from_ref(object)).and_then(|keys| keys.get(key));
+        let value = |value| match value {
+            &EarlierValue::InVariant(n) => self.variants.get(n)?.earlier(),
+            EarlierValue::Alone(value) => Some(value),
+        };
+        values.into_iter().flatten().filter_map(value).collect()
+    }
+}
+
+impl Variant {
+    fn of(document: &Value, object: &[Place], key: &str, earlier: &Value) -> Option<Self> {
+        let mut document = document.clone();
+        let mut node = &mut document;
+        for place in object {
+            node = match place {
+                Place::Key(key) => node.get_mut(key),
+                Place::Element(index) => node.get_mut(index),
+            }?;
+        }
+        *node.get_mut(key)? = earlier.clone();
+        Some(Self { document, object: object.to_vec(), key: key.to_owned() })
+    }
+
+    /// The earlier value in the document.
+    fn earlier(&self) -> Option<&Value> {
+        let object = self.object.iter().try_fold(&self.document, |node, place| place.within(node))?;
+        object.get(&self.key)
+    }
+}
+
+impl Place {
+    fn within<'v>(&self, node: &'v Value) -> Option<&'v Value> {
+        match self {
+            Place::Key(key) => node.get(key),
+            Place::Element(index) => node.get(index),
+        }
     }
 }
 
@@ -200,8 +281,7 @@ mod tests {
         let mut nodes = RepeatedByNode::default();
         nodes.add(Document { value: &value["a"], repeated: &[] });
         nodes.add(Document { value: &value, repeated: &of(text) });
-        let keys: Vec<&String> =
-            nodes.of(&value["a"]).into_iter().chain(nodes.of(&value)).flat_map(|k| k.keys()).collect();
+        let keys: Vec<&String> = nodes.keys_of(&value["a"]).chain(nodes.keys_of(&value)).collect();
         assert_eq!(keys, ["x", "a"]);
     }
 

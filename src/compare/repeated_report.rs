@@ -1,17 +1,16 @@
 //! Reports the keys that one of two objects has more often than the other, or with other earlier values.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde_json::{Map, Value};
 
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
-use super::equal::{same, within};
 use super::findings::ComparisonFindings;
-use super::id_map::id_text;
-use super::rules_by_node::CoveringRules;
 use super::value_path::ValuePath;
 use super::verdict::DifferenceKind;
+use crate::secret::STARS;
+
+/// Tells whether two values are equal by the rules.
+pub(super) type IsSame = fn(&mut WalkContext<'_, '_>, &ValuePath<'_>, &Value, &Value) -> Result<bool, BoundExceeded>;
 
 /// Reports the repeated keys of two objects at the same path. A key that one object does not have at all is left to the
 /// comparison of the members.
@@ -20,77 +19,77 @@ pub(super) fn report<'v>(
     path: &mut ValuePath<'v>,
     (legacy, legacy_members): (&Value, &'v Map<String, Value>),
     (engine, engine_members): (&Value, &Map<String, Value>),
+    is_same: IsSame,
 ) -> Result<(), BoundExceeded> {
-    let repeated = cx.rules_by_node.repeated();
-    let (a, b) = (repeated.of(legacy), repeated.of(engine));
-    let keys: BTreeSet<&String> = [a, b].into_iter().flatten().flat_map(BTreeMap::keys).collect();
-    for key in keys {
-        let (Some((key, legacy)), Some(engine)) = (legacy_members.get_key_value(key), engine_members.get(key)) else {
+    for key in keys_of_both(cx, legacy, engine) {
+        let (Some((key, of_legacy)), Some(of_engine)) = (legacy_members.get_key_value(key), engine_members.get(key))
+        else {
             continue;
         };
-        let [legacy, engine] = [(a, legacy), (b, engine)].map(|(keys, last)| Occurrences {
-            earlier: keys.and_then(|keys| keys.get(key)).map_or(&[][..], Vec::as_slice),
-            last,
-        });
-        let covered = cx.rules_by_node.on_either(legacy.last, engine.last);
-        if legacy.are_same(&engine, covered, cx)? {
-            continue;
-        }
-        if let Some(rule) = covered.ignore {
-            cx.findings.count_use(rule);
-            continue;
-        }
         path.enter_key(key);
-        cx.findings.add_shown(path, DifferenceKind::DuplicateKey, |findings| {
-            (Some(legacy.shown(key, path, findings)), Some(engine.shown(key, path, findings)))
-        });
+        let reported =
+            report_member(cx, path, (legacy, key.as_str(), of_legacy), (engine, key.as_str(), of_engine), is_same);
         path.leave();
+        reported?;
     }
+    Ok(())
+}
+
+/// The keys that one of two objects repeats, each once.
+pub(super) fn keys_of_both<'a>(cx: &WalkContext<'a, '_>, legacy: &Value, engine: &Value) -> Vec<&'a String> {
+    let repeated = cx.rules_by_node.repeated();
+    let mut keys: Vec<&String> = repeated.keys_of(legacy).chain(repeated.keys_of(engine)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+/// Reports two members that correspond, each of an object, if one of them stands more often than the other, or with
+/// other earlier values. `path` is that of the members.
+pub(super) fn report_member(
+    cx: &mut WalkContext<'_, '_>,
+    path: &ValuePath<'_>,
+    (legacy, legacy_key, of_legacy): (&Value, &str, &Value),
+    (engine, engine_key, of_engine): (&Value, &str, &Value),
+    is_same: IsSame,
+) -> Result<(), BoundExceeded> {
+    let repeated = cx.rules_by_node.repeated();
+    let legacy = Occurrences { earlier: repeated.earlier(legacy, legacy_key), last: of_legacy };
+    let engine = Occurrences { earlier: repeated.earlier(engine, engine_key), last: of_engine };
+    let mut are_same = legacy.earlier.len() == engine.earlier.len();
+    for (a, b) in legacy.earlier.iter().zip(&engine.earlier) {
+        are_same = are_same && is_same(cx, path, a, b)?;
+    }
+    if are_same {
+        return Ok(());
+    }
+    if let Some(rule) = cx.rules_by_node.on_either(of_legacy, of_engine).ignore {
+        cx.findings.count_use(rule);
+        return Ok(());
+    }
+    cx.findings.add_shown(path, DifferenceKind::DuplicateKey, |findings| {
+        (Some(legacy.shown(legacy_key, path, findings)), Some(engine.shown(engine_key, path, findings)))
+    });
     Ok(())
 }
 
 /// All values of one key of an object.
 struct Occurrences<'a> {
     /// The values before the last one, in their order.
-    earlier: &'a [Value],
+    earlier: Vec<&'a Value>,
     last: &'a Value,
 }
 
 impl Occurrences<'_> {
-    /// Whether two keys stand equally often, with earlier values that are equal by the rules that cover the last ones.
-    fn are_same(
-        &self,
-        other: &Self,
-        covered: CoveringRules,
-        cx: &mut WalkContext<'_, '_>,
-    ) -> Result<bool, BoundExceeded> {
-        if self.earlier.len() != other.earlier.len() {
-            return Ok(false);
-        }
-        for (a, b) in self.earlier.iter().zip(other.earlier) {
-            let tolerance = covered.tolerance.and_then(|n| cx.rules.tolerance.get(n));
-            let is_bound = || matches!((id_text(a), id_text(b)), (Some(a), Some(b)) if cx.ids.are_bound(a, b));
-            let equal = tolerance.is_some_and(|(.., by)| within(a, b, by))
-                || covered.id.is_some() && is_bound()
-                || match (a, b) {
-                    (Value::String(a), Value::String(b)) => cx.ids.same_text(a, b),
-                    _ => same(a, b, cx.rules.number_form, cx.findings)?,
-                };
-            if !equal {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     fn shown(&self, key: &str, path: &ValuePath<'_>, findings: &ComparisonFindings<'_>) -> String {
-        let values = self.earlier.iter().chain([self.last]).cloned().collect();
+        let values = self.earlier.iter().copied().chain([self.last]).cloned().collect();
         let times = match self.earlier.len() {
             0 => "once".to_owned(),
             1 => "twice".to_owned(),
             more => format!("{} times", more.saturating_add(1)),
         };
-        let (key, values) = (findings.shown_text(key), findings.shown_value(path, &Value::Array(values)));
+        let key = if path.hides_last_key() { STARS.to_owned() } else { findings.shown_text(key) };
+        let values = findings.shown_value(path, &Value::Array(values));
         format!("the key `{key}` stands {times}: {values}")
     }
 }

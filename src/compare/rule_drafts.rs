@@ -114,6 +114,11 @@ impl JsonSchema for IdDraft {
                             "type": "string",
                             "description": "The JSONPath of objects whose keys are ids.",
                         },
+                        "kind": {
+                            "type": "string",
+                            "description": "With `path` or `keys`: the name of what the ids are ids of. Equal ids of \
+                                            different kinds need not correspond to the same id.",
+                        },
                         "when": { "type": "string", "description": WHEN },
                     },
                     "additionalProperties": {

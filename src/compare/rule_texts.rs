@@ -5,19 +5,48 @@ use crate::expression::Expression;
 /// Identifies a rule: its index in [`RuleTexts`]. The uses of each rule are counted by this index.
 pub(super) type RuleId = usize;
 
+/// A kind of ids that a route declares (`kind: customer`): its index in [`RuleTexts::kinds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct IdKind(usize);
+
+impl IdKind {
+    /// Of ids for which no kind is declared.
+    pub(super) const ANY: Self = Self(0);
+    pub(super) fn of_index(index: usize) -> Self {
+        Self(index)
+    }
+    pub(super) fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// A rule for ids, and what is counted for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IdRule {
     pub(super) rule: RuleId,
+    /// The kind of the ids: equal ids of different kinds are ids of different things.
+    pub(super) kind: IdKind,
     /// Counted for each id that no other place of a pair confirms.
     pub(super) unproven: RuleId,
     /// Whether an id may be a number on one side and a text on the other.
     pub(super) any_type: bool,
 }
 
+/// How the texts go on that are no rules, but what happened to one: what they count made nothing equal.
+const NOTES: [&str; 3] = [" (unproven: ", " (not evaluated: ", " (unapplied: "];
+
+/// Whether a text that is counted for pairs is no rule that made two values equal, but a note on one.
+pub fn is_rule_note(text: &str) -> bool {
+    text.ends_with(')') && NOTES.iter().any(|note| text.contains(note))
+}
+
 /// The texts of all rules of a route, by their id.
 #[derive(Clone, Default)]
-pub(super) struct RuleTexts(Vec<Entry>);
+pub(super) struct RuleTexts {
+    entries: Vec<Entry>,
+    /// The names of the kinds of ids, after the empty one of [`IdKind::ANY`]; empty if none is declared.
+    kinds: Vec<String>,
+}
 
 #[derive(Clone)]
 struct Entry {
@@ -48,26 +77,44 @@ impl RuleTexts {
         let rule = self.register_when(text.to_owned(), when);
         IdRule {
             rule,
+            kind: IdKind::ANY,
             unproven: self.register_note(format!("{text} (unproven: an id that stands only once)")),
             any_type,
         }
     }
+    /// Declares a kind of ids.
+    pub(super) fn declare_kind(&mut self, name: &str) {
+        if self.kinds.is_empty() {
+            self.kinds.push(String::new());
+        }
+        if !self.kinds.iter().any(|kind| kind == name) {
+            self.kinds.push(name.to_owned());
+        }
+    }
+    /// The declared kind of this name, if there is one.
+    pub(super) fn kind(&self, name: &str) -> IdKind {
+        self.kinds.iter().position(|kind| kind == name).map_or(IdKind::ANY, IdKind)
+    }
+    /// The names of the kinds by their index.
+    pub(super) fn kinds(&self) -> &[String] {
+        &self.kinds
+    }
     fn add(&mut self, text: String, when: Option<Expression>, is_note: bool) -> RuleId {
-        self.0.push(Entry { text, when, is_note });
-        self.0.len() - 1
+        self.entries.push(Entry { text, when, is_note });
+        self.entries.len() - 1
     }
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.entries.len()
     }
     pub(super) fn iter(&self) -> impl Iterator<Item = &String> {
-        self.0.iter().map(|entry| &entry.text)
+        self.entries.iter().map(|entry| &entry.text)
     }
     /// The rules alone, without what is counted beside them.
     pub(super) fn rules(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(|entry| !entry.is_note).map(|entry| &*entry.text)
+        self.entries.iter().filter(|entry| !entry.is_note).map(|entry| &*entry.text)
     }
     /// The rules that apply only where a condition holds.
     pub(super) fn conditions(&self) -> impl Iterator<Item = (RuleId, &Expression)> {
-        self.0.iter().enumerate().filter_map(|(rule, entry)| Some((rule, entry.when.as_ref()?)))
+        self.entries.iter().enumerate().filter_map(|(rule, entry)| Some((rule, entry.when.as_ref()?)))
     }
 }

@@ -14,6 +14,7 @@ use super::draft::{CompareContext, RulesDraft, StatusDraft};
 use super::effect::Effect;
 use super::effects::EffectRules;
 use super::rule_drafts::Written;
+use super::rule_warnings;
 use super::text_rules::TextRules;
 use crate::expression::{Expression, ReadPath};
 use crate::names::StepId;
@@ -100,6 +101,14 @@ impl Rules {
         let ignores_body = draft.ignore.iter().any(|ignored| ignored.0.as_str().is_some_and(is_all));
         let own = Arc::new(draft.clone());
         let mut rules = Rules { hash: hash_of(draft), ignores_body, draft: own, ..Rules::default() };
+        // Before the rules, of which the first may name a kind that a later one declares.
+        let ids = draft.effects.values().fold(draft.ids.iter().collect(), |mut ids: Vec<_>, of_step| {
+            ids.extend(&of_step.ids);
+            ids
+        });
+        for kind in ids.iter().filter_map(|ids| ids.0.get("kind")?.as_str()) {
+            rules.texts.declare_kind(kind);
+        }
         if draft.status == StatusDraft::Class {
             rules.status = Status::Class { rule: rules.texts.register("status class".into()) };
         }
@@ -124,6 +133,8 @@ impl Rules {
             true
         });
         rules.body.number_form = draft.numbers.form;
+        rule_warnings::warn(&body, site, problems);
+        rule_warnings::warn_of_headers(&rules.headers, &rules.ignored_headers, &rules.body, site, problems);
         if let Some(text) = &draft.text {
             let checked = TextRules::check(text, &site.key("text"), &mut rules.texts, problems);
             rules.body.renaming = rules.body.renaming.or_else(|| checked.first_id_rule());

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use serde_json::Value;
+use serde_json_path::JsonPath;
 
 use super::body_rules::{BodyRules, IdRule, RuleId};
 use super::bounds::BoundExceeded;
@@ -13,8 +14,16 @@ use super::repeated_keys::{Document, RepeatedByNode};
 /// memory, so the documents must not be moved or changed while this is in use.
 #[derive(Default)]
 pub(super) struct RulesByNode {
-    covering: HashMap<*const Value, CoveringRules>,
+    covering: Covering,
     repeated: RepeatedByNode,
+}
+
+type Covering = HashMap<*const Value, CoveringRules>;
+
+fn cover(covering: &mut Covering, path: &JsonPath, document: &Value, add: impl Fn(&mut CoveringRules)) {
+    for node in path.query(document) {
+        add(covering.entry(std::ptr::from_ref(node)).or_default());
+    }
 }
 
 /// The rules that cover one node.
@@ -36,39 +45,37 @@ impl RulesByNode {
         documents: impl IntoIterator<Item = Document<'v>>,
         findings: &ComparisonFindings<'_>,
     ) -> Result<Self, BoundExceeded> {
-        let mut rules_by_node = RulesByNode::default();
+        let (mut repeated, mut all) = (RepeatedByNode::default(), Vec::new());
         for document in documents {
-            rules_by_node.repeated.add(document);
-            let document = document.value;
+            repeated.add(document);
+            all.push(document.value);
+        }
+        let mut covering = Covering::default();
+        for document in all.into_iter().chain(repeated.variants()) {
             for (path, rule) in rules.ignore.iter().filter(|(_, rule)| findings.applies(*rule)) {
                 findings.check_time()?;
-                rules_by_node.add(path, document, |rules| rules.ignore = rules.ignore.or(Some(*rule)));
+                cover(&mut covering, path, document, |rules| rules.ignore = rules.ignore.or(Some(*rule)));
             }
             for (path, ids) in rules.ids.iter().filter(|(_, ids)| findings.applies(ids.rule)) {
                 findings.check_time()?;
-                rules_by_node.add(path, document, |rules| rules.id = rules.id.or(Some(*ids)));
+                cover(&mut covering, path, document, |rules| rules.id = rules.id.or(Some(*ids)));
             }
             for (path, ids) in rules.keys.iter().filter(|(_, ids)| findings.applies(ids.rule)) {
                 findings.check_time()?;
-                rules_by_node.add(path, document, |rules| rules.keys = rules.keys.or(Some(*ids)));
+                cover(&mut covering, path, document, |rules| rules.keys = rules.keys.or(Some(*ids)));
             }
             let unordered = rules.unordered.iter().enumerate();
             for (n, (path, ..)) in unordered.filter(|(_, (_, rule, _))| findings.applies(*rule)) {
                 findings.check_time()?;
-                rules_by_node.add(path, document, |rules| rules.unordered = rules.unordered.or(Some(n)));
+                cover(&mut covering, path, document, |rules| rules.unordered = rules.unordered.or(Some(n)));
             }
             let tolerance = rules.tolerance.iter().enumerate();
             for (n, (path, ..)) in tolerance.filter(|(_, (_, rule, _))| findings.applies(*rule)) {
                 findings.check_time()?;
-                rules_by_node.add(path, document, |rules| rules.tolerance = rules.tolerance.or(Some(n)));
+                cover(&mut covering, path, document, |rules| rules.tolerance = rules.tolerance.or(Some(n)));
             }
         }
-        Ok(rules_by_node)
-    }
-    fn add(&mut self, path: &serde_json_path::JsonPath, document: &Value, cover: impl Fn(&mut CoveringRules)) {
-        for node in path.query(document) {
-            cover(self.covering.entry(std::ptr::from_ref(node)).or_default());
-        }
+        Ok(RulesByNode { covering, repeated })
     }
     pub(super) fn on(&self, node: &Value) -> CoveringRules {
         if self.covering.is_empty() {

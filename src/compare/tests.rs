@@ -496,3 +496,22 @@ fn different_rules_have_different_hashes() {
     assert_ne!(rules(json!({"ids": ["$.id"]})).hash(), Rules::default().hash());
     assert_eq!(rules(json!({"ids": ["$.id"]})).hash(), rules(json!({"ids": ["$.id"]})).hash());
 }
+
+#[test]
+fn a_time_in_another_form_differs_within_a_tolerance_too() {
+    let draft = json!({"tolerance": {"$.at": "2s"}});
+    let of = |at: Value| json!({"at": at});
+    let legacy = of(json!(1_767_323_045));
+    assert_eq!(bodies(legacy.clone(), of(json!(1_767_323_046)), draft.clone()).verdict, Verdict::Ignored);
+    assert_eq!(bodies(legacy, of(json!(1_767_323_045_000_i64)), draft.clone()).verdict, Verdict::Mismatch);
+    let zone = bodies(of(json!("2026-01-02T03:04:05Z")), of(json!("2026-01-02T03:04:05")), draft);
+    assert_eq!(found(&zone), [("$.at", DifferenceKind::Value)]);
+}
+
+#[test]
+fn an_amount_that_is_written_as_text_is_no_id() {
+    let draft = json!({"ids": ["$.id"]});
+    let of = |id: &str, amount: &str| json!({"id": id, "amount": amount, "note": format!("{amount}.00 EUR")});
+    let hidden = bodies(of("4000", "4000"), of("5000", "5000"), draft);
+    assert_eq!(found(&hidden), [("$.amount", DifferenceKind::Value), ("$.note", DifferenceKind::Value)]);
+}

@@ -10,7 +10,7 @@ use super::bounds::BoundExceeded;
 use super::digest::digest;
 use super::findings::ComparisonFindings;
 use super::id_map::{FoundIds, IdMap};
-use super::redact::{self, ShownAs};
+use super::redact::ShownAs;
 use super::text_lines::{Line, LineEquality, Lines};
 use super::text_rules::TextRules;
 use super::verdict::DifferenceKind;
@@ -48,13 +48,17 @@ pub(super) fn bind_ids(
     let Some(alignment) = align(&a, &b, None, findings)? else { return Ok(()) };
     for (line, other) in alignment.pairs.iter().filter_map(|(n, m)| Some((a.get(*n)?, b.get(*m)?))) {
         findings.step()?;
-        for (legacy, engine, unproven) in line.ids_with(other) {
+        for (legacy, engine, by) in line.ids_with(other) {
             ids.bind(None, legacy, engine, || FoundIds {
                 path: PATH.to_owned(),
-                shown_as: ShownAs::UnderKey,
+                // An id that its own line does not show is not shown beside another one.
+                shown_as: match line.shown(findings).contains(legacy) && other.shown(findings).contains(engine) {
+                    true => ShownAs::UnderKey,
+                    false => ShownAs::Stars,
+                },
                 legacy: legacy.into(),
                 engine: engine.into(),
-                unproven: Some(unproven),
+                unproven: Some(by.unproven),
             });
         }
     }
@@ -77,6 +81,10 @@ pub(super) fn compare(
         if left.ignored.get(&rule) != right.ignored.get(&rule) {
             findings.count_use(rule);
         }
+    }
+    // Equal texts are equal without the patterns.
+    if let Some(rule) = left.too_long.or(right.too_long).filter(|_| legacy != engine) {
+        findings.count_use(rule);
     }
     let (a, b) = (left.counted, right.counted);
     let Some(alignment) = align(&a, &b, Some(ids), findings)? else {
@@ -110,9 +118,9 @@ pub(super) fn compare(
             .iter()
             .zip(new)
             .flat_map(|(line, other)| line.ids_with(other))
-            .flat_map(|(legacy, engine, _)| ids.contradicted(legacy, engine))
+            .flat_map(|(legacy, engine, by)| ids.contradicted(by.kind, legacy, engine))
             .collect();
-        let show = |lines: &[Line<'_>]| (!lines.is_empty()).then(|| shown(lines, rules.is_some(), findings));
+        let show = |lines: &[Line<'_>]| (!lines.is_empty()).then(|| shown(lines, rules, findings));
         let (old, new) = (show(old), show(new));
         findings.add_contradicting_text(PATH, kind, old.as_deref(), new.as_deref(), &contradicted);
     }
@@ -184,15 +192,16 @@ fn align(
 }
 
 /// Returns the lines of one place as a difference shows them.
-fn shown(lines: &[Line<'_>], with_content: bool, findings: &ComparisonFindings<'_>) -> String {
+fn shown(lines: &[Line<'_>], rules: Option<&TextRules>, findings: &ComparisonFindings<'_>) -> String {
     let first = lines.first().map_or(0, |line| line.number);
-    if !with_content {
+    let Some(rules) = rules else {
         let text: String = lines.iter().map(|line| line.text).collect();
         return format!("line {first}: {} lines, {}", lines.len(), digest(text.as_bytes()));
-    }
+    };
     let content = |line: &Line<'_>| {
-        let text = line.text.trim_end_matches(['\n', '\r']);
-        format!("line {}: {}", line.number, redact::line(&findings.shown_text(text)))
+        let is_long = rules.too_long(line.text.trim_end_matches(['\n', '\r'])).is_some();
+        let unapplied = if is_long { " (too long for patterns)" } else { "" };
+        format!("line {}{unapplied}: {}", line.number, line.shown(findings))
     };
     let mut texts: Vec<String> = lines.iter().take(LINES_SHOWN_MAX).map(content).collect();
     if let Some(more) = lines.len().checked_sub(LINES_SHOWN_MAX).filter(|more| *more > 0) {

@@ -4,18 +4,23 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::body_rules::RuleId;
+use super::body_rules::{IdRule, RuleId};
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
+use super::line_secrets::names_the_next_line;
+use super::redact;
 use super::text_rules::{Capture, TextRules};
 use super::times;
+use crate::secret::STARS;
 
 /// The lines of one text.
 pub(super) struct Lines<'t> {
     pub(super) counted: Vec<Line<'t>>,
     /// By rule: the lines that do not count.
     pub(super) ignored: BTreeMap<RuleId, Vec<&'t str>>,
+    /// What is counted because a line is too long for the patterns.
+    pub(super) too_long: Option<RuleId>,
 }
 
 /// A line that counts.
@@ -24,6 +29,8 @@ pub(super) struct Line<'t> {
     pub(super) number: usize,
     /// The line with its line break.
     pub(super) text: &'t str,
+    /// Whether the line before says that this one is a secret.
+    is_secret: bool,
     captures: Vec<(&'t str, Capture)>,
     /// The line without what is captured: one more part than there are captures.
     rest: Vec<&'t str>,
@@ -47,22 +54,30 @@ impl<'t> Lines<'t> {
         rules: Option<&TextRules>,
         findings: &mut ComparisonFindings<'_>,
     ) -> Result<Self, BoundExceeded> {
-        let mut lines = Self { counted: Vec::new(), ignored: BTreeMap::new() };
+        let mut lines = Self { counted: Vec::new(), ignored: BTreeMap::new(), too_long: None };
+        let (mut is_secret_next, shows_lines) = (false, rules.is_some());
         for (n, text) in text.split_inclusive('\n').enumerate() {
-            findings.step()?;
             let content = text.trim_end_matches(['\n', '\r']);
+            let is_secret = is_secret_next;
+            is_secret_next = shows_lines && (names_the_next_line(content) || is_secret && content.trim().is_empty());
+            let too_long = rules.and_then(|rules| rules.too_long(content));
+            lines.too_long = lines.too_long.or(too_long);
+            let rules = rules.filter(|_| too_long.is_none());
+            findings.step_over(if rules.is_some() { content.len() } else { 0 })?;
             if let Some(rule) = rules.and_then(|rules| rules.ignoring(content)) {
                 lines.ignored.entry(rule).or_default().push(content);
                 continue;
             }
             let (mut captures, mut rest, mut from) = (Vec::new(), Vec::new(), 0);
-            for (range, capture) in rules.map(|rules| rules.captures(content)).unwrap_or_default() {
+            let found =
+                rules.map(|rules| rules.captures(content, &mut |bytes| findings.step_over(bytes))).transpose()?;
+            for (range, capture) in found.unwrap_or_default() {
                 rest.push(text.get(from..range.start).unwrap_or_default());
                 captures.push((text.get(range.clone()).unwrap_or_default(), capture));
                 from = range.end;
             }
             rest.push(text.get(from..).unwrap_or_default());
-            lines.counted.push(Line { number: n + 1, text, captures, rest });
+            lines.counted.push(Line { number: n + 1, text, is_secret, captures, rest });
         }
         Ok(lines)
     }
@@ -84,10 +99,18 @@ impl<'t> Line<'t> {
         key
     }
 
-    /// The ids that correspond in two lines, and what is counted if no other place confirms them.
-    pub(super) fn ids_with<'o>(&self, other: &Line<'o>) -> impl Iterator<Item = (&'t str, &'o str, RuleId)> {
+    /// The line as a difference shows it.
+    pub(super) fn shown(&self, findings: &ComparisonFindings<'_>) -> String {
+        if self.is_secret {
+            return STARS.to_owned();
+        }
+        redact::line(&findings.shown_text(self.text.trim_end_matches(['\n', '\r'])))
+    }
+
+    /// The ids that correspond in two lines, with the rule by which they are ids.
+    pub(super) fn ids_with<'o>(&self, other: &Line<'o>) -> impl Iterator<Item = (&'t str, &'o str, IdRule)> {
         self.captures.iter().zip(&other.captures).filter_map(|((legacy, a), (engine, b))| match (a, b) {
-            (Capture::Id { ids }, Capture::Id { .. }) => Some((*legacy, *engine, ids.unproven)),
+            (Capture::Id { ids }, Capture::Id { .. }) => Some((*legacy, *engine, *ids)),
             (Capture::Time { .. } | Capture::Id { .. }, _) => None,
         })
     }
@@ -111,7 +134,7 @@ impl<'t> Line<'t> {
                 (Capture::Time { rule, by }, Capture::Time { rule: other, .. }) if rule == other => {
                     (a == b || are_within(a, b, *by), *rule)
                 }
-                (Capture::Id { ids: by }, Capture::Id { .. }) => (ids.are_bound(a, b), by.rule),
+                (Capture::Id { ids: by }, Capture::Id { .. }) => (ids.are_bound(by.kind, a, b), by.rule),
                 (Capture::Time { .. } | Capture::Id { .. }, _) => return LineEquality::Different,
             };
             if !holds {
@@ -127,10 +150,10 @@ impl<'t> Line<'t> {
 
 /// Whether two texts are times that differ by no more than this.
 fn are_within(a: &str, b: &str, by: i128) -> bool {
-    let instant = |text: &str| {
+    let value = |text: &str| {
         let text = text.trim();
         let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
-        times::instant(&number.map_or_else(|| Value::from(text), Value::from))
+        number.map_or_else(|| Value::from(text), Value::from)
     };
-    matches!((instant(a), instant(b)), (Some(a), Some(b)) if (a - b).abs() <= by)
+    times::are_within(&value(a), &value(b), by)
 }

@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::bounds::BoundExceeded;
 use super::rule_texts::{IdRule, RuleId, RuleTexts};
 use super::times;
 use crate::problem::{Problems, Site};
@@ -16,6 +17,9 @@ use crate::problem::{Problems, Site};
 const PATTERN_COMPILED_BYTES_MAX: usize = 1 << 18;
 /// The most patterns of one route: each is tried on each line.
 const PATTERNS_MAX: usize = 64;
+/// The longest line that patterns are applied to: a search for all matches may take a time that grows with the square
+/// of the line's length. A longer line is compared as it is.
+pub(super) const PATTERN_LINE_BYTES_MAX: usize = 16 << 10;
 /// Times as RFC 3339 and HTTP write them.
 const TIMES: [&str; 2] = [
     "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.][0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})?",
@@ -65,6 +69,8 @@ pub(super) struct TextRules {
     ignore: Vec<(Regex, RuleId)>,
     /// Times before ids: a time is never cut by an id in it.
     captures: Vec<(Regex, Capture)>,
+    /// Counted for a pair with a line that is too long for the patterns; `None` if there are no patterns.
+    too_long: Option<RuleId>,
 }
 
 /// What a part of a line is.
@@ -118,6 +124,10 @@ impl TextRules {
                 rules.captures.push((pattern, Capture::Id { ids }));
             }
         }
+        if !(rules.ignore.is_empty() && rules.captures.is_empty()) {
+            let note = format!("text (unapplied: a line longer than {PATTERN_LINE_BYTES_MAX} bytes)");
+            rules.too_long = Some(texts.register_note(note));
+        }
         let patterns = draft.ignore.len() + draft.ids.len();
         let patterns = patterns + draft.times.as_ref().and_then(|t| t.0.as_object()).map_or(0, serde_json::Map::len);
         if patterns > PATTERNS_MAX {
@@ -146,12 +156,24 @@ impl TextRules {
         })
     }
 
+    /// What is counted if a line is too long for the patterns; `None` if the line is not.
+    pub(super) fn too_long(&self, line: &str) -> Option<RuleId> {
+        self.too_long.filter(|_| line.len() > PATTERN_LINE_BYTES_MAX)
+    }
+
     /// The times and ids in a line, in their order, as byte ranges that do not overlap. The first rule that finds a
-    /// part of a line has it.
-    pub(super) fn captures(&self, line: &str) -> Vec<(std::ops::Range<usize>, Capture)> {
+    /// part of a line has it. `count_work` is called with the bytes that a search may have read, and may end it.
+    pub(super) fn captures(
+        &self,
+        line: &str,
+        count_work: &mut dyn FnMut(usize) -> Result<(), BoundExceeded>,
+    ) -> Result<Vec<(std::ops::Range<usize>, Capture)>, BoundExceeded> {
         let mut found: BTreeMap<usize, (usize, Capture)> = BTreeMap::new();
         for (pattern, capture) in &self.captures {
+            count_work(line.len())?;
             for captures in pattern.captures_iter(line) {
+                // Each match may have been searched for up to the end of the line.
+                count_work(line.len())?;
                 let Some(part) = captures.get(1).or_else(|| captures.get(0)).filter(|part| !part.is_empty()) else {
                     continue;
                 };
@@ -162,7 +184,7 @@ impl TextRules {
                 }
             }
         }
-        found.into_iter().map(|(start, (end, capture))| (start..end, capture)).collect()
+        Ok(found.into_iter().map(|(start, (end, capture))| (start..end, capture)).collect())
     }
 }
 
@@ -199,6 +221,15 @@ fn capturing(text: &str, site: &Site, problems: &mut Problems) -> Option<Regex> 
             )
             .hint("one group, or none for the whole match; `(?:…)` groups without capturing");
         return None;
+    }
+    // All printable characters: a pattern that finds nothing in them, and matches an empty text, finds nothing.
+    let sample: String = (' '..='~').collect();
+    let part =
+        |captures: regex::Captures<'_>| captures.get(1).or_else(|| captures.get(0)).is_some_and(|p| !p.is_empty());
+    if pattern.is_match("") && !pattern.captures_iter(&sample).any(part) {
+        problems
+            .warn(site, format!("`{text}` finds only empty texts, so nothing in a line is one"))
+            .hint("a pattern such as `Order ([A-Z0-9-]+)`, whose group is what is meant");
     }
     Some(pattern)
 }

@@ -112,6 +112,59 @@ fn bad_patterns_are_reported_with_their_positions() {
     assert!(Rules::check(&many, &site, &CompareContext::default(), &mut problems).is_none());
 }
 
+#[test]
+fn a_long_line_is_compared_as_it_is_and_the_time_is_kept_within_a_line() {
+    let draft = json!({"text": {"ids": ["id=(\\w+)(?:.*;)?"], "ignore": ["^x+$"]}});
+    let long = |end: &str| format!("{}{end}\n", "id=a ".repeat(4_000));
+    assert_eq!(texts(&long("1"), &long("1"), draft.clone()).verdict, Verdict::Match);
+    let differs = texts(&long("1"), &long("2"), draft.clone());
+    assert_eq!(found(&differs), [("text", DifferenceKind::Value)]);
+    assert!(differs.differences[0].legacy.as_ref().unwrap().starts_with("line 1 (too long for patterns): id=a"));
+    assert_eq!(differs.ignored_by, [("text (unapplied: a line longer than 16384 bytes)".to_owned(), 1)]);
+    let ignored = format!("{}\n", "x".repeat(20_000));
+    assert_eq!(texts(&ignored, "", draft.clone()).verdict, Verdict::Mismatch);
+
+    let checks = std::cell::Cell::new(0);
+    let expired = || {
+        checks.set(checks.get() + 1);
+        checks.get() > 3
+    };
+    let of = |text: &str| reply(200, &[("content-type", "text/plain")], text.to_owned());
+    let (legacy, engine) = (of(&long("1")[10_000..]), of(&long("2")[10_000..]));
+    let request = Value::Null;
+    let pair = super::Pair {
+        legacy: &legacy,
+        engine: &engine,
+        request: &request,
+        effects: None,
+        stale_reads: false,
+        sensitive: None,
+    };
+    let ended = super::compare(&pair, &rules(draft), &super::tests::BOUNDS, &expired);
+    assert_eq!(ended, Err(super::BoundExceeded::Time), "one line takes many checks");
+}
+
+#[test]
+fn a_secret_is_shown_neither_in_its_line_nor_beside_another_id() {
+    let draft = json!({"text": {"ids": ["Token: (\\w+)"]}});
+    let of = |a: &str, b: &str| format!("Token: {a}\nToken: {b}\n");
+    let wrong = texts(&of("hunter1", "hunter2"), &of("hunter3", "hunter3"), draft);
+    assert!(!wrong.differences[0].contradicts.is_empty() && !format!("{wrong:?}").contains("hunter"), "{wrong:?}");
+    let next = texts("password:\n\nhunter1\nx\n", "password:\n\nhunter2\nx\n", json!({"text": {}}));
+    assert_eq!(next.differences[0].legacy.as_deref(), Some("line 3: ***"));
+}
+
+#[test]
+fn a_time_in_another_form_is_no_time_within_its_duration() {
+    for (by, legacy, engine) in [
+        (json!("2s"), "at 2026-01-02T03:04:05Z", "at 2026-01-02T03:04:05"),
+        (json!({"at (.+)": "2s"}), "at 1767323045", "at 1767323045000"),
+        (json!({"at (.+)": "2s"}), "at 2026-01-02T03:04:05Z", "at Fri, 02 Jan 2026 03:04:05 GMT"),
+    ] {
+        assert_eq!(texts(legacy, engine, json!({"text": {"times": by}})).verdict, Verdict::Mismatch, "{engine}");
+    }
+}
+
 proptest! {
     #[test]
     fn a_text_matches_itself_and_not_with_another_line(

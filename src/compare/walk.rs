@@ -10,9 +10,11 @@ use super::body_rules::{IdRule, RuleId, Unordered};
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::equal::{same, within};
-use super::id_map::{FoundIds, id_text};
+use super::id_map::{FoundIds, as_id};
+use super::id_words::is_number;
 use super::number::is_same_value;
 use super::pairing;
+use super::quantity::names_an_amount;
 use super::redact::ShownAs;
 use super::repeated_report;
 use super::value_path::ValuePath;
@@ -20,6 +22,9 @@ use super::verdict::DifferenceKind;
 
 /// What a difference says of two numbers that are equal and not written alike.
 const OTHER_FORM: &str = "the same number in another form";
+
+/// What a difference says of two ids of which one is a number and one a text.
+const OTHER_TYPE: &str = "an id of another type, which `any_type: true` allows";
 
 /// One pass over two documents.
 pub(super) struct Walk<'a, 'f> {
@@ -117,13 +122,14 @@ impl<'a, 'f> Walk<'a, 'f> {
         }
         let same = match (legacy, engine) {
             (Value::Object(a), Value::Object(b)) => {
-                if self.is_report() {
-                    repeated_report::report(&mut self.context, path, (legacy, a), (engine, b))?;
+                if self.is_report() && covered.keys.is_none() {
+                    repeated_report::report(&mut self.context, path, (legacy, a), (engine, b), is_same)?;
                 }
-                return match covered.keys {
-                    Some(ids) => self.compare_objects_by_id(path, ids, a, b),
-                    None => self.compare_objects(path, a, b),
-                };
+                if let Some(ids) = covered.keys {
+                    return self.compare_objects_by_id(path, ids, (legacy, a), (engine, b));
+                }
+                self.compare_objects(path, a, b)?;
+                return if self.is_report() { Ok(()) } else { self.bind_in_repeated(path, legacy, engine) };
             }
             (Value::Array(a), Value::Array(b)) => {
                 return match covered.unordered.and_then(|n| self.context.rules.unordered.get(n)) {
@@ -145,7 +151,7 @@ impl<'a, 'f> Walk<'a, 'f> {
                 }
                 same
             }
-            (Value::String(a), Value::String(b)) => self.same_text(a, b),
+            (Value::String(a), Value::String(b)) => self.same_text(path, a, b),
             _ => {
                 self.context.findings.add_values(path, DifferenceKind::Type, Some(legacy), Some(engine));
                 return Ok(());
@@ -153,10 +159,8 @@ impl<'a, 'f> Walk<'a, 'f> {
         };
         if !same {
             let WalkContext { ids, findings, .. } = &mut self.context;
-            let contradicted = match (legacy, engine) {
-                (Value::String(a), Value::String(b)) => ids.contradicted_in_text(a, b),
-                _ => Vec::new(),
-            };
+            let texts = legacy.as_str().zip(engine.as_str());
+            let contradicted = texts.map_or_else(Vec::new, |(a, b)| ids.contradicted_in_text(a, b));
             findings.add_contradiction(path, legacy, engine, &contradicted);
         }
         Ok(())
@@ -164,7 +168,10 @@ impl<'a, 'f> Walk<'a, 'f> {
 
     /// Whether two strings are equal, where an id of legacy in them counts as equal to the engine's id that it is bound
     /// to. Counts the rule if the strings are equal only by that.
-    fn same_text(&mut self, legacy: &str, engine: &str) -> bool {
+    fn same_text(&mut self, path: &ValuePath<'_>, legacy: &str, engine: &str) -> bool {
+        if is_number(legacy) && is_number(engine) && path.keys().last().is_some_and(names_an_amount) {
+            return legacy == engine;
+        }
         let same = self.context.ids.same_text(legacy, engine);
         if same
             && legacy != engine
@@ -175,13 +182,13 @@ impl<'a, 'f> Walk<'a, 'f> {
         same
     }
 
-    /// Binds or compares two ids. Returns false if one of them is neither text nor number: it is then compared as any
-    /// value.
+    /// Binds or compares two ids. Returns false if one of them is neither text nor whole number: it is then compared as
+    /// any value.
     fn bind_or_compare_ids(&mut self, path: &ValuePath<'_>, by: IdRule, legacy: &Value, engine: &Value) -> bool {
-        let (Some(a), Some(b)) = (id_text(legacy), id_text(engine)) else { return false };
+        let (Some(a), Some(b)) = (as_id(legacy), as_id(engine)) else { return false };
         if !self.is_report() {
             let WalkContext { ids, findings, .. } = &mut self.context;
-            ids.bind(path.keys().last(), a, b, || FoundIds {
+            ids.bind_as(by.kind, path.keys().last(), a, b, || FoundIds {
                 path: findings.path_in_reply_or_call(path),
                 shown_as: ShownAs::at(path),
                 legacy: legacy.clone(),
@@ -189,10 +196,13 @@ impl<'a, 'f> Walk<'a, 'f> {
                 unproven: Some(by.unproven),
             });
         } else if !by.any_type && legacy.is_number() != engine.is_number() {
-            self.context.findings.add_values(path, DifferenceKind::Type, Some(legacy), Some(engine));
-        } else if !self.context.ids.are_bound(a, b) {
+            self.context.findings.add_shown(path, DifferenceKind::Type, |findings| {
+                let shown = format!("{} ({OTHER_TYPE})", findings.shown_value(path, engine));
+                (Some(findings.shown_value(path, legacy)), Some(shown))
+            });
+        } else if !self.context.ids.are_bound(by.kind, a, b) {
             let WalkContext { ids, findings, .. } = &mut self.context;
-            findings.add_contradiction(path, legacy, engine, &ids.contradicted(a, b));
+            findings.add_contradiction(path, legacy, engine, &ids.contradicted(by.kind, a, b));
         } else if legacy != engine {
             self.context.findings.count_use(by.rule);
         }
@@ -223,25 +233,44 @@ impl<'a, 'f> Walk<'a, 'f> {
         Ok(())
     }
 
+    /// Binds the ids in the earlier values of keys that two objects repeat equally often.
+    fn bind_in_repeated(&mut self, path: &ValuePath<'_>, legacy: &Value, engine: &Value) -> Result<(), BoundExceeded> {
+        let repeated = self.context.rules_by_node.repeated();
+        for key in repeated_report::keys_of_both(&self.context, legacy, engine) {
+            let (a, b) = (repeated.earlier(legacy, key), repeated.earlier(engine, key));
+            for (a, b) in a.iter().zip(&b).filter(|_| a.len() == b.len()) {
+                let mut path = path.clone();
+                path.enter_key(key);
+                self.compare_values(&mut path, a, b)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Compares two objects whose keys are ids: members correspond if their keys do. Keys that are not bound yet are
     /// bound as their values correspond.
     fn compare_objects_by_id<'v>(
         &mut self,
         path: &mut ValuePath<'v>,
         by: IdRule,
-        legacy: &'v Map<String, Value>,
-        engine: &'v Map<String, Value>,
+        (legacy, legacy_members): (&Value, &'v Map<String, Value>),
+        (engine, engine_members): (&Value, &'v Map<String, Value>),
     ) -> Result<(), BoundExceeded> {
         match self.pass {
             PassPurpose::BindByPath | PassPurpose::BindByKey => return Ok(()),
             PassPurpose::BindInUnordered | PassPurpose::Report => {}
         }
-        for (a, b) in pairing::pair_members(&mut self.context, legacy, engine)? {
+        for (a, b) in pairing::pair_members(&mut self.context, by.kind, legacy_members, engine_members)? {
             path.enter_element();
             match (a, b) {
-                (Some((legacy, of_legacy)), Some((engine, of_engine))) => {
-                    let keys = (&Value::from(legacy.as_str()), &Value::from(engine.as_str()));
+                (Some((legacy_key, of_legacy)), Some((engine_key, of_engine))) => {
+                    let keys = (&Value::from(legacy_key.as_str()), &Value::from(engine_key.as_str()));
                     self.bind_or_compare_ids(path, by, keys.0, keys.1);
+                    if self.is_report() {
+                        let members =
+                            ((legacy, legacy_key.as_str(), of_legacy), (engine, engine_key.as_str(), of_engine));
+                        repeated_report::report_member(&mut self.context, path, members.0, members.1, is_same)?;
+                    }
                     self.compare_values(path, of_legacy, of_engine)?;
                 }
                 (Some((_, value)), None) => self.add_unpaired(path, DifferenceKind::Missing, value),
@@ -349,4 +378,22 @@ impl<'a, 'f> Walk<'a, 'f> {
         }
         Ok(())
     }
+}
+
+/// Whether two values at a path are equal by the rules. Counts the rules by which they are; reports nothing.
+fn is_same(
+    context: &mut WalkContext<'_, '_>,
+    path: &ValuePath<'_>,
+    legacy: &Value,
+    engine: &Value,
+) -> Result<bool, BoundExceeded> {
+    let before = context.findings.savepoint();
+    let mut walk = Walk { context: context.reborrow(), pass: PassPurpose::Report, in_reordered: false };
+    walk.compare_values(&mut path.clone(), legacy, engine)?;
+    let findings = walk.context.findings;
+    let is_same = !findings.has_more_than(&before);
+    if !is_same {
+        findings.roll_back_to(before);
+    }
+    Ok(is_same)
 }

@@ -67,7 +67,9 @@ pub(super) fn unit_hint(node: &Node, schema: &Map<String, Value>, site: &Site) -
         Segment::Key(key) => &**key,
         Segment::Index(_) => return None,
     };
-    (allowed_types(schema).contains(&"string") && KEYS.contains(&key))
+    let description = schema.get("description").and_then(Value::as_str).unwrap_or_default();
+    let is_duration = KEYS.contains(&key) || description.starts_with("A duration");
+    (allowed_types(schema).contains(&"string") && is_duration)
         .then(|| format!("a duration has a unit: write {number}s"))
 }
 

@@ -22,7 +22,7 @@ use super::value::{OPAQUE, kind, work};
 /// The version of the language. Raised by each change after which a valid expression may give another value (a change
 /// here, in the functions and operators, or in what `steps` holds), or a pair may get another verdict: comparisons made
 /// under an earlier version then no longer count as evidence.
-pub const DIALECT: u32 = 7;
+pub const DIALECT: u32 = 8;
 
 type Members = BTreeMap<Arc<str>, ScopeValue>;
 

@@ -1,7 +1,9 @@
 //! JSONPaths (RFC 9535) from the files, parsed within bounds.
 //!
 //! The parser of the crate recurses for each open bracket, and parses a filter within a filter twice. A text without
-//! bounds could exhaust the stack, or take for ever.
+//! bounds could exhaust the stack, or take for ever. So could the search: a second `..` finds a value once for each
+//! value around it, and a bracket with several parts doubles what the next one doubles again. It cannot be interrupted,
+//! so a path is refused unless its search visits each value of a document only a few times.
 
 use serde_json_path::JsonPath;
 
@@ -9,6 +11,10 @@ use serde_json_path::JsonPath;
 const BYTES_MAX: usize = 1_024;
 /// The most brackets and parentheses that are open at once.
 const OPEN_MAX: usize = 12;
+/// How often `..` may stand in a path.
+const DESCENDANTS_MAX: usize = 1;
+/// How many combinations the brackets with several parts (`['a','b']`) of one path may have.
+const COMBINATIONS_MAX: usize = 64;
 
 /// Why a text is no JSONPath.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,10 +38,120 @@ pub fn parse_json_path(text: &str) -> Result<JsonPath, JsonPathError> {
         let message = format!("more than {OPEN_MAX} brackets or parentheses are open here");
         return Err(JsonPathError { message, offset });
     }
-    JsonPath::parse(text).map_err(|error| JsonPathError {
-        message: error.message().to_owned(),
+    let path = JsonPath::parse(text).map_err(|error| JsonPathError {
+        message: message_of(text, &error),
         offset: error.position().saturating_sub(1),
-    })
+    })?;
+    match too_costly(text) {
+        Some((offset, message)) => Err(JsonPathError { message, offset }),
+        None => Ok(path),
+    }
+}
+
+/// The parser's message, or a clearer one.
+fn message_of(text: &str, error: &serde_json_path::ParseError) -> String {
+    let at = text.get(error.position().saturating_sub(1)..).unwrap_or_default();
+    if !text.starts_with('$') {
+        return "it does not begin with `$`".to_owned();
+    }
+    match error.message() {
+        // Said of every name that cannot follow a dot.
+        message if message.contains("lowercase alpha") => {
+            let name: String = at.chars().take_while(|c| !matches!(c, '.' | '[' | ']')).take(40).collect();
+            format!(
+                "`{name}` cannot stand here; a name with other characters than letters, digits and `_` is written \
+                     in brackets: `['NAME']`"
+            )
+        }
+        message => message.to_owned(),
+    }
+}
+
+/// Where and why the search for a valid path may visit values too often.
+fn too_costly(text: &str) -> Option<(usize, String)> {
+    let (mut descendants, mut combinations) = (0_usize, 1_usize);
+    // For each open bracket or parenthesis: whether it is in a filter, and how many parts it has so far.
+    let mut open: Vec<(bool, usize)> = Vec::new();
+    let mut quote: Option<u8> = None;
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let in_filter = open.last().is_some_and(|(in_filter, _)| *in_filter);
+        match (quote, byte) {
+            (Some(_), b'\\') => at += 1,
+            (Some(open), byte) => quote = Some(open).filter(|open| open != byte),
+            (None, b'\'' | b'"') => quote = Some(*byte),
+            (None, b'[' | b'(') => open.push((in_filter, 1)),
+            (None, b']' | b')') => {
+                let (_, parts) = open.pop().unwrap_or((false, 1));
+                combinations = combinations.saturating_mul(if *byte == b']' { parts } else { 1 });
+                if combinations > COMBINATIONS_MAX {
+                    let message =
+                        format!("its brackets with several parts have more than {COMBINATIONS_MAX} combinations");
+                    return Some((at, message));
+                }
+            }
+            (None, b'?') => {
+                if let Some(filter) = open.last_mut() {
+                    filter.0 = true;
+                }
+            }
+            (None, b',') => {
+                if let Some((_, parts)) = open.last_mut() {
+                    *parts += 1;
+                }
+            }
+            (None, b'.') if bytes.get(at + 1) == Some(&b'.') => {
+                descendants += 1;
+                if in_filter {
+                    return Some((at, "`..` within a filter would search each value again and again".to_owned()));
+                }
+                if descendants > DESCENDANTS_MAX {
+                    let message = format!(
+                        "`..` may stand in it only {}: with more, a value is found once for each value around it",
+                        if DESCENDANTS_MAX == 1 { "once".to_owned() } else { format!("{DESCENDANTS_MAX} times") },
+                    );
+                    return Some((at, message));
+                }
+                at += 1;
+            }
+            (None, b'$') if in_filter && !is_singular(&text[at + 1..]) => {
+                let message = "within a filter, `$` may only be followed by names and indexes: the search would be made \
+                               again for each value";
+                return Some((at, message.to_owned()));
+            }
+            (None, _) => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Whether a query in a filter, of which this is the text from its `$` on, has only names and indexes.
+fn is_singular(mut rest: &str) -> bool {
+    loop {
+        rest = rest.trim_start();
+        if let Some(name) = rest.strip_prefix('.') {
+            let end = name.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(name.len());
+            if end == 0 {
+                return false;
+            }
+            rest = &name[end..];
+        } else if let Some(inner) = rest.strip_prefix('[') {
+            let inner = inner.trim_start();
+            let end = match inner.chars().next() {
+                Some(quote @ ('\'' | '"')) => inner[1..].find(quote).map(|at| at + 2),
+                Some('0'..='9' | '-') => inner.find(|c: char| !(c.is_ascii_digit() || c == '-')),
+                _ => None,
+            };
+            let Some(after) = end.and_then(|end| inner.get(end..)?.trim_start().strip_prefix(']')) else {
+                return false;
+            };
+            rest = after;
+        } else {
+            return true;
+        }
+    }
 }
 
 /// The offset from which on too many brackets are open. Brackets within strings count too: a path has few of them.
@@ -54,6 +170,37 @@ fn too_deep(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_whose_search_may_take_for_ever_is_refused() {
+        for (text, why) in [
+            ("$..a..a", "`..` may stand in it only once"),
+            ("$.a[?@..b]", "`..` within a filter"),
+            ("$[?count($.*) > 1]", "within a filter, `$`"),
+            ("$[?$['a'][*]]", "within a filter, `$`"),
+            ("$[0,0][0,0][0,0][0,0][0,0][0,0][0,0]", "more than 64 combinations"),
+            ("$[?@[0,0][0,0][0,0][0,0][0,0][0,0][0,0]]", "more than 64 combinations"),
+        ] {
+            let refused = parse_json_path(text).unwrap_err();
+            assert!(refused.message.contains(why), "{text}: {refused}");
+        }
+        for text in [
+            "$..a[?@.b == $.main['x'][0].id]",
+            "$['a','b']['c','d'].e",
+            "$['..', '..']['?', '$..*']",
+            "$.a[?@.t == '..' && match(@.b, 'a..b')]",
+            "$[?(@.a == 1 || @.b == 2)]",
+        ] {
+            assert!(parse_json_path(text).is_ok(), "{text}: {:?}", parse_json_path(text));
+        }
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_parsed_is_explained() {
+        let of = |text: &str| parse_json_path(text).unwrap_err().message;
+        assert!(of("created_at").contains("does not begin with `$`"));
+        assert!(of("$.order-id").contains("['NAME']") || of("$.2a").contains("['NAME']"), "{}", of("$.2a"));
+    }
 
     #[test]
     fn paths_are_parsed_within_bounds() {

@@ -197,7 +197,8 @@ impl Lowering<'_> {
             (low, high) if *high == usize::MAX => format!("{low} or more"),
             (low, high) => format!("{low} to {high}"),
         };
-        Err(self.error(tree, format!("`{name}` takes {takes} values (the one before the dot included), not {args}")))
+        let values = if takes == "1" { "value" } else { "values" };
+        Err(self.error(tree, format!("`{name}` takes {takes} {values} (the one before the dot included), not {args}")))
     }
 
     /// Recognises the comprehensions that the standard macros expand to. The parser makes no others.

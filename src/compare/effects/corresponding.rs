@@ -20,8 +20,8 @@ use crate::compare::effect::{Effect, EffectReply};
 use crate::compare::findings::ComparisonFindings;
 use crate::compare::id_map::IdMap;
 use crate::compare::observation::Intent;
-use crate::compare::pairing::Side;
 use crate::compare::rules::Rules;
+use crate::compare::value_hash::Side;
 
 /// Which call by legacy corresponds to a call of the engine.
 #[derive(Clone, Debug)]

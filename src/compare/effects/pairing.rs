@@ -17,13 +17,14 @@ use super::call::{Call, EngineCall};
 use super::call_template::path_matches;
 use super::path_text::derived_template;
 use super::rules::{EffectRules, StepRules};
+use crate::compare::body_rules::IdKind;
 use crate::compare::bounds::BoundExceeded;
 use crate::compare::context::WalkContext;
 use crate::compare::findings::ComparisonFindings;
 use crate::compare::id_map::IdMap;
-use crate::compare::pairing::{Precision, Side, hash_of};
 use crate::compare::parsed_body::ParsedBody;
 use crate::compare::rules_by_node::RulesByNode;
+use crate::compare::value_hash::{Precision, Side, hash_of};
 use crate::compare::walk::Walk;
 use crate::names::StepId;
 use crate::secret::STARS;
@@ -111,7 +112,7 @@ pub(super) fn by_step<'a>(
     }
     for step in &mut steps {
         let Some(first) = step.engine.first().and_then(|n| engine.get(*n)) else { continue };
-        let derived = || derived_template(first.call.path, |segment| ids.legacy_of(segment).is_some());
+        let derived = || derived_template(first.call.path, |segment| ids.legacy_of(IdKind::ANY, segment).is_some());
         let template = first.template.map_or_else(derived, |template| template.path.clone());
         for (n, call) in legacy.iter().enumerate() {
             findings.step()?;
@@ -326,7 +327,7 @@ impl StepCalls<'_> {
         findings: &mut ComparisonFindings<'_>,
     ) -> Result<Vec<u64>, BoundExceeded> {
         let segments = call.path.split('/').enumerate().map(|(at, segment)| {
-            let id = if side == Side::Engine { ids.legacy_of(segment) } else { None };
+            let id = if side == Side::Engine { ids.legacy_of(IdKind::ANY, segment) } else { None };
             hash_at(at as u64, id.unwrap_or(segment))
         });
         let mut found: Vec<u64> = segments.take(SCORED_VALUES_MAX).collect();

@@ -15,6 +15,7 @@ use crate::compare::body_rules::{
 };
 use crate::compare::draft::{CompareContext, RulesDraft};
 use crate::compare::effect::Effect;
+use crate::compare::rule_warnings;
 use crate::names::StepId;
 use crate::problem::{Problems, Site, nearest};
 
@@ -166,6 +167,7 @@ impl StepRules {
             }
             true
         });
+        rule_warnings::warn(&body, site, problems);
         (rules.ignored_headers, rules.ignored_query) = (headers, query);
         (rules.ignored_path, rules.ignored_body) = (path, whole);
         rules.any_order = draft.any_order.then(|| texts.register(format!("{prefix}any_order")));

@@ -52,18 +52,26 @@ pub(super) fn templates() -> Vec<CallTemplate> {
     ]
 }
 
+/// The checked rules; or what the check says of them, warnings included.
 pub(super) fn checked(draft: &Value) -> Result<Rules, Vec<String>> {
+    let (rules, shown) = check(draft)?;
+    rules.filter(|_| shown.is_empty()).ok_or(shown)
+}
+
+fn check(draft: &Value) -> Result<(Option<Rules>, Vec<String>), Vec<String>> {
     let draft: RulesDraft = serde_json::from_value(draft.clone()).map_err(|e| vec![e.to_string()])?;
     let mut problems = Problems::default();
     let (calls, services) = (templates(), ["shop", "stock", "bank", "mailer", "audit", "analytics"]);
     let context = CompareContext { intents: &STEPS, calls: &calls, services: &services };
     let rules = Rules::check(&draft, &Site::file("r.yaml").key("compare"), &context, &mut problems);
     let shown = problems.iter().map(|p| format!("{} {} {:?}", p.site, p.message, p.hint)).collect::<Vec<_>>();
-    rules.filter(|_| shown.is_empty()).ok_or(shown)
+    Ok((rules, shown))
 }
 
+/// The checked rules, of which the check may warn.
 pub(super) fn rules(draft: Value) -> Rules {
-    checked(&draft).unwrap_or_else(|problems| panic!("{problems:?}"))
+    let checked = check(&draft).and_then(|(rules, shown)| rules.ok_or(shown));
+    checked.unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
 const JSON: (&str, &str) = ("content-type", "application/json");

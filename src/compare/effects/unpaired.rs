@@ -7,10 +7,11 @@ use super::call_template::CallRole;
 use super::pairing::{Equality, Pairs, StepCalls};
 use super::path_text::{derived_template, url_without_values};
 use super::rules::EffectRules;
+use crate::compare::body_rules::IdKind;
 use crate::compare::bounds::BoundExceeded;
 use crate::compare::findings::ComparisonFindings;
 use crate::compare::id_map::IdMap;
-use crate::compare::pairing::Side;
+use crate::compare::value_hash::Side;
 use crate::compare::verdict::DifferenceKind;
 
 /// The calls of both sides, and which of them belong together.
@@ -104,7 +105,7 @@ impl Unpaired<'_, '_> {
             findings.count_use(*rule);
             return true;
         }
-        let derived = || derived_template(call.path, |segment| ids.has_legacy(segment));
+        let derived = || derived_template(call.path, |segment| ids.has_legacy(IdKind::ANY, segment));
         let path = first.map_or_else(derived, |template| template.path.clone());
         let shown = findings.shown_text(&format!("{} {}", call.method, url_without_values(call.url)));
         findings.set_prefix(format!("effects.{} {} {path}", service.unwrap_or(&call.authority), call.method));

@@ -15,9 +15,6 @@ impl IdKind {
     pub(super) fn of_index(index: usize) -> Self {
         Self(index)
     }
-    pub(super) fn index(self) -> usize {
-        self.0
-    }
 }
 
 /// A rule for ids, and what is counted for it.

@@ -19,7 +19,7 @@ pub(super) fn are_within(legacy: &Value, engine: &Value, by: i128) -> bool {
 
 /// How a time is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TimeForm {
+pub(super) enum TimeForm {
     /// As RFC 3339 says, or without its time of day or its zone.
     Rfc3339 {
         has_time: bool,
@@ -35,7 +35,7 @@ enum TimeForm {
 
 /// Parses a point in time: RFC 3339, with or without a zone, an HTTP date, or a number of seconds (of milliseconds from
 /// 1e11 on). Returns nanoseconds since 1970, and the form.
-fn instant(value: &Value) -> Option<(i128, TimeForm)> {
+pub(super) fn instant(value: &Value) -> Option<(i128, TimeForm)> {
     match value {
         Value::String(text) => {
             let text = text.trim();

@@ -563,9 +563,7 @@ async fn requests_that_earlier_files_decided_count_in_the_totals_only() {
 async fn evidence_that_starts_from_zero_says_since_when_and_what_changed() {
     let basis = |workflow: &str, rules: &str| EvidenceBasis {
         hash: format!("{workflow} {rules}"),
-        parts: [("the workflow `w`", workflow), ("`compare:`", rules)]
-            .map(|(a, b)| (a.to_owned(), b.to_owned()))
-            .into(),
+        parts: [("the workflow `w`", workflow), ("`compare:`", rules)].map(|(a, b)| (a.into(), b.into())).into(),
         plan: None,
     };
     let store = memory();

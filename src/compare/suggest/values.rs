@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::compare::number::Decimal;
-use crate::compare::times;
+use crate::compare::times::{self, TimeForm};
 
 /// How far a time may be from the comparison and still be a clock reading.
 const CLOCK_WINDOW_NS: i128 = 15 * 60 * 1_000_000_000;
@@ -97,7 +97,11 @@ pub(super) fn id_text_form(text: &str) -> IdForm {
 pub(super) fn clock_tolerance<'a>(pairs: impl Iterator<Item = (&'a Value, &'a Value, i128)>) -> Option<&'static str> {
     let mut largest = None;
     for (legacy, engine, compared) in pairs {
-        let (a, b) = (clock_reading(legacy, compared)?, clock_reading(engine, compared)?);
+        let ((a, form), (b, other)) = (clock_reading(legacy, compared)?, clock_reading(engine, compared)?);
+        // A tolerance applies to times of one form only.
+        if form != other {
+            return None;
+        }
         largest = largest.max(Some((a - b).abs()));
     }
     let largest = largest.filter(|largest| *largest <= CLOCK_DIFFERENCE_MAX_NS)?;
@@ -105,9 +109,9 @@ pub(super) fn clock_tolerance<'a>(pairs: impl Iterator<Item = (&'a Value, &'a Va
     TIME_TOLERANCES.iter().find(|(_, by)| *by >= largest * 2).map(|(text, _)| *text)
 }
 
-fn clock_reading(value: &Value, compared: i128) -> Option<i128> {
-    let at = times::instant(value)?;
-    ((at - compared).abs() <= CLOCK_WINDOW_NS).then_some(at)
+fn clock_reading(value: &Value, compared: i128) -> Option<(i128, TimeForm)> {
+    let (at, form) = times::instant(value)?;
+    ((at - compared).abs() <= CLOCK_WINDOW_NS).then_some((at, form))
 }
 
 /// The tolerance under which all these pairs of numbers are equal, if they differ by rounding alone.

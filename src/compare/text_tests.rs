@@ -138,6 +138,7 @@ fn a_long_line_is_compared_as_it_is_and_the_time_is_kept_within_a_line() {
         request: &request,
         effects: None,
         stale_reads: false,
+        instance: None,
         sensitive: None,
     };
     let ended = super::compare(&pair, &rules(draft), &super::tests::BOUNDS, &expired);

@@ -70,7 +70,13 @@ pub(super) fn rendered_document(
 ) -> Result<Option<String>, BoundExceeded> {
     let Some(format) = Format::declared(headers) else { return Ok(None) };
     let document = match format.document(text, bounds)? {
-        Some((document, repeated)) if repeated.is_empty() => replace(&document),
+        Some((document, repeated)) if repeated.is_empty() => {
+            let mut replaced = replace(&document);
+            if format == Format::Xml {
+                keep_order(&document, &mut replaced);
+            }
+            replaced
+        }
         _ => return Ok(None),
     };
     let rendered = match format {
@@ -82,6 +88,26 @@ pub(super) fn rendered_document(
     let Some(rendered) = rendered else { return Ok(None) };
     let read = format.document(&rendered, bounds)?.map(|(document, _)| document);
     Ok((read.as_ref() == Some(&document)).then_some(rendered))
+}
+
+/// Sets the names of the children of XML elements, in their order, as they are in the document: they hold no values.
+/// Recursion is bounded by the depth of the document.
+fn keep_order(document: &Value, replaced: &mut Value) {
+    match (document, replaced) {
+        (Value::Object(members), Value::Object(replaced)) => {
+            for (key, value) in members {
+                match (key.as_str(), replaced.get_mut(key)) {
+                    ("#order", Some(order)) => order.clone_from(value),
+                    (_, Some(replaced)) => keep_order(value, replaced),
+                    (_, None) => {}
+                }
+            }
+        }
+        (Value::Array(items), Value::Array(replaced)) => {
+            items.iter().zip(replaced).for_each(|(item, replaced)| keep_order(item, replaced));
+        }
+        _ => {}
+    }
 }
 
 /// A format of texts.

@@ -184,7 +184,6 @@ const COUNTERS: MetricDescriptions = &[
         "Marks of requests that came after `caller` or `retry_key` changed (`retry_key_marks_max`), dropped because \
          there were too many.",
     ),
-    ("pointsman_record_entries", "The number of the newest entry of the record of moves."),
     ("pointsman_retry_keys_skipped_total", "Incomplete records of the retry-key file that were skipped."),
     ("pointsman_runs_total", "Runs that ended, were paused or were discarded, by outcome."),
     (
@@ -269,6 +268,7 @@ const COUNTERS: MetricDescriptions = &[
 ];
 
 const GAUGES: MetricDescriptions = &[
+    ("pointsman_record_entries", "The number of the newest entry of the record of moves."),
     (
         "pointsman_succession_requests_waiting",
         "Requests of routes with a workflow that wait until this process has the store of the one before it.",

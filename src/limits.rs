@@ -74,7 +74,6 @@ pub const IDENTITY_BYTES_MAX: usize = 8 << 10;
 pub const TLS_SESSIONS_MAX: usize = 1_024;
 /// The header of the PROXY protocol, version 2; one of version 1 has at most 107 bytes.
 pub const PROXY_HEADER_BYTES_MAX: usize = 4_096;
-
 /// Requests in flight on one HTTP/2 connection to a service, if the service accepts as many. Beyond this number, one
 /// more connection costs less than requests that wait for each other.
 pub const SERVICE_HTTP2_STREAMS_MAX: usize = 100;

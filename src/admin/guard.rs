@@ -21,7 +21,7 @@ pub(super) async fn release(
     let set = admin.parts.ladder.flags();
     let route = find(&set, &id)?.route.id.clone();
     if reason.trim().is_empty() {
-        return Err(ApiError::bad("a release needs a `reason`"));
+        return Err(ApiError::inconsistent("a release needs a `reason`"));
     }
     let released = admin.parts.ladder.release_guard(route.clone(), GuardRelease { reason, force, by }).await;
     let ids = set.routes.iter().map(|flag| &flag.route.id);

@@ -38,7 +38,7 @@ pub use crate::store::GuardAction;
 pub use crate::workflow::{Mode, RunStatus, StepPart};
 pub use egress::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
 pub use file_problem::FileProblem;
-pub use flips::{FlipRequest, FlipResponse};
+pub use flips::{FlipRequest, FlipResponse, FlipRow};
 pub use guard::{GuardReleaseRequest, GuardReleaseResponse, GuardRow};
 pub use instances::InstancesRow;
 pub use orchestration::{
@@ -307,48 +307,6 @@ pub struct FreezeResponse {
     /// The number of durable runs that have not ended, waiting ones included; `null` if the store does not answer.
     #[serde(default)]
     pub open_runs: Option<u64>,
-}
-
-/// One change of a flag.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct FlipRow {
-    /// The number of the record; later records have higher numbers.
-    pub number: u64,
-    /// The route; `null` for the kill switch.
-    pub route: Option<RouteId>,
-    /// The state before (for the kill switch: `no`, `instances`, `effects`).
-    pub from: String,
-    /// The state after.
-    pub to: String,
-    /// The shares after the change.
-    pub shares: Option<Shares>,
-    /// Who made the change.
-    pub by: String,
-    /// When the change was made.
-    pub at: Timestamp,
-    /// The reason given.
-    pub reason: Option<String>,
-    /// Whether a gate was passed by force: by this flip, or by an earlier one whose gate the evidence still does not
-    /// open.
-    pub forced: bool,
-    /// The rung below the lowest such gate; `null` if there is none, and in records of earlier versions.
-    #[serde(default)]
-    pub forced_above: Option<State>,
-    /// What a guard did, or `released` for the end of that: then `from` and `to` are states in force, and the requested
-    /// state did not change. Left out for flips.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub guard: Option<GuardAction>,
-}
-
-impl FlipRow {
-    /// Text behind a flip that says which gate was passed by force; empty if none was.
-    pub fn force_text(&self) -> String {
-        match self.forced_above {
-            _ if !self.forced => String::new(),
-            Some(rung) if rung.as_str() != self.from => format!(" (the gate above `{rung}` was forced before)"),
-            Some(_) | None => " (forced)".to_owned(),
-        }
-    }
 }
 
 /// The differences of a route, grouped.

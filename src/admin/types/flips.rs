@@ -1,10 +1,13 @@
 //! The request to flip a route, and its response.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{FlipRow, run_requests};
+use super::run_requests;
 use crate::flag::{Effective, Shares, State};
+use crate::names::RouteId;
+use crate::store::GuardAction;
 
 /// A request to move a route to another state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -58,4 +61,46 @@ pub struct FlipResponse {
     pub horizon: Vec<String>,
     /// The number of durable runs of the route that have not ended; they continue as they were started.
     pub runs_in_flight: u64,
+}
+
+/// One change of a flag.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FlipRow {
+    /// The number of the record; later records have higher numbers.
+    pub number: u64,
+    /// The route; `null` for the kill switch.
+    pub route: Option<RouteId>,
+    /// The state before (for the kill switch: `no`, `instances`, `effects`).
+    pub from: String,
+    /// The state after.
+    pub to: String,
+    /// The shares after the change.
+    pub shares: Option<Shares>,
+    /// Who made the change.
+    pub by: String,
+    /// When the change was made.
+    pub at: Timestamp,
+    /// The reason given.
+    pub reason: Option<String>,
+    /// Whether a gate was passed by force: by this flip, or by an earlier one whose gate the evidence still does not
+    /// open.
+    pub forced: bool,
+    /// The rung below the lowest such gate; `null` if there is none, and in records of earlier versions.
+    #[serde(default)]
+    pub forced_above: Option<State>,
+    /// What a guard did, or `released` for the end of that: then `from` and `to` are states in force, and the requested
+    /// state did not change. Left out for flips.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardAction>,
+}
+
+impl FlipRow {
+    /// Text behind a flip that says which gate was passed by force; empty if none was.
+    pub fn force_text(&self) -> String {
+        match self.forced_above {
+            _ if !self.forced => String::new(),
+            Some(rung) if rung.as_str() != self.from => format!(" (the gate above `{rung}` was forced before)"),
+            Some(_) | None => " (forced)".to_owned(),
+        }
+    }
 }

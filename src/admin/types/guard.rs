@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{FlipRow, run_requests};
+use super::flips::FlipRow;
+use super::run_requests;
 use crate::flag::{Effective, GuardCondition, GuardRelease, State};
 use crate::names::RouteId;
 use crate::store::GuardAction;

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::file_problem::FileProblem;
-use super::{FlipRow, run_requests};
+use super::flips::FlipRow;
+use super::run_requests;
 use crate::evidence::EvidenceRestart;
 use crate::flag::{Effective, State};
 use crate::names::RouteId;

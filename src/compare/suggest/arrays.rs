@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::judged::{JudgedSample, JudgedSamples, Occurrence, Place};
-use super::propose::enough;
+use super::noise::enough;
 use super::rule::Proposed;
 use super::values::{IdForm, id_text_form};
 use crate::compare::number::Decimal;

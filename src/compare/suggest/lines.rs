@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::judged::{JudgedSample, JudgedSamples, Place};
-use super::propose::{Values, enough, legacy_differs_from_itself};
+use super::noise::{Values, enough, legacy_differs_from_itself};
 use super::rule::Proposed;
 use super::values::{IdForm, clock_tolerance, id_text_form};
 use crate::compare::kept::is_masked;

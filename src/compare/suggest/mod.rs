@@ -20,6 +20,7 @@
 mod arrays;
 mod judged;
 mod lines;
+mod noise;
 mod propose;
 mod rule;
 mod search;

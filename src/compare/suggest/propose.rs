@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::Value;
 
 use super::judged::{JudgedSample, JudgedSamples, Occurrence, Place};
+use super::noise::{Values, enough, legacy_differs_from_itself};
 use super::rule::{Proposed, Subject};
 use super::values::{IdForm, clock_tolerance, id_form, id_text_form, names_an_id, rounding_tolerance, words};
 use super::{arrays, lines};
@@ -13,24 +14,11 @@ use crate::compare::observation::Observation;
 use crate::compare::verdict::DifferenceKind;
 use crate::expression::{parse_json, parse_json_path};
 
-/// Which share of the pairs of a kind differs at least where a value is drawn anew for each request. A value that
-/// differs less often is right in the other pairs: where it differs, it is wrong.
-pub(super) const NOISE_SHARE_MIN: f64 = 0.9;
-/// The fewest samples, and pairs, from which something is concluded.
-const SAMPLES_MIN: usize = 2;
-const PAIRS_MIN: f64 = 3.0;
 /// Words of keys whose values are computed, however they look.
 const COMPUTED: [&str; 22] = [
     "amount", "total", "price", "sum", "subtotal", "qty", "quantity", "count", "balance", "fee", "tax", "vat", "rate",
     "discount", "cost", "currency", "status", "state", "hash", "checksum", "digest", "version",
 ];
-
-/// The values that differ at a place in one sample.
-pub(super) struct Values<'a> {
-    pub(super) legacy: Value,
-    pub(super) engine: Value,
-    pub(super) sample: &'a JudgedSample<'a>,
-}
 
 /// The rules that may explain a place, the best first.
 ///
@@ -65,21 +53,6 @@ pub(super) fn propose(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<P
             }
         }
     }
-}
-
-/// Whether enough is known to tell noise from a defect.
-///
-/// # Errors
-/// Why not.
-pub(super) fn enough(place: &Place) -> Result<(), String> {
-    if place.occurrences.len() < SAMPLES_MIN || place.pairs < PAIRS_MIN {
-        return Err("too few pairs to tell noise from a defect".into());
-    }
-    if place.share < NOISE_SHARE_MIN {
-        let percent = (place.share * 100.0).floor();
-        return Err(format!("it differs in {percent} % of the pairs of this kind: where it differs, it is wrong"));
-    }
-    Ok(())
 }
 
 /// Splits the path of a difference into what a rule is for, and the path in a rule.
@@ -235,24 +208,6 @@ fn holds_segment(value: &Value, segment: &str) -> bool {
         Value::Object(members) => members.values().any(|member| holds_segment(member, segment)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
-}
-
-/// Whether legacy has different values for equal requests, and not mostly the same: it draws them.
-pub(super) fn legacy_differs_from_itself(values: &[Values<'_>]) -> bool {
-    let (mut equal, mut different) = (0usize, 0usize);
-    for (n, one) in values.iter().enumerate() {
-        for other in values[n + 1..].iter().filter(|other| are_equal_requests(one, other)) {
-            match one.legacy == other.legacy {
-                true => equal += 1,
-                false => different += 1,
-            }
-        }
-    }
-    different > equal
-}
-
-fn are_equal_requests(one: &Values<'_>, other: &Values<'_>) -> bool {
-    one.sample.asked.is_some() && one.sample.asked == other.sample.asked
 }
 
 fn of_header(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<Proposed>, String> {

@@ -3,8 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::suggest;
-use super::values::percentage;
+use super::values::{percentage, suggest};
 use crate::expression::{Scope, UrlTemplate};
 use crate::flag::{Guard, GuardRelease, GuardRule, GuardWebhook};
 use crate::limits::GUARD_OVER_MAX;

@@ -39,13 +39,13 @@ pub use routes::check_routes;
 pub use service_tls::{BuildTls, ServiceTlsDraft, server_name};
 pub use services::{ServiceDraft, ServiceMapDraft, check_service};
 pub use values::duration;
+use values::suggest;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Guard, Promote, Service};
 use crate::names::{ServiceName, WorkflowName};
-use crate::problem::nearest;
 
 /// The names that routes may use. `None` marks a name whose own check failed: it exists, and its errors are not
 /// reported again.
@@ -72,15 +72,4 @@ pub struct WorkflowFacts {
     pub reason_to_keep: Option<String>,
     /// The step that streams its reply, of which nothing is kept. `None` if no step does.
     pub streaming_step: Option<String>,
-}
-
-/// A hint for an unknown name: the nearest known one, or all of them.
-fn suggest<'a>(word: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    match nearest(word, known.clone()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => match known.collect::<Vec<_>>() {
-            names if names.is_empty() => "there is none yet".to_owned(),
-            names => format!("known: {}", names.join(", ")),
-        },
-    }
 }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::expression::Expression;
-use crate::problem::{Problems, Site};
+use crate::problem::{Problems, Site, nearest};
 
 /// The length of the longest id or name, in characters.
 const NAME_CHARS_MAX: usize = 64;
@@ -95,5 +95,16 @@ pub fn condition(text: &str, site: &Site, problems: &mut Problems) -> Option<Exp
             }
             None
         }
+    }
+}
+
+/// A hint for an unknown name: the nearest known one, or all of them.
+pub fn suggest<'a>(word: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    match nearest(word, known.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => match known.collect::<Vec<_>>() {
+            names if names.is_empty() => "there is none yet".to_owned(),
+            names => format!("known: {}", names.join(", ")),
+        },
     }
 }

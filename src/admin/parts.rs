@@ -23,6 +23,9 @@ use crate::workflow::{ControlCommand, RunSummary};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+/// Returns the instances of a family that are alive, for each arm.
+pub type InstancesOfFamily = Arc<dyn Fn(&Family) -> Vec<InstancesRow> + Send + Sync>;
+
 /// Returns the rules of a route; `None` if the files do not have the route.
 pub type RulesOfRoute = Arc<dyn Fn(&RouteId) -> Option<RouteRules> + Send + Sync>;
 
@@ -62,7 +65,7 @@ pub struct AdminParts {
     /// The state of the process now.
     pub process_status: Arc<dyn Fn() -> ProcessStatus + Send + Sync>,
     /// The instances of a family that are alive, for each arm.
-    pub instances: Arc<dyn Fn(&Family) -> Vec<InstancesRow> + Send + Sync>,
+    pub instances: InstancesOfFamily,
     /// The traffic of a route.
     pub traffic: Arc<dyn Fn(&RouteId) -> RouteTraffic + Send + Sync>,
     /// The services of the files, by name.

@@ -42,6 +42,9 @@ const FRESH: Duration = Duration::from_secs(60);
 /// How many stored instances are compared with the list at a time.
 const PAGE: usize = 1_000;
 
+/// When legacy was asked for the instances of a family, and why the answer is inconclusive.
+type Asked = (Instant, Result<(), String>);
+
 /// Counts instances of legacy, and asks legacy for them.
 pub(super) struct FamilyGate {
     affinity: Arc<StoreAffinity>,
@@ -50,7 +53,7 @@ pub(super) struct FamilyGate {
     limits: Arc<Limits>,
     secrets: ArcSwap<Value>,
     /// By the present id of a family's creator: when it was last asked, and why the answer is inconclusive.
-    asked: Mutex<HashMap<RouteId, (Instant, Result<(), String>)>>,
+    asked: Mutex<HashMap<RouteId, Asked>>,
 }
 
 impl FamilyGate {

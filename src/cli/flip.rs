@@ -42,7 +42,7 @@ pub(crate) fn flip(
             escape_control(&flip.from),
             format.tone(&flip.to, Tone::of(state)),
             escape_control(&flip.by),
-            format.tone(flip.force_text(), Tone::Warn),
+            format.tone(force_text(flip), Tone::Warn),
         )
     } else {
         let route = format.tone(&route, Tone::Strong);
@@ -101,6 +101,15 @@ pub(crate) fn freeze(
     Ok(Output { text, json, is_ok: true })
 }
 
+/// Text behind a flip that says which gate was passed by force; empty if none was.
+pub(crate) fn force_text(flip: &FlipRow) -> String {
+    match flip.forced_above {
+        _ if !flip.forced => String::new(),
+        Some(rung) if rung.as_str() != flip.from => format!(" (the gate above `{rung}` was forced before)"),
+        Some(_) | None => " (forced)".to_owned(),
+    }
+}
+
 pub(crate) fn horizon(client: &Client, route: &str, format: Formatter) -> Result<Output, CallError> {
     let (detail, _) = client.get::<RouteDetail>(&format!("/api/v2/routes/{}", component(route)))?;
     let lines: Vec<String> = detail.horizon.iter().map(|line| format!("- {}\n", escape_control(line))).collect();
@@ -134,7 +143,7 @@ fn row(flip: &FlipRow, now: Timestamp) -> Vec<TableCell> {
         (Some(state @ (State::Shadow | State::Dark | State::Live)), Some(shares)) => plain(shares.of(state)),
         _ => plain("-"),
     };
-    let forced = flip.force_text();
+    let forced = force_text(flip);
     let guard = flip.guard.map(|guard| format!("guard {}: ", guard.as_str())).unwrap_or_default();
     vec![
         plain(flip.number),

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::client::{CallError, Client};
+use super::flip::force_text;
 use super::format::{Formatter, TableCell, Tone, ago, counted, escape_control, plain};
 use super::output::Output;
 use crate::admin::types::{FlipRow, RecordEntry, RecordPage};
@@ -17,9 +18,12 @@ use crate::record::{BrokenChain, ChainCheck};
 /// How many entries are read at a time.
 const PAGE: u64 = 500;
 
-/// Reads the whole record, the oldest entry first.
-fn read(client: &Client, mut each: impl FnMut(RecordEntry) -> Result<(), CallError>) -> Result<(), CallError> {
-    let mut after = 0;
+/// Reads the entries with a number above `after`, the oldest first.
+fn read(
+    client: &Client,
+    mut after: u64,
+    mut each: impl FnMut(RecordEntry) -> Result<(), CallError>,
+) -> Result<(), CallError> {
     loop {
         let (page, _) = client.get::<RecordPage>(&format!("/api/v2/record?after={after}&limit={PAGE}"))?;
         let Some(last) = page.entries.last() else { return Ok(()) };
@@ -31,11 +35,18 @@ fn read(client: &Client, mut each: impl FnMut(RecordEntry) -> Result<(), CallErr
 
 pub(crate) fn show(client: &Client, route: Option<&str>, limit: usize, format: Formatter) -> Result<Output, CallError> {
     let mut shown = std::collections::VecDeque::new();
-    read(client, |entry| {
+    let (newest, _) = client.get::<RecordPage>("/api/v2/record?limit=1")?;
+    let limit = limit.max(1);
+    // Which of them are of a route is known only once they are read.
+    let after = match route {
+        None => newest.newest.saturating_sub(limit as u64),
+        Some(_) => 0,
+    };
+    read(client, after, |entry| {
         if route.is_none_or(|route| entry.route.as_ref().is_some_and(|of| of.as_str() == route)) {
             shown.push_back(entry);
         }
-        if shown.len() > limit.max(1) {
+        if shown.len() > limit {
             shown.pop_front();
         }
         Ok(())
@@ -60,7 +71,7 @@ fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
         flip.forced_above = entry.body["overridden"]["from"].as_str().and_then(|rung| rung.parse().ok());
         flip
     });
-    let forced = flip.map(|flip| flip.force_text()).unwrap_or_default();
+    let forced = flip.map(|flip| force_text(&flip)).unwrap_or_default();
     vec![
         plain(entry.number),
         plain(ago(entry.at, now)),
@@ -131,7 +142,7 @@ impl Found {
 
 pub(crate) fn verify(client: &Client, hash: Option<&str>, format: Formatter) -> Result<Output, CallError> {
     let mut found = Found::default();
-    read(client, |entry| {
+    read(client, 0, |entry| {
         found.add(&entry, hash);
         Ok(())
     })?;
@@ -165,7 +176,7 @@ pub(crate) fn verify_file(file: &Path, hash: Option<&str>, format: Formatter) ->
 /// Prints each entry as a line of JSON.
 pub(crate) fn export(client: &Client) -> Result<Output, CallError> {
     let mut lines = Vec::new();
-    read(client, |entry| {
+    read(client, 0, |entry| {
         serde_json::to_writer(&mut lines, &entry)
             .map_err(|error| CallError::Failed(error.to_string(), String::new()))?;
         lines.write_all(b"\n").map_err(|error| CallError::Failed(error.to_string(), String::new()))

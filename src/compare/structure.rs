@@ -73,7 +73,7 @@ pub(super) fn rendered_document(
         Some((document, repeated)) if repeated.is_empty() => {
             let mut replaced = replace(&document);
             if format == Format::Xml {
-                keep_order(&document, &mut replaced);
+                keep_form(&document, &mut replaced);
             }
             replaced
         }
@@ -90,21 +90,25 @@ pub(super) fn rendered_document(
     Ok((read.as_ref() == Some(&document)).then_some(rendered))
 }
 
-/// Sets the names of the children of XML elements, in their order, as they are in the document: they hold no values.
-/// Recursion is bounded by the depth of the document.
-fn keep_order(document: &Value, replaced: &mut Value) {
+/// Gives the replaced document the form of an XML document: the names of an element's children in their order hold no
+/// values and stay, and a list of elements that was replaced as a whole has as many elements as before. Recursion is
+/// bounded by the depth of the document.
+fn keep_form(document: &Value, replaced: &mut Value) {
     match (document, replaced) {
         (Value::Object(members), Value::Object(replaced)) => {
             for (key, value) in members {
                 match (key.as_str(), replaced.get_mut(key)) {
                     ("#order", Some(order)) => order.clone_from(value),
-                    (_, Some(replaced)) => keep_order(value, replaced),
+                    (_, Some(replaced)) => keep_form(value, replaced),
                     (_, None) => {}
                 }
             }
         }
         (Value::Array(items), Value::Array(replaced)) => {
-            items.iter().zip(replaced).for_each(|(item, replaced)| keep_order(item, replaced));
+            items.iter().zip(replaced).for_each(|(item, replaced)| keep_form(item, replaced));
+        }
+        (Value::Array(items), replaced @ Value::String(_)) => {
+            *replaced = Value::Array(vec![replaced.clone(); items.len()]);
         }
         _ => {}
     }

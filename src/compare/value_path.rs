@@ -61,7 +61,7 @@ impl<'a> ValuePath<'a> {
                 Part::Element => None,
             })
         };
-        above().last().is_some_and(is_plural_of_secret) || !is_field_name(key) && above().any(is_secret)
+        above().next_back().is_some_and(is_plural_of_secret) || !is_field_name(key) && above().any(is_secret)
     }
     /// Returns the path as text: `$.items[*].price`.
     pub(super) fn text(&self) -> String {

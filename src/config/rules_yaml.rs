@@ -34,7 +34,7 @@ fn rules_value(draft: &RulesDraft) -> Value {
         }
         // No headers are another rule than the default ones, and empty rules for texts show their lines.
         members.retain(|name, value| {
-            ["headers", "text"].contains(&name.as_str()) || !is_empty(value) && !(name == "status" && value == "exact")
+            ["headers", "text"].contains(&name.as_str()) || !(is_empty(value) || name == "status" && value == "exact")
         });
     }
     value

@@ -25,8 +25,8 @@ pub struct BranchCounts {
     pub ways: BTreeMap<String, WayCounts>,
     /// For each of these steps, how many compared runs reached it.
     pub steps: BTreeMap<String, u64>,
-    /// For each of these steps, how many runs reached it that ended for want of something, so that they were not
-    /// compared and their way is not known.
+    /// For each of these steps: how many runs that began it were skipped, because they could not be run to their end.
+    /// Which way they would have taken is not known.
     pub unfinished: BTreeMap<String, u64>,
 }
 

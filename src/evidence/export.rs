@@ -6,13 +6,12 @@
 
 use metrics::{counter, gauge};
 
-use super::counters::{Counters, Totals};
+use super::counters::Totals;
 use super::route::RouteEvidence;
 use crate::names::RouteId;
 
 /// Sets all metrics of one route from one copy of its counters.
-pub(super) fn publish(route: &RouteId, counters: &Counters) {
-    let Counters { evidence, totals, .. } = counters;
+pub(super) fn publish(route: &RouteId, evidence: &RouteEvidence, totals: &Totals) {
     let name = || route.as_str().to_owned();
     let Totals { offered, matched, ignored, mismatched, skipped, failed, differences } = totals;
     counter!("pointsman_offered_total", "route" => name()).absolute(*offered);

@@ -34,7 +34,7 @@ impl Evidence {
         }
     }
 
-    /// Has the guard of a route count from zero: the route has moved.
+    /// Starts the counts of a route's guard from zero, because the route has moved.
     pub fn restart_guard(&self, route: &RouteId) {
         if let Some(guard) = self.counters(route).lock_guard().as_mut() {
             guard.restart();

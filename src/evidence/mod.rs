@@ -71,7 +71,7 @@ pub use route::{EarlierEvidence, EvidenceBasis, EvidenceRestart, FingerprintCoun
 pub use rung::{RungCounts, StepIntents};
 pub use strata::{NotCompared, StratumCounts};
 
-use counters::{Counters, SharedCounters, StoredEvidence};
+use counters::{SharedCounters, StoredEvidence};
 use marks::UncountedDifference;
 use samples::PendingSamples;
 
@@ -249,10 +249,13 @@ impl Evidence {
     /// Sets the metrics from one copy of every route. Rendering at the same time would mix two copies:
     /// [`Evidence::scrape`] prevents that.
     pub fn publish(&self) {
-        let copies: Vec<(RouteId, Counters)> =
-            self.all().into_iter().map(|(route, shared)| (route, shared.lock().clone())).collect();
-        for (route, counters) in &copies {
-            export::publish(route, counters);
+        let copy = |shared: &SharedCounters| {
+            let counters = shared.lock();
+            (counters.evidence.clone(), counters.totals.clone())
+        };
+        let copies: Vec<_> = self.all().into_iter().map(|(route, shared)| (route, copy(&shared))).collect();
+        for (route, (evidence, totals)) in &copies {
+            export::publish(route, evidence, totals);
         }
     }
 

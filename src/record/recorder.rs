@@ -28,6 +28,7 @@ pub struct Recorder {
 }
 
 /// An entry that has no number yet.
+#[derive(Clone)]
 struct Waiting {
     kind: &'static str,
     route: Option<RouteId>,
@@ -96,11 +97,15 @@ impl Recorder {
             }
         }
         while let Some(next) = self.first_waiting() {
-            let flips = newest.as_ref().map_or(0, |entry| entry.flips);
+            let (flips, before) = newest.as_ref().map_or((0, 0), |entry| (entry.flips, entry.number));
             let source = next.source.clone();
             newest = self.put(newest, flips, next).await?;
-            if newest.as_ref().is_some_and(|entry| entry.source == source) {
-                self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let (is_newest, number) =
+                newest.as_ref().map_or((false, 0), |entry| (entry.source == source, entry.number));
+            // If nothing was added, the entry is there already: the store's reply to an earlier try was lost. If
+            // another entry was added, another process was faster, and this one is tried again.
+            if is_newest || number == before {
+                self.remove_waiting(&source);
             }
         }
         if let Some(newest) = newest {
@@ -110,10 +115,12 @@ impl Recorder {
     }
 
     fn first_waiting(&self) -> Option<Waiting> {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = waiting.front()?;
-        let Waiting { kind, route, source, body } = first;
-        Some(Waiting { kind, route: route.clone(), source: source.clone(), body: body.clone() })
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).front().cloned()
+    }
+
+    /// Removes an entry, unless it was dropped for want of room meanwhile.
+    fn remove_waiting(&self, source: &str) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).retain(|waiting| waiting.source != source);
     }
 
     /// Puts an entry behind the newest one, and returns the newest entry afterwards: another one, if another process
@@ -153,5 +160,37 @@ fn of_flip(flip: &FlipRecord) -> Waiting {
         route: route.cloned(),
         source: format!("flip {}", flip.number),
         body: serde_json::to_value(flip).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::record::ChainCheck;
+    use crate::store::MemoryStore;
+
+    fn change() -> BasisChange {
+        BasisChange { changed: "`compare:`".into(), goes_on: false, pairs_before: 9, mismatched_before: 1 }
+    }
+
+    #[tokio::test]
+    async fn an_entry_whose_reply_was_lost_is_not_added_again_although_others_follow_it() {
+        let store: StoreHandle = Arc::new(MemoryStore::new());
+        let (recorder, other) = (Recorder::new(store.clone()), Recorder::new(store.clone()));
+        recorder.basis_changed(&"orders".into(), &change());
+        let waiting = recorder.first_waiting().unwrap();
+        let first = recorder.put(None, 0, waiting).await.unwrap();
+        assert_eq!(first.map(|entry| entry.number), Some(1), "the store has it, and it still waits here");
+        other.basis_changed(&"orders".into(), &change());
+        other.catch_up().await.unwrap();
+        recorder.basis_changed(&"carts".into(), &change());
+        recorder.catch_up().await.unwrap();
+        assert!(recorder.first_waiting().is_none());
+        let entries = store.record_entries(0, 9).await.unwrap();
+        let mut chain = ChainCheck::default();
+        entries.iter().for_each(|entry| chain.next(entry).unwrap());
+        assert_eq!((chain.number, entries[2].route.as_ref().map(RouteId::as_str)), (3, Some("carts")));
     }
 }

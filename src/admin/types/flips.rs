@@ -93,14 +93,3 @@ pub struct FlipRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<GuardAction>,
 }
-
-impl FlipRow {
-    /// Text behind a flip that says which gate was passed by force; empty if none was.
-    pub fn force_text(&self) -> String {
-        match self.forced_above {
-            _ if !self.forced => String::new(),
-            Some(rung) if rung.as_str() != self.from => format!(" (the gate above `{rung}` was forced before)"),
-            Some(_) | None => " (forced)".to_owned(),
-        }
-    }
-}

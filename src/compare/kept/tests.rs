@@ -109,6 +109,13 @@ fn structures_are_kept_as_texts_of_their_format() {
         ("text/csv; header=absent", "1,2\n", "1,3\n", false, "$.rows[*][1]"),
         ("application/x-www-form-urlencoded", "a=x%26+y&pin=hunter2&b=1", "a=x%26+y&pin=hunter2&b=2", true, "$.b"),
         ("application/x-ndjson", "{\"a\":1.10}\n{\"a\":2}\n", "{\"a\":1.10}\n{\"a\":3}\n", false, "$[1].a"),
+        (
+            "application/xml",
+            "<o id='1'><b>x</b><a k='&lt;\"'/><b>y</b><token>hunter2</token></o>",
+            "<o id='1'><b>x</b><a k='&lt;\"'/><b>z</b><token>hunter2</token></o>",
+            true,
+            "$.o.b[1]",
+        ),
     ] {
         let headers = [("content-type", kind)];
         let (legacy, engine) = (reply(200, &headers, legacy), reply(200, &headers, engine));

@@ -12,15 +12,15 @@ use serde_json::Value;
 
 use super::state::ApiState;
 use super::types::{
-    AdjustRequest, AnswerRequest, CancelRequest, Diffs, EgressView, EventRow, EvidenceView, ExplanationView,
-    FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, GuardReleaseRequest, GuardReleaseResponse,
-    Orchestration, PauseRequest, RecordPage, ReloadRequest, ReloadResponse, RerunRequest, ResolveRequest, RetryRequest,
-    RouteDetail, RouteRow, RunList, ServiceRow, SignalRequest, SkipRequest, StartRequest, Status, SuggestedRules,
-    TriedRules, TryRules,
+    AdjustRequest, AnswerRequest, CancelRequest, CapturePage, Diffs, EgressView, EventRow, EvidenceView,
+    ExplanationView, FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, GuardReleaseRequest,
+    GuardReleaseResponse, Orchestration, PauseRequest, RecordPage, ReloadRequest, ReloadResponse, RerunRequest,
+    ResolveRequest, RetryRequest, RouteDetail, RouteRow, RunList, ServiceRow, SignalRequest, SkipRequest, StartRequest,
+    Status, SuggestedRules, TriedRules, TryRules,
 };
 use super::{
-    differences, egress, flips, guard, orchestrate as runs, process, record, reference, reload, routes, rule_trials,
-    services,
+    captures, differences, egress, flips, guard, orchestrate as runs, process, record, reference, reload, routes,
+    rule_trials, services,
 };
 use crate::config::TokenScope;
 
@@ -243,6 +243,15 @@ fn flag_endpoints() -> Vec<Endpoint> {
         read("/api/v2/routes/{id}/evidence", get(differences::evidence), "evidence", "What comparisons add up to")
             .returns::<EvidenceView>()
             .errors(&[404]),
+        read(
+            "/api/v2/routes/{id}/captures",
+            get(captures::captures),
+            "captures",
+            "Captured pairs, to rehearse them again",
+        )
+        .query::<captures::CapturesQuery>()
+        .returns::<CapturePage>()
+        .errors(&[404]),
         read("/api/v2/routes/{id}/egress", get(egress::egress), "egress", "The calls that legacy makes")
             .returns::<EgressView>()
             .errors(&[404]),

@@ -11,6 +11,7 @@
 //! on. A client that sends nothing is disconnected after a bound, and earlier if others need its connection.
 
 mod access;
+mod captures;
 mod connections;
 mod differences;
 mod egress;

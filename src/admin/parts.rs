@@ -13,7 +13,7 @@ use super::types::{EgressStatus, InstancesRow, ServiceRow, ShadowLoad, StuckRun}
 use crate::config::{CheckFailed, Findings, RouteRules, Token};
 use crate::egress::Attribution;
 use crate::engine::{CommandError, Engine, Explanation, Start, StartError, Started};
-use crate::evidence::Evidence;
+use crate::evidence::{Captures, Evidence};
 use crate::flag::{Family, FlagSet, Freeze};
 use crate::ladder::{self, FlipError, Flipped, FreezeError, Frozen, GuardReleased, Ladder, RouteStatus};
 use crate::limits::Limits;
@@ -36,6 +36,8 @@ pub struct AdminParts {
     pub ladder: Arc<dyn LadderControl>,
     /// What comparisons add up to.
     pub evidence: Arc<Evidence>,
+    /// Captures of pairs.
+    pub captures: Arc<Captures>,
     /// Attributes the calls by legacy to requests; `None` without an egress listener.
     pub attribution: Option<Attribution>,
     /// Starts runs and sends them commands.

@@ -35,6 +35,7 @@ crate::store::tests::forward_work::forward_work!(CountingStore, inner);
 
 impl crate::store::InstanceStore for CountingStore {}
 impl crate::store::RecordLog for CountingStore {}
+impl crate::store::CaptureStore for CountingStore {}
 
 impl Store for CountingStore {
     forward_to_inner! {

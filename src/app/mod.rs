@@ -30,6 +30,7 @@ mod opened_store;
 mod parts;
 mod process;
 mod process_status;
+mod rehearse;
 mod reload_requests;
 mod replay_files;
 mod retention;
@@ -49,6 +50,7 @@ mod zero_counters;
 
 pub use commands::{demo, serve};
 pub use process::{App, StartOptions};
+pub use rehearse::{Capture, RehearsalFiles, RehearsalReport, RehearsedGroup, RehearsedRoute};
 pub use replay_files::{MovedCall, ReplayFiles, ReplayResult, StoredPlan};
 pub use running::{Ended, RemainingConnections};
 pub use signals::Signals;

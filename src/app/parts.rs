@@ -17,7 +17,7 @@ use crate::affinity::{RequestsWithUnknownKeys, StoreAffinity};
 use crate::clock;
 use crate::config::{Retention, Setup};
 use crate::engine::{Engine, EngineParts};
-use crate::evidence::Evidence;
+use crate::evidence::{Captures, Evidence};
 use crate::flag::{Family, FlagSet, Freeze, Instance, Route, RouteMatch, State};
 use crate::ladder::{
     DeclaredFiles, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, UnknownRetries, Unmet,
@@ -25,6 +25,7 @@ use crate::ladder::{
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
 use crate::record::Recorder;
+use crate::secret::{RedactionKey, set_secret_names};
 use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{FlipRecord, StoreHandle};
 use crate::transport::AddressRegistry;
@@ -44,6 +45,7 @@ pub(super) struct Parts {
     pub affinity: Arc<StoreAffinity>,
     pub family_gate: Arc<FamilyGate>,
     pub shadow: Arc<Shadow>,
+    pub captures: Arc<Captures>,
     pub rules: crate::shadow::RulesInForce,
     pub recorder: Arc<Recorder>,
     pub retention: Arc<ArcSwap<Retention>>,
@@ -97,10 +99,13 @@ impl Parts {
         ladder.connect_to_kill_switch(engine.clone()).await;
         ladder.connect_to_guard(Arc::new(GuardWebhooks(engine.clone())));
         let rules = Arc::new(ArcSwap::from_pointee(setup.rules.clone()));
+        set_secret_names(&setup.settings.redact);
+        let captures = Captures::new(store.clone(), redaction_key(setup, &secret));
         let shadow = Shadow::start(ShadowParts {
             engine: engine.arm(),
             twins: Arc::new(EngineTwins { engine: engine.clone(), affinity: affinity.clone() }),
             evidence: evidence.clone(),
+            captures: captures.clone(),
             rules: rules.clone(),
             limits,
         })
@@ -120,6 +125,7 @@ impl Parts {
             affinity,
             family_gate,
             shadow,
+            captures,
             rules,
             retention,
             workflows,
@@ -144,6 +150,7 @@ impl Parts {
             move || {
                 parts.engine.reload(files_version, &setup.workflows, &setup.services, &setup.settings.secrets);
                 parts.rules.store(Arc::new(setup.rules.clone()));
+                set_secret_names(&setup.settings.redact);
                 parts.retention.store(Arc::new(retention::in_force(setup.settings.retention, &parts.store)));
                 parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
                 parts.family_gate.set_files(&setup, &routes);
@@ -179,6 +186,7 @@ impl Parts {
             self.finish_collision_checks(within),
             self.flush_instances(within),
             self.flush_evidence(within),
+            self.flush_captures(within),
             self.ladder.end_moves(within)
         );
         // After the last moves. What is missing is added by the next process.
@@ -234,6 +242,12 @@ impl Parts {
         }
     }
 
+    async fn flush_captures(&self, within: Duration) {
+        if !matches!(tokio::time::timeout(within, self.captures.flush()).await, Ok(Ok(()))) {
+            tracing::warn!("the store does not answer: the last captures were not written and are lost");
+        }
+    }
+
     async fn flush_evidence(&self, within: Duration) {
         match tokio::time::timeout(within, self.evidence.flush()).await {
             Ok(Ok(())) => {}
@@ -255,6 +269,14 @@ pub(super) fn flags_without_store(setup: &Setup, workflow_requests: Vec<RouteMat
     FlagSet::new(0, routes, &states, setup.default_legacy.clone(), services, Freeze::No, [0; 32])
         .with_exposed_arms(setup.settings.exposes_arm)
         .with_workflow_requests(workflow_requests)
+}
+
+/// The key of the hashes that stand in place of redacted values.
+fn redaction_key(setup: &Setup, secret: &[u8; 32]) -> RedactionKey {
+    match &setup.settings.store_key {
+        Some(key) => RedactionKey::derived_from(key.reveal().as_bytes()),
+        None => RedactionKey::derived_from(secret),
+    }
 }
 
 fn declared(setup: &Setup, files_version: u64) -> DeclaredFiles {

@@ -27,6 +27,8 @@ use crate::clock;
 use crate::config::{FlagFileWatcher, Loaded, Overrides, ReloadStatus, RouteRules, WatchTiming};
 use crate::telemetry;
 
+/// How often captures are written to the store.
+const CAPTURES_EVERY: Duration = Duration::from_secs(1);
 /// How often evidence is written to the store.
 const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
 
@@ -132,6 +134,7 @@ impl StartingParts<'_> {
             stopping: admin_stop.clone(),
             ladder: parts.ladder.clone(),
             evidence: parts.evidence.clone(),
+            captures: parts.captures.clone(),
             attribution: front.attribution.clone(),
             store: parts.store.clone(),
             render_metrics: Arc::new(render),
@@ -179,6 +182,7 @@ impl StartingParts<'_> {
         };
 
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
+        tasks.push(admin.spawn(parts.captures.clone().write_behind(CAPTURES_EVERY)));
         let recorder = parts.recorder.clone();
         tasks.push(admin.spawn(async move { recorder.run().await }));
         tasks.push(engine.spawn(background::reload(

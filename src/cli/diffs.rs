@@ -150,7 +150,7 @@ fn indented(text: &str) -> String {
 }
 
 /// A diff by lines, with the differing parts of a line emphasised.
-fn inline_diff(legacy: &str, engine: &str, format: Formatter) -> String {
+pub(super) fn inline_diff(legacy: &str, engine: &str, format: Formatter) -> String {
     let deadline = Instant::now() + DIFF_TIME_MAX;
     let diff = TextDiff::configure().deadline(deadline).diff_lines(legacy, engine);
     let mut out = String::new();

@@ -2,12 +2,13 @@
 //!
 //! Always true: stdout is data (as JSON with `--json`, which only `demo` refuses), stderr is messages; the exit code
 //! is 0 for done, 1 for refused or failed (also if stdout cannot be written), 2 for wrong usage. `status`, `flip`,
-//! `freeze`, `reload`, `diffs`, `evidence`, `egress`, `flips`, `horizon`, `record`, `services`, `runs` and `explain`
+//! `freeze`, `reload`, `diffs`, `evidence`, `egress`, `flips`, `horizon`, `record`, `captures`, `services`, `runs` and `explain`
 //! are clients of the API of a running process; `replay` and `check --against-open-runs` are too, or read a store
-//! (`--store`); `check` without that option, `schema` and `record verify --file` read files only; `help` shows the
+//! (`--store`); `check` without that option, `schema`, `rehearse` and `record verify --file` read files only; `help` shows the
 //! reference; `serve`, `demo` and `store` call functions of `app`, which `main` passes in [`ProcessCommands`].
 
 mod args;
+mod captures;
 mod check;
 mod client;
 mod diffs;
@@ -22,6 +23,7 @@ mod open_runs;
 mod output;
 mod process_commands;
 mod record;
+mod rehearse;
 mod reload;
 mod replay;
 mod rule_trials;
@@ -39,7 +41,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Colour, Command, CommandLine, Globals, GuardCommand, RecordCommand, Runs, Server};
+use args::{CapturesCommand, Colour, Command, CommandLine, Globals, GuardCommand, RecordCommand, Runs, Server};
 use client::{CallError, Client};
 use format::{Formatter, Tone, escape_control};
 use output::{Output, pretty, print, print_with, report_error};
@@ -121,6 +123,10 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
         Command::Diffs { route, limit, try_rules: Some(file), server, .. } => {
             with_client(&server, |client| rule_trials::try_rules(client, &route, &file, limit, out))
         }
+        Command::Captures { command: CapturesCommand::Export { route, server } } => {
+            with_client(&server, |client| captures::export(client, &route))
+        }
+        Command::Rehearse(rehearsal) => rehearse::rehearse(&rehearsal, out),
         Command::Evidence { route, server } => with_client(&server, |client| evidence::show(client, &route, out)),
         Command::Egress { route, server } => with_client(&server, |client| egress::show(client, &route, out)),
         Command::Flips { route, limit, server } => with_client(&server, |client| flip::list(client, route, limit, out)),

@@ -11,7 +11,8 @@
 //! the values that it shows are redacted; `ignored` is a verdict of its own and stays counted, by rule; a pair that
 //! could not be judged is never a match.
 //!
-//! What is kept of a pair that differs can be compared again under other rules (`kept`), from which rules are proposed
+//! A whole pair can be kept, without anything secret, to be rehearsed again without the services (`capture`). What is
+//! kept of a pair that differs can be compared again under other rules (`kept`), from which rules are proposed
 //! that explain the differences of a route (`suggest`).
 //!
 //! `flag` and `shadow` choose the requests that are compared; `evidence` counts the results.
@@ -20,6 +21,7 @@ mod assert;
 mod awaited;
 mod body_rules;
 mod bounds;
+mod capture;
 mod cause;
 mod comparison;
 mod condition;
@@ -88,6 +90,10 @@ mod text_tests;
 
 pub use awaited::AwaitedIntents;
 pub use bounds::{BoundExceeded, CompareBounds};
+pub use capture::{
+    AnsweredRead, CAPTURE_VERSION, Capture, CaptureContext, CapturedBody, CapturedCall, CapturedPair, CapturedReads,
+    CapturedReply, CapturedRequest, HarError, NotCaptured, RouteOf, UnreadableCapture, capture, pairs_of_har,
+};
 pub use comparison::compare;
 pub use decode::decoded_body;
 pub use draft::{CompareContext, NumbersDraft, RulesDraft, StatusDraft};

@@ -5,12 +5,14 @@
 //! asterisks.
 //! Nothing is stored before it is redacted.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::digest::digest;
 use super::line_secrets::secret_from;
 use super::value_path::ValuePath;
-use crate::secret::{LengthMax, STARS, is_secret, masked_and_cut, redact_line};
+use crate::secret::{Detectors, LengthMax, STARS, is_secret, masked_and_cut, redact_line, replace_detected};
 
 /// A number of so many digits, blanks and dashes between them included, may be that of a card or an account.
 const LONG_NUMBER_DIGITS: usize = 12;
@@ -36,14 +38,20 @@ fn redact_under_key(value: &Value) -> Value {
                 .map(|(key, value)| {
                     let value =
                         if is_secret(key) && !value.is_null() { Value::from(STARS) } else { redact_under_key(value) };
-                    (key.clone(), value)
+                    (detected(key).into_owned(), value)
                 })
                 .collect::<Map<_, _>>(),
         ),
         Value::Array(items) => Value::Array(items.iter().map(redact_under_key).collect()),
         Value::String(text) => Value::String(redact_line(text)),
+        Value::Number(number) if detected(number.as_str()) != number.as_str() => Value::from(STARS),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
+}
+
+/// A text with stars in place of what looks like a secret.
+fn detected(text: &str) -> Cow<'_, str> {
+    replace_detected(text, Detectors::default(), &mut |_| STARS.to_owned())
 }
 
 /// Returns the value at this path as a difference shows it, but not yet cut ([`Difference::mask_and_cut`]).

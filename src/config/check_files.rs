@@ -72,6 +72,7 @@ pub(crate) fn main(
     let settings = settings::check(&draft, site, dir, overrides, other_files, problems);
     let promote = promote(&draft.promote, &Promote::default(), &site.key("promote"), problems);
     let guard = guard_by_default(draft.guard.as_ref(), services.keys(), &site.key("guard"), problems);
+    let redact = settings.as_ref().map(|settings| settings.redact.clone()).unwrap_or_default();
     let secrets = draft.secrets.keys().cloned().collect();
     MainFile {
         settings,
@@ -82,6 +83,7 @@ pub(crate) fn main(
         store_key: draft.store_key.is_some(),
         promote,
         guard,
+        redact,
     }
 }
 
@@ -159,8 +161,14 @@ pub(crate) fn routes<'a>(
     let facts = facts.collect();
     let mut route_problems = Problems::default();
     let services = &main.services;
-    let known =
-        KnownNames { services, workflows: &facts, promote: &main.promote, guard: main.guard.as_ref(), read_file };
+    let known = KnownNames {
+        services,
+        workflows: &facts,
+        promote: &main.promote,
+        guard: main.guard.as_ref(),
+        redact: &main.redact,
+        read_file,
+    };
     let checked = check_routes(&drafts, &known, &mut route_problems);
     // A warning about an incomplete draft may be caused by the parts that were removed from it.
     route_problems.retain(|p| p.severity == Severity::Error || !incomplete.iter().any(|site| p.site.is_within(site)));

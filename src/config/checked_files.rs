@@ -9,6 +9,7 @@ use crate::flag::{Guard, Promote, Route, Service};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::Site;
+use crate::secret::RedactRules;
 use crate::workflow::Plan;
 
 /// Services by name; `None` if the service's own check failed.
@@ -33,6 +34,8 @@ pub(crate) struct MainFile {
     pub store_key: bool,
     /// What the gates require of the evidence of a route that does not say otherwise.
     pub promote: Promote,
+    /// What is redacted in all routes.
+    pub redact: RedactRules,
     /// The guard of routes with a workflow that do not say otherwise.
     pub guard: Option<Guard>,
 }

@@ -26,7 +26,7 @@ use super::secrets::{secret, store_key};
 use super::setup::{Overrides, Settings, Token, TokenScope};
 use super::store_url::{STORE_FORMS, mask_password, parse_store};
 use super::traces::{self, TracesDraft};
-use crate::flag::file::{GuardDraft, PromoteDraft};
+use crate::flag::file::{GuardDraft, PromoteDraft, RedactDraft, redact_rules};
 use crate::limits::Limits;
 use crate::problem::{Problems, Severity, Site};
 use crate::secret::Secret;
@@ -63,6 +63,8 @@ pub(crate) struct PointsmanDraft {
     pub promote: PromoteDraft,
     /// When routes with a workflow that do not say otherwise are lowered automatically.
     pub guard: Option<GuardDraft>,
+    /// What is redacted beside the names that are secret anyway, before anything is stored or logged.
+    pub redact: RedactDraft,
     /// How long ended runs are kept; without it, the default with which the store was created.
     pub retention: Option<RetentionDraft>,
     /// Bounds of the process.
@@ -246,6 +248,7 @@ pub(crate) fn check(
     limits_check::check(&draft.limits, &site.key("limits"), problems);
     let window = Duration::from_secs(draft.limits.retry_window_s);
     let retention = retention::check(draft.retention.as_ref(), window, &site.key("retention"), problems);
+    let redact = redact_rules(&draft.redact, &site.key("redact"), problems);
     let errors_after = problems.iter().filter(|p| p.severity == Severity::Error).count();
     (errors_before == errors_after).then_some(())?;
     Some(Settings {
@@ -260,6 +263,7 @@ pub(crate) fn check(
         retry_keys_dir: draft.retry_keys_dir.as_ref().map(PathBuf::from),
         store_key,
         secrets,
+        redact,
         retention,
         forwarding,
         exposes_arm: draft.expose,

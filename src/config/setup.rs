@@ -18,7 +18,7 @@ use crate::flag::{Route, Service};
 use crate::limits::Limits;
 use crate::listener::{EgressListener, Forwarding, Listener};
 use crate::names::{RouteId, ServiceName, WorkflowName};
-use crate::secret::Secret;
+use crate::secret::{RedactRules, Secret};
 use crate::traces::TracesSettings;
 use crate::workflow::Plan;
 
@@ -94,6 +94,8 @@ pub struct Settings {
     pub store_key: Option<Secret>,
     /// The secrets by name; read from environment or file at load.
     pub secrets: BTreeMap<String, Secret>,
+    /// What is redacted in every route and in the log.
+    pub redact: RedactRules,
     /// How long ended runs are kept; `None`: for as long as the store's default says.
     pub retention: Option<Retention>,
     /// What legacy is told about clients, and which peers' fields are believed.

@@ -27,6 +27,7 @@ pub const TOPICS: &[Topic] = &[
     Topic { name: "workflows", source: include_str!("workflows.md") },
     Topic { name: "expressions", source: include_str!("expressions.md") },
     Topic { name: "compare", source: include_str!("compare.md") },
+    Topic { name: "captures", source: include_str!("captures.md") },
     Topic { name: "egress", source: include_str!("egress.md") },
     Topic { name: "evidence", source: include_str!("evidence.md") },
     Topic { name: "guard", source: include_str!("guard.md") },

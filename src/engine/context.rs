@@ -41,7 +41,7 @@ use crate::engine::scheduler::subscriptions::RunSubscriptions;
 use crate::engine::scheduler::timers::Timers;
 use crate::engine::scheduler::why_unresumed::WhyUnresumed;
 use crate::engine::snapshot::FilesSnapshot;
-use crate::exchange::LateFailureObserver;
+use crate::exchange::{LateFailureObserver, Reads};
 use crate::limits::Limits;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId, WorkflowName};
 use crate::store::{OwnedRun, Priority, StoreError, StoreHandle, StoredEvent};
@@ -74,6 +74,7 @@ pub(super) trait RunTasks: Send + Sync {
         spawn_policy: Arc<SpawnPolicyCell>,
         child: ChildSpec,
         depth: u64,
+        reads: Option<Arc<dyn Reads>>,
     ) -> BoxFuture<'static, ChildState>;
     /// Starts the supervisor, which wakes suspended runs, unless it was started before.
     fn supervise(&self, core: &Arc<Core>);

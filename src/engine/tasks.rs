@@ -16,6 +16,7 @@ use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::scheduler::supervisor;
+use crate::exchange::Reads;
 use crate::names::{RunId, StepId};
 use crate::store::OwnedRun;
 use crate::workflow::RunStarted;
@@ -51,8 +52,9 @@ impl RunTasks for Tasks {
         spawn_policy: Arc<SpawnPolicyCell>,
         spec: ChildSpec,
         depth: u64,
+        reads: Option<Arc<dyn Reads>>,
     ) -> BoxFuture<'static, ChildState> {
-        child::ensure_child(core, parent, spawn_policy, spec, depth).boxed()
+        child::ensure_child(core, parent, spawn_policy, spec, depth, reads).boxed()
     }
     fn supervise(&self, core: &Arc<Core>) {
         supervisor::start(core);

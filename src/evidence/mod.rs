@@ -20,6 +20,7 @@ mod answers;
 mod basis_change;
 mod bound;
 mod branches;
+mod captures;
 mod conditions;
 mod counters;
 mod export;
@@ -62,6 +63,9 @@ pub use crate::store::SampleRecord as Sample;
 pub use answers::{AnswersByHour, HourOfAnswers};
 pub use basis_change::BasisChange;
 pub use branches::{BranchCounts, WayCounts};
+pub use captures::{
+    CAPTURE_AGE_MAX, CAPTURE_BYTES_MAX, CAPTURED_BYTES_PER_ROUTE_MAX, CAPTURES_PER_ROUTE_MAX, CaptureDropped, Captures,
+};
 pub use counters::EvidenceGeneration;
 pub use guard::{CleanPairs, GuardCrossing, GuardWindowView};
 pub use latency::{LatencyCounts, PairedLatencies};

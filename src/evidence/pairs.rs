@@ -39,6 +39,11 @@ impl Evidence {
             .record(engine.abs_diff(legacy).as_secs_f64());
     }
 
+    /// How many requests of a route have been settled since the process started.
+    pub fn settled(&self, route: &RouteId) -> u64 {
+        self.counters(route).lock().totals.offered
+    }
+
     /// Counts a dark request that has a twin. A request of an earlier generation does not count.
     pub fn record_twin(&self, route: &RouteId, generation: EvidenceGeneration) {
         let shared = self.counters(route);

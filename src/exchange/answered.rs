@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::{KeysOfLegacy, RequestEffects, TimeAtLegacy};
+use super::{KeysOfLegacy, Reads, RequestEffects, TimeAtLegacy};
 use crate::compare::Observation;
 use crate::flag::{FlagSet, InstanceId, RouteFlag, loosest_spelling};
 use crate::workflow::Mode;
@@ -107,6 +107,8 @@ pub struct Answered {
     /// The calls that legacy made for it, which may still grow. `None` if nothing watches legacy's calls, or there was
     /// no room to watch those of this request: then nothing is said about its effects.
     pub effects: Option<RequestEffects>,
+    /// Answers the reads of the engine's run in place of the services, where a capture is rehearsed.
+    pub reads: Option<Arc<dyn Reads>>,
     /// When legacy had it, if it was announced as a request of an instance ([`super::Offer::announce`]).
     pub at_legacy: Option<TimeAtLegacy>,
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::{AnswerBody, Branch, EarlierKeys, KeysOfLegacy, LegacyCalls, RequestCopy};
+use super::{AnswerBody, Branch, EarlierKeys, KeysOfLegacy, LegacyCalls, Reads, RequestCopy};
 use crate::compare::{AwaitedIntents, InstanceIds, Intent, Observation};
 use crate::flag::{Family, InstanceId, PinKey, RetryKeys, UnknownInstance};
-use crate::names::{RouteId, RunId, StepId, WorkflowName};
+use crate::names::{PlanId, RouteId, RunId, StepId, WorkflowName};
 use crate::workflow::{Mode, Redaction, RunStatus};
 
 /// A request to the engine, which is a tower `Service<ArmRequest, Response = ArmReply, Error = Infallible>`.
@@ -30,6 +30,8 @@ pub struct ArmRequest {
     pub legacy: Option<Arc<Observation>>,
     /// The calls that legacy made for the request, for steps that are rehearsed from them (`rehearse: legacy`).
     pub legacy_calls: Option<Arc<dyn LegacyCalls>>,
+    /// Records the reads of the run, or answers them in place of the services.
+    pub reads: Option<Arc<dyn Reads>>,
     /// The instance that it follows up.
     pub instance: Option<InstanceId>,
     /// Who answers if nothing is known of that instance, in [`Mode::Real`].
@@ -104,6 +106,8 @@ pub struct ArmAnswer {
 pub struct RunReport {
     /// Which run. `None` where none was made.
     pub run: Option<RunId>,
+    /// The plan that it runs.
+    pub plan: Option<PlanId>,
     /// The run's status.
     pub status: Option<RunStatus>,
     /// What its rehearsed steps would have sent, and what its private steps sent in `dark`, in step order. It is

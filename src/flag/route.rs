@@ -8,9 +8,10 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use serde_json_path::JsonPath;
 
 use super::facts::reads_header;
-use super::{CallerScope, Guard, InstanceLifetime, Promote, RelaySettings, Service, Shares, State};
+use super::{CallerScope, Guard, InstanceLifetime, Percent, Promote, RelaySettings, Service, Shares, State};
 use crate::expression::{Expression, Template};
 use crate::names::{RouteId, WorkflowName};
+use crate::secret::RedactRules;
 
 /// The header that holds the retry key of a request if its route has no `retry_key`.
 pub const RETRY_KEY_DEFAULT: HeaderName = HeaderName::from_static("idempotency-key");
@@ -68,6 +69,10 @@ pub struct Route {
     pub promote: Promote,
     /// When the state is lowered automatically; `None`: never.
     pub guard: Option<Guard>,
+    /// The share of the compared pairs that are captured.
+    pub capture: Percent,
+    /// What is redacted beside what is secret by its name.
+    pub redact: RedactRules,
     /// Conditions (CEL over request, reply, run) to be judged in `live` and `only`, by name; not acted on by this
     /// version.
     pub invariants: Vec<(String, Expression)>,
@@ -100,6 +105,8 @@ impl Route {
             exposes_arm: None,
             promote: Promote::default(),
             guard: None,
+            capture: Percent::NONE,
+            redact: RedactRules::default(),
             invariants: Vec::new(),
         }
     }

@@ -302,6 +302,7 @@ impl CapturedReply {
             instance: captured.instance,
             legacy_keys: captured.legacy_keys,
             effects: captured.effects.as_ref().and_then(|watch| watch.effects()),
+            reads: None,
             at_legacy: open.as_ref().and_then(OpenRequest::time),
         };
         captured.offer.offer(ticket, answered);

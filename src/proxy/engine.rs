@@ -245,6 +245,7 @@ fn request(
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),
         awaited_intents: AwaitedIntents::None,
         legacy_calls: None,
+        reads: None,
         // The id of an instance that the engine owns is the one by which the caller knows it.
         instance_ids: None,
     }

@@ -1,9 +1,13 @@
 //! Redacts texts that are shown to people. Only this module decides which names are secret.
 //!
 //! Always true: a value under a secret name is replaced by stars, in JSON, queries and forms alike; so are a text that
-//! begins with a scheme such as `Bearer` or that is a JWT, and the `user:password@` of a URL within a text.
+//! begins with a scheme such as `Bearer` or that is a JWT, the `user:password@` of a URL within a text, and what a
+//! detector finds in it (`detect`).
 
 use percent_encoding::percent_decode_str;
+
+use super::detect::{Detectors, replace_detected};
+use super::rules::is_secret_in_process;
 
 /// Shown in place of a secret.
 pub const STARS: &str = "***";
@@ -52,7 +56,7 @@ pub fn is_secret(key: &str) -> bool {
         }
         lower_before = c.is_lowercase();
     }
-    parts.iter().any(|part| SECRET_PARTS.contains(&part.as_str()))
+    parts.iter().any(|part| SECRET_PARTS.contains(&part.as_str())) || is_secret_in_process(key)
 }
 
 /// Replaces the credentials in a line of text (a URL, a header, a string in a body).
@@ -66,6 +70,7 @@ pub fn redact_line(text: &str) -> String {
         return STARS.to_owned();
     }
     let text = without_user_info(text);
+    let text = replace_detected(&text, Detectors::default(), &mut |_| STARS.to_owned());
     let mut out = String::with_capacity(text.len());
     // `key=value` in queries and forms.
     for piece in text.split_inclusive(['?', '&', ';', '#']) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::compare::{Body, Observation};
-use crate::exchange::{Branch, ComparisonOutcome, ProblemDocument, RunReport};
+use crate::exchange::{Answered, Branch, ComparisonOutcome, ProblemDocument, RunReport};
 use crate::flag::SkipReason;
 
 /// What the engine did, or why that cannot be compared.
@@ -17,6 +17,14 @@ impl EngineResult {
     pub(super) fn branch(&self) -> &Branch {
         let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = self;
         &report.branch
+    }
+    /// The result of a run whose reads were answered from a capture: without an answer to one of them it says nothing.
+    pub(super) fn without_answers(self, answered: &Answered) -> Self {
+        let Some(why) = answered.reads.as_ref().and_then(|reads| reads.unanswered()) else { return self };
+        let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = self;
+        let unresolved = Some((SkipReason::UnresolvedEffect, why));
+        let skipped = ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect);
+        EngineResult::NotComparable(skipped, RunReport { unresolved, ..report })
     }
     /// Bytes of memory that it holds: the body, and the intents, which the report has too.
     pub(super) fn bytes(&self) -> usize {

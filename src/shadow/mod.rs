@@ -9,6 +9,8 @@
 //!
 //! `proxy` decides which requests are offered; `evidence` adds up the outcomes.
 //!
+//! Of a share of the pairs that are compared a capture is kept (`capture`), from which they can be rehearsed again.
+//!
 //! The requests of one instance are run one after the other, in the order of legacy's answers (`open_requests`,
 //! `instance_order`); those that wait for their turn hold no slot (`followups`).
 //!
@@ -19,6 +21,7 @@
 //! counted. When the engine is gone or panics, only the runs that asked it fail. An answer after the time-out is
 //! ignored.
 
+mod capture;
 mod declared_body;
 mod engine_result;
 mod followups;
@@ -29,6 +32,7 @@ mod marked_twins;
 mod open_requests;
 mod parts;
 mod queue;
+mod redaction;
 mod run;
 mod run_end;
 mod sample;
@@ -96,7 +100,7 @@ impl Shadow {
     /// # Errors
     /// The threads cannot be started.
     pub fn start(parts: ShadowParts) -> std::io::Result<Arc<Self>> {
-        let ShadowParts { engine, twins, evidence, rules, limits } = parts;
+        let ShadowParts { engine, twins, evidence, captures, rules, limits } = parts;
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).max(1);
         let permits_max = size(limits.shadow_in_flight_max).min(Semaphore::MAX_PERMITS);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -117,6 +121,7 @@ impl Shadow {
         let runner = Arc::new(Runner {
             engine,
             evidence: Arc::clone(&evidence),
+            captures,
             rules,
             limits,
             in_flight: Arc::clone(&in_flight),

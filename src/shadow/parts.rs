@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tower::util::BoxCloneSyncService;
 
 use crate::compare::Rules;
-use crate::evidence::Evidence;
+use crate::evidence::{Captures, Evidence};
 use crate::exchange::{ArmReply, ArmRequest, Twins};
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -27,6 +27,8 @@ pub struct ShadowParts {
     pub twins: Arc<dyn Twins>,
     /// Where outcomes go.
     pub evidence: Arc<Evidence>,
+    /// Where captures go.
+    pub captures: Arc<Captures>,
     /// How pairs are compared; a route that is not in it has the default rules.
     pub rules: RulesInForce,
     /// The bounds.

@@ -11,22 +11,24 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use super::capture::CapturedRun;
 use super::engine_result::{EngineResult, refused};
 use super::in_flight::InFlight;
 use super::legacy_calls::{self, CallsOfRequest};
 use super::parts::{EngineArm, RulesInForce};
 use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
+use super::redaction::PairRedaction;
 use super::run_end::RunEnd;
-use super::sample::{PairRedaction, sample};
+use super::sample::sample;
 use super::stop::Stop;
 use crate::compare::{
     AwaitedIntents, Body, BoundExceeded, CompareBounds, Effect, HidesSensitive, KeepContext, Kept, Observation, Pair,
     Rules, SensitiveParts, Verdict, compare, keep,
 };
-use crate::evidence::{Evidence, EvidenceGeneration, Sample};
+use crate::evidence::{Captures, Evidence, EvidenceGeneration, Sample};
 use crate::exchange::{
     AnswerBody, Answered, ArmReply, ArmRequest, ComparisonOutcome, ComparisonTicket, EarlierKeys, LegacyCalls,
-    MayBegin, RequestEffects, RunReport, Twins, request_value,
+    MayBegin, Reads, RecordedReads, RequestEffects, RunReport, Twins, request_value,
 };
 use crate::flag::{Instance, SkipReason, State, UnknownInstance};
 use crate::limits::{Limits, UNRESOLVED_TEXT_BYTES_MAX};
@@ -38,6 +40,7 @@ use crate::workflow::Mode;
 pub(super) struct Runner {
     pub(super) engine: EngineArm,
     pub(super) evidence: Arc<Evidence>,
+    pub(super) captures: Arc<Captures>,
     pub(super) rules: RulesInForce,
     pub(super) limits: Arc<Limits>,
     pub(super) in_flight: Arc<AtomicU64>,
@@ -58,6 +61,8 @@ pub(super) struct RunRequest {
     result: EngineResult,
     /// From this time on no further call by legacy can be attributed to this request; `None` where none ever is.
     effects_complete: Option<tokio::time::Instant>,
+    /// The reads of the run, where the pair is captured.
+    recorded: Option<Arc<RecordedReads>>,
     _reserved: ReservedBytes,
 }
 
@@ -119,7 +124,8 @@ impl Runner {
         // The exchange has ended by the time it is offered.
         let window = answered.effects.as_ref().map(RequestEffects::window);
         let effects_complete = window.map(|window| tokio::time::Instant::from_std(offered) + window);
-        let result = match self.ask(&answered).await {
+        let recorded = self.recorder_for(&answered);
+        let result = match self.ask(&answered, recorded.as_ref()).await {
             Ok(result) => result,
             Err(outcome) => {
                 ticket.settle(outcome);
@@ -141,22 +147,26 @@ impl Runner {
         }
         let reserved = match effects_complete {
             None => Some(reserved),
-            Some(_) => self.waiting.reserve(answered.bytes() + result.bytes()),
+            Some(_) => {
+                let recorded = recorded.as_ref().map_or(0, |reads| reads.bytes());
+                self.waiting.reserve(answered.bytes() + result.bytes() + recorded)
+            }
         };
         let Some(_reserved) = reserved else {
             ticket.skip(SkipReason::EffectsQueueFull);
             return (None, end);
         };
-        (Some(RunRequest { ticket, answered, generation, result, effects_complete, _reserved }), end)
+        (Some(RunRequest { ticket, answered, generation, result, effects_complete, recorded, _reserved }), end)
     }
 
     /// Compares, and settles the ticket.
     pub(super) fn compare(&self, run: RunRequest) {
-        let RunRequest { ticket, answered, generation, result, effects_complete: _, _reserved } = run;
+        let RunRequest { ticket, answered, generation, result, effects_complete: _, recorded, _reserved } = run;
         let branch = result.branch().clone();
         // A panic in the comparison fails this ticket alone.
-        let compared =
-            std::panic::catch_unwind(AssertUnwindSafe(|| self.compare_and_count(&answered, generation, result)));
+        let compared = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            self.compare_and_count(&answered, generation, result, recorded.as_deref())
+        }));
         let outcome = compared.unwrap_or(ComparisonOutcome::Failed("panic"));
         let rung = rung_of(&answered);
         self.evidence.record_branch(&answered.flag.route.id, generation, rung, &branch, outcome);
@@ -164,7 +174,11 @@ impl Runner {
     }
 
     /// Asks the engine, for at most `shadow_run_ms`.
-    async fn ask(&self, answered: &Answered) -> Result<EngineResult, ComparisonOutcome> {
+    async fn ask(
+        &self,
+        answered: &Answered,
+        recorded: Option<&Arc<RecordedReads>>,
+    ) -> Result<EngineResult, ComparisonOutcome> {
         let route = &answered.flag.route;
         // `check` refuses a route above `off` without a workflow.
         let Some(workflow) = route.workflow.clone() else { return Err(ComparisonOutcome::Failed("no_workflow")) };
@@ -178,6 +192,7 @@ impl Runner {
             request: Arc::clone(&answered.request),
             legacy: Some(Arc::clone(&answered.legacy)),
             legacy_calls: self.legacy_calls(answered),
+            reads: answered.reads.clone().or_else(|| Some(recorded?.clone() as Arc<dyn Reads>)),
             instance: answered.instance.clone(),
             // Nobody waits for an answer, and legacy has the instance.
             unknown_instance: UnknownInstance::NotDeclared,
@@ -206,7 +221,7 @@ impl Runner {
                 Err(ComparisonOutcome::Failed("panic"))
             }
             Ok(Ok(Err(never))) => match never {},
-            Ok(Ok(Ok(reply))) => Ok(self.result_of(reply, started.elapsed())),
+            Ok(Ok(Ok(reply))) => Ok(self.result_of(reply, started.elapsed()).without_answers(answered)),
         }
     }
 
@@ -256,6 +271,7 @@ impl Runner {
         answered: &Answered,
         generation: EvidenceGeneration,
         result: EngineResult,
+        recorded: Option<&RecordedReads>,
     ) -> ComparisonOutcome {
         let (engine, report) = match result {
             EngineResult::Comparable(engine, report) => (engine, report),
@@ -303,6 +319,11 @@ impl Runner {
             }
         };
         self.evidence.record_pair(route, generation, rung_of(answered), &comparison, &answered.legacy, &engine);
+        if let Some(recorded) = recorded {
+            let captured =
+                CapturedRun { answered, report: &report, pair: &pair, recorded, redaction: redaction.as_ref() };
+            self.capture(&captured, &rules, comparison.verdict);
+        }
         match comparison.verdict {
             Verdict::Match => ComparisonOutcome::Matched,
             Verdict::Ignored => ComparisonOutcome::Ignored,

@@ -15,6 +15,7 @@
 
 mod append_row;
 mod bound_keys;
+mod captures;
 mod check;
 mod codec;
 mod commit_age;
@@ -52,6 +53,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use bound_keys::{RetryKeyPage, RetryKeyPosition};
+pub use captures::{CaptureBounds, CaptureRecord, CaptureStore};
 pub use check::{StoreChecked, StoreFinding};
 pub use commit_age::{CommitAge, stall_text};
 pub use coordination::{
@@ -117,7 +119,7 @@ pub const NEW_STORE_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60)
 pub type StoreHandle = Arc<dyn Store>;
 
 /// Keeps runs, flips, pins, retry keys, samples and evidence. Every implementation passes the same contract tests.
-pub trait Store: RunCoordination + InstanceStore + RecordLog {
+pub trait Store: RunCoordination + InstanceStore + RecordLog + CaptureStore {
     /// Appends events. After `Ok`, a restart finds them and everything that was committed with them. Dropping the
     /// future does not cancel the write.
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>>;

@@ -87,6 +87,12 @@ const COUNTERS: MetricDescriptions = &[
          call that may be the request's is ambiguous or was not kept), `open` (one was under way when `egress.window` was \
          over).",
     ),
+    ("pointsman_captures_total", "Pairs that were captured for `pointsman rehearse`, by route."),
+    (
+        "pointsman_captures_dropped_total",
+        "Pairs that were to be captured and were not, by route and reason: `queue_full` (too many wait to be written), \
+         `too_large` (256 KiB), `unreadable` (a body that cannot be read within the bounds of comparisons).",
+    ),
     (
         "pointsman_effects_rehearsed_total",
         "Rehearsed calls whose step is to take the reply that legacy got (`rehearse: legacy`), by route and outcome: \

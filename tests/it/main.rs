@@ -6,6 +6,7 @@ mod activation;
 mod breaker;
 mod bursts;
 mod caller_changes;
+mod captures;
 mod checker_tests;
 mod cli_output;
 mod crash;

@@ -29,6 +29,7 @@ crate::store::tests::forward_work::forward_work!(HangingStore, inner);
 
 impl crate::store::InstanceStore for HangingStore {}
 impl crate::store::RecordLog for HangingStore {}
+impl crate::store::CaptureStore for HangingStore {}
 
 impl Store for HangingStore {
     pass_on! {

@@ -18,10 +18,11 @@ use crate::admin::{AdminParts, ProcessStatus, Reloaded, RouteTraffic, applicatio
 use crate::compare::Rules;
 use crate::config::{RouteRules, Token};
 use crate::egress::Attribution;
-use crate::evidence::Evidence;
+use crate::evidence::{Captures, Evidence};
 use crate::flag::{Route, RouteMatch, Service};
 use crate::ladder::{DeclaredFiles, Ladder, LadderParts};
 use crate::limits::Limits;
+use crate::secret::RedactionKey;
 use crate::store::tests::at;
 use crate::store::{MemoryStore, SqliteStore, Store as _, StoreHandle};
 
@@ -124,6 +125,7 @@ impl TestApi {
             stopping: tokio_util::sync::CancellationToken::new(),
             ladder: self.ladder.clone(),
             evidence: self.evidence.clone(),
+            captures: Captures::new(self.store.clone(), RedactionKey::derived_from(&[7; 32])),
             attribution: self.attribution.clone(),
             store: self.store.clone(),
             render_metrics: Arc::new(|| "up 1\n".to_owned()),

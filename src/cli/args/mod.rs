@@ -127,6 +127,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
+    /// Captures of a route: pairs that are kept whole, without secrets (`capture:` of the route).
+    Captures {
+        #[command(subcommand)]
+        command: CapturesCommand,
+    },
+    /// Run the workflows of a directory over captures, without any network, and show what would differ from legacy.
+    /// Exits with 0 if something was compared and nothing differs.
+    Rehearse(Rehearse),
     /// Show what the comparisons of a route add up to, and what the next rung still requires.
     Evidence {
         /// The route's id.
@@ -239,6 +247,32 @@ pub(crate) enum GuardCommand {
         #[command(flatten)]
         server: Server,
     },
+}
+
+/// Commands for captures.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CapturesCommand {
+    /// Print the captures of a route, one line of JSON each, the oldest first.
+    Export {
+        /// The route's id.
+        route: String,
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+/// `rehearse`.
+#[derive(Debug, Args)]
+pub(crate) struct Rehearse {
+    /// The directory with pointsman.yaml, routes/ and workflows/.
+    #[arg(long, value_name = "DIR", default_value = "flags")]
+    pub flags: PathBuf,
+    /// The captures: a file that `captures export` wrote, a HAR file (`.har`), or `-` for stdin.
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// Only the captures of this route.
+    #[arg(long, value_name = "ROUTE")]
+    pub route: Option<String>,
 }
 
 /// Commands for stores.

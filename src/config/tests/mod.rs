@@ -1,3 +1,4 @@
+mod captures;
 mod compare_rules;
 mod effect_rules;
 mod egress;

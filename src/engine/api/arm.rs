@@ -105,6 +105,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         return unknown_outcome(run, "the run was not created");
     };
     prepared.legacy_replies = legacy_replies;
+    prepared.reads = request.reads.clone();
     let (answer_sender, answer) = oneshot::channel();
     // Some of the time is reserved for recording the answer that is given at the deadline.
     let until = deadline - (request.deadline / 4).min(Duration::from_millis(250));

@@ -26,6 +26,7 @@ use crate::engine::scheduler::children::end_of;
 use crate::engine::scheduler::load;
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
+use crate::exchange::Reads;
 use crate::names::RunId;
 use crate::store::StoreError;
 use crate::workflow::{FailureKind, Mode, Parent, Run, RunStarted, RunStatus, TreeEffects, fold};
@@ -55,9 +56,10 @@ pub(in crate::engine) async fn ensure_child(
     spawn_policy: Arc<SpawnPolicyCell>,
     spec: ChildSpec,
     depth: u64,
+    reads: Option<Arc<dyn Reads>>,
 ) -> ChildState {
     if parent.mode == Mode::Rehearse {
-        return match rehearse(&core, &parent, &spec, depth).await {
+        return match rehearse(&core, &parent, &spec, depth, reads).await {
             Ok(end) => ChildState::Ended(Box::new(end)),
             Err(CannotStart::Fails(end)) => ChildState::Ended(end),
             Err(CannotStart::NoWorkflow) => ChildState::NoWorkflow,
@@ -248,11 +250,12 @@ async fn rehearse(
     parent: &RunStarted,
     spec: &ChildSpec,
     depth: u64,
+    reads: Option<Arc<dyn Reads>>,
 ) -> Result<ChildEnd, CannotStart> {
     if depth >= core.files.limits.run_depth_max {
         return Ok(spec.failed(depth_error(core)));
     }
-    let prepared = PreparedRun { depth: depth + 1, ..prepare(core, parent, spec)? };
+    let prepared = PreparedRun { depth: depth + 1, reads, ..prepare(core, parent, spec)? };
     let plan = prepared.plan.clone();
     let driver = prepared.driver(core, Waiter::Nobody);
     let drive: futures_util::future::BoxFuture<'_, Run> = Box::pin(driver.drive());

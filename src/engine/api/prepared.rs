@@ -19,6 +19,7 @@ use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::registry::Registration;
 use crate::engine::snapshot::FilesSnapshot;
+use crate::exchange::Reads;
 use crate::names::{Fence, Seq};
 use crate::store::Claim;
 use crate::workflow::{Event, EventMisfit, Knowledge, LegacyReplies, Mode, Plan, Run, RunStarted, evolve};
@@ -43,6 +44,8 @@ pub(in crate::engine) struct PreparedRun {
     pub depth: u64,
     /// The replies that legacy got to its calls for the run's request.
     pub legacy_replies: Option<Arc<dyn LegacyReplies>>,
+    /// Records or answers the reads of the run.
+    pub reads: Option<Arc<dyn Reads>>,
     /// Whether the run's events are stored. False for rehearsals, and for runs of a route with `keep: none`.
     pub keep: bool,
 }
@@ -66,7 +69,7 @@ impl PreparedRun {
         let first = Event::RunStarted(Arc::new(started));
         let mut run = evolve(None, &first)?;
         let knowledge = run.collect_sensitive(&plan, [&first]);
-        let (credentials, run_key, claim, registration, slot, depth, legacy_replies) = Default::default();
+        let (credentials, run_key, claim, registration, slot, depth, legacy_replies, reads) = Default::default();
         let keep = run.mode() != Mode::Rehearse;
         Ok(Self {
             plan,
@@ -80,6 +83,7 @@ impl PreparedRun {
             slot,
             depth,
             legacy_replies,
+            reads,
             keep,
         })
     }
@@ -98,6 +102,7 @@ impl PreparedRun {
             slot,
             depth,
             legacy_replies,
+            reads,
             keep,
         } = self;
         let sealer = EventSealer::new(&core.ports.sealer, run.id(), knowledge);
@@ -124,6 +129,7 @@ impl PreparedRun {
             starter,
             depth,
             legacy_replies,
+            reads,
         });
         driver.record_started();
         driver

@@ -33,6 +33,7 @@ impl Driver {
             starter: None,
             depth: 0,
             legacy_replies: None,
+            reads: None,
         });
         driver.recover(pause);
         driver

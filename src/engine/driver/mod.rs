@@ -9,6 +9,7 @@
 mod acquired;
 mod global_state;
 mod perform;
+mod reads;
 mod streams;
 
 #[cfg(test)]
@@ -43,6 +44,7 @@ use crate::engine::scheduler::mailbox::{CommandReply, CommandRequest, Message, S
 use crate::engine::scheduler::registry::Registration;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::snapshot::FilesSnapshot;
+use crate::exchange::Reads;
 use crate::names::Seq;
 use crate::store::Claim;
 use crate::workflow::{AttemptResult, Event, LegacyReplies, Mode, Plan, Run};
@@ -82,6 +84,8 @@ pub(super) struct DriverParts {
     pub depth: u64,
     /// The replies that legacy got to its calls for the run's request; not known to a later driver of a dark run.
     pub legacy_replies: Option<Arc<dyn LegacyReplies>>,
+    /// Records or answers the reads of the run; not known to a later driver of a dark run.
+    pub reads: Option<Arc<dyn Reads>>,
 }
 
 pub(super) struct Driver {
@@ -100,6 +104,7 @@ pub(super) struct Driver {
     metrics: RunMetrics,
     spawn_policy: Arc<SpawnPolicyCell>,
     depth: u64,
+    reads: Option<Arc<dyn Reads>>,
     /// The senders of commands that wait for an answer.
     command_replies: HashMap<CommandId, oneshot::Sender<CommandReply>>,
     next_command_id: u64,
@@ -131,6 +136,7 @@ impl Driver {
             starter,
             depth,
             legacy_replies,
+            reads,
         } = parts;
         let (writer, append_header) = writer.unzip();
         let terms = caller.as_ref().map(|Caller { may_fall_back, answer_by, awaited_intents, .. }| {
@@ -171,6 +177,7 @@ impl Driver {
             metrics,
             spawn_policy: Arc::default(),
             depth,
+            reads,
             command_replies: HashMap::new(),
             next_command_id: 0,
             calls: FuturesUnordered::new(),

@@ -59,7 +59,8 @@ impl Driver {
                 }
                 let (child, started) = (spec.child, self.machine.run().started().clone());
                 let (tasks, spawn_policy) = (&self.core.run_tasks, self.spawn_policy.clone());
-                let state = tasks.ensure_child(self.core.clone(), started, spawn_policy, spec, self.depth);
+                let state =
+                    tasks.ensure_child(self.core.clone(), started, spawn_policy, spec, self.depth, self.reads.clone());
                 self.query(async move { Input::Child { child, state: state.await } });
             }
             Output::SetSpawnPolicy(policy) => self.spawn_policy.set(policy),
@@ -157,7 +158,7 @@ impl Driver {
                 if self.writer.is_none() && self.mode() == Mode::Real && self.caller.is_some() {
                     self.streams.prepare(&mut request);
                 }
-                self.executor.perform(attempt.effect, request)
+                self.send_or_answer(&attempt, request)
             }
             Err(result) => Box::pin(std::future::ready(result)),
         };

@@ -53,6 +53,7 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
     let compared = plan.filter(|_| run.mode() != Mode::Real);
     RunReport {
         run: Some(run.id()),
+        plan: Some(run.started().plan.clone()),
         status: Some(run.status()),
         // Not masked: an assertion about masked values would be evaluated on asterisks.
         intents,

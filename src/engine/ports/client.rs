@@ -36,7 +36,7 @@ use crate::engine::ports::destination::{Destination, traffic};
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
 use crate::engine::ports::head_time::HeadTime;
 use crate::engine::ports::pooled_connection::{ExchangeError, Exchanged};
-use crate::engine::ports::reply::{ReplyRecorder, StreamingCall};
+use crate::engine::ports::reply::{RecordedRead, ReplyRecorder, StreamingCall};
 use crate::engine::ports::service::{CallBounds, CallPermit, ServiceLimits};
 use crate::engine::ports::streamed_reply::OpenReply;
 use crate::engine::scheduler::lease::LeaseProof;
@@ -77,6 +77,8 @@ pub(in crate::engine) struct Outgoing {
     pub secrets: EchoedSecrets,
     /// `None` where the step does not stream its reply.
     pub streaming: Option<StreamingCall>,
+    /// Set where the reply is recorded for a capture.
+    pub read: Option<RecordedRead>,
 }
 
 impl Outgoing {
@@ -233,6 +235,7 @@ impl Transport {
             recorded_headers: headers_to_record,
             secrets,
             streaming,
+            read,
         } = call;
         let recorder = ReplyRecorder { bounds: self.bounds, headers: headers_to_record, secrets, streaming };
         let names_host = headers.contains_key(HOST);
@@ -344,6 +347,9 @@ impl Transport {
         }
         match exchanged {
             Exchanged::Whole((head, body)) => {
+                if let (Some(read), Ok(bytes)) = (read, &body) {
+                    read.record(&head, bytes, &recorder);
+                }
                 if body.is_ok() {
                     self.pool.give_back(connection).await;
                 }

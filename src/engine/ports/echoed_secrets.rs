@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use bytes::Bytes;
+use http::HeaderMap;
 use serde_json::{Number, Value};
 
 use crate::secret::{
@@ -93,12 +95,34 @@ impl EchoedSecrets {
         if !bytes.utf8_chunks().any(|chunk| is_quoted_in(chunk.valid(), self.forms())) {
             return None;
         }
+        Some(mark.value(&self.masked_chunks(&bytes), content_type.as_deref()))
+    }
+
+    /// The fields of a head, without the secrets.
+    pub fn mask_headers(&self, headers: &mut HeaderMap) {
+        for value in headers.values_mut() {
+            let quotes = value.to_str().is_ok_and(|text| is_quoted_in(text, self.forms()));
+            if quotes && let Ok(masked) = self.masked_text(value.to_str().unwrap_or_default()).parse() {
+                *value = masked;
+            }
+        }
+    }
+
+    /// A body, without the secrets that it quotes.
+    pub fn masked_body(&self, body: Bytes) -> Bytes {
+        if !body.utf8_chunks().any(|chunk| is_quoted_in(chunk.valid(), self.forms())) {
+            return body;
+        }
+        self.masked_chunks(&body).into()
+    }
+
+    fn masked_chunks(&self, bytes: &[u8]) -> Vec<u8> {
         let mut masked = Vec::with_capacity(bytes.len());
         for chunk in bytes.utf8_chunks() {
             masked.extend_from_slice(self.masked_text(chunk.valid()).as_bytes());
             masked.extend_from_slice(chunk.invalid());
         }
-        Some(mark.value(&masked, content_type.as_deref()))
+        masked
     }
 
     /// Whether a number is a secret, in whatever notation, or its digits contain one.

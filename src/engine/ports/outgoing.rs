@@ -133,6 +133,7 @@ fn build(
             accept: call.accept.clone(),
             receiver: None,
         }),
+        read: None,
     })
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderMap, response};
 use hyper::body::{Body, Incoming};
 use serde_json::Value;
@@ -17,8 +17,8 @@ use serde_json::Value;
 use super::decode::{self, DecodeBounds};
 use super::echoed_secrets::EchoedSecrets;
 use crate::clock;
-use crate::compare::{self, EffectReply, decoded_body};
-use crate::exchange::StreamedBody;
+use crate::compare::{self, AnsweredRead, EffectReply, Intent, decoded_body};
+use crate::exchange::{Reads, StreamedBody};
 use crate::names::StepId;
 use crate::transport::has_known_coding;
 use crate::workflow::{AttemptResult, LegacyResult, RecordedHeaders, Statuses};
@@ -33,7 +33,7 @@ pub(in crate::engine) struct StreamingCall {
 }
 
 /// How the reply to a call is recorded.
-pub(super) struct ReplyRecorder {
+pub(in crate::engine) struct ReplyRecorder {
     pub bounds: DecodeBounds,
     /// Which headers of the reply are recorded.
     pub headers: Arc<RecordedHeaders>,
@@ -130,6 +130,44 @@ pub(in crate::engine) fn of_legacy(
             LegacyResult::Reply { status, headers: reply_headers(&reply.headers, &recorded), output: Arc::new(output) }
         }
         Err(why) => LegacyResult::Unreadable { status, why: format!("its body {why}") },
+    }
+}
+
+/// A read whose reply is recorded for a capture.
+pub(in crate::engine) struct RecordedRead {
+    pub reads: Arc<dyn Reads>,
+    /// What it asks, with stars in place of secrets.
+    pub asked: Intent,
+}
+
+impl RecordedRead {
+    /// Records a reply that was read whole, without the secrets of its request.
+    pub(super) fn record(self, head: &response::Parts, body: &Bytes, recorder: &ReplyRecorder) {
+        let Self { reads, asked } = self;
+        let mut headers = head.headers.clone();
+        let plain = match decoded_body(&headers, body, recorder.bounds.bytes) {
+            Some(plain) => plain,
+            None => body.clone(),
+        };
+        headers.remove(CONTENT_ENCODING);
+        headers.remove(SET_COOKIE);
+        recorder.secrets.mask_headers(&mut headers);
+        let body = compare::Body::Whole(recorder.secrets.masked_body(plain));
+        reads.record(AnsweredRead { asked, reply: Some(EffectReply { status: head.status, headers, body }) });
+    }
+}
+
+/// The result of a read that is answered from a capture. Without an answer it counts as not sent.
+pub(in crate::engine) fn of_captured(answer: Result<EffectReply, String>, recorder: &ReplyRecorder) -> AttemptResult {
+    let EffectReply { status, headers, body } = match answer {
+        Ok(reply) => reply,
+        Err(why) => return AttemptResult::NotSent(why),
+    };
+    let mut head = http::Response::new(()).into_parts().0;
+    (head.status, head.headers) = (status, headers);
+    match body {
+        compare::Body::Whole(bytes) if bytes.len() <= recorder.bounds.bytes => recorder.whole(&head, Ok(bytes)),
+        compare::Body::Whole(_) | compare::Body::TooLarge => recorder.whole(&head, Err(Bytes::new())),
     }
 }
 

@@ -43,6 +43,7 @@ async fn call(client: &SendingClient, service_limits: &Arc<ServiceLimits>, numbe
         recorded_headers: Arc::new(RecordedHeaders::All),
         secrets: EchoedSecrets::default(),
         streaming: None,
+        read: None,
     };
     client.perform(EffectClass::Shared, call).await
 }

@@ -68,6 +68,7 @@ crate::store::tests::forward_work::forward_work!(FaultyStore, inner);
 
 impl crate::store::InstanceStore for FaultyStore {}
 impl crate::store::RecordLog for FaultyStore {}
+impl crate::store::CaptureStore for FaultyStore {}
 
 impl Store for FaultyStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {

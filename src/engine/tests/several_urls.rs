@@ -51,6 +51,7 @@ fn outgoing(service_limits: &Arc<ServiceLimits>, mode: Mode, headers: HeaderMap)
         recorded_headers: Arc::new(RecordedHeaders::All),
         secrets: EchoedSecrets::default(),
         streaming: None,
+        read: None,
     }
 }
 

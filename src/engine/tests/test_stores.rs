@@ -277,6 +277,7 @@ impl RunCoordination for TestStore {
 
 impl crate::store::InstanceStore for TestStore {}
 impl crate::store::RecordLog for TestStore {}
+impl crate::store::CaptureStore for TestStore {}
 
 impl Store for TestStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {

@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{GuardDraft, PromoteDraft, SizeDraft, TimeoutsDraft};
+use super::{GuardDraft, PromoteDraft, RedactDraft, SizeDraft, TimeoutsDraft};
 use crate::flag::{Compress, State};
 
 /// A file of `flags/routes/`.
@@ -86,6 +86,11 @@ pub struct RouteDraft {
     pub promote: Option<PromoteDraft>,
     /// When the route is lowered automatically. What is left out is as `guard:` of pointsman.yaml says.
     pub guard: Option<GuardDraft>,
+    /// The share of the compared pairs that are captured, for `pointsman rehearse`: `10%`.
+    pub capture: Option<String>,
+    /// What is redacted beside what `redact:` of pointsman.yaml declares and the names that are secret anyway.
+    #[serde(default)]
+    pub redact: RedactDraft,
     /// Conditions judged in `live` and `only`: a list, or a map by name; checked, but not acted on by this version.
     pub invariants: Option<InvariantsDraft>,
 }

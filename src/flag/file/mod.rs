@@ -16,6 +16,7 @@ mod matching;
 mod parts;
 mod paths;
 mod promote;
+mod redact;
 mod relay_settings;
 mod routes;
 mod service_tls;
@@ -34,6 +35,7 @@ pub use draft::{
 pub use guard::{GuardDraft, SLOW_RATE, guard, guard_by_default};
 pub use paths::{ServicePathsDraft, ServicePathsMapDraft};
 pub use promote::{PromoteDraft, promote};
+pub use redact::{DetectorDraft, RedactDraft, redact_rules};
 pub use relay_settings::{SizeDraft, TimeoutsDraft};
 pub use routes::check_routes;
 pub use service_tls::{BuildTls, ServiceTlsDraft, server_name};
@@ -46,6 +48,7 @@ use std::sync::Arc;
 
 use super::{Guard, Promote, Service};
 use crate::names::{ServiceName, WorkflowName};
+use crate::secret::RedactRules;
 
 /// The names that routes may use. `None` marks a name whose own check failed: it exists, and its errors are not
 /// reported again.
@@ -59,6 +62,8 @@ pub struct KnownNames<'a> {
     pub promote: &'a Promote,
     /// The guard of a route with a workflow that does not say otherwise; `None`: it has none.
     pub guard: Option<&'a Guard>,
+    /// What is redacted in all routes, beside what each declares.
+    pub redact: &'a RedactRules,
     /// Reads another file of the directory, with public keys. `None` if the file cannot be read and may be absent.
     pub read_file: &'a dyn Fn(&str) -> Result<Option<String>, String>,
 }

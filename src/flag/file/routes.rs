@@ -10,10 +10,10 @@ use super::relay_settings::relay_settings;
 use super::values::{check_name, duration};
 use super::{
     CallerDraft, JwtDraft, KnownNames, OneOrMore, PathsDraft, RouteDraft, TokenDraft, WorkflowFacts, instance, keep,
-    matching, parts, suggest,
+    matching, parts, redact, suggest,
 };
 use crate::flag::matcher::params;
-use crate::flag::{CallerScope, Route, Service, Shares, State, TokenKeys};
+use crate::flag::{CallerScope, Percent, Route, Service, Shares, State, TokenKeys};
 use crate::limits::EARLIER_IDS_MAX;
 use crate::names::WorkflowName;
 use crate::problem::{Problems, Site};
@@ -62,6 +62,8 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         compare: _,
         promote,
         guard,
+        capture,
+        redact: redact_draft,
         invariants,
     } = draft;
     let path_params: Vec<&str> = params(&matches.path).collect();
@@ -110,6 +112,10 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         Some(draft) => super::guard(draft, known.guard, known.services.keys(), &at("guard"), problems),
         None => known.guard.filter(|_| workflow.is_some()).cloned(),
     };
+    let capture = capture
+        .as_ref()
+        .map_or(Percent::NONE, |text| redact::capture_share(text, workflow.is_some(), &at("capture"), problems));
+    let redact = known.redact.and(&redact::redact_rules(redact_draft, &at("redact"), problems));
     let invariants = invariants.as_ref().map(|draft| parts::invariants(draft, &at("invariants"), problems));
 
     let keeps_runs = keep::keeps_runs(draft, workflow_facts, site, problems);
@@ -158,6 +164,8 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         exposes_arm: *expose,
         promote,
         guard,
+        capture,
+        redact,
         invariants: invariants.unwrap_or_default(),
     })
 }

@@ -54,6 +54,7 @@ fn check(routes: Value) -> (Vec<Route>, Vec<String>) {
             workflows: &workflows,
             promote: &Promote::default(),
             guard: None,
+            redact: &Default::default(),
             read_file: &read,
         },
         &mut problems,

@@ -77,6 +77,7 @@ crate::store::tests::forward_work::forward_work!(FailingStore, inner);
 
 impl crate::store::InstanceStore for FailingStore {}
 impl crate::store::RecordLog for FailingStore {}
+impl crate::store::CaptureStore for FailingStore {}
 
 impl Store for FailingStore {
     fn put_flips(&self, put: PutFlips) -> StoreFuture<'_, Option<Vec<u64>>> {

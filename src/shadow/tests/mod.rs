@@ -22,7 +22,7 @@ use arc_swap::ArcSwap;
 
 use super::*;
 use crate::compare::{CompareContext, Observation, Rules, RulesDraft};
-use crate::evidence::{RouteEvidence, testing};
+use crate::evidence::{Captures, RouteEvidence, testing};
 use crate::exchange::{
     ArmAnswer, ArmReply, ArmRequest, KeysOfLegacy, OfferedRequest, ProblemDocument, RequestCopy, RequestEffects,
     RunReport, Source, TicketCounter, Twins,
@@ -31,6 +31,7 @@ use crate::flag::{FlagSet, Freeze, Instance, InstanceKey, Route, RouteFlag, Rout
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
 use crate::problem::{Problems, Site};
+use crate::secret::RedactionKey;
 use crate::workflow::RunStatus;
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -92,6 +93,7 @@ pub fn answered_with(status: StatusCode, mode: Mode, reply: &Value, padding: usi
         instance: None,
         legacy_keys: KeysOfLegacy { keys: Vec::new(), decided_at: jiff::Timestamp::UNIX_EPOCH },
         effects: None,
+        reads: None,
         at_legacy: None,
     }
 }
@@ -155,7 +157,9 @@ impl TestShadow {
         )
         .unwrap();
         let rules = Arc::new(ArcSwap::from_pointee(BTreeMap::from([(id(), Arc::new(rules))])));
-        let parts = ShadowParts { engine, twins, evidence: evidence.clone(), rules, limits: Arc::new(limits) };
+        let captures = Captures::new(store.clone(), RedactionKey::derived_from(&[7; 32]));
+        let parts =
+            ShadowParts { engine, twins, evidence: evidence.clone(), captures, rules, limits: Arc::new(limits) };
         Self { shadow: Shadow::start(parts).unwrap(), evidence, store }
     }
     pub fn offer(&self, answered: Answered) {

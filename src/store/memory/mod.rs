@@ -4,6 +4,8 @@
 //! except durability. It is the reference model in tests of the durable stores, and the store of `memory:`. The checks
 //! of appends are in [`tables`], ownership of runs in [`coordination`].
 
+mod capture_table;
+mod captures;
 mod coordination;
 mod coordination_tables;
 mod instance_tables;

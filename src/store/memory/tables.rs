@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
+use super::capture_table::StoredCaptures;
 use super::coordination_tables::CoordinationTables;
 use super::instance_tables::InstanceTables;
 use super::retry_keys::RetryKeyTable;
@@ -54,6 +55,7 @@ pub(super) struct Tables {
     pub(super) declared: BTreeMap<RouteId, DeclaredState>,
     /// Oldest first.
     pub(super) samples: Vec<SampleRecord>,
+    pub(super) captures: StoredCaptures,
     pub(super) evidence: BTreeMap<RouteId, EvidenceRecord>,
     secret: Option<[u8; 32]>,
     pub(super) key_files: BTreeMap<Uuid, KeyFileRecord>,
@@ -77,6 +79,7 @@ impl Tables {
             record: Vec::new(),
             declared: BTreeMap::new(),
             samples: Vec::new(),
+            captures: StoredCaptures::default(),
             evidence: BTreeMap::new(),
             secret: None,
             key_files: BTreeMap::new(),

@@ -13,6 +13,7 @@
 mod acquire;
 mod address;
 mod batch_statement;
+mod captures;
 mod check;
 mod columns;
 mod commit;

@@ -9,6 +9,7 @@
 //! ([`open_files`]); while a sync hangs, appends wait and it is false. Dropping a write's future drops only its reply.
 
 mod backup;
+mod captures;
 mod check;
 mod commit;
 mod connection;
@@ -309,7 +310,6 @@ impl Store for SqliteStore {
     fn key_files(&self) -> StoreFuture<'_, Vec<KeyFileRecord>> {
         read::records(&self.readers, KEY_FILES, None, None).boxed()
     }
-
     fn put_key_files(&self, put: Vec<KeyFileRecord>, remove: Vec<Uuid>) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::KeyFiles { put, remove })
     }

@@ -13,6 +13,7 @@ use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::captures;
 use super::commit::Committer;
 use super::coordination_writes::{self, CoordinationResult, CoordinationWrite};
 use super::encoded::nanos;
@@ -26,8 +27,8 @@ use crate::store::bound_keys::is_bound;
 use crate::store::key_files::key_file_row;
 use crate::store::write_error::WriteError;
 use crate::store::{
-    DeclaredState, EvidenceRecord, FlipRecord, InstanceChange, KeyFileRecord, PutFlips, RecordEntry, SampleRecord,
-    StoreError, StoreNotification,
+    CaptureBounds, CaptureRecord, DeclaredState, EvidenceRecord, FlipRecord, InstanceChange, KeyFileRecord, PutFlips,
+    RecordEntry, SampleRecord, StoreError, StoreNotification,
 };
 
 /// The reply channel of a write that returns nothing.
@@ -54,6 +55,7 @@ pub(super) enum RecordWrite {
         fingerprints: usize,
     },
     ClearSamples(RouteId),
+    Captures(Vec<CaptureRecord>, CaptureBounds),
     Evidence(Vec<EvidenceRecord>),
     KeyFiles {
         put: Vec<KeyFileRecord>,
@@ -239,6 +241,7 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
         RecordWrite::ClearSamples(route) => {
             conn.execute("DELETE FROM samples WHERE route = ?", [route.as_str()])?;
         }
+        RecordWrite::Captures(captures, bounds) => captures::write(conn, captures, *bounds)?,
         RecordWrite::Evidence(evidence) => {
             for record in evidence {
                 let text = "INSERT OR REPLACE INTO evidence (route, record) VALUES (?, ?)";

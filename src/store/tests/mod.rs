@@ -2,6 +2,7 @@
 
 mod benchmarks;
 mod bound_keys;
+mod captures;
 mod check;
 mod commit_age;
 mod contract;

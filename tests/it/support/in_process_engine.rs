@@ -183,6 +183,7 @@ impl WorkflowRun<'_> {
             deadline: Duration::from_secs(20),
             awaited_intents: AwaitedIntents::None,
             legacy_calls: None,
+            reads: None,
             instance_ids: None,
         };
         let Ok(reply) = self.engine().arm().oneshot(arm_request).await;

@@ -107,6 +107,7 @@ impl RunCoordination for Shared {
 
 impl crate::store::InstanceStore for Shared {}
 impl crate::store::RecordLog for Shared {}
+impl crate::store::CaptureStore for Shared {}
 
 impl Store for Shared {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {

@@ -1,0 +1,277 @@
+//! Makes a capture of a pair.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::reads::AnsweredRead;
+use super::record::{CAPTURE_VERSION, Capture, CapturedBody, CapturedCall, CapturedReply, CapturedRequest};
+use super::redactor::{BodyOf, Redactor};
+use crate::compare::bounds::CompareBounds;
+use crate::compare::effect::{Effect, EffectReply};
+use crate::compare::kept::SensitiveParts;
+use crate::compare::observation::{Body, Intent, Observation};
+use crate::compare::parsed_body::ParsedBody;
+use crate::compare::redact;
+use crate::compare::rules::Rules;
+use crate::compare::structure::rendered_document;
+use crate::names::{PlanId, RouteId};
+use crate::secret::{RedactRules, RedactionKey};
+
+/// A pair as it happened.
+pub struct CapturedPair<'a> {
+    /// The method.
+    pub method: &'a http::Method,
+    /// The path.
+    pub path: &'a str,
+    /// The parameters of the route's template.
+    pub params: &'a [(Arc<str>, String)],
+    /// The query.
+    pub query: Option<&'a str>,
+    /// The request's headers.
+    pub headers: &'a HeaderMap,
+    /// The request's body.
+    pub body: &'a Body,
+    /// What legacy did.
+    pub legacy: &'a Observation,
+    /// What the reads of the run asked and were answered.
+    pub reads: &'a [AnsweredRead],
+    /// What the run would have sent.
+    pub intents: &'a [Intent],
+    /// The calls that legacy made; `None` where they were not seen, or not all of them.
+    pub effects: Option<&'a [Arc<Effect>]>,
+}
+
+/// What a pair is captured with.
+pub struct CaptureContext<'a> {
+    /// Identifies the capture.
+    pub id: Uuid,
+    /// The route.
+    pub route: &'a RouteId,
+    /// When it was compared.
+    pub at: Timestamp,
+    /// The plan that the engine ran.
+    pub plan: Option<&'a PlanId>,
+    /// What the comparison found.
+    pub outcome: &'static str,
+    /// The rules of the route. With `text:` rules the lines of texts are kept.
+    pub rules: &'a Rules,
+    /// What is redacted beside what is secret by its name.
+    pub redact: &'a RedactRules,
+    /// The key of the hashes that stand in place of secrets.
+    pub key: &'a RedactionKey,
+    /// Hides the sensitive values of the run; `None` if it has none.
+    pub sensitive: Option<&'a dyn SensitiveParts>,
+    /// The bounds within which bodies are read.
+    pub bounds: &'a CompareBounds,
+}
+
+/// Why a pair was not captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotCaptured {
+    /// A body could not be read within the bounds, so nobody knows what is secret in it.
+    Unreadable,
+}
+
+/// Makes the capture of a pair, without anything secret.
+///
+/// # Errors
+/// The pair cannot be captured.
+pub fn capture(pair: &CapturedPair<'_>, context: &CaptureContext<'_>) -> Result<Capture, NotCaptured> {
+    let mut redactor = Redactor::new(context.key, context.redact, context.sensitive);
+    let params: Vec<(&str, &str)> = pair.params.iter().map(|(name, value)| (&**name, value.as_str())).collect();
+    redactor.learn_params(params.iter().copied());
+    redactor.learn_query(pair.query.unwrap_or_default());
+    let mut learning = Making { redactor, context };
+    learning.learn(pair.headers, pair.body);
+    learning.learn(pair.legacy.headers(), pair.legacy.body());
+    for AnsweredRead { asked, reply } in pair.reads {
+        learning.learn_intent(asked);
+        if let Some(reply) = reply {
+            learning.learn(&reply.headers, &reply.body);
+        }
+    }
+    pair.intents.iter().for_each(|intent| learning.learn_intent(intent));
+    for effect in pair.effects.unwrap_or_default() {
+        learning.redactor.learn_query(effect.url.split_once('?').map_or("", |(_, query)| query));
+        learning.learn(&effect.headers, &effect.body);
+        if let Some(reply) = &effect.reply {
+            learning.learn(&reply.headers, &reply.body);
+        }
+    }
+    let making = learning;
+    let redactor = &making.redactor;
+    let calls = |effects: &[Arc<Effect>]| effects.iter().map(|effect| making.effect(effect)).collect();
+    Ok(Capture {
+        version: CAPTURE_VERSION,
+        id: context.id,
+        route: context.route.clone(),
+        at: context.at,
+        plan: context.plan.map(ToString::to_string),
+        outcome: Some(context.outcome.to_owned()),
+        request: CapturedRequest {
+            method: pair.method.to_string(),
+            path: redactor.path(pair.path, &params),
+            query: pair.query.map(|query| redactor.query(query)),
+            headers: making.headers(pair.headers),
+            body: making.body(BodyOf::Request, pair.headers, pair.body)?,
+        },
+        legacy: making.reply(pair.legacy.status(), pair.legacy.headers(), pair.legacy.body(), BodyOf::Reply)?,
+        reads: pair.reads.iter().map(|read| making.read(read)).collect::<Result<_, _>>()?,
+        intents: pair.intents.iter().map(|intent| making.intent(intent)).collect::<Result<_, _>>()?,
+        calls: pair.effects.map(calls).transpose()?,
+    })
+}
+
+struct Making<'a> {
+    redactor: Redactor<'a>,
+    context: &'a CaptureContext<'a>,
+}
+
+impl Making<'_> {
+    fn learn(&mut self, headers: &HeaderMap, body: &Body) {
+        self.redactor.learn_headers(headers);
+        match ParsedBody::of_parts(headers, body, self.context.bounds) {
+            Ok(ParsedBody::Json(value, _)) => self.redactor.learn_body(&value),
+            Ok(ParsedBody::Text(text)) => {
+                let redactor = &mut self.redactor;
+                let mut learn = |value: &serde_json::Value| {
+                    redactor.learn_body(value);
+                    value.clone()
+                };
+                // What is returned is rendered in vain: the document of a text is not read by any other function.
+                let _ = rendered_document(headers, &text, self.context.bounds, &mut learn);
+            }
+            // A body that cannot be read is refused where it is redacted.
+            Ok(ParsedBody::Empty | ParsedBody::Bytes(_)) | Err(_) => {}
+        }
+    }
+
+    fn learn_intent(&mut self, intent: &Intent) {
+        self.redactor.learn_query(intent.url.split_once('?').map_or("", |(_, query)| query));
+        let headers = header_map(intent);
+        self.learn(&headers, &Body::Whole(body_of(intent)));
+    }
+
+    fn headers(&self, headers: &HeaderMap) -> Vec<(String, String)> {
+        self.redactor.headers(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
+    }
+
+    fn body(&self, of: BodyOf, headers: &HeaderMap, body: &Body) -> Result<CapturedBody, NotCaptured> {
+        let Body::Whole(_) = body else { return Ok(CapturedBody::TooLarge) };
+        let bounds = self.context.bounds;
+        let unreadable = |_| NotCaptured::Unreadable;
+        Ok(match ParsedBody::of_parts(headers, body, bounds).map_err(unreadable)? {
+            ParsedBody::Empty => CapturedBody::Empty,
+            ParsedBody::Json(value, _) => CapturedBody::Text(self.redactor.body(of, &value).to_string()),
+            ParsedBody::Bytes(bytes) => CapturedBody::Text(self.redactor.opaque(&bytes)),
+            ParsedBody::Text(text) => {
+                let mut redacted = |value: &serde_json::Value| self.redactor.body(of, value);
+                match rendered_document(headers, &text, bounds, &mut redacted).map_err(unreadable)? {
+                    Some(rendered) => CapturedBody::Text(rendered),
+                    None if self.context.rules.text.is_some() => CapturedBody::Text(self.lines(of, &text)),
+                    // A line has no name that tells whether it is secret.
+                    None => CapturedBody::Text(self.redactor.opaque(text.as_bytes())),
+                }
+            }
+        })
+    }
+
+    /// A text line by line.
+    fn lines(&self, of: BodyOf, text: &str) -> String {
+        let mut hidden = serde_json::Value::from(text);
+        if let Some(parts) = self.context.sensitive {
+            match of {
+                BodyOf::Request => parts.hide_in_request_body(&mut hidden),
+                BodyOf::Reply => parts.hide_in_reply_body(&mut hidden),
+                BodyOf::Call => {}
+            }
+        }
+        if hidden.as_str() != Some(text) {
+            return self.redactor.opaque(text.as_bytes());
+        }
+        let line = |line: &str| {
+            let shown = self.redactor.text(line);
+            let cut = redact::line(&shown);
+            if cut == shown { shown } else { cut.replace(crate::secret::STARS, &self.redactor.opaque(line.as_bytes())) }
+        };
+        text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    fn reply(
+        &self,
+        status: http::StatusCode,
+        headers: &HeaderMap,
+        body: &Body,
+        of: BodyOf,
+    ) -> Result<CapturedReply, NotCaptured> {
+        Ok(CapturedReply {
+            status: status.as_u16(),
+            headers: self.headers(headers),
+            body: self.body(of, headers, body)?,
+        })
+    }
+
+    fn reply_to_call(&self, reply: Option<&EffectReply>) -> Result<Option<CapturedReply>, NotCaptured> {
+        reply.map(|reply| self.reply(reply.status, &reply.headers, &reply.body, BodyOf::Call)).transpose()
+    }
+
+    fn read(&self, AnsweredRead { asked, reply }: &AnsweredRead) -> Result<CapturedCall, NotCaptured> {
+        Ok(CapturedCall { reply: self.reply_to_call(reply.as_ref())?, ..self.intent(asked)? })
+    }
+
+    fn intent(&self, intent: &Intent) -> Result<CapturedCall, NotCaptured> {
+        let headers = intent.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let body = Body::Whole(body_of(intent));
+        Ok(CapturedCall {
+            step: Some(intent.step.clone()),
+            item: intent.item,
+            service: intent.service.clone(),
+            method: intent.method.to_string(),
+            url: self.redactor.url(&intent.url),
+            headers: self.redactor.headers(headers),
+            body: self.body(BodyOf::Call, &header_map(intent), &body)?,
+            reply: None,
+            number: None,
+            replied_before: None,
+        })
+    }
+
+    fn effect(&self, effect: &Effect) -> Result<CapturedCall, NotCaptured> {
+        Ok(CapturedCall {
+            step: None,
+            item: None,
+            service: effect.service.clone(),
+            method: effect.method.to_string(),
+            url: self.redactor.url(&effect.url),
+            headers: self.headers(&effect.headers),
+            body: self.body(BodyOf::Call, &effect.headers, &effect.body)?,
+            reply: self.reply_to_call(effect.reply.as_ref())?,
+            number: Some(effect.number),
+            replied_before: effect.replied_before,
+        })
+    }
+}
+
+/// The headers of an intent; those that no HTTP has are left out.
+fn header_map(intent: &Intent) -> HeaderMap {
+    intent
+        .headers
+        .iter()
+        .filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)))
+        .collect::<Vec<(http::HeaderName, http::HeaderValue)>>()
+        .into_iter()
+        .collect()
+}
+
+/// The body of an intent as it would have been sent.
+fn body_of(intent: &Intent) -> bytes::Bytes {
+    match (&intent.bytes, &intent.body) {
+        (Some(bytes), _) => bytes.clone(),
+        (None, serde_json::Value::Null) => bytes::Bytes::new(),
+        (None, serde_json::Value::String(text)) => text.clone().into(),
+        (None, value) => value.to_string().into(),
+    }
+}

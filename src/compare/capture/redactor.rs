@@ -1,0 +1,309 @@
+//! Takes everything secret out of a pair.
+//!
+//! A value is secret if its name is (of a header, a parameter, a key; built in, or declared by `redact:`), if a
+//! JSONPath of `redact:` names it, if the run's workflow declares it as sensitive, if it looks like a secret
+//! (`secret::detect`), or if it has no name at all. A secret value of some length is then replaced wherever else in the
+//! pair it is quoted.
+
+use http::HeaderMap;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde_json::{Map, Value};
+
+use crate::compare::kept::SensitiveParts;
+use crate::secret::{
+    REDACTED, RedactRules, RedactionKey, STARS, is_redacted, is_secret, redact_line, replace_detected,
+};
+
+/// A shorter secret is replaced only where it stands: it may be part of other texts by chance.
+const QUOTED_BYTES_MIN: usize = 6;
+/// The most secrets of one pair that are looked for in its texts.
+const QUOTED_MAX: usize = 256;
+/// Below a secret name, a key that is nothing but letters of at most this number is kept: `card: {number: …}`.
+const PLAIN_KEY_CHARS_MAX: usize = 24;
+/// Headers that describe the transfer of a body: of a redacted one they would be wrong.
+const TRANSFER_HEADERS: [&str; 4] = ["content-encoding", "content-length", "transfer-encoding", "content-md5"];
+
+/// Which body of a pair.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyOf {
+    Request,
+    Reply,
+    Call,
+}
+
+/// Replaces the secrets of one pair.
+pub(super) struct Redactor<'a> {
+    pub key: &'a RedactionKey,
+    pub rules: &'a RedactRules,
+    pub sensitive: Option<&'a dyn SensitiveParts>,
+    /// Secrets that are replaced wherever they are quoted, the longest first.
+    quoted: Vec<String>,
+}
+
+impl<'a> Redactor<'a> {
+    pub fn new(key: &'a RedactionKey, rules: &'a RedactRules, sensitive: Option<&'a dyn SensitiveParts>) -> Self {
+        Self { key, rules, sensitive, quoted: Vec::new() }
+    }
+
+    fn is_secret(&self, name: &str) -> bool {
+        is_secret(name) || self.rules.has_name(name)
+    }
+
+    /// Learns a secret, to find it where it is quoted.
+    fn learn(&mut self, secret: &str) {
+        let is_long = secret.len() >= QUOTED_BYTES_MIN && secret != STARS && !secret.contains(REDACTED);
+        if is_long && self.quoted.len() < QUOTED_MAX && !self.quoted.iter().any(|known| known == secret) {
+            let place = self.quoted.partition_point(|known| known.len() >= secret.len());
+            self.quoted.insert(place, secret.to_owned());
+        }
+    }
+
+    /// Learns the secrets in a body.
+    pub fn learn_body(&mut self, body: &Value) {
+        for pointer in self.rules.located_in(body) {
+            if let Some(located) = body.pointer(&pointer) {
+                self.learn_values(located, true);
+            }
+        }
+        self.learn_values(body, false);
+    }
+
+    fn learn_values(&mut self, value: &Value, are_secret: bool) {
+        match value {
+            Value::Object(members) => {
+                for (key, value) in members {
+                    self.learn_values(value, are_secret || self.is_secret(key));
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| self.learn_values(item, are_secret)),
+            Value::String(text) if are_secret => self.learn(text),
+            Value::Number(number) if are_secret => self.learn(number.as_str()),
+            Value::String(_) | Value::Number(_) | Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    /// Learns the secrets in headers: the whole value, the credentials behind its scheme, and each cookie's value.
+    pub fn learn_headers(&mut self, headers: &HeaderMap) {
+        for (name, value) in headers {
+            let Ok(value) = value.to_str() else { continue };
+            if !self.is_secret(name.as_str()) {
+                continue;
+            }
+            self.learn(value);
+            if let Some((_, credentials)) = value.split_once(' ').filter(|_| !name.as_str().contains("cookie")) {
+                self.learn(credentials.trim());
+            }
+            let is_cookie = name.as_str().contains("cookie");
+            for (_, value) in value.split(';').filter(|_| is_cookie).filter_map(|part| part.split_once('=')) {
+                self.learn(value.trim());
+            }
+        }
+    }
+
+    /// Learns the secrets in a query or a form.
+    pub fn learn_query(&mut self, query: &str) {
+        for (name, value) in query.split('&').filter_map(|parameter| parameter.split_once('=')) {
+            if self.is_secret(&decoded(name)) {
+                self.learn(&decoded(value));
+            }
+        }
+    }
+
+    /// Learns the secrets among the parameters of a path.
+    pub fn learn_params<'p>(&mut self, params: impl Iterator<Item = (&'p str, &'p str)>) {
+        for (name, value) in params {
+            if self.is_secret(name) {
+                self.learn(value);
+            }
+        }
+    }
+
+    /// A text under a name that is no secret.
+    pub fn text(&self, text: &str) -> String {
+        let hidden = self.sensitive.map_or_else(|| text.to_owned(), |parts| parts.hide_in_text(text));
+        let mut shown = self.in_place_of_stars(text, &hidden);
+        for secret in &self.quoted {
+            if shown.contains(secret.as_str()) {
+                shown = shown.replace(secret.as_str(), &self.key.redacted(secret));
+            }
+        }
+        let detected = replace_detected(&shown, self.rules.detectors(), &mut |secret| self.key.redacted(secret));
+        let line = redact_line(&detected);
+        self.in_place_of_stars(text, &line)
+    }
+
+    /// A text in which stars stand in place of secrets, with hashes in place of the stars. Stars that the text has had
+    /// before stay: they are what a secret of the configuration is recorded as.
+    fn in_place_of_stars(&self, original: &str, hidden: &str) -> String {
+        match hidden.contains(STARS) && !original.contains(STARS) {
+            true => hidden.replace(STARS, &self.key.redacted(original)),
+            false => hidden.to_owned(),
+        }
+    }
+
+    /// A body by its structure.
+    pub fn body(&self, of: BodyOf, body: &Value) -> Value {
+        let mut hidden = body.clone();
+        if let Some(parts) = self.sensitive {
+            match of {
+                BodyOf::Request => parts.hide_in_request_body(&mut hidden),
+                BodyOf::Reply => parts.hide_in_reply_body(&mut hidden),
+                BodyOf::Call => {}
+            }
+            parts.hide_in_value(&mut hidden);
+        }
+        let mut shown = self.merged(body, &hidden);
+        for pointer in self.rules.located_in(body) {
+            if let (Some(secret), Some(place)) = (body.pointer(&pointer), shown.pointer_mut(&pointer)) {
+                *place = self.secret_value(secret);
+            }
+        }
+        self.value(&shown, false)
+    }
+
+    /// The original, with a hash of each part that `hidden` has not as it is.
+    fn merged(&self, original: &Value, hidden: &Value) -> Value {
+        match (original, hidden) {
+            (a, b) if a == b => a.clone(),
+            (Value::Object(a), Value::Object(b)) if a.len() == b.len() && a.keys().all(|key| b.contains_key(key)) => {
+                let part = |(key, value): (&String, &Value)| {
+                    (key.clone(), self.merged(value, b.get(key).unwrap_or(&Value::Null)))
+                };
+                Value::Object(a.iter().map(part).collect())
+            }
+            (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+                a.iter().zip(b).map(|(value, hidden)| self.merged(value, hidden)).collect()
+            }
+            (Value::String(text), Value::String(hidden)) => self.in_place_of_stars(text, hidden).into(),
+            (value, _) => self.secret_value(value),
+        }
+    }
+
+    fn value(&self, value: &Value, has_key: bool) -> Value {
+        match value {
+            Value::Object(members) => {
+                let mut shown = Map::new();
+                for (key, value) in members {
+                    let value = if self.is_secret(key) { self.secret_value(value) } else { self.value(value, true) };
+                    shown.insert(self.text(key), value);
+                }
+                Value::Object(shown)
+            }
+            Value::Array(items) => items.iter().map(|item| self.value(item, has_key)).collect(),
+            Value::Null | Value::Bool(_) => value.clone(),
+            Value::String(text) if is_redacted(text) || text == STARS => value.clone(),
+            Value::String(text) if has_key => self.text(text).into(),
+            Value::Number(number) if has_key => match self.text(number.as_str()) {
+                same if same == number.as_str() => value.clone(),
+                redacted => redacted.into(),
+            },
+            // Without any name it may be anything.
+            Value::String(_) | Value::Number(_) => self.key.redacted_value(value).into(),
+        }
+    }
+
+    /// What stands in place of a secret value. Lists and maps keep their form, so that a workflow that reads a part of
+    /// them goes the same way.
+    fn secret_value(&self, value: &Value) -> Value {
+        match value {
+            Value::Object(members) => {
+                let shown = members.iter().map(|(key, value)| {
+                    let is_plain = key.len() <= PLAIN_KEY_CHARS_MAX
+                        && key.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'-'));
+                    let key = if is_plain { self.text(key) } else { self.key.redacted(key) };
+                    (key, self.secret_value(value))
+                });
+                Value::Object(shown.collect())
+            }
+            Value::Array(items) => items.iter().map(|item| self.secret_value(item)).collect(),
+            Value::Null => Value::Null,
+            Value::String(text) if text == STARS => value.clone(),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => self.key.redacted_value(value).into(),
+        }
+    }
+
+    /// Headers, without those that describe the transfer.
+    pub fn headers<'h>(&self, headers: impl Iterator<Item = (&'h str, &'h [u8])>) -> Vec<(String, String)> {
+        let kept = headers.filter(|(name, _)| !TRANSFER_HEADERS.iter().any(|other| name.eq_ignore_ascii_case(other)));
+        kept.map(|(name, value)| (name.to_owned(), self.header(name, value))).collect()
+    }
+
+    fn header(&self, name: &str, value: &[u8]) -> String {
+        let Ok(value) = std::str::from_utf8(value) else {
+            return self.key.redacted(&String::from_utf8_lossy(value));
+        };
+        let hides = |parts: &dyn SensitiveParts| parts.hides_at(&format!("headers.{}", name.to_ascii_lowercase()));
+        // What is filled in only when a call is sent is recorded as stars, and nothing else of it is secret.
+        if value.contains(STARS) {
+            return self.text(value);
+        }
+        match self.is_secret(name) || self.sensitive.is_some_and(hides) {
+            true => self.key.redacted(value),
+            false => self.text(value),
+        }
+    }
+
+    /// A query or a form.
+    pub fn query(&self, query: &str) -> String {
+        let parameter = |parameter: &str| {
+            let (name, value) = match parameter.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (parameter, None),
+            };
+            let plain_name = decoded(name);
+            let shown_name = self.component(name, &plain_name, false);
+            match value {
+                None => shown_name,
+                Some(value) => {
+                    let value = self.component(value, &decoded(value), self.is_secret(&plain_name));
+                    format!("{shown_name}={value}")
+                }
+            }
+        };
+        query.split('&').map(parameter).collect::<Vec<_>>().join("&")
+    }
+
+    /// A path: its segments, and the parameters of the route's template by name.
+    pub fn path(&self, path: &str, params: &[(&str, &str)]) -> String {
+        let segment = |segment: &str| {
+            let plain = percent_decode_str(segment).decode_utf8_lossy().into_owned();
+            let is_value =
+                |(name, value): &&(&str, &str)| self.is_secret(name) && (*value == plain || *value == segment);
+            self.component(segment, &plain, params.iter().any(|param| is_value(&param)))
+        };
+        path.split('/').map(segment).collect::<Vec<_>>().join("/")
+    }
+
+    /// A component of a URL: as it was sent if nothing of it is secret.
+    fn component(&self, sent: &str, plain: &str, is_secret: bool) -> String {
+        let shown = match is_secret && !plain.is_empty() && !plain.contains(STARS) {
+            true => self.key.redacted(plain),
+            false => self.text(plain),
+        };
+        if shown == plain { sent.to_owned() } else { utf8_percent_encode(&shown, NON_ALPHANUMERIC).to_string() }
+    }
+
+    /// A whole URL.
+    pub fn url(&self, url: &str) -> String {
+        let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
+        let (scheme, rest) = base.split_once("://").unwrap_or(("", base));
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+        let query = query.map(|query| format!("?{}", self.query(query))).unwrap_or_default();
+        format!("{scheme}{host}{}{query}", self.path(path, &[]))
+    }
+
+    /// What stands in place of a whole text or of bytes.
+    pub fn opaque(&self, bytes: &[u8]) -> String {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => self.key.redacted(text),
+            Err(_) => self.key.redacted(blake3::hash(bytes).to_hex().as_str()),
+        }
+    }
+}
+
+/// A parameter's name or value.
+fn decoded(text: &str) -> String {
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
+}

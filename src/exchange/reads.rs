@@ -1,0 +1,100 @@
+//! The reads of a run, as they are recorded for a capture, or answered from one.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::compare::{AnsweredRead, Body, CapturedReads, EffectReply, Intent};
+
+/// Sees the reads of one run and of its children, and may answer them.
+pub trait Reads: Send + Sync {
+    /// Answers a read in place of its service; an error says why it has no answer. `None`: it is sent.
+    fn answer(&self, asked: &Intent) -> Option<Result<EffectReply, String>>;
+    /// A read was sent, and this was the reply.
+    fn record(&self, read: AnsweredRead);
+    /// Why a read had no answer, if one had none: what came of the run says nothing then.
+    fn unanswered(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Records the reads of one run, up to a number of bytes.
+pub struct RecordedReads {
+    bytes_max: usize,
+    recorded: Mutex<Recorded>,
+}
+
+#[derive(Default)]
+struct Recorded {
+    reads: Vec<AnsweredRead>,
+    bytes: usize,
+    is_incomplete: bool,
+}
+
+impl RecordedReads {
+    /// Records at most so many bytes.
+    pub fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, recorded: Mutex::default() }
+    }
+    /// What was recorded; `None` if there was more than is recorded.
+    pub fn all(&self) -> Option<Vec<AnsweredRead>> {
+        let recorded = self.lock();
+        (!recorded.is_incomplete).then(|| recorded.reads.clone())
+    }
+    /// How many bytes they hold.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+    fn lock(&self) -> std::sync::MutexGuard<'_, Recorded> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reads for RecordedReads {
+    fn answer(&self, _asked: &Intent) -> Option<Result<EffectReply, String>> {
+        None
+    }
+    fn record(&self, read: AnsweredRead) {
+        let body = match read.reply.as_ref().map(|reply| &reply.body) {
+            Some(Body::Whole(bytes)) => bytes.len(),
+            Some(Body::TooLarge) | None => 0,
+        };
+        let asked = read.asked.bytes.as_ref().map_or_else(|| read.asked.body.to_string().len(), bytes::Bytes::len);
+        let bytes = body + asked + read.asked.url.len() + READ_BYTES;
+        let mut recorded = self.lock();
+        if recorded.bytes + bytes > self.bytes_max {
+            recorded.is_incomplete = true;
+            return;
+        }
+        recorded.bytes += bytes;
+        recorded.reads.push(read);
+    }
+}
+
+/// What a read needs beside its bodies and its URL, about.
+const READ_BYTES: usize = 512;
+
+/// Answers the reads of one run from a capture, and sends none.
+pub struct ReplayedReads {
+    reads: CapturedReads,
+    unanswered: Mutex<Option<String>>,
+}
+
+impl ReplayedReads {
+    /// Answers from these reads.
+    pub fn new(reads: CapturedReads) -> Self {
+        Self { reads, unanswered: Mutex::default() }
+    }
+}
+
+impl Reads for ReplayedReads {
+    fn answer(&self, asked: &Intent) -> Option<Result<EffectReply, String>> {
+        let answer = self.reads.answer(asked);
+        if let Err(why) = &answer {
+            self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.clone());
+        }
+        Some(answer)
+    }
+    fn record(&self, _read: AnsweredRead) {}
+    fn unanswered(&self) -> Option<String> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

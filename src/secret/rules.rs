@@ -1,0 +1,159 @@
+//! What a person declares as secret (`redact:`), beside what is secret by its name anyway.
+
+use std::sync::{Arc, LazyLock};
+
+use arc_swap::ArcSwap;
+use serde_json::Value;
+use serde_json_path::JsonPath;
+
+use super::{Detectors, STARS};
+
+/// What is redacted beside secrets that are known by their names.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RedactRules {
+    /// Names of headers, parameters and keys, plain ([`plain_name`]).
+    names: Vec<String>,
+    /// Where the values are in a body: of a request, of a reply, of a call and of its reply.
+    paths: Vec<JsonPath>,
+    /// Which detectors search.
+    detectors: Detectors,
+}
+
+impl RedactRules {
+    /// These rules.
+    pub fn new(names: impl IntoIterator<Item = String>, paths: Vec<JsonPath>, detectors: Detectors) -> Self {
+        let names = names.into_iter().map(|name| plain_name(&name)).collect();
+        Self { names, paths, detectors }
+    }
+    /// These rules and others.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let names = self.names.iter().chain(&other.names).cloned().collect();
+        let paths = self.paths.iter().chain(&other.paths).cloned().collect();
+        Self { names, paths, detectors: Detectors { email: self.detectors.email || other.detectors.email } }
+    }
+    /// Whether nothing is declared.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.paths.is_empty() && self.detectors == Detectors::default()
+    }
+    /// The names.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+    /// Whether the value under this name is declared as secret.
+    pub fn has_name(&self, name: &str) -> bool {
+        !self.names.is_empty() && self.names.contains(&plain_name(name))
+    }
+    /// Which detectors search.
+    pub fn detectors(&self) -> Detectors {
+        self.detectors
+    }
+    /// The values in a body that its JSONPaths name, as JSON pointers.
+    pub fn located_in(&self, body: &Value) -> Vec<String> {
+        let located = self.paths.iter().flat_map(|path| path.query_located(body));
+        located.map(|node| node.location().to_json_pointer()).collect()
+    }
+}
+
+impl RedactRules {
+    /// Hides what is declared as secret in a value by stars.
+    pub fn hide(&self, value: &mut Value) {
+        for pointer in self.located_in(value) {
+            if let Some(place) = value.pointer_mut(&pointer).filter(|place| !place.is_null()) {
+                *place = STARS.into();
+            }
+        }
+        self.hide_named(value);
+    }
+
+    fn hide_named(&self, value: &mut Value) {
+        match value {
+            Value::Object(members) => {
+                for (key, value) in members {
+                    match self.has_name(key) && !value.is_null() {
+                        true => *value = STARS.into(),
+                        false => self.hide_named(value),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.hide_named(item)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    /// Collects the texts and numbers in a body that are declared as secret.
+    pub fn collect(&self, body: &Value, into: &mut Vec<String>) {
+        for pointer in self.located_in(body) {
+            body.pointer(&pointer).into_iter().for_each(|value| self.collect_under(value, true, into));
+        }
+        self.collect_under(body, false, into);
+    }
+
+    fn collect_under(&self, value: &Value, is_secret: bool, into: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                for (key, value) in members {
+                    self.collect_under(value, is_secret || self.has_name(key), into);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| self.collect_under(item, is_secret, into)),
+            Value::String(text) if is_secret => into.push(text.clone()),
+            Value::Number(number) if is_secret => into.push(number.to_string()),
+            Value::String(_) | Value::Number(_) | Value::Null | Value::Bool(_) => {}
+        }
+    }
+}
+
+/// A name as names are compared: `X-Customer_Ref` and `xCustomerRef` are one.
+fn plain_name(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// The names that `redact:` of pointsman.yaml declares. They are known to the whole process, because the log and the
+/// access log show texts that belong to no route.
+static NAMES_OF_PROCESS: LazyLock<ArcSwap<Vec<String>>> = LazyLock::new(ArcSwap::default);
+
+/// Sets the names that are secret everywhere in this process, in place of those that were set before.
+pub fn set_secret_names(rules: &RedactRules) {
+    NAMES_OF_PROCESS.store(Arc::new(rules.names.clone()));
+}
+
+/// Whether a name is secret by what was set last.
+pub(super) fn is_secret_in_process(name: &str) -> bool {
+    let names = NAMES_OF_PROCESS.load();
+    !names.is_empty() && names.contains(&plain_name(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::secret::is_secret;
+
+    #[test]
+    fn names_are_compared_without_their_punctuation() {
+        let rules = RedactRules::new(["customer_ref".to_owned()], Vec::new(), Detectors::default());
+        for name in ["customer_ref", "customerRef", "Customer-Ref"] {
+            assert!(rules.has_name(name), "{name}");
+        }
+        assert!(!rules.has_name("customer") && !RedactRules::default().has_name(""));
+    }
+
+    #[test]
+    fn names_of_the_process_are_secret_everywhere() {
+        assert!(!is_secret("customer_ref"));
+        set_secret_names(&RedactRules::new(["customer_ref".to_owned()], Vec::new(), Detectors::default()));
+        assert!(is_secret("customerRef") && crate::secret::redact_line("/x?customer_ref=7") == "/x?customer_ref=***");
+        set_secret_names(&RedactRules::default());
+        assert!(!is_secret("customer_ref"));
+    }
+
+    #[test]
+    fn paths_locate_values_in_a_body() {
+        let paths = vec![JsonPath::parse("$.people[*].name").unwrap()];
+        let rules = RedactRules::new([], paths, Detectors::default());
+        let body = json!({"people": [{"name": "Jane"}, {"name": "Joe"}], "name": "x"});
+        assert_eq!(rules.located_in(&body), ["/people/0/name", "/people/1/name"]);
+    }
+}

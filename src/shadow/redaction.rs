@@ -1,0 +1,143 @@
+//! Hides what must not be stored of one pair: the sensitive values of the run, and what the files declare (`redact:`).
+
+use std::cell::OnceCell;
+
+use serde_json::Value;
+
+use super::declared_body::declared_body;
+use crate::compare::{Body, CompareBounds, HidesSensitive, Observation, SensitiveParts, decoded_body};
+use crate::exchange::{Answered, RunReport, body_value};
+use crate::secret::{RedactRules, STARS, replace_detected};
+use crate::workflow::Redaction;
+
+/// A declared secret that is shorter is hidden only where it stands, and not wherever a text quotes it.
+const QUOTED_BYTES_MIN: usize = 4;
+
+/// Hides the secrets of one pair; made when the first of them may be shown.
+pub(super) struct PairRedaction<'a> {
+    answered: &'a Answered,
+    engine: &'a Observation,
+    of_run: Option<&'a Redaction>,
+    bounds: CompareBounds,
+    made: OnceCell<Option<Redaction>>,
+    /// The values that the files declare as secret, wherever they are quoted, the longest first.
+    quoted: OnceCell<Vec<String>>,
+}
+
+impl<'a> PairRedaction<'a> {
+    /// `None` where the run has no sensitive values and the files declare nothing.
+    pub(super) fn of(
+        answered: &'a Answered,
+        engine: &'a Observation,
+        report: &'a RunReport,
+        bounds: CompareBounds,
+    ) -> Option<Self> {
+        let of_run = report.redaction.as_deref();
+        if of_run.is_none() && answered.flag.route.redact.is_empty() {
+            return None;
+        }
+        Some(Self { answered, engine, of_run, bounds, made: OnceCell::new(), quoted: OnceCell::new() })
+    }
+
+    fn redaction(&self) -> Option<&Redaction> {
+        let made = self.made.get_or_init(|| {
+            // The run keeps only those parts of the request and of legacy's reply that its plan reads; a sample shows
+            // all of both.
+            let request = &self.answered.request;
+            let redaction = self.of_run?.with_request(&request.headers, &declared_body(request, &self.bounds));
+            Some(redaction.with_reply(self.answered.legacy.headers()).with_reply(self.engine.headers()))
+        });
+        made.as_ref()
+    }
+
+    fn rules(&self) -> &RedactRules {
+        &self.answered.flag.route.redact
+    }
+
+    fn quoted(&self) -> &[String] {
+        self.quoted.get_or_init(|| {
+            let request = &self.answered.request;
+            let mut quoted = Vec::new();
+            self.rules().collect(&declared_body(request, &self.bounds), &mut quoted);
+            for seen in [&self.answered.legacy, self.engine] as [&Observation; 2] {
+                if let Body::Whole(bytes) = seen.body() {
+                    let plain = decoded_body(seen.headers(), bytes, self.bounds.bytes);
+                    self.rules().collect(&body_value(seen.headers(), plain.as_ref().unwrap_or(bytes)), &mut quoted);
+                }
+            }
+            for (name, value) in &request.params {
+                if self.rules().has_name(name) {
+                    quoted.push(value.clone());
+                }
+            }
+            for (name, value) in request.headers.iter().chain(self.answered.legacy.headers()) {
+                if let (true, Ok(value)) = (self.rules().has_name(name.as_str()), value.to_str()) {
+                    quoted.push(value.to_owned());
+                }
+            }
+            quoted.retain(|secret| secret.len() >= QUOTED_BYTES_MIN);
+            quoted.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+            quoted.dedup();
+            quoted
+        })
+    }
+
+    /// Hides what the files declare in a value.
+    fn hide_declared(&self, value: &mut Value) {
+        let rules = self.rules();
+        if rules.is_empty() {
+            return;
+        }
+        rules.hide(value);
+        self.hide_texts(value);
+    }
+
+    fn hide_texts(&self, value: &mut Value) {
+        match value {
+            Value::Object(members) => members.values_mut().for_each(|value| self.hide_texts(value)),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.hide_texts(item)),
+            Value::String(text) => *text = self.without_declared(text),
+            Value::Number(number) if self.quoted().iter().any(|secret| secret == number.as_str()) => {
+                *value = STARS.into();
+            }
+            Value::Number(_) | Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    fn without_declared(&self, text: &str) -> String {
+        let mut shown = replace_detected(text, self.rules().detectors(), &mut |_| STARS.to_owned()).into_owned();
+        for secret in self.quoted() {
+            if shown.contains(secret.as_str()) {
+                shown = shown.replace(secret.as_str(), STARS);
+            }
+        }
+        shown
+    }
+}
+
+impl HidesSensitive for PairRedaction<'_> {
+    fn hide_in_value(&self, value: &mut Value) {
+        self.redaction().into_iter().for_each(|redaction| redaction.value(value));
+        self.hide_declared(value);
+    }
+    fn hide_in_text(&self, text: &str) -> String {
+        let shown = self.redaction().map_or_else(|| text.to_owned(), |redaction| redaction.text(text));
+        if self.rules().is_empty() { shown } else { self.without_declared(&shown) }
+    }
+}
+
+impl SensitiveParts for PairRedaction<'_> {
+    fn hide_in_request_body(&self, body: &mut Value) {
+        self.redaction().into_iter().for_each(|redaction| redaction.request_body(body));
+        self.hide_declared(body);
+    }
+    fn hide_in_reply_body(&self, body: &mut Value) {
+        self.redaction().into_iter().for_each(|redaction| redaction.answer_body(body));
+        self.hide_declared(body);
+    }
+    fn hides_at(&self, path: &str) -> bool {
+        let names = || path.split(['.', '[', ']', '\'', '"']).filter(|name| !name.is_empty());
+        self.redaction().is_some_and(|redaction| redaction.hides_difference_at(path))
+            || names().any(|name| self.rules().has_name(name))
+    }
+}

@@ -1,0 +1,425 @@
+//! Captures from outside: they survive kill -9, are exported, and rehearsed without any service; a defect that was
+//! planted in a workflow is found, and the mended workflow passes; nothing secret is in them or anywhere else.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+use pointsman::demo::http::{Call, Client, Server, empty, json};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::process::{Start, cli, output_text};
+use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
+
+/// The address of the egress listener; set once the process has started.
+type EgressAddress = Arc<OnceLock<SocketAddr>>;
+
+/// A bank that answers with what it was told, among it a secret.
+async fn bank() -> Server {
+    let handler = |call: Call| async move {
+        let body = call.json();
+        let echo = json!({ "id": "pay-1", "token": body["token"], "note": format!("card {}", body["card"]) });
+        Ok(json(StatusCode::CREATED, &echo))
+    };
+    Server::start(LOCAL, handler).await.expect("a port")
+}
+
+/// Prices, for legacy and for the engine.
+async fn prices() -> Server {
+    let handler = |call: Call| async move {
+        match call.path.as_str() {
+            "/prices/tea" => Ok(json(StatusCode::OK, &json!({ "price": 7, "password": "of the price list" }))),
+            "/prices/mug" => Ok(json(StatusCode::OK, &json!({ "price": 12 }))),
+            _ => Ok(empty(StatusCode::NOT_FOUND)),
+        }
+    };
+    Server::start(LOCAL, handler).await.expect("a port")
+}
+
+/// A legacy that charges through the egress listener and answers with what it was told.
+async fn legacy(egress: EgressAddress) -> Server {
+    let client = Arc::new(Client::new(PATIENCE));
+    let handler = move |call: Call| {
+        let (egress, client) = (egress.clone(), client.clone());
+        async move {
+            if call.method != Method::POST {
+                return Ok(empty(StatusCode::NOT_FOUND));
+            }
+            let order = call.json();
+            let total = if order["sku"] == "mug" { 12 } else { 7 };
+            let bank = format!("http://{}/bank/charges", egress.get().expect("it is listening"));
+            let charge = json!({ "amount": total, "card": order["card"], "token": order["token"] });
+            let headers = [("traceparent", call.header("traceparent")), ("x-api-key", call.header("x-api-key"))];
+            let paid = client.json(Method::POST, &bank, &headers, &charge).await.expect("the bank's reply").json();
+            let body = json!({
+                "ref": order["ref"], "total": total, "payment": paid["id"], "echo": order["echo"],
+                "card": order["card"], "items": order["items"], "customer": order["customer"],
+            });
+            let mut reply = json(StatusCode::CREATED, &body);
+            if let Ok(cookie) = format!("session={}", call.header("x-session")).parse() {
+                reply.headers_mut().insert("set-cookie", cookie);
+            }
+            Ok(reply)
+        }
+    };
+    Server::start(LOCAL, handler).await.expect("a port")
+}
+
+struct Shop {
+    pointsman: Pointsman,
+    client: Client,
+    flags: FlagsDir,
+    start: Start,
+    servers: Vec<Server>,
+    dir: TempDir,
+}
+
+const ROUTES: &str = "routes:\n  - id: orders\n    match: { method: POST, path: '/orders/{card}' }\n    legacy: shop\n    \
+                      workflow: create\n    state: shadow\n    capture: 100%\n";
+
+/// The workflow, which charges `amount`.
+fn workflow(amount: &str) -> String {
+    format!(
+        "workflow: create\nsteps:\n  price: {{ call: \"GET ${{services.prices}}/prices/${{request.body.sku}}\" }}\n  \
+         charge:\n    call: POST ${{services.bank}}/charges\n    headers: {{ authorization: \"Bearer ${{secrets.bank}}\" }}\n    \
+         body: {{ amount: \"${{{amount}}}\", card: \"${{request.body.card}}\", token: \"${{request.body.token}}\" }}\n    \
+         rehearse: legacy\nrespond:\n  status: 201\n  body:\n    ref: ${{request.body.ref}}\n    \
+         total: ${{steps.price.output.price}}\n    payment: ${{steps.charge.output.id}}\n    echo: ${{request.body.echo}}\n    \
+         card: ${{request.body.card}}\n    items: ${{request.body.items}}\n    customer: ${{request.body.customer}}\n"
+    )
+}
+
+const RIGHT: &str = "steps.price.output.price";
+
+impl Shop {
+    /// `more` is added to pointsman.yaml.
+    async fn start(more: &str) -> Self {
+        let egress = EgressAddress::default();
+        let servers = vec![legacy(egress.clone()).await, bank().await, prices().await];
+        let flags = FlagsDir::empty();
+        flags.write(
+            "pointsman.yaml",
+            &format!(
+                "services:\n  shop: {}\n  bank: {}\n  prices: {}\ndefault_legacy: shop\n\
+                 egress: {{ listen: 127.0.0.1:0, window: 200ms }}\nsecrets: {{ bank: {{ env: BANK_TOKEN }} }}\n\
+                 limits: {{ egress_rehearse_wait_ms: 10000 }}\n{more}",
+                servers[0].url(),
+                servers[1].url(),
+                servers[2].url()
+            ),
+        );
+        flags.write("workflows/create.yaml", &workflow(RIGHT));
+        flags.write("routes/orders.yaml", ROUTES);
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = format!("sqlite:{}", dir.path().join("db").display());
+        let env = vec![("BANK_TOKEN".to_owned(), "the-bank-token-0123456789".to_owned())];
+        let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env };
+        let pointsman = Pointsman::start(&start).await;
+        egress.set(pointsman.egress.expect("an egress listener")).expect("set once");
+        Self { pointsman, client: Client::new(PATIENCE), flags, start, servers, dir }
+    }
+
+    async fn order(&self, path: &str, headers: &[(&str, &str)], body: &Value) {
+        let url = format!("{}{path}", self.pointsman.url());
+        let reply = self.client.json(Method::POST, &url, headers, body).await.expect("a reply");
+        assert_eq!(reply.status, StatusCode::CREATED, "{:?}", reply.body);
+    }
+
+    /// Waits until so many pairs are compared.
+    async fn compared(&self, pairs: f64) {
+        until("the pairs", || async {
+            let evidence = self.pointsman.get("/api/v2/routes/orders/evidence").await;
+            let found = ["matched", "ignored", "mismatched"].map(|name| evidence["evidence"][name].as_f64());
+            let found: f64 = found.into_iter().flatten().sum();
+            (found >= pairs).then_some(())
+        })
+        .await;
+    }
+
+    /// The captures of the route, written to a file.
+    async fn export(&self) -> (PathBuf, String) {
+        let exported = self.pointsman.cli(&["captures", "export", "orders"]).await;
+        assert!(exported.status.success(), "{}", output_text(&exported));
+        let text = String::from_utf8(exported.stdout).expect("text");
+        let file = self.dir.path().join("captures.ndjson");
+        std::fs::write(&file, &text).expect("a written file");
+        (file, text)
+    }
+
+    /// Ends everything that could answer.
+    async fn end_services(&mut self) {
+        assert_eq!(self.pointsman.stop().await, Some(0), "{}", self.pointsman.log());
+        self.servers.clear();
+    }
+}
+
+/// An order with everything that the workflow reads.
+fn order(n: usize, sku: &str) -> Value {
+    json!({
+        "ref": n, "sku": sku, "card": card(n), "token": format!("token-of-{n}"), "echo": "hello", "items": [{ "n": n }],
+        "customer": { "n": n },
+    })
+}
+
+async fn rehearse(flags: &FlagsDir, file: &Path, more: &[&str]) -> Output {
+    let (flags, file) = (flags.path().to_str().expect("a path"), file.to_str().expect("a path"));
+    cli(&[&["rehearse", "--flags", flags, "--from", file], more].concat(), &[]).await
+}
+
+async fn report(flags: &FlagsDir, file: &Path) -> (Option<i32>, Value) {
+    let output = rehearse(flags, file, &["--json"]).await;
+    let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", output_text(&output)));
+    (output.status.code(), json)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planted_defect_is_found_without_network_and_the_mended_workflow_passes() {
+    let mut shop = Shop::start("").await;
+    for n in 0..12 {
+        let sku = if n % 3 == 0 { "mug" } else { "tea" };
+        shop.order("/orders/x", &[], &order(n, sku)).await;
+    }
+    shop.compared(12.0).await;
+    let (file, text) = shop.export().await;
+    assert_eq!(text.lines().count(), 12, "{text}");
+    let first: Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+    assert_eq!((&first["version"], &first["outcome"]), (&json!(1), &json!("matched")), "{first}");
+    assert_eq!(
+        (&first["reads"][0]["step"], &first["calls"][0]["service"]),
+        (&json!("price"), &json!("bank")),
+        "{first}"
+    );
+    assert_eq!(first["intents"][0]["step"], "charge");
+    assert!(!text.contains("the-bank-token"), "{text}");
+    let metrics = shop.pointsman.metrics().await;
+    assert_eq!(metrics.sum("pointsman_captures_total", &[("route", "orders")]), 12.0);
+    shop.end_services().await;
+
+    let (code, unchanged) = report(&shop.flags, &file).await;
+    assert_eq!((code, &unchanged["routes"]["orders"]["matched"]), (Some(0), &json!(12)), "{unchanged}");
+    // Charges one too much, which only a comparison of the calls shows.
+    shop.flags.write("workflows/create.yaml", &workflow("steps.price.output.price + 1"));
+    let (code, changed) = report(&shop.flags, &file).await;
+    let found = &changed["routes"]["orders"];
+    assert_eq!((code, &found["mismatched"], &changed["passed"]), (Some(1), &json!(12), &json!(false)), "{changed}");
+    let group = &found["groups"][0];
+    assert_eq!((&group["pairs"], &group["differences"][0]["kind"]), (&json!(12), &json!("effect_differs")), "{group}");
+    assert!(group["differences"][0]["path"].as_str().is_some_and(|path| path.contains("amount")), "{group}");
+    let shown = rehearse(&shop.flags, &file, &[]).await;
+    let shown_text = output_text(&shown);
+    assert!(shown_text.contains("12 of 12 pairs differ") && shown_text.contains("effects.charge"), "{shown_text}");
+    // A read that was never captured: nothing can be said.
+    shop.flags.edit("workflows/create.yaml", |_| workflow(RIGHT).replace("/prices/$", "/offers/$"));
+    let (code, unknown) = report(&shop.flags, &file).await;
+    let found = &unknown["routes"]["orders"];
+    assert_eq!((code, &found["pairs"], &found["skipped"]["unresolved_effect"]), (Some(1), &json!(0), &json!(12)));
+    let why = found["unresolved"].as_object().expect("reasons").keys().next().expect("a reason").clone();
+    assert!(why.contains("GET prices/offers/") && why.contains("the nearest is `GET prices/prices/"), "{why}");
+
+    shop.flags.write("workflows/create.yaml", &workflow(RIGHT));
+    let from_stdin = rehearse(&shop.flags, &file, &["--route", "orders"]).await;
+    assert_eq!(from_stdin.status.code(), Some(0), "{}", output_text(&from_stdin));
+    let other = rehearse(&shop.flags, &file, &["--route", "nobody"]).await;
+    assert_eq!(other.status.code(), Some(1), "{}", output_text(&other));
+    assert!(output_text(&other).contains("name one of: orders"), "{}", output_text(&other));
+    std::fs::write(&file, format!("{text}{{\"version\": 9}}\n")).expect("a written file");
+    let newer = rehearse(&shop.flags, &file, &[]).await;
+    assert_eq!(newer.status.code(), Some(1));
+    assert!(output_text(&newer).contains("line 13: it has version 9"), "{}", output_text(&newer));
+    std::fs::write(&file, "").expect("a written file");
+    let nothing = rehearse(&shop.flags, &file, &[]).await;
+    assert_eq!(nothing.status.code(), Some(1), "nothing was compared");
+    assert_eq!(cli(&["rehearse"], &[]).await.status.code(), Some(2), "wrong usage");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn captures_survive_kill_9_and_a_route_without_capture_has_none() {
+    let mut shop = Shop::start("").await;
+    for n in 0..5 {
+        shop.order("/orders/x", &[], &order(n, "tea")).await;
+    }
+    shop.compared(5.0).await;
+    let (_, before) = shop.export().await;
+    shop.pointsman.kill().await;
+    shop.flags.edit("routes/orders.yaml", |text| text.replace("    capture: 100%\n", ""));
+    shop.pointsman = Pointsman::start(&shop.start).await;
+    let (_, after) = shop.export().await;
+    assert_eq!(after, before);
+    assert_eq!(after.lines().count(), 5);
+    let unknown = shop.pointsman.cli(&["captures", "export", "nobody"]).await;
+    assert_eq!(unknown.status.code(), Some(1), "{}", output_text(&unknown));
+    shop.pointsman.stop().await;
+}
+
+/// The number of a card with a valid check digit.
+fn card(n: usize) -> String {
+    let digits = format!("4{n:014}");
+    let sum: u32 = digits
+        .bytes()
+        .rev()
+        .enumerate()
+        .map(|(place, digit)| {
+            let digit = u32::from(digit - b'0') * if place % 2 == 0 { 2 } else { 1 };
+            if digit > 9 { digit - 9 } else { digit }
+        })
+        .sum();
+    format!("{digits}{}", (10 - sum % 10) % 10)
+}
+
+/// Every file below a directory, and its bytes.
+fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("a readable directory").flatten() {
+        match entry.path().is_dir() {
+            true => found.extend(files(&entry.path())),
+            false => found.push((entry.path(), std::fs::read(entry.path()).unwrap_or_default())),
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_planted_secret_is_in_store_log_metrics_or_api() {
+    let log = tempfile::tempdir().expect("a directory");
+    let access_log = log.path().join("access.log");
+    let mut shop = Shop::start(&format!(
+        "redact: {{ names: [customer_ref], paths: [$.customer.name], detect: [email] }}\naccess_log: {{ file: '{}' }}\n",
+        access_log.display()
+    ))
+    .await;
+    let mut planted: Vec<String> = Vec::new();
+    let mut plant = |kind: &str, n: usize| {
+        let secret =
+            if kind == "card" { card(n + 1_000_003 * n) } else { format!("{kind}-s3cr3t-{n:03}-{}", n * 7_919) };
+        planted.push(secret.clone());
+        secret
+    };
+    for n in 0..18 {
+        let (path_card, text_card) = (card(77_777 + n), plant("card", 100 + n));
+        let body = json!({
+            "ref": n, "sku": "tea", "card": plant("card", n), "token": plant("token", n),
+            "echo": format!("{} wrote {}", text_card, plant("mail", n) + "@example.com"),
+            "customer": { "name": plant("jane", n), "customer_ref": plant("cref", n), "n": n },
+            "items": [{ "password": plant("pass", n), "deep": { "secrets": [plant("list", n)] } }],
+        });
+        let headers = [
+            ("x-api-key", plant("key", n)),
+            ("cookie", format!("session={}", plant("cookie", n))),
+            ("authorization", format!("Bearer {}", plant("bearer", n))),
+            ("x-session", plant("sess", n)),
+        ];
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let path = format!("/orders/{path_card}?access_token={}&page=1", plant("query", n));
+        shop.order(&path, &headers, &body).await;
+        planted.push(path_card);
+    }
+    // A form and a text, which differ in legacy and engine: samples are kept too.
+    let mut wrong = 0;
+    for (content_type, body) in [
+        ("application/x-www-form-urlencoded", format!("sku=tea&password={}&ref=1", "form-s3cr3t-1")),
+        ("text/plain", "the password is text-s3cr3t-2".to_owned()),
+    ] {
+        let url = format!("{}/orders/y", shop.pointsman.url());
+        let request = Request::post(url).header("content-type", content_type).body(Full::new(Bytes::from(body)));
+        wrong += u32::from(shop.client.send(request.expect("a request")).await.expect("a reply").status.is_success());
+    }
+    planted.extend(["form-s3cr3t-1".to_owned(), "text-s3cr3t-2".to_owned(), "of the price list".to_owned()]);
+    assert!(planted.len() > 200 && wrong == 2, "{}", planted.len());
+    shop.compared(18.0).await;
+
+    // From now on the workflow answers something else: what differs is kept as samples.
+    let generation = || async { shop.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
+    let before = generation().await;
+    shop.flags.edit("workflows/create.yaml", |text| text.replace("customer: ${request.body.customer}", "customer: {}"));
+    until("the files to be in force", || async { (generation().await > before).then_some(()) }).await;
+    let body = json!({
+        "ref": 1, "sku": "tea", "card": card(1), "token": "late-s3cr3t-1", "customer": { "name": "late-s3cr3t-2",
+        "customer_ref": "late-s3cr3t-3", "mail": "late-s3cr3t-4@example.com" }, "echo": format!("x {}", card(2)),
+        "items": [],
+    });
+    shop.order("/orders/z?otp=late-s3cr3t-5", &[("x-api-key", "late-s3cr3t-6")], &body).await;
+    planted.extend((1..=6).map(|n| format!("late-s3cr3t-{n}")));
+    planted.extend([card(1), card(2)]);
+    until("a sample", || async {
+        let diffs = shop.pointsman.get("/api/v2/routes/orders/diffs").await;
+        (diffs["groups"].as_array().is_some_and(|groups| !groups.is_empty())).then_some(())
+    })
+    .await;
+
+    let (file, exported) = shop.export().await;
+    assert!(exported.lines().count() >= 19, "{}", exported.lines().count());
+    let mut shown = vec![("exported", exported.into_bytes())];
+    for path in ["captures", "diffs", "evidence", "egress", "diffs/suggestions"] {
+        let reply = shop.pointsman.api(Method::GET, &format!("/api/v2/routes/orders/{path}"), Value::Null).await;
+        assert!(reply.status.is_success(), "{path}");
+        shown.push((path, reply.body.to_vec()));
+    }
+    for path in ["/metrics", "/api/v2/status", "/api/v2/runs"] {
+        shown.push((path, shop.pointsman.api(Method::GET, path, Value::Null).await.body.to_vec()));
+    }
+    shown.push(("cli", shop.pointsman.cli(&["diffs", "orders"]).await.stdout));
+    let rehearsed = rehearse(&shop.flags, &file, &[]).await;
+    shown.push(("rehearsed", output_text(&rehearsed).into_bytes()));
+    let while_running = files(shop.dir.path());
+    shop.end_services().await;
+    let mut places: Vec<(String, Vec<u8>)> = shown.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
+    for (path, bytes) in while_running.into_iter().chain(files(shop.dir.path())).chain(files(log.path())) {
+        places.push((path.display().to_string(), bytes));
+    }
+    assert!(places.iter().any(|(name, bytes)| name.ends_with("access.log") && bytes.len() > 1_000));
+    for (name, bytes) in &places {
+        let text = String::from_utf8_lossy(bytes);
+        for secret in &planted {
+            let at = text.find(secret.as_str());
+            let around =
+                at.map(|at| text[text.floor_char_boundary(at.saturating_sub(200))..].chars().take(300).collect());
+            assert_eq!(around, None::<String>, "{secret} is in {name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_entries_of_a_har_file_that_belong_to_a_route_are_rehearsed() {
+    let flags = FlagsDir::empty();
+    flags.write("pointsman.yaml", "services: { shop: 'http://127.0.0.1:9' }\ndefault_legacy: shop\n");
+    flags.write(
+        "routes/orders.yaml",
+        "routes:\n  - { id: orders, match: { method: POST, path: '/orders/{id}' }, legacy: shop, workflow: create }\n",
+    );
+    let workflow = |total: &str| {
+        format!(
+            "workflow: create\nsteps:\n  sum: {{ set: '${{request.body.a + {total}}}' }}\nrespond:\n  status: 201\n  \
+             body: {{ id: '${{request.params.id}}', total: '${{steps.sum.output}}' }}\n"
+        )
+    };
+    flags.write("workflows/create.yaml", &workflow("1"));
+    let entry = |path: &str, a: u64| {
+        json!({
+            "startedDateTime": "2026-11-26T05:00:00Z",
+            "request": { "method": "POST", "url": format!("https://shop.example{path}"), "headers": [],
+                "postData": { "mimeType": "application/json", "text": json!({ "a": a }).to_string() } },
+            "response": { "status": 201, "headers": [],
+                "content": { "mimeType": "application/json", "text": json!({ "id": "7", "total": a + 1 }).to_string() } },
+        })
+    };
+    let har = json!({ "log": { "version": "1.2", "entries": [entry("/orders/7", 1), entry("/logo", 1), entry("/orders/7", 5)] } });
+    let file = flags.file("browser.har");
+    std::fs::write(&file, har.to_string()).expect("a written file");
+    let (code, found) = report(&flags, &file).await;
+    assert_eq!(
+        (code, &found["captures"], &found["routes"]["orders"]["matched"]),
+        (Some(0), &json!(2), &json!(2)),
+        "{found}"
+    );
+    flags.write("workflows/create.yaml", &workflow("2"));
+    let (code, found) = report(&flags, &file).await;
+    assert_eq!((code, &found["routes"]["orders"]["mismatched"]), (Some(1), &json!(2)), "{found}");
+    std::fs::write(&file, "{}").expect("a written file");
+    let refused = rehearse(&flags, &file, &[]).await;
+    assert!(refused.status.code() == Some(1) && output_text(&refused).contains("it is no HAR file"));
+}

@@ -99,7 +99,7 @@ impl Parts {
         ladder.connect_to_kill_switch(engine.clone()).await;
         ladder.connect_to_guard(Arc::new(GuardWebhooks(engine.clone())));
         let rules = Arc::new(ArcSwap::from_pointee(setup.rules.clone()));
-        set_secret_names(&setup.settings.redact);
+        set_secret_names(setup.settings.redact.names());
         let captures = Captures::new(store.clone(), redaction_key(setup, &secret));
         let shadow = Shadow::start(ShadowParts {
             engine: engine.arm(),
@@ -150,7 +150,7 @@ impl Parts {
             move || {
                 parts.engine.reload(files_version, &setup.workflows, &setup.services, &setup.settings.secrets);
                 parts.rules.store(Arc::new(setup.rules.clone()));
-                set_secret_names(&setup.settings.redact);
+                set_secret_names(setup.settings.redact.names());
                 parts.retention.store(Arc::new(retention::in_force(setup.settings.retention, &parts.store)));
                 parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
                 parts.family_gate.set_files(&setup, &routes);

@@ -198,7 +198,7 @@ impl<'a> Rehearsing<'a> {
     async fn start(files: &'a RehearsalFiles) -> Result<Self, std::io::Error> {
         let failed = |error: crate::store::StoreError| std::io::Error::other(error.to_string());
         let setup = &files.setup;
-        set_secret_names(&setup.settings.redact);
+        set_secret_names(setup.settings.redact.names());
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
         let limits = Arc::new(Limits {
             shadow_threads: cores,

@@ -143,6 +143,8 @@ mod tests {
         let shown = redact(&body).to_string();
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(shown.contains("page=2") && shown.contains("\"n\":1"));
+        let card: Value = serde_json::from_str(r#"{"a": 4111111111111111, "4111111111111111": 1, "n": 4111}"#).unwrap();
+        assert_eq!(redact(&card), json!({"a": "***", "***": 1, "n": 4111}), "cards are known whatever their name");
         assert_eq!(redact(&json!(["***"])), json!(["***"]), "a value that was hidden before gets no digest");
         assert!(!redact(&json!(["hunter2", 42, ["hunter2"]])).to_string().contains("hunter2"));
     }

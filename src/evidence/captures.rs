@@ -3,7 +3,7 @@
 //! The question it answers: "which pairs can be rehearsed again?"
 //!
 //! Always true: whoever hands over a capture never waits; what waits to be written is bounded in number and bytes, and
-//! what does not fit is dropped and counted. Captures are stored, not kept in files beside the store: so they are in its
+//! what does not fit is dropped and counted. Captures are in the store, not in files beside it: so they are in its
 //! backups, several processes of one PostgreSQL have one set of them, and whoever takes over has them.
 //!
 //! When the store is slow or gone, captures wait in memory up to the bound; a kill loses those of the last second. They
@@ -182,8 +182,8 @@ impl Captures {
         }
     }
 
-    /// Up to `limit` captures of a route, by its present id and its other ids, behind the position `after`, in the order
-    /// in which they were stored, each with its position.
+    /// Up to `limit` captures of a route, by its present id and its other ids, behind the position `after`, in the
+    /// order in which they were stored, each with its position.
     ///
     /// # Errors
     /// The store does not answer.
@@ -212,5 +212,55 @@ fn bounds(now: Timestamp) -> CaptureBounds {
         per_route: CAPTURES_PER_ROUTE_MAX,
         bytes_per_route: CAPTURED_BYTES_PER_ROUTE_MAX,
         since: now.saturating_sub(CAPTURE_AGE_MAX).unwrap_or(Timestamp::MIN),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::evidence::testing;
+    use crate::store::CaptureStore as _;
+
+    fn capture(n: u128, text: usize) -> Capture {
+        let capture = json!({
+            "version": 1, "id": uuid::Uuid::from_u128(n), "route": "orders", "at": clock::now(),
+            "request": {"method": "POST", "path": "/", "headers": [], "body": {"text": "x".repeat(text)}},
+            "legacy": {"status": 200, "headers": []},
+        });
+        Capture::read(&capture.to_string()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn captures_wait_within_bounds_and_are_written_in_batches() {
+        let (_, store) = testing::evidence().await;
+        let captures = Captures::new(store.clone(), RedactionKey::derived_from(&[1; 32]));
+        captures.put(&capture(0, CAPTURE_BYTES_MAX));
+        assert_eq!(captures.pending().captures.len(), 0, "too large");
+        for n in 1..=200 {
+            captures.put(&capture(n, 200 << 10));
+        }
+        let waiting = captures.pending().captures.len();
+        assert!(waiting < 100 && captures.pending().bytes <= PENDING_BYTES_MAX, "{waiting}");
+        assert!(captures.next_batch().len() <= BATCH_BYTES_MAX / (200 << 10));
+        captures.flush().await.unwrap();
+        assert_eq!((captures.pending().captures.len(), captures.pending().bytes), (0, 0));
+        let stored = captures.page(&["other".into(), "orders".into()], 0, 500).await.unwrap();
+        assert_eq!(stored.len(), waiting);
+        assert_eq!(store.captures("orders".into(), 0, 1).await.unwrap()[0].1.id, uuid::Uuid::from_u128(1));
+        for n in 1_000..=3_000 {
+            captures.put(&capture(n, 0));
+        }
+        assert_eq!(captures.pending().captures.len(), PENDING_CAPTURES_MAX);
+    }
+
+    #[test]
+    fn a_share_of_the_requests_is_captured() {
+        let store: StoreHandle = Arc::new(crate::store::MemoryStore::new());
+        let captures = Captures::new(store, RedactionKey::derived_from(&[1; 32]));
+        let taken = |share: f64| (0..10_000).filter(|_| captures.takes(Percent::new(share).unwrap())).count();
+        assert_eq!((taken(0.0), taken(100.0)), (0, 10_000));
+        assert!((2_000..3_000).contains(&taken(25.0)));
     }
 }

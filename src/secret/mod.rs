@@ -4,6 +4,7 @@ mod cut;
 mod detect;
 mod escaped;
 mod keyed;
+mod names;
 mod number;
 mod redact;
 mod rules;
@@ -15,9 +16,10 @@ pub use cut::{BEGINNING_CHARS_MIN, CUT, LengthMax, masked_and_cut};
 pub use detect::{Detectors, replace_detected};
 pub use escaped::forms_in_texts;
 pub use keyed::{REDACTED, RedactionKey, is_redacted};
+pub use names::set_secret_names;
 pub use number::CanonicalNumber;
 pub use redact::{SEALED, STARS, is_secret, redact_line};
-pub use rules::{RedactRules, set_secret_names};
+pub use rules::RedactRules;
 pub use search::{is_quoted_in, quotes_and_cut_quotes_in, quotes_in, replaced};
 
 /// A value that is never shown: `Debug` prints stars, and there is no `Display`.

@@ -7,7 +7,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::detect::{Detectors, replace_detected};
-use super::rules::is_secret_in_process;
+use super::names::is_secret_in_process;
 
 /// Shown in place of a secret.
 pub const STARS: &str = "***";

@@ -1,12 +1,11 @@
 //! What a person declares as secret (`redact:`), beside what is secret by its name anyway.
 
-use std::sync::{Arc, LazyLock};
-
-use arc_swap::ArcSwap;
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
-use super::{Detectors, STARS};
+use super::detect::Detectors;
+use super::names::plain_name;
+use super::redact::STARS;
 
 /// What is redacted beside secrets that are known by their names.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -104,32 +103,11 @@ impl RedactRules {
     }
 }
 
-/// A name as names are compared: `X-Customer_Ref` and `xCustomerRef` are one.
-fn plain_name(name: &str) -> String {
-    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
-}
-
-/// The names that `redact:` of pointsman.yaml declares. They are known to the whole process, because the log and the
-/// access log show texts that belong to no route.
-static NAMES_OF_PROCESS: LazyLock<ArcSwap<Vec<String>>> = LazyLock::new(ArcSwap::default);
-
-/// Sets the names that are secret everywhere in this process, in place of those that were set before.
-pub fn set_secret_names(rules: &RedactRules) {
-    NAMES_OF_PROCESS.store(Arc::new(rules.names.clone()));
-}
-
-/// Whether a name is secret by what was set last.
-pub(super) fn is_secret_in_process(name: &str) -> bool {
-    let names = NAMES_OF_PROCESS.load();
-    !names.is_empty() && names.contains(&plain_name(name))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::secret::is_secret;
 
     #[test]
     fn names_are_compared_without_their_punctuation() {
@@ -138,15 +116,6 @@ mod tests {
             assert!(rules.has_name(name), "{name}");
         }
         assert!(!rules.has_name("customer") && !RedactRules::default().has_name(""));
-    }
-
-    #[test]
-    fn names_of_the_process_are_secret_everywhere() {
-        assert!(!is_secret("customer_ref"));
-        set_secret_names(&RedactRules::new(["customer_ref".to_owned()], Vec::new(), Detectors::default()));
-        assert!(is_secret("customerRef") && crate::secret::redact_line("/x?customer_ref=7") == "/x?customer_ref=***");
-        set_secret_names(&RedactRules::default());
-        assert!(!is_secret("customer_ref"));
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! Keeps the capture of a compared pair.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::redaction::PairRedaction;
-use super::run::Runner;
 use crate::clock;
 use crate::compare::{
-    Body, CaptureContext, CapturedPair, CompareBounds, NotCaptured, Pair, Rules, SensitiveParts, Verdict, capture,
+    self, Body, CaptureContext, CapturedPair, CompareBounds, NotCaptured, Pair, Rules, SensitiveParts, Verdict,
 };
-use crate::evidence::{CAPTURE_BYTES_MAX, CaptureDropped};
+use crate::evidence::{CAPTURE_BYTES_MAX, CaptureDropped, Captures};
 use crate::exchange::{Answered, RecordedReads, RunReport};
 
 /// A pair that was compared, with the reads of the run.
@@ -20,53 +20,52 @@ pub(super) struct CapturedRun<'a> {
     pub pair: &'a Pair<'a>,
     pub recorded: &'a RecordedReads,
     pub redaction: Option<&'a PairRedaction<'a>>,
+    pub verdict: Verdict,
 }
 
-impl Runner {
-    /// Records the reads of a run, if its pair is captured. A rehearsal of captures is not captured again.
-    pub(super) fn recorder_for(&self, answered: &Answered) -> Option<Arc<RecordedReads>> {
-        let is_captured = answered.reads.is_none() && self.captures.takes(answered.flag.route.capture);
-        is_captured.then(|| Arc::new(RecordedReads::new(CAPTURE_BYTES_MAX)))
-    }
+/// Records the reads of a run, if its pair is captured. A rehearsal of captures is not captured again.
+pub(super) fn recorder_for(captures: &Captures, answered: &Answered) -> Option<Arc<RecordedReads>> {
+    let is_captured = answered.reads.is_none() && captures.takes(answered.flag.route.capture);
+    is_captured.then(|| Arc::new(RecordedReads::new(CAPTURE_BYTES_MAX)))
+}
 
-    /// Hands the capture of a pair over to be stored, or counts why there is none.
-    pub(super) fn capture(&self, captured: &CapturedRun<'_>, rules: &Rules, verdict: Verdict) {
-        let CapturedRun { answered, report, pair, recorded, redaction } = captured;
-        let (request, route) = (&answered.request, &answered.flag.route);
-        let Some(reads) = recorded.all() else {
-            return self.captures.dropped(&route.id, CaptureDropped::TooLarge);
-        };
-        let whole = CapturedPair {
-            method: &request.method,
-            path: &request.path,
-            params: &request.params,
-            query: request.query.as_deref(),
-            headers: &request.headers,
-            body: &Body::Whole(request.body.clone()),
-            legacy: pair.legacy,
-            reads: &reads,
-            intents: pair.engine.intents(),
-            effects: pair.effects,
-        };
-        let context = CaptureContext {
-            id: Uuid::now_v7(),
-            route: &route.id,
-            at: clock::now(),
-            plan: report.plan.as_ref(),
-            outcome: match verdict {
-                Verdict::Match => "matched",
-                Verdict::Ignored => "ignored",
-                Verdict::Mismatch => "mismatched",
-            },
-            rules,
-            redact: &route.redact,
-            key: self.captures.key(),
-            sensitive: redaction.map(|redaction| redaction as &dyn SensitiveParts),
-            bounds: &CompareBounds::of(&self.limits),
-        };
-        match capture(&whole, &context) {
-            Ok(capture) => self.captures.put(&capture),
-            Err(NotCaptured::Unreadable) => self.captures.dropped(&route.id, CaptureDropped::Unreadable),
-        }
+/// Hands the capture of a pair over to be stored, or counts why there is none. A panic loses the capture alone.
+pub(super) fn capture(captures: &Captures, captured: &CapturedRun<'_>, rules: &Rules, bounds: &CompareBounds) {
+    let CapturedRun { answered, report, pair, recorded, redaction, verdict } = captured;
+    let (request, route) = (&answered.request, &answered.flag.route);
+    let Some(reads) = recorded.all() else {
+        return captures.dropped(&route.id, CaptureDropped::TooLarge);
+    };
+    let whole = CapturedPair {
+        method: &request.method,
+        path: &request.path,
+        params: &request.params,
+        query: request.query.as_deref(),
+        headers: &request.headers,
+        body: &Body::Whole(request.body.clone()),
+        legacy: pair.legacy,
+        reads: &reads,
+        intents: pair.engine.intents(),
+        effects: pair.effects,
+    };
+    let context = CaptureContext {
+        id: Uuid::now_v7(),
+        route: &route.id,
+        at: clock::now(),
+        plan: report.plan.as_ref(),
+        outcome: match verdict {
+            Verdict::Match => "matched",
+            Verdict::Ignored => "ignored",
+            Verdict::Mismatch => "mismatched",
+        },
+        rules,
+        redact: &route.redact,
+        key: captures.key(),
+        sensitive: redaction.map(|redaction| redaction as &dyn SensitiveParts),
+        bounds,
+    };
+    match std::panic::catch_unwind(AssertUnwindSafe(|| compare::capture(&whole, &context))) {
+        Ok(Ok(capture)) => captures.put(&capture),
+        Ok(Err(NotCaptured::Unreadable)) | Err(_) => captures.dropped(&route.id, CaptureDropped::Unreadable),
     }
 }

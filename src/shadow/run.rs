@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use super::capture::CapturedRun;
+use super::capture::{CapturedRun, capture, recorder_for};
 use super::engine_result::{EngineResult, refused};
 use super::in_flight::InFlight;
 use super::legacy_calls::{self, CallsOfRequest};
@@ -124,7 +124,7 @@ impl Runner {
         // The exchange has ended by the time it is offered.
         let window = answered.effects.as_ref().map(RequestEffects::window);
         let effects_complete = window.map(|window| tokio::time::Instant::from_std(offered) + window);
-        let recorded = self.recorder_for(&answered);
+        let recorded = recorder_for(&self.captures, &answered);
         let result = match self.ask(&answered, recorded.as_ref()).await {
             Ok(result) => result,
             Err(outcome) => {
@@ -320,9 +320,9 @@ impl Runner {
         };
         self.evidence.record_pair(route, generation, rung_of(answered), &comparison, &answered.legacy, &engine);
         if let Some(recorded) = recorded {
-            let captured =
-                CapturedRun { answered, report: &report, pair: &pair, recorded, redaction: redaction.as_ref() };
-            self.capture(&captured, &rules, comparison.verdict);
+            let (redaction, verdict) = (redaction.as_ref(), comparison.verdict);
+            let captured = CapturedRun { answered, report: &report, pair: &pair, recorded, redaction, verdict };
+            capture(&self.captures, &captured, &rules, &bounds);
         }
         match comparison.verdict {
             Verdict::Match => ComparisonOutcome::Matched,

@@ -99,6 +99,10 @@ const RIGHT: &str = "steps.price.output.price";
 impl Shop {
     /// `more` is added to pointsman.yaml.
     async fn start(more: &str) -> Self {
+        Self::start_with(ROUTES, more).await
+    }
+
+    async fn start_with(routes: &str, more: &str) -> Self {
         let egress = EgressAddress::default();
         let servers = vec![legacy(egress.clone()).await, bank().await, prices().await];
         let flags = FlagsDir::empty();
@@ -114,7 +118,7 @@ impl Shop {
             ),
         );
         flags.write("workflows/create.yaml", &workflow(RIGHT));
-        flags.write("routes/orders.yaml", ROUTES);
+        flags.write("routes/orders.yaml", routes);
         let dir = tempfile::tempdir().expect("a directory");
         let store = format!("sqlite:{}", dir.path().join("db").display());
         let env = vec![("BANK_TOKEN".to_owned(), "the-bank-token-0123456789".to_owned())];
@@ -256,6 +260,23 @@ async fn captures_survive_kill_9_and_a_route_without_capture_has_none() {
     shop.pointsman.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_in_dark_is_captured_too() {
+    let routes = ROUTES.replace("state: shadow", "state: dark\n    force: { reason: a test }");
+    let mut shop = Shop::start_with(&routes, "").await;
+    for n in 0..4 {
+        shop.order("/orders/x", &[], &order(n, "mug")).await;
+    }
+    shop.compared(4.0).await;
+    let (file, text) = shop.export().await;
+    shop.end_services().await;
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    assert!(lines.iter().all(|line| line["reads"][0]["reply"]["status"] == 200), "{text}");
+    let (code, found) = report(&shop.flags, &file).await;
+    assert_eq!((code, &found["routes"]["orders"]["matched"]), (Some(0), &json!(4)), "{found}");
+}
+
 /// The number of a card with a valid check digit.
 fn card(n: usize) -> String {
     let digits = format!("4{n:014}");
@@ -292,11 +313,11 @@ async fn no_planted_secret_is_in_store_log_metrics_or_api() {
         access_log.display()
     ))
     .await;
-    let mut planted: Vec<String> = Vec::new();
-    let mut plant = |kind: &str, n: usize| {
+    let all = std::cell::RefCell::new(Vec::new());
+    let plant = |kind: &str, n: usize| {
         let secret =
             if kind == "card" { card(n + 1_000_003 * n) } else { format!("{kind}-s3cr3t-{n:03}-{}", n * 7_919) };
-        planted.push(secret.clone());
+        all.borrow_mut().push(secret.clone());
         secret
     };
     for n in 0..18 {
@@ -316,8 +337,9 @@ async fn no_planted_secret_is_in_store_log_metrics_or_api() {
         let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let path = format!("/orders/{path_card}?access_token={}&page=1", plant("query", n));
         shop.order(&path, &headers, &body).await;
-        planted.push(path_card);
+        all.borrow_mut().push(path_card);
     }
+    let mut planted: Vec<String> = all.take();
     // A form and a text, which differ in legacy and engine: samples are kept too.
     let mut wrong = 0;
     for (content_type, body) in [

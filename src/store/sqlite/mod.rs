@@ -9,6 +9,7 @@
 //! ([`open_files`]); while a sync hangs, appends wait and it is false. Dropping a write's future drops only its reply.
 
 mod backup;
+mod capture_writes;
 mod captures;
 mod check;
 mod commit;
@@ -313,7 +314,6 @@ impl Store for SqliteStore {
     fn put_key_files(&self, put: Vec<KeyFileRecord>, remove: Vec<Uuid>) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::KeyFiles { put, remove })
     }
-
     fn identity(&self) -> StoreIdentity {
         self.constants.identity.clone()
     }

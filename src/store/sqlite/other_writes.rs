@@ -13,7 +13,7 @@ use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::captures;
+use super::capture_writes;
 use super::commit::Committer;
 use super::coordination_writes::{self, CoordinationResult, CoordinationWrite};
 use super::encoded::nanos;
@@ -241,7 +241,7 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
         RecordWrite::ClearSamples(route) => {
             conn.execute("DELETE FROM samples WHERE route = ?", [route.as_str()])?;
         }
-        RecordWrite::Captures(captures, bounds) => captures::write(conn, captures, *bounds)?,
+        RecordWrite::Captures(captures, bounds) => capture_writes::write(conn, captures, *bounds)?,
         RecordWrite::Evidence(evidence) => {
             for record in evidence {
                 let text = "INSERT OR REPLACE INTO evidence (route, record) VALUES (?, ?)";

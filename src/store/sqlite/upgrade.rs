@@ -1,4 +1,5 @@
-//! The versions of the tables, and the move of the events of an older file, which has a row for each event, to rows of whole appends.
+//! The versions of the tables, and the move of the events of an older file, which has a row for each event, to rows of
+//! whole appends.
 //!
 //! Always true: each batch is one transaction that writes appends and deletes their events. A process that is killed at
 //! any moment leaves every event in exactly one of the two tables, and the next start continues. The file gets the new

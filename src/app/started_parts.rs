@@ -179,8 +179,8 @@ impl StartingParts<'_> {
         };
 
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
-        let recorder = parts.recorder.clone();
-        tasks.push(admin.spawn(async move { recorder.run().await }));
+        let (recorder, newest_flip) = (parts.recorder.clone(), parts.ladder.newest_flip());
+        tasks.push(admin.spawn(async move { recorder.run(newest_flip).await }));
         tasks.push(engine.spawn(background::reload(
             parts.clone(),
             setup.clone(),

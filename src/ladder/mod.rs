@@ -285,6 +285,11 @@ impl Ladder {
         self.mover.in_force().unrecorded_flips()
     }
 
+    /// The number of the newest flip that this process recorded or found in the store.
+    pub fn newest_flip(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.mover.recorder.newest_flip()
+    }
+
     /// The number of a check of the engine's health that begins now.
     pub fn begin_check(&self) -> CheckNumber {
         CheckNumber(self.checks.fetch_add(1, Ordering::SeqCst) + 1)

@@ -34,6 +34,7 @@ mod record_log;
 mod records;
 mod repeated_failures;
 mod retry_scopes;
+mod service_callers;
 mod run_filter;
 mod sqlite;
 mod summary;
@@ -68,6 +69,7 @@ pub use open_creators::{OpenCreators, families_of_open_runs};
 pub use postgres::PostgresStore;
 pub use put_flips::PutFlips;
 pub use record_log::{RecordEntry, RecordLog};
+pub use service_callers::{ServiceCaller, ServiceCallerStore, WatchedTime};
 pub use records::{
     Append, Claim, CommandRecord, EventsSize, EvidenceRecord, FlipRecord, LockChange, LockRow, NewPin, OutboxRow,
     Overridden, PinRecord, Priority, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
@@ -117,7 +119,7 @@ pub const NEW_STORE_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60)
 pub type StoreHandle = Arc<dyn Store>;
 
 /// Keeps runs, flips, pins, retry keys, samples and evidence. Every implementation passes the same contract tests.
-pub trait Store: RunCoordination + InstanceStore + RecordLog {
+pub trait Store: RunCoordination + InstanceStore + RecordLog + ServiceCallerStore {
     /// Appends events. After `Ok`, a restart finds them and everything that was committed with them. Dropping the
     /// future does not cancel the write.
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>>;

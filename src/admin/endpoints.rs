@@ -19,8 +19,8 @@ use super::types::{
     TriedRules, TryRules,
 };
 use super::{
-    differences, egress, flips, guard, orchestrate as runs, process, record, reference, reload, routes, rule_trials,
-    services,
+    callers, differences, egress, flips, guard, orchestrate as runs, process, record, reference, reload, routes,
+    rule_trials, services,
 };
 use crate::config::TokenScope;
 
@@ -263,6 +263,14 @@ fn flag_endpoints() -> Vec<Endpoint> {
             .errors(&[422]),
         read("/api/v2/services", get(services::list), "services", "Addresses, breakers, calls in flight, rates")
             .returns::<Vec<ServiceRow>>(),
+        read(
+            "/api/v2/services/{name}/callers",
+            get(callers::callers),
+            "callers",
+            "Who calls a service, and until when",
+        )
+        .returns::<ServiceCallers>()
+        .errors(&[404]),
     ]
 }
 

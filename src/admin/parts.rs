@@ -17,11 +17,21 @@ use crate::evidence::Evidence;
 use crate::flag::{Family, FlagSet, Freeze};
 use crate::ladder::{self, FlipError, Flipped, FreezeError, Frozen, GuardReleased, Ladder, RouteStatus};
 use crate::limits::Limits;
-use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
-use crate::store::{FlipRecord, StoreHandle, StoredEvent};
+use crate::names::{PlanId, RouteId, RunId, Seq, ServiceName, StepId, WorkflowName};
+use crate::store::{FlipRecord, StoreError, StoreHandle, StoredEvent};
 use crate::workflow::{ControlCommand, RunSummary};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+
+/// What is known of the callers of a service outside the store.
+pub struct CallersOfService {
+    /// What may call it, by the files and the states in force.
+    pub may_call: Vec<String>,
+    /// The process's time.
+    pub now: Timestamp,
+    /// Stores what was noted up to now.
+    pub flush: BoxFuture<'static, Result<(), StoreError>>,
+}
 
 /// Returns the instances of a family that are alive, for each arm.
 pub type InstancesOfFamily = Arc<dyn Fn(&Family) -> Vec<InstancesRow> + Send + Sync>;
@@ -64,6 +74,8 @@ pub struct AdminParts {
     pub limits: Arc<Limits>,
     /// The state of the process now.
     pub process_status: Arc<dyn Fn() -> ProcessStatus + Send + Sync>,
+    /// What may call a service; `None` if the files do not have it.
+    pub callers: Arc<dyn Fn(&ServiceName) -> Option<CallersOfService> + Send + Sync>,
     /// The instances of a family that are alive, for each arm.
     pub instances: InstancesOfFamily,
     /// The traffic of a route.

@@ -8,6 +8,7 @@
 //!
 //! Which endpoint takes and returns which type is in the table of endpoints (`endpoints`).
 
+mod callers;
 mod egress;
 mod file_problem;
 mod flips;
@@ -36,6 +37,7 @@ use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{RouteId, StepId, WorkflowName};
 pub use crate::store::GuardAction;
 pub use crate::workflow::{Mode, RunStatus, StepPart};
+pub use callers::{ServiceCallerRow, ServiceCallers, UnknownTime};
 pub use egress::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
 pub use file_problem::FileProblem;
 pub use flips::{FlipRequest, FlipResponse, FlipRow};

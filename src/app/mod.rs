@@ -35,6 +35,7 @@ mod replay_files;
 mod retention;
 mod running;
 mod runtimes;
+mod service_callers;
 mod services;
 mod signals;
 mod sockets;

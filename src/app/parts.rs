@@ -11,6 +11,7 @@ use super::basis::bases;
 use super::family_gate::FamilyGate;
 use super::guard_webhooks::GuardWebhooks;
 use super::opened_store::{LockedFiles, OpenedStore, other_ids, routes_in_store};
+use super::service_callers::CallerNotes;
 use super::twins::EngineTwins;
 use super::{retention, zero_counters};
 use crate::affinity::{RequestsWithUnknownKeys, StoreAffinity};
@@ -46,6 +47,7 @@ pub(super) struct Parts {
     pub shadow: Arc<Shadow>,
     pub rules: crate::shadow::RulesInForce,
     pub recorder: Arc<Recorder>,
+    pub caller_notes: Arc<CallerNotes>,
     pub retention: Arc<ArcSwap<Retention>>,
     /// The names of the workflows in force.
     pub workflows: Arc<ArcSwap<Vec<WorkflowName>>>,
@@ -65,6 +67,7 @@ impl Parts {
     ) -> anyhow::Result<Self> {
         let OpenedStore { store, evidence, basis_changes, affinity, secret } = opened;
         let limits = setup.limits.clone();
+        let caller_notes = Arc::new(CallerNotes::new(addresses.callers().clone(), store.clone()));
         let family_gate = FamilyGate::new(affinity.clone(), store.clone(), addresses.clone(), limits.clone());
         let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
         family_gate.set_files(setup, &routes);
@@ -113,6 +116,7 @@ impl Parts {
         basis_changes.iter().for_each(|(route, change)| recorder.basis_changed(route, change));
         Ok(Self {
             recorder,
+            caller_notes,
             store,
             evidence,
             ladder,
@@ -181,6 +185,8 @@ impl Parts {
             self.flush_evidence(within),
             self.ladder.end_moves(within)
         );
+        // Calls that end later were noted when they began.
+        let _ = tokio::time::timeout_at(until, self.caller_notes.finish()).await;
         // After the last moves. What is missing is added by the next process.
         let _ = tokio::time::timeout_at(until, self.recorder.catch_up()).await;
         until

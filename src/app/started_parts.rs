@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::Signal;
@@ -20,11 +21,12 @@ use super::parts::Parts;
 use super::reload_requests::ReloadRequests;
 use super::signals::Signals;
 use super::succession::status::SuccessionStatus;
-use super::{background, instances, memory, process_status, retention, services, time};
+use super::{background, instances, memory, process_status, retention, service_callers, services, time};
 use crate::access_log::AccessLog;
-use crate::admin::{self, AdminParts, RouteTraffic};
+use crate::admin::{self, AdminParts, CallersOfService, RouteTraffic};
 use crate::clock;
 use crate::config::{FlagFileWatcher, Loaded, Overrides, ReloadStatus, RouteRules, WatchTiming};
+use crate::names::ServiceName;
 use crate::telemetry;
 
 /// How often evidence is written to the store.
@@ -157,6 +159,16 @@ impl StartingParts<'_> {
                 let engine = parts.engine.clone();
                 Arc::new(move || services::rows(&engine))
             },
+            callers: {
+                let (notes, files, ladder) = (parts.caller_notes.clone(), files.clone(), parts.ladder.clone());
+                Arc::new(move |service: &ServiceName| {
+                    let may_call = service_callers::may_call(&files.load().setup, &ladder.flags().load(), service)?;
+                    let notes = notes.clone();
+                    // Notes that are not stored yet are shown too.
+                    let flush = async move { notes.flush().await }.boxed();
+                    Some(CallersOfService { may_call, now: clock::now(), flush })
+                })
+            },
             instances: {
                 let affinity = parts.affinity.clone();
                 Arc::new(move |family| instances::rows(&affinity.instances().of(family)))
@@ -179,6 +191,8 @@ impl StartingParts<'_> {
         };
 
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
+        let caller_notes = parts.caller_notes.clone();
+        tasks.push(admin.spawn(async move { caller_notes.store_periodically().await }));
         let (recorder, newest_flip) = (parts.recorder.clone(), parts.ladder.newest_flip());
         tasks.push(admin.spawn(async move { recorder.run(newest_flip).await }));
         tasks.push(engine.spawn(background::reload(

@@ -35,6 +35,7 @@ mod records;
 mod repeated_failures;
 mod retry_scopes;
 mod run_filter;
+mod service_callers;
 mod sqlite;
 mod summary;
 #[cfg(test)]
@@ -75,6 +76,7 @@ pub use records::{
 pub use repeated_failures::RepeatedFailures;
 pub use retry_scopes::{DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes, UnrecordedBecause};
 pub use run_filter::RunFilter;
+pub use service_callers::{ServiceCaller, ServiceCallerStore, WatchedTime};
 pub use sqlite::{Copied, SqliteStore};
 
 use crate::clock::RunningTimes;
@@ -117,7 +119,7 @@ pub const NEW_STORE_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60)
 pub type StoreHandle = Arc<dyn Store>;
 
 /// Keeps runs, flips, pins, retry keys, samples and evidence. Every implementation passes the same contract tests.
-pub trait Store: RunCoordination + InstanceStore + RecordLog {
+pub trait Store: RunCoordination + InstanceStore + RecordLog + ServiceCallerStore {
     /// Appends events. After `Ok`, a restart finds them and everything that was committed with them. Dropping the
     /// future does not cancel the write.
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>>;

@@ -38,6 +38,7 @@ mod json_server;
 mod key_files;
 mod kills;
 mod ladder;
+mod legacy_callers;
 mod legacy_faults;
 mod legacy_keys;
 mod listeners;

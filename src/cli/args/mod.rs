@@ -158,6 +158,16 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
+    /// Show who still calls a service, what may call it, and since when nothing does.
+    Legacy {
+        /// The service's name.
+        service: String,
+        /// Exit with 1 unless nothing has called it for so long: `30d`, `12h`.
+        #[arg(long, value_name = "DURATION", value_parser = crate::cli::callers::lasting)]
+        unused_for: Option<std::time::Duration>,
+        #[command(flatten)]
+        server: Server,
+    },
     /// The record of all moves of routes: a chain of entries, each with the hash of the one before.
     Record {
         #[command(subcommand)]

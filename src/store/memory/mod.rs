@@ -11,6 +11,7 @@ mod instances;
 mod record_log;
 mod retry_keys;
 mod samples;
+mod service_callers;
 mod tables;
 
 use std::ops::RangeInclusive;

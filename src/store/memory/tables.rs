@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::coordination_tables::CoordinationTables;
 use super::instance_tables::InstanceTables;
 use super::retry_keys::RetryKeyTable;
+use super::service_callers::Callers;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
 use crate::store::bound_keys::{OldKey, page_of};
@@ -18,7 +19,7 @@ use crate::store::coordination::due_at_of;
 use crate::store::{
     Append, AppendConflict, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, OutboxRow, PinCount,
     PinRecord, PlacedPin, RecordEntry, RetryKeyPage, RetryKeyPosition, RunBodies, RunFilter, RunSnapshot, SampleRecord,
-    StoreError, StoreNotification, StoredEvent, StoredFirstTry,
+    StoreError, StoreNotification, StoredEvent, StoredFirstTry, WatchedTime,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -51,6 +52,8 @@ pub(super) struct Tables {
     /// A flip's number is its index plus one.
     flips: Vec<FlipRecord>,
     pub(super) record: Vec<RecordEntry>,
+    pub(super) service_callers: Callers,
+    pub(super) watched: Vec<WatchedTime>,
     pub(super) declared: BTreeMap<RouteId, DeclaredState>,
     /// Oldest first.
     pub(super) samples: Vec<SampleRecord>,
@@ -75,6 +78,8 @@ impl Tables {
             retry_keys: RetryKeyTable::default(),
             flips: Vec::new(),
             record: Vec::new(),
+            service_callers: Callers::new(),
+            watched: Vec::new(),
             declared: BTreeMap::new(),
             samples: Vec::new(),
             evidence: BTreeMap::new(),

@@ -24,6 +24,7 @@ mod pool;
 mod read;
 mod record_log;
 mod record_writes;
+mod service_callers;
 mod session;
 mod stored_state;
 mod summary_cache;

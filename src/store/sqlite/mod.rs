@@ -19,6 +19,7 @@ mod foreign_log;
 mod index_room;
 mod instance_writes;
 mod instances;
+mod migrations;
 mod notifier;
 mod open;
 mod open_files;
@@ -30,6 +31,7 @@ mod readers;
 mod record_log;
 mod restored;
 mod run_snapshots;
+mod service_callers;
 mod stored_state;
 mod upgrade;
 mod write_append;
@@ -77,7 +79,9 @@ use crate::workflow::{RunStatus, RunSummary};
 #[cfg(test)]
 pub(super) use self::connection::{Options, SYNCHRONOUS};
 #[cfg(test)]
-pub(super) use self::open::{NEWEST_VERSION, migrate_to, setup_options};
+pub(super) use self::migrations::NEWEST_VERSION;
+#[cfg(test)]
+pub(super) use self::open::{migrate_to, setup_options};
 
 type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
@@ -120,22 +124,6 @@ impl SqliteStore {
         store.healthy.store(false, Ordering::Release);
         store.queue.abandon();
         Ok(store)
-    }
-
-    /// Copies a database to a new file and syncs it to disk; another process may be writing to the database. The copy
-    /// also gets the retry keys that are not in the database yet and have not expired: `read_keys` reads them from the
-    /// given key files.
-    ///
-    /// # Errors
-    /// The new file exists, is written by another backup or cannot be written; the database does not exist, is empty,
-    /// or is of another program or a newer version. No new file is left then.
-    pub async fn back_up(
-        from: impl AsRef<Path>,
-        to: impl AsRef<Path>,
-        retry_window: Duration,
-        mut read_keys: impl FnMut(&[KeyFileRecord]) -> Vec<(RetryKey, Timestamp)> + Send,
-    ) -> Result<Copied, StoreError> {
-        backup::back_up(from.as_ref(), to.as_ref(), retry_window, &mut read_keys).await
     }
 
     /// Opens a database at a canonical path, with these options of the writer's connection.

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection as _, SqlSafeStr};
+use sqlx::{ConnectOptions, Connection as _};
 
 use super::connection::Options;
 use super::file_lock::FileLock;
 use super::index_room::{self, IndexRoom};
+use super::migrations::{CREATES_APPENDS, NEWEST_VERSION, migrations};
 use super::open_files::OpenFiles;
 use super::read_only;
 use super::readers::Readers;
@@ -164,45 +165,6 @@ pub(in crate::store) fn setup_options(path: &Path) -> SqliteConnectOptions {
         .pragma("secure_delete", "ON")
         .disable_statement_logging()
 }
-
-/// The migrations up to a version, in order.
-fn migrations(last: i64) -> Migrator {
-    let first = include_str!("../schema/0001_first.sql").into_sql_str();
-    let run_keys = include_str!("../schema/0002_run_keys.sql").into_sql_str();
-    let work = include_str!("../schema/0003_work.sql").into_sql_str();
-    let carried = include_str!("../schema/0004_carried.sql").into_sql_str();
-    let lists = include_str!("../schema/0005_lists.sql").into_sql_str();
-    let births = include_str!("../schema/0006_births.sql").into_sql_str();
-    let appends = include_str!("../schema/0007_appends.sql").into_sql_str();
-    let moved = include_str!("../schema/0008_events_moved.sql").into_sql_str();
-    let run_snapshots = include_str!("../schema/0009_run_snapshots.sql").into_sql_str();
-    let event_version_3 = include_str!("../schema/0010_event_version_3.sql").into_sql_str();
-    let request_digests = include_str!("../schema/0011_request_digests.sql").into_sql_str();
-    let record = include_str!("../schema/0012_record.sql").into_sql_str();
-    let instances = include_str!("../schema/0013_instances.sql").into_sql_str();
-    let mut migrations = vec![
-        Migration::new(1, "first".into(), MigrationType::Simple, first, false),
-        Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
-        Migration::new(3, "work".into(), MigrationType::Simple, work, false),
-        Migration::new(4, "carried".into(), MigrationType::Simple, carried, false),
-        Migration::new(5, "lists".into(), MigrationType::Simple, lists, false),
-        Migration::new(6, "births".into(), MigrationType::Simple, births, false),
-        Migration::new(CREATES_APPENDS, "appends".into(), MigrationType::Simple, appends, false),
-        Migration::new(8, "events moved".into(), MigrationType::Simple, moved, false),
-        Migration::new(9, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
-        Migration::new(10, "event version 3".into(), MigrationType::Simple, event_version_3, false),
-        Migration::new(11, "request digests".into(), MigrationType::Simple, request_digests, false),
-        Migration::new(12, "record".into(), MigrationType::Simple, record, false),
-        Migration::new(NEWEST_VERSION, "instances".into(), MigrationType::Simple, instances, false),
-    ];
-    migrations.retain(|step| step.version <= last);
-    Migrator::with_migrations(migrations)
-}
-
-/// The migration that creates the table of appends. The events of an older file are moved after it.
-const CREATES_APPENDS: i64 = 7;
-/// The last migration.
-pub(in crate::store) const NEWEST_VERSION: i64 = 13;
 
 fn newer_tables(path: &Path, version: i64) -> StoreError {
     StoreError(format!(

@@ -18,6 +18,7 @@ use super::coordination_writes::{self, CoordinationResult, CoordinationWrite};
 use super::encoded::nanos;
 use super::instance_writes;
 use super::read::RUNNING_TIMES;
+use super::service_callers;
 use super::write_append::WriteTime;
 use crate::clock::{self, RunningTimes};
 use crate::flag::{Arm, PinKey, RetryKey};
@@ -27,7 +28,7 @@ use crate::store::key_files::key_file_row;
 use crate::store::write_error::WriteError;
 use crate::store::{
     DeclaredState, EvidenceRecord, FlipRecord, InstanceChange, KeyFileRecord, PutFlips, RecordEntry, SampleRecord,
-    StoreError, StoreNotification,
+    ServiceCaller, StoreError, StoreNotification, WatchedTime,
 };
 
 /// The reply channel of a write that returns nothing.
@@ -61,6 +62,7 @@ pub(super) enum RecordWrite {
     },
     RunningTimes(RunningTimes),
     RecordEntry(Box<RecordEntry>),
+    ServiceCallers(Vec<ServiceCaller>, WatchedTime),
 }
 
 /// Performs a write and sends its reply.
@@ -253,6 +255,7 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
             let text = "INSERT INTO record_entries (number, source, record) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
             conn.execute(text, params![entry.number.cast_signed(), entry.source, json(entry)?])?;
         }
+        RecordWrite::ServiceCallers(callers, watched) => service_callers::write(conn, callers, watched)?,
         RecordWrite::KeyFiles { put, remove } => {
             for id in remove {
                 conn.execute("DELETE FROM meta WHERE key = ?", [key_file_row(*id)])?;

@@ -25,6 +25,7 @@ mod records;
 mod removed_files;
 mod retention;
 mod run_snapshots;
+mod service_callers;
 mod sqlite;
 mod unavailable;
 mod unpurgeable;

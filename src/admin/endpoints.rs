@@ -15,8 +15,8 @@ use super::types::{
     AdjustRequest, AnswerRequest, CancelRequest, Diffs, EgressView, EventRow, EvidenceView, ExplanationView,
     FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, GuardReleaseRequest, GuardReleaseResponse,
     Orchestration, PauseRequest, RecordPage, ReloadRequest, ReloadResponse, RerunRequest, ResolveRequest, RetryRequest,
-    RouteDetail, RouteRow, RunList, ServiceRow, SignalRequest, SkipRequest, StartRequest, Status, SuggestedRules,
-    TriedRules, TryRules,
+    RouteDetail, RouteRow, RunList, ServiceCallers, ServiceRow, SignalRequest, SkipRequest, StartRequest, Status,
+    SuggestedRules, TriedRules, TryRules,
 };
 use super::{
     callers, differences, egress, flips, guard, orchestrate as runs, process, record, reference, reload, routes,
@@ -257,6 +257,9 @@ fn flag_endpoints() -> Vec<Endpoint> {
         read("/api/v2/record", get(record::record), "record", "The record of all moves, as a chain of hashes")
             .query::<record::RecordQuery>()
             .returns::<RecordPage>(),
+        read("/api/v2/record/flips", get(record::flips), "record_flips", "The flips in the store, as they are")
+            .query::<record::RecordQuery>()
+            .returns::<Vec<serde_json::Value>>(),
         flip("/api/v2/reload", post(reload::reload), "reload", "Read the files again now")
             .body::<ReloadRequest>()
             .returns::<ReloadResponse>()

@@ -23,6 +23,9 @@ use crate::workflow::{ControlCommand, RunSummary};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+/// Returns what is known of the callers of a service; `None` if the files do not have it.
+pub type FindCallers = Arc<dyn Fn(&ServiceName) -> Option<CallersOfService> + Send + Sync>;
+
 /// What is known of the callers of a service outside the store.
 pub struct CallersOfService {
     /// What may call it, by the files and the states in force.
@@ -75,7 +78,7 @@ pub struct AdminParts {
     /// The state of the process now.
     pub process_status: Arc<dyn Fn() -> ProcessStatus + Send + Sync>,
     /// What may call a service; `None` if the files do not have it.
-    pub callers: Arc<dyn Fn(&ServiceName) -> Option<CallersOfService> + Send + Sync>,
+    pub callers: FindCallers,
     /// The instances of a family that are alive, for each arm.
     pub instances: InstancesOfFamily,
     /// The traffic of a route.

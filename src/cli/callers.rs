@@ -47,7 +47,7 @@ fn is_unused_for(view: &ServiceCallers, wanted: Duration) -> bool {
 
 pub(crate) fn text(view: &ServiceCallers, unused_for: Option<Duration>, format: Formatter) -> String {
     let now = view.now;
-    let mut out = format!("{}\n\n", format.tone(&escape_control(&view.service), Tone::Strong));
+    let mut out = format!("{}\n\n", format.tone(escape_control(&view.service), Tone::Strong));
     let quiet = match (quiet_for(view), view.last_call) {
         (None, _) => "calls were never noted".to_owned(),
         (Some(quiet), Some(last)) if view.quiet_since == Some(last) => {

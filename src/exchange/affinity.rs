@@ -97,6 +97,8 @@ pub struct NotedInstance {
     pub arm: Arm,
     /// The run that created the instance, if it is the engine's.
     pub run: Option<RunId>,
+    /// Whether the reply is that to the request which created it, and not to a retry of that.
+    pub is_created: bool,
     /// Whether it has ended.
     pub has_ended: bool,
 }

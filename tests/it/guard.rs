@@ -187,6 +187,11 @@ async fn errors_in_live_lower_the_route_and_a_person_releases_it() {
     assert_eq!(orders.until_message("released").await["reason"], "the bank is back");
     let metrics = orders.pointsman.metrics().await;
     assert_eq!(metrics.sum("pointsman_guard_latched", &[("route", "orders")]), 0.0);
+    let verified = || async {
+        let verified = orders.pointsman.cli(&["record", "verify"]).await;
+        (verified.status.success() && output_text(&verified).contains("the record holds")).then_some(())
+    };
+    until("the record of what the guard did to hold", verified).await;
     orders.restart().await;
     orders.answered_by("engine").await;
     assert_eq!(orders.charges(), 5);

@@ -14,7 +14,7 @@ use tower::ServiceExt;
 
 use super::fake_engine::FakeEngine;
 use crate::admin::serve::PeerAddress;
-use crate::admin::{AdminParts, ProcessStatus, Reloaded, RouteTraffic, applications, router};
+use crate::admin::{AdminParts, CallersOfService, ProcessStatus, Reloaded, RouteTraffic, applications, router};
 use crate::compare::Rules;
 use crate::config::{RouteRules, Token};
 use crate::egress::Attribution;
@@ -133,6 +133,11 @@ impl TestApi {
             started: at(0),
             limits: Arc::new(self.limits.clone()),
             process_status: Arc::new(move || process.clone()),
+            callers: Arc::new(|service| {
+                let flush = Box::pin(std::future::ready(Ok(())));
+                let may_call = vec!["route orders (dark)".to_owned()];
+                (service.as_str() == "shop").then_some(CallersOfService { may_call, now: at(100), flush })
+            }),
             instances: Arc::new(|_| Vec::new()),
             traffic: Arc::new(|_| RouteTraffic { requests: 12, overhead_p50_us: Some(40.0) }),
             services: Arc::new(Vec::new),

@@ -78,6 +78,8 @@ crate::store::tests::forward_work::forward_work!(FailingStore, inner);
 impl crate::store::InstanceStore for FailingStore {}
 impl crate::store::RecordLog for FailingStore {}
 
+impl crate::store::ServiceCallerStore for FailingStore {}
+
 impl Store for FailingStore {
     fn put_flips(&self, put: PutFlips) -> StoreFuture<'_, Option<Vec<u64>>> {
         if self.delay_flips.load(Ordering::SeqCst) {

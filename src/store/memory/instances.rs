@@ -21,7 +21,12 @@ impl Tables {
             InstanceChange::LegacySeen(key, at) => {
                 self.instances.see(key, at);
             }
-            InstanceChange::LegacyListed(key, at) => self.instances.see(key, at).ended = None,
+            InstanceChange::LegacyListed(key, at) => {
+                let listed = self.instances.see(key, at);
+                if listed.ended.take().is_some() {
+                    listed.seen = at;
+                }
+            }
             InstanceChange::LegacyEnded(key, at) => {
                 self.instances.see(key, at).ended.get_or_insert(at);
             }

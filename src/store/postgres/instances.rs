@@ -73,6 +73,12 @@ async fn write(pool: &Pool, changes: Vec<InstanceChange>) -> Result<()> {
     let (mut rows, mut listed) = (LegacyRows::default(), LegacyRows::default());
     let mut others = Vec::new();
     for change in changes {
+        // Instances that are listed are written after the others: an end that comes later is written later.
+        if let InstanceChange::LegacyEnded(key, _) = &change
+            && listed.0.contains_key(key)
+        {
+            put_in_order(pool, std::mem::take(&mut rows), std::mem::take(&mut listed)).await?;
+        }
         match change {
             InstanceChange::LegacySeen(key, at) => drop(rows.of(key, at)),
             InstanceChange::LegacyEnded(key, at) => drop(rows.of(key, at).ended.get_or_insert(at)),
@@ -85,18 +91,23 @@ async fn write(pool: &Pool, changes: Vec<InstanceChange>) -> Result<()> {
             | InstanceChange::ForgetEnded { .. }) => others.push(other),
         }
     }
+    put_in_order(pool, rows, listed).await?;
+    for change in others {
+        write_other(pool, change).await?;
+    }
+    Ok(())
+}
+
+/// Writes rows, then those of instances that legacy lists.
+async fn put_in_order(pool: &Pool, rows: LegacyRows, listed: LegacyRows) -> Result<()> {
     const KEEP_ENDED: &str = concat!(
         put_rows!(),
         "ended = coalesce(known.ended, excluded.ended), incomplete = known.incomplete OR excluded.incomplete \
          WHERE (known.ended IS NULL AND excluded.ended IS NOT NULL) OR (excluded.incomplete AND NOT known.incomplete)"
     );
-    const REOPEN: &str = concat!(put_rows!(), "ended = NULL WHERE known.ended IS NOT NULL");
+    const REOPEN: &str = concat!(put_rows!(), "seen = excluded.seen, ended = NULL WHERE known.ended IS NOT NULL");
     put_legacy(pool, &rows, KEEP_ENDED).await?;
-    put_legacy(pool, &listed, REOPEN).await?;
-    for change in others {
-        write_other(pool, change).await?;
-    }
-    Ok(())
+    put_legacy(pool, &listed, REOPEN).await
 }
 
 async fn put_legacy(pool: &Pool, LegacyRows(rows): &LegacyRows, text: &'static str) -> Result<()> {

@@ -4,7 +4,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use sqlx::postgres::PgRow;
 
 use super::PostgresStore;
-use super::columns::{column, time};
+use super::columns::{column, time, uuid};
 use crate::names::ServiceName;
 use crate::store::encoded::nanos;
 use crate::store::service_callers::SERVICE_CALLERS_MAX;
@@ -45,7 +45,7 @@ impl ServiceCallerStore for PostgresStore {
             let last: Vec<i64> = callers.iter().map(|caller| nanos(caller.last)).collect();
             let put = || {
                 let query = sqlx::query(PUT).bind(&services).bind(&sources).bind(&clients).bind(&paths);
-                let query = query.bind(&first).bind(&last).bind(watched.process);
+                let query = query.bind(&first).bind(&last).bind(watched.process.as_bytes().as_slice());
                 query.bind(nanos(watched.since)).bind(nanos(watched.until)).bind(watched.has_ended)
             };
             self.pool.query(put).await?;
@@ -85,7 +85,7 @@ impl ServiceCallerStore for PostgresStore {
             let rows = self.pool.query(|| sqlx::query(text)).await?;
             let watched = |row: &PgRow| {
                 let (since, until) = (time(column(row, 1)?)?, time(column(row, 2)?)?);
-                Ok(WatchedTime { process: column(row, 0)?, since, until, has_ended: column(row, 3)? })
+                Ok(WatchedTime { process: uuid(column(row, 0)?)?, since, until, has_ended: column(row, 3)? })
             };
             rows.iter().map(watched).collect()
         }

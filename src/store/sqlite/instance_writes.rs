@@ -19,7 +19,10 @@ pub(super) fn write(conn: &Connection, changes: &[InstanceChange]) -> Result<(),
                 conn.prepare_cached(&format!("{see} ON CONFLICT DO NOTHING"))?.execute(values)?;
             }
             InstanceChange::LegacyListed(PinKey { family, id }, at) => {
-                let text = format!("{see} ON CONFLICT (family, id) DO UPDATE SET ended = NULL WHERE ended IS NOT NULL");
+                let text = format!(
+                    "{see} ON CONFLICT (family, id) DO UPDATE SET seen = excluded.seen, ended = NULL \
+                     WHERE ended IS NOT NULL"
+                );
                 let values = params![family.as_str(), &**id, nanos(*at), None::<i64>, false];
                 conn.prepare_cached(&text)?.execute(values)?;
             }

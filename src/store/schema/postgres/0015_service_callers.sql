@@ -12,7 +12,7 @@ CREATE INDEX service_callers_last ON service_callers (service, last_call);
 
 -- When calls were noted, by process.
 CREATE TABLE watched_times (
-    process uuid   PRIMARY KEY,
+    process bytea  PRIMARY KEY,
     since   bigint NOT NULL,
     until   bigint NOT NULL,
     ended   boolean NOT NULL           -- nothing was noted later

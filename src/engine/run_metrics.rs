@@ -108,7 +108,8 @@ impl RunMetrics {
                 counter!("pointsman_step_retries_total", "workflow" => workflow, "step" => step).increment(1);
             }
             Measure::Paused { step, item, conflict } => {
-                let outcome = if matches!(*conflict, "outcome_unknown" | "undo_unknown") { "unknown" } else { "conflict" };
+                let outcome =
+                    if matches!(*conflict, "outcome_unknown" | "undo_unknown") { "unknown" } else { "conflict" };
                 self.step_ended(step, *item, outcome);
                 tracing::warn!(run = %run.id(), %step, kind = conflict, "the run is paused");
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use pointsman::telemetry;
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use super::promql::{Selector, scan};
@@ -17,7 +17,9 @@ use super::{dashboards, read};
 use crate::support::process::BINARY;
 
 /// The longest time until all queries have data: the whole demo, and a margin for a busy machine.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(150);
+/// How often the demo is started: on a very busy machine it gives up when one of its gates stays shut for too long.
+const ATTEMPTS: usize = 3;
 /// Queries that are asked at the same time.
 const AT_ONCE: usize = 16;
 const ROUTE: &str = "orders.create";
@@ -110,8 +112,27 @@ async fn state(prometheus: &Server) -> Option<String> {
     Some(prometheus.query(&query).await?.first()?["value"][1].as_str()?.to_owned())
 }
 
+/// Ends the demo with SIGTERM, so that it removes its directory.
+async fn terminate(mut demo: Child) {
+    let pid = demo.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
+    rustix::process::kill_process(pid.expect("it runs"), rustix::process::Signal::TERM).expect("the signal is sent");
+    tokio::time::timeout(PATIENCE, demo.wait()).await.expect("it ends").expect("it ended");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_query_is_valid_in_all_states_and_shows_data() {
+    let mut seen = Vec::new();
+    for _ in 0..ATTEMPTS {
+        match climb().await {
+            None => return,
+            Some(states) => seen.push(states),
+        }
+    }
+    panic!("the demo did not go through all states: {seen:?}");
+}
+
+/// Asks while the demo climbs. Returns the states that were seen if these are not all.
+async fn climb() -> Option<BTreeSet<String>> {
     let mut demo = child(Command::new(BINARY).args(["demo"]).stdout(Stdio::piped()).stderr(Stdio::null()));
     let admin = line_with(demo.stdout.take().expect("a pipe"), "API and metrics http://").await;
     let prometheus = Server::prometheus(&admin, &read("alerts.yaml"), "127.0.0.1:1").await;
@@ -142,7 +163,10 @@ async fn every_query_is_valid_in_all_states_and_shows_data() {
                 break expected;
             }
         }
-        assert!(Instant::now() < deadline, "only the states {states:?} were seen; without data: {missing:#?}");
+        if Instant::now() > deadline {
+            terminate(demo).await;
+            return Some(states);
+        }
         tokio::time::sleep(Duration::from_millis(300)).await;
     };
     assert!(expected.is_empty(), "the series exist, and the query has no data: {expected:#?}");
@@ -171,9 +195,7 @@ async fn every_query_is_valid_in_all_states_and_shows_data() {
         missing.len()
     );
 
-    // SIGTERM, so that it removes its directory.
-    let pid = demo.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
-    rustix::process::kill_process(pid.expect("it runs"), rustix::process::Signal::TERM).expect("the signal is sent");
-    tokio::time::timeout(PATIENCE, demo.wait()).await.expect("it ends").expect("it ended");
+    terminate(demo).await;
     prometheus.stop().await;
+    None
 }

@@ -55,8 +55,8 @@ pub(super) fn scan(expression: &str) -> Named {
                 named.without.extend(labels);
             }
             rest = after;
-        } else if after.starts_with('{') {
-            let (matchers, after) = matchers(&after[1..]);
+        } else if let Some(inside) = after.strip_prefix('{') {
+            let (matchers, after) = matchers(inside);
             named.selectors.push(Selector { name: word.to_owned(), matchers });
             rest = after;
         } else if is_series(word) {

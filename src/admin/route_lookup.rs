@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::error::ApiError;
 use super::state::ApiState;
 use super::types::NextRung;
-use crate::evidence::{GateVerdict, overall};
 use crate::flag::{FlagSet, RouteFlag};
 use crate::ladder::RouteStatus;
 use crate::names::RouteId;
@@ -25,11 +24,6 @@ pub(super) fn ladder_status(state: &ApiState, id: &RouteId) -> Option<RouteStatu
 pub(super) fn next_rung(status: &RouteStatus) -> Option<NextRung> {
     status.next.as_ref().map(|next| {
         let (missing, conditions) = (next.missing.clone(), next.conditions.clone());
-        let verdict = match overall(&conditions) {
-            // Something else than evidence shuts the gate.
-            GateVerdict::Pass if !missing.is_empty() => GateVerdict::Fail,
-            verdict => verdict,
-        };
-        NextRung { to: next.to, verdict, missing, conditions }
+        NextRung { to: next.to, verdict: next.verdict(), missing, conditions }
     })
 }

@@ -111,10 +111,11 @@ impl StartingParts<'_> {
             let tls = front.tls.clone();
             move || {
                 parts.evidence.scrape(|| {
+                    parts.ladder.publish();
                     parts.shadow.publish();
                     parts.affinity.publish(parts.ladder.flags().load().routes.iter().map(|flag| &flag.family));
                     parts.affinity.instances().publish();
-                    reload_status.publish_age();
+                    reload_status.publish();
                     tls.publish();
                     recorder.as_ref().map(telemetry::render).unwrap_or_default()
                 })

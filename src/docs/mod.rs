@@ -39,6 +39,7 @@ pub const TOPICS: &[Topic] = &[
     Topic { name: "postgresql", source: include_str!("postgresql.md") },
     Topic { name: "security", source: include_str!("security.md") },
     Topic { name: "metrics", source: include_str!("metrics.md") },
+    Topic { name: "alerts", source: include_str!("alerts.md") },
     Topic { name: "access_log", source: include_str!("access_log.md") },
     Topic { name: "traces", source: include_str!("traces.md") },
     Topic { name: "production", source: include_str!("production.md") },

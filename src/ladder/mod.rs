@@ -317,6 +317,11 @@ impl Ladder {
         self.mover.copy_held_until()
     }
 
+    /// Writes the verdict of each route's next gate to its metric; called before each scrape.
+    pub fn publish(&self) {
+        self.mover.publish_verdicts();
+    }
+
     /// The state of every route and the conditions of its next rung, in file order.
     pub fn status(&self) -> Vec<RouteStatus> {
         self.mover.status()

@@ -1,8 +1,8 @@
 """The planted defects: what each one changes on the engine's side (or on legacy's), and what a right report names.
 
 `at` says where it is planted: `doc` in the document of the engine's reply, `wire` in its status, headers and bytes, `plan`
-in the calls that the engine would make, `workflow` in the order of its steps, `read` in what the engine's service reads,
-`legacy` in legacy. `kinds` and `path` (a pattern) are those of the difference that a right report has. The pairs that have
+in the calls that the engine would make, `workflow` in its steps, `read` in what the engine's service reads, `ids` in the
+ids that it draws, `legacy` in legacy. `kinds` and `path` (a pattern) are those of the difference that a right report has. The pairs that have
 the defect are those whose reply or plan it changed.
 """
 import gzip, re
@@ -97,14 +97,6 @@ def other_order(keys, text):
     return lambda doc, order, memo: put(*keys, to=lambda _: text.format(memo["other"]))(doc, order, memo)
 
 
-def first_order_everywhere(doc, order, memo):
-    """Every reply has the id of the engine's first order, in all its places."""
-    first, own = memo["first"], doc["id"]
-    doc["id"] = first
-    doc["message"] = doc["message"].replace(str(own), str(first))
-    doc["links"] = {key: link.replace(str(own), str(first)) for key, link in doc["links"].items()}
-
-
 def cut_lines(doc, order, memo):
     del doc["lines"][20:]
 
@@ -123,9 +115,14 @@ def wire(status=None, headers=None, body=None, when=lambda status: status < 400)
     return change
 
 
+def is_declined(plan):
+    """Whether the bank will refuse the charge, so that no mail is sent."""
+    return bool(plan.get("charge")) and plan["charge"][0]["customer"] > 8999
+
+
 def mail(**fields):
     def change(plan, order, memo):
-        for one in plan["mails"]:
+        for one in [] if is_declined(plan) else plan["mails"]:
             one.update({key: value(one, memo) for key, value in fields.items()})
     return change
 
@@ -137,15 +134,18 @@ def charge(**fields):
     return change
 
 
-def move(source, target, keep=False):
-    def change(plan, order, memo):
-        plan[target] = list(plan[source])
-        if not keep:
-            plan[source] = []
-    return change
+def charge_again(plan, order, memo):
+    plan["charge_again"] = plan["charge"][:1]
+
+
+def no_mail(plan, order, memo):
+    if not is_declined(plan):
+        plan["mails"] = []
 
 
 def extra_mail(plan, order, memo):
+    if is_declined(plan):
+        return
     plan["mails"] += [{**one, "to": "accounting@shop.example"} for one in plan["mails"][:1]]
 
 
@@ -260,7 +260,7 @@ DEFECTS = [
     Defect("other_payment", "create", "doc", "value", r"\$\.payment\.id", ok(put("payment", "id", to=lambda v: "pay_" + v[4:][::-1]))),
     Defect("reservations_swapped", "create", "doc", "value order", r"\$\.lines\[\*\]\.reservation", ok(swap_lines_ids)),
     Defect("line_id_twice", "create", "doc", "value", r"\$\.lines\[\*\]\.id", ok(reuse_line_id)),
-    Defect("order_id_reused", "create", "doc", "value", r"\$\.id", ok(first_order_everywhere)),
+    Defect("order_id_reused", "create", "ids", "value", r"\$\.id", None),
     Defect("form_of_number", "create", "doc", "value", r"\$\.weight", ok(put("weight", to=lambda v: Decimal(str(v).rstrip("0") if "." in str(v) else v)))),
     Defect("time_zone", "create", "doc", "value", r"\$\.deliver_by", ok(put("deliver_by", to=lambda v: v.replace("Z", "+02:00")))),
     Defect("time_shifted", "create", "doc", "value", r"\$\.deliver_by", ok(put("deliver_by", to=shift_hours))),
@@ -279,8 +279,8 @@ DEFECTS = [
     Defect("header_not_listed", "create", "wire", "header", r"headers?\.cache-control", wire(headers={"cache-control": "max-age=60"})),
     Defect("content_type", "create", "wire", "header", r"headers?\.content-type", wire(headers={"content-type": "text/json"})),
     Defect("body_empty", "create", "wire", "value missing type", r"\$.*", wire(body=lambda body: b"")),
-    Defect("body_truncated", "create", "wire", "value missing type", r"\$.*", wire(body=lambda body: body[:-20])),
-    Defect("body_gzip_undeclared", "create", "wire", "value type", r"\$.*", wire(body=gzip.compress)),
+    Defect("body_truncated", "create", "wire", "type", r"body", wire(body=lambda body: body[:-20])),
+    Defect("body_gzip_undeclared", "create", "wire", "type", r"body", wire(body=gzip.compress)),
     Defect("one_in_a_hundred", "create", "doc", "value", r"\$\.total", ok(only(is_gift, put("total", to=cents(100))))),
     Defect("express_only", "create", "doc", "value", r"\$\.shipping\.fee", ok(only(lambda order: order["express"], put("shipping", "fee", to=cents(10))))),
     Defect("large_only", "create", "doc", "missing", r"\$\.lines\[\*\]", ok(only(is_large, cut_lines))),
@@ -294,14 +294,22 @@ DEFECTS = [
     Defect("charge_amount_as_text", "create", "plan", "effect_differs", r"effects\.charge\.body\.amount", charge(amount=lambda one, memo: str(one["amount"]))),
     Defect("charge_currency", "create", "plan", "effect_differs", r"effects\.charge\.body\.currency", charge(currency=lambda one, memo: "USD")),
     Defect("charge_for_other_order", "create", "plan", "effect_differs", r"effects\.charge\.body\.order", charge(order=lambda one, memo: memo["other"])),
-    Defect("charge_missing", "create", "plan", "effect_missing", r"effects\.(bank POST /charges|charge)", move("charge", "nothing")),
-    Defect("charge_doubled", "create", "plan", "effect_doubled", r"effects\..*charge.*", move("charge", "charge_again", keep=True)),
-    Defect("charge_doubled_and_read", "create", "plan", "effect_doubled", r"effects\..*charge.*",
-           lambda plan, order, memo: plan["charge"].extend(plan["charge"][:1]), workflow="create-charges"),
-    Defect("charge_by_put", "create", "plan", "effect_missing effect_extra", r"effects\..*charge.*", move("charge", "charge_put")),
-    Defect("charge_to_wrong_path", "create", "plan", "effect_missing effect_extra", r"effects\..*(charge|payment).*", move("charge", "charge_path")),
+    Defect("charge_missing", "create", "plan", "effect_missing", r"effects\.bank POST /bank/charges", lambda plan, order, memo: plan.update(charge=[])),
+    Defect("charge_twice_each", "create", "plan", "effect_doubled", r"effects\.charge",
+           lambda plan, order, memo: plan["charge"].extend(plan["charge"][:1]), "create-charge-each"),
+    Defect("charge_twice_step", "create", "plan", "effect_doubled effect_extra", r"effects\.charge(_again)?", charge_again, "create-charge-again"),
+    Defect("charge_twice_declared", "create", "plan", "effect_doubled effect_extra", r"effects\.charge(_again)?", charge_again, "create-declared-again"),
+    Defect("charge_missing_declared", "create", "plan", "effect_missing", r"effects\.bank POST /bank/charges",
+           lambda plan, order, memo: plan.update(charge=[]), "create-declared"),
+    Defect("charge_method", "create", "workflow", "effect_missing effect_extra", r"effects\.(charge|bank POST /bank/charges)", None, "create-charge-put"),
+    Defect("charge_method_declared", "create", "workflow", "effect_missing effect_extra", r"effects\.(charge|bank POST /bank/charges)", None, "create-declared-put"),
+    Defect("charge_path", "create", "workflow", "effect_missing effect_extra", r"effects\.(charge|bank POST /bank/charges)", None, "create-charge-path"),
+    Defect("charge_path_declared", "create", "workflow", "effect_missing effect_extra", r"effects\.(charge|bank POST /bank/charges)", None, "create-declared-path"),
+    Defect("legacy_charges_twice", "create", "legacy", "effect_doubled", r"effects\..*charge.*"),
+    Defect("mail_method", "create", "workflow", "effect_missing effect_extra", r"effects\.mail.*", None, "create-mail-put"),
+    Defect("mail_path", "create", "workflow", "effect_missing effect_extra", r"effects\.mail.*", None, "create-mail-path"),
     Defect("mail_extra", "create", "plan", "effect_extra", r"effects\.mail", extra_mail),
-    Defect("mail_missing", "create", "plan", "effect_missing", r"effects\.mail.*", lambda plan, order, memo: plan.update(mails=[])),
+    Defect("mail_missing", "create", "plan", "effect_missing", r"effects\.mail.*", no_mail),
     Defect("mail_to_wrong_address", "create", "plan", "effect_differs", r"effects\.mail\.body\.to", mail(to=lambda one, memo: "x" + one["to"])),
     Defect("mail_about_other_order", "create", "plan", "effect_differs", r"effects\.mail\.body\.subject",
            mail(subject=lambda one, memo: f"Order {memo['other']} confirmed")),
@@ -326,12 +334,12 @@ DEFECTS = [
     Defect("refund_of_other_order", "cancel", "plan", "effect_differs", r"effects\.refund\.body\.order",
            lambda plan, order, memo: plan["refund"].update(order=str(int(plan["refund"]["order"]) + 1)) if order else None),
     # a page of text
-    Defect("text_line", "page", "doc", "value", r"\$.*", line_of("Total", lambda line: re.sub(r"\d+", lambda m: str(int(m.group()) + 1), line, count=1))),
-    Defect("text_line_missing", "page", "doc", "value missing", r"\$.*", line_of("Shipping", None)),
-    Defect("text_line_extra", "page", "doc", "value extra", r"\$.*", line_of("Shipping", lambda line: line + "\nHave a nice day")),
-    Defect("text_lines_swapped", "page", "doc", "value order", r"\$.*", lambda lines, order, memo: lines.insert(-4, lines.pop(-5)) if order else None),
+    Defect("text_line", "page", "doc", "value", r"text", line_of("Total", lambda line: re.sub(r"\d+", lambda m: str(int(m.group()) + 1), line, count=1))),
+    Defect("text_line_missing", "page", "doc", "value missing", r"text", line_of("Shipping", None)),
+    Defect("text_line_extra", "page", "doc", "value extra", r"text", line_of("Shipping", lambda line: line + "\nHave a nice day")),
+    Defect("text_lines_swapped", "page", "doc", "value missing extra order", r"text", lambda lines, order, memo: lines.insert(-3, lines.pop(-5)) if order else None),
     Defect("charset", "page", "wire", "header", r"headers?\.content-type", wire(headers={"content-type": "text/plain; charset=iso-8859-1"})),
-    Defect("encoding", "page", "wire", "value", r"\$.*", wire(body=lambda body: body.decode("latin-1").encode())),
+    Defect("encoding", "page", "wire", "value", r"text", wire(body=lambda body: body.decode("latin-1").encode())),
     # a table
     Defect("csv_cell", "csv", "doc", "value", r"\$\.rows\[\*\]\.total", cell(4, lambda v: str(Decimal(v) + CENT))),
     Defect("csv_column_missing", "csv", "doc", "missing value", r"\$\.(columns.*|rows\[\*\]\.price)", drop_column),

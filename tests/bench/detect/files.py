@@ -16,44 +16,24 @@ respond:
   body: "${steps.render.output}"
 """
 KEY = "key: \"${request.headers['x-bench']}\", path: \"${request.path}\""
-CHARGES = {
-    "once": """\
-  charge:
-    needs: [NEEDS]
-    needs_any: true
-    if: "${size(steps.plan.output.charge) > 0}"
-    call: POST ${services.bank}/charges
-    body: "${steps.plan.output.charge[0]}"
-    accept: [2xx, 402]
-    rehearse: legacy
-""",
-    "each": """\
-  charge:
-    needs: [NEEDS]
-    needs_any: true
-    for_each: "${steps.plan.output.charge}"
-    call: POST ${services.bank}/charges
-    body: "${item}"
-    rehearse: legacy
-"""}
-# The other calls that a defect may plan; nothing reads their output.
-PLANTED = "".join(f"""\
-  {name}:
+
+
+def create(name, rehearse="legacy", charges="POST ${services.bank}/charges", mails="POST ${services.mail}/orders/${item.order}/mails", each=False,
+           again=False, charge_needs="plan, reserve", mail_needs="plan, charge"):
+    """A workflow that creates an order. `each`: one charge for each that is planned. `again`: a second step that charges."""
+    declared = rehearse != "legacy"
+    by_plan = each or declared or "charge" not in mail_needs  # whether the card is declined is known before the bank says so
+    declined = "steps.plan.output.charge.exists(c, c.customer > 8999)" if by_plan else "!steps.charge.skipped && steps.charge.status == 402"
+    output = "steps.charge.output[0]" if each else "steps.charge.output"
+    skipped = "size(steps.charge.output) == 0" if each else "steps.charge.skipped"
+    second = f"""\
+  charge_again:
     needs: [charge]
-    needs_any: true
-    if: "${{size(steps.plan.output.{name}) > 0}}"
-    call: {method} ${{services.bank}}/{path}
-    body: "${{steps.plan.output.{name}[0]}}"
+    if: "${{size(steps.plan.output.charge_again) > 0}}"
+    call: {charges}
+    body: "${{steps.plan.output.charge_again[0]}}"
     rehearse: {{}}
-""" for name, method, path in [("charge_again", "POST", "charges"), ("charge_put", "PUT", "charges"), ("charge_path", "POST", "payments")])
-
-
-def create(name, charge="once", charge_needs="plan, reserve", mail_needs="plan, charge"):
-    each = charge == "each"
-    declined = "false" if each else "steps.charge.status == 402" if "charge" in mail_needs else "steps.plan.output.charge.exists(c, c.customer > 8999)"
-    charged = "201" if each else '"${steps.charge.skipped ? 201 : steps.charge.status}"'
-    payment = ('"${size(steps.charge.output) > 0 ? steps.charge.output[0].id : null}"' if each else
-               '"${steps.charge.skipped || steps.charge.status == 402 ? null : steps.charge.output.id}"')
+"""
     return f"""\
 workflow: {name}
 steps:
@@ -66,13 +46,20 @@ steps:
     call: POST ${{services.stock}}/reservations
     body: "${{item}}"
     rehearse: legacy
-{CHARGES[charge].replace("NEEDS", charge_needs)}\
-{PLANTED}\
+  charge:
+    needs: [{charge_needs}]
+    needs_any: true
+    {'for_each: "${steps.plan.output.charge}"' if each else 'if: "${size(steps.plan.output.charge) > 0}"'}
+    call: {charges}
+    body: "${{{'item' if each else 'steps.plan.output.charge[0]'}}}"
+    accept: [2xx, 402]
+    rehearse: {rehearse}
+{second if again else ""}\
   mail:
     needs: [{mail_needs}]
     needs_any: true
-    for_each: "${{{f'steps.charge.skipped ? steps.plan.output.mails : ' if 'charge' in mail_needs and not each else ''}{declined} ? [] : steps.plan.output.mails}}"
-    call: POST ${{services.mail}}/orders/${{item.order}}/mails
+    for_each: "${{{declined} ? [] : steps.plan.output.mails}}"
+    call: {mails}
     body: {{ to: "${{item.to}}", subject: "${{item.subject}}", template: "${{item.template}}", trace: "${{item.trace}}" }}
     rehearse: {{}}
   render:
@@ -83,8 +70,8 @@ steps:
     body:
       key: "${{steps.plan.output.key}}"
       cancel: false
-      charged: {charged}
-      payment: {payment}
+      declined: "${{{declined}}}"
+      payment: "${{{skipped} || ({declined}) ? null : {output}.id}}"
       reservations: "${{steps.reserve.output.map(one, one.id)}}"
 {RESPOND}"""
 
@@ -132,11 +119,21 @@ steps:
 {RESPOND}"""
 
 
-WORKFLOWS = {
-    "create": create("create"), "create-charges": create("create-charges", charge="each"),
-    "create-mail-first": create("create-mail-first", charge_needs="plan, reserve, mail", mail_needs="plan, reserve"),
-    "create-unordered": create("create-unordered", mail_needs="plan, reserve"),
-    "cancel": CANCEL, "view": view("view", "null"), "follow": view("follow", '"${instance.id}"')}
+DECLARED = "{ id: \"${default(legacy.body.payment.id, null)}\" }"
+WORKFLOWS = {text.split()[1]: text for text in [
+    create("create"), CANCEL, view("view", "null"), view("follow", '"${instance.id}"'),
+    create("create-charge-each", each=True), create("create-charge-again", again=True),
+    create("create-charge-put", charges="PUT ${services.bank}/charges"), create("create-charge-path", charges="POST ${services.bank}/payments"),
+    create("create-declared-again", rehearse=DECLARED, again=True), create("create-declared", rehearse=DECLARED),
+    create("create-declared-put", rehearse=DECLARED, charges="PUT ${services.bank}/charges"),
+    create("create-declared-path", rehearse=DECLARED, charges="POST ${services.bank}/payments"),
+    create("create-mail-put", mails="PUT ${services.mail}/orders/${item.order}/mails"),
+    create("create-mail-path", mails="POST ${services.mail}/customers/${item.order}/mails"),
+    create("create-mail-first", charge_needs="plan, reserve, mail", mail_needs="plan, reserve"),
+    create("create-unordered", mail_needs="plan, reserve")]}
+
+# What `--suggest` starts with: texts are kept as lines, not as digests, else it has nothing to read. No noise is named.
+FIRST_RULES = {"page": {"text": {}}}
 
 # Rules that a careful person writes, who knows the shop.
 RECEIPT_TEXT = {"ignore": ["^generated .* in \\d+ ms on host web-[0-9a-f]+$"], "ids": ["^trace ([0-9a-f]+)$"]}

@@ -45,8 +45,8 @@ async def serve(port, handler):
                 status, headers, body = await handler(request)
                 writer.write(encode(f"HTTP/1.1 {status} .", headers, body))
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # cancelled: the benchmark ends
         finally:
             writer.close()
 

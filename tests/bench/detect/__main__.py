@@ -271,7 +271,11 @@ class Bench:
     def diffy_until_found(self, defect, keys):
         """After how many pairs with the defect Diffy's method reports its field, and which other fields it reports at the end."""
         words = re.findall(r"[a-z_-]{2,}", re.sub(r"headers?\?", "", defect.path))
-        field = {"status": "Field"}.get(words[-1] if words else "", words[-1] if words else "content")
+        field = words[-1] if words else "content"
+        if field == "status":
+            field = "Field"  # each status is a field of its own, which one side lacks
+        elif field in ("body", "text") or defect.shape not in ("create", "get", "family") and field != "content-type":
+            field = "content"  # a body that is no JSON is one text
         diffy, seen, found = others.Diffy(), 0, None
         for key in keys:
             if key not in self.services.candidate:
@@ -313,6 +317,9 @@ def table(rows):
                   f"  false alarms per 10,000: {sum(row['mismatched'] for row in of) * per:.2f}; deep-equal {sum(row['deep_equal'] for row in of) * per:.0f}; "
                   f"deep-equal with masked paths {sum(row['deep_equal_masked'] for row in of) * per:.0f}; "
                   f"Diffy: {sum(row['diffy_fields_at_end'] for row in of)} fields at the end, {sum(row['diffy_fields_ever'] for row in of)} at some time")
+            for row in of:
+                if row["mismatched"]:
+                    print(f"  {row['shape']}: {row['mismatched']} of {row['compared']}: {'; '.join(row['names'])}")
         of = [row for row in planted if row["rules"] == rules]
         if not of:
             continue

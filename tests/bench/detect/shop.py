@@ -4,7 +4,7 @@ Legacy and the engine's side share `facts`, so that clean pairs are equal but fo
 a generated trace id, times of now, the order of a list without order, ids that each side draws, a float that jitters (in
 texts: a line that says when and how fast it was generated).
 """
-import datetime, decimal, hashlib, itertools, json, random, time, urllib.parse
+import contextlib, datetime, decimal, hashlib, itertools, json, random, time, urllib.parse
 from decimal import Decimal
 
 CENT = Decimal("0.01")
@@ -50,8 +50,22 @@ def time_text(seconds):
     return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
+class Clock:
+    """The time of replies. A second instance of legacy reads it a little later."""
+    later_s = 0.0
+
+
 def now():
-    return time_text(time.time())
+    return time_text(time.time() + Clock.later_s)
+
+
+@contextlib.contextmanager
+def second_instance():
+    Clock.later_s = 0.007
+    try:
+        yield
+    finally:
+        Clock.later_s = 0.0
 
 
 # --- requests ------------------------------------------------------------------------------------------------------------

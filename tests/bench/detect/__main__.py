@@ -211,7 +211,7 @@ class Bench:
                        mismatched=count["mismatched", ""], not_compared=not_compared(count),
                        names=[short(found) for found in await self.named(route[shape])],
                        deep_equal=sum(every for every, _ in alarms), deep_equal_masked=sum(masked for _, masked in alarms),
-                       diffy_fields_at_end=len(diffy.reported()), diffy_fields_ever=len(ever), seconds=round(time.monotonic() - began, 1))
+                       diffy_fields_at_end=len(diffy.reported()), diffy_reported=sorted(diffy.reported()), diffy_fields_ever=len(ever), seconds=round(time.monotonic() - began, 1))
 
     async def defects(self, rules_name):
         """Each defect on its own route: the first pair that has it, then further ones."""
@@ -272,7 +272,7 @@ class Bench:
         """After how many pairs with the defect Diffy's method reports its field, and which other fields it reports at the end."""
         words = re.findall(r"[a-z_-]{2,}", re.sub(r"headers?\?", "", defect.path))
         field = words[-1] if words else "content"
-        if field == "status":
+        if defect.kinds == "status":
             field = "Field"  # each status is a field of its own, which one side lacks
         elif field in ("body", "text") or defect.shape not in ("create", "get", "family") and field != "content-type":
             field = "content"  # a body that is no JSON is one text

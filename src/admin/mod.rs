@@ -11,6 +11,7 @@
 //! on. A client that sends nothing is disconnected after a bound, and earlier if others need its connection.
 
 mod access;
+mod adoptions;
 mod connections;
 mod differences;
 mod egress;
@@ -50,7 +51,9 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, StatusCode, header};
 use tokio::time::timeout;
 
-pub use self::parts::{AdminParts, EngineControl, LadderControl, ProcessStatus, Reloaded, RouteTraffic};
+pub use self::parts::{
+    AdminParts, AdoptionControl, AdoptionRefused, EngineControl, LadderControl, ProcessStatus, Reloaded, RouteTraffic,
+};
 pub use self::serve::serve;
 
 use self::access::AccessControl;

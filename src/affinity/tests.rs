@@ -36,6 +36,8 @@ crate::store::tests::forward_work::forward_work!(CountingStore, inner);
 impl crate::store::InstanceStore for CountingStore {}
 impl crate::store::RecordLog for CountingStore {}
 
+impl crate::store::AdoptionStore for CountingStore {}
+
 impl Store for CountingStore {
     forward_to_inner! {
         append(a: Arc<Append>) -> Result<(), crate::store::AppendError>;

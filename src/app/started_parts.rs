@@ -13,6 +13,7 @@ use tokio::signal::unix::Signal;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::adoptions::AdoptionsForApi;
 use super::front::Front;
 use super::listener_tls::ListenersInForce;
 use super::opened_store::OpenedStore;
@@ -102,6 +103,8 @@ impl StartingParts<'_> {
             engine.spawn(async move { parts.engine.recover_in_background().await }).await?;
         }
         background::report_health(&parts);
+        let adopting =
+            [engine.spawn(parts.adoptions.clone().resume()), engine.spawn(parts.adoptions.clone().follow_lease())];
 
         let admin_stop = CancellationToken::new();
         let render = {
@@ -161,6 +164,7 @@ impl StartingParts<'_> {
                 let affinity = parts.affinity.clone();
                 Arc::new(move |family| instances::rows(&affinity.instances().of(family)))
             },
+            adoptions: Arc::new(AdoptionsForApi::new(&parts)),
             traffic: {
                 let proxy = front.proxy.clone();
                 Arc::new(move |route| {
@@ -181,6 +185,7 @@ impl StartingParts<'_> {
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
         let recorder = parts.recorder.clone();
         tasks.push(admin.spawn(async move { recorder.run().await }));
+        tasks.extend(adopting);
         tasks.push(engine.spawn(background::reload(
             parts.clone(),
             setup.clone(),

@@ -30,6 +30,8 @@ crate::store::tests::forward_work::forward_work!(HangingStore, inner);
 impl crate::store::InstanceStore for HangingStore {}
 impl crate::store::RecordLog for HangingStore {}
 
+impl crate::store::AdoptionStore for HangingStore {}
+
 impl Store for HangingStore {
     pass_on! {
         append(append: Arc<Append>) -> Result<(), AppendError>;

@@ -69,6 +69,8 @@ crate::store::tests::forward_work::forward_work!(FaultyStore, inner);
 impl crate::store::InstanceStore for FaultyStore {}
 impl crate::store::RecordLog for FaultyStore {}
 
+impl crate::store::AdoptionStore for FaultyStore {}
+
 impl Store for FaultyStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let number = self.appends.fetch_add(1, Ordering::SeqCst);

@@ -132,6 +132,8 @@ impl RunCoordination for SlowStore {
 impl crate::store::InstanceStore for SlowStore {}
 impl crate::store::RecordLog for SlowStore {}
 
+impl crate::store::AdoptionStore for SlowStore {}
+
 impl Store for SlowStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let is_first_of_child = append.first == Seq::FIRST && append.summary.parent.is_some();

@@ -278,6 +278,8 @@ impl RunCoordination for TestStore {
 impl crate::store::InstanceStore for TestStore {}
 impl crate::store::RecordLog for TestStore {}
 
+impl crate::store::AdoptionStore for TestStore {}
+
 impl Store for TestStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         self.count();

@@ -147,7 +147,7 @@ fn the_life_of_instances_is_read() {
           "ends": "${reply.status == 200 && reply.body.state == \"closed\" && request.params.id != \"0\"}" } })),
     ]));
     assert!(messages.is_empty(), "{messages:#?}");
-    let InstanceLifetime { ends, ends_after, alive, unknown } = &routes[0].lifetime;
+    let InstanceLifetime { ends, ends_after, alive, unknown, adopt } = &routes[0].lifetime;
     assert_eq!((ends.is_none(), *ends_after), (true, Some(Duration::from_secs(90 * 24 * 3_600))));
     assert_eq!(*unknown, UnknownInstance::NotDeclared);
     let alive = alive.as_ref().unwrap();

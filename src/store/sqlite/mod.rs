@@ -5,9 +5,11 @@
 //!
 //! When the disk is slow, appends wait in a bounded queue and are committed together; a full queue refuses at once.
 //! When the disk is full or gone, each append gets an error that says whether it may have been written ([`commit`]),
-//! [`Store::healthy`] is false, and the writer probes the disk. The same holds while a file is removed or replaced
-//! ([`open_files`]); while a sync hangs, appends wait and it is false. Dropping a write's future drops only its reply.
+//! [`Store::healthy`] is false, and the writer probes the disk; so too while a file is removed ([`open_files`]). While a
+//! sync hangs, appends wait. Dropping a write's future drops only its reply.
 
+mod adoption_writes;
+mod adoptions;
 mod backup;
 mod check;
 mod commit;

@@ -180,6 +180,7 @@ fn migrations(last: i64) -> Migrator {
     let request_digests = include_str!("../schema/0011_request_digests.sql").into_sql_str();
     let record = include_str!("../schema/0012_record.sql").into_sql_str();
     let instances = include_str!("../schema/0013_instances.sql").into_sql_str();
+    let adoptions = include_str!("../schema/0014_adoptions.sql").into_sql_str();
     let mut migrations = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
@@ -193,7 +194,8 @@ fn migrations(last: i64) -> Migrator {
         Migration::new(10, "event version 3".into(), MigrationType::Simple, event_version_3, false),
         Migration::new(11, "request digests".into(), MigrationType::Simple, request_digests, false),
         Migration::new(12, "record".into(), MigrationType::Simple, record, false),
-        Migration::new(NEWEST_VERSION, "instances".into(), MigrationType::Simple, instances, false),
+        Migration::new(13, "instances".into(), MigrationType::Simple, instances, false),
+        Migration::new(NEWEST_VERSION, "adoptions".into(), MigrationType::Simple, adoptions, false),
     ];
     migrations.retain(|step| step.version <= last);
     Migrator::with_migrations(migrations)
@@ -201,8 +203,7 @@ fn migrations(last: i64) -> Migrator {
 
 /// The migration that creates the table of appends. The events of an older file are moved after it.
 const CREATES_APPENDS: i64 = 7;
-/// The last migration.
-pub(in crate::store) const NEWEST_VERSION: i64 = 13;
+pub(in crate::store) const NEWEST_VERSION: i64 = 14;
 
 fn newer_tables(path: &Path, version: i64) -> StoreError {
     StoreError(format!(

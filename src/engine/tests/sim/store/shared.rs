@@ -108,6 +108,8 @@ impl RunCoordination for Shared {
 impl crate::store::InstanceStore for Shared {}
 impl crate::store::RecordLog for Shared {}
 
+impl crate::store::AdoptionStore for Shared {}
+
 impl Store for Shared {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let store = self.0.clone();

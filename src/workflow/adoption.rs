@@ -1,0 +1,139 @@
+//! PURE. A workflow that adopts an instance of legacy, and how far a run of it has come.
+//!
+//! The question it answers: "is the instance the engine's now, is it still legacy's, or is it not known?" Always true:
+//! an instance is the engine's only if legacy has let go of it for certain and the run has answered; it is legacy's only
+//! if legacy was certainly not told.
+
+use super::{Event, Outcome, Run, RunStatus, StepEvent, StepPart, may_create_instance};
+use crate::names::StepId;
+
+/// The parts of `instance` that such a workflow can read.
+pub(super) const READABLE: [&str; 2] = ["id", "legacy_id"];
+
+/// How legacy lets go of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// This step tells legacy to.
+    Release(StepId),
+    /// Legacy does nothing of its own with the instance, for this reason.
+    LegacyPassive(String),
+}
+
+/// How far a run that adopts an instance has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdoptionProgress {
+    /// It goes on by itself.
+    Running,
+    /// It waits for a person, and legacy was certainly not told: it may be cancelled.
+    Stopped,
+    /// Legacy has let go, and the run has answered: the instance is the engine's.
+    Adopted,
+    /// Legacy was certainly not told: the instance is legacy's.
+    NotReleased(String),
+    /// Whether legacy has let go is not known, or it has and the engine has nothing of the instance.
+    Unknown(String),
+}
+
+/// What became of the call that tells legacy to let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Release {
+    /// Certainly not done.
+    NotDone,
+    /// An attempt was begun, and what became of it is not recorded.
+    UnderWay,
+    /// It is not known whether it was done.
+    Unknown,
+    /// It was done, or need not be.
+    Done,
+}
+
+/// How far a run has come that adopts an instance in this way, by all of its events.
+pub fn progress<'a>(adoption: &Adoption, run: &Run, events: impl IntoIterator<Item = &'a Event>) -> AdoptionProgress {
+    let release = match adoption {
+        Adoption::LegacyPassive(_) => None,
+        Adoption::Release(step) => Some(release(step, events)),
+    };
+    let status = run.status();
+    if !status.is_final() {
+        let waits_for_person =
+            matches!(status, RunStatus::Paused | RunStatus::WaitingCheckpoint | RunStatus::WaitingSignal);
+        return match release {
+            _ if !waits_for_person => AdoptionProgress::Running,
+            None | Some(Release::NotDone) => AdoptionProgress::Stopped,
+            Some(Release::UnderWay | Release::Unknown) => {
+                AdoptionProgress::Unknown("the run waits for a person: whether legacy let go is not known".to_owned())
+            }
+            Some(Release::Done) => {
+                AdoptionProgress::Unknown("the run waits for a person after legacy has let go".to_owned())
+            }
+        };
+    }
+    let why = why_not_adopted(run);
+    match (release, why) {
+        (None | Some(Release::Done), None) => AdoptionProgress::Adopted,
+        (None | Some(Release::NotDone), Some(why)) => AdoptionProgress::NotReleased(why),
+        (Some(Release::NotDone), None) => {
+            AdoptionProgress::NotReleased("the run answered without having told legacy to let go".to_owned())
+        }
+        (Some(Release::UnderWay | Release::Unknown), why) => {
+            let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+            AdoptionProgress::Unknown(format!("whether legacy let go is not known{why}"))
+        }
+        (Some(Release::Done), Some(why)) => {
+            AdoptionProgress::Unknown(format!("legacy has let go, and the engine has no instance: {why}"))
+        }
+    }
+}
+
+/// Why a run that has ended has made no instance; `None` if it has.
+fn why_not_adopted(run: &Run) -> Option<String> {
+    let failure = run.failure().map(|failure| failure.message.clone());
+    match (run.status(), run.answer()) {
+        (RunStatus::Completed, Some(answer)) if may_create_instance(answer.status) => None,
+        (RunStatus::Completed, Some(answer)) => Some(format!("the workflow answered {}", answer.status)),
+        (RunStatus::Completed, None) => Some("the workflow gave no answer".to_owned()),
+        (status, answer) => {
+            let answered = answer.map(|answer| format!("the workflow answered {}", answer.status));
+            Some(failure.or(answered).unwrap_or_else(|| format!("the run is {}", status.as_str())))
+        }
+    }
+}
+
+/// What the events say of this step's call. The engine ends a call as not done or as failed only if no attempt can have
+/// taken effect; what is not recorded as ended counts as under way.
+fn release<'a>(step: &StepId, events: impl IntoIterator<Item = &'a Event>) -> Release {
+    let mut found = Release::NotDone;
+    for event in events {
+        match event {
+            Event::StepStarted(started) if started.step == *step && started.part == StepPart::Do => {
+                found = Release::UnderWay;
+            }
+            Event::RetryScheduled(retry) if retry.step == *step && retry.part == StepPart::Do && retry.unknown => {
+                found = Release::Unknown;
+            }
+            Event::RetryScheduled(retry) if retry.step == *step && retry.part == StepPart::Do => {
+                // An attempt that did nothing does not tell what an earlier one did; the engine says so in `unknown`.
+                found = if found == Release::Unknown { found } else { Release::NotDone };
+            }
+            Event::StepFinished(finished) if finished.step == *step && finished.part == StepPart::Do => {
+                found = match &finished.outcome {
+                    Outcome::Done { .. } | Outcome::Unfit { .. } => Release::Done,
+                    Outcome::NotDone { .. } | Outcome::Rehearsed { .. } => Release::NotDone,
+                    Outcome::Failed { failure } => match failure.status {
+                        Some(400..500) => Release::NotDone,
+                        // Nothing was sent.
+                        None if finished.attempt == 0 => Release::NotDone,
+                        // A reply by which legacy does not say that it refused, such as a redirect.
+                        Some(_) | None => Release::Unknown,
+                    },
+                    Outcome::Unknown { .. } => Release::Unknown,
+                };
+            }
+            Event::Step(StepEvent::Skipped { step: skipped, .. }) if skipped == step => {
+                found = if found == Release::NotDone { Release::NotDone } else { Release::Unknown };
+            }
+            _ => {}
+        }
+    }
+    found
+}

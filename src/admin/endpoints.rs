@@ -217,27 +217,17 @@ fn flag_endpoints() -> Vec<Endpoint> {
         .body::<GuardReleaseRequest>()
         .returns::<GuardReleaseResponse>()
         .errors(&[404, 409, 422]),
-        read(
-            "/api/v2/routes/{id}/adoptions",
-            get(adoptions::show),
-            "adoptions",
-            "Which instances of legacy the engine has adopted, and which not",
-        )
-        .returns::<AdoptionsView>()
-        .errors(&[404]),
+        read("/api/v2/routes/{id}/adoptions", get(adoptions::show), "adoptions", "What the engine adopted of legacy's")
+            .returns::<AdoptionsView>()
+            .errors(&[404]),
         flip("/api/v2/routes/{id}/adoptions", post(adoptions::adopt), "adopt", "Have the engine adopt instances")
             .body::<AdoptRequest>()
             .responds(202, Content::Json(|generator| generator.subschema_for::<AdoptionsView>()))
             .errors(&[404, 409, 422]),
-        flip(
-            "/api/v2/routes/{id}/adoptions/decide",
-            post(adoptions::decide),
-            "decideAdoption",
-            "Decide whose an instance is of which it is not known whether legacy let go of it",
-        )
-        .body::<AdoptionDecisionRequest>()
-        .returns::<AdoptionsView>()
-        .errors(&[404, 409, 422]),
+        flip("/api/v2/routes/{id}/adoptions/decide", post(adoptions::decide), "decideAdoption", "Decide whose one is")
+            .body::<AdoptionDecisionRequest>()
+            .returns::<AdoptionsView>()
+            .errors(&[404, 409, 422]),
         read("/api/v2/routes/{id}/diffs", get(differences::diffs), "diffs", "Where legacy and engine differ")
             .query::<differences::DiffsQuery>()
             .returns::<Diffs>()

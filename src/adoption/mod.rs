@@ -15,7 +15,7 @@
 //! process resumes; a claim is given back only if legacy was certainly not told to let go.
 //!
 //! When the store is slow or silent, a move waits, and requests of its instance get 503; no other request waits for it.
-//! While another process uses the store, nothing is moved, because it is not known what that process has sent to legacy.
+//! While another process uses the store, nothing is moved: it is not known what that process has sent to legacy.
 
 mod bulk;
 mod decide;

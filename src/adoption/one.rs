@@ -163,7 +163,7 @@ impl Adoptions {
         let claimed = loop {
             match self.store.claim_adoption(new.clone()).await {
                 Ok(claimed) => break claimed,
-                // The claim may hold: it is repeated until the store says so. Meanwhile nobody answers for the instance.
+                // The claim may hold: it is repeated until the store says so. Meanwhile nobody answers.
                 Err(error) => {
                     tracing::warn!(%error, family = %key.family.id(), "the store does not say whether an instance is claimed");
                     if self.engine.is_draining() {

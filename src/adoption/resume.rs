@@ -35,6 +35,13 @@ impl Adoptions {
         }
     }
 
+    /// Begins to resume the moves that the last process left; waits for the store for at most this long.
+    pub async fn mark_moving(self: Arc<Self>, within: Duration) {
+        if !matches!(tokio::time::timeout(within, self.resume_moving()).await, Ok(Ok(()))) {
+            tracing::warn!("the store does not say yet which instances were being moved: their requests get 503");
+        }
+    }
+
     /// In a store that processes share: after this process has got its lease, or has got it again, reads which families
     /// have pins. Until then it does not know what others have moved.
     pub async fn follow_lease(self: Arc<Self>) {

@@ -28,6 +28,8 @@ use crate::clock;
 use crate::config::{FlagFileWatcher, Loaded, Overrides, ReloadStatus, RouteRules, WatchTiming};
 use crate::telemetry;
 
+/// How long the start waits for the store to say which instances were being moved.
+const MARKED_WITHIN: Duration = Duration::from_secs(2);
 /// How often evidence is written to the store.
 const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
 
@@ -103,6 +105,11 @@ impl StartingParts<'_> {
             engine.spawn(async move { parts.engine.recover_in_background().await }).await?;
         }
         background::report_health(&parts);
+        {
+            // Before requests are served: those of an instance that is being moved wait then.
+            let adoptions = parts.adoptions.clone();
+            engine.spawn(async move { adoptions.mark_moving(MARKED_WITHIN).await }).await?;
+        }
         let adopting =
             [engine.spawn(parts.adoptions.clone().resume()), engine.spawn(parts.adoptions.clone().follow_lease())];
 

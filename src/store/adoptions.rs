@@ -164,8 +164,8 @@ pub trait AdoptionStore: Send + Sync {
         Box::pin(ready(Err(unsupported())))
     }
     /// Ends an adoption that moves or is unknown, if its newest claim is of this run. `Adopted`: the pins are the
-    /// engine's for good, and legacy's instance has ended. `GivenBack`: the pins go. `Unknown`: the pins say so. Returns
-    /// whether the adoption has this state now. After this returns, a restart finds it so.
+    /// engine's for good, and legacy's instance has ended. `GivenBack`: the pins go. `Unknown`: the pins say so.
+    /// Returns whether the adoption has this state now. After this returns, a restart finds it so.
     fn settle_adoption(&self, settled: SettledAdoption) -> BoxFuture<'_, Result<bool, StoreError>> {
         let _ = settled;
         Box::pin(ready(Err(unsupported())))

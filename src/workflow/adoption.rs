@@ -1,8 +1,8 @@
 //! PURE. A workflow that adopts an instance of legacy, and how far a run of it has come.
 //!
 //! The question it answers: "is the instance the engine's now, is it still legacy's, or is it not known?" Always true:
-//! an instance is the engine's only if legacy has let go of it for certain and the run has answered; it is legacy's only
-//! if legacy was certainly not told.
+//! an instance is the engine's only if legacy has let go of it for certain and the run has answered; it is legacy's
+//! only if legacy was certainly not told.
 
 use super::{Event, Outcome, Run, RunStatus, StepEvent, StepPart, may_create_instance};
 use crate::names::StepId;
@@ -136,4 +136,89 @@ fn release<'a>(step: &StepId, events: impl IntoIterator<Item = &'a Event>) -> Re
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::workflow::{EffectClass, Failure, FailureKind, RetryScheduled, Skipped, StepFinished, StepStarted};
+
+    fn step() -> StepId {
+        StepId::new("let-go")
+    }
+
+    fn started(attempt: u32) -> Event {
+        let (item, part, key, request, until, at) = (None, StepPart::Do, None, None, None, None);
+        let effect = EffectClass::Shared;
+        Event::StepStarted(StepStarted {
+            step: step(),
+            item,
+            part,
+            attempt,
+            key,
+            effect,
+            repeatable: false,
+            request,
+            until,
+            at,
+        })
+    }
+
+    fn retry(unknown: bool) -> Event {
+        let at = "2026-03-01T12:00:00Z".parse().unwrap();
+        Event::RetryScheduled(RetryScheduled {
+            step: step(),
+            item: None,
+            part: StepPart::Do,
+            attempt: 1,
+            unknown,
+            why: String::new(),
+            at,
+            uncounted: false,
+            probe: false,
+            status: None,
+            response: None,
+            may_take_effect_until: None,
+            withdrawn: false,
+        })
+    }
+
+    fn finished(attempt: u32, outcome: Outcome) -> Event {
+        Event::StepFinished(StepFinished { step: step(), item: None, part: StepPart::Do, attempt, outcome })
+    }
+
+    fn failure(status: Option<u16>) -> Failure {
+        Failure { status, ..Failure::of_step(FailureKind::Bound, &step(), None, String::new()) }
+    }
+
+    fn done() -> Outcome {
+        Outcome::Done { status: 200, headers: BTreeMap::new(), output: Default::default() }
+    }
+
+    #[test]
+    fn the_release_counts_as_not_done_only_where_that_is_certain() {
+        let failed = |status| Outcome::Failed { failure: failure(status) };
+        let skipped = Event::Step(StepEvent::Skipped { step: step(), item: None, reason: Skipped::Condition });
+        let cases = [
+            (vec![], Release::NotDone),
+            (vec![skipped.clone()], Release::NotDone),
+            (vec![started(1)], Release::UnderWay),
+            (vec![started(1), skipped], Release::Unknown),
+            (vec![started(1), retry(false)], Release::NotDone),
+            (vec![started(1), retry(true)], Release::Unknown),
+            (vec![started(1), retry(true), retry(false)], Release::Unknown),
+            (vec![started(1), retry(true), started(2), finished(2, done())], Release::Done),
+            (vec![started(1), finished(1, Outcome::NotDone { failure: failure(None) })], Release::NotDone),
+            (vec![started(1), finished(1, Outcome::Unknown { failure: failure(Some(500)) })], Release::Unknown),
+            (vec![started(1), finished(1, failed(Some(409)))], Release::NotDone),
+            (vec![started(1), finished(1, failed(Some(302)))], Release::Unknown),
+            (vec![finished(0, failed(None))], Release::NotDone),
+            (vec![started(1), finished(1, failed(None))], Release::Unknown),
+        ];
+        for (events, expected) in cases {
+            assert_eq!(release(&step(), &events), expected, "{events:?}");
+        }
+    }
 }

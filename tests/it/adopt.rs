@@ -293,8 +293,6 @@ async fn the_first_write_moves_an_order_and_a_read_never_does() {
     shop.kill_and_restart().await;
     assert_eq!(shop.send(Method::GET, "/orders/1").await.json()["side"], NEW_SIDE);
     assert_eq!(shop.cancel(2).await, OLD_SIDE, "below `live` nothing is moved");
-    let metrics = shop.pointsman.metrics().await;
-    assert!(!format!("{metrics:?}").contains("pin_collisions_total{route=\"orders.create\"} 1"));
     shop.finish().await;
 }
 

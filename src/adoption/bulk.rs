@@ -3,9 +3,7 @@
 //! Always true: one bulk per family at a time; it can be stopped at any moment and asked for again, and then moves what
 //! is still legacy's.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -13,7 +11,7 @@ use futures_util::stream;
 use jiff::Timestamp;
 
 use super::Adoptions;
-use super::one::Moved;
+use super::progress::Bulk;
 use crate::clock;
 use crate::flag::{AdoptRule, Family, InstanceKey};
 use crate::names::RouteId;
@@ -25,8 +23,6 @@ const AT_ONCE: usize = 4;
 const CALLS_END_WITHIN: Duration = Duration::from_secs(30);
 /// How many instances are read at a time.
 const PAGE: usize = 500;
-/// How many reasons of instances that were not adopted are kept.
-const REASONS_MAX: usize = 100;
 
 /// Which instances are moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,68 +48,6 @@ pub enum BulkRefusal {
     /// One is under way.
     #[error("instances of `{0}` are being moved already (since {1:.0}): `pointsman adopt {0}` shows how far it is")]
     UnderWay(RouteId, Timestamp),
-}
-
-/// A bulk, and how far it is.
-pub struct Bulk {
-    /// When it was asked for.
-    pub since: Timestamp,
-    /// Who asked for it.
-    pub by: String,
-    progress: Mutex<BulkProgress>,
-    is_running: AtomicBool,
-}
-
-/// How far a bulk is.
-#[derive(Clone, Debug, Default)]
-pub struct BulkProgress {
-    /// How many instances it has read so far.
-    pub found: u64,
-    /// How many are the engine's now.
-    pub adopted: u64,
-    /// How many were the engine's before, or are.
-    pub engines: u64,
-    /// How many stayed legacy's.
-    pub at_legacy: u64,
-    /// How many are unknown.
-    pub unknown: u64,
-    /// How many are still being moved.
-    pub moving: u64,
-    /// Of some that were not adopted: the reason.
-    pub reasons: BTreeMap<String, String>,
-    /// Why the bulk ended before it had read all instances.
-    pub ended_early: Option<String>,
-}
-
-impl Bulk {
-    /// How far it is.
-    pub fn progress(&self) -> BulkProgress {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-    /// Whether it goes on.
-    pub fn is_running(&self) -> bool {
-        self.is_running.load(Ordering::Acquire)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut BulkProgress)) {
-        change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn note(&self, id: &str, moved: Moved) {
-        self.change(|progress| {
-            let (counter, reason) = match moved {
-                Moved::Adopted => (&mut progress.adopted, None),
-                Moved::EngineOwns => (&mut progress.engines, None),
-                Moved::GivenBack(why) | Moved::NotTried(why) => (&mut progress.at_legacy, Some(why)),
-                Moved::Unknown(why) => (&mut progress.unknown, Some(why)),
-                Moved::Moving => (&mut progress.moving, None),
-            };
-            *counter += 1;
-            if let Some(why) = reason.filter(|_| progress.reasons.len() < REASONS_MAX) {
-                progress.reasons.insert(id.to_owned(), why);
-            }
-        });
-    }
 }
 
 impl Adoptions {
@@ -149,7 +83,7 @@ impl Adoptions {
             if let Err(error) = done {
                 begun.change(|progress| progress.ended_early = Some(format!("the store does not answer: {error}")));
             }
-            begun.is_running.store(false, Ordering::Release);
+            begun.end();
         });
         Ok(bulk)
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Adoptions;
-use super::one::Moved;
+use super::moved::Moved;
 use super::resume::instance_key;
 use crate::flag::InstanceKey;
 use crate::store::{AdoptionState, StoreError};

@@ -19,7 +19,9 @@
 
 mod bulk;
 mod decide;
+mod moved;
 mod one;
+mod progress;
 mod resume;
 mod settle;
 mod view;
@@ -35,8 +37,9 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-pub use self::bulk::{Bulk, BulkRefusal, Which};
+pub use self::bulk::{BulkRefusal, Which};
 pub use self::decide::{DecideRefusal, Decision};
+pub use self::progress::{Bulk, BulkProgress};
 pub use self::view::{Counts, Listed};
 use crate::affinity::StoreAffinity;
 use crate::engine::Engine;

@@ -7,54 +7,15 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::Adoptions;
+use super::moved::Moved;
 use crate::affinity::{CallsEnded, Mover};
 use crate::clock;
-use crate::exchange::AdoptionAnswer;
 use crate::flag::{AdoptRule, Freeze, InstanceKey, PinKey, lower_case_uuid};
 use crate::names::RunId;
 use crate::store::{Adoption, AdoptionClaim, AdoptionState, NewAdoption};
 
 /// The pause after the store did not answer.
 pub(super) const STORE_PAUSE: Duration = Duration::from_millis(500);
-
-/// What became of the move of an instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Moved {
-    /// The instance is the engine's.
-    Adopted,
-    /// It is legacy's, for this reason: its workflow said so, or legacy was not told.
-    GivenBack(String),
-    /// It was not tried, for this reason.
-    NotTried(String),
-    /// Whether legacy let go of it is not known.
-    Unknown(String),
-    /// Somebody else moves it, or this process ends: the next one goes on.
-    Moving,
-    /// The engine made it: there is nothing to adopt.
-    EngineOwns,
-}
-
-impl Moved {
-    pub(super) fn answer(&self) -> AdoptionAnswer {
-        match self {
-            Moved::NotTried(_) => AdoptionAnswer::AtLegacy,
-            // Legacy answers for what was given back, once its owner was looked up.
-            Moved::Adopted | Moved::GivenBack(_) | Moved::Unknown(_) | Moved::EngineOwns => AdoptionAnswer::Settled,
-            Moved::Moving => AdoptionAnswer::Moving,
-        }
-    }
-
-    /// What a settled adoption came to.
-    pub(super) fn of(adoption: &Adoption) -> Self {
-        let reason = || adoption.reason.clone().unwrap_or_default();
-        match adoption.state {
-            AdoptionState::Moving => Moved::Moving,
-            AdoptionState::Unknown => Moved::Unknown(reason()),
-            AdoptionState::Adopted => Moved::Adopted,
-            AdoptionState::GivenBack => Moved::GivenBack(reason()),
-        }
-    }
-}
 
 impl Adoptions {
     /// Why no instance of this family may be moved now; `None`: it may.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::Adoptions;
-use super::one::{Moved, STORE_PAUSE, pins};
+use super::moved::Moved;
+use super::one::{STORE_PAUSE, pins};
 use crate::clock;
 use crate::engine::{AdoptionStart, StartError};
 use crate::flag::{Family, InstanceKey};

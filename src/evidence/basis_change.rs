@@ -67,8 +67,8 @@ impl Counters {
             earlier.push(EarlierEvidence { until: now, changed: changed.clone(), pairs, mismatched, basis });
             earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
             restarted = Some(EvidenceRestart { at: now, changed, pairs_before: pairs });
-            // Samples are cleared at a change of the basis, so the groups of differences are not kept either: all of this
-            // is written again with each change of the present evidence.
+            // Samples are cleared at a change of the basis, so the groups of differences are not kept either: all of
+            // this is written again with each change of the present evidence.
             let evidence = RouteEvidence { seen: BTreeMap::new(), unresolved: BTreeMap::new(), ..old };
             self.kept.push(KeptEvidence { basis: left, evidence });
             self.kept.drain(..self.kept.len().saturating_sub(KEPT_MAX));

@@ -4,20 +4,11 @@
 //! an instance is the engine's only if legacy has let go of it for certain and the run has answered; it is legacy's
 //! only if legacy was certainly not told.
 
-use super::{Event, Outcome, Run, RunStatus, StepEvent, StepPart, may_create_instance};
+use super::{Adoption, Event, Outcome, Run, RunStatus, StepEvent, StepPart, may_create_instance};
 use crate::names::StepId;
 
 /// The parts of `instance` that such a workflow can read.
 pub(super) const READABLE: [&str; 2] = ["id", "legacy_id"];
-
-/// How legacy lets go of an instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Adoption {
-    /// This step tells legacy to.
-    Release(StepId),
-    /// Legacy does nothing of its own with the instance, for this reason.
-    LegacyPassive(String),
-}
 
 /// How far a run that adopts an instance has come.
 #[derive(Clone, Debug, PartialEq, Eq)]

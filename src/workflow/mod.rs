@@ -94,7 +94,7 @@ mod waits;
 pub mod wire;
 mod work_count;
 
-pub use adoption::{Adoption, AdoptionProgress, progress};
+pub use adoption::{AdoptionProgress, progress};
 pub use approval_above::ApprovalAbove;
 pub use branch::optional_steps;
 pub use bytes::{BytesMark, describe_bytes};
@@ -131,8 +131,8 @@ pub use people::{
     CheckpointAnswer, CheckpointKind, Choice, ControlCommand, OnTimeout, OpenCheckpoint, ReviewItem, Risk, UNVERIFIED,
 };
 pub use plan::{
-    Call, CallBody, FailureHandling, ForEach, PauseOrFail, Plan, Probe, Rehearsal, Respond, ResponseTemplate, Retry,
-    Step, StepIndex, StepKind,
+    Adoption, Call, CallBody, FailureHandling, ForEach, PauseOrFail, Plan, Probe, Rehearsal, Respond, ResponseTemplate,
+    Retry, Step, StepIndex, StepKind,
 };
 pub use replay::{Divergence, DivergenceKind, replay_with};
 pub use reply_headers::RecordedHeaders;

@@ -9,7 +9,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::adoption::Adoption;
 use super::reply_headers::RecordedHeaders;
 use super::rules::{CheckpointStep, RiskRule, Safeguards, SubRun, Wait};
 use super::schema::Schema;
@@ -132,6 +131,15 @@ impl Plan {
     pub fn check_input(&self, body: &Value) -> Result<(), Vec<String>> {
         self.input.as_ref().map_or(Ok(()), |input| input.check(body))
     }
+}
+
+/// How legacy lets go of an instance that a workflow adopts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// This step tells legacy to.
+    Release(StepId),
+    /// Legacy does nothing of its own with the instance, for this reason.
+    LegacyPassive(String),
 }
 
 /// The index of a step in [`Plan::steps`].

@@ -5,9 +5,9 @@ use super::checked_step::CheckedStep;
 use super::context::Check;
 use crate::expression::ReadPath;
 use crate::problem::Site;
-use crate::workflow::adoption::{Adoption, READABLE};
+use crate::workflow::adoption::READABLE;
 use crate::workflow::definition::{StepDraft, WorkflowDraft};
-use crate::workflow::{EffectClass, PauseOrFail, StepKind};
+use crate::workflow::{Adoption, EffectClass, PauseOrFail, StepKind};
 
 impl Check<'_> {
     /// How the workflow adopts instances, if it does: if a step has `release: true`, or it says `legacy_passive`.

@@ -66,8 +66,7 @@ impl Adoptions {
         if let Some(why) = self.why_not(&any) {
             return Err(BulkRefusal::NotNow(why));
         }
-        let bulk =
-            Arc::new(Bulk { since: clock::now(), by, progress: Mutex::default(), is_running: AtomicBool::new(true) });
+        let bulk = Arc::new(Bulk::new(clock::now(), by));
         {
             let mut state = self.state();
             let before = state.bulks.get(family.first_id()).filter(|before| before.is_running());

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::Adoptions;
 use super::one::pins;
-use crate::flag::InstanceKey;
+use crate::flag::{ADOPT_SETTLES, InstanceKey};
 use crate::store::{Adoption, AdoptionState, StoreError};
 use crate::workflow::AdoptionProgress;
 
@@ -22,12 +22,12 @@ const PAGE: usize = 500;
 impl Adoptions {
     /// Resumes the moves that the last process left, then looks at unknown ones from time to time, for ever.
     pub async fn resume(self: Arc<Self>) {
-        while let Err(error) = self.resume_moving().await {
-            tracing::warn!(%error, "the store does not say which instances were being moved; it is asked again");
-            sleep(RECHECK_EVERY).await;
-        }
         loop {
             self.publish().await;
+            // Again and again: another process may end in the middle of a move.
+            if let Err(error) = self.resume_moving().await {
+                tracing::debug!(%error, "the store does not say which instances are being moved");
+            }
             if let Err(error) = self.recheck_unknown().await {
                 tracing::debug!(%error, "the store does not say which adoptions are unknown");
             }
@@ -68,6 +68,10 @@ impl Adoptions {
             for adoption in page {
                 let key = instance_key(&adoption);
                 let Ok(mover) = self.affinity.moves().begin(&key) else { continue };
+                // It may have been settled since it was read, and its process may live.
+                if !self.may_resume(&adoption).await? {
+                    continue;
+                }
                 self.affinity.record_adoption(&pins(&key), None);
                 let this = self.clone();
                 tracing::info!(route = %adoption.key.family, run = %adoption.run, "the move of an instance is resumed");
@@ -80,6 +84,20 @@ impl Adoptions {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether a move is this process's to resume: its claim holds, and no other process uses the store. Another one
+    /// may be about to begin its run.
+    async fn may_resume(&self, adoption: &Adoption) -> Result<bool, StoreError> {
+        if self.store.is_shared() {
+            let rule = self.flags.load().route(&self.creator(&adoption.key.family)).and_then(|flag| flag.adopt.clone());
+            let settles = rule.map_or(ADOPT_SETTLES, |rule| rule.settles);
+            if self.store.used_by_another(self.engine.worker(), settles.as_secs()).await?.is_some() {
+                return Ok(false);
+            }
+        }
+        let newest = self.store.adoption(adoption.key.clone()).await?;
+        Ok(newest.is_some_and(|newest| newest.run == adoption.run && newest.state == AdoptionState::Moving))
     }
 
     /// A person may have let the run of an unknown adoption go on, or cancelled it.

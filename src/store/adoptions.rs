@@ -163,6 +163,12 @@ pub trait AdoptionStore: Send + Sync {
         let _ = new;
         Box::pin(ready(Err(unsupported())))
     }
+    /// The name of another process that uses the store, or did so at most so many seconds ago; `None` in a store of one
+    /// process.
+    fn used_by_another(&self, this: WorkerId, settles_s: u64) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        let _ = (this, settles_s);
+        Box::pin(ready(Ok(None)))
+    }
     /// Ends an adoption that moves or is unknown, if its newest claim is of this run. `Adopted`: the pins are the
     /// engine's for good, and legacy's instance has ended. `GivenBack`: the pins go. `Unknown`: the pins say so.
     /// Returns whether the adoption has this state now. After this returns, a restart finds it so.

@@ -22,6 +22,10 @@ impl AdoptionStore for PostgresStore {
         claim(&self.pool, new).boxed()
     }
 
+    fn used_by_another(&self, this: WorkerId, settles_s: u64) -> BoxFuture<'_, Result<Option<String>>> {
+        other_process(&self.pool, this, settles_s).boxed()
+    }
+
     fn settle_adoption(&self, settled: SettledAdoption) -> BoxFuture<'_, Result<bool>> {
         settle(&self.pool, settled).boxed()
     }

@@ -10,6 +10,7 @@ on_every_store! {
     an_unknown_adoption_keeps_its_pins_until_it_is_decided,
     the_engines_own_instances_are_not_claimed,
     adoptions_are_listed_in_pages,
+    nothing_is_claimed_while_another_process_uses_the_store,
 }
 
 fn key(id: &str) -> PinKey {
@@ -169,4 +170,23 @@ async fn adoptions_are_listed_in_pages(which: StoreKind) {
     assert_eq!(found, ["1", "2", "4", "5"]);
     let other = fixture.store.adoptions(Some("g".into()), vec![AdoptionState::Moving], None, 3).await.unwrap();
     assert!(other.is_empty());
+}
+
+async fn nothing_is_claimed_while_another_process_uses_the_store(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let (this, other) = (WorkerId(Uuid::from_u128(7)), WorkerId(Uuid::from_u128(8)));
+    for (worker, name) in [(this, "this"), (other, "other")] {
+        fixture.store.heartbeat(worker, name.into(), std::time::Duration::from_secs(60)).await.unwrap();
+    }
+    let is_shared = fixture.store.is_shared();
+    let expected = is_shared.then(|| "other".to_owned());
+    assert_eq!(fixture.store.used_by_another(this, 0).await.unwrap(), expected);
+    let claim = fixture.store.claim_adoption(new("17", 10)).await.unwrap();
+    if !is_shared {
+        return assert_eq!(claim, AdoptionClaim::Claimed);
+    }
+    assert_eq!(claim, AdoptionClaim::OtherProcess("other".to_owned()));
+    assert!(fixture.store.pin(key("17")).await.unwrap().is_none(), "nothing is left of it");
+    fixture.store.deregister(other).await.unwrap();
+    assert_eq!(fixture.store.claim_adoption(new("17", 11)).await.unwrap(), AdoptionClaim::Claimed);
 }

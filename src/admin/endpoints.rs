@@ -12,15 +12,15 @@ use serde_json::Value;
 
 use super::state::ApiState;
 use super::types::{
-    AdjustRequest, AnswerRequest, CancelRequest, Diffs, EgressView, EventRow, EvidenceView, ExplanationView,
-    FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, GuardReleaseRequest, GuardReleaseResponse,
-    Orchestration, PauseRequest, RecordPage, ReloadRequest, ReloadResponse, RerunRequest, ResolveRequest, RetryRequest,
-    RouteDetail, RouteRow, RunList, ServiceCallers, ServiceRow, SignalRequest, SkipRequest, StartRequest, Status,
-    SuggestedRules, TriedRules, TryRules,
+    AdjustRequest, AdoptRequest, AdoptionDecisionRequest, AdoptionsView, AnswerRequest, CancelRequest, Diffs,
+    EgressView, EventRow, EvidenceView, ExplanationView, FlipRequest, FlipResponse, FlipRow, FreezeRequest,
+    FreezeResponse, GuardReleaseRequest, GuardReleaseResponse, Orchestration, PauseRequest, RecordPage, ReloadRequest,
+    ReloadResponse, RerunRequest, ResolveRequest, RetryRequest, RouteDetail, RouteRow, RunList, ServiceCallers,
+    ServiceRow, SignalRequest, SkipRequest, StartRequest, Status, SuggestedRules, TriedRules, TryRules,
 };
 use super::{
-    callers, differences, egress, flips, guard, orchestrate as runs, process, record, reference, reload, routes,
-    rule_trials, services,
+    adoptions, callers, differences, egress, flips, guard, orchestrate as runs, process, record, reference, reload,
+    routes, rule_trials, services,
 };
 use crate::config::TokenScope;
 
@@ -217,6 +217,17 @@ fn flag_endpoints() -> Vec<Endpoint> {
         .body::<GuardReleaseRequest>()
         .returns::<GuardReleaseResponse>()
         .errors(&[404, 409, 422]),
+        read("/api/v2/routes/{id}/adoptions", get(adoptions::show), "adoptions", "What the engine adopted of legacy's")
+            .returns::<AdoptionsView>()
+            .errors(&[404]),
+        flip("/api/v2/routes/{id}/adoptions", post(adoptions::adopt), "adopt", "Have the engine adopt instances")
+            .body::<AdoptRequest>()
+            .responds(202, Content::Json(|generator| generator.subschema_for::<AdoptionsView>()))
+            .errors(&[404, 409, 422]),
+        flip("/api/v2/routes/{id}/adoptions/decide", post(adoptions::decide), "decideAdoption", "Decide whose one is")
+            .body::<AdoptionDecisionRequest>()
+            .returns::<AdoptionsView>()
+            .errors(&[404, 409, 422]),
         read("/api/v2/routes/{id}/diffs", get(differences::diffs), "diffs", "Where legacy and engine differ")
             .query::<differences::DiffsQuery>()
             .returns::<Diffs>()

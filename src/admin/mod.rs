@@ -11,6 +11,7 @@
 //! on. A client that sends nothing is disconnected after a bound, and earlier if others need its connection.
 
 mod access;
+mod adoptions;
 mod callers;
 mod connections;
 mod differences;
@@ -52,7 +53,8 @@ use http::{HeaderValue, Method, StatusCode, header};
 use tokio::time::timeout;
 
 pub use self::parts::{
-    AdminParts, CallersOfService, EngineControl, LadderControl, ProcessStatus, Reloaded, RouteTraffic,
+    AdminParts, AdoptionControl, AdoptionRefused, CallersOfService, EngineControl, LadderControl, ProcessStatus,
+    Reloaded, RouteTraffic,
 };
 pub use self::serve::serve;
 

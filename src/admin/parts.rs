@@ -9,12 +9,12 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::types::{EgressStatus, InstancesRow, ServiceRow, ShadowLoad, StuckRun};
+use super::types::{AdoptionsView, EgressStatus, InstancesRow, ServiceRow, ShadowLoad, StuckRun};
 use crate::config::{CheckFailed, Findings, RouteRules, Token};
 use crate::egress::Attribution;
 use crate::engine::{CommandError, Engine, Explanation, Start, StartError, Started};
 use crate::evidence::Evidence;
-use crate::flag::{Family, FlagSet, Freeze};
+use crate::flag::{Arm, Family, FlagSet, Freeze};
 use crate::ladder::{self, FlipError, Flipped, FreezeError, Frozen, GuardReleased, Ladder, RouteStatus};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq, ServiceName, StepId, WorkflowName};
@@ -81,6 +81,8 @@ pub struct AdminParts {
     pub callers: FindCallers,
     /// The instances of a family that are alive, for each arm.
     pub instances: InstancesOfFamily,
+    /// Has the engine adopt instances of legacy.
+    pub adoptions: Arc<dyn AdoptionControl>,
     /// The traffic of a route.
     pub traffic: Arc<dyn Fn(&RouteId) -> RouteTraffic + Send + Sync>,
     /// The services of the files, by name.
@@ -88,6 +90,37 @@ pub struct AdminParts {
     /// Requests that the files are read now. The receiver gets the outcome of a reading that begins after the call, or
     /// nothing if the process stops.
     pub reload: Arc<dyn Fn() -> oneshot::Receiver<Reloaded> + Send + Sync>,
+}
+
+/// Has the engine adopt instances of legacy, and shows them.
+pub trait AdoptionControl: Send + Sync {
+    /// The adoptions of the family of a route.
+    fn view<'a>(&'a self, route: &'a RouteId) -> BoxFuture<'a, Result<AdoptionsView, AdoptionRefused>>;
+    /// Begins to move the instances that a route creates: those with these ids, or all.
+    fn start<'a>(
+        &'a self,
+        route: &'a RouteId,
+        ids: Option<Vec<String>>,
+        by: String,
+    ) -> BoxFuture<'a, Result<(), AdoptionRefused>>;
+    /// Decides whose an instance is of which it is not known.
+    fn decide<'a>(
+        &'a self,
+        route: &'a RouteId,
+        id: &'a str,
+        owner: Arm,
+        by: String,
+        reason: String,
+    ) -> BoxFuture<'a, Result<(), AdoptionRefused>>;
+}
+
+/// Why nothing was done about instances of legacy.
+#[derive(Clone, Debug)]
+pub enum AdoptionRefused {
+    /// It must not be done, or not now.
+    Refused(String),
+    /// The store does not answer.
+    Store(StoreError),
 }
 
 /// The outcome of a reading of the files.

@@ -36,6 +36,7 @@ crate::store::tests::forward_work::forward_work!(CountingStore, inner);
 impl crate::store::InstanceStore for CountingStore {}
 impl crate::store::RecordLog for CountingStore {}
 
+impl crate::store::AdoptionStore for CountingStore {}
 impl crate::store::ServiceCallerStore for CountingStore {}
 
 impl Store for CountingStore {

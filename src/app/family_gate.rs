@@ -82,6 +82,14 @@ impl FamilyGate {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| is_present(id));
     }
 
+    /// Asks legacy for its instances of a family, if the files say how, and records what it lists.
+    ///
+    /// # Errors
+    /// Legacy or the store did not answer, or the list is not whole.
+    pub(super) async fn list_instances(&self, family: &Family, creator: &Route) -> Result<(), String> {
+        self.ask(family, creator).await
+    }
+
     async fn ask(&self, family: &Family, creator: &Route) -> Result<(), String> {
         let instances = self.affinity.instances();
         let no_answer = |error: StoreError| format!("the store did not say ({error})");

@@ -15,6 +15,7 @@
 //! starts the process, `running` stops it; `background` reloads files and watches the store's health.
 
 mod activation;
+mod adoptions;
 mod background;
 mod basis;
 mod commands;

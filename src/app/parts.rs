@@ -14,6 +14,7 @@ use super::opened_store::{LockedFiles, OpenedStore, other_ids, routes_in_store};
 use super::service_callers::CallerNotes;
 use super::twins::EngineTwins;
 use super::{retention, zero_counters};
+use crate::adoption::{AdoptionParts, Adoptions};
 use crate::affinity::{RequestsWithUnknownKeys, StoreAffinity};
 use crate::clock;
 use crate::config::{Retention, Setup};
@@ -44,6 +45,7 @@ pub(super) struct Parts {
     pub engine: Arc<Engine>,
     pub affinity: Arc<StoreAffinity>,
     pub family_gate: Arc<FamilyGate>,
+    pub adoptions: Arc<Adoptions>,
     pub shadow: Arc<Shadow>,
     pub rules: crate::shadow::RulesInForce,
     pub recorder: Arc<Recorder>,
@@ -99,6 +101,12 @@ impl Parts {
         }));
         ladder.connect_to_kill_switch(engine.clone()).await;
         ladder.connect_to_guard(Arc::new(GuardWebhooks(engine.clone())));
+        let adoptions = Adoptions::new(AdoptionParts {
+            store: store.clone(),
+            affinity: affinity.clone(),
+            engine: engine.clone(),
+            flags: ladder.flags().clone(),
+        });
         let rules = Arc::new(ArcSwap::from_pointee(setup.rules.clone()));
         let shadow = Shadow::start(ShadowParts {
             engine: engine.arm(),
@@ -123,6 +131,7 @@ impl Parts {
             engine,
             affinity,
             family_gate,
+            adoptions,
             shadow,
             rules,
             retention,
@@ -159,7 +168,9 @@ impl Parts {
                 zero_counters::publish(&setup.routes);
             }
         };
-        self.ladder.reload_files(read, declared, recorded).await.map_err(|error| match error {
+        let reloaded = self.ladder.reload_files(read, declared, recorded).await;
+        self.adoptions.flags_changed();
+        reloaded.map_err(|error| match error {
             FilesError::Store(error) => {
                 anyhow::Error::new(error).context("the store did not record what the files declare, nothing changed")
             }

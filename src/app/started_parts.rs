@@ -14,6 +14,7 @@ use tokio::signal::unix::Signal;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::adoptions::AdoptionsForApi;
 use super::front::Front;
 use super::listener_tls::ListenersInForce;
 use super::opened_store::OpenedStore;
@@ -29,6 +30,8 @@ use crate::config::{FlagFileWatcher, Loaded, Overrides, ReloadStatus, RouteRules
 use crate::names::ServiceName;
 use crate::telemetry;
 
+/// How long the start waits for the store to say which instances were being moved.
+const MARKED_WITHIN: Duration = Duration::from_secs(2);
 /// How often evidence is written to the store.
 const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
 
@@ -104,6 +107,13 @@ impl StartingParts<'_> {
             engine.spawn(async move { parts.engine.recover_in_background().await }).await?;
         }
         background::report_health(&parts);
+        {
+            // Before requests are served: those of an instance that is being moved wait then.
+            let adoptions = parts.adoptions.clone();
+            engine.spawn(async move { adoptions.mark_moving(MARKED_WITHIN).await }).await?;
+        }
+        let adopting =
+            [engine.spawn(parts.adoptions.clone().resume()), engine.spawn(parts.adoptions.clone().follow_lease())];
 
         let admin_stop = CancellationToken::new();
         let render = {
@@ -174,6 +184,7 @@ impl StartingParts<'_> {
                 let affinity = parts.affinity.clone();
                 Arc::new(move |family| instances::rows(&affinity.instances().of(family)))
             },
+            adoptions: Arc::new(AdoptionsForApi::new(&parts)),
             traffic: {
                 let proxy = front.proxy.clone();
                 Arc::new(move |route| {
@@ -196,6 +207,7 @@ impl StartingParts<'_> {
         tasks.push(admin.spawn(async move { caller_notes.store_periodically().await }));
         let (recorder, newest_flip) = (parts.recorder.clone(), parts.ladder.newest_flip());
         tasks.push(admin.spawn(async move { recorder.run(newest_flip).await }));
+        tasks.extend(adopting);
         tasks.push(engine.spawn(background::reload(
             parts.clone(),
             setup.clone(),

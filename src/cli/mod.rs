@@ -7,6 +7,7 @@
 //! (`--store`); `check` without that option, `schema` and `record verify --file` read files only; `help` shows the
 //! reference; `serve`, `demo` and `store` call functions of `app`, which `main` passes in [`ProcessCommands`].
 
+mod adopt;
 mod args;
 mod callers;
 mod check;
@@ -125,6 +126,9 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
         Command::Evidence { route, server } => with_client(&server, |client| evidence::show(client, &route, out)),
         Command::Egress { route, server } => with_client(&server, |client| egress::show(client, &route, out)),
         Command::Flips { route, limit, server } => with_client(&server, |client| flip::list(client, route, limit, out)),
+        Command::Adopt { options, server } => {
+            with_client(&server, |client| adopt::adopt(client, &server, options, out))
+        }
         Command::Horizon { route, server } => with_client(&server, |client| flip::horizon(client, &route, out)),
         Command::Legacy { service, unused_for, server } => {
             with_client(&server, |client| callers::show(client, &service, unused_for, out))

@@ -23,6 +23,7 @@ pub struct Topic {
 /// Every topic, in the order in which a new user reads them.
 pub const TOPICS: &[Topic] = &[
     Topic { name: "ladder", source: include_str!("ladder.md") },
+    Topic { name: "adoption", source: include_str!("adoption.md") },
     Topic { name: "files", source: include_str!("files.md") },
     Topic { name: "workflows", source: include_str!("workflows.md") },
     Topic { name: "expressions", source: include_str!("expressions.md") },

@@ -169,6 +169,9 @@ pub(super) async fn answer_from_legacy(
     client.record.note(|record| {
         (record.rung, record.service) = ((!is_egress).then_some(rung), Some(entry.upstream.service.name.clone()));
     });
+    if let Some(at_legacy) = &mut proxied.admission.at_legacy {
+        at_legacy.sent();
+    }
     let called = {
         // Pinned here: a future that is passed by value takes its space twice in the enclosing future.
         let call = pin!(legacy::call(&entry.upstream, &mut request, wait, &client.own_connections, passes_interim));
@@ -249,6 +252,14 @@ pub(super) async fn answer_from_legacy(
         Err(Overdue::Total) if !wait.is_sent() => Failure::OverdueUnsent(WaitedFor::Service),
         Err(overdue) => Failure::Overdue(overdue),
     };
+    let is_certainly_unsent = matches!(
+        failure,
+        Failure::OverdueUnsent(_)
+            | Failure::Legacy(CallError::Busy | CallError::Ours | CallError::NotProcessed | CallError::Unreachable(_))
+    );
+    if let Some(at_legacy) = proxied.admission.at_legacy.as_mut().filter(|_| is_certainly_unsent) {
+        at_legacy.ended();
+    }
     if let Some(captured) = captured {
         match failure {
             Failure::Body | Failure::Overdue(Overdue::Client | Overdue::ClientSlow) => {

@@ -13,6 +13,7 @@
 //! owner is due (NULL while a process owns it), `runs.remains` is the input and output that a purged run keeps, and
 //! `place` is the position in a lock's queue.
 
+mod adoptions;
 mod append_row;
 mod bound_keys;
 mod check;
@@ -52,6 +53,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+pub use adoptions::{Adoption, AdoptionClaim, AdoptionState, AdoptionStore, NewAdoption, PinAdoption, SettledAdoption};
 pub use bound_keys::{RetryKeyPage, RetryKeyPosition};
 pub use check::{StoreChecked, StoreFinding};
 pub use commit_age::{CommitAge, stall_text};
@@ -119,7 +121,7 @@ pub const NEW_STORE_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60)
 pub type StoreHandle = Arc<dyn Store>;
 
 /// Keeps runs, flips, pins, retry keys, samples and evidence. Every implementation passes the same contract tests.
-pub trait Store: RunCoordination + InstanceStore + RecordLog + ServiceCallerStore {
+pub trait Store: RunCoordination + InstanceStore + AdoptionStore + RecordLog + ServiceCallerStore {
     /// Appends events. After `Ok`, a restart finds them and everything that was committed with them. Dropping the
     /// future does not cancel the write.
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>>;

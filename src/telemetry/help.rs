@@ -171,6 +171,11 @@ const COUNTERS: MetricDescriptions = &[
     ("pointsman_differences_total", "Differences found between answers, by kind."),
     ("pointsman_pin_collisions_total", "Ids for which both arms had created an instance."),
     (
+        "pointsman_instances_adopted_total",
+        "Instances of legacy that were moved to the engine, by the route that creates them and outcome: `adopted`; \
+         `given_back` (they stayed legacy's); `unknown` (a person decides).",
+    ),
+    (
         "pointsman_retry_keys_unnoted_total",
         "Requests that legacy served below `live` though their retry key could not be noted: the gate to `live` stays shut.",
     ),
@@ -402,6 +407,11 @@ const GAUGES: MetricDescriptions = &[
         "pointsman_instances",
         "Instances that have not ended (`ends:`, `ends_after:`), by the route that creates them and arm: the engine's, and \
          legacy's as far as requests have shown them, or legacy lists them (`alive:`).",
+    ),
+    (
+        "pointsman_instances_adoption",
+        "Instances of legacy that are not adopted although it was tried, by the route that creates them and state: `moving`, \
+         `unknown`, `given_back`.",
     ),
     (
         "pointsman_instances_twin_incomplete",

@@ -3,6 +3,7 @@
 mod access;
 mod access_log;
 mod activation;
+mod adopt;
 mod breaker;
 mod bursts;
 mod caller_changes;

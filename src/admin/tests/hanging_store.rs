@@ -30,6 +30,7 @@ crate::store::tests::forward_work::forward_work!(HangingStore, inner);
 impl crate::store::InstanceStore for HangingStore {}
 impl crate::store::RecordLog for HangingStore {}
 
+impl crate::store::AdoptionStore for HangingStore {}
 impl crate::store::ServiceCallerStore for HangingStore {}
 
 impl Store for HangingStore {

@@ -169,6 +169,7 @@ pub(in crate::engine) async fn start(
         let known = snapshot.plans.keys().map(|name| name.as_str().to_owned()).collect();
         return Err(StartError::UnknownWorkflow { workflow: workflow.as_str().to_owned(), known });
     };
+    refuse_adoption(&plan)?;
     plan.check_input(&input).map_err(StartError::BadInput)?;
     refuse_while_recovering(core)?;
     let permit = acquire_permit(core)?;
@@ -195,6 +196,14 @@ pub(in crate::engine) async fn start(
         permit,
     )
     .await
+}
+
+/// Refuses to begin a run of a workflow that adopts instances, other than for a claimed instance: it would make legacy
+/// let go of one that nobody has claimed.
+pub(in crate::engine) fn refuse_adoption(plan: &Plan) -> Result<(), StartError> {
+    let why =
+        "this workflow adopts instances of legacy: it begins only for an instance that was claimed (`pointsman adopt`)";
+    plan.adoption.as_ref().map_or(Ok(()), |_| Err(StartError::Invalid(why.to_owned())))
 }
 
 /// Refuses a start while the runs that the last process left are not resumed yet.

@@ -69,6 +69,7 @@ crate::store::tests::forward_work::forward_work!(FaultyStore, inner);
 impl crate::store::InstanceStore for FaultyStore {}
 impl crate::store::RecordLog for FaultyStore {}
 
+impl crate::store::AdoptionStore for FaultyStore {}
 impl crate::store::ServiceCallerStore for FaultyStore {}
 
 impl Store for FaultyStore {

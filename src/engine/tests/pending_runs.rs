@@ -132,6 +132,7 @@ impl RunCoordination for SlowStore {
 impl crate::store::InstanceStore for SlowStore {}
 impl crate::store::RecordLog for SlowStore {}
 
+impl crate::store::AdoptionStore for SlowStore {}
 impl crate::store::ServiceCallerStore for SlowStore {}
 
 impl Store for SlowStore {

@@ -278,6 +278,7 @@ impl RunCoordination for TestStore {
 impl crate::store::InstanceStore for TestStore {}
 impl crate::store::RecordLog for TestStore {}
 
+impl crate::store::AdoptionStore for TestStore {}
 impl crate::store::ServiceCallerStore for TestStore {}
 
 impl Store for TestStore {

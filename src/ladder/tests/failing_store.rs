@@ -78,6 +78,7 @@ crate::store::tests::forward_work::forward_work!(FailingStore, inner);
 impl crate::store::InstanceStore for FailingStore {}
 impl crate::store::RecordLog for FailingStore {}
 
+impl crate::store::AdoptionStore for FailingStore {}
 impl crate::store::ServiceCallerStore for FailingStore {}
 
 impl Store for FailingStore {
@@ -144,7 +145,7 @@ impl Store for FailingStore {
     /// The engine owns the instance 17 of `create`.
     fn pin(&self, key: PinKey) -> StoreFuture<'_, Option<PinRecord>> {
         if (key.family.as_str(), &*key.id) == ("create", "17") {
-            let pin = PinRecord { key, arm: Arm::Engine, run: None, at: jiff::Timestamp::UNIX_EPOCH };
+            let pin = PinRecord { key, arm: Arm::Engine, run: None, at: jiff::Timestamp::UNIX_EPOCH, adoption: None };
             return ready(Ok(Some(pin))).boxed();
         }
         self.inner.pin(key)

@@ -12,6 +12,7 @@
 
 mod acquire;
 mod address;
+mod adoptions;
 mod batch_statement;
 mod check;
 mod columns;

@@ -6,10 +6,10 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 /// The migration that creates the table of appends. The events of an older file are moved after it.
 pub(super) const CREATES_APPENDS: i64 = 7;
 /// The last migration.
-pub(in crate::store) const NEWEST_VERSION: i64 = 14;
+pub(in crate::store) const NEWEST_VERSION: i64 = 15;
 
 /// The version of the tables after each migration, its name and its statements. What was released never changes.
-const MIGRATIONS: [(i64, &str, &str); 14] = [
+const MIGRATIONS: [(i64, &str, &str); 15] = [
     (1, "first", include_str!("../schema/0001_first.sql")),
     (2, "run_keys", include_str!("../schema/0002_run_keys.sql")),
     (3, "work", include_str!("../schema/0003_work.sql")),
@@ -23,7 +23,8 @@ const MIGRATIONS: [(i64, &str, &str); 14] = [
     (11, "request digests", include_str!("../schema/0011_request_digests.sql")),
     (12, "record", include_str!("../schema/0012_record.sql")),
     (13, "instances", include_str!("../schema/0013_instances.sql")),
-    (NEWEST_VERSION, "service callers", include_str!("../schema/0014_service_callers.sql")),
+    (14, "adoptions", include_str!("../schema/0014_adoptions.sql")),
+    (NEWEST_VERSION, "service callers", include_str!("../schema/0015_service_callers.sql")),
 ];
 
 /// The migrations up to a version, in order.

@@ -4,10 +4,11 @@
 //! file belongs to this process alone ([`file_lock`]); a crash at any moment leaves whole appends.
 //!
 //! When the disk is slow, appends wait in a bounded queue and are committed together; a full queue refuses at once.
-//! When the disk is full or gone, each append gets an error that says whether it may have been written ([`commit`]),
-//! [`Store::healthy`] is false, and the writer probes the disk. The same holds while a file is removed or replaced
-//! ([`open_files`]); while a sync hangs, appends wait and it is false. Dropping a write's future drops only its reply.
+//! When it is full or gone, or a file is removed ([`open_files`]), each append gets an error that says whether it may
+//! have been written ([`commit`]), and the writer probes the disk. Dropping a write's future drops only its reply.
 
+mod adoption_writes;
+mod adoptions;
 mod backup;
 mod check;
 mod commit;
@@ -67,9 +68,8 @@ use super::write_error::WriteError;
 use super::{
     Append, AppendError, CommitAge, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, PinCount, PinRecord,
     PlacedPin, PutFlips, Restored, RunFilter, SampleRecord, Store, StoreError, StoreIdentity, StoreNotification,
-    StoreTime, StoredEvent, StoredFirstTry, stall_text,
+    StoreTime, StoredEvent, StoredFirstTry, codec, encoded, stall_text, summary, validate,
 };
-use super::{codec, encoded, summary, validate};
 use crate::clock::RunningTimes;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;

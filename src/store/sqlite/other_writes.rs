@@ -13,6 +13,7 @@ use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::adoption_writes;
 use super::commit::Committer;
 use super::coordination_writes::{self, CoordinationResult, CoordinationWrite};
 use super::encoded::nanos;
@@ -27,8 +28,8 @@ use crate::store::bound_keys::is_bound;
 use crate::store::key_files::key_file_row;
 use crate::store::write_error::WriteError;
 use crate::store::{
-    DeclaredState, EvidenceRecord, FlipRecord, InstanceChange, KeyFileRecord, PutFlips, RecordEntry, SampleRecord,
-    ServiceCaller, StoreError, StoreNotification, WatchedTime,
+    DeclaredState, EvidenceRecord, FlipRecord, InstanceChange, KeyFileRecord, NewAdoption, PutFlips, RecordEntry,
+    SampleRecord, ServiceCaller, SettledAdoption, StoreError, StoreNotification, WatchedTime,
 };
 
 /// The reply channel of a write that returns nothing.
@@ -48,6 +49,8 @@ pub(super) enum RecordWrite {
     RunKey(RunId, Option<Vec<u8>>),
     DetachTwin(PinKey),
     Instances(Vec<InstanceChange>),
+    ClaimAdoption(Box<NewAdoption>),
+    SettleAdoption(Box<SettledAdoption>),
     LegacyTries(Vec<(RetryKey, Timestamp)>),
     Samples {
         samples: Vec<SampleRecord>,
@@ -225,6 +228,8 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
             conn.prepare_cached(text)?.execute(values)?;
         }
         RecordWrite::Instances(changes) => instance_writes::write(conn, changes)?,
+        RecordWrite::ClaimAdoption(new) => adoption_writes::claim(conn, new)?,
+        RecordWrite::SettleAdoption(settled) => adoption_writes::settle(conn, settled)?,
         RecordWrite::LegacyTries(tries) => {
             let mut note = conn.prepare_cached(concat!(
                 "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \

@@ -1,5 +1,6 @@
 //! The contract of a store, tested on each of them.
 
+mod adoptions;
 mod benchmarks;
 mod bound_keys;
 mod check;

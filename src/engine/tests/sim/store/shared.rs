@@ -108,6 +108,7 @@ impl RunCoordination for Shared {
 impl crate::store::InstanceStore for Shared {}
 impl crate::store::RecordLog for Shared {}
 
+impl crate::store::AdoptionStore for Shared {}
 impl crate::store::ServiceCallerStore for Shared {}
 
 impl Store for Shared {

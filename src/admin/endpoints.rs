@@ -10,6 +10,7 @@ use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
+use super::content::{Content, Header, SchemaFn};
 use super::state::ApiState;
 use super::types::{
     AdjustRequest, AdoptRequest, AdoptionDecisionRequest, AdoptionsView, AnswerRequest, CancelRequest, Diffs,
@@ -24,9 +25,6 @@ use super::{
 };
 use crate::config::TokenScope;
 
-/// Generates the schema of a type.
-pub(super) type SchemaFn = fn(&mut SchemaGenerator) -> Schema;
-
 /// Who may call an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
@@ -36,27 +34,6 @@ pub(super) enum Access {
     Scope(TokenScope),
     /// Callers on this machine, and holders of tokens that may start runs.
     DeprecatedStart,
-}
-
-/// The kind of content of a response.
-#[derive(Clone, Copy)]
-pub(super) enum Content {
-    Json(SchemaFn),
-    Text,
-    /// Text, or HTML for a browser.
-    TextOrHtml,
-    /// Server-sent events.
-    EventStream,
-    Empty,
-}
-
-/// A header that a request may have.
-#[derive(Clone, Copy)]
-pub(super) struct Header {
-    pub name: &'static str,
-    pub about: &'static str,
-    /// A regular expression that the value matches, if its form is restricted.
-    pub pattern: Option<&'static str>,
 }
 
 /// An endpoint: a method of a path.

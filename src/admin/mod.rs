@@ -14,6 +14,7 @@ mod access;
 mod adoptions;
 mod callers;
 mod connections;
+mod content;
 mod differences;
 mod egress;
 mod endpoints;

@@ -58,7 +58,10 @@ pub fn decide(
         Rung::Dark => Decision::Legacy { rung: State::Dark, engine_work: dark_work(flag, facts) },
         // Legacy created the instance, so only legacy can answer.
         Rung::Live if is_follower(flag) => Decision::Legacy { rung: State::Live, engine_work: dark_work(flag, facts) },
-        Rung::Live => Decision::Engine { rung: State::Live, may_fall_back: true, reason },
+        Rung::Live => {
+            let may_fall_back = !set.has_follower_in_only(flag);
+            Decision::Engine { rung: State::Live, may_fall_back, reason }
+        }
         Rung::Only => Decision::Engine { rung: State::Only, may_fall_back: false, reason },
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::routing::{MethodRouter, get, post};
 use http::Method;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::JsonSchema;
 use serde_json::Value;
 
 use super::content::{Content, Header, SchemaFn};

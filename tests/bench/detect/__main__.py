@@ -366,12 +366,13 @@ async def main():
                 rows += [row async for row in bench.clean(name)]
             rows += [row async for row in bench.defects(name)]
             print(f"{name}: done after {time.monotonic() - began:.0f} s", flush=True)
+            notes = [f"machine: {rig.machine()}; busy before: {busy:.0%}; {time.monotonic() - began:.0f} s so far; binary: {args.binary.parent.name}/{args.binary.name}",
+                     f"seed {args.seed}, warm-up {args.warm_up}, clean {args.clean}, further {args.further}, in flight {args.in_flight}",
+                     "deep_equal and deep_equal_masked count alarms (masked: at paths that did not differ in the warm-up)"]
+            if args.rows:
+                rig.write_rows(args.rows, [{key: json.dumps(value) if isinstance(value, (dict, list)) else value for key, value in row.items()} for row in rows], notes)
         table(rows)
-        notes = [f"machine: {rig.machine()}; busy before: {busy:.0%}; the whole took {time.monotonic() - began:.0f} s",
-                 f"seed {args.seed}; the columns deep_equal and deep_equal_masked count alarms (masked: at paths that did not differ in the warm-up)"]
         print("\n".join(notes))
-        if args.rows:
-            rig.write_rows(args.rows, [{key: json.dumps(value) if isinstance(value, (dict, list)) else value for key, value in row.items()} for row in rows], notes)
         rig.stop(bench.process)
 
 

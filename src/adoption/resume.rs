@@ -20,10 +20,16 @@ const LEASE_EVERY: Duration = Duration::from_millis(250);
 const PAGE: usize = 500;
 
 impl Adoptions {
-    /// Resumes the moves that the last process left, then looks at unknown ones from time to time, for ever.
+    /// Resumes the moves that the last process left, then looks at unknown ones from time to time, for ever. Without
+    /// `adopt:` in the files and without such moves, the store is left alone.
     pub async fn resume(self: Arc<Self>) {
+        let mut has_open = true;
         loop {
-            self.publish().await;
+            if !has_open && !self.flags.load().routes.iter().any(|flag| flag.adopt.is_some()) {
+                sleep(RECHECK_EVERY).await;
+                continue;
+            }
+            has_open = self.publish().await;
             // Again and again: another process may end in the middle of a move.
             if let Err(error) = self.resume_moving().await {
                 tracing::debug!(%error, "the store does not say which instances are being moved");
@@ -116,9 +122,9 @@ impl Adoptions {
         Ok(())
     }
 
-    /// Sets the metrics to what the store counts.
-    async fn publish(&self) {
-        let Ok(counts) = self.store.adoption_counts().await else { return };
+    /// Sets the metrics to what the store counts. Returns whether a move is open or unknown, or may be.
+    async fn publish(&self) -> bool {
+        let Ok(counts) = self.store.adoption_counts().await else { return true };
         let flags = self.flags.load_full();
         for flag in flags.routes.iter().filter(|flag| flag.route.lifetime.adopt.is_some()) {
             let stored = flag.family.first_id();
@@ -130,6 +136,8 @@ impl Adoptions {
                 gauge.set(of_state.map_or(0, |(_, _, count)| *count) as f64);
             }
         }
+        let is_open = |state: &AdoptionState| matches!(state, AdoptionState::Moving | AdoptionState::Unknown);
+        counts.iter().any(|(_, state, count)| is_open(state) && *count > 0)
     }
 }
 

@@ -183,8 +183,8 @@ fn compare_flips(
     Ok(wrong.or(missing))
 }
 
-/// The first field in which a flip differs from its entry. A field that one of them lacks has no value in it: entries by
-/// other versions have other fields.
+/// The first field in which a flip differs from its entry. A field that one of them lacks has no value in it: entries
+/// by other versions have other fields.
 fn difference(entry: &Value, flip: &Value) -> Option<String> {
     let is_empty = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
     let names = entry.as_object().into_iter().chain(flip.as_object()).flat_map(serde_json::Map::keys);

@@ -200,7 +200,8 @@ impl FlagSet {
         self.followers(family).find(|flag| flag.route.workflow.is_none() || flag.effective.state < State::Live)
     }
 
-    /// Whether a route creates instances whose follower is in `only`, where nobody would answer for what legacy creates.
+    /// Whether a route creates instances whose follower is in `only`, where nobody would answer for what legacy
+    /// creates.
     pub(super) fn has_follower_in_only(&self, flag: &RouteFlag) -> bool {
         matches!(flag.route.instance, Some(Instance::Creates { .. }))
             && self.followers(&flag.family).any(|follower| follower.effective.state == State::Only)

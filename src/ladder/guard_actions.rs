@@ -1,9 +1,9 @@
 //! What the guard does: lowers the state in force, or raises an alarm in `only`.
 //!
 //! Always true: an action is in force before it is recorded, and waits neither for the store nor for another move. It
-//! lowers what is in force and never what was requested; a route in `only` is not lowered, and neither is a creator with
-//! a follower in `only`, where nobody would answer for the instances that legacy would create. What a follower did wrong
-//! lowers its creator too, first: new instances would be followed up by it.
+//! lowers what is in force and never what was requested; a route in `only` is not lowered, and neither is a creator
+//! with a follower in `only`, where nobody would answer for the instances that legacy would create. What a follower did
+//! wrong lowers its creator too, first: new instances would be followed up by it.
 //!
 //! What is recorded is tried until the store has it (`record_unrecorded`). If the process is killed before that, the
 //! route returns to the state that was requested, and the guard counts from zero.

@@ -40,7 +40,10 @@ const LABELS: &[(&[&str], &[&str])] = &[
         ],
     ),
     (&["outcome", "reason", "route"], &["pointsman_comparisons_total"]),
-    (&["outcome", "route"], &["pointsman_effects_rehearsed_total", "pointsman_followups_total"]),
+    (
+        &["outcome", "route"],
+        &["pointsman_effects_rehearsed_total", "pointsman_followups_total", "pointsman_instances_adopted_total"],
+    ),
     (&["outcome", "service"], &["pointsman_notices_total"]),
     (&["outcome", "step", "workflow"], &["pointsman_step_duration_seconds"]),
     (
@@ -89,6 +92,7 @@ const LABELS: &[(&[&str], &[&str])] = &[
         ],
     ),
     (&["route", "slower"], &["pointsman_paired_latency_seconds"]),
+    (&["route", "state"], &["pointsman_instances_adoption"]),
     (&["route", "verdict"], &["pointsman_gate_verdict"]),
     (&["route", "why"], &["pointsman_flag_reason"]),
     (&["route", "workflow"], &["pointsman_instances_without_id_total"]),

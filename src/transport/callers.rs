@@ -1,9 +1,9 @@
 //! Who calls a service: noted with each call of a client, of legacy and of a step, until somebody takes the notes.
 //!
 //! The question it answers: "does anything still call this service?" Always true: a call is noted before it is sent; of
-//! the calls of clients and of legacy, the first [`NOTED_PER_SECOND_MAX`] of each second are noted, so a service that is
-//! hardly called any more has all of them noted, and a busy one costs its calls one read of an atomic. Calls of steps
-//! are all noted, health checks are not.
+//! the calls of clients and of legacy, the first [`NOTED_PER_SECOND_MAX`] of each second are noted, so a service that
+//! is hardly called any more has all of them noted, and a busy one costs its calls one read of an atomic. Calls of
+//! steps are all noted, health checks are not.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -5,6 +5,7 @@
 //! of appends are in [`tables`], ownership of runs in [`coordination`].
 
 mod adoptions;
+mod caller_table;
 mod coordination;
 mod coordination_tables;
 mod instance_tables;

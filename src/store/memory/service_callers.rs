@@ -1,26 +1,12 @@
 //! Who called which service, in memory.
 
-use std::collections::BTreeMap;
-
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 
 use super::MemoryStore;
+use super::caller_table::trim;
 use crate::names::ServiceName;
 use crate::store::service_callers::SERVICE_CALLERS_MAX;
 use crate::store::{ServiceCaller, ServiceCallerStore, StoreError, WatchedTime};
-
-/// The first and the last call of each caller: service, source, client, path.
-pub(super) type Callers = BTreeMap<(ServiceName, String, String, String), (Timestamp, Timestamp)>;
-
-fn trim(callers: &mut Callers, service: &ServiceName) {
-    let mut last: Vec<_> =
-        callers.iter().filter(|((of, ..), _)| of == service).map(|(key, (_, last))| (*last, key.clone())).collect();
-    last.sort_by(|one, other| other.cmp(one));
-    for (_, key) in last.into_iter().skip(SERVICE_CALLERS_MAX) {
-        callers.remove(&key);
-    }
-}
 
 impl ServiceCallerStore for MemoryStore {
     fn put_service_callers(

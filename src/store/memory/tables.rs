@@ -8,11 +8,11 @@ use std::ops::RangeInclusive;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
+use super::caller_table::Callers;
 use super::coordination_tables::CoordinationTables;
 use super::instance_tables::InstanceTables;
 use super::pin_table::PinTable;
 use super::retry_keys::RetryKeyTable;
-use super::service_callers::Callers;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
 use crate::store::bound_keys::{OldKey, page_of};

@@ -18,7 +18,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor, SqlSafeStr};
 
 use super::encoded::nanos;
-use super::{SqliteStore, open, read, read_only, restored, upgrade};
+use super::{open, read, read_only, restored, upgrade};
 use crate::clock;
 use crate::flag::{Arm, RetryKey};
 use crate::store::bound_keys::is_bound;
@@ -39,28 +39,15 @@ pub struct Copied {
 }
 
 /// Reads the retry keys in these files, whether or not the database has them.
-type ReadKeyFiles<'a> = &'a mut (dyn FnMut(&[KeyFileRecord]) -> Vec<(RetryKey, Timestamp)> + Send);
-
-impl SqliteStore {
-    /// Copies a database to a new file and syncs it to disk; another process may be writing to the database. The copy
-    /// also gets the retry keys that are not in the database yet and have not expired: `read_keys` reads them from the
-    /// given key files.
-    ///
-    /// # Errors
-    /// The new file exists, is written by another backup or cannot be written; the database does not exist, is empty,
-    /// or is of another program or a newer version. No new file is left then.
-    pub async fn back_up(
-        from: impl AsRef<Path>,
-        to: impl AsRef<Path>,
-        retry_window: Duration,
-        mut read_keys: impl FnMut(&[KeyFileRecord]) -> Vec<(RetryKey, Timestamp)> + Send,
-    ) -> Result<Copied> {
-        back_up(from.as_ref(), to.as_ref(), retry_window, &mut read_keys).await
-    }
-}
+pub(super) type ReadKeyFiles<'a> = &'a mut (dyn FnMut(&[KeyFileRecord]) -> Vec<(RetryKey, Timestamp)> + Send);
 
 /// Makes the copy.
-async fn back_up(from: &Path, to: &Path, retry_window: Duration, read_keys: ReadKeyFiles<'_>) -> Result<Copied> {
+pub(super) async fn back_up(
+    from: &Path,
+    to: &Path,
+    retry_window: Duration,
+    read_keys: ReadKeyFiles<'_>,
+) -> Result<Copied> {
     let mut conn = read_only::open(from).await?;
     // Older tables are allowed: a copy is wanted before a newer version upgrades them.
     open::refuse_newer_tables(&mut conn, from).await?;

@@ -19,7 +19,7 @@ use super::coordination_writes::{self, CoordinationResult, CoordinationWrite};
 use super::encoded::nanos;
 use super::instance_writes;
 use super::read::RUNNING_TIMES;
-use super::service_callers;
+use super::service_caller_writes;
 use super::write_append::WriteTime;
 use crate::clock::{self, RunningTimes};
 use crate::flag::{Arm, PinKey, RetryKey};
@@ -260,7 +260,7 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
             let text = "INSERT INTO record_entries (number, source, record) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
             conn.execute(text, params![entry.number.cast_signed(), entry.source, json(entry)?])?;
         }
-        RecordWrite::ServiceCallers(callers, watched) => service_callers::write(conn, callers, watched)?,
+        RecordWrite::ServiceCallers(callers, watched) => service_caller_writes::write(conn, callers, watched)?,
         RecordWrite::KeyFiles { put, remove } => {
             for id in remove {
                 conn.execute("DELETE FROM meta WHERE key = ?", [key_file_row(*id)])?;

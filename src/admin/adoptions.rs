@@ -26,7 +26,7 @@ pub(super) async fn adopt(
     let AdoptRequest { all, ids, by } = request;
     let by = caller.recorded_name(by.as_deref())?;
     let route = find(&admin.parts.ladder.flags(), &id)?.route.id.clone();
-    if all == !ids.is_empty() {
+    if all != ids.is_empty() {
         return Err(ApiError::inconsistent("say `all`, or name some `ids`"));
     }
     if ids.len() > IDS_MAX || ids.iter().any(String::is_empty) {

@@ -100,7 +100,10 @@ impl Adoptions {
         bulk: &Arc<Bulk>,
     ) -> Result<(), StoreError> {
         let ids = match which {
-            Which::Ids(ids) => return Ok(self.move_all(family, rule, ids, bulk).await),
+            Which::Ids(ids) => {
+                self.move_all(family, rule, ids, bulk).await;
+                return Ok(());
+            }
             Which::All => family.ids().cloned().collect::<Vec<_>>(),
         };
         // What requests have shown so far is in the store then.

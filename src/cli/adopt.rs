@@ -43,7 +43,7 @@ pub(crate) fn adopt(
             if let Some(bulk) = view.bulk.as_ref().filter(|_| shows) {
                 eprint!("\r{}\x1b[K", progress(bulk));
             }
-            std::thread::sleep(POLL_EVERY);
+            std::thread::park_timeout(POLL_EVERY);
             (view, json) = client.get::<AdoptionsView>(&path)?;
         }
         if shows {
@@ -100,12 +100,12 @@ pub(crate) fn text(view: &AdoptionsView, now: Timestamp, format: Formatter) -> S
         let row = |AdoptionRow { id, state, reason, run, by, at }: &AdoptionRow| {
             let tone = if *state == AdoptionState::Unknown { Tone::Bad } else { Tone::Plain };
             vec![
-                plain(&escape_control(id)),
+                plain(escape_control(id)),
                 (state.as_str().to_owned(), tone),
                 (ago(*at, now), Tone::Faint),
-                plain(&escape_control(by)),
-                plain(&run.to_string()),
-                plain(&escape_control(reason.as_deref().unwrap_or_default())),
+                plain(escape_control(by)),
+                plain(run.to_string()),
+                plain(escape_control(reason.as_deref().unwrap_or_default())),
             ]
         };
         let rows = instances.iter().map(row).collect();

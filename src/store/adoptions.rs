@@ -155,6 +155,9 @@ pub struct SettledAdoption {
     pub at: Timestamp,
 }
 
+/// By the oldest id of a family and a state: how many adoptions are in it.
+pub(crate) type AdoptionCount = (RouteId, AdoptionState, u64);
+
 /// Keeps adoptions.
 pub trait AdoptionStore: Send + Sync {
     /// Claims an instance of legacy: its pins become the engine's, and say that it moves; the pin of its twin goes.
@@ -194,7 +197,7 @@ pub trait AdoptionStore: Send + Sync {
         Box::pin(ready(Ok(Vec::new())))
     }
     /// How many adoptions of each family are in each state; none where there are none.
-    fn adoption_counts(&self) -> BoxFuture<'_, Result<Vec<(RouteId, AdoptionState, u64)>, StoreError>> {
+    fn adoption_counts(&self) -> BoxFuture<'_, Result<Vec<AdoptionCount>, StoreError>> {
         Box::pin(ready(Ok(Vec::new())))
     }
 }

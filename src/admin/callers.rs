@@ -26,8 +26,10 @@ pub(super) async fn callers(admin: Admin, Path(name): Path<String>) -> JsonResul
     let store = &admin.parts.store;
     let (watched, found) = (store.watched_times().await?, store.service_callers(service).await?);
     let last_call = found.iter().map(|caller| caller.last).max();
-    let unknown = unknown_times(&watched, now);
+    let mut unknown = unknown_times(&watched, now);
     let quiet_since = quiet_since(&watched, &unknown, last_call);
+    // Before a call that is known, others change nothing.
+    unknown.retain(|time| last_call.is_none_or(|last| time.to > last));
     let row = |caller: ServiceCaller| {
         let ServiceCaller { service: _, source, client, path, first, last } = caller;
         ServiceCallerRow { source, client, path, first, last }

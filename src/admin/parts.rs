@@ -220,6 +220,8 @@ pub trait LadderControl: Send + Sync {
     ) -> BoxFuture<'_, Result<GuardReleased, FlipError>>;
     /// The state of every route and what its next rung requires, in file order.
     fn status(&self) -> Vec<RouteStatus>;
+    /// The same of one route; `None` if the files do not have it.
+    fn status_of(&self, route: &RouteId) -> Option<RouteStatus>;
     /// The consequences that a person should know before the engine stops answering a route.
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>>;
 }
@@ -334,6 +336,9 @@ impl LadderControl for Ladder {
     }
     fn status(&self) -> Vec<RouteStatus> {
         Ladder::status(self)
+    }
+    fn status_of(&self, route: &RouteId) -> Option<RouteStatus> {
+        Ladder::status_of(self, route)
     }
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>> {
         async move { Ladder::horizon(self, &route).await }.boxed()

@@ -17,7 +17,7 @@ pub(super) fn find<'a>(set: &'a FlagSet, id: &str) -> Result<&'a Arc<RouteFlag>,
 
 /// The ladder's status of a route.
 pub(super) fn ladder_status(state: &ApiState, id: &RouteId) -> Option<RouteStatus> {
-    state.parts.ladder.status().into_iter().find(|status| status.route == *id)
+    state.parts.ladder.status_of(id)
 }
 
 /// The next rung and what it still requires, as the API shows it.

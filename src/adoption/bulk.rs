@@ -51,8 +51,7 @@ pub enum BulkRefusal {
 }
 
 impl Adoptions {
-    /// Begins to move instances of the family that a route creates. `known` is called first and has what legacy lists
-    /// recorded. Returns the bulk, which goes on by itself.
+    /// Begins to move instances of the family that a route creates. Returns the bulk, which goes on by itself.
     ///
     /// # Errors
     /// Nothing was begun.

@@ -1,4 +1,4 @@
-//! What became of the move of an instance.
+//! The outcome of moving an instance.
 
 use crate::exchange::AdoptionAnswer;
 use crate::store::{Adoption, AdoptionState};

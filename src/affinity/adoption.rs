@@ -35,7 +35,7 @@ impl StoreAffinity {
         self.instances.count_soon();
     }
 
-    /// Reads which families have pins: other processes may have made the first ones of a family.
+    /// Reads from the store which families have pins of the engine: another process may have made a family's first pin.
     ///
     /// # Errors
     /// The store does not answer.

@@ -73,17 +73,28 @@ impl CallerNotes {
         let mut watched = self.watched.lock().await;
         // Read before the notes are taken: a later call is not among them.
         let until = clock::now();
-        let noted = self.log.take();
-        if noted.is_empty() && !even_without_notes {
+        let mut taken = TakenNotes { log: &self.log, noted: self.log.take() };
+        if taken.noted.is_empty() && !even_without_notes {
             return Ok(false);
         }
         let now = WatchedTime { until, has_ended, ..*watched };
-        let stored = self.store.put_service_callers(noted.iter().map(stored_form).collect(), now).await;
-        match stored {
-            Ok(()) => *watched = now,
-            Err(_) => self.log.put_back(noted),
-        }
-        stored.map(|()| true)
+        self.store.put_service_callers(taken.noted.iter().map(stored_form).collect(), now).await?;
+        taken.noted.clear();
+        *watched = now;
+        Ok(true)
+    }
+}
+
+/// Notes that are being stored. Unless they were, they are kept for the next time when this is dropped: the store
+/// refused them, or whoever waited for it does so no longer. To store a note twice changes nothing.
+struct TakenNotes<'a> {
+    log: &'a CallerLog,
+    noted: Vec<NotedCalls>,
+}
+
+impl Drop for TakenNotes<'_> {
+    fn drop(&mut self) {
+        self.log.put_back(std::mem::take(&mut self.noted));
     }
 }
 
@@ -127,4 +138,29 @@ fn steps_that_call<'a>(plan: &'a Plan, service: &'a ServiceName) -> impl Iterato
     let parts = [StepPart::Do, StepPart::Probe, StepPart::Undo];
     let calls = move |part| move |step: &&crate::workflow::Step| step.call(part).is_some_and(|c| c.service == *service);
     plan.steps.iter().filter(move |step| parts.into_iter().any(|part| calls(part)(step))).map(|step| step.id.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{MemoryStore, ServiceCallerStore as _, Store as _};
+    use crate::transport::Caller;
+
+    #[tokio::test]
+    async fn notes_that_were_not_stored_are_stored_later() {
+        let (log, store) = (Arc::new(CallerLog::default()), Arc::new(MemoryStore::new()));
+        let caller = || Caller { source: "route a".into(), client: String::new(), path: "GET /".into() };
+        log.of(&"shop".into()).note(caller(), clock::now());
+        // A flush that nobody waits for any longer.
+        drop(TakenNotes { log: &log, noted: log.take() });
+        let notes = CallerNotes::new(log.clone(), store.clone());
+        notes.flush().await.unwrap();
+        assert_eq!(store.service_callers("shop".into()).await.unwrap().len(), 1);
+        store.close().await;
+        log.of(&"shop".into()).note(caller(), clock::now());
+        let stored_until = notes.watched.lock().await.until;
+        assert!(notes.flush().await.is_err());
+        assert_eq!(notes.watched.lock().await.until, stored_until, "what is not stored is not vouched for");
+        assert_eq!(log.take().len(), 1);
+    }
 }

@@ -16,7 +16,7 @@ use crate::flag::{AdoptRule, Family, InstanceKey};
 pub enum WhatFor<'a> {
     /// It may create an instance of this family, whose id legacy may know before the reply.
     Creates(&'a Family),
-    /// It is about this instance.
+    /// It follows this instance up: it reads or changes it.
     FollowsUp(&'a InstanceKey),
 }
 

@@ -324,7 +324,12 @@ impl Ladder {
 
     /// The state of every route and the conditions of its next rung, in file order.
     pub fn status(&self) -> Vec<RouteStatus> {
-        self.mover.status()
+        self.mover.status(None)
+    }
+
+    /// The same of one route; `None` if the files do not have it.
+    pub fn status_of(&self, route: &RouteId) -> Option<RouteStatus> {
+        self.mover.status(Some(route)).pop()
     }
 
     /// What a person should know before the engine stops answering a route; empty where the engine owns nothing of its

@@ -105,10 +105,11 @@ impl Mover {
         self.gate.since_copy().map(|unknown| unknown.until)
     }
 
-    pub fn status(&self) -> Vec<RouteStatus> {
+    pub fn status(&self, only: Option<&RouteId>) -> Vec<RouteStatus> {
         let inputs = self.in_force.inputs();
         let Positions { declared, routes, .. } = &inputs.positions;
-        let routes = declared.routes.iter().filter_map(|route| routes.get(&route.id));
+        let wanted = declared.routes.iter().filter(|route| only.is_none_or(|only| route.id == *only));
+        let routes = wanted.filter_map(|route| routes.get(&route.id));
         routes.map(|position| status::route_status(&inputs, &self.gate, position)).collect()
     }
 

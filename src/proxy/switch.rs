@@ -249,7 +249,8 @@ async fn decide_flagged<'a>(
     if let Some(key) = &follows
         && adoption::is_asked_for(flag, &facts, &decision_if_new, &mut first_try, &*shared.affinity).await
     {
-        // Its own request would hold the move.
+        // The move waits until legacy has no request of the instance: this one, which legacy has not got yet, must not
+        // count.
         drop(at_legacy.take());
         adoption::adopt(&proxied, flag, key).await?;
         at_legacy = adoption::enter(&proxied, flag, Some(key), &head.method).await?;

@@ -34,7 +34,7 @@ pub struct WatchedTime {
     pub process: Uuid,
     /// From when on.
     pub since: Timestamp,
-    /// Until when its notes are stored.
+    /// Up to when the store has every call that it noted.
     pub until: Timestamp,
     /// Whether it has stored all its notes and notes no more; else it is running, or it was killed.
     pub has_ended: bool,

@@ -19,7 +19,7 @@ pub struct ServiceCallers {
     pub quiet_since: Option<Timestamp>,
     /// When this was found, by the same clock.
     pub now: Timestamp,
-    /// Times in which calls may have been made that are not known, because a process was killed.
+    /// Times after the last call in which others may have been made that are not known, because a process was killed.
     pub unknown: Vec<UnknownTime>,
 }
 

@@ -70,10 +70,7 @@ impl Engine {
 async fn begin(core: &Arc<Core>, start: AdoptionStart) -> Result<(), StartError> {
     let AdoptionStart { run, workflow, route, id, by } = start;
     let snapshot = core.files.snapshot.load_full();
-    let Some(plan) = snapshot.plans.get(&workflow).cloned() else {
-        let known = snapshot.plans.keys().map(|name| name.as_str().to_owned()).collect();
-        return Err(StartError::UnknownWorkflow { workflow: workflow.as_str().to_owned(), known });
-    };
+    let plan = start::plan_of(&snapshot, &workflow)?;
     if plan.adoption.is_none() {
         return Err(StartError::Invalid(format!("the workflow `{workflow}` adopts no instances now")));
     }

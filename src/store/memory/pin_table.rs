@@ -19,7 +19,7 @@ impl PinTable {
         self.by_position.get(self.positions.get(key)?)
     }
 
-    /// In the order in which they were made.
+    /// All pins, the oldest first.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &PinRecord> {
         self.by_position.values()
     }

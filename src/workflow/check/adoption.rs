@@ -15,8 +15,7 @@ impl Check<'_> {
         let steps = self.steps.clone();
         let releases: Vec<_> = steps.iter().filter(|(.., step)| step.release).collect();
         let passive = draft.legacy_passive.as_ref();
-        if let Some(passive) = passive.filter(|passive| passive.reason.trim().is_empty()) {
-            let _ = passive;
+        if passive.is_some_and(|passive| passive.reason.trim().is_empty()) {
             self.problems
                 .error(&site.key("legacy_passive").key("reason"), "the reason is empty")
                 .hint("say why legacy does nothing of its own with these instances");

@@ -13,6 +13,7 @@
 //! - [`engine`]: the other arm, a tower service: executes runs and performs their calls; resumes runs after a restart
 //! - [`workflow`] (pure): decides what a run does next, as events; one function records and replays them
 //! - [`affinity`]: which arm owns an instance, and which took the first try of a request
+//! - [`adoption`]: moves an instance of legacy to the engine
 //! - [`store`]: keeps events, flips, pins, retry keys and evidence: durable, in order, each once
 //! - [`shadow`]: runs the engine for requests that legacy has answered, on threads of its own, within a budget
 //! - [`compare`] (pure): compares two observations
@@ -49,6 +50,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod adoption;
 pub mod affinity;
 pub mod app;
 pub mod cli;

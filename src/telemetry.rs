@@ -6,10 +6,12 @@
 
 mod help;
 mod histogram;
+mod labels;
 mod log_throttle;
 mod recorder;
 
 pub use help::metrics;
+pub use labels::of as labels_of;
 pub use log_throttle::LogThrottle;
 pub use recorder::MetricsHandle;
 

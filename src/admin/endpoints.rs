@@ -7,25 +7,23 @@ use std::sync::Arc;
 
 use axum::routing::{MethodRouter, get, post};
 use http::Method;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::JsonSchema;
 use serde_json::Value;
 
+use super::content::{Content, Header, SchemaFn};
 use super::state::ApiState;
 use super::types::{
-    AdjustRequest, AnswerRequest, CancelRequest, CapturePage, Diffs, EgressView, EventRow, EvidenceView,
-    ExplanationView, FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, GuardReleaseRequest,
-    GuardReleaseResponse, Orchestration, PauseRequest, RecordPage, ReloadRequest, ReloadResponse, RerunRequest,
-    ResolveRequest, RetryRequest, RouteDetail, RouteRow, RunList, ServiceRow, SignalRequest, SkipRequest, StartRequest,
-    Status, SuggestedRules, TriedRules, TryRules,
+    AdjustRequest, AdoptRequest, AdoptionDecisionRequest, AdoptionsView, AnswerRequest, CancelRequest, CapturePage,
+    Diffs, EgressView, EventRow, EvidenceView, ExplanationView, FlipRequest, FlipResponse, FlipRow, FreezeRequest,
+    FreezeResponse, GuardReleaseRequest, GuardReleaseResponse, Orchestration, PauseRequest, RecordPage, ReloadRequest,
+    ReloadResponse, RerunRequest, ResolveRequest, RetryRequest, RouteDetail, RouteRow, RunList, ServiceCallers,
+    ServiceRow, SignalRequest, SkipRequest, StartRequest, Status, SuggestedRules, TriedRules, TryRules,
 };
 use super::{
-    captures, differences, egress, flips, guard, orchestrate as runs, process, record, reference, reload, routes,
-    rule_trials, services,
+    adoptions, callers, captures, differences, egress, flips, guard, orchestrate as runs, process, record, reference,
+    reload, routes, rule_trials, services,
 };
 use crate::config::TokenScope;
-
-/// Generates the schema of a type.
-pub(super) type SchemaFn = fn(&mut SchemaGenerator) -> Schema;
 
 /// Who may call an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,27 +34,6 @@ pub(super) enum Access {
     Scope(TokenScope),
     /// Callers on this machine, and holders of tokens that may start runs.
     DeprecatedStart,
-}
-
-/// The kind of content of a response.
-#[derive(Clone, Copy)]
-pub(super) enum Content {
-    Json(SchemaFn),
-    Text,
-    /// Text, or HTML for a browser.
-    TextOrHtml,
-    /// Server-sent events.
-    EventStream,
-    Empty,
-}
-
-/// A header that a request may have.
-#[derive(Clone, Copy)]
-pub(super) struct Header {
-    pub name: &'static str,
-    pub about: &'static str,
-    /// A regular expression that the value matches, if its form is restricted.
-    pub pattern: Option<&'static str>,
 }
 
 /// An endpoint: a method of a path.
@@ -217,6 +194,17 @@ fn flag_endpoints() -> Vec<Endpoint> {
         .body::<GuardReleaseRequest>()
         .returns::<GuardReleaseResponse>()
         .errors(&[404, 409, 422]),
+        read("/api/v2/routes/{id}/adoptions", get(adoptions::show), "adoptions", "What the engine adopted of legacy's")
+            .returns::<AdoptionsView>()
+            .errors(&[404]),
+        flip("/api/v2/routes/{id}/adoptions", post(adoptions::adopt), "adopt", "Have the engine adopt instances")
+            .body::<AdoptRequest>()
+            .responds(202, Content::Json(|generator| generator.subschema_for::<AdoptionsView>()))
+            .errors(&[404, 409, 422]),
+        flip("/api/v2/routes/{id}/adoptions/decide", post(adoptions::decide), "decideAdoption", "Decide whose one is")
+            .body::<AdoptionDecisionRequest>()
+            .returns::<AdoptionsView>()
+            .errors(&[404, 409, 422]),
         read("/api/v2/routes/{id}/diffs", get(differences::diffs), "diffs", "Where legacy and engine differ")
             .query::<differences::DiffsQuery>()
             .returns::<Diffs>()
@@ -266,12 +254,23 @@ fn flag_endpoints() -> Vec<Endpoint> {
         read("/api/v2/record", get(record::record), "record", "The record of all moves, as a chain of hashes")
             .query::<record::RecordQuery>()
             .returns::<RecordPage>(),
+        read("/api/v2/record/flips", get(record::flips), "record_flips", "The flips in the store, as they are")
+            .query::<record::RecordQuery>()
+            .returns::<Vec<serde_json::Value>>(),
         flip("/api/v2/reload", post(reload::reload), "reload", "Read the files again now")
             .body::<ReloadRequest>()
             .returns::<ReloadResponse>()
             .errors(&[422]),
         read("/api/v2/services", get(services::list), "services", "Addresses, breakers, calls in flight, rates")
             .returns::<Vec<ServiceRow>>(),
+        read(
+            "/api/v2/services/{name}/callers",
+            get(callers::callers),
+            "callers",
+            "Who calls a service, and until when",
+        )
+        .returns::<ServiceCallers>()
+        .errors(&[404]),
     ]
 }
 

@@ -11,8 +11,11 @@
 //! on. A client that sends nothing is disconnected after a bound, and earlier if others need its connection.
 
 mod access;
+mod adoptions;
+mod callers;
 mod captures;
 mod connections;
+mod content;
 mod differences;
 mod egress;
 mod endpoints;
@@ -51,7 +54,10 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, StatusCode, header};
 use tokio::time::timeout;
 
-pub use self::parts::{AdminParts, EngineControl, LadderControl, ProcessStatus, Reloaded, RouteTraffic};
+pub use self::parts::{
+    AdminParts, AdoptionControl, AdoptionRefused, CallersOfService, EngineControl, LadderControl, ProcessStatus,
+    Reloaded, RouteTraffic,
+};
 pub use self::serve::serve;
 
 use self::access::AccessControl;

@@ -9,7 +9,8 @@ use http::Method;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::endpoints::{Access, Content, Endpoint, Header};
+use super::content::{Content, Header};
+use super::endpoints::{Access, Endpoint};
 use super::types::ApiProblem;
 
 /// The OpenAPI 3.1 document. `requires_token`: whether the listener requires tokens.

@@ -9,19 +9,32 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::types::{EgressStatus, InstancesRow, ServiceRow, ShadowLoad, StuckRun};
+use super::types::{AdoptionsView, EgressStatus, InstancesRow, ServiceRow, ShadowLoad, StuckRun};
 use crate::config::{CheckFailed, Findings, RouteRules, Token};
 use crate::egress::Attribution;
 use crate::engine::{CommandError, Engine, Explanation, Start, StartError, Started};
 use crate::evidence::{Captures, Evidence};
-use crate::flag::{Family, FlagSet, Freeze};
+use crate::flag::{Arm, Family, FlagSet, Freeze};
 use crate::ladder::{self, FlipError, Flipped, FreezeError, Frozen, GuardReleased, Ladder, RouteStatus};
 use crate::limits::Limits;
-use crate::names::{PlanId, RouteId, RunId, Seq, StepId, WorkflowName};
-use crate::store::{FlipRecord, StoreHandle, StoredEvent};
+use crate::names::{PlanId, RouteId, RunId, Seq, ServiceName, StepId, WorkflowName};
+use crate::store::{FlipRecord, StoreError, StoreHandle, StoredEvent};
 use crate::workflow::{ControlCommand, RunSummary};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+
+/// Returns what is known of the callers of a service; `None` if the files do not have it.
+pub type FindCallers = Arc<dyn Fn(&ServiceName) -> Option<CallersOfService> + Send + Sync>;
+
+/// What is known of the callers of a service outside the store.
+pub struct CallersOfService {
+    /// What may call it, by the files and the states in force.
+    pub may_call: Vec<String>,
+    /// The process's time.
+    pub now: Timestamp,
+    /// Stores what was noted up to now.
+    pub flush: BoxFuture<'static, Result<(), StoreError>>,
+}
 
 /// Returns the instances of a family that are alive, for each arm.
 pub type InstancesOfFamily = Arc<dyn Fn(&Family) -> Vec<InstancesRow> + Send + Sync>;
@@ -66,8 +79,12 @@ pub struct AdminParts {
     pub limits: Arc<Limits>,
     /// The state of the process now.
     pub process_status: Arc<dyn Fn() -> ProcessStatus + Send + Sync>,
+    /// What may call a service; `None` if the files do not have it.
+    pub callers: FindCallers,
     /// The instances of a family that are alive, for each arm.
     pub instances: InstancesOfFamily,
+    /// Has the engine adopt instances of legacy.
+    pub adoptions: Arc<dyn AdoptionControl>,
     /// The traffic of a route.
     pub traffic: Arc<dyn Fn(&RouteId) -> RouteTraffic + Send + Sync>,
     /// The services of the files, by name.
@@ -75,6 +92,37 @@ pub struct AdminParts {
     /// Requests that the files are read now. The receiver gets the outcome of a reading that begins after the call, or
     /// nothing if the process stops.
     pub reload: Arc<dyn Fn() -> oneshot::Receiver<Reloaded> + Send + Sync>,
+}
+
+/// Has the engine adopt instances of legacy, and shows them.
+pub trait AdoptionControl: Send + Sync {
+    /// The adoptions of the family of a route.
+    fn view<'a>(&'a self, route: &'a RouteId) -> BoxFuture<'a, Result<AdoptionsView, AdoptionRefused>>;
+    /// Begins to move the instances that a route creates: those with these ids, or all.
+    fn start<'a>(
+        &'a self,
+        route: &'a RouteId,
+        ids: Option<Vec<String>>,
+        by: String,
+    ) -> BoxFuture<'a, Result<(), AdoptionRefused>>;
+    /// Decides whose an instance is of which it is not known.
+    fn decide<'a>(
+        &'a self,
+        route: &'a RouteId,
+        id: &'a str,
+        owner: Arm,
+        by: String,
+        reason: String,
+    ) -> BoxFuture<'a, Result<(), AdoptionRefused>>;
+}
+
+/// Why nothing was done about instances of legacy.
+#[derive(Clone, Debug)]
+pub enum AdoptionRefused {
+    /// It must not be done, or not now.
+    Refused(String),
+    /// The store does not answer.
+    Store(StoreError),
 }
 
 /// The outcome of a reading of the files.
@@ -174,6 +222,8 @@ pub trait LadderControl: Send + Sync {
     ) -> BoxFuture<'_, Result<GuardReleased, FlipError>>;
     /// The state of every route and what its next rung requires, in file order.
     fn status(&self) -> Vec<RouteStatus>;
+    /// The same of one route; `None` if the files do not have it.
+    fn status_of(&self, route: &RouteId) -> Option<RouteStatus>;
     /// The consequences that a person should know before the engine stops answering a route.
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>>;
 }
@@ -288,6 +338,9 @@ impl LadderControl for Ladder {
     }
     fn status(&self) -> Vec<RouteStatus> {
         Ladder::status(self)
+    }
+    fn status_of(&self, route: &RouteId) -> Option<RouteStatus> {
+        Ladder::status_of(self, route)
     }
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>> {
         async move { Ladder::horizon(self, &route).await }.boxed()

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::error::ApiError;
 use super::state::ApiState;
 use super::types::NextRung;
-use crate::evidence::{GateVerdict, overall};
 use crate::flag::{FlagSet, RouteFlag};
 use crate::ladder::RouteStatus;
 use crate::names::RouteId;
@@ -18,18 +17,13 @@ pub(super) fn find<'a>(set: &'a FlagSet, id: &str) -> Result<&'a Arc<RouteFlag>,
 
 /// The ladder's status of a route.
 pub(super) fn ladder_status(state: &ApiState, id: &RouteId) -> Option<RouteStatus> {
-    state.parts.ladder.status().into_iter().find(|status| status.route == *id)
+    state.parts.ladder.status_of(id)
 }
 
 /// The next rung and what it still requires, as the API shows it.
 pub(super) fn next_rung(status: &RouteStatus) -> Option<NextRung> {
     status.next.as_ref().map(|next| {
         let (missing, conditions) = (next.missing.clone(), next.conditions.clone());
-        let verdict = match overall(&conditions) {
-            // Something else than evidence shuts the gate.
-            GateVerdict::Pass if !missing.is_empty() => GateVerdict::Fail,
-            verdict => verdict,
-        };
-        NextRung { to: next.to, verdict, missing, conditions }
+        NextRung { to: next.to, verdict: next.verdict(), missing, conditions }
     })
 }

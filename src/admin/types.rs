@@ -8,6 +8,8 @@
 //!
 //! Which endpoint takes and returns which type is in the table of endpoints (`endpoints`).
 
+mod adoptions;
+mod callers;
 mod captures;
 mod egress;
 mod file_problem;
@@ -35,8 +37,10 @@ use crate::evidence::RouteEvidence;
 pub use crate::evidence::{Condition, EvidenceRestart, GateVerdict, GuardWindowView};
 use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{RouteId, StepId, WorkflowName};
-pub use crate::store::GuardAction;
+pub use crate::store::{AdoptionState, GuardAction};
 pub use crate::workflow::{Mode, RunStatus, StepPart};
+pub use adoptions::{AdoptRequest, AdoptionDecisionRequest, AdoptionRow, AdoptionsView, BulkRow};
+pub use callers::{ServiceCallerRow, ServiceCallers, UnknownTime};
 pub use captures::CapturePage;
 pub use egress::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
 pub use file_problem::FileProblem;

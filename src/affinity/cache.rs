@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::flag::{Arm, PinKey};
+use crate::flag::{Arm, Owner, PinKey};
 use crate::names::RunId;
 
 /// The most owners that are cached. When the younger half is full, the older half is dropped.
 const OWNERS_MAX: usize = 32_768;
 
-/// The arm that owns an instance, and the run that created it; `None` if nobody owns it.
-pub(super) type CachedOwner = Option<(Arm, Option<RunId>)>;
+/// Who owns an instance, and the run that created it; `None` if nobody owns it.
+pub(super) type CachedOwner = Option<(Owner, Option<RunId>)>;
 
 #[derive(Default)]
 pub(super) struct Cache(Mutex<Halves>);
@@ -61,17 +61,42 @@ impl Cache {
         halves.pins_made += 1;
         let Halves { young, old, .. } = &mut *halves;
         for cached in [young.get_mut(key), old.get_mut(key)].into_iter().flatten() {
-            if let Some((Arm::Legacy, run)) = cached {
+            if let Some((Owner::LegacyWithTwin, run)) = cached {
                 *run = None;
             }
         }
     }
 
-    /// Caches a pin that was just made. Returns `false` if it was cached already.
-    pub(super) fn add_pin(&self, key: &PinKey, arm: Arm, run: Option<RunId>) -> bool {
+    /// The pin of an instance has changed, or has gone: a look-up that has begun is not cached as "nobody" either.
+    pub(super) fn forget(&self, key: &PinKey) {
         let mut halves = self.halves();
         halves.pins_made += 1;
-        let owner = Some((arm, run));
+        halves.young.remove(key);
+        halves.old.remove(key);
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        let mut halves = self.halves();
+        halves.pins_made += 1;
+        halves.young.clear();
+        halves.old.clear();
+    }
+
+    /// Caches a pin that was just made. Returns `false` if it was cached already.
+    pub(super) fn add_pin(&self, key: &PinKey, arm: Arm, run: Option<RunId>) -> bool {
+        let owner = match arm {
+            Arm::Engine => Owner::Engine,
+            Arm::Legacy => Owner::LegacyWithTwin,
+        };
+        self.put(key, (owner, run))
+    }
+
+    /// Caches what the store has just recorded of an instance. Returns `false` if it was cached already.
+    pub(super) fn put(&self, key: &PinKey, owner: (Owner, Option<RunId>)) -> bool {
+        let mut halves = self.halves();
+        halves.pins_made += 1;
+        let owner = Some(owner);
         let before = halves.young.get(key).or_else(|| halves.old.get(key)).copied();
         halves.put(key, owner);
         before != Some(owner)
@@ -100,7 +125,7 @@ mod tests {
     fn the_cache_is_bounded_and_keeps_entries_that_are_used() {
         let cache = Cache::default();
         for n in 0..3 * OWNERS_MAX {
-            cache.looked_up(&key(n), Some((Arm::Engine, None)), 0);
+            cache.looked_up(&key(n), Some((Owner::Engine, None)), 0);
             assert!(cache.get(&key(0)).is_some(), "an entry that is read all the time stays cached");
         }
         let halves = cache.halves();
@@ -113,11 +138,11 @@ mod tests {
         let pins_made_before = cache.pins_made();
         assert!(cache.add_pin(&key(1), Arm::Engine, None));
         cache.looked_up(&key(1), None, pins_made_before);
-        assert_eq!(cache.get(&key(1)), Some(Some((Arm::Engine, None))));
+        assert_eq!(cache.get(&key(1)), Some(Some((Owner::Engine, None))));
         cache.looked_up(&key(2), None, cache.pins_made());
         assert_eq!(cache.get(&key(2)), Some(None));
         cache.add_pin(&key(2), Arm::Engine, None);
-        assert_eq!(cache.get(&key(2)), Some(Some((Arm::Engine, None))));
+        assert_eq!(cache.get(&key(2)), Some(Some((Owner::Engine, None))));
         assert!(!cache.add_pin(&key(2), Arm::Engine, None), "it is cached already");
     }
 }

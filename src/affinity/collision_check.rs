@@ -79,7 +79,8 @@ async fn check(store: &StoreHandle, families: &PinCountsById, key: PinKey) {
     let (mut pause, mut tries) = (RETRY_PAUSE_MIN, 0);
     loop {
         match store.pin(key.clone()).await {
-            Ok(Some(pin)) if pin.arm == Arm::Engine => {
+            // Legacy itself gave out the id of an instance that was adopted.
+            Ok(Some(pin)) if pin.arm == Arm::Engine && pin.adoption.is_none() => {
                 if let Some(family) = families.get(&key.family) {
                     family.record_collision(&key, pin.run);
                 }

@@ -82,6 +82,31 @@ struct State {
     recorded: Recorded,
 }
 
+/// Changes that are being written. Unless they were, they wait again when this is dropped: the store refused them, or
+/// whoever waited for the store does not wait any longer. To write a change twice changes nothing.
+struct TakenChanges<'a> {
+    instances: &'a Instances,
+    batch: Vec<InstanceChange>,
+    unknown: BTreeMap<RouteId, Timestamp>,
+}
+
+impl TakenChanges<'_> {
+    fn are_stored(mut self) {
+        self.batch.clear();
+        self.unknown.clear();
+    }
+}
+
+impl Drop for TakenChanges<'_> {
+    fn drop(&mut self) {
+        if !self.batch.is_empty() || !self.unknown.is_empty() {
+            let mut state = self.instances.state();
+            state.waiting.splice(..0, std::mem::take(&mut self.batch));
+            state.unknown.append(&mut self.unknown);
+        }
+    }
+}
+
 impl Instances {
     /// Knows what the store knows once [`Instances::refresh`] has returned.
     pub(super) fn new(store: StoreHandle) -> Arc<Self> {
@@ -110,11 +135,21 @@ impl Instances {
 
     /// Records what a reply shows of an instance.
     pub(super) fn note(&self, noted: NotedInstance) {
-        let NotedInstance { key, arm, run, has_ended } = noted;
+        let NotedInstance { key, arm, run, is_created, has_ended } = noted;
         match (arm, run, has_ended) {
             (Arm::Legacy, _, true) => {
                 let key = key.stored_key();
+                self.state().recorded.forget(&Report::LegacyCreated(key.clone()));
                 self.record(Report::LegacyEnded(key.clone()), |at| InstanceChange::LegacyEnded(key, at));
+            }
+            (Arm::Legacy, _, false) if is_created => {
+                let key = key.stored_key();
+                let mut state = self.state();
+                // If one with this id has ended, legacy has given the id out again.
+                state.recorded.forget(&Report::LegacyEnded(key.clone()));
+                state.recorded.insert(Report::LegacySeen(key.clone()));
+                drop(state);
+                self.record(Report::LegacyCreated(key.clone()), |at| InstanceChange::LegacyListed(key, at));
             }
             (Arm::Legacy, _, false) => {
                 let key = key.stored_key();
@@ -145,14 +180,15 @@ impl Instances {
     fn record(&self, report: Report, change: impl FnOnce(Timestamp) -> InstanceChange) {
         let mut state = self.state();
         let of_legacy = match &report {
-            Report::LegacySeen(key) | Report::TwinIncomplete(key) => Some(key),
+            Report::LegacySeen(key) | Report::LegacyCreated(key) | Report::TwinIncomplete(key) => Some(key),
             // Without it an instance counts as alive for longer.
             Report::LegacyEnded(_) | Report::EngineEnded(_) => None,
         };
         let has_bad_id = match &report {
-            Report::LegacySeen(key) | Report::TwinIncomplete(key) | Report::LegacyEnded(key) => {
-                key.id.is_empty() || key.id.len() > ID_BYTES_MAX
-            }
+            Report::LegacySeen(key)
+            | Report::LegacyCreated(key)
+            | Report::TwinIncomplete(key)
+            | Report::LegacyEnded(key) => key.id.is_empty() || key.id.len() > ID_BYTES_MAX,
             Report::EngineEnded(_) => false,
         };
         if has_bad_id || state.waiting.len() >= CHANGES_WAITING_MAX || self.has_too_many(of_legacy) {
@@ -195,7 +231,9 @@ impl Instances {
         }
         let state = self.state();
         let is_seen = |change: &&InstanceChange| match change {
-            InstanceChange::LegacySeen(key, _) => key.family == *family.first_id(),
+            InstanceChange::LegacySeen(key, _) | InstanceChange::LegacyListed(key, _) => {
+                key.family == *family.first_id()
+            }
             _ => false,
         };
         found.legacy_waiting = state.waiting.iter().filter(is_seen).count() as u64;
@@ -239,27 +277,26 @@ impl Instances {
         self.count(Some(family)).await
     }
 
+    fn take(&self) -> TakenChanges<'_> {
+        let mut state = self.state();
+        let count = state.waiting.len().min(BATCH_MAX);
+        let batch = state.waiting.drain(..count).collect();
+        TakenChanges { instances: self, batch, unknown: std::mem::take(&mut state.unknown) }
+    }
+
     /// Writes what waits.
     async fn write(&self) -> Result<(), StoreError> {
         loop {
-            let (batch, unknown) = {
-                let mut state = self.state();
-                let count = state.waiting.len().min(BATCH_MAX);
-                let batch: Vec<_> = state.waiting.drain(..count).collect();
-                (batch, std::mem::take(&mut state.unknown))
-            };
-            if batch.is_empty() && unknown.is_empty() {
+            let taken = self.take();
+            if taken.batch.is_empty() && taken.unknown.is_empty() {
                 return Ok(());
             }
-            let of_unknown = unknown.iter().map(|(family, at)| InstanceChange::LegacyUnknown(family.clone(), *at));
-            let changes = batch.iter().cloned().chain(of_unknown).collect();
+            let of_unknown =
+                taken.unknown.iter().map(|(family, at)| InstanceChange::LegacyUnknown(family.clone(), *at));
+            let changes = taken.batch.iter().cloned().chain(of_unknown).collect();
             self.is_outdated.store(true, Ordering::Release);
-            if let Err(error) = self.store.change_instances(changes).await {
-                let mut state = self.state();
-                state.waiting.splice(..0, batch);
-                state.unknown.extend(unknown);
-                return Err(error);
-            }
+            self.store.change_instances(changes).await?;
+            taken.are_stored();
         }
     }
 

@@ -18,8 +18,10 @@
 //! When the store is slow, a question whose answer is "perhaps" waits for it, at most for a bounded time; when the
 //! store is gone, the answer is [`ArmUnknown`]. No other request waits for it.
 
+mod adoption;
 mod cache;
 mod collision_check;
+mod collisions;
 mod filter;
 mod instances;
 mod key_dir;
@@ -37,6 +39,7 @@ mod key_ring;
 mod key_unnoted;
 mod key_writer;
 mod look_ups;
+mod moves;
 mod newer_files;
 mod owners;
 mod pin_counts;
@@ -68,6 +71,7 @@ pub use self::key_file::KeyFileError;
 pub use self::key_files::{KeyFileLocation, open_key_log, read_key_files};
 pub use self::key_log::KeyLog;
 use self::look_ups::LookUps;
+pub use self::moves::{CallsEnded, Mover, Moves};
 use self::newer_files::NewerFilesMarks;
 use self::owners::{higher_precedence, owner_of};
 use self::pin_counts::PinCountsById;
@@ -77,7 +81,10 @@ pub use self::tries::KeyTakeResult;
 use self::tries::Tries;
 pub use self::unknown_keys::RequestsWithUnknownKeys;
 use crate::clock;
-use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, NotedInstance, Remembered};
+use crate::exchange::{
+    AdoptionAnswer, AdoptionRequest, Affinity, ArmUnknown, EarlierKeys, Entered, KnownBody, LegacyEntry, LegacyTake,
+    NotedInstance, Remembered,
+};
 use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey, RetryKeys};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
@@ -98,6 +105,7 @@ pub struct StoreAffinity {
     keys: Arc<KeyLog>,
     sets: Arc<Sets>,
     instances: Arc<Instances>,
+    moves: Arc<Moves>,
     /// The tasks that build and renew the sets, and that store what is known of instances.
     maintenance: [AbortHandle; 2],
     collision_checks: CollisionChecks,
@@ -142,6 +150,7 @@ impl StoreAffinity {
             keys,
             sets,
             instances,
+            moves: Arc::default(),
             maintenance,
             collision_checks,
         }))
@@ -169,30 +178,16 @@ impl StoreAffinity {
     pub async fn record_stored_pin(&self, key: PinKey) -> Result<(), StoreError> {
         match self.owner_in_memory(&key) {
             // `None`: whoever asks for the owner is answered by the store.
-            None | Some((Owner::Engine, _)) => return Ok(()),
-            Some((Owner::NoPin | Owner::LegacyWithTwin | Owner::Unknown, _)) => {}
+            None | Some((Owner::Engine | Owner::Adopted, _)) => return Ok(()),
+            Some((
+                Owner::NoPin | Owner::LegacyWithTwin | Owner::Moving | Owner::AdoptionUnknown | Owner::Unknown,
+                _,
+            )) => {}
         }
-        if let Some(PinRecord { arm, run: Some(run), .. }) = self.store.pin(key.clone()).await? {
+        if let Some(PinRecord { arm, run: Some(run), adoption: None, .. }) = self.store.pin(key.clone()).await? {
             self.record_pin(&NewPin { key, arm }, run);
         }
         Ok(())
-    }
-
-    /// Records that a run could not pin an instance, because the other arm owns the id already.
-    pub fn record_collision(&self, key: &PinKey, run: RunId) {
-        if let Some(family) = self.families.get(&key.family) {
-            family.record_collision(key, Some(run));
-        }
-    }
-
-    /// Whether both arms have given out one id. The engine must then create no new instances of that family.
-    pub fn collided(&self, family: &Family) -> bool {
-        self.collided_since(family).is_some()
-    }
-
-    /// When both arms had given out one id for the first time, as far as this process knows.
-    pub fn collided_since(&self, family: &Family) -> Option<Timestamp> {
-        family.ids().filter_map(|id| self.families.get(id)?.collided_since()).min()
     }
 
     /// Sets the metrics of these families to the present counts of their pins.
@@ -243,7 +238,7 @@ impl StoreAffinity {
             return Some((Owner::NoPin, None));
         }
         if let Some(known) = self.cache.get(key) {
-            return Some(owner_of(known));
+            return Some(known.unwrap_or((Owner::NoPin, None)));
         }
         if self.engine_may_own(key) {
             return None;
@@ -258,9 +253,12 @@ impl StoreAffinity {
         let pins_made_before = self.cache.pins_made();
         match tokio::time::timeout(LOOK_UP_MAX, self.store.pin(key.clone())).await {
             Ok(Ok(pin)) => {
-                let known = pin.map(|pin| (pin.arm, pin.run));
-                self.cache.looked_up(&key, known, pins_made_before);
-                Ok(owner_of(known))
+                let known = pin.as_ref().map(owner_of);
+                // What is being moved has another owner soon.
+                if !matches!(known, Some((Owner::Moving | Owner::AdoptionUnknown, _))) {
+                    self.cache.looked_up(&key, known, pins_made_before);
+                }
+                Ok(known.unwrap_or((Owner::NoPin, None)))
             }
             Ok(Err(error)) => {
                 tracing::error!(%error, family = %key.family, "cannot tell who owns an instance");
@@ -359,12 +357,21 @@ impl Affinity for StoreAffinity {
         self.instances.note(noted);
     }
 
+    fn enter_legacy(&self, entry: &LegacyEntry<'_>) -> Entered {
+        self.moves.enter(entry)
+    }
+
+    fn adopt<'a>(&'a self, request: AdoptionRequest) -> BoxFuture<'a, AdoptionAnswer> {
+        self.moves.adopt(request)
+    }
+
     fn record_legacy_instance(&self, key: InstanceKey) {
         for key in key.pin_keys() {
             let Some(family) = self.families.get(&key.family).filter(|family| family.engine_owns()) else { continue };
             match self.cache.get(&key) {
-                Some(Some((Arm::Engine, run))) => family.record_collision(&key, run),
-                Some(Some((Arm::Legacy, _)) | None) => {}
+                Some(Some((Owner::Engine, run))) => family.record_collision(&key, run),
+                // Legacy itself gave out the id of an instance that was adopted.
+                Some(Some(_) | None) => {}
                 None if self.engine_may_own(&key) => self.collision_checks.send(CheckMessage::Instance(key)),
                 None => {}
             }

@@ -1,10 +1,10 @@
 //! Counts of pins and of collisions, by the route id under which the pins are stored: the id that the creating route
 //! had when the pin was made.
 //!
-//! Always true: an id in this map has at least one pin. Readers take no lock.
+//! Always true: an id in this map has, or had, a pin. Readers take no lock.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -27,6 +27,8 @@ pub(super) struct PinCountsById {
 pub(super) struct PinCounts {
     engine: AtomicU64,
     legacy: AtomicU64,
+    /// Whether the engine owns some that are not counted here: instances that move, or pins of other processes.
+    has_others: AtomicBool,
     collided_since: OnceLock<Timestamp>,
     collisions: AtomicU64,
 }
@@ -67,10 +69,19 @@ impl PinCountsById {
         *published = counts.into_keys().collect();
     }
 
+    /// The engine owns an instance of this family, which is not counted here.
+    pub(super) fn ensure(&self, route: &RouteId) {
+        self.with(route, |family| family.has_others.store(true, Ordering::Release));
+    }
+
     /// Counts one more instance.
     pub(super) fn count(&self, route: &RouteId, arm: Arm) {
+        self.with(route, |family| family.add(arm, 1));
+    }
+
+    fn with(&self, route: &RouteId, change: impl Fn(&PinCounts)) {
         if let Some(family) = self.get(route) {
-            return family.add(arm, 1);
+            return change(&family);
         }
         // Of two threads that add an entry at the same time, the one that loses the swap repeats the closure.
         self.by_id.rcu(|families| {
@@ -79,7 +90,7 @@ impl PinCountsById {
             families
         });
         if let Some(family) = self.get(route) {
-            family.add(arm, 1);
+            change(&family);
         }
     }
 }
@@ -110,7 +121,7 @@ impl PinCounts {
 
     /// Whether the engine owns any instance.
     pub(super) fn engine_owns(&self) -> bool {
-        self.engine.load(Ordering::Acquire) > 0
+        self.engine.load(Ordering::Acquire) > 0 || self.has_others.load(Ordering::Acquire)
     }
 
     /// Records that both arms have given out this id.

@@ -37,6 +37,9 @@ impl crate::store::InstanceStore for CountingStore {}
 impl crate::store::RecordLog for CountingStore {}
 impl crate::store::CaptureStore for CountingStore {}
 
+impl crate::store::AdoptionStore for CountingStore {}
+impl crate::store::ServiceCallerStore for CountingStore {}
+
 impl Store for CountingStore {
     forward_to_inner! {
         append(a: Arc<Append>) -> Result<(), crate::store::AppendError>;

@@ -165,7 +165,9 @@ pub(super) async fn release_held_routes(parts: Parts) {
 /// Reports to the ladder whether the engine takes new instances now.
 pub(super) fn report_health(parts: &Parts) {
     let number = parts.ladder.begin_check();
-    parts.ladder.set_health(number, is_engine_healthy(parts));
+    let is_healthy = is_engine_healthy(parts);
+    metrics::gauge!("pointsman_engine_healthy").set(f64::from(is_healthy));
+    parts.ladder.set_health(number, is_healthy);
 }
 
 /// Whether the store takes writes and the runs that the last process left are resumed.

@@ -82,6 +82,14 @@ impl FamilyGate {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| is_present(id));
     }
 
+    /// Asks legacy for its instances of a family, if the files say how, and records what it lists.
+    ///
+    /// # Errors
+    /// Legacy or the store did not answer, or the list is not whole.
+    pub(super) async fn list_instances(&self, family: &Family, creator: &Route) -> Result<(), String> {
+        self.ask(family, creator).await
+    }
+
     async fn ask(&self, family: &Family, creator: &Route) -> Result<(), String> {
         let instances = self.affinity.instances();
         let no_answer = |error: StoreError| format!("the store did not say ({error})");
@@ -186,9 +194,11 @@ fn listed_ids(call: &AliveCall, reply: &WholeReply) -> Result<HashSet<String>, S
         return Err(format!("`GET {path}` was answered with {}", status.as_u16()));
     }
     let links = headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
-    let has_next = links.flat_map(|link| link.split(';')).any(|part| {
-        let part = part.trim().to_ascii_lowercase().replace([' ', '"'], "");
-        part.strip_prefix("rel=").is_some_and(|rel| rel.split(',').next() == Some("next"))
+    let has_next = links.flat_map(|link| link.split([';', ','])).any(|part| {
+        // RFC 8288, section 3.3: `rel` has one or more relation types, with spaces between them.
+        let (name, types) = part.split_once('=').unwrap_or_default();
+        let is_rel = name.trim().eq_ignore_ascii_case("rel");
+        is_rel && types.split([' ', '\t', '"']).any(|kind| kind.eq_ignore_ascii_case("next"))
     });
     if has_next || headers.contains_key(CONTENT_RANGE) {
         return Err(format!(
@@ -260,6 +270,8 @@ mod tests {
             (206, &[("content-range", "items 0-1/9")], &items, "answered with 206"),
             (200, &[("content-range", "items 0-1/9")], &items, "one page of several"),
             (200, &[("link", "</orders?page=2>; rel=\"next\"")], &items, "one page of several"),
+            (200, &[("link", "</orders?page=9>; rel=\"last next\"")], &items, "one page of several"),
+            (200, &[("link", "</a>; REL = prev, </b>;rel=Next;title=b")], &items, "one page of several"),
             (200, &[], &json!({ "error": "no" }), "has no list at"),
             (200, &[], &json!({ "items": { "id": 1 } }), "has no list at"),
             (200, &[], &json!({ "items": [{ "id": 1 }, { "name": 2 }] }), "1 have no id"),

@@ -12,9 +12,10 @@ use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
 use crate::exchange::{
-    Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket, EarlierKeys,
-    EngineAnswer, InstanceRequest, KnownBody, LegacyTake, NotedInstance, Offer, OfferedRequest, OpenRequest,
-    ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
+    AdoptionAnswer, AdoptionRequest, Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome,
+    ComparisonTicket, EarlierKeys, EngineAnswer, Entered, InstanceRequest, KnownBody, LegacyEntry, LegacyTake,
+    NotedInstance, Offer, OfferedRequest, OpenRequest, ProblemDocument, Remembered, RunReport, Served, ServedObserver,
+    Source, TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
@@ -120,6 +121,13 @@ impl Affinity for LateParts {
         if let Some(affinity) = self.affinity() {
             affinity.note_instance(noted);
         }
+    }
+    fn enter_legacy(&self, entry: &LegacyEntry<'_>) -> Entered {
+        self.affinity().map_or(Entered::Unknown, |affinity| affinity.enter_legacy(entry))
+    }
+    fn adopt(&self, request: AdoptionRequest) -> BoxFuture<'_, AdoptionAnswer> {
+        let later = || ready(AdoptionAnswer::AtLegacy).boxed();
+        self.affinity().map_or_else(later, |affinity| affinity.adopt(request))
     }
     fn record_legacy_instance(&self, key: InstanceKey) {
         if let Some(affinity) = self.affinity() {

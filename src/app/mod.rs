@@ -15,6 +15,7 @@
 //! starts the process, `running` stops it; `background` reloads files and watches the store's health.
 
 mod activation;
+mod adoptions;
 mod background;
 mod basis;
 mod commands;
@@ -36,6 +37,7 @@ mod replay_files;
 mod retention;
 mod running;
 mod runtimes;
+mod service_callers;
 mod services;
 mod signals;
 mod sockets;

@@ -11,8 +11,10 @@ use super::basis::bases;
 use super::family_gate::FamilyGate;
 use super::guard_webhooks::GuardWebhooks;
 use super::opened_store::{LockedFiles, OpenedStore, other_ids, routes_in_store};
+use super::service_callers::CallerNotes;
 use super::twins::EngineTwins;
 use super::{retention, zero_counters};
+use crate::adoption::{AdoptionParts, Adoptions};
 use crate::affinity::{RequestsWithUnknownKeys, StoreAffinity};
 use crate::clock;
 use crate::config::{Retention, Setup};
@@ -44,10 +46,12 @@ pub(super) struct Parts {
     pub engine: Arc<Engine>,
     pub affinity: Arc<StoreAffinity>,
     pub family_gate: Arc<FamilyGate>,
+    pub adoptions: Arc<Adoptions>,
     pub shadow: Arc<Shadow>,
     pub captures: Arc<Captures>,
     pub rules: crate::shadow::RulesInForce,
     pub recorder: Arc<Recorder>,
+    pub caller_notes: Arc<CallerNotes>,
     pub retention: Arc<ArcSwap<Retention>>,
     /// The names of the workflows in force.
     pub workflows: Arc<ArcSwap<Vec<WorkflowName>>>,
@@ -67,6 +71,7 @@ impl Parts {
     ) -> anyhow::Result<Self> {
         let OpenedStore { store, evidence, basis_changes, affinity, secret } = opened;
         let limits = setup.limits.clone();
+        let caller_notes = Arc::new(CallerNotes::new(addresses.callers().clone(), store.clone()));
         let family_gate = FamilyGate::new(affinity.clone(), store.clone(), addresses.clone(), limits.clone());
         let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
         family_gate.set_files(setup, &routes);
@@ -98,6 +103,12 @@ impl Parts {
         }));
         ladder.connect_to_kill_switch(engine.clone()).await;
         ladder.connect_to_guard(Arc::new(GuardWebhooks(engine.clone())));
+        let adoptions = Adoptions::new(AdoptionParts {
+            store: store.clone(),
+            affinity: affinity.clone(),
+            engine: engine.clone(),
+            flags: ladder.flags().clone(),
+        });
         let rules = Arc::new(ArcSwap::from_pointee(setup.rules.clone()));
         set_secret_names(setup.settings.redact.names());
         let captures = Captures::new(store.clone(), redaction_key(setup, &secret));
@@ -118,12 +129,14 @@ impl Parts {
         basis_changes.iter().for_each(|(route, change)| recorder.basis_changed(route, change));
         Ok(Self {
             recorder,
+            caller_notes,
             store,
             evidence,
             ladder,
             engine,
             affinity,
             family_gate,
+            adoptions,
             shadow,
             captures,
             rules,
@@ -162,7 +175,9 @@ impl Parts {
                 zero_counters::publish(&setup.routes);
             }
         };
-        self.ladder.reload_files(read, declared, recorded).await.map_err(|error| match error {
+        let reloaded = self.ladder.reload_files(read, declared, recorded).await;
+        self.adoptions.flags_changed();
+        reloaded.map_err(|error| match error {
             FilesError::Store(error) => {
                 anyhow::Error::new(error).context("the store did not record what the files declare, nothing changed")
             }
@@ -189,6 +204,8 @@ impl Parts {
             self.flush_captures(within),
             self.ladder.end_moves(within)
         );
+        // Calls that end later were noted when they began.
+        let _ = tokio::time::timeout_at(until, self.caller_notes.finish()).await;
         // After the last moves. What is missing is added by the next process.
         let _ = tokio::time::timeout_at(until, self.recorder.catch_up()).await;
         until

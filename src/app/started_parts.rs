@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::Signal;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::adoptions::AdoptionsForApi;
 use super::front::Front;
 use super::listener_tls::ListenersInForce;
 use super::opened_store::OpenedStore;
@@ -20,15 +22,18 @@ use super::parts::Parts;
 use super::reload_requests::ReloadRequests;
 use super::signals::Signals;
 use super::succession::status::SuccessionStatus;
-use super::{background, instances, memory, process_status, retention, services, time};
+use super::{background, instances, memory, process_status, retention, service_callers, services, time};
 use crate::access_log::AccessLog;
-use crate::admin::{self, AdminParts, RouteTraffic};
+use crate::admin::{self, AdminParts, CallersOfService, RouteTraffic};
 use crate::clock;
 use crate::config::{FlagFileWatcher, Loaded, Overrides, ReloadStatus, RouteRules, WatchTiming};
+use crate::names::ServiceName;
 use crate::telemetry;
 
 /// How often captures are written to the store.
 const CAPTURES_EVERY: Duration = Duration::from_secs(1);
+/// How long the start waits for the store to say which instances were being moved.
+const MARKED_WITHIN: Duration = Duration::from_secs(2);
 /// How often evidence is written to the store.
 const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
 
@@ -104,6 +109,13 @@ impl StartingParts<'_> {
             engine.spawn(async move { parts.engine.recover_in_background().await }).await?;
         }
         background::report_health(&parts);
+        {
+            // Before requests are served: those of an instance that is being moved wait then.
+            let adoptions = parts.adoptions.clone();
+            engine.spawn(async move { adoptions.mark_moving(MARKED_WITHIN).await }).await?;
+        }
+        let adopting =
+            [engine.spawn(parts.adoptions.clone().resume()), engine.spawn(parts.adoptions.clone().follow_lease())];
 
         let admin_stop = CancellationToken::new();
         let render = {
@@ -111,10 +123,11 @@ impl StartingParts<'_> {
             let tls = front.tls.clone();
             move || {
                 parts.evidence.scrape(|| {
+                    parts.ladder.publish();
                     parts.shadow.publish();
                     parts.affinity.publish(parts.ladder.flags().load().routes.iter().map(|flag| &flag.family));
                     parts.affinity.instances().publish();
-                    reload_status.publish_age();
+                    reload_status.publish();
                     tls.publish();
                     recorder.as_ref().map(telemetry::render).unwrap_or_default()
                 })
@@ -160,10 +173,21 @@ impl StartingParts<'_> {
                 let engine = parts.engine.clone();
                 Arc::new(move || services::rows(&engine))
             },
+            callers: {
+                let (notes, files, ladder) = (parts.caller_notes.clone(), files.clone(), parts.ladder.clone());
+                Arc::new(move |service: &ServiceName| {
+                    let may_call = service_callers::may_call(&files.load().setup, &ladder.flags().load(), service)?;
+                    let notes = notes.clone();
+                    // Notes that are not stored yet are shown too.
+                    let flush = async move { notes.flush().await }.boxed();
+                    Some(CallersOfService { may_call, now: clock::now(), flush })
+                })
+            },
             instances: {
                 let affinity = parts.affinity.clone();
                 Arc::new(move |family| instances::rows(&affinity.instances().of(family)))
             },
+            adoptions: Arc::new(AdoptionsForApi::new(&parts)),
             traffic: {
                 let proxy = front.proxy.clone();
                 Arc::new(move |route| {
@@ -183,8 +207,11 @@ impl StartingParts<'_> {
 
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
         tasks.push(admin.spawn(parts.captures.clone().write_behind(CAPTURES_EVERY)));
-        let recorder = parts.recorder.clone();
-        tasks.push(admin.spawn(async move { recorder.run().await }));
+        let caller_notes = parts.caller_notes.clone();
+        tasks.push(admin.spawn(async move { caller_notes.store_periodically().await }));
+        let (recorder, newest_flip) = (parts.recorder.clone(), parts.ladder.newest_flip());
+        tasks.push(admin.spawn(async move { recorder.run(newest_flip).await }));
+        tasks.extend(adopting);
         tasks.push(engine.spawn(background::reload(
             parts.clone(),
             setup.clone(),

@@ -8,7 +8,9 @@
 //! `help` shows the reference; `serve`, `demo` and `store` call functions of `app`, which `main` passes in
 //! [`ProcessCommands`].
 
+mod adopt;
 mod args;
+mod callers;
 mod captures;
 mod check;
 mod client;
@@ -131,7 +133,13 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
         Command::Evidence { route, server } => with_client(&server, |client| evidence::show(client, &route, out)),
         Command::Egress { route, server } => with_client(&server, |client| egress::show(client, &route, out)),
         Command::Flips { route, limit, server } => with_client(&server, |client| flip::list(client, route, limit, out)),
+        Command::Adopt { options, server } => {
+            with_client(&server, |client| adopt::adopt(client, &server, options, out))
+        }
         Command::Horizon { route, server } => with_client(&server, |client| flip::horizon(client, &route, out)),
+        Command::Legacy { service, unused_for, server } => {
+            with_client(&server, |client| callers::show(client, &service, unused_for, out))
+        }
         Command::Record { command } => run_record_command(command, out),
         Command::Services { server } => with_client(&server, |client| services::show(client, out)),
         Command::Runs { command } => run_command(command, out, Formatter::new(globals.color, &std::io::stderr())),

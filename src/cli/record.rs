@@ -1,6 +1,6 @@
 //! `record`: who moved what, when, why; whether anything of it was changed later; a copy to keep elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -17,6 +17,8 @@ use crate::record::{BrokenChain, ChainCheck};
 
 /// How many entries are read at a time.
 const PAGE: u64 = 500;
+/// How many digits of a hash are shown in a table.
+const HASH_SHOWN: usize = 12;
 
 /// Reads the entries with a number above `after`, the oldest first.
 fn read(
@@ -82,7 +84,7 @@ fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
         plain(what),
         plain(text("by")),
         plain(format!("{}{forced}", text("reason"))),
-        (entry.hash.chars().take(12).collect(), Tone::Faint),
+        (entry.hash.chars().take(HASH_SHOWN).collect(), Tone::Faint),
     ]
 }
 
@@ -92,7 +94,7 @@ struct Found {
     chain: ChainCheck,
     broken: Option<BrokenChain>,
     /// The entries of flips, by the number of the flip.
-    flips: HashMap<u64, Value>,
+    flips: BTreeMap<u64, Value>,
     /// Whether an entry has the hash that was asked for.
     has_hash: bool,
 }
@@ -104,7 +106,7 @@ impl Found {
         {
             self.broken = Some(broken);
         }
-        self.has_hash |= self.broken.is_none() && hash.is_some_and(|hash| entry.hash == hash);
+        self.has_hash |= self.broken.is_none() && hash.is_some_and(|hash| entry.hash.starts_with(hash));
         if let Some(number) = entry.source.strip_prefix("flip ").and_then(|number| number.parse().ok()) {
             self.flips.insert(number, entry.body.clone());
         }
@@ -141,20 +143,65 @@ impl Found {
 }
 
 pub(crate) fn verify(client: &Client, hash: Option<&str>, format: Formatter) -> Result<Output, CallError> {
-    let mut found = Found::default();
+    let (hash, mut found, mut recorded) = (hash.map(noted_hash).transpose()?, Found::default(), 0);
     read(client, 0, |entry| {
-        found.add(&entry, hash);
+        recorded = recorded.max(entry.flips);
+        found.add(&entry, hash.as_deref());
         Ok(())
     })?;
-    let (flips, _) = client.get::<Vec<FlipRow>>(&format!("/api/v2/flips?limit={PAGE}"))?;
-    let other = flips.iter().find_map(|flip| {
-        let body = found.flips.get(&flip.number)?;
-        let row = serde_json::to_value(flip).ok()?;
-        let differs =
-            row.as_object()?.iter().any(|(name, value)| body.get(name).is_some_and(|in_record| in_record != value));
-        differs.then(|| format!("flip {} in the store is not the one in the record", flip.number))
-    });
-    Ok(found.output(hash, other, format))
+    let other = compare_flips(client, std::mem::take(&mut found.flips), recorded)?;
+    Ok(found.output(hash.as_deref(), other, format))
+}
+
+/// Holds the flips in the store against their entries, by number, and says what is wrong with the first that differs.
+/// Flips above `recorded` have no entry yet.
+fn compare_flips(
+    client: &Client,
+    mut entries: BTreeMap<u64, Value>,
+    recorded: u64,
+) -> Result<Option<String>, CallError> {
+    let mut after = 0;
+    let mut wrong = None;
+    loop {
+        let (flips, _) = client.get::<Vec<Value>>(&format!("/api/v2/record/flips?after={after}&limit={PAGE}"))?;
+        let Some(last) = flips.last() else { break };
+        // A flip with a number that is not above would be read for ever.
+        after = last["number"].as_u64().unwrap_or(0).max(after + 1);
+        for flip in &flips {
+            let number = flip["number"].as_u64().unwrap_or(0);
+            let found = match entries.remove(&number) {
+                Some(entry) => difference(&entry, flip)
+                    .map(|name| format!("flip {number} in the store is not the one in the record: `{name}` differs")),
+                None if number <= recorded => Some(format!("flip {number} in the store has no entry in the record")),
+                None => None,
+            };
+            wrong = wrong.or(found);
+        }
+    }
+    let missing =
+        entries.keys().next().map(|number| format!("flip {number} of the record is not in the store any more"));
+    Ok(wrong.or(missing))
+}
+
+/// The first field in which a flip differs from its entry. A field that one of them lacks has no value in it: entries
+/// by other versions have other fields.
+fn difference(entry: &Value, flip: &Value) -> Option<String> {
+    let is_empty = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
+    let names = entry.as_object().into_iter().chain(flip.as_object()).flat_map(serde_json::Map::keys);
+    names.collect::<BTreeSet<_>>().into_iter().find_map(|name| {
+        let (of_entry, of_flip) = (&entry[name], &flip[name]);
+        (of_entry != of_flip && !(is_empty(of_entry) && is_empty(of_flip))).then(|| name.clone())
+    })
+}
+
+/// A hash, or its first digits as `record show` prints them.
+fn noted_hash(hash: &str) -> Result<String, CallError> {
+    let hash = hash.trim().to_ascii_lowercase();
+    let is_hash = (HASH_SHOWN..=64).contains(&hash.len()) && hash.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_hash.then_some(hash).ok_or_else(|| {
+        let hint = format!("a hash has 64 hexadecimal digits; its first {HASH_SHOWN} or more will do");
+        CallError::Failed("`--hash` is no hash of an entry".to_owned(), hint)
+    })
 }
 
 pub(crate) fn verify_file(file: &Path, hash: Option<&str>, format: Formatter) -> Result<Output, CallError> {
@@ -162,15 +209,21 @@ pub(crate) fn verify_file(file: &Path, hash: Option<&str>, format: Formatter) ->
         let why = format!("{}: {why}", file.display());
         CallError::Failed(why, "give a file that `pointsman record export` wrote".to_owned())
     };
+    let hash = hash.map(noted_hash).transpose()?;
     let lines = BufReader::new(File::open(file).map_err(|error| failed(error.to_string()))?).lines();
     let mut found = Found::default();
     for (index, line) in lines.enumerate() {
         let at = |why: String| failed(format!("line {}: {why}", index + 1));
         let line = line.map_err(|error| at(error.to_string()))?;
         let entry = serde_json::from_str::<RecordEntry>(&line).map_err(|error| at(format!("no entry: {error}")))?;
-        found.add(&entry, hash);
+        // The hash does not cover what is in no field, nor how a value is written.
+        if serde_json::to_string(&entry).ok().as_deref() != Some(&line) {
+            return Err(at("it was not written in this form".to_owned()));
+        }
+        found.add(&entry, hash.as_deref());
     }
-    Ok(found.output(hash, None, format))
+    let empty = (found.chain.number == 0 && found.broken.is_none()).then(|| "the file has no entry".to_owned());
+    Ok(found.output(hash.as_deref(), empty, format))
 }
 
 /// Prints each entry as a line of JSON.

@@ -86,6 +86,7 @@ fn compare_parts(
             shown_as: ShownAs::UnderKey,
             legacy: legacy.as_str().into(),
             engine: engine.as_str().into(),
+            rule: None,
             unproven: None,
         });
     }

@@ -88,6 +88,7 @@ impl HeaderIds {
                 shown_as: if is_secret { ShownAs::Stars } else { ShownAs::UnderKey },
                 legacy: (&*a).into(),
                 engine: (&*b).into(),
+                rule: Some(self.rule.rule),
                 unproven: Some(self.rule.unproven),
             });
         }

@@ -25,12 +25,10 @@ pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings:
             Some((_, rule)) if legacy != engine => findings.count_use(*rule),
             Some(_) => {}
             None if equal => {
-                // Different texts with corresponding ids are equal by a rule: a use of the first rule under `ids`.
-                if legacy != engine
-                    && name != CONTENT_TYPE
-                    && let Some(rule) = rules.body.renaming
-                {
-                    findings.count_use(rule);
+                // Different texts with corresponding ids are equal by the rules of these ids.
+                if legacy != engine && name != CONTENT_TYPE {
+                    let by = ids.rules_in(&legacy.join(", "), rules.body.renaming);
+                    by.into_iter().for_each(|rule| findings.count_use(rule));
                 }
             }
             None => {

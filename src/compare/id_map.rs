@@ -38,6 +38,8 @@ pub(super) struct FoundIds {
     pub(super) shown_as: ShownAs,
     pub(super) legacy: Value,
     pub(super) engine: Value,
+    /// The rule that says that they are ids; `None` if no rule does.
+    pub(super) rule: Option<RuleId>,
     /// What is counted if no other place confirms that the ids correspond.
     pub(super) unproven: Option<RuleId>,
 }
@@ -155,6 +157,22 @@ impl IdMap {
         same
     }
 
+    /// The rules by whose ids a text of legacy equals another one of the engine: `fallback` if its ids are written in a
+    /// way in which they are not found here.
+    pub(super) fn rules_in(&self, legacy: &str, fallback: Option<RuleId>) -> Vec<RuleId> {
+        let (mut rules, mut has_ids) = (Vec::new(), false);
+        self.substitution(&self.to_engine, WordMatching::Lax).apply(legacy, &mut |id, bound| {
+            has_ids = true;
+            rules.extend(self.found_at(bound.kind, id).and_then(|found| found.rule));
+        });
+        if !has_ids {
+            rules.extend(fallback);
+        }
+        rules.sort_unstable();
+        rules.dedup();
+        rules
+    }
+
     fn is_same_text(&self, legacy: &str, engine: &str) -> bool {
         if legacy == engine {
             let is_kept =
@@ -266,7 +284,7 @@ impl IdMap {
     pub(super) fn bind_texts(&mut self, name: Option<&str>, legacy: &str, engine: &str) {
         let (path, shown_as, unproven) = (String::new(), ShownAs::UnderKey, None);
         let (a, b) = (legacy.into(), engine.into());
-        self.bind(name, legacy, engine, || FoundIds { path, shown_as, legacy: a, engine: b, unproven });
+        self.bind(name, legacy, engine, || FoundIds { path, shown_as, legacy: a, engine: b, rule: None, unproven });
     }
 }
 

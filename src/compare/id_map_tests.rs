@@ -156,6 +156,7 @@ fn an_id_of_one_kind_is_not_that_of_another() {
         shown_as: ShownAs::UnderKey,
         legacy: Value::Null,
         engine: Value::Null,
+        rule: None,
         unproven: None,
     };
     ids.bind_as(order, Some("order"), "4012", "5001", found);
@@ -180,6 +181,7 @@ fn an_id_with_a_dash_is_confirmed_by_a_text() {
             shown_as: ShownAs::UnderKey,
             legacy: Value::Null,
             engine: Value::Null,
+            rule: None,
             unproven: Some(unproven),
         }
     };

@@ -58,6 +58,7 @@ pub(super) fn bind_ids(
                 },
                 legacy: legacy.into(),
                 engine: engine.into(),
+                rule: Some(by.rule),
                 unproven: Some(by.unproven),
             });
         }

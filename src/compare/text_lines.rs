@@ -126,7 +126,7 @@ impl<'t> Line<'t> {
                 return LineEquality::Different;
             }
             if a != b {
-                by.extend(renaming);
+                by.extend(ids.rules_in(a, renaming));
             }
         }
         for ((a, of_legacy), (b, of_engine)) in self.captures.iter().zip(&engine.captures) {

@@ -100,9 +100,11 @@ fn is_field_name(key: &str) -> bool {
 
 /// Whether a key is an id: an object whose keys are ids is shown like an array.
 fn is_id_key(key: &str) -> bool {
+    // `@` before a name is an attribute of XML; within one it is an address.
+    let name = key.strip_prefix('@').unwrap_or(key);
     let many_digits = key.bytes().filter(u8::is_ascii_digit).count() * 3 >= key.len();
     key.chars().count() > KEY_CHARS_MAX
-        || key.contains('@')
+        || name.contains('@')
         || (!key.is_empty() && key.bytes().all(|b| b.is_ascii_digit()))
         || (key.len() >= 16 && many_digits && key.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-' || b == b'_'))
 }
@@ -131,6 +133,8 @@ mod tests {
             (&["auth", "hunter2zz"], "$.auth[*]"),
             (&["card", "number"], "$.card.number"),
             (&["orders", "first"], "$.orders.first"),
+            (&["invoice", "@printed"], "$.invoice['@printed']"),
+            (&["users", "jo@example.org"], "$.users[*]"),
         ] {
             assert_eq!(of(keys).0, text);
         }

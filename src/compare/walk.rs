@@ -167,17 +167,15 @@ impl<'a, 'f> Walk<'a, 'f> {
     }
 
     /// Whether two strings are equal, where an id of legacy in them counts as equal to the engine's id that it is bound
-    /// to. Counts the rule if the strings are equal only by that.
+    /// to. Counts the rules of these ids if the strings are equal only by that.
     fn same_text(&mut self, path: &ValuePath<'_>, legacy: &str, engine: &str) -> bool {
         if is_number(legacy) && is_number(engine) && path.keys().last().is_some_and(names_an_amount) {
             return legacy == engine;
         }
-        let same = self.context.ids.same_text(legacy, engine);
-        if same
-            && legacy != engine
-            && let Some(rule) = self.context.rules.renaming
-        {
-            self.context.findings.count_use(rule);
+        let WalkContext { ids, findings, rules, .. } = &mut self.context;
+        let same = ids.same_text(legacy, engine);
+        if same && legacy != engine {
+            ids.rules_in(legacy, rules.renaming).into_iter().for_each(|rule| findings.count_use(rule));
         }
         same
     }
@@ -193,6 +191,7 @@ impl<'a, 'f> Walk<'a, 'f> {
                 shown_as: ShownAs::at(path),
                 legacy: legacy.clone(),
                 engine: engine.clone(),
+                rule: Some(by.rule),
                 unproven: Some(by.unproven),
             });
         } else if !by.any_type && legacy.is_number() != engine.is_number() {

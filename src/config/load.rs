@@ -17,7 +17,8 @@ use super::setup::{Loaded, Overrides, Setup};
 use super::store_url::mask_password;
 use super::tree::{Node, Source};
 use super::{
-    alive_secrets, check_files, child_undo, cross_checks, other_spellings, rehearse_from_legacy, uncompared_steps,
+    adoption, alive_secrets, check_files, child_undo, cross_checks, other_spellings, rehearse_from_legacy,
+    uncompared_steps,
 };
 use crate::problem::{Problems, Severity, Site};
 
@@ -152,6 +153,7 @@ impl SetBuilder {
         }
         cross_checks::check_sub_runs(&workflows, &mut problems);
         child_undo::check(&workflows, &mut problems);
+        adoption::check(&routes.routes, &workflows, &mut problems);
         cross_checks::check_routes(&routes.routes, &workflows, &mut problems);
         other_spellings::warn_bypassing_spellings(&routes.routes, &mut problems);
         self.problems = problems;

@@ -17,6 +17,7 @@
 
 mod access_log;
 mod addresses;
+mod adoption;
 mod alive_secrets;
 mod call_templates;
 mod check_files;

@@ -21,14 +21,14 @@ impl ReloadStatus {
         let status =
             Self { in_force_since: ArcSwap::from_pointee((Instant::now(), warnings)), error: ArcSwapOption::empty() };
         metrics::counter!("pointsman_flags_reload_failures_total").absolute(0);
-        status.publish_age();
+        status.publish();
         status
     }
     /// Notes that a valid set was put in force.
     pub fn record_accepted(&self, warnings: Findings) {
         self.in_force_since.store(Arc::new((Instant::now(), warnings)));
         self.error.store(None);
-        self.publish_age();
+        self.publish();
     }
     /// Notes that the check refused a set.
     pub fn record_refused(&self, failed: &CheckFailed) {
@@ -52,8 +52,10 @@ impl ReloadStatus {
     pub fn warnings(&self) -> Vec<String> {
         self.in_force_since.load().1.0.iter().map(super::render::Finding::without_severity).collect()
     }
-    /// Sets the metric of the age; called before each scrape.
-    pub fn publish_age(&self) {
+    /// Sets the metrics of the age and of the last reading; called before each scrape.
+    pub fn publish(&self) {
         metrics::gauge!("pointsman_flags_age_seconds").set(self.age().as_secs_f64());
+        let is_in_force = self.error.load().is_none();
+        metrics::gauge!("pointsman_flags_last_reload_successful").set(f64::from(is_in_force));
     }
 }

@@ -5,12 +5,14 @@ use serde_json::Value;
 use crate::limits::Limits;
 use crate::telemetry;
 
-/// Every metric with its kind and what it says.
+/// Every metric with its kind, its labels and what it says.
 pub(super) fn metrics() -> String {
     let mut text = String::new();
     for (kind, metrics) in telemetry::metrics() {
         for (name, help) in metrics {
-            text.push_str(&format!("- `{name}` ({kind}): {help}\n"));
+            let labels: Vec<String> = telemetry::labels_of(name).iter().map(|label| format!("`{label}`")).collect();
+            let labels = if labels.is_empty() { String::new() } else { format!(" by {}", labels.join(", ")) };
+            text.push_str(&format!("- `{name}` ({kind}{labels}): {help}\n"));
         }
     }
     text
@@ -46,6 +48,8 @@ mod tests {
 
     #[test]
     fn metrics_are_listed_with_their_kinds() {
-        assert!(metrics().contains("- `pointsman_requests_total` (counter): "));
+        let text = metrics();
+        assert!(text.contains("- `pointsman_flags_age_seconds` (gauge): "), "{text}");
+        assert!(text.contains("- `pointsman_flag_state` (gauge by `kind`, `route`): "), "{text}");
     }
 }

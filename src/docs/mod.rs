@@ -23,6 +23,7 @@ pub struct Topic {
 /// Every topic, in the order in which a new user reads them.
 pub const TOPICS: &[Topic] = &[
     Topic { name: "ladder", source: include_str!("ladder.md") },
+    Topic { name: "adoption", source: include_str!("adoption.md") },
     Topic { name: "files", source: include_str!("files.md") },
     Topic { name: "workflows", source: include_str!("workflows.md") },
     Topic { name: "expressions", source: include_str!("expressions.md") },
@@ -40,6 +41,7 @@ pub const TOPICS: &[Topic] = &[
     Topic { name: "postgresql", source: include_str!("postgresql.md") },
     Topic { name: "security", source: include_str!("security.md") },
     Topic { name: "metrics", source: include_str!("metrics.md") },
+    Topic { name: "alerts", source: include_str!("alerts.md") },
     Topic { name: "access_log", source: include_str!("access_log.md") },
     Topic { name: "traces", source: include_str!("traces.md") },
     Topic { name: "production", source: include_str!("production.md") },

@@ -71,6 +71,7 @@ use crate::store::StoreHandle;
 use crate::transport::AddressRegistry;
 use crate::workflow::{Mode, Plan};
 
+pub use api::adopt::AdoptionStart;
 pub use api::types::{Explanation, Start, StartError, Started};
 pub use ports::breaker::BreakerState;
 pub use ports::notice_queue::Notice;

@@ -108,7 +108,9 @@ impl RunMetrics {
                 counter!("pointsman_step_retries_total", "workflow" => workflow, "step" => step).increment(1);
             }
             Measure::Paused { step, item, conflict } => {
-                self.step_ended(step, *item, "unknown");
+                let outcome =
+                    if matches!(*conflict, "outcome_unknown" | "undo_unknown") { "unknown" } else { "conflict" };
+                self.step_ended(step, *item, outcome);
                 tracing::warn!(run = %run.id(), %step, kind = conflict, "the run is paused");
             }
             Measure::RespondConditionErrors(count) => {

@@ -18,6 +18,8 @@ pub enum GateVerdict {
 }
 
 impl GateVerdict {
+    /// All verdicts: the closed set of the metric's labels.
+    pub const ALL: [GateVerdict; 4] = [Self::Pass, Self::Inconclusive, Self::Stale, Self::Fail];
     /// The name in JSON and in tables.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -209,7 +209,7 @@ impl JudgedRoute<'_> {
             let never: Vec<String> = branches.never_taken().map(|step| format!("`{step}`")).collect();
             let never = match never.is_empty() {
                 true => String::new(),
-                false => format!("; no run reached {}", first_of(&never, ", ")),
+                false => format!("; no compared run reached {}", first_of(&never, ", ")),
             };
             let detail =
                 format!("each of {kinds} kinds of requests and runs has {wanted} compared pairs or more{never}");

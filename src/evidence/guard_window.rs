@@ -13,7 +13,7 @@ pub(super) struct GuardWindow {
     rule: GuardRule,
     /// How many there were since the start of the process, or the last change of the settings.
     seen: u64,
-    /// How many of these are too old to count, because the window was restarted.
+    /// The value of `seen` when the window was last restarted: what came before does not count.
     restarted_at: u64,
     /// The numbers of the last bad ones, the newest first.
     bad: VecDeque<u64>,

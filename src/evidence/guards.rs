@@ -15,7 +15,9 @@ impl Evidence {
             let shared = self.counters(route);
             let legacy = LegacyRates::of(&shared.lock().evidence);
             let mut guard = shared.lock_guard();
-            if guard.as_ref().map(|guard| guard.settings()) != settings {
+            // What is posted where is no setting of what is counted.
+            let counts = |settings: &Guard| Guard { notify: None, ..settings.clone() };
+            if guard.as_ref().map(|guard| counts(guard.settings())) != settings.map(counts) {
                 *guard = settings.map(|settings| Box::new(RouteGuard::new(settings.clone(), legacy)));
             }
         }

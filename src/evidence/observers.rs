@@ -50,11 +50,53 @@ impl ServedObserver for Evidence {
 impl LateFailureObserver for Evidence {
     fn failed_after_answer(&self, route: &RouteId, plan: &PlanId, rung: State) {
         // A run of an earlier plan says nothing of the present one.
-        if self.counters(route).lock().plan.as_ref() != Some(plan) {
+        let shared = self.counters(route);
+        let files_version = shared.lock().basis_since;
+        if shared.lock().plan.as_ref() != Some(plan) {
             return;
         }
         // This guard keeps the mark until the failure is counted.
         let _uncounted = self.mark(route);
-        self.counters(route).lock().failed_after_answer(rung);
+        shared.lock().failed_after_answer(rung);
+        if rung >= State::Live {
+            let (served, took, run) = (Served::Error, None, None);
+            self.count_answer_for_guard(route, &EngineAnswer { files_version, rung, served, took, run });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::EvidenceBasis;
+    use crate::flag::{Guard, GuardCondition, GuardRelease};
+
+    #[tokio::test]
+    async fn runs_that_fail_after_their_answer_count_for_the_guard_if_they_are_of_the_present_plan() {
+        let (evidence, _store) = crate::evidence::testing::evidence().await;
+        let (route, plan): (RouteId, PlanId) = ("orders".into(), "plan_2".into());
+        let basis = EvidenceBasis { plan: Some(plan.clone()), ..EvidenceBasis::from("one") };
+        evidence.set_basis(0, &[(route.clone(), basis)]);
+        let (release, errors) = (GuardRelease::Hand, Some(0.01));
+        let guard = Guard {
+            mismatch: None,
+            errors,
+            p99_ratio: None,
+            over: 500,
+            at_least: 5,
+            in_dark: false,
+            release,
+            notify: None,
+        };
+        evidence.set_guards([(&route, Some(&guard))].into_iter());
+        for (plan, rung, crosses) in
+            [("plan_1".into(), State::Live, false), (plan.clone(), State::Dark, false), (plan, State::Live, true)]
+        {
+            (0..5).for_each(|_| evidence.failed_after_answer(&route, &plan, rung));
+            let found: Vec<_> =
+                evidence.take_guard_crossings().into_iter().map(|crossing| crossing.condition).collect();
+            assert_eq!(found, vec![GuardCondition::Errors; usize::from(crosses)], "{plan} in {rung}");
+        }
+        assert_eq!((evidence.of(&route).engine_errors, evidence.of(&route).dark.failed_after_answer), (5, 5));
     }
 }

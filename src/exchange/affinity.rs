@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
+use super::{AdoptionAnswer, AdoptionRequest, Entered, LegacyEntry};
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
 
@@ -97,6 +98,8 @@ pub struct NotedInstance {
     pub arm: Arm,
     /// The run that created the instance, if it is the engine's.
     pub run: Option<RunId>,
+    /// Whether the reply is that to the request which created it, and not to a retry of that.
+    pub is_created: bool,
     /// Whether it has ended.
     pub has_ended: bool,
 }
@@ -159,6 +162,19 @@ pub trait Affinity: Send + Sync {
     /// Records what a reply shows of an instance. Never waits.
     fn note_instance(&self, noted: NotedInstance) {
         let _ = noted;
+    }
+    /// Counts a request that legacy may get, of a family whose instances may be moved from legacy to the engine. Called
+    /// before the owner of the request's instance is looked up.
+    fn enter_legacy(&self, entry: &LegacyEntry<'_>) -> Entered {
+        let _ = entry;
+        Entered::AtLegacy(None)
+    }
+    /// Moves an instance from legacy to the engine, if that is possible now. The caller must not hold a request at
+    /// legacy of that instance ([`Affinity::enter_legacy`]). Waits for a bounded time; the move goes on if the caller
+    /// does not wait for it.
+    fn adopt(&self, request: AdoptionRequest) -> BoxFuture<'_, AdoptionAnswer> {
+        let _ = request;
+        Box::pin(std::future::ready(AdoptionAnswer::AtLegacy))
     }
     /// Records that legacy created an instance; a dark run may add its twin. Counts a collision if the engine owns the
     /// id. Never waits.

@@ -4,6 +4,7 @@
 //! types, so `proxy` and `shadow` do not import the engine, and the engine does not import them.
 //! Always true: an [`Answered`] exists only once the reply does; a [`ComparisonTicket`] ends in exactly one outcome.
 
+mod adoption;
 mod affinity;
 mod answer_body;
 mod answered;
@@ -20,6 +21,9 @@ mod request_effects;
 mod request_value;
 mod twins;
 
+pub use adoption::{
+    Adopter, AdoptionAnswer, AdoptionRequest, Entered, LegacyEntry, LegacyRequests, RequestAtLegacy, WhatFor,
+};
 pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, NotedInstance, Remembered};
 pub use answer_body::{AnswerBody, ServiceReply, StreamedBody};
 pub use answered::{Answered, RequestCopy, RequestDigests};

@@ -15,6 +15,12 @@ use super::{
     RouteFlag, Shares, SkipReason, State,
 };
 
+/// Why nobody answers for an instance that is being moved to the engine.
+pub const MOVING: &str = "the instance of this request is being moved from legacy to the engine; nothing was started";
+const ADOPTION_UNKNOWN: &str = "the instance of this request was being moved from legacy to the engine, and whether \
+                                legacy let go of it is not known: until a person has decided (`pointsman adopt`), \
+                                nobody answers for it; nothing was started";
+
 /// Decides one request as if it were new, and reports what should be counted; [`Decision::for_retry`] has the decision
 /// for a retry. Total: every flag set and every request has a decision.
 pub fn decide(
@@ -26,10 +32,13 @@ pub fn decide(
     let state = flag.effective.state;
     match facts.owner {
         Owner::Engine => return Decision::Engine { rung: state, may_fall_back: false, reason: EngineReason::Pin },
+        Owner::Adopted => return Decision::Engine { rung: state, may_fall_back: false, reason: EngineReason::Adopted },
         Owner::Unknown => {
             let why = "which arm owns the instance of this request cannot be determined now; nothing was started";
             return Decision::Nobody { rung: state, why };
         }
+        Owner::Moving => return Decision::Nobody { rung: state, why: MOVING },
+        Owner::AdoptionUnknown => return Decision::Nobody { rung: state, why: ADOPTION_UNKNOWN },
         Owner::NoPin | Owner::LegacyWithTwin => {}
     }
     let (rung, reason) = rung(set, flag, facts, diagnostics);
@@ -49,7 +58,10 @@ pub fn decide(
         Rung::Dark => Decision::Legacy { rung: State::Dark, engine_work: dark_work(flag, facts) },
         // Legacy created the instance, so only legacy can answer.
         Rung::Live if is_follower(flag) => Decision::Legacy { rung: State::Live, engine_work: dark_work(flag, facts) },
-        Rung::Live => Decision::Engine { rung: State::Live, may_fall_back: true, reason },
+        Rung::Live => {
+            let may_fall_back = !set.has_follower_in_only(flag);
+            Decision::Engine { rung: State::Live, may_fall_back, reason }
+        }
         Rung::Only => Decision::Engine { rung: State::Only, may_fall_back: false, reason },
     }
 }
@@ -64,7 +76,8 @@ pub fn could_be_live(flag: &RouteFlag, facts: &RequestFacts<'_>) -> bool {
 
 impl Decision {
     /// The decision for a request whose first try was taken by `first_try`, if there was one. `self` is the decision
-    /// for a new request with the same facts. The arm that owns the request's instance answers in any case.
+    /// for a new request with the same facts. The arm that owns the request's instance answers in any case, except that
+    /// legacy, which made an adopted instance, answers the retries of what it took before.
     pub fn for_retry(self, flag: &RouteFlag, first_try: Option<Arm>) -> Decision {
         match (self, first_try) {
             (Decision::Nobody { .. } | Decision::Engine { reason: EngineReason::Pin, .. }, _) | (_, None) => self,

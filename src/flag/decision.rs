@@ -44,6 +44,13 @@ pub enum Owner {
     LegacyWithTwin,
     /// Unknown, because the store does not answer: the request gets 503, never legacy's 404.
     Unknown,
+    /// Legacy created the instance, and the engine has adopted it: the engine answers for it in every state.
+    Adopted,
+    /// Legacy created the instance, and it is being moved to the engine: neither arm answers for it now.
+    Moving,
+    /// The instance was being moved to the engine, and whether legacy let go of it is not known: neither arm answers
+    /// for it until a person has decided.
+    AdoptionUnknown,
 }
 
 /// One of the two sides that can answer a request.
@@ -167,6 +174,8 @@ pub enum EngineReason {
     ForcedCohort,
     /// The engine owns the instance.
     Pin,
+    /// The engine owns the instance, which it has adopted from legacy.
+    Adopted,
     /// The engine took the first try of this request.
     Retry,
 }
@@ -176,7 +185,7 @@ impl EngineReason {
     pub fn is_by_rung(self) -> bool {
         match self {
             EngineReason::Rung | EngineReason::ForcedCohort => true,
-            EngineReason::Pin | EngineReason::Retry => false,
+            EngineReason::Pin | EngineReason::Adopted | EngineReason::Retry => false,
         }
     }
     /// The name in the access log.
@@ -185,6 +194,7 @@ impl EngineReason {
             EngineReason::Rung => "rung",
             EngineReason::ForcedCohort => "forced_cohort",
             EngineReason::Pin => "pin",
+            EngineReason::Adopted => "adopted",
             EngineReason::Retry => "retry",
         }
     }

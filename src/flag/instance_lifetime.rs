@@ -10,6 +10,7 @@ use serde_json_path::JsonPath;
 use super::facts::scope;
 use super::{RequestFacts, Service};
 use crate::expression::{Expression, ExpressionError, ReadPath, Template};
+use crate::names::WorkflowName;
 
 /// The members of `reply` in the condition by which an instance ends.
 pub const REPLY_PARTS: [&str; 3] = ["status", "headers", "body"];
@@ -25,7 +26,23 @@ pub struct InstanceLifetime {
     pub alive: Option<Arc<AliveCall>>,
     /// On a follower: who answers, in `only`, for an id of which nothing is known.
     pub unknown: UnknownInstance,
+    /// On a creator: how instances of legacy become the engine's.
+    pub adopt: Option<Arc<AdoptRule>>,
 }
+
+/// How the instances of a family that legacy has become the engine's, one by one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdoptRule {
+    /// The workflow that reads an instance from legacy, has legacy let go of it, and answers with what the engine
+    /// keeps of it.
+    pub workflow: WorkflowName,
+    /// For how long legacy may go on with a request whose end was not seen: no instance that such a request may be
+    /// about is moved before.
+    pub settles: Duration,
+}
+
+/// For how long legacy may go on with a request whose end was not seen, unless the file says otherwise.
+pub const ADOPT_SETTLES: Duration = Duration::from_secs(30);
 
 /// The condition by which an instance ends: over a request and the reply to it.
 #[derive(Clone)]

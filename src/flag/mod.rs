@@ -52,7 +52,7 @@ mod tests;
 
 pub use caller::{CallerScope, TokenKeys, TokenSource, VerifiedCaller};
 pub use conventions::{DoubleEncoding, ExtraPart, Framework, PathConventions, SpellingRule};
-pub use decide::{could_be_live, decide};
+pub use decide::{MOVING, could_be_live, decide};
 pub use decision::{Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, Owner, RequestFacts, SkipReason};
 pub use earlier::{EarlierRetryKeys, EarlierScopes, ReassignedRequests};
 pub use effective::{Effective, EffectiveReason, StateInputs};
@@ -61,7 +61,9 @@ pub use facts::{HOP_BY_HOP_HEADERS, scope as facts_scope};
 pub use guard::{Guard, GuardCondition, GuardRelease, GuardWebhook};
 pub use guard_rule::GuardRule;
 pub use http_version::HttpVersion;
-pub use instance_lifetime::{AliveCall, InstanceEnd, InstanceLifetime, REPLY_PARTS, ReplyFacts, UnknownInstance};
+pub use instance_lifetime::{
+    ADOPT_SETTLES, AdoptRule, AliveCall, InstanceEnd, InstanceLifetime, REPLY_PARTS, ReplyFacts, UnknownInstance,
+};
 pub use key_text::AmbiguousKey;
 pub use likelihood::ln_evidence_below;
 pub use overlap::TemplateSegment;

@@ -12,8 +12,8 @@ use super::key_text::AmbiguousKey;
 use super::readings::RouteTrees;
 use super::route_groups::{PathForms, RouteGroups, RouteHit};
 use super::{
-    Cohort, EarlierRetryKeys, EarlierScopes, Family, Freeze, Instance, InstanceKey, ReassignedRequests, RequestFacts,
-    RetryKeys, Route, RouteMatch, Service, Shares, State,
+    AdoptRule, Cohort, EarlierRetryKeys, EarlierScopes, Family, Freeze, Instance, InstanceKey, ReassignedRequests,
+    RequestFacts, RetryKeys, Route, RouteMatch, Service, Shares, State,
 };
 use crate::names::{RouteId, ServiceName};
 
@@ -70,6 +70,8 @@ pub struct RouteFlag {
     pub held_cohorts: Vec<String>,
     /// The family of the route that creates the instances; the route's own if it neither creates nor follows any.
     pub family: Family,
+    /// How legacy's instances of the family become the engine's; `None`: they do not.
+    pub adopt: Option<Arc<AdoptRule>>,
 }
 
 /// The route that a request belongs to.
@@ -96,6 +98,8 @@ impl FlagSet {
         let by_id = routes.iter().enumerate().map(|(index, route)| (route.id.clone(), index)).collect();
         let families: HashMap<RouteId, Family> =
             routes.iter().map(|route| (route.id.clone(), Family::of(route))).collect();
+        let adopt_rules: HashMap<RouteId, Arc<AdoptRule>> =
+            routes.iter().filter_map(|route| Some((route.id.clone(), route.lifetime.adopt.clone()?))).collect();
         let flag = |route: Arc<Route>| {
             let declared = StateInputs::declared(&route);
             let inputs = inputs.get(&route.id).unwrap_or(&declared);
@@ -104,7 +108,8 @@ impl FlagSet {
                 Some(Instance::Creates { .. }) | None => &route.id,
             };
             let family = families.get(creator).cloned().unwrap_or_else(|| creator.clone().into());
-            Arc::new(RouteFlag::new(route, inputs, family, freeze))
+            let adopt = adopt_rules.get(creator).cloned();
+            Arc::new(RouteFlag { adopt, ..RouteFlag::new(route, inputs, family, freeze) })
         };
         let routes: Vec<_> = routes.into_iter().map(flag).collect();
         let hash_keys = HashKeys::new(&secret);
@@ -183,6 +188,25 @@ impl FlagSet {
         self.by_id.get(id).and_then(|index| self.routes.get(*index))
     }
 
+    /// The routes that follow up the instances of a family.
+    pub fn followers(&self, family: &Family) -> impl Iterator<Item = &Arc<RouteFlag>> {
+        let follows = |flag: &RouteFlag| matches!(flag.route.instance, Some(Instance::Follows { .. }));
+        self.routes.iter().filter(move |flag| flag.family == *family && follows(flag))
+    }
+
+    /// The first follower of a family that is below `live`: until there is none, no instance of legacy is adopted,
+    /// because all requests about an adopted instance go to the engine.
+    pub fn follower_below_live(&self, family: &Family) -> Option<&Arc<RouteFlag>> {
+        self.followers(family).find(|flag| flag.route.workflow.is_none() || flag.effective.state < State::Live)
+    }
+
+    /// Whether a route creates instances whose follower is in `only`, where nobody would answer for what legacy
+    /// creates.
+    pub(super) fn has_follower_in_only(&self, flag: &RouteFlag) -> bool {
+        matches!(flag.route.instance, Some(Instance::Creates { .. }))
+            && self.followers(&flag.family).any(|follower| follower.effective.state == State::Only)
+    }
+
     /// The retry keys of this request; `None` if it has none.
     ///
     /// # Errors
@@ -241,6 +265,7 @@ impl RouteFlag {
             proven: inputs.proven,
             held_cohorts: inputs.held_cohorts.clone(),
             family,
+            adopt: None,
             route,
         }
     }

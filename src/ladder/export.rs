@@ -1,10 +1,11 @@
-//! Flags as metrics: `pointsman_flag_state`, `pointsman_flag_reason`, `pointsman_flag_flips_total`, and those of
-//! guards.
+//! Flags as metrics: `pointsman_flag_state`, `pointsman_flag_reason`, `pointsman_flag_share`, `pointsman_freeze`,
+//! `pointsman_gate_verdict`, `pointsman_flag_flips_total`, and those of guards.
 
 use metrics::{counter, gauge};
 
 use super::types::FlipSource;
-use crate::flag::{EffectiveReason, FlagSet};
+use crate::evidence::GateVerdict;
+use crate::flag::{EffectiveReason, FlagSet, Freeze};
 use crate::names::RouteId;
 use crate::store::{FlipRecord, GuardAction, GuardRecord};
 
@@ -18,11 +19,32 @@ pub(super) fn set_states(set: &FlagSet, removed: &[RouteId]) {
         show(route, "requested", flag.requested.rank());
         show(route, "effective", flag.effective.state.rank());
         show_reason(route, Some(flag.effective.why));
+        show_share(route, flag.shares.of(flag.effective.state).as_f64() / 100.0);
     }
+    gauge!("pointsman_freeze").set(match set.freeze {
+        Freeze::No => 0.0,
+        Freeze::Instances => 1.0,
+        Freeze::Effects => 2.0,
+    });
     for route in removed {
         show(route.as_str(), "requested", 0);
         show(route.as_str(), "effective", 0);
         show_reason(route.as_str(), None);
+        show_share(route.as_str(), 0.0);
+        show_verdict(route, None);
+    }
+}
+
+fn show_share(route: &str, share: f64) {
+    gauge!("pointsman_flag_share", "route" => route.to_owned()).set(share);
+}
+
+/// Shows the verdict of the gate to a route's next state; `None` if no state is above its own.
+pub(super) fn show_verdict(route: &RouteId, found: Option<GateVerdict>) {
+    for verdict in GateVerdict::ALL {
+        let applies = found == Some(verdict);
+        gauge!("pointsman_gate_verdict", "route" => route.as_str().to_owned(), "verdict" => verdict.as_str())
+            .set(f64::from(applies));
     }
 }
 
@@ -40,13 +62,9 @@ fn show_reason(route: &str, reason: Option<EffectiveReason>) {
 /// Counts one flip.
 pub(super) fn count_flip(flip: &FlipRecord, by: FlipSource) {
     let route = flip.route.as_ref().map_or(KILL_SWITCH, |route| route.as_str());
-    let labels = [
-        ("route", route.to_owned()),
-        ("from", flip.from.clone()),
-        ("to", flip.to.clone()),
-        ("by", by.as_str().to_owned()),
-    ];
-    counter!("pointsman_flag_flips_total", &labels).increment(1);
+    let (route, from, to) = (route.to_owned(), flip.from.clone(), flip.to.clone());
+    counter!("pointsman_flag_flips_total", "route" => route, "from" => from, "to" => to, "by" => by.as_str())
+        .increment(1);
 }
 
 /// Counts and logs a recorded flip.
@@ -94,8 +112,8 @@ pub(super) fn log_guard(record: &FlipRecord) {
         GuardAction::Released => tracing::warn!(%route, %from, %to, %by, reason, "what the guard did is released"),
     }
     if *action != GuardAction::Released {
-        let labels = [("route", route.as_str().to_owned()), ("condition", condition.to_owned())];
-        counter!("pointsman_guard_actions_total", &labels).increment(1);
+        let route = route.as_str().to_owned();
+        counter!("pointsman_guard_actions_total", "route" => route, "condition" => condition).increment(1);
     }
 }
 
@@ -126,13 +144,23 @@ mod tests {
             let lines = text.lines().filter(|line| line.starts_with("pointsman_flag_reason") && line.ends_with(" 1"));
             lines.map(str::to_owned).collect::<Vec<_>>()
         };
+        let value =
+            |series: &str| handle.render().lines().find_map(|line| line.strip_prefix(series).map(str::to_owned));
         metrics::with_local_recorder(&recorder, || {
             set_states(&set(Freeze::No), &[]);
+            assert_eq!(value(r#"pointsman_flag_share{route="a"} "#).as_deref(), Some("1"));
+            assert_eq!(value("pointsman_freeze ").as_deref(), Some("0"));
             assert_eq!(reasons(), [r#"pointsman_flag_reason{route="a",why="unproven"} 1"#]);
             set_states(&set(Freeze::Instances), &[]);
             assert_eq!(reasons(), [r#"pointsman_flag_reason{route="a",why="freeze"} 1"#]);
+            assert_eq!(value("pointsman_freeze ").as_deref(), Some("1"));
+            show_verdict(&"a".into(), Some(GateVerdict::Stale));
+            assert_eq!(value(r#"pointsman_gate_verdict{route="a",verdict="stale"} "#).as_deref(), Some("1"));
+            assert_eq!(value(r#"pointsman_gate_verdict{route="a",verdict="pass"} "#).as_deref(), Some("0"));
             set_states(&set(Freeze::No), &["a".into()]);
             assert_eq!(reasons(), Vec::<String>::new());
+            assert_eq!(value(r#"pointsman_flag_share{route="a"} "#).as_deref(), Some("0"));
+            assert_eq!(value(r#"pointsman_gate_verdict{route="a",verdict="stale"} "#).as_deref(), Some("0"));
         });
     }
 }

@@ -1,8 +1,9 @@
 //! What the guard does: lowers the state in force, or raises an alarm in `only`.
 //!
 //! Always true: an action is in force before it is recorded, and waits neither for the store nor for another move. It
-//! lowers what is in force and never what was requested; a route in `only` is not lowered. What a follower did wrong
-//! lowers its creator too, first: new instances would be followed up by it.
+//! lowers what is in force and never what was requested; a route in `only` is not lowered, and neither is a creator
+//! with a follower in `only`, where nobody would answer for the instances that legacy would create. What a follower did
+//! wrong lowers its creator too, first: new instances would be followed up by it.
 //!
 //! What is recorded is tried until the store has it (`record_unrecorded`). If the process is killed before that, the
 //! route returns to the state that was requested, and the guard counts from zero.
@@ -29,7 +30,8 @@ type Judgement = (GuardAction, Option<State>);
 /// What the guard does about a crossing. `None`: nothing that it could lower is as high as that.
 fn judge(inputs: &Inputs, position: &RoutePosition, rung: State, in_dark: bool) -> Option<Judgement> {
     let latch = inputs.guards.of(&position.route);
-    if position.rung() == State::Only {
+    let has_follower_in_only = || inputs.positions.followers(&position.route.id).any(|at| at.rung() == State::Only);
+    if position.rung() == State::Only || (position.takes_instances() && has_follower_in_only()) {
         // One alarm until it is released.
         return latch.is_none().then_some((GuardAction::Alerted, None));
     }
@@ -56,6 +58,8 @@ impl Mover {
         }
         if let Some(Instance::Follows { creator, .. }) = &position.route.instance
             && crossing.rung != State::Dark
+            // In `only` there is an alarm about the follower itself.
+            && position.rung() != State::Only
         {
             let detail = format!("its follower `{id}`: {}", crossing.detail);
             self.act(creator, &GuardCrossing { detail, ..crossing.clone() }, false);

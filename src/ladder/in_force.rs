@@ -77,7 +77,14 @@ impl Inputs {
     fn state_inputs(&self, position: &RoutePosition) -> StateInputs {
         let guard = self.guards.limit(&position.route);
         let returns = position.inputs.returns_at_restart || self.returns_at_restart(&position.route);
-        StateInputs { guard, healthy: *self.health.get(), returns_at_restart: returns, ..position.inputs.clone() }
+        let mut inputs =
+            StateInputs { guard, healthy: *self.health.get(), returns_at_restart: returns, ..position.inputs.clone() };
+        // The guard lowers no route that is in `only`, and a file that asks for `only` lifts nothing of what it
+        // lowered.
+        if guard.is_some() && inputs.granted() == State::Only {
+            inputs.gate = Some(State::Live);
+        }
+        inputs
     }
 
     /// The effective state of a route, and why.

@@ -102,12 +102,14 @@ fn sentence(positions: &Positions, creator: &Route, instances: &InstancesAtLegac
     let ends = |route: &Route| route.lifetime.ends.is_some() || route.lifetime.ends_after.is_some();
     let followers = positions.followers(id).map(|follower| &*follower.route);
     let knows_ends = creator.lifetime.alive.is_some() || followers.chain([creator]).any(ends);
-    let todo = match knows_ends {
-        true => "wait until they have ended",
-        false => {
-            "no route of the family says when an instance ends, so they never do: declare `ends:`, `ends_after:` or \
-             `alive:` in `instance:`"
+    let todo = match (&creator.lifetime.adopt, knows_ends) {
+        (Some(_), _) => {
+            format!("have the engine adopt them (`pointsman adopt {id} --all`), or wait until they have ended")
         }
+        (None, true) => "wait until they have ended".to_owned(),
+        (None, false) => "no route of the family says when an instance ends, so they never do: declare `ends:`, \
+                          `ends_after:` or `alive:` in `instance:`"
+            .to_owned(),
     };
     Some(format!(
         "legacy still has {number} of `{id}` that have not ended{since}; in `only` nobody answers for them: {todo}, or pass \

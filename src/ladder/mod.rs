@@ -285,6 +285,11 @@ impl Ladder {
         self.mover.in_force().unrecorded_flips()
     }
 
+    /// The number of the newest flip that this process recorded or found in the store.
+    pub fn newest_flip(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.mover.recorder.newest_flip()
+    }
+
     /// The number of a check of the engine's health that begins now.
     pub fn begin_check(&self) -> CheckNumber {
         CheckNumber(self.checks.fetch_add(1, Ordering::SeqCst) + 1)
@@ -312,9 +317,19 @@ impl Ladder {
         self.mover.copy_held_until()
     }
 
+    /// Writes the verdict of each route's next gate to its metric; called before each scrape.
+    pub fn publish(&self) {
+        self.mover.publish_verdicts();
+    }
+
     /// The state of every route and the conditions of its next rung, in file order.
     pub fn status(&self) -> Vec<RouteStatus> {
-        self.mover.status()
+        self.mover.status(None)
+    }
+
+    /// The same of one route; `None` if the files do not have it.
+    pub fn status_of(&self, route: &RouteId) -> Option<RouteStatus> {
+        self.mover.status(Some(route)).pop()
     }
 
     /// What a person should know before the engine stops answering a route; empty where the engine owns nothing of its

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
-use super::export::log;
+use super::export::{log, show_verdict};
 use super::files_check::{CheckedFiles, PreparedFiles, check_and_adopt, prepare};
 use super::gate::Gate;
 use super::guard_latches::GuardLatches;
@@ -105,11 +105,21 @@ impl Mover {
         self.gate.since_copy().map(|unknown| unknown.until)
     }
 
-    pub fn status(&self) -> Vec<RouteStatus> {
+    pub fn status(&self, only: Option<&RouteId>) -> Vec<RouteStatus> {
         let inputs = self.in_force.inputs();
         let Positions { declared, routes, .. } = &inputs.positions;
-        let routes = declared.routes.iter().filter_map(|route| routes.get(&route.id));
+        let wanted = declared.routes.iter().filter(|route| only.is_none_or(|only| route.id == *only));
+        let routes = wanted.filter_map(|route| routes.get(&route.id));
         routes.map(|position| status::route_status(&inputs, &self.gate, position)).collect()
+    }
+
+    /// Shows the verdict of the next gate of every route with a workflow.
+    pub fn publish_verdicts(&self) {
+        let inputs = self.in_force.inputs();
+        let positions = &inputs.positions;
+        for position in positions.routes.values().filter(|position| position.route.workflow.is_some()) {
+            show_verdict(&position.route.id, self.gate.next(positions, position).map(|next| next.verdict()));
+        }
     }
 
     /// The rung of a route; `None` if there is no such route.

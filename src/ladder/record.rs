@@ -3,8 +3,9 @@
 //! Always true: flips that are recorded together are stored all or not at all (one transaction). If the store's reply
 //! was lost, the outcome is looked up until it is known, because what is in force must be what a restart finds.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::types::Move;
 use crate::flag::Shares;
@@ -26,7 +27,7 @@ pub(super) struct Recorder {
     store: StoreHandle,
     /// The number of the newest flip in the store, as far as this process knows. Another process may have recorded a
     /// newer one, and so may an earlier write of this process that counted as not recorded.
-    newest: AtomicU64,
+    newest: watch::Sender<u64>,
 }
 
 /// What was found when flips or declarations were read back.
@@ -43,7 +44,12 @@ impl Recorder {
     /// `last` are the last flips of all routes and of the kill switch.
     pub fn new(store: StoreHandle, last: &[FlipRecord]) -> Self {
         let newest = last.iter().map(|flip| flip.number).max().unwrap_or(0);
-        Self { store, newest: AtomicU64::new(newest) }
+        Self { store, newest: watch::Sender::new(newest) }
+    }
+
+    /// The number of the newest flip that this process recorded or found in the store.
+    pub fn newest_flip(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
     }
 
     /// Records flips and declarations, and returns the flips with their numbers. Returns once the outcome is known,
@@ -59,7 +65,7 @@ impl Recorder {
         let Recording { mut flips, declared } = recording;
         let mut numbers = Vec::new();
         // Kept only once all is recorded: after an error, the next attempt has to find again which flips are there.
-        let mut after = self.newest.load(Ordering::SeqCst);
+        let mut after = *self.newest.borrow();
         loop {
             let rest = flips[numbers.len()..].to_vec();
             let put = PutFlips { flips: rest.clone(), declared: declared.clone(), after };
@@ -84,7 +90,7 @@ impl Recorder {
                 }
             }
         }
-        self.newest.store(numbers.iter().copied().fold(after, u64::max), Ordering::SeqCst);
+        self.newest.send_replace(numbers.iter().copied().fold(after, u64::max));
         for (flip, number) in flips.iter_mut().zip(numbers) {
             flip.number = number;
         }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::task::JoinError;
 
 use super::command::FlipCommand;
-use crate::evidence::{Condition, Evidence};
+use crate::evidence::{Condition, Evidence, GateVerdict, overall};
 use crate::flag::{Effective, Family, Freeze, Percent, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName, StepId};
 use crate::store::{FlipRecord, Overridden, StoreError, StoreHandle};
@@ -253,6 +253,16 @@ pub struct NextRung {
     pub missing: Vec<String>,
     /// The conditions on the route's evidence, whether they hold or not.
     pub conditions: Vec<Condition>,
+}
+
+impl NextRung {
+    /// The verdict of its gate. `pass` only if the gate is open: where something else than evidence shuts it, `fail`.
+    pub fn verdict(&self) -> GateVerdict {
+        match overall(&self.conditions) {
+            GateVerdict::Pass if !self.missing.is_empty() => GateVerdict::Fail,
+            verdict => verdict,
+        }
+    }
 }
 
 /// A condition of a gate that does not hold.

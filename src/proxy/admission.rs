@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use metrics::{Gauge, gauge};
 
 use super::turns::Turn;
-use crate::exchange::EffectWatch;
+use crate::exchange::{EffectWatch, RequestAtLegacy};
 
 /// The requests of the process.
 pub(super) struct RequestsInFlight {
@@ -57,12 +57,16 @@ pub(super) struct Admission {
     pub turn: Option<Turn>,
     /// Keeps it known as a request whose calls are told from those of compared ones, where legacy's calls are watched.
     pub watch: Option<Box<dyn EffectWatch>>,
+    /// Counts it as one that legacy may have, where instances of its family may be moved to the engine. Given up as
+    /// soon as legacy's reply is complete.
+    pub at_legacy: Option<RequestAtLegacy>,
 }
 
 impl Admission {
     /// What is held, if anything is.
     pub(super) fn take(&mut self) -> Option<Box<Self>> {
-        let is_any = self.place.is_some() || self.turn.is_some() || self.watch.is_some();
+        let Self { place, turn, watch, at_legacy } = self;
+        let is_any = place.is_some() || turn.is_some() || watch.is_some() || at_legacy.is_some();
         is_any.then(|| Box::new(std::mem::take(self)))
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct CapturedRequest {
     pub request: RequestCopy,
     pub body: Option<Arc<Mutex<BodyCopy>>>,
     pub instance: Option<InstanceId>,
+    /// Whether legacy took an earlier request with its retry key.
+    pub is_retry: bool,
     pub legacy_keys: KeysOfLegacy,
     /// Set if the request concerns an instance that has a twin, or gets one.
     pub open: Option<OpenRequest>,
@@ -326,6 +328,7 @@ fn note_instance(captured: &CapturedRequest, status: StatusCode, headers: &Heade
         }
         captured.affinity.record_legacy_instance(key.clone());
         let has_ended = has_ended();
-        captured.affinity.note_instance(NotedInstance { key, arm: Arm::Legacy, run: None, has_ended });
+        let is_created = !captured.is_retry;
+        captured.affinity.note_instance(NotedInstance { key, arm: Arm::Legacy, run: None, is_created, has_ended });
     }
 }

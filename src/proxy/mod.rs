@@ -27,6 +27,7 @@
 
 mod address;
 mod admission;
+mod adoption;
 mod answered_exchange;
 mod body_copy;
 mod bystander;

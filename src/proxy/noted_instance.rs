@@ -34,7 +34,7 @@ impl SeenFollowUp {
 /// Reports the instance of a follow-up that legacy has answered, if the reply shows that legacy has it.
 pub(super) fn note_follow_up(affinity: &dyn Affinity, key: InstanceKey, status: StatusCode, has_ended: bool) {
     if has_ended || status.is_success() || status == StatusCode::NOT_MODIFIED {
-        affinity.note_instance(NotedInstance { key, arm: Arm::Legacy, run: None, has_ended });
+        affinity.note_instance(NotedInstance { key, arm: Arm::Legacy, run: None, is_created: false, has_ended });
     }
 }
 
@@ -138,7 +138,13 @@ impl AnsweredInstance {
     pub(super) fn note(self) {
         let Self { flag, request, key, run, status, headers, body, affinity } = self;
         if has_ended(&flag, &request, status, &headers, Some(&body)) {
-            affinity.note_instance(NotedInstance { key, arm: Arm::Engine, run: Some(run), has_ended: true });
+            affinity.note_instance(NotedInstance {
+                key,
+                arm: Arm::Engine,
+                run: Some(run),
+                is_created: false,
+                has_ended: true,
+            });
         }
     }
 }

@@ -139,6 +139,7 @@ fn captured_request(
         request: flagged.copy(proxied.client, head),
         body,
         instance: flagged.instance.clone(),
+        is_retry: flagged.is_retry,
         legacy_keys: flagged.keys_of_legacy(),
         began: proxied.began,
         turn_at: 0,

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, request};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -28,18 +28,20 @@ use super::headers::strip_reply;
 use super::interim_replies::InterimReplies;
 use super::legacy::{self, CallError};
 use super::line_limit::LineLimit;
-use super::monotonic::now;
+use super::monotonic::{now, recent};
 use super::proxied_request::{Client, ProxiedRequest, declared_length};
 use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
 use super::respond::Refused;
+use super::route_entry::RouteEntry;
 use super::tunnel::{self, TunnelEnd};
 use super::upload::Upload;
 use super::wait::{ConnectionWait, Overdue, Phase};
+use crate::clock;
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
 use crate::names::ServiceName;
-use crate::transport::has_known_coding;
+use crate::transport::{Caller, client_text, has_known_coding, path_pattern};
 
 /// What is captured of a request, and the copy of its body.
 pub(super) type Capture = (Option<Captured>, Option<Arc<Mutex<BodyCopy>>>);
@@ -83,6 +85,17 @@ pub(super) async fn forward(forwarded: Forwarded<'_>) -> Result<Response<ReplyBo
         proxied.waited += now().saturating_sub(at);
     }
     answer_from_legacy(proxied, head, upload.stream(copy), captured, rung).await
+}
+
+/// Notes who calls the service.
+fn note_caller<B>(client: &Client, entry: &RouteEntry, request: &Request<B>, is_egress: bool) {
+    let callers = entry.upstream.callers();
+    if callers.takes(recent() / 1_000_000) {
+        let source = if is_egress { "egress".to_owned() } else { format!("route {}", entry.route_metrics.route()) };
+        let agent = request.headers().get(USER_AGENT).map(HeaderValue::as_bytes);
+        let path = path_pattern(request.method(), request.uri().path());
+        callers.note(Caller { source, client: client_text(client.peer, agent), path }, clock::now());
+    }
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
@@ -145,6 +158,7 @@ pub(super) async fn answer_from_legacy(
         client.forwarder.forward(request.headers_mut());
         client.record.begin_legacy_call(&entry.upstream.service, request.headers_mut());
     }
+    note_caller(client, entry, &request, is_egress);
     match (&mut captured, bystander) {
         (_, Some(bystander)) => {
             proxied.admission.watch = Some(bystander.announce(&request, &proxied.params, client.peer));
@@ -155,6 +169,9 @@ pub(super) async fn answer_from_legacy(
     client.record.note(|record| {
         (record.rung, record.service) = ((!is_egress).then_some(rung), Some(entry.upstream.service.name.clone()));
     });
+    if let Some(at_legacy) = &mut proxied.admission.at_legacy {
+        at_legacy.sent();
+    }
     let called = {
         // Pinned here: a future that is passed by value takes its space twice in the enclosing future.
         let call = pin!(legacy::call(&entry.upstream, &mut request, wait, &client.own_connections, passes_interim));
@@ -235,6 +252,14 @@ pub(super) async fn answer_from_legacy(
         Err(Overdue::Total) if !wait.is_sent() => Failure::OverdueUnsent(WaitedFor::Service),
         Err(overdue) => Failure::Overdue(overdue),
     };
+    let is_certainly_unsent = matches!(
+        failure,
+        Failure::OverdueUnsent(_)
+            | Failure::Legacy(CallError::Busy | CallError::Ours | CallError::NotProcessed | CallError::Unreachable(_))
+    );
+    if let Some(at_legacy) = proxied.admission.at_legacy.as_mut().filter(|_| is_certainly_unsent) {
+        at_legacy.ended();
+    }
     if let Some(captured) = captured {
         match failure {
             Failure::Body | Failure::Overdue(Overdue::Client | Overdue::ClientSlow) => {

@@ -275,6 +275,17 @@ impl Drop for ReplyBody {
             let (reply_bytes, request_bytes) = (self.bytes, self.wait.request_bytes());
             record.note(|record| (record.reply_bytes, record.request_bytes) = (reply_bytes, request_bytes));
         }
+        // Given up before the client has the reply: it may send the next request of the instance then.
+        let admission =
+            self.answered.as_mut().and_then(|answered| Some((answered.status, answered.admission.as_mut()?)));
+        if let Some((status, mut at_legacy)) = admission.and_then(|(status, held)| Some((status, held.at_legacy.take()?)))
+            && whole
+            && matches!(self.reply, Reply::Legacy(_) | Reply::Unmodified(_))
+            // After a 5xx reply legacy, or a server behind it, may go on with the request.
+            && !status.is_server_error()
+        {
+            at_legacy.ended();
+        }
         // Dropped if the reply was cut.
         let captured = self.capture.take().filter(|_| whole).map(CapturedReply::ended);
         let completion = Completion::new(self.wait.exchange_count(), captured, self.answered.take());

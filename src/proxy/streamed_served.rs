@@ -14,7 +14,7 @@ use crate::names::{RouteId, RunId};
 /// Whether this outcome counts, of a request that went to the engine for this reason.
 fn counts(reason: EngineReason, served: Served) -> bool {
     match reason {
-        EngineReason::Rung | EngineReason::Pin => true,
+        EngineReason::Rung | EngineReason::Pin | EngineReason::Adopted => true,
         // Nobody has judged that the callers of a forced cohort are like the others: their answers do not support
         // `only` for all. An error of the engine counts whoever the caller is.
         EngineReason::ForcedCohort => !matches!(served, Served::Answered | Served::CallerError),

@@ -14,6 +14,7 @@ use http::header::{HOST, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Method, Request, Response, request};
 
 use super::admission::Admission;
+use super::adoption;
 use super::client_body::ClientBody;
 use super::client_upgrade::on_upgrade;
 use super::egress_call;
@@ -34,8 +35,8 @@ use super::upload::Upload;
 use super::workflow_wait::{reaches_workflow, table_with_store};
 use crate::clock;
 use crate::flag::{
-    Decision, DecisionDiagnostics, EngineWork, FoundRoute, InstanceId, Owner, RequestFacts, ResolvedPath, SkipReason,
-    State, decide,
+    Decision, DecisionDiagnostics, EngineWork, FoundRoute, InstanceId, InstanceKey, Owner, RequestFacts, ResolvedPath,
+    SkipReason, State, decide,
 };
 
 /// Says which arm gave the answer, where the files ask for it.
@@ -193,6 +194,16 @@ enum DecisionOutcome<'a> {
     Answered(Box<Response<ReplyBody>>),
 }
 
+/// Looks up who owns the instance that a request follows up.
+async fn look_up_owner(proxied: &ProxiedRequest<'_>, key: &InstanceKey, facts: &mut RequestFacts<'_>) -> InstanceId {
+    let shared = &proxied.client.shared;
+    // Asked first: a twin that is made in between has its pin by the time the owner is looked up.
+    let may_get_twin = shared.offer.may_add_twins();
+    let (owner, run) = shared.affinity.owner(key).await.unwrap_or((Owner::Unknown, None));
+    facts.owner = if owner == Owner::NoPin && may_get_twin { Owner::LegacyWithTwin } else { owner };
+    InstanceId { key: key.clone(), run }
+}
+
 /// Decides a request of a route that has a workflow, or had one by earlier files.
 async fn decide_flagged<'a>(
     proxied: ProxiedRequest<'a>,
@@ -226,19 +237,27 @@ async fn decide_flagged<'a>(
     if flag.route.caller.token.is_some() && keys.present.is_some_and(|keys| !keys.is_verified()) {
         proxied.entry.route_metrics.count_unverified_caller();
     }
+    let follows = flag.route.workflow.as_ref().and_then(|_| flag.follows(&params));
     let mut instance = None;
-    if flag.route.workflow.is_some()
-        && let Some(key) = flag.follows(&params)
-    {
-        // Asked first: a twin that is made in between has its pin by the time the owner is looked up.
-        let may_get_twin = shared.offer.may_add_twins();
-        let (owner, run) = shared.affinity.owner(&key).await.unwrap_or((Owner::Unknown, None));
-        facts.owner = if owner == Owner::NoPin && may_get_twin { Owner::LegacyWithTwin } else { owner };
-        instance = Some(InstanceId { key, run });
+    let mut at_legacy = adoption::enter(&proxied, flag, follows.as_ref(), &head.method).await?;
+    if let Some(key) = &follows {
+        instance = Some(look_up_owner(&proxied, key, &mut facts).await);
     }
     let mut first_try = KnownFirstTry::look_up(&*shared.affinity, keys, !flag.route.keeps_runs).await;
     let mut diagnostics = DecisionDiagnostics::default();
-    let decision_if_new = decide(&table.set, flag, &facts, &mut diagnostics);
+    let mut decision_if_new = decide(&table.set, flag, &facts, &mut diagnostics);
+    if let Some(key) = &follows
+        && adoption::is_asked_for(flag, &facts, &decision_if_new, &mut first_try, &*shared.affinity).await
+    {
+        // The move waits until legacy has no request of the instance: this one, which legacy has not got yet, must not
+        // count.
+        drop(at_legacy.take());
+        adoption::adopt(&proxied, flag, key).await?;
+        at_legacy = adoption::enter(&proxied, flag, Some(key), &head.method).await?;
+        instance = Some(look_up_owner(&proxied, key, &mut facts).await);
+        diagnostics = DecisionDiagnostics::default();
+        decision_if_new = decide(&table.set, flag, &facts, &mut diagnostics);
+    }
     // A retry stays on its arm, whatever its caller's share.
     if first_try.arm.is_none() {
         proxied.entry.route_metrics.count_diagnostics(diagnostics);
@@ -271,11 +290,14 @@ async fn decide_flagged<'a>(
         }
         Decision::Legacy { rung, .. } if key_not_noted => Err(proxied.refused(rung, Failure::KeyNotNoted)),
         Decision::Legacy { rung, engine_work } => {
+            proxied.admission.at_legacy = at_legacy;
             let (captured, copy) = plan_capture(&proxied, &flagged, head, upload, rung, engine_work);
             let proxied = ProxiedRequest { params: flagged.params, ..proxied };
             Ok(DecisionOutcome::Forward(proxied, (captured, copy), rung))
         }
         Decision::Engine { rung, may_fall_back, reason } => {
+            // Legacy gets it if the engine gives it back.
+            proxied.admission.at_legacy = at_legacy.filter(|_| may_fall_back);
             let proxied = ProxiedRequest { params: flagged.params.clone(), ..proxied };
             let answered = super::engine::answer(proxied, flagged, head, upload, rung, may_fall_back, reason);
             Box::pin(answered).await.map(|response| DecisionOutcome::Answered(Box::new(response)))

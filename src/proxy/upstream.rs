@@ -18,7 +18,9 @@ use super::retry_budget::RetryBudget;
 use super::turns::Turns;
 use crate::flag::Service;
 use crate::limits::Limits;
-use crate::transport::{AddressRegistry, ConnectError, ServiceAddresses, ServiceInUse, TrafficClass, choose_address};
+use crate::transport::{
+    AddressRegistry, ConnectError, ServiceAddresses, ServiceCallers, ServiceInUse, TrafficClass, choose_address,
+};
 
 /// The most addresses that one request tries to connect to.
 const CONNECTS_MAX: usize = 3;
@@ -65,6 +67,11 @@ impl Upstream {
             shared,
             service,
         }
+    }
+
+    /// Who calls the service.
+    pub(super) fn callers(&self) -> &ServiceCallers {
+        self.shared.callers()
     }
 
     /// Starts the background tasks: lookups and health checks. Further calls do nothing.

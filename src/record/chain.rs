@@ -2,7 +2,8 @@
 //!
 //! Always true: the hash of an entry covers everything in it, its number and the hash of the entry before, so that an
 //! entry that is changed, removed or inserted later breaks the chain at that entry, unless all entries after it are
-//! written anew, which changes the newest hash.
+//! written anew, which changes the newest hash. Removing the newest entries breaks nothing: only a hash that was noted
+//! elsewhere shows it.
 
 use std::fmt;
 

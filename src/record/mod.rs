@@ -5,9 +5,9 @@
 //! Always true: entries are numbered without a gap, and each carries the hash of the one before ([`chain`]). Every flip
 //! in the store gets exactly one entry, also if the process ends in between: the next one adds it.
 //!
-//! Entries are written in the background, within about a second: no move waits for them. While the store takes no
-//! writes, they wait; what is not a flip (a change of the basis of evidence) is lost if the process ends before the
-//! store takes it.
+//! Entries are written in the background, as soon as there is something to write: no move waits for them. While the
+//! store takes no writes, they wait; what is not a flip (a change of the basis of evidence) is lost if the process ends
+//! before the store takes it.
 
 mod chain;
 mod recorder;

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
 
 use super::chain::hash_of;
 use crate::clock;
@@ -12,8 +13,11 @@ use crate::evidence::BasisChange;
 use crate::names::RouteId;
 use crate::store::{FlipRecord, RecordEntry, RepeatedFailures, StoreError, StoreHandle};
 
-/// How often the record is brought up to the store's flips.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often the record is brought up to the store's flips although nothing happened in this process: another process
+/// that shares the store may have ended before it added the entry of its flip.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// The pause before the next attempt after the store did not answer.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How many flips are read at a time.
 const FLIPS_AT_A_TIME: usize = 64;
 /// How many entries that are not flips wait for the store; beyond that the oldest is dropped, with a log line.
@@ -23,6 +27,8 @@ const WAITING_MAX: usize = 1_024;
 pub struct Recorder {
     store: StoreHandle,
     waiting: Mutex<VecDeque<Waiting>>,
+    /// Notified when an entry begins to wait.
+    added: Notify,
     /// One at a time writes.
     writing: tokio::sync::Mutex<()>,
 }
@@ -39,7 +45,7 @@ struct Waiting {
 impl Recorder {
     /// For the record in this store.
     pub fn new(store: StoreHandle) -> Self {
-        Self { store, waiting: Mutex::default(), writing: tokio::sync::Mutex::default() }
+        Self { store, waiting: Mutex::default(), added: Notify::new(), writing: tokio::sync::Mutex::default() }
     }
 
     /// Adds an entry for a change of what the evidence of a route rests on.
@@ -58,19 +64,25 @@ impl Recorder {
         }
         let source = format!("basis {}", uuid::Uuid::now_v7());
         waiting.push_back(Waiting { kind: "basis", route: Some(route.clone()), source, body });
+        self.added.notify_one();
     }
 
-    /// Adds entries for what happened, at an interval, until the task is aborted.
-    pub async fn run(&self) {
-        let mut ticks = tokio::time::interval(INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// Adds entries for what happened, until the task is aborted. `newest_flip` changes with each flip of this process.
+    pub async fn run(&self, mut newest_flip: watch::Receiver<u64>) {
         let failures = RepeatedFailures::default();
         loop {
-            ticks.tick().await;
-            if let Err(error) = self.catch_up().await
-                && let Some(unlogged) = failures.count(&error.0)
-            {
-                tracing::warn!(%error, unlogged, "the record is behind: its entries are added once the store takes them");
+            newest_flip.mark_unchanged();
+            if let Err(error) = self.catch_up().await {
+                if let Some(unlogged) = failures.count(&error.0) {
+                    tracing::warn!(%error, unlogged, "the record is behind: its entries are added once the store takes them");
+                }
+                tokio::time::sleep(RETRY_AFTER).await;
+                continue;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = self.added.notified() => {}
+                Ok(()) = newest_flip.changed() => {}
             }
         }
     }

@@ -24,7 +24,8 @@ pub enum InstanceChange {
     /// Legacy has this instance, and a request showed it at this time. No effect on an instance that is known, also if
     /// it has ended.
     LegacySeen(PinKey, Timestamp),
-    /// Legacy says that it has this instance and that it has not ended: it is alive, also if it was taken for ended.
+    /// Legacy says that it has this instance and that it has not ended: it is alive, also if it was taken for ended. No
+    /// effect on an instance that the engine has adopted: legacy has let go of it, whatever it lists.
     LegacyListed(PinKey, Timestamp),
     /// Legacy's instance has ended.
     LegacyEnded(PinKey, Timestamp),

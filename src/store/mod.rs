@@ -13,6 +13,7 @@
 //! owner is due (NULL while a process owns it), `runs.remains` is the input and output that a purged run keeps, and
 //! `place` is the position in a lock's queue.
 
+mod adoptions;
 mod append_row;
 mod bound_keys;
 mod captures;
@@ -36,6 +37,7 @@ mod records;
 mod repeated_failures;
 mod retry_scopes;
 mod run_filter;
+mod service_callers;
 mod sqlite;
 mod summary;
 #[cfg(test)]
@@ -52,6 +54,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+pub use adoptions::{Adoption, AdoptionClaim, AdoptionState, AdoptionStore, NewAdoption, PinAdoption, SettledAdoption};
 pub use bound_keys::{RetryKeyPage, RetryKeyPosition};
 pub use captures::{CaptureBounds, CaptureRecord, CaptureStore};
 pub use check::{StoreChecked, StoreFinding};
@@ -77,6 +80,7 @@ pub use records::{
 pub use repeated_failures::RepeatedFailures;
 pub use retry_scopes::{DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes, UnrecordedBecause};
 pub use run_filter::RunFilter;
+pub use service_callers::{ServiceCaller, ServiceCallerStore, WatchedTime};
 pub use sqlite::{Copied, SqliteStore};
 
 use crate::clock::RunningTimes;
@@ -119,7 +123,9 @@ pub const NEW_STORE_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60)
 pub type StoreHandle = Arc<dyn Store>;
 
 /// Keeps runs, flips, pins, retry keys, samples and evidence. Every implementation passes the same contract tests.
-pub trait Store: RunCoordination + InstanceStore + RecordLog + CaptureStore {
+pub trait Store:
+    RunCoordination + InstanceStore + AdoptionStore + RecordLog + ServiceCallerStore + CaptureStore
+{
     /// Appends events. After `Ok`, a restart finds them and everything that was committed with them. Dropping the
     /// future does not cancel the write.
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>>;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::guard_record::GuardRecord;
-use super::{ClaimedRequest, StoreError, codec};
+use super::{ClaimedRequest, PinAdoption, StoreError, codec};
 use crate::compare::{Difference, Kept};
 use crate::flag::{Arm, PinKey, RetryKey, Shares, State};
 use crate::names::{Fence, RouteId, RunId, Seq, ServiceName, StepId, WorkerId};
@@ -249,6 +249,9 @@ pub struct PinRecord {
     pub run: Option<RunId>,
     /// When it was pinned.
     pub at: Timestamp,
+    /// Of an instance that legacy made: how far the engine has adopted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adoption: Option<PinAdoption>,
 }
 
 /// A command (such as pause or cancel) to a run that another process executes.

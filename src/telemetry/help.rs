@@ -177,6 +177,11 @@ const COUNTERS: MetricDescriptions = &[
     ("pointsman_differences_total", "Differences found between answers, by kind."),
     ("pointsman_pin_collisions_total", "Ids for which both arms had created an instance."),
     (
+        "pointsman_instances_adopted_total",
+        "Instances of legacy that were moved to the engine, by the route that creates them and outcome: `adopted`; \
+         `given_back` (they stayed legacy's); `unknown` (a person decides).",
+    ),
+    (
         "pointsman_retry_keys_unnoted_total",
         "Requests that legacy served below `live` though their retry key could not be noted: the gate to `live` stays shut.",
     ),
@@ -346,10 +351,29 @@ const GAUGES: MetricDescriptions = &[
          else 0.",
     ),
     (
+        "pointsman_flag_share",
+        "The share of keys, or of requests without `key:`, that are at the state in effect, 0 to 1; the others are at a \
+         lower one.",
+    ),
+    ("pointsman_freeze", "The kill switch: 0 off, 1 no new engine instances, 2 also no private and shared steps."),
+    (
+        "pointsman_gate_verdict",
+        "1 for the verdict of the gate to the next state of a route with a workflow (pass, inconclusive, stale, fail), \
+         else 0; all 0 in `only`.",
+    ),
+    (
+        "pointsman_engine_healthy",
+        "1 while the store takes writes and the runs that the last process left are resumed, else 0.",
+    ),
+    (
         "pointsman_store_commit_age_seconds",
         "How long the present commit of the store has been under way; 0 without one.",
     ),
     ("pointsman_flags_age_seconds", "The time since the flag files in force were loaded."),
+    (
+        "pointsman_flags_last_reload_successful",
+        "1 while the flag files as they were last read are in force, 0 while older ones are.",
+    ),
     ("pointsman_clock_offset_seconds", "How far the machine's clock is ahead of the process's time."),
     (
         "pointsman_evidence_pairs",
@@ -391,6 +415,11 @@ const GAUGES: MetricDescriptions = &[
          legacy's as far as requests have shown them, or legacy lists them (`alive:`).",
     ),
     (
+        "pointsman_instances_adoption",
+        "Instances of legacy that are not adopted although it was tried, by the route that creates them and state: `moving`, \
+         `unknown`, `given_back`.",
+    ),
+    (
         "pointsman_instances_twin_incomplete",
         "Instances of legacy that have not ended and whose twin lacks something (`no_twin`), by the route that creates \
          them.",
@@ -423,7 +452,11 @@ const HISTOGRAMS: MetricDescriptions = &[
         "By how much the slower arm of a compared pair was slower; the label `slower` names that arm.",
     ),
     ("pointsman_shadow_lag_seconds", "From the offer of a request to the start of its run (`shadow`, `dark`)."),
-    ("pointsman_step_duration_seconds", "How long steps took, by outcome."),
+    (
+        "pointsman_step_duration_seconds",
+        "How long steps took, by outcome: `done`, `not_done`, `failed`, `rehearsed`, `unfit`; `unknown`: nobody knows \
+         whether the call was done; `conflict`: the run paused over something else.",
+    ),
     ("pointsman_append_duration_seconds", "How long events took to reach the disk."),
     ("pointsman_append_batch_events", "Events in one commit."),
 ];

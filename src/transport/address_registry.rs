@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::runtime::Handle;
 
 use super::addresses::{ServiceAddresses, Settings};
+use super::callers::CallerLog;
 use super::resolver::Resolver;
 use crate::flag::Service;
 use crate::limits::Limits;
@@ -21,6 +22,7 @@ pub struct AddressRegistry {
     by_service: Mutex<HashMap<ServiceName, Weak<ServiceAddresses>>>,
     resolver: Resolver,
     runtime: Option<Handle>,
+    callers: Arc<CallerLog>,
 }
 
 impl AddressRegistry {
@@ -31,7 +33,12 @@ impl AddressRegistry {
     }
 
     pub(super) fn with_resolver(resolver: Resolver) -> Arc<Self> {
-        Arc::new(Self { by_service: Mutex::default(), resolver, runtime: Handle::try_current().ok() })
+        Arc::new(Self {
+            by_service: Mutex::default(),
+            resolver,
+            runtime: Handle::try_current().ok(),
+            callers: Arc::default(),
+        })
     }
 
     /// The addresses of a service with these settings.
@@ -43,12 +50,18 @@ impl AddressRegistry {
             return same.clone();
         }
         let (resolver, runtime) = (self.resolver.clone(), self.runtime.clone());
-        let addresses = Arc::new(ServiceAddresses::new(service, limits, resolver, runtime, known.as_deref()));
+        let callers = self.callers.of(&service.name);
+        let addresses = Arc::new(ServiceAddresses::new(service, limits, resolver, runtime, callers, known.as_deref()));
         if let Some(known) = known {
             known.mark_replaced();
         }
         by_service.insert(service.name.clone(), Arc::downgrade(&addresses));
         addresses
+    }
+
+    /// Who calls the services.
+    pub fn callers(&self) -> &Arc<CallerLog> {
+        &self.callers
     }
 
     /// The names of services that have no address, each behind its service.

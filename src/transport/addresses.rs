@@ -19,6 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::address::{Address, InFlight, ServiceState, TrafficClass, choose_address};
+use super::callers::ServiceCallers;
 use super::dialer::{ConnectError, Dialer};
 use super::health_check;
 use super::past::LastLookups;
@@ -83,6 +84,7 @@ pub struct ServiceAddresses {
     usage: Mutex<Usage>,
     addresses_gauge: Gauge,
     lookup_failures: Counter,
+    callers: Arc<ServiceCallers>,
 }
 
 /// Who uses a service, and how many addresses the gauge shows of it.
@@ -111,6 +113,7 @@ impl ServiceAddresses {
         limits: &Limits,
         resolver: Resolver,
         runtime: Option<Handle>,
+        callers: Arc<ServiceCallers>,
         before: Option<&ServiceAddresses>,
     ) -> Self {
         let target = |(index, url)| Arc::new(Target::new(index, url, &service.host));
@@ -132,6 +135,7 @@ impl ServiceAddresses {
             addresses_gauge: gauge!("pointsman_service_addresses", "service" => name()),
             lookup_failures: counter!("pointsman_service_lookup_failures_total", "service" => name()),
             targets,
+            callers,
         };
         let literal = |target: &Arc<Target>| target.host.parse().ok().map(|ip: IpAddr| (target.clone(), ip));
         let literals: Vec<_> = addresses.targets.iter().filter_map(literal).collect();
@@ -160,6 +164,11 @@ impl ServiceAddresses {
     /// The targets whose host is a name, which has to be looked up, and not an address.
     pub(super) fn names(&self) -> impl Iterator<Item = &Arc<Target>> {
         self.targets.iter().filter(|target| target.host.parse::<IpAddr>().is_err())
+    }
+
+    /// Who calls the service.
+    pub fn callers(&self) -> &Arc<ServiceCallers> {
+        &self.callers
     }
 
     /// Opens connections to them.

@@ -25,6 +25,9 @@ pub struct WorkflowDraft {
     /// Where a message is posted when a run pauses or asks a person: `${services.ops}/hooks`. The path may read `run`.
     #[serde(default)]
     pub notify: Option<String>,
+    /// Of a workflow that adopts instances of legacy and has no step with `release: true`: why legacy need not be told.
+    #[serde(default)]
+    pub legacy_passive: Option<LegacyPassiveDraft>,
     /// The risk of calls whose step declares no `risk`: the first line whose conditions all hold counts.
     #[serde(default)]
     pub risks: Vec<RiskRuleDraft>,
@@ -36,6 +39,14 @@ pub struct WorkflowDraft {
     #[serde(default, deserialize_with = "present")]
     #[schemars(schema_with = "respond")]
     pub respond: Option<Value>,
+}
+
+/// Legacy does nothing of its own with the instances of a family: it only answers requests about them.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LegacyPassiveDraft {
+    /// Why that is so; shown to people.
+    pub reason: String,
 }
 
 /// What the request's body has to be, and which parts of the request are sensitive.
@@ -93,6 +104,8 @@ pub struct StepDraft {
 
     /// What the call does to the world. Default `read` for GET, HEAD and OPTIONS, else `shared`.
     pub effect: Option<EffectClass>,
+    /// `true` on the call by which a workflow that adopts instances (`instance.adopt`) tells legacy to let go of one.
+    pub release: bool,
     /// JSONPaths in the step's output whose values are never stored or shown in clear: `[$.access_token]`. Of a
     /// `for_each`, in the output of each item.
     pub sensitive: Vec<String>,

@@ -6,6 +6,7 @@
 //! generator: they are arguments. Performing is `engine`'s business, keeping is `store`'s.
 
 pub mod address;
+mod adoption;
 mod approval_above;
 mod attempt_result;
 mod begin;
@@ -93,6 +94,7 @@ mod waits;
 pub mod wire;
 mod work_count;
 
+pub use adoption::{AdoptionProgress, progress};
 pub use approval_above::ApprovalAbove;
 pub use branch::optional_steps;
 pub use bytes::{BytesMark, describe_bytes};
@@ -129,8 +131,8 @@ pub use people::{
     CheckpointAnswer, CheckpointKind, Choice, ControlCommand, OnTimeout, OpenCheckpoint, ReviewItem, Risk, UNVERIFIED,
 };
 pub use plan::{
-    Call, CallBody, FailureHandling, ForEach, PauseOrFail, Plan, Probe, Rehearsal, Respond, ResponseTemplate, Retry,
-    Step, StepIndex, StepKind,
+    Adoption, Call, CallBody, FailureHandling, ForEach, PauseOrFail, Plan, Probe, Rehearsal, Respond, ResponseTemplate,
+    Retry, Step, StepIndex, StepKind,
 };
 pub use replay::{Divergence, DivergenceKind, replay_with};
 pub use reply_headers::RecordedHeaders;

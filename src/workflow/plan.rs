@@ -43,6 +43,8 @@ pub struct Plan {
     pub notify: Option<UrlTemplate>,
     /// How long a run may take in all. After that it ends early, and what was done is undone.
     pub deadline: Option<Duration>,
+    /// Set if the workflow adopts instances of legacy, and does nothing else.
+    pub adoption: Option<Adoption>,
     /// Which values of its runs are never stored or shown in clear.
     pub(super) sensitive: Sensitive,
     /// By step: which headers of replies are recorded in events.
@@ -129,6 +131,15 @@ impl Plan {
     pub fn check_input(&self, body: &Value) -> Result<(), Vec<String>> {
         self.input.as_ref().map_or(Ok(()), |input| input.check(body))
     }
+}
+
+/// How legacy lets go of an instance that a workflow adopts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// This step tells legacy to.
+    Release(StepId),
+    /// Legacy does nothing of its own with the instance, for this reason.
+    LegacyPassive(String),
 }
 
 /// The index of a step in [`Plan::steps`].

@@ -15,17 +15,17 @@ use crate::support::step_service::{ScriptedReply, StepService};
 use crate::support::{FlagsDir, PATIENCE, PROMOTE, Pointsman, until};
 
 /// How many requests that all fail it takes to act.
-const OUTAGE: usize = 5;
+pub(super) const OUTAGE: usize = 5;
 
 const LEGACY_REPLY: &str = r#"{"total":7}"#;
 
 /// One route `orders`, whose workflow reads a rate and charges.
-struct Orders {
+pub(super) struct Orders {
     legacy: Origin,
     bank: StepService,
     ops: Origin,
     flags: FlagsDir,
-    pointsman: Pointsman,
+    pub(super) pointsman: Pointsman,
     client: Client,
     start: Start,
     _dir: TempDir,
@@ -33,7 +33,7 @@ struct Orders {
 
 impl Orders {
     /// `route`: more keys of the route, which the file puts in `live`.
-    async fn start(route: &str) -> Self {
+    pub(super) async fn start(route: &str) -> Self {
         let (legacy, ops) =
             (Origin::start(OriginReply::Json(LEGACY_REPLY)).await, Origin::start(OriginReply::Json("{}")).await);
         let bank = StepService::start().await;
@@ -65,12 +65,12 @@ impl Orders {
         Self { legacy, bank, ops, flags, pointsman, client: Client::new(PATIENCE), start, _dir: dir }
     }
 
-    fn fail_rates(&self, fail: bool) {
+    pub(super) fn fail_rates(&self, fail: bool) {
         let reply = if fail { ScriptedReply::Refuse(500) } else { ScriptedReply::Done(200, json!({ "rate": 1 })) };
         self.bank.set_default("GET /rate", reply);
     }
 
-    async fn order(&self, tenant: usize) -> Reply {
+    pub(super) async fn order(&self, tenant: usize) -> Reply {
         let url = format!("{}/orders", self.pointsman.url());
         let tenant = tenant.to_string();
         self.client.json(Method::POST, &url, &[("x-tenant", tenant.as_str())], &json!({})).await.expect("a reply")
@@ -187,6 +187,11 @@ async fn errors_in_live_lower_the_route_and_a_person_releases_it() {
     assert_eq!(orders.until_message("released").await["reason"], "the bank is back");
     let metrics = orders.pointsman.metrics().await;
     assert_eq!(metrics.sum("pointsman_guard_latched", &[("route", "orders")]), 0.0);
+    let verified = || async {
+        let verified = orders.pointsman.cli(&["record", "verify"]).await;
+        (verified.status.success() && output_text(&verified).contains("the record holds")).then_some(())
+    };
+    until("the record of what the guard did to hold", verified).await;
     orders.restart().await;
     orders.answered_by("engine").await;
     assert_eq!(orders.charges(), 5);

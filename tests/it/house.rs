@@ -33,6 +33,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("egress", &["exchange", "compare", "clock", "traces"]),
     ("store", &["workflow", "flag", "compare", "clock"]),
     ("affinity", &["store", "exchange", "flag", "clock", "slot_file"]),
+    ("adoption", &["affinity", "store", "engine", "exchange", "flag", "workflow", "clock"]),
     (
         "engine",
         &["workflow", "store", "exchange", "flag", "compare", "affinity", "clock", "telemetry", "transport", "traces"],

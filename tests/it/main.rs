@@ -3,6 +3,7 @@
 mod access;
 mod access_log;
 mod activation;
+mod adopt;
 mod breaker;
 mod bursts;
 mod caller_changes;
@@ -39,6 +40,7 @@ mod json_server;
 mod key_files;
 mod kills;
 mod ladder;
+mod legacy_callers;
 mod legacy_faults;
 mod legacy_keys;
 mod listeners;

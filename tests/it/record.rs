@@ -78,7 +78,7 @@ async fn each_flip_has_one_entry_also_after_kill_9_and_an_altered_entry_is_named
     assert_eq!(numbers, [1, 2, 3].map(|n| (json!(n), json!(format!("flip {n}")))));
     assert_eq!((&entries[2]["body"]["to"], &entries[2]["body"]["forced"]), (&json!("live"), &json!(true)));
     let noted = entries[1]["hash"].as_str().expect("a hash").to_owned();
-    let (holds, text) = system.verified(&["--hash", &noted]).await;
+    let (holds, text) = system.verified(&["--hash", &noted[..12].to_uppercase()]).await;
     assert!(holds && text.contains("3 entries"), "{text}");
 
     let exported = system.dir.path().join("record.ndjson");
@@ -91,6 +91,12 @@ async fn each_flip_has_one_entry_also_after_kill_9_and_an_altered_entry_is_named
     std::fs::write(&exported, altered).expect("a file");
     let checked = cli(&["record", "verify", "--file", file], &[]).await;
     assert!(!checked.status.success() && output_text(&checked).contains("entry 1:"), "{}", output_text(&checked));
+    let added = String::from_utf8_lossy(&lines).replacen('{', "{\"note\":\"forged\",", 1);
+    for (text, why) in [(added.as_str(), "line 1: it was not written in this form"), ("", "the file has no entry")] {
+        std::fs::write(&exported, text).expect("a file");
+        let checked = cli(&["record", "verify", "--file", file], &[]).await;
+        assert!(!checked.status.success() && output_text(&checked).contains(why), "{}", output_text(&checked));
+    }
 
     system.pointsman.stop().await;
     let database = rusqlite::Connection::open(system.dir.path().join("db")).expect("the store");
@@ -121,7 +127,7 @@ async fn an_altered_flip_and_a_cut_record_are_found_out() {
     drop(database);
     system.restart().await;
     let (holds, text) = system.verified(&[]).await;
-    assert!(!holds && text.contains("flip 1 in the store is not the one in the record"), "{text}");
+    assert!(!holds && text.contains("flip 1 in the store is not the one in the record: `reason` differs"), "{text}");
 
     system.pointsman.stop().await;
     let database = rusqlite::Connection::open(system.dir.path().join("db")).expect("the store");
@@ -131,8 +137,19 @@ async fn an_altered_flip_and_a_cut_record_are_found_out() {
     system.restart().await;
     system.entries_with("flip 2").await;
     assert!(system.verified(&[]).await.0, "the entry was written again, with another time");
+    let (holds, text) = system.verified(&["--hash", "0198"]).await;
+    assert!(!holds && text.contains("hexadecimal digits"), "{text}");
     let (holds, text) = system.verified(&["--hash", &newest]).await;
     assert!(!holds && text.contains("written anew, or cut"), "{text}");
+
+    // The last flip is removed: after a restart the route is in the state before.
+    system.pointsman.stop().await;
+    let database = rusqlite::Connection::open(system.dir.path().join("db")).expect("the store");
+    assert_eq!(database.execute("DELETE FROM flips WHERE number = 2", []).expect("the table"), 1);
+    drop(database);
+    system.restart().await;
+    let (holds, text) = system.verified(&[]).await;
+    assert!(!holds && text.contains("flip 2 of the record is not in the store any more"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,9 @@ impl crate::store::InstanceStore for HangingStore {}
 impl crate::store::RecordLog for HangingStore {}
 impl crate::store::CaptureStore for HangingStore {}
 
+impl crate::store::AdoptionStore for HangingStore {}
+impl crate::store::ServiceCallerStore for HangingStore {}
+
 impl Store for HangingStore {
     pass_on! {
         append(append: Arc<Append>) -> Result<(), AppendError>;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -14,14 +15,19 @@ use tower::ServiceExt;
 
 use super::fake_engine::FakeEngine;
 use crate::admin::serve::PeerAddress;
-use crate::admin::{AdminParts, ProcessStatus, Reloaded, RouteTraffic, applications, router};
+use crate::admin::types::AdoptionsView;
+use crate::admin::{
+    AdminParts, AdoptionControl, AdoptionRefused, CallersOfService, ProcessStatus, Reloaded, RouteTraffic,
+    applications, router,
+};
 use crate::compare::Rules;
 use crate::config::{RouteRules, Token};
 use crate::egress::Attribution;
 use crate::evidence::{Captures, Evidence};
-use crate::flag::{Route, RouteMatch, Service};
+use crate::flag::{Arm, Route, RouteMatch, Service};
 use crate::ladder::{DeclaredFiles, Ladder, LadderParts};
 use crate::limits::Limits;
+use crate::names::RouteId;
 use crate::secret::RedactionKey;
 use crate::store::tests::at;
 use crate::store::{MemoryStore, SqliteStore, Store as _, StoreHandle};
@@ -35,6 +41,37 @@ fn route(id: &str, method: Method, path: &str) -> Arc<Route> {
         workflow: Some("create-order".into()),
         ..Route::without_workflow(id.into(), RouteMatch { method, path: path.into(), host: None }, service())
     })
+}
+
+/// Instances of legacy that nobody adopts.
+struct NoAdoptions;
+
+impl AdoptionControl for NoAdoptions {
+    fn view<'a>(&'a self, route: &'a RouteId) -> BoxFuture<'a, Result<AdoptionsView, AdoptionRefused>> {
+        let (workflow, bulk, instances) = (None, None, Vec::new());
+        let (adopted, moving, unknown, given_back) = (0, 0, 0, 0);
+        let route = route.clone();
+        let view = AdoptionsView { route, workflow, adopted, moving, unknown, given_back, bulk, instances };
+        Box::pin(std::future::ready(Ok(view)))
+    }
+    fn start<'a>(
+        &'a self,
+        _: &'a RouteId,
+        _: Option<Vec<String>>,
+        _: String,
+    ) -> BoxFuture<'a, Result<(), AdoptionRefused>> {
+        Box::pin(std::future::ready(Err(AdoptionRefused::Refused("nobody adopts".into()))))
+    }
+    fn decide<'a>(
+        &'a self,
+        _: &'a RouteId,
+        _: &'a str,
+        _: Arm,
+        _: String,
+        _: String,
+    ) -> BoxFuture<'a, Result<(), AdoptionRefused>> {
+        Box::pin(std::future::ready(Err(AdoptionRefused::Refused("nobody adopts".into()))))
+    }
 }
 
 /// The parts of the API, which a test may change before it sends a request.
@@ -135,7 +172,13 @@ impl TestApi {
             started: at(0),
             limits: Arc::new(self.limits.clone()),
             process_status: Arc::new(move || process.clone()),
+            callers: Arc::new(|service| {
+                let flush = Box::pin(std::future::ready(Ok(())));
+                let may_call = vec!["route orders (dark)".to_owned()];
+                (service.as_str() == "shop").then_some(CallersOfService { may_call, now: at(100), flush })
+            }),
             instances: Arc::new(|_| Vec::new()),
+            adoptions: Arc::new(NoAdoptions),
             traffic: Arc::new(|_| RouteTraffic { requests: 12, overhead_p50_us: Some(40.0) }),
             services: Arc::new(Vec::new),
             reload: Arc::new(move || {

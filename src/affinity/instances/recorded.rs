@@ -19,6 +19,7 @@ pub(super) struct Recorded {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) enum Report {
     LegacySeen(PinKey),
+    LegacyCreated(PinKey),
     LegacyEnded(PinKey),
     TwinIncomplete(PinKey),
     EngineEnded(RunId),
@@ -36,6 +37,12 @@ impl Recorded {
         let is_new = !self.old.remove(&report);
         self.young.insert(report);
         is_new
+    }
+
+    /// A report will be recorded again.
+    pub(super) fn forget(&mut self, report: &Report) {
+        self.young.remove(report);
+        self.old.remove(report);
     }
 
     #[cfg(test)]

@@ -13,7 +13,7 @@ fn family() -> Family {
 }
 
 fn seen(id: &str, has_ended: bool) -> NotedInstance {
-    NotedInstance { key: key(id), arm: Arm::Legacy, run: None, has_ended }
+    NotedInstance { key: key(id), arm: Arm::Legacy, run: None, is_created: false, has_ended }
 }
 
 fn instances(store: &Arc<MemoryStore>) -> Arc<Instances> {
@@ -41,6 +41,38 @@ async fn what_requests_show_is_counted_and_outlasts_the_process() {
     next.refresh(None).await.unwrap();
     let found = next.of(&family());
     assert!(found.legacy.alive == 0 && found.legacy.drained().is_some(), "{found:?}");
+}
+
+#[tokio::test]
+async fn an_id_that_legacy_gives_out_again_is_alive() {
+    let store = Arc::new(MemoryStore::new());
+    let first = instances(&store);
+    let created = || NotedInstance { is_created: true, ..seen("1", false) };
+    let alive = async |instances: &Instances| {
+        instances.refresh(None).await.unwrap();
+        instances.of(&family()).legacy.alive
+    };
+    for (noted, expected) in [
+        (created(), 1),
+        (seen("1", true), 0),
+        (seen("1", false), 0),
+        (created(), 1),
+        (created(), 1),
+        (seen("1", true), 0),
+        (created(), 1),
+        (seen("1", true), 0),
+    ] {
+        let shown = format!("{} {}", noted.is_created, noted.has_ended);
+        first.note(noted);
+        assert_eq!(alive(&first).await, expected, "{shown}");
+    }
+    let next = instances(&store);
+    next.note(created());
+    assert_eq!(alive(&next).await, 1, "only the store knew that it had ended");
+    for noted in [seen("1", true), created(), seen("1", true)] {
+        next.note(noted);
+    }
+    assert_eq!(alive(&next).await, 0, "in order, also if they are written together");
 }
 
 #[tokio::test]
@@ -86,6 +118,21 @@ async fn a_store_that_takes_nothing_loses_nothing_and_is_an_error() {
     assert!(instances.refresh(None).await.is_err());
     let found = instances.of(&family());
     assert_eq!((found.legacy_waiting, found.is_counted), (1, false));
+}
+
+#[tokio::test]
+async fn what_a_caller_stops_waiting_for_is_written_later() {
+    let store = Arc::new(MemoryStore::new());
+    let instances = instances(&store);
+    instances.note(seen("1", false));
+    // A refresh that is dropped while it waits for the store.
+    drop(instances.take());
+    assert_eq!(instances.of(&family()).legacy_waiting, 1);
+    instances.take().are_stored();
+    assert_eq!(instances.of(&family()).legacy_waiting, 0);
+    instances.note(seen("2", false));
+    instances.refresh(None).await.unwrap();
+    assert_eq!(instances.of(&family()).legacy.alive, 1);
 }
 
 #[test]

@@ -159,10 +159,27 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
+    /// Have the engine adopt instances that legacy made (`instance.adopt`), or show which it has adopted.
+    Adopt {
+        #[command(flatten)]
+        options: AdoptArgs,
+        #[command(flatten)]
+        server: Server,
+    },
     /// Show what legacy would not know if the route were lowered now: the instances that only the engine has.
     Horizon {
         /// The route's id.
         route: String,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Show who still calls a service, what may call it, and since when nothing does.
+    Legacy {
+        /// The service's name.
+        service: String,
+        /// Exit with 1 unless nothing has called it for so long: `30d`, `12h`.
+        #[arg(long, value_name = "DURATION", value_parser = crate::cli::callers::lasting)]
+        unused_for: Option<std::time::Duration>,
         #[command(flatten)]
         server: Server,
     },
@@ -228,6 +245,28 @@ pub(crate) struct Serve {
     /// has released it. Start as usual if there is no such process.
     #[arg(long)]
     pub succeed: bool,
+}
+
+/// `adopt`.
+#[derive(Debug, Args)]
+pub(crate) struct AdoptArgs {
+    /// The id of the route that creates the instances.
+    pub route: String,
+    /// Adopt all instances that legacy is known to have. May be repeated: it goes on with those that are left.
+    #[arg(long, conflicts_with = "id")]
+    pub all: bool,
+    /// Adopt the instance with this id. May be given several times.
+    #[arg(long, value_name = "ID")]
+    pub id: Vec<String>,
+    /// Decide that the one instance is legacy's: it did not let go of it.
+    #[arg(long, requires_all = ["id", "reason"], conflicts_with_all = ["all", "engine"])]
+    pub legacy: bool,
+    /// Decide that the one instance is the engine's: legacy did let go of it.
+    #[arg(long, requires_all = ["id", "reason"], conflicts_with = "all")]
+    pub engine: bool,
+    /// The reason of the decision; it is recorded.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
 }
 
 /// Commands for guards.

@@ -27,7 +27,8 @@ pub(super) fn report(
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<(), BoundExceeded> {
     let renaming = step.rules.body.renaming;
-    let path = Part { path: "path", name: "path", ignored: step.rules.ignored_path, renaming };
+    let by = ids.rules_in(legacy.path, renaming);
+    let path = Part { path: "path", name: "path", ignored: step.rules.ignored_path, by };
     path.report(Some(legacy.path), Some(engine.path), same_text(ids, legacy.path, engine.path), findings);
     report_query(step, legacy, engine, ids, findings);
     for name in &step.rules.headers {
@@ -35,7 +36,8 @@ pub(super) fn report(
         let (a, b) = (header(legacy, name), header(engine, name));
         let is_same = matches!((&a, &b), (Some(a), Some(b)) if same_text(ids, a, b)) || a.is_none() && b.is_none();
         let path = format!("headers.{name}");
-        let part = Part { path: &path, name: name.as_str(), ignored, renaming };
+        let by = ids.rules_in(a.as_deref().unwrap_or_default(), renaming);
+        let part = Part { path: &path, name: name.as_str(), ignored, by };
         part.report(a.as_deref(), b.as_deref(), is_same, findings);
     }
     match step.rules.ignored_body {
@@ -55,18 +57,18 @@ struct Part<'a> {
     /// The name that tells whether the value is secret.
     name: &'a str,
     ignored: Option<RuleId>,
-    renaming: Option<RuleId>,
+    /// The rules by which two different texts are equal.
+    by: Vec<RuleId>,
 }
 
 impl Part<'_> {
     /// Reports the two texts as a difference, or counts the rule by which they are equal.
     fn report(&self, legacy: Option<&str>, engine: Option<&str>, is_same: bool, findings: &mut ComparisonFindings<'_>) {
-        let rule = if is_same { self.renaming } else { self.ignored };
-        match (legacy == engine && is_same, rule) {
-            (true, _) => {}
-            (false, Some(rule)) => findings.count_use(rule),
-            (false, None) if is_same => {}
-            (false, None) => {
+        match self.ignored {
+            _ if legacy == engine && is_same => {}
+            _ if is_same => self.by.iter().for_each(|rule| findings.count_use(*rule)),
+            Some(rule) => findings.count_use(rule),
+            None => {
                 let show = |text: &str| findings.shown_header(self.name, text);
                 let (legacy, engine) = (legacy.map(show), engine.map(show));
                 findings.add_text(self.path, DifferenceKind::Value, legacy.as_deref(), engine.as_deref());
@@ -96,8 +98,11 @@ fn report_query(
         let mut path = ValuePath::of("query");
         path.enter_key(name);
         let ignored = step.rules.ignored_query.iter().find(|(ignored, _)| ignored == name).map(|(_, rule)| *rule);
-        let part = Part { path: &path.text(), name, ignored, renaming: step.rules.body.renaming };
         let text = |values: &Vec<String>| values.join(", ");
+        // As above, with the name.
+        let named = a.map(|values| format!("{name}={}", text(values))).unwrap_or_default();
+        let by = ids.rules_in(&named, step.rules.body.renaming);
+        let part = Part { path: &path.text(), name, ignored, by };
         part.report(a.map(text).as_deref(), b.map(text).as_deref(), is_same, findings);
     }
 }
@@ -125,9 +130,8 @@ fn report_body(
         }
         (ParsedBody::Json(a, _), ParsedBody::Json(b, _)) => Walk::report(step.context(ids, findings), "body", a, b),
         (ParsedBody::Text(a), ParsedBody::Text(b)) if a != b && ids.with_legacy_ids(b) == *a => {
-            if let Some(rule) = step.rules.body.renaming {
-                findings.count_use(rule);
-            }
+            let by = ids.rules_in(a, step.rules.body.renaming);
+            by.into_iter().for_each(|rule| findings.count_use(rule));
             Ok(())
         }
         (a, b) => {

@@ -22,6 +22,7 @@ mod judged;
 mod lines;
 mod noise;
 mod propose;
+mod references;
 mod rule;
 mod search;
 mod values;

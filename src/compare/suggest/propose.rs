@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::judged::{JudgedSample, JudgedSamples, Occurrence, Place};
 use super::noise::{Values, enough, legacy_differs_from_itself};
+use super::references::lost_reference;
 use super::rule::{Proposed, Subject};
 use super::values::{IdForm, clock_tolerance, id_form, id_text_form, names_an_id, rounding_tolerance, words};
 use super::{arrays, lines};
@@ -28,21 +29,31 @@ pub(super) fn propose(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<P
     match place.kind {
         DifferenceKind::Status => Err("no rule makes different statuses equal".into()),
         DifferenceKind::Assert => Err("a condition of the route does not hold".into()),
-        DifferenceKind::Type => Err("the value has another type".into()),
+        DifferenceKind::Type => {
+            Err("the value has another type; if it is an id, write `ids: [{ path: …, any_type: true }]`".into())
+        }
         DifferenceKind::DuplicateKey => Err("one side repeats a key".into()),
         DifferenceKind::Intent => Err("the calls of two runs differ".into()),
         DifferenceKind::StaleRead => Err("the engine read after legacy had acted".into()),
-        DifferenceKind::EffectMissing
-        | DifferenceKind::EffectExtra
-        | DifferenceKind::EffectOrder
-        | DifferenceKind::EffectDoubled => Err("no rule hides a call that only one side makes, or its order".into()),
+        DifferenceKind::EffectMissing | DifferenceKind::EffectExtra | DifferenceKind::EffectDoubled => {
+            Err("no rule hides a call that only one side makes".into())
+        }
+        DifferenceKind::EffectOrder => {
+            Err("legacy calls in an order: write `needs:` at the later step in the workflow, or \
+                                            `any_order: true` at the step in `compare.effects` if it has no meaning"
+                .into())
+        }
         DifferenceKind::Missing | DifferenceKind::Extra if place.path != lines::PATH => {
             let found = arrays::propose(place, judged);
             if found.is_empty() { Err("only one side has it".into()) } else { Ok(found) }
         }
         DifferenceKind::Order => {
             let found = arrays::propose(place, judged);
-            if found.is_empty() { Err("legacy's order seems to have a meaning".into()) } else { Ok(found) }
+            if found.is_empty() {
+                Err("legacy's order seems to have a meaning, or there are too few samples to tell".into())
+            } else {
+                Ok(found)
+            }
         }
         DifferenceKind::Header => of_header(place, judged),
         DifferenceKind::Missing | DifferenceKind::Extra | DifferenceKind::Value | DifferenceKind::EffectDiffers => {
@@ -141,6 +152,9 @@ fn may_be_ids(path: &str, values: &[Values<'_>]) -> Result<(), String> {
     }
     if values.iter().any(|v| is_given(&v.legacy, &v.sample.read.request)) {
         return Err("the caller gave legacy's value".into());
+    }
+    if let Some(id) = lost_reference(values) {
+        return Err(format!("legacy's value names the id at `{id}`, and the engine's names another one"));
     }
     let distinct: BTreeSet<String> = values.iter().map(|v| v.legacy.to_string()).collect();
     let asked: BTreeSet<Option<&str>> = values.iter().map(|v| v.sample.asked.as_deref()).collect();

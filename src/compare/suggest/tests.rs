@@ -299,7 +299,7 @@ fn what_only_one_arm_has_and_what_the_caller_gave_is_no_noise() {
     why(Defect::Amount, "$.total", "do not look like");
     why(Defect::Customer, "$.customer", "the caller gave");
     why(Defect::Missing, "$.tax_code", "only one side");
-    why(Defect::SortedOrder, "$.prices", "order seems to have a meaning");
+    why(Defect::SortedOrder, "$.prices", "order seems to have a meaning, or there are too few");
     why(Defect::TypeOfId, "$.id", "another type");
     why(Defect::Status, "status", "no rule");
     why(Defect::DueDate, "$.due_at", "do not look like");

@@ -6,6 +6,7 @@
 //! is durable. It makes no difference to the sender whether a task of this process, a task of another process or no
 //! task executes the run.
 
+pub(super) mod adopt;
 mod arm;
 mod arm_span;
 mod attach;

@@ -44,6 +44,7 @@ pub(in crate::engine) async fn rerun(
     check_newest(core, of, job).await?;
     check_parent(core, &summary).await?;
     let mut predecessor = read(core, of).await?;
+    start::refuse_adoption(&predecessor.plan)?;
     events_to_take_over(&predecessor, &from)?;
     let permit = start::acquire_permit(core)?;
     // If this store is a copy (such as a restored backup), the successor may have begun in the original store. Then it

@@ -30,9 +30,10 @@ use crate::engine::ports::decode;
 use crate::engine::run_trace;
 use crate::engine::scheduler::registry::{KeyTaken, Registration};
 use crate::engine::scheduler::successors;
+use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::RequestCopy;
 use crate::limits::Limits;
-use crate::names::{JobId, RunId};
+use crate::names::{JobId, RunId, WorkflowName};
 use crate::store::{Claim, ClaimedRequest, StoredFirstTry};
 use crate::workflow::{
     ApprovalAbove, BytesMark, Event, FirstValues, Mode, Parent, Plan, RouteAbove, RunStarted, SensitivePath,
@@ -165,10 +166,8 @@ pub(in crate::engine) async fn start(
         KeyOwner::Earlier(other) => return earlier_start(core, other).await,
     };
     let snapshot = core.files.snapshot.load_full();
-    let Some(plan) = snapshot.plans.get(&workflow).cloned() else {
-        let known = snapshot.plans.keys().map(|name| name.as_str().to_owned()).collect();
-        return Err(StartError::UnknownWorkflow { workflow: workflow.as_str().to_owned(), known });
-    };
+    let plan = plan_of(&snapshot, &workflow)?;
+    refuse_adoption(&plan)?;
     plan.check_input(&input).map_err(StartError::BadInput)?;
     refuse_while_recovering(core)?;
     let permit = acquire_permit(core)?;
@@ -195,6 +194,22 @@ pub(in crate::engine) async fn start(
         permit,
     )
     .await
+}
+
+/// The plan of a workflow in the files in force.
+pub(in crate::engine) fn plan_of(snapshot: &FilesSnapshot, workflow: &WorkflowName) -> Result<Arc<Plan>, StartError> {
+    snapshot.plans.get(workflow).cloned().ok_or_else(|| StartError::UnknownWorkflow {
+        workflow: workflow.as_str().to_owned(),
+        known: snapshot.plans.keys().map(|name| name.as_str().to_owned()).collect(),
+    })
+}
+
+/// Refuses to begin a run of a workflow that adopts instances, other than for a claimed instance: it would make legacy
+/// let go of one that nobody has claimed.
+pub(in crate::engine) fn refuse_adoption(plan: &Plan) -> Result<(), StartError> {
+    let why =
+        "this workflow adopts instances of legacy: it begins only for an instance that was claimed (`pointsman adopt`)";
+    plan.adoption.as_ref().map_or(Ok(()), |_| Err(StartError::Invalid(why.to_owned())))
 }
 
 /// Refuses a start while the runs that the last process left are not resumed yet.

@@ -29,6 +29,7 @@ use http_body_util::Full;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::engine::kill_switch::{KillSwitch, Operation};
 use crate::engine::ports::connections::{ConnectionPool, ReusePolicy};
 use crate::engine::ports::decode;
@@ -42,7 +43,7 @@ use crate::engine::ports::streamed_reply::OpenReply;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::limits::{CONNECTION_ENDED_MAX, Limits, NOT_PROCESSED_MAX};
 use crate::names::RunId;
-use crate::transport::{AddressChoice, ConnectError, NotProcessed};
+use crate::transport::{AddressChoice, Caller, ConnectError, NotProcessed, path_pattern};
 use crate::workflow::{AttemptResult, EffectClass, Mode, RecordedHeaders};
 
 /// A request that is ready to be sent.
@@ -65,6 +66,8 @@ pub(in crate::engine) struct Outgoing {
     pub mode: Mode,
     /// The run that sends it.
     pub run: RunId,
+    /// The step that sends it, as the record of the service's callers names it: `step create-order.price`.
+    pub caller: String,
     /// The service that it goes to.
     pub service_limits: Arc<ServiceLimits>,
     /// The request is sent only while this proof is valid.
@@ -229,6 +232,7 @@ impl Transport {
             repeatable,
             mode,
             run: _,
+            caller,
             service_limits,
             lease_proof,
             withdrawal,
@@ -238,6 +242,10 @@ impl Transport {
             read,
         } = call;
         let recorder = ReplyRecorder { bounds: self.bounds, headers: headers_to_record, secrets, streaming };
+        if let Some(uri) = uris.first() {
+            let caller = Caller { source: caller, client: String::new(), path: path_pattern(&method, uri.path()) };
+            service_limits.addresses().callers().note(caller, clock::now());
+        }
         let names_host = headers.contains_key(HOST);
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;

@@ -22,7 +22,7 @@ use crate::engine::run_trace::{self, RunTrace};
 use crate::engine::snapshot::FilesSnapshot;
 use crate::limits::Limits;
 use crate::workflow::{
-    AttemptResult, Call, InFlight, Plan, RecordedHeaders, Run, StepIndex, address, call_scope, missing, wire,
+    AttemptResult, Call, InFlight, Mode, Plan, RecordedHeaders, Run, StepIndex, address, call_scope, missing, wire,
 };
 
 /// Builds the request of an attempt.
@@ -123,6 +123,7 @@ fn build(
         repeatable: attempt.repeatable,
         mode: run.mode(),
         run: run.id(),
+        caller: caller(run, attempt),
         service_limits: service_limits.clone(),
         lease_proof: None,
         withdrawal: CancellationToken::new(),
@@ -135,6 +136,15 @@ fn build(
         }),
         read: None,
     })
+}
+
+/// The step of an attempt, for the record of the service's callers.
+fn caller(run: &Run, attempt: &InFlight) -> String {
+    let (workflow, step) = (&run.started().workflow, &attempt.step);
+    match run.mode() {
+        Mode::Real => format!("step {workflow}.{step}"),
+        mode @ (Mode::Dark | Mode::Rehearse) => format!("step {workflow}.{step} ({})", mode.as_str()),
+    }
 }
 
 fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), String> {

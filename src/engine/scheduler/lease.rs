@@ -46,6 +46,11 @@ impl Lease {
         }
         state.renewal_sent = Some(sent_at);
     }
+    /// The number of the present tenure, if the lease certainly has not run out.
+    pub fn tenure(self: &Arc<Self>) -> Option<u64> {
+        let proof = self.proof();
+        proof.is_valid().then_some(proof.tenure)
+    }
     /// Sets the state as if the lease had run out.
     #[cfg(test)]
     pub fn lapse(&self) {

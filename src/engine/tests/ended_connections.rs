@@ -37,6 +37,7 @@ async fn call(client: &SendingClient, service_limits: &Arc<ServiceLimits>, numbe
         repeatable: false,
         mode: Mode::Real,
         run: RunId(uuid::Uuid::from_u128(7)),
+        caller: "step a.pay".into(),
         service_limits: service_limits.clone(),
         lease_proof: None,
         withdrawal: CancellationToken::new(),

@@ -70,6 +70,9 @@ impl crate::store::InstanceStore for FaultyStore {}
 impl crate::store::RecordLog for FaultyStore {}
 impl crate::store::CaptureStore for FaultyStore {}
 
+impl crate::store::AdoptionStore for FaultyStore {}
+impl crate::store::ServiceCallerStore for FaultyStore {}
+
 impl Store for FaultyStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let number = self.appends.fetch_add(1, Ordering::SeqCst);

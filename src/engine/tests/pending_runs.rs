@@ -133,6 +133,9 @@ impl crate::store::InstanceStore for SlowStore {}
 impl crate::store::RecordLog for SlowStore {}
 impl crate::store::CaptureStore for SlowStore {}
 
+impl crate::store::AdoptionStore for SlowStore {}
+impl crate::store::ServiceCallerStore for SlowStore {}
+
 impl Store for SlowStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let is_first_of_child = append.first == Seq::FIRST && append.summary.parent.is_some();

@@ -45,6 +45,7 @@ fn outgoing(service_limits: &Arc<ServiceLimits>, mode: Mode, headers: HeaderMap)
         repeatable: false,
         mode,
         run: RunId(uuid::Uuid::from_u128(7)),
+        caller: "step a.pay".into(),
         service_limits: service_limits.clone(),
         lease_proof: None,
         withdrawal: CancellationToken::new(),

@@ -279,6 +279,9 @@ impl crate::store::InstanceStore for TestStore {}
 impl crate::store::RecordLog for TestStore {}
 impl crate::store::CaptureStore for TestStore {}
 
+impl crate::store::AdoptionStore for TestStore {}
+impl crate::store::ServiceCallerStore for TestStore {}
+
 impl Store for TestStore {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         self.count();

@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{GuardDraft, PromoteDraft, RedactDraft, SizeDraft, TimeoutsDraft};
+use super::{AdoptDraft, GuardDraft, PromoteDraft, RedactDraft, SizeDraft, TimeoutsDraft};
 use crate::flag::{Compress, State};
 
 /// A file of `flags/routes/`.
@@ -156,6 +156,9 @@ pub struct InstanceDraft {
     pub alive: Option<AliveDraft>,
     /// On a follower: who answers, in `only`, for an id of which nothing is known: `workflow`, or `not_found` (404).
     pub unknown: Option<UnknownDraft>,
+    /// On a creator: the workflow by which instances of legacy become the engine's, one by one, at their first write in
+    /// `live` or by `pointsman adopt`; or a map with `workflow` and `settles`.
+    pub adopt: Option<AdoptDraft>,
 }
 
 /// A call by which legacy lists the instances that it has and that have not ended.

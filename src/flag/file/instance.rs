@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use serde_json_path::JsonPath;
 
+use super::adopt::adopt_rule;
 use super::parts::{check_end_to_end, check_reads_only_head};
 use super::values::{condition, duration_within};
 use super::{AliveDraft, InstanceDraft, KnownNames, UnknownDraft, suggest};
@@ -25,11 +26,11 @@ pub fn lifetime(
     site: &Site,
     problems: &mut Problems,
 ) -> InstanceLifetime {
-    let InstanceDraft { creates, follows, key: _, ends, ends_after, alive, unknown } = draft;
+    let InstanceDraft { creates, follows, key: _, ends, ends_after, alive, unknown, adopt } = draft;
     let of_creator = "it concerns the whole family: say it on the route that creates the instances";
     if creates.is_none() && follows.is_some() {
-        for (key, _) in [("ends_after", ends_after.is_some()), ("alive", alive.is_some())].iter().filter(|(_, is)| *is)
-        {
+        let keys = [("ends_after", ends_after.is_some()), ("alive", alive.is_some()), ("adopt", adopt.is_some())];
+        for (key, _) in keys.iter().filter(|(_, is_given)| *is_given) {
             problems.error(&site.key(*key).at_key(), format!("a follower must not have `{key}`")).hint(of_creator);
         }
     }
@@ -52,6 +53,7 @@ pub fn lifetime(
             Some(UnknownDraft::Workflow) => UnknownInstance::Workflow,
             Some(UnknownDraft::NotFound) => UnknownInstance::NotFound,
         },
+        adopt: adopt.as_ref().and_then(|draft| adopt_rule(draft, known, &site.key("adopt"), problems)).map(Arc::new),
     }
 }
 

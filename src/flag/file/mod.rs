@@ -6,6 +6,7 @@
 //! found before, by the JSON Schema of the drafts; `compare:` is passed on unread.
 
 mod addresses;
+mod adopt;
 mod breaker;
 mod draft;
 mod family;
@@ -27,6 +28,7 @@ mod values;
 mod tests;
 
 pub use addresses::{EjectDraft, EjectMapDraft, HealthDraft, UrlDraft};
+pub use adopt::{AdoptDraft, AdoptMapDraft};
 pub use breaker::{BreakerDraft, BreakerMapDraft};
 pub use draft::{
     AliveDraft, CallerDraft, CohortDraft, ForceDraft, InstanceDraft, InvariantsDraft, JwtDraft, KeepDraft, MatchDraft,

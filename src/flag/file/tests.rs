@@ -142,15 +142,17 @@ fn the_life_of_instances_is_read() {
     let (routes, messages) = check(json!([
         { "id": "orders.create", "match": { "method": "POST", "path": "/orders" }, "legacy": "shop",
           "workflow": "create-order", "retry_key": "${request.headers.k}",
-          "instance": { "creates": "$.id", "ends_after": "90d", "alive": { "call": "GET ${services.shop}/orders?open=1",
+          "instance": { "creates": "$.id", "ends_after": "90d", "adopt": "create-order", "alive": { "call": "GET ${services.shop}/orders?open=1",
             "ids": "$.items[*].id", "headers": { "x-key": "${secrets.shop}" } } } },
         with(json!({ "instance": { "follows": "orders.create", "key": "path.id", "unknown": "not_found",
           "ends": "${reply.status == 200 && reply.body.state == \"closed\" && request.params.id != \"0\"}" } })),
     ]));
     assert!(messages.is_empty(), "{messages:#?}");
-    let InstanceLifetime { ends, ends_after, alive, unknown } = &routes[0].lifetime;
+    let InstanceLifetime { ends, ends_after, alive, unknown, adopt } = &routes[0].lifetime;
     assert_eq!((ends.is_none(), *ends_after), (true, Some(Duration::from_secs(90 * 24 * 3_600))));
     assert_eq!(*unknown, UnknownInstance::NotDeclared);
+    let adopt = adopt.as_ref().unwrap();
+    assert_eq!((adopt.workflow.as_str(), adopt.settles), ("create-order", Duration::from_secs(30)));
     let alive = alive.as_ref().unwrap();
     assert_eq!((alive.service.name.as_str(), alive.path.as_str()), ("shop", "/orders?open=1"));
     assert_eq!((alive.list.to_string(), alive.headers.len()), ("$.items".to_owned(), 1));
@@ -158,9 +160,9 @@ fn the_life_of_instances_is_read() {
     assert!(routes[1].lifetime.ends.as_ref().unwrap().reads_body());
     let refused =
         with(json!({ "instance": { "follows": "x", "key": "path.id", "alive": { "call": "GET ${services.shop}/x",
-        "ids": "$[*]" }, "ends_after": "1d" } }));
+        "ids": "$[*]" }, "ends_after": "1d", "adopt": "read-order" } }));
     let (_, messages) = check(json!([refused]));
-    for key in ["alive", "ends_after"] {
+    for key in ["alive", "ends_after", "adopt"] {
         let refused = format!("a follower must not have `{key}`");
         assert!(messages.iter().any(|message| message.contains(&refused)), "{messages:#?}");
     }

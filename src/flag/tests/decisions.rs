@@ -142,6 +142,24 @@ fn an_instance_stays_with_its_owner() {
 }
 
 #[test]
+fn an_adopted_instance_is_the_engines_and_one_that_moves_is_nobodys() {
+    for state in State::ALL {
+        let request = |owner, first_try| {
+            TestRequest { owner, first_try, method: Method::GET, ..TestRequest::new() }.decide(&at(state), "follow")
+        };
+        assert_eq!(request(Owner::Adopted, None), engine(state, false, EngineReason::Adopted), "{state}");
+        // Legacy has the answer to what it took before.
+        let retried = request(Owner::Adopted, Some(Arm::Legacy));
+        assert_eq!(matches!(retried, Decision::Legacy { .. }), state != State::Only, "{state}: {retried:?}");
+        for owner in [Owner::Moving, Owner::AdoptionUnknown] {
+            for first_try in [None, Some(Arm::Legacy), Some(Arm::Engine)] {
+                assert!(matches!(request(owner, first_try), Decision::Nobody { .. }), "{state} {owner:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_retry_stays_on_its_arm() {
     for state in State::ALL {
         let request = |arm| TestRequest { first_try: Some(arm), ..TestRequest::new() }.decide(&at(state), "create");

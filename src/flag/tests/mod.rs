@@ -1,6 +1,7 @@
 //! Tests of the module as a whole.
 
 mod conventions;
+mod creators;
 mod decisions;
 mod fuzzed_paths;
 mod matching;

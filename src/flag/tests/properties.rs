@@ -40,7 +40,8 @@ prop_compose! {
         conditional in proptest::bool::weighted(0.1),
         random in any::<u64>(),
         owner in prop_oneof![
-            4 => Just(Owner::NoPin), 1 => Just(Owner::Engine), 1 => Just(Owner::LegacyWithTwin), 1 => Just(Owner::Unknown)
+            4 => Just(Owner::NoPin), 1 => Just(Owner::Engine), 1 => Just(Owner::LegacyWithTwin), 1 => Just(Owner::Unknown),
+            1 => Just(Owner::Adopted), 1 => Just(Owner::Moving), 1 => Just(Owner::AdoptionUnknown)
         ],
         first_try in prop_oneof![4 => Just(None), 1 => Just(Some(Arm::Legacy)), 1 => Just(Some(Arm::Engine))],
     ) -> TestRequest {
@@ -112,7 +113,8 @@ proptest! {
             prop_assert_eq!(decision, engine(effective, false, EngineReason::Pin));
         }
         // A retry stays on its arm, or neither arm answers it.
-        if let Some(arm) = request.first_try && !pinned && request.owner != Owner::Unknown {
+        let is_unknown = matches!(request.owner, Owner::Unknown | Owner::Moving | Owner::AdoptionUnknown);
+        if let Some(arm) = request.first_try && !pinned && !is_unknown {
             prop_assert!(real(decision).iter().all(|real| *real == arm), "{:?}", decision);
         }
         // The engine answers a new request only if a rung says so. No rung but `only` is above the cap.

@@ -79,6 +79,9 @@ impl crate::store::InstanceStore for FailingStore {}
 impl crate::store::RecordLog for FailingStore {}
 impl crate::store::CaptureStore for FailingStore {}
 
+impl crate::store::AdoptionStore for FailingStore {}
+impl crate::store::ServiceCallerStore for FailingStore {}
+
 impl Store for FailingStore {
     fn put_flips(&self, put: PutFlips) -> StoreFuture<'_, Option<Vec<u64>>> {
         if self.delay_flips.load(Ordering::SeqCst) {
@@ -143,7 +146,7 @@ impl Store for FailingStore {
     /// The engine owns the instance 17 of `create`.
     fn pin(&self, key: PinKey) -> StoreFuture<'_, Option<PinRecord>> {
         if (key.family.as_str(), &*key.id) == ("create", "17") {
-            let pin = PinRecord { key, arm: Arm::Engine, run: None, at: jiff::Timestamp::UNIX_EPOCH };
+            let pin = PinRecord { key, arm: Arm::Engine, run: None, at: jiff::Timestamp::UNIX_EPOCH, adoption: None };
             return ready(Ok(Some(pin))).boxed();
         }
         self.inner.pin(key)

@@ -268,6 +268,40 @@ async fn a_follower_that_goes_wrong_lowers_its_creator_too() {
 }
 
 #[tokio::test]
+async fn nothing_is_lowered_below_a_follower_in_only() {
+    let two = edited(guarded("follow", |_| {}), "create", |route| route.guard = Some(guard_settings()));
+    let fixture = Fixture::open(two).await;
+    for (route, to) in [("follow", State::Live), ("create", State::Live), ("follow", State::Only)] {
+        fixture.flip(route, forced(to)).await.unwrap();
+    }
+    fixture.ladder.act_on_crossing(&crossing("follow", State::Live));
+    assert_eq!(kinds(&fixture.actions("follow").await), [GuardAction::Alerted]);
+    assert!(fixture.actions("create").await.is_empty(), "the creator has done nothing wrong");
+    fixture.ladder.act_on_crossing(&crossing("create", State::Live));
+    assert_eq!(kinds(&fixture.actions("create").await), [GuardAction::Alerted]);
+    assert_eq!(fixture.state("create"), effective(State::Live, EffectiveReason::Requested));
+}
+
+#[tokio::test]
+async fn a_file_that_asks_for_only_lifts_nothing_of_what_the_guard_lowered() {
+    let fixture = Fixture::live(guarded("plain", |_| {}), "plain").await;
+    fixture.ladder.act_on_crossing(&crossing("plain", State::Live));
+    let only = || {
+        edited(guarded("plain", |_| {}), "plain", |route| {
+            (route.declared, route.force) = (State::Only, Some("it is urgent".into()));
+        })
+    };
+    fixture.ladder.reload(only(), || {}).await.unwrap();
+    let status = fixture.status("plain");
+    assert_eq!((status.requested, status.effective), (State::Only, effective(State::Dark, EffectiveReason::Guard)));
+    fixture.actions("plain").await;
+    let fixture = fixture.restart(only()).await;
+    assert_eq!(fixture.state("plain"), effective(State::Dark, EffectiveReason::Guard));
+    fixture.release("plain").await.unwrap();
+    assert_eq!(fixture.state("plain"), effective(State::Only, EffectiveReason::Requested));
+}
+
+#[tokio::test]
 async fn clean_evidence_releases_where_the_guard_says_so() {
     for by in [ReleaseBy::Hand, ReleaseBy::Evidence] {
         let fixture = Fixture::live(guarded("plain", |guard| guard.release = by), "plain").await;

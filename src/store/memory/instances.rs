@@ -13,7 +13,9 @@ use super::tables::Tables;
 use crate::flag::{Arm, PinKey};
 use crate::names::{RouteId, RunId};
 use crate::store::instances::UNKNOWN_ID;
-use crate::store::{InstanceChange, InstanceCount, InstanceStore, LegacyInstance, StoreError};
+use crate::store::{
+    AdoptionState, InstanceChange, InstanceCount, InstanceStore, LegacyInstance, PinAdoption, PinRecord, StoreError,
+};
 
 impl Tables {
     pub(super) fn change_instance(&mut self, change: InstanceChange) {
@@ -21,7 +23,15 @@ impl Tables {
             InstanceChange::LegacySeen(key, at) => {
                 self.instances.see(key, at);
             }
-            InstanceChange::LegacyListed(key, at) => self.instances.see(key, at).ended = None,
+            InstanceChange::LegacyListed(key, at) => {
+                let state = self.adoptions.get(&key).map(|adoption| adoption.state);
+                if state != Some(AdoptionState::Adopted) {
+                    let listed = self.instances.see(key, at);
+                    if listed.ended.take().is_some() {
+                        listed.seen = at;
+                    }
+                }
+            }
             InstanceChange::LegacyEnded(key, at) => {
                 self.instances.see(key, at).ended.get_or_insert(at);
             }
@@ -76,7 +86,8 @@ impl Tables {
     }
 
     fn engines_count(&self, family: &RouteId) -> InstanceCount {
-        let pins = self.pins().iter().filter(|pin| pin.arm == Arm::Engine && pin.key.family == *family);
+        let is_engines = |pin: &&PinRecord| pin.arm == Arm::Engine && is_settled(pin.adoption);
+        let pins = self.pins().iter().filter(|pin| is_engines(pin) && pin.key.family == *family);
         let mut created: BTreeMap<RunId, Timestamp> = BTreeMap::new();
         for (run, at) in pins.filter_map(|pin| Some((pin.run?, pin.at))) {
             let first = created.entry(run).or_insert(at);
@@ -124,6 +135,11 @@ impl Tables {
         let of_family = rest.take_while(|(key, _)| key.family == *family);
         of_family.filter(|(_, instance)| instance.ended.is_none()).take(limit).map(|(key, at)| shown(key, at)).collect()
     }
+}
+
+/// Whether the instance of a pin is the engine's for good, as far as adoption is concerned.
+fn is_settled(adoption: Option<PinAdoption>) -> bool {
+    matches!(adoption, None | Some(PinAdoption::Adopted))
 }
 
 fn is_engines(arm: Arm, pinned_by: Option<RunId>, run: RunId) -> bool {

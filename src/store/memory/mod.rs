@@ -4,15 +4,19 @@
 //! except durability. It is the reference model in tests of the durable stores, and the store of `memory:`. The checks
 //! of appends are in [`tables`], ownership of runs in [`coordination`].
 
+mod adoptions;
+mod caller_table;
 mod capture_table;
 mod captures;
 mod coordination;
 mod coordination_tables;
 mod instance_tables;
 mod instances;
+mod pin_table;
 mod record_log;
 mod retry_keys;
 mod samples;
+mod service_callers;
 mod tables;
 
 use std::ops::RangeInclusive;

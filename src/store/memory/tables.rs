@@ -8,18 +8,20 @@ use std::ops::RangeInclusive;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
+use super::caller_table::Callers;
 use super::capture_table::StoredCaptures;
 use super::coordination_tables::CoordinationTables;
 use super::instance_tables::InstanceTables;
+use super::pin_table::PinTable;
 use super::retry_keys::RetryKeyTable;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{Fence, PlanId, RouteId, RunId, Seq, WorkerId};
 use crate::store::bound_keys::{OldKey, page_of};
 use crate::store::coordination::due_at_of;
 use crate::store::{
-    Append, AppendConflict, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, OutboxRow, PinCount,
-    PinRecord, PlacedPin, RecordEntry, RetryKeyPage, RetryKeyPosition, RunBodies, RunFilter, RunSnapshot, SampleRecord,
-    StoreError, StoreNotification, StoredEvent, StoredFirstTry,
+    Adoption, Append, AppendConflict, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, OutboxRow,
+    PinCount, PinRecord, PlacedPin, RecordEntry, RetryKeyPage, RetryKeyPosition, RunBodies, RunFilter, RunSnapshot,
+    SampleRecord, StoreError, StoreNotification, StoredEvent, StoredFirstTry, WatchedTime,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -44,14 +46,15 @@ pub(super) struct Tables {
     pub(super) runs: BTreeMap<RunId, StoredRun>,
     pub(super) plans: HashMap<PlanId, serde_json::Value>,
     pub(super) run_keys: HashMap<RunId, Vec<u8>>,
-    /// In the order in which they were made; the map has the index of each.
-    pins: Vec<PinRecord>,
-    pin_indexes: HashMap<PinKey, usize>,
+    pins: PinTable,
+    pub(super) adoptions: BTreeMap<PinKey, Adoption>,
     pub(super) instances: InstanceTables,
     retry_keys: RetryKeyTable,
     /// A flip's number is its index plus one.
     flips: Vec<FlipRecord>,
     pub(super) record: Vec<RecordEntry>,
+    pub(super) service_callers: Callers,
+    pub(super) watched: Vec<WatchedTime>,
     pub(super) declared: BTreeMap<RouteId, DeclaredState>,
     /// Oldest first.
     pub(super) samples: Vec<SampleRecord>,
@@ -71,12 +74,14 @@ impl Tables {
             runs: BTreeMap::new(),
             plans: HashMap::new(),
             run_keys: HashMap::new(),
-            pins: Vec::new(),
-            pin_indexes: HashMap::new(),
+            pins: PinTable::default(),
+            adoptions: BTreeMap::new(),
             instances: InstanceTables::default(),
             retry_keys: RetryKeyTable::default(),
             flips: Vec::new(),
             record: Vec::new(),
+            service_callers: Callers::new(),
+            watched: Vec::new(),
             declared: BTreeMap::new(),
             samples: Vec::new(),
             captures: StoredCaptures::default(),
@@ -138,10 +143,8 @@ impl Tables {
 
         let pinned = append.is_pinned();
         for pin in append.pins {
-            if !self.pin_indexes.contains_key(&pin.key) {
-                self.pin_indexes.insert(pin.key.clone(), self.pins.len());
-                self.pins.push(PinRecord { key: pin.key, arm: pin.arm, run: Some(append.run_id), at: last_at });
-            }
+            let (key, run) = (pin.key, Some(append.run_id));
+            self.pins.add(PinRecord { key, arm: pin.arm, run, at: last_at, adoption: None });
         }
         if let Some(claim) = append.claim {
             let first =
@@ -232,25 +235,32 @@ impl Tables {
     }
 
     pub(super) fn pin(&self, key: &PinKey) -> Option<&PinRecord> {
-        self.pin_indexes.get(key).map(|index| &self.pins[*index])
+        self.pins.get(key)
     }
 
     /// In the order in which they were made.
-    pub(super) fn pins(&self) -> &[PinRecord] {
+    pub(super) fn pins(&self) -> &PinTable {
         &self.pins
     }
 
+    pub(super) fn add_pin(&mut self, pin: PinRecord) {
+        self.pins.add(pin);
+    }
+
+    pub(super) fn change_pins(&mut self, change: impl FnMut(&mut PinRecord)) {
+        self.pins.change(change);
+    }
+
+    pub(super) fn remove_pins(&mut self, is_removed: impl Fn(&PinRecord) -> bool) {
+        self.pins.remove(is_removed);
+    }
+
     pub(super) fn pin_counts(&self) -> Vec<PinCount> {
-        let mut counts: BTreeMap<(RouteId, Arm), u64> = BTreeMap::new();
-        for pin in &self.pins {
-            *counts.entry((pin.key.family.clone(), pin.arm)).or_default() += 1;
-        }
-        counts.into_iter().map(|((family, arm), count)| (family, arm, count)).collect()
+        self.pins.counts()
     }
 
     pub(super) fn detach_twin(&mut self, key: &PinKey) {
-        let pin = self.pin_indexes.get(key).map(|index| &mut self.pins[*index]);
-        pin.filter(|pin| pin.arm == Arm::Legacy).into_iter().for_each(|pin| pin.run = None);
+        self.pins.detach_twin(key);
     }
 
     pub(super) fn pins_of(&self, family: &RouteId, arm: Arm, limit: usize) -> Vec<PinRecord> {
@@ -326,8 +336,7 @@ impl Tables {
     }
 
     pub(super) fn pinned(&self, after: u64, limit: usize) -> Vec<PlacedPin> {
-        let placed = self.pins.iter().zip(1_u64..).filter(|(_, position)| *position > after);
-        placed.take(limit).map(|(pin, position)| (position, pin.key.clone(), pin.arm)).collect()
+        self.pins.placed_after(after, limit)
     }
 
     pub(super) fn note_legacy(&mut self, tries: Vec<(RetryKey, Timestamp)>, now: Timestamp) {

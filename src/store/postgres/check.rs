@@ -131,13 +131,15 @@ const REFERENCE_CHECKS: &[(&str, &str, &str)] = &[
     ),
     (
         "SELECT run_id, convert_to(family || ' ', 'UTF8') || id FROM pins WHERE run_id IS NOT NULL \
+         AND (adoption IS NULL OR adoption = 'adopted') \
          AND NOT EXISTS (SELECT FROM runs WHERE runs.run_id = pins.run_id)",
         "the instance `{}` is pinned to it, and it does not exist",
         RESTORE,
     ),
     (
         "SELECT pins.run_id, convert_to(pins.family || ' ', 'UTF8') || pins.id FROM pins \
-         JOIN runs ON runs.run_id = pins.run_id WHERE NOT runs.pinned",
+         JOIN runs ON runs.run_id = pins.run_id WHERE NOT runs.pinned \
+         AND (adoption IS NULL OR adoption = 'adopted')",
         "the instance `{}` is pinned to it, but its row does not say so: retention would purge it",
         "keep `retention` off until this is repaired",
     ),

@@ -62,10 +62,13 @@ impl LegacyRows {
 
 /// The beginning of the statement that adds rows; what follows edits those that exist.
 macro_rules! put_rows {
-    () => {
-        "INSERT INTO legacy_instances AS known (family, id, seen, ended, incomplete) \
-         SELECT * FROM unnest($1, $2, $3, $4, $5) AS new (family, id, seen, ended, incomplete) \
-             ORDER BY family, sha256(id) ON CONFLICT (family, sha256(id)) DO UPDATE SET "
+    ($those:literal) => {
+        concat!(
+            "INSERT INTO legacy_instances AS known (family, id, seen, ended, incomplete) \
+             SELECT * FROM unnest($1, $2, $3, $4, $5) AS new (family, id, seen, ended, incomplete) ",
+            $those,
+            " ORDER BY family, sha256(id) ON CONFLICT (family, sha256(id)) DO UPDATE SET "
+        )
     };
 }
 
@@ -73,6 +76,12 @@ async fn write(pool: &Pool, changes: Vec<InstanceChange>) -> Result<()> {
     let (mut rows, mut listed) = (LegacyRows::default(), LegacyRows::default());
     let mut others = Vec::new();
     for change in changes {
+        // Instances that are listed are written after the others: an end that comes later is written later.
+        if let InstanceChange::LegacyEnded(key, _) = &change
+            && listed.0.contains_key(key)
+        {
+            put_in_order(pool, std::mem::take(&mut rows), std::mem::take(&mut listed)).await?;
+        }
         match change {
             InstanceChange::LegacySeen(key, at) => drop(rows.of(key, at)),
             InstanceChange::LegacyEnded(key, at) => drop(rows.of(key, at).ended.get_or_insert(at)),
@@ -85,18 +94,29 @@ async fn write(pool: &Pool, changes: Vec<InstanceChange>) -> Result<()> {
             | InstanceChange::ForgetEnded { .. }) => others.push(other),
         }
     }
-    const KEEP_ENDED: &str = concat!(
-        put_rows!(),
-        "ended = coalesce(known.ended, excluded.ended), incomplete = known.incomplete OR excluded.incomplete \
-         WHERE (known.ended IS NULL AND excluded.ended IS NOT NULL) OR (excluded.incomplete AND NOT known.incomplete)"
-    );
-    const REOPEN: &str = concat!(put_rows!(), "ended = NULL WHERE known.ended IS NOT NULL");
-    put_legacy(pool, &rows, KEEP_ENDED).await?;
-    put_legacy(pool, &listed, REOPEN).await?;
+    put_in_order(pool, rows, listed).await?;
     for change in others {
         write_other(pool, change).await?;
     }
     Ok(())
+}
+
+/// Writes rows, then those of instances that legacy lists.
+async fn put_in_order(pool: &Pool, rows: LegacyRows, listed: LegacyRows) -> Result<()> {
+    const KEEP_ENDED: &str = concat!(
+        put_rows!(""),
+        "ended = coalesce(known.ended, excluded.ended), incomplete = known.incomplete OR excluded.incomplete \
+         WHERE (known.ended IS NULL AND excluded.ended IS NOT NULL) OR (excluded.incomplete AND NOT known.incomplete)"
+    );
+    const REOPEN: &str = concat!(
+        put_rows!(
+            "WHERE NOT EXISTS (SELECT FROM adoptions a WHERE a.family = new.family AND sha256(a.id) = sha256(new.id) \
+                 AND a.state = 'adopted')"
+        ),
+        "seen = excluded.seen, ended = NULL WHERE known.ended IS NOT NULL"
+    );
+    put_legacy(pool, &rows, KEEP_ENDED).await?;
+    put_legacy(pool, &listed, REOPEN).await
 }
 
 async fn put_legacy(pool: &Pool, LegacyRows(rows): &LegacyRows, text: &'static str) -> Result<()> {
@@ -162,7 +182,8 @@ async fn write_other(pool: &Pool, change: InstanceChange) -> Result<()> {
 async fn counts(pool: &Pool, families: Vec<RouteId>) -> Result<Vec<InstanceCount>> {
     const ENGINE: &str = "SELECT count(DISTINCT run_id), min(at), 0::bigint, 0::bigint, (SELECT max(ended) FROM pins \
              WHERE family = $1 AND arm = 'engine' AND ended IS NOT NULL) \
-         FROM pins WHERE family = $1 AND arm = 'engine' AND ended IS NULL";
+         FROM pins WHERE family = $1 AND arm = 'engine' AND ended IS NULL \
+             AND (adoption IS NULL OR adoption = 'adopted')";
     const LEGACY: &str = "SELECT count(*) FILTER (WHERE octet_length(id) > 0), min(seen), \
              count(*) FILTER (WHERE incomplete), count(*) FILTER (WHERE octet_length(id) = 0), (SELECT max(ended) \
              FROM legacy_instances WHERE family = $1 AND ended IS NOT NULL) \

@@ -12,6 +12,7 @@
 
 mod acquire;
 mod address;
+mod adoptions;
 mod batch_statement;
 mod captures;
 mod check;
@@ -25,6 +26,7 @@ mod pool;
 mod read;
 mod record_log;
 mod record_writes;
+mod service_callers;
 mod session;
 mod stored_state;
 mod summary_cache;

@@ -18,7 +18,8 @@ use crate::store::error::EventsError;
 use crate::store::summary::{add_readable, decode_summary};
 use crate::store::unpurgeable::UNREADABLE_EXAMINED_MAX;
 use crate::store::{
-    FlipRecord, PinCount, PinRecord, PlacedPin, RunFilter, RunSnapshot, StoreError, StoredEvent, StoredFirstTry,
+    FlipRecord, PinAdoption, PinCount, PinRecord, PlacedPin, RunFilter, RunSnapshot, StoreError, StoredEvent,
+    StoredFirstTry,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -213,13 +214,13 @@ pub(super) async fn run_key(pool: &Pool, run: RunId) -> Result<Option<Vec<u8>>> 
 }
 
 pub(super) async fn pin(pool: &Pool, key: PinKey) -> Result<Option<PinRecord>> {
-    let text = "SELECT family, id, arm, run_id, at FROM pins WHERE family = $1 AND sha256(id) = sha256($2)";
+    let text = "SELECT family, id, arm, run_id, at, adoption FROM pins WHERE family = $1 AND sha256(id) = sha256($2)";
     let found = pool.query(|| sqlx::query(text).bind(key.family.as_str()).bind(key.id.as_bytes())).await?;
     found.first().map(pin_record).transpose()
 }
 
 pub(super) async fn pins(pool: &Pool, family: RouteId, arm: Arm, limit: usize) -> Result<Vec<PinRecord>> {
-    let text = "SELECT family, id, arm, run_id, at FROM pins WHERE family = $1 AND arm = $2 ORDER BY pos DESC LIMIT $3";
+    let text = "SELECT family, id, arm, run_id, at, adoption FROM pins WHERE family = $1 AND arm = $2 ORDER BY pos DESC LIMIT $3";
     let found =
         pool.query(|| sqlx::query(text).bind(family.as_str()).bind(arm.as_str()).bind(sql_limit(limit))).await?;
     found.iter().map(pin_record).collect()
@@ -228,7 +229,8 @@ pub(super) async fn pins(pool: &Pool, family: RouteId, arm: Arm, limit: usize) -
 fn pin_record(row: &PgRow) -> Result<PinRecord> {
     let key = PinKey { family: RouteId::new(column::<String>(row, 0)?), id: utf8_text(column(row, 1)?)?.into() };
     let run = column::<Option<&[u8]>>(row, 3)?.map(run_id).transpose()?;
-    Ok(PinRecord { key, arm: arm(column(row, 2)?)?, run, at: time(column(row, 4)?)? })
+    let adoption = column::<Option<&str>>(row, 5)?.map(PinAdoption::parse).transpose()?;
+    Ok(PinRecord { key, arm: arm(column(row, 2)?)?, run, at: time(column(row, 4)?)?, adoption })
 }
 
 pub(super) async fn pin_counts(pool: &Pool) -> Result<Vec<PinCount>> {
@@ -330,11 +332,11 @@ pub(super) async fn unreadable_keys(pool: &Pool, retry_window_ns: i64) -> Result
 }
 
 pub(super) async fn pinned(pool: &Pool, after: u64, limit: usize) -> Result<Vec<PlacedPin>> {
-    let text = "SELECT family, id, arm, run_id, at, pos FROM pins WHERE pos > $1 ORDER BY pos LIMIT $2";
+    let text = "SELECT family, id, arm, run_id, at, adoption, pos FROM pins WHERE pos > $1 ORDER BY pos LIMIT $2";
     let found = pool.query(|| sqlx::query(text).bind(after.cast_signed()).bind(sql_limit(limit))).await?;
     let pin_of = |row: &PgRow| {
         let pin = pin_record(row)?;
-        Ok((column::<i64>(row, 5)?.cast_unsigned(), pin.key, pin.arm))
+        Ok((column::<i64>(row, 6)?.cast_unsigned(), pin.key, pin.arm))
     };
     found.iter().map(pin_of).collect()
 }

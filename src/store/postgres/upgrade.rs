@@ -24,7 +24,7 @@ const CREATES_APPENDS: i64 = 5;
 /// The migration that drops the table of events: all of them are moved before it.
 const DROPS_EVENTS: i64 = 6;
 /// The last migration.
-pub(super) const NEWEST: i64 = 15;
+pub(super) const NEWEST: i64 = 17;
 /// The migration from which on requests are recognised by other keys and digests than before.
 const OTHER_KEYS: i64 = 11;
 /// The advisory lock of the process that upgrades the tables.
@@ -52,7 +52,9 @@ fn migrations(last: i64) -> Migrator {
     let samples_once = include_str!("../schema/postgres/0012_samples_once.sql").into_sql_str();
     let record = include_str!("../schema/postgres/0013_record.sql").into_sql_str();
     let instances = include_str!("../schema/postgres/0014_instances.sql").into_sql_str();
-    let captures = include_str!("../schema/postgres/0015_captures.sql").into_sql_str();
+    let adoptions = include_str!("../schema/postgres/0015_adoptions.sql").into_sql_str();
+    let callers = include_str!("../schema/postgres/0016_service_callers.sql").into_sql_str();
+    let captures = include_str!("../schema/postgres/0017_captures.sql").into_sql_str();
     let mut migrations = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "lists".into(), MigrationType::Simple, lists, false),
@@ -68,6 +70,8 @@ fn migrations(last: i64) -> Migrator {
         Migration::new(12, "samples once".into(), MigrationType::Simple, samples_once, false),
         Migration::new(13, "record".into(), MigrationType::Simple, record, false),
         Migration::new(14, "instances".into(), MigrationType::Simple, instances, false),
+        Migration::new(15, "adoptions".into(), MigrationType::Simple, adoptions, false),
+        Migration::new(16, "service callers".into(), MigrationType::Simple, callers, false),
         Migration::new(NEWEST, "captures".into(), MigrationType::Simple, captures, false),
     ];
     migrations.retain(|step| step.version <= last);

@@ -230,13 +230,14 @@ const REFERENCE_CHECKS: &[(&str, &str, &str)] = &[
     ),
     (
         "SELECT run_id, family || ' ' || id FROM pins WHERE run_id IS NOT NULL \
+         AND (adoption IS NULL OR adoption = 'adopted') \
          AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = pins.run_id)",
         "the instance `{}` is pinned to it, and it does not exist",
         RESTORE,
     ),
     (
         "SELECT pins.run_id, pins.family || ' ' || pins.id FROM pins JOIN runs ON runs.run_id = pins.run_id \
-         WHERE runs.pinned = 0",
+         WHERE runs.pinned = 0 AND (adoption IS NULL OR adoption = 'adopted')",
         "the instance `{}` is pinned to it, but its row does not say so: retention would purge it",
         "keep `retention` off until this is repaired",
     ),

@@ -19,9 +19,13 @@ pub(super) fn write(conn: &Connection, changes: &[InstanceChange]) -> Result<(),
                 conn.prepare_cached(&format!("{see} ON CONFLICT DO NOTHING"))?.execute(values)?;
             }
             InstanceChange::LegacyListed(PinKey { family, id }, at) => {
-                let text = format!("{see} ON CONFLICT (family, id) DO UPDATE SET ended = NULL WHERE ended IS NOT NULL");
+                // A WHERE keeps the parser from taking ON for a part of a join.
+                let text = "INSERT INTO legacy_instances (family, id, seen, ended, incomplete) SELECT ?1, ?2, ?3, ?4, ?5 \
+                            WHERE NOT EXISTS (SELECT 1 FROM adoptions WHERE family = ?1 AND id = ?2 AND state = 'adopted') \
+                            ON CONFLICT (family, id) DO UPDATE SET seen = excluded.seen, ended = NULL \
+                            WHERE ended IS NOT NULL";
                 let values = params![family.as_str(), &**id, nanos(*at), None::<i64>, false];
-                conn.prepare_cached(&text)?.execute(values)?;
+                conn.prepare_cached(text)?.execute(values)?;
             }
             InstanceChange::LegacyEnded(PinKey { family, id }, at) => {
                 let text =

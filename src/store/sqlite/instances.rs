@@ -44,7 +44,8 @@ async fn counts(readers: &Readers, families: Vec<RouteId>) -> Result<Vec<Instanc
     // Each part is answered from an index; `min(at)` reads that of the instances that have not ended.
     const ENGINE: &str = "SELECT count(DISTINCT run_id), min(at), 0, 0, (SELECT max(ended) FROM pins \
              WHERE family = ?1 AND arm = 'engine' AND ended IS NOT NULL) \
-         FROM pins WHERE family = ?1 AND arm = 'engine' AND ended IS NULL";
+         FROM pins WHERE family = ?1 AND arm = 'engine' AND ended IS NULL \
+             AND (adoption IS NULL OR adoption = 'adopted')";
     const LEGACY: &str = "SELECT count(*) FILTER (WHERE id <> ''), min(seen), \
              count(*) FILTER (WHERE incomplete), count(*) FILTER (WHERE id = ''), (SELECT max(ended) FROM \
              legacy_instances WHERE family = ?1 AND ended IS NOT NULL) \

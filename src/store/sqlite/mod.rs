@@ -4,10 +4,11 @@
 //! file belongs to this process alone ([`file_lock`]); a crash at any moment leaves whole appends.
 //!
 //! When the disk is slow, appends wait in a bounded queue and are committed together; a full queue refuses at once.
-//! When the disk is full or gone, each append gets an error that says whether it may have been written ([`commit`]),
-//! [`Store::healthy`] is false, and the writer probes the disk. The same holds while a file is removed or replaced
-//! ([`open_files`]); while a sync hangs, appends wait and it is false. Dropping a write's future drops only its reply.
+//! When it is full or gone, or a file is removed ([`open_files`]), each append gets an error that says whether it may
+//! have been written ([`commit`]), and the writer probes the disk. Dropping a write's future drops only its reply.
 
+mod adoption_writes;
+mod adoptions;
 mod backup;
 mod capture_writes;
 mod captures;
@@ -21,6 +22,7 @@ mod foreign_log;
 mod index_room;
 mod instance_writes;
 mod instances;
+mod migrations;
 mod notifier;
 mod open;
 mod open_files;
@@ -32,6 +34,9 @@ mod readers;
 mod record_log;
 mod restored;
 mod run_snapshots;
+mod service_caller_writes;
+mod service_callers;
+mod store_backup;
 mod stored_state;
 mod upgrade;
 mod write_append;
@@ -67,9 +72,8 @@ use super::write_error::WriteError;
 use super::{
     Append, AppendError, CommitAge, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, PinCount, PinRecord,
     PlacedPin, PutFlips, Restored, RunFilter, SampleRecord, Store, StoreError, StoreIdentity, StoreNotification,
-    StoreTime, StoredEvent, StoredFirstTry, stall_text,
+    StoreTime, StoredEvent, StoredFirstTry, codec, encoded, stall_text, summary, validate,
 };
-use super::{codec, encoded, summary, validate};
 use crate::clock::RunningTimes;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -79,7 +83,9 @@ use crate::workflow::{RunStatus, RunSummary};
 #[cfg(test)]
 pub(super) use self::connection::{Options, SYNCHRONOUS};
 #[cfg(test)]
-pub(super) use self::open::{NEWEST_VERSION, migrate_to, setup_options};
+pub(super) use self::migrations::NEWEST_VERSION;
+#[cfg(test)]
+pub(super) use self::open::{migrate_to, setup_options};
 
 type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
@@ -122,22 +128,6 @@ impl SqliteStore {
         store.healthy.store(false, Ordering::Release);
         store.queue.abandon();
         Ok(store)
-    }
-
-    /// Copies a database to a new file and syncs it to disk; another process may be writing to the database. The copy
-    /// also gets the retry keys that are not in the database yet and have not expired: `read_keys` reads them from the
-    /// given key files.
-    ///
-    /// # Errors
-    /// The new file exists, is written by another backup or cannot be written; the database does not exist, is empty,
-    /// or is of another program or a newer version. No new file is left then.
-    pub async fn back_up(
-        from: impl AsRef<Path>,
-        to: impl AsRef<Path>,
-        retry_window: Duration,
-        mut read_keys: impl FnMut(&[KeyFileRecord]) -> Vec<(RetryKey, Timestamp)> + Send,
-    ) -> Result<Copied, StoreError> {
-        backup::back_up(from.as_ref(), to.as_ref(), retry_window, &mut read_keys).await
     }
 
     /// Opens a database at a canonical path, with these options of the writer's connection.

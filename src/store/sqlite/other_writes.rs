@@ -13,13 +13,14 @@ use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::capture_writes;
 use super::commit::Committer;
 use super::coordination_writes::{self, CoordinationResult, CoordinationWrite};
 use super::encoded::nanos;
 use super::instance_writes;
 use super::read::RUNNING_TIMES;
+use super::service_caller_writes;
 use super::write_append::WriteTime;
+use super::{adoption_writes, capture_writes};
 use crate::clock::{self, RunningTimes};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
@@ -27,8 +28,9 @@ use crate::store::bound_keys::is_bound;
 use crate::store::key_files::key_file_row;
 use crate::store::write_error::WriteError;
 use crate::store::{
-    CaptureBounds, CaptureRecord, DeclaredState, EvidenceRecord, FlipRecord, InstanceChange, KeyFileRecord, PutFlips,
-    RecordEntry, SampleRecord, StoreError, StoreNotification,
+    CaptureBounds, CaptureRecord, DeclaredState, EvidenceRecord, FlipRecord, InstanceChange, KeyFileRecord,
+    NewAdoption, PutFlips, RecordEntry, SampleRecord, ServiceCaller, SettledAdoption, StoreError, StoreNotification,
+    WatchedTime,
 };
 
 /// The reply channel of a write that returns nothing.
@@ -48,6 +50,8 @@ pub(super) enum RecordWrite {
     RunKey(RunId, Option<Vec<u8>>),
     DetachTwin(PinKey),
     Instances(Vec<InstanceChange>),
+    ClaimAdoption(Box<NewAdoption>),
+    SettleAdoption(Box<SettledAdoption>),
     LegacyTries(Vec<(RetryKey, Timestamp)>),
     Samples {
         samples: Vec<SampleRecord>,
@@ -63,6 +67,7 @@ pub(super) enum RecordWrite {
     },
     RunningTimes(RunningTimes),
     RecordEntry(Box<RecordEntry>),
+    ServiceCallers(Vec<ServiceCaller>, WatchedTime),
 }
 
 /// Performs a write and sends its reply.
@@ -225,6 +230,8 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
             conn.prepare_cached(text)?.execute(values)?;
         }
         RecordWrite::Instances(changes) => instance_writes::write(conn, changes)?,
+        RecordWrite::ClaimAdoption(new) => adoption_writes::claim(conn, new)?,
+        RecordWrite::SettleAdoption(settled) => adoption_writes::settle(conn, settled)?,
         RecordWrite::LegacyTries(tries) => {
             let mut note = conn.prepare_cached(concat!(
                 "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
@@ -256,6 +263,7 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
             let text = "INSERT INTO record_entries (number, source, record) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
             conn.execute(text, params![entry.number.cast_signed(), entry.source, json(entry)?])?;
         }
+        RecordWrite::ServiceCallers(callers, watched) => service_caller_writes::write(conn, callers, watched)?,
         RecordWrite::KeyFiles { put, remove } => {
             for id in remove {
                 conn.execute("DELETE FROM meta WHERE key = ?", [key_file_row(*id)])?;

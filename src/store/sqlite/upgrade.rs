@@ -1,5 +1,4 @@
-//! The versions of the tables, and the move of the events of an older file, which has a row for each event, to rows of
-//! whole appends.
+//! Moves the events of an older file, which has a row for each event, to rows of whole appends.
 //!
 //! Always true: each batch is one transaction that writes appends and deletes their events. A process that is killed at
 //! any moment leaves every event in exactly one of the two tables, and the next start continues. The file gets the new
@@ -8,7 +7,6 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Executor, SqlSafeStr};
 
@@ -16,47 +14,6 @@ use super::stored_state::run_id;
 use crate::store::check::newer_events_problem;
 use crate::store::codec;
 use crate::workflow::Event;
-
-/// The migration that creates the table of appends. The events of an older file are moved after it.
-pub(super) const CREATES_APPENDS: i64 = 7;
-/// The last migration.
-pub(in crate::store) const NEWEST_VERSION: i64 = 14;
-
-/// The migrations up to a version, in order.
-pub(super) fn migrations(last: i64) -> Migrator {
-    let first = include_str!("../schema/0001_first.sql").into_sql_str();
-    let run_keys = include_str!("../schema/0002_run_keys.sql").into_sql_str();
-    let work = include_str!("../schema/0003_work.sql").into_sql_str();
-    let carried = include_str!("../schema/0004_carried.sql").into_sql_str();
-    let lists = include_str!("../schema/0005_lists.sql").into_sql_str();
-    let births = include_str!("../schema/0006_births.sql").into_sql_str();
-    let appends = include_str!("../schema/0007_appends.sql").into_sql_str();
-    let moved = include_str!("../schema/0008_events_moved.sql").into_sql_str();
-    let run_snapshots = include_str!("../schema/0009_run_snapshots.sql").into_sql_str();
-    let event_version_3 = include_str!("../schema/0010_event_version_3.sql").into_sql_str();
-    let request_digests = include_str!("../schema/0011_request_digests.sql").into_sql_str();
-    let record = include_str!("../schema/0012_record.sql").into_sql_str();
-    let instances = include_str!("../schema/0013_instances.sql").into_sql_str();
-    let captures = include_str!("../schema/0014_captures.sql").into_sql_str();
-    let mut migrations = vec![
-        Migration::new(1, "first".into(), MigrationType::Simple, first, false),
-        Migration::new(2, "run_keys".into(), MigrationType::Simple, run_keys, false),
-        Migration::new(3, "work".into(), MigrationType::Simple, work, false),
-        Migration::new(4, "carried".into(), MigrationType::Simple, carried, false),
-        Migration::new(5, "lists".into(), MigrationType::Simple, lists, false),
-        Migration::new(6, "births".into(), MigrationType::Simple, births, false),
-        Migration::new(CREATES_APPENDS, "appends".into(), MigrationType::Simple, appends, false),
-        Migration::new(8, "events moved".into(), MigrationType::Simple, moved, false),
-        Migration::new(9, "run snapshots".into(), MigrationType::Simple, run_snapshots, false),
-        Migration::new(10, "event version 3".into(), MigrationType::Simple, event_version_3, false),
-        Migration::new(11, "request digests".into(), MigrationType::Simple, request_digests, false),
-        Migration::new(12, "record".into(), MigrationType::Simple, record, false),
-        Migration::new(13, "instances".into(), MigrationType::Simple, instances, false),
-        Migration::new(NEWEST_VERSION, "captures".into(), MigrationType::Simple, captures, false),
-    ];
-    migrations.retain(|step| step.version <= last);
-    Migrator::with_migrations(migrations)
-}
 
 /// Events that one transaction moves.
 const EVENTS_AT_ONCE: i64 = 1_000;

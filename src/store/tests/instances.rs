@@ -52,6 +52,12 @@ async fn an_instance_that_has_ended_stays_ended(which: StoreKind) {
     let listed = InstanceChange::LegacyListed(key("3"), at(9));
     change(&fixture, &[listed]).await;
     assert_eq!(count(&fixture, Arm::Legacy).await.alive, 2, "legacy says that it has not ended");
+    let known = fixture.store.legacy_instance(key("3")).await.unwrap().unwrap();
+    assert_eq!((known.seen, known.ended), (at(9), None), "it counts from now on");
+    let ended_later = [InstanceChange::LegacyListed(key("9"), at(10)), InstanceChange::LegacyEnded(key("9"), at(11))];
+    change(&fixture, &ended_later).await;
+    let known = fixture.store.legacy_instance(key("9")).await.unwrap().unwrap();
+    assert!(known.ended.is_some(), "in their order");
     let known = fixture.store.legacy_instance(key("1")).await.unwrap();
     let ended = LegacyInstance { id: "1".into(), seen: at(1), ended: Some(at(5)), is_twin_incomplete: false };
     assert_eq!(known, Some(ended));

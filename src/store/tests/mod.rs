@@ -1,5 +1,6 @@
 //! The contract of a store, tested on each of them.
 
+mod adoptions;
 mod benchmarks;
 mod bound_keys;
 mod captures;
@@ -26,6 +27,7 @@ mod records;
 mod removed_files;
 mod retention;
 mod run_snapshots;
+mod service_callers;
 mod sqlite;
 mod unavailable;
 mod unpurgeable;

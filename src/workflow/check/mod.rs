@@ -6,6 +6,7 @@
 //! where possible, a hint. The same code builds a plan from the definition that is stored with a run, without checking
 //! it against the current files.
 
+mod adoption;
 mod call;
 mod checked_step;
 mod context;
@@ -133,6 +134,7 @@ fn check(
     let order = check.order(&checked);
     let (respond, pending) = check.respond(draft.respond.as_ref(), site, &checked);
     check.unanswered_streams();
+    let adoption = check.adoption(&draft, site, &checked);
     let reads: Vec<_> = std::mem::take(&mut check.reads).into_iter().collect();
     let order = order?;
     let (steps, indexes) = order::arrange(checked, &order)?;
@@ -152,6 +154,7 @@ fn check(
         reads,
         notify,
         deadline,
+        adoption,
         sensitive,
         input: input.map(|(_, input)| input),
     };

@@ -173,6 +173,7 @@ impl Check<'_> {
             ("timeout", draft.timeout.is_some()),
             ("accept", draft.accept.is_some()),
             ("not_done", draft.not_done.is_some()),
+            ("release", draft.release),
             ("stream", draft.stream),
             ("volatile", draft.volatile),
             ("deadline", draft.deadline.is_some()),

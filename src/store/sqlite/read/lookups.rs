@@ -15,7 +15,7 @@ use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
 use crate::store::bound_keys::{OldKey, RetryKeyPosition, has_run_since, is_bound};
 use crate::store::unpurgeable::UNREADABLE_EXAMINED_MAX;
-use crate::store::{FlipRecord, PinCount, PinRecord, PlacedPin, SampleRecord, StoreError, StoredFirstTry};
+use crate::store::{FlipRecord, PinAdoption, PinCount, PinRecord, PlacedPin, SampleRecord, StoreError, StoredFirstTry};
 
 pub(in crate::store::sqlite) async fn plan(readers: &Readers, id: PlanId) -> Result<Option<serde_json::Value>> {
     let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT source FROM plans WHERE id = ?")
@@ -36,7 +36,7 @@ pub(in crate::store::sqlite) async fn run_key(readers: &Readers, run: RunId) -> 
 }
 
 pub(in crate::store::sqlite) async fn pin(readers: &Readers, key: PinKey) -> Result<Option<PinRecord>> {
-    let row = sqlx::query("SELECT family, id, arm, run_id, at FROM pins WHERE family = ? AND id = ?")
+    let row = sqlx::query("SELECT family, id, arm, run_id, at, adoption FROM pins WHERE family = ? AND id = ?")
         .bind(key.family.as_str())
         .bind(&*key.id)
         .fetch_optional(readers.pool()?)
@@ -51,7 +51,8 @@ pub(in crate::store::sqlite) async fn pins(
     arm: Arm,
     limit: usize,
 ) -> Result<Vec<PinRecord>> {
-    let text = "SELECT family, id, arm, run_id, at FROM pins WHERE family = ? AND arm = ? ORDER BY pos DESC LIMIT ?";
+    let text =
+        "SELECT family, id, arm, run_id, at, adoption FROM pins WHERE family = ? AND arm = ? ORDER BY pos DESC LIMIT ?";
     let found = sqlx::query(text)
         .bind(family.as_str())
         .bind(arm.as_str())
@@ -67,7 +68,8 @@ fn pin_record(row: &SqliteRow) -> Result<PinRecord> {
     let id = row.try_get::<String, _>(1).map_err(read_error)?.into();
     let arm = known_arm(row.try_get(2).map_err(read_error)?)?;
     let run = row.try_get::<Option<Vec<u8>>, _>(3).map_err(read_error)?.and_then(run_id);
-    Ok(PinRecord { key: PinKey { family, id }, arm, run, at: time(row.try_get(4).map_err(read_error)?)? })
+    let adoption = row.try_get::<Option<&str>, _>(5).map_err(read_error)?.map(PinAdoption::parse).transpose()?;
+    Ok(PinRecord { key: PinKey { family, id }, arm, run, at: time(row.try_get(4).map_err(read_error)?)?, adoption })
 }
 
 fn known_arm(text: &str) -> Result<Arm> {

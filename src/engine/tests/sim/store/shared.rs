@@ -109,6 +109,9 @@ impl crate::store::InstanceStore for Shared {}
 impl crate::store::RecordLog for Shared {}
 impl crate::store::CaptureStore for Shared {}
 
+impl crate::store::AdoptionStore for Shared {}
+impl crate::store::ServiceCallerStore for Shared {}
+
 impl Store for Shared {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let store = self.0.clone();

@@ -1,0 +1,194 @@
+//! Moves instances of legacy to the engine, one by one.
+//!
+//! The question it answers: "whose is this instance now, and how does it become the engine's?" An instance is moved at
+//! its first write in `live` ([`Adoptions`] is asked by the proxy), or in bulk ([`Adoptions::start_bulk`]).
+//!
+//! The steps of one move ([`one`]):
+//!
+//! 1. The instance is marked in memory (`affinity::Moves`): from now on its requests wait. Those that legacy has end.
+//! 2. It is claimed in the store, with the id of the run that will move it. Its pins are the engine's from then on and
+//!    say that it moves, so that no process takes it for legacy's, and no restart forgets it.
+//! 3. The run begins. Only when it is known what it did is the claim settled ([`settle`]): the instance is adopted; or
+//!    it is given back, because legacy was certainly not told; or it is unknown, and a person decides.
+//!
+//! Always true: a process that ends at any moment leaves an instance that is legacy's whole, or a claim, which the next
+//! process resumes; a claim is given back only if legacy was certainly not told to let go.
+//!
+//! When the store is slow or silent, a move waits, and requests of its instance get 503; no other request waits for it.
+//! While another process uses the store, nothing is moved: it is not known what that process has sent to legacy.
+
+mod bulk;
+mod decide;
+mod moved;
+mod one;
+mod progress;
+mod resume;
+mod settle;
+mod view;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+pub use self::bulk::{BulkRefusal, Which};
+pub use self::decide::{DecideRefusal, Decision};
+pub use self::progress::{Bulk, BulkProgress};
+pub use self::view::{Counts, Listed};
+use crate::affinity::StoreAffinity;
+use crate::engine::Engine;
+use crate::exchange::{Adopter, AdoptionAnswer, AdoptionRequest};
+use crate::flag::{FlagSet, PinKey};
+use crate::names::RouteId;
+use crate::store::StoreHandle;
+
+/// How long a request waits for its instance to be moved.
+const REQUEST_WAITS: Duration = Duration::from_secs(10);
+/// How long a move that a request asked for waits for what legacy has of the instance.
+const CALLS_END_WITHIN: Duration = Duration::from_secs(5);
+/// How long an instance that stayed legacy's is not tried again at its next write.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// The most instances of which it is remembered that they were tried.
+const TRIED_MAX: usize = 16_384;
+
+/// Moves instances of legacy to the engine.
+pub struct Adoptions {
+    store: StoreHandle,
+    affinity: Arc<StoreAffinity>,
+    engine: Arc<Engine>,
+    flags: Arc<ArcSwap<FlagSet>>,
+    runtime: Handle,
+    /// When this value was made: requests are counted from then on.
+    made: Instant,
+    /// The same, unless the store is new: no earlier process has sent anything to legacy then.
+    started: Option<Instant>,
+    state: Mutex<State>,
+    /// The tenure of the lease after which the pins of other processes were read, plus one; 0: none.
+    current_tenure: AtomicU64,
+    this: Weak<Adoptions>,
+}
+
+#[derive(Default)]
+struct State {
+    /// When an instance was last tried and stayed legacy's.
+    tried: HashMap<PinKey, Instant>,
+    /// By the id of a route: since when this process counts the requests that legacy has of its family.
+    counted_since: HashMap<RouteId, Instant>,
+    /// By the oldest id of a family: its bulk.
+    bulks: HashMap<RouteId, Arc<Bulk>>,
+}
+
+/// What [`Adoptions`] is made from.
+pub struct AdoptionParts {
+    /// The store.
+    pub store: StoreHandle,
+    /// Knows which requests legacy has, and the pins.
+    pub affinity: Arc<StoreAffinity>,
+    /// Runs the workflows.
+    pub engine: Arc<Engine>,
+    /// The flags in force.
+    pub flags: Arc<ArcSwap<FlagSet>>,
+}
+
+impl Adoptions {
+    /// Must be called in the runtime in which moves are to run. Nothing is moved before [`Adoptions::resume`].
+    pub fn new(parts: AdoptionParts) -> Arc<Self> {
+        let AdoptionParts { store, affinity, engine, flags } = parts;
+        let made = Instant::now();
+        let started = (!store.is_new()).then_some(made);
+        let adoptions = Arc::new_cyclic(|this| Self {
+            store,
+            affinity,
+            engine,
+            flags,
+            runtime: Handle::current(),
+            made,
+            started,
+            state: Mutex::default(),
+            current_tenure: AtomicU64::new(0),
+            this: this.clone(),
+        });
+        let this: Weak<Self> = Arc::downgrade(&adoptions);
+        let adopter: Weak<dyn Adopter> = this.clone();
+        let is_current: Option<Box<dyn Fn() -> bool + Send + Sync>> = match adoptions.store.is_shared() {
+            false => None,
+            true => Some(Box::new(move || this.upgrade().is_some_and(|adoptions| adoptions.is_current()))),
+        };
+        adoptions.affinity.moves().connect(adopter, is_current);
+        adoptions.count_since(made);
+        adoptions
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A poisoned lock is usable: no change can panic halfway.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arc(&self) -> Option<Arc<Self>> {
+        self.this.upgrade()
+    }
+
+    /// Notes which families' requests are counted from now on: those of the flags in force that have `adopt:`.
+    pub fn flags_changed(&self) {
+        self.count_since(Instant::now());
+    }
+
+    fn count_since(&self, now: Instant) {
+        let flags = self.flags.load();
+        let mut state = self.state();
+        let counted: HashMap<RouteId, Instant> = flags
+            .routes
+            .iter()
+            .filter(|flag| flag.adopt.is_some())
+            .map(|flag| (flag.route.id.clone(), state.counted_since.get(&flag.route.id).copied().unwrap_or(now)))
+            .collect();
+        state.counted_since = counted;
+    }
+
+    /// Whether this process knows what other processes have moved: it has had its lease without interruption since it
+    /// read their pins, and nobody moves anything while another process has a lease.
+    fn is_current(&self) -> bool {
+        let current = self.current_tenure.load(Ordering::Acquire);
+        self.engine.lease_tenure().is_some_and(|tenure| tenure + 1 == current)
+    }
+
+    /// Whether an instance was tried recently, and stayed legacy's.
+    fn was_tried(&self, key: &PinKey) -> bool {
+        self.state().tried.get(key).is_some_and(|at| at.elapsed() < TRY_AGAIN_AFTER)
+    }
+
+    fn note_tried(&self, key: PinKey) {
+        let mut state = self.state();
+        if state.tried.len() >= TRIED_MAX {
+            state.tried.retain(|_, at| at.elapsed() < TRY_AGAIN_AFTER);
+        }
+        if state.tried.len() < TRIED_MAX {
+            state.tried.insert(key, Instant::now());
+        }
+    }
+}
+
+impl Adopter for Adoptions {
+    fn adopt(&self, request: AdoptionRequest) -> BoxFuture<'_, AdoptionAnswer> {
+        async move {
+            let AdoptionRequest { key, rule } = request;
+            let Some(this) = self.arc().filter(|_| !self.was_tried(&key.stored_key())) else {
+                return AdoptionAnswer::AtLegacy;
+            };
+            let by = "the first write".to_owned();
+            // A task of its own: the move goes on if the client goes away.
+            let moved = self.runtime.spawn(async move { this.move_one(key, rule, by, CALLS_END_WITHIN).await });
+            match tokio::time::timeout(REQUEST_WAITS, moved).await {
+                Ok(Ok(moved)) => moved.answer(),
+                Ok(Err(_)) | Err(_) => AdoptionAnswer::Moving,
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,43 @@
+//! The outcome of moving an instance.
+
+use crate::exchange::AdoptionAnswer;
+use crate::store::{Adoption, AdoptionState};
+
+/// What became of the move of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// The instance is the engine's.
+    Adopted,
+    /// It is legacy's, for this reason: its workflow said so, or legacy was not told.
+    GivenBack(String),
+    /// It was not tried, for this reason.
+    NotTried(String),
+    /// Whether legacy let go of it is not known.
+    Unknown(String),
+    /// Somebody else moves it, or this process ends: the next one goes on.
+    Moving,
+    /// The engine made it: there is nothing to adopt.
+    EngineOwns,
+}
+
+impl Moved {
+    pub(super) fn answer(&self) -> AdoptionAnswer {
+        match self {
+            Moved::NotTried(_) => AdoptionAnswer::AtLegacy,
+            // Legacy answers for what was given back, once its owner was looked up.
+            Moved::Adopted | Moved::GivenBack(_) | Moved::Unknown(_) | Moved::EngineOwns => AdoptionAnswer::Settled,
+            Moved::Moving => AdoptionAnswer::Moving,
+        }
+    }
+
+    /// What a settled adoption came to.
+    pub(super) fn of(adoption: &Adoption) -> Self {
+        let reason = || adoption.reason.clone().unwrap_or_default();
+        match adoption.state {
+            AdoptionState::Moving => Moved::Moving,
+            AdoptionState::Unknown => Moved::Unknown(reason()),
+            AdoptionState::Adopted => Moved::Adopted,
+            AdoptionState::GivenBack => Moved::GivenBack(reason()),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The move of one instance, up to its run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::Adoptions;
+use super::moved::Moved;
+use crate::affinity::{CallsEnded, Mover};
+use crate::clock;
+use crate::flag::{AdoptRule, Freeze, InstanceKey, PinKey, lower_case_uuid};
+use crate::names::RunId;
+use crate::store::{Adoption, AdoptionClaim, AdoptionState, NewAdoption};
+
+/// The pause after the store did not answer.
+pub(super) const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+impl Adoptions {
+    /// Why no instance of this family may be moved now; `None`: it may.
+    pub(super) fn why_not(&self, key: &InstanceKey) -> Option<String> {
+        let flags = self.flags.load();
+        if flags.freeze != Freeze::No {
+            return Some("new instances of the engine are frozen".to_owned());
+        }
+        if let Some(below) = flags.follower_below_live(&key.family) {
+            return Some(format!(
+                "`{}` follows the instances up and is not in `live`: all requests of an adopted instance go to the engine",
+                below.route.id
+            ));
+        }
+        if self.affinity.collided(&key.family) {
+            return Some("both arms have given out one id: the engine gets no new instances of this family".to_owned());
+        }
+        if self.engine.is_draining() {
+            return Some("this process is shutting down".to_owned());
+        }
+        self.engine.why_unresumed().map(|why| format!("the runs of the last process are not resumed yet: {why}"))
+    }
+
+    /// From when on it is known which requests legacy has of a family: until then an earlier process may have sent
+    /// some, or this one did before it counted them.
+    fn settled_at(&self, key: &InstanceKey, settles: Duration) -> Option<Instant> {
+        let state = self.state();
+        let flags = self.flags.load();
+        let of_family = flags.routes.iter().filter(|flag| flag.family == key.family);
+        let counted = of_family.filter_map(|flag| state.counted_since.get(&flag.route.id)).max().copied();
+        // In a new store the first files are counted from the start.
+        let is_first = counted.is_none_or(|at| at <= self.made);
+        let since = counted.filter(|_| !is_first).max(self.started)?;
+        Some(since + settles)
+    }
+
+    /// Moves an instance. Waits at most `within` for what legacy has of it; then the move takes as long as its run.
+    pub(super) async fn move_one(
+        self: Arc<Self>,
+        key: InstanceKey,
+        rule: Arc<AdoptRule>,
+        by: String,
+        within: Duration,
+    ) -> Moved {
+        let moved = self.try_to_move(&key, &rule, by, within).await;
+        match &moved {
+            Moved::GivenBack(_) | Moved::NotTried(_) => self.note_tried(key.stored_key()),
+            Moved::Adopted | Moved::Unknown(_) | Moved::Moving | Moved::EngineOwns => {}
+        }
+        moved
+    }
+
+    async fn try_to_move(&self, key: &InstanceKey, rule: &AdoptRule, by: String, within: Duration) -> Moved {
+        if let Some(why) = self.why_not(key) {
+            return Moved::NotTried(why);
+        }
+        let until = Instant::now() + within;
+        if let Some(at) = self.settled_at(key, rule.settles).filter(|at| *at > Instant::now()) {
+            if at > until {
+                return Moved::NotTried(
+                    "legacy may still have requests from before this process counted them (`settles`)".to_owned(),
+                );
+            }
+            tokio::time::sleep_until(at).await;
+        }
+        let mover = match self.affinity.moves().begin(key) {
+            Ok(mover) => mover,
+            Err(moved) => {
+                moved.await;
+                return self.look_up(key).await;
+            }
+        };
+        match mover.calls_ended(until).await {
+            CallsEnded::Yes => {}
+            CallsEnded::UnderWay => return Moved::NotTried("legacy has a request of it under way".to_owned()),
+            CallsEnded::Unsettled(_) => {
+                let why = "the end of a request to legacy was not seen, and legacy may go on with it (`settles`)";
+                return Moved::NotTried(why.to_owned());
+            }
+        }
+        self.claim(key, rule, by, &mover).await
+    }
+
+    /// What the store says of an instance that somebody else has moved.
+    async fn look_up(&self, key: &InstanceKey) -> Moved {
+        match self.store.adoption(key.stored_key()).await {
+            Ok(Some(adoption)) => Moved::of(&adoption),
+            Ok(None) => Moved::NotTried("it was not claimed".to_owned()),
+            Err(_) => Moved::Moving,
+        }
+    }
+
+    async fn claim(&self, key: &InstanceKey, rule: &AdoptRule, by: String, mover: &Mover) -> Moved {
+        let new = NewAdoption {
+            key: mover.key().clone(),
+            id: key.id.clone(),
+            pins: pins(key),
+            twins: key.pin_keys().collect(),
+            run: RunId(Uuid::now_v7()),
+            workflow: rule.workflow.clone(),
+            by,
+            at: clock::now(),
+            worker: self.engine.worker(),
+            settles_s: rule.settles.as_secs(),
+        };
+        let claimed = loop {
+            match self.store.claim_adoption(new.clone()).await {
+                Ok(claimed) => break claimed,
+                // The claim may hold: it is repeated until the store says so. Meanwhile nobody answers.
+                Err(error) => {
+                    tracing::warn!(%error, family = %key.family.id(), "the store does not say whether an instance is claimed");
+                    if self.engine.is_draining() {
+                        return Moved::Moving;
+                    }
+                    sleep(STORE_PAUSE).await;
+                }
+            }
+        };
+        match claimed {
+            AdoptionClaim::Claimed => {
+                self.affinity.record_adoption(&new.pins, None);
+                let adoption = Adoption {
+                    key: new.key,
+                    id: new.id,
+                    run: new.run,
+                    workflow: new.workflow,
+                    state: AdoptionState::Moving,
+                    reason: None,
+                    by: new.by,
+                    claimed: new.at,
+                    at: new.at,
+                };
+                self.finish(adoption).await
+            }
+            AdoptionClaim::Held(adoption) if adoption.state == AdoptionState::Moving => {
+                // Its process has ended, or it is this one's, which has resumed nothing yet.
+                self.affinity.record_adoption(&new.pins, None);
+                self.finish(adoption).await
+            }
+            AdoptionClaim::Held(adoption) => Moved::of(&adoption),
+            AdoptionClaim::EngineOwns => Moved::EngineOwns,
+            AdoptionClaim::OtherProcess(name) => Moved::NotTried(format!(
+                "`{name}` uses the store too, or did so until a moment ago: what it has sent to legacy is not known here; \
+                 let one process run alone"
+            )),
+        }
+    }
+}
+
+/// The keys of the pins of an adopted instance: one for each spelling of its id.
+pub(super) fn pins(key: &InstanceKey) -> Vec<PinKey> {
+    let family = key.family.first_id();
+    let ids = [Some(key.id.clone()), lower_case_uuid(&key.id).map(Arc::from)];
+    ids.into_iter().flatten().map(|id| PinKey { family: family.clone(), id }).collect()
+}

@@ -1,0 +1,82 @@
+//! How far a bulk is.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use super::moved::Moved;
+
+/// How many reasons of instances that were not adopted are kept.
+const REASONS_MAX: usize = 100;
+
+/// A bulk, and how far it is.
+pub struct Bulk {
+    /// When it was asked for.
+    pub since: Timestamp,
+    /// Who asked for it.
+    pub by: String,
+    progress: Mutex<BulkProgress>,
+    is_running: AtomicBool,
+}
+
+/// How far a bulk is.
+#[derive(Clone, Debug, Default)]
+pub struct BulkProgress {
+    /// How many instances it has read so far.
+    pub found: u64,
+    /// How many are the engine's now.
+    pub adopted: u64,
+    /// How many were the engine's before, or are.
+    pub engines: u64,
+    /// How many stayed legacy's.
+    pub at_legacy: u64,
+    /// How many are unknown.
+    pub unknown: u64,
+    /// How many are still being moved.
+    pub moving: u64,
+    /// Of some that were not adopted: the reason.
+    pub reasons: BTreeMap<String, String>,
+    /// Why the bulk ended before it had read all instances.
+    pub ended_early: Option<String>,
+}
+
+impl Bulk {
+    pub(super) fn new(since: Timestamp, by: String) -> Self {
+        Self { since, by, progress: Mutex::default(), is_running: AtomicBool::new(true) }
+    }
+
+    pub(super) fn end(&self) {
+        self.is_running.store(false, Ordering::Release);
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> BulkProgress {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// Whether it goes on.
+    pub fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::Acquire)
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut BulkProgress)) {
+        change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(super) fn note(&self, id: &str, moved: Moved) {
+        self.change(|progress| {
+            let (counter, reason) = match moved {
+                Moved::Adopted => (&mut progress.adopted, None),
+                Moved::EngineOwns => (&mut progress.engines, None),
+                Moved::GivenBack(why) | Moved::NotTried(why) => (&mut progress.at_legacy, Some(why)),
+                Moved::Unknown(why) => (&mut progress.unknown, Some(why)),
+                Moved::Moving => (&mut progress.moving, None),
+            };
+            *counter += 1;
+            if let Some(why) = reason.filter(|_| progress.reasons.len() < REASONS_MAX) {
+                progress.reasons.insert(id.to_owned(), why);
+            }
+        });
+    }
+}

@@ -1,0 +1,146 @@
+//! What goes on beside the moves: those that the last process left, and unknown ones whose run goes on after all.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::Adoptions;
+use super::one::pins;
+use crate::flag::{ADOPT_SETTLES, InstanceKey};
+use crate::store::{Adoption, AdoptionState, StoreError};
+use crate::workflow::AdoptionProgress;
+
+/// How often unknown adoptions are looked at again.
+const RECHECK_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked whether this process has a new lease.
+const LEASE_EVERY: Duration = Duration::from_millis(250);
+/// How many adoptions are read at a time.
+const PAGE: usize = 500;
+
+impl Adoptions {
+    /// Resumes the moves that the last process left, then looks at unknown ones from time to time, for ever. Without
+    /// `adopt:` in the files and without such moves, the store is left alone.
+    pub async fn resume(self: Arc<Self>) {
+        let mut has_open = true;
+        loop {
+            if !has_open && !self.flags.load().routes.iter().any(|flag| flag.adopt.is_some()) {
+                sleep(RECHECK_EVERY).await;
+                continue;
+            }
+            has_open = self.publish().await;
+            // Again and again: another process may end in the middle of a move.
+            if let Err(error) = self.resume_moving().await {
+                tracing::debug!(%error, "the store does not say which instances are being moved");
+            }
+            if let Err(error) = self.recheck_unknown().await {
+                tracing::debug!(%error, "the store does not say which adoptions are unknown");
+            }
+            sleep(RECHECK_EVERY).await;
+        }
+    }
+
+    /// Begins to resume the moves that the last process left; waits for the store for at most this long.
+    pub async fn mark_moving(self: Arc<Self>, within: Duration) {
+        if !matches!(tokio::time::timeout(within, self.resume_moving()).await, Ok(Ok(()))) {
+            tracing::warn!("the store does not say yet which instances were being moved: their requests get 503");
+        }
+    }
+
+    /// In a store that processes share: after this process has got its lease, or has got it again, reads which families
+    /// have pins. Until then it does not know what others have moved.
+    pub async fn follow_lease(self: Arc<Self>) {
+        if !self.store.is_shared() {
+            return;
+        }
+        loop {
+            if !self.is_current()
+                && let Some(tenure) = self.engine.lease_tenure()
+                && self.affinity.reload_families().await.is_ok()
+            {
+                self.current_tenure.store(tenure + 1, Ordering::Release);
+            }
+            sleep(LEASE_EVERY).await;
+        }
+    }
+
+    async fn resume_moving(self: &Arc<Self>) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.store.adoptions(None, vec![AdoptionState::Moving], after, PAGE).await?;
+            after = page.last().map(|last| last.key.clone());
+            let is_last = page.len() < PAGE;
+            for adoption in page {
+                let key = instance_key(&adoption);
+                let Ok(mover) = self.affinity.moves().begin(&key) else { continue };
+                // It may have been settled since it was read, and its process may live.
+                if !self.may_resume(&adoption).await? {
+                    continue;
+                }
+                self.affinity.record_adoption(&pins(&key), None);
+                let this = self.clone();
+                tracing::info!(route = %adoption.key.family, run = %adoption.run, "the move of an instance is resumed");
+                self.runtime.spawn(async move {
+                    this.finish(adoption).await;
+                    drop(mover);
+                });
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether a move is this process's to resume: its claim holds, and no other process uses the store. Another one
+    /// may be about to begin its run.
+    async fn may_resume(&self, adoption: &Adoption) -> Result<bool, StoreError> {
+        if self.store.is_shared() {
+            let rule = self.flags.load().route(&self.creator(&adoption.key.family)).and_then(|flag| flag.adopt.clone());
+            let settles = rule.map_or(ADOPT_SETTLES, |rule| rule.settles);
+            if self.store.used_by_another(self.engine.worker(), settles.as_secs()).await?.is_some() {
+                return Ok(false);
+            }
+        }
+        let newest = self.store.adoption(adoption.key.clone()).await?;
+        Ok(newest.is_some_and(|newest| newest.run == adoption.run && newest.state == AdoptionState::Moving))
+    }
+
+    /// A person may have let the run of an unknown adoption go on, or cancelled it.
+    async fn recheck_unknown(&self) -> Result<(), StoreError> {
+        for adoption in self.store.adoptions(None, vec![AdoptionState::Unknown], None, PAGE).await? {
+            let (state, reason) = match self.engine.adoption_progress(adoption.run).await? {
+                Some(AdoptionProgress::Adopted) => (AdoptionState::Adopted, None),
+                Some(AdoptionProgress::NotReleased(why)) => (AdoptionState::GivenBack, Some(why)),
+                Some(AdoptionProgress::Running | AdoptionProgress::Stopped | AdoptionProgress::Unknown(_)) | None => {
+                    continue;
+                }
+            };
+            let Ok(_mover) = self.affinity.moves().begin(&instance_key(&adoption)) else { continue };
+            self.settle(&adoption, state, reason, None).await;
+        }
+        Ok(())
+    }
+
+    /// Sets the metrics to what the store counts. Returns whether a move is open or unknown, or may be.
+    async fn publish(&self) -> bool {
+        let Ok(counts) = self.store.adoption_counts().await else { return true };
+        let flags = self.flags.load_full();
+        for flag in flags.routes.iter().filter(|flag| flag.route.lifetime.adopt.is_some()) {
+            let stored = flag.family.first_id();
+            for state in [AdoptionState::Moving, AdoptionState::Unknown, AdoptionState::GivenBack] {
+                let of_state = counts.iter().find(|(family, counted, _)| family == stored && *counted == state);
+                let gauge = metrics::gauge!(
+                    "pointsman_instances_adoption", "route" => flag.route.id.to_string(), "state" => state.as_str()
+                );
+                gauge.set(of_state.map_or(0, |(_, _, count)| *count) as f64);
+            }
+        }
+        let is_open = |state: &AdoptionState| matches!(state, AdoptionState::Moving | AdoptionState::Unknown);
+        counts.iter().any(|(_, state, count)| is_open(state) && *count > 0)
+    }
+}
+
+pub(super) fn instance_key(adoption: &Adoption) -> InstanceKey {
+    InstanceKey { family: adoption.key.family.clone().into(), id: adoption.id.clone() }
+}

@@ -1,0 +1,169 @@
+//! The run that moves an instance, and what follows from what it did.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::Adoptions;
+use super::moved::Moved;
+use super::one::{STORE_PAUSE, pins};
+use crate::clock;
+use crate::engine::{AdoptionStart, StartError};
+use crate::flag::{Family, InstanceKey};
+use crate::names::RouteId;
+use crate::store::{Adoption, AdoptionState, SettledAdoption};
+use crate::workflow::{AdoptionProgress, ControlCommand};
+
+/// How long a run is waited for before it is looked at again.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The pause where a run does not go on although nothing is waited for.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Who cancels a run that would ask a person while nobody answers for its instance.
+const BY: &str = "adoption";
+
+impl Adoptions {
+    /// Begins the run of a claim, if it has not begun, and waits until it is known what it did; then settles the claim.
+    /// Ends earlier only if this process ends.
+    pub(super) async fn finish(&self, adoption: Adoption) -> Moved {
+        loop {
+            let progress = match self.engine.adoption_progress(adoption.run).await {
+                Ok(progress) => progress,
+                Err(error) => {
+                    tracing::warn!(%error, run = %adoption.run, "the store does not say how far an adoption has come");
+                    if self.engine.is_draining() {
+                        return Moved::Moving;
+                    }
+                    sleep(STORE_PAUSE).await;
+                    continue;
+                }
+            };
+            let (state, reason) = match progress {
+                None => match self.begin(&adoption).await {
+                    Begun::Yes => continue,
+                    Begun::Later => return Moved::Moving,
+                    Begun::No(why) => (AdoptionState::GivenBack, Some(why)),
+                },
+                Some(AdoptionProgress::Running) => {
+                    if self.engine.is_draining() {
+                        return Moved::Moving;
+                    }
+                    let ended = self.engine.wait_until_ended_or_awaits_input(adoption.run, LOOK_EVERY).await;
+                    if ended.is_none_or(|summary| !summary.status.has_ended_or_awaits_input()) {
+                        sleep(PAUSE).await;
+                    }
+                    continue;
+                }
+                Some(AdoptionProgress::Stopped) => {
+                    let reason = Some("nobody can be asked while the instance is moved".to_owned());
+                    let cancel = ControlCommand::Cancel { compensate: false, reason, automatic: true };
+                    if let Err(error) = self.engine.give_command(adoption.run, cancel, BY.to_owned()).await {
+                        tracing::warn!(%error, run = %adoption.run, "a run that adopts an instance was not cancelled");
+                        sleep(STORE_PAUSE).await;
+                    }
+                    continue;
+                }
+                Some(AdoptionProgress::Adopted) => (AdoptionState::Adopted, None),
+                Some(AdoptionProgress::NotReleased(why)) => (AdoptionState::GivenBack, Some(why)),
+                Some(AdoptionProgress::Unknown(why)) => (AdoptionState::Unknown, Some(why)),
+            };
+            return self.settle(&adoption, state, reason, None).await;
+        }
+    }
+
+    async fn begin(&self, adoption: &Adoption) -> Begun {
+        let route = self.creator(&adoption.key.family);
+        let start = AdoptionStart {
+            run: adoption.run,
+            workflow: adoption.workflow.clone(),
+            route,
+            id: adoption.id.clone(),
+            by: adoption.by.clone(),
+        };
+        loop {
+            if self.engine.is_draining() {
+                return Begun::Later;
+            }
+            if self.engine.why_unresumed().is_none() {
+                break;
+            }
+            sleep(PAUSE).await;
+        }
+        match self.engine.begin_adoption(start).await {
+            Ok(()) => Begun::Yes,
+            Err(StartError::Store { why, unknown }) => {
+                // It may have begun: its events show that, once the store answers.
+                tracing::warn!(why, unknown, run = %adoption.run, "a run that adopts an instance was not begun yet");
+                sleep(STORE_PAUSE).await;
+                Begun::Yes
+            }
+            Err(error) if self.engine.is_draining() => {
+                tracing::debug!(%error, "an adoption is left to the next process");
+                Begun::Later
+            }
+            Err(error) => Begun::No(error.to_string()),
+        }
+    }
+
+    /// The present id of the route that creates the instances of a family, by the id under which it is stored.
+    pub(super) fn creator(&self, stored: &RouteId) -> RouteId {
+        let flags = self.flags.load();
+        let found = flags.routes.iter().find(|flag| Family::of(&flag.route).first_id() == stored);
+        found.map_or_else(|| stored.clone(), |flag| flag.route.id.clone())
+    }
+
+    /// Records the end of an adoption, or that it is unknown. Waits until the store has it.
+    pub(super) async fn settle(
+        &self,
+        adoption: &Adoption,
+        state: AdoptionState,
+        reason: Option<String>,
+        by: Option<String>,
+    ) -> Moved {
+        let settled = SettledAdoption {
+            key: adoption.key.clone(),
+            run: adoption.run,
+            state,
+            reason: reason.clone(),
+            by,
+            at: clock::now(),
+        };
+        let holds = loop {
+            match self.store.settle_adoption(settled.clone()).await {
+                Ok(holds) => break holds,
+                Err(error) => {
+                    tracing::warn!(%error, run = %adoption.run, "the store does not take the end of an adoption");
+                    if self.engine.is_draining() {
+                        return Moved::Moving;
+                    }
+                    sleep(STORE_PAUSE).await;
+                }
+            }
+        };
+        let family = self.creator(&adoption.key.family);
+        if holds && adoption.state != state {
+            let counter = metrics::counter!(
+                "pointsman_instances_adopted_total", "route" => family.to_string(), "outcome" => state.as_str()
+            );
+            counter.increment(1);
+            tracing::info!(route = %family, run = %adoption.run, outcome = state.as_str(), reason, "an instance of legacy was moved");
+        }
+        let key = InstanceKey { family: adoption.key.family.clone().into(), id: adoption.id.clone() };
+        match state {
+            AdoptionState::Adopted => self.affinity.record_adoption(&pins(&key), Some(adoption.run)),
+            AdoptionState::GivenBack | AdoptionState::Unknown | AdoptionState::Moving => {
+                self.affinity.forget_pins(&pins(&key));
+            }
+        }
+        Moved::of(&Adoption { state, reason, ..adoption.clone() })
+    }
+}
+
+/// Whether the run of a claim has begun.
+enum Begun {
+    /// It has, or it is looked at again.
+    Yes,
+    /// The next process begins it.
+    Later,
+    /// It has not, and will not, for this reason.
+    No(String),
+}

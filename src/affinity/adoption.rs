@@ -1,0 +1,51 @@
+//! What becomes known of instances that are moved from legacy to the engine.
+
+use std::sync::Arc;
+
+use super::{Moves, StoreAffinity};
+use crate::flag::{Arm, Owner, PinKey};
+use crate::names::RunId;
+use crate::store::StoreError;
+
+impl StoreAffinity {
+    /// The requests that legacy has of instances that may be moved, and the instances that are being moved.
+    pub fn moves(&self) -> &Arc<Moves> {
+        &self.moves
+    }
+
+    /// Records that the pins of an instance that legacy made are the engine's: it is moving, or, with a run, adopted.
+    pub fn record_adoption(&self, pins: &[PinKey], adopted_by: Option<RunId>) {
+        for key in pins {
+            self.sets.add_pin(key, Arm::Engine);
+            self.families.ensure(&key.family);
+            match adopted_by {
+                None => self.cache.forget(key),
+                Some(run) if self.cache.put(key, (Owner::Adopted, Some(run))) => {
+                    self.families.count(&key.family, Arm::Engine);
+                }
+                Some(_) => {}
+            }
+        }
+        self.instances.count_soon();
+    }
+
+    /// Records that pins have gone, or that the adoption of their instance is unknown: the store is asked again.
+    pub fn forget_pins(&self, pins: &[PinKey]) {
+        pins.iter().for_each(|key| self.cache.forget(key));
+        self.instances.count_soon();
+    }
+
+    /// Reads from the store which families have pins of the engine: another process may have made a family's first pin.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn reload_families(&self) -> Result<(), StoreError> {
+        for (family, arm, count) in self.store.pin_counts().await? {
+            if arm == Arm::Engine && count > 0 {
+                self.families.ensure(&family);
+            }
+        }
+        self.cache.clear();
+        Ok(())
+    }
+}

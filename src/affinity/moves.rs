@@ -1,0 +1,357 @@
+//! Which requests legacy has of instances that may be moved to the engine, and which instances are being moved.
+//!
+//! Always true: a request is counted before its arm is decided, or told that its instance moves; while an instance is
+//! marked as moving no new request of it is counted. So once the requests that were counted before the mark have ended,
+//! legacy has none.
+//!
+//! The table has entries only for instances with a request under way, with one whose end was not seen, or that move.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::exchange::{
+    Adopter, AdoptionAnswer, AdoptionRequest, Entered, LegacyEntry, LegacyRequests, RequestAtLegacy, WhatFor,
+};
+use crate::flag::{InstanceKey, PinKey};
+use crate::names::RouteId;
+
+/// The most instances of which it is remembered by id that the end of a request was not seen. Beyond that it is
+/// remembered for the whole family.
+const UNSETTLED_MAX: usize = 65_536;
+
+/// The requests at legacy, and the instances that move.
+#[derive(Default)]
+pub struct Moves {
+    table: Mutex<Table>,
+    /// Notified when a request has ended.
+    ended: Notify,
+    adopter: OnceLock<Weak<dyn Adopter>>,
+    /// Whether this process knows what others have moved; `None`: there are no others.
+    is_current: OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
+    this: OnceLock<Weak<Moves>>,
+}
+
+#[derive(Default)]
+struct Table {
+    next: u64,
+    requests: BTreeMap<u64, Counted>,
+    instances: HashMap<PinKey, InstanceEntry>,
+    /// By the oldest id of a family: until when legacy may go on with creates, or with requests of unknown ids.
+    unsettled: HashMap<RouteId, Instant>,
+}
+
+struct Counted {
+    what_for: CountedFor,
+    is_write: bool,
+    settles: Duration,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum CountedFor {
+    Creates(RouteId),
+    FollowsUp(PinKey),
+}
+
+#[derive(Default)]
+struct InstanceEntry {
+    /// How many requests legacy has.
+    at_legacy: usize,
+    /// Until when legacy may go on with requests whose end was not seen.
+    unsettled: Option<Instant>,
+    /// Set while it moves; the sender is dropped when it moves no more.
+    moving: Option<watch::Receiver<()>>,
+}
+
+impl InstanceEntry {
+    fn is_empty(&self, now: Instant) -> bool {
+        self.at_legacy == 0 && self.moving.is_none() && self.unsettled.is_none_or(|until| until <= now)
+    }
+}
+
+/// Whether the requests that legacy had of an instance have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallsEnded {
+    /// They have.
+    Yes,
+    /// Legacy still has one.
+    UnderWay,
+    /// The end of one was not seen, and legacy may go on with it until this time.
+    Unsettled(Instant),
+}
+
+/// An instance that is marked as moving. Dropping it ends that.
+pub struct Mover {
+    moves: Arc<Moves>,
+    key: PinKey,
+    /// Requests with a lower number were counted before the mark.
+    before: u64,
+    _moving: watch::Sender<()>,
+}
+
+impl Moves {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // A poisoned lock is usable: no change can panic halfway.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets who moves instances, and how this process knows whether it knows what others have moved. Called once.
+    pub fn connect(
+        self: &Arc<Self>,
+        adopter: Weak<dyn Adopter>,
+        is_current: Option<Box<dyn Fn() -> bool + Send + Sync>>,
+    ) {
+        let _set_before = self.this.set(Arc::downgrade(self));
+        let _set_before = self.adopter.set(adopter);
+        if let Some(is_current) = is_current {
+            let _set_before = self.is_current.set(is_current);
+        }
+    }
+
+    pub(super) fn adopt(&self, request: AdoptionRequest) -> BoxFuture<'static, AdoptionAnswer> {
+        match self.adopter.get().and_then(Weak::upgrade) {
+            None => ready(AdoptionAnswer::AtLegacy).boxed(),
+            Some(adopter) => async move { adopter.adopt(request).await }.boxed(),
+        }
+    }
+
+    /// Counts a request that legacy may get, unless its instance moves.
+    pub(super) fn enter(&self, entry: &LegacyEntry<'_>) -> Entered {
+        let Some(this) = self.this.get().and_then(Weak::upgrade) else { return Entered::AtLegacy(None) };
+        if self.is_current.get().is_some_and(|is_current| !is_current()) {
+            return Entered::Unknown;
+        }
+        let LegacyEntry { what_for, is_write, settles } = *entry;
+        let what_for = match what_for {
+            WhatFor::Creates(family) => CountedFor::Creates(family.first_id().clone()),
+            WhatFor::FollowsUp(key) => CountedFor::FollowsUp(key.stored_key()),
+        };
+        let mut table = self.table();
+        if let CountedFor::FollowsUp(key) = &what_for {
+            let instance = table.instances.entry(key.clone()).or_default();
+            if let Some(moving) = &instance.moving {
+                return Entered::Moving(moved(moving.clone()));
+            }
+            instance.at_legacy += 1;
+        }
+        let number = table.next;
+        table.next += 1;
+        table.requests.insert(number, Counted { what_for, is_write, settles });
+        Entered::AtLegacy(Some(RequestAtLegacy::new(this, number)))
+    }
+
+    /// Marks an instance as moving: from now on no request of it is counted.
+    ///
+    /// # Errors
+    /// It moves already; the future resolves when it does so no more.
+    pub fn begin(self: &Arc<Self>, key: &InstanceKey) -> Result<Mover, BoxFuture<'static, ()>> {
+        let key = key.stored_key();
+        let mut table = self.table();
+        let before = table.next;
+        let instance = table.instances.entry(key.clone()).or_default();
+        if let Some(moving) = &instance.moving {
+            return Err(moved(moving.clone()));
+        }
+        let (sender, receiver) = watch::channel(());
+        instance.moving = Some(receiver);
+        Ok(Mover { moves: self.clone(), key, before, _moving: sender })
+    }
+
+    /// How many instances move.
+    pub fn moving_count(&self) -> usize {
+        self.table().instances.values().filter(|instance| instance.moving.is_some()).count()
+    }
+}
+
+/// Resolves when the sender is dropped.
+fn moved(mut moving: watch::Receiver<()>) -> BoxFuture<'static, ()> {
+    async move { while moving.changed().await.is_ok() {} }.boxed()
+}
+
+impl Mover {
+    /// The instance, as the store knows it.
+    pub fn key(&self) -> &PinKey {
+        &self.key
+    }
+
+    /// Waits until the requests that legacy had of the instance when it was marked have ended, and those that might
+    /// have created it, at the latest until `until`.
+    pub async fn calls_ended(&self, until: Instant) -> CallsEnded {
+        loop {
+            let notified = self.moves.ended.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            match self.state() {
+                CallsEnded::Yes => return CallsEnded::Yes,
+                CallsEnded::UnderWay if Instant::now() >= until => return CallsEnded::UnderWay,
+                CallsEnded::UnderWay => drop(timeout_at(until, notified).await),
+                CallsEnded::Unsettled(at) if at > until => return CallsEnded::Unsettled(at),
+                CallsEnded::Unsettled(at) => sleep_until(at).await,
+            }
+        }
+    }
+
+    fn state(&self) -> CallsEnded {
+        let now = Instant::now();
+        let table = self.moves.table();
+        let creates = CountedFor::Creates(self.key.family.clone());
+        let may_create = table.requests.range(..self.before).any(|(_, counted)| counted.what_for == creates);
+        let Some(instance) = table.instances.get(&self.key) else { return CallsEnded::Yes };
+        if instance.at_legacy > 0 || may_create {
+            return CallsEnded::UnderWay;
+        }
+        let unsettled = instance.unsettled.into_iter().chain(table.unsettled.get(&self.key.family).copied()).max();
+        unsettled.filter(|until| *until > now).map_or(CallsEnded::Yes, CallsEnded::Unsettled)
+    }
+}
+
+impl Drop for Mover {
+    fn drop(&mut self) {
+        let mut table = self.moves.table();
+        if let Some(instance) = table.instances.get_mut(&self.key) {
+            instance.moving = None;
+            if instance.is_empty(Instant::now()) {
+                table.instances.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl LegacyRequests for Moves {
+    fn leave(&self, number: u64, may_go_on: bool) {
+        let now = Instant::now();
+        let mut table = self.table();
+        let Some(Counted { what_for, is_write, settles }) = table.requests.remove(&number) else { return };
+        let until = now.checked_add(settles).filter(|_| may_go_on && is_write && !settles.is_zero());
+        match (what_for, until) {
+            (CountedFor::Creates(family), Some(until)) => note(&mut table.unsettled, family, until),
+            (CountedFor::Creates(_), None) => {}
+            (CountedFor::FollowsUp(key), until) => {
+                let has_room = table.instances.len() < UNSETTLED_MAX;
+                if let Some(until) = until.filter(|_| !has_room) {
+                    table.instances.retain(|_, instance| !instance.is_empty(now));
+                    note(&mut table.unsettled, key.family.clone(), until);
+                }
+                if let Some(instance) = table.instances.get_mut(&key) {
+                    instance.at_legacy = instance.at_legacy.saturating_sub(1);
+                    instance.unsettled = instance.unsettled.max(until.filter(|_| has_room));
+                    if instance.is_empty(now) {
+                        table.instances.remove(&key);
+                    }
+                }
+            }
+        }
+        drop(table);
+        self.ended.notify_waiters();
+    }
+}
+
+fn note(unsettled: &mut HashMap<RouteId, Instant>, family: RouteId, until: Instant) {
+    let noted = unsettled.entry(family).or_insert(until);
+    *noted = (*noted).max(until);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flag::Family;
+
+    struct Nobody;
+
+    impl Adopter for Nobody {
+        fn adopt(&self, _: AdoptionRequest) -> BoxFuture<'_, AdoptionAnswer> {
+            ready(AdoptionAnswer::AtLegacy).boxed()
+        }
+    }
+
+    const SETTLES: Duration = Duration::from_secs(30);
+
+    fn key(id: &str) -> InstanceKey {
+        InstanceKey { family: Family::from(RouteId::from("orders.create")), id: id.into() }
+    }
+
+    fn moves() -> Arc<Moves> {
+        let moves = Arc::new(Moves::default());
+        let nobody: Arc<dyn Adopter> = Arc::new(Nobody);
+        moves.connect(Arc::downgrade(&nobody), None);
+        moves
+    }
+
+    fn enter(moves: &Moves, what_for: WhatFor<'_>, is_write: bool) -> Option<RequestAtLegacy> {
+        match moves.enter(&LegacyEntry { what_for, is_write, settles: SETTLES }) {
+            Entered::AtLegacy(request) => Some(request.expect("it is counted")),
+            Entered::Moving(_) | Entered::Unknown => None,
+        }
+    }
+
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_instance_moves_once_the_requests_that_legacy_had_of_it_have_ended() {
+        let moves = moves();
+        let (one, other) = (key("17"), key("18"));
+        let mut first = enter(&moves, WhatFor::FollowsUp(&one), true).unwrap();
+        let _of_other = enter(&moves, WhatFor::FollowsUp(&other), true).unwrap();
+        let mover = moves.begin(&one).unwrap_or_else(|_| panic!("it does not move yet"));
+        assert!(enter(&moves, WhatFor::FollowsUp(&one), false).is_none(), "a new request waits");
+        assert!(moves.begin(&one).is_err(), "one at a time");
+        assert_eq!(mover.calls_ended(now()).await, CallsEnded::UnderWay);
+        first.sent();
+        first.ended();
+        let waiting = tokio::spawn(async move { (mover.calls_ended(now() + SETTLES).await, mover) });
+        tokio::task::yield_now().await;
+        drop(first);
+        let (ended, mover) = waiting.await.unwrap();
+        assert_eq!(ended, CallsEnded::Yes);
+        let Entered::Moving(moved) =
+            moves.enter(&LegacyEntry { what_for: WhatFor::FollowsUp(&one), is_write: true, settles: SETTLES })
+        else {
+            panic!("it moves");
+        };
+        drop(mover);
+        moved.await;
+        assert!(enter(&moves, WhatFor::FollowsUp(&one), true).is_some(), "it moves no more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_whose_end_was_not_seen_holds_its_instance_for_a_time() {
+        let moves = moves();
+        let one = key("17");
+        for (is_write, held) in [(false, false), (true, true)] {
+            let mut request = enter(&moves, WhatFor::FollowsUp(&one), is_write).unwrap();
+            request.sent();
+            drop(request);
+            let mover = moves.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
+            let ended = mover.calls_ended(now()).await;
+            assert_eq!(matches!(ended, CallsEnded::Unsettled(_)), held, "{is_write}");
+        }
+        let mover = moves.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
+        let began = now();
+        assert_eq!(mover.calls_ended(began + 2 * SETTLES).await, CallsEnded::Yes);
+        assert!(now() >= began + SETTLES - Duration::from_secs(1));
+        let unsent = enter(&moves, WhatFor::FollowsUp(&key("19")), true).unwrap();
+        drop(unsent);
+        drop(mover);
+        assert!(moves.table().instances.is_empty(), "nothing is left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_create_under_way_may_be_about_the_instance() {
+        let moves = moves();
+        let one = key("17");
+        let family = one.family.clone();
+        let before = enter(&moves, WhatFor::Creates(&family), true).unwrap();
+        let mover = moves.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
+        let _after = enter(&moves, WhatFor::Creates(&family), true).unwrap();
+        assert_eq!(mover.calls_ended(now()).await, CallsEnded::UnderWay);
+        drop(before);
+        assert_eq!(mover.calls_ended(now()).await, CallsEnded::Yes, "a later create makes another one");
+    }
+}

@@ -1,0 +1,153 @@
+//! `legacy`: who still calls a service, what may call it, and since when nothing does.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use jiff::{Span, SpanRelativeTo, Timestamp, Unit};
+
+use super::client::{CallError, Client, component};
+use super::format::{Formatter, TableCell, Tone, ago, counted, duration_text, escape_control, plain};
+use super::output::Output;
+use crate::admin::types::{ServiceCallerRow, ServiceCallers};
+
+/// How many callers the text shows.
+const SHOWN_MAX: usize = 50;
+
+/// Parses the value of `--unused-for`: `30d`, `12h`, `90 minutes`. A day has 24 hours.
+///
+/// # Errors
+/// It is no duration, or not a positive one.
+pub(crate) fn lasting(text: &str) -> Result<Duration, String> {
+    let span: Span = text.parse().map_err(|_| "expected a duration such as 30d or 12h".to_owned())?;
+    let seconds = span.total((Unit::Second, SpanRelativeTo::days_are_24_hours())).map_err(|error| error.to_string())?;
+    let lasting = Duration::try_from_secs_f64(seconds).map_err(|_| "expected a positive duration".to_owned())?;
+    if lasting.is_zero() { Err("expected a positive duration".to_owned()) } else { Ok(lasting) }
+}
+
+pub(crate) fn show(
+    client: &Client,
+    service: &str,
+    unused_for: Option<Duration>,
+    format: Formatter,
+) -> Result<Output, CallError> {
+    let (view, json) = client.get::<ServiceCallers>(&format!("/api/v2/services/{}/callers", component(service)))?;
+    let is_ok = unused_for.is_none_or(|wanted| is_unused_for(&view, wanted));
+    Ok(Output { text: text(&view, unused_for, format), json, is_ok })
+}
+
+/// For how long nothing has called; `None` if that is not known.
+fn quiet_for(view: &ServiceCallers) -> Option<Duration> {
+    let since = view.quiet_since?;
+    Some(Duration::try_from(view.now.duration_since(since)).unwrap_or_default())
+}
+
+fn is_unused_for(view: &ServiceCallers, wanted: Duration) -> bool {
+    quiet_for(view).is_some_and(|quiet| quiet >= wanted)
+}
+
+pub(crate) fn text(view: &ServiceCallers, unused_for: Option<Duration>, format: Formatter) -> String {
+    let now = view.now;
+    let mut out = format!("{}\n\n", format.tone(escape_control(&view.service), Tone::Strong));
+    let quiet = match (quiet_for(view), view.last_call) {
+        (None, _) => "calls were never noted".to_owned(),
+        (Some(quiet), Some(last)) if view.quiet_since == Some(last) => {
+            format!("last called {} ago", duration_text(quiet.as_secs_f64()))
+        }
+        (Some(quiet), last) => {
+            let before = last.map_or("none is known from before".to_owned(), |last| {
+                format!("the last one that is known was {}", ago(last, now))
+            });
+            format!("no call for {}; {before}", duration_text(quiet.as_secs_f64()))
+        }
+    };
+    let _ = writeln!(out, "{quiet}");
+    if let Some(wanted) = unused_for {
+        let (word, tone) = match is_unused_for(view, wanted) {
+            true => ("yes", Tone::Good),
+            false => ("no", Tone::Bad),
+        };
+        let wanted = duration_text(wanted.as_secs_f64());
+        let _ = writeln!(out, "unused for {wanted}: {}", format.tone(word, tone));
+    }
+    for unknown in &view.unknown {
+        let lasting = duration_text(unknown.to.duration_since(unknown.from).as_secs_f64());
+        let _ = writeln!(
+            out,
+            "{} a process was killed: calls of up to {lasting} before its end are not known",
+            ago(unknown.from, now)
+        );
+    }
+    if view.may_call.is_empty() {
+        out.push_str("\nby the files in force, nothing calls it any more\n");
+    } else {
+        let list: String = view.may_call.iter().map(|line| format!("  {}\n", escape_control(line))).collect();
+        let _ = write!(out, "\nby the files in force, these may call it:\n{list}");
+    }
+    if !view.callers.is_empty() {
+        let rows = view.callers.iter().take(SHOWN_MAX).map(|caller| row(caller, now)).collect();
+        out.push('\n');
+        out.push_str(&format.table(&["LAST CALL", "FIRST CALL", "FROM", "CLIENT", "PATH"], &[], rows));
+        let more = view.callers.len().saturating_sub(SHOWN_MAX);
+        if more > 0 {
+            let _ = writeln!(out, "\nand {} that called earlier: see --json", counted(more as u64, "caller"));
+        }
+    }
+    out
+}
+
+fn row(caller: &ServiceCallerRow, now: Timestamp) -> Vec<TableCell> {
+    let client = if caller.client.is_empty() { "-".to_owned() } else { escape_control(&caller.client) };
+    vec![
+        plain(ago(caller.last, now)),
+        plain(ago(caller.first, now)),
+        (escape_control(&caller.source), Tone::Strong),
+        plain(client),
+        plain(escape_control(&caller.path)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn view(last_call: Option<i64>, quiet_since: Option<i64>) -> ServiceCallers {
+        ServiceCallers {
+            service: "shop".into(),
+            may_call: vec!["route orders (dark)".into()],
+            callers: Vec::new(),
+            last_call: last_call.map(at),
+            quiet_since: quiet_since.map(at),
+            now: at(1_000_000),
+            unknown: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_duration_has_a_unit_and_is_positive() {
+        assert_eq!(lasting("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        assert_eq!(lasting("90 minutes"), Ok(Duration::from_secs(5_400)));
+        for wrong in ["", "30", "-1h", "0s", "soon"] {
+            assert!(lasting(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_service_is_unused_only_for_as_long_as_it_is_known() {
+        let day = Duration::from_secs(86_400);
+        assert!(is_unused_for(&view(None, Some(0)), day));
+        assert!(!is_unused_for(&view(Some(999_000), Some(999_000)), day));
+        assert!(!is_unused_for(&view(None, None), Duration::from_secs(1)), "never noted is not unused");
+    }
+
+    #[test]
+    fn the_text_says_since_when_nothing_calls_and_what_may() {
+        let shown = text(&view(Some(1_000), Some(913_600)), Some(Duration::from_secs(86_400)), Formatter(false));
+        assert!(shown.contains("no call for 24 h; the last one that is known was"), "{shown}");
+        assert!(shown.contains("unused for 24 h: yes"), "{shown}");
+        assert!(shown.contains("  route orders (dark)\n"), "{shown}");
+    }
+}

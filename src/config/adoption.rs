@@ -1,0 +1,44 @@
+//! Checks workflows that adopt instances of legacy: only `instance.adopt` names them, and it names no others.
+
+use super::checked_files::{PlacedRoute, Workflows};
+use crate::names::WorkflowName;
+use crate::problem::Problems;
+use crate::workflow::StepKind;
+
+pub(crate) fn check(routes: &[PlacedRoute], workflows: &Workflows, problems: &mut Problems) {
+    let plan = |name: &WorkflowName| workflows.get(name).and_then(|(_, plan)| plan.as_deref());
+    for (site, route) in routes {
+        if let Some(name) =
+            route.workflow.as_ref().filter(|name| plan(name).is_some_and(|plan| plan.adoption.is_some()))
+        {
+            problems
+                .error(&site.key("workflow"), format!("`{name}` adopts instances of legacy, and answers no requests"))
+                .hint("name it in `instance.adopt` of the route that creates the instances");
+        }
+        let Some(rule) = &route.lifetime.adopt else { continue };
+        let at = site.key("instance").key("adopt");
+        if plan(&rule.workflow).is_some_and(|plan| plan.adoption.is_none()) {
+            problems.error(&at, format!("`{}` does not say how legacy lets go of an instance", rule.workflow)).hint(
+                "mark the call that tells legacy with `release: true`; or, if legacy does nothing of its own with its \
+                     instances, give the workflow `legacy_passive: { reason: … }`",
+            );
+        }
+        if route.workflow.is_none() {
+            problems
+                .error(&at, "the route has no workflow: the engine makes no instances of its family")
+                .hint("give the route and its followers workflows first");
+        }
+    }
+    for (file, plan_of_file) in workflows.values() {
+        let Some(of_file) = plan_of_file else { continue };
+        for step in &of_file.steps {
+            let StepKind::Run(run) = &step.kind else { continue };
+            if plan(&run.workflow).is_some_and(|plan| plan.adoption.is_some()) {
+                let at = file.key("steps").key(step.id.as_str()).key("run");
+                problems
+                    .error(&at, format!("`{}` adopts instances of legacy: no other workflow runs it", run.workflow))
+                    .hint("it begins only for an instance that was claimed (`pointsman adopt`)");
+            }
+        }
+    }
+}

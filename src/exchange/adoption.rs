@@ -1,0 +1,109 @@
+//! Instances that are moved from legacy to the engine, as the proxy sees them.
+//!
+//! Always true: a request that is counted at legacy ([`RequestAtLegacy`]) was counted before its arm was decided, and
+//! is counted until legacy's reply is complete; no instance is moved while legacy has a request about it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::flag::{AdoptRule, Family, InstanceKey};
+
+/// What a request does with instances.
+#[derive(Clone, Copy, Debug)]
+pub enum WhatFor<'a> {
+    /// It may create an instance of this family, whose id legacy may know before the reply.
+    Creates(&'a Family),
+    /// It follows this instance up: it reads or changes it.
+    FollowsUp(&'a InstanceKey),
+}
+
+/// A request that legacy may get.
+#[derive(Clone, Copy, Debug)]
+pub struct LegacyEntry<'a> {
+    /// What it does.
+    pub what_for: WhatFor<'a>,
+    /// Whether its method is one that may change something.
+    pub is_write: bool,
+    /// For how long legacy may go on with it if its end is not seen.
+    pub settles: Duration,
+}
+
+/// Whether legacy may get a request.
+pub enum Entered {
+    /// It may. It counts as at legacy until the value is dropped; `None`: nobody counts it.
+    AtLegacy(Option<RequestAtLegacy>),
+    /// Its instance is being moved; the future resolves when it is moved no more.
+    Moving(BoxFuture<'static, ()>),
+    /// This process does not know whether another one has moved the instance.
+    Unknown,
+}
+
+/// A request that counts as one that legacy has. Dropping it ends that. If it was sent and its end was not seen, legacy
+/// may go on with it: its instance is not moved for some time.
+pub struct RequestAtLegacy {
+    requests: Arc<dyn LegacyRequests>,
+    number: u64,
+    may_go_on: bool,
+}
+
+/// Counts requests at legacy.
+pub trait LegacyRequests: Send + Sync {
+    /// The request with this number has ended; with `may_go_on`, legacy may still perform it.
+    fn leave(&self, number: u64, may_go_on: bool);
+}
+
+impl RequestAtLegacy {
+    /// A request that `requests` counts under this number.
+    pub fn new(requests: Arc<dyn LegacyRequests>, number: u64) -> Self {
+        Self { requests, number, may_go_on: false }
+    }
+    /// Legacy is about to get it.
+    pub fn sent(&mut self) {
+        self.may_go_on = true;
+    }
+    /// Legacy's reply is complete, and says that legacy has done with the request.
+    pub fn ended(&mut self) {
+        self.may_go_on = false;
+    }
+}
+
+impl Drop for RequestAtLegacy {
+    fn drop(&mut self) {
+        self.requests.leave(self.number, self.may_go_on);
+    }
+}
+
+impl fmt::Debug for RequestAtLegacy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestAtLegacy({})", self.number)
+    }
+}
+
+/// A write asks for an instance to be moved.
+#[derive(Clone, Debug)]
+pub struct AdoptionRequest {
+    /// The instance.
+    pub key: InstanceKey,
+    /// How instances of its family are moved.
+    pub rule: Arc<AdoptRule>,
+}
+
+/// What became of the request to move an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdoptionAnswer {
+    /// The instance is legacy's, and may be moved later: legacy answers.
+    AtLegacy,
+    /// It is moved no more: its owner is to be looked up.
+    Settled,
+    /// It is still being moved.
+    Moving,
+}
+
+/// Moves instances.
+pub trait Adopter: Send + Sync {
+    /// See [`super::Affinity::adopt`].
+    fn adopt(&self, request: AdoptionRequest) -> BoxFuture<'_, AdoptionAnswer>;
+}

@@ -1,0 +1,215 @@
+//! PURE. A workflow that adopts an instance of legacy, and how far a run of it has come.
+//!
+//! The question it answers: "is the instance the engine's now, is it still legacy's, or is it not known?" Always true:
+//! an instance is the engine's only if legacy has let go of it for certain and the run has answered; it is legacy's
+//! only if legacy was certainly not told.
+
+use super::{Adoption, Event, Outcome, Run, RunStatus, StepEvent, StepPart, may_create_instance};
+use crate::names::StepId;
+
+/// The parts of `instance` that such a workflow can read.
+pub(super) const READABLE: [&str; 2] = ["id", "legacy_id"];
+
+/// How far a run that adopts an instance has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdoptionProgress {
+    /// It goes on by itself.
+    Running,
+    /// It waits for a person, and legacy was certainly not told: it may be cancelled.
+    Stopped,
+    /// Legacy has let go, and the run has answered: the instance is the engine's.
+    Adopted,
+    /// Legacy was certainly not told: the instance is legacy's.
+    NotReleased(String),
+    /// Whether legacy has let go is not known, or it has and the engine has nothing of the instance.
+    Unknown(String),
+}
+
+/// What became of the call that tells legacy to let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Release {
+    /// Certainly not done.
+    NotDone,
+    /// An attempt was begun, and what became of it is not recorded.
+    UnderWay,
+    /// It is not known whether it was done.
+    Unknown,
+    /// It was done, or need not be.
+    Done,
+}
+
+/// How far a run has come that adopts an instance in this way, by all of its events.
+pub fn progress<'a>(adoption: &Adoption, run: &Run, events: impl IntoIterator<Item = &'a Event>) -> AdoptionProgress {
+    let release = match adoption {
+        Adoption::LegacyPassive(_) => None,
+        Adoption::Release(step) => Some(release(step, events)),
+    };
+    let status = run.status();
+    if !status.is_final() {
+        let waits_for_person =
+            matches!(status, RunStatus::Paused | RunStatus::WaitingCheckpoint | RunStatus::WaitingSignal);
+        return match release {
+            _ if !waits_for_person => AdoptionProgress::Running,
+            None | Some(Release::NotDone) => AdoptionProgress::Stopped,
+            Some(Release::UnderWay | Release::Unknown) => {
+                AdoptionProgress::Unknown("the run waits for a person: whether legacy let go is not known".to_owned())
+            }
+            Some(Release::Done) => {
+                AdoptionProgress::Unknown("the run waits for a person after legacy has let go".to_owned())
+            }
+        };
+    }
+    let why = why_not_adopted(run);
+    match (release, why) {
+        (None | Some(Release::Done), None) => AdoptionProgress::Adopted,
+        (None | Some(Release::NotDone), Some(why)) => AdoptionProgress::NotReleased(why),
+        (Some(Release::NotDone), None) => {
+            AdoptionProgress::NotReleased("the run answered without having told legacy to let go".to_owned())
+        }
+        (Some(Release::UnderWay | Release::Unknown), why) => {
+            let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+            AdoptionProgress::Unknown(format!("whether legacy let go is not known{why}"))
+        }
+        (Some(Release::Done), Some(why)) => {
+            AdoptionProgress::Unknown(format!("legacy has let go, and the engine has no instance: {why}"))
+        }
+    }
+}
+
+/// Why a run that has ended has made no instance; `None` if it has.
+fn why_not_adopted(run: &Run) -> Option<String> {
+    let failure = run.failure().map(|failure| failure.message.clone());
+    match (run.status(), run.answer()) {
+        (RunStatus::Completed, Some(answer)) if may_create_instance(answer.status) => None,
+        (RunStatus::Completed, Some(answer)) => Some(format!("the workflow answered {}", answer.status)),
+        (RunStatus::Completed, None) => Some("the workflow gave no answer".to_owned()),
+        (status, answer) => {
+            let answered = answer.map(|answer| format!("the workflow answered {}", answer.status));
+            Some(failure.or(answered).unwrap_or_else(|| format!("the run is {}", status.as_str())))
+        }
+    }
+}
+
+/// What the events say of this step's call. The engine ends a call as not done or as failed only if no attempt can have
+/// taken effect; what is not recorded as ended counts as under way.
+fn release<'a>(step: &StepId, events: impl IntoIterator<Item = &'a Event>) -> Release {
+    let mut found = Release::NotDone;
+    for event in events {
+        match event {
+            Event::StepStarted(started) if started.step == *step && started.part == StepPart::Do => {
+                found = Release::UnderWay;
+            }
+            Event::RetryScheduled(retry) if retry.step == *step && retry.part == StepPart::Do && retry.unknown => {
+                found = Release::Unknown;
+            }
+            Event::RetryScheduled(retry) if retry.step == *step && retry.part == StepPart::Do => {
+                // An attempt that did nothing does not tell what an earlier one did; the engine says so in `unknown`.
+                found = if found == Release::Unknown { found } else { Release::NotDone };
+            }
+            Event::StepFinished(finished) if finished.step == *step && finished.part == StepPart::Do => {
+                found = match &finished.outcome {
+                    Outcome::Done { .. } | Outcome::Unfit { .. } => Release::Done,
+                    Outcome::NotDone { .. } | Outcome::Rehearsed { .. } => Release::NotDone,
+                    Outcome::Failed { failure } => match failure.status {
+                        Some(400..500) => Release::NotDone,
+                        // Nothing was sent.
+                        None if finished.attempt == 0 => Release::NotDone,
+                        // A reply by which legacy does not say that it refused, such as a redirect.
+                        Some(_) | None => Release::Unknown,
+                    },
+                    Outcome::Unknown { .. } => Release::Unknown,
+                };
+            }
+            Event::Step(StepEvent::Skipped { step: skipped, .. }) if skipped == step => {
+                found = if found == Release::NotDone { Release::NotDone } else { Release::Unknown };
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::workflow::{EffectClass, Failure, FailureKind, RetryScheduled, Skipped, StepFinished, StepStarted};
+
+    fn step() -> StepId {
+        StepId::new("let-go")
+    }
+
+    fn started(attempt: u32) -> Event {
+        let (item, part, key, request, until, at) = (None, StepPart::Do, None, None, None, None);
+        let effect = EffectClass::Shared;
+        Event::StepStarted(StepStarted {
+            step: step(),
+            item,
+            part,
+            attempt,
+            key,
+            effect,
+            repeatable: false,
+            request,
+            until,
+            at,
+        })
+    }
+
+    fn retry(unknown: bool) -> Event {
+        let at = "2026-03-01T12:00:00Z".parse().unwrap();
+        Event::RetryScheduled(RetryScheduled {
+            step: step(),
+            item: None,
+            part: StepPart::Do,
+            attempt: 1,
+            unknown,
+            why: String::new(),
+            at,
+            uncounted: false,
+            probe: false,
+            status: None,
+            response: None,
+            may_take_effect_until: None,
+            withdrawn: false,
+        })
+    }
+
+    fn finished(attempt: u32, outcome: Outcome) -> Event {
+        Event::StepFinished(StepFinished { step: step(), item: None, part: StepPart::Do, attempt, outcome })
+    }
+
+    fn failure(status: Option<u16>) -> Failure {
+        Failure { status, ..Failure::of_step(FailureKind::Bound, &step(), None, String::new()) }
+    }
+
+    fn done() -> Outcome {
+        Outcome::Done { status: 200, headers: BTreeMap::new(), output: Default::default() }
+    }
+
+    #[test]
+    fn the_release_counts_as_not_done_only_where_that_is_certain() {
+        let failed = |status| Outcome::Failed { failure: failure(status) };
+        let skipped = Event::Step(StepEvent::Skipped { step: step(), item: None, reason: Skipped::Condition });
+        let cases = [
+            (vec![], Release::NotDone),
+            (vec![skipped.clone()], Release::NotDone),
+            (vec![started(1)], Release::UnderWay),
+            (vec![started(1), skipped], Release::Unknown),
+            (vec![started(1), retry(false)], Release::NotDone),
+            (vec![started(1), retry(true)], Release::Unknown),
+            (vec![started(1), retry(true), retry(false)], Release::Unknown),
+            (vec![started(1), retry(true), started(2), finished(2, done())], Release::Done),
+            (vec![started(1), finished(1, Outcome::NotDone { failure: failure(None) })], Release::NotDone),
+            (vec![started(1), finished(1, Outcome::Unknown { failure: failure(Some(500)) })], Release::Unknown),
+            (vec![started(1), finished(1, failed(Some(409)))], Release::NotDone),
+            (vec![started(1), finished(1, failed(Some(302)))], Release::Unknown),
+            (vec![finished(0, failed(None))], Release::NotDone),
+            (vec![started(1), finished(1, failed(None))], Release::Unknown),
+        ];
+        for (events, expected) in cases {
+            assert_eq!(release(&step(), &events), expected, "{events:?}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Who still calls legacy: clients by route, steps, and legacy's own calls; and since when nothing does, over restarts
+//! and kill -9.
+
+use http::Method;
+use pointsman::demo::http::Client;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::origin::{Origin, OriginReply};
+use crate::support::process::{Start, output_text};
+use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
+
+const ROUTES: &str = "routes:\n  - id: orders\n    match: { method: GET, path: '/orders/{id}' }\n    legacy: shop\n    \
+                      workflow: look\n    compare: { ignore: [$.at] }\n";
+const WORKFLOW: &str =
+    "workflow: look\nsteps:\n  price: { call: \"GET ${services.bank}/prices\" }\nrespond: { status: 200, body: {} }\n";
+
+struct System {
+    _origins: [Origin; 2],
+    _flags: FlagsDir,
+    pointsman: Pointsman,
+    client: Client,
+    start: Start,
+    _dir: TempDir,
+}
+
+impl System {
+    async fn start() -> Self {
+        let origins = [Origin::start(OriginReply::Json("{}")).await, Origin::start(OriginReply::Json("{}")).await];
+        let flags = FlagsDir::empty();
+        let services =
+            format!("{{ shop: {}, bank: {}, unused: {} }}", origins[0].url(), origins[1].url(), origins[1].url());
+        flags.write("pointsman.yaml", &format!("services: {services}\ndefault_legacy: shop\n"));
+        flags.write("routes/orders.yaml", ROUTES);
+        flags.write("workflows/look.yaml", WORKFLOW);
+        let dir = tempfile::tempdir().expect("a directory");
+        let start = Start {
+            flags: flags.path().to_owned(),
+            store: format!("sqlite:{}", dir.path().join("db").display()),
+            log: dir.path().join("log"),
+            env: Vec::new(),
+        };
+        let pointsman = Pointsman::start(&start).await;
+        Self { _origins: origins, _flags: flags, pointsman, client: Client::new(PATIENCE), start, _dir: dir }
+    }
+
+    async fn callers(&self, service: &str) -> Value {
+        self.pointsman.get(&format!("/api/v2/services/{service}/callers")).await
+    }
+
+    async fn get(&self, path: &str) {
+        let url = format!("{}{path}", self.pointsman.url());
+        let reply = self.client.json(Method::GET, &url, &[], &Value::Null).await.expect("an answer");
+        assert_eq!(reply.status, 200, "{path}");
+    }
+}
+
+fn sources(view: &Value) -> Vec<(String, String)> {
+    let callers = view["callers"].as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut found: Vec<_> = callers.iter().map(|caller| (text(&caller["source"]), text(&caller["path"]))).collect();
+    found.sort();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_calls_legacy_is_listed_and_silence_is_known_over_restarts() {
+    let mut system = System::start().await;
+    let started = system.callers("unused").await["quiet_since"].clone();
+    for path in ["/orders/4012", "/orders/4013", "/reports/2026?q=1"] {
+        system.get(path).await;
+    }
+    let shop = system.callers("shop").await;
+    let expected = [("route default", "GET /reports/{}"), ("route orders", "GET /orders/{}")];
+    assert_eq!(sources(&shop), expected.map(|(source, path)| (source.to_owned(), path.to_owned())), "{shop:#}");
+    assert_eq!(shop["quiet_since"], shop["last_call"]);
+    assert_eq!(shop["may_call"][1], "route orders (off)", "{shop:#}");
+    assert_eq!(system.callers("bank").await["may_call"], json!(["step look.price"]));
+
+    let request = json!({ "to": "shadow", "reason": "a test" });
+    assert!(system.pointsman.api(Method::POST, "/api/v2/routes/orders/flip", request).await.status.is_success());
+    system.get("/orders/4014").await;
+    until("the step's call", || async {
+        let expected = [("step look.price (rehearse)".to_owned(), "GET /prices".to_owned())];
+        (sources(&system.callers("bank").await) == expected).then_some(())
+    })
+    .await;
+
+    system.pointsman.stop().await;
+    system.pointsman = Pointsman::start(&system.start).await;
+    let unused = system.callers("unused").await;
+    assert_eq!(unused["quiet_since"], started, "a clean restart hides no call: {unused:#}");
+    assert_eq!(sources(&system.callers("shop").await).len(), 2, "kept over a restart");
+
+    let shown = system.pointsman.cli(&["legacy", "unused", "--unused-for", "30d"]).await;
+    assert_eq!(shown.status.code(), Some(1), "{}", output_text(&shown));
+    let shown = system.pointsman.cli(&["legacy", "unused", "--unused-for", "1ms"]).await;
+    assert!(
+        shown.status.success() && output_text(&shown).contains("nothing calls it any more"),
+        "{}",
+        output_text(&shown)
+    );
+    let shown = system.pointsman.cli(&["legacy", "shopp"]).await;
+    assert!(!shown.status.success() && output_text(&shown).contains("did you mean `shop`?"), "{}", output_text(&shown));
+}

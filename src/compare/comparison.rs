@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::bounds::{BoundExceeded, CompareBounds};
 use super::context::WalkContext;
-use super::effects::{EffectCoverage, IntentCounts, PairedCalls};
+use super::effects::{CallsOf, EffectCoverage, IntentCounts, PairedCalls};
 use super::findings::{ComparisonFindings, ReportAs};
 use super::id_map::{FoundIds, IdMap};
 use super::pair::{InstanceIds, Pair};
@@ -54,6 +54,7 @@ fn intent_counts(pair: &Pair<'_>, rules: &Rules, effects: Option<&EffectCoverage
         // An assert that was not evaluated for this pair compared nothing.
         let mut asserts = rules.asserts.iter().filter(|assert| assert::applies(assert, pair));
         let are_read = asserts.any(|assert| assert.reads(step));
+        let are_read = are_read && !pair.engine.has_stopped();
         counts.asserted = if are_read { counts.intents.saturating_sub(compared) } else { 0 };
     }
     counts
@@ -66,6 +67,9 @@ fn compare_parts(
     bounds: &CompareBounds,
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<(), BoundExceeded> {
+    if pair.engine.has_stopped() {
+        return compare_calls_so_far(pair, rules, bounds, findings);
+    }
     let same_class = compare_status(pair, rules, findings);
     let (legacy, engine) = (ComparedBody::of(pair.legacy, bounds)?, ComparedBody::of(pair.engine, bounds)?);
     // The bodies of refusals are not compared with others, so the places alone do not tell them apart.
@@ -79,17 +83,7 @@ fn compare_parts(
         None => None,
     };
     let mut ids = IdMap::of_kinds(rules.texts.kinds());
-    // Without rules for ids, replies with different ids are different.
-    if let Some(InstanceIds { legacy, engine }) = pair.instance.filter(|_| rules.body.renaming.is_some()) {
-        ids.bind(None, legacy, engine, || FoundIds {
-            path: "instance.id".to_owned(),
-            shown_as: ShownAs::UnderKey,
-            legacy: legacy.as_str().into(),
-            engine: engine.as_str().into(),
-            rule: None,
-            unproven: None,
-        });
-    }
+    bind_instance(pair, rules, &mut ids);
     // An id in a header names what the reply is about, so it is bound first.
     for header in rules.body.header_ids.iter().filter(|header| findings.applies(header.rule())) {
         header.bind(pair, &mut ids);
@@ -134,7 +128,7 @@ fn compare_parts(
         findings.report_as(ReportAs::Found);
     }
     if let Some(calls) = &calls {
-        calls.report(&mut ids, findings)?;
+        calls.report(CallsOf::WholeRun, &mut ids, findings)?;
     }
     if !pair.legacy.intents().is_empty() && !pair.engine.intents().is_empty() {
         let (legacy, engine) = (assert::intents(pair.legacy), assert::intents(pair.engine));
@@ -148,6 +142,36 @@ fn compare_parts(
         ids.unproven().into_iter().for_each(|rule| findings.count_use(rule));
     }
     assert::evaluate(pair, &legacy.parsed, &engine.parsed, rules, &ids, findings)
+}
+
+/// Compares the calls of a run that could not go on with those of legacy. Reported are calls that only one of them
+/// made, but not a call by legacy that a step of the workflow might have made later.
+fn compare_calls_so_far(
+    pair: &Pair<'_>,
+    rules: &Rules,
+    bounds: &CompareBounds,
+    findings: &mut ComparisonFindings<'_>,
+) -> Result<(), BoundExceeded> {
+    let Some(effects) = pair.effects else { return Ok(()) };
+    let mut ids = IdMap::of_kinds(rules.texts.kinds());
+    bind_instance(pair, rules, &mut ids);
+    let calls = PairedCalls::of(effects, pair.engine.intents(), &rules.effects, bounds, &mut ids, findings)?;
+    calls.bind_ids_in_sets(&mut ids, findings)?;
+    calls.report(CallsOf::StoppedRun, &mut ids, findings)
+}
+
+/// Binds the ids of the instance. Without rules for ids, replies with different ids are different.
+fn bind_instance(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap) {
+    if let Some(InstanceIds { legacy, engine }) = pair.instance.filter(|_| rules.body.renaming.is_some()) {
+        ids.bind(None, legacy, engine, || FoundIds {
+            path: "instance.id".to_owned(),
+            shown_as: ShownAs::UnderKey,
+            legacy: legacy.as_str().into(),
+            engine: engine.as_str().into(),
+            rule: None,
+            unproven: None,
+        });
+    }
 }
 
 /// Compares the statuses, and returns whether they are of the same class.

@@ -17,6 +17,7 @@ pub struct Observation {
     latency: Duration,
     intents: Vec<Intent>,
     steps_without_items: Vec<StepId>,
+    has_stopped: bool,
 }
 
 /// A body as it was observed.
@@ -59,7 +60,7 @@ pub struct Intent {
 impl Observation {
     /// Freezes what was seen. `latency` is the time from the request's last byte to the reply's last byte.
     pub fn new(status: StatusCode, headers: HeaderMap, body: Body, latency: Duration, intents: Vec<Intent>) -> Self {
-        Self { status, headers, body, latency, intents, steps_without_items: Vec::new() }
+        Self { status, headers, body, latency, intents, steps_without_items: Vec::new(), has_stopped: false }
     }
     /// Adds the intents.
     pub(super) fn with_intents(self, intents: Vec<Intent>) -> Self {
@@ -68,6 +69,11 @@ impl Observation {
     /// Adds the steps whose `for_each` had no items: their intents are an empty list.
     pub fn with_steps_without_items(self, steps: Vec<StepId>) -> Self {
         Self { steps_without_items: steps, ..self }
+    }
+    /// Marks what a run did that could not go on, because the output of a rehearsed step is not known: of it, only the
+    /// calls are compared that it made until then.
+    pub fn of_stopped_run(self) -> Self {
+        Self { has_stopped: true, ..self }
     }
     /// The reply's status.
     pub fn status(&self) -> StatusCode {
@@ -88,6 +94,10 @@ impl Observation {
     /// What rehearsed steps would have sent, and what private steps sent in `dark`.
     pub fn intents(&self) -> &[Intent] {
         &self.intents
+    }
+    /// Whether the run could not go on, so that the reply says nothing.
+    pub fn has_stopped(&self) -> bool {
+        self.has_stopped
     }
     /// The steps whose `for_each` had no items.
     pub fn steps_without_items(&self) -> &[StepId] {

@@ -5,39 +5,72 @@ use std::time::Duration;
 use crate::compare::{Body, Observation};
 use crate::exchange::{Answered, Branch, ComparisonOutcome, ProblemDocument, RunReport};
 use crate::flag::SkipReason;
+use crate::limits::UNRESOLVED_TEXT_BYTES_MAX;
+use crate::secret::{LengthMax, masked_and_cut, redact_line};
 
 /// What the engine did, or why that cannot be compared.
 pub(super) enum EngineResult {
     Comparable(Observation, RunReport),
+    /// The output of a rehearsed step is not known: only the calls until then can be compared.
+    Stopped(Observation, RunReport),
     NotComparable(ComparisonOutcome, RunReport),
 }
 
 impl EngineResult {
     /// Which way the run took through its workflow.
     pub(super) fn branch(&self) -> &Branch {
-        let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = self;
-        &report.branch
+        &self.report().branch
+    }
+    /// What the run reports besides its answer.
+    pub(super) fn report(&self) -> &RunReport {
+        match self {
+            Self::Comparable(_, report) | Self::Stopped(_, report) | Self::NotComparable(_, report) => report,
+        }
     }
     /// The result of a run whose reads were answered from a capture: without an answer to one of them it says nothing.
     pub(super) fn without_answers(self, answered: &Answered) -> Self {
         let Some(why) = answered.reads.as_ref().and_then(|reads| reads.unanswered()) else { return self };
-        let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = self;
+        let (Self::Comparable(_, report) | Self::Stopped(_, report) | Self::NotComparable(_, report)) = self;
         let unresolved = Some((SkipReason::UnresolvedEffect, why));
         let skipped = ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect);
         EngineResult::NotComparable(skipped, RunReport { unresolved, ..report })
     }
     /// Bytes of memory that it holds: the body, and the intents, which the report has too.
     pub(super) fn bytes(&self) -> usize {
-        let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = self;
+        let report = self.report();
         let intents = serde_json::to_vec(&report.intents).map_or(0, |intents| 2 * intents.len());
         match self {
             EngineResult::Comparable(seen, _) => match seen.body() {
                 Body::Whole(bytes) => bytes.len() + intents,
                 Body::TooLarge => intents,
             },
-            EngineResult::NotComparable(..) => intents,
+            EngineResult::Stopped(..) | EngineResult::NotComparable(..) => intents,
         }
     }
+}
+
+/// The result of a run that ended for this reason. If the output of a step is not known, its calls until then may show
+/// a difference; `status` is that of its reply, which is not compared.
+pub(super) fn unresolved(
+    reason: SkipReason,
+    status: http::StatusCode,
+    report: RunReport,
+    latency: Duration,
+) -> EngineResult {
+    let why = report.unresolved.as_ref().filter(|_| reason == SkipReason::UnresolvedEffect);
+    let Some((_, why)) = why else {
+        return EngineResult::NotComparable(ComparisonOutcome::Skipped(reason), report);
+    };
+    let shown = serde_json::json!({ "title": "The run could not go on", "detail": shown_why(why) });
+    let body = Body::Whole(shown.to_string().into());
+    let headers = [(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"))];
+    let seen = Observation::new(status, headers.into_iter().collect(), body, latency, report.intents.clone());
+    EngineResult::Stopped(seen.of_stopped_run(), report)
+}
+
+/// Why the output of a step is not known, without secrets.
+pub(super) fn shown_why(why: &str) -> String {
+    masked_and_cut(why, redact_line, LengthMax::Bytes(UNRESOLVED_TEXT_BYTES_MAX))
 }
 
 /// The result for a problem that the engine answered with. A problem caused by a service that failed, an overload, a

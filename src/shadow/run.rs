@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use http::StatusCode;
 use serde_json::Value;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::capture::{CapturedRun, capture, recorder_for};
-use super::engine_result::{EngineResult, refused};
+use super::engine_result::{EngineResult, refused, shown_why, unresolved};
 use super::in_flight::InFlight;
-use super::legacy_calls::{self, CallsOfRequest};
+use super::legacy_calls::{self, CallsOfRequest, effects_of};
 use super::parts::{EngineArm, RulesInForce};
 use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::redaction::PairRedaction;
@@ -22,8 +23,8 @@ use super::run_end::RunEnd;
 use super::sample::sample;
 use super::stop::Stop;
 use crate::compare::{
-    AwaitedIntents, Body, BoundExceeded, CompareBounds, Effect, HidesSensitive, KeepContext, Kept, Observation, Pair,
-    Rules, SensitiveParts, Verdict, compare, keep,
+    AwaitedIntents, Body, BoundExceeded, CompareBounds, HidesSensitive, KeepContext, Kept, Observation, Pair, Rules,
+    SensitiveParts, Verdict, compare, keep,
 };
 use crate::evidence::{Captures, Evidence, EvidenceGeneration, Sample};
 use crate::exchange::{
@@ -31,9 +32,8 @@ use crate::exchange::{
     MayBegin, Reads, RecordedReads, RequestEffects, RunReport, Twins, request_value,
 };
 use crate::flag::{Instance, SkipReason, State, UnknownInstance};
-use crate::limits::{Limits, UNRESOLVED_TEXT_BYTES_MAX};
+use crate::limits::Limits;
 use crate::names::{RouteId, StepId};
-use crate::secret::{LengthMax, masked_and_cut, redact_line};
 use crate::workflow::Mode;
 
 /// What every run needs.
@@ -132,7 +132,7 @@ impl Runner {
                 return (None, RunEnd::UNKNOWN);
             }
         };
-        let (EngineResult::Comparable(_, report) | EngineResult::NotComparable(_, report)) = &result;
+        let report = result.report();
         let end = RunEnd::of(report, matches!(result, EngineResult::Comparable(..)), &answered);
         if answered.mode == Mode::Dark && report.run.is_some() {
             ticket.record_twin_made();
@@ -244,7 +244,7 @@ impl Runner {
                 let report = answer.report;
                 if let Some((reason, detail)) = &report.unresolved {
                     tracing::debug!(run = ?report.run, %detail, reason = reason.as_str(), "not comparable");
-                    return EngineResult::NotComparable(ComparisonOutcome::Skipped(*reason), report);
+                    return unresolved(*reason, answer.status, report, latency);
                 }
                 let fits = |body: &Bytes| body.len() as u64 <= self.limits.body_capture_bytes_max;
                 let body = match answer.body {
@@ -256,7 +256,10 @@ impl Runner {
                 EngineResult::Comparable(seen.with_steps_without_items(report.steps_without_items.clone()), report)
             }
             ArmReply::Refused(problem, report) => match report.unresolved.as_ref().map(|(reason, _)| *reason) {
-                Some(reason) => EngineResult::NotComparable(ComparisonOutcome::Skipped(reason), report),
+                Some(reason) => {
+                    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                    unresolved(reason, status, report, latency)
+                }
                 None => refused(problem, report, latency),
             },
             ArmReply::Abandoned(_) => {
@@ -274,17 +277,13 @@ impl Runner {
         recorded: Option<&RecordedReads>,
     ) -> ComparisonOutcome {
         let (engine, report) = match result {
-            EngineResult::Comparable(engine, report) => (engine, report),
+            EngineResult::Comparable(engine, report) | EngineResult::Stopped(engine, report) => (engine, report),
             EngineResult::NotComparable(outcome, report) => {
-                if let (ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect), Some((_, why))) =
-                    (outcome, &report.unresolved)
-                {
-                    let why = masked_and_cut(why, redact_line, LengthMax::Bytes(UNRESOLVED_TEXT_BYTES_MAX));
-                    self.evidence.record_unresolved(&answered.flag.route.id, generation, &why);
-                }
+                self.count_unresolved(answered, generation, outcome, &report);
                 return outcome;
             }
         };
+        let not_known = ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect);
         let route = &answered.flag.route.id;
         let rules = self.rules_of(route);
         let awaited = awaited_intents(answered, &rules);
@@ -292,7 +291,11 @@ impl Runner {
         let reads_missing = |open: &Vec<StepId>| {
             awaited.may_still_be_recorded(|step| !open.contains(step)) || !answered.legacy.intents().is_empty()
         };
-        if report.open_steps.as_ref().is_some_and(reads_missing) {
+        if engine.has_stopped() && effects.is_none() {
+            self.count_unresolved(answered, generation, not_known, &report);
+            return not_known;
+        }
+        if !engine.has_stopped() && report.open_steps.as_ref().is_some_and(reads_missing) {
             return ComparisonOutcome::Skipped(SkipReason::MayStillRecordIntents);
         }
         if effects.is_none() && rules.compare_no_reply() {
@@ -318,8 +321,13 @@ impl Runner {
                 return ComparisonOutcome::Skipped(SkipReason::OverBudget);
             }
         };
+        // A call that legacy did not make is a difference, whatever the run would have done after it.
+        if engine.has_stopped() && comparison.verdict != Verdict::Mismatch {
+            self.count_unresolved(answered, generation, not_known, &report);
+            return not_known;
+        }
         self.evidence.record_pair(route, generation, rung_of(answered), &comparison, &answered.legacy, &engine);
-        if let Some(recorded) = recorded {
+        if let Some(recorded) = recorded.filter(|_| !engine.has_stopped()) {
             let (redaction, verdict) = (redaction.as_ref(), comparison.verdict);
             let captured = CapturedRun { answered, report: &report, pair: &pair, recorded, redaction, verdict };
             capture(&self.captures, &captured, &rules, &bounds);
@@ -335,6 +343,21 @@ impl Runner {
                 }
                 ComparisonOutcome::Mismatched
             }
+        }
+    }
+
+    /// Counts why a request was skipped, if it was because the output of a step is not known.
+    fn count_unresolved(
+        &self,
+        answered: &Answered,
+        generation: EvidenceGeneration,
+        outcome: ComparisonOutcome,
+        report: &RunReport,
+    ) {
+        if let (ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect), Some((_, why))) =
+            (outcome, &report.unresolved)
+        {
+            self.evidence.record_unresolved(&answered.flag.route.id, generation, &shown_why(why));
         }
     }
 
@@ -370,19 +393,4 @@ fn rung_of(answered: &Answered) -> State {
 /// The intents that a comparison reads: all where legacy's calls are held against them.
 fn awaited_intents(answered: &Answered, rules: &Rules) -> AwaitedIntents {
     if answered.effects.is_some() { AwaitedIntents::All } else { rules.awaited_intents() }
-}
-
-/// The calls that legacy made for the request; `None` where they were not watched, or where a call that seems to be
-/// missing may be one that was not attributed, not kept, or has not ended yet; that is counted.
-fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
-    let so_far = answered.effects.as_ref()?.so_far();
-    let reason = match (so_far.open, so_far.gaps) {
-        (0, 0) => return Some(so_far.calls.into_iter().map(Arc::new).collect()),
-        (0, _) => "gap",
-        // An open call may take an hour or longer: waiting for its end would keep the pair in memory for as long.
-        _ => "open",
-    };
-    let route = answered.flag.route.id.to_string();
-    metrics::counter!("pointsman_effects_not_judged_total", "route" => route, "reason" => reason).increment(1);
-    None
 }

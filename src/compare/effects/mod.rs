@@ -36,6 +36,8 @@ mod property_tests;
 #[cfg(test)]
 mod rule_tests;
 #[cfg(test)]
+mod stopped_tests;
+#[cfg(test)]
 mod tests;
 
 pub use call_template::{CallRole, CallTemplate};
@@ -45,3 +47,4 @@ pub use draft::EffectRulesDraft;
 pub(super) use paired::PairedCalls;
 pub use path_text::url_without_values;
 pub(super) use rules::EffectRules;
+pub(super) use unpaired::CallsOf;

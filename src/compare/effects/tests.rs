@@ -74,7 +74,7 @@ pub(super) fn rules(draft: Value) -> Rules {
     checked.unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
-const JSON: (&str, &str) = ("content-type", "application/json");
+pub(super) const JSON: (&str, &str) = ("content-type", "application/json");
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 fn service_of(url: &str) -> &str {

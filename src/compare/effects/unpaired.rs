@@ -14,6 +14,15 @@ use crate::compare::id_map::IdMap;
 use crate::compare::value_hash::Side;
 use crate::compare::verdict::DifferenceKind;
 
+/// What the intents are those of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::compare) enum CallsOf {
+    /// All that the engine would do for the request.
+    WholeRun,
+    /// A run that could not go on: what it would have done after that is not known.
+    StoppedRun,
+}
+
 /// The calls of both sides, and which of them belong together.
 pub(super) struct Unpaired<'p, 'a> {
     pub(super) legacy: &'p [Call<'a>],
@@ -21,6 +30,7 @@ pub(super) struct Unpaired<'p, 'a> {
     pub(super) steps: &'p [StepCalls<'a>],
     pub(super) pairs: &'p Pairs,
     pub(super) rules: &'p EffectRules,
+    pub(super) of: CallsOf,
 }
 
 /// How many calls of one side are equal to each other, and how many of these have a partner.
@@ -36,7 +46,8 @@ impl Unpaired<'_, '_> {
         let mut is_doubled = vec![false; self.legacy.len()];
         for step in self.steps {
             let partners = |n: usize| self.pairs.engine_of[n].is_some();
-            if step.legacy.iter().any(|n| !partners(*n)) {
+            // A run that stopped may have made the other call later.
+            if self.of == CallsOf::WholeRun && step.legacy.iter().any(|n| !partners(*n)) {
                 let hash = |n: usize, ids: &mut IdMap, findings: &mut ComparisonFindings<'_>| {
                     step.hash(&self.legacy[n], Side::Legacy, Equality::EXACT, ids, findings)
                 };
@@ -92,6 +103,8 @@ impl Unpaired<'_, '_> {
             of_workflow.filter(|template| may_be(&template.service) && template.matches(call.method, call.path));
         let first = of_workflow.next();
         let is_judged = match first {
+            // The run may have come to that step, had it gone on.
+            Some(_) if self.of == CallsOf::StoppedRun => false,
             Some(first) => [first].into_iter().chain(of_workflow).all(|template| self.rules.judges(template)),
             None => !call.method.is_safe(),
         };

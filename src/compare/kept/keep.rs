@@ -84,6 +84,7 @@ impl Keeping<'_> {
             effects: effects.transpose()?,
             instance: pair.instance.map(|ids| self.instance(ids)),
             stale_reads: pair.stale_reads,
+            has_stopped: pair.engine.has_stopped(),
         })
     }
 

@@ -63,6 +63,9 @@ pub struct KeptPair {
     /// Whether the engine read data that legacy had already changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) stale_reads: bool,
+    /// Whether the run could not go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) has_stopped: bool,
 }
 
 /// A reply without anything secret.

@@ -6,6 +6,7 @@ use crate::compare::draft::RulesDraft;
 use crate::compare::effects::EffectRulesDraft;
 use crate::compare::rule_drafts::{IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft};
 use crate::compare::text_rules::{TextRulesDraft, TimesDraft};
+use crate::compare::times::duration;
 
 /// What a rule is for: the replies, or the calls of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +80,8 @@ impl Proposed {
         }
     }
 
-    /// Adds the rule to a draft. Returns `false`, and changes nothing, if the draft has a rule for this already.
+    /// Adds the rule to a draft. Returns `false`, and changes nothing, if the draft has a rule for this already; a
+    /// smaller tolerance is replaced.
     pub(super) fn add_to(&self, draft: &mut RulesDraft) -> bool {
         match self {
             Self::Ids { of: Subject::Reply, path } => push(&mut draft.ids, IdDraft(path.as_str().into())),
@@ -95,11 +97,11 @@ impl Proposed {
                     Subject::Reply => &mut draft.tolerance,
                     Subject::Calls { step } => &mut calls(draft, step).tolerance,
                 };
-                let is_new = !tolerance.contains_key(path);
-                if is_new {
+                let is_wider = tolerance.get(path).is_none_or(|ToleranceDraft(now)| is_wider(by, now));
+                if is_wider {
                     tolerance.insert(path.clone(), ToleranceDraft(by.clone()));
                 }
-                is_new
+                is_wider
             }
             Self::Unordered { path, by } => {
                 let is_new = !draft.unordered.contains_key(path);
@@ -119,9 +121,13 @@ impl Proposed {
                         return false;
                     }
                 };
-                let is_new = times.insert(pattern.clone(), by.as_str().into()).is_none();
+                let by = Value::from(by.as_str());
+                let is_wider = times.get(pattern).is_none_or(|now| is_wider(&by, now));
+                if is_wider {
+                    times.insert(pattern.clone(), by);
+                }
                 text.times = Some(TimesDraft(Value::Object(times)));
-                is_new
+                is_wider
             }
             Self::IgnoredLines { pattern } => push(&mut text(draft).ignore, pattern.clone()),
             Self::IgnoredHeader { name } => push(&mut draft.ignore, IgnoreDraft(format!("header.{name}").into())),
@@ -134,6 +140,15 @@ impl Proposed {
         let mut draft = RulesDraft::default();
         self.add_to(&mut draft);
         draft
+    }
+}
+
+/// Whether a tolerance for numbers, or for times, is wider than another one of its kind.
+fn is_wider(by: &Value, than: &Value) -> bool {
+    match (by, than) {
+        (Value::Number(by), Value::Number(than)) => by.as_f64() > than.as_f64(),
+        (Value::String(by), Value::String(than)) => duration(by) > duration(than),
+        _ => false,
     }
 }
 

@@ -268,7 +268,7 @@ fn noise_is_explained_by_few_rules_and_each_says_what_it_hides() {
         added(&suggestions),
         [
             json!({"ids": ["$.id"]}),
-            json!({"tolerance": {"$.created_at": "1s"}}),
+            json!({"tolerance": {"$.created_at": "2s"}}),
             json!({"unordered": {"$.events": "kind"}}),
             json!({"ignore": ["header.x-request-id"]}),
         ],
@@ -326,7 +326,7 @@ fn ids_in_keys_and_lines_and_texts_are_explained() {
         added(&suggestions),
         [
             json!({"text": {"ignore": [], "ids": [pattern]}}),
-            json!({"text": {"ignore": [], "times": {"^generated (.*)$": "1s"}, "ids": []}})
+            json!({"text": {"ignore": [], "times": {"^generated (.*)$": "2s"}, "ids": []}})
         ],
         "{:?}",
         suggestions.unexplained
@@ -375,6 +375,23 @@ fn rules_in_force_are_kept_and_rounding_is_tolerated() {
     let rules = serde_json::to_value(&suggestions.rules).unwrap();
     assert_eq!((&rules["ignore"], &rules["ids"]), (&json!(["$.x"]), &json!(["$.id"])));
     assert!(rules["tolerance"]["$.share"].as_f64().is_some_and(|by| by < 1e-11), "{rules}");
+}
+
+#[test]
+fn a_tolerance_in_force_that_is_too_small_is_widened() {
+    let mut route = Route::new(json!({"tolerance": {"$.share": 1e-13, "$.at": "1s", "$.total": 0.01}}));
+    for n in 0..6 {
+        let of = |share: f64, ms: u64, total: f64| {
+            json_reply(&json!({"share": share, "at": time(n, ms), "total": total}))
+        };
+        route.compare(n, &json!({"body": n}), of(0.5, 0, 7.0), of(0.5 + 1e-11, 1_400, 8.0));
+    }
+    let suggestions = route.suggest();
+    let rules = serde_json::to_value(&suggestions.rules).unwrap();
+    assert_eq!(rules["tolerance"]["$.at"], "10s", "{rules}");
+    assert!(rules["tolerance"]["$.share"].as_f64().is_some_and(|by| (4e-11..1e-9).contains(&by)), "{rules}");
+    assert_eq!(rules["tolerance"]["$.total"], 0.01, "a wrong total is no rounding: {rules}");
+    assert_eq!((suggestions.added.len(), suggestions.unexplained.len()), (2, 1));
 }
 
 proptest! {

@@ -10,7 +10,7 @@ const CLOCK_WINDOW_NS: i128 = 15 * 60 * 1_000_000_000;
 /// How much two clock readings of one request may differ.
 const CLOCK_DIFFERENCE_MAX_NS: i128 = 5 * 60 * 1_000_000_000;
 /// The tolerances for times that are proposed, with their nanoseconds.
-const TIME_TOLERANCES: [(&str, i128); 8] = [
+const TIME_TOLERANCES: [(&str, i128); 9] = [
     ("1s", 1_000_000_000),
     ("2s", 2_000_000_000),
     ("5s", 5_000_000_000),
@@ -19,7 +19,11 @@ const TIME_TOLERANCES: [(&str, i128); 8] = [
     ("1m", 60_000_000_000),
     ("5m", 300_000_000_000),
     ("10m", 600_000_000_000),
+    ("20m", 1_200_000_000_000),
 ];
+/// How many times larger a proposed tolerance is than the largest difference of the samples: other pairs may differ
+/// more.
+const MARGIN: i128 = 4;
 /// By which share of their size two numbers may differ and still be the same, rounded differently.
 const ROUNDING_MAX: f64 = 1e-6;
 /// The fewest characters of an id that nothing but its form shows.
@@ -105,8 +109,7 @@ pub(super) fn clock_tolerance<'a>(pairs: impl Iterator<Item = (&'a Value, &'a Va
         largest = largest.max(Some((a - b).abs()));
     }
     let largest = largest.filter(|largest| *largest <= CLOCK_DIFFERENCE_MAX_NS)?;
-    // Other pairs may differ somewhat more than those that were kept.
-    TIME_TOLERANCES.iter().find(|(_, by)| *by >= largest * 2).map(|(text, _)| *text)
+    TIME_TOLERANCES.iter().find(|(_, by)| *by >= largest * MARGIN).map(|(text, _)| *text)
 }
 
 fn clock_reading(value: &Value, compared: i128) -> Option<(i128, TimeForm)> {
@@ -131,7 +134,7 @@ pub(super) fn rounding_tolerance<'a>(pairs: impl Iterator<Item = (&'a Value, &'a
         largest = largest.max(difference);
     }
     let text = (1..=18).rev().map(|zeros| format!("0.{}1", "0".repeat(zeros - 1)));
-    let mut fitting = text.filter(|text| text.parse::<f64>().is_ok_and(|by| by >= largest * 2.0));
+    let mut fitting = text.filter(|text| text.parse::<f64>().is_ok_and(|by| by >= largest * MARGIN as f64));
     let text = fitting.next().filter(|text| Decimal::parse(text).is_some())?;
     serde_json::from_str(&text).ok()
 }
@@ -173,7 +176,7 @@ mod tests {
     fn only_clock_readings_get_a_tolerance_and_only_rounding_does() {
         let (at, _) = times::instant(&json!("2026-11-17T10:00:00Z")).unwrap();
         let of = |a: Value, b: Value| clock_tolerance([(&a, &b, at)].into_iter());
-        assert_eq!(of(json!("2026-11-17T10:00:00.2Z"), json!("2026-11-17T10:00:00.9Z")), Some("2s"));
+        assert_eq!(of(json!("2026-11-17T10:00:00.2Z"), json!("2026-11-17T10:00:00.9Z")), Some("5s"));
         assert_eq!(of(json!("2026-11-17T10:00:00Z"), json!("2026-11-17T10:05:01Z")), None);
         assert_eq!(of(json!("2026-12-17T10:00:00Z"), json!("2026-12-17T10:00:01Z")), None, "a date that is computed");
         assert_eq!(of(json!(17), json!(18)), None);

@@ -1,6 +1,6 @@
 //! Moves many instances of a family, a few at a time.
 //!
-//! Always true: one bulk per family at a time; it can be stopped at any moment and asked for again, and then moves what
+//! Always true: one bulk per family at a time. It ends with its process at any moment; asked for again, it moves what
 //! is still legacy's.
 
 use std::sync::Arc;
@@ -101,6 +101,7 @@ impl Adoptions {
         let ids = match which {
             Which::Ids(ids) => {
                 self.move_all(family, rule, ids, bulk).await;
+                self.note_draining(bulk);
                 return Ok(());
             }
             Which::All => family.ids().cloned().collect::<Vec<_>>(),
@@ -120,10 +121,14 @@ impl Adoptions {
                 }
             }
         }
+        self.note_draining(bulk);
+        Ok(())
+    }
+
+    fn note_draining(&self, bulk: &Bulk) {
         if self.engine.is_draining() {
             bulk.change(|progress| progress.ended_early = Some("this process is shutting down".to_owned()));
         }
-        Ok(())
     }
 
     async fn move_all(self: &Arc<Self>, family: &Family, rule: &Arc<AdoptRule>, ids: Vec<String>, bulk: &Arc<Bulk>) {

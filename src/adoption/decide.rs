@@ -79,6 +79,8 @@ impl Adoptions {
             Decision::Legacy => AdoptionState::GivenBack,
             Decision::Engine => AdoptionState::Adopted,
         };
+        // The next write does not move it at once again.
+        self.note_tried(key.stored_key());
         match self.settle(&adoption, state, Some(reason), Some(by)).await {
             Moved::Moving => Err(DecideRefusal::Store(StoreError("this process is shutting down".into()))),
             _ => match self.store.adoption(key.stored_key()).await? {

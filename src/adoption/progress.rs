@@ -28,7 +28,7 @@ pub struct BulkProgress {
     pub found: u64,
     /// How many are the engine's now.
     pub adopted: u64,
-    /// How many were the engine's before, or are.
+    /// How many the engine had made itself.
     pub engines: u64,
     /// How many stayed legacy's.
     pub at_legacy: u64,

@@ -20,8 +20,9 @@ const LEASE_EVERY: Duration = Duration::from_millis(250);
 const PAGE: usize = 500;
 
 impl Adoptions {
-    /// Resumes the moves that the last process left, then looks at unknown ones from time to time, for ever. Without
-    /// `adopt:` in the files and without such moves, the store is left alone.
+    /// Resumes the moves that the last process left, then looks at unknown ones from time to time, for ever, and sets
+    /// the metrics. Without `adopt:` in the files and without moves that are open or unknown, the store is left alone,
+    /// and the metrics stay as they are.
     pub async fn resume(self: Arc<Self>) {
         let mut has_open = true;
         loop {
@@ -79,6 +80,11 @@ impl Adoptions {
                     continue;
                 }
                 self.affinity.record_adoption(&pins(&key), None);
+                if self.is_of_backup(&adoption) {
+                    let why = "the store is a backup: what was done after it was made is not known".to_owned();
+                    self.settle(&adoption, AdoptionState::Unknown, Some(why), None).await;
+                    continue;
+                }
                 let this = self.clone();
                 tracing::info!(route = %adoption.key.family, run = %adoption.run, "the move of an instance is resumed");
                 self.runtime.spawn(async move {
@@ -106,11 +112,18 @@ impl Adoptions {
         Ok(newest.is_some_and(|newest| newest.run == adoption.run && newest.state == AdoptionState::Moving))
     }
 
+    /// Whether the store is a backup that already had this claim: the original has gone on with it.
+    fn is_of_backup(&self, adoption: &Adoption) -> bool {
+        self.store.restored().is_some_and(|restored| adoption.claimed < restored.started)
+    }
+
     /// A person may have let the run of an unknown adoption go on, or cancelled it.
     async fn recheck_unknown(&self) -> Result<(), StoreError> {
         for adoption in self.store.adoptions(None, vec![AdoptionState::Unknown], None, PAGE).await? {
             let (state, reason) = match self.engine.adoption_progress(adoption.run).await? {
                 Some(AdoptionProgress::Adopted) => (AdoptionState::Adopted, None),
+                // The original may have told legacy to let go after the backup was made.
+                Some(AdoptionProgress::NotReleased(_)) if self.is_of_backup(&adoption) => continue,
                 Some(AdoptionProgress::NotReleased(why)) => (AdoptionState::GivenBack, Some(why)),
                 Some(AdoptionProgress::Running | AdoptionProgress::Stopped | AdoptionProgress::Unknown(_)) | None => {
                     continue;
@@ -126,8 +139,12 @@ impl Adoptions {
     async fn publish(&self) -> bool {
         let Ok(counts) = self.store.adoption_counts().await else { return true };
         let flags = self.flags.load_full();
-        for flag in flags.routes.iter().filter(|flag| flag.route.lifetime.adopt.is_some()) {
+        for flag in flags.routes.iter().filter(|flag| flag.route.id == *flag.family.id()) {
             let stored = flag.family.first_id();
+            // Also of a family whose `adopt:` was removed.
+            if flag.route.lifetime.adopt.is_none() && !counts.iter().any(|(family, ..)| family == stored) {
+                continue;
+            }
             for state in [AdoptionState::Moving, AdoptionState::Unknown, AdoptionState::GivenBack] {
                 let of_state = counts.iter().find(|(family, counted, _)| family == stored && *counted == state);
                 let gauge = metrics::gauge!(

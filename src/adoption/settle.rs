@@ -7,11 +7,12 @@ use tokio::time::sleep;
 use super::Adoptions;
 use super::moved::Moved;
 use super::one::{STORE_PAUSE, pins};
+use super::resume::instance_key;
 use crate::clock;
 use crate::engine::{AdoptionStart, StartError};
 use crate::flag::{Family, InstanceKey};
 use crate::names::RouteId;
-use crate::store::{Adoption, AdoptionState, SettledAdoption};
+use crate::store::{Adoption, AdoptionState, InstanceChange, SettledAdoption};
 use crate::workflow::{AdoptionProgress, ControlCommand};
 
 /// How long a run is waited for before it is looked at again.
@@ -119,6 +120,11 @@ impl Adoptions {
         reason: Option<String>,
         by: Option<String>,
     ) -> Moved {
+        let key = instance_key(adoption);
+        // The gate to `only` counts it, also if no request has shown it before.
+        if state == AdoptionState::Unknown || state == AdoptionState::GivenBack && by.is_some() {
+            self.show_at_legacy(&key).await;
+        }
         let settled = SettledAdoption {
             key: adoption.key.clone(),
             run: adoption.run,
@@ -147,7 +153,6 @@ impl Adoptions {
             counter.increment(1);
             tracing::info!(route = %family, run = %adoption.run, outcome = state.as_str(), reason, "an instance of legacy was moved");
         }
-        let key = InstanceKey { family: adoption.key.family.clone().into(), id: adoption.id.clone() };
         match state {
             AdoptionState::Adopted => self.affinity.record_adoption(&pins(&key), Some(adoption.run)),
             AdoptionState::GivenBack | AdoptionState::Unknown | AdoptionState::Moving => {
@@ -155,6 +160,19 @@ impl Adoptions {
             }
         }
         Moved::of(&Adoption { state, reason, ..adoption.clone() })
+    }
+
+    /// Records that legacy has an instance. Waits until the store has it, unless this process ends.
+    async fn show_at_legacy(&self, key: &InstanceKey) {
+        loop {
+            let shown = vec![InstanceChange::LegacyListed(key.stored_key(), clock::now())];
+            let Err(error) = self.affinity.instances().apply(&key.family, shown).await else { return };
+            tracing::warn!(%error, "the store does not take an instance of legacy");
+            if self.engine.is_draining() {
+                return;
+            }
+            sleep(STORE_PAUSE).await;
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `adopt`: has the engine adopt instances of legacy, shows how far that is, and records decisions about unknown ones.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::flag::Arm;
 
 /// How often the progress is asked for.
 const POLL_EVERY: Duration = Duration::from_millis(500);
+/// How many ids are shown with one reason.
+const IDS_SHOWN_MAX: usize = 10;
 
 pub(crate) fn adopt(
     client: &Client,
@@ -24,21 +27,30 @@ pub(crate) fn adopt(
     let AdoptArgs { route, all, id, legacy, engine, reason } = options;
     let path = format!("/api/v2/routes/{}/adoptions", component(&route));
     let by = server.caller_name();
-    if let (true, [id], Some(reason)) = (legacy || engine, id.as_slice(), reason) {
+    if legacy || engine {
         let owner = if legacy { Arm::Legacy } else { Arm::Engine };
-        let request = AdoptionDecisionRequest { id: id.clone(), owner, reason, by };
-        let (view, json) = client.post::<AdoptionsView>(&format!("{path}/decide"), &request)?;
-        let line =
-            format!("{} of {} is {}'s now\n", escape_control(id), format.tone(&route, Tone::Strong), owner.as_str());
-        return Ok(Output { text: line + &text(&view, Timestamp::now(), format), json, is_ok: true });
+        let decision = |id: String| AdoptionDecisionRequest {
+            id,
+            owner,
+            reason: reason.clone().unwrap_or_default(),
+            by: by.clone(),
+        };
+        return decide(client, &path, &route, id.into_iter().map(decision).collect(), format);
     }
-    let (mut view, mut json) = match all || !id.is_empty() {
-        true => client.post::<AdoptionsView>(&path, &AdoptRequest { all, ids: id, by })?,
-        false => client.get::<AdoptionsView>(&path)?,
-    };
+    let (mut view, mut json) = client.get::<AdoptionsView>(&path)?;
+    let goes_on = all && view.bulk.as_ref().is_some_and(|bulk| bulk.is_running);
+    let is_asked_for = all || !id.is_empty();
+    if goes_on {
+        eprintln!("instances of {route} are being moved already: this shows how far that is");
+    } else if is_asked_for {
+        (view, json) = client.post::<AdoptionsView>(&path, &AdoptRequest { all, ids: id, by })?;
+    }
     let mut is_ok = true;
-    if let Some(since) = view.bulk.as_ref().filter(|bulk| bulk.is_running).map(|bulk| bulk.since) {
+    if let Some(since) = view.bulk.as_ref().filter(|bulk| bulk.is_running || is_asked_for).map(|bulk| bulk.since) {
         let shows = std::io::stderr().is_terminal();
+        if !shows && view.bulk.as_ref().is_some_and(|bulk| bulk.is_running) {
+            eprintln!("instances of {route} are being moved: this waits for the end");
+        }
         while view.bulk.as_ref().is_some_and(|bulk| bulk.is_running && bulk.since == since) {
             if let Some(bulk) = view.bulk.as_ref().filter(|_| shows) {
                 eprint!("\r{}\x1b[K", progress(bulk));
@@ -57,26 +69,83 @@ pub(crate) fn adopt(
     Ok(Output { text: text(&view, Timestamp::now(), format), json, is_ok })
 }
 
+/// Records decisions, in order. The first refusal ends the command; its error lists what was decided before.
+fn decide(
+    client: &Client,
+    path: &str,
+    route: &str,
+    decisions: Vec<AdoptionDecisionRequest>,
+    format: Formatter,
+) -> Result<Output, CallError> {
+    let (mut lines, mut decided, mut last) = (String::new(), Vec::new(), None);
+    for decision in &decisions {
+        let AdoptionDecisionRequest { id, owner, .. } = decision;
+        match client.post::<AdoptionsView>(&format!("{path}/decide"), decision) {
+            Ok(done) => last = Some(done),
+            Err(CallError::Refused(mut problem, value)) if !decided.is_empty() => {
+                problem.detail = format!("{}; decided before: {}", problem.detail, decided.join(", "));
+                return Err(CallError::Refused(problem, value));
+            }
+            Err(error) => return Err(error),
+        }
+        decided.push(id.clone());
+        lines.push_str(&format!(
+            "{} of {} is {}'s now\n",
+            escape_control(id),
+            format.tone(route, Tone::Strong),
+            owner.as_str()
+        ));
+    }
+    let (view, json) = match last {
+        Some(done) => done,
+        None => client.get::<AdoptionsView>(path)?,
+    };
+    Ok(Output { text: lines + &text(&view, Timestamp::now(), format), json, is_ok: true })
+}
+
 fn progress(bulk: &BulkRow) -> String {
     let done = bulk.adopted + bulk.engines + bulk.at_legacy + bulk.unknown + bulk.moving;
-    format!(
-        "{done} of {} so far: {} adopted, {} stayed legacy's, {} unknown",
-        bulk.found, bulk.adopted, bulk.at_legacy, bulk.unknown
-    )
+    let mut text = format!("{done} of {}: {} adopted", bulk.found, bulk.adopted);
+    for (number, what) in [
+        (bulk.engines, "made by the engine"),
+        (bulk.at_legacy, "stayed legacy's"),
+        (bulk.unknown, "unknown"),
+        (bulk.moving, "still being moved"),
+    ] {
+        if number > 0 {
+            text.push_str(&format!(", {number} {what}"));
+        }
+    }
+    text
+}
+
+/// Why instances were not adopted, each reason once.
+fn reasons(bulk: &BulkRow) -> String {
+    let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (id, why) in &bulk.reasons {
+        by_reason.entry(why).or_default().push(id);
+    }
+    let line = |(why, ids): (&str, Vec<&str>)| {
+        let more = ids.len().saturating_sub(IDS_SHOWN_MAX);
+        let shown = ids.iter().take(IDS_SHOWN_MAX).map(|id| escape_control(id)).collect::<Vec<_>>().join(", ");
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        format!("  {}: {shown}{more}\n", escape_control(why))
+    };
+    by_reason.into_iter().map(line).collect()
 }
 
 pub(crate) fn text(view: &AdoptionsView, now: Timestamp, format: Formatter) -> String {
     let AdoptionsView { route, workflow, adopted, moving, unknown, given_back, bulk, instances } = view;
     let how = match workflow {
-        Some(workflow) => format!("adopted by the workflow {workflow}"),
-        None => "not adopted: there is no `instance.adopt`".to_owned(),
+        Some(workflow) => format!("the workflow {workflow} adopts instances of legacy"),
+        None => "there is no `instance.adopt` now: no more instances are adopted".to_owned(),
     };
-    let mut out = format!("{}: instances of legacy are {how}\n\n", format.tone(route, Tone::Strong));
+    let mut out = format!("{}: {how}\n\n", format.tone(route, Tone::Strong));
     let alarm = |number: u64, tone: Tone| if number == 0 { Tone::Plain } else { tone };
     let rows = vec![
         vec![plain("adopted"), (count(*adopted), Tone::Plain)],
         vec![plain("being moved"), (count(*moving), Tone::Plain)],
-        vec![plain("tried, and legacy's"), (count(*given_back), alarm(*given_back, Tone::Warn))],
+        vec![plain("given back: legacy's"), (count(*given_back), alarm(*given_back, Tone::Warn))],
         vec![plain("unknown: a person decides"), (count(*unknown), alarm(*unknown, Tone::Bad))],
     ];
     out.push_str(&format.table(&["INSTANCES", "COUNT"], &[1], rows));
@@ -87,14 +156,12 @@ pub(crate) fn text(view: &AdoptionsView, now: Timestamp, format: Formatter) -> S
             (false, Some(why)) => format!("ended early: {}", escape_control(why)),
         };
         out.push_str(&format!(
-            "\nthe bulk that {} asked for {} {ended}: {}\n",
-            escape_control(&bulk.by),
+            "\nthe last bulk {ended}: {} (asked for {} by {})\n",
+            progress(bulk),
             ago(bulk.since, now),
-            progress(bulk)
+            escape_control(&bulk.by),
         ));
-        for (id, why) in &bulk.reasons {
-            out.push_str(&format!("  {}  {}\n", escape_control(id), escape_control(why)));
-        }
+        out.push_str(&reasons(bulk));
     }
     if !instances.is_empty() {
         let row = |AdoptionRow { id, state, reason, run, by, at }: &AdoptionRow| {
@@ -114,7 +181,8 @@ pub(crate) fn text(view: &AdoptionsView, now: Timestamp, format: Formatter) -> S
     }
     if *unknown > 0 {
         out.push_str(&format!(
-            "\nask legacy, then decide: `pointsman adopt {route} --id ID --legacy --reason …`, or `--engine`\n"
+            "\n`pointsman runs show RUN` says why: let it go on if it can, and the instance follows what it does. Else ask \
+             legacy, then decide: `pointsman adopt {route} --id ID --legacy --reason …`, or `--engine`\n"
         ));
     }
     out

@@ -27,7 +27,7 @@ use crate::flag::file::{
 };
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::{Problems, Segment, Severity, Site, nearest};
-use crate::workflow::{DeclaredNames, Plan};
+use crate::workflow::{Adoption, DeclaredNames, Plan};
 
 /// Checks `pointsman.yaml`.
 pub(crate) fn main(
@@ -155,6 +155,7 @@ pub(crate) fn routes<'a>(
             shared_steps,
             reason_to_keep: plan.reason_to_keep(),
             streaming_step: plan.streaming_step().map(ToString::to_string),
+            tells_legacy: matches!(plan.adoption, Some(Adoption::Release(_))),
         });
         (name.clone(), facts)
     });

@@ -21,6 +21,11 @@ const ADOPTION_UNKNOWN: &str = "the instance of this request was being moved fro
                                 legacy let go of it is not known: until a person has decided (`pointsman adopt`), \
                                 nobody answers for it; nothing was started";
 
+/// Why a retry of a request that legacy took before its instance was adopted is not answered.
+const TRIED_BEFORE_ADOPTION: &str = "legacy took the first try of this request before the engine adopted its instance, \
+                                     and may not have done it, or may do it again: look at the instance, and send the \
+                                     request with a new key if it was not done; nothing was started";
+
 /// Decides one request as if it were new, and reports what should be counted; [`Decision::for_retry`] has the decision
 /// for a retry. Total: every flag set and every request has a decision.
 pub fn decide(
@@ -77,10 +82,18 @@ pub fn could_be_live(flag: &RouteFlag, facts: &RequestFacts<'_>) -> bool {
 impl Decision {
     /// The decision for a request whose first try was taken by `first_try`, if there was one. `self` is the decision
     /// for a new request with the same facts. The arm that owns the request's instance answers in any case, except that
-    /// legacy, which made an adopted instance, answers the retries of what it took before.
+    /// legacy answers the retries of what it took before an instance was adopted, if it recognises them and does
+    /// nothing new to such an instance.
     pub fn for_retry(self, flag: &RouteFlag, first_try: Option<Arm>) -> Decision {
         match (self, first_try) {
             (Decision::Nobody { .. } | Decision::Engine { reason: EngineReason::Pin, .. }, _) | (_, None) => self,
+            // A workflow that only reads does nothing twice, and what legacy has is old.
+            (Decision::Engine { reason: EngineReason::Adopted, .. }, _) if !flag.route.keeps_runs => self,
+            (Decision::Engine { rung, reason: EngineReason::Adopted, .. }, Some(Arm::Legacy))
+                if !flag.legacy_recognises_retries_of_adopted() =>
+            {
+                Decision::Nobody { rung, why: TRIED_BEFORE_ADOPTION }
+            }
             (Decision::Legacy { .. } | Decision::Engine { .. }, Some(arm)) => decide_retry(flag.effective.state, arm),
         }
     }

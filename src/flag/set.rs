@@ -275,6 +275,11 @@ impl RouteFlag {
         let (_, id) = params.iter().find(|(name, _)| **name == **param)?;
         Some(InstanceKey { family: self.family.clone(), id: id.as_str().into() })
     }
+    /// Whether legacy may get the retry of a request about an instance that was adopted since its first try: its
+    /// service recognises retries (`keyed: true`), and it was told to let go: it does nothing that it has not done.
+    pub fn legacy_recognises_retries_of_adopted(&self) -> bool {
+        self.route.legacy.keyed && self.adopt.as_ref().is_some_and(|rule| rule.tells_legacy)
+    }
     /// Whether the route is in `live` or above, or returns there without passing a gate: when the engine is healthy
     /// again, when a freeze is lifted, when the time for which it is held below `live` is over, or at a restart before
     /// its flip down is recorded. If not, a cohort of it may still be in `live`: see [`super::could_be_live`].

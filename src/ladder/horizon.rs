@@ -9,25 +9,40 @@ use super::positions::{Positions, RoutePosition};
 use super::types::FlipError;
 use crate::flag::{Arm, Instance, State};
 use crate::names::RouteId;
-use crate::store::StoreError;
+use crate::store::{AdoptionCount, AdoptionState, StoreError};
 
 /// How long a flip down waits for the number of the engine's instances.
 const READ_WITHIN: Duration = Duration::from_secs(1);
 
 /// The horizon of a flip down from `live` or `only`, as sentences; none where the engine owns nothing of the family.
-pub(super) fn sentences(positions: &Positions, position: &RoutePosition, engine_owns: u64) -> Vec<String> {
+/// Of the engine's instances, `adopted` were legacy's.
+pub(super) fn sentences(
+    positions: &Positions,
+    position: &RoutePosition,
+    engine_owns: u64,
+    adopted: u64,
+) -> Vec<String> {
     let Some(family) = creator(&position.route).filter(|_| engine_owns > 0) else { return Vec::new() };
     let (noun, verb) = if engine_owns == 1 { ("instance", "stays") } else { ("instances", "stay") };
+    let which = match adopted {
+        0 => "that legacy does not know".to_owned(),
+        adopted if adopted >= engine_owns => "that it adopted from legacy".to_owned(),
+        adopted => format!("({adopted} adopted from legacy, the others unknown to legacy)"),
+    };
     let mut sentences = vec![format!(
-        "the engine owns {engine_owns} {noun} of `{family}` that legacy does not know; they {verb} with the engine, \
-         whatever the flag says",
+        "the engine owns {engine_owns} {noun} of `{family}` {which}; they {verb} with the engine, whatever the flag says",
     )];
+    let shown = match adopted {
+        0 => "will not show them",
+        adopted if adopted >= engine_owns => "shows them as they were when legacy let go",
+        _ => "will not show those that the engine made, and shows adopted ones as they were when legacy let go",
+    };
     let lists = lists(positions, family);
     if lists.is_empty() {
-        sentences.push("lists that legacy answers will not show them".to_owned());
+        sentences.push(format!("a list that legacy answers {shown}"));
     }
     sentences.extend(lists.iter().map(|list| {
-        format!("`{}` (GET {}) is answered by legacy and will not show them", list.route.id, list.route.matches.path)
+        format!("`{}` (GET {}) is answered by legacy and {shown}", list.route.id, list.route.matches.path)
     }));
     sentences
 }
@@ -81,6 +96,9 @@ impl Mover {
         let counts = self.store.pin_counts().await?;
         let is_its_own = |id: &RouteId| family.ids().any(|own| own == id);
         let owned = counts.iter().filter(|(id, arm, _)| is_its_own(id) && *arm == Arm::Engine).map(|(_, _, n)| n).sum();
-        Ok(sentences(positions, position, owned))
+        let of_family = |(id, state, _): &&AdoptionCount| is_its_own(id) && *state == AdoptionState::Adopted;
+        let adoptions = self.store.adoption_counts().await?;
+        let adopted = adoptions.iter().filter(of_family).map(|(.., count)| *count).sum();
+        Ok(sentences(positions, position, owned, adopted))
     }
 }

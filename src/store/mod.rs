@@ -54,6 +54,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+pub(crate) use adoptions::AdoptionCount;
 pub use adoptions::{Adoption, AdoptionClaim, AdoptionState, AdoptionStore, NewAdoption, PinAdoption, SettledAdoption};
 pub use bound_keys::{RetryKeyPage, RetryKeyPosition};
 pub use captures::{CaptureBounds, CaptureRecord, CaptureStore};
@@ -80,7 +81,7 @@ pub use records::{
 pub use repeated_failures::RepeatedFailures;
 pub use retry_scopes::{DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes, UnrecordedBecause};
 pub use run_filter::RunFilter;
-pub use service_callers::{ServiceCaller, ServiceCallerStore, WatchedTime};
+pub use service_callers::{DECLARED, ServiceCaller, ServiceCallerStore, WatchedTime};
 pub use sqlite::{Copied, SqliteStore};
 
 use crate::clock::RunningTimes;

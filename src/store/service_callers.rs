@@ -10,6 +10,10 @@ use crate::names::ServiceName;
 /// The most callers of one service, and the most times of watching, that are kept: those that were seen last.
 pub(crate) const SERVICE_CALLERS_MAX: usize = 1_024;
 
+/// The [`ServiceCaller::source`] that is no caller: it says when a process had the service in its files, with the URLs
+/// that are in [`ServiceCaller::path`].
+pub const DECLARED: &str = "declared";
+
 /// One caller of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceCaller {

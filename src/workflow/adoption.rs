@@ -51,12 +51,14 @@ pub fn progress<'a>(adoption: &Adoption, run: &Run, events: impl IntoIterator<It
         return match release {
             _ if !waits_for_person => AdoptionProgress::Running,
             None | Some(Release::NotDone) => AdoptionProgress::Stopped,
-            Some(Release::UnderWay | Release::Unknown) => {
-                AdoptionProgress::Unknown("the run waits for a person: whether legacy let go is not known".to_owned())
-            }
-            Some(Release::Done) => {
-                AdoptionProgress::Unknown("the run waits for a person after legacy has let go".to_owned())
-            }
+            Some(Release::UnderWay | Release::Unknown) => AdoptionProgress::Unknown(format!(
+                "the run waits for a person: whether legacy let go is not known{}",
+                shown_note(run)
+            )),
+            Some(Release::Done) => AdoptionProgress::Unknown(format!(
+                "the run waits for a person after legacy has let go{}",
+                shown_note(run)
+            )),
         };
     }
     let why = why_not_adopted(run);
@@ -74,6 +76,12 @@ pub fn progress<'a>(adoption: &Adoption, run: &Run, events: impl IntoIterator<It
             AdoptionProgress::Unknown(format!("legacy has let go, and the engine has no instance: {why}"))
         }
     }
+}
+
+/// Why a run is paused, in brackets; nothing if that is not known, or may be sensitive.
+fn shown_note(run: &Run) -> String {
+    let note = run.note().filter(|_| !run.holds_sensitive());
+    note.map_or_else(String::new, |note| format!(" ({note})"))
 }
 
 /// Why a run that has ended has made no instance; `None` if it has.

@@ -344,7 +344,7 @@ async fn the_gate_to_only_opens_once_all_orders_were_adopted() {
     );
     let adopted = shop.pointsman.cli(&["adopt", "orders.create", "--all"]).await;
     assert!(adopted.status.success(), "{}", output_text(&adopted));
-    assert!(output_text(&adopted).contains("7 of 7 so far: 7 adopted"), "{}", output_text(&adopted));
+    assert!(output_text(&adopted).contains("7 of 7: 7 adopted"), "{}", output_text(&adopted));
     shop.until_alive("engine", 7).await;
     for route in ROUTES {
         shop.flip(route, "only", false).await.unwrap_or_else(|why| panic!("{route}: {why}"));
@@ -373,6 +373,9 @@ async fn what_legacy_does_not_let_go_of_stays_legacys_and_is_listed() {
     assert_eq!(bulk.status.code(), Some(1));
     let shown = output_text(&bulk);
     assert!(shown.contains("77") && shown.contains("404"), "{shown}");
+    // A bulk that has ended before its first look fails too.
+    let bulk = shop.pointsman.cli(&["adopt", "orders.create", "--id", "78"]).await;
+    assert_eq!(bulk.status.code(), Some(1), "{}", output_text(&bulk));
     // Later legacy lets go.
     shop.old.state().release = None;
     let bulk = shop.pointsman.cli(&["adopt", "orders.create", "--id", "2"]).await;
@@ -413,9 +416,36 @@ async fn nobody_answers_for_an_unknown_order_until_a_person_has_decided() {
     shop.finish().await;
 }
 
+/// Nothing but `--id` has named these orders: no request has shown them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gate_to_only_counts_what_is_unknown_and_what_a_person_gave_back() {
+    let shop = Shop::start(0, "").await;
+    for id in [5, 6] {
+        shop.old.state().orders.insert(id, Order::default());
+    }
+    shop.old.state().release = Some(StatusCode::INTERNAL_SERVER_ERROR);
+    let order = shop.send(Method::POST, "/orders").await.json()["id"].as_u64().expect("an id");
+    shop.send(Method::GET, &format!("/orders/{order}")).await;
+    let bulk = shop.pointsman.cli(&["adopt", "orders.create", "--id", "5", "--id", "6"]).await;
+    assert_eq!(bulk.status.code(), Some(1), "{}", output_text(&bulk));
+    shop.until_alive("legacy", 2).await;
+    let refused = shop.flip("orders.get", "only", false).await.expect_err("they are unknown");
+    assert!(refused.contains("2 instances"), "{refused}");
+    let both = ["adopt", "orders.create", "--id", "5", "--id", "6", "--legacy", "--reason", "asked legacy"];
+    let decided = shop.pointsman.cli(&both).await;
+    assert!(decided.status.success(), "{}", output_text(&decided));
+    let listed = shop.adoptions().await;
+    assert_eq!((&listed["unknown"], &listed["given_back"], &listed["adopted"]), (&json!(0), &json!(2), &json!(0)));
+    let refused = shop.flip("orders.get", "only", false).await.expect_err("legacy has them");
+    assert!(refused.contains("2 instances"), "{refused}");
+    let no_owner = shop.pointsman.cli(&["adopt", "orders.create", "--id", "5", "--reason", "no owner"]).await;
+    assert_eq!(no_owner.status.code(), Some(2), "{}", output_text(&no_owner));
+    shop.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_of_what_legacy_took_stays_with_legacy() {
-    let shop = Shop::start(1, "").await;
+    let shop = Shop::start(1, ", keyed: true").await;
     shop.force_all("dark").await;
     let keyed =
         async || shop.send_with(Method::POST, "/orders/1/cancel", &[("k", "once")]).await.json()["side"].clone();
@@ -430,6 +460,29 @@ async fn a_retry_of_what_legacy_took_stays_with_legacy() {
     assert_eq!(shop.new.count("POST /orders/1/cancel"), before, "the engine did not do it a second time");
     // Legacy recognises its own retry; this one does not.
     shop.old.state().violations.clear();
+    shop.finish().await;
+}
+
+/// A service that does not recognise retries would do it again, or for the first time.
+#[tokio::test(flavor = "multi_thread")]
+async fn legacy_gets_no_retry_for_an_adopted_order_unless_it_recognises_retries() {
+    let shop = Shop::start(1, "").await;
+    shop.force_all("dark").await;
+    let keyed = async || shop.send_with(Method::POST, "/orders/1/cancel", &[("k", "once")]).await;
+    assert_eq!(keyed().await.json()["side"], OLD_SIDE);
+    shop.force_all("live").await;
+    shop.begin_bulk(&[1]).await;
+    shop.until_count("adopted", 1).await;
+    let before = (shop.old.count("POST /orders/1/cancel"), shop.new.count("POST /orders/1/cancel"));
+    let retried = keyed().await;
+    assert_eq!(retried.status, StatusCode::SERVICE_UNAVAILABLE, "{:?}", retried.body);
+    assert!(
+        retried.json()["detail"].as_str().is_some_and(|text| text.contains("with a new key")),
+        "{:?}",
+        retried.body
+    );
+    assert_eq!((shop.old.count("POST /orders/1/cancel"), shop.new.count("POST /orders/1/cancel")), before);
+    assert_eq!(shop.cancel(1).await, NEW_SIDE, "a new request is the engine's");
     shop.finish().await;
 }
 

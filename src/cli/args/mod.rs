@@ -255,17 +255,17 @@ pub(crate) struct AdoptArgs {
     /// Adopt all instances that legacy is known to have. May be repeated: it goes on with those that are left.
     #[arg(long, conflicts_with = "id")]
     pub all: bool,
-    /// Adopt the instance with this id. May be given several times.
+    /// Adopt the instance with this id, or decide about it. May be given several times.
     #[arg(long, value_name = "ID")]
     pub id: Vec<String>,
-    /// Decide that the one instance is legacy's: it did not let go of it.
-    #[arg(long, requires_all = ["id", "reason"], conflicts_with_all = ["all", "engine"])]
+    /// Decide that the instances named are legacy's: it did not let go of them.
+    #[arg(long, group = "owner", requires_all = ["id", "reason"], conflicts_with = "all")]
     pub legacy: bool,
-    /// Decide that the one instance is the engine's: legacy did let go of it.
-    #[arg(long, requires_all = ["id", "reason"], conflicts_with = "all")]
+    /// Decide that the instances named are the engine's: legacy did let go of them.
+    #[arg(long, group = "owner", requires_all = ["id", "reason"], conflicts_with = "all")]
     pub engine: bool,
     /// The reason of the decision; it is recorded.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", requires = "owner")]
     pub reason: Option<String>,
 }
 

@@ -46,14 +46,15 @@ pub(super) fn adopt_rule(
         AdoptDraft::Map(AdoptMapDraft { workflow, settles }) => (workflow, settles.as_ref(), site.key("workflow")),
     };
     let name = WorkflowName::from(name.as_str());
-    if !known.workflows.contains_key(&name) {
+    let Some(facts) = known.workflows.get(&name) else {
         let hint = suggest(name.as_str(), known.workflows.keys().map(|name| name.as_str()));
         problems.error(&of_name, format!("no workflow is called `{name}`")).hint(hint);
         return None;
-    }
+    };
+    let tells_legacy = facts.as_ref().is_some_and(|facts| facts.tells_legacy);
     let settles = match settles {
         None => ADOPT_SETTLES,
         Some(text) => duration_within(text, Duration::ZERO..=SETTLES_MAX, "0s and 1d", &site.key("settles"), problems)?,
     };
-    Some(AdoptRule { workflow: name, settles })
+    Some(AdoptRule { workflow: name, tells_legacy, settles })
 }

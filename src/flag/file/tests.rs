@@ -24,12 +24,26 @@ fn known_names() -> (Services, Workflows) {
                 shared_steps: true,
                 reason_to_keep: Some("the shared step `charge`".into()),
                 streaming_step: None,
+                tells_legacy: true,
             }),
         ),
-        ("read-order".into(), Some(WorkflowFacts { shared_steps: false, reason_to_keep: None, streaming_step: None })),
+        (
+            "read-order".into(),
+            Some(WorkflowFacts {
+                shared_steps: false,
+                reason_to_keep: None,
+                streaming_step: None,
+                tells_legacy: false,
+            }),
+        ),
         (
             "download".into(),
-            Some(WorkflowFacts { shared_steps: false, reason_to_keep: None, streaming_step: Some("file".into()) }),
+            Some(WorkflowFacts {
+                shared_steps: false,
+                reason_to_keep: None,
+                streaming_step: Some("file".into()),
+                tells_legacy: false,
+            }),
         ),
         ("broken".into(), None),
     ];
@@ -152,7 +166,8 @@ fn the_life_of_instances_is_read() {
     assert_eq!((ends.is_none(), *ends_after), (true, Some(Duration::from_secs(90 * 24 * 3_600))));
     assert_eq!(*unknown, UnknownInstance::NotDeclared);
     let adopt = adopt.as_ref().unwrap();
-    assert_eq!((adopt.workflow.as_str(), adopt.settles), ("create-order", Duration::from_secs(30)));
+    assert_eq!((adopt.workflow.as_str(), adopt.tells_legacy), ("create-order", true));
+    assert_eq!(adopt.settles, Duration::from_secs(30));
     let alive = alive.as_ref().unwrap();
     assert_eq!((alive.service.name.as_str(), alive.path.as_str()), ("shop", "/orders?open=1"));
     assert_eq!((alive.list.to_string(), alive.headers.len()), ("$.items".to_owned(), 1));

@@ -214,7 +214,7 @@ async fn a_database_that_is_only_read_is_not_changed() {
     let limits = Limits { store_statement_ms: 100, ..Limits::default() };
     let refused = PostgresStore::open_for_reading(&url, None, &limits).await.err().unwrap().0;
     assert!(refused.contains("no store"), "{refused}");
-    let store = PostgresStore::open(&url, None, &limits).await.unwrap();
+    let store = PostgresStore::open(&url, None, &Limits::default()).await.unwrap();
     store.append(append(run_id(1), 1, 3).into()).await.unwrap();
     store.close().await;
     // The tables are those of this version, and the processes that use them write older events.

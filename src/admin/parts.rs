@@ -22,6 +22,7 @@ use crate::store::{FlipRecord, StoreError, StoreHandle, StoredEvent};
 use crate::workflow::{ControlCommand, RunSummary};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// Returns what is known of the callers of a service; `None` if the files do not have it.
 pub type FindCallers = Arc<dyn Fn(&ServiceName) -> Option<CallersOfService> + Send + Sync>;
@@ -32,6 +33,8 @@ pub struct CallersOfService {
     pub may_call: Vec<String>,
     /// The process's time.
     pub now: Timestamp,
+    /// The id under which the process stores until when it has noted calls.
+    pub process: Uuid,
     /// Stores what was noted up to now.
     pub flush: BoxFuture<'static, Result<(), StoreError>>,
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::future::{BoxFuture, FutureExt};
 use http::header::{CONTENT_RANGE, LINK};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout};
@@ -29,7 +29,7 @@ use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::secret::Secret;
 use crate::store::{InstanceChange, StoreError, StoreHandle};
-use crate::transport::{AddressRegistry, WholeReply, get_once};
+use crate::transport::{AddressRegistry, Caller, WholeReply, get_once, path_pattern};
 
 /// How long the store is waited for.
 const STORE_WITHIN: Duration = Duration::from_secs(2);
@@ -98,7 +98,8 @@ impl FamilyGate {
             // Before legacy is asked: what requests show from now on may not be in its list.
             let asked_at = clock::now();
             timeout(STORE_WITHIN, instances.refresh(Some(family))).await.map_err(|_| late())?.map_err(no_answer)?;
-            let listed = self.list(call).await.map_err(|why| format!("legacy did not list them (`alive:`): {why}"))?;
+            let listed =
+                self.list(family, call).await.map_err(|why| format!("legacy did not list them (`alive:`): {why}"))?;
             let applied = timeout(STORE_WITHIN, self.apply(family, &listed, asked_at)).await;
             return applied.map_err(|_| late())?.map_err(no_answer);
         }
@@ -106,7 +107,7 @@ impl FamilyGate {
     }
 
     /// Asks legacy for the ids of its instances.
-    async fn list(&self, call: &AliveCall) -> Result<HashSet<String>, String> {
+    async fn list(&self, family: &Family, call: &AliveCall) -> Result<HashSet<String>, String> {
         let mut scope = Scope::new();
         scope.set("secrets", self.secrets.load_full());
         let mut headers = HeaderMap::new();
@@ -116,6 +117,9 @@ impl FamilyGate {
             headers.insert(name, value.ok_or_else(|| format!("the header `{name}` has no value"))?);
         }
         let addresses = self.addresses.of(&call.service, &self.limits);
+        let path = path_pattern(&Method::GET, call.path.split('?').next().unwrap_or_default());
+        let caller = Caller { source: format!("gate {}", family.id()), client: String::new(), path };
+        addresses.callers().note(caller, clock::now());
         let reply = get_once(&addresses, &call.path, headers, ALIVE_BYTES_MAX, ALIVE_WITHIN).await?;
         listed_ids(call, &reply)
     }

@@ -71,7 +71,8 @@ impl Parts {
     ) -> anyhow::Result<Self> {
         let OpenedStore { store, evidence, basis_changes, affinity, secret } = opened;
         let limits = setup.limits.clone();
-        let caller_notes = Arc::new(CallerNotes::new(addresses.callers().clone(), store.clone()));
+        let caller_notes = Arc::new(CallerNotes::new(addresses.clone(), store.clone()));
+        caller_notes.set_services(&setup.services);
         let family_gate = FamilyGate::new(affinity.clone(), store.clone(), addresses.clone(), limits.clone());
         let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
         family_gate.set_files(setup, &routes);
@@ -167,6 +168,7 @@ impl Parts {
                 parts.retention.store(Arc::new(retention::in_force(setup.settings.retention, &parts.store)));
                 parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
                 parts.family_gate.set_files(&setup, &routes);
+                parts.caller_notes.set_services(&setup.services);
                 parts.evidence.set_renames(other_ids(&routes));
                 for (route, change) in parts.evidence.set_basis(files_version, &bases(&setup)) {
                     parts.recorder.basis_changed(&route, &change);

@@ -3,39 +3,80 @@
 //! Always true: a call is stored within [`FLUSH_EVERY`] of its note, while the store takes writes; until when a process
 //! has stored its notes is stored too, so that after kill -9 nobody takes what was lost for silence.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::clock;
 use crate::config::Setup;
-use crate::flag::{FlagSet, State};
+use crate::flag::{FlagSet, Service, State};
 use crate::names::ServiceName;
-use crate::store::{RepeatedFailures, ServiceCaller, StoreError, StoreHandle, WatchedTime};
-use crate::transport::{CallerLog, NotedCalls};
+use crate::store::{DECLARED, RepeatedFailures, ServiceCaller, StoreError, StoreHandle, WatchedTime};
+use crate::transport::{AddressRegistry, Caller, CallerLog, NotedCalls};
 use crate::workflow::{Plan, StepPart};
 
 /// How long notes wait before they are stored together.
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
 /// How often the store is told that the process still notes all calls, while there are none.
 const WATCH_EVERY: Duration = Duration::from_secs(60);
+/// The source of exchanges that have not ended: requests, replies, WebSockets and tunnels.
+const UNDER_WAY: &str = "under way";
 
 /// Stores the notes of this process.
 pub(super) struct CallerNotes {
-    log: Arc<CallerLog>,
+    addresses: Arc<AddressRegistry>,
     store: StoreHandle,
-    /// The id of this process and since when it notes calls; locked while notes are stored.
+    /// The services of the files in force, with their URLs as a text.
+    declared: std::sync::Mutex<Vec<(ServiceName, String)>>,
+    /// The id of this process, under which the store has the time in which it noted calls.
+    pub(super) process: Uuid,
+    /// Since when this process notes calls, and up to when they are stored; locked while notes are stored.
     watched: Mutex<WatchedTime>,
 }
 
 impl CallerNotes {
-    pub(super) fn new(log: Arc<CallerLog>, store: StoreHandle) -> Self {
+    pub(super) fn new(addresses: Arc<AddressRegistry>, store: StoreHandle) -> Self {
         let (process, now) = (Uuid::now_v7(), clock::now());
         let watched = WatchedTime { process, since: now, until: now, has_ended: false };
-        Self { log, store, watched: Mutex::new(watched) }
+        Self { addresses, store, declared: std::sync::Mutex::default(), process, watched: Mutex::new(watched) }
+    }
+
+    /// Takes the services of new files.
+    pub(super) fn set_services(&self, services: &BTreeMap<ServiceName, Arc<Service>>) {
+        let urls = |service: &Service| {
+            let mut urls: Vec<String> = service.urls.iter().map(|url| url.uri.to_string()).collect();
+            urls.sort();
+            urls.join(" ")
+        };
+        let declared = services.iter().map(|(name, service)| (name.clone(), urls(service))).collect();
+        *self.declared.lock().unwrap_or_else(PoisonError::into_inner) = declared;
+    }
+
+    /// The rows that say which services the files in force have.
+    fn declared_now(&self, now: Timestamp) -> Vec<ServiceCaller> {
+        let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = |(service, urls): &(ServiceName, String)| ServiceCaller {
+            service: service.clone(),
+            source: DECLARED.to_owned(),
+            client: String::new(),
+            path: urls.clone(),
+            first: now,
+            last: now,
+        };
+        declared.iter().map(row).collect()
+    }
+
+    /// Notes the services with which an exchange is under way: it may take hours.
+    fn note_exchanges_under_way(&self) {
+        for service in self.addresses.services_in_use() {
+            let caller = Caller { source: UNDER_WAY.to_owned(), client: String::new(), path: String::new() };
+            self.addresses.callers().of(&service).note(caller, clock::now());
+        }
     }
 
     /// Stores the notes at intervals, until the task is aborted.
@@ -63,22 +104,29 @@ impl CallerNotes {
         self.flush_if(true, false).await.map(drop)
     }
 
-    /// Stores what is noted, and that this process notes nothing any more.
+    /// Stores what is noted, and that this process notes nothing any more: unless its clock disagrees with the
+    /// machine's, so that the next process does not know how long ago its times are.
     pub(super) async fn finish(&self) -> Result<(), StoreError> {
-        self.flush_if(true, true).await.map(drop)
+        self.flush_if(true, clock::process().disagreement().is_none()).await.map(drop)
     }
 
     /// Returns whether something was stored.
     async fn flush_if(&self, even_without_notes: bool, has_ended: bool) -> Result<bool, StoreError> {
         let mut watched = self.watched.lock().await;
+        self.note_exchanges_under_way();
         // Read before the notes are taken: a later call is not among them.
         let until = clock::now();
-        let mut taken = TakenNotes { log: &self.log, noted: self.log.take() };
+        let log = self.addresses.callers();
+        let mut taken = TakenNotes { log, noted: log.take() };
         if taken.noted.is_empty() && !even_without_notes {
             return Ok(false);
         }
         let now = WatchedTime { until, has_ended, ..*watched };
-        self.store.put_service_callers(taken.noted.iter().map(stored_form).collect(), now).await?;
+        let mut rows: Vec<_> = taken.noted.iter().map(stored_form).collect();
+        if even_without_notes {
+            rows.extend(self.declared_now(until));
+        }
+        self.store.put_service_callers(rows, now).await?;
         taken.noted.clear();
         *watched = now;
         Ok(true)
@@ -112,7 +160,7 @@ fn stored_form(noted: &NotedCalls) -> ServiceCaller {
 
 /// What may call a service, by the files and the states in force; `None` if the files do not have the service.
 pub(super) fn may_call(setup: &Setup, flags: &FlagSet, service: &ServiceName) -> Option<Vec<String>> {
-    setup.services.get(service)?;
+    let own = setup.services.get(service)?;
     let mut found = Vec::new();
     if setup.default_legacy.name == *service {
         found.push("requests that match no route (default_legacy)".to_owned());
@@ -125,8 +173,26 @@ pub(super) fn may_call(setup: &Setup, flags: &FlagSet, service: &ServiceName) ->
             State::Off | State::Shadow | State::Dark => found.push(format!("route {id} ({state})")),
         }
     }
+    for flag in flags.routes.iter() {
+        let route = &flag.route;
+        if route.lifetime.alive.as_ref().is_some_and(|call| call.service.name == *service) {
+            found.push(format!("the gate of {} to `only` (`alive:`)", route.id));
+        }
+        let webhook = route.guard.as_ref().and_then(|guard| guard.notify.as_ref());
+        if webhook.is_some_and(|webhook| webhook.service == *service) {
+            found.push(format!("messages of the guard of {} (`notify:`)", route.id));
+        }
+    }
     for (workflow, plan) in &setup.workflows {
         found.extend(steps_that_call(plan, service).map(|step| format!("step {workflow}.{step}")));
+        if plan.notify.as_ref().and_then(|url| url.service()) == Some(service.as_str()) {
+            found.push(format!("messages of the workflow {workflow} (`notify:`)"));
+        }
+    }
+    for (name, other) in setup.services.iter().filter(|(name, _)| *name != service) {
+        if other.urls.iter().any(|url| own.urls.iter().any(|own| own.uri == url.uri)) {
+            found.push(format!("what calls the service {name}, which has the same URL (`pointsman legacy {name}`)"));
+        }
     }
     if setup.settings.egress.is_some() {
         found.push("calls by legacy through the egress listener".to_owned());
@@ -144,16 +210,16 @@ fn steps_that_call<'a>(plan: &'a Plan, service: &'a ServiceName) -> impl Iterato
 mod tests {
     use super::*;
     use crate::store::{MemoryStore, ServiceCallerStore as _, Store as _};
-    use crate::transport::Caller;
 
     #[tokio::test]
     async fn notes_that_were_not_stored_are_stored_later() {
-        let (log, store) = (Arc::new(CallerLog::default()), Arc::new(MemoryStore::new()));
+        let (addresses, store) = (AddressRegistry::new(), Arc::new(MemoryStore::new()));
+        let log = addresses.callers().clone();
         let caller = || Caller { source: "route a".into(), client: String::new(), path: "GET /".into() };
         log.of(&"shop".into()).note(caller(), clock::now());
         // A flush that nobody waits for any longer.
         drop(TakenNotes { log: &log, noted: log.take() });
-        let notes = CallerNotes::new(log.clone(), store.clone());
+        let notes = CallerNotes::new(addresses.clone(), store.clone());
         notes.flush().await.unwrap();
         assert_eq!(store.service_callers("shop".into()).await.unwrap().len(), 1);
         store.close().await;

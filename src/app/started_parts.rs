@@ -177,10 +177,10 @@ impl StartingParts<'_> {
                 let (notes, files, ladder) = (parts.caller_notes.clone(), files.clone(), parts.ladder.clone());
                 Arc::new(move |service: &ServiceName| {
                     let may_call = service_callers::may_call(&files.load().setup, &ladder.flags().load(), service)?;
-                    let notes = notes.clone();
+                    let (notes, process) = (notes.clone(), notes.process);
                     // Notes that are not stored yet are shown too.
                     let flush = async move { notes.flush().await }.boxed();
-                    Some(CallersOfService { may_call, now: clock::now(), flush })
+                    Some(CallersOfService { may_call, now: clock::now(), process, flush })
                 })
             },
             instances: {

@@ -1,7 +1,7 @@
 //! `legacy`: who still calls a service, what may call it, and since when nothing does.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{Span, SpanRelativeTo, Timestamp, Unit};
 
@@ -10,6 +10,11 @@ use super::format::{Formatter, TableCell, Tone, ago, counted, duration_text, esc
 use super::output::Output;
 use crate::admin::types::{ServiceCallerRow, ServiceCallers};
 
+/// How long another process that uses the store is waited for: it says each minute up to when its calls are stored, and
+/// counts as gone if it has not done so for 150 s.
+const OTHERS_WITHIN: Duration = Duration::from_secs(155);
+/// How often it is asked again meanwhile.
+const POLL_EVERY: Duration = Duration::from_secs(1);
 /// How many callers the text shows.
 const SHOWN_MAX: usize = 50;
 
@@ -30,15 +35,27 @@ pub(crate) fn show(
     unused_for: Option<Duration>,
     format: Formatter,
 ) -> Result<Output, CallError> {
-    let (view, json) = client.get::<ServiceCallers>(&format!("/api/v2/services/{}/callers", component(service)))?;
+    let path = format!("/api/v2/services/{}/callers", component(service));
+    let (mut view, mut json) = client.get::<ServiceCallers>(&path)?;
+    let (asked_at, end) = (view.now, Instant::now() + OTHERS_WITHIN);
+    if unused_for.is_some() && view.known_until < asked_at {
+        eprintln!(
+            "another process uses the store: this waits until its calls are known, up to {} s",
+            OTHERS_WITHIN.as_secs()
+        );
+    }
+    while unused_for.is_some() && view.known_until < asked_at && Instant::now() < end {
+        std::thread::park_timeout(POLL_EVERY);
+        (view, json) = client.get::<ServiceCallers>(&path)?;
+    }
     let is_ok = unused_for.is_none_or(|wanted| is_unused_for(&view, wanted));
     Ok(Output { text: text(&view, unused_for, format), json, is_ok })
 }
 
-/// For how long nothing has called; `None` if that is not known.
+/// For how long nothing has called, up to when all calls are known; `None` if they are not.
 fn quiet_for(view: &ServiceCallers) -> Option<Duration> {
     let since = view.quiet_since?;
-    Some(Duration::try_from(view.now.duration_since(since)).unwrap_or_default())
+    Some(Duration::try_from(view.known_until.duration_since(since)).unwrap_or_default())
 }
 
 fn is_unused_for(view: &ServiceCallers, wanted: Duration) -> bool {
@@ -76,6 +93,10 @@ pub(crate) fn text(view: &ServiceCallers, unused_for: Option<Duration>, format: 
             "{} a process was killed: calls of up to {lasting} before its end are not known",
             ago(unknown.from, now)
         );
+    }
+    if view.known_until < view.now {
+        let lasting = duration_text(view.now.duration_since(view.known_until).as_secs_f64());
+        let _ = writeln!(out, "another process uses the store: its calls of the last {lasting} are not known yet");
     }
     if view.may_call.is_empty() {
         out.push_str("\nby the files in force, nothing calls it any more\n");
@@ -122,6 +143,7 @@ mod tests {
             last_call: last_call.map(at),
             quiet_since: quiet_since.map(at),
             now: at(1_000_000),
+            known_until: at(1_000_000),
             unknown: Vec::new(),
         }
     }

@@ -242,7 +242,7 @@ impl RouteGuard {
         let Self { mismatched, errors, refused, slow, failed_in_dark, settings, .. } = self;
         let slower_than = settings.p99_ratio.and_then(|ratio| Some(legacy.p99?.mul_f64(ratio)));
         let slower_than = format!("were slower than {:.1?}", slower_than.unwrap_or_default());
-        let of_live = (State::Live, "requests in `live`");
+        let of_live = (State::Live, "requests that the engine answered");
         let windows = [
             (mismatched, GuardCondition::Mismatch, (State::Shadow, "compared pairs"), "differ"),
             (errors, GuardCondition::Errors, of_live, "ended with an error, a fallback or an unknown outcome"),
@@ -266,9 +266,9 @@ impl RouteGuard {
         let is_known = (self.legacy.client_errors.is_some(), self.legacy.p99.is_some());
         let windows = [
             (&self.mismatched, GuardCondition::Mismatch, "pairs that differ", true),
-            (&self.errors, GuardCondition::Errors, "errors, fallbacks and unknown outcomes in live", true),
-            (&self.refused, GuardCondition::Errors, "4xx in live", is_known.0),
-            (&self.slow, GuardCondition::P99Ratio, "slow answers in live", is_known.1),
+            (&self.errors, GuardCondition::Errors, "errors, fallbacks and unknown outcomes of the engine", true),
+            (&self.refused, GuardCondition::Errors, "4xx of the engine", is_known.0),
+            (&self.slow, GuardCondition::P99Ratio, "slow answers of the engine", is_known.1),
             (&self.failed_in_dark, GuardCondition::Errors, "failed runs in dark", true),
         ];
         let views = windows.into_iter().filter_map(|(window, condition, counted, is_known)| {

@@ -24,10 +24,11 @@ use super::reply_body::ReplyBody;
 use super::respond::Refused;
 use super::table::Table;
 use super::wait::Phase;
+use crate::clock;
 use crate::flag::State;
 use crate::limits::Limits;
 use crate::listener::bare_host;
-use crate::transport::ConnectError;
+use crate::transport::{Caller, ConnectError, client_text};
 
 /// Connects, answers 200, and passes bytes both ways until one side ends.
 pub(super) async fn open(
@@ -74,7 +75,12 @@ pub(super) async fn open(
     let answered = proxied.answered(State::Off, client.shared.forwarded_to(), StatusCode::OK);
     // Before the tunnel's task, which says that it is one.
     wait.enter(Phase::Reply);
-    relay::tunnel(client, StatusCode::OK, relay::switched(upgrade), async { Some(stream) }, ());
+    let callers = proxied.entry.upstream.callers();
+    let caller =
+        Caller { source: "egress".to_owned(), client: client_text(client.peer, None), path: "CONNECT".to_owned() };
+    callers.note(caller, clock::now());
+    let held = (callers.tunnel(), client.shared.open_connections.count());
+    relay::tunnel(client, StatusCode::OK, relay::switched(upgrade), async { Some(stream) }, held);
     Ok(Response::new(ReplyBody::full(bytes::Bytes::new(), wait.clone(), Some(answered))))
 }
 

@@ -209,9 +209,11 @@ pub(super) async fn answer_from_legacy(
                     Egress::count_unseen(&entry.upstream.service.name, "upgrade");
                 }
                 let legacy = on_upgrade_reply(&mut parts);
-                let (held, code) = ((connection.turn.take(), proxied.admission.take()), parts.status);
+                let open = entry.upstream.callers().tunnel();
+                let (held, code) = ((connection.turn.take(), proxied.admission.take(), open), parts.status);
                 match upgrade {
                     ClientUpgrade::Connection(upgrade) => {
+                        let held = (held, client.shared.open_connections.count());
                         tunnel(client, code, switched(upgrade), switched(legacy), held)
                     }
                     ClientUpgrade::Stream(stream) => tunnel(client, code, handed_over(stream), switched(legacy), held),

@@ -70,7 +70,7 @@ impl Upstream {
     }
 
     /// Who calls the service.
-    pub(super) fn callers(&self) -> &ServiceCallers {
+    pub(super) fn callers(&self) -> &Arc<ServiceCallers> {
         self.shared.callers()
     }
 

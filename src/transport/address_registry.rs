@@ -64,6 +64,13 @@ impl AddressRegistry {
         &self.callers
     }
 
+    /// The services with which an exchange is under way, or to which a tunnel is open.
+    pub fn services_in_use(&self) -> Vec<ServiceName> {
+        let by_service = self.by_service.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = by_service.iter().filter_map(|(service, addresses)| Some((service, addresses.upgrade()?)));
+        all.filter(|(_, addresses)| addresses.is_in_use()).map(|(service, _)| service.clone()).collect()
+    }
+
     /// The names of services that have no address, each behind its service.
     pub fn names_without_address(&self) -> Vec<(ServiceName, String)> {
         let by_service = self.by_service.lock().unwrap_or_else(PoisonError::into_inner);

@@ -171,6 +171,12 @@ impl ServiceAddresses {
         &self.callers
     }
 
+    /// Whether an exchange with the service is under way, or a tunnel to it is open.
+    pub(super) fn is_in_use(&self) -> bool {
+        let has_exchange = |address: &Arc<Address>| address.in_flight(TrafficClass::Secondary) > 0;
+        self.callers.has_tunnels() || self.list.load().iter().any(has_exchange)
+    }
+
     /// Opens connections to them.
     pub fn dialer(&self) -> &Arc<Dialer> {
         &self.common.dialer

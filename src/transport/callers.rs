@@ -1,9 +1,10 @@
-//! Who calls a service: noted with each call of a client, of legacy and of a step, until somebody takes the notes.
+//! Who calls a service: noted with each call of a client, of legacy, of a step and of the process itself, until
+//! somebody takes the notes.
 //!
 //! The question it answers: "does anything still call this service?" Always true: a call is noted before it is sent; of
 //! the calls of clients and of legacy, the first [`NOTED_PER_SECOND_MAX`] of each second are noted, so a service that
 //! is hardly called any more has all of them noted, and a busy one costs its calls one read of an atomic. Calls of
-//! steps are all noted, health checks are not.
+//! steps, of gates (`alive:`) and messages to webhooks (`notify:`) are all noted, health checks are not.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -26,7 +27,9 @@ const SEGMENTS_MAX: usize = 8;
 /// What a call came from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Caller {
-    /// The route, the step, or the listener: `route orders.create`, `step create-order.price`, `egress`.
+    /// The route, the step, or the listener: `route orders.create`, `step create-order.price`, `egress`. `gate
+    /// orders.create` asks which instances legacy has, `notify` posts messages to webhooks, `under way` are exchanges
+    /// that have not ended.
     pub source: String,
     /// The address of the client, and its `user-agent` if it says one; empty for steps.
     pub client: String,
@@ -53,12 +56,14 @@ pub struct ServiceCallers {
     service: ServiceName,
     /// The second of the last noted call, and how many were noted in it (the lowest 16 bits).
     second: AtomicU64,
+    /// How many tunnels to it are open.
+    tunnels: AtomicU64,
     waiting: Mutex<HashMap<Caller, (Timestamp, Timestamp)>>,
 }
 
 impl ServiceCallers {
     fn new(service: ServiceName) -> Self {
-        Self { service, second: AtomicU64::new(0), waiting: Mutex::default() }
+        Self { service, second: AtomicU64::new(0), tunnels: AtomicU64::new(0), waiting: Mutex::default() }
     }
 
     /// Whether a call in this second (of any clock that goes forward) is to be noted.
@@ -74,6 +79,17 @@ impl ServiceCallers {
             self.second.store(last + 1, Relaxed);
         }
         noted < NOTED_PER_SECOND_MAX
+    }
+
+    /// Counts a tunnel to the service as open until the result is dropped.
+    pub fn tunnel(self: &Arc<Self>) -> OpenTunnel {
+        self.tunnels.fetch_add(1, Relaxed);
+        OpenTunnel(self.clone())
+    }
+
+    /// Whether a tunnel to the service is open.
+    pub(super) fn has_tunnels(&self) -> bool {
+        self.tunnels.load(Relaxed) > 0
     }
 
     /// Notes a call.
@@ -101,6 +117,16 @@ impl ServiceCallers {
         let taken = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         let calls = |(caller, (first, last))| NotedCalls { service: self.service.clone(), caller, first, last };
         taken.into_iter().map(calls).collect()
+    }
+}
+
+/// A tunnel to a service: a WebSocket, or what legacy opened with CONNECT.
+#[derive(Debug)]
+pub struct OpenTunnel(Arc<ServiceCallers>);
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        self.0.tunnels.fetch_sub(1, Relaxed);
     }
 }
 

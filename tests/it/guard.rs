@@ -157,6 +157,9 @@ async fn errors_in_live_lower_the_route_and_a_person_releases_it() {
         (&message["route"], &message["from"], &message["to"]),
         (&json!("orders"), &json!("live"), &json!("dark"))
     );
+    let callers = orders.pointsman.get("/api/v2/services/ops/callers").await;
+    let (source, path) = (&callers["callers"][0]["source"], &callers["callers"][0]["path"]);
+    assert_eq!((source, path), (&json!("notify"), &json!("POST /hooks")), "{callers}");
     let flips = orders.pointsman.get("/api/v2/flips?route=orders").await;
     let first = &flips[0];
     assert_eq!(

@@ -11,12 +11,17 @@ use crate::support::process::{Start, output_text};
 use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
 
 const ROUTES: &str = "routes:\n  - id: orders\n    match: { method: GET, path: '/orders/{id}' }\n    legacy: shop\n    \
-                      workflow: look\n    compare: { ignore: [$.at] }\n";
+                      workflow: look\n    compare: { ignore: [$.at] }\n  \
+                      - id: orders.create\n    match: { method: POST, path: /orders }\n    legacy: shop\n    workflow: look\n    \
+                      instance: { creates: $.id, adopt: take, alive: { call: 'GET ${services.listing}/open', ids: '$.items[*].id' } }\n";
 const WORKFLOW: &str =
     "workflow: look\nsteps:\n  price: { call: \"GET ${services.bank}/prices\" }\nrespond: { status: 200, body: {} }\n";
 
+const TAKE: &str = "workflow: take\nsteps:\n  order: { call: \"GET ${services.bank}/orders/${instance.id}\" }\n\
+                    legacy_passive: { reason: it bills nothing by itself }\nrespond: { status: 200, body: '${steps.order.output}' }\n";
+
 struct System {
-    _origins: [Origin; 2],
+    _origins: [Origin; 4],
     _flags: FlagsDir,
     pointsman: Pointsman,
     client: Client,
@@ -26,13 +31,20 @@ struct System {
 
 impl System {
     async fn start() -> Self {
-        let origins = [Origin::start(OriginReply::Json("{}")).await, Origin::start(OriginReply::Json("{}")).await];
+        let origin = || Origin::start(OriginReply::Json("{}"));
+        let origins = [origin().await, origin().await, origin().await, origin().await];
         let flags = FlagsDir::empty();
-        let services =
-            format!("{{ shop: {}, bank: {}, unused: {} }}", origins[0].url(), origins[1].url(), origins[1].url());
+        let services = format!(
+            "{{ shop: {}, bank: {}, unused: {}, listing: {} }}",
+            origins[0].url(),
+            origins[1].url(),
+            origins[2].url(),
+            origins[3].url()
+        );
         flags.write("pointsman.yaml", &format!("services: {services}\ndefault_legacy: shop\n"));
         flags.write("routes/orders.yaml", ROUTES);
         flags.write("workflows/look.yaml", WORKFLOW);
+        flags.write("workflows/take.yaml", TAKE);
         let dir = tempfile::tempdir().expect("a directory");
         let start = Start {
             flags: flags.path().to_owned(),
@@ -75,7 +87,7 @@ async fn whoever_calls_legacy_is_listed_and_silence_is_known_over_restarts() {
     assert_eq!(sources(&shop), expected.map(|(source, path)| (source.to_owned(), path.to_owned())), "{shop:#}");
     assert_eq!(shop["quiet_since"], shop["last_call"]);
     assert_eq!(shop["may_call"][1], "route orders (off)", "{shop:#}");
-    assert_eq!(system.callers("bank").await["may_call"], json!(["step look.price"]));
+    assert_eq!(system.callers("bank").await["may_call"], json!(["step look.price", "step take.order"]));
 
     let request = json!({ "to": "shadow", "reason": "a test" });
     assert!(system.pointsman.api(Method::POST, "/api/v2/routes/orders/flip", request).await.status.is_success());
@@ -102,4 +114,37 @@ async fn whoever_calls_legacy_is_listed_and_silence_is_known_over_restarts() {
     );
     let shown = system.pointsman.cli(&["legacy", "shopp"]).await;
     assert!(!shown.status.success() && output_text(&shown).contains("did you mean `shop`?"), "{}", output_text(&shown));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_question_which_instances_legacy_has_is_a_call_too() {
+    let system = System::start().await;
+    let listing = system.callers("listing").await;
+    assert_eq!(listing["may_call"], json!(["the gate of orders.create to `only` (`alive:`)"]));
+    let adopted = system.pointsman.cli(&["adopt", "orders.create", "--all"]).await;
+    assert!(output_text(&adopted).contains("legacy did not list them"), "{}", output_text(&adopted));
+    let listing = system.callers("listing").await;
+    assert_eq!(sources(&listing), [("gate orders.create".to_owned(), "GET /open".to_owned())], "{listing:#}");
+}
+
+/// Right after the kill, not only once the killed process has been silent for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_silence_counts_from_the_next_start() {
+    let mut system = System::start().await;
+    system.get("/orders/1").await;
+    let before: jiff::Timestamp = serde_json::from_value(system.callers("shop").await["now"].clone()).expect("a time");
+    system.get("/orders/2").await;
+    system.pointsman.kill().await;
+    system.pointsman = Pointsman::start(&system.start).await;
+    for service in ["shop", "unused"] {
+        let view = system.callers(service).await;
+        let quiet: jiff::Timestamp = serde_json::from_value(view["quiet_since"].clone()).expect("a time");
+        assert!(
+            quiet > before && view["unknown"].as_array().is_some_and(|list| list.len() == 1),
+            "{service}: {view:#}"
+        );
+        assert_eq!(view["known_until"], view["now"], "no other process can use this store");
+    }
+    let shown = system.pointsman.cli(&["legacy", "unused", "--unused-for", "1h"]).await;
+    assert!(output_text(&shown).contains("a process was killed"), "{}", output_text(&shown));
 }

@@ -175,7 +175,12 @@ impl TestApi {
             callers: Arc::new(|service| {
                 let flush = Box::pin(std::future::ready(Ok(())));
                 let may_call = vec!["route orders (dark)".to_owned()];
-                (service.as_str() == "shop").then_some(CallersOfService { may_call, now: at(100), flush })
+                (service.as_str() == "shop").then_some(CallersOfService {
+                    may_call,
+                    now: at(100),
+                    process: uuid::Uuid::nil(),
+                    flush,
+                })
             }),
             instances: Arc::new(|_| Vec::new()),
             adoptions: Arc::new(NoAdoptions),

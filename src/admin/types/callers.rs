@@ -19,6 +19,9 @@ pub struct ServiceCallers {
     pub quiet_since: Option<Timestamp>,
     /// When this was found, by the same clock.
     pub now: Timestamp,
+    /// Up to when all calls are known: earlier than `now` if another process uses the store, which says each minute
+    /// until when it has stored what it noted.
+    pub known_until: Timestamp,
     /// Times after the last call in which others may have been made that are not known, because a process was killed.
     pub unknown: Vec<UnknownTime>,
 }
@@ -27,7 +30,7 @@ pub struct ServiceCallers {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceCallerRow {
     /// The route, the step or the listener that the calls came from: `route orders.create`, `step create.price`,
-    /// `egress`.
+    /// `egress`; `gate orders.create` asks which instances legacy has (`alive:`), `notify` posts messages to webhooks.
     pub source: String,
     /// The client's address and what it says it is; empty for steps.
     pub client: String,

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri};
+use http::{Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::queues::DeliveryResult;
+use crate::clock;
 use crate::engine::ports::connections::{ConnectionPool, ReusePolicy};
 use crate::engine::ports::destination::Destination;
 use crate::engine::ports::pooled_connection::ExchangeError;
@@ -24,7 +25,9 @@ use crate::engine::ports::service::ServiceLimits;
 use crate::flag::Service;
 use crate::limits::{Limits, NOT_PROCESSED_MAX};
 use crate::names::ServiceName;
-use crate::transport::{AddressChoice, AddressRegistry, ConnectError, ServiceAddresses, TrafficClass};
+use crate::transport::{
+    AddressChoice, AddressRegistry, Caller, ConnectError, ServiceAddresses, TrafficClass, path_pattern,
+};
 
 /// How long the status of an answer is waited for.
 pub(super) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -85,6 +88,11 @@ pub(super) async fn post(
     mut request: Request<Full<Bytes>>,
 ) -> Result<StatusCode, String> {
     let Receiver { service, protocol, addresses, uris } = receiver;
+    if let Some(uri) = uris.first() {
+        let path = path_pattern(&Method::POST, uri.path());
+        let caller = Caller { source: "notify".to_owned(), client: String::new(), path };
+        addresses.callers().note(caller, clock::now());
+    }
     let mut until = Instant::now() + DELIVERY_TIMEOUT;
     let mut choice = AddressChoice::begin(addresses, TrafficClass::Real, until).await?;
     Destination::of(protocol, &choice, uris).put_into(&mut request, false);

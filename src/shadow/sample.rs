@@ -3,6 +3,7 @@
 //! Always true: the sensitive values of the run, and those that its workflow declares in the request, are replaced in
 //! all of it before any of it is cut.
 
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::redaction::PairRedaction;
@@ -12,9 +13,9 @@ use crate::compare::{
     sample_text, shorten,
 };
 use crate::evidence::Sample;
-use crate::exchange::{Answered, RunReport};
+use crate::exchange::{Answered, RequestCopy, RunReport};
 use crate::limits::Limits;
-use crate::secret::{STARS, redact_line};
+use crate::secret::{STARS, is_secret, redact_line};
 
 /// The redacted sample of a pair that differs, without the pair itself.
 pub(super) fn sample(
@@ -34,7 +35,7 @@ pub(super) fn sample(
         shorten(&format!("{}\n{body}", seen.status().as_u16()), bytes_max)
     };
     let query = request.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-    let line = format!("{} {}{query}", request.method, request.path);
+    let line = format!("{} {}{query}", request.method, shown_path(request));
     let line = redact_line(&redaction.map_or(line.clone(), |parts| parts.hide_in_text(&line)));
     let body = Body::Whole(request.body.clone());
     let hide = |value: &mut Value| redaction.into_iter().for_each(|parts| parts.hide_in_request_body(value));
@@ -52,6 +53,16 @@ pub(super) fn sample(
     }
 }
 
+/// The path, with stars in place of parameters whose names say that they are secret.
+fn shown_path(request: &RequestCopy) -> String {
+    let is_secret_value = |segment: &str| {
+        let plain = percent_decode_str(segment).decode_utf8_lossy();
+        request.params.iter().any(|(name, value)| is_secret(name) && (value == segment || *value == plain))
+    };
+    let shown = |segment| if is_secret_value(segment) { STARS } else { segment };
+    request.path.split('/').map(shown).collect::<Vec<_>>().join("/")
+}
+
 /// A difference without the run's sensitive values.
 fn shown(mut difference: Difference, redaction: Option<&PairRedaction<'_>>) -> Difference {
     if let Some(redaction) = redaction {
@@ -67,4 +78,29 @@ fn shown(mut difference: Difference, redaction: Option<&PairRedaction<'_>>) -> D
         }
     }
     difference
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    #[test]
+    fn a_path_shows_no_parameter_whose_name_is_secret() {
+        let request = |path: &str, params: &[(&str, &str)]| RequestCopy {
+            method: http::Method::GET,
+            path: path.into(),
+            query: None,
+            params: params.iter().map(|(name, value)| ((*name).into(), (*value).to_owned())).collect(),
+            headers: http::HeaderMap::new(),
+            traceparent: None,
+            body: bytes::Bytes::new(),
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        let shown = |path: &str, params: &[(&str, &str)]| shown_path(&request(path, params));
+        assert_eq!(shown("/pay/4711/x", &[("card", "4711"), ("kind", "x")]), "/pay/***/x");
+        assert_eq!(shown("/pay/a%20b", &[("token", "a b")]), "/pay/***");
+        assert_eq!(shown("/orders/17", &[("id", "17")]), "/orders/17");
+    }
 }

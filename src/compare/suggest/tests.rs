@@ -381,9 +381,8 @@ fn rules_in_force_are_kept_and_rounding_is_tolerated() {
 fn a_tolerance_in_force_that_is_too_small_is_widened() {
     let mut route = Route::new(json!({"tolerance": {"$.share": 1e-13, "$.at": "1s", "$.total": 0.01}}));
     for n in 0..6 {
-        let of = |share: f64, ms: u64, total: f64| {
-            json_reply(&json!({"share": share, "at": time(n, ms), "total": total}))
-        };
+        let of =
+            |share: f64, ms: u64, total: f64| json_reply(&json!({"share": share, "at": time(n, ms), "total": total}));
         route.compare(n, &json!({"body": n}), of(0.5, 0, 7.0), of(0.5 + 1e-11, 1_400, 8.0));
     }
     let suggestions = route.suggest();

@@ -245,7 +245,10 @@ mod tests {
         assert!(waiting < 100 && captures.pending().bytes <= PENDING_BYTES_MAX, "{waiting}");
         assert!(captures.next_batch().len() <= BATCH_BYTES_MAX / (200 << 10));
         captures.flush().await.unwrap();
-        assert_eq!((captures.pending().captures.len(), captures.pending().bytes), (0, 0));
+        {
+            let pending = captures.pending();
+            assert_eq!((pending.captures.len(), pending.bytes), (0, 0));
+        }
         let stored = captures.page(&["other".into(), "orders".into()], 0, 500).await.unwrap();
         assert_eq!(stored.len(), waiting);
         assert_eq!(store.captures("orders".into(), 0, 1).await.unwrap()[0].1.id, uuid::Uuid::from_u128(1));

@@ -34,7 +34,7 @@ pub(super) async fn callers(admin: Admin, Path(name): Path<String>) -> JsonResul
     let restored = store.restored().map(|restored| restored.started);
     let known = declared_since(&declared).into_iter().chain(restored);
     let quiet_since = quiet_since(&watched, &unknown, known.chain(last_call));
-    // Calls before the last one that is known change nothing.
+    // A call that was missed before the last known one changes nothing.
     unknown.retain(|time| last_call.is_none_or(|last| time.to > last));
     let row = |caller: ServiceCaller| {
         let ServiceCaller { service: _, source, client, path, first, last } = caller;

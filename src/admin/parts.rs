@@ -119,7 +119,7 @@ pub trait AdoptionControl: Send + Sync {
     ) -> BoxFuture<'a, Result<(), AdoptionRefused>>;
 }
 
-/// Why nothing was done about instances of legacy.
+/// Why a request to adopt instances, or a decision about one, was refused.
 #[derive(Clone, Debug)]
 pub enum AdoptionRefused {
     /// It must not be done, or not now.

@@ -54,7 +54,7 @@ const REQUEST_WAITS: Duration = Duration::from_secs(10);
 const CALLS_END_WITHIN: Duration = Duration::from_secs(5);
 /// How long an instance that stayed legacy's is not tried again at its next write.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// The most instances of which it is remembered that they were tried.
+/// How many instances that were tried recently are remembered at most.
 const TRIED_MAX: usize = 16_384;
 
 /// Moves instances of legacy to the engine.
@@ -64,12 +64,12 @@ pub struct Adoptions {
     engine: Arc<Engine>,
     flags: Arc<ArcSwap<FlagSet>>,
     runtime: Handle,
-    /// When this value was made: requests are counted from then on.
+    /// When this value was made. From then on this process counts the requests that legacy has.
     made: Instant,
-    /// The same, unless the store is new: no earlier process has sent anything to legacy then.
+    /// The same time; `None` if the store is new, because then no earlier process has sent anything to legacy.
     started: Option<Instant>,
     state: Mutex<State>,
-    /// The tenure of the lease after which the pins of other processes were read, plus one; 0: none.
+    /// One more than the tenure of the lease at which the pins of other processes were last read; 0 if they were not.
     current_tenure: AtomicU64,
     this: Weak<Adoptions>,
 }

@@ -182,6 +182,6 @@ enum Begun {
     Yes,
     /// The next process begins it.
     Later,
-    /// It has not, and will not, for this reason.
+    /// It will not begin, for this reason.
     No(String),
 }

@@ -281,7 +281,7 @@ impl Drop for ReplyBody {
         if let Some((status, mut at_legacy)) = admission.and_then(|(status, held)| Some((status, held.at_legacy.take()?)))
             && whole
             && matches!(self.reply, Reply::Legacy(_) | Reply::Unmodified(_))
-            // After a 5xx reply legacy, or a server behind it, may go on with the request.
+            // After a 5xx reply, legacy or a server behind it may still be performing the request.
             && !status.is_server_error()
         {
             at_legacy.ended();

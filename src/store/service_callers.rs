@@ -34,7 +34,7 @@ pub struct ServiceCaller {
 /// The time in which one process noted all calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchedTime {
-    /// Of the process; every start has another one.
+    /// The id of the process; each start has a new one.
     pub process: Uuid,
     /// From when on.
     pub since: Timestamp,

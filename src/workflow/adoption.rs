@@ -30,7 +30,7 @@ pub enum AdoptionProgress {
 enum Release {
     /// Certainly not done.
     NotDone,
-    /// An attempt was begun, and what became of it is not recorded.
+    /// An attempt was begun, and its outcome is not recorded.
     UnderWay,
     /// It is not known whether it was done.
     Unknown,

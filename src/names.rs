@@ -3,6 +3,7 @@
 //! A value of one of these types need not name something that exists: the API also makes them from a client's input,
 //! and then looks them up. Cheap to clone (`Arc<str>` or plain numbers).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -157,5 +158,35 @@ impl Seq {
 impl fmt::Display for Seq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// A plan with the plans of all workflows that it runs, directly or through others: what one version of a route's
+/// workflow consists of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PlanSet {
+    /// The workflow at the top.
+    pub workflow: WorkflowName,
+    /// The plan of each of these workflows. One that the files did not have is left out.
+    pub plans: BTreeMap<WorkflowName, PlanId>,
+}
+
+impl PlanSet {
+    /// The plan at the top.
+    pub fn plan(&self) -> Option<&PlanId> {
+        self.plans.get(&self.workflow)
+    }
+    /// A short name that changes with each of the plans: the id of the plan at the top, and where it runs other
+    /// workflows, a hash over all of them.
+    pub fn label(&self) -> String {
+        let top = self.plan().map_or("-", PlanId::as_str);
+        if self.plans.len() < 2 {
+            return top.to_owned();
+        }
+        let mut hasher = blake3::Hasher::new();
+        for (name, plan) in &self.plans {
+            hasher.update(name.as_str().as_bytes()).update(b"\0").update(plan.as_str().as_bytes()).update(b"\0");
+        }
+        format!("{top}+{}", &hasher.finalize().to_hex()[..8])
     }
 }

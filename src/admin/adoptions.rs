@@ -32,7 +32,9 @@ pub(super) async fn adopt(
     if ids.len() > IDS_MAX || ids.iter().any(String::is_empty) {
         return Err(ApiError::inconsistent(format!("there are at most {IDS_MAX} `ids`, and none is empty")));
     }
-    admin.parts.adoptions.start(&route, (!all).then_some(ids), by).await?;
+    let instances = (!all).then_some(ids.len());
+    admin.parts.adoptions.start(&route, (!all).then_some(ids), by.clone()).await?;
+    admin.parts.recorder.adoption_started(&route, instances, &by);
     Ok((StatusCode::ACCEPTED, Json(admin.parts.adoptions.view(&route).await?)))
 }
 
@@ -47,7 +49,8 @@ pub(super) async fn decide(
     if reason.trim().is_empty() {
         return Err(ApiError::inconsistent("a decision needs a `reason`"));
     }
-    admin.parts.adoptions.decide(&route, &instance, owner, by, reason).await?;
+    admin.parts.adoptions.decide(&route, &instance, owner, by.clone(), reason.clone()).await?;
+    admin.parts.recorder.instance_decided(&route, &instance, owner, &by, &reason);
     Ok(Json(admin.parts.adoptions.view(&route).await?))
 }
 

@@ -6,13 +6,16 @@ use axum::Json;
 use serde::Deserialize;
 
 use super::extract::{PathParams, QueryParams};
-use super::guard;
 use super::route_lookup::{find, ladder_status, next_rung};
 use super::samples::{SampleGroup, SamplesOfRoute};
-use super::state::{Admin, JsonResult};
+use super::state::{Admin, ApiState, JsonResult};
 use super::types::{DiffGroup, Diffs, EvidenceView, Sample, SampleCall};
+use super::{candidates, guard};
 use crate::compare::{CallPair, CompareBounds, Kept, KeptPair};
-use crate::store::{SampleRecord, StoreError};
+use crate::evidence::RouteEvidence;
+use crate::ladder::RouteStatus;
+use crate::names::RouteId;
+use crate::store::{SampleRecord, StoreError, candidate_key};
 
 /// How long the pairs of all samples that are shown may be compared.
 const SHOW_TIME_MAX: Duration = Duration::from_secs(1);
@@ -21,6 +24,17 @@ const SHOW_TIME_MAX: Duration = Duration::from_secs(1);
 #[serde(deny_unknown_fields)]
 pub(super) struct DiffsQuery {
     limit: Option<std::num::NonZeroU32>,
+    /// Those of the route's candidate: `legacy` is then what the plan in force did.
+    #[serde(default)]
+    candidate: bool,
+}
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EvidenceQuery {
+    /// That of the route's candidate: `legacy` is then what the plan in force did.
+    #[serde(default)]
+    candidate: bool,
 }
 
 pub(super) async fn diffs(
@@ -28,24 +42,36 @@ pub(super) async fn diffs(
     PathParams(id): PathParams<String>,
     QueryParams(filter): QueryParams<DiffsQuery>,
 ) -> JsonResult<Diffs> {
-    let of_route = SamplesOfRoute::load(&admin, &id).await?;
+    let of_route = match filter.candidate {
+        true => SamplesOfRoute::load_of_candidate(&admin, &id).await?,
+        false => SamplesOfRoute::load(&admin, &id).await?,
+    };
     let rules = (admin.parts.rules)(&of_route.route).map(|rules| rules.rules).unwrap_or_default();
     let (limits, groups_max) = (admin.parts.limits.clone(), admin.rows(filter.limit, 50));
     // Which calls belong together is found by comparing the pairs again.
     let show = move || {
         let (bounds, end) = (CompareBounds::of(&limits), Instant::now() + SHOW_TIME_MAX);
         let calls = |kept: &KeptPair| kept.calls(&rules, &bounds, &|| Instant::now() >= end);
-        let groups: Vec<DiffGroup> = of_route.groups().take(groups_max).map(|group| shown(&group, calls)).collect();
+        let noise = &of_route.evidence.noise;
+        let is_noise = |group: &SampleGroup<'_>| noise.ignores(&group.newest.differences);
+        let groups = of_route.groups().take(groups_max).map(|group| shown(&group, is_noise(&group), calls));
+        let groups: Vec<DiffGroup> = groups.collect();
         (of_route, groups)
     };
     let shown = tokio::task::spawn_blocking(show).await;
     let (of_route, groups) = shown.map_err(|error| StoreError(format!("the samples could not be read: {error}")))?;
     let SamplesOfRoute { route, evidence, .. } = of_route;
-    Ok(Json(Diffs { route, pairs: evidence.pairs(), mismatched: evidence.mismatched, groups }))
+    Ok(Json(Diffs {
+        route,
+        pairs: evidence.pairs(),
+        mismatched: evidence.mismatched,
+        noise: evidence.noise.ignored,
+        groups,
+    }))
 }
 
 /// A group with its newest sample, as the API shows it.
-fn shown(group: &SampleGroup<'_>, calls: impl Fn(&KeptPair) -> Vec<CallPair>) -> DiffGroup {
+fn shown(group: &SampleGroup<'_>, is_noise: bool, calls: impl Fn(&KeptPair) -> Vec<CallPair>) -> DiffGroup {
     let SampleRecord { at, run, legacy, engine, request, differences, kept, .. } = group.newest.clone();
     let calls = match &kept {
         Some(Kept::Pair(kept)) if kept.has_calls() => calls(kept).into_iter().map(SampleCall::from).collect(),
@@ -57,15 +83,23 @@ fn shown(group: &SampleGroup<'_>, calls: impl Fn(&KeptPair) -> Vec<CallPair>) ->
         first_seen: group.first_seen,
         last_seen: group.last_seen,
         differences,
+        is_noise,
         sample: Sample { at, run: run.map(|run| run.to_string()), request, legacy, engine, calls },
     }
 }
 
-pub(super) async fn evidence(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<EvidenceView> {
+pub(super) async fn evidence(
+    admin: Admin,
+    PathParams(id): PathParams<String>,
+    QueryParams(filter): QueryParams<EvidenceQuery>,
+) -> JsonResult<EvidenceView> {
     let set = admin.parts.ladder.flags();
     let flag = find(&set, &id)?;
     let route = flag.route.id.clone();
     let status = ladder_status(&admin, &route);
+    if filter.candidate {
+        return Ok(Json(of_candidate(&admin, route, status)));
+    }
     let next = status.as_ref().and_then(next_rung);
     let guard = status.as_ref().and_then(|status| status.guard.clone()).map(guard::row);
     let uncompared_steps = status.map(|status| status.uncompared_steps).unwrap_or_default();
@@ -73,5 +107,41 @@ pub(super) async fn evidence(admin: Admin, PathParams(id): PathParams<String>) -
     let rules = (admin.parts.rules)(&route).map(|rules| rules.rules).unwrap_or_default();
     let dead_rules = evidence.dead_rules(rules.names());
     let guard_windows = admin.parts.evidence.guard_windows(&route);
-    Ok(Json(EvidenceView { evidence, route, next, uncompared_steps, dead_rules, guard, guard_windows }))
+    let (statistics, noise) = (evidence.statistics(), admin.parts.evidence.noise(&route));
+    let candidate = None;
+    Ok(Json(EvidenceView {
+        evidence,
+        statistics,
+        noise,
+        route,
+        next,
+        uncompared_steps,
+        dead_rules,
+        guard,
+        guard_windows,
+        candidate,
+    }))
+}
+
+/// The evidence of the candidate of a route; empty if it has none.
+fn of_candidate(admin: &ApiState, route: RouteId, status: Option<RouteStatus>) -> EvidenceView {
+    let candidate = status.as_ref().and_then(|status| candidates::row(admin, status));
+    let evidence = match candidate {
+        Some(_) => admin.parts.evidence.of(&candidate_key(&route)),
+        None => RouteEvidence::default(),
+    };
+    let statistics = evidence.statistics();
+    let (noise, next, uncompared_steps, dead_rules, guard, guard_windows) = Default::default();
+    EvidenceView {
+        evidence,
+        statistics,
+        noise,
+        route,
+        next,
+        uncompared_steps,
+        dead_rules,
+        guard,
+        guard_windows,
+        candidate,
+    }
 }

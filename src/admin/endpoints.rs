@@ -13,15 +13,16 @@ use serde_json::Value;
 use super::content::{Content, Header, SchemaFn};
 use super::state::ApiState;
 use super::types::{
-    AdjustRequest, AdoptRequest, AdoptionDecisionRequest, AdoptionsView, AnswerRequest, CancelRequest, CapturePage,
-    Diffs, EgressView, EventRow, EvidenceView, ExplanationView, FlipRequest, FlipResponse, FlipRow, FreezeRequest,
-    FreezeResponse, GuardReleaseRequest, GuardReleaseResponse, Orchestration, PauseRequest, RecordPage, ReloadRequest,
-    ReloadResponse, RerunRequest, ResolveRequest, RetryRequest, RouteDetail, RouteRow, RunList, ServiceCallers,
-    ServiceRow, SignalRequest, SkipRequest, StartRequest, Status, SuggestedRules, TriedRules, TryRules,
+    AdjustRequest, AdoptRequest, AdoptionDecisionRequest, AdoptionsView, AnswerRequest, CancelRequest,
+    CandidateRequest, CandidateResponse, CapturePage, Diffs, EgressView, EventRow, EvidenceView, ExplanationView,
+    FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, GuardReleaseRequest, GuardReleaseResponse,
+    Orchestration, PauseRequest, RecordPage, ReloadRequest, ReloadResponse, RerunRequest, ResolveRequest, RetryRequest,
+    RouteDetail, RouteRow, RunList, ServiceCallers, ServiceRow, SignalRequest, SkipRequest, StartRequest, Status,
+    SuggestedRules, TriedRules, TryRules,
 };
 use super::{
-    adoptions, callers, captures, differences, egress, flips, guard, orchestrate as runs, process, record, reference,
-    reload, routes, rule_trials, services,
+    adoptions, callers, candidates, captures, differences, egress, flips, guard, orchestrate as runs, process, record,
+    reference, reload, routes, rule_trials, services,
 };
 use crate::config::TokenScope;
 
@@ -185,6 +186,10 @@ fn flag_endpoints() -> Vec<Endpoint> {
             .returns::<FlipResponse>()
             .responds(202, Content::Json(|generator| generator.subschema_for::<FlipResponse>()))
             .errors(&[404, 409, 422]),
+        flip("/api/v2/routes/{id}/candidate", post(candidates::move_candidate), "moveCandidate", "Move a candidate")
+            .body::<CandidateRequest>()
+            .returns::<CandidateResponse>()
+            .errors(&[404, 409, 422]),
         flip(
             "/api/v2/routes/{id}/guard/release",
             post(guard::release),
@@ -229,6 +234,7 @@ fn flag_endpoints() -> Vec<Endpoint> {
         .returns::<SuggestedRules>()
         .errors(&[404]),
         read("/api/v2/routes/{id}/evidence", get(differences::evidence), "evidence", "What comparisons add up to")
+            .query::<differences::EvidenceQuery>()
             .returns::<EvidenceView>()
             .errors(&[404]),
         read(

@@ -11,9 +11,10 @@ use super::state::{Admin, JsonResult, STORE_WAIT};
 use super::types::{FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse};
 
 use crate::flag::{Freeze, Percent};
-use crate::ladder;
+use crate::ladder::{self, FlipError};
 use crate::names::RouteId;
-use crate::store::{FlipRecord, RunFilter, StoreError, guard_key};
+use crate::record::RefusedMove;
+use crate::store::{FlipRecord, RunFilter, StoreError, candidate_key, guard_key};
 use crate::workflow::RunStatus;
 
 pub(super) async fn flip(
@@ -26,8 +27,14 @@ pub(super) async fn flip(
     let set = admin.parts.ladder.flags();
     let route = find(&set, &id)?.route.id.clone();
     let percent = percent.map(Percent::exact).transpose().map_err(|why| ApiError::bad(format!("percent: {why}")))?;
+    let refused = RefusedMove { to, percent, by: by.clone(), reason: reason.clone() };
     let flip_request = ladder::MoveRequest { to, percent, reason, force, acknowledge, by };
     let flipped = admin.parts.ladder.flip(route.clone(), flip_request).await;
+    match &flipped {
+        Ok(_) => admin.parts.recorder.move_passed(&route),
+        Err(FlipError::GateShut { reasons, .. }) => admin.parts.recorder.move_refused(&route, refused, reasons),
+        Err(_) => {}
+    }
     let ids = set.routes.iter().map(|flag| &flag.route.id);
     let flipped = flipped.map_err(|error| ApiError::flip(error, ids))?;
     let ladder::Flipped { flip, changed, recorded, share_is_pending, effective, horizon } = flipped;
@@ -140,6 +147,7 @@ pub(super) async fn flips(admin: Admin, QueryParams(filter): QueryParams<FlipsQu
     let mut flips = Vec::new();
     for id in all_ids(&admin, &route) {
         flips.extend(admin.parts.store.flips(Some(guard_key(&id)), rows).await?);
+        flips.extend(admin.parts.store.flips(Some(candidate_key(&id)), rows).await?);
         flips.extend(admin.parts.store.flips(Some(id), rows).await?);
     }
     flips.sort_by_key(|flip| std::cmp::Reverse(flip.number));
@@ -149,13 +157,31 @@ pub(super) async fn flips(admin: Admin, QueryParams(filter): QueryParams<FlipsQu
 
 /// A flip as the API shows it.
 pub(super) fn flip_row(flip: FlipRecord) -> FlipRow {
-    let FlipRecord { number, route, from, to, shares, by, at, reason, forced, overridden, evidence: _, guard } = flip;
-    let (route, guard) = match guard {
+    let FlipRecord {
+        number,
+        route,
+        from,
+        to,
+        shares,
+        by,
+        at,
+        reason,
+        forced,
+        overridden,
+        evidence: _,
+        guard,
+        candidate,
+    } = flip;
+    let (mut route, guard) = match guard {
         Some(guard) => (Some(guard.route), Some(guard.action)),
         None => (route, None),
     };
+    let candidate = candidate.map(|candidate| {
+        route = Some(candidate.route);
+        candidate.action
+    });
     let forced_above = overridden.map(|overridden| overridden.from);
-    FlipRow { number, route, from, to, shares, by, at, reason, forced, forced_above, guard }
+    FlipRow { number, route, from, to, shares, by, at, reason, forced, forced_above, guard, candidate }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 mod access;
 mod adoptions;
 mod callers;
+mod candidates;
 mod captures;
 mod connections;
 mod content;
@@ -55,8 +56,8 @@ use http::{HeaderValue, Method, StatusCode, header};
 use tokio::time::timeout;
 
 pub use self::parts::{
-    AdminParts, AdoptionControl, AdoptionRefused, CallersOfService, EngineControl, LadderControl, ProcessStatus,
-    Reloaded, RouteTraffic,
+    AdminParts, AdoptionControl, AdoptionRefused, CallersOfService, CandidateMoveError, EngineControl, LadderControl,
+    MoveCandidate, ProcessStatus, Reloaded, RouteTraffic,
 };
 pub use self::serve::serve;
 

@@ -15,9 +15,10 @@ use crate::egress::Attribution;
 use crate::engine::{CommandError, Engine, Explanation, Start, StartError, Started};
 use crate::evidence::{Captures, Evidence};
 use crate::flag::{Arm, Family, FlagSet, Freeze};
-use crate::ladder::{self, FlipError, Flipped, FreezeError, Frozen, GuardReleased, Ladder, RouteStatus};
+use crate::ladder::{self, CandidateMove, FlipError, Flipped, FreezeError, Frozen, GuardReleased, Ladder, RouteStatus};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq, ServiceName, StepId, WorkflowName};
+use crate::record::Recorder;
 use crate::store::{FlipRecord, StoreError, StoreHandle, StoredEvent};
 use crate::workflow::{ControlCommand, RunSummary};
 use tokio::sync::oneshot;
@@ -45,6 +46,18 @@ pub type InstancesOfFamily = Arc<dyn Fn(&Family) -> Vec<InstancesRow> + Send + S
 /// Returns the rules of a route; `None` if the files do not have the route.
 pub type RulesOfRoute = Arc<dyn Fn(&RouteId) -> Option<RouteRules> + Send + Sync>;
 
+/// Puts the candidate of a route in force; resolves once the outcome is known.
+pub type MoveCandidate = Arc<dyn Fn(CandidateMove) -> BoxFuture<'static, Result<(), CandidateMoveError>> + Send + Sync>;
+
+/// Why a candidate was not put in force; nothing changed, unless it says something else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CandidateMoveError {
+    /// It may not be in force: a sentence for each reason.
+    Refused(Vec<String>),
+    /// The store did not record it, or something else failed.
+    Failed(String),
+}
+
 /// Everything that the API shows and controls.
 #[derive(Clone)]
 pub struct AdminParts {
@@ -58,6 +71,8 @@ pub struct AdminParts {
     pub attribution: Option<Attribution>,
     /// Starts runs and sends them commands.
     pub engine: Arc<dyn EngineControl>,
+    /// Gets what is entered in the record beside flips.
+    pub recorder: Arc<Recorder>,
     /// The store of runs, flips and samples.
     pub store: StoreHandle,
     /// Updates all metrics and renders them as Prometheus text. Called for one scrape at a time.
@@ -92,6 +107,8 @@ pub struct AdminParts {
     pub traffic: Arc<dyn Fn(&RouteId) -> RouteTraffic + Send + Sync>,
     /// The services of the files, by name.
     pub services: Arc<dyn Fn() -> Vec<ServiceRow> + Send + Sync>,
+    /// Puts the candidate of a route in force.
+    pub promote: MoveCandidate,
     /// Requests that the files are read now. The receiver gets the outcome of a reading that begins after the call, or
     /// nothing if the process stops.
     pub reload: Arc<dyn Fn() -> oneshot::Receiver<Reloaded> + Send + Sync>,
@@ -174,6 +191,8 @@ pub struct ProcessStatus {
     pub services_trouble: Option<String>,
     /// Why retry keys of requests that legacy served may be unknown; `None` if all are known.
     pub retry_keys_trouble: Option<String>,
+    /// Of which instances it is not known which arm has them, as text.
+    pub adoption_trouble: Option<String>,
     /// Whether the process is stopping.
     pub stopping: bool,
     /// The number of runs that have a task now; a waiting run has none.

@@ -7,10 +7,10 @@ use axum::Json;
 use super::error::ApiError;
 use super::extract::PathParams;
 use super::flips::flip_row;
-use super::guard;
 use super::route_lookup::{find, ladder_status, next_rung};
 use super::state::{Admin, ApiState, JsonResult, STORE_WAIT};
 use super::types::{Build, Flags, RouteDetail, RouteRow, Status};
+use super::{candidates, guard};
 use crate::flag::{FlagSet, Instance, RouteFlag};
 use crate::ladder::{FlipError, RouteStatus};
 use crate::names::RouteId;
@@ -43,6 +43,7 @@ pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
         clock_trouble: process.clock_trouble,
         services_trouble: process.services_trouble,
         retry_keys_trouble: process.retry_keys_trouble,
+        adoption_trouble: process.adoption_trouble,
         stopping: process.stopping,
         runs_in_flight: process.runs_in_flight,
         runs: runs.ok().map(|runs| runs.into_iter().collect()),
@@ -117,6 +118,9 @@ fn route_row(state: &ApiState, flag: &RouteFlag, status: Option<&RouteStatus>) -
         changed_since_evidence: status.and_then(|status| status.changed.clone()),
         flip_unrecorded: status.is_some_and(|status| status.is_unrecorded),
         guard: status.and_then(|status| status.guard.clone()).map(guard::row),
+        plan: status.and_then(|status| Some(status.plans.as_ref()?.label())),
+        plan_trouble: status.and_then(|status| status.plan_trouble.clone()),
+        candidate: status.and_then(|status| candidates::row(state, status)),
         shares: flag.shares,
         pairs: evidence.pairs(),
         evidence_restarted: evidence.restarted,

@@ -8,8 +8,8 @@ use super::error::ApiError;
 use super::route_lookup::find;
 use super::state::ApiState;
 use crate::evidence::RouteEvidence;
-use crate::names::RouteId;
-use crate::store::SampleRecord;
+use crate::names::{RouteId, RunId};
+use crate::store::{RehearsedEvent, SampleRecord, candidate_key};
 
 /// The samples of a route, and its evidence.
 pub(super) struct SamplesOfRoute {
@@ -33,16 +33,33 @@ pub(super) struct SampleGroup<'a> {
 
 impl SamplesOfRoute {
     pub(super) async fn load(admin: &ApiState, id: &str) -> Result<Self, ApiError> {
+        let route = find(&admin.parts.ladder.flags(), id)?.route.id.clone();
+        Self::load_under(admin, route.clone(), &route).await
+    }
+
+    /// Those of the candidate of a route.
+    pub(super) async fn load_of_candidate(admin: &ApiState, id: &str) -> Result<Self, ApiError> {
+        let route = find(&admin.parts.ladder.flags(), id)?.route.id.clone();
+        let key = candidate_key(&route);
+        Self::load_under(admin, route, &key).await
+    }
+
+    async fn load_under(admin: &ApiState, route: RouteId, key: &RouteId) -> Result<Self, ApiError> {
         let parts = &admin.parts;
-        let route = find(&parts.ladder.flags(), id)?.route.id.clone();
         // Samples are written in the background; flushed here, so that the newest are shown too.
         if let Err(error) = parts.evidence.flush().await {
             tracing::warn!(%error, "the newest samples could not be written to the store and are not shown");
         }
         let limits = &parts.limits;
         let samples_max = limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max);
-        let samples = parts.store.samples(route.clone(), usize::try_from(samples_max).unwrap_or(usize::MAX)).await?;
-        Ok(Self { evidence: parts.evidence.of(&route), route, samples })
+        let samples = parts.store.samples(key.clone(), usize::try_from(samples_max).unwrap_or(usize::MAX)).await?;
+        Ok(Self { evidence: parts.evidence.of(key), route, samples })
+    }
+
+    /// The events of this run, if it is a rehearsal of which a sample is kept.
+    pub(super) fn events_of(&self, run: RunId) -> Option<impl Iterator<Item = RehearsedEvent> + '_> {
+        let sample = self.samples.iter().find(|sample| sample.run == Some(run) && !sample.events.is_empty())?;
+        Some(sample.events.iter().cloned())
     }
 
     /// The samples by fingerprint. The most frequent group is first; among equally frequent groups, the most recent.

@@ -10,6 +10,7 @@
 
 mod adoptions;
 mod callers;
+mod candidates;
 mod captures;
 mod egress;
 mod file_problem;
@@ -35,12 +36,14 @@ use serde::{Deserialize, Serialize};
 pub use crate::compare::{Difference, EarlierPairing, is_rule_note};
 use crate::evidence::RouteEvidence;
 pub use crate::evidence::{Condition, EvidenceRestart, GateVerdict, GuardWindowView};
+pub use crate::evidence::{ErrorTable, Interval, NoiseView, NoisyPlace, RatioInterval, RouteStatistics};
 use crate::flag::{Effective, Freeze, Shares, State};
 use crate::names::{RouteId, StepId, WorkflowName};
-pub use crate::store::{AdoptionState, GuardAction};
+pub use crate::store::{AdoptionState, CandidateAction, GuardAction};
 pub use crate::workflow::{Mode, RunStatus, StepPart};
 pub use adoptions::{AdoptRequest, AdoptionDecisionRequest, AdoptionRow, AdoptionsView, BulkRow};
 pub use callers::{ServiceCallerRow, ServiceCallers, UnknownTime};
+pub use candidates::{CandidateRequest, CandidateResponse, CandidateRow, CandidateStage};
 pub use captures::CapturePage;
 pub use egress::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
 pub use file_problem::FileProblem;
@@ -106,6 +109,10 @@ pub struct Status {
     /// Why retry keys of requests that legacy served may be unknown, such as a missing file. Left out if all are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_keys_trouble: Option<String>,
+    /// Of how many instances it is not known which arm has them, by route, until a person says so. Left out if there
+    /// are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adoption_trouble: Option<String>,
     /// The process that this one took over from, or that it hands over to. Left out if there is neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub succession: Option<String>,
@@ -210,6 +217,17 @@ pub struct RouteRow {
     /// What the route's guard did; `null` if nothing, or if it was released.
     #[serde(default)]
     pub guard: Option<GuardRow>,
+    /// In `live` and `only`: the plan in force, whatever the files say. Where its workflow runs others, a hash over all
+    /// plans follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// Why that plan cannot be run with the files in force: then the engine begins nothing for the route. `null` if it
+    /// can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_trouble: Option<String>,
+    /// Its changed workflow, where that is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<CandidateRow>,
     /// The shares in force.
     pub shares: Shares,
     /// The number of comparisons since the evidence was last started from zero.
@@ -324,6 +342,9 @@ pub struct Diffs {
     pub pairs: u64,
     /// How many of these comparisons differ.
     pub mismatched: u64,
+    /// How many differ only where legacy differs from itself, and count as equal.
+    #[serde(default)]
+    pub noise: u64,
     /// The differences by fingerprint, the most frequent first.
     pub groups: Vec<DiffGroup>,
 }
@@ -341,6 +362,9 @@ pub struct DiffGroup {
     pub last_seen: Timestamp,
     /// Where the arms differ.
     pub differences: Vec<Difference>,
+    /// Whether these pairs count as equal, because legacy differs from itself in all these places (`noise`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_noise: bool,
     /// The newest sample.
     pub sample: Sample,
 }
@@ -371,6 +395,12 @@ pub struct EvidenceView {
     pub route: RouteId,
     /// The counts.
     pub evidence: RouteEvidence,
+    /// What the pairs say, with intervals that are valid however often they are looked at.
+    #[serde(default)]
+    pub statistics: RouteStatistics,
+    /// How legacy differs from itself; `null` if no request was sent to it twice (`replay_safe`).
+    #[serde(default)]
+    pub noise: Option<NoiseView>,
     /// The next rung and what it still requires.
     pub next: Option<NextRung>,
     /// The shared steps of the workflow that no pair compared with a call by legacy or an `assert`, except those that
@@ -387,6 +417,9 @@ pub struct EvidenceView {
     /// What the guard counts now; empty if the route has none.
     #[serde(default)]
     pub guard_windows: Vec<GuardWindowView>,
+    /// The candidate that this evidence is about; left out for that of the route itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<CandidateRow>,
 }
 
 /// An error of the API: RFC 9457.

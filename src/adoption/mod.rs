@@ -26,7 +26,7 @@ mod resume;
 mod settle;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -80,6 +80,8 @@ struct State {
     tried: HashMap<PinKey, Instant>,
     /// By the id of a route: since when this process counts the requests that legacy has of its family.
     counted_since: HashMap<RouteId, Instant>,
+    /// How many instances a person has to decide about, by route, as of the last look into the store.
+    unknown: BTreeMap<RouteId, u64>,
     /// By the oldest id of a family: its bulk.
     bulks: HashMap<RouteId, Arc<Bulk>>,
 }
@@ -128,6 +130,20 @@ impl Adoptions {
     fn state(&self) -> MutexGuard<'_, State> {
         // A poisoned lock is usable: no change can panic halfway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a person has to do, as text; `None` if nothing.
+    pub fn trouble(&self) -> Option<String> {
+        let state = self.state();
+        let of_route = |(route, count): (&RouteId, &u64)| {
+            let noun = if *count == 1 { "instance" } else { "instances" };
+            format!("{count} {noun} of `{route}` (`pointsman adopt {route}` lists them)")
+        };
+        let of_routes: Vec<_> = state.unknown.iter().map(of_route).collect();
+        (!of_routes.is_empty()).then(|| {
+            let of_routes = of_routes.join(", ");
+            format!("it is not known which arm has {of_routes}: their requests get 503 until a person decides")
+        })
     }
 
     fn arc(&self) -> Option<Arc<Self>> {

@@ -1,5 +1,6 @@
 //! What goes on beside the moves: those that the last process left, and unknown ones whose run goes on after all.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -139,6 +140,7 @@ impl Adoptions {
     async fn publish(&self) -> bool {
         let Ok(counts) = self.store.adoption_counts().await else { return true };
         let flags = self.flags.load_full();
+        let mut unknown = BTreeMap::new();
         for flag in flags.routes.iter().filter(|flag| flag.route.id == *flag.family.id()) {
             let stored = flag.family.first_id();
             // Also of a family whose `adopt:` was removed.
@@ -150,9 +152,14 @@ impl Adoptions {
                 let gauge = metrics::gauge!(
                     "pointsman_instances_adoption", "route" => flag.route.id.to_string(), "state" => state.as_str()
                 );
-                gauge.set(of_state.map_or(0, |(_, _, count)| *count) as f64);
+                let count = of_state.map_or(0, |(_, _, count)| *count);
+                gauge.set(count as f64);
+                if state == AdoptionState::Unknown && count > 0 {
+                    unknown.insert(flag.route.id.clone(), count);
+                }
             }
         }
+        self.state().unknown = unknown;
         let is_open = |state: &AdoptionState| matches!(state, AdoptionState::Moving | AdoptionState::Unknown);
         counts.iter().any(|(_, state, count)| is_open(state) && *count > 0)
     }

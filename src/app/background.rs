@@ -6,6 +6,7 @@
 //! ladder keeps every route below `only` at `shadow` or lower, so that a request goes to legacy at once instead of
 //! failing in the engine first.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +15,16 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::listener_tls::ListenersInForce;
-use super::parts::{Parts, RefusedFiles};
+use super::parts::Parts;
+use super::refused_files::RefusedFiles;
 use super::reload_requests::ReloadRequests;
 use super::stall_report::StallReport;
-use crate::admin::Reloaded;
+use crate::admin::{CandidateMoveError, Reloaded};
 use crate::config::{FilesChange, Loaded, Reading, ReloadStatus, Setup};
-use crate::store::FlipRecord;
+use crate::flag::Percent;
+use crate::ladder::CandidateMove;
+use crate::names::{PlanSet, RouteId};
+use crate::store::{FlipRecord, RepeatedFailures};
 
 /// How often the store's health is read.
 const HEALTH_EVERY: Duration = Duration::from_millis(200);
@@ -33,6 +38,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// How long the store may take to record a set before the delay is logged and shown in the status.
 const REPORT_DELAY_AFTER: Duration = Duration::from_secs(2);
+
+/// How long new files and the move of a candidate wait for each other.
+const LOCK_WAITS: Duration = Duration::from_secs(3);
+
+/// How often it is looked for candidates that their guards do not accept any longer.
+const GUARD_CANDIDATES_EVERY: Duration = Duration::from_millis(200);
+
+/// How often it is looked for routes that went below `live`, whose plans are those of the files again.
+const DROP_PLANS_EVERY: Duration = Duration::from_millis(500);
 
 /// What tasks that reload files share.
 pub(super) struct Reloads {
@@ -62,7 +76,8 @@ pub(super) async fn reload(
         };
         let Some(Reading { change, asked }) = reading else { return requests.close() };
         to_retry = None;
-        let lock = reload_lock.try_lock();
+        // Held briefly while a candidate is moved, and for good by a hand-over.
+        let lock = tokio::time::timeout(LOCK_WAITS, reload_lock.lock()).await;
         let outcome = match change {
             FilesChange::Loaded(loaded) if lock.is_err() => {
                 let text = "another process takes over from this one (`serve --succeed`) and puts these files in force \
@@ -122,6 +137,84 @@ pub(super) async fn reload(
             }
         };
         requests.answer(asked, &outcome);
+    }
+}
+
+/// Puts the candidate of a route in force, or gives it another share.
+///
+/// # Errors
+/// It may not be moved, or the store did not record it.
+pub(super) async fn promote(
+    parts: Parts,
+    reload_lock: Arc<tokio::sync::Mutex<()>>,
+    candidate_move: CandidateMove,
+) -> Result<(), CandidateMoveError> {
+    // Held briefly while files are put in force, and for good by a hand-over.
+    let Ok(_no_hand_over) = tokio::time::timeout(LOCK_WAITS, reload_lock.lock()).await else {
+        let why = "another process takes over from this one (`serve --succeed`): ask it, once it serves";
+        return Err(CandidateMoveError::Refused(vec![why.to_owned()]));
+    };
+    parts.apply_again(Some(candidate_move)).await.map_err(|error| match error.downcast::<RefusedFiles>() {
+        Ok(RefusedFiles(sentences)) => CandidateMoveError::Refused(sentences),
+        Err(error) => CandidateMoveError::Failed(format!("{error:#}")),
+    })
+}
+
+/// Takes the shares of candidates to nought that the guards of their routes accept no longer. Tried until it is
+/// recorded.
+pub(super) async fn guard_candidates(parts: Parts, reload_lock: Arc<tokio::sync::Mutex<()>>) {
+    let failures = RepeatedFailures::default();
+    let mut crossed = BTreeMap::new();
+    loop {
+        tokio::time::sleep(GUARD_CANDIDATES_EVERY).await;
+        let found = parts.ladder.take_candidate_crossings();
+        crossed.extend(found.into_iter().map(|crossing| (crossing.route, crossing.detail)));
+        // A candidate that is only rehearsed has no share to lose.
+        crossed.retain(|route, _| candidate_with_share(&parts, route).is_some());
+        // Each of them: one that cannot be recorded does not keep the others from it.
+        for (route, detail) in &crossed {
+            let Some(candidate) = candidate_with_share(&parts, route) else { continue };
+            let Ok(_no_hand_over) = reload_lock.try_lock() else { break };
+            let (route, reason) = (route.clone(), Some(detail.clone()));
+            let share = Some(Percent::NONE);
+            let asked = CandidateMove { route, candidate, share, force: false, reason, by: "guard".to_owned() };
+            tracing::error!(route = %asked.route, why = asked.reason, "the guard takes the candidate's share to nought");
+            if let Err(error) = parts.apply_again(Some(asked)).await
+                && let Some(unlogged) = failures.count(&format!("{error:#}"))
+            {
+                let error = format!("{error:#}");
+                tracing::error!(
+                    error,
+                    unlogged,
+                    "the share of a candidate that the guard takes away stays; tried again"
+                );
+            }
+        }
+    }
+}
+
+/// The candidate of a route, if it answers a share of its requests.
+fn candidate_with_share(parts: &Parts, route: &RouteId) -> Option<Arc<PlanSet>> {
+    let flags = parts.ladder.flags().load();
+    let candidate = flags.route(route)?.plans.as_ref()?.candidate.as_ref()?;
+    (candidate.share > Percent::NONE).then(|| Arc::clone(&candidate.plans))
+}
+
+/// Has the plans of the files run for routes that went below `live`, in place of those that were in force.
+pub(super) async fn drop_plans(parts: Parts, reload_lock: Arc<tokio::sync::Mutex<()>>) {
+    let failures = RepeatedFailures::default();
+    loop {
+        tokio::time::sleep(DROP_PLANS_EVERY).await;
+        if !parts.ladder.has_plans_to_drop() {
+            continue;
+        }
+        let Ok(_no_hand_over) = reload_lock.try_lock() else { continue };
+        if let Err(error) = parts.apply_again(None).await
+            && let Some(unlogged) = failures.count(&format!("{error:#}"))
+        {
+            let error = format!("{error:#}");
+            tracing::warn!(error, unlogged, "a route below `live` keeps the plan that was in force there; tried again");
+        }
     }
 }
 

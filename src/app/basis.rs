@@ -14,25 +14,30 @@
 //! limits, breakers, rates, time-outs of services, `keyed:` (which decides whether an attempt with unknown outcome is
 //! sent again), and the values of secrets, because a new secret gives access to the same service.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::plans::{PlansInForce, services_of};
 use crate::config::Setup;
 use crate::evidence::{EvidenceBasis, RULES};
 use crate::expression::DIALECT;
 use crate::flag::{Instance, Route, RouteMatch, Service};
 use crate::names::{RouteId, ServiceName, WorkflowName};
-use crate::workflow::{Plan, StepKind, StepPart};
+use crate::store::candidate_key;
+use crate::workflow::{Plan, StepKind};
 
-/// The plans of workflows by name; `None` where the files have no such workflow.
+/// The plans of workflows by name; `None` where there is no such workflow.
 type Plans<'a> = BTreeMap<&'a WorkflowName, Option<&'a Plan>>;
 
-/// The basis of each route's evidence. When its hash changes, the evidence starts from zero.
-pub(super) fn bases(setup: &Setup) -> Vec<(RouteId, EvidenceBasis)> {
-    setup.routes.iter().map(|route| (route.id.clone(), basis(setup, route))).collect()
+/// The basis of the evidence of each route and of each candidate. When its hash changes, the evidence starts from zero.
+pub(super) fn bases(setup: &Setup, in_force: &PlansInForce) -> Vec<(RouteId, EvidenceBasis)> {
+    let of_routes = setup.routes.iter().map(|route| (route.id.clone(), basis(setup, in_force, route, false)));
+    let candidates = in_force.routes_with_candidate(setup);
+    of_routes.chain(candidates.map(|route| (candidate_key(&route.id), basis(setup, in_force, route, true)))).collect()
 }
 
-fn basis(setup: &Setup, route: &Route) -> EvidenceBasis {
-    let plans = plans(setup, route);
+fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bool) -> EvidenceBasis {
+    let (plans, other_versions) = plans(setup, in_force, route, is_candidate);
     let names = services(setup, &plans);
     let mut basis = Basis(blake3::Hasher::new_derive_key("pointsman 2026 basis of the evidence of a route"));
     let mut parts = BTreeMap::new();
@@ -84,8 +89,39 @@ fn basis(setup: &Setup, route: &Route) -> EvidenceBasis {
         basis.add_count(more_specific.len());
         more_specific.iter().for_each(|matches| basis.add(matches));
     }
-    let plan = route.workflow.as_ref().and_then(|name| setup.workflows.get(name)).map(|plan| plan.id.clone());
-    EvidenceBasis { hash: basis.hash(), parts, plan }
+    // Nothing is added for a route whose files and whose creator's files have the plans in force.
+    if !other_versions.is_empty() {
+        basis.add_count(other_versions.len());
+        other_versions.iter().for_each(|id| basis.add(id));
+    }
+    let own = in_force.of(&route.id).map(|version| &version.set);
+    let plan = match own.filter(|_| !is_candidate) {
+        Some(set) => set.plan().cloned(),
+        None => route.workflow.as_ref().and_then(|name| setup.workflows.get(name)).map(|plan| plan.id.clone()),
+    };
+    // A candidate is compared with what the plan in force does.
+    if let Some(control) = own.filter(|_| is_candidate) {
+        let text = serde_json::to_string(&**control).unwrap_or_default();
+        part("the plan in force", &|hasher| hasher.add(&text));
+        basis.add(&text);
+    }
+    // A candidate is compared with the plan in force, which is never asked twice.
+    let noise = if is_candidate { String::new() } else { noise(setup, route) };
+    EvidenceBasis { hash: basis.hash(), parts, plan, noise }
+}
+
+/// What legacy's replies and their comparison depend on; empty if no request of the route may be sent to legacy twice.
+fn noise(setup: &Setup, route: &Route) -> String {
+    if !route.replay_safe || route.workflow.is_none() {
+        return String::new();
+    }
+    let mut basis = Basis(blake3::Hasher::new_derive_key("pointsman 2026 basis of the noise of a route"));
+    basis.add(&DIALECT.to_string());
+    basis.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash()));
+    basis.add_addresses(Some(&route.legacy));
+    basis.add(&route.matches.normal_form());
+    more_specific(setup, route).iter().for_each(|matches| basis.add(matches));
+    basis.hash()
 }
 
 /// The route that creates the instances that this one follows up.
@@ -101,40 +137,50 @@ fn more_specific(setup: &Setup, route: &Route) -> BTreeSet<String> {
     taking.map(RouteMatch::normal_form).collect()
 }
 
-/// The plans of the route's workflow, of its creator's, and of all workflows that these two run.
-fn plans<'a>(setup: &'a Setup, route: &'a Route) -> Plans<'a> {
-    let mut plans = Plans::new();
-    let mut open: Vec<&WorkflowName> = route.workflow.iter().collect();
-    open.extend(creator_of(setup, route).and_then(|creator| creator.workflow.as_ref()));
-    while let Some(name) = open.pop() {
-        if plans.contains_key(name) {
-            continue;
+/// The plans of the route's workflow, of its creator's, and of all workflows that these two run; and the ids of those
+/// of the creator of which the route has another version.
+fn plans<'a>(
+    setup: &'a Setup,
+    in_force: &'a PlansInForce,
+    route: &'a Route,
+    is_candidate: bool,
+) -> (Plans<'a>, BTreeSet<&'a str>) {
+    let (mut plans, mut other_versions) = (Plans::new(), BTreeSet::new());
+    let own = in_force.of(&route.id).filter(|_| !is_candidate);
+    let creator = creator_of(setup, route);
+    let of_creator = creator.map(|creator| (creator, in_force.of(&creator.id)));
+    for (route, version) in [(route, own)].into_iter().chain(of_creator) {
+        let mut known = BTreeSet::new();
+        let mut open: Vec<&WorkflowName> = match version {
+            Some(version) => vec![&version.set.workflow],
+            None => route.workflow.iter().collect(),
+        };
+        while let Some(name) = open.pop() {
+            if !known.insert(name) {
+                continue;
+            }
+            let plan = version.map_or_else(|| setup.workflows.get(name), |version| version.plans.get(name));
+            let plan = plan.map(|plan| &**plan);
+            match plans.entry(name) {
+                Entry::Vacant(entry) => drop(entry.insert(plan)),
+                Entry::Occupied(entry) => {
+                    let is_other = entry.get().map(|plan| &plan.id) != plan.map(|plan| &plan.id);
+                    other_versions.extend(plan.filter(|_| is_other).map(|plan| plan.id.as_str()));
+                }
+            }
+            // Fallbacks are steps of the plan too.
+            open.extend(plan.into_iter().flat_map(|plan| &plan.steps).filter_map(|step| match &step.kind {
+                StepKind::Run(child) => Some(&child.workflow),
+                _ => None,
+            }));
         }
-        let plan = setup.workflows.get(name).map(|plan| &**plan);
-        plans.insert(name, plan);
-        // Fallbacks are steps of the plan too.
-        open.extend(plan.into_iter().flat_map(|plan| &plan.steps).filter_map(|step| match &step.kind {
-            StepKind::Run(child) => Some(&child.workflow),
-            _ => None,
-        }));
     }
-    plans
+    (plans, other_versions)
 }
 
 /// The services that calls, probes and undo calls go to or that an expression names.
 fn services<'a>(setup: &'a Setup, plans: &Plans<'a>) -> BTreeSet<&'a ServiceName> {
-    let mut names = BTreeSet::new();
-    for plan in plans.values().flatten() {
-        for step in &plan.steps {
-            let calls = [StepPart::Do, StepPart::Probe, StepPart::Undo].into_iter().filter_map(|part| step.call(part));
-            names.extend(calls.map(|call| &call.service));
-        }
-        for path in plan.reads.iter().filter(|path| path.root() == "services") {
-            // An expression that computes a service's name may name any service.
-            names.extend(setup.services.keys().filter(|name| path.part(0).is_none_or(|part| part == name.as_str())));
-        }
-    }
-    names
+    plans.values().flatten().flat_map(|plan| services_of(setup, plan)).collect()
 }
 
 /// Hashes texts and counts. Each text is hashed with its length, so that no two different lists have the same hash.
@@ -194,7 +240,11 @@ mod tests {
     instance: {{ follows: {creator}, key: path.id }} }}
 "
         );
-        bases(&setup(&routes)).into_iter().find(|(route, _)| route.as_str() == "get").unwrap().1
+        bases(&setup(&routes), &PlansInForce::default())
+            .into_iter()
+            .find(|(route, _)| route.as_str() == "get")
+            .unwrap()
+            .1
     }
 
     /// The basis of `GET /orders/{id}` in files that also have these routes.
@@ -202,7 +252,11 @@ mod tests {
         let routes = format!(
             "routes:\n- {{ id: get, match: {{ method: GET, path: '/orders/{{id}}' }}, legacy: shop, workflow: w }}\n{others}"
         );
-        bases(&setup(&routes)).into_iter().find(|(route, _)| route.as_str() == "get").unwrap().1
+        bases(&setup(&routes), &PlansInForce::default())
+            .into_iter()
+            .find(|(route, _)| route.as_str() == "get")
+            .unwrap()
+            .1
     }
 
     #[test]
@@ -210,7 +264,7 @@ mod tests {
         let of = |path: &str, rest: &str| {
             let route =
                 format!("{{ id: a, match: {{ method: POST, path: {path} }}, legacy: shop, workflow: w{rest} }}");
-            bases(&setup(&format!("routes:\n- {route}\n"))).remove(0).1
+            bases(&setup(&format!("routes:\n- {route}\n")), &PlansInForce::default()).remove(0).1
         };
         let before = of("/orders", "");
         for (after, changed) in [
@@ -224,6 +278,18 @@ mod tests {
             assert_eq!(names.collect::<Vec<_>>(), [changed]);
         }
         assert!(before.parts.contains_key("the workflow `w`"), "{:?}", before.parts);
+    }
+
+    #[test]
+    fn the_noise_of_legacy_outlives_the_workflow_and_not_the_rules() {
+        let of = |rest: &str| {
+            let route = format!("{{ id: a, match: {{ method: GET, path: /a }}, legacy: shop, workflow: w{rest} }}");
+            bases(&setup(&format!("routes:\n- {route}\n")), &PlansInForce::default()).remove(0).1
+        };
+        assert_eq!(of("").noise, "", "not declared safe to repeat");
+        let (repeated, other) = (of(", replay_safe: true"), of(", replay_safe: true, compare: { status: class }"));
+        assert!(!repeated.noise.is_empty() && repeated.noise != other.noise);
+        assert_eq!(repeated.hash, of("").hash, "the evidence goes on");
     }
 
     /// Without the more specific route, the general route would get requests that were not compared.

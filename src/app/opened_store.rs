@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::basis::bases;
+use super::plans::PlansInForce;
 use super::{stores, time};
 use crate::affinity::StoreAffinity;
 use crate::config::{Setup, StoreUrl};
@@ -17,7 +18,7 @@ use crate::flag::Route;
 use crate::ladder;
 use crate::limits::Limits;
 use crate::names::RouteId;
-use crate::store::{MemoryStore, PostgresStore, SqliteStore, StoreError, StoreHandle};
+use crate::store::{MemoryStore, PostgresStore, SqliteStore, StoreError, StoreHandle, candidate_key};
 
 /// The store, and what was read from it. A store that is not shared is used only by this process from now on; nothing
 /// that the process's files declare is recorded yet.
@@ -28,6 +29,8 @@ pub(super) struct OpenedStore {
     pub basis_changes: Vec<(RouteId, BasisChange)>,
     pub affinity: Arc<StoreAffinity>,
     pub secret: [u8; 32],
+    /// The plans in force of the routes that the last process left in `live` or above.
+    pub plans: PlansInForce,
 }
 
 impl OpenedStore {
@@ -64,6 +67,11 @@ impl OpenedStore {
         time::set(&store, Duration::from_secs(limits.retry_window_s)).await?;
         let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
         let secret = store.secret().await.context("reading the store's secret")?;
+        let (flips, rows) = (store.last_flips().await, store.declared().await);
+        let (flips, rows) =
+            (flips.context("reading the last flips")?, rows.context("reading what the files declared")?);
+        let plans = PlansInForce::load(&store, setup, ladder::stored_plans_in_force(flips, &rows, &routes)).await?;
+        plans.log_unrunnable();
         let marks = stores::evidence_marks(setup, &store).await?;
         let affinity = stores::affinity(setup, &store).await?;
         let evidence = match Evidence::open(store.clone(), marks, limits, affinity.copy_started()).await {
@@ -73,10 +81,10 @@ impl OpenedStore {
                 return Err(anyhow::Error::new(error).context("reading the evidence"));
             }
         };
-        evidence.set_renames(other_ids(&routes));
-        let basis_changes = evidence.set_basis(0, &bases(setup));
-        evidence.set_guards(setup.routes.iter().map(|route| (&route.id, route.guard.as_ref())));
-        Ok(Self { store, evidence, basis_changes, affinity, secret })
+        set_renames(&evidence, &routes);
+        let basis_changes = evidence.set_basis(0, &bases(setup, &plans));
+        set_guards(&evidence, setup);
+        Ok(Self { store, evidence, basis_changes, affinity, secret, plans })
     }
 }
 
@@ -109,7 +117,7 @@ pub(super) struct LockedFiles {
 impl OpenedStore {
     /// The store and the files beside it, to release their locks if the start fails.
     pub fn locked_files(&self) -> LockedFiles {
-        let Self { store, evidence, basis_changes: _, affinity, secret: _ } = self;
+        let Self { store, evidence, basis_changes: _, affinity, secret: _, plans: _ } = self;
         LockedFiles { store: store.clone(), evidence: evidence.clone(), affinity: affinity.clone() }
     }
 }
@@ -129,7 +137,19 @@ pub(super) async fn routes_in_store(store: &StoreHandle, setup: &Setup) -> Resul
     Ok(ladder::with_unlisted_ids(&store.declared().await?, &setup.routes))
 }
 
-/// Each route's present id with its other ids.
-pub(super) fn other_ids(routes: &[Arc<Route>]) -> impl Iterator<Item = (&RouteId, &[RouteId])> {
-    routes.iter().map(|route| (&route.id, route.was.as_slice()))
+/// Tells the evidence the other ids of each route, and those of each candidate.
+pub(super) fn set_renames(evidence: &Evidence, routes: &[Arc<Route>]) {
+    let of_candidate =
+        |route: &Arc<Route>| (candidate_key(&route.id), route.was.iter().map(candidate_key).collect::<Vec<_>>());
+    let candidates: Vec<(RouteId, Vec<RouteId>)> = routes.iter().map(of_candidate).collect();
+    let of_routes = routes.iter().map(|route| (&route.id, route.was.as_slice()));
+    evidence.set_renames(of_routes.chain(candidates.iter().map(|(id, was)| (id, was.as_slice()))));
+}
+
+/// Sets the guard of each route, for the plan in force and for the candidate.
+pub(super) fn set_guards(evidence: &Evidence, setup: &Setup) {
+    let candidates: Vec<RouteId> = setup.routes.iter().map(|route| candidate_key(&route.id)).collect();
+    let guards = || setup.routes.iter().map(|route| route.guard.as_ref());
+    let of_routes = setup.routes.iter().map(|route| &route.id).zip(guards());
+    evidence.set_guards(of_routes.chain(candidates.iter().zip(guards())));
 }

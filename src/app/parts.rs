@@ -8,12 +8,15 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
 use super::basis::bases;
+use super::declared::declared;
 use super::family_gate::FamilyGate;
 use super::guard_webhooks::GuardWebhooks;
-use super::opened_store::{LockedFiles, OpenedStore, other_ids, routes_in_store};
+use super::opened_store::{LockedFiles, OpenedStore, routes_in_store, set_guards, set_renames};
+use super::plans::PlansInForce;
+use super::refused_files::RefusedFiles;
 use super::service_callers::CallerNotes;
 use super::twins::EngineTwins;
-use super::{retention, zero_counters};
+use super::{refused_moves, repeats, retention, zero_counters};
 use crate::adoption::{AdoptionParts, Adoptions};
 use crate::affinity::{RequestsWithUnknownKeys, StoreAffinity};
 use crate::clock;
@@ -22,7 +25,7 @@ use crate::engine::{Engine, EngineParts};
 use crate::evidence::{Captures, Evidence};
 use crate::flag::{Family, FlagSet, Freeze, Instance, Route, RouteMatch, State};
 use crate::ladder::{
-    DeclaredFiles, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, UnknownRetries, Unmet,
+    CandidateMove, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, UnknownRetries, Unmet,
 };
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
@@ -32,10 +35,8 @@ use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{FlipRecord, StoreHandle};
 use crate::transport::AddressRegistry;
 
-/// The error for a set of files that must not be put in force, whatever the store answers ([`FilesError::Refused`]).
-#[derive(Debug, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
-pub(super) struct RefusedFiles(pub Vec<String>);
+/// How often files are read against the routes in force, if routes are flipped meanwhile.
+const OVERTAKEN_MAX: u32 = 5;
 
 /// The parts that live as long as the process.
 #[derive(Clone)]
@@ -53,6 +54,8 @@ pub(super) struct Parts {
     pub recorder: Arc<Recorder>,
     pub caller_notes: Arc<CallerNotes>,
     pub retention: Arc<ArcSwap<Retention>>,
+    /// The files in force; locked while files are put in force.
+    in_force: Arc<tokio::sync::Mutex<Setup>>,
     /// The names of the workflows in force.
     pub workflows: Arc<ArcSwap<Vec<WorkflowName>>>,
 }
@@ -69,7 +72,7 @@ impl Parts {
         flags: Arc<ArcSwap<FlagSet>>,
         addresses: Arc<AddressRegistry>,
     ) -> anyhow::Result<Self> {
-        let OpenedStore { store, evidence, basis_changes, affinity, secret } = opened;
+        let OpenedStore { store, evidence, basis_changes, affinity, secret, plans } = opened;
         let limits = setup.limits.clone();
         let caller_notes = Arc::new(CallerNotes::new(addresses.clone(), store.clone()));
         caller_notes.set_services(&setup.services);
@@ -84,11 +87,13 @@ impl Parts {
             copy_started: affinity.copy_started(),
             answer_within: Limits::ms(limits.move_answer_ms),
         };
-        let ladder = Ladder::open_into(declared(setup, 0), ladder, Some(flags)).await.map_err(|error| match error {
-            FilesError::Store(error) => anyhow::Error::new(error).context("recording what the files declare"),
-            FilesError::Refused(sentences) => RefusedFiles(sentences).into(),
-            FilesError::TaskEnded => error.into(),
-        })?;
+        let ladder = Ladder::open_into(declared(setup, 0, &plans, None), ladder, Some(flags)).await.map_err(
+            |error| match error {
+                FilesError::Store(error) => anyhow::Error::new(error).context("recording what the files declare"),
+                FilesError::Refused(sentences) => RefusedFiles(sentences).into(),
+                FilesError::Overtaken | FilesError::TaskEnded => error.into(),
+            },
+        )?;
         let engine = Arc::new(Engine::new(EngineParts {
             store: store.clone(),
             plans: setup.workflows.clone(),
@@ -102,6 +107,11 @@ impl Parts {
             clock: clock::process().clone(),
             late_failures: evidence.clone(),
         }));
+        let other_plans = plans.beside_files(setup);
+        if !other_plans.is_empty() {
+            let (services, secrets) = (&setup.services, &setup.settings.secrets);
+            engine.reload_with(0, (&setup.workflows, &other_plans), services, secrets);
+        }
         ladder.connect_to_kill_switch(engine.clone()).await;
         ladder.connect_to_guard(Arc::new(GuardWebhooks(engine.clone())));
         let adoptions = Adoptions::new(AdoptionParts {
@@ -110,11 +120,12 @@ impl Parts {
             engine: engine.clone(),
             flags: ladder.flags().clone(),
         });
-        let rules = Arc::new(ArcSwap::from_pointee(setup.rules.clone()));
+        let rules = Arc::new(ArcSwap::from_pointee(plans.rules(setup)));
         set_secret_names(setup.settings.redact.names());
         let captures = Captures::new(store.clone(), redaction_key(setup, &secret));
         let shadow = Shadow::start(ShadowParts {
             engine: engine.arm(),
+            legacy: Some(repeats::legacy(&engine, ladder.flags().clone(), setup)),
             twins: Arc::new(EngineTwins { engine: engine.clone(), affinity: affinity.clone() }),
             evidence: evidence.clone(),
             captures: captures.clone(),
@@ -142,6 +153,7 @@ impl Parts {
             captures,
             rules,
             retention,
+            in_force: Arc::new(tokio::sync::Mutex::new(setup.clone())),
             workflows,
         })
     }
@@ -155,37 +167,93 @@ impl Parts {
     /// The store did not record the flips, or the set must not be put in force. Nothing was changed, unless the error
     /// is [`FilesError::TaskEnded`].
     pub async fn apply(&self, read: Instant, setup: &Setup) -> anyhow::Result<Vec<FlipRecord>> {
+        let mut in_force = self.in_force.lock().await;
+        let flips = self.apply_with(read, setup, None, false).await?;
+        *in_force = setup.clone();
+        Ok(flips)
+    }
+
+    /// Puts the files in force once more, with this candidate moved; or because a route below `live` is to be run
+    /// with the plans of its files.
+    ///
+    /// # Errors
+    /// As [`Parts::apply`].
+    pub async fn apply_again(&self, candidate_move: Option<CandidateMove>) -> anyhow::Result<()> {
+        let in_force = self.in_force.lock().await;
+        self.apply_with(Instant::now(), &in_force, candidate_move, true).await.map(drop)
+    }
+
+    async fn apply_with(
+        &self,
+        read: Instant,
+        setup: &Setup,
+        candidate_move: Option<CandidateMove>,
+        are_in_force: bool,
+    ) -> anyhow::Result<Vec<FlipRecord>> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.try_apply(read, setup, candidate_move.clone(), are_in_force).await? {
+                Ok(flips) => return Ok(flips),
+                Err(overtaken) if tries >= OVERTAKEN_MAX => return Err(overtaken.into()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// `Err` within: a route was flipped meanwhile, and nothing changed.
+    async fn try_apply(
+        &self,
+        read: Instant,
+        setup: &Setup,
+        candidate_move: Option<CandidateMove>,
+        are_in_force: bool,
+    ) -> anyhow::Result<Result<Vec<FlipRecord>, FilesError>> {
         let files_version = self.ladder.flags().load().files_version + 1;
-        let declared = declared(setup, files_version);
+        let mut kept = self.ladder.plans_in_force(&setup.routes);
+        if let Some(candidate_move) = candidate_move.as_ref().filter(|asked| asked.share.is_none()) {
+            kept.remove(&candidate_move.route);
+        }
+        let plans = PlansInForce::load(&self.store, setup, kept).await?;
+        let plans = plans.refusing_new(&self.ladder.unrunnable_plans(), &setup.routes)?;
+        let mut declared = declared(setup, files_version, &plans, candidate_move);
+        declared.plans.are_applied_again = are_in_force;
         let routes =
             routes_in_store(&self.store, setup).await.context("reading what the files declared, nothing changed")?;
         let recorded = {
             let (parts, setup) = (self.clone(), setup.clone());
             move || {
-                parts.engine.reload(files_version, &setup.workflows, &setup.services, &setup.settings.secrets);
-                parts.rules.store(Arc::new(setup.rules.clone()));
+                let workflows = (&setup.workflows, &*plans.beside_files(&setup));
+                parts.engine.reload_with(files_version, workflows, &setup.services, &setup.settings.secrets);
+                parts.rules.store(Arc::new(plans.rules(&setup)));
                 set_secret_names(setup.settings.redact.names());
                 parts.retention.store(Arc::new(retention::in_force(setup.settings.retention, &parts.store)));
                 parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
                 parts.family_gate.set_files(&setup, &routes);
                 parts.caller_notes.set_services(&setup.services);
-                parts.evidence.set_renames(other_ids(&routes));
-                for (route, change) in parts.evidence.set_basis(files_version, &bases(&setup)) {
+                set_renames(&parts.evidence, &routes);
+                for (route, change) in parts.evidence.set_basis(files_version, &bases(&setup, &plans)) {
                     parts.recorder.basis_changed(&route, &change);
                 }
-                parts.evidence.set_guards(setup.routes.iter().map(|route| (&route.id, route.guard.as_ref())));
+                set_guards(&parts.evidence, &setup);
                 zero_counters::publish(&setup.routes);
             }
         };
         let reloaded = self.ladder.reload_files(read, declared, recorded).await;
         self.adoptions.flags_changed();
-        reloaded.map_err(|error| match error {
-            FilesError::Store(error) => {
-                anyhow::Error::new(error).context("the store did not record what the files declare, nothing changed")
+        if reloaded.is_ok() {
+            refused_moves::record(&self.ladder, &self.recorder);
+        }
+        match reloaded {
+            Ok(flips) => Ok(Ok(flips)),
+            Err(FilesError::Store(error)) => {
+                let why = "the store did not record what the files declare, nothing changed";
+                Err(anyhow::Error::new(error).context(why))
             }
-            FilesError::Refused(sentences) => RefusedFiles(sentences).into(),
-            FilesError::TaskEnded => error.into(),
-        })
+            Err(FilesError::Refused(sentences)) => Err(RefusedFiles(sentences).into()),
+            Err(error @ FilesError::Overtaken) => Ok(Err(error)),
+            Err(error @ FilesError::TaskEnded) => Err(error.into()),
+        }
     }
 
     /// Drains the shadow queue and the engine's runs, then writes the retry keys, the evidence, the flips down and the
@@ -219,65 +287,6 @@ impl Parts {
         let (store, evidence, affinity) = (self.store.clone(), self.evidence.clone(), self.affinity.clone());
         LockedFiles { store, evidence, affinity }.release(limits).await
     }
-
-    async fn finish_collision_checks(&self, within: Duration) {
-        if tokio::time::timeout(within, self.affinity.finish_collision_checks()).await.is_err() {
-            tracing::error!(
-                "the store does not answer: whether the engine owns the last ids that legacy gave out was not checked, \
-                 and a pin collision may go unnoticed"
-            );
-        }
-    }
-
-    async fn flush_instances(&self, within: Duration) {
-        if !matches!(tokio::time::timeout(within, self.affinity.instances().refresh(None)).await, Ok(Ok(()))) {
-            tracing::error!(
-                "the store does not answer: the last instances that requests have shown at legacy, and those that have \
-                 ended, were not written"
-            );
-        }
-    }
-
-    async fn flush_keys(&self, within: Duration) {
-        let until = tokio::time::Instant::now() + within;
-        if tokio::time::timeout_at(until, self.affinity.flush()).await.is_err() {
-            tracing::error!(
-                "the store or the disk does not answer: the last retry keys that legacy took may not be in the store, and \
-                 stay in the file of retry keys"
-            );
-        }
-        if tokio::time::timeout_at(until, self.affinity.finish_key_file()).await.is_err() {
-            tracing::warn!(
-                "the store or the disk does not answer: the store still lists the file of retry keys of this process as one that may have keys"
-            );
-        }
-        let lost = self.affinity.unwritten_keys();
-        if lost > 0 {
-            tracing::error!(
-                lost,
-                "retry keys of requests that legacy took were not written, because the disk hangs: after the restart \
-                 their retries are taken for first tries. Do not flip their routes to `live` before `retry_window_s` is over"
-            );
-        }
-    }
-
-    async fn flush_captures(&self, within: Duration) {
-        if !matches!(tokio::time::timeout(within, self.captures.flush()).await, Ok(Ok(()))) {
-            tracing::warn!("the store does not answer: the last captures were not written and are lost");
-        }
-    }
-
-    async fn flush_evidence(&self, within: Duration) {
-        match tokio::time::timeout(within, self.evidence.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::error!(%error, "the last evidence was not written: pairs since the last write are lost")
-            }
-            Err(_) => tracing::error!(
-                "the last evidence was not written, because the store does not answer: pairs since the last write are lost"
-            ),
-        }
-    }
 }
 
 /// The flags before the store is open: they only tell which requests may concern a workflow, according to these files
@@ -296,30 +305,6 @@ fn redaction_key(setup: &Setup, secret: &[u8; 32]) -> RedactionKey {
         Some(key) => RedactionKey::derived_from(key.reveal().as_bytes()),
         None => RedactionKey::derived_from(secret),
     }
-}
-
-fn declared(setup: &Setup, files_version: u64) -> DeclaredFiles {
-    DeclaredFiles {
-        files_version,
-        routes: setup.routes.clone(),
-        default_legacy: setup.default_legacy.clone(),
-        services: setup.services.clone(),
-        exposes_arm: setup.settings.exposes_arm,
-        bases: bases(setup).into_iter().map(|(route, basis)| (route, basis.hash)).collect(),
-        read_only: setup
-            .routes
-            .iter()
-            .filter(|route| is_read_only(setup, route))
-            .map(|route| route.id.clone())
-            .collect(),
-        shared_steps: setup.rules.iter().map(|(id, rules)| (id.clone(), rules.shared_steps_to_compare())).collect(),
-    }
-}
-
-/// Whether the route's workflow only reads.
-fn is_read_only(setup: &Setup, route: &Route) -> bool {
-    let plan = route.workflow.as_ref().and_then(|name| setup.workflows.get(name));
-    plan.is_some_and(|plan| plan.reason_to_keep().is_none())
 }
 
 impl KillSwitchListener for Engine {

@@ -36,6 +36,7 @@ pub(super) fn of(
         clock_trouble: time::clock_disagreement(),
         services_trouble: without_address(addresses),
         retry_keys_trouble: missing_retry_keys(parts),
+        adoption_trouble: parts.adoptions.trouble(),
         stopping,
         runs_in_flight: parts.engine.runs_in_flight() as u64,
         stuck_more: parts.engine.stuck_count().saturating_sub(stuck.len()) as u64,

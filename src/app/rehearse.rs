@@ -10,27 +10,26 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use http::Method;
 use http::header::HOST;
-use serde::Serialize;
 
 use super::basis::bases;
+use super::rehearsal_report::{RehearsalReport, RehearsedGroup, RehearsedRoute};
 use crate::affinity::StoreAffinity;
 use crate::clock;
 pub use crate::compare::Capture;
-use crate::compare::{Body, CapturedReads, Difference, HarError, UnreadableCapture, pairs_of_har};
+use crate::compare::{Body, CapturedReads, HarError, UnreadableCapture, pairs_of_har};
 use crate::config::{self, CheckFailed, Overrides, Setup};
 use crate::engine::{Engine, EngineParts};
-use crate::evidence::{Captures, Evidence, RouteEvidence, Sample};
+use crate::evidence::{Captures, Evidence, RouteEvidence};
 use crate::exchange::{
     Answered, KeysOfLegacy, Offer, OfferedRequest, ReplayedReads, RequestCopy, RequestEffects, Twins,
 };
 use crate::flag::{FlagSet, Freeze, InstanceId, InstanceKey, RouteFlag};
 use crate::limits::Limits;
 use crate::names::{RouteId, RunId};
-use crate::secret::{REDACTED, RedactionKey, STARS, Secret, set_secret_names};
+use crate::secret::{RedactionKey, STARS, Secret, set_secret_names};
 use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{MemoryStore, StoreHandle};
 use crate::transport::AddressRegistry;
@@ -50,72 +49,6 @@ type PathParams = Vec<(Arc<str>, String)>;
 pub struct RehearsalFiles {
     setup: Setup,
     flags: Arc<FlagSet>,
-}
-
-/// What a rehearsal found.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct RehearsalReport {
-    /// How many captures were read.
-    pub captures: u64,
-    /// What was found of each route that has captures.
-    pub routes: BTreeMap<RouteId, RehearsedRoute>,
-    /// How many captures were left out, by reason.
-    pub left_out: BTreeMap<&'static str, u64>,
-}
-
-/// What a rehearsal found of one route.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct RehearsedRoute {
-    /// Pairs that were compared.
-    pub pairs: u64,
-    /// Of these, those that are equal without the help of a rule.
-    pub matched: u64,
-    /// Of these, those that are equal only by a rule.
-    pub ignored: u64,
-    /// Of these, those that differ.
-    pub mismatched: u64,
-    /// Captures whose run could not be compared, by reason.
-    pub skipped: BTreeMap<String, u64>,
-    /// Captures whose run failed, by reason.
-    pub failed: BTreeMap<String, u64>,
-    /// Why runs were skipped as `unresolved_effect`, and how often.
-    pub unresolved: BTreeMap<String, u64>,
-    /// The pairs that differ, by the places where they differ; the most frequent first.
-    pub groups: Vec<RehearsedGroup>,
-}
-
-/// Pairs that differ in the same places.
-#[derive(Clone, Debug, Serialize)]
-pub struct RehearsedGroup {
-    /// Identifies the places and kinds.
-    pub fingerprint: String,
-    /// How many pairs.
-    pub pairs: u64,
-    /// Whether a redacted value is among those that differ: what the workflow makes of the real value may be equal.
-    pub has_redacted: bool,
-    /// Where one of these pairs differs.
-    pub differences: Vec<Difference>,
-    /// Its request.
-    pub request: String,
-    /// Legacy's reply to it.
-    pub legacy: String,
-    /// What the workflow answered.
-    pub engine: String,
-}
-
-impl RehearsalReport {
-    /// How many pairs were compared.
-    pub fn pairs(&self) -> u64 {
-        self.routes.values().map(|route| route.pairs).sum()
-    }
-    /// How many pairs differ.
-    pub fn mismatched(&self) -> u64 {
-        self.routes.values().map(|route| route.mismatched).sum()
-    }
-    /// Whether something was compared, and nothing differs or failed.
-    pub fn is_passed(&self) -> bool {
-        self.pairs() > 0 && self.mismatched() == 0 && self.routes.values().all(|route| route.failed.is_empty())
-    }
 }
 
 impl RehearsalFiles {
@@ -211,7 +144,7 @@ impl<'a> Rehearsing<'a> {
         let store: StoreHandle = Arc::new(MemoryStore::new());
         let affinity = StoreAffinity::load(store.clone(), &limits).await.map_err(failed)?;
         let evidence = Evidence::load_with(store.clone(), &limits).await.map_err(failed)?;
-        evidence.set_basis(0, &bases(setup));
+        evidence.set_basis(0, &bases(setup, &Default::default()));
         let engine = Arc::new(Engine::new(EngineParts {
             store: store.clone(),
             plans: setup.workflows.clone(),
@@ -227,6 +160,7 @@ impl<'a> Rehearsing<'a> {
         }));
         let shadow = Shadow::start(ShadowParts {
             engine: engine.arm(),
+            legacy: None,
             twins: Arc::new(NoTwins),
             evidence: evidence.clone(),
             captures: Captures::new(store.clone(), RedactionKey::derived_from(&[0; 32])),
@@ -294,16 +228,12 @@ impl<'a> Rehearsing<'a> {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let found = self.files.found(&method, host, &capture.request.path);
         let (_, params) = found.filter(|(found, _)| found.route.id == flag.route.id).ok_or("other_match")?;
-        let body = match capture.request.body.body() {
-            Body::Whole(bytes) => bytes,
-            Body::TooLarge => return Err("body_too_large"),
-        };
+        let Body::Whole(body) = capture.request.body.body() else { return Err("body_too_large") };
         let effects = capture.effects().map_err(unreadable)?.map(|calls| {
             let effects = RequestEffects::new(Duration::ZERO);
             calls.into_iter().for_each(|effect| effects.add(effect, Box::new(())));
             effects
         });
-        let reads = CapturedReads::of(capture).map_err(unreadable)?;
         Ok(Some(Answered {
             flags: Arc::clone(flags),
             flag: Arc::clone(flag),
@@ -316,13 +246,15 @@ impl<'a> Rehearsing<'a> {
                 params,
                 headers,
                 traceparent: None,
-                body: Bytes::clone(&body),
+                body,
                 peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
             }),
             legacy: Arc::new(capture.legacy().map_err(unreadable)?),
             legacy_keys: KeysOfLegacy { keys: Vec::new(), decided_at: clock::now() },
             effects,
-            reads: Some(Arc::new(ReplayedReads::new(reads))),
+            reads: Some(Arc::new(ReplayedReads::new(CapturedReads::of(capture).map_err(unreadable)?))),
+            repeat: None,
+            candidate: None,
             at_legacy: None,
         }))
     }
@@ -360,7 +292,7 @@ impl<'a> Rehearsing<'a> {
         let samples = self.store.samples(route.clone(), usize::try_from(samples_max).unwrap_or(usize::MAX)).await?;
         let mut groups: BTreeMap<String, RehearsedGroup> = BTreeMap::new();
         for sample in samples {
-            groups.entry(sample.fingerprint.clone()).or_insert_with(|| group(sample, &evidence));
+            groups.entry(sample.fingerprint.clone()).or_insert_with(|| RehearsedGroup::of(sample, &evidence));
         }
         let mut groups: Vec<_> = groups.into_values().collect();
         groups.sort_by(|a, b| b.pairs.cmp(&a.pairs).then_with(|| a.fingerprint.cmp(&b.fingerprint)));
@@ -368,16 +300,6 @@ impl<'a> Rehearsing<'a> {
         let RouteEvidence { matched, ignored, mismatched, skipped, failed, unresolved, .. } = evidence;
         Ok(RehearsedRoute { pairs, matched, ignored, mismatched, skipped, failed, unresolved, groups })
     }
-}
-
-fn group(sample: Sample, evidence: &RouteEvidence) -> RehearsedGroup {
-    let shows_redacted =
-        |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains(REDACTED) || text.contains(STARS));
-    let has_redacted =
-        sample.differences.iter().any(|found| shows_redacted(&found.legacy) || shows_redacted(&found.engine));
-    let Sample { fingerprint, differences, request, legacy, engine, .. } = sample;
-    let pairs = evidence.seen.get(&fingerprint).map_or(1, |seen| seen.count);
-    RehearsedGroup { fingerprint, pairs, has_redacted, differences, request, legacy, engine }
 }
 
 /// Stars for every secret that a workflow reads, whether it has a value here or not.

@@ -22,7 +22,7 @@ use super::parts::Parts;
 use super::reload_requests::ReloadRequests;
 use super::signals::Signals;
 use super::succession::status::SuccessionStatus;
-use super::{background, instances, memory, process_status, retention, service_callers, services, time};
+use super::{background, instances, memory, process_status, refused_moves, retention, service_callers, services, time};
 use crate::access_log::AccessLog;
 use crate::admin::{self, AdminParts, CallersOfService, RouteTraffic};
 use crate::clock;
@@ -148,6 +148,7 @@ impl StartingParts<'_> {
             ladder: parts.ladder.clone(),
             evidence: parts.evidence.clone(),
             captures: parts.captures.clone(),
+            recorder: parts.recorder.clone(),
             attribution: front.attribution.clone(),
             store: parts.store.clone(),
             render_metrics: Arc::new(render),
@@ -164,6 +165,10 @@ impl StartingParts<'_> {
                     let stopping = stop.is_cancelled();
                     process_status::of(&parts, &addresses, &reload_status, &succession, stopping, egress.as_ref())
                 })
+            },
+            promote: {
+                let (parts, lock) = (parts.clone(), front.reload_lock.clone());
+                Arc::new(move |asked| background::promote(parts.clone(), lock.clone(), asked).boxed())
             },
             reload: {
                 let requests = reload_requests.clone();
@@ -209,6 +214,7 @@ impl StartingParts<'_> {
         tasks.push(admin.spawn(parts.captures.clone().write_behind(CAPTURES_EVERY)));
         let caller_notes = parts.caller_notes.clone();
         tasks.push(admin.spawn(async move { caller_notes.store_periodically().await }));
+        refused_moves::record(&parts.ladder, &parts.recorder);
         let (recorder, newest_flip) = (parts.recorder.clone(), parts.ladder.newest_flip());
         tasks.push(admin.spawn(async move { recorder.run(newest_flip).await }));
         tasks.extend(adopting);
@@ -225,6 +231,8 @@ impl StartingParts<'_> {
             readings,
         )));
         tasks.push(engine.spawn(reopen_on_signal(signals.reopens, front.access_log.clone())));
+        tasks.push(engine.spawn(background::drop_plans(parts.clone(), front.reload_lock.clone())));
+        tasks.push(engine.spawn(background::guard_candidates(parts.clone(), front.reload_lock.clone())));
         tasks.push(engine.spawn(background::health(parts.clone())));
         tasks.push(engine.spawn(background::release_held_routes(parts.clone())));
         tasks.push(engine.spawn(parts.ladder.clone().guard_routes()));

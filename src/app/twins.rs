@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::affinity::StoreAffinity;
+use crate::compare::Effect;
 use crate::engine::Engine;
 use crate::exchange::Twins;
 use crate::flag::InstanceKey;
@@ -34,6 +35,24 @@ impl Twins for EngineTwins {
                     return Some(status);
                 }
                 tokio::time::sleep(INPUT_PAUSE).await;
+            }
+        }
+        .boxed()
+    }
+
+    fn performed(&self, run: RunId, within: Duration) -> BoxFuture<'static, Option<Vec<Effect>>> {
+        let engine = self.engine.clone();
+        async move {
+            let summary = engine.wait_until_ended_or_awaits_input(run, within).await?;
+            if !summary.status.is_final() {
+                return None;
+            }
+            match engine.performed_calls(run).await {
+                Ok(calls) => Some(calls),
+                Err(error) => {
+                    tracing::warn!(%run, %error, "the calls of a run cannot be read: its candidate is compared without them");
+                    None
+                }
             }
         }
         .boxed()

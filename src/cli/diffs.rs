@@ -23,8 +23,16 @@ const CALLS_MAX: usize = 20;
 /// How long computing one sample's diff may take.
 const DIFF_TIME_MAX: Duration = Duration::from_millis(500);
 
-pub(crate) fn show(client: &Client, route: &str, limit: usize, format: Formatter) -> Result<Output, CallError> {
-    let path = format!("/api/v2/routes/{}/diffs?limit={limit}", component(route));
+pub(crate) fn show(
+    client: &Client,
+    route: &str,
+    limit: usize,
+    candidate: bool,
+    format: Formatter,
+) -> Result<Output, CallError> {
+    // A server of an earlier version does not know the parameter.
+    let of = if candidate { "&candidate=true" } else { "" };
+    let path = format!("/api/v2/routes/{}/diffs?limit={limit}{of}", component(route));
     let (diffs, json) = client.get::<Diffs>(&path)?;
     Ok(Output { text: text(&diffs, Timestamp::now(), format), json, is_ok: true })
 }
@@ -36,6 +44,10 @@ pub(crate) fn text(diffs: &Diffs, now: Timestamp, format: Formatter) -> String {
         count(diffs.pairs),
         format.tone(count(diffs.mismatched), if diffs.mismatched == 0 { Tone::Good } else { Tone::Bad }),
     );
+    if diffs.noise > 0 {
+        let noise = format!("{} differ only where legacy differs from itself, and count as equal", count(diffs.noise));
+        let _ = writeln!(out, "{}", format.tone(noise, Tone::Faint));
+    }
     if diffs.groups.is_empty() {
         out.push_str(match (diffs.pairs, diffs.mismatched) {
             (0, _) => "nothing has been compared yet\n",
@@ -67,6 +79,9 @@ fn group(out: &mut String, n: usize, group: &DiffGroup, now: Timestamp, format: 
             Tone::Faint
         ),
     );
+    if group.is_noise {
+        let _ = writeln!(out, "  {}", format.tone("noise: ignored, legacy differs from itself here", Tone::Faint));
+    }
     group.differences.iter().for_each(|difference| out.push_str(&shown_difference(difference, format)));
     let sample = &group.sample;
     let run = sample.run.as_deref().map_or(String::new(), |run| format!("  {}", escape_control(run)));

@@ -1,13 +1,21 @@
 //! `evidence`: what the comparisons of a route add up to.
 
+use super::candidates;
 use super::client::{CallError, Client, component};
 use super::format::{Formatter, TableCell, Tone, count, counted, escape_control, plain};
 use super::guard;
 use super::output::Output;
+use super::statistics;
 use crate::admin::types::{Condition, EvidenceRestart, EvidenceView, GateVerdict, is_rule_note};
 
-pub(crate) fn show(client: &Client, route: &str, format: Formatter) -> Result<Output, CallError> {
-    let (view, json) = client.get::<EvidenceView>(&format!("/api/v2/routes/{}/evidence", component(route)))?;
+pub(crate) fn show(client: &Client, route: &str, candidate: bool, format: Formatter) -> Result<Output, CallError> {
+    // A server of an earlier version does not know the parameter.
+    let of = if candidate { "?candidate=true" } else { "" };
+    let (view, json) = client.get::<EvidenceView>(&format!("/api/v2/routes/{}/evidence{of}", component(route)))?;
+    if candidate && view.candidate.is_none() {
+        let text = format!("{} has no candidate\n", format.tone(&view.route, Tone::Strong));
+        return Ok(Output { text, json, is_ok: true });
+    }
     Ok(Output { text: text(&view, format), json, is_ok: true })
 }
 
@@ -57,6 +65,7 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
     if evidence.pairs() > 0 {
         out.push_str(&format!("\n{}\n", upper_bound_text(view)));
     }
+    out.push_str(&statistics::text(view, format));
     if !evidence.unresolved.is_empty() {
         out.push_str("\nskipped as unresolved_effect, because:\n");
         for (why, n) in &evidence.unresolved {
@@ -75,6 +84,11 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         }
     }
     out.push_str(&guard_text(view, format));
+    if let Some(candidate) = &view.candidate {
+        out.push_str(&conditions_text(&candidate.conditions, format));
+        out.push_str(&format!("\n{}", candidates::lines(view.route.as_str(), None, candidate, format)));
+        return out;
+    }
     match &view.next {
         None => out.push_str("\nthe route is on the highest rung\n"),
         Some(next) if next.missing.is_empty() => {

@@ -145,6 +145,7 @@ fn row(flip: &FlipRow, now: Timestamp) -> Vec<TableCell> {
     };
     let forced = force_text(flip);
     let guard = flip.guard.map(|guard| format!("guard {}: ", guard.as_str())).unwrap_or_default();
+    let candidate = flip.candidate.map(|what| format!("candidate {}: ", what.as_str())).unwrap_or_default();
     vec![
         plain(flip.number),
         match &flip.route {
@@ -156,7 +157,7 @@ fn row(flip: &FlipRow, now: Timestamp) -> Vec<TableCell> {
         share,
         plain(&flip.by),
         plain(ago(flip.at, now)),
-        plain(format!("{guard}{}{forced}", flip.reason.as_deref().unwrap_or(""))),
+        plain(format!("{guard}{candidate}{}{forced}", flip.reason.as_deref().unwrap_or(""))),
     ]
 }
 

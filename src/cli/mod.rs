@@ -11,6 +11,7 @@
 mod adopt;
 mod args;
 mod callers;
+mod candidates;
 mod captures;
 mod check;
 mod client;
@@ -33,6 +34,7 @@ mod rule_trials;
 mod run_source;
 mod runs;
 mod services;
+mod statistics;
 mod status;
 mod store;
 #[cfg(test)]
@@ -54,6 +56,7 @@ pub use process_commands::{
 use runs::RunCommand;
 
 use crate::config::{CheckFailed, Overrides};
+use crate::flag::State;
 
 /// Parses the command line, executes the command, and returns the exit code.
 pub fn main(process_commands: &ProcessCommands) -> ExitCode {
@@ -103,7 +106,13 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
         },
         Command::Status { watch, server } if watch && !globals.json => return status::watch(&globals, &server, out),
         Command::Status { server, .. } => with_client(&server, |client| status::show(client, out)),
-        Command::Flip { route, state, percent, reason, force, yes, server } => {
+        Command::Flip { route, candidate: Some(to), percent, reason, force, server, .. } => {
+            let options = candidates::CandidateOptions { route, to, percent, reason, force };
+            with_client(&server, |client| candidates::flip(client, &server, options, out))
+        }
+        Command::Flip { route, state, candidate: None, percent, reason, force, yes, server } => {
+            // The parser requires a state where there is no `--candidate`.
+            let state = state.unwrap_or(State::Off);
             let options = flip::FlipOptions { route, state, percent, reason, force, yes };
             with_client(&server, |client| match options.route.strip_suffix(".*") {
                 Some(prefix) => id_prefix::flip(client, &server, prefix, &options, out),
@@ -120,8 +129,8 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
         Command::Diffs { route, suggest: true, server, .. } => {
             with_client(&server, |client| rule_trials::suggest(client, &route, out))
         }
-        Command::Diffs { route, limit, try_rules: None, server, .. } => {
-            with_client(&server, |client| diffs::show(client, &route, limit, out))
+        Command::Diffs { route, limit, candidate, try_rules: None, server, .. } => {
+            with_client(&server, |client| diffs::show(client, &route, limit, candidate, out))
         }
         Command::Diffs { route, limit, try_rules: Some(file), server, .. } => {
             with_client(&server, |client| rule_trials::try_rules(client, &route, &file, limit, out))
@@ -130,7 +139,9 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
             with_client(&server, |client| captures::export(client, &route))
         }
         Command::Rehearse(rehearsal) => rehearse::rehearse(&rehearsal, out),
-        Command::Evidence { route, server } => with_client(&server, |client| evidence::show(client, &route, out)),
+        Command::Evidence { route, candidate, server } => {
+            with_client(&server, |client| evidence::show(client, &route, candidate, out))
+        }
         Command::Egress { route, server } => with_client(&server, |client| egress::show(client, &route, out)),
         Command::Flips { route, limit, server } => with_client(&server, |client| flip::list(client, route, limit, out)),
         Command::Adopt { options, server } => {

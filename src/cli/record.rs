@@ -67,6 +67,12 @@ fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
     let text = |name: &str| entry.body[name].as_str().map(escape_control).unwrap_or_default();
     let what = match entry.kind.as_str() {
         "basis" => format!("{}: the evidence {}", text("changed"), text("evidence")),
+        "refused" => format!("refused: to {} {}", text("to"), text("percent")).trim_end().to_owned(),
+        "adoption" => match entry.body["instances"].as_u64() {
+            Some(instances) => format!("adoption of {}", counted(instances, "instance")),
+            None => "adoption of all instances of legacy".to_owned(),
+        },
+        "instance" => format!("instance {}: decided for {}", text("instance"), text("owner")),
         kind => format!("{kind}: {} to {}", text("from"), text("to")),
     };
     let flip = serde_json::from_value::<FlipRow>(entry.body.clone()).ok().map(|mut flip| {
@@ -83,9 +89,21 @@ fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
         },
         plain(what),
         plain(text("by")),
-        plain(format!("{}{forced}", text("reason"))),
+        plain((format!("{}{forced}", text("reason")) + &refused_because(&entry.body["why"])).trim().to_owned()),
         (entry.hash.chars().take(HASH_SHOWN).collect(), Tone::Faint),
     ]
+}
+
+/// The first reason for which a move was refused, and how many more there are; empty for other entries.
+fn refused_because(why: &Value) -> String {
+    let reasons: Vec<&str> = why.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    match reasons.as_slice() {
+        [] => String::new(),
+        [only] => format!(" ({})", escape_control(only)),
+        [first, more @ ..] => {
+            format!(" ({}; and {})", escape_control(first), counted(more.len() as u64, "more reason"))
+        }
+    }
 }
 
 /// What a check of the whole record has found.

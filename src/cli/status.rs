@@ -9,7 +9,7 @@ use super::args::{Globals, Server};
 use super::client::{CallError, Client};
 use super::format::{Formatter, TableCell, Tone, count, counted, duration_text, escape_control, plain, why};
 use super::output::{Output, Printed, print, report_error};
-use super::{evidence, guard};
+use super::{candidates, evidence, guard};
 use crate::admin::types::{InstancesRow, RouteRow, RunStatus, Status};
 use crate::flag::{EffectiveReason, Freeze, State};
 
@@ -106,6 +106,9 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     if let Some(trouble) = &status.retry_keys_trouble {
         out.push_str(&format.tone(format!("retry keys: {}\n", escape_control(trouble)), Tone::Bad));
     }
+    if let Some(trouble) = &status.adoption_trouble {
+        out.push_str(&format.tone(format!("adoption: {}\n", escape_control(trouble)), Tone::Bad));
+    }
     if let Some(succession) = &status.succession {
         out.push_str(&format!("succession: {}\n", escape_control(succession)));
     }
@@ -128,6 +131,17 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     let guarded: String = guarded.collect();
     if !guarded.is_empty() {
         out.push_str(&format!("\n{guarded}"));
+    }
+    let candidates = status.routes.iter().filter_map(|route| {
+        Some(candidates::lines(route.id.as_str(), route.plan.as_deref(), route.candidate.as_ref()?, format))
+    });
+    let candidates: String = candidates.collect();
+    if !candidates.is_empty() {
+        out.push_str(&format!("\n{candidates}"));
+    }
+    let troubles: String = status.routes.iter().filter_map(|route| candidates::trouble(route, format)).collect();
+    if !troubles.is_empty() {
+        out.push_str(&format!("\n{troubles}"));
     }
     let instances: String = status.routes.iter().map(|route| instances(route, Timestamp::now())).collect();
     if !instances.is_empty() {

@@ -116,6 +116,7 @@ fn status_shows_everything_that_is_wrong() {
     value["clock_trouble"] = json!("this machine's clock was set while the process runs");
     value["services_trouble"] = json!("no address is known for `shop.internal` of service `shop`");
     value["retry_keys_trouble"] = json!("the file of retry keys /gone is not there");
+    value["adoption_trouble"] = json!("it is not known which arm has 2 instances of `orders.create`");
     value["stuck"] = json!([{ "run_id": "run_1", "why": "its plan is gone" }]);
     value["stuck_more"] = json!(1_203);
     value["flags"]["last_error"] = json!("error: unknown key `percnt`\n --> flags/routes/orders.yaml:7:5");
@@ -128,6 +129,7 @@ fn status_shows_everything_that_is_wrong() {
         "clock: this machine's clock was set",
         "services: no address is known for `shop.internal`",
         "retry keys: the file of retry keys /gone is not there",
+        "adoption: it is not known which arm has 2 instances of `orders.create`",
         "stuck: run_1: its plan is gone\nstuck: and 1,203 more",
         "the last good set stays in force:\nerror: unknown key",
         "\nwarning: flags/x:1:1: look\n",

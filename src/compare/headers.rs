@@ -56,12 +56,15 @@ fn values(headers: &http::HeaderMap, name: &HeaderName) -> Vec<String> {
 }
 
 /// Returns a media type in its normal form: lower case, without spaces, with sorted parameters. UTF-8 is the default
-/// charset.
+/// charset. The boundary between parts has no meaning.
 fn media_type(value: &str) -> (String, Vec<String>) {
     let mut parts = value.split(';').map(|part| part.trim().replace('"', "").to_ascii_lowercase());
     let essence = parts.next().unwrap_or_default();
-    let mut parameters: Vec<String> =
-        parts.filter(|p| !p.is_empty() && p != "charset=utf-8" && p != "charset=utf8").collect();
+    let has_meaning = |parameter: &String| {
+        let is_boundary = essence.starts_with("multipart/") && parameter.starts_with("boundary=");
+        !parameter.is_empty() && !is_boundary && parameter != "charset=utf-8" && parameter != "charset=utf8"
+    };
+    let mut parameters: Vec<String> = parts.filter(has_meaning).collect();
     parameters.sort();
     (essence, parameters)
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::digest::digest;
 use super::line_secrets::secret_from;
+use super::secret_forms::{json_of, value_of_secret};
 use super::value_path::ValuePath;
 use crate::secret::{Detectors, LengthMax, STARS, is_secret, masked_and_cut, redact_line, replace_detected};
 
@@ -33,17 +34,23 @@ pub fn redact(value: &Value) -> Value {
 /// Redacts a value under a key that names no secret.
 fn redact_under_key(value: &Value) -> Value {
     match value {
-        Value::Object(map) => Value::Object(
-            map.iter()
-                .map(|(key, value)| {
-                    let value =
-                        if is_secret(key) && !value.is_null() { Value::from(STARS) } else { redact_under_key(value) };
-                    (detected(key).into_owned(), value)
-                })
-                .collect::<Map<_, _>>(),
-        ),
+        Value::Object(map) => {
+            let of_pair = value_of_secret(map, is_secret);
+            let shown = map.iter().map(|(key, value)| {
+                let is_hidden = (is_secret(key) || of_pair == Some(key.as_str())) && !value.is_null();
+                let value = if is_hidden { Value::from(STARS) } else { redact_under_key(value) };
+                (detected(key).into_owned(), value)
+            });
+            Value::Object(shown.collect::<Map<_, _>>())
+        }
         Value::Array(items) => Value::Array(items.iter().map(redact_under_key).collect()),
-        Value::String(text) => Value::String(redact_line(text)),
+        Value::String(text) => {
+            let json = json_of(text).map(|json| (redact_under_key(&json), json));
+            Value::String(match json.filter(|(redacted, json)| redacted != json) {
+                Some((redacted, _)) => redacted.to_string(),
+                None => redact_line(text),
+            })
+        }
         Value::Number(number) if detected(number.as_str()) != number.as_str() => Value::from(STARS),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
@@ -147,6 +154,22 @@ mod tests {
         assert_eq!(redact(&card), json!({"a": "***", "***": 1, "n": 4111}), "cards are known whatever their name");
         assert_eq!(redact(&json!(["***"])), json!(["***"]), "a value that was hidden before gets no digest");
         assert!(!redact(&json!(["hunter2", 42, ["hunter2"]])).to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_secret_in_a_pair_of_name_and_value_or_in_json_within_a_text_is_hidden() {
+        let body = json!({
+            "fields": [{ "name": "password", "value": "hunter2" }, { "name": "colour", "value": "red" }],
+            "payload": "{\"order\": {\"api_key\": \"hunter2\", \"n\": 1}}",
+            "note": "{not JSON}",
+        });
+        let shown = redact(&body);
+        assert_eq!(
+            shown["fields"],
+            json!([{ "name": "password", "value": "***" }, { "name": "colour", "value": "red" }])
+        );
+        assert_eq!(shown["payload"], json!("{\"order\":{\"api_key\":\"***\",\"n\":1}}"));
+        assert_eq!(shown["note"], body["note"]);
     }
 
     #[test]

@@ -215,6 +215,11 @@ impl Rules {
         self.effects.shared_steps().filter(is_compared).cloned().collect()
     }
 
+    /// Whether a call that legacy made may have changed something: its method is not safe, and the workflow has no step
+    /// that makes such a call and is declared to read only.
+    pub fn may_change_something(&self, effect: &Effect) -> bool {
+        !effect.method.is_safe() && !self.effects.is_declared_read(effect)
+    }
     /// Whether `effects` hold, for each step that takes its output from a call by legacy, a call that may be the
     /// step's.
     pub fn all_replies_may_be_there(&self, effects: &[Effect]) -> bool {

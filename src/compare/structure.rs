@@ -13,6 +13,7 @@ use roxmltree::{Attribute, Node};
 use serde_json::{Map, Value};
 
 use super::bounds::{BoundExceeded, CompareBounds};
+use super::multipart;
 use super::observation::Observation;
 use super::parsed_body::{ParsedBody, bounded_json};
 use super::repeated_keys::{Document, RepeatedKey};
@@ -35,6 +36,9 @@ impl ComparedBody {
         let structure = match (&parsed, Format::declared(headers)) {
             (ParsedBody::Text(text), Some(format)) => {
                 format.document(text, bounds)?.map(|(document, repeated)| (format, document, repeated))
+            }
+            (ParsedBody::Bytes(bytes), None) => {
+                multipart::document(headers, bytes, bounds)?.map(|document| (Format::Multipart, document, Vec::new()))
             }
             _ => None,
         };
@@ -84,6 +88,7 @@ pub(super) fn rendered_document(
         Format::Form => structure_text::form(&document),
         Format::Table { delimiter, has_names } => structure_text::table(&document, delimiter, has_names),
         Format::Xml => structure_text::xml(&document),
+        Format::Multipart => None,
     };
     let Some(rendered) = rendered else { return Ok(None) };
     let read = format.document(&rendered, bounds)?.map(|(document, _)| document);
@@ -126,6 +131,8 @@ enum Format {
     Table { delimiter: u8, has_names: bool },
     /// An XML document: see [`xml`].
     Xml,
+    /// Several parts: see [`multipart`]. Their text may be of any bytes, so that [`Format::declared`] does not know it.
+    Multipart,
 }
 
 impl Format {
@@ -160,6 +167,7 @@ impl Format {
                     .map(|element| object([(parsed.root_element().tag_name().name(), element)])),
                 Err(_) => None,
             },
+            Self::Multipart => None,
         };
         Ok(document.map(|document| (document, Vec::new())))
     }

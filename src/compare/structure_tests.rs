@@ -79,3 +79,24 @@ fn secrets_are_hidden_by_the_names_of_elements_and_columns() {
         assert!(!format!("{:?}", comparison.differences).contains("hunter"), "{:?}", comparison.differences);
     }
 }
+
+#[test]
+fn parts_are_compared_by_name_whatever_the_boundary() {
+    let body = |boundary: &str, amount: &str| {
+        format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"order\"\r\nContent-Type: application/json\r\n\r\n\
+             {{\"amount\": {amount}}}\r\n--{boundary}\r\n\
+             Content-Disposition: form-data; name=\"scan\"; filename=\"s.png\"\r\nContent-Type: image/png\r\n\r\n\
+             \u{89}PNG {boundary}\r\n--{boundary}--\r\n"
+        )
+    };
+    let reply_of = |boundary: &str, amount: &str| {
+        let content_type = format!("multipart/form-data; boundary={boundary}");
+        reply(200, &[("content-type", &content_type)], body(boundary, amount))
+    };
+    let rules = rules(json!({ "ignore": ["$.scan.body"] }));
+    let equal = compared(&reply_of("a1", "17.50"), &reply_of("b2", "17.5"), &rules).unwrap();
+    assert_eq!((equal.verdict, found(&equal)), (Verdict::Ignored, vec![]));
+    let wrong = compared(&reply_of("a1", "17.50"), &reply_of("b2", "71.50"), &rules).unwrap();
+    assert_eq!(found(&wrong), [("$.order.body.amount", DifferenceKind::Value)]);
+}

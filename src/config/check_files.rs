@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::call_templates::call_templates;
 use super::checked_files::{MainFile, Routes, Services, Workflows};
-use super::effects::workflows_with_shared_steps;
+use super::effects::{workflows_with, workflows_with_shared_steps};
 use super::files::FileKind;
 use super::listener_tls::Context;
 use super::other_files::OtherFiles;
@@ -27,7 +27,7 @@ use crate::flag::file::{
 };
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::{Problems, Segment, Severity, Site, nearest};
-use crate::workflow::{Adoption, DeclaredNames, Plan};
+use crate::workflow::{Adoption, DeclaredNames, EffectClass, Plan};
 
 /// Checks `pointsman.yaml`.
 pub(crate) fn main(
@@ -149,10 +149,12 @@ pub(crate) fn routes<'a>(
         problems.extend(by_schema.problems);
     }
     let with_shared_steps = workflows_with_shared_steps(workflows);
+    let with_private_steps = workflows_with(workflows, |effect| effect == EffectClass::Private);
     let facts = workflows.iter().map(|(name, (_, plan))| {
-        let shared_steps = with_shared_steps.contains(name);
+        let (shared_steps, private_steps) = (with_shared_steps.contains(name), with_private_steps.contains(name));
         let facts = plan.as_ref().map(|plan| WorkflowFacts {
             shared_steps,
+            private_steps,
             reason_to_keep: plan.reason_to_keep(),
             streaming_step: plan.streaming_step().map(ToString::to_string),
             tells_legacy: matches!(plan.adoption, Some(Adoption::Release(_))),

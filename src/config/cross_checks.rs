@@ -141,13 +141,9 @@ fn warn_unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut
 
 /// Warns of keys that are checked but have no effect in this version.
 fn warn_unsupported_keys(site: &Site, route: &Route, problems: &mut Problems) {
-    let keys = [
-        ("invariants", !route.invariants.is_empty(), "monitor the replies by other means"),
-        ("replay_safe", route.replay_safe, "in `live` legacy is called as a fallback only"),
-    ];
-    for (key, _, hint) in keys.into_iter().filter(|(_, is_set, _)| *is_set) {
-        let message = format!("`{key}` is checked, and this version does not act on it");
-        problems.warn(&site.key(key).at_key(), message).hint(hint);
+    if !route.invariants.is_empty() {
+        let message = "`invariants` is checked, and this version does not act on it";
+        problems.warn(&site.key("invariants").at_key(), message).hint("monitor the replies by other means");
     }
 }
 

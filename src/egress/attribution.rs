@@ -14,6 +14,7 @@ use super::left_out::LeftOut;
 use super::memory::Memory;
 use super::open_calls::{OpenCall, OpenCalls};
 use super::rule::{AttributionSettings, Correlate};
+use super::unattributed_writes::UnattributedWrites;
 use super::watched::{Unread, Watched};
 use crate::compare::Effect;
 use crate::exchange::{
@@ -36,11 +37,12 @@ struct Inner {
     /// Not locked by threads that serve clients.
     state: Mutex<State>,
     left_out: LeftOut,
+    unattributed_writes: UnattributedWrites,
     memory: Arc<Memory>,
     bounds: Bounds,
     compared: Outcomes,
     bystanders: Outcomes,
-    now_us: Box<dyn Fn() -> u64 + Send + Sync>,
+    now_us: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 /// Counts requests of one kind by what became of them.
@@ -88,11 +90,12 @@ impl Attribution {
             open_calls: OpenCalls::default(),
             state: Mutex::default(),
             left_out: LeftOut::default(),
+            unattributed_writes: UnattributedWrites::default(),
             memory: Memory::new(size(limits.egress_bytes_max)),
             bounds,
             compared: Outcomes::of("compared"),
             bystanders: Outcomes::of("bystander"),
-            now_us: Box::new(now_us),
+            now_us: Arc::new(now_us),
         }))
     }
 
@@ -189,9 +192,15 @@ impl EffectObserver for Attribution {
     }
 
     fn lose(&self, number: u64) {
+        self.0.unattributed_writes.note((self.0.now_us)());
         let window = u64::try_from(self.0.settings.load().window.as_micros()).unwrap_or(u64::MAX);
         // Two windows: a request that ends within one window from now counts it as open until its own window is over.
         self.0.open_calls.lose(number, (self.0.now_us)().saturating_add(window.saturating_mul(2)));
+    }
+
+    fn tunnel(&self) -> Box<dyn Send> {
+        let now_us = self.0.now_us.clone();
+        self.0.unattributed_writes.tunnel(move || now_us())
     }
 
     fn observe(&self, effect: Effect) {
@@ -223,7 +232,12 @@ impl Inner {
                 counts.count(&effect, EffectOutcome::Ambiguous, None);
                 candidates.iter().for_each(|watched| watched.effects.add_gap());
             }
-            Found::None => counts.count(&effect, EffectOutcome::Unattributed, None),
+            Found::None => {
+                if !effect.method.is_safe() {
+                    self.unattributed_writes.note((self.now_us)());
+                }
+                counts.count(&effect, EffectOutcome::Unattributed, None);
+            }
         }
     }
 }
@@ -231,12 +245,14 @@ impl Inner {
 /// A request that is watched, until this is dropped.
 struct Watch {
     watched: Arc<Watched>,
+    began_us: u64,
     attribution: Arc<Inner>,
 }
 
 /// The calls of a request that have not ended yet.
 struct OpenOf {
     watched: Arc<Watched>,
+    began_us: u64,
     attribution: Arc<Inner>,
 }
 
@@ -244,12 +260,18 @@ impl OpenCallsOf for OpenOf {
     fn count(&self) -> u64 {
         self.attribution.open_calls.count_of(&self.watched, (self.attribution.now_us)())
     }
+    fn may_have_unseen_writes(&self) -> bool {
+        let Inner { unattributed_writes, open_calls, now_us, .. } = &*self.attribution;
+        // In this order: a call that ends in between is in one of the two.
+        open_calls.has_write_of_nobody(now_us()) || unattributed_writes.since(self.began_us)
+    }
 }
 
 impl EffectWatch for Watch {
     fn effects(&self) -> Option<RequestEffects> {
         let (watched, attribution) = (self.watched.clone(), self.attribution.clone());
-        Some(self.watched.effects.with_open_calls(Arc::new(OpenOf { watched, attribution })))
+        let open = OpenOf { watched, began_us: self.began_us, attribution };
+        Some(self.watched.effects.with_open_calls(Arc::new(open)))
     }
     fn reply_passed_on(&self) {
         drop(self.attribution.updated());
@@ -299,13 +321,14 @@ impl EffectRegistry for Attribution {
         let number = inner.next_number.fetch_add(1, Relaxed);
         let watched = Arc::new(Watched::new(number, compared.cloned(), trace, settings, header, unread));
         let outcomes = if watched.is_compared() { &inner.compared } else { &inner.bystanders };
-        if !inner.announced.add(watched.clone(), (inner.now_us)()) {
+        let began_us = (inner.now_us)();
+        if !inner.announced.add(watched.clone(), began_us) {
             outcomes.refused.increment(1);
             inner.left_out.begin();
             return Box::new(Refused { window_us: watched.window_us(), attribution: self.0.clone() });
         }
         outcomes.watched.increment(1);
-        Box::new(Watch { watched, attribution: self.0.clone() })
+        Box::new(Watch { watched, began_us, attribution: self.0.clone() })
     }
     fn body_bytes_max(&self) -> Option<usize> {
         self.0.settings.load().correlate.reads_request_body().then_some(EGRESS_VALUE_BODY_BYTES_MAX)

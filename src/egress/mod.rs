@@ -25,6 +25,7 @@ mod left_out;
 mod memory;
 mod open_calls;
 mod rule;
+mod unattributed_writes;
 mod watched;
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub(super) struct OpenCalls {
 /// A call that has begun and was not attributed yet.
 pub(super) struct OpenCall {
     began_us: u64,
+    /// Whether its method may change something.
+    is_write: bool,
     /// Requests with this number or a larger one were announced after it had begun: it is for none of them.
     pub before: u64,
     trace_id: Option<u128>,
@@ -65,7 +67,17 @@ impl OpenCall {
             Correlate::Value { .. } => unread = Some(Unread { head: head.clone(), body }),
         }
         let (unread, lost_until) = (Mutex::new(unread), AtomicU64::new(0));
-        Self { began_us, before, trace_id: trace.map(|trace| trace.trace_id), settings, key, unread, lost_until }
+        let is_write = !head.method.is_safe();
+        Self {
+            began_us,
+            is_write,
+            before,
+            trace_id: trace.map(|trace| trace.trace_id),
+            settings,
+            key,
+            unread,
+            lost_until,
+        }
     }
 
     /// What identifies its request by the rule; [`CallKey::Unreadable`] also while its body is still being sent.
@@ -109,6 +121,11 @@ impl OpenCall {
                     }
             }
         }
+    }
+
+    /// Whether it may change something, and nothing in it tells for which request it is.
+    fn is_write_of_nobody(&self) -> bool {
+        self.is_write && self.trace_id.is_none() && matches!(self.key(), CallKey::None)
     }
 
     /// Whether it was lost, and the time until which it counts is over.
@@ -169,14 +186,22 @@ impl OpenCalls {
     /// How many open calls could be for this request.
     pub(super) fn count_of(&self, request: &Watched, now_us: u64) -> u64 {
         let unlisted = self.unlisted.load(Relaxed) + u64::from(self.unknown_until.load(Relaxed) > now_us);
-        let of_list = |list: &Mutex<HashMap<u64, Arc<OpenCall>>>| -> Vec<Arc<OpenCall>> {
+        let listed = self.open_at(now_us).filter(|call| call.may_be_of(request)).count();
+        unlisted + u64::try_from(listed).unwrap_or(u64::MAX)
+    }
+
+    /// Whether there is an open call that may change something and in which nothing tells for which request it is.
+    pub(super) fn has_write_of_nobody(&self, now_us: u64) -> bool {
+        self.unlisted.load(Relaxed) > 0 || self.open_at(now_us).any(|call| call.is_write_of_nobody())
+    }
+
+    /// The open calls. No lock is held while they are checked, which may read their bodies.
+    fn open_at(&self, now_us: u64) -> impl Iterator<Item = Arc<OpenCall>> {
+        self.lists.iter().flat_map(move |list| -> Vec<Arc<OpenCall>> {
             let mut list = lock(list);
             list.retain(|_, call| !call.is_over(now_us));
             list.values().cloned().collect()
-        };
-        // The lock is not held while the calls are checked, which may read their bodies.
-        let listed = self.lists.iter().flat_map(of_list).filter(|call| call.may_be_of(request)).count();
-        unlisted + u64::try_from(listed).unwrap_or(u64::MAX)
+        })
     }
 
     fn end_unlisted(&self) {

@@ -26,6 +26,7 @@ use crate::engine::ports::client::{Executor, RehearsingClient, SendingClient};
 use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::ports::notice_queue::Notices;
 use crate::engine::ports::opened_events::{self, OpenedEvents};
+use crate::engine::ports::repeating_client::RepeatingClient;
 use crate::engine::ports::seal::Sealer;
 use crate::engine::ports::writer::{KnownPlans, Writer, WriterParts};
 use crate::engine::scheduler::acquired_run::AcquiredRun;
@@ -113,6 +114,7 @@ pub(super) struct Ports {
     pub sealer: Arc<Sealer>,
     pub known_plans: KnownPlans,
     pub rehearsing: Arc<RehearsingClient>,
+    pub repeating: RepeatingClient,
     pub sending_dark: Arc<SendingClient>,
     pub sending_real: Arc<SendingClient>,
     /// Replaces the sending client.

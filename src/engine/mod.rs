@@ -49,6 +49,7 @@ use self::context::{Core, Files, Ports, Process, Schedule};
 use self::kill_switch::KillSwitch;
 use self::machine::Ids;
 use self::ports::client::{RehearsingClient, SendingClient};
+use self::ports::repeating_client::RepeatingClient;
 use self::ports::seal::Sealer;
 use self::ports::writer::KnownPlans;
 use self::scheduler::lease::Lease;
@@ -62,14 +63,14 @@ use self::snapshot::{FilesSnapshot, ProcessConstants};
 use self::tasks::Tasks;
 use crate::affinity::StoreAffinity;
 use crate::clock::ProcessClock;
-use crate::exchange::{ArmReply, ArmRequest, LateFailureObserver};
+use crate::exchange::{ArmReply, ArmRequest, LateFailureObserver, RepeatReply, RepeatRequest};
 use crate::flag::{Freeze, Service};
 use crate::limits::Limits;
 use crate::names::{RunId, ServiceName, WorkerId, WorkflowName};
 use crate::secret::Secret;
 use crate::store::StoreHandle;
 use crate::transport::AddressRegistry;
-use crate::workflow::{Mode, Plan};
+use crate::workflow::{Mode, Plan, PlanVersion};
 
 pub use api::adopt::AdoptionStart;
 pub use api::types::{Explanation, Start, StartError, Started};
@@ -81,6 +82,9 @@ pub use scheduler::recover::Recovered;
 
 /// The engine's arm, as proxy and shadow call it.
 pub type ArmService = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
+
+/// Legacy, as it is asked a second time.
+pub type RepeatService = BoxCloneSyncService<RepeatRequest, RepeatReply, Infallible>;
 
 /// What an engine is built from.
 pub struct EngineParts {
@@ -132,7 +136,7 @@ impl Engine {
         let EngineParts { affinity, clock, late_failures, .. } = parts;
         let (started, copy_started) = (clock.now(), affinity.copy_started());
         let process = ProcessConstants { key_secret, limits: &limits, addresses: &addresses, started };
-        let snapshot = FilesSnapshot::new(0, &plans, &services, &secrets, process, None);
+        let snapshot = FilesSnapshot::new(0, &plans, &[], &services, &secrets, process, None);
         let runs_max = usize_of(limits.runs_in_flight_max).min(Semaphore::MAX_PERMITS);
         let dark_max = runs_max.saturating_mul(usize_of(limits.shadow_service_share_percent.min(100))) / 100;
         let lease = Lease::new(store.is_shared().then(|| Limits::ms(limits.lease_ms)));
@@ -154,6 +158,7 @@ impl Engine {
             sealer: Arc::new(Sealer::new(store_key.as_ref())),
             known_plans: KnownPlans::default(),
             rehearsing: Arc::new(RehearsingClient::new(&limits, &key_secret)),
+            repeating: RepeatingClient::new(&limits, &key_secret),
             sending_dark: sending(Mode::Dark),
             sending_real: sending(Mode::Real),
             #[cfg(test)]
@@ -205,6 +210,16 @@ impl Engine {
         }))
     }
 
+    /// Sends requests to legacy a second time, through the connections and within the share of a service's limits that
+    /// are for calls of rehearsed runs.
+    pub fn repeats(&self) -> RepeatService {
+        let core = self.core.clone();
+        BoxCloneSyncService::new(tower::service_fn(move |request: RepeatRequest| {
+            let core = core.clone();
+            async move { Ok(api::repeat::repeat(&core, &request).await) }
+        }))
+    }
+
     /// Puts newly checked files in force. A request is processed with the version of the files under which it was
     /// decided. If `files_version` is the newest version's number, that version is replaced. Runs in flight keep the
     /// plan that they started with.
@@ -215,10 +230,22 @@ impl Engine {
         services: &BTreeMap<ServiceName, Arc<Service>>,
         secrets: &BTreeMap<String, Secret>,
     ) {
+        self.reload_with(files_version, (plans, &[]), services, secrets);
+    }
+
+    /// As [`Engine::reload`]; these versions of workflows are in force for routes although the files have others. A
+    /// request says which version it is for ([`ArmRequest::plans`]).
+    pub fn reload_with(
+        &self,
+        files_version: u64,
+        (plans, in_force): (&BTreeMap<WorkflowName, Arc<Plan>>, &[PlanVersion]),
+        services: &BTreeMap<ServiceName, Arc<Service>>,
+        secrets: &BTreeMap<String, Secret>,
+    ) {
         let before = self.core.files.snapshot.load_full();
         let Files { key_secret, limits, addresses, started, .. } = &self.core.files;
         let process = ProcessConstants { key_secret: *key_secret, limits, addresses, started: *started };
-        let newest = FilesSnapshot::new(files_version, plans, services, secrets, process, Some(&before));
+        let newest = FilesSnapshot::new(files_version, plans, in_force, services, secrets, process, Some(&before));
         if before.files_version != files_version {
             let earlier = self.core.files.earlier.load();
             let versions = std::iter::once(&before).chain(earlier.iter()).take(EARLIER_VERSIONS_MAX).cloned().collect();

@@ -14,10 +14,10 @@ use crate::engine::legacy_reads::LegacyReads;
 use crate::engine::ports::service::ServiceLimits;
 use crate::flag::Service;
 use crate::limits::Limits;
-use crate::names::{PlanId, ServiceName, WorkflowName};
+use crate::names::{PlanId, PlanSet, ServiceName, WorkflowName};
 use crate::secret::Secret;
 use crate::transport::AddressRegistry;
-use crate::workflow::{DecisionInputs, Plan};
+use crate::workflow::{DecisionInputs, Plan, PlanVersion};
 
 /// Plans, services and secrets in force together.
 pub(super) struct FilesSnapshot {
@@ -25,11 +25,19 @@ pub(super) struct FilesSnapshot {
     pub files_version: u64,
     pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
     legacy_reads: BTreeMap<WorkflowName, LegacyReads>,
+    /// The plans that are in force for routes whose files have others.
+    in_force: Vec<VersionInForce>,
     pub services: HashMap<ServiceName, Arc<ServiceLimits>>,
     pub secrets: Arc<Value>,
     /// The services, and whether each honours `Idempotency-Key`.
     keyed: BTreeMap<ServiceName, bool>,
     pub decision_inputs: Arc<DecisionInputs>,
+}
+
+/// A version of a workflow that is in force although the files have another one.
+struct VersionInForce {
+    version: PlanVersion,
+    legacy_reads: BTreeMap<WorkflowName, LegacyReads>,
 }
 
 /// Values that stay the same while the process lives.
@@ -49,6 +57,7 @@ impl FilesSnapshot {
     pub fn new(
         files_version: u64,
         plans: &BTreeMap<WorkflowName, Arc<Plan>>,
+        in_force: &[PlanVersion],
         services: &BTreeMap<ServiceName, Arc<Service>>,
         secrets: &BTreeMap<String, Secret>,
         process: ProcessConstants<'_>,
@@ -78,26 +87,62 @@ impl FilesSnapshot {
         .with_timeout(Limits::ms(limits.step_timeout_ms))
         .with_signals(usize_of(limits.signals_max))
         .with_start(process.started)
-        .with_workflows(plans.keys().cloned());
+        .with_workflows(plans.keys().chain(in_force.iter().flat_map(|version| version.plans.keys())).cloned());
         let secrets: Map<_, _> =
             secrets.iter().map(|(name, secret)| (name.clone(), Value::String(secret.reveal().to_owned()))).collect();
         Self {
             files_version,
             plans: plans.clone(),
             legacy_reads: LegacyReads::of_all(plans),
+            in_force: in_force
+                .iter()
+                .map(|version| VersionInForce {
+                    version: version.clone(),
+                    legacy_reads: LegacyReads::of_all(&version.plans),
+                })
+                .collect(),
             keyed,
             services,
             secrets: Arc::new(Value::Object(secrets)),
             decision_inputs: Arc::new(decision_inputs),
         }
     }
-    /// What a workflow and the workflows that it runs read of legacy's reply; `None` where they read nothing.
-    pub fn legacy_reads(&self, workflow: &WorkflowName) -> Option<&LegacyReads> {
-        self.legacy_reads.get(workflow)
+    /// What the workflow of a child run, and the workflows that it runs, read of legacy's reply; `None` where they read
+    /// nothing.
+    pub fn legacy_reads(&self, plan: &Plan) -> Option<&LegacyReads> {
+        let is_of_files = self.plans.get(&plan.workflow).is_some_and(|of_files| of_files.id == plan.id);
+        let has =
+            |other: &&VersionInForce| other.version.plans.get(&plan.workflow).is_some_and(|own| own.id == plan.id);
+        match self.in_force.iter().find(has).filter(|_| !is_of_files) {
+            Some(other) => other.legacy_reads.get(&plan.workflow),
+            None => self.legacy_reads.get(&plan.workflow),
+        }
+    }
+    /// What a request's workflow, and the workflows that it runs, read of legacy's reply; `None` where they read
+    /// nothing.
+    pub fn legacy_reads_of(&self, plan: &Plan, version: Option<&PlanSet>) -> Option<&LegacyReads> {
+        match version.and_then(|version| self.in_force(version)) {
+            Some(in_force) => in_force.legacy_reads.get(&plan.workflow),
+            None => self.legacy_reads.get(&plan.workflow),
+        }
+    }
+    /// The plan for a request: that of this version of its route's workflow, or that of the files.
+    pub fn plan_of(&self, workflow: Option<&WorkflowName>, version: Option<&PlanSet>) -> Option<Arc<Plan>> {
+        let Some(version) = version else { return self.plans.get(workflow?).cloned() };
+        if let Some(in_force) = self.in_force(version) {
+            return in_force.version.plan().cloned();
+        }
+        let is_of_files =
+            |(name, id): (&WorkflowName, &PlanId)| self.plans.get(name).is_some_and(|plan| plan.id == *id);
+        version.plans.iter().all(is_of_files).then(|| self.plans.get(&version.workflow).cloned()).flatten()
+    }
+    fn in_force(&self, version: &PlanSet) -> Option<&VersionInForce> {
+        self.in_force.iter().find(|in_force| *in_force.version.set == *version)
     }
     /// A plan in force, by its id.
     pub fn plan(&self, id: &PlanId) -> Option<Arc<Plan>> {
-        self.plans.values().find(|plan| plan.id == *id).cloned()
+        let in_force = self.in_force.iter().flat_map(|in_force| in_force.version.plans.values());
+        self.plans.values().chain(in_force).find(|plan| plan.id == *id).cloned()
     }
     /// The plan that a run with this plan's definition gets if it is loaded now: the one in force, or else one that is
     /// built again with the services of these files.

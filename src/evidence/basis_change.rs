@@ -40,7 +40,12 @@ impl Counters {
         now: Timestamp,
     ) -> Option<BasisChange> {
         self.plan.clone_from(&basis.plan);
+        let noise_changed = self.noise.set_basis(&basis.noise);
+        self.dirty |= noise_changed;
         if self.basis.as_deref() == Some(&basis.hash) {
+            if noise_changed {
+                self.evidence.judge_groups(&self.noise);
+            }
             // An earlier version stored no parts.
             if self.parts != basis.parts {
                 self.parts = basis.parts.clone();
@@ -82,6 +87,8 @@ impl Counters {
             }
             None => RouteEvidence { restarted, earlier, ..RouteEvidence::default() },
         };
+        // What is known of legacy may be another than when the evidence was left.
+        self.evidence.judge_groups(&self.noise);
         Some(BasisChange { changed: text, goes_on, pairs_before: pairs, mismatched_before: mismatched })
     }
 }
@@ -108,7 +115,7 @@ mod tests {
 
     fn basis(workflow: &str, rules: &str) -> EvidenceBasis {
         let parts = [("the workflow `w`", workflow), (RULES, rules)].map(|(name, hash)| (name.into(), hash.into()));
-        EvidenceBasis { hash: format!("{workflow} {rules}"), parts: parts.into(), plan: None }
+        EvidenceBasis { hash: format!("{workflow} {rules}"), parts: parts.into(), ..EvidenceBasis::default() }
     }
 
     /// Counters with these pairs, of which so many differ, under this basis.

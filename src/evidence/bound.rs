@@ -3,7 +3,7 @@
 use crate::flag::ln_evidence_below;
 
 /// The accepted probability that the bound is ever too low, no matter how often it is read.
-const ALPHA: f64 = 0.05;
+pub(super) const ALPHA: f64 = 0.05;
 
 /// The anytime-valid 95 % upper bound of the mismatch rate, after `mismatches` in `pairs`: the highest rate
 /// that is not rejected. A rate `p` is rejected once the pairs are twenty times likelier under a uniform distribution
@@ -12,11 +12,17 @@ pub(super) fn upper(pairs: u64, mismatches: u64) -> f64 {
     upper_after(0, pairs, mismatches)
 }
 
+/// How strongly pairs have to speak against a rate, as a natural logarithm, where counting was started over so many
+/// times after a mismatch; see [`upper_after`].
+pub(super) fn ln_limit(restarts: u32) -> f64 {
+    -ALPHA.ln() + f64::from(restarts) * 4_f64.ln()
+}
+
 /// The bound where counting was started over so many times after a mismatch: each time a rate is rejected only for four
 /// times the evidence. So the bound is ever too low with a probability of at most 5 % · (1 + 1/4 + 1/16 + …) = 6.7 %,
 /// however often somebody starts over.
 pub(super) fn upper_after(restarts: u32, pairs: u64, mismatches: u64) -> f64 {
-    let ln_limit = -ALPHA.ln() + f64::from(restarts) * 4_f64.ln();
+    let ln_limit = ln_limit(restarts);
     if pairs == 0 || mismatches >= pairs {
         return 1.0;
     }

@@ -51,6 +51,8 @@ pub enum ConditionName {
     EffectsCompared,
     /// `errors_not_worse_by`.
     ErrorsNotWorseBy,
+    /// `noise_not_worse_by`.
+    NoiseNotWorseBy,
     /// `p99_ratio_below`.
     P99RatioBelow,
     /// `age_at_most`.
@@ -79,6 +81,7 @@ impl ConditionName {
             Self::StrataAtLeast => "strata_at_least",
             Self::EffectsCompared => "effects_compared",
             Self::ErrorsNotWorseBy => "errors_not_worse_by",
+            Self::NoiseNotWorseBy => "noise_not_worse_by",
             Self::P99RatioBelow => "p99_ratio_below",
             Self::AgeAtMost => "age_at_most",
             Self::Twins => "twins",

@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::guard::RouteGuard;
+use super::noise::NoiseOfLegacy;
+use super::noise_places::DifferingPlaces;
 use super::route::{FingerprintCount, KeptEvidence, RULES_MAX, RouteEvidence};
+use super::strata::PairKind;
 use crate::clock;
 use crate::compare::{Comparison, DifferenceKind, Observation, Verdict};
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
@@ -50,6 +53,8 @@ pub(super) struct Counters {
     pub(super) generation: u64,
     /// The evidence of the present basis.
     pub(super) evidence: RouteEvidence,
+    /// How legacy differs from itself.
+    pub(super) noise: NoiseOfLegacy,
     /// Evidence of earlier bases, the oldest first: it goes on if a change is taken back.
     pub(super) kept: Vec<KeptEvidence>,
     /// The counts since the process started.
@@ -70,6 +75,8 @@ pub(super) struct Totals {
     pub(super) skipped: BTreeMap<SkipReason, u64>,
     pub(super) failed: BTreeMap<&'static str, u64>,
     pub(super) differences: BTreeMap<DifferenceKind, u64>,
+    /// Pairs that were counted as equal by noise when they were compared.
+    pub(super) noise_ignored: u64,
 }
 
 /// The evidence of one route as the store has it.
@@ -84,6 +91,8 @@ pub(super) struct StoredEvidence {
     pub(super) evidence: RouteEvidence,
     #[serde(default)]
     pub(super) kept: Vec<KeptEvidence>,
+    #[serde(default)]
+    pub(super) noise: NoiseOfLegacy,
 }
 
 /// The version of this binary.
@@ -106,8 +115,8 @@ impl SharedCounters {
             evidence.restart_answers();
             kept.iter_mut().for_each(|kept| kept.evidence.restart_answers());
         }
-        let (basis, parts) = (stored.basis, stored.parts);
-        let counters = Counters { basis, parts, evidence, kept, ..Counters::default() };
+        let (basis, parts, noise) = (stored.basis, stored.parts, stored.noise);
+        let counters = Counters { basis, parts, evidence, noise, kept, ..Counters::default() };
         Self { counters: Mutex::new(counters), guard: Mutex::default() }
     }
 
@@ -147,6 +156,7 @@ impl Counters {
             answers_by: Some(VERSION.to_owned()),
             evidence: self.evidence.clone(),
             kept: self.kept.clone(),
+            noise: self.noise.clone(),
         }
     }
 
@@ -169,19 +179,22 @@ impl Counters {
         self.basis = other.basis.take();
         self.parts = std::mem::take(&mut other.parts);
         self.kept = std::mem::take(&mut other.kept);
+        self.noise = std::mem::take(&mut other.noise);
         self.basis_since = other.basis_since;
         self.generation = other.generation;
         self.evidence = std::mem::take(&mut other.evidence);
         (self.dirty, other.dirty) = (true, true);
     }
 
+    /// Counts a pair of this kind of request. Returns its verdict, which is not that of the comparison if it differs by
+    /// noise only.
     pub(super) fn record_pair(
         &mut self,
-        rung: State,
+        PairKind { rung, stratum }: PairKind<'_>,
         comparison: &Comparison,
         legacy: &Observation,
         engine: &Observation,
-    ) {
+    ) -> Verdict {
         let evidence = &mut self.evidence;
         let now = clock::now();
         let is_error = legacy.status().as_u16() >= 400;
@@ -197,12 +210,21 @@ impl Counters {
         };
         *pairs += 1;
         *with_error += u64::from(is_error);
+        let mut verdict = comparison.verdict;
         match comparison.verdict {
             Verdict::Match => evidence.matched += 1,
             Verdict::Ignored => evidence.ignored += 1,
             Verdict::Mismatch => {
-                evidence.mismatched += 1;
                 count_fingerprint(&mut evidence.seen, &comparison.fingerprint, now);
+                let (places, in_dark) = (DifferingPlaces::of(comparison), rung == State::Dark);
+                if evidence.noise.count_pair(&self.noise, &places, in_dark, stratum) {
+                    evidence.ignored += 1;
+                    evidence.count_noise_hits(1);
+                    self.totals.noise_ignored += 1;
+                    verdict = Verdict::Ignored;
+                } else {
+                    evidence.mismatched += 1;
+                }
             }
         }
         for (rule, hits) in &comparison.ignored_by {
@@ -211,6 +233,19 @@ impl Counters {
             }
         }
         self.dirty = true;
+        verdict
+    }
+
+    /// Counts a request that legacy answered twice; see [`RouteEvidence::count_repeat`].
+    pub(super) fn record_repeat(
+        &mut self,
+        engine: &DifferingPlaces,
+        again: &DifferingPlaces,
+        same_class: bool,
+    ) -> bool {
+        let counts = self.evidence.count_repeat(&mut self.noise, engine, again, same_class);
+        self.dirty |= counts;
+        counts
     }
 
     /// Counts why a request was skipped as `unresolved_effect`. The text must not hold secrets.
@@ -298,14 +333,15 @@ impl Counters {
 fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence {
     // Only pairs that differ stay counted. The rung of each pair is not stored, so as many as possible count as
     // made in shadow.
-    let shadow_pairs = before.mismatched.min(before.shadow_pairs);
+    let differing = before.mismatched + before.noise.ignored;
+    let shadow_pairs = differing.min(before.shadow_pairs);
     RouteEvidence {
         shadow_pairs,
-        dark_pairs: before.mismatched - shadow_pairs,
+        dark_pairs: differing - shadow_pairs,
         shadow_pairs_with_error: 0,
         dark_pairs_with_error: 0,
         matched: 0,
-        ignored: 0,
+        ignored: before.noise.ignored,
         mismatched: before.mismatched,
         skipped: before.skipped,
         failed: before.failed,
@@ -330,6 +366,7 @@ fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence {
         rule_hits: BTreeMap::new(),
         seen: before.seen,
         unresolved: before.unresolved,
+        noise: before.noise,
     }
 }
 

@@ -7,13 +7,20 @@
 use metrics::{counter, gauge};
 
 use super::counters::Totals;
+use super::latency_ratio::RatioInterval;
+use super::noise::{NoiseOfLegacy, NoisePairs};
+use super::noise_places::is_one_value;
 use super::route::RouteEvidence;
 use crate::names::RouteId;
+use crate::store::route_of_candidate;
 
 /// Sets all metrics of one route from one copy of its counters.
 pub(super) fn publish(route: &RouteId, evidence: &RouteEvidence, totals: &Totals) {
+    if let Some(route) = route_of_candidate(route) {
+        return of_candidate(&route, evidence, totals);
+    }
     let name = || route.as_str().to_owned();
-    let Totals { offered, matched, ignored, mismatched, skipped, failed, differences } = totals;
+    let Totals { offered, matched, ignored, mismatched, skipped, failed, differences, noise_ignored } = totals;
     counter!("pointsman_offered_total", "route" => name()).absolute(*offered);
     let outcome = |outcome: &'static str, reason: &'static str, count: u64| {
         counter!("pointsman_comparisons_total", "route" => name(), "outcome" => outcome, "reason" => reason)
@@ -31,7 +38,27 @@ pub(super) fn publish(route: &RouteId, evidence: &RouteEvidence, totals: &Totals
     for (kind, count) in differences {
         counter!("pointsman_differences_total", "route" => name(), "kind" => kind.as_str()).absolute(*count);
     }
+    counter!("pointsman_noise_ignored_total", "route" => name()).absolute(*noise_ignored);
     figures(route, evidence);
+}
+
+/// The metrics of the candidate of a route: with names of their own, so that sums over routes leave them out.
+fn of_candidate(route: &RouteId, evidence: &RouteEvidence, totals: &Totals) {
+    let name = || route.as_str().to_owned();
+    // A candidate is compared with the plan in force, which is never asked twice: it has no noise.
+    let Totals { offered: _, matched, ignored, mismatched, skipped, failed, differences: _, noise_ignored: _ } = totals;
+    let outcome = |outcome: &'static str, reason: &'static str, count: u64| {
+        counter!("pointsman_candidate_comparisons_total", "route" => name(), "outcome" => outcome, "reason" => reason)
+            .absolute(count);
+    };
+    outcome("matched", "", *matched);
+    outcome("ignored", "", *ignored);
+    outcome("mismatched", "", *mismatched);
+    skipped.iter().for_each(|(reason, count)| outcome("skipped", reason.as_str(), *count));
+    failed.iter().for_each(|(reason, count)| outcome("failed", reason, *count));
+    gauge!("pointsman_candidate_pairs", "route" => name()).set(evidence.pairs() as f64);
+    gauge!("pointsman_candidate_mismatch_upper_bound", "route" => name()).set(evidence.mismatch_upper_bound());
+    gauge!("pointsman_candidate_coverage", "route" => name()).set(evidence.coverage());
 }
 
 fn figures(route: &RouteId, evidence: &RouteEvidence) {
@@ -39,4 +66,38 @@ fn figures(route: &RouteId, evidence: &RouteEvidence) {
     gauge!("pointsman_evidence_pairs", "route" => name()).set(evidence.pairs() as f64);
     gauge!("pointsman_evidence_mismatch_upper_bound", "route" => name()).set(evidence.mismatch_upper_bound());
     gauge!("pointsman_evidence_coverage", "route" => name()).set(evidence.coverage());
+    let statistics = evidence.statistics();
+    gauge!("pointsman_evidence_combined_upper_bound", "route" => name()).set(statistics.combined_upper_bound);
+    if let Some(excess) = statistics.errors.excess {
+        let bound = |end: &'static str, at: f64| {
+            gauge!("pointsman_evidence_error_excess", "route" => name(), "end" => end).set(at);
+        };
+        bound("at_least", excess.at_least);
+        bound("at_most", excess.at_most);
+    }
+    if let Some(RatioInterval { at_least, at_most }) = statistics.latency_ratio {
+        let bound = |end: &'static str, at: f64| {
+            gauge!("pointsman_evidence_latency_ratio", "route" => name(), "end" => end).set(at);
+        };
+        bound("at_least", at_least);
+        bound("at_most", at_most.unwrap_or(f64::INFINITY));
+    }
+}
+
+/// Sets the gauges of the noise of one route.
+pub(super) fn publish_noise(route: &RouteId, noise: &NoiseOfLegacy, outcomes: &NoisePairs) {
+    if noise.repeats == 0 {
+        return;
+    }
+    let verdict = |place: &String| match outcomes.places.get(place) {
+        _ if !is_one_value(place) => "several_values",
+        Some(of) if of.engine_differs_more => "engine_differs_more",
+        Some(of) if of.legacy_differs_more => "legacy_differs_more",
+        Some(_) | None => "noise",
+    };
+    let verdicts: Vec<_> = noise.places.keys().map(verdict).collect();
+    for verdict in ["noise", "engine_differs_more", "legacy_differs_more", "several_values"] {
+        let places = verdicts.iter().filter(|of| **of == verdict).count();
+        gauge!("pointsman_noise_places", "route" => route.as_str().to_owned(), "verdict" => verdict).set(places as f64);
+    }
 }

@@ -44,7 +44,7 @@ pub fn conditions(route: &JudgedRoute<'_>, from: State, to: State) -> Vec<Condit
         (State::Shadow, State::Dark) => route.of_pairs(State::Shadow),
         (State::Dark, State::Live) => {
             let mut conditions = route.of_pairs(State::Dark);
-            conditions.extend([route.effects(), route.twins()]);
+            conditions.extend([route.effects(State::Dark), route.twins()]);
             conditions
         }
         (State::Live, State::Only) => route.of_answers(),
@@ -58,7 +58,7 @@ pub fn conditions(route: &JudgedRoute<'_>, from: State, to: State) -> Vec<Condit
 
 impl JudgedRoute<'_> {
     /// The conditions on pairs: for `shadow` all of them count, for `dark` those made there.
-    fn of_pairs(&self, rung: State) -> Vec<Condition> {
+    pub(super) fn of_pairs(&self, rung: State) -> Vec<Condition> {
         let mut conditions = vec![
             self.pairs(rung),
             self.open_differences(),
@@ -67,6 +67,7 @@ impl JudgedRoute<'_> {
             self.strata(rung),
             self.errors(rung),
         ];
+        conditions.extend(self.noise());
         conditions.extend(self.latency(rung));
         conditions.extend(self.age_of_pairs(rung));
         conditions
@@ -135,8 +136,12 @@ impl JudgedRoute<'_> {
             1 => "; the rules were changed after a difference, so that it takes more pairs".to_owned(),
             n => format!("; the rules were changed after a difference {n} times, so that it takes more pairs"),
         };
+        let by_noise = match self.evidence.noise.ignored {
+            0 => String::new(),
+            n => format!(", beside the {n} pairs that differ only by noise"),
+        };
         let found = format!(
-            "at most {:.2} % of requests differ, by the {pairs} pairs that count, with 95 % confidence{starts_over}",
+            "at most {:.2} % of requests differ{by_noise}, by the {pairs} pairs that count, with 95 % confidence{starts_over}",
             percent(bound)
         );
         if bound < wanted || wanted >= 1.0 {
@@ -223,36 +228,6 @@ impl JudgedRoute<'_> {
         Condition { name: Name::StrataAtLeast, verdict: Verdict::Inconclusive, detail }
     }
 
-    fn errors(&self, rung: State) -> Condition {
-        let (e, wanted) = (self.evidence, self.promote.errors_not_worse_by);
-        let (counts, pairs) = (e.counts_at(rung), if rung == State::Dark { e.dark_pairs } else { e.pairs() });
-        let failed_runs = match rung {
-            State::Dark => counts.failed_runs,
-            // An earlier version counted them by reason only.
-            _ => counts.failed_runs.max(e.failed.values().sum()),
-        };
-        let (all, late) = (pairs + failed_runs, counts.failed_after_answer);
-        let (of_engine, of_legacy) = (counts.failed_only_at_engine + failed_runs + late, counts.failed_only_at_legacy);
-        let found = format!(
-            "in {all} requests the engine alone failed in {of_engine} ({failed_runs} runs without an answer, {late} after \
-             their answer), legacy alone in {of_legacy}"
-        );
-        if all + late == 0 {
-            return nothing_yet(Name::ErrorsNotWorseBy, "no request was compared yet");
-        }
-        let worse_by = of_engine.saturating_sub(of_legacy) as f64 / all.max(1) as f64;
-        if worse_by <= wanted {
-            return pass(Name::ErrorsNotWorseBy, found);
-        }
-        let detail = format!(
-            "{found}: {:.1} % more errors than legacy; at most {} % are allowed{}",
-            worse_by * 100.0,
-            wanted * 100.0,
-            self.counted_since("pairs without a difference"),
-        );
-        Condition { name: Name::ErrorsNotWorseBy, verdict: Verdict::Fail, detail }
-    }
-
     fn latency(&self, rung: State) -> Option<Condition> {
         let wanted = self.promote.p99_ratio_below?;
         let latencies = &self.evidence.counts_at(rung).latencies;
@@ -278,39 +253,6 @@ impl JudgedRoute<'_> {
                 Condition { name: Name::P99RatioBelow, verdict: Verdict::Fail, detail }
             }
         })
-    }
-
-    fn effects(&self) -> Condition {
-        let name = Name::EffectsCompared;
-        if !self.promote.effects_compared {
-            return pass(name, "not required (`effects_compared: false`)".to_owned());
-        }
-        // Those made in `dark`: what was compared in `shadow` may have been another kind of request.
-        let counts = self.evidence.counts_at(State::Dark);
-        let wanted = self.promote.coverage_at_least;
-        let uncompared: Vec<String> = counts
-            .uncompared(self.shared_steps, wanted)
-            .map(|step| {
-                let of_step = counts.effects.get(step.as_str()).copied().unwrap_or_default();
-                format!("`{step}` ({} of {} calls)", of_step.compared + of_step.asserted, of_step.intents)
-            })
-            .collect();
-        if uncompared.is_empty() {
-            let steps = self.shared_steps.len();
-            return pass(
-                name,
-                format!("the calls of each of {steps} shared steps were held against something in dark"),
-            );
-        }
-        let detail = format!(
-            "too few calls of shared steps in dark were held against a call by legacy or an `assert` (at least one, and \
-             {} %): {}. Have legacy make the calls through the egress listener and hand on what tells which request \
-             they are for (`pointsman egress ROUTE`), send requests that reach the steps, or say in \
-             `compare.effects.STEP.unseen` why their calls are not seen",
-            wanted * 100.0,
-            uncompared.join(", ")
-        );
-        Condition { name, verdict: Verdict::Inconclusive, detail }
     }
 
     fn twins(&self) -> Condition {

@@ -53,7 +53,7 @@ impl JudgedRoute<'_> {
         Condition { name: Name::Window, verdict: Verdict::Inconclusive, detail }
     }
 
-    fn errors_of_answers(&self, AnswerSums { answers, errors, .. }: AnswerSums) -> Option<Condition> {
+    pub(super) fn errors_of_answers(&self, AnswerSums { answers, errors, .. }: AnswerSums) -> Option<Condition> {
         let e = self.evidence;
         let all = answers + errors;
         // No traffic is no `pass`: then `answers` holds the gate.

@@ -7,6 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::answers::AnswersByHour;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict, overall};
 use super::gate::{JudgedRoute, conditions};
+use super::gate_of_candidate::candidate_conditions;
+use super::noise::{NoiseGroup, PlaceOutcomes};
 use super::route::{EarlierEvidence, RULES, RouteEvidence};
 use super::rung::{RungCounts, StepIntents};
 use super::strata::{NotCompared, StratumCounts};
@@ -144,8 +146,12 @@ fn an_engine_that_fails_more_often_than_legacy_is_refused() {
     e.failed.insert("timeout".into(), 10);
     assert_eq!(missing(&e, &promote, State::Shadow, State::Dark), [], "10 of 100 is not more than 10 %");
     e.failed.insert("panic".into(), 1);
+    let detail = only_missing(&e, &promote, State::Dark, Name::ErrorsNotWorseBy, GateVerdict::Inconclusive);
+    assert!(detail.contains("10.9 % more errors than legacy; at most 10 % are allowed; so few requests"), "{detail}");
+    e.failed.insert("panic".into(), 40);
     let detail = only_missing(&e, &promote, State::Dark, Name::ErrorsNotWorseBy, GateVerdict::Fail);
-    assert!(detail.contains("10.9 % more errors than legacy; at most 10 % are allowed"), "{detail}");
+    assert!(detail.contains("35.7 % more errors than legacy; at most 10 % are allowed"), "{detail}");
+    e.failed.insert("panic".into(), 1);
     e.all.failed_only_at_legacy = 1;
     assert_eq!(missing(&e, &promote, State::Shadow, State::Dark), [], "legacy fails too");
 }
@@ -158,7 +164,7 @@ fn the_gate_to_live_looks_at_dark_alone() {
     let e = RouteEvidence { dark: RungCounts { strata: missed, ..clean.clone() }, ..good() };
     only_missing(&e, &small(), State::Live, Name::StrataAtLeast, GateVerdict::Inconclusive);
     let e = RouteEvidence { shadow_pairs: 5_000, dark: RungCounts { failed_runs: 1, ..clean.clone() }, ..good() };
-    only_missing(&e, &small(), State::Live, Name::ErrorsNotWorseBy, GateVerdict::Fail);
+    only_missing(&e, &small(), State::Live, Name::ErrorsNotWorseBy, GateVerdict::Inconclusive);
     let old = Some(NOW - SignedDuration::from_hours(25));
     let e = RouteEvidence { dark: RungCounts { last_pair: old, ..clean }, ..good() };
     only_missing(&e, &small(), State::Live, Name::AgeAtMost, GateVerdict::Stale);
@@ -314,4 +320,45 @@ fn the_bound_that_is_shown_takes_account_of_changed_rules_too() {
     let detail = |e: &RouteEvidence| judge(e, &small(), State::Shadow, State::Dark)[2].detail.clone();
     assert!(detail(&once).contains("the rules were changed after a difference, so"), "{}", detail(&once));
     assert!(detail(&once).starts_with(&format!("at most {:.2} %", once.mismatch_upper_bound() * 100.0)));
+}
+
+#[test]
+fn noise_holds_the_gate_until_it_is_known_how_little_it_may_hide() {
+    let with_repeats = |repeats: u64, only_engine: u64| {
+        let mut e = RouteEvidence { shadow_pairs: 30, ignored: 30, ..RouteEvidence::default() };
+        let places = std::collections::BTreeSet::from(["value $.at".to_owned()]);
+        let group = NoiseGroup { places, is_ignored: true, ..NoiseGroup::default() };
+        e.noise.groups.insert("x".into(), group);
+        let outcomes = PlaceOutcomes { both: repeats - only_engine, only_engine, ..PlaceOutcomes::default() };
+        e.noise.places.insert("value $.at".into(), outcomes);
+        (e.noise.repeats, e.noise.ignored) = (repeats, 30);
+        e
+    };
+    let condition = |e: &RouteEvidence, promote: &Promote| {
+        let judged = JudgedRoute { evidence: e, promote, shared_steps: &[], live_share_is_all: true, now: NOW };
+        let all = conditions(&judged, State::Shadow, State::Dark);
+        all.into_iter().find(|condition| condition.name == Name::NoiseNotWorseBy)
+    };
+    let verdict = |repeats, only_engine| condition(&with_repeats(repeats, only_engine), &small()).unwrap().verdict;
+    assert_eq!(verdict(47, 0), GateVerdict::Inconclusive);
+    assert_eq!(verdict(130, 0), GateVerdict::Pass);
+    assert_eq!(verdict(130, 8), GateVerdict::Inconclusive);
+    let lenient = Promote { noise_not_worse_by: 1.0, ..small() };
+    assert_eq!(condition(&with_repeats(5, 0), &lenient).unwrap().verdict, GateVerdict::Pass);
+    let without = RouteEvidence { shadow_pairs: 30, matched: 30, ..RouteEvidence::default() };
+    assert_eq!(condition(&without, &small()), None);
+}
+
+#[test]
+fn a_candidate_whose_own_answers_fail_or_whose_child_calls_nobody_compares_does_not_pass() {
+    let verdict = |e: &RouteEvidence, uncompared: &[String]| {
+        let promote = small();
+        let judged =
+            JudgedRoute { evidence: e, promote: &promote, shared_steps: &[], live_share_is_all: true, now: NOW };
+        overall(&candidate_conditions(&judged, uncompared))
+    };
+    assert_eq!(verdict(&good(), &[]), GateVerdict::Pass);
+    assert_eq!(verdict(&RouteEvidence { answers: answers(30, 0, 20), ..good() }, &[]), GateVerdict::Fail);
+    assert_eq!(verdict(&RouteEvidence { answers: answers(0, 0, 0), ..good() }, &[]), GateVerdict::Pass, "no share yet");
+    assert_eq!(verdict(&good(), &["`pay/charge`".to_owned()]), GateVerdict::Inconclusive);
 }

@@ -21,29 +21,42 @@ mod basis_change;
 mod bound;
 mod branches;
 mod captures;
+mod combined_bound;
 mod conditions;
 mod counters;
 mod export;
 mod gate;
+mod gate_errors;
+mod gate_noise;
 mod gate_of_answers;
+mod gate_of_candidate;
 mod gate_words;
 mod guard;
 mod guard_window;
 mod guards;
 mod latency;
+mod latency_ratio;
 mod mark_file;
 mod mark_writer;
 mod marks;
 mod marks_state;
+mod noise;
+mod noise_counts;
+mod noise_places;
+mod noise_view;
 mod observers;
+mod paired;
 mod pairs;
 mod route;
 mod rung;
 mod samples;
+mod statistics;
 mod strata;
 
 #[cfg(test)]
 mod gate_tests;
+#[cfg(test)]
+mod noise_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -58,8 +71,9 @@ use tokio::sync::Notify;
 
 pub use self::conditions::{Condition, ConditionName, GateVerdict, overall};
 pub use self::gate::{JudgedRoute, conditions};
+pub use self::gate_of_candidate::candidate_conditions;
 /// A comparison that is kept for people to read.
-pub use crate::store::SampleRecord as Sample;
+pub use crate::store::{RehearsedEvent, SampleRecord as Sample};
 pub use answers::{AnswersByHour, HourOfAnswers};
 pub use basis_change::BasisChange;
 pub use branches::{BranchCounts, WayCounts};
@@ -69,11 +83,16 @@ pub use captures::{
 pub use counters::EvidenceGeneration;
 pub use guard::{CleanPairs, GuardCrossing, GuardWindowView};
 pub use latency::{LatencyCounts, PairedLatencies};
+pub use latency_ratio::{LatencyRatios, RatioInterval};
 pub use mark_file::MarkFileError;
 pub use marks::{IncompleteEvidenceMarks, MarksLocation};
+pub use noise::{LegacyWrite, NoiseGroup, NoisePairs, PlaceOutcomes};
+pub use noise_places::DifferingPlaces;
+pub use noise_view::{Interval, NoiseView, NoisyPlace};
 pub use route::{EarlierEvidence, EvidenceBasis, EvidenceRestart, FingerprintCount, RULES, RouteEvidence};
 pub use rung::{RungCounts, StepIntents};
-pub use strata::{NotCompared, StratumCounts};
+pub use statistics::{ErrorTable, RouteStatistics, StratumBound};
+pub use strata::{NotCompared, PairKind, StratumCounts};
 
 use counters::{SharedCounters, StoredEvidence};
 use marks::UncountedDifference;
@@ -255,11 +274,12 @@ impl Evidence {
     pub fn publish(&self) {
         let copy = |shared: &SharedCounters| {
             let counters = shared.lock();
-            (counters.evidence.clone(), counters.totals.clone())
+            (counters.evidence.clone(), counters.totals.clone(), counters.noise.clone())
         };
         let copies: Vec<_> = self.all().into_iter().map(|(route, shared)| (route, copy(&shared))).collect();
-        for (route, (evidence, totals)) in &copies {
+        for (route, (evidence, totals, noise)) in &copies {
             export::publish(route, evidence, totals);
+            export::publish_noise(route, noise, &evidence.noise);
         }
     }
 

@@ -6,6 +6,7 @@ use crate::exchange::{
 };
 use crate::flag::State;
 use crate::names::{PlanId, RouteId};
+use crate::store::candidate_key;
 
 impl TicketCounter for Evidence {
     fn settle(&self, request: &OfferedRequest, outcome: ComparisonOutcome) {
@@ -49,12 +50,12 @@ impl ServedObserver for Evidence {
 
 impl LateFailureObserver for Evidence {
     fn failed_after_answer(&self, route: &RouteId, plan: &PlanId, rung: State) {
-        // A run of an earlier plan says nothing of the present one.
+        // A run of the candidate counts for the candidate, and one of an earlier plan says nothing of the present ones.
+        let candidate = candidate_key(route);
+        let is_of_plan = |id: &&RouteId| self.counters(id).lock().plan.as_ref() == Some(plan);
+        let Some(route) = [route, &candidate].into_iter().find(is_of_plan) else { return };
         let shared = self.counters(route);
         let files_version = shared.lock().basis_since;
-        if shared.lock().plan.as_ref() != Some(plan) {
-            return;
-        }
         // This guard keeps the mark until the failure is counted.
         let _uncounted = self.mark(route);
         shared.lock().failed_after_answer(rung);

@@ -2,22 +2,31 @@
 
 use super::Evidence;
 use super::counters::EvidenceGeneration;
+use super::noise::LegacyWrite;
+use super::noise_places::DifferingPlaces;
+use super::noise_view::{self, NoiseView};
+use super::strata::PairKind;
+use crate::clock;
 use crate::compare::{Comparison, Observation, Verdict};
 use crate::exchange::{Branch, ComparisonOutcome};
 use crate::flag::State;
 use crate::names::RouteId;
+use crate::store::route_of_candidate;
 
 impl Evidence {
-    /// Counts a pair, before its ticket is settled. A pair of an earlier generation counts in the totals only.
-    pub fn record_pair(
+    /// Counts a pair, before its ticket is settled. A pair of an earlier generation counts in the totals only. Returns
+    /// its verdict: [`Verdict::Ignored`] for a pair that differs only where legacy differs from itself.
+    pub fn record_pair<'a>(
         &self,
         route: &RouteId,
         generation: EvidenceGeneration,
-        rung: State,
+        kind: impl Into<PairKind<'a>>,
         comparison: &Comparison,
         legacy: &Observation,
         engine: &Observation,
-    ) {
+    ) -> Verdict {
+        let kind = kind.into();
+        let mut verdict = comparison.verdict;
         {
             let is_difference =
                 comparison.verdict == Verdict::Mismatch && self.counters(route).lock().is_of(generation);
@@ -25,18 +34,90 @@ impl Evidence {
             let _uncounted = is_difference.then(|| self.mark(route));
             let shared = self.counters(route);
             let mut counters = shared.lock();
-            counters.count_differences(comparison);
             if counters.is_of(generation) {
-                counters.record_pair(rung, comparison, legacy, engine);
-                drop(counters);
-                let (differs, failed) = (comparison.verdict == Verdict::Mismatch, legacy.status().as_u16() >= 400);
-                self.count_pair_for_guard(&shared, rung, differs, failed);
+                verdict = counters.record_pair(kind, comparison, legacy, engine);
             }
+            // What differs by noise is counted as such.
+            if verdict == Verdict::Mismatch {
+                counters.count_differences(comparison);
+            }
+            if counters.is_of(generation) {
+                drop(counters);
+                let (differs, failed) = (verdict == Verdict::Mismatch, legacy.status().as_u16() >= 400);
+                self.count_pair_for_guard(&shared, kind.rung, differs, failed);
+            }
+        }
+        if route_of_candidate(route).is_some() {
+            return verdict;
         }
         let (legacy, engine) = (legacy.latency(), engine.latency());
         let slower = if engine > legacy { "engine" } else { "legacy" };
         metrics::histogram!("pointsman_paired_latency_seconds", "route" => route.as_str().to_owned(), "slower" => slower)
             .record(engine.abs_diff(legacy).as_secs_f64());
+        verdict
+    }
+
+    /// Whether requests of a route may be sent to legacy a second time; the error is the label `outcome`: the files do
+    /// not say so (`forbidden`), or legacy was seen to change something (`legacy_writes`).
+    ///
+    /// # Errors
+    /// They may not.
+    pub fn may_repeat(&self, route: &RouteId) -> Result<(), &'static str> {
+        let shared = self.counters(route);
+        let counters = shared.lock();
+        match (counters.noise.may_repeat(), &counters.noise.write) {
+            (true, _) => Ok(()),
+            (false, Some(_)) => Err("legacy_writes"),
+            (false, None) => Err("forbidden"),
+        }
+    }
+
+    /// Whether what is found out about a request of this generation still counts.
+    pub fn is_of(&self, route: &RouteId, generation: EvidenceGeneration) -> bool {
+        self.counters(route).lock().is_of(generation)
+    }
+
+    /// Legacy made a call for a request of this route, of whatever generation, that may have changed something: none is
+    /// repeated any more.
+    pub fn record_legacy_write(&self, route: &RouteId, call: &str) {
+        let shared = self.counters(route);
+        let mut counters = shared.lock();
+        if counters.noise.may_repeat() {
+            counters.noise.write = Some(LegacyWrite { call: call.to_owned(), at: clock::now() });
+            counters.dirty = true;
+            drop(counters);
+            tracing::error!(
+                %route, call,
+                "the route is declared `replay_safe`, but legacy made a call that may change something: no request of \
+                 the route is sent to legacy a second time any more. Take `replay_safe` out"
+            );
+        }
+    }
+
+    /// Counts a request that legacy answered twice: where the engine's reply, and legacy's second one, differ from
+    /// legacy's first one. `same_class`: the statuses of all three are of one class. Returns whether it was counted:
+    /// not if the request is of an earlier generation, or if not all differences are known.
+    pub fn record_repeat(
+        &self,
+        route: &RouteId,
+        generation: EvidenceGeneration,
+        engine: &DifferingPlaces,
+        again: &DifferingPlaces,
+        same_class: bool,
+    ) -> bool {
+        let shared = self.counters(route);
+        let mut counters = shared.lock();
+        counters.is_of(generation) && counters.record_repeat(engine, again, same_class)
+    }
+
+    /// How legacy differs from itself; `None` if no request was sent to it twice.
+    pub fn noise(&self, route: &RouteId) -> Option<NoiseView> {
+        let (legacy, evidence) = {
+            let shared = self.counters(route);
+            let counters = shared.lock();
+            (counters.noise.clone(), counters.evidence.clone())
+        };
+        noise_view::view(&legacy, &evidence)
     }
 
     /// How many requests of a route have been settled since the process started.

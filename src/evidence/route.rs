@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::answers::AnswersByHour;
 use super::bound;
+use super::noise::NoisePairs;
 use super::rung::RungCounts;
 use super::strata::NotCompared;
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
@@ -88,6 +89,8 @@ pub struct RouteEvidence {
     pub seen: BTreeMap<String, FingerprintCount>,
     /// Why requests were skipped as `unresolved_effect`, and how often, for the first 16 reasons.
     pub unresolved: BTreeMap<String, u64>,
+    /// The pairs that may be noise.
+    pub noise: NoisePairs,
 }
 
 /// Rules whose hits are counted separately.
@@ -151,6 +154,9 @@ pub struct EvidenceBasis {
     pub parts: BTreeMap<String, String>,
     /// The plan of the route's own workflow.
     pub plan: Option<PlanId>,
+    /// A hash of what legacy's replies and their comparison depend on; empty if the route is not declared safe to
+    /// repeat.
+    pub noise: String,
 }
 
 impl From<&str> for EvidenceBasis {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::branches::BranchCounts;
 use super::latency::PairedLatencies;
+use super::latency_ratio::LatencyRatios;
 use super::strata::StratumCounts;
 use crate::compare::{Comparison, IntentCounts, Observation};
 use crate::exchange::{Branch, ComparisonOutcome, OfferedRequest};
@@ -31,6 +32,8 @@ pub struct RungCounts {
     pub failed_only_at_legacy: u64,
     /// Pairs that the engine alone answered with 4xx or 5xx.
     pub failed_only_at_engine: u64,
+    /// Pairs that both answered with 4xx or 5xx.
+    pub failed_at_both: u64,
     /// Requests whose run failed.
     pub failed_runs: u64,
     /// Runs that failed, or paused because of a conflict, after their answer, which may have been compared.
@@ -42,6 +45,8 @@ pub struct RungCounts {
     pub branches: BranchCounts,
     /// The latencies of both arms.
     pub latencies: PairedLatencies,
+    /// How many pairs there were, by the ratio of the engine's latency to legacy's.
+    pub latency_ratios: LatencyRatios,
     /// For each step of the workflow: how many of the engine's calls (those that it would have made, and private ones
     /// that it made) were compared, and with what.
     pub effects: BTreeMap<String, StepIntents>,
@@ -77,6 +82,8 @@ impl RungCounts {
         self.last_pair = Some(now);
         self.failed_only_at_legacy += u64::from(failed(legacy) && !failed(engine));
         self.failed_only_at_engine += u64::from(!failed(legacy) && failed(engine));
+        self.failed_at_both += u64::from(failed(legacy) && failed(engine));
+        self.latency_ratios.count(legacy.latency(), engine.latency());
         self.latencies.legacy.count(legacy.latency());
         self.latencies.engine.count(engine.latency());
         for (step, counts) in &comparison.intents {
@@ -109,6 +116,16 @@ impl RungCounts {
         self.strata.entry(name).or_default().count(outcome);
     }
 
+    /// Counts pairs of this kind of request, which were counted as pairs that differ, as equal; or the other way round.
+    pub(super) fn move_mismatches(&mut self, stratum: &str, pairs: u64, to_equal: bool) {
+        let name = if self.strata.contains_key(stratum) { stratum } else { OTHER_STRATA };
+        let Some(counts) = self.strata.get_mut(name) else { return };
+        counts.mismatched = match to_equal {
+            true => counts.mismatched.saturating_sub(pairs),
+            false => (counts.mismatched + pairs).min(counts.compared),
+        };
+    }
+
     pub(super) fn count_branch(&mut self, branch: &Branch, outcome: ComparisonOutcome) {
         self.branches.count(branch, outcome);
     }
@@ -130,11 +147,13 @@ impl RungCounts {
             last_pair: self.last_pair,
             failed_only_at_legacy: 0,
             failed_only_at_engine: self.failed_only_at_engine,
+            failed_at_both: 0,
             failed_runs: self.failed_runs,
             failed_after_answer: self.failed_after_answer,
             strata,
             branches: self.branches.without_equal_pairs(),
             latencies: PairedLatencies::default(),
+            latency_ratios: LatencyRatios::default(),
             effects: BTreeMap::new(),
         }
     }

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::exchange::ComparisonOutcome;
+use crate::flag::State;
 
 /// The requests of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +32,21 @@ impl StratumCounts {
     /// Only the pairs that differ count as compared.
     pub(super) fn without_equal_pairs(self) -> Self {
         Self { compared: self.mismatched, ..self }
+    }
+}
+
+/// Where a pair is counted.
+#[derive(Clone, Copy, Debug)]
+pub struct PairKind<'a> {
+    /// The rung on which it was made.
+    pub rung: State,
+    /// Its kind of request ([`OfferedRequest::stratum`](crate::exchange::OfferedRequest::stratum)).
+    pub stratum: Option<&'a str>,
+}
+
+impl From<State> for PairKind<'_> {
+    fn from(rung: State) -> Self {
+        Self { rung, stratum: None }
     }
 }
 

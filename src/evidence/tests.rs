@@ -71,6 +71,7 @@ fn sample(fingerprint: &str) -> Sample {
         engine: "{}".into(),
         request: "POST /orders".into(),
         kept: None,
+        events: Vec::new(),
     }
 }
 
@@ -119,7 +120,6 @@ async fn another_basis_starts_from_zero_and_ignores_comparisons_that_began_befor
     evidence.keep_sample(before, sample("f"));
     evidence.flush().await.unwrap();
     assert_eq!(store.samples(route(), 10).await.unwrap().len(), 1);
-
     evidence.set_basis(0, &[(route(), "two".into())]);
     let late = comparison(Verdict::Mismatch);
     evidence.record_pair(&route(), before, State::Shadow, &late, &replied(201, 0), &replied(201, 0));
@@ -564,7 +564,7 @@ async fn evidence_that_starts_from_zero_says_since_when_and_what_changed() {
     let basis = |workflow: &str, rules: &str| EvidenceBasis {
         hash: format!("{workflow} {rules}"),
         parts: [("the workflow `w`", workflow), ("`compare:`", rules)].map(|(a, b)| (a.into(), b.into())).into(),
-        plan: None,
+        ..EvidenceBasis::default()
     };
     let store = memory();
     let evidence = Evidence::load_with(store.clone(), &Limits::default()).await.unwrap();
@@ -573,7 +573,7 @@ async fn evidence_that_starts_from_zero_says_since_when_and_what_changed() {
     evidence.set_basis(2, &[(id(), basis("2", "1"))]);
     assert_eq!(evidence.of(&id()).restarted, None, "nothing had been counted");
     evidence.counters(&id()).lock().record_pair(
-        State::Shadow,
+        State::Shadow.into(),
         &comparison(Verdict::Match),
         &replied(200, 1),
         &replied(200, 1),

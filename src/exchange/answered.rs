@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::{KeysOfLegacy, Reads, RequestEffects, TimeAtLegacy};
 use crate::compare::Observation;
 use crate::flag::{FlagSet, InstanceId, RouteFlag, loosest_spelling};
+use crate::names::{PlanSet, RouteId, RunId};
 use crate::workflow::Mode;
 
 /// A request as the engine sees it: read whole, the path resolved.
@@ -109,11 +110,38 @@ pub struct Answered {
     pub effects: Option<RequestEffects>,
     /// Answers the reads of the engine's run in place of the services, where a capture is rehearsed.
     pub reads: Option<Arc<dyn Reads>>,
+    /// If it was chosen to be sent to legacy a second time: the headers with which legacy got it.
+    pub repeat: Option<Arc<HeaderMap>>,
+    /// Set if the engine answered it: then it is for the candidate of its route, and `legacy` is what the plan in force
+    /// did.
+    pub candidate: Option<ForCandidate>,
     /// When legacy had it, if it was announced as a request of an instance ([`super::Offer::announce`]).
     pub at_legacy: Option<TimeAtLegacy>,
 }
 
+/// What the comparison of a candidate needs beside the answered request.
+#[derive(Clone, Debug)]
+pub struct ForCandidate {
+    /// The candidate's plans.
+    pub plans: Arc<PlanSet>,
+    /// The id under which its evidence and its rules are kept.
+    pub id: RouteId,
+    /// The run that answered, by the plans in force; `None` if it is not stored, which a run that only reads may be.
+    pub control: Option<RunId>,
+}
+
 impl Answered {
+    /// The id under which the outcome counts: that of the route, or of its candidate.
+    pub fn compared_as(&self) -> &RouteId {
+        self.candidate.as_ref().map_or(&self.flag.route.id, |candidate| &candidate.id)
+    }
+    /// The plans that are run, where the files do not decide.
+    pub fn plans(&self) -> Option<Arc<PlanSet>> {
+        match &self.candidate {
+            Some(candidate) => Some(Arc::clone(&candidate.plans)),
+            None => self.flag.plans.as_ref().map(|plans| Arc::clone(&plans.in_force)),
+        }
+    }
     /// Bytes of memory that it holds: bodies, and a flat amount for heads.
     pub fn bytes(&self) -> usize {
         let body = match self.legacy.body() {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{AnswerBody, Branch, EarlierKeys, KeysOfLegacy, LegacyCalls, Reads, RequestCopy};
 use crate::compare::{AwaitedIntents, InstanceIds, Intent, Observation};
 use crate::flag::{Family, InstanceId, PinKey, RetryKeys, UnknownInstance};
-use crate::names::{PlanId, RouteId, RunId, StepId, WorkflowName};
-use crate::workflow::{Mode, Redaction, RunStatus};
+use crate::names::{PlanId, PlanSet, RouteId, RunId, StepId, WorkflowName};
+use crate::workflow::{Event, Mode, Redaction, RunStatus};
 
 /// A request to the engine, which is a tower `Service<ArmRequest, Response = ArmReply, Error = Infallible>`.
 #[derive(Clone)]
@@ -22,6 +23,9 @@ pub struct ArmRequest {
     pub files_version: u64,
     /// What to run; `None` where the route has no workflow now and only the run of an earlier try is looked up.
     pub workflow: Option<WorkflowName>,
+    /// Which version of that workflow, where the files do not decide: the plans in force of its route, or those of the
+    /// route's candidate. Its children are of the same version.
+    pub plans: Option<Arc<PlanSet>>,
     /// What the run may send, for its whole life.
     pub mode: Mode,
     /// The request.
@@ -142,6 +146,8 @@ pub struct RunReport {
     pub ended_on_purpose: bool,
     /// The reply is that of an earlier try of the same request.
     pub of_earlier_try: bool,
+    /// In [`Mode::Rehearse`]: the first events of the run, which are in no store, with the sensitive values in clear.
+    pub events: Vec<(Timestamp, Event)>,
     /// Replaces the run's sensitive values where people are shown what it did; `None` if it has none.
     pub redaction: Option<Arc<Redaction>>,
 }

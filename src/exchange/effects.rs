@@ -17,6 +17,10 @@ pub trait EffectObserver: Send + Sync {
     /// A call begins: this is its head, and its body is still to come. It counts as open until exactly one of
     /// [`Self::observe`] and [`Self::lose`] is called with its number. Takes constant time.
     fn begin(&self, head: &Effect, body: Option<Arc<dyn SentBody>>);
+    /// A tunnel is open until the returned value is dropped: what legacy calls through it is not seen.
+    fn tunnel(&self) -> Box<dyn Send> {
+        Box::new(())
+    }
     /// A call has ended. Not called by a thread that serves clients or legacy.
     fn observe(&self, effect: Effect);
     /// A call will not be observed, because there was no room for it. Takes constant time.

@@ -17,6 +17,7 @@ mod legacy_calls;
 mod offer;
 mod offered_request;
 mod reads;
+mod repeat;
 mod request_effects;
 mod request_value;
 mod twins;
@@ -26,7 +27,7 @@ pub use adoption::{
 };
 pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, NotedInstance, Remembered};
 pub use answer_body::{AnswerBody, ServiceReply, StreamedBody};
-pub use answered::{Answered, RequestCopy, RequestDigests};
+pub use answered::{Answered, ForCandidate, RequestCopy, RequestDigests};
 pub use arm::{
     ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, LEGACY_TOOK_FIRST_TRY,
     MayBegin, NO_FIRST_TRY, ProblemDocument, RunReport, Source,
@@ -39,6 +40,7 @@ pub use legacy_calls::LegacyCalls;
 pub use offer::{ComparisonOutcome, ComparisonTicket, EngineAnswer, Offer, Served, ServedObserver, TicketCounter};
 pub use offered_request::OfferedRequest;
 pub use reads::{Reads, RecordedReads, ReplayedReads};
+pub use repeat::{NotRepeated, REPEAT_HEADER, RepeatReply, RepeatRequest};
 pub use request_effects::{EffectsSoFar, OpenCallsOf, RequestEffects};
 pub use request_value::{body_value, headers_value, query_value, request_value};
 pub use twins::Twins;

@@ -99,6 +99,10 @@ impl ComparisonTicket {
     pub fn route(&self) -> &RouteId {
         &self.request.route
     }
+    /// Its kind of request, as far as legacy's status is known.
+    pub fn stratum(&self) -> Option<String> {
+        self.request.stratum()
+    }
     /// Legacy has replied with this status.
     pub fn set_legacy_status(&mut self, status: StatusCode) {
         self.request.legacy_status = Some(status);

@@ -18,6 +18,9 @@ pub struct RequestEffects {
 pub trait OpenCallsOf: Send + Sync {
     /// The number of these calls now.
     fn count(&self) -> u64;
+    /// Whether, since the request came, there were calls that may have changed something and that no request's calls
+    /// show: attributed to no request, or in a tunnel.
+    fn may_have_unseen_writes(&self) -> bool;
 }
 
 #[derive(Default)]
@@ -80,6 +83,10 @@ impl RequestEffects {
     /// How many more calls may be its own.
     pub fn gaps(&self) -> u64 {
         self.calls.gaps.load(Relaxed)
+    }
+    /// Whether calls that may have changed something could be its own and are not among its calls.
+    pub fn may_have_unseen_writes(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.may_have_unseen_writes())
     }
     /// A copy of what is known now.
     pub fn so_far(&self) -> EffectsSoFar {

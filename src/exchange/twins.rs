@@ -1,7 +1,10 @@
 //! What the shadow executor asks of the twins of legacy's instances, beyond running requests on them.
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 
+use crate::compare::Effect;
 use crate::flag::InstanceKey;
 use crate::names::RunId;
 use crate::workflow::RunStatus;
@@ -10,6 +13,13 @@ use crate::workflow::RunStatus;
 pub trait Twins: Send + Sync {
     /// Waits until a run has ended, however long that takes; returns its final status. `None`: nothing is known of it.
     fn wait_until_ended(&self, run: RunId) -> BoxFuture<'static, Option<RunStatus>>;
+    /// Waits until a run has ended, but no longer than `within`; returns its private and shared calls as effects, in
+    /// the order in which they began, without those of its child runs. `None`: it has not ended, or its calls are not
+    /// known.
+    fn performed(&self, run: RunId, within: Duration) -> BoxFuture<'static, Option<Vec<Effect>>> {
+        let _ = (run, within);
+        Box::pin(std::future::ready(None))
+    }
     /// This instance of legacy has no twin, or one that lacks something: it is counted until it ends. Never waits.
     fn note_incomplete(&self, instance: &InstanceKey) {
         let _ = instance;

@@ -11,8 +11,8 @@ use http::{HeaderMap, Method};
 use super::facts::scope;
 use super::hashes::Bucket;
 use super::{
-    Arm, Cohort, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, Instance, Owner, RequestFacts,
-    RouteFlag, Shares, SkipReason, State,
+    Arm, Cohort, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, Instance, Owner, Percent,
+    RequestFacts, RouteFlag, Shares, SkipReason, State,
 };
 
 /// Why nobody answers for an instance that is being moved to the engine.
@@ -79,6 +79,28 @@ pub fn could_be_live(flag: &RouteFlag, facts: &RequestFacts<'_>) -> bool {
     flag.could_be_live() || matching_cohort(flag, facts, &mut DecisionDiagnostics::default()).is_some_and(in_cohort)
 }
 
+/// Whether a request that the engine answers is compared with the candidate of its route: by the share of `shadow`.
+pub fn is_sampled_for_candidate(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>) -> bool {
+    CallerKey { set, flag, facts, text: None }.is_sampled(flag.shares)
+}
+
+/// Whether the candidate of a route, which has this share, answers a new request that goes to the engine. All requests
+/// of one instance are answered by the same version while the share stays as it is.
+pub fn candidate_answers(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, share: Percent) -> bool {
+    if share == Percent::NONE || share == Percent::ALL {
+        return share == Percent::ALL;
+    }
+    let family = flag.family.first_id();
+    let bucket = match flag.follows(facts.params) {
+        Some(instance) => set.hash_keys().candidate_bucket(family, &instance.id),
+        None => match (CallerKey { set, flag, facts, text: None }).text() {
+            Some(key) => set.hash_keys().candidate_bucket(family, key),
+            None => Bucket::from_hash(facts.random),
+        },
+    };
+    bucket.is_in(share)
+}
+
 impl Decision {
     /// The decision for a request whose first try was taken by `first_try`, if there was one. `self` is the decision
     /// for a new request with the same facts. The arm that owns the request's instance answers in any case, except that
@@ -134,7 +156,7 @@ fn dark_work(flag: &RouteFlag, facts: &RequestFacts<'_>) -> EngineWork {
 }
 
 /// Returns `engine_work`, or why the request is skipped: the replies to it could not be compared.
-fn work_or_skip(facts: &RequestFacts<'_>, engine_work: EngineWork) -> EngineWork {
+pub fn work_or_skip(facts: &RequestFacts<'_>, engine_work: EngineWork) -> EngineWork {
     if facts.method == Method::CONNECT || facts.headers.contains_key(header::UPGRADE) {
         return EngineWork::Skip(SkipReason::Streaming);
     }

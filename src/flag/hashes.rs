@@ -19,6 +19,8 @@ pub struct HashKeys {
     /// The key for the shares of `dark` and `live`.
     dark_live: [u8; 32],
     retry: [u8; 32],
+    /// The key for the shares of candidates.
+    candidate: [u8; 32],
 }
 
 /// A number from 0 to 9,999. It is inside a share if it is below the share in hundredths of a percent.
@@ -30,7 +32,12 @@ impl HashKeys {
     pub fn new(secret: &[u8; 32]) -> Self {
         let derive = |name: &[u8]| *blake3::keyed_hash(secret, name).as_bytes();
         // "cohort" is kept, although it is no longer the name: another text would select other callers for the shares.
-        Self { sample: derive(b"share: sample"), dark_live: derive(b"share: cohort"), retry: derive(b"retry") }
+        Self {
+            sample: derive(b"share: sample"),
+            dark_live: derive(b"share: cohort"),
+            retry: derive(b"retry"),
+            candidate: derive(b"share: candidate"),
+        }
     }
     /// The bucket of a key for sampling in `shadow`.
     pub fn sampling_bucket(&self, family: &RouteId, key: &str) -> Bucket {
@@ -39,6 +46,10 @@ impl HashKeys {
     /// The bucket of a key for the shares of `dark` and `live`.
     pub fn dark_live_bucket(&self, family: &RouteId, key: &str) -> Bucket {
         bucket(&self.dark_live, family, key)
+    }
+    /// The bucket of a caller's key, or of an instance, for the share of a candidate.
+    pub fn candidate_bucket(&self, family: &RouteId, key: &str) -> Bucket {
+        bucket(&self.candidate, family, key)
     }
     /// The hashed retry keys, scoped by route and caller. `None` if the request has none. The route's oldest id is
     /// hashed, so that a renamed route keeps its keys.

@@ -52,7 +52,7 @@ mod tests;
 
 pub use caller::{CallerScope, TokenKeys, TokenSource, VerifiedCaller};
 pub use conventions::{DoubleEncoding, ExtraPart, Framework, PathConventions, SpellingRule};
-pub use decide::{MOVING, could_be_live, decide};
+pub use decide::{MOVING, candidate_answers, could_be_live, decide, is_sampled_for_candidate, work_or_skip};
 pub use decision::{Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, Owner, RequestFacts, SkipReason};
 pub use earlier::{EarlierRetryKeys, EarlierScopes, ReassignedRequests};
 pub use effective::{Effective, EffectiveReason, StateInputs};
@@ -78,6 +78,6 @@ pub use route::{Cohort, Instance, Route, RouteMatch};
 pub use service::{BaseUrl, BreakerSettings, Eject, HealthCheck, Rate, SentHost, Service};
 pub use service_match::ServiceMatch;
 pub use service_tls::ServiceTls;
-pub use set::{FlagSet, FoundRoute, RouteFlag};
+pub use set::{CandidatePlans, FlagSet, FoundRoute, RouteFlag, RoutePlans};
 pub use state::{Freeze, Percent, Shares, State};
 pub use template_key::loosest_spelling;

@@ -23,6 +23,9 @@ pub struct Promote {
     pub effects_compared: bool,
     /// By how much the share of the engine's errors may exceed that of legacy, from 0 to 1.
     pub errors_not_worse_by: f64,
+    /// By how much more often than legacy from itself the engine may differ at a place of noise, as an upper bound,
+    /// from 0 to 1; 1 asks for nothing.
+    pub noise_not_worse_by: f64,
     /// The ratio that the engine's 99th percentile of latency to legacy's has to be below; `None` asks for nothing.
     pub p99_ratio_below: Option<f64>,
     /// How old the last pair or answer may be.
@@ -44,6 +47,7 @@ impl Default for Promote {
             strata_at_least: 1,
             effects_compared: true,
             errors_not_worse_by: 0.001,
+            noise_not_worse_by: 0.05,
             p99_ratio_below: None,
             age_at_most: Duration::from_secs(24 * 3_600),
             answers: 4_512,

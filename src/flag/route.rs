@@ -59,8 +59,10 @@ pub struct Route {
     pub relay: RelaySettings,
     /// How many requests may be in flight at the same time, whichever arm answers them; others wait for their turn.
     pub requests_max: Option<u64>,
-    /// Whether legacy may be called again for a comparison in `live`; not acted on by this version.
+    /// Whether a request changes nothing at legacy, so that legacy may be asked a second time.
     pub replay_safe: bool,
+    /// The share of the compared requests that are sent to legacy a second time; none unless `replay_safe`.
+    pub noise: Percent,
     /// Whether unusual spellings of the path are refused wherever they would match this route, even in `off`.
     pub strict_paths: bool,
     /// Whether each answer says which arm gave it; `None` means as for requests that no route matches.
@@ -101,6 +103,7 @@ impl Route {
             relay: RelaySettings::default(),
             requests_max: None,
             replay_safe: false,
+            noise: Percent::NONE,
             strict_paths: false,
             exposes_arm: None,
             promote: Promote::default(),

@@ -12,10 +12,10 @@ use super::key_text::AmbiguousKey;
 use super::readings::RouteTrees;
 use super::route_groups::{PathForms, RouteGroups, RouteHit};
 use super::{
-    AdoptRule, Cohort, EarlierRetryKeys, EarlierScopes, Family, Freeze, Instance, InstanceKey, ReassignedRequests,
-    RequestFacts, RetryKeys, Route, RouteMatch, Service, Shares, State,
+    AdoptRule, Cohort, EarlierRetryKeys, EarlierScopes, Family, Freeze, Instance, InstanceKey, Percent,
+    ReassignedRequests, RequestFacts, RetryKeys, Route, RouteMatch, Service, Shares, State,
 };
-use crate::names::{RouteId, ServiceName};
+use crate::names::{PlanSet, RouteId, ServiceName};
 
 /// Every route with its flag, in force together. Immutable; replaced as a whole.
 pub struct FlagSet {
@@ -72,6 +72,28 @@ pub struct RouteFlag {
     pub family: Family,
     /// How legacy's instances of the family become the engine's; `None`: they do not.
     pub adopt: Option<Arc<AdoptRule>>,
+    /// The plans in force, in `live` and above; `None`: those of the files.
+    pub plans: Option<RoutePlans>,
+}
+
+/// The plans of a route in `live` or above.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutePlans {
+    /// Those in force.
+    pub in_force: Arc<PlanSet>,
+    /// Those of the files where they are others.
+    pub candidate: Option<CandidatePlans>,
+}
+
+/// The candidate of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CandidatePlans {
+    /// Its plans.
+    pub plans: Arc<PlanSet>,
+    /// The id under which its evidence is kept.
+    pub id: RouteId,
+    /// The share of new requests that it answers.
+    pub share: Percent,
 }
 
 /// The route that a request belongs to.
@@ -136,6 +158,19 @@ impl FlagSet {
     /// This set with this version of its files.
     pub fn with_files_version(self, files_version: u64) -> Self {
         Self { files_version, ..self }
+    }
+
+    /// This set with the plans in force of its routes.
+    pub fn with_plans(mut self, plans: impl Fn(&RouteId) -> Option<RoutePlans>) -> Self {
+        for flag in &mut self.routes {
+            if let Some(plans) = plans(&flag.route.id) {
+                // A set that is being built shares its flags with nobody.
+                if let Some(flag) = Arc::get_mut(flag) {
+                    flag.plans = Some(plans);
+                }
+            }
+        }
+        self
     }
 
     /// This set with answers that say which arm gave them, if `exposes_arm`, unless their route says otherwise.
@@ -266,6 +301,7 @@ impl RouteFlag {
             held_cohorts: inputs.held_cohorts.clone(),
             family,
             adopt: None,
+            plans: None,
             route,
         }
     }

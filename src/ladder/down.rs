@@ -201,6 +201,7 @@ impl Mover {
             overridden: None,
             evidence: serde_json::Value::Null,
             guard: None,
+            candidate: None,
         };
         let recorded = !self.in_force().inputs().has_unrecorded_flip(route);
         let effective = self.in_force().effective(route);

@@ -6,8 +6,8 @@ use metrics::{counter, gauge};
 use super::types::FlipSource;
 use crate::evidence::GateVerdict;
 use crate::flag::{EffectiveReason, FlagSet, Freeze};
-use crate::names::RouteId;
-use crate::store::{FlipRecord, GuardAction, GuardRecord};
+use crate::names::{PlanSet, RouteId};
+use crate::store::{CandidateAction, CandidateRecord, FlipRecord, GuardAction, GuardRecord};
 
 /// The value of the label `route` for the kill switch; no route can have this id.
 const KILL_SWITCH: &str = "*";
@@ -32,6 +32,8 @@ pub(super) fn set_states(set: &FlagSet, removed: &[RouteId]) {
         show_reason(route.as_str(), None);
         show_share(route.as_str(), 0.0);
         show_verdict(route, None);
+        show_plan_trouble(route, false);
+        show_candidate_share(route, 0.0);
     }
 }
 
@@ -46,6 +48,16 @@ pub(super) fn show_verdict(route: &RouteId, found: Option<GateVerdict>) {
         gauge!("pointsman_gate_verdict", "route" => route.as_str().to_owned(), "verdict" => verdict.as_str())
             .set(f64::from(applies));
     }
+}
+
+/// Shows the share of new requests that the candidate of a route answers, from 0 to 1.
+pub(super) fn show_candidate_share(route: &RouteId, share: f64) {
+    gauge!("pointsman_candidate_share", "route" => route.as_str().to_owned()).set(share);
+}
+
+/// Shows whether the plan in force of a route cannot be run with the files in force.
+pub(super) fn show_plan_trouble(route: &RouteId, is_unrunnable: bool) {
+    gauge!("pointsman_plan_unrunnable", "route" => route.as_str().to_owned()).set(f64::from(is_unrunnable));
 }
 
 fn show(route: &str, kind: &'static str, rank: u8) {
@@ -83,9 +95,28 @@ pub(super) fn log(flip: &FlipRecord, source: FlipSource) {
         overridden: _,
         evidence: _,
         guard: _,
+        candidate: _,
     } = flip;
     let route = route.as_ref().map_or("(kill switch)", RouteId::as_str);
     tracing::info!(number, route, %from, %to, %by, reason = reason.as_deref(), forced, "flipped");
+}
+
+/// Logs what became of the candidate of a route.
+pub(super) fn log_candidate(flip: &FlipRecord) {
+    let FlipRecord { number, from, to, by, reason, forced, candidate: Some(record), .. } = flip else { return };
+    let CandidateRecord { route, action, in_force, candidate, share: _ } = record;
+    let (in_force, candidate) = (in_force.as_ref().map(PlanSet::label), candidate.as_ref().map(PlanSet::label));
+    let (in_force, candidate) = (in_force.as_deref(), candidate.as_deref());
+    let what = match action {
+        CandidateAction::Appeared => "its changed workflow is a candidate: the plan in force stays in force",
+        CandidateAction::Dropped => "its candidate is dropped",
+        CandidateAction::Moved => "its candidate has another share of new requests",
+        CandidateAction::Promoted => "its candidate is in force",
+    };
+    let reason = reason.as_deref();
+    tracing::info!(number, %route, in_force, candidate, %from, %to, %by, reason, forced, "{what}");
+    let route = route.as_str().to_owned();
+    counter!("pointsman_candidate_changes_total", "route" => route, "action" => action.as_str()).increment(1);
 }
 
 /// Shows whether what the guard of a route did is not released yet.

@@ -11,7 +11,7 @@ use super::positions::{Positions, RoutePosition};
 use super::types::{DeclaredFiles, FilesError, Move, ReadKind, UnknownRetries};
 use super::unknown_retries::unaccepted_sentence;
 use super::unlisted_ids::{self, UnlistedIds};
-use super::{files, leaving_only, orphans, shares};
+use super::{files, leaving_only, orphans, plans, shares};
 use crate::flag::{Route, State};
 use crate::names::RouteId;
 use crate::store::{StoreError, StoreHandle};
@@ -28,6 +28,11 @@ pub(super) struct PreparedFiles {
 impl PreparedFiles {
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.declared.routes
+    }
+
+    /// Whether the plans in force are those with which the files were read.
+    pub fn plans_are_as_read(&self, before: &Positions) -> bool {
+        plans::are_as_read(before, &self.declared.plans, &self.declared.routes)
     }
 
     /// Searches again if flips since the search have changed the set of families of which the engine may create
@@ -82,7 +87,12 @@ pub(super) fn check_and_adopt(
 ) -> Result<CheckedFiles, FilesError> {
     let PreparedFiles { declared, unlisted_ids, orphans, creating: _ } = files;
     let Orphans { new: mut refused, known, possible: may_orphan } = orphans;
+    let asked = declared.plans.candidate_move.clone();
+    let candidate_stays: Vec<String> = asked.into_iter().flat_map(|asked| gate.refused_move(before, &asked)).collect();
+    // What would be refused of files that are in force already was accepted, at the latest at the start of the process.
+    let are_applied_again = declared.plans.are_applied_again;
     let (mut after, moves) = files::adopt(before, (declared, unlisted_ids), reading, gate);
+    plans::after_files(before, &mut after);
     refused.extend(leaving_only::lowered_without_acknowledgement(before, &after));
     let unaccepted = after
         .routes
@@ -109,6 +119,10 @@ pub(super) fn check_and_adopt(
             scopes.accepted = Some(cause_at);
         }
     }
+    if are_applied_again {
+        refused.clear();
+    }
+    refused.extend(candidate_stays);
     if !refused.is_empty() {
         return Err(FilesError::Refused(refused));
     }

@@ -344,7 +344,11 @@ impl Gate {
 }
 
 /// A route as the conditions on its evidence look at it.
-fn judged<'a>(positions: &'a Positions, position: &'a RoutePosition, evidence: &'a RouteEvidence) -> JudgedRoute<'a> {
+pub(super) fn judged<'a>(
+    positions: &'a Positions,
+    position: &'a RoutePosition,
+    evidence: &'a RouteEvidence,
+) -> JudgedRoute<'a> {
     JudgedRoute {
         evidence,
         promote: &position.route.promote,
@@ -355,7 +359,7 @@ fn judged<'a>(positions: &'a Positions, position: &'a RoutePosition, evidence: &
 }
 
 /// The conditions that do not hold, as sentences.
-fn sentences(conditions: Vec<Condition>) -> impl Iterator<Item = String> {
+pub(super) fn sentences(conditions: Vec<Condition>) -> impl Iterator<Item = String> {
     conditions.into_iter().filter(|condition| condition.verdict != GateVerdict::Pass).map(|condition| condition.detail)
 }
 

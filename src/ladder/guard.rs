@@ -1,6 +1,6 @@
 //! The ladder's side of guards: the task that acts on what they found, and releases.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, timeout_at};
@@ -10,6 +10,7 @@ use super::guard_types::{GuardListener, GuardRelease, GuardReleased};
 use super::types::{FlipError, Unconfirmed};
 use crate::evidence::GuardCrossing;
 use crate::names::RouteId;
+use crate::store::route_of_candidate;
 
 /// How often legacy's own rates are read, and releases by evidence are judged.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
@@ -40,8 +41,21 @@ impl Ladder {
     /// Acts on what the guards have found since this was last called.
     pub fn act_on_crossings(&self) {
         for crossing in self.mover.gate().evidence.take_guard_crossings() {
-            self.act_on_crossing(&crossing);
+            match route_of_candidate(&crossing.route) {
+                Some(route) => self.candidate_crossings().push(GuardCrossing { route, ..crossing }),
+                None => self.act_on_crossing(&crossing),
+            }
         }
+    }
+
+    /// What the guards found of candidates since this was last asked, by the ids of their routes. Bounded by what is
+    /// found between two questions: each condition of a route once.
+    pub fn take_candidate_crossings(&self) -> Vec<GuardCrossing> {
+        std::mem::take(&mut *self.candidate_crossings())
+    }
+
+    fn candidate_crossings(&self) -> MutexGuard<'_, Vec<GuardCrossing>> {
+        self.candidate_crossings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Acts on one crossing.

@@ -162,5 +162,6 @@ pub(super) fn guard_record(
         overridden: None,
         evidence,
         guard: Some(guard),
+        candidate: None,
     }
 }

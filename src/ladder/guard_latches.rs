@@ -115,6 +115,7 @@ mod tests {
             overridden: None,
             evidence: serde_json::Value::Null,
             guard: Some(guard),
+            candidate: None,
         }
     }
 

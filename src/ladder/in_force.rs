@@ -20,6 +20,7 @@ use super::export;
 use super::guard_latches::GuardLatches;
 use super::lowered_routes::{LoweredRoutes, Lowering};
 use super::overtaken::cap_below_only;
+use super::plans;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::DeclaredFiles;
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
@@ -119,6 +120,7 @@ impl Inputs {
             .with_files_version(files_version)
             .with_exposed_arms(exposes_arm)
             .with_earlier_scopes(Arc::clone(&positions.earlier_scopes))
+            .with_plans(|route| plans::of_flag(positions, route))
     }
 }
 
@@ -346,6 +348,11 @@ impl InForce {
         let inputs = self.lock();
         let is_due = inputs.positions.held_until().is_some_and(|until| until <= now);
         is_due || inputs.positions.routes.values().any(|position| position.inputs.is_changed)
+    }
+
+    /// Whether a route below `live` still has plans in force.
+    pub fn has_plans_to_drop(&self) -> bool {
+        plans::are_to_be_dropped(&self.lock().positions)
     }
 
     /// The effective state of a route now.

@@ -199,5 +199,6 @@ fn record(from: Freeze, to: Freeze, reason: Option<String>, by: String) -> FlipR
         overridden: None,
         evidence: serde_json::Value::Null,
         guard: None,
+        candidate: None,
     }
 }

@@ -34,6 +34,7 @@
 
 mod cohort_reasons;
 mod command;
+mod declared_plans;
 mod down;
 mod export;
 mod family;
@@ -62,6 +63,7 @@ mod outdated_moves;
 mod overtaken;
 mod passing_commands;
 mod pending_shares;
+mod plans;
 mod positions;
 mod process_end;
 mod re_added;
@@ -72,6 +74,7 @@ mod renamed_back;
 mod revert_overtaken;
 mod scopes;
 mod shares;
+mod shown;
 mod status;
 mod types;
 mod unknown_retries;
@@ -82,6 +85,7 @@ mod versioned;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -91,7 +95,9 @@ use jiff::Timestamp;
 use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 
 pub use command::FlipCommand;
+pub use declared_plans::{CandidateMove, DeclaredPlans};
 pub use guard_types::{GuardListener, GuardNotice, GuardRelease, GuardReleased, GuardStatus};
+pub use plans::{CandidateStatus, stored_plans_in_force};
 pub use status::RouteStatus;
 pub use types::{
     CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition, InstancesAtLegacy,
@@ -104,8 +110,9 @@ use self::gate::Gate;
 use self::mover::Mover;
 use self::record_unrecorded::UnrecordedMoves;
 use crate::clock;
-use crate::flag::{FlagSet, Freeze};
-use crate::names::RouteId;
+use crate::evidence::GuardCrossing;
+use crate::flag::{FlagSet, Freeze, Route};
+use crate::names::{PlanSet, RouteId};
 use crate::store::{FlipRecord, StoreError};
 
 /// How long a call that sets the kill switch waits until it is recorded. It is in force before that.
@@ -122,6 +129,8 @@ pub struct Ladder {
     logged_lost: Mutex<UnrecordedMoves>,
     /// Held while releases by evidence are judged.
     releasing: Arc<tokio::sync::Mutex<()>>,
+    /// What guards found of candidates that nobody has acted on yet.
+    candidate_crossings: Mutex<Vec<GuardCrossing>>,
     answer_within: Duration,
 }
 
@@ -146,8 +155,8 @@ impl Ladder {
         let LadderParts { store, evidence, conditions, retry_window, copy_started, answer_within } = parts;
         let gate = Gate { evidence, conditions, retry_window, copy_started };
         let mover = Arc::new(Mover::open(declared, store, gate, flags).await?);
-        let (reload_lock, checks, logged_lost, releasing) = Default::default();
-        Ok(Arc::new(Self { mover, reload_lock, checks, logged_lost, releasing, answer_within }))
+        let (reload_lock, checks, logged_lost, releasing, candidate_crossings) = Default::default();
+        Ok(Arc::new(Self { mover, reload_lock, checks, logged_lost, releasing, candidate_crossings, answer_within }))
     }
 
     /// The set in force; readers load it once for each request.
@@ -273,6 +282,24 @@ impl Ladder {
             Ok(Frozen { recorded: recorded.is_some(), flip: recorded.unwrap_or(unrecorded.flip) })
         });
         work.await.unwrap_or_else(|error| Err(Unconfirmed::task_ended(&error).into()))
+    }
+
+    /// The plans that stay in force under files with these routes.
+    pub fn plans_in_force(&self, routes: &[Arc<Route>]) -> BTreeMap<RouteId, Arc<PlanSet>> {
+        let before = self.mover.in_force().inputs().positions;
+        let unlisted = unlisted_ids::find(&before.scopes, &before.unlisted_ids, routes);
+        plans::kept(&before, &unlisted_ids::add(&unlisted, routes))
+    }
+
+    /// Why the plans in force of routes cannot be run with the files in force, by route.
+    pub fn unrunnable_plans(&self) -> BTreeMap<RouteId, String> {
+        self.mover.in_force().inputs().positions.declared.plans.unrunnable.clone()
+    }
+
+    /// Whether a route below `live` still has the plans that were in force, instead of those of its files: the files
+    /// have to be put in force again.
+    pub fn has_plans_to_drop(&self) -> bool {
+        self.mover.in_force().has_plans_to_drop()
     }
 
     /// Whether a freeze is in force that the store does not have yet, so that a restart would lose it.

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
-use super::export::{log, show_verdict};
+use super::export::{log, log_candidate};
 use super::files_check::{CheckedFiles, PreparedFiles, check_and_adopt, prepare};
 use super::gate::Gate;
 use super::guard_latches::GuardLatches;
@@ -19,13 +19,12 @@ use super::lowered_routes::Lowering;
 use super::pending_shares::PendingShares;
 use super::positions::{Positions, RoutePosition};
 use super::record::{Recorder, Recording, flip_record};
-use super::status::RouteStatus;
 use super::types::{
     DeclaredFiles, FilesError, FlipError, FlipSource, Flipped, FreezeError, KillSwitchListener, Move, MoveRequest,
     ReadKind,
 };
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
-use super::{files, holds, leaving_only, live_basis, orphans, overtaken, scopes, status};
+use super::{files, holds, leaving_only, live_basis, orphans, overtaken, plans, scopes};
 use crate::clock;
 use crate::flag::{FlagSet, Freeze, State};
 use crate::names::RouteId;
@@ -105,23 +104,6 @@ impl Mover {
         self.gate.since_copy().map(|unknown| unknown.until)
     }
 
-    pub fn status(&self, only: Option<&RouteId>) -> Vec<RouteStatus> {
-        let inputs = self.in_force.inputs();
-        let Positions { declared, routes, .. } = &inputs.positions;
-        let wanted = declared.routes.iter().filter(|route| only.is_none_or(|only| route.id == *only));
-        let routes = wanted.filter_map(|route| routes.get(&route.id));
-        routes.map(|position| status::route_status(&inputs, &self.gate, position)).collect()
-    }
-
-    /// Shows the verdict of the next gate of every route with a workflow.
-    pub fn publish_verdicts(&self) {
-        let inputs = self.in_force.inputs();
-        let positions = &inputs.positions;
-        for position in positions.routes.values().filter(|position| position.route.workflow.is_some()) {
-            show_verdict(&position.route.id, self.gate.next(positions, position).map(|next| next.verdict()));
-        }
-    }
-
     /// The rung of a route; `None` if there is no such route.
     pub fn rung(&self, route: &RouteId) -> Option<State> {
         self.in_force.inputs().positions.routes.get(route).map(RoutePosition::rung)
@@ -156,6 +138,9 @@ impl Mover {
         // nevertheless.
         let (before, all_recorded) = self.record_unrecorded_first(&moves_lock).await;
         let prepared = prepared.refreshed(&self.store, &before).await?;
+        if !prepared.plans_are_as_read(&before) {
+            return Err(FilesError::Overtaken);
+        }
         let judged = self.positions_for_outdated_files(read, &before, prepared.routes());
         let CheckedFiles { after, moves, may_orphan } =
             check_and_adopt(&self.gate, &judged, prepared, ReadKind::Reload)?;
@@ -198,6 +183,7 @@ impl Mover {
         all_recorded: Result<(), StoreError>,
         recorded: impl FnOnce() + Send,
     ) -> Result<Vec<FlipRecord>, StoreError> {
+        plans::add_missing(&mut after);
         let mut flips = Vec::new();
         for made in moves {
             let route = made.route.clone();
@@ -209,15 +195,24 @@ impl Mover {
             }
             flips.push(self.flip_record(&after, made, FlipSource::File.as_str().to_owned()));
         }
+        flips.extend(plans::records(&after, &self.gate));
         // Files that change neither a state nor a declaration need no write to the store.
         let scopes = scopes::current(&before.scopes, clock::now(), self.gate.retry_window);
         if !flips.is_empty() || after.rows() != (Positions { scopes, ..before.clone() }).rows() {
             all_recorded?;
+            plans::store_new(&self.store, before, &after).await?;
             flips = self.record(Recording { flips, declared: Some(after.rows()) }, &after).await?;
         }
+        let (of_candidates, flips): (Vec<_>, Vec<_>) = flips.into_iter().partition(|flip| flip.candidate.is_some());
         for flip in &flips {
             if let Some(route) = &flip.route {
                 after.set_last_flip(route, flip.clone());
+            }
+        }
+        for flip in &of_candidates {
+            log_candidate(flip);
+            if let Some(record) = &flip.candidate {
+                after.candidates.insert(record.route.clone(), flip.clone());
             }
         }
         scopes::log_changes(&before.scopes, &after.scopes, self.gate.retry_window);
@@ -262,6 +257,8 @@ impl Mover {
         let made = Move { route: route.clone(), from, to, shares, reason, overridden };
         let flip = self.flip_record(&positions, made, request.by.clone());
         positions.stored_declarations.insert(route.clone(), now);
+        plans::add_for(&mut positions, route, to);
+        plans::store_new(&self.store, &before, &positions).await?;
         if goes_up || requested.force {
             live_basis::accept(&mut positions, route, to);
         }

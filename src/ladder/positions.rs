@@ -11,7 +11,7 @@ use super::scopes::Scopes;
 use super::types::{DeclaredFiles, FlipError, FlipSource, MoveRequest};
 use super::unlisted_ids::UnlistedIds;
 use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Percent, Route, Shares, State, StateInputs};
-use crate::names::RouteId;
+use crate::names::{PlanSet, RouteId};
 use crate::problem::nearest;
 use crate::store::{DeclaredState, FileState, FlipRecord, LiveBasis, RetryScopes};
 
@@ -53,6 +53,10 @@ pub(super) struct Positions {
     pub absent: BTreeSet<RouteId>,
     /// The basis of the evidence with which routes, or cohorts of them, went to `live` or above.
     pub live: BTreeMap<RouteId, LiveBasis>,
+    /// The plans in force of the routes in `live` or above.
+    pub in_force: BTreeMap<RouteId, Arc<PlanSet>>,
+    /// The last record of each route's candidate.
+    pub candidates: BTreeMap<RouteId, FlipRecord>,
     /// For each route that follows up instances: the requests by which it does so.
     pub followers: Followers,
     /// The scopes of each route's retry keys, now and earlier.
@@ -127,16 +131,21 @@ impl Positions {
     /// The positions before any file was read: only what the store has.
     pub fn from_store(declared: &DeclaredFiles, flips: Vec<FlipRecord>, rows: Vec<DeclaredState>) -> Self {
         let by_route = |flip: FlipRecord| Some((flip.route.clone()?, flip));
+        let of_candidate = |flip: FlipRecord| Some((flip.candidate.as_ref()?.route.clone(), flip));
+        let (candidates, flips): (Vec<_>, Vec<_>) = flips.into_iter().partition(|flip| flip.candidate.is_some());
         let freeze = flips.iter().find(|flip| flip.route.is_none()).map_or(Freeze::No, freeze_of);
         let followers = rows.iter().filter_map(|row| Some((row.route.clone(), row.follows.clone()?))).collect();
         let scopes = rows.iter().filter_map(|row| Some((row.route.clone(), row.retry.clone()?))).collect();
         let live = rows.iter().filter_map(|row| Some((row.route.clone(), row.live.clone()?))).collect();
+        let flips = flips.into_iter().filter_map(by_route).collect();
         let absent = rows.iter().filter(|row| row.is_absent).map(|row| row.route.clone()).collect();
         Self {
             declared: DeclaredFiles { routes: Vec::new(), ..declared.clone() },
             routes: BTreeMap::new(),
             unlisted_ids: UnlistedIds::new(),
-            flips: flips.into_iter().filter_map(by_route).collect(),
+            in_force: plans_from_store(&rows, &flips),
+            candidates: candidates.into_iter().filter_map(of_candidate).collect(),
+            flips,
             stored_declarations: rows.into_iter().filter_map(|row| Some((row.route, row.file?))).collect(),
             absent,
             live,
@@ -196,13 +205,14 @@ impl Positions {
     /// The rows of all declarations, as the store keeps them.
     pub fn rows(&self) -> Vec<DeclaredState> {
         let routes = self.stored_declarations.keys().chain(self.scopes.keys()).chain(self.followers.keys());
-        let routes: BTreeSet<&RouteId> = routes.chain(self.live.keys()).collect();
+        let routes: BTreeSet<&RouteId> = routes.chain(self.live.keys()).chain(self.in_force.keys()).collect();
         let row = |route: &RouteId| DeclaredState {
             route: route.clone(),
             file: self.stored_declarations.get(route).copied(),
             retry: self.scopes.get(route).cloned(),
             follows: self.followers.get(route).cloned(),
             live: self.live.get(route).cloned(),
+            in_force: self.in_force.get(route).map(|set| PlanSet::clone(set)),
             is_absent: self.absent.contains(route),
         };
         routes.into_iter().map(row).collect()
@@ -258,6 +268,17 @@ impl Positions {
         let near = nearest(route.as_str(), self.routes.keys().map(RouteId::as_str));
         FlipError::UnknownRoute(route.clone(), near.map(str::to_owned))
     }
+}
+
+/// The plans in force, as the store has them before the files are read: of the routes whose last flip is to `live` or
+/// above, or that have none.
+pub(super) fn plans_from_store(
+    rows: &[DeclaredState],
+    flips: &BTreeMap<RouteId, FlipRecord>,
+) -> BTreeMap<RouteId, Arc<PlanSet>> {
+    let is_live = |route: &RouteId| flips.get(route).is_none_or(|flip| state_of(flip) >= State::Live);
+    let kept = rows.iter().filter(|row| is_live(&row.route));
+    kept.filter_map(|row| Some((row.route.clone(), Arc::new(row.in_force.clone()?)))).collect()
 }
 
 /// The state that a flip went to. An unknown state (of a newer version) counts as `off`.

@@ -163,5 +163,6 @@ pub(super) fn flip_record(made: Move, by: String, at: jiff::Timestamp, evidence:
         overridden,
         evidence,
         guard: None,
+        candidate: None,
     }
 }

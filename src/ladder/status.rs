@@ -1,15 +1,18 @@
 //! The state of a route, as the API and the CLI show it.
 
+use std::sync::Arc;
+
 use super::gate::Gate;
 use super::guard_status::guard_status;
 use super::guard_types::GuardStatus;
 use super::in_force::Inputs;
 use super::live_basis;
+use super::plans::CandidateStatus;
 use super::positions::RoutePosition;
 use super::types::{NextRung, UnknownRetries};
 use super::unrecorded_flips::with_shown_number;
 use crate::flag::{Cohort, Effective, Shares, State};
-use crate::names::{RouteId, StepId};
+use crate::names::{PlanSet, RouteId, StepId};
 use crate::store::FlipRecord;
 
 /// The state of a route, and why it has it.
@@ -47,6 +50,12 @@ pub struct RouteStatus {
     /// The shared steps of its workflow that no pair compared with a call by legacy or an `assert`, except those that
     /// are declared `unseen`.
     pub uncompared_steps: Vec<StepId>,
+    /// The plans in force, in `live` and above.
+    pub plans: Option<Arc<PlanSet>>,
+    /// Why these cannot be run with the files in force; `None` if they can.
+    pub plan_trouble: Option<String>,
+    /// Its changed workflow, which is not in force yet.
+    pub candidate: Option<CandidateStatus>,
 }
 
 pub(super) fn route_status(inputs: &Inputs, gate: &Gate, position: &RoutePosition) -> RouteStatus {
@@ -71,5 +80,8 @@ pub(super) fn route_status(inputs: &Inputs, gate: &Gate, position: &RoutePositio
         guard: guard_status(inputs, gate, position),
         next: gate.next(&inputs.positions, position),
         uncompared_steps: gate.uncompared_steps(&inputs.positions, position),
+        plans: inputs.positions.in_force.get(&position.route.id).cloned(),
+        plan_trouble: inputs.positions.declared.plans.unrunnable.get(&position.route.id).cloned(),
+        candidate: gate.candidate(&inputs.positions, position),
     }
 }

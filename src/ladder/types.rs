@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio::task::JoinError;
 
 use super::command::FlipCommand;
+use super::declared_plans::DeclaredPlans;
 use crate::evidence::{Condition, Evidence, GateVerdict, overall};
 use crate::flag::{Effective, Family, Freeze, Percent, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName, StepId};
@@ -34,6 +35,8 @@ pub struct DeclaredFiles {
     pub read_only: BTreeSet<RouteId>,
     /// The shared steps of each route's workflow that are to be compared before the route goes to `live`.
     pub shared_steps: BTreeMap<RouteId, Vec<StepId>>,
+    /// The plans of the routes' workflows.
+    pub plans: DeclaredPlans,
 }
 
 /// What a ladder is made from.
@@ -107,6 +110,9 @@ pub enum FilesError {
     /// sentence for each case.
     #[error("{}", .0.join("\n"))]
     Refused(Vec<String>),
+    /// A route has gone to `live` since the files were read, or its candidate has changed: read them again.
+    #[error("a route was flipped while the files were read; they are read again")]
+    Overtaken,
     /// The task that puts the files in force ended without a result: it panicked, or the process is ending.
     #[error(
         "the task that puts the files in force ended without a result, so it is not known whether anything changed or \

@@ -117,7 +117,8 @@ pub(super) struct OutstandingWrite(Vec<(RouteId, State, Option<Shares>)>);
 
 impl OutstandingWrite {
     pub fn new(flips: &[FlipRecord], of: &Positions) -> Self {
-        let targets = flips.iter().filter_map(|flip| Some((flip.route.as_ref()?, state_of(flip), flip.shares)));
+        let of_routes = flips.iter().filter(|flip| flip.candidate.is_none());
+        let targets = of_routes.filter_map(|flip| Some((flip.route.as_ref()?, state_of(flip), flip.shares)));
         // The route in force may have only its earlier ids yet.
         let ids = |id| of.routes.get(id).into_iter().flat_map(|position| position.route.ids()).chain([id]);
         Self(targets.flat_map(|(id, to, shares)| ids(id).map(move |id| (id.clone(), to, shares))).collect())

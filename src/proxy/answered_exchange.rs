@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::admission::Admission;
+use super::candidate::CandidateOffer;
 use super::cut::Cut;
 use super::exchange_record::ExchangeRecord;
 use super::monotonic::now;
@@ -39,13 +40,29 @@ pub(super) struct AnsweredExchange {
     pub record: Option<ExchangeRecord>,
     /// If its route has a workflow: it is in progress until what was captured of it is handed on.
     pub in_progress: Option<InProgress>,
+    /// What is compared with the candidate of the route, where the engine answered.
+    pub candidate: Option<Box<CandidateOffer>>,
 }
 
 impl AnsweredExchange {
     /// The exchange has ended.
     pub(super) fn end(self) {
-        let AnsweredExchange { route_metrics, rung, answered_by, status, began, refused, served, cut, record, .. } =
-            self;
+        let AnsweredExchange {
+            route_metrics,
+            rung,
+            answered_by,
+            status,
+            began,
+            refused,
+            served,
+            cut,
+            record,
+            candidate,
+            ..
+        } = self;
+        if let Some(candidate) = candidate {
+            candidate.end();
+        }
         // A problem document and a whole answer are cut by their client alone, so this reply came from a service.
         let cut = if answered_by == AnsweredBy::Engine { cut.map(Cut::of_service) } else { cut };
         let code_class = if cut.is_some() { CodeClass::Cut } else { CodeClass::of(status) };

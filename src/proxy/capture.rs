@@ -34,6 +34,10 @@ pub(super) struct CapturedRequest {
     pub flag: Arc<RouteFlag>,
     pub request: RequestCopy,
     pub body: Option<Arc<Mutex<BodyCopy>>>,
+    /// Whether the request was chosen to be sent to legacy a second time.
+    pub is_repeated: bool,
+    /// If it was: the headers with which legacy gets it.
+    pub sent: Option<Arc<HeaderMap>>,
     pub instance: Option<InstanceId>,
     /// Whether legacy took an earlier request with its retry key.
     pub is_retry: bool,
@@ -61,6 +65,11 @@ impl CapturedRequest {
             let (compared, request) = (Some(&self.flag.route.id), || self.request.clone());
             self.effects = Some(registry.watch(RequestToWatch { compared, request: &request, sent, body }));
         }
+    }
+
+    /// Keeps the headers with which legacy gets the request, if it is to get it a second time.
+    pub(super) fn keep_sent(&mut self, sent: &HeaderMap) {
+        self.sent = self.is_repeated.then(|| Arc::new(sent.clone()));
     }
 
     /// Settles the ticket as skipped.
@@ -305,6 +314,8 @@ impl CapturedReply {
             legacy_keys: captured.legacy_keys,
             effects: captured.effects.as_ref().and_then(|watch| watch.effects()),
             reads: None,
+            repeat: captured.sent,
+            candidate: None,
             at_legacy: open.as_ref().and_then(OpenRequest::time),
         };
         captured.offer.offer(ticket, answered);

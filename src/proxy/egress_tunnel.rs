@@ -79,7 +79,7 @@ pub(super) async fn open(
     let caller =
         Caller { source: "egress".to_owned(), client: client_text(client.peer, None), path: "CONNECT".to_owned() };
     callers.note(caller, clock::now());
-    let held = (callers.tunnel(), client.shared.open_connections.count());
+    let held = ((callers.tunnel(), egress.observer.tunnel()), client.shared.open_connections.count());
     relay::tunnel(client, StatusCode::OK, relay::switched(upgrade), async { Some(stream) }, held);
     Ok(Response::new(ReplyBody::full(bytes::Bytes::new(), wait.clone(), Some(answered))))
 }

@@ -5,6 +5,7 @@
 //! returned the request ([`ArmReply::Abandoned`]) and the decision allows it; never after a refusal or a missed
 //! deadline, because then it is unknown what was done. When the caller goes away the run continues.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 use tower::ServiceExt;
 
 use super::answered_exchange::AnsweredExchange;
+use super::candidate::CandidateOffer;
 use super::capture::Captured;
 use super::client_upgrade::ClientUpgrade;
 use super::compression::{self, Asked};
@@ -71,7 +73,9 @@ pub(super) async fn answer(
     }
     let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
     let overhead_before = now().saturating_sub(proxied.began).saturating_sub(proxied.waited);
-    let route = &flagged.flag.route.id;
+    let answering = flagged.candidate.as_ref().filter(|candidate| candidate.answers);
+    // What a candidate answers counts for it, and not for the plan in force.
+    let route = answering.map_or(&flagged.flag.route.id, |candidate| &candidate.id);
     let files_version = proxied.table.set.files_version;
     let observer = shared.served_observer.clone();
     let served_request = ServedRequest { observer, route: route.clone(), files_version, rung, reason };
@@ -122,9 +126,10 @@ pub(super) async fn answer(
         Ok(ReadBody::Broken) => return Err(proxied.refused(rung, Failure::Body)),
     };
     let read_at = now();
-    let copy = RequestCopy { body: bytes.clone(), ..flagged.copy(client, head) };
-    let copied = flagged.flag.route.lifetime.ends.is_some().then(|| RequestCopy { body: Bytes::new(), ..copy.clone() });
-    let request = request(&flagged, files_version, copy, may_fall_back, reason, &shared.limits);
+    let copy = Arc::new(RequestCopy { body: bytes.clone(), ..flagged.copy(client, head) });
+    let copied = flagged.flag.route.lifetime.ends.is_some();
+    let copied = copied.then(|| RequestCopy { body: Bytes::new(), ..RequestCopy::clone(&copy) });
+    let request = request(&flagged, files_version, copy.clone(), may_fall_back, reason, &shared.limits);
     let deadline = request.deadline.saturating_add(GRACE);
     wait.enter(Phase::OwnDeadline);
     let asked = now();
@@ -132,9 +137,14 @@ pub(super) async fn answer(
     let replied = now();
     let took = Duration::from_micros(replied.saturating_sub(asked));
     let count_served = |served, run| served_request.count(served, Some(took), run);
+    let candidate = flagged.candidate.as_ref().filter(|candidate| !candidate.answers);
+    if let Some(candidate) = candidate.filter(|_| !matches!(reply, Ok(Ok(Ok(ArmReply::Answer(_)))))) {
+        candidate.without_answer(&proxied, &flagged, &head.method);
+    }
     let failure = match reply {
         Ok(Ok(Ok(ArmReply::Answer(answer)))) => {
             let run = answer.report.run;
+            let offer = candidate.and_then(|candidate| candidate.with_answer(&proxied, &flagged, copy, &answer, took));
             let mut streamed = matches!(answer.body, AnswerBody::Streamed(_)).then(|| StreamedServed {
                 request: served_request.clone(),
                 took,
@@ -163,7 +173,7 @@ pub(super) async fn answer(
                 Conditions::NotModified => not_modified(answer),
                 Conditions::Failed => return Err(proxied.refused(rung, Failure::Precondition)),
             };
-            let Some(response) = respond(&proxied, head, answer, streamed, rung) else {
+            let Some(response) = respond(&proxied, head, answer, streamed, offer, rung) else {
                 return Err(proxied.refused(rung, Failure::EngineSilent));
             };
             let overhead = overhead_before + asked.saturating_sub(read_at) + now().saturating_sub(replied);
@@ -215,7 +225,7 @@ pub(super) async fn answer(
 fn request(
     flagged: &FlaggedRequest,
     files_version: u64,
-    copy: RequestCopy,
+    copy: Arc<RequestCopy>,
     may_fall_back: bool,
     reason: EngineReason,
     limits: &Limits,
@@ -225,8 +235,12 @@ fn request(
         route: route.id.clone(),
         files_version,
         workflow: route.workflow.clone(),
+        plans: match flagged.candidate.as_ref().filter(|candidate| candidate.answers) {
+            Some(candidate) => Some(candidate.plans.clone()),
+            None => flagged.flag.plans.as_ref().map(|plans| plans.in_force.clone()),
+        },
         mode: Mode::Real,
-        request: std::sync::Arc::new(copy),
+        request: copy,
         legacy: None,
         instance: flagged.instance.clone(),
         unknown_instance: route.lifetime.unknown,
@@ -275,6 +289,7 @@ fn respond(
     head: &request::Parts,
     answer: ArmAnswer,
     streamed_served: Option<StreamedServed>,
+    candidate: Option<Box<CandidateOffer>>,
     rung: State,
 ) -> Option<Response<ReplyBody>> {
     let ArmAnswer { status, mut headers, body, report: _ } = answer;
@@ -285,7 +300,7 @@ fn respond(
     let wait = &proxied.client.wait;
     wait.enter(Phase::Reply);
     let served = streamed_served.filter(|_| !status.is_client_error() && !status.is_server_error()).map(Box::new);
-    let answered = AnsweredExchange { served, ..proxied.answered(rung, AnsweredBy::Engine, status) };
+    let answered = AnsweredExchange { served, candidate, ..proxied.answered(rung, AnsweredBy::Engine, status) };
     let body = match body {
         AnswerBody::Whole(body) => {
             let asked = Asked { version: head.version, headers: &head.headers };

@@ -31,6 +31,8 @@ mod adoption;
 mod answered_exchange;
 mod body_copy;
 mod bystander;
+mod candidate;
+mod candidate_ticket;
 mod capture;
 mod captured_call;
 mod client_addresses;

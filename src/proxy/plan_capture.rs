@@ -128,7 +128,10 @@ fn captured_request(
     body: Option<Arc<Mutex<BodyCopy>>>,
 ) -> CapturedRequest {
     let shared = &proxied.client.shared;
+    let noise = u32::from(flagged.flag.route.noise.hundredths());
     CapturedRequest {
+        is_repeated: compare.is_some() && noise > 0 && fastrand::u32(..10_000) < noise,
+        sent: None,
         effect_registry: compare.as_ref().and(shared.effect_registry.as_ref()).cloned(),
         effects: None,
         open: None,

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::admission::Admission;
 use super::answered_exchange::AnsweredExchange;
+use super::candidate::CandidateOfRoute;
 use super::client_addresses::ConnectionPermit;
 use super::client_upgrade::ClientUpgrade;
 use super::exchange_record::CurrentRecord;
@@ -103,6 +104,8 @@ pub(super) struct FlaggedRequest {
     pub decided_at: Timestamp,
     /// The caller's cohort, as an index into the route's cohorts.
     pub cohort: Option<usize>,
+    /// The candidate of the route, if the engine answers.
+    pub candidate: Option<CandidateOfRoute>,
 }
 
 impl FlaggedRequest {

@@ -163,7 +163,10 @@ pub(super) async fn answer_from_legacy(
         (_, Some(bystander)) => {
             proxied.admission.watch = Some(bystander.announce(&request, &proxied.params, client.peer));
         }
-        (Some(Captured::Request(captured)), None) => captured.watch_effects(request.headers()),
+        (Some(Captured::Request(captured)), None) => {
+            captured.watch_effects(request.headers());
+            captured.keep_sent(request.headers());
+        }
         (Some(Captured::Skipped(_) | Captured::Call(_)) | None, None) => {}
     }
     client.record.note(|record| {

@@ -49,6 +49,7 @@ impl RouteEntry {
             admission: None,
             record: None,
             in_progress: None,
+            candidate: None,
         }
     }
 }

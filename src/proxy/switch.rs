@@ -15,6 +15,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, request};
 
 use super::admission::Admission;
 use super::adoption;
+use super::candidate::CandidateOfRoute;
 use super::client_body::ClientBody;
 use super::client_upgrade::on_upgrade;
 use super::egress_call;
@@ -271,6 +272,7 @@ async fn decide_flagged<'a>(
     let KnownFirstTry { keys: retry_keys, is_unknown, .. } = first_try;
     let is_retry = matches!(decision, Decision::Legacy { engine_work: EngineWork::Skip(SkipReason::Retried), .. });
     let (owner, cohort) = (facts.owner, diagnostics.cohort);
+    let candidate = CandidateOfRoute::of(&table.set, &flag, &facts, &decision);
     let flagged = FlaggedRequest {
         flag,
         params,
@@ -283,6 +285,7 @@ async fn decide_flagged<'a>(
         earlier,
         decided_at,
         cohort,
+        candidate,
     };
     match decision {
         Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if is_unknown => {

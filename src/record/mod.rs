@@ -1,4 +1,5 @@
-//! The record: a chain of all moves of routes, of freezes, and of changes of what the evidence rests on.
+//! The record: a chain of all moves of routes, also of those that were refused, of freezes, of changes of what the
+//! evidence rests on, and of what persons decided about instances.
 //!
 //! The question it answers: "who moved what, when, why, with what evidence, and was anything of it altered later?"
 //!
@@ -6,11 +7,11 @@
 //! in the store gets exactly one entry, also if the process ends in between: the next one adds it.
 //!
 //! Entries are written in the background, as soon as there is something to write: no move waits for them. While the
-//! store takes no writes, they wait; what is not a flip (a change of the basis of evidence) is lost if the process ends
+//! store takes no writes, they wait; what is not a flip is lost if the process ends
 //! before the store takes it.
 
 mod chain;
 mod recorder;
 
 pub use chain::{BrokenChain, ChainCheck, hash_of};
-pub use recorder::Recorder;
+pub use recorder::{BY_FILE, Recorder, RefusedMove};

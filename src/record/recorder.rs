@@ -1,6 +1,6 @@
 //! Adds entries to the record.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use super::chain::hash_of;
 use crate::clock;
 use crate::evidence::BasisChange;
+use crate::flag::{Arm, Percent, State};
 use crate::names::RouteId;
 use crate::store::{FlipRecord, RecordEntry, RepeatedFailures, StoreError, StoreHandle};
 
@@ -27,10 +28,28 @@ const WAITING_MAX: usize = 1_024;
 pub struct Recorder {
     store: StoreHandle,
     waiting: Mutex<VecDeque<Waiting>>,
+    /// The last move of each route that was refused, since one passed.
+    last_refused: Mutex<BTreeMap<RouteId, RefusedMove>>,
     /// Notified when an entry begins to wait.
     added: Notify,
     /// One at a time writes.
     writing: tokio::sync::Mutex<()>,
+}
+
+/// Who asks for the moves that a file requests.
+pub const BY_FILE: &str = "file";
+
+/// A move that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedMove {
+    /// The requested state.
+    pub to: State,
+    /// The requested share, if one was.
+    pub percent: Option<Percent>,
+    /// Who asked for it.
+    pub by: String,
+    /// The reason that was given.
+    pub reason: Option<String>,
 }
 
 /// An entry that has no number yet.
@@ -45,7 +64,13 @@ struct Waiting {
 impl Recorder {
     /// For the record in this store.
     pub fn new(store: StoreHandle) -> Self {
-        Self { store, waiting: Mutex::default(), added: Notify::new(), writing: tokio::sync::Mutex::default() }
+        Self {
+            store,
+            waiting: Mutex::default(),
+            last_refused: Mutex::default(),
+            added: Notify::new(),
+            writing: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Adds an entry for a change of what the evidence of a route rests on.
@@ -57,13 +82,58 @@ impl Recorder {
             "pairs_before": pairs_before,
             "mismatched_before": mismatched_before,
         });
+        self.add("basis", route, body);
+    }
+
+    /// Adds an entry for a move that was refused, unless it is the last one that was refused to this route: who asks
+    /// again and again fills no store.
+    pub fn move_refused(&self, route: &RouteId, refused: RefusedMove, reasons: &[String]) {
+        let body = json!({
+            "to": refused.to,
+            "percent": refused.percent.map(|percent| percent.to_string()),
+            "by": refused.by,
+            "reason": refused.reason,
+            "why": reasons,
+        });
+        let last =
+            self.last_refused.lock().unwrap_or_else(PoisonError::into_inner).insert(route.clone(), refused.clone());
+        if last != Some(refused) {
+            self.add("refused", route, body);
+        }
+    }
+
+    /// A move of the route was not refused: the next refusal gets an entry, also if it is the same as the last one.
+    pub fn move_passed(&self, route: &RouteId) {
+        self.last_refused.lock().unwrap_or_else(PoisonError::into_inner).remove(route);
+    }
+
+    /// The file of a route requests nothing that is refused: a later refusal gets an entry.
+    pub fn file_passed(&self, route: &RouteId) {
+        let mut last = self.last_refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.get(route).is_some_and(|refused| refused.by == BY_FILE) {
+            last.remove(route);
+        }
+    }
+
+    /// Adds an entry for the decision of a person about an instance whose adoption has an unknown outcome.
+    pub fn instance_decided(&self, route: &RouteId, instance: &str, owner: Arm, by: &str, reason: &str) {
+        let body = json!({ "instance": instance, "owner": owner.as_str(), "by": by, "reason": reason });
+        self.add("instance", route, body);
+    }
+
+    /// Adds an entry for the begin of the adoption of a family's instances: of all, or of those with these ids.
+    pub fn adoption_started(&self, route: &RouteId, instances: Option<usize>, by: &str) {
+        self.add("adoption", route, json!({ "instances": instances, "by": by }));
+    }
+
+    fn add(&self, kind: &'static str, route: &RouteId, body: Value) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= WAITING_MAX {
             waiting.pop_front();
             tracing::warn!("the store takes no entries of the record: the oldest that waits is dropped");
         }
-        let source = format!("basis {}", uuid::Uuid::now_v7());
-        waiting.push_back(Waiting { kind: "basis", route: Some(route.clone()), source, body });
+        let source = format!("{kind} {}", uuid::Uuid::now_v7());
+        waiting.push_back(Waiting { kind, route: Some(route.clone()), source, body });
         self.added.notify_one();
     }
 
@@ -162,10 +232,11 @@ impl Recorder {
 }
 
 fn of_flip(flip: &FlipRecord) -> Waiting {
-    let (kind, route) = match (&flip.guard, &flip.route) {
-        (Some(guard), _) => ("guard", Some(&guard.route)),
-        (None, Some(route)) => ("flip", Some(route)),
-        (None, None) => ("freeze", None),
+    let (kind, route) = match (&flip.guard, &flip.candidate, &flip.route) {
+        (Some(guard), ..) => ("guard", Some(&guard.route)),
+        (None, Some(candidate), _) => ("candidate", Some(&candidate.route)),
+        (None, None, Some(route)) => ("flip", Some(route)),
+        (None, None, None) => ("freeze", None),
     };
     Waiting {
         kind,
@@ -185,6 +256,26 @@ mod tests {
 
     fn change() -> BasisChange {
         BasisChange { changed: "`compare:`".into(), goes_on: false, pairs_before: 9, mismatched_before: 1 }
+    }
+
+    #[tokio::test]
+    async fn a_refused_move_that_is_asked_for_again_and_again_has_one_entry_until_a_move_passes() {
+        let store: StoreHandle = Arc::new(MemoryStore::new());
+        let recorder = Recorder::new(store.clone());
+        let route = RouteId::from("orders");
+        let asked = |by: &str| RefusedMove { to: State::Live, percent: None, by: by.into(), reason: None };
+        for _ in 0..3 {
+            recorder.move_refused(&route, asked("ann"), &["needs 9 more pairs".to_owned()]);
+        }
+        recorder.move_refused(&route, asked("bob"), &["needs 8 more pairs".to_owned()]);
+        recorder.move_passed(&route);
+        recorder.move_refused(&route, asked("bob"), &["needs 7 more pairs".to_owned()]);
+        recorder.catch_up().await.unwrap();
+        let entries = store.record_entries(0, 9).await.unwrap();
+        let shown = entries.iter().map(|entry| (entry.body["by"].as_str().unwrap(), &entry.body["why"][0]));
+        let (nine, eight, seven) =
+            (json!("needs 9 more pairs"), json!("needs 8 more pairs"), json!("needs 7 more pairs"));
+        assert_eq!(shown.collect::<Vec<_>>(), [("ann", &nine), ("bob", &eight), ("bob", &seven)]);
     }
 
     #[tokio::test]

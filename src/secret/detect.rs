@@ -109,9 +109,12 @@ fn grouped_card(run: &str) -> Option<Range<usize>> {
     let digits = |from: usize, to: usize| -> Vec<u8> {
         run[from..to].bytes().filter(u8::is_ascii_digit).map(|digit| digit - b'0').collect()
     };
-    // A number is written in few groups, so that the search stays linear in the length of the run.
+    // Each digit of a card stands in a group of its own at most, so that the search stays linear in the length of the
+    // run.
+    let behind = |from: usize| move |to: &&usize| **to < from + 2 * CARD_DIGITS.end;
     starts.iter().enumerate().find_map(|(first, from)| {
-        let to = ends.iter().skip(first).take(CARD_DIGITS.end).find(|to| is_card(&digits(*from, **to)))?;
+        let mut to = ends.iter().skip(first).take_while(behind(*from));
+        let to = to.find(|to| *to - from >= CARD_DIGITS.start && is_card(&digits(*from, **to)))?;
         Some(*from..*to)
     })
 }

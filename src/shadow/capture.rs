@@ -25,7 +25,8 @@ pub(super) struct CapturedRun<'a> {
 
 /// Records the reads of a run, if its pair is captured. A rehearsal of captures is not captured again.
 pub(super) fn recorder_for(captures: &Captures, answered: &Answered) -> Option<Arc<RecordedReads>> {
-    let is_captured = answered.reads.is_none() && captures.takes(answered.flag.route.capture);
+    let is_captured =
+        answered.reads.is_none() && answered.candidate.is_none() && captures.takes(answered.flag.route.capture);
     is_captured.then(|| Arc::new(RecordedReads::new(CAPTURE_BYTES_MAX)))
 }
 

@@ -1,15 +1,14 @@
-//! The calls that legacy made for one request: those from which the engine's steps take their outputs (`rehearse:
-//! legacy`), and those that are compared.
+//! The calls that legacy made for one request, from which the engine's steps take their outputs (`rehearse: legacy`).
 //!
-//! Always true: the former are those that were known when the engine's run began, so that `corresponding` returns the
-//! same for the same arguments. The wait for them is bounded by `egress_rehearse_wait_ms` and by `egress.window`.
+//! Always true: they are those that were known when the engine's run began, so that `corresponding` returns the same
+//! for the same arguments. The wait for them is bounded by `egress_rehearse_wait_ms` and by `egress.window`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::compare::{CompareBounds, CorrespondingCall, Effect, EffectReply, Intent, Rules, corresponding_call};
-use crate::exchange::{Answered, LegacyCalls, RequestEffects};
+use crate::exchange::{LegacyCalls, RequestEffects};
 use crate::limits::Limits;
 use crate::names::RouteId;
 
@@ -89,19 +88,4 @@ pub(super) async fn wait_for_calls(effects: &RequestEffects, rules: &Rules, end:
         tokio::time::sleep_until(end.min(tokio::time::Instant::now() + pause)).await;
         pause = PAUSES.1.min(pause * 2);
     }
-}
-
-/// The calls that legacy made for the request; `None` where they were not watched, or where a call that seems to be
-/// missing may be one that was not attributed, not kept, or has not ended yet; that is counted.
-pub(super) fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
-    let so_far = answered.effects.as_ref()?.so_far();
-    let reason = match (so_far.open, so_far.gaps) {
-        (0, 0) => return Some(so_far.calls.into_iter().map(Arc::new).collect()),
-        (0, _) => "gap",
-        // An open call may take an hour or longer: waiting for its end would keep the pair in memory for as long.
-        _ => "open",
-    };
-    let route = answered.flag.route.id.to_string();
-    metrics::counter!("pointsman_effects_not_judged_total", "route" => route, "reason" => reason).increment(1);
-    None
 }

@@ -17,11 +17,16 @@
 //! A request whose workflow takes outputs from legacy's own calls (`rehearse: legacy`) waits, bounded and without a
 //! slot, until these are known (`legacy_calls`).
 //!
+//! Of a route that is declared safe to repeat, some requests are sent to legacy a second time after they were compared
+//! (`repeat`), in few at a time and none while too many are under way, to learn how legacy differs from itself.
+//!
 //! When the engine is slow, runs end at their time-out and the queue fills up, and what does not fit is skipped and
 //! counted. When the engine is gone or panics, only the runs that asked it fail. An answer after the time-out is
 //! ignored.
 
 mod capture;
+mod compared;
+mod control;
 mod declared_body;
 mod engine_result;
 mod followups;
@@ -33,8 +38,10 @@ mod open_requests;
 mod parts;
 mod queue;
 mod redaction;
+mod repeat;
 mod run;
 mod run_end;
+mod run_facts;
 mod sample;
 mod stop;
 
@@ -53,10 +60,11 @@ use followups::{Admission, store_marks};
 use instance_order::InstanceOrder;
 use open_requests::{OpenRequests, Placement};
 use queue::{ByteBudget, QueuedRequest};
+use repeat::REPEATS_IN_FLIGHT_MAX;
 use run::Runner;
 use stop::Stop;
 
-pub use parts::{EngineArm, RulesInForce, ShadowParts};
+pub use parts::{EngineArm, RepeatedLegacy, RulesInForce, ShadowParts};
 
 use crate::compare::Body;
 use crate::evidence::Evidence;
@@ -100,7 +108,7 @@ impl Shadow {
     /// # Errors
     /// The threads cannot be started.
     pub fn start(parts: ShadowParts) -> std::io::Result<Arc<Self>> {
-        let ShadowParts { engine, twins, evidence, captures, rules, limits } = parts;
+        let ShadowParts { engine, legacy, twins, evidence, captures, rules, limits } = parts;
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).max(1);
         let permits_max = size(limits.shadow_in_flight_max).min(Semaphore::MAX_PERMITS);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -120,6 +128,8 @@ impl Shadow {
         let order = InstanceOrder::new(Arc::clone(&twins));
         let runner = Arc::new(Runner {
             engine,
+            legacy,
+            repeats: Semaphore::new(REPEATS_IN_FLIGHT_MAX),
             evidence: Arc::clone(&evidence),
             captures,
             rules,
@@ -263,6 +273,11 @@ async fn run_entry(
 ) {
     let mut permit = Some(permit);
     let mut entry = entry;
+    if entry.answered.candidate.is_some() {
+        drop(permit.take());
+        let Some(waited) = runner.wait_for_control(entry, stop.clone()).await else { return };
+        entry = waited;
+    }
     if runner.takes_replies(&entry) {
         drop(permit.take());
         let Some(waited) = runner.wait_for_calls(entry, stop.clone()).await else { return };
@@ -293,7 +308,11 @@ async fn run_entry(
     let compare = async {
         let Some(run) = run else { return };
         match run.wait_for_effects(stop.clone()).await {
-            true => runner.compare(run),
+            true => {
+                if let Some(compared) = runner.compare(run) {
+                    runner.repeat(compared, stop.clone()).await;
+                }
+            }
             false => run.skip(SkipReason::ShuttingDown),
         }
     };

@@ -9,12 +9,22 @@ use tower::util::BoxCloneSyncService;
 
 use crate::compare::Rules;
 use crate::evidence::{Captures, Evidence};
-use crate::exchange::{ArmReply, ArmRequest, Twins};
+use crate::exchange::{ArmReply, ArmRequest, RepeatReply, RepeatRequest, Twins};
 use crate::limits::Limits;
 use crate::names::RouteId;
 
 /// The engine, as the service that is asked.
 pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
+
+/// Legacy, as the service that is asked a second time.
+#[derive(Clone)]
+pub struct RepeatedLegacy {
+    /// The service.
+    pub arm: BoxCloneSyncService<RepeatRequest, RepeatReply, Infallible>,
+    /// Whether legacy's calls come through the egress listener. Then a request is repeated only if it is known that
+    /// legacy made no call for it that may have changed something.
+    pub is_watched: bool,
+}
 
 /// The rules in force by route; swapped whole when files change.
 pub type RulesInForce = Arc<ArcSwap<BTreeMap<RouteId, Arc<Rules>>>>;
@@ -23,6 +33,8 @@ pub type RulesInForce = Arc<ArcSwap<BTreeMap<RouteId, Arc<Rules>>>>;
 pub struct ShadowParts {
     /// The arm that is run.
     pub engine: EngineArm,
+    /// Is asked a second time; `None`: never.
+    pub legacy: Option<RepeatedLegacy>,
     /// Waits for the ends of dark runs, and records which twins are incomplete.
     pub twins: Arc<dyn Twins>,
     /// Where outcomes go.

@@ -9,29 +9,31 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::StatusCode;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
 
 use super::capture::{CapturedRun, capture, recorder_for};
+use super::compared::{ComparedReplies, ComparedRequest};
 use super::engine_result::{EngineResult, refused, shown_why, unresolved};
 use super::in_flight::InFlight;
-use super::legacy_calls::{self, CallsOfRequest, effects_of};
-use super::parts::{EngineArm, RulesInForce};
+use super::legacy_calls::{self, CallsOfRequest};
+use super::parts::{EngineArm, RepeatedLegacy, RulesInForce};
 use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::redaction::PairRedaction;
 use super::run_end::RunEnd;
+use super::run_facts::{awaited_intents, effects_of, instance_ids, rung_of};
 use super::sample::sample;
 use super::stop::Stop;
 use crate::compare::{
-    AwaitedIntents, Body, BoundExceeded, CompareBounds, HidesSensitive, KeepContext, Kept, Observation, Pair, Rules,
-    SensitiveParts, Verdict, compare, keep,
+    Body, BoundExceeded, CompareBounds, HidesSensitive, KeepContext, Kept, Observation, Pair, Rules, SensitiveParts,
+    Verdict, compare, keep,
 };
-use crate::evidence::{Captures, Evidence, EvidenceGeneration, Sample};
+use crate::evidence::{Captures, DifferingPlaces, Evidence, EvidenceGeneration, PairKind, Sample};
 use crate::exchange::{
     AnswerBody, Answered, ArmReply, ArmRequest, ComparisonOutcome, ComparisonTicket, EarlierKeys, LegacyCalls,
     MayBegin, Reads, RecordedReads, RequestEffects, RunReport, Twins, request_value,
 };
-use crate::flag::{Instance, SkipReason, State, UnknownInstance};
+use crate::flag::{Instance, SkipReason, UnknownInstance};
 use crate::limits::Limits;
 use crate::names::{RouteId, StepId};
 use crate::workflow::Mode;
@@ -39,6 +41,10 @@ use crate::workflow::Mode;
 /// What every run needs.
 pub(super) struct Runner {
     pub(super) engine: EngineArm,
+    /// Is asked a second time; `None`: never.
+    pub(super) legacy: Option<RepeatedLegacy>,
+    /// Permits for that.
+    pub(super) repeats: Semaphore,
     pub(super) evidence: Arc<Evidence>,
     pub(super) captures: Arc<Captures>,
     pub(super) rules: RulesInForce,
@@ -87,7 +93,7 @@ impl Runner {
     /// Whether the run of this request takes outputs from legacy's calls.
     pub(super) fn takes_replies(&self, entry: &QueuedRequest) -> bool {
         let answered = &entry.answered;
-        answered.effects.is_some() && self.rules_of(&answered.flag.route.id).takes_replies()
+        answered.effects.is_some() && self.rules_of(answered.compared_as()).takes_replies()
     }
 
     /// Waits until legacy's calls are there from which the run takes outputs, or for a bounded time. `None`: the ticket
@@ -103,7 +109,7 @@ impl Runner {
             return None;
         };
         entry.reserved = reserved;
-        let rules = self.rules_of(&entry.answered.flag.route.id);
+        let rules = self.rules_of(entry.answered.compared_as());
         let wait = Limits::ms(self.limits.egress_rehearse_wait_ms).min(effects.window());
         let end = tokio::time::Instant::from_std(entry.offered) + wait;
         tokio::select! {
@@ -128,6 +134,7 @@ impl Runner {
         let result = match self.ask(&answered, recorded.as_ref()).await {
             Ok(result) => result,
             Err(outcome) => {
+                self.note_legacy_write(&answered);
                 ticket.settle(outcome);
                 return (None, RunEnd::UNKNOWN);
             }
@@ -153,24 +160,30 @@ impl Runner {
             }
         };
         let Some(_reserved) = reserved else {
+            self.note_legacy_write(&answered);
             ticket.skip(SkipReason::EffectsQueueFull);
             return (None, end);
         };
         (Some(RunRequest { ticket, answered, generation, result, effects_complete, recorded, _reserved }), end)
     }
 
-    /// Compares, and settles the ticket.
-    pub(super) fn compare(&self, run: RunRequest) {
+    /// Compares, and settles the ticket. Returns what is to be known if the request was compared, and chosen to be sent
+    /// to legacy a second time.
+    pub(super) fn compare(&self, run: RunRequest) -> Option<ComparedRequest> {
         let RunRequest { ticket, answered, generation, result, effects_complete: _, recorded, _reserved } = run;
         let branch = result.branch().clone();
+        self.note_legacy_write(&answered);
+        let (stratum, mut compared_request) = (ticket.stratum(), None);
         // A panic in the comparison fails this ticket alone.
         let compared = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            self.compare_and_count(&answered, generation, result, recorded.as_deref())
+            let of = (generation, stratum.as_deref());
+            self.compare_and_count(&answered, of, result, recorded.as_deref(), &mut compared_request)
         }));
         let outcome = compared.unwrap_or(ComparisonOutcome::Failed("panic"));
         let rung = rung_of(&answered);
-        self.evidence.record_branch(&answered.flag.route.id, generation, rung, &branch, outcome);
+        self.evidence.record_branch(answered.compared_as(), generation, rung, &branch, outcome);
         ticket.settle(outcome);
+        compared_request.map(|replies| ComparedRequest { answered, generation, replies })
     }
 
     /// Asks the engine, for at most `shadow_run_ms`.
@@ -188,6 +201,7 @@ impl Runner {
             route: route.id.clone(),
             files_version: answered.flags.files_version,
             workflow: Some(workflow),
+            plans: answered.plans(),
             mode: answered.mode,
             request: Arc::clone(&answered.request),
             legacy: Some(Arc::clone(&answered.legacy)),
@@ -209,7 +223,7 @@ impl Runner {
             keep: route.keeps_runs,
             may_fall_back: false,
             deadline: within,
-            awaited_intents: awaited_intents(answered, &self.rules_of(&route.id)),
+            awaited_intents: awaited_intents(answered, &self.rules_of(answered.compared_as())),
         };
         let started = Instant::now();
         let engine = self.engine.clone();
@@ -228,13 +242,13 @@ impl Runner {
     /// Legacy's calls as of now, if steps take their outputs from them.
     fn legacy_calls(&self, answered: &Answered) -> Option<Arc<dyn LegacyCalls>> {
         let route = &answered.flag.route.id;
-        let rules = self.rules_of(route);
+        let rules = self.rules_of(answered.compared_as());
         let effects = answered.effects.as_ref().filter(|_| rules.takes_replies())?;
         Some(Arc::new(CallsOfRequest::new(route.clone(), rules, effects, &self.limits)))
     }
 
     /// How pairs of this route are compared.
-    fn rules_of(&self, route: &RouteId) -> Arc<Rules> {
+    pub(super) fn rules_of(&self, route: &RouteId) -> Arc<Rules> {
         self.rules.load().get(route).cloned().unwrap_or_default()
     }
 
@@ -272,9 +286,10 @@ impl Runner {
     fn compare_and_count(
         &self,
         answered: &Answered,
-        generation: EvidenceGeneration,
+        (generation, stratum): (EvidenceGeneration, Option<&str>),
         result: EngineResult,
         recorded: Option<&RecordedReads>,
+        to_repeat: &mut Option<ComparedReplies>,
     ) -> ComparisonOutcome {
         let (engine, report) = match result {
             EngineResult::Comparable(engine, report) | EngineResult::Stopped(engine, report) => (engine, report),
@@ -284,7 +299,7 @@ impl Runner {
             }
         };
         let not_known = ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect);
-        let route = &answered.flag.route.id;
+        let route = answered.compared_as();
         let rules = self.rules_of(route);
         let awaited = awaited_intents(answered, &rules);
         let effects = effects_of(answered);
@@ -326,12 +341,19 @@ impl Runner {
             self.count_unresolved(answered, generation, not_known, &report);
             return not_known;
         }
-        self.evidence.record_pair(route, generation, rung_of(answered), &comparison, &answered.legacy, &engine);
+        let kind = PairKind { rung: rung_of(answered), stratum };
+        let verdict = self.evidence.record_pair(route, generation, kind, &comparison, &answered.legacy, &engine);
+        *to_repeat = answered.repeat.as_ref().filter(|_| !engine.has_stopped()).map(|_| ComparedReplies {
+            engine: DifferingPlaces::of(&comparison),
+            status: engine.status(),
+            stale_reads: report.stale_reads,
+        });
         if let Some(recorded) = recorded.filter(|_| !engine.has_stopped()) {
             let (redaction, verdict) = (redaction.as_ref(), comparison.verdict);
             let captured = CapturedRun { answered, report: &report, pair: &pair, recorded, redaction, verdict };
             capture(&self.captures, &captured, &rules, &bounds);
         }
+        // A pair that differs by noise is shown too: it may turn out to be a difference that counts.
         match comparison.verdict {
             Verdict::Match => ComparisonOutcome::Matched,
             Verdict::Ignored => ComparisonOutcome::Ignored,
@@ -341,7 +363,7 @@ impl Runner {
                     let sample = sample(answered, &engine, &report, redaction.as_ref(), comparison, &self.limits);
                     self.evidence.keep_sample(generation, Sample { kept: Some(kept), ..sample });
                 }
-                ComparisonOutcome::Mismatched
+                if verdict == Verdict::Ignored { ComparisonOutcome::Ignored } else { ComparisonOutcome::Mismatched }
             }
         }
     }
@@ -357,7 +379,7 @@ impl Runner {
         if let (ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect), Some((_, why))) =
             (outcome, &report.unresolved)
         {
-            self.evidence.record_unresolved(&answered.flag.route.id, generation, &shown_why(why));
+            self.evidence.record_unresolved(answered.compared_as(), generation, &shown_why(why));
         }
     }
 
@@ -374,23 +396,4 @@ impl Runner {
             },
         )
     }
-}
-
-/// Where the replies of the creator of this request's instance have the id of an instance.
-fn instance_ids(answered: &Answered) -> Option<serde_json_path::JsonPath> {
-    let Some(Instance::Follows { creator, .. }) = &answered.flag.route.instance else { return None };
-    match &answered.flags.route(creator)?.route.instance {
-        Some(Instance::Creates { id }) => Some(id.clone()),
-        Some(Instance::Follows { .. }) | None => None,
-    }
-}
-
-/// The rung on which a request was compared.
-fn rung_of(answered: &Answered) -> State {
-    if answered.mode == Mode::Dark { State::Dark } else { State::Shadow }
-}
-
-/// The intents that a comparison reads: all where legacy's calls are held against them.
-fn awaited_intents(answered: &Answered, rules: &Rules) -> AwaitedIntents {
-    if answered.effects.is_some() { AwaitedIntents::All } else { rules.awaited_intents() }
 }

@@ -3,19 +3,21 @@
 //! Always true: the sensitive values of the run, and those that its workflow declares in the request, are replaced in
 //! all of it before any of it is cut.
 
+use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::redaction::PairRedaction;
 use crate::clock;
 use crate::compare::{
-    Body, CompareBounds, Comparison, Difference, DifferenceKind, HidesSensitive, Observation, SensitiveParts,
+    Body, CompareBounds, Comparison, Difference, DifferenceKind, HidesSensitive, Observation, SensitiveParts, redact,
     sample_text, shorten,
 };
-use crate::evidence::Sample;
+use crate::evidence::{RehearsedEvent, Sample};
 use crate::exchange::{Answered, RequestCopy, RunReport};
 use crate::limits::Limits;
 use crate::secret::{STARS, is_secret, redact_line};
+use crate::workflow::Event;
 
 /// The redacted sample of a pair that differs, without the pair itself.
 pub(super) fn sample(
@@ -41,7 +43,7 @@ pub(super) fn sample(
     let hide = |value: &mut Value| redaction.into_iter().for_each(|parts| parts.hide_in_request_body(value));
     let body = sample_text(&request.headers, &body, &bounds, &hide);
     Sample {
-        route: answered.flag.route.id.clone(),
+        route: answered.compared_as().clone(),
         fingerprint: comparison.fingerprint,
         at: clock::now(),
         run: report.run,
@@ -50,6 +52,46 @@ pub(super) fn sample(
         engine: reply(engine),
         request: shorten(&format!("{line}\n{body}"), bytes_max),
         kept: None,
+        events: shown_events(&report.events, redaction, limits),
+    }
+}
+
+/// The events of a rehearsal without the run's sensitive values, and without what their names say is secret. Their
+/// content takes at most `sample_bytes_max`; behind that only their kinds are kept.
+fn shown_events(
+    events: &[(Timestamp, Event)],
+    redaction: Option<&PairRedaction<'_>>,
+    limits: &Limits,
+) -> Vec<RehearsedEvent> {
+    let mut left = usize::try_from(limits.sample_bytes_max).unwrap_or(usize::MAX);
+    let shown = events.iter().zip(1..).map(|((at, event), seq)| {
+        let kind = event.kind().to_owned();
+        // An event is a struct of texts, numbers and JSON, which has a JSON value always.
+        let mut value = serde_json::to_value(event).unwrap_or_default();
+        match left.checked_sub(value.to_string().len()) {
+            Some(rest) => left = rest,
+            None => value = json!({ &kind: "(its content is too large to be kept)" }),
+        }
+        redaction.into_iter().for_each(|redaction| redaction.hide_in_value(&mut value));
+        hide_headers(&mut value);
+        RehearsedEvent { seq, at: *at, kind, event: redact(&value) }
+    });
+    shown.collect()
+}
+
+/// Puts stars in place of the value of each pair of texts whose name says that it is secret: a header.
+fn hide_headers(value: &mut Value) {
+    match value {
+        Value::Array(items) => {
+            if let [Value::String(name), shown @ Value::String(_)] = items.as_mut_slice()
+                && is_secret(name)
+            {
+                *shown = STARS.into();
+            }
+            items.iter_mut().for_each(hide_headers);
+        }
+        Value::Object(members) => members.values_mut().for_each(hide_headers),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

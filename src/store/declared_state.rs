@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::followed_path::FollowedPath;
 use super::retry_scopes::RetryScopes;
 use crate::flag::{Shares, State};
-use crate::names::RouteId;
+use crate::names::{PlanSet, RouteId};
 
 /// The last declaration of a route in the files, to which newly read files are compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct DeclaredState {
     /// The evidence with which the route, or a cohort of it, went to `live` or above; `None` where neither is there, or
     /// in a row that an older binary wrote.
     pub live: Option<LiveBasis>,
+    /// The plans that are in force for the route in `live` or `only`, whatever the files say; `None` where it is lower,
+    /// or in a row that an older binary wrote. Their definitions are stored by id.
+    pub in_force: Option<PlanSet>,
     /// Whether the files put in force last do not have the route; `file` is then what earlier ones declared.
     pub is_absent: bool,
 }
@@ -54,21 +57,23 @@ struct DeclaredRow {
     follows: Option<FollowedPath>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     live: Option<LiveBasis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    in_force: Option<PlanSet>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_absent: bool,
 }
 
 impl From<DeclaredRow> for DeclaredState {
-    fn from(DeclaredRow { route, state, shares, retry, follows, live, is_absent }: DeclaredRow) -> Self {
+    fn from(DeclaredRow { route, state, shares, retry, follows, live, in_force, is_absent }: DeclaredRow) -> Self {
         let file = state.zip(shares).map(|(state, shares)| FileState { state, shares });
-        Self { route, file, retry, follows, live, is_absent }
+        Self { route, file, retry, follows, live, in_force, is_absent }
     }
 }
 
 impl From<DeclaredState> for DeclaredRow {
-    fn from(DeclaredState { route, file, retry, follows, live, is_absent }: DeclaredState) -> Self {
+    fn from(DeclaredState { route, file, retry, follows, live, in_force, is_absent }: DeclaredState) -> Self {
         let (state, shares) = file.map(|FileState { state, shares }| (state, shares)).unzip();
-        Self { route, state, shares, retry, follows, live, is_absent }
+        Self { route, state, shares, retry, follows, live, in_force, is_absent }
     }
 }
 

@@ -16,6 +16,7 @@
 mod adoptions;
 mod append_row;
 mod bound_keys;
+mod candidate_record;
 mod captures;
 mod check;
 mod codec;
@@ -57,6 +58,7 @@ use uuid::Uuid;
 pub(crate) use adoptions::AdoptionCount;
 pub use adoptions::{Adoption, AdoptionClaim, AdoptionState, AdoptionStore, NewAdoption, PinAdoption, SettledAdoption};
 pub use bound_keys::{RetryKeyPage, RetryKeyPosition};
+pub use candidate_record::{CandidateAction, CandidateRecord, candidate_key, route_of_candidate};
 pub use captures::{CaptureBounds, CaptureRecord, CaptureStore};
 pub use check::{StoreChecked, StoreFinding};
 pub use commit_age::{CommitAge, stall_text};
@@ -76,7 +78,7 @@ pub use put_flips::PutFlips;
 pub use record_log::{RecordEntry, RecordLog};
 pub use records::{
     Append, Claim, CommandRecord, EventsSize, EvidenceRecord, FlipRecord, LockChange, LockRow, NewPin, OutboxRow,
-    Overridden, PinRecord, Priority, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
+    Overridden, PinRecord, Priority, RehearsedEvent, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
 };
 pub use repeated_failures::RepeatedFailures;
 pub use retry_scopes::{DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes, UnrecordedBecause};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::candidate_record::CandidateRecord;
 use super::guard_record::GuardRecord;
 use super::{ClaimedRequest, PinAdoption, StoreError, codec};
 use crate::compare::{Difference, Kept};
@@ -320,6 +321,9 @@ pub struct FlipRecord {
     /// force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<GuardRecord>,
+    /// What became of the route's candidate; then `route` is [`super::candidate_key`], and `from` and `to` are stages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<CandidateRecord>,
 }
 
 /// The lowest gate, up to the flip's new state, that force overrides: it was shut when the flip was made.
@@ -356,6 +360,22 @@ pub struct SampleRecord {
     /// The redacted pair, to be judged again under other rules; absent if an earlier version stored the sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<Kept>,
+    /// The first events of the run, redacted, if it is a rehearsal: its run is not in the store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<RehearsedEvent>,
+}
+
+/// An event of a rehearsal, redacted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RehearsedEvent {
+    /// Its number in the run.
+    pub seq: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// Its kind, such as `step_started`.
+    pub kind: String,
+    /// The whole event; only its kind if it is larger than is kept.
+    pub event: Value,
 }
 
 /// The evidence of a route, opaque to the store. There is one row for each route, and it is replaced as a whole.

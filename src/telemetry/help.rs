@@ -173,7 +173,24 @@ const COUNTERS: MetricDescriptions = &[
          or has not answered yet.",
     ),
     ("pointsman_offered_total", "Requests offered for comparison."),
+    (
+        "pointsman_noise_repeats_total",
+        "Requests chosen to be sent to legacy a second time (`replay_safe`), by outcome: legacy's replies are `equal`, or \
+         `differs`; or why nothing was compared (`pointsman help noise`).",
+    ),
+    (
+        "pointsman_noise_ignored_total",
+        "Compared pairs that differed only where legacy differs from itself when they were compared, and counted as equal.",
+    ),
     ("pointsman_comparisons_total", "Offered requests, by outcome of the comparison and reason."),
+    (
+        "pointsman_candidate_comparisons_total",
+        "Requests that were to be compared with the candidate of a route, by outcome of the comparison and reason.",
+    ),
+    (
+        "pointsman_candidate_changes_total",
+        "What became of candidates (changed workflows of routes in `live` or `only`): `appeared`, `moved`, `dropped`, `promoted`.",
+    ),
     ("pointsman_differences_total", "Differences found between answers, by kind."),
     ("pointsman_pin_collisions_total", "Ids for which both arms had created an instance."),
     (
@@ -379,7 +396,38 @@ const GAUGES: MetricDescriptions = &[
         "pointsman_evidence_pairs",
         "Compared pairs since the route's evidence last started from zero; the gates read them.",
     ),
+    (
+        "pointsman_plan_unrunnable",
+        "1 where the plan in force of a route cannot be run with the files in force: the engine begins nothing for it.",
+    ),
+    ("pointsman_candidate_share", "The share of a route's new requests that its candidate answers, from 0 to 1."),
+    ("pointsman_candidate_pairs", "Pairs of the candidate of a route and its plan in force; its gate reads them."),
+    (
+        "pointsman_candidate_mismatch_upper_bound",
+        "The share of requests in which the candidate differs from the plan in force is at most this, at 95%.",
+    ),
+    (
+        "pointsman_candidate_coverage",
+        "The share of requests that were compared with the candidate, of those that count for coverage.",
+    ),
     ("pointsman_evidence_mismatch_upper_bound", "The share of requests that differ is at most this, at 95%."),
+    (
+        "pointsman_evidence_combined_upper_bound",
+        "The share of requests that differ is at most this, at 95%, with each kind of request weighted as legacy serves it.",
+    ),
+    (
+        "pointsman_evidence_error_excess",
+        "The share of requests that fail at the engine minus that at legacy: both ends of its 95% interval.",
+    ),
+    (
+        "pointsman_evidence_latency_ratio",
+        "The engine's latency divided by legacy's, for the median pair: both ends of its 95% interval.",
+    ),
+    (
+        "pointsman_noise_places",
+        "Places at which legacy differs from itself, by verdict: `noise`, or why differences count there: \
+         `engine_differs_more`, `legacy_differs_more`, `several_values`.",
+    ),
     ("pointsman_evidence_coverage", "The share of requests that were compared, of those that count for coverage."),
     ("pointsman_shadow_queue_depth", "Requests that wait in the shadow queue."),
     ("pointsman_shadow_in_flight", "Runs for comparison under way (`shadow`, `dark`)."),

@@ -5,6 +5,7 @@
 
 /// The names of labels, in alphabetical order, and the metrics that have just these.
 const LABELS: &[(&[&str], &[&str])] = &[
+    (&["action", "route"], &["pointsman_candidate_changes_total"]),
     (&["answered_by", "code_class", "route", "state"], &["pointsman_requests_total"]),
     (&["arm", "route"], &["pointsman_instances", "pointsman_pins", "pointsman_request_duration_seconds"]),
     (&["by", "from", "route", "to"], &["pointsman_flag_flips_total"]),
@@ -12,6 +13,7 @@ const LABELS: &[(&[&str], &[&str])] = &[
     (&["by", "reason"], &["pointsman_client_stream_resets_total"]),
     (&["by", "service"], &["pointsman_service_refused_total"]),
     (&["condition", "route"], &["pointsman_guard_actions_total"]),
+    (&["end", "route"], &["pointsman_evidence_error_excess", "pointsman_evidence_latency_ratio"]),
     (&["kind", "listener"], &["pointsman_tls_handshakes_total"]),
     (&["kind", "outcome"], &["pointsman_egress_requests_total"]),
     (&["kind", "route"], &["pointsman_differences_total", "pointsman_flag_state"]),
@@ -39,10 +41,15 @@ const LABELS: &[(&[&str], &[&str])] = &[
             "pointsman_successions_total",
         ],
     ),
-    (&["outcome", "reason", "route"], &["pointsman_comparisons_total"]),
+    (&["outcome", "reason", "route"], &["pointsman_candidate_comparisons_total", "pointsman_comparisons_total"]),
     (
         &["outcome", "route"],
-        &["pointsman_effects_rehearsed_total", "pointsman_followups_total", "pointsman_instances_adopted_total"],
+        &[
+            "pointsman_effects_rehearsed_total",
+            "pointsman_followups_total",
+            "pointsman_instances_adopted_total",
+            "pointsman_noise_repeats_total",
+        ],
     ),
     (&["outcome", "service"], &["pointsman_notices_total"]),
     (&["outcome", "step", "workflow"], &["pointsman_step_duration_seconds"]),
@@ -77,8 +84,13 @@ const LABELS: &[(&[&str], &[&str])] = &[
     (
         &["route"],
         &[
+            "pointsman_candidate_coverage",
+            "pointsman_candidate_mismatch_upper_bound",
+            "pointsman_candidate_pairs",
+            "pointsman_candidate_share",
             "pointsman_captures_total",
             "pointsman_cohort_errors_total",
+            "pointsman_evidence_combined_upper_bound",
             "pointsman_evidence_coverage",
             "pointsman_evidence_mismatch_upper_bound",
             "pointsman_evidence_pairs",
@@ -86,8 +98,10 @@ const LABELS: &[(&[&str], &[&str])] = &[
             "pointsman_flag_share",
             "pointsman_guard_latched",
             "pointsman_instances_twin_incomplete",
+            "pointsman_noise_ignored_total",
             "pointsman_offered_total",
             "pointsman_pin_collisions_total",
+            "pointsman_plan_unrunnable",
             "pointsman_retry_keys_held_total",
             "pointsman_retry_keys_unnoted_total",
             "pointsman_route_requests_in_flight",
@@ -99,7 +113,7 @@ const LABELS: &[(&[&str], &[&str])] = &[
     ),
     (&["route", "slower"], &["pointsman_paired_latency_seconds"]),
     (&["route", "state"], &["pointsman_instances_adoption"]),
-    (&["route", "verdict"], &["pointsman_gate_verdict"]),
+    (&["route", "verdict"], &["pointsman_gate_verdict", "pointsman_noise_places"]),
     (&["route", "why"], &["pointsman_flag_reason"]),
     (&["route", "workflow"], &["pointsman_instances_without_id_total"]),
     (

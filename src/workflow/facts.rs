@@ -31,6 +31,9 @@ pub struct RunStarted {
     pub mode: Mode,
     /// The route that started it, if one did.
     pub route: Option<RouteId>,
+    /// The plans of the workflows that it and its child runs start, where they do not follow the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child_plans: Option<Arc<BTreeMap<WorkflowName, PlanId>>>,
     /// When it started.
     pub started: Timestamp,
     /// The parts of the request that the plan reads, without credentials.

@@ -51,6 +51,7 @@ mod payload;
 mod people;
 mod performed_effects;
 mod plan;
+mod plan_version;
 mod probe;
 mod recorded_bytes;
 mod recorded_input;
@@ -134,6 +135,7 @@ pub use plan::{
     Adoption, Call, CallBody, FailureHandling, ForEach, PauseOrFail, Plan, Probe, Rehearsal, Respond, ResponseTemplate,
     Retry, Step, StepIndex, StepKind,
 };
+pub use plan_version::PlanVersion;
 pub use replay::{Divergence, DivergenceKind, replay_with};
 pub use reply_headers::RecordedHeaders;
 pub use rerun::rerun;

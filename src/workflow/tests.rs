@@ -63,6 +63,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
         workflow: plan.workflow.clone(),
         plan: plan.id.clone(),
         mode,
+        child_plans: None,
         route: Some("orders.create".into()),
         started: Timestamp::UNIX_EPOCH,
         request: Arc::new(request),
@@ -103,8 +104,7 @@ struct Harness<'a> {
 
 impl<'a> Harness<'a> {
     fn new(plan: &'a Plan, mode: Mode, request: Value) -> Self {
-        let first = Event::RunStarted(Arc::new(started(plan, mode, request)));
-        Self::of_first_event(plan, first)
+        Self::of_first_event(plan, Event::RunStarted(Arc::new(started(plan, mode, request))))
     }
     fn of_first_event(plan: &'a Plan, first: Event) -> Self {
         let run = Self::with_sensitive_values(plan, evolve(None, &first).unwrap(), std::slice::from_ref(&first));

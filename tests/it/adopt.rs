@@ -400,6 +400,11 @@ async fn nobody_answers_for_an_unknown_order_until_a_person_has_decided() {
     let listed = shop.adoptions().await;
     assert_eq!((&listed["unknown"], &listed["instances"][0]["state"]), (&json!(2), &json!("unknown")), "{listed}");
     assert!(shop.flip("orders.get", "only", false).await.expect_err("a person decides").contains("2 instances"));
+    until("status to say so", async || {
+        let status = shop.pointsman.get("/api/v2/status").await;
+        status["adoption_trouble"].as_str()?.contains("2 instances of `orders.create`").then_some(())
+    })
+    .await;
     shop.old.state().release = None;
     for (id, owner, side) in [(1_u64, "--legacy", OLD_SIDE), (2, "--engine", NEW_SIDE)] {
         let id_text = id.to_string();
@@ -413,6 +418,14 @@ async fn nobody_answers_for_an_unknown_order_until_a_person_has_decided() {
         }
     }
     shop.until_alive("engine", 1).await;
+    until("the decisions in the record", async || {
+        let page = shop.pointsman.get("/api/v2/record").await;
+        let decided = page["entries"].as_array()?.iter().filter(|entry| entry["kind"] == "instance").cloned();
+        let decided: Vec<_> =
+            decided.map(|entry| (entry["body"]["instance"].clone(), entry["body"]["owner"].clone())).collect();
+        (decided == [(json!("1"), json!("legacy")), (json!("2"), json!("engine"))]).then_some(())
+    })
+    .await;
     shop.finish().await;
 }
 

@@ -353,3 +353,26 @@ async fn the_answer_to_a_retry_is_not_counted_again() {
     until("the answers", || async { (orders.count("engine_answers").await >= 2).then_some(()) }).await;
     assert_eq!((orders.count("engine_answers").await, orders.bank.count()), (2, 2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_events_of_a_rehearsal_can_be_read_while_its_sample_is_kept() {
+    let orders = Orders::start().await;
+    orders.reload(|flags| inner(flags, 8)).await;
+    assert_eq!(orders.flip("shadow").await.status, StatusCode::OK);
+    orders.gather("mismatched", 1).await;
+    let diffs = orders.pointsman.get("/api/v2/routes/orders/diffs").await;
+    let run = diffs["groups"][0]["sample"]["run"].as_str().unwrap_or_else(|| panic!("{diffs:#}")).to_owned();
+    let events = orders.pointsman.get(&format!("/api/v2/orchestrate/run/{run}/events")).await;
+    let of = |name: &str| events.as_array().into_iter().flatten().map(|event| event[name].clone()).collect::<Vec<_>>();
+    let kinds = of("kind");
+    assert_eq!(kinds.first(), Some(&json!("run_started")), "{events:#}");
+    assert!(kinds.contains(&json!("completed")), "{events:#}");
+    assert_eq!(of("seq"), (1..=kinds.len()).map(|seq| json!(seq)).collect::<Vec<_>>());
+    let page = orders.pointsman.get(&format!("/api/v2/orchestrate/run/{run}/events?from=2&limit=1")).await;
+    assert_eq!((page.as_array().map(Vec::len), &page[0]["seq"]), (Some(1), &json!(2)));
+    let shown = output_text(&orders.pointsman.cli(&["runs", "events", &run]).await);
+    assert!(shown.contains("completed"), "{shown}");
+    let other = format!("run_{}", "0".repeat(32));
+    let unknown = orders.pointsman.cli(&["runs", "events", &other]).await;
+    assert!(!unknown.status.success(), "{}", output_text(&unknown));
+}

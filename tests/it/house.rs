@@ -40,7 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("proxy", &["flag", "exchange", "compare", "workflow", "clock", "access_log", "listener", "transport", "traces"]),
     ("evidence", &["flag", "compare", "store", "exchange", "clock", "slot_file"]),
-    ("record", &["store", "evidence", "clock"]),
+    ("record", &["flag", "store", "evidence", "clock"]),
     ("ladder", &["flag", "store", "evidence", "clock"]),
     ("shadow", &["flag", "compare", "exchange", "evidence", "workflow", "clock"]),
     ("config", &["flag", "workflow", "compare", "access_log", "listener", "transport", "traces", "egress"]),
@@ -49,7 +49,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "admin",
         &[
             "flag", "workflow", "compare", "exchange", "store", "engine", "evidence", "ladder", "config", "docs",
-            "egress",
+            "egress", "record",
         ],
     ),
     ("cli", &["app", "admin", "config", "demo", "docs", "flag", "record", "telemetry"]),

@@ -165,3 +165,31 @@ async fn a_change_of_the_rules_is_an_entry() {
     let shown = system.pointsman.cli(&["record", "show", "orders"]).await;
     assert!(output_text(&shown).contains("`compare:`: the evidence starts from zero"), "{}", output_text(&shown));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_the_gate_refuses_has_an_entry_with_the_reasons_once() {
+    let system = System::start().await;
+    for _ in 0..2 {
+        let request = json!({ "to": "live", "reason": "too early" });
+        let reply = system.pointsman.api(Method::POST, "/api/v2/routes/orders/flip", request).await;
+        assert_eq!(reply.status, StatusCode::CONFLICT, "{}", reply.json());
+    }
+    // What the file requests is refused too.
+    system.flags.write("routes/orders.yaml", &format!("{ROUTES}    state: only\n"));
+    let refused = |entries: &[Value]| {
+        let of_kind = entries.iter().filter(|entry| entry["kind"] == "refused");
+        of_kind.map(|entry| entry["body"].clone()).collect::<Vec<_>>()
+    };
+    let entries = until("the entry of the file's move", || async {
+        let page = system.pointsman.get("/api/v2/record").await;
+        let found = refused(page["entries"].as_array().map_or(&[], Vec::as_slice));
+        found.iter().any(|body| body["by"] == "file").then_some(found)
+    })
+    .await;
+    let asked: Vec<_> = entries.iter().map(|body| (body["to"].as_str(), body["reason"].as_str())).collect();
+    assert_eq!(asked, [(Some("live"), Some("too early")), (Some("only"), None)], "{entries:#?}");
+    assert!(entries.iter().all(|body| body["why"][0].is_string()), "{entries:#?}");
+    let shown = output_text(&system.pointsman.cli(&["record", "show", "orders"]).await);
+    assert!(shown.contains("refused: to live") && shown.contains("too early ("), "{shown}");
+    assert!(system.verified(&[]).await.0);
+}

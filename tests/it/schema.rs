@@ -9,7 +9,7 @@ use crate::support::process::{cli, output_text};
 
 /// A valid value for every key of a route. The maps `percent`, `force`, `promote` and `guard` have every key
 /// of their schema.
-const ROUTE: [(&str, &str); 28] = [
+const ROUTE: [(&str, &str); 29] = [
     ("id", "things"),
     ("was", "[old.things]"),
     ("match", "{ method: GET, path: '/things/{id}' }"),
@@ -32,14 +32,15 @@ const ROUTE: [(&str, &str); 28] = [
     ("compress", "gzip"),
     ("requests_max", "50"),
     ("timeouts", "{ first_byte: 1s, idle: 2s, total: off }"),
-    ("replay_safe", "false"),
+    ("replay_safe", "true"),
+    ("noise", "0.5%"),
     ("paths", "strict"),
     ("expose", "true"),
     ("compare", "{ ignore: [$.at] }"),
     (
         "promote",
         "{ pairs: 20, mismatch_below: 1%, open_differences: 0, coverage_at_least: 90%, strata_at_least: 1, \
-         effects_compared: true, errors_not_worse_by: 1%, p99_ratio_below: 1.5, age_at_most: 2d, answers: 9, window: 1h }",
+         effects_compared: true, errors_not_worse_by: 1%, noise_not_worse_by: 9%, p99_ratio_below: 1.5, age_at_most: 2d, answers: 9, window: 1h }",
     ),
     (
         "guard",

@@ -15,35 +15,33 @@ use crate::support::{PATIENCE, Pointsman, until};
 /// The number of swaps under load.
 const SWAPS: usize = 12;
 
-/// Writes a set whose files all contain its name. A request that sees two sets would be noticed: the workflow has
-/// another name in each set, and would not be found; the service has one name in both and another address in each, and
-/// the answer would name the wrong set.
+/// Writes a set. A request that sees two sets would be noticed: two services have the same names in both sets and other
+/// addresses in each, and the answer would name both sets. The workflow is the same in both: a changed one would not
+/// answer, because the route is in `only` (`candidate`).
 fn write(base: &Path, dir: &str, legacy: &str, own: &str) {
-    let name = dir.trim_start_matches('.');
     let dir = base.join(dir);
     for part in ["routes", "workflows"] {
         std::fs::create_dir_all(dir.join(part)).expect("a directory");
     }
     let write = |file: &str, text: String| std::fs::write(dir.join(file), text).expect("a written file");
-    write("pointsman.yaml", format!("services:\n  shop: {legacy}\n  own: {own}\ndefault_legacy: shop\n"));
+    write("pointsman.yaml", format!("services:\n  shop: {legacy}\n  one: {own}\n  two: {own}\ndefault_legacy: shop\n"));
     write(
-        &format!("workflows/make-{name}.yaml"),
-        format!(
-            "workflow: make-{name}\nsteps:\n  own: {{ call: \"GET ${{services.own}}/own\" }}\n\
-             respond: {{ status: 200, body: {{ workflow: {name}, own: \"${{steps.own.output.own}}\" }} }}\n"
-        ),
+        "workflows/make.yaml",
+        "workflow: make\nsteps:\n  one: { call: \"GET ${services.one}/own\" }\n  \
+         two: { needs: [one], call: \"GET ${services.two}/own\" }\n\
+         respond: { status: 200, body: { one: \"${steps.one.output.own}\", two: \"${steps.two.output.own}\" } }\n"
+            .to_owned(),
     );
     write(
         "routes/things.yaml",
-        format!(
-            "routes:\n- {{ id: things, match: {{ method: GET, path: /things }}, legacy: shop, workflow: make-{name}, state: off }}\n"
-        ),
+        "routes:\n- { id: things, match: { method: GET, path: /things }, legacy: shop, workflow: make, state: off }\n"
+            .to_owned(),
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_sees_two_sets() {
-    let legacy = Origin::start(OriginReply::Json(r#"{"workflow":"legacy"}"#)).await;
+    let legacy = Origin::start(OriginReply::Json(r#"{"one":"legacy"}"#)).await;
     let a = Origin::start(OriginReply::Json(r#"{"own":"a"}"#)).await;
     let b = Origin::start(OriginReply::Json(r#"{"own":"b"}"#)).await;
     let base = tempfile::tempdir().expect("a directory");
@@ -74,9 +72,9 @@ async fn no_request_sees_two_sets() {
         let reply = client.json(Method::GET, &url, &[], &Value::Null).await.expect("a reply");
         assert_eq!(reply.status, 200, "{}", reply.json());
         let answer = reply.json();
-        let whole = ["a", "b"].iter().any(|name| answer == json!({ "workflow": name, "own": name }));
+        let whole = ["a", "b"].iter().any(|name| answer == json!({ "one": name, "two": name }));
         assert!(whole, "a mix of two sets: {answer}");
-        answer["workflow"].clone()
+        answer["one"].clone()
     };
     let stopped = AtomicBool::new(false);
     let load = || async {

@@ -14,10 +14,12 @@ use super::unreadable;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{PathParams, QueryParams};
 use crate::admin::replay;
+use crate::admin::samples::SamplesOfRoute;
 use crate::admin::state::{Admin, JsonResult};
 use crate::admin::types::{Delivery, EventRow, ExplanationView, Orchestration};
 
-use crate::names::Seq;
+use crate::names::{RunId, Seq};
+use crate::store::RehearsedEvent;
 use crate::workflow::{ChildEvent, ConflictEvent, Event, Outcome, StepEvent, WaitEvent, describe_bytes};
 
 pub(in crate::admin) async fn show(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<Orchestration> {
@@ -44,7 +46,9 @@ pub(in crate::admin) async fn events(
     let from = Seq(page.from.map_or(1, |from| u64::from(from.get())));
     let events = admin.parts.store.events(run, from).await?;
     if events.is_empty() {
-        let summary = admin.parts.store.run(run).await?.ok_or_else(|| ApiError::no_run(&id))?;
+        let Some(summary) = admin.parts.store.run(run).await? else {
+            return rehearsed_events(&admin, run, from, page.limit).await?.ok_or_else(|| ApiError::no_run(&id));
+        };
         // A sequence number past the last event is no error: a client that reads page by page ends with an empty page.
         if from <= summary.seq {
             return Err(ApiError::purged(&summary));
@@ -57,6 +61,23 @@ pub(in crate::admin) async fn events(
         Ok(row)
     });
     Ok(Json(shown.collect::<Result<_, serde_json::Error>>().map_err(ApiError::damaged)?))
+}
+
+/// The events of a rehearsal, which are kept with its sample; `None` if no sample is of this run.
+async fn rehearsed_events(
+    admin: &Admin,
+    run: RunId,
+    from: Seq,
+    limit: Option<std::num::NonZeroU32>,
+) -> Result<Option<Json<Vec<EventRow>>>, ApiError> {
+    for flag in &admin.parts.ladder.flags().routes {
+        let samples = SamplesOfRoute::load(admin, flag.route.id.as_str()).await?;
+        let Some(events) = samples.events_of(run) else { continue };
+        let rows = events.filter(|event| event.seq >= from.0).take(admin.rows(limit, usize::MAX));
+        let shown = rows.map(|RehearsedEvent { seq, at, kind, event }| EventRow { seq, at, kind, event });
+        return Ok(Some(Json(shown.collect())));
+    }
+    Ok(None)
 }
 
 /// The plan that the run was started with, even if the files have changed since.

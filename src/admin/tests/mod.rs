@@ -211,6 +211,7 @@ async fn differences_are_grouped_by_fingerprint() {
         engine: "<script>".into(),
         request: "POST /orders".into(),
         kept: None,
+        events: Vec::new(),
     };
     let samples = vec![sample("a", 1), sample("b", 2), sample("b", 3), sample("c", 4)];
     api.store.put_samples(samples, 9, 9).await.unwrap();

@@ -44,6 +44,7 @@ pub(super) fn sample(request: &Value, legacy: &Value, engine: &Value, n: i64) ->
         engine: String::new(),
         request: String::new(),
         kept: Some(kept),
+        events: Vec::new(),
     }
 }
 

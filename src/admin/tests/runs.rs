@@ -23,6 +23,7 @@ fn started(run: RunId) -> Event {
         workflow: "create-order".into(),
         plan: "plan_1".into(),
         mode: Mode::Real,
+        child_plans: None,
         route: Some("orders.create".into()),
         started: at(0),
         request: Arc::new(json!({})),

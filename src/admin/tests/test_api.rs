@@ -28,6 +28,7 @@ use crate::flag::{Arm, Route, RouteMatch, Service};
 use crate::ladder::{DeclaredFiles, Ladder, LadderParts};
 use crate::limits::Limits;
 use crate::names::RouteId;
+use crate::record::Recorder;
 use crate::secret::RedactionKey;
 use crate::store::tests::at;
 use crate::store::{MemoryStore, SqliteStore, Store as _, StoreHandle};
@@ -109,6 +110,7 @@ impl TestApi {
             bases: BTreeMap::new(),
             read_only: Default::default(),
             shared_steps: Default::default(),
+            plans: Default::default(),
         };
         let parts = LadderParts {
             store: store.clone(),
@@ -164,6 +166,7 @@ impl TestApi {
             evidence: self.evidence.clone(),
             captures: Captures::new(self.store.clone(), RedactionKey::derived_from(&[7; 32])),
             attribution: self.attribution.clone(),
+            recorder: Arc::new(Recorder::new(self.store.clone())),
             store: self.store.clone(),
             render_metrics: Arc::new(|| "up 1\n".to_owned()),
             tokens: self.tokens.clone(),
@@ -186,6 +189,7 @@ impl TestApi {
             adoptions: Arc::new(NoAdoptions),
             traffic: Arc::new(|_| RouteTraffic { requests: 12, overhead_p50_us: Some(40.0) }),
             services: Arc::new(Vec::new),
+            promote: Arc::new(|_| Box::pin(std::future::ready(Ok(())))),
             reload: Arc::new(move || {
                 let (answer, outcome) = tokio::sync::oneshot::channel();
                 if let Some(reloaded) = reloaded.clone() {

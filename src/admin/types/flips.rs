@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::run_requests;
 use crate::flag::{Effective, Shares, State};
 use crate::names::RouteId;
-use crate::store::GuardAction;
+use crate::store::{CandidateAction, GuardAction};
 
 /// A request to move a route to another state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -92,4 +92,8 @@ pub struct FlipRow {
     /// state did not change. Left out for flips.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<GuardAction>,
+    /// What became of the candidate of the route; then `from` and `to` are stages, and the state did not change. Left
+    /// out for flips.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<CandidateAction>,
 }

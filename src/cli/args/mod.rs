@@ -1,6 +1,7 @@
 //! The command line as clap parses it; the comments on fields and variants are the text of `--help`.
 
 mod common;
+mod parsers;
 mod runs;
 
 use std::net::SocketAddr;
@@ -8,8 +9,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::admin::types::CandidateStage;
 use crate::flag::State;
 
+use self::parsers::{address, candidate_stage, percent};
 pub(crate) use common::{Colour, Globals, Server};
 pub(crate) use runs::{
     AnswerArgs, Choice, EventsArgs, ListArgs, ReasonArgs, Replay, Resolve, RunArgs, Runs, Start, StepArgs,
@@ -69,7 +72,11 @@ pub(crate) enum Command {
         /// The route's id; `NAME.*` for all routes whose ids begin with `NAME.`, in the right order.
         route: String,
         /// off, shadow, dark, live or only.
-        state: State,
+        #[arg(required_unless_present = "candidate")]
+        state: Option<State>,
+        /// Move the route's candidate instead, its changed workflow: live (with --percent), in-force; shadow: back.
+        #[arg(long, value_name = "STAGE", value_parser = candidate_stage, conflicts_with_all = ["state", "yes"])]
+        candidate: Option<CandidateStage>,
         /// The share of requests or keys from now on, in percent.
         #[arg(long, value_name = "N", value_parser = percent)]
         percent: Option<f64>,
@@ -116,6 +123,9 @@ pub(crate) enum Command {
         /// Show this many groups.
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
+        /// Where the route's candidate and its plan in force differ.
+        #[arg(long, conflicts_with_all = ["try_rules", "suggest"])]
+        candidate: bool,
         /// Judge the samples again as if this file were the `compare:` of the route, and show what would differ.
         /// Changes nothing.
         #[arg(long = "try", value_name = "FILE")]
@@ -139,6 +149,9 @@ pub(crate) enum Command {
     Evidence {
         /// The route's id.
         route: String,
+        /// What those of the route's candidate add up to, and what it still requires.
+        #[arg(long)]
+        candidate: bool,
         #[command(flatten)]
         server: Server,
     },
@@ -384,13 +397,4 @@ pub(crate) enum SchemaKind {
     Routes,
     /// workflows/*.yaml
     Workflow,
-}
-
-fn percent(text: &str) -> Result<f64, String> {
-    let number: f64 = text.trim_end_matches('%').parse().map_err(|_| format!("`{text}` is not a number"))?;
-    crate::flag::Percent::exact(number).map(crate::flag::Percent::as_f64)
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    crate::config::parse_address(text).map_err(|(message, hint)| format!("{message}: {hint}"))
 }

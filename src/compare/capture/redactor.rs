@@ -10,6 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use serde_json::{Map, Value};
 
 use crate::compare::kept::SensitiveParts;
+use crate::compare::secret_forms::{json_of, value_of_secret};
 use crate::secret::{
     REDACTED, RedactRules, RedactionKey, STARS, is_redacted, is_secret, redact_line, replace_detected,
 };
@@ -71,14 +72,16 @@ impl<'a> Redactor<'a> {
     fn learn_values(&mut self, value: &Value, are_secret: bool) {
         match value {
             Value::Object(members) => {
+                let of_pair = value_of_secret(members, |name| self.is_secret(name));
                 for (key, value) in members {
-                    self.learn_values(value, are_secret || self.is_secret(key));
+                    self.learn_values(value, are_secret || of_pair == Some(key.as_str()) || self.is_secret(key));
                 }
             }
             Value::Array(items) => items.iter().for_each(|item| self.learn_values(item, are_secret)),
             Value::String(text) if are_secret => self.learn(text),
+            Value::String(text) => json_of(text).iter().for_each(|json| self.learn_values(json, false)),
             Value::Number(number) if are_secret => self.learn(number.as_str()),
-            Value::String(_) | Value::Number(_) | Value::Null | Value::Bool(_) => {}
+            Value::Number(_) | Value::Null | Value::Bool(_) => {}
         }
     }
 
@@ -183,8 +186,10 @@ impl<'a> Redactor<'a> {
         match value {
             Value::Object(members) => {
                 let mut shown = Map::new();
+                let of_pair = value_of_secret(members, |name| self.is_secret(name));
                 for (key, value) in members {
-                    let value = if self.is_secret(key) { self.secret_value(value) } else { self.value(value, true) };
+                    let is_secret = of_pair == Some(key.as_str()) || self.is_secret(key);
+                    let value = if is_secret { self.secret_value(value) } else { self.value(value, true) };
                     shown.insert(self.text(key), value);
                 }
                 Value::Object(shown)
@@ -192,7 +197,13 @@ impl<'a> Redactor<'a> {
             Value::Array(items) => items.iter().map(|item| self.value(item, has_key)).collect(),
             Value::Null | Value::Bool(_) => value.clone(),
             Value::String(text) if is_redacted(text) || text == STARS => value.clone(),
-            Value::String(text) if has_key => self.text(text).into(),
+            Value::String(text) if has_key => {
+                let json = json_of(text).map(|json| (self.value(&json, true), json));
+                match json.filter(|(redacted, json)| redacted != json) {
+                    Some((redacted, _)) => redacted.to_string().into(),
+                    None => self.text(text).into(),
+                }
+            }
             Value::Number(number) if has_key => match self.text(number.as_str()) {
                 same if same == number.as_str() => value.clone(),
                 redacted => redacted.into(),

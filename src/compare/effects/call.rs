@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::call_template::CallTemplate;
 use crate::compare::bounds::{BoundExceeded, CompareBounds};
 use crate::compare::effect::Effect;
+use crate::compare::multipart;
 use crate::compare::observation::{Body, Intent};
 use crate::compare::parsed_body::ParsedBody;
 use crate::compare::repeated_keys::Document;
@@ -47,8 +48,18 @@ pub(super) struct EngineCall<'a> {
 /// The body of a call.
 pub(super) struct CallBody {
     pub(super) parsed: ParsedBody,
-    /// Whether the body was a form: its fields are compared like the members of a JSON object.
-    pub(super) is_form: bool,
+    pub(super) form: Form,
+}
+
+/// How a body was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Form {
+    /// As it is parsed.
+    Own,
+    /// As the fields of a form, which are compared like the members of a JSON object.
+    Fields,
+    /// In parts, which are compared like the members or elements of JSON.
+    Parts,
 }
 
 impl<'a> EngineCall<'a> {
@@ -61,11 +72,11 @@ impl<'a> EngineCall<'a> {
         }
         let body = match (&intent.bytes, &intent.body) {
             (Some(bytes), _) => CallBody::of(&headers, &Body::Whole(bytes.clone()), bounds),
-            (None, Value::Null) => Ok(CallBody { parsed: ParsedBody::Empty, is_form: false }),
+            (None, Value::Null) => Ok(CallBody { parsed: ParsedBody::Empty, form: Form::Own }),
             (None, Value::String(text)) => {
                 CallBody::of(&headers, &Body::Whole(text.clone().into_bytes().into()), bounds)
             }
-            (None, value) => Ok(CallBody { parsed: ParsedBody::Json(value.clone(), Vec::new()), is_form: false }),
+            (None, value) => Ok(CallBody { parsed: ParsedBody::Json(value.clone(), Vec::new()), form: Form::Own }),
         };
         let service = intent.service.as_ref().or(template.map(|template| &template.service));
         Self {
@@ -138,19 +149,25 @@ impl CallBody {
     fn of(headers: &HeaderMap, body: &Body, bounds: &CompareBounds) -> Result<Self, BoundExceeded> {
         let parsed = ParsedBody::of_parts(headers, body, bounds)?;
         match &parsed {
+            ParsedBody::Bytes(bytes) => Ok(match multipart::document(headers, bytes, bounds)? {
+                Some(parts) => Self { parsed: ParsedBody::Json(parts, Vec::new()), form: Form::Parts },
+                None => Self { parsed, form: Form::Own },
+            }),
             ParsedBody::Text(text) if is_form(headers) => match parse_form_strictly(text.as_bytes()) {
-                Ok(fields) => Ok(Self { parsed: ParsedBody::Json(fields, Vec::new()), is_form: true }),
-                Err(_) => Ok(Self { parsed, is_form: false }),
+                Ok(fields) => Ok(Self { parsed: ParsedBody::Json(fields, Vec::new()), form: Form::Fields }),
+                Err(_) => Ok(Self { parsed, form: Form::Own }),
             },
-            ParsedBody::Text(_) | ParsedBody::Json(..) | ParsedBody::Bytes(_) | ParsedBody::Empty => {
-                Ok(Self { parsed, is_form: false })
-            }
+            ParsedBody::Text(_) | ParsedBody::Json(..) | ParsedBody::Empty => Ok(Self { parsed, form: Form::Own }),
         }
     }
 
     /// The name of the body's type, for a difference between types.
     pub(super) fn name(&self) -> &'static str {
-        if self.is_form { "a form" } else { self.parsed.name() }
+        match self.form {
+            Form::Own => self.parsed.name(),
+            Form::Fields => "a form",
+            Form::Parts => "parts",
+        }
     }
 }
 

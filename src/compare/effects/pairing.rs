@@ -297,10 +297,10 @@ impl StepCalls<'_> {
         if self.rules.ignored_body.is_some() {
             return Ok(hasher.finish());
         }
-        match call.body.as_ref().map(|body| (&body.parsed, body.is_form)) {
-            Ok((ParsedBody::Json(value, _), is_form)) => {
+        match call.body.as_ref().map(|body| (&body.parsed, body.form)) {
+            Ok((ParsedBody::Json(value, _), form)) => {
                 let value = hash_of(&mut self.context(ids, findings), value, side, equality.precision)?;
-                (1u8, is_form, value).hash(&mut hasher);
+                (1u8, form, value).hash(&mut hasher);
             }
             Ok((ParsedBody::Text(text), _)) => match side {
                 Side::Legacy => (2u8, text).hash(&mut hasher),

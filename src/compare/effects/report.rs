@@ -124,7 +124,7 @@ fn report_body(
 ) -> Result<(), BoundExceeded> {
     let (legacy, engine) = (body(legacy)?, body(engine)?);
     match (&legacy.parsed, &engine.parsed) {
-        _ if legacy.is_form != engine.is_form => {
+        _ if legacy.form != engine.form => {
             findings.add_text("body", DifferenceKind::Type, Some(legacy.name()), Some(engine.name()));
             Ok(())
         }
@@ -148,7 +148,7 @@ fn body<'b>(call: &'b Call<'_>) -> Result<&'b CallBody, BoundExceeded> {
 /// Whether two bodies are equal without any rule; `false` if this is not known.
 fn is_same_body(legacy: &Call<'_>, engine: &Call<'_>) -> bool {
     let (Ok(legacy), Ok(engine)) = (body(legacy), body(engine)) else { return false };
-    legacy.is_form == engine.is_form
+    legacy.form == engine.form
         && match (&legacy.parsed, &engine.parsed) {
             (ParsedBody::Json(a, repeated), ParsedBody::Json(b, also)) => a == b && repeated == also,
             (ParsedBody::Text(a), ParsedBody::Text(b)) => a == b,

@@ -115,6 +115,16 @@ impl EffectRules {
         takers.all(|template| effects.iter().any(|effect| fits(template, effect)))
     }
 
+    /// Whether a step that only reads makes such a call, and no other step does.
+    pub(in crate::compare) fn is_declared_read(&self, effect: &Effect) -> bool {
+        let fits = |template: &&CallTemplate| {
+            effect.service.as_ref() == Some(&template.service)
+                && template.matches(&effect.method, path_of_url(&effect.url))
+        };
+        let mut fitting = self.templates.iter().filter(fits).peekable();
+        fitting.peek().is_some() && fitting.all(|template| matches!(template.role, CallRole::Read { .. }))
+    }
+
     /// Whether the engine's intents of a call are compared with legacy's calls.
     pub(super) fn judges(&self, template: &CallTemplate) -> bool {
         match (&template.step, template.role) {

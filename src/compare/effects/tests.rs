@@ -75,6 +75,7 @@ pub(super) fn rules(draft: Value) -> Rules {
 }
 
 pub(super) const JSON: (&str, &str) = ("content-type", "application/json");
+const TO: &str = "effects.mail.body.to.body";
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 fn service_of(url: &str) -> &str {
@@ -214,7 +215,12 @@ fn every_form_of_difference_in_a_call_is_named() {
         ..intent("mail", None, "POST", url, Value::Null)
     };
     let text = ("content-type", "text/plain");
+    let parts =
+        |b: &str, to: &str| format!("--{b}\r\nContent-Disposition: form-data; name=to\r\n\r\n{to}\r\n--{b}--\r\n");
+    let [in_a, in_b] = ["multipart/form-data; boundary=a", "multipart/form-data; boundary=b"].map(|of| (JSON.0, of));
     for (legacy, engine, draft, expected) in [
+        (mail(in_a, url, &parts("a", "an")), engine(&[in_b], url, &parts("b", "an")), json!({}), vec![]),
+        (mail(in_a, url, &parts("a", "an")), engine(&[in_b], url, &parts("b", "bo")), json!({}), vec![TO]),
         (mail(text, url, "a"), engine(&[text], url, "b"), json!({}), vec!["effects.mail.text"]),
         (mail(JSON, url, "{\"a\":1}"), engine(&[JSON], url, "{\"a\":1.0}"), json!({}), vec![]),
         (

@@ -173,6 +173,7 @@ fn cases() -> Vec<(&'static str, Set)> {
             good().put("routes/two.yaml", ROUTES.replace("id: orders.create", "id: orders.make")),
         ),
         ("replay_safe with a shared step", edit(ROUTES_PATH, "    percent: 50", "    replay_safe: true")),
+        ("noise without replay_safe", edit(ROUTES_PATH, "    percent: 50", "    noise: 2%")),
         ("a shared step without rehearse", edit(WORKFLOW_PATH, "    rehearse: { id: '${legacy.body.id}' }\n", "")),
         ("a parameter that the path does not have", step("  a: { call: 'GET ${services.shop}/${request.params.id}' }")),
         ("a shared step without a retry key", edit(ROUTES_PATH, "    retry_key: ${request.headers[\"x-request\"]}\n", "")),

@@ -87,6 +87,7 @@ async fn begin(core: &Arc<Core>, start: AdoptionStart) -> Result<(), StartError>
         job: None,
         parent: None,
         route_above: None,
+        child_plans: None,
         approval_above: None,
         legacy: None,
         traceparent: run_trace::of_first_run(run),

@@ -29,7 +29,7 @@ use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::exchange::Reads;
 use crate::names::RunId;
 use crate::store::StoreError;
-use crate::workflow::{FailureKind, Mode, Parent, Run, RunStarted, RunStatus, TreeEffects, fold};
+use crate::workflow::{FailureKind, Mode, Parent, Plan, Run, RunStarted, RunStatus, TreeEffects, fold};
 
 /// The pause after the store did not answer or refused the first append.
 const STORE_RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -100,6 +100,7 @@ async fn try_ensure(
         return Ok(TryResult::State(state));
     }
     let is_too_deep = exceeds_depth_bound(core, parent.run).await?;
+    let own_plan = plan_of_version(core, parent, spec).await?;
     let Some(slot) = core.schedule.mailboxes.claim_slot(&core.schedule.timers, spec.child) else {
         return Ok(TryResult::SlotTaken);
     };
@@ -115,7 +116,7 @@ async fn try_ensure(
     if is_too_deep {
         return give_up(core, spec.failed(depth_error(core))).await;
     }
-    let answer = match create(core, parent, spec, slot) {
+    let answer = match create(core, parent, spec, own_plan, slot) {
         Ok(answer) => answer,
         Err(CannotStart::Fails(end)) => return give_up(core, *end).await,
         Err(CannotStart::NoWorkflow) => {
@@ -195,19 +196,41 @@ enum CannotStart {
     Fails(Box<ChildEnd>),
 }
 
+/// The plan of a child, where its parent belongs to a version of its route's workflow and not to the files: `None` if
+/// it does not, or if that plan cannot be read any more.
+async fn plan_of_version(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Option<Arc<Plan>>, StoreError> {
+    let Some(id) = parent.child_plans.as_ref().and_then(|plans| plans.get(&spec.workflow)) else { return Ok(None) };
+    let snapshot = core.files.snapshot.load_full();
+    if let Some(plan) = snapshot.plan(id) {
+        return Ok(Some(plan));
+    }
+    let source = core.ports.store.plan(id.clone()).await?;
+    let plan = source.and_then(|source| snapshot.rebuild(&source, &core.files.limits)).filter(|plan| plan.id == *id);
+    if plan.is_none() {
+        tracing::warn!(run = %spec.child, parent = %parent.run, plan = %id, "the plan of a child is not stored, or cannot be read: that of the files is used");
+    }
+    Ok(plan.map(Arc::new))
+}
+
 /// Makes a child that is ready to be driven.
 ///
 /// # Errors
 /// Why the child cannot start.
-fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<PreparedRun, CannotStart> {
+fn prepare(
+    core: &Core,
+    parent: &RunStarted,
+    spec: &ChildSpec,
+    own_plan: Option<Arc<Plan>>,
+) -> Result<PreparedRun, CannotStart> {
     let failed = |why: String| CannotStart::Fails(Box::new(spec.failed(why)));
     let snapshot = core.files.snapshot.load_full();
-    let Some(plan) = snapshot.plans.get(&spec.workflow).cloned() else { return Err(CannotStart::NoWorkflow) };
+    let plan = own_plan.or_else(|| snapshot.plans.get(&spec.workflow).cloned());
+    let Some(plan) = plan else { return Err(CannotStart::NoWorkflow) };
     if let Err(why) = plan.check_input(&spec.input) {
         return Err(CannotStart::InputRefused(why.join("; ")));
     }
     let mut sensitive_paths = spec.sensitive_paths.clone();
-    let legacy = parent.legacy.as_ref().zip(snapshot.legacy_reads(&plan.workflow)).map(|(legacy, reads)| {
+    let legacy = parent.legacy.as_ref().zip(snapshot.legacy_reads(&plan)).map(|(legacy, reads)| {
         sensitive_paths.extend(reads.sensitive.iter().filter(|path| !spec.sensitive_paths.contains(path)).cloned());
         decode::legacy_of_child(legacy, &reads.paths, core.bytes_mark())
     });
@@ -217,6 +240,7 @@ fn prepare(core: &Core, parent: &RunStarted, spec: &ChildSpec) -> Result<Prepare
         job: None,
         parent: Some(Parent { run: parent.run, step: spec.step.clone(), item: spec.item }),
         route_above: spec.route_above,
+        child_plans: parent.child_plans.clone(),
         approval_above: spec.approval_above.clone(),
         legacy,
         traceparent: parent.traceparent.clone(),
@@ -233,9 +257,10 @@ fn create(
     core: &Arc<Core>,
     parent: &RunStarted,
     spec: &ChildSpec,
+    own_plan: Option<Arc<Plan>>,
     slot: Slot,
 ) -> Result<oneshot::Receiver<StartAnswer>, CannotStart> {
-    let prepared = prepare(core, parent, spec)?;
+    let prepared = prepare(core, parent, spec, own_plan)?;
     let permit = core.permits_of(prepared.run.mode()).and_then(|runs| runs.clone().try_acquire_owned().ok());
     let registration = core.schedule.registry.register(spec.child, None).ok();
     let (answer_sender, answer) = oneshot::channel();
@@ -255,7 +280,10 @@ async fn rehearse(
     if depth >= core.files.limits.run_depth_max {
         return Ok(spec.failed(depth_error(core)));
     }
-    let prepared = PreparedRun { depth: depth + 1, reads, ..prepare(core, parent, spec)? };
+    let own_plan = plan_of_version(core, parent, spec).await.map_err(|error| {
+        CannotStart::Fails(Box::new(spec.failed(format!("the store does not return its plan: {error}"))))
+    })?;
+    let prepared = PreparedRun { depth: depth + 1, reads, ..prepare(core, parent, spec, own_plan)? };
     let plan = prepared.plan.clone();
     let driver = prepared.driver(core, Waiter::Nobody);
     let drive: futures_util::future::BoxFuture<'_, Run> = Box::pin(driver.drive());

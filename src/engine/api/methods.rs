@@ -58,7 +58,7 @@ impl Engine {
     /// The definition of a plan that is in force.
     pub fn plan_source(&self, id: &PlanId) -> Option<Arc<Value>> {
         let snapshot = self.core.files.snapshot.load();
-        snapshot.plans.values().find(|plan| plan.id == *id).map(|plan| plan.source.clone())
+        snapshot.plan(id).map(|plan| plan.source.clone())
     }
     /// Starts another run of the same job. It takes over the results of all steps that do not depend on the step
     /// `from`.

@@ -21,7 +21,7 @@ use crate::engine::ports::decode;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::{ArmReply, ArmRequest, ProblemDocument, RunReport};
 use crate::flag::SkipReason;
-use crate::names::RunId;
+use crate::names::{PlanId, PlanSet, RunId, WorkflowName};
 use crate::workflow::{
     Creates, Event, FirstValues, Mode, Plan, RunStarted, evolve, may_create_instance, quotes_in_first_event,
 };
@@ -58,10 +58,19 @@ pub(in crate::engine) async fn prepare(
     if request.mode != Mode::Rehearse && request.keep && !core.schedule.why_unresumed.is_none() {
         return not_started("resuming_runs", "The runs that the last process left are not resumed yet");
     }
-    let Some(plan) = request.workflow.as_ref().and_then(|name| snapshot.plans.get(name)).cloned() else {
+    let Some(plan) = snapshot.plan_of(request.workflow.as_ref(), request.plans.as_deref()) else {
         let name = request.workflow.as_ref().map_or("", |name| name.as_str());
+        if let Some(plans) = &request.plans {
+            let why = format!("This process cannot run {} of the workflow `{name}`", plans.label());
+            return not_started("plan_not_runnable", &why);
+        }
         return not_started("no_workflow", &format!("There is no workflow `{name}`"));
     };
+    // The plan in force of a route may be older than its `keep: none`.
+    let is_in_force = request.plans.is_some() && request.mode != Mode::Rehearse;
+    if is_in_force && !request.keep && plan.reason_to_keep().is_some() {
+        return not_started("plan_not_runnable", "The runs of the plan in force have to be kept");
+    }
     let family = request.creates.as_ref().map(|(family, _)| family);
     // A request that may not fall back to legacy gets a run nevertheless; the collision has raised an alert.
     if may_fall_back && family.is_some_and(|family| core.ports.affinity.collided(family)) {
@@ -164,10 +173,11 @@ fn first_event(
     let trace = request.request.caller_trace().and_then(|value| value.to_str().ok());
     let now = core.process.clock.now();
     let InstanceFacts { value: instance, mut sensitive_paths, ids: _ } = instance;
-    let legacy = request.legacy.as_ref().zip(snapshot.legacy_reads(&plan.workflow)).map(|(legacy, reads)| {
-        sensitive_paths.extend(reads.sensitive.iter().cloned());
-        Arc::new(decode::legacy(legacy, &reads.paths, bounds))
-    });
+    let legacy =
+        request.legacy.as_ref().zip(snapshot.legacy_reads_of(plan, request.plans.as_deref())).map(|(legacy, reads)| {
+            sensitive_paths.extend(reads.sensitive.iter().cloned());
+            Arc::new(decode::legacy(legacy, &reads.paths, bounds))
+        });
     let first = FirstValues {
         body,
         headers: &request.request.headers,
@@ -183,6 +193,7 @@ fn first_event(
         plan: plan.id.clone(),
         mode: request.mode,
         route: Some(request.route.clone()),
+        child_plans: request.plans.as_ref().and_then(|plans| child_plans(plans)),
         started: now,
         request: facts.request,
         credentials: facts.credentials.keys().cloned().collect(),
@@ -208,6 +219,12 @@ fn first_event(
         until: start::deadline(plan, now),
     };
     Ok((started, facts.credentials, run_key))
+}
+
+/// The plans of the workflows that a run of this version starts, directly or through others; `None` where it starts
+/// none.
+fn child_plans(version: &PlanSet) -> Option<Arc<BTreeMap<WorkflowName, PlanId>>> {
+    (version.plans.len() > 1).then(|| Arc::new(version.plans.clone()))
 }
 
 /// The instance that the run creates: under the engine's own id, or, in a dark run, under the id that legacy gave it.

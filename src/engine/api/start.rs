@@ -33,7 +33,7 @@ use crate::engine::scheduler::successors;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::RequestCopy;
 use crate::limits::Limits;
-use crate::names::{JobId, RunId, WorkflowName};
+use crate::names::{JobId, PlanId, RunId, WorkflowName};
 use crate::store::{Claim, ClaimedRequest, StoredFirstTry};
 use crate::workflow::{
     ApprovalAbove, BytesMark, Event, FirstValues, Mode, Parent, Plan, RouteAbove, RunStarted, SensitivePath,
@@ -50,6 +50,8 @@ pub(in crate::engine) struct StartContext {
     pub job: Option<JobId>,
     pub parent: Option<Parent>,
     pub route_above: Option<RouteAbove>,
+    /// See [`RunStarted::child_plans`].
+    pub child_plans: Option<Arc<BTreeMap<WorkflowName, PlanId>>>,
     pub approval_above: Option<ApprovalAbove>,
     /// The parts of legacy's reply that the run's plan and those of its child runs read.
     pub legacy: Option<Arc<Value>>,
@@ -101,6 +103,7 @@ pub(in crate::engine) fn first_event(
         job,
         parent,
         route_above,
+        child_plans,
         approval_above,
         legacy,
         traceparent,
@@ -125,6 +128,7 @@ pub(in crate::engine) fn first_event(
         plan: plan.id.clone(),
         mode,
         route: None,
+        child_plans,
         started: now,
         request: facts.request,
         credentials: Vec::new(),
@@ -177,6 +181,7 @@ pub(in crate::engine) async fn start(
         job: None,
         parent: None,
         route_above: None,
+        child_plans: None,
         approval_above: None,
         legacy: None,
         traceparent: run_trace::of_first_run(run),

@@ -44,6 +44,7 @@ impl Machine {
                     reply.unwrap_or_else(|| replies::still_running(run, Some(&self.plan), &self.decision_inputs));
                 let mut reply = if self.is_unkept_real_run() { replies::without_run(reply) } else { reply };
                 self.note_taken_pin(&mut reply);
+                self.hand_over_events(&mut reply);
                 self.out.push(Output::AnswerCaller(CallerAnswer::Reply(Box::new(reply))));
             }
         } else if let Some(DecidedReply { run, .. }) = self.deadline_reply.as_ref().filter(|reply| reply.seq <= durable)
@@ -61,6 +62,13 @@ impl Machine {
             }
             self.note_taken_pin(&mut reply);
             self.out.push(Output::AnswerCaller(CallerAnswer::Reply(Box::new(reply))));
+        }
+    }
+
+    /// Adds the events of a rehearsal, which are in no store.
+    pub(super) fn hand_over_events(&mut self, reply: &mut ArmReply) {
+        if let ArmReply::Refused(_, report) | ArmReply::Answer(ArmAnswer { report, .. }) = reply {
+            report.events = self.log.take_events();
         }
     }
 

@@ -95,7 +95,8 @@ impl Machine {
     }
 
     /// Ends a run of which nothing is stored; everybody who waits for the run gets this reply.
-    pub(super) fn discard(&mut self, reply: ArmReply) {
+    pub(super) fn discard(&mut self, mut reply: ArmReply) {
+        self.hand_over_events(&mut reply);
         let reply = Box::new(reply);
         if matches!(*reply, ArmReply::Abandoned(_)) {
             self.out.push(Output::GiveRetryKeyToLegacy);

@@ -86,7 +86,12 @@ pub(super) struct Log {
     failures: u32,
     in_flight: Option<Arc<Append>>,
     last_durable: Option<Arc<Append>>,
+    /// The first events of a rehearsal, to be shown if it differs; `None` for other runs.
+    rehearsed: Option<Vec<(Timestamp, Event)>>,
 }
+
+/// The most events of a rehearsal that are kept until it is compared.
+const REHEARSED_EVENTS_MAX: usize = 200;
 
 impl Log {
     /// The log of a run whose events are durable up to this one (0 for a new run).
@@ -103,14 +108,29 @@ impl Log {
             failures: 0,
             in_flight: None,
             last_durable: None,
+            rehearsed: None,
         }
+    }
+    /// Keeps the first events of a run that is not stored.
+    pub fn keeping_events(mut self) -> Self {
+        self.rehearsed = self.append_header.is_none().then(Vec::new);
+        self
     }
     /// Adds the event with this sequence number.
     pub fn push(&mut self, at: Timestamp, event: Event, seq: Seq) {
         match self.append_header {
             Some(_) => self.pending.push((at, event)),
-            None => (self.durable_seq, self.submitted_seq) = (seq, seq),
+            None => {
+                (self.durable_seq, self.submitted_seq) = (seq, seq);
+                if let Some(kept) = self.rehearsed.as_mut().filter(|kept| kept.len() < REHEARSED_EVENTS_MAX) {
+                    kept.push((at, event));
+                }
+            }
         }
+    }
+    /// The kept events, which are kept no longer.
+    pub fn take_events(&mut self) -> Vec<(Timestamp, Event)> {
+        self.rehearsed.take().unwrap_or_default()
     }
     /// Adds a message to a webhook, stored with the pending events.
     pub fn push_webhook_message(&mut self, message: WebhookMessage) {

@@ -70,6 +70,7 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         ended_on_purpose: run.ended_on_purpose(),
         of_earlier_try: false,
         redaction,
+        events: Vec::new(),
     }
 }
 

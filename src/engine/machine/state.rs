@@ -13,7 +13,7 @@ use super::query_state::QueryState;
 use crate::compare::AwaitedIntents;
 use crate::names::{RunId, Seq, StepId};
 use crate::store::Claim;
-use crate::workflow::{ControlCommand, DecisionInputs, EventMisfit, Plan, Run, StepIndex, StepPart};
+use crate::workflow::{ControlCommand, DecisionInputs, EventMisfit, Mode, Plan, Run, StepIndex, StepPart};
 
 /// Identifies a call of the run: step, item, and part (the step's own call, its probe or its undo).
 pub(super) type CallName = (StepId, Option<u32>, StepPart);
@@ -182,11 +182,14 @@ impl Machine {
             seed,
             now,
         } = parts;
+        let has_claim = claim.is_some();
+        let log = Log::new(append_header, claim, durable_seq);
+        let is_rehearsed = run.mode() == Mode::Rehearse;
         let step_indexes = plan.steps.iter().enumerate().map(|(index, step)| (step.id.clone(), StepIndex(index)));
         Self {
             step_indexes: step_indexes.collect(),
-            claims_on_shared_store: is_store_shared && claim.is_some(),
-            log: Log::new(append_header, claim, durable_seq),
+            claims_on_shared_store: is_store_shared && has_claim,
+            log: if is_rehearsed { log.keeping_events() } else { log },
             ids: Ids::new(seed),
             run,
             plan,

@@ -24,8 +24,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::poll;
 use http::header::HOST;
-use http::{HeaderMap, Method, Request, Uri};
+use http::{HeaderMap, Method, Request, Uri, response};
 use http_body_util::Full;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -82,6 +83,8 @@ pub(in crate::engine) struct Outgoing {
     pub streaming: Option<StreamingCall>,
     /// Set where the reply is recorded for a capture.
     pub read: Option<RecordedRead>,
+    /// Gets the whole reply as the service sent it.
+    pub whole: Option<oneshot::Sender<(response::Parts, Bytes)>>,
 }
 
 impl Outgoing {
@@ -181,17 +184,17 @@ impl Executor for SendingClient {
 
 /// The connections of one kind of run.
 #[derive(Clone)]
-struct Transport {
+pub(super) struct Transport {
     pool: Arc<ConnectionPool>,
     bounds: decode::DecodeBounds,
 }
 
 impl Transport {
-    fn new(limits: &Limits, key_secret: &[u8; 32]) -> Self {
+    pub(super) fn new(limits: &Limits, key_secret: &[u8; 32]) -> Self {
         Self { pool: ConnectionPool::new(limits), bounds: decode::DecodeBounds::of(limits, key_secret) }
     }
 
-    async fn call(self, call: Outgoing, kill_switch: Option<&KillSwitch>) -> AttemptResult {
+    pub(super) async fn call(self, call: Outgoing, kill_switch: Option<&KillSwitch>) -> AttemptResult {
         let acquired = tokio::select! {
             biased;
             acquired = call.service_limits.acquire(call.mode, call.run, call.bounds()) => acquired,
@@ -240,6 +243,7 @@ impl Transport {
             secrets,
             streaming,
             read,
+            whole,
         } = call;
         let recorder = ReplyRecorder { bounds: self.bounds, headers: headers_to_record, secrets, streaming };
         if let Some(uri) = uris.first() {
@@ -355,8 +359,10 @@ impl Transport {
         }
         match exchanged {
             Exchanged::Whole((head, body)) => {
-                if let (Some(read), Ok(bytes)) = (read, &body) {
-                    read.record(&head, bytes, &recorder);
+                if let Ok(bytes) = &body {
+                    read.into_iter().for_each(|read| read.record(&head, bytes, &recorder));
+                    // The receiver may have stopped waiting.
+                    whole.into_iter().for_each(|whole| drop(whole.send((head.clone(), bytes.clone()))));
                 }
                 if body.is_ok() {
                     self.pool.give_back(connection).await;

@@ -19,6 +19,7 @@ pub(super) mod opened_events;
 pub(super) mod outgoing;
 pub(super) mod pooled_connection;
 pub(super) mod protocol;
+pub(super) mod repeating_client;
 pub(super) mod reply;
 pub(super) mod seal;
 pub(super) mod sealed_values;

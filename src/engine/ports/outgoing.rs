@@ -135,6 +135,7 @@ fn build(
             receiver: None,
         }),
         read: None,
+        whole: None,
     })
 }
 

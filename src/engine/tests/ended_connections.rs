@@ -45,6 +45,7 @@ async fn call(client: &SendingClient, service_limits: &Arc<ServiceLimits>, numbe
         secrets: EchoedSecrets::default(),
         streaming: None,
         read: None,
+        whole: None,
     };
     client.perform(EffectClass::Shared, call).await
 }

@@ -316,6 +316,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
         route: RouteId::from("orders.create"),
         files_version: 0,
         workflow: Some(WorkflowName::from(workflow)),
+        plans: None,
         mode,
         request: request_copy(body, &[]),
         legacy: None,

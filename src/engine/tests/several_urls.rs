@@ -53,6 +53,7 @@ fn outgoing(service_limits: &Arc<ServiceLimits>, mode: Mode, headers: HeaderMap)
         secrets: EchoedSecrets::default(),
         streaming: None,
         read: None,
+        whole: None,
     }
 }
 

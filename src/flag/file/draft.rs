@@ -69,9 +69,11 @@ pub struct RouteDraft {
     pub requests_max: Option<u64>,
     /// Time-outs of requests that are forwarded to legacy. Default: those of the service.
     pub timeouts: Option<TimeoutsDraft>,
-    /// Whether legacy may be called again for a comparison in `live`; checked, but not acted on by this version.
+    /// Whether a request changes nothing at legacy, so that legacy may be asked a second time.
     #[serde(default)]
     pub replay_safe: bool,
+    /// With `replay_safe`: the share of compared requests that are sent to legacy twice. Default: `1%`.
+    pub noise: Option<String>,
     /// `strict` refuses every unusual spelling of the path; `lenient` only where it could bypass or change the match of
     /// a route with a workflow. Default: `paths:` of the service.
     pub paths: Option<PathsDraft>,

@@ -19,6 +19,7 @@ mod paths;
 mod promote;
 mod redact;
 mod relay_settings;
+mod repeats;
 mod routes;
 mod service_tls;
 mod services;
@@ -75,10 +76,20 @@ pub struct KnownNames<'a> {
 pub struct WorkflowFacts {
     /// Whether at least one step has a shared effect.
     pub shared_steps: bool,
+    /// Whether at least one step has a private effect.
+    pub private_steps: bool,
     /// Why its runs have to be kept, as the object of "has": "the shared step `charge`". `None` if they only read.
     pub reason_to_keep: Option<String>,
     /// The step that streams its reply, of which nothing is kept. `None` if no step does.
     pub streaming_step: Option<String>,
     /// Whether it tells legacy to let go of an instance (`release: true`).
     pub tells_legacy: bool,
+}
+
+impl WorkflowFacts {
+    /// The effect class of steps that write something; `None` if there are none.
+    fn writing_steps(&self) -> Option<&'static str> {
+        let private = self.private_steps.then_some("private");
+        if self.shared_steps { Some("shared") } else { private }
+    }
 }

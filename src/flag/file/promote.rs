@@ -35,6 +35,9 @@ pub struct PromoteDraft {
     pub effects_compared: Option<bool>,
     /// By how much the share of the engine's errors may exceed that of legacy: `0.1%` (the default).
     pub errors_not_worse_by: Option<String>,
+    /// By how much more often than legacy from itself the engine may differ at a place of noise, as an upper bound:
+    /// `5%` (the default); `100%` asks for nothing.
+    pub noise_not_worse_by: Option<String>,
     /// The ratio that the engine's 99th percentile of latency to legacy's has to be below; without it latencies are not
     /// judged.
     pub p99_ratio_below: Option<f64>,
@@ -57,6 +60,7 @@ pub fn promote(draft: &PromoteDraft, rest: &Promote, site: &Site, problems: &mut
         strata_at_least,
         effects_compared,
         errors_not_worse_by,
+        noise_not_worse_by,
         p99_ratio_below,
         age_at_most,
         answers,
@@ -66,6 +70,7 @@ pub fn promote(draft: &PromoteDraft, rest: &Promote, site: &Site, problems: &mut
     let mismatch_rate = rate("mismatch_below", mismatch_below);
     let coverage = rate("coverage_at_least", coverage_at_least);
     let errors = rate("errors_not_worse_by", errors_not_worse_by);
+    let noise = rate("noise_not_worse_by", noise_not_worse_by);
     if mismatch_rate == Some(0.0) {
         let message = "no number of pairs shows a rate below 0%";
         problems.error(&site.key("mismatch_below"), message).hint("0.1% takes 4512 equal pairs, 0.01% takes 45137");
@@ -91,6 +96,7 @@ pub fn promote(draft: &PromoteDraft, rest: &Promote, site: &Site, problems: &mut
         strata_at_least: strata_at_least.unwrap_or(rest.strata_at_least),
         effects_compared: effects_compared.unwrap_or(rest.effects_compared),
         errors_not_worse_by: errors.unwrap_or(rest.errors_not_worse_by),
+        noise_not_worse_by: noise.unwrap_or(rest.noise_not_worse_by),
         p99_ratio_below: p99_ratio_below.or(rest.p99_ratio_below),
         age_at_most: age.unwrap_or(rest.age_at_most),
         answers: answers.unwrap_or(rest.answers),

@@ -10,7 +10,7 @@ use super::relay_settings::relay_settings;
 use super::values::{check_name, duration};
 use super::{
     CallerDraft, JwtDraft, KnownNames, OneOrMore, PathsDraft, RouteDraft, TokenDraft, WorkflowFacts, instance, keep,
-    matching, parts, redact, suggest,
+    matching, parts, redact, repeats, suggest,
 };
 use crate::flag::matcher::params;
 use crate::flag::{CallerScope, Percent, Route, Service, Shares, State, TokenKeys};
@@ -57,6 +57,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         requests_max,
         timeouts,
         replay_safe,
+        noise: _,
         paths,
         expose,
         compare: _,
@@ -119,21 +120,14 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     let invariants = invariants.as_ref().map(|draft| parts::invariants(draft, &at("invariants"), problems));
 
     let keeps_runs = keep::keeps_runs(draft, workflow_facts, site, problems);
-    if workflow_facts.is_some_and(|workflow_facts| workflow_facts.shared_steps) {
-        if *replay_safe {
-            problems
-                .error(&at("replay_safe"), "a workflow with a shared step is not safe to replay")
-                .hint("legacy would do the work twice: leave `replay_safe` out");
-        }
-        if retry_key.is_none() && matches.as_ref().is_some_and(|m| !m.method.is_safe()) {
-            problems
-                .warn(&at("id"), "without the header `Idempotency-Key` a client's retry is a new request here")
-                .hint(
-                    "if clients mark a retry in another way, name it: retry_key: ${request.body.order_ref} (that header is \
-                     the default and need not be named; a route in `live` is held at `dark` for `retry_window_s` after \
-                     a change of `retry_key`)",
-                );
-        }
+    let noise = repeats::noise_share(draft, matches.as_ref(), workflow_facts, site, problems);
+    let has_shared_step = workflow_facts.is_some_and(|workflow_facts| workflow_facts.shared_steps);
+    if has_shared_step && retry_key.is_none() && matches.as_ref().is_some_and(|m| !m.method.is_safe()) {
+        problems.warn(&at("id"), "without the header `Idempotency-Key` a client's retry is a new request here").hint(
+            "if clients mark a retry in another way, name it: retry_key: ${request.body.order_ref} (that header is \
+                 the default and need not be named; a route in `live` is held at `dark` for `retry_window_s` after \
+                 a change of `retry_key`)",
+        );
     }
     let legacy = legacy?;
     let strict_paths = match paths {
@@ -160,6 +154,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         relay,
         requests_max: *requests_max,
         replay_safe: *replay_safe,
+        noise,
         strict_paths,
         exposes_arm: *expose,
         promote,

@@ -20,6 +20,7 @@ mod orphans;
 mod outcomes;
 mod outdated_moves;
 mod overtaken;
+mod plans;
 mod races;
 mod re_added;
 mod renamed_back;
@@ -74,6 +75,7 @@ fn files(states: &[(&str, State)]) -> DeclaredFiles {
         bases: BTreeMap::new(),
         read_only: Default::default(),
         shared_steps: Default::default(),
+        plans: Default::default(),
     }
 }
 

@@ -199,7 +199,15 @@ fn the_oldest_id_tells_whose_a_stored_row_is() {
         let route = Route { id: oldest.into(), ..Route::clone(&routes[4]) };
         let present = Some(crate::flag::RetryScope::of(&route));
         let retry = Some(crate::store::RetryScopes { present, ..Default::default() });
-        DeclaredState { route: id.into(), file: None, retry, follows: None, live: None, is_absent: false }
+        DeclaredState {
+            route: id.into(),
+            file: None,
+            retry,
+            follows: None,
+            live: None,
+            in_force: None,
+            is_absent: false,
+        }
     };
     let ids = |routes: &[Arc<Route>], rows: &[DeclaredState]| {
         let routes = with_unlisted_ids(rows, routes);

@@ -94,6 +94,8 @@ pub fn answered_with(status: StatusCode, mode: Mode, reply: &Value, padding: usi
         legacy_keys: KeysOfLegacy { keys: Vec::new(), decided_at: jiff::Timestamp::UNIX_EPOCH },
         effects: None,
         reads: None,
+        repeat: None,
+        candidate: None,
         at_legacy: None,
     }
 }
@@ -158,8 +160,15 @@ impl TestShadow {
         .unwrap();
         let rules = Arc::new(ArcSwap::from_pointee(BTreeMap::from([(id(), Arc::new(rules))])));
         let captures = Captures::new(store.clone(), RedactionKey::derived_from(&[7; 32]));
-        let parts =
-            ShadowParts { engine, twins, evidence: evidence.clone(), captures, rules, limits: Arc::new(limits) };
+        let parts = ShadowParts {
+            engine,
+            legacy: None,
+            twins,
+            evidence: evidence.clone(),
+            captures,
+            rules,
+            limits: Arc::new(limits),
+        };
         Self { shadow: Shadow::start(parts).unwrap(), evidence, store }
     }
     pub fn offer(&self, answered: Answered) {

@@ -265,6 +265,7 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
         workflow: "create-order".into(),
         plan: "plan_1".into(),
         mode: Mode::Real,
+        child_plans: None,
         route: Some("orders.create".into()),
         started: at,
         request: Arc::new(json!({ "body": { "items": [1] } })),

@@ -3,10 +3,11 @@
 use super::*;
 use crate::compare::{Difference, DifferenceKind};
 use crate::flag::{Framework, GuardCondition, PathConventions, Percent, RetryScope, Shares, State, TokenSource};
+use crate::names::PlanSet;
 use crate::store::{
     DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, GuardAction,
-    GuardRecord, KeyFileRecord, LiveBasis, Overridden, PutFlips, RecordEntry, ReplacedMatch, ReplacedScope,
-    RetryScopes, SampleRecord, UnreadKeyFile, UnrecordedBecause, guard_key,
+    GuardRecord, KeyFileRecord, LiveBasis, Overridden, PutFlips, RecordEntry, RehearsedEvent, ReplacedMatch,
+    ReplacedScope, RetryScopes, SampleRecord, UnreadKeyFile, UnrecordedBecause, guard_key,
 };
 
 on_every_store! {
@@ -39,6 +40,7 @@ fn flip(route: Option<&str>, to: &str) -> FlipRecord {
         overridden: Some(Overridden { from: State::Dark, reason: "a drill".into(), forced_at: Some(at(1)) }),
         evidence: json!({ "pairs": 20, "rate": 0.125 }),
         guard: None,
+        candidate: None,
     }
 }
 
@@ -143,8 +145,15 @@ async fn flips_are_numbered_and_the_last_of_each_route_is_returned(which: StoreK
 async fn nothing_is_recorded_that_was_to_follow_an_older_flip(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let file = Some(FileState { state: State::Off, shares: Shares::default() });
-    let declared =
-        vec![DeclaredState { route: "a".into(), file, retry: None, follows: None, live: None, is_absent: false }];
+    let declared = vec![DeclaredState {
+        route: "a".into(),
+        file,
+        retry: None,
+        follows: None,
+        live: None,
+        in_force: None,
+        is_absent: false,
+    }];
     assert_eq!(put(&fixture, 1, &[flip(Some("a"), "off")], Some(declared.clone())).await, None, "there is no flip 1");
     assert_eq!(put(&fixture, 0, &[flip(Some("a"), "live")], None).await, Some(vec![1]));
     assert_eq!(put(&fixture, 1, &[flip(None, "instances")], None).await, Some(vec![2]));
@@ -163,7 +172,15 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let of = |route: &str, state| {
         let file = Some(FileState { state, shares: Shares::default() });
-        DeclaredState { route: route.into(), file, retry: None, follows: None, live: None, is_absent: false }
+        DeclaredState {
+            route: route.into(),
+            file,
+            retry: None,
+            follows: None,
+            live: None,
+            in_force: Some(PlanSet { workflow: "w".into(), plans: [("w".into(), "plan_1".into())].into() }),
+            is_absent: false,
+        }
     };
     put(&fixture, 0, &[], Some(vec![of("b", State::Live), of("a", State::Off)])).await.unwrap();
     assert_eq!(fixture.store.declared().await.unwrap(), [of("a", State::Off), of("b", State::Live)]);
@@ -218,6 +235,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
         retry: retry(None),
         follows: Some(follows),
         live: Some(LiveBasis { basis: Some("a hash".into()), is_below_live: true }),
+        in_force: None,
         is_absent: true,
     };
     let rows = vec![DeclaredState { retry: retry(Some(scope("x-a"))), ..of("a", State::Live) }, gone];
@@ -250,6 +268,7 @@ fn sample(route: &str, fingerprint: &str, n: i64) -> SampleRecord {
         engine: "{}".into(),
         request: format!("POST /orders {n}"),
         kept: None,
+        events: vec![RehearsedEvent { seq: 1, at: at(n), kind: "run_started".into(), event: json!({ "n": n }) }],
     }
 }
 

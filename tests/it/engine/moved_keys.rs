@@ -110,6 +110,9 @@ async fn a_retry_is_found_after_the_workflow_only_reads_and_no_run_is_kept() {
     test.step_service.set_default("GET /looks", ScriptedReply::Done(200, json!({ "n": 1 })));
     let (status, first) = test.send_keyed("/a/tea", "k").await;
     assert_eq!(status, StatusCode::CREATED, "{first}");
+    // In `live` a changed workflow is a candidate, and runs of the plan in force have to be kept.
+    test.reroute(&[route("a", "/a/{kind}", "workflow: read, state: live")]).await;
+    test.pointsman.put_candidate_in_force("a").await;
     for state in ["live", "off"] {
         test.reroute(&[reads(state)]).await;
         for when in ["after a reload", "after a restart"] {

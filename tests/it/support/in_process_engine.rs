@@ -168,6 +168,7 @@ impl WorkflowRun<'_> {
             route,
             files_version: 0,
             workflow: Some(workflow.clone()),
+            plans: None,
             mode: Mode::Real,
             request: Arc::new(request),
             legacy: None,

@@ -149,6 +149,14 @@ impl Pointsman {
         let url = format!("{}{path}", self.admin_url());
         self.client.json(method, &url, &[], &body).await.unwrap_or_else(|e| panic!("{path}: {e}\n{}", self.log()))
     }
+    /// Waits until a route has a candidate, and puts it in force.
+    pub async fn put_candidate_in_force(&self, route: &str) {
+        let row = format!("/api/v2/routes/{route}");
+        until("the candidate", || async { (!self.get(&row).await["row"]["candidate"].is_null()).then_some(()) }).await;
+        let to = serde_json::json!({ "to": "in-force", "force": true, "reason": "a test" });
+        let moved = self.api(Method::POST, &format!("{row}/candidate"), to).await;
+        assert!(moved.status.is_success(), "{}: {}", moved.status, moved.json());
+    }
     /// Like [`Pointsman::api`], with headers.
     pub async fn api_with(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Value) -> Reply {
         let url = format!("{}{path}", self.admin_url());

@@ -104,6 +104,7 @@ fn new_run(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
         workflow: plan.workflow.clone(),
         plan: PlanId::clone(&plan.id),
         mode,
+        child_plans: None,
         route: None,
         started: now,
         request: Arc::new(json!({ "body": { "items": [1, 2] } })),

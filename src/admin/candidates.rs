@@ -1,0 +1,85 @@
+//! The candidate of a route: shown, and put in force.
+
+use axum::Json;
+use axum::http::StatusCode;
+
+use super::error::ApiError;
+use super::extract::{JsonBody, PathParams};
+use super::parts::CandidateMoveError;
+use super::route_lookup::{find, ladder_status};
+use super::state::{Admin, ApiState, JsonResult};
+use super::types::{CandidateRequest, CandidateResponse, CandidateRow, CandidateStage};
+use crate::evidence::overall;
+use crate::flag::Percent;
+use crate::ladder::{CandidateMove, CandidateStatus, RouteStatus};
+use crate::store::candidate_key;
+
+const TITLE: &str = "The candidate was not moved";
+
+pub(super) async fn move_candidate(
+    admin: Admin,
+    PathParams(id): PathParams<String>,
+    JsonBody(request, caller): JsonBody<CandidateRequest>,
+) -> JsonResult<CandidateResponse> {
+    let CandidateRequest { to, percent, plan, reason, force, by } = request;
+    let by = caller.recorded_name(by.as_deref())?;
+    let set = admin.parts.ladder.flags();
+    let route = find(&set, &id)?.route.id.clone();
+    let share = match (to, percent.map(Percent::exact).transpose()) {
+        (_, Err(why)) => return Err(ApiError::inconsistent(format!("`percent`: {why}"))),
+        (CandidateStage::Live, Ok(Some(share))) => Some(share),
+        (CandidateStage::Live, Ok(None)) => {
+            return Err(ApiError::inconsistent("`live` needs `percent`, the share of new requests"));
+        }
+        (_, Ok(Some(_))) => return Err(ApiError::inconsistent("`percent` goes with `live`")),
+        (CandidateStage::Shadow, Ok(None)) => Some(Percent::NONE),
+        (CandidateStage::InForce, Ok(None)) => None,
+    };
+    if force && reason.as_deref().is_none_or(|reason| reason.trim().is_empty()) {
+        return Err(ApiError::inconsistent("`force` needs a `reason`"));
+    }
+    let status = ladder_status(&admin, &route).and_then(|status| status.candidate);
+    let Some(CandidateStatus { in_force, candidate, missing, share: before, .. }) = status else {
+        let why = format!("`{route}` has no candidate: the plan in force is that of the files, or it is below `live`");
+        return Err(refused(why));
+    };
+    if let Some(plan) = plan.filter(|plan| *plan != candidate.label()) {
+        return Err(refused(format!("the candidate of `{route}` is {}, and not {plan}", candidate.label())));
+    }
+    let grows = share.is_none_or(|share| share > before);
+    if grows && !missing.is_empty() && !force {
+        return Err(ApiError::new(StatusCode::CONFLICT, "gate-shut", TITLE, "the gate is shut")
+            .reasons(missing)
+            .hint("do what each reason says, or pass the gate with `force` and a `reason`"));
+    }
+    let asked = CandidateMove { route: route.clone(), candidate: candidate.clone(), share, force, reason, by };
+    (admin.parts.promote)(asked).await.map_err(|error| match error {
+        CandidateMoveError::Refused(sentences) => refused(sentences.join("; ")),
+        CandidateMoveError::Failed(why) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, why),
+    })?;
+    let (before, candidate) = (in_force.label(), candidate.label());
+    let in_force = if share.is_some() { before.clone() } else { candidate.clone() };
+    let share = share.unwrap_or(Percent::NONE).as_f64();
+    Ok(Json(CandidateResponse { route, candidate, in_force, before, share, forced: force }))
+}
+
+fn refused(why: String) -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, "candidate-refused", TITLE, why)
+}
+
+/// The candidate of a route, as the API shows it.
+pub(super) fn row(state: &ApiState, status: &RouteStatus) -> Option<CandidateRow> {
+    let CandidateStatus { in_force: _, candidate, share, since, conditions, missing } = status.candidate.clone()?;
+    let evidence = state.parts.evidence.of(&candidate_key(&status.route));
+    Some(CandidateRow {
+        plan: candidate.label(),
+        stage: if share == Percent::NONE { CandidateStage::Shadow } else { CandidateStage::Live },
+        share: share.as_f64(),
+        since: since.map(|flip| flip.at),
+        pairs: evidence.pairs(),
+        mismatched: evidence.mismatched,
+        verdict: overall(&conditions),
+        missing,
+        conditions,
+    })
+}

@@ -1,0 +1,41 @@
+//! What the ladder is told of checked files.
+
+use super::basis::bases;
+use super::plans::PlansInForce;
+use crate::config::Setup;
+use crate::flag::Route;
+use crate::ladder::{CandidateMove, DeclaredFiles};
+use crate::workflow::PlanVersion;
+
+/// What the ladder has to know of these files.
+pub(super) fn declared(
+    setup: &Setup,
+    files_version: u64,
+    plans: &PlansInForce,
+    candidate_move: Option<CandidateMove>,
+) -> DeclaredFiles {
+    let bases = bases(setup, plans);
+    DeclaredFiles {
+        plans: plans.declared(setup, &bases, candidate_move),
+        files_version,
+        routes: setup.routes.clone(),
+        default_legacy: setup.default_legacy.clone(),
+        services: setup.services.clone(),
+        exposes_arm: setup.settings.exposes_arm,
+        bases: bases.into_iter().map(|(route, basis)| (route, basis.hash)).collect(),
+        read_only: setup
+            .routes
+            .iter()
+            .filter(|route| is_read_only(setup, plans, route))
+            .map(|route| route.id.clone())
+            .collect(),
+        shared_steps: setup.rules.iter().map(|(id, rules)| (id.clone(), rules.shared_steps_to_compare())).collect(),
+    }
+}
+
+/// Whether the route's workflow only reads, in the files and in the version in force.
+fn is_read_only(setup: &Setup, plans: &PlansInForce, route: &Route) -> bool {
+    let of_files = route.workflow.as_ref().and_then(|name| setup.workflows.get(name));
+    let in_force = plans.of(&route.id).and_then(PlanVersion::plan);
+    of_files.is_some() && of_files.into_iter().chain(in_force).all(|plan| plan.reason_to_keep().is_none())
+}

@@ -1,0 +1,66 @@
+//! What is written at the end of a process: each within a bounded time, with a log line that says what was lost.
+
+use std::time::Duration;
+
+use super::parts::Parts;
+
+impl Parts {
+    pub(super) async fn finish_collision_checks(&self, within: Duration) {
+        if tokio::time::timeout(within, self.affinity.finish_collision_checks()).await.is_err() {
+            tracing::error!(
+                "the store does not answer: whether the engine owns the last ids that legacy gave out was not checked, \
+                 and a pin collision may go unnoticed"
+            );
+        }
+    }
+
+    pub(super) async fn flush_instances(&self, within: Duration) {
+        if !matches!(tokio::time::timeout(within, self.affinity.instances().refresh(None)).await, Ok(Ok(()))) {
+            tracing::error!(
+                "the store does not answer: the last instances that requests have shown at legacy, and those that have \
+                 ended, were not written"
+            );
+        }
+    }
+
+    pub(super) async fn flush_keys(&self, within: Duration) {
+        let until = tokio::time::Instant::now() + within;
+        if tokio::time::timeout_at(until, self.affinity.flush()).await.is_err() {
+            tracing::error!(
+                "the store or the disk does not answer: the last retry keys that legacy took may not be in the store, and \
+                 stay in the file of retry keys"
+            );
+        }
+        if tokio::time::timeout_at(until, self.affinity.finish_key_file()).await.is_err() {
+            tracing::warn!(
+                "the store or the disk does not answer: the store still lists the file of retry keys of this process as one that may have keys"
+            );
+        }
+        let lost = self.affinity.unwritten_keys();
+        if lost > 0 {
+            tracing::error!(
+                lost,
+                "retry keys of requests that legacy took were not written, because the disk hangs: after the restart \
+                 their retries are taken for first tries. Do not flip their routes to `live` before `retry_window_s` is over"
+            );
+        }
+    }
+
+    pub(super) async fn flush_captures(&self, within: Duration) {
+        if !matches!(tokio::time::timeout(within, self.captures.flush()).await, Ok(Ok(()))) {
+            tracing::warn!("the store does not answer: the last captures were not written and are lost");
+        }
+    }
+
+    pub(super) async fn flush_evidence(&self, within: Duration) {
+        match tokio::time::timeout(within, self.evidence.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the last evidence was not written: pairs since the last write are lost")
+            }
+            Err(_) => tracing::error!(
+                "the last evidence was not written, because the store does not answer: pairs since the last write are lost"
+            ),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Enters into the record what the files request and the gate refuses.
+
+use crate::ladder::{Ladder, RouteStatus};
+use crate::record::{BY_FILE, Recorder, RefusedMove};
+
+/// Enters what is refused now. Called at a start and after each change of the files.
+pub(super) fn record(ladder: &Ladder, recorder: &Recorder) {
+    for RouteStatus { route, requested, refused, .. } in ladder.status() {
+        if !refused.is_empty() {
+            let asked = RefusedMove { to: requested, percent: None, by: BY_FILE.to_owned(), reason: None };
+            recorder.move_refused(&route, asked, &refused);
+        } else {
+            recorder.file_passed(&route);
+        }
+    }
+}

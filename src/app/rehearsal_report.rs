@@ -1,0 +1,89 @@
+//! What a rehearsal of captures found.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::compare::Difference;
+use crate::evidence::{RouteEvidence, Sample};
+use crate::names::RouteId;
+use crate::secret::{REDACTED, STARS};
+
+/// What a rehearsal found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RehearsalReport {
+    /// How many captures were read.
+    pub captures: u64,
+    /// What was found of each route that has captures.
+    pub routes: BTreeMap<RouteId, RehearsedRoute>,
+    /// How many captures were left out, by reason.
+    pub left_out: BTreeMap<&'static str, u64>,
+}
+
+/// What a rehearsal found of one route.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RehearsedRoute {
+    /// Pairs that were compared.
+    pub pairs: u64,
+    /// Of these, those that are equal without the help of a rule.
+    pub matched: u64,
+    /// Of these, those that are equal only by a rule.
+    pub ignored: u64,
+    /// Of these, those that differ.
+    pub mismatched: u64,
+    /// Captures whose run could not be compared, by reason.
+    pub skipped: BTreeMap<String, u64>,
+    /// Captures whose run failed, by reason.
+    pub failed: BTreeMap<String, u64>,
+    /// Why runs were skipped as `unresolved_effect`, and how often.
+    pub unresolved: BTreeMap<String, u64>,
+    /// The pairs that differ, by the places where they differ; the most frequent first.
+    pub groups: Vec<RehearsedGroup>,
+}
+
+/// Pairs that differ in the same places.
+#[derive(Clone, Debug, Serialize)]
+pub struct RehearsedGroup {
+    /// Identifies the places and kinds.
+    pub fingerprint: String,
+    /// How many pairs.
+    pub pairs: u64,
+    /// Whether a redacted value is among those that differ: what the workflow makes of the real value may be equal.
+    pub has_redacted: bool,
+    /// Where one of these pairs differs.
+    pub differences: Vec<Difference>,
+    /// Its request.
+    pub request: String,
+    /// Legacy's reply to it.
+    pub legacy: String,
+    /// What the workflow answered.
+    pub engine: String,
+}
+
+impl RehearsalReport {
+    /// How many pairs were compared.
+    pub fn pairs(&self) -> u64 {
+        self.routes.values().map(|route| route.pairs).sum()
+    }
+    /// How many pairs differ.
+    pub fn mismatched(&self) -> u64 {
+        self.routes.values().map(|route| route.mismatched).sum()
+    }
+    /// Whether something was compared, and nothing differs or failed.
+    pub fn is_passed(&self) -> bool {
+        self.pairs() > 0 && self.mismatched() == 0 && self.routes.values().all(|route| route.failed.is_empty())
+    }
+}
+
+impl RehearsedGroup {
+    /// The group of this sample.
+    pub(super) fn of(sample: Sample, evidence: &RouteEvidence) -> Self {
+        let shows_redacted =
+            |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains(REDACTED) || text.contains(STARS));
+        let has_redacted =
+            sample.differences.iter().any(|found| shows_redacted(&found.legacy) || shows_redacted(&found.engine));
+        let Sample { fingerprint, differences, request, legacy, engine, .. } = sample;
+        let pairs = evidence.seen.get(&fingerprint).map_or(1, |seen| seen.count);
+        Self { fingerprint, pairs, has_redacted, differences, request, legacy, engine }
+    }
+}

@@ -1,0 +1,77 @@
+//! `flip --candidate`: moves the candidate of a route; and how candidates are shown.
+
+use super::args::Server;
+use super::client::{CallError, Client, component};
+use super::format::{Formatter, Tone, count, escape_control};
+use super::output::Output;
+use crate::admin::types::{CandidateRequest, CandidateResponse, CandidateRow, CandidateStage, RouteRow};
+
+/// The options of `flip --candidate`.
+pub(crate) struct CandidateOptions {
+    pub route: String,
+    pub to: CandidateStage,
+    pub percent: Option<f64>,
+    pub reason: Option<String>,
+    pub force: bool,
+}
+
+pub(crate) fn flip(
+    client: &Client,
+    server: &Server,
+    options: CandidateOptions,
+    format: Formatter,
+) -> Result<Output, CallError> {
+    let CandidateOptions { route, to, percent, reason, force } = options;
+    let request = CandidateRequest { to, percent, plan: None, reason, force, by: server.caller_name() };
+    let path = format!("/api/v2/routes/{}/candidate", component(&route));
+    let (done, json) = client.post::<CandidateResponse>(&path, &request)?;
+    let CandidateResponse { route, candidate, in_force, before, share, forced } = &done;
+    if in_force == before {
+        let text = format!(
+            "{}: the candidate {} answers {share} % of new requests{}, and {} the others\n",
+            format.tone(route, Tone::Strong),
+            format.tone(escape_control(candidate), Tone::Good),
+            format.tone(if *forced { " (forced)" } else { "" }, Tone::Warn),
+            escape_control(in_force),
+        );
+        return Ok(Output { text, json, is_ok: true });
+    }
+    let text = format!(
+        "{}: the plan {} is in force{}, in place of {}\nruns that were begun keep the plan with which they began\n",
+        format.tone(route, Tone::Strong),
+        format.tone(escape_control(in_force), Tone::Good),
+        format.tone(if *forced { " (forced)" } else { "" }, Tone::Warn),
+        escape_control(before),
+    );
+    Ok(Output { text, json, is_ok: true })
+}
+
+/// The candidate of a route, as lines.
+pub(crate) fn lines(route: &str, in_force: Option<&str>, candidate: &CandidateRow, format: Formatter) -> String {
+    let CandidateRow { plan, stage: _, share, since, pairs, mismatched, verdict, missing, conditions: _ } = candidate;
+    let since = since.map(|since| format!(" since {since:.0}")).unwrap_or_default();
+    let share = if *share > 0.0 { format!(" It answers {share} % of new requests.") } else { String::new() };
+    let head = format!(
+        "{route}: its changed workflow ({}) is a candidate{since}, and {} stays in force.{share} Rehearsed: {} pairs, {} \
+         differ; gate {}\n",
+        escape_control(plan),
+        escape_control(in_force.unwrap_or("the plan before")),
+        count(*pairs),
+        count(*mismatched),
+        verdict.as_str(),
+    );
+    let missing: String = missing.iter().map(|why| format!("  - {}\n", escape_control(why))).collect();
+    let open = match missing.is_empty() {
+        true => format!(
+            "  its gate is open: pointsman flip {route} --candidate live --percent 5, or --candidate in-force\n"
+        ),
+        false => missing,
+    };
+    format!("{}{open}", format.tone(head, Tone::Warn))
+}
+
+/// Why the plan in force of a route cannot be run, as a line.
+pub(crate) fn trouble(route: &RouteRow, format: Formatter) -> Option<String> {
+    let why = route.plan_trouble.as_ref()?;
+    Some(format.tone(format!("{}: not run: {}\n", route.id, escape_control(why)), Tone::Bad))
+}

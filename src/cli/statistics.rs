@@ -1,0 +1,108 @@
+//! What `evidence` shows of a route's statistics: the bound of each kind of request, how often each arm fails, how long
+//! each takes, and how legacy differs from itself.
+
+use super::format::{Formatter, Tone, count, counted, escape_control, plain};
+use crate::admin::types::{ErrorTable, EvidenceView, Interval, NoiseView, NoisyPlace, RatioInterval};
+
+/// The most rows of a table; the rest is in `--json`.
+const ROWS_MAX: usize = 20;
+
+pub(super) fn text(view: &EvidenceView, format: Formatter) -> String {
+    let statistics = &view.statistics;
+    let mut out = String::new();
+    if view.evidence.pairs() > 0 && !statistics.strata.is_empty() {
+        let bound = percent(statistics.combined_upper_bound);
+        out.push_str(&format!(
+            "of all requests as legacy serves them: at most {bound} differ, by kind of request:\n\n"
+        ));
+        let strata = statistics.strata.iter().take(ROWS_MAX).map(|(name, of)| {
+            let counts = view.evidence.all.strata.get(name).copied().unwrap_or_default();
+            let differ = if counts.mismatched == 0 { Tone::Good } else { Tone::Bad };
+            vec![
+                plain(escape_control(name)),
+                plain(percent(of.share)),
+                plain(count(counts.compared)),
+                (count(counts.mismatched), differ),
+                plain(percent(of.upper_bound)),
+            ]
+        });
+        let header = ["KIND OF REQUEST", "SHARE", "COMPARED", "DIFFER", "AT MOST"];
+        out.push_str(&format.table(&header, &[1, 2, 3, 4], strata.collect()));
+    }
+    out.push_str(&errors(&statistics.errors, format));
+    if let Some(RatioInterval { at_least, at_most }) = &statistics.latency_ratio {
+        let text = match at_most {
+            Some(at_most) => format!("between {at_least:.2} and {at_most:.2} times as long as legacy"),
+            None => format!("at least {at_least:.2} times as long as legacy"),
+        };
+        out.push_str(&format!("the engine takes {text}, for the median pair (95% confidence)\n"));
+    }
+    out.push_str(&view.noise.as_ref().map_or_else(String::new, |noise| self::noise(noise, format)));
+    out
+}
+
+fn errors(errors: &ErrorTable, format: Formatter) -> String {
+    let Some(Interval { at_least, at_most }) = errors.excess else { return String::new() };
+    let ErrorTable { requests, both, only_engine, only_legacy, engine_fails_more, .. } = errors;
+    let found = format!(
+        "in {} both arms failed in {}, the engine alone in {}, legacy alone in {}: the engine fails in {} to {} more \
+         requests than legacy (95% confidence)",
+        counted(*requests, "request"),
+        count(*both),
+        count(*only_engine),
+        count(*only_legacy),
+        signed_percent(at_least),
+        signed_percent(at_most),
+    );
+    let tone = if *engine_fails_more { Tone::Bad } else { Tone::Plain };
+    format!("\n{}\n", format.tone(found, tone))
+}
+
+fn noise(noise: &NoiseView, format: Formatter) -> String {
+    let mut out = format!(
+        "\nnoise: legacy answered {} twice; {} that differ only where it differed from itself count as equal\n",
+        counted(noise.repeats, "request"),
+        counted(noise.ignored, "pair"),
+    );
+    if let Some(write) = &noise.legacy_write {
+        let why = format!(
+            "no request is repeated any more since {:.0}: legacy made a call that may change something ({})",
+            write.at,
+            escape_control(&write.call)
+        );
+        out.push_str(&format!("{}\n", format.tone(why, Tone::Bad)));
+    }
+    let rows = noise.places.iter().take(ROWS_MAX).map(|at| {
+        let NoisyPlace { place, legacy_differs, rate, only_engine, only_legacy, excess, ignored, .. } = at;
+        let counts = match (at.is_one_value, at.engine_differs_more, at.legacy_differs_more) {
+            (false, ..) => ("stands for several values: counts".to_owned(), Tone::Warn),
+            (true, true, _) => ("the engine differs more often: counts".to_owned(), Tone::Bad),
+            (true, false, true) => ("legacy changes between the two: counts".to_owned(), Tone::Warn),
+            (true, false, false) => {
+                let may_hide = percent(excess.at_most.max(0.0));
+                (format!("ignored {} times, may hide up to {may_hide}", count(*ignored)), Tone::Plain)
+            }
+        };
+        vec![
+            plain(escape_control(place)),
+            plain(format!("{} of {}", count(*legacy_differs), count(noise.repeats))),
+            plain(format!("{} to {}", percent(rate.at_least), percent(rate.at_most))),
+            plain(format!("{} / {}", count(*only_engine), count(*only_legacy))),
+            counts,
+        ]
+    });
+    let rows: Vec<_> = rows.collect();
+    if !rows.is_empty() {
+        let header = ["LEGACY DIFFERS FROM ITSELF AT", "IN", "RATE", "ONLY ENGINE / ONLY LEGACY", ""];
+        out.push_str(&format!("\n{}", format.table(&header, &[], rows)));
+    }
+    out
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2}%", share * 100.0)
+}
+
+fn signed_percent(share: f64) -> String {
+    format!("{:+.2}%", share * 100.0)
+}

@@ -1,0 +1,47 @@
+//! The condition `errors_not_worse_by` on the pairs of a rung.
+//!
+//! Always true: it holds only if the engine's share of failures, as it was counted, exceeds legacy's by no more than is
+//! allowed. Where it exceeds it by more, it fails if that cannot be chance, by the test of `paired`, which may be
+//! looked at after each request; until then more requests are asked for.
+
+use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, nothing_yet, pass};
+use super::gate::JudgedRoute;
+use super::statistics::ErrorTable;
+use crate::flag::State;
+
+impl JudgedRoute<'_> {
+    pub(super) fn errors(&self, rung: State) -> Condition {
+        let (e, wanted) = (self.evidence, self.promote.errors_not_worse_by);
+        let (counts, pairs) = (e.counts_at(rung), if rung == State::Dark { e.dark_pairs } else { e.pairs() });
+        let failed_runs = match rung {
+            State::Dark => counts.failed_runs,
+            // An earlier version counted them by reason only.
+            _ => counts.failed_runs.max(e.failed.values().sum()),
+        };
+        let (table, late) = (ErrorTable::of(counts, pairs, failed_runs), counts.failed_after_answer);
+        let ErrorTable { requests, only_engine, only_legacy, .. } = table;
+        let Some(excess) = table.excess else {
+            return nothing_yet(Name::ErrorsNotWorseBy, "no request was compared yet");
+        };
+        let found = format!(
+            "in {requests} requests the engine alone failed in {only_engine} ({failed_runs} runs without an answer, {late} \
+             after their answer), legacy alone in {only_legacy}"
+        );
+        let worse_by = only_engine.saturating_sub(only_legacy) as f64 / requests.max(1) as f64;
+        if worse_by <= wanted {
+            let at_most = format!("; with 95 % confidence it is at most {:.2} % more", excess.at_most * 100.0);
+            return pass(Name::ErrorsNotWorseBy, found + &at_most);
+        }
+        let (verdict, chance) = match table.exceeds(wanted) {
+            true => (Verdict::Fail, ""),
+            false => (Verdict::Inconclusive, "; so few requests do not say yet that this is no chance"),
+        };
+        let detail = format!(
+            "{found}: {:.1} % more errors than legacy; at most {} % are allowed{chance}{}",
+            worse_by * 100.0,
+            wanted * 100.0,
+            self.counted_since("pairs without a difference"),
+        );
+        Condition { name: Name::ErrorsNotWorseBy, verdict, detail }
+    }
+}

@@ -1,0 +1,34 @@
+//! The condition `noise_not_worse_by`: what may hide behind the noise of legacy.
+
+use super::bound::ALPHA;
+use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
+use super::gate::JudgedRoute;
+
+impl JudgedRoute<'_> {
+    /// By how much more often than legacy from itself the engine may differ where pairs count as equal by noise; `None`
+    /// where none does.
+    pub(super) fn noise(&self) -> Option<Condition> {
+        let (noise, wanted) = (&self.evidence.noise, self.promote.noise_not_worse_by);
+        let ignored = noise.groups.values().filter(|group| group.is_ignored);
+        let excess = |place: &String| noise.excess(place, ALPHA).1;
+        let (at_most, place) = ignored
+            .flat_map(|group| &group.places)
+            .map(|place| (excess(place), place))
+            .max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+        let found = format!(
+            "`{place}` differs by noise: the engine may differ there up to {:.1} % more often than legacy from itself, by {} \
+             repeated requests",
+            (at_most * 1e3).ceil() / 10.0,
+            noise.repeats
+        );
+        if at_most <= wanted || wanted >= 1.0 {
+            return Some(pass(Name::NoiseNotWorseBy, found));
+        }
+        let detail = format!(
+            "{found}; at most {} % are allowed: wait for more repeated requests, take a larger `noise:`, or say by a rule \
+             what may differ there",
+            wanted * 100.0
+        );
+        Some(Condition { name: Name::NoiseNotWorseBy, verdict: Verdict::Inconclusive, detail })
+    }
+}

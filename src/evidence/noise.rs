@@ -1,0 +1,260 @@
+//! How legacy differs from itself, and which differences of the engine count because of that.
+//!
+//! Of a route that is declared safe to repeat (`replay_safe: true`), some compared requests are sent to legacy a second
+//! time. Legacy's two replies are compared under the rules of the route: what differs is noise. For each place this
+//! gives a pair of outcomes of one request, "the engine differs from legacy" and "legacy differs from itself", both
+//! against legacy's first reply. If the engine is to legacy what legacy is to itself, neither comes alone more often
+//! than the other, whatever the request, and whether or not the noise changes with time. That is tested for each place,
+//! from the first repeated request on, with the test of `paired` at d = 0 (a sign test on the pairs of outcomes that
+//! are not equal), so that it may be looked at after each request.
+//!
+//! Always true:
+//! - only a place at which legacy was seen to differ from itself is noise, and only if it is one value: a list or a
+//!   text has one place for all that it holds;
+//! - it is noise only until the test says, with an error rate of [`ALPHA`] for each place and direction, that the
+//!   engine differs there more often, or less often: then legacy's second reply does not show what the first one might
+//!   have been (the state changed in between). It is then no noise for this basis;
+//! - a pair counts as equal by noise only while all its differences are noise. Pairs are kept in groups with the same
+//!   places, and a group counts as one again, with all its pairs, as soon as one of its places is noise no longer;
+//! - what is not known, because a table is full, is no noise.
+//!
+//! What legacy does is known for a basis of its own (the rules and legacy's addresses): it outlives a change of the
+//! workflow. The outcomes of the engine belong to the evidence.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::noise_places::{DifferingPlaces, is_one_value, is_status};
+use super::paired::PairedCounts;
+use crate::compare::Difference;
+
+/// The accepted probability that a place at which the engine differs no more often than legacy from itself is ever
+/// counted as one where it does.
+pub(super) const ALPHA: f64 = 0.01;
+/// Places that are counted separately. The same bound for legacy and for the pairs of outcomes: a place of legacy
+/// always finds room among the pairs.
+const PLACES_MAX: usize = 128;
+/// Groups of pairs that are kept apart.
+const GROUPS_MAX: usize = 64;
+/// How many hexadecimal digits identify a group.
+const GROUP_KEY_CHARS: usize = 16;
+/// The group of the pairs that find no room in one of their own. It has the places of all of them: if one of these is
+/// noise no longer, all its pairs count as pairs that differ.
+pub(super) const OTHER_GROUPS: &str = "other";
+
+/// What is known of how legacy differs from itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct NoiseOfLegacy {
+    /// A hash of what it depends on; empty if the route is not declared safe to repeat, in which case nothing is noise.
+    pub(super) basis: String,
+    /// The requests that legacy answered twice.
+    pub(super) repeats: u64,
+    /// Of these, those whose bodies were compared.
+    pub(super) bodies: u64,
+    /// In how many of them its replies differ, by place.
+    pub(super) places: BTreeMap<String, u64>,
+    /// How often there was no room for a place.
+    pub(super) unlisted: u64,
+    /// A call by legacy that may have changed something: no request of the route is repeated any more.
+    pub(super) write: Option<LegacyWrite>,
+}
+
+/// A call by which legacy may have changed something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LegacyWrite {
+    /// The method and the service, as text.
+    pub call: String,
+    /// When it was first seen.
+    pub at: Timestamp,
+}
+
+/// The pairs that may be noise.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct NoisePairs {
+    /// Of all pairs, those that count as equal because legacy differs from itself wherever they differ.
+    pub ignored: u64,
+    /// Requests that legacy answered twice and the engine once.
+    pub repeats: u64,
+    /// Their outcomes, by place (`value $.generated_at`).
+    pub places: BTreeMap<String, PlaceOutcomes>,
+    /// Of these, those whose bodies were compared: all three statuses were of one class.
+    pub bodies: u64,
+    /// The pairs that differ only in the reply, by a hash of their places.
+    pub groups: BTreeMap<String, NoiseGroup>,
+}
+
+/// In how many requests that legacy answered twice there was a difference at one place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlaceOutcomes {
+    /// Both the engine and legacy's second reply differ from legacy's first one.
+    pub both: u64,
+    /// Only the engine does.
+    pub only_engine: u64,
+    /// Only legacy does.
+    pub only_legacy: u64,
+    /// Whether the test has said that the engine differs more often than legacy from itself.
+    pub engine_differs_more: bool,
+    /// Whether the test has said that legacy differs from itself more often than the engine from legacy.
+    pub legacy_differs_more: bool,
+}
+
+/// Pairs with the same differences.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NoiseGroup {
+    /// Where they differ.
+    pub places: BTreeSet<String>,
+    /// Whether they count as equal now.
+    pub is_ignored: bool,
+    /// The pairs made in `shadow`, by kind of request.
+    pub shadow: BTreeMap<String, u64>,
+    /// The pairs made in `dark`, by kind of request.
+    pub dark: BTreeMap<String, u64>,
+}
+
+impl PlaceOutcomes {
+    fn count(&mut self, engine: bool, legacy: bool) {
+        self.both += u64::from(engine && legacy);
+        self.only_engine += u64::from(engine && !legacy);
+        self.only_legacy += u64::from(!engine && legacy);
+        // Once rejected, it stays rejected: the error rate holds for all times together.
+        let counts = self.counts(0);
+        self.engine_differs_more |= counts.ln_evidence_above(0.0) >= -ALPHA.ln();
+        self.legacy_differs_more |= counts.exchanged().ln_evidence_above(0.0) >= -ALPHA.ln();
+    }
+    /// Whether the two differ equally often, as far as is known.
+    fn differ_equally(self) -> bool {
+        !self.engine_differs_more && !self.legacy_differs_more
+    }
+    /// The outcomes of so many repeated requests, the engine's first.
+    fn counts(self, repeats: u64) -> PairedCounts {
+        let pairs = repeats.max(self.both + self.only_engine + self.only_legacy);
+        PairedCounts { pairs, only_first: self.only_engine, only_second: self.only_legacy }
+    }
+    fn total(self) -> u64 {
+        self.both + self.only_engine + self.only_legacy
+    }
+}
+
+/// Identifies the pairs that differ at these places, and at no others.
+fn group_key(places: &BTreeSet<String>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for place in places {
+        hasher.update(place.as_bytes()).update(b"\n");
+    }
+    hasher.finalize().to_hex().chars().take(GROUP_KEY_CHARS).collect()
+}
+
+impl NoiseGroup {
+    /// How many pairs these are.
+    pub fn pairs(&self) -> u64 {
+        self.shadow.values().chain(self.dark.values()).sum()
+    }
+}
+
+impl NoiseOfLegacy {
+    /// Whether requests of the route may be sent a second time.
+    pub(super) fn may_repeat(&self) -> bool {
+        !self.basis.is_empty() && self.write.is_none()
+    }
+    /// Starts anew under another basis. Returns whether it changed. That legacy was seen to write stays known as long
+    /// as the route is declared safe to repeat.
+    pub(super) fn set_basis(&mut self, basis: &str) -> bool {
+        let changed = self.basis != basis;
+        if changed {
+            let write = self.write.take().filter(|_| !basis.is_empty());
+            *self = Self { basis: basis.to_owned(), write, ..Self::default() };
+        }
+        changed
+    }
+    pub(super) fn count(&mut self, place: &str) {
+        if self.places.len() < PLACES_MAX || self.places.contains_key(place) {
+            *self.places.entry(place.to_owned()).or_default() += 1;
+        } else {
+            self.unlisted += 1;
+        }
+    }
+    pub(super) fn is_noise(&self, place: &str, outcomes: &BTreeMap<String, PlaceOutcomes>) -> bool {
+        is_one_value(place)
+            && self.places.contains_key(place)
+            && outcomes.get(place).is_none_or(|outcomes| outcomes.differ_equally())
+    }
+}
+
+impl NoisePairs {
+    /// Counts a pair that differs, and returns whether it counts as equal. `stratum` is its kind of request.
+    pub(super) fn count_pair(
+        &mut self,
+        legacy: &NoiseOfLegacy,
+        found: &DifferingPlaces,
+        in_dark: bool,
+        stratum: Option<&str>,
+    ) -> bool {
+        if legacy.basis.is_empty() || !found.are_all || found.places.is_empty() {
+            return false;
+        }
+        let is_noise = |place: &String| legacy.is_noise(place, &self.places);
+        let own = group_key(&found.places);
+        let mut key = own.as_str();
+        if !self.groups.contains_key(key) {
+            let is_ignored = found.places.iter().all(is_noise);
+            // The pairs of a group that is dropped stay counted as they are: as pairs that differ.
+            let smallest = || self.groups.iter().filter(|(_, of)| !of.is_ignored).min_by_key(|(_, of)| of.pairs());
+            if self.groups.len() >= GROUPS_MAX {
+                match smallest().map(|(dropped, _)| dropped.clone()) {
+                    Some(dropped) => drop(self.groups.remove(&dropped)),
+                    None if is_ignored => key = OTHER_GROUPS,
+                    None => return false,
+                }
+            }
+            let group = self.groups.entry(key.to_owned()).or_default();
+            group.places.extend(found.places.iter().cloned());
+            group.is_ignored = is_ignored;
+        }
+        let Some(group) = self.groups.get_mut(key) else { return false };
+        let of_rung = if in_dark { &mut group.dark } else { &mut group.shadow };
+        *of_rung.entry(stratum.unwrap_or_default().to_owned()).or_default() += 1;
+        self.ignored += u64::from(group.is_ignored);
+        group.is_ignored
+    }
+
+    /// Whether pairs with these differences, and no others, count as equal.
+    pub fn ignores(&self, differences: &[Difference]) -> bool {
+        let found = DifferingPlaces::of_differences(differences);
+        let is_whole = found.are_all && !found.places.is_empty();
+        is_whole
+            && match self.groups.get(&group_key(&found.places)) {
+                Some(group) => group.is_ignored,
+                None => {
+                    self.groups.get(OTHER_GROUPS).is_some_and(|of| of.is_ignored && found.places.is_subset(&of.places))
+                }
+            }
+    }
+
+    /// By how much the share of requests in which the engine differs at this place exceeds that in which legacy does:
+    /// an interval.
+    pub(super) fn excess(&self, place: &str, alpha: f64) -> (f64, f64) {
+        let repeats = if is_status(place) { self.repeats } else { self.bodies };
+        self.places.get(place).copied().unwrap_or_default().counts(repeats).interval(alpha)
+    }
+
+    /// How many pairs that count as equal differ at this place.
+    pub(super) fn ignored_at(&self, place: &str) -> u64 {
+        let at = self.groups.values().filter(|group| group.is_ignored && group.places.contains(place));
+        at.map(NoiseGroup::pairs).sum()
+    }
+
+    pub(super) fn count_outcome(&mut self, legacy: &NoiseOfLegacy, place: &str, engine: bool, of_legacy: bool) {
+        if self.places.len() >= PLACES_MAX && !self.places.contains_key(place) {
+            let others = self.places.iter().filter(|(place, _)| !legacy.places.contains_key(*place));
+            let Some((dropped, _)) = others.min_by_key(|(_, outcomes)| outcomes.total()) else { return };
+            let dropped = dropped.clone();
+            self.places.remove(&dropped);
+        }
+        self.places.entry(place.to_owned()).or_default().count(engine, of_legacy);
+    }
+}

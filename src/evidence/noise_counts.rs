@@ -1,0 +1,95 @@
+//! Counts repeated requests, and moves pairs between those that count as equal and those that differ.
+//!
+//! Always true: whatever is moved, `pairs = matched + ignored + mismatched`, of the evidence and of each kind of
+//! request.
+
+use std::collections::BTreeSet;
+
+use super::noise::{NoiseGroup, NoiseOfLegacy, NoisePairs};
+use super::noise_places::{DifferingPlaces, is_status};
+use super::route::{RULES_MAX, RouteEvidence};
+
+/// The rule as which noise is counted among the rules that made pairs equal.
+pub(super) const NOISE_RULE: &str = "noise";
+
+impl RouteEvidence {
+    /// Counts a request that legacy answered twice: where the engine's reply and legacy's second one differ from
+    /// legacy's first one. `same_class`: the statuses of all three are of one class, so that their bodies were
+    /// compared. Returns whether it was counted.
+    pub(super) fn count_repeat(
+        &mut self,
+        legacy: &mut NoiseOfLegacy,
+        engine: &DifferingPlaces,
+        again: &DifferingPlaces,
+        same_class: bool,
+    ) -> bool {
+        if legacy.basis.is_empty() || !engine.are_whole || !again.are_whole {
+            return false;
+        }
+        legacy.repeats += 1;
+        self.noise.repeats += 1;
+        legacy.bodies += u64::from(same_class);
+        self.noise.bodies += u64::from(same_class);
+        let all: BTreeSet<&String> = engine.places.union(&again.places).collect();
+        // Where a body was not compared, it is not known whether it differs.
+        for place in all.into_iter().filter(|place| same_class || is_status(place)) {
+            let (by_engine, by_legacy) = (engine.places.contains(place), again.places.contains(place));
+            if by_legacy {
+                legacy.count(place);
+            }
+            self.noise.count_outcome(legacy, place, by_engine, by_legacy);
+        }
+        self.judge_groups(legacy);
+        true
+    }
+
+    /// Judges anew which groups count as equal, and counts their pairs accordingly.
+    pub(super) fn judge_groups(&mut self, legacy: &NoiseOfLegacy) {
+        let NoisePairs { groups, places, .. } = &mut self.noise;
+        let mut changed = Vec::new();
+        for group in groups.values_mut() {
+            let is_ignored = group.places.iter().all(|place| legacy.is_noise(place, places));
+            if std::mem::replace(&mut group.is_ignored, is_ignored) != is_ignored {
+                changed.push(group.clone());
+            }
+        }
+        changed.iter().for_each(|group| self.move_group(group));
+    }
+
+    /// Counts the pairs of a group as equal if it is ignored now, else as pairs that differ.
+    fn move_group(&mut self, group: &NoiseGroup) {
+        let pairs = group.pairs();
+        let shift = |from: &mut u64, to: &mut u64, pairs: u64| {
+            *from = from.saturating_sub(pairs);
+            *to += pairs;
+        };
+        let of_rungs = [(&mut self.all, group.shadow.iter().chain(&group.dark).collect::<Vec<_>>())];
+        let of_dark = [(&mut self.dark, group.dark.iter().collect::<Vec<_>>())];
+        for (counts, strata) in of_rungs.into_iter().chain(of_dark) {
+            for (stratum, pairs) in strata {
+                counts.move_mismatches(stratum, *pairs, group.is_ignored);
+            }
+        }
+        match group.is_ignored {
+            true => {
+                shift(&mut self.mismatched, &mut self.ignored, pairs);
+                self.noise.ignored += pairs;
+                self.count_noise_hits(pairs);
+            }
+            false => {
+                shift(&mut self.ignored, &mut self.mismatched, pairs);
+                self.noise.ignored = self.noise.ignored.saturating_sub(pairs);
+                if let Some(hits) = self.rule_hits.get_mut(NOISE_RULE) {
+                    *hits = hits.saturating_sub(pairs);
+                }
+            }
+        }
+    }
+
+    /// Counts pairs that are equal by noise among the hits of rules.
+    pub(super) fn count_noise_hits(&mut self, pairs: u64) {
+        if self.rule_hits.len() < RULES_MAX || self.rule_hits.contains_key(NOISE_RULE) {
+            *self.rule_hits.entry(NOISE_RULE.to_owned()).or_default() += pairs;
+        }
+    }
+}

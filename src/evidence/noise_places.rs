@@ -1,0 +1,181 @@
+//! The places at which two replies to one request differ, as far as noise is concerned.
+//!
+//! Always true: a place is a path and a kind of difference, so that a value of another type, or one that is missing, is
+//! no noise where only the values differ by themselves; a difference in status is a place of its own for each pair of
+//! statuses. A pair that differs in anything but the reply, or of which not all differences are known, is never noise.
+
+use std::collections::BTreeSet;
+
+use crate::compare::{Comparison, Difference, DifferenceKind};
+
+/// The most places of one pair; a pair with more is never noise.
+const PLACES_OF_PAIR_MAX: usize = 64;
+/// The longest name of a place, in bytes.
+const PLACE_BYTES_MAX: usize = 200;
+
+/// The places at which two replies differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DifferingPlaces {
+    /// Each as `kind path`: `value $.generated_at`.
+    pub(super) places: BTreeSet<String>,
+    /// Whether these are all differences of the pair.
+    pub(super) are_all: bool,
+    /// Whether the comparison listed all differences in the replies.
+    pub(super) are_whole: bool,
+}
+
+impl DifferingPlaces {
+    /// The places of a comparison.
+    pub fn of(comparison: &Comparison) -> Self {
+        let mut found = Self::of_differences(&comparison.differences);
+        found.are_all &= !comparison.truncated;
+        found.are_whole &= !comparison.truncated;
+        found
+    }
+
+    /// The places of these differences.
+    pub(super) fn of_differences(differences: &[Difference]) -> Self {
+        let mut found = Self { are_all: true, are_whole: true, ..Self::default() };
+        for difference in differences {
+            if !is_of_reply(difference.kind) {
+                found.are_all = false;
+                continue;
+            }
+            let place = name(difference);
+            if place.len() > PLACE_BYTES_MAX || found.places.len() >= PLACES_OF_PAIR_MAX {
+                (found.are_all, found.are_whole) = (false, false);
+            } else {
+                found.places.insert(place);
+            }
+        }
+        found
+    }
+}
+
+impl DifferingPlaces {
+    /// Whether the replies are equal.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+}
+
+/// Whether legacy's reply to a repeated request may differ in this way. Its calls and the route's conditions are not
+/// judged there.
+fn is_of_reply(kind: DifferenceKind) -> bool {
+    match kind {
+        DifferenceKind::Status
+        | DifferenceKind::Header
+        | DifferenceKind::Missing
+        | DifferenceKind::Extra
+        | DifferenceKind::Value
+        | DifferenceKind::Type
+        | DifferenceKind::Order
+        | DifferenceKind::DuplicateKey
+        | DifferenceKind::StaleRead => true,
+        DifferenceKind::Intent
+        | DifferenceKind::Assert
+        | DifferenceKind::EffectMissing
+        | DifferenceKind::EffectExtra
+        | DifferenceKind::EffectDiffers
+        | DifferenceKind::EffectOrder
+        | DifferenceKind::EffectDoubled => false,
+    }
+}
+
+fn name(Difference { path, kind, legacy, engine, .. }: &Difference) -> String {
+    let value = |value: &Option<String>| value.clone().unwrap_or_default();
+    match kind {
+        DifferenceKind::Status => format!("status {} {}", value(legacy), value(engine)),
+        _ => format!("{} {path}", kind.as_str()),
+    }
+}
+
+/// Whether a place stands for one value of the replies. A place in a list (`$.items[*].price`) stands for all elements,
+/// a text or a body of bytes has one place for all of it, and so have all cookies: noise at one of them would hide a
+/// defect at another.
+pub(super) fn is_one_value(place: &str) -> bool {
+    let path = place.split_once(' ').map_or(place, |(_, path)| path);
+    !path.contains("[*]") && !matches!(path, "text" | "body" | "$" | "headers.set-cookie")
+}
+
+/// Whether a place is a difference in status.
+pub(super) fn is_status(place: &str) -> bool {
+    place.starts_with("status ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::Verdict;
+
+    fn places(kinds: &[(DifferenceKind, &str)], truncated: bool) -> DifferingPlaces {
+        let difference = |(kind, path): &(DifferenceKind, &str)| Difference {
+            path: (*path).to_owned(),
+            kind: *kind,
+            legacy: Some("200".into()),
+            engine: Some("500".into()),
+            contradicts: Vec::new(),
+        };
+        DifferingPlaces::of(&Comparison {
+            verdict: Verdict::Mismatch,
+            differences: kinds.iter().map(difference).collect(),
+            truncated,
+            ignored_by: Vec::new(),
+            fingerprint: String::new(),
+            effects: None,
+            intents: Default::default(),
+            calls: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn a_place_is_a_path_and_a_kind() {
+        let found = places(
+            &[(DifferenceKind::Value, "$.at"), (DifferenceKind::Type, "$.at"), (DifferenceKind::Status, "status")],
+            false,
+        );
+        assert!(found.are_all && found.are_whole);
+        let names: Vec<&str> = found.places.iter().map(String::as_str).collect();
+        assert_eq!(names, ["status 200 500", "type $.at", "value $.at"]);
+        assert!(is_status(names[0]) && !is_status(names[1]));
+    }
+
+    #[test]
+    fn what_stands_for_several_values_is_known_by_its_path() {
+        for one in
+            ["value $.at", "status 200 201", "header headers.etag", "missing $.a", "order $.items", "value $['a b'].c"]
+        {
+            assert!(is_one_value(one), "{one}");
+        }
+        for several in [
+            "value $.items[*].price",
+            "extra $.items[*]",
+            "value text",
+            "value body",
+            "type $",
+            "header headers.set-cookie",
+        ] {
+            assert!(!is_one_value(several), "{several}");
+        }
+    }
+
+    #[test]
+    fn differences_in_calls_and_conditions_are_no_noise() {
+        for kind in [DifferenceKind::EffectDiffers, DifferenceKind::Assert, DifferenceKind::Intent] {
+            let found = places(&[(DifferenceKind::Value, "$.at"), (kind, "x")], false);
+            assert!(!found.are_all && found.are_whole && found.places.len() == 1, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_whole_is_no_noise() {
+        let found = places(&[(DifferenceKind::Value, "$.at")], true);
+        assert!(!found.are_all && !found.are_whole);
+        let long = "x".repeat(PLACE_BYTES_MAX);
+        let found = places(&[(DifferenceKind::Value, &long)], false);
+        assert!(!found.are_all && !found.are_whole && found.places.is_empty());
+        let many: Vec<String> = (0..=PLACES_OF_PAIR_MAX).map(|n| format!("$.{n}")).collect();
+        let many: Vec<_> = many.iter().map(|path| (DifferenceKind::Value, path.as_str())).collect();
+        assert!(!places(&many, false).are_all);
+    }
+}

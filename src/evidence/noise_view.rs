@@ -1,0 +1,102 @@
+//! What is shown of the noise of a route.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::bound::ALPHA;
+use super::noise::{LegacyWrite, NoiseOfLegacy};
+use super::noise_places::{is_one_value, is_status};
+use super::paired::PairedCounts;
+use super::route::RouteEvidence;
+
+/// An interval of a share or of a difference of shares, valid with 95 % confidence however often it is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Interval {
+    /// The lower end.
+    pub at_least: f64,
+    /// The upper end.
+    pub at_most: f64,
+}
+
+/// How legacy differs from itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NoiseView {
+    /// The requests that legacy answered twice, since the rules or legacy's address last changed.
+    pub repeats: u64,
+    /// Of the pairs, those that count as equal because legacy differs from itself wherever they differ.
+    pub ignored: u64,
+    /// The places, those with the most noise first. Places at which only the engine differed are not listed.
+    pub places: Vec<NoisyPlace>,
+    /// How often a place was not counted because too many are known: it is no noise.
+    pub unlisted: u64,
+    /// A call by legacy that may have changed something, because of which no request is repeated any more; `null` if
+    /// none was seen.
+    pub legacy_write: Option<LegacyWrite>,
+}
+
+/// A place at which legacy differs from itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NoisyPlace {
+    /// The kind of the difference and the path: `value $.generated_at`.
+    pub place: String,
+    /// In how many of the repeated requests legacy differed from itself.
+    pub legacy_differs: u64,
+    /// The share of requests in which it does.
+    pub rate: Interval,
+    /// In how many of the repeated requests only the engine differed from legacy's first reply, since the evidence last
+    /// started from zero.
+    pub only_engine: u64,
+    /// In how many only legacy's second reply did.
+    pub only_legacy: u64,
+    /// By how much the share of requests in which the engine differs exceeds that in which legacy does.
+    pub excess: Interval,
+    /// Whether the engine differs more often than legacy from itself, so that differences here count.
+    pub engine_differs_more: bool,
+    /// Whether legacy differs from itself more often than the engine from legacy, so that its second reply says nothing
+    /// of the first one, and differences here count.
+    pub legacy_differs_more: bool,
+    /// Whether the place is one value. One in a list or a text stands for several: differences here count.
+    pub is_one_value: bool,
+    /// The pairs that count as equal although they differ here.
+    pub ignored: u64,
+}
+
+impl From<(f64, f64)> for Interval {
+    fn from((at_least, at_most): (f64, f64)) -> Self {
+        Self { at_least, at_most }
+    }
+}
+
+/// What is known of a route; `None` if nothing was ever repeated.
+pub(super) fn view(legacy: &NoiseOfLegacy, evidence: &RouteEvidence) -> Option<NoiseView> {
+    if legacy.repeats == 0 && legacy.write.is_none() {
+        return None;
+    }
+    let noise = &evidence.noise;
+    let place = |(place, differs): (&String, &u64)| {
+        let outcomes = noise.places.get(place).copied().unwrap_or_default();
+        let pairs = if is_status(place) { legacy.repeats } else { legacy.bodies };
+        let (low, high) = PairedCounts { pairs, only_first: *differs, only_second: 0 }.interval(ALPHA);
+        NoisyPlace {
+            place: place.clone(),
+            legacy_differs: *differs,
+            rate: (low.max(0.0), high).into(),
+            only_engine: outcomes.only_engine,
+            only_legacy: outcomes.only_legacy,
+            excess: noise.excess(place, ALPHA).into(),
+            engine_differs_more: outcomes.engine_differs_more,
+            legacy_differs_more: outcomes.legacy_differs_more,
+            is_one_value: is_one_value(place),
+            ignored: noise.ignored_at(place),
+        }
+    };
+    let mut places: Vec<NoisyPlace> = legacy.places.iter().map(place).collect();
+    places.sort_by(|a, b| b.legacy_differs.cmp(&a.legacy_differs).then_with(|| a.place.cmp(&b.place)));
+    Some(NoiseView {
+        repeats: legacy.repeats,
+        ignored: noise.ignored,
+        places,
+        unlisted: legacy.unlisted,
+        legacy_write: legacy.write.clone(),
+    })
+}

@@ -1,0 +1,121 @@
+//! A request that is sent to legacy a second time, after its client has the reply, to learn how legacy differs from
+//! itself.
+//!
+//! Always true: a [`RepeatRequest`] exists only for a request of a route that is declared safe to repeat, and that has
+//! no retry key, so no other code can send a request twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use super::{Answered, RequestCopy};
+use crate::compare::Observation;
+use crate::flag::{Route, SentHost};
+use crate::names::{RouteId, ServiceName};
+
+/// Marks a request that is sent a second time: `pointsman-repeat: noise`.
+pub const REPEAT_HEADER: HeaderName = HeaderName::from_static("pointsman-repeat");
+
+/// The fields that belong to the message and not to the request, and those of its trace: the calls that legacy makes
+/// for the repeated request must not be taken for those of the first one.
+const NOT_REPEATED: [HeaderName; 5] = [
+    CONTENT_LENGTH,
+    TRANSFER_ENCODING,
+    EXPECT,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+];
+
+/// A request to legacy that was sent once before. The legacy of a route, as a tower
+/// `Service<RepeatRequest, Response = RepeatReply, Error = Infallible>`, answers it.
+#[derive(Clone)]
+pub struct RepeatRequest {
+    route: RouteId,
+    service: ServiceName,
+    request: Arc<RequestCopy>,
+    headers: HeaderMap,
+    within: Duration,
+}
+
+/// What legacy did with it.
+pub type RepeatReply = Result<Observation, NotRepeated>;
+
+/// Why there is no reply that could be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NotRepeated {
+    /// The files in force do not say any more that the route is safe to repeat, or legacy no longer answers it.
+    Forbidden,
+    /// Nothing was sent: the process ends, or the service has as many calls as it may get.
+    Refused,
+    /// No whole reply came in time, it is too large, or legacy said 429 or 503.
+    Failed,
+}
+
+impl NotRepeated {
+    /// The label `outcome`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Forbidden => "forbidden",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl RepeatRequest {
+    /// The second copy of a request that was chosen for it. `None` if its route is not declared safe to repeat, if it
+    /// creates an instance or changes one, or if the request has a retry key: legacy would recognise the repetition.
+    pub fn of(answered: &Answered, within: Duration) -> Option<Self> {
+        let route: &Route = &answered.flag.route;
+        let sent = answered.repeat.as_ref()?;
+        if !is_allowed(route, &answered.request.method) || !answered.legacy_keys.keys.is_empty() {
+            return None;
+        }
+        let mut headers = HeaderMap::clone(sent);
+        NOT_REPEATED.iter().for_each(|name| drop(headers.remove(name)));
+        match &route.legacy.host {
+            SentHost::Client => {}
+            SentHost::Url => drop(headers.remove(HOST)),
+            SentHost::Fixed(name) => {
+                headers.insert(HOST, HeaderValue::from_str(name.as_str()).ok()?);
+            }
+        }
+        headers.insert(REPEAT_HEADER, HeaderValue::from_static("noise"));
+        let (route, service) = (route.id.clone(), route.legacy.name.clone());
+        Some(Self { route, service, request: Arc::clone(&answered.request), headers, within })
+    }
+
+    /// Its route.
+    pub fn route(&self) -> &RouteId {
+        &self.route
+    }
+    /// The service that answers the route.
+    pub fn service(&self) -> &ServiceName {
+        &self.service
+    }
+    /// The request, without its headers.
+    pub fn request(&self) -> &RequestCopy {
+        &self.request
+    }
+    /// The headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+    /// How long the reply may take.
+    pub fn within(&self) -> Duration {
+        self.within
+    }
+    /// Whether a route as it is in the files in force still allows this.
+    pub fn is_allowed_by(&self, route: &Route) -> bool {
+        let asks_for_it = route.noise.hundredths() > 0;
+        asks_for_it && route.legacy.name == self.service && is_allowed(route, &self.request.method)
+    }
+}
+
+/// Whether requests of this route and method may be sent to legacy a second time.
+fn is_allowed(route: &Route, method: &Method) -> bool {
+    let changes_instance = route.instance.is_some() && !method.is_safe();
+    route.replay_safe && route.workflow.is_some() && !changes_instance
+}

@@ -1,0 +1,64 @@
+//! The check of `replay_safe:` and `noise:`: whether requests may be sent to legacy a second time, and how many are.
+//!
+//! Always true: a route whose requests may change something at legacy, as far as the files show it, is refused: a
+//! second request would do the work twice.
+
+use super::values::percentage;
+use super::{InstanceDraft, RouteDraft, WorkflowFacts};
+use crate::flag::{Percent, RouteMatch};
+use crate::problem::{Problems, Site};
+
+/// `noise:` of a route that is declared safe to repeat: 1 %.
+const NOISE_DEFAULT: f64 = 1.0;
+
+/// Returns the share of the compared requests that are sent to legacy a second time.
+pub(super) fn noise_share(
+    draft: &RouteDraft,
+    matches: Option<&RouteMatch>,
+    workflow: Option<&WorkflowFacts>,
+    site: &Site,
+    problems: &mut Problems,
+) -> Percent {
+    let at = |key: &str| site.key(key);
+    if !draft.replay_safe {
+        if draft.noise.is_some() {
+            problems
+                .error(&at("noise"), "without `replay_safe: true` no request is sent to legacy a second time")
+                .hint("add `replay_safe: true` if a repeated request changes nothing at legacy, or leave `noise` out");
+        }
+        return Percent::NONE;
+    }
+    if let Some(class) = workflow.and_then(|facts| facts.writing_steps()) {
+        problems
+            .error(&at("replay_safe"), format!("a workflow with a {class} step is not safe to replay"))
+            .hint("legacy would do the work twice: leave `replay_safe` out");
+    }
+    let is_write = matches.is_some_and(|matches| !matches.method.is_safe());
+    match &draft.instance {
+        Some(InstanceDraft { creates: Some(_), .. }) => {
+            problems
+                .error(&at("replay_safe"), "a route that creates instances is not safe to replay")
+                .hint("legacy would create a second instance: leave `replay_safe` out");
+        }
+        Some(_) if is_write => {
+            problems
+                .error(&at("replay_safe"), "a write to an instance is not safe to replay")
+                .hint("legacy would change the instance twice: leave `replay_safe` out");
+        }
+        None if is_write => {
+            problems
+                .warn(&at("replay_safe"), "the method may change something at legacy, and is sent to it a second time")
+                .hint(
+                    "only this line says that it does not; where legacy's calls come through the egress listener, a route \
+                     whose legacy is seen to write is not repeated any more",
+                );
+        }
+        Some(_) | None => {}
+    }
+    let Some(text) = &draft.noise else { return Percent::new(NOISE_DEFAULT).unwrap_or(Percent::NONE) };
+    let Some(share) = percentage(text, &at("noise"), problems) else { return Percent::NONE };
+    Percent::exact(share * 100.0).unwrap_or_else(|why| {
+        problems.error(&at("noise"), why).hint("such as 1% or 0.5%");
+        Percent::NONE
+    })
+}

@@ -1,0 +1,276 @@
+//! Which plans are in force for the routes in `live` and `only`, and which ones are their candidates.
+//!
+//! Always true: the plans in force of such a route are in the store, with the flip that took the route there or before;
+//! a change of the files does not replace them. What the files have instead is the route's candidate. Only
+//! [`CandidateMove`] puts a candidate in force. Below `live` a route has neither: there the plans of the files count.
+//!
+//! New files are read with the plans that stay in force ([`DeclaredPlans::in_force`]), from which the basis of the
+//! evidence was made. A flip may have taken a route to `live` since: then the files are read once more. A flip down
+//! leaves the plans in force until the files are read the next time, which happens at once
+//! ([`super::Ladder::has_plans_to_drop`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::declared_plans::{CandidateMove, DeclaredPlans};
+use super::gate::{Gate, judged, sentences};
+use super::live_basis;
+use super::positions::{Positions, RoutePosition, plans_from_store};
+use crate::clock;
+use crate::evidence::{self, Condition, RouteEvidence};
+use crate::flag::{CandidatePlans, Percent, Route, RoutePlans, State};
+use crate::names::{PlanSet, RouteId};
+use crate::store::{CandidateAction, CandidateRecord, FlipRecord, StoreError, StoreHandle, candidate_key};
+
+/// The candidate of a route, and what its gate says.
+#[derive(Clone, Debug)]
+pub struct CandidateStatus {
+    /// The plans in force.
+    pub in_force: Arc<PlanSet>,
+    /// The candidate's plans.
+    pub candidate: Arc<PlanSet>,
+    /// The share of new requests that it answers.
+    pub share: Percent,
+    /// The last record of it; `None` while none is stored.
+    pub since: Option<FlipRecord>,
+    /// What its evidence has to meet before it may be in force, whether it does or not.
+    pub conditions: Vec<Condition>,
+    /// All that it does not meet, as sentences; empty if the gate is open.
+    pub missing: Vec<String>,
+}
+
+/// Whether the plans in force of a route stay when the files change: it is in `live` or above, or returns there without
+/// passing a gate.
+fn keeps_plans(position: &RoutePosition) -> bool {
+    position.rung() >= State::Live || position.inputs.is_held || position.inputs.returns_at_restart
+}
+
+/// The plans in force that the next process finds in the store, for files with these routes.
+pub fn stored_plans_in_force(
+    flips: Vec<FlipRecord>,
+    rows: &[crate::store::DeclaredState],
+    routes: &[Arc<Route>],
+) -> BTreeMap<RouteId, Arc<PlanSet>> {
+    let is_of_route = |flip: &FlipRecord| flip.guard.is_none() && flip.candidate.is_none();
+    let of_routes = flips.into_iter().filter(is_of_route);
+    let flips = of_routes.filter_map(|flip| Some((flip.route.clone()?, flip))).collect();
+    let stored = plans_from_store(rows, &flips);
+    let own = |route: &Arc<Route>| {
+        route.workflow.as_ref()?;
+        Some((route.id.clone(), route.ids().find_map(|id| stored.get(id)).cloned()?))
+    };
+    routes.iter().filter_map(own).collect()
+}
+
+/// The plans that stay in force under files with these routes.
+pub(super) fn kept(before: &Positions, routes: &[Arc<Route>]) -> BTreeMap<RouteId, Arc<PlanSet>> {
+    let own = |id: &RouteId| {
+        let set = before.in_force.get(id)?;
+        before.routes.get(id).is_none_or(keeps_plans).then(|| Arc::clone(set))
+    };
+    let with_workflow = routes.iter().filter(|route| route.workflow.is_some());
+    with_workflow.filter_map(|route| Some((route.id.clone(), route.ids().find_map(own)?))).collect()
+}
+
+/// Whether the plans in force are those with which these files were read.
+pub(super) fn are_as_read(before: &Positions, plans: &DeclaredPlans, routes: &[Arc<Route>]) -> bool {
+    let mut now = kept(before, routes);
+    if let Some(candidate_move) = plans.comes_into_force() {
+        now.remove(&candidate_move.route);
+    }
+    now == plans.in_force
+}
+
+/// Sets the plans in force after new files were judged.
+pub(super) fn after_files(before: &Positions, after: &mut Positions) {
+    let mut in_force = after.declared.plans.in_force.clone();
+    // A route that is in no file now may be added again.
+    let absent = before.in_force.iter().filter(|(id, _)| after.absent.contains(*id));
+    in_force.extend(absent.map(|(id, set)| (id.clone(), Arc::clone(set))));
+    after.in_force = in_force;
+    add_missing(after);
+    if let Some(candidate_move) = after.declared.plans.comes_into_force().cloned() {
+        live_basis::accept(after, &candidate_move.route, State::Live);
+    }
+}
+
+/// The plans of the files are in force for each route that is in `live` or above and has none in force yet.
+pub(super) fn add_missing(positions: &mut Positions) {
+    let Positions { routes, in_force, declared, .. } = positions;
+    for (id, _) in routes.iter().filter(|(_, position)| keeps_plans(position)) {
+        if let (false, Some(set)) = (in_force.contains_key(id), declared.plans.of_files.get(id)) {
+            in_force.insert(id.clone(), Arc::clone(set));
+        }
+    }
+}
+
+/// The plans of the files are in force for a route that goes to this state, unless it has plans in force.
+pub(super) fn add_for(positions: &mut Positions, id: &RouteId, to: State) {
+    if to < State::Live || positions.in_force.contains_key(id) {
+        return;
+    }
+    if let Some(set) = positions.declared.plans.of_files.get(id) {
+        positions.in_force.insert(id.clone(), Arc::clone(set));
+    }
+}
+
+/// Whether some route is below `live` and still has plans in force.
+pub(super) fn are_to_be_dropped(positions: &Positions) -> bool {
+    let in_force = positions.in_force.keys().filter_map(|id| positions.routes.get(id));
+    in_force.into_iter().any(|position| !keeps_plans(position))
+}
+
+/// Stores the definitions of plans that come into force.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn store_new(store: &StoreHandle, before: &Positions, after: &Positions) -> Result<(), StoreError> {
+    for (id, set) in &after.in_force {
+        if before.in_force.get(id) == Some(set) {
+            continue;
+        }
+        for plan in set.plans.values() {
+            if let Some(source) = after.declared.plans.sources.get(plan) {
+                store.put_plan(plan.clone(), Value::clone(source)).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The candidate of a route.
+fn candidate_of(positions: &Positions, id: &RouteId) -> Option<Arc<PlanSet>> {
+    let in_force = positions.in_force.get(id)?;
+    positions.declared.plans.of_files.get(id).filter(|of_files| *of_files != in_force).cloned()
+}
+
+/// The last record of a route's candidate, under whichever of its ids.
+fn last_record<'p>(positions: &'p Positions, ids: &[&RouteId]) -> Option<&'p FlipRecord> {
+    ids.iter().filter_map(|id| positions.candidates.get(*id)).max_by_key(|flip| flip.number)
+}
+
+/// The share of new requests that this candidate of a route answers. A newer candidate begins without one.
+fn share_of(positions: &Positions, ids: &[&RouteId], candidate: &PlanSet) -> Percent {
+    let last = last_record(positions, ids).and_then(|flip| flip.candidate.as_ref());
+    let own = last.filter(|record| record.candidate.as_ref() == Some(candidate));
+    own.and_then(|record| record.share).unwrap_or(Percent::NONE)
+}
+
+/// The stage of a candidate with this share, in records.
+fn stage(share: Percent) -> String {
+    if share == Percent::NONE { "shadow".to_owned() } else { format!("live {share}") }
+}
+
+/// The plans of a route as its flag has them.
+pub(super) fn of_flag(positions: &Positions, id: &RouteId) -> Option<RoutePlans> {
+    let in_force = Arc::clone(positions.in_force.get(id)?);
+    let ids: Vec<&RouteId> = positions.routes.get(id).map_or(vec![id], |position| position.route.ids().collect());
+    let candidate = candidate_of(positions, id).map(|plans| {
+        let share = share_of(positions, &ids, &plans);
+        CandidatePlans { plans, id: candidate_key(id), share }
+    });
+    Some(RoutePlans { in_force, candidate })
+}
+
+/// What became of candidates since the last records of them, as records.
+pub(super) fn records(positions: &Positions, gate: &Gate) -> Vec<FlipRecord> {
+    let of_route = |(id, position): (&RouteId, &RoutePosition)| {
+        let candidate = candidate_of(positions, id);
+        let last = last_record(positions, &position.route.ids().collect::<Vec<_>>());
+        let known = last.and_then(|flip| flip.candidate.as_ref()?.candidate.as_ref());
+        let asked = positions.declared.plans.candidate_move.as_ref().filter(|asked| asked.route == *id);
+        let share = asked.and_then(|asked| asked.share);
+        let action = match (&candidate, asked) {
+            (_, Some(_)) if share.is_some() => CandidateAction::Moved,
+            (_, Some(_)) => CandidateAction::Promoted,
+            (Some(candidate), None) if Some(&**candidate) != known => CandidateAction::Appeared,
+            (None, None) if known.is_some() => CandidateAction::Dropped,
+            (Some(_) | None, None) => return None,
+        };
+        let to = match action {
+            CandidateAction::Appeared => stage(Percent::NONE),
+            CandidateAction::Dropped => "none".to_owned(),
+            CandidateAction::Moved => stage(share.unwrap_or(Percent::NONE)),
+            CandidateAction::Promoted => "in_force".to_owned(),
+        };
+        let ids: Vec<&RouteId> = position.route.ids().collect();
+        let from = known.map_or("none".to_owned(), |known| stage(share_of(positions, &ids, known)));
+        let evidence = gate.evidence_of_candidate(positions, position);
+        let in_force = positions.in_force.get(id).map(|set| PlanSet::clone(set));
+        let record = CandidateRecord {
+            route: id.clone(),
+            action,
+            in_force,
+            candidate: candidate.map(|candidate| PlanSet::clone(&candidate)),
+            share,
+        };
+        Some(FlipRecord {
+            number: 0,
+            route: Some(candidate_key(id)),
+            from,
+            to,
+            shares: None,
+            by: asked.map_or("file".to_owned(), |asked| asked.by.clone()),
+            at: clock::now(),
+            reason: asked.and_then(|asked| asked.reason.clone()),
+            forced: asked.is_some_and(|asked| asked.force),
+            overridden: None,
+            evidence: serde_json::to_value(evidence).unwrap_or_default(),
+            guard: None,
+            candidate: Some(record),
+        })
+    };
+    positions.routes.iter().filter_map(of_route).collect()
+}
+
+impl Gate {
+    /// The evidence of the candidate of a route. While the route is being renamed, it is stored under its earlier id.
+    pub(super) fn evidence_of_candidate(&self, positions: &Positions, position: &RoutePosition) -> RouteEvidence {
+        let keys: Vec<RouteId> = position.route.ids().map(candidate_key).collect();
+        match positions.declared.plans.candidate_bases.get(&position.route.id) {
+            Some(basis) => self.evidence.of_basis(keys.iter(), basis),
+            None => self.evidence.of(&candidate_key(&position.route.id)),
+        }
+    }
+
+    /// The candidate of a route, and what its gate says.
+    pub(super) fn candidate(&self, positions: &Positions, position: &RoutePosition) -> Option<CandidateStatus> {
+        let id = &position.route.id;
+        let candidate = candidate_of(positions, id)?;
+        let in_force = Arc::clone(positions.in_force.get(id)?);
+        let last = last_record(positions, &position.route.ids().collect::<Vec<_>>());
+        let is_of = |flip: &&FlipRecord| {
+            flip.candidate.as_ref().is_some_and(|record| record.candidate.as_ref() == Some(&*candidate))
+        };
+        let since = last.filter(is_of).cloned();
+        let ids: Vec<&RouteId> = position.route.ids().collect();
+        let share = share_of(positions, &ids, &candidate);
+        let evidence = self.evidence_of_candidate(positions, position);
+        let below = positions.declared.plans.shared_steps_below.get(id).map_or(&[][..], Vec::as_slice);
+        let conditions = evidence::candidate_conditions(&judged(positions, position, &evidence), below);
+        let missing = sentences(conditions.clone()).collect();
+        Some(CandidateStatus { in_force, candidate, share, since, conditions, missing })
+    }
+
+    /// Why a candidate is not moved; empty if it is. A share that does not grow needs no evidence.
+    pub(super) fn refused_move(&self, positions: &Positions, asked: &CandidateMove) -> Vec<String> {
+        let id = &asked.route;
+        let Some(position) = positions.routes.get(id) else { return vec![format!("there is no route `{id}`")] };
+        let Some(status) = self.candidate(positions, position) else {
+            return vec![format!("`{id}` has no candidate: the plan in force is that of the files")];
+        };
+        if status.candidate != asked.candidate {
+            return vec![format!(
+                "the candidate of `{id}` is another one now: look at it (`pointsman status`) and ask again"
+            )];
+        }
+        match (asked.force, asked.reason.as_deref().is_none_or(|reason| reason.trim().is_empty())) {
+            (true, true) => vec!["overriding the gate needs a reason".to_owned()],
+            (true, false) => Vec::new(),
+            (false, _) if asked.share.is_some_and(|share| share <= status.share) => Vec::new(),
+            (false, _) => status.missing,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The plans in force of routes in `live` and `only`, whatever the files say, and their candidates.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::ladder::{CandidateMove, CandidateStatus, DeclaredPlans};
+use crate::names::PlanSet;
+use crate::store::CandidateAction;
+
+fn set(plan: &str) -> Arc<PlanSet> {
+    Arc::new(PlanSet { workflow: "work".into(), plans: [("work".into(), plan.into())].into() })
+}
+
+/// The files in which `bare` has this plan; read while `in_force` was the plan in force.
+fn with_plan(plan: &str, in_force: Option<&str>) -> DeclaredFiles {
+    let route = RouteId::from("bare");
+    let plans = DeclaredPlans {
+        of_files: [(route.clone(), set(plan))].into(),
+        in_force: in_force.map(|plan| (route.clone(), set(plan))).into_iter().collect(),
+        sources: [(plan.into(), Arc::new(serde_json::json!({ "plan": plan })))].into(),
+        ..DeclaredPlans::default()
+    };
+    DeclaredFiles { plans, ..files(&[]) }
+}
+
+fn promoting(plan: &str, force: bool) -> DeclaredFiles {
+    let mut files = with_plan(plan, None);
+    let reason = force.then(|| "a drill".to_owned());
+    files.plans.candidate_move = Some(CandidateMove {
+        route: "bare".into(),
+        candidate: set(plan),
+        share: None,
+        force,
+        reason,
+        by: "ann".into(),
+    });
+    files
+}
+
+impl Fixture {
+    async fn in_live_with(plan: &str) -> Self {
+        let fixture = Self::open(with_plan(plan, None)).await;
+        fixture.flip("bare", forced(State::Live)).await.unwrap();
+        fixture
+    }
+    fn plans(&self) -> (Option<Arc<PlanSet>>, Option<Arc<PlanSet>>) {
+        let status = self.status("bare");
+        (status.plans, status.candidate.map(|CandidateStatus { candidate, .. }| candidate))
+    }
+    async fn stored(&self) -> Option<PlanSet> {
+        let rows = self.store.declared().await.unwrap();
+        rows.into_iter().find(|row| row.route.as_str() == "bare")?.in_force
+    }
+    async fn candidate_actions(&self) -> Vec<CandidateAction> {
+        let mut flips = self.store.flips(None, 1_000).await.unwrap();
+        flips.reverse();
+        flips.into_iter().filter_map(|flip| Some(flip.candidate?.action)).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_changed_plan_is_a_candidate_in_live_and_over_a_restart() {
+    let fixture = Fixture::in_live_with("one").await;
+    assert_eq!(fixture.stored().await.as_ref(), Some(&*set("one")), "recorded with the flip");
+    assert!(fixture.store.plan("one".into()).await.unwrap().is_some(), "its definition too");
+    fixture.ladder.reload(with_plan("two", Some("one")), || {}).await.unwrap();
+    assert_eq!(fixture.plans(), (Some(set("one")), Some(set("two"))));
+    let flags = fixture.ladder.flags().load_full();
+    let plans = flags.route(&"bare".into()).unwrap().plans.clone().unwrap();
+    assert_eq!((plans.in_force, plans.candidate.map(|candidate| candidate.plans)), (set("one"), Some(set("two"))));
+    let fixture = fixture.restart(with_plan("two", Some("one"))).await;
+    assert_eq!(fixture.plans(), (Some(set("one")), Some(set("two"))));
+    assert_eq!(fixture.candidate_actions().await, [CandidateAction::Appeared], "recorded once");
+    fixture.ladder.reload(with_plan("one", Some("one")), || {}).await.unwrap();
+    assert_eq!(fixture.plans(), (Some(set("one")), None));
+    assert_eq!(fixture.candidate_actions().await, [CandidateAction::Appeared, CandidateAction::Dropped]);
+}
+
+#[tokio::test]
+async fn below_live_the_plan_of_the_files_is_simply_the_plan() {
+    let fixture = Fixture::open(with_plan("one", None)).await;
+    fixture.flip("bare", forced(State::Dark)).await.unwrap();
+    fixture.ladder.reload(with_plan("two", None), || {}).await.unwrap();
+    assert_eq!((fixture.plans(), fixture.stored().await), ((None, None), None));
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    fixture.ladder.reload(with_plan("three", Some("two")), || {}).await.unwrap();
+    assert_eq!(fixture.plans(), (Some(set("two")), Some(set("three"))));
+    fixture.flip("bare", to(State::Shadow)).await.unwrap();
+    assert!(fixture.ladder.has_plans_to_drop());
+    assert!(fixture.ladder.plans_in_force(&files(&[]).routes).is_empty());
+    fixture.ladder.reload(with_plan("three", None), || {}).await.unwrap();
+    assert!(!fixture.ladder.has_plans_to_drop());
+    assert_eq!((fixture.plans(), fixture.stored().await), ((None, None), None));
+}
+
+/// Otherwise a plan that nobody has compared would answer: the route was in `dark` when the files were read.
+#[tokio::test]
+async fn files_are_read_again_if_a_route_went_to_live_meanwhile() {
+    let fixture = Fixture::open(with_plan("one", None)).await;
+    let read = with_plan("two", None);
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    let refused = fixture.ladder.reload(read, || panic!("it is not recorded")).await;
+    assert!(matches!(refused, Err(FilesError::Overtaken)), "{refused:?}");
+    assert_eq!(fixture.plans(), (Some(set("one")), None));
+}
+
+#[tokio::test]
+async fn a_candidate_comes_into_force_through_its_gate_or_by_force() {
+    let fixture = Fixture::in_live_with("one").await;
+    fixture.ladder.reload(with_plan("two", Some("one")), || {}).await.unwrap();
+    let refused = fixture.ladder.reload(promoting("two", false), || panic!("it is not recorded")).await.unwrap_err();
+    assert!(refused.to_string().contains("more compared pairs"), "{refused}");
+    let refused = fixture.ladder.reload(promoting("three", true), || panic!("it is not recorded")).await.unwrap_err();
+    assert!(refused.to_string().contains("another one now"), "{refused}");
+    fixture.ladder.reload(promoting("two", true), || {}).await.unwrap();
+    assert_eq!(fixture.plans(), (Some(set("two")), None));
+    assert_eq!(fixture.stored().await.as_ref(), Some(&*set("two")));
+    let last = fixture.store.flips(None, 1).await.unwrap().remove(0);
+    assert_eq!((last.by.as_str(), last.forced, last.to.as_str()), ("ann", true, "in_force"));
+    let fixture = fixture.restart(with_plan("one", Some("two"))).await;
+    assert_eq!(fixture.plans(), (Some(set("two")), Some(set("one"))), "whatever the files of this process say");
+}
+
+/// The definition is stored before the record that puts the plan in force: a process that ends between the two leaves
+/// the plan that was in force.
+#[tokio::test]
+async fn a_promotion_that_is_not_recorded_changes_nothing_and_may_be_asked_for_again() {
+    let fixture = Fixture::in_live_with("one").await;
+    fixture.ladder.reload(with_plan("two", Some("one")), || {}).await.unwrap();
+    fixture.store.refuse_flips.store(true, Ordering::Relaxed);
+    let failed = fixture.ladder.reload(promoting("two", true), || panic!("it is not recorded")).await;
+    assert!(matches!(failed, Err(FilesError::Store(_))), "{failed:?}");
+    assert!(fixture.store.plan("two".into()).await.unwrap().is_some(), "stored before the record");
+    assert_eq!(fixture.plans(), (Some(set("one")), Some(set("two"))));
+    fixture.store.refuse_flips.store(false, Ordering::Relaxed);
+    let fixture = fixture.restart(with_plan("two", Some("one"))).await;
+    assert_eq!(fixture.plans(), (Some(set("one")), Some(set("two"))));
+    fixture.ladder.reload(promoting("two", true), || {}).await.unwrap();
+    assert_eq!((fixture.plans(), fixture.stored().await.as_ref()), ((Some(set("two")), None), Some(&*set("two"))));
+}
+
+/// The reply was lost and the record was not: the promotion is in force from the next start on.
+#[tokio::test]
+async fn a_promotion_whose_reply_was_lost_is_in_force_after_the_restart() {
+    let fixture = Fixture::in_live_with("one").await;
+    fixture.ladder.reload(with_plan("two", Some("one")), || {}).await.unwrap();
+    fixture.store.lose_replies.store(true, Ordering::Relaxed);
+    let _ = fixture.ladder.reload(promoting("two", true), || {}).await;
+    fixture.store.lose_replies.store(false, Ordering::Relaxed);
+    let fixture = fixture.restart(with_plan("two", Some("two"))).await;
+    assert_eq!(fixture.plans(), (Some(set("two")), None));
+}
+
+/// A candidate with a share keeps it over a reload and a restart; another candidate begins without one.
+#[tokio::test]
+async fn the_share_of_a_candidate_is_its_own_and_only_a_larger_one_needs_the_gate() {
+    let moving = |plan: &str, share: f64, force: bool| {
+        let mut files = promoting(plan, force);
+        files.plans.in_force = [("bare".into(), set("one"))].into();
+        files.plans.candidate_move.as_mut().unwrap().share = Percent::new(share);
+        files
+    };
+    let fixture = Fixture::in_live_with("one").await;
+    let share = |fixture: &Fixture| fixture.status("bare").candidate.map(|candidate| candidate.share.as_f64());
+    let of_flag = |fixture: &Fixture| {
+        let flags = fixture.ladder.flags().load();
+        let plans = flags.route(&"bare".into()).unwrap().plans.clone();
+        plans.and_then(|plans| plans.candidate).map(|candidate| candidate.share.as_f64())
+    };
+    fixture.ladder.reload(with_plan("two", Some("one")), || {}).await.unwrap();
+    let refused = fixture.ladder.reload(moving("two", 5.0, false), || panic!("it is not recorded")).await.unwrap_err();
+    assert!(refused.to_string().contains("more compared pairs"), "{refused}");
+    fixture.ladder.reload(moving("two", 5.0, true), || {}).await.unwrap();
+    assert_eq!((share(&fixture), of_flag(&fixture)), (Some(5.0), Some(5.0)));
+    assert_eq!(fixture.plans(), (Some(set("one")), Some(set("two"))), "the plan in force stays");
+    fixture.ladder.reload(with_plan("two", Some("one")), || {}).await.unwrap();
+    assert_eq!(share(&fixture), Some(5.0), "over a reload");
+    let fixture = fixture.restart(with_plan("two", Some("one"))).await;
+    assert_eq!((share(&fixture), of_flag(&fixture)), (Some(5.0), Some(5.0)), "over a restart");
+    assert!(fixture.ladder.reload(moving("two", 6.0, false), || panic!("it is not recorded")).await.is_err());
+    fixture.ladder.reload(moving("two", 1.0, false), || {}).await.unwrap();
+    assert_eq!(share(&fixture), Some(1.0), "a smaller one needs no evidence");
+    let last = fixture.store.flips(None, 1).await.unwrap().remove(0);
+    assert_eq!((last.from.as_str(), last.to.as_str(), last.by.as_str()), ("live 5%", "live 1%", "ann"));
+    fixture.ladder.reload(with_plan("three", Some("one")), || {}).await.unwrap();
+    assert_eq!(share(&fixture), Some(0.0), "another candidate");
+    fixture.ladder.reload(with_plan("two", Some("one")), || {}).await.unwrap();
+    assert_eq!(share(&fixture), Some(0.0), "an earlier one begins anew too");
+    use CandidateAction::{Appeared, Moved};
+    assert_eq!(fixture.candidate_actions().await, [Appeared, Moved, Moved, Appeared, Appeared]);
+}

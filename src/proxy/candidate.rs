@@ -1,0 +1,58 @@
+//! Hands a request that the engine answered to the comparison of its route's candidate.
+//!
+//! Always true: the candidate is rehearsed only after the client has the whole answer, which the plan in force gave;
+//! nothing here waits. A request of a route with a candidate that the plan in force was asked for has one ticket,
+//! whatever became of it. A request that is within the candidate's share is answered by the candidate, and compared
+//! with nothing.
+
+use std::sync::Arc;
+
+use crate::exchange::{Answered, ComparisonTicket, Offer};
+use crate::flag::{
+    CandidatePlans, Decision, EngineReason, EngineWork, FlagSet, RequestFacts, RouteFlag, SkipReason,
+    candidate_answers, is_sampled_for_candidate, work_or_skip,
+};
+use crate::names::{PlanSet, RouteId};
+
+/// The candidate of a request's route.
+pub(super) struct CandidateOfRoute {
+    pub plans: Arc<PlanSet>,
+    /// The id under which its evidence is kept.
+    pub id: RouteId,
+    /// Whether the candidate answers the request itself.
+    pub answers: bool,
+    /// Why the request is not compared, if that is known before it is answered.
+    pub skip: Option<SkipReason>,
+}
+
+impl CandidateOfRoute {
+    /// The candidate with which a request is compared once the engine has answered it; `None` if legacy answers, or if
+    /// there is no candidate.
+    pub(super) fn of(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, decision: &Decision) -> Option<Self> {
+        let CandidatePlans { plans, id, share } = flag.plans.as_ref()?.candidate.as_ref()?;
+        let Decision::Engine { reason, .. } = decision else { return None };
+        let skip = match work_or_skip(facts, EngineWork::Rehearse) {
+            _ if *reason == EngineReason::Retry => Some(SkipReason::Retried),
+            _ if !is_sampled_for_candidate(set, flag, facts) => Some(SkipReason::NotSampled),
+            EngineWork::Skip(reason) => Some(reason),
+            EngineWork::None | EngineWork::Rehearse | EngineWork::Dark => None,
+        };
+        // A retry is answered by the run of its first try, whichever version began that.
+        let answers = *reason != EngineReason::Retry && candidate_answers(set, flag, facts, *share);
+        Some(Self { plans: Arc::clone(plans), id: id.clone(), answers, skip })
+    }
+}
+
+/// An answered request that is offered once its client has the answer.
+pub(super) struct CandidateOffer {
+    pub ticket: ComparisonTicket,
+    pub answered: Answered,
+    pub offer: Arc<dyn Offer>,
+}
+
+impl CandidateOffer {
+    /// The exchange has ended. A request whose client went away is compared too: the plan in force has performed it.
+    pub(super) fn end(self) {
+        self.offer.offer(self.ticket, self.answered);
+    }
+}

@@ -1,0 +1,62 @@
+//! What the run that answered a request did, for the comparison of the route's candidate with it.
+//!
+//! Always true: the candidate is rehearsed only after that run has ended, or after a bounded time; nothing of it is
+//! sent before or after.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::queue::QueuedRequest;
+use super::run::Runner;
+use super::stop::Stop;
+use crate::compare::Effect;
+use crate::exchange::RequestEffects;
+use crate::flag::SkipReason;
+
+/// How long the rehearsal of a candidate waits for the end of the run that answered. A run that has not ended by then
+/// is compared by its answer alone.
+const CONTROL_ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+impl Runner {
+    /// Of a request for a candidate: waits until the run that answered it has ended, or for a bounded time, and adds
+    /// the calls that it made. `None`: the ticket is settled, because too many requests wait or a stop was asked for.
+    pub(super) async fn wait_for_control(
+        &self,
+        mut entry: QueuedRequest,
+        mut stop: watch::Receiver<Stop>,
+    ) -> Option<QueuedRequest> {
+        let Some(candidate) = &entry.answered.candidate else { return Some(entry) };
+        let known = RequestEffects::new(Duration::ZERO);
+        let Some(control) = candidate.control else {
+            // It only reads.
+            entry.answered.effects = Some(known);
+            return Some(entry);
+        };
+        let Some(reserved) = self.waiting.reserve(entry.answered.bytes()) else {
+            entry.ticket.skip(SkipReason::EffectsQueueFull);
+            return None;
+        };
+        entry.reserved = reserved;
+        tokio::select! {
+            biased;
+            calls = self.twins.performed(control, CONTROL_ENDS_WITHIN) => {
+                let Some(calls) = calls else { return Some(entry) };
+                let bytes = calls.iter().map(Effect::bytes).sum();
+                let Some(reserved) = self.waiting.reserve(bytes) else {
+                    entry.ticket.skip(SkipReason::EffectsQueueFull);
+                    return None;
+                };
+                let reserved = Arc::new(reserved);
+                calls.into_iter().for_each(|call| known.add(call, Box::new(Arc::clone(&reserved))));
+                entry.answered.effects = Some(known);
+                Some(entry)
+            }
+            _ = stop.wait_for(|stop| *stop != Stop::No) => {
+                entry.ticket.skip(SkipReason::ShuttingDown);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Sends a request to legacy a second time, after it was compared, and counts how legacy differs from itself.
+//!
+//! Always true: nobody waits for it, and its client has the reply. At most [`REPEATS_IN_FLIGHT_MAX`] are under way; a
+//! request that finds no room is not repeated. None is repeated for which legacy made a call that may have changed
+//! something, or for which that is not known although legacy's calls are watched; after the first such call, no
+//! request of the route is.
+//!
+//! When legacy is slow, a repeated request ends at its time-out; when it is gone, nothing is counted.
+
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use serde_json::Value;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+use super::compared::ComparedRequest;
+use super::run::Runner;
+use super::stop::Stop;
+use crate::compare::{CompareBounds, Effect, Observation, Pair, compare};
+use crate::evidence::DifferingPlaces;
+use crate::exchange::{Answered, RepeatRequest, request_value};
+use crate::limits::Limits;
+
+/// The most requests that are sent to legacy a second time at the same time.
+pub(super) const REPEATS_IN_FLIGHT_MAX: usize = 4;
+
+impl Runner {
+    /// Notes if legacy made a call for this request that may have changed something, where the route is declared safe
+    /// to repeat.
+    pub(super) fn note_legacy_write(&self, answered: &Answered) {
+        let route = &answered.flag.route;
+        let Some(effects) = answered.effects.as_ref().filter(|_| route.replay_safe) else { return };
+        let rules = self.rules_of(&route.id);
+        let calls = effects.so_far().calls;
+        if let Some(Effect { method, service, .. }) = calls.iter().find(|call| rules.may_change_something(call)) {
+            let service = service.as_ref().map_or("a service that the files do not have", |service| service.as_str());
+            self.evidence.record_legacy_write(&route.id, &format!("{method} to {service}"));
+        }
+    }
+
+    /// Sends a request to legacy a second time, unless a stop is asked for.
+    pub(super) async fn repeat(&self, compared: ComparedRequest, mut stop: watch::Receiver<Stop>) {
+        let outcome = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop != Stop::No) => "shutting_down",
+            outcome = self.try_repeat(&compared) => outcome,
+        };
+        let route = compared.answered.flag.route.id.to_string();
+        metrics::counter!("pointsman_noise_repeats_total", "route" => route, "outcome" => outcome).increment(1);
+    }
+
+    /// Returns the outcome: a closed set of labels.
+    async fn try_repeat(&self, compared: &ComparedRequest) -> &'static str {
+        let (answered, route) = (&compared.answered, &compared.answered.flag.route.id);
+        let Some(legacy) = &self.legacy else { return "forbidden" };
+        let within = Limits::ms(self.limits.shadow_run_ms);
+        let Some(request) = RepeatRequest::of(answered, within) else { return "forbidden" };
+        if !self.evidence.is_of(route, compared.generation) {
+            return "files_changed";
+        }
+        // Calls may have come since the request was compared.
+        self.note_legacy_write(answered);
+        if let Err(why) = self.evidence.may_repeat(route) {
+            return why;
+        }
+        let is_known = answered.effects.as_ref().is_some_and(|effects| {
+            let so_far = effects.so_far();
+            so_far.gaps == 0 && so_far.open == 0 && !effects.may_have_unseen_writes()
+        });
+        if legacy.is_watched && !is_known {
+            return "effects_unknown";
+        }
+        let Ok(_permit) = self.repeats.try_acquire() else { return "busy" };
+        let again = match tokio::time::timeout(within, legacy.arm.clone().oneshot(request)).await {
+            Ok(Ok(Ok(again))) => again,
+            Ok(Ok(Err(why))) => return why.as_str(),
+            Ok(Err(never)) => match never {},
+            Err(_) => return "failed",
+        };
+        let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(compared, &again)));
+        judged.unwrap_or("not_compared")
+    }
+
+    /// Compares legacy's two replies, and counts where they differ.
+    fn judge(&self, compared: &ComparedRequest, again: &Observation) -> &'static str {
+        let ComparedRequest { answered, generation, replies } = compared;
+        let route = &answered.flag.route.id;
+        let rules = self.rules_of(route);
+        let request = if rules.read_the_request() { request_value(&answered.request) } else { Value::Null };
+        let pair = Pair {
+            legacy: &answered.legacy,
+            engine: again,
+            effects: None,
+            request: &request,
+            instance: None,
+            stale_reads: replies.stale_reads,
+            // Of the differences only the places are kept, and no values.
+            sensitive: None,
+        };
+        let end = Instant::now() + Limits::ms(self.limits.compare_ms).min(Duration::from_secs(1));
+        let Ok(comparison) = compare(&pair, &rules, &CompareBounds::of(&self.limits), &|| Instant::now() >= end) else {
+            return "not_compared";
+        };
+        let class = |status: StatusCode| status.as_u16() / 100;
+        let same_class = [replies.status, again.status()].map(class) == [class(answered.legacy.status()); 2];
+        let places = DifferingPlaces::of(&comparison);
+        match self.evidence.record_repeat(route, *generation, &replies.engine, &places, same_class) {
+            false => "not_compared",
+            true if places.is_empty() => "equal",
+            true => "differs",
+        }
+    }
+}

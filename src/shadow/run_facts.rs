@@ -1,0 +1,42 @@
+//! What a run, and the comparison of a pair, have to know of the request.
+
+use std::sync::Arc;
+
+use crate::compare::{AwaitedIntents, Effect, Rules};
+use crate::exchange::Answered;
+use crate::flag::{Instance, State};
+use crate::workflow::Mode;
+
+/// Where the replies of the creator of this request's instance have the id of an instance.
+pub(super) fn instance_ids(answered: &Answered) -> Option<serde_json_path::JsonPath> {
+    let Some(Instance::Follows { creator, .. }) = &answered.flag.route.instance else { return None };
+    match &answered.flags.route(creator)?.route.instance {
+        Some(Instance::Creates { id }) => Some(id.clone()),
+        Some(Instance::Follows { .. }) | None => None,
+    }
+}
+
+/// The rung on which a request was compared.
+pub(super) fn rung_of(answered: &Answered) -> State {
+    if answered.mode == Mode::Dark { State::Dark } else { State::Shadow }
+}
+
+/// The intents that a comparison reads: all where legacy's calls are held against them.
+pub(super) fn awaited_intents(answered: &Answered, rules: &Rules) -> AwaitedIntents {
+    if answered.effects.is_some() { AwaitedIntents::All } else { rules.awaited_intents() }
+}
+
+/// The calls that legacy made for the request; `None` where they were not watched, or where a call that seems to be
+/// missing may be one that was not attributed, not kept, or has not ended yet; that is counted.
+pub(super) fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
+    let so_far = answered.effects.as_ref()?.so_far();
+    let reason = match (so_far.open, so_far.gaps) {
+        (0, 0) => return Some(so_far.calls.into_iter().map(Arc::new).collect()),
+        (0, _) => "gap",
+        // An open call may take an hour or longer: waiting for its end would keep the pair in memory for as long.
+        _ => "open",
+    };
+    let route = answered.flag.route.id.to_string();
+    metrics::counter!("pointsman_effects_not_judged_total", "route" => route, "reason" => reason).increment(1);
+    None
+}

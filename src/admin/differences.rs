@@ -100,38 +100,23 @@ pub(super) async fn evidence(
     if filter.candidate {
         return Ok(Json(of_candidate(&admin, route, status)));
     }
-    let next = status.as_ref().and_then(next_rung);
-    let guard = status.as_ref().and_then(|status| status.guard.clone()).map(guard::row);
-    let uncompared_steps = status.map(|status| status.uncompared_steps).unwrap_or_default();
     let evidence = admin.parts.evidence.of(&route);
     let rules = (admin.parts.rules)(&route).map(|rules| rules.rules).unwrap_or_default();
-    let dead_rules = evidence.dead_rules(rules.names());
-    let guard_windows = admin.parts.evidence.guard_windows(&route);
-    let (statistics, noise) = (evidence.statistics(), admin.parts.evidence.noise(&route));
-    let candidate = None;
     Ok(Json(EvidenceView {
-        evidence,
-        statistics,
-        noise,
-        route,
-        next,
-        uncompared_steps,
-        dead_rules,
-        guard,
-        guard_windows,
-        candidate,
+        noise: admin.parts.evidence.noise(&route),
+        next: status.as_ref().and_then(next_rung),
+        dead_rules: evidence.dead_rules(rules.names()),
+        guard: status.as_ref().and_then(|status| status.guard.clone()).map(guard::row),
+        guard_windows: admin.parts.evidence.guard_windows(&route),
+        uncompared_steps: status.map(|status| status.uncompared_steps).unwrap_or_default(),
+        ..counted(route, evidence)
     }))
 }
 
-/// The evidence of the candidate of a route; empty if it has none.
-fn of_candidate(admin: &ApiState, route: RouteId, status: Option<RouteStatus>) -> EvidenceView {
-    let candidate = status.as_ref().and_then(|status| candidates::row(admin, status));
-    let evidence = match candidate {
-        Some(_) => admin.parts.evidence.of(&candidate_key(&route)),
-        None => RouteEvidence::default(),
-    };
+/// What follows from the counts alone.
+fn counted(route: RouteId, evidence: RouteEvidence) -> EvidenceView {
     let statistics = evidence.statistics();
-    let (noise, next, uncompared_steps, dead_rules, guard, guard_windows) = Default::default();
+    let (noise, next, uncompared_steps, dead_rules, guard, guard_windows, candidate) = Default::default();
     EvidenceView {
         evidence,
         statistics,
@@ -144,4 +129,14 @@ fn of_candidate(admin: &ApiState, route: RouteId, status: Option<RouteStatus>) -
         guard_windows,
         candidate,
     }
+}
+
+/// The evidence of the candidate of a route; empty if it has none.
+fn of_candidate(admin: &ApiState, route: RouteId, status: Option<RouteStatus>) -> EvidenceView {
+    let candidate = status.as_ref().and_then(|status| candidates::row(admin, status));
+    let evidence = match candidate {
+        Some(_) => admin.parts.evidence.of(&candidate_key(&route)),
+        None => RouteEvidence::default(),
+    };
+    EvidenceView { candidate, ..counted(route, evidence) }
 }

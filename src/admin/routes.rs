@@ -9,10 +9,10 @@ use super::extract::PathParams;
 use super::flips::flip_row;
 use super::route_lookup::{find, ladder_status, next_rung};
 use super::state::{Admin, ApiState, JsonResult, STORE_WAIT};
-use super::types::{Build, Flags, RouteDetail, RouteRow, Status};
+use super::types::{AutoRow, Build, Flags, RouteDetail, RouteRow, Status};
 use super::{candidates, guard};
 use crate::flag::{FlagSet, Instance, RouteFlag};
-use crate::ladder::{FlipError, RouteStatus};
+use crate::ladder::{AutoStatus, FlipError, RouteStatus};
 use crate::names::RouteId;
 
 pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
@@ -121,6 +121,7 @@ fn route_row(state: &ApiState, flag: &RouteFlag, status: Option<&RouteStatus>) -
         plan: status.and_then(|status| Some(status.plans.as_ref()?.label())),
         plan_trouble: status.and_then(|status| status.plan_trouble.clone()),
         candidate: status.and_then(|status| candidates::row(state, status)),
+        auto: status.and_then(|status| status.auto.clone()).map(auto_row),
         shares: flag.shares,
         pairs: evidence.pairs(),
         evidence_restarted: evidence.restarted,
@@ -128,4 +129,11 @@ fn route_row(state: &ApiState, flag: &RouteFlag, status: Option<&RouteStatus>) -
         requests: traffic.requests,
         overhead_p50_us: traffic.overhead_p50_us,
     }
+}
+
+fn auto_row(auto: AutoStatus) -> AutoRow {
+    let AutoStatus { next, due_in, requests, requests_wanted, held } = auto;
+    // Rounded up: zero means that the time is over.
+    let due_in_s = due_in.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
+    AutoRow { next: next.as_f64(), due_in_s, requests, requests_wanted, held }
 }

@@ -9,6 +9,7 @@
 //! Which endpoint takes and returns which type is in the table of endpoints (`endpoints`).
 
 mod adoptions;
+mod auto;
 mod callers;
 mod candidates;
 mod captures;
@@ -18,16 +19,16 @@ mod flips;
 mod guard;
 mod instances;
 mod orchestration;
+mod process;
 mod record;
 mod reload;
+mod routes;
 mod run_requests;
 mod runs;
 mod sample_calls;
 mod services;
 mod suggestions;
 mod trial;
-
-use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -37,11 +38,12 @@ pub use crate::compare::{Difference, EarlierPairing, is_rule_note};
 use crate::evidence::RouteEvidence;
 pub use crate::evidence::{Condition, EvidenceRestart, GateVerdict, GuardWindowView};
 pub use crate::evidence::{ErrorTable, Interval, NoiseView, NoisyPlace, RatioInterval, RouteStatistics};
-use crate::flag::{Effective, Freeze, Shares, State};
-use crate::names::{RouteId, StepId, WorkflowName};
+use crate::flag::Freeze;
+use crate::names::{RouteId, StepId};
 pub use crate::store::{AdoptionState, CandidateAction, GuardAction};
 pub use crate::workflow::{Mode, RunStatus, StepPart};
 pub use adoptions::{AdoptRequest, AdoptionDecisionRequest, AdoptionRow, AdoptionsView, BulkRow};
+pub use auto::AutoRow;
 pub use callers::{ServiceCallerRow, ServiceCallers, UnknownTime};
 pub use candidates::{CandidateRequest, CandidateResponse, CandidateRow, CandidateStage};
 pub use captures::CapturePage;
@@ -55,8 +57,10 @@ pub use orchestration::{
     OrchestrationObject, PendingCheckpoint, ReceiptObject, ReceiptSource, ReviewRow, RunData, RunError, RunObject,
     RunPart, SentRequest, StepRow, UndoRow, UndoState,
 };
+pub use process::{Build, EgressStatus, Flags, ShadowLoad, Status, StuckRun};
 pub use record::{RecordEntry, RecordPage};
 pub use reload::{ChangedRoute, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse, RestartedRoute};
+pub use routes::{NextRung, RouteDetail, RouteRow};
 pub use run_requests::{
     AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, ExplanationView, FirstAnswer, PauseRequest, RerunRequest,
     ResolveRequest, RetryRequest, RunCounts, SignalRequest, SkipRequest, StartRequest, ValueError,
@@ -69,228 +73,6 @@ pub use services::{
 };
 pub use suggestions::{HiddenPlace, SuggestedRuleRow, SuggestedRules, UnexplainedPlace};
 pub use trial::{NotJudgedSamples, TriedGroup, TriedRules, TriedSamples, TryRules};
-
-/// The state of the process and of all routes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Status {
-    /// The version of the process, and when it started.
-    pub build: Build,
-    /// The addresses on which the proxy listens, with commas between them.
-    pub listen: String,
-    /// The listener for calls that legacy makes. Left out if there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub egress: Option<EgressStatus>,
-    /// The kill switch.
-    pub freeze: Freeze,
-    /// Whether the freeze in force is not in the store yet, so that a restart would end it.
-    #[serde(default)]
-    pub freeze_unrecorded: bool,
-    /// How many flips down are in force that the store has not recorded yet: if the process ends before they are
-    /// recorded, these routes return to the states in the store.
-    #[serde(default)]
-    pub flips_unrecorded: usize,
-    /// The files in force.
-    pub flags: Flags,
-    /// Whether the engine and its store take new runs.
-    pub engine_healthy: bool,
-    /// What is wrong with the store, such as a full disk or a database that does not answer. Left out if nothing is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store_trouble: Option<String>,
-    /// Why not all runs that the last process left have been resumed. Left out if all have.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recovery_trouble: Option<String>,
-    /// How the machine's clock differs from the process's time. Left out if they differ by at most a minute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clock_trouble: Option<String>,
-    /// The names of services that have no address, so that requests for them get 502. Left out if all have one.
-    #[serde(default, skip_serializing_if = "Option::is_none", alias = "legacy_trouble")]
-    // the field's name in earlier versions
-    pub services_trouble: Option<String>,
-    /// Why retry keys of requests that legacy served may be unknown, such as a missing file. Left out if all are known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_keys_trouble: Option<String>,
-    /// Of how many instances it is not known which arm has them, by route, until a person says so. Left out if there
-    /// are none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub adoption_trouble: Option<String>,
-    /// The process that this one took over from, or that it hands over to. Left out if there is neither.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub succession: Option<String>,
-    /// Whether the process is stopping: what is in progress finishes within its bounds, then the process ends.
-    #[serde(default)]
-    pub stopping: bool,
-    /// The number of runs that are executed at this moment, including rehearsals and runs that are not kept; waiting
-    /// runs do not count.
-    pub runs_in_flight: u64,
-    /// The number of durable runs that have not ended, by status; `null` if the store does not answer.
-    #[serde(default)]
-    pub runs: Option<RunCounts>,
-    /// The oldest of the runs that this process cannot resume.
-    #[serde(default)]
-    pub stuck: Vec<StuckRun>,
-    /// How many more runs cannot be resumed, beyond those in `stuck`.
-    #[serde(default)]
-    pub stuck_more: u64,
-    /// The load of the shadow executor.
-    pub shadow: ShadowLoad,
-    /// Every route, in file order.
-    pub routes: Vec<RouteRow>,
-}
-
-/// A run that this process cannot resume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct StuckRun {
-    /// The run.
-    pub run_id: String,
-    /// The reason.
-    pub why: String,
-}
-
-/// The version of the process, and when it started.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Build {
-    /// The version.
-    pub version: String,
-    /// When the process started.
-    pub started: Timestamp,
-}
-
-/// The set of files in force.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Flags {
-    /// Counts how often the flag set was replaced, by files or by flips.
-    pub generation: u64,
-    /// Seconds since the files in force were loaded.
-    pub age_s: f64,
-    /// Why the newest version of the files was refused: the whole text, with file, line and column. `null` if that
-    /// version is in force.
-    pub last_error: Option<String>,
-    /// The warnings of `check` about the files in force.
-    pub warnings: Vec<String>,
-}
-
-/// The load of the shadow executor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ShadowLoad {
-    /// The number of copies of requests that wait.
-    pub queue_depth: u64,
-    /// The number of copies that are being executed.
-    pub in_flight: u64,
-}
-
-/// A route in one row.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RouteRow {
-    /// The route's id.
-    pub id: RouteId,
-    /// Method and path, such as `POST /orders`; the host, if the route has one, stands before the path.
-    pub matches: String,
-    /// The legacy service.
-    pub legacy: String,
-    /// The workflow that the engine runs for the route.
-    pub workflow: Option<WorkflowName>,
-    /// The route that creates the instances that this one follows up.
-    #[serde(default)]
-    pub follows: Option<RouteId>,
-    /// On a route that creates instances: those that are alive, for each arm that has, or had, some.
-    #[serde(default)]
-    pub instances: Vec<InstancesRow>,
-    /// The state that was requested.
-    pub requested: State,
-    /// The state in force, and why.
-    pub effective: Effective,
-    /// The reason that was given for passing the gate by force; `null` once the evidence suffices.
-    #[serde(default)]
-    pub forced: Option<String>,
-    /// If the route's workflow, rules, `match` or services were changed while the route, or a cohort of it, was in
-    /// `live` or above: a sentence that says so and what to do. `null` if there was no such change, once the evidence
-    /// suffices, and after a flip with `--force`.
-    #[serde(default)]
-    pub changed_since_evidence: Option<String>,
-    /// When and why the evidence was last started from zero; `null` if that never happened.
-    #[serde(default)]
-    pub evidence_restarted: Option<EvidenceRestart>,
-    /// Whether the route's last flip, a flip down, is in force and not recorded yet: if the process ends before it is
-    /// recorded, the route returns to the state in the store.
-    #[serde(default)]
-    pub flip_unrecorded: bool,
-    /// What the route's guard did; `null` if nothing, or if it was released.
-    #[serde(default)]
-    pub guard: Option<GuardRow>,
-    /// In `live` and `only`: the plan in force, whatever the files say. Where its workflow runs others, a hash over all
-    /// plans follows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub plan: Option<String>,
-    /// Why that plan cannot be run with the files in force: then the engine begins nothing for the route. `null` if it
-    /// can.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub plan_trouble: Option<String>,
-    /// Its changed workflow, where that is not in force.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub candidate: Option<CandidateRow>,
-    /// The shares in force.
-    pub shares: Shares,
-    /// The number of comparisons since the evidence was last started from zero.
-    pub pairs: u64,
-    /// How many of these comparisons differ.
-    pub mismatched: u64,
-    /// The number of requests answered since the process started.
-    pub requests: u64,
-    /// The median time that the proxy added to a request, in microseconds; `null` if nothing was measured.
-    pub overhead_p50_us: Option<f64>,
-}
-
-/// A route in full.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RouteDetail {
-    /// The row.
-    pub row: RouteRow,
-    /// The state that the file declares.
-    pub declared: State,
-    /// The last flip. Its number is 0 until the store has recorded it.
-    pub flip: Option<FlipRow>,
-    /// Why the route is not in the state that its file declares or that it was flipped to; empty if it is.
-    #[serde(default)]
-    pub refused: Vec<String>,
-    /// The next rung and what it still requires; `null` on the highest rung. Nothing is missing if the gate is open.
-    pub next: Option<NextRung>,
-    /// The consequences of lowering the route, as sentences; empty if the engine owns no instance.
-    pub horizon: Vec<String>,
-    /// How many instances of the family each arm owns. Of the instances of `legacy`, only those count that have a twin:
-    /// an instance that the engine created in `dark` from the same request.
-    pub pins: BTreeMap<String, u64>,
-    /// The evidence.
-    pub evidence: RouteEvidence,
-}
-
-/// The next rung up and what it still requires.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct NextRung {
-    /// The rung.
-    pub to: State,
-    /// The verdict of its gate.
-    #[serde(default = "not_judged")]
-    pub verdict: GateVerdict,
-    /// All that does not hold, as sentences; empty if the gate is open.
-    pub missing: Vec<String>,
-    /// The conditions on the route's evidence, whether they hold or not.
-    #[serde(default)]
-    pub conditions: Vec<Condition>,
-}
-
-/// The verdict where a server of an earlier version gives none.
-fn not_judged() -> GateVerdict {
-    GateVerdict::Inconclusive
-}
-
-/// The listener for calls that legacy makes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct EgressStatus {
-    /// The listener's address.
-    pub listen: String,
-    /// The number of calls since the start of the process that were passed on or that could not be passed on.
-    pub calls: u64,
-}
 
 /// A request to turn the kill switch on or off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

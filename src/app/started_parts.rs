@@ -236,6 +236,7 @@ impl StartingParts<'_> {
         tasks.push(engine.spawn(background::health(parts.clone())));
         tasks.push(engine.spawn(background::release_held_routes(parts.clone())));
         tasks.push(engine.spawn(parts.ladder.clone().guard_routes()));
+        tasks.push(engine.spawn(parts.ladder.clone().raise_shares()));
         tasks.push(engine.spawn(time::track_machine_clock()));
         tasks.push(engine.spawn(time::note_running(parts.store.clone(), parts.affinity.clone())));
         let retry_window = Duration::from_secs(limits.retry_window_s);

@@ -10,6 +10,7 @@
 
 mod adopt;
 mod args;
+mod auto;
 mod callers;
 mod candidates;
 mod captures;

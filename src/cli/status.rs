@@ -9,7 +9,7 @@ use super::args::{Globals, Server};
 use super::client::{CallError, Client};
 use super::format::{Formatter, TableCell, Tone, count, counted, duration_text, escape_control, plain, why};
 use super::output::{Output, Printed, print, report_error};
-use super::{candidates, evidence, guard};
+use super::{auto, candidates, evidence, guard};
 use crate::admin::types::{InstancesRow, RouteRow, RunStatus, Status};
 use crate::flag::{EffectiveReason, Freeze, State};
 
@@ -131,6 +131,12 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     let guarded: String = guarded.collect();
     if !guarded.is_empty() {
         out.push_str(&format!("\n{guarded}"));
+    }
+    let growing = status.routes.iter();
+    let growing: String =
+        growing.filter_map(|route| Some(auto::line(route.id.as_str(), route.auto.as_ref()?, format))).collect();
+    if !growing.is_empty() {
+        out.push_str(&format!("\n{growing}"));
     }
     let candidates = status.routes.iter().filter_map(|route| {
         Some(candidates::lines(route.id.as_str(), route.plan.as_deref(), route.candidate.as_ref()?, format))

@@ -1,5 +1,6 @@
 //! Evaluates a route's own conditions (asserts) over a pair.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -7,14 +8,14 @@ use serde_json::{Map, Value, json};
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
-use super::observation::Observation;
+use super::observation::{Intent, Observation};
 use super::pair::Pair;
 use super::parsed_body::ParsedBody;
 use super::redact;
 use super::rule_conditions;
 use super::rules::{Assert, Rules};
 use super::verdict::{CANNOT_BE_EVALUATED, DifferenceKind};
-use crate::expression::Scope;
+use crate::expression::{EFFECTS, EFFECTS_OF_ALL_STEPS, Scope};
 use crate::names::StepId;
 
 /// Evaluates every assert. An assert that does not hold, or cannot be evaluated, is a difference: an error is never a
@@ -31,12 +32,12 @@ pub(super) fn evaluate(
         return Ok(());
     }
     let legacy = Arc::new(reply(pair.legacy, legacy));
-    let (engine, intents) = (reply(pair.engine, engine), intents(pair.engine));
+    let (engine, intents, effects) = (reply(pair.engine, engine), intents(pair.engine), effects(pair.engine));
     let request = Arc::new(pair.request.clone());
-    let scope = |engine: Value, intents: Value| {
+    let scope = |engine: Value, intents: Value, effects: Value| {
         let mut scope = Scope::new();
         scope.set("request", request.clone()).set("legacy", legacy.clone());
-        scope.set("engine", Arc::new(engine)).set("intents", Arc::new(intents));
+        scope.set("engine", Arc::new(engine)).set("intents", Arc::new(intents)).set(EFFECTS, Arc::new(effects));
         scope
     };
     // The asserts are also evaluated with the engine's ids replaced by legacy's, because an intent may name an id that
@@ -45,9 +46,9 @@ pub(super) fn evaluate(
         let body = engine.get("body").map(|body| ids.value_with_legacy_ids(body)).unwrap_or_default();
         let mut engine = engine.clone();
         engine["body"] = body;
-        scope(engine, ids.value_with_legacy_ids(&intents))
+        scope(engine, ids.value_with_legacy_ids(&intents), ids.value_with_legacy_ids(&effects))
     });
-    let as_is = scope(engine, intents);
+    let as_is = scope(engine, intents, effects);
     for assert in &rules.asserts {
         findings.check_time()?;
         let Assert { source, expression, when, skipped } = assert;
@@ -98,19 +99,31 @@ pub(super) fn reply(observation: &Observation, body: &ParsedBody) -> Value {
     json!({ "status": observation.status().as_u16(), "headers": headers, "body": body.value() })
 }
 
+fn call(intent: &Intent) -> Value {
+    let headers: Map<String, Value> =
+        intent.headers.iter().map(|(k, v)| (k.to_ascii_lowercase(), Value::String(v.clone()))).collect();
+    json!({ "method": intent.method.as_str(), "url": intent.url, "headers": headers, "body": intent.body })
+}
+
+/// The intents in the order in which the run recorded them: a list by step, and the list of all, each with its step.
+pub(super) fn effects(observation: &Observation) -> Value {
+    let mut lists: BTreeMap<&str, Vec<Value>> = BTreeMap::from([(EFFECTS_OF_ALL_STEPS, Vec::new())]);
+    for intent in observation.intents() {
+        let mut value = call(intent);
+        value["step"] = intent.step.as_str().into();
+        value["item"] = intent.item.into();
+        lists.entry(intent.step.as_str()).or_default().push(value.clone());
+        lists.entry(EFFECTS_OF_ALL_STEPS).or_default().push(value);
+    }
+    lists.into_iter().map(|(step, list)| (step.to_owned(), Value::Array(list))).collect()
+}
+
 /// Returns the intents by step; a list of intents for a step with items.
 pub(super) fn intents(observation: &Observation) -> Value {
     let empty = |step: &StepId| (step.as_str().to_owned(), Value::Array(Vec::new()));
     let mut by_step: Map<String, Value> = observation.steps_without_items().iter().map(empty).collect();
     for intent in observation.intents() {
-        let headers: Map<String, Value> =
-            intent.headers.iter().map(|(k, v)| (k.to_ascii_lowercase(), Value::String(v.clone()))).collect();
-        let value = json!({
-            "method": intent.method.as_str(),
-            "url": intent.url,
-            "headers": headers,
-            "body": intent.body,
-        });
+        let value = call(intent);
         match (intent.item, by_step.get_mut(intent.step.as_str())) {
             (Some(_), Some(Value::Array(items))) => items.push(value),
             (Some(_), _) => {

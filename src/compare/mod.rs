@@ -76,6 +76,8 @@ mod walk;
 #[cfg(test)]
 mod condition_tests;
 #[cfg(test)]
+mod effects_in_asserts_tests;
+#[cfg(test)]
 mod id_map_tests;
 #[cfg(test)]
 mod id_tests;

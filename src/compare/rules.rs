@@ -1,7 +1,7 @@
 //! Checked rules of one route.
 //!
-//! Always true: every path and expression has been parsed; an assert reads only `request`, `legacy`, `engine` and
-//! `intents` of steps that exist.
+//! Always true: every path and expression has been parsed; an assert reads only `request`, `legacy`, `engine`, and
+//! `intents` and `effects` of steps that exist.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::effects::EffectRules;
 use super::rule_drafts::Written;
 use super::rule_warnings;
 use super::text_rules::TextRules;
-use crate::expression::{Expression, ReadPath};
+use crate::expression::{EFFECTS, EFFECTS_OF_ALL_STEPS, Expression, ReadPath};
 use crate::names::StepId;
 use crate::problem::{Problems, Site, nearest};
 
@@ -58,8 +58,8 @@ impl Assert {
         if !reads.iter().any(|read| ["legacy", "request"].contains(&read.root())) {
             return false;
         }
-        let mut of_intents = self.expression.reads().iter().filter(|read| read.root() == "intents");
-        of_intents.any(|read| read.part(0).is_none_or(|name| name == step.as_str()))
+        let mut of_intents = self.expression.reads().iter().filter(|read| are_intents(read));
+        of_intents.any(|read| read_step(read).is_none_or(|name| name == step.as_str()))
     }
 }
 
@@ -136,7 +136,7 @@ impl Rules {
         rule_warnings::warn(&body, site, problems);
         rule_warnings::warn_of_headers(&rules.headers, &rules.ignored_headers, &rules.body, site, problems);
         if let Some(text) = &draft.text {
-            let checked = TextRules::check(text, &site.key("text"), &mut rules.texts, problems);
+            let checked = TextRules::check(text, "", &site.key("text"), &mut rules.texts, problems);
             rules.body.renaming = rules.body.renaming.or_else(|| checked.first_id_rule());
             rules.text = Some(checked);
         }
@@ -231,8 +231,8 @@ impl Rules {
         let reads = self.asserts.iter().flat_map(|assert| assert.expression.reads());
         // `None`, and so `All`: a path that names no step may read the intents of all steps, and which undos are sent
         // is known only at the run's end.
-        let step = |read: &ReadPath| read.part(0).filter(|name| !name.ends_with(OF_UNDO)).map(StepId::from);
-        let steps: Option<Vec<StepId>> = reads.filter(|read| read.root() == "intents").map(step).collect();
+        let step = |read: &ReadPath| read_step(read).filter(|name| !name.ends_with(OF_UNDO)).map(StepId::from);
+        let steps: Option<Vec<StepId>> = reads.filter(|read| are_intents(read)).map(step).collect();
         match steps {
             None => AwaitedIntents::All,
             Some(steps) if steps.is_empty() => AwaitedIntents::None,
@@ -244,7 +244,17 @@ impl Rules {
 /// Whether an assert reads something of legacy's and something of the engine's.
 fn holds_arms_together(expression: &Expression) -> bool {
     let reads = |roots: &[&str]| expression.reads().iter().any(|read| roots.contains(&read.root()));
-    reads(&["legacy"]) && reads(&["engine", "intents"])
+    reads(&["legacy"]) && reads(&["engine", "intents", EFFECTS])
+}
+
+/// Whether a path leads to calls of the run: `intents.STEP`, `effects("STEP")`.
+fn are_intents(read: &ReadPath) -> bool {
+    matches!(read.root(), "intents" | EFFECTS)
+}
+
+/// The step whose calls are read; `None` if it may be any.
+fn read_step(read: &ReadPath) -> Option<&str> {
+    read.part(0).filter(|name| *name != EFFECTS_OF_ALL_STEPS)
 }
 
 fn hash_of(draft: &RulesDraft) -> String {
@@ -255,7 +265,7 @@ fn hash_of(draft: &RulesDraft) -> String {
 
 /// The suffix of the name under which the intents of a step's `undo` are recorded. No step has a `.` in its name.
 const OF_UNDO: &str = ".undo";
-const ROOTS: [&str; 4] = ["request", "legacy", "engine", "intents"];
+const ROOTS: [&str; 5] = ["request", "legacy", "engine", "intents", EFFECTS];
 
 fn assert(text: &str, site: &Site, context: &CompareContext<'_>, problems: &mut Problems) -> Option<Expression> {
     let expression = condition::parse(text, "an assert", site, problems)?;
@@ -272,23 +282,27 @@ fn may_read(read: &ReadPath, site: &Site, context: &CompareContext<'_>, problems
         let problem = problems.error(site, format!("an assert cannot read `{root}`"));
         match nearest(root, ROOTS) {
             Some(near) => problem.hint(format!("did you mean `{near}`?")),
-            None => problem.hint("it reads `request`, `legacy`, `engine` and `intents`"),
+            None => problem.hint("it reads `request`, `legacy`, `engine`, `intents` and `effects(\"STEP\")`"),
         };
         return false;
     }
-    let Some(step) = read.part(0).filter(|_| root == "intents") else { return true };
+    let Some(step) = read_step(read).filter(|_| are_intents(read)) else { return true };
     if context.intents.contains(&step) {
         return true;
     }
+    let written = |step: &str| match root {
+        EFFECTS => format!("effects({step:?})"),
+        _ => format!("intents.{step}"),
+    };
     if let Some(of) = step.strip_suffix(OF_UNDO).filter(|of| context.intents.contains(of)) {
         let message = format!("the step `{of}` has no `undo:`, so there are no intents of one");
-        problems.error(site, message).hint(format!("the step's own intent is `intents.{of}`"));
+        problems.error(site, message).hint(format!("the step's own intent is `{}`", written(of)));
         return false;
     }
     let problem = problems.error(site, format!("the workflow has no step `{step}` with a call"));
     let steps: Vec<&str> = context.intents.iter().copied().filter(|name| !name.ends_with(OF_UNDO)).collect();
     match nearest(step, steps.iter().copied()) {
-        Some(near) => problem.hint(format!("did you mean `intents.{near}`?")),
+        Some(near) => problem.hint(format!("did you mean `{}`?", written(near))),
         None if context.intents.is_empty() => problem.hint("the route has no workflow, so there are no intents"),
         None => problem.hint(format!("its steps are {}", steps.join(", "))),
     };

@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use roxmltree::{Attribute, Node};
@@ -43,6 +44,11 @@ impl ComparedBody {
             _ => None,
         };
         Ok(Self { parsed, structure })
+    }
+
+    /// A body of which only the bytes count.
+    pub fn unread(body: Bytes) -> Self {
+        Self { parsed: ParsedBody::Bytes(body), structure: None }
     }
 
     /// The documents of two bodies, if both have one and are of the same type.

@@ -83,8 +83,14 @@ pub(super) enum Capture {
 }
 
 impl TextRules {
-    /// Checks a draft. `site` is the position of the `text:` value.
-    pub(super) fn check(draft: &TextRulesDraft, site: &Site, texts: &mut RuleTexts, problems: &mut Problems) -> Self {
+    /// Checks a draft. `site` is the position of the `text:` value; `prefix` begins the name of each rule.
+    pub(super) fn check(
+        draft: &TextRulesDraft,
+        prefix: &str,
+        site: &Site,
+        texts: &mut RuleTexts,
+        problems: &mut Problems,
+    ) -> Self {
         let mut rules = Self::default();
         for (n, text) in draft.ignore.iter().enumerate() {
             let site = site.key("ignore").index(n);
@@ -94,7 +100,7 @@ impl TextRules {
                     .warn(&site, format!("`{text}` matches every line, so no line would be compared"))
                     .hint("a pattern such as `^generated .*` names the lines that do not count");
             }
-            rules.ignore.push((pattern, texts.register(format!("text.ignore {text}"))));
+            rules.ignore.push((pattern, texts.register(format!("{prefix}text.ignore {text}"))));
         }
         match draft.times.as_ref().map(|times| &times.0) {
             None => {}
@@ -104,7 +110,7 @@ impl TextRules {
                     let pattern = capturing(text, &site.clone().at_key(), problems);
                     let by = duration(by, &site, problems);
                     if let (Some(pattern), Some(by)) = (pattern, by) {
-                        let rule = texts.register(format!("text.times {text}"));
+                        let rule = texts.register(format!("{prefix}text.times {text}"));
                         rules.captures.push((pattern, Capture::Time { rule, by }));
                     }
                 }
@@ -112,7 +118,7 @@ impl TextRules {
             Some(by) => {
                 let site = site.key("times");
                 if let Some(by) = duration(by, &site, problems) {
-                    let rule = texts.register("text.times".to_owned());
+                    let rule = texts.register(format!("{prefix}text.times"));
                     let patterns = TIMES.iter().filter_map(|text| compiled(text).ok());
                     rules.captures.extend(patterns.map(|pattern| (pattern, Capture::Time { rule, by })));
                 }
@@ -120,12 +126,12 @@ impl TextRules {
         }
         for (n, text) in draft.ids.iter().enumerate() {
             if let Some(pattern) = capturing(text, &site.key("ids").index(n), problems) {
-                let ids = texts.register_ids(&format!("text.ids {text}"), None, true);
+                let ids = texts.register_ids(&format!("{prefix}text.ids {text}"), None, true);
                 rules.captures.push((pattern, Capture::Id { ids }));
             }
         }
         if !(rules.ignore.is_empty() && rules.captures.is_empty()) {
-            let note = format!("text (unapplied: a line longer than {PATTERN_LINE_BYTES_MAX} bytes)");
+            let note = format!("{prefix}text (unapplied: a line longer than {PATTERN_LINE_BYTES_MAX} bytes)");
             rules.too_long = Some(texts.register_note(note));
         }
         let patterns = draft.ignore.len() + draft.ids.len();

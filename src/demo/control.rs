@@ -11,12 +11,17 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::http::Client;
-use crate::admin::types::{ApiProblem, Diffs, FlipRequest, FlipResponse, Orchestration, RouteDetail, Status};
+use crate::admin::types::{
+    AdoptRequest, AdoptionsView, ApiProblem, CandidateRequest, CandidateResponse, CandidateStage, CapturePage, Diffs,
+    FlipRequest, FlipResponse, GuardReleaseRequest, GuardReleaseResponse, Orchestration, RouteDetail, Status,
+};
 use crate::flag::State;
 use crate::workflow::RunStatus;
 
 /// The longest wait until a run ends or waits for a person.
 const WAIT_MAX: Duration = Duration::from_secs(10);
+/// The longest wait until all instances are adopted.
+const ADOPTION_MAX: Duration = Duration::from_secs(20);
 
 /// A client of the admin listener.
 #[derive(Clone, Debug)]
@@ -64,11 +69,58 @@ impl Control {
             acknowledge: true,
             by: Some("demo".to_owned()),
         };
-        let reply = self.send(Method::POST, &format!("/api/v2/routes/{route}/flip"), &json(&request)?).await?;
-        if reply.status.is_success() {
-            return Ok(Ok(serde_json::from_slice(&reply.body)?));
+        self.post_or_refused(&format!("/api/v2/routes/{route}/flip"), &json(&request)?).await
+    }
+    /// Requests a share of new requests for a route's candidate; the inner error is a shut gate or another refusal.
+    ///
+    /// # Errors
+    /// The API does not answer.
+    pub async fn flip_candidate(
+        &self,
+        route: &str,
+        percent: f64,
+    ) -> anyhow::Result<Result<CandidateResponse, ApiProblem>> {
+        let request = CandidateRequest {
+            to: CandidateStage::Live,
+            percent: Some(percent),
+            plan: None,
+            reason: None,
+            force: false,
+            by: Some("demo".to_owned()),
+        };
+        self.post_or_refused(&format!("/api/v2/routes/{route}/candidate"), &json(&request)?).await
+    }
+    /// Releases what the guard of a route did.
+    ///
+    /// # Errors
+    /// The API does not answer, or refuses.
+    pub async fn release_guard(&self, route: &str, reason: &str) -> anyhow::Result<GuardReleaseResponse> {
+        let request = GuardReleaseRequest { reason: reason.to_owned(), force: false, by: Some("demo".to_owned()) };
+        self.post(&format!("/api/v2/routes/{route}/guard/release"), &json(&request)?).await
+    }
+    /// Has the engine adopt all of legacy's instances, and waits until it has tried; after a bound returns how far it
+    /// is.
+    ///
+    /// # Errors
+    /// The API does not answer, or refuses.
+    pub async fn adopt_all(&self, route: &str) -> anyhow::Result<AdoptionsView> {
+        let path = format!("/api/v2/routes/{route}/adoptions");
+        let request = AdoptRequest { all: true, ids: Vec::new(), by: Some("demo".to_owned()) };
+        let begun = Instant::now();
+        let mut view: AdoptionsView = self.post(&path, &json(&request)?).await?;
+        while view.bulk.as_ref().is_none_or(|bulk| bulk.is_running) && begun.elapsed() < ADOPTION_MAX {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            view = self.get(&path).await?;
         }
-        Ok(Err(serde_json::from_slice(&reply.body).with_context(|| format!("flip {route} {to}: {}", reply.status))?))
+        Ok(view)
+    }
+    /// The captures of a route, a page of the oldest ones.
+    ///
+    /// # Errors
+    /// The API does not answer.
+    pub async fn captures(&self, route: &str) -> anyhow::Result<Vec<Value>> {
+        let page: CapturePage = self.get(&format!("/api/v2/routes/{route}/captures")).await?;
+        Ok(page.captures)
     }
     /// Starts the run of a campaign; returns it once it has ended or waits for a person.
     ///
@@ -96,6 +148,17 @@ impl Control {
             run = self.get(&run.data.links.this).await?;
         }
         Ok(run)
+    }
+    async fn post_or_refused<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> anyhow::Result<Result<T, ApiProblem>> {
+        let reply = self.send(Method::POST, path, body).await?;
+        if reply.status.is_success() {
+            return Ok(Ok(serde_json::from_slice(&reply.body)?));
+        }
+        Ok(Err(serde_json::from_slice(&reply.body).with_context(|| format!("POST {path}: {}", reply.status))?))
     }
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
         let reply = self.send(Method::POST, path, body).await?;

@@ -121,6 +121,7 @@ pub async fn run(
             control: control.clone(),
             traffic: &traffic,
             legacy: &legacy,
+            world: &world,
             flags: &flags,
             console: &mut console,
             render: options.render,

@@ -1,9 +1,10 @@
 //! The example set of flag files, compiled into the binary.
 //!
-//! The question it answers: "which files does the demo run?" The files of the project's directory `flags/`, with three
-//! differences: the addresses of the sample services; an egress listener, through which the sample legacy makes its
-//! calls, with steps that are rehearsed from these calls ([`THROUGH_EGRESS`]); and `workflows/create-order.yaml`, whose
-//! first version, with a defect that no reply shows, is written first and replaced by [`correct`].
+//! The question it answers: "which files does the demo run?" The files of the project's directory `flags/`, with these
+//! differences ([`CHANGES`]): the addresses of the sample services; an egress listener, through which the sample legacy
+//! makes its calls, with steps that are rehearsed from these calls; captures, a guard and the adoption of legacy's
+//! orders; and `workflows/create-order.yaml`, whose first version, with a defect that no reply shows, is written first
+//! and replaced by [`correct`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ const FILES: [(&str, &str); 8] = [
     ("workflows/launch-campaign.yaml", include_str!("../../flags/workflows/launch-campaign.yaml")),
 ];
 const CORRECTED: &str = include_str!("../../flags/workflows/create-order.yaml");
+const ADOPTING: &str = include_str!("adopt-order.yaml");
 const AS_FIRST_WRITTEN: &str = include_str!("create-order-first.yaml");
 
 /// The address of the sample legacy in the flag files; the demo uses this port if it is free.
@@ -27,9 +29,9 @@ pub const LEGACY_URL: &str = "http://127.0.0.1:9000";
 /// The address of the outside world in the flag files; the demo uses this port if it is free.
 pub const WORLD_URL: &str = "http://127.0.0.1:9100";
 
-/// What legacy's own calls replace in the files: outputs that are declared by hand, and the `assert` about the charge.
-/// The last entry adds the egress listener.
-const THROUGH_EGRESS: [(&str, &str); 5] = [
+/// What the demo changes in the files: legacy's own calls replace outputs that are declared by hand, and the `assert`
+/// about the charge; the last four add the egress listener, captures with adoption, and a guard.
+const CHANGES: [(&str, &str); 7] = [
     ("    rehearse: { id: \"${legacy.body.payment_id}\" }\n", "    rehearse: legacy\n"),
     (
         "    rehearse: { id: \"${legacy.body.reservations[index].id}\", sku: \"${item.sku}\", qty: \"${item.qty}\" }\n",
@@ -41,6 +43,11 @@ const THROUGH_EGRESS: [(&str, &str); 5] = [
         "default_legacy: shop",
         "egress: { listen: EGRESS, window: 300ms } # legacy's own calls go through it\ndefault_legacy: shop",
     ),
+    (
+        "    instance: { creates: $.id }\n",
+        "    instance: { creates: $.id, adopt: { workflow: adopt-order, settles: 2s } }\n    capture: 20%\n",
+    ),
+    ("    workflow: create-campaign\n", "    workflow: create-campaign\n    guard: { errors: 5% }\n"),
 ];
 
 /// Writes the set with the first version of the workflow, the addresses of these services and that of the egress
@@ -49,19 +56,19 @@ const THROUGH_EGRESS: [(&str, &str); 5] = [
 /// # Errors
 /// The directory cannot be written.
 pub fn write(dir: &Path, legacy: &str, world: &str, egress: SocketAddr) -> io::Result<()> {
-    for (name, text) in FILES {
+    for (name, text) in FILES.into_iter().chain([("workflows/adopt-order.yaml", ADOPTING)]) {
         let path = dir.join(name);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        let text = through_egress(text).replace("EGRESS", &egress.to_string());
+        let text = changed(text).replace("EGRESS", &egress.to_string());
         std::fs::write(&path, text.replace(LEGACY_URL, legacy).replace(WORLD_URL, world))?;
     }
-    replace(dir, &through_egress(AS_FIRST_WRITTEN))
+    put_first_version(dir)
 }
 
-fn through_egress(text: &str) -> String {
-    THROUGH_EGRESS.iter().fold(text.to_owned(), |text, (written, instead)| text.replace(written, instead))
+fn changed(text: &str) -> String {
+    CHANGES.iter().fold(text.to_owned(), |text, (written, instead)| text.replace(written, instead))
 }
 
 /// Puts the corrected workflow in place, as an editor does: a new file, renamed over the old one.
@@ -69,7 +76,32 @@ fn through_egress(text: &str) -> String {
 /// # Errors
 /// The directory cannot be written.
 pub fn correct(dir: &Path) -> io::Result<()> {
-    replace(dir, &through_egress(CORRECTED))
+    replace(dir, &changed(CORRECTED))
+}
+
+/// Puts the first version of the workflow, with its defect, in place.
+///
+/// # Errors
+/// The directory cannot be written.
+pub fn put_first_version(dir: &Path) -> io::Result<()> {
+    replace(dir, &changed(AS_FIRST_WRITTEN))
+}
+
+/// Copies a set to another directory, with the first version of the workflow.
+///
+/// # Errors
+/// A directory cannot be read or written.
+pub fn copy_with_first_version(from: &Path, to: &Path) -> io::Result<()> {
+    for part in ["", "routes", "workflows"] {
+        std::fs::create_dir_all(to.join(part))?;
+        for entry in std::fs::read_dir(from.join(part))? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                std::fs::copy(entry.path(), to.join(part).join(entry.file_name()))?;
+            }
+        }
+    }
+    put_first_version(to)
 }
 
 fn replace(dir: &Path, text: &str) -> io::Result<()> {
@@ -97,19 +129,24 @@ mod tests {
         let egress = "127.0.0.1:3".parse().expect("an address");
         write(&dir, "http://127.0.0.1:1", "http://127.0.0.1:2", egress).expect("written");
         let workflow = dir.join("workflows/create-order.yaml");
-        assert_eq!(std::fs::read_to_string(&workflow).expect("there"), through_egress(AS_FIRST_WRITTEN));
+        assert_eq!(std::fs::read_to_string(&workflow).expect("there"), changed(AS_FIRST_WRITTEN));
         correct(&dir).expect("written");
-        assert_eq!(std::fs::read_to_string(&workflow).expect("there"), through_egress(CORRECTED));
+        assert_eq!(std::fs::read_to_string(&workflow).expect("there"), changed(CORRECTED));
         let settings = std::fs::read_to_string(dir.join("pointsman.yaml")).expect("there");
         assert!(settings.contains("http://127.0.0.1:2/bank") && !settings.contains(WORLD_URL));
         assert!(settings.contains("listen: 127.0.0.1:3"), "{settings}");
+        let copy = dir.join("copy");
+        copy_with_first_version(&dir, &copy).expect("copied");
+        let copied = std::fs::read_to_string(copy.join("workflows/create-order.yaml")).expect("there");
+        assert_eq!(copied, changed(AS_FIRST_WRITTEN));
+        assert!(copy.join("workflows/adopt-order.yaml").exists() && copy.join("pointsman.yaml").exists());
         std::fs::remove_dir_all(dir).ok();
         assert_eq!(diff_of_versions().len(), 2);
     }
 
     #[test]
-    fn what_legacys_calls_replace_is_in_the_files() {
-        for (written, _) in THROUGH_EGRESS {
+    fn what_is_changed_is_in_the_files() {
+        for (written, _) in CHANGES {
             assert!(FILES.iter().any(|(_, text)| text.contains(written)), "{written}");
         }
     }

@@ -7,6 +7,7 @@
 //! answers are used here.
 
 pub mod campaign;
+mod changes;
 pub mod console;
 pub mod control;
 pub mod demo_run;

@@ -139,20 +139,23 @@ impl Traffic {
         let reply = self.shared.send(Method::GET, &path, &trace, "demo", &Value::Null).await?;
         if reply.status == StatusCode::OK { Ok(reply.json()) } else { Err(format!("GET {path}: {}", reply.status)) }
     }
-    /// Cancels the orders that legacy made and that are not cancelled, a few at a time; returns how many there were.
-    pub async fn cancel_orders_of_legacy(&self) -> usize {
+    /// Cancels up to `most` of the orders that legacy made and that are not cancelled, a few at a time; returns how
+    /// many it cancelled.
+    pub async fn cancel_orders_of_legacy(&self, most: usize) -> usize {
         const AT_ONCE: usize = 16;
-        let orders = std::mem::take(&mut self.tally().open_at_legacy);
+        let orders: Vec<String> = {
+            let open = &mut self.tally().open_at_legacy;
+            let most = most.min(open.len());
+            open.drain(..most).collect()
+        };
+        let mut cancelled = 0;
         for some in orders.chunks(AT_ONCE) {
-            let cancel = async |id: &String| {
-                let (path, trace) = (format!("/orders/{id}/cancel"), format!("{:032x}", fastrand::u128(1..)));
-                let ok = StatusCode::OK;
-                let done = self.shared.send_expecting(Method::POST, &path, &trace, "demo", &Value::Null, ok).await;
-                self.tally().cancelled += u64::from(done.is_some());
-            };
-            futures_util::future::join_all(some.iter().map(cancel)).await;
+            let trace = || format!("{:032x}", fastrand::u128(1..));
+            let cancel = async |id: &String| self.shared.cancel(id, &trace(), "demo").await;
+            let done = futures_util::future::join_all(some.iter().map(cancel)).await;
+            cancelled += done.iter().flatten().count();
         }
-        orders.len()
+        cancelled
     }
     /// Sets whether the clients also ask for the list of orders, which only legacy answers.
     pub fn set_list_requests(&self, on: bool) {
@@ -189,6 +192,18 @@ impl Shared {
         }
         let answer = self.client.json(method.clone(), &format!("{}{path}", self.base), &headers, body).await;
         answer.map_err(|why| format!("{method} {path}: no answer: {why}"))
+    }
+    /// Cancels an order; `None` if it was not cancelled.
+    async fn cancel(&self, id: &str, trace: &str, tenant: &str) -> Option<()> {
+        let path = format!("/orders/{id}/cancel");
+        let done = self.send_expecting(Method::POST, &path, trace, tenant, &Value::Null, StatusCode::OK).await?;
+        let mut tally = self.tally();
+        tally.cancelled += 1;
+        // Legacy's ids are numbers, the engine's are strings, also that of an order which the engine has adopted.
+        if done["id"].is_string() {
+            tally.engine_traces.insert(trace.to_owned());
+        }
+        Some(())
     }
     /// Sends a request and compares the status of the answer; counts the result. `None` if the status is another one.
     async fn send_expecting(
@@ -299,14 +314,7 @@ async fn order(
         return Some(());
     }
     think(random).await;
-    let cancel = trace();
-    if by_engine {
-        shared.tally().engine_traces.insert(cancel.clone());
-    }
-    let path = format!("{path}/cancel");
-    shared.send_expecting(Method::POST, &path, &cancel, tenant, &Value::Null, StatusCode::OK).await?;
-    shared.tally().cancelled += 1;
-    Some(())
+    shared.cancel(&id, &trace(), tenant).await
 }
 
 async fn think(random: &mut fastrand::Rng) {

@@ -1,4 +1,4 @@
-//! Moves the demo's routes up the ladder, from `off` to `only`, with one step back on the way.
+//! Moves the demo's routes up the ladder, from `off` to `only`, with a guard that acts and a step back on the way.
 //!
 //! Always true: every flip goes through the API and its gates, without `force`. Every wait has a bound; a gate that is
 //! still shut then is a broken promise, reported with the gate's reasons. The clients send requests all the time.
@@ -10,18 +10,21 @@ use super::console::Console;
 use super::control::Control;
 use super::http::Outage;
 use super::traffic::Traffic;
+use super::world::{Fault, OutsideWorld};
 use super::{Legacy, files};
 use crate::admin::types::{Diffs, RouteDetail};
 use crate::flag::State;
 
 /// A family moves together: followers first on the way up, last on the way down.
 const FOLLOWERS: [&str; 2] = ["orders.get", "orders.cancel"];
-const CREATOR: &str = "orders.create";
+pub(super) const CREATOR: &str = "orders.create";
 const CAMPAIGNS: &str = "campaigns.create";
 /// The longest wait for a gate or a difference.
-const WAIT_MAX: Duration = Duration::from_secs(20);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(20);
 /// How many pairs the demo waits for before and after the workflow is corrected.
 const PAIRS_WANTED: u64 = 50;
+/// How many calls to the service that fails are refused at most; the guard acts long before.
+const REFUSALS_MAX: usize = 1000;
 /// How many groups of differences are shown in full.
 const GROUPS_SHOWN: usize = 2;
 /// How long a state is shown at least.
@@ -35,6 +38,8 @@ pub struct Walk<'a> {
     pub traffic: &'a Traffic,
     /// The legacy, for its outages.
     pub legacy: &'a Legacy,
+    /// The services, for the outage of one.
+    pub world: &'a OutsideWorld,
     /// The flag files that are in force.
     pub flags: &'a Path,
     /// Prints the course of the demonstration.
@@ -56,10 +61,13 @@ impl Walk<'_> {
         self.shadow().await?;
         self.correct().await?;
         self.dark().await?;
+        self.rehearse_off_line().await?;
         self.live().await?;
+        self.guard().await?;
         self.outage_in_live().await?;
         self.back_and_up_again().await?;
-        self.only().await
+        self.only().await?;
+        self.refuse_candidate().await
     }
 
     async fn off(&mut self) -> anyhow::Result<()> {
@@ -164,6 +172,37 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// A service that only the engine calls refuses it: the route's guard lowers it, and a person releases it.
+    async fn guard(&mut self) -> anyhow::Result<()> {
+        self.console.chapter(
+            "guard",
+            "The store of drafts, which only the engine uses, takes nothing any more. Callers get legacy's answers, and the guard acts.",
+        );
+        let before = self.failed();
+        self.world.fault("draft", Fault::Refuse(429), REFUSALS_MAX);
+        let lowered = self.show_until(CAMPAIGNS, Duration::ZERO, |route| route.row.guard.is_some()).await?;
+        match &lowered.row.guard {
+            Some(acted) if lowered.row.effective.state == State::Dark => {
+                self.console.say(&acted.reason);
+                self.console.promise_held(&format!(
+                    "{CAMPAIGNS} is lowered to dark by itself, {} requested",
+                    lowered.row.requested
+                ));
+            }
+            _ => self.report_broken(&format!("the guard of {CAMPAIGNS} did not lower it")),
+        }
+        self.world.clear_faults();
+        self.console.say(&format!("$ pointsman guard release {CAMPAIGNS} --reason 'drafts are accepted again'"));
+        if lowered.row.guard.is_some() {
+            let released = self.control.release_guard(CAMPAIGNS, "drafts are accepted again").await?;
+            if released.effective.state != State::Live {
+                self.report_broken(&format!("{CAMPAIGNS} is {} after its release", released.effective.state));
+            }
+        }
+        self.promise_none_failed(before, "while the engine failed, and it is live again");
+        Ok(())
+    }
+
     async fn outage_in_live(&mut self) -> anyhow::Result<()> {
         self.console.chapter("outage", "Legacy goes down, every connection is cut. The routes in live go on.");
         self.traffic.set_list_requests(false);
@@ -215,7 +254,7 @@ impl Walk<'_> {
             .chapter("only", "The engine answers, legacy is never called. Then legacy goes down and stays down.");
         self.traffic.wait_for_full_round().await;
         let before = self.failed();
-        self.let_orders_of_legacy_end().await?;
+        let adopted = self.end_or_adopt_orders_of_legacy().await?;
         self.raise_family(State::Only).await?;
         self.traffic.wait_for_full_round().await;
         let served = self.legacy.served();
@@ -226,12 +265,26 @@ impl Walk<'_> {
         } else {
             self.report_broken("legacy was called by a route in only");
         }
+        if let Some(id) = adopted {
+            let is_read = self.traffic.read(&id).await;
+            let is_cancelled = self.traffic.cancel_orders_of_legacy(1).await == 1;
+            match (is_read, is_cancelled) {
+                (Ok(_), true) => {
+                    self.console
+                        .promise_held(&format!("order {id}, which legacy made, is read and cancelled without it"));
+                }
+                (read, _) => {
+                    self.report_broken(&format!("an adopted order is lost: {read:?}, cancelled: {is_cancelled}"))
+                }
+            }
+        }
         self.promise_none_failed(before, "in only, with legacy down");
         Ok(())
     }
 
-    /// Legacy still has orders, for which nobody would answer in `only`: the gate refuses, until they have ended.
-    async fn let_orders_of_legacy_end(&mut self) -> anyhow::Result<()> {
+    /// Legacy still has orders, for which nobody would answer in `only`: the gate refuses, until the engine has them.
+    /// Returns one that was adopted.
+    async fn end_or_adopt_orders_of_legacy(&mut self) -> anyhow::Result<Option<String>> {
         let [follower, _] = FOLLOWERS;
         match self.control.flip(follower, State::Only, "the demo moves it").await? {
             Err(refusal) if refusal.reasons.iter().any(|why| why.contains("legacy still has")) => {
@@ -240,9 +293,20 @@ impl Walk<'_> {
             }
             _ => self.report_broken("the gate to only is open although legacy has orders"),
         }
-        let cancelled = self.traffic.cancel_orders_of_legacy().await;
-        self.console.say(&format!("The clients cancel these {cancelled} orders, through legacy."));
-        Ok(())
+        let open = self.traffic.tally().open_at_legacy.len();
+        let cancelled = self.traffic.cancel_orders_of_legacy(open / 2).await;
+        self.console
+            .say(&format!("Clients cancel {cancelled} of these orders: with this write each becomes the engine's."));
+        self.console.say(&format!("$ pointsman adopt {CREATOR} --all"));
+        let view = self.control.adopt_all(CREATOR).await?;
+        let left = view.unknown + view.moving + view.given_back;
+        match view.adopted >= open as u64 && left == 0 {
+            true => self
+                .console
+                .promise_held(&format!("the engine has adopted {} orders of legacy, one by one", view.adopted)),
+            false => self.report_broken(&format!("{} of {open} orders were adopted: {view:?}", view.adopted)),
+        }
+        Ok(self.traffic.tally().open_at_legacy.first().cloned())
     }
 
     /// Raises the orders family to a state: followers first, since the creator may never be on a higher rung.
@@ -270,9 +334,19 @@ impl Walk<'_> {
 
     /// Shows the creator's state for at least `at_least`, then until `seen` holds, but no longer than [`WAIT_MAX`].
     async fn show(&mut self, at_least: Duration, seen: impl Fn(&RouteDetail) -> bool) -> anyhow::Result<RouteDetail> {
+        self.show_until(CREATOR, at_least, seen).await
+    }
+
+    /// Like `show`, for any route.
+    pub(super) async fn show_until(
+        &mut self,
+        route: &str,
+        at_least: Duration,
+        seen: impl Fn(&RouteDetail) -> bool,
+    ) -> anyhow::Result<RouteDetail> {
         let begun = Instant::now();
         loop {
-            let detail = self.control.route(CREATOR).await?;
+            let detail = self.control.route(route).await?;
             self.show_progress(&detail);
             if begun.elapsed() >= WAIT_MAX || (begun.elapsed() >= at_least && seen(&detail)) {
                 return Ok(detail);
@@ -310,7 +384,7 @@ impl Walk<'_> {
         }
     }
 
-    fn report_broken(&mut self, what: &str) {
+    pub(super) fn report_broken(&mut self, what: &str) {
         self.console.promise_broken(what);
         self.broken.push(what.to_owned());
     }

@@ -196,7 +196,10 @@ impl<'s> Evaluation<'s> {
                 Ok(value)
             }
             Node::PseudoRandom(pseudo_random, name) => match (&*self.json(name)?, self.scope.random_key()) {
-                (Value::String(name), Some(key)) => Ok(pseudo_random.value(key, name)),
+                (Value::String(name), Some(key)) => {
+                    let injected = self.scope.injected(*pseudo_random, name);
+                    Ok(injected.cloned().unwrap_or_else(|| pseudo_random.value(key, name)))
+                }
                 (Value::String(_), None) => Err(ExpressionError::new("uuid() and random() are not available here")),
                 (other, _) => {
                     Err(ExpressionError::new(format!("uuid() and random() take a name in quotes, not {}", kind(other))))

@@ -19,6 +19,11 @@ use super::pseudo_random::PseudoRandom;
 use super::scan;
 use crate::problem::nearest;
 
+/// The name of the scope that `effects("STEP")` reads: a map from each step to the list of its calls.
+pub const EFFECTS: &str = "effects";
+/// The key of that map under which the calls of all steps are. No step has this name.
+pub const EFFECTS_OF_ALL_STEPS: &str = "*";
+
 /// Parses one expression.
 pub(super) fn parse(source: &str, bounds: &Bounds) -> Result<Node, ExpressionError> {
     if source.trim().is_empty() {
@@ -152,6 +157,7 @@ impl Lowering<'_> {
                 let value = Node::Default(self.boxed(value)?, Box::new(Node::Constant(serde_json::Value::Null)));
                 Ok(Node::Call(function, vec![value]))
             }
+            ("effects", args) => self.effects(args),
             ("matches", [text, pattern]) => {
                 let Expr::Literal(LiteralValue::String(source)) = &pattern.expr else {
                     return Err(self.error(pattern, "matches() takes a pattern in quotes, not a computed one"));
@@ -180,10 +186,24 @@ impl Lowering<'_> {
         }
     }
 
+    /// `effects("STEP")`, `effects()`: the list of a step's calls, or of all calls; empty where there is none.
+    fn effects(&self, args: &[&IdedExpr]) -> Result<Node, ExpressionError> {
+        let step = match args {
+            [] => EFFECTS_OF_ALL_STEPS,
+            [step] => match &step.expr {
+                Expr::Literal(LiteralValue::String(step)) => step.inner(),
+                _ => return Err(self.error(step, "effects() takes the name of a step in quotes, not a computed one")),
+            },
+            [_, other, ..] => return Err(self.error(other, "effects() takes the name of one step, or nothing")),
+        };
+        let path = Node::Path(Root::Name(EFFECTS.into()), vec![Part::Key(step.into())]);
+        Ok(Node::Default(Box::new(path), Box::new(Node::Constant(Value::Array(Vec::new())))))
+    }
+
     fn function(&self, tree: &IdedExpr, name: &str, args: usize) -> Result<Function, ExpressionError> {
         let Some((function, takes)) = Function::of(name) else {
             let known = Function::names()
-                .chain(["default", "matches", "uuid", "random", "has", "map", "filter", "all", "exists"]);
+                .chain(["default", "matches", "effects", "uuid", "random", "has", "map", "filter", "all", "exists"]);
             let meant = equivalent_function(name)
                 .or_else(|| nearest(name, known))
                 .map_or(String::new(), |known| format!("; did you mean `{known}`?"));
@@ -273,6 +293,10 @@ fn equivalent_function(name: &str) -> Option<&'static str> {
 /// Whether this is a map of HTTP headers, whose keys are lower case: `headers` of a probe's reply, `request.headers`,
 /// `steps.X.headers` and the like. A member `headers` of a JSON body is not: its keys are as in the body.
 fn is_headers_map(node: &Node) -> bool {
+    // One call of `effects("STEP")`.
+    if let Node::Select(call, Part::Key(key)) = node {
+        return &**key == "headers" && matches!(&**call, Node::Select(list, Part::Index(_)) if is_effects(list));
+    }
     let Node::Path(Root::Name(root), parts) = node else { return false };
     let is_headers = |part: &Part| matches!(part, Part::Key(key) if &**key == "headers");
     match (&**root, parts.as_slice()) {
@@ -283,6 +307,11 @@ fn is_headers_map(node: &Node) -> bool {
         ("intents", [_, Part::Index(_), last]) => is_headers(last),
         _ => false,
     }
+}
+
+fn is_effects(node: &Node) -> bool {
+    let Node::Default(path, _) = node else { return false };
+    matches!(&**path, Node::Path(Root::Name(root), _) if &**root == EFFECTS)
 }
 
 /// A header's name in lower case, as the keys of a headers map are; a computed name is lowered when it is evaluated.

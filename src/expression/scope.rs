@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
+use super::pseudo_random::PseudoRandom;
 use super::step_results::StepResults;
 
 /// The value of a name: shared JSON, a map whose members are shared one by one, or the results of steps.
@@ -53,6 +54,15 @@ impl From<Value> for ScopeValue {
     fn from(value: Value) -> Self {
         ScopeValue::Value(Arc::new(value))
     }
+}
+
+/// Values in place of those of `uuid("NAME")` and `random("NAME")`, by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InjectedDraws {
+    /// Of `uuid()`: texts.
+    pub uuids: BTreeMap<String, Value>,
+    /// Of `random()`: numbers.
+    pub randoms: BTreeMap<String, Value>,
 }
 
 /// A value that is computed when it is first read: a scope is made for every decision, and few read all of it.
@@ -106,6 +116,8 @@ pub struct Scope {
     random_key: Option<Arc<Lazy<[u8; 32]>>>,
     /// Recognises opaque values; where it is absent, every value can be read.
     opaque: Option<Opaque>,
+    /// Values in place of those of `uuid()` and `random()`.
+    injected: Option<Arc<InjectedDraws>>,
 }
 
 impl Scope {
@@ -152,6 +164,18 @@ impl Scope {
     }
     pub(super) fn random_key(&self) -> Option<&[u8; 32]> {
         self.random_key.as_ref().map(|key| key.get())
+    }
+    /// Sets values that take the place of those of `uuid()` and `random()`.
+    pub fn set_injected(&mut self, injected: Arc<InjectedDraws>) -> &mut Self {
+        self.injected = Some(injected);
+        self
+    }
+    pub(super) fn injected(&self, kind: PseudoRandom, name: &str) -> Option<&Value> {
+        let injected = self.injected.as_ref()?;
+        match kind {
+            PseudoRandom::Uuid => injected.uuids.get(name),
+            PseudoRandom::Random => injected.randoms.get(name),
+        }
     }
     /// Sets which values are opaque: an expression can pass them on, but has no access to their parts.
     pub fn set_opaque(&mut self, is_opaque: impl Fn(&Value) -> bool + Send + Sync + 'static) -> &mut Self {

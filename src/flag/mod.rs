@@ -8,6 +8,7 @@
 //! the decision from the facts of the request; `hashes` says whether a caller is inside a share, `facts` what an
 //! expression reads. [`file`] checks the files from which routes are built.
 
+mod auto;
 mod caller;
 mod canonical;
 mod conventions;
@@ -50,6 +51,7 @@ pub(crate) mod test_mutator;
 #[cfg(test)]
 mod tests;
 
+pub use auto::Auto;
 pub use caller::{CallerScope, TokenKeys, TokenSource, VerifiedCaller};
 pub use conventions::{DoubleEncoding, ExtraPart, Framework, PathConventions, SpellingRule};
 pub use decide::{MOVING, candidate_answers, could_be_live, decide, is_sampled_for_candidate, work_or_skip};

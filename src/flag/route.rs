@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use serde_json_path::JsonPath;
 
 use super::facts::reads_header;
-use super::{CallerScope, Guard, InstanceLifetime, Percent, Promote, RelaySettings, Service, Shares, State};
+use super::{Auto, CallerScope, Guard, InstanceLifetime, Percent, Promote, RelaySettings, Service, Shares, State};
 use crate::expression::{Expression, Template};
 use crate::names::{RouteId, WorkflowName};
 use crate::secret::RedactRules;
@@ -71,6 +71,8 @@ pub struct Route {
     pub promote: Promote,
     /// When the state is lowered automatically; `None`: never.
     pub guard: Option<Guard>,
+    /// How its share grows by itself; `None`: it does not.
+    pub auto: Option<Auto>,
     /// The share of the compared pairs that are captured.
     pub capture: Percent,
     /// What is redacted beside what is secret by its name.
@@ -108,6 +110,7 @@ impl Route {
             exposes_arm: None,
             promote: Promote::default(),
             guard: None,
+            auto: None,
             capture: Percent::NONE,
             redact: RedactRules::default(),
             invariants: Vec::new(),

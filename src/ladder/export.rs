@@ -55,6 +55,11 @@ pub(super) fn show_candidate_share(route: &RouteId, share: f64) {
     gauge!("pointsman_candidate_share", "route" => route.as_str().to_owned()).set(share);
 }
 
+/// Shows whether something other than time and requests holds the next share of a route.
+pub(super) fn show_auto_held(route: &RouteId, is_held: bool) {
+    gauge!("pointsman_auto_held", "route" => route.as_str().to_owned()).set(f64::from(u8::from(is_held)));
+}
+
 /// Shows whether the plan in force of a route cannot be run with the files in force.
 pub(super) fn show_plan_trouble(route: &RouteId, is_unrunnable: bool) {
     gauge!("pointsman_plan_unrunnable", "route" => route.as_str().to_owned()).set(f64::from(is_unrunnable));

@@ -32,6 +32,8 @@
 //! - *overtaken*: a flip to `only` that a freeze came before; *reverted*: it is undone by a second flip.
 //! - *unmet*: a condition of a gate that does not hold; *orphaned*: an instance that no route would follow up.
 
+mod auto;
+mod auto_shares;
 mod cohort_reasons;
 mod command;
 mod declared_plans;
@@ -40,6 +42,7 @@ mod export;
 mod family;
 mod files;
 mod files_check;
+mod freezes;
 mod gate;
 mod guard;
 mod guard_actions;
@@ -100,8 +103,8 @@ pub use guard_types::{GuardListener, GuardNotice, GuardRelease, GuardReleased, G
 pub use plans::{CandidateStatus, stored_plans_in_force};
 pub use status::RouteStatus;
 pub use types::{
-    CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition, InstancesAtLegacy,
-    KillSwitchListener, LadderParts, MoveRequest, NextRung, Unconfirmed, UnknownRetries, Unmet,
+    AutoStatus, CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition,
+    InstancesAtLegacy, KillSwitchListener, LadderParts, MoveRequest, NextRung, Unconfirmed, UnknownRetries, Unmet,
 };
 pub use unlisted_ids::with_unlisted_ids;
 
@@ -229,8 +232,13 @@ impl Ladder {
     /// # Errors
     /// See [`FlipError`]; nothing changed, unless it is [`Unconfirmed::Pending`] or [`Unconfirmed::TaskEnded`].
     pub async fn flip(&self, route: &RouteId, request: MoveRequest) -> Result<Flipped, FlipError> {
-        let (asked, until) = (Instant::now(), TokioInstant::now() + self.answer_within);
+        self.flip_asked_at(Instant::now(), route, request).await
+    }
+
+    async fn flip_asked_at(&self, asked: Instant, route: &RouteId, request: MoveRequest) -> Result<Flipped, FlipError> {
+        let until = TokioInstant::now() + self.answer_within;
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
+        let request = mover.with_first_step(&route, request);
         mover.ask_about_instances(&route, request.to).await;
         let guard = loop {
             match mover.clone().flip_down(asked, &route, &request).await? {

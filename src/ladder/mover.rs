@@ -8,25 +8,25 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
+use super::auto_shares::AutoShares;
 use super::export::{log, log_candidate};
 use super::files_check::{CheckedFiles, PreparedFiles, check_and_adopt, prepare};
 use super::gate::Gate;
 use super::guard_latches::GuardLatches;
 use super::guard_types::GuardListener;
 use super::in_force::{InForce, Inputs};
-use super::kill_switch::{FreezeEnd, FreezeRecords, UnrecordedFreeze};
+use super::kill_switch::FreezeRecords;
 use super::lowered_routes::Lowering;
 use super::pending_shares::PendingShares;
 use super::positions::{Positions, RoutePosition};
 use super::record::{Recorder, Recording, flip_record};
 use super::types::{
-    DeclaredFiles, FilesError, FlipError, FlipSource, Flipped, FreezeError, KillSwitchListener, Move, MoveRequest,
-    ReadKind,
+    DeclaredFiles, FilesError, FlipError, FlipSource, Flipped, KillSwitchListener, Move, MoveRequest, ReadKind,
 };
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
 use super::{files, holds, leaving_only, live_basis, orphans, overtaken, plans, scopes};
 use crate::clock;
-use crate::flag::{FlagSet, Freeze, State};
+use crate::flag::{FlagSet, State};
 use crate::names::RouteId;
 use crate::store::{FlipRecord, StoreError, StoreHandle};
 
@@ -42,6 +42,7 @@ pub(super) struct Mover {
     move_lock: Arc<tokio::sync::Mutex<()>>,
     connected: Mutex<Vec<Arc<dyn KillSwitchListener>>>,
     guard_listeners: Mutex<Vec<Arc<dyn GuardListener>>>,
+    pub auto_shares: AutoShares,
 }
 
 /// Shows that the caller holds the lock of all moves; one task at a time holds it.
@@ -79,10 +80,20 @@ impl Mover {
             );
         }
         let in_force = InForce::new(before.clone(), GuardLatches::from_store(guards), before.freeze, secret, flags);
-        let (move_lock, connected, guard_listeners, larger_shares) = Default::default();
+        let (move_lock, connected, guard_listeners, larger_shares, auto_shares) = Default::default();
         let kill_switch = FreezeRecords::new();
-        let mover =
-            Self { store, recorder, gate, in_force, kill_switch, larger_shares, move_lock, connected, guard_listeners };
+        let mover = Self {
+            store,
+            recorder,
+            gate,
+            in_force,
+            kill_switch,
+            larger_shares,
+            move_lock,
+            connected,
+            guard_listeners,
+            auto_shares,
+        };
         mover.record_and_apply(&before, after, moves, Ok(()), || {}).await?;
         Ok(mover)
     }
@@ -308,21 +319,6 @@ impl Mover {
         self.in_force.set_positions(positions, unrecorded, computed_from)
     }
 
-    /// Puts a freeze in force, even if the store does not answer. Returns once everything that obeys the kill switch
-    /// has confirmed; after that nothing begins that the freeze forbids.
-    pub async fn freeze(
-        &self,
-        freeze: Freeze,
-        reason: Option<String>,
-        by: String,
-    ) -> Result<UnrecordedFreeze, FreezeError> {
-        let unrecorded = self.kill_switch.freeze(&self.in_force, freeze, reason, by)?;
-        self.obey(unrecorded.version, freeze).await;
-        let FlipRecord { to, by, reason, .. } = &unrecorded.flip;
-        tracing::warn!(freeze = %to, %by, reason = reason.as_deref(), "the kill switch is in force");
-        Ok(unrecorded)
-    }
-
     pub fn gate(&self) -> &Gate {
         &self.gate
     }
@@ -330,34 +326,6 @@ impl Mover {
     /// The kill switch.
     pub fn kill_switch(&self) -> &FreezeRecords {
         &self.kill_switch
-    }
-
-    /// Records the end of a freeze, together with the freeze if the store does not have that yet, then puts it in
-    /// force.
-    pub async fn end_freeze(
-        &self,
-        guard: MovesLock,
-        version: u64,
-        reason: Option<String>,
-        by: String,
-    ) -> Result<FlipRecord, FreezeError> {
-        let (positions, all_recorded) = self.record_unrecorded_first(&guard).await;
-        all_recorded?;
-        let FreezeEnd { flip, unrecorded } = self.kill_switch.prepare_end(&self.in_force, version, reason, by)?;
-        let flips = unrecorded.into_iter().chain([flip]).collect();
-        let recorded = self.record(Recording { flips, declared: None }, &positions).await?;
-        let last = recorded.last().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
-        self.kill_switch.apply_recorded_end(&self.in_force, version, last);
-        self.obey(version, Freeze::No).await;
-        recorded.iter().for_each(|flip| log(flip, FlipSource::Api));
-        Ok(last.clone())
-    }
-
-    async fn obey(&self, version: u64, freeze: Freeze) {
-        let connected = self.connected().clone();
-        for other in connected {
-            other.apply_freeze(version, freeze).await;
-        }
     }
 
     /// The record of a move, with the present evidence.
@@ -390,7 +358,7 @@ impl Mover {
         self.guard_listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connected(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn KillSwitchListener>>> {
+    pub(super) fn connected(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn KillSwitchListener>>> {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

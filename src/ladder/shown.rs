@@ -13,7 +13,9 @@ impl Mover {
         let Positions { declared, routes, .. } = &inputs.positions;
         let wanted = declared.routes.iter().filter(|route| only.is_none_or(|only| route.id == *only));
         let routes = wanted.filter_map(|route| routes.get(&route.id));
-        routes.map(|position| status::route_status(&inputs, self.gate(), position)).collect()
+        routes
+            .map(|position| status::route_status(&inputs, self.gate(), position, self.auto_status(position)))
+            .collect()
     }
 
     /// Shows the verdict of the next gate of every route with a workflow, and whether its plan in force can be run.

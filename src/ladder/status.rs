@@ -9,7 +9,7 @@ use super::in_force::Inputs;
 use super::live_basis;
 use super::plans::CandidateStatus;
 use super::positions::RoutePosition;
-use super::types::{NextRung, UnknownRetries};
+use super::types::{AutoStatus, NextRung, UnknownRetries};
 use super::unrecorded_flips::with_shown_number;
 use crate::flag::{Cohort, Effective, Shares, State};
 use crate::names::{PlanSet, RouteId, StepId};
@@ -45,6 +45,8 @@ pub struct RouteStatus {
     pub is_unrecorded: bool,
     /// What its guard did and nobody has released.
     pub guard: Option<GuardStatus>,
+    /// How far its share is on the way to the next one; `None` if it does not grow by itself.
+    pub auto: Option<AutoStatus>,
     /// The next rung up; `None` on the highest.
     pub next: Option<NextRung>,
     /// The shared steps of its workflow that no pair compared with a call by legacy or an `assert`, except those that
@@ -58,7 +60,12 @@ pub struct RouteStatus {
     pub candidate: Option<CandidateStatus>,
 }
 
-pub(super) fn route_status(inputs: &Inputs, gate: &Gate, position: &RoutePosition) -> RouteStatus {
+pub(super) fn route_status(
+    inputs: &Inputs,
+    gate: &Gate,
+    position: &RoutePosition,
+    auto: Option<AutoStatus>,
+) -> RouteStatus {
     let of_cohort = |(cohort, UnknownRetries { why, .. }): (&Cohort, UnknownRetries)| {
         format!("the cohort `{}` is held below `live`, and its `force` is older than the cause: {why}", cohort.name)
     };
@@ -78,6 +85,7 @@ pub(super) fn route_status(inputs: &Inputs, gate: &Gate, position: &RoutePositio
         last: position.last.clone().map(with_shown_number),
         is_unrecorded: inputs.has_unrecorded_flip(&position.route.id),
         guard: guard_status(inputs, gate, position),
+        auto,
         next: gate.next(&inputs.positions, position),
         uncompared_steps: gate.uncompared_steps(&inputs.positions, position),
         plans: inputs.positions.in_force.get(&position.route.id).cloned(),

@@ -78,6 +78,21 @@ pub struct MoveRequest {
     pub by: String,
 }
 
+/// How far the share of a route is on its way to the next one (`auto:`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AutoStatus {
+    /// The next share.
+    pub next: Percent,
+    /// How long it is until the present one has had its time.
+    pub due_in: Duration,
+    /// The requests with the present share: answers of the engine in a row without an error in `live`, else pairs.
+    pub requests: u64,
+    /// How many of these it takes.
+    pub requests_wanted: u64,
+    /// What else holds the next share, as sentences.
+    pub held: Vec<String>,
+}
+
 /// A move that happened.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Flipped {

@@ -400,6 +400,10 @@ const GAUGES: MetricDescriptions = &[
         "pointsman_plan_unrunnable",
         "1 where the plan in force of a route cannot be run with the files in force: the engine begins nothing for it.",
     ),
+    (
+        "pointsman_auto_held",
+        "1 where something holds the next share of a route with auto, apart from its time and requests.",
+    ),
     ("pointsman_candidate_share", "The share of a route's new requests that its candidate answers, from 0 to 1."),
     ("pointsman_candidate_pairs", "Pairs of the candidate of a route and its plan in force; its gate reads them."),
     (

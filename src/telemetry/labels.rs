@@ -84,6 +84,7 @@ const LABELS: &[(&[&str], &[&str])] = &[
     (
         &["route"],
         &[
+            "pointsman_auto_held",
             "pointsman_candidate_coverage",
             "pointsman_candidate_mismatch_upper_bound",
             "pointsman_candidate_pairs",

@@ -221,8 +221,12 @@ impl DecisionInputs {
             scope
                 .set_opaque(move |value| BytesMark::may_be_bytes(value) && BytesMark::new(&key_secret).is_bytes(value));
         }
-        if let Some(now) = self.now {
+        let injected = started.injected.as_ref();
+        if let Some(now) = injected.and_then(|injected| injected.now).or(self.now) {
             scope.set_lazy("now", move || Value::String(now.to_string()));
+        }
+        if let Some(injected) = injected {
+            scope.set_injected(injected.draws.clone());
         }
         scope.set("services", self.services.clone());
         scope.set("steps", run.outputs.clone());

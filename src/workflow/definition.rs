@@ -2,6 +2,8 @@
 //!
 //! Always true: a draft has only known keys, with values of the right types. [`super::check`] examines everything else.
 
+use std::collections::BTreeMap;
+
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -28,6 +30,9 @@ pub struct WorkflowDraft {
     /// Of a workflow that adopts instances of legacy and has no step with `release: true`: why legacy need not be told.
     #[serde(default)]
     pub legacy_passive: Option<LegacyPassiveDraft>,
+    /// Values that a rehearsal in `shadow` takes from legacy in place of those that it would draw itself.
+    #[serde(default)]
+    pub inject: Option<InjectDraft>,
     /// The risk of calls whose step declares no `risk`: the first line whose conditions all hold counts.
     #[serde(default)]
     pub risks: Vec<RiskRuleDraft>,
@@ -47,6 +52,18 @@ pub struct WorkflowDraft {
 pub struct LegacyPassiveDraft {
     /// Why that is so; shown to people.
     pub reason: String,
+}
+
+/// Values that a rehearsal in `shadow` takes from legacy: expressions that read `legacy` and `request`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct InjectDraft {
+    /// What `now` is: `${legacy.body.created_at}`.
+    pub now: Option<String>,
+    /// What `uuid("NAME")` is, by name.
+    pub uuid: BTreeMap<String, String>,
+    /// What `random("NAME")` is, by name.
+    pub random: BTreeMap<String, String>,
 }
 
 /// What the request's body has to be, and which parts of the request are sensitive.

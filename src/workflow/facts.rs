@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::taken_reply::stored_rehearsal;
 use super::{
-    ApprovalAbove, CallRecord, EffectClass, Failure, Mode, Payload, RouteAbove, SensitivePath, SignalDelivery,
-    StepPart, TakenReply,
+    ApprovalAbove, CallRecord, EffectClass, Failure, Injected, Mode, Payload, RouteAbove, SensitivePath,
+    SignalDelivery, StepPart, TakenReply,
 };
 use crate::expression::SharedJson;
 use crate::names::{JobId, PlanId, RouteId, RunId, StepId, WorkflowName};
@@ -44,6 +44,9 @@ pub struct RunStarted {
     pub sealed: Option<String>,
     /// The parts of legacy's reply that the plan and those of its child runs read, where legacy answered first.
     pub legacy: Option<Arc<Value>>,
+    /// What it takes from legacy in place of values that it would draw: only in `shadow`, and in no store.
+    #[serde(skip)]
+    pub injected: Option<Arc<Injected>>,
     /// What the creating run recorded of the instance, where this run is a follow-up on one.
     pub instance: Option<Arc<Value>>,
     /// What the answer creates.

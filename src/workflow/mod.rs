@@ -37,6 +37,7 @@ mod evolve;
 mod facts;
 mod failure;
 mod fallback;
+mod inject;
 mod interactions;
 mod least_approval;
 mod legacy_replies;
@@ -121,6 +122,7 @@ pub use facts::{
     AnswerRecord, Creates, Outcome, Parent, Pinned, RetryScheduled, RunStarted, StepFinished, StepStarted, Superseded,
 };
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind, Lack};
+pub use inject::{Inject, Injected};
 pub use least_approval::approval_above_child;
 pub use legacy_replies::{LegacyReplies, LegacyReply, LegacyResult};
 pub use lock::HASHED_LOCK;

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::inject::Inject;
 use super::reply_headers::RecordedHeaders;
 use super::rules::{CheckpointStep, RiskRule, Safeguards, SubRun, Wait};
 use super::schema::Schema;
@@ -43,6 +44,8 @@ pub struct Plan {
     pub notify: Option<UrlTemplate>,
     /// How long a run may take in all. After that it ends early, and what was done is undone.
     pub deadline: Option<Duration>,
+    /// What its rehearsals take from legacy in place of values that they would draw.
+    pub inject: Option<Inject>,
     /// Set if the workflow adopts instances of legacy, and does nothing else.
     pub adoption: Option<Adoption>,
     /// Which values of its runs are never stored or shown in clear.

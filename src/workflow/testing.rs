@@ -207,6 +207,7 @@ impl PlanBuilder {
             dependents: Vec::new(),
             notify: None,
             deadline: None,
+            inject: None,
             adoption: None,
             sensitive: Default::default(),
             reply_headers: Vec::new(),

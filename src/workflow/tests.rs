@@ -70,6 +70,7 @@ fn started(plan: &Plan, mode: Mode, request: Value) -> RunStarted {
         credentials: Vec::new(),
         sealed: None,
         legacy: None,
+        injected: None,
         instance: None,
         creates: None,
         traceparent: None,
@@ -162,8 +163,7 @@ impl<'a> Harness<'a> {
     fn settle(&mut self) {
         for _ in 0..10_000 {
             let actions = self.due();
-            let mut moved = false;
-            let mut wake = None;
+            let (mut moved, mut wake) = (false, None);
             for action in actions {
                 match action {
                     Action::Decide(command) => moved |= self.command(command).is_ok(),

@@ -83,21 +83,31 @@ impl Orders {
         assert_eq!((reply.status, by), (StatusCode::OK, Some(arm)), "{:?}", reply.body);
     }
 
-    async fn row(&self) -> Value {
+    pub(super) async fn row(&self) -> Value {
         self.pointsman.get("/api/v2/routes/orders").await["row"].clone()
     }
 
-    async fn effective(&self) -> Value {
+    pub(super) async fn effective(&self) -> Value {
         self.row().await["effective"].clone()
     }
 
-    async fn until_effective(&self, state: &str) {
+    pub(super) async fn until_effective(&self, state: &str) {
         until("the state", || async { (self.effective().await["state"] == state).then_some(()) }).await;
     }
 
     async fn restart(&mut self) {
         assert_eq!(self.pointsman.stop().await, Some(0));
         self.pointsman = Pointsman::start(&self.start).await;
+    }
+
+    pub(super) async fn kill_and_restart(&mut self) {
+        self.pointsman.kill().await;
+        self.pointsman = Pointsman::start(&self.start).await;
+    }
+
+    /// How many requests legacy has got.
+    pub(super) fn legacy_answers(&self) -> usize {
+        self.legacy.count()
     }
 
     /// The messages to the webhook.
@@ -110,7 +120,7 @@ impl Orders {
         until("the message", || async { self.messages().into_iter().find(|message| message["event"] == event) }).await
     }
 
-    fn charges(&self) -> usize {
+    pub(super) fn charges(&self) -> usize {
         self.bank.seen("POST /charges").len()
     }
 }

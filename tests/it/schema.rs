@@ -9,7 +9,7 @@ use crate::support::process::{cli, output_text};
 
 /// A valid value for every key of a route. The maps `percent`, `force`, `promote` and `guard` have every key
 /// of their schema.
-const ROUTE: [(&str, &str); 29] = [
+const ROUTE: [(&str, &str); 30] = [
     ("id", "things"),
     ("was", "[old.things]"),
     ("match", "{ method: GET, path: '/things/{id}' }"),
@@ -47,6 +47,7 @@ const ROUTE: [(&str, &str); 29] = [
         "{ enabled: true, mismatch: 1%, errors: 1%, p99_ratio: 1.5, over: 500, at_least: 5, in_dark: true, \
          release: evidence, notify: '${services.shop}/hooks' }",
     ),
+    ("auto", "{ steps: [1%, 5%, 100%], each: 10m, at_least: 50 }"),
     ("capture", "10%"),
     ("redact", "{ names: [ref], paths: [$.a], detect: [email] }"),
     ("invariants", "['${reply.status == 200}']"),

@@ -30,6 +30,7 @@ fn started(run: RunId) -> Event {
         credentials: Vec::new(),
         sealed: None,
         legacy: None,
+        injected: None,
         instance: None,
         creates: None,
         traceparent: None,

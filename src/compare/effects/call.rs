@@ -136,6 +136,14 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// The body, if it is compared line by line.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.body {
+            Ok(CallBody { parsed: ParsedBody::Text(text), .. }) => Some(text),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
     /// The body with the keys that its text repeats, if it is compared by structure.
     pub(super) fn document(&self) -> Option<Document<'_>> {
         match &self.body {

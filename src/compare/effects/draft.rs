@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::compare::rule_drafts::{IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft};
+use crate::compare::text_rules::TextRulesDraft;
 
 /// How the calls of one step are compared with those that legacy made.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +25,9 @@ pub struct EffectRulesDraft {
     pub unordered: BTreeMap<String, UnorderedDraft>,
     /// Values in the body that may differ by a tolerance: a number (absolute), or a duration such as `2s` for times.
     pub tolerance: BTreeMap<String, ToleranceDraft>,
+    /// How a body that is text is compared, line by line. Left out: lines are equal, apart from ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextRulesDraft>,
     /// Whether the position of the call among the other calls does not matter.
     pub any_order: bool,
     /// Whether the calls are compared even though the step only reads.

@@ -100,7 +100,7 @@ impl<'a> PairedCalls<'a> {
                     continue;
                 }
                 counts.compared += 1;
-                findings.set_prefix(format!("effects.{}.", step.step));
+                findings.set_prefix(step.call_prefix());
                 report::report(step, &self.legacy[call], &self.engine[*n].call, ids, findings)?;
             }
         }

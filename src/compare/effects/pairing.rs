@@ -24,6 +24,7 @@ use crate::compare::findings::ComparisonFindings;
 use crate::compare::id_map::IdMap;
 use crate::compare::parsed_body::ParsedBody;
 use crate::compare::rules_by_node::RulesByNode;
+use crate::compare::text;
 use crate::compare::value_hash::{Precision, Side, hash_of};
 use crate::compare::walk::Walk;
 use crate::names::StepId;
@@ -174,9 +175,14 @@ impl Pairing<'_, '_, '_> {
     fn add(&mut self, step: &StepCalls<'_>, call: usize, intent: usize) -> Result<(), BoundExceeded> {
         self.pairs.engine_of[call] = Some(intent);
         self.pairs.legacy_of[intent] = Some(call);
-        let (Some(legacy), Some(engine)) = (self.legacy[call].json(), self.engine[intent].call.json()) else {
-            return Ok(());
-        };
+        let (legacy, engine) = (&self.legacy[call], &self.engine[intent].call);
+        if let (Some(rules), Some(legacy), Some(engine)) = (&step.rules.text, legacy.text(), engine.text()) {
+            self.findings.set_prefix(step.call_prefix());
+            let bound = text::bind_ids(legacy, engine, rules, self.ids, self.findings);
+            self.findings.set_prefix(String::new());
+            return bound;
+        }
+        let (Some(legacy), Some(engine)) = (legacy.json(), engine.json()) else { return Ok(()) };
         self.findings.set_prefix(step.body_prefix());
         let bound = Walk::bind_ids(step.context(self.ids, self.findings), legacy, engine);
         self.findings.set_prefix(String::new());
@@ -257,6 +263,11 @@ impl Pairing<'_, '_, '_> {
 }
 
 impl StepCalls<'_> {
+    /// How the paths of the parts of a call begin, as differences show them.
+    pub(super) fn call_prefix(&self) -> String {
+        format!("effects.{}.", self.step)
+    }
+
     /// How the paths of values in the bodies begin, as differences show them.
     pub(super) fn body_prefix(&self) -> String {
         format!("effects.{}.body", self.step)
@@ -333,6 +344,11 @@ impl StepCalls<'_> {
         let mut found: Vec<u64> = segments.take(SCORED_VALUES_MAX).collect();
         if let Some(body) = call.json() {
             self.values_within(&mut self.context(ids, findings), body, 0, side, &mut found)?;
+        }
+        for line in call.text().into_iter().flat_map(str::lines).take(SCORED_VALUES_MAX) {
+            findings.step()?;
+            let line = if side == Side::Engine { ids.with_legacy_ids(line) } else { line.to_owned() };
+            found.push(hash_at(0, line));
         }
         found.sort_unstable();
         Ok(found)

@@ -135,7 +135,7 @@ fn report_body(
             Ok(())
         }
         (a, b) => {
-            let texts = TextContext { rules: None, ids, renaming: step.rules.body.renaming };
+            let texts = TextContext { rules: step.rules.text.as_ref(), ids, renaming: step.rules.body.renaming };
             other_bodies::compare(a, b, texts, findings)
         }
     }

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::tests::{charge, checked, compared, found, intent, posted, rules};
-use crate::compare::{DifferenceKind, Rules, Verdict};
+use super::tests::{charge, checked, compared, effect, found, intent, posted, rules};
+use crate::compare::{DifferenceKind, Intent, Rules, Verdict};
 
 #[test]
 fn a_call_of_a_private_step_is_compared_if_legacy_makes_it_and_is_not_extra_if_not() {
@@ -53,4 +53,43 @@ fn all_bad_rules_are_reported_with_their_positions() {
     let plain = rules(json!({}));
     assert_eq!(plain.hash(), Rules::default().hash(), "rules without effects keep the evidence of earlier versions");
     assert_ne!(rules(json!({"effects": {"charge": {}}})).hash(), plain.hash());
+}
+
+#[test]
+fn a_text_that_a_step_sends_is_compared_by_the_rules_for_lines() {
+    let receipt = |at: &str, order: &str, total: &str| {
+        format!("Receipt\ngenerated {at}\nOrder {order}\nplaced 2026-11-26T10:00:0{at}Z\nTotal {total}\n")
+    };
+    let text = ("content-type", "text/plain");
+    let url = "http://shop/notes";
+    let legacy = |text_: String| effect("POST", url, text, text_);
+    let engine = |text_: String| Intent {
+        headers: vec![(text.0.to_owned(), text.1.to_owned())],
+        ..intent("note", None, "POST", url, json!(text_))
+    };
+    let of = |draft: serde_json::Value, a: Vec<String>, b: Vec<String>| {
+        let (a, b) = (a.into_iter().map(legacy).collect(), b.into_iter().map(engine).collect());
+        compared((&json!("A-4711"), &json!("B-1234")), a, b, &rules(draft)).unwrap()
+    };
+    let draft = json!({
+        "ids": ["$.id"],
+        "effects": {"note": {"text": {"ignore": ["^generated "], "times": "2s", "ids": ["^Order (\\S+)$"]}}},
+    });
+    let one = |order: &str, total: &str| {
+        of(draft.clone(), vec![receipt("1", "A-4711", "12.50")], vec![receipt("2", order, total)])
+    };
+    assert_eq!(one("B-1234", "12.50").verdict, Verdict::Ignored);
+    assert_eq!(found(&one("B-1234", "12.60")), [("effects.note.text", DifferenceKind::EffectDiffers)]);
+    assert_eq!(found(&one("B-9999", "12.50")), [("effects.note.text", DifferenceKind::EffectDiffers)], "another order");
+    let used = one("B-1234", "12.50").ignored_by;
+    assert!(used.iter().any(|(rule, _)| rule == "effects.note text.times"), "{used:?}");
+    let without = of(json!({"ids": ["$.id"]}), vec![receipt("1", "A-4711", "1")], vec![receipt("2", "B-1234", "1")]);
+    assert_eq!(without.verdict, Verdict::Mismatch, "the generated line and the time differ");
+    // Of several texts, those belong together that have the most lines in common.
+    let two = of(
+        draft.clone(),
+        vec![receipt("1", "A-4711", "1.00"), receipt("1", "A-4711", "2.00")],
+        vec![receipt("2", "B-1234", "2.00"), receipt("2", "B-1234", "1.00")],
+    );
+    assert_eq!(two.verdict, Verdict::Ignored, "{two:?}");
 }

@@ -16,6 +16,7 @@ use crate::compare::body_rules::{
 use crate::compare::draft::{CompareContext, RulesDraft};
 use crate::compare::effect::Effect;
 use crate::compare::rule_warnings;
+use crate::compare::text_rules::TextRules;
 use crate::names::StepId;
 use crate::problem::{Problems, Site, nearest};
 
@@ -41,6 +42,8 @@ pub(in crate::compare) struct StepRules {
     /// The rule `ignore: ["$"]`: differences of the body do not count, and the body need not have been captured.
     pub(super) ignored_body: Option<RuleId>,
     pub(super) body: BodyRules,
+    /// How a body that is text is compared.
+    pub(super) text: Option<TextRules>,
     pub(super) any_order: Option<RuleId>,
     /// Whether the intents of a read are compared too.
     pub(super) reads: bool,
@@ -75,7 +78,8 @@ impl EffectRules {
             }
         }
         // An id that the rules of one step declare may occur in the calls of other steps.
-        let renaming = renaming.or_else(|| rules.steps.values().find_map(|step| step.body.renaming));
+        let own = |step: &StepRules| step.body.renaming.or_else(|| step.text.as_ref()?.first_id_rule());
+        let renaming = renaming.or_else(|| rules.steps.values().find_map(own));
         for step in rules.steps.values_mut().chain([&mut rules.of_others]) {
             step.body.renaming = step.body.renaming.or(renaming);
             step.body.number_form = draft.numbers.form;
@@ -180,6 +184,8 @@ impl StepRules {
         rule_warnings::warn(&body, site, problems);
         (rules.ignored_headers, rules.ignored_query) = (headers, query);
         (rules.ignored_path, rules.ignored_body) = (path, whole);
+        let text = draft.text.as_ref();
+        rules.text = text.map(|text| TextRules::check(text, &prefix, &site.key("text"), texts, problems));
         rules.any_order = draft.any_order.then(|| texts.register(format!("{prefix}any_order")));
         if let Some(reason) = &draft.unseen {
             if reason.trim().is_empty() {

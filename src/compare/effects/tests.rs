@@ -83,7 +83,7 @@ fn service_of(url: &str) -> &str {
 }
 
 /// A call by legacy that was answered with 200. [`compared`] sets its number.
-fn effect(method: &str, url: &str, header: (&str, &str), body: impl Into<Bytes>) -> Effect {
+pub(super) fn effect(method: &str, url: &str, header: (&str, &str), body: impl Into<Bytes>) -> Effect {
     let headers: HeaderMap =
         [(header.0.parse::<HeaderName>().unwrap(), header.1.parse().unwrap())].into_iter().collect();
     let answer = EffectReply { status: StatusCode::OK, headers: HeaderMap::new(), body: Body::Whole(Bytes::new()) };

@@ -16,7 +16,7 @@ use crate::compare::pair::{InstanceIds, Pair};
 use crate::compare::parsed_body::ParsedBody;
 use crate::compare::rules::Rules;
 use crate::compare::verdict::{Comparison, Difference, DifferenceKind};
-use crate::expression::{Expression, ReadPath, parse_json};
+use crate::expression::{EFFECTS, Expression, ReadPath, parse_json};
 
 /// The most paths that an error names.
 const PATHS_NAMED_MAX: usize = 4;
@@ -220,6 +220,7 @@ fn values(read: &ReadPair, bounds: &CompareBounds) -> Value {
         "legacy": reply(&read.legacy),
         "engine": reply(&read.engine),
         "intents": assert::intents(&read.engine),
+        EFFECTS: assert::effects(&read.engine),
     })
 }
 

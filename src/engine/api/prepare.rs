@@ -187,6 +187,7 @@ fn first_event(
         instance: instance.as_deref(),
     };
     sensitive_paths.extend(quotes_in_first_event(plan, &first));
+    let injected = plan.inject.as_ref().and_then(|inject| inject.values(request.mode, &facts.request, legacy.as_ref()));
     let started = RunStarted {
         run,
         workflow: plan.workflow.clone(),
@@ -198,6 +199,7 @@ fn first_event(
         request: facts.request,
         credentials: facts.credentials.keys().cloned().collect(),
         sealed,
+        injected,
         legacy,
         instance,
         creates: creates(request, bounds),

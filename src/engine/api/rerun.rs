@@ -76,6 +76,7 @@ pub(in crate::engine) async fn rerun(
         deliveries_before: old.deliveries_before(&taken_over),
         job: Some(job),
         parent: None,
+        injected: None,
         route_above: None,
         child_before: old.started().is_child_or_rerun_of_one(),
         rerun_of: Some(of),

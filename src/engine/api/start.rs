@@ -121,6 +121,7 @@ pub(in crate::engine) fn first_event(
         instance: None,
     };
     sensitive_paths.extend(quotes_in_first_event(plan, &first));
+    let injected = plan.inject.as_ref().and_then(|inject| inject.values(mode, &facts.request, legacy.as_ref()));
     let until = [until, deadline(plan, now)].into_iter().flatten().min();
     RunStarted {
         run,
@@ -133,6 +134,7 @@ pub(in crate::engine) fn first_event(
         request: facts.request,
         credentials: Vec::new(),
         sealed: None,
+        injected,
         legacy,
         instance: None,
         creates: None,

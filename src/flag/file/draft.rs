@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{AdoptDraft, GuardDraft, PromoteDraft, RedactDraft, SizeDraft, TimeoutsDraft};
+use super::{AdoptDraft, AutoDraft, GuardDraft, PromoteDraft, RedactDraft, SizeDraft, TimeoutsDraft};
 use crate::flag::{Compress, State};
 
 /// A file of `flags/routes/`.
@@ -88,6 +88,8 @@ pub struct RouteDraft {
     pub promote: Option<PromoteDraft>,
     /// When the route is lowered automatically. What is left out is as `guard:` of pointsman.yaml says.
     pub guard: Option<GuardDraft>,
+    /// How the share grows by itself within a state.
+    pub auto: Option<AutoDraft>,
     /// The share of the compared pairs that are captured, for `pointsman rehearse`: `10%`.
     pub capture: Option<String>,
     /// What is redacted beside what `redact:` of pointsman.yaml declares and the names that are secret anyway.

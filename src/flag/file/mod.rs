@@ -7,6 +7,7 @@
 
 mod addresses;
 mod adopt;
+mod auto;
 mod breaker;
 mod draft;
 mod family;
@@ -30,6 +31,7 @@ mod tests;
 
 pub use addresses::{EjectDraft, EjectMapDraft, HealthDraft, UrlDraft};
 pub use adopt::{AdoptDraft, AdoptMapDraft};
+pub use auto::AutoDraft;
 pub use breaker::{BreakerDraft, BreakerMapDraft};
 pub use draft::{
     AliveDraft, CallerDraft, CohortDraft, ForceDraft, InstanceDraft, InvariantsDraft, JwtDraft, KeepDraft, MatchDraft,

@@ -63,6 +63,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         compare: _,
         promote,
         guard,
+        auto,
         capture,
         redact: redact_draft,
         invariants,
@@ -113,6 +114,8 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         Some(draft) => super::guard(draft, known.guard, known.services.keys(), &at("guard"), problems),
         None => known.guard.filter(|_| workflow.is_some()).cloned(),
     };
+    let auto =
+        auto.as_ref().and_then(|draft| super::auto::auto(draft, guard.as_ref(), key.is_some(), &at("auto"), problems));
     let capture = capture
         .as_ref()
         .map_or(Percent::NONE, |text| redact::capture_share(text, workflow.is_some(), &at("capture"), problems));
@@ -159,6 +162,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         exposes_arm: *expose,
         promote,
         guard,
+        auto,
         capture,
         redact,
         invariants: invariants.unwrap_or_default(),

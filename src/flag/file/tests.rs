@@ -251,6 +251,12 @@ fn keep_none_is_for_workflows_that_only_read() {
 fn each_field_is_checked() {
     let many_params: String = (0..26).map(|n| format!("/{{p{n}}}")).collect();
     let key = "${request.headers[\"x\"]}";
+    let steps = json!({ "steps": ["1%"], "each": "1m" });
+    let auto = |own: Value| {
+        let whole =
+            steps.as_object().cloned().into_iter().flatten().chain(own.as_object().cloned().unwrap_or_default());
+        json!({ "key": key, "guard": { "errors": "1%" }, "auto": whole.collect::<serde_json::Map<_, _>>() })
+    };
     for (patch, place, message) in [
         (json!({ "id": "Orders Get" }), ".id", "is not a valid id for a route"),
         (json!({ "id": "" }), ".id", "`` is not a valid id for a route"),
@@ -348,6 +354,15 @@ fn each_field_is_checked() {
         (json!({ "guard": { "errors": "100%" } }), ".guard.errors", "[a lower rate"),
         (json!({ "guard": { "errors": "1%", "over": 4 } }), ".guard.errors", "[over: 5 at least"),
         (json!({ "guard": { "p99_ratio": 2.0, "over": 2 } }), ".guard.p99_ratio", "would never act"),
+        (auto(json!({ "steps": [] })), ".auto.steps", "0 steps; it is between 1 and 20"),
+        (auto(json!({ "steps": ["5%", "5%"] })), ".auto.steps[1]", "have to grow"),
+        (auto(json!({ "steps": ["0%"] })), ".auto.steps[0]", "is no step"),
+        (auto(json!({ "steps": ["0.001%"] })), ".auto.steps[0]", "finer than 0.01"),
+        (auto(json!({ "steps": ["101%"] })), ".auto.steps[0]", "not between 0% and 100%"),
+        (auto(json!({ "each": "1ms" })), ".auto.each", "not between 1s and 30d"),
+        (auto(json!({ "at_least": 0 })), ".auto.at_least", "over nothing"),
+        (json!({ "guard": { "errors": "1%" }, "auto": steps }), ".auto", "needs a `key`"),
+        (json!({ "key": key, "auto": steps }), ".auto", "a guard that watches errors"),
         (json!({ "guard": { "errors": "1%", "notify": "http://a/b" } }), ".guard.notify", "declared service"),
         (
             json!({ "guard": { "errors": "1%", "notify": "${services.shpo}/b" } }),

@@ -272,6 +272,7 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
         credentials: Default::default(),
         sealed: None,
         legacy: None,
+        injected: None,
         instance: None,
         creates: None,
         traceparent: None,

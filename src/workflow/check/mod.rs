@@ -12,6 +12,7 @@ mod checked_step;
 mod context;
 mod failure;
 mod headers;
+mod inject;
 mod names;
 mod notify;
 mod order;
@@ -131,6 +132,7 @@ fn check(
     let risks = check.risk_rules(&draft.risks, site);
     let sensitive = check.sensitive(&draft, site);
     let notify = draft.notify.as_ref().and_then(|text| check.notify(text, &site.key("notify")));
+    let inject = draft.inject.as_ref().map(|inject| check.inject(inject, &site.key("inject")));
     let order = check.order(&checked);
     let (respond, pending) = check.respond(draft.respond.as_ref(), site, &checked);
     check.unanswered_streams();
@@ -154,6 +156,7 @@ fn check(
         reads,
         notify,
         deadline,
+        inject,
         adoption,
         sensitive,
         input: input.map(|(_, input)| input),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::context::Check;
-use crate::expression::{Expression, ExpressionError, ReadPath, Template};
+use crate::expression::{EFFECTS, Expression, ExpressionError, ReadPath, Template};
 use crate::problem::{Site, nearest};
 use crate::workflow::CREDENTIALS;
 
@@ -128,7 +128,7 @@ impl Check<'_> {
                 )),
                 "failed" | "input_error" if context.usage == Usage::Respond => None,
                 "failed" | "input_error" => Some((format!("`{}` can be read only in `respond`", path.root()), None)),
-                "engine" | "intents" => {
+                "engine" | "intents" | EFFECTS => {
                     Some((format!("`{}` can be read only in a route's `assert` and `invariants`", path.root()), None))
                 }
                 other => Some(self.unknown(other, text, context)),

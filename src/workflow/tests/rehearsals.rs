@@ -1,8 +1,9 @@
-//! Rehearsals: outputs that are declared or not, and attempts while a service is not available. Waiting takes no time
-//! in a rehearsal, so the number of such attempts has to be bounded.
+//! Rehearsals: outputs that are declared or not, values that legacy drew, and attempts while a service is not available.
+//! Waiting takes no time in a rehearsal, so the number of such attempts has to be bounded.
 
 use super::harness::{breaker_open, plan};
 use super::*;
+use crate::expression::Template;
 use crate::workflow::{CallRecord, LegacyReplies, LegacyReply, LegacyResult};
 
 /// Answers every attempt of `a` in the same way, at most 20 times. Returns the number of attempts.
@@ -236,4 +237,64 @@ respond: { status: 200, body: '${steps.charge.output.id}' }
     let harness = of_legacy(&plan, Mode::Rehearse, vec![(7, reply(200, json!({"no": "id"})))]);
     assert_eq!(harness.run.failure().unwrap().kind, FailureKind::Schema);
     assert_eq!(harness.run.intents().count(), 1);
+}
+
+const DRAWS: &str = "
+workflow: w
+inject:
+  now: '${legacy.body.at}'
+  uuid: { order: '${legacy.body.id}' }
+  random: { lot: '${legacy.body.lot}' }
+steps:
+  a: { set: { at: '${now}', id: '${uuid(\"order\")}', other: '${uuid(\"other\")}', lot: '${random(\"lot\")}' } }
+respond: { status: 200, body: '${steps.a.output}' }
+";
+
+/// What a run of this mode evaluates, where legacy answered with this body.
+fn drawn(mode: Mode, body: Value) -> Value {
+    let plan = plan(DRAWS);
+    let legacy = Arc::new(json!({ "status": 200, "headers": {}, "body": body }));
+    let mut first = started(&plan, mode, json!({}));
+    let inject = plan.inject.as_ref().expect("it is declared");
+    first.injected = inject.values(mode, &first.request, Some(&legacy));
+    let run = fold([&Event::RunStarted(Arc::new(first))]).unwrap();
+    let scope = inputs().at(Timestamp::UNIX_EPOCH).plain(&run);
+    let read = |text: &str| Template::parse_str(text).unwrap().evaluate(&scope).unwrap();
+    json!({
+        "at": read("${now}"), "id": read("${uuid('order')}"), "other": read("${uuid('other')}"),
+        "lot": read("${random('lot')}"),
+    })
+}
+
+#[test]
+fn a_rehearsal_has_legacys_time_ids_and_random_numbers() {
+    let own = drawn(Mode::Real, json!({}));
+    assert_eq!(own["at"], "1970-01-01T00:00:00Z");
+    let body = json!({ "at": "2026-11-26T10:00:00Z", "id": 4711, "lot": 0.25 });
+    let injected = drawn(Mode::Rehearse, body.clone());
+    assert_eq!(injected["at"], "2026-11-26T10:00:00Z");
+    assert_eq!((&injected["id"], &injected["lot"]), (&json!("4711"), &json!(0.25)), "an id is a text here");
+    assert_eq!(injected["other"], own["other"], "what is not named is drawn");
+    for mode in [Mode::Dark, Mode::Real] {
+        assert_eq!(drawn(mode, body.clone()), own, "only a rehearsal: {mode:?}");
+    }
+}
+
+#[test]
+fn what_legacy_does_not_have_is_drawn() {
+    let own = drawn(Mode::Real, json!({}));
+    for body in [json!({}), json!(null), json!({ "at": "soon", "id": "", "lot": "many" }), json!({ "id": [1] })] {
+        assert_eq!(drawn(Mode::Rehearse, body.clone()), own, "{body}");
+    }
+    let http = drawn(Mode::Rehearse, json!({ "at": "Thu, 26 Nov 2026 10:00:00 GMT" }));
+    assert_eq!(http["at"], "2026-11-26T10:00:00Z");
+}
+
+#[test]
+fn it_is_in_no_event() {
+    let plan = plan(DRAWS);
+    let mut first = started(&plan, Mode::Rehearse, json!({}));
+    let before = serde_json::to_value(&first).unwrap();
+    first.injected = Some(Default::default());
+    assert_eq!(serde_json::to_value(&first).unwrap(), before);
 }

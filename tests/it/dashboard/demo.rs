@@ -29,13 +29,13 @@ const MAY_BE_ABSENT: &[&str] = &[
     "pointsman_accept_failures_total",
     "pointsman_access_log_dropped_total",
     "pointsman_api_connections_full_total",
+    "pointsman_auto_held",
     "pointsman_candidate_changes_total",
     "pointsman_candidate_comparisons_total",
     "pointsman_candidate_coverage",
     "pointsman_candidate_mismatch_upper_bound",
     "pointsman_candidate_pairs",
     "pointsman_captures_dropped_total",
-    "pointsman_captures_total",
     "pointsman_certificate_expires_seconds",
     "pointsman_client_connections_per_address",
     "pointsman_client_connections_per_address_max",
@@ -50,9 +50,6 @@ const MAY_BE_ABSENT: &[&str] = &[
     "pointsman_egress_connections_refused_total",
     "pointsman_egress_unseen_total",
     "pointsman_exchanges_cut_total",
-    "pointsman_guard_actions_total",
-    "pointsman_instances_adopted_total",
-    "pointsman_instances_adoption",
     "pointsman_interim_replies_total",
     "pointsman_legacy_heads_refused_total",
     "pointsman_noise_places",
@@ -197,7 +194,9 @@ async fn climb() -> Option<BTreeSet<String>> {
     for rule in groups.iter().flat_map(|group| group["rules"].as_array().expect("rules")) {
         assert_eq!(rule["health"], "ok", "{rule}");
         let is_critical = rule["state"] == "firing" && rule["labels"]["severity"] == "critical";
-        assert!(!is_critical, "nothing is wrong in the demo: {rule}");
+        // The demo shows a guard that acts.
+        let is_expected = rule["name"] == "PointsmanGuardActed";
+        assert!(!is_critical || is_expected, "nothing is wrong in the demo: {rule}");
     }
     eprintln!(
         "{} queries, {} with data, {} without series: {missing:#?}",

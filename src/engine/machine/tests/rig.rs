@@ -111,6 +111,7 @@ fn new_run(plan: &Plan, mode: Mode, now: Timestamp) -> Run {
         credentials: Vec::new(),
         sealed: None,
         legacy: None,
+        injected: None,
         instance: None,
         creates: None,
         traceparent: None,

@@ -8,6 +8,7 @@ use crate::workflow::{CallBody, EffectClass, Retry, StepIndex, StepKind};
 
 mod failing;
 mod headers;
+mod inject;
 mod names;
 mod order;
 mod people;

@@ -1,0 +1,192 @@
+//! Raises the shares of routes with `auto:` step by step, within their state.
+//!
+//! Always true: a share grows by an ordinary flip, through its gate, never by force, and only to the next step; only
+//! while the requested state is in force, after its time, and after so many requests with it; and never over a share
+//! that a person has made smaller. What this process saw of a share is not stored: after a start the time and the
+//! requests of each share count anew.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::Ladder;
+use super::auto_shares::SeenShare;
+use super::export::show_auto_held;
+use super::gate::{MoveRefusal, RequestedMove};
+use super::in_force::Inputs;
+use super::mover::Mover;
+use super::positions::RoutePosition;
+use super::types::{AutoStatus, FlipSource, MoveRequest};
+use crate::evidence::{ConditionName, GateVerdict};
+use crate::flag::{Auto, Percent, State};
+use crate::names::RouteId;
+
+/// Who raises these shares, in the history of flips.
+pub(super) const BY_AUTO: &str = "auto";
+/// How often it is looked whether a share may grow.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A step that is due.
+struct DueStep {
+    route: RouteId,
+    state: State,
+    next: Percent,
+    reason: String,
+}
+
+/// Whether the last flip of a route set its share within a state, and `auto` did not.
+fn is_set_by_hand(position: &RoutePosition) -> bool {
+    position.last.as_ref().is_some_and(|flip| flip.from == flip.to && flip.by != BY_AUTO)
+}
+
+impl Mover {
+    /// With `auto:`, a flip up that names no share begins with the first step.
+    pub(super) fn with_first_step(&self, route: &RouteId, request: MoveRequest) -> MoveRequest {
+        let inputs = self.in_force().inputs();
+        let first = inputs.positions.routes.get(route).filter(|position| request.to > position.rung());
+        let first = first.and_then(|position| position.route.auto.as_ref()?.first(request.to));
+        MoveRequest { percent: request.percent.or(first), ..request }
+    }
+
+    /// Looks at the shares that may grow; returns those that are due.
+    fn due_steps(&self, now: Instant) -> Vec<DueStep> {
+        let inputs = self.in_force().inputs();
+        let mut seen = self.auto_shares.seen();
+        seen.retain(|id, _| {
+            let grows = inputs.positions.routes.get(id).is_some_and(|position| next_step(position).is_some());
+            if !grows {
+                show_auto_held(id, false);
+            }
+            grows
+        });
+        let routes = inputs.positions.routes.values();
+        let due: Vec<_> = routes.filter_map(|position| self.look_at(&inputs, position, &mut seen, now)).collect();
+        for position in inputs.positions.routes.values().filter(|position| position.route.auto.is_some()) {
+            let id = &position.route.id;
+            show_auto_held(id, seen.get(id).is_some_and(|seen| !seen.held.is_empty()));
+        }
+        due
+    }
+
+    fn look_at(
+        &self,
+        inputs: &Inputs,
+        position: &RoutePosition,
+        seen: &mut BTreeMap<RouteId, SeenShare>,
+        now: Instant,
+    ) -> Option<DueStep> {
+        let (auto, next) = next_step(position)?;
+        let (id, state) = (&position.route.id, position.rung());
+        let share = position.inputs.shares.of(state);
+        let evidence = self.gate().evidence_of(&inputs.positions, position);
+        let counted = if state == State::Live { evidence.engine_answers } else { evidence.pairs() };
+        let found = seen.entry(id.clone()).or_insert_with(|| SeenShare {
+            state,
+            share,
+            since: now,
+            before: counted,
+            requests: 0,
+            is_set_by_hand: is_set_by_hand(position),
+            held: Vec::new(),
+        });
+        if (found.state, found.share) != (state, share) {
+            found.is_set_by_hand = state == found.state && share < found.share;
+            (found.state, found.share) = (state, share);
+            found.begin(now, counted);
+        }
+        let effective = inputs.effective(position);
+        if effective.state != state {
+            found.begin(now, counted);
+            found.held = vec![format!("`{}` is in force, not `{state}` ({})", effective.state, effective.why.as_str())];
+            return None;
+        }
+        // The evidence started anew, or the engine failed a request: what was counted before is gone.
+        found.before = if counted < found.before { 0 } else { found.before };
+        found.requests = counted - found.before;
+        found.held.clear();
+        if found.is_set_by_hand {
+            found.held.push(format!("a person has set the share of {share}: set a larger one, and it goes on to grow"));
+            return None;
+        }
+        if found.due_in(auto, now) > Duration::ZERO || found.requests < auto.at_least {
+            return None;
+        }
+        found.held = self.against_next_step(inputs, position, state, next);
+        let reason =
+            format!("{} requests with {share} in {}s", found.requests, now.duration_since(found.since).as_secs());
+        found.held.is_empty().then(|| DueStep { route: id.clone(), state, next, reason })
+    }
+
+    /// What prevents the next step, as sentences: the gate of a larger share, and in `live` more errors than
+    /// `promote:` accepts.
+    fn against_next_step(&self, inputs: &Inputs, position: &RoutePosition, to: State, next: Percent) -> Vec<String> {
+        let shares = position.inputs.shares.with(to, next);
+        let requested = RequestedMove { to, shares, force: false, reason: None, source: FlipSource::Api };
+        let mut against = match self.gate().judge(&inputs.positions, position, &requested) {
+            Ok(_) => Vec::new(),
+            Err(MoveRefusal::GateShut(reasons)) => reasons,
+            Err(MoveRefusal::Impossible(why)) => vec![why],
+        };
+        if to == State::Live {
+            let of_only = self.gate().conditions(&inputs.positions, position, State::Live, State::Only);
+            let errors = of_only.into_iter().filter(|of| of.name == ConditionName::ErrorsNotWorseBy);
+            against.extend(errors.filter(|of| of.verdict == GateVerdict::Fail).map(|of| of.detail));
+        }
+        against
+    }
+
+    /// How far the share of a route is on its way to the next one; `None` if it does not grow by itself.
+    pub(super) fn auto_status(&self, position: &RoutePosition) -> Option<AutoStatus> {
+        let (auto, next) = next_step(position)?;
+        let seen = self.auto_shares.seen().get(&position.route.id).cloned();
+        let seen = seen.filter(|seen| seen.share == position.inputs.shares.of(position.rung()));
+        Some(AutoStatus {
+            next,
+            due_in: seen.as_ref().map_or(auto.each, |seen| seen.due_in(auto, Instant::now())),
+            requests: seen.as_ref().map_or(0, |seen| seen.requests),
+            requests_wanted: auto.at_least,
+            held: seen.map(|seen| seen.held).unwrap_or_default(),
+        })
+    }
+}
+
+/// The next share of a route that grows by itself.
+fn next_step(position: &RoutePosition) -> Option<(&Auto, Percent)> {
+    let auto = position.route.auto.as_ref()?;
+    let state = position.rung();
+    let next = auto.next_after(position.inputs.shares.of(state)).filter(|_| Auto::has_shares(state))?;
+    Some((auto, next))
+}
+
+impl Ladder {
+    /// Raises the shares of routes with `auto:`, each when it is due. Runs until it is dropped.
+    pub async fn raise_shares(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.raise_due_shares().await;
+        }
+    }
+
+    /// Raises the shares that are due now.
+    pub(super) async fn raise_due_shares(&self) {
+        // A flip down that is made from here on counts as later.
+        let asked = std::time::Instant::now();
+        for DueStep { route, state, next, reason } in self.mover.due_steps(Instant::now()) {
+            let request = MoveRequest {
+                to: state,
+                percent: Some(next),
+                reason: Some(reason),
+                force: false,
+                acknowledge: false,
+                by: BY_AUTO.to_owned(),
+            };
+            if let Err(error) = self.flip_asked_at(asked, &route, request).await {
+                tracing::warn!(%route, %state, share = %next, %error, "the share does not grow yet");
+            }
+        }
+    }
+}

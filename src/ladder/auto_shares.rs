@@ -1,0 +1,48 @@
+//! What was seen of the shares that grow by themselves (`auto`).
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::flag::{Auto, Percent, State};
+use crate::names::RouteId;
+
+/// What was seen of the shares that may grow.
+#[derive(Default)]
+pub(super) struct AutoShares(Mutex<BTreeMap<RouteId, SeenShare>>);
+
+/// What was seen of one share.
+#[derive(Clone, Debug)]
+pub(super) struct SeenShare {
+    pub state: State,
+    pub share: Percent,
+    /// Since when it is in force.
+    pub since: Instant,
+    /// The number of requests before that.
+    pub before: u64,
+    /// The number of requests since then.
+    pub requests: u64,
+    /// Whether a person has set it, so that it stays.
+    pub is_set_by_hand: bool,
+    /// What holds the next step apart from time and requests, as sentences.
+    pub held: Vec<String>,
+}
+
+impl SeenShare {
+    pub fn begin(&mut self, now: Instant, counted: u64) {
+        (self.since, self.before, self.requests) = (now, counted, 0);
+    }
+
+    /// How long it is until the share has had its time.
+    pub fn due_in(&self, auto: &Auto, now: Instant) -> Duration {
+        auto.each.saturating_sub(now.saturating_duration_since(self.since))
+    }
+}
+
+impl AutoShares {
+    pub(super) fn seen(&self) -> MutexGuard<'_, BTreeMap<RouteId, SeenShare>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

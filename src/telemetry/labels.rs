@@ -85,6 +85,7 @@ const LABELS: &[(&[&str], &[&str])] = &[
         &["route"],
         &[
             "pointsman_candidate_coverage",
+            "pointsman_candidate_guard_actions_total",
             "pointsman_candidate_mismatch_upper_bound",
             "pointsman_candidate_pairs",
             "pointsman_candidate_share",

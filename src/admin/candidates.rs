@@ -44,7 +44,15 @@ pub(super) async fn move_candidate(
         return Err(refused(why));
     };
     if let Some(plan) = plan.filter(|plan| *plan != candidate.label()) {
-        return Err(refused(format!("the candidate of `{route}` is {}, and not {plan}", candidate.label())));
+        let label = candidate.label();
+        let why = format!(
+            "the candidate of `{route}` is {label}, and not {plan}: the files were changed since that one was looked at, \
+             and nothing was moved"
+        );
+        let hint = format!(
+            "look at it (`pointsman evidence {route} --candidate`), then ask again with `plan` (`--plan {label}`)"
+        );
+        return Err(refused(why).hint(hint));
     }
     let grows = share.is_none_or(|share| share > before);
     if grows && !missing.is_empty() && !force {

@@ -63,7 +63,7 @@ pub use reload::{ChangedRoute, LimitedRoute, MovedRoute, ReloadRequest, ReloadRe
 pub use routes::{NextRung, RouteDetail, RouteRow};
 pub use run_requests::{
     AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, ExplanationView, FirstAnswer, PauseRequest, RerunRequest,
-    ResolveRequest, RetryRequest, RunCounts, SignalRequest, SkipRequest, StartRequest, ValueError,
+    ResolveRequest, RetryRequest, RunCounts, RunVersion, SignalRequest, SkipRequest, StartRequest, ValueError,
 };
 pub use runs::{CheckpointRow, EventRow, RunList, RunRow};
 pub use sample_calls::{SampleCall, ShownRequest};

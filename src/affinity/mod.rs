@@ -44,6 +44,7 @@ mod newer_files;
 mod owners;
 mod pin_counts;
 mod request_locks;
+mod run_versions;
 mod sets;
 mod store_generation;
 mod take;
@@ -76,6 +77,7 @@ use self::newer_files::NewerFilesMarks;
 use self::owners::{higher_precedence, owner_of};
 use self::pin_counts::PinCountsById;
 use self::request_locks::RequestLocks;
+use self::run_versions::RunVersions;
 use self::sets::Sets;
 pub use self::tries::KeyTakeResult;
 use self::tries::Tries;
@@ -87,7 +89,7 @@ use crate::exchange::{
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey, RetryKeys};
 use crate::limits::Limits;
-use crate::names::{RouteId, RunId};
+use crate::names::{PlanSet, RouteId, RunId};
 use crate::store::{NewPin, PinRecord, StoreError, StoreHandle};
 
 /// How long a look-up in the store may take; the caller's request waits for it.
@@ -101,6 +103,7 @@ pub struct StoreAffinity {
     tries: Arc<Tries>,
     request_locks: RequestLocks,
     look_ups: LookUps,
+    run_versions: RunVersions,
     newer_files: NewerFilesMarks,
     keys: Arc<KeyLog>,
     sets: Arc<Sets>,
@@ -146,6 +149,7 @@ impl StoreAffinity {
             tries,
             request_locks: RequestLocks::default(),
             look_ups: LookUps::default(),
+            run_versions: RunVersions::default(),
             newer_files: NewerFilesMarks::new(limits),
             keys,
             sets,
@@ -290,6 +294,10 @@ impl Affinity for StoreAffinity {
             Ok(found.into_iter().fold(known, higher_precedence))
         }
         .boxed()
+    }
+
+    fn began_with<'a>(&'a self, run: RunId, plans: &'a Arc<PlanSet>) -> BoxFuture<'a, Option<bool>> {
+        self.run_versions.began_with(&self.store, run, plans).boxed()
     }
 
     fn engine_owns_any(&self, family: &Family) -> bool {

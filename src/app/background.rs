@@ -45,8 +45,9 @@ const LOCK_WAITS: Duration = Duration::from_secs(3);
 /// How often it is looked for candidates that their guards do not accept any longer.
 const GUARD_CANDIDATES_EVERY: Duration = Duration::from_millis(200);
 
-/// How often it is looked for routes that went below `live`, whose plans are those of the files again.
-const DROP_PLANS_EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked for routes that went below `live`, whose plans are those of the files again. A flip up waits
+/// for that.
+const DROP_PLANS_EVERY: Duration = Duration::from_millis(100);
 
 /// What tasks that reload files share.
 pub(super) struct Reloads {

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::engine::{Engine, Notice};
 use crate::flag::GuardWebhook;
 use crate::ladder::{GuardListener, GuardNotice};
+use crate::names::PlanSet;
 
 /// Hands each action to the engine, which sends messages to webhooks.
 pub(super) struct GuardWebhooks(pub Arc<Engine>);
@@ -14,8 +15,27 @@ pub(super) struct GuardWebhooks(pub Arc<Engine>);
 impl GuardListener for GuardWebhooks {
     fn acted(&self, GuardNotice { record, route, requested, is_repeated }: GuardNotice) {
         let Some(webhook) = route.guard.as_ref().and_then(|guard| guard.notify.as_ref()) else { return };
-        let Some(guard) = &record.guard else { return };
         let GuardWebhook { source, service, path } = webhook;
+        let (destination, service, path) = (source.clone(), service.clone(), path.clone());
+        let Some(guard) = &record.guard else {
+            let Some(candidate) = &record.candidate else { return };
+            let body = json!({
+                "object": "guard",
+                "id": format!("guard-{}-candidate-{}", candidate.route, record.at.as_microsecond()),
+                "event": "candidate_stopped",
+                "route": route.id.as_str(),
+                "requested": requested.as_str(),
+                "from": record.from,
+                "to": record.to,
+                "candidate": candidate.candidate.as_ref().map(PlanSet::label),
+                "in_force": candidate.in_force.as_ref().map(PlanSet::label),
+                "reason": record.reason,
+                "by": record.by,
+                "at": record.at.to_string(),
+                "repeated": is_repeated,
+            });
+            return self.0.post(Notice { destination, service, path, body });
+        };
         let body = json!({
             "object": "guard",
             // The same for a message that is sent again.
@@ -34,7 +54,6 @@ impl GuardListener for GuardWebhooks {
             "at": record.at.to_string(),
             "repeated": is_repeated,
         });
-        let (destination, service, path) = (source.clone(), service.clone(), path.clone());
         self.0.post(Notice { destination, service, path, body });
     }
 }

@@ -18,7 +18,7 @@ use crate::exchange::{
     Source, TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
-use crate::names::{RouteId, RunId};
+use crate::names::{PlanSet, RouteId, RunId};
 use crate::proxy::EngineArm;
 
 /// The parts, once they exist.
@@ -78,6 +78,9 @@ fn not_started() -> ProblemDocument {
 impl Affinity for LateParts {
     fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), ArmUnknown>> {
         self.affinity().map_or_else(|| ready(Err(ArmUnknown)).boxed(), |affinity| affinity.owner(key))
+    }
+    fn began_with<'a>(&'a self, run: RunId, plans: &'a Arc<PlanSet>) -> BoxFuture<'a, Option<bool>> {
+        self.affinity().map_or_else(|| ready(None).boxed(), |affinity| affinity.began_with(run, plans))
     }
     fn engine_owns_any(&self, family: &Family) -> bool {
         self.affinity().is_none_or(|affinity| affinity.engine_owns_any(family))

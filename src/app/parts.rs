@@ -168,7 +168,7 @@ impl Parts {
     /// is [`FilesError::TaskEnded`].
     pub async fn apply(&self, read: Instant, setup: &Setup) -> anyhow::Result<Vec<FlipRecord>> {
         let mut in_force = self.in_force.lock().await;
-        let flips = self.apply_with(read, setup, None, false).await?;
+        let flips = self.apply_with(Some(read), setup, None).await?;
         *in_force = setup.clone();
         Ok(flips)
     }
@@ -180,20 +180,20 @@ impl Parts {
     /// As [`Parts::apply`].
     pub async fn apply_again(&self, candidate_move: Option<CandidateMove>) -> anyhow::Result<()> {
         let in_force = self.in_force.lock().await;
-        self.apply_with(Instant::now(), &in_force, candidate_move, true).await.map(drop)
+        self.apply_with(None, &in_force, candidate_move).await.map(drop)
     }
 
+    /// `read`: when these files were read; `None`: they are in force already.
     async fn apply_with(
         &self,
-        read: Instant,
+        read: Option<Instant>,
         setup: &Setup,
         candidate_move: Option<CandidateMove>,
-        are_in_force: bool,
     ) -> anyhow::Result<Vec<FlipRecord>> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.try_apply(read, setup, candidate_move.clone(), are_in_force).await? {
+            match self.try_apply(read, setup, candidate_move.clone()).await? {
                 Ok(flips) => return Ok(flips),
                 Err(overtaken) if tries >= OVERTAKEN_MAX => return Err(overtaken.into()),
                 Err(_) => {}
@@ -204,10 +204,9 @@ impl Parts {
     /// `Err` within: a route was flipped meanwhile, and nothing changed.
     async fn try_apply(
         &self,
-        read: Instant,
+        read: Option<Instant>,
         setup: &Setup,
         candidate_move: Option<CandidateMove>,
-        are_in_force: bool,
     ) -> anyhow::Result<Result<Vec<FlipRecord>, FilesError>> {
         let files_version = self.ladder.flags().load().files_version + 1;
         let mut kept = self.ladder.plans_in_force(&setup.routes);
@@ -216,8 +215,7 @@ impl Parts {
         }
         let plans = PlansInForce::load(&self.store, setup, kept).await?;
         let plans = plans.refusing_new(&self.ladder.unrunnable_plans(), &setup.routes)?;
-        let mut declared = declared(setup, files_version, &plans, candidate_move);
-        declared.plans.are_applied_again = are_in_force;
+        let declared = declared(setup, files_version, &plans, candidate_move);
         let routes =
             routes_in_store(&self.store, setup).await.context("reading what the files declared, nothing changed")?;
         let recorded = {
@@ -239,7 +237,10 @@ impl Parts {
                 zero_counters::publish(&setup.routes);
             }
         };
-        let reloaded = self.ladder.reload_files(read, declared, recorded).await;
+        let reloaded = match read {
+            Some(read) => self.ladder.reload_files(read, declared, recorded).await,
+            None => self.ladder.apply_files_again(declared, recorded).await,
+        };
         self.adoptions.flags_changed();
         if reloaded.is_ok() {
             refused_moves::record(&self.ladder, &self.recorder);

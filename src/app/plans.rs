@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use super::refused_files::RefusedFiles;
 use crate::compare::Rules;
-use crate::config::{RouteRules, Setup};
+use crate::config::{RouteRules, Setup, shared_steps_below};
 use crate::evidence::EvidenceBasis;
 use crate::flag::Route;
 use crate::ladder::{CandidateMove, DeclaredPlans};
-use crate::names::{PlanSet, RouteId, ServiceName, WorkflowName};
+use crate::names::{PlanSet, RouteId, ServiceName, StepId, WorkflowName};
 use crate::store::{StoreHandle, candidate_key, route_of_candidate};
-use crate::workflow::{EffectClass, Plan, PlanVersion, Step, StepKind, StepPart};
+use crate::workflow::{Plan, PlanVersion, StepPart};
 
 /// The plans in force, by route; of the other routes those of the files are run.
 #[derive(Clone, Default)]
@@ -149,10 +149,9 @@ impl PlansInForce {
                 .collect(),
             shared_steps_below: of_files
                 .iter()
-                .map(|(id, version)| (id.clone(), shared_steps_below(version)))
+                .map(|(id, version)| (id.clone(), uncompared_below(setup, id, version)))
                 .filter(|(_, steps)| !steps.is_empty())
                 .collect(),
-            are_applied_again: false,
             of_files: of_files.into_iter().map(|(id, version)| (id, version.set)).collect(),
             in_force: self.versions.iter().map(|(id, version)| (id.clone(), version.set.clone())).collect(),
             unrunnable: self.unrunnable.clone(),
@@ -162,14 +161,11 @@ impl PlansInForce {
     }
 }
 
-/// The shared steps of the workflows below the one at the top of a version.
-fn shared_steps_below(version: &PlanVersion) -> Vec<String> {
-    let below = version.plans.iter().filter(|(name, _)| **name != version.set.workflow);
-    let is_shared = |step: &&Step| matches!(&step.kind, StepKind::Call(call) if call.effect == EffectClass::Shared);
-    let of_plan = |(name, plan): (&WorkflowName, &Arc<Plan>)| -> Vec<String> {
-        plan.steps.iter().filter(is_shared).map(|step| format!("`{name}/{}`", step.id)).collect()
-    };
-    below.flat_map(of_plan).collect()
+/// The shared steps of the workflows below the one at the top of a version, whose calls nothing compares.
+fn uncompared_below(setup: &Setup, id: &RouteId, version: &PlanVersion) -> Vec<String> {
+    let is_unseen = |step: &StepId| setup.rules.get(id).is_some_and(|rules| rules.is_unseen(step));
+    let plan_of = |name: &WorkflowName| version.plans.get(name).map(Arc::as_ref);
+    version.plan().map(|top| shared_steps_below(top, plan_of, is_unseen)).unwrap_or_default()
 }
 
 /// The version of a route's workflow that the files have.

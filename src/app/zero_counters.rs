@@ -11,7 +11,7 @@ use metrics::counter;
 use crate::flag::{GuardCondition, Instance, Route};
 
 /// The most series of one route.
-const SERIES_MAX: usize = 8;
+const SERIES_MAX: usize = 9;
 
 /// Makes the counters of these routes exist. Counters that exist already keep their values.
 pub(super) fn publish(routes: &[Arc<Route>]) {
@@ -30,6 +30,9 @@ pub(super) fn publish(routes: &[Arc<Route>]) {
         counters.extend(watched.map(
             |condition| counter!("pointsman_guard_actions_total", "route" => name(), "condition" => condition.as_str()),
         ));
+        if route.guard.is_some() {
+            counters.push(counter!("pointsman_candidate_guard_actions_total", "route" => name()));
+        }
         if let Some(Instance::Creates { .. }) = &route.instance {
             counters.push(counter!("pointsman_pin_collisions_total", "route" => name()));
             let workflow = workflow.to_string();

@@ -4,13 +4,19 @@ use super::args::Server;
 use super::client::{CallError, Client, component};
 use super::format::{Formatter, Tone, count, escape_control};
 use super::output::Output;
-use crate::admin::types::{CandidateRequest, CandidateResponse, CandidateRow, CandidateStage, RouteRow};
+use crate::admin::types::{CandidateRequest, CandidateResponse, CandidateRow, CandidateStage, RouteDetail, RouteRow};
+
+/// Sent as the plan of the candidate where the route had none: no plan has this name, so that one that has appeared
+/// since is not moved.
+const NO_PLAN: &str = "none";
 
 /// The options of `flip --candidate`.
 pub(crate) struct CandidateOptions {
     pub route: String,
     pub to: CandidateStage,
     pub percent: Option<f64>,
+    /// The plan that is to be the candidate; `None`: the one that the server shows first.
+    pub plan: Option<String>,
     pub reason: Option<String>,
     pub force: bool,
 }
@@ -21,10 +27,14 @@ pub(crate) fn flip(
     options: CandidateOptions,
     format: Formatter,
 ) -> Result<Output, CallError> {
-    let CandidateOptions { route, to, percent, reason, force } = options;
-    let request = CandidateRequest { to, percent, plan: None, reason, force, by: server.caller_name() };
-    let path = format!("/api/v2/routes/{}/candidate", component(&route));
-    let (done, json) = client.post::<CandidateResponse>(&path, &request)?;
+    let CandidateOptions { route, to, percent, plan, reason, force } = options;
+    let path = format!("/api/v2/routes/{}", component(&route));
+    let plan = match plan {
+        Some(plan) => plan,
+        None => seen_plan(client.get::<RouteDetail>(&path)?.0.row.candidate.as_ref(), &route),
+    };
+    let request = CandidateRequest { to, percent, plan: Some(plan), reason, force, by: server.caller_name() };
+    let (done, json) = client.post::<CandidateResponse>(&format!("{path}/candidate"), &request)?;
     let CandidateResponse { route, candidate, in_force, before, share, forced } = &done;
     if in_force == before {
         let text = format!(
@@ -46,6 +56,20 @@ pub(crate) fn flip(
     Ok(Output { text, json, is_ok: true })
 }
 
+/// The plan that is the candidate now, which is shown: another one that takes its place meanwhile is not moved.
+fn seen_plan(candidate: Option<&CandidateRow>, route: &str) -> String {
+    let Some(CandidateRow { plan, pairs, mismatched, verdict, .. }) = candidate else { return NO_PLAN.to_owned() };
+    eprintln!(
+        "the candidate of {} is {}: {} pairs, {} differ; gate {}",
+        escape_control(route),
+        escape_control(plan),
+        count(*pairs),
+        count(*mismatched),
+        verdict.as_str()
+    );
+    plan.clone()
+}
+
 /// The candidate of a route, as lines.
 pub(crate) fn lines(route: &str, in_force: Option<&str>, candidate: &CandidateRow, format: Formatter) -> String {
     let CandidateRow { plan, stage: _, share, since, pairs, mismatched, verdict, missing, conditions: _ } = candidate;
@@ -63,7 +87,8 @@ pub(crate) fn lines(route: &str, in_force: Option<&str>, candidate: &CandidateRo
     let missing: String = missing.iter().map(|why| format!("  - {}\n", escape_control(why))).collect();
     let open = match missing.is_empty() {
         true => format!(
-            "  its gate is open: pointsman flip {route} --candidate live --percent 5, or --candidate in-force\n"
+            "  its gate is open: pointsman flip {route} --candidate live --percent 5 --plan {plan}, or --candidate in-force\n",
+            plan = escape_control(plan),
         ),
         false => missing,
     };

@@ -107,11 +107,11 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
         },
         Command::Status { watch, server } if watch && !globals.json => return status::watch(&globals, &server, out),
         Command::Status { server, .. } => with_client(&server, |client| status::show(client, out)),
-        Command::Flip { route, candidate: Some(to), percent, reason, force, server, .. } => {
-            let options = candidates::CandidateOptions { route, to, percent, reason, force };
+        Command::Flip { route, candidate: Some(to), plan, percent, reason, force, server, .. } => {
+            let options = candidates::CandidateOptions { route, to, percent, plan, reason, force };
             with_client(&server, |client| candidates::flip(client, &server, options, out))
         }
-        Command::Flip { route, state, candidate: None, percent, reason, force, yes, server } => {
+        Command::Flip { route, state, candidate: None, percent, reason, force, yes, server, .. } => {
             // The parser requires a state where there is no `--candidate`.
             let state = state.unwrap_or(State::Off);
             let options = flip::FlipOptions { route, state, percent, reason, force, yes };

@@ -1,5 +1,6 @@
 //! What the commands print for canned responses, and the requests that they send.
 
+mod candidates;
 mod docs;
 mod egress;
 mod lost_responses;

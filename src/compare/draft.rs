@@ -80,6 +80,9 @@ pub enum StatusDraft {
 pub struct CompareContext<'a> {
     /// The names under which the workflow may record intents; empty if the route has no workflow.
     pub intents: &'a [&'a str],
+    /// The steps that run other workflows, whose calls are not compared: rules may only say why
+    /// (`effects.STEP.unseen`).
+    pub runs: &'a [&'a str],
     /// The calls that the workflow and its child workflows may make.
     pub calls: &'a [CallTemplate],
     /// The services that are declared.

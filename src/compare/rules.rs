@@ -13,6 +13,7 @@ use super::condition;
 use super::draft::{CompareContext, RulesDraft, StatusDraft};
 use super::effect::Effect;
 use super::effects::EffectRules;
+use super::observation::Intent;
 use super::rule_drafts::Written;
 use super::rule_warnings;
 use super::text_rules::TextRules;
@@ -219,6 +220,11 @@ impl Rules {
     /// that makes such a call and is declared to read only.
     pub fn may_change_something(&self, effect: &Effect) -> bool {
         !effect.method.is_safe() && !self.effects.is_declared_read(effect)
+    }
+    /// Whether a step of the workflow, or of one that it runs, makes such a call and does more than read: to the same
+    /// service, with this method and a path that fits.
+    pub fn makes_as_effect(&self, call: &Intent) -> bool {
+        self.effects.makes_as_effect(call)
     }
     /// Whether `effects` hold, for each step that takes its output from a call by legacy, a call that may be the
     /// step's.

@@ -41,7 +41,8 @@ fn add_calls<'a>(
         };
         let undo = step.undo.as_deref().map(|call| (StepId::new(format!("{}.undo", step.id)), call));
         for (name, call) in own.into_iter().chain(undo) {
-            let role = if is_child { CallRole::OfChild } else { role_of(call) };
+            let is_effect = call.effect != EffectClass::Read;
+            let role = if is_child { CallRole::OfChild { is_effect } } else { role_of(call) };
             found.push(CallTemplate {
                 step: (!is_child).then_some(name),
                 service: call.service.clone(),

@@ -19,6 +19,7 @@ use super::service_tls::{self, PlatformRoots};
 use super::settings::{self, PointsmanDraft};
 use super::setup::Overrides;
 use super::tree::{Node, NodeKind};
+use super::uncompared_steps::running_steps;
 use crate::compare::{CompareContext, Rules, RulesDraft};
 use crate::flag::Promote;
 use crate::flag::file::{
@@ -193,7 +194,8 @@ pub(crate) fn routes<'a>(
         let names = plan.map(|plan| plan.intent_names()).unwrap_or_default();
         let intents: Vec<&str> = names.iter().map(String::as_str).collect();
         let calls = plan.map(|plan| call_templates(plan, services, workflows)).unwrap_or_default();
-        let context = CompareContext { intents: &intents, calls: &calls, services: &service_names };
+        let runs: Vec<&str> = plan.into_iter().flat_map(|plan| running_steps(plan)).collect();
+        let context = CompareContext { intents: &intents, runs: &runs, calls: &calls, services: &service_names };
         if let Some(checked) = Rules::check(&draft_rules, &site, &context, problems) {
             rules.insert(draft.id.as_str().into(), Arc::new(checked));
         }

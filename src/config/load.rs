@@ -148,7 +148,7 @@ impl SetBuilder {
             cross_checks::warn_unverified_people(settings, &workflows, &mut problems);
             cross_checks::warn_forgotten_keys(settings, &routes.routes, &workflows, &mut problems);
             alive_secrets::check(&settings.secrets, &routes.routes, &mut problems);
-            uncompared_steps::warn(settings.egress.is_some(), &routes, &mut problems);
+            uncompared_steps::warn(settings.egress.is_some(), &routes, &workflows, &mut problems);
             rehearse_from_legacy::check(settings.egress.is_some(), &routes, &workflows, &mut problems);
         }
         cross_checks::check_sub_runs(&workflows, &mut problems);

@@ -69,6 +69,7 @@ pub use rules_yaml::rules_yaml;
 pub use schema::schema;
 pub use setup::{Loaded, Overrides, Settings, Setup, StoreUrl, Token, TokenScope};
 pub use store_url::parse_store;
+pub use uncompared_steps::shared_steps_below;
 pub use watcher::{FilesChange, FlagFileWatcher, Reading, ReloadTrigger, WatchTiming};
 
 /// Reads and checks a directory of flag files.

@@ -14,6 +14,7 @@ use super::schema::rules_schema;
 use super::schema_check;
 use super::setup::Setup;
 use super::tree::NodeKind;
+use super::uncompared_steps::running_steps;
 use crate::compare::{CallTemplate, CompareContext, Rules, RulesDraft};
 use crate::names::RouteId;
 use crate::problem::{Problems, Site};
@@ -25,6 +26,8 @@ pub struct RouteRules {
     pub rules: Arc<Rules>,
     /// The names under which the workflow may record intents.
     intents: Vec<String>,
+    /// The steps that run other workflows.
+    runs: Vec<String>,
     calls: Vec<CallTemplate>,
     services: Vec<String>,
 }
@@ -42,7 +45,7 @@ impl RouteRules {
     #[cfg(test)]
     pub fn of_intents(rules: Arc<Rules>, intents: &[&str]) -> Self {
         let intents = intents.iter().map(|&name| name.to_owned()).collect();
-        Self { rules, intents, calls: Vec::new(), services: Vec::new() }
+        Self { rules, intents, runs: Vec::new(), calls: Vec::new(), services: Vec::new() }
     }
     /// The rules of a route of these files; `None` if they do not have the route.
     pub fn of(setup: &Setup, route: &RouteId) -> Option<Self> {
@@ -56,6 +59,7 @@ impl RouteRules {
         Some(Self {
             rules: setup.rules.get(&route.id).cloned().unwrap_or_default(),
             intents: plan.map(|plan| plan.intent_names()).unwrap_or_default(),
+            runs: plan.into_iter().flat_map(|plan| running_steps(plan)).map(str::to_owned).collect(),
             calls: plan.map(|plan| call_templates(plan, &services, &workflows)).unwrap_or_default(),
             services: setup.services.keys().map(ToString::to_string).collect(),
         })
@@ -64,8 +68,9 @@ impl RouteRules {
     /// Calls a function with what the rules of the route may refer to.
     pub fn with_context<T>(&self, call: impl FnOnce(&CompareContext<'_>) -> T) -> T {
         let intents: Vec<&str> = self.intents.iter().map(String::as_str).collect();
+        let runs: Vec<&str> = self.runs.iter().map(String::as_str).collect();
         let services: Vec<&str> = self.services.iter().map(String::as_str).collect();
-        call(&CompareContext { intents: &intents, calls: &self.calls, services: &services })
+        call(&CompareContext { intents: &intents, runs: &runs, calls: &self.calls, services: &services })
     }
 
     /// Checks a text as the `compare:` of the route, with or without that key; `file` is its name in the findings.

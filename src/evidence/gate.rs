@@ -30,6 +30,8 @@ pub struct JudgedRoute<'a> {
     pub promote: &'a Promote,
     /// Its shared steps that have to be held against something.
     pub shared_steps: &'a [StepId],
+    /// The shared steps of the workflows that its workflow runs, whose calls nothing compares: `WORKFLOW/STEP`.
+    pub shared_steps_below: &'a [String],
     /// Whether its share in `live` is 100 %.
     pub live_share_is_all: bool,
     /// The present time.

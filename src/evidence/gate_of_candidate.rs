@@ -8,20 +8,11 @@ use crate::flag::State;
 
 /// The conditions for a larger share of the candidate of a route, and for putting it in force. Its pairs are rehearsals
 /// that were compared with what the plan in force answered and sent; what it has answered itself must not have failed.
-/// `uncompared`: the shared steps of workflows that it runs, whose calls are compared with nothing.
-pub fn candidate_conditions(route: &JudgedRoute<'_>, uncompared: &[String]) -> Vec<Condition> {
+pub fn candidate_conditions(route: &JudgedRoute<'_>) -> Vec<Condition> {
     let mut conditions = route.of_pairs(State::Shadow);
     let answers = route.evidence.answers.over(route.promote.window, route.now);
     conditions.extend(route.errors_of_answers(answers));
     conditions.push(route.effects(State::Shadow));
-    if route.promote.effects_compared && !uncompared.is_empty() {
-        let detail = format!(
-            "the calls of shared steps of workflows that it runs are compared with nothing: {}. Force it, or say \
-             `effects_compared: false` in `promote:`",
-            first_of(uncompared, ", ")
-        );
-        conditions.push(Condition { name: Name::EffectsCompared, verdict: Verdict::Inconclusive, detail });
-    }
     conditions
 }
 
@@ -42,21 +33,32 @@ impl JudgedRoute<'_> {
                 format!("`{step}` ({} of {} calls)", of_step.compared + of_step.asserted, of_step.intents)
             })
             .collect();
-        if uncompared.is_empty() {
+        let own = (!uncompared.is_empty()).then(|| {
+            format!(
+                "too few calls of shared steps{in_dark} were held against a call by legacy or an `assert` (at least one, \
+                 and {} %): {}. Have legacy make the calls through the egress listener and hand on what tells which \
+                 request they are for (`pointsman egress ROUTE`), send requests that reach the steps, or say in \
+                 `compare.effects.STEP.unseen` why their calls are not seen",
+                wanted * 100.0,
+                uncompared.join(", ")
+            )
+        });
+        let below = (!self.shared_steps_below.is_empty()).then(|| {
+            format!(
+                "the calls of shared steps of workflows that it runs are compared with nothing: {}. Make the calls in the \
+                 route's own workflow, or say in `compare.effects.STEP.unseen` of the step that runs the workflow why they \
+                 need no comparison",
+                first_of(self.shared_steps_below, ", ")
+            )
+        });
+        let missing: Vec<String> = own.into_iter().chain(below).collect();
+        if missing.is_empty() {
             let steps = self.shared_steps.len();
             return pass(
                 name,
                 format!("the calls of each of {steps} shared steps were held against something{in_dark}"),
             );
         }
-        let detail = format!(
-            "too few calls of shared steps{in_dark} were held against a call by legacy or an `assert` (at least one, and \
-             {} %): {}. Have legacy make the calls through the egress listener and hand on what tells which request \
-             they are for (`pointsman egress ROUTE`), send requests that reach the steps, or say in \
-             `compare.effects.STEP.unseen` why their calls are not seen",
-            wanted * 100.0,
-            uncompared.join(", ")
-        );
-        Condition { name, verdict: Verdict::Inconclusive, detail }
+        Condition { name, verdict: Verdict::Inconclusive, detail: missing.join("; and ") }
     }
 }

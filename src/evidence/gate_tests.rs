@@ -55,8 +55,12 @@ fn answers(all: u64, client_errors: u64, errors: u64) -> AnswersByHour {
     answers
 }
 
+fn judged<'a>(evidence: &'a RouteEvidence, promote: &'a Promote, below: &'a [String]) -> JudgedRoute<'a> {
+    JudgedRoute { evidence, promote, shared_steps: &[], shared_steps_below: below, live_share_is_all: true, now: NOW }
+}
+
 fn judge(evidence: &RouteEvidence, promote: &Promote, from: State, to: State) -> Vec<Condition> {
-    let route = JudgedRoute { evidence, promote, shared_steps: &[], live_share_is_all: true, now: NOW };
+    let route = judged(evidence, promote, &[]);
     conditions(&route, from, to)
 }
 
@@ -228,7 +232,7 @@ fn steps_that_nothing_compared_are_named() {
     e.dark.effects =
         [("charge", of(5, 0)), ("mail", of(0, 1)), ("print", of(0, 0))].map(|(s, of)| (s.to_owned(), of)).into();
     let effects = |evidence: &RouteEvidence, promote: &Promote| {
-        let route = JudgedRoute { evidence, promote, shared_steps: &steps, live_share_is_all: true, now: NOW };
+        let route = JudgedRoute { shared_steps: &steps, ..judged(evidence, promote, &[]) };
         let all = conditions(&route, State::Dark, State::Live);
         all.into_iter().find(|condition| condition.name == Name::EffectsCompared).unwrap()
     };
@@ -261,7 +265,8 @@ fn live_requires_pairs_made_in_dark_and_twins() {
 #[test]
 fn only_requires_a_full_share_and_answers_over_a_window() {
     let e = good();
-    let route = JudgedRoute { evidence: &e, promote: &small(), shared_steps: &[], live_share_is_all: false, now: NOW };
+    let promote = small();
+    let route = JudgedRoute { live_share_is_all: false, ..judged(&e, &promote, &[]) };
     assert_eq!(overall(&conditions(&route, State::Live, State::Only)), GateVerdict::Fail);
     let few = RouteEvidence { answers: answers(49, 0, 0), ..good() };
     let detail = only_missing(&few, &small(), State::Only, Name::Answers, GateVerdict::Inconclusive);
@@ -335,8 +340,8 @@ fn noise_holds_the_gate_until_it_is_known_how_little_it_may_hide() {
         e
     };
     let condition = |e: &RouteEvidence, promote: &Promote| {
-        let judged = JudgedRoute { evidence: e, promote, shared_steps: &[], live_share_is_all: true, now: NOW };
-        let all = conditions(&judged, State::Shadow, State::Dark);
+        let route = judged(e, promote, &[]);
+        let all = conditions(&route, State::Shadow, State::Dark);
         all.into_iter().find(|condition| condition.name == Name::NoiseNotWorseBy)
     };
     let verdict = |repeats, only_engine| condition(&with_repeats(repeats, only_engine), &small()).unwrap().verdict;
@@ -351,14 +356,25 @@ fn noise_holds_the_gate_until_it_is_known_how_little_it_may_hide() {
 
 #[test]
 fn a_candidate_whose_own_answers_fail_or_whose_child_calls_nobody_compares_does_not_pass() {
-    let verdict = |e: &RouteEvidence, uncompared: &[String]| {
-        let promote = small();
-        let judged =
-            JudgedRoute { evidence: e, promote: &promote, shared_steps: &[], live_share_is_all: true, now: NOW };
-        overall(&candidate_conditions(&judged, uncompared))
-    };
+    let verdict =
+        |e: &RouteEvidence, uncompared: &[String]| overall(&candidate_conditions(&judged(e, &small(), uncompared)));
     assert_eq!(verdict(&good(), &[]), GateVerdict::Pass);
     assert_eq!(verdict(&RouteEvidence { answers: answers(30, 0, 20), ..good() }, &[]), GateVerdict::Fail);
     assert_eq!(verdict(&RouteEvidence { answers: answers(0, 0, 0), ..good() }, &[]), GateVerdict::Pass, "no share yet");
     assert_eq!(verdict(&good(), &["`pay/charge`".to_owned()]), GateVerdict::Inconclusive);
+}
+
+/// Otherwise a workflow that charges the wrong amount in a workflow that it runs would pass to `live`.
+#[test]
+fn the_gate_to_live_names_the_calls_of_child_workflows_that_nothing_compares() {
+    let below = ["`pay/charge`".to_owned()];
+    let effects = |promote: &Promote| {
+        let e = good();
+        let all = conditions(&judged(&e, promote, &below), State::Dark, State::Live);
+        all.into_iter().find(|condition| condition.name == Name::EffectsCompared).unwrap()
+    };
+    let found = effects(&small());
+    assert_eq!(found.verdict, GateVerdict::Inconclusive);
+    assert!(found.detail.contains("compared with nothing: `pay/charge`."), "{found:?}");
+    assert_eq!(effects(&Promote { effects_compared: false, ..small() }).verdict, GateVerdict::Pass);
 }

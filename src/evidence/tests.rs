@@ -452,6 +452,7 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
         evidence: &evidence_now,
         promote: &promote,
         shared_steps: &[],
+        shared_steps_below: &[],
         live_share_is_all: true,
         now: clock::now(),
     };

@@ -1,13 +1,14 @@
 //! Which arm owns an instance, and which took the first try of a request.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::{AdoptionAnswer, AdoptionRequest, Entered, LegacyEntry};
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
-use crate::names::{RouteId, RunId};
+use crate::names::{PlanSet, RouteId, RunId};
 
 /// The store did not answer, so the owner of an instance, or the arm that took a first try, is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,6 +124,12 @@ pub trait Affinity: Send + Sync {
     /// owns it with a twin and no run id is returned, it is not certain that the twin exists: a caller that needs the
     /// twin looks it up.
     fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), ArmUnknown>>;
+    /// Whether a run, which has created an instance, began with these plans; `None` if that is not known. Waits for the
+    /// store for a bounded time.
+    fn began_with<'a>(&'a self, run: RunId, plans: &'a Arc<PlanSet>) -> BoxFuture<'a, Option<bool>> {
+        let _ = (run, plans);
+        Box::pin(std::future::ready(None))
+    }
     /// Whether the engine owns any instance of a family. If so, ids that legacy creates are searched for collisions in
     /// every state. Answers at once.
     fn engine_owns_any(&self, family: &Family) -> bool;

@@ -84,9 +84,33 @@ pub fn is_sampled_for_candidate(set: &FlagSet, flag: &RouteFlag, facts: &Request
     CallerKey { set, flag, facts, text: None }.is_sampled(flag.shares)
 }
 
+/// Which version of a follow-up's workflow its instance decides for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionByInstance {
+    /// Neither: the route follows up no instances, or the route that creates them has no candidate.
+    Either,
+    /// The plan in force: that of the creator, or an earlier version, made the instance.
+    InForce,
+    /// The candidate: that of the creator made the instance.
+    Candidate,
+}
+
 /// Whether the candidate of a route, which has this share, answers a new request that goes to the engine. All requests
-/// of one instance are answered by the same version while the share stays as it is.
-pub fn candidate_answers(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, share: Percent) -> bool {
+/// of one instance are answered by the same version while the share stays as it is. Where the creator of the instances
+/// has a candidate too, follow-ups on what that made are answered by the candidate, and all others by the plan in
+/// force, whatever the size of the share.
+pub fn candidate_answers(
+    set: &FlagSet,
+    flag: &RouteFlag,
+    facts: &RequestFacts<'_>,
+    share: Percent,
+    by_instance: VersionByInstance,
+) -> bool {
+    match by_instance {
+        VersionByInstance::InForce => return false,
+        VersionByInstance::Candidate => return share > Percent::NONE,
+        VersionByInstance::Either => {}
+    }
     if share == Percent::NONE || share == Percent::ALL {
         return share == Percent::ALL;
     }

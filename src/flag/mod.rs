@@ -54,7 +54,9 @@ mod tests;
 pub use auto::Auto;
 pub use caller::{CallerScope, TokenKeys, TokenSource, VerifiedCaller};
 pub use conventions::{DoubleEncoding, ExtraPart, Framework, PathConventions, SpellingRule};
-pub use decide::{MOVING, candidate_answers, could_be_live, decide, is_sampled_for_candidate, work_or_skip};
+pub use decide::{
+    MOVING, VersionByInstance, candidate_answers, could_be_live, decide, is_sampled_for_candidate, work_or_skip,
+};
 pub use decision::{Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, Owner, RequestFacts, SkipReason};
 pub use earlier::{EarlierRetryKeys, EarlierScopes, ReassignedRequests};
 pub use effective::{Effective, EffectiveReason, StateInputs};

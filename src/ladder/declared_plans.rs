@@ -21,8 +21,6 @@ pub struct DeclaredPlans {
     pub sources: BTreeMap<PlanId, Arc<Value>>,
     /// The shared steps of the workflows that a route's workflow runs, in the files: `WORKFLOW/STEP`.
     pub shared_steps_below: BTreeMap<RouteId, Vec<String>>,
-    /// Whether the files are those that are in force already, so that only plans change.
-    pub are_applied_again: bool,
     /// The basis of the evidence of each candidate.
     pub candidate_bases: BTreeMap<RouteId, String>,
     /// The candidate that is moved together with these files.

@@ -124,6 +124,11 @@ pub(super) fn log_candidate(flip: &FlipRecord) {
     counter!("pointsman_candidate_changes_total", "route" => route, "action" => action.as_str()).increment(1);
 }
 
+/// Counts that the guard of a route took the share of its candidate to nought.
+pub(super) fn count_stopped_candidate(route: &RouteId) {
+    counter!("pointsman_candidate_guard_actions_total", "route" => route.as_str().to_owned()).increment(1);
+}
+
 /// Shows whether what the guard of a route did is not released yet.
 pub(super) fn show_guard(route: &RouteId, is_latched: bool) {
     gauge!("pointsman_guard_latched", "route" => route.as_str().to_owned()).set(f64::from(is_latched));

@@ -1,6 +1,7 @@
 //! Whether new files may be put in force. They are refused as a whole if instances of the engine would lose their
 //! followers, if a route in `only` would go down without an acknowledgement or perform retries a second time, and, at a
-//! reload, if a creator in `live` would get a follower without a workflow or if other callers would be in a share.
+//! reload, if a creator in `live` would get a follower without a workflow or if other callers would be in a share. Files
+//! in force that are read once more are not refused for any of that ([`ReadKind::AppliedAgain`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -89,8 +90,6 @@ pub(super) fn check_and_adopt(
     let Orphans { new: mut refused, known, possible: may_orphan } = orphans;
     let asked = declared.plans.candidate_move.clone();
     let candidate_stays: Vec<String> = asked.into_iter().flat_map(|asked| gate.refused_move(before, &asked)).collect();
-    // What would be refused of files that are in force already was accepted, at the latest at the start of the process.
-    let are_applied_again = declared.plans.are_applied_again;
     let (mut after, moves) = files::adopt(before, (declared, unlisted_ids), reading, gate);
     plans::after_files(before, &mut after);
     refused.extend(leaving_only::lowered_without_acknowledgement(before, &after));
@@ -112,15 +111,13 @@ pub(super) fn check_and_adopt(
     let changed_share_sentences = shares::changed_share_sentences(before, &after);
     match reading {
         ReadKind::Reload => refused.extend(changed_share_sentences),
+        ReadKind::AppliedAgain => refused.clear(),
         ReadKind::Start { .. } => changed_share_sentences.iter().for_each(|sentence| tracing::error!("{sentence}")),
     }
     for (route, cause_at) in accepted {
         if let Some(scopes) = after.scopes.get_mut(&route) {
             scopes.accepted = Some(cause_at);
         }
-    }
-    if are_applied_again {
-        refused.clear();
     }
     refused.extend(candidate_stays);
     if !refused.is_empty() {

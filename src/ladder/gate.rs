@@ -16,7 +16,6 @@ use super::types::{FlipSource, GateCondition, NextRung, Unmet};
 use crate::clock;
 use crate::evidence::{self, Condition, Evidence, GateVerdict, JudgedRoute, RouteEvidence};
 use crate::flag::{Cohort, Freeze, Instance, Percent, Shares, State};
-use crate::names::StepId;
 use crate::store::Overridden;
 
 /// Judges moves, by evidence and other conditions.
@@ -327,12 +326,6 @@ impl Gate {
         unmet
     }
 
-    /// The shared steps of a route that no pair compared with anything.
-    pub fn uncompared_steps(&self, positions: &Positions, position: &RoutePosition) -> Vec<StepId> {
-        let steps = positions.declared.shared_steps.get(&position.route.id).map_or(&[][..], Vec::as_slice);
-        self.evidence_of(positions, position).uncompared(steps).cloned().collect()
-    }
-
     /// The evidence that counts under the files of these positions. While a route is being renamed, the evidence is
     /// stored under its earlier id.
     pub fn evidence_of(&self, positions: &Positions, position: &RoutePosition) -> RouteEvidence {
@@ -349,10 +342,12 @@ pub(super) fn judged<'a>(
     position: &'a RoutePosition,
     evidence: &'a RouteEvidence,
 ) -> JudgedRoute<'a> {
+    let id = &position.route.id;
     JudgedRoute {
         evidence,
         promote: &position.route.promote,
-        shared_steps: positions.declared.shared_steps.get(&position.route.id).map_or(&[], Vec::as_slice),
+        shared_steps: positions.declared.shared_steps.get(id).map_or(&[], Vec::as_slice),
+        shared_steps_below: positions.declared.plans.shared_steps_below.get(id).map_or(&[], Vec::as_slice),
         live_share_is_all: position.inputs.shares.live == Percent::ALL,
         now: clock::now(),
     }

@@ -100,12 +100,20 @@ impl Mover {
         export::log_guard(record);
         export::show_guard(&route.id, self.in_force().inputs().guards.of(route).is_some());
         let requested = self.in_force().inputs().positions.routes.get(&route.id).map(|at| at.inputs.requested);
-        let notice = GuardNotice {
-            record: record.clone(),
-            route: route.clone(),
-            requested: requested.unwrap_or(State::Off),
-            is_repeated: false,
-        };
+        self.tell(record, route, requested.unwrap_or(State::Off));
+    }
+
+    /// Counts that the guard took the share of a candidate to nought, and tells the listeners.
+    pub(super) fn report_candidate(&self, record: &FlipRecord) {
+        let Some(candidate) = record.candidate.as_ref().filter(|_| record.by == BY_GUARD) else { return };
+        let inputs = self.in_force().inputs();
+        let Some(position) = inputs.positions.routes.get(&candidate.route) else { return };
+        export::count_stopped_candidate(&candidate.route);
+        self.tell(record, &position.route, position.inputs.requested);
+    }
+
+    fn tell(&self, record: &FlipRecord, route: &Arc<Route>, requested: State) {
+        let notice = GuardNotice { record: record.clone(), route: route.clone(), requested, is_repeated: false };
         let listeners = self.guard_listeners().clone();
         listeners.iter().for_each(|listener| listener.acted(notice.clone()));
     }

@@ -59,7 +59,8 @@ pub struct GuardStatus {
     pub clean_pairs_wanted: u64,
 }
 
-/// An action of a guard, or its end, for whoever is told of them.
+/// An action of a guard, or its end, for whoever is told of them. An action on the candidate of a route is a record of
+/// the candidate.
 #[derive(Clone)]
 pub struct GuardNotice {
     /// The record. Its number is not the store's while the store does not have it.

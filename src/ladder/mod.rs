@@ -38,6 +38,7 @@ mod cohort_reasons;
 mod command;
 mod declared_plans;
 mod down;
+mod dropped_plans;
 mod export;
 mod family;
 mod files;
@@ -112,6 +113,7 @@ use self::down::FlipDownOutcome;
 use self::gate::Gate;
 use self::mover::Mover;
 use self::record_unrecorded::UnrecordedMoves;
+use self::types::ReadKind;
 use crate::clock;
 use crate::evidence::GuardCrossing;
 use crate::flag::{FlagSet, Freeze, Route};
@@ -187,12 +189,34 @@ impl Ladder {
         declared: DeclaredFiles,
         recorded: impl FnOnce() + Send + 'static,
     ) -> Result<Vec<FlipRecord>, FilesError> {
+        self.read_files((read, ReadKind::Reload), declared, recorded).await
+    }
+
+    /// As [`Ladder::reload_files`], for the files in force, of which only plans change: because a candidate is moved, or
+    /// because a route below `live` is to be run with the plans of its files. Nothing of them is refused but that move.
+    ///
+    /// # Errors
+    /// As [`Ladder::reload_files`].
+    pub async fn apply_files_again(
+        &self,
+        declared: DeclaredFiles,
+        recorded: impl FnOnce() + Send + 'static,
+    ) -> Result<Vec<FlipRecord>, FilesError> {
+        self.read_files((Instant::now(), ReadKind::AppliedAgain), declared, recorded).await
+    }
+
+    async fn read_files(
+        &self,
+        reading: (Instant, ReadKind),
+        declared: DeclaredFiles,
+        recorded: impl FnOnce() + Send + 'static,
+    ) -> Result<Vec<FlipRecord>, FilesError> {
         let mover = Arc::clone(&self.mover);
         let reloading = Arc::clone(&self.reload_lock).lock_owned().await;
         let prepared = mover.prepare(declared).await?;
         let guard = mover.lock_moves().await;
         let work = tokio::spawn(async move {
-            let outcome = mover.reload(guard, read, prepared, recorded).await;
+            let outcome = mover.reload(guard, reading, prepared, recorded).await;
             mover.start_recording();
             drop(reloading);
             outcome
@@ -250,9 +274,10 @@ impl Ladder {
                 }
                 None => {}
             }
+            mover.wait_for_dropped_plans(&route, request.to, until).await?;
             let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
-            // The move before this one may have put the route above the requested state.
-            if !mover.is_flip_down(&route, &request) {
+            // The move before this one may have put the route above the requested state, or below `live`.
+            if !mover.is_flip_down(&route, &request) && !mover.has_plans_to_drop(&route, request.to) {
                 break guard;
             }
         };

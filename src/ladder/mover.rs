@@ -141,7 +141,7 @@ impl Mover {
     pub async fn reload(
         &self,
         moves_lock: MovesLock,
-        read: Instant,
+        (read, reading): (Instant, ReadKind),
         prepared: PreparedFiles,
         recorded: impl FnOnce() + Send,
     ) -> Result<Vec<FlipRecord>, FilesError> {
@@ -153,8 +153,7 @@ impl Mover {
             return Err(FilesError::Overtaken);
         }
         let judged = self.positions_for_outdated_files(read, &before, prepared.routes());
-        let CheckedFiles { after, moves, may_orphan } =
-            check_and_adopt(&self.gate, &judged, prepared, ReadKind::Reload)?;
+        let CheckedFiles { after, moves, may_orphan } = check_and_adopt(&self.gate, &judged, prepared, reading)?;
         let routes = after.declared.routes.clone();
         let flips = self.record_and_apply(&before, after, moves, all_recorded, recorded).await?;
         drop(moves_lock);
@@ -229,6 +228,7 @@ impl Mover {
         scopes::log_changes(&before.scopes, &after.scopes, self.gate.retry_window);
         recorded();
         let overtaken = self.put_in_force(after.clone());
+        of_candidates.iter().for_each(|flip| self.report_candidate(flip));
         holds::log_refused(&after);
         live_basis::log_changed(before, &self.in_force.inputs().positions);
         flips.iter().for_each(|flip| log(flip, FlipSource::File));

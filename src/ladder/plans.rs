@@ -18,6 +18,7 @@ use super::declared_plans::{CandidateMove, DeclaredPlans};
 use super::gate::{Gate, judged, sentences};
 use super::live_basis;
 use super::positions::{Positions, RoutePosition, plans_from_store};
+use super::types::FlipSource;
 use crate::clock;
 use crate::evidence::{self, Condition, RouteEvidence};
 use crate::flag::{CandidatePlans, Percent, Route, RoutePlans, State};
@@ -118,8 +119,18 @@ pub(super) fn add_for(positions: &mut Positions, id: &RouteId, to: State) {
 
 /// Whether some route is below `live` and still has plans in force.
 pub(super) fn are_to_be_dropped(positions: &Positions) -> bool {
-    let in_force = positions.in_force.keys().filter_map(|id| positions.routes.get(id));
-    in_force.into_iter().any(|position| !keeps_plans(position))
+    positions.in_force.keys().any(|id| is_to_be_dropped(positions, id))
+}
+
+fn is_to_be_dropped(positions: &Positions, id: &RouteId) -> bool {
+    positions.in_force.contains_key(id) && positions.routes.get(id).is_some_and(|position| !keeps_plans(position))
+}
+
+/// Whether a route went below `live` and still has the plans that were in force there, also while its flip down is not
+/// recorded. Not one that is held: that returns with them.
+pub(super) fn has_plans_of_live(positions: &Positions, id: &RouteId) -> bool {
+    let is_below = |at: &RoutePosition| at.rung() < State::Live && !at.inputs.is_held;
+    positions.in_force.contains_key(id) && positions.routes.get(id).is_some_and(is_below)
 }
 
 /// Stores the definitions of plans that come into force.
@@ -163,6 +174,12 @@ fn stage(share: Percent) -> String {
     if share == Percent::NONE { "shadow".to_owned() } else { format!("live {share}") }
 }
 
+/// Whether the candidate of a route answers some of its new requests, and not all.
+pub(super) fn has_part_of_requests(positions: &Positions, id: &RouteId) -> bool {
+    let candidate = of_flag(positions, id).and_then(|plans| plans.candidate);
+    candidate.is_some_and(|candidate| candidate.share > Percent::NONE && candidate.share < Percent::ALL)
+}
+
 /// The plans of a route as its flag has them.
 pub(super) fn of_flag(positions: &Positions, id: &RouteId) -> Option<RoutePlans> {
     let in_force = Arc::clone(positions.in_force.get(id)?);
@@ -178,16 +195,25 @@ pub(super) fn of_flag(positions: &Positions, id: &RouteId) -> Option<RoutePlans>
 pub(super) fn records(positions: &Positions, gate: &Gate) -> Vec<FlipRecord> {
     let of_route = |(id, position): (&RouteId, &RoutePosition)| {
         let candidate = candidate_of(positions, id);
-        let last = last_record(positions, &position.route.ids().collect::<Vec<_>>());
-        let known = last.and_then(|flip| flip.candidate.as_ref()?.candidate.as_ref());
+        let ids: Vec<&RouteId> = position.route.ids().collect();
+        let last = last_record(positions, &ids).and_then(|flip| flip.candidate.as_ref());
+        let known = last.and_then(|record| record.candidate.as_ref());
         let asked = positions.declared.plans.candidate_move.as_ref().filter(|asked| asked.route == *id);
-        let share = asked.and_then(|asked| asked.share);
-        let action = match (&candidate, asked) {
-            (_, Some(_)) if share.is_some() => CandidateAction::Moved,
-            (_, Some(_)) => CandidateAction::Promoted,
-            (Some(candidate), None) if Some(&**candidate) != known => CandidateAction::Appeared,
-            (None, None) if known.is_some() => CandidateAction::Dropped,
-            (Some(_) | None, None) => return None,
+        let mut share = asked.and_then(|asked| asked.share);
+        let mut reason = asked.and_then(|asked| asked.reason.clone());
+        let action = match (&candidate, asked, last) {
+            (_, Some(_), _) if share.is_some() => CandidateAction::Moved,
+            (_, Some(_), _) => CandidateAction::Promoted,
+            (Some(candidate), None, _) if Some(&**candidate) != known => CandidateAction::Appeared,
+            // Recorded under the present id too: the files may leave out the earlier one (`was`) at any time, and what
+            // is recorded under yet another one must not count again then.
+            (Some(_), None, Some(last)) if last.route != *id => {
+                share = last.share;
+                reason = Some(format!("renamed: it was the candidate of `{}`", last.route));
+                if share.is_some() { CandidateAction::Moved } else { CandidateAction::Appeared }
+            }
+            (None, None, _) if known.is_some() => CandidateAction::Dropped,
+            (Some(_) | None, None, _) => return None,
         };
         let to = match action {
             CandidateAction::Appeared => stage(Percent::NONE),
@@ -195,34 +221,62 @@ pub(super) fn records(positions: &Positions, gate: &Gate) -> Vec<FlipRecord> {
             CandidateAction::Moved => stage(share.unwrap_or(Percent::NONE)),
             CandidateAction::Promoted => "in_force".to_owned(),
         };
-        let ids: Vec<&RouteId> = position.route.ids().collect();
         let from = known.map_or("none".to_owned(), |known| stage(share_of(positions, &ids, known)));
         let evidence = gate.evidence_of_candidate(positions, position);
-        let in_force = positions.in_force.get(id).map(|set| PlanSet::clone(set));
         let record = CandidateRecord {
             route: id.clone(),
             action,
-            in_force,
+            in_force: positions.in_force.get(id).map(|set| PlanSet::clone(set)),
             candidate: candidate.map(|candidate| PlanSet::clone(&candidate)),
             share,
         };
-        Some(FlipRecord {
-            number: 0,
-            route: Some(candidate_key(id)),
-            from,
-            to,
-            shares: None,
-            by: asked.map_or("file".to_owned(), |asked| asked.by.clone()),
-            at: clock::now(),
-            reason: asked.and_then(|asked| asked.reason.clone()),
-            forced: asked.is_some_and(|asked| asked.force),
-            overridden: None,
-            evidence: serde_json::to_value(evidence).unwrap_or_default(),
-            guard: None,
-            candidate: Some(record),
+        let evidence = serde_json::to_value(evidence).unwrap_or_default();
+        let flip = FlipRecord { reason, ..flip_of(record, from, to, evidence) };
+        Some(match asked {
+            Some(asked) => FlipRecord { by: asked.by.clone(), forced: asked.force, ..flip },
+            None => flip,
         })
     };
-    positions.routes.iter().filter_map(of_route).collect()
+    positions.routes.iter().filter_map(of_route).chain(records_without_route(positions)).collect()
+}
+
+/// The candidates whose routes are not in the files any more, under any id: they are dropped, so that a route that gets
+/// such an id later has no share from before.
+fn records_without_route(positions: &Positions) -> impl Iterator<Item = FlipRecord> {
+    let has_route = |id: &RouteId| positions.routes.values().any(|at| at.route.ids().any(|own| own == id));
+    let left = positions.candidates.iter().filter(move |(id, _)| !has_route(id));
+    left.filter_map(|(id, last)| {
+        let last = last.candidate.as_ref().filter(|last| last.candidate.is_some())?;
+        let record = CandidateRecord {
+            route: id.clone(),
+            action: CandidateAction::Dropped,
+            in_force: None,
+            candidate: None,
+            share: None,
+        };
+        let from = stage(last.share.unwrap_or(Percent::NONE));
+        let reason = Some("no route in the files has this id, or had it earlier (`was`)".to_owned());
+        Some(FlipRecord { reason, ..flip_of(record, from, "none".to_owned(), Value::Null) })
+    })
+}
+
+/// A record by the files.
+fn flip_of(record: CandidateRecord, from: String, to: String, evidence: Value) -> FlipRecord {
+    FlipRecord {
+        number: 0,
+        route: Some(candidate_key(&record.route)),
+        from,
+        to,
+        shares: None,
+        by: FlipSource::File.as_str().to_owned(),
+        at: clock::now(),
+        reason: None,
+        forced: false,
+        overridden: None,
+        evidence,
+        guard: None,
+        candidate: Some(record),
+    }
 }
 
 impl Gate {
@@ -248,8 +302,7 @@ impl Gate {
         let ids: Vec<&RouteId> = position.route.ids().collect();
         let share = share_of(positions, &ids, &candidate);
         let evidence = self.evidence_of_candidate(positions, position);
-        let below = positions.declared.plans.shared_steps_below.get(id).map_or(&[][..], Vec::as_slice);
-        let conditions = evidence::candidate_conditions(&judged(positions, position, &evidence), below);
+        let conditions = evidence::candidate_conditions(&judged(positions, position, &evidence));
         let missing = sentences(conditions.clone()).collect();
         Some(CandidateStatus { in_force, candidate, share, since, conditions, missing })
     }

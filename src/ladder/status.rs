@@ -8,7 +8,7 @@ use super::guard_types::GuardStatus;
 use super::in_force::Inputs;
 use super::live_basis;
 use super::plans::CandidateStatus;
-use super::positions::RoutePosition;
+use super::positions::{Positions, RoutePosition};
 use super::types::{AutoStatus, NextRung, UnknownRetries};
 use super::unrecorded_flips::with_shown_number;
 use crate::flag::{Cohort, Effective, Shares, State};
@@ -91,5 +91,13 @@ pub(super) fn route_status(
         plans: inputs.positions.in_force.get(&position.route.id).cloned(),
         plan_trouble: inputs.positions.declared.plans.unrunnable.get(&position.route.id).cloned(),
         candidate: gate.candidate(&inputs.positions, position),
+    }
+}
+
+impl Gate {
+    /// The shared steps of a route that no pair compared with anything.
+    pub fn uncompared_steps(&self, positions: &Positions, position: &RoutePosition) -> Vec<StepId> {
+        let steps = positions.declared.shared_steps.get(&position.route.id).map_or(&[][..], Vec::as_slice);
+        self.evidence_of(positions, position).uncompared(steps).cloned().collect()
     }
 }

@@ -358,6 +358,10 @@ pub(super) enum ReadKind {
         has_served: bool,
     },
     Reload,
+    /// The files in force are read once more, so that only plans change. What would be refused of them was accepted, at
+    /// the latest at the start of the process, which tolerates more: it must not keep the share of a failing candidate
+    /// from being taken away.
+    AppliedAgain,
 }
 
 impl ReadKind {

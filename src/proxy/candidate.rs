@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
-use crate::exchange::{Answered, ComparisonTicket, Offer};
+use crate::exchange::{Affinity, Answered, ComparisonTicket, Offer};
 use crate::flag::{
-    CandidatePlans, Decision, EngineReason, EngineWork, FlagSet, RequestFacts, RouteFlag, SkipReason,
-    candidate_answers, is_sampled_for_candidate, work_or_skip,
+    CandidatePlans, Decision, EngineReason, EngineWork, FlagSet, Instance, InstanceId, Percent, RequestFacts,
+    RouteFlag, SkipReason, VersionByInstance, candidate_answers, is_sampled_for_candidate, work_or_skip,
 };
 use crate::names::{PlanSet, RouteId};
 
@@ -28,8 +28,14 @@ pub(super) struct CandidateOfRoute {
 impl CandidateOfRoute {
     /// The candidate with which a request is compared once the engine has answered it; `None` if legacy answers, or if
     /// there is no candidate.
-    pub(super) fn of(set: &FlagSet, flag: &RouteFlag, facts: &RequestFacts<'_>, decision: &Decision) -> Option<Self> {
-        let CandidatePlans { plans, id, share } = flag.plans.as_ref()?.candidate.as_ref()?;
+    pub(super) fn of(
+        set: &FlagSet,
+        flag: &RouteFlag,
+        facts: &RequestFacts<'_>,
+        decision: &Decision,
+        by_instance: VersionByInstance,
+    ) -> Option<Self> {
+        let CandidatePlans { plans, id, share } = candidate_of(flag)?;
         let Decision::Engine { reason, .. } = decision else { return None };
         let skip = match work_or_skip(facts, EngineWork::Rehearse) {
             _ if *reason == EngineReason::Retry => Some(SkipReason::Retried),
@@ -38,9 +44,40 @@ impl CandidateOfRoute {
             EngineWork::None | EngineWork::Rehearse | EngineWork::Dark => None,
         };
         // A retry is answered by the run of its first try, whichever version began that.
-        let answers = *reason != EngineReason::Retry && candidate_answers(set, flag, facts, *share);
+        let answers = *reason != EngineReason::Retry && candidate_answers(set, flag, facts, *share, by_instance);
         Some(Self { plans: Arc::clone(plans), id: id.clone(), answers, skip })
     }
+}
+
+/// Which version the instance of a follow-up decides for. The store is asked only if both the route and the creator of
+/// its instances have candidates, and the route's own has a share.
+pub(super) async fn version_by_instance(
+    set: &FlagSet,
+    flag: &RouteFlag,
+    instance: Option<&InstanceId>,
+    decision: &Decision,
+    affinity: &dyn Affinity,
+) -> VersionByInstance {
+    let has_share = candidate_of(flag).is_some_and(|own| own.share > Percent::NONE);
+    let is_asked = has_share && matches!(decision, Decision::Engine { reason, .. } if *reason != EngineReason::Retry);
+    let Some(Instance::Follows { creator, .. }) = flag.route.instance.as_ref().filter(|_| is_asked) else {
+        return VersionByInstance::Either;
+    };
+    let Some(of_creator) = set.route(creator).and_then(|creator| candidate_of(creator)) else {
+        return VersionByInstance::Either;
+    };
+    let made_by_candidate = match instance.and_then(|instance| instance.run) {
+        Some(run) => affinity.began_with(run, &of_creator.plans).await,
+        None => None,
+    };
+    match made_by_candidate {
+        Some(true) => VersionByInstance::Candidate,
+        Some(false) | None => VersionByInstance::InForce,
+    }
+}
+
+fn candidate_of(flag: &RouteFlag) -> Option<&CandidatePlans> {
+    flag.plans.as_ref()?.candidate.as_ref()
 }
 
 /// An answered request that is offered once its client has the answer.

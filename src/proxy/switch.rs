@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, request};
 
 use super::admission::Admission;
 use super::adoption;
-use super::candidate::CandidateOfRoute;
+use super::candidate::{CandidateOfRoute, version_by_instance};
 use super::client_body::ClientBody;
 use super::client_upgrade::on_upgrade;
 use super::egress_call;
@@ -272,7 +272,8 @@ async fn decide_flagged<'a>(
     let KnownFirstTry { keys: retry_keys, is_unknown, .. } = first_try;
     let is_retry = matches!(decision, Decision::Legacy { engine_work: EngineWork::Skip(SkipReason::Retried), .. });
     let (owner, cohort) = (facts.owner, diagnostics.cohort);
-    let candidate = CandidateOfRoute::of(&table.set, &flag, &facts, &decision);
+    let by_instance = version_by_instance(&table.set, &flag, instance.as_ref(), &decision, &*shared.affinity).await;
+    let candidate = CandidateOfRoute::of(&table.set, &flag, &facts, &decision, by_instance);
     let flagged = FlaggedRequest {
         flag,
         params,

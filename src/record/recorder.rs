@@ -279,6 +279,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_was_mended_and_is_refused_again_has_a_second_entry() {
+        let store: StoreHandle = Arc::new(MemoryStore::new());
+        let recorder = Recorder::new(store.clone());
+        let route = RouteId::from("orders");
+        let refused = |by: &str| {
+            let asked = RefusedMove { to: State::Live, percent: None, by: by.into(), reason: None };
+            recorder.move_refused(&route, asked, &["needs 9 more pairs".to_owned()]);
+        };
+        let count = async || {
+            recorder.catch_up().await.unwrap();
+            store.record_entries(0, 9).await.unwrap().len()
+        };
+        for _ in 0..3 {
+            refused(BY_FILE);
+        }
+        assert_eq!(count().await, 1, "each reading of the same file");
+        recorder.file_passed(&route);
+        refused(BY_FILE);
+        assert_eq!(count().await, 2, "it was mended in between");
+        refused("ann");
+        recorder.file_passed(&route);
+        refused("ann");
+        assert_eq!(count().await, 3, "a file says nothing of what a person asks for");
+    }
+
+    #[tokio::test]
     async fn an_entry_whose_reply_was_lost_is_not_added_again_although_others_follow_it() {
         let store: StoreHandle = Arc::new(MemoryStore::new());
         let (recorder, other) = (Recorder::new(store.clone()), Recorder::new(store.clone()));

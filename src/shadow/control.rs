@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::control_reads::ReadsBesideControl;
 use super::queue::QueuedRequest;
 use super::run::Runner;
 use super::stop::Stop;
@@ -21,15 +22,37 @@ const CONTROL_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Runner {
     /// Of a request for a candidate: waits until the run that answered it has ended, or for a bounded time, and adds
-    /// the calls that it made. `None`: the ticket is settled, because too many requests wait or a stop was asked for.
+    /// the calls that it made, from which reads are answered that would repeat them. `None`: the ticket is settled,
+    /// because too many requests wait, a stop was asked for, or the route has no candidate any more.
     pub(super) async fn wait_for_control(
+        &self,
+        entry: QueuedRequest,
+        stop: watch::Receiver<Stop>,
+    ) -> Option<QueuedRequest> {
+        let Some(candidate) = &entry.answered.candidate else { return Some(entry) };
+        // The rules of the route are those of the control only while the route has a candidate.
+        let control = {
+            let rules = self.rules.load();
+            rules.get(&candidate.id).and_then(|_| rules.get(&entry.answered.flag.route.id).cloned())
+        };
+        let Some(control) = control else {
+            entry.ticket.skip(SkipReason::FilesChanged);
+            return None;
+        };
+        let mut entry = self.with_calls_of_control(entry, stop).await?;
+        let calls = entry.answered.effects.as_ref().map(|effects| effects.so_far().calls);
+        entry.answered.reads = Some(Arc::new(ReadsBesideControl::new(control, calls)));
+        Some(entry)
+    }
+
+    async fn with_calls_of_control(
         &self,
         mut entry: QueuedRequest,
         mut stop: watch::Receiver<Stop>,
     ) -> Option<QueuedRequest> {
-        let Some(candidate) = &entry.answered.candidate else { return Some(entry) };
+        let control = entry.answered.candidate.as_ref().and_then(|candidate| candidate.control);
         let known = RequestEffects::new(Duration::ZERO);
-        let Some(control) = candidate.control else {
+        let Some(control) = control else {
             // It only reads.
             entry.answered.effects = Some(known);
             return Some(entry);

@@ -27,6 +27,7 @@
 mod capture;
 mod compared;
 mod control;
+mod control_reads;
 mod declared_body;
 mod engine_result;
 mod followups;

@@ -38,6 +38,7 @@ mod records;
 mod repeated_failures;
 mod retry_scopes;
 mod run_filter;
+mod run_version;
 mod service_callers;
 mod sqlite;
 mod summary;
@@ -83,6 +84,7 @@ pub use records::{
 pub use repeated_failures::RepeatedFailures;
 pub use retry_scopes::{DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes, UnrecordedBecause};
 pub use run_filter::RunFilter;
+pub use run_version::run_began_with;
 pub use service_callers::{DECLARED, ServiceCaller, ServiceCallerStore, WatchedTime};
 pub use sqlite::{Copied, SqliteStore};
 

@@ -191,6 +191,10 @@ const COUNTERS: MetricDescriptions = &[
         "pointsman_candidate_changes_total",
         "What became of candidates (changed workflows of routes in `live` or `only`): `appeared`, `moved`, `dropped`, `promoted`.",
     ),
+    (
+        "pointsman_candidate_guard_actions_total",
+        "How often the guard of a route took the share of its candidate to nought.",
+    ),
     ("pointsman_differences_total", "Differences found between answers, by kind."),
     ("pointsman_pin_collisions_total", "Ids for which both arms had created an instance."),
     (

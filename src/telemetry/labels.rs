@@ -86,6 +86,7 @@ const LABELS: &[(&[&str], &[&str])] = &[
         &[
             "pointsman_auto_held",
             "pointsman_candidate_coverage",
+            "pointsman_candidate_guard_actions_total",
             "pointsman_candidate_mismatch_upper_bound",
             "pointsman_candidate_pairs",
             "pointsman_candidate_share",

@@ -14,7 +14,7 @@ const CREATE: &str = "workflows/create-order.yaml";
 const AMOUNT: &str = "body: { amount: \"${steps.total.output}\" }";
 
 /// The example set with its family in `live`, by force.
-async fn in_live() -> TestSystem {
+pub(super) async fn in_live() -> TestSystem {
     let system = TestSystem::start().await;
     for route in FAMILY {
         let flipped = system.flip(route, "live", &["--force", "--reason", "the test begins in live"]).await;
@@ -23,13 +23,13 @@ async fn in_live() -> TestSystem {
     system
 }
 
-async fn cli(system: &TestSystem, arguments: &[&str]) -> (Option<i32>, String) {
+pub(super) async fn cli(system: &TestSystem, arguments: &[&str]) -> (Option<i32>, String) {
     let output = system.pointsman.cli(arguments).await;
     (output.status.code(), output_text(&output))
 }
 
 /// Changes the workflow that creates orders, and waits until the files are in force.
-async fn edit(system: &TestSystem, from: &str, to: &str) {
+pub(super) async fn edit(system: &TestSystem, from: &str, to: &str) {
     system.flags.edit(CREATE, |text| {
         assert!(text.contains(from), "{text}");
         text.replacen(from, to, 1)
@@ -39,12 +39,12 @@ async fn edit(system: &TestSystem, from: &str, to: &str) {
 }
 
 /// The row of the route that creates orders.
-async fn row(system: &TestSystem) -> Value {
+pub(super) async fn row(system: &TestSystem) -> Value {
     system.pointsman.get("/api/v2/routes/orders.create").await["row"].clone()
 }
 
 /// Waits until this many pairs of the candidate are compared or skipped, and returns its evidence.
-async fn candidate_evidence(system: &TestSystem, pairs: u64) -> Value {
+pub(super) async fn candidate_evidence(system: &TestSystem, pairs: u64) -> Value {
     let found = until("the candidate's pairs", || async {
         let view = system.pointsman.get("/api/v2/routes/orders.create/evidence?candidate=true").await;
         let count = |name: &str| view["evidence"][name].as_u64().unwrap_or(0);

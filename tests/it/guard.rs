@@ -272,3 +272,31 @@ async fn differences_of_callers_outside_the_share_of_live_lower_the_route() {
     assert_eq!(released.status, StatusCode::OK, "{}", released.json());
     assert!(released.json()["still_shut"].as_array().is_some_and(|shut| !shut.is_empty()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_of_a_candidate_that_is_taken_away_is_posted_and_counted() {
+    let orders = Orders::start("guard: { errors: 1%, notify: '${services.ops}/hooks' }").await;
+    orders.answered_by("engine").await;
+    let in_force = orders.row().await["plan"].clone();
+    // It fails before it has sent anything.
+    let broken = "workflow: create\nsteps: { broken: { fail: { status: 500, body: {} } } }\nrespond: { status: 200 }\n";
+    orders.flags.write("workflows/create.yaml", broken);
+    let run = async |arguments: &[&str]| {
+        let done = orders.pointsman.cli(arguments).await;
+        assert!(done.status.success(), "{}", output_text(&done));
+    };
+    run(&["reload"]).await;
+    let candidate = orders.row().await["candidate"]["plan"].clone();
+    run(&["flip", "orders", "--candidate", "live", "--percent", "100", "--force", "--reason", "a drill"]).await;
+    for _ in 0..OUTAGE {
+        orders.order(1).await;
+    }
+    let message = orders.until_message("candidate_stopped").await;
+    let told = ["route", "from", "to", "candidate", "in_force", "by"].map(|name| message[name].clone());
+    assert_eq!(told, [json!("orders"), json!("live 100%"), json!("shadow"), candidate, in_force, json!("guard")]);
+    assert!(message["reason"].as_str().is_some_and(|why| why.contains("ended with an error")), "{message}");
+    let metrics = orders.pointsman.metrics().await;
+    assert_eq!(metrics.sum("pointsman_candidate_guard_actions_total", &[("route", "orders")]), 1.0);
+    assert_eq!(orders.row().await["candidate"]["share"], 0.0);
+    orders.answered_by("engine").await;
+}

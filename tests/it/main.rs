@@ -9,6 +9,7 @@ mod breaker;
 mod bursts;
 mod caller_changes;
 mod candidate;
+mod candidate_versions;
 mod captures;
 mod checker_tests;
 mod cli_output;

@@ -14,13 +14,15 @@ use super::unreadable;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{PathParams, QueryParams};
 use crate::admin::replay;
+use crate::admin::route_lookup::ladder_status;
 use crate::admin::samples::SamplesOfRoute;
 use crate::admin::state::{Admin, JsonResult};
-use crate::admin::types::{Delivery, EventRow, ExplanationView, Orchestration};
-
-use crate::names::{RunId, Seq};
-use crate::store::RehearsedEvent;
-use crate::workflow::{ChildEvent, ConflictEvent, Event, Outcome, StepEvent, WaitEvent, describe_bytes};
+use crate::admin::types::{Delivery, EventRow, ExplanationView, Orchestration, RunVersion};
+use crate::names::{PlanSet, RunId, Seq};
+use crate::store::{RehearsedEvent, run_began_with};
+use crate::workflow::{
+    ChildEvent, ConflictEvent, Event, Mode, Outcome, RunSummary, StepEvent, WaitEvent, describe_bytes,
+};
 
 pub(in crate::admin) async fn show(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<Orchestration> {
     let run = resolve_id(&admin, &id).await?;
@@ -95,11 +97,29 @@ pub(in crate::admin) async fn explain(admin: Admin, PathParams(id): PathParams<S
     Ok(Json(ExplanationView {
         run_id: explanation.run.run_id.to_string(),
         status: explanation.run.status,
+        plan_id: explanation.run.plan_id.to_string(),
+        version: version(&admin, &explanation.run).await,
+        route: explanation.run.route.clone(),
         sentence: explanation.sentence,
         waits: explanation.waits,
         wake: explanation.run.wake,
         stuck: explanation.stuck,
     }))
+}
+
+/// Which version of its route's workflow a run has, if the route is in `live` or above.
+async fn version(admin: &Admin, run: &RunSummary) -> Option<RunVersion> {
+    let status = ladder_status(admin, run.route.as_ref()?)?;
+    let in_force = status.plans.filter(|_| run.mode == Mode::Real)?;
+    let began_with =
+        async |plans: &PlanSet| run_began_with(&*admin.parts.store, run.run_id, plans).await.ok().flatten();
+    if began_with(&in_force).await? {
+        return Some(RunVersion::InForce);
+    }
+    match status.candidate {
+        Some(candidate) if began_with(&candidate.candidate).await? => Some(RunVersion::Candidate),
+        Some(_) | None => Some(RunVersion::Earlier),
+    }
 }
 
 pub(in crate::admin) async fn output(

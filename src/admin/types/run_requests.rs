@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::names::RouteId;
 use crate::workflow::RunStatus;
 
 /// Run a workflow.
@@ -271,6 +272,18 @@ pub struct SignalRequest {
     pub by: Option<String>,
 }
 
+/// Which version of its route's workflow a run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunVersion {
+    /// The plan in force.
+    InForce,
+    /// The candidate.
+    Candidate,
+    /// Another one: it was in force, or a candidate, earlier.
+    Earlier,
+}
+
 /// What a run waits for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplanationView {
@@ -278,6 +291,16 @@ pub struct ExplanationView {
     pub run_id: String,
     /// The run's status.
     pub status: RunStatus,
+    /// The plan that it keeps.
+    #[serde(default)]
+    pub plan_id: String,
+    /// Of a run that a route in `live` or above began: which version of its workflow that is now; `null` if that is not
+    /// known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<RunVersion>,
+    /// The route that began it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<RouteId>,
     /// What the run waits for, since when, and what would resume it.
     pub sentence: String,
     /// Each thing that the run waits for.

@@ -2,6 +2,7 @@
 
 mod common;
 mod parsers;
+mod record;
 mod runs;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use crate::flag::State;
 
 use self::parsers::{address, candidate_stage, percent};
 pub(crate) use common::{Colour, Globals, Server};
+pub(crate) use record::RecordCommand;
 pub(crate) use runs::{
     AnswerArgs, Choice, EventsArgs, ListArgs, ReasonArgs, Replay, Resolve, RunArgs, Runs, Start, StepArgs,
 };
@@ -77,6 +79,9 @@ pub(crate) enum Command {
         /// Move the route's candidate instead, its changed workflow: live (with --percent), in-force; shadow: back.
         #[arg(long, value_name = "STAGE", value_parser = candidate_stage, conflicts_with_all = ["state", "yes"])]
         candidate: Option<CandidateStage>,
+        /// Move the candidate only if it is this plan; without it: the plan that is the candidate now, which is shown.
+        #[arg(long, value_name = "PLAN", requires = "candidate")]
+        plan: Option<String>,
         /// The share of requests or keys from now on, in percent.
         #[arg(long, value_name = "N", value_parser = percent)]
         percent: Option<f64>,
@@ -343,37 +348,6 @@ pub(crate) enum StoreCommand {
         file: PathBuf,
         #[command(flatten)]
         store: StoreArgs,
-    },
-}
-
-/// Commands for the record.
-#[derive(Debug, Subcommand)]
-pub(crate) enum RecordCommand {
-    /// Show the newest entries: who moved what, when, and why.
-    Show {
-        /// Only of this route.
-        route: Option<String>,
-        /// Show this many.
-        #[arg(long, value_name = "N", default_value_t = 20)]
-        limit: usize,
-        #[command(flatten)]
-        server: Server,
-    },
-    /// Check that no entry was changed, removed or inserted later, and name the first that was.
-    Verify {
-        /// Check a file that `export` wrote, instead of the record of a running process.
-        #[arg(long, value_name = "FILE")]
-        file: Option<PathBuf>,
-        /// A hash that was noted earlier: it must still be in the chain.
-        #[arg(long, value_name = "HASH")]
-        hash: Option<String>,
-        #[command(flatten)]
-        server: Server,
-    },
-    /// Print all entries, one line of JSON each, the oldest first.
-    Export {
-        #[command(flatten)]
-        server: Server,
     },
 }
 

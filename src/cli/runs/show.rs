@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::common::{elapsed, path, status_tone};
 use crate::admin::types::{
-    EventRow, ExplanationView, OpenConflict, Orchestration, PendingCheckpoint, RunData, RunStatus, StepPart, StepRow,
-    UndoRow, UndoState,
+    EventRow, ExplanationView, OpenConflict, Orchestration, PendingCheckpoint, RunData, RunStatus, RunVersion,
+    StepPart, StepRow, UndoRow, UndoState,
 };
 use crate::cli::client::{CallError, Client};
 use crate::cli::format::{Formatter, TableCell, Tone, duration_text, escape_control, plain, without_ciphertext};
@@ -279,6 +279,14 @@ pub(crate) fn explain(client: &Client, run: &str, format: Formatter) -> Result<O
     let (view, json) = client.get::<ExplanationView>(&path(run, "/explain"))?;
     let tone = if view.stuck { Tone::Bad } else { Tone::Plain };
     let mut text = format!("{}\n", format.tone(escape_control(&view.sentence), tone));
+    if let (Some(version), Some(route)) = (view.version, &view.route) {
+        let what = match version {
+            RunVersion::InForce => "the plan in force of",
+            RunVersion::Candidate => "the candidate of",
+            RunVersion::Earlier => "an earlier version of",
+        };
+        text.push_str(&format!("its plan is {}: {what} {route}\n", escape_control(&view.plan_id)));
+    }
     // Not repeated where the sentence contains it.
     let others = view.waits.iter().filter(|wait| !view.sentence.contains(wait.as_str()));
     text.extend(others.map(|wait| format!("  - {}\n", escape_control(wait))));

@@ -42,7 +42,10 @@ pub enum CallRole {
         is_recorded: bool,
     },
     /// A child workflow makes the call: the intents of child workflows are not compared.
-    OfChild,
+    OfChild {
+        /// Whether it does more than read.
+        is_effect: bool,
+    },
 }
 
 impl CallTemplate {

@@ -15,6 +15,7 @@ use crate::compare::body_rules::{
 };
 use crate::compare::draft::{CompareContext, RulesDraft};
 use crate::compare::effect::Effect;
+use crate::compare::observation::Intent;
 use crate::compare::rule_warnings;
 use crate::compare::text_rules::TextRules;
 use crate::names::StepId;
@@ -71,7 +72,11 @@ impl EffectRules {
         }
         for (step, draft) in &draft.effects {
             let site = site.key("effects").key(step.as_str());
-            if is_step(step, &site, context, problems) {
+            if context.runs.contains(&step.as_str()) && draft.unseen.is_none() {
+                problems
+                    .error(&site, format!("the step `{step}` runs a workflow, whose calls are not compared"))
+                    .hint("of such a step only `unseen: REASON` can be said");
+            } else if is_step(step, &site, context, problems) {
                 let template = context.calls.iter().find(|call| call.step.as_ref().is_some_and(|s| s.as_str() == step));
                 let checked = StepRules::check(step, draft, template, &site, texts, problems);
                 rules.steps.insert(step.as_str().into(), checked);
@@ -129,12 +134,25 @@ impl EffectRules {
         fitting.peek().is_some() && fitting.all(|template| matches!(template.role, CallRole::Read { .. }))
     }
 
+    /// Whether a call like this one may be an effect of the workflow, or of one that it runs.
+    pub(in crate::compare) fn makes_as_effect(&self, call: &Intent) -> bool {
+        let is_effect = |template: &CallTemplate| match template.role {
+            CallRole::Shared | CallRole::Private => true,
+            CallRole::OfChild { is_effect } => is_effect,
+            CallRole::Read { .. } => false,
+        };
+        let fits = |template: &CallTemplate| {
+            call.service.as_ref() == Some(&template.service) && template.matches(&call.method, path_of_url(&call.url))
+        };
+        self.templates.iter().any(|template| is_effect(template) && fits(template))
+    }
+
     /// Whether the engine's intents of a call are compared with legacy's calls.
     pub(super) fn judges(&self, template: &CallTemplate) -> bool {
         match (&template.step, template.role) {
             (Some(_), CallRole::Shared | CallRole::Private) => true,
             (Some(step), CallRole::Read { is_recorded }) => is_recorded && self.of(step).reads,
-            (None, _) | (_, CallRole::OfChild) => false,
+            (None, _) | (_, CallRole::OfChild { .. }) => false,
         }
     }
 }
@@ -205,7 +223,7 @@ impl StepRules {
 
 /// Checks that the workflow has a step of this name with a call; reports an error otherwise.
 fn is_step(step: &str, site: &Site, context: &CompareContext<'_>, problems: &mut Problems) -> bool {
-    if context.intents.contains(&step) {
+    if context.intents.contains(&step) || context.runs.contains(&step) {
         return true;
     }
     let problem = problems.error(&site.clone().at_key(), format!("the workflow has no step `{step}` with a call"));
@@ -225,7 +243,7 @@ fn check_reads(step: &str, template: Option<&CallTemplate>, site: &Site, problem
                 .error(site, format!("the step `{step}` is sent in shadow and dark, so no call of it can be compared"))
                 .hint("a read with a `rehearse:` is not sent, and is recorded");
         }
-        Some(CallRole::Shared | CallRole::Private | CallRole::OfChild) => {
+        Some(CallRole::Shared | CallRole::Private | CallRole::OfChild { .. }) => {
             problems
                 .warn(site, format!("the step `{step}` does not only read: its calls are compared anyway"))
                 .hint("leave `reads` out");

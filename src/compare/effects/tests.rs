@@ -45,7 +45,7 @@ pub(super) fn templates() -> Vec<CallTemplate> {
             service: "audit".into(),
             method: Method::POST,
             path: "/entries".into(),
-            role: CallRole::OfChild,
+            role: CallRole::OfChild { is_effect: true },
             takes_reply: false,
             after: BTreeSet::new(),
         },
@@ -62,7 +62,7 @@ fn check(draft: &Value) -> Result<(Option<Rules>, Vec<String>), Vec<String>> {
     let draft: RulesDraft = serde_json::from_value(draft.clone()).map_err(|e| vec![e.to_string()])?;
     let mut problems = Problems::default();
     let (calls, services) = (templates(), ["shop", "stock", "bank", "mailer", "audit", "analytics"]);
-    let context = CompareContext { intents: &STEPS, calls: &calls, services: &services };
+    let context = CompareContext { intents: &STEPS, runs: &["pay"], calls: &calls, services: &services };
     let rules = Rules::check(&draft, &Site::file("r.yaml").key("compare"), &context, &mut problems);
     let shown = problems.iter().map(|p| format!("{} {} {:?}", p.site, p.message, p.hint)).collect::<Vec<_>>();
     Ok((rules, shown))

@@ -87,3 +87,33 @@ fn the_templates_of_paths_have_the_base_of_the_service_and_reads_and_child_runs_
     );
     assert_eq!(missing.effects.expect("watched").calls_not_judged, 3);
 }
+
+/// Nothing compares the calls of a workflow that is run. Of the step that runs it only the reason can be said why they
+/// need no comparison.
+#[test]
+fn shared_steps_of_a_child_workflow_are_warned_of_unless_its_step_is_declared_unseen() {
+    const ASSERT: &str = "      assert: [ '${intents.charge.body.amount == legacy.body.total}' ]\n";
+    const WARNING: &str = "shared steps of workflows that it runs: `payment/book`;";
+    let set = |rules: &str| {
+        let effects = format!("{ASSERT}      effects: {{ {rules} }}\n");
+        Set::valid()
+            .put("workflows/create-order.yaml", ORDER)
+            .put("workflows/payment.yaml", PAYMENT)
+            .edit("routes/orders.yaml", ASSERT, &effects)
+            .edit(
+                "routes/orders.yaml",
+                "    state: shadow\n    percent: 50\n",
+                "    state: dark\n    force: { reason: x }\n",
+            )
+    };
+    let shown = set("charge: { any_order: true }").shown();
+    assert!(shown.contains(WARNING) && shown.contains("`compare.effects.STEP.unseen`"), "{shown}");
+    let unseen = set("pay: { unseen: the booking is only a note }");
+    let shown = unseen.shown();
+    assert!(unseen.read().is_ok() && !shown.contains(WARNING), "{shown}");
+    let refused = set("pay: { any_order: true }");
+    let shown = refused.shown();
+    assert!(refused.read().is_err() && shown.contains("the step `pay` runs a workflow"), "{shown}");
+    let shown = set("pya: { unseen: x }").shown();
+    assert!(shown.contains("no step `pya`"), "{shown}");
+}

@@ -189,3 +189,169 @@ async fn the_share_of_a_candidate_is_its_own_and_only_a_larger_one_needs_the_gat
     use CandidateAction::{Appeared, Moved};
     assert_eq!(fixture.candidate_actions().await, [Appeared, Moved, Moved, Appeared, Appeared]);
 }
+
+/// Files with this plan in which a candidate gets a share, or is only shown (`None`).
+fn sharing(plan: &str, share: Option<f64>) -> DeclaredFiles {
+    let mut files = promoting(plan, true);
+    files.plans.in_force = [("bare".into(), set("one"))].into();
+    match share {
+        Some(share) => files.plans.candidate_move.as_mut().unwrap().share = Percent::new(share),
+        None => files.plans.candidate_move = None,
+    }
+    files
+}
+
+/// The same files with `bare` under another id and these earlier ones.
+fn renamed(mut files: DeclaredFiles, id: &str, was: &[&str]) -> DeclaredFiles {
+    for set in [&mut files.plans.of_files, &mut files.plans.in_force] {
+        let plans = set.remove("bare").into_iter().map(|plans| (RouteId::from(id), plans));
+        *set = plans.collect();
+    }
+    if let Some(asked) = &mut files.plans.candidate_move {
+        asked.route = id.into();
+    }
+    let was = was.iter().map(|id| RouteId::from(*id)).collect();
+    edited(files, "bare", |route| (route.id, route.was) = (id.into(), was))
+}
+
+impl Fixture {
+    async fn with_share(share: f64) -> Self {
+        let fixture = Self::in_live_with("one").await;
+        fixture.ladder.reload(sharing("two", None), || {}).await.unwrap();
+        fixture.ladder.reload(sharing("two", Some(share)), || {}).await.unwrap();
+        fixture
+    }
+    fn share_of(&self, route: &str) -> Option<f64> {
+        let flags = self.ladder.flags().load();
+        let plans = flags.route(&route.into()).unwrap().plans.clone();
+        plans.and_then(|plans| plans.candidate).map(|candidate| candidate.share.as_f64())
+    }
+    /// The last records of candidates, the newest first: route, what happened, to which stage.
+    async fn last_records(&self, count: usize) -> Vec<(String, CandidateAction, String)> {
+        let flips = self.store.flips(None, 1_000).await.unwrap();
+        let of_candidates = flips.into_iter().filter_map(|flip| {
+            let record = flip.candidate?;
+            Some((record.route.to_string(), record.action, flip.to))
+        });
+        of_candidates.take(count).collect()
+    }
+}
+
+/// A start tolerates files that a reload refuses. They must not keep a person, or the guard, from taking the share of a
+/// failing candidate away.
+#[tokio::test]
+async fn a_share_is_taken_away_under_files_that_only_a_start_tolerates() {
+    let lower = |files| edited(files, "bare", |route| route.declared = State::Shadow);
+    let fixture = Fixture::with_share(50.0).await;
+    fixture.flip("bare", forced(State::Only)).await.unwrap();
+    let fixture = fixture.restart(lower(sharing("two", None))).await;
+    assert_eq!((fixture.state("bare").state, fixture.share_of("bare")), (State::Only, Some(50.0)));
+    let reloaded = fixture.ladder.reload(lower(sharing("two", None)), || panic!("it is not recorded")).await;
+    assert!(reloaded.unwrap_err().to_string().contains("going down needs an acknowledgement"));
+    let refused = fixture.ladder.apply_files_again(lower(sharing("three", Some(0.0))), || panic!("not recorded")).await;
+    assert!(refused.unwrap_err().to_string().contains("another one now"), "the move itself is judged");
+    fixture.ladder.apply_files_again(lower(sharing("two", Some(0.0))), || {}).await.unwrap();
+    assert_eq!((fixture.state("bare").state, fixture.share_of("bare")), (State::Only, Some(0.0)));
+}
+
+#[tokio::test]
+async fn a_renamed_route_keeps_the_share_of_its_candidate_and_what_was_taken_away_stays_so() {
+    use CandidateAction::Moved;
+    for restarts in [false, true] {
+        let next = async |fixture: Fixture, files: DeclaredFiles| match restarts {
+            true => fixture.restart(files).await,
+            false => {
+                fixture.ladder.reload(files, || {}).await.unwrap();
+                fixture
+            }
+        };
+        let fixture = next(Fixture::with_share(50.0).await, renamed(sharing("two", None), "new", &["bare"])).await;
+        assert_eq!(fixture.share_of("new"), Some(50.0), "restarts: {restarts}");
+        let carried = ("new".to_owned(), Moved, "live 50%".to_owned());
+        assert_eq!(fixture.last_records(1).await, [carried], "under the present id too, restarts: {restarts}");
+        let fixture = next(fixture, renamed(sharing("two", None), "new", &["bare"])).await;
+        let carried = fixture.candidate_actions().await.len();
+        fixture.ladder.reload(renamed(sharing("two", Some(0.0)), "new", &["bare"]), || {}).await.unwrap();
+        assert_eq!(fixture.candidate_actions().await.len(), carried + 1, "and only once");
+        for (id, was) in [("bare", &[][..]), ("new", &["bare"]), ("third", &["bare"]), ("third", &["new", "bare"])] {
+            let files = match id {
+                "bare" => sharing("two", None),
+                id => renamed(sharing("two", None), id, was),
+            };
+            let fixture_of = next(
+                Fixture {
+                    store: fixture.store.clone(),
+                    evidence: fixture.evidence.clone(),
+                    ladder: fixture.ladder.clone(),
+                },
+                files,
+            );
+            assert_eq!(fixture_of.await.share_of(id), Some(0.0), "`{id}`, was {was:?}, restarts: {restarts}");
+        }
+    }
+}
+
+/// The share is recorded under the present id, so that leaving out an earlier one does not lose it; where callers are
+/// chosen by a hash of the oldest id, that is refused.
+#[tokio::test]
+async fn an_earlier_id_that_is_left_out_does_not_lose_the_share() {
+    let with_key = |files: DeclaredFiles, id: &str| {
+        let key = Template::parse_str("${request.headers[\"x-tenant\"]}").unwrap();
+        edited(files, id, |route| route.key = Some(key))
+    };
+    let fixture = Fixture::with_share(50.0).await;
+    fixture.ladder.reload(renamed(sharing("two", None), "new", &["bare"]), || {}).await.unwrap();
+    let keyed = with_key(renamed(sharing("two", None), "new", &["bare"]), "new");
+    fixture.ladder.reload(keyed, || {}).await.unwrap();
+    let trimmed = with_key(renamed(sharing("two", None), "new", &[]), "new");
+    let refused = fixture.ladder.reload(trimmed, || panic!("it is not recorded")).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("the share of the candidate of `new`") && refused.contains("--candidate shadow"),
+        "{refused}"
+    );
+    fixture.ladder.reload(renamed(sharing("two", None), "new", &["bare"]), || {}).await.unwrap();
+    fixture.flip("new", forced(State::Live)).await.unwrap();
+    fixture.ladder.reload(renamed(sharing("two", None), "new", &[]), || {}).await.unwrap();
+    assert_eq!(fixture.share_of("new"), Some(50.0), "by chance: no caller is in it");
+}
+
+#[tokio::test]
+async fn the_candidate_of_a_route_that_leaves_the_files_is_dropped_with_its_share() {
+    let without = |mut files: DeclaredFiles| {
+        files.routes.retain(|route| route.id.as_str() != "bare");
+        (files.plans.of_files, files.plans.in_force) = Default::default();
+        files
+    };
+    let fixture = Fixture::with_share(50.0).await;
+    fixture.ladder.reload(without(sharing("two", None)), || {}).await.unwrap();
+    let dropped = ("bare".to_owned(), CandidateAction::Dropped, "none".to_owned());
+    assert_eq!(fixture.last_records(1).await, [dropped]);
+    let records = fixture.flips().await;
+    fixture.ladder.reload(without(sharing("two", None)), || {}).await.unwrap();
+    assert_eq!(fixture.flips().await, records, "once");
+}
+
+/// However fast: a share that nobody gave again must not come back.
+#[tokio::test]
+async fn a_route_that_went_below_live_returns_without_candidate_and_share() {
+    let fixture = Fixture::with_share(50.0).await;
+    fixture.flip("bare", to(State::Dark)).await.unwrap();
+    let ladder = fixture.ladder.clone();
+    let up = tokio::spawn(async move { ladder.flip(&"bare".into(), forced(State::Live)).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!up.is_finished(), "it waits for the files to be read again");
+    fixture.ladder.apply_files_again(with_plan("two", None), || {}).await.unwrap();
+    up.await.unwrap().unwrap();
+    assert_eq!((fixture.plans(), fixture.share_of("bare")), ((Some(set("two")), None), None));
+    fixture.ladder.reload(with_plan("three", Some("two")), || {}).await.unwrap();
+    assert_eq!(fixture.share_of("bare"), Some(0.0), "a changed workflow begins anew");
+}
+
+/// The process does not read its files again: the flip says so, and changes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_flip_up_that_waits_for_its_plans_in_vain_is_refused() {
+    let fixture = Fixture::with_share(50.0).await;
+    fixture.flip("bare", to(State::Dark)).await.unwrap();
+    let refused = fixture.refusal("bare", forced(State::Live)).await;
+    assert!(refused.contains("went below `live` a moment ago"), "{refused}");
+}

@@ -33,6 +33,7 @@ const MAY_BE_ABSENT: &[&str] = &[
     "pointsman_candidate_changes_total",
     "pointsman_candidate_comparisons_total",
     "pointsman_candidate_coverage",
+    "pointsman_candidate_guard_actions_total",
     "pointsman_candidate_mismatch_upper_bound",
     "pointsman_candidate_pairs",
     "pointsman_captures_dropped_total",

@@ -1,0 +1,163 @@
+//! The reads of a candidate's rehearsal that the plan in force makes as effects.
+//!
+//! A candidate may declare a call `effect: read` that its control declares private or shared: rightly, because the call
+//! only computes; or wrongly, and then each rehearsal would perform what the control has just performed.
+//!
+//! Always true: such a call (same service, method and path template) is not sent. It gets the reply that the control's
+//! own call got, if that was the same call: URL and body. If not, the rehearsal ends as `skipped: unresolved_effect`:
+//! no comparison says anything of a call that differs and is declared to read.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::compare::{AnsweredRead, Body, Effect, EffectReply, Intent, Rules};
+use crate::exchange::Reads;
+
+/// Answers these reads from what the control did; all others are sent.
+pub(super) struct ReadsBesideControl {
+    /// The rules of the control, which have the calls of its plan.
+    control: Arc<Rules>,
+    /// The calls that the control made for the request; `None` if they are not known.
+    calls: Option<Vec<Effect>>,
+    unanswered: Mutex<Option<String>>,
+}
+
+impl ReadsBesideControl {
+    pub(super) fn new(control: Arc<Rules>, calls: Option<Vec<Effect>>) -> Self {
+        Self { control, calls, unanswered: Mutex::default() }
+    }
+
+    fn reply_of_control(&self, asked: &Intent) -> Result<EffectReply, String> {
+        let declared =
+            format!("`{}` is `effect: read`, and the plan in force makes such a call as an effect", asked.step);
+        let Some(calls) = &self.calls else { return Err(format!("{declared}; its calls are not known in time")) };
+        let is_same = |call: &&Effect| {
+            call.service == asked.service
+                && call.method == asked.method
+                && call.url == asked.url
+                && has_body(&call.body, asked)
+        };
+        let same = calls.iter().find(is_same).ok_or_else(|| format!("{declared}, and has made no equal one"))?;
+        same.reply.clone().ok_or_else(|| format!("{declared}; that one got no reply"))
+    }
+}
+
+impl Reads for ReadsBesideControl {
+    fn answer(&self, asked: &Intent) -> Option<Result<EffectReply, String>> {
+        if !self.control.makes_as_effect(asked) {
+            return None;
+        }
+        let answer = self.reply_of_control(asked);
+        if let Err(why) = &answer {
+            self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.clone());
+        }
+        Some(answer)
+    }
+    fn record(&self, _read: AnsweredRead) {}
+    fn unanswered(&self) -> Option<String> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Whether the body of a call is the one that was asked for: as JSON, or byte by byte.
+fn has_body(body: &Body, asked: &Intent) -> bool {
+    let Body::Whole(body) = body else { return false };
+    match &asked.bytes {
+        Some(bytes) => bytes == body,
+        None if body.is_empty() => asked.body.is_null(),
+        None => serde_json::from_slice::<serde_json::Value>(body).is_ok_and(|body| body == asked.body),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use bytes::Bytes;
+    use http::{HeaderMap, Method, StatusCode};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::compare::{CallRole, CallTemplate, CompareContext, RulesDraft};
+    use crate::problem::{Problems, Site};
+
+    /// The rules of a control that charges a card, has a mail sent by a workflow that it runs, and reads quotes.
+    fn control() -> Arc<Rules> {
+        let of = |step: Option<&str>, path: &str, role| CallTemplate {
+            step: step.map(Into::into),
+            service: "bank".into(),
+            method: Method::POST,
+            path: path.into(),
+            role,
+            takes_reply: false,
+            after: BTreeSet::new(),
+        };
+        let calls = [
+            of(Some("charge"), "/orders/{}/charges", CallRole::Shared),
+            of(None, "/mails", CallRole::OfChild { is_effect: true }),
+            of(None, "/rates", CallRole::OfChild { is_effect: false }),
+            of(Some("quote"), "/quotes", CallRole::Read { is_recorded: false }),
+        ];
+        let context = CompareContext { calls: &calls, ..CompareContext::default() };
+        let (draft, site) = (RulesDraft::default(), Site::file("r.yaml"));
+        Arc::new(Rules::check(&draft, &site, &context, &mut Problems::default()).unwrap())
+    }
+
+    fn asked(path: &str, body: Value) -> Intent {
+        Intent {
+            step: "pay".into(),
+            item: None,
+            method: Method::POST,
+            url: format!("http://bank{path}"),
+            headers: Vec::new(),
+            body,
+            service: Some("bank".into()),
+            bytes: None,
+            taken_from: None,
+        }
+    }
+
+    fn charged(path: &str, body: &'static str, has_reply: bool) -> Effect {
+        let reply = EffectReply { status: StatusCode::CREATED, headers: HeaderMap::new(), body: whole("{}") };
+        Effect {
+            service: Some("bank".into()),
+            method: Method::POST,
+            url: format!("http://bank{path}"),
+            headers: HeaderMap::new(),
+            body: whole(body),
+            reply: has_reply.then_some(reply),
+            number: 1,
+            replied_before: None,
+        }
+    }
+
+    fn whole(text: &'static str) -> Body {
+        Body::Whole(Bytes::from_static(text.as_bytes()))
+    }
+
+    /// Whether the read is sent; else the status that it is answered with, or why there is none.
+    fn outcome(calls: Option<Vec<Effect>>, asked: &Intent) -> Result<Option<u16>, String> {
+        let reads = ReadsBesideControl::new(control(), calls);
+        let answer = reads.answer(asked);
+        assert_eq!(reads.unanswered(), answer.as_ref().and_then(|answer| answer.as_ref().err().cloned()));
+        answer.map(|answer| answer.map(|reply| reply.status.as_u16())).transpose()
+    }
+
+    #[test]
+    fn a_read_that_the_control_makes_as_an_effect_is_not_sent() {
+        let seven = json!({ "amount": 7 });
+        let made = |body, has_reply| Some(vec![charged("/orders/1/charges", body, has_reply)]);
+        let charge = asked("/orders/1/charges", seven.clone());
+        assert_eq!(outcome(made(r#"{ "amount": 7 }"#, true), &charge), Ok(Some(201)), "the same call");
+        let refused = |calls, asked: &Intent| outcome(calls, asked).unwrap_err();
+        assert!(refused(made(r#"{ "amount": 8 }"#, true), &charge).contains("has made no equal one"));
+        assert!(
+            refused(made(r#"{ "amount": 7 }"#, true), &asked("/orders/2/charges", seven.clone())).contains("equal")
+        );
+        assert!(refused(made(r#"{ "amount": 7 }"#, false), &charge).contains("got no reply"));
+        assert!(refused(None, &charge).contains("are not known in time"));
+        assert!(refused(Some(Vec::new()), &asked("/mails", Value::Null)).contains("`pay` is `effect: read`"));
+        for path in ["/quotes", "/rates", "/other", "/orders/charges"] {
+            assert_eq!(outcome(Some(Vec::new()), &asked(path, seven.clone())), Ok(None), "{path}");
+        }
+    }
+}

@@ -1,12 +1,21 @@
 //! Sets and ends a freeze.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
+
+use super::Ladder;
 use super::export::log;
 use super::kill_switch::{FreezeEnd, UnrecordedFreeze};
 use super::mover::{Mover, MovesLock};
 use super::record::Recording;
-use super::types::{FlipSource, FreezeError};
+use super::types::{FlipSource, FreezeError, Frozen, Unconfirmed};
 use crate::flag::Freeze;
 use crate::store::{FlipRecord, StoreError};
+
+/// How long a call that sets the kill switch waits until it is recorded. It is in force before that.
+const FREEZE_RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 impl Mover {
     /// Puts a freeze in force, even if the store does not answer. Returns once everything that obeys the kill switch
@@ -50,5 +59,34 @@ impl Mover {
         for other in connected {
             other.apply_freeze(version, freeze).await;
         }
+    }
+}
+
+impl Ladder {
+    /// Sets the kill switch. When this returns, everything that obeys it has confirmed: nothing that it forbids begins
+    /// any more, also for requests that were decided earlier. A freeze is recorded after it is in force, so that it
+    /// works without the store; the end of a freeze is recorded first.
+    ///
+    /// # Errors
+    /// See [`FreezeError`]; nothing changed, unless it is [`Unconfirmed::Pending`] or [`Unconfirmed::TaskEnded`].
+    pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<Frozen, FreezeError> {
+        let mover = Arc::clone(&self.mover);
+        if freeze == Freeze::No {
+            let (until, version) = (TokioInstant::now() + self.answer_within, mover.kill_switch().request_end());
+            let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
+            let work = tokio::spawn(async move { mover.end_freeze(guard, version, reason, by).await });
+            let joined = timeout_at(until, work).await.map_err(|_| Unconfirmed::Pending)?;
+            let flip = joined.unwrap_or_else(|error| Err(Unconfirmed::task_ended(&error).into()))?;
+            return Ok(Frozen { flip, recorded: true });
+        }
+        let work = tokio::spawn(async move {
+            let unrecorded = mover.freeze(freeze, reason, by).await?;
+            let recording = mover.clone();
+            tokio::spawn(async move { recording.record_freezes().await });
+            let recorded = mover.kill_switch().wait_recorded(unrecorded.version);
+            let recorded = timeout(FREEZE_RECORDED_WITHIN, recorded).await.ok().flatten();
+            Ok(Frozen { recorded: recorded.is_some(), flip: recorded.unwrap_or(unrecorded.flip) })
+        });
+        work.await.unwrap_or_else(|error| Err(Unconfirmed::task_ended(&error).into()))
     }
 }

@@ -44,7 +44,9 @@ use crate::compare::{Body, Comparison, Observation, Verdict};
 use crate::evidence::Evidence;
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served, ServedObserver, TicketCounter as _};
 use crate::expression::Template;
-use crate::flag::{Effective, EffectiveReason, Instance, Percent, Promote, Route, RouteMatch, Service, Shares, State};
+use crate::flag::{
+    Effective, EffectiveReason, Freeze, Instance, Percent, Promote, Route, RouteMatch, Service, Shares, State,
+};
 use crate::store::StoreHandle;
 
 /// A family, a list, and two other routes, each declared in the state that `states` gives it, otherwise `off`. The

@@ -297,7 +297,7 @@ impl Affinity for StoreAffinity {
     }
 
     fn began_with<'a>(&'a self, run: RunId, plans: &'a Arc<PlanSet>) -> BoxFuture<'a, Option<bool>> {
-        self.run_versions.began_with(&self.store, run, plans).boxed()
+        self.run_versions.began_with(&self.store, run, plans, LOOK_UP_MAX).boxed()
     }
 
     fn engine_owns_any(&self, family: &Family) -> bool {

@@ -7,8 +7,8 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use super::LOOK_UP_MAX;
 use crate::names::{PlanSet, RunId};
 use crate::store::{StoreHandle, run_began_with};
 
@@ -21,20 +21,26 @@ const ANSWERS_MAX: usize = 10_000;
 pub(super) struct RunVersions(Mutex<HashMap<(RunId, Arc<PlanSet>), bool>>);
 
 impl RunVersions {
-    /// Whether a run began with these plans; `None` if that is not known.
-    pub(super) async fn began_with(&self, store: &StoreHandle, run: RunId, plans: &Arc<PlanSet>) -> Option<bool> {
+    /// Whether a run began with these plans; `None` if that is not known. Waits at most `at_most`.
+    pub(super) async fn began_with(
+        &self,
+        store: &StoreHandle,
+        run: RunId,
+        plans: &Arc<PlanSet>,
+        at_most: Duration,
+    ) -> Option<bool> {
         let question = (run, Arc::clone(plans));
         if let Some(known) = self.lock().get(&question) {
             return Some(*known);
         }
-        let found = match tokio::time::timeout(LOOK_UP_MAX, run_began_with(&**store, run, plans)).await {
+        let found = match tokio::time::timeout(at_most, run_began_with(&**store, run, plans)).await {
             Ok(Ok(found)) => found?,
             Ok(Err(error)) => {
                 tracing::warn!(%run, %error, "the store could not say which version of its workflow created an instance");
                 return None;
             }
             Err(_) => {
-                tracing::warn!(%run, waited = ?LOOK_UP_MAX, "the store did not say in time which version created an instance");
+                tracing::warn!(%run, waited = ?at_most, "the store did not say in time which version created an instance");
                 return None;
             }
         };

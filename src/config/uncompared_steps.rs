@@ -50,8 +50,8 @@ pub(super) fn running_steps(plan: &Plan) -> impl Iterator<Item = &str> {
     plan.steps.iter().filter(|step| matches!(step.kind, StepKind::Run(_))).map(|step| step.id.as_str())
 }
 
-/// The shared steps of the workflows that a plan runs, directly or through others: `WORKFLOW/STEP`, each once. Not those
-/// below steps of which the rules say why their calls are not seen.
+/// The shared steps of the workflows that a plan runs, directly or through others: `WORKFLOW/STEP`, each once. Not
+/// those below steps of which the rules say why their calls are not seen.
 pub fn shared_steps_below<'p>(
     top: &'p Plan,
     plan_of: impl Fn(&WorkflowName) -> Option<&'p Plan>,

@@ -1,7 +1,7 @@
 //! Whether new files may be put in force. They are refused as a whole if instances of the engine would lose their
 //! followers, if a route in `only` would go down without an acknowledgement or perform retries a second time, and, at a
-//! reload, if a creator in `live` would get a follower without a workflow or if other callers would be in a share. Files
-//! in force that are read once more are not refused for any of that ([`ReadKind::AppliedAgain`]).
+//! reload, if a creator in `live` would get a follower without a workflow or if other callers would be in a share.
+//! Files in force that are read once more are not refused for any of that ([`ReadKind::AppliedAgain`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -189,8 +189,8 @@ impl Ladder {
         self.read_files((read, ReadKind::Reload), declared, recorded).await
     }
 
-    /// As [`Ladder::reload_files`], for the files in force, of which only plans change: because a candidate is moved, or
-    /// because a route below `live` is to be run with the plans of its files. Nothing of them is refused but that move.
+    /// As [`Ladder::reload_files`], for the files in force, of which only plans change: because a candidate is moved,
+    /// or because a route below `live` is to be run with the plans of its files. Only that move may be refused.
     ///
     /// # Errors
     /// As [`Ladder::reload_files`].

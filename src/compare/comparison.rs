@@ -159,7 +159,9 @@ fn equal_body<'p>(pair: &Pair<'p>, rules: &Rules, bounds: &CompareBounds) -> Opt
     let is_same_type = [CONTENT_TYPE, CONTENT_ENCODING]
         .iter()
         .all(|name| legacy.headers().get_all(name).iter().eq(engine.headers().get_all(name)));
-    let is_unread = rules.asserts.is_empty() && rules.body.renaming.is_none() && legacy.status() == engine.status();
+    // Calls may bind ids too.
+    let binds_ids = rules.body.renaming.is_some() || pair.effects.is_some();
+    let is_unread = rules.asserts.is_empty() && !binds_ids && legacy.status() == engine.status();
     (is_unread && is_same_type && body.len() <= bounds.bytes && body == other).then_some(body)
 }
 

@@ -95,6 +95,9 @@ impl Walk<'_> {
             self.report_broken("the changed workflow did not become a candidate");
             return Ok(());
         };
+        if found.mismatched == 0 {
+            self.report_broken("no pair of the candidate with the wrong charge differs");
+        }
         self.console.say(&format!("{} of {} pairs differ from the plan in force", found.mismatched, found.pairs));
         self.console.say(&format!("$ pointsman flip {CREATOR} --candidate live --percent {PERCENT}"));
         match self.control.flip_candidate(CREATOR, PERCENT).await? {

@@ -2,8 +2,9 @@
 //!
 //! Always true: a share grows by an ordinary flip, through its gate, never by force, and only to the next step; only
 //! while the requested state is in force, after its time, and after so many requests with it; and never over a share
-//! that a person has made smaller. What this process saw of a share is not stored: after a start the time and the
-//! requests of each share count anew.
+//! that a person has made smaller. That nobody has moved the route meanwhile is looked at again under the lock of
+//! moves. What this process saw of a share is not stored: after a start the time and the requests of each share count
+//! anew.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use super::export::show_auto_held;
 use super::gate::{MoveRefusal, RequestedMove};
 use super::in_force::Inputs;
 use super::mover::Mover;
-use super::positions::RoutePosition;
-use super::types::{AutoStatus, FlipSource, MoveRequest};
+use super::positions::{RoutePosition, state_of};
+use super::types::{AutoStatus, FlipError, FlipSource, MoveRequest};
 use crate::evidence::{ConditionName, GateVerdict};
 use crate::flag::{Auto, Percent, State};
 use crate::names::RouteId;
@@ -29,16 +30,32 @@ pub(super) const BY_AUTO: &str = "auto";
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// A step that is due.
-struct DueStep {
+pub(super) struct DueStep {
     route: RouteId,
     state: State,
+    share: Percent,
     next: Percent,
     reason: String,
 }
 
-/// Whether the last flip of a route set its share within a state, and `auto` did not.
+/// Whether the last flip of a route lowered it, or set its share within a state, and `auto` did not make it.
 fn is_set_by_hand(position: &RoutePosition) -> bool {
-    position.last.as_ref().is_some_and(|flip| flip.from == flip.to && flip.by != BY_AUTO)
+    let Some(flip) = position.last.as_ref().filter(|flip| flip.by != BY_AUTO) else { return false };
+    let from: Option<State> = flip.from.parse().ok();
+    from.is_none_or(|from| from >= state_of(flip))
+}
+
+/// Why the share of a route may not be touched, whatever its time and requests: something else than what is on its rung
+/// was requested or is in force. A flip would end that.
+fn unsettled(inputs: &Inputs, position: &RoutePosition) -> Option<String> {
+    let (state, requested, effective) = (position.rung(), position.inputs.requested, inputs.effective(position));
+    if effective.state != state {
+        return Some(format!("`{}` is in force, not `{state}` ({})", effective.state, effective.why.as_str()));
+    }
+    if requested != state || position.inputs.is_held {
+        return Some(format!("`{requested}` was requested, and the route is kept at `{state}`"));
+    }
+    position.refused.first().map(|why| format!("what the file asks for is refused: {why}"))
 }
 
 impl Mover {
@@ -51,7 +68,7 @@ impl Mover {
     }
 
     /// Looks at the shares that may grow; returns those that are due.
-    fn due_steps(&self, now: Instant) -> Vec<DueStep> {
+    pub(super) fn due_steps(&self, now: Instant) -> Vec<DueStep> {
         let inputs = self.in_force().inputs();
         let mut seen = self.auto_shares.seen();
         seen.retain(|id, _| {
@@ -81,7 +98,12 @@ impl Mover {
         let (id, state) = (&position.route.id, position.rung());
         let share = position.inputs.shares.of(state);
         let evidence = self.gate().evidence_of(&inputs.positions, position);
-        let counted = if state == State::Live { evidence.engine_answers } else { evidence.pairs() };
+        // Callers outside the share of a rung are one rung lower.
+        let counted = match state {
+            State::Live => evidence.engine_answers,
+            State::Dark => evidence.dark_pairs,
+            _ => evidence.shadow_pairs,
+        };
         let found = seen.entry(id.clone()).or_insert_with(|| SeenShare {
             state,
             share,
@@ -90,16 +112,16 @@ impl Mover {
             requests: 0,
             is_set_by_hand: is_set_by_hand(position),
             held: Vec::new(),
+            failure: None,
         });
         if (found.state, found.share) != (state, share) {
-            found.is_set_by_hand = state == found.state && share < found.share;
+            found.is_set_by_hand = state < found.state || (state == found.state && share < found.share);
             (found.state, found.share) = (state, share);
             found.begin(now, counted);
         }
-        let effective = inputs.effective(position);
-        if effective.state != state {
+        if let Some(why) = unsettled(inputs, position) {
             found.begin(now, counted);
-            found.held = vec![format!("`{}` is in force, not `{state}` ({})", effective.state, effective.why.as_str())];
+            found.held = vec![why];
             return None;
         }
         // The evidence started anew, or the engine failed a request: what was counted before is gone.
@@ -116,7 +138,10 @@ impl Mover {
         found.held = self.against_next_step(inputs, position, state, next);
         let reason =
             format!("{} requests with {share} in {}s", found.requests, now.duration_since(found.since).as_secs());
-        found.held.is_empty().then(|| DueStep { route: id.clone(), state, next, reason })
+        let due = found.held.is_empty().then(|| DueStep { route: id.clone(), state, share, next, reason });
+        // A step that failed is tried again.
+        found.held.extend(found.failure.clone());
+        due
     }
 
     /// What prevents the next step, as sentences: the gate of a larger share, and in `live` more errors than
@@ -135,6 +160,46 @@ impl Mover {
             against.extend(errors.filter(|of| of.verdict == GateVerdict::Fail).map(|of| of.detail));
         }
         against
+    }
+
+    /// Raises a share that is due, unless somebody has moved the route meanwhile.
+    pub(super) async fn raise_share(
+        self: &Arc<Self>,
+        asked: std::time::Instant,
+        due: &DueStep,
+    ) -> Result<(), FlipError> {
+        let lock = self.lock_moves().await;
+        let inputs = self.in_force().inputs();
+        let position = inputs.positions.routes.get(&due.route);
+        let is_as_judged = position.is_some_and(|position| {
+            let now = (position.rung(), position.inputs.shares.of(due.state));
+            now == (due.state, due.share)
+                && next_step(position).is_some_and(|(_, next)| next == due.next)
+                && unsettled(&inputs, position).is_none()
+        });
+        if !is_as_judged {
+            return Ok(());
+        }
+        let request = MoveRequest {
+            to: due.state,
+            percent: Some(due.next),
+            reason: Some(due.reason.clone()),
+            force: false,
+            acknowledge: false,
+            by: BY_AUTO.to_owned(),
+        };
+        let raised = self.flip(lock, asked, &due.route, request).await.map(drop);
+        self.clone().start_recording();
+        raised
+    }
+
+    /// Shows that a step failed, until it is made. Logged once for each cause.
+    fn note_failure(&self, due: &DueStep, error: &FlipError) {
+        let why = format!("the step to {} failed: {error}", due.next);
+        let mut seen = self.auto_shares.seen();
+        let Some(found) = seen.get_mut(&due.route).filter(|found| found.failure.as_ref() != Some(&why)) else { return };
+        tracing::warn!(route = %due.route, state = %due.state, share = %due.next, %error, "the share does not grow yet");
+        found.failure = Some(why);
     }
 
     /// How far the share of a route is on its way to the next one; `None` if it does not grow by itself.
@@ -175,17 +240,10 @@ impl Ladder {
     pub(super) async fn raise_due_shares(&self) {
         // A flip down that is made from here on counts as later.
         let asked = std::time::Instant::now();
-        for DueStep { route, state, next, reason } in self.mover.due_steps(Instant::now()) {
-            let request = MoveRequest {
-                to: state,
-                percent: Some(next),
-                reason: Some(reason),
-                force: false,
-                acknowledge: false,
-                by: BY_AUTO.to_owned(),
-            };
-            if let Err(error) = self.flip_asked_at(asked, &route, request).await {
-                tracing::warn!(%route, %state, share = %next, %error, "the share does not grow yet");
+        for due in self.mover.due_steps(Instant::now()) {
+            let raised = self.mover.raise_share(asked, &due).await;
+            if let Err(error) = raised {
+                self.mover.note_failure(&due, &error);
             }
         }
     }

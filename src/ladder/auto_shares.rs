@@ -28,11 +28,13 @@ pub(super) struct SeenShare {
     pub is_set_by_hand: bool,
     /// What holds the next step apart from time and requests, as sentences.
     pub held: Vec<String>,
+    /// Why the step failed when it was last tried.
+    pub failure: Option<String>,
 }
 
 impl SeenShare {
     pub fn begin(&mut self, now: Instant, counted: u64) {
-        (self.since, self.before, self.requests) = (now, counted, 0);
+        (self.since, self.before, self.requests, self.failure) = (now, counted, 0, None);
     }
 
     /// How long it is until the share has had its time.

@@ -253,11 +253,7 @@ impl Ladder {
     /// # Errors
     /// See [`FlipError`]; nothing changed, unless it is [`Unconfirmed::Pending`] or [`Unconfirmed::TaskEnded`].
     pub async fn flip(&self, route: &RouteId, request: MoveRequest) -> Result<Flipped, FlipError> {
-        self.flip_asked_at(Instant::now(), route, request).await
-    }
-
-    async fn flip_asked_at(&self, asked: Instant, route: &RouteId, request: MoveRequest) -> Result<Flipped, FlipError> {
-        let until = TokioInstant::now() + self.answer_within;
+        let (asked, until) = (Instant::now(), TokioInstant::now() + self.answer_within);
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
         let request = mover.with_first_step(&route, request);
         mover.ask_about_instances(&route, request.to).await;

@@ -222,7 +222,12 @@ impl DecisionInputs {
                 .set_opaque(move |value| BytesMark::may_be_bytes(value) && BytesMark::new(&key_secret).is_bytes(value));
         }
         let injected = started.injected.as_ref();
-        if let Some(now) = injected.and_then(|injected| injected.now).or(self.now) {
+        // The rehearsal's clock goes on from legacy's time.
+        let from_legacy = injected.and_then(|injected| {
+            let passed = self.now?.duration_since(begun);
+            injected.now?.checked_add(passed).ok()
+        });
+        if let Some(now) = from_legacy.or(self.now) {
             scope.set_lazy("now", move || Value::String(now.to_string()));
         }
         if let Some(injected) = injected {

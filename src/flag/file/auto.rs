@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::values::{duration_within, percentage};
-use crate::flag::{Auto, Guard, Percent};
+use crate::flag::{Auto, Guard, Percent, State};
 use crate::problem::{Problems, Site};
 
 /// How many requests a share has to answer, or compare, if `at_least` is not given.
@@ -29,6 +29,15 @@ pub struct AutoDraft {
     /// How many requests the engine answers at least with each share in `live` (in `shadow` and `dark`: are compared
     /// with it). Default: 100.
     pub at_least: Option<u64>,
+}
+
+/// Warns of a route that its file puts in a state with all callers: nothing is left to grow.
+pub(super) fn warn_of_whole_share(state: State, has_shares: bool, site: &Site, problems: &mut Problems) {
+    if !has_shares && state > State::Off {
+        problems
+            .warn(site, format!("a move to `{state}` by this file begins with 100 %, and nothing is left to grow"))
+            .hint("say `percent:` too, or move the route with `pointsman flip`");
+    }
 }
 
 /// Checks a draft; `None` if it has an error.

@@ -114,6 +114,9 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         Some(draft) => super::guard(draft, known.guard, known.services.keys(), &at("guard"), problems),
         None => known.guard.filter(|_| workflow.is_some()).cloned(),
     };
+    if auto.is_some() {
+        super::auto::warn_of_whole_share(*state, percent.is_some(), &at("auto"), problems);
+    }
     let auto =
         auto.as_ref().and_then(|draft| super::auto::auto(draft, guard.as_ref(), key.is_some(), &at("auto"), problems));
     let capture = capture

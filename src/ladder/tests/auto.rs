@@ -145,3 +145,47 @@ async fn a_flip_that_names_a_share_and_a_route_without_steps_are_as_before() {
     let bare = fixture.status("bare");
     assert_eq!((bare.shares.of(State::Live), bare.auto), (Percent::ALL, None));
 }
+
+/// Somebody moves the route between the look at its share and the step.
+#[tokio::test(start_paused = true)]
+async fn a_step_that_is_overtaken_by_a_person_changes_nothing() {
+    for moved in [percent(State::Live, 0.5), percent(State::Live, 50.0), to(State::Dark)] {
+        let fixture = Fixture::growing().await;
+        fixture.share_after(EACH).await;
+        fixture.record_engine_answers("plain");
+        let asked = std::time::Instant::now();
+        let due = fixture.ladder.mover.due_steps(tokio::time::Instant::now());
+        assert_eq!(due.len(), 1);
+        let moved = MoveRequest { force: true, reason: Some("a drill".into()), ..moved };
+        fixture.flip("plain", moved).await.unwrap();
+        let before = (fixture.state("plain"), fixture.status("plain").shares);
+        fixture.ladder.mover.raise_share(asked, &due[0]).await.unwrap();
+        assert_eq!((fixture.state("plain"), fixture.status("plain").shares), before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_was_flipped_down_does_not_grow_there() {
+    let fixture = Fixture::growing().await;
+    fixture.flip("plain", percent(State::Dark, 1.0)).await.unwrap();
+    fixture.ladder.raise_due_shares().await;
+    for _ in 0..3 {
+        fixture.record_pairs("plain");
+    }
+    tokio::time::advance(EACH).await;
+    fixture.ladder.raise_due_shares().await;
+    assert_eq!(fixture.status("plain").shares.of(State::Dark), Percent::new(1.0).unwrap());
+    assert!(fixture.held().contains("a person has set the share"), "{}", fixture.held());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_the_store_refuses_is_shown_and_tried_again() {
+    let fixture = Fixture::growing().await;
+    fixture.share_after(EACH).await;
+    fixture.record_engine_answers("plain");
+    fixture.store.refuse_flips.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(fixture.share_after(Duration::ZERO).await, 1.0);
+    assert!(fixture.held().contains("the step to 5% failed"), "{}", fixture.held());
+    fixture.store.refuse_flips.store(false, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(fixture.share_after(Duration::ZERO).await, 5.0);
+}

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 use super::{BytesMark, LegacyReplies, Run, StepPart};
@@ -222,10 +222,11 @@ impl DecisionInputs {
                 .set_opaque(move |value| BytesMark::may_be_bytes(value) && BytesMark::new(&key_secret).is_bytes(value));
         }
         let injected = started.injected.as_ref();
-        // The rehearsal's clock goes on from legacy's time.
+        // The rehearsal's clock, which waits advance, goes on from legacy's time; in whole seconds, so that what the
+        // rehearsal itself takes does not make its time another one than legacy's.
         let from_legacy = injected.and_then(|injected| {
-            let passed = self.now?.duration_since(begun);
-            injected.now?.checked_add(passed).ok()
+            let passed = self.now?.duration_since(begun).as_secs();
+            injected.now?.checked_add(SignedDuration::from_secs(passed)).ok()
         });
         if let Some(now) = from_legacy.or(self.now) {
             scope.set_lazy("now", move || Value::String(now.to_string()));

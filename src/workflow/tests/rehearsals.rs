@@ -1,5 +1,5 @@
-//! Rehearsals: outputs that are declared or not, values that legacy drew, and attempts while a service is not available.
-//! Waiting takes no time in a rehearsal, so the number of such attempts has to be bounded.
+//! Rehearsals: outputs that are declared or not, values that legacy drew, and attempts while a service is not
+//! available. Waiting takes no time in a rehearsal, so the number of such attempts has to be bounded.
 
 use super::harness::{breaker_open, plan};
 use super::*;
@@ -252,13 +252,17 @@ respond: { status: 200, body: '${steps.a.output}' }
 
 /// What a run of this mode evaluates, where legacy answered with this body.
 fn drawn(mode: Mode, body: Value) -> Value {
+    drawn_at(mode, body, Timestamp::UNIX_EPOCH)
+}
+
+fn drawn_at(mode: Mode, body: Value, now: Timestamp) -> Value {
     let plan = plan(DRAWS);
     let legacy = Arc::new(json!({ "status": 200, "headers": {}, "body": body }));
     let mut first = started(&plan, mode, json!({}));
     let inject = plan.inject.as_ref().expect("it is declared");
     first.injected = inject.values(mode, &first.request, Some(&legacy));
     let run = fold([&Event::RunStarted(Arc::new(first))]).unwrap();
-    let scope = inputs().at(Timestamp::UNIX_EPOCH).plain(&run);
+    let scope = inputs().at(now).plain(&run);
     let read = |text: &str| Template::parse_str(text).unwrap().evaluate(&scope).unwrap();
     json!({
         "at": read("${now}"), "id": read("${uuid('order')}"), "other": read("${uuid('other')}"),
@@ -275,6 +279,8 @@ fn a_rehearsal_has_legacys_time_ids_and_random_numbers() {
     assert_eq!(injected["at"], "2026-11-26T10:00:00Z");
     assert_eq!((&injected["id"], &injected["lot"]), (&json!("4711"), &json!(0.25)), "an id is a text here");
     assert_eq!(injected["other"], own["other"], "what is not named is drawn");
+    let later = |ms| drawn_at(Mode::Rehearse, body.clone(), Timestamp::from_millisecond(ms).unwrap())["at"].clone();
+    assert_eq!((later(999), later(61_500)), (json!("2026-11-26T10:00:00Z"), json!("2026-11-26T10:01:01Z")));
     for mode in [Mode::Dark, Mode::Real] {
         assert_eq!(drawn(mode, body.clone()), own, "only a rehearsal: {mode:?}");
     }

@@ -70,7 +70,9 @@ impl System {
 fn sources(view: &Value) -> Vec<(String, String)> {
     let callers = view["callers"].as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut found: Vec<_> = callers.iter().map(|caller| (text(&caller["source"]), text(&caller["path"]))).collect();
+    // Who looks while a call is under way finds a row for that too, which stays.
+    let callers = callers.iter().filter(|caller| caller["source"] != "under way");
+    let mut found: Vec<_> = callers.map(|caller| (text(&caller["source"]), text(&caller["path"]))).collect();
     found.sort();
     found
 }

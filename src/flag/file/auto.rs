@@ -40,21 +40,8 @@ pub(super) fn warn_of_whole_share(state: State, has_shares: bool, site: &Site, p
     }
 }
 
-/// Checks a draft; `None` if it has an error.
+/// Checks a draft. With an error the route as a whole is refused.
 pub(super) fn auto(
-    draft: &AutoDraft,
-    guard: Option<&Guard>,
-    has_key: bool,
-    site: &Site,
-    problems: &mut Problems,
-) -> Option<Auto> {
-    let mut own = Problems::default();
-    let auto = build(draft, guard, has_key, site, &mut own).filter(|_| !own.has_errors());
-    problems.extend(own);
-    auto
-}
-
-fn build(
     draft: &AutoDraft,
     guard: Option<&Guard>,
     has_key: bool,

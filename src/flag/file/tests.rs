@@ -363,6 +363,7 @@ fn each_field_is_checked() {
         (auto(json!({ "at_least": 0 })), ".auto.at_least", "over nothing"),
         (json!({ "guard": { "errors": "1%" }, "auto": steps }), ".auto", "needs a `key`"),
         (json!({ "key": key, "auto": steps }), ".auto", "a guard that watches errors"),
+        (json!({"state": "dark", "key": key, "guard": {"errors": "1%"}, "auto": steps}), ".auto", "begins with 100 %"),
         (json!({ "guard": { "errors": "1%", "notify": "http://a/b" } }), ".guard.notify", "declared service"),
         (
             json!({ "guard": { "errors": "1%", "notify": "${services.shpo}/b" } }),

@@ -1,7 +1,8 @@
 //! A cache of the owners that were looked up or pinned recently.
 //!
 //! Always true: an entry equals what the store has. "Nobody" is cached too, but only if no pin was made since the
-//! look-up began, so that it replaces no newer pin. A pin that is made later replaces "nobody".
+//! look-up began, so that it replaces no newer pin. A pin that is made later replaces "nobody". The engine's ownership
+//! is final; legacy's ends when the instance is adopted, and so it is cached only if no pin was changed meanwhile.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,8 +23,16 @@ pub(super) struct Cache(Mutex<Halves>);
 struct Halves {
     young: HashMap<PinKey, CachedOwner>,
     old: HashMap<PinKey, CachedOwner>,
-    /// How many pins were made or changed so far.
-    pins_made: u64,
+    version: PinsVersion,
+}
+
+/// How many pins were made and changed so far. What is known of a pin was read, or written, after a version was taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PinsVersion {
+    /// How many were made or changed.
+    made: u64,
+    /// How many were changed or have gone.
+    changed: u64,
 }
 
 impl Cache {
@@ -42,15 +51,15 @@ impl Cache {
         Some(owner)
     }
 
-    /// How many pins were made before a look-up that begins now, for [`Cache::looked_up`].
-    pub(super) fn pins_made(&self) -> u64 {
-        self.halves().pins_made
+    /// The present version: it is taken before a look-up, or an append, begins.
+    pub(super) fn version(&self) -> PinsVersion {
+        self.halves().version
     }
 
-    /// Caches the result of a look-up. `pins_made_before` is what [`Cache::pins_made`] returned when the look-up began.
-    pub(super) fn looked_up(&self, key: &PinKey, owner: CachedOwner, pins_made_before: u64) {
+    /// Caches the result of a look-up that began after `before` was taken.
+    pub(super) fn looked_up(&self, key: &PinKey, owner: CachedOwner, before: PinsVersion) {
         let mut halves = self.halves();
-        if owner.is_some() || halves.pins_made == pins_made_before {
+        if halves.is_still_so(owner, before) {
             halves.put(key, owner);
         }
     }
@@ -58,7 +67,7 @@ impl Cache {
     /// The store has taken the run from the pin of an instance of legacy.
     pub(super) fn detach_twin(&self, key: &PinKey) {
         let mut halves = self.halves();
-        halves.pins_made += 1;
+        halves.changed();
         let Halves { young, old, .. } = &mut *halves;
         for cached in [young.get_mut(key), old.get_mut(key)].into_iter().flatten() {
             if let Some((Owner::LegacyWithTwin, run)) = cached {
@@ -70,7 +79,7 @@ impl Cache {
     /// The pin of an instance has changed, or has gone: a look-up that has begun is not cached as "nobody" either.
     pub(super) fn forget(&self, key: &PinKey) {
         let mut halves = self.halves();
-        halves.pins_made += 1;
+        halves.changed();
         halves.young.remove(key);
         halves.old.remove(key);
     }
@@ -78,32 +87,51 @@ impl Cache {
     /// Forgets everything.
     pub(super) fn clear(&self) {
         let mut halves = self.halves();
-        halves.pins_made += 1;
+        halves.changed();
         halves.young.clear();
         halves.old.clear();
     }
 
-    /// Caches a pin that was just made. Returns `false` if it was cached already.
-    pub(super) fn add_pin(&self, key: &PinKey, arm: Arm, run: Option<RunId>) -> bool {
+    /// Caches a pin that was made by an append which began after `before` was taken. Returns `false` if it was cached
+    /// already, or may have changed since.
+    pub(super) fn add_pin(&self, key: &PinKey, arm: Arm, run: Option<RunId>, before: PinsVersion) -> bool {
         let owner = match arm {
             Arm::Engine => Owner::Engine,
             Arm::Legacy => Owner::LegacyWithTwin,
         };
-        self.put(key, (owner, run))
+        let mut halves = self.halves();
+        halves.is_still_so(Some((owner, run)), before) && halves.add(key, (owner, run))
     }
 
     /// Caches what the store has just recorded of an instance. Returns `false` if it was cached already.
     pub(super) fn put(&self, key: &PinKey, owner: (Owner, Option<RunId>)) -> bool {
-        let mut halves = self.halves();
-        halves.pins_made += 1;
-        let owner = Some(owner);
-        let before = halves.young.get(key).or_else(|| halves.old.get(key)).copied();
-        halves.put(key, owner);
-        before != Some(owner)
+        self.halves().add(key, owner)
     }
 }
 
 impl Halves {
+    /// Whether what was read or written after `before` still holds.
+    fn is_still_so(&self, owner: CachedOwner, before: PinsVersion) -> bool {
+        match owner {
+            None => self.version.made == before.made,
+            Some((Owner::LegacyWithTwin, _)) => self.version.changed == before.changed,
+            Some(_) => true,
+        }
+    }
+
+    fn changed(&mut self) {
+        self.version.made += 1;
+        self.version.changed += 1;
+    }
+
+    fn add(&mut self, key: &PinKey, owner: (Owner, Option<RunId>)) -> bool {
+        self.version.made += 1;
+        let owner = Some(owner);
+        let before = self.young.get(key).or_else(|| self.old.get(key)).copied();
+        self.put(key, owner);
+        before != Some(owner)
+    }
+
     fn put(&mut self, key: &PinKey, owner: CachedOwner) {
         if self.young.len() >= OWNERS_MAX / 2 {
             self.old = std::mem::take(&mut self.young);
@@ -125,7 +153,7 @@ mod tests {
     fn the_cache_is_bounded_and_keeps_entries_that_are_used() {
         let cache = Cache::default();
         for n in 0..3 * OWNERS_MAX {
-            cache.looked_up(&key(n), Some((Owner::Engine, None)), 0);
+            cache.looked_up(&key(n), Some((Owner::Engine, None)), PinsVersion::default());
             assert!(cache.get(&key(0)).is_some(), "an entry that is read all the time stays cached");
         }
         let halves = cache.halves();
@@ -135,14 +163,34 @@ mod tests {
     #[test]
     fn a_pin_replaces_a_cached_absence_and_an_older_look_up_does_not_replace_the_pin() {
         let cache = Cache::default();
-        let pins_made_before = cache.pins_made();
-        assert!(cache.add_pin(&key(1), Arm::Engine, None));
-        cache.looked_up(&key(1), None, pins_made_before);
+        let before = cache.version();
+        assert!(cache.add_pin(&key(1), Arm::Engine, None, before));
+        cache.looked_up(&key(1), None, before);
         assert_eq!(cache.get(&key(1)), Some(Some((Owner::Engine, None))));
-        cache.looked_up(&key(2), None, cache.pins_made());
+        cache.looked_up(&key(2), None, cache.version());
         assert_eq!(cache.get(&key(2)), Some(None));
-        cache.add_pin(&key(2), Arm::Engine, None);
+        cache.add_pin(&key(2), Arm::Engine, None, before);
         assert_eq!(cache.get(&key(2)), Some(Some((Owner::Engine, None))));
-        assert!(!cache.add_pin(&key(2), Arm::Engine, None), "it is cached already");
+        assert!(!cache.add_pin(&key(2), Arm::Engine, None, before), "it is cached already");
+    }
+
+    #[test]
+    fn what_was_known_of_a_twin_before_its_instance_was_adopted_is_not_cached_after_that() {
+        let (cache, run) = (Cache::default(), Some(RunId(uuid::Uuid::from_u128(1))));
+        let before = cache.version();
+        cache.forget(&key(1)); // the claim
+        cache.put(&key(1), (Owner::Adopted, run));
+        cache.looked_up(&key(1), Some((Owner::LegacyWithTwin, None)), before);
+        assert!(!cache.add_pin(&key(1), Arm::Legacy, None, before));
+        assert_eq!(cache.get(&key(1)), Some(Some((Owner::Adopted, run))));
+        // A twin whose run was taken from its pin meanwhile.
+        let before = cache.version();
+        cache.detach_twin(&key(2));
+        cache.looked_up(&key(2), Some((Owner::LegacyWithTwin, run)), before);
+        assert_eq!(cache.get(&key(2)), None);
+        let before = cache.version();
+        cache.add_pin(&key(3), Arm::Engine, None, before);
+        cache.looked_up(&key(2), Some((Owner::LegacyWithTwin, None)), before);
+        assert_eq!(cache.get(&key(2)), Some(Some((Owner::LegacyWithTwin, None))), "another pin was made");
     }
 }

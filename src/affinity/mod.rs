@@ -60,11 +60,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready, try_join_all};
+use futures_util::future::{BoxFuture, ready};
 use jiff::Timestamp;
 use tokio::task::AbortHandle;
 
 use self::cache::Cache;
+pub use self::cache::PinsVersion;
 use self::collision_check::{CheckMessage, CollisionChecks};
 pub use self::instances::{ArmInstances, FamilyInstances, Instances, TrackedFamily};
 pub use self::key_dir::default_dir;
@@ -74,7 +75,6 @@ pub use self::key_log::KeyLog;
 use self::look_ups::LookUps;
 pub use self::moves::{CallsEnded, Mover, Moves};
 use self::newer_files::NewerFilesMarks;
-use self::owners::{higher_precedence, owner_of};
 use self::pin_counts::PinCountsById;
 use self::request_locks::RequestLocks;
 use self::run_versions::RunVersions;
@@ -87,10 +87,10 @@ use crate::exchange::{
     AdoptionAnswer, AdoptionRequest, Affinity, ArmUnknown, EarlierKeys, Entered, KnownBody, LegacyEntry, LegacyTake,
     NotedInstance, Remembered,
 };
-use crate::flag::{Arm, Family, InstanceKey, Owner, PinKey, RetryKey, RetryKeys};
+use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::limits::Limits;
 use crate::names::{PlanSet, RouteId, RunId};
-use crate::store::{NewPin, PinRecord, StoreError, StoreHandle};
+use crate::store::{StoreError, StoreHandle};
 
 /// How long a look-up in the store may take; the caller's request waits for it.
 const LOOK_UP_MAX: Duration = Duration::from_secs(1);
@@ -160,38 +160,9 @@ impl StoreAffinity {
         }))
     }
 
-    /// Records that a run has pinned an instance. Called after its append and before its answer leaves; idempotent.
-    pub fn record_pin(&self, pin: &NewPin, run: RunId) {
-        self.sets.add_pin(&pin.key, pin.arm);
-        if self.cache.add_pin(&pin.key, pin.arm, Some(run)) {
-            self.families.count(&pin.key.family, pin.arm);
-            self.instances.count_soon();
-        }
-    }
-
     /// The instances of each family that are alive.
     pub fn instances(&self) -> &Arc<Instances> {
         &self.instances
-    }
-
-    /// Records the pin of an instance that the store has, before the answer of the run that made it leaves: this
-    /// process may not have got the result of the append yet.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub async fn record_stored_pin(&self, key: PinKey) -> Result<(), StoreError> {
-        match self.owner_in_memory(&key) {
-            // `None`: whoever asks for the owner is answered by the store.
-            None | Some((Owner::Engine | Owner::Adopted, _)) => return Ok(()),
-            Some((
-                Owner::NoPin | Owner::LegacyWithTwin | Owner::Moving | Owner::AdoptionUnknown | Owner::Unknown,
-                _,
-            )) => {}
-        }
-        if let Some(PinRecord { arm, run: Some(run), adoption: None, .. }) = self.store.pin(key.clone()).await? {
-            self.record_pin(&NewPin { key, arm }, run);
-        }
-        Ok(())
     }
 
     /// Sets the metrics of these families to the present counts of their pins.
@@ -228,72 +199,11 @@ impl StoreAffinity {
     pub fn release(&self, key: &RetryKey) {
         self.tries.release(key);
     }
-
-    /// Whether the engine may own an instance. In a shared store other processes make pins too, so that only the store
-    /// can tell.
-    fn engine_may_own(&self, key: &PinKey) -> bool {
-        let owns_any = self.families.get(&key.family).is_some_and(|family| family.engine_owns());
-        owns_any && (self.store.is_shared() || self.sets.engine_may_own(key))
-    }
-
-    /// The owner of a pin, if it is known without the store.
-    fn owner_in_memory(&self, key: &PinKey) -> Option<(Owner, Option<RunId>)> {
-        if self.families.get(&key.family).is_none() {
-            return Some((Owner::NoPin, None));
-        }
-        if let Some(known) = self.cache.get(key) {
-            return Some(known.unwrap_or((Owner::NoPin, None)));
-        }
-        if self.engine_may_own(key) {
-            return None;
-        }
-        // The engine does not own it, so legacy answers, and the caller does not wait for the store: which run created
-        // the twin is looked up later.
-        let may_have_twin = self.store.is_shared() || self.sets.may_have_twin(key);
-        Some((if may_have_twin { Owner::LegacyWithTwin } else { Owner::NoPin }, None))
-    }
-
-    async fn look_up(&self, key: PinKey) -> Result<(Owner, Option<RunId>), ArmUnknown> {
-        let pins_made_before = self.cache.pins_made();
-        match tokio::time::timeout(LOOK_UP_MAX, self.store.pin(key.clone())).await {
-            Ok(Ok(pin)) => {
-                let known = pin.as_ref().map(owner_of);
-                // What is being moved has another owner soon.
-                if !matches!(known, Some((Owner::Moving | Owner::AdoptionUnknown, _))) {
-                    self.cache.looked_up(&key, known, pins_made_before);
-                }
-                Ok(known.unwrap_or((Owner::NoPin, None)))
-            }
-            Ok(Err(error)) => {
-                tracing::error!(%error, family = %key.family, "cannot tell who owns an instance");
-                Err(ArmUnknown)
-            }
-            Err(_) => {
-                tracing::error!(family = %key.family, waited = ?LOOK_UP_MAX, "cannot tell who owns an instance");
-                Err(ArmUnknown)
-            }
-        }
-    }
 }
 
 impl Affinity for StoreAffinity {
     fn owner<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), ArmUnknown>> {
-        let mut known = (Owner::NoPin, None);
-        let mut unknown = Vec::new();
-        for key in key.pin_keys() {
-            match self.owner_in_memory(&key) {
-                Some(owner) => known = higher_precedence(known, owner),
-                None => unknown.push(key),
-            }
-        }
-        if unknown.is_empty() || known.0 == Owner::Engine {
-            return ready(Ok(known)).boxed();
-        }
-        async move {
-            let found = try_join_all(unknown.into_iter().map(|key| self.look_up(key))).await?;
-            Ok(found.into_iter().fold(known, higher_precedence))
-        }
-        .boxed()
+        self.owner_of(key)
     }
 
     fn began_with<'a>(&'a self, run: RunId, plans: &'a Arc<PlanSet>) -> BoxFuture<'a, Option<bool>> {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
+use crate::flag::PinKey;
 use crate::store::tests::{append, pin, run_id};
-use crate::store::{Append, MemoryStore, PinRecord, Store, StoreIdentity};
+use crate::store::{Append, MemoryStore, NewPin, PinRecord, Store, StoreIdentity};
 
 /// A memory store that counts look-ups and can be made to fail them.
 struct CountingStore {
@@ -136,7 +137,7 @@ async fn owner(affinity: &StoreAffinity, id: &str) -> Result<(Owner, Option<RunI
 
 async fn create(store: &CountingStore, affinity: &StoreAffinity, n: u64, pin: NewPin) {
     store.append(Arc::new(Append { pins: vec![pin.clone()], ..append(run_id(n), 1, 1) })).await.unwrap();
-    affinity.record_pin(&pin, run_id(n));
+    affinity.record_pin(&pin, run_id(n), affinity.pins_version());
 }
 
 #[tokio::test]

@@ -367,7 +367,11 @@ mod tests {
         let (instance, was) = (Some(Instance::Creates { id }), vec!["orders.create".into()]);
         let creator = Route { id: "orders.make".into(), was, instance, ..follower.clone() };
         let key = PinKey { family: "orders.create".into(), id: "17".into() };
-        affinity.record_pin(&NewPin { key: key.clone(), arm: Arm::Engine }, RunId(uuid::Uuid::from_u128(1)));
+        affinity.record_pin(
+            &NewPin { key: key.clone(), arm: Arm::Engine },
+            RunId(uuid::Uuid::from_u128(1)),
+            affinity.pins_version(),
+        );
         let is_shut = |route, to| !affinity.unmet(route, State::Shadow, to).is_empty();
         assert!(!is_shut(&creator, State::Only));
         affinity.record_collision(&key, RunId(uuid::Uuid::from_u128(2)));

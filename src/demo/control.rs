@@ -12,14 +12,16 @@ use serde_json::Value;
 
 use super::http::Client;
 use crate::admin::types::{
-    ApiProblem, CandidateRequest, CandidateResponse, CandidateStage, CapturePage, Diffs, FlipRequest, FlipResponse,
-    GuardReleaseRequest, GuardReleaseResponse, Orchestration, RouteDetail, Status,
+    AdoptRequest, AdoptionsView, ApiProblem, CandidateRequest, CandidateResponse, CandidateStage, CapturePage, Diffs,
+    FlipRequest, FlipResponse, GuardReleaseRequest, GuardReleaseResponse, Orchestration, RouteDetail, Status,
 };
 use crate::flag::State;
 use crate::workflow::RunStatus;
 
 /// The longest wait until a run ends or waits for a person.
 const WAIT_MAX: Duration = Duration::from_secs(10);
+/// The longest wait until all instances are adopted.
+const ADOPTION_MAX: Duration = Duration::from_secs(20);
 
 /// A client of the admin listener.
 #[derive(Clone, Debug)]
@@ -95,6 +97,22 @@ impl Control {
     pub async fn release_guard(&self, route: &str, reason: &str) -> anyhow::Result<GuardReleaseResponse> {
         let request = GuardReleaseRequest { reason: reason.to_owned(), force: false, by: Some("demo".to_owned()) };
         self.post(&format!("/api/v2/routes/{route}/guard/release"), &json(&request)?).await
+    }
+    /// Has the engine adopt all of legacy's instances, and waits until it has tried; after a bound returns how far it
+    /// is.
+    ///
+    /// # Errors
+    /// The API does not answer, or refuses.
+    pub async fn adopt_all(&self, route: &str) -> anyhow::Result<AdoptionsView> {
+        let path = format!("/api/v2/routes/{route}/adoptions");
+        let request = AdoptRequest { all: true, ids: Vec::new(), by: Some("demo".to_owned()) };
+        let begun = Instant::now();
+        let mut view: AdoptionsView = self.post(&path, &json(&request)?).await?;
+        while view.bulk.as_ref().is_none_or(|bulk| bulk.is_running) && begun.elapsed() < ADOPTION_MAX {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            view = self.get(&path).await?;
+        }
+        Ok(view)
     }
     /// The captures of a route, a page of the oldest ones.
     ///

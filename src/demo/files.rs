@@ -2,9 +2,9 @@
 //!
 //! The question it answers: "which files does the demo run?" The files of the project's directory `flags/`, with these
 //! differences ([`CHANGES`]): the addresses of the sample services; an egress listener, through which the sample legacy
-//! makes its calls, with steps that are rehearsed from these calls; captures and a guard; and
-//! `workflows/create-order.yaml`, whose first version, with a defect that no reply shows, is written first and replaced
-//! by [`correct`].
+//! makes its calls, with steps that are rehearsed from these calls; captures, a guard and the adoption of legacy's
+//! orders; and `workflows/create-order.yaml`, whose first version, with a defect that no reply shows, is written first
+//! and replaced by [`correct`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,6 +21,7 @@ const FILES: [(&str, &str); 8] = [
     ("workflows/launch-campaign.yaml", include_str!("../../flags/workflows/launch-campaign.yaml")),
 ];
 const CORRECTED: &str = include_str!("../../flags/workflows/create-order.yaml");
+const ADOPTING: &str = include_str!("adopt-order.yaml");
 const AS_FIRST_WRITTEN: &str = include_str!("create-order-first.yaml");
 
 /// The address of the sample legacy in the flag files; the demo uses this port if it is free.
@@ -29,7 +30,7 @@ pub const LEGACY_URL: &str = "http://127.0.0.1:9000";
 pub const WORLD_URL: &str = "http://127.0.0.1:9100";
 
 /// What the demo changes in the files: legacy's own calls replace outputs that are declared by hand, and the `assert`
-/// about the charge; the last three add the egress listener, captures, and a guard.
+/// about the charge; the last four add the egress listener, captures with adoption, and a guard.
 const CHANGES: [(&str, &str); 7] = [
     ("    rehearse: { id: \"${legacy.body.payment_id}\" }\n", "    rehearse: legacy\n"),
     (
@@ -42,7 +43,10 @@ const CHANGES: [(&str, &str); 7] = [
         "default_legacy: shop",
         "egress: { listen: EGRESS, window: 300ms } # legacy's own calls go through it\ndefault_legacy: shop",
     ),
-    ("    instance: { creates: $.id }\n", "    instance: { creates: $.id }\n    capture: 20%\n"),
+    (
+        "    instance: { creates: $.id }\n",
+        "    instance: { creates: $.id, adopt: { workflow: adopt-order, settles: 2s } }\n    capture: 20%\n",
+    ),
     ("    workflow: create-campaign\n", "    workflow: create-campaign\n    guard: { errors: 5% }\n"),
 ];
 
@@ -52,7 +56,7 @@ const CHANGES: [(&str, &str); 7] = [
 /// # Errors
 /// The directory cannot be written.
 pub fn write(dir: &Path, legacy: &str, world: &str, egress: SocketAddr) -> io::Result<()> {
-    for (name, text) in FILES {
+    for (name, text) in FILES.into_iter().chain([("workflows/adopt-order.yaml", ADOPTING)]) {
         let path = dir.join(name);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
@@ -135,7 +139,7 @@ mod tests {
         copy_with_first_version(&dir, &copy).expect("copied");
         let copied = std::fs::read_to_string(copy.join("workflows/create-order.yaml")).expect("there");
         assert_eq!(copied, changed(AS_FIRST_WRITTEN));
-        assert!(copy.join("routes/orders.yaml").exists() && copy.join("pointsman.yaml").exists());
+        assert!(copy.join("workflows/adopt-order.yaml").exists() && copy.join("pointsman.yaml").exists());
         std::fs::remove_dir_all(dir).ok();
         assert_eq!(diff_of_versions().len(), 2);
     }

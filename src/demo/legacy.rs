@@ -8,9 +8,10 @@
 //!
 //! ```text
 //! POST /quotes   POST /orders   GET /orders   GET /orders/N   POST /orders/N/cancel   POST /campaigns
+//! POST /orders/N/moved   the order is somebody else's from now on: it is not cancelled here any more
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,8 @@ type Response = http::Response<http_body_util::Full<bytes::Bytes>>;
 struct LegacyState {
     last: u64,
     orders: BTreeMap<u64, Value>,
+    // The orders of which it has let go.
+    moved: BTreeSet<u64>,
     // The answers by idempotency key: a repeat gets the first answer.
     answered: BTreeMap<String, (StatusCode, Value)>,
     served: u64,
@@ -113,6 +116,7 @@ impl Shop {
             }
             ("GET" | "HEAD", ["orders", id]) => self.order(id).map(|(_, order)| reply(StatusCode::OK, &order)),
             ("POST", ["orders", id, "cancel"]) => self.cancel(id, &call).await,
+            ("POST", ["orders", id, "moved"]) => self.let_go(id),
             ("POST", ["campaigns"]) => self.campaign(&call).await,
             _ => Err(refusal(StatusCode::NOT_FOUND, "no such page")),
         };
@@ -177,11 +181,24 @@ impl Shop {
         Ok(created(StatusCode::CREATED, &order))
     }
 
+    /// Marks an order as somebody else's. May be repeated.
+    fn let_go(&self, id: &str) -> Result<Response, Refusal> {
+        let (number, order) = self.order(id)?;
+        if order["status"] == "cancelled" {
+            return Err(refusal(StatusCode::CONFLICT, "this order is cancelled already"));
+        }
+        self.state().moved.insert(number);
+        Ok(reply(StatusCode::OK, &json!({ "id": number, "moved": true })))
+    }
+
     /// Releases the reservations, refunds the money, and sends a mail.
     async fn cancel(&self, id: &str, call: &Call) -> Result<Response, Refusal> {
         let (number, order) = self.order(id)?;
         if order["status"] == "cancelled" {
             return Err(refusal(StatusCode::CONFLICT, "this order is cancelled already"));
+        }
+        if self.state().moved.contains(&number) {
+            return Err(refusal(StatusCode::CONFLICT, "this order has moved"));
         }
         // Marked first, so that of two concurrent cancellations only one refunds the money.
         if let Some(order) = self.state().orders.get_mut(&number) {
@@ -293,6 +310,21 @@ mod tests {
         let balance = world.ledger().balance();
         let counts = ["reserve", "charge", "mail", "release", "refund"].map(|o| balance.total(o));
         assert_eq!(counts, [2, 1, 2, 2, 1]);
+    }
+
+    #[tokio::test]
+    async fn an_order_that_has_moved_is_read_and_not_cancelled() {
+        let (world, legacy, client) = world_and_legacy().await;
+        let orders = format!("{}/orders", legacy.url());
+        client.json(Method::POST, &orders, &[], &order()).await.expect("a reply");
+        let post = async |path: &str| {
+            client.json(Method::POST, &format!("{orders}/1/{path}"), &[], &Value::Null).await.expect("a reply").status
+        };
+        assert_eq!([post("moved").await, post("moved").await], [StatusCode::OK; 2]);
+        assert_eq!(post("cancel").await, StatusCode::CONFLICT);
+        let read = client.json(Method::GET, &format!("{orders}/1"), &[], &Value::Null).await.expect("a reply");
+        assert_eq!(read.json()["status"], "confirmed");
+        assert_eq!(world.ledger().balance().total("refund"), 0);
     }
 
     #[tokio::test]

@@ -139,10 +139,15 @@ impl Traffic {
         let reply = self.shared.send(Method::GET, &path, &trace, "demo", &Value::Null).await?;
         if reply.status == StatusCode::OK { Ok(reply.json()) } else { Err(format!("GET {path}: {}", reply.status)) }
     }
-    /// Cancels the orders that legacy made and that are not cancelled, a few at a time; returns how many it cancelled.
-    pub async fn cancel_orders_of_legacy(&self) -> usize {
+    /// Cancels up to `most` of the orders that legacy made and that are not cancelled, a few at a time; returns how
+    /// many it cancelled.
+    pub async fn cancel_orders_of_legacy(&self, most: usize) -> usize {
         const AT_ONCE: usize = 16;
-        let orders = std::mem::take(&mut self.tally().open_at_legacy);
+        let orders: Vec<String> = {
+            let open = &mut self.tally().open_at_legacy;
+            let most = most.min(open.len());
+            open.drain(..most).collect()
+        };
         let mut cancelled = 0;
         for some in orders.chunks(AT_ONCE) {
             let trace = || format!("{:032x}", fastrand::u128(1..));
@@ -194,7 +199,7 @@ impl Shared {
         let done = self.send_expecting(Method::POST, &path, trace, tenant, &Value::Null, StatusCode::OK).await?;
         let mut tally = self.tally();
         tally.cancelled += 1;
-        // Legacy's ids are numbers, the engine's are strings.
+        // Legacy's ids are numbers, the engine's are strings, also that of an order which the engine has adopted.
         if done["id"].is_string() {
             tally.engine_traces.insert(trace.to_owned());
         }

@@ -255,7 +255,7 @@ impl Walk<'_> {
             .chapter("only", "The engine answers, legacy is never called. Then legacy goes down and stays down.");
         self.traffic.wait_for_full_round().await;
         let before = self.failed();
-        self.let_orders_of_legacy_end().await?;
+        let adopted = self.end_or_adopt_orders_of_legacy().await?;
         self.raise_family(State::Only).await?;
         self.traffic.wait_for_full_round().await;
         let served = self.legacy.served();
@@ -266,12 +266,26 @@ impl Walk<'_> {
         } else {
             self.report_broken("legacy was called by a route in only");
         }
+        if let Some(id) = adopted {
+            let is_read = self.traffic.read(&id).await;
+            let is_cancelled = self.traffic.cancel_orders_of_legacy(1).await == 1;
+            match (is_read, is_cancelled) {
+                (Ok(_), true) => {
+                    self.console
+                        .promise_held(&format!("order {id}, which legacy made, is read and cancelled without it"));
+                }
+                (read, _) => {
+                    self.report_broken(&format!("an adopted order is lost: {read:?}, cancelled: {is_cancelled}"))
+                }
+            }
+        }
         self.promise_none_failed(before, "in only, with legacy down");
         Ok(())
     }
 
-    /// Legacy still has orders, for which nobody would answer in `only`: the gate refuses, until they have ended.
-    async fn let_orders_of_legacy_end(&mut self) -> anyhow::Result<()> {
+    /// Legacy still has orders, for which nobody would answer in `only`: the gate refuses, until the engine has them.
+    /// Returns one that was adopted.
+    async fn end_or_adopt_orders_of_legacy(&mut self) -> anyhow::Result<Option<String>> {
         let [_, follower] = FOLLOWERS;
         match self.control.flip(follower, State::Only, "the demo moves it").await? {
             Err(refusal) if refusal.reasons.iter().any(|why| why.contains("legacy still has")) => {
@@ -280,9 +294,20 @@ impl Walk<'_> {
             }
             _ => self.report_broken("the gate to only is open although legacy has orders"),
         }
-        let cancelled = self.traffic.cancel_orders_of_legacy().await;
-        self.console.say(&format!("The clients cancel these {cancelled} orders, through legacy."));
-        Ok(())
+        let open = self.traffic.tally().open_at_legacy.len();
+        let cancelled = self.traffic.cancel_orders_of_legacy(open / 2).await;
+        self.console
+            .say(&format!("Clients cancel {cancelled} of these orders: with this write each becomes the engine's."));
+        self.console.say(&format!("$ pointsman adopt {CREATOR} --all"));
+        let view = self.control.adopt_all(CREATOR).await?;
+        let left = view.unknown + view.moving + view.given_back;
+        match view.adopted >= open as u64 && left == 0 {
+            true => self
+                .console
+                .promise_held(&format!("the engine has adopted {} orders of legacy, one by one", view.adopted)),
+            false => self.report_broken(&format!("{} of {open} orders were adopted: {view:?}", view.adopted)),
+        }
+        Ok(self.traffic.tally().open_at_legacy.first().cloned())
     }
 
     /// Raises the orders family to a state: followers first, since the creator may never be on a higher rung.

@@ -1,6 +1,6 @@
 //! The flags of all routes. A request uses one set from its first byte to its last.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use http::{HeaderName, Method};
@@ -70,6 +70,9 @@ pub struct RouteFlag {
     pub held_cohorts: Vec<String>,
     /// The family of the route that creates the instances; the route's own if it neither creates nor follows any.
     pub family: Family,
+    /// Whether any request of the family can be on a rung above `off`: such requests show instances of legacy, and the
+    /// ends of these have to be seen in `off` too.
+    pub is_family_above_off: bool,
     /// How legacy's instances of the family become the engine's; `None`: they do not.
     pub adopt: Option<Arc<AdoptRule>>,
     /// The plans in force, in `live` and above; `None`: those of the files.
@@ -131,9 +134,13 @@ impl FlagSet {
             };
             let family = families.get(creator).cloned().unwrap_or_else(|| creator.clone().into());
             let adopt = adopt_rules.get(creator).cloned();
-            Arc::new(RouteFlag { adopt, ..RouteFlag::new(route, inputs, family, freeze) })
+            RouteFlag { adopt, ..RouteFlag::new(route, inputs, family, freeze) }
         };
-        let routes: Vec<_> = routes.into_iter().map(flag).collect();
+        let mut routes: Vec<RouteFlag> = routes.into_iter().map(flag).collect();
+        let above_off: HashSet<Family> =
+            routes.iter().filter(|flag| flag.can_be_above_off()).map(|flag| flag.family.clone()).collect();
+        routes.iter_mut().for_each(|flag| flag.is_family_above_off = above_off.contains(&flag.family));
+        let routes: Vec<_> = routes.into_iter().map(Arc::new).collect();
         let hash_keys = HashKeys::new(&secret);
         let preserves_header_case =
             default_legacy.preserve_header_case || routes.iter().any(|flag| flag.route.legacy.preserve_header_case);
@@ -300,6 +307,7 @@ impl RouteFlag {
             proven: inputs.proven,
             held_cohorts: inputs.held_cohorts.clone(),
             family,
+            is_family_above_off: false,
             adopt: None,
             plans: None,
             route,

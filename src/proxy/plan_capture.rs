@@ -72,10 +72,10 @@ pub(super) fn plan_capture(
         (ticket, mode)
     });
     // In `off` the reply is searched for an id only if legacy could return an id that the engine owns. The ends of
-    // instances that are recorded then have to be seen too.
+    // instances that are recorded then, or that other routes of the family show, have to be seen too.
     let is_watched = || rung != State::Off || shared.affinity.engine_owns_any(&flagged.flag.family);
     let creates = flagged.creates() && is_watched();
-    let may_end = flagged.flag.route.lifetime.ends.is_some() && is_watched();
+    let may_end = flagged.flag.route.lifetime.ends.is_some() && (flagged.flag.is_family_above_off || is_watched());
     if compare.is_none() && !creates && !may_end {
         let seen = || {
             let key = flagged.instance.as_ref()?.key.clone();

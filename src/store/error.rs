@@ -54,6 +54,8 @@ pub enum AppendConflict {
         key: PinKey,
         /// The arm that owns the instance.
         owner: Arm,
+        /// The arm that gave out its id: legacy, also if the engine has adopted the instance since.
+        made_by: Arm,
     },
 }
 
@@ -63,7 +65,7 @@ impl std::fmt::Display for AppendConflict {
             AppendConflict::Seq { stored } => write!(f, "the last stored event of the run is {stored}"),
             AppendConflict::LegacyClaim => write!(f, "legacy took the first try of the retry key"),
             AppendConflict::Claim { run, .. } => write!(f, "the retry key belongs to {run}"),
-            AppendConflict::Pin { key, owner } => {
+            AppendConflict::Pin { key, owner, made_by: _ } => {
                 write!(f, "`{}` of {} is {}'s already", key.id, key.family, owner.as_str())
             }
         }

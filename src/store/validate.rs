@@ -21,8 +21,24 @@ pub(super) struct StoredState {
     pub(super) batches: HashMap<(RunId, u64), Uuid>,
     /// First tries whose keys are still bound to an arm ([`super::bound_keys`]).
     pub(super) claims: HashMap<RetryKey, FirstTryHolder>,
-    /// Pins: the arm that owns the instance, and the run.
-    pub(super) pins: HashMap<PinKey, (Arm, Option<RunId>)>,
+    pub(super) pins: HashMap<PinKey, StoredPin>,
+}
+
+/// A stored pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StoredPin {
+    /// The arm that owns the instance.
+    pub(super) arm: Arm,
+    pub(super) run: Option<RunId>,
+    /// Whether the engine adopts, or has adopted, an instance that legacy made.
+    pub(super) is_adopted: bool,
+}
+
+impl StoredPin {
+    /// The arm that gave out the id.
+    pub(super) fn made_by(self) -> Arm {
+        if self.is_adopted { Arm::Legacy } else { self.arm }
+    }
 }
 
 /// Who took a first try.
@@ -81,18 +97,21 @@ fn validate_one(append: &EncodedAppend, stored: &mut StoredState) -> AppendDecis
     let mut new_pins: HashMap<PinKey, Arm> = HashMap::new();
     for pin in &append.original.pins {
         let other = match stored.pins.get(&pin.key) {
-            Some((arm, run)) => (*arm != pin.arm || *run != Some(append.run_id)).then_some(*arm),
-            None => new_pins.insert(pin.key.clone(), pin.arm).filter(|arm| *arm != pin.arm),
+            Some(other) if other.arm == pin.arm && other.run == Some(append.run_id) => None,
+            Some(other) => Some((other.arm, other.made_by())),
+            None => new_pins.insert(pin.key.clone(), pin.arm).filter(|arm| *arm != pin.arm).map(|arm| (arm, arm)),
         };
-        if let Some(owner) = other {
-            return AppendDecision::Reject(AppendError::Conflict(AppendConflict::Pin { key: pin.key.clone(), owner }));
+        if let Some((owner, made_by)) = other {
+            let conflict = AppendConflict::Pin { key: pin.key.clone(), owner, made_by };
+            return AppendDecision::Reject(AppendError::Conflict(conflict));
         }
     }
 
     let new_pins: Vec<NewPin> =
         append.original.pins.iter().filter(|pin| new_pins.remove(&pin.key).is_some()).cloned().collect();
     for pin in &new_pins {
-        stored.pins.insert(pin.key.clone(), (pin.arm, Some(append.run_id)));
+        let added = StoredPin { arm: pin.arm, run: Some(append.run_id), is_adopted: false };
+        stored.pins.insert(pin.key.clone(), added);
     }
     if let Some(claim) = &append.claim {
         for key in claim.keys() {

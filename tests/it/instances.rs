@@ -231,6 +231,17 @@ impl Shop {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_shown_above_off_ends_in_off_too() {
+    let shop = Shop::start("shadow", "").await;
+    shop.flip("orders.cancel", "off", false).await.expect("down");
+    let order = shop.order().await;
+    shop.until_alive("legacy", 1).await;
+    shop.cancel(&order).await;
+    shop.until_alive("legacy", 0).await;
+    shop.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_of_legacy_holds_the_gate_to_only_until_it_has_ended_also_over_kills() {
     let mut shop = Shop::start("shadow", "").await;
     let old = shop.order().await;

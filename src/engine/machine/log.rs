@@ -231,8 +231,9 @@ impl Log {
             Err(AppendError::Conflict(AppendConflict::LegacyClaim)) if self.durable_seq == Seq(0) => {
                 AppendOutcome::KeyTakenByLegacy
             }
-            Err(AppendError::Conflict(AppendConflict::Pin { key, owner })) if !append.pins.is_empty() => {
-                let by_other_arm = !append.pins.iter().any(|pin| pin.key == key && pin.arm == owner);
+            Err(AppendError::Conflict(AppendConflict::Pin { key, owner: _, made_by })) if !append.pins.is_empty() => {
+                // A dark run's pin says legacy's, and so is the id of an instance that the engine has adopted.
+                let by_other_arm = !append.pins.iter().any(|pin| pin.key == key && pin.arm == made_by);
                 AppendOutcome::PinTaken { key, by_other_arm }
             }
             Err(error @ (AppendError::Conflict(_) | AppendError::Fenced(_))) => AppendOutcome::Lost(error.to_string()),

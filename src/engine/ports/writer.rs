@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::affinity::StoreAffinity;
+use crate::affinity::{PinsVersion, StoreAffinity};
 use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::scheduler::lease::{Lease, LeaseProof};
 use crate::engine::scheduler::run_snapshots::RunSnapshots;
@@ -61,6 +61,8 @@ pub(in crate::engine) struct Writer {
     parts: WriterParts,
     in_flight: Option<BoxFuture<'static, Result<(), AppendError>>>,
     pins: Vec<NewPin>,
+    /// Taken before the first try of the append in flight.
+    pins_version: Option<PinsVersion>,
     run: Option<RunId>,
     /// The append in flight.
     appending: Option<Arc<Append>>,
@@ -80,6 +82,7 @@ impl Writer {
             parts,
             in_flight: None,
             pins: Vec::new(),
+            pins_version: None,
             run: None,
             appending: None,
             stored: None,
@@ -95,6 +98,9 @@ impl Writer {
     pub fn begin_append(&mut self, append: Arc<Append>, pause: Duration) {
         self.run = Some(append.run_id);
         self.pins.clone_from(&append.pins);
+        if !self.pins.is_empty() {
+            self.pins_version.get_or_insert_with(|| self.parts.affinity.pins_version());
+        }
         if pause.is_zero() {
             self.next_lease_proof = Some(self.parts.lease.proof());
         }
@@ -122,8 +128,9 @@ impl Writer {
             if let Some(lease_proof) = self.next_lease_proof.take() {
                 self.lease_proof = lease_proof;
             }
-            for (pin, run) in std::mem::take(&mut self.pins).iter().zip(self.run.into_iter().cycle()) {
-                self.parts.affinity.record_pin(pin, run);
+            let pins = std::mem::take(&mut self.pins);
+            if let (Some(run), Some(before)) = (self.run, self.pins_version.take()) {
+                pins.iter().for_each(|pin| self.parts.affinity.record_pin(pin, run, before));
             }
         }
         result

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, legacy, refused, request};
 use crate::exchange::ArmReply;
 use crate::flag::{Arm, PinKey, SkipReason};
-use crate::names::RouteId;
+use crate::names::{RouteId, RunId, WorkerId};
+use crate::store::{AdoptionClaim, NewAdoption};
 use crate::workflow::testing::PlanBuilder;
 use crate::workflow::{EffectClass, Mode, Plan, RunStatus};
 
@@ -309,6 +310,39 @@ async fn an_id_that_legacy_used_too_stops_new_instances_and_one_that_only_the_en
         };
         assert_eq!(reason, later, "after {first:?}");
     }
+}
+
+/// The dark run of a create may end after the instance was adopted: legacy alone has given out the id.
+#[tokio::test]
+async fn a_late_dark_run_of_an_adopted_instance_is_no_collision() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({"id": 17}))).await;
+    let plan = PlanBuilder::new()
+        .call("make", &[], "GET /make", Value::Null)
+        .respond(201, json!({"id": "${steps.make.output.id}"}))
+        .build("w");
+    let harness = Harness::new(&step_service, plan).await;
+    let family = RouteId::from("orders.create");
+    let key = PinKey { family: family.clone(), id: "17".into() };
+    let claim = NewAdoption {
+        key: key.clone(),
+        id: key.id.clone(),
+        pins: vec![key.clone()],
+        twins: Vec::new(),
+        run: RunId(uuid::Uuid::from_u128(9)),
+        workflow: "adopt".into(),
+        by: "anna".to_owned(),
+        at: crate::clock::now(),
+        worker: WorkerId(uuid::Uuid::from_u128(7)),
+        settles_s: 0,
+    };
+    assert_eq!(harness.store.claim_adoption(claim).await.expect("the store answers"), AdoptionClaim::Claimed);
+    let mut dark = request("w", Mode::Dark, &json!({}));
+    dark.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+    dark.legacy = Some(legacy(201, &json!({"id": 17})));
+    answer(harness.send(dark).await);
+    assert!(!harness.engine.core.ports.affinity.collided(&family.into()));
+    let pin = harness.store.pin(key).await.expect("the store answers").expect("the adoption's");
+    assert_eq!((pin.arm, pin.run), (Arm::Engine, Some(RunId(uuid::Uuid::from_u128(9)))));
 }
 
 #[tokio::test]

@@ -134,10 +134,11 @@ impl Tables {
             return Err(AppendError::Conflict(AppendConflict::LegacyClaim));
         }
         for (index, pin) in append.pins.iter().enumerate() {
-            let taken = self.pin(&pin.key).filter(|p| p.arm != pin.arm || p.run != Some(append.run_id)).map(|p| p.arm);
-            let twice = || append.pins[..index].iter().find(|p| p.key == pin.key && p.arm != pin.arm).map(|p| p.arm);
-            if let Some(owner) = taken.or_else(twice) {
-                return Err(AppendError::Conflict(AppendConflict::Pin { key: pin.key.clone(), owner }));
+            let taken = self.pin(&pin.key).filter(|p| p.arm != pin.arm || p.run != Some(append.run_id));
+            let taken = taken.map(|p| (p.arm, p.adoption.map_or(p.arm, |_| Arm::Legacy)));
+            let twice = || append.pins[..index].iter().find(|p| p.key == pin.key && p.arm != pin.arm);
+            if let Some((owner, made_by)) = taken.or_else(|| twice().map(|p| (p.arm, p.arm))) {
+                return Err(AppendError::Conflict(AppendConflict::Pin { key: pin.key.clone(), owner, made_by }));
             }
         }
 

@@ -12,7 +12,7 @@ use crate::names::{Fence, RouteId};
 use crate::store::Claim;
 use crate::store::bound_keys::is_bound;
 use crate::store::encoded::EncodedAppend;
-use crate::store::validate::{FirstTryHolder, StoredState};
+use crate::store::validate::{FirstTryHolder, StoredPin, StoredState};
 use crate::store::write_error::WriteError;
 
 const RUNS: &str = "SELECT run_id, seq, fence FROM runs WHERE run_id = ANY ($1) ORDER BY run_id FOR UPDATE";
@@ -24,7 +24,7 @@ const CLAIMS: &str = concat!(
     is_bound!("retry_keys", "(now_ns() - $2)"),
     " ORDER BY key FOR UPDATE"
 );
-const PINS: &str = "SELECT p.family, p.id, p.arm, p.run_id FROM unnest($1, $2) AS want(family, id) \
+const PINS: &str = "SELECT p.family, p.id, p.arm, p.run_id, p.adoption IS NOT NULL FROM unnest($1, $2) AS want(family, id) \
     JOIN pins p ON p.family = want.family AND sha256(p.id) = sha256(want.id)";
 
 /// Reads the rows that these appends may conflict with, and locks their runs.
@@ -76,7 +76,8 @@ pub(super) async fn read_stored_state(
             let family = RouteId::new(row.try_get::<String, _>(0)?);
             let key = PinKey { family, id: utf8_text(row.try_get(1)?)?.into() };
             let run = row.try_get::<Option<&[u8]>, _>(3)?.map(run_id).transpose()?;
-            stored.pins.insert(key, (arm(row.try_get(2)?)?, run));
+            let pin = StoredPin { arm: arm(row.try_get(2)?)?, run, is_adopted: row.try_get(4)? };
+            stored.pins.insert(key, pin);
         }
     }
     Ok(stored)

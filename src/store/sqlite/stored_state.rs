@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::encoded::{EncodedAppend, arm};
-use super::validate::{FirstTryHolder, StoredState};
+use super::validate::{FirstTryHolder, StoredPin, StoredState};
 use crate::names::{Fence, RunId};
 use crate::store::Claim;
 use crate::store::bound_keys::is_bound;
@@ -14,7 +14,7 @@ const HEAD: &str = "SELECT seq, fence FROM runs WHERE run_id = ?";
 const BATCH: &str = "SELECT last, batch FROM appends WHERE run_id = ? AND first <= ? ORDER BY first DESC LIMIT 1";
 const CLAIM: &str =
     concat!("SELECT run_id, request FROM retry_keys WHERE key = ?1 AND ", is_bound!("retry_keys", "?2"));
-const PIN: &str = "SELECT arm, run_id FROM pins WHERE family = ? AND id = ?";
+const PIN: &str = "SELECT arm, run_id, adoption IS NOT NULL FROM pins WHERE family = ? AND id = ?";
 
 /// The run and the hash of its request; neither for a key that legacy took.
 type ClaimRow = (Option<Vec<u8>>, Option<Vec<u8>>);
@@ -61,13 +61,13 @@ pub(super) fn read_stored_state(
         stored.claims.insert(key, holder);
     }
     for pin in &append.original.pins {
-        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let found: Option<(String, Option<Vec<u8>>)> =
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let found: Option<(String, Option<Vec<u8>>, bool)> =
             conn.prepare_cached(PIN)?.query_row(params![pin.key.family.as_str(), &*pin.key.id], row).optional()?;
-        if let Some((owner, run)) = found
-            && let Some(owner) = arm(&owner)
+        if let Some((owner, run, is_adopted)) = found
+            && let Some(arm) = arm(&owner)
         {
-            stored.pins.insert(pin.key.clone(), (owner, run.and_then(run_id)));
+            stored.pins.insert(pin.key.clone(), StoredPin { arm, run: run.and_then(run_id), is_adopted });
         }
     }
     Ok(stored)

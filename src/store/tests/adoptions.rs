@@ -1,7 +1,10 @@
 //! Instances that are moved from legacy to the engine: one claim holds, and what follows from its end.
 
 use super::*;
-use crate::store::{Adoption, AdoptionClaim, AdoptionState, InstanceChange, NewAdoption, PinAdoption, SettledAdoption};
+use crate::store::{
+    Adoption, AdoptionClaim, AdoptionState, AppendConflict, AppendError, InstanceChange, NewAdoption, PinAdoption,
+    SettledAdoption,
+};
 
 on_every_store! {
     one_claim_of_an_instance_holds,
@@ -100,6 +103,11 @@ async fn an_adopted_instance_is_the_engines_for_good(which: StoreKind) {
     see(&fixture, InstanceChange::LegacySeen(key("17"), at(9))).await;
     assert_eq!(alive(&fixture, Arm::Legacy).await, 0);
     assert!(matches!(claim(&fixture, new("17", 12)).await, AdoptionClaim::Held(_)));
+    // A dark run of its create may end after it was adopted: it has no twin, and yet legacy alone has made it.
+    let twin = vec![NewPin { key: key("17"), arm: Arm::Legacy }];
+    let conflict = AppendConflict::Pin { key: key("17"), owner: Arm::Engine, made_by: Arm::Legacy };
+    let late = fixture.store.append(Append { pins: twin, ..append(run_id(13), 1, 1) }.into()).await;
+    assert_eq!(late, Err(AppendError::Conflict(conflict)));
     // It ends as any other instance of the engine.
     let family = vec!["f".into()];
     see(&fixture, InstanceChange::EngineEnded { family, run: run_id(10), at: at(10) }).await;

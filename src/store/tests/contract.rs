@@ -97,8 +97,7 @@ async fn a_refused_append_does_not_fail_others_of_its_batch(which: StoreKind) {
     ])
     .await;
     let seq = Err(AppendError::Conflict(AppendConflict::Seq { stored: Seq(1) }));
-    let pinned = Err(AppendError::Conflict(AppendConflict::Pin { key: pin("1", Arm::Engine).key, owner: Arm::Engine }));
-    assert_eq!(done, [Ok(()), seq, Ok(()), Ok(()), pinned, Ok(())]);
+    assert_eq!(done, [Ok(()), seq, Ok(()), Ok(()), taken("1", Arm::Engine), Ok(())]);
     assert_eq!(seqs(&fixture.store, run_id(2)).await, [1, 2, 3]);
     assert_eq!(fixture.store.run(run_id(5)).await.unwrap(), None);
 }
@@ -199,11 +198,15 @@ async fn runs_are_listed_by_filter_newest_first(which: StoreKind) {
     assert_eq!(list(RunFilter { route: Some(RouteId::new("orders.create")), limit: 3, ..all }).await, [6, 4, 3]);
 }
 
+/// The refusal of an append whose pin another run has.
+fn taken(id: &str, owner: Arm) -> Result<(), AppendError> {
+    Err(AppendError::Conflict(AppendConflict::Pin { key: pin(id, Arm::Engine).key, owner, made_by: owner }))
+}
+
 async fn an_instance_has_one_owner(which: StoreKind) {
     let fixture = StoreFixture::new(which).await;
     let store = &fixture.store;
     let with = |run, pins: Vec<NewPin>| Append { pins, ..append(run, 1, 1) };
-    let taken = |id, owner| Err(AppendError::Conflict(AppendConflict::Pin { key: pin(id, Arm::Engine).key, owner }));
     store.append(with(run_id(1), vec![pin("1", Arm::Engine), pin("2", Arm::Legacy)]).into()).await.unwrap();
     assert_eq!(store.append(with(run_id(2), vec![pin("1", Arm::Engine)]).into()).await, taken("1", Arm::Engine));
     assert_eq!(
@@ -214,7 +217,6 @@ async fn an_instance_has_one_owner(which: StoreKind) {
     assert_eq!(store.append(with(run_id(2), twice).into()).await, taken("4", Arm::Engine));
     let again = Append { pins: vec![pin("1", Arm::Engine), pin("5", Arm::Engine)], ..append(run_id(1), 2, 1) };
     store.append(again.into()).await.unwrap();
-
     let one = store.pin(pin("1", Arm::Engine).key).await.unwrap().unwrap();
     assert_eq!((one.arm, one.run, one.at), (Arm::Engine, Some(run_id(1)), at(1)));
     assert_eq!(store.pin(pin("3", Arm::Engine).key).await.unwrap(), None);

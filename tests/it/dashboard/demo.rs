@@ -51,8 +51,6 @@ const MAY_BE_ABSENT: &[&str] = &[
     "pointsman_egress_connections_refused_total",
     "pointsman_egress_unseen_total",
     "pointsman_exchanges_cut_total",
-    "pointsman_instances_adopted_total",
-    "pointsman_instances_adoption",
     "pointsman_interim_replies_total",
     "pointsman_legacy_heads_refused_total",
     "pointsman_noise_places",

@@ -574,7 +574,7 @@ async fn simultaneous_tries_of_one_key_share_a_look_up() {
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     let key = RetryKey([9; 32]);
     store.is_slow.store(true, Ordering::Relaxed);
-    let all = try_join_all((0..1_000).map(|_| affinity.first_try(&key)));
+    let all = futures_util::future::try_join_all((0..1_000).map(|_| affinity.first_try(&key)));
     let (found, ()) = tokio::join!(all, async { store.may_answer.add_permits(1) });
     assert!(found.unwrap().iter().all(Option::is_none));
     assert_eq!(store.look_ups(), 2, "one that had begun before the second try came, and one for all others");

@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::compare::{Difference, EarlierPairing, is_rule_note};
 use crate::evidence::RouteEvidence;
 pub use crate::evidence::{Condition, EvidenceRestart, GateVerdict, GuardWindowView};
-pub use crate::evidence::{ErrorTable, Interval, NoiseView, NoisyPlace, RatioInterval, RouteStatistics};
+pub use crate::evidence::{ErrorTable, Interval, NoiseView, NoisyPlace, RatioInterval, RouteStatistics, SecondRuns};
 use crate::flag::Freeze;
 use crate::names::{RouteId, StepId};
 pub use crate::store::{AdoptionState, CandidateAction, GuardAction};

@@ -122,7 +122,8 @@ impl Adoptions {
     async fn recheck_unknown(&self) -> Result<(), StoreError> {
         for adoption in self.store.adoptions(None, vec![AdoptionState::Unknown], None, PAGE).await? {
             let (state, reason) = match self.engine.adoption_progress(adoption.run).await? {
-                Some(AdoptionProgress::Adopted) => (AdoptionState::Adopted, None),
+                Some(AdoptionProgress::Adopted(answer)) if self.other_id(&adoption, &answer).is_some() => continue,
+                Some(AdoptionProgress::Adopted(_)) => (AdoptionState::Adopted, None),
                 // The original may have told legacy to let go after the backup was made.
                 Some(AdoptionProgress::NotReleased(_)) if self.is_of_backup(&adoption) => continue,
                 Some(AdoptionProgress::NotReleased(why)) => (AdoptionState::GivenBack, Some(why)),

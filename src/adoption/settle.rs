@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::sleep;
 
 use super::Adoptions;
@@ -10,7 +11,7 @@ use super::one::{STORE_PAUSE, pins};
 use super::resume::instance_key;
 use crate::clock;
 use crate::engine::{AdoptionStart, StartError};
-use crate::flag::{Family, InstanceKey};
+use crate::flag::{Family, InstanceKey, lower_case_uuid};
 use crate::names::RouteId;
 use crate::store::{Adoption, AdoptionState, InstanceChange, SettledAdoption};
 use crate::workflow::{AdoptionProgress, ControlCommand};
@@ -63,7 +64,10 @@ impl Adoptions {
                     }
                     continue;
                 }
-                Some(AdoptionProgress::Adopted) => (AdoptionState::Adopted, None),
+                Some(AdoptionProgress::Adopted(answer)) => match self.other_id(&adoption, &answer) {
+                    None => (AdoptionState::Adopted, None),
+                    Some(why) => (AdoptionState::Unknown, Some(why)),
+                },
                 Some(AdoptionProgress::NotReleased(why)) => (AdoptionState::GivenBack, Some(why)),
                 Some(AdoptionProgress::Unknown(why)) => (AdoptionState::Unknown, Some(why)),
             };
@@ -103,6 +107,19 @@ impl Adoptions {
             }
             Err(error) => Begun::No(error.to_string()),
         }
+    }
+
+    /// Why the instance that the workflow read is not the one that was claimed: its answer has another id. Legacy may
+    /// read several spellings as one id, and then the instance would be adopted once for each.
+    pub(super) fn other_id(&self, adoption: &Adoption, answer: &Value) -> Option<String> {
+        let flags = self.flags.load();
+        let creator = flags.route(&self.creator(&adoption.key.family))?;
+        let id = creator.route.instance.as_ref().and_then(|instance| instance.created_id(answer))?;
+        // Upper and lower case spell one UUID.
+        let spelled = |id: &str| lower_case_uuid(id).unwrap_or_else(|| id.to_owned());
+        (spelled(&id) != spelled(&adoption.id)).then(|| {
+            format!("the workflow answered with an instance whose id is {id:?}, and {:?} was asked for", adoption.id)
+        })
     }
 
     /// The present id of the route that creates the instances of a family, by the id under which it is stored.

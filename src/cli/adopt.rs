@@ -167,7 +167,7 @@ pub(crate) fn text(view: &AdoptionsView, now: Timestamp, format: Formatter) -> S
         let row = |AdoptionRow { id, state, reason, run, by, at }: &AdoptionRow| {
             let tone = if *state == AdoptionState::Unknown { Tone::Bad } else { Tone::Plain };
             vec![
-                plain(escape_control(id)),
+                plain(shown_id(id)),
                 (state.as_str().to_owned(), tone),
                 (ago(*at, now), Tone::Faint),
                 plain(escape_control(by)),
@@ -186,4 +186,9 @@ pub(crate) fn text(view: &AdoptionsView, now: Timestamp, format: Formatter) -> S
         ));
     }
     out
+}
+
+/// An id; in quotes where blanks at its ends would not be seen.
+fn shown_id(id: &str) -> String {
+    if id.trim() == id { escape_control(id) } else { format!("{id:?}") }
 }

@@ -2,7 +2,7 @@
 //! each takes, and how legacy differs from itself.
 
 use super::format::{Formatter, Tone, count, counted, escape_control, plain};
-use crate::admin::types::{ErrorTable, EvidenceView, Interval, NoiseView, NoisyPlace, RatioInterval};
+use crate::admin::types::{ErrorTable, EvidenceView, Interval, NoiseView, NoisyPlace, RatioInterval, SecondRuns};
 
 /// The most rows of a table; the rest is in `--json`.
 const ROWS_MAX: usize = 20;
@@ -38,6 +38,7 @@ pub(super) fn text(view: &EvidenceView, format: Formatter) -> String {
         out.push_str(&format!("the engine takes {text}, for the median pair (95% confidence)\n"));
     }
     out.push_str(&view.noise.as_ref().map_or_else(String::new, |noise| self::noise(noise, format)));
+    out.push_str(&second_runs(&view.evidence.second_runs, format));
     out
 }
 
@@ -95,6 +96,34 @@ fn noise(noise: &NoiseView, format: Formatter) -> String {
     if !rows.is_empty() {
         let header = ["LEGACY DIFFERS FROM ITSELF AT", "IN", "RATE", "ONLY ENGINE / ONLY LEGACY", ""];
         out.push_str(&format!("\n{}", format.table(&header, &[], rows)));
+    }
+    out
+}
+
+/// Where the engine differs from itself; nothing if it was never run twice.
+fn second_runs(twice: &SecondRuns, format: Formatter) -> String {
+    let SecondRuns { runs, differed, places, unlisted } = twice;
+    if *runs == 0 {
+        return String::new();
+    }
+    let mut out = format!("\nthe engine ran {} twice from the same inputs", counted(*runs, "request"));
+    if *differed == 0 {
+        out.push_str(": the runs were equal\n");
+        return out;
+    }
+    let differed = format!("the runs of {} differed: values that the engine draws itself", count(*differed));
+    out.push_str(&format!("; {}\n", format.tone(differed, Tone::Warn)));
+    let mut places: Vec<(&String, &u64)> = places.iter().collect();
+    places.sort_by(|(a, in_a), (b, in_b)| in_b.cmp(in_a).then_with(|| a.cmp(b)));
+    let rows = places.into_iter().take(ROWS_MAX).map(|(place, differs)| {
+        vec![plain(escape_control(place)), plain(format!("{} of {}", count(*differs), count(*runs)))]
+    });
+    let rows: Vec<_> = rows.collect();
+    if !rows.is_empty() {
+        out.push_str(&format!("\n{}", format.table(&["THE ENGINE DIFFERS FROM ITSELF AT", "IN"], &[], rows)));
+    }
+    if *unlisted > 0 {
+        out.push_str(&format!("and at places that are not listed, {}\n", counted(*unlisted, "time")));
     }
     out
 }

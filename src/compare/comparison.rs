@@ -83,7 +83,7 @@ fn compare_parts(
     if findings.has_differences()
         && let Some(cause) = cause::of_statuses((pair.legacy, &legacy.parsed), (pair.engine, &engine.parsed))
     {
-        findings.set_cause(cause);
+        findings.add_cause(&cause);
     }
     let documents = match legacy.documents(&engine) {
         Some([a, b]) => Some((a.value, b.value, RulesByNode::of(&rules.body, [a, b], findings)?)),

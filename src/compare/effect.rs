@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
-use super::observation::Body;
+use super::observation::{Body, Intent};
 use crate::names::ServiceName;
 
 /// A call that legacy made to the outside through the egress listener, with its reply; frozen when it is made. The
@@ -44,6 +44,28 @@ pub struct EffectReply {
 const FIELD_BYTES: usize = 128;
 
 impl Effect {
+    /// The call that a step would have made, as if it had been made: for holding another run's intents against it.
+    pub fn of_intent(intent: &Intent, number: u64) -> Self {
+        let body = match (&intent.bytes, &intent.body) {
+            (Some(bytes), _) => bytes.clone(),
+            (None, serde_json::Value::Null) => Bytes::new(),
+            (None, value) => value.to_string().into(),
+        };
+        let field = |(name, value): &(String, String)| {
+            Some((http::HeaderName::from_bytes(name.as_bytes()).ok()?, http::HeaderValue::from_str(value).ok()?))
+        };
+        Self {
+            service: intent.service.clone(),
+            method: intent.method.clone(),
+            url: intent.url.clone(),
+            headers: intent.headers.iter().filter_map(field).collect(),
+            body: Body::Whole(body),
+            reply: None,
+            number,
+            replied_before: None,
+        }
+    }
+
     /// The memory that the effect takes, in bytes: bodies and heads.
     pub fn bytes(&self) -> usize {
         let whole = |body: &Body| match body {

@@ -14,6 +14,9 @@ use super::rules::Rules;
 use super::value_path::ValuePath;
 use super::verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};
 
+/// The most bytes of what is known of the causes of a pair's differences.
+const CAUSES_BYTES_MAX: usize = 1_024;
+
 /// The time is checked once in this many steps.
 const STEPS_BETWEEN_CHECKS: u32 = 256;
 /// Work on so many bytes of text counts as one step.
@@ -155,9 +158,13 @@ impl<'a> ComparisonFindings<'a> {
         self.effects = Some(coverage);
     }
 
-    /// Sets why the statuses differ: pairs with other causes have other fingerprints.
-    pub(super) fn set_cause(&mut self, cause: String) {
-        self.cause = Some(cause);
+    /// Adds why the statuses, or two texts, differ: pairs with other causes have other fingerprints.
+    pub(super) fn add_cause(&mut self, cause: &str) {
+        let causes = self.cause.get_or_insert_default();
+        if causes.len() + cause.len() <= CAUSES_BYTES_MAX {
+            causes.push_str(cause);
+            causes.push('\n');
+        }
     }
 
     /// Notes which call by legacy an intent was compared with.

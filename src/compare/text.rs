@@ -18,6 +18,8 @@ use super::verdict::DifferenceKind;
 /// The most lines, of both texts together and without their common beginning and end, for which an alignment is
 /// computed: in the worst case the work grows with the product of the numbers of lines, and it cannot be interrupted.
 const LINES_MAX: usize = 3_000;
+/// The longest first word of a line that tells differences apart.
+const WORD_BYTES_MAX: usize = 32;
 /// The most lines of one place that a difference shows.
 const LINES_SHOWN_MAX: usize = 4;
 const PATH: &str = "text";
@@ -121,11 +123,21 @@ pub(super) fn compare(
             .flat_map(|(line, other)| line.ids_with(other))
             .flat_map(|(legacy, engine, by)| ids.contradicted(by.kind, legacy, engine))
             .collect();
+        for line in [old, new].into_iter().filter_map(<[_]>::first) {
+            findings.add_cause(first_word(line.text));
+        }
         let show = |lines: &[Line<'_>]| (!lines.is_empty()).then(|| shown(lines, rules, findings));
         let (old, new) = (show(old), show(new));
         findings.add_contradicting_text(PATH, kind, old.as_deref(), new.as_deref(), &contradicted);
     }
     Ok(())
+}
+
+/// What a line is about: its first word, `Total` of `Total: 12.00 EUR`. A word with digits names a thing.
+fn first_word(line: &str) -> &str {
+    let word = line.split_whitespace().next().unwrap_or_default();
+    let word = word.trim_matches(|c: char| !c.is_alphanumeric());
+    if word.len() > WORD_BYTES_MAX || word.contains(|c: char| c.is_ascii_digit()) { "" } else { word }
 }
 
 /// Whether two lines are equal; counts the rules by which they are.

@@ -54,6 +54,16 @@ fn differences_show_the_lines_where_the_route_has_rules_for_texts() {
 }
 
 #[test]
+fn texts_that_differ_in_other_lines_are_other_groups() {
+    let lines = json!({"text": {"ignore": ["^generated .*"]}});
+    let of = |engine: &str| texts("Order 17\nTotal: 12.00\n", engine, lines.clone()).fingerprint;
+    let total = of("Order 17\nTotal: 13.00\n");
+    assert_eq!(total, of("Order 17\nTotal: 99.00\n"), "one cause, however large");
+    let causes = [total, of("Order 18\nTotal: 12.00\n"), of("FRAUD\nOrder 17\nTotal: 12.00\n")];
+    assert_eq!(std::collections::BTreeSet::from(causes).len(), 3);
+}
+
+#[test]
 fn an_id_in_a_line_that_contradicts_another_is_a_difference_that_says_so() {
     let ids = json!({"text": {"ids": ["order ([0-9]+)", "ref ([0-9]+)"]}});
     let legacy = "order 17\norder 18\nref 17\n";

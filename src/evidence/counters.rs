@@ -12,6 +12,7 @@ use super::guard::RouteGuard;
 use super::noise::NoiseOfLegacy;
 use super::noise_places::DifferingPlaces;
 use super::route::{FingerprintCount, KeptEvidence, RULES_MAX, RouteEvidence};
+use super::second_runs::EnginePlaces;
 use super::strata::PairKind;
 use crate::clock;
 use crate::compare::{Comparison, DifferenceKind, Observation, Verdict};
@@ -248,6 +249,12 @@ impl Counters {
         counts
     }
 
+    /// Counts a request that the engine ran twice.
+    pub(super) fn record_second_run(&mut self, at: &EnginePlaces) {
+        self.evidence.second_runs.count(at);
+        self.dirty = true;
+    }
+
     /// Counts why a request was skipped as `unresolved_effect`. The text must not hold secrets.
     pub(super) fn count_unresolved(&mut self, why: &str) {
         let unresolved = &mut self.evidence.unresolved;
@@ -367,6 +374,7 @@ fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence {
         seen: before.seen,
         unresolved: before.unresolved,
         noise: before.noise,
+        second_runs: before.second_runs,
     }
 }
 

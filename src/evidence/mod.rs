@@ -50,6 +50,7 @@ mod pairs;
 mod route;
 mod rung;
 mod samples;
+mod second_runs;
 mod statistics;
 mod strata;
 
@@ -91,6 +92,7 @@ pub use noise_places::DifferingPlaces;
 pub use noise_view::{Interval, NoiseView, NoisyPlace};
 pub use route::{EarlierEvidence, EvidenceBasis, EvidenceRestart, FingerprintCount, RULES, RouteEvidence};
 pub use rung::{RungCounts, StepIntents};
+pub use second_runs::{EnginePlaces, SecondRuns};
 pub use statistics::{ErrorTable, RouteStatistics, StratumBound};
 pub use strata::{NotCompared, PairKind, StratumCounts};
 

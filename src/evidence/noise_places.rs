@@ -82,7 +82,7 @@ fn is_of_reply(kind: DifferenceKind) -> bool {
     }
 }
 
-fn name(Difference { path, kind, legacy, engine, .. }: &Difference) -> String {
+pub(super) fn name(Difference { path, kind, legacy, engine, .. }: &Difference) -> String {
     let value = |value: &Option<String>| value.clone().unwrap_or_default();
     match kind {
         DifferenceKind::Status => format!("status {} {}", value(legacy), value(engine)),

@@ -5,6 +5,7 @@ use super::counters::EvidenceGeneration;
 use super::noise::LegacyWrite;
 use super::noise_places::DifferingPlaces;
 use super::noise_view::{self, NoiseView};
+use super::second_runs::EnginePlaces;
 use super::strata::PairKind;
 use crate::clock;
 use crate::compare::{Comparison, Observation, Verdict};
@@ -108,6 +109,18 @@ impl Evidence {
         let shared = self.counters(route);
         let mut counters = shared.lock();
         counters.is_of(generation) && counters.record_repeat(engine, again, same_class)
+    }
+
+    /// Counts a request that the engine ran twice. Returns whether it was counted: not if the request is of an earlier
+    /// generation.
+    pub fn record_second_run(&self, route: &RouteId, generation: EvidenceGeneration, at: &EnginePlaces) -> bool {
+        let shared = self.counters(route);
+        let mut counters = shared.lock();
+        let counts = counters.is_of(generation);
+        if counts {
+            counters.record_second_run(at);
+        }
+        counts
     }
 
     /// How legacy differs from itself; `None` if no request was sent to it twice.

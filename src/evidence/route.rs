@@ -8,6 +8,7 @@ use super::answers::AnswersByHour;
 use super::bound;
 use super::noise::NoisePairs;
 use super::rung::RungCounts;
+use super::second_runs::SecondRuns;
 use super::strata::NotCompared;
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::State;
@@ -91,6 +92,8 @@ pub struct RouteEvidence {
     pub unresolved: BTreeMap<String, u64>,
     /// The pairs that may be noise.
     pub noise: NoisePairs,
+    /// Where the engine differed from itself.
+    pub second_runs: SecondRuns,
 }
 
 /// Rules whose hits are counted separately.

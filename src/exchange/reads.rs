@@ -72,7 +72,7 @@ impl Reads for RecordedReads {
 /// What a read needs beside its bodies and its URL, about.
 const READ_BYTES: usize = 512;
 
-/// Answers the reads of one run from a capture, and sends none.
+/// Answers the reads of one run from a capture, or from those of an earlier run, and sends none.
 pub struct ReplayedReads {
     reads: CapturedReads,
     unanswered: Mutex<Option<String>>,

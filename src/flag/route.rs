@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
+use serde_json::Value;
 use serde_json_path::JsonPath;
 
 use super::facts::reads_header;
@@ -63,6 +64,8 @@ pub struct Route {
     pub replay_safe: bool,
     /// The share of the compared requests that are sent to legacy a second time; none unless `replay_safe`.
     pub noise: Percent,
+    /// The share of the requests compared in `shadow` for which the engine is run a second time.
+    pub rehearse_twice: Percent,
     /// Whether unusual spellings of the path are refused wherever they would match this route, even in `off`.
     pub strict_paths: bool,
     /// Whether each answer says which arm gave it; `None` means as for requests that no route matches.
@@ -106,6 +109,7 @@ impl Route {
             requests_max: None,
             replay_safe: false,
             noise: Percent::NONE,
+            rehearse_twice: Percent::NONE,
             strict_paths: false,
             exposes_arm: None,
             promote: Promote::default(),
@@ -177,4 +181,16 @@ pub enum Instance {
         /// The path parameter that is the id (`key: path.id`).
         param: String,
     },
+}
+
+impl Instance {
+    /// The id of the instance that a reply with this body created, as paths have it.
+    pub fn created_id(&self, body: &Value) -> Option<String> {
+        let Instance::Creates { id } = self else { return None };
+        match id.query(body).first()? {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
 }

@@ -70,22 +70,9 @@ pub(super) fn has_ended(
 
 /// The id of the instance that a reply with this body created.
 pub(super) fn created_id(flag: &RouteFlag, headers: &HeaderMap, body: &Bytes) -> Option<String> {
-    let Some(Instance::Creates { id }) = &flag.route.instance else { return None };
+    let creates = flag.route.instance.as_ref().filter(|instance| matches!(instance, Instance::Creates { .. }))?;
     let body = Some(body).filter(|body| !body.is_empty())?;
-    let json = parse_json(&decoded_body(headers, body, UNPACKED_BYTES_MAX)?).ok()?;
-    id.query(&json).first().and_then(id_text)
-}
-
-/// An id as paths contain it.
-fn id_text(id: &serde_json::Value) -> Option<String> {
-    match id {
-        serde_json::Value::String(text) => Some(text.clone()),
-        serde_json::Value::Number(number) => Some(number.to_string()),
-        serde_json::Value::Null
-        | serde_json::Value::Bool(_)
-        | serde_json::Value::Array(_)
-        | serde_json::Value::Object(_) => None,
-    }
+    creates.created_id(&parse_json(&decoded_body(headers, body, UNPACKED_BYTES_MAX)?).ok()?)
 }
 
 /// An answer of the engine that may end an instance.

@@ -1,7 +1,6 @@
 //! Keeps the capture of a compared pair.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -10,7 +9,7 @@ use crate::clock;
 use crate::compare::{
     self, Body, CaptureContext, CapturedPair, CompareBounds, NotCaptured, Pair, Rules, SensitiveParts, Verdict,
 };
-use crate::evidence::{CAPTURE_BYTES_MAX, CaptureDropped, Captures};
+use crate::evidence::{CaptureDropped, Captures};
 use crate::exchange::{Answered, RecordedReads, RunReport};
 
 /// A pair that was compared, with the reads of the run.
@@ -23,11 +22,9 @@ pub(super) struct CapturedRun<'a> {
     pub verdict: Verdict,
 }
 
-/// Records the reads of a run, if its pair is captured. A rehearsal of captures is not captured again.
-pub(super) fn recorder_for(captures: &Captures, answered: &Answered) -> Option<Arc<RecordedReads>> {
-    let is_captured =
-        answered.reads.is_none() && answered.candidate.is_none() && captures.takes(answered.flag.route.capture);
-    is_captured.then(|| Arc::new(RecordedReads::new(CAPTURE_BYTES_MAX)))
+/// Whether the pair of this request is captured. A rehearsal of captures is not captured again.
+pub(super) fn is_captured(captures: &Captures, answered: &Answered) -> bool {
+    answered.reads.is_none() && answered.candidate.is_none() && captures.takes(answered.flag.route.capture)
 }
 
 /// Hands the capture of a pair over to be stored, or counts why there is none. A panic loses the capture alone.

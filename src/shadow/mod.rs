@@ -18,12 +18,14 @@
 //! slot, until these are known (`legacy_calls`).
 //!
 //! Of a route that is declared safe to repeat, some requests are sent to legacy a second time after they were compared
-//! (`repeat`), in few at a time and none while too many are under way, to learn how legacy differs from itself.
+//! (`repeat`), in few at a time and none while too many are under way, to learn how legacy differs from itself. Some
+//! rehearsals are run a second time from the same inputs (`second_run`), to learn how the engine does.
 //!
 //! When the engine is slow, runs end at their time-out and the queue fills up, and what does not fit is skipped and
 //! counted. When the engine is gone or panics, only the runs that asked it fail. An answer after the time-out is
 //! ignored.
 
+mod ask;
 mod capture;
 mod compared;
 mod control;
@@ -44,6 +46,7 @@ mod run;
 mod run_end;
 mod run_facts;
 mod sample;
+mod second_run;
 mod stop;
 
 #[cfg(test)]
@@ -295,7 +298,7 @@ async fn run_entry(
     };
     let permit = match permit {
         Some(permit) => Some(permit),
-        None => permits.acquire_owned().await.ok(),
+        None => permits.clone().acquire_owned().await.ok(),
     };
     let turn = entry.turn.take();
     let (run, end) = runner.run(entry).await;
@@ -311,7 +314,8 @@ async fn run_entry(
         match run.wait_for_effects(stop.clone()).await {
             true => {
                 if let Some(compared) = runner.compare(run) {
-                    runner.repeat(compared, stop.clone()).await;
+                    runner.run_again(&compared, &permits, stop.clone()).await;
+                    runner.repeat(&compared, stop.clone()).await;
                 }
             }
             false => run.skip(SkipReason::ShuttingDown),

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use super::compared::ComparedRequest;
+use super::compared::{ComparedReplies, ComparedRequest};
 use super::run::Runner;
 use super::stop::Stop;
 use crate::compare::{CompareBounds, Effect, Observation, Pair, compare};
@@ -40,19 +40,20 @@ impl Runner {
         }
     }
 
-    /// Sends a request to legacy a second time, unless a stop is asked for.
-    pub(super) async fn repeat(&self, compared: ComparedRequest, mut stop: watch::Receiver<Stop>) {
+    /// Sends a request to legacy a second time if it was chosen for that, unless a stop is asked for.
+    pub(super) async fn repeat(&self, compared: &ComparedRequest, mut stop: watch::Receiver<Stop>) {
+        let Some(replies) = &compared.replies else { return };
         let outcome = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop != Stop::No) => "shutting_down",
-            outcome = self.try_repeat(&compared) => outcome,
+            outcome = self.try_repeat(compared, replies) => outcome,
         };
         let route = compared.answered.flag.route.id.to_string();
         metrics::counter!("pointsman_noise_repeats_total", "route" => route, "outcome" => outcome).increment(1);
     }
 
     /// Returns the outcome: a closed set of labels.
-    async fn try_repeat(&self, compared: &ComparedRequest) -> &'static str {
+    async fn try_repeat(&self, compared: &ComparedRequest, replies: &ComparedReplies) -> &'static str {
         let (answered, route) = (&compared.answered, &compared.answered.flag.route.id);
         let Some(legacy) = &self.legacy else { return "forbidden" };
         let within = Limits::ms(self.limits.shadow_run_ms);
@@ -79,13 +80,13 @@ impl Runner {
             Ok(Err(never)) => match never {},
             Err(_) => return "failed",
         };
-        let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(compared, &again)));
+        let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(compared, replies, &again)));
         judged.unwrap_or("not_compared")
     }
 
     /// Compares legacy's two replies, and counts where they differ.
-    fn judge(&self, compared: &ComparedRequest, again: &Observation) -> &'static str {
-        let ComparedRequest { answered, generation, replies } = compared;
+    fn judge(&self, compared: &ComparedRequest, replies: &ComparedReplies, again: &Observation) -> &'static str {
+        let ComparedRequest { answered, generation, .. } = compared;
         let route = &answered.flag.route.id;
         let rules = self.rules_of(route);
         let request = if rules.read_the_request() { request_value(&answered.request) } else { Value::Null };

@@ -3,37 +3,34 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::Bytes;
-use futures_util::FutureExt;
-use http::StatusCode;
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
-use tower::ServiceExt;
 
-use super::capture::{CapturedRun, capture, recorder_for};
-use super::compared::{ComparedReplies, ComparedRequest};
-use super::engine_result::{EngineResult, refused, shown_why, unresolved};
+use super::capture::{CapturedRun, capture, is_captured};
+use super::compared::{ComparedReplies, ComparedRequest, FirstRun};
+use super::engine_result::{EngineResult, shown_why};
 use super::in_flight::InFlight;
-use super::legacy_calls::{self, CallsOfRequest};
+use super::legacy_calls;
 use super::parts::{EngineArm, RepeatedLegacy, RulesInForce};
 use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::redaction::PairRedaction;
 use super::run_end::RunEnd;
-use super::run_facts::{awaited_intents, effects_of, instance_ids, rung_of};
+use super::run_facts::{awaited_intents, effects_of, rung_of};
 use super::sample::sample;
+use super::second_run;
 use super::stop::Stop;
 use crate::compare::{
-    Body, BoundExceeded, CompareBounds, HidesSensitive, KeepContext, Kept, Observation, Pair, Rules, SensitiveParts,
-    Verdict, compare, keep,
+    BoundExceeded, CompareBounds, HidesSensitive, KeepContext, Kept, Pair, Rules, SensitiveParts, Verdict, compare,
+    keep,
 };
-use crate::evidence::{Captures, DifferingPlaces, Evidence, EvidenceGeneration, PairKind, Sample};
+use crate::evidence::{CAPTURE_BYTES_MAX, Captures, DifferingPlaces, Evidence, EvidenceGeneration, PairKind, Sample};
 use crate::exchange::{
-    AnswerBody, Answered, ArmReply, ArmRequest, ComparisonOutcome, ComparisonTicket, EarlierKeys, LegacyCalls,
-    MayBegin, Reads, RecordedReads, RequestEffects, RunReport, Twins, request_value,
+    Answered, ComparisonOutcome, ComparisonTicket, Reads, RecordedReads, RequestEffects, RunReport, Twins,
+    request_value,
 };
-use crate::flag::{Instance, SkipReason, UnknownInstance};
+use crate::flag::SkipReason;
 use crate::limits::Limits;
 use crate::names::{RouteId, StepId};
 use crate::workflow::Mode;
@@ -67,9 +64,15 @@ pub(super) struct RunRequest {
     result: EngineResult,
     /// From this time on no further call by legacy can be attributed to this request; `None` where none ever is.
     effects_complete: Option<tokio::time::Instant>,
-    /// The reads of the run, where the pair is captured.
-    recorded: Option<Arc<RecordedReads>>,
+    recorded: Option<FirstReads>,
     _reserved: ReservedBytes,
+}
+
+/// The reads of a run, where its pair is captured, or it is run a second time.
+struct FirstReads {
+    reads: Arc<RecordedReads>,
+    is_captured: bool,
+    runs_twice: bool,
 }
 
 impl RunRequest {
@@ -130,8 +133,11 @@ impl Runner {
         // The exchange has ended by the time it is offered.
         let window = answered.effects.as_ref().map(RequestEffects::window);
         let effects_complete = window.map(|window| tokio::time::Instant::from_std(offered) + window);
-        let recorded = recorder_for(&self.captures, &answered);
-        let result = match self.ask(&answered, recorded.as_ref()).await {
+        let is_captured = is_captured(&self.captures, &answered);
+        let runs_twice = second_run::is_chosen(&answered);
+        let recorded = (is_captured || runs_twice).then(|| Arc::new(RecordedReads::new(CAPTURE_BYTES_MAX)));
+        let reads = answered.reads.clone().or_else(|| Some(recorded.clone()? as Arc<dyn Reads>));
+        let result = match self.ask(&answered, reads).await {
             Ok(result) => result,
             Err(outcome) => {
                 self.note_legacy_write(&answered);
@@ -164,122 +170,35 @@ impl Runner {
             ticket.skip(SkipReason::EffectsQueueFull);
             return (None, end);
         };
+        let recorded = recorded.map(|reads| FirstReads { reads, is_captured, runs_twice });
         (Some(RunRequest { ticket, answered, generation, result, effects_complete, recorded, _reserved }), end)
     }
 
-    /// Compares, and settles the ticket. Returns what is to be known if the request was compared, and chosen to be sent
-    /// to legacy a second time.
+    /// Compares, and settles the ticket. Returns the request if it was chosen to be run, or sent to legacy, a second
+    /// time.
     pub(super) fn compare(&self, run: RunRequest) -> Option<ComparedRequest> {
         let RunRequest { ticket, answered, generation, result, effects_complete: _, recorded, _reserved } = run;
         let branch = result.branch().clone();
         self.note_legacy_write(&answered);
-        let (stratum, mut compared_request) = (ticket.stratum(), None);
+        let (stratum, mut replies) = (ticket.stratum(), None);
+        let twice = recorded.as_ref().filter(|recorded| recorded.runs_twice).map(|recorded| recorded.reads.clone());
+        let first = twice.and_then(|reads| FirstRun::of(&result, reads));
+        let captured = recorded.filter(|recorded| recorded.is_captured).map(|recorded| recorded.reads);
         // A panic in the comparison fails this ticket alone.
         let compared = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let of = (generation, stratum.as_deref());
-            self.compare_and_count(&answered, of, result, recorded.as_deref(), &mut compared_request)
+            self.compare_and_count(&answered, of, result, captured.as_deref(), &mut replies)
         }));
         let outcome = compared.unwrap_or(ComparisonOutcome::Failed("panic"));
         let rung = rung_of(&answered);
         self.evidence.record_branch(answered.compared_as(), generation, rung, &branch, outcome);
         ticket.settle(outcome);
-        compared_request.map(|replies| ComparedRequest { answered, generation, replies })
-    }
-
-    /// Asks the engine, for at most `shadow_run_ms`.
-    async fn ask(
-        &self,
-        answered: &Answered,
-        recorded: Option<&Arc<RecordedReads>>,
-    ) -> Result<EngineResult, ComparisonOutcome> {
-        let route = &answered.flag.route;
-        // `check` refuses a route above `off` without a workflow.
-        let Some(workflow) = route.workflow.clone() else { return Err(ComparisonOutcome::Failed("no_workflow")) };
-        let dark = answered.mode == Mode::Dark;
-        let within = Limits::ms(self.limits.shadow_run_ms);
-        let request = ArmRequest {
-            route: route.id.clone(),
-            files_version: answered.flags.files_version,
-            workflow: Some(workflow),
-            plans: answered.plans(),
-            mode: answered.mode,
-            request: Arc::clone(&answered.request),
-            legacy: Some(Arc::clone(&answered.legacy)),
-            legacy_calls: self.legacy_calls(answered),
-            reads: answered.reads.clone().or_else(|| Some(recorded?.clone() as Arc<dyn Reads>)),
-            instance: answered.instance.clone(),
-            // Nobody waits for an answer, and legacy has the instance.
-            unknown_instance: UnknownInstance::NotDeclared,
-            instance_ids: instance_ids(answered),
-            creates: match &route.instance {
-                Some(Instance::Creates { id }) if dark => Some((answered.flag.family.clone(), id.clone())),
-                Some(Instance::Creates { .. } | Instance::Follows { .. }) | None => None,
-            },
-            // Such a run claims no keys: legacy took the request, and a second try is found by `legacy_keys`.
-            retry_keys: None,
-            may_begin: if dark { MayBegin::UnlessFrozen } else { MayBegin::Always },
-            earlier: EarlierKeys::none(),
-            legacy_keys: (dark && route.keeps_runs).then(|| answered.legacy_keys.clone()),
-            keep: route.keeps_runs,
-            may_fall_back: false,
-            deadline: within,
-            awaited_intents: awaited_intents(answered, &self.rules_of(answered.compared_as())),
-        };
-        let started = Instant::now();
-        let engine = self.engine.clone();
-        let asked = AssertUnwindSafe(async move { engine.oneshot(request).await }).catch_unwind();
-        match tokio::time::timeout(within, asked).await {
-            Err(_) => Err(ComparisonOutcome::Failed("timeout")),
-            Ok(Err(_)) => {
-                tracing::error!(route = %route.id, "the engine panicked in a shadow run");
-                Err(ComparisonOutcome::Failed("panic"))
-            }
-            Ok(Ok(Err(never))) => match never {},
-            Ok(Ok(Ok(reply))) => Ok(self.result_of(reply, started.elapsed()).without_answers(answered)),
-        }
-    }
-
-    /// Legacy's calls as of now, if steps take their outputs from them.
-    fn legacy_calls(&self, answered: &Answered) -> Option<Arc<dyn LegacyCalls>> {
-        let route = &answered.flag.route.id;
-        let rules = self.rules_of(answered.compared_as());
-        let effects = answered.effects.as_ref().filter(|_| rules.takes_replies())?;
-        Some(Arc::new(CallsOfRequest::new(route.clone(), rules, effects, &self.limits)))
+        (replies.is_some() || first.is_some()).then_some(ComparedRequest { answered, generation, replies, first })
     }
 
     /// How pairs of this route are compared.
     pub(super) fn rules_of(&self, route: &RouteId) -> Arc<Rules> {
         self.rules.load().get(route).cloned().unwrap_or_default()
-    }
-
-    fn result_of(&self, reply: ArmReply, latency: Duration) -> EngineResult {
-        match reply {
-            ArmReply::Answer(answer) => {
-                let report = answer.report;
-                if let Some((reason, detail)) = &report.unresolved {
-                    tracing::debug!(run = ?report.run, %detail, reason = reason.as_str(), "not comparable");
-                    return unresolved(*reason, answer.status, report, latency);
-                }
-                let fits = |body: &Bytes| body.len() as u64 <= self.limits.body_capture_bytes_max;
-                let body = match answer.body {
-                    AnswerBody::Whole(body) if fits(&body) => Body::Whole(body),
-                    // Only an answer for a caller is streamed.
-                    AnswerBody::Whole(_) | AnswerBody::Streamed(_) => Body::TooLarge,
-                };
-                let seen = Observation::new(answer.status, answer.headers, body, latency, report.intents.clone());
-                EngineResult::Comparable(seen.with_steps_without_items(report.steps_without_items.clone()), report)
-            }
-            ArmReply::Refused(problem, report) => match report.unresolved.as_ref().map(|(reason, _)| *reason) {
-                Some(reason) => {
-                    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                    unresolved(reason, status, report, latency)
-                }
-                None => refused(problem, report, latency),
-            },
-            ArmReply::Abandoned(_) => {
-                EngineResult::NotComparable(ComparisonOutcome::Failed("abandoned"), RunReport::default())
-            }
-        }
     }
 
     /// Compares the two observations, counts the pair, keeps a sample of a mismatch, and returns the outcome.

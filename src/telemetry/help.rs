@@ -179,6 +179,11 @@ const COUNTERS: MetricDescriptions = &[
          `differs`; or why nothing was compared (`pointsman help noise`).",
     ),
     (
+        "pointsman_second_runs_total",
+        "Rehearsals chosen to be run a second time (`rehearse_twice`), by outcome: the runs are `equal`, or `differs`; or \
+         why nothing was compared (`pointsman help noise`).",
+    ),
+    (
         "pointsman_noise_ignored_total",
         "Compared pairs that differed only where legacy differs from itself when they were compared, and counted as equal.",
     ),

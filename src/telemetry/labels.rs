@@ -49,6 +49,7 @@ const LABELS: &[(&[&str], &[&str])] = &[
             "pointsman_followups_total",
             "pointsman_instances_adopted_total",
             "pointsman_noise_repeats_total",
+            "pointsman_second_runs_total",
         ],
     ),
     (&["outcome", "service"], &["pointsman_notices_total"]),

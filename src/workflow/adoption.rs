@@ -4,6 +4,8 @@
 //! an instance is the engine's only if legacy has let go of it for certain and the run has answered; it is legacy's
 //! only if legacy was certainly not told.
 
+use serde_json::Value;
+
 use super::{Adoption, Event, Outcome, Run, RunStatus, StepEvent, StepPart, may_create_instance};
 use crate::names::StepId;
 
@@ -17,8 +19,8 @@ pub enum AdoptionProgress {
     Running,
     /// It waits for a person, and legacy was certainly not told: it may be cancelled.
     Stopped,
-    /// Legacy has let go, and the run has answered: the instance is the engine's.
-    Adopted,
+    /// Legacy has let go, and the run has answered with this body: the instance is the engine's.
+    Adopted(Value),
     /// Legacy was certainly not told: the instance is legacy's.
     NotReleased(String),
     /// Whether legacy has let go is not known, or it has and the engine has nothing of the instance.
@@ -63,7 +65,9 @@ pub fn progress<'a>(adoption: &Adoption, run: &Run, events: impl IntoIterator<It
     }
     let why = why_not_adopted(run);
     match (release, why) {
-        (None | Some(Release::Done), None) => AdoptionProgress::Adopted,
+        (None | Some(Release::Done), None) => {
+            AdoptionProgress::Adopted(run.answer().map_or(Value::Null, |answer| answer.body.value()))
+        }
         (None | Some(Release::NotDone), Some(why)) => AdoptionProgress::NotReleased(why),
         (Some(Release::NotDone), None) => {
             AdoptionProgress::NotReleased("the run answered without having told legacy to let go".to_owned())

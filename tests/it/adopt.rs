@@ -296,6 +296,23 @@ async fn the_first_write_moves_an_order_and_a_read_never_does() {
     shop.finish().await;
 }
 
+/// Legacy reads `001` as order 1. Adopted under each spelling, it would be cancelled by the engine once for each.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_under_another_spelling_of_its_id_is_not_the_engines() {
+    let shop = Shop::start(1, "").await;
+    for _ in 0..2 {
+        let refused = shop.send(Method::POST, "/orders/001/cancel").await;
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{:?}", refused.body);
+    }
+    let (old, new) = (shop.old.count("POST /orders/001/cancel"), shop.new.count("POST /orders/1/cancel"));
+    assert_eq!((old, new), (0, 0), "nobody has cancelled it");
+    let adoptions = shop.adoptions().await;
+    let why = adoptions["instances"][0]["reason"].as_str().unwrap_or_default();
+    assert!(why.contains(r#"whose id is "1", and "001" was asked for"#), "{adoptions}");
+    assert_eq!((&adoptions["adopted"], &adoptions["unknown"]), (&json!(0), &json!(1)));
+    shop.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_at_the_same_time_make_one_adoption_and_the_engine_answers_all() {
     let shop = Shop::start(1, "").await;

@@ -70,6 +70,7 @@ mod restored;
 mod rotated_keys;
 mod rotation_and_drain;
 mod schema;
+mod second_runs;
 mod service_addresses;
 mod service_metrics;
 mod slow_clients;

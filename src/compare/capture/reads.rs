@@ -66,18 +66,26 @@ impl CapturedReads {
         Ok(Self { reads, asked: Mutex::default() })
     }
 
+    /// The reads of a run, so that another run gets the same replies.
+    pub fn of_run(reads: Vec<AnsweredRead>) -> Self {
+        let read = |AnsweredRead { asked, reply }: AnsweredRead| {
+            let service = asked.service.as_ref().map_or("", |service| service.as_str());
+            CapturedRead {
+                key: ReadKey::of(service, asked.method.as_str(), &asked.url, &body_of(&asked)),
+                shown: shown(service, asked.method.as_str(), &asked.url),
+                reply,
+            }
+        };
+        Self { reads: reads.into_iter().map(read).collect(), asked: Mutex::default() }
+    }
+
     /// The reply to a read.
     ///
     /// # Errors
     /// The capture has no reply to it. The error says so and names the read of the capture that is most like it.
     pub fn answer(&self, asked: &Intent) -> Result<EffectReply, String> {
         let service = asked.service.as_ref().map_or("", |service| service.as_str());
-        let body = match (&asked.bytes, &asked.body) {
-            (Some(bytes), _) => bytes.to_vec(),
-            (None, Value::Null) => Vec::new(),
-            (None, value) => value.to_string().into_bytes(),
-        };
-        let key = ReadKey::of(service, asked.method.as_str(), &asked.url, &body);
+        let key = ReadKey::of(service, asked.method.as_str(), &asked.url, &body_of(asked));
         let same: Vec<&CapturedRead> = self.reads.iter().filter(|read| read.key == key).collect();
         let what = shown(service, asked.method.as_str(), &asked.url);
         let Some(last) = same.len().checked_sub(1) else {
@@ -97,6 +105,15 @@ impl CapturedReads {
         };
         let reply = same.get(number.min(last)).and_then(|read| read.reply.clone());
         reply.ok_or_else(|| format!("the read `{what}` of step `{}` got no reply when it was captured", asked.step))
+    }
+}
+
+/// The body of a read, as it is sent.
+fn body_of(asked: &Intent) -> Vec<u8> {
+    match (&asked.bytes, &asked.body) {
+        (Some(bytes), _) => bytes.to_vec(),
+        (None, Value::Null) => Vec::new(),
+        (None, value) => value.to_string().into_bytes(),
     }
 }
 

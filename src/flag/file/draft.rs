@@ -74,6 +74,9 @@ pub struct RouteDraft {
     pub replay_safe: bool,
     /// With `replay_safe`: the share of compared requests that are sent to legacy twice. Default: `1%`.
     pub noise: Option<String>,
+    /// The share of compared requests in `shadow` for which the engine is run a second time, from the same inputs.
+    /// Default: `1%`.
+    pub rehearse_twice: Option<String>,
     /// `strict` refuses every unusual spelling of the path; `lenient` only where it could bypass or change the match of
     /// a route with a workflow. Default: `paths:` of the service.
     pub paths: Option<PathsDraft>,

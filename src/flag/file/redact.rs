@@ -1,11 +1,9 @@
-//! The check of `redact:` and of `capture:`.
+//! The check of `redact:`.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json_path::JsonPath;
 
-use super::values::percentage;
-use crate::flag::Percent;
 use crate::problem::{Problems, Site};
 use crate::secret::{Detectors, RedactRules};
 
@@ -66,21 +64,4 @@ pub fn redact_rules(draft: &RedactDraft, site: &Site, problems: &mut Problems) -
     }
     let email = detect.contains(&DetectorDraft::Email);
     RedactRules::new(names.iter().cloned(), parsed, Detectors { email })
-}
-
-/// Checks the share of pairs that are captured, as people write it (`10%`).
-pub fn capture_share(text: &str, has_workflow: bool, site: &Site, problems: &mut Problems) -> Percent {
-    if !has_workflow {
-        problems
-            .error(site, "`capture` needs a `workflow`")
-            .hint("only requests that are compared are captured: name what the engine runs, or leave it out");
-    }
-    let Some(share) = percentage(text, site, problems) else { return Percent::NONE };
-    match Percent::exact(share * 100.0) {
-        Ok(percent) => percent,
-        Err(why) => {
-            problems.error(site, why).hint("such as 10% or 0.5%");
-            Percent::NONE
-        }
-    }
 }

@@ -1,4 +1,5 @@
-//! The check of `replay_safe:` and `noise:`: whether requests may be sent to legacy a second time, and how many are.
+//! The check of `replay_safe:` and `noise:`: whether requests may be sent to legacy a second time, and how many are; and
+//! of other shares of the compared requests.
 //!
 //! Always true: a route whose requests may change something at legacy, as far as the files show it, is refused: a
 //! second request would do the work twice.
@@ -10,6 +11,34 @@ use crate::problem::{Problems, Site};
 
 /// `noise:` of a route that is declared safe to repeat: 1 %.
 const NOISE_DEFAULT: f64 = 1.0;
+/// `rehearse_twice:` of a route with a workflow: 1 %.
+const TWICE_DEFAULT: f64 = 1.0;
+
+/// The share of the requests compared in `shadow` for which the engine is run a second time, where the route says none.
+pub(super) fn twice_by_default(has_workflow: bool) -> Percent {
+    Percent::new(TWICE_DEFAULT).filter(|_| has_workflow).unwrap_or(Percent::NONE)
+}
+
+/// Checks a share of the compared requests, as people write it (`10%`).
+pub(super) fn share_of_compared(
+    text: &str,
+    key: &str,
+    has_workflow: bool,
+    site: &Site,
+    problems: &mut Problems,
+) -> Percent {
+    let site = site.key(key);
+    if !has_workflow {
+        problems
+            .error(&site, format!("`{key}` needs a `workflow`"))
+            .hint("it is a share of the requests that are compared: name what the engine runs, or leave it out");
+    }
+    let Some(share) = percentage(text, &site, problems) else { return Percent::NONE };
+    Percent::exact(share * 100.0).unwrap_or_else(|why| {
+        problems.error(&site, why).hint("such as 10% or 0.5%");
+        Percent::NONE
+    })
+}
 
 /// Returns the share of the compared requests that are sent to legacy a second time.
 pub(super) fn noise_share(

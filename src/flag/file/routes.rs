@@ -58,6 +58,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         timeouts,
         replay_safe,
         noise: _,
+        rehearse_twice,
         paths,
         expose,
         compare: _,
@@ -119,9 +120,14 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     }
     let auto =
         auto.as_ref().and_then(|draft| super::auto::auto(draft, guard.as_ref(), key.is_some(), &at("auto"), problems));
-    let capture = capture
-        .as_ref()
-        .map_or(Percent::NONE, |text| redact::capture_share(text, workflow.is_some(), &at("capture"), problems));
+    let share_of_compared = |text: &String, key: &str, problems: &mut Problems| {
+        repeats::share_of_compared(text, key, workflow.is_some(), site, problems)
+    };
+    let capture = capture.as_ref().map_or(Percent::NONE, |text| share_of_compared(text, "capture", problems));
+    let rehearse_twice = match rehearse_twice {
+        Some(text) => share_of_compared(text, "rehearse_twice", problems),
+        None => repeats::twice_by_default(workflow.is_some()),
+    };
     let redact = known.redact.and(&redact::redact_rules(redact_draft, &at("redact"), problems));
     let invariants = invariants.as_ref().map(|draft| parts::invariants(draft, &at("invariants"), problems));
 
@@ -161,6 +167,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         requests_max: *requests_max,
         replay_safe: *replay_safe,
         noise,
+        rehearse_twice,
         strict_paths,
         exposes_arm: *expose,
         promote,

@@ -1,0 +1,132 @@
+//! Runs the engine a second time for a rehearsed request, from the same inputs, and counts where its two results differ.
+//!
+//! The second run gets the same request, reply and calls by legacy, and its reads are answered with what the first run
+//! read; it has a clock, ids and random values of its own. So what differs is drawn by the engine, or depends on the
+//! order in which parallel steps end: no rule can make it equal to legacy's but one that says how it may differ.
+//!
+//! Always true: it sends nothing, and it runs only if a slot is free, so that no request waits for it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::sync::{Semaphore, watch};
+
+use super::compared::{ComparedRequest, FirstRun};
+use super::engine_result::EngineResult;
+use super::in_flight::InFlight;
+use super::run::Runner;
+use super::stop::Stop;
+use crate::compare::{CapturedReads, CompareBounds, Effect, Observation, Pair, Rules, compare};
+use crate::evidence::EnginePlaces;
+use crate::exchange::{Answered, Reads, ReplayedReads, request_value};
+use crate::flag::Percent;
+use crate::limits::Limits;
+use crate::workflow::Mode;
+
+/// Whether this request is chosen: a rehearsal of the route itself, in the share that the route declares.
+pub(super) fn is_chosen(answered: &Answered) -> bool {
+    let share = answered.flag.route.rehearse_twice;
+    answered.mode == Mode::Rehearse
+        && answered.candidate.is_none()
+        && answered.reads.is_none()
+        && share > Percent::NONE
+        && fastrand::u16(..Percent::ALL.hundredths()) < share.hundredths()
+}
+
+impl Runner {
+    /// Runs the engine a second time if the request was chosen for that, unless a stop is asked for.
+    pub(super) async fn run_again(
+        &self,
+        compared: &ComparedRequest,
+        permits: &Arc<Semaphore>,
+        mut stop: watch::Receiver<Stop>,
+    ) {
+        let Some(first) = &compared.first else { return };
+        let outcome = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop != Stop::No) => "shutting_down",
+            outcome = self.try_run_again(compared, first, permits) => outcome,
+        };
+        let route = compared.answered.flag.route.id.to_string();
+        metrics::counter!("pointsman_second_runs_total", "route" => route, "outcome" => outcome).increment(1);
+    }
+
+    /// Returns the outcome: a closed set of labels.
+    async fn try_run_again(
+        &self,
+        compared: &ComparedRequest,
+        first: &FirstRun,
+        permits: &Arc<Semaphore>,
+    ) -> &'static str {
+        let ComparedRequest { answered, generation, .. } = compared;
+        let route = &answered.flag.route.id;
+        if !self.evidence.is_of(route, *generation) {
+            return "files_changed";
+        }
+        let Some(reads) = first.reads.all() else { return "reads_too_large" };
+        let Ok(_permit) = permits.clone().try_acquire_owned() else { return "busy" };
+        let _in_flight = InFlight::begin(&self.in_flight);
+        let reads = Arc::new(ReplayedReads::new(CapturedReads::of_run(reads)));
+        let result = self.ask(answered, Some(reads.clone() as Arc<dyn Reads>)).await;
+        // That it asks for something else depends on what it has drawn itself.
+        let places = match (result, reads.unanswered()) {
+            (_, Some(_)) => EnginePlaces::other_read(),
+            (Ok(EngineResult::Comparable(second, _)), None) => {
+                let rules = self.rules_of(route);
+                let judged = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                    self.places(answered, &rules, &first.engine, &second)
+                }));
+                match judged.ok().flatten() {
+                    Some(places) => places,
+                    None => return "not_compared",
+                }
+            }
+            (Ok(EngineResult::Stopped(..) | EngineResult::NotComparable(..)) | Err(_), None) => return "failed",
+        };
+        match self.evidence.record_second_run(route, *generation, &places) {
+            false => "files_changed",
+            true if places.is_empty() => "equal",
+            true => "differs",
+        }
+    }
+
+    /// Where two results of the engine differ under the rules of the route: in the reply, and in the calls that its
+    /// steps would have made. `None`: not compared within the bounds.
+    fn places(
+        &self,
+        answered: &Answered,
+        rules: &Rules,
+        first: &Observation,
+        second: &Observation,
+    ) -> Option<EnginePlaces> {
+        let request = if rules.read_the_request() { request_value(&answered.request) } else { Value::Null };
+        let effects = made_by(first, rules);
+        let pair = Pair {
+            legacy: first,
+            engine: second,
+            effects: Some(&effects),
+            request: &request,
+            instance: None,
+            stale_reads: false,
+            // Of the differences only the places are kept, and no values.
+            sensitive: None,
+        };
+        let end = Instant::now() + Limits::ms(self.limits.compare_ms).min(Duration::from_secs(1));
+        let comparison = compare(&pair, rules, &CompareBounds::of(&self.limits), &|| Instant::now() >= end).ok()?;
+        Some(EnginePlaces::of(&comparison))
+    }
+}
+
+/// The calls that a run would have made, as if it had made them. A step that took its output from a call by legacy is
+/// paired by the number of that call.
+fn made_by(run: &Observation, rules: &Rules) -> Vec<Arc<Effect>> {
+    let last_taken = run.intents().iter().filter_map(|intent| intent.taken_from).max().unwrap_or(0);
+    let effects = run.intents().iter().filter(|intent| rules.makes_as_effect(intent));
+    let numbers = last_taken + 1..;
+    effects
+        .zip(numbers)
+        .map(|(intent, number)| Arc::new(Effect::of_intent(intent, intent.taken_from.unwrap_or(number))))
+        .collect()
+}

@@ -72,7 +72,8 @@ pub(super) async fn diffs(
 
 /// A group with its newest sample, as the API shows it.
 fn shown(group: &SampleGroup<'_>, is_noise: bool, calls: impl Fn(&KeptPair) -> Vec<CallPair>) -> DiffGroup {
-    let SampleRecord { at, run, legacy, engine, request, differences, kept, .. } = group.newest.clone();
+    let SampleRecord { at, run, legacy, engine, request, differences, kept, children, .. } = group.newest.clone();
+    let child_runs = children.iter().map(|child| child.run.to_string()).collect();
     let calls = match &kept {
         Some(Kept::Pair(kept)) if kept.has_calls() => calls(kept).into_iter().map(SampleCall::from).collect(),
         Some(Kept::Pair(_) | Kept::Not(_)) | None => Vec::new(),
@@ -84,7 +85,7 @@ fn shown(group: &SampleGroup<'_>, is_noise: bool, calls: impl Fn(&KeptPair) -> V
         last_seen: group.last_seen,
         differences,
         is_noise,
-        sample: Sample { at, run: run.map(|run| run.to_string()), request, legacy, engine, calls },
+        sample: Sample { at, run: run.map(|run| run.to_string()), child_runs, request, legacy, engine, calls },
     }
 }
 

@@ -3,13 +3,57 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use serde_json::json;
 
 use super::error::ApiError;
 use super::route_lookup::find;
 use super::state::ApiState;
+use super::types::EventRow;
 use crate::evidence::RouteEvidence;
+use crate::exchange::{REHEARSED_CHILDREN_MAX, REHEARSED_EVENTS_MAX};
 use crate::names::{RouteId, RunId};
 use crate::store::{RehearsedEvent, SampleRecord, candidate_key};
+
+/// Samples are written in the background; flushed, so that the newest are shown too.
+async fn flush(admin: &ApiState) {
+    if let Err(error) = admin.parts.evidence.flush().await {
+        tracing::warn!(%error, "the newest samples could not be written to the store and are not shown");
+    }
+}
+
+/// The events of this run, if it is a rehearsal of which a sample is kept, or a run below one. If the run had more, a
+/// last row says how many.
+pub(super) async fn rehearsed_events(admin: &ApiState, run: RunId) -> Result<Option<Vec<EventRow>>, ApiError> {
+    flush(admin).await;
+    let Some(sample) = admin.parts.store.sample_of_run(run).await? else { return Ok(None) };
+    Ok(events_in(sample, run))
+}
+
+fn events_in(sample: SampleRecord, run: RunId) -> Option<Vec<EventRow>> {
+    let SampleRecord { at, run: own, events, events_not_kept, children, children_not_kept, .. } = sample;
+    let (events, not_kept, runs_not_kept) = match own == Some(run) {
+        true => (events, events_not_kept, children_not_kept),
+        false => {
+            let child = children.into_iter().find(|child| child.run == run)?;
+            (child.events, child.events_not_kept, 0)
+        }
+    };
+    let next = events.last().map_or((1, at), |last| (last.seq + 1, last.at));
+    let mut rows: Vec<EventRow> =
+        events.into_iter().map(|RehearsedEvent { seq, at, kind, event }| EventRow { seq, at, kind, event }).collect();
+    if not_kept > 0 || runs_not_kept > 0 {
+        let why = format!(
+            "of a rehearsal and the runs below it, a sample keeps {REHEARSED_EVENTS_MAX} events, and those of \
+             {REHEARSED_CHILDREN_MAX} runs below it"
+        );
+        let event = json!({ NOT_KEPT: { "events": not_kept, "child_runs": runs_not_kept, "why": why } });
+        rows.push(EventRow { seq: next.0, at: next.1, kind: NOT_KEPT.to_owned(), event });
+    }
+    Some(rows)
+}
+
+/// The kind of the row that says how many events of a rehearsal are not kept.
+const NOT_KEPT: &str = "not_kept";
 
 /// The samples of a route, and its evidence.
 pub(super) struct SamplesOfRoute {
@@ -46,20 +90,11 @@ impl SamplesOfRoute {
 
     async fn load_under(admin: &ApiState, route: RouteId, key: &RouteId) -> Result<Self, ApiError> {
         let parts = &admin.parts;
-        // Samples are written in the background; flushed here, so that the newest are shown too.
-        if let Err(error) = parts.evidence.flush().await {
-            tracing::warn!(%error, "the newest samples could not be written to the store and are not shown");
-        }
+        flush(admin).await;
         let limits = &parts.limits;
         let samples_max = limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max);
         let samples = parts.store.samples(key.clone(), usize::try_from(samples_max).unwrap_or(usize::MAX)).await?;
         Ok(Self { evidence: parts.evidence.of(key), route, samples })
-    }
-
-    /// The events of this run, if it is a rehearsal of which a sample is kept.
-    pub(super) fn events_of(&self, run: RunId) -> Option<impl Iterator<Item = RehearsedEvent> + '_> {
-        let sample = self.samples.iter().find(|sample| sample.run == Some(run) && !sample.events.is_empty())?;
-        Some(sample.events.iter().cloned())
     }
 
     /// The samples by fingerprint. The most frequent group is first; among equally frequent groups, the most recent.

@@ -158,6 +158,9 @@ pub struct Sample {
     pub at: Timestamp,
     /// The engine's run, as `run_…`.
     pub run: Option<String>,
+    /// The runs below it (`run:`) of which events are kept, if it is a rehearsal: `runs events` shows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub child_runs: Vec<String>,
     /// The request's line and redacted body.
     pub request: String,
     /// Legacy's reply, redacted and shortened.

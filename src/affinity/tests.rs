@@ -63,6 +63,7 @@ impl Store for CountingStore {
         declared() -> Stored<Vec<crate::store::DeclaredState>>;
         put_samples(s: Vec<crate::store::SampleRecord>, per: usize, fingerprints: usize) -> Stored<()>;
         samples(route: RouteId, limit: usize) -> Stored<Vec<crate::store::SampleRecord>>;
+        sample_of_run(run: RunId) -> Stored<Option<crate::store::SampleRecord>>;
         clear_samples(route: RouteId) -> Stored<()>;
         put_evidence(evidence: Vec<crate::store::EvidenceRecord>) -> Stored<()>;
         evidence() -> Stored<Vec<crate::store::EvidenceRecord>>;

@@ -74,7 +74,7 @@ pub use self::conditions::{Condition, ConditionName, GateVerdict, overall};
 pub use self::gate::{JudgedRoute, conditions};
 pub use self::gate_of_candidate::candidate_conditions;
 /// A comparison that is kept for people to read.
-pub use crate::store::{RehearsedEvent, SampleRecord as Sample};
+pub use crate::store::{RehearsedChild, RehearsedEvent, SampleRecord as Sample};
 pub use answers::{AnswersByHour, HourOfAnswers};
 pub use basis_change::BasisChange;
 pub use branches::{BranchCounts, WayCounts};

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::{Evidence, Sample};
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -33,4 +35,23 @@ pub(crate) fn sums(evidence: &Evidence, route: &RouteId) -> (u64, u64) {
 pub(crate) async fn samples(evidence: &Arc<Evidence>, store: &Memory, route: &RouteId) -> Vec<Sample> {
     evidence.flush().await.expect("a store in memory answers");
     store.samples(route.clone(), 1_000).await.expect("a store in memory answers")
+}
+
+/// A sample without content.
+pub(crate) fn sample(route: RouteId, fingerprint: &str) -> Sample {
+    Sample {
+        route,
+        fingerprint: fingerprint.into(),
+        at: Timestamp::UNIX_EPOCH,
+        run: None,
+        differences: Vec::new(),
+        legacy: "{}".into(),
+        engine: "{}".into(),
+        request: "POST /orders".into(),
+        kept: None,
+        events: Vec::new(),
+        events_not_kept: 0,
+        children: Vec::new(),
+        children_not_kept: 0,
+    }
 }

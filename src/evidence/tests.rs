@@ -2,7 +2,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use jiff::Timestamp;
 
 use super::*;
 use crate::compare::{Body, Comparison, Difference, DifferenceKind, Observation, Verdict};
@@ -61,18 +60,7 @@ fn pair(evidence: &Evidence, rung: State, verdict: Verdict) {
 }
 
 fn sample(fingerprint: &str) -> Sample {
-    Sample {
-        route: route(),
-        fingerprint: fingerprint.into(),
-        at: Timestamp::UNIX_EPOCH,
-        run: None,
-        differences: Vec::new(),
-        legacy: "{}".into(),
-        engine: "{}".into(),
-        request: "POST /orders".into(),
-        kept: None,
-        events: Vec::new(),
-    }
+    testing::sample(route(), fingerprint)
 }
 
 #[tokio::test]

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{AnswerBody, Branch, EarlierKeys, KeysOfLegacy, LegacyCalls, Reads, RequestCopy};
+use super::{AnswerBody, Branch, EarlierKeys, KeysOfLegacy, LegacyCalls, Reads, RehearsedEvents, RequestCopy};
 use crate::compare::{AwaitedIntents, InstanceIds, Intent, Observation};
 use crate::flag::{Family, InstanceId, PinKey, RetryKeys, UnknownInstance};
 use crate::names::{PlanId, PlanSet, RouteId, RunId, StepId, WorkflowName};
-use crate::workflow::{Event, Mode, Redaction, RunStatus};
+use crate::workflow::{Mode, Redaction, RunStatus};
 
 /// A request to the engine, which is a tower `Service<ArmRequest, Response = ArmReply, Error = Infallible>`.
 #[derive(Clone)]
@@ -146,8 +145,9 @@ pub struct RunReport {
     pub ended_on_purpose: bool,
     /// The reply is that of an earlier try of the same request.
     pub of_earlier_try: bool,
-    /// In [`Mode::Rehearse`]: the first events of the run, which are in no store, with the sensitive values in clear.
-    pub events: Vec<(Timestamp, Event)>,
+    /// In [`Mode::Rehearse`]: the first events of the run and of the runs below it, which are in no store, with the
+    /// sensitive values in clear.
+    pub events: RehearsedEvents,
     /// Replaces the run's sensitive values where people are shown what it did; `None` if it has none.
     pub redaction: Option<Arc<Redaction>>,
 }

@@ -3,7 +3,6 @@
 //! Always true: the sensitive values of the run, and those that its workflow declares in the request, are replaced in
 //! all of it before any of it is cut.
 
-use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
@@ -13,11 +12,11 @@ use crate::compare::{
     Body, CompareBounds, Comparison, Difference, DifferenceKind, HidesSensitive, Observation, SensitiveParts, redact,
     sample_text, shorten,
 };
-use crate::evidence::{RehearsedEvent, Sample};
-use crate::exchange::{Answered, RequestCopy, RunReport};
+use crate::evidence::{RehearsedChild, RehearsedEvent, Sample};
+use crate::exchange::{Answered, ChildEvents, RequestCopy, RunEvents, RunReport};
 use crate::limits::Limits;
 use crate::secret::{STARS, is_secret, redact_line};
-use crate::workflow::Event;
+use crate::workflow::{ChildEvent, Event};
 
 /// The redacted sample of a pair that differs, without the pair itself.
 pub(super) fn sample(
@@ -42,6 +41,7 @@ pub(super) fn sample(
     let body = Body::Whole(request.body.clone());
     let hide = |value: &mut Value| redaction.into_iter().for_each(|parts| parts.hide_in_request_body(value));
     let body = sample_text(&request.headers, &body, &bounds, &hide);
+    let (events, mut left) = (&report.events, usize::try_from(limits.sample_bytes_max).unwrap_or(usize::MAX));
     Sample {
         route: answered.compared_as().clone(),
         fingerprint: comparison.fingerprint,
@@ -52,31 +52,58 @@ pub(super) fn sample(
         engine: reply(engine),
         request: shorten(&format!("{line}\n{body}"), bytes_max),
         kept: None,
-        events: shown_events(&report.events, redaction, limits),
+        // The room for content is for the run itself first.
+        events: shown_events(&events.own, &[of_pair(redaction)], &mut left),
+        events_not_kept: events.own.not_kept,
+        children: events.children.iter().map(|child| shown_child(child, redaction, &mut left)).collect(),
+        children_not_kept: events.children_not_kept,
     }
 }
 
-/// The events of a rehearsal without the run's sensitive values, and without what their names say is secret. Their
-/// content takes at most `sample_bytes_max`; behind that only their kinds are kept.
-fn shown_events(
-    events: &[(Timestamp, Event)],
-    redaction: Option<&PairRedaction<'_>>,
-    limits: &Limits,
-) -> Vec<RehearsedEvent> {
-    let mut left = usize::try_from(limits.sample_bytes_max).unwrap_or(usize::MAX);
-    let shown = events.iter().zip(1..).map(|((at, event), seq)| {
+/// Hides in a value what must not be stored.
+type Hide<'a> = Box<dyn Fn(&mut Value) + 'a>;
+
+fn of_pair<'a>(redaction: Option<&'a PairRedaction<'_>>) -> Hide<'a> {
+    Box::new(move |value| redaction.into_iter().for_each(|redaction| redaction.hide_in_value(value)))
+}
+
+/// The events of a run below a rehearsal. Its workflow declares sensitive values of its own.
+fn shown_child(child: &ChildEvents, redaction: Option<&PairRedaction<'_>>, left: &mut usize) -> RehearsedChild {
+    let own: Hide<'_> = Box::new(|value| child.redaction.iter().for_each(|redaction| redaction.value(value)));
+    RehearsedChild {
+        run: child.run,
+        events: shown_events(&child.events, &[own, of_pair(redaction)], left),
+        events_not_kept: child.events.not_kept,
+    }
+}
+
+/// The events of a rehearsal without the run's sensitive values, and without what their names say is secret. `left`:
+/// how many bytes of content there is room for; behind that only their kinds are kept, and which child began.
+fn shown_events(events: &RunEvents, hide: &[Hide<'_>], left: &mut usize) -> Vec<RehearsedEvent> {
+    let shown = events.first.iter().zip(1..).map(|((at, event), seq)| {
         let kind = event.kind().to_owned();
         // An event is a struct of texts, numbers and JSON, which has a JSON value always.
         let mut value = serde_json::to_value(event).unwrap_or_default();
         match left.checked_sub(value.to_string().len()) {
-            Some(rest) => left = rest,
-            None => value = json!({ &kind: "(its content is too large to be kept)" }),
+            Some(rest) => *left = rest,
+            None => value = json!({ &kind: without_content(event) }),
         }
-        redaction.into_iter().for_each(|redaction| redaction.hide_in_value(&mut value));
+        hide.iter().for_each(|hide| hide(&mut value));
         hide_headers(&mut value);
         RehearsedEvent { seq, at: *at, kind, event: redact(&value) }
     });
     shown.collect()
+}
+
+/// What is kept of an event for whose content there is no room. The run of a child is found by its id alone.
+fn without_content(event: &Event) -> Value {
+    const TOO_LARGE: &str = "(its content is too large to be kept)";
+    match event {
+        Event::Child(ChildEvent::Started { step, item, child, workflow, input: _ }) => {
+            json!({ "step": step, "item": item, "child": child, "workflow": workflow, "input": TOO_LARGE })
+        }
+        _ => TOO_LARGE.into(),
+    }
 }
 
 /// Puts stars in place of the value of each pair of texts whose name says that it is secret: a header.

@@ -39,6 +39,7 @@ mod repeated_failures;
 mod retry_scopes;
 mod run_filter;
 mod run_version;
+mod sample_record;
 mod service_callers;
 mod sqlite;
 mod summary;
@@ -79,12 +80,13 @@ pub use put_flips::PutFlips;
 pub use record_log::{RecordEntry, RecordLog};
 pub use records::{
     Append, Claim, CommandRecord, EventsSize, EvidenceRecord, FlipRecord, LockChange, LockRow, NewPin, OutboxRow,
-    Overridden, PinRecord, Priority, RehearsedEvent, RunSnapshot, SampleRecord, StoredEvent, WebhookMessage,
+    Overridden, PinRecord, Priority, RunSnapshot, StoredEvent, WebhookMessage,
 };
 pub use repeated_failures::RepeatedFailures;
 pub use retry_scopes::{DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes, UnrecordedBecause};
 pub use run_filter::RunFilter;
 pub use run_version::run_began_with;
+pub use sample_record::{RehearsedChild, RehearsedEvent, SampleRecord};
 pub use service_callers::{DECLARED, ServiceCaller, ServiceCallerStore, WatchedTime};
 pub use sqlite::{Copied, SqliteStore};
 
@@ -233,6 +235,9 @@ pub trait Store:
     ) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Samples of a route, newest first.
     fn samples(&self, route: RouteId, limit: usize) -> BoxFuture<'_, Result<Vec<SampleRecord>, StoreError>>;
+    /// The newest sample that has events of this run ([`SampleRecord::rehearsed_runs`]), of whatever route; found
+    /// without reading other samples.
+    fn sample_of_run(&self, run: RunId) -> BoxFuture<'_, Result<Option<SampleRecord>, StoreError>>;
     /// Removes the samples of a route, because its evidence starts from zero.
     fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Replaces the evidence of some routes.

@@ -11,7 +11,6 @@ use uuid::Uuid;
 use super::candidate_record::CandidateRecord;
 use super::guard_record::GuardRecord;
 use super::{ClaimedRequest, PinAdoption, StoreError, codec};
-use crate::compare::{Difference, Kept};
 use crate::flag::{Arm, PinKey, RetryKey, Shares, State};
 use crate::names::{Fence, RouteId, RunId, Seq, ServiceName, StepId, WorkerId};
 use crate::workflow::{Event, RunSummary};
@@ -336,46 +335,6 @@ pub struct Overridden {
     /// When a person last gave `--force` for it; `None` if only a file did, and in records of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forced_at: Option<Timestamp>,
-}
-
-/// One comparison that is kept as a sample, already redacted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SampleRecord {
-    /// The route.
-    pub route: RouteId,
-    /// Identifies the set of paths and kinds of its differences.
-    pub fingerprint: String,
-    /// When it was compared.
-    pub at: Timestamp,
-    /// The engine's run.
-    pub run: Option<RunId>,
-    /// Where the arms differed.
-    pub differences: Vec<Difference>,
-    /// Legacy's reply, redacted and shortened, as text.
-    pub legacy: String,
-    /// The engine's reply, redacted and shortened, as text.
-    pub engine: String,
-    /// The request's line and redacted body, as text.
-    pub request: String,
-    /// The redacted pair, to be judged again under other rules; absent if an earlier version stored the sample.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kept: Option<Kept>,
-    /// The first events of the run, redacted, if it is a rehearsal: its run is not in the store.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub events: Vec<RehearsedEvent>,
-}
-
-/// An event of a rehearsal, redacted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RehearsedEvent {
-    /// Its number in the run.
-    pub seq: u64,
-    /// When it happened.
-    pub at: Timestamp,
-    /// Its kind, such as `step_started`.
-    pub kind: String,
-    /// The whole event; only its kind if it is larger than is kept.
-    pub event: Value,
 }
 
 /// The evidence of a route, opaque to the store. There is one row for each route, and it is replaced as a whole.

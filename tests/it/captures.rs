@@ -241,6 +241,41 @@ async fn a_planted_defect_is_found_without_network_and_the_mended_workflow_passe
     assert_eq!(cli(&["rehearse"], &[]).await.status.code(), Some(2), "wrong usage");
 }
 
+/// In `dark` a child run is a run of its own in the store; its read is in the capture all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reads_of_a_dark_child_run_are_captured_and_answered_off_line() {
+    let mut shop = Shop::start("").await;
+    let generation = async || shop.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64();
+    let write = async |name: &str, text: &str| {
+        let before = generation().await;
+        shop.flags.write(name, text);
+        until("the files to be in force", || async { (generation().await > before).then_some(()) }).await;
+    };
+    let child = "workflow: price\nsteps:\n  list: { call: \"GET ${services.prices}/prices/${request.body.sku}\" }\n\
+                 respond: { status: 200, body: \"${steps.list.output}\" }\n";
+    write("workflows/price.yaml", child).await;
+    let read = "call: \"GET ${services.prices}/prices/${request.body.sku}\"";
+    let with_child = workflow(RIGHT).replace(read, "run: price, input: { sku: \"${request.body.sku}\" }");
+    assert!(with_child.contains("run: price"), "{with_child}");
+    write("workflows/create.yaml", &with_child).await;
+    let to = json!({ "to": "dark", "reason": "a test", "force": true });
+    let moved = shop.pointsman.api(Method::POST, "/api/v2/routes/orders/flip", to).await;
+    assert_eq!(moved.status, StatusCode::OK, "{}", moved.json());
+    for n in 0..4 {
+        shop.order("/orders/x", &[], &order(n, "tea")).await;
+    }
+    shop.compared(4.0).await;
+    let (file, text) = shop.export().await;
+    assert_eq!(text.lines().count(), 4, "{text}");
+    for line in text.lines() {
+        let capture: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(capture["reads"][0]["step"], "list", "{capture}");
+    }
+    shop.end_services().await;
+    let (code, found) = report(&shop.flags, &file).await;
+    assert_eq!((code, &found["routes"]["orders"]["matched"]), (Some(0), &json!(4)), "{found}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn captures_survive_kill_9_and_a_route_without_capture_has_none() {
     let mut shop = Shop::start("").await;

@@ -376,3 +376,48 @@ async fn the_events_of_a_rehearsal_can_be_read_while_its_sample_is_kept() {
     let unknown = orders.pointsman.cli(&["runs", "events", &other]).await;
     assert!(!unknown.status.success(), "{}", output_text(&unknown));
 }
+
+/// The difference is in the workflow at the bottom: its run is below a run that is below the rehearsal.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_events_of_the_runs_below_a_rehearsal_can_be_read_while_its_sample_is_kept() {
+    let orders = Orders::start().await;
+    let shown_inner = "workflow: inner\nsteps:\n  charge: { call: \"POST ${services.bank}/charges\", \
+                       headers: { x-api-key: not-shown-key }, body: { amount: 8, card: not-shown-card }, \
+                       rehearse: { id: p8 } }\nrespond: { status: 200, body: { total: 8 } }\n";
+    orders.reload(|flags| flags.write("workflows/inner.yaml", shown_inner)).await;
+    assert_eq!(orders.flip("shadow").await.status, StatusCode::OK);
+    orders.gather("mismatched", 1).await;
+    let diffs = orders.pointsman.get("/api/v2/routes/orders/diffs").await;
+    let sample = &diffs["groups"][0]["sample"];
+    let parent = sample["run"].as_str().unwrap_or_else(|| panic!("{diffs:#}"));
+    let below = sample["child_runs"].as_array().unwrap_or_else(|| panic!("{diffs:#}"));
+    assert_eq!(below.len(), 2, "{diffs:#}");
+
+    let events = async |run: &str| orders.pointsman.get(&format!("/api/v2/orchestrate/run/{run}/events")).await;
+    let child_of = |events: &Value| -> String {
+        let rows = events.as_array().into_iter().flatten();
+        let begun =
+            rows.filter(|row| row["kind"] == "child_started").map(|row| &row["event"]["child_started"]["child"]);
+        begun.filter_map(Value::as_str).next().unwrap_or_else(|| panic!("{events:#}")).to_owned()
+    };
+    let outer = child_of(&events(parent).await);
+    let inner = child_of(&events(&outer).await);
+    let shown = |id: &str| format!("run_{}", id.replace('-', ""));
+    assert_eq!(below, &[json!(shown(&outer)), json!(shown(&inner))], "{diffs:#}");
+
+    // By the id as the parent's event has it, and as `diffs` has it.
+    for id in [inner.clone(), shown(&inner)] {
+        let text = output_text(&orders.pointsman.cli(&["runs", "events", &id]).await);
+        for expected in ["run_started", "charge", "p8", "completed"] {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+        assert!(!text.contains("not-shown"), "{text}");
+    }
+    let text = output_text(&orders.pointsman.cli(&["diffs", "orders"]).await);
+    assert!(text.contains(&shown(&inner)), "{text}");
+
+    // They go with the sample.
+    orders.reload(|flags| self::inner(flags, 7)).await;
+    let gone = orders.pointsman.cli(&["runs", "events", &inner]).await;
+    assert!(!gone.status.success(), "{}", output_text(&gone));
+}

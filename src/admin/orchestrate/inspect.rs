@@ -15,11 +15,11 @@ use crate::admin::error::ApiError;
 use crate::admin::extract::{PathParams, QueryParams};
 use crate::admin::replay;
 use crate::admin::route_lookup::ladder_status;
-use crate::admin::samples::SamplesOfRoute;
+use crate::admin::samples::rehearsed_events;
 use crate::admin::state::{Admin, JsonResult};
 use crate::admin::types::{Delivery, EventRow, ExplanationView, Orchestration, RunVersion};
-use crate::names::{PlanSet, RunId, Seq};
-use crate::store::{RehearsedEvent, run_began_with};
+use crate::names::{PlanSet, Seq};
+use crate::store::run_began_with;
 use crate::workflow::{
     ChildEvent, ConflictEvent, Event, Mode, Outcome, RunSummary, StepEvent, WaitEvent, describe_bytes,
 };
@@ -49,7 +49,9 @@ pub(in crate::admin) async fn events(
     let events = admin.parts.store.events(run, from).await?;
     if events.is_empty() {
         let Some(summary) = admin.parts.store.run(run).await? else {
-            return rehearsed_events(&admin, run, from, page.limit).await?.ok_or_else(|| ApiError::no_run(&id));
+            let rows = rehearsed_events(&admin, run).await?.ok_or_else(|| ApiError::no_run(&id))?;
+            let shown = rows.into_iter().filter(|row| row.seq >= from.0);
+            return Ok(Json(shown.take(admin.rows(page.limit, usize::MAX)).collect()));
         };
         // A sequence number past the last event is no error: a client that reads page by page ends with an empty page.
         if from <= summary.seq {
@@ -63,23 +65,6 @@ pub(in crate::admin) async fn events(
         Ok(row)
     });
     Ok(Json(shown.collect::<Result<_, serde_json::Error>>().map_err(ApiError::damaged)?))
-}
-
-/// The events of a rehearsal, which are kept with its sample; `None` if no sample is of this run.
-async fn rehearsed_events(
-    admin: &Admin,
-    run: RunId,
-    from: Seq,
-    limit: Option<std::num::NonZeroU32>,
-) -> Result<Option<Json<Vec<EventRow>>>, ApiError> {
-    for flag in &admin.parts.ladder.flags().routes {
-        let samples = SamplesOfRoute::load(admin, flag.route.id.as_str()).await?;
-        let Some(events) = samples.events_of(run) else { continue };
-        let rows = events.filter(|event| event.seq >= from.0).take(admin.rows(limit, usize::MAX));
-        let shown = rows.map(|RehearsedEvent { seq, at, kind, event }| EventRow { seq, at, kind, event });
-        return Ok(Some(Json(shown.collect())));
-    }
-    Ok(None)
 }
 
 /// The plan that the run was started with, even if the files have changed since.

@@ -57,6 +57,7 @@ impl Store for HangingStore {
         declared() -> Stored<Vec<DeclaredState>>;
         put_samples(samples: Vec<SampleRecord>, per: usize, fingerprints: usize) -> Stored<()>;
         samples(route: RouteId, limit: usize) -> Stored<Vec<SampleRecord>>;
+        sample_of_run(run: RunId) -> Stored<Option<SampleRecord>>;
         clear_samples(route: RouteId) -> Stored<()>;
         put_evidence(evidence: Vec<EvidenceRecord>) -> Stored<()>;
         evidence() -> Stored<Vec<EvidenceRecord>>;

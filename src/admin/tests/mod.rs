@@ -6,6 +6,7 @@ mod egress;
 mod fake_engine;
 mod hanging_store;
 mod openapi;
+mod rehearsals;
 mod rule_trials;
 mod run_commands;
 mod runs;
@@ -212,6 +213,9 @@ async fn differences_are_grouped_by_fingerprint() {
         request: "POST /orders".into(),
         kept: None,
         events: Vec::new(),
+        events_not_kept: 0,
+        children: Vec::new(),
+        children_not_kept: 0,
     };
     let samples = vec![sample("a", 1), sample("b", 2), sample("b", 3), sample("c", 4)];
     api.store.put_samples(samples, 9, 9).await.unwrap();

@@ -45,6 +45,9 @@ pub(super) fn sample(request: &Value, legacy: &Value, engine: &Value, n: i64) ->
         request: String::new(),
         kept: Some(kept),
         events: Vec::new(),
+        events_not_kept: 0,
+        children: Vec::new(),
+        children_not_kept: 0,
     }
 }
 

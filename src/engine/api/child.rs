@@ -20,16 +20,16 @@ use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::api::start::{self, StartContext};
 use crate::engine::context::Core;
 use crate::engine::driver;
-use crate::engine::machine::{ChildEnd, ChildSpec, ChildState, SpawnPolicy, StartAnswer};
+use crate::engine::machine::{ChildEnd, ChildSpec, ChildState, RehearsedChild, SpawnPolicy, StartAnswer};
 use crate::engine::ports::decode;
 use crate::engine::scheduler::children::end_of;
 use crate::engine::scheduler::load;
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
-use crate::exchange::Reads;
+use crate::exchange::{Reads, RehearsedEvents};
 use crate::names::RunId;
 use crate::store::StoreError;
-use crate::workflow::{FailureKind, Mode, Parent, Plan, Run, RunStarted, RunStatus, TreeEffects, fold};
+use crate::workflow::{FailureKind, Mode, Parent, Plan, Redaction, Run, RunStarted, RunStatus, TreeEffects, fold};
 
 /// The pause after the store did not answer or refused the first append.
 const STORE_RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -60,14 +60,14 @@ pub(in crate::engine) async fn ensure_child(
 ) -> ChildState {
     if parent.mode == Mode::Rehearse {
         return match rehearse(&core, &parent, &spec, depth, reads).await {
-            Ok(end) => ChildState::Ended(Box::new(end)),
+            Ok(child) => ChildState::Rehearsed(Box::new(child)),
             Err(CannotStart::Fails(end)) => ChildState::Ended(end),
             Err(CannotStart::NoWorkflow) => ChildState::NoWorkflow,
             Err(CannotStart::InputRefused(why)) => ChildState::InputRefused(why),
         };
     }
     loop {
-        let pause = match try_ensure(&core, &parent, &spawn_policy, &spec).await {
+        let pause = match try_ensure(&core, &parent, &spawn_policy, &spec, reads.as_ref()).await {
             Ok(TryResult::State(state)) => return state,
             Ok(TryResult::SlotTaken) => SLOT_RETRY_PAUSE,
             Ok(TryResult::AppendRefused) => STORE_RETRY_PAUSE,
@@ -95,6 +95,7 @@ async fn try_ensure(
     parent: &RunStarted,
     spawn_policy: &SpawnPolicyCell,
     spec: &ChildSpec,
+    reads: Option<&Arc<dyn Reads>>,
 ) -> Result<TryResult, StoreError> {
     if let Some(state) = stored_state(core, spec).await? {
         return Ok(TryResult::State(state));
@@ -116,7 +117,7 @@ async fn try_ensure(
     if is_too_deep {
         return give_up(core, spec.failed(depth_error(core))).await;
     }
-    let answer = match create(core, parent, spec, own_plan, slot) {
+    let answer = match create(core, parent, spec, own_plan, slot, reads.cloned()) {
         Ok(answer) => answer,
         Err(CannotStart::Fails(end)) => return give_up(core, *end).await,
         Err(CannotStart::NoWorkflow) => {
@@ -259,26 +260,28 @@ fn create(
     spec: &ChildSpec,
     own_plan: Option<Arc<Plan>>,
     slot: Slot,
+    reads: Option<Arc<dyn Reads>>,
 ) -> Result<oneshot::Receiver<StartAnswer>, CannotStart> {
     let prepared = prepare(core, parent, spec, own_plan)?;
     let permit = core.permits_of(prepared.run.mode()).and_then(|runs| runs.clone().try_acquire_owned().ok());
     let registration = core.schedule.registry.register(spec.child, None).ok();
     let (answer_sender, answer) = oneshot::channel();
-    let prepared = PreparedRun { registration, slot: Some(slot), ..prepared };
+    let prepared = PreparedRun { registration, slot: Some(slot), reads, ..prepared };
     driver::spawn(core, prepared.driver(core, Waiter::Starter(answer_sender)), permit);
     Ok(answer)
 }
 
-/// Runs the child of a rehearsal until it ends or waits for a person, whom a rehearsal does not ask.
+/// Runs the child of a rehearsal until it ends or waits for a person, whom a rehearsal does not ask. Returns its events
+/// too, which are in no store.
 async fn rehearse(
     core: &Arc<Core>,
     parent: &RunStarted,
     spec: &ChildSpec,
     depth: u64,
     reads: Option<Arc<dyn Reads>>,
-) -> Result<ChildEnd, CannotStart> {
+) -> Result<RehearsedChild, CannotStart> {
     if depth >= core.files.limits.run_depth_max {
-        return Ok(spec.failed(depth_error(core)));
+        return Err(CannotStart::Fails(Box::new(spec.failed(depth_error(core)))));
     }
     let own_plan = plan_of_version(core, parent, spec).await.map_err(|error| {
         CannotStart::Fails(Box::new(spec.failed(format!("the store does not return its plan: {error}"))))
@@ -286,12 +289,14 @@ async fn rehearse(
     let prepared = PreparedRun { depth: depth + 1, reads, ..prepare(core, parent, spec, own_plan)? };
     let plan = prepared.plan.clone();
     let driver = prepared.driver(core, Waiter::Nobody);
-    let drive: futures_util::future::BoxFuture<'_, Run> = Box::pin(driver.drive());
-    let run = drive.await;
+    let drive: futures_util::future::BoxFuture<'_, (Run, RehearsedEvents)> = Box::pin(driver.drive_rehearsal());
+    let (run, events) = drive.await;
+    let redaction = Redaction::of(&plan, &run).map(Arc::new);
     let end = end_of(&run, Some(&plan), core.bytes_mark());
-    Ok(match run.status() {
+    let end = match run.status() {
         status if status.is_final() => end,
         RunStatus::Paused => ChildEnd { status: RunStatus::Failed, failure: Some(FailureKind::WouldPause), ..end },
         _ => ChildEnd { tree: end.tree, ..spec.failed("its rehearsal did not end".to_owned()) },
-    })
+    };
+    Ok(RehearsedChild { end, events, redaction })
 }

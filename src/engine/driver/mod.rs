@@ -44,7 +44,7 @@ use crate::engine::scheduler::mailbox::{CommandReply, CommandRequest, Message, S
 use crate::engine::scheduler::registry::Registration;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::snapshot::FilesSnapshot;
-use crate::exchange::Reads;
+use crate::exchange::{Reads, RehearsedEvents};
 use crate::names::Seq;
 use crate::store::Claim;
 use crate::workflow::{AttemptResult, Event, LegacyReplies, Mode, Plan, Run};
@@ -214,7 +214,12 @@ impl Driver {
     }
 
     /// Drives the run until it has ended, is suspended, or the process drains.
-    pub async fn drive(mut self) -> Run {
+    pub async fn drive(self) -> Run {
+        self.drive_rehearsal().await.0
+    }
+
+    /// As [`Driver::drive`]; also returns the events of a rehearsal that nobody waits for, and of the runs below it.
+    pub async fn drive_rehearsal(mut self) -> (Run, RehearsedEvents) {
         let mut global = GlobalState::of(&self.core);
         let mut inputs = VecDeque::from([Input::Begin { frozen: global.is_frozen, draining: global.is_draining }]);
         loop {
@@ -223,7 +228,7 @@ impl Driver {
                 if let Some(end) = self.end {
                     inputs.into_iter().for_each(|input| self.return_unfed(input));
                     self.handle_end(end);
-                    return self.machine.into_run();
+                    return self.machine.into_run_and_events();
                 }
             }
             let input = self.next_input(&mut global).await;

@@ -6,7 +6,9 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::inputs_outputs::{ChildEnd, ChildSpec, ChildState, CommandDelivery, LockQuery, Output, SpawnPolicy};
+use super::inputs_outputs::{
+    ChildEnd, ChildSpec, ChildState, CommandDelivery, LockQuery, Output, RehearsedChild, SpawnPolicy,
+};
 use super::query_state::QueryState;
 use super::state::{ChildUnderWay, LockWait, Machine};
 use crate::engine::machine::command_record;
@@ -202,6 +204,11 @@ impl Machine {
         }
         match (state, self.child_commands.get(&child)) {
             (ChildState::Ended(end), _) => self.handle_child_end(*end),
+            (ChildState::Rehearsed(child), _) => {
+                let RehearsedChild { end, events, redaction } = *child;
+                self.log.push_child_events(end.child, events, redaction);
+                self.handle_child_end(end);
+            }
             (ChildState::NoWorkflow, _) => {
                 self.descendant_waits = false;
                 self.try_command(Command::ChildHasNoWorkflow { child });

@@ -10,13 +10,13 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::measure::Measure;
-use crate::exchange::ArmReply;
+use crate::exchange::{ArmReply, RehearsedEvents};
 use crate::flag::PinKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
 use crate::store::{Append, AppendError, ClaimedRequest, CommandRecord};
 use crate::workflow::{
-    ApprovalAbove, AttemptResult, CommandRefusal, ControlCommand, FailureKind, InFlight, LockPosition, RouteAbove, Run,
-    RunStatus, RunSummary, SensitivePath, StepIndex, StepPart, TreeEffects,
+    ApprovalAbove, AttemptResult, CommandRefusal, ControlCommand, FailureKind, InFlight, LockPosition, Redaction,
+    RouteAbove, Run, RunStatus, RunSummary, SensitivePath, StepIndex, StepPart, TreeEffects,
 };
 
 /// Something that happened.
@@ -202,6 +202,16 @@ pub(in crate::engine) struct ChildEnd {
     pub sensitive: Vec<SensitivePath>,
 }
 
+/// A child of a rehearsal that has ended.
+#[derive(Debug)]
+pub(in crate::engine) struct RehearsedChild {
+    pub end: ChildEnd,
+    /// Its events and those of the runs below it, which are in no store.
+    pub events: RehearsedEvents,
+    /// Replaces its sensitive values in them.
+    pub redaction: Option<Arc<Redaction>>,
+}
+
 /// The state of a child.
 #[derive(Debug)]
 pub(in crate::engine) enum ChildState {
@@ -211,6 +221,8 @@ pub(in crate::engine) enum ChildState {
     NotCreated,
     /// It has ended, or can never start.
     Ended(Box<ChildEnd>),
+    /// It was rehearsed, and has ended.
+    Rehearsed(Box<RehearsedChild>),
     /// It is not stored and never will be: the files in force do not have its workflow.
     NoWorkflow,
     /// It is not stored and never will be: its workflow refuses its input, for this reason.

@@ -14,13 +14,14 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::pending_run_record::pending_run_of;
+use crate::exchange::RehearsedEvents;
 use crate::flag::{Arm, PinKey, lower_case_uuid};
 use crate::names::{Fence, RunId, Seq, WorkerId};
 use crate::store::{
     Append, AppendConflict, AppendError, Claim, ClaimedRequest, EventsSize, LockChange, NewPin, Priority,
     WebhookMessage,
 };
-use crate::workflow::{AnswerEvent, Event, LockEvent, Pinned, Plan, Run, RunSummary};
+use crate::workflow::{AnswerEvent, Event, LockEvent, Pinned, Plan, Redaction, Run, RunSummary};
 
 /// The fields that all appends of one driver have in common.
 #[derive(Clone, Copy, Debug)]
@@ -86,12 +87,9 @@ pub(super) struct Log {
     failures: u32,
     in_flight: Option<Arc<Append>>,
     last_durable: Option<Arc<Append>>,
-    /// The first events of a rehearsal, to be shown if it differs; `None` for other runs.
-    rehearsed: Option<Vec<(Timestamp, Event)>>,
+    /// The first events of a rehearsal and of the runs below it, to be shown if it differs; `None` for other runs.
+    rehearsed: Option<RehearsedEvents>,
 }
-
-/// The most events of a rehearsal that are kept until it is compared.
-const REHEARSED_EVENTS_MAX: usize = 200;
 
 impl Log {
     /// The log of a run whose events are durable up to this one (0 for a new run).
@@ -113,7 +111,7 @@ impl Log {
     }
     /// Keeps the first events of a run that is not stored.
     pub fn keeping_events(mut self) -> Self {
-        self.rehearsed = self.append_header.is_none().then(Vec::new);
+        self.rehearsed = self.append_header.is_none().then(RehearsedEvents::default);
         self
     }
     /// Adds the event with this sequence number.
@@ -122,15 +120,23 @@ impl Log {
             Some(_) => self.pending.push((at, event)),
             None => {
                 (self.durable_seq, self.submitted_seq) = (seq, seq);
-                if let Some(kept) = self.rehearsed.as_mut().filter(|kept| kept.len() < REHEARSED_EVENTS_MAX) {
-                    kept.push((at, event));
+                if let Some(kept) = &mut self.rehearsed {
+                    kept.push(at, event);
                 }
             }
         }
     }
+    /// Keeps the events of a child of a rehearsal that has ended, and of the runs below it.
+    pub fn push_child_events(&mut self, child: RunId, below: RehearsedEvents, redaction: Option<Arc<Redaction>>) {
+        if let Some(kept) = &mut self.rehearsed {
+            kept.add_child(child, below, redaction);
+        }
+    }
     /// The kept events, which are kept no longer.
-    pub fn take_events(&mut self) -> Vec<(Timestamp, Event)> {
-        self.rehearsed.take().unwrap_or_default()
+    pub fn take_events(&mut self) -> RehearsedEvents {
+        let mut kept = self.rehearsed.take().unwrap_or_default();
+        kept.bounded();
+        kept
     }
     /// Adds a message to a webhook, stored with the pending events.
     pub fn push_webhook_message(&mut self, message: WebhookMessage) {

@@ -39,7 +39,7 @@ pub(super) use self::external::open_children;
 pub(super) use self::ids::Ids;
 pub(super) use self::inputs_outputs::{
     Announcement, CallId, CallRequest, CallerAnswer, ChildEnd, ChildSpec, ChildState, CommandAnswer, CommandDelivery,
-    CommandId, DriverEnd, Input, LockQuery, Output, SpawnPolicy, StartAnswer, WakeCause,
+    CommandId, DriverEnd, Input, LockQuery, Output, RehearsedChild, SpawnPolicy, StartAnswer, WakeCause,
 };
 pub(super) use self::log::{AppendHeader, new_pins};
 pub(super) use self::measure::{Attempt, Measure};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::compare::Intent;
-use crate::exchange::{Branch, RunReport};
+use crate::exchange::{Branch, RehearsedEvents, RunReport};
 use crate::flag::{PinKey, SkipReason};
 use crate::names::StepId;
 use crate::workflow::{
@@ -70,7 +70,7 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         ended_on_purpose: run.ended_on_purpose(),
         of_earlier_try: false,
         redaction,
-        events: Vec::new(),
+        events: RehearsedEvents::default(),
     }
 }
 

@@ -11,6 +11,7 @@ use super::inputs_outputs::{ChildSpec, CommandDelivery, CommandId, DriverEnd, Ou
 use super::log::{AppendHeader, Log};
 use super::query_state::QueryState;
 use crate::compare::AwaitedIntents;
+use crate::exchange::RehearsedEvents;
 use crate::names::{RunId, Seq, StepId};
 use crate::store::Claim;
 use crate::workflow::{ControlCommand, DecisionInputs, EventMisfit, Mode, Plan, Run, StepIndex, StepPart};
@@ -243,8 +244,10 @@ impl Machine {
     pub fn run(&self) -> &Run {
         &self.run
     }
-    pub fn into_run(self) -> Run {
-        self.run
+    /// The run, and the events of a rehearsal and of the runs below it, unless its caller got them.
+    pub fn into_run_and_events(mut self) -> (Run, RehearsedEvents) {
+        let events = self.log.take_events();
+        (self.run, events)
     }
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan

@@ -118,6 +118,7 @@ impl Store for FaultyStore {
         declared() -> Vec<DeclaredState>;
         put_samples(samples: Vec<SampleRecord>, per_fingerprint: usize, fingerprints: usize) -> ();
         samples(route: crate::names::RouteId, limit: usize) -> Vec<SampleRecord>;
+        sample_of_run(run: crate::names::RunId) -> Option<SampleRecord>;
         clear_samples(route: crate::names::RouteId) -> ();
         put_evidence(evidence: Vec<EvidenceRecord>) -> ();
         evidence() -> Vec<EvidenceRecord>;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, legacy, refused, request};
-use crate::exchange::ArmRequest;
+use crate::exchange::{ArmRequest, Reads, RecordedReads, RehearsedEvents, RunEvents};
 use crate::flag::SkipReason;
 use crate::limits::Limits;
-use crate::names::ServiceName;
+use crate::names::{RunId, ServiceName};
 use crate::secret::Secret;
 use crate::store::MemoryStore;
-use crate::workflow::{DeclaredNames, Event, Mode, Plan};
+use crate::workflow::{ChildEvent, DeclaredNames, Event, Mode, Plan};
 
 /// A workflow that runs another one and answers with its output.
 fn parent_plan(name: &str, child: &str) -> Arc<Plan> {
@@ -128,6 +128,66 @@ async fn a_rehearsed_child_reads_parts_of_legacy_s_reply_that_no_run_above_it_re
     }
 }
 
+fn kinds(events: &RunEvents) -> Vec<&'static str> {
+    events.first.iter().map(|(_, event)| event.kind()).collect()
+}
+
+/// The child that a run began, as its events name it.
+fn child_begun(events: &RunEvents) -> Option<RunId> {
+    events.first.iter().find_map(|(_, event)| match event {
+        Event::Child(ChildEvent::Started { child, .. }) => Some(*child),
+        _ => None,
+    })
+}
+
+#[tokio::test]
+async fn a_rehearsal_hands_over_the_events_of_all_runs_below_it() {
+    let inner = checked_plan(
+        &json!({
+            "workflow": "inner",
+            "steps": { "a": { "call": "POST ${services.world}/a", "rehearse": { "id": 7 } } },
+            "respond": { "status": 200, "body": "${steps.a.output.id}" },
+        }),
+        false,
+    );
+    let harness = tree(&[&parent_plan("w", "middle"), &parent_plan("middle", "inner"), &inner]).await;
+    let (status, body, report) = answer(harness.send(rehearsal(Mode::Rehearse, &json!({}))).await);
+    assert_eq!((status, body), (201, json!(7)));
+    let RehearsedEvents { own, children, children_not_kept } = report.events;
+    let [middle, inner] = children.as_slice() else { panic!("{children:?}") };
+    assert_eq!(children_not_kept, 0);
+    assert_eq!((child_begun(&own), child_begun(&middle.events)), (Some(middle.run), Some(inner.run)));
+    for events in [&own, &middle.events, &inner.events] {
+        let kinds = kinds(events);
+        assert_eq!((kinds.first(), kinds.last()), (Some(&"run_started"), Some(&"completed")), "{kinds:?}");
+        assert_eq!(events.not_kept, 0);
+    }
+    assert!(kinds(&inner.events).contains(&"step_finished"), "{inner:?}");
+
+    // The runs of a dark request, with their events, are in the store.
+    let (_, _, report) = answer(harness.send(rehearsal(Mode::Dark, &json!({}))).await);
+    assert!(report.events.own.first.is_empty() && report.events.children.is_empty(), "{:?}", report.events);
+}
+
+/// A capture of the request needs them: its rehearsal off line answers the reads of the runs below from them.
+#[tokio::test]
+async fn the_reads_of_the_runs_below_are_recorded_with_those_of_the_run() {
+    let step = json!({ "call": "GET ${services.world}/prices" });
+    let ok = json!({ "status": 200, "body": {} });
+    let inner = checked_plan(&json!({ "workflow": "inner", "steps": { "a": step }, "respond": ok }), false);
+    for mode in [Mode::Rehearse, Mode::Dark] {
+        let harness = tree(&[&parent_plan("w", "middle"), &parent_plan("middle", "inner"), &inner]).await;
+        let recorded = Arc::new(RecordedReads::new(1 << 20));
+        let reads: Arc<dyn Reads> = recorded.clone();
+        let request = ArmRequest { reads: Some(reads), ..rehearsal(mode, &json!({})) };
+        let (status, ..) = answer(harness.send(request).await);
+        assert_eq!(status, 201, "{mode:?}");
+        let recorded = recorded.all().expect("all fit");
+        assert_eq!(recorded.len(), 1, "{mode:?}");
+        assert!(recorded[0].asked.url.ends_with("/prices") && recorded[0].reply.is_some(), "{mode:?}");
+    }
+}
+
 /// The run at the top, whose own workflow declares nothing, keeps the value for the child of its child.
 #[tokio::test]
 async fn what_a_child_declares_as_sensitive_is_sealed_in_the_runs_above_it_too() {
@@ -152,6 +212,14 @@ async fn what_a_child_declares_as_sensitive_is_sealed_in_the_runs_above_it_too()
     let inner = Arc::new(Plan::from_source(&source, &known).unwrap_or_else(|problems| panic!("{problems:?}")));
     let harness = tree(&[&parent_plan("w", "middle"), &parent_plan("middle", "inner"), &inner]).await;
     let reply = json!({ "token": "tok-0123456789", "n": 5 });
+    let (_, _, report) = answer(harness.send(rehearsal(Mode::Rehearse, &reply)).await);
+    let [_, inner] = report.events.children.as_slice() else { panic!("{:?}", report.events.children) };
+    let events: Vec<&Event> = inner.events.first.iter().map(|(_, event)| event).collect();
+    let mut shown = serde_json::to_value(&events).unwrap();
+    assert!(shown.to_string().contains("tok-0123456789"), "in clear until it is compared");
+    inner.redaction.as_ref().expect("its plan declares a value").value(&mut shown);
+    assert!(!shown.to_string().contains("tok-0123456789"), "{shown}");
+
     let (status, body, _) = answer(harness.send(rehearsal(Mode::Dark, &reply)).await);
     assert_eq!((status, body), (201, json!(5)));
     let stored = stored_legacy(&harness).await;

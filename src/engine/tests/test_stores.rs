@@ -316,6 +316,7 @@ impl Store for TestStore {
         declared() -> Vec<DeclaredState>;
         put_samples(samples: Vec<SampleRecord>, per_fingerprint: usize, fingerprints: usize) -> ();
         samples(route: crate::names::RouteId, limit: usize) -> Vec<SampleRecord>;
+        sample_of_run(run: RunId) -> Option<SampleRecord>;
         clear_samples(route: crate::names::RouteId) -> ();
         put_evidence(evidence: Vec<EvidenceRecord>) -> ();
         evidence() -> Vec<EvidenceRecord>;

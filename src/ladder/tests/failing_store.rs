@@ -212,6 +212,9 @@ impl Store for FailingStore {
     fn samples(&self, route: RouteId, limit: usize) -> StoreFuture<'_, Vec<SampleRecord>> {
         self.inner.samples(route, limit)
     }
+    fn sample_of_run(&self, run: RunId) -> StoreFuture<'_, Option<SampleRecord>> {
+        self.inner.sample_of_run(run)
+    }
     fn clear_samples(&self, route: RouteId) -> StoreFuture<'_, ()> {
         self.inner.clear_samples(route)
     }

@@ -246,6 +246,10 @@ impl Store for MemoryStore {
         self.with(|tables| tables.samples_of(&route, limit))
     }
 
+    fn sample_of_run(&self, run: RunId) -> BoxFuture<'_, Result<Option<SampleRecord>, StoreError>> {
+        self.with(|tables| tables.sample_of_run(run))
+    }
+
     fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>> {
         self.with(|tables| tables.samples.retain(|sample| sample.route != route))
     }

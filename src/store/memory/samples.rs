@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::tables::Tables;
-use crate::names::RouteId;
+use crate::names::{RouteId, RunId};
 use crate::store::SampleRecord;
 
 impl Tables {
@@ -33,5 +33,9 @@ impl Tables {
 
     pub(super) fn samples_of(&self, route: &RouteId, limit: usize) -> Vec<SampleRecord> {
         self.samples.iter().rev().filter(|sample| sample.route == *route).take(limit).cloned().collect()
+    }
+
+    pub(super) fn sample_of_run(&self, run: RunId) -> Option<SampleRecord> {
+        self.samples.iter().rev().find(|sample| sample.rehearsed_runs().any(|kept| kept == run)).cloned()
     }
 }

@@ -340,6 +340,10 @@ impl Store for PostgresStore {
         .boxed()
     }
 
+    fn sample_of_run(&self, run: RunId) -> BoxFuture<'_, Result<Option<SampleRecord>, StoreError>> {
+        read::sample_of_run(&self.pool, run).boxed()
+    }
+
     fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>> {
         record_writes::clear_samples(&self.pool, route).boxed()
     }

@@ -18,8 +18,8 @@ use crate::store::error::EventsError;
 use crate::store::summary::{add_readable, decode_summary};
 use crate::store::unpurgeable::UNREADABLE_EXAMINED_MAX;
 use crate::store::{
-    FlipRecord, PinAdoption, PinCount, PinRecord, PlacedPin, RunFilter, RunSnapshot, StoreError, StoredEvent,
-    StoredFirstTry,
+    FlipRecord, PinAdoption, PinCount, PinRecord, PlacedPin, RunFilter, RunSnapshot, SampleRecord, StoreError,
+    StoredEvent, StoredFirstTry,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -204,7 +204,7 @@ pub(super) async fn open_runs(pool: &Pool) -> Result<Vec<(RunStatus, u64)>> {
 
 pub(super) async fn plan(pool: &Pool, id: PlanId) -> Result<Option<serde_json::Value>> {
     let found = pool.query(|| sqlx::query("SELECT source FROM plans WHERE id = $1").bind(id.as_str())).await?;
-    found.first().map(|row| record(row, 0)).transpose()
+    found.first().map(|row| parse(column::<&[u8]>(row, 0)?)).transpose()
 }
 
 pub(super) async fn run_key(pool: &Pool, run: RunId) -> Result<Option<Vec<u8>>> {
@@ -381,4 +381,10 @@ pub(super) async fn last_flips(pool: &Pool) -> Result<Vec<FlipRecord>> {
 pub(super) fn flip(row: &PgRow) -> Result<FlipRecord> {
     let number = column::<i64>(row, 0)?.cast_unsigned();
     Ok(FlipRecord { number, ..record(row, 1)? })
+}
+
+pub(super) async fn sample_of_run(pool: &Pool, run: RunId) -> Result<Option<SampleRecord>> {
+    let text = "SELECT record FROM samples WHERE pos = (SELECT max(pos) FROM sample_runs WHERE run = $1)";
+    let found = pool.query(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
+    found.first().map(|row| parse(column::<&[u8]>(row, 0)?)).transpose()
 }

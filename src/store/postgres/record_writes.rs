@@ -137,11 +137,16 @@ pub(super) async fn samples(
     let routes: Vec<&str> = samples.iter().map(|sample| sample.route.as_str()).collect();
     let prints: Vec<String> = samples.iter().map(|sample| escape(&sample.fingerprint).into_owned()).collect();
     let records = samples.iter().map(json).collect::<Result<Vec<_>>>()?;
+    let runs =
+        samples.iter().zip(1_i64..).flat_map(|(sample, number)| sample.rehearsed_runs().map(move |run| (number, run)));
+    let (of_sample, runs): (Vec<i64>, Vec<RunId>) = runs.unzip();
+    let runs: Vec<&[u8]> = runs.iter().map(|run| run.0.as_bytes().as_slice()).collect();
     let (samples_max, fingerprints_max) =
         (super::columns::sql_limit(per_fingerprint), super::columns::sql_limit(fingerprints));
     let make = || {
-        let query = sqlx::query("SELECT put_samples($1, $2, $3, $4, $5)");
-        query.bind(&routes).bind(&prints).bind(&records).bind(samples_max).bind(fingerprints_max)
+        let query = sqlx::query("SELECT put_samples_of_runs($1, $2, $3, $4, $5, $6, $7)");
+        let query = query.bind(&routes).bind(&prints).bind(&records).bind(&of_sample).bind(&runs);
+        query.bind(samples_max).bind(fingerprints_max)
     };
     pool.query(make).await.map(drop)
 }

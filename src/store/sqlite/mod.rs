@@ -342,6 +342,10 @@ impl Store for SqliteStore {
         read::samples(&self.readers, route, limit).boxed()
     }
 
+    fn sample_of_run(&self, run: RunId) -> StoreFuture<'_, Option<SampleRecord>> {
+        read::sample_of_run(&self.readers, run).boxed()
+    }
+
     fn clear_samples(&self, route: RouteId) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::ClearSamples(route))
     }

@@ -288,10 +288,15 @@ fn put_samples(
     let text = "DELETE FROM samples WHERE route = ?1 AND fingerprint = ?2 AND record = ?3";
     let mut remove = conn.prepare_cached(text)?;
     let mut insert = conn.prepare_cached("INSERT INTO samples (route, fingerprint, record) VALUES (?1, ?2, ?3)")?;
+    let mut note_run = conn.prepare_cached("INSERT OR IGNORE INTO sample_runs (run, pos) VALUES (?1, ?2)")?;
     for sample in samples {
         let (route, fingerprint, record) = (sample.route.as_str(), &sample.fingerprint, json(sample)?);
         remove.execute(params![route, fingerprint, record])?;
         insert.execute(params![route, fingerprint, record])?;
+        let pos = conn.last_insert_rowid();
+        for run in sample.rehearsed_runs() {
+            note_run.execute(params![run.0.as_bytes().as_slice(), pos])?;
+        }
     }
     let samples_max = i64::try_from(per_fingerprint).unwrap_or(i64::MAX);
     let fingerprints_max = i64::try_from(fingerprints).unwrap_or(i64::MAX);

@@ -27,6 +27,7 @@ mod records;
 mod removed_files;
 mod retention;
 mod run_snapshots;
+mod samples;
 mod service_callers;
 mod sqlite;
 mod unavailable;

@@ -1,13 +1,12 @@
-//! Records beside events: plans, keys of runs, flips, declarations, samples, evidence, the secret, key files.
+//! Records beside events: plans, keys of runs, flips, declarations, evidence, the secret, key files.
 
 use super::*;
-use crate::compare::{Difference, DifferenceKind};
 use crate::flag::{Framework, GuardCondition, PathConventions, Percent, RetryScope, Shares, State, TokenSource};
 use crate::names::PlanSet;
 use crate::store::{
     DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, GuardAction,
-    GuardRecord, KeyFileRecord, LiveBasis, Overridden, PutFlips, RecordEntry, RehearsedEvent, ReplacedMatch,
-    ReplacedScope, RetryScopes, SampleRecord, UnreadKeyFile, UnrecordedBecause, guard_key,
+    GuardRecord, KeyFileRecord, LiveBasis, Overridden, PutFlips, RecordEntry, ReplacedMatch, ReplacedScope,
+    RetryScopes, UnreadKeyFile, UnrecordedBecause, guard_key,
 };
 
 on_every_store! {
@@ -17,8 +16,6 @@ on_every_store! {
     flips_are_numbered_and_the_last_of_each_route_is_returned,
     nothing_is_recorded_that_was_to_follow_an_older_flip,
     declarations_are_replaced_as_a_whole,
-    samples_are_limited_by_fingerprint_and_by_route,
-    a_sample_that_is_put_again_is_stored_once,
     evidence_is_replaced_by_route,
     the_secret_stays_the_same,
     key_files_are_listed_until_they_are_removed,
@@ -249,77 +246,6 @@ fn a_declaration_without_scopes_is_read() {
     let row = serde_json::json!({ "route": "a", "state": "dark", "shares": Shares::default() });
     let read: DeclaredState = serde_json::from_value(row).unwrap();
     assert_eq!((read.file.unwrap().state, read.retry), (State::Dark, None));
-}
-
-fn sample(route: &str, fingerprint: &str, n: i64) -> SampleRecord {
-    SampleRecord {
-        route: route.into(),
-        fingerprint: fingerprint.into(),
-        at: at(n),
-        run: Some(run_id(1)),
-        differences: vec![Difference {
-            path: "$.total".into(),
-            kind: DifferenceKind::Value,
-            legacy: Some("1".into()),
-            engine: None,
-            contradicts: Vec::new(),
-        }],
-        legacy: "{}".into(),
-        engine: "{}".into(),
-        request: format!("POST /orders {n}"),
-        kept: None,
-        events: vec![RehearsedEvent { seq: 1, at: at(n), kind: "run_started".into(), event: json!({ "n": n }) }],
-    }
-}
-
-/// The fingerprint and the second of each stored sample, newest first.
-async fn stored_samples(store: &StoreHandle, route: &str, limit: usize) -> Vec<String> {
-    let samples = store.samples(route.into(), limit).await.unwrap();
-    samples.iter().map(|s| format!("{}{}", s.fingerprint, s.at.as_second() % 100)).collect()
-}
-
-async fn samples_are_limited_by_fingerprint_and_by_route(which: StoreKind) {
-    let fixture = StoreFixture::new(which).await;
-    let store = &fixture.store;
-    let stored = async |route: &str, limit| stored_samples(store, route, limit).await;
-    store.put_samples((1..=4).map(|n| sample("r", "x", n)).collect(), 2, 2).await.unwrap();
-    assert_eq!(stored("r", 9).await, ["x4", "x3"]);
-    store.put_samples(vec![sample("r", "y", 5), sample("other", "z", 6)], 2, 2).await.unwrap();
-    assert_eq!(stored("r", 9).await, ["y5", "x4", "x3"]);
-    assert_eq!(stored("r", 1).await, ["y5"]);
-    store.put_samples(vec![sample("r", "x", 7), sample("r", "w", 8)], 2, 2).await.unwrap();
-    assert_eq!(stored("r", 9).await, ["w8", "x7", "x4"], "the least recent fingerprint was removed");
-    store.clear_samples("r".into()).await.unwrap();
-    assert_eq!(stored("r", 9).await, [""; 0]);
-    assert_eq!(stored("other", 9).await, ["z6"]);
-    assert_eq!(store.samples("other".into(), 1).await.unwrap(), [sample("other", "z", 6)]);
-}
-
-/// A write whose outcome is unknown is repeated.
-async fn a_sample_that_is_put_again_is_stored_once(which: StoreKind) {
-    let fixture = StoreFixture::new(which).await;
-    let store = &fixture.store;
-    let put = async |samples: &[SampleRecord], per_fingerprint, fingerprints| {
-        store.put_samples(samples.to_vec(), per_fingerprint, fingerprints).await.unwrap();
-        stored_samples(store, "r", 99).await
-    };
-    let two = [sample("r", "x", 1), sample("r", "y", 2)];
-    assert_eq!(put(&two, 9, 9).await, ["y2", "x1"]);
-    assert_eq!(put(&two, 9, 9).await, ["y2", "x1"]);
-    let twice_in_one_write = [sample("r", "x", 3), sample("r", "x", 3)];
-    assert_eq!(put(&twice_in_one_write, 9, 9).await, ["x3", "y2", "x1"]);
-
-    // Only a sample that is equal in everything is the same.
-    let others = [SampleRecord { request: "POST /other".into(), ..sample("r", "x", 1) }, sample("s", "x", 1)];
-    assert_eq!(put(&others, 9, 9).await, ["x1", "x3", "y2", "x1"]);
-    assert_eq!(stored_samples(store, "s", 9).await, ["x1"]);
-
-    // The first write exceeds both limits; its repetition removes nothing more.
-    let many = [("a", 10), ("b", 11), ("c", 12), ("b", 13), ("b", 14)];
-    let many = many.map(|(fingerprint, n)| sample("r", fingerprint, n));
-    for time in ["first", "second"] {
-        assert_eq!(put(&many, 2, 2).await, ["b14", "b13", "c12"], "the {time} time");
-    }
 }
 
 async fn evidence_is_replaced_by_route(which: StoreKind) {

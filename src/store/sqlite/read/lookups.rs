@@ -251,3 +251,11 @@ pub(in crate::store::sqlite) async fn samples(
     let text = "SELECT record FROM samples WHERE route = ? ORDER BY pos DESC LIMIT ?";
     records(readers, text, Some(&route), Some(limit)).await
 }
+
+/// The newest sample with events of this run.
+pub(in crate::store::sqlite) async fn sample_of_run(readers: &Readers, run: RunId) -> Result<Option<SampleRecord>> {
+    let text = "SELECT record FROM samples WHERE pos = (SELECT max(pos) FROM sample_runs WHERE run = ?)";
+    let query = sqlx::query_as::<_, (Vec<u8>,)>(text).bind(run.0.as_bytes().as_slice());
+    let found = query.fetch_optional(readers.pool()?).await.map_err(read_error)?;
+    found.map(|(record,)| parse(&record)).transpose()
+}

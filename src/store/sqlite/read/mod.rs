@@ -17,7 +17,7 @@ pub(super) use self::coordination::{
 pub(super) use self::list::{open_runs, runs};
 pub(super) use self::lookups::{
     engine_took_any, engine_tries, first_try, flips, old_keys, pin, pin_counts, pinned, pins, plan, records,
-    records_after, run_key, samples, unreadable_keys,
+    records_after, run_key, sample_of_run, samples, unreadable_keys,
 };
 use super::readers::Readers;
 use super::write_error;

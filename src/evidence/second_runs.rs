@@ -59,7 +59,8 @@ impl EnginePlaces {
     pub fn of(comparison: &Comparison) -> Self {
         let mut found = Self { unlisted: u64::from(comparison.truncated), ..Self::default() };
         for difference in &comparison.differences {
-            if difference.kind == DifferenceKind::Assert {
+            // An intent that differs is a call that differs, too.
+            if matches!(difference.kind, DifferenceKind::Assert | DifferenceKind::Intent) {
                 continue;
             }
             let place = name(difference);

@@ -17,9 +17,8 @@ use super::parts::{EngineArm, RepeatedLegacy, RulesInForce};
 use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::redaction::PairRedaction;
 use super::run_end::RunEnd;
-use super::run_facts::{awaited_intents, effects_of, rung_of};
+use super::run_facts::{awaited_intents, effects_of, rung_of, runs_twice};
 use super::sample::sample;
-use super::second_run;
 use super::stop::Stop;
 use crate::compare::{
     BoundExceeded, CompareBounds, HidesSensitive, KeepContext, Kept, Pair, Rules, SensitiveParts, Verdict, compare,
@@ -134,7 +133,7 @@ impl Runner {
         let window = answered.effects.as_ref().map(RequestEffects::window);
         let effects_complete = window.map(|window| tokio::time::Instant::from_std(offered) + window);
         let is_captured = is_captured(&self.captures, &answered);
-        let runs_twice = second_run::is_chosen(&answered);
+        let runs_twice = runs_twice(&answered);
         let recorded = (is_captured || runs_twice).then(|| Arc::new(RecordedReads::new(CAPTURE_BYTES_MAX)));
         let reads = answered.reads.clone().or_else(|| Some(recorded.clone()? as Arc<dyn Reads>));
         let result = match self.ask(&answered, reads).await {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::compare::{AwaitedIntents, Effect, Rules};
 use crate::exchange::Answered;
-use crate::flag::{Instance, State};
+use crate::flag::{Instance, Percent, State};
 use crate::workflow::Mode;
 
 /// Where the replies of the creator of this request's instance have the id of an instance.
@@ -39,4 +39,14 @@ pub(super) fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
     let route = answered.flag.route.id.to_string();
     metrics::counter!("pointsman_effects_not_judged_total", "route" => route, "reason" => reason).increment(1);
     None
+}
+
+/// Whether the engine is to run this request twice: a rehearsal of the route itself, in the share that it declares.
+pub(super) fn runs_twice(answered: &Answered) -> bool {
+    let share = answered.flag.route.rehearse_twice;
+    answered.mode == Mode::Rehearse
+        && answered.candidate.is_none()
+        && answered.reads.is_none()
+        && share > Percent::NONE
+        && fastrand::u16(..Percent::ALL.hundredths()) < share.hundredths()
 }

@@ -1,4 +1,4 @@
-//! Runs the engine a second time for a rehearsed request, from the same inputs, and counts where its two results differ.
+//! Runs the engine a second time for a rehearsed request, from the same inputs, and counts where its results differ.
 //!
 //! The second run gets the same request, reply and calls by legacy, and its reads are answered with what the first run
 //! read; it has a clock, ids and random values of its own. So what differs is drawn by the engine, or depends on the
@@ -21,19 +21,7 @@ use super::stop::Stop;
 use crate::compare::{CapturedReads, CompareBounds, Effect, Observation, Pair, Rules, compare};
 use crate::evidence::EnginePlaces;
 use crate::exchange::{Answered, Reads, ReplayedReads, request_value};
-use crate::flag::Percent;
 use crate::limits::Limits;
-use crate::workflow::Mode;
-
-/// Whether this request is chosen: a rehearsal of the route itself, in the share that the route declares.
-pub(super) fn is_chosen(answered: &Answered) -> bool {
-    let share = answered.flag.route.rehearse_twice;
-    answered.mode == Mode::Rehearse
-        && answered.candidate.is_none()
-        && answered.reads.is_none()
-        && share > Percent::NONE
-        && fastrand::u16(..Percent::ALL.hundredths()) < share.hundredths()
-}
 
 impl Runner {
     /// Runs the engine a second time if the request was chosen for that, unless a stop is asked for.

@@ -36,7 +36,22 @@ async fn reload(system: &TestSystem, text: &str) {
     let generation = || async { system.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
     let before = generation().await;
     system.flags.write(ORDERS, text);
-    until("the files to be in force", || async { (generation().await > before).then_some(()) }).await;
+    // Another set may be swapped in before that of these files.
+    let ids: Vec<&str> =
+        text.lines().filter_map(|line| line.trim_start().strip_prefix("- id: ")?.split_whitespace().next()).collect();
+    assert!(!ids.is_empty());
+    until("the files to be in force", || async {
+        let known = async |id: &&str| {
+            let path = format!("/api/v2/routes/{id}");
+            system.pointsman.api(Method::GET, &path, Value::Null).await.status == StatusCode::OK
+        };
+        let mut all = generation().await > before;
+        for id in &ids {
+            all = all && known(id).await;
+        }
+        all.then_some(())
+    })
+    .await;
 }
 
 /// Moves the family to a state by hand, a rung at a time, followers first on the way up.

@@ -73,7 +73,7 @@ async fn what_the_engine_draws_itself_is_found_without_reading_or_sending_anythi
         (found["runs"] == REQUESTS).then_some(found)
     })
     .await;
-    let expected: Value = json!({ "value $.token": REQUESTS, "effect_differs charge $.nonce": REQUESTS });
+    let expected: Value = json!({ "value $.token": REQUESTS, "effect_differs effects.charge.body.nonce": REQUESTS });
     assert_eq!((&found["places"], &found["differed"]), (&expected, &json!(REQUESTS)), "{found}");
     assert_eq!((rates.load(SeqCst), charges.load(SeqCst)), (REQUESTS, 0), "nothing was read twice, or sent");
     let shown = output_text(&pointsman.cli(&["evidence", "order"]).await);

@@ -1,5 +1,5 @@
-//! The check of `replay_safe:` and `noise:`: whether requests may be sent to legacy a second time, and how many are; and
-//! of other shares of the compared requests.
+//! The check of `replay_safe:` and `noise:`: whether requests may be sent to legacy a second time, and how many are.
+//! And of other shares of the compared requests.
 //!
 //! Always true: a route whose requests may change something at legacy, as far as the files show it, is refused: a
 //! second request would do the work twice.

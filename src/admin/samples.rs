@@ -46,14 +46,11 @@ fn events_in(sample: SampleRecord, run: RunId) -> Option<Vec<EventRow>> {
             "of a rehearsal and the runs below it, a sample keeps {REHEARSED_EVENTS_MAX} events, and those of \
              {REHEARSED_CHILDREN_MAX} runs below it"
         );
-        let event = json!({ NOT_KEPT: { "events": not_kept, "child_runs": runs_not_kept, "why": why } });
-        rows.push(EventRow { seq: next.0, at: next.1, kind: NOT_KEPT.to_owned(), event });
+        let event = json!({ (EventRow::NOT_KEPT): { "events": not_kept, "child_runs": runs_not_kept, "why": why } });
+        rows.push(EventRow { seq: next.0, at: next.1, kind: EventRow::NOT_KEPT.to_owned(), event });
     }
     Some(rows)
 }
-
-/// The kind of the row that says how many events of a rehearsal are not kept.
-const NOT_KEPT: &str = "not_kept";
 
 /// The samples of a route, and its evidence.
 pub(super) struct SamplesOfRoute {

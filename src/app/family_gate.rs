@@ -23,7 +23,7 @@ use crate::clock;
 use crate::compare::decoded_body;
 use crate::config::Setup;
 use crate::expression::{Scope, parse_json};
-use crate::flag::{AliveCall, Family, Instance, InstanceKey, PinKey, Route};
+use crate::flag::{AliveCall, Family, Instance, InstanceKey, PinKey, Route, id_text};
 use crate::ladder::{GateCondition, InstancesAtLegacy};
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -223,15 +223,6 @@ fn listed_ids(call: &AliveCall, reply: &WholeReply) -> Result<HashSet<String>, S
         return Err(format!("of {all} elements that `GET {path}` lists, {without} have no id at `{}`", call.ids));
     }
     Ok(ids)
-}
-
-/// An id as paths contain it.
-fn id_text(id: &Value) -> Option<String> {
-    match id {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::String(_) | Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    }
 }
 
 #[cfg(test)]

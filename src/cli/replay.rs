@@ -9,7 +9,7 @@ use super::format::{Formatter, TableCell, Tone, duration_text, escape_control, p
 use super::output::Output;
 use super::run_source::RunSource;
 use crate::admin::replay::{DivergenceRow, StateRow, states};
-use crate::admin::types::RunStatus;
+use crate::admin::types::{EventRow, RunStatus};
 use crate::app::{ReplayFiles, ReplayResult};
 use crate::config::{CheckFailed, Findings};
 use crate::limits::Limits;
@@ -28,7 +28,14 @@ pub(super) fn files_refused(failed: &CheckFailed, format: Formatter) -> CallErro
 pub(crate) fn replay(replay: Replay, format: Formatter) -> Result<Output, CallError> {
     let Replay { run, store, with, flags, server } = replay;
     let source = RunSource::new(store.as_deref(), &server, &Limits::default())?;
-    let events = source.events(&run)?;
+    let mut events = source.events(&run)?;
+    // The rest of a rehearsal of which only the first events are kept.
+    let not_kept = events.pop_if(|last| last.kind == EventRow::NOT_KEPT).map(|row| row.event);
+    let note = |text: &mut String| {
+        if not_kept.is_some() {
+            text.push_str(&format.tone(NOT_KEPT_NOTE, Tone::Warn));
+        }
+    };
     let damaged = |why: String| {
         CallError::Failed(
             format!("{run} cannot be replayed: {why}"),
@@ -38,11 +45,10 @@ pub(crate) fn replay(replay: Replay, format: Formatter) -> Result<Output, CallEr
     };
     let Some(with) = with else {
         let states = states(&events).map_err(damaged)?;
-        return Ok(Output {
-            text: text(&states, format),
-            json: json!({ "run_id": run, "states": states }),
-            is_ok: true,
-        });
+        let mut text = text(&states, format);
+        note(&mut text);
+        let json = json!({ "run_id": run, "states": states, "not_kept": not_kept });
+        return Ok(Output { text, json, is_ok: true });
     };
     let files =
         ReplayFiles::read(&flags, Some(&with), source.secret()?).map_err(|failed| files_refused(&failed, format))?;
@@ -59,8 +65,13 @@ pub(crate) fn replay(replay: Replay, format: Formatter) -> Result<Output, CallEr
     if !files.has_store_secret() && !found.is_empty() {
         text.push_str(&format.tone(RANDOM_VALUES_NOTE, Tone::Faint));
     }
-    Ok(Output { text, json: json!({ "run_id": run, "divergences": found }), is_ok: true })
+    note(&mut text);
+    Ok(Output { text, json: json!({ "run_id": run, "divergences": found, "not_kept": not_kept }), is_ok: true })
 }
+
+/// Added where only the first events of a rehearsal are kept.
+const NOT_KEPT_NOTE: &str =
+    "only the first events of this rehearsal are kept: what it did after them is not replayed\n";
 
 /// Added where the store's secret is unknown.
 const RANDOM_VALUES_NOTE: &str = "without --store, random values (`uuid`, `random`) are not those of the run, and of \

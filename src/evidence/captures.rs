@@ -77,6 +77,11 @@ struct Pending {
     bytes: usize,
 }
 
+/// Whether a request belongs to a share that is drawn at random.
+pub fn is_drawn(share: Percent) -> bool {
+    share > Percent::NONE && fastrand::u16(..Percent::ALL.hundredths()) < share.hundredths()
+}
+
 impl Captures {
     /// Stores captures in this store, with hashes of this key in place of secrets.
     pub fn new(store: StoreHandle, key: RedactionKey) -> Arc<Self> {
@@ -86,11 +91,6 @@ impl Captures {
     /// The key of the hashes that stand in place of secrets.
     pub fn key(&self) -> &RedactionKey {
         &self.key
-    }
-
-    /// Whether a request is captured, of a route of whose requests this share is.
-    pub fn takes(&self, share: Percent) -> bool {
-        share > Percent::NONE && fastrand::u16(..Percent::ALL.hundredths()) < share.hundredths()
     }
 
     /// Hands over a capture. It must already be redacted.
@@ -259,10 +259,8 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_the_requests_is_captured() {
-        let store: StoreHandle = Arc::new(crate::store::MemoryStore::new());
-        let captures = Captures::new(store, RedactionKey::derived_from(&[1; 32]));
-        let taken = |share: f64| (0..10_000).filter(|_| captures.takes(Percent::new(share).unwrap())).count();
+    fn a_share_of_the_requests_is_drawn() {
+        let taken = |share: f64| (0..10_000).filter(|_| is_drawn(Percent::new(share).unwrap())).count();
         assert_eq!((taken(0.0), taken(100.0)), (0, 10_000));
         assert!((2_000..3_000).contains(&taken(25.0)));
     }

@@ -80,6 +80,7 @@ pub use basis_change::BasisChange;
 pub use branches::{BranchCounts, WayCounts};
 pub use captures::{
     CAPTURE_AGE_MAX, CAPTURE_BYTES_MAX, CAPTURED_BYTES_PER_ROUTE_MAX, CAPTURES_PER_ROUTE_MAX, CaptureDropped, Captures,
+    is_drawn,
 };
 pub use counters::EvidenceGeneration;
 pub use guard::{CleanPairs, GuardCrossing, GuardWindowView};

@@ -187,10 +187,15 @@ impl Instance {
     /// The id of the instance that a reply with this body created, as paths have it.
     pub fn created_id(&self, body: &Value) -> Option<String> {
         let Instance::Creates { id } = self else { return None };
-        match id.query(body).first()? {
-            Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-        }
+        id_text(id.query(body).first()?)
+    }
+}
+
+/// An id as paths contain it; `None` if the value is no id.
+pub fn id_text(id: &Value) -> Option<String> {
+    match id {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::compare::{
     self, Body, CaptureContext, CapturedPair, CompareBounds, NotCaptured, Pair, Rules, SensitiveParts, Verdict,
 };
-use crate::evidence::{CaptureDropped, Captures};
+use crate::evidence::{CaptureDropped, Captures, is_drawn};
 use crate::exchange::{Answered, RecordedReads, RunReport};
 
 /// A pair that was compared, with the reads of the run.
@@ -23,8 +23,8 @@ pub(super) struct CapturedRun<'a> {
 }
 
 /// Whether the pair of this request is captured. A rehearsal of captures is not captured again.
-pub(super) fn is_captured(captures: &Captures, answered: &Answered) -> bool {
-    answered.reads.is_none() && answered.candidate.is_none() && captures.takes(answered.flag.route.capture)
+pub(super) fn is_captured(answered: &Answered) -> bool {
+    answered.reads.is_none() && answered.candidate.is_none() && is_drawn(answered.flag.route.capture)
 }
 
 /// Hands the capture of a pair over to be stored, or counts why there is none. A panic loses the capture alone.

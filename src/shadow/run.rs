@@ -132,7 +132,7 @@ impl Runner {
         // The exchange has ended by the time it is offered.
         let window = answered.effects.as_ref().map(RequestEffects::window);
         let effects_complete = window.map(|window| tokio::time::Instant::from_std(offered) + window);
-        let is_captured = is_captured(&self.captures, &answered);
+        let is_captured = is_captured(&answered);
         let runs_twice = runs_twice(&answered);
         let recorded = (is_captured || runs_twice).then(|| Arc::new(RecordedReads::new(CAPTURE_BYTES_MAX)));
         let reads = answered.reads.clone().or_else(|| Some(recorded.clone()? as Arc<dyn Reads>));

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::compare::{AwaitedIntents, Effect, Rules};
+use crate::evidence::is_drawn;
 use crate::exchange::Answered;
-use crate::flag::{Instance, Percent, State};
+use crate::flag::{Instance, State};
 use crate::workflow::Mode;
 
 /// Where the replies of the creator of this request's instance have the id of an instance.
@@ -43,10 +44,8 @@ pub(super) fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
 
 /// Whether the engine is to run this request twice: a rehearsal of the route itself, in the share that it declares.
 pub(super) fn runs_twice(answered: &Answered) -> bool {
-    let share = answered.flag.route.rehearse_twice;
     answered.mode == Mode::Rehearse
         && answered.candidate.is_none()
         && answered.reads.is_none()
-        && share > Percent::NONE
-        && fastrand::u16(..Percent::ALL.hundredths()) < share.hundredths()
+        && is_drawn(answered.flag.route.rehearse_twice)
 }

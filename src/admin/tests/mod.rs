@@ -203,19 +203,10 @@ async fn unknown_paths_and_methods_are_problems() {
 async fn differences_are_grouped_by_fingerprint() {
     let api = TestApi::new().await;
     let sample = |fingerprint: &str, n: i64| crate::store::SampleRecord {
-        route: "orders.create".into(),
-        fingerprint: fingerprint.into(),
         at: crate::store::tests::at(n),
-        run: None,
-        differences: Vec::new(),
         legacy: format!("legacy {n}"),
         engine: "<script>".into(),
-        request: "POST /orders".into(),
-        kept: None,
-        events: Vec::new(),
-        events_not_kept: 0,
-        children: Vec::new(),
-        children_not_kept: 0,
+        ..crate::evidence::testing::sample("orders.create".into(), fingerprint)
     };
     let samples = vec![sample("a", 1), sample("b", 2), sample("b", 3), sample("c", 4)];
     api.store.put_samples(samples, 9, 9).await.unwrap();

@@ -72,3 +72,9 @@ pub struct EventRow {
     /// The whole event, without secrets.
     pub event: Value,
 }
+
+impl EventRow {
+    /// The kind of the last row of a rehearsal of which not all events are kept: it is no event, and says how many are
+    /// missing.
+    pub const NOT_KEPT: &str = "not_kept";
+}

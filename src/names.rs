@@ -67,6 +67,12 @@ name! {
     /// The name of a step within one plan.
     StepId
 }
+/// The name that a step of a child run has seen from above: `ship/label` for the step `label` of the run that the step
+/// `ship` begins. No step has a `/` in its own name.
+pub fn step_below(run_by: &StepId, step: &str) -> StepId {
+    StepId::new(format!("{run_by}/{step}"))
+}
+
 name! {
     /// `plan_…`: the hash of a plan's content.
     PlanId

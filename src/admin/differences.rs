@@ -54,7 +54,11 @@ pub(super) async fn diffs(
         let calls = |kept: &KeptPair| kept.calls(&rules, &bounds, &|| Instant::now() >= end);
         let noise = &of_route.evidence.noise;
         let is_noise = |group: &SampleGroup<'_>| noise.ignores(&group.newest.differences);
-        let groups = of_route.groups().take(groups_max).map(|group| shown(&group, is_noise(&group), calls));
+        let second_runs = &of_route.evidence.second_runs;
+        let groups = of_route.groups().take(groups_max).map(|group| {
+            let differed_from_itself = second_runs.at(&group.newest.differences);
+            DiffGroup { differed_from_itself, ..shown(&group, is_noise(&group), calls) }
+        });
         let groups: Vec<DiffGroup> = groups.collect();
         (of_route, groups)
     };
@@ -66,6 +70,7 @@ pub(super) async fn diffs(
         pairs: evidence.pairs(),
         mismatched: evidence.mismatched,
         noise: evidence.noise.ignored,
+        second_runs: evidence.second_runs.runs,
         groups,
     }))
 }
@@ -85,6 +90,7 @@ fn shown(group: &SampleGroup<'_>, is_noise: bool, calls: impl Fn(&KeptPair) -> V
         last_seen: group.last_seen,
         differences,
         is_noise,
+        differed_from_itself: 0,
         sample: Sample { at, run: run.map(|run| run.to_string()), child_runs, request, legacy, engine, calls },
     }
 }

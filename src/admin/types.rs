@@ -127,6 +127,9 @@ pub struct Diffs {
     /// How many differ only where legacy differs from itself, and count as equal.
     #[serde(default)]
     pub noise: u64,
+    /// How many requests the engine ran twice from the same inputs (`rehearse_twice`).
+    #[serde(default)]
+    pub second_runs: u64,
     /// The differences by fingerprint, the most frequent first.
     pub groups: Vec<DiffGroup>,
 }
@@ -147,6 +150,9 @@ pub struct DiffGroup {
     /// Whether these pairs count as equal, because legacy differs from itself in all these places (`noise`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_noise: bool,
+    /// In how many of the second runs the engine differed from itself at one of these places: the most for one place.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub differed_from_itself: u64,
     /// The newest sample.
     pub sample: Sample,
 }
@@ -247,6 +253,11 @@ pub struct ApiProblem {
     /// The earlier answer to the checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<Box<FirstAnswer>>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde asks
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 fn about_blank() -> String {

@@ -6,7 +6,8 @@
 //!
 //! Part of the basis: which requests the route matches, and which of these go to more specific routes, because the
 //! route gets other requests when such a route is removed; what the route does with instances; the plan of the route's
-//! workflow, of its creator's where the route follows up instances, and of every workflow that these run, directly or
+//! workflow, where the route follows up instances also of its creator's and of those of the other followers that do more
+//! than read (what they did to an instance is what this route finds), and of every workflow that these run, directly or
 //! through another one (or the fact that the files do not have such a workflow); the addresses of the services that
 //! these plans name, and of the route's legacy; the rules; the version of the expression language.
 //!
@@ -137,8 +138,8 @@ fn more_specific(setup: &Setup, route: &Route) -> BTreeSet<String> {
     taking.map(RouteMatch::normal_form).collect()
 }
 
-/// The plans of the route's workflow, of its creator's, and of all workflows that these two run; and the ids of those
-/// of the creator of which the route has another version.
+/// The plans of the route's workflow, of its creator's, of those of the other followers that do more than read, and of
+/// all workflows that these run; and the ids of those of which the route has another version.
 fn plans<'a>(
     setup: &'a Setup,
     in_force: &'a PlansInForce,
@@ -149,7 +150,17 @@ fn plans<'a>(
     let own = in_force.of(&route.id).filter(|_| !is_candidate);
     let creator = creator_of(setup, route);
     let of_creator = creator.map(|creator| (creator, in_force.of(&creator.id)));
-    for (route, version) in [(route, own)].into_iter().chain(of_creator) {
+    let siblings = setup.routes.iter().map(|other| &**other).filter(|other| {
+        other.id != route.id
+            && creator.is_some_and(|creator| creator_of(setup, other).is_some_and(|of| of.id == creator.id))
+    });
+    let siblings = siblings.map(|sibling| (sibling, in_force.of(&sibling.id)));
+    let writing = siblings.filter(|(sibling, version)| {
+        let of_files = || sibling.workflow.as_ref().and_then(|name| setup.workflows.get(name)).map(|plan| &**plan);
+        let plan = version.map_or_else(of_files, |version| version.plan().map(|plan| &**plan));
+        plan.is_some_and(|plan| plan.reason_to_keep().is_some())
+    });
+    for (route, version) in [(route, own)].into_iter().chain(of_creator).chain(writing) {
         let mut known = BTreeSet::new();
         let mut open: Vec<&WorkflowName> = match version {
             Some(version) => vec![&version.set.workflow],
@@ -217,6 +228,11 @@ mod tests {
 
     /// Files with these routes.
     fn setup(routes: &str) -> Setup {
+        setup_with(routes, "workflow: v\nsteps: { a: { set: 1 } }\nrespond: { status: 200 }\n")
+    }
+
+    /// Files with these routes and this workflow beside another one.
+    fn setup_with(routes: &str, workflow: &str) -> Setup {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = dir.path().join(name);
@@ -225,6 +241,7 @@ mod tests {
         };
         write("pointsman.yaml", "services: { shop: 'http://127.0.0.1:9' }\ndefault_legacy: shop\n");
         write("workflows/w.yaml", "workflow: w\nsteps: { a: { set: 1 } }\nrespond: { status: 200, body: { id: 1 } }\n");
+        write("workflows/v.yaml", workflow);
         write("routes/orders.yaml", routes);
         let loaded = config::read(dir.path(), &Overrides::default());
         loaded.unwrap_or_else(|failed| panic!("{}", failed.render(false))).setup
@@ -245,6 +262,35 @@ mod tests {
             .find(|(route, _)| route.as_str() == "get")
             .unwrap()
             .1
+    }
+
+    /// What another follower did to an instance is what this one finds: a defect there shows here, and its mending must
+    /// start the evidence anew. One that only reads does nothing to it.
+    #[test]
+    fn the_workflows_of_other_followers_that_write_are_part_of_the_basis() {
+        let writing = "workflow: v\nsteps: { a: { call: 'PUT ${services.shop}/a', body: { state: STATE } } }\n\
+                       respond: { status: 200 }\n";
+        let of = |workflow: &str, text: &str| {
+            let follower = |id: &str, method: &str, workflow: &str| {
+                format!(
+                    "- {{ id: {id}, match: {{ method: {method}, path: '/orders/{{id}}' }}, legacy: shop,\n    \
+                     workflow: {workflow}, instance: {{ follows: create, key: path.id }} }}\n"
+                )
+            };
+            let creator = "- { id: create, match: { method: POST, path: /orders }, legacy: shop, workflow: w,\n    \
+                           instance: { creates: $.id } }\n";
+            let routes =
+                ["routes:\n", creator, &follower("get", "GET", "w"), &follower("put", "PUT", workflow)].concat();
+            let found = bases(&setup_with(&routes, text), &PlansInForce::default());
+            let of = |id: &str| found.iter().find(|(route, _)| route.as_str() == id).unwrap().1.clone();
+            (of("get"), of("create"))
+        };
+        let one = of("v", &writing.replace("STATE", "1"));
+        let two = of("v", &writing.replace("STATE", "2"));
+        assert_ne!(one.0, two.0);
+        assert_eq!(one.1, two.1, "the creator's evidence goes on");
+        let reading = |n: u8| format!("workflow: v\nsteps: {{ a: {{ set: {n} }} }}\nrespond: {{ status: 200 }}\n");
+        assert_eq!(of("v", &reading(1)).0, of("v", &reading(2)).0);
     }
 
     /// The basis of `GET /orders/{id}` in files that also have these routes.

@@ -7,9 +7,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::affinity::StoreAffinity;
-use crate::compare::Effect;
 use crate::engine::Engine;
-use crate::exchange::Twins;
+use crate::exchange::{PerformedCalls, Twins};
 use crate::flag::InstanceKey;
 use crate::names::RunId;
 use crate::workflow::RunStatus;
@@ -40,7 +39,7 @@ impl Twins for EngineTwins {
         .boxed()
     }
 
-    fn performed(&self, run: RunId, within: Duration) -> BoxFuture<'static, Option<Vec<Effect>>> {
+    fn performed(&self, run: RunId, within: Duration) -> BoxFuture<'static, Option<PerformedCalls>> {
         let engine = self.engine.clone();
         async move {
             let summary = engine.wait_until_ended_or_awaits_input(run, within).await?;

@@ -17,8 +17,9 @@ pub(crate) fn line(route: &str, auto: &AutoRow, format: Formatter) -> String {
     let waits = if waits.is_empty() { "now".to_owned() } else { waits.join(" and ") };
     let held: String = held.iter().map(|why| format!("\n  {}", format.tone(escape_control(why), Tone::Warn))).collect();
     format!(
-        "{route}: its share grows to {next} % {waits}{}{held}\n",
-        if held.is_empty() { "" } else { ", unless held:" }
+        "{route}: its share {} {next} % {waits}{}{held}\n",
+        if held.is_empty() { "grows to" } else { "would grow to" },
+        if held.is_empty() { "" } else { ", and is held:" }
     )
 }
 
@@ -42,6 +43,6 @@ mod tests {
             "{both}"
         );
         assert_eq!(text(auto(0, 100, &[])), "a: its share grows to 5 % now\n");
-        assert_eq!(text(auto(0, 100, &["no"])), "a: its share grows to 5 % now, unless held:\n  no\n");
+        assert_eq!(text(auto(0, 100, &["no"])), "a: its share would grow to 5 % now, and is held:\n  no\n");
     }
 }

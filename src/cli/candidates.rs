@@ -28,6 +28,10 @@ pub(crate) fn flip(
     format: Formatter,
 ) -> Result<Output, CallError> {
     let CandidateOptions { route, to, percent, plan, reason, force } = options;
+    if route.ends_with(".*") {
+        let hint = "`pointsman status` shows which routes have a candidate; name one of them".to_owned();
+        return Err(CallError::Failed(format!("each candidate is moved by itself, not those of `{route}`"), hint));
+    }
     let path = format!("/api/v2/routes/{}", component(&route));
     let plan = match plan {
         Some(plan) => plan,

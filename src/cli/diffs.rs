@@ -59,12 +59,12 @@ pub(crate) fn text(diffs: &Diffs, now: Timestamp, format: Formatter) -> String {
     }
     for (n, group) in diffs.groups.iter().enumerate() {
         out.push('\n');
-        self::group(&mut out, n + 1, group, now, format);
+        self::group(&mut out, n + 1, group, (diffs.second_runs, now), format);
     }
     out
 }
 
-fn group(out: &mut String, n: usize, group: &DiffGroup, now: Timestamp, format: Formatter) {
+fn group(out: &mut String, n: usize, group: &DiffGroup, (runs, now): (u64, Timestamp), format: Formatter) {
     let _ = writeln!(
         out,
         "{}  {} {}  {}",
@@ -83,6 +83,11 @@ fn group(out: &mut String, n: usize, group: &DiffGroup, now: Timestamp, format: 
     );
     if group.is_noise {
         let _ = writeln!(out, "  {}", format.tone("noise: ignored, legacy differs from itself here", Tone::Faint));
+    }
+    if group.differed_from_itself > 0 {
+        let differed = count(group.differed_from_itself);
+        let note = format!("the engine differs from itself here too: in {differed} of {} second runs", count(runs));
+        let _ = writeln!(out, "  {}", format.tone(note, Tone::Warn));
     }
     group.differences.iter().for_each(|difference| out.push_str(&shown_difference(difference, format)));
     let sample = &group.sample;

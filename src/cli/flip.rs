@@ -145,7 +145,9 @@ fn row(flip: &FlipRow, now: Timestamp) -> Vec<TableCell> {
     };
     let forced = force_text(flip);
     let guard = flip.guard.map(|guard| format!("guard {}: ", guard.as_str())).unwrap_or_default();
-    let candidate = flip.candidate.map(|what| format!("candidate {}: ", what.as_str())).unwrap_or_default();
+    let candidate = flip.candidate.map(|what| format!("candidate {}", what.as_str())).unwrap_or_default();
+    let reason = flip.reason.as_deref().unwrap_or("");
+    let colon = if candidate.is_empty() || reason.is_empty() { "" } else { ": " };
     vec![
         plain(flip.number),
         match &flip.route {
@@ -157,7 +159,7 @@ fn row(flip: &FlipRow, now: Timestamp) -> Vec<TableCell> {
         share,
         plain(&flip.by),
         plain(ago(flip.at, now)),
-        plain(format!("{guard}{candidate}{}{forced}", flip.reason.as_deref().unwrap_or(""))),
+        plain(format!("{guard}{candidate}{colon}{reason}{forced}")),
     ]
 }
 

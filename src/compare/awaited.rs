@@ -18,8 +18,12 @@ pub enum AwaitedIntents {
 
 impl AwaitedIntents {
     /// Whether a run that has not ended may still record one of these intents. `has_ended` tells whether a step of the
-    /// run has ended.
+    /// run has ended; it is not asked for steps below, but for those that begin the runs below.
     pub fn may_still_be_recorded(&self, has_ended: impl Fn(&StepId) -> bool) -> bool {
+        let has_ended = |step: &StepId| match step.as_str().split_once('/') {
+            None => has_ended(step),
+            Some((run_by, _)) => has_ended(&run_by.into()),
+        };
         match self {
             AwaitedIntents::None => false,
             AwaitedIntents::OfSteps(steps) => !steps.iter().all(has_ended),

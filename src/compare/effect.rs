@@ -44,7 +44,8 @@ pub struct EffectReply {
 const FIELD_BYTES: usize = 128;
 
 impl Effect {
-    /// The call that a step would have made, as if it had been made: for holding another run's intents against it.
+    /// The call that a step would have made, as if it had been made and answered: for holding another run's intents
+    /// against it. Without a reply it would count as an attempt that an equal call repeats.
     pub fn of_intent(intent: &Intent, number: u64) -> Self {
         let body = match (&intent.bytes, &intent.body) {
             (Some(bytes), _) => bytes.clone(),
@@ -60,7 +61,11 @@ impl Effect {
             url: intent.url.clone(),
             headers: intent.headers.iter().filter_map(field).collect(),
             body: Body::Whole(body),
-            reply: None,
+            reply: Some(EffectReply {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: Body::Whole(Bytes::new()),
+            }),
             number,
             replied_before: None,
         }

@@ -298,6 +298,7 @@ fn may_read(read: &ReadPath, site: &Site, context: &CompareContext<'_>, problems
     }
     let written = |step: &str| match root {
         EFFECTS => format!("effects({step:?})"),
+        _ if step.contains(['/', '.']) => format!("intents[{step:?}]"),
         _ => format!("intents.{step}"),
     };
     if let Some(of) = step.strip_suffix(OF_UNDO).filter(|of| context.intents.contains(of)) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::call_templates::call_templates;
+use super::call_templates::{call_templates, intent_names};
 use super::checked_files::{MainFile, Routes, Services, Workflows};
 use super::effects::{workflows_with, workflows_with_shared_steps};
 use super::files::FileKind;
@@ -190,10 +190,8 @@ pub(crate) fn routes<'a>(
             draft_rules.assert.clear();
             draft_rules.effects.clear();
         }
-        // The intents of child runs are not compared, so rules can read only those of this plan.
-        let names = plan.map(|plan| plan.intent_names()).unwrap_or_default();
-        let intents: Vec<&str> = names.iter().map(String::as_str).collect();
         let calls = plan.map(|plan| call_templates(plan, services, workflows)).unwrap_or_default();
+        let intents = intent_names(&calls);
         let runs: Vec<&str> = plan.into_iter().flat_map(|plan| running_steps(plan)).collect();
         let context = CompareContext { intents: &intents, runs: &runs, calls: &calls, services: &service_names };
         if let Some(checked) = Rules::check(&draft_rules, &site, &context, problems) {

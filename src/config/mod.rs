@@ -38,6 +38,7 @@ mod other_files;
 mod other_spellings;
 mod parse;
 mod plain_scalar;
+mod plans_below;
 mod rehearse_from_legacy;
 mod reload_status;
 mod render;

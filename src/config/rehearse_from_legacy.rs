@@ -1,5 +1,5 @@
 //! Checks that steps which take their outputs from legacy's calls (`rehearse: legacy`) can get them: the calls are
-//! seen, and the step is one of a route's own workflow, whose intents are compared with them.
+//! seen, and the step is one of a route's own workflow. Runs below it do not share which calls are taken.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +36,7 @@ pub(crate) fn check(has_egress: bool, routes: &Routes, workflows: &Workflows, pr
             for (step, _) in steps_from_legacy(child) {
                 if reported.insert((&child.workflow, step)) {
                     let message = format!(
-                        "`{}` is run by another workflow: calls of such a workflow are not compared with legacy's",
+                        "`{}` is run by another workflow: the steps of such a workflow cannot take legacy's replies",
                         child.workflow
                     );
                     let hint = "say what the output would be, for example `rehearse: { id: \"${legacy.body.id}\" }`";

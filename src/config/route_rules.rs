@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::call_templates::call_templates;
+use super::call_templates::{call_templates, intent_names};
 use super::check_files::pruned;
 use super::checked_files::{Services, Workflows};
 use super::load::SetBuilder;
@@ -24,7 +24,7 @@ use crate::problem::{Problems, Site};
 pub struct RouteRules {
     /// The rules in force.
     pub rules: Arc<Rules>,
-    /// The names under which the workflow may record intents.
+    /// The names under which the workflow, and those that it runs, may record intents.
     intents: Vec<String>,
     /// The steps that run other workflows.
     runs: Vec<String>,
@@ -56,11 +56,12 @@ impl RouteRules {
         let workflows: Workflows =
             setup.workflows.iter().map(|(name, plan)| (name.clone(), (site.clone(), Some(plan.clone())))).collect();
         let plan = route.workflow.as_ref().and_then(|name| setup.workflows.get(name));
+        let calls = plan.map(|plan| call_templates(plan, &services, &workflows)).unwrap_or_default();
         Some(Self {
             rules: setup.rules.get(&route.id).cloned().unwrap_or_default(),
-            intents: plan.map(|plan| plan.intent_names()).unwrap_or_default(),
+            intents: intent_names(&calls).into_iter().map(str::to_owned).collect(),
             runs: plan.into_iter().flat_map(|plan| running_steps(plan)).map(str::to_owned).collect(),
-            calls: plan.map(|plan| call_templates(plan, &services, &workflows)).unwrap_or_default(),
+            calls,
             services: setup.services.keys().map(ToString::to_string).collect(),
         })
     }

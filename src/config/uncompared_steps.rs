@@ -1,8 +1,7 @@
 //! Shared steps that nothing compares before the engine makes their calls in `live`.
 
-use std::collections::BTreeSet;
-
 use super::checked_files::{Routes, Workflows};
+use super::plans_below::plans_below;
 use crate::flag::State;
 use crate::names::{StepId, WorkflowName};
 use crate::problem::Problems;
@@ -25,8 +24,8 @@ pub(crate) fn warn(has_egress: bool, routes: &Routes, workflows: &Workflows, pro
                 below.join(", ")
             );
             problems.warn(&site, message).hint(
-                "say in `compare.effects.STEP.unseen` of the step that runs the workflow why they need no comparison, or \
-                 make the calls in the route's own workflow",
+                "the step that runs the workflow has a `rehearse:` of its own, so that no run begins in `shadow`, or the \
+                 workflow runs itself: say in `compare.effects.STEP.unseen` of that step why they need no comparison",
             );
         }
         let own = rules.shared_steps_to_compare();
@@ -38,8 +37,9 @@ pub(crate) fn warn(has_egress: bool, routes: &Routes, workflows: &Workflows, pro
             "nothing compares the calls of the shared {noun} {} with legacy's, so the gate to `live` stays shut",
             steps.join(", ")
         );
+        let intents = if first.contains('/') { format!("effects(\"{first}\")") } else { format!("intents.{first}") };
         problems.warn(&site, message).hint(format!(
-            "let legacy make its calls through `egress:`, add an `assert:` over `intents.{first}`, or say in \
+            "let legacy make its calls through `egress:`, add an `assert:` over `{intents}`, or say in \
              `compare.effects.{first}.unseen` why they are not seen"
         ));
     }
@@ -50,26 +50,21 @@ pub(super) fn running_steps(plan: &Plan) -> impl Iterator<Item = &str> {
     plan.steps.iter().filter(|step| matches!(step.kind, StepKind::Run(_))).map(|step| step.id.as_str())
 }
 
-/// The shared steps of the workflows that a plan runs, directly or through others: `WORKFLOW/STEP`, each once. Not
-/// those below steps of which the rules say why their calls are not seen.
+/// The shared steps of the workflows that a plan runs, directly or through others, and whose calls are not compared:
+/// `WORKFLOW/STEP`, each once. Not those below steps of which the rules say why their calls are not seen.
 pub fn shared_steps_below<'p>(
     top: &'p Plan,
     plan_of: impl Fn(&WorkflowName) -> Option<&'p Plan>,
     is_unseen: impl Fn(&StepId) -> bool,
 ) -> Vec<String> {
-    let run_by = |step: &'p Step| match &step.kind {
-        StepKind::Run(child) => Some(&child.workflow),
-        StepKind::Call(_) | StepKind::Set(_) | StepKind::Checkpoint(_) | StepKind::Wait(_) | StepKind::Fail(_) => None,
-    };
     let is_shared = |step: &&Step| matches!(&step.kind, StepKind::Call(call) if call.effect == EffectClass::Shared);
-    let mut open: Vec<&WorkflowName> =
-        top.steps.iter().filter(|step| !is_unseen(&step.id)).filter_map(run_by).collect();
-    let (mut known, mut found) = (BTreeSet::new(), Vec::new());
-    while let Some(name) = open.pop() {
-        let Some(plan) = plan_of(name).filter(|_| known.insert(name)) else { continue };
-        found.extend(plan.steps.iter().filter(is_shared).map(|step| format!("`{name}/{}`", step.id)));
-        open.extend(plan.steps.iter().filter_map(run_by));
-    }
+    let placed = plans_below(top, plan_of);
+    let uncompared = placed.iter().filter(|placed| placed.not_compared_below.as_ref().is_some_and(|at| !is_unseen(at)));
+    let mut found: Vec<String> = uncompared
+        .flat_map(|placed| placed.plan.steps.iter().filter(is_shared).map(|step| (&placed.plan.workflow, &step.id)))
+        .map(|(workflow, step)| format!("`{workflow}/{step}`"))
+        .collect();
     found.sort();
+    found.dedup();
     found
 }

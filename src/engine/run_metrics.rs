@@ -29,6 +29,8 @@ pub(super) struct RunMetrics {
     was_paused: bool,
     /// Whether it is in the store, or will be.
     is_stored: bool,
+    /// Whether it repeats a run that was counted.
+    is_replay: bool,
     /// `None` if its trace is not recorded.
     spans: Option<Box<RunSpans>>,
 }
@@ -50,11 +52,17 @@ impl RunMetrics {
             counted_checkpoints: counted_checkpoint.into_iter().collect(),
             was_paused: was_loaded && run.status() == RunStatus::Paused,
             is_stored,
+            is_replay: false,
             spans: RunSpans::of(run).map(Box::new),
         };
         metrics.count_status(Some(run.status()));
         metrics.count_checkpoints(run);
         metrics
+    }
+    /// Neither counts nor times the run, which repeats one that was counted.
+    #[must_use]
+    pub fn of_replay(self, is_replay: bool) -> Self {
+        Self { is_replay, ..self }
     }
     fn count_checkpoints(&mut self, run: &Run) {
         let mut open: BTreeMap<Risk, usize> = BTreeMap::new();
@@ -95,6 +103,9 @@ impl RunMetrics {
     pub fn record(&mut self, measure: &Measure, run: &Run) {
         if let Some(spans) = &mut self.spans {
             spans.record(measure, run);
+        }
+        if self.is_replay {
+            return;
         }
         match measure {
             Measure::StepBegan { step, item } => drop(self.step_begun.insert((step.clone(), *item), Instant::now())),
@@ -170,7 +181,9 @@ impl RunMetrics {
             spans.run_ended(run, outcome);
         }
         let (workflow, mode) = (self.workflow.as_str().to_owned(), self.mode.as_str());
-        counter!("pointsman_runs_total", "workflow" => workflow, "mode" => mode, "outcome" => outcome).increment(1);
+        if !self.is_replay {
+            counter!("pointsman_runs_total", "workflow" => workflow, "mode" => mode, "outcome" => outcome).increment(1);
+        }
         let (id, workflow, mode) = (run.id(), &self.workflow, self.mode.as_str());
         match run.failure() {
             Some(failure) => {

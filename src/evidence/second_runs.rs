@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::noise_places::name;
-use crate::compare::{Comparison, DifferenceKind};
+use crate::compare::{Comparison, Difference, DifferenceKind};
 
 /// The most places that are known of a route.
 const PLACES_MAX: usize = 64;
@@ -33,6 +33,10 @@ pub struct SecondRuns {
 }
 
 impl SecondRuns {
+    /// In how many requests the engine differed from itself at one of these places: the most for one of them.
+    pub fn at<'d>(&self, differences: impl IntoIterator<Item = &'d Difference>) -> u64 {
+        differences.into_iter().filter_map(|difference| self.places.get(&name(difference))).copied().max().unwrap_or(0)
+    }
     pub(super) fn count(&mut self, at: &EnginePlaces) {
         self.runs += 1;
         self.differed += u64::from(!at.is_empty());

@@ -113,13 +113,14 @@ pub struct RunReport {
     pub plan: Option<PlanId>,
     /// The run's status.
     pub status: Option<RunStatus>,
-    /// What its rehearsed steps would have sent, and what its private steps sent in `dark`, in step order. It is
-    /// compared, with the sensitive values in clear, and neither stored nor shown.
+    /// What its rehearsed steps would have sent, and what its private steps sent in `dark`, in step order; those of the
+    /// runs below it stand where the step does that began the run. It is compared, with the sensitive values in clear,
+    /// and neither stored nor shown.
     pub intents: Vec<Intent>,
     /// In [`Mode::Rehearse`] and [`Mode::Dark`]: the steps with a call whose `for_each` had no items.
     pub steps_without_items: Vec<StepId>,
-    /// In [`Mode::Rehearse`] and [`Mode::Dark`], if the run has not ended: the steps with a call that have not ended,
-    /// of which intents may be missing. `None` where the run has ended.
+    /// In [`Mode::Rehearse`] and [`Mode::Dark`], if the run has not ended: the steps with a call, and those that run a
+    /// workflow, that have not ended, of which intents may be missing. `None` where the run has ended.
     pub open_steps: Option<Vec<StepId>>,
     /// Why a rehearsal could not continue, and a detail that names the step and expression. The comparison is skipped
     /// with this reason: `unresolved_effect`, `needs_person`, `needs_signal` or `would_pause`.
@@ -150,6 +151,10 @@ pub struct RunReport {
     pub events: RehearsedEvents,
     /// Replaces the run's sensitive values where people are shown what it did; `None` if it has none.
     pub redaction: Option<Arc<Redaction>>,
+    /// As `redaction`, of the runs below it whose intents are among `intents`.
+    pub redactions_below: Vec<Arc<Redaction>>,
+    /// In [`Mode::Dark`]: intents of runs below it could not be read.
+    pub lacks_intents: bool,
 }
 
 /// The reason of [`Abandoned`] where new instances were frozen after the decision.

@@ -12,6 +12,7 @@ mod arm;
 mod branch;
 mod effects;
 mod instance_requests;
+mod intents_below;
 mod late_failure;
 mod legacy_calls;
 mod offer;
@@ -36,6 +37,7 @@ pub use arm::{
 pub use branch::Branch;
 pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, SentBody};
 pub use instance_requests::{InstanceRequest, OpenRequest, RequestNumber, RequestsAtLegacy, TimeAtLegacy};
+pub use intents_below::IntentsBelow;
 pub use late_failure::LateFailureObserver;
 pub use legacy_calls::LegacyCalls;
 pub use offer::{ComparisonOutcome, ComparisonTicket, EngineAnswer, Offer, Served, ServedObserver, TicketCounter};
@@ -45,4 +47,4 @@ pub use rehearsed::{ChildEvents, REHEARSED_CHILDREN_MAX, REHEARSED_EVENTS_MAX, R
 pub use repeat::{NotRepeated, REPEAT_HEADER, RepeatReply, RepeatRequest};
 pub use request_effects::{EffectsSoFar, OpenCallsOf, RequestEffects};
 pub use request_value::{body_value, headers_value, query_value, request_value};
-pub use twins::Twins;
+pub use twins::{PerformedCalls, Twins};

@@ -14,6 +14,10 @@ pub trait Reads: Send + Sync {
     fn unanswered(&self) -> Option<String> {
         None
     }
+    /// Whether the run repeats one that was counted, and sends nothing: it is not counted among the runs.
+    fn is_replay(&self) -> bool {
+        false
+    }
 }
 
 /// Records the reads of one run, up to a number of bytes.
@@ -94,6 +98,9 @@ impl Reads for ReplayedReads {
         Some(answer)
     }
     fn record(&self, _read: AnsweredRead) {}
+    fn is_replay(&self) -> bool {
+        true
+    }
     fn unanswered(&self) -> Option<String> {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -9,14 +9,22 @@ use crate::flag::InstanceKey;
 use crate::names::RunId;
 use crate::workflow::RunStatus;
 
+/// The calls that a run and those below it made, each once, in the order in which they began.
+#[derive(Clone, Debug, Default)]
+pub struct PerformedCalls {
+    /// The private and shared ones.
+    pub effects: Vec<Effect>,
+    /// Those that only read.
+    pub reads: Vec<Effect>,
+}
+
 /// The engine's twins of instances that legacy created.
 pub trait Twins: Send + Sync {
     /// Waits until a run has ended, however long that takes; returns its final status. `None`: nothing is known of it.
     fn wait_until_ended(&self, run: RunId) -> BoxFuture<'static, Option<RunStatus>>;
-    /// Waits until a run has ended, but no longer than `within`; returns its private and shared calls as effects, in
-    /// the order in which they began, without those of its child runs. `None`: it has not ended, or its calls are not
-    /// known.
-    fn performed(&self, run: RunId, within: Duration) -> BoxFuture<'static, Option<Vec<Effect>>> {
+    /// Waits until a run has ended, but no longer than `within`; returns its calls and those of the runs below it.
+    /// `None`: it has not ended, or its calls are not known.
+    fn performed(&self, run: RunId, within: Duration) -> BoxFuture<'static, Option<PerformedCalls>> {
         let _ = (run, within);
         Box::pin(std::future::ready(None))
     }

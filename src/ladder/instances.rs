@@ -72,7 +72,7 @@ fn creates_at_legacy(creator: &RoutePosition) -> Option<String> {
     let share = creator.inputs.shares.live;
     if rung == State::Live && share < Percent::ALL {
         return Some(format!(
-            "`{id}`, which creates the instances, is in `live` for {share} % of the callers: {consequence}. Flip `{id}` to \
+            "`{id}`, which creates the instances, is in `live` for {share} of the callers: {consequence}. Flip `{id}` to \
              `live` for all first (`--percent 100`)"
         ));
     }

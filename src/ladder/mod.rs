@@ -37,6 +37,7 @@ mod auto_shares;
 mod cohort_reasons;
 mod command;
 mod declared_plans;
+mod declared_rows;
 mod down;
 mod dropped_plans;
 mod export;

@@ -57,9 +57,10 @@ impl Mover {
     ) -> Result<Self, FilesError> {
         let secret = store.secret().await?;
         let flips = store.last_flips().await?;
-        let recorder = Recorder::new(store.clone(), &flips);
+        let mut recorder = Recorder::new(store.clone(), &flips);
         let (guards, flips): (Vec<_>, Vec<_>) = flips.into_iter().partition(|flip| flip.guard.is_some());
         let before = Positions::from_store(&declared, flips, store.declared().await?);
+        recorder.begins_with(before.rows());
         let has_served = !store.is_new() || !before.rows().is_empty();
         let prepared = prepare(&store, &before, declared).await?;
         gate.ask_for_files(&before, prepared.routes()).await;
@@ -206,6 +207,8 @@ impl Mover {
             flips.push(self.flip_record(&after, made, FlipSource::File.as_str().to_owned()));
         }
         flips.extend(plans::records(&after, &self.gate));
+        // Recorded once: the positions are judged again before the next files come.
+        after.declared.plans.candidate_move = None;
         // Files that change neither a state nor a declaration need no write to the store.
         let scopes = scopes::current(&before.scopes, clock::now(), self.gate.retry_window);
         if !flips.is_empty() || after.rows() != (Positions { scopes, ..before.clone() }).rows() {

@@ -1,12 +1,15 @@
 //! Records flips and declarations in the store, and finds out whether they were recorded.
 //!
 //! Always true: flips that are recorded together are stored all or not at all (one transaction). If the store's reply
-//! was lost, the outcome is looked up until it is known, because what is in force must be what a restart finds.
+//! was lost, the outcome is looked up until it is known, because what is in force must be what a restart finds. What
+//! another process on the same store has declared stays, unless this one has changed the same (`declared_rows`).
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::declared_rows::merged;
 use super::types::Move;
 use crate::flag::Shares;
 use crate::store::{DeclaredState, FlipRecord, PutFlips, StoreError, StoreHandle};
@@ -28,6 +31,8 @@ pub(super) struct Recorder {
     /// The number of the newest flip in the store, as far as this process knows. Another process may have recorded a
     /// newer one, and so may an earlier write of this process that counted as not recorded.
     newest: watch::Sender<u64>,
+    /// The declarations that this process last recorded, or read at its start.
+    known: Mutex<Vec<DeclaredState>>,
 }
 
 /// What was found when flips or declarations were read back.
@@ -44,7 +49,21 @@ impl Recorder {
     /// `last` are the last flips of all routes and of the kill switch.
     pub fn new(store: StoreHandle, last: &[FlipRecord]) -> Self {
         let newest = last.iter().map(|flip| flip.number).max().unwrap_or(0);
-        Self { store, newest: watch::Sender::new(newest) }
+        Self { store, newest: watch::Sender::new(newest), known: Mutex::default() }
+    }
+
+    /// Sets the declarations that this process has read from the store.
+    pub fn begins_with(&mut self, declared: Vec<DeclaredState>) {
+        self.known = Mutex::new(declared);
+    }
+
+    /// These declarations, with what other processes have recorded of what this one did not change.
+    async fn with_those_of_others(&self, ours: &[DeclaredState]) -> Result<Vec<DeclaredState>, StoreError> {
+        if !self.store.is_shared() {
+            return Ok(ours.to_vec());
+        }
+        let theirs = self.store.declared().await?;
+        Ok(merged(&self.known.lock().unwrap_or_else(PoisonError::into_inner), ours, &theirs))
     }
 
     /// The number of the newest flip that this process recorded or found in the store.
@@ -68,7 +87,12 @@ impl Recorder {
         let mut after = *self.newest.borrow();
         loop {
             let rest = flips[numbers.len()..].to_vec();
-            let put = PutFlips { flips: rest.clone(), declared: declared.clone(), after };
+            // Read in each try: a try was refused because another process has recorded something.
+            let merged = match &declared {
+                Some(ours) => Some(self.with_those_of_others(ours).await?),
+                None => None,
+            };
+            let put = PutFlips { flips: rest.clone(), declared: merged.clone(), after };
             match self.store.put_flips(put).await {
                 Ok(Some(given)) => {
                     numbers.extend(given);
@@ -77,7 +101,7 @@ impl Recorder {
                 // The store has a newer flip than `after`: one of another process, or the first of these flips, if an
                 // earlier attempt to record them reached the store late.
                 Ok(None) => {
-                    let found = self.read_back(&rest, declared.as_deref()).await?;
+                    let found = self.read_back(&rest, merged.as_deref()).await?;
                     after = found.newest;
                     numbers.extend(found.numbers);
                     if !flips.is_empty() && numbers.len() == flips.len() {
@@ -85,10 +109,13 @@ impl Recorder {
                     }
                 }
                 Err(error) => {
-                    numbers.extend(self.look_up(&rest, declared.as_deref(), error).await?);
+                    numbers.extend(self.look_up(&rest, merged.as_deref(), error).await?);
                     break;
                 }
             }
+        }
+        if let Some(ours) = declared {
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = ours;
         }
         self.newest.send_replace(numbers.iter().copied().fold(after, u64::max));
         for (flip, number) in flips.iter_mut().zip(numbers) {

@@ -13,7 +13,7 @@ use super::queue::QueuedRequest;
 use super::run::Runner;
 use super::stop::Stop;
 use crate::compare::Effect;
-use crate::exchange::RequestEffects;
+use crate::exchange::{PerformedCalls, RequestEffects};
 use crate::flag::SkipReason;
 
 /// How long the rehearsal of a candidate waits for the end of the run that answered. A run that has not ended by then
@@ -22,7 +22,7 @@ const CONTROL_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Runner {
     /// Of a request for a candidate: waits until the run that answered it has ended, or for a bounded time, and adds
-    /// the calls that it made, from which reads are answered that would repeat them. `None`: the ticket is settled,
+    /// the calls that it made, from which reads are answered that it made too, or that would repeat an effect. `None`: the ticket is settled,
     /// because too many requests wait, a stop was asked for, or the route has no candidate any more.
     pub(super) async fn wait_for_control(
         &self,
@@ -39,23 +39,24 @@ impl Runner {
             entry.ticket.skip(SkipReason::FilesChanged);
             return None;
         };
-        let mut entry = self.with_calls_of_control(entry, stop).await?;
+        let (mut entry, reads) = self.with_calls_of_control(entry, stop).await?;
         let calls = entry.answered.effects.as_ref().map(|effects| effects.so_far().calls);
-        entry.answered.reads = Some(Arc::new(ReadsBesideControl::new(control, calls)));
+        entry.answered.reads = Some(Arc::new(ReadsBesideControl::new(control, calls, reads)));
         Some(entry)
     }
 
+    /// The request with the effects of its control, and the control's reads.
     async fn with_calls_of_control(
         &self,
         mut entry: QueuedRequest,
         mut stop: watch::Receiver<Stop>,
-    ) -> Option<QueuedRequest> {
+    ) -> Option<(QueuedRequest, Vec<Effect>)> {
         let control = entry.answered.candidate.as_ref().and_then(|candidate| candidate.control);
         let known = RequestEffects::new(Duration::ZERO);
         let Some(control) = control else {
             // It only reads.
             entry.answered.effects = Some(known);
-            return Some(entry);
+            return Some((entry, Vec::new()));
         };
         let Some(reserved) = self.waiting.reserve(entry.answered.bytes()) else {
             entry.ticket.skip(SkipReason::EffectsQueueFull);
@@ -65,16 +66,16 @@ impl Runner {
         tokio::select! {
             biased;
             calls = self.twins.performed(control, CONTROL_ENDS_WITHIN) => {
-                let Some(calls) = calls else { return Some(entry) };
-                let bytes = calls.iter().map(Effect::bytes).sum();
+                let Some(PerformedCalls { effects, reads }) = calls else { return Some((entry, Vec::new())) };
+                let bytes = effects.iter().chain(&reads).map(Effect::bytes).sum();
                 let Some(reserved) = self.waiting.reserve(bytes) else {
                     entry.ticket.skip(SkipReason::EffectsQueueFull);
                     return None;
                 };
                 let reserved = Arc::new(reserved);
-                calls.into_iter().for_each(|call| known.add(call, Box::new(Arc::clone(&reserved))));
+                effects.into_iter().for_each(|call| known.add(call, Box::new(Arc::clone(&reserved))));
                 entry.answered.effects = Some(known);
-                Some(entry)
+                Some((entry, reads))
             }
             _ = stop.wait_for(|stop| *stop != Stop::No) => {
                 entry.ticket.skip(SkipReason::ShuttingDown);

@@ -1,9 +1,14 @@
-//! The reads of a candidate's rehearsal that the plan in force makes as effects.
+//! The reads of a candidate's rehearsal that the plan in force made too, as reads or as effects.
+//!
+//! The control has acted by then: read again, the stock is reserved and the order cancelled, and a candidate that looks
+//! before it acts would do something else than its control, which saw what was there before. So a read that the control
+//! made (URL and body) is not sent, and gets the reply that the control's got; the second equal one that of the second,
+//! and so on.
 //!
 //! A candidate may declare a call `effect: read` that its control declares private or shared: rightly, because the call
 //! only computes; or wrongly, and then each rehearsal would perform what the control has just performed.
 //!
-//! Always true: such a call (same service, method and path template) is not sent. It gets the reply that the control's
+//! Always true: such a call of the second kind (same service, method and path template) is not sent. It gets the reply that the control's
 //! own call got, if that was the same call: URL and body. If not, the rehearsal ends as `skipped: unresolved_effect`:
 //! no comparison says anything of a call that differs and is declared to read.
 
@@ -18,25 +23,39 @@ pub(super) struct ReadsBesideControl {
     control: Arc<Rules>,
     /// The calls that the control made for the request; `None` if they are not known.
     calls: Option<Vec<Effect>>,
+    /// The reads that it made, in their order, and which of them were taken.
+    reads: Mutex<Vec<(Effect, bool)>>,
     unanswered: Mutex<Option<String>>,
 }
 
 impl ReadsBesideControl {
-    pub(super) fn new(control: Arc<Rules>, calls: Option<Vec<Effect>>) -> Self {
-        Self { control, calls, unanswered: Mutex::default() }
+    pub(super) fn new(control: Arc<Rules>, calls: Option<Vec<Effect>>, reads: Vec<Effect>) -> Self {
+        let reads = reads.into_iter().map(|read| (read, false)).collect();
+        Self { control, calls, reads: Mutex::new(reads), unanswered: Mutex::default() }
+    }
+
+    /// The reply to an equal read of the control: to the first that was not taken yet, else to the last.
+    fn reply_to_read(&self, asked: &Intent) -> Option<EffectReply> {
+        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = None;
+        for (read, is_taken) in reads.iter_mut().filter(|(read, _)| is_same(read, asked)) {
+            let Some(reply) = &read.reply else { continue };
+            if !std::mem::replace(is_taken, true) {
+                return Some(reply.clone());
+            }
+            last = Some(reply.clone());
+        }
+        last
     }
 
     fn reply_of_control(&self, asked: &Intent) -> Result<EffectReply, String> {
         let declared =
             format!("`{}` is `effect: read`, and the plan in force makes such a call as an effect", asked.step);
         let Some(calls) = &self.calls else { return Err(format!("{declared}; its calls are not known in time")) };
-        let is_same = |call: &&Effect| {
-            call.service == asked.service
-                && call.method == asked.method
-                && call.url == asked.url
-                && has_body(&call.body, asked)
-        };
-        let same = calls.iter().find(is_same).ok_or_else(|| format!("{declared}, and has made no equal one"))?;
+        let same = calls
+            .iter()
+            .find(|call| is_same(call, asked))
+            .ok_or_else(|| format!("{declared}, and has made no equal one"))?;
         same.reply.clone().ok_or_else(|| format!("{declared}; that one got no reply"))
     }
 }
@@ -44,7 +63,7 @@ impl ReadsBesideControl {
 impl Reads for ReadsBesideControl {
     fn answer(&self, asked: &Intent) -> Option<Result<EffectReply, String>> {
         if !self.control.makes_as_effect(asked) {
-            return None;
+            return self.reply_to_read(asked).map(Ok);
         }
         let answer = self.reply_of_control(asked);
         if let Err(why) = &answer {
@@ -56,6 +75,10 @@ impl Reads for ReadsBesideControl {
     fn unanswered(&self) -> Option<String> {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+fn is_same(call: &Effect, asked: &Intent) -> bool {
+    call.service == asked.service && call.method == asked.method && call.url == asked.url && has_body(&call.body, asked)
 }
 
 /// Whether the body of a call is the one that was asked for: as JSON, or byte by byte.
@@ -93,8 +116,8 @@ mod tests {
         };
         let calls = [
             of(Some("charge"), "/orders/{}/charges", CallRole::Shared),
-            of(None, "/mails", CallRole::OfChild { is_effect: true }),
-            of(None, "/rates", CallRole::OfChild { is_effect: false }),
+            of(None, "/mails", CallRole::NotCompared { is_effect: true }),
+            of(None, "/rates", CallRole::NotCompared { is_effect: false }),
             of(Some("quote"), "/quotes", CallRole::Read { is_recorded: false }),
         ];
         let context = CompareContext { calls: &calls, ..CompareContext::default() };
@@ -136,10 +159,32 @@ mod tests {
 
     /// Whether the read is sent; else the status that it is answered with, or why there is none.
     fn outcome(calls: Option<Vec<Effect>>, asked: &Intent) -> Result<Option<u16>, String> {
-        let reads = ReadsBesideControl::new(control(), calls);
+        let reads = ReadsBesideControl::new(control(), calls, Vec::new());
         let answer = reads.answer(asked);
         assert_eq!(reads.unanswered(), answer.as_ref().and_then(|answer| answer.as_ref().err().cloned()));
         answer.map(|answer| answer.map(|reply| reply.status.as_u16())).transpose()
+    }
+
+    #[test]
+    fn equal_reads_get_the_replies_of_the_controls_in_their_order() {
+        let status = |status: u16| {
+            let reply = EffectReply {
+                status: StatusCode::from_u16(status).unwrap(),
+                headers: HeaderMap::new(),
+                body: whole("{}"),
+            };
+            Effect { reply: Some(reply), ..charged("/quotes", "", true) }
+        };
+        let without_reply = charged("/quotes", "", false);
+        let reads = ReadsBesideControl::new(control(), Some(Vec::new()), vec![status(200), without_reply, status(202)]);
+        let answer = |path: &str, body: Value| {
+            let answer = reads.answer(&asked(path, body));
+            answer.map(|reply| reply.unwrap().status.as_u16())
+        };
+        assert_eq!(answer("/quotes", json!({ "other": 1 })), None, "another body: it is sent");
+        let found = [0; 4].map(|_| answer("/quotes", Value::Null));
+        assert_eq!(found, [Some(200), Some(202), Some(202), Some(202)]);
+        assert_eq!(answer("/rates", Value::Null), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Hides what must not be stored of one pair: the sensitive values of the run, and what the files declare (`redact:`).
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -18,6 +19,8 @@ pub(super) struct PairRedaction<'a> {
     answered: &'a Answered,
     engine: &'a Observation,
     of_run: Option<&'a Redaction>,
+    /// Those of the runs below it.
+    below: &'a [Arc<Redaction>],
     bounds: CompareBounds,
     made: OnceCell<Option<Redaction>>,
     /// The values that the files declare as secret, wherever they are quoted, the longest first.
@@ -33,10 +36,11 @@ impl<'a> PairRedaction<'a> {
         bounds: CompareBounds,
     ) -> Option<Self> {
         let of_run = report.redaction.as_deref();
-        if of_run.is_none() && answered.flag.route.redact.is_empty() {
+        let below = report.redactions_below.as_slice();
+        if of_run.is_none() && below.is_empty() && answered.flag.route.redact.is_empty() {
             return None;
         }
-        Some(Self { answered, engine, of_run, bounds, made: OnceCell::new(), quoted: OnceCell::new() })
+        Some(Self { answered, engine, of_run, below, bounds, made: OnceCell::new(), quoted: OnceCell::new() })
     }
 
     fn redaction(&self) -> Option<&Redaction> {
@@ -92,6 +96,38 @@ impl<'a> PairRedaction<'a> {
         self.hide_texts(value);
     }
 
+    /// The values that the files declare as secret in these documents and in any part of them: an event holds replies
+    /// and requests, each of which is a document of its own.
+    pub(super) fn declared_within<'v>(&self, documents: impl Iterator<Item = &'v Value>) -> Vec<String> {
+        let mut found = Vec::new();
+        if !self.rules().is_empty() {
+            documents.for_each(|document| self.collect_within(document, &mut found));
+        }
+        found.retain(|secret| secret.len() >= QUOTED_BYTES_MIN);
+        found.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        found.dedup();
+        found
+    }
+
+    fn collect_within(&self, document: &Value, found: &mut Vec<String>) {
+        match document {
+            Value::Object(members) => {
+                self.rules().collect(document, found);
+                members.values().for_each(|member| self.collect_within(member, found));
+            }
+            Value::Array(items) => {
+                self.rules().collect(document, found);
+                items.iter().for_each(|item| self.collect_within(item, found));
+            }
+            // The body of a request is a text of its own.
+            Value::String(text) if text.starts_with(['{', '[']) => {
+                let parsed: Option<Value> = serde_json::from_str(text).ok();
+                parsed.iter().for_each(|parsed| self.collect_within(parsed, found));
+            }
+            Value::String(_) | Value::Number(_) | Value::Null | Value::Bool(_) => {}
+        }
+    }
+
     fn hide_texts(&self, value: &mut Value) {
         match value {
             Value::Object(members) => members.values_mut().for_each(|value| self.hide_texts(value)),
@@ -115,13 +151,30 @@ impl<'a> PairRedaction<'a> {
     }
 }
 
+/// Puts stars in place of these values wherever a text quotes them, the longest first.
+pub(super) fn hide_quoted(value: &mut Value, secrets: &[String]) {
+    match value {
+        Value::Object(members) => members.values_mut().for_each(|value| hide_quoted(value, secrets)),
+        Value::Array(items) => items.iter_mut().for_each(|item| hide_quoted(item, secrets)),
+        Value::String(text) => {
+            for secret in secrets.iter().filter(|secret| text.contains(secret.as_str())).collect::<Vec<_>>() {
+                *text = text.replace(secret.as_str(), STARS);
+            }
+        }
+        Value::Number(number) if secrets.iter().any(|secret| secret == number.as_str()) => *value = STARS.into(),
+        Value::Number(_) | Value::Null | Value::Bool(_) => {}
+    }
+}
+
 impl HidesSensitive for PairRedaction<'_> {
     fn hide_in_value(&self, value: &mut Value) {
         self.redaction().into_iter().for_each(|redaction| redaction.value(value));
+        self.below.iter().for_each(|redaction| redaction.value(value));
         self.hide_declared(value);
     }
     fn hide_in_text(&self, text: &str) -> String {
         let shown = self.redaction().map_or_else(|| text.to_owned(), |redaction| redaction.text(text));
+        let shown = self.below.iter().fold(shown, |shown, redaction| redaction.text(&shown));
         if self.rules().is_empty() { shown } else { self.without_declared(&shown) }
     }
 }
@@ -129,15 +182,19 @@ impl HidesSensitive for PairRedaction<'_> {
 impl SensitiveParts for PairRedaction<'_> {
     fn hide_in_request_body(&self, body: &mut Value) {
         self.redaction().into_iter().for_each(|redaction| redaction.request_body(body));
+        self.below.iter().for_each(|redaction| redaction.value(body));
         self.hide_declared(body);
     }
     fn hide_in_reply_body(&self, body: &mut Value) {
         self.redaction().into_iter().for_each(|redaction| redaction.answer_body(body));
+        self.below.iter().for_each(|redaction| redaction.value(body));
         self.hide_declared(body);
     }
     fn hides_at(&self, path: &str) -> bool {
         let names = || path.split(['.', '[', ']', '\'', '"']).filter(|name| !name.is_empty());
+        let is_of_calls = ["intents", "effects"].iter().any(|root| path.starts_with(root));
         self.redaction().is_some_and(|redaction| redaction.hides_difference_at(path))
+            || is_of_calls && self.below.iter().any(|redaction| redaction.hides_difference_at(path))
             || names().any(|name| self.rules().has_name(name))
     }
 }

@@ -21,8 +21,8 @@ use super::run_facts::{awaited_intents, effects_of, rung_of, runs_twice};
 use super::sample::sample;
 use super::stop::Stop;
 use crate::compare::{
-    BoundExceeded, CompareBounds, HidesSensitive, KeepContext, Kept, Pair, Rules, SensitiveParts, Verdict, compare,
-    keep,
+    AwaitedIntents, BoundExceeded, CompareBounds, HidesSensitive, KeepContext, Kept, Pair, Rules, SensitiveParts,
+    Verdict, compare, keep,
 };
 use crate::evidence::{CAPTURE_BYTES_MAX, Captures, DifferingPlaces, Evidence, EvidenceGeneration, PairKind, Sample};
 use crate::exchange::{
@@ -228,7 +228,8 @@ impl Runner {
             self.count_unresolved(answered, generation, not_known, &report);
             return not_known;
         }
-        if !engine.has_stopped() && report.open_steps.as_ref().is_some_and(reads_missing) {
+        let lacks_intents = report.lacks_intents && awaited != AwaitedIntents::None;
+        if !engine.has_stopped() && (lacks_intents || report.open_steps.as_ref().is_some_and(reads_missing)) {
             return ComparisonOutcome::Skipped(SkipReason::MayStillRecordIntents);
         }
         if effects.is_none() && rules.compare_no_reply() {

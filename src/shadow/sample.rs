@@ -6,14 +6,14 @@
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::redaction::PairRedaction;
+use super::redaction::{PairRedaction, hide_quoted};
 use crate::clock;
 use crate::compare::{
     Body, CompareBounds, Comparison, Difference, DifferenceKind, HidesSensitive, Observation, SensitiveParts, redact,
     sample_text, shorten,
 };
 use crate::evidence::{RehearsedChild, RehearsedEvent, Sample};
-use crate::exchange::{Answered, ChildEvents, RequestCopy, RunEvents, RunReport};
+use crate::exchange::{Answered, ChildEvents, RehearsedEvents, RequestCopy, RunEvents, RunReport};
 use crate::limits::Limits;
 use crate::secret::{STARS, is_secret, redact_line};
 use crate::workflow::{ChildEvent, Event};
@@ -42,6 +42,7 @@ pub(super) fn sample(
     let hide = |value: &mut Value| redaction.into_iter().for_each(|parts| parts.hide_in_request_body(value));
     let body = sample_text(&request.headers, &body, &bounds, &hide);
     let (events, mut left) = (&report.events, usize::try_from(limits.sample_bytes_max).unwrap_or(usize::MAX));
+    let declared = declared_in_events(events, redaction);
     Sample {
         route: answered.compared_as().clone(),
         fingerprint: comparison.fingerprint,
@@ -53,9 +54,13 @@ pub(super) fn sample(
         request: shorten(&format!("{line}\n{body}"), bytes_max),
         kept: None,
         // The room for content is for the run itself first.
-        events: shown_events(&events.own, &[of_pair(redaction)], &mut left),
+        events: shown_events(&events.own, &[of_pair(redaction, &declared)], &mut left),
         events_not_kept: events.own.not_kept,
-        children: events.children.iter().map(|child| shown_child(child, redaction, &mut left)).collect(),
+        children: events
+            .children
+            .iter()
+            .map(|child| shown_child(child, of_pair(redaction, &declared), &mut left))
+            .collect(),
         children_not_kept: events.children_not_kept,
     }
 }
@@ -63,16 +68,29 @@ pub(super) fn sample(
 /// Hides in a value what must not be stored.
 type Hide<'a> = Box<dyn Fn(&mut Value) + 'a>;
 
-fn of_pair<'a>(redaction: Option<&'a PairRedaction<'_>>) -> Hide<'a> {
-    Box::new(move |value| redaction.into_iter().for_each(|redaction| redaction.hide_in_value(value)))
+fn of_pair<'a>(redaction: Option<&'a PairRedaction<'_>>, declared: &'a [String]) -> Hide<'a> {
+    Box::new(move |value| {
+        hide_quoted(value, declared);
+        redaction.into_iter().for_each(|redaction| redaction.hide_in_value(value));
+    })
+}
+
+/// What the files declare as secret in the replies to the run's own reads, in its requests, and in those of the runs
+/// below it: nothing of the pair itself need have it.
+fn declared_in_events(events: &RehearsedEvents, redaction: Option<&PairRedaction<'_>>) -> Vec<String> {
+    let Some(redaction) = redaction else { return Vec::new() };
+    let all = [&events.own].into_iter().chain(events.children.iter().map(|child| &child.events));
+    let values: Vec<Value> =
+        all.flat_map(|events| &events.first).filter_map(|(_, event)| serde_json::to_value(event).ok()).collect();
+    redaction.declared_within(values.iter())
 }
 
 /// The events of a run below a rehearsal. Its workflow declares sensitive values of its own.
-fn shown_child(child: &ChildEvents, redaction: Option<&PairRedaction<'_>>, left: &mut usize) -> RehearsedChild {
+fn shown_child(child: &ChildEvents, of_pair: Hide<'_>, left: &mut usize) -> RehearsedChild {
     let own: Hide<'_> = Box::new(|value| child.redaction.iter().for_each(|redaction| redaction.value(value)));
     RehearsedChild {
         run: child.run,
-        events: shown_events(&child.events, &[own, of_pair(redaction)], left),
+        events: shown_events(&child.events, &[own, of_pair], left),
         events_not_kept: child.events.not_kept,
     }
 }

@@ -57,7 +57,7 @@ impl BytesMark {
         (value.get(MARK).is_some() && self.is_bytes(value)).then(|| StepId::new(step))
     }
     /// Whether a value has the member that bytes have. Cheap: the mark is not computed.
-    pub(super) fn may_be_bytes(value: &Value) -> bool {
+    pub fn may_be_bytes(value: &Value) -> bool {
         value.get(BYTES).is_some()
     }
     /// Whether a value represents bytes.

@@ -33,7 +33,11 @@ async fn bank() -> Server {
 async fn prices() -> Server {
     let handler = |call: Call| async move {
         match call.path.as_str() {
-            "/prices/tea" => Ok(json(StatusCode::OK, &json!({ "price": 7, "password": "of the price list" }))),
+            "/prices/tea" => {
+                let supplier = json!({ "name": "name-of-the-supplier" });
+                let reply = json!({ "price": 7, "password": "of the price list", "customer": supplier });
+                Ok(json(StatusCode::OK, &reply))
+            }
             "/prices/mug" => Ok(json(StatusCode::OK, &json!({ "price": 12 }))),
             _ => Ok(empty(StatusCode::NOT_FOUND)),
         }
@@ -386,6 +390,7 @@ async fn no_planted_secret_is_in_store_log_metrics_or_api() {
         wrong += u32::from(shop.client.send(request.expect("a request")).await.expect("a reply").status.is_success());
     }
     planted.extend(["form-s3cr3t-1".to_owned(), "text-s3cr3t-2".to_owned(), "of the price list".to_owned()]);
+    planted.push("name-of-the-supplier".to_owned());
     assert!(planted.len() > 200 && wrong == 2, "{}", planted.len());
     shop.compared(18.0).await;
 

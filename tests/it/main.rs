@@ -21,6 +21,7 @@ mod drain;
 mod drivers;
 mod duplicates;
 mod effects;
+mod effects_below;
 mod egress;
 mod engine;
 mod evidence;

@@ -22,6 +22,8 @@ steps:
     call: POST ${services.world}/charges
     body: { amount: 7, rate: '${steps.rate.output.rate}', nonce: '${uuid(\"nonce\")}' }
     rehearse: { id: c-1 }
+  # Two equal calls, which are no attempts of one.
+  print: { for_each: '${[1, 1]}', call: 'POST ${services.world}/prints', body: { copy: '${item}' }, rehearse: {} }
 respond:
   status: 200
   body: { amount: 7, rate: '${steps.rate.output.rate}', token: '${uuid(\"token\")}' }
@@ -79,8 +81,16 @@ async fn what_the_engine_draws_itself_is_found_without_reading_or_sending_anythi
     let shown = output_text(&pointsman.cli(&["evidence", "order"]).await);
     assert!(shown.contains("the engine ran 10 requests twice from the same inputs"), "{shown}");
     assert!(shown.contains("value $.token") && shown.contains("10 of 10"), "{shown}");
+    let shown = output_text(&pointsman.cli(&["diffs", "order"]).await);
+    assert!(shown.contains("the engine differs from itself here too: in 10 of 10 second runs"), "{shown}");
     let differs = [("route", "order"), ("outcome", "differs")];
     assert_eq!(pointsman.metrics().await.sum("pointsman_second_runs_total", &differs), REQUESTS as f64);
+    let rehearsed = [("mode", "rehearse")];
+    assert_eq!(
+        pointsman.metrics().await.sum("pointsman_runs_total", &rehearsed),
+        REQUESTS as f64,
+        "the first runs alone"
+    );
     // What was counted outlasts the process.
     assert_eq!(pointsman.stop().await, Some(0), "{}", pointsman.log());
     let pointsman = Pointsman::start(&start).await;

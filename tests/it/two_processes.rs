@@ -174,6 +174,34 @@ async fn a_clock_that_jumps_ends_no_wait_early() {
     .await;
 }
 
+/// The first process has files of before, and records the flip of another route: what the second has recorded of its
+/// files meanwhile stays, so that the files of a process that starts later change nothing anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_process_has_recorded_of_its_files_stays() {
+    let Some(two) = TwoProcesses::start(&[]).await else { return };
+    let flip = async |at: usize, route: &str, to: &str| {
+        let flip = json!({ "to": to, "force": true, "reason": "the test moves it" });
+        let reply = two.processes[at].api(Method::POST, &format!("/api/v2/routes/{route}/flip"), flip).await;
+        assert!(reply.status.is_success(), "{} {}", reply.status, reply.json());
+    };
+    let [creator, other] =
+        ["orders.create", FAMILY.into_iter().find(|route| *route != "orders.create").expect("a follower")];
+    two.flags.edit("routes/orders.yaml", |text| text.replacen("    state: off\n", "    state: shadow\n", 1));
+    assert!(two.processes[1].cli(&["reload"]).await.status.success());
+    flip(1, creator, "off").await;
+    flip(0, other, "shadow").await;
+    let mut third = two.start_another("third").await;
+    let rows = third.get("/api/v2/routes").await;
+    let row = rows.as_array().expect("rows").iter().find(|row| row["id"] == creator).expect("the route").clone();
+    let mut wrong = Vec::new();
+    if row["requested"] != "off" {
+        wrong.push(format!("the flip to `off` was undone at the start of another process: {row}"));
+    }
+    third.stop().await;
+    wrong.extend(two.finish(0).await);
+    report_violations("two_processes::what_another_process_has_recorded_of_its_files_stays", None, "2 flips", &wrong);
+}
+
 /// The engine of the second process takes a key after the first process started. The client's retry at the first
 /// process, where legacy answers, goes to the engine's run, and nothing is performed again.
 #[tokio::test(flavor = "multi_thread")]

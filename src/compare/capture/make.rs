@@ -171,12 +171,18 @@ impl Making<'_> {
                 let mut redacted = |value: &serde_json::Value| self.redactor.body(of, value);
                 match rendered_document(headers, &text, bounds, &mut redacted).map_err(unreadable)? {
                     Some(rendered) => CapturedBody::Text(rendered),
-                    None if self.context.rules.text.is_some() => CapturedBody::Text(self.lines(of, &text)),
+                    None if self.keeps_lines(of) => CapturedBody::Text(self.lines(of, &text)),
                     // A line has no name that tells whether it is secret.
                     None => CapturedBody::Text(self.redactor.opaque(text.as_bytes())),
                 }
             }
         })
+    }
+
+    /// Whether texts are compared line by line.
+    fn keeps_lines(&self, of: BodyOf) -> bool {
+        let rules = self.context.rules;
+        rules.text.is_some() || matches!(of, BodyOf::Call) && rules.effects.compare_text()
     }
 
     /// A text line by line.

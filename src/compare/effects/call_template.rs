@@ -13,7 +13,8 @@ pub(in crate::compare) const VALUE: &str = "{}";
 /// A call that a workflow may make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallTemplate {
-    /// The step, or `STEP.undo`; `None` if a child workflow makes the call.
+    /// The step, or `STEP.undo`, below other steps if a child workflow makes the call (`ship/label`). `None` if no intent
+    /// of the call is compared.
     pub step: Option<StepId>,
     /// The service.
     pub service: ServiceName,
@@ -41,8 +42,8 @@ pub enum CallRole {
         /// Whether an intent is recorded.
         is_recorded: bool,
     },
-    /// A child workflow makes the call: the intents of child workflows are not compared.
-    OfChild {
+    /// A child workflow makes the call, and no intent of it is compared: it runs itself, or begins no run in `shadow`.
+    NotCompared {
         /// Whether it does more than read.
         is_effect: bool,
     },

@@ -9,8 +9,8 @@
 //! goes on; the comparison keeps that assignment.
 //!
 //! Always true: a call is paired at most once; the ids in calls and in the replies are bound by one one-to-one mapping;
-//! a call for which the engine records no intent (a read that is sent, a call of a child workflow) is never a
-//! difference.
+//! a call for which the engine records no intent (a read that is sent, a call of a child workflow that runs itself) is
+//! never a difference.
 //!
 //! The caller decides which calls belong to a request (`egress` attributes them).
 

@@ -73,9 +73,15 @@ impl EffectRules {
         for (step, draft) in &draft.effects {
             let site = site.key("effects").key(step.as_str());
             if context.runs.contains(&step.as_str()) && draft.unseen.is_none() {
+                let prefix = format!("{step}/");
+                let below = context.intents.iter().find(|name| name.starts_with(&prefix));
+                let example = below.map(|name| format!("`{name}`, or ")).unwrap_or_default();
                 problems
-                    .error(&site, format!("the step `{step}` runs a workflow, whose calls are not compared"))
-                    .hint("of such a step only `unseen: REASON` can be said");
+                    .error(
+                        &site,
+                        format!("the step `{step}` runs a workflow: rules are for the steps of that workflow"),
+                    )
+                    .hint(format!("name one of its steps: {example}say why none is seen (`unseen: REASON`)"));
             } else if is_step(step, &site, context, problems) {
                 let template = context.calls.iter().find(|call| call.step.as_ref().is_some_and(|s| s.as_str() == step));
                 let checked = StepRules::check(step, draft, template, &site, texts, problems);
@@ -92,9 +98,11 @@ impl EffectRules {
         rules
     }
 
-    /// The rules for the calls of a step.
+    /// The rules for the calls of a step. Those of a step that runs a workflow hold for all steps below it that have no
+    /// rules of their own.
     pub(in crate::compare) fn of(&self, step: &StepId) -> &StepRules {
-        self.steps.get(step).unwrap_or(&self.of_others)
+        let above = std::iter::successors(Some(step.as_str()), |name| Some(name.rsplit_once('/')?.0));
+        above.filter_map(|name| self.steps.get(name)).next().unwrap_or(&self.of_others)
     }
 
     /// The template of a step's call; `None` if it is not known.
@@ -106,6 +114,11 @@ impl EffectRules {
     pub(in crate::compare) fn shared_steps(&self) -> impl Iterator<Item = &StepId> {
         let shared = self.templates.iter().filter(|template| template.role == CallRole::Shared);
         shared.filter_map(|template| template.step.as_ref())
+    }
+
+    /// Whether the calls of a step are compared line by line.
+    pub(in crate::compare) fn compare_text(&self) -> bool {
+        self.steps.values().any(|step| step.text.is_some())
     }
 
     /// Whether a step, where it is rehearsed, takes its output from a call by legacy.
@@ -138,7 +151,7 @@ impl EffectRules {
     pub(in crate::compare) fn makes_as_effect(&self, call: &Intent) -> bool {
         let is_effect = |template: &CallTemplate| match template.role {
             CallRole::Shared | CallRole::Private => true,
-            CallRole::OfChild { is_effect } => is_effect,
+            CallRole::NotCompared { is_effect } => is_effect,
             CallRole::Read { .. } => false,
         };
         let fits = |template: &CallTemplate| {
@@ -152,7 +165,7 @@ impl EffectRules {
         match (&template.step, template.role) {
             (Some(_), CallRole::Shared | CallRole::Private) => true,
             (Some(step), CallRole::Read { is_recorded }) => is_recorded && self.of(step).reads,
-            (None, _) | (_, CallRole::OfChild { .. }) => false,
+            (None, _) | (_, CallRole::NotCompared { .. }) => false,
         }
     }
 }
@@ -243,7 +256,7 @@ fn check_reads(step: &str, template: Option<&CallTemplate>, site: &Site, problem
                 .error(site, format!("the step `{step}` is sent in shadow and dark, so no call of it can be compared"))
                 .hint("a read with a `rehearse:` is not sent, and is recorded");
         }
-        Some(CallRole::Shared | CallRole::Private | CallRole::OfChild { .. }) => {
+        Some(CallRole::Shared | CallRole::Private | CallRole::NotCompared { .. }) => {
             problems
                 .warn(site, format!("the step `{step}` does not only read: its calls are compared anyway"))
                 .hint("leave `reads` out");

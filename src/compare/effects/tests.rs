@@ -45,7 +45,7 @@ pub(super) fn templates() -> Vec<CallTemplate> {
             service: "audit".into(),
             method: Method::POST,
             path: "/entries".into(),
-            role: CallRole::OfChild { is_effect: true },
+            role: CallRole::NotCompared { is_effect: true },
             takes_reply: false,
             after: BTreeSet::new(),
         },

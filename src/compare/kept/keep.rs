@@ -126,7 +126,7 @@ impl Keeping<'_> {
             status: reply.status().as_u16(),
             headers: self.headers(reply.headers())?,
             was_encoded: reply.headers().contains_key(CONTENT_ENCODING),
-            body: self.body(reply.headers(), reply.body(), &hide)?,
+            body: self.body(reply.headers(), reply.body(), self.context.rules.text.is_some(), &hide)?,
         })
     }
 
@@ -135,7 +135,7 @@ impl Keeping<'_> {
         let hide = |value: &mut Value| hide_in_value(sensitive, value);
         // The body was not captured whole, and no rule reads it, or the pair would not have been compared.
         let body = match &effect.body {
-            Body::Whole(_) => self.body(&effect.headers, &effect.body, &hide)?,
+            Body::Whole(_) => self.body(&effect.headers, &effect.body, self.keeps_lines_of_calls(), &hide)?,
             Body::TooLarge => KeptBody::Digest(String::new()),
         };
         Ok(KeptCall {
@@ -157,10 +157,12 @@ impl Keeping<'_> {
         let headers: HeaderMap = headers.collect();
         let bytes = match &intent.bytes {
             None => None,
-            Some(bytes) => match self.body(&headers, &Body::Whole(bytes.clone()), &hide)? {
-                KeptBody::Digest(_) => return Err(NotKept::Unreadable),
-                body => body.bytes(),
-            },
+            Some(bytes) => {
+                match self.body(&headers, &Body::Whole(bytes.clone()), self.keeps_lines_of_calls(), &hide)? {
+                    KeptBody::Digest(_) => return Err(NotKept::Unreadable),
+                    body => body.bytes(),
+                }
+            }
         };
         let mut redacted = intent.body.clone();
         hide(&mut redacted);
@@ -179,8 +181,20 @@ impl Keeping<'_> {
         Ok(Intent { url: self.url(&intent.url)?, headers, body, bytes, ..intent.clone() })
     }
 
-    fn body(&mut self, headers: &HeaderMap, body: &Body, hide: &dyn Fn(&mut Value)) -> Result<KeptBody, NotKept> {
-        let lines = if self.context.rules.text.is_some() { Lines::Kept } else { Lines::Digested };
+    /// Whether the lines of calls are kept: which step's rules a call is compared by is found out each time anew.
+    fn keeps_lines_of_calls(&self) -> bool {
+        let rules = self.context.rules;
+        rules.text.is_some() || rules.effects.compare_text()
+    }
+
+    fn body(
+        &mut self,
+        headers: &HeaderMap,
+        body: &Body,
+        keeps_lines: bool,
+        hide: &dyn Fn(&mut Value),
+    ) -> Result<KeptBody, NotKept> {
+        let lines = if keeps_lines { Lines::Kept } else { Lines::Digested };
         let kept = KeptBody::of(headers, body, lines, self.context.bounds, &mut self.placeholders, hide);
         kept.map_err(|_| NotKept::Unreadable)
     }

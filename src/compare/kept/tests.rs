@@ -181,6 +181,33 @@ fn calls_are_kept_and_judged_again() {
     assert_eq!((rejudged.still.len(), rejudged.new.len()), (1, 1));
 }
 
+/// The route compares no texts, and a step does: its mails can be judged again.
+#[test]
+fn the_lines_of_calls_are_kept_where_a_step_compares_texts() {
+    let printed = |second: u8| format!("total 5\nPassword: hunter2\ngenerated 17:0{second}\n");
+    let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, "text/plain".parse().unwrap())]);
+    let of_legacy = Effect {
+        headers,
+        body: Body::Whole(printed(1).into()),
+        ..Effect::clone(&call(1, "http://bank/charges", &Value::Null))
+    };
+    let of_engine = Intent {
+        headers: vec![("content-type".to_owned(), "text/plain".to_owned())],
+        bytes: Some(printed(2).into()),
+        ..intent("http://bank/charges", Value::from(printed(2)))
+    };
+    let (effects, engine) = ([Arc::new(of_legacy)], with_intents(vec![of_engine]));
+    let (legacy, request) = (json_reply(&json!({})), json!({}));
+    let pair = Pair { effects: Some(&effects), ..pair(&legacy, &engine, &request) };
+    let of_step = |text: Value| json!({"effects": {"charge": {"text": text}}});
+    assert_eq!(tried(&pair, &Rules::default(), of_step(json!({"ignore": ["^generated .*"]}))), Err(NotJudged::Digest));
+    let in_force = rules(of_step(json!({})));
+    let kept = serde_json::to_string(&kept(&pair, &in_force)).unwrap();
+    assert!(kept.contains("generated 17:02") && !kept.contains("hunter2"), "{kept}");
+    let tried = tried(&pair, &in_force, of_step(json!({"ignore": ["^generated .*"]}))).unwrap();
+    assert_eq!(tried.comparison.verdict, Verdict::Ignored);
+}
+
 #[test]
 fn the_ids_of_an_instance_are_kept() {
     let (legacy, engine) =

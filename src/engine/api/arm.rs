@@ -16,19 +16,21 @@ use crate::engine::api::claim::{
 };
 use crate::engine::api::prepare::{AdmittedRun, prepare};
 use crate::engine::api::prepared::{PreparedRun, Waiter};
+use crate::engine::api::run_tree;
 use crate::engine::context::Core;
 use crate::engine::driver::{self, Caller};
 use crate::engine::kill_switch::Operation;
 use crate::engine::legacy_replies::RepliesOfRun;
-use crate::engine::machine::CallerAnswer;
-use crate::engine::machine::replies;
+use crate::engine::machine::{CallerAnswer, add_intents_below, replies};
 use crate::engine::ports::decode::DecodeBounds;
 use crate::engine::scheduler::registry::Registration;
-use crate::exchange::{ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KeysOfLegacy, MayBegin, NO_FIRST_TRY};
+use crate::exchange::{
+    ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KeysOfLegacy, MayBegin, NO_FIRST_TRY, RunReport,
+};
 use crate::flag::SkipReason;
 use crate::names::RunId;
 use crate::store::ClaimedRequest;
-use crate::workflow::Mode;
+use crate::workflow::{Mode, Plan, StepKind};
 
 /// Answers a request.
 pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> ArmReply {
@@ -100,6 +102,8 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         plan: plan.clone(),
         bounds: DecodeBounds::of(&core.files.limits, &core.files.key_secret),
     };
+    let begins_others = plan.steps.iter().any(|step| matches!(step.kind, StepKind::Run(_)));
+    let runs_others = (request.mode == Mode::Dark && begins_others).then(|| plan.clone());
     let legacy_replies = request.legacy_calls.clone().map(|calls| Arc::new(replies_of_run(calls)) as _);
     let Ok(mut prepared) = PreparedRun::new(plan, started, snapshot.clone()) else {
         return unknown_outcome(run, "the run was not created");
@@ -121,6 +125,9 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         Ok(Ok(CallerAnswer::Reply(mut reply))) => {
             if let ArmReply::Answer(ArmAnswer { report, .. }) | ArmReply::Refused(_, report) = &mut *reply {
                 report.instance = instance_ids;
+                if let Some(plan) = runs_others {
+                    add_stored_intents(&core, report, &plan, deadline).await;
+                }
             }
             *reply
         }
@@ -140,6 +147,19 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         }
         Ok(Err(_)) => unknown_outcome(run, "the run's task ended"),
         Err(_) => unknown_outcome(run, "the store did not answer in time"),
+    }
+}
+
+/// Adds the intents of the stored runs below a dark run.
+async fn add_stored_intents(core: &Core, report: &mut RunReport, plan: &Plan, deadline: Instant) {
+    let Some(run) = report.run else { return };
+    match timeout_at(deadline, run_tree::intents_below(core, run)).await {
+        Ok(Ok(below)) => add_intents_below(report, below, plan),
+        Ok(Err(error)) => {
+            tracing::debug!(%run, %error, "what the runs below a dark run would have sent cannot be read: it is not compared");
+            report.lacks_intents = true;
+        }
+        Err(_) => report.lacks_intents = true,
     }
 }
 

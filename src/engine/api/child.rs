@@ -20,16 +20,18 @@ use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::api::start::{self, StartContext};
 use crate::engine::context::Core;
 use crate::engine::driver;
-use crate::engine::machine::{ChildEnd, ChildSpec, ChildState, RehearsedChild, SpawnPolicy, StartAnswer};
+use crate::engine::machine::{
+    ChildEnd, ChildSpec, ChildState, IntentsOfRun, RehearsedChild, RehearsedRun, SpawnPolicy, StartAnswer,
+};
 use crate::engine::ports::decode;
 use crate::engine::scheduler::children::end_of;
 use crate::engine::scheduler::load;
 use crate::engine::scheduler::mailbox::Slot;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
-use crate::exchange::{Reads, RehearsedEvents};
+use crate::exchange::Reads;
 use crate::names::RunId;
 use crate::store::StoreError;
-use crate::workflow::{FailureKind, Mode, Parent, Plan, Redaction, Run, RunStarted, RunStatus, TreeEffects, fold};
+use crate::workflow::{FailureKind, Mode, Parent, Plan, Redaction, RunStarted, RunStatus, TreeEffects, fold};
 
 /// The pause after the store did not answer or refused the first append.
 const STORE_RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -289,8 +291,9 @@ async fn rehearse(
     let prepared = PreparedRun { depth: depth + 1, reads, ..prepare(core, parent, spec, own_plan)? };
     let plan = prepared.plan.clone();
     let driver = prepared.driver(core, Waiter::Nobody);
-    let drive: futures_util::future::BoxFuture<'_, (Run, RehearsedEvents)> = Box::pin(driver.drive_rehearsal());
-    let (run, events) = drive.await;
+    let drive: futures_util::future::BoxFuture<'_, RehearsedRun> = Box::pin(driver.drive_rehearsal());
+    let RehearsedRun { run, events, intents_below } = drive.await;
+    let IntentsOfRun { intents, redactions_below } = IntentsOfRun::of(&run, &plan, intents_below);
     let redaction = Redaction::of(&plan, &run).map(Arc::new);
     let end = end_of(&run, Some(&plan), core.bytes_mark());
     let end = match run.status() {
@@ -298,5 +301,6 @@ async fn rehearse(
         RunStatus::Paused => ChildEnd { status: RunStatus::Failed, failure: Some(FailureKind::WouldPause), ..end },
         _ => ChildEnd { tree: end.tree, ..spec.failed("its rehearsal did not end".to_owned()) },
     };
-    Ok(RehearsedChild { end, events, redaction })
+    let (step, item) = (spec.step.clone(), spec.item);
+    Ok(RehearsedChild { end, step, item, events, intents, redaction, redactions_below })
 }

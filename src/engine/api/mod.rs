@@ -22,6 +22,7 @@ mod prepare;
 pub(super) mod prepared;
 pub(super) mod repeat;
 pub(super) mod rerun;
+mod run_tree;
 pub(super) mod start;
 pub(super) mod types;
 mod unknown_instance;

@@ -1,56 +1,57 @@
-//! The calls that a run made, as effects: what the candidate of its route is compared with.
+//! The calls that a run made: what the candidate of its route is compared with, and what its reads are answered from.
 //!
-//! Always true: they are the private and shared calls of the run itself, each once, however many attempts it took: its
-//! own calls and those of undos, without probes, and without the calls of its child runs, whose intents are not
-//! compared either. A call that began and certainly did nothing is one of them: legacy's own calls count in the same
-//! way.
+//! Always true: they are the calls of the run and of those below it, each once, however many attempts it took: the calls
+//! of steps and of undos, without probes. A call that began and certainly did nothing is one of them:
+//! legacy's own calls count in the same way.
 
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use super::run_tree;
 use crate::compare::{Body, Effect, EffectReply};
 use crate::engine::Engine;
 use crate::engine::context::Core;
+use crate::exchange::PerformedCalls;
 use crate::expression::SharedJson;
 use crate::names::{RunId, StepId};
-use crate::store::StoreError;
-use crate::workflow::{CallRecord, EffectClass, Event, Outcome, Plan, StepFinished, StepPart, StepStarted};
+use crate::store::{StoreError, StoredEvent};
+use crate::workflow::{BytesMark, CallRecord, EffectClass, Event, Outcome, Plan, StepFinished, StepPart, StepStarted};
 
 impl Engine {
-    /// The private and shared calls that a run made, in the order in which they began.
+    /// The calls that a run and those below it made.
     ///
     /// # Errors
-    /// The store does not return the run's events or its plan, or the plan cannot be read.
-    pub async fn performed_calls(&self, run: RunId) -> Result<Vec<Effect>, StoreError> {
+    /// The store does not return the events or the plan of one of these runs, the plan cannot be read, or there are too
+    /// many runs.
+    pub async fn performed_calls(&self, run: RunId) -> Result<PerformedCalls, StoreError> {
         performed(&self.core, run).await
     }
 }
 
-async fn performed(core: &Core, run: RunId) -> Result<Vec<Effect>, StoreError> {
-    let events = core.events(run).await?;
-    let Some(Event::RunStarted(started)) = events.first().map(|stored| &stored.event) else { return Ok(Vec::new()) };
-    let snapshot = core.files.snapshot.load_full();
-    let plan = match snapshot.plan(&started.plan) {
-        Some(plan) => plan,
-        None => {
-            let source = core.ports.store.plan(started.plan.clone()).await?;
-            let rebuilt = source.and_then(|source| snapshot.rebuild(&source, &core.files.limits));
-            rebuilt.map(Into::into).ok_or_else(|| StoreError("the plan of the run cannot be read".to_owned()))?
-        }
-    };
-    Ok(of_events(&plan, events.iter().map(|stored| &stored.event)))
+async fn performed(core: &Core, run: RunId) -> Result<PerformedCalls, StoreError> {
+    let runs = run_tree::read(core, run).await?;
+    let mut events: Vec<(usize, &StoredEvent)> =
+        runs.iter().enumerate().flat_map(|(index, run)| run.events.iter().map(move |stored| (index, stored))).collect();
+    // Stable, so that the events of each run stay in their order.
+    events.sort_by_key(|(_, stored)| stored.at);
+    Ok(of_events(
+        events.into_iter().filter_map(|(index, stored)| Some((index, &*runs.get(index)?.plan, &stored.event))),
+    ))
 }
 
-fn of_events<'a>(plan: &Plan, events: impl Iterator<Item = &'a Event>) -> Vec<Effect> {
-    let mut calls: Vec<Effect> = Vec::new();
-    let mut open: HashMap<(&StepId, Option<u32>, StepPart), usize> = HashMap::new();
-    for (number, event) in (0..).zip(events) {
+/// The calls in the events of several runs: each with the index of its run, and the run's plan.
+fn of_events<'a>(events: impl Iterator<Item = (usize, &'a Plan, &'a Event)>) -> PerformedCalls {
+    let mut found = PerformedCalls::default();
+    let mut open: HashMap<(usize, &StepId, Option<u32>, StepPart), (bool, usize)> = HashMap::new();
+    for (number, (run, plan, event)) in (0..).zip(events) {
         match event {
             Event::StepStarted(StepStarted { step, item, part, effect, request: Some(request), .. })
-                if *effect != EffectClass::Read && *part != StepPart::Probe =>
+                if *part != StepPart::Probe =>
             {
+                let is_read = *effect == EffectClass::Read;
+                let calls = if is_read { &mut found.reads } else { &mut found.effects };
                 let service = plan.step(step).and_then(|(_, step)| step.call(*part)).map(|call| call.service.clone());
                 let began = Effect {
                     service,
@@ -63,16 +64,17 @@ fn of_events<'a>(plan: &Plan, events: impl Iterator<Item = &'a Event>) -> Vec<Ef
                     replied_before: None,
                 };
                 // A later attempt with another request: what it sends counts, where the first one stands.
-                match open.get(&(step, *item, *part)) {
-                    Some(&index) => calls[index] = Effect { number: calls[index].number, ..began },
+                match open.get(&(run, step, *item, *part)) {
+                    Some(&(_, index)) => calls[index] = Effect { number: calls[index].number, ..began },
                     None => {
-                        open.insert((step, *item, *part), calls.len());
+                        open.insert((run, step, *item, *part), (is_read, calls.len()));
                         calls.push(began);
                     }
                 }
             }
             Event::StepFinished(StepFinished { step, item, part, outcome, .. }) => {
-                if let Some(&index) = open.get(&(step, *item, *part)) {
+                if let Some(&(is_read, index)) = open.get(&(run, step, *item, *part)) {
+                    let calls = if is_read { &mut found.reads } else { &mut found.effects };
                     calls[index].reply = reply(outcome);
                     calls[index].replied_before = Some(number);
                 }
@@ -80,7 +82,7 @@ fn of_events<'a>(plan: &Plan, events: impl Iterator<Item = &'a Event>) -> Vec<Ef
             _ => {}
         }
     }
-    calls
+    found
 }
 
 fn headers(request: &CallRecord) -> HeaderMap {
@@ -99,7 +101,7 @@ fn reply(outcome: &Outcome) -> Option<EffectReply> {
         Some((name.parse::<HeaderName>().ok()?, value.parse::<HeaderValue>().ok()?))
     };
     let mut fields: HeaderMap = BTreeMap::iter(headers).filter_map(field).collect();
-    let (body, content_type) = body(output);
+    let (body, content_type) = body(output)?;
     // The output is decoded already.
     fields.remove(http::header::CONTENT_ENCODING);
     fields.remove(http::header::CONTENT_LENGTH);
@@ -109,11 +111,13 @@ fn reply(outcome: &Outcome) -> Option<EffectReply> {
     Some(EffectReply { status, headers: fields, body: Body::Whole(body) })
 }
 
-/// The bytes of an output, and the content type that is decoded to it where the reply's is not recorded.
-fn body(output: &SharedJson) -> (Bytes, Option<&'static str>) {
-    match &**output.shared() {
+/// The bytes of an output, and the content type that is decoded to it where the reply's is not recorded. `None` for an
+/// output that may represent bytes.
+fn body(output: &SharedJson) -> Option<(Bytes, Option<&'static str>)> {
+    Some(match &**output.shared() {
         serde_json::Value::Null => (Bytes::new(), None),
         serde_json::Value::String(text) => (Bytes::from(text.clone()), Some("text/plain")),
+        value if BytesMark::may_be_bytes(value) => return None,
         value => (Bytes::from(value.to_string()), Some("application/json")),
-    }
+    })
 }

@@ -35,7 +35,7 @@ use crate::engine::clock::Clock;
 use crate::engine::context::Core;
 use crate::engine::machine::{
     AppendHeader, CallId, CallerAnswer, CallerTerms, ChildState, CommandId, DriverEnd, Input, Machine, MachineParts,
-    RecoveryPause, StartAnswer,
+    RecoveryPause, RehearsedRun, StartAnswer,
 };
 use crate::engine::ports::client::Executor;
 use crate::engine::ports::writer::Writer;
@@ -44,7 +44,7 @@ use crate::engine::scheduler::mailbox::{CommandReply, CommandRequest, Message, S
 use crate::engine::scheduler::registry::Registration;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::snapshot::FilesSnapshot;
-use crate::exchange::{Reads, RehearsedEvents};
+use crate::exchange::Reads;
 use crate::names::Seq;
 use crate::store::Claim;
 use crate::workflow::{AttemptResult, Event, LegacyReplies, Mode, Plan, Run};
@@ -144,7 +144,8 @@ impl Driver {
             CallerTerms { may_fall_back, answer_by, awaited_intents: awaited_intents.clone() }
         });
         let shared = core.ports.store.is_shared().then(|| core.schedule.counted_runs.clone());
-        let metrics = RunMetrics::new(&run, durable_seq > Seq(0), writer.is_some(), shared);
+        let is_replay = reads.as_ref().is_some_and(|reads| reads.is_replay());
+        let metrics = RunMetrics::new(&run, durable_seq > Seq(0), writer.is_some(), shared).of_replay(is_replay);
         let machine = Machine::new(MachineParts {
             run,
             plan,
@@ -215,11 +216,11 @@ impl Driver {
 
     /// Drives the run until it has ended, is suspended, or the process drains.
     pub async fn drive(self) -> Run {
-        self.drive_rehearsal().await.0
+        self.drive_rehearsal().await.run
     }
 
-    /// As [`Driver::drive`]; also returns the events of a rehearsal that nobody waits for, and of the runs below it.
-    pub async fn drive_rehearsal(mut self) -> (Run, RehearsedEvents) {
+    /// As [`Driver::drive`]; also returns what is kept of a rehearsal that nobody waits for, and of the runs below it.
+    pub async fn drive_rehearsal(mut self) -> RehearsedRun {
         let mut global = GlobalState::of(&self.core);
         let mut inputs = VecDeque::from([Input::Begin { frozen: global.is_frozen, draining: global.is_draining }]);
         loop {
@@ -228,7 +229,7 @@ impl Driver {
                 if let Some(end) = self.end {
                     inputs.into_iter().for_each(|input| self.return_unfed(input));
                     self.handle_end(end);
-                    return self.machine.into_run_and_events();
+                    return self.machine.into_rehearsed();
                 }
             }
             let input = self.next_input(&mut global).await;

@@ -5,6 +5,7 @@
 
 use super::inputs_outputs::{Announcement, CallerAnswer, CommandAnswer, CommandId, DriverEnd, Output, StartAnswer};
 use super::log::AppendOutcome;
+use super::run_report::add_intents_below;
 use super::state::{DecidedReply, Machine};
 use crate::engine::machine::replies;
 use crate::exchange::{Abandoned, ArmAnswer, ArmReply};
@@ -65,10 +66,11 @@ impl Machine {
         }
     }
 
-    /// Adds the events of a rehearsal, which are in no store.
+    /// Adds the events of a rehearsal and the intents of the runs below it, which are in no store.
     pub(super) fn hand_over_events(&mut self, reply: &mut ArmReply) {
         if let ArmReply::Refused(_, report) | ArmReply::Answer(ArmAnswer { report, .. }) = reply {
             report.events = self.log.take_events();
+            add_intents_below(report, self.log.take_intents_below(), &self.plan);
         }
     }
 

@@ -6,9 +6,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::inputs_outputs::{
-    ChildEnd, ChildSpec, ChildState, CommandDelivery, LockQuery, Output, RehearsedChild, SpawnPolicy,
-};
+use super::inputs_outputs::{ChildEnd, ChildSpec, ChildState, CommandDelivery, LockQuery, Output, SpawnPolicy};
 use super::query_state::QueryState;
 use super::state::{ChildUnderWay, LockWait, Machine};
 use crate::engine::machine::command_record;
@@ -205,8 +203,8 @@ impl Machine {
         match (state, self.child_commands.get(&child)) {
             (ChildState::Ended(end), _) => self.handle_child_end(*end),
             (ChildState::Rehearsed(child), _) => {
-                let RehearsedChild { end, events, redaction } = *child;
-                self.log.push_child_events(end.child, events, redaction);
+                let end = child.end.clone();
+                self.log.push_child(*child);
                 self.handle_child_end(end);
             }
             (ChildState::NoWorkflow, _) => {

@@ -10,7 +10,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::measure::Measure;
-use crate::exchange::{ArmReply, RehearsedEvents};
+use crate::compare::Intent;
+use crate::exchange::{ArmReply, IntentsBelow, RehearsedEvents};
 use crate::flag::PinKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
 use crate::store::{Append, AppendError, ClaimedRequest, CommandRecord};
@@ -206,10 +207,25 @@ pub(in crate::engine) struct ChildEnd {
 #[derive(Debug)]
 pub(in crate::engine) struct RehearsedChild {
     pub end: ChildEnd,
+    /// The step that began it.
+    pub step: StepId,
+    /// For which item.
+    pub item: Option<u32>,
     /// Its events and those of the runs below it, which are in no store.
     pub events: RehearsedEvents,
+    /// Its intents, with those of the runs below it.
+    pub intents: Vec<Intent>,
     /// Replaces its sensitive values in them.
     pub redaction: Option<Arc<Redaction>>,
+    /// The same of the runs below it.
+    pub redactions_below: Vec<Arc<Redaction>>,
+}
+
+/// A run that was driven to its end, and what is kept of a rehearsal, which is in no store.
+pub(in crate::engine) struct RehearsedRun {
+    pub run: Run,
+    pub events: RehearsedEvents,
+    pub intents_below: IntentsBelow,
 }
 
 /// The state of a child.

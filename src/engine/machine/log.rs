@@ -13,15 +13,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::inputs_outputs::RehearsedChild;
 use super::pending_run_record::pending_run_of;
-use crate::exchange::RehearsedEvents;
+use crate::exchange::{IntentsBelow, RehearsedEvents};
 use crate::flag::{Arm, PinKey, lower_case_uuid};
 use crate::names::{Fence, RunId, Seq, WorkerId};
 use crate::store::{
     Append, AppendConflict, AppendError, Claim, ClaimedRequest, EventsSize, LockChange, NewPin, Priority,
     WebhookMessage,
 };
-use crate::workflow::{AnswerEvent, Event, LockEvent, Pinned, Plan, Redaction, Run, RunSummary};
+use crate::workflow::{AnswerEvent, Event, LockEvent, Pinned, Plan, Run, RunSummary};
 
 /// The fields that all appends of one driver have in common.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +90,8 @@ pub(super) struct Log {
     last_durable: Option<Arc<Append>>,
     /// The first events of a rehearsal and of the runs below it, to be shown if it differs; `None` for other runs.
     rehearsed: Option<RehearsedEvents>,
+    /// The intents of the runs below a rehearsal.
+    intents_below: IntentsBelow,
 }
 
 impl Log {
@@ -107,6 +110,7 @@ impl Log {
             in_flight: None,
             last_durable: None,
             rehearsed: None,
+            intents_below: IntentsBelow::default(),
         }
     }
     /// Keeps the first events of a run that is not stored.
@@ -126,11 +130,18 @@ impl Log {
             }
         }
     }
-    /// Keeps the events of a child of a rehearsal that has ended, and of the runs below it.
-    pub fn push_child_events(&mut self, child: RunId, below: RehearsedEvents, redaction: Option<Arc<Redaction>>) {
+    /// Keeps the events and intents of a child of a rehearsal that has ended, and of the runs below it.
+    pub fn push_child(&mut self, child: RehearsedChild) {
+        let RehearsedChild { end, step, item, events, intents, redaction, redactions_below } = child;
+        let redactions = redaction.iter().cloned().chain(redactions_below).collect();
+        self.intents_below.add(&step, item, intents, redactions);
         if let Some(kept) = &mut self.rehearsed {
-            kept.add_child(child, below, redaction);
+            kept.add_child(end.child, events, redaction);
         }
+    }
+    /// The intents of the runs below a rehearsal, which are kept no longer.
+    pub fn take_intents_below(&mut self) -> IntentsBelow {
+        std::mem::take(&mut self.intents_below)
     }
     /// The kept events, which are kept no longer.
     pub fn take_events(&mut self) -> RehearsedEvents {

@@ -39,9 +39,10 @@ pub(super) use self::external::open_children;
 pub(super) use self::ids::Ids;
 pub(super) use self::inputs_outputs::{
     Announcement, CallId, CallRequest, CallerAnswer, ChildEnd, ChildSpec, ChildState, CommandAnswer, CommandDelivery,
-    CommandId, DriverEnd, Input, LockQuery, Output, RehearsedChild, SpawnPolicy, StartAnswer, WakeCause,
+    CommandId, DriverEnd, Input, LockQuery, Output, RehearsedChild, RehearsedRun, SpawnPolicy, StartAnswer, WakeCause,
 };
 pub(super) use self::log::{AppendHeader, new_pins};
 pub(super) use self::measure::{Attempt, Measure};
 pub(super) use self::pending_run_record::PendingRunRecord;
+pub(super) use self::run_report::{IntentsOfRun, add_intents_below};
 pub(super) use self::state::{CallerTerms, Machine, MachineParts, RecoveryPause};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::compare::Intent;
-use crate::exchange::{Branch, RehearsedEvents, RunReport};
+use crate::exchange::{Branch, IntentsBelow, RehearsedEvents, RunReport};
 use crate::flag::{PinKey, SkipReason};
 use crate::names::StepId;
 use crate::workflow::{
@@ -16,19 +16,7 @@ use crate::workflow::{
 
 /// What a run did apart from its answer, for comparison and for metrics.
 pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
-    let position = |step: &crate::names::StepId| {
-        plan.and_then(|plan| plan.steps.iter().position(|known| known.id == *step)).unwrap_or(usize::MAX)
-    };
-    let mut intents: Vec<_> = run.intents().collect();
-    intents.sort_by_key(|(step, item, part, _)| (*part, position(step), *item));
     let redaction = plan.and_then(|plan| Redaction::of(plan, run)).map(Arc::new);
-    let intents = intents
-        .into_iter()
-        .map(|(step, item, part, record)| Intent {
-            taken_from: run.assigned_call(step, item).filter(|_| part == StepPart::Do),
-            ..intent(plan, step, item, part, record)
-        })
-        .collect();
     let texts = plan.map(|plan| ShownTexts::of(plan, run));
     let shown = |failure: &Failure| match &texts {
         Some(texts) => texts.failure(failure).into_owned(),
@@ -56,7 +44,7 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         plan: Some(run.started().plan.clone()),
         status: Some(run.status()),
         // Not masked: an assertion about masked values would be evaluated on asterisks.
-        intents,
+        intents: intents(run, plan),
         steps_without_items: compared.map(|plan| without_items(run, plan)).unwrap_or_default(),
         open_steps: compared.filter(|_| !run.is_final()).map(|plan| open_steps(run, plan)),
         unresolved,
@@ -70,8 +58,46 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         ended_on_purpose: run.ended_on_purpose(),
         of_earlier_try: false,
         redaction,
+        redactions_below: Vec::new(),
+        lacks_intents: false,
         events: RehearsedEvents::default(),
     }
+}
+
+/// The intents of a run, in the order of its plan: first those of its steps, then those of their undos.
+fn intents(run: &Run, plan: Option<&Plan>) -> Vec<Intent> {
+    let mut found: Vec<_> = run.intents().collect();
+    found.sort_by_key(|(step, item, part, _)| (*part, position(plan, step), *item));
+    let to_intent = |(step, item, part, record): (&StepId, Option<u32>, StepPart, &CallRecord)| Intent {
+        taken_from: run.assigned_call(step, item).filter(|_| part == StepPart::Do),
+        ..intent(plan, step, item, part, record)
+    };
+    found.into_iter().map(to_intent).collect()
+}
+
+/// The intents of a run, with those of the runs below it.
+pub(in crate::engine) struct IntentsOfRun {
+    /// In the order of the run's plan.
+    pub intents: Vec<Intent>,
+    /// Replace the sensitive values of the runs below it.
+    pub redactions_below: Vec<Arc<Redaction>>,
+}
+
+impl IntentsOfRun {
+    pub fn of(run: &Run, plan: &Plan, below: IntentsBelow) -> Self {
+        let mut intents = intents(run, Some(plan));
+        let redactions_below = below.merge_into(&mut intents, |step| position(Some(plan), step));
+        Self { intents, redactions_below }
+    }
+}
+
+/// Adds the intents of the runs below a run to its own.
+pub(in crate::engine) fn add_intents_below(report: &mut RunReport, below: IntentsBelow, plan: &Plan) {
+    report.redactions_below = below.merge_into(&mut report.intents, |step| position(Some(plan), step));
+}
+
+fn position(plan: Option<&Plan>, step: &StepId) -> usize {
+    plan.and_then(|plan| plan.step(step)).map_or(usize::MAX, |(index, _)| index.0)
 }
 
 /// A call of a step as an intent.
@@ -116,7 +142,8 @@ fn branch(run: &Run, plan: &Plan) -> Branch {
 }
 
 fn open_steps(run: &Run, plan: &Plan) -> Vec<StepId> {
-    plan.calling_steps().map(StepId::from).filter(|step| !run.has_ended(step)).collect()
+    let may_record = |step: &&Step| matches!(step.kind, StepKind::Call(_) | StepKind::Run(_));
+    plan.steps.iter().filter(may_record).map(|step| step.id.clone()).filter(|step| !run.has_ended(step)).collect()
 }
 
 fn without_items(run: &Run, plan: &Plan) -> Vec<StepId> {

@@ -7,11 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::ids::Ids;
-use super::inputs_outputs::{ChildSpec, CommandDelivery, CommandId, DriverEnd, Output, SpawnPolicy, WakeCause};
+use super::inputs_outputs::{
+    ChildSpec, CommandDelivery, CommandId, DriverEnd, Output, RehearsedRun, SpawnPolicy, WakeCause,
+};
 use super::log::{AppendHeader, Log};
 use super::query_state::QueryState;
 use crate::compare::AwaitedIntents;
-use crate::exchange::RehearsedEvents;
 use crate::names::{RunId, Seq, StepId};
 use crate::store::Claim;
 use crate::workflow::{ControlCommand, DecisionInputs, EventMisfit, Mode, Plan, Run, StepIndex, StepPart};
@@ -244,10 +245,10 @@ impl Machine {
     pub fn run(&self) -> &Run {
         &self.run
     }
-    /// The run, and the events of a rehearsal and of the runs below it, unless its caller got them.
-    pub fn into_run_and_events(mut self) -> (Run, RehearsedEvents) {
-        let events = self.log.take_events();
-        (self.run, events)
+    /// The run, and what is kept of a rehearsal and of the runs below it, unless its caller got that.
+    pub fn into_rehearsed(mut self) -> RehearsedRun {
+        let (events, intents_below) = (self.log.take_events(), self.log.take_intents_below());
+        RehearsedRun { run: self.run, events, intents_below }
     }
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan

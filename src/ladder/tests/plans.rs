@@ -117,6 +117,8 @@ async fn a_candidate_comes_into_force_through_its_gate_or_by_force() {
     assert_eq!(fixture.stored().await.as_ref(), Some(&*set("two")));
     let last = fixture.store.flips(None, 1).await.unwrap().remove(0);
     assert_eq!((last.by.as_str(), last.forced, last.to.as_str()), ("ann", true, "in_force"));
+    let positions = fixture.ladder.mover.in_force().inputs().positions;
+    assert!(positions.declared.plans.candidate_move.is_none(), "recorded once, however often the ladder judges anew");
     let fixture = fixture.restart(with_plan("one", Some("two"))).await;
     assert_eq!(fixture.plans(), (Some(set("two")), Some(set("one"))), "whatever the files of this process say");
 }

@@ -94,6 +94,12 @@ impl TwoProcesses {
         let second = Pointsman::start(&start(direct, "second", second)).await;
         Some(Self { world, link, processes: [first, second], cluster, _legacy: legacy, flags, _dir: dir })
     }
+    /// Starts another process on the same store, with the files as they are now.
+    pub async fn start_another(&self, name: &str) -> Pointsman {
+        let log = PathBuf::from(self._dir.path()).join(name);
+        let start = Start { flags: self.flags.path().to_owned(), store: self.cluster.url(), log, env: Vec::new() };
+        Pointsman::start(&start).await
+    }
     /// Starts a run of `relay` at one of them; does not wait for it.
     pub async fn start_run(&self, at: usize, pause: &str) -> String {
         let body = json!({ "workflow": "relay", "input": { "pause": pause }, "stream": false });

@@ -1,0 +1,120 @@
+//! The intents of the runs below a run, under the names that their steps have from above (`ship/label`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::compare::Intent;
+use crate::names::{StepId, step_below};
+use crate::workflow::Redaction;
+
+/// The suffix of the name under which the intent of a step's `undo` is recorded.
+const OF_UNDO: &str = ".undo";
+
+/// The intents of the runs that the steps of one run began, and of the runs below these.
+#[derive(Clone, Debug, Default)]
+pub struct IntentsBelow {
+    runs: Vec<RunBelow>,
+    /// Replace the sensitive values of these runs; not of those without any.
+    redactions: Vec<Arc<Redaction>>,
+}
+
+/// The intents of one run that a step began, with those of the runs below it.
+#[derive(Clone, Debug)]
+struct RunBelow {
+    step: StepId,
+    item: Option<u32>,
+    intents: Vec<Intent>,
+}
+
+impl IntentsBelow {
+    /// Adds a run that a step began for an item: its intents, in the order of its plan, named as it names them, and
+    /// what replaces the sensitive values in them.
+    pub fn add(&mut self, step: &StepId, item: Option<u32>, intents: Vec<Intent>, redactions: Vec<Arc<Redaction>>) {
+        self.redactions.extend(redactions);
+        if !intents.is_empty() {
+            self.runs.push(RunBelow { step: step.clone(), item, intents });
+        }
+    }
+
+    /// Puts the intents among a run's own, in the order of its plan, each with the number of its item among all of the
+    /// same name. `position`: where a step of the run stands in the plan. Returns what replaces their sensitive values.
+    pub fn merge_into(self, own: &mut Vec<Intent>, position: impl Fn(&StepId) -> usize) -> Vec<Arc<Redaction>> {
+        let Self { mut runs, redactions } = self;
+        if runs.is_empty() {
+            return redactions;
+        }
+        runs.sort_by_key(|run| run.item);
+        let key = |intent: &Intent| match intent.step.as_str().strip_suffix(OF_UNDO) {
+            None => (false, position(&intent.step)),
+            Some(step) => (true, position(&step.into())),
+        };
+        let mut placed: Vec<((bool, usize), Intent)> = own.drain(..).map(|intent| (key(&intent), intent)).collect();
+        let mut items: HashMap<StepId, u32> = HashMap::new();
+        for RunBelow { step, item, intents } in runs {
+            let at = (false, position(&step));
+            placed.extend(intents.into_iter().map(|intent| {
+                let step = step_below(&step, intent.step.as_str());
+                let item = item.or(intent.item).map(|_| {
+                    let next = items.entry(step.clone()).or_default();
+                    std::mem::replace(next, *next + 1)
+                });
+                (at, Intent { step, item, ..intent })
+            }));
+        }
+        placed.sort_by_key(|(key, _)| *key);
+        own.extend(placed.into_iter().map(|(_, intent)| intent));
+        redactions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn intent(step: &str, item: Option<u32>, url: &str) -> Intent {
+        Intent {
+            step: step.into(),
+            item,
+            method: http::Method::POST,
+            url: url.to_owned(),
+            headers: Vec::new(),
+            body: Value::Null,
+            service: None,
+            bytes: None,
+            taken_from: None,
+        }
+    }
+
+    #[test]
+    fn intents_stand_where_their_steps_do_whichever_run_ended_first() {
+        let mut below = IntentsBelow::default();
+        below.add(
+            &"ship".into(),
+            Some(1),
+            vec![intent("label", Some(0), "b0"), intent("label", Some(1), "b1")],
+            vec![],
+        );
+        below.add(&"pack".into(), None, vec![intent("box", None, "p"), intent("box.undo", None, "u")], vec![]);
+        below.add(&"ship".into(), Some(0), vec![intent("label", Some(0), "a0")], vec![]);
+        let mut intents =
+            vec![intent("charge", None, "c"), intent("mail", None, "m"), intent("charge.undo", None, "r")];
+        let plan = ["charge", "pack", "ship", "mail"];
+        below.merge_into(&mut intents, |step| plan.iter().position(|name| *name == step.as_str()).unwrap());
+        let found: Vec<_> = intents.iter().map(|i| (i.step.as_str(), i.item, i.url.as_str())).collect();
+        assert_eq!(
+            found,
+            [
+                ("charge", None, "c"),
+                ("pack/box", None, "p"),
+                ("pack/box.undo", None, "u"),
+                ("ship/label", Some(0), "a0"),
+                ("ship/label", Some(1), "b0"),
+                ("ship/label", Some(2), "b1"),
+                ("mail", None, "m"),
+                ("charge.undo", None, "r"),
+            ]
+        );
+    }
+}

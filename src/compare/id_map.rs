@@ -4,6 +4,7 @@
 //! stays; a value that contradicts it is a wrong reference. Ids without a declared kind correspond as those of any kind
 //! do.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -144,7 +145,7 @@ impl IdMap {
     /// and `/orders/18` are equal, but `/orders/17` on both sides is not: the engine refers to an id that it never gave
     /// out.
     pub(super) fn same_text(&self, legacy: &str, engine: &str) -> bool {
-        if self.is_empty() {
+        if !self.may_have_ids(legacy, engine) {
             return legacy == engine;
         }
         let same = self.is_same_text(legacy, engine);
@@ -155,6 +156,16 @@ impl IdMap {
             found.iter().for_each(|(kind, id)| self.confirm(*kind, id));
         }
         same
+    }
+
+    /// Whether an id that is bound may be in one of two texts, as it is or percent-encoded.
+    fn may_have_ids(&self, legacy: &str, engine: &str) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        // A text that both arms have must not name an id of either of them.
+        let is_in = |ids: &IdsOfArm| ids.may_be_in(legacy) || legacy != engine && ids.may_be_in(engine);
+        is_in(&self.to_engine) || is_in(&self.to_legacy) || legacy.contains('%') || engine.contains('%')
     }
 
     /// The rules by whose ids a text of legacy equals another one of the engine: `fallback` if its ids are written in a
@@ -220,7 +231,10 @@ impl IdMap {
 
     /// Whether a text that both arms have names, percent-encoded, an id that is bound to another.
     fn names_encoded_ids(&self, text: &str) -> bool {
-        let parts = encoded_parts(text).filter(|_| text.contains('%')).map(|part| split_delimiter(part).0);
+        if !text.contains('%') {
+            return false;
+        }
+        let parts = encoded_parts(text).map(|part| split_delimiter(part).0);
         let mut ids = parts.filter(|part| part.contains('%')).filter_map(decoded);
         ids.any(|id| {
             let all = [self.to_engine.all(&id), self.to_legacy.all(&id)];
@@ -230,8 +244,11 @@ impl IdMap {
     }
 
     /// Returns the engine's text with its ids replaced by legacy's, unless they may be mistaken for something else.
-    pub(super) fn with_legacy_ids(&self, engine: &str) -> String {
-        self.substitution(&self.to_legacy, WordMatching::Strict).apply(engine, &mut |_, _| {})
+    pub(super) fn with_legacy_ids<'t>(&self, engine: &'t str) -> Cow<'t, str> {
+        if !self.to_legacy.may_be_in(engine) {
+            return Cow::Borrowed(engine);
+        }
+        self.substitution(&self.to_legacy, WordMatching::Strict).apply(engine, &mut |_, _| {}).into()
     }
 
     /// Returns the engine's value with its ids replaced by legacy's: whole strings, numbers, and words in strings, if
@@ -280,6 +297,21 @@ fn decoded(part: &str) -> Option<String> {
 
 #[cfg(test)]
 impl IdMap {
+    /// As [`IdMap::same_text`], by a search for ids in any text.
+    pub(super) fn same_text_by_search(&self, legacy: &str, engine: &str) -> bool {
+        if self.is_empty() { legacy == engine } else { self.is_same_text(legacy, engine) }
+    }
+    /// As [`IdMap::with_legacy_ids`], by a search for ids in any text.
+    pub(super) fn with_legacy_ids_by_search(&self, engine: &str) -> String {
+        self.substitution(&self.to_legacy, WordMatching::Strict).apply(engine, &mut |_, _| {})
+    }
+    /// Legacy's ids and the engine's to which they are bound, sorted.
+    pub(super) fn bound(&self) -> Vec<(IdKind, String, String)> {
+        let mut bound: Vec<_> =
+            self.to_engine.iter().map(|(id, bound)| (bound.kind, id.clone(), bound.id.clone())).collect();
+        bound.sort();
+        bound
+    }
     /// Binds two texts that were found nowhere in particular.
     pub(super) fn bind_texts(&mut self, name: Option<&str>, legacy: &str, engine: &str) {
         let (path, shown_as, unproven) = (String::new(), ShownAs::UnderKey, None);

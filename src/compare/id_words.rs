@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
+use super::id_filter::IdFilter;
 use super::id_form::is_uuid;
 use super::quantity;
 use super::rule_texts::IdKind;
@@ -17,6 +18,7 @@ pub(super) struct IdsOfArm {
     by_id: HashMap<String, Vec<BoundId>>,
     /// The lengths in bytes of the ids that may stand within a word.
     lengths: BTreeSet<usize>,
+    filter: IdFilter,
 }
 
 /// The id of the other arm.
@@ -77,6 +79,7 @@ impl IdsOfArm {
         if id.len() >= 4 && id.bytes().any(|b| b.is_ascii_digit()) {
             self.lengths.insert(id.len());
         }
+        self.filter.add(id);
         self.by_id.entry(id.to_owned()).or_default().push(BoundId { kind, id: other.to_owned() });
     }
 
@@ -93,6 +96,11 @@ impl IdsOfArm {
 
     pub(super) fn is_empty(&self) -> bool {
         self.by_id.is_empty()
+    }
+
+    /// Whether a substitution may find an id in a text.
+    pub(super) fn may_be_in(&self, text: &str) -> bool {
+        self.filter.may_be_in(text)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &BoundId)> {

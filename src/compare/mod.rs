@@ -37,11 +37,14 @@ mod findings;
 mod header_ids;
 mod header_names;
 mod headers;
+mod id_filter;
 mod id_form;
 mod id_map;
 mod id_words;
+mod json_reader;
 mod kept;
 mod line_secrets;
+mod mixer;
 mod multipart;
 mod number;
 mod observation;
@@ -85,6 +88,8 @@ mod id_tests;
 mod json_form_tests;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod shortcut_tests;
 #[cfg(test)]
 mod structure_tests;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Decimal numbers at full precision, not converted to floating point.
 
 use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -108,11 +109,86 @@ impl NumberForm {
 /// Whether two JSON numbers are the same number, however they are written.
 pub(super) fn is_same_value(a: &serde_json::Number, b: &serde_json::Number) -> bool {
     let (a, b) = (a.as_str(), b.as_str());
-    a == b || matches!((Decimal::parse(a), Decimal::parse(b)), (Some(a), Some(b)) if a == b)
+    if a == b {
+        return true;
+    }
+    match (Short::parse(a), Short::parse(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => matches!((Decimal::parse(a), Decimal::parse(b)), (Some(a), Some(b)) if a == b),
+    }
+}
+
+/// Hashes a JSON number so that equal numbers have equal hashes, however they are written.
+pub(super) fn hash_number(text: &str, hasher: &mut impl Hasher) {
+    let short = Short::parse(text).ok_or_else(|| Decimal::parse(text));
+    match short.or_else(|decimal| decimal.as_ref().and_then(Short::of).ok_or(decimal)) {
+        Ok(short) => (2u8, short).hash(hasher),
+        Err(Some(decimal)) => (2u8, decimal).hash(hasher),
+        Err(None) => (2u8, text).hash(hasher),
+    }
+}
+
+/// A number of few digits, as most are: `digits × 10^exponent`, with no zero at the end of the digits. It takes no
+/// memory beside itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Short {
+    digits: i64,
+    exponent: i64,
+}
+
+impl Short {
+    /// So many digits fit.
+    const DIGITS_MAX: usize = 18;
+
+    /// Parses a number without an exponent; `None` if it is another one, or no number.
+    fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        if digits.is_empty() || digits.len() > Self::DIGITS_MAX {
+            return None;
+        }
+        let (mut value, mut fraction) = (0_i64, None);
+        for byte in digits.bytes() {
+            match byte {
+                b'0'..=b'9' => {
+                    value = value * 10 + i64::from(byte - b'0');
+                    fraction = fraction.map(|count: i64| count + 1);
+                }
+                b'.' if fraction.is_none() => fraction = Some(0),
+                _ => return None,
+            }
+        }
+        if digits == "." {
+            return None;
+        }
+        let value = if digits.len() < text.len() { -value } else { value };
+        Some(Self { digits: value, exponent: -fraction.unwrap_or(0) }.trimmed())
+    }
+
+    /// The same number, if it has few digits.
+    fn of(decimal: &Decimal) -> Option<Self> {
+        if decimal.digits.len() > Self::DIGITS_MAX {
+            return None;
+        }
+        let value = decimal.digits.iter().fold(0, |value, digit| value * 10 + i64::from(*digit));
+        Some(Self { digits: if decimal.negative { -value } else { value }, exponent: decimal.exponent })
+    }
+
+    fn trimmed(mut self) -> Self {
+        if self.digits == 0 {
+            return Self { digits: 0, exponent: 0 };
+        }
+        while self.digits % 10 == 0 {
+            self.digits /= 10;
+            self.exponent += 1;
+        }
+        self
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn decimal(text: &str) -> Decimal {
@@ -126,6 +202,34 @@ mod tests {
         }
         for (a, b) in [("9007199254740993", "9007199254740992"), ("0.1", "0.10000000000000001"), ("-1", "1")] {
             assert_ne!(decimal(a), decimal(b), "{a} {b}");
+        }
+    }
+
+    fn hash_of(text: &str) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        hash_number(text, &mut hasher);
+        hasher.finish()
+    }
+
+    proptest! {
+        /// A number of few digits is compared and hashed without the decimal, with the same result.
+        #[test]
+        fn a_short_number_equals_what_its_decimal_equals(
+            a in r"-?[0-9]{0,4}\.?[0-9]{0,3}(00000|e-?[0-9])?", b in r"-?[0-9]{1,2}0{0,20}\.?[0-9]{0,3}0{0,20}",
+            zeros in 0_usize..25,
+        ) {
+            for text in [&a, &b] {
+                if let Some(short) = Short::parse(text) {
+                    prop_assert_eq!(Some(short), Decimal::parse(text).as_ref().and_then(Short::of), "{}", text);
+                }
+            }
+            let other = if a.contains('.') { format!("{a}{}", "0".repeat(zeros)) } else { format!("{a}e0") };
+            for (a, b) in [(&a, &b), (&a, &other)] {
+                let (Some(of_a), Some(of_b)) = (Decimal::parse(a), Decimal::parse(b)) else { continue };
+                prop_assert_eq!(hash_of(a) == hash_of(b), of_a == of_b, "{} {}", a, b);
+                let (Ok(a), Ok(b)) = (a.parse(), b.parse()) else { continue };
+                prop_assert_eq!(is_same_value(&a, &b), of_a == of_b, "{} {}", a, b);
+            }
         }
     }
 

@@ -3,8 +3,9 @@
 //! Elements are paired by a hash that is equal for values that the rules call equal (`value_hash`), and where several
 //! have one hash by their tolerated values (`correspond`). Each pair is compared afterwards.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 
 use serde_json::{Map, Value};
 
@@ -13,6 +14,7 @@ use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::correspond::assign_within_tolerance;
 use super::id_map::id_text;
+use super::mixer::Mixer;
 use super::value_hash::{Precision, Side, hash_of};
 
 /// The most elements without an equal one for which the most similar one is searched.
@@ -54,7 +56,10 @@ pub(super) fn pair_reordered(
     let (left, right): (Vec<&Value>, Vec<&Value>) = (legacy.iter().collect(), engine.iter().collect());
     // Elements that differ only in tolerated parts have the same coarse hash: equal ones are paired first.
     let all_known = |hashes: Vec<u64>| hashes.into_iter().map(Some).collect::<Vec<_>>();
-    let (exact_a, exact_b) = hashes_of_both(cx, legacy, engine, Precision::Exact)?;
+    let (exact_a, exact_b) = match cx.rules_by_node.is_precision_irrelevant() {
+        true => (a.clone(), b.clone()),
+        false => hashes_of_both(cx, legacy, engine, Precision::Exact)?,
+    };
     assign_partners(&all_known(exact_a), &all_known(exact_b), &mut partner, &mut is_paired);
     let (a, b) = (all_known(a), all_known(b));
     assign_within_tolerance(cx, (&left, &a), (&right, &b), &mut partner, &mut is_paired)?;
@@ -107,7 +112,7 @@ fn hashes_of_members(cx: &mut WalkContext<'_, '_>, value: &Value, side: Side) ->
     let Value::Object(map) = value else { return Ok(HashSet::new()) };
     let mut hashes = HashSet::with_capacity(map.len());
     for (key, value) in map {
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = Mixer::default();
         (key, hash_of(cx, value, side, Precision::Coarse)?).hash(&mut hasher);
         hashes.insert(hasher.finish());
     }
@@ -126,22 +131,8 @@ pub(super) fn pair_unordered(
     let mut is_paired = vec![false; engine.len()];
     let (left, right): (Vec<&Value>, Vec<&Value>) = (legacy.iter().collect(), engine.iter().collect());
     if let Unordered::Key(field) = how {
-        let key = |cx: &WalkContext<'_, '_>, element: &Value, side| {
-            // In XML, an element's children of one name are an array, however many there are.
-            let value = match element.get(field)? {
-                Value::Array(values) if values.len() == 1 => &values[0],
-                value => value,
-            };
-            let text = id_text(value)?;
-            match (cx.rules_by_node.on(value).id, side) {
-                // If the key is an id, the engine's element has a key only once this id is bound to an id of legacy.
-                (Some(ids), Side::Engine) => cx.ids.legacy_of(ids.kind, text).map(str::to_owned),
-                (_, Side::Engine) => Some(cx.ids.with_legacy_ids(text)),
-                (_, Side::Legacy) => Some(text.to_owned()),
-            }
-        };
-        let a: Vec<_> = legacy.iter().map(|v| key(cx, v, Side::Legacy)).collect();
-        let b: Vec<_> = engine.iter().map(|v| key(cx, v, Side::Engine)).collect();
+        let a: Vec<_> = legacy.iter().map(|v| key_of(cx, v, field, Side::Legacy)).collect();
+        let b: Vec<_> = engine.iter().map(|v| key_of(cx, v, field, Side::Engine)).collect();
         // Of several elements with one key, those that are equal belong together.
         if has_repeated(&a) || has_repeated(&b) {
             assign_equal(cx, (&left, &a), (&right, &b), &mut partner, &mut is_paired)?;
@@ -163,6 +154,40 @@ pub(super) fn pair_unordered(
     }
     pairs.extend(unpaired.map(|n| (None, Some(n))));
     Ok(pairs)
+}
+
+/// The value of an element's field by which it is paired, with legacy's ids; `None` if it has none.
+fn key_of<'v>(cx: &WalkContext<'_, '_>, element: &'v Value, field: &str, side: Side) -> Option<Cow<'v, str>> {
+    // In XML, an element's children of one name are an array, however many there are.
+    let value = match element.get(field)? {
+        Value::Array(values) if values.len() == 1 => &values[0],
+        value => value,
+    };
+    let text = id_text(value)?;
+    match (cx.rules_by_node.on(value).id, side) {
+        // If the key is an id, the engine's element has a key only once this id is bound to an id of legacy.
+        (Some(ids), Side::Engine) => cx.ids.legacy_of(ids.kind, text).map(|id| id.to_owned().into()),
+        (_, Side::Engine) => Some(cx.ids.with_legacy_ids(text)),
+        (_, Side::Legacy) => Some(text.into()),
+    }
+}
+
+/// Pairs the members of two objects by their keys: all of legacy's in their order, then those that only the engine's
+/// object has.
+pub(super) fn pair_by_key<'v>(
+    legacy: &'v Map<String, Value>,
+    engine: &'v Map<String, Value>,
+) -> impl Iterator<Item = (&'v str, Option<&'v Value>, Option<&'v Value>)> {
+    let (mut of_engine, mut of_legacy) = (engine.iter(), legacy.iter());
+    // Most often both have the same keys in the same order, which costs no search.
+    let all = legacy.iter().map(move |(key, value)| {
+        let next = of_engine.next().filter(|(other, _)| *other == key).map(|(_, value)| value);
+        (key.as_str(), Some(value), next.or_else(|| engine.get(key)))
+    });
+    let extra = engine
+        .iter()
+        .filter(move |(key, _)| of_legacy.next().is_none_or(|(other, _)| other != *key) && !legacy.contains_key(*key));
+    all.chain(extra.map(|(key, value)| (key.as_str(), None, Some(value))))
 }
 
 /// A member of an object.
@@ -202,7 +227,7 @@ pub(super) fn pair_members<'v>(
     Ok(pairs)
 }
 
-fn has_repeated(keys: &[Option<String>]) -> bool {
+fn has_repeated(keys: &[Option<Cow<'_, str>>]) -> bool {
     let mut seen = HashSet::new();
     keys.iter().flatten().any(|key| !seen.insert(key))
 }
@@ -256,19 +281,21 @@ fn assign_partners<K: Hash + Eq>(
     partner: &mut [Option<usize>],
     is_paired: &mut [bool],
 ) {
-    let mut free: HashMap<&K, VecDeque<usize>> = HashMap::new();
-    for (n, key) in b.iter().enumerate() {
+    // By key the first free element, and by element the next free one with its key.
+    let mut free: HashMap<&K, Option<usize>> = HashMap::with_capacity(b.len());
+    let mut next = vec![None; b.len()];
+    for (n, key) in b.iter().enumerate().rev() {
         if let Some(key) = key.as_ref().filter(|_| !is_paired[n]) {
-            free.entry(key).or_default().push_back(n);
+            next[n] = free.insert(key, Some(n)).flatten();
         }
     }
     for (n, key) in a.iter().enumerate() {
         if partner[n].is_some() {
             continue;
         }
-        let Some(found) = key.as_ref().and_then(|key| free.get_mut(key)).and_then(VecDeque::pop_front) else {
-            continue;
-        };
+        let Some(first) = key.as_ref().and_then(|key| free.get_mut(key)) else { continue };
+        let Some(found) = *first else { continue };
+        *first = next[found];
         partner[n] = Some(found);
         is_paired[found] = true;
     }

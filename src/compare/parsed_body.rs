@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::bounds::{BoundExceeded, CompareBounds};
 use super::decode::{Decoded, decode};
+use super::json_reader;
 use super::observation::Body;
 use super::repeated_keys::{RepeatedKey, repeated_keys};
 use crate::expression::parse_json;
@@ -105,9 +106,19 @@ fn json(plain: &[u8], bounds: &CompareBounds) -> Result<Option<ParsedBody>, Boun
     Ok(bounded_json(plain, bounds)?.map(|(value, repeated)| ParsedBody::Json(value, repeated)))
 }
 
-/// Parses JSON, and finds the keys that it repeats; `None` if the text is not JSON. The depth is checked first, because
-/// the parser and all code after it recurse.
+/// Parses JSON, and finds the keys that it repeats; `None` if the text is not JSON.
 pub(super) fn bounded_json(
+    plain: &[u8],
+    bounds: &CompareBounds,
+) -> Result<Option<(Value, Vec<RepeatedKey>)>, BoundExceeded> {
+    match json_reader::read(plain, bounds.depth.min(PARSER_DEPTH_MAX)) {
+        Some(value) => Ok(Some((value, Vec::new()))),
+        None => general_json(plain, bounds),
+    }
+}
+
+/// As [`bounded_json`], for any text. The depth is checked first, because the parser and all code after it recurse.
+pub(super) fn general_json(
     plain: &[u8],
     bounds: &CompareBounds,
 ) -> Result<Option<(Value, Vec<RepeatedKey>)>, BoundExceeded> {

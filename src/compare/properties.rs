@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::tests::{compared, json_reply, reply, rules};
 use super::*;
 
-fn any_json() -> impl Strategy<Value = Value> {
+pub(super) fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),

@@ -3,15 +3,16 @@
 //! The parser keeps only the last value of each key, as most readers do; some keep the first one, and some refuse the
 //! text. So a text in which only one arm repeats a key differs, although the parsed values may be equal.
 //!
-//! Always true: a text without a repeated key costs one count of its members and no second parse; what is kept of the
-//! others grows no faster than the text.
+//! Always true: a text without a repeated key costs at most one count of its members and no second parse; what is kept
+//! of the others grows no faster than the text.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::mixer::ByAddress;
 use crate::expression::{is_reserved_key, without_byte_order_mark};
 
 /// A parsed body with the keys that its text repeats.
@@ -50,7 +51,7 @@ impl RepeatedKey {
 /// while this is in use.
 #[derive(Default)]
 pub(super) struct RepeatedByNode {
-    by_object: HashMap<*const Value, BTreeMap<String, Vec<EarlierValue>>>,
+    by_object: ByAddress<Value, BTreeMap<String, Vec<EarlierValue>>>,
     /// Documents with an earlier value in the place of a last one, so that rules find their way into it.
     variants: Vec<Variant>,
 }
@@ -102,6 +103,10 @@ impl RepeatedByNode {
             let keys = self.by_object.entry(std::ptr::from_ref(node)).or_default();
             keys.entry(key.clone()).or_default().extend(values);
         }
+    }
+    /// Whether no document repeats a key.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_object.is_empty()
     }
     /// The documents with earlier values.
     pub(super) fn variants(&self) -> impl Iterator<Item = &Value> {

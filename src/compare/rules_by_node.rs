@@ -1,13 +1,12 @@
 //! Maps the nodes of documents to the rules that cover them.
 
-use std::collections::HashMap;
-
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
 use super::body_rules::{BodyRules, IdRule, RuleId};
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
+use super::mixer::ByAddress;
 use super::repeated_keys::{Document, RepeatedByNode};
 
 /// The rules that cover each node, and the keys that each node's text repeats. A node is identified by its address in
@@ -15,15 +14,32 @@ use super::repeated_keys::{Document, RepeatedByNode};
 #[derive(Default)]
 pub(super) struct RulesByNode {
     covering: Covering,
+    /// The nodes that are ids, or objects whose keys are ids, and all nodes around them.
+    with_ids: ByAddress<Value, ()>,
     repeated: RepeatedByNode,
 }
 
-type Covering = HashMap<*const Value, CoveringRules>;
+type Covering = ByAddress<Value, CoveringRules>;
 
 fn cover(covering: &mut Covering, path: &JsonPath, document: &Value, add: impl Fn(&mut CoveringRules)) {
     for node in path.query(document) {
         add(covering.entry(std::ptr::from_ref(node)).or_default());
     }
+}
+
+/// Notes the nodes with ids in them. Recursion is bounded by the depth of the document.
+fn note_ids(node: &Value, covering: &Covering, with_ids: &mut ByAddress<Value, ()>) -> bool {
+    let rules = covering.get(&std::ptr::from_ref(node));
+    let mut has_ids = rules.is_some_and(|rules| rules.id.is_some() || rules.keys.is_some());
+    match node {
+        Value::Array(items) => items.iter().for_each(|item| has_ids |= note_ids(item, covering, with_ids)),
+        Value::Object(map) => map.values().for_each(|value| has_ids |= note_ids(value, covering, with_ids)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    if has_ids {
+        with_ids.insert(std::ptr::from_ref(node), ());
+    }
+    has_ids
 }
 
 /// The rules that cover one node.
@@ -51,7 +67,7 @@ impl RulesByNode {
             all.push(document.value);
         }
         let mut covering = Covering::default();
-        for document in all.into_iter().chain(repeated.variants()) {
+        for document in all.iter().copied().chain(repeated.variants()) {
             for (path, rule) in rules.ignore.iter().filter(|(_, rule)| findings.applies(*rule)) {
                 findings.check_time()?;
                 cover(&mut covering, path, document, |rules| rules.ignore = rules.ignore.or(Some(*rule)));
@@ -75,7 +91,20 @@ impl RulesByNode {
                 cover(&mut covering, path, document, |rules| rules.tolerance = rules.tolerance.or(Some(n)));
             }
         }
-        Ok(RulesByNode { covering, repeated })
+        let mut with_ids = ByAddress::default();
+        if rules.have_ids() && !covering.is_empty() {
+            for document in all {
+                findings.check_time()?;
+                note_ids(document, &covering, &mut with_ids);
+            }
+        }
+        Ok(RulesByNode { covering, with_ids, repeated })
+    }
+    /// Whether binding the ids of two nodes at the same path may find one: there is none in most nodes of a document,
+    /// and these need not be walked for it.
+    pub(super) fn may_have_ids(&self, legacy: &Value, engine: &Value) -> bool {
+        let has_ids = |node: &Value| self.with_ids.contains_key(&std::ptr::from_ref(node));
+        has_ids(legacy) || has_ids(engine) || !self.repeated.is_empty()
     }
     pub(super) fn on(&self, node: &Value) -> CoveringRules {
         if self.covering.is_empty() {
@@ -84,13 +113,21 @@ impl RulesByNode {
             self.covering.get(&std::ptr::from_ref(node)).copied().unwrap_or_default()
         }
     }
+    /// Whether a value has the same hash with each precision: no rule covers a node.
+    pub(super) fn is_precision_irrelevant(&self) -> bool {
+        self.covering.is_empty()
+    }
     /// The keys that the objects of the documents have more than once.
     pub(super) fn repeated(&self) -> &RepeatedByNode {
         &self.repeated
     }
     /// Returns the rules that cover one of two nodes at the same path: a rule for the node of one document also covers
     /// the node of the other.
+    #[inline]
     pub(super) fn on_either(&self, legacy: &Value, engine: &Value) -> CoveringRules {
+        if self.covering.is_empty() {
+            return CoveringRules::default();
+        }
         let (a, b) = (self.on(legacy), self.on(engine));
         CoveringRules {
             ignore: a.ignore.or(b.ignore),
@@ -98,6 +135,22 @@ impl RulesByNode {
             keys: a.keys.or(b.keys),
             unordered: a.unordered.or(b.unordered),
             tolerance: a.tolerance.or(b.tolerance),
+        }
+    }
+}
+
+#[cfg(test)]
+impl RulesByNode {
+    /// Counts all nodes of these documents as if there were ids in them.
+    pub(super) fn note_all<'v>(&mut self, documents: impl IntoIterator<Item = &'v Value>) {
+        let mut open: Vec<&Value> = documents.into_iter().collect();
+        while let Some(node) = open.pop() {
+            self.with_ids.insert(std::ptr::from_ref(node), ());
+            match node {
+                Value::Array(items) => open.extend(items),
+                Value::Object(map) => open.extend(map.values()),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
         }
     }
 }

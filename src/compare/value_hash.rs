@@ -3,7 +3,7 @@
 //! the same hash. The hash only proposes what belongs together: it is compared afterwards, so a collision can cause a
 //! difference, never a match.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
 use serde_json::Value;
 
@@ -11,7 +11,8 @@ use super::body_rules::IdKind;
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::id_map::as_id;
-use super::number::Decimal;
+use super::mixer::Mixer;
+use super::number::hash_number;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
@@ -37,7 +38,7 @@ pub(super) fn hash_of(
 ) -> Result<u64, BoundExceeded> {
     cx.findings.step()?;
     let covered = cx.rules_by_node.on(value);
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = Mixer::default();
     if covered.ignore.is_some() {
         return Ok(0);
     }
@@ -52,13 +53,10 @@ pub(super) fn hash_of(
     match value {
         Value::Null => 0u8.hash(&mut hasher),
         Value::Bool(value) => (1u8, value).hash(&mut hasher),
-        Value::Number(number) => match Decimal::parse(number.as_str()) {
-            Some(decimal) => (2u8, decimal).hash(&mut hasher),
-            None => (2u8, number.as_str()).hash(&mut hasher),
-        },
+        Value::Number(number) => hash_number(number.as_str(), &mut hasher),
         Value::String(text) => match side {
-            Side::Engine if !cx.ids.is_empty() => (3u8, cx.ids.with_legacy_ids(text)).hash(&mut hasher),
-            Side::Engine | Side::Legacy => (3u8, text).hash(&mut hasher),
+            Side::Engine => (3u8, &*cx.ids.with_legacy_ids(text)).hash(&mut hasher),
+            Side::Legacy => (3u8, text).hash(&mut hasher),
         },
         Value::Array(items) => {
             4u8.hash(&mut hasher);
@@ -80,7 +78,7 @@ pub(super) fn hash_of(
                 if cx.rules_by_node.on(value).ignore.is_some() {
                     continue;
                 }
-                let mut entry = DefaultHasher::new();
+                let mut entry = Mixer::default();
                 if let Some(ids) = covered.keys {
                     hash_id(cx, ids.kind, key, side, precision, &mut entry);
                 } else {
@@ -95,14 +93,7 @@ pub(super) fn hash_of(
     Ok(hasher.finish())
 }
 
-fn hash_id(
-    cx: &WalkContext<'_, '_>,
-    kind: IdKind,
-    id: &str,
-    side: Side,
-    precision: Precision,
-    hasher: &mut DefaultHasher,
-) {
+fn hash_id(cx: &WalkContext<'_, '_>, kind: IdKind, id: &str, side: Side, precision: Precision, hasher: &mut Mixer) {
     let bound = match side {
         Side::Legacy => Some(id).filter(|id| cx.ids.has_legacy(kind, id)),
         Side::Engine => cx.ids.legacy_of(kind, id),

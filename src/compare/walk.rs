@@ -100,6 +100,9 @@ impl<'a, 'f> Walk<'a, 'f> {
         engine: &'v Value,
     ) -> Result<(), BoundExceeded> {
         self.context.findings.step()?;
+        if !self.is_report() && !self.context.rules_by_node.may_have_ids(legacy, engine) {
+            return Ok(());
+        }
         let covered = self.context.rules_by_node.on_either(legacy, engine);
         if let Some(rule) = covered.ignore {
             if self.is_report() && !same(legacy, engine, self.context.rules.number_form, self.context.findings)? {
@@ -214,20 +217,15 @@ impl<'a, 'f> Walk<'a, 'f> {
         legacy: &'v Map<String, Value>,
         engine: &'v Map<String, Value>,
     ) -> Result<(), BoundExceeded> {
-        for (key, value) in legacy {
+        for (key, of_legacy, of_engine) in pairing::pair_by_key(legacy, engine) {
             path.enter_key(key);
-            match engine.get(key) {
-                Some(other) => self.compare_values(path, value, other)?,
-                None => self.add_unpaired(path, DifferenceKind::Missing, value),
+            match (of_legacy, of_engine) {
+                (Some(value), Some(other)) => self.compare_values(path, value, other)?,
+                (Some(value), None) => self.add_unpaired(path, DifferenceKind::Missing, value),
+                (None, Some(value)) => self.add_unpaired(path, DifferenceKind::Extra, value),
+                (None, None) => {}
             }
             path.leave();
-        }
-        for (key, value) in engine {
-            if !legacy.contains_key(key) {
-                path.enter_key(key);
-                self.add_unpaired(path, DifferenceKind::Extra, value);
-                path.leave();
-            }
         }
         Ok(())
     }

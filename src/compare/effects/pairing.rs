@@ -297,7 +297,7 @@ impl StepCalls<'_> {
         if equality.address {
             let text = |text: &str| match side {
                 Side::Legacy => text.to_owned(),
-                Side::Engine => ids.with_legacy_ids(text),
+                Side::Engine => ids.with_legacy_ids(text).into_owned(),
             };
             if self.rules.ignored_path.is_none() && !self.masked_path {
                 text(call.path).hash(&mut hasher);
@@ -348,7 +348,7 @@ impl StepCalls<'_> {
         }
         for line in call.text().into_iter().flat_map(str::lines).take(SCORED_VALUES_MAX) {
             findings.step()?;
-            let line = if side == Side::Engine { ids.with_legacy_ids(line) } else { line.to_owned() };
+            let line = if side == Side::Engine { ids.with_legacy_ids(line) } else { line.into() };
             found.push(hash_at(0, line));
         }
         found.sort_unstable();

@@ -6,10 +6,10 @@
 //!
 //! Part of the basis: which requests the route matches, and which of these go to more specific routes, because the
 //! route gets other requests when such a route is removed; what the route does with instances; the plan of the route's
-//! workflow, where the route follows up instances also of its creator's and of those of the other followers that do more
-//! than read (what they did to an instance is what this route finds), and of every workflow that these run, directly or
-//! through another one (or the fact that the files do not have such a workflow); the addresses of the services that
-//! these plans name, and of the route's legacy; the rules; the version of the expression language.
+//! workflow, where the route follows up instances also of its creator's and of those of the other followers that do
+//! more than read (what they did to an instance is what this route finds), and of every workflow that these run,
+//! directly or through another one (or the fact that the files do not have such a workflow); the addresses of the
+//! services that these plans name, and of the route's legacy; the rules; the version of the expression language.
 //!
 //! Not part of the basis, because they change when and how often something is asked and never what a reply says:
 //! limits, breakers, rates, time-outs of services, `keyed:` (which decides whether an attempt with unknown outcome is

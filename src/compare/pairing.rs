@@ -14,7 +14,7 @@ use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::correspond::assign_within_tolerance;
 use super::id_map::id_text;
-use super::mixer::Mixer;
+use super::mixer::mixer;
 use super::value_hash::{Precision, Side, hash_of};
 
 /// The most elements without an equal one for which the most similar one is searched.
@@ -112,7 +112,7 @@ fn hashes_of_members(cx: &mut WalkContext<'_, '_>, value: &Value, side: Side) ->
     let Value::Object(map) = value else { return Ok(HashSet::new()) };
     let mut hashes = HashSet::with_capacity(map.len());
     for (key, value) in map {
-        let mut hasher = Mixer::default();
+        let mut hasher = mixer();
         (key, hash_of(cx, value, side, Precision::Coarse)?).hash(&mut hasher);
         hashes.insert(hasher.finish());
     }

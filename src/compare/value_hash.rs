@@ -11,7 +11,7 @@ use super::body_rules::IdKind;
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::id_map::as_id;
-use super::mixer::Mixer;
+use super::mixer::{Mixer, mixer};
 use super::number::hash_number;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) fn hash_of(
 ) -> Result<u64, BoundExceeded> {
     cx.findings.step()?;
     let covered = cx.rules_by_node.on(value);
-    let mut hasher = Mixer::default();
+    let mut hasher = mixer();
     if covered.ignore.is_some() {
         return Ok(0);
     }
@@ -78,7 +78,7 @@ pub(super) fn hash_of(
                 if cx.rules_by_node.on(value).ignore.is_some() {
                     continue;
                 }
-                let mut entry = Mixer::default();
+                let mut entry = mixer();
                 if let Some(ids) = covered.keys {
                     hash_id(cx, ids.kind, key, side, precision, &mut entry);
                 } else {

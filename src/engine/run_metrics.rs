@@ -61,8 +61,9 @@ impl RunMetrics {
     }
     /// Neither counts nor times the run, which repeats one that was counted.
     #[must_use]
-    pub fn of_replay(self, is_replay: bool) -> Self {
-        Self { is_replay, ..self }
+    pub fn of_replay(mut self, is_replay: bool) -> Self {
+        self.is_replay = is_replay;
+        self
     }
     fn count_checkpoints(&mut self, run: &Run) {
         let mut open: BTreeMap<Risk, usize> = BTreeMap::new();

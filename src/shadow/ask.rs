@@ -34,6 +34,7 @@ impl Runner {
         let Some(workflow) = route.workflow.clone() else { return Err(ComparisonOutcome::Failed("no_workflow")) };
         let dark = answered.mode == Mode::Dark;
         let within = Limits::ms(self.limits.shadow_run_ms);
+        let is_replay = reads.as_ref().is_some_and(|reads| reads.is_replay());
         let request = ArmRequest {
             route: route.id.clone(),
             files_version: answered.flags.files_version,
@@ -42,7 +43,7 @@ impl Runner {
             mode: answered.mode,
             request: Arc::clone(&answered.request),
             legacy: Some(Arc::clone(&answered.legacy)),
-            legacy_calls: self.legacy_calls(answered),
+            legacy_calls: self.legacy_calls(answered, !is_replay),
             reads,
             instance: answered.instance.clone(),
             // Nobody waits for an answer, and legacy has the instance.
@@ -77,11 +78,11 @@ impl Runner {
     }
 
     /// Legacy's calls as of now, if steps take their outputs from them.
-    fn legacy_calls(&self, answered: &Answered) -> Option<Arc<dyn LegacyCalls>> {
+    fn legacy_calls(&self, answered: &Answered, is_counted: bool) -> Option<Arc<dyn LegacyCalls>> {
         let route = &answered.flag.route.id;
         let rules = self.rules_of(answered.compared_as());
         let effects = answered.effects.as_ref().filter(|_| rules.takes_replies())?;
-        Some(Arc::new(CallsOfRequest::new(route.clone(), rules, effects, &self.limits)))
+        Some(Arc::new(CallsOfRequest::new(route.clone(), rules, effects, &self.limits, is_counted)))
     }
 
     fn result_of(&self, reply: ArmReply, latency: Duration) -> EngineResult {

@@ -22,8 +22,9 @@ const CONTROL_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Runner {
     /// Of a request for a candidate: waits until the run that answered it has ended, or for a bounded time, and adds
-    /// the calls that it made, from which reads are answered that it made too, or that would repeat an effect. `None`: the ticket is settled,
-    /// because too many requests wait, a stop was asked for, or the route has no candidate any more.
+    /// the calls that it made, from which reads are answered that it made too, or that would repeat an effect. `None`:
+    /// the ticket is settled, because too many requests wait, a stop was asked for, or the route has no candidate any
+    /// more.
     pub(super) async fn wait_for_control(
         &self,
         entry: QueuedRequest,

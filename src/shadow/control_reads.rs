@@ -8,9 +8,9 @@
 //! A candidate may declare a call `effect: read` that its control declares private or shared: rightly, because the call
 //! only computes; or wrongly, and then each rehearsal would perform what the control has just performed.
 //!
-//! Always true: such a call of the second kind (same service, method and path template) is not sent. It gets the reply that the control's
-//! own call got, if that was the same call: URL and body. If not, the rehearsal ends as `skipped: unresolved_effect`:
-//! no comparison says anything of a call that differs and is declared to read.
+//! Always true: such a call (same service, method and path template) is not sent either. It gets the reply that the
+//! control's own call got, if that was the same call: URL and body. If not, the rehearsal ends as `skipped:
+//! unresolved_effect`: no comparison says anything of a call that differs and is declared to read.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -25,10 +25,18 @@ pub(super) struct CallsOfRequest {
     calls: Vec<Arc<Effect>>,
     /// Whether there may be more calls, because some could not be attributed or kept.
     is_incomplete: bool,
+    /// Whether what steps take is counted: not of a run that repeats one.
+    is_counted: bool,
 }
 
 impl CallsOfRequest {
-    pub(super) fn new(route: RouteId, rules: Arc<Rules>, effects: &RequestEffects, limits: &Limits) -> Self {
+    pub(super) fn new(
+        route: RouteId,
+        rules: Arc<Rules>,
+        effects: &RequestEffects,
+        limits: &Limits,
+        is_counted: bool,
+    ) -> Self {
         let so_far = effects.so_far();
         Self {
             route,
@@ -37,6 +45,7 @@ impl CallsOfRequest {
             within: Limits::ms(limits.compare_ms),
             calls: so_far.calls.into_iter().map(Arc::new).collect(),
             is_incomplete: so_far.gaps > 0,
+            is_counted,
         }
     }
 
@@ -69,8 +78,10 @@ type Found = Result<(u64, Option<EffectReply>), String>;
 impl LegacyCalls for CallsOfRequest {
     fn corresponding(&self, intent: &Intent, assigned: &BTreeSet<u64>) -> Found {
         let (outcome, found) = self.find(intent, assigned);
-        let route = self.route.to_string();
-        metrics::counter!("pointsman_effects_rehearsed_total", "route" => route, "outcome" => outcome).increment(1);
+        if self.is_counted {
+            let route = self.route.to_string();
+            metrics::counter!("pointsman_effects_rehearsed_total", "route" => route, "outcome" => outcome).increment(1);
+        }
         found
     }
 }

@@ -186,7 +186,7 @@ async fn what_another_process_has_recorded_of_its_files_stays() {
     };
     let [creator, other] =
         ["orders.create", FAMILY.into_iter().find(|route| *route != "orders.create").expect("a follower")];
-    two.flags.edit("routes/orders.yaml", |text| text.replacen("    state: off\n", "    state: shadow\n", 1));
+    two.flags.edit("routes/orders.yaml", |text| text.replacen("    state: off\n", "    state: shadow\n", 3));
     assert!(two.processes[1].cli(&["reload"]).await.status.success());
     flip(1, creator, "off").await;
     flip(0, other, "shadow").await;

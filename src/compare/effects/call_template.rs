@@ -13,8 +13,8 @@ pub(in crate::compare) const VALUE: &str = "{}";
 /// A call that a workflow may make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallTemplate {
-    /// The step, or `STEP.undo`, below other steps if a child workflow makes the call (`ship/label`). `None` if no intent
-    /// of the call is compared.
+    /// The step, or `STEP.undo`, below other steps if a child workflow makes the call (`ship/label`). `None` if no
+    /// intent of the call is compared.
     pub step: Option<StepId>,
     /// The service.
     pub service: ServiceName,

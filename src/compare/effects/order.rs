@@ -5,13 +5,14 @@
 //! when it had the reply to the first. Not compared are the order of the items of one step, and that of the calls of
 //! `undo:`, which are sent in the reverse order of the steps they undo.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::call::{Call, EngineCall};
 use super::call_template::CallRole;
 use super::pairing::{Pairs, StepCalls};
 use crate::compare::findings::ComparisonFindings;
 use crate::compare::verdict::DifferenceKind;
+use crate::names::StepId;
 
 /// Reports the shared calls that legacy made in another order than the engine would.
 pub(super) fn report(
@@ -94,7 +95,7 @@ fn unordered(
     for (n, (one, of_one)) in judged.iter().enumerate() {
         for (other, of_other) in &judged[n + 1..] {
             let (Some(before_one), Some(before_other)) = (after(one), after(other)) else { continue };
-            if before_one.contains(steps[**other].step) || before_other.contains(steps[**one].step) {
+            if contains(before_one, steps[**other].step) || contains(before_other, steps[**one].step) {
                 continue;
             }
             let precedes = |a: &(u64, Option<u64>), b: &(u64, Option<u64>)| a.1.is_some_and(|end| end <= b.0);
@@ -106,6 +107,12 @@ fn unordered(
         }
     }
     found
+}
+
+/// Whether a step is among others, or a step that runs it is: `pay` for `pay/charge`.
+fn contains(steps: &BTreeSet<StepId>, step: &StepId) -> bool {
+    let mut above = std::iter::successors(Some(step.as_str()), |name| Some(name.rsplit_once('/')?.0));
+    above.any(|name| steps.contains(name))
 }
 
 #[cfg(test)]

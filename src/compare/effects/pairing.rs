@@ -85,12 +85,7 @@ pub(super) fn by_step<'a>(
     let mut positions: HashMap<&StepId, usize> = HashMap::new();
     let mut steps: Vec<StepCalls<'a>> = Vec::new();
     for (n, intent) in engine.iter().enumerate() {
-        let is_judged = match intent.template {
-            Some(template) => rules.judges(template),
-            // Without a template: a run below is compared only as far as its calls are known.
-            None => !intent.step.as_str().contains('/') && !intent.call.method.is_safe(),
-        };
-        if !is_judged {
+        if !rules.judges_intent(intent) {
             continue;
         }
         let at = *positions.entry(intent.step).or_insert(steps.len());

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use http::HeaderName;
 
+use super::call::EngineCall;
 use super::call_pattern::CallPattern;
 use super::call_template::{CallRole, CallTemplate};
 use super::draft::EffectRulesDraft;
@@ -158,6 +159,15 @@ impl EffectRules {
             call.service.as_ref() == Some(&template.service) && template.matches(&call.method, path_of_url(&call.url))
         };
         self.templates.iter().any(|template| is_effect(template) && fits(template))
+    }
+
+    /// Whether an intent is compared with legacy's calls. Without a template, one of a run below is not: these are
+    /// compared as far as their calls are known.
+    pub(super) fn judges_intent(&self, intent: &EngineCall<'_>) -> bool {
+        match intent.template {
+            Some(template) => self.judges(template),
+            None => !intent.step.as_str().contains('/') && !intent.call.method.is_safe(),
+        }
     }
 
     /// Whether the engine's intents of a call are compared with legacy's calls.

@@ -149,7 +149,8 @@ impl Random {
     }
     fn id(&mut self, prefix: &str) -> String {
         let mut id = prefix.to_owned();
-        let _ = write!(id, "{:010x}{}", self.next() & 0xff_ffff_ffff, self.below(900) + 100);
+        // With a letter in it: a number of 13 digits could be that of a card, which is not shown.
+        let _ = write!(id, "{:010x}{}", self.next() & 0xff_ffff_ffff | 0xa0_0000, self.below(900) + 100);
         id
     }
     fn shuffle(&mut self, items: &mut [Value]) {

@@ -1,8 +1,8 @@
 //! The calls that a run made: what the candidate of its route is compared with, and what its reads are answered from.
 //!
-//! Always true: they are the calls of the run and of those below it, each once, however many attempts it took: the calls
-//! of steps and of undos, without probes. A call that began and certainly did nothing is one of them:
-//! legacy's own calls count in the same way.
+//! Always true: they are the calls of the run and of those below it, each once, however many attempts it took: the
+//! calls of steps and of undos, without probes. A call that began and certainly did nothing is one of them: legacy's
+//! own calls count in the same way.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -183,8 +183,12 @@ async fn calls_below_are_compared(state: &str, pairs: &str) {
     ] {
         shop.order(kind, 0, 2).await;
         shop.wait_for_pairs(pairs, pairs_after).await;
-        let shown = shop.cli(&["diffs", "orders", "--json"]).await;
-        assert!(shown.contains(path) && shown.contains(difference), "{kind}: {shown}");
+        // A pair is counted before its sample is stored.
+        until(&format!("the difference of {kind}"), || async {
+            let shown = shop.cli(&["diffs", "orders", "--json"]).await;
+            (shown.contains(path) && shown.contains(difference)).then_some(())
+        })
+        .await;
     }
     let evidence = shop.wait_for_pairs(pairs, 7).await;
     assert_eq!(evidence["mismatched"], 3, "{evidence}");

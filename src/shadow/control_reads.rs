@@ -34,6 +34,13 @@ impl ReadsBesideControl {
         Self { control, calls, reads: Mutex::new(reads), unanswered: Mutex::default() }
     }
 
+    /// Whether the control sent an effect to this URL, whatever the query and whatever name its service has there.
+    fn is_where_an_effect_went(&self, asked: &Intent) -> bool {
+        let address = |url: &str| url.split(['?', '#']).next().unwrap_or_default().to_owned();
+        let is_there = |call: &Effect| call.method == asked.method && address(&call.url) == address(&asked.url);
+        !asked.method.is_safe() && self.calls.iter().flatten().any(is_there)
+    }
+
     /// The reply to an equal read of the control: to the first that was not taken yet, else to the last.
     fn reply_to_read(&self, asked: &Intent) -> Option<EffectReply> {
         let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +69,7 @@ impl ReadsBesideControl {
 
 impl Reads for ReadsBesideControl {
     fn answer(&self, asked: &Intent) -> Option<Result<EffectReply, String>> {
-        if !self.control.makes_as_effect(asked) {
+        if !self.control.makes_as_effect(asked) && !self.is_where_an_effect_went(asked) {
             return self.reply_to_read(asked).map(Ok);
         }
         let answer = self.reply_of_control(asked);
@@ -77,8 +84,9 @@ impl Reads for ReadsBesideControl {
     }
 }
 
+/// Whether a call is the one that was asked for. Two services may have one address: the whole URL tells.
 fn is_same(call: &Effect, asked: &Intent) -> bool {
-    call.service == asked.service && call.method == asked.method && call.url == asked.url && has_body(&call.body, asked)
+    call.method == asked.method && call.url == asked.url && has_body(&call.body, asked)
 }
 
 /// Whether the body of a call is the one that was asked for: as JSON, or byte by byte.
@@ -200,6 +208,10 @@ mod tests {
         );
         assert!(refused(made(r#"{ "amount": 7 }"#, false), &charge).contains("got no reply"));
         assert!(refused(None, &charge).contains("are not known in time"));
+        // The same address under the name of another service.
+        let elsewhere = |body: Value| Intent { service: Some("bank2".into()), ..asked("/orders/1/charges", body) };
+        assert_eq!(outcome(made(r#"{ "amount": 7 }"#, true), &elsewhere(seven.clone())), Ok(Some(201)));
+        assert!(refused(made(r#"{ "amount": 8 }"#, true), &elsewhere(seven.clone())).contains("has made no equal one"));
         assert!(refused(Some(Vec::new()), &asked("/mails", Value::Null)).contains("`pay` is `effect: read`"));
         for path in ["/quotes", "/rates", "/other", "/orders/charges"] {
             assert_eq!(outcome(Some(Vec::new()), &asked(path, seven.clone())), Ok(None), "{path}");

@@ -158,7 +158,7 @@ fn plans<'a>(
     let writing = siblings.filter(|(sibling, version)| {
         let of_files = || sibling.workflow.as_ref().and_then(|name| setup.workflows.get(name)).map(|plan| &**plan);
         let plan = version.map_or_else(of_files, |version| version.plan().map(|plan| &**plan));
-        plan.is_some_and(|plan| plan.reason_to_keep().is_some())
+        plan.is_none_or(|plan| plan.reason_to_keep().is_some())
     });
     for (route, version) in [(route, own)].into_iter().chain(of_creator).chain(writing) {
         let mut known = BTreeSet::new();

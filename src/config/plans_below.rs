@@ -53,7 +53,8 @@ pub(super) fn plans_below<'p>(
         for (index, step) in placed.plan.steps.iter().enumerate() {
             let StepKind::Run(child) = &step.kind else { continue };
             let Some(plan) = plan_of(&child.workflow) else { continue };
-            calls += plan.intent_names().len();
+            // A tree of workflows without a call is bounded too.
+            calls += plan.intent_names().len() + 1;
             let is_compared =
                 child.rehearse.is_none() && !placed.path.contains(&&plan.workflow) && calls <= COMPARED_CALLS_MAX;
             let path = placed.path.iter().copied().chain([&plan.workflow]).collect();

@@ -60,7 +60,9 @@ impl RouteRules {
         Some(Self {
             rules: setup.rules.get(&route.id).cloned().unwrap_or_default(),
             intents: intent_names(&calls).into_iter().map(str::to_owned).collect(),
-            runs: plan.into_iter().flat_map(|plan| running_steps(plan)).map(str::to_owned).collect(),
+            runs: plan
+                .map(|plan| running_steps(plan, |name| setup.workflows.get(name).map(|plan| &**plan)))
+                .unwrap_or_default(),
             calls,
             services: setup.services.keys().map(ToString::to_string).collect(),
         })

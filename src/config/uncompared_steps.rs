@@ -45,9 +45,15 @@ pub(crate) fn warn(has_egress: bool, routes: &Routes, workflows: &Workflows, pro
     }
 }
 
-/// The steps of a workflow that run other workflows.
-pub(super) fn running_steps(plan: &Plan) -> impl Iterator<Item = &str> {
-    plan.steps.iter().filter(|step| matches!(step.kind, StepKind::Run(_))).map(|step| step.id.as_str())
+/// The steps that run other workflows, of a workflow and of those that it runs, named from the top on.
+pub(super) fn running_steps<'p>(plan: &'p Plan, plan_of: impl Fn(&WorkflowName) -> Option<&'p Plan>) -> Vec<String> {
+    let runs = |step: &&Step| matches!(step.kind, StepKind::Run(_));
+    let placed = plans_below(plan, plan_of);
+    let names = placed
+        .iter()
+        .filter(|placed| placed.not_compared_below.is_none())
+        .flat_map(|placed| placed.plan.steps.iter().filter(runs).map(|step| placed.name(step.id.as_str())));
+    names.map(|name| name.to_string()).collect()
 }
 
 /// The shared steps of the workflows that a plan runs, directly or through others, and whose calls are not compared:

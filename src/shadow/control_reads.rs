@@ -2,8 +2,8 @@
 //!
 //! The control has acted by then: read again, the stock is reserved and the order cancelled, and a candidate that looks
 //! before it acts would do something else than its control, which saw what was there before. So a read that the control
-//! made (URL and body) is not sent, and gets the reply that the control's got; the second equal one that of the second,
-//! and so on.
+//! made (URL, headers and body) is not sent, and gets the reply that the control's got; the second equal one that of
+//! the second, and so on.
 //!
 //! A candidate may declare a call `effect: read` that its control declares private or shared: rightly, because the call
 //! only computes; or wrongly, and then each rehearsal would perform what the control has just performed.
@@ -12,10 +12,12 @@
 //! control's own call got, if that was the same call: URL and body. If not, the rehearsal ends as `skipped:
 //! unresolved_effect`: no comparison says anything of a call that differs and is declared to read.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::compare::{AnsweredRead, Body, Effect, EffectReply, Intent, Rules};
 use crate::exchange::Reads;
+use crate::secret::STARS;
 
 /// Answers these reads from what the control did; all others are sent.
 pub(super) struct ReadsBesideControl {
@@ -45,7 +47,7 @@ impl ReadsBesideControl {
     fn reply_to_read(&self, asked: &Intent) -> Option<EffectReply> {
         let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last = None;
-        for (read, is_taken) in reads.iter_mut().filter(|(read, _)| is_same(read, asked)) {
+        for (read, is_taken) in reads.iter_mut().filter(|(read, _)| is_same(read, asked) && has_headers(read, asked)) {
             let Some(reply) = &read.reply else { continue };
             if !std::mem::replace(is_taken, true) {
                 return Some(reply.clone());
@@ -89,6 +91,19 @@ fn is_same(call: &Effect, asked: &Intent) -> bool {
     call.method == asked.method && call.url == asked.url && has_body(&call.body, asked)
 }
 
+/// Whether two calls have the same headers, but for those that each call has for itself. Where stars stand in place of
+/// a secret, it is not known whether they differ.
+fn has_headers(call: &Effect, asked: &Intent) -> bool {
+    const OWN: [&str; 3] = ["traceparent", "tracestate", "idempotency-key"];
+    let of_call = call.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or("")));
+    let of_call: BTreeSet<(String, &str)> = of_call.collect();
+    let of_asked = asked.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()));
+    let of_asked: BTreeSet<(String, &str)> = of_asked.collect();
+    let is_starred =
+        |name: &str| of_call.iter().chain(&of_asked).any(|(of, value)| of == name && value.contains(STARS));
+    of_call.symmetric_difference(&of_asked).all(|(name, _)| OWN.contains(&name.as_str()) || is_starred(name))
+}
+
 /// Whether the body of a call is the one that was asked for: as JSON, or byte by byte.
 fn has_body(body: &Body, asked: &Intent) -> bool {
     let Body::Whole(body) = body else { return false };
@@ -101,8 +116,6 @@ fn has_body(body: &Body, asked: &Intent) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use bytes::Bytes;
     use http::{HeaderMap, Method, StatusCode};
     use serde_json::{Value, json};
@@ -193,6 +206,10 @@ mod tests {
         let found = [0; 4].map(|_| answer("/quotes", Value::Null));
         assert_eq!(found, [Some(200), Some(202), Some(202), Some(202)]);
         assert_eq!(answer("/rates", Value::Null), None);
+        let for_tenant = Intent { headers: vec![("x-tenant".into(), "b".into())], ..asked("/quotes", Value::Null) };
+        assert!(reads.answer(&for_tenant).is_none(), "other headers: it is sent");
+        let traced = Intent { headers: vec![("traceparent".into(), "00-1".into())], ..asked("/quotes", Value::Null) };
+        assert!(reads.answer(&traced).is_some());
     }
 
     #[test]

@@ -70,9 +70,29 @@ type Hide<'a> = Box<dyn Fn(&mut Value) + 'a>;
 
 fn of_pair<'a>(redaction: Option<&'a PairRedaction<'_>>, declared: &'a [String]) -> Hide<'a> {
     Box::new(move |value| {
+        if let Some(redaction) = redaction {
+            hide_in_bodies(value, redaction);
+        }
         hide_quoted(value, declared);
         redaction.into_iter().for_each(|redaction| redaction.hide_in_value(value));
     })
+}
+
+/// Hides in the bodies of requests, which are texts in events, what their names and paths say.
+fn hide_in_bodies(value: &mut Value, redaction: &PairRedaction<'_>) {
+    match value {
+        Value::Object(members) => members.values_mut().for_each(|member| hide_in_bodies(member, redaction)),
+        Value::Array(items) => items.iter_mut().for_each(|item| hide_in_bodies(item, redaction)),
+        Value::String(text) if text.starts_with(['{', '[']) => {
+            let Ok(parsed) = serde_json::from_str::<Value>(text) else { return };
+            let mut hidden = parsed.clone();
+            redaction.hide_in_value(&mut hidden);
+            if hidden != parsed {
+                *text = hidden.to_string();
+            }
+        }
+        Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null => {}
+    }
 }
 
 /// What the files declare as secret in the replies to the run's own reads, in its requests, and in those of the runs

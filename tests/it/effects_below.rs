@@ -63,6 +63,11 @@ steps:
     call: POST ${services.world}/labels
     body: { order: '${request.body.ref}', parcel: '${request.body.parcel}' }
     rehearse: {}
+  book:
+    needs: [label]
+    call: POST ${services.world}/bookings
+    body: { order: '${request.body.ref}', parcel: '${request.body.parcel}' }
+    rehearse: {}
 respond: { status: 200, body: {} }
 ";
 
@@ -77,9 +82,11 @@ async fn legacy(egress: EgressAddress) -> Server {
             let amount = order["amount"].as_u64().unwrap_or(0) + u64::from(kind == "wrong");
             let mut calls = vec![("charges", json!({ "order": name, "amount": amount }))];
             for parcel in order["parcels"].as_array().into_iter().flatten() {
+                // For each parcel both, before those of the next one.
                 calls.push(("labels", json!({ "order": name, "parcel": parcel })));
+                calls.push(("bookings", json!({ "order": name, "parcel": parcel })));
             }
-            if kind == "unlabelled" {
+            if kind == "unbooked" {
                 calls.pop();
             }
             calls.push(("mails", json!({ "order": name })));
@@ -168,7 +175,7 @@ async fn calls_below_are_compared(state: &str, pairs: &str) {
     let evidence = shop.wait_for_pairs(pairs, 4).await;
     assert_eq!(evidence["mismatched"], 0, "{evidence}\n{}", shop.cli(&["diffs", "orders"]).await);
     // Orders with 0 to 3 parcels.
-    for (step, intents) in [("pay/charge", 4), ("ship/print/label", 6), ("mail", 4)] {
+    for (step, intents) in [("pay/charge", 4), ("ship/print/label", 6), ("ship/print/book", 6), ("mail", 4)] {
         let of_step = &evidence["effects"][step];
         assert_eq!(
             (&of_step["intents"], &of_step["compared"]),
@@ -178,7 +185,7 @@ async fn calls_below_are_compared(state: &str, pairs: &str) {
     }
     for (pairs_after, kind, path, difference) in [
         (5, "wrong", "effects.pay/charge.body.amount", "effect_differs"),
-        (6, "unlabelled", "effects.ship/print/label", "effect_extra"),
+        (6, "unbooked", "effects.ship/print/book", "effect_extra"),
         (7, "early", "effects.mail, effects.pay/charge", "effect_order"),
     ] {
         shop.order(kind, 0, 2).await;
@@ -192,8 +199,8 @@ async fn calls_below_are_compared(state: &str, pairs: &str) {
     }
     let evidence = shop.wait_for_pairs(pairs, 7).await;
     assert_eq!(evidence["mismatched"], 3, "{evidence}");
-    // Legacy made all calls, and the engine none: 7 charges and mails, 6 labels and 5 more (2, 1 and 2).
-    assert_eq!(shop.world.count(), 7 + 7 + 6 + 5);
+    // Legacy made all calls, and the engine none: 7 charges and mails, 12 labels, and one booking less.
+    assert_eq!(shop.world.count(), 7 + 7 + 12 + 11);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,7 +237,7 @@ async fn rules_name_the_steps_of_workflows_below() {
     shop.flags.write("routes/orders.yaml", &route("shadow", rules));
     shop.cli(&["reload"]).await;
     shop.order("wrong", 0, 1).await;
-    shop.order("unlabelled", 1, 1).await;
+    shop.order("unbooked", 1, 1).await;
     let evidence = shop.wait_for_pairs("shadow_pairs", 2).await;
     assert_eq!(evidence["mismatched"], 0, "{evidence}\n{}", shop.cli(&["diffs", "orders"]).await);
 }

@@ -2,8 +2,9 @@
 //!
 //! The engine's order is that of its intents: the order of the steps in the plan. If neither of two steps needs the
 //! other, the engine may send their calls at the same time: that is a difference where legacy began the second call
-//! when it had the reply to the first. Not compared are the order of the items of one step, and that of the calls of
-//! `undo:`, which are sent in the reverse order of the steps they undo.
+//! when it had the reply to the first. Not compared are the order of the items of one step, that of the steps of a
+//! workflow that is run for each item, and that of the calls of `undo:`, which are sent in the reverse order of the
+//! steps they undo.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +37,11 @@ pub(super) fn report(
     let in_any_order = |at: &usize| steps[*at].rules.any_order.is_some();
     let all: Vec<usize> = calls.iter().map(|(_, at)| *at).collect();
     let judged: Vec<usize> = all.iter().copied().filter(|at| !in_any_order(at)).collect();
-    for (first, second) in swapped(&judged) {
+    let in_one_fan_out = |(first, second): &(usize, usize)| {
+        let fan_out = |at: usize| fan_out_of(&steps[at], engine);
+        fan_out(*first).is_some() && fan_out(*first) == fan_out(*second)
+    };
+    for (first, second) in swapped(&judged).filter(|pair| !in_one_fan_out(pair)) {
         let (first, second) = (steps[first].step, steps[second].step);
         let texts = (format!("{first}, then {second}"), format!("{second}, then {first}"));
         findings.set_prefix(format!("effects.{first}, effects.{second}"));
@@ -107,6 +112,12 @@ fn unordered(
         }
     }
     found
+}
+
+/// The step that runs a workflow for each item, if this step is below one.
+fn fan_out_of<'s>(step: &'s StepCalls<'_>, engine: &[EngineCall<'_>]) -> Option<&'s str> {
+    let has_items = step.engine.iter().any(|n| engine.get(*n).is_some_and(|call| call.item.is_some()));
+    Some(step.step.as_str().split_once('/')?.0).filter(|_| has_items)
 }
 
 /// Whether a step is among others, or a step that runs it is: `pay` for `pay/charge`.

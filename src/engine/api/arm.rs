@@ -10,6 +10,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use crate::compare::AwaitedIntents;
 use crate::engine::api::attach::{attach, given_back, unknown_outcome};
 use crate::engine::api::claim::{
     claim, first_try_unknown, held_under_another_credential, refuse_if_held_under_earlier_keys, register,
@@ -103,7 +104,8 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         bounds: DecodeBounds::of(&core.files.limits, &core.files.key_secret),
     };
     let begins_others = plan.steps.iter().any(|step| matches!(step.kind, StepKind::Run(_)));
-    let runs_others = (request.mode == Mode::Dark && begins_others).then(|| plan.clone());
+    let are_compared = request.mode == Mode::Dark && request.awaited_intents != AwaitedIntents::None;
+    let runs_others = (are_compared && begins_others).then(|| plan.clone());
     let legacy_replies = request.legacy_calls.clone().map(|calls| Arc::new(replies_of_run(calls)) as _);
     let Ok(mut prepared) = PreparedRun::new(plan, started, snapshot.clone()) else {
         return unknown_outcome(run, "the run was not created");
@@ -150,10 +152,14 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     }
 }
 
+/// How long before the deadline the intents of the runs below are given up.
+const READ_MARGIN: Duration = Duration::from_millis(50);
+
 /// Adds the intents of the stored runs below a dark run.
 async fn add_stored_intents(core: &Core, report: &mut RunReport, plan: &Plan, deadline: Instant) {
     let Some(run) = report.run else { return };
-    match timeout_at(deadline, run_tree::intents_below(core, run)).await {
+    // Whoever asked gives up at the deadline, and would take that for a time-out of the run.
+    match timeout_at(deadline - READ_MARGIN, run_tree::intents_below(core, run)).await {
         Ok(Ok(below)) => add_intents_below(report, below, plan),
         Ok(Err(error)) => {
             tracing::debug!(%run, %error, "what the runs below a dark run would have sent cannot be read: it is not compared");

@@ -109,12 +109,13 @@ fn reply(outcome: &Outcome) -> Option<EffectReply> {
     fields.remove(http::header::CONTENT_ENCODING);
     fields.remove(http::header::CONTENT_LENGTH);
     if let Some(content_type) = content_type {
-        fields.entry(http::header::CONTENT_TYPE).or_insert(HeaderValue::from_static(content_type));
+        // As the body is written here: the output is decoded from it again.
+        fields.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
     Some(EffectReply { status, headers: fields, body: Body::Whole(body) })
 }
 
-/// The bytes of an output, and the content type that is decoded to it where the reply's is not recorded. `None` for an
+/// The bytes of an output, and the content type from which it is decoded again. `None` for an
 /// output that may represent bytes.
 fn body(output: &SharedJson) -> Option<(Bytes, Option<&'static str>)> {
     Some(match &**output.shared() {

@@ -151,7 +151,7 @@ pub struct DiffGroup {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_noise: bool,
     /// In how many of the second runs the engine differed from itself at one of these places: the most for one place.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     pub differed_from_itself: u64,
     /// The newest sample.
     pub sample: Sample,
@@ -253,11 +253,6 @@ pub struct ApiProblem {
     /// The earlier answer to the checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<Box<FirstAnswer>>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // as serde asks
-fn is_zero(n: &u64) -> bool {
-    *n == 0
 }
 
 fn about_blank() -> String {

@@ -69,7 +69,7 @@ pub(crate) fn replay(replay: Replay, format: Formatter) -> Result<Output, CallEr
     Ok(Output { text, json: json!({ "run_id": run, "divergences": found, "not_kept": not_kept }), is_ok: true })
 }
 
-/// Added where only the first events of a rehearsal are kept.
+/// Shown below the result if only the first events of the rehearsal are kept.
 const NOT_KEPT_NOTE: &str =
     "only the first events of this rehearsal are kept: what it did after them is not replayed\n";
 

@@ -82,7 +82,7 @@ impl Reader<'_> {
         Some(items)
     }
 
-    /// Reads an object that is expected to have so many members.
+    /// Reads the object that begins here. Room is made for `expected` members; it may have more or fewer.
     fn object(&mut self, expected: usize) -> Option<Map<String, Value>> {
         self.at += 1;
         self.depth_left = self.depth_left.checked_sub(1)?;

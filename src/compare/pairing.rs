@@ -13,8 +13,8 @@ use super::body_rules::{IdKind, Unordered};
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::correspond::assign_within_tolerance;
+use super::fast_hash::fast_hasher;
 use super::id_map::id_text;
-use super::mixer::mixer;
 use super::value_hash::{Precision, Side, hash_of};
 
 /// The most elements without an equal one for which the most similar one is searched.
@@ -112,7 +112,7 @@ fn hashes_of_members(cx: &mut WalkContext<'_, '_>, value: &Value, side: Side) ->
     let Value::Object(map) = value else { return Ok(HashSet::new()) };
     let mut hashes = HashSet::with_capacity(map.len());
     for (key, value) in map {
-        let mut hasher = mixer();
+        let mut hasher = fast_hasher();
         (key, hash_of(cx, value, side, Precision::Coarse)?).hash(&mut hasher);
         hashes.insert(hasher.finish());
     }
@@ -281,7 +281,7 @@ fn assign_partners<K: Hash + Eq>(
     partner: &mut [Option<usize>],
     is_paired: &mut [bool],
 ) {
-    // By key the first free element, and by element the next free one with its key.
+    // A linked list for each key, in order: `free` has its first element, `next` the one after each element.
     let mut free: HashMap<&K, Option<usize>> = HashMap::with_capacity(b.len());
     let mut next = vec![None; b.len()];
     for (n, key) in b.iter().enumerate().rev() {

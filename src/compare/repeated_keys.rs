@@ -12,7 +12,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::mixer::ByAddress;
+use super::fast_hash::ByAddress;
 use crate::expression::{is_reserved_key, without_byte_order_mark};
 
 /// A parsed body with the keys that its text repeats.

@@ -18,7 +18,7 @@ use super::rule_drafts::Written;
 use super::rule_warnings;
 use super::text_rules::TextRules;
 use crate::expression::{EFFECTS, EFFECTS_OF_ALL_STEPS, Expression, ReadPath};
-use crate::names::StepId;
+use crate::names::{OF_UNDO, StepId};
 use crate::problem::{Problems, Site, nearest};
 
 /// Checked rules of one route.
@@ -269,8 +269,6 @@ fn hash_of(draft: &RulesDraft) -> String {
     blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
 }
 
-/// The suffix of the name under which the intents of a step's `undo` are recorded. No step has a `.` in its name.
-const OF_UNDO: &str = ".undo";
 const ROOTS: [&str; 5] = ["request", "legacy", "engine", "intents", EFFECTS];
 
 fn assert(text: &str, site: &Site, context: &CompareContext<'_>, problems: &mut Problems) -> Option<Expression> {

@@ -5,8 +5,8 @@ use serde_json_path::JsonPath;
 
 use super::body_rules::{BodyRules, IdRule, RuleId};
 use super::bounds::BoundExceeded;
+use super::fast_hash::ByAddress;
 use super::findings::ComparisonFindings;
-use super::mixer::ByAddress;
 use super::repeated_keys::{Document, RepeatedByNode};
 
 /// The rules that cover each node, and the keys that each node's text repeats. A node is identified by its address in

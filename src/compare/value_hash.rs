@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::body_rules::IdKind;
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
+use super::fast_hash::{FastHasher, fast_hasher};
 use super::id_map::as_id;
-use super::mixer::{Mixer, mixer};
 use super::number::hash_number;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) fn hash_of(
 ) -> Result<u64, BoundExceeded> {
     cx.findings.step()?;
     let covered = cx.rules_by_node.on(value);
-    let mut hasher = mixer();
+    let mut hasher = fast_hasher();
     if covered.ignore.is_some() {
         return Ok(0);
     }
@@ -78,7 +78,7 @@ pub(super) fn hash_of(
                 if cx.rules_by_node.on(value).ignore.is_some() {
                     continue;
                 }
-                let mut entry = mixer();
+                let mut entry = fast_hasher();
                 if let Some(ids) = covered.keys {
                     hash_id(cx, ids.kind, key, side, precision, &mut entry);
                 } else {
@@ -93,7 +93,14 @@ pub(super) fn hash_of(
     Ok(hasher.finish())
 }
 
-fn hash_id(cx: &WalkContext<'_, '_>, kind: IdKind, id: &str, side: Side, precision: Precision, hasher: &mut Mixer) {
+fn hash_id(
+    cx: &WalkContext<'_, '_>,
+    kind: IdKind,
+    id: &str,
+    side: Side,
+    precision: Precision,
+    hasher: &mut FastHasher,
+) {
     let bound = match side {
         Side::Legacy => Some(id).filter(|id| cx.ids.has_legacy(kind, id)),
         Side::Engine => cx.ids.legacy_of(kind, id),

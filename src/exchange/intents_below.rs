@@ -4,11 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::compare::Intent;
-use crate::names::{StepId, step_below};
+use crate::names::{OF_UNDO, StepId, step_below};
 use crate::workflow::Redaction;
-
-/// The suffix of the name under which the intent of a step's `undo` is recorded.
-const OF_UNDO: &str = ".undo";
 
 /// The intents of the runs that the steps of one run began, and of the runs below these.
 #[derive(Clone, Debug, Default)]

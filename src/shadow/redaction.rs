@@ -79,11 +79,13 @@ impl<'a> PairRedaction<'a> {
                     quoted.push(value.to_owned());
                 }
             }
-            quoted.retain(|secret| secret.len() >= QUOTED_BYTES_MIN);
-            quoted.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-            quoted.dedup();
-            quoted
+            longest_first(quoted)
         })
+    }
+
+    /// Whether the files declare something as secret.
+    pub(super) fn has_declared(&self) -> bool {
+        !self.rules().is_empty()
     }
 
     /// Hides what the files declare in a value.
@@ -93,20 +95,15 @@ impl<'a> PairRedaction<'a> {
             return;
         }
         rules.hide(value);
-        self.hide_texts(value);
+        hide_in_texts(value, self.quoted(), &|text| self.without_declared(text));
     }
 
     /// The values that the files declare as secret in these documents and in any part of them: an event holds replies
     /// and requests, each of which is a document of its own.
     pub(super) fn declared_within<'v>(&self, documents: impl Iterator<Item = &'v Value>) -> Vec<String> {
         let mut found = Vec::new();
-        if !self.rules().is_empty() {
-            documents.for_each(|document| self.collect_within(document, &mut found));
-        }
-        found.retain(|secret| secret.len() >= QUOTED_BYTES_MIN);
-        found.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        found.dedup();
-        found
+        documents.for_each(|document| self.collect_within(document, &mut found));
+        longest_first(found)
     }
 
     fn collect_within(&self, document: &Value, found: &mut Vec<String>) {
@@ -128,42 +125,44 @@ impl<'a> PairRedaction<'a> {
         }
     }
 
-    fn hide_texts(&self, value: &mut Value) {
-        match value {
-            Value::Object(members) => members.values_mut().for_each(|value| self.hide_texts(value)),
-            Value::Array(items) => items.iter_mut().for_each(|item| self.hide_texts(item)),
-            Value::String(text) => *text = self.without_declared(text),
-            Value::Number(number) if self.quoted().iter().any(|secret| secret == number.as_str()) => {
-                *value = STARS.into();
-            }
-            Value::Number(_) | Value::Null | Value::Bool(_) => {}
-        }
-    }
-
     fn without_declared(&self, text: &str) -> String {
-        let mut shown = replace_detected(text, self.rules().detectors(), &mut |_| STARS.to_owned()).into_owned();
-        for secret in self.quoted() {
-            if shown.contains(secret.as_str()) {
-                shown = shown.replace(secret.as_str(), STARS);
-            }
-        }
-        shown
+        let shown = replace_detected(text, self.rules().detectors(), &mut |_| STARS.to_owned());
+        without_quoted(&shown, self.quoted())
     }
+}
+
+/// The secrets that are hidden wherever a text quotes them, the longest first.
+fn longest_first(mut secrets: Vec<String>) -> Vec<String> {
+    secrets.retain(|secret| secret.len() >= QUOTED_BYTES_MIN);
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets.dedup();
+    secrets
 }
 
 /// Puts stars in place of these values wherever a text quotes them, the longest first.
 pub(super) fn hide_quoted(value: &mut Value, secrets: &[String]) {
+    hide_in_texts(value, secrets, &|text| without_quoted(text, secrets));
+}
+
+/// Replaces each text in a value by what `hide` returns for it, and each number that is one of the secrets by stars.
+fn hide_in_texts(value: &mut Value, secrets: &[String], hide: &dyn Fn(&str) -> String) {
     match value {
-        Value::Object(members) => members.values_mut().for_each(|value| hide_quoted(value, secrets)),
-        Value::Array(items) => items.iter_mut().for_each(|item| hide_quoted(item, secrets)),
-        Value::String(text) => {
-            for secret in secrets.iter().filter(|secret| text.contains(secret.as_str())).collect::<Vec<_>>() {
-                *text = text.replace(secret.as_str(), STARS);
-            }
-        }
+        Value::Object(members) => members.values_mut().for_each(|value| hide_in_texts(value, secrets, hide)),
+        Value::Array(items) => items.iter_mut().for_each(|item| hide_in_texts(item, secrets, hide)),
+        Value::String(text) => *text = hide(text),
         Value::Number(number) if secrets.iter().any(|secret| secret == number.as_str()) => *value = STARS.into(),
         Value::Number(_) | Value::Null | Value::Bool(_) => {}
     }
+}
+
+fn without_quoted(text: &str, secrets: &[String]) -> String {
+    let mut shown = text.to_owned();
+    for secret in secrets {
+        if shown.contains(secret.as_str()) {
+            shown = shown.replace(secret.as_str(), STARS);
+        }
+    }
+    shown
 }
 
 impl HidesSensitive for PairRedaction<'_> {

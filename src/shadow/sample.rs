@@ -98,7 +98,7 @@ fn hide_in_bodies(value: &mut Value, redaction: &PairRedaction<'_>) {
 /// What the files declare as secret in the replies to the run's own reads, in its requests, and in those of the runs
 /// below it: nothing of the pair itself need have it.
 fn declared_in_events(events: &RehearsedEvents, redaction: Option<&PairRedaction<'_>>) -> Vec<String> {
-    let Some(redaction) = redaction else { return Vec::new() };
+    let Some(redaction) = redaction.filter(|redaction| redaction.has_declared()) else { return Vec::new() };
     let all = [&events.own].into_iter().chain(events.children.iter().map(|child| &child.events));
     let values: Vec<Value> =
         all.flat_map(|events| &events.first).filter_map(|(_, event)| serde_json::to_value(event).ok()).collect();

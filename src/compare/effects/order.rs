@@ -13,7 +13,7 @@ use super::call_template::CallRole;
 use super::pairing::{Pairs, StepCalls};
 use crate::compare::findings::ComparisonFindings;
 use crate::compare::verdict::DifferenceKind;
-use crate::names::StepId;
+use crate::names::{OF_UNDO, StepId};
 
 /// Reports the shared calls that legacy made in another order than the engine would.
 pub(super) fn report(
@@ -25,7 +25,7 @@ pub(super) fn report(
 ) {
     let is_shared = |step: &&StepCalls<'_>| {
         let template = step.engine.first().and_then(|n| engine.get(*n)?.template);
-        template.is_none_or(|template| template.role == CallRole::Shared) && !step.step.as_str().ends_with(".undo")
+        template.is_none_or(|template| template.role == CallRole::Shared) && !step.step.as_str().ends_with(OF_UNDO)
     };
     // The calls with their steps. Legacy's calls are indexed in the order in which they began.
     let mut calls: Vec<(usize, usize)> = Vec::new();

@@ -12,9 +12,9 @@ use foldhash::fast::{FixedState, FoldHasher};
 pub(super) type ByAddress<T, V> = HashMap<*const T, V, FixedState>;
 
 /// Hashes one value.
-pub(super) type Mixer = FoldHasher<'static>;
+pub(super) type FastHasher = FoldHasher<'static>;
 
 /// A hasher that has seen nothing. All of them give equal values equal hashes.
-pub(super) fn mixer() -> Mixer {
+pub(super) fn fast_hasher() -> FastHasher {
     FixedState::default().build_hasher()
 }

@@ -90,6 +90,10 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
         basis.add_count(more_specific.len());
         more_specific.iter().for_each(|matches| basis.add(matches));
     }
+    part("`replay_reads:`", &|hasher| hasher.add(if route.replay_reads { "yes" } else { "" }));
+    if route.replay_reads {
+        basis.add("replay_reads");
+    }
     // Nothing is added for a route whose files and whose creator's files have the plans in force.
     if !other_versions.is_empty() {
         basis.add_count(other_versions.len());

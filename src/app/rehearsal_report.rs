@@ -69,9 +69,14 @@ impl RehearsalReport {
     pub fn mismatched(&self) -> u64 {
         self.routes.values().map(|route| route.mismatched).sum()
     }
-    /// Whether something was compared, and nothing differs or failed.
+    /// The routes of which captures were rehearsed and not one could be compared.
+    pub fn not_compared(&self) -> impl Iterator<Item = &RouteId> {
+        self.routes.iter().filter(|(_, route)| route.pairs == 0).map(|(id, _)| id)
+    }
+    /// Whether something of each route was compared, and nothing differs or failed.
     pub fn is_passed(&self) -> bool {
-        self.pairs() > 0 && self.mismatched() == 0 && self.routes.values().all(|route| route.failed.is_empty())
+        let is_compared = !self.routes.is_empty() && self.not_compared().next().is_none();
+        is_compared && self.mismatched() == 0 && self.routes.values().all(|route| route.failed.is_empty())
     }
 }
 

@@ -234,6 +234,7 @@ impl<'a> Rehearsing<'a> {
             calls.into_iter().for_each(|effect| effects.add(effect, Box::new(())));
             effects
         });
+        let reads = ReplayedReads::new(CapturedReads::of(capture).map_err(unreadable)?);
         Ok(Some(Answered {
             flags: Arc::clone(flags),
             flag: Arc::clone(flag),
@@ -252,7 +253,7 @@ impl<'a> Rehearsing<'a> {
             legacy: Arc::new(capture.legacy().map_err(unreadable)?),
             legacy_keys: KeysOfLegacy { keys: Vec::new(), decided_at: clock::now() },
             effects,
-            reads: Some(Arc::new(ReplayedReads::new(CapturedReads::of(capture).map_err(unreadable)?))),
+            reads: Some(Arc::new(reads.begun_at(capture.started.unwrap_or(capture.at), capture.instance.clone()))),
             repeat: None,
             candidate: None,
             at_legacy: None,

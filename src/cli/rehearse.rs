@@ -26,7 +26,7 @@ const DIFFERENCES_MAX: usize = 20;
 const GROUPS_MAX: usize = 20;
 
 pub(crate) fn rehearse(args: &Rehearse, format: Formatter) -> Result<Output, CallError> {
-    let Rehearse { flags, from, route } = args;
+    let Rehearse { flags, from, route, since } = args;
     let files = RehearsalFiles::read(flags).map_err(|failed| files_refused(&failed, format))?;
     let only = route.as_deref().map(RouteId::from);
     if let Some(only) = only.as_ref().filter(|only| !files.routes().any(|route| route == *only)) {
@@ -41,6 +41,11 @@ pub(crate) fn rehearse(args: &Rehearse, format: Formatter) -> Result<Output, Cal
         true => Box::new(har(from, &files)?.into_iter().map(Ok)),
         false => Box::new(lines(from)?),
     };
+    let is_asked_for = |capture: &Result<Capture, Refused>| match (capture, since) {
+        (Ok(capture), Some(since)) => capture.at >= *since,
+        (Ok(_) | Err(_), _) => true,
+    };
+    let captures = captures.filter(is_asked_for);
     let shows_progress = io::stderr().is_terminal();
     let mut progress = |read: u64| {
         if shows_progress {
@@ -151,6 +156,14 @@ pub(crate) fn text(report: &RehearsalReport, format: Formatter) -> String {
     let verdict = match (report.pairs(), report.is_passed()) {
         (0, _) => format.tone("nothing was compared", Tone::Bad),
         (pairs, true) => format.tone(format!("nothing differs in {}", counted(pairs, "pair")), Tone::Good),
+        (pairs, false) if report.mismatched() == 0 => {
+            let routes: Vec<&str> = report.not_compared().map(RouteId::as_str).collect();
+            let what = match routes.as_slice() {
+                [] => format!("runs failed; nothing differs in {}", counted(pairs, "pair")),
+                routes => format!("nothing was compared of {}", routes.join(", ")),
+            };
+            format.tone(what, Tone::Bad)
+        }
         (pairs, false) => {
             let differing = format!("{} of {} differ", count(report.mismatched()), counted(pairs, "pair"));
             format.tone(differing, Tone::Bad)

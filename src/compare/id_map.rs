@@ -11,11 +11,14 @@ use std::collections::HashMap;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::id_form::{is_no_id, may_correspond};
+use super::id_form::{is_no_id, is_uuid, may_correspond};
 use super::id_words::{BoundId, IdNames, IdsOfArm, Substitution, WordMatching, is_number, is_rarely_a_quantity};
 use super::quantity::names_an_amount;
 use super::redact::ShownAs;
 use super::rule_texts::{IdKind, RuleId};
+
+/// A shorter word is in an id by chance: short numbers are soon those of two things.
+const WORD_BYTES_MIN: usize = 5;
 
 /// The bindings, in both directions.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +60,27 @@ impl IdMap {
     pub(super) fn bind(&mut self, name: Option<&str>, legacy: &str, engine: &str, found: impl FnOnce() -> FoundIds) {
         self.bind_as(IdKind::ANY, name, legacy, engine, found);
     }
+    /// The ids that are a word of legacy's id of a kind, and whose counterparts are not in the engine's: legacy's
+    /// `BK-40121` for the order 40121 names that order, and the engine's has to name the order that it made.
+    fn lost_references<'m>(
+        &'m self,
+        kind: IdKind,
+        legacy: &'m str,
+        engine: &'m str,
+    ) -> impl Iterator<Item = (&'m BoundId, &'m str)> {
+        let is_reference = |word: &&str| {
+            word.len() >= WORD_BYTES_MIN && word.len() < legacy.len() && word.bytes().any(|b| b.is_ascii_digit())
+        };
+        let searched = if self.is_empty() || is_uuid(legacy) { "" } else { legacy };
+        let words = searched.split(|c: char| !c.is_alphanumeric()).filter(is_reference);
+        words.filter_map(move |word| {
+            let may_be_meant = |bound: &&BoundId| [kind, IdKind::ANY].contains(&bound.kind) || kind == IdKind::ANY;
+            let mut bound = self.to_engine.all(word).iter().filter(may_be_meant);
+            let first = bound.next()?;
+            let is_named = |bound: &BoundId| engine.contains(bound.id.as_str());
+            (!is_named(first) && !bound.any(is_named)).then_some((first, word))
+        })
+    }
     /// As [`IdMap::bind`], for ids of a kind.
     pub(super) fn bind_as(
         &mut self,
@@ -70,7 +94,7 @@ impl IdMap {
             self.names.add(name);
         }
         let is_bound = self.to_engine.get(legacy, kind).is_some() || self.to_legacy.get(engine, kind).is_some();
-        if !is_bound && may_correspond(legacy, engine) {
+        if !is_bound && may_correspond(legacy, engine) && self.lost_references(kind, legacy, engine).next().is_none() {
             self.to_engine.add(legacy, kind, engine);
             self.to_legacy.add(engine, kind, legacy);
             self.found.insert((kind, legacy.to_owned()), found());
@@ -81,7 +105,8 @@ impl IdMap {
         let of_legacy = self.to_engine.get(legacy, kind).map(|bound| (bound.kind, legacy));
         let of_engine = self.to_legacy.get(engine, kind).map(|bound| (bound.kind, bound.id.as_str()));
         let bound = [of_legacy, of_engine.filter(|found| Some(*found) != of_legacy)];
-        bound.into_iter().flatten().filter_map(|(kind, legacy)| self.found_at(kind, legacy)).collect()
+        let named = self.lost_references(kind, legacy, engine).map(|(bound, word)| (bound.kind, word));
+        bound.into_iter().flatten().chain(named).filter_map(|(kind, legacy)| self.found_at(kind, legacy)).collect()
     }
     fn found_at(&self, kind: IdKind, legacy: &str) -> Option<&FoundIds> {
         self.found.get(&(kind, legacy.to_owned()))

@@ -116,12 +116,12 @@ fn an_amount_does_not_hide_behind_an_id() {
 #[test]
 fn ids_are_found_within_words() {
     let (a, b) = ("3f2a1b4c-0000-4000-8000-00000000000a", "9b9b9b9b-0000-4000-8000-00000000000b");
-    let ids = ids(&[("4000", "5000"), ("1234567", "7654321"), ("abc-1234567", "xyz-1"), (a, b)]);
+    let ids = ids(&[("4000", "5000"), ("1234567", "7654321"), ("abc-12345", "xyz-1"), (a, b)]);
     let of = |before: &str, id: &str, after: &str| format!("{before}{id}{after}");
     for (before, legacy, engine, after) in [
         ("A", "4000", "5000", "DE"),
         ("order_", "1234567", "7654321", ".pdf"),
-        ("", "abc-1234567", "xyz-1", "-A"),
+        ("", "abc-12345", "xyz-1", "-A"),
         ("inv-", a, b, ".pdf"),
         ("inv_", a, b, ".pdf"),
         ("see inv_", a, b, ".pdf."),

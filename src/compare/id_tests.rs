@@ -34,6 +34,28 @@ fn ids_in_a_header_are_found_by_a_pattern_and_stand_for_each_other_elsewhere() {
 }
 
 #[test]
+fn an_id_that_names_another_one_names_that_of_its_arm() {
+    let draft = json!({"ids": ["$.id", "$.reference"]});
+    let of = |id: &str, reference: &str| json!({"id": id, "reference": reference});
+    let legacy = of("40106", "BK-40106");
+    let verdict = |reference: &str| bodies(&legacy, &of("run-77a", reference), draft.clone());
+    for right in ["BK-run-77a", "run-77a/2"] {
+        assert_eq!(verdict(right).verdict, Verdict::Ignored, "{right}");
+    }
+    for wrong in ["BK-1", "BK-40106", "run-77b"] {
+        let wrong = verdict(wrong);
+        assert_eq!(found(&wrong), [("$.reference", DifferenceKind::Value)]);
+    }
+    // A reference that names no id may be any; so may one in which an id is short, or a part of a word or of a UUID.
+    let uuids = ("3f2b8c1e-4010-4abc-8def-012340106789", "9b2d1a70-77aa-4abc-8def-0123456789ab");
+    let any = [("40106", "X-9", "y-1"), ("40106", "x40106", "y-1"), ("4010", "X-4010", "y-1")];
+    for (id, reference, other) in any.into_iter().chain([("012340106789", uuids.0, uuids.1)]) {
+        let same = bodies(&of(id, reference), &of("run-77a", other), draft.clone());
+        assert_eq!(same.verdict, Verdict::Ignored, "{reference}");
+    }
+}
+
+#[test]
 fn keys_that_are_ids_correspond_one_to_one() {
     let draft = json!({"ids": [{"keys": "$.orders"}, "$.last"], "ignore": ["$.orders[*].at"]});
     let legacy = json!({"last": "17", "orders": {"16": {"n": 1, "at": 1}, "17": {"n": 2, "at": 1}}});

@@ -75,6 +75,7 @@ mod value_hash;
 mod value_path;
 mod verdict;
 mod walk;
+mod well_formed;
 
 #[cfg(test)]
 mod condition_tests;
@@ -101,7 +102,8 @@ pub use awaited::AwaitedIntents;
 pub use bounds::{BoundExceeded, CompareBounds};
 pub use capture::{
     AnsweredRead, CAPTURE_VERSION, Capture, CaptureContext, CapturedBody, CapturedCall, CapturedPair, CapturedReads,
-    CapturedReply, CapturedRequest, HarError, NotCaptured, RouteOf, UnreadableCapture, capture, pairs_of_har,
+    CapturedReply, CapturedRequest, HarError, InstanceOfPair, NamedParts, NotCaptured, RouteOf, UnreadableCapture,
+    capture, named_secrets, pairs_of_har,
 };
 pub use comparison::compare;
 pub use decode::decoded_body;

@@ -105,18 +105,16 @@ struct Part<'a> {
     body: &'a [u8],
 }
 
-/// The parts between the boundaries; `None` if the last one is missing, a head is no head, or there are too many.
+/// The parts between the boundaries; `None` if the last one is missing, a head is no head, there are too many, or
+/// something stands before the first or behind the last boundary: it would not be compared.
 fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> Option<Vec<Part<'a>>> {
     let delimiter = [b"\r\n--", boundary].concat();
     // The line break before the first boundary may be missing.
-    let mut rest = match body.strip_prefix(&delimiter[2..]) {
-        Some(rest) => rest,
-        None => &body[find(body, &delimiter)? + delimiter.len()..],
-    };
+    let mut rest = body.strip_prefix(&delimiter[2..]).or_else(|| body.strip_prefix(&delimiter[..]))?;
     let mut parts = Vec::new();
     loop {
-        if rest.starts_with(b"--") {
-            return Some(parts);
+        if let Some(behind) = rest.strip_prefix(b"--") {
+            return behind.iter().all(u8::is_ascii_whitespace).then_some(parts);
         }
         let line = find(rest, b"\r\n")?;
         if parts.len() == PARTS_MAX || !rest[..line].iter().all(|b| matches!(b, b' ' | b'\t')) {
@@ -197,7 +195,7 @@ mod tests {
                  Content-Type: application/pdf\r\n\r\n%PDF\r\n\r\n--{boundary}\r\n\
                  Content-Disposition: form-data; name=tag\r\n\r\n\r\n--{boundary}\r\n\
                  Content-Disposition: form-data; name=tag\r\nContent-Type: application/json\r\n\r\n{{\"n\":1.10}}\r\n\
-                 --{boundary}--\r\nan epilogue"
+                 --{boundary}--\r\n"
             )
         };
         let a = of("multipart/form-data; boundary=xYz", form("xYz").as_bytes()).expect("a document");
@@ -211,8 +209,7 @@ mod tests {
 
     #[test]
     fn other_parts_are_in_order() {
-        let body =
-            b"a preamble\r\n--x\r\n\r\none\r\n--x\r\nContent-Type: text/plain\r\nContent-ID: <1>\r\n\r\ntwo\r\n--x--";
+        let body = b"\r\n--x\r\n\r\none\r\n--x\r\nContent-Type: text/plain\r\nContent-ID: <1>\r\n\r\ntwo\r\n--x--";
         let parts = json!([{ "body": "one" }, { "type": "text/plain", "body": "two" }]);
         assert_eq!(of("multipart/mixed; boundary=x", body), Some(parts));
         assert_eq!(of("multipart/mixed; boundary=x", b"--x--\r\n"), Some(json!([])));
@@ -229,6 +226,9 @@ mod tests {
             ("multipart/mixed; boundary=x", "--x\r\n\r\none"),
             ("multipart/mixed; boundary=x", "--xy\r\n\r\none\r\n--x--"),
             ("multipart/mixed; boundary=x", "--x\r\nno head\r\n\r\none\r\n--x--"),
+            ("multipart/mixed; boundary=x", "--x--hello"),
+            ("multipart/mixed; boundary=x", "before\r\n--x\r\n\r\none\r\n--x--"),
+            ("multipart/mixed; boundary=x", "--x\r\n\r\none\r\n--x--\r\n--x\r\n\r\ntwo\r\n--x--"),
             ("multipart/form-data; boundary=x", "--x\r\n\r\nno name\r\n--x--"),
             ("multipart/form-data; boundary=\"x", "--x\r\n\r\nno name\r\n--x--"),
         ] {

@@ -1,6 +1,5 @@
 //! Decimal numbers at full precision, not converted to floating point.
 
-use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
 use schemars::JsonSchema;
@@ -53,21 +52,16 @@ impl Decimal {
         self.exponent >= 0
     }
 
-    /// Whether two numbers are at most `by` apart: computed exactly if the digits fit, otherwise in floating point.
+    /// Whether two numbers are at most `by` apart. Those whose distance has more digits than can be computed with are
+    /// not, unless they are equal.
     pub(super) fn within(&self, other: &Decimal, by: &Decimal) -> bool {
         if self == other {
             return true;
         }
         let scale = self.exponent.min(other.exponent).min(by.exponent);
-        match (self.scaled(scale), other.scaled(scale), by.scaled(scale)) {
-            (Some(a), Some(b), Some(by)) => match a.checked_sub(b).and_then(i128::checked_abs) {
-                Some(distance) => distance <= by,
-                None => false,
-            },
-            _ => {
-                matches!((self.float() - other.float()).abs().partial_cmp(&by.float()), Some(o) if o != Ordering::Greater)
-            }
-        }
+        let scaled = (self.scaled(scale), other.scaled(scale), by.scaled(scale));
+        let (Some(a), Some(b), Some(by)) = scaled else { return false };
+        a.checked_sub(b).and_then(i128::checked_abs).is_some_and(|distance| distance <= by)
     }
 
     fn scaled(&self, scale: i64) -> Option<i128> {
@@ -78,13 +72,6 @@ impl Decimal {
         let value = self.digits.iter().fold(0i128, |value, digit| value * 10 + i128::from(*digit));
         let value = value.checked_mul(10i128.checked_pow(zeros)?)?;
         Some(if self.negative { -value } else { value })
-    }
-
-    /// Returns the nearest `f64`, used where a distance does not fit an `i128`; infinite beyond the range of `f64`.
-    pub(super) fn float(&self) -> f64 {
-        let digits: String = self.digits.iter().map(|d| char::from(b'0' + d)).collect();
-        let sign = if self.negative { "-" } else { "" };
-        format!("{sign}{}e{}", if digits.is_empty() { "0" } else { &digits }, self.exponent).parse().unwrap_or(f64::NAN)
     }
 }
 
@@ -242,6 +229,8 @@ mod tests {
         assert!(!within("1e400", "1", "0.5"));
         assert!(within("1e400", "1.0e400", "0"));
         assert!(within("0", "0.004", "0.005"));
+        assert!(!within("12345678901234567890.000000000000000001", "12345678901234567891.5", "0.0000000000000000001"));
+        assert!(!within("1000000000000000000000000000000000000000", "1000000000000000000000000000000000000002", "1"));
     }
 
     #[test]

@@ -290,6 +290,11 @@ fn may_read(read: &ReadPath, site: &Site, context: &CompareContext<'_>, problems
         };
         return false;
     }
+    if root == EFFECTS && read.part(0).is_none() {
+        let problem = problems.error(site, "`effects` is a function");
+        problem.hint("`effects(\"STEP\")` are the calls of a step, and `effects()` all of them");
+        return false;
+    }
     let Some(step) = read_step(read).filter(|_| are_intents(read)) else { return true };
     if context.intents.contains(&step) {
         return true;

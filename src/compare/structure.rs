@@ -19,6 +19,7 @@ use super::observation::Observation;
 use super::parsed_body::{ParsedBody, bounded_json};
 use super::repeated_keys::{Document, RepeatedKey};
 use super::structure_text;
+use super::well_formed::{has_few_attributes, is_table};
 use crate::expression::parse_form_strictly;
 
 /// The body of a reply, with the structure of its text.
@@ -167,7 +168,10 @@ impl Format {
         let document = match self {
             Self::JsonLines => return json_lines(text, bounds),
             Self::Form => parse_form_strictly(text.as_bytes()).ok(),
-            Self::Table { delimiter, has_names } => table(text, delimiter, has_names),
+            Self::Table { delimiter, has_names } => {
+                is_table(text, delimiter).then(|| table(text, delimiter, has_names)).flatten()
+            }
+            Self::Xml if !has_few_attributes(text) => None,
             Self::Xml => match roxmltree::Document::parse(text) {
                 Ok(parsed) => xml(parsed.root_element(), None, bounds.depth)?
                     .map(|element| object([(parsed.root_element().tag_name().name(), element)])),

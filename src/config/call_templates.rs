@@ -32,6 +32,7 @@ pub(super) fn call_templates(plan: &Plan, services: &Services, workflows: &Workf
                     role: if is_compared { role_of(call) } else { CallRole::NotCompared { is_effect } },
                     takes_reply: is_at_top && matches!(call.rehearse, Some(Rehearsal::FromLegacy)),
                     after: placed.ended_before(StepIndex(index)),
+                    fan_out: placed.fan_out.clone(),
                 });
             }
         }

@@ -16,6 +16,8 @@ pub(super) struct PlacedPlan<'p> {
     pub step: Option<StepId>,
     /// The steps that have ended before it begins, named from the top on.
     after: BTreeSet<StepId>,
+    /// The outermost step on the way to it that runs a workflow for each item, named from the top on.
+    pub fan_out: Option<StepId>,
     /// The workflows from the top to this one.
     path: Vec<&'p WorkflowName>,
     /// Set if its intents are not compared with legacy's calls: the step, named from the top on, below which none are.
@@ -43,24 +45,26 @@ pub(super) fn plans_below<'p>(
     plan_of: impl Fn(&WorkflowName) -> Option<&'p Plan>,
 ) -> Vec<PlacedPlan<'p>> {
     let path = vec![&top.workflow];
-    let mut open = vec![PlacedPlan { plan: top, step: None, after: BTreeSet::new(), path, not_compared_below: None }];
+    let after = BTreeSet::new();
+    let mut open = vec![PlacedPlan { plan: top, step: None, after, fan_out: None, path, not_compared_below: None }];
     let (mut found, mut calls, mut not_compared) = (Vec::new(), 0, BTreeSet::new());
     while let Some(placed) = open.pop() {
         let below = placed.not_compared_below.clone();
         if below.is_some_and(|step| !not_compared.insert((&placed.plan.workflow, step))) {
             continue;
         }
-        for (index, step) in placed.plan.steps.iter().enumerate() {
-            let StepKind::Run(child) = &step.kind else { continue };
+        for (index, own) in placed.plan.steps.iter().enumerate() {
+            let StepKind::Run(child) = &own.kind else { continue };
             let Some(plan) = plan_of(&child.workflow) else { continue };
             // A tree of workflows without a call is bounded too.
             calls += plan.intent_names().len() + 1;
             let is_compared =
                 child.rehearse.is_none() && !placed.path.contains(&&plan.workflow) && calls <= COMPARED_CALLS_MAX;
             let path = placed.path.iter().copied().chain([&plan.workflow]).collect();
-            let (step, after) = (placed.name(step.id.as_str()), placed.ended_before(StepIndex(index)));
+            let (step, after) = (placed.name(own.id.as_str()), placed.ended_before(StepIndex(index)));
             let not_compared_below = placed.not_compared_below.clone().or((!is_compared).then(|| step.clone()));
-            open.push(PlacedPlan { plan, step: Some(step), after, path, not_compared_below });
+            let fan_out = placed.fan_out.clone().or_else(|| own.for_each.as_ref().map(|_| step.clone()));
+            open.push(PlacedPlan { plan, step: Some(step), after, fan_out, path, not_compared_below });
         }
         found.push(placed);
     }

@@ -12,6 +12,14 @@ use crate::workflow::{Call, Plan, Rehearsal, StepKind};
 pub(crate) fn check(has_egress: bool, routes: &Routes, workflows: &Workflows, problems: &mut Problems) {
     let mut reported: BTreeSet<(&WorkflowName, &StepId)> = BTreeSet::new();
     for (site, route) in &routes.routes {
+        if route.replay_reads && !has_egress {
+            problems
+                .error(
+                    &site.key("replay_reads"),
+                    "nothing sees legacy's own reads: there is no `egress:` in pointsman.yaml",
+                )
+                .hint("add `egress: { listen: 127.0.0.1:8090 }` there and let legacy call its services through it");
+        }
         let Some((file, Some(plan))) = route.workflow.as_ref().and_then(|name| workflows.get(name)) else { continue };
         for (step, call) in steps_from_legacy(plan) {
             if !has_egress && reported.insert((&plan.workflow, step)) {

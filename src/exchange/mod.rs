@@ -42,7 +42,7 @@ pub use late_failure::LateFailureObserver;
 pub use legacy_calls::LegacyCalls;
 pub use offer::{ComparisonOutcome, ComparisonTicket, EngineAnswer, Offer, Served, ServedObserver, TicketCounter};
 pub use offered_request::OfferedRequest;
-pub use reads::{Reads, RecordedReads, ReplayedReads};
+pub use reads::{KnownInstance, Reads, RecordedReads, ReplayedReads};
 pub use rehearsed::{ChildEvents, REHEARSED_CHILDREN_MAX, REHEARSED_EVENTS_MAX, RehearsedEvents, RunEvents};
 pub use repeat::{NotRepeated, REPEAT_HEADER, RepeatReply, RepeatRequest};
 pub use request_effects::{EffectsSoFar, OpenCallsOf, RequestEffects};

@@ -1,8 +1,20 @@
-//! The reads of a run, as they are recorded for a capture, or answered from one.
+//! The reads of a run, and what it knows of its instance, as they are recorded for a capture, or answered from one.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::compare::{AnsweredRead, Body, CapturedReads, EffectReply, Intent};
+
+/// What a run knows of the instance that its request follows up.
+#[derive(Clone, Debug)]
+pub struct KnownInstance {
+    /// The value of `instance` in expressions; where the workflow reads nothing of it, the two ids alone.
+    pub value: Arc<Value>,
+    /// The same with stars in place of the parts that are sensitive; `None` if none is.
+    pub hidden: Option<Value>,
+}
 
 /// Sees the reads of one run and of its children, and may answer them.
 pub trait Reads: Send + Sync {
@@ -10,6 +22,19 @@ pub trait Reads: Send + Sync {
     fn answer(&self, asked: &Intent) -> Option<Result<EffectReply, String>>;
     /// A read was sent, and this was the reply.
     fn record(&self, read: AnsweredRead);
+    /// What is known of the instance that the request follows up, in place of what the store says; `None`: the store is
+    /// asked.
+    fn instance(&self) -> Option<&Value> {
+        None
+    }
+    /// This is known of the instance that the request follows up.
+    fn record_instance(&self, _known: KnownInstance) {}
+    /// When the run begins, in place of the present: its clock goes on from there.
+    fn started(&self) -> Option<Timestamp> {
+        None
+    }
+    /// The run began at this time.
+    fn record_started(&self, _at: Timestamp) {}
     /// Why a read had no answer, if one had none: what came of the run says nothing then.
     fn unanswered(&self) -> Option<String> {
         None
@@ -29,6 +54,8 @@ pub struct RecordedReads {
 #[derive(Default)]
 struct Recorded {
     reads: Vec<AnsweredRead>,
+    instance: Option<KnownInstance>,
+    started: Option<Timestamp>,
     bytes: usize,
     is_incomplete: bool,
 }
@@ -42,6 +69,14 @@ impl RecordedReads {
     pub fn all(&self) -> Option<Vec<AnsweredRead>> {
         let recorded = self.lock();
         (!recorded.is_incomplete).then(|| recorded.reads.clone())
+    }
+    /// What the run knew of its instance; `None` if its request follows up none.
+    pub fn known_instance(&self) -> Option<KnownInstance> {
+        self.lock().instance.clone()
+    }
+    /// When the run began; `None` if none did.
+    pub fn started_at(&self) -> Option<Timestamp> {
+        self.lock().started
     }
     /// How many bytes they hold.
     pub fn bytes(&self) -> usize {
@@ -71,6 +106,19 @@ impl Reads for RecordedReads {
         recorded.bytes += bytes;
         recorded.reads.push(read);
     }
+    fn record_instance(&self, known: KnownInstance) {
+        let bytes = known.value.to_string().len() * if known.hidden.is_some() { 2 } else { 1 };
+        let mut recorded = self.lock();
+        if recorded.bytes + bytes > self.bytes_max {
+            recorded.is_incomplete = true;
+            return;
+        }
+        recorded.bytes += bytes;
+        recorded.instance = Some(known);
+    }
+    fn record_started(&self, at: Timestamp) {
+        self.lock().started = Some(at);
+    }
 }
 
 /// What a read needs beside its bodies and its URL, about.
@@ -79,13 +127,21 @@ const READ_BYTES: usize = 512;
 /// Answers the reads of one run from a capture, or from those of an earlier run, and sends none.
 pub struct ReplayedReads {
     reads: CapturedReads,
+    instance: Option<Value>,
+    started: Option<Timestamp>,
     unanswered: Mutex<Option<String>>,
 }
 
 impl ReplayedReads {
     /// Answers from these reads.
     pub fn new(reads: CapturedReads) -> Self {
-        Self { reads, unanswered: Mutex::default() }
+        Self { reads, instance: None, started: None, unanswered: Mutex::default() }
+    }
+    /// For a run that began at a time in the past. With `instance`, this is known of the instance that its request
+    /// follows up, and the store is not asked.
+    #[must_use]
+    pub fn begun_at(self, started: Timestamp, instance: Option<Value>) -> Self {
+        Self { started: Some(started), instance, ..self }
     }
 }
 
@@ -98,6 +154,12 @@ impl Reads for ReplayedReads {
         Some(answer)
     }
     fn record(&self, _read: AnsweredRead) {}
+    fn instance(&self) -> Option<&Value> {
+        self.instance.as_ref()
+    }
+    fn started(&self) -> Option<Timestamp> {
+        self.started
+    }
     fn is_replay(&self) -> bool {
         true
     }

@@ -66,6 +66,8 @@ pub struct Route {
     pub noise: Percent,
     /// The share of the requests compared in `shadow` for which the engine is run a second time.
     pub rehearse_twice: Percent,
+    /// Whether the reads of a shadow run are answered from legacy's own equal reads.
+    pub replay_reads: bool,
     /// Whether unusual spellings of the path are refused wherever they would match this route, even in `off`.
     pub strict_paths: bool,
     /// Whether each answer says which arm gave it; `None` means as for requests that no route matches.
@@ -110,6 +112,7 @@ impl Route {
             replay_safe: false,
             noise: Percent::NONE,
             rehearse_twice: Percent::NONE,
+            replay_reads: false,
             strict_paths: false,
             exposes_arm: None,
             promote: Promote::default(),

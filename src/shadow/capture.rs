@@ -5,9 +5,10 @@ use std::panic::AssertUnwindSafe;
 use uuid::Uuid;
 
 use super::redaction::PairRedaction;
+use super::run_facts::creator;
 use crate::clock;
 use crate::compare::{
-    self, Body, CaptureContext, CapturedPair, CompareBounds, NotCaptured, Pair, Rules, SensitiveParts, Verdict,
+    self, Body, CaptureContext, CapturedPair, CompareBounds, InstanceOfPair, NotCaptured, Pair, Rules, Verdict,
 };
 use crate::evidence::{CaptureDropped, Captures, is_drawn};
 use crate::exchange::{Answered, RecordedReads, RunReport};
@@ -18,7 +19,7 @@ pub(super) struct CapturedRun<'a> {
     pub report: &'a RunReport,
     pub pair: &'a Pair<'a>,
     pub recorded: &'a RecordedReads,
-    pub redaction: Option<&'a PairRedaction<'a>>,
+    pub redaction: &'a PairRedaction<'a>,
     pub verdict: Verdict,
 }
 
@@ -34,6 +35,10 @@ pub(super) fn capture(captures: &Captures, captured: &CapturedRun<'_>, rules: &R
     let Some(reads) = recorded.all() else {
         return captures.dropped(&route.id, CaptureDropped::TooLarge);
     };
+    let instance = recorded.known_instance();
+    // What is known of an instance are the bodies of the route that created it.
+    let of_creator = instance.as_ref().and_then(|_| creator(answered)).map(|creator| &creator.route.redact);
+    let redact = of_creator.map_or_else(|| route.redact.clone(), |redact| route.redact.and(redact));
     let whole = CapturedPair {
         method: &request.method,
         path: &request.path,
@@ -42,10 +47,14 @@ pub(super) fn capture(captures: &Captures, captured: &CapturedRun<'_>, rules: &R
         headers: &request.headers,
         body: &Body::Whole(request.body.clone()),
         legacy: pair.legacy,
+        started: recorded.started_at(),
+        instance: instance.as_ref().map(|known| InstanceOfPair { value: &known.value, hidden: known.hidden.as_ref() }),
         reads: &reads,
         intents: pair.engine.intents(),
         effects: pair.effects,
     };
+    // What the files declare gets a hash of the part that is secret, equal wherever it stands.
+    let of_workflows = redaction.of_workflows();
     let context = CaptureContext {
         id: Uuid::now_v7(),
         route: &route.id,
@@ -57,9 +66,9 @@ pub(super) fn capture(captures: &Captures, captured: &CapturedRun<'_>, rules: &R
             Verdict::Mismatch => "mismatched",
         },
         rules,
-        redact: &route.redact,
+        redact: &redact,
         key: captures.key(),
-        sensitive: redaction.map(|redaction| redaction as &dyn SensitiveParts),
+        sensitive: Some(&of_workflows),
         bounds,
     };
     match std::panic::catch_unwind(AssertUnwindSafe(|| compare::capture(&whole, &context))) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::control_reads::ReadsBesideControl;
+use super::control_reads::{ControlReads, ReadsBesideControl};
 use super::queue::QueuedRequest;
 use super::run::Runner;
 use super::stop::Stop;
@@ -51,13 +51,13 @@ impl Runner {
         &self,
         mut entry: QueuedRequest,
         mut stop: watch::Receiver<Stop>,
-    ) -> Option<(QueuedRequest, Vec<Effect>)> {
+    ) -> Option<(QueuedRequest, ControlReads)> {
         let control = entry.answered.candidate.as_ref().and_then(|candidate| candidate.control);
         let known = RequestEffects::new(Duration::ZERO);
         let Some(control) = control else {
             // It only reads.
             entry.answered.effects = Some(known);
-            return Some((entry, Vec::new()));
+            return Some((entry, ControlReads::default()));
         };
         let Some(reserved) = self.waiting.reserve(entry.answered.bytes()) else {
             entry.ticket.skip(SkipReason::EffectsQueueFull);
@@ -67,7 +67,7 @@ impl Runner {
         tokio::select! {
             biased;
             calls = self.twins.performed(control, CONTROL_ENDS_WITHIN) => {
-                let Some(PerformedCalls { effects, reads }) = calls else { return Some((entry, Vec::new())) };
+                let Some(PerformedCalls { effects, reads }) = calls else { return Some((entry, ControlReads::default())) };
                 let bytes = effects.iter().chain(&reads).map(Effect::bytes).sum();
                 let Some(reserved) = self.waiting.reserve(bytes) else {
                     entry.ticket.skip(SkipReason::EffectsQueueFull);
@@ -76,7 +76,7 @@ impl Runner {
                 let reserved = Arc::new(reserved);
                 effects.into_iter().for_each(|call| known.add(call, Box::new(Arc::clone(&reserved))));
                 entry.answered.effects = Some(known);
-                Some((entry, reads))
+                Some((entry, ControlReads { reads, reserved: Some(reserved) }))
             }
             _ = stop.wait_for(|stop| *stop != Stop::No) => {
                 entry.ticket.skip(SkipReason::ShuttingDown);

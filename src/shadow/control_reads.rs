@@ -15,6 +15,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::queue::ReservedBytes;
 use crate::compare::{AnsweredRead, Body, Effect, EffectReply, Intent, Rules};
 use crate::exchange::Reads;
 use crate::secret::STARS;
@@ -28,12 +29,22 @@ pub(super) struct ReadsBesideControl {
     /// The reads that it made, in their order, and which of them were taken.
     reads: Mutex<Vec<(Effect, bool)>>,
     unanswered: Mutex<Option<String>>,
+    /// The memory of the reads.
+    _reserved: Option<Arc<ReservedBytes>>,
+}
+
+/// The reads that a control made, with the memory that is reserved for them.
+#[derive(Default)]
+pub(super) struct ControlReads {
+    pub reads: Vec<Effect>,
+    pub reserved: Option<Arc<ReservedBytes>>,
 }
 
 impl ReadsBesideControl {
-    pub(super) fn new(control: Arc<Rules>, calls: Option<Vec<Effect>>, reads: Vec<Effect>) -> Self {
+    pub(super) fn new(control: Arc<Rules>, calls: Option<Vec<Effect>>, made: ControlReads) -> Self {
+        let ControlReads { reads, reserved: _reserved } = made;
         let reads = reads.into_iter().map(|read| (read, false)).collect();
-        Self { control, calls, reads: Mutex::new(reads), unanswered: Mutex::default() }
+        Self { control, calls, reads: Mutex::new(reads), unanswered: Mutex::default(), _reserved }
     }
 
     /// Whether the control sent an effect to this URL, whatever the query and whatever name its service has there.
@@ -43,24 +54,39 @@ impl ReadsBesideControl {
         !asked.method.is_safe() && self.calls.iter().flatten().any(is_there)
     }
 
-    /// The reply to an equal read of the control: to the first that was not taken yet, else to the last.
-    fn reply_to_read(&self, asked: &Intent) -> Option<EffectReply> {
+    /// Whether sending this would repeat what the control may have performed.
+    fn may_be_an_effect(&self, asked: &Intent) -> bool {
+        let is_unknown = self.calls.is_none() && !asked.method.is_safe();
+        is_unknown || self.control.makes_as_effect(asked) || self.is_where_an_effect_went(asked)
+    }
+
+    /// The reply to an equal read of the control: to the first that was not taken yet, else to the last. `None`: it
+    /// made none.
+    fn reply_to_read(&self, asked: &Intent) -> Option<Result<EffectReply, String>> {
         let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut last = None;
+        let (mut last, mut is_made) = (None, false);
         for (read, is_taken) in reads.iter_mut().filter(|(read, _)| is_same(read, asked) && has_headers(read, asked)) {
+            is_made = true;
             let Some(reply) = &read.reply else { continue };
             if !std::mem::replace(is_taken, true) {
-                return Some(reply.clone());
+                return Some(Ok(reply.clone()));
             }
             last = Some(reply.clone());
         }
-        last
+        // Sent again, it might be answered by what the control has made since.
+        let unknown = || format!("what the read of `{}` was answered in the plan in force was not kept", asked.step);
+        is_made.then(|| last.ok_or_else(unknown))
     }
 
     fn reply_of_control(&self, asked: &Intent) -> Result<EffectReply, String> {
         let declared =
             format!("`{}` is `effect: read`, and the plan in force makes such a call as an effect", asked.step);
-        let Some(calls) = &self.calls else { return Err(format!("{declared}; its calls are not known in time")) };
+        let Some(calls) = &self.calls else {
+            return Err(format!(
+                "`{}` is no GET, and the calls of the plan in force are not known in time",
+                asked.step
+            ));
+        };
         let same = calls
             .iter()
             .find(|call| is_same(call, asked))
@@ -71,10 +97,11 @@ impl ReadsBesideControl {
 
 impl Reads for ReadsBesideControl {
     fn answer(&self, asked: &Intent) -> Option<Result<EffectReply, String>> {
-        if !self.control.makes_as_effect(asked) && !self.is_where_an_effect_went(asked) {
-            return self.reply_to_read(asked).map(Ok);
-        }
-        let answer = self.reply_of_control(asked);
+        let answer = match self.reply_to_read(asked) {
+            Some(reply) => reply,
+            None if self.may_be_an_effect(asked) => self.reply_of_control(asked),
+            None => return None,
+        };
         if let Err(why) = &answer {
             self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.clone());
         }
@@ -134,6 +161,7 @@ mod tests {
             role,
             takes_reply: false,
             after: BTreeSet::new(),
+            fan_out: None,
         };
         let calls = [
             of(Some("charge"), "/orders/{}/charges", CallRole::Shared),
@@ -180,7 +208,7 @@ mod tests {
 
     /// Whether the read is sent; else the status that it is answered with, or why there is none.
     fn outcome(calls: Option<Vec<Effect>>, asked: &Intent) -> Result<Option<u16>, String> {
-        let reads = ReadsBesideControl::new(control(), calls, Vec::new());
+        let reads = ReadsBesideControl::new(control(), calls, ControlReads::default());
         let answer = reads.answer(asked);
         assert_eq!(reads.unanswered(), answer.as_ref().and_then(|answer| answer.as_ref().err().cloned()));
         answer.map(|answer| answer.map(|reply| reply.status.as_u16())).transpose()
@@ -197,7 +225,9 @@ mod tests {
             Effect { reply: Some(reply), ..charged("/quotes", "", true) }
         };
         let without_reply = charged("/quotes", "", false);
-        let reads = ReadsBesideControl::new(control(), Some(Vec::new()), vec![status(200), without_reply, status(202)]);
+        let refused = Effect { reply: None, ..charged("/refused", "", false) };
+        let reads = vec![status(200), without_reply, status(202), refused];
+        let reads = ReadsBesideControl::new(control(), Some(Vec::new()), ControlReads { reads, reserved: None });
         let answer = |path: &str, body: Value| {
             let answer = reads.answer(&asked(path, body));
             answer.map(|reply| reply.unwrap().status.as_u16())
@@ -206,6 +236,8 @@ mod tests {
         let found = [0; 4].map(|_| answer("/quotes", Value::Null));
         assert_eq!(found, [Some(200), Some(202), Some(202), Some(202)]);
         assert_eq!(answer("/rates", Value::Null), None);
+        let why = reads.answer(&asked("/refused", Value::Null)).map(|answer| answer.map(|_| ()).unwrap_err());
+        assert!(why.is_some_and(|why| why.contains("was not kept")), "sent again, it may be answered otherwise");
         let for_tenant = Intent { headers: vec![("x-tenant".into(), "b".into())], ..asked("/quotes", Value::Null) };
         assert!(reads.answer(&for_tenant).is_none(), "other headers: it is sent");
         let traced = Intent { headers: vec![("traceparent".into(), "00-1".into())], ..asked("/quotes", Value::Null) };

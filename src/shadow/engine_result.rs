@@ -35,6 +35,12 @@ impl EngineResult {
         let skipped = ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect);
         EngineResult::NotComparable(skipped, RunReport { unresolved, ..report })
     }
+    /// The result of a run that read nothing after legacy had acted.
+    pub(super) fn without_stale_reads(mut self) -> Self {
+        let (Self::Comparable(_, report) | Self::Stopped(_, report) | Self::NotComparable(_, report)) = &mut self;
+        report.stale_reads = false;
+        self
+    }
     /// Bytes of memory that it holds: the body, and the intents, which the report has too.
     pub(super) fn bytes(&self) -> usize {
         let report = self.report();

@@ -40,6 +40,7 @@ mod marked_twins;
 mod open_requests;
 mod parts;
 mod queue;
+mod reads_of_legacy;
 mod redaction;
 mod repeat;
 mod run;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::declared_body::declared_body;
-use crate::compare::{Body, CompareBounds, HidesSensitive, Observation, SensitiveParts, decoded_body};
+use crate::compare::{
+    Body, CompareBounds, HidesSensitive, NamedParts, Observation, SensitiveParts, decoded_body, named_secrets,
+};
 use crate::exchange::{Answered, RunReport, body_value};
 use crate::secret::{RedactRules, STARS, replace_detected};
 use crate::workflow::Redaction;
@@ -14,7 +16,8 @@ use crate::workflow::Redaction;
 /// A declared secret that is shorter is hidden only where it stands, and not wherever a text quotes it.
 const QUOTED_BYTES_MIN: usize = 4;
 
-/// Hides the secrets of one pair; made when the first of them may be shown.
+/// Hides the secrets of one pair, those that their names tell included, wherever a text quotes them. They are looked
+/// for when the first text may be shown.
 pub(super) struct PairRedaction<'a> {
     answered: &'a Answered,
     engine: &'a Observation,
@@ -23,24 +26,21 @@ pub(super) struct PairRedaction<'a> {
     below: &'a [Arc<Redaction>],
     bounds: CompareBounds,
     made: OnceCell<Option<Redaction>>,
-    /// The values that the files declare as secret, wherever they are quoted, the longest first.
+    /// The secrets that are hidden wherever they are quoted, the longest first.
     quoted: OnceCell<Vec<String>>,
 }
 
 impl<'a> PairRedaction<'a> {
-    /// `None` where the run has no sensitive values and the files declare nothing.
+    /// What hides the secrets of a pair.
     pub(super) fn of(
         answered: &'a Answered,
         engine: &'a Observation,
         report: &'a RunReport,
         bounds: CompareBounds,
-    ) -> Option<Self> {
+    ) -> Self {
         let of_run = report.redaction.as_deref();
         let below = report.redactions_below.as_slice();
-        if of_run.is_none() && below.is_empty() && answered.flag.route.redact.is_empty() {
-            return None;
-        }
-        Some(Self { answered, engine, of_run, below, bounds, made: OnceCell::new(), quoted: OnceCell::new() })
+        Self { answered, engine, of_run, below, bounds, made: OnceCell::new(), quoted: OnceCell::new() }
     }
 
     fn redaction(&self) -> Option<&Redaction> {
@@ -61,14 +61,24 @@ impl<'a> PairRedaction<'a> {
     fn quoted(&self) -> &[String] {
         self.quoted.get_or_init(|| {
             let request = &self.answered.request;
-            let mut quoted = Vec::new();
-            self.rules().collect(&declared_body(request, &self.bounds), &mut quoted);
+            let mut bodies = vec![declared_body(request, &self.bounds)];
             for seen in [&self.answered.legacy, self.engine] as [&Observation; 2] {
                 if let Body::Whole(bytes) = seen.body() {
                     let plain = decoded_body(seen.headers(), bytes, self.bounds.bytes);
-                    self.rules().collect(&body_value(seen.headers(), plain.as_ref().unwrap_or(bytes)), &mut quoted);
+                    bodies.push(body_value(seen.headers(), plain.as_ref().unwrap_or(bytes)));
                 }
             }
+            let of_calls = self.engine.intents().iter().map(|intent| &intent.body);
+            let mut quoted = named_secrets(
+                self.rules(),
+                &NamedParts {
+                    bodies: bodies.iter().chain(of_calls).collect(),
+                    headers: vec![&request.headers, self.answered.legacy.headers(), self.engine.headers()],
+                    query: request.query.as_deref().unwrap_or_default(),
+                    params: request.params.iter().map(|(name, value)| (&**name, value.as_str())).collect(),
+                },
+            );
+            bodies.iter().for_each(|body| self.rules().collect(body, &mut quoted));
             for (name, value) in &request.params {
                 if self.rules().has_name(name) {
                     quoted.push(value.clone());
@@ -83,6 +93,11 @@ impl<'a> PairRedaction<'a> {
         })
     }
 
+    /// Whether the files or the workflows declare something as secret.
+    pub(super) fn declares_secrets(&self) -> bool {
+        self.has_declared() || self.of_run.is_some() || !self.below.is_empty()
+    }
+
     /// Whether the files declare something as secret.
     pub(super) fn has_declared(&self) -> bool {
         !self.rules().is_empty()
@@ -90,11 +105,7 @@ impl<'a> PairRedaction<'a> {
 
     /// Hides what the files declare in a value.
     fn hide_declared(&self, value: &mut Value) {
-        let rules = self.rules();
-        if rules.is_empty() {
-            return;
-        }
-        rules.hide(value);
+        self.rules().hide(value);
         hide_in_texts(value, self.quoted(), &|text| self.without_declared(text));
     }
 
@@ -165,35 +176,65 @@ fn without_quoted(text: &str, secrets: &[String]) -> String {
     shown
 }
 
+/// Hides what the workflows of one pair declare as sensitive, and not what the files declare beside (`redact:`): for
+/// whoever looks for that himself.
+pub(super) struct OfWorkflows<'p, 'a>(&'p PairRedaction<'a>);
+
+impl<'a> PairRedaction<'a> {
+    /// This, without what `redact:` declares.
+    pub(super) fn of_workflows(&self) -> OfWorkflows<'_, 'a> {
+        OfWorkflows(self)
+    }
+}
+
+impl HidesSensitive for OfWorkflows<'_, '_> {
+    fn hide_in_value(&self, value: &mut Value) {
+        self.0.redaction().into_iter().for_each(|redaction| redaction.value(value));
+        self.0.below.iter().for_each(|redaction| redaction.value(value));
+    }
+    fn hide_in_text(&self, text: &str) -> String {
+        let shown = self.0.redaction().map_or_else(|| text.to_owned(), |redaction| redaction.text(text));
+        self.0.below.iter().fold(shown, |shown, redaction| redaction.text(&shown))
+    }
+}
+
+impl SensitiveParts for OfWorkflows<'_, '_> {
+    fn hide_in_request_body(&self, body: &mut Value) {
+        self.0.redaction().into_iter().for_each(|redaction| redaction.request_body(body));
+        self.0.below.iter().for_each(|redaction| redaction.value(body));
+    }
+    fn hide_in_reply_body(&self, body: &mut Value) {
+        self.0.redaction().into_iter().for_each(|redaction| redaction.answer_body(body));
+        self.0.below.iter().for_each(|redaction| redaction.value(body));
+    }
+    fn hides_at(&self, path: &str) -> bool {
+        let is_of_calls = ["intents", "effects"].iter().any(|root| path.starts_with(root));
+        self.0.redaction().is_some_and(|redaction| redaction.hides_difference_at(path))
+            || is_of_calls && self.0.below.iter().any(|redaction| redaction.hides_difference_at(path))
+    }
+}
+
 impl HidesSensitive for PairRedaction<'_> {
     fn hide_in_value(&self, value: &mut Value) {
-        self.redaction().into_iter().for_each(|redaction| redaction.value(value));
-        self.below.iter().for_each(|redaction| redaction.value(value));
+        self.of_workflows().hide_in_value(value);
         self.hide_declared(value);
     }
     fn hide_in_text(&self, text: &str) -> String {
-        let shown = self.redaction().map_or_else(|| text.to_owned(), |redaction| redaction.text(text));
-        let shown = self.below.iter().fold(shown, |shown, redaction| redaction.text(&shown));
-        if self.rules().is_empty() { shown } else { self.without_declared(&shown) }
+        self.without_declared(&self.of_workflows().hide_in_text(text))
     }
 }
 
 impl SensitiveParts for PairRedaction<'_> {
     fn hide_in_request_body(&self, body: &mut Value) {
-        self.redaction().into_iter().for_each(|redaction| redaction.request_body(body));
-        self.below.iter().for_each(|redaction| redaction.value(body));
+        self.of_workflows().hide_in_request_body(body);
         self.hide_declared(body);
     }
     fn hide_in_reply_body(&self, body: &mut Value) {
-        self.redaction().into_iter().for_each(|redaction| redaction.answer_body(body));
-        self.below.iter().for_each(|redaction| redaction.value(body));
+        self.of_workflows().hide_in_reply_body(body);
         self.hide_declared(body);
     }
     fn hides_at(&self, path: &str) -> bool {
-        let names = || path.split(['.', '[', ']', '\'', '"']).filter(|name| !name.is_empty());
-        let is_of_calls = ["intents", "effects"].iter().any(|root| path.starts_with(root));
-        self.redaction().is_some_and(|redaction| redaction.hides_difference_at(path))
-            || is_of_calls && self.below.iter().any(|redaction| redaction.hides_difference_at(path))
-            || names().any(|name| self.rules().has_name(name))
+        let mut names = path.split(['.', '[', ']', '\'', '"']).filter(|name| !name.is_empty());
+        self.of_workflows().hides_at(path) || names.any(|name| self.rules().has_name(name))
     }
 }

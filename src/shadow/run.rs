@@ -15,14 +15,15 @@ use super::in_flight::InFlight;
 use super::legacy_calls;
 use super::parts::{EngineArm, RepeatedLegacy, RulesInForce};
 use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
+use super::reads_of_legacy::ReadsOfLegacy;
 use super::redaction::PairRedaction;
 use super::run_end::RunEnd;
 use super::run_facts::{awaited_intents, effects_of, rung_of, runs_twice};
 use super::sample::sample;
 use super::stop::Stop;
 use crate::compare::{
-    AwaitedIntents, BoundExceeded, CompareBounds, HidesSensitive, KeepContext, Kept, Pair, Rules, SensitiveParts,
-    Verdict, compare, keep,
+    AwaitedIntents, BoundExceeded, CompareBounds, HidesSensitive, KeepContext, Kept, Pair, Rules, Verdict, compare,
+    keep,
 };
 use crate::evidence::{CAPTURE_BYTES_MAX, Captures, DifferingPlaces, Evidence, EvidenceGeneration, PairKind, Sample};
 use crate::exchange::{
@@ -135,8 +136,15 @@ impl Runner {
         let is_captured = is_captured(&answered);
         let runs_twice = runs_twice(&answered);
         let recorded = (is_captured || runs_twice).then(|| Arc::new(RecordedReads::new(CAPTURE_BYTES_MAX)));
-        let reads = answered.reads.clone().or_else(|| Some(recorded.clone()? as Arc<dyn Reads>));
+        let of_legacy =
+            answered.effects.as_ref().filter(|_| answered.flag.route.replay_reads && answered.reads.is_none());
+        let of_legacy = of_legacy.map(|calls| Arc::new(ReadsOfLegacy::new(calls, recorded.clone())));
+        let reads = answered.reads.clone();
+        let reads = reads.or_else(|| Some(of_legacy.clone()? as Arc<dyn Reads>));
+        let reads = reads.or_else(|| Some(recorded.clone()? as Arc<dyn Reads>));
         let result = match self.ask(&answered, reads).await {
+            // No read is stale that was answered with what legacy saw.
+            Ok(result) if of_legacy.is_some_and(|reads| !reads.has_sent()) => result.without_stale_reads(),
             Ok(result) => result,
             Err(outcome) => {
                 self.note_legacy_write(&answered);
@@ -245,7 +253,8 @@ impl Runner {
             request: &request,
             instance: report.instance.as_ref(),
             stale_reads: report.stale_reads,
-            sensitive: redaction.as_ref().map(|redaction| redaction as &dyn HidesSensitive),
+            // What is not declared is hidden where it is shown: few of the pairs that differ are.
+            sensitive: redaction.declares_secrets().then_some(&redaction as &dyn HidesSensitive),
         };
         let end = Instant::now() + Limits::ms(self.limits.compare_ms);
         let comparison = match compare(&pair, &rules, &bounds, &|| Instant::now() >= end) {
@@ -268,7 +277,7 @@ impl Runner {
             stale_reads: report.stale_reads,
         });
         if let Some(recorded) = recorded.filter(|_| !engine.has_stopped()) {
-            let (redaction, verdict) = (redaction.as_ref(), comparison.verdict);
+            let (redaction, verdict) = (&redaction, comparison.verdict);
             let captured = CapturedRun { answered, report: &report, pair: &pair, recorded, redaction, verdict };
             capture(&self.captures, &captured, &rules, &bounds);
         }
@@ -278,8 +287,8 @@ impl Runner {
             Verdict::Ignored => ComparisonOutcome::Ignored,
             Verdict::Mismatch => {
                 if self.evidence.wants_sample(route, generation, &comparison.fingerprint) {
-                    let kept = self.kept(answered, &pair, &rules, redaction.as_ref());
-                    let sample = sample(answered, &engine, &report, redaction.as_ref(), comparison, &self.limits);
+                    let kept = self.kept(answered, &pair, &rules, &redaction);
+                    let sample = sample(answered, &engine, &report, &redaction, comparison, &self.limits);
                     self.evidence.keep_sample(generation, Sample { kept: Some(kept), ..sample });
                 }
                 if verdict == Verdict::Ignored { ComparisonOutcome::Ignored } else { ComparisonOutcome::Mismatched }
@@ -303,14 +312,14 @@ impl Runner {
     }
 
     /// What is kept of a pair, so that it can be judged again under other rules.
-    fn kept(&self, answered: &Answered, pair: &Pair<'_>, rules: &Rules, redaction: Option<&PairRedaction<'_>>) -> Kept {
+    fn kept(&self, answered: &Answered, pair: &Pair<'_>, rules: &Rules, redaction: &PairRedaction<'_>) -> Kept {
         keep(
             pair,
             &KeepContext {
                 request: &request_value(&answered.request),
                 rules,
                 bounds: &CompareBounds::of(&self.limits),
-                sensitive: redaction.map(|redaction| redaction as &dyn SensitiveParts),
+                sensitive: Some(redaction),
                 bytes_max: usize::try_from(self.limits.sample_bytes_max).unwrap_or(usize::MAX),
             },
         )

@@ -5,13 +5,18 @@ use std::sync::Arc;
 use crate::compare::{AwaitedIntents, Effect, Rules};
 use crate::evidence::is_drawn;
 use crate::exchange::Answered;
-use crate::flag::{Instance, State};
+use crate::flag::{Instance, RouteFlag, State};
 use crate::workflow::Mode;
+
+/// The route that created the instance which this request follows up.
+pub(super) fn creator(answered: &Answered) -> Option<&RouteFlag> {
+    let Some(Instance::Follows { creator, .. }) = &answered.flag.route.instance else { return None };
+    answered.flags.route(creator).map(|flag| &**flag)
+}
 
 /// Where the replies of the creator of this request's instance have the id of an instance.
 pub(super) fn instance_ids(answered: &Answered) -> Option<serde_json_path::JsonPath> {
-    let Some(Instance::Follows { creator, .. }) = &answered.flag.route.instance else { return None };
-    match &answered.flags.route(creator)?.route.instance {
+    match &creator(answered)?.route.instance {
         Some(Instance::Creates { id }) => Some(id.clone()),
         Some(Instance::Follows { .. }) | None => None,
     }

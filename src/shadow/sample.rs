@@ -23,7 +23,7 @@ pub(super) fn sample(
     answered: &Answered,
     engine: &Observation,
     report: &RunReport,
-    redaction: Option<&PairRedaction<'_>>,
+    redaction: &PairRedaction<'_>,
     comparison: Comparison,
     limits: &Limits,
 ) -> Sample {
@@ -31,15 +31,15 @@ pub(super) fn sample(
     let bounds = CompareBounds::of(limits);
     let bytes_max = usize::try_from(limits.sample_bytes_max / 3).unwrap_or(usize::MAX);
     let reply = |seen: &Observation| {
-        let hide = |value: &mut Value| redaction.into_iter().for_each(|parts| parts.hide_in_reply_body(value));
+        let hide = |value: &mut Value| redaction.hide_in_reply_body(value);
         let body = sample_text(seen.headers(), seen.body(), &bounds, &hide);
         shorten(&format!("{}\n{body}", seen.status().as_u16()), bytes_max)
     };
     let query = request.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
     let line = format!("{} {}{query}", request.method, shown_path(request));
-    let line = redact_line(&redaction.map_or(line.clone(), |parts| parts.hide_in_text(&line)));
+    let line = redact_line(&redaction.hide_in_text(&line));
     let body = Body::Whole(request.body.clone());
-    let hide = |value: &mut Value| redaction.into_iter().for_each(|parts| parts.hide_in_request_body(value));
+    let hide = |value: &mut Value| redaction.hide_in_request_body(value);
     let body = sample_text(&request.headers, &body, &bounds, &hide);
     let (events, mut left) = (&report.events, usize::try_from(limits.sample_bytes_max).unwrap_or(usize::MAX));
     let declared = declared_in_events(events, redaction);
@@ -68,13 +68,11 @@ pub(super) fn sample(
 /// Hides in a value what must not be stored.
 type Hide<'a> = Box<dyn Fn(&mut Value) + 'a>;
 
-fn of_pair<'a>(redaction: Option<&'a PairRedaction<'_>>, declared: &'a [String]) -> Hide<'a> {
+fn of_pair<'a>(redaction: &'a PairRedaction<'_>, declared: &'a [String]) -> Hide<'a> {
     Box::new(move |value| {
-        if let Some(redaction) = redaction {
-            hide_in_bodies(value, redaction);
-        }
+        hide_in_bodies(value, redaction);
         hide_quoted(value, declared);
-        redaction.into_iter().for_each(|redaction| redaction.hide_in_value(value));
+        redaction.hide_in_value(value);
     })
 }
 
@@ -95,10 +93,35 @@ fn hide_in_bodies(value: &mut Value, redaction: &PairRedaction<'_>) {
     }
 }
 
+/// Hides the bodies of requests that are neither JSON nor a form, as samples do: nothing in them has a name that tells
+/// whether it is secret. In a form the values are looked at as they were before they were encoded.
+fn hide_text_bodies(value: &mut Value, hide: &[Hide<'_>]) {
+    match value {
+        Value::Object(members) => {
+            if let Some(Value::String(body)) = members.get_mut("request").and_then(|request| request.get_mut("body"))
+                && serde_json::from_str::<Value>(body).is_err()
+            {
+                let plain = percent_decode_str(&body.replace('+', " ")).decode_utf8_lossy().into_owned();
+                let is_form = body.contains('=') && !body.contains(char::is_whitespace);
+                let mut shown = Value::from(redact_line(&plain));
+                hide.iter().for_each(|hide| hide(&mut shown));
+                if !body.is_empty() && !(is_form && shown.as_str() == Some(&plain)) {
+                    *body = STARS.to_owned();
+                }
+            }
+            members.values_mut().for_each(|member| hide_text_bodies(member, hide));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| hide_text_bodies(item, hide)),
+        Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null => {}
+    }
+}
+
 /// What the files declare as secret in the replies to the run's own reads, in its requests, and in those of the runs
 /// below it: nothing of the pair itself need have it.
-fn declared_in_events(events: &RehearsedEvents, redaction: Option<&PairRedaction<'_>>) -> Vec<String> {
-    let Some(redaction) = redaction.filter(|redaction| redaction.has_declared()) else { return Vec::new() };
+fn declared_in_events(events: &RehearsedEvents, redaction: &PairRedaction<'_>) -> Vec<String> {
+    if !redaction.has_declared() {
+        return Vec::new();
+    }
     let all = [&events.own].into_iter().chain(events.children.iter().map(|child| &child.events));
     let values: Vec<Value> =
         all.flat_map(|events| &events.first).filter_map(|(_, event)| serde_json::to_value(event).ok()).collect();
@@ -127,6 +150,7 @@ fn shown_events(events: &RunEvents, hide: &[Hide<'_>], left: &mut usize) -> Vec<
             None => value = json!({ &kind: without_content(event) }),
         }
         hide.iter().for_each(|hide| hide(&mut value));
+        hide_text_bodies(&mut value, hide);
         hide_headers(&mut value);
         RehearsedEvent { seq, at: *at, kind, event: redact(&value) }
     });
@@ -171,18 +195,15 @@ fn shown_path(request: &RequestCopy) -> String {
 }
 
 /// A difference without the run's sensitive values.
-fn shown(mut difference: Difference, redaction: Option<&PairRedaction<'_>>) -> Difference {
-    if let Some(redaction) = redaction {
-        difference.hide_earlier_pairings(|path| redaction.hides_at(path));
-    }
-    match redaction {
-        None => difference.mask_and_cut(str::to_owned),
-        Some(redaction) if redaction.hides_at(&difference.path) => difference.mask_and_cut(|_| STARS.to_owned()),
-        Some(_) if difference.kind == DifferenceKind::Status => {}
-        Some(redaction) => {
+fn shown(mut difference: Difference, redaction: &PairRedaction<'_>) -> Difference {
+    difference.hide_earlier_pairings(|path| redaction.hides_at(path));
+    if redaction.hides_at(&difference.path) {
+        difference.mask_and_cut(|_| STARS.to_owned());
+    } else if difference.kind != DifferenceKind::Status {
+        if redaction.declares_secrets() {
             difference.hide_error_of_assert();
-            difference.mask_and_cut(|value| redaction.hide_in_text(value));
         }
+        difference.mask_and_cut(|value| redaction.hide_in_text(value));
     }
     difference
 }

@@ -211,9 +211,11 @@ impl DecisionInputs {
     fn common(&self, run: &Run, scope: &mut Scope) {
         let started = &run.started;
         let (id, begun, mode) = (started.run.0, started.started, started.mode.as_str());
+        let injected = started.injected.as_ref();
+        let shown_begun = injected.and_then(|injected| injected.started).unwrap_or(begun);
         scope.set_lazy(
             "run",
-            move || serde_json::json!({ "id": id.simple().to_string(), "started": begun.to_string(), "mode": mode }),
+            move || serde_json::json!({ "id": id.simple().to_string(), "started": shown_begun.to_string(), "mode": mode }),
         );
         scope.set_random_key(self.random_key(run));
         if started.bytes_opaque {
@@ -221,7 +223,6 @@ impl DecisionInputs {
             scope
                 .set_opaque(move |value| BytesMark::may_be_bytes(value) && BytesMark::new(&key_secret).is_bytes(value));
         }
-        let injected = started.injected.as_ref();
         // The rehearsal's clock, which waits advance, goes on from legacy's time; in whole seconds, so that what the
         // rehearsal itself takes does not make its time another one than legacy's.
         let from_legacy = injected.and_then(|injected| {

@@ -28,10 +28,20 @@ pub struct Inject {
 /// The values of one run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Injected {
-    /// The value of `now`.
+    /// When `now` begins; it goes on from there.
     pub now: Option<Timestamp>,
+    /// The value of `run.started`, where the run repeats one of the past.
+    pub started: Option<Timestamp>,
     /// The values of `uuid()` and `random()`.
     pub draws: Arc<InjectedDraws>,
+}
+
+impl Injected {
+    /// These values in a run that repeats one that began at this time.
+    #[must_use]
+    pub fn begun_at(self, started: Timestamp) -> Self {
+        Self { now: self.now.or(Some(started)), started: Some(started), ..self }
+    }
 }
 
 impl Inject {
@@ -48,7 +58,7 @@ impl Inject {
         };
         let now = self.now.as_ref().and_then(|now| time(now.evaluate(&scope).ok()?.as_str()?));
         let draws = InjectedDraws { uuids: all(&self.uuids, id), randoms: all(&self.randoms, number) };
-        Some(Arc::new(Injected { now, draws: Arc::new(draws) }))
+        Some(Arc::new(Injected { now, started: None, draws: Arc::new(draws) }))
     }
 }
 

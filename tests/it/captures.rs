@@ -235,6 +235,10 @@ async fn a_planted_defect_is_found_without_network_and_the_mended_workflow_passe
     let other = rehearse(&shop.flags, &file, &["--route", "nobody"]).await;
     assert_eq!(other.status.code(), Some(1), "{}", output_text(&other));
     assert!(output_text(&other).contains("name one of: orders"), "{}", output_text(&other));
+    let later = rehearse(&shop.flags, &file, &["--since", "2999-01-01T00:00:00Z"]).await;
+    assert_eq!(later.status.code(), Some(1), "nothing was compared: {}", output_text(&later));
+    let earlier = rehearse(&shop.flags, &file, &["--since", "2001-01-01T00:00:00Z"]).await;
+    assert_eq!(earlier.status.code(), Some(0), "{}", output_text(&earlier));
     std::fs::write(&file, format!("{text}{{\"version\": 9}}\n")).expect("a written file");
     let newer = rehearse(&shop.flags, &file, &[]).await;
     assert_eq!(newer.status.code(), Some(1));
@@ -278,6 +282,37 @@ async fn the_reads_of_a_dark_child_run_are_captured_and_answered_off_line() {
     shop.end_services().await;
     let (code, found) = report(&shop.flags, &file).await;
     assert_eq!((code, &found["routes"]["orders"]["matched"]), (Some(0), &json!(4)), "{found}");
+}
+
+/// What a run makes of its clock is near legacy's when the pair is compared, and so it is when it is rehearsed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clock_of_a_rehearsal_is_that_of_the_capture() {
+    let mut shop = Shop::start("").await;
+    for n in 0..3 {
+        shop.order("/orders/x", &[], &order(n, "tea")).await;
+    }
+    shop.compared(3.0).await;
+    let (file, text) = shop.export().await;
+    shop.end_services().await;
+    let an_hour_earlier = text.lines().map(|line| {
+        let mut capture: Value = serde_json::from_str(line).expect("JSON");
+        assert!(capture["started"].as_str() <= capture["at"].as_str(), "{capture}");
+        capture["started"] = "2026-01-02T03:04:05Z".into();
+        capture["legacy"]["body"] =
+            json!({ "text": r#"{"now":"2026-01-02T03:04:06Z","begun":"2026-01-02T03:04:05Z"}"# });
+        format!("{capture}\n")
+    });
+    std::fs::write(&file, an_hour_earlier.collect::<String>()).expect("a written file");
+    let body = "  body: { now: \"${now}\", begun: \"${steps.inner.output}\" }\n";
+    let clocks = workflow(RIGHT).split("  body:\n    ref:").next().expect("a part").to_owned() + body;
+    let child = "workflow: clock\nsteps: { nothing: { set: 1 } }\nrespond: { status: 200, body: \"${run.started}\" }\n";
+    shop.flags.write("workflows/clock.yaml", child);
+    shop.flags.write("workflows/create.yaml", &clocks.replace("  charge:\n", "  inner: { run: clock }\n  charge:\n"));
+    let with_rule = ROUTES.replace("capture: 100%", "capture: 100%\n    compare: { tolerance: { $.now: 30s } }");
+    shop.flags.write("routes/orders.yaml", &with_rule);
+    let (code, found) = report(&shop.flags, &file).await;
+    let equal = found["routes"]["orders"]["matched"].as_u64().zip(found["routes"]["orders"]["ignored"].as_u64());
+    assert_eq!((code, equal.map(|(matched, ignored)| matched + ignored)), (Some(0), Some(3)), "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

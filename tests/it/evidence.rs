@@ -79,6 +79,15 @@ impl Orders {
         until("the pairs", || async { (self.count(name).await >= wanted).then_some(()) }).await;
     }
 
+    /// What `diffs` shows as soon as it has a sample: a pair is counted before its sample is kept.
+    async fn diffs_with_a_sample(&self) -> Value {
+        until("a sample", || async {
+            let diffs = self.pointsman.get("/api/v2/routes/orders/diffs").await;
+            diffs["groups"].as_array().is_some_and(|groups| !groups.is_empty()).then_some(diffs)
+        })
+        .await
+    }
+
     async fn flip(&self, to: &str) -> Reply {
         self.pointsman.api(Method::POST, "/api/v2/routes/orders/flip", json!({ "to": to, "reason": "test" })).await
     }
@@ -360,7 +369,7 @@ async fn the_events_of_a_rehearsal_can_be_read_while_its_sample_is_kept() {
     orders.reload(|flags| inner(flags, 8)).await;
     assert_eq!(orders.flip("shadow").await.status, StatusCode::OK);
     orders.gather("mismatched", 1).await;
-    let diffs = orders.pointsman.get("/api/v2/routes/orders/diffs").await;
+    let diffs = orders.diffs_with_a_sample().await;
     let run = diffs["groups"][0]["sample"]["run"].as_str().unwrap_or_else(|| panic!("{diffs:#}")).to_owned();
     let events = orders.pointsman.get(&format!("/api/v2/orchestrate/run/{run}/events")).await;
     let of = |name: &str| events.as_array().into_iter().flatten().map(|event| event[name].clone()).collect::<Vec<_>>();
@@ -387,7 +396,7 @@ async fn the_events_of_the_runs_below_a_rehearsal_can_be_read_while_its_sample_i
     orders.reload(|flags| flags.write("workflows/inner.yaml", shown_inner)).await;
     assert_eq!(orders.flip("shadow").await.status, StatusCode::OK);
     orders.gather("mismatched", 1).await;
-    let diffs = orders.pointsman.get("/api/v2/routes/orders/diffs").await;
+    let diffs = orders.diffs_with_a_sample().await;
     let sample = &diffs["groups"][0]["sample"];
     let parent = sample["run"].as_str().unwrap_or_else(|| panic!("{diffs:#}"));
     let below = sample["child_runs"].as_array().unwrap_or_else(|| panic!("{diffs:#}"));

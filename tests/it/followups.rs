@@ -2,6 +2,7 @@
 //! their turn, so each is compared with the state of the twin that corresponds to legacy's.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::metrics::Metrics;
-use crate::support::process::Start;
+use crate::support::process::{Start, cli, output_text};
 use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman};
 
 /// A service that keeps orders: legacy, or the new side that the workflows write to. The two number their orders
@@ -108,13 +109,17 @@ struct Shop {
     old: Orders,
     new: Orders,
     start: Start,
-    _flags: FlagsDir,
+    flags: FlagsDir,
     _dir: TempDir,
 }
 
 impl Shop {
     /// A shop whose services take this long for each request; `more` is added to `pointsman.yaml`.
     async fn start(old: Duration, new: Duration, more: &str) -> Self {
+        Self::start_with(old, new, more, ROUTES).await
+    }
+
+    async fn start_with(old: Duration, new: Duration, more: &str, routes: &str) -> Self {
         let (old, new) = (Orders::start(1, old).await, Orders::start(1_000_001, new).await);
         let flags = FlagsDir::empty();
         let services = format!("services:\n  old: {}\n  new: {}\n", old.server.url(), new.server.url());
@@ -122,12 +127,12 @@ impl Shop {
         for (name, text) in [("create", CREATE), ("read", READ), ("cancel", CANCEL)] {
             flags.write(&format!("workflows/{name}.yaml"), text.trim_start());
         }
-        flags.write("routes/orders.yaml", ROUTES);
+        flags.write("routes/orders.yaml", routes);
         let dir = tempfile::tempdir().expect("a directory");
         let store = format!("sqlite:{}", dir.path().join("db").display());
         let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
         let pointsman = Pointsman::start(&start).await;
-        Self { pointsman, client: Client::new(PATIENCE), old, new, start, _flags: flags, _dir: dir }
+        Self { pointsman, client: Client::new(PATIENCE), old, new, start, flags, _dir: dir }
     }
 
     async fn send(&self, method: Method, path: &str, body: &Value) -> Reply {
@@ -239,4 +244,64 @@ async fn a_twin_that_could_not_follow_legacy_is_not_compared_any_more_also_after
     shop.send(Method::GET, &path, &Value::Null).await;
     assert_eq!(shop.outcomes(1).await, BTreeMap::from([("skipped: no_twin".to_owned(), 1)]));
     shop.finish().await;
+}
+
+/// How many pairs of the reads of a file of captures matched, by rules or without, mismatched, and were skipped because
+/// nothing is known of the instance.
+async fn rehearsed_reads(flags: &FlagsDir, file: &Path) -> [u64; 3] {
+    let (flags, file) = (flags.path().to_str().expect("a path"), file.to_str().expect("a path"));
+    let output = cli(&["rehearse", "--flags", flags, "--from", file, "--route", "orders.get", "--json"], &[]).await;
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", output_text(&output)));
+    let found = &report["routes"]["orders.get"];
+    let count = |value: &Value| value.as_u64().unwrap_or(0);
+    assert_eq!(found["failed"], json!({}), "{report}");
+    [
+        count(&found["matched"]) + count(&found["ignored"]),
+        count(&found["mismatched"]),
+        count(&found["skipped"]["no_instance"]),
+    ]
+}
+
+/// What the run of a follow-up knew of its instance is in its capture, so that a changed workflow may be rehearsed with
+/// it when the instance is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn captured_follow_ups_are_rehearsed_with_what_was_known_of_their_instance() {
+    let routes = ROUTES.replace("state: dark,", "state: dark, capture: 100%,");
+    let mut shop = Shop::start_with(Duration::ZERO, Duration::ZERO, "", &routes).await;
+    for item in 0..3 {
+        shop.create_and_follow_up(item).await;
+    }
+    shop.outcomes(9).await;
+    let exported = shop.pointsman.cli(&["captures", "export", "orders.get"]).await;
+    assert!(exported.status.success(), "{}", output_text(&exported));
+    let text = String::from_utf8(exported.stdout).expect("text");
+    assert_eq!(text.lines().count(), 6, "{text}");
+    assert_eq!(shop.pointsman.stop().await, Some(0), "{}", shop.pointsman.log());
+    let (flags, dir) = (&shop.flags, tempfile::tempdir().expect("a directory"));
+    let file = dir.path().join("captures.ndjson");
+    let write = |change: &dyn Fn(&mut Value)| {
+        let lines = text.lines().map(|line| {
+            let mut capture: Value = serde_json::from_str(line).expect("JSON");
+            assert!(capture["instance"]["id"] != capture["instance"]["legacy_id"], "{capture}");
+            assert_eq!(capture["instance"]["output"]["state"], "open", "{capture}");
+            change(&mut capture);
+            format!("{capture}\n")
+        });
+        std::fs::write(&file, lines.collect::<String>()).expect("a written file");
+    };
+    write(&|_| {});
+    assert_eq!(rehearsed_reads(flags, &file).await, [6, 0, 0]);
+    // The answer to the create is right until the order is cancelled.
+    let answers_from_create = "workflow: read\nsteps: { nothing: { set: 1 } }\n\
+                               respond: { status: 200, body: '${instance.output}' }\n";
+    flags.write("workflows/read.yaml", answers_from_create);
+    assert_eq!(rehearsed_reads(flags, &file).await, [3, 3, 0]);
+    // Captured by a workflow that read nothing of the instance, of which the ids alone are known then.
+    write(&|capture| capture["instance"].as_object_mut().expect("a map").retain(|name, _| name.contains("id")));
+    assert_eq!(rehearsed_reads(flags, &file).await, [0, 0, 6]);
+    flags.write("workflows/read.yaml", READ.trim_start());
+    assert_eq!(rehearsed_reads(flags, &file).await, [6, 0, 0]);
+    // Captured before instances were.
+    write(&|capture| drop(capture.as_object_mut().expect("a map").remove("instance")));
+    assert_eq!(rehearsed_reads(flags, &file).await, [0, 0, 6]);
 }

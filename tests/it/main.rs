@@ -67,6 +67,7 @@ mod reload;
 mod reload_command;
 mod reload_mutations;
 mod renames;
+mod replay_reads;
 mod restored;
 mod rotated_keys;
 mod rotation_and_drain;

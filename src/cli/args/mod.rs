@@ -330,6 +330,9 @@ pub(crate) struct Rehearse {
     /// Only the captures of this route.
     #[arg(long, value_name = "ROUTE")]
     pub route: Option<String>,
+    /// Only captures of this time or later (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<jiff::Timestamp>,
 }
 
 /// Commands for stores.

@@ -127,6 +127,7 @@ pub fn pairs_of_har(text: &str, route_of: RouteOf<'_>) -> Result<Vec<Capture>, H
             id: Uuid::from_u128(number as u128),
             route,
             at: started_date_time.and_then(|text| text.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH),
+            started: None,
             plan: None,
             outcome: None,
             request: CapturedRequest {
@@ -137,6 +138,7 @@ pub fn pairs_of_har(text: &str, route_of: RouteOf<'_>) -> Result<Vec<Capture>, H
                 body,
             },
             legacy: CapturedReply { status: response.status, headers: reply_headers, body: body_of(response.content) },
+            instance: None,
             reads: Vec::new(),
             intents: Vec::new(),
             calls: None,

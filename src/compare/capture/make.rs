@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::reads::AnsweredRead;
 use super::record::{CAPTURE_VERSION, Capture, CapturedBody, CapturedCall, CapturedReply, CapturedRequest};
-use super::redactor::{BodyOf, Redactor};
+use super::redactor::{BODIES_OF_INSTANCE, BodyOf, Redactor};
 use crate::compare::bounds::CompareBounds;
 use crate::compare::effect::{Effect, EffectReply};
 use crate::compare::kept::SensitiveParts;
@@ -36,12 +36,24 @@ pub struct CapturedPair<'a> {
     pub body: &'a Body,
     /// What legacy did.
     pub legacy: &'a Observation,
+    /// When the run began.
+    pub started: Option<Timestamp>,
+    /// Of a follow-up: what the run knew of its instance.
+    pub instance: Option<InstanceOfPair<'a>>,
     /// What the reads of the run asked and were answered.
     pub reads: &'a [AnsweredRead],
     /// What the run would have sent.
     pub intents: &'a [Intent],
     /// The calls that legacy made; `None` where they were not seen, or not all of them.
     pub effects: Option<&'a [Arc<Effect>]>,
+}
+
+/// What the run of a follow-up knew of its instance.
+pub struct InstanceOfPair<'a> {
+    /// The value of `instance` in expressions, or a part of it.
+    pub value: &'a serde_json::Value,
+    /// The same with stars in place of what is sensitive; `None` if nothing is.
+    pub hidden: Option<&'a serde_json::Value>,
 }
 
 /// What a pair is captured with.
@@ -84,6 +96,9 @@ pub fn capture(pair: &CapturedPair<'_>, context: &CaptureContext<'_>) -> Result<
     let params: Vec<(&str, &str)> = pair.params.iter().map(|(name, value)| (&**name, value.as_str())).collect();
     redactor.learn_params(params.iter().copied());
     redactor.learn_query(pair.query.unwrap_or_default());
+    for body in pair.instance.iter().flat_map(|instance| BODIES_OF_INSTANCE.map(|name| instance.value.get(name))) {
+        body.into_iter().for_each(|body| redactor.learn_body(body));
+    }
     let mut learning = Making { redactor, context };
     learning.learn(pair.headers, pair.body);
     learning.learn(pair.legacy.headers(), pair.legacy.body());
@@ -109,6 +124,7 @@ pub fn capture(pair: &CapturedPair<'_>, context: &CaptureContext<'_>) -> Result<
         id: context.id,
         route: context.route.clone(),
         at: context.at,
+        started: pair.started,
         plan: context.plan.map(ToString::to_string),
         outcome: Some(context.outcome.to_owned()),
         request: CapturedRequest {
@@ -119,6 +135,7 @@ pub fn capture(pair: &CapturedPair<'_>, context: &CaptureContext<'_>) -> Result<
             body: making.body(BodyOf::Request, pair.headers, pair.body)?,
         },
         legacy: making.reply(pair.legacy.status(), pair.legacy.headers(), pair.legacy.body(), BodyOf::Reply)?,
+        instance: pair.instance.as_ref().map(|instance| redactor.instance(instance.value, instance.hidden)),
         reads: pair.reads.iter().map(|read| making.read(read)).collect::<Result<_, _>>()?,
         intents: pair.intents.iter().map(|intent| making.intent(intent)).collect::<Result<_, _>>()?,
         calls: pair.effects.map(calls).transpose()?,
@@ -179,7 +196,8 @@ impl Making<'_> {
         })
     }
 
-    /// Whether texts are compared line by line.
+    /// Whether texts are compared line by line; of a reply to a call no line is compared, but what the engine makes of
+    /// it.
     fn keeps_lines(&self, of: BodyOf) -> bool {
         let rules = self.context.rules;
         rules.text.is_some() || matches!(of, BodyOf::Call) && rules.effects.compare_text()
@@ -192,7 +210,7 @@ impl Making<'_> {
             match of {
                 BodyOf::Request => parts.hide_in_request_body(&mut hidden),
                 BodyOf::Reply => parts.hide_in_reply_body(&mut hidden),
-                BodyOf::Call => {}
+                BodyOf::Call | BodyOf::ReplyToCall => {}
             }
         }
         if hidden.as_str() != Some(text) {
@@ -221,7 +239,7 @@ impl Making<'_> {
     }
 
     fn reply_to_call(&self, reply: Option<&EffectReply>) -> Result<Option<CapturedReply>, NotCaptured> {
-        reply.map(|reply| self.reply(reply.status, &reply.headers, &reply.body, BodyOf::Call)).transpose()
+        reply.map(|reply| self.reply(reply.status, &reply.headers, &reply.body, BodyOf::ReplyToCall)).transpose()
     }
 
     fn read(&self, AnsweredRead { asked, reply }: &AnsweredRead) -> Result<CapturedCall, NotCaptured> {

@@ -20,8 +20,9 @@ mod redactor;
 mod tests;
 
 pub use har::{HarError, RouteOf, pairs_of_har};
-pub use make::{CaptureContext, CapturedPair, NotCaptured, capture};
+pub use make::{CaptureContext, CapturedPair, InstanceOfPair, NotCaptured, capture};
 pub use reads::{AnsweredRead, CapturedReads};
 pub use record::{
     CAPTURE_VERSION, Capture, CapturedBody, CapturedCall, CapturedReply, CapturedRequest, UnreadableCapture,
 };
+pub use redactor::{NamedParts, named_secrets};

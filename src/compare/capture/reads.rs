@@ -10,8 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 
 use super::record::{Capture, CapturedCall, UnreadableCapture};
-use crate::compare::effect::EffectReply;
-use crate::compare::observation::Intent;
+use crate::compare::effect::{Effect, EffectReply};
+use crate::compare::observation::{Body, Intent};
 use crate::expression::{parse_form, parse_json};
 
 /// One read of a run, and what it was answered.
@@ -77,6 +77,22 @@ impl CapturedReads {
             }
         };
         Self { reads: reads.into_iter().map(read).collect(), asked: Mutex::default() }
+    }
+
+    /// What legacy's calls were answered; of those that another service than ours answered the name is not known, and
+    /// none of them is equal to a read.
+    pub fn of_legacy(calls: &[Effect]) -> Self {
+        let read = |call: &Effect| {
+            let service = call.service.as_ref()?.as_str();
+            let Body::Whole(body) = &call.body else { return None };
+            let is_whole = |reply: &&EffectReply| matches!(reply.body, Body::Whole(_));
+            Some(CapturedRead {
+                key: ReadKey::of(service, call.method.as_str(), &call.url, body),
+                shown: shown(service, call.method.as_str(), &call.url),
+                reply: call.reply.as_ref().filter(is_whole).cloned(),
+            })
+        };
+        Self { reads: calls.iter().filter_map(read).collect(), asked: Mutex::default() }
     }
 
     /// The reply to a read.

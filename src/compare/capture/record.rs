@@ -26,6 +26,9 @@ pub struct Capture {
     pub route: RouteId,
     /// When it was compared.
     pub at: Timestamp,
+    /// When the run began; `None` in captures that an older version made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
     /// The plan that the engine ran; `None` where only a request and a reply are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
@@ -36,6 +39,10 @@ pub struct Capture {
     pub request: CapturedRequest,
     /// Legacy's reply.
     pub legacy: CapturedReply,
+    /// Of a follow-up: what the run knew of its instance, `id` and `legacy_id` at least, and what the workflow could
+    /// read of it (`input`, `output`, `status`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<serde_json::Value>,
     /// What the reads of the run asked, each with the reply, in the order of the replies.
     #[serde(default)]
     pub reads: Vec<CapturedCall>,

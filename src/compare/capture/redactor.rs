@@ -24,12 +24,16 @@ const PLAIN_KEY_CHARS_MAX: usize = 24;
 /// Headers that describe the transfer of a body: of a redacted one they would be wrong.
 const TRANSFER_HEADERS: [&str; 4] = ["content-encoding", "content-length", "transfer-encoding", "content-md5"];
 
+/// The parts of what is known of an instance that are bodies.
+pub(super) const BODIES_OF_INSTANCE: [&str; 2] = ["input", "output"];
+
 /// Which body of a pair.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyOf {
     Request,
     Reply,
     Call,
+    ReplyToCall,
 }
 
 /// Replaces the secrets of one pair.
@@ -151,8 +155,30 @@ impl<'a> Redactor<'a> {
             match of {
                 BodyOf::Request => parts.hide_in_request_body(&mut hidden),
                 BodyOf::Reply => parts.hide_in_reply_body(&mut hidden),
-                BodyOf::Call => {}
+                BodyOf::Call | BodyOf::ReplyToCall => {}
             }
+        }
+        self.hidden_body(body, hidden)
+    }
+
+    /// What is known of an instance. `hidden` is the same with stars in place of what is sensitive in it.
+    pub fn instance(&self, value: &Value, hidden: Option<&Value>) -> Value {
+        let Value::Object(parts) = value else { return self.value(value, false) };
+        let part = |(name, part): (&String, &Value)| {
+            let hidden = hidden.and_then(|hidden| hidden.get(name)).unwrap_or(part);
+            let shown = if BODIES_OF_INSTANCE.contains(&name.as_str()) {
+                self.hidden_body(part, hidden.clone())
+            } else {
+                part.as_str().map_or_else(|| self.value(part, false), |text| self.text(text).into())
+            };
+            (name.clone(), shown)
+        };
+        Value::Object(parts.iter().map(part).collect())
+    }
+
+    /// A body of which a part is hidden already.
+    fn hidden_body(&self, body: &Value, mut hidden: Value) -> Value {
+        if let Some(parts) = self.sensitive {
             parts.hide_in_value(&mut hidden);
         }
         let mut shown = self.merged(body, &hidden);
@@ -312,6 +338,30 @@ impl<'a> Redactor<'a> {
             Err(_) => self.key.redacted(blake3::hash(bytes).to_hex().as_str()),
         }
     }
+}
+
+/// Where secrets of a pair are known by their names.
+pub struct NamedParts<'a> {
+    /// Bodies.
+    pub bodies: Vec<&'a Value>,
+    /// Headers of the request and of the replies.
+    pub headers: Vec<&'a HeaderMap>,
+    /// The query of the request.
+    pub query: &'a str,
+    /// The parameters of its path.
+    pub params: Vec<(&'a str, &'a str)>,
+}
+
+/// The values that their names, or these rules, say are secret, as far as they are long enough to be no part of other
+/// texts by chance; the longest first, and at most some hundreds.
+pub fn named_secrets(rules: &RedactRules, parts: &NamedParts<'_>) -> Vec<String> {
+    let key = RedactionKey::derived_from(&[0; 32]);
+    let mut learning = Redactor::new(&key, rules, None);
+    parts.bodies.iter().for_each(|body| learning.learn_body(body));
+    parts.headers.iter().for_each(|headers| learning.learn_headers(headers));
+    learning.learn_query(parts.query);
+    learning.learn_params(parts.params.iter().copied());
+    learning.quoted
 }
 
 /// A parameter's name or value.

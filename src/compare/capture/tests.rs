@@ -55,6 +55,8 @@ struct Parts {
     headers: HeaderMap,
     body: Body,
     legacy: Observation,
+    /// With stars in place of what is sensitive.
+    instance: Option<(Value, Value)>,
     reads: Vec<AnsweredRead>,
     intents: Vec<Intent>,
     effects: Option<Vec<Arc<Effect>>>,
@@ -69,6 +71,7 @@ impl Parts {
             headers: json_headers(),
             body: whole(body),
             legacy: reply(201, json_headers(), whole(legacy)),
+            instance: None,
             reads: Vec::new(),
             intents: Vec::new(),
             effects: None,
@@ -88,6 +91,8 @@ impl Parts {
             headers: &self.headers,
             body: &self.body,
             legacy: &self.legacy,
+            started: None,
+            instance: self.instance.as_ref().map(|(value, hidden)| InstanceOfPair { value, hidden: Some(hidden) }),
             reads: &self.reads,
             intents: &self.intents,
             effects: self.effects.as_deref(),
@@ -232,6 +237,35 @@ fn a_capture_is_read_back_and_a_newer_one_is_refused() {
 fn read(url: &str, body: Value, answer: &Value) -> AnsweredRead {
     let reply = EffectReply { status: StatusCode::OK, headers: json_headers(), body: whole(answer) };
     AnsweredRead { asked: intent("look", Method::GET, url, body), reply: Some(reply) }
+}
+
+#[test]
+fn what_is_known_of_an_instance_has_no_secret_and_the_hashes_of_the_pair() {
+    let known = json!({
+        "id": "7", "legacy_id": "a-7", "status": "completed",
+        "input": {"card": CARD, "customer": {"name": "Ann Example"}, "note": "said Ann Example", "amount": 5},
+        "output": {"id": "7", "pay_ref": "by-the-workflow", "state": "open"},
+    });
+    let mut hidden = known.clone();
+    hidden["output"]["pay_ref"] = "***".into();
+    let mut parts = Parts::new(&json!({}), &json!({"paid": CARD, "customer": {"name": "Ann Example"}}));
+    parts.instance = Some((known.clone(), hidden));
+    let redact = RedactRules::new([], vec!["$.customer.name".parse().unwrap()], Detectors::default());
+    let capture = parts.captured(&redact);
+    let found = capture.instance.clone().unwrap();
+    let text = serde_json::to_string(&capture).unwrap();
+    for secret in [CARD, "Ann Example", "by-the-workflow"] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+    let legacy = text_of(&capture.legacy.body);
+    assert_eq!(found["input"]["card"], legacy["paid"], "{found}");
+    assert_eq!(found["input"]["customer"]["name"], legacy["customer"]["name"], "{found}");
+    assert_eq!(found["output"]["state"], "open");
+    for plain in ["id", "legacy_id", "status"] {
+        assert_eq!(found[plain], known[plain]);
+    }
+    assert_eq!(found["input"]["amount"], 5);
+    assert!(capture.legacy.body.text().contains(REDACTED));
 }
 
 #[test]

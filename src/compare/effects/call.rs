@@ -41,8 +41,6 @@ pub(super) struct EngineCall<'a> {
     pub(super) step: &'a StepId,
     /// The template of the step's call; `None` if the rules were checked with another plan than the run's.
     pub(super) template: Option<&'a CallTemplate>,
-    /// The item of a `for_each`, of its step or of one that runs a workflow around it.
-    pub(super) item: Option<u32>,
     /// The number of the call by legacy whose reply its step took.
     pub(super) taken_from: Option<u64>,
 }
@@ -85,7 +83,6 @@ impl<'a> EngineCall<'a> {
             call: Call::of(service, &intent.method, &intent.url, headers, body),
             step: &intent.step,
             template,
-            item: intent.item,
             taken_from: intent.taken_from,
         }
     }

@@ -28,6 +28,9 @@ pub struct CallTemplate {
     pub takes_reply: bool,
     /// The steps that have ended before the call is sent: those that its step needs, directly or through others.
     pub after: BTreeSet<StepId>,
+    /// The outermost step that runs a workflow for each item, if the call is below one: the runs of the items are under
+    /// way at the same time.
+    pub fan_out: Option<StepId>,
 }
 
 /// What a call of a workflow does to the world, and whether a comparison gets an intent of it.

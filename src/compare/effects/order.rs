@@ -48,7 +48,7 @@ pub(super) fn report(
         findings.add_text("", DifferenceKind::EffectOrder, Some(&texts.0), Some(&texts.1));
     }
     let at_the_same_time = unordered(&calls, steps, engine, legacy);
-    for (first, second) in &at_the_same_time {
+    for (first, second) in at_the_same_time.iter().filter(|pair| !in_one_fan_out(pair)) {
         let rules: Vec<_> = [first, second].iter().filter_map(|at| steps[**at].rules.any_order).collect();
         rules.iter().for_each(|rule| findings.count_use(*rule));
         if rules.is_empty() {
@@ -115,9 +115,8 @@ fn unordered(
 }
 
 /// The step that runs a workflow for each item, if this step is below one.
-fn fan_out_of<'s>(step: &'s StepCalls<'_>, engine: &[EngineCall<'_>]) -> Option<&'s str> {
-    let has_items = step.engine.iter().any(|n| engine.get(*n).is_some_and(|call| call.item.is_some()));
-    Some(step.step.as_str().split_once('/')?.0).filter(|_| has_items)
+fn fan_out_of<'e>(step: &StepCalls<'_>, engine: &[EngineCall<'e>]) -> Option<&'e StepId> {
+    step.engine.first().and_then(|n| engine.get(*n)?.template)?.fan_out.as_ref()
 }
 
 /// Whether a step is among others, or a step that runs it is: `pay` for `pay/charge`.
@@ -138,7 +137,13 @@ mod tests {
     /// The paths of the differences in order, where legacy charged and then mailed; the reply to the charge came before
     /// the call with this number began. `needs`: the step `mail` needs `charge`.
     fn found(replied_before: Option<u64>, needs: bool, rules: &Value) -> Vec<String> {
+        found_below(None, replied_before, needs, rules)
+    }
+
+    /// As `found`, where a step runs the workflow of both for each item.
+    fn found_below(fan_out: Option<&str>, replied_before: Option<u64>, needs: bool, rules: &Value) -> Vec<String> {
         let mut rules = checked(rules).unwrap();
+        rules.effects.templates.iter_mut().for_each(|template| template.fan_out = fan_out.map(Into::into));
         for template in rules.effects.templates.iter_mut().filter(|_| needs) {
             if template.step.as_ref().is_some_and(|step| step.as_str() == "mail") {
                 template.after = ["charge".into()].into();
@@ -159,6 +164,7 @@ mod tests {
         assert_eq!(found(Some(1), true, &json!({})), none, "it waits");
         assert_eq!(found(Some(2), false, &json!({})), none, "legacy had no reply yet when it began the mail");
         assert_eq!(found(None, false, &json!({})), none, "that is not known");
+        assert_eq!(found_below(Some("ship"), Some(1), false, &json!({})), none, "the runs of items overlap");
         let any_order = json!({ "effects": { "mail": { "any_order": true } } });
         assert_eq!(found(Some(1), false, &any_order), none);
     }

@@ -30,6 +30,7 @@ pub(super) fn templates() -> Vec<CallTemplate> {
         role,
         takes_reply: false,
         after: BTreeSet::new(),
+        fan_out: None,
     };
     let read = |is_recorded| CallRole::Read { is_recorded };
     vec![
@@ -48,6 +49,7 @@ pub(super) fn templates() -> Vec<CallTemplate> {
             role: CallRole::NotCompared { is_effect: true },
             takes_reply: false,
             after: BTreeSet::new(),
+            fan_out: None,
         },
     ]
 }

@@ -190,7 +190,8 @@ fn may_not_begin(
 /// For a follow-up that legacy answered: looks up the run that is the instance's twin in the engine. The proxy, which
 /// must not wait for the store, knew only that there may be a twin.
 async fn find_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> Result<ArmRequest, Box<ArmReply>> {
-    let Some(instance) = request.instance.as_mut().filter(|instance| instance.run.is_none()) else {
+    let is_recorded = request.reads.as_ref().is_some_and(|reads| reads.instance().is_some());
+    let Some(instance) = request.instance.as_mut().filter(|instance| instance.run.is_none() && !is_recorded) else {
         return Ok(request);
     };
     let why = match request.mode {

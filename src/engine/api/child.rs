@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use crate::engine::api::prepare::with_clock_of;
 use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::api::start::{self, StartContext};
 use crate::engine::context::Core;
@@ -224,6 +225,7 @@ fn prepare(
     parent: &RunStarted,
     spec: &ChildSpec,
     own_plan: Option<Arc<Plan>>,
+    reads: Option<&dyn Reads>,
 ) -> Result<PreparedRun, CannotStart> {
     let failed = |why: String| CannotStart::Fails(Box::new(spec.failed(why)));
     let snapshot = core.files.snapshot.load_full();
@@ -251,7 +253,8 @@ fn prepare(
         bytes_mark: core.bytes_mark(),
         sensitive_paths,
     };
-    let started = start::first_event(&plan, spec.child, &spec.input, context, core.process.clock.now());
+    let mut started = start::first_event(&plan, spec.child, &spec.input, context, core.process.clock.now());
+    started.injected = with_clock_of(reads, started.injected);
     PreparedRun::new(plan, started, snapshot).map_err(|misfit| failed(misfit.to_string()))
 }
 
@@ -264,7 +267,7 @@ fn create(
     slot: Slot,
     reads: Option<Arc<dyn Reads>>,
 ) -> Result<oneshot::Receiver<StartAnswer>, CannotStart> {
-    let prepared = prepare(core, parent, spec, own_plan)?;
+    let prepared = prepare(core, parent, spec, own_plan, reads.as_deref())?;
     let permit = core.permits_of(prepared.run.mode()).and_then(|runs| runs.clone().try_acquire_owned().ok());
     let registration = core.schedule.registry.register(spec.child, None).ok();
     let (answer_sender, answer) = oneshot::channel();
@@ -288,7 +291,8 @@ async fn rehearse(
     let own_plan = plan_of_version(core, parent, spec).await.map_err(|error| {
         CannotStart::Fails(Box::new(spec.failed(format!("the store does not return its plan: {error}"))))
     })?;
-    let prepared = PreparedRun { depth: depth + 1, reads, ..prepare(core, parent, spec, own_plan)? };
+    let prepared = prepare(core, parent, spec, own_plan, reads.as_deref())?;
+    let prepared = PreparedRun { depth: depth + 1, reads, ..prepared };
     let plan = prepared.plan.clone();
     let driver = prepared.driver(core, Waiter::Nobody);
     let drive: futures_util::future::BoxFuture<'_, RehearsedRun> = Box::pin(driver.drive_rehearsal());

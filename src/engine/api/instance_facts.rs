@@ -4,17 +4,18 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use crate::compare::InstanceIds;
 use crate::engine::context::Core;
 use crate::engine::ports::{decode, sealed_values};
 use crate::engine::scheduler::load;
-use crate::exchange::ArmRequest;
+use crate::exchange::{ArmRequest, KnownInstance};
 use crate::expression::ReadPath;
 use crate::flag::InstanceId;
 use crate::names::{JobId, RunId};
+use crate::secret::STARS;
 use crate::store::{RunBodies, RunFilter, StoreError};
 use crate::workflow::{Mode, Plan, RunStatus, SensitivePath, Taint, deeper_than, fold};
 
@@ -68,7 +69,7 @@ pub(super) async fn load_instance(
         return Err("The twin's answer has no id of the instance");
     }
     let ids = if request.mode == Mode::Real { None } else { twin_ids(instance, id.clone()) };
-    let value = serde_json::json!({
+    let value = json!({
         "id": id,
         "legacy_id": legacy_id,
         "input": bodies.input,
@@ -76,6 +77,44 @@ pub(super) async fn load_instance(
         "status": status.as_str(),
     });
     Ok(InstanceFacts { value: Some(Arc::new(value)), sensitive_paths, ids })
+}
+
+impl InstanceFacts {
+    /// What a capture keeps of them; `None` where nothing is known of an instance.
+    pub(super) fn known(&self) -> Option<KnownInstance> {
+        let Some(value) = &self.value else {
+            let ids = self.ids.as_ref()?;
+            let value = Arc::new(json!({ "id": ids.engine, "legacy_id": ids.legacy }));
+            return Some(KnownInstance { value, hidden: None });
+        };
+        let hidden = (!self.sensitive_paths.is_empty()).then(|| {
+            let mut around = json!({ "instance": **value });
+            for path in &self.sensitive_paths {
+                path.visit_within_mut(&mut around, &mut |part| *part = STARS.into());
+            }
+            around["instance"].take()
+        });
+        Some(KnownInstance { value: Arc::clone(value), hidden })
+    }
+}
+
+/// What is known of an instance according to a capture.
+///
+/// # Errors
+/// The plan reads a part of it that the capture has not, because the workflow that was captured did not read it.
+pub(super) fn recorded_instance(plan: &Plan, known: &Value) -> Result<InstanceFacts, &'static str> {
+    let mut reads = plan.reads.iter().filter(|path| path.root() == "instance").peekable();
+    let reads_any = reads.peek().is_some();
+    let has = |path: &ReadPath| match path.part(0) {
+        Some(part) => known.get(part).is_some(),
+        None => known.get("status").is_some(),
+    };
+    if !reads.all(has) {
+        return Err("The capture does not have what the workflow reads of the instance");
+    }
+    let text = |name: &str| known.get(name).and_then(Value::as_str).map(str::to_owned);
+    let ids = text("id").zip(text("legacy_id")).map(|(engine, legacy)| InstanceIds { legacy, engine });
+    Ok(InstanceFacts { value: reads_any.then(|| Arc::new(known.clone())), sensitive_paths: Vec::new(), ids })
 }
 
 /// Legacy's id of an instance, and the one that the engine gave to its twin.
@@ -89,7 +128,7 @@ pub(super) fn unknown_instance(plan: &Plan, request: &ArmRequest) -> InstanceFac
     let instance = request.instance.as_ref().filter(|_| plan.reads.iter().any(|path| path.root() == "instance"));
     let value = instance.map(|instance| {
         let (id, status) = (&*instance.key.id, "unknown");
-        Arc::new(serde_json::json!({ "id": id, "legacy_id": null, "input": null, "output": null, "status": status }))
+        Arc::new(json!({ "id": id, "legacy_id": null, "input": null, "output": null, "status": status }))
     });
     InstanceFacts { value, ..InstanceFacts::default() }
 }

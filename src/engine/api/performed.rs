@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::run_tree;
@@ -94,34 +95,47 @@ fn headers(request: &CallRecord) -> HeaderMap {
     request.headers.iter().filter_map(field).collect()
 }
 
-/// The reply that a call ended with; `None` if it got none, or one that its step does not accept.
+/// The reply that a call ended with; `None` if it got none, or one that its step does not accept. Its body is too large
+/// where it is not recorded in a form from which it can be written again.
 fn reply(outcome: &Outcome) -> Option<EffectReply> {
-    let (Outcome::Done { status, headers, output } | Outcome::Unfit { status, headers, output, .. }) = outcome else {
-        return None;
+    let (status, headers, output, is_read) = match outcome {
+        Outcome::Done { status, headers, output } => (status, headers, output, true),
+        // Such a body could not be read, or not within the bounds.
+        Outcome::Unfit { status, headers, output, .. } => (status, headers, output, !output.shared().is_null()),
+        _ => return None,
     };
     let status = StatusCode::from_u16(*status).ok()?;
     let field = |(name, value): (&String, &String)| {
         Some((name.parse::<HeaderName>().ok()?, value.parse::<HeaderValue>().ok()?))
     };
     let mut fields: HeaderMap = BTreeMap::iter(headers).filter_map(field).collect();
-    let (body, content_type) = body(output)?;
     // The output is decoded already.
-    fields.remove(http::header::CONTENT_ENCODING);
-    fields.remove(http::header::CONTENT_LENGTH);
-    if let Some(content_type) = content_type {
-        // As the body is written here: the output is decoded from it again.
-        fields.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    }
-    Some(EffectReply { status, headers: fields, body: Body::Whole(body) })
+    fields.remove(CONTENT_ENCODING);
+    fields.remove(CONTENT_LENGTH);
+    let recorded = fields.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let written = is_read.then(|| written(output, recorded)).flatten();
+    let body = match written {
+        Some((bytes, content_type)) => {
+            if let Some(content_type) = content_type {
+                fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            }
+            Body::Whole(bytes)
+        }
+        None => Body::TooLarge,
+    };
+    Some(EffectReply { status, headers: fields, body })
 }
 
-/// The bytes of an output, and the content type from which it is decoded again. `None` for an
-/// output that may represent bytes.
-fn body(output: &SharedJson) -> Option<(Bytes, Option<&'static str>)> {
+/// An output as bytes that are decoded to the same under its content type, or under the one that is returned with them.
+/// `None` for an output that may represent bytes.
+fn written(output: &SharedJson, content_type: &str) -> Option<(Bytes, Option<&'static str>)> {
+    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_json = kind.ends_with("/json") || kind.ends_with("+json");
+    let is_text = kind.starts_with("text/") || kind.ends_with("/xml") || kind.ends_with("+xml");
     Some(match &**output.shared() {
-        serde_json::Value::Null => (Bytes::new(), None),
-        serde_json::Value::String(text) => (Bytes::from(text.clone()), Some("text/plain")),
+        serde_json::Value::Null if !is_json => (Bytes::new(), None),
+        serde_json::Value::String(text) if !is_json => (Bytes::from(text.clone()), (!is_text).then_some("text/plain")),
         value if BytesMark::may_be_bytes(value) => return None,
-        value => (Bytes::from(value.to_string()), Some("application/json")),
+        value => (Bytes::from(value.to_string()), (!is_json).then_some("application/json")),
     })
 }

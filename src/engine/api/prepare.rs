@@ -12,18 +12,18 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::compare::{Body, InstanceIds, Observation};
-use crate::engine::api::instance_facts::{InstanceFacts, load_instance, unknown_instance};
+use crate::engine::api::instance_facts::{InstanceFacts, load_instance, recorded_instance, unknown_instance};
 use crate::engine::api::start;
 use crate::engine::api::unknown_instance::{WithoutInstance, judge};
 use crate::engine::context::Core;
 use crate::engine::machine::{refused_input, replies};
 use crate::engine::ports::decode;
 use crate::engine::snapshot::FilesSnapshot;
-use crate::exchange::{ArmReply, ArmRequest, ProblemDocument, RunReport};
+use crate::exchange::{ArmReply, ArmRequest, ProblemDocument, Reads, RunReport};
 use crate::flag::SkipReason;
 use crate::names::{PlanId, PlanSet, RunId, WorkflowName};
 use crate::workflow::{
-    Creates, Event, FirstValues, Mode, Plan, RunStarted, evolve, may_create_instance, quotes_in_first_event,
+    Creates, Event, FirstValues, Injected, Mode, Plan, RunStarted, evolve, may_create_instance, quotes_in_first_event,
 };
 
 /// The parts of a run that can be created for a request.
@@ -98,13 +98,16 @@ pub(in crate::engine) async fn prepare(
     if let Err(why) = plan.check_input(&body) {
         return Err(Box::new(refused(&body, &why)));
     }
-    let loaded = match judge(core, request, deadline).await {
-        WithoutInstance::Usual => load_instance(core, &plan, request, deadline).await,
-        WithoutInstance::Unknown => Ok(unknown_instance(&plan, request)),
-        WithoutInstance::AtLegacy(why) => Err(why),
-        WithoutInstance::NotFound => {
-            return Err(Box::new(ArmReply::Refused(ProblemDocument::no_such_instance(), RunReport::default())));
-        }
+    let loaded = match request.reads.as_ref().and_then(|reads| reads.instance()) {
+        Some(known) => recorded_instance(&plan, known),
+        None => match judge(core, request, deadline).await {
+            WithoutInstance::Usual => load_instance(core, &plan, request, deadline).await,
+            WithoutInstance::Unknown => Ok(unknown_instance(&plan, request)),
+            WithoutInstance::AtLegacy(why) => Err(why),
+            WithoutInstance::NotFound => {
+                return Err(Box::new(ArmReply::Refused(ProblemDocument::no_such_instance(), RunReport::default())));
+            }
+        },
     };
     let instance = match loaded {
         Ok(instance) => instance,
@@ -116,6 +119,9 @@ pub(in crate::engine) async fn prepare(
             return Err(Box::new(reply));
         }
     };
+    if let Some((reads, known)) = request.reads.as_ref().zip(instance.known()) {
+        reads.record_instance(known);
+    }
     let instance_ids = instance.ids.clone();
     match first_event(core, snapshot, &plan, request, run, &body, instance) {
         Ok((started, credentials, run_key)) => {
@@ -188,6 +194,8 @@ fn first_event(
     };
     sensitive_paths.extend(quotes_in_first_event(plan, &first));
     let injected = plan.inject.as_ref().and_then(|inject| inject.values(request.mode, &facts.request, legacy.as_ref()));
+    let injected = with_clock_of(request.reads.as_deref(), injected);
+    request.reads.iter().for_each(|reads| reads.record_started(now));
     let started = RunStarted {
         run,
         workflow: plan.workflow.clone(),
@@ -221,6 +229,12 @@ fn first_event(
         until: start::deadline(plan, now),
     };
     Ok((started, facts.credentials, run_key))
+}
+
+/// What is injected into a run, with its clock where the run repeats one of the past.
+pub(super) fn with_clock_of(reads: Option<&dyn Reads>, injected: Option<Arc<Injected>>) -> Option<Arc<Injected>> {
+    let Some(begun) = reads.and_then(Reads::started) else { return injected };
+    Some(Arc::new(injected.map(Arc::unwrap_or_clone).unwrap_or_default().begun_at(begun)))
 }
 
 /// The plans of the workflows that a run of this version starts, directly or through others; `None` where it starts

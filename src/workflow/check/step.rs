@@ -34,8 +34,14 @@ impl Check<'_> {
         let mut needs = BTreeSet::new();
         for (index, need) in draft.needs.iter().enumerate() {
             let at = site.key("needs").index(index);
-            if self.steps.iter().any(|(known, ..)| known == need) {
+            if let Some((.., needed)) = self.steps.iter().find(|(known, ..)| known == need) {
                 needs.insert(need.clone());
+                if needed.fail.is_some() && !draft.needs_any {
+                    let why =
+                        format!("`{name}` never runs: `{need}` ends the run, or is skipped, and `{name}` with it");
+                    let hint = format!("leave `{need}` out, and give `{name}` an `if:` with the opposite condition");
+                    self.problems.warn(&at, why).hint(hint);
+                }
             } else {
                 let hint = self.step_hint(need);
                 let problem = self.problems.error(&at, format!("unknown step `{need}`"));

@@ -55,6 +55,12 @@ fn the_shape_of_a_step_is_checked() {
             "warning: w.steps.a.needs_any: `a` needs no other step (name steps under `needs:`, or leave `needs_any` out)",
         ],
     );
+    assert_step_problems(
+        "a: { fail: { status: 409 }, if: '${request.body.x == 1}' }\nb: { set: 1, needs: [a] }",
+        &[
+            "warning: w.steps.b.needs[0]: `b` never runs: `a` ends the run, or is skipped, and `b` with it (leave `a` out, and give `b` an `if:` with the opposite condition)",
+        ],
+    );
     assert_step_problems("a: { set: '${1 +}' }", &["w.steps.a.set+5: not a CEL expression: it ends too early"]);
     assert_step_problems("a: { if: 'true', set: 1 }", &["w.steps.a.if: `true` is not one expression; write `${ … }`"]);
     assert_problems("workflow: w\nsteps: {}\nrespond: { status: 200 }", &["w.steps: a workflow has at least one step"]);

@@ -1,0 +1,98 @@
+//! Whether a text is of its format, where the parser of the format is lenient or slow.
+
+/// The most attributes and declared namespaces of one element of XML that is read by its structure: a parser holds each
+/// against all others.
+const XML_ATTRIBUTES_MAX: usize = 256;
+
+/// Whether a text is a table (RFC 4180): a quote stands at the begin and the end of a field, or doubled within quotes;
+/// the last quoted field ends; no line is blank. A parser that reads on makes the same of a table that was cut off and
+/// of a whole one.
+pub(super) fn is_table(text: &str, delimiter: u8) -> bool {
+    #[derive(PartialEq)]
+    enum At {
+        LineStart,
+        FieldStart,
+        Plain,
+        Quoted,
+        QuoteInQuoted,
+    }
+    let mut at = At::LineStart;
+    // A line break of two characters is read as one.
+    for byte in text.replace("\r\n", "\n").bytes() {
+        let is_end = byte == delimiter || matches!(byte, b'\n' | b'\r');
+        at = match at {
+            At::LineStart if matches!(byte, b'\n' | b'\r') => return false,
+            At::Quoted if byte == b'"' => At::QuoteInQuoted,
+            At::Quoted => At::Quoted,
+            At::QuoteInQuoted if byte == b'"' => At::Quoted,
+            At::QuoteInQuoted if !is_end => return false,
+            At::Plain if byte == b'"' => return false,
+            At::LineStart | At::FieldStart if byte == b'"' => At::Quoted,
+            _ if byte == delimiter => At::FieldStart,
+            _ if is_end => At::LineStart,
+            _ => At::Plain,
+        };
+    }
+    at != At::Quoted
+}
+
+/// Whether no element of this XML has so many attributes that a parser takes long for them. It may say so of one in
+/// which no attribute is one, but never of one with too many.
+pub(super) fn has_few_attributes(text: &str) -> bool {
+    let mut rest = text;
+    while let Some(begin) = rest.find('<') {
+        rest = &rest[begin..];
+        let ends = [("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>")];
+        if let Some((_, end)) = ends.iter().find(|(begin, _)| rest.starts_with(begin)) {
+            let Some(end) = rest.find(end) else { return true };
+            rest = &rest[end..];
+            continue;
+        }
+        let (mut quote, mut attributes, mut end) = (None, 0, rest.len());
+        for (at, byte) in rest.bytes().enumerate() {
+            match (quote, byte) {
+                (Some(open), _) if byte == open => quote = None,
+                (Some(_), _) => {}
+                (None, b'"' | b'\'') => quote = Some(byte),
+                (None, b'=') => attributes += 1,
+                (None, b'>') => {
+                    end = at;
+                    break;
+                }
+                (None, _) => {}
+            }
+        }
+        if attributes > XML_ATTRIBUTES_MAX {
+            return false;
+        }
+        rest = &rest[end..];
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_was_cut_off_or_has_stray_quotes_is_none() {
+        for text in ["a,b\n1,2\n", "a\n\"1, \"\"x\"\"\n2\"\n", "a,b\r\n\"\",2", "", "a,\n"] {
+            assert!(is_table(text, b','), "{text:?}");
+        }
+        for text in ["n,m\n1,\"a", "n,m\n\"a\"x,2\n", "n,m\n1,a\"b\n", "n\n1\n\n2\n", "n\r\n\r\n1", "\n"] {
+            assert!(!is_table(text, b','), "{text:?}");
+        }
+        assert!(is_table("a\tb\n1\t\",\"\n", b'\t'));
+    }
+
+    #[test]
+    fn attributes_are_counted_by_element() {
+        let with = |n: usize| (0..n).map(|n| format!(" a{n}='>' ")).collect::<String>();
+        let twice = format!("<r><a{}/><b{}/></r>", with(200), with(200));
+        assert!(has_few_attributes(&twice) && has_few_attributes("<r>a=b</r>"));
+        assert!(!has_few_attributes(&format!("<r><a{}/></r>", with(300))));
+        let text = "=".repeat(300);
+        assert!(has_few_attributes(&format!("<!-- <{text} --><r><![CDATA[<{text}]]></r>")));
+        assert!(has_few_attributes("<r a='"), "not closed: no XML");
+    }
+}

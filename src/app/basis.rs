@@ -9,7 +9,8 @@
 //! workflow, where the route follows up instances also of its creator's and of those of the other followers that do
 //! more than read (what they did to an instance is what this route finds), and of every workflow that these run,
 //! directly or through another one (or the fact that the files do not have such a workflow); the addresses of the
-//! services that these plans name, and of the route's legacy; the rules; the version of the expression language.
+//! services that these plans name, and of the route's legacy; the rules; whether reads are answered from legacy's; the
+//! version of the expression language.
 //!
 //! Not part of the basis, because they change when and how often something is asked and never what a reply says:
 //! limits, breakers, rates, time-outs of services, `keyed:` (which decides whether an attempt with unknown outcome is
@@ -90,8 +91,8 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
         basis.add_count(more_specific.len());
         more_specific.iter().for_each(|matches| basis.add(matches));
     }
-    part("`replay_reads:`", &|hasher| hasher.add(if route.replay_reads { "yes" } else { "" }));
     if route.replay_reads {
+        part("`replay_reads:`", &|hasher| hasher.add("yes"));
         basis.add("replay_reads");
     }
     // Nothing is added for a route whose files and whose creator's files have the plans in force.

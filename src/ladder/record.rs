@@ -87,7 +87,8 @@ impl Recorder {
         let mut after = *self.newest.borrow();
         loop {
             let rest = flips[numbers.len()..].to_vec();
-            // Read in each try: a try was refused because another process has recorded something.
+            // Read in each try: a try is refused where another process has recorded a flip meanwhile. One that has
+            // recorded declarations alone between this and the write is not noticed, and they are written over.
             let merged = match &declared {
                 Some(ours) => Some(self.with_those_of_others(ours).await?),
                 None => None,

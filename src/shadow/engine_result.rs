@@ -6,6 +6,7 @@ use crate::compare::{Body, Observation};
 use crate::exchange::{Answered, Branch, ComparisonOutcome, ProblemDocument, RunReport};
 use crate::flag::SkipReason;
 use crate::limits::UNRESOLVED_TEXT_BYTES_MAX;
+use crate::names::RunId;
 use crate::secret::{LengthMax, masked_and_cut, redact_line};
 
 /// What the engine did, or why that cannot be compared.
@@ -74,9 +75,13 @@ pub(super) fn unresolved(
     EngineResult::Stopped(seen.of_stopped_run(), report)
 }
 
-/// Why the output of a step is not known, without secrets.
+/// Why the output of a step is not known, without secrets and without the ids of runs: the same cause has the same text.
 pub(super) fn shown_why(why: &str) -> String {
-    masked_and_cut(why, redact_line, LengthMax::Bytes(UNRESOLVED_TEXT_BYTES_MAX))
+    fn shown(word: &str) -> &str {
+        if word.parse::<RunId>().is_ok() { "…" } else { word }
+    }
+    let without_ids = why.split(' ').map(shown).collect::<Vec<_>>().join(" ");
+    masked_and_cut(&without_ids, redact_line, LengthMax::Bytes(UNRESOLVED_TEXT_BYTES_MAX))
 }
 
 /// The result for a problem that the engine answered with. A problem caused by a service that failed, an overload, a
@@ -114,5 +119,19 @@ pub(super) fn refused(problem: ProblemDocument, report: RunReport, latency: Dura
             let seen = Observation::new(status, headers, Body::Whole(body.into()), latency, report.intents.clone());
             EngineResult::Comparable(seen.with_steps_without_items(report.steps_without_items.clone()), report)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_cause_in_two_runs_has_the_same_text() {
+        let of = |n: u128| {
+            shown_why(&format!("`pay`: the run {} of `charge` ended as failed: 402", RunId(uuid::Uuid::from_u128(n))))
+        };
+        assert_eq!(of(1), "`pay`: the run … of `charge` ended as failed: 402");
+        assert_eq!(of(1), of(2));
     }
 }

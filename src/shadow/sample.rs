@@ -105,7 +105,8 @@ fn hide_text_bodies(value: &mut Value, hide: &[Hide<'_>]) {
                 let is_form = body.contains('=') && !body.contains(char::is_whitespace);
                 let mut shown = Value::from(redact_line(&plain));
                 hide.iter().for_each(|hide| hide(&mut shown));
-                if !body.is_empty() && !(is_form && shown.as_str() == Some(&plain)) {
+                let is_clean_form = is_form && shown.as_str() == Some(&plain);
+                if !body.is_empty() && !is_clean_form {
                     *body = STARS.to_owned();
                 }
             }

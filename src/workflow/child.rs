@@ -258,10 +258,7 @@ pub(super) fn ended(
         }
         (status, _) => {
             let note = note.map_or_else(String::new, |note| format!(": {note}"));
-            // A rehearsed child is in no store, and the same cause is to have the same text.
-            let which = if run.mode() == Mode::Rehearse { String::new() } else { format!(" {child}") };
-            let (workflow, status) = (&known.workflow, status.as_str());
-            let message = format!("`{id}`: the run{which} of `{workflow}` ended as {status}{note}");
+            let message = format!("`{id}`: the run {child} of `{}` ended as {}{note}", known.workflow, status.as_str());
             // In a run that is not real: where the child could not be rehearsed for lack of an output, a person or a
             // signal, or a service failed, this run fails with the same kind of failure, so that it is not compared.
             let cause = cause.filter(|_| run.mode() != Mode::Real);

@@ -75,7 +75,7 @@ pub(super) fn unresolved(
     EngineResult::Stopped(seen.of_stopped_run(), report)
 }
 
-/// Why the output of a step is not known, without secrets and without the ids of runs: the same cause has the same text.
+/// Why the output of a step is not known, without secrets and ids of runs: the same cause has the same text.
 pub(super) fn shown_why(why: &str) -> String {
     fn shown(word: &str) -> &str {
         if word.parse::<RunId>().is_ok() { "…" } else { word }

@@ -12,7 +12,7 @@ use crate::support::process::output_text;
 use crate::support::until;
 
 const AUTO: &str = "guard: { errors: 1% }\n    auto: { steps: [10%, 50%, 100%], each: 1s, at_least: 5 }";
-/// Callers of one batch; with 10 % about two of them get the engine's answer.
+/// Callers of one batch, each another one: which tenth of the callers gets the engine's answer is drawn for each store.
 const BATCH: usize = 20;
 
 impl Orders {
@@ -21,9 +21,8 @@ impl Orders {
     }
 
     async fn batch(&self, sent: &AtomicUsize) {
-        for tenant in 0..BATCH {
-            assert_eq!(self.order(tenant).await.status, StatusCode::OK);
-            sent.fetch_add(1, Ordering::SeqCst);
+        for _ in 0..BATCH {
+            assert_eq!(self.order(sent.fetch_add(1, Ordering::SeqCst)).await.status, StatusCode::OK);
         }
     }
 

@@ -17,7 +17,7 @@ use super::quantity::names_an_amount;
 use super::redact::ShownAs;
 use super::rule_texts::{IdKind, RuleId};
 
-/// A shorter word is in an id by chance: short numbers are soon those of two things.
+/// A shorter word in an id is not taken for another id: two things often have the same short number.
 const WORD_BYTES_MIN: usize = 5;
 
 /// The bindings, in both directions.
@@ -74,7 +74,7 @@ impl IdMap {
         let searched = if self.is_empty() || is_uuid(legacy) { "" } else { legacy };
         let words = searched.split(|c: char| !c.is_alphanumeric()).filter(is_reference);
         words.filter_map(move |word| {
-            let may_be_meant = |bound: &&BoundId| [kind, IdKind::ANY].contains(&bound.kind) || kind == IdKind::ANY;
+            let may_be_meant = |bound: &&BoundId| kind == IdKind::ANY || [kind, IdKind::ANY].contains(&bound.kind);
             let mut bound = self.to_engine.all(word).iter().filter(may_be_meant);
             let first = bound.next()?;
             let is_named = |bound: &BoundId| engine.contains(bound.id.as_str());

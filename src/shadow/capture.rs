@@ -37,8 +37,8 @@ pub(super) fn capture(captures: &Captures, captured: &CapturedRun<'_>, rules: &R
     };
     let instance = recorded.known_instance();
     // What is known of an instance are the bodies of the route that created it.
-    let of_creator = instance.as_ref().and_then(|_| creator(answered)).map(|creator| &creator.route.redact);
-    let redact = of_creator.map_or_else(|| route.redact.clone(), |redact| route.redact.and(redact));
+    let of_creator = instance.as_ref().and_then(|_| creator(answered));
+    let of_both = of_creator.map(|creator| route.redact.and(&creator.route.redact));
     let whole = CapturedPair {
         method: &request.method,
         path: &request.path,
@@ -66,7 +66,7 @@ pub(super) fn capture(captures: &Captures, captured: &CapturedRun<'_>, rules: &R
             Verdict::Mismatch => "mismatched",
         },
         rules,
-        redact: &redact,
+        redact: of_both.as_ref().unwrap_or(&route.redact),
         key: captures.key(),
         sensitive: Some(&of_workflows),
         bounds,

@@ -1,7 +1,7 @@
 //! Answers the reads of a shadow run from legacy's own (`replay_reads: true`).
 //!
-//! The engine runs after legacy has acted: it would read what legacy has made of it, and not what legacy saw. Where
-//! legacy has made the same read through the egress listener, its reply is the one on which legacy decided.
+//! The engine runs after legacy has acted, so that a read which is sent sees what legacy has changed. Where legacy
+//! itself made the same read through the egress listener, the reply to it shows what was there before.
 //!
 //! Always true: a read is answered only from an equal one of the same request: service, method, path, query and body;
 //! the first from the first, and so on, and the last one again if the run asks more often. All others are sent.
@@ -28,7 +28,7 @@ impl ReadsOfLegacy {
         Self { of_legacy, recorded, has_sent: AtomicBool::new(false) }
     }
 
-    /// Whether a read was sent, because legacy made no equal one.
+    /// Whether at least one read was sent, because legacy had made no equal one.
     pub(super) fn has_sent(&self) -> bool {
         self.has_sent.load(Ordering::Relaxed)
     }

@@ -76,7 +76,7 @@ fn of_pair<'a>(redaction: &'a PairRedaction<'_>, declared: &'a [String]) -> Hide
     })
 }
 
-/// Hides in the bodies of requests, which are texts in events, what their names and paths say.
+/// In events, the body of a request is a text. Where it is JSON, hides the values whose key or JSONPath is secret.
 fn hide_in_bodies(value: &mut Value, redaction: &PairRedaction<'_>) {
     match value {
         Value::Object(members) => members.values_mut().for_each(|member| hide_in_bodies(member, redaction)),

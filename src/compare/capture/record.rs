@@ -39,8 +39,8 @@ pub struct Capture {
     pub request: CapturedRequest,
     /// Legacy's reply.
     pub legacy: CapturedReply,
-    /// Of a follow-up: what the run knew of its instance, `id` and `legacy_id` at least, and what the workflow could
-    /// read of it (`input`, `output`, `status`).
+    /// Of a follow-up: the engine's id of the instance (`id`) and legacy's (`legacy_id`); and, if the workflow reads
+    /// any part of `instance`, all of it: `input`, `output` and `status` of the run that created it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<serde_json::Value>,
     /// What the reads of the run asked, each with the reply, in the order of the replies.

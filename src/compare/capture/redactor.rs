@@ -24,7 +24,7 @@ const PLAIN_KEY_CHARS_MAX: usize = 24;
 /// Headers that describe the transfer of a body: of a redacted one they would be wrong.
 const TRANSFER_HEADERS: [&str; 4] = ["content-encoding", "content-length", "transfer-encoding", "content-md5"];
 
-/// The parts of what is known of an instance that are bodies.
+/// The keys of `instance` whose values are bodies: of the request that created it, and of the answer to that.
 pub(super) const BODIES_OF_INSTANCE: [&str; 2] = ["input", "output"];
 
 /// Which body of a pair.

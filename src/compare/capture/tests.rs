@@ -55,7 +55,7 @@ struct Parts {
     headers: HeaderMap,
     body: Body,
     legacy: Observation,
-    /// With stars in place of what is sensitive.
+    /// The value of `instance`, and the same with stars in place of its sensitive parts.
     instance: Option<(Value, Value)>,
     reads: Vec<AnsweredRead>,
     intents: Vec<Intent>,

@@ -139,3 +139,42 @@ fn written(output: &SharedJson, content_type: &str) -> Option<(Bytes, Option<&'s
         value => (Bytes::from(value.to_string()), (!is_json).then_some("application/json")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The body that is written for an output, and the content type with which it is decoded.
+    fn body(output: Value, content_type: &'static str) -> (Body, String) {
+        let headers = BTreeMap::from([("content-type".to_owned(), content_type.to_owned())]);
+        let outcome = Outcome::Done { status: 200, headers, output: output.into() };
+        let EffectReply { headers, body, .. } = reply(&outcome).unwrap();
+        (body, headers[CONTENT_TYPE].to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn a_reply_is_written_so_that_it_is_decoded_to_the_same_under_its_own_type_if_that_can_be() {
+        for (output, content_type, text, written_as) in [
+            (json!("a,b"), "text/csv", "a,b", "text/csv"),
+            (json!("<a/>"), "application/xml", "<a/>", "application/xml"),
+            (json!({ "a": 1 }), "application/hal+json", r#"{"a":1}"#, "application/hal+json"),
+            (json!("text"), "application/json", r#""text""#, "application/json"),
+            (json!(null), "application/json; charset=utf-8", "null", "application/json; charset=utf-8"),
+            (json!({ "a": "1" }), "application/x-www-form-urlencoded", r#"{"a":"1"}"#, "application/json"),
+            (json!("text"), "", "text", "text/plain"),
+        ] {
+            let (body, of) = body(output, content_type);
+            assert_eq!((body, of.as_str()), (Body::Whole(text.into()), written_as), "{content_type}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_could_not_be_read_is_no_empty_one() {
+        let failure = crate::workflow::Failure::of_run(crate::workflow::FailureKind::Bound, "too large");
+        let (headers, output) = (BTreeMap::new(), Value::Null.into());
+        let unfit = Outcome::Unfit { status: 200, headers, output, failure };
+        assert_eq!(reply(&unfit).unwrap().body, Body::TooLarge);
+    }
+}

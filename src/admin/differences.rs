@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::extract::{PathParams, QueryParams};
 use super::route_lookup::{find, ladder_status, next_rung};
-use super::samples::{SampleGroup, SamplesOfRoute};
+use super::samples::{CandidateQuery, SampleGroup, SamplesOfRoute};
 use super::state::{Admin, ApiState, JsonResult};
 use super::types::{DiffGroup, Diffs, EvidenceView, Sample, SampleCall};
 use super::{candidates, guard};
@@ -29,23 +29,12 @@ pub(super) struct DiffsQuery {
     candidate: bool,
 }
 
-#[derive(Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EvidenceQuery {
-    /// That of the route's candidate: `legacy` is then what the plan in force did.
-    #[serde(default)]
-    candidate: bool,
-}
-
 pub(super) async fn diffs(
     admin: Admin,
     PathParams(id): PathParams<String>,
     QueryParams(filter): QueryParams<DiffsQuery>,
 ) -> JsonResult<Diffs> {
-    let of_route = match filter.candidate {
-        true => SamplesOfRoute::load_of_candidate(&admin, &id).await?,
-        false => SamplesOfRoute::load(&admin, &id).await?,
-    };
+    let of_route = SamplesOfRoute::load(&admin, &id, filter.candidate).await?;
     let rules = (admin.parts.rules)(&of_route.route).map(|rules| rules.rules).unwrap_or_default();
     let (limits, groups_max) = (admin.parts.limits.clone(), admin.rows(filter.limit, 50));
     // Which calls belong together is found by comparing the pairs again.
@@ -98,7 +87,7 @@ fn shown(group: &SampleGroup<'_>, is_noise: bool, calls: impl Fn(&KeptPair) -> V
 pub(super) async fn evidence(
     admin: Admin,
     PathParams(id): PathParams<String>,
-    QueryParams(filter): QueryParams<EvidenceQuery>,
+    QueryParams(filter): QueryParams<CandidateQuery>,
 ) -> JsonResult<EvidenceView> {
     let set = admin.parts.ladder.flags();
     let flag = find(&set, &id)?;

@@ -22,7 +22,7 @@ use super::types::{
 };
 use super::{
     adoptions, callers, candidates, captures, differences, egress, flips, guard, orchestrate as runs, process, record,
-    reference, reload, routes, rule_trials, services,
+    reference, reload, routes, rule_trials, samples, services,
 };
 use crate::config::TokenScope;
 
@@ -222,6 +222,7 @@ fn flag_endpoints() -> Vec<Endpoint> {
             "tryRules",
             "What other rules would make of the samples; nothing is changed",
         )
+        .query::<samples::CandidateQuery>()
         .body::<TryRules>()
         .returns::<TriedRules>()
         .errors(&[404, 422]),
@@ -231,10 +232,11 @@ fn flag_endpoints() -> Vec<Endpoint> {
             "suggestRules",
             "Rules for the differences",
         )
+        .query::<samples::CandidateQuery>()
         .returns::<SuggestedRules>()
         .errors(&[404]),
         read("/api/v2/routes/{id}/evidence", get(differences::evidence), "evidence", "What comparisons add up to")
-            .query::<differences::EvidenceQuery>()
+            .query::<samples::CandidateQuery>()
             .returns::<EvidenceView>()
             .errors(&[404]),
         read(

@@ -9,9 +9,9 @@ use super::extract::PathParams;
 use super::flips::flip_row;
 use super::route_lookup::{find, ladder_status, next_rung};
 use super::state::{Admin, ApiState, JsonResult, STORE_WAIT};
-use super::types::{AutoRow, Build, Flags, RouteDetail, RouteRow, Status};
+use super::types::{AutoRow, Build, Flags, GateRow, RouteDetail, RouteRow, Status};
 use super::{candidates, guard};
-use crate::flag::{FlagSet, Instance, RouteFlag};
+use crate::flag::{FlagSet, Instance, RouteFlag, State};
 use crate::ladder::{AutoStatus, FlipError, RouteStatus};
 use crate::names::RouteId;
 
@@ -122,6 +122,7 @@ fn route_row(state: &ApiState, flag: &RouteFlag, status: Option<&RouteStatus>) -
         plan_trouble: status.and_then(|status| status.plan_trouble.clone()),
         candidate: status.and_then(|status| candidates::row(state, status)),
         auto: status.and_then(|status| status.auto.clone()).map(auto_row),
+        gate: status.filter(|_| route.workflow.is_some()).and_then(gate_row),
         shares: flag.shares,
         pairs: evidence.pairs(),
         evidence_restarted: evidence.restarted,
@@ -129,6 +130,13 @@ fn route_row(state: &ApiState, flag: &RouteFlag, status: Option<&RouteStatus>) -
         requests: traffic.requests,
         overhead_p50_us: traffic.overhead_p50_us,
     }
+}
+
+fn gate_row(status: &RouteStatus) -> Option<GateRow> {
+    // The first rung needs nothing.
+    let next = status.next.as_ref().filter(|next| next.to > State::Shadow)?;
+    let more = next.missing.len().saturating_sub(1) as u64;
+    Some(GateRow { to: next.to, verdict: next.verdict(), needs: next.missing.first().cloned(), more })
 }
 
 fn auto_row(auto: AutoStatus) -> AutoRow {

@@ -4,10 +4,10 @@ use axum::Json;
 use http::StatusCode;
 
 use super::error::ApiError;
-use super::extract::{JsonBody, PathParams};
+use super::extract::{JsonBody, PathParams, QueryParams};
 use super::rejudged;
 use super::reload::file_problems;
-use super::samples::SamplesOfRoute;
+use super::samples::{CandidateQuery, SamplesOfRoute};
 use super::state::{Admin, ApiState, JsonResult};
 use super::types::{HiddenPlace, SuggestedRuleRow, SuggestedRules, TriedRules, TryRules, UnexplainedPlace};
 use crate::compare::{Difference, HiddenValues, SuggestedRule, Unexplained};
@@ -18,9 +18,10 @@ use crate::names::RouteId;
 pub(super) async fn try_rules(
     admin: Admin,
     PathParams(id): PathParams<String>,
+    QueryParams(filter): QueryParams<CandidateQuery>,
     JsonBody(TryRules { rules }, _): JsonBody<TryRules>,
 ) -> JsonResult<TriedRules> {
-    let of_route = SamplesOfRoute::load(&admin, &id).await?;
+    let of_route = SamplesOfRoute::load(&admin, &id, filter.candidate).await?;
     let in_force = rules_of(&admin, &of_route.route)?;
     let CheckedRules { rules, warnings } = in_force.check(RULES_NAME, &rules).map_err(|findings| {
         let lines = findings.0.iter().map(Finding::one_line).collect();
@@ -40,8 +41,12 @@ pub(super) async fn try_rules(
 }
 
 /// Proposes rules that explain the samples, and judges the samples again under the text that it returns.
-pub(super) async fn suggest(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<SuggestedRules> {
-    let of_route = SamplesOfRoute::load(&admin, &id).await?;
+pub(super) async fn suggest(
+    admin: Admin,
+    PathParams(id): PathParams<String>,
+    QueryParams(filter): QueryParams<CandidateQuery>,
+) -> JsonResult<SuggestedRules> {
+    let of_route = SamplesOfRoute::load(&admin, &id, filter.candidate).await?;
     let in_force = rules_of(&admin, &of_route.route)?;
     let limits = admin.parts.limits.clone();
     let _one_at_a_time = admin.rejudging.lock().await;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::error::ApiError;
@@ -72,26 +73,26 @@ pub(super) struct SampleGroup<'a> {
     pub(super) samples: Vec<&'a SampleRecord>,
 }
 
+/// Whether the candidate of a route is meant.
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CandidateQuery {
+    /// What is known of the route's candidate: `legacy` is then what the plan in force did.
+    #[serde(default)]
+    pub(super) candidate: bool,
+}
+
 impl SamplesOfRoute {
-    pub(super) async fn load(admin: &ApiState, id: &str) -> Result<Self, ApiError> {
-        let route = find(&admin.parts.ladder.flags(), id)?.route.id.clone();
-        Self::load_under(admin, route.clone(), &route).await
-    }
-
-    /// Those of the candidate of a route.
-    pub(super) async fn load_of_candidate(admin: &ApiState, id: &str) -> Result<Self, ApiError> {
-        let route = find(&admin.parts.ladder.flags(), id)?.route.id.clone();
-        let key = candidate_key(&route);
-        Self::load_under(admin, route, &key).await
-    }
-
-    async fn load_under(admin: &ApiState, route: RouteId, key: &RouteId) -> Result<Self, ApiError> {
+    /// Those of a route, or of its candidate.
+    pub(super) async fn load(admin: &ApiState, id: &str, of_candidate: bool) -> Result<Self, ApiError> {
         let parts = &admin.parts;
+        let route = find(&parts.ladder.flags(), id)?.route.id.clone();
+        let key = if of_candidate { candidate_key(&route) } else { route.clone() };
         flush(admin).await;
         let limits = &parts.limits;
         let samples_max = limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max);
         let samples = parts.store.samples(key.clone(), usize::try_from(samples_max).unwrap_or(usize::MAX)).await?;
-        Ok(Self { evidence: parts.evidence.of(key), route, samples })
+        Ok(Self { evidence: parts.evidence.of(&key), route, samples })
     }
 
     /// The samples by fingerprint. The most frequent group is first; among equally frequent groups, the most recent.

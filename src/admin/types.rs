@@ -16,6 +16,7 @@ mod captures;
 mod egress;
 mod file_problem;
 mod flips;
+mod gate;
 mod guard;
 mod instances;
 mod orchestration;
@@ -50,6 +51,7 @@ pub use captures::CapturePage;
 pub use egress::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
 pub use file_problem::FileProblem;
 pub use flips::{FlipRequest, FlipResponse, FlipRow};
+pub use gate::GateRow;
 pub use guard::{GuardReleaseRequest, GuardReleaseResponse, GuardRow};
 pub use instances::InstancesRow;
 pub use orchestration::{

@@ -12,6 +12,9 @@
 //! services that these plans name, and of the route's legacy; the rules; whether reads are answered from legacy's; the
 //! version of the expression language.
 //!
+//! A plan of the creator or of another follower that came into force through the gate of a candidate is not: its gate
+//! says that what it does to instances is like what the plan before it did, which stays part of the basis.
+//!
 //! Not part of the basis, because they change when and how often something is asked and never what a reply says:
 //! limits, breakers, rates, time-outs of services, `keyed:` (which decides whether an attempt with unknown outcome is
 //! sent again), and the values of secrets, because a new secret gives access to the same service.
@@ -154,12 +157,12 @@ fn plans<'a>(
     let (mut plans, mut other_versions) = (Plans::new(), BTreeSet::new());
     let own = in_force.of(&route.id).filter(|_| !is_candidate);
     let creator = creator_of(setup, route);
-    let of_creator = creator.map(|creator| (creator, in_force.of(&creator.id)));
+    let of_creator = creator.map(|creator| (creator, in_force.for_evidence_of_others(&creator.id)));
     let siblings = setup.routes.iter().map(|other| &**other).filter(|other| {
         other.id != route.id
             && creator.is_some_and(|creator| creator_of(setup, other).is_some_and(|of| of.id == creator.id))
     });
-    let siblings = siblings.map(|sibling| (sibling, in_force.of(&sibling.id)));
+    let siblings = siblings.map(|sibling| (sibling, in_force.for_evidence_of_others(&sibling.id)));
     let writing = siblings.filter(|(sibling, version)| {
         let of_files = || sibling.workflow.as_ref().and_then(|name| setup.workflows.get(name)).map(|plan| &**plan);
         let plan = version.map_or_else(of_files, |version| version.plan().map(|plan| &**plan));

@@ -209,10 +209,7 @@ impl Parts {
         candidate_move: Option<CandidateMove>,
     ) -> anyhow::Result<Result<Vec<FlipRecord>, FilesError>> {
         let files_version = self.ladder.flags().load().files_version + 1;
-        let mut kept = self.ladder.plans_in_force(&setup.routes);
-        if let Some(candidate_move) = candidate_move.as_ref().filter(|asked| asked.share.is_none()) {
-            kept.remove(&candidate_move.route);
-        }
+        let kept = self.ladder.plans_in_force(&setup.routes, candidate_move.as_ref());
         let plans = PlansInForce::load(&self.store, setup, kept).await?;
         let plans = plans.refusing_new(&self.ladder.unrunnable_plans(), &setup.routes)?;
         let declared = declared(setup, files_version, &plans, candidate_move);

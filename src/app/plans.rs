@@ -13,7 +13,7 @@ use crate::compare::Rules;
 use crate::config::{RouteRules, Setup, shared_steps_below};
 use crate::evidence::EvidenceBasis;
 use crate::flag::Route;
-use crate::ladder::{CandidateMove, DeclaredPlans};
+use crate::ladder::{CandidateMove, DeclaredPlans, KeptPlans};
 use crate::names::{PlanSet, RouteId, ServiceName, StepId, WorkflowName};
 use crate::store::{StoreHandle, candidate_key, route_of_candidate};
 use crate::workflow::{Plan, PlanVersion, StepPart};
@@ -22,6 +22,9 @@ use crate::workflow::{Plan, PlanVersion, StepPart};
 #[derive(Clone, Default)]
 pub(super) struct PlansInForce {
     versions: BTreeMap<RouteId, PlanVersion>,
+    /// The plans with which the evidence of the other routes of a family goes on, where those in force came through the
+    /// gate of a candidate.
+    evidence_from: BTreeMap<RouteId, PlanVersion>,
     /// Why those of a route cannot be run, as a sentence.
     unrunnable: BTreeMap<RouteId, String>,
 }
@@ -34,10 +37,16 @@ impl PlansInForce {
     pub async fn load(
         store: &StoreHandle,
         setup: &Setup,
-        sets: BTreeMap<RouteId, Arc<PlanSet>>,
+        KeptPlans { in_force, evidence_from }: KeptPlans,
     ) -> anyhow::Result<Self> {
         let mut loaded = Self::default();
-        for (id, set) in sets {
+        for (id, set) in evidence_from {
+            match build(store, setup, &set).await? {
+                Ok(version) => drop(loaded.evidence_from.insert(id, version)),
+                Err(why) => tracing::warn!(route = %id, "the evidence of its family starts anew: {why}"),
+            }
+        }
+        for (id, set) in in_force {
             let Some(route) = setup.routes.iter().find(|route| route.id == id) else { continue };
             if let Some(of_files) = version_of_files(setup, route).filter(|of_files| of_files.set == set) {
                 loaded.versions.insert(id, of_files);
@@ -85,6 +94,12 @@ impl PlansInForce {
     /// The plans in force of a route, where the files do not decide.
     pub fn of(&self, route: &RouteId) -> Option<&PlanVersion> {
         self.versions.get(route)
+    }
+
+    /// The plans of a route of which the evidence of the other routes of its family says something: those in force, or
+    /// earlier ones where they came into force through their gate.
+    pub fn for_evidence_of_others(&self, route: &RouteId) -> Option<&PlanVersion> {
+        self.evidence_from.get(route).or_else(|| self.versions.get(route))
     }
 
     /// The plans in force that the files do not have.

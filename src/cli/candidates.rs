@@ -77,7 +77,7 @@ fn seen_plan(candidate: Option<&CandidateRow>, route: &str) -> String {
 /// The candidate of a route, as lines.
 pub(crate) fn lines(route: &str, in_force: Option<&str>, candidate: &CandidateRow, format: Formatter) -> String {
     let CandidateRow { plan, stage: _, share, since, pairs, mismatched, verdict, missing, conditions: _ } = candidate;
-    let since = since.map(|since| format!(" since {since:.0}")).unwrap_or_default();
+    let since = since.map(|since| format!(" (appeared or was moved last at {since:.0})")).unwrap_or_default();
     let share = if *share > 0.0 { format!(" It answers {share} % of new requests.") } else { String::new() };
     let head = format!(
         "{route}: its changed workflow ({}) is a candidate{since}, and {} stays in force.{share} Rehearsed: {} pairs, {} \

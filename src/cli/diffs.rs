@@ -103,7 +103,8 @@ fn group(out: &mut String, n: usize, group: &DiffGroup, (runs, now): (u64, Times
         let _ = writeln!(out, "    {}", format.tone(line, Tone::Faint));
     }
     let _ = writeln!(out, "  {} / {}", format.tone("- legacy", Tone::Bad), format.tone("+ engine", Tone::Good));
-    out.push_str(&inline_diff(&indented(&sample.legacy), &indented(&sample.engine), format));
+    let (legacy, engine) = sides(&sample.legacy, &sample.engine);
+    out.push_str(&inline_diff(&legacy, &engine, format));
     if !sample.calls.is_empty() {
         let _ = writeln!(out, "  {}", format.tone("calls to other services", Tone::Faint));
         sample.calls.iter().take(CALLS_MAX).for_each(|shown| out.push_str(&call(shown, format)));
@@ -160,6 +161,20 @@ pub(super) fn shown_difference(difference: &Difference, format: Formatter) -> St
         let _ = writeln!(out, "    {}", format.tone(why, Tone::Warn));
     }
     out
+}
+
+/// Both stored replies by lines. Where they differ in the last line break alone, the one without says so.
+fn sides(legacy: &str, engine: &str) -> (String, String) {
+    let mut sides = (indented(legacy), indented(engine));
+    if sides.0 == sides.1 {
+        const NOTE: &str = "(no line break at the end)\n";
+        match (legacy.ends_with('\n'), engine.ends_with('\n')) {
+            (true, false) => sides.1.push_str(NOTE),
+            (false, true) => sides.0.push_str(NOTE),
+            (true, true) | (false, false) => {}
+        }
+    }
+    sides
 }
 
 /// A stored reply: the status in its first line, and the body with JSON indented.
@@ -220,4 +235,17 @@ pub(super) fn inline_diff(legacy: &str, engine: &str, format: Formatter) -> Stri
         );
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_in_the_last_line_break_alone_can_be_seen() {
+        let (legacy, engine) = sides("200\na\n", "200\na");
+        assert_eq!((&*legacy, &*engine), ("200\na\n", "200\na\n(no line break at the end)\n"));
+        let (legacy, engine) = sides("200\n{\"a\":1}", "200\n{\"a\":2}");
+        assert!(!legacy.contains("line break") && !engine.contains("line break"));
+    }
 }

@@ -21,6 +21,7 @@ mod egress;
 mod evidence;
 mod flip;
 mod format;
+mod gates;
 mod guard;
 mod help;
 mod id_prefix;
@@ -54,6 +55,7 @@ use output::{Output, pretty, print, print_with, report_error};
 pub use process_commands::{
     DemoOptions, Failure, ProcessCommands, ServeOptions, StoreCopy, StoreFinding, StoreLocation, StoreReport,
 };
+use rule_trials::Trial;
 use runs::RunCommand;
 
 use crate::config::{CheckFailed, Overrides};
@@ -127,14 +129,15 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
             with_client(&server, |client| guard::release(client, &server, &route, reason, force, out))
         }
         Command::Reload { server } => with_client(&server, |client| reload::reload(client, &server, out)),
-        Command::Diffs { route, suggest: true, server, .. } => {
-            with_client(&server, |client| rule_trials::suggest(client, &route, out))
+        Command::Diffs { route, suggest: true, candidate, server, .. } => {
+            with_client(&server, |client| rule_trials::suggest(client, &route, candidate, out))
         }
         Command::Diffs { route, limit, candidate, try_rules: None, server, .. } => {
             with_client(&server, |client| diffs::show(client, &route, limit, candidate, out))
         }
-        Command::Diffs { route, limit, try_rules: Some(file), server, .. } => {
-            with_client(&server, |client| rule_trials::try_rules(client, &route, &file, limit, out))
+        Command::Diffs { route, limit, candidate, try_rules: Some(file), server, .. } => {
+            let asked = Trial { route: &route, candidate, file: &file };
+            with_client(&server, |client| rule_trials::try_rules(client, &asked, limit, out))
         }
         Command::Captures { command: CapturesCommand::Export { route, server } } => {
             with_client(&server, |client| captures::export(client, &route))

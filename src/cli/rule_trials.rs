@@ -14,23 +14,35 @@ use crate::admin::types::{
 };
 use crate::limits::FLAG_FILE_BYTES_MAX;
 
+/// Rules to be tried.
+pub(crate) struct Trial<'a> {
+    pub route: &'a str,
+    /// On the samples of the route's candidate.
+    pub candidate: bool,
+    pub file: &'a Path,
+}
+
 pub(crate) fn try_rules(
     client: &Client,
-    route: &str,
-    file: &Path,
+    Trial { route, candidate, file }: &Trial<'_>,
     limit: usize,
     format: Formatter,
 ) -> Result<Output, CallError> {
     let rules = read(file)?;
-    let path = format!("/api/v2/routes/{}/diffs/try", component(route));
+    let path = format!("/api/v2/routes/{}/diffs/try{}", component(route), of_candidate(*candidate));
     let (tried, json) = client.post::<TriedRules>(&path, &TryRules { rules })?;
     Ok(Output { text: text(&tried, limit, format), json, is_ok: true })
 }
 
-pub(crate) fn suggest(client: &Client, route: &str, format: Formatter) -> Result<Output, CallError> {
-    let path = format!("/api/v2/routes/{}/diffs/suggestions", component(route));
+pub(crate) fn suggest(client: &Client, route: &str, candidate: bool, format: Formatter) -> Result<Output, CallError> {
+    let path = format!("/api/v2/routes/{}/diffs/suggestions{}", component(route), of_candidate(candidate));
     let (suggested, json) = client.get::<SuggestedRules>(&path)?;
     Ok(Output { text: suggestions(&suggested, format), json, is_ok: true })
+}
+
+/// A server of an earlier version does not know the parameter.
+fn of_candidate(candidate: bool) -> &'static str {
+    if candidate { "?candidate=true" } else { "" }
 }
 
 /// The text of a file, which is no larger than a flag file.

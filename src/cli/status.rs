@@ -9,7 +9,7 @@ use super::args::{Globals, Server};
 use super::client::{CallError, Client};
 use super::format::{Formatter, TableCell, Tone, count, counted, duration_text, escape_control, plain, why};
 use super::output::{Output, Printed, print, report_error};
-use super::{auto, candidates, evidence, guard};
+use super::{auto, candidates, evidence, gates, guard};
 use crate::admin::types::{InstancesRow, RouteRow, RunStatus, Status};
 use crate::flag::{EffectiveReason, Freeze, State};
 
@@ -125,6 +125,10 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
         ["ROUTE", "MATCHES", "REQUESTED", "EFFECTIVE", "WHY", "SHARE", "PAIRS", "MISMATCH", "REQUESTS", "OVERHEAD"];
     if !status.routes.is_empty() {
         out.push_str(&format.table(&header, &[5, 6, 7, 8, 9], status.routes.iter().map(row).collect()));
+    }
+    let gates = gates::lines(&status.routes, format);
+    if !gates.is_empty() {
+        out.push_str(&format!("\n{gates}"));
     }
     let guarded =
         status.routes.iter().filter_map(|route| Some(guard::line(route.id.as_str(), route.guard.as_ref()?, format)));

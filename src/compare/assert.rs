@@ -86,7 +86,8 @@ pub(super) fn applies(assert: &Assert, pair: &Pair<'_>) -> bool {
     }
 }
 
-fn path(source: &str) -> String {
+/// The place of a difference that this assert makes.
+pub(super) fn path(source: &str) -> String {
     format!("assert {}", redact::shorten(source, 200))
 }
 

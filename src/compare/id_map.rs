@@ -12,7 +12,9 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::id_form::{is_no_id, is_uuid, may_correspond};
-use super::id_words::{BoundId, IdNames, IdsOfArm, Substitution, WordMatching, is_number, is_rarely_a_quantity};
+use super::id_words::{
+    BoundId, IdNames, IdsOfArm, Substitution, WORD_BYTES_MAX, WordMatching, is_number, is_rarely_a_quantity,
+};
 use super::quantity::names_an_amount;
 use super::redact::ShownAs;
 use super::rule_texts::{IdKind, RuleId};
@@ -48,6 +50,17 @@ pub(super) struct FoundIds {
     pub(super) unproven: Option<RuleId>,
 }
 
+/// Whether an id stands in a text, and not as a part of a longer number.
+fn has_in_it(text: &str, id: &str) -> bool {
+    let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
+    let bytes = id.as_bytes();
+    text.match_indices(id).any(|(at, _)| {
+        let (before, behind) = text.as_bytes().split_at(at);
+        let behind = &behind[id.len()..];
+        !(is_digit(before.last()) && is_digit(bytes.first()) || is_digit(bytes.last()) && is_digit(behind.first()))
+    })
+}
+
 impl IdMap {
     /// An empty map. The names of the kinds tell, in texts, which kind of id a word is.
     pub(super) fn of_kinds(kinds: &[String]) -> Self {
@@ -71,13 +84,14 @@ impl IdMap {
         let is_reference = |word: &&str| {
             word.len() >= WORD_BYTES_MIN && word.len() < legacy.len() && word.bytes().any(|b| b.is_ascii_digit())
         };
-        let searched = if self.is_empty() || is_uuid(legacy) { "" } else { legacy };
+        let is_too_long = legacy.len() > WORD_BYTES_MAX || engine.len() > WORD_BYTES_MAX;
+        let searched = if self.is_empty() || is_uuid(legacy) || is_too_long { "" } else { legacy };
         let words = searched.split(|c: char| !c.is_alphanumeric()).filter(is_reference);
         words.filter_map(move |word| {
             let may_be_meant = |bound: &&BoundId| kind == IdKind::ANY || [kind, IdKind::ANY].contains(&bound.kind);
             let mut bound = self.to_engine.all(word).iter().filter(may_be_meant);
             let first = bound.next()?;
-            let is_named = |bound: &BoundId| engine.contains(bound.id.as_str());
+            let is_named = |bound: &BoundId| has_in_it(engine, &bound.id);
             (!is_named(first) && !bound.any(is_named)).then_some((first, word))
         })
     }
@@ -132,6 +146,8 @@ impl IdMap {
         let bound = self.to_engine.all(legacy).iter();
         let mut bound = bound.filter(|bound| bound.id == engine && (kind == IdKind::ANY || bound.kind == kind));
         match bound.next() {
+            // An id that it names may have been bound later.
+            Some(_) if self.lost_references(kind, legacy, engine).next().is_some() => false,
             Some(bound) => {
                 self.confirm(bound.kind, legacy);
                 true

@@ -46,6 +46,14 @@ fn an_id_that_names_another_one_names_that_of_its_arm() {
         let wrong = verdict(wrong);
         assert_eq!(found(&wrong), [("$.reference", DifferenceKind::Value)]);
     }
+    // Also where it stands before the id that it names.
+    let before = |reference: &str, id: &str| json!({"a_reference": reference, "id": id});
+    let draft_before = json!({"ids": ["$.id", "$.a_reference"]});
+    let verdict =
+        |reference: &str| bodies(&before("BK-40106", "40106"), &before(reference, "run-7"), draft_before.clone());
+    assert_eq!(verdict("BK-run-7-x").verdict, Verdict::Ignored);
+    assert_eq!(found(&verdict("BK-1")), [("$.a_reference", DifferenceKind::Value)]);
+    assert_eq!(found(&verdict("BK-run-77")), [("$.a_reference", DifferenceKind::Value)], "another id");
     // A reference that names no id may be any; so may one in which an id is short, or a part of a word or of a UUID.
     let uuids = ("3f2b8c1e-4010-4abc-8def-012340106789", "9b2d1a70-77aa-4abc-8def-0123456789ab");
     let any = [("40106", "X-9", "y-1"), ("40106", "x40106", "y-1"), ("4010", "X-4010", "y-1")];

@@ -72,7 +72,7 @@ const NAME_CHARS_MAX: usize = 128;
 /// Ids of more lengths than this are not searched for within words: each length is tried at each place of a word.
 const LENGTHS_MAX: usize = 32;
 /// Longer words are not searched.
-const WORD_BYTES_MAX: usize = 512;
+pub(super) const WORD_BYTES_MAX: usize = 512;
 
 impl IdsOfArm {
     pub(super) fn add(&mut self, id: &str, kind: IdKind, other: &str) {

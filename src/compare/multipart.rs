@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::bounds::{BoundExceeded, CompareBounds};
 use super::digest::digest;
 use super::parsed_body::bounded_json;
+use crate::expression::MediaType;
 
 /// The most parts of a body that has a document.
 const PARTS_MAX: usize = 1_000;
@@ -163,12 +164,13 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 
 /// The body of a part.
 fn value(media_type: Option<&str>, body: &[u8], bounds: &CompareBounds) -> Result<Value, BoundExceeded> {
-    let is_json = media_type.is_some_and(|of| of == "application/json" || of.ends_with("+json"));
+    let media_type = media_type.map(MediaType::of);
+    let is_json = media_type.as_ref().is_some_and(MediaType::is_json);
     if is_json && let Some((value, _)) = bounded_json(body, bounds)?.filter(|(_, keys)| keys.is_empty()) {
         return Ok(value);
     }
     // A part without a type is text (RFC 7578, section 4.4).
-    let is_text = is_json || media_type.is_none_or(|of| of.starts_with("text/") || of.ends_with("xml"));
+    let is_text = is_json || media_type.is_none_or(|of| of.is_text());
     let text = is_text.then(|| std::str::from_utf8(body).ok()).flatten();
     Ok(text.map_or_else(|| Value::String(digest(body)), Value::from))
 }

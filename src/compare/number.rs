@@ -60,8 +60,13 @@ impl Decimal {
         }
         let scale = self.exponent.min(other.exponent).min(by.exponent);
         let scaled = (self.scaled(scale), other.scaled(scale), by.scaled(scale));
-        let (Some(a), Some(b), Some(by)) = scaled else { return false };
-        a.checked_sub(b).and_then(i128::checked_abs).is_some_and(|distance| distance <= by)
+        let (Some(a), Some(b), by) = scaled else { return false };
+        let Some(distance) = a.checked_sub(b).and_then(i128::checked_abs) else { return false };
+        match by {
+            Some(by) => distance <= by,
+            // At this scale it has more digits than can be computed with: more than a distance that has fewer.
+            None => distance < 10i128.pow(38),
+        }
     }
 
     fn scaled(&self, scale: i64) -> Option<i128> {
@@ -229,6 +234,8 @@ mod tests {
         assert!(!within("1e400", "1", "0.5"));
         assert!(within("1e400", "1.0e400", "0"));
         assert!(within("0", "0.004", "0.005"));
+        assert!(within("0", "1.2345678901234567e-23", "1"), "the tolerance has more digits than the distance");
+        assert!(!within("2", "1.2345678901234567e-23", "1"));
         assert!(!within("12345678901234567890.000000000000000001", "12345678901234567891.5", "0.0000000000000000001"));
         assert!(!within("1000000000000000000000000000000000000000", "1000000000000000000000000000000000000002", "1"));
     }

@@ -10,7 +10,7 @@ use super::decode::{Decoded, decode};
 use super::json_reader;
 use super::observation::Body;
 use super::repeated_keys::{RepeatedKey, repeated_keys};
-use crate::expression::parse_json;
+use crate::expression::{MediaType, parse_json};
 
 /// A body, decompressed and parsed.
 #[derive(Debug)]
@@ -74,20 +74,17 @@ enum Declared {
 
 fn declared(headers: &HeaderMap) -> Declared {
     let Some(value) = headers.get(CONTENT_TYPE) else { return Declared::Nothing };
-    let essence = value.to_str().unwrap_or("-").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    match essence.as_str() {
+    let kind = MediaType::of(value.to_str().unwrap_or("-"));
+    match kind.as_str() {
         "" => Declared::Nothing,
-        "application/json" | "text/json" => Declared::Json,
-        other if other.ends_with("+json") => Declared::Json,
-        "application/xml"
-        | "application/javascript"
-        | "application/x-www-form-urlencoded"
+        _ if kind.is_json() => Declared::Json,
+        _ if kind.is_text() || kind.is_form() => Declared::Text,
+        "application/javascript"
         | "application/x-ndjson"
         | "application/ndjson"
         | "application/jsonl"
         | "application/yaml"
         | "application/graphql" => Declared::Text,
-        other if other.starts_with("text/") || other.ends_with("+xml") => Declared::Text,
         _ => Declared::Other,
     }
 }

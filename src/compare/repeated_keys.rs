@@ -54,6 +54,8 @@ pub(super) struct RepeatedByNode {
     by_object: ByAddress<Value, BTreeMap<String, Vec<EarlierValue>>>,
     /// Documents with an earlier value in the place of a last one, so that rules find their way into it.
     variants: Vec<Variant>,
+    /// The values in all of these.
+    variant_values: usize,
 }
 
 /// A document with an earlier value of a repeated key.
@@ -75,9 +77,13 @@ enum EarlierValue {
 /// in them.
 const VARIANTS_MAX: usize = 16;
 
+/// The most values in all variants of a comparison: each is a copy of a whole document, at up to 100 bytes a value.
+const VARIANT_VALUES_MAX: usize = 200_000;
+
 impl RepeatedByNode {
     /// Adds the repeated keys of a document.
     pub(super) fn add(&mut self, document: Document<'_>) {
+        let values_in_document = if document.repeated.is_empty() { 0 } else { values_in(document.value) };
         for RepeatedKey { object, key, earlier } in document.repeated {
             let (mut node, mut is_replaced) = (document.value, false);
             for place in object {
@@ -90,10 +96,12 @@ impl RepeatedByNode {
             }
             let mut values = Vec::with_capacity(earlier.len());
             for value in earlier {
-                let may_have_variant = !is_replaced && self.variants.len() < VARIANTS_MAX;
+                let is_small = self.variant_values + values_in_document <= VARIANT_VALUES_MAX;
+                let may_have_variant = !is_replaced && is_small && self.variants.len() < VARIANTS_MAX;
                 let variant = may_have_variant.then(|| Variant::of(document.value, object, key, value)).flatten();
                 values.push(match variant {
                     Some(variant) => {
+                        self.variant_values += values_in_document;
                         self.variants.push(variant);
                         EarlierValue::InVariant(self.variants.len() - 1)
                     }
@@ -180,6 +188,15 @@ fn members_of(value: &Value) -> usize {
         Value::Object(map) => map.len() + map.values().map(members_of).sum::<usize>(),
         Value::Array(items) => items.iter().map(members_of).sum(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+/// The number of values in a value, itself included.
+fn values_in(value: &Value) -> usize {
+    match value {
+        Value::Object(map) => 1 + map.values().map(values_in).sum::<usize>(),
+        Value::Array(items) => 1 + items.iter().map(values_in).sum::<usize>(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 1,
     }
 }
 
@@ -288,6 +305,20 @@ mod tests {
         nodes.add(Document { value: &value, repeated: &of(text) });
         let keys: Vec<&String> = nodes.keys_of(&value["a"]).chain(nodes.keys_of(&value)).collect();
         assert_eq!(keys, ["x", "a"]);
+    }
+
+    /// Each variant is a copy of the whole document.
+    #[test]
+    fn a_large_document_has_few_variants() {
+        let variants = |items: usize| {
+            let text = format!("{{\"all\":[0{}],{}\"k\":1}}", ",0".repeat(items), "\"k\":0,".repeat(30));
+            let value: Value = serde_json::from_str(&text).unwrap();
+            let mut nodes = RepeatedByNode::default();
+            nodes.add(Document { value: &value, repeated: &of(&text) });
+            assert_eq!(nodes.earlier(&value, "k").len(), 30, "each is compared");
+            nodes.variants().count()
+        };
+        assert_eq!((variants(10), variants(90_000), variants(250_000)), (VARIANTS_MAX, 2, 0));
     }
 
     proptest! {

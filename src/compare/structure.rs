@@ -19,8 +19,8 @@ use super::observation::Observation;
 use super::parsed_body::{ParsedBody, bounded_json};
 use super::repeated_keys::{Document, RepeatedKey};
 use super::structure_text;
-use super::well_formed::{has_few_attributes, is_table};
-use crate::expression::parse_form_strictly;
+use super::well_formed::{XmlSize, is_table, xml_size};
+use crate::expression::{MediaType, parse_form_strictly};
 
 /// The body of a reply, with the structure of its text.
 pub(super) struct ComparedBody {
@@ -145,17 +145,16 @@ enum Format {
 impl Format {
     /// The format that a content type declares, if it has one.
     fn declared(headers: &HeaderMap) -> Option<Self> {
-        let value = headers.get(CONTENT_TYPE)?.to_str().ok()?.to_ascii_lowercase();
-        let mut parts = value.split(';').map(str::trim);
-        let essence = parts.next().unwrap_or_default();
-        let has_names = !parts.any(|parameter| parameter == "header=absent");
-        match essence {
+        let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        let kind = MediaType::of(value);
+        let mut parameters = value.split(';').skip(1).map(str::trim);
+        let has_names = !parameters.any(|parameter| parameter.eq_ignore_ascii_case("header=absent"));
+        match kind.as_str() {
             "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Some(Self::JsonLines),
-            "application/x-www-form-urlencoded" => Some(Self::Form),
             "text/csv" => Some(Self::Table { delimiter: b',', has_names }),
             "text/tab-separated-values" => Some(Self::Table { delimiter: b'\t', has_names }),
-            "application/xml" | "text/xml" => Some(Self::Xml),
-            other if other.ends_with("+xml") => Some(Self::Xml),
+            _ if kind.is_form() => Some(Self::Form),
+            _ if kind.is_xml() => Some(Self::Xml),
             _ => None,
         }
     }
@@ -171,15 +170,24 @@ impl Format {
             Self::Table { delimiter, has_names } => {
                 is_table(text, delimiter).then(|| table(text, delimiter, has_names)).flatten()
             }
-            Self::Xml if !has_few_attributes(text) => None,
-            Self::Xml => match roxmltree::Document::parse(text) {
-                Ok(parsed) => xml(parsed.root_element(), None, bounds.depth)?
-                    .map(|element| object([(parsed.root_element().tag_name().name(), element)])),
-                Err(_) => None,
+            Self::Xml => match xml_size(text, bounds.depth) {
+                XmlSize::TooDeep => return Err(BoundExceeded::Depth),
+                XmlSize::TooManyAttributes => None,
+                XmlSize::Parsable => xml_document(text, bounds)?,
             },
             Self::Multipart => None,
         };
         Ok(document.map(|document| (document, Vec::new())))
+    }
+}
+
+fn xml_document(text: &str, bounds: &CompareBounds) -> Result<Option<Value>, BoundExceeded> {
+    match roxmltree::Document::parse(text) {
+        Ok(parsed) => {
+            let root = parsed.root_element();
+            Ok(xml(root, None, bounds.depth)?.map(|element| object([(root.tag_name().name(), element)])))
+        }
+        Err(_) => Ok(None),
     }
 }
 

@@ -58,19 +58,29 @@ pub(super) fn quotes_hint(node: &Node, expected: &str) -> Option<String> {
     }
 }
 
-/// A hint for a number where a duration is expected.
+/// A hint for a number where a duration or a share is expected.
 pub(super) fn unit_hint(node: &Node, schema: &Map<String, Value>, site: &Site) -> Option<String> {
-    const KEYS: [&str; 11] =
-        ["deadline", "timeout", "over", "open", "base", "max", "after", "connect", "first_byte", "within", "interval"];
+    const DURATIONS: &str = "deadline timeout over open base max after connect first_byte within interval window \
+                             age_at_most each settles retry_window";
+    const SHARES: &str = "capture noise rehearse_twice mismatch errors failures mismatch_below coverage_at_least \
+                          errors_not_worse_by noise_not_worse_by";
+    let is_one_of = |keys: &str, key: &str| keys.split(' ').any(|known| known == key);
     let NodeKind::Number(number) = &node.kind else { return None };
     let key = match site.path.last()? {
         Segment::Key(key) => &**key,
         Segment::Index(_) => return None,
     };
     let description = schema.get("description").and_then(Value::as_str).unwrap_or_default();
-    let is_duration = KEYS.contains(&key) || description.starts_with("A duration");
-    (allowed_types(schema).contains(&"string") && is_duration)
-        .then(|| format!("a duration has a unit: write {number}s"))
+    if !allowed_types(schema).contains(&"string") {
+        return None;
+    }
+    match () {
+        () if is_one_of(SHARES, key) => Some(format!("a share is in percent: write {number}%")),
+        () if is_one_of(DURATIONS, key) || description.starts_with("A duration") => {
+            Some(format!("a duration has a unit: write {number}s"))
+        }
+        () => None,
+    }
 }
 
 /// The meaning of a key, from its schema's description.

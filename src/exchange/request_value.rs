@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 
 use super::RequestCopy;
-use crate::expression::{parse_form_with, parse_json};
+use crate::expression::{MediaType, parse_form_with, parse_json};
 use crate::flag::exact_text;
 
 /// The value of `request`.
@@ -43,13 +43,11 @@ pub fn query_value(query: Option<&str>) -> Value {
 /// A body: JSON and forms by their structure, another text as it is.
 pub fn body_value(headers: &HeaderMap, bytes: &[u8]) -> Value {
     let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let kind = MediaType::of(content_type);
     match std::str::from_utf8(bytes) {
         Err(_) | Ok("") => Value::Null,
-        Ok(text) if content_type == "application/x-www-form-urlencoded" => parse_form_with(text, exact_text),
-        Ok(text) if content_type.ends_with("/json") || content_type.ends_with("+json") || content_type.is_empty() => {
-            parse_json(text.as_bytes()).unwrap_or_else(|_| text.into())
-        }
+        Ok(text) if kind.is_form() => parse_form_with(text, exact_text),
+        Ok(text) if kind.is_json() || kind.is_empty() => parse_json(text.as_bytes()).unwrap_or_else(|_| text.into()),
         Ok(text) => text.into(),
     }
 }

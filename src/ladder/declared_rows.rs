@@ -39,6 +39,7 @@ fn row_of(base: Option<&DeclaredState>, ours: &DeclaredState, theirs: &DeclaredS
         follows: newer(base.map(|row| &row.follows), &ours.follows, &theirs.follows),
         live: newer(base.map(|row| &row.live), &ours.live, &theirs.live),
         in_force: newer(base.map(|row| &row.in_force), &ours.in_force, &theirs.in_force),
+        evidence_from: newer(base.map(|row| &row.evidence_from), &ours.evidence_from, &theirs.evidence_from),
         is_absent: newer(base.map(|row| &row.is_absent), &ours.is_absent, &theirs.is_absent),
     }
 }
@@ -59,6 +60,7 @@ mod tests {
             follows: None,
             live: None,
             in_force: plan.map(set),
+            evidence_from: None,
             is_absent: false,
         }
     }

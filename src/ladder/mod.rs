@@ -102,7 +102,7 @@ use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 pub use command::FlipCommand;
 pub use declared_plans::{CandidateMove, DeclaredPlans};
 pub use guard_types::{GuardListener, GuardNotice, GuardRelease, GuardReleased, GuardStatus};
-pub use plans::{CandidateStatus, stored_plans_in_force};
+pub use plans::{CandidateStatus, KeptPlans, stored_plans_in_force};
 pub use status::RouteStatus;
 pub use types::{
     AutoStatus, CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition,
@@ -118,7 +118,7 @@ use self::types::ReadKind;
 use crate::clock;
 use crate::evidence::GuardCrossing;
 use crate::flag::{FlagSet, Route};
-use crate::names::{PlanSet, RouteId};
+use crate::names::RouteId;
 use crate::store::{FlipRecord, StoreError};
 
 /// Holds the flag set in force and moves routes.
@@ -284,11 +284,12 @@ impl Ladder {
         joined.unwrap_or_else(|error| Err(Unconfirmed::task_ended(&error).into()))
     }
 
-    /// The plans that stay in force under files with these routes.
-    pub fn plans_in_force(&self, routes: &[Arc<Route>]) -> BTreeMap<RouteId, Arc<PlanSet>> {
+    /// The plans that stay in force under files with these routes. `candidate_move`: what moves with them.
+    pub fn plans_in_force(&self, routes: &[Arc<Route>], candidate_move: Option<&CandidateMove>) -> KeptPlans {
         let before = self.mover.in_force().inputs().positions;
         let unlisted = unlisted_ids::find(&before.scopes, &before.unlisted_ids, routes);
-        plans::kept(&before, &unlisted_ids::add(&unlisted, routes))
+        let promoted = candidate_move.filter(|candidate_move| candidate_move.share.is_none());
+        plans::kept(&before, &unlisted_ids::add(&unlisted, routes), promoted)
     }
 
     /// Why the plans in force of routes cannot be run with the files in force, by route.

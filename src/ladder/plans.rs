@@ -48,40 +48,60 @@ fn keeps_plans(position: &RoutePosition) -> bool {
     position.rung() >= State::Live || position.inputs.is_held || position.inputs.returns_at_restart
 }
 
+/// The plans that stay in force under new files, by route.
+#[derive(Clone, Debug, Default)]
+pub struct KeptPlans {
+    /// The plans in force.
+    pub in_force: BTreeMap<RouteId, Arc<PlanSet>>,
+    /// Of the routes whose plans in force came through the gate of a candidate: the plans with which the evidence of the
+    /// other routes of the family goes on. Also of a route whose candidate comes into force with these files.
+    pub evidence_from: BTreeMap<RouteId, Arc<PlanSet>>,
+}
+
 /// The plans in force that the next process finds in the store, for files with these routes.
 pub fn stored_plans_in_force(
     flips: Vec<FlipRecord>,
     rows: &[crate::store::DeclaredState],
     routes: &[Arc<Route>],
-) -> BTreeMap<RouteId, Arc<PlanSet>> {
+) -> KeptPlans {
     let is_of_route = |flip: &FlipRecord| flip.guard.is_none() && flip.candidate.is_none();
     let of_routes = flips.into_iter().filter(is_of_route);
     let flips = of_routes.filter_map(|flip| Some((flip.route.clone()?, flip))).collect();
-    let stored = plans_from_store(rows, &flips);
-    let own = |route: &Arc<Route>| {
-        route.workflow.as_ref()?;
-        Some((route.id.clone(), route.ids().find_map(|id| stored.get(id)).cloned()?))
-    };
-    routes.iter().filter_map(own).collect()
+    let in_force = plans_from_store(rows, &flips, |row| row.in_force.as_ref());
+    let evidence_from = plans_from_store(rows, &flips, |row| row.evidence_from.as_ref());
+    let mut kept = KeptPlans::default();
+    for route in routes.iter().filter(|route| route.workflow.is_some()) {
+        let Some((id, set)) = route.ids().find_map(|id| in_force.get_key_value(id)) else { continue };
+        kept.in_force.insert(route.id.clone(), Arc::clone(set));
+        kept.evidence_from.extend(evidence_from.get(id).map(|set| (route.id.clone(), Arc::clone(set))));
+    }
+    kept
 }
 
-/// The plans that stay in force under files with these routes.
-pub(super) fn kept(before: &Positions, routes: &[Arc<Route>]) -> BTreeMap<RouteId, Arc<PlanSet>> {
-    let own = |id: &RouteId| {
-        let set = before.in_force.get(id)?;
-        before.routes.get(id).is_none_or(keeps_plans).then(|| Arc::clone(set))
-    };
-    let with_workflow = routes.iter().filter(|route| route.workflow.is_some());
-    with_workflow.filter_map(|route| Some((route.id.clone(), route.ids().find_map(own)?))).collect()
+/// The plans that stay in force under files with these routes, when this candidate comes into force.
+pub(super) fn kept(before: &Positions, routes: &[Arc<Route>], promoted: Option<&CandidateMove>) -> KeptPlans {
+    let mut kept = KeptPlans::default();
+    for route in routes.iter().filter(|route| route.workflow.is_some()) {
+        let own = |id| before.in_force.get_key_value(id).filter(|_| before.routes.get(id).is_none_or(keeps_plans));
+        let Some((id, set)) = route.ids().find_map(own) else { continue };
+        let earlier = before.evidence_from.get(id);
+        let evidence_from = match promoted.filter(|promoted| promoted.route == route.id) {
+            None => {
+                kept.in_force.insert(route.id.clone(), Arc::clone(set));
+                earlier
+            }
+            // Nothing says that instances of the candidate are like those of the plans before.
+            Some(promoted) if promoted.force => None,
+            Some(_) => Some(earlier.unwrap_or(set)),
+        };
+        kept.evidence_from.extend(evidence_from.map(|set| (route.id.clone(), Arc::clone(set))));
+    }
+    kept
 }
 
 /// Whether the plans in force are those with which these files were read.
 pub(super) fn are_as_read(before: &Positions, plans: &DeclaredPlans, routes: &[Arc<Route>]) -> bool {
-    let mut now = kept(before, routes);
-    if let Some(candidate_move) = plans.comes_into_force() {
-        now.remove(&candidate_move.route);
-    }
-    now == plans.in_force
+    kept(before, routes, plans.comes_into_force()).in_force == plans.in_force
 }
 
 /// Sets the plans in force after new files were judged.
@@ -90,7 +110,12 @@ pub(super) fn after_files(before: &Positions, after: &mut Positions) {
     // A route that is in no file now may be added again.
     let absent = before.in_force.iter().filter(|(id, _)| after.absent.contains(*id));
     in_force.extend(absent.map(|(id, set)| (id.clone(), Arc::clone(set))));
+    let kept = kept(before, &after.declared.routes, after.declared.plans.comes_into_force());
+    let absent = before.evidence_from.iter().filter(|(id, _)| after.absent.contains(*id));
+    let mut evidence_from = kept.evidence_from;
+    evidence_from.extend(absent.map(|(id, set)| (id.clone(), Arc::clone(set))));
     after.in_force = in_force;
+    after.evidence_from = evidence_from;
     add_missing(after);
     if let Some(candidate_move) = after.declared.plans.comes_into_force().cloned() {
         live_basis::accept(after, &candidate_move.route, State::Live);

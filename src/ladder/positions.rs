@@ -55,6 +55,8 @@ pub(super) struct Positions {
     pub live: BTreeMap<RouteId, LiveBasis>,
     /// The plans in force of the routes in `live` or above.
     pub in_force: BTreeMap<RouteId, Arc<PlanSet>>,
+    /// Of some of these routes the earlier plans in force, as [`DeclaredState::evidence_from`] says.
+    pub evidence_from: BTreeMap<RouteId, Arc<PlanSet>>,
     /// The last record of each route's candidate.
     pub candidates: BTreeMap<RouteId, FlipRecord>,
     /// For each route that follows up instances: the requests by which it does so.
@@ -143,7 +145,8 @@ impl Positions {
             declared: DeclaredFiles { routes: Vec::new(), ..declared.clone() },
             routes: BTreeMap::new(),
             unlisted_ids: UnlistedIds::new(),
-            in_force: plans_from_store(&rows, &flips),
+            in_force: plans_from_store(&rows, &flips, |row| row.in_force.as_ref()),
+            evidence_from: plans_from_store(&rows, &flips, |row| row.evidence_from.as_ref()),
             candidates: candidates.into_iter().filter_map(of_candidate).collect(),
             flips,
             stored_declarations: rows.into_iter().filter_map(|row| Some((row.route, row.file?))).collect(),
@@ -213,6 +216,7 @@ impl Positions {
             follows: self.followers.get(route).cloned(),
             live: self.live.get(route).cloned(),
             in_force: self.in_force.get(route).map(|set| PlanSet::clone(set)),
+            evidence_from: self.evidence_from.get(route).map(|set| PlanSet::clone(set)),
             is_absent: self.absent.contains(route),
         };
         routes.into_iter().map(row).collect()
@@ -275,10 +279,11 @@ impl Positions {
 pub(super) fn plans_from_store(
     rows: &[DeclaredState],
     flips: &BTreeMap<RouteId, FlipRecord>,
+    plans: impl Fn(&DeclaredState) -> Option<&PlanSet>,
 ) -> BTreeMap<RouteId, Arc<PlanSet>> {
     let is_live = |route: &RouteId| flips.get(route).is_none_or(|flip| state_of(flip) >= State::Live);
     let kept = rows.iter().filter(|row| is_live(&row.route));
-    kept.filter_map(|row| Some((row.route.clone(), Arc::new(row.in_force.clone()?)))).collect()
+    kept.filter_map(|row| Some((row.route.clone(), Arc::new(plans(row)?.clone())))).collect()
 }
 
 /// The state that a flip went to. An unknown state (of a newer version) counts as `off`.

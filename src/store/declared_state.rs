@@ -27,6 +27,10 @@ pub struct DeclaredState {
     /// The plans that are in force for the route in `live` or `only`, whatever the files say; `None` where it is lower,
     /// or in a row that an older binary wrote. Their definitions are stored by id.
     pub in_force: Option<PlanSet>,
+    /// The earlier plans in force, where those in force replaced them through the gate of a candidate: the evidence of
+    /// the other routes of the family is about instances that these made, and it still counts. `None` where that is not
+    /// so, or in a row that an older binary wrote.
+    pub evidence_from: Option<PlanSet>,
     /// Whether the files put in force last do not have the route; `file` is then what earlier ones declared.
     pub is_absent: bool,
 }
@@ -59,21 +63,25 @@ struct DeclaredRow {
     live: Option<LiveBasis>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     in_force: Option<PlanSet>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    evidence_from: Option<PlanSet>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_absent: bool,
 }
 
 impl From<DeclaredRow> for DeclaredState {
-    fn from(DeclaredRow { route, state, shares, retry, follows, live, in_force, is_absent }: DeclaredRow) -> Self {
+    fn from(row: DeclaredRow) -> Self {
+        let DeclaredRow { route, state, shares, retry, follows, live, in_force, evidence_from, is_absent } = row;
         let file = state.zip(shares).map(|(state, shares)| FileState { state, shares });
-        Self { route, file, retry, follows, live, in_force, is_absent }
+        Self { route, file, retry, follows, live, in_force, evidence_from, is_absent }
     }
 }
 
 impl From<DeclaredState> for DeclaredRow {
-    fn from(DeclaredState { route, file, retry, follows, live, in_force, is_absent }: DeclaredState) -> Self {
+    fn from(state: DeclaredState) -> Self {
+        let DeclaredState { route, file, retry, follows, live, in_force, evidence_from, is_absent } = state;
         let (state, shares) = file.map(|FileState { state, shares }| (state, shares)).unzip();
-        Self { route, state, shares, retry, follows, live, in_force, is_absent }
+        Self { route, state, shares, retry, follows, live, in_force, evidence_from, is_absent }
     }
 }
 

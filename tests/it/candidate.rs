@@ -57,6 +57,13 @@ pub(super) async fn candidate_evidence(system: &TestSystem, pairs: u64) -> Value
     found.await["evidence"].clone()
 }
 
+/// How often the evidence of a route started anew, or went on with earlier evidence, because its basis changed.
+async fn basis_changes(system: &TestSystem, route: &str) -> usize {
+    let page = system.pointsman.get("/api/v2/record").await;
+    let entries = page["entries"].as_array().expect("entries").clone();
+    entries.iter().filter(|entry| entry["kind"] == "basis" && entry["route"] == route).count()
+}
+
 /// The amounts that the bank was asked for, without those of legacy.
 fn charged(system: &TestSystem) -> Vec<String> {
     let entries = system.world.ledger().entries();
@@ -113,6 +120,7 @@ async fn a_wrong_amount_reaches_no_caller_and_a_right_change_passes_the_gate() {
     assert!(code == Some(0) && text.contains("its gate is open"), "{text}");
     let (code, moved) = cli(&system, &["flip", "orders.create", "--candidate", "in-force"]).await;
     assert!(code == Some(0) && moved.contains(&right), "{moved}");
+    assert_eq!(basis_changes(&system, "orders.cancel").await, 0, "the evidence of a follower goes on");
     let promoted = row(&system).await;
     assert_eq!((&promoted["plan"], &promoted["candidate"]), (&right.as_str().into(), &Value::Null));
     let last = system.order().await;
@@ -124,10 +132,16 @@ async fn a_wrong_amount_reaches_no_caller_and_a_right_change_passes_the_gate() {
     system.kill().await;
     system.restart().await;
     assert_eq!(row(&system).await["plan"], right.as_str(), "the promoted plan is in force after a restart");
+    assert_eq!(basis_changes(&system, "orders.cancel").await, 0, "also after a restart");
     let (_, flips) = cli(&system, &["flips", "orders.create"]).await;
     for what in ["candidate appeared", "candidate dropped", "candidate promoted"] {
         assert!(flips.contains(what), "{what}: {flips}");
     }
+    edit(&system, "  noted:\n", "  marked:\n").await;
+    let forced = ["flip", "orders.create", "--candidate", "in-force", "--force", "--reason", "a drill"];
+    let (code, text) = cli(&system, &forced).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(basis_changes(&system, "orders.cancel").await, 1, "nothing says that its instances are the same");
     let (code, record) = cli(&system, &["record", "verify"]).await;
     assert_eq!(code, Some(0), "{record}");
     system.finish().await;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::auto::AutoRow;
 use super::candidates::CandidateRow;
 use super::flips::FlipRow;
+use super::gate::GateRow;
 use super::guard::GuardRow;
 use super::instances::InstancesRow;
 use crate::evidence::{Condition, EvidenceRestart, GateVerdict, RouteEvidence};
@@ -67,6 +68,9 @@ pub struct RouteRow {
     /// How far its share is on the way to the next one; `null` if it does not grow by itself.
     #[serde(default)]
     pub auto: Option<AutoRow>,
+    /// What the next rung still requires; `null` in `off`, on the highest rung, and for a route without a workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateRow>,
     /// The shares in force.
     pub shares: Shares,
     /// The number of comparisons since the evidence was last started from zero.

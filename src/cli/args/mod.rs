@@ -129,7 +129,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
         /// Where the route's candidate and its plan in force differ.
-        #[arg(long, conflicts_with_all = ["try_rules", "suggest"])]
+        #[arg(long)]
         candidate: bool,
         /// Judge the samples again as if this file were the `compare:` of the route, and show what would differ.
         /// Changes nothing.

@@ -14,7 +14,7 @@ use crate::compare::effect::Effect;
 use crate::compare::observation::Observation;
 use crate::compare::pair::{InstanceIds, Pair};
 use crate::compare::parsed_body::ParsedBody;
-use crate::compare::rules::Rules;
+use crate::compare::rules::{Assert, Rules};
 use crate::compare::verdict::{Comparison, Difference, DifferenceKind};
 use crate::expression::{EFFECTS, Expression, ReadPath, parse_json};
 
@@ -139,16 +139,21 @@ impl ReadPair {
         let before = places(found);
         let (still, new): (Vec<_>, Vec<_>) =
             comparison.differences.iter().cloned().partition(|difference| before.contains(&place(difference)));
-        let unknown = match comparison.differences.iter().all(shows_masked) {
-            // Whether masked values are equal is known, but not whether they are within a tolerance or fit a pattern.
-            true if !comparison.differences.is_empty() => {
-                comparison.differences.iter().map(|difference| difference.path.clone()).collect()
-            }
-            true => masked_reads(self, in_force, rules, bounds),
-            false => Vec::new(),
+        let masked = masked_reads(self, in_force, rules, bounds);
+        // Whether masked values are equal is known, but not whether they are within a tolerance or fit a pattern, nor
+        // whether a condition on them holds.
+        let is_by_masked = |difference: &Difference| {
+            difference.kind == DifferenceKind::Assert && masked.iter().any(|read| read.place == difference.path)
         };
-        if !unknown.is_empty() {
-            return Err(NotJudged::Redacted(named(unknown)));
+        let is_seen = |difference: &Difference| !shows_masked(difference) && !is_by_masked(difference);
+        if !comparison.differences.iter().any(is_seen) {
+            let shown = comparison.differences.iter().filter(|difference| !is_by_masked(difference));
+            let unknown =
+                shown.map(|difference| difference.path.clone()).chain(masked.iter().map(|read| read.path.clone()));
+            let unknown: Vec<String> = unknown.collect();
+            if !unknown.is_empty() {
+                return Err(NotJudged::Redacted(named(unknown)));
+            }
         }
         // Whether that header was equal is not known.
         if self.was_encoded && rules.headers.contains(&http::header::CONTENT_ENCODING) {
@@ -194,21 +199,35 @@ fn shows_masked(difference: &Difference) -> bool {
     [&difference.legacy, &difference.engine].into_iter().flatten().any(|value| is_masked(value))
 }
 
+/// Something masked that an expression reads.
+struct MaskedRead {
+    /// The place of the difference that its assert makes; empty for a condition of another rule.
+    place: String,
+    /// What is read.
+    path: String,
+}
+
 /// What the asserts and conditions read that was masked, of those that the rules in force do not have.
-fn masked_reads(read: &ReadPair, in_force: &Rules, rules: &Rules, bounds: &CompareBounds) -> Vec<String> {
-    let known: BTreeSet<&str> = expressions(in_force).map(Expression::source).collect();
+fn masked_reads(read: &ReadPair, in_force: &Rules, rules: &Rules, bounds: &CompareBounds) -> Vec<MaskedRead> {
+    let known: BTreeSet<&str> = expressions(in_force).map(|(_, expression)| expression.source()).collect();
     let mut scope = None;
     let mut found = Vec::new();
-    for expression in expressions(rules).filter(|expression| !known.contains(expression.source())) {
+    for (assert, expression) in expressions(rules).filter(|(_, expression)| !known.contains(expression.source())) {
         let scope = scope.get_or_insert_with(|| values(read, bounds));
-        found.extend(expression.reads().iter().filter(|read| reads_masked(read, scope)).map(|read| read.0.join(".")));
+        let masked = expression.reads().iter().filter(|read| reads_masked(read, scope));
+        let place = || assert.map(|assert| assert::path(&assert.source)).unwrap_or_default();
+        found.extend(masked.map(|read| MaskedRead { place: place(), path: read.0.join(".") }));
     }
     found
 }
 
-fn expressions(rules: &Rules) -> impl Iterator<Item = &Expression> {
-    let asserts = rules.asserts.iter().flat_map(|assert| [Some(&assert.expression), assert.when.as_ref()]).flatten();
-    asserts.chain(rules.texts.conditions().map(|(_, condition)| condition))
+/// The conditions of rules, with the assert that each belongs to.
+fn expressions(rules: &Rules) -> impl Iterator<Item = (Option<&Assert>, &Expression)> {
+    let asserts = rules.asserts.iter().flat_map(|assert| {
+        let expressions = [Some(&assert.expression), assert.when.as_ref()];
+        expressions.into_iter().flatten().map(move |expression| (Some(assert), expression))
+    });
+    asserts.chain(rules.texts.conditions().map(|(_, condition)| (None, condition)))
 }
 
 /// The values that expressions read.
@@ -228,11 +247,18 @@ fn values(read: &ReadPair, bounds: &CompareBounds) -> Value {
 fn reads_masked(path: &ReadPath, scope: &Value) -> bool {
     let mut value = scope;
     for part in &path.0 {
-        match value.get(&**part) {
-            Some(inner) => value = inner,
-            // A list, or a member that is not there: what is around it decides.
-            None => break,
-        }
+        let inner = match value {
+            // The name of a header is found in any case.
+            Value::Object(members) => match members.get(&**part) {
+                None => members.iter().find(|(name, _)| name.eq_ignore_ascii_case(part)).map(|(_, value)| value),
+                found => found,
+            },
+            // In a list any element may be meant, and of what was masked as a whole nothing is known.
+            _ => break,
+        };
+        // Redaction removes no member: there was none.
+        let Some(inner) = inner else { return false };
+        value = inner;
     }
     holds_masked(value)
 }

@@ -85,6 +85,25 @@ fn different_secrets_still_differ_and_what_depends_on_more_than_that_is_not_judg
     assert_eq!(tried(&pair, &in_force, asserts).unwrap().still, []);
 }
 
+/// An assert over what was masked says nothing, whether it holds for what is kept or not; one beside it is judged.
+#[test]
+fn an_assert_is_judged_where_nothing_that_it_reads_was_masked() {
+    let body = |n: i32| json!({"n": n, "card": {"pan": 4111, "month": 12}});
+    let (legacy, engine) = (json_reply(&body(1)), json_reply(&body(2)));
+    let request = json!({});
+    let pair = pair(&legacy, &engine, &request);
+    let tried = |assert: &str| tried(&pair, &Rules::default(), json!({"ignore": ["$.n"], "assert": [assert]}));
+    for masked in
+        ["${legacy.body.card.month == 12}", "${legacy.body.card.month == 11}", "${size(legacy.body.card) == 9}"]
+    {
+        let path = if masked.contains("month") { "legacy.body.card.month" } else { "legacy.body.card" };
+        assert_eq!(tried(masked), Err(NotJudged::Redacted(path.to_owned())), "{masked}");
+    }
+    // What is absent was not masked.
+    assert_eq!(tried("${!has(legacy.body.note)}").unwrap().new, []);
+    assert_eq!(tried("${legacy.body.n == 2}").unwrap().new.len(), 1);
+}
+
 #[test]
 fn texts_are_kept_where_the_rules_show_their_lines() {
     let headers = [("content-type", "text/plain")];

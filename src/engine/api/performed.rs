@@ -15,7 +15,7 @@ use crate::compare::{Body, Effect, EffectReply};
 use crate::engine::Engine;
 use crate::engine::context::Core;
 use crate::exchange::PerformedCalls;
-use crate::expression::SharedJson;
+use crate::expression::{MediaType, SharedJson};
 use crate::names::{RunId, StepId};
 use crate::store::{StoreError, StoredEvent};
 use crate::workflow::{BytesMark, CallRecord, EffectClass, Event, Outcome, Plan, StepFinished, StepPart, StepStarted};
@@ -129,9 +129,8 @@ fn reply(outcome: &Outcome) -> Option<EffectReply> {
 /// An output as bytes that are decoded to the same under its content type, or under the one that is returned with them.
 /// `None` for an output that may represent bytes.
 fn written(output: &SharedJson, content_type: &str) -> Option<(Bytes, Option<&'static str>)> {
-    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let is_json = kind.ends_with("/json") || kind.ends_with("+json");
-    let is_text = kind.starts_with("text/") || kind.ends_with("/xml") || kind.ends_with("+xml");
+    let kind = MediaType::of(content_type);
+    let (is_json, is_text) = (kind.is_json(), kind.is_text());
     Some(match &**output.shared() {
         serde_json::Value::Null if !is_json => (Bytes::new(), None),
         serde_json::Value::String(text) if !is_json => (Bytes::from(text.clone()), (!is_text).then_some("text/plain")),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::compare::Intent;
 use crate::exchange::{Branch, IntentsBelow, RehearsedEvents, RunReport};
+use crate::expression::MediaType;
 use crate::flag::{PinKey, SkipReason};
 use crate::names::StepId;
 use crate::workflow::{
@@ -125,9 +126,8 @@ pub(in crate::engine) fn intent(
 
 /// The exact bytes of a body; `None` where the body's JSON value represents it completely.
 fn bytes_beside_value(record: &CallRecord) -> Option<Bytes> {
-    let is_json = |(name, value): &(String, String)| {
-        name.eq_ignore_ascii_case("content-type") && value.trim_start().starts_with("application/json")
-    };
+    let is_json =
+        |(name, value): &(String, String)| name.eq_ignore_ascii_case("content-type") && MediaType::of(value).is_json();
     let has_full_value = match &record.body {
         Payload::Empty => true,
         Payload::Text(text) => text.starts_with(['{', '[']) && record.headers.iter().any(is_json),

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::compare::{Body, Observation, decoded_body};
 use crate::exchange::RequestCopy;
-use crate::expression::{ReadPath, parse_fields_strictly, parse_form_strictly, parse_json};
+use crate::expression::{MediaType, ReadPath, parse_fields_strictly, parse_form_strictly, parse_json};
 use crate::flag::has_raw_bytes;
 use crate::limits::Limits;
 use crate::workflow::{
@@ -54,10 +54,9 @@ pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: 
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    let kind = content_type.unwrap_or_default().to_ascii_lowercase();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
+    let kind = MediaType::of(content_type.unwrap_or_default());
     let too_many = || Err(format!("has more values than the limit output_values_max ({values_max})"));
-    if kind.ends_with("/json") || kind.ends_with("+json") {
+    if kind.is_json() {
         if values_in(bytes) > values_max {
             return too_many();
         }
@@ -68,15 +67,16 @@ pub(in crate::engine) fn body(bytes: &[u8], content_type: Option<&str>, bounds: 
         })?;
         return if deeper_than(&value, depth_max) { Err(too_deep()) } else { Ok(value) };
     }
-    if kind == "application/x-www-form-urlencoded" {
+    if kind.is_form() {
         // The map, and one value for each field.
         if bytes.iter().filter(|byte| **byte == b'&').count() + 2 > values_max {
             return too_many();
         }
         return parse_form_strictly(bytes).map_err(|why| format!("cannot be read as a form: {why}"));
     }
-    let text = kind.starts_with("text/") || kind.ends_with("/xml") || kind.ends_with("+xml");
-    if text && let Ok(text) = std::str::from_utf8(bytes) {
+    if kind.is_text()
+        && let Ok(text) = std::str::from_utf8(bytes)
+    {
         return Ok(Value::String(text.to_owned()));
     }
     if kind.is_empty()

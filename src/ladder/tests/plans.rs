@@ -87,7 +87,7 @@ async fn below_live_the_plan_of_the_files_is_simply_the_plan() {
     assert_eq!(fixture.plans(), (Some(set("two")), Some(set("three"))));
     fixture.flip("bare", to(State::Shadow)).await.unwrap();
     assert!(fixture.ladder.has_plans_to_drop());
-    assert!(fixture.ladder.plans_in_force(&files(&[]).routes).is_empty());
+    assert!(fixture.ladder.plans_in_force(&files(&[]).routes, None).in_force.is_empty());
     fixture.ladder.reload(with_plan("three", None), || {}).await.unwrap();
     assert!(!fixture.ladder.has_plans_to_drop());
     assert_eq!((fixture.plans(), fixture.stored().await), ((None, None), None));
@@ -121,6 +121,37 @@ async fn a_candidate_comes_into_force_through_its_gate_or_by_force() {
     assert!(positions.declared.plans.candidate_move.is_none(), "recorded once, however often the ladder judges anew");
     let fixture = fixture.restart(with_plan("one", Some("two"))).await;
     assert_eq!(fixture.plans(), (Some(set("two")), Some(set("one"))), "whatever the files of this process say");
+}
+
+/// Through the gate, the evidence of the family goes on; by force, nothing says that it may.
+#[tokio::test]
+async fn the_plans_whose_evidence_goes_on_are_kept_through_gates_and_restarts_and_end_with_force() {
+    let evidence_from = |fixture: &Fixture, asked: Option<&CandidateMove>| {
+        let kept = fixture.ladder.plans_in_force(&files(&[]).routes, asked);
+        kept.evidence_from.get(&RouteId::from("bare")).cloned()
+    };
+    let asked = |plan: &str, force: bool| promoting(plan, force).plans.candidate_move.unwrap();
+    let mut fixture = Fixture::in_live_with("one").await;
+    fixture.ladder.reload(with_plan("two", Some("one")), || {}).await.unwrap();
+    assert_eq!(evidence_from(&fixture, None), None);
+    assert_eq!(evidence_from(&fixture, Some(&asked("two", true))), None);
+    assert_eq!(evidence_from(&fixture, Some(&asked("two", false))), Some(set("one")));
+    // As a promotion through the gate leaves it.
+    let mut rows = fixture.store.declared().await.unwrap();
+    rows.iter_mut().filter(|row| row.in_force.is_some()).for_each(|row| {
+        (row.in_force, row.evidence_from) = (Some(PlanSet::clone(&set("two"))), Some(PlanSet::clone(&set("one"))));
+    });
+    fixture.store.put(Vec::new(), Some(rows)).await;
+    for _ in 0..2 {
+        fixture = fixture.restart(with_plan("three", Some("two"))).await;
+        assert_eq!(evidence_from(&fixture, None), Some(set("one")));
+        fixture.ladder.reload(with_plan("three", Some("two")), || {}).await.unwrap();
+        assert_eq!(evidence_from(&fixture, Some(&asked("three", false))), Some(set("one")), "the first of them");
+    }
+    fixture.ladder.reload(promoting("three", true), || {}).await.unwrap();
+    assert_eq!(evidence_from(&fixture, None), None);
+    let rows = fixture.store.declared().await.unwrap();
+    assert!(rows.iter().all(|row| row.evidence_from.is_none()));
 }
 
 /// The definition is stored before the record that puts the plan in force: a process that ends between the two leaves

@@ -206,6 +206,7 @@ fn the_oldest_id_tells_whose_a_stored_row_is() {
             follows: None,
             live: None,
             in_force: None,
+            evidence_from: None,
             is_absent: false,
         }
     };

@@ -149,6 +149,7 @@ async fn nothing_is_recorded_that_was_to_follow_an_older_flip(which: StoreKind) 
         follows: None,
         live: None,
         in_force: None,
+        evidence_from: None,
         is_absent: false,
     }];
     assert_eq!(put(&fixture, 1, &[flip(Some("a"), "off")], Some(declared.clone())).await, None, "there is no flip 1");
@@ -176,6 +177,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             follows: None,
             live: None,
             in_force: Some(PlanSet { workflow: "w".into(), plans: [("w".into(), "plan_1".into())].into() }),
+            evidence_from: Some(PlanSet { workflow: "w".into(), plans: [("w".into(), "plan_0".into())].into() }),
             is_absent: false,
         }
     };
@@ -233,6 +235,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
         follows: Some(follows),
         live: Some(LiveBasis { basis: Some("a hash".into()), is_below_live: true }),
         in_force: None,
+        evidence_from: None,
         is_absent: true,
     };
     let rows = vec![DeclaredState { retry: retry(Some(scope("x-a"))), ..of("a", State::Live) }, gone];

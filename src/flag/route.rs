@@ -66,7 +66,7 @@ pub struct Route {
     pub noise: Percent,
     /// The share of the requests compared in `shadow` for which the engine is run a second time.
     pub rehearse_twice: Percent,
-    /// Whether the reads of a shadow run are answered from legacy's own equal reads.
+    /// Whether the reads of a run in `shadow` or `dark` are answered from legacy's own equal reads.
     pub replay_reads: bool,
     /// Whether unusual spellings of the path are refused wherever they would match this route, even in `off`.
     pub strict_paths: bool,

@@ -77,7 +77,7 @@ pub struct RouteDraft {
     /// The share of compared requests in `shadow` for which the engine is run a second time, from the same inputs.
     /// Default: `1%`.
     pub rehearse_twice: Option<String>,
-    /// Whether the reads of a shadow run are answered from legacy's own equal reads. It wants `egress:`.
+    /// Whether the reads of a run in `shadow` or `dark` are answered from legacy's own equal reads. It wants `egress:`.
     #[serde(default)]
     pub replay_reads: bool,
     /// `strict` refuses every unusual spelling of the path; `lenient` only where it could bypass or change the match of

@@ -14,7 +14,7 @@ use crate::secret::{REDACTED, STARS};
 pub struct RehearsalReport {
     /// How many captures were read.
     pub captures: u64,
-    /// What was found of each route that has captures.
+    /// What was found of each route that has captures, those that were left out included.
     pub routes: BTreeMap<RouteId, RehearsedRoute>,
     /// How many captures were left out, by reason.
     pub left_out: BTreeMap<&'static str, u64>,
@@ -31,6 +31,8 @@ pub struct RehearsedRoute {
     pub ignored: u64,
     /// Of these, those that differ.
     pub mismatched: u64,
+    /// Captures that were left out, by reason: no run began.
+    pub left_out: BTreeMap<&'static str, u64>,
     /// Captures whose run could not be compared, by reason.
     pub skipped: BTreeMap<String, u64>,
     /// Captures whose run failed, by reason.
@@ -69,7 +71,7 @@ impl RehearsalReport {
     pub fn mismatched(&self) -> u64 {
         self.routes.values().map(|route| route.mismatched).sum()
     }
-    /// The routes of which captures were rehearsed and not one could be compared.
+    /// The routes that have captures of which not one could be compared.
     pub fn not_compared(&self) -> impl Iterator<Item = &RouteId> {
         self.routes.iter().filter(|(_, route)| route.pairs == 0).map(|(id, _)| id)
     }

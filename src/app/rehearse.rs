@@ -178,6 +178,7 @@ impl<'a> Rehearsing<'a> {
     ) -> Result<RehearsalReport, E> {
         let mut report = RehearsalReport::default();
         let mut offered: BTreeMap<RouteId, u64> = BTreeMap::new();
+        let mut left_out: BTreeMap<RouteId, BTreeMap<&'static str, u64>> = BTreeMap::new();
         for capture in captures {
             let capture = capture?;
             report.captures += 1;
@@ -189,6 +190,7 @@ impl<'a> Rehearsing<'a> {
                 }
                 Err(why) => {
                     *report.left_out.entry(why).or_default() += 1;
+                    *left_out.entry(self.route_of(&capture)).or_default().entry(why).or_default() += 1;
                     continue;
                 }
             };
@@ -206,7 +208,18 @@ impl<'a> Rehearsing<'a> {
             let found = self.found(&route).await.map_err(|error| std::io::Error::other(error.to_string()))?;
             report.routes.insert(route, found);
         }
+        // Also of a route without any other: it was not compared, and the result must not be read as if it was.
+        for (route, reasons) in left_out {
+            report.routes.entry(route).or_default().left_out = reasons;
+        }
         Ok(report)
+    }
+
+    /// The id that the route of a capture has in these files; that of the capture if they have no such route.
+    fn route_of(&self, capture: &Capture) -> RouteId {
+        let is_of = |flag: &&Arc<RouteFlag>| flag.route.ids().any(|id| *id == capture.route);
+        let flag = self.files.flags.routes.iter().find(is_of);
+        flag.map_or_else(|| capture.route.clone(), |flag| flag.route.id.clone())
     }
 
     /// The capture as an answered request; `None` if it is of another route than the one that is asked for.
@@ -216,7 +229,11 @@ impl<'a> Rehearsing<'a> {
     fn answered(&self, capture: &Capture, only: Option<&RouteId>) -> Result<Option<Answered>, &'static str> {
         let flags = &self.files.flags;
         let is_of = |flag: &&Arc<RouteFlag>| flag.route.ids().any(|id| *id == capture.route);
-        let flag = flags.routes.iter().find(is_of).ok_or("no_route")?;
+        let found = flags.routes.iter().find(is_of);
+        if found.is_none() && only.is_some_and(|only| *only != capture.route) {
+            return Ok(None);
+        }
+        let flag = found.ok_or("no_route")?;
         if only.is_some_and(|only| *only != flag.route.id && *only != capture.route) {
             return Ok(None);
         }
@@ -299,7 +316,8 @@ impl<'a> Rehearsing<'a> {
         groups.sort_by(|a, b| b.pairs.cmp(&a.pairs).then_with(|| a.fingerprint.cmp(&b.fingerprint)));
         let pairs = evidence.pairs();
         let RouteEvidence { matched, ignored, mismatched, skipped, failed, unresolved, .. } = evidence;
-        Ok(RehearsedRoute { pairs, matched, ignored, mismatched, skipped, failed, unresolved, groups })
+        let left_out = BTreeMap::new();
+        Ok(RehearsedRoute { pairs, left_out, matched, ignored, mismatched, skipped, failed, unresolved, groups })
     }
 }
 

@@ -135,6 +135,9 @@ pub(crate) fn text(report: &RehearsalReport, format: Formatter) -> String {
     let titles = ["route", "pairs", "matched", "ignored", "mismatched", "skipped", "failed"];
     let mut out = format.table(&titles, &[1, 2, 3, 4, 5, 6], rows);
     for (route, found) in &report.routes {
+        for (reason, n) in &found.left_out {
+            let _ = writeln!(out, "{route}: {} left out: {}", count(*n), left_out(reason));
+        }
         for (what, reasons) in [("skipped", &found.skipped), ("failed", &found.failed)] {
             for (reason, n) in reasons {
                 let _ = writeln!(out, "{route}: {} {what}: {reason}", count(*n));

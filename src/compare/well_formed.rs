@@ -7,9 +7,9 @@ const XML_ATTRIBUTES_MAX: usize = 256;
 /// declares one more, and holds each against all others.
 const XML_NAMESPACES_MAX: usize = 256;
 
-/// Whether a text is a table (RFC 4180; with tabs, where a quote within a field is a character like any other): a quote stands at the begin and the end of a field, or doubled within quotes;
-/// the last quoted field ends; no line is blank. A parser that reads on makes the same of a table that was cut off and
-/// of a whole one.
+/// Whether a text is a table (RFC 4180): a quote stands at the begin and the end of a field, or doubled within quotes;
+/// the last quoted field ends; no line is blank. With tabs, a quote within a field is a character like any other. A
+/// parser that reads on makes the same of a table that was cut off and of a whole one.
 pub(super) fn is_table(text: &str, delimiter: u8) -> bool {
     #[derive(PartialEq)]
     enum At {
@@ -53,9 +53,9 @@ pub(super) enum XmlSize {
     TooDeep,
 }
 
-/// How large the parts of this XML are, without parsing it. It counts each `=` in a tag that is outside quotes, so that a
-/// malformed tag may have more of them than attributes. The inside of a document type declaration is not read rightly: a
-/// document with one is refused by the parser before its first element.
+/// How large the parts of this XML are, without parsing it. It counts each `=` in a tag that is outside quotes, so that
+/// a malformed tag may have more of them than attributes. The inside of a document type declaration is not read
+/// rightly: a document with one is refused by the parser before its first element.
 pub(super) fn xml_size(text: &str, depth_max: usize) -> XmlSize {
     let (mut rest, mut depth, mut namespaces) = (text, 0usize, 0usize);
     while let Some(begin) = rest.find('<') {

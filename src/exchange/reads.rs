@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::compare::{AnsweredRead, Body, CapturedReads, EffectReply, Intent};
+use crate::workflow::RecordedHeaders;
 
 /// What a run knows of the instance that its request follows up.
 #[derive(Clone, Debug)]
@@ -20,6 +21,11 @@ pub struct KnownInstance {
 pub trait Reads: Send + Sync {
     /// Answers a read in place of its service; an error says why it has no answer. `None`: it is sent.
     fn answer(&self, asked: &Intent) -> Option<Result<EffectReply, String>>;
+    /// The same for a step that records these headers of its reply.
+    fn answer_with(&self, asked: &Intent, headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
+        let _ = headers;
+        self.answer(asked)
+    }
     /// A read was sent, and this was the reply.
     fn record(&self, read: AnsweredRead);
     /// What is known of the instance that the request follows up, in place of what the store says; `None`: the store is

@@ -53,8 +53,8 @@ fn keeps_plans(position: &RoutePosition) -> bool {
 pub struct KeptPlans {
     /// The plans in force.
     pub in_force: BTreeMap<RouteId, Arc<PlanSet>>,
-    /// Of the routes whose plans in force came through the gate of a candidate: the plans with which the evidence of the
-    /// other routes of the family goes on. Also of a route whose candidate comes into force with these files.
+    /// Of the routes whose plans in force came through the gate of a candidate: the plans with which the evidence of
+    /// the other routes of the family goes on. Also of a route whose candidate comes into force with these files.
     pub evidence_from: BTreeMap<RouteId, Arc<PlanSet>>,
 }
 

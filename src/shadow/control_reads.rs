@@ -12,13 +12,14 @@
 //! control's own call got, if that was the same call: URL and body. If not, the rehearsal ends as `skipped:
 //! unresolved_effect`: no comparison says anything of a call that differs and is declared to read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::queue::ReservedBytes;
 use crate::compare::{AnsweredRead, Body, Effect, EffectReply, Intent, Rules};
-use crate::exchange::Reads;
+use crate::exchange::{KeptReply, Reads};
 use crate::secret::STARS;
+use crate::workflow::RecordedHeaders;
 
 /// Answers these reads from what the control did; all others are sent.
 pub(super) struct ReadsBesideControl {
@@ -28,6 +29,8 @@ pub(super) struct ReadsBesideControl {
     calls: Option<Vec<Effect>>,
     /// The reads that it made, in their order, and which of them were taken.
     reads: Mutex<Vec<(Effect, bool)>>,
+    /// What is kept of the replies to all these calls.
+    kept: BTreeMap<u64, KeptReply>,
     unanswered: Mutex<Option<String>>,
     /// The memory of the reads.
     _reserved: Option<Arc<ReservedBytes>>,
@@ -37,14 +40,16 @@ pub(super) struct ReadsBesideControl {
 #[derive(Default)]
 pub(super) struct ControlReads {
     pub reads: Vec<Effect>,
+    /// What is kept of the replies to these and to the effects, by the call's number.
+    pub kept: BTreeMap<u64, KeptReply>,
     pub reserved: Option<Arc<ReservedBytes>>,
 }
 
 impl ReadsBesideControl {
     pub(super) fn new(control: Arc<Rules>, calls: Option<Vec<Effect>>, made: ControlReads) -> Self {
-        let ControlReads { reads, reserved: _reserved } = made;
+        let ControlReads { reads, kept, reserved: _reserved } = made;
         let reads = reads.into_iter().map(|read| (read, false)).collect();
-        Self { control, calls, reads: Mutex::new(reads), unanswered: Mutex::default(), _reserved }
+        Self { control, calls, reads: Mutex::new(reads), kept, unanswered: Mutex::default(), _reserved }
     }
 
     /// Whether the control sent an effect to this URL, whatever the query and whatever name its service has there.
@@ -62,23 +67,45 @@ impl ReadsBesideControl {
 
     /// The reply to an equal read of the control: to the first that was not taken yet, else to the last. `None`: it
     /// made none.
-    fn reply_to_read(&self, asked: &Intent) -> Option<Result<EffectReply, String>> {
+    fn reply_to_read(&self, asked: &Intent, headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
         let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut last, mut is_made) = (None, false);
         for (read, is_taken) in reads.iter_mut().filter(|(read, _)| is_same(read, asked) && has_headers(read, asked)) {
             is_made = true;
             let Some(reply) = &read.reply else { continue };
             if !std::mem::replace(is_taken, true) {
-                return Some(Ok(reply.clone()));
+                return Some(self.whole(read, reply, asked, headers));
             }
-            last = Some(reply.clone());
+            last = Some(self.whole(read, reply, asked, headers));
         }
         // Sent again, it might be answered by what the control has made since.
         let unknown = || format!("what the read of `{}` was answered in the plan in force was not kept", asked.step);
-        is_made.then(|| last.ok_or_else(unknown))
+        is_made.then(|| last.unwrap_or_else(|| Err(unknown())))
     }
 
-    fn reply_of_control(&self, asked: &Intent) -> Result<EffectReply, String> {
+    /// The reply to a call of the control, if the events have all of it that the candidate's step would record: else
+    /// its run would go on with less than the service answered.
+    fn whole(
+        &self,
+        call: &Effect,
+        reply: &EffectReply,
+        asked: &Intent,
+        headers: &RecordedHeaders,
+    ) -> Result<EffectReply, String> {
+        let kept = self.kept.get(&call.number);
+        if kept.is_some_and(|kept| !kept.is_body_kept) {
+            return Err(format!("the reply to `{}` in the plan in force was not kept: its body is bytes", asked.step));
+        }
+        match kept.and_then(|kept| headers.beyond(&kept.headers)) {
+            Some(name) => Err(format!(
+                "`{}` reads the header `{name}` of a reply of which the plan in force does not keep it",
+                asked.step
+            )),
+            None => Ok(reply.clone()),
+        }
+    }
+
+    fn reply_of_control(&self, asked: &Intent, headers: &RecordedHeaders) -> Result<EffectReply, String> {
         let declared =
             format!("`{}` is `effect: read`, and the plan in force makes such a call as an effect", asked.step);
         let Some(calls) = &self.calls else {
@@ -91,15 +118,19 @@ impl ReadsBesideControl {
             .iter()
             .find(|call| is_same(call, asked))
             .ok_or_else(|| format!("{declared}, and has made no equal one"))?;
-        same.reply.clone().ok_or_else(|| format!("{declared}; that one got no reply"))
+        let reply = same.reply.as_ref().ok_or_else(|| format!("{declared}; that one got no reply"))?;
+        self.whole(same, reply, asked, headers)
     }
 }
 
 impl Reads for ReadsBesideControl {
     fn answer(&self, asked: &Intent) -> Option<Result<EffectReply, String>> {
-        let answer = match self.reply_to_read(asked) {
+        self.answer_with(asked, &RecordedHeaders::Only(BTreeSet::new()))
+    }
+    fn answer_with(&self, asked: &Intent, headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
+        let answer = match self.reply_to_read(asked, headers) {
             Some(reply) => reply,
-            None if self.may_be_an_effect(asked) => self.reply_of_control(asked),
+            None if self.may_be_an_effect(asked) => self.reply_of_control(asked, headers),
             None => return None,
         };
         if let Err(why) = &answer {
@@ -214,6 +245,28 @@ mod tests {
         answer.map(|answer| answer.map(|reply| reply.status.as_u16())).transpose()
     }
 
+    /// The run of the candidate would fail where that of the control did not, because the events have less than the
+    /// service answered.
+    #[test]
+    fn a_reply_of_which_something_is_missing_answers_no_read() {
+        let reply = EffectReply { status: StatusCode::OK, headers: HeaderMap::new(), body: whole("{}") };
+        let read = Effect { reply: Some(reply), ..charged("/quotes", "", true) };
+        let only = |names: &[&str]| RecordedHeaders::Only(names.iter().map(|name| (*name).into()).collect());
+        let answer = |kept: &[&str], is_body_kept: bool, asks: &[&str]| {
+            let reply = crate::exchange::KeptReply { headers: Arc::new(only(kept)), is_body_kept };
+            let kept = [(read.number, reply)].into();
+            let made = ControlReads { reads: vec![read.clone()], kept, reserved: None };
+            let reads = ReadsBesideControl::new(control(), Some(Vec::new()), made);
+            let intent = asked("/quotes", Value::Null);
+            reads.answer_with(&intent, &only(asks)).expect("the control made it").map(|reply| reply.status.as_u16())
+        };
+        assert_eq!(answer(&["etag", "date"], true, &["etag"]), Ok(200));
+        let header = answer(&["date"], true, &["date", "etag"]).unwrap_err();
+        assert!(header.contains("the header `etag`"), "{header}");
+        let body = answer(&[], false, &[]).unwrap_err();
+        assert!(body.contains("its body is bytes"), "{body}");
+    }
+
     #[test]
     fn equal_reads_get_the_replies_of_the_controls_in_their_order() {
         let status = |status: u16| {
@@ -227,7 +280,8 @@ mod tests {
         let without_reply = charged("/quotes", "", false);
         let refused = Effect { reply: None, ..charged("/refused", "", false) };
         let reads = vec![status(200), without_reply, status(202), refused];
-        let reads = ReadsBesideControl::new(control(), Some(Vec::new()), ControlReads { reads, reserved: None });
+        let reads =
+            ReadsBesideControl::new(control(), Some(Vec::new()), ControlReads { reads, ..ControlReads::default() });
         let answer = |path: &str, body: Value| {
             let answer = reads.answer(&asked(path, body));
             answer.map(|reply| reply.unwrap().status.as_u16())

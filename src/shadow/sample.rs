@@ -93,27 +93,49 @@ fn hide_in_bodies(value: &mut Value, redaction: &PairRedaction<'_>) {
     }
 }
 
-/// Hides the bodies of requests that are neither JSON nor a form, as samples do: nothing in them has a name that tells
-/// whether it is secret. In a form the values are looked at as they were before they were encoded.
+/// Hides the bodies of requests, and of calls, that are neither JSON nor a form, as samples do: nothing in them has a
+/// name that tells whether it is secret.
 fn hide_text_bodies(value: &mut Value, hide: &[Hide<'_>]) {
     match value {
         Value::Object(members) => {
-            if let Some(Value::String(body)) = members.get_mut("request").and_then(|request| request.get_mut("body"))
-                && serde_json::from_str::<Value>(body).is_err()
-            {
-                let plain = percent_decode_str(&body.replace('+', " ")).decode_utf8_lossy().into_owned();
-                let is_form = body.contains('=') && !body.contains(char::is_whitespace);
-                let mut shown = Value::from(redact_line(&plain));
-                hide.iter().for_each(|hide| hide(&mut shown));
-                let is_clean_form = is_form && shown.as_str() == Some(&plain);
-                if !body.is_empty() && !is_clean_form {
-                    *body = STARS.to_owned();
+            if let Some(Value::Object(request)) = members.get_mut("request") {
+                let is_call = request.contains_key("url");
+                match request.get_mut("body") {
+                    // The record of a call says what its body is: `{"text": …}`, `{"base64": …}` or `"empty"`.
+                    Some(Value::Object(body)) if is_call => body.iter_mut().for_each(|(kind, body)| match body {
+                        Value::String(text) if kind == "text" => hide_text_body(text, hide),
+                        _ => *body = STARS.into(),
+                    }),
+                    Some(Value::String(text)) if !is_call => hide_text_body(text, hide),
+                    _ => {}
+                }
+                // The bytes of the whole body, where the workflow passes them on.
+                if let Some(raw) = request.get_mut("raw").filter(|raw| !raw.is_null()) {
+                    *raw = STARS.into();
                 }
             }
             members.values_mut().for_each(|member| hide_text_bodies(member, hide));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| hide_text_bodies(item, hide)),
         Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null => {}
+    }
+}
+
+/// Hides a body that is neither a JSON object or list nor a form. In a form the values are looked at as they were
+/// before they were encoded.
+fn hide_text_body(body: &mut String, hide: &[Hide<'_>]) {
+    if body.is_empty() || serde_json::from_str::<Value>(body).is_ok_and(|json| json.is_object() || json.is_array()) {
+        return;
+    }
+    let plain = percent_decode_str(&body.replace('+', " ")).decode_utf8_lossy().into_owned();
+    // What is encoded in base64 may end in `=`.
+    let is_field =
+        |field: &str| field.split_once('=').is_some_and(|(name, value)| !name.is_empty() && !value.is_empty());
+    let is_form = !body.contains(char::is_whitespace) && body.split('&').all(is_field);
+    let mut shown = Value::from(redact_line(&plain));
+    hide.iter().for_each(|hide| hide(&mut shown));
+    if !is_form || shown.as_str() != Some(&plain) {
+        *body = STARS.to_owned();
     }
 }
 
@@ -214,6 +236,32 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
+
+    /// A body without names is hidden, whatever it looks like, in the request and in the calls of the run.
+    #[test]
+    fn bodies_that_are_neither_json_nor_a_form_are_hidden() {
+        let shown = |event: Value| {
+            let mut shown = event;
+            hide_text_bodies(&mut shown, &[]);
+            shown["request"].clone()
+        };
+        let call = |body: Value| {
+            shown(json!({"request": {"method": "POST", "url": "http://bank/x", "body": body}}))["body"].clone()
+        };
+        assert_eq!(call(json!({"text": "<a><password>hunter22</password></a>"})), json!({"text": STARS}));
+        assert_eq!(call(json!({"base64": "aHVudGVyMjI="})), json!({"base64": STARS}));
+        for kept in [json!({"text": "{\"a\":1}"}), json!({"text": "a=1&b=x+y"}), json!("empty")] {
+            assert_eq!(call(kept.clone()), kept);
+        }
+        let request = |body: Value| shown(json!({"request": {"method": "POST", "body": body}}))["body"].clone();
+        for hidden in ["hunter22", "47110815", "\"hunter22\"", "c2VjcmV0LXBhc3N3b3Jk=", "total 5"] {
+            assert_eq!(request(json!(hidden)), json!(STARS), "{hidden}");
+        }
+        let object = json!({"text": "a word", "base64": "b"});
+        assert_eq!(request(object.clone()), object, "not the record of a call");
+        let raw = shown(json!({"request": {"body": {"n": 1}, "raw": {"$bytes": "aHVudGVyMjI="}}}));
+        assert_eq!(raw, json!({"body": {"n": 1}, "raw": STARS}));
+    }
 
     #[test]
     fn a_path_shows_no_parameter_whose_name_is_secret() {

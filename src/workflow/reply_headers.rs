@@ -19,6 +19,14 @@ pub enum RecordedHeaders {
 }
 
 impl RecordedHeaders {
+    /// A header that these record and `other` does not, or `any` where these record all.
+    pub fn beyond<'a>(&'a self, other: &'a Self) -> Option<&'a str> {
+        match (self, other) {
+            (_, Self::All) => None,
+            (Self::All, Self::Only(_)) => Some("any"),
+            (Self::Only(names), Self::Only(others)) => names.difference(others).next().map(|name| &**name),
+        }
+    }
     /// Adds the headers that a path can read. The path begins with the step's name under `steps`.
     pub(super) fn add(&mut self, path: &ReadPath) {
         match (&mut *self, path.part(1), path.part(2)) {

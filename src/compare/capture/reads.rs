@@ -41,7 +41,8 @@ struct CapturedRead {
 struct ReadKey {
     service: String,
     method: String,
-    path: String,
+    /// The segments of the path, each decoded by itself: an encoded slash separates none.
+    path: Vec<String>,
     /// The query and the body, in a form in which the order of parameters and keys does not matter.
     query: String,
     body: String,
@@ -143,7 +144,8 @@ impl ReadKey {
             other => vec![other.to_string()],
         };
         query.sort();
-        let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
+        let decoded = |segment: &str| percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned();
+        let path = path.split('/').map(decoded).collect();
         Self {
             service: service.to_owned(),
             method: method.to_owned(),
@@ -158,7 +160,7 @@ impl ReadKey {
         if self.service != other.service {
             return 0;
         }
-        let segments = self.path.split('/').zip(other.path.split('/')).filter(|(a, b)| a == b).count();
+        let segments = self.path.iter().zip(&other.path).filter(|(a, b)| a == b).count();
         let equal = |same: bool, weight: usize| if same { weight } else { 0 };
         1 + segments
             + equal(self.method == other.method, 2)

@@ -292,6 +292,8 @@ fn reads_are_answered_in_their_order_and_whatever_the_host() {
     assert_eq!(answer("http://bank/quotes", json!({"y": 2, "x": 1})).unwrap(), r#"{"q":3}"#);
     let error = answer("http://bank/prices/2?a=1&b=2", Value::Null).unwrap_err();
     assert!(error.contains("GET bank/prices/2") && error.contains("the nearest is `GET bank/prices/1"), "{error}");
+    assert!(answer("http://bank/prices%2F1?a=1&b=2", Value::Null).is_err(), "an encoded slash separates no segments");
+    assert_eq!(answer("http://bank/%70rices/1?a=1&b=2", Value::Null).unwrap(), second);
     let mut other = intent("s", Method::GET, "http://bank/prices/1?a=1&b=2", Value::Null);
     other.service = Some("shop".into());
     assert!(reads.answer(&other).unwrap_err().contains("none of that service"));

@@ -4,7 +4,8 @@
 //! calls of steps and of undos, without probes. A call that began and certainly did nothing is one of them: legacy's
 //! own calls count in the same way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -14,11 +15,13 @@ use super::run_tree;
 use crate::compare::{Body, Effect, EffectReply};
 use crate::engine::Engine;
 use crate::engine::context::Core;
-use crate::exchange::PerformedCalls;
+use crate::exchange::{KeptReply, PerformedCalls};
 use crate::expression::{MediaType, SharedJson};
 use crate::names::{RunId, StepId};
 use crate::store::{StoreError, StoredEvent};
-use crate::workflow::{BytesMark, CallRecord, EffectClass, Event, Outcome, Plan, StepFinished, StepPart, StepStarted};
+use crate::workflow::{
+    BytesMark, CallRecord, EffectClass, Event, Outcome, Plan, RecordedHeaders, StepFinished, StepPart, StepStarted,
+};
 
 impl Engine {
     /// The calls that a run and those below it made.
@@ -57,6 +60,10 @@ fn of_events<'a>(events: impl Iterator<Item = (usize, &'a Plan, &'a Event)>) -> 
                 let is_read = *effect == EffectClass::Read;
                 let calls = if is_read { &mut found.reads } else { &mut found.effects };
                 let service = plan.step(step).and_then(|(_, step)| step.call(*part)).map(|call| call.service.clone());
+                let headers_kept = match plan.step(step) {
+                    Some((index, _)) => plan.recorded_headers(index, *part),
+                    None => Arc::new(RecordedHeaders::Only(BTreeSet::new())),
+                };
                 let began = Effect {
                     service,
                     method: request.method.parse().unwrap_or(Method::POST),
@@ -73,14 +80,18 @@ fn of_events<'a>(events: impl Iterator<Item = (usize, &'a Plan, &'a Event)>) -> 
                     None => {
                         open.insert((run, step, *item, *part), (is_read, calls.len()));
                         calls.push(began);
+                        found.kept.insert(number, KeptReply { headers: headers_kept, is_body_kept: true });
                     }
                 }
             }
             Event::StepFinished(StepFinished { step, item, part, outcome, .. }) => {
                 if let Some(&(is_read, index)) = open.get(&(run, step, *item, *part)) {
                     let calls = if is_read { &mut found.reads } else { &mut found.effects };
-                    calls[index].reply = reply(outcome);
-                    calls[index].replied_before = Some(number);
+                    let call = &mut calls[index];
+                    (call.reply, call.replied_before) = (reply(outcome), Some(number));
+                    if let Some(kept) = found.kept.get_mut(&call.number) {
+                        kept.is_body_kept = !is_read_and_not_kept(outcome);
+                    }
                 }
             }
             _ => {}
@@ -124,6 +135,12 @@ fn reply(outcome: &Outcome) -> Option<EffectReply> {
         None => Body::TooLarge,
     };
     Some(EffectReply { status, headers: fields, body })
+}
+
+/// Whether a reply's body was read and cannot be written again.
+fn is_read_and_not_kept(outcome: &Outcome) -> bool {
+    let (Outcome::Done { output, .. } | Outcome::Unfit { output, .. }) = outcome else { return false };
+    BytesMark::may_be_bytes(output.shared())
 }
 
 /// An output as bytes that are decoded to the same under its content type, or under the one that is returned with them.

@@ -226,15 +226,10 @@ fn flag_endpoints() -> Vec<Endpoint> {
         .body::<TryRules>()
         .returns::<TriedRules>()
         .errors(&[404, 422]),
-        read(
-            "/api/v2/routes/{id}/diffs/suggestions",
-            get(rule_trials::suggest),
-            "suggestRules",
-            "Rules for the differences",
-        )
-        .query::<samples::CandidateQuery>()
-        .returns::<SuggestedRules>()
-        .errors(&[404]),
+        read("/api/v2/routes/{id}/diffs/suggestions", get(rule_trials::suggest), "suggestRules", "Proposed rules")
+            .query::<samples::CandidateQuery>()
+            .returns::<SuggestedRules>()
+            .errors(&[404]),
         read("/api/v2/routes/{id}/evidence", get(differences::evidence), "evidence", "What comparisons add up to")
             .query::<samples::CandidateQuery>()
             .returns::<EvidenceView>()

@@ -53,15 +53,9 @@ fn cases() -> Vec<(&'static str, Set)> {
         ("an empty directory", good().put("routes/x", "").remove("routes/x").remove(ROUTES_PATH).put(WORKFLOW_PATH, WORKFLOW)),
         ("an unknown service", edit(ROUTES_PATH, "legacy: shop", "legacy: shpo")),
         ("an unknown default", edit(MAIN_PATH, "default_legacy: shop", "default_legacy: shpo")),
-        (
-            "durations without a unit",
-            edit(WORKFLOW_PATH, "workflow: create-order\n", "workflow: create-order\ndeadline: 30\n"),
-        ),
+        ("durations without a unit", edit(WORKFLOW_PATH, "workflow: create-order\n", "workflow: create-order\ndeadline: 30\n")),
         ("a duration in quotes without a unit", edit(WORKFLOW_PATH, "workflow: create-order\n", "workflow: create-order\ndeadline: '30'\n")),
-        (
-            "shares without a percent sign",
-            edit(ROUTES_PATH, "legacy: shop", "legacy: shop\n    capture: 100\n    guard: { mismatch: 0.1 }\n    promote: { window: 24 }"),
-        ),
+        ("shares without a percent sign", edit(ROUTES_PATH, "legacy: shop", "legacy: shop\n    capture: 100\n    guard: { mismatch: 0.1 }\n    promote: { window: 24 }")),
         ("no default_legacy", edit(MAIN_PATH, "default_legacy: shop\n", "")),
         ("an unknown workflow", edit(ROUTES_PATH, "workflow: create-order", "workflow: create-ordr")),
         ("a workflow whose file is not YAML is not reported as unknown", good().put(WORKFLOW_PATH, "workflow: [\n")),

@@ -133,7 +133,7 @@ fn route_row(state: &ApiState, flag: &RouteFlag, status: Option<&RouteStatus>) -
 }
 
 fn gate_row(status: &RouteStatus) -> Option<GateRow> {
-    // The first rung needs nothing.
+    // The gate to `shadow` has no conditions.
     let next = status.next.as_ref().filter(|next| next.to > State::Shadow)?;
     let more = next.missing.len().saturating_sub(1) as u64;
     Some(GateRow { to: next.to, verdict: next.verdict(), needs: next.missing.first().cloned(), more })

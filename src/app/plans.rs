@@ -96,8 +96,8 @@ impl PlansInForce {
         self.versions.get(route)
     }
 
-    /// The plans of a route of which the evidence of the other routes of its family says something: those in force, or
-    /// earlier ones where they came into force through their gate.
+    /// The plans of a route that count for the basis of the other routes of its family: those in force, or earlier ones
+    /// that these replaced through the gate of a candidate.
     pub fn for_evidence_of_others(&self, route: &RouteId) -> Option<&PlanVersion> {
         self.evidence_from.get(route).or_else(|| self.versions.get(route))
     }

@@ -49,7 +49,7 @@ pub(super) enum XmlSize {
     /// An element has more than [`XML_ATTRIBUTES_MAX`] attributes, or the document declares more than
     /// [`XML_NAMESPACES_MAX`] namespaces.
     TooManyAttributes,
-    /// It is nested deeper than this depth.
+    /// Its elements are nested deeper than `depth_max`.
     TooDeep,
 }
 

@@ -21,7 +21,7 @@ pub struct KnownInstance {
 pub trait Reads: Send + Sync {
     /// Answers a read in place of its service; an error says why it has no answer. `None`: it is sent.
     fn answer(&self, asked: &Intent) -> Option<Result<EffectReply, String>>;
-    /// The same for a step that records these headers of its reply.
+    /// As [`Reads::answer`], for a step that records these headers of the reply.
     fn answer_with(&self, asked: &Intent, headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
         let _ = headers;
         self.answer(asked)

@@ -123,7 +123,7 @@ async fn a_candidate_comes_into_force_through_its_gate_or_by_force() {
     assert_eq!(fixture.plans(), (Some(set("two")), Some(set("one"))), "whatever the files of this process say");
 }
 
-/// Through the gate, the evidence of the family goes on; by force, nothing says that it may.
+/// A promotion through the gate keeps the plans whose evidence goes on; a promotion by force ends that.
 #[tokio::test]
 async fn the_plans_whose_evidence_goes_on_are_kept_through_gates_and_restarts_and_end_with_force() {
     let evidence_from = |fixture: &Fixture, asked: Option<&CandidateMove>| {

@@ -141,6 +141,11 @@ async fn a_wrong_amount_reaches_no_caller_and_a_right_change_passes_the_gate() {
     let forced = ["flip", "orders.create", "--candidate", "in-force", "--force", "--reason", "a drill"];
     let (code, text) = cli(&system, &forced).await;
     assert_eq!(code, Some(0), "{text}");
+    // The record's entry is added in the background, after the flip is acknowledged.
+    until("an entry of the changed basis", || async {
+        (basis_changes(&system, "orders.cancel").await > 0).then_some(())
+    })
+    .await;
     assert_eq!(basis_changes(&system, "orders.cancel").await, 1, "nothing says that its instances are the same");
     let (code, record) = cli(&system, &["record", "verify"]).await;
     assert_eq!(code, Some(0), "{record}");

@@ -534,7 +534,7 @@ impl Default for Limits {
             followup_window_ms: 30_000,
             compare_ms: 250,
             compare_bytes_max: 1 << 20,
-            compare_depth_max: 128,
+            compare_depth_max: 127,
             compare_differences_max: 64,
             compare_effects_max: 1_000,
             samples_per_fingerprint_max: 3,

@@ -43,6 +43,9 @@ const MIN_VALUES: [(&str, u64, &str); 6] = [
 ];
 const KILL_SWITCH: &str = "it also bounds the API's requests, and the kill switch and flips are such requests";
 
+/// The largest `compare_depth_max`: the parser of JSON reads no body that is nested more deeply.
+const COMPARED_DEPTH_MAX: u64 = 127;
+
 /// Reports the limits whose values are too small or too large.
 pub(super) fn check(limits: &Limits, site: &Site, problems: &mut Problems) {
     let Ok(serde_json::Value::Object(values)) = serde_json::to_value(limits) else { return };
@@ -72,6 +75,7 @@ fn largest(name: &str) -> u64 {
         "head_fields_max" | "reply_fields_max" => HEAD_FIELDS_LIMIT_MAX,
         "access_log_lines_max" => ACCESS_LOG_LINES_LIMIT_MAX,
         "shadow_threads" => SHADOW_THREADS_LIMIT_MAX,
+        "compare_depth_max" => COMPARED_DEPTH_MAX,
         "shadow_service_share_percent" => 100,
         "client_http2_stream_window_bytes_max"
         | "client_http2_window_bytes_max"

@@ -3,7 +3,8 @@
 //! The parser of the crate recurses for each open bracket, and parses a filter within a filter twice. A text without
 //! bounds could exhaust the stack, or take for ever. So could the search: a second `..` finds a value once for each
 //! value around it, and a bracket with several parts doubles what the next one doubles again. It cannot be interrupted,
-//! so a path is refused unless its search visits each value of a document only a few times.
+//! so a path is refused unless its search visits each value of a document only a few times. `match()` and `search()` are
+//! refused too: the crate compiles the pattern anew for each value.
 
 use serde_json_path::JsonPath;
 
@@ -115,6 +116,11 @@ fn too_costly(text: &str) -> Option<(usize, String)> {
                 }
                 at += 1;
             }
+            (None, b'm' | b's') if in_filter && compiles_pattern(&text[at..]) => {
+                let message = "`match()` and `search()` compile their pattern anew for each value, which takes too \
+                               long; compare with `==` or `<`";
+                return Some((at, message.to_owned()));
+            }
             (None, b'$') if in_filter && !is_singular(&text[at + 1..]) => {
                 let message = "within a filter, `$` may only be followed by names and indexes: the search would be made \
                                again for each value";
@@ -125,6 +131,12 @@ fn too_costly(text: &str) -> Option<(usize, String)> {
         at += 1;
     }
     None
+}
+
+/// Whether a call of a function begins here that compiles a pattern.
+fn compiles_pattern(text: &str) -> bool {
+    let rest = text.strip_prefix("match").or_else(|| text.strip_prefix("search"));
+    rest.is_some_and(|rest| rest.trim_start().starts_with('('))
 }
 
 /// Whether a query in a filter, of which this is the text from its `$` on, has only names and indexes.
@@ -180,6 +192,8 @@ mod tests {
             ("$[?$['a'][*]]", "within a filter, `$`"),
             ("$[0,0][0,0][0,0][0,0][0,0][0,0][0,0]", "more than 64 combinations"),
             ("$[?@[0,0][0,0][0,0][0,0][0,0][0,0][0,0]]", "more than 64 combinations"),
+            ("$.a[?@.b == 1 && match(@.c, 'x.*')]", "compile their pattern"),
+            ("$[?(!search(@.b, @.c))]", "compile their pattern"),
         ] {
             let refused = parse_json_path(text).unwrap_err();
             assert!(refused.message.contains(why), "{text}: {refused}");
@@ -188,7 +202,8 @@ mod tests {
             "$..a[?@.b == $.main['x'][0].id]",
             "$['a','b']['c','d'].e",
             "$['..', '..']['?', '$..*']",
-            "$.a[?@.t == '..' && match(@.b, 'a..b')]",
+            "$.a[?@.t == '..' && @.b == 'search(a..b)']",
+            "$.match[?@.search == 1 && length(@.match) > 2]",
             "$[?(@.a == 1 || @.b == 2)]",
         ] {
             assert!(parse_json_path(text).is_ok(), "{text}: {:?}", parse_json_path(text));

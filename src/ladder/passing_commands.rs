@@ -1,7 +1,8 @@
 //! The commands that would pass instead of a refused move.
 //!
 //! Always true: given one after the other, all of them pass under the present conditions. If no command can help (the
-//! route has no workflow), there is none.
+//! route has no workflow), there is none. A move of several rungs at once for which no reason was given is not proposed
+//! with force if the next rung can be reached without.
 
 use super::command::FlipCommand;
 use super::gate::{Gate, MoveRefusal, RequestedMove};
@@ -14,6 +15,25 @@ const REASON: &str = "WHY";
 
 /// The commands for the followers that have to go up before their creator, then the one for the route itself.
 pub(super) fn commands(
+    positions: &Positions,
+    gate: &Gate,
+    position: &RoutePosition,
+    to: State,
+    shares: Shares,
+    reason: Option<&str>,
+) -> Vec<FlipCommand> {
+    let next = State::ALL.into_iter().find(|state| state.below() == Some(position.rung()));
+    if let Some(next) = next.filter(|next| to > *next && reason.is_none()) {
+        let commands = commands_to(positions, gate, position, next, position.inputs.shares, None);
+        if !commands.is_empty() && commands.iter().all(|command| command.force.is_none()) {
+            return commands;
+        }
+    }
+    commands_to(positions, gate, position, to, shares, reason)
+}
+
+/// The commands for a move to this very state.
+fn commands_to(
     positions: &Positions,
     gate: &Gate,
     position: &RoutePosition,

@@ -124,3 +124,24 @@ async fn the_creator_needs_no_force_of_its_own_after_that_of_its_follower() {
     let forced: Vec<bool> = commands.iter().map(|command| command.force.is_some()).collect();
     assert_eq!(forced, [true, false]);
 }
+
+/// Who asks for more than one rung at once, without a reason, is told how to reach the next one, not to use force.
+#[tokio::test]
+async fn a_refused_jump_proposes_the_next_rung_if_it_needs_no_force() {
+    let fixture = Fixture::open(files(&[])).await;
+    let commands = async |request: MoveRequest| {
+        let refused = fixture.flip("create", request).await.unwrap_err();
+        let FlipError::Refused { commands, .. } = refused else { panic!("{refused}") };
+        commands.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let to_shadow = ["pointsman flip follow shadow", "pointsman flip create shadow"];
+    assert_eq!(commands(to(State::Dark)).await, to_shadow);
+    assert_eq!(commands(to(State::Only)).await, to_shadow);
+    let with_reason = MoveRequest { reason: Some("a drill".into()), ..to(State::Dark) };
+    assert!(commands(with_reason).await.iter().all(|command| command.contains("--force --reason 'a drill'")));
+    for id in ["follow", "create"] {
+        fixture.flip(id, to(State::Shadow)).await.unwrap();
+    }
+    let shut = commands(to(State::Live)).await;
+    assert!(shut.iter().all(|command| command.contains(" live --force")), "the gate to dark is shut: {shut:?}");
+}

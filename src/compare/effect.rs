@@ -1,5 +1,8 @@
 //! A call that legacy made while it handled one request.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
@@ -38,6 +41,40 @@ pub struct EffectReply {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
+    /// Set where the reply is read from the events of a run: what of it they have.
+    pub recorded: Option<RecordedParts>,
+}
+
+/// What the events of a run have of a reply.
+#[derive(Clone, Debug)]
+pub struct RecordedParts {
+    /// The headers that its step records, names in lower case; `None`: all.
+    pub headers: Option<BTreeSet<Arc<str>>>,
+    /// Whether a body that the step could read can be written again: not that of a binary or a streamed one.
+    pub has_body: bool,
+}
+
+impl EffectReply {
+    /// A reply that was seen on its way.
+    pub fn new(status: StatusCode, headers: HeaderMap, body: Body) -> Self {
+        Self { status, headers, body, recorded: None }
+    }
+
+    /// What it lacks for a step that records these headers (`None`: all); `None` if that step would record the same of
+    /// the service's own reply.
+    pub fn lacks(&self, headers: Option<&BTreeSet<Arc<str>>>) -> Option<String> {
+        let recorded = self.recorded.as_ref()?;
+        if !recorded.has_body {
+            return Some("its body, which is bytes".to_owned());
+        }
+        match (headers, &recorded.headers) {
+            (_, None) => None,
+            (None, Some(_)) => Some("some of its headers".to_owned()),
+            (Some(wanted), Some(recorded)) => {
+                wanted.difference(recorded).next().map(|name| format!("the header `{name}`"))
+            }
+        }
+    }
 }
 
 /// What a header map needs for a field beside its name and value, about.
@@ -61,11 +98,7 @@ impl Effect {
             url: intent.url.clone(),
             headers: intent.headers.iter().filter_map(field).collect(),
             body: Body::Whole(body),
-            reply: Some(EffectReply {
-                status: StatusCode::OK,
-                headers: HeaderMap::new(),
-                body: Body::Whole(Bytes::new()),
-            }),
+            reply: Some(EffectReply::new(StatusCode::OK, HeaderMap::new(), Body::Whole(Bytes::new()))),
             number,
             replied_before: None,
         }

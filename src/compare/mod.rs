@@ -108,7 +108,7 @@ pub use capture::{
 pub use comparison::compare;
 pub use decode::decoded_body;
 pub use draft::{CompareContext, NumbersDraft, RulesDraft, StatusDraft};
-pub use effect::{Effect, EffectReply};
+pub use effect::{Effect, EffectReply, RecordedParts};
 pub use effects::{
     CallRole, CallTemplate, CorrespondingCall, EffectCoverage, EffectRulesDraft, IntentCounts, StepCoverage,
     corresponding_call, url_without_values,

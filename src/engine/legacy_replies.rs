@@ -1,6 +1,8 @@
 //! The replies that legacy got to its own calls, for the steps of one run that are rehearsed from them.
 //!
-//! Always true: a reply is decoded as one to a call of the engine would be, within the same bounds.
+//! Always true: a reply is decoded as one to a call of the engine would be, within the same bounds. One of which the
+//! events of a control have less than the step would record is not taken: the run would go on with less than the
+//! service answered.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,8 +32,12 @@ impl LegacyReplies for RepliesOfRun {
         let Some((index, _)) = self.plan.step(step) else { return Err(format!("the plan has no step `{step}`")) };
         let intent = run_report::intent(Some(&self.plan), step, item, StepPart::Do, intent);
         let (call, reply) = self.calls.corresponding(&intent, assigned)?;
+        let headers = self.plan.recorded_headers(index, StepPart::Do);
+        if let Some(lacking) = reply.as_ref().and_then(|reply| reply.lacks(headers.names())) {
+            return Err(format!("the events of the plan in force do not have all of its reply: {lacking} is missing"));
+        }
         let result = match reply {
-            Some(reply) => reply::of_legacy(&reply, self.plan.recorded_headers(index, StepPart::Do), self.bounds),
+            Some(reply) => reply::of_legacy(&reply, headers, self.bounds),
             None => LegacyResult::None { why: "it got no reply".to_owned() },
         };
         Ok(LegacyReply { call, result })

@@ -19,13 +19,9 @@ pub struct KnownInstance {
 
 /// Sees the reads of one run and of its children, and may answer them.
 pub trait Reads: Send + Sync {
-    /// Answers a read in place of its service; an error says why it has no answer. `None`: it is sent.
-    fn answer(&self, asked: &Intent) -> Option<Result<EffectReply, String>>;
-    /// As [`Reads::answer`], for a step that records these headers of the reply.
-    fn answer_with(&self, asked: &Intent, headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
-        let _ = headers;
-        self.answer(asked)
-    }
+    /// Answers a read in place of its service, for a step that records these headers of the reply; an error says why it
+    /// has no answer. `None`: it is sent.
+    fn answer(&self, asked: &Intent, headers: &RecordedHeaders) -> Option<Result<EffectReply, String>>;
     /// A read was sent, and this was the reply.
     fn record(&self, read: AnsweredRead);
     /// What is known of the instance that the request follows up, in place of what the store says; `None`: the store is
@@ -41,7 +37,8 @@ pub trait Reads: Send + Sync {
     }
     /// The run began at this time.
     fn record_started(&self, _at: Timestamp) {}
-    /// Why a read had no answer, if one had none: what came of the run says nothing then.
+    /// Why it is not known what a read should have been answered, if that is so of one: what came of the run says
+    /// nothing then.
     fn unanswered(&self) -> Option<String> {
         None
     }
@@ -94,7 +91,7 @@ impl RecordedReads {
 }
 
 impl Reads for RecordedReads {
-    fn answer(&self, _asked: &Intent) -> Option<Result<EffectReply, String>> {
+    fn answer(&self, _asked: &Intent, _headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
         None
     }
     fn record(&self, read: AnsweredRead) {
@@ -152,7 +149,7 @@ impl ReplayedReads {
 }
 
 impl Reads for ReplayedReads {
-    fn answer(&self, asked: &Intent) -> Option<Result<EffectReply, String>> {
+    fn answer(&self, asked: &Intent, _headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
         let answer = self.reads.answer(asked);
         if let Err(why) = &answer {
             self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.clone());

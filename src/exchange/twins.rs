@@ -1,7 +1,5 @@
 //! What the shadow executor asks of the twins of legacy's instances, beyond running requests on them.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -9,7 +7,7 @@ use futures_util::future::BoxFuture;
 use crate::compare::Effect;
 use crate::flag::InstanceKey;
 use crate::names::RunId;
-use crate::workflow::{RecordedHeaders, RunStatus};
+use crate::workflow::RunStatus;
 
 /// The calls that a run and those below it made, each once, in the order in which they began.
 #[derive(Clone, Debug, Default)]
@@ -18,17 +16,6 @@ pub struct PerformedCalls {
     pub effects: Vec<Effect>,
     /// Those that only read.
     pub reads: Vec<Effect>,
-    /// What the events of the run have of the reply to each call, by the call's number.
-    pub kept: BTreeMap<u64, KeptReply>,
-}
-
-/// What the events of a run have of the reply to one of its calls.
-#[derive(Clone, Debug)]
-pub struct KeptReply {
-    /// The headers that its step records.
-    pub headers: Arc<RecordedHeaders>,
-    /// Whether a body that the step could read can be written again: not that of a binary or a streamed one.
-    pub is_body_kept: bool,
 }
 
 /// The engine's twins of instances that legacy created.

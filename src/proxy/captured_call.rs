@@ -93,7 +93,7 @@ impl CapturedCall {
             return self.tell(None, true);
         }
         let body = body.filter(|_| has_room).map_or(Body::TooLarge, Body::Whole);
-        self.tell(Some(EffectReply { status, headers, body }), has_room);
+        self.tell(Some(EffectReply::new(status, headers, body)), has_room);
     }
 
     fn tell(&mut self, reply: Option<EffectReply>, has_room: bool) {
@@ -106,7 +106,7 @@ impl CapturedCall {
                 copy.whole().filter(|_| has_room).map_or(Body::TooLarge, Body::Whole)
             }
         };
-        let cut_reply = |(status, headers)| EffectReply { status, headers, body: Body::TooLarge };
+        let cut_reply = |(status, headers)| EffectReply::new(status, headers, Body::TooLarge);
         let reply = reply.or_else(|| self.reply_head.take().map(cut_reply));
         let effect = Effect { body, reply, ..effect };
         match &self.queue {

@@ -67,7 +67,7 @@ impl Runner {
         tokio::select! {
             biased;
             calls = self.twins.performed(control, CONTROL_ENDS_WITHIN) => {
-                let Some(PerformedCalls { effects, reads, kept }) = calls else { return Some((entry, ControlReads::default())) };
+                let Some(PerformedCalls { effects, reads }) = calls else { return Some((entry, ControlReads::default())) };
                 let bytes = effects.iter().chain(&reads).map(Effect::bytes).sum();
                 let Some(reserved) = self.waiting.reserve(bytes) else {
                     entry.ticket.skip(SkipReason::EffectsQueueFull);
@@ -76,7 +76,7 @@ impl Runner {
                 let reserved = Arc::new(reserved);
                 effects.into_iter().for_each(|call| known.add(call, Box::new(Arc::clone(&reserved))));
                 entry.answered.effects = Some(known);
-                Some((entry, ControlReads { reads, kept, reserved: Some(reserved) }))
+                Some((entry, ControlReads { reads, reserved: Some(reserved) }))
             }
             _ = stop.wait_for(|stop| *stop != Stop::No) => {
                 entry.ticket.skip(SkipReason::ShuttingDown);

@@ -12,12 +12,12 @@
 //! control's own call got, if that was the same call: URL and body. If not, the rehearsal ends as `skipped:
 //! unresolved_effect`: no comparison says anything of a call that differs and is declared to read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::queue::ReservedBytes;
 use crate::compare::{AnsweredRead, Body, Effect, EffectReply, Intent, Rules};
-use crate::exchange::{KeptReply, Reads};
+use crate::exchange::Reads;
 use crate::secret::STARS;
 use crate::workflow::RecordedHeaders;
 
@@ -29,8 +29,6 @@ pub(super) struct ReadsBesideControl {
     calls: Option<Vec<Effect>>,
     /// The reads that it made, in their order, and which of them were taken.
     reads: Mutex<Vec<(Effect, bool)>>,
-    /// What is kept of the replies to all these calls.
-    kept: BTreeMap<u64, KeptReply>,
     unanswered: Mutex<Option<String>>,
     /// The memory of the reads.
     _reserved: Option<Arc<ReservedBytes>>,
@@ -40,16 +38,14 @@ pub(super) struct ReadsBesideControl {
 #[derive(Default)]
 pub(super) struct ControlReads {
     pub reads: Vec<Effect>,
-    /// What is kept of the replies to these and to the effects, by the call's number.
-    pub kept: BTreeMap<u64, KeptReply>,
     pub reserved: Option<Arc<ReservedBytes>>,
 }
 
 impl ReadsBesideControl {
     pub(super) fn new(control: Arc<Rules>, calls: Option<Vec<Effect>>, made: ControlReads) -> Self {
-        let ControlReads { reads, kept, reserved: _reserved } = made;
+        let ControlReads { reads, reserved: _reserved } = made;
         let reads = reads.into_iter().map(|read| (read, false)).collect();
-        Self { control, calls, reads: Mutex::new(reads), kept, unanswered: Mutex::default(), _reserved }
+        Self { control, calls, reads: Mutex::new(reads), unanswered: Mutex::default(), _reserved }
     }
 
     /// Whether the control sent an effect to this URL, whatever the query and whatever name its service has there.
@@ -74,35 +70,13 @@ impl ReadsBesideControl {
             is_made = true;
             let Some(reply) = &read.reply else { continue };
             if !std::mem::replace(is_taken, true) {
-                return Some(self.whole(read, reply, asked, headers));
+                return Some(whole(reply, asked, headers));
             }
-            last = Some(self.whole(read, reply, asked, headers));
+            last = Some(whole(reply, asked, headers));
         }
         // Sent again, it might be answered by what the control has made since.
         let unknown = || format!("what the read of `{}` was answered in the plan in force was not kept", asked.step);
         is_made.then(|| last.unwrap_or_else(|| Err(unknown())))
-    }
-
-    /// The reply to a call of the control, if the events have all of it that the candidate's step would record: else
-    /// its run would go on with less than the service answered.
-    fn whole(
-        &self,
-        call: &Effect,
-        reply: &EffectReply,
-        asked: &Intent,
-        headers: &RecordedHeaders,
-    ) -> Result<EffectReply, String> {
-        let kept = self.kept.get(&call.number);
-        if kept.is_some_and(|kept| !kept.is_body_kept) {
-            return Err(format!("the reply to `{}` in the plan in force was not kept: its body is bytes", asked.step));
-        }
-        match kept.and_then(|kept| headers.beyond(&kept.headers)) {
-            Some(name) => Err(format!(
-                "`{}` reads the header `{name}` of a reply of which the plan in force does not keep it",
-                asked.step
-            )),
-            None => Ok(reply.clone()),
-        }
     }
 
     fn reply_of_control(&self, asked: &Intent, headers: &RecordedHeaders) -> Result<EffectReply, String> {
@@ -119,15 +93,12 @@ impl ReadsBesideControl {
             .find(|call| is_same(call, asked))
             .ok_or_else(|| format!("{declared}, and has made no equal one"))?;
         let reply = same.reply.as_ref().ok_or_else(|| format!("{declared}; that one got no reply"))?;
-        self.whole(same, reply, asked, headers)
+        whole(reply, asked, headers)
     }
 }
 
 impl Reads for ReadsBesideControl {
-    fn answer(&self, asked: &Intent) -> Option<Result<EffectReply, String>> {
-        self.answer_with(asked, &RecordedHeaders::Only(BTreeSet::new()))
-    }
-    fn answer_with(&self, asked: &Intent, headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
+    fn answer(&self, asked: &Intent, headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
         let answer = match self.reply_to_read(asked, headers) {
             Some(reply) => reply,
             None if self.may_be_an_effect(asked) => self.reply_of_control(asked, headers),
@@ -141,6 +112,18 @@ impl Reads for ReadsBesideControl {
     fn record(&self, _read: AnsweredRead) {}
     fn unanswered(&self) -> Option<String> {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The reply to a call of the control, if the events have all of it that the candidate's step would record: else its run
+/// would go on with less than the service answered.
+fn whole(reply: &EffectReply, asked: &Intent, headers: &RecordedHeaders) -> Result<EffectReply, String> {
+    match reply.lacks(headers.names()) {
+        None => Ok(reply.clone()),
+        Some(lacking) => Err(format!(
+            "the events of the plan in force do not have all of the reply to `{}`: {lacking} is missing",
+            asked.step
+        )),
     }
 }
 
@@ -179,7 +162,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::compare::{CallRole, CallTemplate, CompareContext, RulesDraft};
+    use crate::compare::{CallRole, CallTemplate, CompareContext, RecordedParts, RulesDraft};
     use crate::problem::{Problems, Site};
 
     /// The rules of a control that charges a card, has a mail sent by a workflow that it runs, and reads quotes.
@@ -220,27 +203,29 @@ mod tests {
     }
 
     fn charged(path: &str, body: &'static str, has_reply: bool) -> Effect {
-        let reply = EffectReply { status: StatusCode::CREATED, headers: HeaderMap::new(), body: whole("{}") };
+        let reply = EffectReply::new(StatusCode::CREATED, HeaderMap::new(), body_of("{}"));
         Effect {
             service: Some("bank".into()),
             method: Method::POST,
             url: format!("http://bank{path}"),
             headers: HeaderMap::new(),
-            body: whole(body),
+            body: body_of(body),
             reply: has_reply.then_some(reply),
             number: 1,
             replied_before: None,
         }
     }
 
-    fn whole(text: &'static str) -> Body {
+    fn body_of(text: &'static str) -> Body {
         Body::Whole(Bytes::from_static(text.as_bytes()))
     }
+
+    const NO_HEADERS: RecordedHeaders = RecordedHeaders::Only(BTreeSet::new());
 
     /// Whether the read is sent; else the status that it is answered with, or why there is none.
     fn outcome(calls: Option<Vec<Effect>>, asked: &Intent) -> Result<Option<u16>, String> {
         let reads = ReadsBesideControl::new(control(), calls, ControlReads::default());
-        let answer = reads.answer(asked);
+        let answer = reads.answer(asked, &NO_HEADERS);
         assert_eq!(reads.unanswered(), answer.as_ref().and_then(|answer| answer.as_ref().err().cloned()));
         answer.map(|answer| answer.map(|reply| reply.status.as_u16())).transpose()
     }
@@ -249,32 +234,28 @@ mod tests {
     /// service answered.
     #[test]
     fn a_reply_of_which_something_is_missing_answers_no_read() {
-        let reply = EffectReply { status: StatusCode::OK, headers: HeaderMap::new(), body: whole("{}") };
-        let read = Effect { reply: Some(reply), ..charged("/quotes", "", true) };
-        let only = |names: &[&str]| RecordedHeaders::Only(names.iter().map(|name| (*name).into()).collect());
-        let answer = |kept: &[&str], is_body_kept: bool, asks: &[&str]| {
-            let reply = crate::exchange::KeptReply { headers: Arc::new(only(kept)), is_body_kept };
-            let kept = [(read.number, reply)].into();
-            let made = ControlReads { reads: vec![read.clone()], kept, reserved: None };
+        let only = |names: &[&str]| names.iter().map(|name| (*name).into()).collect::<BTreeSet<_>>();
+        let answer = |recorded: &[&str], has_body: bool, asks: &[&str]| {
+            let recorded = Some(RecordedParts { headers: Some(only(recorded)), has_body });
+            let reply = EffectReply::new(StatusCode::OK, HeaderMap::new(), body_of("{}"));
+            let reply = Some(EffectReply { recorded, ..reply });
+            let reads = vec![Effect { reply, ..charged("/quotes", "", true) }];
+            let made = ControlReads { reads, ..ControlReads::default() };
             let reads = ReadsBesideControl::new(control(), Some(Vec::new()), made);
-            let intent = asked("/quotes", Value::Null);
-            reads.answer_with(&intent, &only(asks)).expect("the control made it").map(|reply| reply.status.as_u16())
+            let answer = reads.answer(&asked("/quotes", Value::Null), &RecordedHeaders::Only(only(asks)));
+            answer.expect("the control made it").map(|reply| reply.status.as_u16())
         };
         assert_eq!(answer(&["etag", "date"], true, &["etag"]), Ok(200));
         let header = answer(&["date"], true, &["date", "etag"]).unwrap_err();
         assert!(header.contains("the header `etag`"), "{header}");
         let body = answer(&[], false, &[]).unwrap_err();
-        assert!(body.contains("its body is bytes"), "{body}");
+        assert!(body.contains("its body, which is bytes"), "{body}");
     }
 
     #[test]
     fn equal_reads_get_the_replies_of_the_controls_in_their_order() {
         let status = |status: u16| {
-            let reply = EffectReply {
-                status: StatusCode::from_u16(status).unwrap(),
-                headers: HeaderMap::new(),
-                body: whole("{}"),
-            };
+            let reply = EffectReply::new(StatusCode::from_u16(status).unwrap(), HeaderMap::new(), body_of("{}"));
             Effect { reply: Some(reply), ..charged("/quotes", "", true) }
         };
         let without_reply = charged("/quotes", "", false);
@@ -283,19 +264,20 @@ mod tests {
         let reads =
             ReadsBesideControl::new(control(), Some(Vec::new()), ControlReads { reads, ..ControlReads::default() });
         let answer = |path: &str, body: Value| {
-            let answer = reads.answer(&asked(path, body));
+            let answer = reads.answer(&asked(path, body), &NO_HEADERS);
             answer.map(|reply| reply.unwrap().status.as_u16())
         };
         assert_eq!(answer("/quotes", json!({ "other": 1 })), None, "another body: it is sent");
         let found = [0; 4].map(|_| answer("/quotes", Value::Null));
         assert_eq!(found, [Some(200), Some(202), Some(202), Some(202)]);
         assert_eq!(answer("/rates", Value::Null), None);
-        let why = reads.answer(&asked("/refused", Value::Null)).map(|answer| answer.map(|_| ()).unwrap_err());
+        let why =
+            reads.answer(&asked("/refused", Value::Null), &NO_HEADERS).map(|answer| answer.map(|_| ()).unwrap_err());
         assert!(why.is_some_and(|why| why.contains("was not kept")), "sent again, it may be answered otherwise");
         let for_tenant = Intent { headers: vec![("x-tenant".into(), "b".into())], ..asked("/quotes", Value::Null) };
-        assert!(reads.answer(&for_tenant).is_none(), "other headers: it is sent");
+        assert!(reads.answer(&for_tenant, &NO_HEADERS).is_none(), "other headers: it is sent");
         let traced = Intent { headers: vec![("traceparent".into(), "00-1".into())], ..asked("/quotes", Value::Null) };
-        assert!(reads.answer(&traced).is_some());
+        assert!(reads.answer(&traced, &NO_HEADERS).is_some());
     }
 
     #[test]

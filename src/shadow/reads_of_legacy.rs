@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use crate::compare::{AnsweredRead, CapturedReads, EffectReply, Intent};
 use crate::exchange::{KnownInstance, Reads, RecordedReads, RequestEffects};
+use crate::workflow::RecordedHeaders;
 
 /// The reads of one run, answered from legacy's calls as they are when the run begins.
 pub(super) struct ReadsOfLegacy {
@@ -35,7 +36,7 @@ impl ReadsOfLegacy {
 }
 
 impl Reads for ReadsOfLegacy {
-    fn answer(&self, asked: &Intent) -> Option<Result<EffectReply, String>> {
+    fn answer(&self, asked: &Intent, _headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
         let Ok(reply) = self.of_legacy.answer(asked) else {
             self.has_sent.store(true, Ordering::Relaxed);
             return None;

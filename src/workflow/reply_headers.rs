@@ -19,12 +19,11 @@ pub enum RecordedHeaders {
 }
 
 impl RecordedHeaders {
-    /// A header that these record and `other` does not, or `any` where these record all.
-    pub fn beyond<'a>(&'a self, other: &'a Self) -> Option<&'a str> {
-        match (self, other) {
-            (_, Self::All) => None,
-            (Self::All, Self::Only(_)) => Some("any"),
-            (Self::Only(names), Self::Only(others)) => names.difference(others).next().map(|name| &**name),
+    /// The names; `None` where all headers are recorded.
+    pub fn names(&self) -> Option<&BTreeSet<Arc<str>>> {
+        match self {
+            Self::All => None,
+            Self::Only(names) => Some(names),
         }
     }
     /// Adds the headers that a path can read. The path begins with the step's name under `steps`.

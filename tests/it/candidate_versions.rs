@@ -3,10 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use http::{Method, StatusCode};
+use pointsman::demo::http::Client;
 use serde_json::{Value, json};
 
 use crate::candidate::{candidate_evidence, cli, edit, in_live, row};
+use crate::support::origin::{Origin, OriginReply};
+use crate::support::process::{Start, output_text};
 use crate::support::test_system::{FAMILY, TestSystem, id};
+use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
 
 const NOTED: (&str, &str) = ("  confirm:\n", "  noted:\n    set: ${steps.total.output}\n  confirm:\n");
 const FORCED: [&str; 3] = ["--force", "--reason", "a drill"];
@@ -156,4 +161,58 @@ async fn a_charge_that_a_candidate_declares_as_a_read_is_not_made_by_its_rehears
     assert_eq!(evidence["skipped"], json!({ "unresolved_effect": 5 }), "another amount: {evidence}");
     // It checks that each order is charged once.
     system.finish().await;
+}
+
+/// The control's events do not have the bytes that its call got, and the candidate's own call would get.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_that_takes_a_reply_of_bytes_from_its_control_is_skipped() {
+    const LABEL: &[u8] = b"HTTP/1.1 201 Created\r\ncontent-type: application/pdf\r\ncontent-length: 5\r\n\r\n%PDF\xff";
+    let workflow = |rehearse: &str, body: &str| {
+        format!(
+            "workflow: label\nsteps:\n  print: {{ call: 'POST ${{services.printer}}/labels', body: {{ a: 1 }}, \
+             rehearse: {rehearse} }}\nrespond: {{ status: 200, body: {body} }}\n"
+        )
+    };
+    let legacy = Origin::start(OriginReply::Json("{}")).await;
+    let printer = Origin::start(OriginReply::Bytes(LABEL.to_vec())).await;
+    let flags = FlagsDir::empty();
+    flags.write(
+        "pointsman.yaml",
+        &format!(
+            "services:\n  shop: {}\n  printer: {}\ndefault_legacy: shop\negress: {{ listen: 127.0.0.1:0 }}\n",
+            legacy.url(),
+            printer.url()
+        ),
+    );
+    flags.write("workflows/label.yaml", &workflow("{}", "{}"));
+    flags.write(
+        "routes/labels.yaml",
+        "routes:\n  - { id: labels, match: { method: POST, path: /labels }, legacy: shop, workflow: label, state: shadow }\n",
+    );
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = format!("sqlite:{}", dir.path().join("db").display());
+    let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
+    let pointsman = Pointsman::start(&start).await;
+    let run = async |arguments: &[&str]| {
+        let output = pointsman.cli(arguments).await;
+        assert_eq!(output.status.code(), Some(0), "{}", output_text(&output));
+        output_text(&output)
+    };
+    run(&["flip", "labels", "live", "--force", "--reason", "the test begins in live"]).await;
+    flags.write("workflows/label.yaml", &workflow("legacy", "{ label: '${steps.print.output}' }"));
+    run(&["reload"]).await;
+    let client = Client::new(PATIENCE);
+    let url = format!("{}/labels", pointsman.url());
+    assert_eq!(client.json(Method::POST, &url, &[], &json!({})).await.expect("a reply").status, StatusCode::OK);
+    let skipped = until("the candidate's outcome", || async {
+        let view = pointsman.get("/api/v2/routes/labels/evidence?candidate=true").await;
+        let evidence = view["evidence"].clone();
+        let is_settled = evidence["skipped"] != json!({}) || evidence["shadow_pairs"].as_u64()? > 0;
+        is_settled.then_some(evidence)
+    })
+    .await;
+    assert_eq!(skipped["skipped"], json!({ "unresolved_effect": 1 }), "{skipped}");
+    let shown = run(&["evidence", "labels", "--candidate"]).await;
+    assert!(shown.contains("its body, which is bytes"), "{shown}");
+    assert_eq!(printer.count(), 1, "by the control alone");
 }

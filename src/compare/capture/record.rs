@@ -197,7 +197,7 @@ impl CapturedRequest {
 impl CapturedReply {
     pub(super) fn reply(&self) -> Result<EffectReply, UnreadableCapture> {
         let status = StatusCode::from_u16(self.status).map_err(|_| UnreadableCapture::Http("a reply's status"))?;
-        Ok(EffectReply { status, headers: header_map(&self.headers)?, body: self.body.body() })
+        Ok(EffectReply::new(status, header_map(&self.headers)?, self.body.body()))
     }
 }
 

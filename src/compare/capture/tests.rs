@@ -130,7 +130,7 @@ fn the_same_card_has_the_same_text_everywhere() {
         url: "http://bank/charges".into(),
         headers: headers(&[("content-type", "application/x-www-form-urlencoded"), ("x-ref", CARD)]),
         body: Body::Whole("amount=5&number=4111111111111111".into()),
-        reply: Some(EffectReply { status: StatusCode::OK, headers: json_headers(), body: whole(&json!({"a": CARD})) }),
+        reply: Some(EffectReply::new(StatusCode::OK, json_headers(), whole(&json!({"a": CARD})))),
         number: 3,
         replied_before: Some(4),
     })]);
@@ -235,7 +235,7 @@ fn a_capture_is_read_back_and_a_newer_one_is_refused() {
 }
 
 fn read(url: &str, body: Value, answer: &Value) -> AnsweredRead {
-    let reply = EffectReply { status: StatusCode::OK, headers: json_headers(), body: whole(answer) };
+    let reply = EffectReply::new(StatusCode::OK, json_headers(), whole(answer));
     AnsweredRead { asked: intent("look", Method::GET, url, body), reply: Some(reply) }
 }
 

@@ -18,7 +18,7 @@ const RESERVATIONS: &str = "http://stock/reservations";
 fn calls(url: &str, bodies: &[Value]) -> Vec<Arc<Effect>> {
     let call = |(number, body): (u64, &Value)| {
         let body_of_reply = Body::Whole(Bytes::from(number.to_string()));
-        let reply = EffectReply { status: StatusCode::OK, headers: Default::default(), body: body_of_reply };
+        let reply = EffectReply::new(StatusCode::OK, Default::default(), body_of_reply);
         Arc::new(Effect { number, reply: Some(reply), ..posted(url, body.clone()) })
     };
     (0..).zip(bodies).map(call).collect()

@@ -88,7 +88,7 @@ fn service_of(url: &str) -> &str {
 pub(super) fn effect(method: &str, url: &str, header: (&str, &str), body: impl Into<Bytes>) -> Effect {
     let headers: HeaderMap =
         [(header.0.parse::<HeaderName>().unwrap(), header.1.parse().unwrap())].into_iter().collect();
-    let answer = EffectReply { status: StatusCode::OK, headers: HeaderMap::new(), body: Body::Whole(Bytes::new()) };
+    let answer = EffectReply::new(StatusCode::OK, HeaderMap::new(), Body::Whole(Bytes::new()));
     Effect {
         service: Some(service_of(url).into()),
         method: method.parse().unwrap(),
@@ -435,11 +435,11 @@ fn a_doubled_charge_shows_on_either_side() {
 fn another_attempt_of_a_failed_call_is_no_second_call() {
     let body = json!({"amount": 1250});
     let with_status = |status: u16| Effect {
-        reply: Some(EffectReply {
-            status: StatusCode::from_u16(status).unwrap(),
-            headers: HeaderMap::new(),
-            body: Body::Whole(Bytes::new()),
-        }),
+        reply: Some(EffectReply::new(
+            StatusCode::from_u16(status).unwrap(),
+            HeaderMap::new(),
+            Body::Whole(Bytes::new()),
+        )),
         ..posted(CHARGES, body.clone())
     };
     let cut = Effect { reply: None, ..posted(CHARGES, body.clone()) };

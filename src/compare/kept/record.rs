@@ -121,7 +121,7 @@ impl KeptCall {
     pub(super) fn effect(&self) -> Option<Effect> {
         let reply = |status: u16| {
             let status = StatusCode::from_u16(status).ok()?;
-            Some(EffectReply { status, headers: HeaderMap::new(), body: Body::TooLarge })
+            Some(EffectReply::new(status, HeaderMap::new(), Body::TooLarge))
         };
         Some(Effect {
             service: self.service.clone(),

@@ -158,7 +158,7 @@ fn call(number: u64, url: &str, body: &Value) -> Arc<Effect> {
         url: url.to_owned(),
         headers,
         body: Body::Whole(body.to_string().into()),
-        reply: Some(EffectReply { status: StatusCode::CREATED, headers: HeaderMap::new(), body: Body::TooLarge }),
+        reply: Some(EffectReply::new(StatusCode::CREATED, HeaderMap::new(), Body::TooLarge)),
         number,
         replied_before: None,
     })

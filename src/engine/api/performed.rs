@@ -12,16 +12,14 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::run_tree;
-use crate::compare::{Body, Effect, EffectReply};
+use crate::compare::{Body, Effect, EffectReply, RecordedParts};
 use crate::engine::Engine;
 use crate::engine::context::Core;
-use crate::exchange::{KeptReply, PerformedCalls};
+use crate::exchange::PerformedCalls;
 use crate::expression::{MediaType, SharedJson};
 use crate::names::{RunId, StepId};
 use crate::store::{StoreError, StoredEvent};
-use crate::workflow::{
-    BytesMark, CallRecord, EffectClass, Event, Outcome, Plan, RecordedHeaders, StepFinished, StepPart, StepStarted,
-};
+use crate::workflow::{BytesMark, CallRecord, EffectClass, Event, Outcome, Plan, StepFinished, StepPart, StepStarted};
 
 impl Engine {
     /// The calls that a run and those below it made.
@@ -60,10 +58,6 @@ fn of_events<'a>(events: impl Iterator<Item = (usize, &'a Plan, &'a Event)>) -> 
                 let is_read = *effect == EffectClass::Read;
                 let calls = if is_read { &mut found.reads } else { &mut found.effects };
                 let service = plan.step(step).and_then(|(_, step)| step.call(*part)).map(|call| call.service.clone());
-                let headers_kept = match plan.step(step) {
-                    Some((index, _)) => plan.recorded_headers(index, *part),
-                    None => Arc::new(RecordedHeaders::Only(BTreeSet::new())),
-                };
                 let began = Effect {
                     service,
                     method: request.method.parse().unwrap_or(Method::POST),
@@ -80,7 +74,6 @@ fn of_events<'a>(events: impl Iterator<Item = (usize, &'a Plan, &'a Event)>) -> 
                     None => {
                         open.insert((run, step, *item, *part), (is_read, calls.len()));
                         calls.push(began);
-                        found.kept.insert(number, KeptReply { headers: headers_kept, is_body_kept: true });
                     }
                 }
             }
@@ -88,10 +81,9 @@ fn of_events<'a>(events: impl Iterator<Item = (usize, &'a Plan, &'a Event)>) -> 
                 if let Some(&(is_read, index)) = open.get(&(run, step, *item, *part)) {
                     let calls = if is_read { &mut found.reads } else { &mut found.effects };
                     let call = &mut calls[index];
-                    (call.reply, call.replied_before) = (reply(outcome), Some(number));
-                    if let Some(kept) = found.kept.get_mut(&call.number) {
-                        kept.is_body_kept = !is_read_and_not_kept(outcome);
-                    }
+                    let headers = plan.step(step).map(|(index, _)| plan.recorded_headers(index, *part));
+                    let headers = headers.map_or_else(|| Some(BTreeSet::new()), |headers| headers.names().cloned());
+                    (call.reply, call.replied_before) = (reply(outcome, headers), Some(number));
                 }
             }
             _ => {}
@@ -107,8 +99,9 @@ fn headers(request: &CallRecord) -> HeaderMap {
 }
 
 /// The reply that a call ended with; `None` if it got none, or one that its step does not accept. Its body is too large
-/// where it is not recorded in a form from which it can be written again.
-fn reply(outcome: &Outcome) -> Option<EffectReply> {
+/// where it is not recorded in a form from which it can be written again. `recorded` are the headers that the step
+/// records; `None`: all.
+fn reply(outcome: &Outcome, recorded: Option<BTreeSet<Arc<str>>>) -> Option<EffectReply> {
     let (status, headers, output, is_read) = match outcome {
         Outcome::Done { status, headers, output } => (status, headers, output, true),
         // Such a body could not be read, or not within the bounds.
@@ -123,8 +116,8 @@ fn reply(outcome: &Outcome) -> Option<EffectReply> {
     // The output is decoded already.
     fields.remove(CONTENT_ENCODING);
     fields.remove(CONTENT_LENGTH);
-    let recorded = fields.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let written = is_read.then(|| written(output, recorded)).flatten();
+    let content_type = fields.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let written = is_read.then(|| written(output, content_type)).flatten();
     let body = match written {
         Some((bytes, content_type)) => {
             if let Some(content_type) = content_type {
@@ -134,13 +127,8 @@ fn reply(outcome: &Outcome) -> Option<EffectReply> {
         }
         None => Body::TooLarge,
     };
-    Some(EffectReply { status, headers: fields, body })
-}
-
-/// Whether a reply's body was read and cannot be written again.
-fn is_read_and_not_kept(outcome: &Outcome) -> bool {
-    let (Outcome::Done { output, .. } | Outcome::Unfit { output, .. }) = outcome else { return false };
-    BytesMark::may_be_bytes(output.shared())
+    let recorded = RecordedParts { headers: recorded, has_body: !BytesMark::may_be_bytes(output.shared()) };
+    Some(EffectReply { recorded: Some(recorded), ..EffectReply::new(status, fields, body) })
 }
 
 /// An output as bytes that are decoded to the same under its content type, or under the one that is returned with them.
@@ -166,7 +154,7 @@ mod tests {
     fn body(output: Value, content_type: &'static str) -> (Body, String) {
         let headers = BTreeMap::from([("content-type".to_owned(), content_type.to_owned())]);
         let outcome = Outcome::Done { status: 200, headers, output: output.into() };
-        let EffectReply { headers, body, .. } = reply(&outcome).unwrap();
+        let EffectReply { headers, body, .. } = reply(&outcome, None).unwrap();
         (body, headers[CONTENT_TYPE].to_str().unwrap().to_owned())
     }
 
@@ -186,11 +174,26 @@ mod tests {
         }
     }
 
+    /// A candidate whose own call would get the bytes cannot go on with this reply.
+    #[test]
+    fn a_reply_says_what_of_it_the_events_do_not_have() {
+        let bytes = BytesMark::new(&[7; 32]).value(&Bytes::from_static(b"%PDF"), Some("application/pdf"));
+        let lacking = |output: Value, recorded: &[&str], wanted: &[&str]| {
+            let names = |names: &[&str]| names.iter().map(|name| (*name).into()).collect::<BTreeSet<Arc<str>>>();
+            let outcome = Outcome::Done { status: 200, headers: BTreeMap::new(), output: output.into() };
+            reply(&outcome, Some(names(recorded))).unwrap().lacks(Some(&names(wanted)))
+        };
+        assert_eq!(lacking(json!({ "id": 1 }), &["etag"], &["etag"]), None);
+        assert!(lacking(json!({ "id": 1 }), &["date"], &["etag"]).unwrap().contains("`etag`"));
+        assert!(lacking(bytes, &[], &[]).unwrap().contains("bytes"));
+    }
+
     #[test]
     fn a_body_that_could_not_be_read_is_no_empty_one() {
         let failure = crate::workflow::Failure::of_run(crate::workflow::FailureKind::Bound, "too large");
         let (headers, output) = (BTreeMap::new(), Value::Null.into());
         let unfit = Outcome::Unfit { status: 200, headers, output, failure };
-        assert_eq!(reply(&unfit).unwrap().body, Body::TooLarge);
+        let reply = reply(&unfit, None).unwrap();
+        assert_eq!((reply.lacks(None), reply.body), (None, Body::TooLarge), "the step had no more of it");
     }
 }

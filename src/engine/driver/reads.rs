@@ -25,7 +25,7 @@ impl Driver {
         if let Some(reads) = reads {
             let plan = Some(&**self.machine.plan());
             let asked = run_report::intent(plan, &attempt.step, attempt.item, attempt.part, &attempt.request);
-            if let Some(answer) = reads.answer_with(&asked, &request.recorded_headers) {
+            if let Some(answer) = reads.answer(&asked, &request.recorded_headers) {
                 let files = &self.core.files;
                 let bounds = DecodeBounds::of(&files.limits, &files.key_secret);
                 let Outgoing { recorded_headers: headers, secrets, streaming, .. } = request;

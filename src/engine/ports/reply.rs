@@ -153,13 +153,13 @@ impl RecordedRead {
         headers.remove(SET_COOKIE);
         recorder.secrets.mask_headers(&mut headers);
         let body = compare::Body::Whole(recorder.secrets.masked_body(plain));
-        reads.record(AnsweredRead { asked, reply: Some(EffectReply { status: head.status, headers, body }) });
+        reads.record(AnsweredRead { asked, reply: Some(EffectReply::new(head.status, headers, body)) });
     }
 }
 
 /// The result of a read that is answered from a capture. Without an answer it counts as not sent.
 pub(in crate::engine) fn of_captured(answer: Result<EffectReply, String>, recorder: &ReplyRecorder) -> AttemptResult {
-    let EffectReply { status, headers, body } = match answer {
+    let EffectReply { status, headers, body, .. } = match answer {
         Ok(reply) => reply,
         Err(why) => return AttemptResult::NotSent(why),
     };

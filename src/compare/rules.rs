@@ -221,6 +221,10 @@ impl Rules {
     pub fn may_change_something(&self, effect: &Effect) -> bool {
         !effect.method.is_safe() && !self.effects.is_declared_read(effect)
     }
+    /// Whether a step of the workflow, or of one that it runs, may make such a call in order to read.
+    pub fn may_be_read(&self, effect: &Effect) -> bool {
+        effect.method.is_safe() || self.effects.is_some_read(effect)
+    }
     /// Whether a step of the workflow, or of one that it runs, makes such a call and does more than read: to the same
     /// service, with this method and a path that fits.
     pub fn makes_as_effect(&self, call: &Intent) -> bool {

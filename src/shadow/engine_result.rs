@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::compare::{Body, Observation};
-use crate::exchange::{Answered, Branch, ComparisonOutcome, ProblemDocument, RunReport};
+use crate::exchange::{Branch, ComparisonOutcome, ProblemDocument, Reads, RunReport};
 use crate::flag::SkipReason;
 use crate::limits::UNRESOLVED_TEXT_BYTES_MAX;
 use crate::names::RunId;
@@ -28,9 +28,10 @@ impl EngineResult {
             Self::Comparable(_, report) | Self::Stopped(_, report) | Self::NotComparable(_, report) => report,
         }
     }
-    /// The result of a run whose reads were answered from a capture: without an answer to one of them it says nothing.
-    pub(super) fn without_answers(self, answered: &Answered) -> Self {
-        let Some(why) = answered.reads.as_ref().and_then(|reads| reads.unanswered()) else { return self };
+    /// The result of a run whose reads were answered here: where it is not known what one of them should have been
+    /// answered, it says nothing.
+    pub(super) fn without_answers(self, reads: Option<&dyn Reads>) -> Self {
+        let Some(why) = reads.and_then(Reads::unanswered) else { return self };
         let (Self::Comparable(_, report) | Self::Stopped(_, report) | Self::NotComparable(_, report)) = self;
         let unresolved = Some((SkipReason::UnresolvedEffect, why));
         let skipped = ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect);

@@ -15,7 +15,7 @@ use super::in_flight::InFlight;
 use super::legacy_calls;
 use super::parts::{EngineArm, RepeatedLegacy, RulesInForce};
 use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
-use super::reads_of_legacy::ReadsOfLegacy;
+use super::reads_of_legacy::{ReadsOfLegacy, replays_reads};
 use super::redaction::PairRedaction;
 use super::run_end::RunEnd;
 use super::run_facts::{awaited_intents, effects_of, rung_of, runs_twice};
@@ -93,13 +93,14 @@ impl RunRequest {
 }
 
 impl Runner {
-    /// Whether the run of this request takes outputs from legacy's calls.
+    /// Whether the run of this request takes from legacy's calls outputs of steps, or the replies to its reads.
     pub(super) fn takes_replies(&self, entry: &QueuedRequest) -> bool {
         let answered = &entry.answered;
-        answered.effects.is_some() && self.rules_of(answered.compared_as()).takes_replies()
+        let may_take = || replays_reads(answered) || self.rules_of(answered.compared_as()).takes_replies();
+        answered.effects.is_some() && may_take()
     }
 
-    /// Waits until legacy's calls are there from which the run takes outputs, or for a bounded time. `None`: the ticket
+    /// Waits until legacy's calls are there from which the run takes replies, or for a bounded time. `None`: the ticket
     /// is settled, because too many requests wait or a stop was asked for.
     pub(super) async fn wait_for_calls(
         &self,
@@ -136,9 +137,18 @@ impl Runner {
         let is_captured = is_captured(&answered);
         let runs_twice = runs_twice(&answered);
         let recorded = (is_captured || runs_twice).then(|| Arc::new(RecordedReads::new(CAPTURE_BYTES_MAX)));
-        let of_legacy =
-            answered.effects.as_ref().filter(|_| answered.flag.route.replay_reads && answered.reads.is_none());
-        let of_legacy = of_legacy.map(|calls| Arc::new(ReadsOfLegacy::new(calls, recorded.clone())));
+        let of_legacy = match replays_reads(&answered) {
+            false => None,
+            true => {
+                let (calls, rules) = (answered.effects.as_ref(), self.rules_of(answered.compared_as()));
+                let Some(reads) = ReadsOfLegacy::new(calls, &rules, &self.waiting, recorded.clone()) else {
+                    self.note_legacy_write(&answered);
+                    ticket.skip(SkipReason::EffectsQueueFull);
+                    return (None, RunEnd::UNKNOWN);
+                };
+                Some(Arc::new(reads))
+            }
+        };
         let reads = answered.reads.clone();
         let reads = reads.or_else(|| Some(of_legacy.clone()? as Arc<dyn Reads>));
         let reads = reads.or_else(|| Some(recorded.clone()? as Arc<dyn Reads>));

@@ -4,10 +4,13 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use pointsman::demo::http::{Call, Client, Server, empty, json};
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::{Barrier, Notify};
 
 use crate::support::process::{Start, cli, output_text};
 use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
@@ -124,4 +127,145 @@ async fn a_read_gets_what_legacy_read_before_it_acted() {
     flags.write("pointsman.yaml", &services);
     let refused = cli(&["check", flags.path().to_str().expect("a path")], &[]).await;
     assert!(!refused.status.success() && output_text(&refused).contains("nothing sees legacy's own reads"));
+}
+
+/// A workflow that answers with the number of a ticket.
+const TICKET: &str = "workflow: ticket
+steps: { look: { call: 'GET ${services.bank}/tickets', volatile: true } }
+respond: { status: 200, body: { number: '${steps.look.output.number}' } }
+";
+
+/// How many requests legacy reads for at the same time where their calls are to be ambiguous.
+const TOGETHER: usize = 2;
+
+/// How many tickets were drawn, and whether one is being drawn.
+#[derive(Default)]
+struct Tickets {
+    drawn: AtomicU64,
+    is_asked: Notify,
+}
+
+/// Each read draws the next ticket, which takes as long as this.
+async fn ticket_office(tickets: Arc<Tickets>, takes: Duration) -> Server {
+    let handler = move |call: Call| {
+        let tickets = tickets.clone();
+        async move {
+            if call.path != "/tickets" {
+                return Ok(empty(StatusCode::NOT_FOUND));
+            }
+            let number = tickets.drawn.fetch_add(1, SeqCst);
+            tickets.is_asked.notify_one();
+            tokio::time::sleep(takes).await;
+            Ok(json(StatusCode::OK, &json!({ "number": number })))
+        }
+    };
+    Server::start(LOCAL, handler).await.expect("a port")
+}
+
+/// A legacy that draws a ticket for each request. On `/together` it draws the tickets of several requests at once; on
+/// `/early` it knows the number, and answers while the ticket is still being drawn.
+async fn ticket_legacy(egress: Arc<OnceLock<SocketAddr>>, tickets: Arc<Tickets>) -> Server {
+    let (client, all_there) = (Arc::new(Client::new(PATIENCE)), Arc::new(Barrier::new(TOGETHER)));
+    let answered = Arc::new(AtomicU64::new(0));
+    let handler = move |call: Call| {
+        let (egress, client, all_there) = (egress.clone(), client.clone(), all_there.clone());
+        let (answered, tickets) = (answered.clone(), tickets.clone());
+        async move {
+            let url = format!("http://{}/bank/tickets", egress.get().expect("it is listening"));
+            let trace = call.header("traceparent").to_owned();
+            let draw = async move {
+                let drawn = client.json(Method::GET, &url, &[("traceparent", trace.as_str())], &Value::Null).await;
+                drawn.expect("the office's reply").json()
+            };
+            if call.path == "/together" {
+                all_there.wait().await;
+                return Ok(json(StatusCode::OK, &draw.await));
+            }
+            tokio::spawn(draw);
+            tickets.is_asked.notified().await;
+            Ok(json(StatusCode::OK, &json!({ "number": answered.fetch_add(1, SeqCst) })))
+        }
+    };
+    Server::start(LOCAL, handler).await.expect("a port")
+}
+
+struct TicketShop {
+    pointsman: Pointsman,
+    tickets: Arc<Tickets>,
+    _servers: [Server; 2],
+    _files: (FlagsDir, TempDir),
+}
+
+impl TicketShop {
+    async fn start(takes: Duration) -> Self {
+        let (egress, tickets) = (Arc::new(OnceLock::new()), Arc::new(Tickets::default()));
+        let legacy = ticket_legacy(egress.clone(), tickets.clone()).await;
+        let office = ticket_office(tickets.clone(), takes).await;
+        let flags = FlagsDir::empty();
+        flags.write(
+            "pointsman.yaml",
+            &format!(
+                "services:\n  shop: {}\n  bank: {}\ndefault_legacy: shop\n\
+                 egress: {{ listen: 127.0.0.1:0, window: 2s }}\nlimits: {{ egress_rehearse_wait_ms: 10000 }}\n",
+                legacy.url(),
+                office.url()
+            ),
+        );
+        flags.write("workflows/ticket.yaml", TICKET);
+        flags.write(
+            "routes/tickets.yaml",
+            "routes:\n  - { id: tickets, match: { method: POST, path: '/{kind}' }, legacy: shop, workflow: ticket, \
+             state: shadow, replay_reads: true }\n",
+        );
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = format!("sqlite:{}", dir.path().join("db").display());
+        let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
+        let pointsman = Pointsman::start(&start).await;
+        egress.set(pointsman.egress.expect("an egress listener")).expect("set once");
+        Self { pointsman, tickets, _servers: [legacy, office], _files: (flags, dir) }
+    }
+
+    /// Waits until this many requests are compared or skipped, and returns the evidence.
+    async fn settled(&self, count: u64) -> Value {
+        until("the outcomes", || async {
+            let evidence = self.pointsman.get("/api/v2/routes/tickets/evidence").await["evidence"].clone();
+            let skipped = evidence["skipped"].as_object()?.values().filter_map(Value::as_u64).sum::<u64>();
+            (evidence["shadow_pairs"].as_u64()? + skipped >= count).then_some(evidence)
+        })
+        .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_of_legacy_that_is_under_way_when_it_answers_is_waited_for() {
+    let shop = TicketShop::start(Duration::from_millis(400)).await;
+    let client = Client::new(PATIENCE);
+    for count in 1..=2 {
+        let url = format!("{}/early", shop.pointsman.url());
+        let reply = client.json(Method::POST, &url, &[], &json!({})).await.expect("a reply");
+        assert_eq!(reply.status, StatusCode::OK);
+        let evidence = shop.settled(count).await;
+        assert_eq!((&evidence["matched"], &evidence["skipped"]), (&json!(count), &json!({})), "{evidence}");
+    }
+    assert_eq!(shop.tickets.drawn.load(SeqCst), 2, "by legacy alone");
+}
+
+/// It is not known which of the reads is whose: the next ticket is another one, and no difference of the workflow.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_legacys_reads_are_not_known_the_pair_is_skipped() {
+    let shop = TicketShop::start(Duration::ZERO).await;
+    let client = Client::new(PATIENCE);
+    // The client sends both in one trace, and legacy hands on the field that both have.
+    let trace = [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
+    let (url, body) = (format!("{}/together", shop.pointsman.url()), json!({}));
+    let sent = (0..TOGETHER).map(|_| client.json(Method::POST, &url, &trace, &body));
+    for reply in futures_util::future::join_all(sent).await {
+        assert_eq!(reply.expect("a reply").status, StatusCode::OK);
+    }
+    let evidence = shop.settled(TOGETHER as u64).await;
+    assert_eq!(evidence["skipped"], json!({ "unresolved_effect": TOGETHER }), "{evidence}");
+    assert_eq!((&evidence["mismatched"], &evidence["matched"]), (&json!(0), &json!(0)), "{evidence}");
+    assert_eq!(shop.tickets.drawn.load(SeqCst), 2 * TOGETHER as u64, "the engine reads too, but nothing is said of it");
+    let shown = output_text(&shop.pointsman.cli(&["evidence", "tickets"]).await);
+    assert!(shown.contains("what legacy read is not known (`replay_reads`)"), "{shown}");
 }

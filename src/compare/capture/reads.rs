@@ -26,6 +26,8 @@ pub struct AnsweredRead {
 /// The reads of a capture.
 pub struct CapturedReads {
     reads: Vec<CapturedRead>,
+    /// Reads whose body is not known, each with the key of a read without one.
+    without_body: Vec<ReadKey>,
     /// How often the reads with each key were asked again.
     asked: Mutex<BTreeMap<ReadKey, usize>>,
 }
@@ -64,7 +66,7 @@ impl CapturedReads {
             })
         };
         let reads = capture.reads.iter().map(read).collect::<Result<_, UnreadableCapture>>()?;
-        Ok(Self { reads, asked: Mutex::default() })
+        Ok(Self { reads, without_body: Vec::new(), asked: Mutex::default() })
     }
 
     /// The reads of a run, so that another run gets the same replies.
@@ -77,23 +79,35 @@ impl CapturedReads {
                 reply,
             }
         };
-        Self { reads: reads.into_iter().map(read).collect(), asked: Mutex::default() }
+        Self { reads: reads.into_iter().map(read).collect(), without_body: Vec::new(), asked: Mutex::default() }
     }
 
     /// What legacy's calls were answered; of those that another service than ours answered the name is not known, and
     /// none of them is equal to a read.
     pub fn of_legacy(calls: &[Effect]) -> Self {
-        let read = |call: &Effect| {
-            let service = call.service.as_ref()?.as_str();
-            let Body::Whole(body) = &call.body else { return None };
-            let is_whole = |reply: &&EffectReply| matches!(reply.body, Body::Whole(_));
-            Some(CapturedRead {
-                key: ReadKey::of(service, call.method.as_str(), &call.url, body),
-                shown: shown(service, call.method.as_str(), &call.url),
-                reply: call.reply.as_ref().filter(is_whole).cloned(),
-            })
-        };
-        Self { reads: calls.iter().filter_map(read).collect(), asked: Mutex::default() }
+        let (mut reads, mut without_body) = (Vec::new(), Vec::new());
+        let is_whole = |reply: &&EffectReply| matches!(reply.body, Body::Whole(_));
+        for call in calls {
+            let Some(service) = call.service.as_ref().map(|service| service.as_str()) else { continue };
+            let key = |body: &[u8]| ReadKey::of(service, call.method.as_str(), &call.url, body);
+            match &call.body {
+                Body::TooLarge => without_body.push(key(&[])),
+                Body::Whole(body) => reads.push(CapturedRead {
+                    key: key(body),
+                    shown: shown(service, call.method.as_str(), &call.url),
+                    reply: call.reply.as_ref().filter(is_whole).cloned(),
+                }),
+            }
+        }
+        Self { reads, without_body, asked: Mutex::default() }
+    }
+
+    /// Whether one of the reads is, or may be, equal to this one. If it then has no answer, that was not kept.
+    pub fn may_have_made(&self, asked: &Intent) -> bool {
+        let service = asked.service.as_ref().map_or("", |service| service.as_str());
+        let key = |body: &[u8]| ReadKey::of(service, asked.method.as_str(), &asked.url, body);
+        let (whole, without_body) = (key(&body_of(asked)), key(&[]));
+        self.reads.iter().any(|read| read.key == whole) || self.without_body.contains(&without_body)
     }
 
     /// The reply to a read.

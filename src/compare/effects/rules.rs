@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 
 use super::call::EngineCall;
 use super::call_pattern::CallPattern;
@@ -19,7 +19,7 @@ use crate::compare::effect::Effect;
 use crate::compare::observation::Intent;
 use crate::compare::rule_warnings;
 use crate::compare::text_rules::TextRules;
-use crate::names::StepId;
+use crate::names::{ServiceName, StepId};
 use crate::problem::{Problems, Site, nearest};
 
 /// The rules for the calls of all steps.
@@ -138,14 +138,28 @@ impl EffectRules {
         takers.all(|template| effects.iter().any(|effect| fits(template, effect)))
     }
 
+    /// The calls of the workflow to which a call with this service, method and URL may correspond.
+    fn fitting(
+        &self,
+        service: Option<&ServiceName>,
+        method: &Method,
+        url: &str,
+    ) -> impl Iterator<Item = &CallTemplate> {
+        let of_service = self.templates.iter().filter(move |template| service == Some(&template.service));
+        of_service.filter(move |template| template.matches(method, path_of_url(url)))
+    }
+
     /// Whether a step that only reads makes such a call, and no other step does.
     pub(in crate::compare) fn is_declared_read(&self, effect: &Effect) -> bool {
-        let fits = |template: &&CallTemplate| {
-            effect.service.as_ref() == Some(&template.service)
-                && template.matches(&effect.method, path_of_url(&effect.url))
-        };
-        let mut fitting = self.templates.iter().filter(fits).peekable();
+        let mut fitting = self.fitting(effect.service.as_ref(), &effect.method, &effect.url).peekable();
         fitting.peek().is_some() && fitting.all(|template| matches!(template.role, CallRole::Read { .. }))
+    }
+
+    /// Whether a step of the workflow, or of one that it runs, makes such a call and only reads with it.
+    pub(in crate::compare) fn is_some_read(&self, effect: &Effect) -> bool {
+        let mut fitting = self.fitting(effect.service.as_ref(), &effect.method, &effect.url);
+        fitting
+            .any(|template| matches!(template.role, CallRole::Read { .. } | CallRole::NotCompared { is_effect: false }))
     }
 
     /// Whether a call like this one may be an effect of the workflow, or of one that it runs.
@@ -155,10 +169,7 @@ impl EffectRules {
             CallRole::NotCompared { is_effect } => is_effect,
             CallRole::Read { .. } => false,
         };
-        let fits = |template: &CallTemplate| {
-            call.service.as_ref() == Some(&template.service) && template.matches(&call.method, path_of_url(&call.url))
-        };
-        self.templates.iter().any(|template| is_effect(template) && fits(template))
+        self.fitting(call.service.as_ref(), &call.method, &call.url).any(is_effect)
     }
 
     /// Whether an intent is compared with legacy's calls. Without a template, one of a run below is not: these are

@@ -1,12 +1,16 @@
 //! Checks that steps which take their outputs from legacy's calls (`rehearse: legacy`) can get them: the calls are
-//! seen, and the step is one of a route's own workflow. Runs below it do not share which calls are taken.
+//! seen, and the step is one of a route's own workflow. Runs below it do not share which calls are taken. Checks too
+//! that legacy's reads are seen, and that there are reads to answer, where these are answered from them
+//! (`replay_reads: true`).
 
 use std::collections::BTreeSet;
 
 use super::checked_files::{Routes, Workflows};
+use super::plans_below::plans_below;
+use crate::flag::Route;
 use crate::names::{StepId, WorkflowName};
 use crate::problem::{Problems, Site};
-use crate::workflow::{Call, Plan, Rehearsal, StepKind};
+use crate::workflow::{Call, EffectClass, Plan, Rehearsal, Step, StepKind};
 
 /// Reports the steps that would never get an output.
 pub(crate) fn check(has_egress: bool, routes: &Routes, workflows: &Workflows, problems: &mut Problems) {
@@ -19,6 +23,9 @@ pub(crate) fn check(has_egress: bool, routes: &Routes, workflows: &Workflows, pr
                     "nothing sees legacy's own reads: there is no `egress:` in pointsman.yaml",
                 )
                 .hint("add `egress: { listen: 127.0.0.1:8090 }` there and let legacy call its services through it");
+        }
+        if route.replay_reads && has_egress {
+            warn_without_reads(site, route, workflows, problems);
         }
         let Some((file, Some(plan))) = route.workflow.as_ref().and_then(|name| workflows.get(name)) else { continue };
         for (step, call) in steps_from_legacy(plan) {
@@ -52,6 +59,29 @@ pub(crate) fn check(has_egress: bool, routes: &Routes, workflows: &Workflows, pr
                 }
             }
         }
+    }
+}
+
+/// Warns of a route of which no run in `shadow` or `dark` would read.
+fn warn_without_reads(site: &Site, route: &Route, workflows: &Workflows, problems: &mut Problems) {
+    let site = site.key("replay_reads");
+    let Some(name) = &route.workflow else {
+        problems
+            .warn(&site, "`replay_reads: true` does nothing: the route has no workflow")
+            .hint("give the route a workflow, or leave `replay_reads` out");
+        return;
+    };
+    // Of a workflow with errors, which are reported, nothing is known.
+    let plan_of = |name: &WorkflowName| workflows.get(name).and_then(|(_, plan)| plan.as_deref());
+    let Some(plan) = plan_of(name) else { return };
+    // A read with a `rehearse:` takes its output from there.
+    let reads = |step: &Step| matches!(&step.kind, StepKind::Call(call) if call.effect == EffectClass::Read && call.rehearse.is_none());
+    if !plans_below(plan, plan_of).iter().any(|placed| placed.plan.steps.iter().any(reads)) {
+        problems
+            .warn(&site, format!("`replay_reads: true` does nothing: no step of `{name}` reads, nor of what it runs"))
+            .hint(
+                "leave `replay_reads` out; a step reads that is a GET or says `effect: read`, and has no `rehearse:`",
+            );
     }
 }
 

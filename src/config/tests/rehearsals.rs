@@ -41,3 +41,36 @@ fn steps_of_child_workflows_cause_the_same_warnings_as_the_routes_own_steps() {
     }
     assert!(!shown.contains("the shared step `mail` has"), "no run of it is begun in a rehearsal\n{shown}");
 }
+
+#[test]
+fn replayed_reads_of_a_route_that_reads_nothing_cause_a_warning() {
+    let replaying = |set: Set| {
+        let egress = "egress: { listen: 127.0.0.1:8090 }\nlisten: 127.0.0.1:8080";
+        let set = set.edit("pointsman.yaml", "listen: 127.0.0.1:8080", egress);
+        set.edit("routes/orders.yaml", "    paths: strict", "    paths: strict\n    replay_reads: true")
+    };
+    let of_create = |set: Set, steps: &str| {
+        set.put("workflows/create-order.yaml", format!("workflow: create-order\nsteps:\n  {steps}\n{CHARGE}"))
+    };
+    let shown = replaying(Set::valid()).shown();
+    assert!(shown.contains("no step of `create-order` reads"), "{shown}");
+    assert!(shown.contains("flags/routes/orders.yaml:13:"), "{shown}");
+    let look = "workflow: look\nsteps: { see: { call: 'GET ${services.bank}/a' } }\nrespond: { status: 200 }\n";
+    let below = replaying(Set::valid().put("workflows/look.yaml", look));
+    let shown = of_create(below, "look: { run: look }").shown();
+    assert!(!shown.contains("replay_reads"), "a step of a child reads\n{shown}");
+    for (steps, is_idle) in [
+        ("look: { call: 'GET ${services.bank}/a' }", false),
+        ("look: { call: 'POST ${services.bank}/search', effect: read }", false),
+        ("look: { call: 'GET ${services.bank}/a', rehearse: { a: 1 } }", true),
+    ] {
+        let shown = of_create(replaying(Set::valid()), steps).shown();
+        assert_eq!(shown.contains("reads, nor of what it runs"), is_idle, "{steps}\n{shown}");
+    }
+    let plain = "routes:\n  - { id: plain, match: { method: GET, path: /p }, legacy: shop, replay_reads: true }\n";
+    let shown = replaying(Set::valid()).put("routes/plain.yaml", plain).shown();
+    assert!(shown.contains("the route has no workflow"), "{shown}");
+}
+
+const CHARGE: &str =
+    "  charge: { call: 'POST ${services.bank}/charges', rehearse: { id: 1 } }\nrespond: { status: 201 }\n";

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::Mode;
@@ -41,6 +41,15 @@ impl Injected {
     #[must_use]
     pub fn begun_at(self, started: Timestamp) -> Self {
         Self { now: self.now.or(Some(started)), started: Some(started), ..self }
+    }
+
+    /// When a run that began at `begun` reaches a time of its clock: where it repeats one of the past, as long after its
+    /// begin as that one did. In whole seconds, rounded up, as `now` is rounded down: it has reached the time then too.
+    pub(super) fn on_clock(&self, begun: Timestamp, time: Timestamp) -> Timestamp {
+        let Some(past) = self.started else { return time };
+        let after = time.duration_since(past);
+        let seconds = after.as_secs() + i64::from(after.subsec_nanos() > 0);
+        begun.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(time)
     }
 }
 

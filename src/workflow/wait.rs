@@ -33,7 +33,10 @@ pub(super) fn open(run: &Run, inputs: &DecisionInputs, step: &Step, wait: &Wait,
             let span = SignedDuration::try_from(span::duration_value(value)?).map_err(|_| "too long".to_owned())?;
             now.checked_add(span).map_err(|_| "it ends after the latest possible time".to_owned())
         }),
-        Until::At(template) => value(template, &|value| span::time(value)),
+        Until::At(template) => value(template, &|value| {
+            let (time, begun) = (span::time(value)?, run.started.started);
+            Ok(run.started.injected.as_ref().map_or(time, |injected| injected.on_clock(begun, time)))
+        }),
         Until::Signal { name, timeout, .. } => {
             return signal(
                 run,

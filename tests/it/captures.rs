@@ -284,6 +284,11 @@ async fn the_reads_of_a_dark_child_run_are_captured_and_answered_off_line() {
     assert_eq!((code, &found["routes"]["orders"]["matched"]), (Some(0), &json!(4)), "{found}");
 }
 
+/// The first wait was over when the captured run began, and the second one was not.
+const WAITS: &str = "  inner: { run: clock }\n  past: { wait: { until: '2026-01-02T03:00:00Z' } }\n  \
+                     early: { needs: [past], set: '${now}' }\n  \
+                     late: { needs: [early], wait: { until: '2026-01-02T09:00:00Z' } }\n";
+
 /// What a run makes of its clock is near legacy's when the pair is compared, and so it is when it is rehearsed.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_clock_of_a_rehearsal_is_that_of_the_capture() {
@@ -299,16 +304,17 @@ async fn the_clock_of_a_rehearsal_is_that_of_the_capture() {
         assert!(capture["started"].as_str() <= capture["at"].as_str(), "{capture}");
         capture["started"] = "2026-01-02T03:04:05Z".into();
         capture["legacy"]["body"] =
-            json!({ "text": r#"{"now":"2026-01-02T03:04:06Z","begun":"2026-01-02T03:04:05Z"}"# });
+            json!({ "text": r#"{"now":"2026-01-02T03:04:06Z","begun":"2026-01-02T03:04:05Z","late":"2026-01-02T09:00:00Z"}"# });
         format!("{capture}\n")
     });
     std::fs::write(&file, an_hour_earlier.collect::<String>()).expect("a written file");
-    let body = "  body: { now: \"${now}\", begun: \"${steps.inner.output}\" }\n";
+    let body = "  body: { now: \"${steps.early.output}\", begun: \"${steps.inner.output}\", late: \"${now}\" }\n";
     let clocks = workflow(RIGHT).split("  body:\n    ref:").next().expect("a part").to_owned() + body;
     let child = "workflow: clock\nsteps: { nothing: { set: 1 } }\nrespond: { status: 200, body: \"${run.started}\" }\n";
     shop.flags.write("workflows/clock.yaml", child);
-    shop.flags.write("workflows/create.yaml", &clocks.replace("  charge:\n", "  inner: { run: clock }\n  charge:\n"));
-    let with_rule = ROUTES.replace("capture: 100%", "capture: 100%\n    compare: { tolerance: { $.now: 30s } }");
+    shop.flags.write("workflows/create.yaml", &clocks.replace("  charge:\n", &format!("{WAITS}  charge:\n")));
+    let rule = "capture: 100%\n    compare: { tolerance: { $.now: 30s, $.late: 30s } }";
+    let with_rule = ROUTES.replace("capture: 100%", rule);
     shop.flags.write("routes/orders.yaml", &with_rule);
     let (code, found) = report(&shop.flags, &file).await;
     let equal = found["routes"]["orders"]["matched"].as_u64().zip(found["routes"]["orders"]["ignored"].as_u64());

@@ -4,7 +4,7 @@
 use super::harness::{breaker_open, plan};
 use super::*;
 use crate::expression::Template;
-use crate::workflow::{CallRecord, LegacyReplies, LegacyReply, LegacyResult};
+use crate::workflow::{CallRecord, Injected, LegacyReplies, LegacyReply, LegacyResult};
 
 /// Answers every attempt of `a` in the same way, at most 20 times. Returns the number of attempts.
 fn attempts(harness: &mut Harness<'_>, result: &dyn Fn() -> AttemptResult) -> usize {
@@ -303,4 +303,31 @@ fn it_is_in_no_event() {
     let before = serde_json::to_value(&first).unwrap();
     first.injected = Some(Default::default());
     assert_eq!(serde_json::to_value(&first).unwrap(), before);
+}
+
+/// A time that lay ahead of the captured run lies ahead of the one that repeats it, whatever the day today is.
+#[test]
+fn a_run_that_repeats_one_of_the_past_waits_until_times_of_its_own_clock() {
+    let plan = plan(
+        "workflow: w\nsteps:\n  gone: { wait: { until: '2026-01-02T03:00:00Z' } }\n  \
+         later: { needs: [gone], wait: { until: '2026-01-02T04:00:00Z' } }\n\
+         respond: { status: 200, body: { at: '${now}', began: '${run.started}' } }\n",
+    );
+    for past in ["2026-01-02T03:59:00Z", "2026-01-02T03:59:00.75Z"] {
+        let begun: Timestamp = "2031-05-06T07:08:09Z".parse().unwrap();
+        let injected = Injected::default().begun_at(past.parse().unwrap());
+        let first = RunStarted {
+            started: begun,
+            injected: Some(Arc::new(injected)),
+            ..started(&plan, Mode::Rehearse, json!({}))
+        };
+        let mut harness = Harness::of_first_event(&plan, Event::RunStarted(Arc::new(first)));
+        harness.now = begun;
+        harness.settle();
+        let waited = harness.now.duration_since(begun).as_secs();
+        assert_eq!(waited, 60, "{past}: the first wait ends at once");
+        let body: Value = serde_json::from_slice(&harness.run.answer().expect("an answer").body.bytes()).unwrap();
+        let at: Timestamp = body["at"].as_str().unwrap().parse().unwrap();
+        assert!(at >= "2026-01-02T04:00:00Z".parse().unwrap(), "{past}: {at}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Bodies of several parts (RFC 2046, section 5.1; forms with files: RFC 7578) as documents.
 //!
-//! Always true: the boundary between the parts, which senders draw at random, has no meaning; a body that is not of
-//! this form has no document and is compared as bytes.
+//! Always true: the boundary between the parts, which senders draw at random, has no meaning, also where the text before
+//! the first part (the preamble) names it; a body that is not of this form has no document and is compared as bytes.
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -17,9 +17,14 @@ const PARTS_MAX: usize = 1_000;
 /// The longest boundary (RFC 2046, section 5.1.1).
 const BOUNDARY_CHARS_MAX: usize = 70;
 
+/// What stands in a preamble in place of the boundary.
+const BOUNDARY: &[u8] = b"BOUNDARY";
+/// The key of a preamble: in a form beside the names of its parts, elsewhere in an element before the first part.
+const PREAMBLE: &str = "#preamble";
+
 /// Returns the parts of a body; `None` if it is not declared as one of several parts, or is not of this form. The parts
 /// of a form are an object by their names (of a repeated name, an array); other parts are an array. A part has its
-/// `body`, and its `type` and `filename` if it says them. The body is JSON if its type says so, else text, else the
+/// `body`, and its `type` and `filename` if it says them. A preamble that is not blank stands before the parts. The body is JSON if its type says so, else text, else the
 /// digest of its bytes.
 ///
 /// # Errors
@@ -30,9 +35,16 @@ pub(super) fn document(
     bounds: &CompareBounds,
 ) -> Result<Option<Value>, BoundExceeded> {
     let Some((is_form, boundary)) = declared(headers) else { return Ok(None) };
-    let Some(parts) = parts(body, &boundary) else { return Ok(None) };
+    let Some((preamble, parts)) = parts(body, &boundary) else { return Ok(None) };
     let mut fields = Map::new();
     let mut others = Vec::new();
+    if !preamble.iter().all(u8::is_ascii_whitespace) {
+        let shown = value(None, &without_boundary(preamble, &boundary), bounds)?;
+        match is_form {
+            true => drop(fields.insert(PREAMBLE.to_owned(), shown)),
+            false => others.push(Value::Object(Map::from_iter([(PREAMBLE.to_owned(), shown)]))),
+        }
+    }
     for Part { name, filename, content_type, body } in parts {
         let mut shown = Map::new();
         let media_type = content_type.as_deref().map(essence);
@@ -43,6 +55,8 @@ pub(super) fn document(
         match (is_form, name) {
             (false, _) => others.push(shown),
             (true, None) => return Ok(None),
+            // Nothing tells the part from the preamble.
+            (true, Some(name)) if name == PREAMBLE => return Ok(None),
             (true, Some(name)) => match fields.get_mut(&name) {
                 None => drop(fields.insert(name, shown)),
                 Some(Value::Array(parts)) => parts.push(shown),
@@ -106,16 +120,34 @@ struct Part<'a> {
     body: &'a [u8],
 }
 
-/// The parts between the boundaries; `None` if the last one is missing, a head is no head, there are too many, or
-/// something stands before the first or behind the last boundary: it would not be compared.
-fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> Option<Vec<Part<'a>>> {
+/// A preamble with a constant in place of the boundary, where that stands as a word.
+fn without_boundary(preamble: &[u8], boundary: &[u8]) -> Vec<u8> {
+    let is_letter = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let (mut shown, mut rest) = (Vec::with_capacity(preamble.len()), preamble);
+    while let Some(at) = find(rest, boundary) {
+        let (before, behind) = (&rest[..at], &rest[at + boundary.len()..]);
+        let is_word = !is_letter(before.last().or(shown.last())) && !is_letter(behind.first());
+        shown.extend_from_slice(before);
+        shown.extend_from_slice(if is_word { BOUNDARY } else { boundary });
+        rest = behind;
+    }
+    shown.extend_from_slice(rest);
+    shown
+}
+
+/// What stands before the first boundary, and the parts between the boundaries; `None` if the last one is missing, a
+/// head is no head, there are too many, or something stands behind the last boundary: it would not be compared.
+fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> Option<(&'a [u8], Vec<Part<'a>>)> {
     let delimiter = [b"\r\n--", boundary].concat();
     // The line break before the first boundary may be missing.
-    let mut rest = body.strip_prefix(&delimiter[2..]).or_else(|| body.strip_prefix(&delimiter[..]))?;
+    let (preamble, mut rest) = match body.strip_prefix(&delimiter[2..]) {
+        Some(rest) => (&body[..0], rest),
+        None => find(body, &delimiter).map(|at| (&body[..at], &body[at + delimiter.len()..]))?,
+    };
     let mut parts = Vec::new();
     loop {
         if let Some(behind) = rest.strip_prefix(b"--") {
-            return behind.iter().all(u8::is_ascii_whitespace).then_some(parts);
+            return behind.iter().all(u8::is_ascii_whitespace).then_some((preamble, parts));
         }
         let line = find(rest, b"\r\n")?;
         if parts.len() == PARTS_MAX || !rest[..line].iter().all(|b| matches!(b, b' ' | b'\t')) {
@@ -219,6 +251,28 @@ mod tests {
     }
 
     #[test]
+    fn a_preamble_is_compared_without_the_boundary_that_it_names() {
+        let of = |boundary: &str, text: &str| {
+            let body = format!("{text}\r\n--{boundary}\r\n\r\none\r\n--{boundary}--");
+            self::of(&format!("multipart/mixed; boundary=\"{boundary}\""), body.as_bytes())
+        };
+        let named = |boundary: &str| of(boundary, &format!("Parts begin with --{boundary}, see ({boundary})."));
+        let preamble = json!([{ "#preamble": "Parts begin with --BOUNDARY, see (BOUNDARY)." }, { "body": "one" }]);
+        assert_eq!(named("4kQ9-_1"), Some(preamble));
+        assert_eq!(named("4kQ9-_1"), named("=_Zx.77"));
+        assert_ne!(of("4kQ9", "Parts of 4kQ9"), of("Zx77", "Other parts of Zx77"));
+        // A boundary that is a part of a word is none.
+        assert_eq!(of("x", "a text of x"), Some(json!([{ "#preamble": "a text of BOUNDARY" }, { "body": "one" }])));
+        assert_eq!(of("x", " \r\n"), Some(json!([{ "body": "one" }])));
+        let form = |name: &str| {
+            let body = format!("Hi x\r\n--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n1\r\n--x--");
+            self::of("multipart/form-data; boundary=x", body.as_bytes())
+        };
+        assert_eq!(form("a"), Some(json!({ "#preamble": "Hi BOUNDARY", "a": { "body": "1" } })));
+        assert_eq!(form("#preamble"), None);
+    }
+
+    #[test]
     fn what_is_not_of_this_form_has_no_document() {
         for (content_type, body) in [
             ("text/plain; boundary=x", "--x--"),
@@ -229,7 +283,6 @@ mod tests {
             ("multipart/mixed; boundary=x", "--xy\r\n\r\none\r\n--x--"),
             ("multipart/mixed; boundary=x", "--x\r\nno head\r\n\r\none\r\n--x--"),
             ("multipart/mixed; boundary=x", "--x--hello"),
-            ("multipart/mixed; boundary=x", "before\r\n--x\r\n\r\none\r\n--x--"),
             ("multipart/mixed; boundary=x", "--x\r\n\r\none\r\n--x--\r\n--x\r\n\r\ntwo\r\n--x--"),
             ("multipart/form-data; boundary=x", "--x\r\n\r\nno name\r\n--x--"),
             ("multipart/form-data; boundary=\"x", "--x\r\n\r\nno name\r\n--x--"),

@@ -19,7 +19,7 @@ use super::rules_by_node::RulesByNode;
 use super::structure::ComparedBody;
 use super::text::{self, TextContext};
 use super::verdict::{Comparison, DifferenceKind};
-use super::walk::Walk;
+use super::walk::{InSets, Walk};
 use super::{assert, cause, headers, other_bodies, rule_conditions};
 use crate::names::StepId;
 
@@ -110,12 +110,18 @@ fn compare_parts(
         }
         None => None,
     };
-    if let Some((a, b, rules_by_node)) = &documents {
-        Walk::bind_ids_in_sets(WalkContext { rules: &rules.body, rules_by_node, ids: &mut ids, findings }, a, b)?;
-    }
-    if let Some(calls) = &calls {
-        calls.bind_ids_in_sets(&mut ids, findings)?;
-    }
+    bind_ids_in_sets(&mut ids, |which, ids| {
+        let mut are_left = false;
+        if let Some((a, b, rules_by_node)) = &documents {
+            let findings = &mut *findings;
+            let context = WalkContext { rules: &rules.body, rules_by_node, ids: &mut *ids, findings };
+            are_left |= Walk::bind_ids_in_sets(context, which, a, b)?;
+        }
+        if let Some(calls) = &calls {
+            are_left |= calls.bind_ids_in_sets(which, ids, findings)?;
+        }
+        Ok(are_left)
+    })?;
 
     headers::compare(pair, rules, &mut ids, findings);
     // If one arm refuses and the other succeeds, the bodies have nothing in common: only the difference in status is
@@ -177,8 +183,29 @@ fn compare_calls_so_far(
     let mut ids = IdMap::of_kinds(rules.texts.kinds());
     bind_instance(pair, rules, &mut ids);
     let calls = PairedCalls::of(effects, pair.engine.intents(), &rules.effects, bounds, &mut ids, findings)?;
-    calls.bind_ids_in_sets(&mut ids, findings)?;
+    bind_ids_in_sets(&mut ids, |which, ids| calls.bind_ids_in_sets(which, ids, findings))?;
     calls.report(CallsOf::StoppedRun, &mut ids, findings)
+}
+
+/// The most times that sets are walked to bind ids. Each time, ids are bound by those that were bound before.
+const WALKS_OF_SETS_MAX: usize = 16;
+
+/// Binds the ids in all sets: those in elements of which it is clear which belong together before all others, because
+/// they tell of further elements which do. `bind` binds some of them, and returns whether others may be left.
+fn bind_ids_in_sets(
+    ids: &mut IdMap,
+    mut bind: impl FnMut(InSets, &mut IdMap) -> Result<bool, BoundExceeded>,
+) -> Result<(), BoundExceeded> {
+    for _ in 0..WALKS_OF_SETS_MAX {
+        let before = ids.len();
+        if !bind(InSets::Unambiguous, ids)? {
+            return Ok(());
+        }
+        if ids.len() == before {
+            break;
+        }
+    }
+    bind(InSets::All, ids).map(|_| ())
 }
 
 /// Binds the ids of the instance. Without rules for ids, replies with different ids are different.

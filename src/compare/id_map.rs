@@ -178,6 +178,10 @@ impl IdMap {
     pub(super) fn has_legacy(&self, kind: IdKind, legacy: &str) -> bool {
         self.to_engine.get(legacy, kind).is_some()
     }
+    /// How many ids of legacy are bound.
+    pub(super) fn len(&self) -> usize {
+        self.found.len()
+    }
     pub(super) fn is_empty(&self) -> bool {
         self.to_engine.is_empty()
     }

@@ -227,6 +227,60 @@ fn members_and_elements_are_paired_by_tolerated_values_that_are_near() {
     assert_eq!(found(&wrong), [("$.o[*].t", DifferenceKind::Value), ("$.l[*].t", DifferenceKind::Value)]);
 }
 
+/// The references stand before what they refer to: alone, each could be any.
+#[test]
+fn a_set_of_references_is_paired_by_what_they_refer_to_wherever_that_stands() {
+    let draft = json!({"ids": ["$.chosen[*]", "$.chosen[*].line", "$.lines[*].id", "$.lines[*].after"],
+        "unordered": {"$.chosen": "set", "$.lines": "set"}});
+    let of = |chosen: Value, ids: [u32; 3]| {
+        let [tea, cup, pot] = ids;
+        json!({"chosen": chosen, "lines": [{"id": tea, "sku": "tea"}, {"id": cup, "sku": "cup", "after": pot}, {"id": pot}]})
+    };
+    let legacy = of(json!([11, 12, 13]), [11, 12, 13]);
+    for (chosen, is_equal) in [
+        (json!([93, 91, 92]), true),
+        (json!([91, 92, 93]), true),
+        (json!([93, 91, 91]), false),
+        (json!([93, 91]), false),
+    ] {
+        let engine = of(chosen.clone(), [91, 92, 93]);
+        let verdict = bodies(&legacy, &engine, draft.clone()).verdict;
+        assert_eq!(verdict != Verdict::Mismatch, is_equal, "{chosen}");
+    }
+    let refs = |a: u32, b: u32| json!([{"line": a, "gift": true}, {"line": b}]);
+    let legacy = of(refs(11, 13), [11, 12, 13]);
+    assert_eq!(bodies(&legacy, &of(refs(91, 93), [91, 92, 93]), draft.clone()).verdict, Verdict::Ignored);
+    let swapped = bodies(&legacy, &of(refs(93, 91), [91, 92, 93]), draft);
+    assert_eq!(swapped.verdict, Verdict::Mismatch, "the gift is another line");
+    // Nothing tells the references apart: any one-to-one correspondence makes the two equal, but not one of two to one.
+    let alone = |ids: [u32; 4]| json!({"chosen": [ids[0], ids[1]], "lines": [{"id": ids[2]}, {"id": ids[3]}]});
+    let draft = json!({"ids": ["$.chosen[*]", "$.lines[*].id"], "unordered": {"$.chosen": "set", "$.lines": "set"}});
+    let verdict = |engine: [u32; 4]| bodies(&alone([1, 2, 1, 2]), &alone(engine), draft.clone()).verdict;
+    assert_eq!((verdict([7, 8, 8, 7]), verdict([7, 8, 7, 9])), (Verdict::Ignored, Verdict::Mismatch));
+}
+
+/// Each line could be any other; but once one is paired, that which it names is known.
+#[test]
+fn lines_that_name_each_other_are_equal_in_any_order_if_they_correspond() {
+    let draft = json!({"ids": ["$.lines[*].id", "$.lines[*].twin"], "unordered": {"$.lines": "set"}});
+    let of = |lines: [(u32, u32); 4]| json!({"lines": lines.map(|(id, twin)| json!({"id": id, "twin": twin}))});
+    let legacy = of([(1, 2), (2, 1), (3, 4), (4, 3)]);
+    let verdict = |lines| bodies(&legacy, &of(lines), draft.clone()).verdict;
+    assert_eq!(verdict([(91, 92), (93, 94), (92, 91), (94, 93)]), Verdict::Ignored);
+    assert_eq!(verdict([(91, 92), (92, 93), (93, 94), (94, 91)]), Verdict::Mismatch, "a ring of four");
+}
+
+/// Keys that are ids, and a set whose elements name them.
+#[test]
+fn members_whose_values_tell_which_they_are_bind_the_ids_of_a_set_before_them() {
+    let draft = json!({"ids": [{"keys": "$.orders"}, "$.open[*]"], "unordered": {"$.open": "set"}});
+    let of = |open: [&str; 2], keys: [&str; 3]| json!({"open": open, "orders": {keys[0]: {"t": 1}, keys[1]: {"t": 2}, keys[2]: {"t": 3}}});
+    let legacy = of(["4012", "4013"], ["4011", "4012", "4013"]);
+    let verdict = |open| bodies(&legacy, &of(open, ["e-1", "e-2", "e-3"]), draft.clone()).verdict;
+    assert_eq!(verdict(["e-3", "e-2"]), Verdict::Ignored);
+    assert_eq!(verdict(["e-3", "e-1"]), Verdict::Mismatch);
+}
+
 #[test]
 fn elements_with_one_key_are_paired_by_what_they_hold() {
     let draft = json!({"unordered": {"$.a": "sku"}});

@@ -156,6 +156,72 @@ pub(super) fn pair_unordered(
     Ok(pairs)
 }
 
+/// Of two arrays whose order does not matter, the pairs of which it is clear that they belong together: no other element
+/// has the same key, or could be equal, whatever the ids that are not bound turn out to be.
+pub(super) fn pair_certain(
+    cx: &mut WalkContext<'_, '_>,
+    legacy: &[Value],
+    engine: &[Value],
+    how: &Unordered,
+) -> Result<Pairs, BoundExceeded> {
+    let keys = |cx: &mut WalkContext<'_, '_>, values: &[Value], side| -> Result<Vec<_>, BoundExceeded> {
+        let mut keys = Vec::with_capacity(values.len());
+        for value in values {
+            let key = match how {
+                Unordered::Key(field) => key_of(cx, value, field, side).map(Cow::into_owned),
+                Unordered::Set => None,
+            };
+            keys.push(match key {
+                Some(key) => (Some(key), 0),
+                None => (None, hash_of(cx, value, side, Precision::Coarse)?),
+            });
+        }
+        Ok(keys)
+    };
+    let (a, b) = (keys(cx, legacy, Side::Legacy)?, keys(cx, engine, Side::Engine)?);
+    Ok(certain(&a, &b).into_iter().map(|(a, b)| (Some(a), Some(b))).collect())
+}
+
+/// As [`pair_certain`], for the members of objects whose keys are ids.
+pub(super) fn pair_certain_members<'v>(
+    cx: &mut WalkContext<'_, '_>,
+    kind: IdKind,
+    legacy: &'v Map<String, Value>,
+    engine: &'v Map<String, Value>,
+) -> Result<MemberPairs<'v>, BoundExceeded> {
+    let keys = |cx: &mut WalkContext<'_, '_>, members: &'v Map<String, Value>, side| -> Result<Vec<_>, BoundExceeded> {
+        let mut keys = Vec::with_capacity(members.len());
+        for (key, value) in members {
+            let bound = match side {
+                Side::Legacy => cx.ids.has_legacy(kind, key).then(|| key.clone()),
+                Side::Engine => cx.ids.legacy_of(kind, key).map(str::to_owned),
+            };
+            keys.push(match bound {
+                Some(key) => (Some(key), 0),
+                None => (None, hash_of(cx, value, side, Precision::Coarse)?),
+            });
+        }
+        Ok(keys)
+    };
+    let (a, b) = (keys(cx, legacy, Side::Legacy)?, keys(cx, engine, Side::Engine)?);
+    let (left, right): (Vec<Member<'v>>, Vec<Member<'v>>) = (legacy.iter().collect(), engine.iter().collect());
+    let pairs = certain(&a, &b).into_iter();
+    Ok(pairs.map(|(a, b)| (left.get(a).copied(), right.get(b).copied())).collect())
+}
+
+/// The pairs of elements with the same key, where each side has one with that key.
+fn certain<K: Hash + Eq>(legacy: &[K], engine: &[K]) -> Vec<(usize, usize)> {
+    let mut of_legacy: HashMap<&K, usize> = HashMap::with_capacity(legacy.len());
+    // Its index, and how many there are.
+    let mut of_engine: HashMap<&K, (usize, usize)> = HashMap::with_capacity(engine.len());
+    for (n, key) in engine.iter().enumerate() {
+        of_engine.entry(key).or_insert((n, 0)).1 += 1;
+    }
+    legacy.iter().for_each(|key| *of_legacy.entry(key).or_default() += 1);
+    let found = legacy.iter().enumerate().filter(|(_, key)| of_legacy.get(key) == Some(&1));
+    found.filter_map(|(a, key)| of_engine.get(key).filter(|(_, times)| *times == 1).map(|(b, _)| (a, *b))).collect()
+}
+
 /// The value of an element's field by which it is paired, with legacy's ids; `None` if it has none.
 fn key_of<'v>(cx: &WalkContext<'_, '_>, element: &'v Value, field: &str, side: Side) -> Option<Cow<'v, str>> {
     // In XML, an element's children of one name are an array, however many there are.

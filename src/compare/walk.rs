@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use super::body_rules::{IdRule, RuleId, Unordered};
+use super::body_rules::{IdRule, Unordered};
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::equal::{same, within};
@@ -19,6 +19,8 @@ use super::redact::ShownAs;
 use super::repeated_report;
 use super::value_path::ValuePath;
 use super::verdict::DifferenceKind;
+
+mod sets;
 
 /// What a difference says of two numbers that are equal and not written alike.
 const OTHER_FORM: &str = "the same number in another form";
@@ -33,6 +35,8 @@ pub(super) struct Walk<'a, 'f> {
     /// Whether the values are in an array that is reported as reordered: the order of arrays in it is known to be the
     /// same, and searching it again at each level would double the work at each level.
     in_reordered: bool,
+    /// Whether a pass with [`PassPurpose::BindUnambiguous`] found elements of which it is not clear which belong together.
+    is_ambiguous: bool,
 }
 
 /// What the pass is for.
@@ -42,40 +46,41 @@ enum PassPurpose {
     BindByPath,
     /// Binds the ids in unordered arrays whose elements have a key.
     BindByKey,
-    /// Binds the ids in all unordered arrays: elements without a key are paired by the ids that are bound already.
+    /// Binds the ids in those elements of unordered arrays of which it is clear which belong together.
+    BindUnambiguous,
+    /// Binds the ids in all unordered arrays: elements without a key are paired by the ids that are bound already, and
+    /// those that are equal but for other ids in their order.
     BindInUnordered,
     /// Reports differences and binds nothing.
     Report,
 }
 
+/// Which ids in unordered arrays are bound.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum InSets {
+    /// Those in elements of which it is clear which belong together.
+    Unambiguous,
+    /// All.
+    All,
+}
+
 impl<'a, 'f> Walk<'a, 'f> {
+    fn new(context: WalkContext<'a, 'f>, pass: PassPurpose) -> Self {
+        Self { context, pass, in_reordered: false, is_ambiguous: false }
+    }
     /// Binds the ids of two bodies, except those in unordered arrays without a key, which are left to
     /// [`Walk::bind_ids_in_sets`]. Reports nothing.
     pub(super) fn bind_ids(context: WalkContext<'a, 'f>, legacy: &Value, engine: &Value) -> Result<(), BoundExceeded> {
         if !context.rules.have_ids() {
             return Ok(());
         }
-        let mut walk = Self { context, pass: PassPurpose::BindByPath, in_reordered: false };
+        let mut walk = Self::new(context, PassPurpose::BindByPath);
         walk.compare_values(&mut ValuePath::of("$"), legacy, engine)?;
         if walk.context.rules.unordered.iter().any(|(.., how)| matches!(how, Unordered::Key(_))) {
             walk.pass = PassPurpose::BindByKey;
             walk.compare_values(&mut ValuePath::of("$"), legacy, engine)?;
         }
         Ok(())
-    }
-    /// Binds the ids in unordered arrays. To be called when all other ids are bound, because these tell which elements
-    /// of a set belong together.
-    pub(super) fn bind_ids_in_sets(
-        context: WalkContext<'a, 'f>,
-        legacy: &Value,
-        engine: &Value,
-    ) -> Result<(), BoundExceeded> {
-        let rules = context.rules;
-        if !rules.have_ids() || rules.unordered.is_empty() && rules.keys.is_empty() {
-            return Ok(());
-        }
-        let mut walk = Self { context, pass: PassPurpose::BindInUnordered, in_reordered: false };
-        walk.compare_values(&mut ValuePath::of("$"), legacy, engine)
     }
     /// Reports the differences of two documents, with the ids that are bound by now. Paths begin with `root`.
     pub(super) fn report(
@@ -84,7 +89,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         legacy: &Value,
         engine: &Value,
     ) -> Result<(), BoundExceeded> {
-        let mut walk = Self { context, pass: PassPurpose::Report, in_reordered: false };
+        let mut walk = Self::new(context, PassPurpose::Report);
         walk.compare_values(&mut ValuePath::of(root), legacy, engine)
     }
 
@@ -244,41 +249,6 @@ impl<'a, 'f> Walk<'a, 'f> {
         Ok(())
     }
 
-    /// Compares two objects whose keys are ids: members correspond if their keys do. Keys that are not bound yet are
-    /// bound as their values correspond.
-    fn compare_objects_by_id<'v>(
-        &mut self,
-        path: &mut ValuePath<'v>,
-        by: IdRule,
-        (legacy, legacy_members): (&Value, &'v Map<String, Value>),
-        (engine, engine_members): (&Value, &'v Map<String, Value>),
-    ) -> Result<(), BoundExceeded> {
-        match self.pass {
-            PassPurpose::BindByPath | PassPurpose::BindByKey => return Ok(()),
-            PassPurpose::BindInUnordered | PassPurpose::Report => {}
-        }
-        for (a, b) in pairing::pair_members(&mut self.context, by.kind, legacy_members, engine_members)? {
-            path.enter_element();
-            match (a, b) {
-                (Some((legacy_key, of_legacy)), Some((engine_key, of_engine))) => {
-                    let keys = (&Value::from(legacy_key.as_str()), &Value::from(engine_key.as_str()));
-                    self.bind_or_compare_ids(path, by, keys.0, keys.1);
-                    if self.is_report() {
-                        let members =
-                            ((legacy, legacy_key.as_str(), of_legacy), (engine, engine_key.as_str(), of_engine));
-                        repeated_report::report_member(&mut self.context, path, members.0, members.1, is_same)?;
-                    }
-                    self.compare_values(path, of_legacy, of_engine)?;
-                }
-                (Some((_, value)), None) => self.add_unpaired(path, DifferenceKind::Missing, value),
-                (None, Some((_, value))) => self.add_unpaired(path, DifferenceKind::Extra, value),
-                (None, None) => {}
-            }
-            path.leave();
-        }
-        Ok(())
-    }
-
     /// Reports a value that only one of the documents has.
     fn add_unpaired(&mut self, path: &ValuePath<'_>, kind: DifferenceKind, value: &Value) {
         if !self.is_report() {
@@ -349,32 +319,6 @@ impl<'a, 'f> Walk<'a, 'f> {
         self.in_reordered = false;
         Ok(())
     }
-
-    fn compare_unordered<'v>(
-        &mut self,
-        path: &mut ValuePath<'v>,
-        legacy: &'v [Value],
-        engine: &'v [Value],
-        rule: RuleId,
-        how: &Unordered,
-    ) -> Result<(), BoundExceeded> {
-        let is_left_out = match self.pass {
-            PassPurpose::BindByPath => true,
-            PassPurpose::BindByKey => matches!(how, Unordered::Set),
-            PassPurpose::BindInUnordered | PassPurpose::Report => false,
-        };
-        if is_left_out {
-            return Ok(());
-        }
-        let pairs = pairing::pair_unordered(&mut self.context, legacy, engine, how)?;
-        if self.is_report() && pairs.iter().any(|(a, b)| matches!((a, b), (Some(a), Some(b)) if a != b)) {
-            self.context.findings.count_use(rule);
-        }
-        for (a, b) in pairs {
-            self.compare_element(path, a.map(|n| &legacy[n]), b.map(|n| &engine[n]))?;
-        }
-        Ok(())
-    }
 }
 
 /// Whether two values at a path are equal by the rules. Counts the rules by which they are; reports nothing.
@@ -385,7 +329,7 @@ fn is_same(
     engine: &Value,
 ) -> Result<bool, BoundExceeded> {
     let before = context.findings.savepoint();
-    let mut walk = Walk { context: context.reborrow(), pass: PassPurpose::Report, in_reordered: false };
+    let mut walk = Walk::new(context.reborrow(), PassPurpose::Report);
     walk.compare_values(&mut path.clone(), legacy, engine)?;
     let findings = walk.context.findings;
     let is_same = !findings.has_more_than(&before);

@@ -18,7 +18,7 @@ use crate::compare::findings::{ComparisonFindings, ReportAs};
 use crate::compare::id_map::IdMap;
 use crate::compare::observation::{Body, Intent};
 use crate::compare::verdict::ComparedCall;
-use crate::compare::walk::Walk;
+use crate::compare::walk::{InSets, Walk};
 
 /// The calls that legacy made, the intents of the engine, and which of them belong together.
 pub(in crate::compare) struct PairedCalls<'a> {
@@ -57,23 +57,25 @@ impl<'a> PairedCalls<'a> {
         Ok(Self { legacy, engine, steps, pairs, rules })
     }
 
-    /// Binds the ids in the unordered arrays of the bodies.
+    /// Binds the ids in the unordered arrays of the bodies. Returns whether ids may be left that it has not bound.
     pub(in crate::compare) fn bind_ids_in_sets(
         &self,
+        which: InSets,
         ids: &mut IdMap,
         findings: &mut ComparisonFindings<'_>,
-    ) -> Result<(), BoundExceeded> {
+    ) -> Result<bool, BoundExceeded> {
+        let mut are_left = false;
         for step in &self.steps {
             for n in &step.engine {
                 let call = self.pairs.legacy_of[*n].and_then(|call| self.legacy[call].json());
                 if let (Some(legacy), Some(engine)) = (call, self.engine[*n].call.json()) {
                     findings.set_prefix(step.body_prefix());
-                    Walk::bind_ids_in_sets(step.context(ids, findings), legacy, engine)?;
+                    are_left |= Walk::bind_ids_in_sets(step.context(ids, findings), which, legacy, engine)?;
                     findings.set_prefix(String::new());
                 }
             }
         }
-        Ok(())
+        Ok(are_left)
     }
 
     /// Reports the differences between the calls and the intents.

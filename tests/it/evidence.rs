@@ -92,9 +92,26 @@ impl Orders {
         self.pointsman.api(Method::POST, "/api/v2/routes/orders/flip", json!({ "to": to, "reason": "test" })).await
     }
 
+    /// Waits until `status` says this of the gate to the next rung, and the list of routes has the same.
+    async fn shows_gate(&self, says: &str) {
+        until("the gate", || async {
+            let routes = self.pointsman.get("/api/v2/routes").await;
+            let gate = &routes[0]["gate"];
+            let line = match gate["needs"].as_str() {
+                Some(needs) => format!("orders to {}: {needs}", gate["to"].as_str()?),
+                None => format!("orders to {}: the gate is open", gate["to"].as_str()?),
+            };
+            let status = output_text(&self.pointsman.cli(&["status"]).await);
+            (line.contains(says) && status.contains(&line)).then_some(())
+        })
+        .await;
+    }
+
     async fn climb_to_dark(&self) {
         assert_eq!(self.flip("shadow").await.status, StatusCode::OK);
+        self.shows_gate(&format!("orders to dark: needs {PAIRS} more compared pairs")).await;
         self.gather("shadow_pairs", PAIRS).await;
+        self.shows_gate("orders to dark: the gate is open").await;
         assert_eq!(self.flip("dark").await.status, StatusCode::OK);
         self.gather("dark_pairs", PAIRS).await;
         assert_eq!(self.evidence().await["next"]["missing"], json!([]), "the gate to live is open");

@@ -44,7 +44,7 @@ impl Runner {
             request: Arc::clone(&answered.request),
             legacy: Some(Arc::clone(&answered.legacy)),
             legacy_calls: self.legacy_calls(answered, !is_replay),
-            reads: reads.clone(),
+            reads,
             instance: answered.instance.clone(),
             // Nobody waits for an answer, and legacy has the instance.
             unknown_instance: UnknownInstance::NotDeclared,
@@ -73,7 +73,9 @@ impl Runner {
                 Err(ComparisonOutcome::Failed("panic"))
             }
             Ok(Ok(Err(never))) => match never {},
-            Ok(Ok(Ok(reply))) => Ok(self.result_of(reply, started.elapsed()).without_answers(reads.as_deref())),
+            Ok(Ok(Ok(reply))) => {
+                Ok(self.result_of(reply, started.elapsed()).without_answers(answered.reads.as_deref()))
+            }
         }
     }
 

@@ -154,7 +154,7 @@ impl Runner {
         let reads = reads.or_else(|| Some(recorded.clone()? as Arc<dyn Reads>));
         let result = match self.ask(&answered, reads).await {
             // No read is stale that was answered with what legacy saw.
-            Ok(result) if of_legacy.is_some_and(|reads| !reads.has_sent()) => result.without_stale_reads(),
+            Ok(result) if of_legacy.as_ref().is_some_and(|reads| !reads.has_sent()) => result.without_stale_reads(),
             Ok(result) => result,
             Err(outcome) => {
                 self.note_legacy_write(&answered);
@@ -175,6 +175,8 @@ impl Runner {
         {
             ticket.expect_no_twin();
         }
+        // The run has done to its twin what it does, whatever it has read.
+        let result = result.without_answers(of_legacy.as_deref().map(|reads| reads as &dyn Reads));
         let reserved = match effects_complete {
             None => Some(reserved),
             Some(_) => {

@@ -1,8 +1,10 @@
 //! Requests of instances: their order, how long they wait, and what marks a twin.
 
 use super::*;
+use crate::compare::Intent;
 use crate::exchange::{InstanceRequest, OpenRequest};
 use crate::flag::{Family, InstanceId};
+use crate::workflow::RecordedHeaders;
 
 /// What the engine does with a request: answers with this report, after `go` was notified if it is given.
 #[derive(Clone, Default)]
@@ -37,6 +39,21 @@ fn report(run: u128, status: RunStatus) -> RunReport {
     RunReport { run: Some(RunId(uuid::Uuid::from_u128(run))), status: Some(status), pinned, ..RunReport::default() }
 }
 
+/// What the engine reads, if somebody wants to know of it.
+fn read_of_account() -> Intent {
+    Intent {
+        step: "look".into(),
+        item: None,
+        method: Method::GET,
+        url: "http://bank/account".into(),
+        headers: Vec::new(),
+        body: Value::Null,
+        service: Some("bank".into()),
+        bytes: None,
+        taken_from: None,
+    }
+}
+
 impl Rig {
     async fn new(limits: Limits) -> Self {
         let (ran, scripts) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<BTreeMap<String, Script>>>::default());
@@ -44,6 +61,7 @@ impl Rig {
         let arm = engine(move |request| {
             let name = request.request.query.clone().unwrap_or_default();
             seen.lock().unwrap().push(name.clone());
+            request.reads.iter().for_each(|reads| drop(reads.answer(&read_of_account(), &RecordedHeaders::All)));
             let script = script
                 .lock()
                 .unwrap()
@@ -88,6 +106,10 @@ impl Rig {
     }
     /// Legacy has answered it at this time; it is offered.
     fn end(&self, request: AtLegacy, at: u64, creates: bool) {
+        self.end_with(request, at, creates, |_| {});
+    }
+    /// As [`Rig::end`], after a change.
+    fn end_with(&self, request: AtLegacy, at: u64, creates: bool, change: impl FnOnce(&mut Answered)) {
         let AtLegacy { name, id, mode, mut open } = request;
         open.answered(at);
         if creates {
@@ -98,6 +120,7 @@ impl Rig {
         answered.request = Arc::new(request);
         answered.instance = (!creates).then(|| InstanceId { key: instance(id), run: None });
         answered.at_legacy = open.time();
+        change(&mut answered);
         self.test.offer(answered);
     }
     fn create(&self, name: &'static str, id: &'static str, from: u64, to: u64) {
@@ -324,6 +347,25 @@ async fn a_twin_that_lacks_a_write_is_marked() {
     }
     let seen = rig.test.settled(10).await;
     assert_eq!((seen.matched, seen.skipped.get("no_twin")), (6, Some(&3)), "{seen:?}");
+}
+
+/// Its run has done what it does, only not from what legacy read.
+#[tokio::test]
+async fn a_write_is_skipped_whose_reads_by_legacy_are_not_known_and_its_twin_lacks_nothing() {
+    let rig = Rig::new(limits()).await;
+    rig.create("create", "1", 0, 10);
+    assert_eq!(rig.test.settled(1).await.matched, 1);
+    let cancel = rig.begin("cancel", "1", Some(true), 20);
+    rig.end_with(cancel, 30, false, |answered| {
+        let calls = RequestEffects::new(Duration::ZERO);
+        calls.add_gap();
+        (answered.flags, answered.flag) = flags(true);
+        answered.effects = Some(calls);
+    });
+    assert_eq!(rig.skipped(2).await, [("unresolved_effect".to_owned(), 1)]);
+    rig.read("look", "1", 40, 50);
+    assert_eq!(rig.test.settled(3).await.matched, 2);
+    assert!(rig.marked().is_empty(), "{:?}", rig.marked());
 }
 
 #[tokio::test]

@@ -40,11 +40,12 @@ pub fn id() -> RouteId {
     RouteId::new("orders.create")
 }
 
-fn flags() -> (Arc<FlagSet>, Arc<RouteFlag>) {
+fn flags(replay_reads: bool) -> (Arc<FlagSet>, Arc<RouteFlag>) {
     let shop = Arc::new(Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9")]));
     let route = Route {
         workflow: Some("create-order".into()),
         declared: State::Shadow,
+        replay_reads,
         instance: Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() }),
         ..Route::without_workflow(
             id(),
@@ -67,7 +68,7 @@ pub fn answered(mode: Mode, reply: &Value, padding: usize) -> Answered {
 }
 
 pub fn answered_with(status: StatusCode, mode: Mode, reply: &Value, padding: usize) -> Answered {
-    let (flags, flag) = flags();
+    let (flags, flag) = flags(false);
     let request = json!({"items": [1], "password": "hunter2", "padding": "x".repeat(padding)});
     Answered {
         flags,

@@ -274,7 +274,7 @@ fn lines_that_name_each_other_are_equal_in_any_order_if_they_correspond() {
 #[test]
 fn members_whose_values_tell_which_they_are_bind_the_ids_of_a_set_before_them() {
     let draft = json!({"ids": [{"keys": "$.orders"}, "$.open[*]"], "unordered": {"$.open": "set"}});
-    let of = |open: [&str; 2], keys: [&str; 3]| json!({"open": open, "orders": {keys[0]: {"t": 1}, keys[1]: {"t": 2}, keys[2]: {"t": 3}}});
+    let of = |open: [&str; 2], [a, b, c]: [&str; 3]| json!({"open": open, "orders": {a: {"t": 1}, b: {"t": 2}, c: {"t": 3}}});
     let legacy = of(["4012", "4013"], ["4011", "4012", "4013"]);
     let verdict = |open| bodies(&legacy, &of(open, ["e-1", "e-2", "e-3"]), draft.clone()).verdict;
     assert_eq!(verdict(["e-3", "e-2"]), Verdict::Ignored);

@@ -1,7 +1,8 @@
 //! Bodies of several parts (RFC 2046, section 5.1; forms with files: RFC 7578) as documents.
 //!
-//! Always true: the boundary between the parts, which senders draw at random, has no meaning, also where the text before
-//! the first part (the preamble) names it; a body that is not of this form has no document and is compared as bytes.
+//! Always true: the boundary between the parts, which senders draw at random, has no meaning, also where the text
+//! before the first part (the preamble) names it; a body that is not of this form has no document and is compared as
+//! bytes.
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -24,8 +25,8 @@ const PREAMBLE: &str = "#preamble";
 
 /// Returns the parts of a body; `None` if it is not declared as one of several parts, or is not of this form. The parts
 /// of a form are an object by their names (of a repeated name, an array); other parts are an array. A part has its
-/// `body`, and its `type` and `filename` if it says them. A preamble that is not blank stands before the parts. The body is JSON if its type says so, else text, else the
-/// digest of its bytes.
+/// `body`, and its `type` and `filename` if it says them. The body is JSON if its type says so, else text, else the
+/// digest of its bytes. A preamble that is not blank stands before the parts.
 ///
 /// # Errors
 /// A part is nested too deeply.

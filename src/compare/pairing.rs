@@ -156,8 +156,8 @@ pub(super) fn pair_unordered(
     Ok(pairs)
 }
 
-/// Of two arrays whose order does not matter, the pairs of which it is clear that they belong together: no other element
-/// has the same key, or could be equal, whatever the ids that are not bound turn out to be.
+/// Of two arrays whose order does not matter, the pairs of which it is clear that they belong together: no other
+/// element has the same key, or could be equal, whatever the ids that are not bound turn out to be.
 pub(super) fn pair_certain(
     cx: &mut WalkContext<'_, '_>,
     legacy: &[Value],

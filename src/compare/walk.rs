@@ -35,7 +35,8 @@ pub(super) struct Walk<'a, 'f> {
     /// Whether the values are in an array that is reported as reordered: the order of arrays in it is known to be the
     /// same, and searching it again at each level would double the work at each level.
     in_reordered: bool,
-    /// Whether a pass with [`PassPurpose::BindUnambiguous`] found elements of which it is not clear which belong together.
+    /// Whether a pass with [`PassPurpose::BindUnambiguous`] found elements of which it is not clear which belong
+    /// together.
     is_ambiguous: bool,
 }
 

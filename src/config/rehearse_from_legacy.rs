@@ -75,7 +75,8 @@ fn warn_without_reads(site: &Site, route: &Route, workflows: &Workflows, problem
     let plan_of = |name: &WorkflowName| workflows.get(name).and_then(|(_, plan)| plan.as_deref());
     let Some(plan) = plan_of(name) else { return };
     // A read with a `rehearse:` takes its output from there.
-    let reads = |step: &Step| matches!(&step.kind, StepKind::Call(call) if call.effect == EffectClass::Read && call.rehearse.is_none());
+    let is_sent = |call: &Call| call.effect == EffectClass::Read && call.rehearse.is_none();
+    let reads = |step: &Step| matches!(&step.kind, StepKind::Call(call) if is_sent(call));
     if !plans_below(plan, plan_of).iter().any(|placed| placed.plan.steps.iter().any(reads)) {
         problems
             .warn(&site, format!("`replay_reads: true` does nothing: no step of `{name}` reads, nor of what it runs"))

@@ -67,7 +67,9 @@ impl Runner {
         tokio::select! {
             biased;
             calls = self.twins.performed(control, CONTROL_ENDS_WITHIN) => {
-                let Some(PerformedCalls { effects, reads }) = calls else { return Some((entry, ControlReads::default())) };
+                let Some(PerformedCalls { effects, reads }) = calls else {
+                    return Some((entry, ControlReads::default()));
+                };
                 let bytes = effects.iter().chain(&reads).map(Effect::bytes).sum();
                 let Some(reserved) = self.waiting.reserve(bytes) else {
                     entry.ticket.skip(SkipReason::EffectsQueueFull);

@@ -115,8 +115,8 @@ impl Reads for ReadsBesideControl {
     }
 }
 
-/// The reply to a call of the control, if the events have all of it that the candidate's step would record: else its run
-/// would go on with less than the service answered.
+/// The reply to a call of the control, if the events have all of it that the candidate's step would record: else its
+/// run would go on with less than the service answered.
 fn whole(reply: &EffectReply, asked: &Intent, headers: &RecordedHeaders) -> Result<EffectReply, String> {
     match reply.lacks(headers.names()) {
         None => Ok(reply.clone()),

@@ -37,8 +37,8 @@ pub(super) struct ReadsOfLegacy {
 }
 
 impl ReadsOfLegacy {
-    /// `calls` are legacy's; `None` where they were not watched. `recorded` learns of all reads, those that are answered
-    /// here included. Returns `None` if there is no memory for the calls.
+    /// `calls` are legacy's; `None` where they were not watched. `recorded` learns of all reads, those that are
+    /// answered here included. Returns `None` if there is no memory for the calls.
     pub(super) fn new(
         calls: Option<&RequestEffects>,
         rules: &Rules,

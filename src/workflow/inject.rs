@@ -43,8 +43,9 @@ impl Injected {
         Self { now: self.now.or(Some(started)), started: Some(started), ..self }
     }
 
-    /// When a run that began at `begun` reaches a time of its clock: where it repeats one of the past, as long after its
-    /// begin as that one did. In whole seconds, rounded up, as `now` is rounded down: it has reached the time then too.
+    /// When a run that began at `begun` reaches a time of its clock: where it repeats one of the past, as long after
+    /// its begin as that one did. In whole seconds, rounded up, as `now` is rounded down: it has reached the time then
+    /// too.
     pub(super) fn on_clock(&self, begun: Timestamp, time: Timestamp) -> Timestamp {
         let Some(past) = self.started else { return time };
         let after = time.duration_since(past);

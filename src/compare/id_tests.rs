@@ -259,15 +259,19 @@ fn a_set_of_references_is_paired_by_what_they_refer_to_wherever_that_stands() {
     assert_eq!((verdict([7, 8, 8, 7]), verdict([7, 8, 7, 9])), (Verdict::Ignored, Verdict::Mismatch));
 }
 
-/// Each line could be any other; but once one is paired, that which it names is known.
+/// Each line could be any other; but once one is paired, those that it names are known.
 #[test]
 fn lines_that_name_each_other_are_equal_in_any_order_if_they_correspond() {
-    let draft = json!({"ids": ["$.lines[*].id", "$.lines[*].twin"], "unordered": {"$.lines": "set"}});
-    let of = |lines: [(u32, u32); 4]| json!({"lines": lines.map(|(id, twin)| json!({"id": id, "twin": twin}))});
-    let legacy = of([(1, 2), (2, 1), (3, 4), (4, 3)]);
-    let verdict = |lines| bodies(&legacy, &of(lines), draft.clone()).verdict;
-    assert_eq!(verdict([(91, 92), (93, 94), (92, 91), (94, 93)]), Verdict::Ignored);
-    assert_eq!(verdict([(91, 92), (92, 93), (93, 94), (94, 91)]), Verdict::Mismatch, "a ring of four");
+    let draft = json!({"ids": ["$.lines[*].id", "$.lines[*].next"], "unordered": {"$.lines": "set"}});
+    let line = |(id, next): &(u32, u32)| json!({"id": id, "next": next});
+    let of = |lines: &[(u32, u32)]| json!({"lines": lines.iter().map(line).collect::<Vec<_>>()});
+    let verdict = |legacy, engine| bodies(&of(legacy), &of(engine), draft.clone()).verdict;
+    let rings = [(1, 2), (2, 1), (3, 4), (4, 3)];
+    assert_eq!(verdict(&rings, &[(91, 92), (93, 94), (92, 91), (94, 93)]), Verdict::Ignored);
+    assert_eq!(verdict(&rings, &[(91, 92), (92, 93), (93, 94), (94, 91)]), Verdict::Mismatch, "one ring of four");
+    let ring = [(1, 2), (2, 3), (3, 1)];
+    assert_eq!(verdict(&ring, &[(91, 92), (93, 91), (92, 93)]), Verdict::Ignored);
+    assert_eq!(verdict(&ring, &[(91, 92), (93, 91), (92, 91)]), Verdict::Mismatch);
 }
 
 /// Keys that are ids, and a set whose elements name them.

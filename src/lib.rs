@@ -32,6 +32,7 @@
 //! - [`traces`]: sends spans of exchanges and runs to an OpenTelemetry collector
 //! - [`docs`]: the reference for users, shown by `pointsman help` and by the API
 //! - [`clock`]: the process's time, which does not jump when the machine's clock is set
+//! - [`priority`]: the priority of work that no caller waits for
 //! - [`slot_file`]: files of slots with checksums, where `affinity` and `evidence` write what is not in the store yet
 //! - [`app`]: starts and stops all parts; the only module that imports all others
 //! - [`telemetry`]: the process's log and metrics recorder
@@ -69,6 +70,7 @@ pub mod ladder;
 pub mod limits;
 pub mod listener;
 pub mod names;
+pub mod priority;
 pub mod problem;
 pub mod proxy;
 pub mod record;

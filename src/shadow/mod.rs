@@ -32,6 +32,8 @@ mod control;
 mod control_reads;
 mod declared_body;
 mod engine_result;
+mod event_bodies;
+mod event_messages;
 mod followups;
 mod in_flight;
 mod instance_order;
@@ -77,6 +79,7 @@ use crate::exchange::{
     Answered, ComparisonOutcome, ComparisonTicket, InstanceRequest, Offer, OfferedRequest, OpenRequest,
 };
 use crate::flag::SkipReason;
+use crate::priority;
 use crate::workflow::Mode;
 
 /// The shadow executor.
@@ -119,7 +122,7 @@ impl Shadow {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(size(limits.shadow_threads))
             .thread_name("shadow")
-            .on_thread_start(lower_priority)
+            .on_thread_start(priority::lower)
             .enable_all()
             .build()?;
         let (queue, queued) = mpsc::channel(size(limits.shadow_queue_entries_max).min(Semaphore::MAX_PERMITS));
@@ -197,19 +200,6 @@ impl Shadow {
 
 /// How long aborting may take.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Added to the niceness of the shadow threads.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
-
-/// Lowers the priority of the calling thread. On Linux only: elsewhere the call would change the whole process's
-/// priority.
-fn lower_priority() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "the priority of a shadow thread could not be lowered");
-    }
-}
 
 impl Offer for Shadow {
     fn open(&self, request: OfferedRequest) -> ComparisonTicket {
@@ -314,6 +304,7 @@ async fn run_entry(
         let Some(run) = run else { return };
         match run.wait_for_effects(stop.clone()).await {
             true => {
+                priority::give_way();
                 if let Some(compared) = runner.compare(run) {
                     runner.run_again(&compared, &permits, stop.clone()).await;
                     runner.repeat(&compared, stop.clone()).await;
@@ -364,7 +355,7 @@ async fn run_entries(
             next = next => match next {
                 Some((permit, entry)) => {
                     let (runner, stop, permits) = (Arc::clone(&runner), stop.clone(), Arc::clone(&permits));
-                    runs.spawn(run_entry(runner, entry, permit, permits, stop));
+                    runs.spawn(priority::giving_way(run_entry(runner, entry, permit, permits, stop)));
                 }
                 None => break false,
             },

@@ -46,6 +46,7 @@ use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::Reads;
 use crate::names::Seq;
+use crate::priority;
 use crate::store::Claim;
 use crate::workflow::{AttemptResult, Event, LegacyReplies, Mode, Plan, Run};
 
@@ -333,7 +334,9 @@ impl Driver {
 pub(super) fn spawn(core: &Arc<Core>, driver: Driver, permit: Option<OwnedSemaphorePermit>) {
     match driver.mode() {
         Mode::Real => spawn_in_engine(core, driver, permit),
-        Mode::Dark | Mode::Rehearse => drop(core.process.tasks.spawn(drive_until_cancelled(core, driver, permit))),
+        Mode::Dark | Mode::Rehearse => {
+            drop(core.process.tasks.spawn(priority::giving_way(drive_until_cancelled(core, driver, permit))));
+        }
     }
 }
 

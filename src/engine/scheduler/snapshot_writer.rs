@@ -17,12 +17,9 @@ use crate::engine::context::Core;
 use crate::engine::scheduler::run_snapshots::SnapshotOutcome;
 use crate::engine::scheduler::stored_run::{self, Beginning};
 use crate::names::RunId;
+use crate::priority;
 use crate::store::RunSnapshot;
 use crate::workflow::FOLD;
-
-/// Added to the niceness of the thread.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
 
 /// Starts writing; it ends with the process's background tasks.
 pub(in crate::engine) fn start(core: &Arc<Core>) {
@@ -40,7 +37,7 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
     let run = {
         let runtime = runtime.clone();
         move || {
-            lower_priority();
+            priority::lower();
             runtime.block_on(work);
             drop(done);
         }
@@ -51,15 +48,6 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
         Err(error) => {
             tracing::warn!(%error, "the thread that writes snapshots of runs could not be started: long runs are read from their first event")
         }
-    }
-}
-
-/// Lowers the priority of the calling thread. On Linux only: elsewhere the call would change the whole process's
-/// priority.
-fn lower_priority() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "the priority of the thread that writes snapshots of runs could not be lowered");
     }
 }
 

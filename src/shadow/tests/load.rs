@@ -91,7 +91,7 @@ async fn shadow_threads_have_a_lower_priority() {
     let here = rustix::process::getpriority_process(None).unwrap();
     rig.offer(answered(Mode::Rehearse, &json!({}), 0));
     rig.settled(1).await;
-    assert_eq!(*nice.lock().unwrap(), Some((here + NICENESS).min(19)));
+    assert_eq!(*nice.lock().unwrap(), Some((here + crate::priority::NICENESS).min(19)));
     assert_eq!(rustix::process::getpriority_process(None).unwrap(), here, "the priority of other threads is unchanged");
 }
 

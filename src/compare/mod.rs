@@ -11,6 +11,8 @@
 //! the values that it shows are redacted; `ignored` is a verdict of its own and stays counted, by rule; a pair that
 //! could not be judged is never a match.
 //!
+//! Before anything of a pair is stored, its secrets are learned from all of it (`pair_secrets`).
+//!
 //! A whole pair can be kept, without anything secret, to be rehearsed again without the services (`capture`). What is
 //! kept of a pair that differs can be compared again under other rules (`kept`), from which rules are proposed
 //! that explain the differences of a route (`suggest`).
@@ -50,6 +52,7 @@ mod number;
 mod observation;
 mod other_bodies;
 mod pair;
+mod pair_secrets;
 mod pairing;
 mod parsed_body;
 mod quantity;
@@ -88,6 +91,8 @@ mod id_tests;
 #[cfg(test)]
 mod json_form_tests;
 #[cfg(test)]
+mod pair_secret_tests;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod shortcut_tests;
@@ -102,8 +107,8 @@ pub use awaited::AwaitedIntents;
 pub use bounds::{BoundExceeded, CompareBounds};
 pub use capture::{
     AnsweredRead, CAPTURE_VERSION, Capture, CaptureContext, CapturedBody, CapturedCall, CapturedPair, CapturedReads,
-    CapturedReply, CapturedRequest, HarError, InstanceOfPair, NamedParts, NotCaptured, RouteOf, UnreadableCapture,
-    capture, named_secrets, pairs_of_har,
+    CapturedReply, CapturedRequest, HarError, InstanceOfPair, NotCaptured, RouteOf, UnreadableCapture, capture,
+    pairs_of_har,
 };
 pub use comparison::compare;
 pub use decode::decoded_body;
@@ -120,6 +125,7 @@ pub use kept::{
 pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, InstanceIds, Pair};
+pub use pair_secrets::{MessageBody, PairMessage, PairParts, headers_of, quoted_secrets};
 pub use redact::{redact, shorten};
 pub use rule_drafts::{AssertDraft, IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft};
 pub use rule_texts::is_rule_note;

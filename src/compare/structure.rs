@@ -68,6 +68,29 @@ impl ComparedBody {
     }
 }
 
+/// The document of a text of a declared format, without what says nothing but how an XML document was written; `None`
+/// if it has none, or is nested too deeply.
+pub(super) fn values_of_text(headers: &HeaderMap, text: &str, bounds: &CompareBounds) -> Option<Value> {
+    let format = Format::declared(headers)?;
+    let (mut document, _) = format.document(text, bounds).ok()??;
+    if format == Format::Xml {
+        remove_form(&mut document);
+    }
+    Some(document)
+}
+
+/// Removes the order of children and the namespaces from the document of an XML text.
+fn remove_form(document: &mut Value) {
+    match document {
+        Value::Object(members) => {
+            members.retain(|key, _| key != ORDER && key != NAMESPACE);
+            members.values_mut().for_each(remove_form);
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_form),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 /// A text of a declared format with the values of its document replaced; `None` if it has no document, or if its
 /// format cannot be written so that reading it gives the same document.
 ///

@@ -43,7 +43,7 @@ const REMOVE_EVERY: Duration = Duration::from_secs(600);
 pub enum CaptureDropped {
     /// Too many captures wait to be written.
     QueueFull,
-    /// It is larger than [`CAPTURE_BYTES_MAX`], or its reads are.
+    /// It is larger than [`CAPTURE_BYTES_MAX`], or its reads are, or it has more secrets than are looked for in texts.
     TooLarge,
     /// A body could not be read, so nobody knows what is secret in it.
     Unreadable,

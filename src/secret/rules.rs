@@ -79,28 +79,6 @@ impl RedactRules {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }
-
-    /// Collects the texts and numbers in a body that are declared as secret.
-    pub fn collect(&self, body: &Value, into: &mut Vec<String>) {
-        for pointer in self.located_in(body) {
-            body.pointer(&pointer).into_iter().for_each(|value| self.collect_under(value, true, into));
-        }
-        self.collect_under(body, false, into);
-    }
-
-    fn collect_under(&self, value: &Value, is_secret: bool, into: &mut Vec<String>) {
-        match value {
-            Value::Object(members) => {
-                for (key, value) in members {
-                    self.collect_under(value, is_secret || self.has_name(key), into);
-                }
-            }
-            Value::Array(items) => items.iter().for_each(|item| self.collect_under(item, is_secret, into)),
-            Value::String(text) if is_secret => into.push(text.clone()),
-            Value::Number(number) if is_secret => into.push(number.to_string()),
-            Value::String(_) | Value::Number(_) | Value::Null | Value::Bool(_) => {}
-        }
-    }
 }
 
 #[cfg(test)]

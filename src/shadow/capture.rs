@@ -5,7 +5,6 @@ use std::panic::AssertUnwindSafe;
 use uuid::Uuid;
 
 use super::redaction::PairRedaction;
-use super::run_facts::creator;
 use crate::clock;
 use crate::compare::{
     self, Body, CaptureContext, CapturedPair, CompareBounds, InstanceOfPair, NotCaptured, Pair, Rules, Verdict,
@@ -36,9 +35,6 @@ pub(super) fn capture(captures: &Captures, captured: &CapturedRun<'_>, rules: &R
         return captures.dropped(&route.id, CaptureDropped::TooLarge);
     };
     let instance = recorded.known_instance();
-    // What is known of an instance are the bodies of the route that created it.
-    let of_creator = instance.as_ref().and_then(|_| creator(answered));
-    let of_both = of_creator.map(|creator| route.redact.and(&creator.route.redact));
     let whole = CapturedPair {
         method: &request.method,
         path: &request.path,
@@ -66,13 +62,14 @@ pub(super) fn capture(captures: &Captures, captured: &CapturedRun<'_>, rules: &R
             Verdict::Mismatch => "mismatched",
         },
         rules,
-        redact: of_both.as_ref().unwrap_or(&route.redact),
+        redact: redaction.rules(),
         key: captures.key(),
         sensitive: Some(&of_workflows),
         bounds,
     };
     match std::panic::catch_unwind(AssertUnwindSafe(|| compare::capture(&whole, &context))) {
         Ok(Ok(capture)) => captures.put(&capture),
+        Ok(Err(NotCaptured::TooManySecrets)) => captures.dropped(&route.id, CaptureDropped::TooLarge),
         Ok(Err(NotCaptured::Unreadable)) | Err(_) => captures.dropped(&route.id, CaptureDropped::Unreadable),
     }
 }

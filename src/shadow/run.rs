@@ -16,7 +16,7 @@ use super::legacy_calls;
 use super::parts::{EngineArm, RepeatedLegacy, RulesInForce};
 use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::reads_of_legacy::{ReadsOfLegacy, replays_reads};
-use super::redaction::PairRedaction;
+use super::redaction::{PairRedaction, PairToRedact};
 use super::run_end::RunEnd;
 use super::run_facts::{awaited_intents, effects_of, rung_of, runs_twice};
 use super::sample::sample;
@@ -257,7 +257,14 @@ impl Runner {
         }
         let request = if rules.read_the_request() { request_value(&answered.request) } else { Value::Null };
         let bounds = CompareBounds::of(&self.limits);
-        let redaction = PairRedaction::of(answered, &engine, &report, bounds);
+        let redaction = PairRedaction::of(PairToRedact {
+            answered,
+            engine: &engine,
+            report: &report,
+            effects: effects.as_deref(),
+            recorded,
+            bounds,
+        });
         let pair = Pair {
             legacy: &answered.legacy,
             engine: &engine,

@@ -1,19 +1,21 @@
 //! The sample that is stored of a pair that differs.
 //!
-//! Always true: the sensitive values of the run, and those that its workflow declares in the request, are replaced in
-//! all of it before any of it is cut.
+//! Always true: the sensitive values of the run, those that its workflow declares in the request, and the secrets of
+//! the pair are replaced in all of it before any of it is cut.
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::redaction::{PairRedaction, hide_quoted};
+use super::event_bodies::{hide_bodies, hide_bytes};
+use super::redaction::PairRedaction;
 use crate::clock;
 use crate::compare::{
     Body, CompareBounds, Comparison, Difference, DifferenceKind, HidesSensitive, Observation, SensitiveParts, redact,
     sample_text, shorten,
 };
 use crate::evidence::{RehearsedChild, RehearsedEvent, Sample};
-use crate::exchange::{Answered, ChildEvents, RehearsedEvents, RequestCopy, RunEvents, RunReport};
+use crate::exchange::{Answered, ChildEvents, RequestCopy, RunEvents, RunReport};
+use crate::expression::MediaType;
 use crate::limits::Limits;
 use crate::secret::{STARS, is_secret, redact_line};
 use crate::workflow::{ChildEvent, Event};
@@ -42,7 +44,6 @@ pub(super) fn sample(
     let hide = |value: &mut Value| redaction.hide_in_request_body(value);
     let body = sample_text(&request.headers, &body, &bounds, &hide);
     let (events, mut left) = (&report.events, usize::try_from(limits.sample_bytes_max).unwrap_or(usize::MAX));
-    let declared = declared_in_events(events, redaction);
     Sample {
         route: answered.compared_as().clone(),
         fingerprint: comparison.fingerprint,
@@ -54,13 +55,9 @@ pub(super) fn sample(
         request: shorten(&format!("{line}\n{body}"), bytes_max),
         kept: None,
         // The room for content is for the run itself first.
-        events: shown_events(&events.own, &[of_pair(redaction, &declared)], &mut left),
+        events: shown_events(&events.own, &[of_pair(redaction)], &mut left),
         events_not_kept: events.own.not_kept,
-        children: events
-            .children
-            .iter()
-            .map(|child| shown_child(child, of_pair(redaction, &declared), &mut left))
-            .collect(),
+        children: events.children.iter().map(|child| shown_child(child, of_pair(redaction), &mut left)).collect(),
         children_not_kept: events.children_not_kept,
     }
 }
@@ -68,22 +65,23 @@ pub(super) fn sample(
 /// Hides in a value what must not be stored.
 type Hide<'a> = Box<dyn Fn(&mut Value) + 'a>;
 
-fn of_pair<'a>(redaction: &'a PairRedaction<'_>, declared: &'a [String]) -> Hide<'a> {
+fn of_pair<'a>(redaction: &'a PairRedaction<'_>) -> Hide<'a> {
     Box::new(move |value| {
         hide_in_bodies(value, redaction);
-        hide_quoted(value, declared);
         redaction.hide_in_value(value);
     })
 }
 
-/// In events, the body of a request is a text. Where it is JSON, hides the values whose key or JSONPath is secret.
+/// In events, the body of a request is a text. Where it is JSON, hides the values whose key or JSONPath is secret, and
+/// bytes.
 fn hide_in_bodies(value: &mut Value, redaction: &PairRedaction<'_>) {
     match value {
         Value::Object(members) => members.values_mut().for_each(|member| hide_in_bodies(member, redaction)),
         Value::Array(items) => items.iter_mut().for_each(|item| hide_in_bodies(item, redaction)),
-        Value::String(text) if text.starts_with(['{', '[']) => {
+        Value::String(text) if text.trim_start().starts_with(['{', '[']) => {
             let Ok(parsed) = serde_json::from_str::<Value>(text) else { return };
             let mut hidden = parsed.clone();
+            hide_bytes(&mut hidden);
             redaction.hide_in_value(&mut hidden);
             if hidden != parsed {
                 *text = hidden.to_string();
@@ -93,37 +91,9 @@ fn hide_in_bodies(value: &mut Value, redaction: &PairRedaction<'_>) {
     }
 }
 
-/// Hides the bodies of requests, and of calls, that are neither JSON nor a form, as samples do: nothing in them has a
-/// name that tells whether it is secret.
-fn hide_text_bodies(value: &mut Value, hide: &[Hide<'_>]) {
-    match value {
-        Value::Object(members) => {
-            if let Some(Value::Object(request)) = members.get_mut("request") {
-                let is_call = request.contains_key("url");
-                match request.get_mut("body") {
-                    // The record of a call says what its body is: `{"text": …}`, `{"base64": …}` or `"empty"`.
-                    Some(Value::Object(body)) if is_call => body.iter_mut().for_each(|(kind, body)| match body {
-                        Value::String(text) if kind == "text" => hide_text_body(text, hide),
-                        _ => *body = STARS.into(),
-                    }),
-                    Some(Value::String(text)) if !is_call => hide_text_body(text, hide),
-                    _ => {}
-                }
-                // The bytes of the whole body, where the workflow passes them on.
-                if let Some(raw) = request.get_mut("raw").filter(|raw| !raw.is_null()) {
-                    *raw = STARS.into();
-                }
-            }
-            members.values_mut().for_each(|member| hide_text_bodies(member, hide));
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| hide_text_bodies(item, hide)),
-        Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null => {}
-    }
-}
-
-/// Hides a body that is neither a JSON object or list nor a form. In a form the values are looked at as they were
-/// before they were encoded.
-fn hide_text_body(body: &mut String, hide: &[Hide<'_>]) {
+/// Hides a body that is neither a JSON object or list nor a form: nothing in it has a name that tells whether it is
+/// secret. In a form the values are looked at as they were before they were encoded. `content_type`: if it is known.
+fn hide_text_body(body: &mut String, content_type: Option<&str>, hide: &[Hide<'_>]) {
     if body.is_empty() || serde_json::from_str::<Value>(body).is_ok_and(|json| json.is_object() || json.is_array()) {
         return;
     }
@@ -131,24 +101,13 @@ fn hide_text_body(body: &mut String, hide: &[Hide<'_>]) {
     // What is encoded in base64 may end in `=`.
     let is_field =
         |field: &str| field.split_once('=').is_some_and(|(name, value)| !name.is_empty() && !value.is_empty());
-    let is_form = !body.contains(char::is_whitespace) && body.split('&').all(is_field);
+    let may_be_form = content_type.map(MediaType::of).is_none_or(|kind| kind.is_form() || kind.is_empty());
+    let is_form = may_be_form && !body.contains(char::is_whitespace) && body.split('&').all(is_field);
     let mut shown = Value::from(redact_line(&plain));
     hide.iter().for_each(|hide| hide(&mut shown));
     if !is_form || shown.as_str() != Some(&plain) {
         *body = STARS.to_owned();
     }
-}
-
-/// What the files declare as secret in the replies to the run's own reads, in its requests, and in those of the runs
-/// below it: nothing of the pair itself need have it.
-fn declared_in_events(events: &RehearsedEvents, redaction: &PairRedaction<'_>) -> Vec<String> {
-    if !redaction.has_declared() {
-        return Vec::new();
-    }
-    let all = [&events.own].into_iter().chain(events.children.iter().map(|child| &child.events));
-    let values: Vec<Value> =
-        all.flat_map(|events| &events.first).filter_map(|(_, event)| serde_json::to_value(event).ok()).collect();
-    redaction.declared_within(values.iter())
 }
 
 /// The events of a run below a rehearsal. Its workflow declares sensitive values of its own.
@@ -166,14 +125,16 @@ fn shown_child(child: &ChildEvents, of_pair: Hide<'_>, left: &mut usize) -> Rehe
 fn shown_events(events: &RunEvents, hide: &[Hide<'_>], left: &mut usize) -> Vec<RehearsedEvent> {
     let shown = events.first.iter().zip(1..).map(|((at, event), seq)| {
         let kind = event.kind().to_owned();
+        let mut event = event.clone();
+        hide_bodies(&mut event, &|text, content_type| hide_text_body(text, content_type, hide));
         // An event is a struct of texts, numbers and JSON, which has a JSON value always.
-        let mut value = serde_json::to_value(event).unwrap_or_default();
+        let mut value = serde_json::to_value(&event).unwrap_or_default();
         match left.checked_sub(value.to_string().len()) {
             Some(rest) => *left = rest,
-            None => value = json!({ &kind: without_content(event) }),
+            None => value = json!({ &kind: without_content(&event) }),
         }
+        hide_bytes(&mut value);
         hide.iter().for_each(|hide| hide(&mut value));
-        hide_text_bodies(&mut value, hide);
         hide_headers(&mut value);
         RehearsedEvent { seq, at: *at, kind, event: redact(&value) }
     });
@@ -237,30 +198,32 @@ mod tests {
 
     use super::*;
 
-    /// A body without names is hidden, whatever it looks like, in the request and in the calls of the run.
     #[test]
     fn bodies_that_are_neither_json_nor_a_form_are_hidden() {
-        let shown = |event: Value| {
-            let mut shown = event;
-            hide_text_bodies(&mut shown, &[]);
-            shown["request"].clone()
+        let shown = |body: &str, content_type: Option<&str>| {
+            let mut shown = body.to_owned();
+            hide_text_body(&mut shown, content_type, &[]);
+            shown
         };
-        let call = |body: Value| {
-            shown(json!({"request": {"method": "POST", "url": "http://bank/x", "body": body}}))["body"].clone()
-        };
-        assert_eq!(call(json!({"text": "<a><password>hunter22</password></a>"})), json!({"text": STARS}));
-        assert_eq!(call(json!({"base64": "aHVudGVyMjI="})), json!({"base64": STARS}));
-        for kept in [json!({"text": "{\"a\":1}"}), json!({"text": "a=1&b=x+y"}), json!("empty")] {
-            assert_eq!(call(kept.clone()), kept);
+        for hidden in [
+            "<a><password>hunter22</password></a>",
+            "hunter22",
+            "47110815",
+            "\"hunter22\"",
+            "c2VjcmV0LXBhc3N3b3Jk=",
+            "total 5",
+            "a=1&password=hunter22",
+        ] {
+            assert_eq!(shown(hidden, None), STARS, "{hidden}");
         }
-        let request = |body: Value| shown(json!({"request": {"method": "POST", "body": body}}))["body"].clone();
-        for hidden in ["hunter22", "47110815", "\"hunter22\"", "c2VjcmV0LXBhc3N3b3Jk=", "total 5"] {
-            assert_eq!(request(json!(hidden)), json!(STARS), "{hidden}");
+        for kept in ["{\"a\":1}", " [1]", "a=1&b=x+y", ""] {
+            assert_eq!(shown(kept, None), kept);
         }
-        let object = json!({"text": "a word", "base64": "b"});
-        assert_eq!(request(object.clone()), object, "not the record of a call");
-        let raw = shown(json!({"request": {"body": {"n": 1}, "raw": {"$bytes": "aHVudGVyMjI="}}}));
-        assert_eq!(raw, json!({"body": {"n": 1}, "raw": STARS}));
+        assert_eq!(shown("a=1", Some("application/x-www-form-urlencoded; charset=utf-8")), "a=1");
+        assert_eq!(
+            (shown("a=1", Some("text/plain")), shown("{\"a\":1}", Some("text/plain"))),
+            (STARS.into(), "{\"a\":1}".into())
+        );
     }
 
     #[test]

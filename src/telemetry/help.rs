@@ -91,7 +91,8 @@ const COUNTERS: MetricDescriptions = &[
     (
         "pointsman_captures_dropped_total",
         "Pairs that were to be captured and were not, by route and reason: `queue_full` (too many wait to be written), \
-         `too_large` (256 KiB), `unreadable` (a body that cannot be read within the bounds of comparisons).",
+         `too_large` (256 KiB, or more than 256 secrets), `unreadable` (a body that cannot be read within the bounds of \
+         comparisons).",
     ),
     (
         "pointsman_effects_rehearsed_total",

@@ -8,11 +8,12 @@ use uuid::Uuid;
 
 use super::reads::AnsweredRead;
 use super::record::{CAPTURE_VERSION, Capture, CapturedBody, CapturedCall, CapturedReply, CapturedRequest};
-use super::redactor::{BODIES_OF_INSTANCE, BodyOf, Redactor};
+use super::redactor::{BodyOf, Redactor};
 use crate::compare::bounds::CompareBounds;
 use crate::compare::effect::{Effect, EffectReply};
 use crate::compare::kept::SensitiveParts;
 use crate::compare::observation::{Body, Intent, Observation};
+use crate::compare::pair_secrets::{PairParts, body_of, headers_of, quoted_secrets};
 use crate::compare::parsed_body::ParsedBody;
 use crate::compare::redact;
 use crate::compare::rules::Rules;
@@ -85,6 +86,8 @@ pub struct CaptureContext<'a> {
 pub enum NotCaptured {
     /// A body could not be read within the bounds, so nobody knows what is secret in it.
     Unreadable,
+    /// It has more secrets than are looked for, so nobody knows which of its texts quote one.
+    TooManySecrets,
 }
 
 /// Makes the capture of a pair, without anything secret.
@@ -92,31 +95,26 @@ pub enum NotCaptured {
 /// # Errors
 /// The pair cannot be captured.
 pub fn capture(pair: &CapturedPair<'_>, context: &CaptureContext<'_>) -> Result<Capture, NotCaptured> {
-    let mut redactor = Redactor::new(context.key, context.redact, context.sensitive);
+    let parts = PairParts {
+        params: pair.params,
+        query: pair.query,
+        headers: pair.headers,
+        body: pair.body,
+        legacy: pair.legacy,
+        engine: None,
+        instance: pair.instance.as_ref().map(|instance| instance.value),
+        reads: pair.reads,
+        intents: pair.intents,
+        effects: pair.effects.unwrap_or_default(),
+        recorded: Vec::new(),
+    };
+    let quoted = quoted_secrets(context.redact, parts, context.bounds);
+    if quoted.is_full() {
+        return Err(NotCaptured::TooManySecrets);
+    }
+    let redactor = Redactor { key: context.key, rules: context.redact, sensitive: context.sensitive, quoted };
     let params: Vec<(&str, &str)> = pair.params.iter().map(|(name, value)| (&**name, value.as_str())).collect();
-    redactor.learn_params(params.iter().copied());
-    redactor.learn_query(pair.query.unwrap_or_default());
-    for body in pair.instance.iter().flat_map(|instance| BODIES_OF_INSTANCE.map(|name| instance.value.get(name))) {
-        body.into_iter().for_each(|body| redactor.learn_body(body));
-    }
-    let mut learning = Making { redactor, context };
-    learning.learn(pair.headers, pair.body);
-    learning.learn(pair.legacy.headers(), pair.legacy.body());
-    for AnsweredRead { asked, reply } in pair.reads {
-        learning.learn_intent(asked);
-        if let Some(reply) = reply {
-            learning.learn(&reply.headers, &reply.body);
-        }
-    }
-    pair.intents.iter().for_each(|intent| learning.learn_intent(intent));
-    for effect in pair.effects.unwrap_or_default() {
-        learning.redactor.learn_query(effect.url.split_once('?').map_or("", |(_, query)| query));
-        learning.learn(&effect.headers, &effect.body);
-        if let Some(reply) = &effect.reply {
-            learning.learn(&reply.headers, &reply.body);
-        }
-    }
-    let making = learning;
+    let making = Making { redactor, context };
     let redactor = &making.redactor;
     let calls = |effects: &[Arc<Effect>]| effects.iter().map(|effect| making.effect(effect)).collect();
     Ok(Capture {
@@ -148,30 +146,6 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    fn learn(&mut self, headers: &HeaderMap, body: &Body) {
-        self.redactor.learn_headers(headers);
-        match ParsedBody::of_parts(headers, body, self.context.bounds) {
-            Ok(ParsedBody::Json(value, _)) => self.redactor.learn_body(&value),
-            Ok(ParsedBody::Text(text)) => {
-                let redactor = &mut self.redactor;
-                let mut learn = |value: &serde_json::Value| {
-                    redactor.learn_body(value);
-                    value.clone()
-                };
-                // What is returned is rendered in vain: the document of a text is not read by any other function.
-                let _ = rendered_document(headers, &text, self.context.bounds, &mut learn);
-            }
-            // A body that cannot be read is refused where it is redacted.
-            Ok(ParsedBody::Empty | ParsedBody::Bytes(_)) | Err(_) => {}
-        }
-    }
-
-    fn learn_intent(&mut self, intent: &Intent) {
-        self.redactor.learn_query(intent.url.split_once('?').map_or("", |(_, query)| query));
-        let headers = header_map(intent);
-        self.learn(&headers, &Body::Whole(body_of(intent)));
-    }
-
     fn headers(&self, headers: &HeaderMap) -> Vec<(String, String)> {
         self.redactor.headers(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
     }
@@ -256,7 +230,7 @@ impl Making<'_> {
             method: intent.method.to_string(),
             url: self.redactor.url(&intent.url),
             headers: self.redactor.headers(headers),
-            body: self.body(BodyOf::Call, &header_map(intent), &body)?,
+            body: self.body(BodyOf::Call, &headers_of(&intent.headers), &body)?,
             reply: None,
             number: None,
             replied_before: None,
@@ -276,26 +250,5 @@ impl Making<'_> {
             number: Some(effect.number),
             replied_before: effect.replied_before,
         })
-    }
-}
-
-/// The headers of an intent; those that no HTTP has are left out.
-fn header_map(intent: &Intent) -> HeaderMap {
-    intent
-        .headers
-        .iter()
-        .filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)))
-        .collect::<Vec<(http::HeaderName, http::HeaderValue)>>()
-        .into_iter()
-        .collect()
-}
-
-/// The body of an intent as it would have been sent.
-fn body_of(intent: &Intent) -> bytes::Bytes {
-    match (&intent.bytes, &intent.body) {
-        (Some(bytes), _) => bytes.clone(),
-        (None, serde_json::Value::Null) => bytes::Bytes::new(),
-        (None, serde_json::Value::String(text)) => text.clone().into(),
-        (None, value) => value.to_string().into(),
     }
 }

@@ -25,4 +25,3 @@ pub use reads::{AnsweredRead, CapturedReads};
 pub use record::{
     CAPTURE_VERSION, Capture, CapturedBody, CapturedCall, CapturedReply, CapturedRequest, UnreadableCapture,
 };
-pub use redactor::{NamedParts, named_secrets};

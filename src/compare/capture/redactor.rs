@@ -2,23 +2,18 @@
 //!
 //! A value is secret if its name is (of a header, a parameter, a key; built in, or declared by `redact:`), if a
 //! JSONPath of `redact:` names it, if the run's workflow declares it as sensitive, if it looks like a secret
-//! (`secret::detect`), or if it has no name at all. A secret value of some length is then replaced wherever else in the
-//! pair it is quoted.
+//! (`secret::detect`), or if it has no name at all. The secrets of the pair (`pair_secrets`) are then replaced wherever
+//! else in it they are quoted.
 
-use http::HeaderMap;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value};
 
 use crate::compare::kept::SensitiveParts;
-use crate::compare::secret_forms::{json_of, value_of_secret};
+use crate::compare::secret_forms::{decoded_component, json_of, value_of_secret};
 use crate::secret::{
-    REDACTED, RedactRules, RedactionKey, STARS, is_redacted, is_secret, redact_line, replace_detected,
+    QuotedSecrets, RedactRules, RedactionKey, STARS, is_redacted, is_secret, redact_line, replace_detected,
 };
 
-/// A shorter secret is replaced only where it stands: it may be part of other texts by chance.
-const QUOTED_BYTES_MIN: usize = 6;
-/// The most secrets of one pair that are looked for in its texts.
-const QUOTED_MAX: usize = 256;
 /// Below a secret name, a key that is nothing but letters of at most this number is kept: `card: {number: …}`.
 const PLAIN_KEY_CHARS_MAX: usize = 24;
 /// Headers that describe the transfer of a body: of a redacted one they would be wrong.
@@ -41,99 +36,20 @@ pub(super) struct Redactor<'a> {
     pub key: &'a RedactionKey,
     pub rules: &'a RedactRules,
     pub sensitive: Option<&'a dyn SensitiveParts>,
-    /// Secrets that are replaced wherever they are quoted, the longest first.
-    quoted: Vec<String>,
+    /// The secrets that are replaced wherever they are quoted.
+    pub quoted: QuotedSecrets,
 }
 
-impl<'a> Redactor<'a> {
-    pub fn new(key: &'a RedactionKey, rules: &'a RedactRules, sensitive: Option<&'a dyn SensitiveParts>) -> Self {
-        Self { key, rules, sensitive, quoted: Vec::new() }
-    }
-
+impl Redactor<'_> {
     fn is_secret(&self, name: &str) -> bool {
         is_secret(name) || self.rules.has_name(name)
-    }
-
-    /// Learns a secret, to find it where it is quoted.
-    fn learn(&mut self, secret: &str) {
-        let is_long = secret.len() >= QUOTED_BYTES_MIN && secret != STARS && !secret.contains(REDACTED);
-        if is_long && self.quoted.len() < QUOTED_MAX && !self.quoted.iter().any(|known| known == secret) {
-            let place = self.quoted.partition_point(|known| known.len() >= secret.len());
-            self.quoted.insert(place, secret.to_owned());
-        }
-    }
-
-    /// Learns the secrets in a body.
-    pub fn learn_body(&mut self, body: &Value) {
-        for pointer in self.rules.located_in(body) {
-            if let Some(located) = body.pointer(&pointer) {
-                self.learn_values(located, true);
-            }
-        }
-        self.learn_values(body, false);
-    }
-
-    fn learn_values(&mut self, value: &Value, are_secret: bool) {
-        match value {
-            Value::Object(members) => {
-                let of_pair = value_of_secret(members, |name| self.is_secret(name));
-                for (key, value) in members {
-                    self.learn_values(value, are_secret || of_pair == Some(key.as_str()) || self.is_secret(key));
-                }
-            }
-            Value::Array(items) => items.iter().for_each(|item| self.learn_values(item, are_secret)),
-            Value::String(text) if are_secret => self.learn(text),
-            Value::String(text) => json_of(text).iter().for_each(|json| self.learn_values(json, false)),
-            Value::Number(number) if are_secret => self.learn(number.as_str()),
-            Value::Number(_) | Value::Null | Value::Bool(_) => {}
-        }
-    }
-
-    /// Learns the secrets in headers: the whole value, the credentials behind its scheme, and each cookie's value.
-    pub fn learn_headers(&mut self, headers: &HeaderMap) {
-        for (name, value) in headers {
-            let Ok(value) = value.to_str() else { continue };
-            if !self.is_secret(name.as_str()) {
-                continue;
-            }
-            self.learn(value);
-            if let Some((_, credentials)) = value.split_once(' ').filter(|_| !name.as_str().contains("cookie")) {
-                self.learn(credentials.trim());
-            }
-            let is_cookie = name.as_str().contains("cookie");
-            for (_, value) in value.split(';').filter(|_| is_cookie).filter_map(|part| part.split_once('=')) {
-                self.learn(value.trim());
-            }
-        }
-    }
-
-    /// Learns the secrets in a query or a form.
-    pub fn learn_query(&mut self, query: &str) {
-        for (name, value) in query.split('&').filter_map(|parameter| parameter.split_once('=')) {
-            if self.is_secret(&decoded(name)) {
-                self.learn(&decoded(value));
-            }
-        }
-    }
-
-    /// Learns the secrets among the parameters of a path.
-    pub fn learn_params<'p>(&mut self, params: impl Iterator<Item = (&'p str, &'p str)>) {
-        for (name, value) in params {
-            if self.is_secret(name) {
-                self.learn(value);
-            }
-        }
     }
 
     /// A text under a name that is no secret.
     pub fn text(&self, text: &str) -> String {
         let hidden = self.sensitive.map_or_else(|| text.to_owned(), |parts| parts.hide_in_text(text));
-        let mut shown = self.in_place_of_stars(text, &hidden);
-        for secret in &self.quoted {
-            if shown.contains(secret.as_str()) {
-                shown = shown.replace(secret.as_str(), &self.key.redacted(secret));
-            }
-        }
+        let shown = self.in_place_of_stars(text, &hidden);
+        let shown = self.quoted.hide(&shown, &|secret| self.key.redacted(secret));
         let detected = replace_detected(&shown, self.rules.detectors(), &mut |secret| self.key.redacted(secret));
         let line = redact_line(&detected);
         self.in_place_of_stars(text, &line)
@@ -287,12 +203,12 @@ impl<'a> Redactor<'a> {
                 Some((name, value)) => (name, Some(value)),
                 None => (parameter, None),
             };
-            let plain_name = decoded(name);
+            let plain_name = decoded_component(name);
             let shown_name = self.component(name, &plain_name, false);
             match value {
                 None => shown_name,
                 Some(value) => {
-                    let value = self.component(value, &decoded(value), self.is_secret(&plain_name));
+                    let value = self.component(value, &decoded_component(value), self.is_secret(&plain_name));
                     format!("{shown_name}={value}")
                 }
             }
@@ -338,33 +254,4 @@ impl<'a> Redactor<'a> {
             Err(_) => self.key.redacted(blake3::hash(bytes).to_hex().as_str()),
         }
     }
-}
-
-/// Where secrets of a pair are known by their names.
-pub struct NamedParts<'a> {
-    /// Bodies.
-    pub bodies: Vec<&'a Value>,
-    /// Headers of the request and of the replies.
-    pub headers: Vec<&'a HeaderMap>,
-    /// The query of the request.
-    pub query: &'a str,
-    /// The parameters of its path.
-    pub params: Vec<(&'a str, &'a str)>,
-}
-
-/// The values that their names, or these rules, say are secret, as far as they are long enough to be no part of other
-/// texts by chance; the longest first, and at most some hundreds.
-pub fn named_secrets(rules: &RedactRules, parts: &NamedParts<'_>) -> Vec<String> {
-    let key = RedactionKey::derived_from(&[0; 32]);
-    let mut learning = Redactor::new(&key, rules, None);
-    parts.bodies.iter().for_each(|body| learning.learn_body(body));
-    parts.headers.iter().for_each(|headers| learning.learn_headers(headers));
-    learning.learn_query(parts.query);
-    learning.learn_params(parts.params.iter().copied());
-    learning.quoted
-}
-
-/// A parameter's name or value.
-fn decoded(text: &str) -> String {
-    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::compare::{Body, CompareBounds, Effect, EffectReply, Intent, Observation, Rules};
 use crate::limits::Limits;
-use crate::secret::{Detectors, REDACTED, RedactRules, RedactionKey};
+use crate::secret::{Detectors, QUOTED_SECRETS_MAX, REDACTED, RedactRules, RedactionKey};
 
 const CARD: &str = "4111111111111111";
 
@@ -83,6 +83,10 @@ impl Parts {
     }
 
     fn captured_by(&self, redact: &RedactRules, rules: &Rules) -> Capture {
+        self.try_capture(redact, rules).unwrap()
+    }
+
+    fn try_capture(&self, redact: &RedactRules, rules: &Rules) -> Result<Capture, NotCaptured> {
         let pair = CapturedPair {
             method: &Method::POST,
             path: self.path,
@@ -109,7 +113,7 @@ impl Parts {
             sensitive: None,
             bounds: &CompareBounds::of(&Limits::default()),
         };
-        capture(&pair, &context).unwrap()
+        capture(&pair, &context)
     }
 }
 
@@ -297,6 +301,48 @@ fn reads_are_answered_in_their_order_and_whatever_the_host() {
     let mut other = intent("s", Method::GET, "http://bank/prices/1?a=1&b=2", Value::Null);
     other.service = Some("shop".into());
     assert!(reads.answer(&other).unwrap_err().contains("none of that service"));
+}
+
+#[test]
+fn a_secret_is_replaced_in_every_encoding_by_one_hash() {
+    let secret = "a/b+c=\"1 é";
+    let within = json!({"said": secret}).to_string();
+    let mut parts = Parts::new(&json!({"token": secret}), &json!({"echo": format!("not JSON: {within}")}));
+    parts.intents = vec![intent("look", Method::GET, "http://bank/x?q=say+a%2Fb%2Bc%3D%221+%C3%A9", Value::Null)];
+    parts.path = "/orders/a%2Fb+c=%221%20%C3%A9";
+    let capture = parts.captured(&RedactRules::default());
+    let hash = text_of(&capture.request.body)["token"].as_str().unwrap().to_owned();
+    let echo = text_of(&capture.legacy.body)["echo"].clone();
+    assert_eq!(echo, format!("not JSON: {{\"said\":\"{hash}\"}}"));
+    let encoded =
+        |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+    assert_eq!(capture.intents[0].url, format!("http://bank/x?q={}", encoded(&format!("say {hash}"))));
+    assert_eq!(capture.request.path, format!("/orders/{}", encoded(&hash)));
+}
+
+#[test]
+fn what_the_files_declare_is_replaced_also_if_it_is_short() {
+    let mut parts = Parts::new(&json!({"nick": "Jane", "note": "of Jane", "auth": "none-1"}), &json!({"n": "no Ann"}));
+    parts.headers =
+        headers(&[("content-type", "application/json"), ("set-cookie", "s=c00kie-1; Path=/x; SameSite=Strict")]);
+    parts.legacy = reply(200, json_headers(), whole(&json!({"note": "Jane goes Strict to /x, says c00kie-1"})));
+    let redact = RedactRules::new(["nick".to_owned()], Vec::new(), Detectors::default());
+    let capture = parts.captured(&redact);
+    let hash = text_of(&capture.request.body)["nick"].as_str().unwrap().to_owned();
+    assert_eq!(text_of(&capture.request.body)["note"], format!("of {hash}"));
+    let note = text_of(&capture.legacy.body)["note"].as_str().unwrap().to_owned();
+    assert!(note.starts_with(&format!("{hash} goes Strict to /x, says {REDACTED}")), "{note}");
+}
+
+#[test]
+fn a_pair_with_more_secrets_than_are_looked_for_is_not_captured() {
+    let tokens = |count| (0..count).map(|n| json!({"token": format!("token-{n:05}")})).collect::<Value>();
+    let captured = |count| {
+        let parts = Parts::new(&json!({"list": tokens(count)}), &json!({}));
+        parts.try_capture(&RedactRules::default(), &Rules::default()).map(drop)
+    };
+    assert_eq!(captured(QUOTED_SECRETS_MAX), Ok(()));
+    assert_eq!(captured(QUOTED_SECRETS_MAX + 1), Err(NotCaptured::TooManySecrets));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod followups;
 mod load;
 mod runs;
+mod samples;
 
 use std::collections::BTreeMap;
 use std::future::Future;

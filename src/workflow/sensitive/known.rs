@@ -8,9 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::{Number, Value};
 
 use super::path::SensitivePath;
-use crate::secret::{
-    CanonicalNumber, STARS, forms_in_texts, is_quoted_in, quotes_and_cut_quotes_in, redact_line, replaced,
-};
+use crate::secret::{CanonicalNumber, forms_in_shown_texts, is_quoted_in, quotes_and_cut_quotes_in, replaced};
 
 /// Shorter values are replaced only if they are the whole text: within longer texts they would match by chance.
 pub const WITHIN_CHARS_MIN: usize = 6;
@@ -91,14 +89,7 @@ impl KnownValues {
             return;
         }
         if value.chars().count() >= WITHIN_CHARS_MIN {
-            self.forms.extend(forms_in_texts(&value));
-            // Before a reply is shortened for people, credentials in it are masked by their names. The masked form of
-            // a value is therefore searched for too.
-            let masked = redact_line(&value);
-            if masked != value && masked.chars().count() >= WITHIN_CHARS_MIN && !masked.ends_with(&format!(" {STARS}"))
-            {
-                self.forms.extend(forms_in_texts(&masked));
-            }
+            self.forms.extend(forms_in_shown_texts(&value, WITHIN_CHARS_MIN));
         }
         self.numbers.extend(CanonicalNumber::parse(&value));
         self.whole.insert(value);
@@ -166,6 +157,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::secret::redact_line;
 
     #[test]
     fn a_value_is_found_whole_within_texts_and_encoded() {

@@ -329,6 +329,11 @@ impl<'a> ComparisonFindings<'a> {
         }
     }
 
+    /// How many differences were found, those that are not listed included.
+    pub(super) fn found(&self) -> u64 {
+        self.found
+    }
+
     pub(super) fn savepoint(&self) -> Savepoint {
         Savepoint {
             differences: self.differences.len(),

@@ -29,7 +29,8 @@ pub(super) fn pair_in_order(
     legacy: &[Value],
     engine: &[Value],
 ) -> Result<Pairs, BoundExceeded> {
-    let (a, b) = hashes_of_both(cx, legacy, engine, Precision::Coarse)?;
+    let (left, right): (Vec<&Value>, Vec<&Value>) = (legacy.iter().collect(), engine.iter().collect());
+    let (a, b) = hashes_of_both(cx, &left, &right, Precision::Coarse)?;
     let front = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
     let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(a, b)| a == b).count();
     let (middle_a, middle_b) = (a.len() - front - back, b.len() - front - back);
@@ -42,50 +43,57 @@ pub(super) fn pair_in_order(
 }
 
 /// Pairs the elements of two arrays of the same length that hold the same elements in another order; `None` if they do
-/// not, or if the order is the same.
+/// not, or if the order is the same. `among`: the indexes, in order, of the elements that may have been moved; the
+/// others stay where they are.
 pub(super) fn pair_reordered(
     cx: &mut WalkContext<'_, '_>,
     legacy: &[Value],
     engine: &[Value],
+    among: impl IntoIterator<Item = usize>,
 ) -> Result<Option<Vec<(usize, usize)>>, BoundExceeded> {
-    let (a, b) = hashes_of_both(cx, legacy, engine, Precision::Coarse)?;
+    let among: Vec<usize> = among.into_iter().collect();
+    let (left, right): (Vec<&Value>, Vec<&Value>) = among.iter().map(|n| (&legacy[*n], &engine[*n])).unzip();
+    let (a, b) = hashes_of_both(cx, &left, &right, Precision::Coarse)?;
     if a == b {
         return Ok(None);
     }
     let (mut partner, mut is_paired) = (vec![None; a.len()], vec![false; b.len()]);
-    let (left, right): (Vec<&Value>, Vec<&Value>) = (legacy.iter().collect(), engine.iter().collect());
     // Elements that differ only in tolerated parts have the same coarse hash: equal ones are paired first.
     let all_known = |hashes: Vec<u64>| hashes.into_iter().map(Some).collect::<Vec<_>>();
     let (exact_a, exact_b) = match cx.rules_by_node.is_precision_irrelevant() {
         true => (a.clone(), b.clone()),
-        false => hashes_of_both(cx, legacy, engine, Precision::Exact)?,
+        false => hashes_of_both(cx, &left, &right, Precision::Exact)?,
     };
     assign_partners(&all_known(exact_a), &all_known(exact_b), &mut partner, &mut is_paired);
     let (a, b) = (all_known(a), all_known(b));
     assign_within_tolerance(cx, (&left, &a), (&right, &b), &mut partner, &mut is_paired)?;
     assign_partners(&a, &b, &mut partner, &mut is_paired);
-    assign_similar(cx, legacy, engine, &mut partner, &mut is_paired)?;
+    assign_similar(cx, (&left, &right), legacy.len(), &mut partner, &mut is_paired)?;
     let is_moved = partner.iter().enumerate().any(|(n, partner)| *partner != Some(n));
-    let pairs = partner.into_iter().enumerate().map(|(n, partner)| partner.map(|partner| (n, partner)));
-    Ok(pairs.collect::<Option<Vec<_>>>().filter(|_| is_moved))
+    let Some(moved) = partner.into_iter().collect::<Option<Vec<usize>>>().filter(|_| is_moved) else {
+        return Ok(None);
+    };
+    let mut pairs: Vec<(usize, usize)> = (0..legacy.len()).map(|n| (n, n)).collect();
+    among.iter().zip(moved).for_each(|(n, partner)| pairs[*n].1 = among[partner]);
+    Ok(Some(pairs))
 }
 
-/// Of arrays that hold mostly the same elements, pairs the others by the members that they have in common: elements
-/// that were moved and changed. Elements that have little in common are left without a partner.
+/// Of arrays of this length that hold mostly the same elements, pairs the others by the members that they have in
+/// common: elements that were moved and changed. Elements that have little in common are left without a partner.
 fn assign_similar(
     cx: &mut WalkContext<'_, '_>,
-    legacy: &[Value],
-    engine: &[Value],
+    (legacy, engine): (&[&Value], &[&Value]),
+    length: usize,
     partner: &mut [Option<usize>],
     is_paired: &mut [bool],
 ) -> Result<(), BoundExceeded> {
     let left: Vec<usize> = (0..legacy.len()).filter(|n| partner[*n].is_none()).collect();
     let right: Vec<usize> = (0..engine.len()).filter(|n| !is_paired[*n]).collect();
-    if left.len() > SIMILAR_MAX || left.len() * 2 > legacy.len() {
+    if left.len() > SIMILAR_MAX || left.len() * 2 > length {
         return Ok(());
     }
-    let mut members = |values: &[Value], of: &[usize], side| -> Result<Vec<HashSet<u64>>, BoundExceeded> {
-        of.iter().map(|n| hashes_of_members(cx, &values[*n], side)).collect()
+    let mut members = |values: &[&Value], of: &[usize], side| -> Result<Vec<HashSet<u64>>, BoundExceeded> {
+        of.iter().map(|n| hashes_of_members(cx, values[*n], side)).collect()
     };
     let (of_left, of_right) = (members(legacy, &left, Side::Legacy)?, members(engine, &right, Side::Engine)?);
     let mut scored = Vec::new();
@@ -370,11 +378,11 @@ fn assign_partners<K: Hash + Eq>(
 /// Returns the hashes of all elements of both arrays.
 fn hashes_of_both(
     cx: &mut WalkContext<'_, '_>,
-    legacy: &[Value],
-    engine: &[Value],
+    legacy: &[&Value],
+    engine: &[&Value],
     precision: Precision,
 ) -> Result<(Vec<u64>, Vec<u64>), BoundExceeded> {
-    let mut hashes = |values: &[Value], side| -> Result<Vec<u64>, BoundExceeded> {
+    let mut hashes = |values: &[&Value], side| -> Result<Vec<u64>, BoundExceeded> {
         values.iter().map(|value| hash_of(cx, value, side, precision)).collect()
     };
     Ok((hashes(legacy, Side::Legacy)?, hashes(engine, Side::Engine)?))

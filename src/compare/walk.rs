@@ -288,7 +288,7 @@ impl<'a, 'f> Walk<'a, 'f> {
     ) -> Result<(), BoundExceeded> {
         if !self.is_report() && legacy.len() == engine.len() && legacy.len() > 1 {
             // Ids of elements that were moved are bound as these elements correspond.
-            if let Some(pairs) = pairing::pair_reordered(&mut self.context, legacy, engine)? {
+            if let Some(pairs) = pairing::pair_reordered(&mut self.context, legacy, engine, 0..legacy.len())? {
                 for (a, b) in pairs {
                     self.compare_element(path, Some(&legacy[a]), Some(&engine[b]))?;
                 }
@@ -302,13 +302,17 @@ impl<'a, 'f> Walk<'a, 'f> {
             return Ok(());
         }
         let before = self.context.findings.savepoint();
-        for (legacy, engine) in legacy.iter().zip(engine) {
+        let mut differing = Vec::new();
+        for (n, (legacy, engine)) in legacy.iter().zip(engine).enumerate() {
+            let found = self.context.findings.found();
             self.compare_element(path, Some(legacy), Some(engine))?;
+            differing.extend((self.context.findings.found() > found).then_some(n));
         }
-        if self.in_reordered || !self.context.findings.has_more_than(&before) {
+        // One element alone cannot have been moved.
+        if self.in_reordered || differing.len() < 2 {
             return Ok(());
         }
-        let Some(pairs) = pairing::pair_reordered(&mut self.context, legacy, engine)? else { return Ok(()) };
+        let Some(pairs) = pairing::pair_reordered(&mut self.context, legacy, engine, differing)? else { return Ok(()) };
         // The same elements in another order: reported as one difference, and beside it only where an element differs
         // from the one to which it was moved.
         self.context.findings.roll_back_to(before);

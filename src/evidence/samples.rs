@@ -1,7 +1,13 @@
 //! Samples that are not written to the store yet.
 //!
 //! Always true: their number is bounded, and for one route and fingerprint no more samples are accepted than the store
-//! would keep. After a failed write, the samples that are put back may exceed the second bound.
+//! would keep, and later one a minute: to make one takes much longer than to compare the pair. After a failed write,
+//! the samples that are put back may exceed the second bound.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -9,6 +15,11 @@ use crate::store::{SampleRecord, Store, StoreError};
 
 /// The most samples, of all routes together, that wait to be written.
 const PENDING_SAMPLES_MAX: usize = 512;
+/// How long after the last sample of a fingerprint of which there are enough another one is accepted.
+const RENEWED_AFTER: Duration = Duration::from_secs(60);
+/// Fingerprints of which it is remembered that there are enough samples. Beyond that all are forgotten, so that more
+/// samples are made than needed.
+const REMEMBERED_MAX: usize = 4_096;
 
 /// A change of stored samples, to be written before the pending samples.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,24 +45,44 @@ pub(super) struct PendingSamples {
     /// The changes, in the order in which they are written.
     pub(super) changes: Vec<SampleChange>,
     pub(super) samples: Vec<SampleRecord>,
+    accepted: AcceptedSamples,
 }
+
+/// By route and fingerprint: how many samples were accepted, and when the last one was.
+type AcceptedSamples = HashMap<RouteId, HashMap<String, (u64, Instant)>>;
 
 impl PendingSamples {
     pub(super) fn wants_sample(&self, route: &RouteId, fingerprint: &str, limits: &Limits) -> bool {
         let same = self.samples.iter().filter(|s| s.route == *route && s.fingerprint == fingerprint).count();
-        self.samples.len() < PENDING_SAMPLES_MAX && (same as u64) < limits.samples_per_fingerprint_max
+        let accepted = self.accepted.get(route).and_then(|of_route| of_route.get(fingerprint));
+        let is_enough = |(count, last): &(u64, Instant)| {
+            *count >= limits.samples_per_fingerprint_max && last.elapsed() < RENEWED_AFTER
+        };
+        self.samples.len() < PENDING_SAMPLES_MAX
+            && (same as u64) < limits.samples_per_fingerprint_max
+            && !accepted.is_some_and(is_enough)
     }
     pub(super) fn push(&mut self, sample: SampleRecord) {
+        if self.accepted.values().map(HashMap::len).sum::<usize>() >= REMEMBERED_MAX {
+            self.accepted.clear();
+        }
+        let of_route = self.accepted.entry(sample.route.clone()).or_default();
+        let (count, last) = of_route.entry(sample.fingerprint.clone()).or_insert((0, Instant::now()));
+        (*count, *last) = (count.saturating_add(1), Instant::now());
         self.samples.push(sample);
     }
     /// Drops the samples of a route and marks the stored ones for deletion.
     pub(super) fn clear(&mut self, route: &RouteId) {
+        self.accepted.remove(route);
         self.samples.retain(|s| s.route != *route);
         self.add_change(SampleChange::Clear(route.clone()), route);
     }
     /// Moves the samples of a renamed route to its new id.
     pub(super) fn rename(&mut self, from: &RouteId, to: &RouteId) {
         self.samples.iter_mut().filter(|s| s.route == *from).for_each(|s| s.route = to.clone());
+        if let Some(accepted) = self.accepted.remove(from) {
+            self.accepted.insert(to.clone(), accepted);
+        }
         self.add_change(SampleChange::Move { from: from.clone(), to: to.clone() }, to);
     }
     /// Adds a change, unless the last one of the route is the same.
@@ -62,11 +93,12 @@ impl PendingSamples {
     }
     /// Takes all changes and samples, to write them.
     pub(super) fn take(&mut self) -> Self {
-        std::mem::take(self)
+        let accepted = std::mem::take(&mut self.accepted);
+        std::mem::replace(self, Self { accepted, ..Self::default() })
     }
     /// Puts back what could not be written: its changes in front of those that were added meanwhile, and as many of its
     /// samples as there is room for.
-    pub(super) fn put_back(&mut self, Self { mut changes, samples }: Self) {
+    pub(super) fn put_back(&mut self, Self { mut changes, samples, accepted: _ }: Self) {
         for mut sample in samples {
             // Changes added meanwhile apply to these samples too.
             let mut is_wanted = self.samples.len() < PENDING_SAMPLES_MAX;
@@ -119,4 +151,30 @@ async fn put_samples(store: &dyn Store, samples: Vec<SampleRecord>, limits: &Lim
 
 fn size(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::testing::sample;
+
+    #[tokio::test(start_paused = true)]
+    async fn after_the_first_samples_of_a_fingerprint_one_a_minute_is_accepted() {
+        let mut pending = PendingSamples::default();
+        let limits = Limits::default();
+        let route = sample("orders".into(), "same").route;
+        let accept = |pending: &mut PendingSamples| {
+            for _ in 0..9 {
+                if pending.wants_sample(&route, "same", &limits) {
+                    pending.push(sample("orders".into(), "same"));
+                }
+            }
+            pending.take().samples.len()
+        };
+        assert_eq!((accept(&mut pending), accept(&mut pending)), (3, 0), "also after they were written");
+        tokio::time::advance(RENEWED_AFTER).await;
+        assert_eq!((accept(&mut pending), accept(&mut pending)), (1, 0));
+        pending.clear(&route);
+        assert_eq!(accept(&mut pending), 3, "the earlier ones are deleted with their evidence");
+    }
 }

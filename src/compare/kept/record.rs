@@ -107,6 +107,10 @@ pub struct KeptCall {
 }
 
 impl KeptReply {
+    /// The reply without its body, of which perhaps only the digest is kept.
+    pub(super) fn without_body(&self) -> Self {
+        Self { body: KeptBody::Empty, ..self.clone() }
+    }
     /// The reply as it was observed, with placeholders in place of what is secret; `None` if only its digest is kept.
     pub(super) fn observation(&self) -> Option<Observation> {
         let status = StatusCode::from_u16(self.status).ok()?;

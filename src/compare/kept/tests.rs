@@ -200,6 +200,19 @@ fn calls_are_kept_and_judged_again() {
     assert_eq!((rejudged.still.len(), rejudged.new.len()), (1, 1));
 }
 
+#[test]
+fn calls_are_shown_side_by_side_although_only_the_digest_of_a_reply_is_kept() {
+    let effects = [call(1, "http://bank/charges", &json!({"amount": 5}))];
+    let engine = with_intents(vec![intent("http://bank/charges", json!({"amount": 5}))]);
+    let request = json!({});
+    let legacy = reply(200, &[("content-type", "text/plain")], "booking=BK-1".to_owned());
+    let pair = Pair { effects: Some(&effects), ..pair(&legacy, &engine, &request) };
+    let in_force = Rules::default();
+    let calls = kept(&pair, &in_force).calls(&in_force, &BOUNDS, &|| false);
+    let [call] = &calls[..] else { panic!("{calls:?}") };
+    assert_eq!((call.held_against, call.legacy.is_some(), call.engine.is_some()), (HeldAgainst::Legacy, true, true));
+}
+
 /// The route compares no texts, and a step does: its mails can be judged again.
 #[test]
 fn the_lines_of_calls_are_kept_where_a_step_compares_texts() {

@@ -65,10 +65,12 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     let instance = match &route.instance {
         None => String::new(),
         Some(Instance::Creates { id }) => format!("creates {id}"),
-        Some(Instance::Follows { creator, param }) => {
+        Some(Instance::Follows { creator, key }) => {
             // The oldest id: a renamed creator (`was:`) creates the same instances.
             let creator = creator_of(setup, route).map_or(creator, |creator| creator.first_id());
-            format!("follows {creator} {param}")
+            // As before there were other sources than the path.
+            let key = key.path_parameter().map_or_else(|| key.to_string(), str::to_owned);
+            format!("follows {creator} {key}")
         }
     };
     part("`instance:`", &|hasher| hasher.add(&instance));

@@ -256,7 +256,9 @@ impl<'a> Rehearsing<'a> {
             flags: Arc::clone(flags),
             flag: Arc::clone(flag),
             mode: Mode::Rehearse,
-            instance: flag.follows(&params).map(|key| InstanceId { key, run: None }),
+            instance: flag
+                .follows(&params, capture.request.query.as_deref(), &headers)
+                .map(|key| InstanceId { key, run: None }),
             request: Arc::new(RequestCopy {
                 method,
                 path: capture.request.path.clone(),

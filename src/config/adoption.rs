@@ -1,6 +1,9 @@
-//! Checks workflows that adopt instances of legacy: only `instance.adopt` names them, and it names no others.
+//! Checks workflows that adopt instances of legacy: only `instance.adopt` names them, and it names no others; and what
+//! followers read of such instances.
 
 use super::checked_files::{PlacedRoute, Workflows};
+use crate::expression::ReadPath;
+use crate::flag::Instance;
 use crate::names::WorkflowName;
 use crate::problem::Problems;
 use crate::workflow::StepKind;
@@ -27,6 +30,21 @@ pub(crate) fn check(routes: &[PlacedRoute], workflows: &Workflows, problems: &mu
             problems
                 .error(&at, "the route has no workflow: the engine makes no instances of its family")
                 .hint("give the route and its followers workflows first");
+        }
+    }
+    for (site, route) in routes {
+        let Some(Instance::Follows { creator, .. }) = &route.instance else { continue };
+        let is_adopted = |(_, other): &PlacedRoute| other.id == *creator && other.lifetime.adopt.is_some();
+        let plan = route.workflow.as_ref().filter(|_| routes.iter().any(is_adopted)).and_then(plan);
+        let reads_input = |path: &ReadPath| path.root() == "instance" && path.part(0) == Some("input");
+        if plan.is_some_and(|plan| plan.reads.iter().any(reads_input)) {
+            problems
+                .warn(
+                    &site.key("workflow"),
+                    "it reads `instance.input`, which is null for an instance that was adopted from legacy: the run fails \
+                     there, perhaps behind a shared step that it has made",
+                )
+                .hint("read `instance.output`, which the adopting workflow makes, or `default(instance.input.NAME, …)`");
         }
     }
     for (file, plan_of_file) in workflows.values() {

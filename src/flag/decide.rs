@@ -115,7 +115,7 @@ pub fn candidate_answers(
         return share == Percent::ALL;
     }
     let family = flag.family.first_id();
-    let bucket = match flag.follows(facts.params) {
+    let bucket = match flag.follows(facts.params, facts.query, facts.headers) {
         Some(instance) => set.hash_keys().candidate_bucket(family, &instance.id),
         None => match (CallerKey { set, flag, facts, text: None }).text() {
             Some(key) => set.hash_keys().candidate_bucket(family, key),

@@ -23,6 +23,7 @@ mod guard;
 mod guard_rule;
 mod hashes;
 mod http_version;
+mod instance_key_source;
 mod instance_lifetime;
 mod key_text;
 mod likelihood;
@@ -65,6 +66,7 @@ pub use facts::{HOP_BY_HOP_HEADERS, scope as facts_scope};
 pub use guard::{Guard, GuardCondition, GuardRelease, GuardWebhook};
 pub use guard_rule::GuardRule;
 pub use http_version::HttpVersion;
+pub use instance_key_source::InstanceKeySource;
 pub use instance_lifetime::{
     ADOPT_SETTLES, AdoptRule, AliveCall, InstanceEnd, InstanceLifetime, REPLY_PARTS, ReplyFacts, UnknownInstance,
 };

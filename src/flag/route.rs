@@ -9,7 +9,10 @@ use serde_json::Value;
 use serde_json_path::JsonPath;
 
 use super::facts::reads_header;
-use super::{Auto, CallerScope, Guard, InstanceLifetime, Percent, Promote, RelaySettings, Service, Shares, State};
+use super::{
+    Auto, CallerScope, Guard, InstanceKeySource, InstanceLifetime, Percent, Promote, RelaySettings, Service, Shares,
+    State,
+};
 use crate::expression::{Expression, Template};
 use crate::names::{RouteId, WorkflowName};
 use crate::secret::RedactRules;
@@ -181,8 +184,8 @@ pub enum Instance {
     Follows {
         /// The creator.
         creator: RouteId,
-        /// The path parameter that is the id (`key: path.id`).
-        param: String,
+        /// Where a request has the id (`key: path.id`).
+        key: InstanceKeySource,
     },
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use http::{HeaderName, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 use super::conventions::PathConventions;
 use super::effective::{Effective, StateInputs};
@@ -314,10 +314,14 @@ impl RouteFlag {
         }
     }
     /// The instance that a request follows up, if the route follows up instances.
-    pub fn follows(&self, params: &[(Arc<str>, String)]) -> Option<InstanceKey> {
-        let Some(Instance::Follows { param, .. }) = &self.route.instance else { return None };
-        let (_, id) = params.iter().find(|(name, _)| **name == **param)?;
-        Some(InstanceKey { family: self.family.clone(), id: id.as_str().into() })
+    pub fn follows(
+        &self,
+        params: &[(Arc<str>, String)],
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Option<InstanceKey> {
+        let Some(Instance::Follows { key, .. }) = &self.route.instance else { return None };
+        Some(InstanceKey { family: self.family.clone(), id: key.id_in(params, query, headers)?.into() })
     }
     /// Whether legacy may get the retry of a request about an instance that was adopted since its first try: its
     /// service recognises retries (`keyed: true`), and it was told to let go: it does nothing that it has not done.

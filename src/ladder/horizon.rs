@@ -56,7 +56,8 @@ fn lists<'a>(positions: &'a Positions, family: &RouteId) -> Vec<&'a RoutePositio
     }
     for follower in positions.followers(family) {
         let matches = &follower.route.matches;
-        let Some(Instance::Follows { param, .. }) = &follower.route.instance else { continue };
+        let Some(Instance::Follows { key, .. }) = &follower.route.instance else { continue };
+        let Some(param) = key.path_parameter() else { continue };
         if let Some((parent, _)) = matches.path.split_once(&format!("/{{{param}}}")) {
             above.push((parent, matches.host.as_deref()));
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::family::{creator, family};
 use super::reassigned_requests::conventions;
-use crate::flag::{Arm, Family, Instance, PinKey, Route, RouteMatch, ServiceMatch, TemplateSegment};
+use crate::flag::{Arm, Family, Instance, InstanceKeySource, PinKey, Route, RouteMatch, ServiceMatch, TemplateSegment};
 use crate::names::{RouteId, RunId};
 use crate::store::{FollowedPath, OpenCreators, StoreError, StoreHandle, families_of_open_runs};
 
@@ -23,14 +23,15 @@ pub(super) type Followers = BTreeMap<RouteId, FollowedPath>;
 /// The followers of a set of files, as the store keeps them.
 pub(super) fn followers(routes: &[Arc<Route>]) -> Followers {
     let follower = |route: &Arc<Route>| {
-        let Some(Instance::Follows { param, .. }) = route.instance.as_ref().filter(|_| route.workflow.is_some()) else {
+        let Some(Instance::Follows { key, .. }) = route.instance.as_ref().filter(|_| route.workflow.is_some()) else {
             return None;
         };
         let family: Vec<RouteId> = family(route, routes)?.ids().cloned().collect();
         let is_in_family = |other: &Route| family.iter().any(|id| follows_up(other, id, routes));
         let others = routes.iter().filter(|other| !is_in_family(other) && takes_requests(other, route));
         let except = others.map(|other| ServiceMatch::of(other).normal_form()).collect();
-        let (matches, paths, param) = (route.matches.to_string(), Some(conventions(route)), param.clone());
+        let (matches, paths) = (route.matches.to_string(), Some(conventions(route)));
+        let param = key.path_parameter().map_or_else(|| key.to_string(), str::to_owned);
         Some((route.id.clone(), FollowedPath { family, matches, paths, param, except }))
     };
     routes.iter().filter_map(follower).collect()
@@ -224,9 +225,11 @@ fn check_requests(
     let followers: Vec<&Arc<Route>> = next
         .iter()
         .filter(|other| {
-            let follows = match (&other.instance, other.matches.segment_at(&matches, param)) {
-                (Some(Instance::Follows { param, .. }), Some(TemplateSegment::Parameter(name))) => param == name,
-                _ => false,
+            let Some(Instance::Follows { key, .. }) = &other.instance else { return false };
+            let follows = match (key, other.matches.segment_at(&matches, param)) {
+                (InstanceKeySource::Path(own), Some(TemplateSegment::Parameter(name))) => own == name,
+                (InstanceKeySource::Path(_), _) => false,
+                (InstanceKeySource::Query(_) | InstanceKeySource::Header(_), _) => key.to_string() == *param,
             };
             // Requests in a spelling that is told apart now would go to legacy.
             let reads_as_many = paths.is_none_or(|paths| conventions(other).match_all_of(&paths));

@@ -238,7 +238,8 @@ async fn decide_flagged<'a>(
     if flag.route.caller.token.is_some() && keys.present.is_some_and(|keys| !keys.is_verified()) {
         proxied.entry.route_metrics.count_unverified_caller();
     }
-    let follows = flag.route.workflow.as_ref().and_then(|_| flag.follows(&params));
+    let of_route = flag.route.workflow.as_ref();
+    let follows = of_route.and_then(|_| flag.follows(&params, facts.query, facts.headers));
     let mut instance = None;
     let mut at_legacy = adoption::enter(&proxied, flag, follows.as_ref(), &head.method).await?;
     if let Some(key) = &follows {

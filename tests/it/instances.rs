@@ -405,3 +405,42 @@ async fn instances_end_by_their_age_after_a_reload_says_so() {
     shop.until_alive("legacy", 0).await;
     shop.finish().await;
 }
+
+/// A request whose query or header has no id, or two, is about no known instance.
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_find_the_id_in_the_query_or_in_a_header() {
+    let shop = Shop::start("live", "").await;
+    let follower = |id: &str, key: &str| {
+        format!(
+            "- {{ id: orders.{id}, match: {{ method: GET, path: '/{id}/{{any}}' }}, workflow: read, legacy: old, \
+             state: live, force: {{ reason: a test }},\n    \
+             instance: {{ follows: orders.create, key: {key}, unknown: not_found }} }}\n"
+        )
+    };
+    let more = [follower("by-query", "query.ref"), follower("by-header", "header.x-order")].concat();
+    shop.flags.write("routes/more.yaml", &format!("routes:\n{more}"));
+    let reloaded = shop.pointsman.cli(&["reload"]).await;
+    assert!(reloaded.status.success(), "{}", crate::support::process::output_text(&reloaded));
+    let order = shop.order().await;
+    let id = order.trim_start_matches("/orders/");
+    let read = async |path: &str, headers: &[(&str, &str)]| {
+        let reply = shop.send_with(Method::GET, path, headers).await;
+        (reply.status, reply.json())
+    };
+    let open = json!({ "id": id.parse::<u64>().expect("a number"), "state": "open" });
+    assert_eq!(read(&format!("/by-query/1?x=2&ref={id}"), &[("x-order", "7")]).await, (StatusCode::OK, open.clone()));
+    assert_eq!(read("/by-header/1?ref=7", &[("x-order", id)]).await, (StatusCode::OK, open));
+    let of_legacy = (StatusCode::NOT_FOUND, json!({ "error": "unknown" }));
+    let twice = format!("/by-query/1?ref={id}&ref={id}");
+    for (path, headers) in [("/by-query/1", &[][..]), (&twice, &[]), ("/by-header/1", &[("x-order", "7")])] {
+        assert_eq!(read(path, headers).await, of_legacy, "{path}");
+    }
+    for route in ["orders.by-query", "orders.by-header"] {
+        shop.flip(route, "only", true).await.expect("force passes");
+    }
+    shop.force_all("only").await;
+    let (status, problem) = read("/by-query/1", &[]).await;
+    assert_eq!((status, &problem["title"]), (StatusCode::NOT_FOUND, &json!("There is no such instance")), "{problem}");
+    assert_eq!(read(&format!("/by-query/1?ref={id}"), &[]).await.0, StatusCode::OK);
+    shop.finish().await;
+}

@@ -28,7 +28,8 @@ pub(super) async fn judge(core: &Core, request: &ArmRequest, deadline: Instant) 
         UnknownInstance::Workflow => WithoutInstance::Unknown,
         UnknownInstance::NotFound => WithoutInstance::NotFound,
     };
-    let is_asked = request.mode == Mode::Real && request.instance.as_ref().is_some_and(|found| found.run.is_none());
+    // A follow-up whose request has no id is about no known instance either.
+    let is_asked = request.mode == Mode::Real && request.instance.as_ref().is_none_or(|found| found.run.is_none());
     if !is_asked {
         return WithoutInstance::Usual;
     }

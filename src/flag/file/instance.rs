@@ -12,7 +12,9 @@ use super::parts::{check_end_to_end, check_reads_only_head};
 use super::values::{condition, duration_within};
 use super::{AliveDraft, InstanceDraft, KnownNames, UnknownDraft, suggest};
 use crate::expression::{ReadPath, Scope, Template, UrlTemplate, parse_json_path};
-use crate::flag::{AliveCall, Instance, InstanceEnd, InstanceLifetime, REPLY_PARTS, UnknownInstance};
+use crate::flag::{
+    AliveCall, Instance, InstanceEnd, InstanceKeySource, InstanceLifetime, REPLY_PARTS, UnknownInstance,
+};
 use crate::problem::{Problems, Site};
 
 /// The longest life of an instance that may be declared: 100 years.
@@ -199,27 +201,49 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
             }
         }
         (None, Some(creator)) => {
-            let example = "the path parameter that holds the instance's id: key: path.id";
+            let example = "where a request has the instance's id: key: path.id, query.order or header.x-order-id";
             let Some(key) = key else {
                 problems.error(&site.key("follows"), "a follower needs a `key`").hint(example);
                 return None;
             };
             let site = site.key("key");
-            let Some(param) = key.strip_prefix("path.") else {
-                problems.error(&site, format!("`{key}` is not a path parameter")).hint(example);
-                return None;
-            };
-            if !params.contains(&param) {
-                let hint = suggest(param, params.iter().copied());
-                problems.error(&site, format!("the path has no parameter `{param}`")).hint(hint);
-                return None;
-            }
-            Some(Instance::Follows { creator: creator.as_str().into(), param: param.to_owned() })
+            let key = key_source(key, params, example, &site, problems)?;
+            Some(Instance::Follows { creator: creator.as_str().into(), key })
         }
         (Some(_), Some(_)) | (None, None) => {
             problems
                 .error(site, "an instance is either created or followed")
                 .hint("`creates: $.id`, or `follows: ROUTE` with `key: path.id`");
+            None
+        }
+    }
+}
+
+/// Where a follower finds the id of the instance.
+fn key_source(
+    key: &str,
+    params: &[&str],
+    example: &str,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<InstanceKeySource> {
+    match key.split_once('.') {
+        Some(("path", param)) if params.contains(&param) => Some(InstanceKeySource::Path(param.to_owned())),
+        Some(("path", param)) => {
+            let hint = suggest(param, params.iter().copied());
+            problems.error(site, format!("the path has no parameter `{param}`")).hint(hint);
+            None
+        }
+        Some(("query", name)) if !name.is_empty() => Some(InstanceKeySource::Query(name.to_owned())),
+        Some(("header", name)) => match HeaderName::try_from(name) {
+            Ok(name) => check_end_to_end(name.as_str(), site, problems).then_some(InstanceKeySource::Header(name)),
+            Err(_) => {
+                problems.error(site, format!("`{name}` is not the name of a header")).hint(example);
+                None
+            }
+        },
+        _ => {
+            problems.error(site, format!("`{key}` is no place of a request's head")).hint(example);
             None
         }
     }

@@ -160,8 +160,8 @@ fn a_route_with_every_part_is_read() {
     assert_eq!(create.invariants[0].0, "${reply.body.total >= 0}");
     assert!(create.strict_paths && create.caller.headers == ["x-user"] && create.force.as_deref() == Some("a drill"));
     assert_eq!(routes[1].shares.dark, Percent::new(20.0).unwrap());
-    assert!(matches!(&routes[1].instance, Some(Instance::Follows { creator, param })
-        if creator.as_str() == "orders.create" && param == "id"));
+    assert!(matches!(&routes[1].instance, Some(Instance::Follows { creator, key })
+        if creator.as_str() == "orders.create" && key.path_parameter() == Some("id")));
 }
 
 #[test]
@@ -321,7 +321,7 @@ fn each_field_is_checked() {
         (json!({ "workflow": null, "instance": { "creates": "$.a[0,1]" } }), ".instance.creates", "may select several"),
         (json!({ "instance": {} }), ".instance", "either created or followed"),
         (json!({ "instance": { "follows": "x" } }), ".instance.follows", "needs a `key`"),
-        (json!({ "instance": { "follows": "x", "key": "query.id" } }), ".instance.key", "is not a path parameter"),
+        (json!({ "instance": { "follows": "x", "key": "body.id" } }), ".instance.key", "is no place of a"),
         (json!({ "instance": { "follows": "x", "key": "path.idd" } }), ".instance.key", "did you mean `id`?"),
         (json!({ "instance": { "follows": "x", "key": "path.id" } }), ".instance.follows", "no route is called `x`"),
         (json!({ "caller": ["a b"] }), ".caller[0]", "is not a header name"),

@@ -18,7 +18,7 @@ fn shop(paths: PathConventions) -> FlagSet {
     let mut plain = at("plain", Method::GET, "/plain/{id}");
     plain.workflow = None;
     let mut follow = at("follow", Method::GET, "/orders/{id}");
-    follow.instance = Some(Instance::Follows { creator: "create".into(), param: "id".into() });
+    follow.instance = Some(Instance::Follows { creator: "create".into(), key: InstanceKeySource::Path("id".into()) });
     let routes = vec![
         at("create", Method::POST, "/orders"),
         follow,

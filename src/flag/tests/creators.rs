@@ -8,7 +8,7 @@ fn a_creator_whose_follower_is_in_only_leaves_nothing_to_legacy() {
     let mut create = route("create", Method::POST, "/orders");
     create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() });
     let mut follow = route("follow", Method::GET, "/orders/{id}");
-    follow.instance = Some(Instance::Follows { creator: "create".into(), param: "id".into() });
+    follow.instance = Some(Instance::Follows { creator: "create".into(), key: InstanceKeySource::Path("id".into()) });
     for (of_follower, may_fall_back) in [(State::Live, true), (State::Only, false)] {
         let inputs = [("create", State::Live), ("follow", of_follower)];
         let inputs = inputs.map(|(id, state)| (id.into(), state_inputs(state))).into();

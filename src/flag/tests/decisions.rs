@@ -75,7 +75,7 @@ pub(super) fn family(state_inputs: &StateInputs, freeze: Freeze, cohorts: &[(&st
     create.cohorts = cohorts.iter().map(cohort).collect();
     let mut follow = route("follow", Method::GET, "/orders/{id}");
     follow.key = create.key.clone();
-    follow.instance = Some(Instance::Follows { creator: "create".into(), param: "id".into() });
+    follow.instance = Some(Instance::Follows { creator: "create".into(), key: InstanceKeySource::Path("id".into()) });
     let inputs = ["create", "follow"].map(|id| (id.into(), state_inputs.clone())).into();
     set(vec![create, follow], inputs, freeze)
 }

@@ -10,7 +10,8 @@ fn shop() -> FlagSet {
     let mut strict = route("files", Method::GET, "/files/{name}");
     strict.strict_paths = true;
     let mut pinned = route("pinned", Method::GET, "/pinned/{id}");
-    pinned.instance = Some(Instance::Follows { creator: "orders.create".into(), param: "id".into() });
+    pinned.instance =
+        Some(Instance::Follows { creator: "orders.create".into(), key: InstanceKeySource::Path("id".into()) });
     let mut plain = route("plain", Method::GET, "/plain/{id}");
     plain.workflow = None;
     let routes = vec![

@@ -354,7 +354,10 @@ async fn a_rename_with_was_orphans_no_instance() {
             edited(files(&[]), "create", |route| (route.id, route.was) = (creator.0.into(), was(creator.1)));
         files = edited(files, "follow", |route| (route.id, route.was) = (follower.0.into(), was(follower.1)));
         edited(files, follower.0, |route| {
-            route.instance = Some(Instance::Follows { creator: creator.0.into(), param: "id".into() });
+            route.instance = Some(Instance::Follows {
+                creator: creator.0.into(),
+                key: crate::flag::InstanceKeySource::Path("id".into()),
+            });
         })
     };
     let orphans = async |fixture: &Fixture, files: &DeclaredFiles| fixture.orphans(files).await.unwrap();

@@ -62,7 +62,8 @@ fn files(states: &[(&str, State)]) -> DeclaredFiles {
     let mut create = route("create", Method::POST, "/orders");
     create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() });
     let mut follow = route("follow", Method::GET, "/orders/{id}");
-    follow.instance = Some(Instance::Follows { creator: "create".into(), param: "id".into() });
+    follow.instance =
+        Some(Instance::Follows { creator: "create".into(), key: crate::flag::InstanceKeySource::Path("id".into()) });
     let mut list = route("list", Method::GET, "/orders");
     list.workflow = None;
     let mut plain = route("plain", Method::POST, "/plain");

@@ -44,7 +44,10 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
     let with_plain_route = |text: &str| with_route(files(&[]), "added", text, &without_workflow);
     let without_instance = |route: &mut Route| route.instance = None;
     let by_order_parameter = |route: &mut Route| {
-        route.instance = Some(Instance::Follows { creator: "create".into(), param: "order".into() });
+        route.instance = Some(Instance::Follows {
+            creator: "create".into(),
+            key: crate::flag::InstanceKeySource::Path("order".into()),
+        });
     };
     let refused = [
         (matching("GET /bills/{id}"), "by which `follow` followed them up"),
@@ -79,7 +82,10 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
             if let Some(name) =
                 ["id", "order"].into_iter().find(|name| route.matches.path.contains(&format!("{{{name}}}")))
             {
-                route.instance = Some(Instance::Follows { creator: "create".into(), param: name.into() });
+                route.instance = Some(Instance::Follows {
+                    creator: "create".into(),
+                    key: crate::flag::InstanceKeySource::Path(name.into()),
+                });
             }
         });
         let matches: Vec<_> = edited.routes.iter().map(|route| route.matches.to_string()).collect();
@@ -227,7 +233,10 @@ async fn an_earlier_id_may_not_be_left_out_while_an_open_run_will_pin_under_it()
         let was = ids.iter().map(|id| RouteId::from(*id)).collect();
         let files = edited(files(&[]), "create", |route| (route.id, route.was) = ("new".into(), was));
         edited(files, "follow", |route| {
-            route.instance = Some(Instance::Follows { creator: "new".into(), param: "id".into() });
+            route.instance = Some(Instance::Follows {
+                creator: "new".into(),
+                key: crate::flag::InstanceKeySource::Path("id".into()),
+            });
         })
     };
     let fixture = Fixture::open(files(&[])).await;

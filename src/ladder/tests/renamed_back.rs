@@ -174,7 +174,10 @@ async fn a_family_that_is_renamed_back_follows_up_its_instances() {
         files = edited(files, id, |route| (route.id, route.was) = (next.into(), vec![id.into()]));
         if id == "create" {
             files = edited(files, "follow", |route| {
-                route.instance = Some(Instance::Follows { creator: next.into(), param: "id".into() });
+                route.instance = Some(Instance::Follows {
+                    creator: next.into(),
+                    key: crate::flag::InstanceKeySource::Path("id".into()),
+                });
             });
         }
         files

@@ -64,7 +64,10 @@ async fn the_share_of_a_follower_is_drawn_by_the_oldest_id_of_its_creator() {
         let files = edited(files(&[]), "create", |route| (route.id, route.was) = (creator.0.into(), was(creator.1)));
         edited(files, "follow", |route| {
             (route.id, route.was) = (follower.0.into(), was(follower.1));
-            route.instance = Some(Instance::Follows { creator: creator.0.into(), param: "id".into() });
+            route.instance = Some(Instance::Follows {
+                creator: creator.0.into(),
+                key: crate::flag::InstanceKeySource::Path("id".into()),
+            });
             route.key = Some(crate::expression::Template::parse_str("${request.headers[\"x-tenant\"]}").unwrap());
         })
     };

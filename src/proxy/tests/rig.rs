@@ -24,8 +24,8 @@ use crate::exchange::{
     Served, ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{
-    Arm, Family, FlagSet, Freeze, Instance, InstanceKey, Owner, RetryKey, RetryKeys, Route, RouteMatch, Service, State,
-    StateInputs,
+    Arm, Family, FlagSet, Freeze, Instance, InstanceKey, InstanceKeySource, Owner, RetryKey, RetryKeys, Route,
+    RouteMatch, Service, State, StateInputs,
 };
 use crate::limits::Limits;
 use crate::listener::{Forwarding, Listener};
@@ -313,7 +313,8 @@ pub fn flag_set(origin: SocketAddr, setup: &Setup, generation: u64) -> FlagSet {
     let id = || serde_json_path::JsonPath::parse("$.id").unwrap();
     create.instance.get_or_insert_with(|| Instance::Creates { id: id() });
     let mut show = Route::clone(&route("orders.show", Method::GET, "/orders/{id}", &legacy, setup));
-    show.instance = Some(Instance::Follows { creator: "orders.create".into(), param: "id".into() });
+    show.instance =
+        Some(Instance::Follows { creator: "orders.create".into(), key: InstanceKeySource::Path("id".into()) });
     let plain = route("plain", Method::GET, "/plain", &legacy, setup);
     let routes = vec![Arc::new(create), Arc::new(show), plain];
     let inputs = |route: &Arc<Route>| {

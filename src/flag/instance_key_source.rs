@@ -1,0 +1,89 @@
+//! Where a request has the id of the instance that it follows up.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName};
+
+use super::exact_text::exact_text;
+use crate::expression::parse_form_with;
+
+/// Where a follow-up has the id of its instance (`key:` of an `instance`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InstanceKeySource {
+    /// A parameter of the path (`path.id`).
+    Path(String),
+    /// A parameter of the query (`query.order`).
+    Query(String),
+    /// A header (`header.x-order-id`).
+    Header(HeaderName),
+}
+
+impl InstanceKeySource {
+    /// The id in a request; `None` if it has none, or more than one: nobody could tell which of them legacy reads.
+    pub(super) fn id_in(
+        &self,
+        params: &[(Arc<str>, String)],
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Option<String> {
+        let id = match self {
+            Self::Path(name) => params.iter().find(|(param, _)| **param == **name).map(|(_, id)| id.clone()),
+            Self::Query(name) => parse_form_with(query?, exact_text).get(name)?.as_str().map(str::to_owned),
+            Self::Header(name) => {
+                let mut values = headers.get_all(name).iter();
+                let only = values.next().filter(|_| values.next().is_none())?;
+                only.to_str().ok().map(|id| id.trim().to_owned())
+            }
+        };
+        id.filter(|id| !id.is_empty())
+    }
+    /// The name of the path parameter, if it is one.
+    pub fn path_parameter(&self) -> Option<&str> {
+        match self {
+            Self::Path(name) => Some(name),
+            Self::Query(_) | Self::Header(_) => None,
+        }
+    }
+}
+
+/// As the files have it.
+impl fmt::Display for InstanceKeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(name) => write!(f, "path.{name}"),
+            Self::Query(name) => write!(f, "query.{name}"),
+            Self::Header(name) => write!(f, "header.{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_from_the_query_or_a_header_if_there_is_one_alone() {
+        let id = |source: &InstanceKeySource, query: Option<&str>, values: &[&str]| {
+            let name = HeaderName::from_static("x-order");
+            let headers = values.iter().map(|value| (name.clone(), value.parse().unwrap())).collect();
+            source.id_in(&[("order".into(), "of the path".into())], query, &headers)
+        };
+        let query = InstanceKeySource::Query("order".into());
+        for (text, expected) in [
+            (None, None),
+            (Some("order=4%2F7&x=1"), Some("4/7")),
+            (Some("order=4+7"), Some("4 7")),
+            (Some("order=4&order=7"), None),
+            (Some("order="), None),
+            (Some("other=4"), None),
+        ] {
+            assert_eq!(id(&query, text, &["9"]).as_deref(), expected, "{text:?}");
+        }
+        let header = InstanceKeySource::Header(HeaderName::from_static("x-order"));
+        for (values, expected) in [(&["4711"][..], Some("4711")), (&[], None), (&["4", "7"], None), (&[""], None)] {
+            assert_eq!(id(&header, Some("order=9"), values).as_deref(), expected, "{values:?}");
+        }
+        assert_eq!(id(&InstanceKeySource::Path("order".into()), None, &[]).as_deref(), Some("of the path"));
+    }
+}

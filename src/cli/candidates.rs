@@ -76,9 +76,24 @@ fn seen_plan(candidate: Option<&CandidateRow>, route: &str) -> String {
 
 /// The candidate of a route, as lines.
 pub(crate) fn lines(route: &str, in_force: Option<&str>, candidate: &CandidateRow, format: Formatter) -> String {
-    let CandidateRow { plan, stage: _, share, since, pairs, mismatched, verdict, missing, conditions: _ } = candidate;
+    let CandidateRow {
+        plan,
+        stage: _,
+        share,
+        since,
+        stopped_by_guard,
+        pairs,
+        mismatched,
+        verdict,
+        missing,
+        conditions: _,
+    } = candidate;
     let since = since.map(|since| format!(" (appeared or was moved last at {since:.0})")).unwrap_or_default();
-    let share = if *share > 0.0 { format!(" It answers {share} % of new requests.") } else { String::new() };
+    let share = match stopped_by_guard {
+        Some(why) => format!(" The guard took its share of new requests away: {}.", escape_control(why)),
+        None if *share > 0.0 => format!(" It answers {share} % of new requests."),
+        None => String::new(),
+    };
     let head = format!(
         "{route}: its changed workflow ({}) is a candidate{since}, and {} stays in force.{share} Rehearsed: {} pairs, {} \
          differ; gate {}\n",

@@ -103,6 +103,8 @@ impl RungCounts {
         // good.
         let is_asked = match outcome {
             ComparisonOutcome::Skipped(SkipReason::NotSampled) => true,
+            // What a run does after legacy's own failure is not known where it is rehearsed from legacy's calls.
+            ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect) if request.is_failure_of_legacy() => false,
             ComparisonOutcome::Skipped(reason) => request.counts_against_coverage(reason),
             ComparisonOutcome::Matched
             | ComparisonOutcome::Ignored
@@ -177,6 +179,8 @@ mod tests {
         settle(StatusCode::OK, ComparisonOutcome::Failed("timeout"));
         settle(StatusCode::NOT_FOUND, ComparisonOutcome::Skipped(SkipReason::NoTwin));
         settle(StatusCode::NOT_FOUND, ComparisonOutcome::Skipped(SkipReason::Retried));
+        // Legacy's own failure, after which it is not known what the run would have done.
+        settle(StatusCode::BAD_GATEWAY, ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect));
         settle(StatusCode::FOUND, ComparisonOutcome::Skipped(SkipReason::QueueFull));
         let of = |served, compared| StratumCounts { served, compared, mismatched: 0 };
         let expected = [("GET 2xx", of(3, 1)), ("GET 3xx", of(1, 0))].map(|(name, of)| (name.to_owned(), of));

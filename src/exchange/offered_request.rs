@@ -39,6 +39,11 @@ impl OfferedRequest {
         reason.may_count_against_coverage() && (reason != SkipReason::Conditional || !self.method.is_safe())
     }
 
+    /// Whether legacy answered that it failed itself.
+    pub fn is_failure_of_legacy(&self) -> bool {
+        self.legacy_status.is_some_and(|status| status.is_server_error())
+    }
+
     /// The kind of request for which evidence is kept apart: method, class of legacy's status, cohort. `None` for a
     /// request that is compared in no case: without a reply, HEAD, and replies to conditions, ranges and upgrades, or
     /// that say that legacy refuses more requests.

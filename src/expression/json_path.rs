@@ -3,8 +3,8 @@
 //! The parser of the crate recurses for each open bracket, and parses a filter within a filter twice. A text without
 //! bounds could exhaust the stack, or take for ever. So could the search: a second `..` finds a value once for each
 //! value around it, and a bracket with several parts doubles what the next one doubles again. It cannot be interrupted,
-//! so a path is refused unless its search visits each value of a document only a few times. `match()` and `search()` are
-//! refused too: the crate compiles the pattern anew for each value.
+//! so a path is refused unless its search visits each value of a document only a few times. `match()` and `search()`
+//! are refused too: the crate compiles the pattern anew for each value.
 
 use serde_json_path::JsonPath;
 

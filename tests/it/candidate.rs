@@ -400,5 +400,7 @@ async fn the_guard_takes_the_share_of_a_failing_candidate_to_nought() {
     system.order().await;
     let (_, flips) = cli(&system, &["flips", "orders.create"]).await;
     assert!(flips.contains("guard") && flips.contains("candidate moved"), "{flips}");
+    let (_, status) = cli(&system, &["status"]).await;
+    assert!(status.contains("The guard took its share of new requests away: "), "{status}");
     system.finish().await;
 }

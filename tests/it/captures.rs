@@ -327,8 +327,12 @@ async fn captures_survive_kill_9_and_a_route_without_capture_has_none() {
     for n in 0..5 {
         shop.order("/orders/x", &[], &order(n, "tea")).await;
     }
-    shop.compared(5.0).await;
-    let (_, before) = shop.export().await;
+    // A pair is counted before its capture is handed over to be written.
+    let before = until("five captures", async || {
+        let (_, exported) = shop.export().await;
+        (exported.lines().count() == 5).then_some(exported)
+    });
+    let before = before.await;
     shop.pointsman.kill().await;
     shop.flags.edit("routes/orders.yaml", |text| text.replace("    capture: 100%\n", ""));
     shop.pointsman = Pointsman::start(&shop.start).await;

@@ -19,6 +19,8 @@ pub struct CandidateRow {
     pub share: f64,
     /// Since when it is the candidate with this share; `null` if that is not recorded yet.
     pub since: Option<Timestamp>,
+    /// Why the guard took its share away; `null` unless that was the last move.
+    pub stopped_by_guard: Option<String>,
     /// The pairs that were compared with the plan in force.
     pub pairs: u64,
     /// Of these, those that differ.

@@ -68,8 +68,12 @@ async fn a_share_grows_from_step_to_step_and_no_charge_is_made_twice() {
 
     // While the guard keeps the route at `dark`, nothing grows.
     orders.fail_rates(true);
-    orders.batch(&sent).await;
-    orders.until_effective("dark").await;
+    // How many callers of a batch the engine answers at this share is not known.
+    until("the guard", || async {
+        orders.batch(&sent).await;
+        (orders.effective().await["state"] == "dark").then_some(())
+    })
+    .await;
     orders.fail_rates(false);
     until("the held step in the metrics", || async {
         let metrics = orders.pointsman.metrics().await;

@@ -91,7 +91,7 @@ impl Orders {
         self.row().await["effective"].clone()
     }
 
-    pub(super) async fn until_effective(&self, state: &str) {
+    async fn until_effective(&self, state: &str) {
         until("the state", || async { (self.effective().await["state"] == state).then_some(()) }).await;
     }
 

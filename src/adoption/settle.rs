@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::sleep;
 
 use super::Adoptions;
@@ -14,7 +13,7 @@ use crate::engine::{AdoptionStart, StartError};
 use crate::flag::{Family, InstanceKey, lower_case_uuid};
 use crate::names::RouteId;
 use crate::store::{Adoption, AdoptionState, InstanceChange, SettledAdoption};
-use crate::workflow::{AdoptionProgress, ControlCommand};
+use crate::workflow::{AdoptionProgress, AnswerRecord, ControlCommand};
 
 /// How long a run is waited for before it is looked at again.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -111,10 +110,11 @@ impl Adoptions {
 
     /// Why the instance that the workflow read is not the one that was claimed: its answer has another id. Legacy may
     /// read several spellings as one id, and then the instance would be adopted once for each.
-    pub(super) fn other_id(&self, adoption: &Adoption, answer: &Value) -> Option<String> {
+    pub(super) fn other_id(&self, adoption: &Adoption, answer: &AnswerRecord) -> Option<String> {
         let flags = self.flags.load();
         let creator = flags.route(&self.creator(&adoption.key.family))?;
-        let id = creator.route.instance.as_ref().and_then(|instance| instance.created_id(answer))?;
+        let instance = creator.route.instance.as_ref()?;
+        let id = instance.created_id(&answer.headers, &answer.body.value())?;
         // Upper and lower case spell one UUID.
         let spelled = |id: &str| lower_case_uuid(id).unwrap_or_else(|| id.to_owned());
         (spelled(&id) != spelled(&adoption.id)).then(|| {

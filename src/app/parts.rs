@@ -360,7 +360,7 @@ mod tests {
         let service = Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9000")]);
         let matches = RouteMatch { method: Method::POST, path: "/orders".into(), host: None };
         let follower = Route::without_workflow("orders.get".into(), matches.clone(), Arc::new(service));
-        let id = serde_json_path::JsonPath::parse("$.id").unwrap();
+        let id = serde_json_path::JsonPath::parse("$.id").unwrap().into();
         let (instance, was) = (Some(Instance::Creates { id }), vec!["orders.create".into()]);
         let creator = Route { id: "orders.make".into(), was, instance, ..follower.clone() };
         let key = PinKey { family: "orders.create".into(), id: "17".into() };

@@ -59,7 +59,7 @@ mod tests {
         let route = |id: &str, workflow: Option<&str>, creates: bool| {
             let matches = RouteMatch { method: Method::POST, path: "/a".into(), host: None };
             let route = Route::without_workflow(id.into(), matches, Arc::clone(&shop));
-            let id = serde_json_path::JsonPath::parse("$.id").unwrap();
+            let id = serde_json_path::JsonPath::parse("$.id").unwrap().into();
             let instance = creates.then_some(Instance::Creates { id });
             Arc::new(Route { workflow: workflow.map(Into::into), instance, ..route })
         };

@@ -6,11 +6,11 @@ use serde_json::Value;
 use serde_json_path::JsonPath;
 
 use super::condition;
-use super::header_ids::{HeaderIds, is_name};
+use super::header_ids::HeaderIds;
 use super::number::{Decimal, NumberForm};
 use super::rule_drafts::{IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft, Written};
 use super::times;
-use crate::expression::{JsonPathError, parse_json_path};
+use crate::expression::{JsonPathError, is_id_name, parse_json_path};
 use crate::problem::{Problems, Site};
 
 pub(super) use super::header_names::{compared_header, header};
@@ -157,7 +157,7 @@ fn check_ids(
     if any_type && key != "path" {
         problems.error(&site.key("any_type"), "only ids in a body have a type").hint("leave `any_type` out");
     }
-    if let Some(name) = kind_name.filter(|name| !is_name(name)) {
+    if let Some(name) = kind_name.filter(|name| !is_id_name(name)) {
         problems.error(&site.key("kind"), format!("`{name}` is no name of a kind of ids")).hint("such as `customer`");
         return;
     }

@@ -3,7 +3,7 @@
 //! Refused here: a service that is our own listener, if its requests would loop; an invariant that names an unknown
 //! step; a workflow that runs an unknown workflow, itself, or one that streams its reply. Warned of here: another
 //! service that is our own listener; keys without effect in this version; guards that never act; states that need
-//! evidence; an id that is returned before its instance is pinned; parameters that the path of a route does not have;
+//! evidence; parameters that the path of a route does not have;
 //! steps that a rehearsal neither sends nor has an output for, in a route's workflow and in those that it runs; people
 //! whose names no token verifies; a store that forgets retry keys. `flag` checks each route by itself, with the names
 //! that it uses.
@@ -12,16 +12,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use http::Uri;
-use serde_json::Value;
 
 use super::checked_files::{MainFile, PlacedRoute, Workflows};
 use super::effects::workflows_with_shared_steps;
+use super::instance_ids;
 use super::setup::{Settings, StoreUrl};
-use crate::expression::{ReadPath, Template};
+use crate::expression::ReadPath;
 use crate::flag::{BaseUrl, Instance, Percent, Route, State};
 use crate::names::{StepId, WorkflowName};
 use crate::problem::{Problems, Site, nearest};
-use crate::workflow::{EffectClass, Plan, StepKind, Until, may_create_instance};
+use crate::workflow::{EffectClass, Plan, StepKind, Until};
 
 /// Checks for services whose requests would come back to our own listeners.
 pub(crate) fn check_loops(
@@ -90,7 +90,7 @@ pub(crate) fn check_routes(routes: &[PlacedRoute], workflows: &Workflows, proble
         let Some((_, Some(plan))) = workflows.get(name) else { continue };
         check_invariants(site, route, plan, problems);
         warn_missing_params(site, route, plan, problems);
-        warn_unpinned_pending(site, route, plan, problems);
+        instance_ids::check(site, route, plan, workflows, problems);
     }
 }
 
@@ -110,32 +110,6 @@ fn warn_missing_params(site: &Site, route: &Route, plan: &Plan, problems: &mut P
             None => format!("add `{{{name}}}` to the path, or read it with `default(…)`"),
         };
         problems.warn(&site.key("workflow"), message).hint(hint);
-    }
-}
-
-/// Warns of an id that is returned before its instance is pinned: until then, follow-ups go to legacy, which does not
-/// know the instance.
-fn warn_unpinned_pending(site: &Site, route: &Route, plan: &Plan, problems: &mut Problems) {
-    let (Some(Instance::Creates { id }), Some(pending)) = (&route.instance, &plan.pending) else { return };
-    // A pending answer with the id pins the instance, as any answer does. The value of a single `${…}` is not known
-    // here, so it counts as having the id.
-    let has_id = |body: &Template| body.single().is_some() || !id.query(&body.outline()).is_empty();
-    let creates_instance = |status: u64| u16::try_from(status).is_ok_and(may_create_instance);
-    let succeeds = |status: &Value| status.as_u64().is_none_or(creates_instance);
-    if pending.body.as_ref().is_some_and(has_id) && pending.status.as_constant().is_none_or(succeeds) {
-        return;
-    }
-    let reads = |template: &Template| template.reads().iter().any(|path| path.root() == "run");
-    if pending.body.as_ref().is_some_and(reads) || pending.headers.iter().any(|(_, value)| reads(value)) {
-        problems
-            .warn(
-                &site.key("instance"),
-                format!(
-                    "`respond.pending` names the run, but does not return the id of its instance (`{id}`) with a 2xx or 3xx status: \
-                     the instance is pinned only with the final answer"
-                ),
-            )
-            .hint("until then a follow-up goes to legacy: put the id there, or answer early with `after:`");
     }
 }
 

@@ -29,6 +29,7 @@ mod egress;
 mod egress_attribution;
 mod files;
 mod forwarding;
+mod instance_ids;
 mod limits_check;
 mod listener_tls;
 mod listeners;

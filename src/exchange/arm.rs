@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AnswerBody, Branch, EarlierKeys, KeysOfLegacy, LegacyCalls, Reads, RehearsedEvents, RequestCopy};
 use crate::compare::{AwaitedIntents, InstanceIds, Intent, Observation};
+use crate::expression::CreatedIdSource;
 use crate::flag::{Family, InstanceId, PinKey, RetryKeys, UnknownInstance};
 use crate::names::{PlanId, PlanSet, RouteId, RunId, StepId, WorkflowName};
 use crate::workflow::{Mode, Redaction, RunStatus};
@@ -41,10 +42,10 @@ pub struct ArmRequest {
     pub unknown_instance: UnknownInstance,
     /// Where the replies of the instance's creator have the id of an instance. The engine finds there the id that it
     /// gave to the twin of an instance that legacy created.
-    pub instance_ids: Option<serde_json_path::JsonPath>,
-    /// The family and the JSONPath of a created instance's id in the reply: the engine pins the instance before the
-    /// reply leaves.
-    pub creates: Option<(Family, serde_json_path::JsonPath)>,
+    pub instance_ids: Option<CreatedIdSource>,
+    /// The family, and where the reply has the id of a created instance: the engine pins the instance before the reply
+    /// leaves.
+    pub creates: Option<(Family, CreatedIdSource)>,
     /// The keys that its retries have: the same scoped key gets the answer of the same run.
     pub retry_keys: Option<RetryKeys>,
     /// Whether a run may begin if no run of an earlier try is found.

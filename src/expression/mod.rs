@@ -21,10 +21,12 @@
 //! It leaves to its callers which names exist in a scope and what they mean.
 
 mod bounds;
+mod created_id_source;
 mod error;
 mod evaluate;
 mod form;
 mod functions;
+mod header_pattern;
 mod json;
 mod json_path;
 mod lookup;
@@ -49,9 +51,11 @@ mod value;
 mod tests;
 
 pub use bounds::Bounds;
+pub use created_id_source::{CreatedIdSource, IdHeader, id_text};
 pub use error::ExpressionError;
 pub use evaluate::DIALECT;
 pub use form::{parse_fields_strictly, parse_form, parse_form_strictly, parse_form_with};
+pub use header_pattern::{HeaderPattern, HeaderPatternError, is_id_name};
 pub use json::{RESERVED_PREFIX, is_reserved_key, parse_json, refuse_reserved_keys, without_byte_order_mark};
 pub use json_path::{JsonPathError, parse_json_path};
 pub use media_type::MediaType;

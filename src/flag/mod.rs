@@ -80,7 +80,7 @@ pub use relay_settings::{Compress, RelaySettings, TotalTimeout};
 pub use resolve::ResolvedPath;
 pub use retry::{EarlierScope, EarlierTimes, KeyForm, RetryScope};
 pub use retry_key::{RetryKey, RetryKeys};
-pub use route::{Cohort, Instance, Route, RouteMatch, id_text};
+pub use route::{Cohort, Instance, Route, RouteMatch};
 pub use service::{BaseUrl, BreakerSettings, Eject, HealthCheck, Rate, SentHost, Service};
 pub use service_match::ServiceMatch;
 pub use service_tls::ServiceTls;

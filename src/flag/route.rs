@@ -6,14 +6,13 @@ use std::time::Duration;
 use http::Method;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use serde_json::Value;
-use serde_json_path::JsonPath;
 
 use super::facts::reads_header;
 use super::{
     Auto, CallerScope, Guard, InstanceKeySource, InstanceLifetime, Percent, Promote, RelaySettings, Service, Shares,
     State,
 };
-use crate::expression::{Expression, Template};
+use crate::expression::{CreatedIdSource, Expression, Template, id_text};
 use crate::names::{RouteId, WorkflowName};
 use crate::secret::RedactRules;
 
@@ -175,10 +174,10 @@ pub struct Cohort {
 /// What a route does with instances.
 #[derive(Clone)]
 pub enum Instance {
-    /// A reply creates an instance; its id is at this JSONPath in the reply's body.
+    /// A reply creates an instance.
     Creates {
-        /// The JSONPath of the id.
-        id: JsonPath,
+        /// Where the reply has the id.
+        id: CreatedIdSource,
     },
     /// The route follows up instances that another route created.
     Follows {
@@ -190,18 +189,9 @@ pub enum Instance {
 }
 
 impl Instance {
-    /// The id of the instance that a reply with this body created, as paths have it.
-    pub fn created_id(&self, body: &Value) -> Option<String> {
+    /// The id of the instance that a reply of the engine with these headers and this body created, as paths have it.
+    pub fn created_id(&self, headers: &[(String, String)], body: &Value) -> Option<String> {
         let Instance::Creates { id } = self else { return None };
-        id_text(id.query(body).first()?)
-    }
-}
-
-/// An id as paths contain it; `None` if the value is no id.
-pub fn id_text(id: &Value) -> Option<String> {
-    match id {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::String(_) | Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        id_text(&id.find(headers, body)?)
     }
 }

@@ -109,8 +109,10 @@ impl CapturedRequest {
                 return Ok(CapturedReply::new(Captured::Request(self), status, headers, length, bytes_max));
             }
         };
-        if let Some(instance) = &self.instance {
-            note_follow_up(&*self.affinity, instance.key.clone(), status, false);
+        match &self.instance {
+            Some(instance) => note_follow_up(&*self.affinity, instance.key.clone(), status, false),
+            // Its id may be in a header.
+            None => note_created(&self, status, headers, None, || false),
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             // A proxy before legacy may say so although legacy has the request: closed as one that may have an effect.
@@ -330,8 +332,19 @@ fn note_instance(captured: &CapturedRequest, status: StatusCode, headers: &Heade
     if let Some(instance) = &captured.instance {
         return note_follow_up(&*captured.affinity, instance.key.clone(), status, has_ended());
     }
+    note_created(captured, status, headers, reply, has_ended);
+}
+
+/// Records the instance that legacy created; `reply` is `None` if the body was not captured.
+fn note_created(
+    captured: &CapturedRequest,
+    status: StatusCode,
+    headers: &HeaderMap,
+    reply: Option<&Bytes>,
+    has_ended: impl FnOnce() -> bool,
+) {
     if may_create_instance(status.as_u16())
-        && let Some(id) = reply.and_then(|reply| created_id(&captured.flag, headers, reply))
+        && let Some(id) = created_id(&captured.flag, headers, reply)
     {
         let key = InstanceKey { family: captured.flag.family.clone(), id: id.into() };
         if let Some(open) = &captured.open {

@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::compare::decoded_body;
 use crate::exchange::{Affinity, AnswerBody, ArmAnswer, NotedInstance, RequestCopy};
-use crate::expression::parse_json;
+use crate::expression::{id_text, parse_json};
 use crate::flag::{Arm, Instance, InstanceId, InstanceKey, Owner, ReplyFacts, RequestFacts, RouteFlag};
 use crate::names::RunId;
 
@@ -68,11 +68,14 @@ pub(super) fn has_ended(
     })
 }
 
-/// The id of the instance that a reply with this body created.
-pub(super) fn created_id(flag: &RouteFlag, headers: &HeaderMap, body: &Bytes) -> Option<String> {
-    let creates = flag.route.instance.as_ref().filter(|instance| matches!(instance, Instance::Creates { .. }))?;
-    let body = Some(body).filter(|body| !body.is_empty())?;
-    creates.created_id(&parse_json(&decoded_body(headers, body, UNPACKED_BYTES_MAX)?).ok()?)
+/// The id of the instance that a reply created; `body` is `None` if it was not captured.
+pub(super) fn created_id(flag: &RouteFlag, headers: &HeaderMap, body: Option<&Bytes>) -> Option<String> {
+    let Some(Instance::Creates { id }) = &flag.route.instance else { return None };
+    if let Some(header) = id.header() {
+        return header.id_in(headers);
+    }
+    let body = body.filter(|body| !body.is_empty())?;
+    id_text(&id.find(&[], &parse_json(&decoded_body(headers, body, UNPACKED_BYTES_MAX)?).ok()?)?)
 }
 
 /// An answer of the engine that may end an instance.

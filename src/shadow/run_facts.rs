@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::compare::{AwaitedIntents, Effect, Rules};
 use crate::evidence::is_drawn;
 use crate::exchange::Answered;
+use crate::expression::CreatedIdSource;
 use crate::flag::{Instance, RouteFlag, State};
 use crate::workflow::Mode;
 
@@ -15,7 +16,7 @@ pub(super) fn creator(answered: &Answered) -> Option<&RouteFlag> {
 }
 
 /// Where the replies of the creator of this request's instance have the id of an instance.
-pub(super) fn instance_ids(answered: &Answered) -> Option<serde_json_path::JsonPath> {
+pub(super) fn instance_ids(answered: &Answered) -> Option<CreatedIdSource> {
     match &creator(answered)?.route.instance {
         Some(Instance::Creates { id }) => Some(id.clone()),
         Some(Instance::Follows { .. }) | None => None,

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, WorkerId};
-use crate::workflow::{Event, Run, RunStatus, RunSummary, fold};
+use crate::workflow::{Creates, Event, Run, RunStatus, RunSummary, fold};
 
 /// A run that a worker took.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +91,10 @@ pub struct RunBodies {
     pub input: Option<Value>,
     /// The body of its answer.
     pub output: Option<Value>,
+    /// Of the twin of an instance of legacy: the headers of its answer, one of which may have the id that the engine
+    /// gave to the twin. Empty in what an earlier version kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
 }
 
 impl RunBodies {
@@ -101,7 +105,9 @@ impl RunBodies {
     /// The bodies of this run.
     pub fn of_run(run: &Run) -> Self {
         let input = run.started().request.get("body").cloned();
-        Self { input, output: run.answer().map(|answer| answer.value()) }
+        let is_twin = matches!(run.started().creates, Some(Creates::Twin { .. }));
+        let headers = run.answer().filter(|_| is_twin).map(|answer| answer.headers.clone()).unwrap_or_default();
+        Self { input, output: run.answer().map(|answer| answer.value()), headers }
     }
 }
 

@@ -4,23 +4,23 @@
 //! an instance is the engine's only if legacy has let go of it for certain and the run has answered; it is legacy's
 //! only if legacy was certainly not told.
 
-use serde_json::Value;
+use std::sync::Arc;
 
-use super::{Adoption, Event, Outcome, Run, RunStatus, StepEvent, StepPart, may_create_instance};
+use super::{Adoption, AnswerRecord, Event, Outcome, Run, RunStatus, StepEvent, StepPart, may_create_instance};
 use crate::names::StepId;
 
 /// The parts of `instance` that such a workflow can read.
 pub(super) const READABLE: [&str; 2] = ["id", "legacy_id"];
 
 /// How far a run that adopts an instance has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum AdoptionProgress {
     /// It goes on by itself.
     Running,
     /// It waits for a person, and legacy was certainly not told: it may be cancelled.
     Stopped,
-    /// Legacy has let go, and the run has answered with this body: the instance is the engine's.
-    Adopted(Value),
+    /// Legacy has let go, and the run has given this answer: the instance is the engine's.
+    Adopted(Arc<AnswerRecord>),
     /// Legacy was certainly not told: the instance is legacy's.
     NotReleased(String),
     /// Whether legacy has let go is not known, or it has and the engine has nothing of the instance.
@@ -63,20 +63,17 @@ pub fn progress<'a>(adoption: &Adoption, run: &Run, events: impl IntoIterator<It
             )),
         };
     }
-    let why = why_not_adopted(run);
-    match (release, why) {
-        (None | Some(Release::Done), None) => {
-            AdoptionProgress::Adopted(run.answer().map_or(Value::Null, |answer| answer.body.value()))
-        }
-        (None | Some(Release::NotDone), Some(why)) => AdoptionProgress::NotReleased(why),
-        (Some(Release::NotDone), None) => {
+    match (release, answer_of_adopted(run)) {
+        (None | Some(Release::Done), Ok(answer)) => AdoptionProgress::Adopted(answer.clone()),
+        (None | Some(Release::NotDone), Err(why)) => AdoptionProgress::NotReleased(why),
+        (Some(Release::NotDone), Ok(_)) => {
             AdoptionProgress::NotReleased("the run answered without having told legacy to let go".to_owned())
         }
-        (Some(Release::UnderWay | Release::Unknown), why) => {
-            let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+        (Some(Release::UnderWay | Release::Unknown), answer) => {
+            let why = answer.err().map_or_else(String::new, |why| format!(" ({why})"));
             AdoptionProgress::Unknown(format!("whether legacy let go is not known{why}"))
         }
-        (Some(Release::Done), Some(why)) => {
+        (Some(Release::Done), Err(why)) => {
             AdoptionProgress::Unknown(format!("legacy has let go, and the engine has no instance: {why}"))
         }
     }
@@ -88,16 +85,16 @@ fn shown_note(run: &Run) -> String {
     note.map_or_else(String::new, |note| format!(" ({note})"))
 }
 
-/// Why a run that has ended has made no instance; `None` if it has.
-fn why_not_adopted(run: &Run) -> Option<String> {
+/// The answer of a run that has ended and made an instance; else why it has made none.
+fn answer_of_adopted(run: &Run) -> Result<&Arc<AnswerRecord>, String> {
     let failure = run.failure().map(|failure| failure.message.clone());
     match (run.status(), run.answer()) {
-        (RunStatus::Completed, Some(answer)) if may_create_instance(answer.status) => None,
-        (RunStatus::Completed, Some(answer)) => Some(format!("the workflow answered {}", answer.status)),
-        (RunStatus::Completed, None) => Some("the workflow gave no answer".to_owned()),
+        (RunStatus::Completed, Some(answer)) if may_create_instance(answer.status) => Ok(answer),
+        (RunStatus::Completed, Some(answer)) => Err(format!("the workflow answered {}", answer.status)),
+        (RunStatus::Completed, None) => Err("the workflow gave no answer".to_owned()),
         (status, answer) => {
             let answered = answer.map(|answer| format!("the workflow answered {}", answer.status));
-            Some(failure.or(answered).unwrap_or_else(|| format!("the run is {}", status.as_str())))
+            Err(failure.or(answered).unwrap_or_else(|| format!("the run is {}", status.as_str())))
         }
     }
 }

@@ -136,12 +136,13 @@ pub struct Superseded {
 /// Where the id of a created instance comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Creates {
-    /// From the engine's own answer, at a JSONPath.
+    /// From the engine's own answer.
     #[serde(rename = "engine")]
     Engine {
         /// The creator's route id.
         family: RouteId,
-        /// The JSONPath in the answer's body.
+        /// Where the answer has it: the text of a [`CreatedIdSource`](crate::expression::CreatedIdSource), a JSONPath
+        /// in earlier versions.
         path: String,
     },
     /// The run is the twin of an instance that legacy created under this id.

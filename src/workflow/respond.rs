@@ -15,7 +15,7 @@ use super::{
     AnswerEvent, AnswerRecord, BytesMark, CommandRefusal, Conflict, ConflictEvent, ConflictKind, Creates,
     DecisionInputs, Event, Failure, FailureKind, Payload, Pinned, Plan, Run, StepIndex, StepPart, wire,
 };
-use crate::expression::{ReadPath, Scope};
+use crate::expression::{CreatedIdSource, ReadPath, Scope, id_text};
 
 /// The step name in a conflict over the answer; no step has this name.
 pub(super) const ANSWER: &str = "respond";
@@ -112,13 +112,9 @@ pub(super) fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
     let pin = match run.started.creates.as_ref()? {
         Creates::Twin { family, id } => Pinned { family: family.clone(), id: id.clone(), integer: None, twin: true },
         Creates::Engine { family, path } => {
-            let body = answer.body.value();
-            let path = serde_json_path::JsonPath::parse(path).ok()?;
-            let (id, integer) = match path.query(&body).first()? {
-                Value::String(text) => (text.clone(), None),
-                Value::Number(number) => (number.to_string(), integer_text(number)),
-                Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
-            };
+            let id = CreatedIdSource::from_text(path)?.find(&answer.headers, &answer.body.value())?;
+            let integer = id.as_number().and_then(integer_text);
+            let id = id_text(&id)?;
             Pinned { family: family.clone(), id, integer, twin: false }
         }
     };

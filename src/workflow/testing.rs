@@ -175,6 +175,13 @@ impl PlanBuilder {
         self.respond.push(Respond { when: None, after: None, answer });
         self
     }
+    pub fn respond_header(mut self, name: &'static str, value: &str) -> Self {
+        let value = Template::parse_str(value).unwrap();
+        self.reads.extend_from_slice(value.reads());
+        let answer = &mut self.respond.last_mut().unwrap().answer;
+        answer.headers.push((http::HeaderName::from_static(name), value));
+        self
+    }
     pub fn respond_when(mut self, when: &str) -> Self {
         self.respond.last_mut().unwrap().when = Some(expression(when));
         self

@@ -39,6 +39,7 @@ mod http2;
 mod http2_abuse;
 mod http2_conformance;
 mod idle;
+mod ids_in_headers;
 mod injected;
 mod instances;
 mod json_server;

@@ -66,7 +66,8 @@ fn flags() -> FlagsDir {
 
 fn route(keys: impl IntoIterator<Item = (String, String)>) -> String {
     let lines: String = keys.into_iter().map(|(key, value)| format!("    {key}: {value}\n")).collect();
-    let make = "  - { id: make, match: { method: POST, path: /things }, legacy: shop, instance: { creates: $.id } }";
+    let make = "  - { id: make, match: { method: POST, path: /things }, legacy: shop, \
+                instance: { creates: { header.location: '/things/{id}' } } }";
     format!("routes:\n{make}\n  -\n{lines}")
 }
 

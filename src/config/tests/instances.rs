@@ -48,6 +48,86 @@ fn a_follower_has_the_id_in_its_path_in_the_query_or_in_a_header() {
     }
 }
 
+/// The creator has the id of a new order elsewhere than in `$.id`.
+fn creating_in(creates: &str) -> Set {
+    asking("shop").edit("routes/orders.yaml", "creates: $.id", &format!("creates: {creates}"))
+}
+
+#[test]
+fn a_creator_has_the_id_in_its_body_or_in_a_header() {
+    for creates in [
+        "$.order.id",
+        "header.location",
+        "header.X-Order-Id",
+        "{ header.location: '/orders/{id}' }",
+        "{ header.location: '/customers/{customer}/orders/{id}' }",
+    ] {
+        assert!(creating_in(creates).read().is_ok(), "{}", creating_in(creates).shown());
+    }
+    for (creates, at, why, hint) in [
+        ("headers.location", 16, "`headers.location` is not a JSONPath", "$.id, or header.location"),
+        ("header.a b", 16, "`a b` is not the name of a header", "`creates: header.location`"),
+        ("'header.'", 16, "`` is not the name of a header", "`creates: header.location`"),
+        ("'header.location: /orders/{id}'", 16, "is not the name of a header", "header.location: \"/orders/{id}\""),
+        ("header.Connection", 16, "`connection` concerns one connection", "header.location"),
+        ("header.set-cookie", 16, "`set-cookie` is a secret", "header.location"),
+        ("{ header.location: /orders }", 35, "does not say where the id is", "`/orders/{id}`"),
+        ("{ header.location: '/{a}/{b}' }", 35, "`/{a}/{b}` has several names", "call that one `id`"),
+        ("{ header.te: '/{id}' }", 18, "`te` concerns one connection", "header.location"),
+        ("{ location: '/{id}' }", 18, "`location` is no header of a reply", "header.location"),
+        ("{ header.a: '{id}', header.b: '{id}' }", 7, "it does not name one header", "header.location"),
+        ("{}", 7, "it does not name one header", "header.location"),
+        ("7", 16, "", ""),
+    ] {
+        let set = creating_in(creates);
+        let shown = set.shown();
+        assert!(set.read().is_err(), "{creates}");
+        let place = format!("routes/orders.yaml:14:{at}\n");
+        assert!(shown.contains(&place) && shown.contains(why) && shown.contains(hint), "{creates} {place} {shown}");
+    }
+}
+
+/// As one whose id is in the body.
+#[test]
+fn a_pending_answer_without_the_header_that_has_the_id_causes_a_warning() {
+    let (header, body) = ("headers: { location: '/orders/${run.id}' }", "body: { id: '${run.id}' }");
+    for (answer, is_pinned) in [(header, true), (body, false)] {
+        let set = creating_in("header.location").edit(
+            "workflows/create-order.yaml",
+            "respond:\n  status: 201\n  body:",
+            &format!("respond:\n  - pending: {{ status: 202, {answer} }}\n  - status: 201\n    body:"),
+        );
+        let warning = "does not return the id of its instance (`header.location`)";
+        assert_eq!(set.shown().contains(warning), !is_pinned, "{answer}: {}", set.shown());
+    }
+}
+
+#[test]
+fn a_workflow_without_the_header_that_has_the_id_causes_a_warning() {
+    let warned = |set: &Set| {
+        let shown = set.shown();
+        ["`create-order` has the header `location`", "`adopt` has the header `location`"]
+            .map(|text| shown.contains(text))
+    };
+    let answer = |set: Set, name: &str, from: &str| {
+        set.edit(&format!("workflows/{name}.yaml"), from, &format!("{from}, headers: {{ location: '/orders/1' }}"))
+    };
+    let adopting = "workflow: adopt\nlegacy_passive: { reason: it does nothing }\nsteps:\n  see: { set: 1 }\n\
+                    respond: { status: 200, body: {} }\n";
+    let set = || {
+        creating_in("header.location\n      adopt: adopt").put("workflows/adopt.yaml", adopting).edit(
+            "workflows/create-order.yaml",
+            "respond:\n  status: 201\n  body: { id: '${steps.charge.output.id}' }\n",
+            "respond: { status: 201 }\n",
+        )
+    };
+    assert!(set().read().is_ok(), "{}", set().shown());
+    assert_eq!(warned(&set()), [true, true]);
+    assert_eq!(warned(&answer(set(), "create-order", "status: 201")), [false, true]);
+    assert_eq!(warned(&answer(set(), "adopt", "status: 200")), [true, false]);
+    assert_eq!(warned(&set().edit("routes/orders.yaml", "creates: header.location", "creates: $.id")), [false, false]);
+}
+
 #[test]
 fn a_follower_that_reads_the_input_of_adopted_instances_is_warned_of() {
     let adopting = "workflow: adopt\nlegacy_passive: { reason: it does nothing }\nsteps:\n  see: { set: 1 }\n\

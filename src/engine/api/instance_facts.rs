@@ -12,7 +12,7 @@ use crate::engine::context::Core;
 use crate::engine::ports::{decode, sealed_values};
 use crate::engine::scheduler::load;
 use crate::exchange::{ArmRequest, KnownInstance};
-use crate::expression::ReadPath;
+use crate::expression::{ReadPath, id_text};
 use crate::flag::InstanceId;
 use crate::names::{JobId, RunId};
 use crate::secret::STARS;
@@ -44,7 +44,7 @@ pub(super) async fn load_instance(
         let ids = async {
             let of_twin = instance.run.filter(|_| request.mode != Mode::Real && request.instance_ids.is_some())?;
             let creator = timeout_at(deadline, creator_run(core, of_twin)).await.ok()?.ok()??;
-            twin_ids(instance, own_id(request, creator.bodies.output.as_ref()))
+            twin_ids(instance, own_id(request, &creator.bodies))
         };
         return Ok(InstanceFacts { ids: ids.await, ..InstanceFacts::default() });
     }
@@ -58,11 +58,11 @@ pub(super) async fn load_instance(
         return Err("Legacy created the instance; the engine has only a dark run of it");
     }
     let shallow = |output: &Value| !deeper_than(output, decode::depth_max(&core.files.limits));
-    let output = bodies.output.filter(shallow);
+    let bodies = RunBodies { output: bodies.output.filter(shallow), ..bodies };
     let known_as = Value::from(&*instance.key.id);
     let (id, legacy_id) = match mode {
         Mode::Real => (known_as, Value::Null),
-        Mode::Dark | Mode::Rehearse => (own_id(request, output.as_ref()), known_as),
+        Mode::Dark | Mode::Rehearse => (own_id(request, &bodies), known_as),
     };
     let reads_id = |path: &ReadPath| path.root() == "instance" && path.part(0).is_none_or(|part| part == "id");
     if id.is_null() && plan.reads.iter().any(reads_id) {
@@ -73,7 +73,7 @@ pub(super) async fn load_instance(
         "id": id,
         "legacy_id": legacy_id,
         "input": bodies.input,
-        "output": output,
+        "output": bodies.output,
         "status": status.as_str(),
     });
     Ok(InstanceFacts { value: Some(Arc::new(value)), sensitive_paths, ids })
@@ -134,13 +134,10 @@ pub(super) fn unknown_instance(plan: &Plan, request: &ArmRequest) -> InstanceFac
 }
 
 /// The id that the engine gave to an instance's twin, as text like one from a path; null where its answer has none.
-fn own_id(request: &ArmRequest, output: Option<&Value>) -> Value {
-    let found = request.instance_ids.as_ref().zip(output).and_then(|(path, output)| path.query(output).first());
-    match found {
-        Some(Value::String(text)) => text.as_str().into(),
-        Some(Value::Number(number)) => number.to_string().into(),
-        Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => Value::Null,
-    }
+fn own_id(request: &ArmRequest, bodies: &RunBodies) -> Value {
+    let found = request.instance_ids.as_ref().zip(bodies.output.as_ref());
+    let found = found.and_then(|(source, output)| source.find(&bodies.headers, output));
+    found.as_ref().and_then(id_text).map_or(Value::Null, Value::String)
 }
 
 /// What is known of the run that created an instance.
@@ -188,6 +185,7 @@ impl CreatorRun {
     /// Takes the output of an earlier run. Parts that are sensitive in either run count as sensitive.
     fn take_output_of(&mut self, earlier: Self) {
         self.bodies.output = earlier.bodies.output;
+        self.bodies.headers = earlier.bodies.headers;
         self.sensitive_paths.extend(earlier.sensitive_paths);
     }
 }
@@ -230,6 +228,13 @@ async fn read_creator_run(core: &Core, run: RunId) -> Result<Option<CreatorRun>,
     for (value, path) in [(&mut bodies.input, input), (&mut bodies.output, output)] {
         if value.as_mut().is_some_and(|value| sealed_values::open_value(&core.ports.sealer, run, value)) {
             sensitive_paths.push(path);
+        }
+    }
+    for (_, value) in &mut bodies.headers {
+        let mut opened = Value::String(std::mem::take(value));
+        sealed_values::open_value(&core.ports.sealer, run, &mut opened);
+        if let Value::String(text) = opened {
+            *value = text;
         }
     }
     Ok(Some(CreatorRun { bodies, mode: summary.mode, status: summary.status, sensitive_paths, job: summary.job }))

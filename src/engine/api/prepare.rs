@@ -20,6 +20,7 @@ use crate::engine::machine::{refused_input, replies};
 use crate::engine::ports::decode;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::{ArmReply, ArmRequest, ProblemDocument, Reads, RunReport};
+use crate::expression::id_text;
 use crate::flag::SkipReason;
 use crate::names::{PlanId, PlanSet, RunId, WorkflowName};
 use crate::workflow::{
@@ -245,20 +246,21 @@ fn child_plans(version: &PlanSet) -> Option<Arc<BTreeMap<WorkflowName, PlanId>>>
 
 /// The instance that the run creates: under the engine's own id, or, in a dark run, under the id that legacy gave it.
 fn creates(request: &ArmRequest, bounds: decode::DecodeBounds) -> Option<Creates> {
-    let (family, path) = request.creates.as_ref()?;
+    let (family, source) = request.creates.as_ref()?;
     let family = family.first_id();
     match request.mode {
         Mode::Rehearse => None,
-        Mode::Real => Some(Creates::Engine { family: family.clone(), path: path.to_string() }),
+        Mode::Real => Some(Creates::Engine { family: family.clone(), path: source.to_string() }),
         Mode::Dark => {
             let creates = |legacy: &&Arc<Observation>| may_create_instance(legacy.status().as_u16());
             let legacy: &Observation = request.legacy.as_ref().filter(creates)?;
-            let Body::Whole(bytes) = legacy.body() else { return None };
-            let body = decode::body_with_headers(legacy.headers(), bytes, bounds).ok()?;
-            let id = match path.query(&body).first()? {
-                Value::String(text) => text.clone(),
-                Value::Number(number) => number.to_string(),
-                Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+            let id = match source.header() {
+                Some(header) => header.id_in(legacy.headers())?,
+                None => {
+                    let Body::Whole(bytes) = legacy.body() else { return None };
+                    let body = decode::body_with_headers(legacy.headers(), bytes, bounds).ok()?;
+                    id_text(&source.find(&[], &body)?)?
+                }
             };
             Some(Creates::Twin { family: family.clone(), id })
         }

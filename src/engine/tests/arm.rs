@@ -305,7 +305,7 @@ async fn a_created_instance_is_pinned_and_followers_see_the_result_of_its_run() 
     let store = std::sync::Arc::new(MemoryStore::with_limits(&limits));
     let harness = Harness::with_store(&step_service, plan, store, Limits::default(), None).await;
     let mut arm_request = request("w", Mode::Real, &json!({"items": [1]}));
-    arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+    arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap().into()));
     let (_, _, report) = answer(harness.send(arm_request).await);
     let key = crate::flag::PinKey { family, id: "17".into() };
     assert_eq!(report.pinned, Some(key.clone()));

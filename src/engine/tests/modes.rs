@@ -160,7 +160,7 @@ async fn an_id_that_is_a_whole_number_is_pinned_as_in_the_reply_and_as_an_intege
             .build("w");
         let harness = Harness::new(&step_service, plan).await;
         let mut arm_request = request("w", Mode::Real, &json!({}));
-        arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+        arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap().into()));
         let (status, _, report) = answer(harness.send(arm_request).await);
         assert_eq!(status, 201, "{id}");
         let run = async |id: &str| {
@@ -189,7 +189,8 @@ async fn an_id_of_which_another_spelling_is_taken_is_pinned() {
         for id in [first, later] {
             let body: Value = serde_json::from_str(&format!("{{\"id\":{id}}}")).unwrap();
             let mut arm_request = request("w", Mode::Real, &body);
-            arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+            arm_request.creates =
+                Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap().into()));
             let (status, _, report) = answer(harness.send(arm_request).await);
             assert_eq!(status, 201, "{id}");
             runs.push(report.run);
@@ -212,7 +213,7 @@ async fn a_dark_run_sends_private_steps_and_pins_its_twin() {
         let mut arm_request = request("order", Mode::Dark, &json!({}));
         arm_request.legacy = Some(legacy(status, &json!({"payment_id": "p1", "id": 99})));
         let family = RouteId::from("orders.create");
-        arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+        arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap().into()));
         let (_, _, report) = answer(harness.send(arm_request).await);
         assert_eq!(step_service.paths(), ["GET /price", "POST /drafts"]);
         assert_eq!(report.intents.len(), 3, "the private step, which was sent, has an intent too");
@@ -296,7 +297,7 @@ async fn an_id_that_legacy_used_too_stops_new_instances_and_one_that_only_the_en
         let create = |mode| {
             let mut arm_request = request("w", mode, &json!({}));
             arm_request.creates =
-                Some((RouteId::from("orders.create").into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+                Some((RouteId::from("orders.create").into(), serde_json_path::JsonPath::parse("$.id").unwrap().into()));
             arm_request.legacy = (mode == Mode::Dark).then(|| legacy(201, &json!({"id": 17})));
             arm_request.may_fall_back = true;
             arm_request
@@ -337,7 +338,7 @@ async fn a_late_dark_run_of_an_adopted_instance_is_no_collision() {
     };
     assert_eq!(harness.store.claim_adoption(claim).await.expect("the store answers"), AdoptionClaim::Claimed);
     let mut dark = request("w", Mode::Dark, &json!({}));
-    dark.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+    dark.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap().into()));
     dark.legacy = Some(legacy(201, &json!({"id": 17})));
     answer(harness.send(dark).await);
     assert!(!harness.engine.core.ports.affinity.collided(&family.into()));
@@ -360,7 +361,7 @@ async fn a_compressed_reply_of_legacy_is_decompressed() {
     let mut arm_request = request("order", Mode::Dark, &json!({}));
     arm_request.legacy = Some(std::sync::Arc::new(seen));
     let family = RouteId::from("orders.create");
-    arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+    arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap().into()));
     let (_, _, report) = answer(harness.send(arm_request).await);
     assert_eq!(report.unresolved, None, "`rehearse:` finds the value that it reads");
     assert!(

@@ -8,6 +8,7 @@ use super::harness::{Harness, ServiceReply, StepService, abandoned, answer, refu
 use crate::exchange::{
     Affinity, ArmRequest, EarlierKeys, KnownBody, LegacyTake, MayBegin, NO_FIRST_TRY, ProblemDocument, Remembered,
 };
+use crate::expression::CreatedIdSource;
 use crate::flag::{Arm, Owner, PinKey, RetryKey, RetryKeys};
 use crate::limits::Limits;
 use crate::names::{RouteId, Seq};
@@ -165,7 +166,7 @@ async fn the_pin_of_a_stored_answer_is_known_before_the_answer_is_sent() {
     let new = || Harness::with_store(&step_service, plan.clone(), store.clone(), Limits::default(), None);
     let (harness, other) = (new().await, new().await);
     let family = RouteId::from("orders.create");
-    let path = serde_json_path::JsonPath::parse("$.id").unwrap();
+    let path = CreatedIdSource::Body(serde_json_path::JsonPath::parse("$.id").unwrap());
     let create = ArmRequest { creates: Some((family.clone().into(), path)), ..keyed() };
     let (_, body, report) = answer(harness.send(create.clone()).await);
     let key = PinKey { family, id: "17".into() }.into();
@@ -184,7 +185,7 @@ async fn an_instance_whose_id_is_a_uuid_is_found_in_either_case() {
     for pinned in &ids {
         let plan = PlanBuilder::new().set("x", &[], json!(1)).respond(201, json!({"id": pinned})).build("w");
         let harness = Harness::new(&step_service, plan).await;
-        let path = serde_json_path::JsonPath::parse("$.id").unwrap();
+        let path = CreatedIdSource::Body(serde_json_path::JsonPath::parse("$.id").unwrap());
         let family = RouteId::from("orders.create");
         let (_, _, report) =
             answer(harness.send(ArmRequest { creates: Some((family.clone().into(), path)), ..keyed() }).await);

@@ -60,7 +60,7 @@ async fn an_instance_keeps_its_output_while_the_newest_rerun_has_none() {
     let harness = Harness::new(&step_service, checked_plan(&definition, false)).await;
     let family = RouteId::from("orders.create");
     let mut arm_request = request("w", Mode::Real, &json!({}));
-    arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap()));
+    arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap().into()));
     let (_, _, report) = answer(harness.send(arm_request).await);
     let created = report.run.unwrap();
     let plan =

@@ -304,7 +304,7 @@ async fn created_by_a_route(pending: bool, retry_window_s: u64) -> (Arc<StepServ
     let mut arm_request = request("w", Mode::Real, &json!({}));
     arm_request.retry_keys = Some(RetryKey([7; 32]).into());
     arm_request.creates =
-        Some((Family::from(RouteId::from(FAMILY)), serde_json_path::JsonPath::parse("$.id").unwrap()));
+        Some((Family::from(RouteId::from(FAMILY)), serde_json_path::JsonPath::parse("$.id").unwrap().into()));
     (step_service, harness, arm_request)
 }
 

@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{AdoptDraft, AutoDraft, GuardDraft, PromoteDraft, RedactDraft, SizeDraft, TimeoutsDraft};
+use super::{AdoptDraft, AutoDraft, CreatesDraft, GuardDraft, PromoteDraft, RedactDraft, SizeDraft, TimeoutsDraft};
 use crate::flag::{Compress, State};
 
 /// A file of `flags/routes/`.
@@ -151,8 +151,9 @@ pub struct CohortDraft {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InstanceDraft {
-    /// Where the id is in the reply: a JSONPath.
-    pub creates: Option<String>,
+    /// Where the id is in the reply: a JSONPath of its body, such as `$.id`, or `header.location`; or a map of a header
+    /// and the pattern of its value.
+    pub creates: Option<CreatesDraft>,
     /// The route that creates the instances that this one follows up.
     pub follows: Option<String>,
     /// Where a request has the id: `path.id`, `query.order`, `header.x-order-id`.

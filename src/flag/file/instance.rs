@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 use serde_json_path::JsonPath;
 
 use super::adopt::adopt_rule;
+use super::creates::{created_id_source, selects_one_value};
 use super::parts::{check_end_to_end, check_reads_only_head};
 use super::values::{condition, duration_within};
 use super::{AliveDraft, InstanceDraft, KnownNames, UnknownDraft, suggest};
@@ -180,25 +181,13 @@ fn alive_headers(
 pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &mut Problems) -> Option<Instance> {
     let InstanceDraft { creates, follows, key, .. } = draft;
     match (creates, follows) {
-        (Some(path), None) => {
+        (Some(draft), None) => {
             if key.is_some() {
                 let site = site.key("key").at_key();
                 problems.error(&site, "a creator must not have a `key`").hint("`key` goes with `follows`");
             }
-            match parse_json_path(path) {
-                Ok(_) if !selects_one_value(path) => {
-                    let site = site.key("creates");
-                    let message = format!("`{path}` may select several values, and a reply creates one instance");
-                    problems.error(&site, message).hint("name one value, for example $.id or $.orders[0].id");
-                    None
-                }
-                Ok(id) => Some(Instance::Creates { id }),
-                Err(error) => {
-                    let site = site.key("creates");
-                    problems.error(&site, format!("`{path}` is not a JSONPath: {error}")).hint("for example $.id");
-                    None
-                }
-            }
+            let id = created_id_source(draft, &site.key("creates"), problems)?;
+            Some(Instance::Creates { id })
         }
         (None, Some(creator)) => {
             let example = "where a request has the instance's id: key: path.id, query.order or header.x-order-id";
@@ -247,20 +236,4 @@ fn key_source(
             None
         }
     }
-}
-
-/// Whether a JSONPath has only names and indexes (a singular query of RFC 9535), so that it selects at most one value.
-fn selects_one_value(path: &str) -> bool {
-    let (mut quote, mut before) = (None, ' ');
-    for c in path.chars() {
-        match quote {
-            Some(open) if c == open && before != '\\' => quote = None,
-            Some(_) => {}
-            None if matches!(c, '\'' | '"') => quote = Some(c),
-            None if matches!(c, '*' | '?' | ':' | ',') || (c == '.' && before == '.') => return false,
-            None => {}
-        }
-        before = if before == '\\' && c == '\\' { ' ' } else { c };
-    }
-    true
 }

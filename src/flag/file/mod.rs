@@ -9,6 +9,7 @@ mod addresses;
 mod adopt;
 mod auto;
 mod breaker;
+mod creates;
 mod draft;
 mod family;
 mod guard;
@@ -33,6 +34,7 @@ pub use addresses::{EjectDraft, EjectMapDraft, HealthDraft, UrlDraft};
 pub use adopt::{AdoptDraft, AdoptMapDraft};
 pub use auto::AutoDraft;
 pub use breaker::{BreakerDraft, BreakerMapDraft};
+pub use creates::CreatesDraft;
 pub use draft::{
     AliveDraft, CallerDraft, CohortDraft, ForceDraft, InstanceDraft, InvariantsDraft, JwtDraft, KeepDraft, MatchDraft,
     OneOrMore, PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, TokenDraft, UnknownDraft,

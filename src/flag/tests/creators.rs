@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn a_creator_whose_follower_is_in_only_leaves_nothing_to_legacy() {
     let mut create = route("create", Method::POST, "/orders");
-    create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() });
+    create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap().into() });
     let mut follow = route("follow", Method::GET, "/orders/{id}");
     follow.instance = Some(Instance::Follows { creator: "create".into(), key: InstanceKeySource::Path("id".into()) });
     for (of_follower, may_fall_back) in [(State::Live, true), (State::Only, false)] {

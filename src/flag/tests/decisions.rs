@@ -65,7 +65,7 @@ pub(super) fn percents(shadow: f64, dark: f64, live: f64) -> Shares {
 pub(super) fn family(state_inputs: &StateInputs, freeze: Freeze, cohorts: &[(&str, State)]) -> FlagSet {
     let mut create = route("create", Method::POST, "/orders");
     create.key = Some(Template::parse_str("${request.headers[\"x-tenant\"]}").unwrap());
-    create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() });
+    create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap().into() });
     let cohort = |(when, state): &(&str, State)| Cohort {
         name: "some".into(),
         when: Expression::parse(when).unwrap(),

@@ -60,7 +60,7 @@ fn files(states: &[(&str, State)]) -> DeclaredFiles {
         ..Route::without_workflow(id.into(), RouteMatch { method, path: path.into(), host: None }, Arc::clone(&shop))
     };
     let mut create = route("create", Method::POST, "/orders");
-    create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() });
+    create.instance = Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap().into() });
     let mut follow = route("follow", Method::GET, "/orders/{id}");
     follow.instance =
         Some(Instance::Follows { creator: "create".into(), key: crate::flag::InstanceKeySource::Path("id".into()) });

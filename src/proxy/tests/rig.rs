@@ -310,7 +310,7 @@ fn route(id: &str, method: Method, path: &str, legacy: &Arc<Service>, setup: &Se
 pub fn flag_set(origin: SocketAddr, setup: &Setup, generation: u64) -> FlagSet {
     let legacy = service(origin, setup);
     let mut create = Route::clone(&route("orders.create", Method::POST, "/orders", &legacy, setup));
-    let id = || serde_json_path::JsonPath::parse("$.id").unwrap();
+    let id = || serde_json_path::JsonPath::parse("$.id").unwrap().into();
     create.instance.get_or_insert_with(|| Instance::Creates { id: id() });
     let mut show = Route::clone(&route("orders.show", Method::GET, "/orders/{id}", &legacy, setup));
     show.instance =

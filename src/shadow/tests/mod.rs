@@ -47,7 +47,7 @@ fn flags(replay_reads: bool) -> (Arc<FlagSet>, Arc<RouteFlag>) {
         workflow: Some("create-order".into()),
         declared: State::Shadow,
         replay_reads,
-        instance: Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() }),
+        instance: Some(Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap().into() }),
         ..Route::without_workflow(
             id(),
             RouteMatch { method: Method::POST, path: "/orders".into(), host: None },

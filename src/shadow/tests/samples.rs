@@ -100,7 +100,7 @@ fn flags_with(of_creator: RedactRules, of_follower: RedactRules) -> (Arc<FlagSet
         let route = Route::without_workflow(RouteId::new(id), matches, shop.clone());
         Arc::new(Route { instance: Some(instance), redact, declared: State::Shadow, ..route })
     };
-    let creates = Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap() };
+    let creates = Instance::Creates { id: serde_json_path::JsonPath::parse("$.id").unwrap().into() };
     let follows =
         Instance::Follows { creator: RouteId::new("create"), key: crate::flag::InstanceKeySource::Path("id".into()) };
     let routes = vec![route("create", creates, of_creator), route("follow", follows, of_follower)];

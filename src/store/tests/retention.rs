@@ -117,7 +117,8 @@ async fn a_purged_run_with_a_pin_keeps_its_summary_and_bodies(which: StoreKind) 
     assert_eq!(listed_runs(store).await, [run_id(1), run_id(2)]);
     assert_eq!(store.run(run_id(1)).await.unwrap(), Some(one.summary));
     assert_eq!(seqs(store, run_id(1)).await, [0; 0]);
-    let bodies = RunBodies { input: Some(json!({ "items": [1] })), output: Some(json!({ "id": "17" })) };
+    let (input, output) = (Some(json!({ "items": [1] })), Some(json!({ "id": "17" })));
+    let bodies = RunBodies { input, output, headers: Vec::new() };
     assert_eq!(store.purged_run_bodies(run_id(1)).await.unwrap(), Some(bodies));
     assert_eq!(store.purged_run_bodies(run_id(2)).await.unwrap(), None, "its events hold no input and no answer");
     assert_eq!(store.purged_run_bodies(run_id(3)).await.unwrap(), None);

@@ -55,6 +55,28 @@ fn an_id_in_a_redirect_is_pinned_and_one_in_a_not_modified_is_not() {
 }
 
 #[test]
+fn an_id_in_a_header_of_the_answer_is_pinned() {
+    for (path, location, expected) in [
+        ("header.location", "/orders/o-7", Some("o-7")),
+        ("header.location: /orders/{id}", "https://shop.example/orders/o-7", Some("o-7")),
+        ("header.location: /orders/{id}", "/login", None),
+        ("header.x-order", "/orders/o-7", None),
+    ] {
+        let plan = plan(&format!(
+            "{{ workflow: w, steps: {{ a: {{ set: 1 }} }},
+                respond: {{ status: 201, headers: {{ Location: '{location}' }} }} }}"
+        ));
+        let mut harness = Harness::started_with(&plan, |started| {
+            started.creates = Some(Creates::Engine { family: "orders".into(), path: path.into() });
+        });
+        harness.settle();
+        assert!(harness.run.is_final());
+        assert_eq!(harness.run.pinned().map(|pin| pin.id.as_str()), expected, "{path}");
+        assert_eq!(harness.run.lacks_instance_id(), expected.is_none(), "{path}");
+    }
+}
+
+#[test]
 fn the_pending_answer_is_pinned_once() {
     let plan = plan(
         "{ workflow: w, steps: { a: { call: 'GET ${services.bank}/a' } }, respond: [{ pending: { status: 202, body: { id: '${run.id}' } } }, { status: 200, body: { id: '${run.id}' } }] }",

@@ -25,6 +25,7 @@ use crate::engine::{Engine, EngineParts};
 use crate::evidence::{Captures, Evidence, RouteEvidence};
 use crate::exchange::{
     Answered, KeysOfLegacy, Offer, OfferedRequest, ReplayedReads, RequestCopy, RequestEffects, Twins,
+    decoded_body_value,
 };
 use crate::flag::{FlagSet, Freeze, InstanceId, InstanceKey, RouteFlag};
 use crate::limits::Limits;
@@ -257,7 +258,9 @@ impl<'a> Rehearsing<'a> {
             flag: Arc::clone(flag),
             mode: Mode::Rehearse,
             instance: flag
-                .follows(&params, capture.request.query.as_deref(), &headers)
+                .follows(&params, capture.request.query.as_deref(), &headers, || {
+                    decoded_body_value(&headers, &body, &self.limits)
+                })
                 .map(|key| InstanceId { key, run: None }),
             request: Arc::new(RequestCopy {
                 method,

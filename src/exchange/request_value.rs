@@ -2,13 +2,17 @@
 //! `.query`, `.headers`, `.peer` and `.body`. In query, form and headers different bytes are different texts, also
 //! where they are not UTF-8. A body that is not UTF-8 is null.
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 
 use super::RequestCopy;
+use crate::compare::decoded_body;
 use crate::expression::{MediaType, parse_form_with, parse_json};
 use crate::flag::exact_text;
+use crate::limits::Limits;
+use crate::workflow::values_in;
 
 /// The value of `request`.
 pub fn request_value(request: &RequestCopy) -> Value {
@@ -50,4 +54,13 @@ pub fn body_value(headers: &HeaderMap, bytes: &[u8]) -> Value {
         Ok(text) if kind.is_json() || kind.is_empty() => parse_json(text.as_bytes()).unwrap_or_else(|_| text.into()),
         Ok(text) => text.into(),
     }
+}
+
+/// Like [`body_value`], with the body's `Content-Encoding` decoded; `None` if it cannot be decoded within the limits
+/// for bodies that the engine reads.
+pub fn decoded_body_value(headers: &HeaderMap, bytes: &Bytes, limits: &Limits) -> Option<Value> {
+    let size = |limit| usize::try_from(limit).unwrap_or(usize::MAX);
+    let plain = decoded_body(headers, bytes, size(limits.output_bytes_max).max(bytes.len()))?;
+    let fields = plain.iter().filter(|byte| **byte == b'&').count();
+    (values_in(&plain).max(fields) <= size(limits.output_values_max)).then(|| body_value(headers, &plain))
 }

@@ -11,8 +11,8 @@ use http::{HeaderMap, Method};
 use super::facts::scope;
 use super::hashes::Bucket;
 use super::{
-    Arm, Cohort, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, Instance, Owner, Percent,
-    RequestFacts, RouteFlag, Shares, SkipReason, State,
+    Arm, Cohort, Decision, DecisionDiagnostics, EngineReason, EngineWork, FlagSet, Instance, InstanceKey, Owner,
+    Percent, RequestFacts, RouteFlag, Shares, SkipReason, State,
 };
 
 /// Why nobody answers for an instance that is being moved to the engine.
@@ -103,6 +103,7 @@ pub fn candidate_answers(
     set: &FlagSet,
     flag: &RouteFlag,
     facts: &RequestFacts<'_>,
+    follows: Option<&InstanceKey>,
     share: Percent,
     by_instance: VersionByInstance,
 ) -> bool {
@@ -115,7 +116,7 @@ pub fn candidate_answers(
         return share == Percent::ALL;
     }
     let family = flag.family.first_id();
-    let bucket = match flag.follows(facts.params, facts.query, facts.headers) {
+    let bucket = match follows {
         Some(instance) => set.hash_keys().candidate_bucket(family, &instance.id),
         None => match (CallerKey { set, flag, facts, text: None }).text() {
             Some(key) => set.hash_keys().candidate_bucket(family, key),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
+use serde_json::Value;
 
 use super::conventions::PathConventions;
 use super::effective::{Effective, StateInputs};
@@ -12,8 +13,8 @@ use super::key_text::AmbiguousKey;
 use super::readings::RouteTrees;
 use super::route_groups::{PathForms, RouteGroups, RouteHit};
 use super::{
-    AdoptRule, Cohort, EarlierRetryKeys, EarlierScopes, Family, Freeze, Instance, InstanceKey, Percent,
-    ReassignedRequests, RequestFacts, RetryKeys, Route, RouteMatch, Service, Shares, State,
+    AdoptRule, Cohort, EarlierRetryKeys, EarlierScopes, Family, Freeze, Instance, InstanceKey, InstanceKeySource,
+    Percent, ReassignedRequests, RequestFacts, RetryKeys, Route, RouteMatch, Service, Shares, State,
 };
 use crate::names::{PlanSet, RouteId, ServiceName};
 
@@ -313,15 +314,20 @@ impl RouteFlag {
             route,
         }
     }
-    /// The instance that a request follows up, if the route follows up instances.
+    /// The instance that a request follows up, if the route follows up instances. `body` gives the value of its body.
     pub fn follows(
         &self,
         params: &[(Arc<str>, String)],
         query: Option<&str>,
         headers: &HeaderMap,
+        body: impl FnOnce() -> Option<Value>,
     ) -> Option<InstanceKey> {
         let Some(Instance::Follows { key, .. }) = &self.route.instance else { return None };
-        Some(InstanceKey { family: self.family.clone(), id: key.id_in(params, query, headers)?.into() })
+        Some(InstanceKey { family: self.family.clone(), id: key.id_in(params, query, headers, body)?.into() })
+    }
+    /// Whether the id of the instance that a request follows up is in its body.
+    pub fn follows_by_body(&self) -> bool {
+        matches!(&self.route.instance, Some(Instance::Follows { key: InstanceKeySource::Body(_), .. }))
     }
     /// Whether legacy may get the retry of a request about an instance that was adopted since its first try: its
     /// service recognises retries (`keyed: true`), and it was told to let go: it does nothing that it has not done.

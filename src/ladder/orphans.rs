@@ -229,7 +229,9 @@ fn check_requests(
             let follows = match (key, other.matches.segment_at(&matches, param)) {
                 (InstanceKeySource::Path(own), Some(TemplateSegment::Parameter(name))) => own == name,
                 (InstanceKeySource::Path(_), _) => false,
-                (InstanceKeySource::Query(_) | InstanceKeySource::Header(_), _) => key.to_string() == *param,
+                (InstanceKeySource::Query(_) | InstanceKeySource::Header(_) | InstanceKeySource::Body(_), _) => {
+                    key.to_string() == *param
+                }
             };
             // Requests in a spelling that is told apart now would go to legacy.
             let reads_as_many = paths.is_none_or(|paths| conventions(other).match_all_of(&paths));

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use crate::exchange::{Affinity, Answered, ComparisonTicket, Offer};
 use crate::flag::{
-    CandidatePlans, Decision, EngineReason, EngineWork, FlagSet, Instance, InstanceId, Percent, RequestFacts,
-    RouteFlag, SkipReason, VersionByInstance, candidate_answers, is_sampled_for_candidate, work_or_skip,
+    CandidatePlans, Decision, EngineReason, EngineWork, FlagSet, Instance, InstanceId, InstanceKey, Percent,
+    RequestFacts, RouteFlag, SkipReason, VersionByInstance, candidate_answers, is_sampled_for_candidate, work_or_skip,
 };
 use crate::names::{PlanSet, RouteId};
 
@@ -32,6 +32,7 @@ impl CandidateOfRoute {
         set: &FlagSet,
         flag: &RouteFlag,
         facts: &RequestFacts<'_>,
+        follows: Option<&InstanceKey>,
         decision: &Decision,
         by_instance: VersionByInstance,
     ) -> Option<Self> {
@@ -44,7 +45,8 @@ impl CandidateOfRoute {
             EngineWork::None | EngineWork::Rehearse | EngineWork::Dark => None,
         };
         // A retry is answered by the run of its first try, whichever version began that.
-        let answers = *reason != EngineReason::Retry && candidate_answers(set, flag, facts, *share, by_instance);
+        let answers =
+            *reason != EngineReason::Retry && candidate_answers(set, flag, facts, follows, *share, by_instance);
         Some(Self { plans: Arc::clone(plans), id: id.clone(), answers, skip })
     }
 }

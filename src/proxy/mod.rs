@@ -17,7 +17,7 @@
 //! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is captured
 //! unless the engine owns instances of the route's family (legacy could give out an id of theirs), and nothing is
 //! buffered unless the engine may hold the same request under another credential, or the files say so
-//! (`buffer_request`); one flag set per request.
+//! (`buffer_request`; `key: body.…`, see `followed_instance`); one flag set per request.
 //!
 //! `flag` decides, `shadow` runs the other arm, and the engine runs workflows; the proxy knows the engine only as a
 //! tower service.
@@ -57,6 +57,7 @@ mod exchange_record;
 mod exchange_spans;
 mod failure;
 mod field_names;
+mod followed_instance;
 mod headers;
 mod http2;
 mod hygiene;

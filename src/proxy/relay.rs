@@ -98,7 +98,7 @@ fn note_caller<B>(client: &Client, entry: &RouteEntry, request: &Request<B>, is_
     }
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     has_kind(headers, b"application/grpc")
 }
 

@@ -20,6 +20,7 @@ use super::client_body::ClientBody;
 use super::client_upgrade::on_upgrade;
 use super::egress_call;
 use super::failure::Failure;
+use super::followed_instance::followed_instance;
 use super::headers::{end_to_end_in_connection, find};
 use super::hygiene::{self, HeadRefusal};
 use super::keyed_request::{BoundDecision, KeyedRequest};
@@ -207,7 +208,7 @@ async fn look_up_owner(proxied: &ProxiedRequest<'_>, key: &InstanceKey, facts: &
 
 /// Decides a request of a route that has a workflow, or had one by earlier files.
 async fn decide_flagged<'a>(
-    proxied: ProxiedRequest<'a>,
+    mut proxied: ProxiedRequest<'a>,
     found: FoundRoute<'_>,
     respelled_from: Option<String>,
     head: &mut request::Parts,
@@ -217,6 +218,10 @@ async fn decide_flagged<'a>(
     let (shared, table) = (&client.shared, proxied.table);
     let FoundRoute { flag, params } = found;
     let path = head.uri.path().to_owned();
+    let follows = match flag.route.workflow {
+        Some(_) => followed_instance(&mut proxied, flag, &params, head, upload).await?,
+        None => None,
+    };
     let decided_at = clock::now();
     let mut facts = RequestFacts {
         method: &head.method,
@@ -238,8 +243,6 @@ async fn decide_flagged<'a>(
     if flag.route.caller.token.is_some() && keys.present.is_some_and(|keys| !keys.is_verified()) {
         proxied.entry.route_metrics.count_unverified_caller();
     }
-    let of_route = flag.route.workflow.as_ref();
-    let follows = of_route.and_then(|_| flag.follows(&params, facts.query, facts.headers));
     let mut instance = None;
     let mut at_legacy = adoption::enter(&proxied, flag, follows.as_ref(), &head.method).await?;
     if let Some(key) = &follows {
@@ -274,7 +277,7 @@ async fn decide_flagged<'a>(
     let is_retry = matches!(decision, Decision::Legacy { engine_work: EngineWork::Skip(SkipReason::Retried), .. });
     let (owner, cohort) = (facts.owner, diagnostics.cohort);
     let by_instance = version_by_instance(&table.set, &flag, instance.as_ref(), &decision, &*shared.affinity).await;
-    let candidate = CandidateOfRoute::of(&table.set, &flag, &facts, &decision, by_instance);
+    let candidate = CandidateOfRoute::of(&table.set, &flag, &facts, follows.as_ref(), &decision, by_instance);
     let flagged = FlaggedRequest {
         flag,
         params,

@@ -39,7 +39,7 @@ mod http2;
 mod http2_abuse;
 mod http2_conformance;
 mod idle;
-mod ids_in_headers;
+mod ids_outside_paths;
 mod injected;
 mod instances;
 mod json_server;

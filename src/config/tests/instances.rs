@@ -31,15 +31,26 @@ fn following_by(key: &str) -> Set {
 }
 
 #[test]
-fn a_follower_has_the_id_in_its_path_in_the_query_or_in_a_header() {
+fn a_follower_has_the_id_in_its_path_in_the_query_in_a_header_or_in_its_body() {
     for key in ["path.id", "query.order", "header.X-Order-Id"] {
         assert!(following_by(key).read().is_ok(), "{}", following_by(key).shown());
     }
+    for key in ["body.id", "body.order.id", "body.$['order-id']", "body.orders[0]"] {
+        let set = following_by(&format!("\"{key}\"")).edit(
+            "routes/orders.yaml",
+            "method: GET, path: '/orders/{id}'",
+            "method: PUT, path: '/orders/{id}'",
+        );
+        assert!(set.read().is_ok(), "{}", set.shown());
+    }
     for (key, why) in [
         ("path.idd", "the path has no parameter `idd`"),
-        ("body.id", "`body.id` is no place of a request's head"),
-        ("id", "`id` is no place of a request's head"),
-        ("query.", "`query.` is no place of a request's head"),
+        ("body.id", "a request with the method GET has no body"),
+        ("body.", "`body.` is no place of a request"),
+        ("body.order-id", "`$.order-id` is not a JSONPath"),
+        ("body.$.orders[*].id", "may select several values"),
+        ("id", "`id` is no place of a request"),
+        ("query.", "`query.` is no place of a request"),
         ("header.a b", "`a b` is not the name of a header"),
         ("header.connection", "concerns one connection"),
     ] {

@@ -156,7 +156,7 @@ pub struct InstanceDraft {
     pub creates: Option<CreatesDraft>,
     /// The route that creates the instances that this one follows up.
     pub follows: Option<String>,
-    /// Where a request has the id: `path.id`, `query.order`, `header.x-order-id`.
+    /// Where a request has the id: `path.id`, `query.order`, `header.x-order-id`, `body.order.id`.
     pub key: Option<String>,
     /// The instance ends with a reply for which this holds: a condition over `request`, without its body, and `reply`,
     /// such as `${reply.status == 200 && reply.body.state == "cancelled"}`.

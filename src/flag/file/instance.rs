@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 use serde_json_path::JsonPath;
 
 use super::adopt::adopt_rule;
@@ -14,7 +14,7 @@ use super::values::{condition, duration_within};
 use super::{AliveDraft, InstanceDraft, KnownNames, UnknownDraft, suggest};
 use crate::expression::{ReadPath, Scope, Template, UrlTemplate, parse_json_path};
 use crate::flag::{
-    AliveCall, Instance, InstanceEnd, InstanceKeySource, InstanceLifetime, REPLY_PARTS, UnknownInstance,
+    AliveCall, Instance, InstanceEnd, InstanceKeySource, InstanceLifetime, REPLY_PARTS, RouteMatch, UnknownInstance,
 };
 use crate::problem::{Problems, Site};
 
@@ -190,7 +190,8 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
             Some(Instance::Creates { id })
         }
         (None, Some(creator)) => {
-            let example = "where a request has the instance's id: key: path.id, query.order or header.x-order-id";
+            let example =
+                "where a request has the instance's id: key: path.id, query.order, header.x-order-id or body.order.id";
             let Some(key) = key else {
                 problems.error(&site.key("follows"), "a follower needs a `key`").hint(example);
                 return None;
@@ -231,8 +232,38 @@ fn key_source(
                 None
             }
         },
+        Some(("body", path)) if !path.is_empty() => body_path(path, site, problems).map(InstanceKeySource::Body),
         _ => {
-            problems.error(site, format!("`{key}` is no place of a request's head")).hint(example);
+            problems.error(site, format!("`{key}` is no place of a request")).hint(example);
+            None
+        }
+    }
+}
+
+/// Refuses an id in the body of requests that have none.
+pub fn check_has_body(instance: Option<&Instance>, matches: Option<&RouteMatch>, site: &Site, problems: &mut Problems) {
+    if let (Some(Instance::Follows { key: InstanceKeySource::Body(_), .. }), Some(matches)) = (instance, matches)
+        && [Method::GET, Method::HEAD].contains(&matches.method)
+    {
+        problems.error(&site.key("key"), format!("a request with the method {} has no body", matches.method)).hint(
+            "say where the path, the query or a header has the id: key: path.id, query.order or header.x-order-id",
+        );
+    }
+}
+
+/// The path of an id in the body of a request: `order.id` is short for `$.order.id`.
+fn body_path(text: &str, site: &Site, problems: &mut Problems) -> Option<JsonPath> {
+    let path = if text.starts_with('$') { text.to_owned() } else { format!("$.{text}") };
+    let example = "for example `key: body.order.id`, or `key: body.$['order-id']`";
+    match parse_json_path(&path) {
+        Ok(_) if !selects_one_value(&path) => {
+            let message = format!("`{path}` may select several values, and a request follows up one instance");
+            problems.error(site, message).hint(example);
+            None
+        }
+        Ok(path) => Some(path),
+        Err(error) => {
+            problems.error(site, format!("`{path}` is not a JSONPath: {error}")).hint(example);
             None
         }
     }

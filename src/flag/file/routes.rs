@@ -100,6 +100,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         instance.as_ref().map(|draft| instance::lifetime(draft, &path_params, known, &at("instance"), problems));
     let instance =
         instance.as_ref().and_then(|draft| instance::instance(draft, &path_params, &at("instance"), problems));
+    instance::check_has_body(instance.as_ref(), matches.as_ref(), &at("instance"), problems);
     let retry = retry_key.as_ref().and_then(|text| parts::retry_key(text, &path_params, &at("retry_key"), problems));
     let caller = caller_scope(caller.as_ref(), known, &at("caller"), problems);
     let deadline = deadline.as_ref().and_then(|text| duration(text, &at("deadline"), problems));

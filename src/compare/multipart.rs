@@ -68,6 +68,20 @@ pub(super) fn document(
     Ok(Some(if is_form { Value::Object(fields) } else { Value::Array(others) }))
 }
 
+/// The bodies of the parts of a document, without what else the parts say: of a form by their names, else as a list. So
+/// a name tells of a body whether it is secret, and not of its type.
+pub(super) fn bodies(document: &Value) -> Value {
+    let body = |part: &Value| part.get("body").unwrap_or(part).clone();
+    let bodies = |parts: &Value| match parts {
+        Value::Array(parts) => parts.iter().map(body).collect(),
+        part => body(part),
+    };
+    match document {
+        Value::Object(fields) => Value::Object(fields.iter().map(|(name, of)| (name.clone(), bodies(of))).collect()),
+        parts => bodies(parts),
+    }
+}
+
 /// Whether a body is a form, and its boundary; `None` if it is not declared as one of several parts.
 fn declared(headers: &HeaderMap) -> Option<(bool, Vec<u8>)> {
     let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;

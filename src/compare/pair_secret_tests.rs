@@ -189,6 +189,25 @@ fn every_part_of_a_pair_is_read() {
 }
 
 #[test]
+fn the_parts_of_a_body_are_read_by_their_names() {
+    let head = [("content-type", "multipart/form-data; boundary=x")];
+    let part = |head: &str, body: &str| format!("--x\r\nContent-Disposition: form-data; {head}\r\n\r\n{body}\r\n");
+    let body = [
+        part("name=password\r\nContent-Type: text/plain", "of-part-1"),
+        part("name=otp; filename=scan-of-it.txt", "of-part-2"),
+        part("name=otp", "of-part-3"),
+        part("name=note", "{\"token\": \"of-part-4\"}"),
+        part("name=customer\r\nContent-Type: application/json", "{\"name\": \"of-part-5\"}"),
+        "--x--".to_owned(),
+    ];
+    let known = learned(&head, &body.concat(), reply(HeaderMap::new(), "{}"));
+    for learned in ["of-part-1", "of-part-2", "of-part-3", "of-part-4", "of-part-5"] {
+        assert!(known.contains(learned), "{learned}");
+    }
+    assert!(!known.contains("text/plain") && !known.contains("scan-of-it.txt"));
+}
+
+#[test]
 fn with_more_secrets_than_are_looked_for_no_text_is_shown() {
     let tokens = |count| (0..count).map(|n| json!({"token": format!("token-{n:05}")})).collect::<Value>();
     assert!(!of_body(&tokens(QUOTED_SECRETS_MAX)).is_full());

@@ -22,6 +22,7 @@ use serde_json::Value;
 use super::bounds::CompareBounds;
 use super::capture::AnsweredRead;
 use super::effect::{Effect, EffectReply};
+use super::multipart;
 use super::observation::{Body, Intent, Observation};
 use super::parsed_body::ParsedBody;
 use super::secret_forms::{decoded_component, json_of, value_of_secret};
@@ -261,12 +262,23 @@ impl Learning<'_> {
         let text = match ParsedBody::of_parts(headers, body, self.bounds) {
             Ok(ParsedBody::Json(value, _)) => return self.document(&value),
             Ok(ParsedBody::Text(text)) => Cow::Owned(text),
-            Ok(ParsedBody::Bytes(bytes)) => String::from_utf8(bytes.to_vec()).map_or(Cow::Borrowed(""), Cow::Owned),
+            Ok(ParsedBody::Bytes(bytes)) => match multipart::document(headers, &bytes, self.bounds) {
+                Ok(Some(parts)) => return self.parts(&parts),
+                Ok(None) | Err(_) => String::from_utf8(bytes.to_vec()).map_or(Cow::Borrowed(""), Cow::Owned),
+            },
             // Of a body that cannot be read within the bounds, nothing is shown either.
             Ok(ParsedBody::Empty) | Err(_) => return,
         };
         if let Some(document) = values_of_text(headers, &text, self.bounds).or_else(|| json_of(&text)) {
             self.document(&document);
+        }
+    }
+
+    /// A body of several parts. A JSONPath may name a part, or what is in its body as rules of `compare:` do.
+    fn parts(&mut self, parts: &Value) {
+        self.document(&multipart::bodies(parts));
+        for pointer in self.rules.located_in(parts).iter().filter(|pointer| pointer.contains("/body")) {
+            parts.pointer(pointer).into_iter().for_each(|located| self.values(located, Some(ToldBy::Rules)));
         }
     }
 

@@ -3,6 +3,7 @@
 //! A line has no key, so the words in it are taken for one: what follows the name of a secret (`Password : …`,
 //! `"token": …`, `<password>…`, `--password …`) is hidden, up to the end of the line.
 
+use super::markup_secrets::CDATA;
 use crate::secret::is_secret;
 
 /// A value behind a name and a blank alone is taken for a secret if it has a digit or so many characters: `password
@@ -32,6 +33,10 @@ pub(super) fn secret_from(line: &str) -> Option<usize> {
         if before.ends_with('<') || before.ends_with(':') && before.contains('<') {
             return Some(rest.find('>').map_or(end, |at| end + at + 1));
         }
+        // XML that is a text of XML.
+        if before.ends_with("&lt;") || before.ends_with(':') && before.contains("&lt;") {
+            return Some(rest.find("&gt;").map_or(end, |at| end + at + "&gt;".len()));
+        }
         let after = rest.trim_start_matches(|c: char| QUOTES.contains(&c) || c.is_whitespace());
         let sign = ["->", "=>", "→", ":=", ":", "="].iter().find(|sign| after.starts_with(**sign));
         if let Some(sign) = sign {
@@ -42,9 +47,15 @@ pub(super) fn secret_from(line: &str) -> Option<usize> {
     })
 }
 
+/// Whether a line that was named as a secret only begins one, so that the next line is the secret.
+pub(super) fn only_begins_a_secret(line: &str) -> bool {
+    matches!(line.trim(), "" | CDATA)
+}
+
 /// Whether the value of a secret begins on the line after this one: `password:`, `password: |`, `<password>`.
 pub(super) fn names_the_next_line(line: &str) -> bool {
     let line = line.trim();
+    let line = line.strip_suffix(CDATA).map_or(line, str::trim_end);
     let is_candidate = line.len() <= NAME_BYTES_MAX || line.ends_with([':', '=', '|', '>', '-', '+', '\\', '"', '\'']);
     if !is_candidate || line.is_empty() {
         return false;
@@ -95,6 +106,8 @@ mod tests {
             "{\"user\":\"a\",\"password\":\"hunter2\",\"n\":1}",
             "<password>hunter2</password>",
             "<a:password x='1'>hunter2</a:password>",
+            "<password><![CDATA[hunter2]]></password>",
+            "<a>&lt;password&gt;hunter2&lt;/password&gt;</a>",
             "curl --password hunter2",
             "curl --password=hunter2",
             "password -> hunter2",
@@ -124,6 +137,7 @@ mod tests {
             "password: |",
             "password: >-",
             "<password>",
+            "<password><![CDATA[",
             "Password",
             "--token \\",
             "# API key token =",

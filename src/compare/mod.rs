@@ -47,6 +47,7 @@ mod id_words;
 mod json_reader;
 mod kept;
 mod line_secrets;
+mod markup_secrets;
 mod multipart;
 mod number;
 mod observation;

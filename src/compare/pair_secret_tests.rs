@@ -208,6 +208,18 @@ fn the_parts_of_a_body_are_read_by_their_names() {
 }
 
 #[test]
+fn markup_without_a_document_and_the_urls_of_headers_are_read() {
+    let head =
+        [("location", "https://a/cb?n=1&token=of-url-1#access_token=of-url-2"), ("link", "</x?otp=of%2Furl>; rel=a")];
+    let body = json!({"xml": "<p>a <password><![CDATA[of<xml>1]]></password></p>", "n": "<n>shown-1</n>"});
+    let known = learned(&head, &body.to_string(), reply(HeaderMap::new(), "<p>a <pin>of&#45;text-1</pin></p>"));
+    for learned in ["of-url-1", "of-url-2", "of/url", "of<xml>1", "of-text-1"] {
+        assert!(known.contains(learned), "{learned}");
+    }
+    assert!(!known.contains("shown-1"));
+}
+
+#[test]
 fn with_more_secrets_than_are_looked_for_no_text_is_shown() {
     let tokens = |count| (0..count).map(|n| json!({"token": format!("token-{n:05}")})).collect::<Value>();
     assert!(!of_body(&tokens(QUOTED_SECRETS_MAX)).is_full());

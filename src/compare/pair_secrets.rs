@@ -22,6 +22,7 @@ use serde_json::Value;
 use super::bounds::CompareBounds;
 use super::capture::AnsweredRead;
 use super::effect::{Effect, EffectReply};
+use super::markup_secrets::named_secrets;
 use super::multipart;
 use super::observation::{Body, Intent, Observation};
 use super::parsed_body::ParsedBody;
@@ -224,11 +225,16 @@ impl Learning<'_> {
         }
     }
 
-    /// Headers: the whole value, the credentials behind its scheme, and each cookie's value without its attributes.
+    /// Headers: the whole value, the credentials behind its scheme, and each cookie's value without its attributes; of
+    /// one whose name is no secret, the parameters of URLs.
     fn headers(&mut self, headers: &HeaderMap) {
         for (name, value) in headers {
             let Ok(value) = std::str::from_utf8(value.as_bytes()) else { continue };
-            let Some(told_by) = self.told_by(name.as_str()) else { continue };
+            let Some(told_by) = self.told_by(name.as_str()) else {
+                // A URL: `location`, `link`.
+                value.split(['?', '#', '<', '>']).for_each(|part| self.query(part));
+                continue;
+            };
             self.add(value, told_by);
             let cookies = match name.as_str() {
                 name if name.starts_with("set-cookie") => 1,
@@ -269,8 +275,17 @@ impl Learning<'_> {
             // Of a body that cannot be read within the bounds, nothing is shown either.
             Ok(ParsedBody::Empty) | Err(_) => return,
         };
-        if let Some(document) = values_of_text(headers, &text, self.bounds).or_else(|| json_of(&text)) {
-            self.document(&document);
+        match values_of_text(headers, &text, self.bounds).or_else(|| json_of(&text)) {
+            Some(document) => self.document(&document),
+            None => self.markup(&text),
+        }
+    }
+
+    /// XML or HTML that has no document, or is quoted in a text.
+    fn markup(&mut self, text: &str) {
+        let named = named_secrets(text, &|name| self.told_by(name).is_some());
+        for (name, content) in named {
+            self.named(name.rsplit(':').next().unwrap_or(name), &content);
         }
     }
 
@@ -331,7 +346,10 @@ impl Learning<'_> {
             Value::Array(items) => items.iter().for_each(|item| self.values(item, told_by)),
             Value::String(text) => match told_by {
                 Some(told_by) => self.add(text, told_by),
-                None => json_of(text).iter().for_each(|json| self.document(json)),
+                None => match json_of(text) {
+                    Some(json) => self.document(&json),
+                    None => self.markup(text),
+                },
             },
             Value::Number(number) => told_by.into_iter().for_each(|told_by| self.add(number.as_str(), told_by)),
             Value::Null | Value::Bool(_) => {}

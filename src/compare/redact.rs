@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::digest::digest;
 use super::line_secrets::secret_from;
+use super::markup_secrets::without_secrets;
 use super::secret_forms::{json_of, value_of_secret};
 use super::value_path::ValuePath;
 use crate::secret::{Detectors, LengthMax, STARS, is_secret, masked_and_cut, redact_line, replace_detected};
@@ -48,7 +49,7 @@ fn redact_under_key(value: &Value) -> Value {
             let json = json_of(text).map(|json| (redact_under_key(&json), json));
             Value::String(match json.filter(|(redacted, json)| redacted != json) {
                 Some((redacted, _)) => redacted.to_string(),
-                None => redact_line(text),
+                None => redact_line(&without_secrets(text, &is_secret, &|_| STARS.to_owned())),
             })
         }
         Value::Number(number) if detected(number.as_str()) != number.as_str() => Value::from(STARS),
@@ -162,6 +163,7 @@ mod tests {
             "fields": [{ "name": "password", "value": "hunter2" }, { "name": "colour", "value": "red" }],
             "payload": "{\"order\": {\"api_key\": \"hunter2\", \"n\": 1}}",
             "note": "{not JSON}",
+            "xml": "<a><password><![CDATA[hunter2]]></password><n>1</n></a>",
         });
         let shown = redact(&body);
         assert_eq!(
@@ -170,6 +172,7 @@ mod tests {
         );
         assert_eq!(shown["payload"], json!("{\"order\":{\"api_key\":\"***\",\"n\":1}}"));
         assert_eq!(shown["note"], body["note"]);
+        assert_eq!(shown["xml"], "<a><password>***</password><n>1</n></a>");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::body_rules::{IdRule, RuleId};
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
-use super::line_secrets::names_the_next_line;
+use super::line_secrets::{names_the_next_line, only_begins_a_secret};
 use super::redact;
 use super::text_rules::{Capture, TextRules};
 use super::times;
@@ -59,7 +59,8 @@ impl<'t> Lines<'t> {
         for (n, text) in text.split_inclusive('\n').enumerate() {
             let content = text.trim_end_matches(['\n', '\r']);
             let is_secret = is_secret_next;
-            is_secret_next = shows_lines && (names_the_next_line(content) || is_secret && content.trim().is_empty());
+            is_secret_next =
+                shows_lines && (names_the_next_line(content) || is_secret && only_begins_a_secret(content));
             let too_long = rules.and_then(|rules| rules.too_long(content));
             lines.too_long = lines.too_long.or(too_long);
             let rules = rules.filter(|_| too_long.is_none());

@@ -3,7 +3,7 @@
 //!
 //! Writers of URLs differ in which characters they escape. Therefore the escapes of the searched text are decoded, and
 //! the value is searched for in the result: this finds every mixture of escaped and plain characters, even if a URL is
-//! part of another one.
+//! part of another one. So are the references and the CDATA marks of XML.
 //!
 //! Always true: the places are positions in the text before decoding; they are sorted and do not overlap.
 //!
@@ -83,6 +83,8 @@ struct Decoded {
     text: String,
     /// For each byte of the decoded text, and for its end, the position in the original text.
     places: Vec<usize>,
+    /// For each byte of the decoded text, where the character that it belongs to ends in the original text.
+    ends: Vec<usize>,
 }
 
 impl View {
@@ -95,7 +97,10 @@ impl View {
     fn place(&self, range: Range<usize>) -> Range<usize> {
         match self {
             Self::Plain => range,
-            Self::Decoded(decoded) => decoded.places[range.start]..decoded.places[range.end],
+            Self::Decoded(decoded) => match range.end.checked_sub(1) {
+                Some(last) if last >= range.start => decoded.places[range.start]..decoded.ends[last],
+                _ => decoded.places[range.start]..decoded.places[range.start],
+            },
         }
     }
     fn quotes<'a>(&self, text: &str, forms: impl Iterator<Item = &'a str>, found: &mut Vec<Range<usize>>) {
@@ -110,7 +115,7 @@ impl View {
 fn views<'a>(text: &str, mut forms: impl Iterator<Item = &'a str> + Clone) -> Vec<View> {
     let mut views = vec![View::Plain];
     let has_plus = text.contains('+') || text.contains("%2");
-    let has_escapes = has_plus || text.contains('%');
+    let has_escapes = has_plus || text.contains('%') || has_markup(text);
     // A run without sensitive values has no forms.
     if forms.clone().next().is_none() || !has_escapes {
         return views;
@@ -136,39 +141,63 @@ fn views<'a>(text: &str, mut forms: impl Iterator<Item = &'a str> + Clone) -> Ve
 /// left out, so that what precedes it stands directly before the cut.
 fn decoded(text: &str, earlier: Option<&Decoded>, spaced: bool) -> Option<Decoded> {
     let source = earlier.map_or(text, |earlier| &earlier.text);
-    let has_any = source.contains('%') || (spaced && source.contains('+'));
+    let has_any = source.contains('%') || (spaced && source.contains('+')) || has_markup(source);
     if !has_any {
         return None;
     }
     let place = |at: usize| earlier.map_or(at, |earlier| earlier.places[at]);
+    let end = |at: usize| earlier.map_or(at, |earlier| earlier.ends[at - 1]);
     let (mut text, mut places) = (String::with_capacity(source.len()), Vec::with_capacity(source.len() + 1));
+    let mut ends: Vec<usize> = Vec::with_capacity(source.len());
     let (mut at, mut is_changed) = (0, false);
     while let Some(character) = source[at..].chars().next() {
-        let escape = if character == '%' { Escape::at(&source.as_bytes()[at..]) } else { Escape::None };
+        let escape = match character {
+            '%' => Escape::at(&source.as_bytes()[at..]),
+            '&' | '<' | ']' => Escape::of_markup(&source[at..]),
+            _ => Escape::None,
+        };
         is_changed |= !matches!(escape, Escape::None) || (spaced && character == '+');
         let (character, bytes) = match escape {
             Escape::None if spaced && character == '+' => (Some(' '), 1),
             Escape::None => (Some(character), character.len_utf8()),
             Escape::Char(character, bytes) => (Some(character), bytes),
-            Escape::CutOff(bytes) => (None, bytes),
+            Escape::CutOff(bytes) => {
+                // The cut begins where the value ends.
+                ends.last_mut().into_iter().for_each(|last| *last = end(at + bytes));
+                (None, bytes)
+            }
+            Escape::Mark(bytes) => (None, bytes),
         };
         if let Some(character) = character {
             text.push(character);
             // Only the first byte of the character is ever looked up: values begin and end between characters.
             places.resize(text.len(), place(at));
+            ends.resize(text.len(), end(at + bytes));
         }
         at += bytes;
     }
     places.push(place(at));
-    is_changed.then_some(Decoded { text, places })
+    is_changed.then_some(Decoded { text, places, ends })
 }
 
-/// What follows a percent sign.
+/// The marks around a text of XML in which nothing is escaped.
+const CDATA: [&str; 2] = ["<![CDATA[", "]]>"];
+/// The longest reference to a character of XML: `&#x0010FFFF;`.
+const REFERENCE_BYTES_MAX: usize = 12;
+
+/// Whether a text may have references of XML, or CDATA marks.
+fn has_markup(text: &str) -> bool {
+    text.contains('&') && text.contains(';') || CDATA.iter().any(|mark| text.contains(mark))
+}
+
+/// What follows a percent sign, or a sign of XML.
 enum Escape {
     /// An escaped character, and the length of its escapes.
     Char(char, usize),
     /// The beginning of an escaped character, of this length; a cut follows.
     CutOff(usize),
+    /// A mark of this length that stands for no character.
+    Mark(usize),
     None,
 }
 
@@ -190,6 +219,31 @@ impl Escape {
                 Err(_) => {}
             }
         }
+    }
+    fn of_markup(text: &str) -> Self {
+        if let Some(mark) = CDATA.iter().find(|mark| text.starts_with(**mark)) {
+            return Self::Mark(mark.len());
+        }
+        let end = text.bytes().take(REFERENCE_BYTES_MAX).position(|byte| byte == b';');
+        let Some(name) = end.and_then(|end| text.get(1..end)).filter(|_| text.starts_with('&')) else {
+            return Self::None;
+        };
+        let character = match (name, name.strip_prefix('#')) {
+            ("amp", _) => Some('&'),
+            ("lt", _) => Some('<'),
+            ("gt", _) => Some('>'),
+            ("quot", _) => Some('"'),
+            ("apos", _) => Some('\''),
+            (_, Some(number)) => {
+                let number = match number.strip_prefix(['x', 'X']) {
+                    Some(hex) => u32::from_str_radix(hex, 16),
+                    None => number.parse(),
+                };
+                number.ok().and_then(char::from_u32)
+            }
+            (_, None) => None,
+        };
+        character.map_or(Self::None, |character| Self::Char(character, name.len() + 2))
     }
     /// The result if no whole escape begins at `at`.
     fn cut_off(bytes: &[u8], at: usize) -> Self {
@@ -233,6 +287,19 @@ mod tests {
             assert_eq!(stars(&format!("a%20{quoted}&b=%"), &[value]), "a%20*&b=%", "{quoted}");
         }
         assert_eq!(stars("p%40ss!word%20(12346)", &[value]), "p%40ss!word%20(12346)");
+    }
+
+    #[test]
+    fn a_value_is_found_in_xml() {
+        for quoted in
+            ["p&amp;ss&#x21;w&#111;rd", "<![CDATA[p&ss!word]]>", "p&amp;ss<![CDATA[!wo]]>rd", "p&amp;amp;ss!word"]
+        {
+            let shown = stars(&format!("<a>{quoted}</a>"), &["p&ss!word"]);
+            let shown = shown.replace(CDATA[0], "").replace(CDATA[1], "");
+            assert_eq!(shown, "<a>*</a>", "{quoted}");
+        }
+        let other = "a & b; &#xZZ; &#1114112; &none; ]]> p&amp;ss";
+        assert_eq!(stars(other, &["p&ss!word"]), other);
     }
 
     #[test]

@@ -9,9 +9,10 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use serde_json::{Map, Value};
 
 use crate::compare::kept::SensitiveParts;
+use crate::compare::markup_secrets::without_secrets;
 use crate::compare::secret_forms::{decoded_component, json_of, value_of_secret};
 use crate::secret::{
-    QuotedSecrets, RedactRules, RedactionKey, STARS, is_redacted, is_secret, redact_line, replace_detected,
+    QuotedSecrets, REDACTED, RedactRules, RedactionKey, STARS, is_redacted, is_secret, redact_line, replace_detected,
 };
 
 /// Below a secret name, a key that is nothing but letters of at most this number is kept: `card: {number: …}`.
@@ -51,7 +52,12 @@ impl Redactor<'_> {
         let shown = self.in_place_of_stars(text, &hidden);
         let shown = self.quoted.hide(&shown, &|secret| self.key.redacted(secret));
         let detected = replace_detected(&shown, self.rules.detectors(), &mut |secret| self.key.redacted(secret));
-        let line = redact_line(&detected);
+        let replaced = |content: &str| match content.contains(REDACTED) {
+            true => content.to_owned(),
+            false => self.key.redacted(content),
+        };
+        let markup = without_secrets(&detected, &|name| self.is_secret(name), &replaced);
+        let line = redact_line(&markup);
         self.in_place_of_stars(text, &line)
     }
 

@@ -321,6 +321,23 @@ fn a_secret_is_replaced_in_every_encoding_by_one_hash() {
 }
 
 #[test]
+fn a_token_of_a_location_and_one_in_markup_are_replaced_wherever_they_are() {
+    let mut parts = Parts::new(&json!({"n": 1}), &json!({"xml": "<a><pin><![CDATA[4711]]></pin></a>"}));
+    let location = headers(&[("location", "https://a/cb?token=of%2Flocation-1&n=1")]);
+    parts.reads = vec![AnsweredRead {
+        asked: intent("look", Method::GET, "http://a/start", Value::Null),
+        reply: Some(EffectReply::new(StatusCode::FOUND, location, Body::Whole("".into()))),
+    }];
+    let mut call = intent("charge", Method::POST, "http://a/charges", json!("state=of%2Flocation-1&n=3"));
+    call.headers = vec![("content-type".into(), "application/x-www-form-urlencoded".into())];
+    parts.intents = vec![call];
+    let capture = parts.captured(&RedactRules::default());
+    let text = serde_json::to_string(&capture).unwrap();
+    assert!(!text.contains("location-1") && text.contains("n=3"), "{text}");
+    assert!(!text.contains("4711") && text.contains("<pin>[redacted "), "{text}");
+}
+
+#[test]
 fn what_the_files_declare_is_replaced_also_if_it_is_short() {
     let mut parts = Parts::new(&json!({"nick": "Jane", "note": "of Jane", "auth": "none-1"}), &json!({"n": "no Ann"}));
     parts.headers =

@@ -125,6 +125,11 @@ pub(super) fn rendered_document(
     Ok((read.as_ref() == Some(&document)).then_some(rendered))
 }
 
+/// Whether these headers declare a format in which each value has a name: not a table without names of its columns.
+pub(super) fn names_its_values(headers: &HeaderMap) -> bool {
+    Format::declared(headers).is_some_and(|format| !matches!(format, Format::Table { has_names: false, .. }))
+}
+
 /// Gives the replaced document the form of an XML document: the names of an element's children in their order hold no
 /// values and stay, and a list of elements that was replaced as a whole has as many elements as before. Recursion is
 /// bounded by the depth of the document.

@@ -1,5 +1,5 @@
 //! Hides the bodies in the events of a rehearsal in which nothing has a name that tells whether it is secret: texts,
-//! and bytes.
+//! texts that stand in lists without a name, and bytes.
 //!
 //! Always true: each kind of event is named here, so that the bodies of a new one cannot be forgotten. Bytes are
 //! replaced by stars; what becomes of a text, the caller decides by its content type.
@@ -90,7 +90,11 @@ fn hide_in_step(event: &mut StepEvent, hide: &HideText<'_>) {
         }
         // It may be the text that a service answered.
         StepEvent::Computed { output, .. } => hide_output(output, None, hide),
-        StepEvent::Skipped { .. } | StepEvent::FanOutOpened { .. } | StepEvent::FallbackTaken { .. } => {}
+        // They were elements of a list, whose name is not in the event.
+        StepEvent::FanOutOpened { items, .. } => {
+            items.iter_mut().for_each(|item| hide_value(Arc::make_mut(item), None, hide));
+        }
+        StepEvent::Skipped { .. } | StepEvent::FallbackTaken { .. } => {}
     }
 }
 
@@ -140,12 +144,12 @@ fn hide_message(message: &mut Value, hide: &HideText<'_>) {
     }
 }
 
-/// Hides an output that is a text: the body of a reply that was a text.
+/// Hides an output that is a text, the body of a reply that was a text, or a list of texts.
 fn hide_output(output: &mut SharedJson, content_type: Option<&str>, hide: &HideText<'_>) {
-    if let Value::String(text) = &**output {
-        let mut text = text.clone();
-        hide(&mut text, content_type);
-        *output = Value::String(text).into();
+    if output.is_string() || output.is_array() {
+        let mut value = (**output).clone();
+        hide_value(&mut value, content_type, hide);
+        *output = value.into();
     }
 }
 
@@ -153,10 +157,12 @@ fn hide_shared(value: &mut Option<Arc<Value>>, hide: &HideText<'_>) {
     value.iter_mut().for_each(|value| hide_value(Arc::make_mut(value), None, hide));
 }
 
-/// Hides a value that is a text.
+/// Hides a value that is a text, and the texts of a list, which have no name either.
 fn hide_value(value: &mut Value, content_type: Option<&str>, hide: &HideText<'_>) {
-    if let Value::String(text) = value {
-        hide(text, content_type);
+    match value {
+        Value::String(text) => hide(text, content_type),
+        Value::Array(items) => items.iter_mut().for_each(|item| hide_value(item, content_type, hide)),
+        Value::Object(_) | Value::Number(_) | Value::Bool(_) | Value::Null => {}
     }
 }
 
@@ -257,6 +263,23 @@ mod tests {
         let intent = call(&json!("empty"));
         let rehearsed = json!({"rehearsed": {"intent": intent, "output": "hunter2", "note": null, "taken": taken}});
         assert_eq!(finished(&rehearsed)["rehearsed"]["output"], "<hunter2|text/y>");
+    }
+
+    #[test]
+    fn texts_in_a_list_without_a_name_are_hidden() {
+        let done = |output: Value| {
+            finished(&json!({"done": {"status": 200, "headers": {}, "output": output}}))["done"]["output"].clone()
+        };
+        let list = json!(["hunter2", ["hunter3"], {"a": ["shown"]}, 5]);
+        let shown = json!(["<hunter2|->", ["<hunter3|->"], {"a": ["shown"]}, 5]);
+        assert_eq!(done(list.clone()), shown);
+        let computed = json!({"step_computed": {"step": "s", "output": list}});
+        assert_eq!(hidden(&computed)["step_computed"]["output"], shown);
+        let opened = json!({"fan_out_opened": {"step": "s", "items": list}});
+        assert_eq!(hidden(&opened)["fan_out_opened"]["items"], shown);
+        let received = json!({"child_started": {"step": "s", "item": null, "workflow": "w",
+            "child": "018f0000-0000-7000-8000-000000000001", "input": list}});
+        assert_eq!(hidden(&received)["child_started"]["input"], shown);
     }
 
     #[test]

@@ -113,7 +113,13 @@ impl<'a> PairRedaction<'a> {
 
     fn hide_in_texts(&self, value: &mut Value) {
         match value {
-            Value::Object(members) => members.values_mut().for_each(|value| self.hide_in_texts(value)),
+            Value::Object(members) => {
+                members.values_mut().for_each(|value| self.hide_in_texts(value));
+                if members.keys().any(|key| self.hide_in_name(key) != *key) {
+                    let shown = std::mem::take(members).into_iter();
+                    *members = shown.map(|(key, value)| (self.hide_in_name(&key), value)).collect();
+                }
+            }
             Value::Array(items) => items.iter_mut().for_each(|item| self.hide_in_texts(item)),
             Value::String(text) => *text = self.without_declared(text),
             Value::Number(number) if self.quoted().contains(number.as_str()) => *value = STARS.into(),
@@ -126,6 +132,11 @@ impl<'a> PairRedaction<'a> {
         self.quoted().hide(&shown, &|_| STARS.to_owned())
     }
 }
+
+    /// A key or a path. If not all secrets are known, it stays: the names in a body are shown, and no values.
+    pub(super) fn hide_in_name(&self, name: &str) -> String {
+        if self.quoted().is_full() { name.to_owned() } else { self.without_declared(name) }
+    }
 
 /// Hides what the workflows of one pair declare as sensitive, and not what the files declare beside (`redact:`): for
 /// whoever looks for that himself.

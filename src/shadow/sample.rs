@@ -181,7 +181,11 @@ fn shown_path(request: &RequestCopy) -> String {
 /// A difference without the run's sensitive values.
 fn shown(mut difference: Difference, redaction: &PairRedaction<'_>) -> Difference {
     difference.hide_earlier_pairings(|path| redaction.hides_at(path));
-    if redaction.hides_at(&difference.path) {
+    let is_hidden = redaction.hides_at(&difference.path);
+    let earlier = difference.contradicts.iter_mut().map(|earlier| &mut earlier.path);
+    // A key may be a secret that another part of the pair tells.
+    earlier.chain([&mut difference.path]).for_each(|path| *path = redaction.hide_in_name(path));
+    if is_hidden {
         difference.mask_and_cut(|_| STARS.to_owned());
     } else if difference.kind != DifferenceKind::Status {
         if redaction.declares_secrets() {

@@ -205,3 +205,13 @@ fn with_more_secrets_than_are_looked_for_every_text_is_hidden() {
     PairRedaction::of(pair).hide_in_reply_body(&mut body);
     assert_eq!(body, json!({"a": STARS, "n": [STARS], "yes": true}));
 }
+
+#[tokio::test]
+async fn a_secret_that_is_a_key_is_hidden() {
+    let legacy = json!({"session": {"id": "tok_live_abc1"}, "by": {"tok_live_abc1": 1, "shown": 1}});
+    let said = json!({"session": {"id": "tok_live_abc1"}, "by": {"tok_live_abc1": 2, "shown": 1}});
+    let event = finished(&json!({}), &json!({"by": {"tok_live_abc1": 3}}));
+    let sample = sample_of(&legacy, said, vec![event]).await;
+    let text = format!("{sample:?}");
+    assert!(!text.contains("tok_live_abc1") && sample.engine.contains("shown"), "{text}");
+}

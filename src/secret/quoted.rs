@@ -1,8 +1,8 @@
 //! A bounded set of secrets that are looked for wherever a text quotes them.
 //!
-//! Always true: a secret is found as it is, escaped for JSON, percent-encoded or encoded as in a form, and in the form
-//! that [`redact_line`] leaves of it; the longest is replaced first. If there are more secrets than the set holds, or
-//! more forms of them, no text is shown at all: nobody knows which texts quote those that it does not hold.
+//! Always true: a secret is found as it is, escaped for JSON or XML, percent-encoded or encoded as in a form, and in the
+//! form that [`redact_line`] leaves of it; the longest is replaced first. If there are secrets that the set does not
+//! hold, or more forms of them than it holds, no text is shown at all: nobody knows which texts quote those.
 //!
 //! The caller decides which values are secrets, and which of them are too short to be looked for.
 
@@ -36,6 +36,11 @@ pub struct QuotedSecrets {
 }
 
 impl QuotedSecrets {
+    /// The set for texts of which nobody knows all secrets: none of them is shown.
+    pub fn of_unknown() -> Self {
+        Self { is_full: true, ..Self::default() }
+    }
+
     /// Adds a secret.
     pub fn add(&mut self, secret: &str) {
         if self.is_full || secret.is_empty() || self.contains(secret) {
@@ -47,14 +52,14 @@ impl QuotedSecrets {
         };
         self.forms += forms.len();
         if self.secrets.len() == QUOTED_SECRETS_MAX || self.forms > FORMS_MAX {
-            *self = Self { is_full: true, ..Self::default() };
+            *self = Self::of_unknown();
             return;
         }
         let place = self.secrets.partition_point(|(known, _)| known.len() >= secret.len());
         self.secrets.insert(place, (secret.to_owned(), forms));
     }
 
-    /// Whether there were more secrets than the set holds, so that no text is shown.
+    /// Whether there are secrets that the set does not hold, so that no text is shown.
     pub fn is_full(&self) -> bool {
         self.is_full
     }

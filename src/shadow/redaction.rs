@@ -14,7 +14,7 @@ use crate::compare::{
 };
 use crate::exchange::{Answered, RecordedReads, RunReport};
 use crate::secret::{QuotedSecrets, RedactRules, STARS, replace_detected};
-use crate::workflow::Redaction;
+use crate::workflow::{Mode, Redaction};
 
 /// What is known of a pair whose secrets are hidden.
 pub(super) struct PairToRedact<'a> {
@@ -23,7 +23,7 @@ pub(super) struct PairToRedact<'a> {
     pub report: &'a RunReport,
     /// The calls that legacy made, if all are known.
     pub effects: Option<&'a [Arc<Effect>]>,
-    /// The reads of the run, where they were recorded.
+    /// The reads of the run, where they were recorded; those of a dark run always are.
     pub recorded: Option<&'a RecordedReads>,
     pub bounds: CompareBounds,
 }
@@ -83,6 +83,12 @@ impl<'a> PairRedaction<'a> {
             let all_events = events.children.iter().map(|child| &child.events);
             let all_events = [&events.own].into_iter().chain(all_events).flat_map(|events| &events.first);
             let instance = recorded.and_then(RecordedReads::known_instance);
+            let reads = match recorded.map(RecordedReads::all) {
+                Some(Some(reads)) => reads,
+                // Only the events of a rehearsal tell what was read beyond what is recorded.
+                Some(None) if answered.mode == Mode::Dark => return QuotedSecrets::of_unknown(),
+                Some(None) | None => Vec::new(),
+            };
             let parts = PairParts {
                 params: &request.params,
                 query: request.query.as_deref(),
@@ -91,7 +97,7 @@ impl<'a> PairRedaction<'a> {
                 legacy: &answered.legacy,
                 engine: Some(*engine),
                 instance: instance.as_ref().map(|known| &*known.value),
-                reads: &recorded.and_then(RecordedReads::all).unwrap_or_default(),
+                reads: &reads,
                 intents: engine.intents(),
                 effects: effects.unwrap_or_default(),
                 recorded: all_events.flat_map(|(_, event)| messages_in(event)).collect(),
@@ -127,16 +133,16 @@ impl<'a> PairRedaction<'a> {
         }
     }
 
+    /// A key or a path. If not all secrets are known, it stays: the names in a body are shown, and no values.
+    pub(super) fn hide_in_name(&self, name: &str) -> String {
+        if self.quoted().is_full() { name.to_owned() } else { self.without_declared(name) }
+    }
+
     fn without_declared(&self, text: &str) -> String {
         let shown = replace_detected(text, self.rules.detectors(), &mut |_| STARS.to_owned());
         self.quoted().hide(&shown, &|_| STARS.to_owned())
     }
 }
-
-    /// A key or a path. If not all secrets are known, it stays: the names in a body are shown, and no values.
-    pub(super) fn hide_in_name(&self, name: &str) -> String {
-        if self.quoted().is_full() { name.to_owned() } else { self.without_declared(name) }
-    }
 
 /// Hides what the workflows of one pair declare as sensitive, and not what the files declare beside (`redact:`): for
 /// whoever looks for that himself.

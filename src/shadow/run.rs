@@ -68,7 +68,7 @@ pub(super) struct RunRequest {
     _reserved: ReservedBytes,
 }
 
-/// The reads of a run, where its pair is captured, or it is run a second time.
+/// The reads of a run, where its pair is captured, it is run a second time, or no events of it tell what it read.
 struct FirstReads {
     reads: Arc<RecordedReads>,
     is_captured: bool,
@@ -136,7 +136,8 @@ impl Runner {
         let effects_complete = window.map(|window| tokio::time::Instant::from_std(offered) + window);
         let is_captured = is_captured(&answered);
         let runs_twice = runs_twice(&answered);
-        let recorded = (is_captured || runs_twice).then(|| Arc::new(RecordedReads::new(CAPTURE_BYTES_MAX)));
+        let is_recorded = is_captured || runs_twice || answered.mode == Mode::Dark;
+        let recorded = is_recorded.then(|| Arc::new(RecordedReads::new(CAPTURE_BYTES_MAX)));
         let of_legacy = match replays_reads(&answered) {
             false => None,
             true => {
@@ -202,11 +203,10 @@ impl Runner {
         let (stratum, mut replies) = (ticket.stratum(), None);
         let twice = recorded.as_ref().filter(|recorded| recorded.runs_twice).map(|recorded| recorded.reads.clone());
         let first = twice.and_then(|reads| FirstRun::of(&result, reads));
-        let captured = recorded.filter(|recorded| recorded.is_captured).map(|recorded| recorded.reads);
         // A panic in the comparison fails this ticket alone.
         let compared = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let of = (generation, stratum.as_deref());
-            self.compare_and_count(&answered, of, result, captured.as_deref(), &mut replies)
+            self.compare_and_count(&answered, of, result, recorded.as_ref(), &mut replies)
         }));
         let outcome = compared.unwrap_or(ComparisonOutcome::Failed("panic"));
         let rung = rung_of(&answered);
@@ -226,7 +226,7 @@ impl Runner {
         answered: &Answered,
         (generation, stratum): (EvidenceGeneration, Option<&str>),
         result: EngineResult,
-        recorded: Option<&RecordedReads>,
+        recorded: Option<&FirstReads>,
         to_repeat: &mut Option<ComparedReplies>,
     ) -> ComparisonOutcome {
         let (engine, report) = match result {
@@ -262,7 +262,7 @@ impl Runner {
             engine: &engine,
             report: &report,
             effects: effects.as_deref(),
-            recorded,
+            recorded: recorded.map(|recorded| &*recorded.reads),
             bounds,
         });
         let pair = Pair {
@@ -295,8 +295,8 @@ impl Runner {
             status: engine.status(),
             stale_reads: report.stale_reads,
         });
-        if let Some(recorded) = recorded.filter(|_| !engine.has_stopped()) {
-            let (redaction, verdict) = (&redaction, comparison.verdict);
+        if let Some(FirstReads { reads, .. }) = recorded.filter(|of| of.is_captured && !engine.has_stopped()) {
+            let (redaction, verdict, recorded) = (&redaction, comparison.verdict, &**reads);
             let captured = CapturedRun { answered, report: &report, pair: &pair, recorded, redaction, verdict };
             capture(&self.captures, &captured, &rules, &bounds);
         }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 
 use super::*;
-use crate::compare::{CompareBounds, Effect, EffectReply, HidesSensitive, Intent, SensitiveParts};
+use crate::compare::{AnsweredRead, CompareBounds, Effect, EffectReply, HidesSensitive, Intent, SensitiveParts};
 use crate::evidence::Sample;
 use crate::secret::{Detectors, QUOTED_SECRETS_MAX, RedactRules, STARS};
 use crate::shadow::redaction::{PairRedaction, PairToRedact};
@@ -214,4 +214,36 @@ async fn a_secret_that_is_a_key_is_hidden() {
     let sample = sample_of(&legacy, said, vec![event]).await;
     let text = format!("{sample:?}");
     assert!(!text.contains("tok_live_abc1") && sample.engine.contains("shown"), "{text}");
+}
+
+#[tokio::test]
+async fn what_the_reads_of_a_dark_run_were_answered_is_hidden() {
+    let ask = |size: usize| {
+        engine(move |request: ArmRequest| {
+            let body = json!({"otp": "of-dark-1", "x": "x".repeat(size)}).to_string();
+            let asked = Intent {
+                step: "look".into(),
+                item: None,
+                method: Method::GET,
+                url: "http://bank/x".into(),
+                headers: Vec::new(),
+                body: Value::Null,
+                service: None,
+                bytes: None,
+                taken_from: None,
+            };
+            let reply = Some(EffectReply::new(StatusCode::OK, headers(), Body::Whole(body.into())));
+            request.reads.expect("they are recorded").record(AnsweredRead { asked, reply });
+            async move { answer(&json!({"n": 2, "said": "not of-dark-1"}), RunReport::default()) }
+        })
+    };
+    for (size, shows) in [(0, true), (1 << 20, false)] {
+        let rig = TestShadow::new(ask(size), limits(), json!({})).await;
+        rig.offer(answered(Mode::Dark, &json!({"n": 1}), 0));
+        assert_eq!(rig.settled(1).await.mismatched, 1);
+        let sample = testing::samples(&rig.evidence, &rig.store, &id()).await.remove(0);
+        assert!(!format!("{sample:?}").contains("of-dark-1"), "{sample:?}");
+        // Where not all that was read is known, no text is shown.
+        assert_eq!(sample.engine.contains("\"n\": 2"), shows, "{}", sample.engine);
+    }
 }

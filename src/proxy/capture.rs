@@ -20,7 +20,7 @@ use crate::exchange::{
     Affinity, Answered, ComparisonTicket, EffectRegistry, EffectWatch, KeysOfLegacy, NotedInstance, Offer, OpenRequest,
     RequestCopy, RequestToWatch, SentBody,
 };
-use crate::flag::{Arm, FlagSet, InstanceId, InstanceKey, RouteFlag, SkipReason};
+use crate::flag::{Arm, FlagSet, Instance, InstanceId, InstanceKey, RouteFlag, SkipReason};
 use crate::workflow::{Mode, may_create_instance};
 
 /// A request whose reply is to be captured, until legacy replies.
@@ -343,9 +343,10 @@ fn note_created(
     reply: Option<&Bytes>,
     has_ended: impl FnOnce() -> bool,
 ) {
-    if may_create_instance(status.as_u16())
-        && let Some(id) = created_id(&captured.flag, headers, reply)
-    {
+    if !may_create_instance(status.as_u16()) {
+        return;
+    }
+    if let Some(id) = created_id(&captured.flag, headers, reply) {
         let key = InstanceKey { family: captured.flag.family.clone(), id: id.into() };
         if let Some(open) = &captured.open {
             open.created(key.clone());
@@ -354,5 +355,8 @@ fn note_created(
         let has_ended = has_ended();
         let is_created = !captured.is_retry;
         captured.affinity.note_instance(NotedInstance { key, arm: Arm::Legacy, run: None, is_created, has_ended });
+    } else if reply.is_some() && matches!(captured.flag.route.instance, Some(Instance::Creates { .. })) {
+        let route = captured.flag.route.id.to_string();
+        metrics::counter!("pointsman_legacy_instances_without_id_total", "route" => route).increment(1);
     }
 }

@@ -236,6 +236,11 @@ const COUNTERS: MetricDescriptions = &[
         "pointsman_instances_without_id_total",
         "Answers of the engine without the id of the instance that the run created: legacy gets its later requests.",
     ),
+    (
+        "pointsman_legacy_instances_without_id_total",
+        "Replies of legacy with a 2xx or 3xx status on a route that creates instances in which no id was found: what \
+         they created has no twin, and nothing is known of it.",
+    ),
     ("pointsman_step_retries_total", "Attempts of steps after their first one."),
     (
         "pointsman_notices_total",

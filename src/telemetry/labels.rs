@@ -101,6 +101,7 @@ const LABELS: &[(&[&str], &[&str])] = &[
             "pointsman_flag_share",
             "pointsman_guard_latched",
             "pointsman_instances_twin_incomplete",
+            "pointsman_legacy_instances_without_id_total",
             "pointsman_noise_ignored_total",
             "pointsman_offered_total",
             "pointsman_pin_collisions_total",

@@ -225,3 +225,19 @@ async fn an_order_is_adopted_under_the_id_in_the_header_of_the_adopting_answer_o
     assert_eq!((adopted.status, &adopted.json()["made_by"]), (StatusCode::OK, &json!(0)), "{:?}", adopted.body);
     assert_eq!(shop.pointsman.stop().await, Some(0), "{}", shop.pointsman.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_of_legacy_in_which_no_id_is_found_are_counted() {
+    let shop = Shop::start(&ROUTES.replace("creates: header.location", "creates: header.x-order")).await;
+    let url = format!("{}/orders", shop.pointsman.url());
+    for _ in 0..3 {
+        let reply = shop.client.json(Method::POST, &url, &[], &json!({})).await.expect("a reply");
+        assert_eq!(reply.status, StatusCode::CREATED);
+    }
+    until("the count", || async {
+        let route = [("route", "orders.create")];
+        let metrics = shop.pointsman.metrics().await;
+        (metrics.sum("pointsman_legacy_instances_without_id_total", &route) == 3.0).then_some(())
+    })
+    .await;
+}

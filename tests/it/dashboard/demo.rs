@@ -53,6 +53,7 @@ const MAY_BE_ABSENT: &[&str] = &[
     "pointsman_exchanges_cut_total",
     "pointsman_interim_replies_total",
     "pointsman_legacy_heads_refused_total",
+    "pointsman_legacy_instances_without_id_total",
     "pointsman_noise_places",
     "pointsman_noise_repeats_total",
     "pointsman_notice_failures_total",

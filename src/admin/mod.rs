@@ -57,7 +57,7 @@ use tokio::time::timeout;
 
 pub use self::parts::{
     AdminParts, AdoptionControl, AdoptionRefused, CallersOfService, CandidateMoveError, EngineControl, LadderControl,
-    MoveCandidate, ProcessStatus, Reloaded, RouteTraffic,
+    MoveCandidate, ProcessStatus, Reloaded, RouteTraffic, RulesOfRoute,
 };
 pub use self::serve::serve;
 

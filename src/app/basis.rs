@@ -21,8 +21,10 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::plans::{PlansInForce, services_of};
+use crate::compare::Rules;
 use crate::config::Setup;
 use crate::evidence::{EvidenceBasis, RULES};
 use crate::expression::DIALECT;
@@ -102,6 +104,7 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     }
     // Nothing is added for a route whose files and whose creator's files have the plans in force.
     if !other_versions.is_empty() {
+        part("the versions of workflows in force", &|hasher| other_versions.iter().for_each(|id| hasher.add(id)));
         basis.add_count(other_versions.len());
         other_versions.iter().for_each(|id| basis.add(id));
     }
@@ -117,18 +120,27 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
         basis.add(&text);
     }
     // A candidate is compared with the plan in force, which is never asked twice.
-    let noise = if is_candidate { String::new() } else { noise(setup, route) };
-    EvidenceBasis { hash: basis.hash(), parts, plan, noise }
+    let (noise, noise_apart_from_rules) = match is_candidate {
+        true => (String::new(), String::new()),
+        false => (noise(setup, route, true), noise(setup, route, false)),
+    };
+    let compares = |rules: &&Arc<Rules>| !rules.compare_no_reply();
+    let rules = setup.rules.get(&route.id).filter(compares).map(|rules| serde_json::to_string(rules.draft()));
+    let rules = rules.and_then(Result::ok).unwrap_or_default();
+    EvidenceBasis { hash: basis.hash(), parts, plan, noise, noise_apart_from_rules, rules }
 }
 
-/// What legacy's replies and their comparison depend on; empty if no request of the route may be sent to legacy twice.
-fn noise(setup: &Setup, route: &Route) -> String {
+/// What legacy's replies and their comparison depend on, or all of it but the rules; empty if no request of the route
+/// may be sent to legacy twice.
+fn noise(setup: &Setup, route: &Route, with_rules: bool) -> String {
     if !route.replay_safe || route.workflow.is_none() {
         return String::new();
     }
     let mut basis = Basis(blake3::Hasher::new_derive_key("pointsman 2026 basis of the noise of a route"));
     basis.add(&DIALECT.to_string());
-    basis.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash()));
+    if with_rules {
+        basis.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash()));
+    }
     basis.add_addresses(Some(&route.legacy));
     basis.add(&route.matches.normal_form());
     more_specific(setup, route).iter().for_each(|matches| basis.add(matches));

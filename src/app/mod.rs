@@ -38,6 +38,7 @@ mod refused_files;
 mod refused_moves;
 mod rehearsal_report;
 mod rehearse;
+mod rejudging;
 mod reload_requests;
 mod repeats;
 mod replay_files;

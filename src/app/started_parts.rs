@@ -22,9 +22,11 @@ use super::parts::Parts;
 use super::reload_requests::ReloadRequests;
 use super::signals::Signals;
 use super::succession::status::SuccessionStatus;
-use super::{background, instances, memory, process_status, refused_moves, retention, service_callers, services, time};
+use super::{
+    background, instances, memory, process_status, refused_moves, rejudging, retention, service_callers, services, time,
+};
 use crate::access_log::AccessLog;
-use crate::admin::{self, AdminParts, CallersOfService, RouteTraffic};
+use crate::admin::{self, AdminParts, CallersOfService, RouteTraffic, RulesOfRoute};
 use crate::clock;
 use crate::config::{FlagFileWatcher, Loaded, Overrides, ReloadStatus, RouteRules, WatchTiming};
 use crate::names::ServiceName;
@@ -133,13 +135,14 @@ impl StartingParts<'_> {
                 })
             }
         };
+        let rules_of: RulesOfRoute = {
+            let files = files.clone();
+            Arc::new(move |route| RouteRules::of(&files.load().setup, route))
+        };
         let admin_parts = AdminParts {
             engine: parts.engine.clone(),
             deprecated_start: setup.settings.deprecated_start,
-            rules: {
-                let files = files.clone();
-                Arc::new(move |route| RouteRules::of(&files.load().setup, route))
-            },
+            rules: rules_of.clone(),
             workflows: {
                 let names = parts.workflows.clone();
                 Arc::new(move || names.load().to_vec())
@@ -211,6 +214,7 @@ impl StartingParts<'_> {
         };
 
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
+        tasks.push(admin.spawn(rejudging::run(parts.clone(), rules_of, limits.clone())));
         tasks.push(admin.spawn(parts.captures.clone().write_behind(CAPTURES_EVERY)));
         let caller_notes = parts.caller_notes.clone();
         tasks.push(admin.spawn(async move { caller_notes.store_periodically().await }));

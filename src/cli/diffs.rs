@@ -36,7 +36,11 @@ pub(crate) fn show(
     let of = if candidate { "&candidate=true" } else { "" };
     let path = format!("/api/v2/routes/{}/diffs?limit={limit}{of}", component(route));
     let (diffs, json) = client.get::<Diffs>(&path)?;
-    Ok(Output { text: text(&diffs, Timestamp::now(), format), json, is_ok: true })
+    let mut text = text(&diffs, Timestamp::now(), format);
+    if candidate {
+        text.insert_str(0, "`legacy` is what the plan in force did, `engine` what the candidate did\n");
+    }
+    Ok(Output { text, json, is_ok: true })
 }
 
 pub(crate) fn text(diffs: &Diffs, now: Timestamp, format: Formatter) -> String {

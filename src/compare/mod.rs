@@ -47,6 +47,7 @@ mod id_words;
 mod json_reader;
 mod kept;
 mod line_secrets;
+mod looser;
 mod markup_secrets;
 mod multipart;
 mod number;
@@ -123,6 +124,7 @@ pub use kept::{
     CallPair, CallText, HeldAgainst, KeepContext, Kept, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, Rejudged,
     SensitiveParts, keep, rejudge,
 };
+pub use looser::Allowances;
 pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, InstanceIds, Pair};

@@ -1,14 +1,18 @@
 //! What happens to the evidence of a route when its basis changes.
 //!
-//! Always true: evidence of different bases is never added up; evidence of an earlier basis goes on if that basis
-//! returns, with its differences.
+//! Always true: evidence of different bases is never added up, but for rules that only allow more than those before: a
+//! pair that was equal is equal under them too, and those that differed are judged again (`rejudged`). Evidence of an
+//! earlier basis goes on if that basis returns, with its differences.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::basis::EvidenceBasis;
 use super::counters::Counters;
-use super::route::{EarlierEvidence, EvidenceBasis, EvidenceRestart, KeptEvidence, RouteEvidence};
+use super::rejudging::Rejudging;
+use super::route::{EarlierEvidence, EvidenceRestart, KeptEvidence, RULES, RouteEvidence};
+use crate::compare::{Allowances, RulesDraft};
 
 /// Of how many earlier bases the evidence is kept.
 const KEPT_MAX: usize = 4;
@@ -22,12 +26,34 @@ const CHANGED_PARTS_MAX: usize = 8;
 pub struct BasisChange {
     /// The parts that changed, as text.
     pub changed: String,
-    /// Whether the change was taken back, so that the evidence of then goes on.
-    pub goes_on: bool,
+    /// Which evidence there is from now on.
+    pub next: NextEvidence,
     /// The pairs that had been compared.
     pub pairs_before: u64,
     /// Of these, those that differed.
     pub mismatched_before: u64,
+}
+
+/// The evidence after a change of its basis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextEvidence {
+    /// None yet.
+    FromZero,
+    /// That of an earlier basis, because the change was taken back.
+    Earlier,
+    /// The evidence of before, because the rules only allow more; the pairs that differ are judged again.
+    GoesOn,
+}
+
+impl NextEvidence {
+    /// What the evidence does, as the predicate of a sentence.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FromZero => "starts from zero",
+            Self::Earlier => "goes on as it was under these files before",
+            Self::GoesOn => "goes on, because the rules only allow more; what differed is judged again",
+        }
+    }
 }
 
 impl Counters {
@@ -40,7 +66,10 @@ impl Counters {
         now: Timestamp,
     ) -> Option<BasisChange> {
         self.plan.clone_from(&basis.plan);
-        let noise_changed = self.noise.set_basis(&basis.noise);
+        let rules = std::mem::replace(&mut self.rules, basis.rules.clone());
+        self.dirty |= rules != basis.rules;
+        let added = allowances(&rules, &basis.rules);
+        let noise_changed = self.noise.set_basis(basis, added.is_some_and(|added| added.leave_out_only));
         self.dirty |= noise_changed;
         if self.basis.as_deref() == Some(&basis.hash) {
             if noise_changed {
@@ -61,36 +90,57 @@ impl Counters {
         self.generation += 1;
         let changed = changed_parts(&before, &basis.parts);
         let text = changed.join(", ");
+        let (pairs, mismatched) = (self.evidence.pairs(), self.evidence.mismatched);
+        let is_only_of_rules = changed == [RULES];
         let taken_back = self.kept.iter().position(|kept| kept.basis == basis.hash);
         let again = taken_back.map(|index| self.kept.remove(index).evidence);
+        let was_judged = self.rejudging.take().is_none();
+        let next = match again {
+            Some(_) => NextEvidence::Earlier,
+            None if is_only_of_rules && added.is_some() && was_judged => NextEvidence::GoesOn,
+            None => NextEvidence::FromZero,
+        };
         let mut old = std::mem::take(&mut self.evidence);
         let mut earlier = std::mem::take(&mut old.earlier);
         let mut restarted = old.restarted.clone();
-        let (pairs, mismatched) = (old.pairs(), old.mismatched);
         if old.rank() > 0 {
-            let basis = left.clone();
-            earlier.push(EarlierEvidence { until: now, changed: changed.clone(), pairs, mismatched, basis });
-            earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
-            restarted = Some(EvidenceRestart { at: now, changed, pairs_before: pairs });
+            if next != NextEvidence::GoesOn || mismatched > 0 {
+                let (basis, changed) = (left.clone(), changed.clone());
+                earlier.push(EarlierEvidence { until: now, changed, pairs, mismatched, basis });
+                earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
+            }
             // Samples are cleared at a change of the basis, so the groups of differences are not kept either: all of
             // this is written again with each change of the present evidence.
-            let evidence = RouteEvidence { seen: BTreeMap::new(), unresolved: BTreeMap::new(), ..old };
+            let evidence = RouteEvidence { seen: BTreeMap::new(), ..old.clone() };
             self.kept.push(KeptEvidence { basis: left, evidence });
             self.kept.drain(..self.kept.len().saturating_sub(KEPT_MAX));
+            if next != NextEvidence::GoesOn {
+                restarted = Some(EvidenceRestart { at: now, changed, pairs_before: pairs });
+            }
         }
-        let goes_on = again.is_some();
-        self.evidence = match again {
+        self.evidence = match (again, next) {
             // It is not earlier evidence any more.
-            Some(evidence) => {
+            (Some(evidence), _) => {
                 earlier.retain(|earlier| earlier.basis != basis.hash);
                 RouteEvidence { earlier, ..evidence }
             }
-            None => RouteEvidence { restarted, earlier, ..RouteEvidence::default() },
+            (None, NextEvidence::GoesOn) => {
+                let (seen, differing) = (std::mem::take(&mut old.seen), mismatched + old.noise.ignored);
+                self.rejudging = (differing > 0).then_some(Rejudging { rules, since: now, differing, pairs, seen });
+                RouteEvidence { earlier, ..old }
+            }
+            (None, _) => RouteEvidence { restarted, earlier, ..RouteEvidence::default() },
         };
         // What is known of legacy may be another than when the evidence was left.
         self.evidence.judge_groups(&self.noise);
-        Some(BasisChange { changed: text, goes_on, pairs_before: pairs, mismatched_before: mismatched })
+        Some(BasisChange { changed: text, next, pairs_before: pairs, mismatched_before: mismatched })
     }
+}
+
+/// What the rules allow beyond those before, both as JSON, if nothing else changed in them.
+fn allowances(before: &str, after: &str) -> Option<Allowances> {
+    let draft = |rules: &str| serde_json::from_str::<RulesDraft>(rules).ok();
+    Allowances::added(&draft(before)?, &draft(after)?)
 }
 
 /// The parts that differ, by name; at most [`CHANGED_PARTS_MAX`].
@@ -123,7 +173,7 @@ mod tests {
         let change = counters.set_basis(1, basis, Timestamp::UNIX_EPOCH);
         counters.evidence.shadow_pairs += pairs;
         counters.evidence.mismatched += mismatched;
-        change.is_some_and(|change| change.goes_on)
+        change.is_some_and(|change| change.next == NextEvidence::Earlier)
     }
 
     #[test]

@@ -8,10 +8,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::fingerprints::{self, PairsByKind};
 use super::guard::RouteGuard;
+use super::lost::after_loss;
 use super::noise::NoiseOfLegacy;
 use super::noise_places::DifferingPlaces;
-use super::route::{FingerprintCount, KeptEvidence, RULES_MAX, RouteEvidence};
+use super::rejudging::Rejudging;
+use super::route::{KeptEvidence, RULES_MAX, RouteEvidence};
 use super::second_runs::EnginePlaces;
 use super::strata::PairKind;
 use crate::clock;
@@ -22,8 +25,6 @@ use crate::names::{PlanId, RouteId};
 
 /// Failure labels that are counted separately. Labels are literals of the program; the bound guards against a mistake.
 const FAILURES_MAX: usize = 32;
-/// Fingerprints that are counted separately; beyond that, the least recently seen one is dropped.
-const FINGERPRINTS_MAX: usize = 256;
 /// Reasons for `unresolved_effect` that are counted separately.
 const UNRESOLVED_MAX: usize = 16;
 
@@ -49,6 +50,12 @@ pub(super) struct Counters {
     pub(super) parts: BTreeMap<String, String>,
     /// The plan of the route's own workflow, of this basis.
     pub(super) plan: Option<PlanId>,
+    /// The rules of this basis as JSON; empty if they compare nothing, or if an earlier version stored the evidence.
+    pub(super) rules: String,
+    /// Pairs that wait to be judged again, since the rules were changed so that they only allow more.
+    pub(super) rejudging: Option<Rejudging>,
+    /// The requests that the shadow executor works on.
+    pub(super) under_way: PairsByKind,
     /// The first version of the files that has this basis.
     pub(super) basis_since: u64,
     pub(super) generation: u64,
@@ -94,6 +101,13 @@ pub(super) struct StoredEvidence {
     pub(super) kept: Vec<KeptEvidence>,
     #[serde(default)]
     pub(super) noise: NoiseOfLegacy,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) rules: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rejudging: Option<Rejudging>,
+    /// Those that were not settled yet.
+    #[serde(default, skip_serializing_if = "PairsByKind::is_empty")]
+    pub(super) under_way: PairsByKind,
 }
 
 /// The version of this binary.
@@ -116,8 +130,11 @@ impl SharedCounters {
             evidence.restart_answers();
             kept.iter_mut().for_each(|kept| kept.evidence.restart_answers());
         }
-        let (basis, parts, noise) = (stored.basis, stored.parts, stored.noise);
-        let counters = Counters { basis, parts, evidence, noise, kept, ..Counters::default() };
+        // Nobody settles them any more.
+        evidence.count_lost(&stored.under_way);
+        let (basis, parts, noise, rules, rejudging) =
+            (stored.basis, stored.parts, stored.noise, stored.rules, stored.rejudging);
+        let counters = Counters { basis, parts, evidence, noise, kept, rules, rejudging, ..Counters::default() };
         Self { counters: Mutex::new(counters), guard: Mutex::default() }
     }
 
@@ -158,6 +175,9 @@ impl Counters {
             evidence: self.evidence.clone(),
             kept: self.kept.clone(),
             noise: self.noise.clone(),
+            rules: self.rules.clone(),
+            rejudging: self.rejudging.clone(),
+            under_way: self.under_way.clone(),
         }
     }
 
@@ -181,6 +201,8 @@ impl Counters {
         self.parts = std::mem::take(&mut other.parts);
         self.kept = std::mem::take(&mut other.kept);
         self.noise = std::mem::take(&mut other.noise);
+        self.rules = std::mem::take(&mut other.rules);
+        self.rejudging = other.rejudging.take();
         self.basis_since = other.basis_since;
         self.generation = other.generation;
         self.evidence = std::mem::take(&mut other.evidence);
@@ -191,7 +213,7 @@ impl Counters {
     /// noise only.
     pub(super) fn record_pair(
         &mut self,
-        PairKind { rung, stratum }: PairKind<'_>,
+        PairKind { rung, stratum, legacy_calls }: PairKind<'_>,
         comparison: &Comparison,
         legacy: &Observation,
         engine: &Observation,
@@ -199,9 +221,9 @@ impl Counters {
         let evidence = &mut self.evidence;
         let now = clock::now();
         let is_error = legacy.status().as_u16() >= 400;
-        evidence.all.count_pair(comparison, legacy, engine, now);
+        evidence.all.count_pair(comparison, legacy, engine, legacy_calls, now);
         if rung == State::Dark {
-            evidence.dark.count_pair(comparison, legacy, engine, now);
+            evidence.dark.count_pair(comparison, legacy, engine, legacy_calls, now);
         }
         let (pairs, with_error) = match rung {
             State::Dark => (&mut evidence.dark_pairs, &mut evidence.dark_pairs_with_error),
@@ -216,9 +238,9 @@ impl Counters {
             Verdict::Match => evidence.matched += 1,
             Verdict::Ignored => evidence.ignored += 1,
             Verdict::Mismatch => {
-                count_fingerprint(&mut evidence.seen, &comparison.fingerprint, now);
-                let (places, in_dark) = (DifferingPlaces::of(comparison), rung == State::Dark);
-                if evidence.noise.count_pair(&self.noise, &places, in_dark, stratum) {
+                let kind = PairsByKind::one(rung == State::Dark, stratum);
+                fingerprints::count(&mut evidence.seen, &comparison.fingerprint, &kind, now);
+                if evidence.noise.count_pairs(&self.noise, &DifferingPlaces::of(comparison), &kind) {
                     evidence.ignored += 1;
                     evidence.count_noise_hits(1);
                     self.totals.noise_ignored += 1;
@@ -235,6 +257,11 @@ impl Counters {
         }
         self.dirty = true;
         verdict
+    }
+
+    /// Whether a pair may differ by noise of legacy that is not known again yet.
+    pub(super) fn was_noise(&self, comparison: &Comparison) -> bool {
+        self.noise.was_noise(&DifferingPlaces::of(comparison), &self.evidence.noise.places)
     }
 
     /// Counts a request that legacy answered twice; see [`RouteEvidence::count_repeat`].
@@ -268,6 +295,20 @@ impl Counters {
         for difference in &comparison.differences {
             *self.totals.differences.entry(difference.kind).or_default() += 1;
         }
+    }
+
+    /// The shadow executor works on a request. If the process is killed before it is settled, it counts as not
+    /// compared.
+    pub(super) fn begin(&mut self, request: &OfferedRequest) {
+        if self.has_basis_of(request.files_version) && request.counts_against_coverage(SkipReason::ShuttingDown) {
+            self.under_way.add(&PairsByKind::one(request.rung >= State::Dark, request.stratum().as_deref()));
+            self.dirty = true;
+        }
+    }
+
+    /// A request that had begun is about to be settled.
+    pub(super) fn end(&mut self, request: &OfferedRequest) {
+        self.under_way.remove(&PairsByKind::one(request.rung >= State::Dark, request.stratum().as_deref()));
     }
 
     /// Counts an offered request and its outcome in one step; in the evidence only if the files that decided the
@@ -334,60 +375,4 @@ impl Counters {
         self.evidence.count_served(served, clock::now());
         self.dirty = true;
     }
-}
-
-/// The evidence without what may hide lost differences and errors.
-fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence {
-    // Only pairs that differ stay counted. The rung of each pair is not stored, so as many as possible count as
-    // made in shadow.
-    let differing = before.mismatched + before.noise.ignored;
-    let shadow_pairs = differing.min(before.shadow_pairs);
-    RouteEvidence {
-        shadow_pairs,
-        dark_pairs: differing - shadow_pairs,
-        shadow_pairs_with_error: 0,
-        dark_pairs_with_error: 0,
-        matched: 0,
-        ignored: before.noise.ignored,
-        mismatched: before.mismatched,
-        skipped: before.skipped,
-        failed: before.failed,
-        // Both counts stay: the gate reads their ratio, which a lost difference does not change.
-        dark_with_twin: before.dark_with_twin,
-        dark_without_twin: before.dark_without_twin,
-        engine_answers: 0,
-        engine_answers_4xx: 0,
-        answers: before.answers.only_errors(),
-        answers_since: None,
-        last_answer: None,
-        engine_errors: before.engine_errors,
-        lost_differences: Some(now),
-        restarted: before.restarted,
-        not_compared: before.not_compared,
-        all: before.all.without_equal_pairs(),
-        dark: before.dark.without_equal_pairs(),
-        legacy_replies: before.legacy_replies,
-        legacy_4xx: before.legacy_4xx,
-        legacy_5xx: before.legacy_5xx,
-        earlier: before.earlier,
-        rule_hits: BTreeMap::new(),
-        seen: before.seen,
-        unresolved: before.unresolved,
-        noise: before.noise,
-        second_runs: before.second_runs,
-    }
-}
-
-fn count_fingerprint(seen: &mut BTreeMap<String, FingerprintCount>, fingerprint: &str, now: Timestamp) {
-    if let Some(seen) = seen.get_mut(fingerprint) {
-        seen.count += 1;
-        seen.last = now;
-        return;
-    }
-    if seen.len() >= FINGERPRINTS_MAX
-        && let Some(stale) = seen.iter().min_by_key(|(_, seen)| seen.last).map(|(stale, _)| stale.clone())
-    {
-        seen.remove(&stale);
-    }
-    seen.insert(fingerprint.to_owned(), FingerprintCount { count: 1, first: now, last: now });
 }

@@ -4,9 +4,12 @@
 //! these counts are not kept in the recorder: before each scrape, every route's counters are copied once, under their
 //! lock. Only latencies, which have to agree with no other metric, are recorded directly.
 
+use std::sync::PoisonError;
+
 use metrics::{counter, gauge};
 
-use super::counters::Totals;
+use super::Evidence;
+use super::counters::{SharedCounters, Totals};
 use super::latency_ratio::RatioInterval;
 use super::noise::{NoiseOfLegacy, NoisePairs};
 use super::noise_places::is_one_value;
@@ -14,8 +17,31 @@ use super::route::RouteEvidence;
 use crate::names::RouteId;
 use crate::store::route_of_candidate;
 
+impl Evidence {
+    /// Sets the metrics from one copy of every route, then renders them; one scrape at a time.
+    pub fn scrape<T>(&self, render: impl FnOnce() -> T) -> T {
+        let _one_at_a_time = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
+        self.publish();
+        render()
+    }
+
+    /// Sets the metrics from one copy of every route. Rendering at the same time would mix two copies:
+    /// [`Evidence::scrape`] prevents that.
+    pub fn publish(&self) {
+        let copy = |shared: &SharedCounters| {
+            let counters = shared.lock();
+            (counters.evidence.clone(), counters.totals.clone(), counters.noise.clone())
+        };
+        let copies: Vec<_> = self.all().into_iter().map(|(route, shared)| (route, copy(&shared))).collect();
+        for (route, (evidence, totals, noise)) in &copies {
+            publish(route, evidence, totals);
+            publish_noise(route, noise, &evidence.noise);
+        }
+    }
+}
+
 /// Sets all metrics of one route from one copy of its counters.
-pub(super) fn publish(route: &RouteId, evidence: &RouteEvidence, totals: &Totals) {
+fn publish(route: &RouteId, evidence: &RouteEvidence, totals: &Totals) {
     if let Some(route) = route_of_candidate(route) {
         return of_candidate(&route, evidence, totals);
     }
@@ -85,7 +111,7 @@ fn figures(route: &RouteId, evidence: &RouteEvidence) {
 }
 
 /// Sets the gauges of the noise of one route.
-pub(super) fn publish_noise(route: &RouteId, noise: &NoiseOfLegacy, outcomes: &NoisePairs) {
+fn publish_noise(route: &RouteId, noise: &NoiseOfLegacy, outcomes: &NoisePairs) {
     if noise.repeats == 0 {
         return;
     }

@@ -207,7 +207,22 @@ impl JudgedRoute<'_> {
             .only_unfinished()
             .filter(|_| wanted > 0)
             .map(|(step, runs)| format!("runs with `{step}` ({runs} could not be compared)"));
-        let thin: Vec<String> = thin_strata.chain(thin_ways).chain(unfinished).collect();
+        // A kind that only came in `shadow`, and was not compared there either.
+        let before = (rung >= State::Dark).then_some(&self.evidence.all);
+        let thin_before = before
+            .into_iter()
+            .flat_map(|all| &all.strata)
+            .filter(|(name, of)| !strata.contains_key(*name) && is_thin(name, of.compared, of.served));
+        let thin_before =
+            thin_before.map(|(name, of)| format!("`{name}` ({} of {} served below dark)", of.compared, of.served));
+        let ways_before = before
+            .into_iter()
+            .flat_map(|all| &all.branches.ways)
+            .filter(|(name, of)| !branches.ways.contains_key(*name) && is_thin(name, of.compared, of.runs));
+        let ways_before =
+            ways_before.map(|(name, of)| format!("runs with {name} ({} of {} runs below dark)", of.compared, of.runs));
+        let thin: Vec<String> =
+            thin_strata.chain(thin_ways).chain(unfinished).chain(thin_before).chain(ways_before).collect();
         if strata.is_empty() && wanted > 0 {
             return nothing_yet(Name::StrataAtLeast, "no kind of request was noted yet");
         }

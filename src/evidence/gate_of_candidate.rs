@@ -51,7 +51,8 @@ impl JudgedRoute<'_> {
                 first_of(self.shared_steps_below, ", ")
             )
         });
-        let missing: Vec<String> = own.into_iter().chain(below).collect();
+        let unknown = counts.legacy_calls.why_not_known(wanted);
+        let missing: Vec<String> = own.into_iter().chain(below).chain(unknown).collect();
         if missing.is_empty() {
             let steps = self.shared_steps.len();
             return pass(

@@ -8,6 +8,7 @@ use super::answers::AnswersByHour;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict, overall};
 use super::gate::{JudgedRoute, conditions};
 use super::gate_of_candidate::candidate_conditions;
+use super::legacy_calls::LegacyCallsOfPairs;
 use super::noise::{NoiseGroup, PlaceOutcomes};
 use super::route::{EarlierEvidence, RULES, RouteEvidence};
 use super::rung::{RungCounts, StepIntents};
@@ -175,6 +176,16 @@ fn the_gate_to_live_looks_at_dark_alone() {
 }
 
 #[test]
+fn a_kind_that_came_below_dark_only_and_was_never_compared_holds_the_gate_to_live() {
+    let mut e = good();
+    e.all.strata.insert("PUT 2xx".into(), StratumCounts { served: 5, compared: 0, mismatched: 0 });
+    let detail = only_missing(&e, &small(), State::Live, Name::StrataAtLeast, GateVerdict::Inconclusive);
+    assert!(detail.ends_with("`PUT 2xx` (0 of 5 served below dark)"), "{detail}");
+    e.all.strata.insert("PUT 2xx".into(), StratumCounts { served: 5, compared: 1, mismatched: 0 });
+    assert_eq!(missing(&e, &small(), State::Dark, State::Live), []);
+}
+
+#[test]
 fn kinds_that_are_counted_together_have_to_be_compared_all() {
     let mut e = good();
     e.all.strata.insert("other".into(), StratumCounts { served: 9, compared: 8, mismatched: 0 });
@@ -245,6 +256,13 @@ fn steps_that_nothing_compared_are_named() {
     e.dark.effects.clear();
     let found = effects(&e, &small());
     assert!(found.detail.contains("`charge` (0 of 0 calls), `mail` (0 of 0 calls), `print`"), "{found:?}");
+    e.dark.effects = ["charge", "mail", "print"].map(|step| (step.to_owned(), of(5, 0))).into();
+    assert_eq!(effects(&e, &small()).verdict, GateVerdict::Pass);
+    // Which calls legacy made is not known of too many pairs.
+    e.dark.legacy_calls = LegacyCallsOfPairs { watched: 60, known: 50, incomplete: 4, unseen: 0 };
+    let found = effects(&e, &small());
+    assert_eq!(found.verdict, GateVerdict::Inconclusive);
+    assert!(found.detail.starts_with("of 4 of 60 pairs it is not known which calls legacy made"), "{found:?}");
     let waived = effects(&e, &Promote { effects_compared: false, ..small() });
     assert_eq!(waived.verdict, GateVerdict::Pass, "{waived:?}");
 }

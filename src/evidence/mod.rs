@@ -17,6 +17,7 @@
 //! store, such as a restored backup, because the copy lacks what was seen after it was made.
 
 mod answers;
+mod basis;
 mod basis_change;
 mod bound;
 mod branches;
@@ -25,6 +26,7 @@ mod combined_bound;
 mod conditions;
 mod counters;
 mod export;
+mod fingerprints;
 mod gate;
 mod gate_errors;
 mod gate_noise;
@@ -36,6 +38,8 @@ mod guard_window;
 mod guards;
 mod latency;
 mod latency_ratio;
+mod legacy_calls;
+mod lost;
 mod mark_file;
 mod mark_writer;
 mod marks;
@@ -47,6 +51,8 @@ mod noise_view;
 mod observers;
 mod paired;
 mod pairs;
+mod rejudged;
+mod rejudging;
 mod route;
 mod rung;
 mod samples;
@@ -58,6 +64,8 @@ mod strata;
 mod gate_tests;
 #[cfg(test)]
 mod noise_tests;
+#[cfg(test)]
+mod rejudging_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -76,22 +84,26 @@ pub use self::gate_of_candidate::candidate_conditions;
 /// A comparison that is kept for people to read.
 pub use crate::store::{RehearsedChild, RehearsedEvent, SampleRecord as Sample};
 pub use answers::{AnswersByHour, HourOfAnswers};
-pub use basis_change::BasisChange;
+pub use basis::EvidenceBasis;
+pub use basis_change::{BasisChange, NextEvidence};
 pub use branches::{BranchCounts, WayCounts};
 pub use captures::{
     CAPTURE_AGE_MAX, CAPTURE_BYTES_MAX, CAPTURED_BYTES_PER_ROUTE_MAX, CAPTURES_PER_ROUTE_MAX, CaptureDropped, Captures,
     is_drawn,
 };
 pub use counters::EvidenceGeneration;
+pub use fingerprints::{FingerprintCount, PairsByKind};
 pub use guard::{CleanPairs, GuardCrossing, GuardWindowView};
 pub use latency::{LatencyCounts, PairedLatencies};
 pub use latency_ratio::{LatencyRatios, RatioInterval};
+pub use legacy_calls::{LegacyCallsOfPair, LegacyCallsOfPairs};
 pub use mark_file::MarkFileError;
 pub use marks::{IncompleteEvidenceMarks, MarksLocation};
 pub use noise::{LegacyWrite, NoiseGroup, NoisePairs, PlaceOutcomes};
 pub use noise_places::DifferingPlaces;
 pub use noise_view::{Interval, NoiseView, NoisyPlace};
-pub use route::{EarlierEvidence, EvidenceBasis, EvidenceRestart, FingerprintCount, RULES, RouteEvidence};
+pub use rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs};
+pub use route::{EarlierEvidence, EvidenceRestart, RULES, RouteEvidence};
 pub use rung::{RungCounts, StepIntents};
 pub use second_runs::{EnginePlaces, SecondRuns};
 pub use statistics::{ErrorTable, RouteStatistics, StratumBound};
@@ -121,6 +133,8 @@ pub struct Evidence {
     scraping: Mutex<()>,
     /// Notified when a guard has counted more than it accepts.
     guard_signal: Notify,
+    /// Notified when pairs begin to wait to be judged again.
+    rejudging_signal: Notify,
 }
 
 impl Evidence {
@@ -185,6 +199,7 @@ impl Evidence {
             flushing: Arc::default(),
             scraping: Mutex::default(),
             guard_signal: Notify::new(),
+            rejudging_signal: Notify::new(),
         }))
     }
 
@@ -217,9 +232,12 @@ impl Evidence {
         for (route, basis) in bases {
             let change = self.counters(route).lock().set_basis(files_version, basis, clock::now());
             let Some(change) = change else { continue };
-            let from = if change.goes_on { "the evidence of then goes on" } else { "it starts from zero" };
-            tracing::info!(%route, changed = change.changed, "something that the evidence depends on changed: {from}");
-            self.pending().clear(route);
+            let next = change.next.as_str();
+            tracing::info!(%route, changed = change.changed, "something that the evidence depends on changed: it {next}");
+            match change.next {
+                NextEvidence::FromZero | NextEvidence::Earlier => self.pending().clear(route),
+                NextEvidence::GoesOn => self.rejudging_signal.notify_one(),
+            }
             self.restart_guard(route);
             changes.push((route.clone(), change));
         }
@@ -263,27 +281,6 @@ impl Evidence {
         let counters = ids.filter_map(|id| routes.get(id)).map(|shared| shared.lock());
         let fitting = counters.filter(|counters| counters.basis.as_deref() == Some(basis)).map(|c| c.evidence.clone());
         fitting.reduce(|first, next| if next.rank() > first.rank() { next } else { first }).unwrap_or_default()
-    }
-
-    /// Sets the metrics from one copy of every route, then renders them; one scrape at a time.
-    pub fn scrape<T>(&self, render: impl FnOnce() -> T) -> T {
-        let _one_at_a_time = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
-        self.publish();
-        render()
-    }
-
-    /// Sets the metrics from one copy of every route. Rendering at the same time would mix two copies:
-    /// [`Evidence::scrape`] prevents that.
-    pub fn publish(&self) {
-        let copy = |shared: &SharedCounters| {
-            let counters = shared.lock();
-            (counters.evidence.clone(), counters.totals.clone(), counters.noise.clone())
-        };
-        let copies: Vec<_> = self.all().into_iter().map(|(route, shared)| (route, copy(&shared))).collect();
-        for (route, (evidence, totals, noise)) in &copies {
-            export::publish(route, evidence, totals);
-            export::publish_noise(route, noise, &evidence.noise);
-        }
     }
 
     /// Writes what changed since the last flush.

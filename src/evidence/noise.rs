@@ -27,6 +27,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::basis::EvidenceBasis;
+use super::fingerprints::PairsByKind;
 use super::noise_places::{DifferingPlaces, is_one_value, is_status};
 use super::paired::PairedCounts;
 use crate::compare::Difference;
@@ -37,6 +39,8 @@ pub(super) const ALPHA: f64 = 0.01;
 /// Places that are counted separately. The same bound for legacy and for the pairs of outcomes: a place of legacy
 /// always finds room among the pairs.
 const PLACES_MAX: usize = 128;
+/// For how many repeated requests the guard takes noise of before a change of the rules for noise.
+const EARLIER_NOISE_REPEATS: u64 = 100;
 /// Groups of pairs that are kept apart.
 const GROUPS_MAX: usize = 64;
 /// How many hexadecimal digits identify a group.
@@ -61,6 +65,10 @@ pub(super) struct NoiseOfLegacy {
     pub(super) unlisted: u64,
     /// A call by legacy that may have changed something: no request of the route is repeated any more.
     pub(super) write: Option<LegacyWrite>,
+    /// A hash of what it depends on apart from the rules; empty if an earlier version stored it.
+    pub(super) apart_from_rules: String,
+    /// The places of noise before the rules or legacy's address last changed.
+    pub(super) earlier_places: BTreeSet<String>,
 }
 
 /// A call by which legacy may have changed something.
@@ -110,10 +118,9 @@ pub struct NoiseGroup {
     pub places: BTreeSet<String>,
     /// Whether they count as equal now.
     pub is_ignored: bool,
-    /// The pairs made in `shadow`, by kind of request.
-    pub shadow: BTreeMap<String, u64>,
-    /// The pairs made in `dark`, by kind of request.
-    pub dark: BTreeMap<String, u64>,
+    /// The pairs by rung and kind of request.
+    #[serde(flatten)]
+    pub kinds: PairsByKind,
 }
 
 impl PlaceOutcomes {
@@ -152,7 +159,7 @@ fn group_key(places: &BTreeSet<String>) -> String {
 impl NoiseGroup {
     /// How many pairs these are.
     pub fn pairs(&self) -> u64 {
-        self.shadow.values().chain(self.dark.values()).sum()
+        self.kinds.pairs()
     }
 }
 
@@ -161,15 +168,37 @@ impl NoiseOfLegacy {
     pub(super) fn may_repeat(&self) -> bool {
         !self.basis.is_empty() && self.write.is_none()
     }
-    /// Starts anew under another basis. Returns whether it changed. That legacy was seen to write stays known as long
-    /// as the route is declared safe to repeat.
-    pub(super) fn set_basis(&mut self, basis: &str) -> bool {
-        let changed = self.basis != basis;
+    /// Starts anew under another basis; or goes on, if that differs only in rules that leave more out of the
+    /// comparison. Returns whether the basis changed. That legacy was seen to write stays known as long as the route is
+    /// declared safe to repeat.
+    pub(super) fn set_basis(&mut self, basis: &EvidenceBasis, rules_leave_more_out: bool) -> bool {
+        let EvidenceBasis { noise, noise_apart_from_rules: apart_from_rules, .. } = basis;
+        let changed = self.basis != *noise;
         if changed {
-            let write = self.write.take().filter(|_| !basis.is_empty());
-            *self = Self { basis: basis.to_owned(), write, ..Self::default() };
+            let goes_on = rules_leave_more_out && !noise.is_empty() && self.apart_from_rules == *apart_from_rules;
+            if !goes_on {
+                let write = self.write.take().filter(|_| !noise.is_empty());
+                // None if it was forgotten a short time ago.
+                let earlier_places = match self.repeats < EARLIER_NOISE_REPEATS {
+                    true => std::mem::take(&mut self.earlier_places),
+                    false => BTreeSet::new(),
+                };
+                let known = std::mem::take(&mut self.places).into_keys();
+                let earlier_places = earlier_places.into_iter().chain(known).take(PLACES_MAX).collect();
+                *self = Self { write, earlier_places, ..Self::default() };
+            }
+            self.basis.clone_from(noise);
         }
+        self.apart_from_rules.clone_from(apart_from_rules);
         changed
+    }
+    /// Whether a pair may differ by noise that is not known again yet, since the rules or legacy's address changed.
+    pub(super) fn was_noise(&self, found: &DifferingPlaces, outcomes: &BTreeMap<String, PlaceOutcomes>) -> bool {
+        let is_rejected = |place: &String| outcomes.get(place).is_some_and(|outcomes| !outcomes.differ_equally());
+        let is_earlier = |place: &String| self.earlier_places.contains(place) && is_one_value(place);
+        let was_noise = |place: &String| !is_rejected(place) && (is_earlier(place) || self.is_noise(place, outcomes));
+        let is_known = found.are_all && !found.places.is_empty();
+        is_known && self.repeats < EARLIER_NOISE_REPEATS && found.places.iter().all(was_noise)
     }
     pub(super) fn count(&mut self, place: &str) {
         if self.places.len() < PLACES_MAX || self.places.contains_key(place) {
@@ -186,14 +215,8 @@ impl NoiseOfLegacy {
 }
 
 impl NoisePairs {
-    /// Counts a pair that differs, and returns whether it counts as equal. `stratum` is its kind of request.
-    pub(super) fn count_pair(
-        &mut self,
-        legacy: &NoiseOfLegacy,
-        found: &DifferingPlaces,
-        in_dark: bool,
-        stratum: Option<&str>,
-    ) -> bool {
+    /// Counts pairs that differ, and returns whether they count as equal.
+    pub(super) fn count_pairs(&mut self, legacy: &NoiseOfLegacy, found: &DifferingPlaces, pairs: &PairsByKind) -> bool {
         if legacy.basis.is_empty() || !found.are_all || found.places.is_empty() {
             return false;
         }
@@ -216,10 +239,37 @@ impl NoisePairs {
             group.is_ignored = is_ignored;
         }
         let Some(group) = self.groups.get_mut(key) else { return false };
-        let of_rung = if in_dark { &mut group.dark } else { &mut group.shadow };
-        *of_rung.entry(stratum.unwrap_or_default().to_owned()).or_default() += 1;
-        self.ignored += u64::from(group.is_ignored);
+        group.kinds.add(pairs);
+        if group.is_ignored {
+            self.ignored += pairs.pairs();
+        }
         group.is_ignored
+    }
+
+    /// Removes pairs that were counted as pairs with these differences, and returns whether they counted as equal.
+    pub(super) fn remove_pairs(
+        &mut self,
+        legacy: &NoiseOfLegacy,
+        found: &DifferingPlaces,
+        pairs: &PairsByKind,
+    ) -> bool {
+        if legacy.basis.is_empty() || !found.are_all || found.places.is_empty() {
+            return false;
+        }
+        let key = group_key(&found.places);
+        let Some(group) = self.groups.get_mut(&key) else { return false };
+        group.kinds.remove(pairs);
+        let is_ignored = group.is_ignored;
+        if group.pairs() == 0 {
+            self.groups.remove(&key);
+        }
+        is_ignored
+    }
+
+    /// Whether pairs with these differences are not counted together with others.
+    pub(super) fn is_separate(&self, legacy: &NoiseOfLegacy, found: &DifferingPlaces) -> bool {
+        let others = self.groups.get(OTHER_GROUPS);
+        legacy.basis.is_empty() || others.is_none_or(|others| !found.places.is_subset(&others.places))
     }
 
     /// Whether pairs with these differences, and no others, count as equal.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::fingerprints::PairsByKind;
 use super::noise::{NoiseGroup, NoiseOfLegacy, NoisePairs};
 use super::noise_places::{DifferingPlaces, is_status};
 use super::route::{RULES_MAX, RouteEvidence};
@@ -59,30 +60,39 @@ impl RouteEvidence {
     /// Counts the pairs of a group as equal if it is ignored now, else as pairs that differ.
     fn move_group(&mut self, group: &NoiseGroup) {
         let pairs = group.pairs();
-        let shift = |from: &mut u64, to: &mut u64, pairs: u64| {
-            *from = from.saturating_sub(pairs);
-            *to += pairs;
-        };
-        let of_rungs = [(&mut self.all, group.shadow.iter().chain(&group.dark).collect::<Vec<_>>())];
-        let of_dark = [(&mut self.dark, group.dark.iter().collect::<Vec<_>>())];
-        for (counts, strata) in of_rungs.into_iter().chain(of_dark) {
-            for (stratum, pairs) in strata {
-                counts.move_mismatches(stratum, *pairs, group.is_ignored);
-            }
-        }
+        self.move_pairs(&group.kinds, group.is_ignored);
         match group.is_ignored {
             true => {
-                shift(&mut self.mismatched, &mut self.ignored, pairs);
                 self.noise.ignored += pairs;
                 self.count_noise_hits(pairs);
             }
             false => {
-                shift(&mut self.ignored, &mut self.mismatched, pairs);
                 self.noise.ignored = self.noise.ignored.saturating_sub(pairs);
-                if let Some(hits) = self.rule_hits.get_mut(NOISE_RULE) {
-                    *hits = hits.saturating_sub(pairs);
-                }
+                self.remove_noise_hits(pairs);
             }
+        }
+    }
+
+    /// Counts pairs that differ as equal by a rule; or the other way round.
+    pub(super) fn move_pairs(&mut self, kinds: &PairsByKind, to_equal: bool) {
+        let pairs = kinds.pairs();
+        let (from, to) = match to_equal {
+            true => (&mut self.mismatched, &mut self.ignored),
+            false => (&mut self.ignored, &mut self.mismatched),
+        };
+        *from = from.saturating_sub(pairs);
+        *to += pairs;
+        for (stratum, pairs) in kinds.shadow.iter().chain(&kinds.dark) {
+            self.all.move_mismatches(stratum, *pairs, to_equal);
+        }
+        for (stratum, pairs) in &kinds.dark {
+            self.dark.move_mismatches(stratum, *pairs, to_equal);
+        }
+    }
+
+    pub(super) fn remove_noise_hits(&mut self, pairs: u64) {
+        if let Some(hits) = self.rule_hits.get_mut(NOISE_RULE) {
+            *hits = hits.saturating_sub(pairs);
         }
     }
 

@@ -34,7 +34,7 @@ impl DifferingPlaces {
     }
 
     /// The places of these differences.
-    pub(super) fn of_differences(differences: &[Difference]) -> Self {
+    pub fn of_differences(differences: &[Difference]) -> Self {
         let mut found = Self { are_all: true, are_whole: true, ..Self::default() };
         for difference in differences {
             if !is_of_reply(difference.kind) {

@@ -12,7 +12,7 @@ use super::noise_places::DifferingPlaces;
 use super::route::RouteEvidence;
 use super::strata::StratumCounts;
 use super::testing::Memory;
-use super::{Evidence, EvidenceBasis, PairKind};
+use super::{Evidence, EvidenceBasis, PairKind, PairsByKind};
 use crate::compare::{Body, Comparison, Difference, DifferenceKind, Observation, Verdict};
 use crate::flag::State;
 use crate::names::RouteId;
@@ -33,7 +33,7 @@ struct Counted {
 impl Counted {
     fn new() -> Self {
         let mut legacy = NoiseOfLegacy::default();
-        legacy.set_basis("rules");
+        legacy.set_basis(&EvidenceBasis { noise: "rules".to_owned(), ..EvidenceBasis::default() }, false);
         Self { evidence: RouteEvidence::default(), legacy }
     }
     /// Counts a pair as `Counters::record_pair` does; returns whether it counts as equal.
@@ -46,7 +46,7 @@ impl Counted {
             e.matched += 1;
             return true;
         }
-        let ignored = e.noise.count_pair(&self.legacy, &of(places), false, Some("GET 2xx"));
+        let ignored = e.noise.count_pairs(&self.legacy, &of(places), &PairsByKind::one(false, Some("GET 2xx")));
         if ignored {
             e.ignored += 1;
             e.count_noise_hits(1);
@@ -106,7 +106,7 @@ fn a_route_that_is_not_declared_safe_to_repeat_has_no_noise() {
     let mut counted = Counted::new();
     counted.repeat(&[AT], &[AT]);
     assert!(counted.pair(&[AT]));
-    assert!(counted.legacy.set_basis(""));
+    assert!(counted.legacy.set_basis(&EvidenceBasis::default(), false));
     counted.evidence.judge_groups(&counted.legacy);
     assert_eq!((counted.evidence.mismatched, counted.evidence.ignored), (1, 0));
     assert!(!counted.pair(&[AT]) && !counted.legacy.may_repeat());
@@ -273,7 +273,7 @@ fn a_defect_at_a_noisy_place_is_found_when_it_is_more_frequent() {
     }
 }
 
-fn comparison(places: &[(DifferenceKind, &str)]) -> Comparison {
+pub(super) fn comparison(places: &[(DifferenceKind, &str)]) -> Comparison {
     let differences = places.iter().map(|(kind, path)| Difference {
         path: (*path).to_owned(),
         kind: *kind,
@@ -293,7 +293,7 @@ fn comparison(places: &[(DifferenceKind, &str)]) -> Comparison {
     }
 }
 
-fn replied() -> Observation {
+pub(super) fn replied() -> Observation {
     let latency = std::time::Duration::from_millis(1);
     Observation::new(StatusCode::OK, HeaderMap::new(), Body::Whole(bytes::Bytes::new()), latency, Vec::new())
 }
@@ -304,7 +304,7 @@ fn basis(workflow: &str, noise: &str) -> EvidenceBasis {
 
 /// Counts a pair of the route; returns its verdict.
 fn record(evidence: &Evidence, route: &RouteId, files: u64, places: &[(DifferenceKind, &str)]) -> Verdict {
-    let kind = PairKind { rung: State::Dark, stratum: Some("GET 2xx") };
+    let kind = PairKind { stratum: Some("GET 2xx"), ..State::Dark.into() };
     let generation = evidence.generation(route, files);
     evidence.record_pair(route, generation, kind, &comparison(places), &replied(), &replied())
 }

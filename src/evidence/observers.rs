@@ -21,6 +21,12 @@ impl TicketCounter for Evidence {
             self.count_outcome_for_guard(&shared, request, outcome);
         }
     }
+    fn begin(&self, request: &OfferedRequest) {
+        self.counters(&request.route).lock().begin(request);
+    }
+    fn end(&self, request: &OfferedRequest) {
+        self.counters(&request.route).lock().end(request);
+    }
     fn count_without_twin(&self, request: &OfferedRequest) {
         let shared = self.counters(&request.route);
         let mut counters = shared.lock();

@@ -43,8 +43,9 @@ impl Evidence {
                 counters.count_differences(comparison);
             }
             if counters.is_of(generation) {
+                let differs = verdict == Verdict::Mismatch && !counters.was_noise(comparison);
                 drop(counters);
-                let (differs, failed) = (verdict == Verdict::Mismatch, legacy.status().as_u16() >= 400);
+                let failed = legacy.status().as_u16() >= 400;
                 self.count_pair_for_guard(&shared, kind.rung, differs, failed);
             }
         }

@@ -6,13 +6,14 @@ use jiff::Timestamp;
 
 use super::answers::AnswersByHour;
 use super::bound;
+use super::fingerprints::FingerprintCount;
 use super::noise::NoisePairs;
 use super::rung::RungCounts;
 use super::second_runs::SecondRuns;
 use super::strata::NotCompared;
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::State;
-use crate::names::{PlanId, StepId};
+use crate::names::StepId;
 
 /// The name of the rules as a part of the basis.
 pub const RULES: &str = "`compare:`";
@@ -146,37 +147,6 @@ pub struct EarlierEvidence {
 pub(super) struct KeptEvidence {
     pub(super) basis: String,
     pub(super) evidence: RouteEvidence,
-}
-
-/// What the evidence of a route depends on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EvidenceBasis {
-    /// A hash of all of it.
-    pub hash: String,
-    /// A hash of each part, by the name of the part as [`EvidenceRestart::changed`] lists it.
-    pub parts: BTreeMap<String, String>,
-    /// The plan of the route's own workflow.
-    pub plan: Option<PlanId>,
-    /// A hash of what legacy's replies and their comparison depend on; empty if the route is not declared safe to
-    /// repeat.
-    pub noise: String,
-}
-
-impl From<&str> for EvidenceBasis {
-    fn from(hash: &str) -> Self {
-        Self { hash: hash.to_owned(), ..Self::default() }
-    }
-}
-
-/// How often pairs with one fingerprint were seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-pub struct FingerprintCount {
-    /// The number of pairs.
-    pub count: u64,
-    /// When the first of these pairs was seen.
-    pub first: Timestamp,
-    /// When the last of these pairs was seen.
-    pub last: Timestamp,
 }
 
 impl RouteEvidence {

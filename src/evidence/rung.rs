@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::branches::BranchCounts;
 use super::latency::PairedLatencies;
 use super::latency_ratio::LatencyRatios;
+use super::legacy_calls::{LegacyCallsOfPair, LegacyCallsOfPairs};
 use super::strata::StratumCounts;
 use crate::compare::{Comparison, IntentCounts, Observation};
 use crate::exchange::{Branch, ComparisonOutcome, OfferedRequest};
@@ -47,6 +48,8 @@ pub struct RungCounts {
     pub latencies: PairedLatencies,
     /// How many pairs there were, by the ratio of the engine's latency to legacy's.
     pub latency_ratios: LatencyRatios,
+    /// What is known of legacy's calls for these pairs.
+    pub legacy_calls: LegacyCallsOfPairs,
     /// For each step of the workflow: how many of the engine's calls (those that it would have made, and private ones
     /// that it made) were compared, and with what.
     pub effects: BTreeMap<String, StepIntents>,
@@ -76,10 +79,12 @@ impl RungCounts {
         comparison: &Comparison,
         legacy: &Observation,
         engine: &Observation,
+        legacy_calls: LegacyCallsOfPair,
         now: Timestamp,
     ) {
         let failed = |arm: &Observation| arm.status().as_u16() >= 400;
         self.last_pair = Some(now);
+        self.legacy_calls.count(legacy_calls);
         self.failed_only_at_legacy += u64::from(failed(legacy) && !failed(engine));
         self.failed_only_at_engine += u64::from(!failed(legacy) && failed(engine));
         self.failed_at_both += u64::from(failed(legacy) && failed(engine));
@@ -116,6 +121,16 @@ impl RungCounts {
             name = OTHER_STRATA.to_owned();
         }
         self.strata.entry(name).or_default().count(outcome);
+    }
+
+    /// Counts requests of this kind that legacy served and that are not compared; none without a kind.
+    pub(super) fn count_served(&mut self, stratum: &str, requests: u64) {
+        if stratum.is_empty() {
+            return;
+        }
+        let is_separate = self.strata.len() < STRATA_MAX || self.strata.contains_key(stratum);
+        let name = if is_separate { stratum } else { OTHER_STRATA };
+        self.strata.entry(name.to_owned()).or_default().served += requests;
     }
 
     /// Counts pairs of this kind of request, which were counted as pairs that differ, as equal; or the other way round.
@@ -156,6 +171,7 @@ impl RungCounts {
             branches: self.branches.without_equal_pairs(),
             latencies: PairedLatencies::default(),
             latency_ratios: LatencyRatios::default(),
+            legacy_calls: LegacyCallsOfPairs::default(),
             effects: BTreeMap::new(),
         }
     }

@@ -77,6 +77,14 @@ impl PendingSamples {
         self.samples.retain(|s| s.route != *route);
         self.add_change(SampleChange::Clear(route.clone()), route);
     }
+    /// Puts these samples in the place of the stored ones of a route, as far as there is room for them. Those that wait
+    /// to be written still do.
+    pub(super) fn replace(&mut self, route: &RouteId, samples: Vec<SampleRecord>) {
+        self.add_change(SampleChange::Clear(route.clone()), route);
+        let room = PENDING_SAMPLES_MAX.saturating_sub(self.samples.len());
+        // The oldest first, as the store keeps the newest of too many.
+        samples.into_iter().take(room).rev().for_each(|sample| self.push(sample));
+    }
     /// Moves the samples of a renamed route to its new id.
     pub(super) fn rename(&mut self, from: &RouteId, to: &RouteId) {
         self.samples.iter_mut().filter(|s| s.route == *from).for_each(|s| s.route = to.clone());

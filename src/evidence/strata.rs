@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::legacy_calls::LegacyCallsOfPair;
 use crate::exchange::ComparisonOutcome;
 use crate::flag::State;
 
@@ -42,11 +43,13 @@ pub struct PairKind<'a> {
     pub rung: State,
     /// Its kind of request ([`OfferedRequest::stratum`](crate::exchange::OfferedRequest::stratum)).
     pub stratum: Option<&'a str>,
+    /// What is known of legacy's calls.
+    pub legacy_calls: LegacyCallsOfPair,
 }
 
 impl From<State> for PairKind<'_> {
     fn from(rung: State) -> Self {
-        Self { rung, stratum: None }
+        Self { rung, stratum: None, legacy_calls: LegacyCallsOfPair::NotWatched }
     }
 }
 

@@ -65,6 +65,14 @@ impl ComparisonOutcome {
 pub trait TicketCounter: Send + Sync {
     /// A request has ended as `outcome`. Called exactly once for each ticket.
     fn settle(&self, request: &OfferedRequest, outcome: ComparisonOutcome);
+    /// The shadow executor works on a request from now on. Called at most once for each ticket.
+    fn begin(&self, request: &OfferedRequest) {
+        let _ = request;
+    }
+    /// A request that had begun is about to be settled.
+    fn end(&self, request: &OfferedRequest) {
+        let _ = request;
+    }
     /// A request in `dark` has ended without a durable run. Called at most once for each ticket, before it is settled.
     fn count_without_twin(&self, request: &OfferedRequest) {
         let _ = request;
@@ -77,6 +85,7 @@ pub struct ComparisonTicket {
     counter: Option<Arc<dyn TicketCounter>>,
     on_drop: ComparisonOutcome,
     twin_missing: bool,
+    has_begun: bool,
     observer: Option<OutcomeObserver>,
 }
 
@@ -92,6 +101,7 @@ impl ComparisonTicket {
             counter: Some(counter),
             on_drop: ComparisonOutcome::Skipped(SkipReason::ClientWentAway),
             twin_missing: false,
+            has_begun: false,
             observer: None,
         }
     }
@@ -106,6 +116,15 @@ impl ComparisonTicket {
     /// Legacy has replied with this status.
     pub fn set_legacy_status(&mut self, status: StatusCode) {
         self.request.legacy_status = Some(status);
+    }
+    /// The shadow executor works on it from now on: if the process is killed before it is settled, it counts as not
+    /// compared.
+    pub fn begin(&mut self) {
+        if !std::mem::replace(&mut self.has_begun, true)
+            && let Some(counter) = &self.counter
+        {
+            counter.begin(&self.request);
+        }
     }
     /// Sets the outcome with which a drop settles it from now on.
     pub fn set_outcome_on_drop(&mut self, outcome: ComparisonOutcome) {
@@ -137,6 +156,9 @@ impl ComparisonTicket {
         if let Some(counter) = self.counter.take() {
             if self.twin_missing && outcome.counts_as_without_twin() {
                 counter.count_without_twin(&self.request);
+            }
+            if self.has_begun {
+                counter.end(&self.request);
             }
             counter.settle(&self.request, outcome);
             if let Some(observer) = self.observer.take() {

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use super::chain::hash_of;
 use crate::clock;
-use crate::evidence::BasisChange;
+use crate::evidence::{BasisChange, RULES, RejudgedOutcome};
 use crate::flag::{Arm, Percent, State};
 use crate::names::RouteId;
 use crate::store::{FlipRecord, RecordEntry, RepeatedFailures, StoreError, StoreHandle};
@@ -75,14 +75,27 @@ impl Recorder {
 
     /// Adds an entry for a change of what the evidence of a route rests on.
     pub fn basis_changed(&self, route: &RouteId, change: &BasisChange) {
-        let BasisChange { changed, goes_on, pairs_before, mismatched_before } = change;
+        let BasisChange { changed, next, pairs_before, mismatched_before } = change;
         let body = json!({
             "changed": changed,
-            "evidence": if *goes_on { "goes on as it was under these files before" } else { "starts from zero" },
+            "evidence": next.as_str(),
             "pairs_before": pairs_before,
             "mismatched_before": mismatched_before,
         });
         self.add("basis", route, body);
+    }
+
+    /// Adds an entry for pairs that were judged again under rules that only allow more.
+    pub fn rejudged(&self, route: &RouteId, outcome: RejudgedOutcome) {
+        let evidence = match outcome {
+            RejudgedOutcome::Judged { equal, differing } => {
+                format!(
+                    "goes on: of the pairs that differed, {equal} are equal under the new rules, {differing} differ"
+                )
+            }
+            RejudgedOutcome::FromZero => "starts from zero: not all differences could be judged again".to_owned(),
+        };
+        self.add("basis", route, json!({ "changed": RULES, "evidence": evidence }));
     }
 
     /// Adds an entry for a move that was refused, unless it is the last one that was refused to this route: who asks
@@ -251,11 +264,17 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::evidence::NextEvidence;
     use crate::record::ChainCheck;
     use crate::store::MemoryStore;
 
     fn change() -> BasisChange {
-        BasisChange { changed: "`compare:`".into(), goes_on: false, pairs_before: 9, mismatched_before: 1 }
+        BasisChange {
+            changed: "`compare:`".into(),
+            next: NextEvidence::FromZero,
+            pairs_before: 9,
+            mismatched_before: 1,
+        }
     }
 
     #[tokio::test]

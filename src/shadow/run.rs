@@ -25,7 +25,9 @@ use crate::compare::{
     AwaitedIntents, BoundExceeded, CompareBounds, HidesSensitive, KeepContext, Kept, Pair, Rules, Verdict, compare,
     keep,
 };
-use crate::evidence::{CAPTURE_BYTES_MAX, Captures, DifferingPlaces, Evidence, EvidenceGeneration, PairKind, Sample};
+use crate::evidence::{
+    CAPTURE_BYTES_MAX, Captures, DifferingPlaces, Evidence, EvidenceGeneration, LegacyCallsOfPair, PairKind, Sample,
+};
 use crate::exchange::{
     Answered, ComparisonOutcome, ComparisonTicket, Reads, RecordedReads, RequestEffects, RunReport, Twins,
     request_value,
@@ -108,6 +110,7 @@ impl Runner {
         mut stop: watch::Receiver<Stop>,
     ) -> Option<QueuedRequest> {
         let Some(effects) = entry.answered.effects.clone() else { return Some(entry) };
+        entry.ticket.begin();
         let Some(reserved) = self.waiting.reserve(entry.answered.bytes()) else {
             entry.ticket.skip(SkipReason::EffectsQueueFull);
             return None;
@@ -130,6 +133,7 @@ impl Runner {
     pub(super) async fn run(&self, entry: QueuedRequest) -> (Option<RunRequest>, RunEnd) {
         let _in_flight = InFlight::begin(&self.in_flight);
         let QueuedRequest { mut ticket, answered, generation, offered, reserved, turn: _ } = entry;
+        ticket.begin();
         metrics::histogram!("pointsman_shadow_lag_seconds").record(offered.elapsed().as_secs_f64());
         // The exchange has ended by the time it is offered.
         let window = answered.effects.as_ref().map(RequestEffects::window);
@@ -288,7 +292,8 @@ impl Runner {
             self.count_unresolved(answered, generation, not_known, &report);
             return not_known;
         }
-        let kind = PairKind { rung: rung_of(answered), stratum };
+        let legacy_calls = LegacyCallsOfPair::of(answered.effects.as_ref());
+        let kind = PairKind { rung: rung_of(answered), stratum, legacy_calls };
         let verdict = self.evidence.record_pair(route, generation, kind, &comparison, &answered.legacy, &engine);
         *to_repeat = answered.repeat.as_ref().filter(|_| !engine.has_stopped()).map(|_| ComparedReplies {
             engine: DifferingPlaces::of(&comparison),

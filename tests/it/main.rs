@@ -50,6 +50,7 @@ mod legacy_callers;
 mod legacy_faults;
 mod legacy_keys;
 mod listeners;
+mod looser_rules;
 mod lost_replies;
 mod malformed_replies;
 mod many_keys;

@@ -1,0 +1,140 @@
+//! What a change of rules adds, if all that it does is to allow more.
+//!
+//! Always true: a pair that is equal under the rules before is equal under the rules after such a change, so that its
+//! comparison need not be repeated; only the pairs that differ have to be judged again.
+
+use std::collections::BTreeMap;
+
+use super::draft::RulesDraft;
+use super::effects::EffectRulesDraft;
+use super::rule_drafts::{IgnoreDraft, ToleranceDraft};
+
+/// What a change of rules adds that only allows more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowances {
+    /// Whether whole parts are left out of the comparison, and nothing else: where a part is still compared, it is
+    /// compared as before.
+    pub leave_out_only: bool,
+}
+
+impl Allowances {
+    /// What `after` allows beyond `before`: more parts of replies and calls that may differ (`ignore:`,
+    /// `ignore_calls:`), or values that may differ by a tolerance. `None` if the rules differ in anything else, or do
+    /// not differ.
+    pub fn added(before: &RulesDraft, after: &RulesDraft) -> Option<Self> {
+        let mut added = Added::default();
+        let (mut before, mut after) = (before.clone(), after.clone());
+        added.ignores(&mut before.ignore, &mut after.ignore);
+        added.tolerances(&mut before.tolerance, &mut after.tolerance);
+        added.texts(&mut before.ignore_calls, &mut after.ignore_calls);
+        added.of_steps(&mut before.effects, &mut after.effects);
+        (added.is_any && !added.takes_away && before == after).then_some(Self { leave_out_only: !added.compares_less })
+    }
+}
+
+/// What was found so far. Each method empties the parts that it has looked at.
+#[derive(Default)]
+struct Added {
+    is_any: bool,
+    takes_away: bool,
+    /// Whether a part is still compared, with more allowed than before, at least for some requests.
+    compares_less: bool,
+}
+
+impl Added {
+    fn ignores(&mut self, before: &mut Vec<IgnoreDraft>, after: &mut Vec<IgnoreDraft>) {
+        self.takes_away |= before.iter().any(|rule| !after.contains(rule));
+        let new = after.iter().filter(|rule| !before.contains(rule));
+        for rule in new {
+            self.is_any = true;
+            // Only a path without a condition leaves a part out for all requests. A filter may read values of the
+            // reply.
+            self.compares_less |= !rule.0.as_str().is_some_and(|path| !path.contains('?'));
+        }
+        (before.clear(), after.clear());
+    }
+    fn tolerances(
+        &mut self,
+        before: &mut BTreeMap<String, ToleranceDraft>,
+        after: &mut BTreeMap<String, ToleranceDraft>,
+    ) {
+        self.takes_away |= before.iter().any(|(path, by)| after.get(path) != Some(by));
+        let is_new = after.len() > before.len();
+        self.is_any |= is_new;
+        self.compares_less |= is_new;
+        (before.clear(), after.clear());
+    }
+    fn texts(&mut self, before: &mut Vec<String>, after: &mut Vec<String>) {
+        self.takes_away |= before.iter().any(|text| !after.contains(text));
+        self.is_any |= after.iter().any(|text| !before.contains(text));
+        (before.clear(), after.clear());
+    }
+    fn of_steps(
+        &mut self,
+        before: &mut BTreeMap<String, EffectRulesDraft>,
+        after: &mut BTreeMap<String, EffectRulesDraft>,
+    ) {
+        for (step, after) in after.iter_mut() {
+            let before = before.entry(step.clone()).or_default();
+            self.ignores(&mut before.ignore, &mut after.ignore);
+            self.tolerances(&mut before.tolerance, &mut after.tolerance);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn added(before: &Value, after: &Value) -> Option<bool> {
+        let draft = |rules: &Value| serde_json::from_value(rules.clone()).unwrap();
+        Allowances::added(&draft(before), &draft(after)).map(|added| added.leave_out_only)
+    }
+
+    #[test]
+    fn more_that_may_differ_only_allows_more() {
+        let one = json!({"ignore": ["$.a"], "ids": ["$.id"]});
+        for (after, leave_out_only) in [
+            (json!({"ignore": ["$.a", "$.b"], "ids": ["$.id"]}), true),
+            (json!({"ignore": ["$.b", "$.a", "header.etag"], "ids": ["$.id"]}), true),
+            (json!({"ignore": ["$.a"], "ids": ["$.id"], "effects": {"charge": {"ignore": ["$.at"]}}}), true),
+            (json!({"ignore": ["$.a"], "ids": ["$.id"], "ignore_calls": ["audit"]}), true),
+            (json!({"ignore": ["$.a", {"path": "$.b", "when": "${legacy.status < 400}"}], "ids": ["$.id"]}), false),
+            (json!({"ignore": ["$.a", "$.items[?@.kind == 'x'].b"], "ids": ["$.id"]}), false),
+            (json!({"ignore": ["$.a"], "ids": ["$.id"], "tolerance": {"$.at": "5s"}}), false),
+            (json!({"ignore": ["$.a"], "ids": ["$.id"], "effects": {"charge": {"tolerance": {"$.at": "5s"}}}}), false),
+        ] {
+            assert_eq!(added(&one, &after), Some(leave_out_only), "{after}");
+            assert_eq!(added(&after, &one), None, "taken away: {after}");
+        }
+    }
+
+    #[test]
+    fn any_other_change_is_none() {
+        let one = json!({"ignore": ["$.a"], "tolerance": {"$.at": "5s"}, "effects": {"charge": {"headers": ["x-a"]}}});
+        for (part, value) in [
+            ("ignore", json!(["$.b"])),
+            ("tolerance", json!({"$.at": "6s", "$.b": 1})),
+            ("status", json!("class")),
+            ("ids", json!(["$.id"])),
+            ("headers", json!([])),
+            ("unordered", json!({"$.items": "set"})),
+            ("assert", json!(["${engine.status == legacy.status}"])),
+            ("effects", json!({})),
+            ("effects", json!({"charge": {"headers": [], "ignore": ["$.a"]}})),
+            ("effects", json!({"charge": {"headers": ["x-a"]}, "mail": {"unseen": "it is a note"}})),
+        ] {
+            let mut after = one.clone();
+            after[part] = value;
+            // What is added beside it does not help.
+            let mut with_more = after.clone();
+            if part != "ignore" {
+                with_more["ignore"] = json!(["$.a", "$.c"]);
+            }
+            assert_eq!((added(&one, &after), added(&one, &with_more)), (None, None), "{part}: {after}");
+        }
+        assert_eq!(added(&one, &one), None, "nothing changed");
+    }
+}

@@ -1,0 +1,112 @@
+//! What is known of the calls that legacy made for the requests that were compared.
+//!
+//! A workflow that makes no call at all differs from a legacy that makes some only if these are known to be for the
+//! request: where they are attributed to nobody, the pair looks equal.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::exchange::RequestEffects;
+
+/// What is known of the calls that legacy made for one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LegacyCallsOfPair {
+    /// Nothing: they do not come through the egress listener.
+    #[default]
+    NotWatched,
+    /// All of them, at least one.
+    Known,
+    /// It made none, as far as is known.
+    None,
+    /// Some may be this request's or another's, or were not kept.
+    Incomplete,
+    /// None was attributed to the request, and legacy made calls that may have changed something and belong to no known
+    /// request.
+    Unseen,
+}
+
+impl LegacyCallsOfPair {
+    /// What is known of a request's calls.
+    pub fn of(effects: Option<&RequestEffects>) -> Self {
+        let Some(effects) = effects else { return Self::NotWatched };
+        match (effects.gaps(), effects.is_empty()) {
+            (1.., _) => Self::Incomplete,
+            (0, false) => Self::Known,
+            (0, true) if effects.may_have_unseen_writes() => Self::Unseen,
+            (0, true) => Self::None,
+        }
+    }
+}
+
+/// Numbers of pairs by what is known of legacy's calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct LegacyCallsOfPairs {
+    /// Pairs of which legacy's calls come through the egress listener.
+    pub watched: u64,
+    /// Of these, those with a call by legacy that is known to be theirs.
+    pub known: u64,
+    /// Of these, those where some calls may be another request's, or were not kept.
+    pub incomplete: u64,
+    /// Of these, those without a call, while legacy made calls that may have changed something and belong to no known
+    /// request.
+    pub unseen: u64,
+}
+
+impl LegacyCallsOfPairs {
+    pub(super) fn count(&mut self, calls: LegacyCallsOfPair) {
+        self.watched += u64::from(calls != LegacyCallsOfPair::NotWatched);
+        self.known += u64::from(calls == LegacyCallsOfPair::Known);
+        self.incomplete += u64::from(calls == LegacyCallsOfPair::Incomplete);
+        self.unseen += u64::from(calls == LegacyCallsOfPair::Unseen);
+    }
+
+    /// Why these pairs do not show what legacy does to others, where the calls of such a share have to be known (0 to
+    /// 1); `None` if they do.
+    pub(super) fn why_not_known(self, share: f64) -> Option<String> {
+        let Self { watched, known, incomplete, unseen } = self;
+        let is_too_many = |pairs: u64| pairs as f64 > (1.0 - share) * watched as f64;
+        let look = "hand on what tells which request they are for (`pointsman egress ROUTE`)";
+        if is_too_many(incomplete) {
+            return Some(format!(
+                "of {incomplete} of {watched} pairs it is not known which calls legacy made, because they may be another \
+                 request's or were not kept: {look}"
+            ));
+        }
+        // One that is known shows that attribution works: other calls are then those of somebody else.
+        (known == 0 && is_too_many(unseen)).then(|| {
+            format!(
+                "no call by legacy is known to be for a request of this route, and during {unseen} of {watched} pairs it made \
+                 calls that may have changed something and belong to no known request: {look}; if none of them is for \
+                 this route, say `effects_compared: false` in its `promote:`"
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_of_nobody_count_only_where_no_call_is_known() {
+        let of = |known, incomplete, unseen| {
+            let pairs = LegacyCallsOfPairs { watched: 100, known, incomplete, unseen };
+            pairs.why_not_known(0.95).map(|why| why.split(' ').next().unwrap_or_default().to_owned())
+        };
+        assert_eq!(LegacyCallsOfPairs::default().why_not_known(0.95), None, "not watched");
+        assert_eq!(of(0, 0, 0), None, "legacy makes no calls");
+        assert_eq!((of(95, 5, 0), of(94, 6, 0)), (None, Some("of".to_owned())));
+        assert_eq!((of(0, 0, 5), of(0, 0, 6)), (None, Some("no".to_owned())));
+        assert_eq!(of(1, 0, 99), None);
+    }
+
+    #[test]
+    fn what_is_known_of_a_request() {
+        let effects = RequestEffects::default();
+        assert_eq!(LegacyCallsOfPair::of(None), LegacyCallsOfPair::NotWatched);
+        assert_eq!(LegacyCallsOfPair::of(Some(&effects)), LegacyCallsOfPair::None);
+        effects.add_gap();
+        assert_eq!(LegacyCallsOfPair::of(Some(&effects)), LegacyCallsOfPair::Incomplete);
+    }
+}

@@ -1,0 +1,123 @@
+//! Pairs that differ are judged again after a change of the rules that only allows more.
+//!
+//! Always true: what was equal stays equal, because the rules compared more then; what differed stays counted as such
+//! until the samples of all differences were judged under the new rules, and a difference of which no sample could be
+//! judged is never counted as equal: the evidence then starts from zero.
+//!
+//! The samples are judged by `app`, in the background. Until then, and as long as the store does not answer, the gates
+//! see the differences.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use jiff::Timestamp;
+
+use super::counters::{Counters, SharedCounters};
+use super::fingerprints::{self, FingerprintCount};
+use super::rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs, Rejudging};
+use super::route::{EvidenceRestart, RULES, RULES_MAX, RouteEvidence};
+use super::{Evidence, Sample};
+use crate::names::RouteId;
+
+impl Evidence {
+    /// The routes with pairs that wait to be judged again.
+    pub fn to_rejudge(&self) -> Vec<(RouteId, PairsToRejudge)> {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let of_route = |(route, shared): (&RouteId, &Arc<SharedCounters>)| {
+            let counters = shared.lock();
+            let Rejudging { rules, since, seen, .. } = counters.rejudging.as_ref()?;
+            let fingerprints = seen.keys().cloned().collect();
+            Some((route.clone(), PairsToRejudge { rules: rules.clone(), since: *since, fingerprints }))
+        };
+        routes.iter().filter_map(of_route).collect()
+    }
+
+    /// Waits until pairs begin to wait to be judged again.
+    pub async fn rejudging_wanted(&self) {
+        self.rejudging_signal.notified().await;
+    }
+
+    /// Counts pairs as what they were judged to be, by their fingerprint; those that are missing could not be judged.
+    /// `samples` are those that are kept from now on. `None`: the pairs that began to wait `since` do so no more.
+    pub fn set_rejudged(
+        &self,
+        route: &RouteId,
+        since: Timestamp,
+        judged: &BTreeMap<String, RejudgedPairs>,
+        samples: Vec<Sample>,
+    ) -> Option<RejudgedOutcome> {
+        let shared = self.counters(route);
+        let mut counters = shared.lock();
+        let rejudging = counters.rejudging.take_if(|rejudging| rejudging.since == since)?;
+        counters.dirty = true;
+        let outcome = counters.count_rejudged(&rejudging, judged);
+        // The counters stay locked, so that no sample is added meanwhile.
+        let route = self.current_id(route);
+        match outcome {
+            RejudgedOutcome::FromZero => {
+                // Pairs that are under way belong to what is dropped.
+                counters.generation += 1;
+                self.pending().clear(&route);
+                drop(counters);
+                self.restart_guard(&route);
+            }
+            RejudgedOutcome::Judged { .. } => self.pending().replace(&route, samples),
+        }
+        Some(outcome)
+    }
+}
+
+impl Counters {
+    fn count_rejudged(
+        &mut self,
+        Rejudging { since, differing, pairs, seen, .. }: &Rejudging,
+        judged: &BTreeMap<String, RejudgedPairs>,
+    ) -> RejudgedOutcome {
+        let is_known = |(fingerprint, seen): (&String, &FingerprintCount)| {
+            let is_counted_by_kind = seen.kinds.pairs() == seen.count;
+            let is_separate = |judged: &RejudgedPairs| self.evidence.noise.is_separate(&self.noise, &judged.before);
+            is_counted_by_kind && judged.get(fingerprint).is_some_and(is_separate)
+        };
+        let counted: u64 = seen.values().map(|seen| seen.count).sum();
+        if counted != *differing || !seen.iter().all(is_known) {
+            let earlier = std::mem::take(&mut self.evidence.earlier);
+            let changed = vec![RULES.to_owned()];
+            let restarted = Some(EvidenceRestart { at: *since, changed, pairs_before: *pairs });
+            self.evidence = RouteEvidence { restarted, earlier, ..RouteEvidence::default() };
+            return RejudgedOutcome::FromZero;
+        }
+        let mut equal = 0;
+        for (fingerprint, seen) in seen {
+            let Some(RejudgedPairs { before, after, rules }) = judged.get(fingerprint) else { continue };
+            let evidence = &mut self.evidence;
+            if evidence.noise.remove_pairs(&self.noise, before, &seen.kinds) {
+                evidence.noise.ignored = evidence.noise.ignored.saturating_sub(seen.count);
+                evidence.remove_noise_hits(seen.count);
+            } else {
+                evidence.move_pairs(&seen.kinds, true);
+            }
+            evidence.count_hits_of_new_rules(rules, seen.count);
+            let Some((fingerprint, places)) = after else {
+                equal += seen.count;
+                continue;
+            };
+            fingerprints::add(&mut evidence.seen, fingerprint, seen);
+            match evidence.noise.count_pairs(&self.noise, places, &seen.kinds) {
+                true => evidence.count_noise_hits(seen.count),
+                false => evidence.move_pairs(&seen.kinds, false),
+            }
+        }
+        self.evidence.judge_groups(&self.noise);
+        RejudgedOutcome::Judged { equal, differing: differing - equal }
+    }
+}
+
+impl RouteEvidence {
+    fn count_hits_of_new_rules(&mut self, rules: &[String], pairs: u64) {
+        for rule in rules {
+            if self.rule_hits.len() < RULES_MAX || self.rule_hits.contains_key(rule) {
+                *self.rule_hits.entry(rule.clone()).or_default() += pairs;
+            }
+        }
+    }
+}

@@ -230,6 +230,10 @@ impl Rules {
     pub fn makes_as_effect(&self, call: &Intent) -> bool {
         self.effects.makes_as_effect(call)
     }
+    /// Whether a step of the workflow makes such a call as a shared one, or one of a workflow that it runs as an effect.
+    pub fn makes_as_shared(&self, call: &Effect) -> bool {
+        self.effects.makes_as_shared(call)
+    }
     /// Whether `effects` hold, for each step that takes its output from a call by legacy, a call that may be the
     /// step's.
     pub fn all_replies_may_be_there(&self, effects: &[Effect]) -> bool {

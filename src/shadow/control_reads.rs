@@ -8,9 +8,10 @@
 //! A candidate may declare a call `effect: read` that its control declares private or shared: rightly, because the call
 //! only computes; or wrongly, and then each rehearsal would perform what the control has just performed.
 //!
-//! Always true: such a call (same service, method and path template) is not sent either. It gets the reply that the
-//! control's own call got, if that was the same call: URL and body. If not, the rehearsal ends as `skipped:
-//! unresolved_effect`: no comparison says anything of a call that differs and is declared to read.
+//! Always true: such a call (same service, method and path template, or the same method and path wherever it goes) is
+//! not sent either. It gets the reply that the control's own call got, if that was a private one and the same: URL and
+//! body. If not, the rehearsal ends as `skipped: unresolved_effect`: no comparison says anything of a call that differs
+//! and is declared to read; and after a shared call that is called a read, legacy might perform the request once more.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,10 +49,10 @@ impl ReadsBesideControl {
         Self { control, calls, reads: Mutex::new(reads), unanswered: Mutex::default(), _reserved }
     }
 
-    /// Whether the control sent an effect to this URL, whatever the query and whatever name its service has there.
+    /// Whether the control sent an effect to this path, whatever the query, and whatever names its service and the host
+    /// have there: one host has several.
     fn is_where_an_effect_went(&self, asked: &Intent) -> bool {
-        let address = |url: &str| url.split(['?', '#']).next().unwrap_or_default().to_owned();
-        let is_there = |call: &Effect| call.method == asked.method && address(&call.url) == address(&asked.url);
+        let is_there = |call: &Effect| call.method == asked.method && path_of(&call.url) == path_of(&asked.url);
         !asked.method.is_safe() && self.calls.iter().flatten().any(is_there)
     }
 
@@ -92,6 +93,13 @@ impl ReadsBesideControl {
             .iter()
             .find(|call| is_same(call, asked))
             .ok_or_else(|| format!("{declared}, and has made no equal one"))?;
+        if self.control.makes_as_shared(same) {
+            return Err(format!(
+                "`{}` is `effect: read`, and the plan in force makes this call as a shared one: if it only computes, put the \
+                 candidate in force with `--force`",
+                asked.step
+            ));
+        }
         let reply = same.reply.as_ref().ok_or_else(|| format!("{declared}; that one got no reply"))?;
         whole(reply, asked, headers)
     }
@@ -113,6 +121,13 @@ impl Reads for ReadsBesideControl {
     fn unanswered(&self) -> Option<String> {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// The path of a URL.
+fn path_of(url: &str) -> &str {
+    let behind_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = behind_scheme.find('/').map_or("/", |start| &behind_scheme[start..]);
+    path.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// The reply to a call of the control, if the events have all of it that the candidate's step would record: else its
@@ -179,6 +194,7 @@ mod tests {
         };
         let calls = [
             of(Some("charge"), "/orders/{}/charges", CallRole::Shared),
+            of(Some("note"), "/orders/{}/notes", CallRole::Private),
             of(None, "/mails", CallRole::NotCompared { is_effect: true }),
             of(None, "/rates", CallRole::NotCompared { is_effect: false }),
             of(Some("quote"), "/quotes", CallRole::Read { is_recorded: false }),
@@ -283,20 +299,25 @@ mod tests {
     #[test]
     fn a_read_that_the_control_makes_as_an_effect_is_not_sent() {
         let seven = json!({ "amount": 7 });
-        let made = |body, has_reply| Some(vec![charged("/orders/1/charges", body, has_reply)]);
-        let charge = asked("/orders/1/charges", seven.clone());
-        assert_eq!(outcome(made(r#"{ "amount": 7 }"#, true), &charge), Ok(Some(201)), "the same call");
+        let made = |body, has_reply| Some(vec![charged("/orders/1/notes", body, has_reply)]);
+        let note = asked("/orders/1/notes", seven.clone());
+        assert_eq!(outcome(made(r#"{ "amount": 7 }"#, true), &note), Ok(Some(201)), "the same private call");
         let refused = |calls, asked: &Intent| outcome(calls, asked).unwrap_err();
-        assert!(refused(made(r#"{ "amount": 8 }"#, true), &charge).contains("has made no equal one"));
-        assert!(
-            refused(made(r#"{ "amount": 7 }"#, true), &asked("/orders/2/charges", seven.clone())).contains("equal")
-        );
-        assert!(refused(made(r#"{ "amount": 7 }"#, false), &charge).contains("got no reply"));
-        assert!(refused(None, &charge).contains("are not known in time"));
-        // The same address under the name of another service.
-        let elsewhere = |body: Value| Intent { service: Some("bank2".into()), ..asked("/orders/1/charges", body) };
+        assert!(refused(made(r#"{ "amount": 8 }"#, true), &note).contains("has made no equal one"));
+        assert!(refused(made(r#"{ "amount": 7 }"#, true), &asked("/orders/2/notes", seven.clone())).contains("equal"));
+        assert!(refused(made(r#"{ "amount": 7 }"#, false), &note).contains("got no reply"));
+        assert!(refused(None, &note).contains("are not known in time"));
+        // The same address under the name of another service, and another name of the host.
+        let elsewhere = |body: Value| Intent { service: Some("bank2".into()), ..asked("/orders/1/notes", body) };
         assert_eq!(outcome(made(r#"{ "amount": 7 }"#, true), &elsewhere(seven.clone())), Ok(Some(201)));
         assert!(refused(made(r#"{ "amount": 8 }"#, true), &elsewhere(seven.clone())).contains("has made no equal one"));
+        let other_host = Intent { url: "http://bank.local:80/orders/1/notes?a".into(), ..elsewhere(seven.clone()) };
+        assert!(refused(made(r#"{ "amount": 7 }"#, true), &other_host).contains("has made no equal one"));
+        let charge = Some(vec![charged("/orders/1/charges", r#"{ "amount": 7 }"#, true)]);
+        let asked_charge = asked("/orders/1/charges", seven.clone());
+        assert!(refused(charge.clone(), &asked_charge).contains("as a shared one"));
+        let elsewhere = Intent { service: Some("bank2".into()), ..asked_charge };
+        assert!(refused(charge, &elsewhere).contains("as a shared one"));
         assert!(refused(Some(Vec::new()), &asked("/mails", Value::Null)).contains("`pay` is `effect: read`"));
         for path in ["/quotes", "/rates", "/other", "/orders/charges"] {
             assert_eq!(outcome(Some(Vec::new()), &asked(path, seven.clone())), Ok(None), "{path}");

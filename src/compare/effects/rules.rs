@@ -172,6 +172,16 @@ impl EffectRules {
         self.fitting(call.service.as_ref(), &call.method, &call.url).any(is_effect)
     }
 
+    /// Whether a call like this one may be a shared effect of the workflow, or an effect of one that it runs.
+    pub(in crate::compare) fn makes_as_shared(&self, call: &Effect) -> bool {
+        let is_shared = |template: &CallTemplate| match template.role {
+            CallRole::Shared => true,
+            CallRole::NotCompared { is_effect } => is_effect,
+            CallRole::Private | CallRole::Read { .. } => false,
+        };
+        self.fitting(call.service.as_ref(), &call.method, &call.url).any(is_shared)
+    }
+
     /// Whether an intent is compared with legacy's calls. Without a template, one of a run below is not: these are
     /// compared as far as their calls are known.
     pub(super) fn judges_intent(&self, intent: &EngineCall<'_>) -> bool {

@@ -49,9 +49,10 @@ impl Added {
             self.is_any = true;
             // Only a path without a condition leaves a part out for all requests. A filter may read values of the
             // reply.
-            self.compares_less |= !rule.0.as_str().is_some_and(|path| !path.contains('?'));
+            self.compares_less |= rule.0.as_str().is_none_or(|path| path.contains('?'));
         }
-        (before.clear(), after.clear());
+        before.clear();
+        after.clear();
     }
     fn tolerances(
         &mut self,
@@ -62,12 +63,14 @@ impl Added {
         let is_new = after.len() > before.len();
         self.is_any |= is_new;
         self.compares_less |= is_new;
-        (before.clear(), after.clear());
+        before.clear();
+        after.clear();
     }
     fn texts(&mut self, before: &mut Vec<String>, after: &mut Vec<String>) {
         self.takes_away |= before.iter().any(|text| !after.contains(text));
         self.is_any |= after.iter().any(|text| !before.contains(text));
-        (before.clear(), after.clear());
+        before.clear();
+        after.clear();
     }
     fn of_steps(
         &mut self,

@@ -230,7 +230,8 @@ impl Rules {
     pub fn makes_as_effect(&self, call: &Intent) -> bool {
         self.effects.makes_as_effect(call)
     }
-    /// Whether a step of the workflow makes such a call as a shared one, or one of a workflow that it runs as an effect.
+    /// Whether a step of the workflow makes such a call as a shared one, or one of a workflow that it runs as an
+    /// effect.
     pub fn makes_as_shared(&self, call: &Effect) -> bool {
         self.effects.makes_as_shared(call)
     }

@@ -53,6 +53,9 @@ fn a_follower_has_the_id_in_its_path_in_the_query_in_a_header_or_in_its_body() {
         ("query.", "`query.` is no place of a request"),
         ("header.a b", "`a b` is not the name of a header"),
         ("header.connection", "concerns one connection"),
+        ("header.cookie", "`cookie` is a secret, and ids of instances are stored and shown"),
+        ("header.authorization", "`authorization` is a secret"),
+        ("query.token", "`token` is a secret"),
     ] {
         let shown = following_by(&format!("'{key}'")).shown();
         assert!(shown.contains(why) && shown.contains("routes/orders.yaml"), "{key}: {shown}");

@@ -17,6 +17,7 @@ use crate::flag::{
     AliveCall, Instance, InstanceEnd, InstanceKeySource, InstanceLifetime, REPLY_PARTS, RouteMatch, UnknownInstance,
 };
 use crate::problem::{Problems, Site};
+use crate::secret::is_secret;
 
 /// The longest life of an instance that may be declared: 100 years.
 const AGE_MAX: Duration = Duration::from_secs(36_500 * 24 * 3_600);
@@ -222,6 +223,11 @@ fn key_source(
         Some(("path", param)) => {
             let hint = suggest(param, params.iter().copied());
             problems.error(site, format!("the path has no parameter `{param}`")).hint(hint);
+            None
+        }
+        Some(("query" | "header", name)) if is_secret(name) => {
+            let message = format!("`{name}` is a secret, and ids of instances are stored and shown");
+            problems.error(site, message).hint(example);
             None
         }
         Some(("query", name)) if !name.is_empty() => Some(InstanceKeySource::Query(name.to_owned())),

@@ -2,7 +2,7 @@
 //!
 //! The question it answers: "would a pair that was compared under the earlier files get the same verdict under these?"
 //! Always true: whatever can change what the engine or legacy answers, or how the two are compared, is part of the
-//! basis, so that a change of the basis starts the evidence from zero.
+//! basis, so that a change of the basis starts the evidence from zero, unless the rules only allow more than before.
 //!
 //! Part of the basis: which requests the route matches, and which of these go to more specific routes, because the
 //! route gets other requests when such a route is removed; what the route does with instances; the plan of the route's
@@ -36,7 +36,8 @@ use crate::workflow::{Plan, StepKind};
 /// The plans of workflows by name; `None` where there is no such workflow.
 type Plans<'a> = BTreeMap<&'a WorkflowName, Option<&'a Plan>>;
 
-/// The basis of the evidence of each route and of each candidate. When its hash changes, the evidence starts from zero.
+/// The basis of the evidence of each route and of each candidate. When its hash changes, the evidence may start from
+/// zero.
 pub(super) fn bases(setup: &Setup, in_force: &PlansInForce) -> Vec<(RouteId, EvidenceBasis)> {
     let of_routes = setup.routes.iter().map(|route| (route.id.clone(), basis(setup, in_force, route, false)));
     let candidates = in_force.routes_with_candidate(setup);
@@ -70,7 +71,7 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
         Some(Instance::Follows { creator, key }) => {
             // The oldest id: a renamed creator (`was:`) creates the same instances.
             let creator = creator_of(setup, route).map_or(creator, |creator| creator.first_id());
-            // As before there were other sources than the path.
+            // A key in the path is spelled as by versions that knew no other, so that its evidence goes on.
             let key = key.path_parameter().map_or_else(|| key.to_string(), str::to_owned);
             format!("follows {creator} {key}")
         }

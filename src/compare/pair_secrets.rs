@@ -170,7 +170,7 @@ pub(super) fn body_of(intent: &Intent) -> Bytes {
     }
 }
 
-/// Who says that a value is secret.
+/// What declares a value secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum ToldBy {
     /// Only its name, by what is built in.
@@ -325,7 +325,7 @@ impl Learning<'_> {
         }
     }
 
-    /// The texts and numbers in a value of which somebody says that they are secret; `told_by` of the whole value.
+    /// Adds the texts and numbers in a value that are declared secret; `told_by`: what declares the whole value.
     fn values(&mut self, value: &Value, told_by: Option<ToldBy>) {
         match value {
             Value::Object(members) => {

@@ -58,7 +58,7 @@ impl NextEvidence {
 
 impl Counters {
     /// Sets the basis that the files have from this version on. If the basis was another one before, the evidence
-    /// starts from zero; or, if a change is taken back, the evidence of then goes on.
+    /// starts from zero; or goes on, where the rules only allow more; or, if a change is taken back, that of then does.
     pub(super) fn set_basis(
         &mut self,
         files_version: u64,
@@ -139,6 +139,9 @@ impl Counters {
 
 /// What the rules allow beyond those before, both as JSON, if nothing else changed in them.
 fn allowances(before: &str, after: &str) -> Option<Allowances> {
+    if before == after {
+        return None;
+    }
     let draft = |rules: &str| serde_json::from_str::<RulesDraft>(rules).ok();
     Allowances::added(&draft(before)?, &draft(after)?)
 }

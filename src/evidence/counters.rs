@@ -14,7 +14,7 @@ use super::lost::after_loss;
 use super::noise::NoiseOfLegacy;
 use super::noise_places::DifferingPlaces;
 use super::rejudging::Rejudging;
-use super::route::{KeptEvidence, RULES_MAX, RouteEvidence};
+use super::route::{KeptEvidence, RouteEvidence};
 use super::second_runs::EnginePlaces;
 use super::strata::PairKind;
 use crate::clock;
@@ -251,9 +251,7 @@ impl Counters {
             }
         }
         for (rule, hits) in &comparison.ignored_by {
-            if evidence.rule_hits.len() < RULES_MAX || evidence.rule_hits.contains_key(rule) {
-                *evidence.rule_hits.entry(rule.clone()).or_default() += u64::from(*hits);
-            }
+            evidence.count_hits(rule, u64::from(*hits));
         }
         self.dirty = true;
         verdict

@@ -119,8 +119,8 @@ impl JudgedRoute<'_> {
             return pass(Name::OpenDifferences, format!("{open} pairs that differ; at most {allowed} may{earlier}"));
         }
         let detail = format!(
-            "has {open} open {} since the workflow or the rules last changed: fix the workflow or the rules; \
-             the evidence then starts from zero{}",
+            "has {open} open {} since the workflow or the rules last changed: fix the workflow or the rules \
+             (`pointsman help evidence`){}",
             if open == 1 { "mismatch" } else { "mismatches" },
             self.more_were_lost(),
         );

@@ -4,8 +4,9 @@
 //!
 //! Always true: for every route `offered = matched + ignored + mismatched + Σ skipped + Σ failed` whenever the counters
 //! are read, because they all change under one lock, and a scrape reads one copy of them. Evidence has a basis (the
-//! workflows, the rules, the addresses of services): when the basis changes, the evidence starts again from zero, or
-//! goes on where it was if that basis was in force before; requests that were decided before do not count.
+//! workflows, the rules, the addresses of services): when the basis changes, the evidence starts again from zero; it
+//! goes on where it was if that basis was in force before, and as it is if the rules only allow more (`rejudged`).
+//! Requests that were decided before do not count.
 //!
 //! `shadow` compares; `ladder` moves routes.
 //!

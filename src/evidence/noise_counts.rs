@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::fingerprints::PairsByKind;
 use super::noise::{NoiseGroup, NoiseOfLegacy, NoisePairs};
 use super::noise_places::{DifferingPlaces, is_status};
-use super::route::{RULES_MAX, RouteEvidence};
+use super::route::RouteEvidence;
 
 /// The rule as which noise is counted among the rules that made pairs equal.
 pub(super) const NOISE_RULE: &str = "noise";
@@ -98,8 +98,6 @@ impl RouteEvidence {
 
     /// Counts pairs that are equal by noise among the hits of rules.
     pub(super) fn count_noise_hits(&mut self, pairs: u64) {
-        if self.rule_hits.len() < RULES_MAX || self.rule_hits.contains_key(NOISE_RULE) {
-            *self.rule_hits.entry(NOISE_RULE.to_owned()).or_default() += pairs;
-        }
+        self.count_hits(NOISE_RULE, pairs);
     }
 }

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use super::counters::{Counters, SharedCounters};
 use super::fingerprints::{self, FingerprintCount};
 use super::rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs, Rejudging};
-use super::route::{EvidenceRestart, RULES, RULES_MAX, RouteEvidence};
+use super::route::{EvidenceRestart, RULES, RouteEvidence};
 use super::{Evidence, Sample};
 use crate::names::RouteId;
 
@@ -96,7 +96,7 @@ impl Counters {
             } else {
                 evidence.move_pairs(&seen.kinds, true);
             }
-            evidence.count_hits_of_new_rules(rules, seen.count);
+            rules.iter().for_each(|rule| evidence.count_hits(rule, seen.count));
             let Some((fingerprint, places)) = after else {
                 equal += seen.count;
                 continue;
@@ -109,15 +109,5 @@ impl Counters {
         }
         self.evidence.judge_groups(&self.noise);
         RejudgedOutcome::Judged { equal, differing: differing - equal }
-    }
-}
-
-impl RouteEvidence {
-    fn count_hits_of_new_rules(&mut self, rules: &[String], pairs: u64) {
-        for rule in rules {
-            if self.rule_hits.len() < RULES_MAX || self.rule_hits.contains_key(rule) {
-                *self.rule_hits.entry(rule.clone()).or_default() += pairs;
-            }
-        }
     }
 }

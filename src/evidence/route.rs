@@ -98,12 +98,20 @@ pub struct RouteEvidence {
 }
 
 /// Rules whose hits are counted separately.
-pub(super) const RULES_MAX: usize = 256;
+const RULES_MAX: usize = 256;
 /// How many pairs it takes to call a rule dead. A rule for what happens in one pair of 50 is without a hit in so many
 /// pairs once in 50,000 times.
 const DEAD_RULE_PAIRS: u64 = 500;
 
 impl RouteEvidence {
+    /// Counts that a rule made values equal, if there is room for the rule.
+    pub(super) fn count_hits(&mut self, rule: &str, hits: u64) {
+        if let Some(counted) = self.rule_hits.get_mut(rule) {
+            *counted += hits;
+        } else if self.rule_hits.len() < RULES_MAX {
+            self.rule_hits.insert(rule.to_owned(), hits);
+        }
+    }
     /// Of these rules, those that made no two values equal in all pairs; none while there are too few pairs to tell.
     pub fn dead_rules<'r>(&self, rules: impl Iterator<Item = &'r str>) -> Vec<String> {
         // With so many rules, the hits of some may not have been counted.

@@ -190,7 +190,7 @@ fn has_markup(text: &str) -> bool {
     text.contains('&') && text.contains(';') || CDATA.iter().any(|mark| text.contains(mark))
 }
 
-/// What follows a percent sign, or a sign of XML.
+/// What an escape stands for: one that begins with `%`, or one of XML, with `&` or `<![CDATA[`.
 enum Escape {
     /// An escaped character, and the length of its escapes.
     Char(char, usize),

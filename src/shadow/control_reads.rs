@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::queue::ReservedBytes;
-use crate::compare::{AnsweredRead, Body, Effect, EffectReply, Intent, Rules};
+use crate::compare::{AnsweredRead, Body, Effect, EffectReply, Intent, Rules, path_of_url};
 use crate::exchange::Reads;
 use crate::secret::STARS;
 use crate::workflow::RecordedHeaders;
@@ -52,7 +52,7 @@ impl ReadsBesideControl {
     /// Whether the control sent an effect to this path, whatever the query, and whatever names its service and the host
     /// have there: one host has several.
     fn is_where_an_effect_went(&self, asked: &Intent) -> bool {
-        let is_there = |call: &Effect| call.method == asked.method && path_of(&call.url) == path_of(&asked.url);
+        let is_there = |call: &Effect| call.method == asked.method && path_of_url(&call.url) == path_of_url(&asked.url);
         !asked.method.is_safe() && self.calls.iter().flatten().any(is_there)
     }
 
@@ -121,13 +121,6 @@ impl Reads for ReadsBesideControl {
     fn unanswered(&self) -> Option<String> {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-/// The path of a URL.
-fn path_of(url: &str) -> &str {
-    let behind_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let path = behind_scheme.find('/').map_or("/", |start| &behind_scheme[start..]);
-    path.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// The reply to a call of the control, if the events have all of it that the candidate's step would record: else its

@@ -88,7 +88,7 @@ fn hide_in_step(event: &mut StepEvent, hide: &HideText<'_>) {
                 hide_value(output, None, hide);
             }
         }
-        // It may be the text that a service answered.
+        // The value that was computed may be a service's reply as it was, which may be a text.
         StepEvent::Computed { output, .. } => hide_output(output, None, hide),
         // They were elements of a list, whose name is not in the event.
         StepEvent::FanOutOpened { items, .. } => {
@@ -157,7 +157,7 @@ fn hide_shared(value: &mut Option<Arc<Value>>, hide: &HideText<'_>) {
     value.iter_mut().for_each(|value| hide_value(Arc::make_mut(value), None, hide));
 }
 
-/// Hides a value that is a text, and the texts of a list, which have no name either.
+/// Hides a value that is a text, and the texts in a list: no key beside them tells whether they are secret.
 fn hide_value(value: &mut Value, content_type: Option<&str>, hide: &HideText<'_>) {
     match value {
         Value::String(text) => hide(text, content_type),

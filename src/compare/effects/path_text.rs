@@ -32,7 +32,7 @@ pub fn url_without_values(url: &str) -> String {
 }
 
 /// The path of a whole URL.
-pub(super) fn path_of_url(url: &str) -> &str {
+pub fn path_of_url(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     rest.find('/').map_or("/", |at| &rest[at..])

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::parts::Parts;
 use crate::admin::RulesOfRoute;
-use crate::compare::{CompareBounds, Kept, Rejudged, Rules, RulesDraft, rejudge};
+use crate::compare::{Allowances, CompareBounds, Kept, Rejudged, Rules, RulesDraft, rejudge};
 use crate::evidence::{DifferingPlaces, PairsToRejudge, RejudgedOutcome, RejudgedPairs, Sample};
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -56,7 +56,8 @@ async fn rejudge_route(
     let since = pairs.since;
     let judged = match (before, after) {
         (Some(before), Some(after)) => {
-            let work = Work { pairs, samples, before, after, limits: limits.clone() };
+            let added = Allowances::added(before.draft(), after.draft());
+            let work = Work { pairs, samples, before, after, added, limits: limits.clone() };
             tokio::task::spawn_blocking(move || work.judge()).await.unwrap_or_default()
         }
         _ => Default::default(),
@@ -83,6 +84,8 @@ struct Work {
     samples: Vec<Sample>,
     before: Rules,
     after: Arc<Rules>,
+    /// What the rules allow more than before.
+    added: Option<Allowances>,
     limits: Arc<Limits>,
 }
 
@@ -91,10 +94,9 @@ impl Work {
     fn judge(self) -> (BTreeMap<String, RejudgedPairs>, Vec<Sample>) {
         let end = Instant::now() + JUDGE_TIME_MAX;
         let (mut found, mut kept) = (BTreeMap::new(), Vec::new());
-        let (old, new): (Vec<Sample>, Vec<Sample>) =
-            self.samples.iter().cloned().partition(|sample| {
-                sample.at <= self.pairs.since && self.pairs.fingerprints.contains(&sample.fingerprint)
-            });
+        let (old, new): (Vec<Sample>, Vec<Sample>) = self.samples.iter().cloned().partition(|sample| {
+            sample.at <= self.pairs.since && self.pairs.fingerprints.contains_key(&sample.fingerprint)
+        });
         kept.extend(new);
         let mut groups: BTreeMap<String, Vec<Sample>> = BTreeMap::new();
         old.into_iter().for_each(|sample| groups.entry(sample.fingerprint.clone()).or_default().push(sample));
@@ -114,6 +116,16 @@ impl Work {
         mut samples: Vec<Sample>,
         end: Instant,
     ) -> Option<(RejudgedPairs, Vec<Sample>)> {
+        let before = DifferingPlaces::of_differences(&samples.first()?.differences);
+        // The places, which are the same for all pairs, do not tell what an index, a filter, a condition or a tolerance
+        // does to those without a sample.
+        let count = self.pairs.fingerprints.get(fingerprint).copied()?;
+        let are_all_kept = samples.len() as u64 >= count;
+        if !are_all_kept
+            && !self.added.is_some_and(|added| added.decide_by_place && !(added.ignores_calls && before.have_values()))
+        {
+            return None;
+        }
         let judged: Option<Vec<Rejudged>> = samples.iter().map(|sample| self.judge_sample(sample, end)).collect();
         let judged = judged?;
         let known: BTreeSet<&str> = self.before.names().collect();
@@ -122,7 +134,6 @@ impl Work {
         let rules = rules.into_iter().cloned().collect();
         // Of a list that was cut, it is not known that nothing else differs.
         let is_equal = |judged: &Rejudged| judged.comparison.differences.is_empty() && !judged.comparison.truncated;
-        let before = DifferingPlaces::of_differences(&samples.first()?.differences);
         if judged.iter().all(is_equal) {
             return Some((RejudgedPairs { before, after: None, rules }, Vec::new()));
         }

@@ -104,10 +104,7 @@ fn compare_parts(
         text::bind_ids(a, b, text, &mut ids, findings)?;
     }
     let calls = match pair.effects {
-        Some(effects) => {
-            let intents = pair.engine.intents();
-            Some(PairedCalls::of(effects, intents, &rules.effects, bounds, &mut ids, findings)?)
-        }
+        Some(effects) => Some(PairedCalls::of(effects, pair.engine, &rules.effects, bounds, &mut ids, findings)?),
         None => None,
     };
     bind_ids_in_sets(&mut ids, |which, ids| {
@@ -182,7 +179,7 @@ fn compare_calls_so_far(
     let Some(effects) = pair.effects else { return Ok(()) };
     let mut ids = IdMap::of_kinds(rules.texts.kinds());
     bind_instance(pair, rules, &mut ids);
-    let calls = PairedCalls::of(effects, pair.engine.intents(), &rules.effects, bounds, &mut ids, findings)?;
+    let calls = PairedCalls::of(effects, pair.engine, &rules.effects, bounds, &mut ids, findings)?;
     bind_ids_in_sets(&mut ids, |which, ids| calls.bind_ids_in_sets(which, ids, findings))?;
     calls.report(CallsOf::StoppedRun, &mut ids, findings)
 }

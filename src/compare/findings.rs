@@ -43,6 +43,7 @@ pub(super) struct ComparisonFindings<'a> {
     prefix: String,
     effects: Option<EffectCoverage>,
     calls: Vec<ComparedCall>,
+    orders_not_kept: Vec<String>,
     /// Why the statuses differ, if they do and a refusal says so.
     cause: Option<String>,
 }
@@ -89,6 +90,7 @@ impl<'a> ComparisonFindings<'a> {
             prefix: String::new(),
             effects: None,
             calls: Vec::new(),
+            orders_not_kept: Vec::new(),
             cause: None,
         }
     }
@@ -170,6 +172,11 @@ impl<'a> ComparisonFindings<'a> {
     /// Notes which call by legacy an intent was compared with.
     pub(super) fn add_compared_call(&mut self, call: ComparedCall) {
         self.calls.push(call);
+    }
+
+    /// Notes that legacy does not keep the order of which a difference at this path says that the engine does not.
+    pub(super) fn add_order_not_kept(&mut self, path: String) {
+        self.orders_not_kept.push(path);
     }
 
     /// Returns the form in which a difference shows a text, where the text has no name that could be a secret key.
@@ -373,6 +380,7 @@ impl<'a> ComparisonFindings<'a> {
             effects: self.effects,
             intents: BTreeMap::new(),
             calls: self.calls,
+            orders_not_kept: self.orders_not_kept,
         }
     }
 }

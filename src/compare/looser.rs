@@ -15,6 +15,11 @@ pub struct Allowances {
     /// Whether whole parts are left out of the comparison, and nothing else: where a part is still compared, it is
     /// compared as before.
     pub leave_out_only: bool,
+    /// Whether the path and the kind of a difference tell whether it is allowed, without the values: no index, filter,
+    /// condition or tolerance was added.
+    pub decide_by_place: bool,
+    /// Whether calls by legacy are left out, of whose paths a place may show less than the rule asks for.
+    pub ignores_calls: bool,
 }
 
 impl Allowances {
@@ -28,7 +33,10 @@ impl Allowances {
         added.tolerances(&mut before.tolerance, &mut after.tolerance);
         added.texts(&mut before.ignore_calls, &mut after.ignore_calls);
         added.of_steps(&mut before.effects, &mut after.effects);
-        (added.is_any && !added.takes_away && before == after).then_some(Self { leave_out_only: !added.compares_less })
+        let Added { is_any, takes_away, compares_less, reads_indexes, ignores_calls } = added;
+        let (leave_out_only, decide_by_place) = (!compares_less, !compares_less && !reads_indexes);
+        let added = Self { leave_out_only, decide_by_place, ignores_calls };
+        (is_any && !takes_away && before == after).then_some(added)
     }
 }
 
@@ -39,6 +47,9 @@ struct Added {
     takes_away: bool,
     /// Whether a part is still compared, with more allowed than before, at least for some requests.
     compares_less: bool,
+    /// Whether a part is left out of some elements of a list: places do not tell elements apart.
+    reads_indexes: bool,
+    ignores_calls: bool,
 }
 
 impl Added {
@@ -50,6 +61,7 @@ impl Added {
             // Only a path without a condition leaves a part out for all requests. A filter may read values of the
             // reply.
             self.compares_less |= rule.0.as_str().is_none_or(|path| path.contains('?'));
+            self.reads_indexes |= rule.0.as_str().is_some_and(has_index);
         }
         before.clear();
         after.clear();
@@ -68,7 +80,9 @@ impl Added {
     }
     fn texts(&mut self, before: &mut Vec<String>, after: &mut Vec<String>) {
         self.takes_away |= before.iter().any(|text| !after.contains(text));
-        self.is_any |= after.iter().any(|text| !before.contains(text));
+        let is_new = after.iter().any(|text| !before.contains(text));
+        self.is_any |= is_new;
+        self.ignores_calls |= is_new;
         before.clear();
         after.clear();
     }
@@ -83,6 +97,23 @@ impl Added {
             self.tolerances(&mut before.tolerance, &mut after.tolerance);
         }
     }
+}
+
+/// Whether a JSONPath selects elements of a list by their position: `[0]`, `[-1]`, `[1:3]`, `['a',0]`.
+fn has_index(path: &str) -> bool {
+    let mut quote = None;
+    let mut before = None;
+    for character in path.chars() {
+        match (quote, character) {
+            (Some(open), _) if open == character && before != Some('\\') => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(character),
+            (None, '0'..='9' | '-' | ':') if matches!(before, Some('[' | ',' | ' ')) => return true,
+            (None, _) => {}
+        }
+        before = Some(character);
+    }
+    false
 }
 
 #[cfg(test)]
@@ -112,6 +143,23 @@ mod tests {
             assert_eq!(added(&one, &after), Some(leave_out_only), "{after}");
             assert_eq!(added(&after, &one), None, "taken away: {after}");
         }
+    }
+
+    #[test]
+    fn only_what_the_place_tells_is_decided_by_it() {
+        let decide = |after: &Value| {
+            let draft = |rules: &Value| serde_json::from_value(rules.clone()).unwrap();
+            Allowances::added(&draft(&json!({})), &draft(after)).unwrap().decide_by_place
+        };
+        for path in ["$.a", "$.items[*].a", "$..a", "$['0'].a", "$['a:1']", "header.etag", "$", "$.x-1"] {
+            assert!(decide(&json!({ "ignore": [path] })), "{path}");
+        }
+        for path in ["$.items[0].a", "$.items[-1]", "$.items[1:3].a", "$.items[:3].a", "$['a', 0]", "$[?@.a > 1].b"] {
+            assert!(!decide(&json!({ "ignore": [path] })), "{path}");
+        }
+        assert!(!decide(&json!({ "ignore": [{"path": "$.b", "when": "${legacy.status < 400}"}] })));
+        assert!(!decide(&json!({ "tolerance": { "$.a": 1 } })));
+        assert!(decide(&json!({ "ignore_calls": ["audit"] })));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub struct Observation {
     intents: Vec<Intent>,
     steps_without_items: Vec<StepId>,
     has_stopped: bool,
+    sent_reads: Option<Vec<Intent>>,
 }
 
 /// A body as it was observed.
@@ -60,7 +61,8 @@ pub struct Intent {
 impl Observation {
     /// Freezes what was seen. `latency` is the time from the request's last byte to the reply's last byte.
     pub fn new(status: StatusCode, headers: HeaderMap, body: Body, latency: Duration, intents: Vec<Intent>) -> Self {
-        Self { status, headers, body, latency, intents, steps_without_items: Vec::new(), has_stopped: false }
+        let (steps_without_items, has_stopped, sent_reads) = (Vec::new(), false, None);
+        Self { status, headers, body, latency, intents, steps_without_items, has_stopped, sent_reads }
     }
     /// Adds the intents.
     pub(super) fn with_intents(self, intents: Vec<Intent>) -> Self {
@@ -69,6 +71,10 @@ impl Observation {
     /// Adds the steps whose `for_each` had no items: their intents are an empty list.
     pub fn with_steps_without_items(self, steps: Vec<StepId>) -> Self {
         Self { steps_without_items: steps, ..self }
+    }
+    /// Adds the reads that the run sent, or had answered in place of their services, with a method that is not safe.
+    pub fn with_sent_reads(self, reads: Option<Vec<Intent>>) -> Self {
+        Self { sent_reads: reads, ..self }
     }
     /// Marks what a run did that could not go on, because the output of a rehearsed step is not known: of it, only the
     /// calls are compared that it made until then.
@@ -94,6 +100,10 @@ impl Observation {
     /// What rehearsed steps would have sent, and what private steps sent in `dark`.
     pub fn intents(&self) -> &[Intent] {
         &self.intents
+    }
+    /// The reads with a method that is not safe; `None` if it is not known which the run made.
+    pub fn sent_reads(&self) -> Option<&[Intent]> {
+        self.sent_reads.as_deref()
     }
     /// Whether the run could not go on, so that the reply says nothing.
     pub fn has_stopped(&self) -> bool {

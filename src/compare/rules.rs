@@ -221,6 +221,11 @@ impl Rules {
     pub fn may_change_something(&self, effect: &Effect) -> bool {
         !effect.method.is_safe() && !self.effects.is_declared_read(effect)
     }
+    /// Whether a step sends a read with a method that is not safe: a call by legacy to the same address may be that
+    /// read, or do something.
+    pub fn send_unsafe_reads(&self) -> bool {
+        self.effects.send_unsafe_reads()
+    }
     /// Whether a step of the workflow, or of one that it runs, may make such a call in order to read.
     pub fn may_be_read(&self, effect: &Effect) -> bool {
         effect.method.is_safe() || self.effects.is_some_read(effect)

@@ -159,6 +159,10 @@ pub struct Comparison {
     /// The engine's intents that were judged, each with its call by legacy.
     #[serde(skip)]
     pub calls: Vec<ComparedCall>,
+    /// Orders that legacy did not keep for this request, as the paths of differences in order: it made the two calls at
+    /// the same time; or the other way round, where the engine makes them in no order.
+    #[serde(skip)]
+    pub orders_not_kept: Vec<String>,
 }
 
 /// An intent of the engine, and the call by legacy to which it corresponds.

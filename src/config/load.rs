@@ -17,8 +17,8 @@ use super::setup::{Loaded, Overrides, Setup};
 use super::store_url::mask_password;
 use super::tree::{Node, Source};
 use super::{
-    adoption, alive_secrets, check_files, child_undo, cross_checks, other_spellings, rehearse_from_legacy,
-    uncompared_steps,
+    adoption, alive_secrets, check_files, child_undo, cross_checks, declared_reads, other_spellings,
+    rehearse_from_legacy, uncompared_steps,
 };
 use crate::problem::{Problems, Severity, Site};
 
@@ -148,6 +148,7 @@ impl SetBuilder {
             cross_checks::warn_unverified_people(settings, &workflows, &mut problems);
             cross_checks::warn_forgotten_keys(settings, &routes.routes, &workflows, &mut problems);
             alive_secrets::check(&settings.secrets, &routes.routes, &mut problems);
+            declared_reads::warn(&workflows, &mut problems);
             uncompared_steps::warn(settings.egress.is_some(), &routes, &workflows, &mut problems);
             rehearse_from_legacy::check(settings.egress.is_some(), &routes, &workflows, &mut problems);
         }

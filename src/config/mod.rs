@@ -24,6 +24,7 @@ mod check_files;
 mod checked_files;
 mod child_undo;
 mod cross_checks;
+mod declared_reads;
 mod effects;
 mod egress;
 mod egress_attribution;
@@ -61,6 +62,7 @@ mod watcher;
 use std::path::Path;
 
 pub use addresses::parse_address;
+pub use declared_reads::sent_in_rehearsals;
 pub use files::FileKind;
 pub use other_files::OtherFile;
 pub use reload_status::ReloadStatus;

@@ -13,6 +13,7 @@ use super::counters::Counters;
 use super::rejudging::Rejudging;
 use super::route::{EarlierEvidence, EvidenceRestart, KeptEvidence, RULES, RouteEvidence};
 use crate::compare::{Allowances, RulesDraft};
+use crate::flag::SkipReason;
 
 /// Of how many earlier bases the evidence is kept.
 const KEPT_MAX: usize = 4;
@@ -84,10 +85,11 @@ impl Counters {
         }
         let before = std::mem::replace(&mut self.parts, basis.parts.clone());
         let left = self.basis.replace(basis.hash.clone());
-        self.basis_since = files_version;
         self.dirty = true;
-        let left = left?;
-        self.generation += 1;
+        let Some(left) = left else {
+            self.basis_since = files_version;
+            return None;
+        };
         let changed = changed_parts(&before, &basis.parts);
         let text = changed.join(", ");
         let (pairs, mismatched) = (self.evidence.pairs(), self.evidence.mismatched);
@@ -101,6 +103,12 @@ impl Counters {
             None => NextEvidence::FromZero,
         };
         let mut old = std::mem::take(&mut self.evidence);
+        // Where the evidence goes on, requests that are under way count as all others: what is still compared by the
+        // earlier rules differs at least where it would by the new ones.
+        if next != NextEvidence::GoesOn {
+            self.basis_since = files_version;
+            self.generation += 1;
+        }
         let mut earlier = std::mem::take(&mut old.earlier);
         let mut restarted = old.restarted.clone();
         if old.rank() > 0 {
@@ -111,7 +119,9 @@ impl Counters {
             }
             // Samples are cleared at a change of the basis, so the groups of differences are not kept either: all of
             // this is written again with each change of the present evidence.
-            let evidence = RouteEvidence { seen: BTreeMap::new(), ..old.clone() };
+            let mut evidence = RouteEvidence { seen: BTreeMap::new(), ..old.clone() };
+            // What is under way is not counted in what is left: if that returns, it lacks them.
+            evidence.count_lost(&self.under_way, SkipReason::FilesChanged);
             self.kept.push(KeptEvidence { basis: left, evidence });
             self.kept.drain(..self.kept.len().saturating_sub(KEPT_MAX));
             if next != NextEvidence::GoesOn {

@@ -131,7 +131,7 @@ impl SharedCounters {
             kept.iter_mut().for_each(|kept| kept.evidence.restart_answers());
         }
         // Nobody settles them any more.
-        evidence.count_lost(&stored.under_way);
+        evidence.count_lost(&stored.under_way, SkipReason::ShuttingDown);
         let (basis, parts, noise, rules, rejudging) =
             (stored.basis, stored.parts, stored.noise, stored.rules, stored.rejudging);
         let counters = Counters { basis, parts, evidence, noise, kept, rules, rejudging, ..Counters::default() };
@@ -233,6 +233,9 @@ impl Counters {
         };
         *pairs += 1;
         *with_error += u64::from(is_error);
+        if evidence.noise.add_orders_not_kept(&comparison.orders_not_kept) {
+            evidence.judge_groups(&self.noise);
+        }
         let mut verdict = comparison.verdict;
         match comparison.verdict {
             Verdict::Match => evidence.matched += 1,

@@ -55,8 +55,9 @@ pub(super) fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence
 }
 
 impl RouteEvidence {
-    /// Counts requests as not compared, because the process ended while the shadow executor worked on them.
-    pub(super) fn count_lost(&mut self, lost: &PairsByKind) {
+    /// Counts requests as not compared, because the process ended (`shutting_down`), or the basis of the evidence
+    /// changed (`files_changed`), while the shadow executor worked on them.
+    pub(super) fn count_lost(&mut self, lost: &PairsByKind, reason: SkipReason) {
         if lost.is_empty() {
             return;
         }
@@ -65,7 +66,7 @@ impl RouteEvidence {
         let not_compared = self.not_compared.get_or_insert(so_far);
         not_compared.shadow += lost.shadow.values().sum::<u64>();
         not_compared.dark += lost.dark.values().sum::<u64>();
-        *self.skipped.entry(SkipReason::ShuttingDown.as_str().to_owned()).or_default() += lost.pairs();
+        *self.skipped.entry(reason.as_str().to_owned()).or_default() += lost.pairs();
         for (stratum, requests) in lost.shadow.iter().chain(&lost.dark) {
             self.all.count_served(stratum, *requests);
         }

@@ -66,6 +66,8 @@ mod gate_tests;
 #[cfg(test)]
 mod noise_tests;
 #[cfg(test)]
+mod order_tests;
+#[cfg(test)]
 mod rejudging_tests;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -17,6 +17,9 @@
 //! - a pair counts as equal by noise only while all its differences are noise. Pairs are kept in groups with the same
 //!   places, and a group counts as one again, with all its pairs, as soon as one of its places is noise no longer;
 //! - what is not known, because a table is full, is no noise.
+//! - a difference in the order of calls is noise as soon as legacy was seen not to keep that order in another request:
+//!   the two calls were under way at the same time, or, where the engine has no order, came the other way round. This
+//!   needs no repeated request.
 //!
 //! What legacy does is known for a basis of its own (the rules and legacy's addresses): it outlives a change of the
 //! workflow. The outcomes of the engine belong to the evidence.
@@ -29,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use super::basis::EvidenceBasis;
 use super::fingerprints::PairsByKind;
-use super::noise_places::{DifferingPlaces, is_one_value, is_status};
+use super::noise_places::{DifferingPlaces, is_one_value, is_status, order_at};
 use super::paired::PairedCounts;
 use crate::compare::Difference;
 
@@ -41,6 +44,8 @@ pub(super) const ALPHA: f64 = 0.01;
 const PLACES_MAX: usize = 128;
 /// For how many repeated requests the guard takes noise of before a change of the rules for noise.
 const EARLIER_NOISE_REPEATS: u64 = 100;
+/// Orders of calls that legacy was seen not to keep; a difference in any other counts.
+const ORDERS_MAX: usize = 256;
 /// Groups of pairs that are kept apart.
 const GROUPS_MAX: usize = 64;
 /// How many hexadecimal digits identify a group.
@@ -92,8 +97,11 @@ pub struct NoisePairs {
     pub places: BTreeMap<String, PlaceOutcomes>,
     /// Of these, those whose bodies were compared: all three statuses were of one class.
     pub bodies: u64,
-    /// The pairs that differ only in the reply, by a hash of their places.
+    /// The pairs that differ only in the reply and the order of calls, by a hash of their places.
     pub groups: BTreeMap<String, NoiseGroup>,
+    /// Orders of calls that legacy was seen not to keep: `effects.charge, effects.mail`.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub orders_not_kept: BTreeSet<String>,
 }
 
 /// In how many requests that legacy answered twice there was a difference at one place.
@@ -147,6 +155,12 @@ impl PlaceOutcomes {
     }
 }
 
+/// Whether pairs with these differences may count as equal, now or later.
+fn may_be_noise(legacy: &NoiseOfLegacy, found: &DifferingPlaces) -> bool {
+    let is_of_reply = !legacy.basis.is_empty() && !found.places.is_empty();
+    found.are_all && (is_of_reply || !found.orders.is_empty())
+}
+
 /// Identifies the pairs that differ at these places, and at no others.
 fn group_key(places: &BTreeSet<String>) -> String {
     let mut hasher = blake3::Hasher::new();
@@ -197,7 +211,7 @@ impl NoiseOfLegacy {
         let is_rejected = |place: &String| outcomes.get(place).is_some_and(|outcomes| !outcomes.differ_equally());
         let is_earlier = |place: &String| self.earlier_places.contains(place) && is_one_value(place);
         let was_noise = |place: &String| !is_rejected(place) && (is_earlier(place) || self.is_noise(place, outcomes));
-        let is_known = found.are_all && !found.places.is_empty();
+        let is_known = found.are_all && found.orders.is_empty() && !found.places.is_empty();
         is_known && self.repeats < EARLIER_NOISE_REPEATS && found.places.iter().all(was_noise)
     }
     pub(super) fn count(&mut self, place: &str) {
@@ -217,14 +231,14 @@ impl NoiseOfLegacy {
 impl NoisePairs {
     /// Counts pairs that differ, and returns whether they count as equal.
     pub(super) fn count_pairs(&mut self, legacy: &NoiseOfLegacy, found: &DifferingPlaces, pairs: &PairsByKind) -> bool {
-        if legacy.basis.is_empty() || !found.are_all || found.places.is_empty() {
+        if !may_be_noise(legacy, found) {
             return false;
         }
-        let is_noise = |place: &String| legacy.is_noise(place, &self.places);
-        let own = group_key(&found.places);
+        let places = found.of_group();
+        let own = group_key(&places);
         let mut key = own.as_str();
         if !self.groups.contains_key(key) {
-            let is_ignored = found.places.iter().all(is_noise);
+            let is_ignored = places.iter().all(|place| self.is_noise(legacy, place));
             // The pairs of a group that is dropped stay counted as they are: as pairs that differ.
             let smallest = || self.groups.iter().filter(|(_, of)| !of.is_ignored).min_by_key(|(_, of)| of.pairs());
             if self.groups.len() >= GROUPS_MAX {
@@ -235,7 +249,7 @@ impl NoisePairs {
                 }
             }
             let group = self.groups.entry(key.to_owned()).or_default();
-            group.places.extend(found.places.iter().cloned());
+            group.places.extend(places);
             group.is_ignored = is_ignored;
         }
         let Some(group) = self.groups.get_mut(key) else { return false };
@@ -253,10 +267,10 @@ impl NoisePairs {
         found: &DifferingPlaces,
         pairs: &PairsByKind,
     ) -> bool {
-        if legacy.basis.is_empty() || !found.are_all || found.places.is_empty() {
+        if !may_be_noise(legacy, found) {
             return false;
         }
-        let key = group_key(&found.places);
+        let key = group_key(&found.of_group());
         let Some(group) = self.groups.get_mut(&key) else { return false };
         group.kinds.remove(pairs);
         let is_ignored = group.is_ignored;
@@ -269,20 +283,36 @@ impl NoisePairs {
     /// Whether pairs with these differences are not counted together with others.
     pub(super) fn is_separate(&self, legacy: &NoiseOfLegacy, found: &DifferingPlaces) -> bool {
         let others = self.groups.get(OTHER_GROUPS);
-        legacy.basis.is_empty() || others.is_none_or(|others| !found.places.is_subset(&others.places))
+        !may_be_noise(legacy, found) || others.is_none_or(|others| !found.of_group().is_subset(&others.places))
     }
 
     /// Whether pairs with these differences, and no others, count as equal.
     pub fn ignores(&self, differences: &[Difference]) -> bool {
         let found = DifferingPlaces::of_differences(differences);
-        let is_whole = found.are_all && !found.places.is_empty();
+        let places = found.of_group();
+        let is_whole = found.are_all && !places.is_empty();
         is_whole
-            && match self.groups.get(&group_key(&found.places)) {
+            && match self.groups.get(&group_key(&places)) {
                 Some(group) => group.is_ignored,
-                None => {
-                    self.groups.get(OTHER_GROUPS).is_some_and(|of| of.is_ignored && found.places.is_subset(&of.places))
-                }
+                None => self.groups.get(OTHER_GROUPS).is_some_and(|of| of.is_ignored && places.is_subset(&of.places)),
             }
+    }
+
+    /// Whether a difference at a place is none of the engine's.
+    pub(super) fn is_noise(&self, legacy: &NoiseOfLegacy, place: &str) -> bool {
+        match order_at(place) {
+            Some(order) => self.orders_not_kept.contains(order),
+            None => legacy.is_noise(place, &self.places),
+        }
+    }
+
+    /// Notes orders that legacy did not keep. Returns whether one of them is new.
+    pub(super) fn add_orders_not_kept(&mut self, orders: &[String]) -> bool {
+        let mut is_new = false;
+        for order in orders.iter().filter(|order| !self.orders_not_kept.contains(*order)).collect::<Vec<_>>() {
+            is_new |= self.orders_not_kept.len() < ORDERS_MAX && self.orders_not_kept.insert(order.clone());
+        }
+        is_new
     }
 
     /// By how much the share of requests in which the engine differs at this place exceeds that in which legacy does:

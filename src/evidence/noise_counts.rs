@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::fingerprints::PairsByKind;
-use super::noise::{NoiseGroup, NoiseOfLegacy, NoisePairs};
+use super::noise::{NoiseGroup, NoiseOfLegacy};
 use super::noise_places::{DifferingPlaces, is_status};
 use super::route::RouteEvidence;
 
@@ -46,15 +46,16 @@ impl RouteEvidence {
 
     /// Judges anew which groups count as equal, and counts their pairs accordingly.
     pub(super) fn judge_groups(&mut self, legacy: &NoiseOfLegacy) {
-        let NoisePairs { groups, places, .. } = &mut self.noise;
-        let mut changed = Vec::new();
-        for group in groups.values_mut() {
-            let is_ignored = group.places.iter().all(|place| legacy.is_noise(place, places));
-            if std::mem::replace(&mut group.is_ignored, is_ignored) != is_ignored {
-                changed.push(group.clone());
-            }
+        let noise = &self.noise;
+        let is_ignored = |group: &NoiseGroup| group.places.iter().all(|place| noise.is_noise(legacy, place));
+        let judged = noise.groups.iter().map(|(key, group)| (key, group, is_ignored(group)));
+        let judged = judged.filter(|(_, group, is_ignored)| group.is_ignored != *is_ignored);
+        let changed: Vec<(String, NoiseGroup)> =
+            judged.map(|(key, group, is_ignored)| (key.clone(), NoiseGroup { is_ignored, ..group.clone() })).collect();
+        for (key, group) in changed {
+            self.move_group(&group);
+            self.noise.groups.insert(key, group);
         }
-        changed.iter().for_each(|group| self.move_group(group));
     }
 
     /// Counts the pairs of a group as equal if it is ignored now, else as pairs that differ.

@@ -2,7 +2,8 @@
 //!
 //! Always true: a place is a path and a kind of difference, so that a value of another type, or one that is missing, is
 //! no noise where only the values differ by themselves; a difference in status is a place of its own for each pair of
-//! statuses. A pair that differs in anything but the reply, or of which not all differences are known, is never noise.
+//! statuses. A pair that differs in anything but the reply and the order of calls, or of which not all differences are
+//! known, is never noise.
 
 use std::collections::BTreeSet;
 
@@ -13,11 +14,23 @@ const PLACES_OF_PAIR_MAX: usize = 64;
 /// The longest name of a place, in bytes.
 const PLACE_BYTES_MAX: usize = 200;
 
-/// The places at which two replies differ.
+/// How the place of a difference in the order of calls begins.
+const ORDER: &str = "effect_order";
+
+/// The path of a place that is a difference in the order of calls.
+pub(super) fn order_at(place: &str) -> Option<&str> {
+    place.strip_prefix(ORDER)?.strip_prefix(' ')
+}
+
+/// The places at which two replies, or the orders of two arms' calls, differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DifferingPlaces {
     /// Each as `kind path`: `value $.generated_at`.
     pub(super) places: BTreeSet<String>,
+    /// The differences in the order of calls, each as its path: `effects.charge, effects.mail`.
+    pub(super) orders: BTreeSet<String>,
+    /// Whether one is a call by legacy whose path has placeholders.
+    pub(super) has_values: bool,
     /// Whether these are all differences of the pair.
     pub(super) are_all: bool,
     /// Whether the comparison listed all differences in the replies.
@@ -37,15 +50,20 @@ impl DifferingPlaces {
     pub fn of_differences(differences: &[Difference]) -> Self {
         let mut found = Self { are_all: true, are_whole: true, ..Self::default() };
         for difference in differences {
-            if !is_of_reply(difference.kind) {
+            found.has_values |= difference.kind == DifferenceKind::EffectMissing && difference.path.contains("{}");
+            let is_order = difference.kind == DifferenceKind::EffectOrder;
+            if !is_order && !is_of_reply(difference.kind) {
                 found.are_all = false;
                 continue;
             }
             let place = name(difference);
-            if place.len() > PLACE_BYTES_MAX || found.places.len() >= PLACES_OF_PAIR_MAX {
-                (found.are_all, found.are_whole) = (false, false);
-            } else {
-                found.places.insert(place);
+            let is_known =
+                place.len() <= PLACE_BYTES_MAX && found.places.len() + found.orders.len() < PLACES_OF_PAIR_MAX;
+            match (is_known, is_order) {
+                (true, true) => drop(found.orders.insert(difference.path.clone())),
+                (true, false) => drop(found.places.insert(place)),
+                (false, true) => found.are_all = false,
+                (false, false) => (found.are_all, found.are_whole) = (false, false),
             }
         }
         found
@@ -53,6 +71,15 @@ impl DifferingPlaces {
 }
 
 impl DifferingPlaces {
+    /// All of them, as the groups of pairs are named by.
+    pub(super) fn of_group(&self) -> BTreeSet<String> {
+        let orders = self.orders.iter().map(|path| format!("{ORDER} {path}"));
+        self.places.iter().cloned().chain(orders).collect()
+    }
+    /// Whether one of them is a call whose path is shown without its values.
+    pub fn have_values(&self) -> bool {
+        self.has_values
+    }
     /// Whether the replies are equal.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
@@ -125,6 +152,7 @@ mod tests {
             effects: None,
             intents: Default::default(),
             calls: Vec::new(),
+            orders_not_kept: Vec::new(),
         })
     }
 

@@ -21,7 +21,8 @@ const AT: &str = "value $.at";
 const TOTAL: &str = "value $.total";
 
 fn of(places: &[&str]) -> DifferingPlaces {
-    DifferingPlaces { places: places.iter().map(|place| (*place).to_owned()).collect(), are_all: true, are_whole: true }
+    let places = places.iter().map(|place| (*place).to_owned()).collect();
+    DifferingPlaces { places, are_all: true, are_whole: true, has_values: false, orders: Default::default() }
 }
 
 /// Counters of a route that is declared safe to repeat.
@@ -290,6 +291,7 @@ pub(super) fn comparison(places: &[(DifferenceKind, &str)]) -> Comparison {
         effects: None,
         intents: BTreeMap::new(),
         calls: Vec::new(),
+        orders_not_kept: Vec::new(),
     }
 }
 

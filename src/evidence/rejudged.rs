@@ -26,7 +26,7 @@ impl Evidence {
         let of_route = |(route, shared): (&RouteId, &Arc<SharedCounters>)| {
             let counters = shared.lock();
             let Rejudging { rules, since, seen, .. } = counters.rejudging.as_ref()?;
-            let fingerprints = seen.keys().cloned().collect();
+            let fingerprints = seen.iter().map(|(fingerprint, seen)| (fingerprint.clone(), seen.count)).collect();
             Some((route.clone(), PairsToRejudge { rules: rules.clone(), since: *since, fingerprints }))
         };
         routes.iter().filter_map(of_route).collect()
@@ -55,8 +55,6 @@ impl Evidence {
         let route = self.current_id(route);
         match outcome {
             RejudgedOutcome::FromZero => {
-                // Pairs that are under way belong to what is dropped.
-                counters.generation += 1;
                 self.pending().clear(&route);
                 drop(counters);
                 self.restart_guard(&route);

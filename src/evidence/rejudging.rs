@@ -1,6 +1,6 @@
 //! What waits to be judged again after a change of the rules that only allows more, and what became of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -30,8 +30,8 @@ pub struct PairsToRejudge {
     pub rules: String,
     /// When the rules were changed.
     pub since: Timestamp,
-    /// The fingerprints of their differences.
-    pub fingerprints: BTreeSet<String>,
+    /// How many pairs have differences with each fingerprint.
+    pub fingerprints: BTreeMap<String, u64>,
 }
 
 /// What the pairs with one fingerprint are under the new rules.

@@ -133,6 +133,29 @@ async fn pairs_that_are_equal_stay_so_under_rules_that_only_allow_more() {
     assert_eq!(rig.counts(), (4, 0, 0));
 }
 
+/// A request that is under way while the rules change is compared by the new ones, and counts as all others.
+#[tokio::test]
+async fn what_is_under_way_counts_where_the_evidence_goes_on() {
+    let mut rig = Rig::new().await;
+    rig.set(basis("1", &[]));
+    rig.pair(&[]);
+    let (decided, generation) = (rig.files, rig.evidence.generation(&route(), rig.files));
+    assert_eq!(rig.set(basis("1", &["$.note"])), Some(NextEvidence::GoesOn));
+    assert_eq!(rig.evidence.generation(&route(), decided), generation, "it is offered after the change");
+    rig.files = decided;
+    assert_eq!(rig.pair(&["$.total"]), Verdict::Mismatch);
+    assert_eq!(rig.counts(), (1, 0, 1));
+    rig.files = 2;
+    // It counts in neither where the evidence does not go on; what is left says that it lacks one.
+    let request = OfferedRequest { rung: State::Dark, ..OfferedRequest::new(route(), 2) };
+    rig.evidence.counters(&route()).lock().begin(&request);
+    assert_eq!(rig.set(basis("2", &[])), Some(NextEvidence::FromZero));
+    assert_ne!(rig.evidence.generation(&route(), 2), rig.evidence.generation(&route(), rig.files));
+    assert_eq!(rig.set(basis("1", &["$.note"])), Some(NextEvidence::Earlier));
+    let skipped = rig.evidence.of(&route()).skipped;
+    assert_eq!(skipped.get("files_changed"), Some(&1), "{skipped:?}");
+}
+
 #[tokio::test]
 async fn what_differed_counts_until_it_was_judged_again_also_over_a_restart() {
     let mut rig = Rig::new().await;
@@ -149,7 +172,7 @@ async fn what_differed_counts_until_it_was_judged_again_also_over_a_restart() {
     rig.evidence.set_basis(0, &[(route(), basis("1", &["$.note"]))]);
     let waiting = rig.evidence.to_rejudge().remove(0).1;
     assert_eq!(waiting.rules, basis("1", &[]).rules);
-    assert_eq!(waiting.fingerprints.into_iter().collect::<Vec<_>>(), ["$.note", "$.note $.total", "$.total"]);
+    assert_eq!(waiting.fingerprints.into_keys().collect::<Vec<_>>(), ["$.note", "$.note $.total", "$.total"]);
     let judged: [(&[&str], &[&str]); 3] =
         [(&["$.note"], &[]), (&["$.note", "$.total"], &["$.total"]), (&["$.total"], &["$.total"])];
     assert_eq!(rig.judge(&judged), Some(RejudgedOutcome::Judged { equal: 2, differing: 2 }));

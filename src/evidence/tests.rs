@@ -41,6 +41,7 @@ fn comparison(verdict: Verdict) -> Comparison {
         effects: None,
         intents: Default::default(),
         calls: Vec::new(),
+        orders_not_kept: Vec::new(),
     }
 }
 

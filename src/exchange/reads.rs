@@ -24,6 +24,12 @@ pub trait Reads: Send + Sync {
     fn answer(&self, asked: &Intent, headers: &RecordedHeaders) -> Option<Result<EffectReply, String>>;
     /// A read was sent, and this was the reply.
     fn record(&self, read: AnsweredRead);
+    /// This is read now: it is sent, or was answered.
+    fn record_asked(&self, _asked: &Intent) {}
+    /// The reads that were made with a method that is not safe; `None` if not all are known.
+    fn unsafe_reads(&self) -> Option<Vec<Intent>> {
+        None
+    }
     /// What is known of the instance that the request follows up, in place of what the store says; `None`: the store is
     /// asked.
     fn instance(&self) -> Option<&Value> {
@@ -48,6 +54,40 @@ pub trait Reads: Send + Sync {
     }
 }
 
+/// The most bytes of reads with a method that is not safe that are kept of a run.
+const UNSAFE_READS_BYTES_MAX: usize = 256 * 1024;
+
+/// The reads of a run with a method that is not safe; equal ones once.
+#[derive(Default)]
+struct UnsafeReads {
+    reads: Vec<Intent>,
+    bytes: usize,
+    is_incomplete: bool,
+}
+
+impl UnsafeReads {
+    fn add(&mut self, asked: &Intent) {
+        if asked.method.is_safe() || self.is_incomplete || self.reads.contains(asked) {
+            return;
+        }
+        let bytes = bytes_of(asked) + READ_BYTES;
+        if self.bytes + bytes > UNSAFE_READS_BYTES_MAX {
+            *self = Self { is_incomplete: true, ..Self::default() };
+            return;
+        }
+        self.bytes += bytes;
+        self.reads.push(asked.clone());
+    }
+    fn all(&self) -> Option<Vec<Intent>> {
+        (!self.is_incomplete).then(|| self.reads.clone())
+    }
+}
+
+/// What is asked, without its headers.
+fn bytes_of(asked: &Intent) -> usize {
+    asked.url.len() + asked.bytes.as_ref().map_or_else(|| asked.body.to_string().len(), bytes::Bytes::len)
+}
+
 /// Records the reads of one run, up to a number of bytes.
 pub struct RecordedReads {
     bytes_max: usize,
@@ -61,6 +101,7 @@ struct Recorded {
     started: Option<Timestamp>,
     bytes: usize,
     is_incomplete: bool,
+    unsafe_reads: UnsafeReads,
 }
 
 impl RecordedReads {
@@ -83,7 +124,8 @@ impl RecordedReads {
     }
     /// How many bytes they hold.
     pub fn bytes(&self) -> usize {
-        self.lock().bytes
+        let recorded = self.lock();
+        recorded.bytes + recorded.unsafe_reads.bytes
     }
     fn lock(&self) -> std::sync::MutexGuard<'_, Recorded> {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,8 +141,7 @@ impl Reads for RecordedReads {
             Some(Body::Whole(bytes)) => bytes.len(),
             Some(Body::TooLarge) | None => 0,
         };
-        let asked = read.asked.bytes.as_ref().map_or_else(|| read.asked.body.to_string().len(), bytes::Bytes::len);
-        let bytes = body + asked + read.asked.url.len() + READ_BYTES;
+        let bytes = body + bytes_of(&read.asked) + READ_BYTES;
         let mut recorded = self.lock();
         if recorded.bytes + bytes > self.bytes_max {
             recorded.is_incomplete = true;
@@ -108,6 +149,12 @@ impl Reads for RecordedReads {
         }
         recorded.bytes += bytes;
         recorded.reads.push(read);
+    }
+    fn record_asked(&self, asked: &Intent) {
+        self.lock().unsafe_reads.add(asked);
+    }
+    fn unsafe_reads(&self) -> Option<Vec<Intent>> {
+        self.lock().unsafe_reads.all()
     }
     fn record_instance(&self, known: KnownInstance) {
         let bytes = known.value.to_string().len() * if known.hidden.is_some() { 2 } else { 1 };
@@ -133,12 +180,13 @@ pub struct ReplayedReads {
     instance: Option<Value>,
     started: Option<Timestamp>,
     unanswered: Mutex<Option<String>>,
+    asked: Mutex<UnsafeReads>,
 }
 
 impl ReplayedReads {
     /// Answers from these reads.
     pub fn new(reads: CapturedReads) -> Self {
-        Self { reads, instance: None, started: None, unanswered: Mutex::default() }
+        Self { reads, instance: None, started: None, unanswered: Mutex::default(), asked: Mutex::default() }
     }
     /// For a run that began at a time in the past. With `instance`, this is known of the instance that its request
     /// follows up, and the store is not asked.
@@ -157,6 +205,12 @@ impl Reads for ReplayedReads {
         Some(answer)
     }
     fn record(&self, _read: AnsweredRead) {}
+    fn record_asked(&self, asked: &Intent) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).add(asked);
+    }
+    fn unsafe_reads(&self) -> Option<Vec<Intent>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).all()
+    }
     fn instance(&self) -> Option<&Value> {
         self.instance.as_ref()
     }

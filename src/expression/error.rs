@@ -25,6 +25,10 @@ impl ExpressionError {
     pub(super) fn absent(path: String) -> Self {
         Self { message: format!("`{path}` is absent"), offset: None, absent: Some(path) }
     }
+    /// The same error about a value that there is, but nobody knows it: `default` and `has` do not recover from it.
+    pub(super) fn of_unknown(self) -> Self {
+        Self { absent: None, ..self }
+    }
     /// The same error with its offset counted in a longer text, in which the expression begins after `by` characters.
     pub(super) fn offset_by(mut self, by: usize) -> Self {
         self.offset = Some(self.offset.unwrap_or(0) + by);

@@ -22,7 +22,7 @@ use super::value::{OPAQUE, kind, work};
 /// The version of the language. Raised by each change after which a valid expression may give another value (a change
 /// here, in the functions and operators, or in what `steps` holds), or a pair may get another verdict: comparisons made
 /// under an earlier version then no longer count as evidence.
-pub const DIALECT: u32 = 8;
+pub const DIALECT: u32 = 9;
 
 type Members = BTreeMap<Arc<str>, ScopeValue>;
 
@@ -260,7 +260,13 @@ impl<'s> Evaluation<'s> {
         let from = || node::path_text(name, &parts[..parts.len() - rest.len()]);
         match current {
             ScopeValue::Value(value) => lookup(value, rest, self.scope, from).map(Evaluated::Ref),
-            ScopeValue::Steps(results) => lookup_in_results(results, rest, self.scope, from).map(Evaluated::Ref),
+            ScopeValue::Steps(results) => {
+                let found = lookup_in_results(results, rest, self.scope, from).map(Evaluated::Ref);
+                found.map_err(|error| match rest.first() {
+                    Some(Part::Key(step)) if self.scope.is_unknown_step(step) => error.of_unknown(),
+                    _ => error,
+                })
+            }
             ScopeValue::Map(_) => Err(ExpressionError::absent(name.to_string())),
         }
     }

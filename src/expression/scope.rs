@@ -1,7 +1,7 @@
 //! The names that an evaluation can read, and their values.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -118,12 +118,22 @@ pub struct Scope {
     opaque: Option<Opaque>,
     /// Values in place of those of `uuid()` and `random()`.
     injected: Option<Arc<InjectedDraws>>,
+    /// The steps whose results are not known.
+    unknown_steps: Option<Arc<BTreeSet<Arc<str>>>>,
 }
 
 impl Scope {
     /// A scope without names.
     pub fn new() -> Self {
         Self::default()
+    }
+    /// Sets the steps that have ended with results which are not known: what these lack is not absent.
+    pub fn set_unknown_steps(&mut self, steps: BTreeSet<Arc<str>>) -> &mut Self {
+        self.unknown_steps = (!steps.is_empty()).then(|| Arc::new(steps));
+        self
+    }
+    pub(super) fn is_unknown_step(&self, step: &str) -> bool {
+        self.unknown_steps.as_ref().is_some_and(|steps| steps.contains(step))
     }
     fn put(&mut self, name: Cow<'static, str>, value: NameValue) -> &mut Self {
         match self.names.iter_mut().find(|(known, _)| *known == name) {

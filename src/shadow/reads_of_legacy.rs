@@ -116,6 +116,9 @@ impl Reads for ReadsOfLegacy {
     fn record(&self, read: AnsweredRead) {
         self.recorded.iter().for_each(|recorded| recorded.record(read.clone()));
     }
+    fn record_asked(&self, asked: &Intent) {
+        self.recorded.iter().for_each(|recorded| recorded.record_asked(asked));
+    }
     fn record_instance(&self, known: KnownInstance) {
         self.recorded.iter().for_each(|recorded| recorded.record_instance(known.clone()));
     }

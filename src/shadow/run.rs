@@ -70,7 +70,8 @@ pub(super) struct RunRequest {
     _reserved: ReservedBytes,
 }
 
-/// The reads of a run, where its pair is captured, it is run a second time, or no events of it tell what it read.
+/// The reads of a run, where its pair is captured, it is run a second time, no events of it tell what it read, or
+/// legacy's calls may be equal to them.
 struct FirstReads {
     reads: Arc<RecordedReads>,
     is_captured: bool,
@@ -140,7 +141,9 @@ impl Runner {
         let effects_complete = window.map(|window| tokio::time::Instant::from_std(offered) + window);
         let is_captured = is_captured(&answered);
         let runs_twice = runs_twice(&answered);
-        let is_recorded = is_captured || runs_twice || answered.mode == Mode::Dark;
+        let holds_reads_against_calls =
+            answered.effects.is_some() && self.rules_of(answered.compared_as()).send_unsafe_reads();
+        let is_recorded = is_captured || runs_twice || answered.mode == Mode::Dark || holds_reads_against_calls;
         let recorded = is_recorded.then(|| Arc::new(RecordedReads::new(CAPTURE_BYTES_MAX)));
         let of_legacy = match replays_reads(&answered) {
             false => None,
@@ -241,6 +244,8 @@ impl Runner {
             }
         };
         let not_known = ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect);
+        let of_run = answered.reads.as_deref().or_else(|| Some(&*recorded?.reads as &dyn Reads));
+        let engine = engine.with_sent_reads(of_run.and_then(Reads::unsafe_reads));
         let route = answered.compared_as();
         let rules = self.rules_of(route);
         let awaited = awaited_intents(answered, &rules);

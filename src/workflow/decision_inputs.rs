@@ -237,6 +237,7 @@ impl DecisionInputs {
         }
         scope.set("services", self.services.clone());
         scope.set("steps", run.outputs.clone());
+        scope.set_unknown_steps(run.steps_of_unknown_output());
         if let Some(legacy) = &started.legacy {
             scope.set("legacy", legacy.clone());
         }

@@ -373,6 +373,14 @@ impl Run {
     pub(super) fn was_skipped(&self, step: &StepId) -> bool {
         matches!(self.steps.get(step), Some(StepState::Skipped))
     }
+    /// The rehearsed steps whose output is not known.
+    pub(super) fn steps_of_unknown_output(&self) -> BTreeSet<Arc<str>> {
+        if self.mode() == Mode::Real {
+            return BTreeSet::new();
+        }
+        let unknown = |state: &StepState| matches!(state, StepState::Done { why_no_output: Some(_) });
+        self.steps.iter().filter(|(_, state)| unknown(state)).map(|(step, _)| step.as_str().into()).collect()
+    }
     /// Why a rehearsed step has no output, where it has none.
     pub(super) fn why_no_output(&self, step: &str) -> Option<&str> {
         match self.steps.get(step) {

@@ -66,6 +66,11 @@ struct Shop {
 
 impl Shop {
     async fn start(egress_keys: &str) -> Self {
+        Self::start_with(egress_keys, "rehearse: {}").await
+    }
+
+    /// `charge`: further keys of the step that charges.
+    async fn start_with(egress_keys: &str, charge: &str) -> Self {
         let egress = EgressAddress::default();
         let (legacy, bank) = (legacy(egress.clone()).await, Origin::start(OriginReply::Json("{\"id\":1}")).await);
         let flags = FlagsDir::empty();
@@ -80,9 +85,11 @@ impl Shop {
         );
         flags.write(
             "workflows/create.yaml",
-            "workflow: create\nsteps:\n  charge:\n    call: POST ${services.bank}/charges\n    \
-             body: { order: '${request.body.ref}', amount: '${request.body.amount}' }\n    rehearse: {}\n\
-             respond: { status: 201, body: { ref: '${request.body.ref}' } }\n",
+            &format!(
+                "workflow: create\nsteps:\n  charge:\n    call: POST ${{services.bank}}/charges\n    \
+                 body: {{ order: '${{request.body.ref}}', amount: '${{request.body.amount}}' }}\n    {charge}\n\
+                 respond: {{ status: 201, body: {{ ref: '${{request.body.ref}}' }} }}\n"
+            ),
         );
         flags.write(
             "routes/orders.yaml",
@@ -144,6 +151,25 @@ impl Shop {
     async fn cli(&self, arguments: &[&str]) -> String {
         output_text(&self.pointsman.cli(arguments).await)
     }
+}
+
+/// A step that says `effect: read` is sent; a call by legacy to the same address passes for a read only if it is equal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_to_where_a_step_reads_is_no_read_because_of_its_address() {
+    let shop = Shop::start_with("", "effect: read").await;
+    for (number, kind) in (1..).zip(["same", "twice", "missing", "wrong"]) {
+        shop.order(kind, number).await;
+    }
+    let evidence = shop.wait_for_pairs(4).await;
+    assert_eq!((&evidence["mismatched"], &evidence["matched"]), (&json!(1), &json!(3)), "{evidence:#}");
+    let diffs = shop.pointsman.get("/api/v2/routes/orders/diffs").await;
+    let difference = &diffs["groups"][0]["differences"][0];
+    let found = (&difference["path"], &difference["kind"]);
+    assert_eq!(found, (&json!("effects.bank POST /charges"), &json!("effect_missing")), "{diffs:#}");
+    let shown = shop.cli(&["check", &shop._flags.path().display().to_string()]).await;
+    let sent =
+        "orders: `shadow` and `dark` send, as `effect: read` and beside legacy's: POST bank/charges (step `charge`)";
+    assert!(shown.contains(sent), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

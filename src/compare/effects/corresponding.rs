@@ -12,9 +12,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::call::{Call, EngineCall};
+use super::likeness::in_common;
 use super::paired::without_repeated_attempts;
-use super::pairing::{self, Equality, StepCalls, in_common};
+use super::pairing;
 use super::path_text::url_without_values;
+use super::sent_reads::LegacyReads;
+use super::step_calls::{Equality, StepCalls};
 use crate::compare::bounds::{BoundExceeded, CompareBounds};
 use crate::compare::effect::{Effect, EffectReply};
 use crate::compare::findings::ComparisonFindings;
@@ -68,7 +71,7 @@ pub fn corresponding_call(
     }
     let engine = [EngineCall::of(intent, rules.effects.template_of(&intent.step), bounds)];
     let (mut ids, [call]) = (IdMap::default(), &engine);
-    let steps = pairing::by_step(&legacy, &engine, &rules.effects, &ids, &mut findings)?;
+    let steps = pairing::by_step(&legacy, &engine, &rules.effects, &LegacyReads::none(), &ids, &mut findings)?;
     let step = steps.first().filter(|step| !step.legacy.is_empty());
     let Some(step) = step else { return Ok(CorrespondingCall::None { nearest: nearest(&all, call, &findings) }) };
     let is_contested = step.legacy.iter().any(|n| {

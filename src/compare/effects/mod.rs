@@ -9,8 +9,9 @@
 //! goes on; the comparison keeps that assignment.
 //!
 //! Always true: a call is paired at most once; the ids in calls and in the replies are bound by one one-to-one mapping;
-//! a call for which the engine records no intent (a read that is sent, a call of a child workflow that runs itself) is
-//! never a difference.
+//! a call of the engine for which it records no intent (a read that is sent, a call of a child workflow that runs
+//! itself) is never a difference. A call by legacy is a read only if its method is safe, or if the run made an equal
+//! read (`sent_reads`).
 //!
 //! The caller decides which calls belong to a request (`egress` attributes them).
 
@@ -20,6 +21,7 @@ mod call_template;
 mod corresponding;
 mod coverage;
 mod draft;
+mod likeness;
 mod masked;
 mod order;
 mod paired;
@@ -27,6 +29,8 @@ mod pairing;
 mod path_text;
 mod report;
 mod rules;
+mod sent_reads;
+mod step_calls;
 mod unpaired;
 
 #[cfg(test)]
@@ -35,6 +39,8 @@ mod corresponding_tests;
 mod property_tests;
 #[cfg(test)]
 mod rule_tests;
+#[cfg(test)]
+mod sent_reads_tests;
 #[cfg(test)]
 mod stopped_tests;
 #[cfg(test)]

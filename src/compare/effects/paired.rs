@@ -8,15 +8,17 @@ use http::StatusCode;
 
 use super::call::{Call, EngineCall};
 use super::coverage::EffectCoverage;
-use super::pairing::{self, Pairs, StepCalls};
+use super::pairing::{self, Pairs};
 use super::rules::EffectRules;
+use super::sent_reads::{LegacyReads, SentReads};
+use super::step_calls::StepCalls;
 use super::unpaired::{CallsOf, Unpaired};
 use super::{order, report};
 use crate::compare::bounds::{BoundExceeded, CompareBounds};
 use crate::compare::effect::Effect;
 use crate::compare::findings::{ComparisonFindings, ReportAs};
 use crate::compare::id_map::IdMap;
-use crate::compare::observation::{Body, Intent};
+use crate::compare::observation::{Body, Observation};
 use crate::compare::verdict::ComparedCall;
 use crate::compare::walk::{InSets, Walk};
 
@@ -27,18 +29,21 @@ pub(in crate::compare) struct PairedCalls<'a> {
     steps: Vec<StepCalls<'a>>,
     pairs: Pairs,
     rules: &'a EffectRules,
+    sent_reads: SentReads<'a>,
+    reads: LegacyReads,
 }
 
 impl<'a> PairedCalls<'a> {
     /// Pairs calls with intents, and binds the ids in their bodies, except those in unordered arrays without a key.
     pub(in crate::compare) fn of(
         effects: &'a [Arc<Effect>],
-        intents: &'a [Intent],
+        run: &'a Observation,
         rules: &'a EffectRules,
         bounds: &CompareBounds,
         ids: &mut IdMap,
         findings: &mut ComparisonFindings<'_>,
     ) -> Result<Self, BoundExceeded> {
+        let intents = run.intents();
         if effects.len().max(intents.len()) > bounds.effects {
             return Err(BoundExceeded::Effects);
         }
@@ -52,9 +57,11 @@ impl<'a> PairedCalls<'a> {
             findings.check_time()?;
             engine.push(EngineCall::of(intent, rules.template_of(&intent.step), bounds));
         }
-        let steps = pairing::by_step(&legacy, &engine, rules, ids, findings)?;
+        let sent_reads = SentReads::of(run, rules, bounds);
+        let reads = LegacyReads::before_pairing(&sent_reads, &legacy, &engine, rules, ids, findings)?;
+        let steps = pairing::by_step(&legacy, &engine, rules, &reads, ids, findings)?;
         let pairs = pairing::pair(&legacy, &engine, &steps, ids, findings)?;
-        Ok(Self { legacy, engine, steps, pairs, rules })
+        Ok(Self { legacy, engine, steps, pairs, rules, sent_reads, reads })
     }
 
     /// Binds the ids in the unordered arrays of the bodies. Returns whether ids may be left that it has not bound.
@@ -106,8 +113,9 @@ impl<'a> PairedCalls<'a> {
                 report::report(step, &self.legacy[call], &self.engine[*n].call, ids, findings)?;
             }
         }
-        let Self { legacy, engine, steps, pairs, rules } = self;
-        coverage.calls_not_judged = Unpaired { legacy, engine, steps, pairs, rules, of }.report(ids, findings)?;
+        let Self { legacy, engine, steps, pairs, rules, sent_reads, reads } = self;
+        let unpaired = Unpaired { legacy, engine, steps, pairs, rules, sent_reads, reads, of };
+        coverage.calls_not_judged = unpaired.report(ids, findings)?;
         if of == CallsOf::WholeRun {
             order::report(&self.steps, &self.engine, &self.legacy, &self.pairs, findings);
         }

@@ -8,24 +8,22 @@
 //! several pairs are equally good, each side's order decides. The ids of a pair are bound as soon as the pair is made,
 //! so that they help to make the next pairs.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
-
-use serde_json::Value;
+use std::collections::{HashMap, VecDeque};
 
 use super::call::{Call, EngineCall};
 use super::call_template::path_matches;
+use super::likeness::in_common;
 use super::path_text::derived_template;
-use super::rules::{EffectRules, StepRules};
+use super::rules::EffectRules;
+use super::sent_reads::LegacyReads;
+use super::step_calls::{Equality, StepCalls};
 use crate::compare::body_rules::IdKind;
 use crate::compare::bounds::BoundExceeded;
-use crate::compare::context::WalkContext;
 use crate::compare::findings::ComparisonFindings;
 use crate::compare::id_map::IdMap;
-use crate::compare::parsed_body::ParsedBody;
 use crate::compare::rules_by_node::RulesByNode;
 use crate::compare::text;
-use crate::compare::value_hash::{Precision, Side, hash_of};
+use crate::compare::value_hash::Side;
 use crate::compare::walk::Walk;
 use crate::names::StepId;
 use crate::secret::STARS;
@@ -33,25 +31,6 @@ use crate::secret::STARS;
 /// The most combinations of a call and an intent that are scored by how much the two have in common; beyond that, the
 /// order decides.
 const SCORED_MAX: usize = 4_096;
-/// The most segments of a call's path that count for such a score. Path and body together count up to twice as many.
-const SCORED_VALUES_MAX: usize = 64;
-
-/// The intents of one step, and the calls by legacy that may belong to them.
-pub(super) struct StepCalls<'a> {
-    pub(super) step: &'a StepId,
-    pub(super) rules: &'a StepRules,
-    /// Indexes of the step's intents, in the order in which they were recorded.
-    pub(super) engine: Vec<usize>,
-    /// Indexes of legacy's calls, in order.
-    pub(super) legacy: Vec<usize>,
-    /// Which of the step's rules cover which nodes of the bodies of these calls and intents.
-    pub(super) nodes: RulesByNode,
-    /// Whether the path of an intent holds asterisks in place of a secret. The path then does not tell which calls are
-    /// equal.
-    masked_path: bool,
-    /// The query parameters whose values hold asterisks in an intent: neither do they tell which calls are equal.
-    masked_query: BTreeSet<String>,
-}
 
 /// Which calls belong together, by their indexes.
 pub(super) struct Pairs {
@@ -59,26 +38,13 @@ pub(super) struct Pairs {
     pub(super) legacy_of: Vec<Option<usize>>,
 }
 
-/// How equal two calls must be to be paired.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Equality {
-    precision: Precision,
-    /// Whether path and query count.
-    address: bool,
-}
-
-impl Equality {
-    /// Equal except for ignored parts.
-    pub(super) const EXACT: Self = Self { precision: Precision::Exact, address: true };
-    pub(super) const COARSE: Self = Self { precision: Precision::Coarse, address: true };
-    pub(super) const COARSE_BODY: Self = Self { precision: Precision::Coarse, address: false };
-}
-
-/// Groups the calls of both sides by step, in the order of the intents, without steps whose intents are not judged.
+/// Groups the calls of both sides by step, in the order of the intents, without steps whose intents are not judged, and
+/// without those of legacy's calls that are `reads`.
 pub(super) fn by_step<'a>(
     legacy: &[Call<'a>],
     engine: &[EngineCall<'a>],
     rules: &'a EffectRules,
+    reads: &LegacyReads,
     ids: &IdMap,
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<Vec<StepCalls<'a>>, BoundExceeded> {
@@ -90,15 +56,7 @@ pub(super) fn by_step<'a>(
         }
         let at = *positions.entry(intent.step).or_insert(steps.len());
         if at == steps.len() {
-            steps.push(StepCalls {
-                step: intent.step,
-                rules: rules.of(intent.step),
-                engine: Vec::new(),
-                legacy: Vec::new(),
-                nodes: RulesByNode::default(),
-                masked_path: false,
-                masked_query: BTreeSet::new(),
-            });
+            steps.push(StepCalls::of(intent.step, rules));
         }
         if let Some(step) = steps.get_mut(at) {
             step.engine.push(n);
@@ -113,7 +71,8 @@ pub(super) fn by_step<'a>(
         let template = first.template.map_or_else(derived, |template| template.path.clone());
         for (n, call) in legacy.iter().enumerate() {
             findings.step()?;
-            if call.method == first.call.method
+            if !reads.contains(n)
+                && call.method == first.call.method
                 && call.is_to_service_of(&first.call)
                 && path_matches(&template, call.path)
             {
@@ -256,141 +215,4 @@ impl Pairing<'_, '_, '_> {
         }
         Ok(())
     }
-}
-
-impl StepCalls<'_> {
-    /// How the paths of the parts of a call begin, as differences show them.
-    pub(super) fn call_prefix(&self) -> String {
-        format!("effects.{}.", self.step)
-    }
-
-    /// How the paths of values in the bodies begin, as differences show them.
-    pub(super) fn body_prefix(&self) -> String {
-        format!("effects.{}.body", self.step)
-    }
-
-    /// Returns the context for a walk over two bodies of the step.
-    pub(super) fn context<'w, 'f>(
-        &'w self,
-        ids: &'w mut IdMap,
-        findings: &'w mut ComparisonFindings<'f>,
-    ) -> WalkContext<'w, 'f> {
-        WalkContext { rules: &self.rules.body, rules_by_node: &self.nodes, ids, findings }
-    }
-
-    /// Returns a hash that is the same for calls that are equal by the step's rules. Headers do not count.
-    pub(super) fn hash(
-        &self,
-        call: &Call<'_>,
-        side: Side,
-        equality: Equality,
-        ids: &mut IdMap,
-        findings: &mut ComparisonFindings<'_>,
-    ) -> Result<u64, BoundExceeded> {
-        findings.step()?;
-        let mut hasher = DefaultHasher::new();
-        if equality.address {
-            let text = |text: &str| match side {
-                Side::Legacy => text.to_owned(),
-                Side::Engine => ids.with_legacy_ids(text).into_owned(),
-            };
-            if self.rules.ignored_path.is_none() && !self.masked_path {
-                text(call.path).hash(&mut hasher);
-            }
-            for (name, values) in call.query.iter().filter(|(name, _)| self.counts_query(name)) {
-                values.iter().for_each(|value| text(&format!("{name}={value}")).hash(&mut hasher));
-            }
-        }
-        if self.rules.ignored_body.is_some() {
-            return Ok(hasher.finish());
-        }
-        match call.body.as_ref().map(|body| (&body.parsed, body.form)) {
-            Ok((ParsedBody::Json(value, _), form)) => {
-                let value = hash_of(&mut self.context(ids, findings), value, side, equality.precision)?;
-                (1u8, form, value).hash(&mut hasher);
-            }
-            Ok((ParsedBody::Text(text), _)) => match side {
-                Side::Legacy => (2u8, text).hash(&mut hasher),
-                Side::Engine => (2u8, ids.with_legacy_ids(text)).hash(&mut hasher),
-            },
-            Ok((ParsedBody::Bytes(bytes), _)) => (3u8, bytes).hash(&mut hasher),
-            Ok((ParsedBody::Empty, _)) => 4u8.hash(&mut hasher),
-            Err(_) => 5u8.hash(&mut hasher),
-        }
-        Ok(hasher.finish())
-    }
-
-    /// Whether a query parameter counts when calls are compared for equality.
-    fn counts_query(&self, name: &str) -> bool {
-        !self.masked_query.contains(name) && !self.rules.ignored_query.iter().any(|(ignored, _)| ignored == name)
-    }
-
-    /// Returns the hashes of the first values of a call, each hashed together with its place, sorted.
-    pub(super) fn values(
-        &self,
-        call: &Call<'_>,
-        side: Side,
-        ids: &mut IdMap,
-        findings: &mut ComparisonFindings<'_>,
-    ) -> Result<Vec<u64>, BoundExceeded> {
-        let segments = call.path.split('/').enumerate().map(|(at, segment)| {
-            let id = if side == Side::Engine { ids.legacy_of(IdKind::ANY, segment) } else { None };
-            hash_at(at as u64, id.unwrap_or(segment))
-        });
-        let mut found: Vec<u64> = segments.take(SCORED_VALUES_MAX).collect();
-        if let Some(body) = call.json() {
-            self.values_within(&mut self.context(ids, findings), body, 0, side, &mut found)?;
-        }
-        for line in call.text().into_iter().flat_map(str::lines).take(SCORED_VALUES_MAX) {
-            findings.step()?;
-            let line = if side == Side::Engine { ids.with_legacy_ids(line) } else { line.into() };
-            found.push(hash_at(0, line));
-        }
-        found.sort_unstable();
-        Ok(found)
-    }
-
-    fn values_within(
-        &self,
-        context: &mut WalkContext<'_, '_>,
-        value: &Value,
-        place: u64,
-        side: Side,
-        found: &mut Vec<u64>,
-    ) -> Result<(), BoundExceeded> {
-        if found.len() >= 2 * SCORED_VALUES_MAX || context.rules_by_node.on(value).ignore.is_some() {
-            return Ok(());
-        }
-        match value {
-            Value::Object(map) => map
-                .iter()
-                .try_for_each(|(key, value)| self.values_within(context, value, hash_at(place, key), side, found)),
-            Value::Array(items) => {
-                items.iter().try_for_each(|item| self.values_within(context, item, hash_at(place, "[*]"), side, found))
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-                found.push(hash_at(place, hash_of(context, value, side, Precision::Coarse)?));
-                Ok(())
-            }
-        }
-    }
-}
-
-fn hash_at(place: u64, value: impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (place, value).hash(&mut hasher);
-    hasher.finish()
-}
-
-/// Counts the values that two sorted lists have in common.
-pub(super) fn in_common(a: &[u64], b: &[u64]) -> usize {
-    let (mut i, mut j, mut count) = (0, 0, 0);
-    while let (Some(x), Some(y)) = (a.get(i), b.get(j)) {
-        match x.cmp(y) {
-            std::cmp::Ordering::Less => i += 1,
-            std::cmp::Ordering::Greater => j += 1,
-            std::cmp::Ordering::Equal => (i, j, count) = (i + 1, j + 1, count + 1),
-        }
-    }
-    count
 }

@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use super::call::{Call, CallBody};
 use super::masked::same_text;
-use super::pairing::StepCalls;
+use super::step_calls::StepCalls;
 use crate::compare::body_rules::RuleId;
 use crate::compare::bounds::BoundExceeded;
 use crate::compare::findings::ComparisonFindings;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use http::{HeaderName, Method};
 
-use super::call::EngineCall;
+use super::call::{Call, EngineCall};
 use super::call_pattern::CallPattern;
 use super::call_template::{CallRole, CallTemplate};
 use super::draft::EffectRulesDraft;
@@ -147,6 +147,19 @@ impl EffectRules {
     ) -> impl Iterator<Item = &CallTemplate> {
         let of_service = self.templates.iter().filter(move |template| service == Some(&template.service));
         of_service.filter(move |template| template.matches(method, path_of_url(url)))
+    }
+
+    /// The calls of the workflow that a call by legacy may be.
+    pub(super) fn templates_of<'r>(&'r self, call: &'r Call<'_>) -> impl Iterator<Item = &'r CallTemplate> {
+        let may_be = |service| call.service.is_some_and(|known| known == service);
+        let of_service = self.templates.iter().filter(move |template| may_be(&template.service));
+        of_service.filter(|template| template.matches(call.method, call.path))
+    }
+
+    /// Whether a step sends a read with a method that is not safe.
+    pub(in crate::compare) fn send_unsafe_reads(&self) -> bool {
+        let is_unsafe = |template: &CallTemplate| !template.method.is_safe();
+        self.templates.iter().any(|template| matches!(template.role, CallRole::Read { .. }) && is_unsafe(template))
     }
 
     /// Whether a step that only reads makes such a call, and no other step does.

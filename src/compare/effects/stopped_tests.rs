@@ -56,3 +56,13 @@ fn nothing_of_it_counts_as_compared() {
     let none = IntentCounts { intents: 1, compared: 0, asserted: 0 };
     assert_eq!(comparison.intents[&StepId::new("charge")], none);
 }
+
+#[test]
+fn what_a_run_undoes_because_it_could_not_go_on_is_not_judged() {
+    let undo = intent("charge.undo", None, "DELETE", "http://bank/v1/charges/1", Value::Null);
+    let charged = || charge(json!({"amount": 5}));
+    let made = |effects| compared_so_far(effects, vec![charged(), undo.clone()], json!({}));
+    let right = made(vec![posted("http://bank/v1/charges", json!({"amount": 5}))]);
+    assert_eq!((right.verdict, right.differences.len()), (Verdict::Match, 0), "{:?}", right.differences);
+    assert_eq!(found(&made(Vec::new())), [("effects.charge", DifferenceKind::EffectExtra)]);
+}

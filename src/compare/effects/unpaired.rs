@@ -4,15 +4,18 @@ use std::collections::HashMap;
 
 use super::call::{Call, EngineCall};
 use super::call_template::CallRole;
-use super::pairing::{Equality, Pairs, StepCalls};
+use super::pairing::Pairs;
 use super::path_text::{derived_template, url_without_values};
 use super::rules::EffectRules;
+use super::sent_reads::{LegacyReads, SentReads};
+use super::step_calls::{Equality, StepCalls};
 use crate::compare::body_rules::IdKind;
 use crate::compare::bounds::BoundExceeded;
 use crate::compare::findings::ComparisonFindings;
 use crate::compare::id_map::IdMap;
 use crate::compare::value_hash::Side;
 use crate::compare::verdict::DifferenceKind;
+use crate::names::OF_UNDO;
 
 /// What the intents are those of.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub(super) struct Unpaired<'p, 'a> {
     pub(super) steps: &'p [StepCalls<'a>],
     pub(super) pairs: &'p Pairs,
     pub(super) rules: &'p EffectRules,
+    pub(super) sent_reads: &'p SentReads<'a>,
+    pub(super) reads: &'p LegacyReads,
     pub(super) of: CallsOf,
 }
 
@@ -55,12 +60,18 @@ impl Unpaired<'_, '_> {
                     is_doubled[n] = true;
                 }
             }
-            self.report_extra(step, ids, findings)?;
+            // What a run undoes because it could not go on, it would not have undone.
+            if self.of == CallsOf::WholeRun || !step.step.as_str().ends_with(OF_UNDO) {
+                self.report_extra(step, ids, findings)?;
+            }
         }
         let mut not_judged = 0u32;
         for (n, call) in self.legacy.iter().enumerate() {
             findings.step()?;
-            if self.pairs.engine_of[n].is_none() && !is_doubled[n] && !self.report_missing(call, ids, findings) {
+            if self.pairs.engine_of[n].is_some() || is_doubled[n] {
+                continue;
+            }
+            if self.reads.contains(n) || !self.report_missing(call, ids, findings)? {
                 not_judged = not_judged.saturating_add(1);
             }
         }
@@ -96,34 +107,36 @@ impl Unpaired<'_, '_> {
     }
 
     /// Reports a call by legacy that the engine would not make. Returns false if the call is not judged.
-    fn report_missing(&self, call: &Call<'_>, ids: &IdMap, findings: &mut ComparisonFindings<'_>) -> bool {
-        let may_be = |service| call.service.is_some_and(|known| known == service);
-        let of_workflow = self.rules.templates.iter();
-        let mut of_workflow =
-            of_workflow.filter(|template| may_be(&template.service) && template.matches(call.method, call.path));
-        let first = of_workflow.next();
+    fn report_missing(
+        &self,
+        call: &Call<'_>,
+        ids: &mut IdMap,
+        findings: &mut ComparisonFindings<'_>,
+    ) -> Result<bool, BoundExceeded> {
+        let mut of_workflow = self.rules.templates_of(call).peekable();
+        let first = of_workflow.peek().copied();
         let is_judged = match first {
             // The run may have come to that step, had it gone on.
             Some(_) if self.of == CallsOf::StoppedRun => false,
-            Some(first) => [first].into_iter().chain(of_workflow).all(|template| self.rules.judges(template)),
+            Some(_) => of_workflow.all(|template| self.rules.judges(template) || self.sent_reads.tell(template)),
             None => !call.method.is_safe(),
         };
-        if !is_judged {
-            return false;
+        if !is_judged || self.sent_reads.have_equal(call, self.rules, ids, findings)? {
+            return Ok(false);
         }
         let service = call.service.map(|service| service.as_str());
         let ignored = self.rules.ignore_calls.iter();
         let mut ignored = ignored.filter(|(calls, _)| calls.names(service, &call.authority, call.method, call.path));
         if let Some((_, rule)) = ignored.next() {
             findings.count_use(*rule);
-            return true;
+            return Ok(true);
         }
         let derived = || derived_template(call.path, |segment| ids.has_legacy(IdKind::ANY, segment));
         let path = first.map_or_else(derived, |template| template.path.clone());
         let shown = findings.shown_text(&format!("{} {}", call.method, url_without_values(call.url)));
         findings.set_prefix(format!("effects.{} {} {path}", service.unwrap_or(&call.authority), call.method));
         findings.add_text("", DifferenceKind::EffectMissing, Some(&shown), None);
-        true
+        Ok(true)
     }
 }
 

@@ -62,8 +62,10 @@ struct Keeping<'a> {
 
 impl Keeping<'_> {
     fn pair(&mut self, pair: &Pair<'_>) -> Result<KeptPair, NotKept> {
-        let intents = pair.engine.intents();
-        let has_calls = !intents.is_empty() || pair.effects.is_some_and(|effects| !effects.is_empty());
+        let (intents, sent_reads) = (pair.engine.intents(), pair.engine.sent_reads());
+        let has_calls = !intents.is_empty()
+            || sent_reads.is_some_and(|reads| !reads.is_empty())
+            || pair.effects.is_some_and(|effects| !effects.is_empty());
         let hides_calls =
             self.context.sensitive.is_some_and(|parts| parts.hides_at("effects.") || parts.hides_at("intents."));
         if has_calls && hides_calls {
@@ -79,7 +81,8 @@ impl Keeping<'_> {
             request: self.request().to_string(),
             legacy: self.reply(pair.legacy)?,
             engine: self.reply(pair.engine)?,
-            intents: intents.iter().map(|intent| self.intent(intent)).collect::<Result<_, _>>()?,
+            intents: self.intents(intents)?,
+            sent_reads: sent_reads.map(|reads| self.intents(reads)).transpose()?,
             steps_without_items: pair.engine.steps_without_items().to_vec(),
             effects: effects.transpose()?,
             instance: pair.instance.map(|ids| self.instance(ids)),
@@ -148,6 +151,10 @@ impl Keeping<'_> {
             number: effect.number,
             replied_before: effect.replied_before,
         })
+    }
+
+    fn intents(&mut self, intents: &[Intent]) -> Result<Vec<Intent>, NotKept> {
+        intents.iter().map(|intent| self.intent(intent)).collect()
     }
 
     fn intent(&mut self, intent: &Intent) -> Result<Intent, NotKept> {

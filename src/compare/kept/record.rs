@@ -51,6 +51,9 @@ pub struct KeptPair {
     /// What the engine's steps would have sent, and what private steps sent in `dark`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub intents: Vec<Intent>,
+    /// What the run read with methods that are not safe; absent if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sent_reads: Option<Vec<Intent>>,
     /// The steps whose `for_each` had no items.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) steps_without_items: Vec<StepId>,

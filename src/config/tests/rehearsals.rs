@@ -74,3 +74,20 @@ fn replayed_reads_of_a_route_that_reads_nothing_cause_a_warning() {
 
 const CHARGE: &str =
     "  charge: { call: 'POST ${services.bank}/charges', rehearse: { id: 1 } }\nrespond: { status: 201 }\n";
+
+#[test]
+fn a_read_with_a_call_that_another_step_makes_as_an_effect_causes_a_warning() {
+    let look = |path: &str| {
+        format!(
+            "workflow: look\nsteps: {{ see: {{ call: 'POST ${{services.bank}}{path}', effect: read }} }}\n\
+             respond: {{ status: 200 }}\n"
+        )
+    };
+    let shown =
+        |path: &str| Set::valid().put("workflows/payment.yaml", PAYMENT).put("workflows/look.yaml", look(path)).shown();
+    let warned = shown("/charges");
+    let message = "`see` makes the call `POST bank/charges` as `effect: read`, and the step `charge` of";
+    assert!(warned.contains(message), "{warned}");
+    assert!(warned.contains("flags/workflows/look.yaml:2:"), "{warned}");
+    assert!(!shown("/quotes").contains("as `effect: read`, and"));
+}

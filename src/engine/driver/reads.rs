@@ -25,6 +25,7 @@ impl Driver {
         if let Some(reads) = reads {
             let plan = Some(&**self.machine.plan());
             let asked = run_report::intent(plan, &attempt.step, attempt.item, attempt.part, &attempt.request);
+            reads.record_asked(&asked);
             if let Some(answer) = reads.answer(&asked, &request.recorded_headers) {
                 let files = &self.core.files;
                 let bounds = DecodeBounds::of(&files.limits, &files.key_secret);

@@ -55,6 +55,7 @@ impl Fixture {
             effects: None,
             intents: Default::default(),
             calls: Vec::new(),
+            orders_not_kept: Vec::new(),
         };
         let route = RouteId::from("bare");
         let generation = self.evidence.generation(&route, 0);

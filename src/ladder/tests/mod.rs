@@ -234,6 +234,7 @@ impl Fixture {
             effects: None,
             intents: Default::default(),
             calls: Vec::new(),
+            orders_not_kept: Vec::new(),
         };
         for _ in 0..20 {
             self.evidence.record_pair(&route, self.evidence.generation(&route, 0), State::Dark, &equal, &reply, &reply);

@@ -98,6 +98,32 @@ fn a_rehearsal_fails_with_the_name_of_an_undeclared_output_that_is_read() {
     assert!(harness.sent.is_empty());
 }
 
+/// Whether there is a value, and which, is not known: no other one takes its place. What does not depend on it is.
+#[test]
+fn an_undeclared_output_is_not_absent() {
+    let failure = |body: &str| {
+        let plan = PlanBuilder::new()
+            .call("charge", &[], "POST /charges", json!({"amount": 1}))
+            .respond(200, json!({ "of": body }))
+            .build("w");
+        let mut harness = Harness::new(&plan, Mode::Rehearse, json!({}));
+        harness.settle();
+        harness.run.failure().map(|failure| failure.kind)
+    };
+    for unknown in [
+        "${default(steps.charge.output.id, 'none')}",
+        "${default(steps.charge.status, 201)}",
+        "${has(steps.charge.output.id)}",
+        "${default(steps.charge, {}).status}",
+        "${steps.charge.status == 201 || run.mode == 'live'}",
+    ] {
+        assert_eq!(failure(unknown), Some(FailureKind::Unresolved), "{unknown}");
+    }
+    for known in ["${steps.charge.status == 201 || run.mode != 'live'}", "${default(steps.other.status, 0)}"] {
+        assert_eq!(failure(known), None, "{known}");
+    }
+}
+
 #[test]
 fn a_declared_output_that_is_null_stays_declared_in_the_stored_events() {
     let plan = PlanBuilder::new()

@@ -1,0 +1,130 @@
+//! Tells which of legacy's calls are reads that the run made too.
+//!
+//! A step may read with a method that is not safe: `POST /quotes`, `POST /rpc`. To such an address legacy may also send
+//! what changes something. That the workflow reads there says nothing about legacy's call.
+//!
+//! Always true: such a call passes for a read only if the run made an equal one, by the rules of the step that made it;
+//! once or several times. It is then the call of no other step.
+
+use super::call::{Call, EngineCall};
+use super::call_template::{CallRole, CallTemplate};
+use super::masked::same_text;
+use super::report;
+use super::rules::EffectRules;
+use super::step_calls::StepCalls;
+use crate::compare::bounds::{BoundExceeded, CompareBounds};
+use crate::compare::findings::ComparisonFindings;
+use crate::compare::id_map::IdMap;
+use crate::compare::observation::Observation;
+use crate::compare::rules_by_node::RulesByNode;
+
+/// The reads that a run made with methods that are not safe; `None` if they are not known.
+pub(super) struct SentReads<'a>(Option<Vec<EngineCall<'a>>>);
+
+impl<'a> SentReads<'a> {
+    /// Those that were sent, and those that were recorded in place of being sent and are not compared.
+    pub(super) fn of(run: &'a Observation, rules: &'a EffectRules, bounds: &CompareBounds) -> Self {
+        let reads = run.sent_reads().map(|sent| {
+            let call = |intent| EngineCall::of(intent, rules.template_of(&intent.step), bounds);
+            let recorded = run.intents().iter().map(call).filter(|intent| {
+                let is_read = |template: &CallTemplate| matches!(template.role, CallRole::Read { .. });
+                intent.template.is_some_and(is_read) && !rules.judges_intent(intent)
+            });
+            sent.iter().map(call).chain(recorded).collect()
+        });
+        Self(reads)
+    }
+
+    /// Whether it is known for each call that fits this template whether it is a read.
+    pub(super) fn tell(&self, template: &CallTemplate) -> bool {
+        self.0.is_some() && matches!(template.role, CallRole::Read { .. })
+    }
+
+    /// Whether a call by legacy is equal to one of the reads.
+    pub(super) fn have_equal(
+        &self,
+        call: &Call<'_>,
+        rules: &EffectRules,
+        ids: &mut IdMap,
+        findings: &mut ComparisonFindings<'_>,
+    ) -> Result<bool, BoundExceeded> {
+        for read in self.0.iter().flatten() {
+            findings.step()?;
+            if read.call.method == call.method
+                && call.is_to_service_of(&read.call)
+                && is_equal(call, read, rules, ids, findings)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Whether the two have no difference. The uses of rules by which they are equal are counted.
+fn is_equal(
+    call: &Call<'_>,
+    read: &EngineCall<'_>,
+    rules: &EffectRules,
+    ids: &mut IdMap,
+    findings: &mut ComparisonFindings<'_>,
+) -> Result<bool, BoundExceeded> {
+    // A read of a run below is recorded under the name of its step there.
+    let read_to = |template: &&CallTemplate| matches!(template.role, CallRole::Read { .. });
+    let below = || rules.templates_of(&read.call).find(read_to)?.step.as_ref();
+    let step = if read.template.is_some() { read.step } else { below().unwrap_or(read.step) };
+    let mut step = StepCalls::of(step, rules);
+    if step.rules.ignored_path.is_none() && !same_text(ids, call.path, read.call.path) {
+        return Ok(false);
+    }
+    let bodies = [call.document(), read.call.document()].into_iter().flatten();
+    step.nodes = RulesByNode::of(&step.rules.body, bodies, findings)?;
+    let before = findings.savepoint();
+    match report::report(&step, call, &read.call, ids, findings) {
+        // The query differs, whatever the body is that was not captured whole.
+        Ok(()) | Err(BoundExceeded::Size | BoundExceeded::Depth) if findings.has_more_than(&before) => {
+            findings.roll_back_to(before);
+            Ok(false)
+        }
+        Ok(()) => Ok(true),
+        Err(exceeded) => Err(exceeded),
+    }
+}
+
+/// Which of legacy's calls are reads, although another step of the workflow may make such a call.
+pub(super) struct LegacyReads(Vec<bool>);
+
+impl LegacyReads {
+    /// None is known to be one.
+    pub(super) fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Found before calls and intents are paired, so that no intent gets a read for its partner.
+    pub(super) fn before_pairing(
+        reads: &SentReads<'_>,
+        legacy: &[Call<'_>],
+        engine: &[EngineCall<'_>],
+        rules: &EffectRules,
+        ids: &mut IdMap,
+        findings: &mut ComparisonFindings<'_>,
+    ) -> Result<Self, BoundExceeded> {
+        let mut found = vec![false; legacy.len()];
+        if reads.0.as_ref().is_none_or(Vec::is_empty) {
+            return Ok(Self(found));
+        }
+        findings.set_prefix(String::new());
+        for (call, is_read) in legacy.iter().zip(&mut found) {
+            let is_taken = engine.iter().any(|intent| intent.taken_from.is_some() && intent.taken_from == call.number);
+            if !call.method.is_safe() && !is_taken {
+                *is_read = reads.have_equal(call, rules, ids, findings)?;
+            }
+        }
+        Ok(Self(found))
+    }
+
+    /// Whether legacy's call with this index is a read.
+    pub(super) fn contains(&self, call: usize) -> bool {
+        self.0.get(call).copied().unwrap_or(false)
+    }
+}

@@ -3,8 +3,7 @@
 //! A line has no key, so the words in it are taken for one: what follows the name of a secret (`Password : …`,
 //! `"token": …`, `<password>…`, `--password …`) is hidden, up to the end of the line.
 
-use super::markup_secrets::CDATA;
-use crate::secret::is_secret;
+use crate::secret::{CDATA, is_secret};
 
 /// A value behind a name and a blank alone is taken for a secret if it has a digit or so many characters: `password
 /// hunter2`, but not `password has expired`.
@@ -49,13 +48,13 @@ pub(super) fn secret_from(line: &str) -> Option<usize> {
 
 /// Whether a line that was named as a secret only begins one, so that the next line is the secret.
 pub(super) fn only_begins_a_secret(line: &str) -> bool {
-    matches!(line.trim(), "" | CDATA)
+    ["", CDATA[0]].contains(&line.trim())
 }
 
 /// Whether the value of a secret begins on the line after this one: `password:`, `password: |`, `<password>`.
 pub(super) fn names_the_next_line(line: &str) -> bool {
     let line = line.trim();
-    let line = line.strip_suffix(CDATA).map_or(line, str::trim_end);
+    let line = line.strip_suffix(CDATA[0]).map_or(line, str::trim_end);
     let is_candidate = line.len() <= NAME_BYTES_MAX || line.ends_with([':', '=', '|', '>', '-', '+', '\\', '"', '\'']);
     if !is_candidate || line.is_empty() {
         return false;

@@ -65,6 +65,26 @@ fn of_body(body: &Value) -> QuotedSecrets {
 }
 
 #[test]
+fn secrets_in_nested_and_quoted_formats_are_learned() {
+    let nested = |text: &str| json!({ "raw": json!({ "raw": text }).to_string() });
+    let quoted = json!({
+        "json": nested(r#"{"password":"s3cr3t-1"}"#), "xml": nested("<a token=\"s3cr3t-2\"><pin>s3cr3t-3</pin></a>"),
+        "url": nested("/x?to=%2Fb%3Ftoken%3Ds3cr3t-4"), "log": "x-api-key: s3cr3t-5", "info": "http://jo:s3cr3t-6@a/",
+        "sentence": "the password: s3cr3t-7, is yours", "pins": [100_008], "html": "{&quot;otp&quot;:&quot;s3cr3t-8&quot;}",
+    });
+    let headers = [("x-meta", r#"{"password":"s3cr3t-9"}"#)];
+    let known = learned(&headers, &quoted.to_string(), reply(HeaderMap::new(), "{}"));
+    for n in 1..=9 {
+        assert!(known.contains(&format!("s3cr3t-{n}")), "{n}");
+    }
+    assert!(known.contains("100008"));
+    // Any sentence may stand behind such a word.
+    let words =
+        of_body(&json!({ "a": "Session: 2026-11-17 opening", "b": "token: see page twelve", "counts": [100_009] }));
+    assert!(!["2026-11-17", "see", "page", "100009"].iter().any(|word| words.contains(word)));
+}
+
+#[test]
 fn what_is_found_in_texts_by_chance_is_not_learned() {
     let headers = [
         ("set-cookie", "sid=c00kie-1; Path=/orders; HttpOnly; SameSite=Strict; Max-Age=3600000"),

@@ -22,26 +22,15 @@ use serde_json::Value;
 use super::bounds::CompareBounds;
 use super::capture::AnsweredRead;
 use super::effect::{Effect, EffectReply};
-use super::markup_secrets::named_secrets;
 use super::multipart;
 use super::observation::{Body, Intent, Observation};
 use super::parsed_body::ParsedBody;
-use super::secret_forms::{decoded_component, json_of, value_of_secret};
 use super::structure::values_of_text;
-use crate::secret::{QuotedSecrets, REDACTED, RedactRules, STARS, is_secret};
-
-/// A shorter value that the files declare as secret is hidden only where it stands.
-const DECLARED_BYTES_MIN: usize = 4;
-/// The same for a value of which only a built-in name says that it is secret.
-const NAMED_BYTES_MIN: usize = 6;
-/// A value of nothing but letters, of which only a built-in name says that it is secret, is a word if it has fewer:
-/// `{"auth": "required"}`.
-const NAMED_LETTERS_MIN: usize = 12;
-/// How the names of values end, as letters in lower case, that say of which kind a secret is: `token_type`,
-/// `issued_token_type`.
-const KIND_OF_TOKEN: &str = "tokentype";
-/// What the names of passwords contain, as letters in lower case.
-const PASSWORDS: [&str; 4] = ["passw", "passphrase", "pwd", "secret"];
+use super::told_by::{ToldBy, is_kind_of_token};
+use crate::secret::{
+    Detectors, FoundSecret, QuotedSecrets, RedactRules, USER_INFO, decoded_component, is_weakly_secret, json_of,
+    replace_secrets, singular, value_of_secret,
+};
 
 /// The parts of one pair.
 pub struct PairParts<'a> {
@@ -170,17 +159,6 @@ pub(super) fn body_of(intent: &Intent) -> Bytes {
     }
 }
 
-/// What declares a value secret.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum ToldBy {
-    /// Only its name, by what is built in.
-    Name,
-    /// Only its name too, which is that of a password: words are passwords.
-    PasswordName,
-    /// The files.
-    Rules,
-}
-
 struct Learning<'a> {
     rules: &'a RedactRules,
     bounds: &'a CompareBounds,
@@ -188,26 +166,12 @@ struct Learning<'a> {
 }
 
 impl Learning<'_> {
-    /// Who says that the value under this name is secret; `None`: nobody.
     fn told_by(&self, name: &str) -> Option<ToldBy> {
-        match self.rules.has_name(name) {
-            true => Some(ToldBy::Rules),
-            false if is_secret(name) && is_password(name) => Some(ToldBy::PasswordName),
-            false => (is_secret(name) && !is_kind_of_token(name)).then_some(ToldBy::Name),
-        }
+        ToldBy::of_name(name, self.rules)
     }
 
     fn add(&mut self, secret: &str, told_by: ToldBy) {
-        // Where the whole secret is hidden already, what stands beside the stars is none: `Bearer ***`.
-        let shown = secret.replace(STARS, "");
-        let shown = shown.trim();
-        let is_word = || shown.chars().all(char::is_alphabetic) && shown.chars().count() < NAMED_LETTERS_MIN;
-        let is_learned = match told_by {
-            ToldBy::Rules => shown.len() >= DECLARED_BYTES_MIN,
-            ToldBy::Name => shown.len() >= NAMED_BYTES_MIN && !is_word(),
-            ToldBy::PasswordName => shown.len() >= NAMED_BYTES_MIN,
-        };
-        if is_learned && !shown.contains(REDACTED) {
+        if told_by.tells(secret) {
             self.quoted.add(secret);
         }
     }
@@ -218,21 +182,55 @@ impl Learning<'_> {
         }
     }
 
-    /// A query.
+    /// A query. A value of which the name tells nothing may be a text with secrets.
     fn query(&mut self, query: &str) {
-        for (name, value) in query.split('&').filter_map(|parameter| parameter.split_once('=')) {
-            self.named(&decoded_component(name), &decoded_component(value));
+        for (name, value) in query.split(['&', ';']).filter_map(|parameter| parameter.split_once('=')) {
+            let (name, value) = (decoded_component(name), decoded_component(value));
+            match self.told_by(&name) {
+                Some(told_by) => self.add(&value, told_by),
+                None => self.text(&value),
+            }
+        }
+    }
+
+    /// A text that may have secrets, in whatever format it names them.
+    fn text(&mut self, text: &str) {
+        let mut found = Vec::new();
+        let mut note = |FoundSecret { name, value, is_line }: FoundSecret<'_>| {
+            found.push((name.to_owned(), value.to_owned(), is_line));
+            None
+        };
+        replace_secrets(text, &|name| self.told_by(name).is_some(), Detectors::default(), &mut note);
+        for (name, value, is_line) in found {
+            match (name == USER_INFO, is_line) {
+                (true, _) => {
+                    let password = value.split_once(':').map_or(&*value, |(_, password)| password);
+                    self.add(password, ToldBy::PasswordName);
+                }
+                // Behind such a name there may be any sentence.
+                (false, true) if is_weakly_secret(&name) => {}
+                (false, true) => {
+                    self.named(&name, &value);
+                    // The secret, if the sentence goes on behind it. A word is none.
+                    let first = value.split_whitespace().next().unwrap_or_default().trim_end_matches([',', ';', '.']);
+                    if first.bytes().any(|byte| byte.is_ascii_digit()) {
+                        self.named(&name, first);
+                    }
+                }
+                (false, false) => self.named(&name, &value),
+            }
         }
     }
 
     /// Headers: the whole value, the credentials behind its scheme, and each cookie's value without its attributes; of
-    /// one whose name is no secret, the parameters of URLs.
+    /// one whose name is no secret, the parameters of URLs, and what it names itself.
     fn headers(&mut self, headers: &HeaderMap) {
         for (name, value) in headers {
             let Ok(value) = std::str::from_utf8(value.as_bytes()) else { continue };
             let Some(told_by) = self.told_by(name.as_str()) else {
                 // A URL: `location`, `link`.
                 value.split(['?', '#', '<', '>']).for_each(|part| self.query(part));
+                self.text(value);
                 continue;
             };
             self.add(value, told_by);
@@ -277,15 +275,7 @@ impl Learning<'_> {
         };
         match values_of_text(headers, &text, self.bounds).or_else(|| json_of(&text)) {
             Some(document) => self.document(&document),
-            None => self.markup(&text),
-        }
-    }
-
-    /// XML or HTML that has no document, or is quoted in a text.
-    fn markup(&mut self, text: &str) {
-        let named = named_secrets(text, &|name| self.told_by(name).is_some());
-        for (name, content) in named {
-            self.named(name.rsplit(':').next().unwrap_or(name), &content);
+            None => self.text(&text),
         }
     }
 
@@ -338,8 +328,18 @@ impl Learning<'_> {
                 };
                 for (key, value) in members {
                     let of_member = told_by.max(self.told_by(key)).max(of_pair(key));
-                    if of_member == Some(ToldBy::Rules) || !is_kind_of_token(key) {
-                        self.values(value, of_member);
+                    let of_each = singular(key).and_then(|name| self.told_by(name));
+                    match value {
+                        Value::Array(items) if of_member.is_none() && of_each.is_some() => {
+                            for item in items {
+                                let is_value = matches!(item, Value::String(_) | Value::Number(_));
+                                self.values(item, of_each.filter(|_| is_value));
+                            }
+                        }
+                        value if of_member == Some(ToldBy::Rules) || !is_kind_of_token(key) => {
+                            self.values(value, of_member);
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -348,26 +348,11 @@ impl Learning<'_> {
                 Some(told_by) => self.add(text, told_by),
                 None => match json_of(text) {
                     Some(json) => self.document(&json),
-                    None => self.markup(text),
+                    None => self.text(text),
                 },
             },
             Value::Number(number) => told_by.into_iter().for_each(|told_by| self.add(number.as_str(), told_by)),
             Value::Null | Value::Bool(_) => {}
         }
     }
-}
-
-/// Whether a name is that of a kind of tokens, which is no secret: `token_type`.
-fn is_kind_of_token(name: &str) -> bool {
-    plain(name).ends_with(KIND_OF_TOKEN)
-}
-
-/// Whether a secret name is that of a password.
-fn is_password(name: &str) -> bool {
-    let plain = plain(name);
-    PASSWORDS.iter().any(|word| plain.contains(word))
-}
-
-fn plain(name: &str) -> String {
-    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }

@@ -7,14 +7,15 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::digest::digest;
 use super::line_secrets::secret_from;
-use super::markup_secrets::without_secrets;
-use super::secret_forms::{json_of, value_of_secret};
 use super::value_path::ValuePath;
-use crate::secret::{Detectors, LengthMax, STARS, is_secret, masked_and_cut, redact_line, replace_detected};
+use crate::secret::{
+    Detectors, LengthMax, STARS, is_secret, masked_and_cut, members_apart, redact_line, replace_detected, singular,
+    value_of_secret,
+};
 
 /// A number of so many digits, blanks and dashes between them included, may be that of a card or an account.
 const LONG_NUMBER_DIGITS: usize = 12;
@@ -39,21 +40,29 @@ fn redact_under_key(value: &Value) -> Value {
             let of_pair = value_of_secret(map, is_secret);
             let shown = map.iter().map(|(key, value)| {
                 let is_hidden = (is_secret(key) || of_pair == Some(key.as_str())) && !value.is_null();
-                let value = if is_hidden { Value::from(STARS) } else { redact_under_key(value) };
+                let value = match value {
+                    _ if is_hidden => STARS.into(),
+                    Value::Array(items) if singular(key).is_some_and(is_secret) => {
+                        items.iter().map(redact_in_list_of_secrets).collect()
+                    }
+                    value => redact_under_key(value),
+                };
                 (detected(key).into_owned(), value)
             });
-            Value::Object(shown.collect::<Map<_, _>>())
+            Value::Object(members_apart(shown))
         }
         Value::Array(items) => Value::Array(items.iter().map(redact_under_key).collect()),
-        Value::String(text) => {
-            let json = json_of(text).map(|json| (redact_under_key(&json), json));
-            Value::String(match json.filter(|(redacted, json)| redacted != json) {
-                Some((redacted, _)) => redacted.to_string(),
-                None => redact_line(&without_secrets(text, &is_secret, &|_| STARS.to_owned())),
-            })
-        }
+        Value::String(text) => Value::String(redact_line(text)),
         Value::Number(number) if detected(number.as_str()) != number.as_str() => Value::from(STARS),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}
+
+/// Redacts an element of a list whose name is the plural of that of a secret: `pins`.
+fn redact_in_list_of_secrets(value: &Value) -> Value {
+    match value {
+        Value::String(_) | Value::Number(_) => STARS.into(),
+        Value::Object(_) | Value::Array(_) | Value::Null | Value::Bool(_) => redact_under_key(value),
     }
 }
 
@@ -173,6 +182,14 @@ mod tests {
         assert_eq!(shown["payload"], json!("{\"order\":{\"api_key\":\"***\",\"n\":1}}"));
         assert_eq!(shown["note"], body["note"]);
         assert_eq!(shown["xml"], "<a><password>***</password><n>1</n></a>");
+    }
+
+    #[test]
+    fn numbers_in_a_list_of_secrets_are_hidden_as_texts_are_and_keys_that_are_secrets_stay_apart() {
+        let body = json!({ "pins": [1234, "5678", null, { "n": 1 }], "items": [1234] });
+        assert_eq!(redact(&body), json!({ "pins": ["***", "***", null, { "n": 1 }], "items": [1234] }));
+        let keys = json!({ "cards": { "4111111111111111": { "n": 1 }, "5500000000000004": { "n": 2 } } });
+        assert_eq!(redact(&keys), json!({ "cards": { "***": { "n": 1 }, "*** (2)": { "n": 2 } } }));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The path to a value within a document, as differences show it.
 
-use crate::secret::is_secret;
+use crate::secret::{is_secret, singular};
 
 /// One step from a value to a value within it.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +90,7 @@ impl<'a> ValuePath<'a> {
 
 /// Whether a name is the plural of that of a secret.
 fn is_plural_of_secret(name: &str) -> bool {
-    name.strip_suffix('s').or(name.strip_suffix('S')).is_some_and(is_secret)
+    singular(name).is_some_and(is_secret)
 }
 
 /// Whether a key below the name of a secret is plainly the name of a field: `number` in `card`.

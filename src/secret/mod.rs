@@ -1,28 +1,37 @@
 //! Values that must not be shown, and what is shown in their place.
 
+mod assignments;
 mod cut;
 mod detect;
 mod escaped;
+mod forms;
 mod keyed;
+mod markup;
 mod names;
 mod number;
 mod quoted;
 mod redact;
 mod rules;
 mod search;
+mod walk;
+#[cfg(test)]
+mod walk_tests;
 
 use std::sync::Arc;
 
 pub use cut::{BEGINNING_CHARS_MIN, CUT, LengthMax, masked_and_cut};
 pub use detect::{Detectors, replace_detected};
 pub use escaped::forms_in_texts;
+pub use forms::{decoded_component, json_of, value_of_secret};
 pub use keyed::{REDACTED, RedactionKey, is_redacted};
-pub use names::set_secret_names;
+pub use markup::CDATA;
+pub use names::{is_secret, is_weakly_secret, set_secret_names, singular};
 pub use number::CanonicalNumber;
 pub use quoted::{QUOTED_SECRETS_MAX, QuotedSecrets, forms_in_shown_texts};
-pub use redact::{SEALED, STARS, is_secret, redact_line};
+pub use redact::{SEALED, STARS, is_hidden, redact_line};
 pub use rules::RedactRules;
 pub use search::{is_quoted_in, quotes_and_cut_quotes_in, quotes_in, replaced};
+pub use walk::{FoundSecret, USER_INFO, members_apart, replace_secrets};
 
 /// A value that is never shown: `Debug` prints stars, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]

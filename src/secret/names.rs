@@ -1,4 +1,5 @@
-//! Names that the files declare as secret for the whole process, and how names are compared.
+//! Which names are secret: those that are built in, and those that the files declare for the whole process. Only this
+//! module decides that.
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,6 +8,71 @@ use arc_swap::ArcSwap;
 /// A name as names are compared: `X-Customer_Ref` and `xCustomerRef` are one.
 pub(super) fn plain_name(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// Words that make a key secret wherever they occur in it.
+const SECRET_WORDS: &[&str] = &[
+    "authorization",
+    "cookie",
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "apikey",
+    "credential",
+    "cardnumber",
+    "creditcard",
+    "privatekey",
+    "accesskey",
+    "signature",
+    "sessionid",
+];
+/// Words that make a key secret if they are a whole part of it (`card`, `card_cvv`, but not `discard`).
+const SECRET_PARTS: &[&str] =
+    &["card", "pan", "cvv", "cvc", "iban", "ssn", "pin", "pwd", "auth", "otp", "session", "jwt"];
+/// Those of them that mean nothing else.
+const STRONG_PARTS: &[&str] = &["cvv", "cvc", "iban", "ssn", "pwd", "otp", "jwt"];
+
+/// Whether the value under this key is secret.
+pub fn is_secret(key: &str) -> bool {
+    has_secret_word(key) || has_part_of(SECRET_PARTS, key) || is_secret_in_process(key)
+}
+
+/// Whether a key has one of the words that make it secret wherever they occur.
+fn has_secret_word(key: &str) -> bool {
+    let plain = plain_name(key);
+    SECRET_WORDS.iter().any(|word| plain.contains(word))
+}
+
+fn has_part_of(words: &[&str], key: &str) -> bool {
+    // `cardHolder`, `card_holder` and `card-holder` have the same parts.
+    let mut parts = vec![String::new()];
+    let mut lower_before = false;
+    for c in key.chars() {
+        if !c.is_alphanumeric() || (c.is_uppercase() && lower_before) {
+            parts.push(String::new());
+        }
+        if c.is_alphanumeric()
+            && let Some(part) = parts.last_mut()
+        {
+            part.extend(c.to_lowercase());
+        }
+        lower_before = c.is_lowercase();
+    }
+    parts.iter().any(|part| words.contains(&part.as_str()))
+}
+
+/// Whether nothing but a word with other meanings makes a key secret: the session of a conference, a card for a
+/// birthday.
+pub fn is_weakly_secret(key: &str) -> bool {
+    let is_strong = has_secret_word(key) || has_part_of(STRONG_PARTS, key) || is_secret_in_process(key);
+    !is_strong && has_part_of(SECRET_PARTS, key)
+}
+
+/// The name of one of the values of a list with this name: `pin` of `pins`.
+pub fn singular(name: &str) -> Option<&str> {
+    name.strip_suffix(['s', 'S']).filter(|name| !name.is_empty())
 }
 
 /// The names that `redact:` of pointsman.yaml declares. They are known to the whole process, because the log and the
@@ -27,7 +93,7 @@ pub(super) fn is_secret_in_process(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::{is_secret, redact_line};
+    use crate::secret::redact_line;
 
     #[test]
     fn names_of_the_process_are_secret_everywhere() {

@@ -1,118 +1,28 @@
-//! Redacts texts that are shown to people. Only this module decides which names are secret.
+//! Redacts texts that are shown to people.
 //!
-//! Always true: a value under a secret name is replaced by stars, in JSON, queries and forms alike; so are a text that
-//! begins with a scheme such as `Bearer` or that is a JWT, the `user:password@` of a URL within a text, and what a
-//! detector finds in it (`detect`).
+//! Always true: a value under a secret name (`names`) is replaced by stars, in every format that the text has or quotes
+//! (`walk`); so are a text that begins with a scheme such as `Bearer` or that is a JWT, the `user:password@` of a URL
+//! within a text, and what a detector finds in it (`detect`).
 
-use percent_encoding::percent_decode_str;
-
-use super::detect::{Detectors, replace_detected};
-use super::names::is_secret_in_process;
+use super::detect::Detectors;
+use super::keyed::is_redacted;
+use super::names::is_secret;
+use super::walk::{FoundSecret, replace_secrets};
 
 /// Shown in place of a secret.
 pub const STARS: &str = "***";
 /// The delimiters of a value that is encrypted in the store; the ciphertext is between them.
 pub const SEALED: [&str; 2] = ["«sealed:", "»"];
 
-/// Words that make a key secret wherever they occur in it.
-const SECRET_WORDS: &[&str] = &[
-    "authorization",
-    "cookie",
-    "password",
-    "passwd",
-    "passphrase",
-    "secret",
-    "token",
-    "apikey",
-    "credential",
-    "cardnumber",
-    "creditcard",
-    "privatekey",
-    "accesskey",
-    "signature",
-    "sessionid",
-];
-/// Words that make a key secret if they are a whole part of it (`card`, `card_cvv`, but not `discard`).
-const SECRET_PARTS: &[&str] =
-    &["card", "pan", "cvv", "cvc", "iban", "ssn", "pin", "pwd", "auth", "otp", "session", "jwt"];
-
-/// Whether the value under this key is secret.
-pub fn is_secret(key: &str) -> bool {
-    let plain: String = key.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-    if SECRET_WORDS.iter().any(|word| plain.contains(word)) {
-        return true;
-    }
-    // `cardHolder`, `card_holder` and `card-holder` have the same parts.
-    let mut parts = vec![String::new()];
-    let mut lower_before = false;
-    for c in key.chars() {
-        if !c.is_alphanumeric() || (c.is_uppercase() && lower_before) {
-            parts.push(String::new());
-        }
-        if c.is_alphanumeric()
-            && let Some(part) = parts.last_mut()
-        {
-            part.extend(c.to_lowercase());
-        }
-        lower_before = c.is_lowercase();
-    }
-    parts.iter().any(|part| SECRET_PARTS.contains(&part.as_str())) || is_secret_in_process(key)
-}
-
-/// Replaces the credentials in a line of text (a URL, a header, a string in a body).
+/// Replaces the credentials in a text (a URL, a header, a string in a body), in whichever formats it has them (`walk`).
 pub fn redact_line(text: &str) -> String {
-    let lower = text.to_ascii_lowercase();
-    let scheme = ["bearer ", "basic ", "digest "].iter().find(|scheme| lower.trim_start().starts_with(**scheme));
-    if let Some(scheme) = scheme {
-        return format!("{}{STARS}", &text.trim_start()[..scheme.len()]);
-    }
-    if text.split('.').count() == 3 && text.starts_with("eyJ") {
-        return STARS.to_owned();
-    }
-    let text = without_user_info(text);
-    let text = replace_detected(&text, Detectors::default(), &mut |_| STARS.to_owned());
-    let mut out = String::with_capacity(text.len());
-    // `key=value` in queries and forms.
-    for piece in text.split_inclusive(['?', '&', ';', '#']) {
-        let (body, end) = match piece.char_indices().last() {
-            Some((at, '?' | '&' | ';' | '#')) => piece.split_at(at),
-            _ => (piece, ""),
-        };
-        match body.split_once('=') {
-            Some((key, value)) if !value.is_empty() && is_secret_parameter(key) => {
-                out.push_str(key);
-                out.push('=');
-                out.push_str(STARS);
-            }
-            _ => out.push_str(body),
-        }
-        out.push_str(end);
-    }
-    out
+    let mut stars = |found: FoundSecret<'_>| (!is_hidden(found.value)).then(|| STARS.to_owned());
+    replace_secrets(text, &is_secret, Detectors::default(), &mut stars).unwrap_or_else(|| text.to_owned())
 }
 
-/// Whether the name of a parameter is secret, as written or percent-decoded.
-fn is_secret_parameter(name: &str) -> bool {
-    is_secret(name) || (name.contains('%') && is_secret(&percent_decode_str(name).decode_utf8_lossy()))
-}
-
-/// Replaces each `user:password@` of a URL in the text. Everything between `://` and the last `@` before the path
-/// counts as one, so that more may be replaced if a URL is a value in a query.
-fn without_user_info(text: &str) -> String {
-    let mut pieces = text.split("://");
-    let mut out = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        let authority = &piece[..piece.find(['/', '?', '#']).unwrap_or(piece.len())];
-        out.push_str("://");
-        match authority.rfind('@') {
-            Some(at) => {
-                out.push_str(STARS);
-                out.push_str(&piece[at..]);
-            }
-            None => out.push_str(piece),
-        }
-    }
-    out
+/// Whether nothing of a value is left: stars or a hash stand in its place.
+pub fn is_hidden(value: &str) -> bool {
+    value == STARS || is_redacted(value)
 }
 
 #[cfg(test)]

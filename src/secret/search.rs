@@ -12,6 +12,7 @@
 use std::ops::Range;
 
 use super::cut::{CUT, beginnings_before_cuts};
+use super::markup::{CDATA, reference};
 
 /// How often a text is decoded, for a URL within the query of a URL within another one.
 const NESTING_MAX: usize = 3;
@@ -180,11 +181,6 @@ fn decoded(text: &str, earlier: Option<&Decoded>, spaced: bool) -> Option<Decode
     is_changed.then_some(Decoded { text, places, ends })
 }
 
-/// The marks around a text of XML in which nothing is escaped.
-const CDATA: [&str; 2] = ["<![CDATA[", "]]>"];
-/// The longest reference to a character of XML: `&#x0010FFFF;`.
-const REFERENCE_BYTES_MAX: usize = 12;
-
 /// Whether a text may have references of XML, or CDATA marks.
 fn has_markup(text: &str) -> bool {
     text.contains('&') && text.contains(';') || CDATA.iter().any(|mark| text.contains(mark))
@@ -224,26 +220,7 @@ impl Escape {
         if let Some(mark) = CDATA.iter().find(|mark| text.starts_with(**mark)) {
             return Self::Mark(mark.len());
         }
-        let end = text.bytes().take(REFERENCE_BYTES_MAX).position(|byte| byte == b';');
-        let Some(name) = end.and_then(|end| text.get(1..end)).filter(|_| text.starts_with('&')) else {
-            return Self::None;
-        };
-        let character = match (name, name.strip_prefix('#')) {
-            ("amp", _) => Some('&'),
-            ("lt", _) => Some('<'),
-            ("gt", _) => Some('>'),
-            ("quot", _) => Some('"'),
-            ("apos", _) => Some('\''),
-            (_, Some(number)) => {
-                let number = match number.strip_prefix(['x', 'X']) {
-                    Some(hex) => u32::from_str_radix(hex, 16),
-                    None => number.parse(),
-                };
-                number.ok().and_then(char::from_u32)
-            }
-            (_, None) => None,
-        };
-        character.map_or(Self::None, |character| Self::Char(character, name.len() + 2))
+        reference(text).map_or(Self::None, |(character, bytes)| Self::Char(character, bytes))
     }
     /// The result if no whole escape begins at `at`.
     fn cut_off(bytes: &[u8], at: usize) -> Self {

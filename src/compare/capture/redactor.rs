@@ -6,13 +6,12 @@
 //! else in it they are quoted.
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::compare::kept::SensitiveParts;
-use crate::compare::markup_secrets::without_secrets;
-use crate::compare::secret_forms::{decoded_component, json_of, value_of_secret};
 use crate::secret::{
-    QuotedSecrets, REDACTED, RedactRules, RedactionKey, STARS, is_redacted, is_secret, redact_line, replace_detected,
+    FoundSecret, QuotedSecrets, RedactRules, RedactionKey, STARS, decoded_component, is_hidden, is_redacted, is_secret,
+    json_of, members_apart, replace_secrets, singular, value_of_secret,
 };
 
 /// Below a secret name, a key that is nothing but letters of at most this number is kept: `card: {number: …}`.
@@ -51,14 +50,8 @@ impl Redactor<'_> {
         let hidden = self.sensitive.map_or_else(|| text.to_owned(), |parts| parts.hide_in_text(text));
         let shown = self.in_place_of_stars(text, &hidden);
         let shown = self.quoted.hide(&shown, &|secret| self.key.redacted(secret));
-        let detected = replace_detected(&shown, self.rules.detectors(), &mut |secret| self.key.redacted(secret));
-        let replaced = |content: &str| match content.contains(REDACTED) {
-            true => content.to_owned(),
-            false => self.key.redacted(content),
-        };
-        let markup = without_secrets(&detected, &|name| self.is_secret(name), &replaced);
-        let line = redact_line(&markup);
-        self.in_place_of_stars(text, &line)
+        let mut hash = |found: FoundSecret<'_>| (!is_hidden(found.value)).then(|| self.key.redacted(found.value));
+        replace_secrets(&shown, &|name| self.is_secret(name), self.rules.detectors(), &mut hash).unwrap_or(shown)
     }
 
     /// A text in which stars stand in place of secrets, with hashes in place of the stars. Stars that the text has had
@@ -133,14 +126,19 @@ impl Redactor<'_> {
     fn value(&self, value: &Value, has_key: bool) -> Value {
         match value {
             Value::Object(members) => {
-                let mut shown = Map::new();
                 let of_pair = value_of_secret(members, |name| self.is_secret(name));
-                for (key, value) in members {
+                let shown = members.iter().map(|(key, value)| {
                     let is_secret = of_pair == Some(key.as_str()) || self.is_secret(key);
-                    let value = if is_secret { self.secret_value(value) } else { self.value(value, true) };
-                    shown.insert(self.text(key), value);
-                }
-                Value::Object(shown)
+                    let value = match value {
+                        value if is_secret => self.secret_value(value),
+                        Value::Array(items) if singular(key).is_some_and(|name| self.is_secret(name)) => {
+                            items.iter().map(|item| self.value_in_list_of_secrets(item)).collect()
+                        }
+                        value => self.value(value, true),
+                    };
+                    (self.text(key), value)
+                });
+                Value::Object(members_apart(shown))
             }
             Value::Array(items) => items.iter().map(|item| self.value(item, has_key)).collect(),
             Value::Null | Value::Bool(_) => value.clone(),
@@ -161,6 +159,14 @@ impl Redactor<'_> {
         }
     }
 
+    /// An element of a list whose name is the plural of that of a secret: `pins`.
+    fn value_in_list_of_secrets(&self, value: &Value) -> Value {
+        match value {
+            Value::String(_) | Value::Number(_) => self.secret_value(value),
+            Value::Object(_) | Value::Array(_) | Value::Null | Value::Bool(_) => self.value(value, true),
+        }
+    }
+
     /// What stands in place of a secret value. Lists and maps keep their form, so that a workflow that reads a part of
     /// them goes the same way.
     fn secret_value(&self, value: &Value) -> Value {
@@ -172,7 +178,7 @@ impl Redactor<'_> {
                     let key = if is_plain { self.text(key) } else { self.key.redacted(key) };
                     (key, self.secret_value(value))
                 });
-                Value::Object(shown.collect())
+                Value::Object(members_apart(shown))
             }
             Value::Array(items) => items.iter().map(|item| self.secret_value(item)).collect(),
             Value::Null => Value::Null,
@@ -219,7 +225,12 @@ impl Redactor<'_> {
                 }
             }
         };
-        query.split('&').map(parameter).collect::<Vec<_>>().join("&")
+        // Some services read `;` like `&`; elsewhere it is part of a value, and stays what it was.
+        let parts = query.split_inclusive(['&', ';']).map(|part| {
+            let (shown, sign) = part.split_at(part.trim_end_matches(['&', ';']).len());
+            format!("{}{sign}", parameter(shown))
+        });
+        parts.collect()
     }
 
     /// A path: its segments, and the parameters of the route's template by name.

@@ -9,10 +9,15 @@ const NAMES: [&str; 9] = ["name", "key", "field", "header", "parameter", "@name"
 const VALUES: [&str; 5] = ["value", "values", "content", "@value", "#text"];
 
 /// The key of the member with the value of a pair such as `{"name": "password", "value": "…"}`, if the name is secret.
-pub(super) fn value_of_secret(members: &Map<String, Value>, is_secret: impl Fn(&str) -> bool) -> Option<&str> {
+pub fn value_of_secret(members: &Map<String, Value>, is_secret: impl Fn(&str) -> bool) -> Option<&str> {
     let among = |key: &str, keys: &[&str]| keys.iter().any(|known| key.eq_ignore_ascii_case(known));
     let is_named = members.iter().any(|(key, name)| among(key, &NAMES) && text_of(name).is_some_and(&is_secret));
     members.keys().map(String::as_str).find(|key| is_named && among(key, &VALUES))
+}
+
+/// Whether an attribute with this name holds the name in a pair of name and value.
+pub(super) fn names_a_value(attribute: &str) -> bool {
+    NAMES.iter().any(|name| attribute.eq_ignore_ascii_case(name.trim_start_matches('@')))
 }
 
 /// The text that a value is: in XML, each element is one of a list.
@@ -26,13 +31,13 @@ fn text_of(value: &Value) -> Option<&str> {
 }
 
 /// The JSON object or array that a text is, if it is one.
-pub(super) fn json_of(text: &str) -> Option<Value> {
+pub fn json_of(text: &str) -> Option<Value> {
     let is_outline = |open, close| text.trim_start().starts_with(open) && text.trim_end().ends_with(close);
     (is_outline('{', '}') || is_outline('[', ']')).then(|| serde_json::from_str(text).ok()).flatten()
 }
 
 /// The name or the value of a parameter in a query or a form.
-pub(super) fn decoded_component(text: &str) -> String {
+pub fn decoded_component(text: &str) -> String {
     percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 

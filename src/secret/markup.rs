@@ -1,0 +1,285 @@
+//! Cuts a text that quotes XML or HTML into what stands in its elements and attributes, and tells what is secret.
+//!
+//! The text is searched as it is and not parsed: it may quote a part of a document, or one with text beside elements.
+//! Therefore what stands in an element without an end tag is taken for secret up to the end of the text.
+
+use std::ops::Range;
+
+use super::forms::names_a_value;
+
+/// The marks around a text of XML in which nothing is escaped.
+pub const CDATA: [&str; 2] = ["<![CDATA[", "]]>"];
+/// The longest reference to a character of XML: `&#x0010FFFF;`.
+const REFERENCE_BYTES_MAX: usize = 12;
+/// Attributes with the value of a pair of name and value.
+const VALUE: &str = "value";
+
+/// A part of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Piece<'t> {
+    pub place: Range<usize>,
+    pub kind: PieceKind<'t>,
+}
+
+/// What a part of a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PieceKind<'t> {
+    /// What stands in an element or attribute with this secret name.
+    Secret(&'t str),
+    /// Another attribute, or a text in or beside elements: its references stand for characters.
+    Escaped,
+    /// A text in CDATA marks.
+    Verbatim,
+}
+
+/// The parts of a text that quotes elements or references, in order; `None` if it quotes none. What is between them are
+/// the names of elements, and signs.
+pub(super) fn pieces<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Option<Vec<Piece<'t>>> {
+    let has_marks = text.contains('<') || text.contains('&') && text.contains(';');
+    if !has_marks {
+        return None;
+    }
+    let (mut found, mut at, mut run) = (Vec::new(), 0, 0);
+    while let Some(open) = text[at..].find('<').map(|open| at + open) {
+        let rest = &text[open..];
+        if let Some(inner) = rest.strip_prefix(CDATA[0]) {
+            let start = open + CDATA[0].len();
+            let end = inner.find(CDATA[1]).map_or(text.len(), |end| start + end);
+            push(&mut found, run..open, PieceKind::Escaped);
+            push(&mut found, start..end, PieceKind::Verbatim);
+            at = (end + CDATA[1].len()).min(text.len());
+            run = at;
+            continue;
+        }
+        at = open + 1;
+        let name = &text[at..at + name_length(&text[at..])];
+        let is_end = rest.starts_with("</");
+        if name.is_empty() && !is_end {
+            continue;
+        }
+        let head = at + name.len();
+        let behind = &text[head..];
+        // A quote that is not closed is no quote.
+        let Some(end) = end_of_tag(behind).or_else(|| behind.find('>')).map(|end| head + end) else { break };
+        push(&mut found, run..open, PieceKind::Escaped);
+        let attributes = if is_end { Vec::new() } else { attributes(&text[head..end]) };
+        let named = attributes.iter().find_map(|(attribute, place)| {
+            let value = &text[head + place.start..head + place.end];
+            (names_a_value(local(attribute)) && is_secret(value)).then_some(value)
+        });
+        let mut written = head;
+        for (attribute, place) in attributes {
+            let kind = match named {
+                _ if is_secret(local(attribute)) => PieceKind::Secret(local(attribute)),
+                Some(name) if local(attribute).eq_ignore_ascii_case(VALUE) => PieceKind::Secret(name),
+                _ => PieceKind::Escaped,
+            };
+            // What is between the values may be a text too, if the quotes are not those of markup.
+            push(&mut found, written..head + place.start, PieceKind::Escaped);
+            written = head + place.end;
+            push(&mut found, head + place.start..written, kind);
+        }
+        push(&mut found, written..end, PieceKind::Escaped);
+        at = end + 1;
+        let secret = if is_secret(local(name)) { Some(local(name)) } else { named };
+        if let Some(secret) = secret.filter(|_| !is_end && !text[..end].ends_with('/')) {
+            let content = end_tag(&text[at..], name).map_or(at..text.len(), |end| at..at + end);
+            at = content.end;
+            push(&mut found, content, PieceKind::Secret(secret));
+        }
+        run = at;
+    }
+    push(&mut found, run..text.len(), PieceKind::Escaped);
+    let is_plain = matches!(&found[..], [piece] if piece.place == (0..text.len()) && !has_references(text));
+    (!is_plain).then_some(found)
+}
+
+fn push<'t>(found: &mut Vec<Piece<'t>>, place: Range<usize>, kind: PieceKind<'t>) {
+    if !place.is_empty() {
+        found.push(Piece { place, kind });
+    }
+}
+
+/// What stands in an element or attribute, as a text; one with elements in it as it is written.
+pub(super) fn content(text: &str) -> String {
+    let has_elements = || {
+        let mut rest = text;
+        while let Some(open) = rest.find('<') {
+            let inner = rest[open..].strip_prefix(CDATA[0]);
+            let Some((_, behind)) = inner.and_then(|inner| inner.split_once(CDATA[1])) else { return true };
+            rest = behind;
+        }
+        false
+    };
+    if has_elements() { text.to_owned() } else { unescaped(text).trim().to_owned() }
+}
+
+/// A text with the characters that its references and CDATA marks stand for.
+pub(super) fn unescaped(text: &str) -> String {
+    let (mut plain, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(mark) = rest.find(['&', '<']) {
+        plain.push_str(&rest[..mark]);
+        rest = &rest[mark..];
+        if let Some((inner, behind)) = rest.strip_prefix(CDATA[0]).and_then(|inner| inner.split_once(CDATA[1])) {
+            plain.push_str(inner);
+            rest = behind;
+        } else if let Some((character, bytes)) = reference(rest) {
+            plain.push(character);
+            rest = &rest[bytes..];
+        } else {
+            plain.push_str(&rest[..1]);
+            rest = &rest[1..];
+        }
+    }
+    plain.push_str(rest);
+    plain
+}
+
+/// A text as it is written in an element or attribute.
+pub(super) fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn has_references(text: &str) -> bool {
+    text.match_indices('&').any(|(at, _)| reference(&text[at..]).is_some())
+}
+
+/// The character that the reference at the beginning of a text stands for, and the length of the reference.
+pub(super) fn reference(text: &str) -> Option<(char, usize)> {
+    let end = text.bytes().take(REFERENCE_BYTES_MAX).position(|byte| byte == b';')?;
+    let name = text.strip_prefix('&').and_then(|_| text.get(1..end))?;
+    let character = match (name, name.strip_prefix('#')) {
+        ("amp", _) => Some('&'),
+        ("lt", _) => Some('<'),
+        ("gt", _) => Some('>'),
+        ("quot", _) => Some('"'),
+        ("apos", _) => Some('\''),
+        (_, Some(number)) => {
+            let number = match number.strip_prefix(['x', 'X']) {
+                Some(hex) => u32::from_str_radix(hex, 16),
+                None => number.parse(),
+            };
+            number.ok().and_then(char::from_u32)
+        }
+        (_, None) => None,
+    };
+    character.map(|character| (character, name.len() + 2))
+}
+
+fn name_length(text: &str) -> usize {
+    let is_of_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
+    if !text.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+        return 0;
+    }
+    text.find(|c| !is_of_name(c)).unwrap_or(text.len())
+}
+
+fn local(name: &str) -> &str {
+    name.rsplit(':').next().unwrap_or(name)
+}
+
+/// Where the `>` is behind the name of an element: a quoted one does not count.
+fn end_of_tag(text: &str) -> Option<usize> {
+    let mut quote = None;
+    text.char_indices().find_map(|(at, c)| {
+        match (quote, c) {
+            (None, '>') => return Some(at),
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(open), c) if open == c => quote = None,
+            _ => {}
+        }
+        None
+    })
+}
+
+/// The attributes behind the name of an element, with the places of their values.
+fn attributes(text: &str) -> Vec<(&str, Range<usize>)> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Some(sign) = text[at..].find('=').map(|sign| at + sign) {
+        let before = text[at..sign].trim_end();
+        let name = before.rsplit(char::is_whitespace).next().unwrap_or(before);
+        let behind = text[sign + 1..].trim_start();
+        let open = text.len() - behind.len();
+        // In a string of JSON, escapes stand before the quotes.
+        let escapes = behind.len() - behind.trim_start_matches('\\').len();
+        if behind[escapes..].starts_with(['"', '\'']) {
+            let (quote, value) = behind.split_at(escapes + 1);
+            let end = value.find(quote).map_or(text.len(), |length| open + quote.len() + length);
+            found.push((name, open + quote.len()..end));
+            at = (end + quote.len()).min(text.len());
+        } else {
+            // HTML needs no quotes.
+            at = behind.find(char::is_whitespace).map_or(text.len(), |length| open + length);
+            found.push((name, open..at));
+        }
+    }
+    found
+}
+
+/// Where the end tag of this element begins: one in CDATA is text.
+fn end_tag(text: &str, name: &str) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let open = at + text[at..].find('<')?;
+        let rest = &text[open..];
+        if rest.starts_with(CDATA[0]) {
+            at = open + rest.find(CDATA[1])?;
+            continue;
+        }
+        let behind = rest.strip_prefix("</").and_then(|rest| rest.strip_prefix(name));
+        if behind.is_some_and(|behind| behind.trim_start().starts_with('>')) {
+            return Some(open);
+        }
+        at = open + 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::{STARS, is_secret};
+
+    fn shown(text: &str) -> String {
+        let (mut out, mut written) = (String::new(), 0);
+        for Piece { place, kind } in pieces(text, &is_secret).into_iter().flatten() {
+            if let PieceKind::Secret(_) = kind {
+                out.push_str(&text[written..place.start]);
+                out.push_str(STARS);
+                written = place.end;
+            }
+        }
+        out + &text[written..]
+    }
+
+    #[test]
+    fn what_stands_in_an_element_or_attribute_with_a_secret_name_is_secret() {
+        for (text, expected) in [
+            ("<password>hunter2</password>", "<password>***</password>"),
+            ("<password><![CDATA[hunter2]]></password>", "<password>***</password>"),
+            ("<pin><![CDATA[a</pin>]]>hunter2</pin >, n", "<pin>***</pin >, n"),
+            ("<a>1 <s:token t='>'>&#x68;unter2</s:token></a>", "<a>1 <s:token t='>'>***</s:token></a>"),
+            ("<a n='1' password = \"hunter2\"/>", "<a n='1' password = \"***\"/>"),
+            ("<input name=password value=hunter2>", "<input name=password value=***>"),
+            ("<p name='password' value='hunter2'/><p>1</p>", "<p name='password' value='***'/><p>1</p>"),
+            ("<p name='password'>hunter2</p><p>1</p>", "<p name='password'>***</p><p>1</p>"),
+            ("said <password>hunter2", "said <password>***"),
+            ("<password/><a>shown</a>", "<password/><a>shown</a>"),
+            ("1 < 2, a <> b, <token", "1 < 2, a <> b, <token"),
+            ("<card><no>hunter2</no></card>", "<card>***</card>"),
+            ("<b it's><pin>1</pin>", "<b it's><pin>***</pin>"),
+        ] {
+            assert_eq!(shown(text), expected);
+        }
+    }
+
+    #[test]
+    fn references_and_marks_are_decoded() {
+        assert_eq!(content(" <![CDATA[hun<ter]]>&#x32; "), "hun<ter2");
+        assert_eq!(content("<no>1</no>"), "<no>1</no>");
+        assert_eq!(unescaped("p&amp;1 & 2; &#65;&quot;&none;"), "p&1 & 2; A\"&none;");
+        assert_eq!(unescaped(&escaped("<a b=\"&\">")), "<a b=\"&\">");
+        for plain in ["a=1&b=2;c", "1 < 2", "no marks"] {
+            assert_eq!(pieces(plain, &is_secret), None, "{plain}");
+        }
+    }
+}

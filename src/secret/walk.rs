@@ -1,0 +1,353 @@
+//! Finds the secrets in a text by their names, through every format that the text consists of or quotes.
+//!
+//! The question it answers: "which parts of this text stand under the name of a secret?" A text may be JSON, may quote
+//! XML or HTML (`markup`), or be a query, a form or lines with names and values (`assignments`); each value in it may
+//! be such a text again, escaped or percent-encoded. Also found are credentials without a name: those of a URL, behind
+//! a scheme such as `Bearer`, and what a detector finds (`detect`).
+//!
+//! Always true: one walk reads all formats, so a secret is found in whichever order they are nested. It goes at most
+//! [`NESTING_MAX`] formats deep and reads at most [`BYTES_MAX`], all levels together; what is beyond may hold anything,
+//! so the whole text counts as a secret then. What has no secret stays as it was written.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Map, Value};
+
+use super::assignments::next_secret;
+use super::detect::{Detectors, replace_detected};
+use super::forms::{decoded_component, json_of, value_of_secret};
+use super::markup::{Piece, PieceKind, content, escaped, pieces, unescaped};
+use super::names::singular;
+
+/// How many formats deep a text is read.
+pub const NESTING_MAX: usize = 8;
+/// How many bytes are read, those of all nested texts together.
+pub const BYTES_MAX: usize = 8 << 20;
+/// The name under which the credentials of a URL are found.
+pub const USER_INFO: &str = "user-info";
+/// Below a secret name, a longer key, or one of anything but letters, may be a secret.
+const FIELD_NAME_CHARS_MAX: usize = 24;
+/// What stays as it is when a nested text is encoded again.
+const ENCODED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b':').remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'*');
+
+/// What a walk found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundSecret<'a> {
+    /// The name; empty if it has none.
+    pub name: &'a str,
+    /// The value, without its encoding.
+    pub value: &'a str,
+    /// Whether it reaches to the end of its line, because the text does not tell where it ends.
+    pub is_line: bool,
+}
+
+/// Returns what is written in place of a secret; `None` if it stays.
+pub type ReplaceSecret<'a> = dyn FnMut(FoundSecret<'_>) -> Option<String> + 'a;
+
+/// The text with its secrets replaced; `None` if it has none, or all stay.
+pub fn replace_secrets(
+    text: &str,
+    is_secret: &dyn Fn(&str) -> bool,
+    detectors: Detectors,
+    replace: &mut ReplaceSecret<'_>,
+) -> Option<String> {
+    let mut walk = Walk { is_secret, detectors, replace, depth: 0, bytes_left: BYTES_MAX, is_exceeded: false };
+    let shown = walk.text(text);
+    if walk.is_exceeded {
+        return walk.found("", text, false);
+    }
+    shown
+}
+
+/// Members of an object in this order. Names that are equal once they are hidden are numbered, so that none is lost.
+pub fn members_apart(members: impl Iterator<Item = (String, Value)>) -> Map<String, Value> {
+    let mut apart = Map::new();
+    let mut numbers = std::collections::HashMap::<String, usize>::new();
+    for (key, value) in members {
+        let mut name = key.clone();
+        while apart.contains_key(&name) {
+            let number = numbers.entry(key.clone()).or_insert(1);
+            *number += 1;
+            name = format!("{key} ({number})");
+        }
+        apart.insert(name, value);
+    }
+    apart
+}
+
+struct Walk<'a, 'r> {
+    is_secret: &'a dyn Fn(&str) -> bool,
+    detectors: Detectors,
+    replace: &'a mut ReplaceSecret<'r>,
+    depth: usize,
+    bytes_left: usize,
+    is_exceeded: bool,
+}
+
+/// Each returns the text with its secrets replaced, or `None` if it stays.
+impl Walk<'_, '_> {
+    fn found(&mut self, name: &str, value: &str, is_line: bool) -> Option<String> {
+        (self.replace)(FoundSecret { name, value, is_line }).filter(|shown| shown != value)
+    }
+
+    fn text(&mut self, text: &str) -> Option<String> {
+        if let Some(at) = credentials(text) {
+            return self.found("", &text[at..], false).map(|shown| format!("{}{shown}", &text[..at]));
+        }
+        if !text.bytes().any(|byte| matches!(byte, b'=' | b':' | b'<' | b'>' | b'{' | b'[' | b'&' | b'%' | 0xe2)) {
+            return self.detected(text);
+        }
+        if self.depth == NESTING_MAX || text.len() > self.bytes_left {
+            self.is_exceeded = true;
+        }
+        if self.is_exceeded {
+            return None;
+        }
+        self.depth += 1;
+        self.bytes_left -= text.len();
+        let shown = match json_of(text) {
+            Some(mut json) => self.json(&mut json).then(|| json.to_string()),
+            None => self.not_json(text),
+        };
+        self.depth -= 1;
+        shown
+    }
+
+    fn detected(&mut self, text: &str) -> Option<String> {
+        let (detectors, mut is_changed) = (self.detectors, false);
+        let mut replace = |secret: &str| {
+            let shown = self.found("", secret, false);
+            is_changed |= shown.is_some();
+            shown.unwrap_or_else(|| secret.to_owned())
+        };
+        let shown = replace_detected(text, detectors, &mut replace).into_owned();
+        is_changed.then_some(shown)
+    }
+
+    /// Replaces the secrets in a value; returns whether there are any.
+    fn json(&mut self, value: &mut Value) -> bool {
+        match value {
+            Value::Object(members) => self.members(members),
+            Value::Array(items) => items.iter_mut().fold(false, |is_changed, item| self.json(item) | is_changed),
+            Value::String(text) => self.text(text).map(|shown| *text = shown).is_some(),
+            Value::Number(number) => {
+                let shown = self.detected(number.as_str());
+                shown.map(|shown| *value = shown.into()).is_some()
+            }
+            Value::Null | Value::Bool(_) => false,
+        }
+    }
+
+    fn members(&mut self, members: &mut Map<String, Value>) -> bool {
+        let of_pair = value_of_secret(members, self.is_secret).map(str::to_owned);
+        let (mut is_changed, mut is_key_changed) = (false, false);
+        let mut keys = Vec::with_capacity(members.len());
+        for (key, value) in members.iter_mut() {
+            if of_pair.as_ref() == Some(key) || (self.is_secret)(key) {
+                is_changed |= self.secret(key, value);
+            } else if let Value::Array(items) = value
+                && singular(key).is_some_and(self.is_secret)
+            {
+                for item in items {
+                    is_changed |= if is_scalar(item) { self.secret(key, item) } else { self.json(item) };
+                }
+            } else {
+                is_changed |= self.json(value);
+            }
+            let shown = self.text(key);
+            is_key_changed |= shown.is_some();
+            keys.push(shown.unwrap_or_else(|| key.clone()));
+        }
+        if is_key_changed {
+            let values = std::mem::take(members).into_iter().map(|(_, value)| value);
+            *members = members_apart(keys.into_iter().zip(values));
+        }
+        is_changed | is_key_changed
+    }
+
+    /// Replaces all of a value under this secret name; lists and maps keep their form.
+    fn secret(&mut self, name: &str, value: &mut Value) -> bool {
+        match value {
+            Value::Object(members) => {
+                let mut is_changed = false;
+                let shown: Vec<(String, Value)> = std::mem::take(members)
+                    .into_iter()
+                    .map(|(key, mut value)| {
+                        is_changed |= self.secret(name, &mut value);
+                        let shown = if is_field_name(&key) { None } else { self.found(name, &key, false) };
+                        is_changed |= shown.is_some();
+                        (shown.unwrap_or(key), value)
+                    })
+                    .collect();
+                *members = members_apart(shown.into_iter());
+                is_changed
+            }
+            Value::Array(items) => {
+                items.iter_mut().fold(false, |is_changed, item| self.secret(name, item) | is_changed)
+            }
+            Value::Null => false,
+            Value::String(text) if text.is_empty() => false,
+            Value::String(text) => self.found(name, text, false).map(|shown| *text = shown).is_some(),
+            Value::Number(_) | Value::Bool(_) => {
+                let shown = self.found(name, &value.to_string(), false);
+                shown.map(|shown| *value = shown.into()).is_some()
+            }
+        }
+    }
+
+    fn not_json(&mut self, text: &str) -> Option<String> {
+        let detected = self.detected(text);
+        let text = detected.as_deref().unwrap_or(text);
+        let shown = match pieces(text, self.is_secret) {
+            Some(pieces) => self.markup(text, &pieces),
+            None => self.lines(text),
+        };
+        shown.or(detected)
+    }
+
+    fn markup(&mut self, text: &str, pieces: &[Piece<'_>]) -> Option<String> {
+        let mut edited = Edited::of(text);
+        for Piece { place, kind } in pieces {
+            let part = &text[place.clone()];
+            let shown = match kind {
+                PieceKind::Secret(name) => self.found(name, &content(part), false),
+                PieceKind::Verbatim => self.text(part),
+                PieceKind::Escaped => {
+                    let plain = unescaped(part);
+                    if plain == part { self.lines(part) } else { self.text(&plain).map(|shown| escaped(&shown)) }
+                }
+            };
+            shown.into_iter().for_each(|shown| edited.replace(place.clone(), &shown));
+        }
+        edited.changed()
+    }
+
+    /// A text without markup.
+    fn lines(&mut self, text: &str) -> Option<String> {
+        let mut last = None;
+        for step in [Self::user_info, Self::assigned, Self::encoded] {
+            let shown = step(self, last.as_deref().unwrap_or(text));
+            last = shown.or(last);
+        }
+        last
+    }
+
+    /// The `user:password@` of each URL. Everything between `://` and the last `@` before the path counts as one, so
+    /// that more may be replaced if a URL is a value in a query.
+    fn user_info(&mut self, text: &str) -> Option<String> {
+        let mut edited = Edited::of(text);
+        let starts: Vec<usize> = text.match_indices("://").map(|(at, mark)| at + mark.len()).collect();
+        for (n, start) in starts.iter().enumerate() {
+            let end = starts.get(n + 1).map_or(text.len(), |next| next - "://".len());
+            let piece = &text[*start..end];
+            let authority = &piece[..piece.find(['/', '?', '#']).unwrap_or(piece.len())];
+            if let Some(at) = authority.rfind('@')
+                && let Some(shown) = self.found(USER_INFO, &decoded_component(&authority[..at]), false)
+            {
+                edited.replace(*start..start + at, &shown);
+            }
+        }
+        edited.changed()
+    }
+
+    fn assigned(&mut self, text: &str) -> Option<String> {
+        let (mut edited, mut at) = (Edited::of(text), 0);
+        while let Some(assignment) = next_secret(text, at, self.is_secret) {
+            at = assignment.value.end;
+            if let Some(shown) = self.found(&assignment.name, &assignment.plain(text), assignment.is_line()) {
+                edited.replace(assignment.value, &shown);
+            }
+        }
+        edited.changed()
+    }
+
+    /// The parts of a text that are percent-encoded texts themselves.
+    fn encoded(&mut self, text: &str) -> Option<String> {
+        if !has_encoded_marks(text) {
+            return None;
+        }
+        let (mut edited, mut start) = (Edited::of(text), 0);
+        let ends_part = |c: char| c.is_whitespace() || "?&;#=\"'<>".contains(c);
+        while start < text.len() {
+            let end = text[start..].find(ends_part).map_or(text.len(), |end| start + end);
+            let part = &text[start..end];
+            if has_encoded_marks(part) {
+                let plain = decoded_component(part);
+                let shown = if plain == part { None } else { self.text(&plain) };
+                if let Some(shown) = shown {
+                    edited.replace(start..end, &utf8_percent_encode(&shown, ENCODED).to_string());
+                }
+            }
+            start = end + text[end..].chars().next().map_or(0, char::len_utf8);
+        }
+        edited.changed()
+    }
+}
+
+/// A text with some parts replaced.
+struct Edited<'t> {
+    text: &'t str,
+    out: String,
+    written: usize,
+}
+
+impl<'t> Edited<'t> {
+    fn of(text: &'t str) -> Self {
+        Self { text, out: String::new(), written: 0 }
+    }
+    /// Replaces a part, which is behind those that were replaced before.
+    fn replace(&mut self, place: std::ops::Range<usize>, by: &str) {
+        self.out.push_str(&self.text[self.written..place.start]);
+        self.out.push_str(by);
+        self.written = place.end;
+    }
+    /// The text, if a part was replaced.
+    fn changed(mut self) -> Option<String> {
+        if self.written == 0 {
+            return None;
+        }
+        self.out.push_str(&self.text[self.written..]);
+        Some(self.out)
+    }
+}
+
+/// Where the credentials begin in a text that is nothing but a scheme with its credentials, or a JSON web token.
+fn credentials(text: &str) -> Option<usize> {
+    let trimmed = text.trim_start();
+    let begins_with =
+        |scheme: &str| trimmed.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
+    let behind = |scheme: &str| begins_with(scheme).then(|| trimmed[scheme.len()..].trim());
+    let is_basic = |rest: &str| {
+        let looks_encoded = |c: char| c.is_ascii_digit() || c.is_ascii_uppercase() || c == '=';
+        !rest.contains(char::is_whitespace) && (rest.chars().skip(1).any(looks_encoded) || rest.len() >= 16)
+    };
+    let scheme = if behind("bearer ").is_some_and(|rest| !rest.is_empty()) {
+        "bearer ".len()
+    } else if behind("basic ").is_some_and(is_basic) {
+        "basic ".len()
+    } else if behind("digest ").is_some_and(|rest| rest.contains('=')) {
+        "digest ".len()
+    } else {
+        return (text.starts_with("eyJ") && text.split('.').count() == 3).then_some(0);
+    };
+    Some(text.len() - trimmed.len() + scheme)
+}
+
+/// Whether a text has an encoded sign without which no nested text has names: one of `"%&:<=[{`.
+fn has_encoded_marks(text: &str) -> bool {
+    let is_mark = |rest: &[u8]| match rest {
+        [b'2', b'2' | b'5' | b'6', ..] | [b'3', b'a' | b'A' | b'c' | b'C' | b'd' | b'D', ..] => true,
+        [b'5' | b'7', b'b' | b'B', ..] => true,
+        _ => false,
+    };
+    text.match_indices('%').any(|(at, _)| is_mark(&text.as_bytes()[at + 1..]))
+}
+
+fn is_scalar(value: &Value) -> bool {
+    matches!(value, Value::String(_) | Value::Number(_))
+}
+
+/// Whether a key below a secret name is plainly the name of a field: `number` in `card`.
+fn is_field_name(key: &str) -> bool {
+    key.len() <= FIELD_NAME_CHARS_MAX && key.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'-'))
+}

@@ -1,0 +1,165 @@
+//! Secrets in every format and nesting are found, equal ones are equal, and ordinary texts stay as they are.
+
+use std::cell::RefCell;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::walk::{BYTES_MAX, FoundSecret, NESTING_MAX, replace_secrets};
+use super::{Detectors, STARS, is_secret, redact_line};
+
+/// With signs that each format escapes.
+const SECRET: &str = "Zq\"x<&é/+ 9kLmN=;#%7B";
+/// The part of it that no format escapes.
+const PART: &str = "9kLmN";
+
+fn found(text: &str) -> (String, Vec<(String, String)>) {
+    let all = RefCell::new(Vec::new());
+    let mut replace = |found: FoundSecret<'_>| {
+        all.borrow_mut().push((found.name.to_owned(), found.value.to_owned()));
+        Some(STARS.to_owned())
+    };
+    let shown = replace_secrets(text, &is_secret, Detectors::default(), &mut replace);
+    (shown.unwrap_or_else(|| text.to_owned()), all.take())
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+fn escaped(text: &str) -> String {
+    super::markup::escaped(text)
+}
+
+/// A text in a string of JSON.
+fn in_json(name: &str, text: &str) -> String {
+    json!({ name: text, "n": 1 }).to_string()
+}
+
+/// Every format around a text that stands under this name.
+fn formats() -> [(&'static str, fn(&str, &str) -> String); 12] {
+    [
+        ("json", in_json),
+        ("list", |name, text| json!({ "all": [{ name: text }] }).to_string()),
+        ("xml", |name, text| format!("<a><{name}>{}</{name}><b>1</b></a>", escaped(text))),
+        ("cdata", |name, text| format!("<a><{name}><![CDATA[{text}]]></{name}></a>")),
+        ("attribute", |name, text| format!("<a n=\"1\" {name}=\"{}\"/>", escaped(text))),
+        ("query", |name, text| format!("/x?a=1&{name}={}&b=2", encoded(text))),
+        ("semicolons", |name, text| format!("a=1;{name}={};b=2", encoded(text))),
+        ("fragment", |name, text| format!("https://c.example/cb#{name}={}", encoded(text))),
+        ("form", |name, text| format!("a=1&{name}={}", encoded(text).replace("%20", "+"))),
+        ("log", |name, text| format!("called with {} at 10:00", in_json(name, text))),
+        ("html", |name, text| escaped(&in_json(name, text))),
+        ("twice", |name, text| encoded(&encoded(&format!("{name}={}", encoded(text))))),
+    ]
+}
+
+#[test]
+fn a_secret_is_found_in_three_formats_in_every_order() {
+    let names = ["outer", "middle", "password"];
+    let mut shown_in = Vec::new();
+    for (first, outer) in formats() {
+        for (second, middle) in formats() {
+            for (third, inner) in formats() {
+                let text = outer(names[0], &middle(names[1], &inner(names[2], SECRET)));
+                let (shown, all) = found(&text);
+                if shown.contains(PART) || !shown.contains(STARS) || all.is_empty() {
+                    shown_in.push(format!("{first}, {second}, {third}: {text}\n{shown}"));
+                }
+            }
+        }
+    }
+    assert!(shown_in.is_empty(), "{}:\n{}", shown_in.len(), shown_in.join("\n"));
+}
+
+#[test]
+fn equal_values_are_found_as_equal_values() {
+    for (name, format) in formats() {
+        let (_, all) = found(&format("token", SECRET));
+        assert_eq!(all, [("token".to_owned(), SECRET.to_owned())], "{name}");
+        let (_, nested) = found(&in_json("raw", &format("token", SECRET)));
+        assert_eq!(nested, all, "{name}");
+    }
+}
+
+#[test]
+fn quoted_headers_lines_and_credentials_are_found() {
+    for text in [
+        format!("x-api-key: {SECRET}\nfoo"),
+        format!("user 7 sent the password: {SECRET}"),
+        format!("2026-11-27 10:00 login failed, password={PART}"),
+        format!("https://user:{}@host/x", encoded(SECRET)),
+        format!("/x?next={}", encoded(&format!("https://u:{PART}@host/x"))),
+        format!("Bearer {PART}"),
+        format!("Basic {PART}"),
+        format!("curl -H \"Authorization: Basic {PART}==\""),
+    ] {
+        for text in [text.clone(), in_json("note", &text), format!("/x?f={}", encoded(&in_json("note", &text)))] {
+            assert!(!redact_line(&text).contains(PART), "{text}: {}", redact_line(&text));
+        }
+    }
+}
+
+#[test]
+fn numbers_in_lists_with_the_plural_of_a_secret_name_are_found() {
+    let text = json!({ "pins": [1234, "5678"], "cards": [{ "brand": "visa" }], "counts": [1234] }).to_string();
+    assert_eq!(
+        redact_line(&text),
+        json!({ "pins": ["***", "***"], "cards": [{ "brand": "visa" }], "counts": [1234] }).to_string()
+    );
+}
+
+#[test]
+fn keys_that_are_secrets_stay_apart() {
+    let text = json!({ "4111111111111111": 1, "5500000000000004": 2, "tokens": 3 }).to_string();
+    assert_eq!(redact_line(&text), r#"{"***":1,"*** (2)":2,"tokens":"***"}"#);
+    let below = json!({ "token": { "hunter2": "a", "hunter3": "b", "kind": "c" } }).to_string();
+    assert_eq!(redact_line(&below), r#"{"token":{"***":"***","*** (2)":"***","kind":"***"}}"#);
+}
+
+#[test]
+fn beyond_the_bounds_the_whole_text_counts_as_a_secret() {
+    let mut text = "a=1".to_owned();
+    for _ in 0..NESTING_MAX - 1 {
+        text = in_json("raw", &text);
+    }
+    assert_eq!(redact_line(&text), text, "as deep as it is read");
+    assert_eq!(redact_line(&in_json("raw", &text)), STARS);
+    let large = format!("a=1 {}", "x ".repeat(BYTES_MAX / 2));
+    assert_eq!(redact_line(&large), STARS);
+    let without_signs = "x ".repeat(BYTES_MAX);
+    assert_eq!(redact_line(&without_signs).len(), without_signs.len());
+}
+
+#[test]
+fn ordinary_texts_stay_as_they_are() {
+    let order = json!({
+        "id": 4711, "note": "Leave it at the door: 2nd floor, ring twice; thanks & bye", "at": "2026-11-27T10:00:00Z",
+        "link": "https://shop.example/orders/4711?page=2&sort=asc#lines", "total": 17.5, "ratio": "3:4",
+    });
+    let texts = [
+        order.to_string(),
+        serde_json::to_string_pretty(&order).expect("JSON"),
+        json!({ "raw": order.to_string(), "again": json!({ "raw": order.to_string() }).to_string() }).to_string(),
+        "<order id=\"4711\"><note>a &lt; b &amp; c</note><at>10:00</at></order>".to_owned(),
+        "/search?q=red%20shoes%20%26%20socks&filter=%7B%22size%22%3A42%2C%22at%22%3A%5B%5D%7D&next=%2Fcart%3Fa%3D1"
+            .to_owned(),
+        "sku=tea&qty=2&note=a%3Db+c&url=https%3A%2F%2Fshop.example%2F%3Fpage%3D2".to_owned(),
+        "Your password has been changed. The token has expired; please sign in again.".to_owned(),
+        "Password: must not be empty".to_owned(),
+        "Session: opening keynote\nCard: for a birthday\nPan: non-stick".to_owned(),
+        "Basic support is included; a bearer of news".to_owned(),
+        "Basic plan".to_owned(),
+        "Digest of the week".to_owned(),
+        "Due: 2026-11-17, company: ACME, ratio 3:4, a => b, x -> y, 5 > 3".to_owned(),
+        "status=paid;currency=EUR;total=17.50".to_owned(),
+        "cards, pins and tokens; [1, 2] {not JSON} 100 % & more <3".to_owned(),
+        "AT&T; R&D; Q&A".to_owned(),
+        String::new(),
+    ];
+    for text in &texts {
+        assert_eq!(redact_line(text), *text);
+    }
+    let value: Value = serde_json::from_str(&texts[2]).expect("JSON");
+    assert_eq!(value["raw"], order.to_string());
+}

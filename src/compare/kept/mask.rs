@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::secret::{STARS, is_secret, redact_line};
+use crate::secret::{STARS, is_secret, members_apart, redact_line};
 
 /// How each placeholder begins.
 const PLACEHOLDER: &str = "[redacted ";
@@ -47,6 +47,14 @@ impl Placeholders {
                 };
                 Value::Object(a.iter().map(part).collect())
             }
+            // A name that is a secret itself is replaced too. Redaction keeps the order.
+            (Value::Object(a), Value::Object(b)) if a.len() == b.len() => {
+                let part = |((key, value), (shown, redacted)): ((&String, &Value), (&String, &Value))| {
+                    let key = if key == shown { key.clone() } else { self.of(&Value::from(key.as_str())) };
+                    (key, self.value(value, redacted))
+                };
+                Value::Object(members_apart(a.iter().zip(b).map(part)))
+            }
             (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
                 a.iter().zip(b).map(|(value, redacted)| self.value(value, redacted)).collect()
             }
@@ -77,7 +85,7 @@ impl Placeholders {
             return None;
         }
         let Some(query) = query else { return Some(base.to_owned()) };
-        let parameter = |parameter: &str| {
+        let mut parameter = |parameter: &str| {
             let Some((name, value)) = parameter.split_once('=') else {
                 return (redact_line(&hide(parameter)) == parameter).then(|| parameter.to_owned());
             };
@@ -94,8 +102,13 @@ impl Placeholders {
             let placeholder = self.of(&Value::from(plain));
             Some(format!("{name}={}", utf8_percent_encode(&placeholder, NON_ALPHANUMERIC)))
         };
-        let query: Option<Vec<String>> = query.split('&').map(parameter).collect();
-        Some(format!("{base}?{}", query?.join("&")))
+        let mut shown = format!("{base}?");
+        for part in query.split_inclusive(['&', ';']) {
+            let (part, sign) = part.split_at(part.trim_end_matches(['&', ';']).len());
+            shown.push_str(&parameter(part)?);
+            shown.push_str(sign);
+        }
+        Some(shown)
     }
 }
 
@@ -116,6 +129,12 @@ mod tests {
             json!({"password": "[redacted 1]", "again": {"token": "[redacted 1]", "card": "[redacted 2]"},
                 "n": 1.50, "list": ["x", {"k": "x"}]})
         );
+        // Names that are secrets.
+        let keys = json!({"4111111111111111": 1, "5500000000000004": 2});
+        let masked = placeholders.value(&keys, &redact(&keys));
+        assert_eq!(masked, json!({"[redacted 3]": 1, "[redacted 4]": 2}));
+        let mut placeholders = Placeholders::default();
+        placeholders.value(&body, &redact(&body));
         // A text without a key, one with credentials in it, and one that pretends to be a placeholder.
         let others = json!(["a", "hunter2", {"next": "/x?token=b"}, {"k": "[redacted 1]"}]);
         let masked = placeholders.value(&others, &redact(&others));

@@ -3,7 +3,7 @@
 //! Always true: a line is printable ASCII; within it a client's quotes and backslashes are preceded by a backslash, and
 //! every other byte that is not printable is `\xHH` (or `\n`, `\r`, `\t`), as Apache writes them.
 
-use super::record::{Record, RequestHead, Text, version_name};
+use super::record::{Record, Text, version_name};
 use super::text::{milliseconds, redacted_bytes};
 
 /// Appends the line for one record, with its line break.
@@ -32,19 +32,16 @@ pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
     let time = ended.strftime("%d/%b/%Y:%H:%M:%S +0000");
     push(to, &format!("{} - - [{time}] ", client.to_canonical()));
     match head {
-        Some(RequestHead { method, target, version, .. }) => {
-            let target = redacted_bytes(target);
-            quoted(
-                &[format!("{method} ").as_bytes(), &target, b" HTTP/", version_name(*version).as_bytes()].concat(),
-                to,
-            );
+        Some(head) => {
+            let (method, target) = (format!("{} ", head.method), redacted_bytes(head, &head.target));
+            quoted(&[method.as_bytes(), &target, b" HTTP/", version_name(head.version).as_bytes()].concat(), to);
         }
         None => push(to, "\"-\""),
     }
     push(to, &format!(" {} ", status.map_or("-".to_owned(), |status| status.to_string())));
     push(to, &if *reply_bytes == 0 { "-".to_owned() } else { reply_bytes.to_string() });
     let head = head.as_ref();
-    let referer = head.and_then(|head| head.referer.as_ref()).map(redacted_bytes);
+    let referer = head.and_then(|head| Some(redacted_bytes(head, head.referer.as_ref()?)));
     for text in [referer.as_deref(), head.and_then(|head| head.user_agent.as_ref()).map(Text::bytes)] {
         push(to, " ");
         quoted(text.unwrap_or(b"-"), to);

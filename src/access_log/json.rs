@@ -3,7 +3,7 @@
 //! Always true: a line is one JSON object in UTF-8 with every field, `null` where there is no value; it contains no
 //! control character, not even DEL or one of the range U+0080 to U+009F, which some terminals obey.
 
-use super::record::{Record, RequestHead, Text, version_name};
+use super::record::{Record, Text, version_name};
 use super::text::{lossy, milliseconds, redacted};
 
 /// Appends the line for one record, with its line break.
@@ -31,13 +31,13 @@ pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
     } = record;
     let head = head.as_ref();
     let optional = |text: Option<&Text>| text.map(|text| lossy(text).into_owned());
-    let referer = head.and_then(|RequestHead { referer, .. }| referer.as_ref()).map(redacted);
+    let referer = head.and_then(|head| Some(redacted(head, head.referer.as_ref()?)));
     let mut line = Line { to, is_first: true };
     line.text("time", Some(&format!("{ended:.6}")));
     line.text("client", Some(&client.to_canonical().to_string()));
     line.text("forwarded_for", optional(head.and_then(|head| head.forwarded_for.as_ref())).as_deref());
     line.text("method", head.map(|head| head.method.as_str()));
-    line.text("target", head.map(|head| redacted(&head.target)).as_deref());
+    line.text("target", head.map(|head| redacted(head, &head.target)).as_deref());
     line.text("http", head.map(|head| version_name(head.version)));
     line.text("route", route.as_ref().map(|route| route.as_str()));
     line.text("state", state.map(|state| state.as_str()));

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Version};
@@ -59,6 +60,8 @@ pub struct RequestHead {
     pub method: Method,
     /// The target as it arrived.
     pub target: Text,
+    /// The path template of the route, if it has parameters: the value of one with a secret name is not shown.
+    pub template: Option<Arc<str>>,
     /// The version of HTTP.
     pub version: Version,
     /// The header `user-agent`.
@@ -111,10 +114,13 @@ impl Record {
         }
     }
 
-    /// Notes the route and its effective state.
-    pub fn set_route(&mut self, flag: &RouteFlag) {
+    /// Notes the route and its effective state; `template` is that of its path, if it has parameters.
+    pub fn set_route(&mut self, flag: &RouteFlag, template: Option<&Arc<str>>) {
         self.route = Some(flag.route.id.clone());
         self.state = Some(flag.effective.state);
+        if let Some(head) = &mut self.head {
+            head.template = template.cloned();
+        }
     }
 
     /// Notes what the decision says, and the rung.

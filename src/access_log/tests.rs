@@ -13,6 +13,7 @@ fn record(target: &[u8], user_agent: &[u8]) -> Record {
     let head = RequestHead {
         method: Method::GET,
         target: Text::copy(target),
+        template: None,
         version: Version::HTTP_11,
         user_agent: Some(Text::copy(user_agent)),
         referer: None,
@@ -122,6 +123,28 @@ fn secret_parameters_are_replaced_and_long_texts_cut() {
     let shown = json_line(&record(b"/", &long));
     let user_agent = shown["user_agent"].as_str().unwrap();
     assert_eq!((user_agent.len(), user_agent.ends_with("a...")), (ACCESS_LOG_TEXT_BYTES_MAX + 3, true));
+}
+
+#[test]
+fn secrets_in_nested_formats_and_parameters_of_the_path_are_replaced() {
+    for (target, shown) in [
+        ("/x?f=%7B%22password%22%3A%22hunter2%22%2C%22n%22%3A1%7D", "/x?f=%7B%22password%22:%22***%22%2C%22n%22:1%7D"),
+        ("/x?f={\"password\":\"hunter2\"}", "/x?f={\"password\":\"***\"}"),
+        ("/x?a=1;password=hunter%262&b=2", "/x?a=1;password=***&b=2"),
+        ("/x?to=https%3A%2F%2Fa%2F%3Ftoken%3Dhunter2", "/x?to=https://a/%3Ftoken%3D***"),
+        ("/x?to=%2Fa%3Fto%3D%252Fb%253Ftoken%253Dhunter2", "/x?to=/a%3Fto%3D/b%253Ftoken%253D***"),
+        ("/search?q=red%20shoes&filter=%7B%22size%22%3A42%7D", "/search?q=red%20shoes&filter=%7B%22size%22%3A42%7D"),
+    ] {
+        assert_eq!(json_line(&record(target.as_bytes(), b""))["target"], shown);
+    }
+    let mut reset = record(b"/reset/hunter2?a=1", b"");
+    let head = reset.head.as_mut().unwrap();
+    (head.template, head.referer) = (Some("/reset/{token}".into()), Some(Text::copy(b"https://a/reset/hunter2#x")));
+    let shown = json_line(&reset);
+    assert_eq!((&shown["target"], &shown["referer"]), (&json!("/reset/***?a=1"), &json!("https://a/reset/***#x")));
+    let text = line(common::write, &reset);
+    assert!(text.contains("\"GET /reset/***?a=1 HTTP/1.1\"") && !text.contains("hunter2"), "{text}");
+    assert_eq!(reset.head.unwrap().redacted_path(), "/reset/***");
 }
 
 fn settings(file: &std::path::Path, sample: f64) -> AccessLogSettings {

@@ -3,18 +3,36 @@
 use std::borrow::Cow;
 
 use super::record::{RequestHead, Text, version_name};
-use crate::secret::redact_line;
+use crate::secret::{STARS, redact_line, without_secret_params};
 
-/// A target or a referer with the values of secret parameters replaced. Bytes that are not UTF-8 become U+FFFD.
-pub(super) fn redacted(text: &Text) -> String {
-    redact_line(&lossy(text))
+/// A target or a referer without what is secret in it. Bytes that are not UTF-8 become U+FFFD.
+pub(super) fn redacted(head: &RequestHead, text: &Text) -> String {
+    redact_line(&without_params(head, &lossy(text)))
 }
 
 /// Like [`redacted`], but what is not replaced consists of the very bytes that the client sent.
-pub(super) fn redacted_bytes(text: &Text) -> Vec<u8> {
+pub(super) fn redacted_bytes(head: &RequestHead, text: &Text) -> Vec<u8> {
     // Each byte as the character of the same number: names of parameters and what separates them are ASCII.
     let characters: String = text.bytes().iter().copied().map(char::from).collect();
-    redact_line(&characters).chars().map(|character| u8::try_from(character).unwrap_or(b'?')).collect()
+    let shown = redact_line(&without_params(head, &characters));
+    shown.chars().map(|character| u8::try_from(character).unwrap_or(b'?')).collect()
+}
+
+/// A target or a referer without the parameters of the route's path that have secret names. The referer of a request is
+/// often the page with the same path.
+fn without_params<'t>(head: &RequestHead, text: &'t str) -> Cow<'t, str> {
+    let Some(template) = &head.template else { return Cow::Borrowed(text) };
+    let (before, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => {
+            text.split_at(scheme.len() + 3 + rest.find('/').unwrap_or(rest.len()))
+        }
+        Some(_) | None => ("", text),
+    };
+    let (path, behind) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
+    match without_secret_params(path, template, STARS) {
+        Cow::Borrowed(_) => Cow::Borrowed(text),
+        Cow::Owned(path) => Cow::Owned(format!("{before}{path}{behind}")),
+    }
 }
 
 /// The text; bytes that are not UTF-8 become U+FFFD.
@@ -31,7 +49,7 @@ pub(super) fn milliseconds(time: std::time::Duration) -> String {
 impl RequestHead {
     /// The path of the target, redacted like the target.
     pub fn redacted_path(&self) -> String {
-        let mut path = redacted(&self.target);
+        let mut path = redacted(self, &self.target);
         path.truncate(path.find('?').unwrap_or(path.len()));
         path
     }

@@ -84,6 +84,7 @@ impl CurrentRecord {
         let head = RequestHead {
             method: request.method().clone(),
             target: target(request.method(), request.uri()),
+            template: None,
             version: request.version(),
             user_agent: text(&USER_AGENT),
             referer: text(&REFERER),
@@ -123,12 +124,12 @@ impl CurrentRecord {
         self.traces.and_then(|_| self.lock().as_ref()?.spans.as_ref().map(|spans| spans.context()))
     }
 
-    /// Records the exchange's route.
-    pub(super) fn set_route(&self, flag: &RouteFlag) {
+    /// Records the exchange's route; `template` is that of its path, if it has parameters.
+    pub(super) fn set_route(&self, flag: &RouteFlag, template: Option<&Arc<str>>) {
         if self.is_on()
             && let Some(ExchangeRecord { record, spans, .. }) = &mut *self.lock()
         {
-            record.set_route(flag);
+            record.set_route(flag, template);
             if let Some(spans) = spans {
                 spans.set_template(&flag.route.matches.path);
             }

@@ -41,6 +41,7 @@ use crate::clock;
 use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
 use crate::names::ServiceName;
+use crate::secret::without_secret_params;
 use crate::transport::{Caller, client_text, has_known_coding, path_pattern};
 
 /// What is captured of a request, and the copy of its body.
@@ -93,7 +94,9 @@ fn note_caller<B>(client: &Client, entry: &RouteEntry, request: &Request<B>, is_
     if callers.takes(recent() / 1_000_000) {
         let source = if is_egress { "egress".to_owned() } else { format!("route {}", entry.route_metrics.route()) };
         let agent = request.headers().get(USER_AGENT).map(HeaderValue::as_bytes);
-        let path = path_pattern(request.method(), request.uri().path());
+        let path = request.uri().path();
+        let shown = entry.template.as_ref().map(|template| without_secret_params(path, template, "{}"));
+        let path = path_pattern(request.method(), shown.as_deref().unwrap_or(path));
         callers.note(Caller { source, client: client_text(client.peer, agent), path }, clock::now());
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct RouteEntry {
     pub turns: Option<Arc<Turns>>,
     /// Whether each answer names the arm that gave it.
     pub exposes_arm: bool,
+    /// The template of the route's path, if it has parameters.
+    pub template: Option<Arc<str>>,
 }
 
 impl RouteEntry {

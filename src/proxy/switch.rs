@@ -125,7 +125,7 @@ async fn answer(
     let entry = table.entry(found.as_ref().map(|found| found.flag).or(below_only.or(others.first()).copied()));
     client.wait.set_limits(entry.limits);
     if let Some(FoundRoute { flag, .. }) = &found {
-        client.record.set_route(flag);
+        client.record.set_route(flag, entry.template.as_ref());
     }
     let found = match found {
         Some(found) if found.flag.route.workflow.is_some() => Some(found),

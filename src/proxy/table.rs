@@ -73,11 +73,20 @@ impl Table {
             all_turns.insert(route.id.clone(), turns.clone());
             Some(turns)
         };
-        let entry_of = |route_metrics, upstream, turns, relay: &RelaySettings, exposes_arm| {
+        let entry_of = |route_metrics, upstream, turns, relay: &RelaySettings, exposes_arm, template| {
             let buffer_request = relay.buffer_request.unwrap_or(0);
             let limits = ExchangeLimits::new(limits, relay);
             let compress = relay.compress == Some(Compress::Gzip);
-            Arc::new(RouteEntry { route_metrics, upstream, limits, buffer_request, compress, turns, exposes_arm })
+            Arc::new(RouteEntry {
+                route_metrics,
+                upstream,
+                limits,
+                buffer_request,
+                compress,
+                turns,
+                exposes_arm,
+                template,
+            })
         };
         let mut entries = HashMap::with_capacity_and_hasher(set.routes.len(), BuildHasherDefault::default());
         for flag in set.routes.iter().filter(|_| egress.is_none()) {
@@ -85,8 +94,10 @@ impl Table {
             let route_metrics = all_metrics.entry(id.clone()).or_insert_with(|| metrics_of(id)).clone();
             let exposes_arm = flag.route.exposes_arm.unwrap_or(set.exposes_arm);
             let relay = flag.route.relay.or(&flag.route.legacy.relay);
-            let entry =
-                entry_of(route_metrics, upstream(&flag.route.legacy), turns_of(&flag.route), &relay, exposes_arm);
+            let (upstream, turns) = (upstream(&flag.route.legacy), turns_of(&flag.route));
+            let template = Some(&flag.route.matches.path).filter(|path| path.contains('{'));
+            let template = template.map(|path| Arc::from(path.as_str()));
+            let entry = entry_of(route_metrics, upstream, turns, &relay, exposes_arm, template);
             entries.insert(address(flag), entry);
         }
         let route_metrics = match before {
@@ -95,12 +106,12 @@ impl Table {
         };
         let exposes_arm = set.exposes_arm && egress.is_none();
         let default =
-            entry_of(route_metrics, upstream(&set.default_legacy), None, &set.default_legacy.relay, exposes_arm);
+            entry_of(route_metrics, upstream(&set.default_legacy), None, &set.default_legacy.relay, exposes_arm, None);
         let egress = egress.map(|egress| {
             let mut target = |service: &Arc<Service>, is_declared: bool| {
                 let id = RouteId::new([EGRESS, ":", service.name.as_str()].concat());
                 let route_metrics = all_metrics.entry(id.clone()).or_insert_with(|| metrics_of(&id)).clone();
-                let entry = entry_of(route_metrics, upstream(service), None, &service.relay, false);
+                let entry = entry_of(route_metrics, upstream(service), None, &service.relay, false, None);
                 let service = service.name.clone();
                 Arc::new(EgressTarget {
                     entry,

@@ -13,7 +13,8 @@ use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
 const ROUTES: &str = "routes:\n  - id: orders\n    match: { method: GET, path: '/orders/{id}' }\n    legacy: shop\n    \
                       workflow: look\n    compare: { ignore: [$.at] }\n  \
                       - id: orders.create\n    match: { method: POST, path: /orders }\n    legacy: shop\n    workflow: look\n    \
-                      instance: { creates: $.id, adopt: take, alive: { call: 'GET ${services.listing}/open', ids: '$.items[*].id' } }\n";
+                      instance: { creates: $.id, adopt: take, alive: { call: 'GET ${services.listing}/open', ids: '$.items[*].id' } }\n  \
+                      - { id: reset, match: { method: GET, path: '/reset/{token}/{user}' }, legacy: shop }\n";
 const WORKFLOW: &str =
     "workflow: look\nsteps:\n  price: { call: \"GET ${services.bank}/prices\" }\nrespond: { status: 200, body: {} }\n";
 
@@ -116,6 +117,17 @@ async fn whoever_calls_legacy_is_listed_and_silence_is_known_over_restarts() {
     );
     let shown = system.pointsman.cli(&["legacy", "shopp"]).await;
     assert!(!shown.status.success() && output_text(&shown).contains("did you mean `shop`?"), "{}", output_text(&shown));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parameter_of_the_path_with_a_secret_name_is_not_listed() {
+    let system = System::start().await;
+    system.get("/reset/swordfish/jane").await;
+    let expected = [("route reset".to_owned(), "GET /reset/{}/jane".to_owned())];
+    assert_eq!(sources(&system.callers("shop").await), expected);
+    let shown = system.pointsman.cli(&["legacy", "shop"]).await;
+    let text = output_text(&shown);
+    assert!(text.contains("GET /reset/{}/jane") && !text.contains("swordfish"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

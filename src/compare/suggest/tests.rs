@@ -344,6 +344,33 @@ fn ids_in_keys_and_lines_and_texts_are_explained() {
     assert_eq!(added(&route.suggest()), [json!({"ids": [{"keys": "$.jobs"}]})]);
 }
 
+/// The fields of a form are named and told apart as those of JSON are.
+#[test]
+fn ids_in_a_form_are_explained_and_the_rule_is_named() {
+    let mut route = Route::new(json!({}));
+    let mut random = Random(8);
+    let mut of = |arm: &str, n: usize| {
+        let [id, one, other] = [(); 3].map(|()| random.id(arm));
+        let body = format!("id={id}&link=%2Forders%2F{id}&lines={one}&lines={other}&total={}", n * 3 + 100);
+        let headers = vec![("content-type", "application/x-www-form-urlencoded".to_owned())];
+        Reply { status: 200, headers, body }
+    };
+    for n in 0..10 {
+        let (legacy, engine) = (of("A", n), of("B", n));
+        route.compare(n, &json!({"path": "/orders", "body": n}), legacy, engine);
+    }
+    let suggestions = route.suggest();
+    assert_eq!(added(&suggestions), [json!({"ids": ["$.id"]}), json!({"ids": ["$.lines[*]"]})], "{suggestions:?}");
+    assert!(suggestions.unexplained.is_empty() && route.equal_under(&suggestions.rules).iter().all(|equal| *equal));
+    let trial = rules(serde_json::to_value(&suggestions.rules).unwrap());
+    let Compared { kept, comparison, .. } = &route.pairs[0];
+    let judged = crate::compare::rejudge(kept, &comparison.differences, &route.in_force, &trial, &BOUNDS, &|| false);
+    let by = judged.unwrap().comparison.ignored_by;
+    for rule in ["ids $.id", "ids $.lines[*]"] {
+        assert!(by.iter().any(|(named, _)| named == rule), "{by:?}");
+    }
+}
+
 #[test]
 fn ignore_is_proposed_only_where_legacy_differs_from_itself_and_with_a_warning() {
     let route = |repeats: bool| {

@@ -377,6 +377,29 @@ fn card(n: usize) -> String {
     format!("{digits}{}", (10 - sum % 10) % 10)
 }
 
+/// Texts and lists that name secrets in nested and quoted formats.
+fn quoting(plant: &dyn Fn(&str) -> String) -> Value {
+    let in_json = |text: &str| json!({ "raw": text }).to_string();
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
+    let element = |kind: &str| format!("<a><password>{}</password></a>", plant(kind));
+    json!({
+        "header": format!("x-api-key: {}\nfoo", plant("header")),
+        "sentence": format!("they sent the password: {}", plant("sentence")),
+        "line": format!("10:00 login user=7 password={}", plant("line")),
+        "form": format!("a=1;password={}&b=2", plant("form")),
+        "attribute": format!("<a n=\"1\" password=\"{}\"/>", plant("attribute")),
+        "html": escaped(&json!({ "password": plant("html") }).to_string()),
+        "json": in_json(&in_json(&json!({ "password": plant("three") }).to_string())),
+        "xml": format!("<a><b>{}</b></a>", escaped(&in_json(&element("xjx")))),
+        "url": format!("https://a/?to={}", encoded(&encoded(&format!("/b?token={}", plant("url"))))),
+        "tokens": { (plant("first-key")): 1, (plant("second-key")): 2 },
+    })
+}
+
+fn encoded(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
 /// Every file below a directory, and its bytes.
 fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
@@ -393,11 +416,13 @@ fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 async fn no_planted_secret_is_in_store_log_metrics_or_api() {
     let log = tempfile::tempdir().expect("a directory");
     let access_log = log.path().join("access.log");
-    let mut shop = Shop::start(&format!(
+    let more = format!(
         "redact: {{ names: [customer_ref], paths: [$.customer.name], detect: [email] }}\naccess_log: {{ file: '{}' }}\n",
         access_log.display()
-    ))
-    .await;
+    );
+    let reset = "  - id: reset\n    match: { method: POST, path: '/reset/{token}' }\n    legacy: shop\n    \
+                 workflow: create\n    state: shadow\n    capture: 100%\n";
+    let mut shop = Shop::start_with(&format!("{ROUTES}{reset}"), &more).await;
     let all = std::cell::RefCell::new(Vec::new());
     let plant = |kind: &str, n: usize| {
         let secret =
@@ -412,17 +437,23 @@ async fn no_planted_secret_is_in_store_log_metrics_or_api() {
             "echo": format!("{} wrote {}", text_card, plant("mail", n) + "@example.com"),
             "customer": { "name": plant("jane", n), "customer_ref": plant("cref", n), "n": n },
             "items": [{ "password": plant("pass", n), "deep": { "secrets": [plant("list", n)] } }],
+            "quoting": quoting(&|kind| plant(kind, n)), "pins": [900_000_001 + n * 7_919],
         });
         let headers = [
             ("x-api-key", plant("key", n)),
             ("cookie", format!("session={}", plant("cookie", n))),
             ("authorization", format!("Bearer {}", plant("bearer", n))),
             ("x-session", plant("sess", n)),
+            ("x-meta", json!({ "password": plant("meta", n) }).to_string()),
         ];
         let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let path = format!("/orders/{path_card}?access_token={}&page=1", plant("query", n));
+        let filter = encoded(&json!({ "password": plant("filter", n) }).to_string());
+        let (query, semicolon) = (plant("query", n), plant("semicolon", n));
+        let path = format!("/orders/{path_card}?access_token={query}&f={filter}&a=1;password={semicolon}&page=1");
         shop.order(&path, &headers, &body).await;
-        all.borrow_mut().push(path_card);
+        all.borrow_mut().extend([path_card, (900_000_001 + n * 7_919).to_string()]);
+        // No number of a card, so that only the template's name tells that it is a secret.
+        shop.order(&format!("/reset/{}?page=1", plant("reset", n)), &headers, &body).await;
     }
     let mut planted: Vec<String> = all.take();
     // A form and a text, which differ in legacy and engine: samples are kept too.
@@ -448,11 +479,13 @@ async fn no_planted_secret_is_in_store_log_metrics_or_api() {
     let body = json!({
         "ref": 1, "sku": "tea", "card": card(1), "token": "late-s3cr3t-1", "customer": { "name": "late-s3cr3t-2",
         "customer_ref": "late-s3cr3t-3", "mail": "late-s3cr3t-4@example.com" }, "echo": format!("x {}", card(2)),
-        "items": [],
+        "items": [{ "quoting": quoting(&|kind| format!("late-s3cr3t-{kind}")), "pins": [987_654_321] }],
     });
-    shop.order("/orders/z?otp=late-s3cr3t-5", &[("x-api-key", "late-s3cr3t-6")], &body).await;
-    planted.extend((1..=6).map(|n| format!("late-s3cr3t-{n}")));
-    planted.extend([card(1), card(2)]);
+    let meta = json!({ "password": "late-s3cr3t-7" }).to_string();
+    let headers = [("x-api-key", "late-s3cr3t-6"), ("x-meta", meta.as_str())];
+    shop.order("/orders/z?otp=late-s3cr3t-5", &headers, &body).await;
+    planted.push("late-s3cr3t".to_owned());
+    planted.extend([card(1), card(2), "987654321".to_owned()]);
     until("a sample", || async {
         let diffs = shop.pointsman.get("/api/v2/routes/orders/diffs").await;
         (diffs["groups"].as_array().is_some_and(|groups| !groups.is_empty())).then_some(())
@@ -467,10 +500,12 @@ async fn no_planted_secret_is_in_store_log_metrics_or_api() {
         assert!(reply.status.is_success(), "{path}");
         shown.push((path, reply.body.to_vec()));
     }
-    for path in ["/metrics", "/api/v2/status", "/api/v2/runs"] {
+    for path in ["/metrics", "/api/v2/status", "/api/v2/runs", "/api/v2/services/shop/callers"] {
         shown.push((path, shop.pointsman.api(Method::GET, path, Value::Null).await.body.to_vec()));
     }
-    shown.push(("cli", shop.pointsman.cli(&["diffs", "orders"]).await.stdout));
+    for command in [["diffs", "orders"], ["diffs", "reset"], ["legacy", "shop"]] {
+        shown.push(("cli", shop.pointsman.cli(&command).await.stdout));
+    }
     let rehearsed = rehearse(&shop.flags, &file, &[]).await;
     shown.push(("rehearsed", output_text(&rehearsed).into_bytes()));
     let while_running = files(shop.dir.path());

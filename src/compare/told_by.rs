@@ -1,7 +1,7 @@
 //! Who says that a value is a secret, and which values are told by that.
 //!
-//! Not told is what would be found in texts by chance: short values, and, unless the files declare them, words and kinds
-//! of tokens.
+//! Not told is what would be found in texts by chance: short values, and, unless the files declare them, words and
+//! kinds of tokens.
 
 use crate::secret::{REDACTED, RedactRules, STARS, is_secret};
 

@@ -1,5 +1,5 @@
 //! Hides the bodies in the events of a rehearsal in which nothing has a name that tells whether it is secret: texts,
-//! texts that stand in lists without a name, and bytes.
+//! texts and numbers that stand in lists without a name, and bytes.
 //!
 //! Always true: each kind of event is named here, so that the bodies of a new one cannot be forgotten. Bytes are
 //! replaced by stars; what becomes of a text, the caller decides by its content type.
@@ -92,7 +92,7 @@ fn hide_in_step(event: &mut StepEvent, hide: &HideText<'_>) {
         StepEvent::Computed { output, .. } => hide_output(output, None, hide),
         // They were elements of a list, whose name is not in the event.
         StepEvent::FanOutOpened { items, .. } => {
-            items.iter_mut().for_each(|item| hide_value(Arc::make_mut(item), None, hide));
+            items.iter_mut().for_each(|item| hide_element(Arc::make_mut(item), None, hide));
         }
         StepEvent::Skipped { .. } | StepEvent::FallbackTaken { .. } => {}
     }
@@ -157,13 +157,23 @@ fn hide_shared(value: &mut Option<Arc<Value>>, hide: &HideText<'_>) {
     value.iter_mut().for_each(|value| hide_value(Arc::make_mut(value), None, hide));
 }
 
-/// Hides a value that is a text, and the texts in a list: no key beside them tells whether they are secret.
+/// Hides a value that is a text, and the texts and numbers in a list: no key beside them tells whether they are secret.
 fn hide_value(value: &mut Value, content_type: Option<&str>, hide: &HideText<'_>) {
     match value {
         Value::String(text) => hide(text, content_type),
-        Value::Array(items) => items.iter_mut().for_each(|item| hide_value(item, content_type, hide)),
+        Value::Array(items) => {
+            items.iter_mut().for_each(|item| hide_element(item, content_type, hide));
+        }
         Value::Object(_) | Value::Number(_) | Value::Bool(_) | Value::Null => {}
     }
+}
+
+/// Hides an element of a list that is a text or a number, or the elements of one that is a list.
+fn hide_element(item: &mut Value, content_type: Option<&str>, hide: &HideText<'_>) {
+    if let Value::Number(number) = item {
+        *item = number.to_string().into();
+    }
+    hide_value(item, content_type, hide);
 }
 
 /// The content type among these headers.
@@ -266,12 +276,12 @@ mod tests {
     }
 
     #[test]
-    fn texts_in_a_list_without_a_name_are_hidden() {
+    fn texts_and_numbers_in_a_list_without_a_name_are_hidden() {
         let done = |output: Value| {
             finished(&json!({"done": {"status": 200, "headers": {}, "output": output}}))["done"]["output"].clone()
         };
         let list = json!(["hunter2", ["hunter3"], {"a": ["shown"]}, 5]);
-        let shown = json!(["<hunter2|->", ["<hunter3|->"], {"a": ["shown"]}, 5]);
+        let shown = json!(["<hunter2|->", ["<hunter3|->"], {"a": ["shown"]}, "<5|->"]);
         assert_eq!(done(list.clone()), shown);
         let computed = json!({"step_computed": {"step": "s", "output": list}});
         assert_eq!(hidden(&computed)["step_computed"]["output"], shown);

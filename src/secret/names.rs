@@ -7,7 +7,15 @@ use arc_swap::ArcSwap;
 
 /// A name as names are compared: `X-Customer_Ref` and `xCustomerRef` are one.
 pub(super) fn plain_name(name: &str) -> String {
-    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+    name.chars().map(narrow).filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// The ASCII character that a full-width one stands for; any other as it is.
+fn narrow(c: char) -> char {
+    match c {
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
+        c => c,
+    }
 }
 
 /// Words that make a key secret wherever they occur in it.
@@ -49,7 +57,7 @@ fn has_part_of(words: &[&str], key: &str) -> bool {
     // `cardHolder`, `card_holder` and `card-holder` have the same parts.
     let mut parts = vec![String::new()];
     let mut lower_before = false;
-    for c in key.chars() {
+    for c in key.chars().map(narrow) {
         if !c.is_alphanumeric() || (c.is_uppercase() && lower_before) {
             parts.push(String::new());
         }
@@ -97,6 +105,7 @@ mod tests {
 
     #[test]
     fn names_of_the_process_are_secret_everywhere() {
+        assert!(is_secret("\u{ff50}assword") && is_secret("\u{ff30}\u{ff29}\u{ff2e}"), "full-width letters");
         assert!(!is_secret("customer_ref"));
         set_secret_names(&["customer_ref".to_owned()]);
         assert!(is_secret("customerRef") && redact_line("/x?customer_ref=7") == "/x?customer_ref=***");

@@ -3,7 +3,7 @@
 //!
 //! Writers of URLs differ in which characters they escape. Therefore the escapes of the searched text are decoded, and
 //! the value is searched for in the result: this finds every mixture of escaped and plain characters, even if a URL is
-//! part of another one. So are the references and the CDATA marks of XML.
+//! part of another one. So are the references and the CDATA marks of XML, and the escapes of JSON.
 //!
 //! Always true: the places are positions in the text before decoding; they are sorted and do not overlap.
 //!
@@ -116,7 +116,7 @@ impl View {
 fn views<'a>(text: &str, mut forms: impl Iterator<Item = &'a str> + Clone) -> Vec<View> {
     let mut views = vec![View::Plain];
     let has_plus = text.contains('+') || text.contains("%2");
-    let has_escapes = has_plus || text.contains('%') || has_markup(text);
+    let has_escapes = has_plus || text.contains(['%', '\\']) || has_markup(text);
     // A run without sensitive values has no forms.
     if forms.clone().next().is_none() || !has_escapes {
         return views;
@@ -142,7 +142,7 @@ fn views<'a>(text: &str, mut forms: impl Iterator<Item = &'a str> + Clone) -> Ve
 /// left out, so that what precedes it stands directly before the cut.
 fn decoded(text: &str, earlier: Option<&Decoded>, spaced: bool) -> Option<Decoded> {
     let source = earlier.map_or(text, |earlier| &earlier.text);
-    let has_any = source.contains('%') || (spaced && source.contains('+')) || has_markup(source);
+    let has_any = source.contains(['%', '\\']) || (spaced && source.contains('+')) || has_markup(source);
     if !has_any {
         return None;
     }
@@ -155,6 +155,7 @@ fn decoded(text: &str, earlier: Option<&Decoded>, spaced: bool) -> Option<Decode
         let escape = match character {
             '%' => Escape::at(&source.as_bytes()[at..]),
             '&' | '<' | ']' => Escape::of_markup(&source[at..]),
+            '\\' => Escape::of_json(&source[at..]),
             _ => Escape::None,
         };
         is_changed |= !matches!(escape, Escape::None) || (spaced && character == '+');
@@ -222,6 +223,30 @@ impl Escape {
         }
         reference(text).map_or(Self::None, |(character, bytes)| Self::Char(character, bytes))
     }
+    /// One in a string of JSON.
+    fn of_json(text: &str) -> Self {
+        let unit = |at: usize| {
+            let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+            digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
+        };
+        let character = match text[1..].chars().next() {
+            Some(c @ ('"' | '\\' | '/')) => c,
+            Some('n') => '\n',
+            Some('r') => '\r',
+            Some('t') => '\t',
+            Some('b') => '\u{8}',
+            Some('f') => '\u{c}',
+            Some('u') => {
+                let units = [unit(0), unit(6)];
+                return match char::decode_utf16(units.into_iter().map_while(|unit| unit)).next() {
+                    Some(Ok(c)) => Self::Char(c, 6 * c.len_utf16()),
+                    Some(Err(_)) | None => Self::None,
+                };
+            }
+            Some(_) | None => return Self::None,
+        };
+        Self::Char(character, 2)
+    }
     /// The result if no whole escape begins at `at`.
     fn cut_off(bytes: &[u8], at: usize) -> Self {
         let rest = &bytes[at..];
@@ -277,6 +302,19 @@ mod tests {
         }
         let other = "a & b; &#xZZ; &#1114112; &none; ]]> p&amp;ss";
         assert_eq!(stars(other, &["p&ss!word"]), other);
+    }
+
+    #[test]
+    fn a_value_is_found_in_json_within_json() {
+        let value = "p\"ss\\w\u{f6}rd\n1\u{1d11e}/x";
+        let mut text = value.to_owned();
+        for depth in 0..=3 {
+            assert_eq!(stars(&format!("<{text}>"), &[value]), "<*>", "{depth}");
+            let quoted = serde_json::Value::from(text).to_string();
+            text = quoted[1..quoted.len() - 1].replace('\u{f6}', "\\u00f6").replace('\u{1d11e}', "\\ud834\\udd1e");
+        }
+        let other = r"C:\new\u12 \ud834 \";
+        assert_eq!(stars(other, &["x-value"]), other);
     }
 
     #[test]

@@ -256,10 +256,12 @@ fn flag_endpoints() -> Vec<Endpoint> {
             .returns::<Vec<FlipRow>>(),
         read("/api/v2/record", get(record::record), "record", "The record of all moves, as a chain of hashes")
             .query::<record::RecordQuery>()
-            .returns::<RecordPage>(),
+            .returns::<RecordPage>()
+            .errors(&[500]),
         read("/api/v2/record/flips", get(record::flips), "record_flips", "The flips in the store, as they are")
             .query::<record::RecordQuery>()
-            .returns::<Vec<serde_json::Value>>(),
+            .returns::<Vec<serde_json::Value>>()
+            .errors(&[500]),
         flip("/api/v2/reload", post(reload::reload), "reload", "Read the files again now")
             .body::<ReloadRequest>()
             .returns::<ReloadResponse>()

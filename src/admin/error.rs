@@ -8,7 +8,7 @@ use super::types::{ApiProblem, FileProblem};
 use crate::exchange::Source;
 use crate::ladder::{FlipCommand, FlipError, FreezeError, Unconfirmed};
 use crate::names::RouteId;
-use crate::store::StoreError;
+use crate::store::{StoreError, UnreadableRow};
 
 /// The error of a handler: the problem that is sent instead of a result.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ impl ApiError {
             run_id: None,
             run_status: None,
             first: None,
+            row: None,
         }))
     }
 
@@ -97,6 +98,15 @@ impl ApiError {
             Unconfirmed::TaskEnded => ("outcome-unknown", "It is not known whether the change was made"),
         };
         Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, why.to_string())
+    }
+
+    /// 500: a row of the record or of the flips cannot be used.
+    pub(super) fn unreadable(what: &str, row: UnreadableRow) -> Self {
+        let UnreadableRow { number, why } = row;
+        let title = format!("{what} {number} cannot be read");
+        let mut error = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "unreadable-row", &title, why);
+        error.0.row = Some(number);
+        error.hint("restore a backup, or find out who changed the store; the next start refuses an unreadable flip")
     }
 
     /// 404: nothing has this name. `reasons` lists the names that exist, the nearest first.

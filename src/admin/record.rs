@@ -4,9 +4,11 @@ use axum::Json;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::error::ApiError;
 use super::extract::QueryParams;
 use super::state::{Admin, JsonResult};
 use super::types::RecordPage;
+use crate::store::{CheckedRow, UnreadableRow};
 
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -22,15 +24,37 @@ const ROWS: usize = 100;
 pub(super) async fn record(admin: Admin, QueryParams(query): QueryParams<RecordQuery>) -> JsonResult<RecordPage> {
     let RecordQuery { after, limit } = query;
     let store = &admin.parts.store;
-    let newest = store.newest_record_entry().await?;
-    let entries = store.record_entries(after.unwrap_or(0), admin.rows(limit, ROWS)).await?;
-    let (newest, newest_hash) = newest.map_or((0, String::new()), |entry| (entry.number, entry.hash));
+    let newest = store.newest_record_row().await?;
+    let rows = store.record_rows(after.unwrap_or(0), admin.rows(limit, ROWS)).await?;
+    let entries = readable(rows).map_err(|row| ApiError::unreadable("Entry", row))?;
+    let (newest, newest_hash) = match newest {
+        None => (0, String::new()),
+        Some(Ok(entry)) => (entry.number, entry.hash),
+        Some(Err(unreadable)) => (u64::try_from(unreadable.number).unwrap_or(0), String::new()),
+    };
     Ok(Json(RecordPage { entries, newest, newest_hash }))
 }
 
 /// The flips in the store as they are, the oldest first, to be held against the record.
 pub(super) async fn flips(admin: Admin, QueryParams(query): QueryParams<RecordQuery>) -> JsonResult<Vec<Value>> {
     let RecordQuery { after, limit } = query;
-    let flips = admin.parts.store.flips_after(after.unwrap_or(0), admin.rows(limit, ROWS)).await?;
+    let rows = admin.parts.store.flip_rows(after.unwrap_or(0), admin.rows(limit, ROWS)).await?;
+    let flips = readable(rows).map_err(|row| ApiError::unreadable("Flip", row))?;
     Ok(Json(flips.iter().map(|flip| serde_json::to_value(flip).unwrap_or_default()).collect()))
+}
+
+/// The rows before the first that cannot be read.
+///
+/// # Errors
+/// That is the first of all: who reads on page by page learns of it once it has all rows before.
+fn readable<T>(rows: Vec<CheckedRow<T>>) -> Result<Vec<T>, UnreadableRow> {
+    let mut read = Vec::with_capacity(rows.len());
+    for row in rows {
+        match row {
+            Ok(row) => read.push(row),
+            Err(unreadable) if read.is_empty() => return Err(unreadable),
+            Err(_) => break,
+        }
+    }
+    Ok(read)
 }

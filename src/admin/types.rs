@@ -255,6 +255,9 @@ pub struct ApiProblem {
     /// The earlier answer to the checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<Box<FirstAnswer>>,
+    /// The number of the entry or flip that cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<i64>,
 }
 
 fn about_blank() -> String {

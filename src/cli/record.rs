@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::client::{CallError, Client};
 use super::flip::force_text;
-use super::format::{Formatter, TableCell, Tone, ago, counted, escape_control, plain};
+use super::format::{Formatter, TableCell, Tone, ago, counted, duration_text, escape_control, plain};
 use super::output::Output;
 use crate::admin::types::{FlipRow, RecordEntry, RecordPage};
-use crate::record::{BrokenChain, ChainCheck};
+use crate::record::{BrokenChain, ChainCheck, LATE_ENTRY_AFTER};
 
 /// How many entries are read at a time.
 const PAGE: u64 = 500;
@@ -80,6 +80,7 @@ fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
         flip
     });
     let forced = flip.map(|flip| force_text(&flip)).unwrap_or_default();
+    let late = delay(entry).map(|late| format!(" (entered {} later)", duration_text(late))).unwrap_or_default();
     vec![
         plain(entry.number),
         plain(ago(entry.at, now)),
@@ -89,7 +90,7 @@ fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
         },
         plain(what),
         plain(text("by")),
-        plain((format!("{}{forced}", text("reason")) + &refused_because(&entry.body["why"])).trim().to_owned()),
+        plain((format!("{}{forced}{late}", text("reason")) + &refused_because(&entry.body["why"])).trim().to_owned()),
         (entry.hash.chars().take(HASH_SHOWN).collect(), Tone::Faint),
     ]
 }
@@ -115,6 +116,22 @@ struct Found {
     flips: BTreeMap<u64, Value>,
     /// Whether an entry has the hash that was asked for.
     has_hash: bool,
+    /// How many entries were written long after their flips.
+    late: u64,
+    /// The number of the first of these, and how many seconds later.
+    first_late: Option<(u64, f64)>,
+}
+
+/// By how many seconds an entry is later than its flip, if that is long.
+fn delay(entry: &RecordEntry) -> Option<f64> {
+    entry.source.strip_prefix("flip ")?;
+    let at: Timestamp = entry.body["at"].as_str()?.parse().ok()?;
+    is_late(at, entry.at).then(|| entry.at.duration_since(at).as_secs_f64())
+}
+
+/// Whether this time is long after the flip that was made at `at`.
+fn is_late(at: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(at).as_secs_f64() > LATE_ENTRY_AFTER.as_secs_f64()
 }
 
 impl Found {
@@ -125,9 +142,37 @@ impl Found {
             self.broken = Some(broken);
         }
         self.has_hash |= self.broken.is_none() && hash.is_some_and(|hash| entry.hash.starts_with(hash));
+        if let Some(late) = delay(entry) {
+            self.late += 1;
+            self.first_late.get_or_insert((entry.number, late));
+        }
         if let Some(number) = entry.source.strip_prefix("flip ").and_then(|number| number.parse().ok()) {
             self.flips.insert(number, entry.body.clone());
         }
+    }
+
+    /// The next entry cannot be read.
+    fn add_unreadable(&mut self, number: i64, why: &str) {
+        // Wrong numbers below 1 come first, and count as 0.
+        let number = u64::try_from(number).unwrap_or(0);
+        let broken = BrokenChain { number, why: format!("cannot be read: {}", escape_control(why)) };
+        self.broken.get_or_insert(broken);
+    }
+
+    /// What is said of entries that are later than their flips.
+    fn late_text(&self) -> Option<String> {
+        let (number, late) = self.first_late?;
+        Some(format!(
+            "{} later than {} after the flip, first entry {number}, {} after it: the record was written anew since, or the \
+             flip was made while no process could add entries, or by a version without a record.\n",
+            if self.late == 1 {
+                "1 entry was written".to_owned()
+            } else {
+                format!("{} entries were written", self.late)
+            },
+            duration_text(LATE_ENTRY_AFTER.as_secs_f64()),
+            duration_text(late),
+        ))
     }
 
     fn output(self, hash: Option<&str>, other: Option<String>, format: Formatter) -> Output {
@@ -145,6 +190,8 @@ impl Found {
             "bad_entry": self.broken.as_ref().map(|broken| broken.number),
             "entries": entries,
             "newest_hash": newest,
+            "late_entries": self.late,
+            "first_late_entry": self.first_late.map(|(number, _)| number),
         });
         let text = match &wrong {
             Some(why) => format!("{} {why}\n", format.tone("the record does not hold:", Tone::Bad)),
@@ -156,32 +203,59 @@ impl Found {
                 counted(entries, "entry").replace("entrys", "entries"),
             ),
         };
+        let late = self.late_text().map(|late| format.tone(late, Tone::Warn)).unwrap_or_default();
+        let text = text + &late;
         Output { text, is_ok: wrong.is_none(), json }
     }
 }
 
 pub(crate) fn verify(client: &Client, hash: Option<&str>, format: Formatter) -> Result<Output, CallError> {
     let (hash, mut found, mut recorded) = (hash.map(noted_hash).transpose()?, Found::default(), 0);
-    read(client, 0, |entry| {
+    let whole = read(client, 0, |entry| {
         recorded = recorded.max(entry.flips);
         found.add(&entry, hash.as_deref());
         Ok(())
-    })?;
+    });
+    if let Err(error) = whole {
+        let (number, why) = unreadable_row(error)?;
+        found.add_unreadable(number, &why);
+    }
+    let is_empty = found.chain.number == 0 && found.broken.is_none();
+    let recorded = (!is_empty).then_some(recorded);
     let other = compare_flips(client, std::mem::take(&mut found.flips), recorded)?;
     Ok(found.output(hash.as_deref(), other, format))
 }
 
+/// The row that the server cannot read, and why; any other error is returned.
+fn unreadable_row(error: CallError) -> Result<(i64, String), CallError> {
+    match error {
+        CallError::Refused(problem, value) => match problem.row {
+            Some(row) => Ok((row, problem.detail)),
+            None => Err(CallError::Refused(problem, value)),
+        },
+        CallError::Failed(..) => Err(error),
+    }
+}
+
 /// Holds the flips in the store against their entries, by number, and says what is wrong with the first that differs.
-/// Flips above `recorded` have no entry yet.
+/// Flips above `recorded` have no entry yet, but only for a short time; it is `None` if the record is empty, and then
+/// there must be no flips.
 fn compare_flips(
     client: &Client,
     mut entries: BTreeMap<u64, Value>,
-    recorded: u64,
+    recorded: Option<u64>,
 ) -> Result<Option<String>, CallError> {
     let mut after = 0;
-    let mut wrong = None;
+    let (mut wrong, now) = (None, Timestamp::now());
     loop {
-        let (flips, _) = client.get::<Vec<Value>>(&format!("/api/v2/record/flips?after={after}&limit={PAGE}"))?;
+        let flips = match client.get::<Vec<Value>>(&format!("/api/v2/record/flips?after={after}&limit={PAGE}")) {
+            Ok((flips, _)) => flips,
+            Err(error) => {
+                let (number, why) = unreadable_row(error)?;
+                let why = format!("flip {number} in the store cannot be read: {}", escape_control(&why));
+                return Ok(wrong.or(Some(why)));
+            }
+        };
         let Some(last) = flips.last() else { break };
         // A flip with a number that is not above would be read for ever.
         after = last["number"].as_u64().unwrap_or(0).max(after + 1);
@@ -190,8 +264,7 @@ fn compare_flips(
             let found = match entries.remove(&number) {
                 Some(entry) => difference(&entry, flip)
                     .map(|name| format!("flip {number} in the store is not the one in the record: `{name}` differs")),
-                None if number <= recorded => Some(format!("flip {number} in the store has no entry in the record")),
-                None => None,
+                None => without_entry(flip, number, recorded, now),
             };
             wrong = wrong.or(found);
         }
@@ -199,6 +272,26 @@ fn compare_flips(
     let missing =
         entries.keys().next().map(|number| format!("flip {number} of the record is not in the store any more"));
     Ok(wrong.or(missing))
+}
+
+/// What is wrong with a flip that has no entry.
+fn without_entry(flip: &Value, number: u64, recorded: Option<u64>, now: Timestamp) -> Option<String> {
+    let Some(recorded) = recorded else {
+        return Some(format!(
+            "it is empty, and flip {number} is in the store: its entries were removed, or, of a flip that was just made, are \
+             there within a minute"
+        ));
+    };
+    let at: Option<Timestamp> = flip["at"].as_str().and_then(|at| at.parse().ok());
+    let has_none = format!("flip {number} in the store has no entry in the record");
+    match at.filter(|at| is_late(*at, now)) {
+        _ if number <= recorded => Some(has_none),
+        Some(at) => Some(format!(
+            "{has_none}, and was made {}: entries were removed, or none can be added (the log says why)",
+            ago(at, now)
+        )),
+        None => None,
+    }
 }
 
 /// The first field in which a flip differs from its entry. A field that one of them lacks has no value in it: entries

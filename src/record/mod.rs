@@ -10,8 +10,14 @@
 //! store takes no writes, they wait; what is not a flip is lost if the process ends
 //! before the store takes it.
 
+use std::time::Duration;
+
 mod chain;
 mod recorder;
+
+/// A flip gets its entry within about a minute, if a process runs and the store takes writes. One that is older than
+/// this and has none, or that got it later than this, is worth a look.
+pub const LATE_ENTRY_AFTER: Duration = Duration::from_secs(300);
 
 pub use chain::{BrokenChain, ChainCheck, hash_of};
 pub use recorder::{BY_FILE, Recorder, RefusedMove};

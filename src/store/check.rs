@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::record_log::{CheckedRow, UnreadableRow};
 use super::summary::decode_summary;
-use super::{RunSnapshot, StoreError};
+use super::{FlipRecord, RecordEntry, RunSnapshot, StoreError};
 use crate::names::{PlanId, RunId};
 use crate::secret::{SEALED, STARS};
 use crate::workflow::{Event, FOLD, Run, RunSummary, fold};
@@ -74,6 +75,30 @@ pub(super) fn newer_events_problem(noted: Option<u16>, found: Option<(Option<Run
         }
         (Some(noted), None) if noted > supported => Some(format!("events of version {noted}, {reads}")),
         (_, None) => None,
+    }
+}
+
+/// What to do about a flip, or what is kept of a route, that cannot be read.
+const NO_START: &str = "no process starts on this store: restore a backup; this check changed nothing";
+
+/// Checks a row of the flips.
+pub(super) fn check_flip(row: CheckedRow<FlipRecord>, checked: &mut StoreChecked) {
+    if let Err(UnreadableRow { number, why }) = row {
+        checked.add_finding(None, format!("flip {number} in the store cannot be read: {why}"), NO_START);
+    }
+}
+
+/// Checks a row of the record.
+pub(super) fn check_entry(row: CheckedRow<RecordEntry>, checked: &mut StoreChecked) {
+    if let Err(UnreadableRow { number, why }) = row {
+        checked.add_finding(None, format!("entry {number} of the record cannot be read: {why}"), RESTORE);
+    }
+}
+
+/// Checks what is kept of a route.
+pub(super) fn check_record<T>(record: Result<T, StoreError>, checked: &mut StoreChecked) {
+    if let Err(error) = record {
+        checked.add_finding(None, error.0, NO_START);
     }
 }
 

@@ -77,7 +77,7 @@ pub use memory::MemoryStore;
 pub use open_creators::{OpenCreators, families_of_open_runs};
 pub use postgres::PostgresStore;
 pub use put_flips::PutFlips;
-pub use record_log::{RecordEntry, RecordLog};
+pub use record_log::{CheckedRow, RecordEntry, RecordLog, UnreadableRow};
 pub use records::{
     Append, Claim, CommandRecord, EventsSize, EvidenceRecord, FlipRecord, LockChange, LockRow, NewPin, OutboxRow,
     Overridden, PinRecord, Priority, RunSnapshot, StoredEvent, WebhookMessage,

@@ -1,5 +1,11 @@
 //! The entries of the record: moves of routes, and what they rested on, in order, each once. How entries are chained is
 //! left to `record`.
+//!
+//! Always true: a row is returned only if its content can be read and its columns say the same as its content, because
+//! some statements select by the columns and what is in force is taken from the content. Any other row is unreadable,
+//! and is named.
+
+use std::collections::BTreeMap;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
@@ -34,22 +40,153 @@ pub struct RecordEntry {
     pub hash: String,
 }
 
+/// A row that cannot be used: its content cannot be read, or its columns contradict it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableRow {
+    /// The number of the row, by its column.
+    pub number: i64,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl UnreadableRow {
+    fn of_entry(self) -> StoreError {
+        let Self { number, why } = self;
+        StoreError(format!("entry {number} of the record cannot be read: {why}"))
+    }
+
+    fn of_flip(self) -> StoreError {
+        let Self { number, why } = self;
+        StoreError(format!("flip {number} in the store cannot be read: {why}"))
+    }
+}
+
+/// A row, or why it is unreadable.
+pub type CheckedRow<T> = Result<T, UnreadableRow>;
+
+/// Rows that are read at a time where all are read.
+const ROWS_AT_A_TIME: usize = 500;
+
 /// Keeps the record. Entries are never changed or removed.
 pub trait RecordLog: Send + Sync {
     /// Adds an entry, unless there is one with its number or its source: then nothing is changed.
     fn put_record_entry(&self, _entry: RecordEntry) -> BoxFuture<'_, Result<(), StoreError>> {
         std::future::ready(Ok(())).boxed()
     }
-    /// Up to `limit` entries with a number above `after`, the oldest first.
-    fn record_entries(&self, _after: u64, _limit: usize) -> BoxFuture<'_, Result<Vec<RecordEntry>, StoreError>> {
+    /// Up to `limit` entries with a number above `after`, the oldest first; after 0 also those with a wrong number below.
+    fn record_rows(
+        &self,
+        _after: u64,
+        _limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<CheckedRow<RecordEntry>>, StoreError>> {
         std::future::ready(Ok(Vec::new())).boxed()
     }
     /// The newest entry.
-    fn newest_record_entry(&self) -> BoxFuture<'_, Result<Option<RecordEntry>, StoreError>> {
+    fn newest_record_row(&self) -> BoxFuture<'_, Result<Option<CheckedRow<RecordEntry>>, StoreError>> {
         std::future::ready(Ok(None)).boxed()
     }
-    /// Up to `limit` flips with a number above `after`, the oldest first.
-    fn flips_after(&self, _after: u64, _limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
+    /// Up to `limit` flips with a number above `after`, the oldest first; after 0 also those with a wrong number below.
+    fn flip_rows(&self, _after: u64, _limit: usize) -> BoxFuture<'_, Result<Vec<CheckedRow<FlipRecord>>, StoreError>> {
         std::future::ready(Ok(Vec::new())).boxed()
     }
+    /// As [`RecordLog::record_rows`]; an unreadable one is an error.
+    fn record_entries(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<RecordEntry>, StoreError>> {
+        async move {
+            let rows = self.record_rows(after, limit).await?;
+            rows.into_iter().map(|row| row.map_err(UnreadableRow::of_entry)).collect()
+        }
+        .boxed()
+    }
+    /// As [`RecordLog::newest_record_row`]; an unreadable one is an error.
+    fn newest_record_entry(&self) -> BoxFuture<'_, Result<Option<RecordEntry>, StoreError>> {
+        async move { self.newest_record_row().await?.transpose().map_err(UnreadableRow::of_entry) }.boxed()
+    }
+    /// As [`RecordLog::flip_rows`]; an unreadable one is an error.
+    fn flips_after(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
+        async move { readable_flips(self.flip_rows(after, limit).await?) }.boxed()
+    }
+}
+
+/// The flips; an unreadable one is an error.
+pub(super) fn readable_flips(rows: Vec<CheckedRow<FlipRecord>>) -> Result<Vec<FlipRecord>, StoreError> {
+    rows.into_iter().map(|row| row.map_err(UnreadableRow::of_flip)).collect()
+}
+
+/// The last flip of each route and of the kill switch, in the order of routes. All flips are read: a query by the
+/// column `route` alone would skip the last flip of a route where that column was changed.
+pub(super) async fn last_flips(log: &(impl RecordLog + ?Sized)) -> Result<Vec<FlipRecord>, StoreError> {
+    let (mut last, mut after) = (BTreeMap::new(), 0);
+    loop {
+        let flips = log.flips_after(after, ROWS_AT_A_TIME).await?;
+        let Some(newest) = flips.last() else { break };
+        after = newest.number;
+        last.extend(flips.into_iter().map(|flip| (flip.route.clone(), flip)));
+    }
+    Ok(last.into_values().collect())
+}
+
+/// The flip in a row. Where the content has no number, as PostgreSQL gives it with the row, the column has it.
+pub(super) fn checked_flip(number: i64, route: Option<&str>, record: &[u8]) -> CheckedRow<FlipRecord> {
+    let unreadable = |why| Err(UnreadableRow { number, why });
+    let flip = match serde_json::from_slice::<FlipRecord>(record) {
+        Ok(flip) => flip,
+        Err(error) => return unreadable(error.to_string()),
+    };
+    let of_record = flip.route.as_ref().map(RouteId::as_str);
+    match u64::try_from(number) {
+        Err(_) | Ok(0) => unreadable(NO_NUMBER.to_owned()),
+        Ok(known) if flip.number != 0 && flip.number != known => {
+            unreadable(differs("number", Some(&known.to_string()), Some(&flip.number.to_string())))
+        }
+        Ok(_) if of_record != route => unreadable(differs("route", route, of_record)),
+        Ok(known) => Ok(FlipRecord { number: known, ..flip }),
+    }
+}
+
+/// The entry in a row.
+pub(super) fn checked_entry(number: i64, source: &str, record: &[u8]) -> CheckedRow<RecordEntry> {
+    let unreadable = |why| Err(UnreadableRow { number, why });
+    let entry = match serde_json::from_slice::<RecordEntry>(record) {
+        Ok(entry) => entry,
+        Err(error) => return unreadable(error.to_string()),
+    };
+    match u64::try_from(number) {
+        Err(_) | Ok(0) => unreadable(NO_NUMBER.to_owned()),
+        Ok(known) if entry.number != known => {
+            unreadable(differs("number", Some(&known.to_string()), Some(&entry.number.to_string())))
+        }
+        Ok(_) if entry.source != source => unreadable(differs("source", Some(source), Some(&entry.source))),
+        Ok(_) => Ok(entry),
+    }
+}
+
+/// What a number has to be above that is above `after`: after 0 also the wrong ones, 0 and below, are read.
+pub(super) fn above(after: u64) -> i64 {
+    if after == 0 { i64::MIN } else { i64::try_from(after).unwrap_or(i64::MAX) }
+}
+
+/// The record of a route, which is in a row under that route.
+///
+/// # Errors
+/// It cannot be read, or is another route's.
+pub(super) fn checked_record<T: serde::de::DeserializeOwned>(
+    table: &str,
+    route: &str,
+    record: &[u8],
+    route_of: fn(&T) -> &RouteId,
+) -> Result<T, StoreError> {
+    let unreadable = |why: String| StoreError(format!("the row of `{route}` in `{table}` cannot be read: {why}"));
+    let found: T = serde_json::from_slice(record).map_err(|error| unreadable(error.to_string()))?;
+    match route_of(&found).as_str() {
+        same if same == route => Ok(found),
+        other => Err(unreadable(differs("route", Some(route), Some(other)))),
+    }
+}
+
+const NO_NUMBER: &str = "numbers begin with 1; it was not written by pointsman";
+
+fn differs(column: &str, in_column: Option<&str>, in_record: Option<&str>) -> String {
+    let shown = |value: Option<&str>| value.map_or_else(|| "empty".to_owned(), |value| format!("`{value}`"));
+    let (in_column, in_record) = (shown(in_column), shown(in_record));
+    format!("its column `{column}` is {in_column} and its content says {in_record}: one of them was changed")
 }

@@ -152,6 +152,68 @@ async fn an_altered_flip_and_a_cut_record_are_found_out() {
     assert!(!holds && text.contains("flip 2 of the record is not in the store any more"), "{text}");
 }
 
+/// Changed while it runs, then again as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_no_flip_or_entry_and_a_record_that_was_emptied_do_not_hold() {
+    let mut system = System::start().await;
+    system.flip("shadow").await;
+    system.flip("off").await;
+    system.entries_with("flip 2").await;
+    let database = rusqlite::Connection::open(system.dir.path().join("db")).expect("the store");
+    let copy = "CREATE TEMP TABLE f AS SELECT * FROM flips; CREATE TEMP TABLE e AS SELECT * FROM record_entries";
+    database.execute_batch(copy).expect("a copy");
+    let old = "UPDATE flips SET record = CAST(json_set(CAST(record AS TEXT), '$.at', '2020-01-01T00:00:00Z') AS BLOB)";
+    let without_entry = format!("DELETE FROM record_entries WHERE number = 2; {old} WHERE number = 2");
+    let cases = [
+        ("UPDATE flips SET route = 'other' WHERE number = 2", "flip 2 in the store cannot be read: its column `route`"),
+        ("INSERT INTO flips SELECT 0, route, record FROM flips WHERE number = 1", "flip 0 in the store cannot be read"),
+        (
+            "INSERT INTO flips SELECT -1, route, record FROM flips WHERE number = 1",
+            "flip -1 in the store cannot be read",
+        ),
+        ("UPDATE flips SET record = '{}' WHERE number = 1", "flip 1 in the store cannot be read: missing field"),
+        (
+            r#"UPDATE record_entries SET record = CAST('{"kind":"refused",' || substr(CAST(record AS TEXT), 2) AS BLOB)
+               WHERE number = 2"#,
+            "entry 2: cannot be read: duplicate field `kind`",
+        ),
+        ("UPDATE record_entries SET record = '' WHERE number = 1", "entry 1: cannot be read: EOF"),
+        (
+            "UPDATE record_entries SET source = 'flip 7' WHERE number = 2",
+            "entry 2: cannot be read: its column `source`",
+        ),
+        ("DELETE FROM record_entries", "it is empty, and flip 1 is in the store"),
+        (without_entry.as_str(), "flip 2 in the store has no entry in the record, and was made"),
+    ];
+    for (change, why) in cases {
+        database.execute_batch(change).expect("the tables");
+        let (holds, text) = system.verified(&[]).await;
+        assert!(!holds && text.contains(why), "{change}: {text}");
+        let again = "DELETE FROM flips; INSERT INTO flips SELECT * FROM f; DELETE FROM record_entries; \
+                     INSERT INTO record_entries SELECT * FROM e";
+        database.execute_batch(again).expect("the rows as they were");
+        let (holds, text) = system.verified(&[]).await;
+        assert!(holds && !text.contains("written later"), "{text}");
+    }
+
+    // The next start writes entries for all flips, which shows.
+    system.pointsman.stop().await;
+    database.execute_batch(&format!("DELETE FROM record_entries; {old}")).expect("the tables");
+    system.restart().await;
+    system.entries_with("flip 2").await;
+    let (holds, text) = system.verified(&[]).await;
+    assert!(holds && text.contains("2 entries were written later than 5 min after the flip, first entry 1"), "{text}");
+    let shown = output_text(&system.pointsman.cli(&["record", "show"]).await);
+    assert!(shown.contains("(entered "), "{shown}");
+
+    // The state in force would be that of the flip before: no process starts on it.
+    system.pointsman.stop().await;
+    database.execute("UPDATE flips SET route = 'other' WHERE number = 2", []).expect("a row");
+    drop(database);
+    let log = Pointsman::try_start(&system.start).await.err().expect("it refuses to start");
+    assert!(log.contains("flip 2 in the store cannot be read: its column `route` is `other`"), "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_the_rules_is_an_entry() {
     let system = System::start().await;

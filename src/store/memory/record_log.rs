@@ -3,6 +3,7 @@
 use futures_util::future::BoxFuture;
 
 use super::MemoryStore;
+use crate::store::record_log::CheckedRow;
 use crate::store::{FlipRecord, RecordEntry, RecordLog, StoreError};
 
 impl RecordLog for MemoryStore {
@@ -15,19 +16,22 @@ impl RecordLog for MemoryStore {
         })
     }
 
-    fn record_entries(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<RecordEntry>, StoreError>> {
-        self.with(|tables| tables.record.iter().filter(|entry| entry.number > after).take(limit).cloned().collect())
+    fn record_rows(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<CheckedRow<RecordEntry>>, StoreError>> {
+        self.with(|tables| {
+            let entries = tables.record.iter().filter(|entry| entry.number > after);
+            entries.take(limit).cloned().map(Ok).collect()
+        })
     }
 
-    fn newest_record_entry(&self) -> BoxFuture<'_, Result<Option<RecordEntry>, StoreError>> {
-        self.with(|tables| tables.record.last().cloned())
+    fn newest_record_row(&self) -> BoxFuture<'_, Result<Option<CheckedRow<RecordEntry>>, StoreError>> {
+        self.with(|tables| tables.record.last().cloned().map(Ok))
     }
 
-    fn flips_after(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
+    fn flip_rows(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<CheckedRow<FlipRecord>>, StoreError>> {
         self.with(|tables| {
             let mut newest_first = tables.flips(None, usize::MAX);
             newest_first.reverse();
-            newest_first.into_iter().filter(|flip| flip.number > after).take(limit).collect()
+            newest_first.into_iter().filter(|flip| flip.number > after).take(limit).map(Ok).collect()
         })
     }
 }

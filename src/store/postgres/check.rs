@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::TryStreamExt;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Executor, Row, SqlSafeStr};
 
@@ -13,8 +14,11 @@ use super::columns::{run_id, unescape};
 use super::{open, read};
 use crate::names::{PlanId, RunId};
 use crate::store::append_row::{AppendRow, PayloadsBySeq};
-use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, check_run, check_secret};
-use crate::store::{StoreError, codec};
+use crate::store::check::{
+    EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, check_entry, check_flip, check_record, check_run, check_secret,
+};
+use crate::store::record_log::{checked_entry, checked_flip, checked_record};
+use crate::store::{DeclaredState, EvidenceRecord, StoreError, codec};
 
 /// Runs that are read in one transaction.
 const PAGE_RUNS: i64 = 64;
@@ -50,7 +54,32 @@ async fn check_all(conn: &mut PgConnection, checked: &mut StoreChecked, retry_wi
     }
     let payloads: i64 = sqlx::query("SELECT count(*) FROM payloads").fetch_one(&mut *conn).await?.try_get(0)?;
     checked.payloads = payloads.cast_unsigned();
+    check_records(conn, checked).await?;
     check_references(conn, checked, retry_window_ns).await
+}
+
+/// Checks the flips, the record, and what is kept of each route.
+async fn check_records(conn: &mut PgConnection, checked: &mut StoreChecked) -> sqlx::Result<()> {
+    let mut flips = sqlx::query("SELECT number, route, record FROM flips ORDER BY number").fetch(&mut *conn);
+    while let Some(row) = flips.try_next().await? {
+        check_flip(checked_flip(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?), checked);
+    }
+    drop(flips);
+    let text = "SELECT number, source, record FROM record_entries ORDER BY number";
+    let mut entries = sqlx::query(text).fetch(&mut *conn);
+    while let Some(row) = entries.try_next().await? {
+        check_entry(checked_entry(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?), checked);
+    }
+    drop(entries);
+    for row in &sqlx::query("SELECT route, record FROM declared").fetch_all(&mut *conn).await? {
+        let (route, record) = (row.try_get(0)?, row.try_get(1)?);
+        check_record(checked_record("declared", route, record, |state: &DeclaredState| &state.route), checked);
+    }
+    for row in &sqlx::query("SELECT route, record FROM evidence").fetch_all(conn).await? {
+        let (route, record) = (row.try_get(0)?, row.try_get(1)?);
+        check_record(checked_record("evidence", route, record, |of: &EvidenceRecord| &of.route), checked);
+    }
+    Ok(())
 }
 
 /// Checks one page of runs; returns how many.

@@ -312,15 +312,15 @@ impl Store for PostgresStore {
     }
 
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
-        read::flips(&self.pool, route, limit).boxed()
+        record_log::flips(&self.pool, route, limit).boxed()
     }
 
     fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
-        read::last_flips(&self.pool).boxed()
+        super::record_log::last_flips(self).boxed()
     }
 
     fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>> {
-        read::records(&self.pool, "SELECT record FROM declared ORDER BY route", None, None).boxed()
+        record_log::declared(&self.pool).boxed()
     }
 
     fn put_samples(
@@ -353,7 +353,7 @@ impl Store for PostgresStore {
     }
 
     fn evidence(&self) -> BoxFuture<'_, Result<Vec<EvidenceRecord>, StoreError>> {
-        read::records(&self.pool, "SELECT record FROM evidence ORDER BY route", None, None).boxed()
+        record_log::evidence(&self.pool).boxed()
     }
 
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
-use super::columns::{Result, arm, column, escape, parse, record, run_id, sql_limit, time, unescape, utf8_text};
+use super::columns::{Result, arm, column, escape, parse, run_id, sql_limit, time, unescape, utf8_text};
 use super::pool::{Pool, no_answer};
 use super::write_error::is_damage;
 use crate::flag::{Arm, PinKey, RetryKey};
@@ -18,8 +18,8 @@ use crate::store::error::EventsError;
 use crate::store::summary::{add_readable, decode_summary};
 use crate::store::unpurgeable::UNREADABLE_EXAMINED_MAX;
 use crate::store::{
-    FlipRecord, PinAdoption, PinCount, PinRecord, PlacedPin, RunFilter, RunSnapshot, SampleRecord, StoreError,
-    StoredEvent, StoredFirstTry,
+    PinAdoption, PinCount, PinRecord, PlacedPin, RunFilter, RunSnapshot, SampleRecord, StoreError, StoredEvent,
+    StoredFirstTry,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -360,27 +360,6 @@ pub(super) async fn records<T: serde::de::DeserializeOwned>(
     };
     let found = pool.query(make).await?;
     found.iter().map(|row| parse(column::<&[u8]>(row, 0)?)).collect()
-}
-
-pub(super) async fn flips(pool: &Pool, route: Option<RouteId>, limit: usize) -> Result<Vec<FlipRecord>> {
-    let text = match route {
-        Some(_) => "SELECT number, record FROM flips WHERE route = $1 ORDER BY number DESC LIMIT $2",
-        None => "SELECT number, record FROM flips WHERE $1::text IS NULL ORDER BY number DESC LIMIT $2",
-    };
-    let route = route.as_ref().map(RouteId::as_str);
-    let found = pool.query(|| sqlx::query(text).bind(route).bind(sql_limit(limit))).await?;
-    found.iter().map(flip).collect()
-}
-
-pub(super) async fn last_flips(pool: &Pool) -> Result<Vec<FlipRecord>> {
-    let text = "SELECT DISTINCT ON (route) number, record FROM flips ORDER BY route NULLS FIRST, number DESC";
-    let found = pool.query(|| sqlx::query(text)).await?;
-    found.iter().map(flip).collect()
-}
-
-pub(super) fn flip(row: &PgRow) -> Result<FlipRecord> {
-    let number = column::<i64>(row, 0)?.cast_unsigned();
-    Ok(FlipRecord { number, ..record(row, 1)? })
 }
 
 pub(super) async fn sample_of_run(pool: &Pool, run: RunId) -> Result<Option<SampleRecord>> {

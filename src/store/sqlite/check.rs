@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Executor, Row, SqlSafeStr};
 
@@ -16,9 +17,12 @@ use super::encoded::newest_expired;
 use super::stored_state::run_id;
 use super::{SqliteStore, codec, file_lock, open, read, read_only, run_snapshots};
 use crate::names::{PlanId, RunId};
-use crate::store::StoreError;
 use crate::store::append_row::PayloadsBySeq;
-use crate::store::check::{EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, check_run, check_secret};
+use crate::store::check::{
+    EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, check_entry, check_flip, check_record, check_run, check_secret,
+};
+use crate::store::record_log::{checked_entry, checked_flip, checked_record};
+use crate::store::{DeclaredState, EvidenceRecord, StoreError};
 
 /// Runs that are read in one transaction.
 const PAGE_RUNS: i64 = 64;
@@ -149,7 +153,35 @@ async fn check_all(conn: &mut SqliteConnection, checked: &mut StoreChecked, purg
     }
     let (payloads,): (i64,) = sqlx::query_as("SELECT count(*) FROM payloads").fetch_one(&mut *conn).await?;
     checked.payloads = payloads.cast_unsigned();
+    check_records(conn, checked).await?;
     check_references(conn, checked, purgeable_until).await
+}
+
+/// Checks the flips, the record, and what is kept of each route.
+async fn check_records(conn: &mut SqliteConnection, checked: &mut StoreChecked) -> sqlx::Result<()> {
+    let text = "SELECT number, CAST(route AS TEXT), CAST(record AS BLOB) FROM flips ORDER BY number";
+    let mut flips = sqlx::query_as::<_, (i64, Option<String>, Vec<u8>)>(text).fetch(&mut *conn);
+    while let Some((number, route, record)) = flips.try_next().await? {
+        check_flip(checked_flip(number, route.as_deref(), &record), checked);
+    }
+    drop(flips);
+    let text = "SELECT number, CAST(source AS TEXT), CAST(record AS BLOB) FROM record_entries ORDER BY number";
+    let mut entries = sqlx::query_as::<_, (i64, String, Vec<u8>)>(text).fetch(&mut *conn);
+    while let Some((number, source, record)) = entries.try_next().await? {
+        check_entry(checked_entry(number, &source, &record), checked);
+    }
+    drop(entries);
+    type Row = (String, Vec<u8>);
+    let declared: Vec<Row> =
+        sqlx::query_as("SELECT route, CAST(record AS BLOB) FROM declared").fetch_all(&mut *conn).await?;
+    for (route, record) in &declared {
+        check_record(checked_record("declared", route, record, |state: &DeclaredState| &state.route), checked);
+    }
+    let evidence: Vec<Row> = sqlx::query_as("SELECT route, CAST(record AS BLOB) FROM evidence").fetch_all(conn).await?;
+    for (route, record) in &evidence {
+        check_record(checked_record("evidence", route, record, |of: &EvidenceRecord| &of.route), checked);
+    }
+    Ok(())
 }
 
 /// Checks one page of runs; returns how many.

@@ -320,13 +320,12 @@ impl Store for SqliteStore {
     }
 
     fn last_flips(&self) -> StoreFuture<'_, Vec<FlipRecord>> {
-        let text = "SELECT record FROM flips WHERE number IN (SELECT max(number) FROM flips GROUP BY route) \
-                    ORDER BY route";
-        read::records(&self.readers, text, None, None).boxed()
+        super::record_log::last_flips(self).boxed()
     }
 
     fn declared(&self) -> StoreFuture<'_, Vec<DeclaredState>> {
-        read::records(&self.readers, "SELECT record FROM declared ORDER BY route", None, None).boxed()
+        let text = "SELECT route, CAST(record AS BLOB) FROM declared ORDER BY route";
+        read::records_of_routes(&self.readers, "declared", text, |state: &DeclaredState| &state.route).boxed()
     }
 
     fn put_samples(
@@ -355,7 +354,8 @@ impl Store for SqliteStore {
     }
 
     fn evidence(&self) -> StoreFuture<'_, Vec<EvidenceRecord>> {
-        read::records(&self.readers, "SELECT record FROM evidence ORDER BY route", None, None).boxed()
+        let text = "SELECT route, CAST(record AS BLOB) FROM evidence ORDER BY route";
+        read::records_of_routes(&self.readers, "evidence", text, |of: &EvidenceRecord| &of.route).boxed()
     }
 
     fn secret(&self) -> StoreFuture<'_, [u8; 32]> {

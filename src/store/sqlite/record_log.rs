@@ -5,6 +5,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use super::SqliteStore;
 use super::other_writes::RecordWrite;
 use super::read;
+use crate::store::record_log::{CheckedRow, checked_entry};
 use crate::store::{FlipRecord, RecordEntry, RecordLog, StoreError};
 
 impl RecordLog for SqliteStore {
@@ -12,21 +13,29 @@ impl RecordLog for SqliteStore {
         self.write(RecordWrite::RecordEntry(Box::new(entry)))
     }
 
-    fn record_entries(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<RecordEntry>, StoreError>> {
-        let text = "SELECT record FROM record_entries WHERE number > ? ORDER BY number LIMIT ?";
-        read::records_after(&self.readers, text, after, limit).boxed()
-    }
-
-    fn newest_record_entry(&self) -> BoxFuture<'_, Result<Option<RecordEntry>, StoreError>> {
+    fn record_rows(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<CheckedRow<RecordEntry>>, StoreError>> {
         async move {
-            let text = "SELECT record FROM record_entries ORDER BY number DESC LIMIT 1";
-            Ok(read::records(&self.readers, text, None, None).await?.pop())
+            let text = "SELECT number, CAST(source AS TEXT), CAST(record AS BLOB) FROM record_entries WHERE number > ? \
+                        ORDER BY number LIMIT ?";
+            let found = read::rows_after::<(i64, String, Vec<u8>)>(&self.readers, text, after, limit).await?;
+            Ok(found.iter().map(|(number, source, record)| checked_entry(*number, source, record)).collect())
         }
         .boxed()
     }
 
-    fn flips_after(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
-        let text = "SELECT record FROM flips WHERE number > ? ORDER BY number LIMIT ?";
-        read::records_after(&self.readers, text, after, limit).boxed()
+    fn newest_record_row(&self) -> BoxFuture<'_, Result<Option<CheckedRow<RecordEntry>>, StoreError>> {
+        async move {
+            let text = "SELECT number, CAST(source AS TEXT), CAST(record AS BLOB) FROM record_entries WHERE number > ? \
+                        ORDER BY number DESC LIMIT ?";
+            let found = read::rows_after::<(i64, String, Vec<u8>)>(&self.readers, text, 0, 1).await?;
+            Ok(found.first().map(|(number, source, record)| checked_entry(*number, source, record)))
+        }
+        .boxed()
+    }
+
+    fn flip_rows(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<CheckedRow<FlipRecord>>, StoreError>> {
+        let text = "SELECT number, CAST(route AS TEXT), CAST(record AS BLOB) FROM flips WHERE number > ? \
+                    ORDER BY number LIMIT ?";
+        read::flip_rows(&self.readers, text, after, limit).boxed()
     }
 }

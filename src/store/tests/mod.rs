@@ -32,6 +32,7 @@ mod service_callers;
 mod sqlite;
 mod unavailable;
 mod unpurgeable;
+mod unreadable_rows;
 mod upgrade;
 
 /// The PostgreSQL server that the integration tests use too.
@@ -55,7 +56,7 @@ use crate::workflow::{
 };
 
 /// The store on which a case runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreKind {
     Memory,
     Sqlite,
@@ -147,6 +148,18 @@ impl StoreFixture {
             }
             Storage::Database(database) => {
                 database.query(&format!("UPDATE pointsman.runs SET summary = '{{}}' WHERE run_id = '\\x{id}'"));
+            }
+        }
+        true
+    }
+
+    /// Runs a statement behind the store's back; `false` for the memory store, which has no rows.
+    pub(crate) async fn edit(&self, text: &str) -> bool {
+        match &self.storage {
+            Storage::Memory => return false,
+            Storage::Folder(dir) => check::edit(&dir.path().join("test.db"), text).await,
+            Storage::Database(database) => {
+                database.query(&format!("SET search_path = pointsman; {text}"));
             }
         }
         true

@@ -14,6 +14,7 @@ use super::{Result, parse, read_error, sql_limit, time};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
 use crate::store::bound_keys::{OldKey, RetryKeyPosition, has_run_since, is_bound};
+use crate::store::record_log::{CheckedRow, above, checked_flip, checked_record, readable_flips};
 use crate::store::unpurgeable::UNREADABLE_EXAMINED_MAX;
 use crate::store::{FlipRecord, PinAdoption, PinCount, PinRecord, PlacedPin, SampleRecord, StoreError, StoredFirstTry};
 
@@ -217,16 +218,43 @@ pub(in crate::store::sqlite) async fn records<T: serde::de::DeserializeOwned>(
     found.iter().map(|(record,)| parse(record)).collect()
 }
 
-/// The records of the first rows, in the order of the statement, whose number is above `after`.
-pub(in crate::store::sqlite) async fn records_after<T: serde::de::DeserializeOwned>(
+/// Decodes the JSON records of a statement without parameters, each in a row under its route.
+pub(in crate::store::sqlite) async fn records_of_routes<T: serde::de::DeserializeOwned>(
+    readers: &Readers,
+    table: &'static str,
+    text: &'static str,
+    route_of: fn(&T) -> &RouteId,
+) -> Result<Vec<T>> {
+    let query = sqlx::query_as::<_, (String, Vec<u8>)>(text);
+    let found = query.fetch_all(readers.pool()?).await.map_err(read_error)?;
+    found.iter().map(|(route, record)| checked_record(table, route, record, route_of)).collect()
+}
+
+/// The first rows, in the order of the statement, whose number is above `after`; those of all numbers after 0.
+pub(in crate::store::sqlite) async fn rows_after<T>(
     readers: &Readers,
     text: &'static str,
     after: u64,
     limit: usize,
-) -> Result<Vec<T>> {
-    let query = sqlx::query_as::<_, (Vec<u8>,)>(text).bind(after.cast_signed()).bind(sql_limit(limit));
-    let found = query.fetch_all(readers.pool()?).await.map_err(read_error)?;
-    found.iter().map(|(record,)| parse(record)).collect()
+) -> Result<Vec<T>>
+where
+    T: for<'row> sqlx::FromRow<'row, sqlx::sqlite::SqliteRow> + Send + Unpin,
+{
+    let query = sqlx::query_as::<sqlx::Sqlite, T>(text).bind(above(after)).bind(sql_limit(limit));
+    query.fetch_all(readers.pool()?).await.map_err(read_error)
+}
+
+type FlipColumns = (i64, Option<String>, Vec<u8>);
+
+/// The first flips, in the order of the statement, whose number is above `after`.
+pub(in crate::store::sqlite) async fn flip_rows(
+    readers: &Readers,
+    text: &'static str,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<CheckedRow<FlipRecord>>> {
+    let found = rows_after::<FlipColumns>(readers, text, after, limit).await?;
+    Ok(found.iter().map(|(number, route, record)| checked_flip(*number, route.as_deref(), record)).collect())
 }
 
 /// Flips, newest first, of one route or of all.
@@ -235,11 +263,21 @@ pub(in crate::store::sqlite) async fn flips(
     route: Option<RouteId>,
     limit: usize,
 ) -> Result<Vec<FlipRecord>> {
-    let text = match route {
-        Some(_) => "SELECT record FROM flips WHERE route = ? ORDER BY number DESC LIMIT ?",
-        None => "SELECT record FROM flips ORDER BY number DESC LIMIT ?",
+    let rows = match route {
+        Some(route) => {
+            let text = "SELECT number, CAST(route AS TEXT), CAST(record AS BLOB) FROM flips WHERE route = ? \
+                        ORDER BY number DESC LIMIT ?";
+            let query = sqlx::query_as::<_, FlipColumns>(text).bind(route.as_str().to_owned()).bind(sql_limit(limit));
+            let found = query.fetch_all(readers.pool()?).await.map_err(read_error)?;
+            found.iter().map(|(number, route, record)| checked_flip(*number, route.as_deref(), record)).collect()
+        }
+        None => {
+            let text = "SELECT number, CAST(route AS TEXT), CAST(record AS BLOB) FROM flips WHERE number > ? \
+                        ORDER BY number DESC LIMIT ?";
+            flip_rows(readers, text, 0, limit).await?
+        }
     };
-    records(readers, text, route.as_ref(), Some(limit)).await
+    readable_flips(rows)
 }
 
 /// Samples of a route, newest first.

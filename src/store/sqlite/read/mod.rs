@@ -16,8 +16,8 @@ pub(super) use self::coordination::{
 };
 pub(super) use self::list::{open_runs, runs};
 pub(super) use self::lookups::{
-    engine_took_any, engine_tries, first_try, flips, old_keys, pin, pin_counts, pinned, pins, plan, records,
-    records_after, run_key, sample_of_run, samples, unreadable_keys,
+    engine_took_any, engine_tries, first_try, flip_rows, flips, old_keys, pin, pin_counts, pinned, pins, plan, records,
+    records_of_routes, rows_after, run_key, sample_of_run, samples, unreadable_keys,
 };
 use super::readers::Readers;
 use super::write_error;

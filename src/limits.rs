@@ -277,11 +277,11 @@ pub struct Limits {
     pub spans_waiting_max: u64,
 
     // shadow
-    /// Answered requests that wait to be compared, in the shadow queue.
+    /// Answered requests that wait to be compared, in the shadow queue; of one route at most three quarters.
     pub shadow_queue_entries_max: u64,
-    /// Bytes of the answered requests in the shadow queue.
+    /// Bytes of the answered requests in the shadow queue; of one route at most three quarters.
     pub shadow_queue_bytes_max: u64,
-    /// Runs of the shadow executor at the same time, rehearsed or dark.
+    /// Runs of the shadow executor at the same time, rehearsed or dark; of one route at most three quarters.
     pub shadow_in_flight_max: u64,
     /// Threads of the shadow executor; 1,024 at most.
     pub shadow_threads: u64,

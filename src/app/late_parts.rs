@@ -151,8 +151,8 @@ impl Offer for LateParts {
             offer.offer(ticket, answered);
         }
     }
-    fn has_room(&self) -> bool {
-        self.shadow().is_some_and(Offer::has_room)
+    fn has_room(&self, route: &RouteId) -> bool {
+        self.shadow().is_some_and(|offer| offer.has_room(route))
     }
     fn announce(&self, request: InstanceRequest, now: u64) -> Option<OpenRequest> {
         self.shadow()?.announce(request, now)

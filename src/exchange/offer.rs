@@ -17,8 +17,8 @@ pub trait Offer: Send + Sync {
     fn open(&self, request: OfferedRequest) -> ComparisonTicket;
     /// Hands over an answered request, or settles its ticket as skipped where the queue is full.
     fn offer(&self, ticket: ComparisonTicket, answered: Answered);
-    /// Whether the shadow executor can take a request now; asked before bodies are captured.
-    fn has_room(&self) -> bool;
+    /// Whether the shadow executor can take a request of this route now; asked before bodies are captured.
+    fn has_room(&self, route: &RouteId) -> bool;
     /// Announces a request of an instance, before legacy gets it, at this time of the proxy's clock (in microseconds).
     /// `None`: nobody needs to know of it.
     fn announce(&self, request: InstanceRequest, now: u64) -> Option<OpenRequest> {

@@ -43,7 +43,7 @@ impl CandidateOfRoute {
         ticket.set_legacy_status(answer.status);
         let body = match whole_body(answer, shared.limits.body_capture_bytes_max) {
             _ if self.skip.is_some() => Err(self.skip.unwrap_or(SkipReason::NotSampled)),
-            _ if !shared.offer.has_room() => Err(SkipReason::QueueFull),
+            _ if !shared.offer.has_room(&self.id) => Err(SkipReason::QueueFull),
             _ if request.body.len() as u64 > shared.limits.body_capture_bytes_max => Err(SkipReason::BodyTooLarge),
             body => body,
         };

@@ -41,7 +41,7 @@ pub(super) fn plan_capture(
     let announced = announce(proxied, flagged, rung, &head.method);
     let too_large = || declared_length(&head.headers).is_some_and(|n| n > bytes_max as u64);
     let why_not = || match () {
-        () if !shared.offer.has_room() => Some(SkipReason::QueueFull),
+        () if !shared.offer.has_room(&flagged.flag.route.id) => Some(SkipReason::QueueFull),
         () if proxied.upgrade.is_some() => Some(SkipReason::Streaming),
         () if too_large() => Some(SkipReason::BodyTooLarge),
         () => None,

@@ -1,6 +1,6 @@
 //! Requests of instances in the shadow executor: they wait for their turn, and keep it until their run has ended.
 //!
-//! Always true: a request that waits holds no permit, so that it delays no request of another instance; those that wait
+//! Always true: a request that waits holds no slot, so that it delays no request of another instance; those that wait
 //! are bounded in number, bytes and time (`followups_held_max`, `followups_held_bytes_max`, `followup_window_ms`); each
 //! that had to wait is counted with its outcome (`pointsman_followups_total`).
 //!

@@ -5,7 +5,8 @@
 //! engine runs it, the two observations are compared, and its ticket is settled.
 //!
 //! Always true: offering never waits; every ticket is settled exactly once, whatever happens to the run; of a
-//! mismatch only a redacted sample is kept.
+//! mismatch only a redacted sample is kept; a route that takes all it can get leaves places, memory and slots for the
+//! others (`shares`, `dispatch`).
 //!
 //! `proxy` decides which requests are offered; `evidence` adds up the outcomes.
 //!
@@ -31,6 +32,7 @@ mod compared;
 mod control;
 mod control_reads;
 mod declared_body;
+mod dispatch;
 mod engine_result;
 mod event_bodies;
 mod event_messages;
@@ -50,6 +52,7 @@ mod run_end;
 mod run_facts;
 mod sample;
 mod second_run;
+mod shares;
 mod stop;
 
 #[cfg(test)]
@@ -60,15 +63,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, mpsc, watch};
 
-use followups::{Admission, store_marks};
+use dispatch::run_entries;
+use followups::store_marks;
 use instance_order::InstanceOrder;
 use open_requests::{OpenRequests, Placement};
 use queue::{ByteBudget, QueuedRequest};
 use repeat::REPEATS_IN_FLIGHT_MAX;
 use run::Runner;
+use shares::SharedBound;
 use stop::Stop;
 
 pub use parts::{EngineArm, RepeatedLegacy, RulesInForce, ShadowParts};
@@ -79,13 +83,18 @@ use crate::exchange::{
     Answered, ComparisonOutcome, ComparisonTicket, InstanceRequest, Offer, OfferedRequest, OpenRequest,
 };
 use crate::flag::SkipReason;
+use crate::names::RouteId;
 use crate::priority;
 use crate::workflow::Mode;
 
 /// The shadow executor.
 pub struct Shadow {
+    /// Has room for all that have a place.
     queue: mpsc::Sender<QueuedRequest>,
-    budget: Arc<ByteBudget>,
+    /// The places in the queue.
+    places: Arc<SharedBound>,
+    /// The memory for requests that wait for a slot or are run.
+    budget: Arc<SharedBound>,
     /// The memory for requests that wait, before or after their run, until the calls by legacy are known.
     waiting: Arc<ByteBudget>,
     /// The memory for requests that wait for their turn on a twin.
@@ -118,19 +127,20 @@ impl Shadow {
     pub fn start(parts: ShadowParts) -> std::io::Result<Arc<Self>> {
         let ShadowParts { engine, legacy, twins, evidence, captures, rules, limits } = parts;
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).max(1);
-        let permits_max = size(limits.shadow_in_flight_max).min(Semaphore::MAX_PERMITS);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(size(limits.shadow_threads))
             .thread_name("shadow")
             .on_thread_start(priority::lower)
             .enable_all()
             .build()?;
-        let (queue, queued) = mpsc::channel(size(limits.shadow_queue_entries_max).min(Semaphore::MAX_PERMITS));
+        let places_max = size(limits.shadow_queue_entries_max).min(Semaphore::MAX_PERMITS);
+        let (queue, queued) = mpsc::channel(places_max);
+        let places = SharedBound::new(places_max as u64);
         let (stop, stopping) = watch::channel(Stop::No);
         let (done, ended) = watch::channel(false);
-        let permits = Arc::new(Semaphore::new(permits_max));
+        let slots = SharedBound::new(limits.shadow_in_flight_max.max(1));
         let in_flight = Arc::new(AtomicU64::new(0));
-        let budget = Arc::new(ByteBudget::new(limits.shadow_queue_bytes_max));
+        let budget = SharedBound::new(limits.shadow_queue_bytes_max);
         let waiting_pairs = Arc::new(ByteBudget::new(limits.egress_waiting_bytes_max));
         let held = Arc::new(ByteBudget::new(limits.followups_held_bytes_max));
         let order = InstanceOrder::new(Arc::clone(&twins));
@@ -147,7 +157,7 @@ impl Shadow {
             held: Arc::clone(&held),
             twins: Arc::clone(&twins),
         });
-        let entries = run_entries(queued, stopping, permits, runner);
+        let entries = run_entries(queued, stopping, slots, runner);
         let (no_more_marks, stop_marks) = watch::channel(false);
         let marks = runtime.spawn(store_marks(Arc::clone(&order), twins, stop_marks));
         runtime.spawn(async move {
@@ -160,15 +170,25 @@ impl Shadow {
         });
         let (waiting, runtime) = (waiting_pairs, Some(runtime));
         let requests = Arc::new(OpenRequests::new(Arc::clone(&order)));
-        Ok(Arc::new(Self { queue, budget, waiting, held, requests, order, in_flight, evidence, stop, ended, runtime }))
+        Ok(Arc::new(Self {
+            queue,
+            places,
+            budget,
+            waiting,
+            held,
+            requests,
+            order,
+            in_flight,
+            evidence,
+            stop,
+            ended,
+            runtime,
+        }))
     }
 
     /// How busy it is.
     pub fn load(&self) -> Load {
-        Load {
-            queue_depth: (self.queue.max_capacity() - self.queue.capacity()) as u64,
-            in_flight: self.in_flight.load(Ordering::Acquire),
-        }
+        Load { queue_depth: self.places.used(), in_flight: self.in_flight.load(Ordering::Acquire) }
     }
 
     /// Sets the gauges. Called right before a scrape is rendered.
@@ -218,7 +238,12 @@ impl Offer for Shadow {
             // A real run beside legacy would perform every effect twice: no caller asks for one, and none is run.
             Mode::Real => return ticket.settle(ComparisonOutcome::Failed("mode")),
         }
-        let Some(reserved) = self.budget.reserve(answered.bytes()) else { return ticket.skip(SkipReason::QueueFull) };
+        let bytes = u64::try_from(answered.bytes()).unwrap_or(u64::MAX);
+        let place = self.places.take(ticket.route(), 1);
+        let Some((place, reserved)) = place.and_then(|place| Some((place, self.budget.take(ticket.route(), bytes)?)))
+        else {
+            return ticket.skip(SkipReason::QueueFull);
+        };
         let generation = self.evidence.generation(ticket.route(), answered.flags.files_version);
         let twin = answered.instance.as_ref().and_then(|instance| instance.run);
         let placed = answered.at_legacy.map(|time| self.requests.offered(time, answered.mode, twin));
@@ -227,15 +252,15 @@ impl Offer for Shadow {
             Some(Placement::Turn(turn)) => Some(turn),
             Some(Placement::Skip(reason)) => return ticket.skip(reason),
         };
-        match self.queue.try_send(QueuedRequest::new(ticket, answered, generation, reserved, turn)) {
+        match self.queue.try_send(QueuedRequest::new(ticket, answered, generation, (place, reserved), turn)) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(entry)) => entry.ticket.skip(SkipReason::QueueFull),
             Err(mpsc::error::TrySendError::Closed(entry)) => entry.ticket.skip(SkipReason::ShuttingDown),
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.queue.capacity() > 0 && self.budget.has_room()
+    fn has_room(&self, route: &RouteId) -> bool {
+        self.places.has_room(route) && self.budget.has_room(route)
     }
 
     fn announce(&self, request: InstanceRequest, now: u64) -> Option<OpenRequest> {
@@ -255,125 +280,4 @@ impl Drop for Shadow {
             runtime.shutdown_background();
         }
     }
-}
-
-/// Runs one entry and compares: waits, without a permit, until the calls by legacy are there that it needs, and for its
-/// turn on the twin of its instance.
-async fn run_entry(
-    runner: Arc<Runner>,
-    entry: QueuedRequest,
-    permit: OwnedSemaphorePermit,
-    permits: Arc<Semaphore>,
-    stop: watch::Receiver<Stop>,
-) {
-    let mut permit = Some(permit);
-    let mut entry = entry;
-    if entry.answered.candidate.is_some() {
-        drop(permit.take());
-        let Some(waited) = runner.wait_for_control(entry, stop.clone()).await else { return };
-        entry = waited;
-    }
-    if runner.takes_replies(&entry) {
-        drop(permit.take());
-        let Some(waited) = runner.wait_for_calls(entry, stop.clone()).await else { return };
-        entry = waited;
-    }
-    entry = match runner.take_turn(entry) {
-        None => return,
-        Some((entry, Admission::Run)) => entry,
-        Some((entry, Admission::Wait)) => {
-            drop(permit.take());
-            let Some(entry) = runner.wait_for_turn(entry, stop.clone()).await else { return };
-            entry
-        }
-    };
-    let permit = match permit {
-        Some(permit) => Some(permit),
-        None => permits.clone().acquire_owned().await.ok(),
-    };
-    let turn = entry.turn.take();
-    let (run, end) = runner.run(entry).await;
-    // Waiting for legacy's calls, or for the end of a run, needs no permit.
-    drop(permit);
-    let end_turn = async {
-        if let Some(turn) = turn {
-            runner.end_turn(*turn, end, stop.clone()).await;
-        }
-    };
-    let compare = async {
-        let Some(run) = run else { return };
-        match run.wait_for_effects(stop.clone()).await {
-            true => {
-                priority::give_way();
-                if let Some(compared) = runner.compare(run) {
-                    runner.run_again(&compared, &permits, stop.clone()).await;
-                    runner.repeat(&compared, stop.clone()).await;
-                }
-            }
-            false => run.skip(SkipReason::ShuttingDown),
-        }
-    };
-    tokio::join!(end_turn, compare);
-}
-
-/// Runs entries as permits become free, until `stop` or until the queue is closed and empty. When it returns, every
-/// ticket that it took from the queue is settled.
-async fn run_entries(
-    mut queued: mpsc::Receiver<QueuedRequest>,
-    mut stop: watch::Receiver<Stop>,
-    permits: Arc<Semaphore>,
-    runner: Arc<Runner>,
-) {
-    let mut runs = JoinSet::new();
-    let mut open = true;
-    // Taken from the queue, and waits for a permit.
-    let mut first: Option<QueuedRequest> = None;
-    let aborted = loop {
-        while runs.try_join_next().is_some() {}
-        let next = async {
-            if first.is_none() {
-                first = queued.recv().await;
-            }
-            // Acquired only now: requests that had to wait for their turn need permits while the queue is empty.
-            let permit = match first {
-                Some(_) => Arc::clone(&permits).acquire_owned().await.ok()?,
-                None => return None,
-            };
-            first.take().map(|entry| (permit, entry))
-        };
-        tokio::select! {
-            biased;
-            changed = stop.changed() => match changed.map(|()| *stop.borrow()) {
-                Ok(Stop::No) => {}
-                Ok(Stop::Finish) if open => {
-                    open = false;
-                    queued.close();
-                }
-                Ok(Stop::Finish) => {}
-                Ok(Stop::Now) | Err(_) => break true,
-            },
-            next = next => match next {
-                Some((permit, entry)) => {
-                    let (runner, stop, permits) = (Arc::clone(&runner), stop.clone(), Arc::clone(&permits));
-                    runs.spawn(priority::giving_way(run_entry(runner, entry, permit, permits, stop)));
-                }
-                None => break false,
-            },
-        }
-    };
-    if !aborted {
-        tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
-            () = async { while runs.join_next().await.is_some() {} } => {}
-        }
-    }
-    queued.close();
-    if let Some(entry) = first {
-        entry.ticket.skip(SkipReason::ShuttingDown);
-    }
-    while let Ok(entry) = queued.try_recv() {
-        entry.ticket.skip(SkipReason::ShuttingDown);
-    }
-    runs.shutdown().await;
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::instance_order::Turn;
+use super::shares::Share;
 use crate::evidence::EvidenceGeneration;
 use crate::exchange::{Answered, ComparisonTicket};
 
@@ -18,6 +19,8 @@ pub(super) struct QueuedRequest {
     /// The generation of the route's evidence in which the result counts.
     pub(super) generation: EvidenceGeneration,
     pub(super) offered: Instant,
+    /// Its place in the queue, until it gets a slot.
+    pub(super) place: Option<Share>,
     /// Returned when the entry is dropped.
     pub(super) reserved: ReservedBytes,
     /// Its turn among the requests of its instance; `None` where it is in no order with others.
@@ -29,10 +32,11 @@ impl QueuedRequest {
         ticket: ComparisonTicket,
         answered: Answered,
         generation: EvidenceGeneration,
-        reserved: ReservedBytes,
+        (place, bytes): (Share, Share),
         turn: Option<Box<Turn>>,
     ) -> Self {
-        Self { ticket, answered, generation, offered: Instant::now(), reserved, turn }
+        let reserved = ReservedBytes { of_budget: None, _of_route: Some(bytes) };
+        Self { ticket, answered, generation, offered: Instant::now(), place: Some(place), reserved, turn }
     }
 }
 
@@ -46,8 +50,9 @@ pub(super) struct ByteBudget {
 
 /// Bytes that one entry holds in memory.
 pub(super) struct ReservedBytes {
-    budget: Arc<ByteBudget>,
-    bytes: u64,
+    of_budget: Option<(Arc<ByteBudget>, u64)>,
+    /// Where the budget is one that routes share.
+    _of_route: Option<Share>,
 }
 
 impl ByteBudget {
@@ -60,10 +65,7 @@ impl ByteBudget {
         let take = |free: u64| free.checked_sub(bytes);
         self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
         self.entries.fetch_add(1, Ordering::AcqRel);
-        Some(ReservedBytes { budget: Arc::clone(self), bytes })
-    }
-    pub(super) fn has_room(&self) -> bool {
-        self.free.load(Ordering::Acquire) > 0
+        Some(ReservedBytes { of_budget: Some((Arc::clone(self), bytes)), _of_route: None })
     }
     /// How many entries hold some of it.
     pub(super) fn entries(&self) -> u64 {
@@ -77,7 +79,8 @@ impl ByteBudget {
 
 impl Drop for ReservedBytes {
     fn drop(&mut self) {
-        self.budget.free.fetch_add(self.bytes, Ordering::AcqRel);
-        self.budget.entries.fetch_sub(1, Ordering::AcqRel);
+        let Some((budget, bytes)) = &self.of_budget else { return };
+        budget.free.fetch_add(*bytes, Ordering::AcqRel);
+        budget.entries.fetch_sub(1, Ordering::AcqRel);
     }
 }

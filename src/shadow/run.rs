@@ -133,7 +133,7 @@ impl Runner {
     /// Asks the engine. Returns what is to be compared, otherwise the ticket is settled; and how the run has ended.
     pub(super) async fn run(&self, entry: QueuedRequest) -> (Option<RunRequest>, RunEnd) {
         let _in_flight = InFlight::begin(&self.in_flight);
-        let QueuedRequest { mut ticket, answered, generation, offered, reserved, turn: _ } = entry;
+        let QueuedRequest { mut ticket, answered, generation, offered, place: _, reserved, turn: _ } = entry;
         ticket.begin();
         metrics::histogram!("pointsman_shadow_lag_seconds").record(offered.elapsed().as_secs_f64());
         // The exchange has ended by the time it is offered.

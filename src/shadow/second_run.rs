@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::compared::{ComparedRequest, FirstRun};
 use super::engine_result::EngineResult;
 use super::in_flight::InFlight;
 use super::run::Runner;
+use super::shares::SharedBound;
 use super::stop::Stop;
 use crate::compare::{CapturedReads, CompareBounds, Effect, Observation, Pair, Rules, compare};
 use crate::evidence::EnginePlaces;
@@ -28,14 +29,14 @@ impl Runner {
     pub(super) async fn run_again(
         &self,
         compared: &ComparedRequest,
-        permits: &Arc<Semaphore>,
+        slots: &Arc<SharedBound>,
         mut stop: watch::Receiver<Stop>,
     ) {
         let Some(first) = &compared.first else { return };
         let outcome = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop != Stop::No) => "shutting_down",
-            outcome = self.try_run_again(compared, first, permits) => outcome,
+            outcome = self.try_run_again(compared, first, slots) => outcome,
         };
         let route = compared.answered.flag.route.id.to_string();
         metrics::counter!("pointsman_second_runs_total", "route" => route, "outcome" => outcome).increment(1);
@@ -46,7 +47,7 @@ impl Runner {
         &self,
         compared: &ComparedRequest,
         first: &FirstRun,
-        permits: &Arc<Semaphore>,
+        slots: &Arc<SharedBound>,
     ) -> &'static str {
         let ComparedRequest { answered, generation, .. } = compared;
         let route = &answered.flag.route.id;
@@ -54,7 +55,7 @@ impl Runner {
             return "files_changed";
         }
         let Some(reads) = first.reads.all() else { return "reads_too_large" };
-        let Ok(_permit) = permits.clone().try_acquire_owned() else { return "busy" };
+        let Some(_slot) = slots.take(route, 1) else { return "busy" };
         let _in_flight = InFlight::begin(&self.in_flight);
         let reads = Arc::new(ReplayedReads::new(CapturedReads::of_run(reads)));
         let result = self.ask(answered, Some(reads.clone() as Arc<dyn Reads>)).await;

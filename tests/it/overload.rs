@@ -3,11 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use http::{Method, StatusCode};
+use pointsman::demo::http::Client;
 use pointsman::demo::world::Fault;
 
+use crate::support::origin::{Origin, OriginReply};
+use crate::support::process::Start;
 use crate::support::seed::{report_violations, seed};
 use crate::support::test_system::{FAMILY, TestSystem};
-use crate::support::{Metrics, checker, until};
+use crate::support::{FlagsDir, Metrics, PATIENCE, Pointsman, checker, until};
 
 fn small_queue(flags: &crate::support::FlagsDir) {
     flags.edit("pointsman.yaml", |text| {
@@ -216,4 +220,65 @@ async fn comparison_counts_balance_at_every_scrape_in_dark_too() {
     let ended = |outcome| metrics.sum("pointsman_comparisons_total", &[("outcome", outcome)]);
     assert!(ended("matched") + ended("ignored") > 0.0 && ended("skipped") > 0.0, "some were taken and some were not");
     system.finish().await;
+}
+
+/// The reads of two routes never get a reply, so that each of their runs keeps its slot until it times out.
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_whose_runs_hang_lose_comparisons_and_others_do_not() {
+    let (shop, bank) = (Origin::start(OriginReply::Json("{}")).await, Origin::start(OriginReply::Stall).await);
+    let flags = FlagsDir::empty();
+    flags.write(
+        "pointsman.yaml",
+        &format!(
+            "services:\n  shop: {}\n  bank: {}\ndefault_legacy: shop\nlimits: {{ shadow_queue_entries_max: 40, \
+             shadow_in_flight_max: 8, shadow_run_ms: 20000 }}\n",
+            shop.url(),
+            bank.url()
+        ),
+    );
+    flags.write(
+        "workflows/reads.yaml",
+        "workflow: reads\nsteps:\n  r: { call: 'GET ${services.bank}/r' }\nrespond: { status: 200, body: {} }\n",
+    );
+    flags.write(
+        "workflows/plain.yaml",
+        "workflow: plain\nsteps:\n  a: { set: 1 }\nrespond: { status: 200, body: {} }\n",
+    );
+    let route = |id: &str, workflow: &str| {
+        format!(
+            "  - {{ id: {id}, match: {{ method: POST, path: /{id} }}, legacy: shop, workflow: {workflow}, state: shadow }}\n"
+        )
+    };
+    let routes = [route("hung", "reads"), route("hung-too", "reads"), route("good", "plain")].concat();
+    flags.write("routes/all.yaml", &format!("routes:\n{routes}"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let start =
+        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let pointsman = Pointsman::start(&start).await;
+    let client = Client::new(PATIENCE);
+    let send = async |path: &str| {
+        let url = format!("{}/{path}", pointsman.url());
+        let reply = client.json(Method::POST, &url, &[], &serde_json::json!({})).await.expect("an answer");
+        assert_eq!(reply.status, StatusCode::OK);
+    };
+    for _ in 0..100 {
+        send("hung").await;
+        send("hung-too").await;
+    }
+    let full = |metrics: &Metrics, route: &str| {
+        let labels = [("route", route), ("outcome", "skipped"), ("reason", "queue_full")];
+        metrics.sum("pointsman_comparisons_total", &labels)
+    };
+    pointsman.until_metric("their places to be taken", |metrics| full(metrics, "hung") > 0.0).await;
+    const GOOD: usize = 60;
+    for _ in 0..GOOD {
+        send("good").await;
+    }
+    let matched =
+        |metrics: &Metrics| metrics.sum("pointsman_comparisons_total", &[("route", "good"), ("outcome", "matched")]);
+    pointsman.until_metric("the good route's pairs", |metrics| matched(metrics) == GOOD as f64).await;
+    let metrics = pointsman.metrics().await;
+    checker::check_balance(&metrics);
+    assert_eq!(full(&metrics, "good"), 0.0);
+    assert!(full(&metrics, "hung") > 50.0 && full(&metrics, "hung-too") > 50.0, "each has its share only");
 }

@@ -119,7 +119,7 @@ impl Offer for FakeOffer {
         self.0.offered.lock().unwrap().push(answered);
         ticket.settle(ComparisonOutcome::Matched);
     }
-    fn has_room(&self) -> bool {
+    fn has_room(&self, _route: &RouteId) -> bool {
         !self.0.queue_full.load(SeqCst)
     }
 }

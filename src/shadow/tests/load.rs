@@ -17,15 +17,16 @@ async fn a_queue_that_is_full_by_entries_or_by_bytes_skips_at_once() {
         assert!(began.elapsed() < Duration::from_secs(2), "offering does not wait");
         assert!(rig.shadow.load().queue_depth <= 9);
         if padding == 0 {
-            assert!(!rig.shadow.has_room());
+            assert!(!rig.shadow.has_room(&id()));
         }
         open.notify_one();
         let seen = rig.settled(200).await;
         let taken = seen.matched;
-        assert!((8..=10).contains(&taken), "{taken}");
+        // Three quarters of what the bound allows, and what runs.
+        assert!((6..=9).contains(&taken), "{taken}");
         assert_eq!(seen.skipped.get("queue_full"), Some(&(200 - taken)));
         assert_eq!(seen.dark_without_twin, 200, "no durable run was made");
-        assert!(rig.shadow.has_room());
+        assert!(rig.shadow.has_room(&id()));
         rig.shadow.drain(PATIENCE).await;
         assert_eq!(rig.shadow.load(), Load::default());
     }

@@ -192,6 +192,14 @@ impl Captured {
         }
     }
 
+    /// The copy of the body of a call that legacy makes.
+    pub(super) fn body_of_call(&self) -> Option<&Arc<Mutex<BodyCopy>>> {
+        match self {
+            Self::Call(call) => call.body(),
+            Self::Request(_) | Self::Skipped(_) => None,
+        }
+    }
+
     fn body(&self) -> Option<&Arc<Mutex<BodyCopy>>> {
         match self {
             Self::Request(request) => request.body.as_ref(),

@@ -103,6 +103,7 @@ mod tls_stream;
 mod tunnel;
 mod turns;
 mod unfinished_head;
+mod unsent_body;
 mod upload;
 mod upstream;
 mod wait;

@@ -35,6 +35,7 @@ use super::request_body::RequestBody;
 use super::respond::Refused;
 use super::route_entry::RouteEntry;
 use super::tunnel::{self, TunnelEnd};
+use super::unsent_body;
 use super::upload::Upload;
 use super::wait::{ConnectionWait, Overdue, Phase};
 use crate::clock;
@@ -267,6 +268,11 @@ pub(super) async fn answer_from_legacy(
     );
     if let Some(at_legacy) = proxied.admission.at_legacy.as_mut().filter(|_| is_certainly_unsent) {
         at_legacy.ended();
+    }
+    let copy = captured.as_ref().filter(|_| is_certainly_unsent).and_then(Captured::body_of_call).cloned();
+    if let Some(copy) = copy {
+        // Boxed: it is seldom needed, and would add to the size of each exchange.
+        Box::pin(unsent_body::read_to_copy(std::mem::take(request.body_mut()), &copy)).await;
     }
     if let Some(captured) = captured {
         match failure {

@@ -30,7 +30,7 @@ async fn legacy(egress: EgressAddress) -> Server {
             let order = call.json();
             let amount = order["amount"].as_u64().unwrap_or(0);
             let (charges, amount) = match order["kind"].as_str() {
-                Some("missing") => (0, amount),
+                Some("missing" | "unreachable") => (0, amount),
                 Some("twice") => (2, amount),
                 Some("wrong") => (1, amount + 1),
                 Some("together") => {
@@ -45,6 +45,12 @@ async fn legacy(egress: EgressAddress) -> Server {
                 let body = json!({ "order": order["ref"], "amount": amount });
                 let charged = client.json(Method::POST, &url, &headers, &body).await.expect("the bank's reply");
                 assert_eq!(charged.status, StatusCode::OK);
+            }
+            if order["kind"] == "unreachable" {
+                let url = format!("http://{}/gone/charges", egress.get().expect("it is listening"));
+                let body = json!({ "order": order["ref"], "amount": amount });
+                let failed = client.json(Method::POST, &url, &[], &body).await.expect("an answer");
+                assert_eq!(failed.status, StatusCode::BAD_GATEWAY);
             }
             match call.method == Method::POST {
                 true => Ok(json(StatusCode::CREATED, &json!({ "ref": order["ref"] }))),
@@ -77,7 +83,7 @@ impl Shop {
         flags.write(
             "pointsman.yaml",
             &format!(
-                "services:\n  shop: {}\n  bank: {}\ndefault_legacy: shop\n\
+                "services:\n  shop: {}\n  bank: {}\n  gone: http://127.0.0.1:9\ndefault_legacy: shop\n\
                  egress: {{ listen: 127.0.0.1:0, window: 300ms{egress_keys} }}\n{PROMOTE_WITH_EFFECTS}",
                 legacy.url(),
                 bank.url()
@@ -195,6 +201,21 @@ async fn a_wrong_a_missing_and_a_doubled_charge_show_although_the_replies_are_eq
     assert_eq!(shop.bank.count(), 8);
     let egress = shop.cli(&["egress", "orders"]).await;
     assert!(egress.contains("8"), "{egress}");
+}
+
+/// Nobody has read its body when the connection is refused, and the body tells which request it is for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_to_a_service_that_cannot_be_reached_is_one_of_its_request() {
+    let shop = Shop::start(", correlate: '${call.body.order == request.body.ref}'").await;
+    for number in 0..3 {
+        shop.order("unreachable", number).await;
+    }
+    let evidence = shop.wait_for_pairs(3).await;
+    let view = shop.pointsman.get("/api/v2/routes/orders/egress").await;
+    let counted = [&view["calls"]["value"], &view["all"]["attributed"], &view["all"]["ambiguous"]];
+    assert_eq!(counted, [&json!(3), &json!(3), &json!(0)], "{view}");
+    // Legacy tried to charge elsewhere, and not where the engine would have charged.
+    assert_eq!((&evidence["mismatched"], shop.bank.count()), (&json!(3), 0), "{evidence}");
 }
 
 /// It is not known which of the requests a call is for, so the effects of none of them are compared.

@@ -281,6 +281,31 @@ async fn a_call_that_is_cut_is_cut_for_legacy_too_and_reported_with_what_came() 
     }
 }
 
+/// By a value in its body a call may be attributed to its request.
+#[tokio::test]
+async fn a_call_to_a_service_that_cannot_be_reached_is_reported_with_its_body_and_without_a_reply() {
+    let origin = Origin::always_answers(OK).await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let service = Service::at("shop", [format!("http://{closed}").parse().unwrap()]);
+    let observer = Observer::watching();
+    let rig = Rig::new(&origin, Setup { service: Some(service), ..setup(&observer, &[], &[]) }).await;
+    assert_eq!(rig.ask(CALL).await.status(), 502);
+    let effect = observer.effects(1).await.remove(0);
+    assert_eq!((whole(&effect.body), effect.reply.is_none()), (&b"body"[..], true));
+    // The rest comes a little later.
+    let mut late = rig.connect().await;
+    late.send(CALL.strip_suffix("dy").unwrap()).await;
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    late.send("dy").await;
+    assert!(late.head().await.expect("a head").starts_with("HTTP/1.1 502"));
+    assert_eq!(whole(&observer.effects(2).await[1].body), b"body");
+    // It never comes.
+    let mut cut = rig.connect().await;
+    cut.send(CALL.strip_suffix("dy").unwrap()).await;
+    assert!(bounded("the answer", cut.head()).await.expect("a head").starts_with("HTTP/1.1 502"));
+    assert_eq!(observer.effects(3).await[2].body, Body::TooLarge);
+}
+
 #[tokio::test]
 async fn a_call_that_legacy_gives_up_is_reported_without_a_reply() {
     let (asked, was_asked) = tokio::sync::mpsc::channel(1);

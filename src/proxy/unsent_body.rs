@@ -1,0 +1,34 @@
+//! Reads the body of a call that certainly did not leave, because its service cannot be reached, into its copy.
+//!
+//! By a value in its body a call may be attributed to its request (`egress.correlate`). Nobody has read the body by
+//! then: the call would count as one that any request could have made, and take the effects of all of them from the
+//! comparison. What legacy has sent, or sends shortly, is read; it gets its 502 after that.
+//!
+//! Always true: it takes [`READ_WITHIN`] at most, and no more is kept than the copy keeps.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+
+use super::body_copy::BodyCopy;
+use super::request_body::RequestBody;
+
+/// How long the rest of a body is waited for.
+const READ_WITHIN: Duration = Duration::from_millis(500);
+
+/// Reads the rest of a body, which copies it, until its end, until it is larger than what is kept, or for a short time.
+pub(super) async fn read_to_copy(body: RequestBody, copy: &Arc<Mutex<BodyCopy>>) {
+    let is_too_large = || copy.lock().unwrap_or_else(PoisonError::into_inner).too_large;
+    let read = async {
+        let mut body = pin!(body);
+        while let Some(Ok(_)) = body.frame().await {
+            if is_too_large() {
+                return;
+            }
+        }
+    };
+    // Where it takes longer, the body stays unknown.
+    let _ = tokio::time::timeout(READ_WITHIN, read).await;
+}

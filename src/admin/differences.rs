@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use serde::Deserialize;
 
+use super::egress::reads_not_found;
 use super::extract::{PathParams, QueryParams};
 use super::route_lookup::{find, ladder_status, next_rung};
 use super::samples::{CandidateQuery, SampleGroup, SamplesOfRoute};
@@ -102,6 +103,7 @@ pub(super) async fn evidence(
         noise: admin.parts.evidence.noise(&route),
         next: status.as_ref().and_then(next_rung),
         dead_rules: evidence.dead_rules(rules.names()),
+        reads_not_found: flag.route.replay_reads.then(|| reads_not_found(&admin, &route)).flatten(),
         guard: status.as_ref().and_then(|status| status.guard.clone()).map(guard::row),
         guard_windows: admin.parts.evidence.guard_windows(&route),
         uncompared_steps: status.map(|status| status.uncompared_steps).unwrap_or_default(),
@@ -113,6 +115,7 @@ pub(super) async fn evidence(
 fn counted(route: RouteId, evidence: RouteEvidence) -> EvidenceView {
     let statistics = evidence.statistics();
     let (noise, next, uncompared_steps, dead_rules, guard, guard_windows, candidate) = Default::default();
+    let reads_not_found = None;
     EvidenceView {
         evidence,
         statistics,
@@ -121,6 +124,7 @@ fn counted(route: RouteId, evidence: RouteEvidence) -> EvidenceView {
         next,
         uncompared_steps,
         dead_rules,
+        reads_not_found,
         guard,
         guard_windows,
         candidate,

@@ -4,7 +4,7 @@ use axum::Json;
 
 use super::extract::PathParams;
 use super::route_lookup::find;
-use super::state::{Admin, JsonResult};
+use super::state::{Admin, ApiState, JsonResult};
 use super::types::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
 use crate::egress::{EgressReport, ListedCall, RouteCalls, TotalCalls};
 use crate::names::RouteId;
@@ -14,6 +14,22 @@ pub(super) async fn egress(admin: Admin, PathParams(id): PathParams<String>) -> 
     let route = find(&set, &id)?.route.id.clone();
     let report = admin.parts.attribution.as_ref().map(|attribution| attribution.report(&route));
     Ok(Json(view(route, report)))
+}
+
+/// Why a route with `replay_reads` seems to find no read of legacy: to none of its requests a call was attributed, and
+/// there are calls of which it is not known for which request they are.
+pub(super) fn reads_not_found(admin: &ApiState, route: &RouteId) -> Option<String> {
+    let EgressReport { route: calls, total, .. } = admin.parts.attribution.as_ref()?.report(route);
+    let RouteCalls { requests: _, closed, without_call: _, by_traceparent, by_header, by_value } = calls;
+    let unknown = total.unattributed.saturating_add(total.ambiguous);
+    (closed > 0 && by_traceparent + by_header + by_value == 0 && unknown > 0).then(|| {
+        format!(
+            "`replay_reads` finds no read of legacy: no call was attributed to a request of the route (requests whose \
+             `egress.window` is over: {closed}), and calls are of no known request, or of one of several: {unknown}. If \
+             legacy's reads are among these, the engine's reads are sent, after legacy has acted. Have legacy hand on `traceparent`, or set \
+             `egress.correlate`; `pointsman egress {route}` lists such calls"
+        )
+    })
 }
 
 fn view(route: RouteId, report: Option<EgressReport>) -> EgressView {

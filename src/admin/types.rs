@@ -204,6 +204,9 @@ pub struct EvidenceView {
     /// The rules of `compare:` that made no two values equal in all pairs; empty while there are fewer than 500 pairs.
     #[serde(default)]
     pub dead_rules: Vec<String>,
+    /// Why `replay_reads` seems to find no read of legacy; `null` if it finds some, or if the route does not have it.
+    #[serde(default)]
+    pub reads_not_found: Option<String>,
     /// What the route's guard did; `null` if nothing, or if it was released.
     #[serde(default)]
     pub guard: Option<GuardRow>,

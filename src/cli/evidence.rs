@@ -72,6 +72,9 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
             out.push_str(&format!("  - {} ({})\n", escape_control(why), count(*n)));
         }
     }
+    if let Some(why) = &view.reads_not_found {
+        out.push_str(&format!("\n{}\n", format.tone(escape_control(why), Tone::Warn)));
+    }
     if !view.uncompared_steps.is_empty() {
         let names: Vec<&str> = view.uncompared_steps.iter().map(|step| step.as_str()).collect();
         out.push_str(&format!("\nshared steps that nothing compared yet: {}\n", names.join(", ")));

@@ -163,7 +163,7 @@ async fn ticket_office(tickets: Arc<Tickets>, takes: Duration) -> Server {
 }
 
 /// A legacy that draws a ticket for each request. On `/together` it draws the tickets of several requests at once; on
-/// `/early` it knows the number, and answers while the ticket is still being drawn.
+/// `/early` it knows the number, and answers while the ticket is still being drawn; on `/lost` it hands on no trace.
 async fn ticket_legacy(egress: Arc<OnceLock<SocketAddr>>, tickets: Arc<Tickets>) -> Server {
     let (client, all_there) = (Arc::new(Client::new(PATIENCE)), Arc::new(Barrier::new(TOGETHER)));
     let answered = Arc::new(AtomicU64::new(0));
@@ -172,13 +172,16 @@ async fn ticket_legacy(egress: Arc<OnceLock<SocketAddr>>, tickets: Arc<Tickets>)
         let (answered, tickets) = (answered.clone(), tickets.clone());
         async move {
             let url = format!("http://{}/bank/tickets", egress.get().expect("it is listening"));
-            let trace = call.header("traceparent").to_owned();
+            let trace = if call.path == "/lost" { String::new() } else { call.header("traceparent").to_owned() };
             let draw = async move {
                 let drawn = client.json(Method::GET, &url, &[("traceparent", trace.as_str())], &Value::Null).await;
                 drawn.expect("the office's reply").json()
             };
             if call.path == "/together" {
                 all_there.wait().await;
+                return Ok(json(StatusCode::OK, &draw.await));
+            }
+            if call.path == "/lost" {
                 return Ok(json(StatusCode::OK, &draw.await));
             }
             tokio::spawn(draw);
@@ -268,4 +271,23 @@ async fn where_legacys_reads_are_not_known_the_pair_is_skipped() {
     assert_eq!(shop.tickets.drawn.load(SeqCst), 2 * TOGETHER as u64, "the engine reads too, but nothing is said of it");
     let shown = output_text(&shop.pointsman.cli(&["evidence", "tickets"]).await);
     assert!(shown.contains("what legacy read is not known (`replay_reads`)"), "{shown}");
+}
+
+/// The workflow's reads are sent, because none of legacy's is known to be one of its request.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_read_of_legacy_is_attributed_the_evidence_says_so() {
+    let shop = TicketShop::start(Duration::ZERO).await;
+    let url = format!("{}/lost", shop.pointsman.url());
+    let reply = Client::new(PATIENCE).json(Method::POST, &url, &[], &json!({})).await.expect("a reply");
+    assert_eq!(reply.status, StatusCode::OK);
+    let evidence = shop.settled(1).await;
+    assert_eq!(shop.tickets.drawn.load(SeqCst), 2, "by both: {evidence}");
+    let found = until("the window to be over", || async {
+        let view = shop.pointsman.get("/api/v2/routes/tickets/evidence").await;
+        view["reads_not_found"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(found.contains("is over: 1)") && found.contains("one of several: 1."), "{found}");
+    let shown = output_text(&shop.pointsman.cli(&["evidence", "tickets"]).await);
+    assert!(shown.contains("`replay_reads` finds no read of legacy"), "{shown}");
 }

@@ -7,6 +7,8 @@
 
 use std::ops::Range;
 
+use super::keyed::REDACTED;
+
 /// Marks where a text was cut.
 pub const CUT: char = '…';
 
@@ -37,10 +39,20 @@ impl LengthMax {
 pub fn masked_and_cut(text: &str, mask: impl FnOnce(&str) -> String, max: LengthMax) -> String {
     let mut masked = mask(text);
     if let Some(end) = max.end(&masked) {
-        masked.truncate(end);
+        masked.truncate(before_placeholder(&masked, end));
         masked.push(CUT);
     }
     masked
+}
+
+/// Where to cut instead of at `end`, if that is within the text that stands in place of a redacted value: a part of it
+/// would tell as little, and look like another value.
+fn before_placeholder(text: &str, end: usize) -> usize {
+    let Some(begin) = text[..end].rfind('[').filter(|begin| text[*begin..].starts_with(REDACTED)) else { return end };
+    match text[begin..].find(']') {
+        Some(last) if begin + last >= end => begin,
+        _ => end,
+    }
 }
 
 /// The longest beginning of the value directly before each cut in the text.
@@ -101,5 +113,12 @@ mod tests {
         assert_eq!(masked_and_cut("äöü", same, LengthMax::Bytes(6)), "äöü");
         assert_eq!(masked_and_cut("ääääää", same, LengthMax::Bytes(8)), "ää…");
         assert_eq!(masked_and_cut("abc", same, LengthMax::Bytes(0)), "…");
+        // What stands in place of a value stays whole, or is left out.
+        let (text, end) = ("a [redacted 45d367e4c5d7644c] bc", "a [redacted 45d367e4c5d7644c]".len());
+        for chars in 3..end {
+            assert_eq!(masked_and_cut(text, same, LengthMax::Chars(chars)), "a …", "{chars}");
+        }
+        assert_eq!(masked_and_cut(text, same, LengthMax::Chars(end)), format!("{}…", &text[..end]));
+        assert_eq!(masked_and_cut("a [redact] bc", same, LengthMax::Chars(5)), "a [re…");
     }
 }

@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn only_a_whole_list_of_the_declared_form_says_which_instances_legacy_has() {
-        let items = json!({ "items": [{ "id": 17 }, { "id": "a b" }] });
+        let items = json!({ "items": [{ "id": 17.0 }, { "id": "a b" }] });
         assert_eq!(ids(200, &[], &items), Ok(vec!["17".to_owned(), "a b".to_owned()]));
         assert_eq!(ids(200, &[], &json!({ "items": [] })), Ok(Vec::new()));
         for (status, headers, body, why) in [

@@ -8,7 +8,7 @@ use std::fmt;
 
 use http::header::{CONTENT_LOCATION, LOCATION};
 use http::{HeaderMap, HeaderName};
-use serde_json::Value;
+use serde_json::{Number, Value};
 use serde_json_path::JsonPath;
 
 use super::header_pattern::{HeaderPattern, HeaderPatternError, decoded_id};
@@ -154,13 +154,30 @@ fn last_segment(url: &str) -> Option<&str> {
     Some(segment).filter(|segment| !["", ".", ".."].contains(segment))
 }
 
-/// An id as paths contain it; `None` if the value is no id.
+/// An id as paths contain it; `None` if the value is no id. A whole number is in its shortest integer form, whatever the
+/// sender made of it: `100` for `100`, `100.0` and `1e2`, which Python and PHP send for a float.
 pub fn id_text(id: &Value) -> Option<String> {
+    id_spellings(id).map(|(written, integer)| integer.unwrap_or(written))
+}
+
+/// An id as it is written, and the shortest integer form of a whole number that is written in another way.
+pub fn id_spellings(id: &Value) -> Option<(String, Option<String>)> {
     match id {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) if !text.is_empty() => Some((text.clone(), None)),
+        Value::Number(number) => Some((number.to_string(), integer_text(number))),
         Value::String(_) | Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
+}
+
+/// The text of a whole number for clients that read JSON numbers as doubles (`17.0` becomes `17`, `1e3` becomes
+/// `1000`): they send the id back in this form. `None` where the number has this form already.
+fn integer_text(number: &Number) -> Option<String> {
+    /// Above it, different integers are the same double.
+    const DOUBLE_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
+    let double = number.as_f64().filter(|double| double.fract() == 0.0 && double.abs() <= DOUBLE_INTEGER_MAX)?;
+    // -0.0 + 0.0 is 0.0, which is written without a sign.
+    let text = (double + 0.0).to_string();
+    (text != number.to_string()).then_some(text)
 }
 
 #[cfg(test)]
@@ -236,6 +253,29 @@ mod tests {
         }
         let number = source("$.id").find(&[], &json!({ "id": 100 }));
         assert_eq!((number, source("$.id").find(&[], &json!({ "id": "" }))), (Some(json!(100)), None));
+    }
+
+    #[test]
+    fn a_whole_number_is_one_id_in_each_spelling() {
+        for (json, text) in [
+            ("100", "100"),
+            ("100.0", "100"),
+            ("1e2", "100"),
+            ("1.0e2", "100"),
+            ("1E+2", "100"),
+            ("-0.0", "0"),
+            ("100.5", "100.5"),
+            ("9007199254740993", "9007199254740993"),
+            ("9007199254740993.0", "9007199254740993.0"),
+            ("\"100.0\"", "100.0"),
+            ("\"1e2\"", "1e2"),
+        ] {
+            let id: Value = serde_json::from_str(json).unwrap();
+            assert_eq!(id_text(&id).as_deref(), Some(text), "{json}");
+        }
+        let spellings = |json: &str| id_spellings(&serde_json::from_str(json).unwrap()).unwrap();
+        assert_eq!(spellings("100.0"), ("100.0".to_owned(), Some("100".to_owned())));
+        assert_eq!(spellings("100"), ("100".to_owned(), None));
     }
 
     #[test]

@@ -51,7 +51,7 @@ mod value;
 mod tests;
 
 pub use bounds::Bounds;
-pub use created_id_source::{CreatedIdSource, IdHeader, id_text};
+pub use created_id_source::{CreatedIdSource, IdHeader, id_spellings, id_text};
 pub use error::ExpressionError;
 pub use evaluate::DIALECT;
 pub use form::{parse_fields_strictly, parse_form, parse_form_strictly, parse_form_with};

@@ -111,6 +111,8 @@ mod tests {
             (None, None),
             (Some(json!({ "order": { "id": "4711" } })), Some("4711")),
             (Some(json!({ "order": { "id": 4711 } })), Some("4711")),
+            (Some(json!({ "order": { "id": 4711.0 } })), Some("4711")),
+            (Some(json!({ "order": { "id": "4711.0" } })), Some("4711.0")),
             (Some(json!({ "order": { "id": ["4711"] } })), None),
             (Some(json!({ "order": { "id": "" } })), None),
             (Some(json!({ "order": { "id": null } })), None),

@@ -152,6 +152,9 @@ pub enum Creates {
         family: RouteId,
         /// Legacy's id.
         id: String,
+        /// As in [`Pinned`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        integer: Option<String>,
     },
 }
 

@@ -15,7 +15,7 @@ use super::{
     AnswerEvent, AnswerRecord, BytesMark, CommandRefusal, Conflict, ConflictEvent, ConflictKind, Creates,
     DecisionInputs, Event, Failure, FailureKind, Payload, Pinned, Plan, Run, StepIndex, StepPart, wire,
 };
-use crate::expression::{CreatedIdSource, ReadPath, Scope, id_text};
+use crate::expression::{CreatedIdSource, ReadPath, Scope, id_spellings};
 
 /// The step name in a conflict over the answer; no step has this name.
 pub(super) const ANSWER: &str = "respond";
@@ -110,27 +110,17 @@ pub(super) fn pin(run: &Run, answer: &AnswerRecord) -> Option<Pinned> {
         return None;
     }
     let pin = match run.started.creates.as_ref()? {
-        Creates::Twin { family, id } => Pinned { family: family.clone(), id: id.clone(), integer: None, twin: true },
+        Creates::Twin { family, id, integer } => {
+            Pinned { family: family.clone(), id: id.clone(), integer: integer.clone(), twin: true }
+        }
         Creates::Engine { family, path } => {
             let id = CreatedIdSource::from_text(path)?.find(&answer.headers, &answer.body.value())?;
-            let integer = id.as_number().and_then(integer_text);
-            let id = id_text(&id)?;
+            let (id, integer) = id_spellings(&id)?;
             Pinned { family: family.clone(), id, integer, twin: false }
         }
     };
     let is_pinned = run.pinned.as_ref() == Some(&pin) || run.started.pinned_before.contains(&pin);
     (!is_pinned).then_some(pin)
-}
-
-/// The text of a whole number for clients that read JSON numbers as doubles (`17.0` becomes `17`, `1e3` becomes
-/// `1000`): they send the id back in this form. `None` where the reply has this form already.
-fn integer_text(number: &serde_json::Number) -> Option<String> {
-    /// Above it, different integers are the same double.
-    const DOUBLE_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
-    let double = number.as_f64().filter(|double| double.fract() == 0.0 && double.abs() <= DOUBLE_INTEGER_MAX)?;
-    // -0.0 + 0.0 is 0.0, which is written without a sign.
-    let text = (double + 0.0).to_string();
-    (text != number.to_string()).then_some(text)
 }
 
 /// How many conditions of `respond` had no value when this entry (`None`: no entry) was taken. Conditions that read

@@ -226,6 +226,33 @@ async fn an_order_is_adopted_under_the_id_in_the_header_of_the_adopting_answer_o
     assert_eq!(shop.pointsman.stop().await, Some(0), "{}", shop.pointsman.log());
 }
 
+/// Python and PHP send `1000001.0` for a float. What the engine has made goes to no other arm for that, and what was
+/// adopted is adopted once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_in_a_body_names_the_same_order_in_each_spelling() {
+    let adopting = "creates: header.location, adopt: { workflow: adopt, settles: 0s }";
+    let routes = ROUTES.replace("state: dark", "state: live").replace("creates: header.location", adopting);
+    let mut shop = Shop::start(&routes).await;
+    shop.old.orders.lock().expect("unpoisoned").push(1);
+    assert_eq!(shop.order().await, "/orders/1000001");
+    let act = async |order: &str| {
+        let order: Value = serde_json::from_str(order).expect("JSON");
+        shop.send(Method::POST, "/actions", json!({ "order": order })).await
+    };
+    for order in ["1000001", "\"1000001\"", "1000001.0", "1000001e0", "1.000001e6"] {
+        let acted = act(order).await;
+        assert_eq!((acted.status, &acted.json()["made_by"]), (StatusCode::OK, &json!(1_000_001)), "{order}");
+    }
+    for order in ["1.0", "1", "10e-1", "\"1\""] {
+        let acted = act(order).await;
+        // The new side answers, which did not make it.
+        assert_eq!((acted.status, &acted.json()["made_by"]), (StatusCode::OK, &json!(0)), "{order}");
+    }
+    let adopted = shop.pointsman.get("/api/v2/routes/orders.create/adoptions").await;
+    assert_eq!(adopted["adopted"], 1, "{adopted}");
+    assert_eq!(shop.pointsman.stop().await, Some(0), "{}", shop.pointsman.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn replies_of_legacy_in_which_no_id_is_found_are_counted() {
     let shop = Shop::start(&ROUTES.replace("creates: header.location", "creates: header.x-order")).await;

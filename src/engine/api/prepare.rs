@@ -20,7 +20,7 @@ use crate::engine::machine::{refused_input, replies};
 use crate::engine::ports::decode;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::{ArmReply, ArmRequest, ProblemDocument, Reads, RunReport};
-use crate::expression::id_text;
+use crate::expression::id_spellings;
 use crate::flag::SkipReason;
 use crate::names::{PlanId, PlanSet, RunId, WorkflowName};
 use crate::workflow::{
@@ -254,15 +254,15 @@ fn creates(request: &ArmRequest, bounds: decode::DecodeBounds) -> Option<Creates
         Mode::Dark => {
             let creates = |legacy: &&Arc<Observation>| may_create_instance(legacy.status().as_u16());
             let legacy: &Observation = request.legacy.as_ref().filter(creates)?;
-            let id = match source.header() {
-                Some(header) => header.id_in(legacy.headers())?,
+            let (id, integer) = match source.header() {
+                Some(header) => (header.id_in(legacy.headers())?, None),
                 None => {
                     let Body::Whole(bytes) = legacy.body() else { return None };
                     let body = decode::body_with_headers(legacy.headers(), bytes, bounds).ok()?;
-                    id_text(&source.find(&[], &body)?)?
+                    id_spellings(&source.find(&[], &body)?)?
                 }
             };
-            Some(Creates::Twin { family: family.clone(), id })
+            Some(Creates::Twin { family: family.clone(), id, integer })
         }
     }
 }

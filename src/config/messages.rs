@@ -42,6 +42,16 @@ pub(super) fn describe_found(node: &Node) -> String {
     }
 }
 
+/// How a value is written whose alternatives do not show in their types.
+pub(super) fn form_hint(site: &Site) -> Option<String> {
+    let [.., Segment::Key(parent), Segment::Key(key)] = site.path.as_slice() else { return None };
+    ((&**parent, &**key) == ("instance", "creates")).then(|| {
+        "one id: `creates: $.id`, or `$.orders[0].id` in a list, or `header.location`, or `{ header.location: \
+         \"/orders/{id}\" }`"
+            .to_owned()
+    })
+}
+
 /// A hint to add or remove quotes, if that would give the expected type.
 pub(super) fn quotes_hint(node: &Node, expected: &str) -> Option<String> {
     match &node.kind {

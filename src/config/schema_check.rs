@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::messages::{
-    allowed_types, describe_expected, describe_found, description_of, join_quoted, join_with_or, quotes_hint, shorten,
-    unit_hint,
+    allowed_types, describe_expected, describe_found, description_of, form_hint, join_quoted, join_with_or,
+    quotes_hint, shorten, unit_hint,
 };
 use super::tree::{Node, NodeKind};
 use crate::problem::{Problem, Problems, Segment, Site, nearest};
@@ -179,7 +179,7 @@ impl SchemaWalk<'_> {
             }
             let expected = join_with_or(&names);
             let problem = result.error(site, format!("expected {expected}, found {}", describe_found(node)));
-            if let Some(hint) = quotes_hint(node, &expected) {
+            if let Some(hint) = quotes_hint(node, &expected).or_else(|| form_hint(site)) {
                 problem.hint(hint);
             }
             return;

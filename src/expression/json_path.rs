@@ -51,20 +51,64 @@ pub fn parse_json_path(text: &str) -> Result<JsonPath, JsonPathError> {
 
 /// The parser's message, or a clearer one.
 fn message_of(text: &str, error: &serde_json_path::ParseError) -> String {
-    let at = text.get(error.position().saturating_sub(1)..).unwrap_or_default();
     if !text.starts_with('$') {
         return "it does not begin with `$`".to_owned();
     }
-    match error.message() {
-        // Said of every name that cannot follow a dot.
-        message if message.contains("lowercase alpha") => {
-            let name: String = at.chars().take_while(|c| !matches!(c, '.' | '[' | ']')).take(40).collect();
-            format!(
-                "`{name}` cannot stand here; a name with other characters than letters, digits and `_` is written \
-                     in brackets: `['NAME']`"
-            )
+    match misplaced_name(text) {
+        Some(name) if name.chars().all(|c| c.is_ascii_digit()) => {
+            format!("`.{name}` names no element of a list: that is written `[{name}]`")
         }
-        message => message.to_owned(),
+        Some(name) => format!(
+            "`{name}` cannot stand after a dot; a name with other characters than letters, digits and `_`, or with a \
+             digit at its beginning, is written in brackets: `['{name}']`"
+        ),
+        None => error.message().to_owned(),
+    }
+}
+
+/// The first name after a dot that can only be written in brackets.
+fn misplaced_name(text: &str) -> Option<&str> {
+    let (mut open, mut quote) = (0_usize, None);
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match (quote, c) {
+            (Some(_), '\\') => {
+                chars.next();
+            }
+            (Some(begun), c) => quote = Some(begun).filter(|begun| *begun != c),
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '[') => open += 1,
+            (None, ']') => open = open.saturating_sub(1),
+            (None, '.') if open == 0 => {
+                let name = text[at + 1..].split(['.', '[', ']']).next().unwrap_or_default();
+                let is_name = |c: char| c == '_' || c.is_ascii_alphanumeric() || !c.is_ascii();
+                let is_plain = name.chars().all(is_name) && !name.starts_with(|c: char| c.is_ascii_digit());
+                if !is_plain && name != "*" {
+                    return Some(name.char_indices().nth(40).map_or(name, |(end, _)| &name[..end]));
+                }
+            }
+            (None, _) => {}
+        }
+    }
+    None
+}
+
+/// The last name in a path: `token` in `$.user.token` and in `$['token'][0]`.
+pub fn last_name(path: &JsonPath) -> Option<String> {
+    let text = path.to_string();
+    let mut rest = text.as_str();
+    loop {
+        if let Some(quoted) = rest.strip_suffix("']") {
+            return quoted.rfind("['").map(|at| quoted[at + 2..].to_owned());
+        }
+        let (before, name) = match rest.strip_suffix(']') {
+            Some(inside) => (&inside[..inside.rfind('[')?], ""),
+            None => rest.rsplit_once('.')?,
+        };
+        match name {
+            "" | "*" => rest = before,
+            name => return Some(name.to_owned()),
+        }
     }
 }
 
@@ -214,7 +258,31 @@ mod tests {
     fn a_path_that_cannot_be_parsed_is_explained() {
         let of = |text: &str| parse_json_path(text).unwrap_err().message;
         assert!(of("created_at").contains("does not begin with `$`"));
-        assert!(of("$.order-id").contains("['NAME']") || of("$.2a").contains("['NAME']"), "{}", of("$.2a"));
+        for (text, advice) in [
+            ("$.order-id", "`['order-id']`"),
+            ("$.a.order-id[0]", "`['order-id']`"),
+            ("$.2a", "`['2a']`"),
+            ("$.a.0.id", "`.0` names no element of a list: that is written `[0]`"),
+            ("$['x-y'].0", "`[0]`"),
+        ] {
+            assert!(of(text).contains(advice), "{text}: {}", of(text));
+        }
+        assert!(!of("$.a[x-y]").contains("after a dot"), "{}", of("$.a[x-y]"));
+    }
+
+    #[test]
+    fn the_last_name_of_a_path_is_found_behind_its_indexes() {
+        for (text, name) in [
+            ("$.user.token", Some("token")),
+            ("$['user']['access-token'][0]", Some("access-token")),
+            ("$.tokens[*]", Some("tokens")),
+            ("$.a.*", Some("a")),
+            ("$['a.b']", Some("a.b")),
+            ("$[0]", None),
+            ("$", None),
+        ] {
+            assert_eq!(last_name(&parse_json_path(text).unwrap()).as_deref(), name, "{text}");
+        }
     }
 
     #[test]

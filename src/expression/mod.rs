@@ -57,7 +57,7 @@ pub use evaluate::DIALECT;
 pub use form::{parse_fields_strictly, parse_form, parse_form_strictly, parse_form_with};
 pub use header_pattern::{HeaderPattern, HeaderPatternError, is_id_name};
 pub use json::{RESERVED_PREFIX, is_reserved_key, parse_json, refuse_reserved_keys, without_byte_order_mark};
-pub use json_path::{JsonPathError, parse_json_path};
+pub use json_path::{JsonPathError, last_name, parse_json_path};
 pub use media_type::MediaType;
 pub use parse::{EFFECTS, EFFECTS_OF_ALL_STEPS};
 pub use parsed::Expression;

@@ -43,6 +43,8 @@ fn a_follower_has_the_id_in_its_path_in_the_query_in_a_header_or_in_its_body() {
         );
         assert!(set.read().is_ok(), "{}", set.shown());
     }
+    // Only the last name counts.
+    assert!(!following_by("body.token.id").shown().contains("secret, and ids"));
     for (key, why) in [
         ("path.idd", "the path has no parameter `idd`"),
         ("body.id", "a request with the method GET has no body"),
@@ -56,6 +58,9 @@ fn a_follower_has_the_id_in_its_path_in_the_query_in_a_header_or_in_its_body() {
         ("header.cookie", "`cookie` is a secret, and ids of instances are stored and shown"),
         ("header.authorization", "`authorization` is a secret"),
         ("query.token", "`token` is a secret"),
+        ("body.user.token", "`token` is a secret, and ids of instances are stored and shown"),
+        ("body.password", "`password` is a secret"),
+        ("body.$['access-token'][0]", "`access-token` is a secret"),
     ] {
         let shown = following_by(&format!("'{key}'")).shown();
         assert!(shown.contains(why) && shown.contains("routes/orders.yaml"), "{key}: {shown}");
@@ -91,6 +96,8 @@ fn a_creator_has_the_id_in_its_body_or_in_a_header() {
         ("{ location: '/{id}' }", 18, "`location` is no header of a reply", "header.location"),
         ("{ header.a: '{id}', header.b: '{id}' }", 7, "it does not name one header", "header.location"),
         ("{}", 7, "it does not name one header", "header.location"),
+        ("$.password", 16, "`password` is a secret, and ids of instances are stored and shown", "$.id"),
+        ("$.data.token", 16, "`token` is a secret", "header.location"),
         ("7", 16, "", ""),
     ] {
         let set = creating_in(creates);
@@ -99,6 +106,13 @@ fn a_creator_has_the_id_in_its_body_or_in_a_header() {
         let place = format!("routes/orders.yaml:14:{at}\n");
         assert!(shown.contains(&place) && shown.contains(why) && shown.contains(hint), "{creates} {place} {shown}");
     }
+}
+
+#[test]
+fn a_list_of_places_for_the_id_is_refused_once_with_the_form_that_is_wanted() {
+    let shown = creating_in("[ $.id ]").shown();
+    assert!(shown.contains("expected text or a map, found a list") && shown.contains("`$.orders[0].id`"), "{shown}");
+    assert!(!shown.contains("either created or followed"), "{shown}");
 }
 
 /// As one whose id is in the body.

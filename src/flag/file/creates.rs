@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json_path::JsonPath;
 
-use crate::expression::{CreatedIdSource, IdHeader, parse_json_path};
+use crate::expression::{CreatedIdSource, IdHeader, last_name, parse_json_path};
 use crate::flag::HOP_BY_HOP_HEADERS;
 use crate::problem::{Problems, Site};
 use crate::secret::is_secret;
@@ -54,7 +55,10 @@ fn in_body(path: &str, site: &Site, problems: &mut Problems) -> Option<CreatedId
             problems.error(site, message).hint("name one value, for example $.id or $.orders[0].id");
             None
         }
-        Ok(id) => Some(CreatedIdSource::Body(id)),
+        Ok(id) => {
+            refuse_secret(&id, site, "for example $.id, or header.location", problems)?;
+            Some(CreatedIdSource::Body(id))
+        }
         Err(error) => {
             problems
                 .error(site, format!("`{path}` is not a JSONPath: {error}"))
@@ -89,6 +93,13 @@ fn in_header(
         }
     };
     problems.error(of_name, format!("`{header}` {why}")).hint(EXAMPLE);
+    None
+}
+
+/// Refuses an id whose last name in the path says that it is a secret.
+pub(super) fn refuse_secret(path: &JsonPath, site: &Site, example: &str, problems: &mut Problems) -> Option<()> {
+    let Some(name) = last_name(path).filter(|name| is_secret(name)) else { return Some(()) };
+    problems.error(site, format!("`{name}` is a secret, and ids of instances are stored and shown")).hint(example);
     None
 }
 

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json_path::JsonPath;
 
 use super::adopt::adopt_rule;
-use super::creates::{created_id_source, selects_one_value};
+use super::creates::{created_id_source, refuse_secret, selects_one_value};
 use super::parts::{check_end_to_end, check_reads_only_head};
 use super::values::{condition, duration_within};
 use super::{AliveDraft, InstanceDraft, KnownNames, UnknownDraft, suggest};
@@ -135,6 +135,7 @@ fn alive_ids(text: &str, site: &Site, problems: &mut Problems) -> Option<(JsonPa
             return None;
         }
     };
+    refuse_secret(&ids, site, "for example $.items[*].id", problems)?;
     let parts = text.split_once("[*]").filter(|(list, id)| selects_one_value(list) && selects_one_value(id));
     let Some(list) = parts.and_then(|(list, _)| parse_json_path(list).ok()) else {
         problems
@@ -267,7 +268,7 @@ fn body_path(text: &str, site: &Site, problems: &mut Problems) -> Option<JsonPat
             problems.error(site, message).hint(example);
             None
         }
-        Ok(path) => Some(path),
+        Ok(path) => refuse_secret(&path, site, example, problems).map(|()| path),
         Err(error) => {
             problems.error(site, format!("`{path}` is not a JSONPath: {error}")).hint(example);
             None

@@ -34,14 +34,8 @@ impl Check<'_> {
         let mut needs = BTreeSet::new();
         for (index, need) in draft.needs.iter().enumerate() {
             let at = site.key("needs").index(index);
-            if let Some((.., needed)) = self.steps.iter().find(|(known, ..)| known == need) {
+            if self.steps.iter().any(|(known, ..)| known == need) {
                 needs.insert(need.clone());
-                if needed.fail.is_some() && !draft.needs_any {
-                    let why =
-                        format!("`{name}` never runs: `{need}` ends the run, or is skipped, and `{name}` with it");
-                    let hint = format!("leave `{need}` out, and give `{name}` an `if:` with the opposite condition");
-                    self.problems.warn(&at, why).hint(hint);
-                }
             } else {
                 let hint = self.step_hint(need);
                 let problem = self.problems.error(&at, format!("unknown step `{need}`"));
@@ -74,6 +68,7 @@ impl Check<'_> {
             problem.hint("write `output`: it is what the step gave");
         }
         needs.extend(failure_needs);
+        self.warn_of_needed_fail_steps(name, site, draft, &needs);
         if draft.needs_any && needs.is_empty() {
             let hint = "name steps under `needs:`, or leave `needs_any` out";
             self.problems.warn(&site.key("needs_any"), format!("`{name}` needs no other step")).hint(hint);
@@ -87,6 +82,25 @@ impl Check<'_> {
             kind,
             failure_settings,
             safeguards,
+        }
+    }
+
+    /// Warns of a step that never runs because it needs a step that fails the run: where that one runs, nothing else
+    /// begins any more; where it is skipped, so is this one. With `needs_any` this holds only if it needs no other step.
+    fn warn_of_needed_fail_steps(&mut self, name: &str, site: &Site, draft: &StepDraft, needs: &BTreeSet<String>) {
+        let fails = |need: &&String| self.steps.iter().any(|(known, .., step)| known == *need && step.fail.is_some());
+        let failing: Vec<&String> = needs.iter().filter(fails).collect();
+        if draft.needs_any && failing.len() < needs.len() {
+            return;
+        }
+        for need in failing {
+            let at = match draft.needs.iter().position(|named| named == need) {
+                Some(index) => site.key("needs").index(index),
+                None => site.clone(),
+            };
+            let why = format!("`{name}` never runs: `{need}` ends the run, or is skipped, and `{name}` with it");
+            let hint = format!("leave `{need}` out, and give `{name}` an `if:` with the opposite condition");
+            self.problems.warn(&at, why).hint(hint);
         }
     }
 

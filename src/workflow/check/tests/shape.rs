@@ -61,6 +61,23 @@ fn the_shape_of_a_step_is_checked() {
             "warning: w.steps.b.needs[0]: `b` never runs: `a` ends the run, or is skipped, and `b` with it (leave `a` out, and give `b` an `if:` with the opposite condition)",
         ],
     );
+    for needs_alone in ["needs: [a], needs_any: true", "set: '${steps.a.skipped}', needs_any: true"] {
+        let set = if needs_alone.contains("set") { "" } else { "set: 1, " };
+        let steps =
+            format!("a: {{ fail: {{ status: 409 }}, if: '${{request.body.x == 1}}' }}\nb: {{ {set}{needs_alone} }}");
+        let place = if set.is_empty() { "" } else { ".needs[0]" };
+        assert_step_problems(
+            &steps,
+            &[&format!(
+                "warning: w.steps.b{place}: `b` never runs: `a` ends the run, or is skipped, and `b` with it (leave `a` out, and \
+                 give `b` an `if:` with the opposite condition)"
+            )],
+        );
+    }
+    assert_step_problems(
+        "a: { fail: { status: 409 }, if: '${request.body.x == 1}' }\nc: { set: 1 }\nb: { set: 1, needs: [a, c], needs_any: true }",
+        &[],
+    );
     assert_step_problems("a: { set: '${1 +}' }", &["w.steps.a.set+5: not a CEL expression: it ends too early"]);
     assert_step_problems("a: { if: 'true', set: 1 }", &["w.steps.a.if: `true` is not one expression; write `${ … }`"]);
     assert_problems("workflow: w\nsteps: {}\nrespond: { status: 200 }", &["w.steps: a workflow has at least one step"]);

@@ -75,10 +75,32 @@ impl RehearsalReport {
     pub fn not_compared(&self) -> impl Iterator<Item = &RouteId> {
         self.routes.iter().filter(|(_, route)| route.pairs == 0).map(|(id, _)| id)
     }
+    /// How many captures could not be compared.
+    pub fn without_comparison(&self) -> u64 {
+        self.routes.values().map(RehearsedRoute::without_comparison).sum()
+    }
+    /// The routes of whose captures a smaller share was compared, in percent.
+    pub fn below_coverage(&self, at_least: f64) -> impl Iterator<Item = (&RouteId, f64)> {
+        let covered = self.routes.iter().map(|(id, route)| (id, route.coverage()));
+        covered.filter(move |(_, coverage)| *coverage < at_least)
+    }
     /// Whether something of each route was compared, and nothing differs or failed.
     pub fn is_passed(&self) -> bool {
         let is_compared = !self.routes.is_empty() && self.not_compared().next().is_none();
         is_compared && self.mismatched() == 0 && self.routes.values().all(|route| route.failed.is_empty())
+    }
+}
+
+impl RehearsedRoute {
+    /// How many of its captures could not be compared.
+    pub fn without_comparison(&self) -> u64 {
+        let skipped = self.skipped.values().chain(self.failed.values()).sum::<u64>();
+        skipped + self.left_out.values().sum::<u64>()
+    }
+    /// The share of its captures that were compared, in percent.
+    pub fn coverage(&self) -> f64 {
+        let all = self.pairs + self.without_comparison();
+        if all == 0 { 0.0 } else { self.pairs as f64 * 100.0 / all as f64 }
     }
 }
 

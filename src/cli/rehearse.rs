@@ -26,7 +26,7 @@ const DIFFERENCES_MAX: usize = 20;
 const GROUPS_MAX: usize = 20;
 
 pub(crate) fn rehearse(args: &Rehearse, format: Formatter) -> Result<Output, CallError> {
-    let Rehearse { flags, from, route, since } = args;
+    let Rehearse { flags, from, route, since, coverage_at_least } = args;
     let files = RehearsalFiles::read(flags).map_err(|failed| files_refused(&failed, format))?;
     let only = route.as_deref().map(RouteId::from);
     if let Some(only) = only.as_ref().filter(|only| !files.routes().any(|route| route == *only)) {
@@ -63,8 +63,13 @@ pub(crate) fn rehearse(args: &Rehearse, format: Formatter) -> Result<Output, Cal
         )
     })?;
     let mut json = serde_json::to_value(&report).unwrap_or_default();
-    json["passed"] = report.is_passed().into();
-    Ok(Output { text: text(&report, format), json, is_ok: report.is_passed() })
+    let is_ok = report.is_passed() && report.below_coverage(*coverage_at_least).next().is_none();
+    for (id, route) in &report.routes {
+        json["routes"][id.as_str()]["coverage_percent"] = route.coverage().into();
+    }
+    json["coverage_at_least_percent"] = (*coverage_at_least).into();
+    json["passed"] = is_ok.into();
+    Ok(Output { text: text(&report, *coverage_at_least, format), json, is_ok })
 }
 
 /// Why captures cannot be read, or a rehearsal cannot begin.
@@ -117,7 +122,7 @@ fn har(file: &Path, files: &RehearsalFiles) -> Result<Vec<Capture>, CallError> {
 }
 
 /// The result for people.
-pub(crate) fn text(report: &RehearsalReport, format: Formatter) -> String {
+fn text(report: &RehearsalReport, coverage_at_least: f64, format: Formatter) -> String {
     let mut rows = Vec::new();
     for (route, found) in &report.routes {
         let sum = |reasons: &std::collections::BTreeMap<String, u64>| reasons.values().sum::<u64>();
@@ -156,9 +161,15 @@ pub(crate) fn text(report: &RehearsalReport, format: Formatter) -> String {
     for (reason, n) in &report.left_out {
         let _ = writeln!(out, "{} left out: {}", counted(*n, "capture"), left_out(reason));
     }
+    let mut is_covered = true;
+    for (route, coverage) in report.below_coverage(coverage_at_least) {
+        is_covered = false;
+        let line = format!("{route}: {coverage:.2}% of its captures were compared, not {coverage_at_least}% at least");
+        let _ = writeln!(out, "{}", format.tone(line, Tone::Bad));
+    }
     let verdict = match (report.pairs(), report.is_passed()) {
         (0, _) => format.tone("nothing was compared", Tone::Bad),
-        (pairs, true) => format.tone(format!("nothing differs in {}", counted(pairs, "pair")), Tone::Good),
+        (pairs, true) => equal(pairs, report.without_comparison(), is_covered, format),
         (pairs, false) if report.mismatched() == 0 => {
             let routes: Vec<&str> = report.not_compared().map(RouteId::as_str).collect();
             let what = match routes.as_slice() {
@@ -174,6 +185,17 @@ pub(crate) fn text(report: &RehearsalReport, format: Formatter) -> String {
     };
     let _ = writeln!(out, "{verdict}");
     out
+}
+
+/// The last line where nothing differs: what was not compared may.
+fn equal(pairs: u64, without: u64, is_covered: bool, format: Formatter) -> String {
+    let equal = format!("nothing differs in {}", counted(pairs, "pair"));
+    let of_all = format!("{} of {} could not be compared", count(without), counted(pairs + without, "capture"));
+    match (without, is_covered) {
+        (_, false) => format.tone(format!("{equal}, but {of_all}: too few were"), Tone::Bad),
+        (0, true) => format.tone(equal, Tone::Good),
+        (_, true) => format.tone(format!("{equal}; {of_all} (--coverage-at-least PERCENT limits that)"), Tone::Warn),
+    }
 }
 
 fn left_out(reason: &str) -> &str {

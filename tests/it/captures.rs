@@ -240,6 +240,29 @@ async fn a_planted_defect_is_found_without_network_and_the_mended_workflow_passe
     assert_eq!(later.status.code(), Some(1), "nothing was compared: {}", output_text(&later));
     let earlier = rehearse(&shop.flags, &file, &["--since", "2001-01-01T00:00:00Z"]).await;
     assert_eq!(earlier.status.code(), Some(0), "{}", output_text(&earlier));
+    // Of two orders in three nothing can be said: without the captured read the price is unknown.
+    let mut unread = String::new();
+    for (n, line) in text.lines().enumerate() {
+        let mut capture: Value = serde_json::from_str(line).expect("JSON");
+        if n % 3 != 0 {
+            capture["reads"] = json!([]);
+        }
+        unread.push_str(&format!("{capture}\n"));
+    }
+    std::fs::write(&file, unread).expect("a written file");
+    let partly = rehearse(&shop.flags, &file, &[]).await;
+    let shown = output_text(&partly);
+    assert_eq!(partly.status.code(), Some(0), "{shown}");
+    assert!(shown.contains("nothing differs in 4 pairs; 8 of 12 captures could not be compared"), "{shown}");
+    let wanted = rehearse(&shop.flags, &file, &["--coverage-at-least", "95%"]).await;
+    let shown = output_text(&wanted);
+    assert_eq!(wanted.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("orders: 33.33% of its captures were compared, not 95% at least"), "{shown}");
+    assert!(shown.contains("but 8 of 12 captures could not be compared: too few were"), "{shown}");
+    let in_json = rehearse(&shop.flags, &file, &["--json", "--coverage-at-least", "33"]).await;
+    let parsed: Value = serde_json::from_slice(&in_json.stdout).expect("JSON");
+    assert_eq!((in_json.status.code(), &parsed["passed"]), (Some(0), &json!(true)), "{parsed}");
+    assert!(parsed["routes"]["orders"]["coverage_percent"].as_f64().is_some_and(|share| share < 34.0), "{parsed}");
     std::fs::write(&file, format!("{text}{{\"version\": 9}}\n")).expect("a written file");
     let newer = rehearse(&shop.flags, &file, &[]).await;
     assert_eq!(newer.status.code(), Some(1));

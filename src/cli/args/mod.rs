@@ -337,6 +337,10 @@ pub(crate) struct Rehearse {
     /// Only captures of this time or later (RFC 3339).
     #[arg(long, value_name = "TIME")]
     pub since: Option<jiff::Timestamp>,
+    /// Exit with 1 if a smaller share of a route's captures could be compared, in percent; the gates want 95. By
+    /// default one compared capture of each route is enough.
+    #[arg(long, value_name = "PERCENT", value_parser = percent, default_value = "0", hide_default_value = true)]
+    pub coverage_at_least: f64,
 }
 
 /// Commands for stores.

@@ -65,6 +65,12 @@ fn noise(noise: &NoiseView, format: Formatter) -> String {
         counted(noise.repeats, "request"),
         counted(noise.ignored, "pair"),
     );
+    if noise.bodies_compared < noise.repeats {
+        out.push_str(&format!(
+            "the bodies of {} of them were compared; of the others the three statuses are of different classes\n",
+            count(noise.bodies_compared)
+        ));
+    }
     if let Some(write) = &noise.legacy_write {
         let why = format!(
             "no request is repeated any more since {:.0}: legacy made a call that may change something ({})",
@@ -74,27 +80,31 @@ fn noise(noise: &NoiseView, format: Formatter) -> String {
         out.push_str(&format!("{}\n", format.tone(why, Tone::Bad)));
     }
     let rows = noise.places.iter().take(ROWS_MAX).map(|at| {
-        let NoisyPlace { place, legacy_differs, rate, only_engine, only_legacy, excess, ignored, .. } = at;
+        let NoisyPlace { place, legacy_differs, legacy_compared, rate, only_engine, only_legacy, excess, .. } = at;
+        let share = |differs: u64, compared: u64, rate: &Interval| {
+            let (at_least, at_most) = (percent(rate.at_least), percent(rate.at_most));
+            plain(format!("{} of {}, {at_least} to {at_most}", count(differs), count(compared)))
+        };
         let counts = match (at.is_one_value, at.engine_differs_more, at.legacy_differs_more) {
             (false, ..) => ("stands for several values: counts".to_owned(), Tone::Warn),
             (true, true, _) => ("the engine differs more often: counts".to_owned(), Tone::Bad),
             (true, false, true) => ("legacy changes between the two: counts".to_owned(), Tone::Warn),
             (true, false, false) => {
                 let may_hide = percent(excess.at_most.max(0.0));
-                (format!("ignored {} times, may hide up to {may_hide}", count(*ignored)), Tone::Plain)
+                (format!("ignored {}, may hide up to {may_hide}", counted(at.ignored, "time")), Tone::Plain)
             }
         };
         vec![
             plain(escape_control(place)),
-            plain(format!("{} of {}", count(*legacy_differs), count(noise.repeats))),
-            plain(format!("{} to {}", percent(rate.at_least), percent(rate.at_most))),
+            share(*legacy_differs, *legacy_compared, rate),
+            share(at.engine_differs, at.engine_compared, &at.engine_rate),
             plain(format!("{} / {}", count(*only_engine), count(*only_legacy))),
             counts,
         ]
     });
     let rows: Vec<_> = rows.collect();
     if !rows.is_empty() {
-        let header = ["LEGACY DIFFERS FROM ITSELF AT", "IN", "RATE", "ONLY ENGINE / ONLY LEGACY", ""];
+        let header = ["LEGACY DIFFERS FROM ITSELF AT", "IN", "ENGINE FROM LEGACY IN", "ONLY ENGINE / ONLY LEGACY", ""];
         out.push_str(&format!("\n{}", format.table(&header, &[], rows)));
     }
     out

@@ -23,6 +23,9 @@ pub struct Interval {
 pub struct NoiseView {
     /// The requests that legacy answered twice, since the rules or legacy's address last changed.
     pub repeats: u64,
+    /// Of these, those whose bodies were compared: the statuses of the engine's reply and of both of legacy's are of
+    /// one class (2xx). Where they are not, it is not known whether a value in the bodies differs.
+    pub bodies_compared: u64,
     /// Of the pairs, those that count as equal because legacy differs from itself wherever they differ.
     pub ignored: u64,
     /// The places, those with the most noise first. Places at which only the engine differed are not listed.
@@ -41,8 +44,17 @@ pub struct NoisyPlace {
     pub place: String,
     /// In how many of the repeated requests legacy differed from itself.
     pub legacy_differs: u64,
-    /// The share of requests in which it does.
+    /// Of so many repeated requests: those whose bodies were compared, and all for a difference in status.
+    pub legacy_compared: u64,
+    /// The share of these in which it does.
     pub rate: Interval,
+    /// In how many of the repeated requests the engine differed from legacy's first reply, since the evidence last
+    /// started from zero.
+    pub engine_differs: u64,
+    /// Of so many repeated requests since then, as `legacy_compared`.
+    pub engine_compared: u64,
+    /// The share of these in which it does.
+    pub engine_rate: Interval,
     /// In how many of the repeated requests only the engine differed from legacy's first reply, since the evidence last
     /// started from zero.
     pub only_engine: u64,
@@ -67,6 +79,13 @@ impl From<(f64, f64)> for Interval {
     }
 }
 
+/// The share of requests in which something differs, of which it did in `differs` of `compared`.
+fn rate(differs: u64, compared: u64) -> Interval {
+    let pairs = compared.max(differs);
+    let (low, high) = PairedCounts { pairs, only_first: differs, only_second: 0 }.interval(ALPHA);
+    (low.max(0.0), high).into()
+}
+
 /// What is known of a route; `None` if nothing was ever repeated.
 pub(super) fn view(legacy: &NoiseOfLegacy, evidence: &RouteEvidence) -> Option<NoiseView> {
     if legacy.repeats == 0 && legacy.write.is_none() {
@@ -75,12 +94,18 @@ pub(super) fn view(legacy: &NoiseOfLegacy, evidence: &RouteEvidence) -> Option<N
     let noise = &evidence.noise;
     let place = |(place, differs): (&String, &u64)| {
         let outcomes = noise.places.get(place).copied().unwrap_or_default();
-        let pairs = if is_status(place) { legacy.repeats } else { legacy.bodies };
-        let (low, high) = PairedCounts { pairs, only_first: *differs, only_second: 0 }.interval(ALPHA);
+        let compared = |repeats: u64, bodies: u64| if is_status(place) { repeats } else { bodies };
+        let legacy_compared = compared(legacy.repeats, legacy.bodies);
+        let engine_compared = compared(noise.repeats, noise.bodies);
+        let engine_differs = outcomes.both + outcomes.only_engine;
         NoisyPlace {
             place: place.clone(),
             legacy_differs: *differs,
-            rate: (low.max(0.0), high).into(),
+            legacy_compared,
+            rate: rate(*differs, legacy_compared),
+            engine_differs,
+            engine_compared,
+            engine_rate: rate(engine_differs, engine_compared),
             only_engine: outcomes.only_engine,
             only_legacy: outcomes.only_legacy,
             excess: noise.excess(place, ALPHA).into(),
@@ -94,6 +119,7 @@ pub(super) fn view(legacy: &NoiseOfLegacy, evidence: &RouteEvidence) -> Option<N
     places.sort_by(|a, b| b.legacy_differs.cmp(&a.legacy_differs).then_with(|| a.place.cmp(&b.place)));
     Some(NoiseView {
         repeats: legacy.repeats,
+        bodies_compared: legacy.bodies,
         ignored: noise.ignored,
         places,
         unlisted: legacy.unlisted,

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::bound;
 use super::branches::OTHER_WAYS;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, nothing_yet, pass};
-use super::gate_words::{NAMES_SHOWN, elapsed, first_of, in_words};
+use super::gate_words::{ComparedWith, NAMES_SHOWN, elapsed, first_of, in_words};
 use super::route::RouteEvidence;
 use super::rung::{OTHER_STRATA, RungCounts};
 use crate::flag::{Promote, SkipReason, State};
@@ -46,7 +46,7 @@ pub fn conditions(route: &JudgedRoute<'_>, from: State, to: State) -> Vec<Condit
         (State::Shadow, State::Dark) => route.of_pairs(State::Shadow),
         (State::Dark, State::Live) => {
             let mut conditions = route.of_pairs(State::Dark);
-            conditions.extend([route.effects(State::Dark), route.twins()]);
+            conditions.extend([route.effects(State::Dark, ComparedWith::Legacy), route.twins()]);
             conditions
         }
         (State::Live, State::Only) => route.of_answers(),
@@ -233,8 +233,9 @@ impl JudgedRoute<'_> {
                 true => String::new(),
                 false => format!("; no compared run reached {}", first_of(&never, ", ")),
             };
-            let detail =
-                format!("each of {kinds} kinds of requests and runs has {wanted} compared pairs or more{never}");
+            let each = if kinds == 1 { "the one kind".to_owned() } else { format!("each of {kinds} kinds") };
+            let pairs = if wanted == 1 { "pair" } else { "pairs" };
+            let detail = format!("{each} of requests and runs has {wanted} compared {pairs} or more{never}");
             return pass(Name::StrataAtLeast, detail);
         }
         let detail = format!(

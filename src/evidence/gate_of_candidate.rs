@@ -3,7 +3,7 @@
 
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
 use super::gate::JudgedRoute;
-use super::gate_words::first_of;
+use super::gate_words::{ComparedWith, first_of};
 use crate::flag::State;
 
 /// The conditions for a larger share of the candidate of a route, and for putting it in force. Its pairs are rehearsals
@@ -12,12 +12,12 @@ pub fn candidate_conditions(route: &JudgedRoute<'_>) -> Vec<Condition> {
     let mut conditions = route.of_pairs(State::Shadow);
     let answers = route.evidence.answers.over(route.promote.window, route.now);
     conditions.extend(route.errors_of_answers(answers));
-    conditions.push(route.effects(State::Shadow));
+    conditions.push(route.effects(State::Shadow, ComparedWith::PlanInForce));
     conditions
 }
 
 impl JudgedRoute<'_> {
-    pub(super) fn effects(&self, rung: State) -> Condition {
+    pub(super) fn effects(&self, rung: State, held_against: ComparedWith) -> Condition {
         let name = Name::EffectsCompared;
         if !self.promote.effects_compared {
             return pass(name, "not required (`effects_compared: false`)".to_owned());
@@ -35,12 +35,12 @@ impl JudgedRoute<'_> {
             .collect();
         let own = (!uncompared.is_empty()).then(|| {
             format!(
-                "too few calls of shared steps{in_dark} were held against a call by legacy or an `assert` (at least one, \
-                 and {} %): {}. Have legacy make the calls through the egress listener and hand on what tells which \
-                 request they are for (`pointsman egress ROUTE`), send requests that reach the steps, or say in \
-                 `compare.effects.STEP.unseen` why their calls are not seen",
+                "too few calls of shared steps{in_dark} were held against a call by {} or an `assert` (at least one, \
+                 and {} %): {}. {}",
+                held_against.caller(),
                 wanted * 100.0,
-                uncompared.join(", ")
+                uncompared.join(", "),
+                held_against.advice(),
             )
         });
         let below = (!self.shared_steps_below.is_empty()).then(|| {

@@ -1,4 +1,4 @@
-//! Lists and times in the messages of gates.
+//! Lists, times and advice in the messages of gates.
 
 use std::time::Duration;
 
@@ -28,7 +28,42 @@ pub(super) fn in_words(time: Duration) -> String {
         172_800.. => (seconds / 86_400, "days"),
         7_200.. => (seconds / 3_600, "hours"),
         120.. => (seconds / 60, "minutes"),
+        1 => (1, "second"),
         _ => (seconds, "seconds"),
     };
     format!("{count} {unit}")
+}
+
+/// With whose calls those of the workflow are compared.
+#[derive(Clone, Copy)]
+pub(super) enum ComparedWith {
+    /// Legacy's, as far as they come through the egress listener.
+    Legacy,
+    /// Those of the plan in force, with which a candidate is compared: all of them are known.
+    PlanInForce,
+}
+
+impl ComparedWith {
+    /// Who made them.
+    pub(super) fn caller(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::PlanInForce => "the plan in force",
+        }
+    }
+
+    /// What to do where too few calls were held against one.
+    pub(super) fn advice(self) -> &'static str {
+        match self {
+            Self::Legacy => {
+                "Have legacy make the calls through the egress listener and hand on what tells which request they are \
+                 for (`pointsman egress ROUTE`), send requests that reach the steps, or say in \
+                 `compare.effects.STEP.unseen` why their calls are not seen"
+            }
+            Self::PlanInForce => {
+                "Wait for requests, or send some, with which both plans reach the steps; or say in \
+                 `compare.effects.STEP.unseen` why a step that only the candidate has needs no comparison"
+            }
+        }
+    }
 }

@@ -127,6 +127,10 @@ fn call(call: &SampleCall, format: Formatter) -> String {
         Some(ShownRequest { request, body }) => format.tone(escape_control(&format!("{request}  {body}")), tone),
         None => "(nothing)".to_owned(),
     };
+    if held_against == "read" {
+        let read = format.tone("a read, not compared", Tone::Faint);
+        return format!("    {read}\n      legacy {}\n", request(legacy, Tone::Plain));
+    }
     let against = match held_against.as_str() {
         "legacy" => String::new(),
         "assert" => "  held against an assert".to_owned(),

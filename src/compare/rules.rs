@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 
 use super::awaited::AwaitedIntents;
 use super::body_rules::{self, BodyRules, BodyRulesDraft, RuleId, RuleTexts, compared_header, header};
@@ -18,7 +18,7 @@ use super::rule_drafts::Written;
 use super::rule_warnings;
 use super::text_rules::TextRules;
 use crate::expression::{EFFECTS, EFFECTS_OF_ALL_STEPS, Expression, ReadPath};
-use crate::names::{OF_UNDO, StepId};
+use crate::names::{OF_UNDO, ServiceName, StepId};
 use crate::problem::{Problems, Site, nearest};
 
 /// Checked rules of one route.
@@ -225,6 +225,10 @@ impl Rules {
     /// read, or do something.
     pub fn send_unsafe_reads(&self) -> bool {
         self.effects.send_unsafe_reads()
+    }
+    /// Whether a call that only legacy made, such as this one, is a read, and compared with nothing.
+    pub fn is_read_without_comparison(&self, service: Option<&ServiceName>, method: &Method, url: &str) -> bool {
+        self.effects.is_read_without_comparison(service, method, url)
     }
     /// Whether a step of the workflow, or of one that it runs, may make such a call in order to read.
     pub fn may_be_read(&self, effect: &Effect) -> bool {

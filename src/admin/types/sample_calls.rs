@@ -21,7 +21,8 @@ pub struct SampleCall {
     /// What legacy sent.
     pub legacy: Option<ShownRequest>,
     /// What the engine's call was held against: `legacy`, `assert` (an `assert:` reads it), `nothing`, or `unknown`
-    /// where the pair cannot be compared again.
+    /// where the pair cannot be compared again; `read` for a call that only legacy made and that only reads: it is not
+    /// compared.
     pub held_against: String,
 }
 
@@ -40,6 +41,7 @@ impl From<CallPair> for SampleCall {
             HeldAgainst::Legacy => "legacy",
             HeldAgainst::Assert => "assert",
             HeldAgainst::Nothing => "nothing",
+            HeldAgainst::Read => "read",
             HeldAgainst::Unknown => "unknown",
         };
         let shown = |CallText { request, body }: CallText| ShownRequest {

@@ -168,6 +168,16 @@ impl EffectRules {
         fitting.peek().is_some() && fitting.all(|template| matches!(template.role, CallRole::Read { .. }))
     }
 
+    /// Whether a call that only legacy made is a read, and compared with nothing.
+    pub(in crate::compare) fn is_read_without_comparison(
+        &self,
+        service: Option<&ServiceName>,
+        method: &Method,
+        url: &str,
+    ) -> bool {
+        method.is_safe() && self.fitting(service, method, url).all(|template| !self.judges(template))
+    }
+
     /// Whether a step of the workflow, or of one that it runs, makes such a call and only reads with it.
     pub(in crate::compare) fn is_some_read(&self, effect: &Effect) -> bool {
         let mut fitting = self.fitting(effect.service.as_ref(), &effect.method, &effect.url);

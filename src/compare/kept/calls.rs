@@ -1,5 +1,7 @@
 //! The calls of a pair, side by side: what each step of the engine would have sent, and legacy's call beside it.
 
+use http::Method;
+
 use super::record::{KeptCall, KeptPair};
 use super::rejudge::ReadPair;
 use crate::compare::bounds::CompareBounds;
@@ -40,6 +42,8 @@ pub enum HeldAgainst {
     Assert,
     /// Nothing.
     Nothing,
+    /// Nothing: only legacy made the call, and it only reads.
+    Read,
     /// It is not known: the pair cannot be compared again.
     Unknown,
 }
@@ -83,12 +87,20 @@ impl KeptPair {
             });
         }
         let others = legacy.iter().filter(|call| !paired.contains(&call.number));
+        let is_read = |call: &KeptCall| {
+            let method = call.method.parse::<Method>();
+            method.is_ok_and(|method| rules.is_read_without_comparison(call.service.as_ref(), &method, &call.url))
+        };
         let only_legacy = |call: &KeptCall| CallPair {
             step: None,
             item: None,
             engine: None,
             legacy: Some(of_call(call)),
-            held_against: if comparison.is_ok() { HeldAgainst::Legacy } else { HeldAgainst::Unknown },
+            held_against: match &comparison {
+                _ if is_read(call) => HeldAgainst::Read,
+                Ok(_) => HeldAgainst::Legacy,
+                Err(_) => HeldAgainst::Unknown,
+            },
         };
         pairs.extend(others.map(only_legacy));
         pairs

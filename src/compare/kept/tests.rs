@@ -213,6 +213,22 @@ fn calls_are_shown_side_by_side_although_only_the_digest_of_a_reply_is_kept() {
     assert_eq!((call.held_against, call.legacy.is_some(), call.engine.is_some()), (HeldAgainst::Legacy, true, true));
 }
 
+/// Beside a call that the engine lacks, a read looks like one too.
+#[test]
+fn a_read_by_legacy_is_told_from_a_call_that_the_engine_does_not_make() {
+    let read = Effect { method: Method::GET, ..Effect::clone(&call(1, "http://bank/rates", &Value::Null)) };
+    let effects = [Arc::new(read), call(2, "http://bank/refunds", &json!({"amount": 5}))];
+    let engine = with_intents(Vec::new());
+    let (legacy, request) = (json_reply(&json!({})), json!({}));
+    let pair = Pair { effects: Some(&effects), ..pair(&legacy, &engine, &request) };
+    let in_force = Rules::default();
+    let paths: Vec<_> = compared(&pair, &in_force).differences.into_iter().map(|found| found.path).collect();
+    assert!(paths.iter().all(|path| !path.contains("rates")) && !paths.is_empty(), "{paths:?}");
+    let calls = kept(&pair, &in_force).calls(&in_force, &BOUNDS, &|| false);
+    let against: Vec<_> = calls.iter().map(|call| call.held_against).collect();
+    assert_eq!(against, [HeldAgainst::Read, HeldAgainst::Legacy]);
+}
+
 /// The route compares no texts, and a step does: its mails can be judged again.
 #[test]
 fn the_lines_of_calls_are_kept_where_a_step_compares_texts() {

@@ -73,6 +73,7 @@ fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
             None => "adoption of all instances of legacy".to_owned(),
         },
         "instance" => format!("instance {}: decided for {}", text("instance"), text("owner")),
+        "candidate" => candidate(&entry.body),
         kind => format!("{kind}: {} to {}", text("from"), text("to")),
     };
     let flip = serde_json::from_value::<FlipRow>(entry.body.clone()).ok().map(|mut flip| {
@@ -93,6 +94,22 @@ fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
         plain((format!("{}{forced}{late}", text("reason")) + &refused_because(&entry.body["why"])).trim().to_owned()),
         (entry.hash.chars().take(HASH_SHOWN).collect(), Tone::Faint),
     ]
+}
+
+/// What became of a candidate, whose rung alone does not say it: a newer one begins where the earlier one did.
+fn candidate(body: &Value) -> String {
+    let text = |value: &Value| value.as_str().map(escape_control).unwrap_or_default();
+    let (from, to) = (text(&body["from"]), text(&body["to"]));
+    match body["candidate"]["action"].as_str() {
+        Some("appeared") if text(&body["reason"]).starts_with("renamed: ") => {
+            "candidate: goes on under the route's present id".to_owned()
+        }
+        Some("appeared") if from == to => "candidate: a newer one took the place of the earlier one".to_owned(),
+        Some("appeared") => format!("candidate: a new one, in {to}"),
+        Some("dropped") => "candidate: dropped".to_owned(),
+        Some("promoted") => "candidate: in force".to_owned(),
+        Some(_) | None => format!("candidate: {from} to {to}"),
+    }
 }
 
 /// The first reason for which a move was refused, and how many more there are; empty for other entries.
@@ -348,4 +365,28 @@ pub(crate) fn export(client: &Client) -> Result<Output, CallError> {
     let text = String::from_utf8_lossy(&lines).into_owned();
     let json = Value::Array(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect());
     Ok(Output { text, json, is_ok: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_what_became_of_a_candidate() {
+        let body = |action: &str, from: &str, to: &str, reason: &str| json!({ "from": from, "to": to, "reason": reason, "candidate": { "action": action } });
+        for (body, shown) in [
+            (body("appeared", "none", "shadow", ""), "candidate: a new one, in shadow"),
+            (body("appeared", "shadow", "shadow", ""), "candidate: a newer one took the place of the earlier one"),
+            (body("appeared", "live 10%", "shadow", ""), "candidate: a new one, in shadow"),
+            (
+                body("appeared", "shadow", "shadow", "renamed: it was `a`"),
+                "candidate: goes on under the route's present id",
+            ),
+            (body("moved", "shadow", "live 10%", ""), "candidate: shadow to live 10%"),
+            (body("dropped", "shadow", "none", ""), "candidate: dropped"),
+            (body("promoted", "shadow", "in_force", ""), "candidate: in force"),
+        ] {
+            assert_eq!(candidate(&body), shown);
+        }
+    }
 }

@@ -243,8 +243,8 @@ fn reason(route: &RouteRow) -> (String, Tone) {
         }
         EffectiveReason::Requested if route.forced.is_some() => ("forced, not yet proven".to_owned(), Tone::Warn),
         EffectiveReason::Requested => (String::new(), Tone::Plain),
-        // `off` needs no evidence, so "unproven" would mislead.
-        EffectiveReason::Unproven if effective.state == State::Off => ("from the file".to_owned(), Tone::Faint),
+        // `off` and `shadow` need no evidence, so "unproven" would mislead.
+        EffectiveReason::Unproven if effective.state <= State::Shadow => ("from the file".to_owned(), Tone::Faint),
         EffectiveReason::Unproven => ("from the file, unproven".to_owned(), Tone::Faint),
         EffectiveReason::Gate | EffectiveReason::Guard | EffectiveReason::Health | EffectiveReason::Freeze => {
             (why(effective.why).to_owned(), Tone::Warn)

@@ -108,6 +108,17 @@ fn status_warns_of_a_route_that_was_changed_in_live() {
     }
 }
 
+/// `shadow` needs no evidence.
+#[test]
+fn status_calls_only_what_needs_a_proof_unproven() {
+    for (state, shown) in [("shadow", "from the file  "), ("dark", "from the file, unproven")] {
+        let mut value = a_status();
+        value["routes"][1]["effective"] = json!({ "state": state, "why": "unproven" });
+        let text = status::text(&read::<Status>(value), Formatter(false));
+        assert!(text.contains(shown), "{state}:\n{text}");
+    }
+}
+
 #[test]
 fn status_shows_everything_that_is_wrong() {
     let mut value = a_status();

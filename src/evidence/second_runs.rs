@@ -77,6 +77,11 @@ impl EnginePlaces {
         found
     }
 
+    /// Forgets a place that says nothing of the two runs.
+    pub fn remove(&mut self, place: &str) {
+        self.places.remove(place);
+    }
+
     /// The second run read something that the first one did not.
     pub fn other_read() -> Self {
         Self { places: BTreeSet::from([OTHER_READ.to_owned()]), unlisted: 0 }

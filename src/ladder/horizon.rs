@@ -23,14 +23,14 @@ pub(super) fn sentences(
     adopted: u64,
 ) -> Vec<String> {
     let Some(family) = creator(&position.route).filter(|_| engine_owns > 0) else { return Vec::new() };
-    let (noun, verb) = if engine_owns == 1 { ("instance", "stays") } else { ("instances", "stay") };
+    let (noun, stays) = if engine_owns == 1 { ("instance", "it stays") } else { ("instances", "they stay") };
     let which = match adopted {
         0 => "that legacy does not know".to_owned(),
         adopted if adopted >= engine_owns => "that it adopted from legacy".to_owned(),
         adopted => format!("({adopted} adopted from legacy, the others unknown to legacy)"),
     };
     let mut sentences = vec![format!(
-        "the engine owns {engine_owns} {noun} of `{family}` {which}; they {verb} with the engine, whatever the flag says",
+        "the engine owns {engine_owns} {noun} of `{family}` {which}; {stays} with the engine, whatever the flag says",
     )];
     let shown = match adopted {
         0 => "will not show them",

@@ -10,6 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::header::CONTENT_TYPE;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -19,9 +20,9 @@ use super::in_flight::InFlight;
 use super::run::Runner;
 use super::shares::SharedBound;
 use super::stop::Stop;
-use crate::compare::{CapturedReads, CompareBounds, Effect, Observation, Pair, Rules, compare};
+use crate::compare::{Body, CapturedReads, CompareBounds, Effect, Observation, Pair, Rules, compare};
 use crate::evidence::EnginePlaces;
-use crate::exchange::{Answered, Reads, ReplayedReads, request_value};
+use crate::exchange::{Answered, ProblemDocument, Reads, ReplayedReads, request_value};
 use crate::limits::Limits;
 
 impl Runner {
@@ -104,8 +105,22 @@ impl Runner {
         };
         let end = Instant::now() + Limits::ms(self.limits.compare_ms).min(Duration::from_secs(1));
         let comparison = compare(&pair, rules, &CompareBounds::of(&self.limits), &|| Instant::now() >= end).ok()?;
-        Some(EnginePlaces::of(&comparison))
+        let mut places = EnginePlaces::of(&comparison);
+        if is_own_problem(first) && is_own_problem(second) {
+            places.remove(RUN_OF_PROBLEM);
+        }
+        Some(places)
     }
+}
+
+/// Where our own problem documents name their run, which is another one each time.
+const RUN_OF_PROBLEM: &str = "value $.run";
+
+/// Whether a run was answered with a problem document of ours and not with one that its workflow made.
+fn is_own_problem(seen: &Observation) -> bool {
+    let Body::Whole(body) = seen.body() else { return false };
+    let is_problem = seen.headers().get(CONTENT_TYPE).is_some_and(|of| of == "application/problem+json");
+    is_problem && serde_json::from_slice::<ProblemDocument>(body).is_ok()
 }
 
 /// The calls that a run would have made, as if it had made them. A step that took its output from a call by legacy is
@@ -118,4 +133,27 @@ fn made_by(run: &Observation, rules: &Rules) -> Vec<Arc<Effect>> {
         .zip(numbers)
         .map(|(intent, number)| Arc::new(Effect::of_intent(intent, intent.taken_from.unwrap_or(number))))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::exchange::RunReport;
+    use crate::shadow::engine_result::refused;
+
+    #[test]
+    fn only_a_problem_document_of_ours_is_one() {
+        let own = refused(ProblemDocument::no_such_instance(), RunReport::default(), Duration::ZERO);
+        let EngineResult::Comparable(own, _) = own else { panic!("it is compared") };
+        assert!(is_own_problem(&own));
+        let of_workflow = |kind: &'static str, body: Value| {
+            let headers = [(CONTENT_TYPE, http::HeaderValue::from_static(kind))].into_iter().collect();
+            let (status, body) = (http::StatusCode::CONFLICT, Body::Whole(body.to_string().into()));
+            Observation::new(status, headers, body, Duration::ZERO, Vec::new())
+        };
+        assert!(!is_own_problem(&of_workflow("application/problem+json", json!({ "title": "sold out", "run": 7 }))));
+        assert!(!is_own_problem(&of_workflow("application/json", json!({ "run": 7 }))));
+    }
 }

@@ -28,8 +28,8 @@ use super::parsed_body::ParsedBody;
 use super::structure::values_of_text;
 use super::told_by::{ToldBy, is_kind_of_token};
 use crate::secret::{
-    Detectors, FoundSecret, QuotedSecrets, RedactRules, USER_INFO, decoded_component, is_weakly_secret, json_of,
-    replace_secrets, singular, value_of_secret,
+    Detectors, FoundSecret, QuotedSecrets, RedactRules, USER_INFO, are_pairs, decoded_component, is_weakly_secret,
+    json_of, replace_secrets, singular, value_of_pair, values_of_secrets,
 };
 
 /// The parts of one pair.
@@ -319,17 +319,23 @@ impl Learning<'_> {
     fn values(&mut self, value: &Value, told_by: Option<ToldBy>) {
         match value {
             Value::Object(members) => {
-                let declared = value_of_secret(members, |name| self.rules.has_name(name));
-                let named = value_of_secret(members, |name| self.told_by(name).is_some());
-                let of_pair = |key: &str| match (declared == Some(key), named == Some(key)) {
+                let (rules, told) = (self.rules, |name: &str| ToldBy::of_name(name, self.rules));
+                let declared = values_of_secrets(members, |name| rules.has_name(name));
+                let named = values_of_secrets(members, |name| told(name).is_some());
+                let of = |is_declared: bool, is_named: bool| match (is_declared, is_named) {
                     (true, _) => Some(ToldBy::Rules),
                     (false, true) => Some(ToldBy::Name),
                     (false, false) => None,
                 };
+                let of_pair = |key: &str| of(declared.is_whole(key), named.is_whole(key));
+                let of_item = |key: &str, n: usize| of(declared.is_item(key, n), named.is_item(key, n));
                 for (key, value) in members {
                     let of_member = told_by.max(self.told_by(key)).max(of_pair(key));
                     let of_each = singular(key).and_then(|name| self.told_by(name));
                     match value {
+                        Value::Array(items) if of_member.is_none() && named.has_items(key) => {
+                            items.iter().enumerate().for_each(|(n, item)| self.values(item, of_item(key, n)));
+                        }
                         Value::Array(items) if of_member.is_none() && of_each.is_some() => {
                             for item in items {
                                 let is_value = matches!(item, Value::String(_) | Value::Number(_));
@@ -340,6 +346,14 @@ impl Learning<'_> {
                             self.values(value, of_member);
                         }
                         _ => {}
+                    }
+                }
+            }
+            Value::Array(items) if told_by.is_none() && are_pairs(items) => {
+                for pair in items {
+                    match value_of_pair(pair, |name| self.told_by(name).is_some()) {
+                        Some((name, value)) => self.values(value, self.told_by(name.trim_start_matches('-'))),
+                        None => self.values(pair, None),
                     }
                 }
             }

@@ -13,8 +13,8 @@ use super::digest::digest;
 use super::line_secrets::secret_from;
 use super::value_path::ValuePath;
 use crate::secret::{
-    Detectors, LengthMax, STARS, is_secret, masked_and_cut, members_apart, redact_line, replace_detected, singular,
-    value_of_secret,
+    Detectors, LengthMax, STARS, are_pairs, is_secret, masked_and_cut, members_apart, redact_line, replace_detected,
+    singular, value_of_pair, values_of_secrets,
 };
 
 /// A number of so many digits, blanks and dashes between them included, may be that of a card or an account.
@@ -26,6 +26,7 @@ const LINE_BYTES_MAX: usize = 16 << 10;
 pub fn redact(value: &Value) -> Value {
     match value {
         Value::Object(_) => redact_under_key(value),
+        Value::Array(items) if are_pairs(items) => items.iter().map(redact_pair).collect(),
         Value::Array(items) => Value::Array(items.iter().map(redact).collect()),
         Value::Null | Value::Bool(_) => value.clone(),
         Value::String(text) if text == STARS => value.clone(),
@@ -37,11 +38,18 @@ pub fn redact(value: &Value) -> Value {
 fn redact_under_key(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
-            let of_pair = value_of_secret(map, is_secret);
+            let named = values_of_secrets(map, is_secret);
             let shown = map.iter().map(|(key, value)| {
-                let is_hidden = (is_secret(key) || of_pair == Some(key.as_str())) && !value.is_null();
+                let is_hidden = (is_secret(key) || named.is_whole(key)) && !value.is_null();
                 let value = match value {
                     _ if is_hidden => STARS.into(),
+                    Value::Array(items) if named.has_items(key) => {
+                        let shown = items.iter().enumerate().map(|(index, item)| match named.is_item(key, index) {
+                            true => STARS.into(),
+                            false => redact_under_key(item),
+                        });
+                        shown.collect()
+                    }
                     Value::Array(items) if singular(key).is_some_and(is_secret) => {
                         items.iter().map(redact_in_list_of_secrets).collect()
                     }
@@ -51,10 +59,19 @@ fn redact_under_key(value: &Value) -> Value {
             });
             Value::Object(members_apart(shown))
         }
+        Value::Array(items) if are_pairs(items) => items.iter().map(redact_pair).collect(),
         Value::Array(items) => Value::Array(items.iter().map(redact_under_key).collect()),
         Value::String(text) => Value::String(redact_line(text)),
         Value::Number(number) if detected(number.as_str()) != number.as_str() => Value::from(STARS),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}
+
+/// Redacts a pair of name and value in a list of such.
+fn redact_pair(pair: &Value) -> Value {
+    match value_of_pair(pair, is_secret) {
+        Some((name, _)) => Value::Array(vec![name.into(), STARS.into()]),
+        None => redact_under_key(pair),
     }
 }
 

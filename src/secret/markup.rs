@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::forms::names_a_value;
+use super::forms::{names_a_sibling, names_a_value};
 
 /// The marks around a text of XML in which nothing is escaped.
 pub const CDATA: [&str; 2] = ["<![CDATA[", "]]>"];
@@ -40,6 +40,7 @@ pub(super) fn pieces<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Opt
         return None;
     }
     let (mut found, mut at, mut run) = (Vec::new(), 0, 0);
+    let mut named_before = None;
     while let Some(open) = text[at..].find('<').map(|open| at + open) {
         let rest = &text[open..];
         if let Some(inner) = rest.strip_prefix(CDATA[0]) {
@@ -81,8 +82,15 @@ pub(super) fn pieces<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Opt
         }
         push(&mut found, written..end, PieceKind::Escaped);
         at = end + 1;
-        let secret = if is_secret(local(name)) { Some(local(name)) } else { named };
-        if let Some(secret) = secret.filter(|_| !is_end && !text[..end].ends_with('/')) {
+        let of_sibling = if is_end { None } else { named_before.take() };
+        let secret = if is_secret(local(name)) { Some(local(name)) } else { named.or(of_sibling) };
+        let has_content = !is_end && !text[..end].ends_with('/');
+        if has_content && names_a_sibling(local(name)) {
+            // What is between two tags with nothing in between: the name of what stands in the next element.
+            let name = text[at..].split('<').next().unwrap_or_default().trim();
+            named_before = Some(name).filter(|name| is_secret(name));
+        }
+        if let Some(secret) = secret.filter(|_| has_content) {
             let content = end_tag(&text[at..], name).map_or(at..text.len(), |end| at..at + end);
             at = content.end;
             push(&mut found, content, PieceKind::Secret(secret));

@@ -23,7 +23,7 @@ use std::sync::Arc;
 pub use cut::{BEGINNING_CHARS_MIN, CUT, LengthMax, masked_and_cut};
 pub use detect::{Detectors, replace_detected};
 pub use escaped::forms_in_texts;
-pub use forms::{decoded_component, json_of, value_of_secret};
+pub use forms::{are_pairs, decoded_component, json_of, value_of_pair, values_of_secrets};
 pub use keyed::{REDACTED, RedactionKey, is_redacted};
 pub use markup::CDATA;
 pub use names::{is_secret, is_weakly_secret, set_secret_names, singular};

@@ -40,8 +40,11 @@ impl RedactRules {
         &self.names
     }
     /// Whether the value under this name is declared as secret.
+    /// The last part of a nested one counts too: `order[customer_ref]`, `order.customer_ref`.
     pub fn has_name(&self, name: &str) -> bool {
-        !self.names.is_empty() && self.names.contains(&plain_name(name))
+        let has = |name: &str| self.names.contains(&plain_name(name));
+        let last = || name.trim_end_matches(']').rsplit(['[', ']', '.']).next();
+        !self.names.is_empty() && (has(name) || last().is_some_and(|last| last.len() < name.len() && has(last)))
     }
     /// Which detectors search.
     pub fn detectors(&self) -> Detectors {
@@ -93,6 +96,8 @@ mod tests {
         for name in ["customer_ref", "customerRef", "Customer-Ref"] {
             assert!(rules.has_name(name), "{name}");
         }
+        assert!(rules.has_name("order[customer_ref]") && rules.has_name("order.customerRef"));
+        assert!(!rules.has_name("order[customer_ref][kind]") && !rules.has_name("[]"));
         assert!(!rules.has_name("customer") && !RedactRules::default().has_name(""));
     }
 

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::assignments::next_secret;
 use super::detect::{Detectors, replace_detected};
-use super::forms::{decoded_component, json_of, value_of_secret};
+use super::forms::{are_pairs, decoded_component, json_of, value_of_pair, values_of_secrets};
 use super::markup::{Piece, PieceKind, content, escaped, pieces, unescaped};
 use super::names::singular;
 
@@ -128,7 +128,12 @@ impl Walk<'_, '_> {
     fn json(&mut self, value: &mut Value) -> bool {
         match value {
             Value::Object(members) => self.members(members),
-            Value::Array(items) => items.iter_mut().fold(false, |is_changed, item| self.json(item) | is_changed),
+            Value::Array(items) => {
+                let are_pairs = are_pairs(items);
+                items.iter_mut().fold(false, |is_changed, item| {
+                    is_changed | if are_pairs { self.pair(item) } else { self.json(item) }
+                })
+            }
             Value::String(text) => self.text(text).map(|shown| *text = shown).is_some(),
             Value::Number(number) => {
                 let shown = self.detected(number.as_str());
@@ -138,13 +143,29 @@ impl Walk<'_, '_> {
         }
     }
 
+    /// A pair of name and value in a list of such.
+    fn pair(&mut self, pair: &mut Value) -> bool {
+        let name = value_of_pair(pair, self.is_secret).map(|(name, _)| name.to_owned());
+        match (name, pair.get_mut(1)) {
+            (Some(name), Some(value)) => self.secret(&name, value),
+            _ => self.json(pair),
+        }
+    }
+
     fn members(&mut self, members: &mut Map<String, Value>) -> bool {
-        let of_pair = value_of_secret(members, self.is_secret).map(str::to_owned);
+        let named = values_of_secrets(members, self.is_secret).to_keys();
         let (mut is_changed, mut is_key_changed) = (false, false);
         let mut keys = Vec::with_capacity(members.len());
         for (key, value) in members.iter_mut() {
-            if of_pair.as_ref() == Some(key) || (self.is_secret)(key) {
+            let is_named = |index: Option<usize>| named.iter().any(|(of, at)| of == key && *at == index);
+            if is_named(None) || (self.is_secret)(key) {
                 is_changed |= self.secret(key, value);
+            } else if let Value::Array(items) = value
+                && named.iter().any(|(of, _)| of == key)
+            {
+                for (index, item) in items.iter_mut().enumerate() {
+                    is_changed |= if is_named(Some(index)) { self.secret(key, item) } else { self.json(item) };
+                }
             } else if let Value::Array(items) = value
                 && singular(key).is_some_and(self.is_secret)
             {

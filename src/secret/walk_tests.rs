@@ -110,6 +110,21 @@ fn numbers_in_lists_with_the_plural_of_a_secret_name_are_found() {
 }
 
 #[test]
+fn values_that_another_value_names_are_found() {
+    for text in [
+        json!({ "headers": [["accept", "*/*"], ["authorization", PART]] }).to_string(),
+        json!([["--password", PART]]).to_string(),
+        format!("<entry key=\"apiToken\"><string>{PART}</string></entry>"),
+        format!("<dict><key>a</key><string>b</string><key>password</key> <string>{PART}</string></dict>"),
+        format!("<entry><string>password</string><string>{PART}</string></entry>"),
+    ] {
+        assert!(!redact_line(&text).contains(PART), "{}", redact_line(&text));
+    }
+    let plain = "<dict><key>colour</key><string>red</string></dict><key>password</key>";
+    assert_eq!(redact_line(plain), plain);
+}
+
+#[test]
 fn keys_that_are_secrets_stay_apart() {
     let text = json!({ "4111111111111111": 1, "5500000000000004": 2, "tokens": 3 }).to_string();
     assert_eq!(redact_line(&text), r#"{"***":1,"*** (2)":2,"tokens":"***"}"#);

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::compare::kept::SensitiveParts;
 use crate::secret::{
-    FoundSecret, QuotedSecrets, RedactRules, RedactionKey, STARS, decoded_component, is_hidden, is_redacted, is_secret,
-    json_of, members_apart, replace_secrets, singular, value_of_secret,
+    FoundSecret, QuotedSecrets, RedactRules, RedactionKey, STARS, are_pairs, decoded_component, is_hidden, is_redacted,
+    is_secret, json_of, members_apart, replace_secrets, singular, value_of_pair, values_of_secrets,
 };
 
 /// Below a secret name, a key that is nothing but letters of at most this number is kept: `card: {number: …}`.
@@ -126,11 +126,18 @@ impl Redactor<'_> {
     fn value(&self, value: &Value, has_key: bool) -> Value {
         match value {
             Value::Object(members) => {
-                let of_pair = value_of_secret(members, |name| self.is_secret(name));
+                let named = values_of_secrets(members, |name| self.is_secret(name));
                 let shown = members.iter().map(|(key, value)| {
-                    let is_secret = of_pair == Some(key.as_str()) || self.is_secret(key);
+                    let is_secret = named.is_whole(key) || self.is_secret(key);
                     let value = match value {
                         value if is_secret => self.secret_value(value),
+                        Value::Array(items) if named.has_items(key) => {
+                            let shown = items.iter().enumerate().map(|(index, item)| match named.is_item(key, index) {
+                                true => self.secret_value(item),
+                                false => self.value(item, true),
+                            });
+                            shown.collect()
+                        }
                         Value::Array(items) if singular(key).is_some_and(|name| self.is_secret(name)) => {
                             items.iter().map(|item| self.value_in_list_of_secrets(item)).collect()
                         }
@@ -140,6 +147,7 @@ impl Redactor<'_> {
                 });
                 Value::Object(members_apart(shown))
             }
+            Value::Array(items) if are_pairs(items) => items.iter().map(|pair| self.pair(pair)).collect(),
             Value::Array(items) => items.iter().map(|item| self.value(item, has_key)).collect(),
             Value::Null | Value::Bool(_) => value.clone(),
             Value::String(text) if is_redacted(text) || text == STARS => value.clone(),
@@ -156,6 +164,14 @@ impl Redactor<'_> {
             },
             // Without any name it may be anything.
             Value::String(_) | Value::Number(_) => self.key.redacted_value(value).into(),
+        }
+    }
+
+    /// A pair of name and value in a list of such.
+    fn pair(&self, pair: &Value) -> Value {
+        match value_of_pair(pair, |name| self.is_secret(name)) {
+            Some((name, value)) => Value::Array(vec![name.into(), self.secret_value(value)]),
+            None => self.value(pair, true),
         }
     }
 

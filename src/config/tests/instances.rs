@@ -62,7 +62,7 @@ fn a_follower_has_the_id_in_its_path_in_the_query_in_a_header_or_in_its_body() {
         ("body.password", "`password` is a secret"),
         ("body.$['access-token'][0]", "`access-token` is a secret"),
     ] {
-        let shown = following_by(&format!("'{key}'")).shown();
+        let shown = following_by(&format!("\"{key}\"")).shown();
         assert!(shown.contains(why) && shown.contains("routes/orders.yaml"), "{key}: {shown}");
     }
 }

@@ -71,6 +71,7 @@ fn unknown_names_are_refused_with_a_suggestion() {
         &[
             "w.steps.a.set+3: `b` is no call and has no `status`",
             "w.steps.a.set+19: `f` ends the run and has no `output`",
+            "warning: w.steps.a: `a` never runs: `f` ends the run, or is skipped, and `a` with it (leave `f` out, and give `a` an `if:` with the opposite condition)",
         ],
     );
 }

@@ -8,7 +8,6 @@ use super::answers::AnswersByHour;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict, overall};
 use super::gate::{JudgedRoute, conditions};
 use super::gate_of_candidate::candidate_conditions;
-use super::gate_words::in_words;
 use super::legacy_calls::LegacyCallsOfPairs;
 use super::noise::{NoiseGroup, PlaceOutcomes};
 use super::route::{EarlierEvidence, RULES, RouteEvidence};
@@ -21,7 +20,7 @@ use crate::names::StepId;
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 /// What 20 pairs and 50 answers can meet.
-fn small() -> Promote {
+pub(super) fn small() -> Promote {
     Promote { pairs: 20, answers: 50, mismatch_below: 0.2, window: Duration::ZERO, ..Promote::default() }
 }
 
@@ -32,7 +31,7 @@ fn counts() -> RungCounts {
 }
 
 /// Evidence that meets [`small`] for every rung.
-fn good() -> RouteEvidence {
+pub(super) fn good() -> RouteEvidence {
     RouteEvidence {
         shadow_pairs: 30,
         dark_pairs: 30,
@@ -57,11 +56,11 @@ fn answers(all: u64, client_errors: u64, errors: u64) -> AnswersByHour {
     answers
 }
 
-fn judged<'a>(evidence: &'a RouteEvidence, promote: &'a Promote, below: &'a [String]) -> JudgedRoute<'a> {
+pub(super) fn judged<'a>(evidence: &'a RouteEvidence, promote: &'a Promote, below: &'a [String]) -> JudgedRoute<'a> {
     JudgedRoute { evidence, promote, shared_steps: &[], shared_steps_below: below, live_share_is_all: true, now: NOW }
 }
 
-fn judge(evidence: &RouteEvidence, promote: &Promote, from: State, to: State) -> Vec<Condition> {
+pub(super) fn judge(evidence: &RouteEvidence, promote: &Promote, from: State, to: State) -> Vec<Condition> {
     let route = judged(evidence, promote, &[]);
     conditions(&route, from, to)
 }
@@ -381,30 +380,6 @@ fn a_candidate_whose_own_answers_fail_or_whose_child_calls_nobody_compares_does_
     assert_eq!(verdict(&RouteEvidence { answers: answers(30, 0, 20), ..good() }, &[]), GateVerdict::Fail);
     assert_eq!(verdict(&RouteEvidence { answers: answers(0, 0, 0), ..good() }, &[]), GateVerdict::Pass, "no share yet");
     assert_eq!(verdict(&good(), &["`pay/charge`".to_owned()]), GateVerdict::Inconclusive);
-}
-
-/// The calls of the plan in force are known without an egress listener.
-#[test]
-fn a_candidate_whose_steps_were_not_reached_is_not_advised_to_watch_legacy() {
-    let (promote, steps) = (small(), ["charge"].map(StepId::from));
-    let e = good();
-    let route = JudgedRoute { shared_steps: &steps, ..judged(&e, &promote, &[]) };
-    let effects = |conditions: Vec<Condition>| {
-        conditions.into_iter().find(|condition| condition.name == Name::EffectsCompared).unwrap().detail
-    };
-    let of_candidate = effects(candidate_conditions(&route));
-    assert!(of_candidate.contains("call by the plan in force") && !of_candidate.contains("egress"), "{of_candidate}");
-    let of_route = effects(conditions(&route, State::Dark, State::Live));
-    assert!(of_route.contains("call by legacy") && of_route.contains("egress listener"), "{of_route}");
-}
-
-#[test]
-fn one_of_a_kind_is_not_worded_as_several() {
-    let words = [0, 1, 2, 119].map(|s| in_words(Duration::from_secs(s)));
-    assert_eq!(words, ["0 seconds", "1 second", "2 seconds", "119 seconds"]);
-    let all = judge(&good(), &small(), State::Shadow, State::Dark);
-    let strata = all.into_iter().find(|condition| condition.name == Name::StrataAtLeast).unwrap().detail;
-    assert!(strata.starts_with("the one kind of requests and runs has "), "{strata}");
 }
 
 /// Otherwise a workflow that charges the wrong amount in a workflow that it runs would pass to `live`.

@@ -64,7 +64,11 @@ mod strata;
 #[cfg(test)]
 mod gate_tests;
 #[cfg(test)]
+mod gate_words_tests;
+#[cfg(test)]
 mod noise_tests;
+#[cfg(test)]
+mod noise_view_tests;
 #[cfg(test)]
 mod order_tests;
 #[cfg(test)]

@@ -154,8 +154,8 @@ fn last_segment(url: &str) -> Option<&str> {
     Some(segment).filter(|segment| !["", ".", ".."].contains(segment))
 }
 
-/// An id as paths contain it; `None` if the value is no id. A whole number is in its shortest integer form, whatever the
-/// sender made of it: `100` for `100`, `100.0` and `1e2`, which Python and PHP send for a float.
+/// An id as paths contain it; `None` if the value is no id. A whole number is in its shortest integer form, whatever
+/// the sender made of it: `100` for `100`, `100.0` and `1e2`, which Python and PHP send for a float.
 pub fn id_text(id: &Value) -> Option<String> {
     id_spellings(id).map(|(written, integer)| integer.unwrap_or(written))
 }

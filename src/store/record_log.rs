@@ -73,7 +73,8 @@ pub trait RecordLog: Send + Sync {
     fn put_record_entry(&self, _entry: RecordEntry) -> BoxFuture<'_, Result<(), StoreError>> {
         std::future::ready(Ok(())).boxed()
     }
-    /// Up to `limit` entries with a number above `after`, the oldest first; after 0 also those with a wrong number below.
+    /// Up to `limit` entries with a number above `after`, the oldest first; after 0 also those with a wrong number
+    /// below.
     fn record_rows(
         &self,
         _after: u64,

@@ -168,7 +168,12 @@ async fn a_call_to_where_a_step_reads_is_no_read_because_of_its_address() {
     }
     let evidence = shop.wait_for_pairs(4).await;
     assert_eq!((&evidence["mismatched"], &evidence["matched"]), (&json!(1), &json!(3)), "{evidence:#}");
-    let diffs = shop.pointsman.get("/api/v2/routes/orders/diffs").await;
+    // A pair is counted before its sample is kept.
+    let diffs = until("the sample", || async {
+        let diffs = shop.pointsman.get("/api/v2/routes/orders/diffs").await;
+        diffs["groups"][0].is_object().then_some(diffs)
+    })
+    .await;
     let difference = &diffs["groups"][0]["differences"][0];
     let found = (&difference["path"], &difference["kind"]);
     assert_eq!(found, (&json!("effects.bank POST /charges"), &json!("effect_missing")), "{diffs:#}");

@@ -113,9 +113,10 @@ pub(crate) enum Command {
     },
     /// End what the guard of a route did.
     ///
-    /// Its settings are in the files: `guard:` of the route, or of pointsman.yaml for all routes; `pointsman help guard`
-    /// explains them. What it did and still does: `pointsman status`. What it counts now, and at how many bad requests it
-    /// acts: `pointsman evidence ROUTE`. What it did before: `pointsman flips ROUTE`, `by guard`.
+    /// Its settings are in the files: `guard:` of the route, or of pointsman.yaml for all routes;
+    /// `pointsman help guard` explains them. What it did and still does: `pointsman status`. What it counts now, and at
+    /// how many bad requests it acts: `pointsman evidence ROUTE`. What it did before: `pointsman flips ROUTE`,
+    /// `by guard`.
     Guard {
         #[command(subcommand)]
         command: GuardCommand,

@@ -16,6 +16,7 @@ mod adoptions;
 mod batch_statement;
 mod captures;
 mod check;
+mod checked_rows;
 mod columns;
 mod commit;
 mod coordination;
@@ -312,7 +313,7 @@ impl Store for PostgresStore {
     }
 
     fn flips(&self, route: Option<RouteId>, limit: usize) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
-        record_log::flips(&self.pool, route, limit).boxed()
+        checked_rows::flips(&self.pool, route, limit).boxed()
     }
 
     fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
@@ -320,7 +321,7 @@ impl Store for PostgresStore {
     }
 
     fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>> {
-        record_log::declared(&self.pool).boxed()
+        checked_rows::declared(&self.pool).boxed()
     }
 
     fn put_samples(
@@ -353,7 +354,7 @@ impl Store for PostgresStore {
     }
 
     fn evidence(&self) -> BoxFuture<'_, Result<Vec<EvidenceRecord>, StoreError>> {
-        record_log::evidence(&self.pool).boxed()
+        checked_rows::evidence(&self.pool).boxed()
     }
 
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {

@@ -1,14 +1,12 @@
-//! The entries of the record, the flips, and what is kept of each route, in PostgreSQL.
+//! The record, in PostgreSQL.
 
 use futures_util::future::{BoxFuture, FutureExt};
-use sqlx::postgres::PgRow;
 
 use super::PostgresStore;
-use super::columns::{Result, column, json, sql_limit};
-use super::pool::Pool;
-use crate::names::RouteId;
-use crate::store::record_log::{CheckedRow, above, checked_entry, checked_flip, checked_record, readable_flips};
-use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, RecordEntry, RecordLog};
+use super::checked_rows::{entry, flip};
+use super::columns::{Result, json, sql_limit};
+use crate::store::record_log::{CheckedRow, above};
+use crate::store::{FlipRecord, RecordEntry, RecordLog};
 
 impl RecordLog for PostgresStore {
     fn put_record_entry(&self, entry: RecordEntry) -> BoxFuture<'_, Result<()>> {
@@ -47,48 +45,4 @@ impl RecordLog for PostgresStore {
         }
         .boxed()
     }
-}
-
-/// Decodes a row with the columns `number`, `source` and `record`.
-fn entry(row: &PgRow) -> Result<CheckedRow<RecordEntry>> {
-    Ok(checked_entry(column(row, 0)?, column(row, 1)?, column(row, 2)?))
-}
-
-/// Decodes the JSON records of a statement without parameters, each in a row under its route.
-async fn records_of_routes<T: serde::de::DeserializeOwned>(
-    pool: &Pool,
-    table: &'static str,
-    text: &'static str,
-    route_of: fn(&T) -> &RouteId,
-) -> Result<Vec<T>> {
-    let found = pool.query(|| sqlx::query(text)).await?;
-    found.iter().map(|row| checked_record(table, column(row, 0)?, column(row, 1)?, route_of)).collect()
-}
-
-/// What the files declared, in the order of routes.
-pub(super) async fn declared(pool: &Pool) -> Result<Vec<DeclaredState>> {
-    let text = "SELECT route, record FROM declared ORDER BY route";
-    records_of_routes(pool, "declared", text, |state: &DeclaredState| &state.route).await
-}
-
-/// The evidence, in the order of routes.
-pub(super) async fn evidence(pool: &Pool) -> Result<Vec<EvidenceRecord>> {
-    let text = "SELECT route, record FROM evidence ORDER BY route";
-    records_of_routes(pool, "evidence", text, |evidence: &EvidenceRecord| &evidence.route).await
-}
-
-/// Flips, newest first, of one route or of all.
-pub(super) async fn flips(pool: &Pool, route: Option<RouteId>, limit: usize) -> Result<Vec<FlipRecord>> {
-    let text = match route {
-        Some(_) => "SELECT number, route, record FROM flips WHERE route = $1 ORDER BY number DESC LIMIT $2",
-        None => "SELECT number, route, record FROM flips WHERE $1::text IS NULL ORDER BY number DESC LIMIT $2",
-    };
-    let route = route.as_ref().map(RouteId::as_str);
-    let found = pool.query(|| sqlx::query(text).bind(route).bind(sql_limit(limit))).await?;
-    readable_flips(found.iter().map(flip).collect::<Result<_>>()?)
-}
-
-/// Decodes a row with the columns `number`, `route` and `record`.
-fn flip(row: &PgRow) -> Result<CheckedRow<FlipRecord>> {
-    Ok(checked_flip(column(row, 0)?, column(row, 1)?, column(row, 2)?))
 }

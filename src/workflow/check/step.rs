@@ -86,7 +86,8 @@ impl Check<'_> {
     }
 
     /// Warns of a step that never runs because it needs a step that fails the run: where that one runs, nothing else
-    /// begins any more; where it is skipped, so is this one. With `needs_any` this holds only if it needs no other step.
+    /// begins any more; where it is skipped, so is this one. With `needs_any` this holds only if it needs no other
+    /// step.
     fn warn_of_needed_fail_steps(&mut self, name: &str, site: &Site, draft: &StepDraft, needs: &BTreeSet<String>) {
         let fails = |need: &&String| self.steps.iter().any(|(known, .., step)| known == *need && step.fail.is_some());
         let failing: Vec<&String> = needs.iter().filter(fails).collect();

@@ -39,9 +39,9 @@ impl NamedValues<'_> {
     }
 }
 
-/// The values of pairs such as `{"name": "password", "value": "…"}`, if the name is secret. In an element of XML of which
-/// an attribute has the name, all children, if none is the value by its name; the element that follows one with the
-/// name.
+/// The values of pairs such as `{"name": "password", "value": "…"}`, if the name is secret. In an element of XML of
+/// which an attribute has the name, all children, if none is the value by its name; the element that follows one with
+/// the name.
 pub fn values_of_secrets<'m>(members: &'m Map<String, Value>, is_secret: impl Fn(&str) -> bool) -> NamedValues<'m> {
     let among = |key: &str, keys: &[&str]| keys.iter().any(|known| key.eq_ignore_ascii_case(known));
     let is_naming = |(key, name): &(&String, &Value)| among(key, &NAMES) && text_of(name).is_some_and(&is_secret);

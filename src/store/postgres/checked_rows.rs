@@ -1,5 +1,5 @@
-//! Reads entries of the record, flips, and what is kept of each route, from PostgreSQL. A row counts only if its columns
-//! say the same as its content.
+//! Reads entries of the record, flips, and what is kept of each route, from PostgreSQL. A row counts only if its
+//! columns say the same as its content.
 
 use sqlx::postgres::PgRow;
 

@@ -96,7 +96,7 @@ pub fn are_pairs(items: &[Value]) -> bool {
 }
 
 /// The value of a pair in such a list, if its name is secret.
-pub fn value_of_pair<'p>(pair: &'p Value, is_secret: impl Fn(&str) -> bool) -> Option<(&'p str, &'p Value)> {
+pub fn value_of_pair(pair: &Value, is_secret: impl Fn(&str) -> bool) -> Option<(&str, &Value)> {
     match pair.as_array().map(Vec::as_slice) {
         Some([Value::String(name), value]) if is_secret(name.trim_start_matches('-')) => Some((name, value)),
         _ => None,
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(found(json!({ "name": "password", "hint": "x" })), None);
         assert_eq!(found(json!({ "label": "password", "value": "x" })), None);
         let child = json!({ "@key": "password", "@n": "1", "string": ["x"], "b": ["y"], "#order": "string b" });
-        assert_eq!(all(&child), [("b".to_owned(), None), ("string".to_owned(), None)]);
+        assert_eq!(all(&child), [("string".to_owned(), None), ("b".to_owned(), None)]);
         let dict = json!({ "key": ["a", "password"], "string": ["1", "x"], "#order": "key string key string" });
         assert_eq!(all(&dict), [("string".to_owned(), Some(1))]);
         let entry = json!({ "string": ["password", "x"] });

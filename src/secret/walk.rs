@@ -356,10 +356,13 @@ fn credentials(text: &str) -> Option<usize> {
 
 /// Whether a text has an encoded sign without which no nested text has names: one of `"%&:<=[{`.
 fn has_encoded_marks(text: &str) -> bool {
-    let is_mark = |rest: &[u8]| match rest {
-        [b'2', b'2' | b'5' | b'6', ..] | [b'3', b'a' | b'A' | b'c' | b'C' | b'd' | b'D', ..] => true,
-        [b'5' | b'7', b'b' | b'B', ..] => true,
-        _ => false,
+    let is_mark = |rest: &[u8]| {
+        matches!(
+            rest,
+            [b'2', b'2' | b'5' | b'6', ..]
+                | [b'3', b'a' | b'A' | b'c' | b'C' | b'd' | b'D', ..]
+                | [b'5' | b'7', b'b' | b'B', ..]
+        )
     };
     text.match_indices('%').any(|(at, _)| is_mark(&text.as_bytes()[at + 1..]))
 }

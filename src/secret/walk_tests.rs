@@ -36,8 +36,11 @@ fn in_json(name: &str, text: &str) -> String {
     json!({ name: text, "n": 1 }).to_string()
 }
 
+/// Writes a text under a name.
+type Format = fn(&str, &str) -> String;
+
 /// Every format around a text that stands under this name.
-fn formats() -> [(&'static str, fn(&str, &str) -> String); 12] {
+fn formats() -> [(&'static str, Format); 12] {
     [
         ("json", in_json),
         ("list", |name, text| json!({ "all": [{ name: text }] }).to_string()),

@@ -22,19 +22,22 @@ use crate::flag::SkipReason;
 use crate::names::RouteId;
 use crate::priority;
 
+/// Runs that may have asked for a slot without being listed yet; others wait before they ask.
+const ASKS_MAX: usize = 64;
+
 /// The slots, as the run of a request sees them.
 #[derive(Clone)]
 struct Slots {
     bound: Arc<SharedBound>,
     /// Asks for a slot once more.
-    asks: mpsc::UnboundedSender<(RouteId, oneshot::Sender<Share>)>,
+    asks: mpsc::Sender<(RouteId, oneshot::Sender<Share>)>,
 }
 
 impl Slots {
     /// Waits for a slot behind the requests of the same route that wait; `None` if the executor ends.
     async fn take_again(&self, route: &RouteId) -> Option<Share> {
         let (reply, slot) = oneshot::channel();
-        self.asks.send((route.clone(), reply)).ok()?;
+        self.asks.send((route.clone(), reply)).await.ok()?;
         slot.await.ok()
     }
 }
@@ -141,7 +144,7 @@ pub(super) async fn run_entries(
     bound: Arc<SharedBound>,
     runner: Arc<Runner>,
 ) {
-    let (asks, mut asked) = mpsc::unbounded_channel();
+    let (asks, mut asked) = mpsc::channel(ASKS_MAX);
     let slots = Slots { bound, asks };
     let (mut runs, mut waiting) = (JoinSet::new(), Waiting::default());
     let (mut is_open, mut has_more) = (true, true);

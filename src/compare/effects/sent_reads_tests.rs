@@ -69,9 +69,9 @@ fn a_call_to_where_a_step_reads_passes_only_if_the_run_made_an_equal_read() {
     assert_eq!(equal.effects.unwrap().calls_not_judged, 2);
     let other = of(Some(vec![quote.clone()]), &[quote.clone(), fee.clone()], none.clone());
     assert_eq!(found(&other), missing("effects.shop POST /quotes"));
-    let without = of(Some(Vec::new()), &[fee.clone()], none.clone());
+    let without = of(Some(Vec::new()), std::slice::from_ref(&fee), none.clone());
     assert_eq!(found(&without), missing("effects.shop POST /quotes"), "the run read nothing");
-    let unknown = of(None, &[fee.clone()], none);
+    let unknown = of(None, std::slice::from_ref(&fee), none);
     assert_eq!((unknown.verdict, unknown.effects.unwrap().calls_not_judged), (Verdict::Match, 1));
     let ignored = json!({ "effects": { "quote": { "ignore": ["$.at"] } } });
     let at = |at: u32| json!({"method": "quote", "at": at});

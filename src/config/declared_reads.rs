@@ -5,34 +5,28 @@
 
 use std::collections::BTreeMap;
 
-use http::Method;
-
 use super::checked_files::Workflows;
 use super::plans_below::plans_below;
-use crate::names::{ServiceName, WorkflowName};
+use crate::names::WorkflowName;
 use crate::problem::Problems;
 use crate::workflow::{Call, EffectClass, Plan, StepKind};
 
-/// Where a call goes.
-type Address<'p> = (&'p ServiceName, &'p Method, String);
-
 /// Warns of a step that reads with a call that another step declares private or shared.
 pub(super) fn warn(workflows: &Workflows, problems: &mut Problems) {
-    let mut effects: BTreeMap<(String, String, String), String> = BTreeMap::new();
+    let mut effects: BTreeMap<String, String> = BTreeMap::new();
     let plans = || workflows.iter().filter_map(|(name, (site, plan))| Some((name, site, plan.as_deref()?)));
     for (name, _, plan) in plans() {
         for (step, call) in calls_of(plan).filter(|(_, call)| call.effect != EffectClass::Read) {
-            effects.entry(key(&address(call))).or_insert_with(|| format!("the step `{step}` of `{name}`"));
+            effects.entry(address(call)).or_insert_with(|| format!("the step `{step}` of `{name}`"));
         }
     }
     for (_, site, plan) in plans() {
         for (step, call) in unsafe_reads(plan) {
             let address = address(call);
-            let Some(other) = effects.get(&key(&address)) else { continue };
+            let Some(other) = effects.get(&address) else { continue };
             let message = format!(
-                "`{step}` makes the call `{}` as `effect: read`, and {other} makes it as an effect: a read is sent in \
-                 `shadow` and `dark` too, beside legacy's",
-                shown(&address)
+                "`{step}` makes the call `{address}` as `effect: read`, and {other} makes it as an effect: a read is sent \
+                 in `shadow` and `dark` too, beside legacy's"
             );
             problems.warn(&site.key("steps").key(step), message).hint(
                 "if it changes something, leave `effect: read` out; if what it does depends on its body, compare what it \
@@ -48,7 +42,7 @@ pub fn sent_in_rehearsals<'p>(plan: &'p Plan, plan_of: impl Fn(&WorkflowName) ->
     let mut found = Vec::new();
     for placed in plans_below(plan, plan_of) {
         let sent = unsafe_reads(placed.plan).filter(|(_, call)| call.rehearse.is_none());
-        found.extend(sent.map(|(step, call)| format!("{} (step `{}`)", shown(&address(call)), placed.name(step))));
+        found.extend(sent.map(|(step, call)| format!("{} (step `{}`)", address(call), placed.name(step))));
     }
     found
 }
@@ -64,14 +58,7 @@ fn calls_of(plan: &Plan) -> impl Iterator<Item = (&str, &Call)> {
     })
 }
 
-fn address(call: &Call) -> Address<'_> {
-    (&call.service, &call.method, call.url.path_template())
-}
-
-fn key((service, method, path): &Address<'_>) -> (String, String, String) {
-    (service.to_string(), method.to_string(), path.clone())
-}
-
-fn shown((service, method, path): &Address<'_>) -> String {
-    format!("{method} {service}{path}")
+/// Where a call goes: `POST bank/orders/{}/charges`.
+fn address(call: &Call) -> String {
+    format!("{} {}{}", call.method, call.service, call.url.path_template())
 }

@@ -172,7 +172,7 @@ pub fn id_spellings(id: &Value) -> Option<(String, Option<String>)> {
 /// The text of a whole number for clients that read JSON numbers as doubles (`17.0` becomes `17`, `1e3` becomes
 /// `1000`): they send the id back in this form. `None` where the number has this form already.
 fn integer_text(number: &Number) -> Option<String> {
-    /// Above it, different integers are the same double.
+    /// Above this value, different integers have the same double.
     const DOUBLE_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
     let double = number.as_f64().filter(|double| double.fract() == 0.0 && double.abs() <= DOUBLE_INTEGER_MAX)?;
     // -0.0 + 0.0 is 0.0, which is written without a sign.

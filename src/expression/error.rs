@@ -25,7 +25,7 @@ impl ExpressionError {
     pub(super) fn absent(path: String) -> Self {
         Self { message: format!("`{path}` is absent"), offset: None, absent: Some(path) }
     }
-    /// The same error about a value that there is, but nobody knows it: `default` and `has` do not recover from it.
+    /// The same error, about a value that exists and is not known: `default` and `has` do not recover from it.
     pub(super) fn of_unknown(self) -> Self {
         Self { absent: None, ..self }
     }

@@ -26,7 +26,7 @@ pub(super) struct Piece<'t> {
 pub(super) enum PieceKind<'t> {
     /// What stands in an element or attribute with this secret name.
     Secret(&'t str),
-    /// Another attribute, or a text in or beside elements: its references stand for characters.
+    /// Another attribute, or a text in or beside elements, in which references such as `&amp;` stand for characters.
     Escaped,
     /// A text in CDATA marks.
     Verbatim,

@@ -53,6 +53,11 @@ pub enum CallRole {
 }
 
 impl CallTemplate {
+    /// Whether the call only reads.
+    pub(super) fn reads(&self) -> bool {
+        matches!(self.role, CallRole::Read { .. })
+    }
+
     /// Whether a call to the same service with this method and path fits the template.
     pub(in crate::compare) fn matches(&self, method: &Method, path: &str) -> bool {
         self.method == *method && path_matches(&self.path, path)

@@ -50,7 +50,8 @@ pub(super) fn report(
         let texts = (order.then(first, second), order.then(second, first));
         order.report((first, second), texts, findings);
     }
-    for (first, second) in order.unordered() {
+    let unordered = order.unordered();
+    for (first, second) in unordered.iter().copied() {
         let rules: Vec<_> = [first, second].iter().filter_map(|at| steps[*at].rules.any_order).collect();
         rules.iter().for_each(|rule| findings.count_use(*rule));
         if rules.is_empty() {
@@ -61,7 +62,10 @@ pub(super) fn report(
     for (first, second) in swapped(&all) {
         [first, second].iter().filter_map(|at| steps[*at].rules.any_order).for_each(|rule| findings.count_use(rule));
     }
-    order.not_kept().into_iter().for_each(|(first, second)| findings.add_order_not_kept(order.path(first, second)));
+    order
+        .not_kept(&unordered)
+        .into_iter()
+        .for_each(|(first, second)| findings.add_order_not_kept(order.path(first, second)));
 }
 
 /// The neighbours of which the first comes after the second in the engine's order. There are none if and only if the
@@ -151,7 +155,7 @@ impl Order<'_, '_> {
         firsts.filter(|pair| is_judged(pair) && is_swapped(pair.0, pair.1)).take(1).collect()
     }
 
-    /// Each two judged steps between which the engine has no order, with their spans.
+    /// The pairs of judged steps of which neither needs the other, with their spans.
     fn without_needs(&self) -> impl Iterator<Item = ((usize, Span), (usize, Span))> {
         let judged: Vec<(usize, Span)> = self.spans.iter().take(STEPS_MAX).map(|(at, span)| (*at, *span)).collect();
         let pairs = (0..judged.len()).flat_map(|n| (n + 1..judged.len()).map(move |m| (n, m))).collect::<Vec<_>>();
@@ -177,12 +181,11 @@ impl Order<'_, '_> {
         self.without_needs().filter_map(in_order).collect()
     }
 
-    /// The orders that legacy did not keep.
-    fn not_kept(&self) -> Vec<(usize, usize)> {
+    /// The orders that legacy did not keep. `unordered`: what [`Self::unordered`] returns.
+    fn not_kept(&self, unordered: &[(usize, usize)]) -> BTreeSet<(usize, usize)> {
         let at_once = self.overlapping.iter().flat_map(|(one, other)| [(*one, *other), (*other, *one)]);
-        let reversed = self.unordered().into_iter().map(|(first, second)| (second, first));
-        let found: BTreeSet<(usize, usize)> = at_once.chain(reversed).collect();
-        found.into_iter().collect()
+        let reversed = unordered.iter().map(|(first, second)| (*second, *first));
+        at_once.chain(reversed).collect()
     }
 
     fn in_one_fan_out(&self, one: usize, other: usize) -> bool {

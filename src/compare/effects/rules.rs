@@ -139,33 +139,30 @@ impl EffectRules {
     }
 
     /// The calls of the workflow to which a call with this service, method and URL may correspond.
-    fn fitting(
-        &self,
-        service: Option<&ServiceName>,
-        method: &Method,
-        url: &str,
-    ) -> impl Iterator<Item = &CallTemplate> {
+    fn fitting<'r>(
+        &'r self,
+        service: Option<&'r ServiceName>,
+        method: &'r Method,
+        url: &'r str,
+    ) -> impl Iterator<Item = &'r CallTemplate> {
         let of_service = self.templates.iter().filter(move |template| service == Some(&template.service));
         of_service.filter(move |template| template.matches(method, path_of_url(url)))
     }
 
     /// The calls of the workflow that a call by legacy may be.
     pub(super) fn templates_of<'r>(&'r self, call: &'r Call<'_>) -> impl Iterator<Item = &'r CallTemplate> {
-        let may_be = |service| call.service.is_some_and(|known| known == service);
-        let of_service = self.templates.iter().filter(move |template| may_be(&template.service));
-        of_service.filter(|template| template.matches(call.method, call.path))
+        self.fitting(call.service, call.method, call.url)
     }
 
     /// Whether a step sends a read with a method that is not safe.
     pub(in crate::compare) fn send_unsafe_reads(&self) -> bool {
-        let is_unsafe = |template: &CallTemplate| !template.method.is_safe();
-        self.templates.iter().any(|template| matches!(template.role, CallRole::Read { .. }) && is_unsafe(template))
+        self.templates.iter().any(|template| template.reads() && !template.method.is_safe())
     }
 
     /// Whether a step that only reads makes such a call, and no other step does.
     pub(in crate::compare) fn is_declared_read(&self, effect: &Effect) -> bool {
         let mut fitting = self.fitting(effect.service.as_ref(), &effect.method, &effect.url).peekable();
-        fitting.peek().is_some() && fitting.all(|template| matches!(template.role, CallRole::Read { .. }))
+        fitting.peek().is_some() && fitting.all(CallTemplate::reads)
     }
 
     /// Whether a call that only legacy made is a read, and compared with nothing.

@@ -7,7 +7,7 @@
 //! once or several times. It is then the call of no other step.
 
 use super::call::{Call, EngineCall};
-use super::call_template::{CallRole, CallTemplate};
+use super::call_template::CallTemplate;
 use super::masked::same_text;
 use super::report;
 use super::rules::EffectRules;
@@ -26,10 +26,11 @@ impl<'a> SentReads<'a> {
     pub(super) fn of(run: &'a Observation, rules: &'a EffectRules, bounds: &CompareBounds) -> Self {
         let reads = run.sent_reads().map(|sent| {
             let call = |intent| EngineCall::of(intent, rules.template_of(&intent.step), bounds);
-            let recorded = run.intents().iter().map(call).filter(|intent| {
-                let is_read = |template: &CallTemplate| matches!(template.role, CallRole::Read { .. });
-                intent.template.is_some_and(is_read) && !rules.judges_intent(intent)
-            });
+            let recorded = run
+                .intents()
+                .iter()
+                .map(call)
+                .filter(|intent| intent.template.is_some_and(CallTemplate::reads) && !rules.judges_intent(intent));
             sent.iter().map(call).chain(recorded).collect()
         });
         Self(reads)
@@ -37,7 +38,7 @@ impl<'a> SentReads<'a> {
 
     /// Whether it is known for each call that fits this template whether it is a read.
     pub(super) fn tell(&self, template: &CallTemplate) -> bool {
-        self.0.is_some() && matches!(template.role, CallRole::Read { .. })
+        self.0.is_some() && template.reads()
     }
 
     /// Whether a call by legacy is equal to one of the reads.
@@ -70,8 +71,7 @@ fn is_equal(
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<bool, BoundExceeded> {
     // A read of a run below is recorded under the name of its step there.
-    let read_to = |template: &&CallTemplate| matches!(template.role, CallRole::Read { .. });
-    let below = || rules.templates_of(&read.call).find(read_to)?.step.as_ref();
+    let below = || rules.templates_of(&read.call).find(|template| template.reads())?.step.as_ref();
     let step = if read.template.is_some() { read.step } else { below().unwrap_or(read.step) };
     let mut step = StepCalls::of(step, rules);
     if step.rules.ignored_path.is_none() && !same_text(ids, call.path, read.call.path) {

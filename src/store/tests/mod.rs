@@ -153,7 +153,7 @@ impl StoreFixture {
         true
     }
 
-    /// Runs a statement behind the store's back; `false` for the memory store, which has no rows.
+    /// Runs a statement on the database, not through the store; `false` for the memory store, which has no rows.
     pub(crate) async fn edit(&self, text: &str) -> bool {
         match &self.storage {
             Storage::Memory => return false,

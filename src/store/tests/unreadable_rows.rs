@@ -1,4 +1,4 @@
-//! Rows of the flips, of the record and of what is kept of each route that were changed behind the store's back: they
+//! Rows of the flips, of the record and of what is kept of each route that were changed by other programs: they
 //! are named, and none is taken for another.
 
 use super::*;

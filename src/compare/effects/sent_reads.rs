@@ -36,9 +36,10 @@ impl<'a> SentReads<'a> {
         Self(reads)
     }
 
-    /// Whether it is known for each call that fits this template whether it is a read.
+    /// Whether these tell of each call that fits this template whether it is a read. A call with a safe method is one,
+    /// and is not among these.
     pub(super) fn tell(&self, template: &CallTemplate) -> bool {
-        self.0.is_some() && template.reads()
+        self.0.is_some() && template.reads() && !template.method.is_safe()
     }
 
     /// Whether a call by legacy is equal to one of the reads.

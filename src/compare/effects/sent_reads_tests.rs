@@ -83,6 +83,20 @@ fn a_call_to_where_a_step_reads_passes_only_if_the_run_made_an_equal_read() {
 }
 
 #[test]
+fn a_call_with_a_safe_method_is_a_read_whatever_the_run_read() {
+    let mut rules = rules_with_rpc(json!({}));
+    let get = |step: &CallTemplate| CallTemplate { method: Method::GET, path: "/account".into(), ..step.clone() };
+    let read = rules.effects.templates.iter().find(|template| template.reads()).map(get).expect("a read");
+    rules.effects.templates.push(read);
+    let call = || Effect { method: Method::GET, ..posted("http://bank/account", Value::Null) };
+    for reads in [None, Some(Vec::new()), Some(vec![asked(RPC, json!({"method": "rate"}))])] {
+        let comparison = compared_with(reads, vec![call()], Vec::new(), &rules);
+        assert_eq!(comparison.verdict, Verdict::Match, "{:?}", comparison.differences);
+        assert_eq!(comparison.effects.unwrap().calls_not_judged, 1);
+    }
+}
+
+#[test]
 fn a_read_and_an_effect_at_one_address_are_told_apart() {
     let rate = || json!({"method": "rate", "currency": "EUR", "for": "order"});
     let charge = |amount: u32| json!({"method": "charge", "amount": amount});

@@ -32,7 +32,7 @@ pub(super) async fn record(admin: Admin, QueryParams(query): QueryParams<RecordQ
         Some(Ok(entry)) => (entry.number, entry.hash),
         Some(Err(unreadable)) => (u64::try_from(unreadable.number).unwrap_or(0), String::new()),
     };
-    Ok(Json(RecordPage { entries, newest, newest_hash }))
+    Ok(Json(RecordPage { entries, newest, newest_hash, read_at: crate::clock::now() }))
 }
 
 /// The flips in the store as they are, the oldest first, to be held against the record.

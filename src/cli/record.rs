@@ -239,7 +239,9 @@ pub(crate) fn verify(client: &Client, hash: Option<&str>, format: Formatter) -> 
     }
     let is_empty = found.chain.number == 0 && found.broken.is_none();
     let recorded = (!is_empty).then_some(recorded);
-    let other = compare_flips(client, std::mem::take(&mut found.flips), recorded)?;
+    // Not this machine's clock, which may differ from the one by which flips are dated.
+    let (page, _) = client.get::<RecordPage>("/api/v2/record?limit=1")?;
+    let other = compare_flips(client, std::mem::take(&mut found.flips), recorded, page.read_at)?;
     Ok(found.output(hash.as_deref(), other, format))
 }
 
@@ -256,14 +258,14 @@ fn unreadable_row(error: CallError) -> Result<(i64, String), CallError> {
 
 /// Holds the flips in the store against their entries, by number, and says what is wrong with the first that differs.
 /// Flips above `recorded` have no entry yet, but only for a short time; it is `None` if the record is empty, and then
-/// there must be no flips.
+/// there must be no flips. `now` is the server's time.
 fn compare_flips(
     client: &Client,
     mut entries: BTreeMap<u64, Value>,
     recorded: Option<u64>,
+    now: Timestamp,
 ) -> Result<Option<String>, CallError> {
-    let mut after = 0;
-    let (mut wrong, now) = (None, Timestamp::now());
+    let (mut after, mut wrong) = (0, None);
     loop {
         let flips = match client.get::<Vec<Value>>(&format!("/api/v2/record/flips?after={after}&limit={PAGE}")) {
             Ok((flips, _)) => flips,

@@ -67,6 +67,8 @@ pub(super) struct Savepoint {
     found: u64,
     truncated: bool,
     uses: Vec<u32>,
+    /// The length of what was known of causes.
+    cause: Option<usize>,
 }
 
 impl<'a> ComparisonFindings<'a> {
@@ -347,6 +349,7 @@ impl<'a> ComparisonFindings<'a> {
             found: self.found,
             truncated: self.truncated,
             uses: self.uses.clone(),
+            cause: self.cause.as_ref().map(String::len),
         }
     }
 
@@ -360,6 +363,10 @@ impl<'a> ComparisonFindings<'a> {
         self.found = savepoint.found;
         self.truncated = savepoint.truncated;
         self.uses = savepoint.uses;
+        match (&mut self.cause, savepoint.cause) {
+            (Some(cause), Some(length)) => cause.truncate(length),
+            (cause, _) => *cause = None,
+        }
     }
 
     pub(super) fn finish(self, rules: &Rules) -> Comparison {

@@ -101,14 +101,17 @@ impl Added {
 
 /// Whether a JSONPath selects elements of a list by their position: `[0]`, `[-1]`, `[1:3]`, `['a',0]`.
 fn has_index(path: &str) -> bool {
-    let mut quote = None;
+    let (mut quote, mut is_escaped) = (None, false);
+    // The last character that is not whitespace.
     let mut before = None;
-    for character in path.chars() {
+    for character in path.chars().filter(|character| !character.is_whitespace()) {
         match (quote, character) {
-            (Some(open), _) if open == character && before != Some('\\') => quote = None,
+            (Some(_), _) if is_escaped => is_escaped = false,
+            (Some(_), '\\') => is_escaped = true,
+            (Some(open), _) if open == character => quote = None,
             (Some(_), _) => {}
             (None, '\'' | '"') => quote = Some(character),
-            (None, '0'..='9' | '-' | ':') if matches!(before, Some('[' | ',' | ' ')) => return true,
+            (None, '0'..='9' | '-' | ':') if matches!(before, Some('[' | ',')) => return true,
             (None, _) => {}
         }
         before = Some(character);
@@ -151,10 +154,15 @@ mod tests {
             let draft = |rules: &Value| serde_json::from_value(rules.clone()).unwrap();
             Allowances::added(&draft(&json!({})), &draft(after)).unwrap().decide_by_place
         };
-        for path in ["$.a", "$.items[*].a", "$..a", "$['0'].a", "$['a:1']", "header.etag", "$", "$.x-1"] {
+        for path in
+            ["$.a", "$.items[*].a", "$..a", "$['0'].a", "$['a:1']", r"$['a\'][0]']", "header.etag", "$", "$.x-1"]
+        {
             assert!(decide(&json!({ "ignore": [path] })), "{path}");
         }
         for path in ["$.items[0].a", "$.items[-1]", "$.items[1:3].a", "$.items[:3].a", "$['a', 0]", "$[?@.a > 1].b"] {
+            assert!(!decide(&json!({ "ignore": [path] })), "{path}");
+        }
+        for path in ["$.items[\t0].a", r"$['a\\'][0]"] {
             assert!(!decide(&json!({ "ignore": [path] })), "{path}");
         }
         assert!(!decide(&json!({ "ignore": [{"path": "$.b", "when": "${legacy.status < 400}"}] })));

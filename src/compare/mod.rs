@@ -117,7 +117,7 @@ pub use draft::{CompareContext, NumbersDraft, RulesDraft, StatusDraft};
 pub use effect::{Effect, EffectReply, RecordedParts};
 pub use effects::{
     CallRole, CallTemplate, CorrespondingCall, EffectCoverage, EffectRulesDraft, IntentCounts, StepCoverage,
-    corresponding_call, path_of_url, url_without_values,
+    any_spelling, corresponding_call, path_of_url, url_without_values,
 };
 pub use kept::{
     CallPair, CallText, HeldAgainst, KeepContext, Kept, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, Rejudged,

@@ -19,6 +19,9 @@ pub(super) fn warn(workflows: &Workflows, problems: &mut Problems) {
         for (step, call) in calls_of(plan).filter(|(_, call)| call.effect != EffectClass::Read) {
             effects.entry(address(call)).or_insert_with(|| format!("the step `{step}` of `{name}`"));
         }
+        for (step, undo) in plan.steps.iter().filter_map(|step| Some((&step.id, step.undo.as_deref()?))) {
+            effects.entry(address(undo)).or_insert_with(|| format!("`{step}.undo` of `{name}`"));
+        }
     }
     for (_, site, plan) in plans() {
         for (step, call) in unsafe_reads(plan) {

@@ -3,6 +3,7 @@
 use super::bound::ALPHA;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
 use super::gate::JudgedRoute;
+use super::noise_places::order_at;
 
 impl JudgedRoute<'_> {
     /// By how much more often than legacy from itself the engine may differ where pairs count as equal by noise; `None`
@@ -13,6 +14,8 @@ impl JudgedRoute<'_> {
         let excess = |place: &String| noise.excess(place, ALPHA).1;
         let (at_most, place) = ignored
             .flat_map(|group| &group.places)
+            // That legacy does not keep an order was seen; how often it does not is no matter.
+            .filter(|place| order_at(place).is_none())
             .map(|place| (excess(place), place))
             .max_by(|(a, _), (b, _)| a.total_cmp(b))?;
         let found = format!(

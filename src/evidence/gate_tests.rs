@@ -370,6 +370,12 @@ fn noise_holds_the_gate_until_it_is_known_how_little_it_may_hide() {
     assert_eq!(condition(&with_repeats(5, 0), &lenient).unwrap().verdict, GateVerdict::Pass);
     let without = RouteEvidence { shadow_pairs: 30, matched: 30, ..RouteEvidence::default() };
     assert_eq!(condition(&without, &small()), None);
+    // That legacy does not keep an order needs no repeated request.
+    let mut in_other_order = without;
+    let places = std::collections::BTreeSet::from(["effect_order effects.charge, effects.mail".to_owned()]);
+    let group = NoiseGroup { places, is_ignored: true, ..NoiseGroup::default() };
+    in_other_order.noise.groups.insert("x".into(), group);
+    assert_eq!(condition(&in_other_order, &small()), None);
 }
 
 #[test]

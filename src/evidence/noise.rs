@@ -13,13 +13,13 @@
 //!   text has one place for all that it holds;
 //! - it is noise only until the test says, with an error rate of [`ALPHA`] for each place and direction, that the
 //!   engine differs there more often, or less often: then legacy's second reply does not show what the first one might
-//!   have been (the state changed in between). It is then no noise for this basis;
+//!   have been (the state changed in between). From then on differences there count, until the basis changes;
 //! - a pair counts as equal by noise only while all its differences are noise. Pairs are kept in groups with the same
 //!   places, and a group counts as one again, with all its pairs, as soon as one of its places is noise no longer;
-//! - what is not known, because a table is full, is no noise.
 //! - a difference in the order of calls is noise as soon as legacy was seen not to keep that order in another request:
 //!   the two calls were under way at the same time, or, where the engine has no order, came the other way round. This
-//!   needs no repeated request.
+//!   needs no repeated request;
+//! - what is not known, because a table is full, is no noise.
 //!
 //! What legacy does is known for a basis of its own (the rules and legacy's addresses): it outlives a change of the
 //! workflow. The outcomes of the engine belong to the evidence.
@@ -158,7 +158,7 @@ impl PlaceOutcomes {
 /// Whether pairs with these differences may count as equal, now or later.
 fn may_be_noise(legacy: &NoiseOfLegacy, found: &DifferingPlaces) -> bool {
     let is_of_reply = !legacy.basis.is_empty() && !found.places.is_empty();
-    found.are_all && (is_of_reply || !found.orders.is_empty())
+    found.lists_all_differences && (is_of_reply || !found.orders.is_empty())
 }
 
 /// Identifies the pairs that differ at these places, and at no others.
@@ -211,7 +211,7 @@ impl NoiseOfLegacy {
         let is_rejected = |place: &String| outcomes.get(place).is_some_and(|outcomes| !outcomes.differ_equally());
         let is_earlier = |place: &String| self.earlier_places.contains(place) && is_one_value(place);
         let was_noise = |place: &String| !is_rejected(place) && (is_earlier(place) || self.is_noise(place, outcomes));
-        let is_known = found.are_all && found.orders.is_empty() && !found.places.is_empty();
+        let is_known = found.lists_all_differences && found.orders.is_empty() && !found.places.is_empty();
         is_known && self.repeats < EARLIER_NOISE_REPEATS && found.places.iter().all(was_noise)
     }
     pub(super) fn count(&mut self, place: &str) {
@@ -290,7 +290,7 @@ impl NoisePairs {
     pub fn ignores(&self, differences: &[Difference]) -> bool {
         let found = DifferingPlaces::of_differences(differences);
         let places = found.of_group();
-        let is_whole = found.are_all && !places.is_empty();
+        let is_whole = found.lists_all_differences && !places.is_empty();
         is_whole
             && match self.groups.get(&group_key(&places)) {
                 Some(group) => group.is_ignored,

@@ -24,7 +24,7 @@ impl RouteEvidence {
         again: &DifferingPlaces,
         same_class: bool,
     ) -> bool {
-        if legacy.basis.is_empty() || !engine.are_whole || !again.are_whole {
+        if legacy.basis.is_empty() || !engine.lists_all_of_replies || !again.lists_all_of_replies {
             return false;
         }
         legacy.repeats += 1;

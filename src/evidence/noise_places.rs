@@ -32,28 +32,28 @@ pub struct DifferingPlaces {
     /// Whether one is a call by legacy whose path has placeholders.
     pub(super) has_values: bool,
     /// Whether these are all differences of the pair.
-    pub(super) are_all: bool,
+    pub(super) lists_all_differences: bool,
     /// Whether the comparison listed all differences in the replies.
-    pub(super) are_whole: bool,
+    pub(super) lists_all_of_replies: bool,
 }
 
 impl DifferingPlaces {
     /// The places of a comparison.
     pub fn of(comparison: &Comparison) -> Self {
         let mut found = Self::of_differences(&comparison.differences);
-        found.are_all &= !comparison.truncated;
-        found.are_whole &= !comparison.truncated;
+        found.lists_all_differences &= !comparison.truncated;
+        found.lists_all_of_replies &= !comparison.truncated;
         found
     }
 
     /// The places of these differences.
     pub fn of_differences(differences: &[Difference]) -> Self {
-        let mut found = Self { are_all: true, are_whole: true, ..Self::default() };
+        let mut found = Self { lists_all_differences: true, lists_all_of_replies: true, ..Self::default() };
         for difference in differences {
             found.has_values |= difference.kind == DifferenceKind::EffectMissing && difference.path.contains("{}");
             let is_order = difference.kind == DifferenceKind::EffectOrder;
             if !is_order && !is_of_reply(difference.kind) {
-                found.are_all = false;
+                found.lists_all_differences = false;
                 continue;
             }
             let place = name(difference);
@@ -62,8 +62,8 @@ impl DifferingPlaces {
             match (is_known, is_order) {
                 (true, true) => drop(found.orders.insert(difference.path.clone())),
                 (true, false) => drop(found.places.insert(place)),
-                (false, true) => found.are_all = false,
-                (false, false) => (found.are_all, found.are_whole) = (false, false),
+                (false, true) => found.lists_all_differences = false,
+                (false, false) => (found.lists_all_differences, found.lists_all_of_replies) = (false, false),
             }
         }
         found
@@ -81,8 +81,8 @@ impl DifferingPlaces {
         self.has_values
     }
     /// Whether the replies are equal.
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+    pub fn are_replies_equal(&self) -> bool {
+        self.lists_all_of_replies && self.places.is_empty()
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
             &[(DifferenceKind::Value, "$.at"), (DifferenceKind::Type, "$.at"), (DifferenceKind::Status, "status")],
             false,
         );
-        assert!(found.are_all && found.are_whole);
+        assert!(found.lists_all_differences && found.lists_all_of_replies);
         let names: Vec<&str> = found.places.iter().map(String::as_str).collect();
         assert_eq!(names, ["status 200 500", "type $.at", "value $.at"]);
         assert!(is_status(names[0]) && !is_status(names[1]));
@@ -191,19 +191,19 @@ mod tests {
     fn differences_in_calls_and_conditions_are_no_noise() {
         for kind in [DifferenceKind::EffectDiffers, DifferenceKind::Assert, DifferenceKind::Intent] {
             let found = places(&[(DifferenceKind::Value, "$.at"), (kind, "x")], false);
-            assert!(!found.are_all && found.are_whole && found.places.len() == 1, "{kind:?}");
+            assert!(!found.lists_all_differences && found.lists_all_of_replies && found.places.len() == 1, "{kind:?}");
         }
     }
 
     #[test]
     fn what_is_not_known_whole_is_no_noise() {
         let found = places(&[(DifferenceKind::Value, "$.at")], true);
-        assert!(!found.are_all && !found.are_whole);
+        assert!(!found.lists_all_differences && !found.lists_all_of_replies);
         let long = "x".repeat(PLACE_BYTES_MAX);
         let found = places(&[(DifferenceKind::Value, &long)], false);
-        assert!(!found.are_all && !found.are_whole && found.places.is_empty());
+        assert!(!found.lists_all_differences && !found.lists_all_of_replies && found.places.is_empty());
         let many: Vec<String> = (0..=PLACES_OF_PAIR_MAX).map(|n| format!("$.{n}")).collect();
         let many: Vec<_> = many.iter().map(|path| (DifferenceKind::Value, path.as_str())).collect();
-        assert!(!places(&many, false).are_all);
+        assert!(!places(&many, false).lists_all_differences);
     }
 }

@@ -22,7 +22,13 @@ const TOTAL: &str = "value $.total";
 
 pub(super) fn of(places: &[&str]) -> DifferingPlaces {
     let places = places.iter().map(|place| (*place).to_owned()).collect();
-    DifferingPlaces { places, are_all: true, are_whole: true, has_values: false, orders: Default::default() }
+    DifferingPlaces {
+        places,
+        lists_all_differences: true,
+        lists_all_of_replies: true,
+        has_values: false,
+        orders: Default::default(),
+    }
 }
 
 /// Counters of a route that is declared safe to repeat.
@@ -122,7 +128,7 @@ fn bodies_that_were_not_compared_say_nothing_of_their_places() {
     assert!(counted.evidence.count_repeat(&mut counted.legacy, &engine, &again, false));
     let places: Vec<&str> = counted.evidence.noise.places.keys().map(String::as_str).collect();
     assert_eq!((places, counted.legacy.places.len()), (vec!["status 200 500"], 0));
-    let unknown = DifferingPlaces { are_whole: false, ..of(&[AT]) };
+    let unknown = DifferingPlaces { lists_all_of_replies: false, ..of(&[AT]) };
     assert!(!counted.evidence.count_repeat(&mut counted.legacy, &of(&[]), &unknown, true));
     assert_eq!(counted.legacy.repeats, 1);
 }

@@ -269,19 +269,22 @@ pub(super) async fn answer_from_legacy(
     if let Some(at_legacy) = proxied.admission.at_legacy.as_mut().filter(|_| is_certainly_unsent) {
         at_legacy.ended();
     }
-    let copy = captured.as_ref().filter(|_| is_certainly_unsent).and_then(Captured::body_of_call).cloned();
-    if let Some(copy) = copy {
-        // Boxed: it is seldom needed, and would add to the size of each exchange.
-        Box::pin(unsent_body::read_to_copy(std::mem::take(request.body_mut()), &copy)).await;
-    }
     if let Some(captured) = captured {
-        match failure {
-            Failure::Body | Failure::Overdue(Overdue::Client | Overdue::ClientSlow) => {
-                captured.skip(SkipReason::ClientWentAway);
-            }
+        let why = match failure {
+            Failure::Body | Failure::Overdue(Overdue::Client | Overdue::ClientSlow) => SkipReason::ClientWentAway,
             Failure::Legacy(CallError::Busy | CallError::Ours | CallError::NotProcessed)
-            | Failure::OverdueUnsent(_) => captured.skip(SkipReason::LegacyRefused),
-            _ => captured.skip(SkipReason::LegacyFailed),
+            | Failure::OverdueUnsent(_) => SkipReason::LegacyRefused,
+            _ => SkipReason::LegacyFailed,
+        };
+        match captured.body_of_call().filter(|_| is_certainly_unsent).cloned() {
+            Some(copy) => {
+                let body = std::mem::take(request.body_mut());
+                client.shared.tasks.spawn(async move {
+                    unsent_body::read_to_copy(body, &copy).await;
+                    captured.skip(why);
+                });
+            }
+            None => captured.skip(why),
         }
     }
     Err(proxied.refused(rung, failure))

@@ -2,9 +2,9 @@
 //!
 //! By a value in its body a call may be attributed to its request (`egress.correlate`). Nobody has read the body by
 //! then: the call would count as one that any request could have made, and take the effects of all of them from the
-//! comparison. What legacy has sent, or sends shortly, is read; it gets its 502 after that.
+//! comparison. What legacy has sent, or sends shortly, is read, while legacy gets its 502.
 //!
-//! Always true: it takes [`READ_WITHIN`] at most, and no more is kept than the copy keeps.
+//! Always true: the 502 does not wait for it; it takes [`READ_WITHIN`] at most, and no more is kept than the copy keeps.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};

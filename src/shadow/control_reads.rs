@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::queue::ReservedBytes;
-use crate::compare::{AnsweredRead, Body, Effect, EffectReply, Intent, Rules, path_of_url};
+use crate::compare::{AnsweredRead, Body, Effect, EffectReply, Intent, Rules, any_spelling, path_of_url};
 use crate::exchange::Reads;
 use crate::secret::STARS;
 use crate::workflow::RecordedHeaders;
@@ -49,10 +49,11 @@ impl ReadsBesideControl {
         Self { control, calls, reads: Mutex::new(reads), unanswered: Mutex::default(), _reserved }
     }
 
-    /// Whether the control sent an effect to this path, whatever the query, and whatever names its service and the host
-    /// have there: one host has several.
+    /// Whether the control sent an effect to this path, however it is spelled, whatever the query, and whatever names its
+    /// service and the host have there: one host has several.
     fn is_where_an_effect_went(&self, asked: &Intent) -> bool {
-        let is_there = |call: &Effect| call.method == asked.method && path_of_url(&call.url) == path_of_url(&asked.url);
+        let path = any_spelling(path_of_url(&asked.url));
+        let is_there = |call: &Effect| call.method == asked.method && any_spelling(path_of_url(&call.url)) == path;
         !asked.method.is_safe() && self.calls.iter().flatten().any(is_there)
     }
 
@@ -307,6 +308,9 @@ mod tests {
         let other_host = Intent { url: "http://bank.local:80/orders/1/notes?a".into(), ..elsewhere(seven.clone()) };
         assert!(refused(made(r#"{ "amount": 7 }"#, true), &other_host).contains("has made no equal one"));
         let charge = Some(vec![charged("/orders/1/charges", r#"{ "amount": 7 }"#, true)]);
+        for path in ["/orders/1/charges/", "//orders/1//charges", "/orders/1/x/../charges", "/Orders/1/CHARGES;v=1"] {
+            assert!(refused(charge.clone(), &asked(path, seven.clone())).contains("has made no equal one"), "{path}");
+        }
         let asked_charge = asked("/orders/1/charges", seven.clone());
         assert!(refused(charge.clone(), &asked_charge).contains("as a shared one"));
         let elsewhere = Intent { service: Some("bank2".into()), ..asked_charge };

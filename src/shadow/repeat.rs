@@ -109,7 +109,7 @@ impl Runner {
         let places = DifferingPlaces::of(&comparison);
         match self.evidence.record_repeat(route, *generation, &replies.engine, &places, same_class) {
             false => "not_compared",
-            true if places.is_empty() => "equal",
+            true if places.are_replies_equal() => "equal",
             true => "differs",
         }
     }

@@ -5,8 +5,8 @@
 //! they can get leave each other equal shares and a rest for whoever comes. Where two take at the same time, one of
 //! them may get slightly less than that, never more than the bound.
 //!
-//! Nobody waits for a lock: the counters of the routes are found in a table that is replaced only when a route comes
-//! that holds nothing yet.
+//! Nobody waits for a lock: the counters of the routes are found in a table that is replaced only when a new route
+//! comes. A route keeps its counter: there are as many as the files have ever named since the start.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,13 +43,18 @@ impl SharedBound {
 
     /// Takes this much for a route; `None` if less is free, or the route would hold more than its share.
     pub(super) fn take(self: &Arc<Self>, route: &RouteId, amount: u64) -> Option<Share> {
+        if amount > self.max {
+            return None;
+        }
         let of_route = self.of(route);
-        let more = |used: u64| {
-            let held = of_route.load(Ordering::Acquire).saturating_add(amount);
-            used.checked_add(amount).filter(|all| *all <= self.max && is_within(held, self.max - used))
-        };
-        self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
-        of_route.fetch_add(amount, Ordering::AcqRel);
+        // First, so that of two that take at the same time each sees the other.
+        let held = of_route.fetch_add(amount, Ordering::AcqRel).saturating_add(amount);
+        let more =
+            |used: u64| used.checked_add(amount).filter(|all| *all <= self.max && is_within(held, self.max - used));
+        if self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+            of_route.fetch_sub(amount, Ordering::AcqRel);
+            return None;
+        }
         Some(Share { bound: Arc::clone(self), of_route, amount })
     }
 
@@ -83,10 +88,7 @@ impl SharedBound {
                 return Arc::clone(routes);
             }
             found = Arc::clone(&new);
-            // Routes that hold nothing are left out: the files may not have them any more.
-            let holding =
-                routes.iter().filter(|(_, held)| held.load(Ordering::Acquire) > 0 || Arc::strong_count(held) > 1);
-            let mut routes: HashMap<_, _> = holding.map(|(route, held)| (route.clone(), Arc::clone(held))).collect();
+            let mut routes = HashMap::clone(routes);
             routes.insert(route.clone(), Arc::clone(&new));
             Arc::new(routes)
         });

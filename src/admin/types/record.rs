@@ -1,5 +1,6 @@
 //! The record of moves, as the API shows it.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,4 +15,6 @@ pub struct RecordPage {
     pub newest: u64,
     /// Its hash, which covers all entries before it; empty if there is none.
     pub newest_hash: String,
+    /// The server's time when it read them.
+    pub read_at: Timestamp,
 }

@@ -1,5 +1,6 @@
 //! One call of either side, split into the parts that are compared.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use http::header::CONTENT_TYPE;
@@ -7,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
 use super::call_template::CallTemplate;
+use super::path_text::normal_encoding;
 use crate::compare::bounds::{BoundExceeded, CompareBounds};
 use crate::compare::effect::Effect;
 use crate::compare::multipart;
@@ -23,7 +25,8 @@ pub(super) struct Call<'a> {
     pub(super) authority: String,
     pub(super) method: &'a Method,
     pub(super) url: &'a str,
-    pub(super) path: &'a str,
+    /// In its normal encoding.
+    pub(super) path: Cow<'a, str>,
     /// The query parameters by name, each with its values in order.
     pub(super) query: BTreeMap<String, Vec<String>>,
     pub(super) headers: HeaderMap,
@@ -117,6 +120,7 @@ impl<'a> Call<'a> {
             Value::Object(map) => map.into_iter().map(|(name, value)| (name, texts(value))).collect(),
             _ => BTreeMap::new(),
         };
+        let path = normal_encoding(path);
         Self { service, authority, method, url, path, query, headers, number: None, replied_before: None, body }
     }
 

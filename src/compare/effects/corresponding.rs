@@ -77,7 +77,7 @@ pub fn corresponding_call(
     let is_contested = step.legacy.iter().any(|n| {
         let (templates, legacy) = (rules.effects.templates.iter(), &legacy[*n]);
         let mut others = templates.filter(|template| template.step.as_ref() != Some(&intent.step));
-        others.any(|other| legacy.service == Some(&other.service) && other.matches(legacy.method, legacy.path))
+        others.any(|other| legacy.service == Some(&other.service) && other.matches(legacy.method, &legacy.path))
     });
     let mut search = Search { free: &free, legacy: &legacy, step, ids: &mut ids, findings: &mut findings };
     let best = search.best(call, is_contested)?;
@@ -152,7 +152,7 @@ fn nearest(effects: &[&Effect], engine: &EngineCall<'_>, findings: &ComparisonFi
         let call = super::path_text::path_of_url(&effect.url);
         let same = call.split('/').zip(engine.call.path.split('/')).filter(|(a, b)| a == b && !a.is_empty()).count();
         let is_same_service = effect.service.is_some() && effect.service.as_ref() == engine.call.service;
-        let apart = segments(call).abs_diff(segments(engine.call.path));
+        let apart = segments(call).abs_diff(segments(&engine.call.path));
         (is_same_service, effect.method == *engine.call.method, same, std::cmp::Reverse(apart))
     };
     let nearest = effects.iter().max_by_key(likeness)?;

@@ -67,14 +67,14 @@ pub(super) fn by_step<'a>(
     }
     for step in &mut steps {
         let Some(first) = step.engine.first().and_then(|n| engine.get(*n)) else { continue };
-        let derived = || derived_template(first.call.path, |segment| ids.legacy_of(IdKind::ANY, segment).is_some());
+        let derived = || derived_template(&first.call.path, |segment| ids.legacy_of(IdKind::ANY, segment).is_some());
         let template = first.template.map_or_else(derived, |template| template.path.clone());
         for (n, call) in legacy.iter().enumerate() {
             findings.step()?;
             if !reads.contains(n)
                 && call.method == first.call.method
                 && call.is_to_service_of(&first.call)
-                && path_matches(&template, call.path)
+                && path_matches(&template, &call.path)
             {
                 step.legacy.push(n);
             }

@@ -1,5 +1,9 @@
 //! Shows the path of a call without the values that differ from request to request.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
 use super::call_template::VALUE;
 
 /// A longer word is treated as a value.
@@ -38,6 +42,49 @@ pub fn path_of_url(url: &str) -> &str {
     rest.find('/').map_or("/", |at| &rest[at..])
 }
 
+/// One text for all paths that a server may take for the same: in lower case, decoded, without empty segments, dot
+/// segments and what follows a semicolon in a segment.
+pub fn any_spelling(path: &str) -> String {
+    let decoded = percent_decode_str(path).decode_utf8_lossy().to_lowercase();
+    let mut segments = Vec::new();
+    for segment in decoded.split(['/', '\\']).map(|segment| segment.split(';').next().unwrap_or_default()) {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    format!("/{}", segments.join("/"))
+}
+
+/// A path in which only the characters are encoded that must be, with capital letters (RFC 3986, 6.2.2).
+pub(super) fn normal_encoding(path: &str) -> Cow<'_, str> {
+    let mut rest = path;
+    let mut normal = String::new();
+    while let Some(at) = rest.find('%') {
+        let digits = rest.get(at + 1..at + 3).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let Some((digits, byte)) = digits.and_then(|digits| Some((digits, u8::from_str_radix(digits, 16).ok()?)))
+        else {
+            normal.push_str(&rest[..=at]);
+            rest = &rest[at + 1..];
+            continue;
+        };
+        normal.push_str(&rest[..at]);
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            normal.push(char::from(byte));
+        } else {
+            normal.push('%');
+            normal.push_str(&digits.to_ascii_uppercase());
+        }
+        rest = &rest[at + 3..];
+    }
+    if rest.len() == path.len() {
+        return Cow::Borrowed(path);
+    }
+    normal.push_str(rest);
+    Cow::Owned(normal)
+}
+
 fn is_word(segment: &str) -> bool {
     let is_version = |text: &str| text.len() <= 3 && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     segment.strip_prefix('v').is_some_and(is_version)
@@ -50,6 +97,20 @@ fn is_word(segment: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_encoding_that_says_the_same_is_the_same() {
+        for (path, normal) in [
+            ("/a~b/c", "/a~b/c"),
+            ("/a%7eb%20c", "/a~b%20c"),
+            ("/%2fa%2Fb", "/%2Fa%2Fb"),
+            ("/100%/%zz/%4", "/100%/%zz/%4"),
+            ("/%C3%a4%41", "/%C3%A4A"),
+            ("/ä%é%41", "/ä%éA"),
+        ] {
+            assert_eq!(normal_encoding(path), normal);
+        }
+    }
 
     #[test]
     fn values_of_a_path_are_left_out() {

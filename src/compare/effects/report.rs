@@ -27,9 +27,9 @@ pub(super) fn report(
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<(), BoundExceeded> {
     let renaming = step.rules.body.renaming;
-    let by = ids.rules_in(legacy.path, renaming);
+    let by = ids.rules_in(&legacy.path, renaming);
     let path = Part { path: "path", name: "path", ignored: step.rules.ignored_path, by };
-    path.report(Some(legacy.path), Some(engine.path), same_text(ids, legacy.path, engine.path), findings);
+    path.report(Some(&legacy.path), Some(&engine.path), same_text(ids, &legacy.path, &engine.path), findings);
     report_query(step, legacy, engine, ids, findings);
     for name in &step.rules.headers {
         let ignored = step.rules.ignored_headers.iter().find(|(ignored, _)| ignored == name).map(|(_, rule)| *rule);

@@ -75,14 +75,14 @@ fn is_equal(
     let below = || rules.templates_of(&read.call).find(|template| template.reads())?.step.as_ref();
     let step = if read.template.is_some() { read.step } else { below().unwrap_or(read.step) };
     let mut step = StepCalls::of(step, rules);
-    if step.rules.ignored_path.is_none() && !same_text(ids, call.path, read.call.path) {
+    if step.rules.ignored_path.is_none() && !same_text(ids, &call.path, &read.call.path) {
         return Ok(false);
     }
     let bodies = [call.document(), read.call.document()].into_iter().flatten();
     step.nodes = RulesByNode::of(&step.rules.body, bodies, findings)?;
     let before = findings.savepoint();
     match report::report(&step, call, &read.call, ids, findings) {
-        // The query differs, whatever the body is that was not captured whole.
+        // Path or query differs already, so that a body that was not captured whole does not matter.
         Ok(()) | Err(BoundExceeded::Size | BoundExceeded::Depth) if findings.has_more_than(&before) => {
             findings.roll_back_to(before);
             Ok(false)

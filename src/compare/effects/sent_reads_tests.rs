@@ -115,6 +115,20 @@ fn a_read_and_an_effect_at_one_address_are_told_apart() {
     assert_eq!(found(&fee), missing("effects.bank POST /rpc"));
 }
 
+/// Whatever a read was held against, it leaves nothing behind in the fingerprint.
+#[test]
+fn reads_that_are_not_equal_change_no_fingerprint() {
+    let text = |text: &str| Body::Whole(text.to_owned().into_bytes().into());
+    let called = |body: &str| {
+        let call = Effect { body: text(body), ..posted(QUOTES, Value::Null) };
+        let reads = Some(vec![Intent { bytes: Some("quote a".into()), ..asked(QUOTES, Value::Null) }]);
+        let comparison = compared_with(reads, vec![call], Vec::new(), &rules(json!({})));
+        assert_eq!(found(&comparison), missing("effects.shop POST /quotes"));
+        comparison.fingerprint
+    };
+    assert_eq!(called("one more thing"), called("something else"));
+}
+
 #[test]
 fn a_secret_in_the_address_of_a_read_may_be_anything() {
     let of = |legacy: &str, engine: &str| {

@@ -98,7 +98,7 @@ impl StepCalls<'_> {
                 Side::Engine => ids.with_legacy_ids(text).into_owned(),
             };
             if self.rules.ignored_path.is_none() && !self.masked_path {
-                text(call.path).hash(&mut hasher);
+                text(&call.path).hash(&mut hasher);
             }
             for (name, values) in call.query.iter().filter(|(name, _)| self.counts_query(name)) {
                 values.iter().for_each(|value| text(&format!("{name}={value}")).hash(&mut hasher));

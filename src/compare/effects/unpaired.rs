@@ -126,12 +126,12 @@ impl Unpaired<'_, '_> {
         }
         let service = call.service.map(|service| service.as_str());
         let ignored = self.rules.ignore_calls.iter();
-        let mut ignored = ignored.filter(|(calls, _)| calls.names(service, &call.authority, call.method, call.path));
+        let mut ignored = ignored.filter(|(calls, _)| calls.names(service, &call.authority, call.method, &call.path));
         if let Some((_, rule)) = ignored.next() {
             findings.count_use(*rule);
             return Ok(true);
         }
-        let derived = || derived_template(call.path, |segment| ids.has_legacy(IdKind::ANY, segment));
+        let derived = || derived_template(&call.path, |segment| ids.has_legacy(IdKind::ANY, segment));
         let path = first.map_or_else(derived, |template| template.path.clone());
         let shown = findings.shown_text(&format!("{} {}", call.method, url_without_values(call.url)));
         findings.set_prefix(format!("effects.{} {} {path}", service.unwrap_or(&call.authority), call.method));

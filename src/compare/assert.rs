@@ -10,7 +10,6 @@ use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
 use super::observation::{Intent, Observation};
 use super::pair::Pair;
-use super::parsed_body::ParsedBody;
 use super::redact;
 use super::rule_conditions;
 use super::rules::{Assert, Rules};
@@ -22,15 +21,12 @@ use crate::names::StepId;
 /// pass.
 pub(super) fn evaluate(
     pair: &Pair<'_>,
-    legacy: &ParsedBody,
-    engine: &ParsedBody,
+    legacy: Value,
+    engine: Value,
     rules: &Rules,
     ids: &IdMap,
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<(), BoundExceeded> {
-    if rules.asserts.is_empty() {
-        return Ok(());
-    }
     let legacy = Arc::new(reply(pair.legacy, legacy));
     let (engine, intents, effects) = (reply(pair.engine, engine), intents(pair.engine), effects(pair.engine));
     let request = Arc::new(pair.request.clone());
@@ -91,13 +87,13 @@ pub(super) fn path(source: &str) -> String {
     format!("assert {}", redact::shorten(source, 200))
 }
 
-pub(super) fn reply(observation: &Observation, body: &ParsedBody) -> Value {
+pub(super) fn reply(observation: &Observation, body: Value) -> Value {
     let mut headers = Map::new();
     for name in observation.headers().keys() {
         let values: Vec<_> = observation.headers().get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
         headers.insert(name.as_str().to_owned(), Value::String(values.join(", ")));
     }
-    json!({ "status": observation.status().as_u16(), "headers": headers, "body": body.value() })
+    json!({ "status": observation.status().as_u16(), "headers": headers, "body": body })
 }
 
 fn call(intent: &Intent) -> Value {

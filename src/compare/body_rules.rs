@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use serde_json_path::JsonPath;
 
 use super::condition;
+use super::covering::Covers;
 use super::header_ids::HeaderIds;
 use super::number::{Decimal, NumberForm};
+use super::path_matcher::PathMatcher;
 use super::rule_drafts::{IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft, Written};
+use super::rule_path::RulePath;
 use super::times;
-use crate::expression::{JsonPathError, is_id_name, parse_json_path};
+use crate::expression::{JsonPathError, is_id_name};
 use crate::problem::{Problems, Site};
 
 pub(super) use super::header_names::{compared_header, header};
@@ -19,17 +21,19 @@ pub(super) use super::rule_texts::{IdKind, IdRule, RuleId, RuleTexts};
 /// The checked rules for one body.
 #[derive(Clone, Default)]
 pub(super) struct BodyRules {
-    pub(super) ignore: Vec<(JsonPath, RuleId)>,
-    pub(super) ids: Vec<(JsonPath, IdRule)>,
+    pub(super) ignore: Vec<(RulePath, RuleId)>,
+    pub(super) ids: Vec<(RulePath, IdRule)>,
     /// Objects whose keys are ids.
-    pub(super) keys: Vec<(JsonPath, IdRule)>,
+    pub(super) keys: Vec<(RulePath, IdRule)>,
     /// Ids in headers; none in the rules for calls.
     pub(super) header_ids: Vec<HeaderIds>,
-    pub(super) unordered: Vec<(JsonPath, RuleId, Unordered)>,
-    pub(super) tolerance: Vec<(JsonPath, RuleId, Tolerance)>,
+    pub(super) unordered: Vec<(RulePath, RuleId, Unordered)>,
+    pub(super) tolerance: Vec<(RulePath, RuleId, Tolerance)>,
     /// The rule whose use is counted when texts are equal only because their ids correspond.
     pub(super) renaming: Option<RuleId>,
     pub(super) number_form: NumberForm,
+    /// All paths of these rules.
+    pub(super) matcher: PathMatcher,
 }
 
 /// How the elements of an array whose order does not matter are paired.
@@ -59,6 +63,18 @@ impl BodyRules {
     /// Whether there are rules for ids in the body.
     pub(super) fn have_ids(&self) -> bool {
         !(self.ids.is_empty() && self.keys.is_empty())
+    }
+
+    /// What each rule covers. Of several of one sort that cover a value, the first counts.
+    pub(super) fn covering(&self) -> impl Iterator<Item = (&RulePath, RuleId, Covers)> {
+        let ignore = self.ignore.iter().map(|(path, rule)| (path, *rule, Covers::Ignore(*rule)));
+        let ids = self.ids.iter().map(|(path, ids)| (path, ids.rule, Covers::Id(*ids)));
+        let keys = self.keys.iter().map(|(path, ids)| (path, ids.rule, Covers::Keys(*ids)));
+        let unordered = self.unordered.iter().enumerate();
+        let unordered = unordered.map(|(n, (path, rule, _))| (path, *rule, Covers::Unordered(n)));
+        let tolerance = self.tolerance.iter().enumerate();
+        let tolerance = tolerance.map(|(n, (path, rule, _))| (path, *rule, Covers::Tolerance(n)));
+        ignore.chain(ids).chain(keys).chain(unordered).chain(tolerance)
     }
 }
 
@@ -126,6 +142,7 @@ pub(super) fn check(
     }
     let first = rules.ids.first().or(rules.keys.first()).map(|(_, ids)| ids.rule);
     rules.renaming = first.or_else(|| rules.header_ids.first().map(HeaderIds::rule));
+    rules.matcher = PathMatcher::of(rules.covering());
     rules
 }
 
@@ -196,8 +213,8 @@ fn check_ids(
     }
 }
 
-fn path(text: &str, site: &Site, problems: &mut Problems) -> Option<JsonPath> {
-    match parse_json_path(text) {
+fn path(text: &str, site: &Site, problems: &mut Problems) -> Option<RulePath> {
+    match RulePath::parse(text) {
         Ok(path) => Some(path),
         Err(JsonPathError { message, offset }) => {
             let problem = problems.error(site, format!("`{text}` is no JSONPath: {message}"));

@@ -3,12 +3,10 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use serde_json::Value;
-
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::equal::within;
-use super::id_map::as_id;
+use super::node::{Kind, Node};
 use super::value_hash::{Precision, Side, hash_of};
 
 /// The most pairs of values that are compared to pair the elements of two arrays; beyond that, the order decides.
@@ -18,8 +16,8 @@ const COMPARED_MAX: usize = 4_096;
 /// to each other, as many as possible. Elements with a partner, and those without a key, are left out.
 pub(super) fn assign_within_tolerance<K: Hash + Eq>(
     cx: &mut WalkContext<'_, '_>,
-    (legacy, of_legacy): (&[&Value], &[Option<K>]),
-    (engine, of_engine): (&[&Value], &[Option<K>]),
+    (legacy, of_legacy): (&[Node<'_>], &[Option<K>]),
+    (engine, of_engine): (&[Node<'_>], &[Option<K>]),
     partner: &mut [Option<usize>],
     is_paired: &mut [bool],
 ) -> Result<(), BoundExceeded> {
@@ -88,13 +86,13 @@ fn augment(near: &[Vec<usize>], row: usize, is_tried: &mut [bool], row_of: &mut 
 }
 
 /// Whether two values are equal by the rules, if each pair of ids that are not bound may be.
-fn correspond(cx: &mut WalkContext<'_, '_>, legacy: &Value, engine: &Value) -> Result<bool, BoundExceeded> {
+fn correspond(cx: &mut WalkContext<'_, '_>, legacy: Node<'_>, engine: Node<'_>) -> Result<bool, BoundExceeded> {
     cx.findings.step()?;
     let covered = cx.rules_by_node.on_either(legacy, engine);
     if covered.ignore.is_some() {
         return Ok(true);
     }
-    if let (Some(ids), Some(a), Some(b)) = (covered.id, as_id(legacy), as_id(engine)) {
+    if let (Some(ids), Some(a), Some(b)) = (covered.id, legacy.as_id(), engine.as_id()) {
         let is_free = || !cx.ids.has_legacy(ids.kind, a) && cx.ids.legacy_of(ids.kind, b).is_none();
         return Ok(cx.ids.legacy_of(ids.kind, b) == Some(a) || is_free());
     }
@@ -102,34 +100,34 @@ fn correspond(cx: &mut WalkContext<'_, '_>, legacy: &Value, engine: &Value) -> R
     if tolerance.is_some_and(|(.., by)| within(legacy, engine, by)) {
         return Ok(true);
     }
-    match (legacy, engine) {
-        (Value::Array(a), Value::Array(b)) if covered.unordered.is_none() => {
+    match (legacy.kind(), engine.kind()) {
+        (Kind::Array(a), Kind::Array(b)) if covered.unordered.is_none() => {
             if a.len() != b.len() {
                 return Ok(false);
             }
-            for (a, b) in a.iter().zip(b) {
+            for (a, b) in a.iter().zip(b.iter()) {
                 if !correspond(cx, a, b)? {
                     return Ok(false);
                 }
             }
             Ok(true)
         }
-        (Value::Object(a), Value::Object(b)) if covered.keys.is_none() => {
-            for (key, a) in a {
+        (Kind::Object(a), Kind::Object(b)) if covered.keys.is_none() => {
+            for (key, of_a) in a.iter() {
                 let is_same = match b.get(key) {
-                    Some(b) => correspond(cx, a, b)?,
-                    None => cx.rules_by_node.on(a).ignore.is_some(),
+                    Some(of_b) => correspond(cx, of_a, of_b)?,
+                    None => cx.rules_by_node.on(of_a).ignore.is_some(),
                 };
                 if !is_same {
                     return Ok(false);
                 }
             }
-            let mut extra = b.iter().filter(|(key, _)| !a.contains_key(*key));
+            let mut extra = b.iter().filter(|(key, _)| a.get(key).is_none());
             Ok(extra.all(|(_, value)| cx.rules_by_node.on(value).ignore.is_some()))
         }
-        (Value::Number(a), Value::Number(b)) => Ok(cx.rules.number_form.same(a, b)),
+        (Kind::Number(a), Kind::Number(b)) => Ok(cx.rules.number_form.same(a, b)),
         // Sets, objects whose keys are ids, and texts, in which the ids are translated.
-        (legacy, engine) => {
+        _ => {
             let a = hash_of(cx, legacy, Side::Legacy, Precision::Coarse)?;
             Ok(a == hash_of(cx, engine, Side::Engine, Precision::Coarse)?)
         }

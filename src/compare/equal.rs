@@ -1,39 +1,41 @@
 //! Tells whether two values are equal, exactly or within a tolerance.
 
-use serde_json::Value;
-
 use super::body_rules::Tolerance;
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
+use super::node::{Kind, Node};
 use super::number::{Decimal, NumberForm};
 use super::times;
 
 /// Whether two documents are equal without any rule but the form of their numbers.
 pub(super) fn same(
-    legacy: &Value,
-    engine: &Value,
+    legacy: Node<'_>,
+    engine: Node<'_>,
     form: NumberForm,
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<bool, BoundExceeded> {
     findings.step()?;
-    Ok(match (legacy, engine) {
-        (Value::Number(a), Value::Number(b)) => form.same(a, b),
-        (Value::Array(a), Value::Array(b)) => {
+    Ok(match (legacy.kind(), engine.kind()) {
+        (Kind::Null, Kind::Null) => true,
+        (Kind::Bool(a), Kind::Bool(b)) => a == b,
+        (Kind::Number(a), Kind::Number(b)) => form.same(a, b),
+        (Kind::String(a), Kind::String(b)) => a == b,
+        (Kind::Array(a), Kind::Array(b)) => {
             if a.len() != b.len() {
                 return Ok(false);
             }
-            for (a, b) in a.iter().zip(b) {
+            for (a, b) in a.iter().zip(b.iter()) {
                 if !same(a, b, form, findings)? {
                     return Ok(false);
                 }
             }
             true
         }
-        (Value::Object(a), Value::Object(b)) => {
+        (Kind::Object(a), Kind::Object(b)) => {
             if a.len() != b.len() {
                 return Ok(false);
             }
-            for (key, a) in a {
+            for (key, a) in a.iter() {
                 let Some(b) = b.get(key) else { return Ok(false) };
                 if !same(a, b, form, findings)? {
                     return Ok(false);
@@ -41,21 +43,21 @@ pub(super) fn same(
             }
             true
         }
-        (a, b) => a == b,
+        _ => false,
     })
 }
 
 /// Whether two values differ by no more than a tolerance.
-pub(super) fn within(legacy: &Value, engine: &Value, by: &Tolerance) -> bool {
-    match (by, legacy, engine) {
-        (Tolerance::Number(by), Value::Number(a), Value::Number(b)) => {
-            matches!((Decimal::parse(a.as_str()), Decimal::parse(b.as_str())), (Some(a), Some(b)) if a.within(&b, by))
-        }
+pub(super) fn within(legacy: Node<'_>, engine: Node<'_>, by: &Tolerance) -> bool {
+    match (by, legacy.kind(), engine.kind()) {
         // In forms, tables and XML, numbers are texts.
-        (Tolerance::Number(by), Value::String(a), Value::String(b)) => {
+        (Tolerance::Number(by), Kind::Number(a), Kind::Number(b))
+        | (Tolerance::Number(by), Kind::String(a), Kind::String(b)) => {
             matches!((Decimal::parse(a), Decimal::parse(b)), (Some(a), Some(b)) if a.within(&b, by))
         }
-        (Tolerance::Number(_), ..) => false,
-        (Tolerance::Time(by), a, b) => times::are_within(a, b, *by),
+        (Tolerance::Time(by), Kind::Number(_) | Kind::String(_), Kind::Number(_) | Kind::String(_)) => {
+            times::are_within(&legacy.value(), &engine.value(), *by)
+        }
+        (Tolerance::Number(_) | Tolerance::Time(_), ..) => false,
     }
 }

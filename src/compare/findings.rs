@@ -7,9 +7,12 @@ use serde_json::Value;
 use super::body_rules::RuleId;
 use super::bounds::BoundExceeded;
 use super::effects::EffectCoverage;
+use super::fingerprint::fingerprint;
 use super::id_map::FoundIds;
+use super::node::Node;
 use super::pair::HidesSensitive;
 use super::redact;
+use super::rule_uses::{RuleUses, UsesSavepoint};
 use super::rules::Rules;
 use super::value_path::ValuePath;
 use super::verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};
@@ -31,7 +34,7 @@ pub(super) struct ComparisonFindings<'a> {
     /// How many differences were found, those with an earlier one's path and kind included.
     found: u64,
     truncated: bool,
-    uses: Vec<u32>,
+    uses: RuleUses,
     /// The rules whose condition does not hold for this pair.
     turned_off: Vec<RuleId>,
     /// Since the time was checked.
@@ -66,14 +69,13 @@ pub(super) struct Savepoint {
     differences: usize,
     found: u64,
     truncated: bool,
-    uses: Vec<u32>,
+    uses: UsesSavepoint,
     /// The length of what was known of causes.
     cause: Option<usize>,
 }
 
 impl<'a> ComparisonFindings<'a> {
     pub(super) fn new(
-        rules: &Rules,
         differences_max: usize,
         expired: &'a dyn Fn() -> bool,
         sensitive: Option<&'a dyn HidesSensitive>,
@@ -83,7 +85,7 @@ impl<'a> ComparisonFindings<'a> {
             differences_max: differences_max.max(1),
             found: 0,
             truncated: false,
-            uses: vec![0; rules.texts.len()],
+            uses: RuleUses::default(),
             turned_off: Vec::new(),
             steps: 0,
             expired,
@@ -132,9 +134,7 @@ impl<'a> ComparisonFindings<'a> {
 
     /// Counts a use of a rule: it made two different values equal.
     pub(super) fn count_use(&mut self, rule: RuleId) {
-        if let Some(uses) = self.uses.get_mut(rule) {
-            *uses = uses.saturating_add(1);
-        }
+        self.uses.add(rule);
     }
 
     /// Turns off a rule for this pair.
@@ -200,8 +200,8 @@ impl<'a> ComparisonFindings<'a> {
         &mut self,
         path: &ValuePath<'_>,
         kind: DifferenceKind,
-        legacy: Option<&Value>,
-        engine: Option<&Value>,
+        legacy: Option<Node<'_>>,
+        engine: Option<Node<'_>>,
     ) {
         self.add_shown(path, kind, |findings| {
             (
@@ -219,7 +219,10 @@ impl<'a> ComparisonFindings<'a> {
         show: impl FnOnce(&Self) -> (Option<String>, Option<String>),
     ) {
         let text = path.text();
-        if self.is_listed(&text, self.reported_kind(kind)) {
+        let is_listed = self.is_listed(&text, self.reported_kind(kind));
+        if is_listed || self.differences.len() >= self.differences_max {
+            // Its texts are not made: they may be as large as the documents.
+            self.truncated |= !is_listed;
             self.found = self.found.saturating_add(1);
             return;
         }
@@ -228,14 +231,14 @@ impl<'a> ComparisonFindings<'a> {
     }
 
     /// Returns the form in which a difference shows the value at a path.
-    pub(super) fn shown_value(&self, path: &ValuePath<'_>, value: &Value) -> String {
+    pub(super) fn shown_value(&self, path: &ValuePath<'_>, value: Node<'_>) -> String {
         match self.sensitive {
             Some(sensitive) => {
-                let mut value = value.clone();
+                let mut value = value.value().into_owned();
                 sensitive.hide_in_value(&mut value);
                 redact::show(path, &value)
             }
-            None => redact::show(path, value),
+            None => redact::show(path, &value.value()),
         }
     }
 
@@ -243,8 +246,8 @@ impl<'a> ComparisonFindings<'a> {
     pub(super) fn add_contradiction(
         &mut self,
         path: &ValuePath<'_>,
-        legacy: &Value,
-        engine: &Value,
+        legacy: Node<'_>,
+        engine: Node<'_>,
         contradicted: &[&FoundIds],
     ) {
         let before = self.differences.len();
@@ -348,7 +351,7 @@ impl<'a> ComparisonFindings<'a> {
             differences: self.differences.len(),
             found: self.found,
             truncated: self.truncated,
-            uses: self.uses.clone(),
+            uses: self.uses.savepoint(),
             cause: self.cause.as_ref().map(String::len),
         }
     }
@@ -362,7 +365,7 @@ impl<'a> ComparisonFindings<'a> {
         self.differences.truncate(savepoint.differences);
         self.found = savepoint.found;
         self.truncated = savepoint.truncated;
-        self.uses = savepoint.uses;
+        self.uses.roll_back_to(savepoint.uses);
         match (&mut self.cause, savepoint.cause) {
             (Some(cause), Some(length)) => cause.truncate(length),
             (cause, _) => *cause = None,
@@ -370,8 +373,7 @@ impl<'a> ComparisonFindings<'a> {
     }
 
     pub(super) fn finish(self, rules: &Rules) -> Comparison {
-        let ignored_by: Vec<(String, u32)> =
-            rules.texts.iter().cloned().zip(self.uses).filter(|(_, uses)| *uses > 0).collect();
+        let ignored_by = self.uses.counted(&rules.texts);
         let verdict = match (self.differences.is_empty() && !self.truncated, ignored_by.is_empty()) {
             (true, true) => Verdict::Match,
             (true, false) => Verdict::Ignored,
@@ -390,17 +392,4 @@ impl<'a> ComparisonFindings<'a> {
             orders_not_kept: self.orders_not_kept,
         }
     }
-}
-
-fn fingerprint(differences: &[Difference], cause: Option<&str>) -> String {
-    let mut set: Vec<(&str, &str)> = differences.iter().map(|d| (d.path.as_str(), d.kind.as_str())).collect();
-    set.sort_unstable();
-    let mut hasher = blake3::Hasher::new();
-    for (path, kind) in set {
-        hasher.update(path.as_bytes()).update(b"\0").update(kind.as_bytes()).update(b"\n");
-    }
-    if let Some(cause) = cause {
-        hasher.update(cause.as_bytes());
-    }
-    hasher.finalize().to_hex()[..16].to_owned()
 }

@@ -366,16 +366,10 @@ impl IdMap {
 }
 
 /// Returns an id as text, whether it is a JSON string or a number; `None` if the value is neither.
-pub(super) fn id_text(value: &Value) -> Option<&str> {
+fn id_text(value: &Value) -> Option<&str> {
     match value {
         Value::String(text) => Some(text),
         Value::Number(number) => Some(number.as_str()),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
-}
-
-/// As [`id_text`]; `None` also for a number with a fraction, which is no id.
-pub(super) fn as_id(value: &Value) -> Option<&str> {
-    let is_whole = |text: &str| super::number::Decimal::parse(text).is_none_or(|number| number.is_whole());
-    id_text(value).filter(|text| !value.is_number() || is_whole(text))
 }

@@ -4,17 +4,19 @@
 //! within the bound, and whose value is the one that the general parser gives; whatever is not certainly so is left to
 //! that parser, which also knows what is wrong with it.
 
-use serde_json::{Map, Number, Value};
+use serde_json::Number;
 
+use super::json_tree::{JsonTree, Span, TreeBuilder};
 use crate::expression::is_reserved_key;
 
-/// The value of a JSON text; `None` if the general parser has to decide. `depth_max`: the deepest nesting of brackets,
-/// which bounds the recursion.
-pub(super) fn read(text: &[u8], depth_max: usize) -> Option<Value> {
+/// The document of a JSON text; `None` if the general parser has to decide. `depth_max`: the deepest nesting of
+/// brackets, which bounds the recursion.
+pub(super) fn read(text: &[u8], depth_max: usize) -> Option<JsonTree> {
     let text = std::str::from_utf8(text).ok()?;
-    let mut reader = Reader { text, bytes: text.as_bytes(), at: 0, depth_left: depth_max };
-    let value = reader.value()?;
-    (reader.next_token().is_none()).then_some(value)
+    let tree = TreeBuilder::of(text)?;
+    let mut reader = Reader { text, bytes: text.as_bytes(), at: 0, depth_left: depth_max, tree };
+    reader.value(None)?;
+    (reader.next_token().is_none()).then(|| reader.tree.finish())
 }
 
 struct Reader<'t> {
@@ -22,6 +24,7 @@ struct Reader<'t> {
     bytes: &'t [u8],
     at: usize,
     depth_left: usize,
+    tree: TreeBuilder,
 }
 
 impl Reader<'_> {
@@ -36,40 +39,49 @@ impl Reader<'_> {
         }
     }
 
-    fn value(&mut self) -> Option<Value> {
+    /// Reads the value that begins here, which has this key if it is a member of an object.
+    fn value(&mut self, key: Option<Span>) -> Option<()> {
         match self.next_token()? {
-            b'"' => self.string().map(Value::String),
-            b'{' => self.object(0).map(Value::Object),
-            b'[' => self.array().map(Value::Array),
-            b't' => self.word("true", Value::Bool(true)),
-            b'f' => self.word("false", Value::Bool(false)),
-            b'n' => self.word("null", Value::Null),
-            _ => self.number().map(Value::Number),
+            b'"' => {
+                let text = self.string()?;
+                self.tree.string(key, text);
+            }
+            b'{' => self.object(key)?,
+            b'[' => self.array(key)?,
+            b't' => {
+                self.word("true")?;
+                self.tree.bool(key, true);
+            }
+            b'f' => {
+                self.word("false")?;
+                self.tree.bool(key, false);
+            }
+            b'n' => {
+                self.word("null")?;
+                self.tree.null(key);
+            }
+            _ => {
+                let text = self.number()?;
+                self.tree.number(key, text);
+            }
         }
+        Some(())
     }
 
-    fn word(&mut self, word: &str, value: Value) -> Option<Value> {
+    fn word(&mut self, word: &str) -> Option<()> {
         let is_word = self.bytes[self.at..].starts_with(word.as_bytes());
         self.at += word.len();
-        is_word.then_some(value)
+        is_word.then_some(())
     }
 
-    fn array(&mut self) -> Option<Vec<Value>> {
+    fn array(&mut self, key: Option<Span>) -> Option<()> {
         self.at += 1;
         self.depth_left = self.depth_left.checked_sub(1)?;
-        let mut items = Vec::new();
+        let (array, mut count) = (self.tree.open(key), 0);
         if self.next_token()? != b']' {
-            // The objects of an array mostly have equally many members.
-            let mut members = 0;
             loop {
-                items.push(match self.next_token()? {
-                    b'{' => {
-                        let object = self.object(members)?;
-                        members = object.len();
-                        Value::Object(object)
-                    }
-                    _ => self.value()?,
-                });
+                self.value(None)?;
+                count += 1;
                 match self.next_token()? {
                     b',' => self.at += 1,
                     b']' => break,
@@ -77,30 +89,27 @@ impl Reader<'_> {
                 }
             }
         }
+        self.tree.close_array(&array, count);
         self.at += 1;
         self.depth_left += 1;
-        Some(items)
+        Some(())
     }
 
-    /// Reads the object that begins here. Room is made for `expected` members; it may have more or fewer.
-    fn object(&mut self, expected: usize) -> Option<Map<String, Value>> {
+    fn object(&mut self, key: Option<Span>) -> Option<()> {
         self.at += 1;
         self.depth_left = self.depth_left.checked_sub(1)?;
-        let mut members = Map::with_capacity(expected);
+        let object = self.tree.open(key);
         if self.next_token()? != b'}' {
             loop {
                 if self.next_token()? != b'"' {
                     return None;
                 }
                 let key = self.string()?;
-                if is_reserved_key(&key) || self.next_token()? != b':' {
+                if is_reserved_key(self.tree.text(key)) || self.next_token()? != b':' {
                     return None;
                 }
                 self.at += 1;
-                let value = self.value()?;
-                if members.insert(key, value).is_some() {
-                    return None;
-                }
+                self.value(Some(key))?;
                 match self.next_token()? {
                     b',' => self.at += 1,
                     b'}' => break,
@@ -108,13 +117,14 @@ impl Reader<'_> {
                 }
             }
         }
+        self.tree.close_object(&object)?;
         self.at += 1;
         self.depth_left += 1;
-        Some(members)
+        Some(())
     }
 
     /// Reads the string that begins here.
-    fn string(&mut self) -> Option<String> {
+    fn string(&mut self) -> Option<Span> {
         let start = self.at + 1;
         let mut end = start;
         let mut has_escapes = false;
@@ -136,24 +146,37 @@ impl Reader<'_> {
         }
         self.at = end + 1;
         if has_escapes {
-            serde_json::from_str(&self.text[start - 1..=end]).ok()
+            let text: String = serde_json::from_str(&self.text[start - 1..=end]).ok()?;
+            self.tree.other_text(&text)
         } else {
-            Some(self.text[start..end].into())
+            Some(TreeBuilder::part(start, end))
         }
     }
 
-    fn number(&mut self) -> Option<Number> {
+    /// Reads the number that begins here, as the general parser keeps it.
+    fn number(&mut self) -> Option<Span> {
         let start = self.at;
         let rest = &self.bytes[start..];
         let length = rest.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
         self.at += length.unwrap_or(rest.len());
-        let text = &self.text[start..self.at];
-        let is_whole_and_short = text.len() < 19 && text.bytes().all(|byte| byte.is_ascii_digit());
-        if is_whole_and_short && (text == "0" || !text.starts_with('0')) {
-            return text.parse::<u64>().ok().map(Number::from);
+        if is_plain_number(&self.bytes[start..self.at]) {
+            return Some(TreeBuilder::part(start, self.at));
         }
-        text.parse().ok()
+        // One with an exponent, whose form the parser changes, or none.
+        let number: Number = self.text[start..self.at].parse().ok()?;
+        self.tree.other_text(number.as_str())
     }
+}
+
+/// Whether a text is a number without an exponent.
+fn is_plain_number(text: &[u8]) -> bool {
+    let digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let text = text.strip_prefix(b"-").unwrap_or(text);
+    let (whole, fraction) = match text.iter().position(|byte| *byte == b'.') {
+        Some(point) => (&text[..point], Some(&text[point + 1..])),
+        None => (text, None),
+    };
+    digits(whole) && (whole.len() == 1 || whole.first() != Some(&b'0')) && fraction.is_none_or(digits)
 }
 
 /// How many bytes from the first on are neither a quotation mark nor a backslash nor a control character.
@@ -190,7 +213,7 @@ mod tests {
     /// What is read is what the general parser gives; `is_read` tells whether the text must be read.
     fn agree(text: &[u8], is_read: Option<bool>) {
         let shown = String::from_utf8_lossy(text);
-        let value = read(text, 127);
+        let value = read(text, 127).map(|tree| tree.root().to_value());
         if let Some(is_read) = is_read {
             assert_eq!(value.is_some(), is_read, "{shown}");
         }

@@ -93,14 +93,13 @@ pub enum NumberForm {
 
 impl NumberForm {
     /// Whether two JSON numbers are equal.
-    pub(super) fn same(self, a: &serde_json::Number, b: &serde_json::Number) -> bool {
-        a.as_str() == b.as_str() || self == Self::Value && is_same_value(a, b)
+    pub(super) fn same(self, a: &str, b: &str) -> bool {
+        a == b || self == Self::Value && is_same_value(a, b)
     }
 }
 
 /// Whether two JSON numbers are the same number, however they are written.
-pub(super) fn is_same_value(a: &serde_json::Number, b: &serde_json::Number) -> bool {
-    let (a, b) = (a.as_str(), b.as_str());
+pub(super) fn is_same_value(a: &str, b: &str) -> bool {
     if a == b {
         return true;
     }
@@ -219,8 +218,7 @@ mod tests {
             for (a, b) in [(&a, &b), (&a, &other)] {
                 let (Some(of_a), Some(of_b)) = (Decimal::parse(a), Decimal::parse(b)) else { continue };
                 prop_assert_eq!(hash_of(a) == hash_of(b), of_a == of_b, "{} {}", a, b);
-                let (Ok(a), Ok(b)) = (a.parse(), b.parse()) else { continue };
-                prop_assert_eq!(is_same_value(&a, &b), of_a == of_b, "{} {}", a, b);
+                prop_assert_eq!(is_same_value(a, b), of_a == of_b, "{} {}", a, b);
             }
         }
     }

@@ -7,14 +7,12 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 
-use serde_json::{Map, Value};
-
 use super::body_rules::{IdKind, Unordered};
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::correspond::assign_within_tolerance;
 use super::fast_hash::fast_hasher;
-use super::id_map::id_text;
+use super::node::{Kind, Members, Node};
 use super::value_hash::{Precision, Side, hash_of};
 
 /// The most elements without an equal one for which the most similar one is searched.
@@ -26,11 +24,10 @@ pub(super) type Pairs = Vec<(Option<usize>, Option<usize>)>;
 /// Pairs the elements of arrays of different length: first the common start and end, then the rest by index.
 pub(super) fn pair_in_order(
     cx: &mut WalkContext<'_, '_>,
-    legacy: &[Value],
-    engine: &[Value],
+    legacy: &[Node<'_>],
+    engine: &[Node<'_>],
 ) -> Result<Pairs, BoundExceeded> {
-    let (left, right): (Vec<&Value>, Vec<&Value>) = (legacy.iter().collect(), engine.iter().collect());
-    let (a, b) = hashes_of_both(cx, &left, &right, Precision::Coarse)?;
+    let (a, b) = hashes_of_both(cx, legacy, engine, Precision::Coarse)?;
     let front = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
     let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(a, b)| a == b).count();
     let (middle_a, middle_b) = (a.len() - front - back, b.len() - front - back);
@@ -47,12 +44,12 @@ pub(super) fn pair_in_order(
 /// others stay where they are.
 pub(super) fn pair_reordered(
     cx: &mut WalkContext<'_, '_>,
-    legacy: &[Value],
-    engine: &[Value],
+    legacy: &[Node<'_>],
+    engine: &[Node<'_>],
     among: impl IntoIterator<Item = usize>,
 ) -> Result<Option<Vec<(usize, usize)>>, BoundExceeded> {
     let among: Vec<usize> = among.into_iter().collect();
-    let (left, right): (Vec<&Value>, Vec<&Value>) = among.iter().map(|n| (&legacy[*n], &engine[*n])).unzip();
+    let (left, right): (Vec<_>, Vec<_>) = among.iter().map(|n| (legacy[*n], engine[*n])).unzip();
     let (a, b) = hashes_of_both(cx, &left, &right, Precision::Coarse)?;
     if a == b {
         return Ok(None);
@@ -82,7 +79,7 @@ pub(super) fn pair_reordered(
 /// common: elements that were moved and changed. Elements that have little in common are left without a partner.
 fn assign_similar(
     cx: &mut WalkContext<'_, '_>,
-    (legacy, engine): (&[&Value], &[&Value]),
+    (legacy, engine): (&[Node<'_>], &[Node<'_>]),
     length: usize,
     partner: &mut [Option<usize>],
     is_paired: &mut [bool],
@@ -92,7 +89,7 @@ fn assign_similar(
     if left.len() > SIMILAR_MAX || left.len() * 2 > length {
         return Ok(());
     }
-    let mut members = |values: &[&Value], of: &[usize], side| -> Result<Vec<HashSet<u64>>, BoundExceeded> {
+    let mut members = |values: &[Node<'_>], of: &[usize], side| -> Result<Vec<HashSet<u64>>, BoundExceeded> {
         of.iter().map(|n| hashes_of_members(cx, values[*n], side)).collect()
     };
     let (of_left, of_right) = (members(legacy, &left, Side::Legacy)?, members(engine, &right, Side::Engine)?);
@@ -116,10 +113,10 @@ fn assign_similar(
 }
 
 /// The hashes of the members of an object, each with its key; none of another value.
-fn hashes_of_members(cx: &mut WalkContext<'_, '_>, value: &Value, side: Side) -> Result<HashSet<u64>, BoundExceeded> {
-    let Value::Object(map) = value else { return Ok(HashSet::new()) };
-    let mut hashes = HashSet::with_capacity(map.len());
-    for (key, value) in map {
+fn hashes_of_members(cx: &mut WalkContext<'_, '_>, value: Node<'_>, side: Side) -> Result<HashSet<u64>, BoundExceeded> {
+    let Kind::Object(members) = value.kind() else { return Ok(HashSet::new()) };
+    let mut hashes = HashSet::with_capacity(members.len());
+    for (key, value) in members.iter() {
         let mut hasher = fast_hasher();
         (key, hash_of(cx, value, side, Precision::Coarse)?).hash(&mut hasher);
         hashes.insert(hasher.finish());
@@ -131,24 +128,23 @@ fn hashes_of_members(cx: &mut WalkContext<'_, '_>, value: &Value, side: Side) ->
 /// elements come last.
 pub(super) fn pair_unordered(
     cx: &mut WalkContext<'_, '_>,
-    legacy: &[Value],
-    engine: &[Value],
+    legacy: &[Node<'_>],
+    engine: &[Node<'_>],
     how: &Unordered,
 ) -> Result<Pairs, BoundExceeded> {
     let mut partner: Vec<Option<usize>> = vec![None; legacy.len()];
     let mut is_paired = vec![false; engine.len()];
-    let (left, right): (Vec<&Value>, Vec<&Value>) = (legacy.iter().collect(), engine.iter().collect());
     if let Unordered::Key(field) = how {
-        let a: Vec<_> = legacy.iter().map(|v| key_of(cx, v, field, Side::Legacy)).collect();
-        let b: Vec<_> = engine.iter().map(|v| key_of(cx, v, field, Side::Engine)).collect();
+        let a: Vec<_> = legacy.iter().map(|v| key_of(cx, *v, field, Side::Legacy)).collect();
+        let b: Vec<_> = engine.iter().map(|v| key_of(cx, *v, field, Side::Engine)).collect();
         // Of several elements with one key, those that are equal belong together.
         if has_repeated(&a) || has_repeated(&b) {
-            assign_equal(cx, (&left, &a), (&right, &b), &mut partner, &mut is_paired)?;
+            assign_equal(cx, (legacy, &a), (engine, &b), &mut partner, &mut is_paired)?;
         }
         assign_partners(&a, &b, &mut partner, &mut is_paired);
     }
-    let keys = (vec![Some(()); left.len()], vec![Some(()); right.len()]);
-    assign_equal(cx, (&left, &keys.0), (&right, &keys.1), &mut partner, &mut is_paired)?;
+    let keys = (vec![Some(()); legacy.len()], vec![Some(()); engine.len()]);
+    assign_equal(cx, (legacy, &keys.0), (engine, &keys.1), &mut partner, &mut is_paired)?;
     let unpaired: Vec<usize> = (0..engine.len()).filter(|n| !is_paired[*n]).collect();
     let without_partner = partner.iter().filter(|p| p.is_none()).count();
     let mut unpaired = unpaired.into_iter().peekable();
@@ -168,13 +164,13 @@ pub(super) fn pair_unordered(
 /// element has the same key, or could be equal, whatever the ids that are not bound turn out to be.
 pub(super) fn pair_certain(
     cx: &mut WalkContext<'_, '_>,
-    legacy: &[Value],
-    engine: &[Value],
+    legacy: &[Node<'_>],
+    engine: &[Node<'_>],
     how: &Unordered,
 ) -> Result<Pairs, BoundExceeded> {
-    let keys = |cx: &mut WalkContext<'_, '_>, values: &[Value], side| -> Result<Vec<_>, BoundExceeded> {
+    let keys = |cx: &mut WalkContext<'_, '_>, values: &[Node<'_>], side| -> Result<Vec<_>, BoundExceeded> {
         let mut keys = Vec::with_capacity(values.len());
-        for value in values {
+        for value in values.iter().copied() {
             let key = match how {
                 Unordered::Key(field) => key_of(cx, value, field, side).map(Cow::into_owned),
                 Unordered::Set => None,
@@ -194,14 +190,14 @@ pub(super) fn pair_certain(
 pub(super) fn pair_certain_members<'v>(
     cx: &mut WalkContext<'_, '_>,
     kind: IdKind,
-    legacy: &'v Map<String, Value>,
-    engine: &'v Map<String, Value>,
+    legacy: Members<'v>,
+    engine: Members<'v>,
 ) -> Result<MemberPairs<'v>, BoundExceeded> {
-    let keys = |cx: &mut WalkContext<'_, '_>, members: &'v Map<String, Value>, side| -> Result<Vec<_>, BoundExceeded> {
+    let keys = |cx: &mut WalkContext<'_, '_>, members: Members<'v>, side| -> Result<Vec<_>, BoundExceeded> {
         let mut keys = Vec::with_capacity(members.len());
-        for (key, value) in members {
+        for (key, value) in members.iter() {
             let bound = match side {
-                Side::Legacy => cx.ids.has_legacy(kind, key).then(|| key.clone()),
+                Side::Legacy => cx.ids.has_legacy(kind, key).then(|| key.to_owned()),
                 Side::Engine => cx.ids.legacy_of(kind, key).map(str::to_owned),
             };
             keys.push(match bound {
@@ -231,13 +227,14 @@ fn certain<K: Hash + Eq>(legacy: &[K], engine: &[K]) -> Vec<(usize, usize)> {
 }
 
 /// The value of an element's field by which it is paired, with legacy's ids; `None` if it has none.
-fn key_of<'v>(cx: &WalkContext<'_, '_>, element: &'v Value, field: &str, side: Side) -> Option<Cow<'v, str>> {
+fn key_of<'v>(cx: &WalkContext<'_, '_>, element: Node<'v>, field: &str, side: Side) -> Option<Cow<'v, str>> {
     // In XML, an element's children of one name are an array, however many there are.
-    let value = match element.get(field)? {
-        Value::Array(values) if values.len() == 1 => &values[0],
-        value => value,
+    let value = element.get(field)?;
+    let value = match value.kind() {
+        Kind::Array(values) if values.len() == 1 => values.iter().next()?,
+        _ => value,
     };
-    let text = id_text(value)?;
+    let text = value.id_text()?;
     match (cx.rules_by_node.on(value).id, side) {
         // If the key is an id, the engine's element has a key only once this id is bound to an id of legacy.
         (Some(ids), Side::Engine) => cx.ids.legacy_of(ids.kind, text).map(|id| id.to_owned().into()),
@@ -249,23 +246,23 @@ fn key_of<'v>(cx: &WalkContext<'_, '_>, element: &'v Value, field: &str, side: S
 /// Pairs the members of two objects by their keys: all of legacy's in their order, then those that only the engine's
 /// object has.
 pub(super) fn pair_by_key<'v>(
-    legacy: &'v Map<String, Value>,
-    engine: &'v Map<String, Value>,
-) -> impl Iterator<Item = (&'v str, Option<&'v Value>, Option<&'v Value>)> {
+    legacy: Members<'v>,
+    engine: Members<'v>,
+) -> impl Iterator<Item = (&'v str, Option<Node<'v>>, Option<Node<'v>>)> {
     let (mut of_engine, mut of_legacy) = (engine.iter(), legacy.iter());
     // Most often both have the same keys in the same order, which costs no search.
     let all = legacy.iter().map(move |(key, value)| {
         let next = of_engine.next().filter(|(other, _)| *other == key).map(|(_, value)| value);
-        (key.as_str(), Some(value), next.or_else(|| engine.get(key)))
+        (key, Some(value), next.or_else(|| engine.get(key)))
     });
     let extra = engine
         .iter()
-        .filter(move |(key, _)| of_legacy.next().is_none_or(|(other, _)| other != *key) && !legacy.contains_key(*key));
-    all.chain(extra.map(|(key, value)| (key.as_str(), None, Some(value))))
+        .filter(move |(key, _)| of_legacy.next().is_none_or(|(other, _)| other != *key) && legacy.get(key).is_none());
+    all.chain(extra.map(|(key, value)| (key, None, Some(value))))
 }
 
 /// A member of an object.
-type Member<'v> = (&'v String, &'v Value);
+type Member<'v> = (&'v str, Node<'v>);
 /// Pairs of members; `None` if a member has no partner.
 pub(super) type MemberPairs<'v> = Vec<(Option<Member<'v>>, Option<Member<'v>>)>;
 
@@ -274,12 +271,12 @@ pub(super) type MemberPairs<'v> = Vec<(Option<Member<'v>>, Option<Member<'v>>)>;
 pub(super) fn pair_members<'v>(
     cx: &mut WalkContext<'_, '_>,
     kind: IdKind,
-    legacy: &'v Map<String, Value>,
-    engine: &'v Map<String, Value>,
+    legacy: Members<'v>,
+    engine: Members<'v>,
 ) -> Result<MemberPairs<'v>, BoundExceeded> {
     let (a, b): (Vec<Member<'v>>, Vec<Member<'v>>) = (legacy.iter().collect(), engine.iter().collect());
     let (mut partner, mut is_paired) = (vec![None; a.len()], vec![false; b.len()]);
-    let of_legacy: Vec<_> = a.iter().map(|(key, _)| cx.ids.has_legacy(kind, key).then_some(key.as_str())).collect();
+    let of_legacy: Vec<_> = a.iter().map(|(key, _)| cx.ids.has_legacy(kind, key).then_some(*key)).collect();
     let of_engine: Vec<_> = b.iter().map(|(key, _)| cx.ids.legacy_of(kind, key).map(str::to_owned)).collect();
     let of_engine: Vec<_> = of_engine.iter().map(Option::as_deref).collect();
     assign_partners(&of_legacy, &of_engine, &mut partner, &mut is_paired);
@@ -311,8 +308,8 @@ fn has_repeated(keys: &[Option<Cow<'_, str>>]) -> bool {
 /// Elements without a key are left out.
 fn assign_equal<K: Hash + Eq + Clone>(
     cx: &mut WalkContext<'_, '_>,
-    (legacy, of_legacy): (&[&Value], &[Option<K>]),
-    (engine, of_engine): (&[&Value], &[Option<K>]),
+    (legacy, of_legacy): (&[Node<'_>], &[Option<K>]),
+    (engine, of_engine): (&[Node<'_>], &[Option<K>]),
     partner: &mut [Option<usize>],
     is_paired: &mut [bool],
 ) -> Result<(), BoundExceeded> {
@@ -333,7 +330,7 @@ fn assign_equal<K: Hash + Eq + Clone>(
 /// The key of each element together with the element's hash.
 fn keys_with_hashes<K: Clone>(
     cx: &mut WalkContext<'_, '_>,
-    values: &[&Value],
+    values: &[Node<'_>],
     keys: &[Option<K>],
     side: Side,
     precision: Precision,
@@ -341,7 +338,7 @@ fn keys_with_hashes<K: Clone>(
     let mut hashed = Vec::with_capacity(values.len());
     for (value, key) in values.iter().zip(keys) {
         hashed.push(match key {
-            Some(key) => Some((key.clone(), hash_of(cx, value, side, precision)?)),
+            Some(key) => Some((key.clone(), hash_of(cx, *value, side, precision)?)),
             None => None,
         });
     }
@@ -378,12 +375,12 @@ fn assign_partners<K: Hash + Eq>(
 /// Returns the hashes of all elements of both arrays.
 fn hashes_of_both(
     cx: &mut WalkContext<'_, '_>,
-    legacy: &[&Value],
-    engine: &[&Value],
+    legacy: &[Node<'_>],
+    engine: &[Node<'_>],
     precision: Precision,
 ) -> Result<(Vec<u64>, Vec<u64>), BoundExceeded> {
-    let mut hashes = |values: &[&Value], side| -> Result<Vec<u64>, BoundExceeded> {
-        values.iter().map(|value| hash_of(cx, value, side, precision)).collect()
+    let mut hashes = |values: &[Node<'_>], side| -> Result<Vec<u64>, BoundExceeded> {
+        values.iter().map(|value| hash_of(cx, *value, side, precision)).collect()
     };
     Ok((hashes(legacy, Side::Legacy)?, hashes(engine, Side::Engine)?))
 }

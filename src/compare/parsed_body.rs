@@ -8,12 +8,13 @@ use serde_json::Value;
 use super::bounds::{BoundExceeded, CompareBounds};
 use super::decode::{Decoded, decode};
 use super::json_reader;
+use super::json_tree::JsonTree;
 use super::observation::Body;
 use super::repeated_keys::{RepeatedKey, repeated_keys};
 use crate::expression::{MediaType, parse_json};
 
 /// A body, decompressed and parsed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum ParsedBody {
     Empty,
     /// The value, and the keys that its text repeats.
@@ -25,11 +26,14 @@ pub(super) enum ParsedBody {
 impl ParsedBody {
     /// Parses a body; `headers` declare its type and encoding.
     pub(super) fn of_parts(headers: &HeaderMap, body: &Body, bounds: &CompareBounds) -> Result<Self, BoundExceeded> {
-        let Body::Whole(raw) = body else { return Err(BoundExceeded::Size) };
-        let plain = match decode(headers, raw, bounds.bytes)? {
-            Decoded::Plain(plain) => plain,
-            Decoded::Opaque(raw) => return Ok(ParsedBody::Bytes(raw)),
-        };
+        match decoded(body, headers, bounds)? {
+            Decoded::Plain(plain) => Self::of_plain(headers, plain, bounds),
+            Decoded::Opaque(raw) => Ok(ParsedBody::Bytes(raw)),
+        }
+    }
+
+    /// As [`ParsedBody::of_parts`], of a body that is decompressed.
+    pub(super) fn of_plain(headers: &HeaderMap, plain: Bytes, bounds: &CompareBounds) -> Result<Self, BoundExceeded> {
         if plain.is_empty() {
             return Ok(ParsedBody::Empty);
         }
@@ -62,6 +66,21 @@ impl ParsedBody {
             ParsedBody::Text(_) => "text",
             ParsedBody::Bytes(_) => "bytes",
         }
+    }
+}
+
+/// Decompresses a body.
+pub(super) fn decoded(body: &Body, headers: &HeaderMap, bounds: &CompareBounds) -> Result<Decoded, BoundExceeded> {
+    let Body::Whole(raw) = body else { return Err(BoundExceeded::Size) };
+    decode(headers, raw, bounds.bytes)
+}
+
+/// Reads a body as a tree, if it is JSON by what its headers declare, or if they declare nothing; `None` if it is not,
+/// or if it needs more than most bodies do ([`ParsedBody::of_plain`]).
+pub(super) fn tree_of(headers: &HeaderMap, plain: &[u8], bounds: &CompareBounds) -> Option<JsonTree> {
+    match declared(headers) {
+        Declared::Json | Declared::Nothing => json_reader::read(plain, bounds.depth.min(PARSER_DEPTH_MAX)),
+        Declared::Text | Declared::Other => None,
     }
 }
 
@@ -109,7 +128,7 @@ pub(super) fn bounded_json(
     bounds: &CompareBounds,
 ) -> Result<Option<(Value, Vec<RepeatedKey>)>, BoundExceeded> {
     match json_reader::read(plain, bounds.depth.min(PARSER_DEPTH_MAX)) {
-        Some(value) => Ok(Some((value, Vec::new()))),
+        Some(tree) => Ok(Some((tree.root().to_value(), Vec::new()))),
         None => general_json(plain, bounds),
     }
 }

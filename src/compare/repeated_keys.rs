@@ -13,12 +13,14 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Number, Value};
 
 use super::fast_hash::ByAddress;
+use super::node::Node;
 use crate::expression::{is_reserved_key, without_byte_order_mark};
 
 /// A parsed body with the keys that its text repeats.
 #[derive(Clone, Copy)]
 pub(super) struct Document<'v> {
-    pub(super) value: &'v Value,
+    pub(super) root: Node<'v>,
+    /// None of a tree.
     pub(super) repeated: &'v [RepeatedKey],
 }
 
@@ -82,10 +84,10 @@ const VARIANT_VALUES_MAX: usize = 200_000;
 
 impl RepeatedByNode {
     /// Adds the repeated keys of a document.
-    pub(super) fn add(&mut self, document: Document<'_>) {
-        let values_in_document = if document.repeated.is_empty() { 0 } else { values_in(document.value) };
-        for RepeatedKey { object, key, earlier } in document.repeated {
-            let (mut node, mut is_replaced) = (document.value, false);
+    pub(super) fn add(&mut self, document: &Value, repeated: &[RepeatedKey]) {
+        let values_in_document = if repeated.is_empty() { 0 } else { values_in(document) };
+        for RepeatedKey { object, key, earlier } in repeated {
+            let (mut node, mut is_replaced) = (document, false);
             for place in object {
                 // An object that a later value of a repeated key replaced: the key counts for the object around it.
                 let Some(inner) = place.within(node) else {
@@ -98,7 +100,7 @@ impl RepeatedByNode {
             for value in earlier {
                 let is_small = self.variant_values + values_in_document <= VARIANT_VALUES_MAX;
                 let may_have_variant = !is_replaced && is_small && self.variants.len() < VARIANTS_MAX;
-                let variant = may_have_variant.then(|| Variant::of(document.value, object, key, value)).flatten();
+                let variant = may_have_variant.then(|| Variant::of(document, object, key, value)).flatten();
                 values.push(match variant {
                     Some(variant) => {
                         self.variant_values += values_in_document;
@@ -121,12 +123,16 @@ impl RepeatedByNode {
         self.variants.iter().map(|variant| &variant.document)
     }
     /// The keys that this object has more than once.
-    pub(super) fn keys_of(&self, object: &Value) -> impl Iterator<Item = &String> {
-        let keys = if self.by_object.is_empty() { None } else { self.by_object.get(&std::ptr::from_ref(object)) };
+    pub(super) fn keys_of(&self, object: Node<'_>) -> impl Iterator<Item = &String> {
+        let keys = match object {
+            Node::Value(object) if !self.by_object.is_empty() => self.by_object.get(&std::ptr::from_ref(object)),
+            Node::Value(_) | Node::Tree(_) => None,
+        };
         keys.into_iter().flat_map(BTreeMap::keys)
     }
     /// The earlier values of a key of this object, in their order.
-    pub(super) fn earlier(&self, object: &Value, key: &str) -> Vec<&Value> {
+    pub(super) fn earlier(&self, object: Node<'_>, key: &str) -> Vec<&Value> {
+        let Node::Value(object) = object else { return Vec::new() };
         if self.by_object.is_empty() {
             return Vec::new();
         }
@@ -301,9 +307,9 @@ mod tests {
         let text = r#"{"a":{"x":1,"x":2},"a":0}"#;
         let value: Value = serde_json::from_str(text).unwrap();
         let mut nodes = RepeatedByNode::default();
-        nodes.add(Document { value: &value["a"], repeated: &[] });
-        nodes.add(Document { value: &value, repeated: &of(text) });
-        let keys: Vec<&String> = nodes.keys_of(&value["a"]).chain(nodes.keys_of(&value)).collect();
+        nodes.add(&value["a"], &[]);
+        nodes.add(&value, &of(text));
+        let keys: Vec<&String> = nodes.keys_of((&value["a"]).into()).chain(nodes.keys_of((&value).into())).collect();
         assert_eq!(keys, ["x", "a"]);
     }
 
@@ -314,8 +320,8 @@ mod tests {
             let text = format!("{{\"all\":[0{}],{}\"k\":1}}", ",0".repeat(items), "\"k\":0,".repeat(30));
             let value: Value = serde_json::from_str(&text).unwrap();
             let mut nodes = RepeatedByNode::default();
-            nodes.add(Document { value: &value, repeated: &of(&text) });
-            assert_eq!(nodes.earlier(&value, "k").len(), 30, "each is compared");
+            nodes.add(&value, &of(&text));
+            assert_eq!(nodes.earlier((&value).into(), "k").len(), 30, "each is compared");
             nodes.variants().count()
         };
         assert_eq!((variants(10), variants(90_000), variants(250_000)), (VARIANTS_MAX, 2, 0));

@@ -18,7 +18,7 @@ impl IdKind {
 }
 
 /// A rule for ids, and what is counted for it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct IdRule {
     pub(super) rule: RuleId,
     /// The kind of the ids: equal ids of different kinds are ids of different things.

@@ -7,66 +7,17 @@
 
 use std::collections::HashSet;
 
-use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use roxmltree::{Attribute, Node};
 use serde_json::{Map, Value};
 
 use super::bounds::{BoundExceeded, CompareBounds};
-use super::multipart;
-use super::observation::Observation;
-use super::parsed_body::{ParsedBody, bounded_json};
-use super::repeated_keys::{Document, RepeatedKey};
+use super::parsed_body::bounded_json;
+use super::repeated_keys::RepeatedKey;
 use super::structure_text;
 use super::well_formed::{XmlSize, is_table, xml_size};
 use crate::expression::{MediaType, parse_form_strictly};
-
-/// The body of a reply, with the structure of its text.
-pub(super) struct ComparedBody {
-    pub parsed: ParsedBody,
-    /// The document of a text, the keys that it repeats, and its format.
-    structure: Option<(Format, Value, Vec<RepeatedKey>)>,
-}
-
-impl ComparedBody {
-    /// # Errors
-    /// The body is too large, or nested too deeply.
-    pub fn of(observation: &Observation, bounds: &CompareBounds) -> Result<Self, BoundExceeded> {
-        let headers = observation.headers();
-        let parsed = ParsedBody::of_parts(headers, observation.body(), bounds)?;
-        let structure = match (&parsed, Format::declared(headers)) {
-            (ParsedBody::Text(text), Some(format)) => {
-                format.document(text, bounds)?.map(|(document, repeated)| (format, document, repeated))
-            }
-            (ParsedBody::Bytes(bytes), None) => {
-                multipart::document(headers, bytes, bounds)?.map(|document| (Format::Multipart, document, Vec::new()))
-            }
-            _ => None,
-        };
-        Ok(Self { parsed, structure })
-    }
-
-    /// A body of which only the bytes count.
-    pub fn unread(body: Bytes) -> Self {
-        Self { parsed: ParsedBody::Bytes(body), structure: None }
-    }
-
-    /// The documents of two bodies, if both have one and are of the same type.
-    pub fn documents<'a>(&'a self, other: &'a Self) -> Option<[Document<'a>; 2]> {
-        let ((a, repeated_a), (b, repeated_b)) = match (&self.structure, &other.structure, &self.parsed, &other.parsed)
-        {
-            (Some((of, a, repeated)), Some((of_other, b, repeated_other)), ..) if of == of_other => {
-                ((a, repeated), (b, repeated_other))
-            }
-            (None, None, ParsedBody::Json(a, repeated), ParsedBody::Json(b, repeated_other)) => {
-                ((a, repeated), (b, repeated_other))
-            }
-            _ => return None,
-        };
-        Some([Document { value: a, repeated: repeated_a }, Document { value: b, repeated: repeated_b }])
-    }
-}
 
 /// The document of a text of a declared format, without what says nothing but how an XML document was written; `None`
 /// if it has none, or is nested too deeply.
@@ -156,7 +107,7 @@ fn keep_form(document: &Value, replaced: &mut Value) {
 
 /// A format of texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+pub(super) enum Format {
     /// One JSON document on each line: an array of them. Empty lines have no meaning.
     JsonLines,
     /// The fields of a form: an object; the values of a repeated field are an array.
@@ -172,7 +123,7 @@ enum Format {
 
 impl Format {
     /// The format that a content type declares, if it has one.
-    fn declared(headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn declared(headers: &HeaderMap) -> Option<Self> {
         let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
         let kind = MediaType::of(value);
         let mut parameters = value.split(';').skip(1).map(str::trim);
@@ -191,7 +142,11 @@ impl Format {
     ///
     /// # Errors
     /// It is nested too deeply.
-    fn document(self, text: &str, bounds: &CompareBounds) -> Result<Option<(Value, Vec<RepeatedKey>)>, BoundExceeded> {
+    pub(super) fn document(
+        self,
+        text: &str,
+        bounds: &CompareBounds,
+    ) -> Result<Option<(Value, Vec<RepeatedKey>)>, BoundExceeded> {
         let document = match self {
             Self::JsonLines => return json_lines(text, bounds),
             Self::Form => parse_form_strictly(text.as_bytes()).ok(),

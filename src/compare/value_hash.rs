@@ -5,13 +5,11 @@
 
 use std::hash::{Hash, Hasher};
 
-use serde_json::Value;
-
 use super::body_rules::IdKind;
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::fast_hash::{FastHasher, fast_hasher};
-use super::id_map::as_id;
+use super::node::{Kind, Node};
 use super::number::hash_number;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,7 +30,7 @@ pub(super) enum Precision {
 /// Returns the hash of a value, which is equal for values that the rules call equal.
 pub(super) fn hash_of(
     cx: &mut WalkContext<'_, '_>,
-    value: &Value,
+    value: Node<'_>,
     side: Side,
     precision: Precision,
 ) -> Result<u64, BoundExceeded> {
@@ -42,7 +40,7 @@ pub(super) fn hash_of(
     if covered.ignore.is_some() {
         return Ok(0);
     }
-    if let (Some(ids), Some(id)) = (covered.id, as_id(value)) {
+    if let (Some(ids), Some(id)) = (covered.id, value.as_id()) {
         hash_id(cx, ids.kind, id, side, precision, &mut hasher);
         return Ok(hasher.finish());
     }
@@ -50,18 +48,18 @@ pub(super) fn hash_of(
         "tolerated".hash(&mut hasher);
         return Ok(hasher.finish());
     }
-    match value {
-        Value::Null => 0u8.hash(&mut hasher),
-        Value::Bool(value) => (1u8, value).hash(&mut hasher),
-        Value::Number(number) => hash_number(number.as_str(), &mut hasher),
-        Value::String(text) => match side {
+    match value.kind() {
+        Kind::Null => 0u8.hash(&mut hasher),
+        Kind::Bool(value) => (1u8, value).hash(&mut hasher),
+        Kind::Number(number) => hash_number(number, &mut hasher),
+        Kind::String(text) => match side {
             Side::Engine => (3u8, &*cx.ids.with_legacy_ids(text)).hash(&mut hasher),
             Side::Legacy => (3u8, text).hash(&mut hasher),
         },
-        Value::Array(items) => {
+        Kind::Array(items) => {
             4u8.hash(&mut hasher);
             let mut sum = 0u64;
-            for item in items {
+            for item in items.iter() {
                 let item = hash_of(cx, item, side, precision)?;
                 if covered.is_unordered() {
                     sum = sum.wrapping_add(item);
@@ -71,10 +69,10 @@ pub(super) fn hash_of(
             }
             (sum, items.len()).hash(&mut hasher);
         }
-        Value::Object(map) => {
+        Kind::Object(members) => {
             5u8.hash(&mut hasher);
             let mut sum = 0u64;
-            for (key, value) in map {
+            for (key, value) in members.iter() {
                 if cx.rules_by_node.on(value).ignore.is_some() {
                     continue;
                 }

@@ -4,14 +4,13 @@
 //! report differences with all bindings known. A reference that comes before the id that it refers to is thus compared
 //! correctly.
 
-use serde_json::{Map, Value};
-
 use super::body_rules::{IdRule, Unordered};
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::equal::{same, within};
-use super::id_map::{FoundIds, as_id};
+use super::id_map::FoundIds;
 use super::id_words::is_number;
+use super::node::{Elements, Kind, Members, Node};
 use super::number::is_same_value;
 use super::pairing;
 use super::quantity::names_an_amount;
@@ -71,7 +70,11 @@ impl<'a, 'f> Walk<'a, 'f> {
     }
     /// Binds the ids of two bodies, except those in unordered arrays without a key, which are left to
     /// [`Walk::bind_ids_in_sets`]. Reports nothing.
-    pub(super) fn bind_ids(context: WalkContext<'a, 'f>, legacy: &Value, engine: &Value) -> Result<(), BoundExceeded> {
+    pub(super) fn bind_ids(
+        context: WalkContext<'a, 'f>,
+        legacy: Node<'_>,
+        engine: Node<'_>,
+    ) -> Result<(), BoundExceeded> {
         if !context.rules.have_ids() {
             return Ok(());
         }
@@ -87,8 +90,8 @@ impl<'a, 'f> Walk<'a, 'f> {
     pub(super) fn report(
         context: WalkContext<'a, 'f>,
         root: &str,
-        legacy: &Value,
-        engine: &Value,
+        legacy: Node<'_>,
+        engine: Node<'_>,
     ) -> Result<(), BoundExceeded> {
         let mut walk = Self::new(context, PassPurpose::Report);
         walk.compare_values(&mut ValuePath::of(root), legacy, engine)
@@ -102,8 +105,8 @@ impl<'a, 'f> Walk<'a, 'f> {
     fn compare_values<'v>(
         &mut self,
         path: &mut ValuePath<'v>,
-        legacy: &'v Value,
-        engine: &'v Value,
+        legacy: Node<'v>,
+        engine: Node<'v>,
     ) -> Result<(), BoundExceeded> {
         self.context.findings.step()?;
         if !self.is_report() && !self.context.rules_by_node.may_have_ids(legacy, engine) {
@@ -129,27 +132,32 @@ impl<'a, 'f> Walk<'a, 'f> {
             }
             return Ok(());
         }
-        let same = match (legacy, engine) {
-            (Value::Object(a), Value::Object(b)) => {
-                if self.is_report() && covered.keys.is_none() {
+        let same = match (legacy.kind(), engine.kind()) {
+            (Kind::Object(a), Kind::Object(b)) => {
+                let repeats_keys = !self.context.rules_by_node.repeated().is_empty();
+                if self.is_report() && repeats_keys && covered.keys.is_none() {
                     repeated_report::report(&mut self.context, path, (legacy, a), (engine, b), is_same)?;
                 }
                 if let Some(ids) = covered.keys {
                     return self.compare_objects_by_id(path, ids, (legacy, a), (engine, b));
                 }
                 self.compare_objects(path, a, b)?;
-                return if self.is_report() { Ok(()) } else { self.bind_in_repeated(path, legacy, engine) };
+                return if self.is_report() || !repeats_keys {
+                    Ok(())
+                } else {
+                    self.bind_in_repeated(path, legacy, engine)
+                };
             }
-            (Value::Array(a), Value::Array(b)) => {
+            (Kind::Array(a), Kind::Array(b)) => {
                 return match covered.unordered.and_then(|n| self.context.rules.unordered.get(n)) {
-                    Some((_, rule, how)) => self.compare_unordered(path, a, b, *rule, how),
+                    Some((_, rule, how)) => self.compare_unordered(path, &a.list(), &b.list(), *rule, how),
                     None => self.compare_ordered(path, (legacy, engine), a, b),
                 };
             }
             _ if !self.is_report() => return Ok(()),
-            (Value::Null, Value::Null) => true,
-            (Value::Bool(a), Value::Bool(b)) => a == b,
-            (Value::Number(a), Value::Number(b)) => {
+            (Kind::Null, Kind::Null) => true,
+            (Kind::Bool(a), Kind::Bool(b)) => a == b,
+            (Kind::Number(a), Kind::Number(b)) => {
                 let same = self.context.rules.number_form.same(a, b);
                 if !same && is_same_value(a, b) {
                     self.context.findings.add_shown(path, DifferenceKind::Value, |findings| {
@@ -160,7 +168,7 @@ impl<'a, 'f> Walk<'a, 'f> {
                 }
                 same
             }
-            (Value::String(a), Value::String(b)) => self.same_text(path, a, b),
+            (Kind::String(a), Kind::String(b)) => self.same_text(path, a, b),
             _ => {
                 self.context.findings.add_values(path, DifferenceKind::Type, Some(legacy), Some(engine));
                 return Ok(());
@@ -191,15 +199,15 @@ impl<'a, 'f> Walk<'a, 'f> {
 
     /// Binds or compares two ids. Returns false if one of them is neither text nor whole number: it is then compared as
     /// any value.
-    fn bind_or_compare_ids(&mut self, path: &ValuePath<'_>, by: IdRule, legacy: &Value, engine: &Value) -> bool {
-        let (Some(a), Some(b)) = (as_id(legacy), as_id(engine)) else { return false };
+    fn bind_or_compare_ids(&mut self, path: &ValuePath<'_>, by: IdRule, legacy: Node<'_>, engine: Node<'_>) -> bool {
+        let (Some(a), Some(b)) = (legacy.as_id(), engine.as_id()) else { return false };
         if !self.is_report() {
             let WalkContext { ids, findings, .. } = &mut self.context;
             ids.bind_as(by.kind, path.keys().last(), a, b, || FoundIds {
                 path: findings.path_in_reply_or_call(path),
                 shown_as: ShownAs::at(path),
-                legacy: legacy.clone(),
-                engine: engine.clone(),
+                legacy: legacy.value().into_owned(),
+                engine: engine.value().into_owned(),
                 rule: Some(by.rule),
                 unproven: Some(by.unproven),
             });
@@ -211,7 +219,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         } else if !self.context.ids.are_bound(by.kind, a, b) {
             let WalkContext { ids, findings, .. } = &mut self.context;
             findings.add_contradiction(path, legacy, engine, &ids.contradicted(by.kind, a, b));
-        } else if legacy != engine {
+        } else if a != b || legacy.is_number() != engine.is_number() {
             self.context.findings.count_use(by.rule);
         }
         true
@@ -220,8 +228,8 @@ impl<'a, 'f> Walk<'a, 'f> {
     fn compare_objects<'v>(
         &mut self,
         path: &mut ValuePath<'v>,
-        legacy: &'v Map<String, Value>,
-        engine: &'v Map<String, Value>,
+        legacy: Members<'v>,
+        engine: Members<'v>,
     ) -> Result<(), BoundExceeded> {
         for (key, of_legacy, of_engine) in pairing::pair_by_key(legacy, engine) {
             path.enter_key(key);
@@ -237,21 +245,26 @@ impl<'a, 'f> Walk<'a, 'f> {
     }
 
     /// Binds the ids in the earlier values of keys that two objects repeat equally often.
-    fn bind_in_repeated(&mut self, path: &ValuePath<'_>, legacy: &Value, engine: &Value) -> Result<(), BoundExceeded> {
+    fn bind_in_repeated(
+        &mut self,
+        path: &ValuePath<'_>,
+        legacy: Node<'_>,
+        engine: Node<'_>,
+    ) -> Result<(), BoundExceeded> {
         let repeated = self.context.rules_by_node.repeated();
         for key in repeated_report::keys_of_both(&self.context, legacy, engine) {
             let (a, b) = (repeated.earlier(legacy, key), repeated.earlier(engine, key));
             for (a, b) in a.iter().zip(&b).filter(|_| a.len() == b.len()) {
                 let mut path = path.clone();
                 path.enter_key(key);
-                self.compare_values(&mut path, a, b)?;
+                self.compare_values(&mut path, (*a).into(), (*b).into())?;
             }
         }
         Ok(())
     }
 
     /// Reports a value that only one of the documents has.
-    fn add_unpaired(&mut self, path: &ValuePath<'_>, kind: DifferenceKind, value: &Value) {
+    fn add_unpaired(&mut self, path: &ValuePath<'_>, kind: DifferenceKind, value: Node<'_>) {
         if !self.is_report() {
             return;
         }
@@ -265,8 +278,8 @@ impl<'a, 'f> Walk<'a, 'f> {
     fn compare_element<'v>(
         &mut self,
         path: &mut ValuePath<'v>,
-        legacy: Option<&'v Value>,
-        engine: Option<&'v Value>,
+        legacy: Option<Node<'v>>,
+        engine: Option<Node<'v>>,
     ) -> Result<(), BoundExceeded> {
         path.enter_element();
         match (legacy, engine) {
@@ -282,28 +295,30 @@ impl<'a, 'f> Walk<'a, 'f> {
     fn compare_ordered<'v>(
         &mut self,
         path: &mut ValuePath<'v>,
-        whole: (&'v Value, &'v Value),
-        legacy: &'v [Value],
-        engine: &'v [Value],
+        whole: (Node<'v>, Node<'v>),
+        legacy: Elements<'v>,
+        engine: Elements<'v>,
     ) -> Result<(), BoundExceeded> {
         if !self.is_report() && legacy.len() == engine.len() && legacy.len() > 1 {
             // Ids of elements that were moved are bound as these elements correspond.
-            if let Some(pairs) = pairing::pair_reordered(&mut self.context, legacy, engine, 0..legacy.len())? {
+            let (legacy, engine) = (legacy.list(), engine.list());
+            if let Some(pairs) = pairing::pair_reordered(&mut self.context, &legacy, &engine, 0..legacy.len())? {
                 for (a, b) in pairs {
-                    self.compare_element(path, Some(&legacy[a]), Some(&engine[b]))?;
+                    self.compare_element(path, Some(legacy[a]), Some(engine[b]))?;
                 }
                 return Ok(());
             }
         }
         if legacy.len() != engine.len() && self.is_report() {
-            for (a, b) in pairing::pair_in_order(&mut self.context, legacy, engine)? {
-                self.compare_element(path, a.map(|n| &legacy[n]), b.map(|n| &engine[n]))?;
+            let (legacy, engine) = (legacy.list(), engine.list());
+            for (a, b) in pairing::pair_in_order(&mut self.context, &legacy, &engine)? {
+                self.compare_element(path, a.map(|n| legacy[n]), b.map(|n| engine[n]))?;
             }
             return Ok(());
         }
         let before = self.context.findings.savepoint();
         let mut differing = Vec::new();
-        for (n, (legacy, engine)) in legacy.iter().zip(engine).enumerate() {
+        for (n, (legacy, engine)) in legacy.iter().zip(engine.iter()).enumerate() {
             let found = self.context.findings.found();
             self.compare_element(path, Some(legacy), Some(engine))?;
             differing.extend((self.context.findings.found() > found).then_some(n));
@@ -312,14 +327,17 @@ impl<'a, 'f> Walk<'a, 'f> {
         if self.in_reordered || differing.len() < 2 {
             return Ok(());
         }
-        let Some(pairs) = pairing::pair_reordered(&mut self.context, legacy, engine, differing)? else { return Ok(()) };
+        let (legacy, engine) = (legacy.list(), engine.list());
+        let Some(pairs) = pairing::pair_reordered(&mut self.context, &legacy, &engine, differing)? else {
+            return Ok(());
+        };
         // The same elements in another order: reported as one difference, and beside it only where an element differs
         // from the one to which it was moved.
         self.context.findings.roll_back_to(before);
         self.context.findings.add_values(path, DifferenceKind::Order, Some(whole.0), Some(whole.1));
         self.in_reordered = true;
         for (a, b) in pairs {
-            self.compare_element(path, Some(&legacy[a]), Some(&engine[b]))?;
+            self.compare_element(path, Some(legacy[a]), Some(engine[b]))?;
         }
         self.in_reordered = false;
         Ok(())
@@ -330,8 +348,8 @@ impl<'a, 'f> Walk<'a, 'f> {
 fn is_same(
     context: &mut WalkContext<'_, '_>,
     path: &ValuePath<'_>,
-    legacy: &Value,
-    engine: &Value,
+    legacy: Node<'_>,
+    engine: Node<'_>,
 ) -> Result<bool, BoundExceeded> {
     let before = context.findings.savepoint();
     let mut walk = Walk::new(context.reborrow(), PassPurpose::Report);

@@ -12,6 +12,7 @@ use super::path_text::normal_encoding;
 use crate::compare::bounds::{BoundExceeded, CompareBounds};
 use crate::compare::effect::Effect;
 use crate::compare::multipart;
+use crate::compare::node::Node;
 use crate::compare::observation::{Body, Intent};
 use crate::compare::parsed_body::ParsedBody;
 use crate::compare::repeated_keys::Document;
@@ -133,9 +134,9 @@ impl<'a> Call<'a> {
     }
 
     /// The body, if it is compared by structure (JSON or a form).
-    pub(super) fn json(&self) -> Option<&Value> {
+    pub(super) fn json(&self) -> Option<Node<'_>> {
         match &self.body {
-            Ok(CallBody { parsed: ParsedBody::Json(value, _), .. }) => Some(value),
+            Ok(CallBody { parsed: ParsedBody::Json(value, _), .. }) => Some(value.into()),
             Ok(_) | Err(_) => None,
         }
     }
@@ -151,7 +152,9 @@ impl<'a> Call<'a> {
     /// The body with the keys that its text repeats, if it is compared by structure.
     pub(super) fn document(&self) -> Option<Document<'_>> {
         match &self.body {
-            Ok(CallBody { parsed: ParsedBody::Json(value, repeated), .. }) => Some(Document { value, repeated }),
+            Ok(CallBody { parsed: ParsedBody::Json(value, repeated), .. }) => {
+                Some(Document { root: value.into(), repeated })
+            }
             Ok(_) | Err(_) => None,
         }
     }

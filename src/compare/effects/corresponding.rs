@@ -61,7 +61,7 @@ pub fn corresponding_call(
     if effects.len() > bounds.effects {
         return Err(BoundExceeded::Effects);
     }
-    let mut findings = ComparisonFindings::new(rules, 1, expired, None);
+    let mut findings = ComparisonFindings::new(1, expired, None);
     let all = without_repeated_attempts(effects);
     let free: Vec<&Effect> = all.iter().copied().filter(|effect| !assigned.contains(&effect.number)).collect();
     let mut legacy = Vec::new();

@@ -2,8 +2,6 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde_json::Value;
-
 use super::call::Call;
 use super::step_calls::StepCalls;
 use crate::compare::body_rules::IdKind;
@@ -11,6 +9,7 @@ use crate::compare::bounds::BoundExceeded;
 use crate::compare::context::WalkContext;
 use crate::compare::findings::ComparisonFindings;
 use crate::compare::id_map::IdMap;
+use crate::compare::node::{Kind, Node};
 use crate::compare::value_hash::{Precision, Side, hash_of};
 
 /// The most segments of a call's path that count. Path and body together count up to twice as many.
@@ -45,7 +44,7 @@ impl StepCalls<'_> {
     fn values_within(
         &self,
         context: &mut WalkContext<'_, '_>,
-        value: &Value,
+        value: Node<'_>,
         place: u64,
         side: Side,
         found: &mut Vec<u64>,
@@ -53,14 +52,14 @@ impl StepCalls<'_> {
         if found.len() >= 2 * SCORED_VALUES_MAX || context.rules_by_node.on(value).ignore.is_some() {
             return Ok(());
         }
-        match value {
-            Value::Object(map) => map
+        match value.kind() {
+            Kind::Object(members) => members
                 .iter()
                 .try_for_each(|(key, value)| self.values_within(context, value, hash_at(place, key), side, found)),
-            Value::Array(items) => {
+            Kind::Array(items) => {
                 items.iter().try_for_each(|item| self.values_within(context, item, hash_at(place, "[*]"), side, found))
             }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::String(_) => {
                 found.push(hash_at(place, hash_of(context, value, side, Precision::Coarse)?));
                 Ok(())
             }

@@ -128,7 +128,9 @@ fn report_body(
             findings.add_text("body", DifferenceKind::Type, Some(legacy.name()), Some(engine.name()));
             Ok(())
         }
-        (ParsedBody::Json(a, _), ParsedBody::Json(b, _)) => Walk::report(step.context(ids, findings), "body", a, b),
+        (ParsedBody::Json(a, _), ParsedBody::Json(b, _)) => {
+            Walk::report(step.context(ids, findings), "body", a.into(), b.into())
+        }
         (ParsedBody::Text(a), ParsedBody::Text(b)) if a != b && ids.with_legacy_ids(b) == *a => {
             let by = ids.rules_in(a, step.rules.body.renaming);
             by.into_iter().for_each(|rule| findings.count_use(rule));

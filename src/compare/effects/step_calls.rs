@@ -109,7 +109,7 @@ impl StepCalls<'_> {
         }
         match call.body.as_ref().map(|body| (&body.parsed, body.form)) {
             Ok((ParsedBody::Json(value, _), form)) => {
-                let value = hash_of(&mut self.context(ids, findings), value, side, equality.precision)?;
+                let value = hash_of(&mut self.context(ids, findings), value.into(), side, equality.precision)?;
                 (1u8, form, value).hash(&mut hasher);
             }
             Ok((ParsedBody::Text(text), _)) => match side {

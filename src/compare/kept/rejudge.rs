@@ -234,7 +234,7 @@ fn expressions(rules: &Rules) -> impl Iterator<Item = (Option<&Assert>, &Express
 /// The values that expressions read.
 fn values(read: &ReadPair, bounds: &CompareBounds) -> Value {
     let body = |reply: &Observation| ParsedBody::of_parts(reply.headers(), reply.body(), bounds).ok();
-    let reply = |reply: &Observation| body(reply).map_or(Value::Null, |body| assert::reply(reply, &body));
+    let reply = |reply: &Observation| body(reply).map_or(Value::Null, |body| assert::reply(reply, body.value()));
     json!({
         "request": read.request,
         "legacy": reply(&read.legacy),

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::compare::bounds::CompareBounds;
+use crate::compare::compared_body::ComparedBody;
 use crate::compare::draft::RulesDraft;
 use crate::compare::kept::{KeptPair, ReadPair, Rejudged, holds_masked};
 use crate::compare::rules::Rules;
-use crate::compare::structure::ComparedBody;
 use crate::compare::verdict::{Difference, DifferenceKind};
 
 /// A sample of a pair that differs.
@@ -131,7 +131,7 @@ impl<'a> JudgedSample<'a> {
         let documents = {
             let legacy = ComparedBody::of(&read.legacy, context.bounds).ok()?;
             let engine = ComparedBody::of(&read.engine, context.bounds).ok()?;
-            legacy.documents(&engine).map(|documents| documents.map(|document| document.value.clone()))
+            legacy.documents(&engine).map(|documents| documents.map(|document| document.root.value().into_owned()))
         };
         let asked = |name: &str| read.request.get(name).cloned().unwrap_or_default();
         let asked = json!([asked("method"), asked("path"), asked("query"), asked("body")]);

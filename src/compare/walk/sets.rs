@@ -4,12 +4,13 @@
 //! Always true: the ids of elements that only one pairing makes equal are bound before those of any others, in whatever
 //! order the arrays stand. So a set of references is paired by the ids of the set of what they refer to.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{InSets, PassPurpose, Walk};
 use crate::compare::body_rules::{IdRule, RuleId, Unordered};
 use crate::compare::bounds::BoundExceeded;
 use crate::compare::context::WalkContext;
+use crate::compare::node::{Members, Node};
 use crate::compare::pairing;
 use crate::compare::repeated_report;
 use crate::compare::value_path::ValuePath;
@@ -24,8 +25,8 @@ impl<'a, 'f> Walk<'a, 'f> {
     pub(in crate::compare) fn bind_ids_in_sets(
         context: WalkContext<'a, 'f>,
         which: InSets,
-        legacy: &Value,
-        engine: &Value,
+        legacy: Node<'_>,
+        engine: Node<'_>,
     ) -> Result<bool, BoundExceeded> {
         let rules = context.rules;
         if !rules.have_ids() || rules.unordered.is_empty() && rules.keys.is_empty() {
@@ -46,8 +47,8 @@ impl<'a, 'f> Walk<'a, 'f> {
         &mut self,
         path: &mut ValuePath<'v>,
         by: IdRule,
-        (legacy, legacy_members): (&Value, &'v Map<String, Value>),
-        (engine, engine_members): (&Value, &'v Map<String, Value>),
+        (legacy, legacy_members): (Node<'v>, Members<'v>),
+        (engine, engine_members): (Node<'v>, Members<'v>),
     ) -> Result<(), BoundExceeded> {
         let context = &mut self.context;
         let pairs = match self.pass {
@@ -65,11 +66,10 @@ impl<'a, 'f> Walk<'a, 'f> {
             path.enter_element();
             match (a, b) {
                 (Some((legacy_key, of_legacy)), Some((engine_key, of_engine))) => {
-                    let keys = (&Value::from(legacy_key.as_str()), &Value::from(engine_key.as_str()));
-                    self.bind_or_compare_ids(path, by, keys.0, keys.1);
+                    let keys = (Value::from(legacy_key), Value::from(engine_key));
+                    self.bind_or_compare_ids(path, by, (&keys.0).into(), (&keys.1).into());
                     if self.is_report() {
-                        let members =
-                            ((legacy, legacy_key.as_str(), of_legacy), (engine, engine_key.as_str(), of_engine));
+                        let members = ((legacy, legacy_key, of_legacy), (engine, engine_key, of_engine));
                         repeated_report::report_member(&mut self.context, path, members.0, members.1, super::is_same)?;
                     }
                     self.compare_values(path, of_legacy, of_engine)?;
@@ -86,8 +86,8 @@ impl<'a, 'f> Walk<'a, 'f> {
     pub(super) fn compare_unordered<'v>(
         &mut self,
         path: &mut ValuePath<'v>,
-        legacy: &'v [Value],
-        engine: &'v [Value],
+        legacy: &[Node<'v>],
+        engine: &[Node<'v>],
         rule: RuleId,
         how: &Unordered,
     ) -> Result<(), BoundExceeded> {
@@ -108,7 +108,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             self.context.findings.count_use(rule);
         }
         for (a, b) in pairs {
-            self.compare_element(path, a.map(|n| &legacy[n]), b.map(|n| &engine[n]))?;
+            self.compare_element(path, a.map(|n| legacy[n]), b.map(|n| engine[n]))?;
         }
         Ok(())
     }
@@ -118,8 +118,8 @@ impl<'a, 'f> Walk<'a, 'f> {
     fn bind_in_ambiguous<'v>(
         &mut self,
         path: &mut ValuePath<'v>,
-        legacy: &'v [Value],
-        engine: &'v [Value],
+        legacy: &[Node<'v>],
+        engine: &[Node<'v>],
         how: &Unordered,
     ) -> Result<(), BoundExceeded> {
         for paired in 0..=PAIRED_ANEW_MAX {
@@ -127,7 +127,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             let (mut is_changed, last) = (false, pairs.len().saturating_sub(1));
             for (at, (a, b)) in pairs.into_iter().enumerate() {
                 let before = self.context.ids.len();
-                self.compare_element(path, a.map(|n| &legacy[n]), b.map(|n| &engine[n]))?;
+                self.compare_element(path, a.map(|n| legacy[n]), b.map(|n| engine[n]))?;
                 is_changed = self.context.ids.len() > before + 1 && at < last;
                 if is_changed && paired < PAIRED_ANEW_MAX {
                     break;

@@ -1,0 +1,109 @@
+//! The path of a rule: a search in a document, and, where it consists of names and wildcards alone, the steps of it, so
+//! that the values that it names are found on a walk.
+
+use serde_json_path::JsonPath;
+
+use crate::expression::{JsonPathError, parse_json_path};
+
+/// A path of a rule.
+#[derive(Clone, Debug)]
+pub(super) struct RulePath {
+    pub(super) search: JsonPath,
+    /// `None`: what it names depends on more than the names around a value.
+    steps: Option<Vec<PathStep>>,
+}
+
+/// One part of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PathStep {
+    /// Whether it leads to values at any depth (`..`).
+    pub(super) is_deep: bool,
+    /// The name of a member; `None`: any member or element (`*`).
+    pub(super) name: Option<String>,
+}
+
+impl RulePath {
+    /// # Errors
+    /// It is no JSONPath, or a search for it may take too long.
+    pub(super) fn parse(text: &str) -> Result<Self, JsonPathError> {
+        Ok(Self { search: parse_json_path(text)?, steps: steps(text) })
+    }
+
+    /// The parts of a path of names and wildcards.
+    pub(super) fn steps(&self) -> Option<&[PathStep]> {
+        self.steps.as_deref()
+    }
+}
+
+/// The parts of a valid JSONPath; `None` unless all of them are names and wildcards, plainly written.
+fn steps(text: &str) -> Option<Vec<PathStep>> {
+    let mut rest = text.strip_prefix('$')?;
+    let mut steps = Vec::new();
+    while !rest.is_empty() {
+        let (is_deep, part) = match (rest.strip_prefix(".."), rest.strip_prefix('.')) {
+            (Some(part), _) => (true, part),
+            (None, Some(part)) => (false, part),
+            (None, None) => (false, rest),
+        };
+        let is_named = part.len() < rest.len();
+        let name;
+        (name, rest) = match part.strip_prefix('[') {
+            Some(inner) if is_deep || !is_named => in_brackets(inner)?,
+            None if is_named => plain_name(part)?,
+            Some(_) | None => return None,
+        };
+        steps.push(PathStep { is_deep, name });
+    }
+    Some(steps)
+}
+
+/// The name in brackets, `None` for a wildcard, and what follows.
+fn in_brackets(inner: &str) -> Option<(Option<String>, &str)> {
+    if let Some(rest) = inner.strip_prefix("*]") {
+        return Some((None, rest));
+    }
+    let quote = inner.chars().next().filter(|quote| matches!(quote, '\'' | '"'))?;
+    let (name, rest) = inner.get(1..)?.split_once(quote)?;
+    (!name.contains('\\')).then_some(())?;
+    Some((Some(name.to_owned()), rest.strip_prefix(']')?))
+}
+
+/// The name behind a dot, `None` for a wildcard, and what follows.
+fn plain_name(part: &str) -> Option<(Option<String>, &str)> {
+    if let Some(rest) = part.strip_prefix('*') {
+        return Some((None, rest));
+    }
+    let end = part.find(|c: char| c.is_ascii() && !c.is_ascii_alphanumeric() && c != '_').unwrap_or(part.len());
+    let (name, rest) = part.split_at(end);
+    (!name.is_empty()).then(|| (Some(name.to_owned()), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_wildcards_are_steps_and_all_else_is_left_to_the_search() {
+        let of = |text: &str| {
+            let steps = RulePath::parse(text).unwrap().steps?;
+            let shown = steps.iter().map(|PathStep { is_deep, name }| {
+                format!("{}{}", if *is_deep { ".." } else { "." }, name.as_deref().unwrap_or("*"))
+            });
+            Some(shown.collect::<String>())
+        };
+        for (text, steps) in [
+            ("$", ""),
+            ("$.a.b_2", ".a.b_2"),
+            ("$['a b'][*].c", ".a b.*.c"),
+            ("$[\"it's\"]", ".it's"),
+            ("$..é", "..é"),
+            ("$..[*].*", "..*.*"),
+            ("$..['x'].y", "..x.y"),
+        ] {
+            assert_eq!(of(text).as_deref(), Some(steps), "{text}");
+        }
+        for text in ["$[0]", "$['a','b']", "$[1:2]", "$[?@.a]", "$['a\\'b']", "$[ 'a' ]", "$ .a", "$.a[-1]"] {
+            assert_eq!(of(text), None, "{text}");
+        }
+    }
+}

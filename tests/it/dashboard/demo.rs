@@ -126,7 +126,8 @@ async fn state(prometheus: &Server) -> Option<String> {
 /// Ends the demo with SIGTERM, so that it removes its directory.
 async fn terminate(mut demo: Child) {
     let pid = demo.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
-    rustix::process::kill_process(pid.expect("it runs"), rustix::process::Signal::TERM).expect("the signal is sent");
+    let Some(pid) = pid else { return };
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the signal is sent");
     tokio::time::timeout(PATIENCE, demo.wait()).await.expect("it ends").expect("it ended");
 }
 
@@ -174,7 +175,7 @@ async fn climb() -> Option<BTreeSet<String>> {
                 break expected;
             }
         }
-        if Instant::now() > deadline {
+        if Instant::now() > deadline || demo.try_wait().expect("a process").is_some() {
             terminate(demo).await;
             return Some(states);
         }

@@ -90,8 +90,7 @@ fn a_read_with_a_call_that_another_step_makes_as_an_effect_causes_a_warning() {
     assert!(warned.contains(message), "{warned}");
     assert!(warned.contains("flags/workflows/look.yaml:2:"), "{warned}");
     assert!(!shown("/quotes").contains("as `effect: read`, and"));
-    let undone =
-        PAYMENT.replace("rehearse: { id: 1 } }", "rehearse: { id: 1 }, undo: 'POST ${services.bank}/refunds' }");
+    let undone = PAYMENT.replace("/charges' }", "/charges', undo: 'POST ${services.bank}/refunds' }");
     assert_ne!(undone, PAYMENT, "the workflow has such a step");
     let refunds =
         Set::valid().put("workflows/payment.yaml", undone).put("workflows/look.yaml", look("/refunds")).shown();

@@ -122,6 +122,14 @@ impl<'v> TreeNode<'v> {
         self.at as usize
     }
 
+    /// How many values it is, with those in it.
+    pub(super) fn len(self) -> usize {
+        match self.tree.entry(self.at).value {
+            EntryValue::Array(extent) | EntryValue::Object(extent, _) => extent.end.saturating_sub(self.at) as usize,
+            EntryValue::Null | EntryValue::Bool(_) | EntryValue::Number(_) | EntryValue::String(_) => 1,
+        }
+    }
+
     pub(super) fn value(self) -> TreeValue<'v> {
         let children = |extent, sorted| Children { tree: self.tree, of: self.at, extent, sorted };
         match self.tree.entry(self.at).value {

@@ -74,6 +74,14 @@ impl<'v> Node<'v> {
         }
     }
 
+    /// How many values of a tree it has in it, with itself; 1 of any other, which is not copied by [`Node::value`].
+    pub(super) fn len(self) -> usize {
+        match self {
+            Self::Value(_) => 1,
+            Self::Tree(node) => node.len(),
+        }
+    }
+
     pub(super) fn as_str(self) -> Option<&'v str> {
         match self.kind() {
             Kind::String(text) => Some(text),

@@ -240,6 +240,16 @@ fn markup_without_a_document_and_the_urls_of_headers_are_read() {
 }
 
 #[test]
+fn the_element_behind_a_secret_name_is_learned() {
+    let xml = || headers_of(&[("content-type", "application/xml")]);
+    let dict = "<dict><key>a</key><string>shown-11</string><key>password</key><string>hunter22</string></dict>";
+    let known = learned(&[], "", reply(xml(), dict));
+    assert!(known.contains("hunter22") && !known.contains("shown-11") && !known.contains("key string key string"));
+    let item = "<Item><Name>password</Name><N>1</N><Value>hunter22</Value></Item>";
+    assert!(learned(&[], "", reply(xml(), item)).contains("hunter22"));
+}
+
+#[test]
 fn with_more_secrets_than_are_looked_for_no_text_is_shown() {
     let tokens = |count| (0..count).map(|n| json!({"token": format!("token-{n:05}")})).collect::<Value>();
     assert!(!of_body(&tokens(QUOTED_SECRETS_MAX)).is_full());

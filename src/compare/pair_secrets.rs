@@ -28,8 +28,8 @@ use super::parsed_body::ParsedBody;
 use super::structure::values_of_text;
 use super::told_by::{ToldBy, is_kind_of_token};
 use crate::secret::{
-    Detectors, FoundSecret, QuotedSecrets, RedactRules, USER_INFO, are_pairs, decoded_component, is_weakly_secret,
-    json_of, replace_secrets, singular, value_of_pair, values_of_secrets,
+    Detectors, FoundSecret, QuotedSecrets, RedactRules, USER_INFO, are_pairs, decoded_component, is_order,
+    is_weakly_secret, json_of, replace_secrets, singular, value_of_pair, values_of_secrets,
 };
 
 /// The parts of one pair.
@@ -329,7 +329,8 @@ impl Learning<'_> {
                 };
                 let of_pair = |key: &str| of(declared.is_whole(key), named.is_whole(key));
                 let of_item = |key: &str, n: usize| of(declared.is_item(key, n), named.is_item(key, n));
-                for (key, value) in members {
+                // The order of the children of an element is no value.
+                for (key, value) in members.iter().filter(|(key, _)| !is_order(members, key)) {
                     let of_member = told_by.max(self.told_by(key)).max(of_pair(key));
                     let of_each = singular(key).and_then(|name| self.told_by(name));
                     match value {

@@ -98,8 +98,10 @@ pub(super) fn show(path: &ValuePath<'_>, value: &Value) -> String {
 /// How values at one path are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ShownAs {
-    /// As asterisks: a key of the path names a secret.
+    /// As asterisks: a key of the path names a secret, or a value beside one of the path does.
     Stars,
+    /// A text or number as asterisks: the path is that of an element in a list of secrets.
+    InListOfSecrets,
     /// With everything secret in them replaced.
     UnderKey,
     /// As digests: the path has no key.
@@ -116,12 +118,17 @@ impl ShownAs {
             }
             shown_as = ShownAs::UnderKey;
         }
-        shown_as
+        match shown_as {
+            _ if path.is_named_as_secret() => ShownAs::Stars,
+            _ if path.is_in_list_of_secrets() => ShownAs::InListOfSecrets,
+            shown_as => shown_as,
+        }
     }
     /// A value as it is shown.
     pub(super) fn show(self, value: &Value) -> String {
         match self {
             ShownAs::Stars => STARS.to_owned(),
+            ShownAs::InListOfSecrets => redact_in_list_of_secrets(value).to_string(),
             ShownAs::UnderKey => redact_under_key(value).to_string(),
             ShownAs::WithoutKey => redact(value).to_string(),
         }

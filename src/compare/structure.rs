@@ -19,25 +19,26 @@ use super::structure_text;
 use super::well_formed::{XmlSize, is_table, xml_size};
 use crate::expression::{MediaType, parse_form_strictly};
 
-/// The document of a text of a declared format, without what says nothing but how an XML document was written; `None`
-/// if it has none, or is nested too deeply.
+/// The document of a text of a declared format, without the namespaces of an XML document; `None` if it has none, or is
+/// nested too deeply.
 pub(super) fn values_of_text(headers: &HeaderMap, text: &str, bounds: &CompareBounds) -> Option<Value> {
     let format = Format::declared(headers)?;
     let (mut document, _) = format.document(text, bounds).ok()??;
     if format == Format::Xml {
-        remove_form(&mut document);
+        remove_namespaces(&mut document);
     }
     Some(document)
 }
 
-/// Removes the order of children and the namespaces from the document of an XML text.
-fn remove_form(document: &mut Value) {
+/// Removes the namespaces from the document of an XML text. The order of children stays: it tells which of them names
+/// the one behind it.
+fn remove_namespaces(document: &mut Value) {
     match document {
         Value::Object(members) => {
-            members.retain(|key, _| key != ORDER && key != NAMESPACE);
-            members.values_mut().for_each(remove_form);
+            members.retain(|key, _| key != NAMESPACE);
+            members.values_mut().for_each(remove_namespaces);
         }
-        Value::Array(items) => items.iter_mut().for_each(remove_form),
+        Value::Array(items) => items.iter_mut().for_each(remove_namespaces),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

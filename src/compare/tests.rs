@@ -363,6 +363,21 @@ fn secrets_do_not_show_in_differences() {
     }
     let bare = bodies(json!(["hunter2"]), json!(["hunter3"]), json!({}));
     assert!(!format!("{bare:?}").contains("hunter"));
+    // Another value says that it is a secret.
+    for [legacy, engine] in [
+        [json!({"name": "cvv", "value": "737"}), json!({"name": "cvv", "value": "738"})],
+        [json!([{"name": "cvv", "value": {"n": [737]}}]), json!([{"name": "cvv", "value": {"n": [738, 739]}}])],
+        [json!({"headers": [["pin", "737"]]}), json!({"headers": [["pin", "738"]]})],
+        [json!({"headers": [["pin", "737"]]}), json!({"headers": [["pin", "737", "738"]]})],
+        [json!({"pins": [737]}), json!({"pins": [738]})],
+        [json!({"string": ["pin", "737"]}), json!({"string": ["pin", "738"]})],
+    ] {
+        let of = bodies(legacy.clone(), engine, json!({}));
+        let text = format!("{of:?}");
+        assert!(!of.differences.is_empty() && !text.contains("\"73") && text.contains("***"), "{legacy}: {text}");
+    }
+    let named = |value: &str| json!({"all": [{"name": "n", "value": value}], "headers": [["n", value]], "ns": [value]});
+    assert_eq!(format!("{:?}", bodies(named("737"), named("738"), json!({}))).matches("738").count(), 3);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The path to a value within a document, as differences show it.
 
-use crate::secret::{is_secret, singular};
+use super::node::{Kind, Node};
+use crate::secret::{holds_a_name, is_field_name, is_secret, names_a_sibling, singular, value_of_pair, values_of_secrets};
 
 /// One step from a value to a value within it.
 #[derive(Clone, Copy, Debug)]
@@ -15,26 +16,57 @@ enum Part<'a> {
 pub(super) struct ValuePath<'a> {
     root: &'a str,
     parts: Vec<Part<'a>>,
+    /// The two values of the root and of each part, as far as they are known: what is in them may name a secret.
+    values: Vec<Option<[Node<'a>; 2]>>,
 }
 
 /// A longer key is treated as an id, not as a name.
 const KEY_CHARS_MAX: usize = 48;
 const PATH_CHARS_MAX: usize = 256;
-/// The longest name of a field that is shown below the name of a secret.
-const FIELD_NAME_CHARS_MAX: usize = 24;
+/// In an object with more values, only texts directly in it name a secret.
+const NAMING_VALUES_MAX: usize = 10_000;
 
 impl<'a> ValuePath<'a> {
     pub(super) fn of(root: &'a str) -> Self {
-        Self { root, parts: Vec::new() }
+        Self { root, parts: Vec::new(), values: vec![None] }
     }
     pub(super) fn enter_key(&mut self, key: &'a str) {
         self.parts.push(Part::Key(key));
+        self.values.push(None);
     }
     pub(super) fn enter_element(&mut self) {
         self.parts.push(Part::Element);
+        self.values.push(None);
     }
     pub(super) fn leave(&mut self) {
         self.parts.pop();
+        self.values.pop();
+    }
+    /// Tells the values at this path in the two documents.
+    pub(super) fn set_values(&mut self, legacy: Node<'a>, engine: Node<'a>) {
+        if let Some(values) = self.values.last_mut() {
+            *values = Some([legacy, engine]);
+        }
+    }
+    /// Whether a value beside one of the path names it as a secret: in `{"name": "pin", "value": …}`, in a list of
+    /// pairs, or as the element before it.
+    pub(super) fn is_named_as_secret(&self) -> bool {
+        let of = |document: usize, at: usize| self.values.get(at).copied().flatten().map(|values| values[document]);
+        let is_named = |(at, part): (usize, &Part<'_>)| {
+            (0..2).any(|document| match (part, of(document, at)) {
+                (Part::Key(key), Some(object)) => is_named_in(object, key),
+                (Part::Element, Some(pair)) => {
+                    let list = at.checked_sub(1).and_then(|at| of(document, at));
+                    list.is_some_and(are_pairs) && value_of_pair(&pair.value(), is_secret).is_some()
+                }
+                (Part::Key(_) | Part::Element, None) => false,
+            })
+        };
+        self.parts.iter().enumerate().any(is_named)
+    }
+    /// Whether the path is that of an element in a list with the plural of a secret's name.
+    pub(super) fn is_in_list_of_secrets(&self) -> bool {
+        matches!(self.parts[..], [.., Part::Key(key), Part::Element] if is_plural_of_secret(key))
     }
     /// The keys of the path, the outermost first.
     pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
@@ -93,9 +125,27 @@ fn is_plural_of_secret(name: &str) -> bool {
     singular(name).is_some_and(is_secret)
 }
 
-/// Whether a key below the name of a secret is plainly the name of a field: `number` in `card`.
-fn is_field_name(key: &str) -> bool {
-    key.len() <= FIELD_NAME_CHARS_MAX && key.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'-'))
+/// Whether another member of an object names the one with this key as a secret.
+fn is_named_in(object: Node<'_>, key: &str) -> bool {
+    let Kind::Object(members) = object.kind() else { return false };
+    if !members.iter().any(|(key, _)| holds_a_name(key) || names_a_sibling(key)) {
+        return false;
+    }
+    if object.len() > NAMING_VALUES_MAX {
+        let text_of = |node: Node<'_>| node.as_str().is_some_and(is_secret);
+        return members.iter().any(|(key, name)| holds_a_name(key) && text_of(name));
+    }
+    let value = object.value();
+    value.as_object().is_some_and(|members| values_of_secrets(members, is_secret).of(key).is_some())
+}
+
+/// Whether a list has pairs of names and values, such as headers.
+fn are_pairs(list: Node<'_>) -> bool {
+    let is_pair = |item: Node<'_>| match item.kind() {
+        Kind::Array(pair) => pair.len() == 2 && pair.iter().next().is_some_and(|name| name.as_str().is_some()),
+        _ => false,
+    };
+    matches!(list.kind(), Kind::Array(items) if items.len() > 0 && items.iter().all(is_pair))
 }
 
 /// Whether a key is an id: an object whose keys are ids is shown like an array.

@@ -109,6 +109,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         engine: Node<'v>,
     ) -> Result<(), BoundExceeded> {
         self.context.findings.step()?;
+        path.set_values(legacy, engine);
         if !self.is_report() && !self.context.rules_by_node.may_have_ids(legacy, engine) {
             return Ok(());
         }

@@ -349,8 +349,7 @@ fn the_bound_that_is_shown_takes_account_of_changed_rules_too() {
 fn noise_holds_the_gate_until_it_is_known_how_little_it_may_hide() {
     let with_repeats = |repeats: u64, only_engine: u64| {
         let mut e = RouteEvidence { shadow_pairs: 30, ignored: 30, ..RouteEvidence::default() };
-        let places = std::collections::BTreeSet::from(["value $.at".to_owned()]);
-        let group = NoiseGroup { places, is_ignored: true, ..NoiseGroup::default() };
+        let group = NoiseGroup { places: ["value $.at".to_owned()].into(), is_ignored: true, ..NoiseGroup::default() };
         e.noise.groups.insert("x".into(), group);
         let outcomes = PlaceOutcomes { both: repeats - only_engine, only_engine, ..PlaceOutcomes::default() };
         e.noise.places.insert("value $.at".into(), outcomes);
@@ -371,10 +370,9 @@ fn noise_holds_the_gate_until_it_is_known_how_little_it_may_hide() {
     let without = RouteEvidence { shadow_pairs: 30, matched: 30, ..RouteEvidence::default() };
     assert_eq!(condition(&without, &small()), None);
     // That legacy does not keep an order needs no repeated request.
-    let mut in_other_order = without;
-    let places = std::collections::BTreeSet::from(["effect_order effects.charge, effects.mail".to_owned()]);
-    let group = NoiseGroup { places, is_ignored: true, ..NoiseGroup::default() };
-    in_other_order.noise.groups.insert("x".into(), group);
+    let mut in_other_order = with_repeats(0, 0);
+    let order = "effect_order effects.charge, effects.mail".to_owned();
+    in_other_order.noise.groups.values_mut().for_each(|group| group.places = [order.clone()].into());
     assert_eq!(condition(&in_other_order, &small()), None);
 }
 

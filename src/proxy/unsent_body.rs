@@ -4,7 +4,8 @@
 //! then: the call would count as one that any request could have made, and take the effects of all of them from the
 //! comparison. What legacy has sent, or sends shortly, is read, while legacy gets its 502.
 //!
-//! Always true: the 502 does not wait for it; it takes [`READ_WITHIN`] at most, and no more is kept than the copy keeps.
+//! Always true: the 502 does not wait for it; it takes [`READ_WITHIN`] at most, and no more is kept than the copy
+//! keeps.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};

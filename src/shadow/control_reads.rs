@@ -49,8 +49,8 @@ impl ReadsBesideControl {
         Self { control, calls, reads: Mutex::new(reads), unanswered: Mutex::default(), _reserved }
     }
 
-    /// Whether the control sent an effect to this path, however it is spelled, whatever the query, and whatever names its
-    /// service and the host have there: one host has several.
+    /// Whether the control sent an effect to this path, however it is spelled, whatever the query, and whatever names
+    /// its service and the host have there: one host has several.
     fn is_where_an_effect_went(&self, asked: &Intent) -> bool {
         let path = any_spelling(path_of_url(&asked.url));
         let is_there = |call: &Effect| call.method == asked.method && any_spelling(path_of_url(&call.url)) == path;

@@ -62,7 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "admin",
         &[
             "flag", "workflow", "compare", "exchange", "store", "engine", "evidence", "ladder", "config", "docs",
-            "egress", "record",
+            "egress", "record", "clock",
         ],
     ),
     ("cli", &["app", "admin", "config", "demo", "docs", "flag", "record", "telemetry"]),

@@ -2,10 +2,11 @@
 //! (`x-api-key: V`), sentences and log lines (`the password: V`, `password=V`), and parts of JSON (`"token": "V"`).
 //!
 //! Always true: where a text does not tell where a value ends, the value reaches to the end of the line, because a
-//! secret may have blanks and any sign in it. Behind a colon, a name that has other meanings too (`session: …`) is
-//! that of a secret only if the value looks like one.
+//! secret may have whitespace and any delimiter in it. Behind a colon, a name that has other meanings too
+//! (`session: …`) is that of a secret only if the value looks like one.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::forms::decoded_component;
@@ -24,6 +25,8 @@ const SENTENCES: [&str; 14] =
 const REMARKS: [&str; 8] = ["required", "invalid", "missing", "expired", "empty", "optional", "unknown", "none"];
 /// Words that follow the name of a secret and name its value.
 const LABELS: [&str; 9] = ["number", "no", "id", "key", "code", "value", "is", "was", "hash"];
+/// The longest quote before a value, with its escapes.
+const QUOTE_BYTES_MAX: usize = 8;
 const QUOTES: [char; 4] = ['"', '\'', '`', '\\'];
 
 /// A value behind a secret name.
@@ -61,27 +64,126 @@ impl Assignment<'_> {
     }
 }
 
-/// The first value behind a secret name from this offset on.
-pub(super) fn next_secret<'t>(text: &'t str, from: usize, is_secret: &dyn Fn(&str) -> bool) -> Option<Assignment<'t>> {
-    let mut at = from;
-    while let Some(sign) = text[at..].find([':', '=', '>', '→']).map(|sign| at + sign) {
-        let rest = &text[sign..];
-        at = sign + rest.chars().next().map_or(1, char::len_utf8);
-        let is_arrow = rest.starts_with('→') || rest.starts_with('>') && text[from..sign].ends_with(['-', '=']);
-        if rest.starts_with('>') && !is_arrow || rest.starts_with("://") || rest.starts_with("=>") {
-            continue;
-        }
-        let is_parameter = rest.starts_with('=');
-        let before = text[from..sign].trim_end_matches(|c: char| is_arrow && matches!(c, '-' | '='));
-        let Some((name, is_quoted)) = name_at_end(before, is_secret) else { continue };
-        let behind = text[at..].strip_prefix('=').unwrap_or(&text[at..]).trim_start_matches([' ', '\t']);
-        let start = text.len() - behind.len();
-        let found = value(behind, is_parameter, is_quoted, is_weakly_secret(&name));
-        if let Some((place, form)) = found.filter(|(place, _)| !behind[place.clone()].trim().is_empty()) {
-            return Some(Assignment { name, value: start + place.start..start + place.end, form });
-        }
+/// Finds the values behind secret names in a text, in order.
+pub(super) struct Assignments<'t, 'n> {
+    text: &'t str,
+    is_secret: &'n dyn Fn(&str) -> bool,
+    /// What is before was searched: no name begins there.
+    from: usize,
+    /// Where the search for the next delimiter goes on.
+    at: usize,
+    /// Quotes that nothing closes behind `at`, by the number of escapes before them: each is searched for to the end of
+    /// the text only once.
+    unclosed: BTreeSet<(usize, char)>,
+}
+
+impl<'t, 'n> Assignments<'t, 'n> {
+    pub(super) fn of(text: &'t str, is_secret: &'n dyn Fn(&str) -> bool) -> Self {
+        Self { text, is_secret, from: 0, at: 0, unclosed: BTreeSet::new() }
     }
-    None
+
+    /// Goes on at this offset, which is not before what was found last.
+    pub(super) fn skip_to(&mut self, offset: usize) {
+        (self.from, self.at) = (offset, offset);
+    }
+
+    /// The next value whose name ends before this offset.
+    pub(super) fn next_before(&mut self, limit: usize) -> Option<Assignment<'t>> {
+        let (text, from) = (self.text, self.from);
+        while let Some(delimiter) = text[self.at..limit.max(self.at)].find([':', '=', '>', '→']) {
+            let delimiter = self.at + delimiter;
+            let rest = &text[delimiter..];
+            self.at = delimiter + rest.chars().next().map_or(1, char::len_utf8);
+            let is_arrow =
+                rest.starts_with('→') || rest.starts_with('>') && text[from..delimiter].ends_with(['-', '=']);
+            if rest.starts_with('>') && !is_arrow || rest.starts_with("://") || rest.starts_with("=>") {
+                continue;
+            }
+            let is_parameter = rest.starts_with('=');
+            let before = text[from..delimiter].trim_end_matches(|c: char| is_arrow && matches!(c, '-' | '='));
+            let Some((name, is_quoted)) = name_at_end(before, self.is_secret) else { continue };
+            let behind = &text[self.at..];
+            let behind = behind.strip_prefix('=').unwrap_or(behind).trim_start_matches([' ', '\t']);
+            let start = text.len() - behind.len();
+            let found = self.value(behind, is_parameter, is_quoted, is_weakly_secret(&name));
+            if let Some((place, form)) = found.filter(|(place, _)| !behind[place.clone()].trim().is_empty()) {
+                let value = start + place.start..start + place.end;
+                self.skip_to(value.end);
+                return Some(Assignment { name, value, form });
+            }
+        }
+        None
+    }
+
+    /// Where the value is in what follows a name and its delimiter.
+    fn value(
+        &mut self,
+        behind: &str,
+        is_parameter: bool,
+        is_quoted: bool,
+        is_weak: bool,
+    ) -> Option<(Range<usize>, ValueForm)> {
+        let escapes = behind.len() - behind.trim_start_matches('\\').len();
+        let Some(last @ ('"' | '\'')) = behind[escapes..].chars().next() else {
+            return unquoted_value(behind, is_parameter, is_quoted, is_weak);
+        };
+        let quote = &behind[..escapes + last.len_utf8()];
+        let may_be_closed = !self.unclosed.contains(&(escapes, last));
+        let end = may_be_closed.then(|| closing_quote(behind, quote)).flatten().unwrap_or_else(|| {
+            self.unclosed.insert((escapes, last));
+            line_end(behind)
+        });
+        Some((quote.len().min(end)..end, ValueForm::Quoted))
+    }
+}
+
+impl<'t> Iterator for Assignments<'t, '_> {
+    type Item = Assignment<'t>;
+
+    fn next(&mut self) -> Option<Assignment<'t>> {
+        self.next_before(self.text.len())
+    }
+}
+
+/// The name and delimiter at the end of a text that may belong to a value in the next text, such as the next element:
+/// `Your password:`.
+pub(super) fn lead(text: &str, is_secret: &dyn Fn(&str) -> bool) -> Option<String> {
+    let text = text.trim_end();
+    if !text.ends_with([':', '=', '>', '→']) {
+        return None;
+    }
+    let line = text.rsplit(['\n', '\r']).next().unwrap_or_default();
+    let lead = &line[line.ceil_char_boundary(line.len().saturating_sub(2 * NAME_CHARS_MAX))..];
+    value_behind(lead, "1", is_secret).is_some().then(|| lead.to_owned())
+}
+
+/// A value at the beginning of a text for which the end of the text before it has the name.
+pub(super) struct LedValue {
+    pub name: String,
+    pub place: Range<usize>,
+    /// The value without its encoding.
+    pub plain: String,
+    /// Whether it reaches to the end of its line.
+    pub is_line: bool,
+}
+
+/// The value with which a text begins if it follows this name and delimiter.
+pub(super) fn value_behind(lead: &str, text: &str, is_secret: &dyn Fn(&str) -> bool) -> Option<LedValue> {
+    let value = text.trim_start();
+    let joined = format!("{lead} {value}");
+    let (in_joined, in_text) = (lead.len() + 1, text.len() - value.len());
+    let found = Assignments::of(&joined, is_secret).find(|found| found.value.start >= lead.len())?;
+    let place = found.value.start + in_text - in_joined..found.value.end + in_text - in_joined;
+    (found.value.start <= in_joined + QUOTE_BYTES_MAX).then(|| LedValue {
+        plain: found.plain(&joined),
+        is_line: found.is_line(),
+        name: found.name.into_owned(),
+        place,
+    })
+}
+
+fn line_end(text: &str) -> usize {
+    text.find(['\n', '\r']).unwrap_or(text.len())
 }
 
 fn is_of_name(c: char) -> bool {
@@ -97,18 +199,35 @@ fn name_at_end<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Option<(C
     if word.is_empty() {
         return None;
     }
-    let plain = match word.contains('%') {
+    let plain = |word: &'t str| match word.contains('%') {
         true => Cow::Owned(last_word(decoded_component(word).trim_end_matches(QUOTES)).0.to_owned()),
         false => Cow::Borrowed(word),
     };
-    if is_secret(&plain) {
-        return (!is_in_resource_name(before)).then_some((plain, is_quoted));
+    let words = [without_escape(word, before), Some(word)];
+    if let Some(name) = words.into_iter().flatten().map(plain).find(|name| is_secret(name)) {
+        return (!is_in_resource_name(before)).then_some((name, is_quoted));
     }
+    let word = plain(word);
     // A name of two words: `api key: V`, `card number: V`.
-    let (earlier, _) = before.strip_suffix(' ').map(last_word)?;
-    let is_label = || LABELS.iter().any(|label| plain.eq_ignore_ascii_case(label)) && is_secret(earlier);
-    let both = format!("{earlier} {plain}");
+    let (earlier, before) = before.strip_suffix(' ').map(last_word)?;
+    let earlier = without_escape(earlier, before).filter(|name| is_secret(name)).unwrap_or(earlier);
+    let is_label = || LABELS.iter().any(|label| word.eq_ignore_ascii_case(label)) && is_secret(earlier);
+    let both = format!("{earlier} {word}");
     (!earlier.is_empty() && (is_label() || !is_secret(earlier) && is_secret(&both))).then_some((both.into(), is_quoted))
+}
+
+/// A word without the end of an escape that stands before it, in a text as a string of JSON or of a program has it:
+/// `pin` of `\npin` or `\u0026pin`.
+fn without_escape<'t>(word: &'t str, before: &str) -> Option<&'t str> {
+    let mut letters = word.chars();
+    let digits = match letters.next().filter(|_| before.ends_with('\\'))? {
+        'n' | 'r' | 't' | 'b' | 'f' | 'v' | '0' => 0,
+        'x' => 2,
+        'u' => 4,
+        _ => return None,
+    };
+    let is_escape = letters.by_ref().take(digits).filter(char::is_ascii_hexdigit).count() == digits;
+    Some(letters.as_str()).filter(|word| is_escape && !word.is_empty())
 }
 
 /// Whether what follows belongs to the name of a resource: `urn:oauth:token:jwt`, `arn:aws:secret:name`.
@@ -125,15 +244,13 @@ fn last_word(text: &str) -> (&str, &str) {
     (word, before)
 }
 
-/// Where the value is in what follows a name and its sign.
-fn value(behind: &str, is_parameter: bool, is_quoted: bool, is_weak: bool) -> Option<(Range<usize>, ValueForm)> {
-    let line_end = || behind.find(['\n', '\r']).unwrap_or(behind.len());
-    let quote = &behind[..behind.len() - behind.trim_start_matches('\\').len()];
-    if let Some(mark @ ('"' | '\'')) = behind[quote.len()..].chars().next() {
-        let quote = &behind[..quote.len() + mark.len_utf8()];
-        let end = closing_quote(behind, quote).unwrap_or_else(line_end);
-        return Some((quote.len().min(end)..end, ValueForm::Quoted));
-    }
+/// Where a value without quotes is in what follows its name and delimiter.
+fn unquoted_value(
+    behind: &str,
+    is_parameter: bool,
+    is_quoted: bool,
+    is_weak: bool,
+) -> Option<(Range<usize>, ValueForm)> {
     if is_parameter {
         return Some((0..parameter_end(behind), ValueForm::Parameter));
     }
@@ -152,7 +269,8 @@ fn value(behind: &str, is_parameter: bool, is_quoted: bool, is_weak: bool) -> Op
     }
     // A value of JSON that is no text.
     let is_literal = is_quoted && !first.starts_with(['{', '[']);
-    let end = if is_literal { behind.find([',', '}', ']', '\n', '\r']).unwrap_or(behind.len()) } else { line_end() };
+    let end =
+        if is_literal { behind.find([',', '}', ']', '\n', '\r']).unwrap_or(behind.len()) } else { line_end(behind) };
     Some((0..end, ValueForm::Line))
 }
 
@@ -170,18 +288,18 @@ fn closing_quote(text: &str, quote: &str) -> Option<usize> {
     }
 }
 
-/// Where the value of a parameter ends: at a line break, a fragment, or a sign before the next parameter. What follows
+/// Where the value of a parameter ends: at a line break, a fragment, or a separator before the next parameter. What follows
 /// another `&` or `;` belongs to a value that was not encoded.
 fn parameter_end(text: &str) -> usize {
     let mut at = 0;
-    while let Some(sign) = text[at..].find(['&', ';', '#', '\n', '\r']).map(|sign| at + sign) {
-        let behind = &text[sign + 1..];
+    while let Some(separator) = text[at..].find(['&', ';', '#', '\n', '\r']).map(|separator| at + separator) {
+        let behind = &text[separator + 1..];
         let next = &behind[..behind.find(['&', ';', '#', '\n', '\r']).unwrap_or(behind.len())];
         let name = next.split('=').next().unwrap_or_default().trim_start();
-        if !text[sign..].starts_with(['&', ';']) || name.chars().all(is_of_name) {
-            return sign;
+        if !text[separator..].starts_with(['&', ';']) || name.chars().all(is_of_name) {
+            return separator;
         }
-        at = sign + 1;
+        at = separator + 1;
     }
     text.len()
 }
@@ -193,7 +311,7 @@ mod tests {
 
     fn shown(text: &str) -> String {
         let (mut out, mut at) = (String::new(), 0);
-        while let Some(found) = next_secret(text, at, &is_secret) {
+        for found in Assignments::of(text, &is_secret) {
             out.push_str(&text[at..found.value.start]);
             out.push_str(STARS);
             at = found.value.end;
@@ -225,6 +343,11 @@ mod tests {
             ("user%5Bpass%77ord%5D=hunter2&n=1", "user%5Bpass%77ord%5D=***&n=1"),
             ("pin: 1234", "pin: ***"),
             ("password: must be hunter2", "password: ***"),
+            (r#"body="user=7\npin=1234""#, r#"body="user=7\npin=***"#),
+            (r"a=1\u0026otp=123456", r"a=1\u0026otp=***"),
+            (r"a=1\x26pin=1234", r"a=1\x26pin=***"),
+            (r"C:\token=hunter2", r"C:\token=***"),
+            (r"said\npin code: 1234", r"said\npin code: ***"),
         ] {
             assert_eq!(shown(text), expected);
         }
@@ -246,6 +369,7 @@ mod tests {
             "role \"arn:aws:secret:prod\"",
             "a->b, 1 > 2, x >= 3",
             "password:",
+            r"a\nopinion=7\u0026company=8",
         ] {
             assert_eq!(shown(text), text);
         }
@@ -253,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_value_is_compared_without_its_encoding() {
-        let plain = |text: &str| next_secret(text, 0, &is_secret).expect("a secret").plain(text);
+        let plain = |text: &str| Assignments::of(text, &is_secret).next().expect("a secret").plain(text);
         for text in ["token=a%22b+c", r#""token":"a\"b c""#, "token: a\"b c "] {
             assert_eq!(plain(text), "a\"b c", "{text}");
         }

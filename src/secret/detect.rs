@@ -22,7 +22,7 @@ pub struct Detectors {
 }
 
 /// Returns a text in which each part that a detector finds is replaced. `replace` gets the secret in the form in which
-/// it is compared: the number of a card without blanks and dashes.
+/// it is compared: the number of a card without spaces and dashes.
 pub fn replace_detected<'t>(
     text: &'t str,
     detectors: Detectors,
@@ -64,7 +64,7 @@ fn detected(text: &str, detectors: Detectors) -> Vec<Range<usize>> {
     found
 }
 
-/// Runs of digits, blanks and dashes between them included, with a length and a check digit of a card's number.
+/// The numbers of cards among the digits of a text, in order.
 fn cards(text: &str) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
@@ -75,48 +75,58 @@ fn cards(text: &str) -> Vec<Range<usize>> {
             continue;
         }
         let start = at;
-        let (mut digits, mut end) = (Vec::new(), at);
-        while at < bytes.len() {
-            match bytes[at] {
-                digit @ b'0'..=b'9' => {
-                    digits.push(digit - b'0');
-                    end = at + 1;
-                }
-                b' ' | b'-' if bytes.get(at + 1).is_some_and(u8::is_ascii_digit) => {}
-                _ => break,
-            }
-            at += 1;
+        let mut groups = Vec::new();
+        while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+            let digits = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            groups.push(at..at + digits);
+            let has_more = matches!(bytes.get(at + digits), Some(b' ' | b'-'))
+                && bytes.get(at + digits + 1).is_some_and(u8::is_ascii_digit);
+            at += digits + usize::from(has_more);
         }
+        // A group that belongs to a word or to a fraction is none of a card. Those beside it may be.
         let is_word_before = text[..start].chars().next_back().is_some_and(char::is_alphanumeric);
         let is_fraction = start >= 2 && bytes[start - 1] == b'.' && bytes[start - 2].is_ascii_digit();
-        let is_word_behind = text[end..].chars().next().is_some_and(char::is_alphanumeric);
-        if is_word_before || is_word_behind || is_fraction {
-            continue;
-        }
-        if is_card(&digits) {
-            found.push(start..end);
-        } else if let Some(group) = grouped_card(&text[start..end]) {
-            found.push(start + group.start..start + group.end);
+        let is_word_behind = text[at..].chars().next().is_some_and(char::is_alphanumeric);
+        let first = usize::from(is_word_before || is_fraction);
+        let last = groups.len() - usize::from(is_word_behind);
+        if let Some(groups) = groups.get(first..last) {
+            cards_of_groups(bytes, groups, &mut found);
         }
     }
     found
 }
 
-/// The first number of a card among groups of digits that belong to more than one number: `17 4111 1111 1111 1111`.
-fn grouped_card(run: &str) -> Option<Range<usize>> {
-    let starts = std::iter::once(0).chain(run.match_indices([' ', '-']).map(|(at, _)| at + 1)).collect::<Vec<_>>();
-    let ends = run.match_indices([' ', '-']).map(|(at, _)| at).chain([run.len()]).collect::<Vec<_>>();
-    let digits = |from: usize, to: usize| -> Vec<u8> {
-        run[from..to].bytes().filter(u8::is_ascii_digit).map(|digit| digit - b'0').collect()
+/// The numbers of cards in a run of groups of digits, which may belong to more than one number: `17 4111 1111 1111
+/// 1111`. It is the whole run, or else the shortest number that begins with a group.
+fn cards_of_groups(bytes: &[u8], groups: &[Range<usize>], found: &mut Vec<Range<usize>>) {
+    let card_of = |groups: &[Range<usize>]| {
+        let digits: Vec<u8> = groups.iter().flat_map(|group| &bytes[group.clone()]).map(|digit| digit - b'0').collect();
+        is_card(&digits).then(|| groups[0].start..groups[groups.len() - 1].end)
     };
-    // Each digit of a card stands in a group of its own at most, so that the search stays linear in the length of the
-    // run.
-    let behind = |from: usize| move |to: &&usize| **to < from + 2 * CARD_DIGITS.end;
-    starts.iter().enumerate().find_map(|(first, from)| {
-        let mut to = ends.iter().skip(first).take_while(behind(*from));
-        let to = to.find(|to| *to - from >= CARD_DIGITS.start && is_card(&digits(*from, **to)))?;
-        Some(*from..*to)
-    })
+    let mut rest = groups;
+    if digits_of(groups) < CARD_DIGITS.end
+        && let Some(card) = card_of(groups)
+    {
+        found.push(card);
+        rest = &[];
+    }
+    while !rest.is_empty() {
+        // A card ends with one of these groups.
+        let ends = (1..=rest.len()).take_while(|end| digits_of(&rest[..*end]) < CARD_DIGITS.end);
+        let mut cards = ends.filter_map(|end| Some((end, card_of(&rest[..end])?)));
+        match cards.next() {
+            Some((end, card)) => {
+                found.push(card);
+                rest = &rest[end..];
+            }
+            None => rest = &rest[1..],
+        }
+    }
+}
+
+/// How many digits these groups have, counted up to more than a card has.
+fn digits_of(groups: &[Range<usize>]) -> usize {
+    groups.iter().take(CARD_DIGITS.end).map(ExactSizeIterator::len).sum()
 }
 
 /// Whether these are the digits of a card's number: its length, its first digit, and its check digit (Luhn).
@@ -140,30 +150,48 @@ fn is_card(digits: &[u8]) -> bool {
     sum.is_multiple_of(10)
 }
 
+fn is_of_token(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~' | '+' | '/' | '=')
+}
+
+/// Where the run of characters of tokens ends that begins here.
+fn token_end(text: &str, start: usize) -> usize {
+    text[start..].find(|c| !is_of_token(c)).map_or(text.len(), |end| start + end)
+}
+
 /// The tokens behind each `Bearer`, and JSON web tokens wherever they are.
 fn tokens(text: &str) -> Vec<Range<usize>> {
-    let is_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~' | '+' | '/' | '=');
-    let token_at = |start: usize| start..text[start..].find(|c| !is_token(c)).map_or(text.len(), |end| start + end);
-    let bytes = text.as_bytes();
     let mut found = Vec::new();
-    for (at, window) in bytes.windows(BEARER.len()).enumerate() {
+    for (at, window) in text.as_bytes().windows(BEARER.len()).enumerate() {
         if !window.eq_ignore_ascii_case(BEARER.as_bytes()) {
             continue;
         }
-        let behind = at + BEARER.len();
-        let blanks = text[behind..].len() - text[behind..].trim_start().len();
-        let token = token_at(behind + blanks);
+        let behind = &text[at + BEARER.len()..];
+        let start = text.len() - behind.trim_start().len();
+        if start == at + BEARER.len() {
+            continue;
+        }
+        let token = start..token_end(text, start);
         let shown = &text[token.clone()];
-        let is_secret = shown.bytes().any(|b| b.is_ascii_digit()) || shown.len() >= TOKEN_CHARS_MIN;
-        if blanks > 0 && is_secret {
+        if shown.len() >= TOKEN_CHARS_MIN || shown.bytes().any(|b| b.is_ascii_digit()) {
             found.push(token);
         }
     }
+    // The end of the run in which the last `eyJ` was found, and the dots from there to that end: another one in this
+    // run has the same end, and reading on to it each time would take quadratic time.
+    let (mut last, mut end, mut dots) = (0, 0, 0);
+    let dots_in = |part: Range<usize>| text.as_bytes()[part].iter().filter(|byte| **byte == b'.').count();
     for (at, _) in text.match_indices("eyJ") {
-        let token = token_at(at);
-        let is_within = text[..at].chars().next_back().is_some_and(is_token) && !text[..at].ends_with(['=', '/']);
-        if !is_within && text[token.clone()].matches('.').count() == 2 {
-            found.push(token);
+        if at < end {
+            dots -= dots_in(last..at);
+        } else {
+            end = token_end(text, at);
+            dots = dots_in(at..end);
+        }
+        last = at;
+        let is_within = text[..at].chars().next_back().is_some_and(is_of_token) && !text[..at].ends_with(['=', '/']);
+        if !is_within && dots == 2 {
+            found.push(at..end);
         }
     }
     found
@@ -205,6 +233,11 @@ mod tests {
             ("17 4111 1111 1111 1111", "17 <4111111111111111>"),
             ("amex 378282246310005 and 4111111111111111", "amex <378282246310005> and <4111111111111111>"),
             ("\u{e4}4111111111111111", "\u{e4}4111111111111111"),
+            ("charged 12.50 4111111111111111", "charged 12.50 <4111111111111111>"),
+            ("v2 4111 1111 1111 1111", "v2 <4111111111111111>"),
+            ("4111 1111 1111 1111 2nd try", "<4111111111111111> 2nd try"),
+            ("4111111111111111 5500000000000004 7", "<4111111111111111> <5500000000000004> 7"),
+            ("4111 1111 1111 1111 3782-822463-10005", "<4111111111111111> <378282246310005>"),
         ] {
             assert_eq!(masked(text, false), shown);
         }
@@ -217,6 +250,9 @@ mod tests {
             "1764136271000",
             "order-4111111111111111a",
             "0.4111111111111111",
+            "v4111111111111111 7",
+            "17 4111111111111111st",
+            "12.4111111111111111 4111111111111111b",
             "2026-11-26T05:51:11.123456Z",
             "41111",
             "",

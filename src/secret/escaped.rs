@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 /// Characters that JSON writers escape needlessly, by kind of writer: none; those beyond ASCII; in addition those with
-/// a meaning in HTML; in addition quotes and further marks.
+/// a meaning in HTML; in addition quotes and further punctuation.
 const ALSO_ESCAPED: [fn(char) -> bool; 4] = [
     |_| false,
     |c| !c.is_ascii(),

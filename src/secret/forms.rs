@@ -1,67 +1,78 @@
 //! Forms in which a secret value stands apart from its name, or within a text.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use percent_encoding::percent_decode_str;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-/// Members that hold a name, in a pair of name and value; with `@` they are attributes of XML.
-const NAMES: [&str; 9] = ["name", "key", "field", "header", "parameter", "@name", "@key", "@field", "@id"];
-/// Members that hold the value of such a pair.
-const VALUES: [&str; 5] = ["value", "values", "content", "@value", "#text"];
-
-/// Elements that hold a name, in front of the element with its value: those of a property list, and of a map that Java
-/// wrote (`<entry><string>password</string><string>…</string></entry>`).
-const SIBLING_NAMES: [&str; 3] = ["key", "name", "string"];
+/// Members, attributes and elements that hold a name, in a pair of name and value. Members with `@` before them are the
+/// attributes of XML.
+const NAMES: [&str; 5] = ["name", "key", "field", "header", "parameter"];
+/// The same, of attributes only.
+const ID: &str = "id";
+/// The same, of elements only: in a map that Java wrote (`<entry><string>password</string><string>…</string></entry>`).
+const STRING: &str = "string";
+/// Members and attributes that hold the value of such a pair.
+const VALUES: [&str; 4] = ["value", "values", "content", "#text"];
 /// The order of an element's children, where they have different names.
 const ORDER: &str = "#order";
 
 /// Members of an object that hold the values of secrets which other members name.
 #[derive(Debug, Default, PartialEq)]
-pub struct NamedValues<'m>(Vec<(&'m str, Option<usize>)>);
+pub struct NamedValues<'m>(HashMap<&'m str, Named>);
+
+/// What of a member is the value of a secret.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Named {
+    /// All of it.
+    Whole,
+    /// These elements of the list that it is.
+    Items(BTreeSet<usize>),
+}
 
 impl NamedValues<'_> {
     /// Whether all of the member with this key is such a value.
     pub fn is_whole(&self, key: &str) -> bool {
-        self.0.contains(&(key, None))
+        matches!(self.0.get(key), Some(Named::Whole))
     }
     /// Whether an element of the list that is the member with this key is one.
     pub fn is_item(&self, key: &str, index: usize) -> bool {
-        self.0.contains(&(key, Some(index)))
+        matches!(self.0.get(key), Some(Named::Items(items)) if items.contains(&index))
     }
     /// Whether elements of that list are.
     pub fn has_items(&self, key: &str) -> bool {
-        self.0.iter().any(|(of, index)| *of == key && index.is_some())
+        matches!(self.0.get(key), Some(Named::Items(_)))
     }
-    /// The same without borrowing the object.
-    pub fn to_keys(&self) -> Vec<(String, Option<usize>)> {
-        self.0.iter().map(|(key, index)| ((*key).to_owned(), *index)).collect()
+    /// What of the member with this key is such a value.
+    pub fn of(&self, key: &str) -> Option<&Named> {
+        self.0.get(key)
     }
 }
 
-/// The values of pairs such as `{"name": "password", "value": "…"}`, if the name is secret. In an element of XML of
-/// which an attribute has the name, all children, if none is the value by its name; the element that follows one with
-/// the name.
+/// The values of pairs such as `{"name": "password", "value": "…"}`, if the name is secret: all members that may hold
+/// the value. In an element of XML of which an attribute has the name, all children too; otherwise the element that
+/// follows one with the name.
 pub fn values_of_secrets<'m>(members: &'m Map<String, Value>, is_secret: impl Fn(&str) -> bool) -> NamedValues<'m> {
-    let among = |key: &str, keys: &[&str]| keys.iter().any(|known| key.eq_ignore_ascii_case(known));
-    let is_naming = |(key, name): &(&String, &Value)| among(key, &NAMES) && text_of(name).is_some_and(&is_secret);
-    let named_by = members.iter().find(is_naming).map(|(key, _)| key);
-    if let Some(named_by) = named_by {
-        if let Some(value) = members.keys().find(|key| among(key, &VALUES)) {
-            return NamedValues(vec![(value, None)]);
-        }
-        if named_by.starts_with('@') {
-            let children = members.keys().filter(|key| !key.starts_with(['@', '#']));
-            return NamedValues(children.map(|key| (key.as_str(), None)).collect());
+    let is_naming = |(key, name): &(&String, &Value)| holds_a_name(key) && text_of(name).is_some_and(&is_secret);
+    let mut naming = members.iter().filter(is_naming).map(|(key, _)| key).peekable();
+    if naming.peek().is_some() {
+        let has_children = naming.any(|key| key.starts_with('@'));
+        let is_value = |key: &str| holds_a_value(key) || has_children && !key.starts_with(['@', '#']);
+        let whole: HashMap<_, _> =
+            members.keys().filter(|key| is_value(key)).map(|key| (key.as_str(), Named::Whole)).collect();
+        if !whole.is_empty() {
+            return NamedValues(whole);
         }
     }
     NamedValues(following_siblings(members, is_secret))
 }
 
 /// The elements that follow one with a secret name.
-fn following_siblings(members: &Map<String, Value>, is_secret: impl Fn(&str) -> bool) -> Vec<(&str, Option<usize>)> {
-    if !members.keys().any(|key| SIBLING_NAMES.contains(&key.as_str())) {
-        return Vec::new();
+fn following_siblings(members: &Map<String, Value>, is_secret: impl Fn(&str) -> bool) -> HashMap<&str, Named> {
+    let mut found = HashMap::new();
+    if !members.keys().any(|key| names_a_sibling(key)) {
+        return found;
     }
     let is_child = |(key, items): &(&String, &Value)| !key.starts_with(['@', '#']) && items.is_array();
     let order: Vec<&str> = match members.get(ORDER).and_then(Value::as_str) {
@@ -70,23 +81,31 @@ fn following_siblings(members: &Map<String, Value>, is_secret: impl Fn(&str) -> 
             let mut children = members.iter().filter(is_child);
             match (children.next(), children.next()) {
                 (Some((key, Value::Array(items))), None) => vec![key.as_str(); items.len()],
-                _ => return Vec::new(),
+                _ => return found,
             }
         }
     };
-    let (mut counts, mut follows, mut found) = (HashMap::<&str, usize>::new(), false, Vec::new());
+    let (mut counts, mut follows) = (HashMap::<&str, usize>::new(), false);
     for name in order {
         let count = counts.entry(name).or_default();
         let index = std::mem::replace(count, *count + 1);
         let Some((key, items)) = members.get_key_value(name) else { continue };
         if std::mem::take(&mut follows) {
-            found.push((key.as_str(), Some(index)));
+            if let Named::Items(items) = found.entry(key.as_str()).or_insert_with(|| Named::Items(BTreeSet::new())) {
+                items.insert(index);
+            }
             continue;
         }
         let text = items.get(index).and_then(text_of);
-        follows = SIBLING_NAMES.contains(&name) && text.is_some_and(&is_secret);
+        follows = names_a_sibling(name) && text.is_some_and(&is_secret);
     }
     found
+}
+
+/// Whether the member with this key is nothing but the order of the other members, which are children of an element.
+pub fn is_order(members: &Map<String, Value>, key: &str) -> bool {
+    let order = members.get(key).and_then(Value::as_str).filter(|_| key == ORDER);
+    order.is_some_and(|order| order.split(' ').all(|name| members.contains_key(name)))
 }
 
 /// Whether a list has pairs of names and values, such as headers: `[["authorization", "…"], ["accept", "…"]]`.
@@ -103,14 +122,28 @@ pub fn value_of_pair(pair: &Value, is_secret: impl Fn(&str) -> bool) -> Option<(
     }
 }
 
-/// Whether an attribute with this name holds the name in a pair of name and value.
-pub(super) fn names_a_value(attribute: &str) -> bool {
-    NAMES.iter().any(|name| attribute.eq_ignore_ascii_case(name.trim_start_matches('@')))
+fn is_one_of(names: &[&str], name: &str) -> bool {
+    names.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// Whether the member with this key holds the name in a pair of name and value.
+fn holds_a_name(key: &str) -> bool {
+    key.strip_prefix('@').map_or_else(|| is_one_of(&NAMES, key), is_name_attribute)
+}
+
+/// Whether the member or attribute with this name holds the value in such a pair.
+pub(super) fn holds_a_value(key: &str) -> bool {
+    is_one_of(&VALUES, key.strip_prefix('@').unwrap_or(key))
+}
+
+/// Whether an attribute with this name holds the name in such a pair.
+pub(super) fn is_name_attribute(attribute: &str) -> bool {
+    is_one_of(&NAMES, attribute) || attribute.eq_ignore_ascii_case(ID)
 }
 
 /// Whether an element with this name may hold the name of what stands in the next one.
 pub(super) fn names_a_sibling(element: &str) -> bool {
-    SIBLING_NAMES.contains(&element)
+    is_one_of(&NAMES, element) || element.eq_ignore_ascii_case(STRING)
 }
 
 /// The text that a value is: in XML, each element is one of a list.
@@ -129,6 +162,22 @@ pub fn json_of(text: &str) -> Option<Value> {
     (is_outline('{', '}') || is_outline('[', ']')).then(|| serde_json::from_str(text).ok()).flatten()
 }
 
+/// The JSON object or array with which a text begins, and its length; how many bytes were read if there is none.
+pub(super) fn json_at_start(text: &str) -> Result<(Value, usize), usize> {
+    let mut skipped = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    match skipped.next() {
+        Some(Ok(IgnoredAny)) => {
+            let bytes = skipped.byte_offset();
+            serde_json::from_str(&text[..bytes]).map(|value| (value, bytes)).map_err(|_| bytes)
+        }
+        Some(Err(error)) => {
+            let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len);
+            Err((lines.sum::<usize>() + error.column()).min(text.len()))
+        }
+        None => Err(text.len()),
+    }
+}
+
 /// The name or the value of a parameter in a query or a form.
 pub fn decoded_component(text: &str) -> String {
     percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
@@ -141,25 +190,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_value_beside_a_secret_name_is_found() {
-        let all = |value: &Value| values_of_secrets(value.as_object().unwrap(), |name| name == "password").to_keys();
-        let found = |value: Value| all(&value).into_iter().next().map(|(key, _)| key);
-        assert_eq!(found(json!({ "name": "password", "value": "x" })).as_deref(), Some("value"));
-        assert_eq!(found(json!({ "Key": "password", "Content": 1, "id": 2 })).as_deref(), Some("Content"));
-        assert_eq!(found(json!({ "@name": "password", "#text": "x" })).as_deref(), Some("#text"));
-        assert_eq!(found(json!({ "name": ["password"], "value": ["x"] })).as_deref(), Some("value"));
-        assert_eq!(found(json!({ "name": ["password", "b"], "value": ["x"] })), None);
-        assert_eq!(found(json!({ "name": "colour", "value": "x" })), None);
-        assert_eq!(found(json!({ "name": "password", "hint": "x" })), None);
-        assert_eq!(found(json!({ "label": "password", "value": "x" })), None);
-        let child = json!({ "@key": "password", "@n": "1", "string": ["x"], "b": ["y"], "#order": "string b" });
-        assert_eq!(all(&child), [("string".to_owned(), None), ("b".to_owned(), None)]);
-        let dict = json!({ "key": ["a", "password"], "string": ["1", "x"], "#order": "key string key string" });
-        assert_eq!(all(&dict), [("string".to_owned(), Some(1))]);
-        let entry = json!({ "string": ["password", "x"] });
-        assert_eq!(all(&entry), [("string".to_owned(), Some(1))]);
-        assert_eq!(all(&json!({ "string": ["x", "password"] })), []);
-        assert_eq!(all(&json!({ "key": ["password"], "a": 1 })), []);
+    fn the_values_beside_a_secret_name_are_found() {
+        for (value, found) in [
+            (json!({ "name": "password", "value": "x" }), "value"),
+            (json!({ "Key": "password", "Content": 1, "id": 2 }), "Content"),
+            (json!({ "@name": "password", "#text": "x" }), "#text"),
+            (json!({ "name": ["password"], "value": ["x"] }), "value"),
+            (json!({ "name": ["password", "b"], "value": ["x"] }), ""),
+            (json!({ "name": "colour", "value": "x" }), ""),
+            (json!({ "name": "password", "hint": "x" }), ""),
+            (json!({ "label": "password", "value": "x" }), ""),
+            (json!({ "name": "password", "content": "text", "value": "x" }), "content value"),
+            (json!({ "@name": "password", "@value": "", "string": ["x"] }), "@value string"),
+            (json!({ "@key": "password", "@n": "1", "string": ["x"], "b": ["y"], "#order": "string b" }), "string b"),
+            (json!({ "key": ["a", "password"], "string": ["1", "x"], "#order": "key string key string" }), "string[1]"),
+            (json!({ "Key": ["password"], "V": ["x"], "#order": "Key V" }), "V[0]"),
+            (json!({ "field": ["password"], "a": ["x"], "#order": "field a" }), "a[0]"),
+            (json!({ "string": ["password", "x", "password", "y"] }), "string[1] string[3]"),
+            (json!({ "string": ["x", "password"] }), ""),
+            (json!({ "key": ["password"], "a": 1 }), ""),
+        ] {
+            let members = value.as_object().expect("an object");
+            let named = values_of_secrets(members, |name| name == "password");
+            let shown = members.keys().flat_map(|key| match named.of(key) {
+                Some(Named::Whole) => vec![key.clone()],
+                Some(Named::Items(items)) => items.iter().map(|index| format!("{key}[{index}]")).collect(),
+                None => Vec::new(),
+            });
+            assert_eq!(shown.collect::<Vec<_>>().join(" "), found, "{value}");
+        }
     }
 
     #[test]

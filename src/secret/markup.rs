@@ -3,22 +3,30 @@
 //! The text is searched as it is and not parsed: it may quote a part of a document, or one with text beside elements.
 //! Therefore what stands in an element without an end tag is taken for secret up to the end of the text.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
-use super::forms::{names_a_sibling, names_a_value};
+use super::forms::{holds_a_value, is_name_attribute, names_a_sibling};
 
-/// The marks around a text of XML in which nothing is escaped.
+/// The delimiters of a text of XML in which nothing is escaped.
 pub const CDATA: [&str; 2] = ["<![CDATA[", "]]>"];
 /// The longest reference to a character of XML: `&#x0010FFFF;`.
 const REFERENCE_BYTES_MAX: usize = 12;
-/// Attributes with the value of a pair of name and value.
-const VALUE: &str = "value";
+/// The attribute and its value by which HTML says that a field holds a password.
+const PASSWORD_FIELD: [&str; 2] = ["type", "password"];
+/// Elements of HTML that have no end tag. One of XML with such a name has content if its end tag is the next tag.
+const VOID_ELEMENTS: [&str; 13] =
+    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"];
 
 /// A part of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece<'t> {
     pub place: Range<usize>,
     pub kind: PieceKind<'t>,
+    /// How many elements are open around it.
+    pub depth: usize,
+    /// The fewest elements that were open since the piece before it.
+    pub depth_min: usize,
 }
 
 /// What a part of a text is.
@@ -26,65 +34,61 @@ pub(super) struct Piece<'t> {
 pub(super) enum PieceKind<'t> {
     /// What stands in an element or attribute with this secret name.
     Secret(&'t str),
-    /// Another attribute, or a text in or beside elements, in which references such as `&amp;` stand for characters.
+    /// Another attribute, or what is between attributes. References such as `&amp;` stand for characters.
+    InTag,
+    /// A text in or beside elements, in which references stand for characters.
     Escaped,
-    /// A text in CDATA marks.
+    /// A text in CDATA delimiters.
     Verbatim,
 }
 
 /// The parts of a text that quotes elements or references, in order; `None` if it quotes none. What is between them are
-/// the names of elements, and signs.
+/// the names of elements, and delimiters.
 pub(super) fn pieces<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Option<Vec<Piece<'t>>> {
-    let has_marks = text.contains('<') || text.contains('&') && text.contains(';');
-    if !has_marks {
+    let may_be_markup = text.contains('<') || text.contains('&') && text.contains(';');
+    if !may_be_markup {
         return None;
     }
-    let (mut found, mut at, mut run) = (Vec::new(), 0, 0);
+    let mut found = Pieces::default();
+    let (mut at, mut run) = (0, 0);
     let mut named_before = None;
     while let Some(open) = text[at..].find('<').map(|open| at + open) {
         let rest = &text[open..];
         if let Some(inner) = rest.strip_prefix(CDATA[0]) {
             let start = open + CDATA[0].len();
             let end = inner.find(CDATA[1]).map_or(text.len(), |end| start + end);
-            push(&mut found, run..open, PieceKind::Escaped);
-            push(&mut found, start..end, PieceKind::Verbatim);
+            found.push(run..open, PieceKind::Escaped);
+            found.push(start..end, PieceKind::Verbatim);
             at = (end + CDATA[1].len()).min(text.len());
             run = at;
             continue;
         }
-        at = open + 1;
-        let name = &text[at..at + name_length(&text[at..])];
         let is_end = rest.starts_with("</");
-        if name.is_empty() && !is_end {
+        at = open + 1 + usize::from(is_end);
+        let name = &text[at..at + name_length(&text[at..])];
+        // With a colon at its end it is that of a value: `<password: hunter2>`.
+        if name.is_empty() && !is_end || name.ends_with(':') {
             continue;
         }
         let head = at + name.len();
-        let behind = &text[head..];
-        // A quote that is not closed is no quote.
-        let Some(end) = end_of_tag(behind).or_else(|| behind.find('>')).map(|end| head + end) else { break };
-        push(&mut found, run..open, PieceKind::Escaped);
-        let attributes = if is_end { Vec::new() } else { attributes(&text[head..end]) };
-        let named = attributes.iter().find_map(|(attribute, place)| {
-            let value = &text[head + place.start..head + place.end];
-            (names_a_value(local(attribute)) && is_secret(value)).then_some(value)
-        });
-        let mut written = head;
-        for (attribute, place) in attributes {
-            let kind = match named {
-                _ if is_secret(local(attribute)) => PieceKind::Secret(local(attribute)),
-                Some(name) if local(attribute).eq_ignore_ascii_case(VALUE) => PieceKind::Secret(name),
-                _ => PieceKind::Escaped,
-            };
-            // What is between the values may be a text too, if the quotes are not those of markup.
-            push(&mut found, written..head + place.start, PieceKind::Escaped);
-            written = head + place.end;
-            push(&mut found, head + place.start..written, kind);
-        }
-        push(&mut found, written..end, PieceKind::Escaped);
+        let Some(end) = end_of_tag(&text[head..]).map(|end| head + end) else { continue };
+        found.push(run..open, PieceKind::Escaped);
+        let named = match is_end {
+            true => {
+                found.push(at..end, PieceKind::InTag);
+                None
+            }
+            false => found.attributes(text, head..end, is_secret),
+        };
         at = end + 1;
+        let has_content = !is_end && !text[..end].ends_with('/') && !is_void(name, &text[at..]);
+        match is_end {
+            true => found.close(name),
+            false if has_content => found.open(name),
+            false => {}
+        }
         let of_sibling = if is_end { None } else { named_before.take() };
         let secret = if is_secret(local(name)) { Some(local(name)) } else { named.or(of_sibling) };
-        let has_content = !is_end && !text[..end].ends_with('/');
         if has_content && names_a_sibling(local(name)) {
             // What is between two tags with nothing in between: the name of what stands in the next element.
             let name = text[at..].split('<').next().unwrap_or_default().trim();
@@ -93,19 +97,86 @@ pub(super) fn pieces<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Opt
         if let Some(secret) = secret.filter(|_| has_content) {
             let content = end_tag(&text[at..], name).map_or(at..text.len(), |end| at..at + end);
             at = content.end;
-            push(&mut found, content, PieceKind::Secret(secret));
+            found.push(content, PieceKind::Secret(secret));
         }
         run = at;
     }
-    push(&mut found, run..text.len(), PieceKind::Escaped);
+    found.push(run..text.len(), PieceKind::Escaped);
+    let found = found.pieces;
     let is_plain = matches!(&found[..], [piece] if piece.place == (0..text.len()) && !has_references(text));
     (!is_plain).then_some(found)
 }
 
-fn push<'t>(found: &mut Vec<Piece<'t>>, place: Range<usize>, kind: PieceKind<'t>) {
-    if !place.is_empty() {
-        found.push(Piece { place, kind });
+/// The pieces of a text that were read, and the elements that are open behind them.
+#[derive(Default)]
+struct Pieces<'t> {
+    pieces: Vec<Piece<'t>>,
+    open: Vec<&'t str>,
+    /// How many of them have this name.
+    counts: HashMap<&'t str, usize>,
+    depth_min: usize,
+}
+
+impl<'t> Pieces<'t> {
+    fn push(&mut self, place: Range<usize>, kind: PieceKind<'t>) {
+        if !place.is_empty() {
+            let depth = self.open.len();
+            let depth_min = std::mem::replace(&mut self.depth_min, depth);
+            self.pieces.push(Piece { place, kind, depth, depth_min });
+        }
     }
+
+    fn open(&mut self, name: &'t str) {
+        self.open.push(name);
+        *self.counts.entry(name).or_default() += 1;
+    }
+
+    /// Closes the last element with this name, and those in it; an end tag of no element is only a text.
+    fn close(&mut self, name: &str) {
+        while self.counts.get(name).is_some_and(|count| *count > 0)
+            && let Some(last) = self.open.pop()
+        {
+            self.counts.entry(last).and_modify(|count| *count -= 1);
+            self.depth_min = self.depth_min.min(self.open.len());
+            if last == name {
+                break;
+            }
+        }
+    }
+
+    /// Adds what stands in a tag behind the name of its element. Returns the secret name that an attribute gives to the
+    /// element's value.
+    fn attributes(&mut self, text: &'t str, tag: Range<usize>, is_secret: &dyn Fn(&str) -> bool) -> Option<&'t str> {
+        let attributes = attributes(&text[tag.clone()]);
+        let value_at = |place: &Range<usize>| &text[tag.start + place.start..tag.start + place.end];
+        let named = attributes.iter().find_map(|(attribute, place)| {
+            let (attribute, value) = (local(attribute), value_at(place));
+            let [of_type, password] = PASSWORD_FIELD;
+            let is_password = attribute.eq_ignore_ascii_case(of_type) && value.eq_ignore_ascii_case(password);
+            (is_password || is_name_attribute(attribute) && is_secret(value)).then_some(value)
+        });
+        let mut written = tag.start;
+        for (attribute, place) in attributes {
+            let kind = match named {
+                _ if is_secret(local(attribute)) => PieceKind::Secret(local(attribute)),
+                Some(name) if holds_a_value(local(attribute)) => PieceKind::Secret(name),
+                _ => PieceKind::InTag,
+            };
+            // What is between the values may be a text too, if the quotes are not those of markup.
+            self.push(written..tag.start + place.start, PieceKind::InTag);
+            written = tag.start + place.end;
+            self.push(tag.start + place.start..written, kind);
+        }
+        self.push(written..tag.end, PieceKind::InTag);
+        named
+    }
+}
+
+/// Whether an element with this name and this text behind its tag has no content because HTML knows no end tag of it.
+fn is_void(name: &str, behind: &str) -> bool {
+    let is_end = |tag: &str| tag.strip_prefix("</").is_some_and(|rest| rest.starts_with(name));
+    VOID_ELEMENTS.iter().any(|void| name.eq_ignore_ascii_case(void))
+        && !behind.find('<').is_some_and(|next| is_end(&behind[next..]))
 }
 
 /// What stands in an element or attribute, as a text; one with elements in it as it is written.
@@ -122,13 +193,17 @@ pub(super) fn content(text: &str) -> String {
     if has_elements() { text.to_owned() } else { unescaped(text).trim().to_owned() }
 }
 
-/// A text with the characters that its references and CDATA marks stand for.
+/// A text with the characters that its references and CDATA delimiters stand for.
 pub(super) fn unescaped(text: &str) -> String {
     let (mut plain, mut rest) = (String::with_capacity(text.len()), text);
-    while let Some(mark) = rest.find(['&', '<']) {
-        plain.push_str(&rest[..mark]);
-        rest = &rest[mark..];
-        if let Some((inner, behind)) = rest.strip_prefix(CDATA[0]).and_then(|inner| inner.split_once(CDATA[1])) {
+    let last_end = text.rfind(CDATA[1]).unwrap_or_default();
+    while let Some(next) = rest.find(['&', '<']) {
+        plain.push_str(&rest[..next]);
+        rest = &rest[next..];
+        // Not searched for behind the last one, so that many beginnings without an end take linear time.
+        let may_end = text.len() - rest.len() < last_end;
+        let inner = rest.strip_prefix(CDATA[0]).filter(|_| may_end);
+        if let Some((inner, behind)) = inner.and_then(|inner| inner.split_once(CDATA[1])) {
             plain.push_str(inner);
             rest = behind;
         } else if let Some((character, bytes)) = reference(rest) {
@@ -186,27 +261,30 @@ fn local(name: &str) -> &str {
     name.rsplit(':').next().unwrap_or(name)
 }
 
-/// Where the `>` is behind the name of an element: a quoted one does not count.
+/// Where the `>` is behind the name of an element: a quoted one does not count. Without a closing quote, the first `>`
+/// ends the tag. `None` if another tag begins before; so three searches at most read the same part of a text.
 fn end_of_tag(text: &str) -> Option<usize> {
-    let mut quote = None;
-    text.char_indices().find_map(|(at, c)| {
+    let (mut quote, mut first_quoted) = (None, None);
+    for (at, c) in text.char_indices() {
         match (quote, c) {
             (None, '>') => return Some(at),
+            (None, '<') => break,
             (None, '"' | '\'') => quote = Some(c),
             (Some(open), c) if open == c => quote = None,
+            (Some(_), '>') => first_quoted = first_quoted.or(Some(at)),
             _ => {}
         }
-        None
-    })
+    }
+    first_quoted
 }
 
 /// The attributes behind the name of an element, with the places of their values.
 fn attributes(text: &str) -> Vec<(&str, Range<usize>)> {
     let (mut found, mut at) = (Vec::new(), 0);
-    while let Some(sign) = text[at..].find('=').map(|sign| at + sign) {
-        let before = text[at..sign].trim_end();
+    while let Some(equals) = text[at..].find('=').map(|equals| at + equals) {
+        let before = text[at..equals].trim_end();
         let name = before.rsplit(char::is_whitespace).next().unwrap_or(before);
-        let behind = text[sign + 1..].trim_start();
+        let behind = text[equals + 1..].trim_start();
         let open = text.len() - behind.len();
         // In a string of JSON, escapes stand before the quotes.
         let escapes = behind.len() - behind.trim_start_matches('\\').len();
@@ -249,7 +327,7 @@ mod tests {
 
     fn shown(text: &str) -> String {
         let (mut out, mut written) = (String::new(), 0);
-        for Piece { place, kind } in pieces(text, &is_secret).into_iter().flatten() {
+        for Piece { place, kind, .. } in pieces(text, &is_secret).into_iter().flatten() {
             if let PieceKind::Secret(_) = kind {
                 out.push_str(&text[written..place.start]);
                 out.push_str(STARS);
@@ -275,18 +353,29 @@ mod tests {
             ("1 < 2, a <> b, <token", "1 < 2, a <> b, <token"),
             ("<card><no>hunter2</no></card>", "<card>***</card>"),
             ("<b it's><pin>1</pin>", "<b it's><pin>***</pin>"),
+            ("1 <x and <pin>1</pin>", "1 <x and <pin>***</pin>"),
+            ("<meta name='csrf-token' content='hunter2'><p>1</p>", "<meta name='csrf-token' content='***'><p>1</p>"),
+            ("<input type=\"password\" value=\"hunter2\"> 1", "<input type=\"password\" value=\"***\"> 1"),
+            ("<input value='hunter2' type=Password>1", "<input value='***' type=Password>1"),
+            ("<meta name='token'>hunter2</meta>1", "<meta name='token'>***</meta>1"),
+            (
+                "<Item><Name>password</Name><Value>hunter2</Value></Item>",
+                "<Item><Name>password</Name><Value>***</Value></Item>",
+            ),
+            ("<field>pin</field><v>1</v><v>2</v>", "<field>pin</field><v>***</v><v>2</v>"),
+            ("<header>token</header><parameter>1</parameter>", "<header>token</header><parameter>***</parameter>"),
         ] {
             assert_eq!(shown(text), expected);
         }
     }
 
     #[test]
-    fn references_and_marks_are_decoded() {
+    fn references_and_cdata_are_decoded() {
         assert_eq!(content(" <![CDATA[hun<ter]]>&#x32; "), "hun<ter2");
         assert_eq!(content("<no>1</no>"), "<no>1</no>");
         assert_eq!(unescaped("p&amp;1 & 2; &#65;&quot;&none;"), "p&1 & 2; A\"&none;");
         assert_eq!(unescaped(&escaped("<a b=\"&\">")), "<a b=\"&\">");
-        for plain in ["a=1&b=2;c", "1 < 2", "no marks"] {
+        for plain in ["a=1&b=2;c", "1 < 2", "no delimiters"] {
             assert_eq!(pieces(plain, &is_secret), None, "{plain}");
         }
     }

@@ -15,6 +15,8 @@ mod redact;
 mod rules;
 mod search;
 mod walk;
+mod walk_lines;
+mod walk_markup;
 #[cfg(test)]
 mod walk_tests;
 
@@ -23,12 +25,12 @@ use std::sync::Arc;
 pub use cut::{BEGINNING_CHARS_MIN, CUT, LengthMax, masked_and_cut};
 pub use detect::{Detectors, replace_detected};
 pub use escaped::forms_in_texts;
-pub use forms::{are_pairs, decoded_component, json_of, value_of_pair, values_of_secrets};
+pub use forms::{are_pairs, decoded_component, is_order, json_of, value_of_pair, values_of_secrets};
 pub use keyed::{REDACTED, RedactionKey, is_redacted};
 pub use markup::CDATA;
-pub use names::{is_secret, is_weakly_secret, set_secret_names, singular};
+pub use names::{is_field_name, is_secret, is_weakly_secret, set_secret_names, singular};
 pub use number::CanonicalNumber;
-pub use path_params::without_secret_params;
+pub use path_params::{is_secret_segment, without_secret_params};
 pub use quoted::{QUOTED_SECRETS_MAX, QuotedSecrets, forms_in_shown_texts};
 pub use redact::{SEALED, STARS, is_hidden, redact_line};
 pub use rules::RedactRules;

@@ -42,6 +42,9 @@ const SECRET_PARTS: &[&str] =
 /// Those of them that mean nothing else.
 const STRONG_PARTS: &[&str] = &["cvv", "cvc", "iban", "ssn", "pwd", "otp", "jwt"];
 
+/// Below a secret name, a longer key, or one of anything but letters, may be a secret.
+const FIELD_NAME_CHARS_MAX: usize = 24;
+
 /// Whether the value under this key is secret.
 pub fn is_secret(key: &str) -> bool {
     has_secret_word(key) || has_part_of(SECRET_PARTS, key) || is_secret_in_process(key)
@@ -68,7 +71,8 @@ fn has_part_of(words: &[&str], key: &str) -> bool {
         }
         lower_before = c.is_lowercase();
     }
-    parts.iter().any(|part| words.contains(&part.as_str()))
+    // The digits of a numbered field do not count: `cvv2`, `pin1`.
+    parts.iter().any(|part| words.contains(&part.trim_end_matches(|c: char| c.is_ascii_digit())))
 }
 
 /// Whether nothing but a word with other meanings makes a key secret: the session of a conference, a card for a
@@ -83,6 +87,11 @@ pub fn singular(name: &str) -> Option<&str> {
     name.strip_suffix(['s', 'S']).filter(|name| !name.is_empty())
 }
 
+/// Whether a key below a secret name is plainly the name of a field: `number` in `card`.
+pub fn is_field_name(key: &str) -> bool {
+    key.len() <= FIELD_NAME_CHARS_MAX && key.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'-'))
+}
+
 /// The names that `redact:` of pointsman.yaml declares. They are known to the whole process, because the log and the
 /// access log show texts that belong to no route.
 static NAMES_OF_PROCESS: LazyLock<ArcSwap<Vec<String>>> = LazyLock::new(ArcSwap::default);
@@ -93,9 +102,16 @@ pub fn set_secret_names(names: &[String]) {
 }
 
 /// Whether a name is secret by what was set last.
-pub(super) fn is_secret_in_process(name: &str) -> bool {
-    let names = NAMES_OF_PROCESS.load();
-    !names.is_empty() && names.contains(&plain_name(name))
+fn is_secret_in_process(name: &str) -> bool {
+    has_declared(&NAMES_OF_PROCESS.load(), name)
+}
+
+/// Whether a name is one of these, which are plain ([`plain_name`]). The last part of a nested one counts too:
+/// `order[customer_ref]`, `order.customer_ref`.
+pub(super) fn has_declared(names: &[String], name: &str) -> bool {
+    let has = |name: &str| names.contains(&plain_name(name));
+    let last = || name.trim_end_matches(']').rsplit(['[', ']', '.']).next();
+    !names.is_empty() && (has(name) || last().is_some_and(|last| last.len() < name.len() && has(last)))
 }
 
 #[cfg(test)]
@@ -109,6 +125,8 @@ mod tests {
         assert!(!is_secret("customer_ref"));
         set_secret_names(&["customer_ref".to_owned()]);
         assert!(is_secret("customerRef") && redact_line("/x?customer_ref=7") == "/x?customer_ref=***");
+        assert_eq!(redact_line("/x?order[customer_ref]=7&n=1"), "/x?order[customer_ref]=***&n=1");
+        assert_eq!(redact_line("/x?order%5BcustomerRef%5D=7"), "/x?order%5BcustomerRef%5D=***");
         set_secret_names(&[]);
         assert!(!is_secret("customer_ref"));
     }

@@ -1,6 +1,6 @@
-//! Hides the parameters of a path whose names in the route's template are secret: `/reset/{token}`.
+//! Finds the parameters of a path whose names in the route's template are secret: `/reset/{token}`.
 //!
-//! Always true: if the path is written in another way than the template (dot segments, double slashes, a part that a
+//! Always true: where only the template is known and the path is written in another way than the template (dot segments, double slashes, a part that a
 //! proxy adds), every segment that is not a segment of the template is hidden.
 
 use std::borrow::Cow;
@@ -40,6 +40,12 @@ pub fn without_secret_params<'p>(path: &'p str, template: &str, hidden: &str) ->
     Cow::Owned(shown.collect::<Vec<_>>().join("/"))
 }
 
+/// Whether a segment of a path, as it was sent or decoded, is the value of a parameter with a secret name.
+pub fn is_secret_segment(segment: &str, params: &[(&str, &str)], is_secret: impl Fn(&str) -> bool) -> bool {
+    let plain = percent_decode_str(segment).decode_utf8_lossy();
+    params.iter().any(|(name, value)| (*value == segment || *value == plain) && is_secret(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +64,9 @@ mod tests {
             assert_eq!(shown(path), expected);
         }
         assert_eq!(without_secret_params("/orders/7", "/orders/{id}", "***"), "/orders/7");
+        let params = [("token", "a b"), ("id", "7")];
+        let is_hidden = |segment: &str| is_secret_segment(segment, &params, is_secret);
+        assert!(is_hidden("a b") && is_hidden("a%20b") && !is_hidden("7") && !is_hidden("a"));
         assert!(has_secret_params("/a/{token}") && !has_secret_params("/token/{id}"));
     }
 }

@@ -35,6 +35,11 @@ mod tests {
             ("/cb?token=T1&redirect=https://example.com&email=a@b.c", "/cb?token=***&redirect=https://***@b.c"),
             ("/cb?to=https://u:p@x/y&password=T2", "/cb?to=https://***@x/y&password=***"),
             ("/a?b=http://x/1&c=http://u:p@y/2", "/a?b=http://x/1&c=http://***@y/2"),
+            ("postgres://u:pa#ss@db/x?a=b@c", "postgres://***@db/x?a=b@c"),
+            ("to redis://:pa/s?s@w@db, by jo@x", "to redis://***@db, by jo@x"),
+            ("http://npm:4873/@scope/a", "http://npm:4873/@scope/a"),
+            ("https://[::1]/@scope http://x:80&to=a@b/c", "https://[::1]/@scope http://***@b/c"),
+            ("http://x.y/a:b@c \"http://x:y/z\" a@b", "http://x.y/a:b@c \"http://x:y/z\" a@b"),
         ] {
             assert_eq!(redact_line(line), redacted);
         }
@@ -55,10 +60,13 @@ mod tests {
             "access_token",
             "client-secret",
             "pin",
+            "cvv2",
+            "card_cvc2",
+            "pin1",
         ] {
             assert!(is_secret(key), "{key}");
         }
-        for key in ["discard", "spinner", "company", "author", "total", "sku", "opinion"] {
+        for key in ["discard", "spinner", "company", "author", "total", "sku", "opinion", "spin1", "2"] {
             assert!(!is_secret(key), "{key}");
         }
     }

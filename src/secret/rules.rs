@@ -4,7 +4,7 @@ use serde_json::Value;
 use serde_json_path::JsonPath;
 
 use super::detect::Detectors;
-use super::names::plain_name;
+use super::names::{has_declared, plain_name};
 use super::redact::STARS;
 
 /// What is redacted beside secrets that are known by their names.
@@ -40,11 +40,8 @@ impl RedactRules {
         &self.names
     }
     /// Whether the value under this name is declared as secret.
-    /// The last part of a nested one counts too: `order[customer_ref]`, `order.customer_ref`.
     pub fn has_name(&self, name: &str) -> bool {
-        let has = |name: &str| self.names.contains(&plain_name(name));
-        let last = || name.trim_end_matches(']').rsplit(['[', ']', '.']).next();
-        !self.names.is_empty() && (has(name) || last().is_some_and(|last| last.len() < name.len() && has(last)))
+        has_declared(&self.names, name)
     }
     /// Which detectors search.
     pub fn detectors(&self) -> Detectors {

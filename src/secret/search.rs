@@ -3,7 +3,7 @@
 //!
 //! Writers of URLs differ in which characters they escape. Therefore the escapes of the searched text are decoded, and
 //! the value is searched for in the result: this finds every mixture of escaped and plain characters, even if a URL is
-//! part of another one. So are the references and the CDATA marks of XML, and the escapes of JSON.
+//! part of another one. So are the references and the CDATA delimiters of XML, and the escapes of JSON.
 //!
 //! Always true: the places are positions in the text before decoding; they are sorted and do not overlap.
 //!
@@ -21,20 +21,32 @@ const NESTING_MAX: usize = 3;
 pub fn quotes_in<'a>(text: &str, forms: impl Iterator<Item = &'a str> + Clone) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for view in views(text, forms.clone()) {
-        view.quotes(text, forms.clone(), &mut found);
+        let searched = view.searched(text);
+        for form in forms.clone() {
+            found.extend(searched.match_indices(form).map(|(at, _)| (view.place(at..at + form.len()), 0)));
+        }
     }
-    joined(found)
+    joined(found).into_iter().map(|(place, _)| place).collect()
 }
 
 /// Like [`quotes_in`]; also the places where a value begins directly before a cut.
 pub fn quotes_and_cut_quotes_in<'a>(text: &str, forms: impl Iterator<Item = &'a str> + Clone) -> Vec<Range<usize>> {
+    ranked_quotes_in(text, forms.map(|form| (0, form))).into_iter().map(|(place, _)| place).collect()
+}
+
+/// The same for forms with a rank, with the lowest rank of the forms at each place. The text is decoded once for all.
+pub(super) fn ranked_quotes_in<'a>(
+    text: &str,
+    forms: impl Iterator<Item = (usize, &'a str)> + Clone,
+) -> Vec<(Range<usize>, usize)> {
     let mut found = Vec::new();
-    for view in views(text, forms.clone()) {
-        view.quotes(text, forms.clone(), &mut found);
+    for view in views(text, forms.clone().map(|(_, form)| form)) {
         let searched = view.searched(text);
-        if searched.contains(CUT) {
-            let cut = forms.clone().flat_map(|form| beginnings_before_cuts(searched, form));
-            found.extend(cut.map(|range| view.place(range)));
+        let has_cut = searched.contains(CUT);
+        for (rank, form) in forms.clone() {
+            let cut = if has_cut { beginnings_before_cuts(searched, form) } else { Vec::new() };
+            let whole = searched.match_indices(form).map(|(at, _)| at..at + form.len());
+            found.extend(whole.chain(cut).map(|range| (view.place(range), rank)));
         }
     }
     joined(found)
@@ -59,14 +71,17 @@ pub fn replaced(text: &str, places: &[Range<usize>], replace: &dyn Fn(&str) -> O
     Some(result)
 }
 
-/// Sorts the places, and joins those that overlap.
-fn joined(mut found: Vec<Range<usize>>) -> Vec<Range<usize>> {
-    found.sort_by_key(|place| (place.start, place.end));
-    let mut places: Vec<Range<usize>> = Vec::with_capacity(found.len());
-    for place in found {
+/// Sorts the places, and joins those that overlap, with the lowest of their ranks.
+fn joined(mut found: Vec<(Range<usize>, usize)>) -> Vec<(Range<usize>, usize)> {
+    found.sort_by_key(|(place, _)| (place.start, place.end));
+    let mut places: Vec<(Range<usize>, usize)> = Vec::with_capacity(found.len());
+    for (place, rank) in found {
         match places.last_mut() {
-            Some(last) if place.start < last.end => last.end = last.end.max(place.end),
-            _ => places.push(place),
+            Some((last, lowest)) if place.start < last.end => {
+                last.end = last.end.max(place.end);
+                *lowest = rank.min(*lowest);
+            }
+            _ => places.push((place, rank)),
         }
     }
     places
@@ -102,12 +117,6 @@ impl View {
                 Some(last) if last >= range.start => decoded.places[range.start]..decoded.ends[last],
                 _ => decoded.places[range.start]..decoded.places[range.start],
             },
-        }
-    }
-    fn quotes<'a>(&self, text: &str, forms: impl Iterator<Item = &'a str>, found: &mut Vec<Range<usize>>) {
-        let searched = self.searched(text);
-        for form in forms {
-            found.extend(searched.match_indices(form).map(|(at, _)| self.place(at..at + form.len())));
         }
     }
 }
@@ -168,7 +177,7 @@ fn decoded(text: &str, earlier: Option<&Decoded>, spaced: bool) -> Option<Decode
                 ends.last_mut().into_iter().for_each(|last| *last = end(at + bytes));
                 (None, bytes)
             }
-            Escape::Mark(bytes) => (None, bytes),
+            Escape::Delimiter(bytes) => (None, bytes),
         };
         if let Some(character) = character {
             text.push(character);
@@ -182,9 +191,9 @@ fn decoded(text: &str, earlier: Option<&Decoded>, spaced: bool) -> Option<Decode
     is_changed.then_some(Decoded { text, places, ends })
 }
 
-/// Whether a text may have references of XML, or CDATA marks.
+/// Whether a text may have references of XML, or CDATA delimiters.
 fn has_markup(text: &str) -> bool {
-    text.contains('&') && text.contains(';') || CDATA.iter().any(|mark| text.contains(mark))
+    text.contains('&') && text.contains(';') || CDATA.iter().any(|delimiter| text.contains(delimiter))
 }
 
 /// What an escape stands for: one that begins with `%`, or one of XML, with `&` or `<![CDATA[`.
@@ -193,8 +202,8 @@ enum Escape {
     Char(char, usize),
     /// The beginning of an escaped character, of this length; a cut follows.
     CutOff(usize),
-    /// A mark of this length that stands for no character.
-    Mark(usize),
+    /// A delimiter of this length that stands for no character.
+    Delimiter(usize),
     None,
 }
 
@@ -218,8 +227,8 @@ impl Escape {
         }
     }
     fn of_markup(text: &str) -> Self {
-        if let Some(mark) = CDATA.iter().find(|mark| text.starts_with(**mark)) {
-            return Self::Mark(mark.len());
+        if let Some(delimiter) = CDATA.iter().find(|delimiter| text.starts_with(**delimiter)) {
+            return Self::Delimiter(delimiter.len());
         }
         reference(text).map_or(Self::None, |(character, bytes)| Self::Char(character, bytes))
     }

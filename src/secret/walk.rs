@@ -9,14 +9,15 @@
 //! [`NESTING_MAX`] formats deep and reads at most [`BYTES_MAX`], all levels together; what is beyond may hold anything,
 //! so the whole text counts as a secret then. What has no secret stays as it was written.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use std::collections::HashMap;
+use std::ops::Range;
+
 use serde_json::{Map, Value};
 
-use super::assignments::next_secret;
 use super::detect::{Detectors, replace_detected};
-use super::forms::{are_pairs, decoded_component, json_of, value_of_pair, values_of_secrets};
-use super::markup::{Piece, PieceKind, content, escaped, pieces, unescaped};
-use super::names::singular;
+use super::forms::{Named, are_pairs, json_of, value_of_pair, values_of_secrets};
+use super::markup::pieces;
+use super::names::{is_field_name, singular};
 
 /// How many formats deep a text is read.
 pub const NESTING_MAX: usize = 8;
@@ -24,12 +25,6 @@ pub const NESTING_MAX: usize = 8;
 pub const BYTES_MAX: usize = 8 << 20;
 /// The name under which the credentials of a URL are found.
 pub const USER_INFO: &str = "user-info";
-/// Below a secret name, a longer key, or one of anything but letters, may be a secret.
-const FIELD_NAME_CHARS_MAX: usize = 24;
-/// What stays as it is when a nested text is encoded again.
-const ENCODED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'/').remove(b':').remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'*');
-
 /// What a walk found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundSecret<'a> {
@@ -62,7 +57,7 @@ pub fn replace_secrets(
 /// Members of an object in this order. Names that are equal once they are hidden are numbered, so that none is lost.
 pub fn members_apart(members: impl Iterator<Item = (String, Value)>) -> Map<String, Value> {
     let mut apart = Map::new();
-    let mut numbers = std::collections::HashMap::<String, usize>::new();
+    let mut numbers = HashMap::<String, usize>::new();
     for (key, value) in members {
         let mut name = key.clone();
         while apart.contains_key(&name) {
@@ -75,22 +70,22 @@ pub fn members_apart(members: impl Iterator<Item = (String, Value)>) -> Map<Stri
     apart
 }
 
-struct Walk<'a, 'r> {
-    is_secret: &'a dyn Fn(&str) -> bool,
+pub(super) struct Walk<'a, 'r> {
+    pub is_secret: &'a dyn Fn(&str) -> bool,
     detectors: Detectors,
     replace: &'a mut ReplaceSecret<'r>,
     depth: usize,
-    bytes_left: usize,
-    is_exceeded: bool,
+    pub bytes_left: usize,
+    pub is_exceeded: bool,
 }
 
 /// Each returns the text with its secrets replaced, or `None` if it stays.
 impl Walk<'_, '_> {
-    fn found(&mut self, name: &str, value: &str, is_line: bool) -> Option<String> {
+    pub(super) fn found(&mut self, name: &str, value: &str, is_line: bool) -> Option<String> {
         (self.replace)(FoundSecret { name, value, is_line }).filter(|shown| shown != value)
     }
 
-    fn text(&mut self, text: &str) -> Option<String> {
+    pub(super) fn text(&mut self, text: &str) -> Option<String> {
         if let Some(at) = credentials(text) {
             return self.found("", &text[at..], false).map(|shown| format!("{}{shown}", &text[..at]));
         }
@@ -125,7 +120,7 @@ impl Walk<'_, '_> {
     }
 
     /// Replaces the secrets in a value; returns whether there are any.
-    fn json(&mut self, value: &mut Value) -> bool {
+    pub(super) fn json(&mut self, value: &mut Value) -> bool {
         match value {
             Value::Object(members) => self.members(members),
             Value::Array(items) => {
@@ -153,36 +148,33 @@ impl Walk<'_, '_> {
     }
 
     fn members(&mut self, members: &mut Map<String, Value>) -> bool {
-        let named = values_of_secrets(members, self.is_secret).to_keys();
+        let named = values_of_secrets(members, self.is_secret);
+        let named: Vec<Option<Named>> = members.keys().map(|key| named.of(key).cloned()).collect();
         let (mut is_changed, mut is_key_changed) = (false, false);
-        let mut keys = Vec::with_capacity(members.len());
-        for (key, value) in members.iter_mut() {
-            let is_named = |index: Option<usize>| named.iter().any(|(of, at)| of == key && *at == index);
-            if is_named(None) || (self.is_secret)(key) {
-                is_changed |= self.secret(key, value);
-            } else if let Value::Array(items) = value
-                && named.iter().any(|(of, _)| of == key)
-            {
-                for (index, item) in items.iter_mut().enumerate() {
-                    is_changed |= if is_named(Some(index)) { self.secret(key, item) } else { self.json(item) };
+        let mut shown = Vec::with_capacity(members.len());
+        for ((key, mut value), named) in std::mem::take(members).into_iter().zip(named) {
+            is_changed |= match (&mut value, named) {
+                (value, Some(Named::Whole)) => self.secret(&key, value),
+                (value, _) if (self.is_secret)(&key) => self.secret(&key, value),
+                (Value::Array(items), Some(Named::Items(secrets))) => {
+                    items.iter_mut().enumerate().fold(false, |is_changed, (index, item)| {
+                        let is_named = secrets.contains(&index);
+                        is_changed | if is_named { self.secret(&key, item) } else { self.json(item) }
+                    })
                 }
-            } else if let Value::Array(items) = value
-                && singular(key).is_some_and(self.is_secret)
-            {
-                for item in items {
-                    is_changed |= if is_scalar(item) { self.secret(key, item) } else { self.json(item) };
+                (Value::Array(items), _) if singular(&key).is_some_and(self.is_secret) => {
+                    items.iter_mut().fold(false, |is_changed, item| {
+                        is_changed | if is_scalar(item) { self.secret(&key, item) } else { self.json(item) }
+                    })
                 }
-            } else {
-                is_changed |= self.json(value);
-            }
-            let shown = self.text(key);
-            is_key_changed |= shown.is_some();
-            keys.push(shown.unwrap_or_else(|| key.clone()));
+                (value, _) => self.json(value),
+            };
+            let shown_key = self.text(&key);
+            is_key_changed |= shown_key.is_some();
+            shown.push((shown_key.unwrap_or(key), value));
         }
-        if is_key_changed {
-            let values = std::mem::take(members).into_iter().map(|(_, value)| value);
-            *members = members_apart(keys.into_iter().zip(values));
-        }
+        let shown = shown.into_iter();
+        *members = if is_key_changed { members_apart(shown) } else { shown.collect() };
         is_changed | is_key_changed
     }
 
@@ -225,105 +217,31 @@ impl Walk<'_, '_> {
         };
         shown.or(detected)
     }
-
-    fn markup(&mut self, text: &str, pieces: &[Piece<'_>]) -> Option<String> {
-        let mut edited = Edited::of(text);
-        for Piece { place, kind } in pieces {
-            let part = &text[place.clone()];
-            let shown = match kind {
-                PieceKind::Secret(name) => self.found(name, &content(part), false),
-                PieceKind::Verbatim => self.text(part),
-                PieceKind::Escaped => {
-                    let plain = unescaped(part);
-                    if plain == part { self.lines(part) } else { self.text(&plain).map(|shown| escaped(&shown)) }
-                }
-            };
-            shown.into_iter().for_each(|shown| edited.replace(place.clone(), &shown));
-        }
-        edited.changed()
-    }
-
-    /// A text without markup.
-    fn lines(&mut self, text: &str) -> Option<String> {
-        let mut last = None;
-        for step in [Self::user_info, Self::assigned, Self::encoded] {
-            let shown = step(self, last.as_deref().unwrap_or(text));
-            last = shown.or(last);
-        }
-        last
-    }
-
-    /// The `user:password@` of each URL. Everything between `://` and the last `@` before the path counts as one, so
-    /// that more may be replaced if a URL is a value in a query.
-    fn user_info(&mut self, text: &str) -> Option<String> {
-        let mut edited = Edited::of(text);
-        let starts: Vec<usize> = text.match_indices("://").map(|(at, mark)| at + mark.len()).collect();
-        for (n, start) in starts.iter().enumerate() {
-            let end = starts.get(n + 1).map_or(text.len(), |next| next - "://".len());
-            let piece = &text[*start..end];
-            let authority = &piece[..piece.find(['/', '?', '#']).unwrap_or(piece.len())];
-            if let Some(at) = authority.rfind('@')
-                && let Some(shown) = self.found(USER_INFO, &decoded_component(&authority[..at]), false)
-            {
-                edited.replace(*start..start + at, &shown);
-            }
-        }
-        edited.changed()
-    }
-
-    fn assigned(&mut self, text: &str) -> Option<String> {
-        let (mut edited, mut at) = (Edited::of(text), 0);
-        while let Some(assignment) = next_secret(text, at, self.is_secret) {
-            at = assignment.value.end;
-            if let Some(shown) = self.found(&assignment.name, &assignment.plain(text), assignment.is_line()) {
-                edited.replace(assignment.value, &shown);
-            }
-        }
-        edited.changed()
-    }
-
-    /// The parts of a text that are percent-encoded texts themselves.
-    fn encoded(&mut self, text: &str) -> Option<String> {
-        if !has_encoded_marks(text) {
-            return None;
-        }
-        let (mut edited, mut start) = (Edited::of(text), 0);
-        let ends_part = |c: char| c.is_whitespace() || "?&;#=\"'<>".contains(c);
-        while start < text.len() {
-            let end = text[start..].find(ends_part).map_or(text.len(), |end| start + end);
-            let part = &text[start..end];
-            if has_encoded_marks(part) {
-                let plain = decoded_component(part);
-                let shown = if plain == part { None } else { self.text(&plain) };
-                if let Some(shown) = shown {
-                    edited.replace(start..end, &utf8_percent_encode(&shown, ENCODED).to_string());
-                }
-            }
-            start = end + text[end..].chars().next().map_or(0, char::len_utf8);
-        }
-        edited.changed()
-    }
 }
 
 /// A text with some parts replaced.
-struct Edited<'t> {
+pub(super) struct Edited<'t> {
     text: &'t str,
     out: String,
     written: usize,
 }
 
 impl<'t> Edited<'t> {
-    fn of(text: &'t str) -> Self {
+    pub(super) fn of(text: &'t str) -> Self {
         Self { text, out: String::new(), written: 0 }
     }
     /// Replaces a part, which is behind those that were replaced before.
-    fn replace(&mut self, place: std::ops::Range<usize>, by: &str) {
+    pub(super) fn replace(&mut self, place: Range<usize>, by: &str) {
         self.out.push_str(&self.text[self.written..place.start]);
         self.out.push_str(by);
         self.written = place.end;
     }
+    /// The text as it was.
+    pub(super) fn text(&self) -> &'t str {
+        self.text
+    }
     /// The text, if a part was replaced.
-    fn changed(mut self) -> Option<String> {
+    pub(super) fn changed(mut self) -> Option<String> {
         if self.written == 0 {
             return None;
         }
@@ -354,24 +272,6 @@ fn credentials(text: &str) -> Option<usize> {
     Some(text.len() - trimmed.len() + scheme)
 }
 
-/// Whether a text has an encoded sign without which no nested text has names: one of `"%&:<=[{`.
-fn has_encoded_marks(text: &str) -> bool {
-    let is_mark = |rest: &[u8]| {
-        matches!(
-            rest,
-            [b'2', b'2' | b'5' | b'6', ..]
-                | [b'3', b'a' | b'A' | b'c' | b'C' | b'd' | b'D', ..]
-                | [b'5' | b'7', b'b' | b'B', ..]
-        )
-    };
-    text.match_indices('%').any(|(at, _)| is_mark(&text.as_bytes()[at + 1..]))
-}
-
 fn is_scalar(value: &Value) -> bool {
     matches!(value, Value::String(_) | Value::Number(_))
-}
-
-/// Whether a key below a secret name is plainly the name of a field: `number` in `card`.
-fn is_field_name(key: &str) -> bool {
-    key.len() <= FIELD_NAME_CHARS_MAX && key.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'-'))
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::walk::{BYTES_MAX, FoundSecret, NESTING_MAX, replace_secrets};
 use super::{Detectors, STARS, is_secret, redact_line};
 
-/// With signs that each format escapes.
+/// With characters that each format escapes.
 const SECRET: &str = "Zq\"x<&é/+ 9kLmN=;#%7B";
 /// The part of it that no format escapes.
 const PART: &str = "9kLmN";
@@ -123,8 +123,61 @@ fn values_that_another_value_names_are_found() {
     ] {
         assert!(!redact_line(&text).contains(PART), "{}", redact_line(&text));
     }
+    for (text, shown) in [
+        (r#"<a>{"name":"password","value":"hunter2"}</a>"#, r#"<a>{"name":"password","value":"***"}</a>"#),
+        (r#"at {"name":"pin","value":1} 10:00"#, r#"at {"name":"pin","value":"***"} 10:00"#),
+        (r#"a[0]={n} {"a":[{"Name":"pin","Value":"1"}], "#, r#"a[0]={n} {"a":[{"Name":"pin","Value":"***"}], "#),
+        (r#"sent [["pin","1"],["n","2"]] [1] [[2]]"#, r#"sent [["pin","***"],["n","2"]] [1] [[2]]"#),
+        (r#"password: {"a":1} {"n":2}"#, "password: ***"),
+        (r#"x: {"n":1} pin: 2"#, r#"x: {"n":1} pin: ***"#),
+        (r#"{"name":"cvv","content":"7","value":"8"}"#, r#"{"name":"cvv","content":"***","value":"***"}"#),
+    ] {
+        assert_eq!(redact_line(text), shown);
+    }
     let plain = "<dict><key>colour</key><string>red</string></dict><key>password</key>";
     assert_eq!(redact_line(plain), plain);
+}
+
+#[test]
+fn a_value_is_found_in_another_element_than_its_name() {
+    for (text, shown) in [
+        ("<p>Your password: <b>hunter2</b></p><p>bye</p>", "<p>Your password: <b>***</b></p><p>bye</p>"),
+        ("<b>PIN:</b> 1234\n<i>No. 7</i>", "<b>PIN:</b> ***\n<i>No. 7</i>"),
+        ("<b>PIN:</b>\n<i class='n'>1234</i> 7", "<b>PIN:</b>\n<i class='n'>***</i> 7"),
+        ("<td>API key:</td><td>x&amp;2</td><td>7</td>", "<td>API key:</td><td>***</td><td>7</td>"),
+        ("<b>PIN: </b><![CDATA[1234]]> 7", "<b>PIN: </b><![CDATA[***]]> 7"),
+        ("password: hun<t>er2", "password: ***"),
+        ("password: hun<t>er2\nn=<1>", "password: ***\nn=<1>"),
+        ("pin=\"hun<t>e</b>r2\" <p>", "pin=\"*** <p>"),
+        ("<n>a password: hun<t>er2</n><m>7</m>", "<n>a password: ***</n><m>7</m>"),
+        ("<note>password: hunter2</note><n>7</n>", "<note>password: ***</note><n>7</n>"),
+        ("<note>password: a&amp;b</note><n>7</n>", "<note>password: ***</note><n>7</n>"),
+        ("<pin>1</pin>: <a>7</a>", "<pin>***</pin>: <a>7</a>"),
+        ("<password: hunter2>", "<password: ***"),
+        ("<input type=password value=hunter2> a <b>7</b>", "<input type=password value=***> a <b>7</b>"),
+        ("<meta name=\"csrf-token\" content=\"s3cr3t\"><p>7</p>", "<meta name=\"csrf-token\" content=\"***\"><p>7</p>"),
+    ] {
+        assert_eq!(redact_line(text), shown);
+    }
+}
+
+/// Without optimisation, quadratic work on a text of this size takes minutes, and linear work a second or two.
+#[test]
+fn the_work_is_linear_in_the_length_of_a_text() {
+    for (part, end) in [
+        ("bearer", ""),
+        ("/eyJ", ".a.b"),
+        ("<a \">\"", ""),
+        ("pin=\"x\n", ""),
+        ("{\"a\":", ""),
+        ("<b>PIN:</b>", "1"),
+    ] {
+        let text = part.repeat((256 << 10) / part.len()) + end;
+        let begin = std::time::Instant::now();
+        let shown = redact_line(&text);
+        let took = begin.elapsed();
+        assert!(took < std::time::Duration::from_secs(30), "{part}: {took:?}, {} bytes", shown.len());
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::evidence::{RehearsedChild, RehearsedEvent, Sample};
 use crate::exchange::{Answered, ChildEvents, RequestCopy, RunEvents, RunReport};
 use crate::expression::MediaType;
 use crate::limits::Limits;
-use crate::secret::{STARS, is_secret, redact_line};
+use crate::secret::{STARS, is_secret, is_secret_segment, redact_line};
 use crate::workflow::{ChildEvent, Event};
 
 /// The redacted sample of a pair that differs, without the pair itself.
@@ -170,11 +170,8 @@ fn hide_headers(value: &mut Value) {
 
 /// The path, with stars in place of parameters whose names say that they are secret.
 fn shown_path(request: &RequestCopy) -> String {
-    let is_secret_value = |segment: &str| {
-        let plain = percent_decode_str(segment).decode_utf8_lossy();
-        request.params.iter().any(|(name, value)| is_secret(name) && (value == segment || *value == plain))
-    };
-    let shown = |segment| if is_secret_value(segment) { STARS } else { segment };
+    let params: Vec<(&str, &str)> = request.params.iter().map(|(name, value)| (&**name, value.as_str())).collect();
+    let shown = |segment| if is_secret_segment(segment, &params, is_secret) { STARS } else { segment };
     request.path.split('/').map(shown).collect::<Vec<_>>().join("/")
 }
 

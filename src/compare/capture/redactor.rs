@@ -10,12 +10,11 @@ use serde_json::Value;
 
 use crate::compare::kept::SensitiveParts;
 use crate::secret::{
-    FoundSecret, QuotedSecrets, RedactRules, RedactionKey, STARS, are_pairs, decoded_component, is_hidden, is_redacted,
-    is_secret, json_of, members_apart, replace_secrets, singular, value_of_pair, values_of_secrets,
+    FoundSecret, QuotedSecrets, RedactRules, RedactionKey, STARS, are_pairs, decoded_component, is_field_name,
+    is_hidden, is_redacted, is_secret, is_secret_segment, json_of, members_apart, replace_secrets, singular,
+    value_of_pair, values_of_secrets,
 };
 
-/// Below a secret name, a key that is nothing but letters of at most this number is kept: `card: {number: …}`.
-const PLAIN_KEY_CHARS_MAX: usize = 24;
 /// Headers that describe the transfer of a body: of a redacted one they would be wrong.
 const TRANSFER_HEADERS: [&str; 4] = ["content-encoding", "content-length", "transfer-encoding", "content-md5"];
 
@@ -189,9 +188,7 @@ impl Redactor<'_> {
         match value {
             Value::Object(members) => {
                 let shown = members.iter().map(|(key, value)| {
-                    let is_plain = key.len() <= PLAIN_KEY_CHARS_MAX
-                        && key.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'-'));
-                    let key = if is_plain { self.text(key) } else { self.key.redacted(key) };
+                    let key = if is_field_name(key) { self.text(key) } else { self.key.redacted(key) };
                     (key, self.secret_value(value))
                 });
                 Value::Object(members_apart(shown))
@@ -253,9 +250,7 @@ impl Redactor<'_> {
     pub fn path(&self, path: &str, params: &[(&str, &str)]) -> String {
         let segment = |segment: &str| {
             let plain = percent_decode_str(segment).decode_utf8_lossy().into_owned();
-            let is_value =
-                |(name, value): &&(&str, &str)| self.is_secret(name) && (*value == plain || *value == segment);
-            self.component(segment, &plain, params.iter().any(|param| is_value(&param)))
+            self.component(segment, &plain, is_secret_segment(segment, params, |name| self.is_secret(name)))
         };
         path.split('/').map(segment).collect::<Vec<_>>().join("/")
     }

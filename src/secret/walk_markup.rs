@@ -1,0 +1,120 @@
+//! Finds the secrets in the parts of a text that quotes XML or HTML.
+//!
+//! Always true: a name at the end of one part has its value in the next text (`<b>PIN:</b> 1234`), and a value that
+//! reaches to the end of its part goes on behind the tags there, because they may be characters of the value
+//! (`password: hun<t>er2`). It ends at the end of the line, or where the element ends that it stands in.
+
+use std::ops::Range;
+
+use super::assignments::{Assignments, lead, value_behind};
+use super::markup::{Piece, PieceKind, content, escaped, unescaped};
+use super::walk::{Edited, Walk};
+
+/// Each returns or writes the text with its secrets replaced.
+impl Walk<'_, '_> {
+    pub(super) fn markup(&mut self, text: &str, pieces: &[Piece<'_>]) -> Option<String> {
+        let mut edited = Edited::of(text);
+        let (mut read, mut last_lead) = (0, None);
+        for (n, piece) in pieces.iter().enumerate().map(|(n, piece)| (n + 1, piece)) {
+            if piece.place.end <= read {
+                continue;
+            }
+            match piece.kind {
+                PieceKind::Secret(name) => {
+                    let shown = self.found(name, &content(&text[piece.place.clone()]), false);
+                    shown.into_iter().for_each(|shown| edited.replace(piece.place.clone(), &shown));
+                    last_lead = None;
+                }
+                PieceKind::InTag => self.part(&mut edited, piece.place.clone(), piece.kind),
+                PieceKind::Escaped | PieceKind::Verbatim => {
+                    let place = read.max(piece.place.start)..piece.place.end;
+                    read = self.text_piece(&mut edited, place, piece, &pieces[n..], &mut last_lead);
+                }
+            }
+        }
+        edited.changed()
+    }
+
+    /// A text in or beside elements, from where it was not read yet. Returns up to where the whole text is read.
+    fn text_piece(
+        &mut self,
+        edited: &mut Edited<'_>,
+        mut place: Range<usize>,
+        piece: &Piece<'_>,
+        behind: &[Piece<'_>],
+        last_lead: &mut Option<String>,
+    ) -> usize {
+        let text = edited.text();
+        while !text[place.clone()].trim().is_empty() {
+            let part = &text[place.clone()];
+            let led = last_lead.take().and_then(|lead| value_behind(&lead, part, self.is_secret));
+            let (name, plain, value, is_line) = if let Some(led) = led {
+                (led.name, Some(led.plain), led.place, led.is_line)
+            } else if let Some(last) = Assignments::of(part, self.is_secret)
+                .last()
+                .filter(|last| last.value.end == part.len() && continued(text, piece, behind).is_some())
+            {
+                let is_line = last.is_line();
+                (last.name.into_owned(), None, last.value, is_line)
+            } else {
+                self.part(edited, place.clone(), piece.kind);
+                *last_lead = lead(part, self.is_secret);
+                return place.end;
+            };
+            self.part(edited, place.start..place.start + value.start, piece.kind);
+            let more = if value.end == part.len() { continued(text, piece, behind) } else { None };
+            let value = place.start + value.start..more.unwrap_or(place.start + value.end);
+            let plain = match plain.filter(|_| more.is_none()) {
+                Some(plain) if piece.kind == PieceKind::Escaped => unescaped(&plain),
+                Some(plain) => plain,
+                None => text[value.clone()].trim().to_owned(),
+            };
+            place.start = value.end;
+            if let Some(shown) = self.found(&name, &plain, is_line) {
+                edited.replace(value, &shown);
+            }
+            if place.start >= place.end {
+                break;
+            }
+        }
+        place.start.max(piece.place.end)
+    }
+
+    /// A part of a piece, in which nothing of another piece matters.
+    fn part(&mut self, edited: &mut Edited<'_>, place: Range<usize>, kind: PieceKind<'_>) {
+        let part = &edited.text()[place.clone()];
+        let shown = match kind {
+            PieceKind::Verbatim => self.text(part),
+            PieceKind::Secret(_) | PieceKind::InTag | PieceKind::Escaped => match unescaped(part) {
+                plain if plain == part => self.lines(part),
+                plain => self.text(&plain).map(|shown| escaped(&shown)),
+            },
+        };
+        if let Some(shown) = shown {
+            edited.replace(place, &shown);
+        }
+    }
+}
+
+/// Where a value ends that reaches to the end of this piece, if it goes on in the pieces behind it: at the end of the
+/// line, or of the element that it stands in. One in CDATA delimiters ends with them.
+fn continued(text: &str, piece: &Piece<'_>, behind: &[Piece<'_>]) -> Option<usize> {
+    if piece.kind == PieceKind::Verbatim {
+        return None;
+    }
+    let mut end = None;
+    for next in behind.iter().take_while(|next| next.depth_min >= piece.depth) {
+        if next.kind != PieceKind::Escaped && next.kind != PieceKind::Verbatim {
+            continue;
+        }
+        let part = &text[next.place.clone()];
+        let line = &part[..part.find(['\n', '\r']).unwrap_or(part.len())];
+        if !line.trim().is_empty() {
+            end = Some(next.place.start + line.trim_end().len());
+        }
+        if line.len() < part.len() {
+            break;
+        }
+    }
+    end
+}

@@ -1,7 +1,9 @@
 //! The path to a value within a document, as differences show it.
 
 use super::node::{Kind, Node};
-use crate::secret::{holds_a_name, is_field_name, is_secret, names_a_sibling, singular, value_of_pair, values_of_secrets};
+use crate::secret::{
+    holds_a_name, is_field_name, is_secret, names_a_sibling, singular, value_of_pair, values_of_secrets,
+};
 
 /// One step from a value to a value within it.
 #[derive(Clone, Copy, Debug)]

@@ -8,13 +8,14 @@ use serde_json::{Map, Value};
 
 /// Members, attributes and elements that hold a name, in a pair of name and value. Members with `@` before them are the
 /// attributes of XML.
-const NAMES: [&str; 5] = ["name", "key", "field", "header", "parameter"];
-/// The same, of attributes only.
+const NAMES: [&str; 10] =
+    ["name", "key", "field", "header", "parameter", "label", "property", "attribute", "type", "k"];
+/// The same, of members and attributes only.
 const ID: &str = "id";
 /// The same, of elements only: in a map that Java wrote (`<entry><string>password</string><string>…</string></entry>`).
 const STRING: &str = "string";
 /// Members and attributes that hold the value of such a pair.
-const VALUES: [&str; 4] = ["value", "values", "content", "#text"];
+const VALUES: [&str; 5] = ["value", "values", "content", "v", "#text"];
 /// The order of an element's children, where they have different names.
 const ORDER: &str = "#order";
 
@@ -127,8 +128,8 @@ fn is_one_of(names: &[&str], name: &str) -> bool {
 }
 
 /// Whether the member with this key holds the name in a pair of name and value.
-fn holds_a_name(key: &str) -> bool {
-    key.strip_prefix('@').map_or_else(|| is_one_of(&NAMES, key), is_name_attribute)
+pub fn holds_a_name(key: &str) -> bool {
+    is_name_attribute(key.strip_prefix('@').unwrap_or(key))
 }
 
 /// Whether the member or attribute with this name holds the value in such a pair.
@@ -142,7 +143,7 @@ pub(super) fn is_name_attribute(attribute: &str) -> bool {
 }
 
 /// Whether an element with this name may hold the name of what stands in the next one.
-pub(super) fn names_a_sibling(element: &str) -> bool {
+pub fn names_a_sibling(element: &str) -> bool {
     is_one_of(&NAMES, element) || element.eq_ignore_ascii_case(STRING)
 }
 
@@ -199,7 +200,9 @@ mod tests {
             (json!({ "name": ["password", "b"], "value": ["x"] }), ""),
             (json!({ "name": "colour", "value": "x" }), ""),
             (json!({ "name": "password", "hint": "x" }), ""),
-            (json!({ "label": "password", "value": "x" }), ""),
+            (json!({ "label": "password", "value": "x" }), "value"),
+            (json!({ "k": "password", "v": "x" }), "v"),
+            (json!({ "id": "password", "values": ["x"] }), "values"),
             (json!({ "name": "password", "content": "text", "value": "x" }), "content value"),
             (json!({ "@name": "password", "@value": "", "string": ["x"] }), "@value string"),
             (json!({ "@key": "password", "@n": "1", "string": ["x"], "b": ["y"], "#order": "string b" }), "string b"),

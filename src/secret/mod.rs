@@ -25,7 +25,9 @@ use std::sync::Arc;
 pub use cut::{BEGINNING_CHARS_MIN, CUT, LengthMax, masked_and_cut};
 pub use detect::{Detectors, replace_detected};
 pub use escaped::forms_in_texts;
-pub use forms::{are_pairs, decoded_component, is_order, json_of, value_of_pair, values_of_secrets};
+pub use forms::{
+    are_pairs, decoded_component, holds_a_name, is_order, json_of, names_a_sibling, value_of_pair, values_of_secrets,
+};
 pub use keyed::{REDACTED, RedactionKey, is_redacted};
 pub use markup::CDATA;
 pub use names::{is_field_name, is_secret, is_weakly_secret, set_secret_names, singular};

@@ -38,7 +38,7 @@ const SECRET_WORDS: &[&str] = &[
 ];
 /// Words that make a key secret if they are a whole part of it (`card`, `card_cvv`, but not `discard`).
 const SECRET_PARTS: &[&str] =
-    &["card", "pan", "cvv", "cvc", "iban", "ssn", "pin", "pwd", "auth", "otp", "session", "jwt"];
+    &["card", "pan", "cvv", "cvc", "iban", "ssn", "pin", "pwd", "auth", "otp", "session", "jwt", "sig"];
 /// Those of them that mean nothing else.
 const STRONG_PARTS: &[&str] = &["cvv", "cvc", "iban", "ssn", "pwd", "otp", "jwt"];
 

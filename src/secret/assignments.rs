@@ -288,8 +288,8 @@ fn closing_quote(text: &str, quote: &str) -> Option<usize> {
     }
 }
 
-/// Where the value of a parameter ends: at a line break, a fragment, or a separator before the next parameter. What follows
-/// another `&` or `;` belongs to a value that was not encoded.
+/// Where the value of a parameter ends: at a line break, a fragment, or a separator before the next parameter. What
+/// follows another `&` or `;` belongs to a value that was not encoded.
 fn parameter_end(text: &str) -> usize {
     let mut at = 0;
     while let Some(separator) = text[at..].find(['&', ';', '#', '\n', '\r']).map(|separator| at + separator) {

@@ -207,7 +207,7 @@ mod tests {
             (json!({ "@name": "password", "@value": "", "string": ["x"] }), "@value string"),
             (json!({ "@key": "password", "@n": "1", "string": ["x"], "b": ["y"], "#order": "string b" }), "string b"),
             (json!({ "key": ["a", "password"], "string": ["1", "x"], "#order": "key string key string" }), "string[1]"),
-            (json!({ "Key": ["password"], "V": ["x"], "#order": "Key V" }), "V[0]"),
+            (json!({ "Key": ["password"], "V": ["x"], "#order": "Key V" }), "V"),
             (json!({ "field": ["password"], "a": ["x"], "#order": "field a" }), "a[0]"),
             (json!({ "string": ["password", "x", "password", "y"] }), "string[1] string[3]"),
             (json!({ "string": ["x", "password"] }), ""),

@@ -1,8 +1,9 @@
 //! A bounded set of secrets that are looked for wherever a text quotes them.
 //!
 //! Always true: a secret is found as it is, escaped for JSON or XML, percent-encoded or encoded as in a form, and in
-//! the form that [`redact_line`] leaves of it; where some overlap, what stands for the longest is shown. If there are secrets that the set does
-//! not hold, or more forms of them than it holds, no text is shown at all: nobody knows which texts quote those.
+//! the form that [`redact_line`] leaves of it; where some overlap, what stands for the longest is shown. If there are
+//! secrets that the set does not hold, or more forms of them than it holds, no text is shown at all: nobody knows which
+//! texts quote those.
 //!
 //! The caller decides which values are secrets, and which of them are too short to be looked for.
 

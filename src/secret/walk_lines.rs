@@ -1,9 +1,9 @@
-//! Finds the secrets in the lines of a text without markup: in URLs, behind names, in parts that are JSON, and in what is
-//! percent-encoded.
+//! Finds the secrets in the lines of a text without markup: in URLs, behind names, in parts that are JSON, and in what
+//! is percent-encoded.
 //!
-//! Always true: a part that is JSON is read as JSON, wherever in a line it begins, unless it belongs to the value behind
-//! a secret name. What was read in vain to find such a part counts as read, so that a text of nothing but beginnings of
-//! JSON reaches the bound of [`super::walk`].
+//! Always true: a part that is JSON is read as JSON, wherever in a line it begins, unless it belongs to the value
+//! behind a secret name. What was read in vain to find such a part counts as read, so that a text of nothing but
+//! beginnings of JSON reaches the bound of [`super::walk`].
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -137,8 +137,8 @@ fn may_be_json(text: &str) -> bool {
     }
 }
 
-/// Where the `user:password` ends in what follows the `://` of a URL, before the next URL. Everything up to the last `@`
-/// before the path counts as one, so that more may be replaced if a URL is a value in a query.
+/// Where the `user:password` ends in what follows the `://` of a URL, before the next URL. Everything up to the last
+/// `@` before the path counts as one, so that more may be replaced if a URL is a value in a query.
 fn user_info_end(url: &str) -> Option<usize> {
     let end = url.find(['/', '?', '#']).unwrap_or(url.len());
     if let Some(at) = url[..end].rfind('@') {

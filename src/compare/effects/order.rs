@@ -137,8 +137,8 @@ impl Order<'_, '_> {
         self.overlapping.contains(&(one.min(other), one.max(other)))
     }
 
-    /// The pairs of steps whose calls legacy made in another order than the engine would. `order`: the steps of legacy's
-    /// calls.
+    /// The pairs of steps whose calls legacy made in another order than the engine would. `order`: the steps of
+    /// legacy's calls.
     fn swapped_in(&self, order: &[usize]) -> Vec<(usize, usize)> {
         let is_judged =
             |(first, second): &(usize, usize)| !self.overlap(*first, *second) && !self.in_one_fan_out(*first, *second);

@@ -111,7 +111,8 @@ async fn a_retry_is_found_after_the_workflow_only_reads_and_no_run_is_kept() {
     let (status, first) = test.send_keyed("/a/tea", "k").await;
     assert_eq!(status, StatusCode::CREATED, "{first}");
     // In `live` a changed workflow is a candidate, and runs of the plan in force have to be kept.
-    test.reroute(&[route("a", "/a/{kind}", "workflow: read, state: live")]).await;
+    let forced = "workflow: read, state: live, force: { reason: a test }";
+    test.reroute(&[route("a", "/a/{kind}", forced)]).await;
     test.pointsman.put_candidate_in_force("a").await;
     for state in ["live", "off"] {
         test.reroute(&[reads(state)]).await;

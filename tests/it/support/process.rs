@@ -155,7 +155,7 @@ impl Pointsman {
         until("the candidate", || async { (!self.get(&row).await["row"]["candidate"].is_null()).then_some(()) }).await;
         let to = serde_json::json!({ "to": "in-force", "force": true, "reason": "a test" });
         let moved = self.api(Method::POST, &format!("{row}/candidate"), to).await;
-        assert!(moved.status.is_success(), "{}: {}", moved.status, moved.json());
+        assert!(moved.status.is_success(), "{}: {}\n{}", moved.status, moved.json(), self.log());
     }
     /// Like [`Pointsman::api`], with headers.
     pub async fn api_with(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Value) -> Reply {

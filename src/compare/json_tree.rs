@@ -43,7 +43,7 @@ enum EntryValue {
     Number(Span),
     String(Span),
     Array(Extent),
-    /// `sorted`: where its members begin in the list of sorted ones; `None` of a small object.
+    /// Of a large object also the index of its first member in `JsonTree::sorted`.
     Object(Extent, Option<u32>),
 }
 
@@ -122,7 +122,7 @@ impl<'v> TreeNode<'v> {
         self.at as usize
     }
 
-    /// How many values it is, with those in it.
+    /// The number of values in this subtree, with its root.
     pub(super) fn len(self) -> usize {
         match self.tree.entry(self.at).value {
             EntryValue::Array(extent) | EntryValue::Object(extent, _) => extent.end.saturating_sub(self.at) as usize,

@@ -25,7 +25,7 @@ const SENTENCES: [&str; 14] =
 const REMARKS: [&str; 8] = ["required", "invalid", "missing", "expired", "empty", "optional", "unknown", "none"];
 /// Words that follow the name of a secret and name its value.
 const LABELS: [&str; 9] = ["number", "no", "id", "key", "code", "value", "is", "was", "hash"];
-/// The longest quote before a value, with its escapes.
+/// The most bytes that the quote before a value has, with the backslashes that escape it.
 const QUOTE_BYTES_MAX: usize = 8;
 const QUOTES: [char; 4] = ['"', '\'', '`', '\\'];
 
@@ -82,7 +82,7 @@ impl<'t, 'n> Assignments<'t, 'n> {
         Self { text, is_secret, from: 0, at: 0, unclosed: BTreeSet::new() }
     }
 
-    /// Goes on at this offset, which is not before what was found last.
+    /// Continues the search at this offset, which must not lie before the end of the value that was found last.
     pub(super) fn skip_to(&mut self, offset: usize) {
         (self.from, self.at) = (offset, offset);
     }

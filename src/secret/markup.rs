@@ -25,7 +25,7 @@ pub(super) struct Piece<'t> {
     pub kind: PieceKind<'t>,
     /// How many elements are open around it.
     pub depth: usize,
-    /// The fewest elements that were open since the piece before it.
+    /// The least nesting depth since the piece before it.
     pub depth_min: usize,
 }
 
@@ -66,7 +66,7 @@ pub(super) fn pieces<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Opt
         let is_end = rest.starts_with("</");
         at = open + 1 + usize::from(is_end);
         let name = &text[at..at + name_length(&text[at..])];
-        // With a colon at its end it is that of a value: `<password: hunter2>`.
+        // `<password: hunter2>` is no tag, but a name and its value in angle brackets.
         if name.is_empty() && !is_end || name.ends_with(':') {
             continue;
         }
@@ -112,7 +112,7 @@ pub(super) fn pieces<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Opt
 struct Pieces<'t> {
     pieces: Vec<Piece<'t>>,
     open: Vec<&'t str>,
-    /// How many of them have this name.
+    /// By name: how many of the open elements have it.
     counts: HashMap<&'t str, usize>,
     depth_min: usize,
 }
@@ -131,7 +131,7 @@ impl<'t> Pieces<'t> {
         *self.counts.entry(name).or_default() += 1;
     }
 
-    /// Closes the last element with this name, and those in it; an end tag of no element is only a text.
+    /// Closes the innermost open element with this name, and those in it. An end tag without one closes nothing.
     fn close(&mut self, name: &str) {
         while self.counts.get(name).is_some_and(|count| *count > 0)
             && let Some(last) = self.open.pop()

@@ -2,8 +2,8 @@
 //! is percent-encoded.
 //!
 //! Always true: a part that is JSON is read as JSON, wherever in a line it begins, unless it belongs to the value
-//! behind a secret name. What was read in vain to find such a part counts as read, so that a text of nothing but
-//! beginnings of JSON reaches the bound of [`super::walk`].
+//! behind a secret name. Bytes that were parsed and turned out to be no JSON count against the bound of
+//! [`super::walk`] too: in a text of nothing but `{"a":` every one of them is tried.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;

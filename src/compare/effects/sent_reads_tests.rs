@@ -115,7 +115,7 @@ fn a_read_and_an_effect_at_one_address_are_told_apart() {
     assert_eq!(found(&fee), missing("effects.bank POST /rpc"));
 }
 
-/// Whatever a read was held against, it leaves nothing behind in the fingerprint.
+/// A comparison with a read that is not equal is rolled back, and so is what it added to the fingerprint.
 #[test]
 fn reads_that_are_not_equal_change_no_fingerprint() {
     let text = |text: &str| Body::Whole(text.to_owned().into_bytes().into());

@@ -28,8 +28,8 @@ use super::parsed_body::ParsedBody;
 use super::structure::values_of_text;
 use super::told_by::{ToldBy, is_kind_of_token};
 use crate::secret::{
-    Detectors, FoundSecret, QuotedSecrets, RedactRules, USER_INFO, are_pairs, decoded_component, is_order,
-    is_weakly_secret, json_of, replace_secrets, singular, value_of_pair, values_of_secrets,
+    Detectors, FoundSecret, QuotedSecrets, RedactRules, USER_INFO, alternates, are_pairs, decoded_component, is_order,
+    is_weakly_secret, json_of, names_the_next, replace_secrets, singular, value_of_pair, values_of_secrets,
 };
 
 /// The parts of one pair.
@@ -356,6 +356,13 @@ impl Learning<'_> {
                         Some((name, value)) => self.values(value, self.told_by(name.trim_start_matches('-'))),
                         None => self.values(pair, None),
                     }
+                }
+            }
+            Value::Array(items) if told_by.is_none() && alternates(items) => {
+                for pair in items.chunks_exact(2) {
+                    let name = names_the_next(&pair[0], |name| self.told_by(name).is_some());
+                    self.values(&pair[1], name.and_then(|name| self.told_by(name.trim_start_matches('-'))));
+                    self.values(&pair[0], None);
                 }
             }
             Value::Array(items) => items.iter().for_each(|item| self.values(item, told_by)),

@@ -96,6 +96,7 @@ mod tests {
         let form = "a=b+c&token=hunter2&nick=Jane";
         assert_eq!(shown("application/x-www-form-urlencoded", form), "a=b%20c&token=***&nick=***");
         assert_eq!(shown("text/csv", "sku,password\na,hunter2\n"), "sku,password\na,***\n");
+        assert_eq!(shown("text/csv", "sku;password\na;hunter2\n"), "sku;password\na;***\n");
         assert_eq!(shown("application/x-ndjson", "{\"n\":1,\"otp\":\"x\"}\n"), "{\"n\":1,\"otp\":\"***\"}\n");
     }
 

@@ -68,7 +68,10 @@ pub(super) fn rendered_document(
     let rendered = match format {
         Format::JsonLines => structure_text::json_lines(&document),
         Format::Form => structure_text::form(&document),
-        Format::Table { delimiter, has_names } => structure_text::table(&document, delimiter, has_names),
+        Format::Table { delimiter, has_names } => {
+            let delimiter = if document.get(DELIMITER).is_some() { SEMICOLON } else { delimiter };
+            structure_text::table(&document, delimiter, has_names)
+        }
         Format::Xml => structure_text::xml(&document),
         Format::Multipart => None,
     };
@@ -114,7 +117,7 @@ pub(super) enum Format {
     /// The fields of a form: an object; the values of a repeated field are an array.
     Form,
     /// A table with this delimiter: an object with the names of the `columns`, and the `rows` as objects; without
-    /// names (`header=absent`) only `rows`, as arrays.
+    /// names (`header=absent`) only `rows`, as arrays. See also [`SEMICOLON`].
     Table { delimiter: u8, has_names: bool },
     /// An XML document: see [`xml`].
     Xml,
@@ -152,7 +155,10 @@ impl Format {
             Self::JsonLines => return json_lines(text, bounds),
             Self::Form => parse_form_strictly(text.as_bytes()).ok(),
             Self::Table { delimiter, has_names } => {
-                is_table(text, delimiter).then(|| table(text, delimiter, has_names)).flatten()
+                let read = |delimiter| is_table(text, delimiter).then(|| table(text, delimiter, has_names)).flatten();
+                let of_semicolons = || read(SEMICOLON).map(with_delimiter);
+                let has_semicolons = delimiter == b',' && has_more_semicolons(text);
+                has_semicolons.then(of_semicolons).flatten().or_else(|| read(delimiter))
             }
             Self::Xml => match xml_size(text, bounds.depth) {
                 XmlSize::TooDeep => return Err(BoundExceeded::Depth),
@@ -187,6 +193,25 @@ fn json_lines(text: &str, bounds: &CompareBounds) -> Result<Option<(Value, Vec<R
         documents.push(document);
     }
     Ok(Some((Value::Array(documents), repeated)))
+}
+
+/// The delimiter of `text/csv` in countries where the comma separates the fraction of a number. No parameter of the
+/// content type declares it: it is the one if the first line has more of these than commas.
+const SEMICOLON: u8 = b';';
+/// The member of a table's document that says so: one with commas is not equal to it.
+const DELIMITER: &str = "delimiter";
+
+fn has_more_semicolons(text: &str) -> bool {
+    let line = text.lines().next().unwrap_or_default();
+    let count = |delimiter: u8| line.bytes().filter(|byte| *byte == delimiter).count();
+    count(SEMICOLON) > count(b',')
+}
+
+fn with_delimiter(mut table: Value) -> Value {
+    if let Some(members) = table.as_object_mut() {
+        members.insert(DELIMITER.to_owned(), char::from(SEMICOLON).to_string().into());
+    }
+    table
 }
 
 /// Returns a table as a document; `None` if rows have different lengths, or names are empty or repeated.

@@ -23,6 +23,20 @@ fn rows_are_paired_by_a_column_and_columns_have_rules() {
 }
 
 #[test]
+fn a_table_may_have_semicolons_and_then_differs_from_one_with_commas() {
+    let (legacy, engine) = ("sku;n;at\nA;1,50;9:00\nB;2,00;9:00\n", "sku;n;at\nA;1,50;9:01\nB;2,00;9:01\n");
+    let draft = json!({"ignore": ["$.rows[*].at"]});
+    assert_eq!(compared_as("text/csv", legacy, engine, draft.clone()).verdict, Verdict::Ignored);
+    let wrong = compared_as("text/csv", legacy, &engine.replace("2,00", "2,01"), draft.clone());
+    assert_eq!(found(&wrong), [("$.rows[*].n", DifferenceKind::Value)]);
+    let commas = compared_as("text/csv", "a;b\n1;2\n", "a,b\n1,2\n", draft);
+    assert_eq!(found(&commas), [("$.delimiter", DifferenceKind::Missing)]);
+    // The semicolons of the first line are no delimiters if the other lines do not have as many.
+    let one_column = compared_as("text/csv", "name; first\nA\nB\n", "name; first\nA\nC\n", json!({}));
+    assert_eq!(found(&one_column), [("$.rows[*]['name; first']", DifferenceKind::Value)]);
+}
+
+#[test]
 fn elements_are_compared_whatever_the_order_of_attributes_and_the_indentation() {
     let legacy = "<order id='4012' at='9:00'><item sku='A'><n>1</n></item><item sku='B'><n>2</n></item></order>";
     let engine =

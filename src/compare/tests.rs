@@ -371,6 +371,7 @@ fn secrets_do_not_show_in_differences() {
         [json!({"headers": [["pin", "737"]]}), json!({"headers": [["pin", "737", "738"]]})],
         [json!({"pins": [737]}), json!({"pins": [738]})],
         [json!({"string": ["pin", "737"]}), json!({"string": ["pin", "738"]})],
+        [json!({"raw": ["password", "737"]}), json!({"raw": ["password", "738"]})],
     ] {
         let of = bodies(legacy.clone(), engine, json!({}));
         let text = format!("{of:?}");

@@ -2,7 +2,8 @@
 
 use super::node::{Kind, Node};
 use crate::secret::{
-    holds_a_name, is_field_name, is_secret, names_a_sibling, singular, value_of_pair, values_of_secrets,
+    alternates, holds_a_name, is_field_name, is_secret, names_a_sibling, names_the_next, singular, value_of_pair,
+    values_of_secrets,
 };
 
 /// One step from a value to a value within it.
@@ -51,7 +52,7 @@ impl<'a> ValuePath<'a> {
         }
     }
     /// Whether a value beside one of the path names it as a secret: in `{"name": "pin", "value": …}`, in a list of
-    /// pairs, or as the element before it.
+    /// pairs, or as the element before it, also in a list in which names and values alternate.
     pub(super) fn is_named_as_secret(&self) -> bool {
         let of = |document: usize, at: usize| self.values.get(at).copied().flatten().map(|values| values[document]);
         let is_named = |(at, part): (usize, &Part<'_>)| {
@@ -59,7 +60,8 @@ impl<'a> ValuePath<'a> {
                 (Part::Key(key), Some(object)) => is_named_in(object, key),
                 (Part::Element, Some(pair)) => {
                     let list = at.checked_sub(1).and_then(|at| of(document, at));
-                    list.is_some_and(are_pairs) && value_of_pair(&pair.value(), is_secret).is_some()
+                    names_a_value(pair)
+                        || list.is_some_and(are_pairs) && value_of_pair(&pair.value(), is_secret).is_some()
                 }
                 (Part::Key(_) | Part::Element, None) => false,
             })
@@ -139,6 +141,17 @@ fn is_named_in(object: Node<'_>, key: &str) -> bool {
     }
     let value = object.value();
     value.as_object().is_some_and(|members| values_of_secrets(members, is_secret).of(key).is_some())
+}
+
+/// Whether names and values alternate in a list, and one of the names is that of a secret. Which element a path is
+/// about is not known.
+fn names_a_value(list: Node<'_>) -> bool {
+    if list.len() > NAMING_VALUES_MAX {
+        return false;
+    }
+    let list = list.value();
+    let items = list.as_array().filter(|items| alternates(items));
+    items.is_some_and(|items| items.iter().step_by(2).any(|name| names_the_next(name, is_secret).is_some()))
 }
 
 /// Whether a list has pairs of names and values, such as headers.

@@ -1,5 +1,5 @@
-//! Finds what looks like a secret in a text, whatever stands before it: numbers of payment cards, bearer tokens, and,
-//! where they are asked for, e-mail addresses.
+//! Finds what looks like a secret in a text, whatever stands before it: numbers of payment cards, bearer tokens, private
+//! keys in PEM, and, where they are asked for, e-mail addresses.
 //!
 //! Always true: the parts that are found do not overlap and begin and end between characters. A number that only looks
 //! like that of a card is replaced too: about one of ten numbers of 13 to 19 digits that begin with 2 to 6 passes the
@@ -13,8 +13,10 @@ const CARD_DIGITS: Range<usize> = 13..20;
 /// A word after `Bearer` is taken for a token if it has a digit or so many characters: not "bearer of news".
 const TOKEN_CHARS_MIN: usize = 16;
 const BEARER: &str = "bearer";
+/// With what the first line of a private key begins.
+const PRIVATE_KEY_BEGIN: &str = "-----BEGIN ";
 
-/// Which detectors search, beside those for cards and bearer tokens, which always do.
+/// Which detectors search, beside those for cards, bearer tokens and private keys, which always do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Detectors {
     /// E-mail addresses.
@@ -51,6 +53,7 @@ pub fn replace_detected<'t>(
 fn detected(text: &str, detectors: Detectors) -> Vec<Range<usize>> {
     let mut found = cards(text);
     found.extend(tokens(text));
+    found.extend(private_keys(text));
     if detectors.email && text.contains('@') {
         found.extend(emails(text));
     }
@@ -197,6 +200,25 @@ fn tokens(text: &str) -> Vec<Range<usize>> {
     found
 }
 
+/// The lines between the delimiters of a private key in PEM (RFC 7468); up to the end of the text if it was cut.
+fn private_keys(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for (at, begin) in text.match_indices(PRIVATE_KEY_BEGIN) {
+        let label = &text[at + begin.len()..];
+        let Some(end_of_label) = label.find("-----") else { continue };
+        if !label[..end_of_label].ends_with("PRIVATE KEY") {
+            continue;
+        }
+        let start = at + begin.len() + end_of_label + "-----".len();
+        let end = text[start..].find("-----END").map_or(text.len(), |end| start + end);
+        let body = &text[start..end];
+        let lead = body.len() - body.trim_start().len();
+        found.push(start + lead..start + body.trim_end().len().max(lead));
+    }
+    found.retain(|part| !part.is_empty());
+    found
+}
+
 fn emails(text: &str) -> Vec<Range<usize>> {
     let is_local = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '%' | '+' | '-');
     let is_domain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-');
@@ -240,6 +262,21 @@ mod tests {
             ("4111 1111 1111 1111 3782-822463-10005", "<4111111111111111> <378282246310005>"),
         ] {
             assert_eq!(masked(text, false), shown);
+        }
+    }
+
+    #[test]
+    fn private_keys_are_found_and_certificates_stay() {
+        let key = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\nIBk=\n-----END EC PRIVATE KEY-----";
+        let shown = "-----BEGIN EC PRIVATE KEY-----\n<MHcCAQEE\nIBk=>\n-----END EC PRIVATE KEY-----";
+        assert_eq!(masked(&format!("a {key} b {key}"), false), format!("a {shown} b {shown}"));
+        assert_eq!(masked("-----BEGIN PRIVATE KEY-----\nMHc", false), "-----BEGIN PRIVATE KEY-----\n<MHc>", "cut");
+        for text in [
+            "-----BEGIN CERTIFICATE-----\nMHcCAQEE\n-----END CERTIFICATE-----",
+            "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----",
+            "-----BEGIN PRIVATE KEY",
+        ] {
+            assert_eq!(masked(text, false), text);
         }
     }
 

@@ -6,14 +6,17 @@ use percent_encoding::percent_decode_str;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
+use super::names::is_weakly_secret;
+
 /// Members, attributes and elements that hold a name, in a pair of name and value. Members with `@` before them are the
 /// attributes of XML.
 const NAMES: [&str; 10] =
     ["name", "key", "field", "header", "parameter", "label", "property", "attribute", "type", "k"];
 /// The same, of members and attributes only.
 const ID: &str = "id";
-/// The same, of elements only: in a map that Java wrote (`<entry><string>password</string><string>…</string></entry>`).
-const STRING: &str = "string";
+/// The same, of elements only: in a map that Java wrote (`<entry><string>password</string><string>…</string></entry>`),
+/// and in the tables and lists of HTML.
+const ELEMENTS: [&str; 4] = ["string", "td", "th", "dt"];
 /// Members and attributes that hold the value of such a pair.
 const VALUES: [&str; 5] = ["value", "values", "content", "v", "#text"];
 /// The order of an element's children, where they have different names.
@@ -123,6 +126,20 @@ pub fn value_of_pair(pair: &Value, is_secret: impl Fn(&str) -> bool) -> Option<(
     }
 }
 
+/// Whether names and values alternate in a list, such as the headers of Node.js: `["authorization", "…", "accept", "…"]`.
+pub fn alternates(items: &[Value]) -> bool {
+    let is_scalar = |item: &Value| !matches!(item, Value::Array(_) | Value::Object(_));
+    let are_names = items.iter().step_by(2).all(Value::is_string);
+    !items.is_empty() && items.len().is_multiple_of(2) && are_names && items.iter().all(is_scalar)
+}
+
+/// The name in front of a value in such a list, if it is that of a secret. A word with other meanings is none: a list
+/// of two ways to pay may begin with `card`.
+pub fn names_the_next(name: &Value, is_secret: impl Fn(&str) -> bool) -> Option<&str> {
+    let name = name.as_str()?;
+    (!is_weakly_secret(name) && is_secret(name.trim_start_matches('-'))).then_some(name)
+}
+
 fn is_one_of(names: &[&str], name: &str) -> bool {
     names.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
@@ -144,7 +161,7 @@ pub(super) fn is_name_attribute(attribute: &str) -> bool {
 
 /// Whether an element with this name may hold the name of what stands in the next one.
 pub fn names_a_sibling(element: &str) -> bool {
-    is_one_of(&NAMES, element) || element.eq_ignore_ascii_case(STRING)
+    is_one_of(&NAMES, element) || is_one_of(&ELEMENTS, element)
 }
 
 /// The text that a value is: in XML, each element is one of a list.
@@ -231,6 +248,21 @@ mod tests {
         assert!(are_pairs(&pairs) && !are_pairs(&[json!(["password", "x"]), json!("y")]) && !are_pairs(&[]));
         assert_eq!(value_of_pair(&pairs[0], is_password), None);
         assert_eq!(value_of_pair(&pairs[1], is_password), Some(("password", &json!("x"))));
+    }
+
+    #[test]
+    fn names_and_values_alternate_in_a_list_of_scalars_with_a_name_before_each_value() {
+        for (list, are) in [
+            (json!(["password", "x", "n", 1]), true),
+            (json!(["password", "x", "n"]), false),
+            (json!(["password", ["x"]]), false),
+            (json!(["a", "x", 1, "y"]), false),
+            (json!([]), false),
+        ] {
+            assert_eq!(alternates(list.as_array().expect("a list")), are, "{list}");
+        }
+        let name = |name: &str| names_the_next(&json!(name), crate::secret::is_secret).is_some();
+        assert!(name("password") && name("Authorization") && name("--password") && !name("card") && !name("n"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 
 use super::detect::{Detectors, replace_detected};
-use super::forms::{Named, are_pairs, json_of, value_of_pair, values_of_secrets};
+use super::forms::{Named, alternates, are_pairs, json_of, names_the_next, value_of_pair, values_of_secrets};
 use super::markup::pieces;
 use super::names::{is_field_name, singular};
 
@@ -124,6 +124,9 @@ impl Walk<'_, '_> {
         match value {
             Value::Object(members) => self.members(members),
             Value::Array(items) => {
+                if alternates(items) {
+                    return self.alternating(items);
+                }
                 let are_pairs = are_pairs(items);
                 items.iter_mut().fold(false, |is_changed, item| {
                     is_changed | if are_pairs { self.pair(item) } else { self.json(item) }
@@ -147,6 +150,37 @@ impl Walk<'_, '_> {
         }
     }
 
+    /// A list in which names and values alternate.
+    fn alternating(&mut self, items: &mut [Value]) -> bool {
+        items.chunks_exact_mut(2).fold(false, |is_changed, pair| {
+            let name = names_the_next(&pair[0], self.is_secret).map(str::to_owned);
+            is_changed
+                | match name {
+                    Some(name) => self.secret(&name, &mut pair[1]),
+                    None => pair.iter_mut().fold(false, |is_changed, item| is_changed | self.json(item)),
+                }
+        })
+    }
+
+    /// A map by secrets, such as `{"sessions": {"…": {"user": 7}}}`.
+    fn keys_of_secrets(&mut self, name: &str, members: &mut Map<String, Value>) -> bool {
+        let mut is_changed = false;
+        let shown: Vec<(String, Value)> = std::mem::take(members)
+            .into_iter()
+            .map(|(key, mut value)| {
+                is_changed |= match is_scalar(&value) {
+                    true => self.secret(name, &mut value),
+                    false => self.json(&mut value),
+                };
+                let shown = self.found(name, &key, false);
+                is_changed |= shown.is_some();
+                (shown.unwrap_or(key), value)
+            })
+            .collect();
+        *members = members_apart(shown.into_iter());
+        is_changed
+    }
+
     fn members(&mut self, members: &mut Map<String, Value>) -> bool {
         let named = values_of_secrets(members, self.is_secret);
         let named: Vec<Option<Named>> = members.keys().map(|key| named.of(key).cloned()).collect();
@@ -166,6 +200,9 @@ impl Walk<'_, '_> {
                     items.iter_mut().fold(false, |is_changed, item| {
                         is_changed | if is_scalar(item) { self.secret(&key, item) } else { self.json(item) }
                     })
+                }
+                (Value::Object(inner), _) if singular(&key).is_some_and(self.is_secret) => {
+                    self.keys_of_secrets(&key, inner)
                 }
                 (value, _) => self.json(value),
             };

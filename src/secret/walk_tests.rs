@@ -131,6 +131,10 @@ fn values_that_another_value_names_are_found() {
         (r#"password: {"a":1} {"n":2}"#, "password: ***"),
         (r#"x: {"n":1} pin: 2"#, r#"x: {"n":1} pin: ***"#),
         (r#"{"name":"cvv","content":"7","value":"8"}"#, r#"{"name":"cvv","content":"***","value":"***"}"#),
+        (r#"{"raw":["Authorization","x","n","y"]}"#, r#"{"raw":["Authorization","***","n","y"]}"#),
+        (r#"["card","paypal"] ["password"]"#, r#"["card","paypal"] ["password"]"#),
+        ("<tr><td>Password</td><td>x</td><td>y</td></tr>", "<tr><td>Password</td><td>***</td><td>y</td></tr>"),
+        ("<dl><dt>PIN</dt><dd>1</dd><dt>n</dt><dd>2</dd></dl>", "<dl><dt>PIN</dt><dd>***</dd><dt>n</dt><dd>2</dd></dl>"),
     ] {
         assert_eq!(redact_line(text), shown);
     }
@@ -181,6 +185,8 @@ fn keys_that_are_secrets_stay_apart() {
     assert_eq!(redact_line(&text), r#"{"***":1,"*** (2)":2,"tokens":"***"}"#);
     let below = json!({ "token": { "hunter2": "a", "hunter3": "b", "kind": "c" } }).to_string();
     assert_eq!(redact_line(&below), r#"{"token":{"***":"***","*** (2)":"***","kind":"***"}}"#);
+    let map = json!({ "sessions": { "hunter2": { "user": 7, "pin": 8 } }, "pins": { "ann": "1234" } }).to_string();
+    assert_eq!(redact_line(&map), r#"{"sessions":{"***":{"user":7,"pin":"***"}},"pins":{"***":"***"}}"#);
 }
 
 #[test]

@@ -26,7 +26,8 @@ pub use cut::{BEGINNING_CHARS_MIN, CUT, LengthMax, masked_and_cut};
 pub use detect::{Detectors, replace_detected};
 pub use escaped::forms_in_texts;
 pub use forms::{
-    alternates, are_pairs, decoded_component, holds_a_name, is_order, json_of, names_a_sibling, names_the_next, value_of_pair, values_of_secrets,
+    alternates, are_pairs, decoded_component, holds_a_name, is_order, json_of, names_a_sibling, names_the_next,
+    value_of_pair, values_of_secrets,
 };
 pub use keyed::{REDACTED, RedactionKey, is_redacted};
 pub use markup::CDATA;

@@ -134,7 +134,10 @@ fn values_that_another_value_names_are_found() {
         (r#"{"raw":["Authorization","x","n","y"]}"#, r#"{"raw":["Authorization","***","n","y"]}"#),
         (r#"["card","paypal"] ["password"]"#, r#"["card","paypal"] ["password"]"#),
         ("<tr><td>Password</td><td>x</td><td>y</td></tr>", "<tr><td>Password</td><td>***</td><td>y</td></tr>"),
-        ("<dl><dt>PIN</dt><dd>1</dd><dt>n</dt><dd>2</dd></dl>", "<dl><dt>PIN</dt><dd>***</dd><dt>n</dt><dd>2</dd></dl>"),
+        (
+            "<dl><dt>PIN</dt><dd>1</dd><dt>n</dt><dd>2</dd></dl>",
+            "<dl><dt>PIN</dt><dd>***</dd><dt>n</dt><dd>2</dd></dl>",
+        ),
     ] {
         assert_eq!(redact_line(text), shown);
     }

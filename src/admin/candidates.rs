@@ -61,7 +61,7 @@ pub(super) async fn move_candidate(
             .hint("do what each reason says, or pass the gate with `force` and a `reason`"));
     }
     let asked = CandidateMove { route: route.clone(), candidate: candidate.clone(), share, force, reason, by };
-    (admin.parts.promote)(asked).await.map_err(|error| match error {
+    (admin.parts.move_candidate)(asked).await.map_err(|error| match error {
         CandidateMoveError::Refused(sentences) => refused(sentences.join("; ")),
         CandidateMoveError::Failed(why) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, why),
     })?;

@@ -150,7 +150,7 @@ fn process_endpoints() -> Vec<Endpoint> {
             .responds(200, Content::Text)
             .for_applications(),
         public("/metrics", get(process::metrics), "metrics", "Metrics for Prometheus").responds(200, Content::Text),
-        public("/healthz", get(process::healthz), "healthz", "The process runs").responds(200, Content::Text),
+        public("/healthz", get(process::healthz), "healthz", "Whether the process runs").responds(200, Content::Text),
         public("/readyz", get(process::readyz), "readyz", "Whether a start of a run would be accepted")
             .responds(200, Content::Text)
             .responds(503, Content::Text),
@@ -206,10 +206,15 @@ fn flag_endpoints() -> Vec<Endpoint> {
             .body::<AdoptRequest>()
             .responds(202, Content::Json(|generator| generator.subschema_for::<AdoptionsView>()))
             .errors(&[404, 409, 422]),
-        flip("/api/v2/routes/{id}/adoptions/decide", post(adoptions::decide), "decideAdoption", "Decide whose one is")
-            .body::<AdoptionDecisionRequest>()
-            .returns::<AdoptionsView>()
-            .errors(&[404, 409, 422]),
+        flip(
+            "/api/v2/routes/{id}/adoptions/decide",
+            post(adoptions::decide),
+            "decideAdoption",
+            "Decide which arm owns an instance",
+        )
+        .body::<AdoptionDecisionRequest>()
+        .returns::<AdoptionsView>()
+        .errors(&[404, 409, 422]),
         read("/api/v2/routes/{id}/diffs", get(differences::diffs), "diffs", "Where legacy and engine differ")
             .query::<differences::DiffsQuery>()
             .returns::<Diffs>()
@@ -220,7 +225,7 @@ fn flag_endpoints() -> Vec<Endpoint> {
             Access::Scope(TokenScope::Read),
             post(rule_trials::try_rules),
             "tryRules",
-            "What other rules would make of the samples; nothing is changed",
+            "Compare the samples by other rules; changes nothing",
         )
         .query::<samples::CandidateQuery>()
         .body::<TryRules>()
@@ -258,7 +263,7 @@ fn flag_endpoints() -> Vec<Endpoint> {
             .query::<record::RecordQuery>()
             .returns::<RecordPage>()
             .errors(&[500]),
-        read("/api/v2/record/flips", get(record::flips), "record_flips", "The flips in the store, as they are")
+        read("/api/v2/record/flips", get(record::flips), "recordFlips", "The flips in the store, as they are")
             .query::<record::RecordQuery>()
             .returns::<Vec<serde_json::Value>>()
             .errors(&[500]),
@@ -272,7 +277,7 @@ fn flag_endpoints() -> Vec<Endpoint> {
             "/api/v2/services/{name}/callers",
             get(callers::callers),
             "callers",
-            "Who calls a service, and until when",
+            "Who calls a service, and when each caller last did",
         )
         .returns::<ServiceCallers>()
         .errors(&[404]),

@@ -46,13 +46,13 @@ pub type InstancesOfFamily = Arc<dyn Fn(&Family) -> Vec<InstancesRow> + Send + S
 /// Returns the rules of a route; `None` if the files do not have the route.
 pub type RulesOfRoute = Arc<dyn Fn(&RouteId) -> Option<RouteRules> + Send + Sync>;
 
-/// Puts the candidate of a route in force; resolves once the outcome is known.
+/// Puts the candidate of a route in force, or gives it a share of new requests; resolves once the outcome is known.
 pub type MoveCandidate = Arc<dyn Fn(CandidateMove) -> BoxFuture<'static, Result<(), CandidateMoveError>> + Send + Sync>;
 
-/// Why a candidate was not put in force; nothing changed, unless it says something else.
+/// Why a candidate was not moved. Nothing changed, unless the text says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CandidateMoveError {
-    /// It may not be in force: a sentence for each reason.
+    /// It may not be moved like this: a sentence for each reason.
     Refused(Vec<String>),
     /// The store did not record it, or something else failed.
     Failed(String),
@@ -107,8 +107,8 @@ pub struct AdminParts {
     pub traffic: Arc<dyn Fn(&RouteId) -> RouteTraffic + Send + Sync>,
     /// The services of the files, by name.
     pub services: Arc<dyn Fn() -> Vec<ServiceRow> + Send + Sync>,
-    /// Puts the candidate of a route in force.
-    pub promote: MoveCandidate,
+    /// Moves the candidate of a route.
+    pub move_candidate: MoveCandidate,
     /// Requests that the files are read now. The receiver gets the outcome of a reading that begins after the call, or
     /// nothing if the process stops.
     pub reload: Arc<dyn Fn() -> oneshot::Receiver<Reloaded> + Send + Sync>,

@@ -42,7 +42,7 @@ const REPORT_DELAY_AFTER: Duration = Duration::from_secs(2);
 /// How long new files and the move of a candidate wait for each other.
 const LOCK_WAITS: Duration = Duration::from_secs(3);
 
-/// How often it is looked for candidates that their guards do not accept any longer.
+/// How often candidates are looked for whose guards have found too many errors, slow answers or differences.
 const GUARD_CANDIDATES_EVERY: Duration = Duration::from_millis(200);
 
 /// How often it is looked for routes that went below `live`, whose plans are those of the files again. A flip up waits
@@ -145,7 +145,7 @@ pub(super) async fn reload(
 ///
 /// # Errors
 /// It may not be moved, or the store did not record it.
-pub(super) async fn promote(
+pub(super) async fn move_candidate(
     parts: Parts,
     reload_lock: Arc<tokio::sync::Mutex<()>>,
     candidate_move: CandidateMove,
@@ -161,8 +161,8 @@ pub(super) async fn promote(
     })
 }
 
-/// Takes the shares of candidates to nought that the guards of their routes accept no longer. Tried until it is
-/// recorded.
+/// Sets the share of a candidate to 0 once the guard of its route no longer accepts it. Tried again until the store has
+/// recorded it.
 pub(super) async fn guard_candidates(parts: Parts, reload_lock: Arc<tokio::sync::Mutex<()>>) {
     let failures = RepeatedFailures::default();
     let mut crossed = BTreeMap::new();
@@ -179,16 +179,22 @@ pub(super) async fn guard_candidates(parts: Parts, reload_lock: Arc<tokio::sync:
             let (route, reason) = (route.clone(), Some(detail.clone()));
             let share = Some(Percent::NONE);
             let asked = CandidateMove { route, candidate, share, force: false, reason, by: "guard".to_owned() };
-            tracing::error!(route = %asked.route, why = asked.reason, "the guard takes the candidate's share to nought");
-            if let Err(error) = parts.apply_again(Some(asked)).await
-                && let Some(unlogged) = failures.count(&format!("{error:#}"))
-            {
-                let error = format!("{error:#}");
-                tracing::error!(
-                    error,
-                    unlogged,
-                    "the share of a candidate that the guard takes away stays; tried again"
-                );
+            let asked_route = asked.route.clone();
+            match parts.apply_again(Some(asked)).await {
+                Ok(_) => {
+                    tracing::error!(route = %asked_route, why = detail, "the guard has set the candidate's share to 0")
+                }
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    if let Some(unlogged) = failures.count(&error) {
+                        tracing::error!(
+                            route = %asked_route,
+                            error,
+                            unlogged,
+                            "the guard could not set the candidate's share to 0: it keeps its share; tried again"
+                        );
+                    }
+                }
             }
         }
     }

@@ -35,8 +35,8 @@ use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{FlipRecord, StoreHandle};
 use crate::transport::AddressRegistry;
 
-/// How often files are read against the routes in force, if routes are flipped meanwhile.
-const OVERTAKEN_MAX: u32 = 5;
+/// The most tries to put files in force, if routes are flipped meanwhile.
+const APPLY_TRIES_MAX: u32 = 5;
 
 /// The parts that live as long as the process.
 #[derive(Clone)]
@@ -91,7 +91,7 @@ impl Parts {
             |error| match error {
                 FilesError::Store(error) => anyhow::Error::new(error).context("recording what the files declare"),
                 FilesError::Refused(sentences) => RefusedFiles(sentences).into(),
-                FilesError::Overtaken | FilesError::TaskEnded => error.into(),
+                FilesError::FlippedMeanwhile | FilesError::TaskEnded => error.into(),
             },
         )?;
         let engine = Arc::new(Engine::new(EngineParts {
@@ -195,7 +195,7 @@ impl Parts {
             tries += 1;
             match self.try_apply(read, setup, candidate_move.clone()).await? {
                 Ok(flips) => return Ok(flips),
-                Err(overtaken) if tries >= OVERTAKEN_MAX => return Err(overtaken.into()),
+                Err(flipped) if tries >= APPLY_TRIES_MAX => return Err(flipped.into()),
                 Err(_) => {}
             }
         }
@@ -249,7 +249,7 @@ impl Parts {
                 Err(anyhow::Error::new(error).context(why))
             }
             Err(FilesError::Refused(sentences)) => Err(RefusedFiles(sentences).into()),
-            Err(error @ FilesError::Overtaken) => Ok(Err(error)),
+            Err(error @ FilesError::FlippedMeanwhile) => Ok(Err(error)),
             Err(error @ FilesError::TaskEnded) => Err(error.into()),
         }
     }

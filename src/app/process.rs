@@ -96,8 +96,8 @@ impl App {
         }
         let setup = &loaded.setup;
         telemetry::recorder(); // installed before the first metric is recorded
-        let tracing = setup.settings.traces.clone();
-        if let Some(exporter) = tracing.and_then(|settings| traces::install(settings, &setup.limits)) {
+        let traces_settings = setup.settings.traces.clone();
+        if let Some(exporter) = traces_settings.and_then(|settings| traces::install(settings, &setup.limits)) {
             admin.spawn(exporter.run());
         }
         let offer = match takes_over {

@@ -35,7 +35,7 @@ use crate::telemetry;
 /// How often captures are written to the store.
 const CAPTURES_EVERY: Duration = Duration::from_secs(1);
 /// How long the start waits for the store to say which instances were being moved.
-const MARKED_WITHIN: Duration = Duration::from_secs(2);
+const MOVING_INSTANCES_WAIT: Duration = Duration::from_secs(2);
 /// How often evidence is written to the store.
 const EVIDENCE_EVERY: Duration = Duration::from_millis(500);
 
@@ -114,7 +114,7 @@ impl StartingParts<'_> {
         {
             // Before requests are served: those of an instance that is being moved wait then.
             let adoptions = parts.adoptions.clone();
-            engine.spawn(async move { adoptions.mark_moving(MARKED_WITHIN).await }).await?;
+            engine.spawn(async move { adoptions.mark_moving(MOVING_INSTANCES_WAIT).await }).await?;
         }
         let adopting =
             [engine.spawn(parts.adoptions.clone().resume()), engine.spawn(parts.adoptions.clone().follow_lease())];
@@ -169,9 +169,9 @@ impl StartingParts<'_> {
                     process_status::of(&parts, &addresses, &reload_status, &succession, stopping, egress.as_ref())
                 })
             },
-            promote: {
+            move_candidate: {
                 let (parts, lock) = (parts.clone(), front.reload_lock.clone());
-                Arc::new(move |asked| background::promote(parts.clone(), lock.clone(), asked).boxed())
+                Arc::new(move |asked| background::move_candidate(parts.clone(), lock.clone(), asked).boxed())
             },
             reload: {
                 let requests = reload_requests.clone();

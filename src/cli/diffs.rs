@@ -133,9 +133,9 @@ fn call(call: &SampleCall, format: Formatter) -> String {
     }
     let against = match held_against.as_str() {
         "legacy" => String::new(),
-        "assert" => "  held against an assert".to_owned(),
+        "assert" => "  read by an assert".to_owned(),
         "nothing" => format.tone("  compared with nothing", Tone::Warn),
-        _ => format.tone("  not known what it was compared with", Tone::Warn),
+        _ => format.tone("  it is not known what it was compared with", Tone::Warn),
     };
     format!(
         "    {}{against}\n      legacy {}\n      engine {}\n",

@@ -172,9 +172,13 @@ pub(crate) fn duration_text(seconds: f64) -> String {
     }
 }
 
-/// A number of things: `1 run`, `2 runs`.
+/// A number of things: `1 run`, `2 runs`, `2 entries`.
 pub(crate) fn counted(number: u64, thing: &str) -> String {
-    format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
+    match (number, thing.strip_suffix('y')) {
+        (1, _) => format!("1 {thing}"),
+        (_, Some(stem)) => format!("{} {stem}ies", count(number)),
+        (_, None) => format!("{} {thing}s", count(number)),
+    }
 }
 
 /// `1,204`.

@@ -2,11 +2,11 @@
 //!
 //! Always true: stdout is data (as JSON with `--json`, which only `demo` refuses), stderr is messages; the exit code
 //! is 0 for done, 1 for refused or failed (also if stdout cannot be written), 2 for wrong usage. `status`, `flip`,
-//! `freeze`, `reload`, `diffs`, `evidence`, `egress`, `flips`, `horizon`, `record`, `captures`, `services`, `runs` and
-//! `explain` are clients of the API of a running process; `replay` and `check --against-open-runs` are too, or read a
-//! store (`--store`); `check` without that option, `schema`, `rehearse` and `record verify --file` read files only;
-//! `help` shows the reference; `serve`, `demo` and `store` call functions of `app`, which `main` passes in
-//! [`ProcessCommands`].
+//! `freeze`, `guard`, `reload`, `diffs`, `evidence`, `egress`, `flips`, `adopt`, `horizon`, `legacy`, `record`,
+//! `captures`, `services`, `runs` and `explain` are clients of the API of a running process; `replay` and
+//! `check --against-open-runs` are too, or read a store (`--store`); `check` without that option, `schema`, `rehearse`
+//! and `record verify --file` read files only; `help` shows the reference; `serve`, `demo` and `store` call functions
+//! of `app`, which `main` passes in [`ProcessCommands`].
 
 mod adopt;
 mod args;

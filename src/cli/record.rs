@@ -195,7 +195,7 @@ impl Found {
     fn output(self, hash: Option<&str>, other: Option<String>, format: Formatter) -> Output {
         let lost = hash.filter(|_| self.broken.is_none() && !self.has_hash).map(|hash| {
             format!(
-                "no entry has the hash {}: the record was written anew, or cut, since it was noted",
+                "no entry has the hash {}: since that hash was noted, the record was rewritten or truncated",
                 escape_control(hash)
             )
         });
@@ -217,7 +217,7 @@ impl Found {
                 "{}: {}, the newest hash is\n{newest}\nNote it outside this store: `--hash` checks later that it is still in the \
                  chain.\n",
                 format.tone("the record holds", Tone::Good),
-                counted(entries, "entry").replace("entrys", "entries"),
+                counted(entries, "entry"),
             ),
         };
         let late = self.late_text().map(|late| format.tone(late, Tone::Warn)).unwrap_or_default();

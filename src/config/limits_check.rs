@@ -37,11 +37,11 @@ const MIN_VALUES: [(&str, u64, &str); 6] = [
     ("retry_keys_file_bytes_max", 65_536, "a smaller file holds too few keys for one commit of the store"),
     ("client_http2_window_bytes_max", 65_535, "the protocol begins with this window"),
     ("head_bytes_max", 8_192, "this is the smallest buffer in which a request head can be read"),
-    ("api_body_bytes_max", 4_096, KILL_SWITCH),
-    ("output_values_max", 64, KILL_SWITCH),
-    ("output_depth_max", 8, KILL_SWITCH),
+    ("api_body_bytes_max", 4_096, BOUNDS_FLIPS),
+    ("output_values_max", 64, BOUNDS_FLIPS),
+    ("output_depth_max", 8, BOUNDS_FLIPS),
 ];
-const KILL_SWITCH: &str = "it also bounds the API's requests, and the kill switch and flips are such requests";
+const BOUNDS_FLIPS: &str = "it also bounds requests to the API, such as flips and freezes";
 
 /// The largest `compare_depth_max`: the parser of JSON reads no body that is nested more deeply.
 const COMPARED_DEPTH_MAX: u64 = 127;

@@ -83,7 +83,7 @@ pub use scheduler::recover::Recovered;
 /// The engine's arm, as proxy and shadow call it.
 pub type ArmService = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
 
-/// Legacy, as it is asked a second time.
+/// Sends a request to legacy a second time.
 pub type RepeatService = BoxCloneSyncService<RepeatRequest, RepeatReply, Infallible>;
 
 /// What an engine is built from.

@@ -84,21 +84,21 @@ pub fn is_sampled_for_candidate(set: &FlagSet, flag: &RouteFlag, facts: &Request
     CallerKey { set, flag, facts, text: None }.is_sampled(flag.shares)
 }
 
-/// Which version of a follow-up's workflow its instance decides for.
+/// Which version of its workflow answers a follow-up, as far as the follow-up's instance decides that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionByInstance {
-    /// Neither: the route follows up no instances, or the route that creates them has no candidate.
+    /// Either version may answer: the route follows up no instances, or the route that creates them has no candidate.
     Either,
-    /// The plan in force: that of the creator, or an earlier version, made the instance.
+    /// The plan in force, because the creator's plan in force, or an earlier version, made the instance.
     InForce,
-    /// The candidate: that of the creator made the instance.
+    /// The candidate, because the creator's candidate made the instance.
     Candidate,
 }
 
 /// Whether the candidate of a route, which has this share, answers a new request that goes to the engine. All requests
 /// of one instance are answered by the same version while the share stays as it is. Where the creator of the instances
-/// has a candidate too, follow-ups on what that made are answered by the candidate, and all others by the plan in
-/// force, whatever the size of the share.
+/// has a candidate too, follow-ups of instances that the creator's candidate made are answered by the candidate, and
+/// all others by the plan in force, whatever the size of the share.
 pub fn candidate_answers(
     set: &FlagSet,
     flag: &RouteFlag,
@@ -134,7 +134,8 @@ impl Decision {
     pub fn for_retry(self, flag: &RouteFlag, first_try: Option<Arm>) -> Decision {
         match (self, first_try) {
             (Decision::Nobody { .. } | Decision::Engine { reason: EngineReason::Pin, .. }, _) | (_, None) => self,
-            // A workflow that only reads does nothing twice, and what legacy has is old.
+            // Runs that are not kept only read, so nothing is done twice; and legacy's data are out of date since the
+            // adoption, so the engine answers.
             (Decision::Engine { reason: EngineReason::Adopted, .. }, _) if !flag.route.keeps_runs => self,
             (Decision::Engine { rung, reason: EngineReason::Adopted, .. }, Some(Arm::Legacy))
                 if !flag.legacy_recognises_retries_of_adopted() =>

@@ -124,7 +124,7 @@ pub(super) fn log_candidate(flip: &FlipRecord) {
     counter!("pointsman_candidate_changes_total", "route" => route, "action" => action.as_str()).increment(1);
 }
 
-/// Counts that the guard of a route took the share of its candidate to nought.
+/// Counts that the guard of a route set the share of its candidate to 0.
 pub(super) fn count_stopped_candidate(route: &RouteId) {
     counter!("pointsman_candidate_guard_actions_total", "route" => route.as_str().to_owned()).increment(1);
 }

@@ -103,7 +103,7 @@ impl Mover {
         self.tell(record, route, requested.unwrap_or(State::Off));
     }
 
-    /// Counts that the guard took the share of a candidate to nought, and tells the listeners.
+    /// Counts that the guard set the share of a candidate to 0, and tells the listeners.
     pub(super) fn report_candidate(&self, record: &FlipRecord) {
         let Some(candidate) = record.candidate.as_ref().filter(|_| record.by == BY_GUARD) else { return };
         let inputs = self.in_force().inputs();

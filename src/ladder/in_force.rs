@@ -80,8 +80,8 @@ impl Inputs {
         let returns = position.inputs.returns_at_restart || self.returns_at_restart(&position.route);
         let mut inputs =
             StateInputs { guard, healthy: *self.health.get(), returns_at_restart: returns, ..position.inputs.clone() };
-        // The guard lowers no route that is in `only`, and a file that asks for `only` lifts nothing of what it
-        // lowered.
+        // A guard never lowers a route that is in `only`. So that a file that asks for `only` does not cancel what the
+        // guard did to the route before, the route counts as granted at most `live` until the guard is released.
         if guard.is_some() && inputs.granted() == State::Only {
             inputs.gate = Some(State::Live);
         }

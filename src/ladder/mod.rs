@@ -5,8 +5,9 @@
 //! Always true:
 //!
 //! - A flip up is in the store before it is in force, and so are new files, the end of a freeze and the release of a
-//!   guard. A freeze (`kill_switch`), a flip down (`unrecorded_flips`) and what a guard does (`guard_actions`) are in
-//!   force at once, whatever the store does, and are recorded afterwards (`record_unrecorded`).
+//!   guard. A freeze (`kill_switch`), a flip down (`unrecorded_flips`) and what a guard does to a route
+//!   (`guard_actions`) are in force at once, whatever the store does, and are recorded afterwards
+//!   (`record_unrecorded`). When a guard takes away the share of a candidate, that is recorded first.
 //! - The set in force was checked as a whole. Moves other than flips down happen one after the other.
 //! - No route goes to `only` during a freeze; a flip to `only` that a freeze overtakes is reverted (`overtaken`).
 //! - Health and kill switch have a version, and an outdated update changes nothing (`in_force`).

@@ -151,7 +151,7 @@ impl Mover {
         let (before, all_recorded) = self.record_unrecorded_first(&moves_lock).await;
         let prepared = prepared.refreshed(&self.store, &before).await?;
         if !prepared.plans_are_as_read(&before) {
-            return Err(FilesError::Overtaken);
+            return Err(FilesError::FlippedMeanwhile);
         }
         let judged = self.positions_for_outdated_files(read, &before, prepared.routes());
         let CheckedFiles { after, moves, may_orphan } = check_and_adopt(&self.gate, &judged, prepared, reading)?;

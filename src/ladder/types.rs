@@ -93,7 +93,7 @@ pub struct AutoStatus {
     pub held: Vec<String>,
 }
 
-/// A move that happened.
+/// The result of a flip that was not refused.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Flipped {
     /// The record. Its number is 0 if nothing was recorded: the route had the state already, or the store does not have
@@ -127,7 +127,7 @@ pub enum FilesError {
     Refused(Vec<String>),
     /// A route has gone to `live` since the files were read, or its candidate has changed: read them again.
     #[error("a route was flipped while the files were read; they are read again")]
-    Overtaken,
+    FlippedMeanwhile,
     /// The task that puts the files in force ended without a result: it panicked, or the process is ending.
     #[error(
         "the task that puts the files in force ended without a result, so it is not known whether anything changed or \
@@ -170,12 +170,13 @@ pub enum FlipError {
     Unconfirmed(#[from] Unconfirmed),
 }
 
-/// The kill switch is set.
+/// The result of setting the kill switch: of a freeze, or of the end of one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frozen {
     /// The record. Its number is 0 while the store does not have it.
     pub flip: FlipRecord,
-    /// Whether the store has it. If not, it is in force all the same, but a restart would lose it.
+    /// Whether the store has it. If not, the freeze is in force all the same, but a restart would lose it. Always true
+    /// of the end of a freeze.
     pub recorded: bool,
 }
 

@@ -1,7 +1,7 @@
-//! How many requests the process, and a route, have at the same time.
+//! Limits how many requests the process, and a route, have in flight at the same time.
 //!
 //! Always true: without a limit nothing is counted; a request that is not admitted has begun nothing, and one that is
-//! keeps its place until its client has the whole answer, or its connection or tunnel has ended.
+//! keeps its permit until its client has the whole answer, or its connection or tunnel has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -29,19 +29,19 @@ impl RequestsInFlight {
         Some(Arc::new(Self { count: AtomicU64::new(0), requests_max, in_flight }))
     }
 
-    /// A place for one more request; `None` if there is none.
-    pub(super) fn take(self: &Arc<Self>) -> Option<RequestPlace> {
+    /// A permit for one more request; `None` if the limit is reached.
+    pub(super) fn take(self: &Arc<Self>) -> Option<RequestPermit> {
         let add = |count: u64| (count < self.requests_max).then_some(count + 1);
         self.count.fetch_update(Relaxed, Relaxed, add).ok()?;
         self.in_flight.increment(1.0);
-        Some(RequestPlace(self.clone()))
+        Some(RequestPermit(self.clone()))
     }
 }
 
-/// The place of one request, until it is dropped.
-pub(super) struct RequestPlace(Arc<RequestsInFlight>);
+/// The permit of one request; dropping it gives it back.
+pub(super) struct RequestPermit(Arc<RequestsInFlight>);
 
-impl Drop for RequestPlace {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
         self.0.count.fetch_sub(1, Relaxed);
         self.0.in_flight.decrement(1.0);
@@ -51,11 +51,12 @@ impl Drop for RequestPlace {
 /// What a request holds until its client has the whole answer.
 #[derive(Default)]
 pub(super) struct Admission {
-    /// Its place in the process, where that is limited.
-    pub place: Option<RequestPlace>,
+    /// Its permit in the process, where that is limited.
+    pub permit: Option<RequestPermit>,
     /// Its turn at its route, where that is limited.
     pub turn: Option<Turn>,
-    /// Keeps it known as a request whose calls are told from those of compared ones, where legacy's calls are watched.
+    /// Keeps the request registered, so that calls that legacy makes for it are not attributed to a compared request.
+    /// `None` where legacy's calls are not watched.
     pub watch: Option<Box<dyn EffectWatch>>,
     /// Counts it as one that legacy may have, where instances of its family may be moved to the engine. Given up as
     /// soon as legacy's reply is complete.
@@ -65,8 +66,8 @@ pub(super) struct Admission {
 impl Admission {
     /// What is held, if anything is.
     pub(super) fn take(&mut self) -> Option<Box<Self>> {
-        let Self { place, turn, watch, at_legacy } = self;
-        let is_any = place.is_some() || turn.is_some() || watch.is_some() || at_legacy.is_some();
+        let Self { permit, turn, watch, at_legacy } = self;
+        let is_any = permit.is_some() || turn.is_some() || watch.is_some() || at_legacy.is_some();
         is_any.then(|| Box::new(std::mem::take(self)))
     }
 }

@@ -51,8 +51,8 @@ impl CandidateOfRoute {
     }
 }
 
-/// Which version the instance of a follow-up decides for. The store is asked only if both the route and the creator of
-/// its instances have candidates, and the route's own has a share.
+/// Which version answers a follow-up, as far as its instance decides that. The store is asked only if both the route
+/// and the creator of its instances have candidates, and the route's own has a share.
 pub(super) async fn version_by_instance(
     set: &FlagSet,
     flag: &RouteFlag,

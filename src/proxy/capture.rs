@@ -124,8 +124,8 @@ impl CapturedRequest {
     }
 }
 
-/// A reply is not captured. The watch is to be held until the exchange has ended: for as long, legacy's calls for this
-/// request are told from those for other requests.
+/// The reply is not captured. The watch has to be held until the exchange has ended: until then, the calls that legacy
+/// makes for this request are attributed to it and not to another request.
 pub(super) struct NotCaptured(pub Option<Box<dyn EffectWatch>>);
 
 /// A client's request that is not compared, and whose reply is not captured.
@@ -253,7 +253,7 @@ impl CapturedReply {
         self.captured.skip(SkipReason::LegacyFailed);
     }
 
-    /// From now on it is on a thread that serves nobody.
+    /// The caller is on a thread that serves no connection: from now on the observer may be called directly.
     pub(super) fn may_observe_here(&mut self) {
         if let Captured::Call(call) = &mut self.captured {
             call.may_observe_here();

@@ -15,7 +15,7 @@ use crate::compare::{Body, Effect, EffectReply};
 use crate::exchange::{EffectObserver, SentBody};
 use crate::flag::SkipReason;
 
-/// Hands what is to be observed to a thread that serves nobody.
+/// Hands effects to the observer on a thread that serves no connection.
 pub(super) trait EffectQueue: Send + Sync {
     /// Never waits. What finds no room is lost: that is counted, and the observer is told.
     fn send(&self, effect: Effect, observer: &Arc<dyn EffectObserver>);
@@ -52,7 +52,7 @@ impl CapturedCall {
         Self { effect: Some(effect), reply_head: None, body, bytes_max, observer, queue: Some(queue), next_number }
     }
 
-    /// From now on it is on a thread that serves nobody.
+    /// The caller is on a thread that serves no connection: from now on the observer may be called directly.
     pub(super) fn may_observe_here(&mut self) {
         self.queue = None;
     }

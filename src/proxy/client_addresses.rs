@@ -70,7 +70,7 @@ impl ClientAddresses {
         self.counts().of_address.get(&network(client)).is_some_and(|count| *count >= self.connections_max)
     }
 
-    fn take(self: &Arc<Self>, client: IpAddr) -> Option<ClientPlace> {
+    fn take(self: &Arc<Self>, client: IpAddr) -> Option<ClientConnectionPermit> {
         let network = network(client);
         let mut counts = self.counts();
         let count = counts.of_address.get(&network).copied().unwrap_or(0);
@@ -80,7 +80,7 @@ impl ClientAddresses {
         counts.of_address.insert(network, count + 1);
         counts.on_change(count, count + 1);
         self.most.set(counts.most() as f64);
-        Some(ClientPlace { addresses: self.clone(), network })
+        Some(ClientConnectionPermit { addresses: self.clone(), network })
     }
 }
 
@@ -102,12 +102,12 @@ fn network(client: IpAddr) -> IpAddr {
 }
 
 /// One connection of a client, until it is dropped.
-struct ClientPlace {
+struct ClientConnectionPermit {
     addresses: Arc<ClientAddresses>,
     network: IpAddr,
 }
 
-impl Drop for ClientPlace {
+impl Drop for ClientConnectionPermit {
     fn drop(&mut self) {
         let Self { addresses, network } = self;
         let mut counts = addresses.counts();
@@ -125,18 +125,18 @@ impl Drop for ClientPlace {
 pub(super) struct ConnectionPermit {
     _room: OwnedSemaphorePermit,
     /// Boxed, so that a connection takes less memory where nothing is counted.
-    place: Option<Box<ClientPlace>>,
+    permit: Option<Box<ClientConnectionPermit>>,
 }
 
 impl ConnectionPermit {
     pub(super) fn new(room: OwnedSemaphorePermit) -> Self {
-        Self { _room: room, place: None }
+        Self { _room: room, permit: None }
     }
 
     /// Counts the connection as one of this client's; `false` if the client already has as many as it may have.
     pub(super) fn count_for(&mut self, addresses: &Arc<ClientAddresses>, client: IpAddr) -> bool {
-        self.place = addresses.take(client).map(Box::new);
-        self.place.is_some()
+        self.permit = addresses.take(client).map(Box::new);
+        self.permit.is_some()
     }
 }
 

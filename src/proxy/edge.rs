@@ -35,10 +35,10 @@ const IDLE_CLOSED_MAX: usize = 32;
 /// How long after a search for idle connections the next one begins, if there is still no room.
 const IDLE_SEARCH_PAUSE: Duration = Duration::from_millis(20);
 /// A connection that has been idle for less is not closed for a new one, because its client's next request may be on
-/// its way, unless the new connection has waited for [`PATIENT_SEARCHES`] searches.
+/// its way, unless the new connection has waited for [`SEARCHES_BEFORE_ANY_IDLE`] searches.
 const IDLE_MICROS_MIN: u64 = 100_000;
-/// The number of searches after which a new connection takes the place of any idle one.
-const PATIENT_SEARCHES: u32 = 25;
+/// After this many searches, a new connection takes the place of any idle one, however briefly that has been idle.
+const SEARCHES_BEFORE_ANY_IDLE: u32 = 25;
 
 /// Accepts on all listeners until told to stop, then drains their connections together.
 pub(super) async fn serve(shared: Arc<Shared>, listeners: Vec<ProxyListener>, shutdown: CancellationToken) -> Drained {
@@ -119,7 +119,7 @@ async fn wait_for_room(shared: &Shared) -> OwnedSemaphorePermit {
     let at_once = (limit / IDLE_CLOSED_SHARE).clamp(1, IDLE_CLOSED_MAX);
     let mut searches = 0_u32;
     loop {
-        let idle_for = if searches < PATIENT_SEARCHES { IDLE_MICROS_MIN } else { 0 };
+        let idle_for = if searches < SEARCHES_BEFORE_ANY_IDLE { IDLE_MICROS_MIN } else { 0 };
         searches = searches.saturating_add(1);
         shared.parking.close_idle(&shared.open_connections, at_once, now().saturating_sub(idle_for));
         // The semaphore is never closed.

@@ -136,7 +136,7 @@ impl CurrentRecord {
         }
     }
 
-    /// Begins the span of a call of this service as legacy, and sets the headers' trace.
+    /// Begins the span of a call to the route's legacy service, and puts it into the headers as their trace.
     pub(super) fn begin_legacy_call(&self, service: &Service, headers: &mut HeaderMap) {
         if self.traces.is_some()
             && let Some(ExchangeRecord { spans: Some(spans), .. }) = &mut *self.lock()
@@ -145,7 +145,7 @@ impl CurrentRecord {
         }
     }
 
-    /// Begins the span of a call of this service for legacy; the headers are not changed.
+    /// Begins the span of a call that legacy makes to this service; the headers are not changed.
     pub(super) fn begin_service_call(&self, service: &Service) {
         if self.traces.is_some()
             && let Some(ExchangeRecord { spans: Some(spans), .. }) = &mut *self.lock()

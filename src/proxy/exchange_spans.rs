@@ -24,7 +24,7 @@ pub(super) struct ExchangeSpans {
     call: Option<ServiceCall>,
 }
 
-/// The call of a service as legacy, or a call that legacy makes.
+/// The span of the exchange's call: to the legacy service, or, if legacy is the caller, to the service that it calls.
 struct ServiceCall {
     name: &'static str,
     context: TraceContext,

@@ -184,22 +184,23 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
         Failure::OverdueUnsent(waited_for) => {
             let (title, what, nothing_done) = match waited_for {
                 WaitedFor::Service => (
-                    "The service cannot be reached in time",
-                    "for its turn at the service, or for a connection to it,",
+                    "The request waited too long for the service",
+                    "for its turn at the service or for a connection to it",
                     NOTHING_SENT,
                 ),
-                WaitedFor::Route => {
-                    ("The route has no turn in time", "for its turn at its route (`requests_max`)", NOT_BEGUN)
-                }
+                WaitedFor::Route => (
+                    "The request waited too long for its turn",
+                    "for its turn at its route (`requests_max`)",
+                    NOT_BEGUN,
+                ),
                 WaitedFor::Store => (
-                    "This process has no store in time",
-                    "for this process, which takes over from another one, to have the store,",
+                    "The request waited too long for the store",
+                    "for this process to take over the store of its predecessor",
                     NOT_BEGUN,
                 ),
             };
-            let detail = format!(
-                "The request waited {what} for longer than it may take in all (limits: total_ms). {nothing_done}"
-            );
+            let detail =
+                format!("The request's whole time (limits: total_ms) was over while it waited {what}. {nothing_done}");
             (S::GATEWAY_TIMEOUT, "timeout-not-sent", title, detail, true)
         }
         Failure::Overloaded => {
@@ -296,7 +297,7 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
             (S::SERVICE_UNAVAILABLE, "taking-over", "Not started", detail, false)
         }
         Failure::NoStore(NoStore::HandedOver) => {
-            let detail = format!("This process has given its store to its successor: send it again. {NOT_BEGUN}");
+            let detail = format!("This process has handed over its store: send the request again. {NOT_BEGUN}");
             (S::SERVICE_UNAVAILABLE, "handed-over", "Not started", detail, true)
         }
         Failure::Legacy(CallError::Ours) => describe(&Failure::Egress(EgressRefusal::Loop)),
@@ -306,10 +307,11 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
         }
         Failure::Precondition => {
             let detail =
-                "The workflow has answered, and its answer is not the one that the request asks for (`If-Match`, \
-                          `If-Unmodified-Since`). Trying again does what any request with this method does."
+                "The workflow has answered, and its answer does not meet the request's condition (`If-Match`, \
+                          `If-Unmodified-Since`). Trying again runs the workflow again, as every repeated GET or HEAD \
+                          does."
                     .into();
-            (S::PRECONDITION_FAILED, "precondition-failed", "The answer is another one", detail, false)
+            (S::PRECONDITION_FAILED, "precondition-failed", "The precondition failed", detail, false)
         }
         Failure::EngineSilent => {
             let detail =

@@ -2,9 +2,8 @@
 //!
 //! Always true: hop-by-hop fields and those that `Connection` names are removed, in both directions; framing fields
 //! (`content-length`, `transfer-encoding`) are never among them, except that a reply with two framings keeps one
-//! (`strip_reply`). The client's `Host` is passed on unchanged, so that
-//! legacy answers as it would without the proxy. Values that are the same for all requests of a connection are built
-//! once.
+//! (`strip_reply`). The client's `Host` is passed on unchanged, so that legacy answers as it would without the proxy.
+//! Values that are the same for all requests of a connection are built once.
 
 use std::cell::Cell;
 use std::net::IpAddr;

@@ -89,7 +89,7 @@ async fn answer(
     began: u64,
 ) -> ReplyOrRefusal {
     if let Some(in_flight) = &client.shared.requests_in_flight {
-        admission.place = Some(in_flight.take().ok_or_else(|| Refused::early(Failure::Overloaded))?);
+        admission.permit = Some(in_flight.take().ok_or_else(|| Refused::early(Failure::Overloaded))?);
     }
     // For HTTP/2: of HTTP/1.1, hyper has refused such a head before.
     if head.headers.len() as u64 > client.shared.limits.head_fields_max {

@@ -197,10 +197,7 @@ const COUNTERS: MetricDescriptions = &[
         "pointsman_candidate_changes_total",
         "What became of candidates (changed workflows of routes in `live` or `only`): `appeared`, `moved`, `dropped`, `promoted`.",
     ),
-    (
-        "pointsman_candidate_guard_actions_total",
-        "How often the guard of a route took the share of its candidate to nought.",
-    ),
+    ("pointsman_candidate_guard_actions_total", "How often the guard of a route set the share of its candidate to 0."),
     ("pointsman_differences_total", "Differences found between answers, by kind."),
     ("pointsman_pin_collisions_total", "Ids for which both arms had created an instance."),
     (
@@ -417,7 +414,7 @@ const GAUGES: MetricDescriptions = &[
     ),
     (
         "pointsman_auto_held",
-        "1 where something holds the next share of a route with auto, apart from its time and requests.",
+        "1 while something beside its time and its requests holds back the next share of a route with auto.",
     ),
     ("pointsman_candidate_share", "The share of a route's new requests that its candidate answers, from 0 to 1."),
     ("pointsman_candidate_pairs", "Pairs of the candidate of a route and its plan in force; its gate reads them."),

@@ -1,4 +1,6 @@
-//! Limits how often a log line about something that may happen thousands of times a second is written.
+//! Limits how often a log line about something that may happen thousands of times a second is written. Where each line
+//! names another client or service, `proxy::line_limit` is used; where failures differ by their text,
+//! `store::RepeatedFailures`.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,7 +23,7 @@ pub struct LogThrottle {
 }
 
 impl LogThrottle {
-    /// Nothing has occurred yet.
+    /// A throttle before the first occurrence.
     pub const fn new() -> Self {
         Self { count: AtomicU64::new(0), next_line: AtomicU64::new(0) }
     }

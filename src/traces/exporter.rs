@@ -5,7 +5,8 @@
 //! again, after the pause that the answer's `Retry-After` asks for (bounded), or one that doubles; any other refusal is
 //! final. What was given up is counted, and logged at most once a minute.
 //!
-//! Spans may be sent twice: if the process ends, or the time is over, while a collector that has them does not answer.
+//! Spans may be sent twice: if a collector has taken a batch, and its answer does not come in time or not before the
+//! process begins to stop.
 
 use std::time::Duration;
 

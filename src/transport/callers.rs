@@ -4,7 +4,8 @@
 //! The question it answers: "does anything still call this service?" Always true: a call is noted before it is sent; of
 //! the calls of clients and of legacy, the first [`NOTED_PER_SECOND_MAX`] of each second are noted, so a service that
 //! is hardly called any more has all of them noted, and a busy one costs its calls one read of an atomic. Calls of
-//! steps, of gates (`alive:`) and messages to webhooks (`notify:`) are all noted, health checks are not.
+//! steps, of gates (`alive:`) and messages to webhooks (`notify:`) are all noted, health checks are not. While
+//! [`WAITING_MAX`] callers wait to be stored, calls of further callers are dropped.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -15,9 +15,9 @@ use super::frame::{DATA, END_STREAM, FRAME_HEAD_BYTES, length_of};
 /// A buffer with less room is filled from one with this room.
 const ROOM_MIN: usize = 64;
 
-/// What came of one read.
+/// The result of one read.
 #[derive(PartialEq, Eq)]
-enum Step {
+enum ReadResult {
     /// Bytes that pass.
     Passed,
     /// Only bytes that are left out or held back.
@@ -66,11 +66,11 @@ impl EmptyDataFilter {
                 let mut scratch = ReadBuf::new(&mut room);
                 let step = ready!(self.poll_filtered(&mut scratch, &mut read))?;
                 self.waiting.extend_from_slice(scratch.filled());
-                if step == Step::Passed { continue } else { step }
+                if step == ReadResult::Passed { continue } else { step }
             };
             match step {
-                Step::NothingPassed => {}
-                Step::Passed | Step::AtEnd => return Poll::Ready(Ok(())),
+                ReadResult::NothingPassed => {}
+                ReadResult::Passed | ReadResult::AtEnd => return Poll::Ready(Ok(())),
             }
         }
     }
@@ -80,18 +80,18 @@ impl EmptyDataFilter {
         &mut self,
         buf: &mut ReadBuf<'_>,
         read: &mut impl FnMut(&mut ReadBuf<'_>) -> Poll<io::Result<()>>,
-    ) -> Poll<io::Result<Step>> {
+    ) -> Poll<io::Result<ReadResult>> {
         let start = buf.filled().len();
         buf.put_slice(&self.held[..self.held_count]);
         let before = buf.filled().len();
         let polled = read(buf);
         if !matches!(polled, Poll::Ready(Ok(()))) || buf.filled().len() == before {
             buf.set_filled(start);
-            return polled.map_ok(|()| Step::AtEnd);
+            return polled.map_ok(|()| ReadResult::AtEnd);
         }
         let passed = self.filter(&mut buf.filled_mut()[start..]);
         buf.set_filled(start + passed);
-        Poll::Ready(Ok(if passed == 0 { Step::NothingPassed } else { Step::Passed }))
+        Poll::Ready(Ok(if passed == 0 { ReadResult::NothingPassed } else { ReadResult::Passed }))
     }
 
     /// Moves what passes to the front, and returns how many bytes that are.

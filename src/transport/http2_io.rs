@@ -116,9 +116,9 @@ impl Opening {
     }
 }
 
-/// What a frame tells.
+/// What is learned from a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum FrameFinding {
     /// The peer ends the connection; this is the last stream that it processes.
     GoingAway(u32),
     /// The peer has reset a stream before its end, with a code that hyper takes for the end of the body.
@@ -138,8 +138,8 @@ struct FrameHeads {
 }
 
 impl FrameHeads {
-    /// Calls `told` for each frame that tells something.
-    fn look_at(&mut self, mut bytes: &[u8], mut told: impl FnMut(Told)) {
+    /// Calls `report` for each frame from which something is learned.
+    fn look_at(&mut self, mut bytes: &[u8], mut report: impl FnMut(FrameFinding)) {
         while !bytes.is_empty() {
             if self.payload > 0 {
                 let skipped = self.payload.min(bytes.len());
@@ -165,7 +165,7 @@ impl FrameHeads {
                     (self.read, self.payload) = (0, length);
                 }
                 (true, _) => {
-                    self.field().into_iter().for_each(&mut told);
+                    self.field().into_iter().for_each(&mut report);
                     (self.read, self.payload) = (0, length - FIELD_BYTES);
                 }
             }
@@ -191,14 +191,14 @@ impl FrameHeads {
     }
 
     /// What a frame tells of which the head and the first field were read.
-    fn field(&self) -> Option<Told> {
+    fn field(&self) -> Option<FrameFinding> {
         let field = self.number_at(FRAME_HEAD_BYTES);
         if self.head[3] == GOAWAY {
-            return Some(Told::GoingAway(field & NO_LAST_STREAM));
+            return Some(FrameFinding::GoingAway(field & NO_LAST_STREAM));
         }
         // A service that has answered as a whole may reset the stream behind it: it wants no more of the request.
         let is_cut = matches!(field, NO_ERROR | CANCEL) && !self.ended.contains(&self.stream());
-        is_cut.then_some(Told::Cut)
+        is_cut.then_some(FrameFinding::Cut)
     }
 }
 
@@ -214,10 +214,10 @@ impl AsyncRead for Http2Io {
             ready!(Pin::new(&mut *stream).poll_read(cx, buf))?;
             let read = &buf.filled()[before..];
             opening.look_at(read);
-            frames.look_at(read, |told| match told {
-                Told::GoingAway(NO_LAST_STREAM) => {}
-                Told::GoingAway(last_stream) => state.last_stream.store(last_stream + 1, Relaxed),
-                Told::Cut => state.has_cut_streams.store(true, Relaxed),
+            frames.look_at(read, |finding| match finding {
+                FrameFinding::GoingAway(NO_LAST_STREAM) => {}
+                FrameFinding::GoingAway(last_stream) => state.last_stream.store(last_stream + 1, Relaxed),
+                FrameFinding::Cut => state.has_cut_streams.store(true, Relaxed),
             });
             Poll::Ready(Ok(()))
         })
@@ -260,10 +260,10 @@ mod tests {
     }
 
     /// What is found in the bytes, the same in whatever pieces they come.
-    fn found(bytes: &[u8]) -> Vec<Told> {
+    fn found(bytes: &[u8]) -> Vec<FrameFinding> {
         let in_pieces = |size: usize| {
             let (mut frames, mut found) = (FrameHeads::default(), Vec::new());
-            bytes.chunks(size).for_each(|chunk| frames.look_at(chunk, |told| found.push(told)));
+            bytes.chunks(size).for_each(|chunk| frames.look_at(chunk, |finding| found.push(finding)));
             found
         };
         let whole = in_pieces(bytes.len());
@@ -277,7 +277,7 @@ mod tests {
         // The payload of the DATA frame looks like a GOAWAY frame.
         let data = frame(DATA, &goaway(99));
         let bytes = [frame(SETTINGS, &[]), data, goaway(NO_LAST_STREAM), frame(GOAWAY, b"abc"), goaway(13)].concat();
-        assert_eq!(found(&bytes), [Told::GoingAway(NO_LAST_STREAM), Told::GoingAway(13)]);
+        assert_eq!(found(&bytes), [FrameFinding::GoingAway(NO_LAST_STREAM), FrameFinding::GoingAway(13)]);
     }
 
     #[test]
@@ -288,7 +288,7 @@ mod tests {
         let by_trailers = [frame_of(HEADERS, 4 | END_STREAM, 3, b"trailers"), reset(3, CANCEL)];
         assert_eq!(found(&by_trailers.concat()), []);
         let of_another = [frame_of(DATA, END_STREAM, 1, b"whole"), frame_of(DATA, 0, 5, b"part"), reset(5, NO_ERROR)];
-        assert_eq!(found(&of_another.concat()), [Told::Cut]);
+        assert_eq!(found(&of_another.concat()), [FrameFinding::Cut]);
         // hyper itself reports these.
         assert_eq!(found(&reset(7, 2)), []);
     }

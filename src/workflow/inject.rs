@@ -30,7 +30,7 @@ pub struct Inject {
 pub struct Injected {
     /// When `now` begins; it goes on from there.
     pub now: Option<Timestamp>,
-    /// The value of `run.started`, where the run repeats one of the past.
+    /// The value of `run.started`, if the run repeats an earlier one: when that one began.
     pub started: Option<Timestamp>,
     /// The values of `uuid()` and `random()`.
     pub draws: Arc<InjectedDraws>,
@@ -43,9 +43,9 @@ impl Injected {
         Self { now: self.now.or(Some(started)), started: Some(started), ..self }
     }
 
-    /// When a run that began at `begun` reaches a time of its clock: where it repeats one of the past, as long after
-    /// its begin as that one did. In whole seconds, rounded up, as `now` is rounded down: it has reached the time then
-    /// too.
+    /// When a run that began at `begun` reaches a time of its clock. If it repeats an earlier run: as long after its
+    /// own start as that time is after the earlier run's start. The distance is rounded up to whole seconds, because
+    /// `now` is rounded down: so `now` has reached the time by then.
     pub(super) fn on_clock(&self, begun: Timestamp, time: Timestamp) -> Timestamp {
         let Some(past) = self.started else { return time };
         let after = time.duration_since(past);

@@ -365,7 +365,7 @@ async fn a_share_of_new_orders_goes_to_the_candidate_and_a_retry_stays_with_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_guard_takes_the_share_of_a_failing_candidate_to_nought() {
+async fn the_guard_sets_the_share_of_a_failing_candidate_to_0() {
     const GUARD: &str = "    guard: { errors: 1%, at_least: 5, over: 50 }\n    retry_key:";
     let system = TestSystem::with(|flags| {
         flags.edit("routes/orders.yaml", |text| text.replacen("    retry_key:", GUARD, 1));

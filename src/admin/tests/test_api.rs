@@ -189,7 +189,7 @@ impl TestApi {
             adoptions: Arc::new(NoAdoptions),
             traffic: Arc::new(|_| RouteTraffic { requests: 12, overhead_p50_us: Some(40.0) }),
             services: Arc::new(Vec::new),
-            promote: Arc::new(|_| Box::pin(std::future::ready(Ok(())))),
+            move_candidate: Arc::new(|_| Box::pin(std::future::ready(Ok(())))),
             reload: Arc::new(move || {
                 let (answer, outcome) = tokio::sync::oneshot::channel();
                 if let Some(reloaded) = reloaded.clone() {

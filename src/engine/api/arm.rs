@@ -152,17 +152,17 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     }
 }
 
-/// How long before the deadline the intents of the runs below are given up.
+/// How long before the deadline the reading of the child runs' intents is given up.
 const READ_MARGIN: Duration = Duration::from_millis(50);
 
 /// Adds the intents of the stored runs below a dark run.
 async fn add_stored_intents(core: &Core, report: &mut RunReport, plan: &Plan, deadline: Instant) {
     let Some(run) = report.run else { return };
-    // Whoever asked gives up at the deadline, and would take that for a time-out of the run.
+    // Ends before the deadline: a caller that gets no reply by then counts the run as timed out.
     match timeout_at(deadline - READ_MARGIN, run_tree::intents_below(core, run)).await {
         Ok(Ok(below)) => add_intents_below(report, below, plan),
         Ok(Err(error)) => {
-            tracing::debug!(%run, %error, "what the runs below a dark run would have sent cannot be read: it is not compared");
+            tracing::debug!(%run, %error, "a dark run is not compared: the intents of its child runs cannot be read");
             report.lacks_intents = true;
         }
         Err(_) => report.lacks_intents = true,

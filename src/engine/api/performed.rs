@@ -36,7 +36,7 @@ async fn performed(core: &Core, run: RunId) -> Result<PerformedCalls, StoreError
     let runs = run_tree::read(core, run).await?;
     let mut events: Vec<(usize, &StoredEvent)> =
         runs.iter().enumerate().flat_map(|(index, run)| run.events.iter().map(move |stored| (index, stored))).collect();
-    // Stable, so that the events of each run stay in their order.
+    // A stable sort: events of one run with the same time keep their order.
     events.sort_by_key(|(_, stored)| stored.at);
     Ok(of_events(
         events.into_iter().filter_map(|(index, stored)| Some((index, &*runs.get(index)?.plan, &stored.event))),

@@ -232,7 +232,7 @@ fn first_event(
     Ok((started, facts.credentials, run_key))
 }
 
-/// What is injected into a run, with its clock where the run repeats one of the past.
+/// The values injected into a run. If the run repeats an earlier one, its clock begins when that one began.
 pub(super) fn with_clock_of(reads: Option<&dyn Reads>, injected: Option<Arc<Injected>>) -> Option<Arc<Injected>> {
     let Some(begun) = reads.and_then(Reads::started) else { return injected };
     Some(Arc::new(injected.map(Arc::unwrap_or_clone).unwrap_or_default().begun_at(begun)))

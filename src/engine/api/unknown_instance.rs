@@ -11,8 +11,9 @@ use crate::workflow::Mode;
 
 /// What becomes of such a request.
 pub(super) enum WithoutInstance {
-    /// It is as any other: the engine created the instance, or the route does not say.
-    Usual,
+    /// It is handled as any other request: it is rehearsed or dark, the engine created the instance, or the route does
+    /// not say.
+    NotConcerned,
     /// The workflow answers, and learns that nothing is known of the instance.
     Unknown,
     /// Nobody answers: 404.
@@ -21,17 +22,17 @@ pub(super) enum WithoutInstance {
     AtLegacy(&'static str),
 }
 
-/// Says what becomes of a request. Asks the store only if the engine did not create the instance.
+/// Says what becomes of a request. Asks the store only for a real run whose instance the engine did not create.
 pub(super) async fn judge(core: &Core, request: &ArmRequest, deadline: Instant) -> WithoutInstance {
     let declared = match request.unknown_instance {
-        UnknownInstance::NotDeclared => return WithoutInstance::Usual,
+        UnknownInstance::NotDeclared => return WithoutInstance::NotConcerned,
         UnknownInstance::Workflow => WithoutInstance::Unknown,
         UnknownInstance::NotFound => WithoutInstance::NotFound,
     };
     // A follow-up whose request has no id is about no known instance either.
     let is_asked = request.mode == Mode::Real && request.instance.as_ref().is_none_or(|found| found.run.is_none());
     if !is_asked {
-        return WithoutInstance::Usual;
+        return WithoutInstance::NotConcerned;
     }
     match timeout_at(deadline, is_known(core, request)).await {
         Ok(Ok(false)) => declared,

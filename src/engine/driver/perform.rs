@@ -24,7 +24,7 @@ use crate::workflow::{AttemptResult, EffectClass, Mode};
 /// acquires the run again; without the pause it would acquire and give up the run in a loop until the lease is renewed.
 const RECLAIM_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_millis(250);
 
-/// Runs of which the store refused the first append. On a full disk that is every run, so the log is throttled.
+/// Throttles the log of runs whose first append the store refused: on a full disk that is every run.
 static REFUSED_RUNS: LogThrottle = LogThrottle::new();
 
 impl Driver {
@@ -100,7 +100,11 @@ impl Driver {
             }
             Output::StoreRefused(why) => {
                 if let Some(runs) = REFUSED_RUNS.count() {
-                    tracing::warn!(%run, why, runs, "the store refuses runs; a line a minute says how many since the last");
+                    tracing::warn!(
+                        %run, why, runs,
+                        "the store refused the first append of a run, which was not begun (logged at most once a minute; \
+                         `runs`: since the last line)"
+                    );
                 }
             }
             Output::FirstEventDurable => {

@@ -100,7 +100,7 @@ async fn files_are_read_again_if_a_route_went_to_live_meanwhile() {
     let read = with_plan("two", None);
     fixture.flip("bare", forced(State::Live)).await.unwrap();
     let refused = fixture.ladder.reload(read, || panic!("it is not recorded")).await;
-    assert!(matches!(refused, Err(FilesError::Overtaken)), "{refused:?}");
+    assert!(matches!(refused, Err(FilesError::FlippedMeanwhile)), "{refused:?}");
     assert_eq!(fixture.plans(), (Some(set("one")), None));
 }
 

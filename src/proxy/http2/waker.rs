@@ -21,16 +21,17 @@ const ROUNDS_MAX: usize = 8;
 
 /// The source of wakers for a connection's task.
 pub(super) struct ConnectionWaker {
-    signal: Arc<Signal>,
+    wake_state: Arc<WakeState>,
     waker: Waker,
 }
 
-struct Signal {
+/// The task to wake, and whether work is pending for it.
+struct WakeState {
     task: AtomicWaker,
     state: AtomicU8,
 }
 
-impl Wake for Signal {
+impl Wake for WakeState {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -43,18 +44,19 @@ impl Wake for Signal {
 
 impl ConnectionWaker {
     pub(super) fn new() -> Self {
-        let signal = Arc::new(Signal { task: AtomicWaker::new(), state: AtomicU8::new(WOKEN) });
-        Self { waker: signal.clone().into(), signal }
+        let wake_state = Arc::new(WakeState { task: AtomicWaker::new(), state: AtomicU8::new(WOKEN) });
+        Self { waker: wake_state.clone().into(), wake_state }
     }
 
     /// Polls until no work is pending, at most [`ROUNDS_MAX`] times; after these the task is woken.
     pub(super) fn poll<T>(&self, cx: &mut Context<'_>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
-        let Self { signal, waker } = self;
-        signal.task.register(cx.waker());
+        let Self { wake_state, waker } = self;
+        wake_state.task.register(cx.waker());
         for _ in 0..ROUNDS_MAX {
-            signal.state.swap(POLLING, AcqRel);
+            wake_state.state.swap(POLLING, AcqRel);
             let polled = poll(&mut Context::from_waker(waker));
-            let is_done = signal.state.compare_exchange(POLLING, IDLE, AcqRel, std::sync::atomic::Ordering::Acquire);
+            let is_done =
+                wake_state.state.compare_exchange(POLLING, IDLE, AcqRel, std::sync::atomic::Ordering::Acquire);
             if polled.is_ready() || is_done.is_ok() {
                 return polled;
             }

@@ -201,17 +201,17 @@ async fn serve_until_idle(
     let io = TokioIo::new(ClientIo::new(transport.clone(), wait.clone(), shared.settler.clone(), read_before));
     let mut connection = builder(shared).serve_connection(io, service).with_upgrades();
     let cut = match drive(&mut connection, &client, &transport).await {
-        Ended::Cut(cut) => {
+        DriveResult::Cut(cut) => {
             drop(connection);
             cut
         }
-        Ended::UnfinishedHead => {
+        DriveResult::UnfinishedHead => {
             drop(connection);
             // Boxed, so that other connections take less memory.
             Box::pin(unfinished_head::refuse(&client, &transport)).await;
             Cut::ClientGone
         }
-        Ended::Idle(since) => {
+        DriveResult::Idle(since) => {
             let read_before = connection.into_parts().map(|parts| parts.read_buf)?;
             // Only hyper had other references to these, and it has no exchange now.
             let (client, transport) = (Arc::into_inner(client)?, Arc::into_inner(transport)?);
@@ -252,8 +252,8 @@ fn builder(shared: &Shared) -> http1::Builder {
 
 type Connection<S> = http1::UpgradeableConnection<TokioIo<ClientIo>, S>;
 
-/// Why the loop no longer drives a connection.
-enum Ended {
+/// Why `drive` returned.
+enum DriveResult {
     /// The connection has ended, or is to be closed; an incomplete exchange is cut for this reason.
     Cut(Cut),
     /// The connection is to be parked; it has been idle since this time.
@@ -263,7 +263,7 @@ enum Ended {
 }
 
 /// Polls a connection until it ends, is overdue, is cut, or is to be parked.
-async fn drive<S>(connection: &mut Connection<S>, client: &Client, transport: &Transport) -> Ended
+async fn drive<S>(connection: &mut Connection<S>, client: &Client, transport: &Transport) -> DriveResult
 where
     S: Service<Request<Incoming>, Response = Response<ReplyBody>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -288,7 +288,7 @@ where
             if drain == drain::NOT_DRAINING {
                 drain_since = None;
             } else if drain == drain::CUT || (shared.cuts_workflows.load(Acquire) && wait.uses_workflow()) {
-                return Poll::Ready(Ended::Cut(Cut::Drain));
+                return Poll::Ready(DriveResult::Cut(Cut::Drain));
             } else if !closing {
                 let since = *drain_since.get_or_insert_with(now);
                 match drain::when_to_close(shared, drain, since, wait, transport) {
@@ -301,7 +301,7 @@ where
                         timer.as_mut().reset(instant(armed));
                     }
                     Close::At(_) => {}
-                    Close::UnfinishedHead => return Poll::Ready(Ended::UnfinishedHead),
+                    Close::UnfinishedHead => return Poll::Ready(DriveResult::UnfinishedHead),
                 }
             }
             let exchange_count = wait.exchange_count();
@@ -313,7 +313,7 @@ where
                         client.record.log_unreadable_head(client.peer, status, reason);
                     }
                 }
-                return Poll::Ready(Ended::Cut(Cut::ClientGone));
+                return Poll::Ready(DriveResult::Cut(Cut::ClientGone));
             }
             if !closing && wait.take_close_request() && !raw_socket::has_bytes(transport.socket()) {
                 closing = true;
@@ -330,7 +330,7 @@ where
                 // the client.
                 match client.own_connections.is_any_bound() {
                     true => wait.set_parkable(false),
-                    false => return Poll::Ready(Ended::Idle(since)),
+                    false => return Poll::Ready(DriveResult::Idle(since)),
                 }
             }
             // The poll began a request during a drain: loop, so that the connection closes after this request.
@@ -345,7 +345,7 @@ where
                     Peek::Nothing => {}
                     Peek::Bytes => peeked_exchange = wait.exchange_count(),
                     Peek::Fin => wait.on_fin(),
-                    Peek::Reset => return Poll::Ready(Ended::Cut(Cut::ClientGone)),
+                    Peek::Reset => return Poll::Ready(DriveResult::Cut(Cut::ClientGone)),
                 }
             }
             // Nobody reads a body while its request waits for its turn or for the engine.
@@ -385,7 +385,7 @@ where
             if due <= at {
                 // An exchange is answered once; another overrun cuts the connection.
                 if why == Overdue::Cut || overdue_exchange == wait.exchange_count() {
-                    return Poll::Ready(Ended::Cut(wait.why_cut(wait_limits)));
+                    return Poll::Ready(DriveResult::Cut(wait.why_cut(wait_limits)));
                 }
                 overdue_exchange = wait.exchange_count();
                 wait.report_overdue(why);

@@ -158,7 +158,7 @@ pub(super) async fn call(
         let sent = recent();
         wait.start_sending(sent);
         let received = connection.received().count();
-        let awaited = Awaited { address: &in_flight.address, wait, multiplexed: multiplexed(&connection) };
+        let awaited = UnansweredRequest { address: &in_flight.address, wait, multiplexed: multiplexed(&connection) };
         let is_http2 = matches!(connection, Connection::Http2(_));
         let (sending, resend, copy);
         match &mut connection {
@@ -264,7 +264,7 @@ pub(super) async fn call(
 }
 
 /// A request whose answer is awaited. If the wait exceeds its limit, the request counts as unanswered by its address.
-struct Awaited<'a> {
+struct UnansweredRequest<'a> {
     address: &'a Arc<Address>,
     wait: &'a ConnectionWait,
     /// The connection, if other requests share it, and its count of received bytes when the request was handed over.
@@ -278,7 +278,7 @@ fn multiplexed(connection: &Connection) -> Option<(Arc<Http2Connection<RequestBo
     }
 }
 
-impl Drop for Awaited<'_> {
+impl Drop for UnansweredRequest<'_> {
     fn drop(&mut self) {
         // A service may be slow to take a body because its client is slow to send it.
         let is_late = matches!(self.wait.overdue_reported(), Some(Overdue::FirstByte | Overdue::Total));

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::balance::{Candidate, choose};
 use super::dialer::{ConnectError, Dialer};
 use super::ejection::{Availability, EjectedCount, EjectionReason};
-use super::past::Failure;
+use super::last_failures::Failure;
 use super::target::Target;
 use crate::flag::{Eject, HealthCheck, Service};
 use crate::limits::Limits;

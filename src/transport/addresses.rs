@@ -22,7 +22,7 @@ use super::address::{Address, InFlight, ServiceState, TrafficClass, choose_addre
 use super::callers::ServiceCallers;
 use super::dialer::{ConnectError, Dialer};
 use super::health_check;
-use super::past::LastLookups;
+use super::last_failures::LastLookups;
 use super::resolver::Resolver;
 use super::target::Target;
 use crate::flag::{BaseUrl, Eject, HealthCheck, HttpVersion, SentHost, Service, ServiceTls};

@@ -30,7 +30,7 @@ mod http2_connection;
 mod http2_io;
 mod http2_stream;
 mod interim_scanner;
-mod past;
+mod last_failures;
 mod resolver;
 mod single_get;
 mod stream;

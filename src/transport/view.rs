@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::address::Address;
 use super::addresses::ServiceAddresses;
 use super::ejection::EjectionReason;
-use super::past::Failure;
+use super::last_failures::Failure;
 
 /// The addresses of a service, and the lookups of its names.
 #[derive(Clone, Debug, PartialEq)]

@@ -26,10 +26,10 @@ use http::Request;
 use metrics::{Counter, Gauge, counter, gauge};
 use tokio::time::{Sleep, sleep_until};
 
-use super::awaited::{Awaited, timed};
 use super::io::Http2Io;
 use super::settings::builder;
 use super::stream::Stream;
+use super::stream_deadlines::{StreamDeadlines, timed};
 use super::traffic::{EndedStream, Traffic};
 use super::waker::ConnectionWaker;
 use crate::proxy::client_addresses::ConnectionPermit;
@@ -78,7 +78,7 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
     };
     wait.enter(Phase::Idle);
     let (forwarder, permit) = (Arc::new(forwarder), Arc::new(permit));
-    let awaited = Arc::new(Awaited::new());
+    let deadlines = Arc::new(StreamDeadlines::new());
     let own_connections = Arc::<OwnConnections>::default();
     let start = |request: Request<RecvStream>, respond: SendResponse<Bytes>| {
         let stream = Arc::new(Stream::new(&shared.wait_limits));
@@ -91,7 +91,7 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
             own_connections: own_connections.clone(),
             connection_permit: permit.clone(),
         });
-        (stream.clone(), timed(client, stream, awaited.clone(), request, respond))
+        (stream.clone(), timed(client, stream, deadlines.clone(), request, respond))
     };
     let mut driver = Driver {
         shared: &shared,
@@ -100,7 +100,7 @@ pub(in crate::proxy) async fn serve(accepted: Accepted) {
         connection,
         traffic,
         start,
-        awaited: awaited.clone(),
+        deadlines: deadlines.clone(),
         open: HashMap::new(),
         exchanges: FuturesUnordered::new(),
         ended: Vec::new(),
@@ -131,7 +131,7 @@ struct Driver<'a, S, F> {
     connection: Connection<Http2Io, Bytes>,
     traffic: Arc<Traffic>,
     start: S,
-    awaited: Arc<Awaited>,
+    deadlines: Arc<StreamDeadlines>,
     /// The open streams, by their ids.
     open: HashMap<u32, Arc<Stream>>,
     exchanges: FuturesUnordered<F>,
@@ -283,7 +283,7 @@ where
             }
         }
         if observed.has_flushed {
-            self.awaited.flushed(self.open.values());
+            self.deadlines.flushed(self.open.values());
         }
         self.is_write_blocked = observed.is_write_blocked;
         if let Some(stream) = observed.partial_data.and_then(|stream| self.open.get(&stream))
@@ -332,7 +332,7 @@ where
             Some(_) => NEVER,
         };
         let head = self.head_since.map_or(NEVER, |since| since.saturating_add(limits.head));
-        idle.min(head).min(self.awaited.due.load(Relaxed))
+        idle.min(head).min(self.deadlines.due.load(Relaxed))
     }
 
     /// Completes when the connection is to be cut.
@@ -376,6 +376,6 @@ where
                 next = next.min(wait.due(limits).0);
             }
         }
-        self.awaited.due.store(next, Relaxed);
+        self.deadlines.due.store(next, Relaxed);
     }
 }

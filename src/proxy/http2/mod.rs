@@ -11,7 +11,6 @@
 //! others alone; the memory of a connection is bounded by its windows, by its number of streams and by their send
 //! buffers.
 
-mod awaited;
 mod connection;
 mod flood;
 mod frames;
@@ -20,6 +19,7 @@ mod request;
 mod request_stream;
 mod settings;
 mod stream;
+mod stream_deadlines;
 mod traffic;
 mod waker;
 

@@ -67,7 +67,7 @@ impl BreakerState {
 /// The admission of one call. The caller hands it back to [`Breaker::settle`] with the outcome of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) struct Admission {
+pub(crate) struct AdmittedCall {
     period: u64,
 }
 
@@ -107,17 +107,17 @@ impl Breaker {
     }
 
     /// Admits or rejects a call. An open breaker whose time is over becomes half-open.
-    pub fn admit(&mut self, now: Duration) -> (Result<Admission, Rejected>, Option<Change>) {
+    pub fn admit(&mut self, now: Duration) -> (Result<AdmittedCall, Rejected>, Option<Change>) {
         let mut change = None;
         if matches!(self.state, BreakerPhase::Open { until } if until <= now) {
             change = Some(self.enter(BreakerPhase::HalfOpen { in_flight: 0, succeeded: 0 }, now));
         }
         let admitted = match &mut self.state {
-            BreakerPhase::Closed => Ok(Admission { period: self.period }),
+            BreakerPhase::Closed => Ok(AdmittedCall { period: self.period }),
             BreakerPhase::Open { until } => Err(Rejected { retry_at: *until }),
             BreakerPhase::HalfOpen { in_flight, succeeded } if *in_flight + *succeeded < self.rule.probes.max(1) => {
                 *in_flight += 1;
-                Ok(Admission { period: self.period })
+                Ok(AdmittedCall { period: self.period })
             }
             BreakerPhase::HalfOpen { .. } => Err(Rejected { retry_at: now.saturating_add(self.probe_retry_pause()) }),
         };
@@ -126,7 +126,7 @@ impl Breaker {
 
     /// Records the outcome of an admitted call. The outcome of a call that was admitted before the last change of state
     /// is out of date and changes nothing.
-    pub fn settle(&mut self, admission: Admission, outcome: CallOutcome, now: Duration) -> Option<Change> {
+    pub fn settle(&mut self, admission: AdmittedCall, outcome: CallOutcome, now: Duration) -> Option<Change> {
         if admission.period != self.period {
             return None;
         }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Admission, Breaker, BreakerState, CallOutcome, Rejected};
+use super::{AdmittedCall, Breaker, BreakerState, CallOutcome, Rejected};
 use crate::flag::BreakerSettings as Rule;
 
 fn ms(ms: u64) -> Duration {
@@ -165,7 +165,7 @@ proptest! {
         let rule = Rule { min, probes, failures, ..rule() };
         let mut breaker = Breaker::new(rule);
         let mut now = Duration::ZERO;
-        let mut in_flight: Vec<(Admission, u64)> = Vec::new();
+        let mut in_flight: Vec<(AdmittedCall, u64)> = Vec::new();
         // What the model counts: periods; admitted and succeeded calls of a half-open period; ended and failed calls of
         // a closed period.
         let (mut period, mut admitted_calls, mut succeeded, mut ended, mut failed) = (0u64, 0u32, 0u32, 0u64, 0u64);

@@ -38,7 +38,7 @@ pub(in crate::engine) use call_bounds::CallBounds;
 pub use view::{BreakerView, ServiceView};
 
 use crate::engine::bounds::usize_of;
-use crate::engine::ports::breaker::{Admission, Breaker, BreakerState, CallOutcome, Change, Rejected};
+use crate::engine::ports::breaker::{AdmittedCall, Breaker, BreakerState, CallOutcome, Change, Rejected};
 use crate::engine::ports::protocol::Protocol;
 use crate::flag::{BreakerSettings as Rule, Rate, Service};
 use crate::limits::Limits;
@@ -250,7 +250,7 @@ impl ServiceLimits {
         rejected.map_or(Ok(()), |rejected| Err(self.breaker_open(rejected, now)))
     }
 
-    fn admit(&self, mode: Mode) -> Result<Option<Admission>, AttemptResult> {
+    fn admit(&self, mode: Mode) -> Result<Option<AdmittedCall>, AttemptResult> {
         if mode != Mode::Real {
             return self.check_breaker(mode).map(|()| None);
         }
@@ -263,7 +263,7 @@ impl ServiceLimits {
         admitted.map(Some).map_err(|rejected| self.breaker_open(rejected, now))
     }
 
-    fn settle(&self, admission: Admission, outcome: CallOutcome) {
+    fn settle(&self, admission: AdmittedCall, outcome: CallOutcome) {
         let now = self.now();
         let mut breaker = self.breaker();
         let change = breaker.as_mut().and_then(|breaker| breaker.settle(admission, outcome, now));
@@ -309,7 +309,7 @@ impl ServiceLimits {
 /// The permission to send one call, until it is dropped. The breaker counts its result with [`CallPermit::settle`].
 pub(in crate::engine) struct CallPermit {
     service_limits: Arc<ServiceLimits>,
-    admission: Option<Admission>,
+    admission: Option<AdmittedCall>,
     requested_at: Duration,
     granted_at: Duration,
     /// How long the call may take.

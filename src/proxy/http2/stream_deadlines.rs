@@ -14,15 +14,15 @@ use super::stream::{Stream, run};
 use crate::proxy::monotonic::NEVER;
 use crate::proxy::proxied_request::Client;
 
-/// What the exchanges of a connection wait for.
-pub(super) struct Awaited {
+/// When the waits of a connection's streams are overdue, and whether an exchange waits for a flush.
+pub(super) struct StreamDeadlines {
     /// When the first wait of a stream is overdue.
     pub due: AtomicU64,
     /// Whether an exchange waits until the socket has taken what was passed on of its reply.
     flush: AtomicBool,
 }
 
-impl Awaited {
+impl StreamDeadlines {
     pub(super) fn new() -> Self {
         Self { due: AtomicU64::new(NEVER), flush: AtomicBool::new(false) }
     }
@@ -39,7 +39,7 @@ impl Awaited {
 pub(super) async fn timed(
     client: Arc<Client>,
     stream: Arc<Stream>,
-    awaited: Arc<Awaited>,
+    deadlines: Arc<StreamDeadlines>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) -> u32 {
@@ -50,9 +50,9 @@ pub(super) async fn timed(
         stream.wait.waker.register(cx.waker());
         let polled = exchange.as_mut().poll(cx);
         if polled.is_pending() {
-            awaited.due.fetch_min(stream.wait.due(&shared.wait_limits).0, Relaxed);
+            deadlines.due.fetch_min(stream.wait.due(&shared.wait_limits).0, Relaxed);
             if stream.wait.flush.is_awaited() {
-                awaited.flush.store(true, Relaxed);
+                deadlines.flush.store(true, Relaxed);
             }
         }
         polled

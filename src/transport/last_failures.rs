@@ -1,5 +1,4 @@
-//! What is kept of the past of addresses and names only to be shown (`view`): the last failure of each address, the
-//! last lookup of each name.
+//! The last failure of each address and the last lookup of each name, kept only to be shown (`view`).
 //!
 //! Always true: it is written only on failures and lookups, and decides nothing.
 

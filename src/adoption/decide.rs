@@ -11,6 +11,8 @@ use crate::workflow::ControlCommand;
 
 /// How long the end of a cancelled run is waited for.
 const CANCELLED_WITHIN: Duration = Duration::from_secs(5);
+/// Why a decision came too late.
+const ENDED_MEANWHILE: &str = "its run has ended meanwhile, and its end says whose it is";
 
 /// Whose the instance is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,18 +76,22 @@ impl Adoptions {
         }
         let mover = self.affinity.moves().begin(&instance_key(&adoption));
         let _mover = mover.map_err(|_| not_unknown("it is being moved"))?;
-        // Meanwhile its run may have ended by itself, and that counts.
         let state = match decision {
             Decision::Legacy => AdoptionState::GivenBack,
             Decision::Engine => AdoptionState::Adopted,
         };
+        // Its run may have ended by itself since it became unknown, and what it did counts.
+        if let Some((ended, why)) = self.known_of_unknown(&adoption).await?.filter(|(ended, _)| *ended != state) {
+            self.settle(&adoption, ended, why, None).await;
+            return Err(not_unknown(ENDED_MEANWHILE));
+        }
         // The next write does not move it at once again.
         self.note_tried(key.stored_key());
         match self.settle(&adoption, state, Some(reason), Some(by)).await {
             Moved::Moving => Err(DecideRefusal::Store(StoreError("this process is shutting down".into()))),
             _ => match self.store.adoption(key.stored_key()).await? {
                 Some(stored) if stored.state == state => Ok(state),
-                _ => Err(not_unknown("its run has ended meanwhile")),
+                _ => Err(not_unknown(ENDED_MEANWHILE)),
             },
         }
     }

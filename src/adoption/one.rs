@@ -128,6 +128,8 @@ impl Adoptions {
                 Err(error) => {
                     tracing::warn!(%error, family = %key.family.id(), "the store does not say whether an instance is claimed");
                     if self.engine.is_draining() {
+                        // So that its requests ask the store, and do not go to legacy by what was known before.
+                        self.affinity.record_adoption(&new.pins, None);
                         return Moved::Moving;
                     }
                     sleep(STORE_PAUSE).await;

@@ -118,19 +118,25 @@ impl Adoptions {
         self.store.restored().is_some_and(|restored| adoption.claimed < restored.started)
     }
 
+    /// What the run of an unknown adoption did, if that is known by now: the state, and why.
+    pub(super) async fn known_of_unknown(
+        &self,
+        adoption: &Adoption,
+    ) -> Result<Option<(AdoptionState, Option<String>)>, StoreError> {
+        Ok(match self.engine.adoption_progress(adoption.run).await? {
+            Some(AdoptionProgress::Adopted(answer)) if self.other_id(adoption, &answer).is_some() => None,
+            Some(AdoptionProgress::Adopted(_)) => Some((AdoptionState::Adopted, None)),
+            // The original may have told legacy to let go after the backup was made.
+            Some(AdoptionProgress::NotReleased(_)) if self.is_of_backup(adoption) => None,
+            Some(AdoptionProgress::NotReleased(why)) => Some((AdoptionState::GivenBack, Some(why))),
+            Some(AdoptionProgress::Running | AdoptionProgress::Stopped | AdoptionProgress::Unknown(_)) | None => None,
+        })
+    }
+
     /// A person may have let the run of an unknown adoption go on, or cancelled it.
     async fn recheck_unknown(&self) -> Result<(), StoreError> {
         for adoption in self.store.adoptions(None, vec![AdoptionState::Unknown], None, PAGE).await? {
-            let (state, reason) = match self.engine.adoption_progress(adoption.run).await? {
-                Some(AdoptionProgress::Adopted(answer)) if self.other_id(&adoption, &answer).is_some() => continue,
-                Some(AdoptionProgress::Adopted(_)) => (AdoptionState::Adopted, None),
-                // The original may have told legacy to let go after the backup was made.
-                Some(AdoptionProgress::NotReleased(_)) if self.is_of_backup(&adoption) => continue,
-                Some(AdoptionProgress::NotReleased(why)) => (AdoptionState::GivenBack, Some(why)),
-                Some(AdoptionProgress::Running | AdoptionProgress::Stopped | AdoptionProgress::Unknown(_)) | None => {
-                    continue;
-                }
-            };
+            let Some((state, reason)) = self.known_of_unknown(&adoption).await? else { continue };
             let Ok(_mover) = self.affinity.moves().begin(&instance_key(&adoption)) else { continue };
             self.settle(&adoption, state, reason, None).await;
         }

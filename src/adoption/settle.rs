@@ -26,6 +26,7 @@ impl Adoptions {
     /// Begins the run of a claim, if it has not begun, and waits until it is known what it did; then settles the claim.
     /// Ends earlier only if this process ends.
     pub(super) async fn finish(&self, adoption: Adoption) -> Moved {
+        let mut may_have_begun = false;
         loop {
             let progress = match self.engine.adoption_progress(adoption.run).await {
                 Ok(progress) => progress,
@@ -41,7 +42,21 @@ impl Adoptions {
             let (state, reason) = match progress {
                 None => match self.begin(&adoption).await {
                     Begun::Yes => continue,
+                    Begun::Perhaps => {
+                        may_have_begun = true;
+                        sleep(STORE_PAUSE).await;
+                        continue;
+                    }
                     Begun::Later => return Moved::Moving,
+                    // An earlier start goes on, and may be stored yet.
+                    Begun::No(_) if self.engine.has_task(adoption.run) => {
+                        sleep(PAUSE).await;
+                        continue;
+                    }
+                    Begun::No(why) if may_have_begun => {
+                        let why = format!("it is not known whether its run began, and it does not begin now: {why}");
+                        (AdoptionState::Unknown, Some(why))
+                    }
                     Begun::No(why) => (AdoptionState::GivenBack, Some(why)),
                 },
                 Some(AdoptionProgress::Running) => {
@@ -95,10 +110,8 @@ impl Adoptions {
         match self.engine.begin_adoption(start).await {
             Ok(()) => Begun::Yes,
             Err(StartError::Store { why, unknown }) => {
-                // It may have begun: its events show that, once the store answers.
                 tracing::warn!(why, unknown, run = %adoption.run, "a run that adopts an instance was not begun yet");
-                sleep(STORE_PAUSE).await;
-                Begun::Yes
+                Begun::Perhaps
             }
             Err(error) if self.engine.is_draining() => {
                 tracing::debug!(%error, "an adoption is left to the next process");
@@ -171,8 +184,9 @@ impl Adoptions {
             tracing::info!(route = %family, run = %adoption.run, outcome = state.as_str(), reason, "an instance of legacy was moved");
         }
         match state {
-            AdoptionState::Adopted => self.affinity.record_adoption(&pins(&key), Some(adoption.run)),
-            AdoptionState::GivenBack | AdoptionState::Unknown | AdoptionState::Moving => {
+            AdoptionState::Adopted if holds => self.affinity.record_adoption(&pins(&key), Some(adoption.run)),
+            // Also if it was settled otherwise meanwhile: the store is asked whose the instance is.
+            AdoptionState::Adopted | AdoptionState::GivenBack | AdoptionState::Unknown | AdoptionState::Moving => {
                 self.affinity.forget_pins(&pins(&key));
             }
         }
@@ -195,8 +209,10 @@ impl Adoptions {
 
 /// Whether the run of a claim has begun.
 enum Begun {
-    /// It has, or it is looked at again.
+    /// It has.
     Yes,
+    /// It may have: its events show that once the store answers, and a start that is late may still be stored.
+    Perhaps,
     /// The next process begins it.
     Later,
     /// It will not begin, for this reason.

@@ -55,6 +55,11 @@ impl Engine {
         how_far(&self.core, run).await
     }
 
+    /// Whether a task of this process has the run: it goes on, or its first append has not been answered.
+    pub fn has_task(&self, run: RunId) -> bool {
+        self.core.schedule.mailboxes.has_task(run)
+    }
+
     /// This process, as the store knows it.
     pub fn worker(&self) -> WorkerId {
         self.core.schedule.worker

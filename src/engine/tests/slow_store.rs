@@ -1,5 +1,6 @@
 //! Locks, commands, answers and leases while the store is slow or has lost events, and calls that wait for their turn.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,13 +8,13 @@ use serde_json::json;
 
 use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, checked_plan, request, start};
 use super::test_stores;
-use crate::engine::CommandError;
-use crate::engine::Start;
+use crate::engine::{AdoptionStart, CommandError, Start, StartError};
 use crate::exchange::ArmReply;
 use crate::limits::Limits;
+use crate::names::RunId;
 use crate::store::RunCoordination;
 use crate::workflow::testing::PlanBuilder;
-use crate::workflow::{AnswerEvent, Choice, ControlCommand, Event, Mode, Plan, RunStatus};
+use crate::workflow::{Adoption, AnswerEvent, Choice, ControlCommand, Event, Mode, Plan, RunStatus};
 
 async fn wait_for(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let poll = async {
@@ -338,4 +339,33 @@ async fn a_call_whose_deadline_is_shorter_than_its_timeout_still_waits_for_its_t
     for run in [first, second] {
         assert_eq!(harness.wait_until(run, |view| view.status.is_final()).await.status, RunStatus::Completed);
     }
+}
+
+/// Whoever adopts an instance must not give it back to legacy because a second start is refused: the first one may
+/// still be stored, and then tells legacy to let go.
+#[tokio::test]
+async fn a_late_start_of_an_adoption_has_its_task_and_goes_on_when_a_second_start_is_refused() {
+    let plan = PlanBuilder::new().call("a", &[], "GET /a", json!({})).respond(200, json!({})).build("w");
+    let mut plan = Arc::into_inner(plan).unwrap();
+    plan.adoption = Some(Adoption::LegacyPassive("it only lists orders".into()));
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let store = test_stores::gated();
+    let limits = Limits { command_wait_ms: 50, ..Limits::default() };
+    let harness = Harness::with_store(&step_service, Arc::new(plan), store.clone(), limits, None).await;
+    let run = RunId(uuid::Uuid::from_u128(8));
+    let begin = || {
+        let (workflow, route) = ("w".into(), "orders".into());
+        harness.engine.begin_adoption(AdoptionStart { run, workflow, route, id: "7".into(), by: "ann".into() })
+    };
+    store.appends.shut();
+    let late = begin().await;
+    assert!(matches!(late, Err(StartError::Store { unknown: true, .. })), "{late:?}");
+    assert_eq!(harness.engine.adoption_progress(run).await.unwrap(), None);
+    harness.engine.reload(0, &BTreeMap::new(), &BTreeMap::new(), &BTreeMap::new());
+    let refused = begin().await;
+    assert!(refused.is_err() && !matches!(refused, Err(StartError::Store { .. })), "{refused:?}");
+    assert!(harness.engine.has_task(run));
+    store.appends.pass(1_000);
+    wait_for("the first start is stored", async || harness.engine.adoption_progress(run).await.unwrap().is_some())
+        .await;
 }

@@ -96,7 +96,11 @@ impl Adoptions {
                 return Moved::NotTried(why.to_owned());
             }
         }
-        self.claim(key, rule, by, &mover).await
+        // What forbids a move may have begun while legacy's requests were waited for.
+        match self.why_not(key) {
+            Some(why) => Moved::NotTried(why),
+            None => self.claim(key, rule, by, &mover).await,
+        }
     }
 
     /// What the store says of an instance that somebody else has moved.

@@ -25,6 +25,7 @@ use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::api::types::{Start, StartError, Started};
 use crate::engine::context::Core;
 use crate::engine::driver;
+use crate::engine::kill_switch::Operation;
 use crate::engine::machine::{RecoveryPause, StartAnswer};
 use crate::engine::ports::decode;
 use crate::engine::run_trace;
@@ -194,13 +195,8 @@ pub(in crate::engine) async fn start(
     let started = first_event(&plan, run, &input, context, core.process.clock.now());
     let (credentials, run_key) = Default::default();
     before_create(run);
-    create(
-        core,
-        NewRun { plan, started, taken_over: Vec::new(), pause: None, credentials, run_key, claim },
-        registration,
-        permit,
-    )
-    .await
+    let new = NewRun { plan, started, taken_over: Vec::new(), pause: None, credentials, run_key, claim };
+    create(core, new, registration, permit).await
 }
 
 /// The plan of a workflow in the files in force.
@@ -265,7 +261,7 @@ pub(in crate::engine) async fn create(
     let NewRun { plan, started, taken_over, pause, credentials, run_key, claim } = new_run;
     let store = |why: String, unknown| StartError::Store { why, unknown };
     core.run_tasks.supervise(core);
-    let (id, job, plan_id) = (started.run, started.job, plan.id.clone());
+    let (id, job, plan_id, adopts) = (started.run, started.job, plan.id.clone(), plan.adoption.is_some());
     let prepared = PreparedRun::new(plan, started, core.files.snapshot.load_full());
     let prepared = prepared.map_err(|misfit| store(misfit.to_string(), false))?;
     let summary = Box::new(prepared.run.summary(prepared.run.started().started));
@@ -277,8 +273,8 @@ pub(in crate::engine) async fn create(
     // A task may hold the slot to deliver a command: the id of a successor is known before its first append.
     let slot = core.schedule.mailboxes.claim_free_slot(&core.schedule.timers, id);
     let slot_is_held = |_| {
-        let why = format!("another task did not release the slot of {id} in time (command_wait_ms)");
-        store(format!("{why}; this start has written nothing"), false)
+        let why = "another task did not release the slot in time (command_wait_ms); this start has written nothing";
+        store(format!("{id}: {why}"), false)
     };
     let slot = Some(timeout_at(until, slot).await.map_err(slot_is_held)?);
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), slot, ..prepared };
@@ -286,7 +282,13 @@ pub(in crate::engine) async fn create(
     let mut driver = prepared.driver(core, Waiter::Starter(answer_sender));
     driver.record_taken_over(taken_over).map_err(|why| store(why, false))?;
     driver.pause_before_start(pause);
+    // An adoption obeys a freeze, a start by the API does not. Nothing is awaited until the task is spawned.
+    let permit_to_begin = core.process.kill_switch.begin(Operation::Run);
+    if adopts && permit_to_begin.is_none() {
+        return Err(StartError::Unavailable("new instances of the engine are frozen".to_owned()));
+    }
     driver::spawn_in_engine(core, driver, Some(permit));
+    drop(permit_to_begin);
     // If the answer is late, the run's task goes on nevertheless.
     match timeout_at(until, answer).await.map_err(late)? {
         Ok(StartAnswer::Stored) => {

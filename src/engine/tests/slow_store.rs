@@ -10,6 +10,7 @@ use super::harness::{Harness, ServiceReply, StepService, TIMEOUT, checked_plan, 
 use super::test_stores;
 use crate::engine::{AdoptionStart, CommandError, Start, StartError};
 use crate::exchange::ArmReply;
+use crate::flag::Freeze;
 use crate::limits::Limits;
 use crate::names::RunId;
 use crate::store::RunCoordination;
@@ -368,4 +369,25 @@ async fn a_late_start_of_an_adoption_has_its_task_and_goes_on_when_a_second_star
     store.appends.pass(1_000);
     wait_for("the first start is stored", async || harness.engine.adoption_progress(run).await.unwrap().is_some())
         .await;
+}
+
+#[tokio::test]
+async fn no_adoption_begins_once_new_instances_are_frozen() {
+    let plan = PlanBuilder::new().call("a", &[], "GET /a", json!({})).respond(200, json!({})).build("w");
+    let mut plan = Arc::into_inner(plan).unwrap();
+    plan.adoption = Some(Adoption::LegacyPassive("it only lists orders".into()));
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let harness = Harness::new(&step_service, Arc::new(plan)).await;
+    let run = RunId(uuid::Uuid::from_u128(8));
+    let begin = || {
+        let (workflow, route) = ("w".into(), "orders".into());
+        harness.engine.begin_adoption(AdoptionStart { run, workflow, route, id: "7".into(), by: "ann".into() })
+    };
+    harness.engine.freeze(1, Freeze::Instances).await;
+    let frozen = begin().await;
+    assert!(matches!(&frozen, Err(StartError::Unavailable(why)) if why.contains("frozen")), "{frozen:?}");
+    assert!(harness.engine.adoption_progress(run).await.unwrap().is_none() && step_service.paths().is_empty());
+    harness.engine.freeze(2, Freeze::No).await;
+    begin().await.unwrap();
+    assert_eq!(harness.wait_until_ended_or_awaits_input(run).await.status, RunStatus::Completed);
 }

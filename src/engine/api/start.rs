@@ -250,8 +250,7 @@ pub(in crate::engine) struct NewRun {
 /// Creates a run; returns when its first event is durable.
 ///
 /// # Errors
-/// The store refused the first append, or its outcome is unknown, also because it has not answered within
-/// `command_wait_ms`.
+/// The store refused the first append, its outcome is unknown (also after `command_wait_ms`), or a freeze forbids it.
 pub(in crate::engine) async fn create(
     core: &Arc<Core>,
     new_run: NewRun,

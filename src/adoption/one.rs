@@ -128,7 +128,7 @@ impl Adoptions {
         let claimed = loop {
             match self.store.claim_adoption(new.clone()).await {
                 Ok(claimed) => break claimed,
-                // The claim may hold: it is repeated until the store says so. Meanwhile nobody answers.
+                // The claim may hold: it is repeated until the store says so. Meanwhile no new request goes to legacy.
                 Err(error) => {
                     tracing::warn!(%error, family = %key.family.id(), "the store does not say whether an instance is claimed");
                     if self.engine.is_draining() {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Adoptions;
 use super::one::pins;
+use crate::affinity::CallsEnded;
 use crate::flag::{ADOPT_SETTLES, InstanceKey};
 use crate::store::{Adoption, AdoptionState, StoreError};
 use crate::workflow::AdoptionProgress;
@@ -17,6 +18,8 @@ use crate::workflow::AdoptionProgress;
 const RECHECK_EVERY: Duration = Duration::from_secs(2);
 /// How often it is looked whether this process has a new lease.
 const LEASE_EVERY: Duration = Duration::from_millis(250);
+/// How long a resumed move waits at once for the requests that legacy has of its instance.
+const CALLS_WAIT: Duration = Duration::from_secs(5);
 /// How many adoptions are read at a time.
 const PAGE: usize = 500;
 
@@ -89,6 +92,13 @@ impl Adoptions {
                 let this = self.clone();
                 tracing::info!(route = %adoption.key.family, run = %adoption.run, "the move of an instance is resumed");
                 self.runtime.spawn(async move {
+                    // None in a process that has just begun. This one may not have known that its own claim holds.
+                    while mover.calls_ended(Instant::now() + CALLS_WAIT).await != CallsEnded::Yes {
+                        if this.engine.is_draining() {
+                            return;
+                        }
+                        sleep(RECHECK_EVERY).await;
+                    }
                     this.finish(adoption).await;
                     drop(mover);
                 });
@@ -102,15 +112,26 @@ impl Adoptions {
     /// Whether a move is this process's to resume: its claim holds, and no other process uses the store. Another one
     /// may be about to begin its run.
     async fn may_resume(&self, adoption: &Adoption) -> Result<bool, StoreError> {
-        if self.store.is_shared() {
-            let rule = self.flags.load().route(&self.creator(&adoption.key.family)).and_then(|flag| flag.adopt.clone());
-            let settles = rule.map_or(ADOPT_SETTLES, |rule| rule.settles);
-            if self.store.used_by_another(self.engine.worker(), settles.as_secs()).await?.is_some() {
-                return Ok(false);
-            }
+        if self.other_process(adoption).await?.is_some() {
+            return Ok(false);
         }
         let newest = self.store.adoption(adoption.key.clone()).await?;
         Ok(newest.is_some_and(|newest| newest.run == adoption.run && newest.state == AdoptionState::Moving))
+    }
+
+    /// The name of another process that uses the store, or did so a moment ago.
+    async fn other_process(&self, adoption: &Adoption) -> Result<Option<String>, StoreError> {
+        if !self.store.is_shared() {
+            return Ok(None);
+        }
+        let rule = self.flags.load().route(&self.creator(&adoption.key.family)).and_then(|flag| flag.adopt.clone());
+        let settles = rule.map_or(ADOPT_SETTLES, |rule| rule.settles);
+        self.store.used_by_another(self.engine.worker(), settles.as_secs()).await
+    }
+
+    /// Whether another process uses the store, or the store does not say.
+    pub(super) async fn is_used_by_another(&self, adoption: &Adoption) -> bool {
+        !matches!(self.other_process(adoption).await, Ok(None))
     }
 
     /// Whether the store is a backup that already had this claim: the original has gone on with it.

@@ -57,7 +57,13 @@ impl Adoptions {
                         let why = format!("it is not known whether its run began, and it does not begin now: {why}");
                         (AdoptionState::Unknown, Some(why))
                     }
-                    Begun::No(why) => (AdoptionState::GivenBack, Some(why)),
+                    Begun::No(why) => {
+                        // Another process may be about to begin it.
+                        if self.is_used_by_another(&adoption).await {
+                            return Moved::Moving;
+                        }
+                        (AdoptionState::GivenBack, Some(why))
+                    }
                 },
                 Some(AdoptionProgress::Running) => {
                     if self.engine.is_draining() {

@@ -60,7 +60,14 @@ async fn other_process(pool: &Pool, worker: WorkerId, settles_s: u64) -> Result<
 
 async fn claim(pool: &Pool, new: NewAdoption) -> Result<AdoptionClaim> {
     let NewAdoption { key, id, pins, twins, run, workflow, by, at, worker, settles_s } = new;
+    let begun = "another process began to use the store";
+    let give_back = |key| {
+        let reason = Some(begun.to_owned());
+        settle(pool, SettledAdoption { key, run, state: AdoptionState::GivenBack, reason, by: None, at })
+    };
     if let Some(other) = other_process(pool, worker, settles_s).await? {
+        // An earlier try of this claim may hold, whose reply was lost.
+        give_back(key).await?;
         return Ok(AdoptionClaim::OtherProcess(other));
     }
     let families = |keys: &[PinKey]| keys.iter().map(|key| key.family.as_str().to_owned()).collect::<Vec<_>>();
@@ -86,8 +93,7 @@ async fn claim(pool: &Pool, new: NewAdoption) -> Result<AdoptionClaim> {
     if claim == AdoptionClaim::Claimed
         && let Some(other) = other_process(pool, worker, settles_s).await?
     {
-        let reason = Some("another process began to use the store".to_owned());
-        settle(pool, SettledAdoption { key, run, state: AdoptionState::GivenBack, reason, by: None, at }).await?;
+        give_back(key).await?;
         return Ok(AdoptionClaim::OtherProcess(other));
     }
     Ok(claim)

@@ -132,7 +132,7 @@ fn is_plural_of_secret(name: &str) -> bool {
 /// Whether another member of an object names the one with this key as a secret.
 fn is_named_in(object: Node<'_>, key: &str) -> bool {
     let Kind::Object(members) = object.kind() else { return false };
-    if !members.iter().any(|(key, _)| holds_a_name(key) || names_a_sibling(key)) {
+    if !members.iter().any(|(key, name)| (holds_a_name(key) || names_a_sibling(key)) && may_name_a_secret(name)) {
         return false;
     }
     if object.len() > NAMING_VALUES_MAX {
@@ -143,10 +143,22 @@ fn is_named_in(object: Node<'_>, key: &str) -> bool {
     value.as_object().is_some_and(|members| values_of_secrets(members, is_secret).of(key).is_some())
 }
 
+/// Whether a value may be, or hold, the name of a secret: most objects have an `id` or a `type`, and are not copied to
+/// find that it is none.
+fn may_name_a_secret(name: Node<'_>) -> bool {
+    match name.kind() {
+        Kind::Array(_) | Kind::Object(_) => true,
+        _ => name.as_str().is_some_and(is_secret),
+    }
+}
+
 /// Whether names and values alternate in a list, and one of the names is that of a secret. Which element a path is
 /// about is not known.
 fn names_a_value(list: Node<'_>) -> bool {
-    if list.len() > NAMING_VALUES_MAX {
+    let Kind::Array(items) = list.kind() else { return false };
+    let mut names = items.iter().step_by(2).map_while(Node::as_str);
+    // Most lists of texts name no secret, and are not copied.
+    if list.len() > NAMING_VALUES_MAX || !names.any(is_secret) {
         return false;
     }
     let list = list.value();

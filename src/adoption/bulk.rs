@@ -19,8 +19,8 @@ use crate::store::StoreError;
 
 /// How many instances are moved at the same time.
 const AT_ONCE: usize = 4;
-/// How long what legacy has of an instance is waited for.
-const CALLS_END_WITHIN: Duration = Duration::from_secs(30);
+/// How long the move of one instance in bulk waits until legacy has answered the instance's requests.
+const REQUESTS_END_WITHIN: Duration = Duration::from_secs(30);
 /// How many instances are read at a time.
 const PAGE: usize = 500;
 
@@ -137,7 +137,7 @@ impl Adoptions {
             let key = InstanceKey { family: family.clone(), id: id.as_str().into() };
             let (this, rule, by, bulk) = (self.clone(), rule.clone(), bulk.by.clone(), bulk.clone());
             async move {
-                let moved = this.move_one(key, rule, by, CALLS_END_WITHIN).await;
+                let moved = this.move_one(key, rule, by, REQUESTS_END_WITHIN).await;
                 bulk.note(&id, moved);
             }
         });

@@ -50,8 +50,8 @@ use crate::store::StoreHandle;
 
 /// How long a request waits for its instance to be moved.
 const REQUEST_WAITS: Duration = Duration::from_secs(10);
-/// How long a move that a request asked for waits for what legacy has of the instance.
-const CALLS_END_WITHIN: Duration = Duration::from_secs(5);
+/// How long the move of an instance at its first write waits until legacy has answered the instance's other requests.
+const REQUESTS_END_WITHIN: Duration = Duration::from_secs(5);
 /// How long an instance that stayed legacy's is not tried again at its next write.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// How many instances that were tried recently are remembered at most.
@@ -199,7 +199,7 @@ impl Adopter for Adoptions {
             };
             let by = "the first write".to_owned();
             // A task of its own: the move goes on if the client goes away.
-            let moved = self.runtime.spawn(async move { this.move_one(key, rule, by, CALLS_END_WITHIN).await });
+            let moved = self.runtime.spawn(async move { this.move_one(key, rule, by, REQUESTS_END_WITHIN).await });
             match tokio::time::timeout(REQUEST_WAITS, moved).await {
                 Ok(Ok(moved)) => moved.answer(),
                 Ok(Err(_)) | Err(_) => AdoptionAnswer::Moving,

@@ -92,7 +92,8 @@ impl Adoptions {
                 let this = self.clone();
                 tracing::info!(route = %adoption.key.family, run = %adoption.run, "the move of an instance is resumed");
                 self.runtime.spawn(async move {
-                    // None in a process that has just begun. This one may not have known that its own claim holds.
+                    // A process that has just started has no requests at legacy. This one may have some, if the store
+                    // took its claim without its knowing.
                     while mover.calls_ended(Instant::now() + CALLS_WAIT).await != CallsEnded::Yes {
                         if this.engine.is_draining() {
                             return;
@@ -156,12 +157,20 @@ impl Adoptions {
 
     /// A person may have let the run of an unknown adoption go on, or cancelled it.
     async fn recheck_unknown(&self) -> Result<(), StoreError> {
-        for adoption in self.store.adoptions(None, vec![AdoptionState::Unknown], None, PAGE).await? {
-            let Some((state, reason)) = self.known_of_unknown(&adoption).await? else { continue };
-            let Ok(_mover) = self.affinity.moves().begin(&instance_key(&adoption)) else { continue };
-            self.settle(&adoption, state, reason, None).await;
+        let mut after = None;
+        loop {
+            let page = self.store.adoptions(None, vec![AdoptionState::Unknown], after, PAGE).await?;
+            after = page.last().map(|last| last.key.clone());
+            let is_last = page.len() < PAGE;
+            for adoption in page {
+                let Some((state, reason)) = self.known_of_unknown(&adoption).await? else { continue };
+                let Ok(_mover) = self.affinity.moves().begin(&instance_key(&adoption)) else { continue };
+                self.settle(&adoption, state, reason, None).await;
+            }
+            if is_last {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Sets the metrics to what the store counts. Returns whether a move is open or unknown, or may be.

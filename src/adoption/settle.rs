@@ -187,7 +187,7 @@ impl Adoptions {
                 "pointsman_instances_adopted_total", "route" => family.to_string(), "outcome" => state.as_str()
             );
             counter.increment(1);
-            tracing::info!(route = %family, run = %adoption.run, outcome = state.as_str(), reason, "an instance of legacy was moved");
+            tracing::info!(route = %family, run = %adoption.run, outcome = state.as_str(), reason, "the move of an instance has ended");
         }
         match state {
             AdoptionState::Adopted if holds => self.affinity.record_adoption(&pins(&key), Some(adoption.run)),

@@ -85,7 +85,7 @@ pub enum CallsEnded {
     Unsettled(Instant),
 }
 
-/// An instance that is marked as moving. Dropping it ends that.
+/// The mark that an instance is moving. Dropping it removes the mark.
 pub struct Mover {
     moves: Arc<Moves>,
     key: PinKey,
@@ -100,7 +100,8 @@ impl Moves {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets who moves instances, and how this process knows whether it knows what others have moved. Called once.
+    /// Sets who moves instances, and the check whether this process has read what other processes have moved (`None`:
+    /// there are no others). Called once.
     pub fn connect(
         self: &Arc<Self>,
         adopter: Weak<dyn Adopter>,

@@ -46,7 +46,7 @@ pub fn compare(
     Ok(comparison)
 }
 
-/// Counts what the engine's intents were held against.
+/// Counts, by step, how many of the engine's intents were compared with a call by legacy, or by an assert.
 fn intent_counts(pair: &Pair<'_>, rules: &Rules, effects: Option<&EffectCoverage>) -> BTreeMap<StepId, IntentCounts> {
     let mut counts: BTreeMap<StepId, IntentCounts> = BTreeMap::new();
     for intent in pair.engine.intents() {
@@ -79,7 +79,8 @@ fn compare_parts(
         Some(body) => (ComparedBody::unread(body.clone()), ComparedBody::unread(body.clone())),
         None => (ComparedBody::of(pair.legacy, bounds)?, ComparedBody::of(pair.engine, bounds)?),
     };
-    // The bodies of refusals are not compared with others, so the places alone do not tell them apart.
+    // A refusal's body is compared with no other reply's, so equal paths may have different causes: the cause is a part
+    // of the fingerprint.
     if findings.has_differences()
         && let Some(cause) = cause::of_statuses((pair.legacy, &legacy.parsed()), (pair.engine, &engine.parsed()))
     {
@@ -190,8 +191,8 @@ fn compare_calls_so_far(
 /// The most times that sets are walked to bind ids. Each time, ids are bound by those that were bound before.
 const WALKS_OF_SETS_MAX: usize = 16;
 
-/// Binds the ids in all sets: those in elements of which it is clear which belong together before all others, because
-/// they tell of further elements which do. `bind` binds some of them, and returns whether others may be left.
+/// Binds the ids in all sets, first in those elements whose partner is certain: ids that are bound there may make the
+/// partners of further elements certain. `bind` binds one of the two groups, and returns whether others may be left.
 fn bind_ids_in_sets(
     ids: &mut IdMap,
     mut bind: impl FnMut(InSets, &mut IdMap) -> Result<bool, BoundExceeded>,

@@ -47,7 +47,7 @@ pub(super) struct ComparisonFindings<'a> {
     effects: Option<EffectCoverage>,
     calls: Vec<ComparedCall>,
     orders_not_kept: Vec<String>,
-    /// Why the statuses differ, if they do and a refusal says so.
+    /// Why the statuses, or two texts, differ, as far as the replies say so; see [`Self::add_cause`].
     cause: Option<String>,
 }
 

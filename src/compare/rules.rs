@@ -52,8 +52,8 @@ pub(super) struct Assert {
 }
 
 impl Assert {
-    /// Whether the condition holds the intents of a step against legacy's reply or the request: one that reads the
-    /// intents alone holds them against nothing.
+    /// Whether the condition compares the intents of a step with legacy's reply or the request: one that reads only
+    /// intents compares them with nothing.
     pub(super) fn reads(&self, step: &StepId) -> bool {
         let reads = self.expression.reads();
         if !reads.iter().any(|read| ["legacy", "request"].contains(&read.root())) {

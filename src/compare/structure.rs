@@ -30,8 +30,8 @@ pub(super) fn values_of_text(headers: &HeaderMap, text: &str, bounds: &CompareBo
     Some(document)
 }
 
-/// Removes the namespaces from the document of an XML text. The order of children stays: it tells which of them names
-/// the one behind it.
+/// Removes the namespaces from the document of an XML text. The order of children stays, because an element may name
+/// the value in the next one (`<name>password</name><value>…</value>`).
 fn remove_namespaces(document: &mut Value) {
     match document {
         Value::Object(members) => {
@@ -93,7 +93,7 @@ fn keep_form(document: &Value, replaced: &mut Value) {
         (Value::Object(members), Value::Object(replaced)) => {
             for (key, value) in members {
                 match (key.as_str(), replaced.get_mut(key)) {
-                    ("#order", Some(order)) => order.clone_from(value),
+                    (ORDER, Some(order)) => order.clone_from(value),
                     (_, Some(replaced)) => keep_form(value, replaced),
                     (_, None) => {}
                 }
@@ -198,7 +198,7 @@ fn json_lines(text: &str, bounds: &CompareBounds) -> Result<Option<(Value, Vec<R
 /// The delimiter of `text/csv` in countries where the comma separates the fraction of a number. No parameter of the
 /// content type declares it: it is the one if the first line has more of these than commas.
 const SEMICOLON: u8 = b';';
-/// The member of a table's document that says so: one with commas is not equal to it.
+/// The member of a table's document that holds this delimiter; a table with commas has none, so the two differ.
 const DELIMITER: &str = "delimiter";
 
 fn has_more_semicolons(text: &str) -> bool {

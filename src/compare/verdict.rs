@@ -147,8 +147,8 @@ pub struct Comparison {
     pub truncated: bool,
     /// How often each rule made two values equal, by the rule's text.
     pub ignored_by: Vec<(String, u32)>,
-    /// A hash that is equal for equal sets of paths and kinds; where the statuses differ, of pairs with one cause (what
-    /// the refusal says).
+    /// A hash of the paths and kinds of the differences, and, where the replies tell it, of their cause: what a refusal
+    /// says, or how a line of a text begins. Equal for pairs that differ in the same way.
     pub fingerprint: String,
     /// How many of the engine's intents were compared with a call by legacy; `None` if legacy's calls were not watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -19,6 +19,8 @@ use super::http::{Client, Reply};
 const LATENCIES: usize = 200;
 /// The most failures whose texts are kept; further ones are only counted.
 const FAILURES_KEPT: usize = 10;
+/// The longest wait for a round: every request of a round may run into the client's timeout.
+const ROUND_WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// Counts of the clients' requests and answers so far.
 #[derive(Debug, Default)]
@@ -161,11 +163,13 @@ impl Traffic {
     pub fn set_list_requests(&self, on: bool) {
         self.shared.lists.store(on, Ordering::SeqCst);
     }
-    /// Waits until every client has finished a round that began after this call.
+    /// Waits until every client has finished a round that began after this call, for at most [`ROUND_WAIT_MAX`].
     pub async fn wait_for_full_round(&self) {
+        let begun = Instant::now();
         let now = |s: &Shared| s.rounds.iter().map(|r| r.load(Ordering::SeqCst)).collect::<Vec<u64>>();
         let before = now(&self.shared);
-        while now(&self.shared).iter().zip(&before).any(|(now, before)| *now < before + 2) {
+        let is_open = || now(&self.shared).iter().zip(&before).any(|(now, before)| *now < before + 2);
+        while begun.elapsed() < ROUND_WAIT_MAX && is_open() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

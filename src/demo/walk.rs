@@ -262,7 +262,7 @@ impl Walk<'_> {
         self.legacy.outage(Outage::Gone);
         self.show(STATE_SHOWN_MIN, |_| true).await?;
         if self.legacy.served() == served {
-            self.console.promise_held("legacy was called 0 times, and nobody noticed that it is gone");
+            self.console.promise_held("legacy was called 0 times after it went down");
         } else {
             self.report_broken("legacy was called by a route in only");
         }

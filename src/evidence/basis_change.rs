@@ -59,7 +59,7 @@ impl NextEvidence {
 
 impl Counters {
     /// Sets the basis that the files have from this version on. If the basis was another one before, the evidence
-    /// starts from zero; or goes on, where the rules only allow more; or, if a change is taken back, that of then does.
+    /// starts from zero; or goes on, where the rules only allow more; or continues that of an earlier equal basis.
     pub(super) fn set_basis(
         &mut self,
         files_version: u64,
@@ -103,8 +103,8 @@ impl Counters {
             None => NextEvidence::FromZero,
         };
         let mut old = std::mem::take(&mut self.evidence);
-        // Where the evidence goes on, requests that are under way count as all others: what is still compared by the
-        // earlier rules differs at least where it would by the new ones.
+        // Where the evidence goes on, requests under way still count: the earlier rules are stricter, so they find at
+        // least the differences that the new ones would.
         if next != NextEvidence::GoesOn {
             self.basis_since = files_version;
             self.generation += 1;
@@ -120,7 +120,8 @@ impl Counters {
             // Samples are cleared at a change of the basis, so the groups of differences are not kept either: all of
             // this is written again with each change of the present evidence.
             let mut evidence = RouteEvidence { seen: BTreeMap::new(), ..old.clone() };
-            // What is under way is not counted in what is left: if that returns, it lacks them.
+            // Requests under way will not be counted in this evidence any more: they count in it as not compared, for
+            // the case that its basis returns.
             evidence.count_lost(&self.under_way, SkipReason::FilesChanged);
             self.kept.push(KeptEvidence { basis: left, evidence });
             self.kept.drain(..self.kept.len().saturating_sub(KEPT_MAX));
@@ -141,7 +142,7 @@ impl Counters {
             }
             (None, _) => RouteEvidence { restarted, earlier, ..RouteEvidence::default() },
         };
-        // What is known of legacy may be another than when the evidence was left.
+        // Since this evidence was last in force, more may have been learned, or forgotten, of legacy's noise.
         self.evidence.judge_groups(&self.noise);
         Some(BasisChange { changed: text, next, pairs_before: pairs, mismatched_before: mismatched })
     }

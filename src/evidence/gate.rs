@@ -107,7 +107,7 @@ impl JudgedRoute<'_> {
         Condition { name: Name::Pairs, verdict: Verdict::Inconclusive, detail }
     }
 
-    /// How many pairs may differ.
+    /// The condition on open differences: at most so many pairs differ as the settings allow.
     pub fn open_differences(&self) -> Condition {
         let (open, allowed) = (self.evidence.mismatched, self.promote.open_differences);
         if open <= allowed {

@@ -1,10 +1,10 @@
 //! What the guard of a route counts: requests that the engine answered in `live`, and compared pairs.
 //!
-//! The question it answers: "did so much go wrong, of what is accepted, that the route has to be lowered?"
+//! The question it answers: "did more go wrong than the settings accept, so that the route has to be lowered?"
 //!
 //! Always true: each window begins from zero with the process, when the settings or the basis of the evidence change,
 //! when a person moves the route, and when the guard has acted. Counting waits for nothing but the route's own lock;
-//! who acts is told at once ([`super::Evidence::guard_crossing`]).
+//! the task that lowers routes is notified at once ([`super::Evidence::guard_crossing`]).
 //!
 //! Which state a route is lowered to, and whether it is at all, is left to `ladder`.
 
@@ -22,7 +22,7 @@ use crate::names::{RouteId, RunId};
 const LEGACY_REPLIES_MIN: u64 = 100;
 /// How many runs of bad requests a message names.
 const RUNS_NAMED: usize = 3;
-/// Legacy's own rates are rounded up to this, so that the rule does not change with each reply.
+/// Legacy's own rates are rounded up to a multiple of 1/1000, so that the accepted rate changes seldom.
 const RATE_STEPS: f64 = 1_000.0;
 
 /// More went wrong than the guard of a route accepts.

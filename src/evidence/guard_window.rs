@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_request_of_three_is_no_reason_to_act() {
+    fn three_bad_requests_of_seven_are_too_few_to_act() {
         let mut window = GuardWindow::new(0.01, 500, 5);
         let crossed = [false, true, false, true, false, true, false].map(|is_bad| window.count(is_bad));
         assert!(!crossed.contains(&true) && window.take_crossing().is_none());

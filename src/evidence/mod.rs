@@ -259,8 +259,10 @@ impl Evidence {
 
     /// Whether there is room for another sample with this fingerprint. Callers ask before they build the sample.
     pub fn wants_sample(&self, route: &RouteId, generation: EvidenceGeneration, fingerprint: &str) -> bool {
+        // Looked up before `pending` is locked: `set_renames` locks the renames first, and then `pending`.
+        let current = self.current_id(route);
         self.counters(route).lock().is_of(generation)
-            && self.pending().wants_sample(&self.current_id(route), fingerprint, &self.limits)
+            && self.pending().wants_sample(&current, fingerprint, &self.limits)
     }
 
     /// Keeps a sample until the next flush writes it. The sample must already be redacted.

@@ -42,7 +42,8 @@ pub(super) const ALPHA: f64 = 0.01;
 /// Places that are counted separately. The same bound for legacy and for the pairs of outcomes: a place of legacy
 /// always finds room among the pairs.
 const PLACES_MAX: usize = 128;
-/// For how many repeated requests the guard takes noise of before a change of the rules for noise.
+/// After a change of the rules or of legacy's address: until this many requests were repeated, the guard still counts
+/// as noise what was noise before the change.
 const EARLIER_NOISE_REPEATS: u64 = 100;
 /// Orders of calls that legacy was seen not to keep; a difference in any other counts.
 const ORDERS_MAX: usize = 256;
@@ -192,7 +193,7 @@ impl NoiseOfLegacy {
             let goes_on = rules_leave_more_out && !noise.is_empty() && self.apart_from_rules == *apart_from_rules;
             if !goes_on {
                 let write = self.write.take().filter(|_| !noise.is_empty());
-                // None if it was forgotten a short time ago.
+                // After a recent change the noise is not known again yet, so the places from before that one stay too.
                 let earlier_places = match self.repeats < EARLIER_NOISE_REPEATS {
                     true => std::mem::take(&mut self.earlier_places),
                     false => BTreeSet::new(),

@@ -47,8 +47,8 @@ pub struct RouteEvidence {
     pub dark_with_twin: u64,
     /// Dark requests that have no twin.
     pub dark_without_twin: u64,
-    /// Consecutive answers of the engine to callers without an error, since the workflow or the rules last changed: in
-    /// `live`, in `only`, and in every state if the engine owns the instance.
+    /// Consecutive answers of the engine to callers without an error, since the workflow, the rules or the version of
+    /// the binary last changed: in `live`, in `only`, and in every state if the engine owns the instance.
     pub engine_answers: u64,
     /// Of these answers, those with a 4xx status.
     #[serde(rename = "engine_refusals")]
@@ -99,8 +99,8 @@ pub struct RouteEvidence {
 
 /// Rules whose hits are counted separately.
 const RULES_MAX: usize = 256;
-/// How many pairs it takes to call a rule dead. A rule for what happens in one pair of 50 is without a hit in so many
-/// pairs once in 50,000 times.
+/// How many pairs it takes to call a rule dead. A rule for what happens in one pair of 50 has no hit in this many pairs
+/// with a probability of about 1 in 24,000.
 const DEAD_RULE_PAIRS: u64 = 500;
 
 impl RouteEvidence {

@@ -104,8 +104,8 @@ impl RungCounts {
 
     pub(super) fn count_settled(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) {
         self.failed_runs += u64::from(matches!(outcome, ComparisonOutcome::Failed(_)));
-        // A request that cannot be compared, such as a follow-up of an instance without a twin, would hold the gate for
-        // good.
+        // A request that cannot be compared, such as a follow-up of an instance without a twin, would keep the gate
+        // shut for ever.
         let is_asked = match outcome {
             ComparisonOutcome::Skipped(SkipReason::NotSampled) => true,
             // What a run does after legacy's own failure is not known where it is rehearsed from legacy's calls.

@@ -1,8 +1,8 @@
 //! Samples that are not written to the store yet.
 //!
 //! Always true: their number is bounded, and for one route and fingerprint no more samples are accepted than the store
-//! would keep, and later one a minute: to make one takes much longer than to compare the pair. After a failed write,
-//! the samples that are put back may exceed the second bound.
+//! would keep, and once there are enough, one a minute: building a sample takes much longer than comparing. After a
+//! failed write, the samples that are put back may exceed the second bound.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::store::{SampleRecord, Store, StoreError};
 
 /// The most samples, of all routes together, that wait to be written.
 const PENDING_SAMPLES_MAX: usize = 512;
-/// How long after the last sample of a fingerprint of which there are enough another one is accepted.
+/// Once a fingerprint has enough samples: how long after its last one another one is accepted.
 const RENEWED_AFTER: Duration = Duration::from_secs(60);
 /// Fingerprints of which it is remembered that there are enough samples. Beyond that all are forgotten, so that more
 /// samples are made than needed.

@@ -87,8 +87,8 @@ fn digest(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> [u8;
     *hasher.finalize().as_bytes()
 }
 
-/// A request that legacy has answered completely, with what the engine needs. Only the code that has seen the reply's
-/// end builds it.
+/// A request that has been answered completely, with what the engine needs: by legacy, or, if `candidate` is set, by
+/// the engine with the plan in force. Only the code that has seen the reply's end builds it.
 #[derive(Clone)]
 pub struct Answered {
     /// The flag set by which it was decided.
@@ -99,7 +99,7 @@ pub struct Answered {
     pub mode: Mode,
     /// The request.
     pub request: Arc<RequestCopy>,
-    /// What legacy did.
+    /// What legacy did; if `candidate` is set, what the plan in force did.
     pub legacy: Arc<Observation>,
     /// The instance that it follows up.
     pub instance: Option<InstanceId>,

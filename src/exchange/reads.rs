@@ -43,8 +43,7 @@ pub trait Reads: Send + Sync {
     }
     /// The run began at this time.
     fn record_started(&self, _at: Timestamp) {}
-    /// Why it is not known what a read should have been answered, if that is so of one: what came of the run says
-    /// nothing then.
+    /// Why a read could not be answered; `None` if all could, or were sent. The result of the run is then not compared.
     fn unanswered(&self) -> Option<String> {
         None
     }

@@ -18,9 +18,9 @@ use crate::names::{RouteId, ServiceName};
 /// Marks a request that is sent a second time: `pointsman-repeat: noise`.
 pub const REPEAT_HEADER: HeaderName = HeaderName::from_static("pointsman-repeat");
 
-/// The fields that belong to the message and not to the request, and those of its trace: the calls that legacy makes
-/// for the repeated request must not be taken for those of the first one.
-const NOT_REPEATED: [HeaderName; 5] = [
+/// The header fields that the repeated request lacks: those of the message itself, and those of its trace, because the
+/// calls that legacy makes for the repeated request must not be attributed to the first one.
+const FIELDS_LEFT_OUT: [HeaderName; 5] = [
     CONTENT_LENGTH,
     TRANSFER_ENCODING,
     EXPECT,
@@ -74,7 +74,7 @@ impl RepeatRequest {
             return None;
         }
         let mut headers = HeaderMap::clone(sent);
-        NOT_REPEATED.iter().for_each(|name| drop(headers.remove(name)));
+        FIELDS_LEFT_OUT.iter().for_each(|name| drop(headers.remove(name)));
         match &route.legacy.host {
             SentHost::Client => {}
             SentHost::Url => drop(headers.remove(HOST)),

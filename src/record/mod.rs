@@ -1,5 +1,5 @@
-//! The record: a chain of all moves of routes, also of those that were refused, of freezes, of changes of what the
-//! evidence rests on, and of what persons decided about instances.
+//! The record: a chain of all moves of routes, also of those that were refused, of freezes, of changes of the
+//! basis of evidence, and of what persons decided about instances.
 //!
 //! The question it answers: "who moved what, when, why, with what evidence, and was anything of it altered later?"
 //!
@@ -7,8 +7,7 @@
 //! in the store gets exactly one entry, also if the process ends in between: the next one adds it.
 //!
 //! Entries are written in the background, as soon as there is something to write: no move waits for them. While the
-//! store takes no writes, they wait; what is not a flip is lost if the process ends
-//! before the store takes it.
+//! store takes no writes, they wait; what is not a flip is lost if the process ends before the store takes it.
 
 use std::time::Duration;
 

@@ -73,7 +73,7 @@ impl Recorder {
         }
     }
 
-    /// Adds an entry for a change of what the evidence of a route rests on.
+    /// Adds an entry for a change of the basis of a route's evidence.
     pub fn basis_changed(&self, route: &RouteId, change: &BasisChange) {
         let BasisChange { changed, next, pairs_before, mismatched_before } = change;
         let body = json!({
@@ -98,8 +98,8 @@ impl Recorder {
         self.add("basis", route, json!({ "changed": RULES, "evidence": evidence }));
     }
 
-    /// Adds an entry for a move that was refused, unless it is the last one that was refused to this route: who asks
-    /// again and again fills no store.
+    /// Adds an entry for a move that was refused, unless it equals the route's last refused move: repeated requests do
+    /// not fill the store.
     pub fn move_refused(&self, route: &RouteId, refused: RefusedMove, reasons: &[String]) {
         let body = json!({
             "to": refused.to,

@@ -18,10 +18,10 @@ const NAME_CHARS_MAX: usize = 128;
 const SECRET_CHARS_MIN: usize = 16;
 /// So much of a line is read to tell a value from the rest of a sentence.
 const SENTENCE_BYTES_MAX: usize = 256;
-/// How what is said of a field begins, and not its value: `password: must not be empty`.
+/// The first words of a remark about a field, which is followed by no value: `password: must not be empty`.
 const SENTENCES: [&str; 14] =
     ["must", "is", "are", "may", "should", "shall", "can", "cannot", "can't", "has", "was", "not", "too", "needs"];
-/// The same, of one word.
+/// Remarks of one word: `token: expired`.
 const REMARKS: [&str; 8] = ["required", "invalid", "missing", "expired", "empty", "optional", "unknown", "none"];
 /// Words that follow the name of a secret and name its value.
 const LABELS: [&str; 9] = ["number", "no", "id", "key", "code", "value", "is", "was", "hash"];

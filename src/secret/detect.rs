@@ -203,14 +203,21 @@ fn tokens(text: &str) -> Vec<Range<usize>> {
 /// The lines between the delimiters of a private key in PEM (RFC 7468); up to the end of the text if it was cut.
 fn private_keys(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
+    // Where the last key ends: one that begins within it is a part of it, and is not read on again for the work to be
+    // linear.
+    let mut searched = 0;
     for (at, begin) in text.match_indices(PRIVATE_KEY_BEGIN) {
+        if at < searched {
+            continue;
+        }
         let label = &text[at + begin.len()..];
-        let Some(end_of_label) = label.find("-----") else { continue };
+        let Some(end_of_label) = label.find("-----") else { break };
         if !label[..end_of_label].ends_with("PRIVATE KEY") {
             continue;
         }
         let start = at + begin.len() + end_of_label + "-----".len();
         let end = text[start..].find("-----END").map_or(text.len(), |end| start + end);
+        searched = end;
         let body = &text[start..end];
         let lead = body.len() - body.trim_start().len();
         found.push(start + lead..start + body.trim_end().len().max(lead));

@@ -146,9 +146,9 @@ fn views<'a>(text: &str, mut forms: impl Iterator<Item = &'a str> + Clone) -> Ve
     views
 }
 
-/// Decodes the percent escapes of the text, or of its `earlier` decoded form if there is one; also decodes each `+` as
-/// a space if `spaced`. `None` if that changes nothing. Escapes that are not UTF-8 stay; an escape that is cut off is
-/// left out, so that what precedes it stands directly before the cut.
+/// Decodes the escapes (percent, XML, JSON) of the text, or of its `earlier` decoded form if there is one; also decodes
+/// each `+` as a space if `spaced`. `None` if that changes nothing. Percent escapes that are not UTF-8 stay; one that
+/// is cut off is left out, so that what precedes it stands directly before the cut.
 fn decoded(text: &str, earlier: Option<&Decoded>, spaced: bool) -> Option<Decoded> {
     let source = earlier.map_or(text, |earlier| &earlier.text);
     let has_any = source.contains(['%', '\\']) || (spaced && source.contains('+')) || has_markup(source);
@@ -162,7 +162,7 @@ fn decoded(text: &str, earlier: Option<&Decoded>, spaced: bool) -> Option<Decode
     let (mut at, mut is_changed) = (0, false);
     while let Some(character) = source[at..].chars().next() {
         let escape = match character {
-            '%' => Escape::at(&source.as_bytes()[at..]),
+            '%' => Escape::of_percent(&source.as_bytes()[at..]),
             '&' | '<' | ']' => Escape::of_markup(&source[at..]),
             '\\' => Escape::of_json(&source[at..]),
             _ => Escape::None,
@@ -196,7 +196,7 @@ fn has_markup(text: &str) -> bool {
     text.contains('&') && text.contains(';') || CDATA.iter().any(|delimiter| text.contains(delimiter))
 }
 
-/// What an escape stands for: one that begins with `%`, or one of XML, with `&` or `<![CDATA[`.
+/// What an escape stands for: one that begins with `%`, one of XML (`&…;`, the delimiters of CDATA), or one of JSON.
 enum Escape {
     /// An escaped character, and the length of its escapes.
     Char(char, usize),
@@ -208,7 +208,7 @@ enum Escape {
 }
 
 impl Escape {
-    fn at(bytes: &[u8]) -> Self {
+    fn of_percent(bytes: &[u8]) -> Self {
         let (mut character, mut known, mut at) = ([0; 4], 0, 0);
         loop {
             match bytes.get(at..at + 3) {

@@ -54,7 +54,7 @@ pub fn replace_secrets(
     shown
 }
 
-/// Members of an object in this order. Names that are equal once they are hidden are numbered, so that none is lost.
+/// An object of these members, in this order. Keys that became equal by hiding are numbered, so that no member is lost.
 pub fn members_apart(members: impl Iterator<Item = (String, Value)>) -> Map<String, Value> {
     let mut apart = Map::new();
     let mut numbers = HashMap::<String, usize>::new();
@@ -79,7 +79,8 @@ pub(super) struct Walk<'a, 'r> {
     pub is_exceeded: bool,
 }
 
-/// Each returns the text with its secrets replaced, or `None` if it stays.
+/// A method that returns a text returns it with its secrets replaced, or `None` if it stays; one that returns a `bool`
+/// replaces in place and returns whether anything changed.
 impl Walk<'_, '_> {
     pub(super) fn found(&mut self, name: &str, value: &str, is_line: bool) -> Option<String> {
         (self.replace)(FoundSecret { name, value, is_line }).filter(|shown| shown != value)

@@ -1,7 +1,7 @@
 //! What the run that answered a request did, for the comparison of the route's candidate with it.
 //!
-//! Always true: the candidate is rehearsed only after that run has ended, or after a bounded time; nothing of it is
-//! sent before or after.
+//! Always true: the candidate is rehearsed only after that run has ended, or after a bounded time, so that none of
+//! its reads is sent before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,10 @@ use crate::flag::SkipReason;
 const CONTROL_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Runner {
-    /// Of a request for a candidate: waits until the run that answered it has ended, or for a bounded time, and adds
-    /// the calls that it made, from which reads are answered that it made too, or that would repeat an effect. `None`:
-    /// the ticket is settled, because too many requests wait, a stop was asked for, or the route has no candidate any
-    /// more.
+    /// For a request to a candidate: waits until the run that answered it has ended, or for a bounded time, and adds
+    /// that run's calls. They answer the candidate's reads that the run made too, or that would repeat one of its
+    /// effects. `None`: the ticket is settled, because too many requests wait, a stop was asked for, or the route has
+    /// no candidate any more.
     pub(super) async fn wait_for_control(
         &self,
         entry: QueuedRequest,

@@ -22,7 +22,7 @@ use crate::flag::SkipReason;
 use crate::names::RouteId;
 use crate::priority;
 
-/// Runs that may have asked for a slot without being listed yet; others wait before they ask.
+/// The capacity of the channel of requests for a slot; a run that finds it full waits until it can ask.
 const ASKS_MAX: usize = 64;
 
 /// The slots, as the run of a request sees them.

@@ -28,9 +28,9 @@ impl EngineResult {
             Self::Comparable(_, report) | Self::Stopped(_, report) | Self::NotComparable(_, report) => report,
         }
     }
-    /// The result of a run whose reads were answered here: where it is not known what one of them should have been
-    /// answered, it says nothing.
-    pub(super) fn without_answers(self, reads: Option<&dyn Reads>) -> Self {
+    /// Makes the result not comparable if one of the run's reads had no answer here: what came of the run after it says
+    /// nothing about the engine.
+    pub(super) fn skipped_if_unanswered(self, reads: Option<&dyn Reads>) -> Self {
         let Some(why) = reads.and_then(Reads::unanswered) else { return self };
         let (Self::Comparable(_, report) | Self::Stopped(_, report) | Self::NotComparable(_, report)) = self;
         let unresolved = Some((SkipReason::UnresolvedEffect, why));

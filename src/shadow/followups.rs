@@ -136,14 +136,20 @@ fn settlement(outcome: ComparisonOutcome) -> &'static str {
 /// Stores the marks of incomplete twins until `stop`; then those that wait are tried once more.
 pub(super) async fn store_marks(order: Arc<InstanceOrder>, twins: Arc<dyn Twins>, mut stop: watch::Receiver<bool>) {
     loop {
-        let is_last = *stop.borrow();
+        // Read before the marks are, so that what was marked before the stop is tried once more.
+        let mut is_last = *stop.borrow();
         while let Some(key) = order.next_unstored_mark() {
+            // While the store takes none, this loop does not end by itself.
+            is_last |= *stop.borrow();
             if !twins.mark_incomplete(&key).await {
                 order.put_back_mark(key);
                 if is_last {
                     return;
                 }
-                tokio::time::sleep(MARK_RETRY_PAUSE).await;
+                tokio::select! {
+                    () = tokio::time::sleep(MARK_RETRY_PAUSE) => {}
+                    _ = stop.wait_for(|stop| *stop) => {}
+                }
             }
         }
         if is_last {

@@ -89,7 +89,7 @@ use crate::workflow::Mode;
 
 /// The shadow executor.
 pub struct Shadow {
-    /// Has room for all that have a place.
+    /// Holds as many entries as there are places, so that a request that has a place always fits.
     queue: mpsc::Sender<QueuedRequest>,
     /// The places in the queue.
     places: Arc<SharedBound>,

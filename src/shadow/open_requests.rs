@@ -5,8 +5,9 @@
 //! that legacy had answered before this one began.
 //!
 //! Always true: of two requests of one instance of which one may change it, and which legacy had at the same time, none
-//! is compared: which legacy performed first is not known. Reads do not wait for reads. The shadow's threads never take
-//! the locks here, so a thread that serves a client does not wait for them.
+//! is compared: which legacy performed first is not known. Reads do not wait for reads. The shadow's threads never lock
+//! a shard here; a thread that serves a client waits for them only through the lock of `instance_order`, which is held
+//! for a few map operations.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,6 +51,9 @@ enum Subject {
     Create { family: RouteId, created: Option<InstanceKey> },
     FollowUp { key: InstanceKey, pin: PinKey, is_write: bool },
 }
+
+/// How many changes of an instance are kept apart while one of its requests is open.
+const CHANGES_MAX: usize = 64;
 
 /// The requests of one instance. Exists while one of them is open.
 #[derive(Default)]
@@ -107,7 +111,8 @@ impl OpenRequests {
         OpenRequest::new(self, number, now)
     }
 
-    /// The place of a request that is offered. `twin`: the run that is its instance's twin, if that is known.
+    /// How an offered request is ordered among those of its instance. `twin`: the run that is the instance's twin, if it
+    /// is known.
     pub(super) fn offered(&self, time: TimeAtLegacy, mode: Mode, twin: Option<RunId>) -> Placement {
         let TimeAtLegacy { number, began, ended } = time;
         let mut shard = self.shard(number);
@@ -248,6 +253,12 @@ impl Shard {
         let oldest = of.open.iter().filter_map(|open| self.requests.get(open)).map(|open| open.began).min();
         of.changes.push(change);
         of.changes.retain(|(_, ended)| oldest.is_some_and(|oldest| *ended > oldest));
+        if of.changes.len() > CHANGES_MAX {
+            // Joined with the next one, so that the list stays bounded: more requests count as overlapped, never fewer.
+            let (began, ended) = of.changes.remove(0);
+            let next = &mut of.changes[0];
+            *next = (began.min(next.0), ended.max(next.1));
+        }
     }
 }
 

@@ -5,9 +5,9 @@
 //!
 //! Always true: a read is answered only from an equal one of the same request: service, method, path, query and body;
 //! the first from the first, and so on, and the last one again if the run asks more often. All others are sent. Where
-//! it is not known what legacy read, a read is sent too, so that a dark run goes on; but nothing is said of its pair.
-//! That is so of all reads while not all of legacy's calls are known, because the first that is known need not be
-//! legacy's first; and of one whose equal read by legacy has no reply that was kept.
+//! it is not known what legacy read, a read is sent too, so that a dark run goes on, but its pair is skipped: for every
+//! read while some of legacy's calls are unknown (the first known one need not be legacy's first), and for a read whose
+//! equal one by legacy has no kept reply.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};

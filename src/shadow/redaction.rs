@@ -28,8 +28,8 @@ pub(super) struct PairToRedact<'a> {
     pub bounds: CompareBounds,
 }
 
-/// Hides the secrets of one pair, those that their names tell included, wherever a text quotes them. They are looked
-/// for when the first text may be shown.
+/// Hides the secrets of one pair wherever a text quotes them, also those that only their names tell. The secrets are
+/// collected when the first text is to be shown.
 pub(super) struct PairRedaction<'a> {
     pair: PairToRedact<'a>,
     /// Those of the route. What is known of an instance are bodies of the route that created it: its rules hold too.
@@ -144,8 +144,8 @@ impl<'a> PairRedaction<'a> {
     }
 }
 
-/// Hides what the workflows of one pair declare as sensitive, and not what the files declare beside (`redact:`): for
-/// whoever looks for that himself.
+/// Hides what the workflows of one pair declare as sensitive, but not what the files declare (`redact:`), which the
+/// caller replaces itself.
 pub(super) struct OfWorkflows<'p, 'a>(&'p PairRedaction<'a>);
 
 impl<'a> PairRedaction<'a> {

@@ -183,8 +183,8 @@ impl Runner {
         {
             ticket.expect_no_twin();
         }
-        // The run has done to its twin what it does, whatever it has read.
-        let result = result.without_answers(of_legacy.as_deref().map(|reads| reads as &dyn Reads));
+        // After `end` was computed: the run has changed its twin, also if it cannot be compared because of a read.
+        let result = result.skipped_if_unanswered(of_legacy.as_deref().map(|reads| reads as &dyn Reads));
         let reserved = match effects_complete {
             None => Some(reserved),
             Some(_) => {
@@ -281,7 +281,8 @@ impl Runner {
             request: &request,
             instance: report.instance.as_ref(),
             stale_reads: report.stale_reads,
-            // What is not declared is hidden where it is shown: few of the pairs that differ are.
+            // Secrets that nothing declares are hidden only in samples that are stored, because few differing pairs
+            // become samples.
             sensitive: redaction.declares_secrets().then_some(&redaction as &dyn HidesSensitive),
         };
         let end = Instant::now() + Limits::ms(self.limits.compare_ms);

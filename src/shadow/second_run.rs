@@ -1,8 +1,8 @@
 //! Runs the engine a second time for a rehearsed request, from the same inputs, and counts where its results differ.
 //!
 //! The second run gets the same request, reply and calls by legacy, and its reads are answered with what the first run
-//! read; it has a clock, ids and random values of its own. So what differs is drawn by the engine, or depends on the
-//! order in which parallel steps end: no rule can make it equal to legacy's but one that says how it may differ.
+//! read; it has a clock, ids and random values of its own. So a difference comes from these, or from the order in
+//! which parallel steps end: only a rule that says how the value may differ makes it equal to legacy's.
 //!
 //! Always true: it sends nothing, and it runs only if a slot is free, so that no request waits for it.
 
@@ -60,7 +60,7 @@ impl Runner {
         let _in_flight = InFlight::begin(&self.in_flight);
         let reads = Arc::new(ReplayedReads::new(CapturedReads::of_run(reads)));
         let result = self.ask(answered, Some(reads.clone() as Arc<dyn Reads>)).await;
-        // That it asks for something else depends on what it has drawn itself.
+        // It read something else because of its own clock, ids or random values.
         let places = match (result, reads.unanswered()) {
             (_, Some(_)) => EnginePlaces::other_read(),
             (Ok(EngineResult::Comparable(second, _)), None) => {

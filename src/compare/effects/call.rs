@@ -16,7 +16,7 @@ use crate::compare::node::Node;
 use crate::compare::observation::{Body, Intent};
 use crate::compare::parsed_body::ParsedBody;
 use crate::compare::repeated_keys::Document;
-use crate::expression::{parse_form, parse_form_strictly};
+use crate::expression::{MediaType, parse_form, parse_form_strictly};
 use crate::names::{ServiceName, StepId};
 
 /// A call that legacy made, or that the engine would make.
@@ -187,9 +187,7 @@ impl CallBody {
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| MediaType::of(value).is_form())
 }
 
 fn texts(value: Value) -> Vec<String> {

@@ -84,9 +84,9 @@ struct Span {
     begin: u64,
     /// Its last call.
     last_begin: u64,
-    /// The number from which on calls began after its first reply; `None`: not all are known.
+    /// The number of the first call that began after the first reply to it; `None`: not all replies' times are known.
     first_end: Option<u64>,
-    /// The same after its last reply.
+    /// The number of the first call that began after its last reply.
     end: Option<u64>,
 }
 

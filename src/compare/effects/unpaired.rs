@@ -17,7 +17,7 @@ use crate::compare::value_hash::Side;
 use crate::compare::verdict::DifferenceKind;
 use crate::names::OF_UNDO;
 
-/// What the intents are those of.
+/// Which run the intents are of.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::compare) enum CallsOf {
     /// All that the engine would do for the request.
@@ -60,7 +60,7 @@ impl Unpaired<'_, '_> {
                     is_doubled[n] = true;
                 }
             }
-            // What a run undoes because it could not go on, it would not have undone.
+            // What a stopped run undid, it undid only because it stopped.
             if self.of == CallsOf::WholeRun || !step.step.as_str().ends_with(OF_UNDO) {
                 self.report_extra(step, ids, findings)?;
             }

@@ -102,7 +102,7 @@ pub(in crate::engine) async fn prepare(
     let loaded = match request.reads.as_ref().and_then(|reads| reads.instance()) {
         Some(known) => recorded_instance(&plan, known),
         None => match judge(core, request, deadline).await {
-            WithoutInstance::Usual => load_instance(core, &plan, request, deadline).await,
+            WithoutInstance::NotConcerned => load_instance(core, &plan, request, deadline).await,
             WithoutInstance::Unknown => Ok(unknown_instance(&plan, request)),
             WithoutInstance::AtLegacy(why) => Err(why),
             WithoutInstance::NotFound => {

@@ -210,7 +210,7 @@ fn flag_endpoints() -> Vec<Endpoint> {
             "/api/v2/routes/{id}/adoptions/decide",
             post(adoptions::decide),
             "decideAdoption",
-            "Decide which arm owns an instance",
+            "Decide which arm has it",
         )
         .body::<AdoptionDecisionRequest>()
         .returns::<AdoptionsView>()

@@ -44,7 +44,7 @@ pub use self::view::{Counts, Listed};
 use crate::affinity::StoreAffinity;
 use crate::engine::Engine;
 use crate::exchange::{Adopter, AdoptionAnswer, AdoptionRequest};
-use crate::flag::{FlagSet, PinKey};
+use crate::flag::{FlagSet, Instance, InstanceKeySource, PinKey, RouteMatch};
 use crate::names::RouteId;
 use crate::store::StoreHandle;
 
@@ -74,12 +74,16 @@ pub struct Adoptions {
     this: Weak<Adoptions>,
 }
 
+/// How the requests of a route are found, and where they have the id of their instance.
+type FoundBy = (RouteMatch, Option<InstanceKeySource>);
+
 #[derive(Default)]
 struct State {
     /// When an instance was last tried and stayed legacy's.
     tried: HashMap<PinKey, Instant>,
-    /// By the id of a route: since when this process counts the requests that legacy has of its family.
-    counted_since: HashMap<RouteId, Instant>,
+    /// By the id of a route: since when this process counts the requests that legacy has of its family, and by which
+    /// part of the files it finds the instance of a request.
+    counted_since: HashMap<RouteId, (Instant, FoundBy)>,
     /// How many instances a person has to decide about, by route, as of the last look into the store.
     unknown: BTreeMap<RouteId, u64>,
     /// By the oldest id of a family: its bulk.
@@ -158,11 +162,20 @@ impl Adoptions {
     fn count_since(&self, now: Instant) {
         let flags = self.flags.load();
         let mut state = self.state();
-        let counted: HashMap<RouteId, Instant> = flags
+        let counted: HashMap<RouteId, (Instant, FoundBy)> = flags
             .routes
             .iter()
             .filter(|flag| flag.adopt.is_some())
-            .map(|flag| (flag.route.id.clone(), state.counted_since.get(&flag.route.id).copied().unwrap_or(now)))
+            .map(|flag| {
+                // Requests that were counted for another instance, or by another route, are not known as this one's.
+                let key = match &flag.route.instance {
+                    Some(Instance::Follows { key, .. }) => Some(key.clone()),
+                    Some(Instance::Creates { .. }) | None => None,
+                };
+                let found_by = (flag.route.matches.clone(), key);
+                let earlier = state.counted_since.get(&flag.route.id).filter(|(_, earlier)| *earlier == found_by);
+                (flag.route.id.clone(), (earlier.map_or(now, |(since, _)| *since), found_by))
+            })
             .collect();
         state.counted_since = counted;
     }

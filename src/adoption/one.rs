@@ -21,6 +21,9 @@ impl Adoptions {
     /// Why no instance of this family may be moved now; `None`: it may.
     pub(super) fn why_not(&self, key: &InstanceKey) -> Option<String> {
         let flags = self.flags.load();
+        if !flags.routes.iter().any(|flag| flag.family == key.family && flag.adopt.is_some()) {
+            return Some("the files no longer say `adopt:` for its family".to_owned());
+        }
         if flags.freeze != Freeze::No {
             return Some("new instances of the engine are frozen".to_owned());
         }
@@ -45,7 +48,8 @@ impl Adoptions {
         let state = self.state();
         let flags = self.flags.load();
         let of_family = flags.routes.iter().filter(|flag| flag.family == key.family);
-        let counted = of_family.filter_map(|flag| state.counted_since.get(&flag.route.id)).max().copied();
+        let counted =
+            of_family.filter_map(|flag| state.counted_since.get(&flag.route.id)).map(|(since, _)| *since).max();
         // In a new store the first files are counted from the start.
         let is_first = counted.is_none_or(|at| at <= self.made);
         let since = counted.filter(|_| !is_first).max(self.started)?;
@@ -143,6 +147,7 @@ impl Adoptions {
         match claimed {
             AdoptionClaim::Claimed => {
                 self.affinity.record_adoption(&new.pins, None);
+                let forbidden = self.why_not(key);
                 let adoption = Adoption {
                     key: new.key,
                     id: new.id,
@@ -154,7 +159,11 @@ impl Adoptions {
                     claimed: new.at,
                     at: new.at,
                 };
-                self.finish(adoption).await
+                // Where new files ended the adoption of the family just now, what legacy gets is no longer counted.
+                match forbidden {
+                    Some(why) => self.settle(&adoption, AdoptionState::GivenBack, Some(why), None).await,
+                    None => self.finish(adoption).await,
+                }
             }
             AdoptionClaim::Held(adoption) if adoption.state == AdoptionState::Moving => {
                 // Its process has ended, or it is this one's, which has resumed nothing yet.

@@ -43,6 +43,9 @@ pub struct EffectReply {
     pub body: Body,
     /// Set where the reply is read from the events of a run: what of it they have.
     pub recorded: Option<RecordedParts>,
+    /// Whether the caller had closed its side of the connection before the reply came: it may have given up the call
+    /// and never read the reply.
+    pub may_be_unread: bool,
 }
 
 /// What the events of a run have of a reply.
@@ -57,7 +60,7 @@ pub struct RecordedParts {
 impl EffectReply {
     /// A reply that was seen on its way.
     pub fn new(status: StatusCode, headers: HeaderMap, body: Body) -> Self {
-        Self { status, headers, body, recorded: None }
+        Self { status, headers, body, recorded: None, may_be_unread: false }
     }
 
     /// What it lacks for a step that records these headers (`None`: all); `None` if that step would record the same of

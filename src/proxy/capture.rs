@@ -169,6 +169,14 @@ impl Captured {
         matches!(self, Self::Request(request) if request.compare.is_some())
     }
 
+    /// The caller has closed its side of the connection, and the reply has not come yet.
+    pub(super) fn on_caller_closed(&mut self) {
+        match self {
+            Self::Call(call) => call.on_caller_closed(),
+            Self::Request(_) | Self::Skipped(_) => {}
+        }
+    }
+
     /// The reply begins.
     pub(super) fn on_reply_head(
         self,

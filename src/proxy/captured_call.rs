@@ -28,6 +28,8 @@ pub(super) struct CapturedCall {
     /// The head of the reply, once it has come: it says how the call ended, even if the reply's body is not passed on
     /// whole.
     reply_head: Option<(StatusCode, HeaderMap)>,
+    /// Whether legacy had closed its side of the connection before the reply came.
+    is_given_up: bool,
     /// `None` if the call has no body.
     body: Option<Arc<Mutex<BodyCopy>>>,
     bytes_max: usize,
@@ -49,7 +51,16 @@ impl CapturedCall {
         next_number: Arc<AtomicU64>,
     ) -> Self {
         observer.begin(&effect, body.clone().map(|copy| copy as Arc<dyn SentBody>));
-        Self { effect: Some(effect), reply_head: None, body, bytes_max, observer, queue: Some(queue), next_number }
+        Self {
+            effect: Some(effect),
+            reply_head: None,
+            is_given_up: false,
+            body,
+            bytes_max,
+            observer,
+            queue: Some(queue),
+            next_number,
+        }
     }
 
     /// The caller is on a thread that serves no connection: from now on the observer may be called directly.
@@ -71,6 +82,11 @@ impl CapturedCall {
         if let Some(effect) = &mut self.effect {
             effect.replied_before = Some(self.next_number.load(Relaxed));
         }
+    }
+
+    /// Legacy has closed its side of the connection, and its reply has not come yet: it may not read that.
+    pub(super) fn on_caller_closed(&mut self) {
+        self.is_given_up = true;
     }
 
     /// Ends a call that got no complete reply.
@@ -108,6 +124,7 @@ impl CapturedCall {
         };
         let cut_reply = |(status, headers)| EffectReply::new(status, headers, Body::TooLarge);
         let reply = reply.or_else(|| self.reply_head.take().map(cut_reply));
+        let reply = reply.map(|reply| EffectReply { may_be_unread: self.is_given_up, ..reply });
         let effect = Effect { body, reply, ..effect };
         match &self.queue {
             Some(queue) => queue.send(effect, &self.observer),

@@ -231,6 +231,9 @@ pub(super) async fn answer_from_legacy(
             let turn_at = connection.turn.as_ref().map_or(0, |turn| turn.taken_at);
             let capture = captured.map(|mut captured| {
                 captured.set_turn_at(turn_at);
+                if client.wait.has_fin() {
+                    captured.on_caller_closed();
+                }
                 captured.on_reply_head(parts.status, &parts.headers, length)
             });
             let capture = match capture {

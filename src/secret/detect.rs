@@ -1,5 +1,5 @@
-//! Finds what looks like a secret in a text, whatever stands before it: numbers of payment cards, bearer tokens, private
-//! keys in PEM, and, where they are asked for, e-mail addresses.
+//! Finds what looks like a secret in a text, whatever stands before it: numbers of payment cards, bearer tokens,
+//! private keys in PEM, and, where they are asked for, e-mail addresses.
 //!
 //! Always true: the parts that are found do not overlap and begin and end between characters. A number that only looks
 //! like that of a card is replaced too: about one of ten numbers of 13 to 19 digits that begin with 2 to 6 passes the

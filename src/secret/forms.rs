@@ -126,7 +126,8 @@ pub fn value_of_pair(pair: &Value, is_secret: impl Fn(&str) -> bool) -> Option<(
     }
 }
 
-/// Whether names and values alternate in a list, such as the headers of Node.js: `["authorization", "…", "accept", "…"]`.
+/// Whether names and values alternate in a list, such as the headers of Node.js: `["authorization", "…", "accept",
+/// "…"]`.
 pub fn alternates(items: &[Value]) -> bool {
     let is_scalar = |item: &Value| !matches!(item, Value::Array(_) | Value::Object(_));
     let are_names = items.iter().step_by(2).all(Value::is_string);

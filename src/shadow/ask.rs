@@ -74,7 +74,7 @@ impl Runner {
             }
             Ok(Ok(Err(never))) => match never {},
             Ok(Ok(Ok(reply))) => {
-                Ok(self.result_of(reply, started.elapsed()).without_answers(answered.reads.as_deref()))
+                Ok(self.result_of(reply, started.elapsed()).skipped_if_unanswered(answered.reads.as_deref()))
             }
         }
     }

@@ -111,8 +111,8 @@ impl OpenRequests {
         OpenRequest::new(self, number, now)
     }
 
-    /// How an offered request is ordered among those of its instance. `twin`: the run that is the instance's twin, if it
-    /// is known.
+    /// How an offered request is ordered among those of its instance. `twin`: the run that is the instance's twin, if
+    /// it is known.
     pub(super) fn offered(&self, time: TimeAtLegacy, mode: Mode, twin: Option<RunId>) -> Placement {
         let TimeAtLegacy { number, began, ended } = time;
         let mut shard = self.shard(number);

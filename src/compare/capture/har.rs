@@ -137,7 +137,12 @@ pub fn pairs_of_har(text: &str, route_of: RouteOf<'_>) -> Result<Vec<Capture>, H
                 headers,
                 body,
             },
-            legacy: CapturedReply { status: response.status, headers: reply_headers, body: body_of(response.content) },
+            legacy: CapturedReply {
+                status: response.status,
+                headers: reply_headers,
+                body: body_of(response.content),
+                may_be_unread: false,
+            },
             instance: None,
             reads: Vec::new(),
             intents: Vec::new(),

@@ -209,11 +209,14 @@ impl Making<'_> {
             status: status.as_u16(),
             headers: self.headers(headers),
             body: self.body(of, headers, body)?,
+            may_be_unread: false,
         })
     }
 
     fn reply_to_call(&self, reply: Option<&EffectReply>) -> Result<Option<CapturedReply>, NotCaptured> {
-        reply.map(|reply| self.reply(reply.status, &reply.headers, &reply.body, BodyOf::ReplyToCall)).transpose()
+        let Some(reply) = reply else { return Ok(None) };
+        let captured = self.reply(reply.status, &reply.headers, &reply.body, BodyOf::ReplyToCall)?;
+        Ok(Some(CapturedReply { may_be_unread: reply.may_be_unread, ..captured }))
     }
 
     fn read(&self, AnsweredRead { asked, reply }: &AnsweredRead) -> Result<CapturedCall, NotCaptured> {

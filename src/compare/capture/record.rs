@@ -81,6 +81,9 @@ pub struct CapturedReply {
     /// The body.
     #[serde(default)]
     pub body: CapturedBody,
+    /// Of a call by legacy: see [`EffectReply::may_be_unread`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_be_unread: bool,
 }
 
 /// A call to a service.
@@ -197,7 +200,8 @@ impl CapturedRequest {
 impl CapturedReply {
     pub(super) fn reply(&self) -> Result<EffectReply, UnreadableCapture> {
         let status = StatusCode::from_u16(self.status).map_err(|_| UnreadableCapture::Http("a reply's status"))?;
-        Ok(EffectReply::new(status, header_map(&self.headers)?, self.body.body()))
+        let reply = EffectReply::new(status, header_map(&self.headers)?, self.body.body());
+        Ok(EffectReply { may_be_unread: self.may_be_unread, ..reply })
     }
 }
 

@@ -147,7 +147,7 @@ impl Keeping<'_> {
             url: self.url(&effect.url)?,
             headers: self.headers(&effect.headers)?,
             body,
-            reply_status: effect.reply.as_ref().map(|reply| reply.status.as_u16()),
+            reply_status: effect.reply.as_ref().filter(|reply| !reply.may_be_unread).map(|reply| reply.status.as_u16()),
             number: effect.number,
             replied_before: effect.replied_before,
         })

@@ -206,15 +206,10 @@ fn flag_endpoints() -> Vec<Endpoint> {
             .body::<AdoptRequest>()
             .responds(202, Content::Json(|generator| generator.subschema_for::<AdoptionsView>()))
             .errors(&[404, 409, 422]),
-        flip(
-            "/api/v2/routes/{id}/adoptions/decide",
-            post(adoptions::decide),
-            "decideAdoption",
-            "Decide which arm has it",
-        )
-        .body::<AdoptionDecisionRequest>()
-        .returns::<AdoptionsView>()
-        .errors(&[404, 409, 422]),
+        flip("/api/v2/routes/{id}/adoptions/decide", post(adoptions::decide), "decideAdoption", "Decide who owns it")
+            .body::<AdoptionDecisionRequest>()
+            .returns::<AdoptionsView>()
+            .errors(&[404, 409, 422]),
         read("/api/v2/routes/{id}/diffs", get(differences::diffs), "diffs", "Where legacy and engine differ")
             .query::<differences::DiffsQuery>()
             .returns::<Diffs>()

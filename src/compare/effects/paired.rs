@@ -126,9 +126,9 @@ impl<'a> PairedCalls<'a> {
     }
 }
 
-/// Returns legacy's calls in order. A call that was cut off or given up, or was answered with 429 or 5xx, is left out
-/// if an equal call follows with the same `Idempotency-Key` (or both have none): the later call is another attempt, and
-/// the engine records one intent for all attempts.
+/// Returns legacy's calls in order. A call that was cut off or given up, or was answered with 401, 407, 429 or 5xx, is
+/// left out if an equal call follows with the same `Idempotency-Key` (or both have none): the later call is another
+/// attempt, and the engine records one intent for all attempts.
 pub(super) fn without_repeated_attempts(effects: &[Arc<Effect>]) -> Vec<&Effect> {
     let mut effects: Vec<&Effect> = effects.iter().map(|effect| &**effect).collect();
     effects.sort_by_key(|effect| effect.number);
@@ -150,6 +150,11 @@ pub(super) fn without_repeated_attempts(effects: &[Arc<Effect>]) -> Vec<&Effect>
 }
 
 fn has_failed(effect: &Effect) -> bool {
-    let has_failed = |status: StatusCode| status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+    let is_refused = |status| {
+        // 401 and 407 ask for the same call with other credentials.
+        [StatusCode::UNAUTHORIZED, StatusCode::PROXY_AUTHENTICATION_REQUIRED, StatusCode::TOO_MANY_REQUESTS]
+            .contains(&status)
+    };
+    let has_failed = |status: StatusCode| is_refused(status) || status.is_server_error();
     effect.reply.as_ref().is_none_or(|reply| reply.may_be_unread || has_failed(reply.status))
 }

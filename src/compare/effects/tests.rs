@@ -434,19 +434,15 @@ fn a_doubled_charge_shows_on_either_side() {
 #[test]
 fn another_attempt_of_a_failed_call_is_no_second_call() {
     let body = json!({"amount": 1250});
-    let with_status = |status: u16| Effect {
-        reply: Some(EffectReply::new(
-            StatusCode::from_u16(status).unwrap(),
-            HeaderMap::new(),
-            Body::Whole(Bytes::new()),
-        )),
-        ..posted(CHARGES, body.clone())
-    };
-    let cut = Effect { reply: None, ..posted(CHARGES, body.clone()) };
-    for (first, verdict) in
-        [(cut, Verdict::Match), (with_status(503), Verdict::Match), (with_status(402), Verdict::Mismatch)]
-    {
-        let comparison = differences(vec![first, with_status(201)], vec![charge(body.clone())], json!({}));
+    let of_status =
+        |status| EffectReply::new(StatusCode::from_u16(status).unwrap(), HeaderMap::new(), Body::Whole(Bytes::new()));
+    let replied = |reply| Effect { reply, ..posted(CHARGES, body.clone()) };
+    let unread = EffectReply { may_be_unread: true, ..of_status(201) };
+    let failed = [None, Some(of_status(503)), Some(of_status(401)), Some(unread)].map(|first| (first, Verdict::Match));
+    let done = [Some(of_status(402)), Some(of_status(201))].map(|first| (first, Verdict::Mismatch));
+    for (first, verdict) in failed.into_iter().chain(done) {
+        let calls = vec![replied(first), replied(Some(of_status(201)))];
+        let comparison = differences(calls, vec![charge(body.clone())], json!({}));
         assert_eq!(comparison.verdict, verdict, "{comparison:?}");
     }
 }

@@ -59,7 +59,7 @@ fn a_request_whose_time_is_over_before_it_is_sent_is_told_what_it_waited_for() {
         assert_eq!((status.as_u16(), kind, closes), (504, "timeout-not-sent", true));
         detail
     });
-    let (service, route, store) = ("a connection to it", "turn at its route", "to have the store");
+    let (service, route, store) = ("a connection to it", "turn at its route", "to take over the store");
     for (detail, own) in details.iter().zip([service, route, store]) {
         let named = [service, route, store].map(|what| detail.contains(what));
         assert_eq!(named, [service, route, store].map(|what| what == own), "{detail}");

@@ -140,7 +140,7 @@ async fn an_altered_flip_and_a_cut_record_are_found_out() {
     let (holds, text) = system.verified(&["--hash", "0198"]).await;
     assert!(!holds && text.contains("hexadecimal digits"), "{text}");
     let (holds, text) = system.verified(&["--hash", &newest]).await;
-    assert!(!holds && text.contains("written anew, or cut"), "{text}");
+    assert!(!holds && text.contains("rewritten or truncated"), "{text}");
 
     // The last flip is removed: after a restart the route is in the state before.
     system.pointsman.stop().await;

@@ -159,7 +159,8 @@ impl Adoptions {
                     claimed: new.at,
                     at: new.at,
                 };
-                // Where new files ended the adoption of the family just now, what legacy gets is no longer counted.
+                // New files may have removed `adopt:` before the claim was stored: from then on the requests that
+                // legacy gets are not counted.
                 match forbidden {
                     Some(why) => self.settle(&adoption, AdoptionState::GivenBack, Some(why), None).await,
                     None => self.finish(adoption).await,

@@ -60,7 +60,7 @@ impl Runner {
         let _in_flight = InFlight::begin(&self.in_flight);
         let reads = Arc::new(ReplayedReads::new(CapturedReads::of_run(reads)));
         let result = self.ask(answered, Some(reads.clone() as Arc<dyn Reads>)).await;
-        // It read something else because of its own clock, ids or random values.
+        // The second run made a read that the first one did not, because of its own clock, ids or random values.
         let places = match (result, reads.unanswered()) {
             (_, Some(_)) => EnginePlaces::other_read(),
             (Ok(EngineResult::Comparable(second, _)), None) => {

@@ -342,22 +342,27 @@ async fn a_call_whose_deadline_is_shorter_than_its_timeout_still_waits_for_its_t
     }
 }
 
+fn adopting_plan() -> Arc<Plan> {
+    let plan = PlanBuilder::new().call("a", &[], "GET /a", json!({})).respond(200, json!({})).build("w");
+    let mut plan = Arc::into_inner(plan).unwrap();
+    plan.adoption = Some(Adoption::LegacyPassive("it only lists orders".into()));
+    Arc::new(plan)
+}
+
+fn adoption(run: RunId) -> AdoptionStart {
+    AdoptionStart { run, workflow: "w".into(), route: "orders".into(), id: "7".into(), by: "ann".into() }
+}
+
 /// Whoever adopts an instance must not give it back to legacy because a second start is refused: the first one may
 /// still be stored, and then tells legacy to let go.
 #[tokio::test]
 async fn a_late_start_of_an_adoption_has_its_task_and_goes_on_when_a_second_start_is_refused() {
-    let plan = PlanBuilder::new().call("a", &[], "GET /a", json!({})).respond(200, json!({})).build("w");
-    let mut plan = Arc::into_inner(plan).unwrap();
-    plan.adoption = Some(Adoption::LegacyPassive("it only lists orders".into()));
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let store = test_stores::gated();
     let limits = Limits { command_wait_ms: 50, ..Limits::default() };
-    let harness = Harness::with_store(&step_service, Arc::new(plan), store.clone(), limits, None).await;
+    let harness = Harness::with_store(&step_service, adopting_plan(), store.clone(), limits, None).await;
     let run = RunId(uuid::Uuid::from_u128(8));
-    let begin = || {
-        let (workflow, route) = ("w".into(), "orders".into());
-        harness.engine.begin_adoption(AdoptionStart { run, workflow, route, id: "7".into(), by: "ann".into() })
-    };
+    let begin = || harness.engine.begin_adoption(adoption(run));
     store.appends.shut();
     let late = begin().await;
     assert!(matches!(late, Err(StartError::Store { unknown: true, .. })), "{late:?}");
@@ -373,16 +378,10 @@ async fn a_late_start_of_an_adoption_has_its_task_and_goes_on_when_a_second_star
 
 #[tokio::test]
 async fn no_adoption_begins_once_new_instances_are_frozen() {
-    let plan = PlanBuilder::new().call("a", &[], "GET /a", json!({})).respond(200, json!({})).build("w");
-    let mut plan = Arc::into_inner(plan).unwrap();
-    plan.adoption = Some(Adoption::LegacyPassive("it only lists orders".into()));
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
-    let harness = Harness::new(&step_service, Arc::new(plan)).await;
+    let harness = Harness::new(&step_service, adopting_plan()).await;
     let run = RunId(uuid::Uuid::from_u128(8));
-    let begin = || {
-        let (workflow, route) = ("w".into(), "orders".into());
-        harness.engine.begin_adoption(AdoptionStart { run, workflow, route, id: "7".into(), by: "ann".into() })
-    };
+    let begin = || harness.engine.begin_adoption(adoption(run));
     harness.engine.freeze(1, Freeze::Instances).await;
     let frozen = begin().await;
     assert!(matches!(&frozen, Err(StartError::Unavailable(why)) if why.contains("frozen")), "{frozen:?}");

@@ -60,9 +60,8 @@ async fn other_process(pool: &Pool, worker: WorkerId, settles_s: u64) -> Result<
 
 async fn claim(pool: &Pool, new: NewAdoption) -> Result<AdoptionClaim> {
     let NewAdoption { key, id, pins, twins, run, workflow, by, at, worker, settles_s } = new;
-    let begun = "another process began to use the store";
     let give_back = |key| {
-        let reason = Some(begun.to_owned());
+        let reason = Some("another process began to use the store".to_owned());
         settle(pool, SettledAdoption { key, run, state: AdoptionState::GivenBack, reason, by: None, at })
     };
     if let Some(other) = other_process(pool, worker, settles_s).await? {

@@ -66,6 +66,8 @@ pub const INSTANCE_REQUESTS_WAITING_MAX: usize = 256;
 pub const MARKED_TWINS_MAX: usize = 65_536;
 /// How many of the last calls that were attributed to no request `pointsman egress` shows.
 pub const EGRESS_LISTED_CALLS_MAX: usize = 20;
+/// Kinds of writing calls of no known request that are told apart; of the others only the last time is remembered.
+pub const EGRESS_UNATTRIBUTED_WRITES_MAX: usize = 256;
 /// The URL of such a call; longer ones are cut off.
 pub const EGRESS_LISTED_URL_BYTES_MAX: usize = 512;
 /// The value of one header field that tells who a client is by its certificate.
@@ -83,8 +85,7 @@ pub const SERVICE_HTTP2_CONNECTIONS_MAX: usize = 128;
 /// How much a service may send on one stream before it is read. The window of the connection is as large as those of
 /// all its streams together, so that a client that does not read delays no other client.
 pub const SERVICE_HTTP2_WINDOW_BYTES: u32 = 128 << 10;
-/// How much of a request's body is kept when it is sent over HTTP/2, so that the request can be sent again if the
-/// service says that it has not processed it.
+/// How much of a request's body is kept over HTTP/2, to send it again if the service has not processed it.
 pub const KEPT_BODY_BYTES_MAX: usize = 64 << 10;
 /// The largest body of a request to the engine that is parsed by the thread that serves the client. Larger bodies are
 /// parsed by the engine's threads, so that the client thread's other connections do not wait.
@@ -100,8 +101,7 @@ pub const NOT_PROCESSED_MAX: usize = 3;
 /// How often one request is sent, if its connection ends each time before the request was processed. High, because many
 /// requests may meet on connections of a service that takes only a few requests on each.
 pub const CONNECTION_ENDED_MAX: usize = 16;
-/// The payload of one frame that an HTTP/2 client may send: the protocol's smallest value, so that no frame delays
-/// others for long.
+/// The payload of one frame from an HTTP/2 client: the protocol's least, so that no frame delays others for long.
 pub const HTTP2_FRAME_BYTES_MAX: u32 = 16 << 10;
 /// Streams of one HTTP/2 connection that its client may have reset unaccepted; with more, the connection is closed.
 pub const HTTP2_PENDING_RESETS_MAX: usize = 50;

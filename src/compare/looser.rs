@@ -95,6 +95,9 @@ impl Added {
             let before = before.entry(step.clone()).or_default();
             self.ignores(&mut before.ignore, &mut after.ignore);
             self.tolerances(&mut before.tolerance, &mut after.tolerance);
+            // No comparison depends on it, only a gate.
+            self.is_any |= before.made_by_both != after.made_by_both;
+            (before.made_by_both, after.made_by_both) = (None, None);
         }
     }
 }
@@ -168,6 +171,14 @@ mod tests {
         assert!(!decide(&json!({ "ignore": [{"path": "$.b", "when": "${legacy.status < 400}"}] })));
         assert!(!decide(&json!({ "tolerance": { "$.a": 1 } })));
         assert!(decide(&json!({ "ignore_calls": ["audit"] })));
+    }
+
+    #[test]
+    fn what_only_a_gate_reads_changes_no_comparison() {
+        let with = |step: Value| json!({"effects": {"note": step}});
+        let (without, because) = (with(json!({})), with(json!({"made_by_both": "each has its own"})));
+        assert_eq!((added(&without, &because), added(&because, &without)), (Some(true), Some(true)));
+        assert_eq!(added(&because, &with(json!({"made_by_both": "another reason", "any_order": true}))), None);
     }
 
     #[test]

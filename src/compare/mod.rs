@@ -127,7 +127,7 @@ pub use draft::{CompareContext, NumbersDraft, RulesDraft, StatusDraft};
 pub use effect::{Effect, EffectReply, RecordedParts};
 pub use effects::{
     CallRole, CallTemplate, CorrespondingCall, EffectCoverage, EffectRulesDraft, IntentCounts, StepCoverage,
-    any_spelling, corresponding_call, path_of_url, url_without_values,
+    any_spelling, authority_of_url, corresponding_call, path_of_url, path_without_values, url_without_values,
 };
 pub use kept::{
     CallPair, CallText, HeldAgainst, KeepContext, Kept, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, Rejudged,

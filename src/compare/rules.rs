@@ -216,10 +216,21 @@ impl Rules {
         self.effects.shared_steps().filter(is_compared).cloned().collect()
     }
 
+    /// The private steps of the workflow, without undos and without those that the rules declare `made_by_both`. In
+    /// `dark` the engine sends their calls beside legacy.
+    pub fn private_steps_of_engine(&self) -> Vec<StepId> {
+        self.effects.private_steps().filter(|step| !step.as_str().ends_with(OF_UNDO)).cloned().collect()
+    }
+
     /// Whether a call that legacy made may have changed something: its method is not safe, and the workflow has no step
     /// that makes such a call and is declared to read only.
     pub fn may_change_something(&self, effect: &Effect) -> bool {
         !effect.method.is_safe() && !self.effects.is_declared_read(effect)
+    }
+    /// Whether the workflow, or one that it runs, makes such a call, or `ignore_calls` names it. `authority`: host and
+    /// port, in lower case.
+    pub fn expect_call(&self, service: Option<&ServiceName>, authority: &str, method: &Method, path: &str) -> bool {
+        self.effects.expect_call(service, authority, method, path)
     }
     /// Whether a step sends a read with a method that is not safe: a call by legacy to the same address may be that
     /// read, or do something.

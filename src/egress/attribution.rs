@@ -18,7 +18,8 @@ use super::unattributed_writes::UnattributedWrites;
 use super::watched::{Unread, Watched};
 use crate::compare::Effect;
 use crate::exchange::{
-    EffectObserver, EffectRegistry, EffectWatch, OpenCallsOf, RequestEffects, RequestToWatch, SentBody,
+    CallTarget, EffectObserver, EffectRegistry, EffectWatch, OpenCallsOf, RequestEffects, RequestToWatch, SentBody,
+    UnseenWrites,
 };
 use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_VALUE_BODY_BYTES_MAX, Limits};
 use crate::names::RouteId;
@@ -192,15 +193,15 @@ impl EffectObserver for Attribution {
     }
 
     fn lose(&self, number: u64) {
-        self.0.unattributed_writes.note((self.0.now_us)());
+        self.0.unattributed_writes.note_unknown((self.0.now_us)());
         let window = u64::try_from(self.0.settings.load().window.as_micros()).unwrap_or(u64::MAX);
         // Two windows: a request that ends within one window from now counts it as open until its own window is over.
         self.0.open_calls.lose(number, (self.0.now_us)().saturating_add(window.saturating_mul(2)));
     }
 
-    fn tunnel(&self) -> Box<dyn Send> {
+    fn tunnel(&self, to: CallTarget) -> Box<dyn Send> {
         let now_us = self.0.now_us.clone();
-        self.0.unattributed_writes.tunnel(move || now_us())
+        self.0.unattributed_writes.tunnel(to, move || now_us())
     }
 
     fn observe(&self, effect: Effect) {
@@ -234,7 +235,7 @@ impl Inner {
             }
             Found::None => {
                 if !effect.method.is_safe() {
-                    self.unattributed_writes.note((self.now_us)());
+                    self.unattributed_writes.note(CallTarget::of(&effect), (self.now_us)());
                 }
                 counts.count(&effect, EffectOutcome::Unattributed, None);
             }
@@ -263,7 +264,10 @@ impl OpenCallsOf for OpenOf {
     fn may_have_unseen_writes(&self) -> bool {
         let Inner { unattributed_writes, open_calls, now_us, .. } = &*self.attribution;
         // In this order: a call that ends in between is in one of the two.
-        open_calls.has_write_of_nobody(now_us()) || unattributed_writes.since(self.began_us)
+        open_calls.has_write_of_nobody(now_us()) || unattributed_writes.are_since(self.began_us)
+    }
+    fn unseen_writes(&self) -> UnseenWrites {
+        self.attribution.unattributed_writes.since(self.began_us)
     }
 }
 

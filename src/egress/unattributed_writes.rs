@@ -1,69 +1,204 @@
-//! When there were calls by legacy that may have changed something and that no request's calls show: writing calls that
-//! were attributed to no request, and tunnels, whose content is not seen.
+//! Calls by legacy that may have changed something and that no request's calls show: writing calls that were attributed
+//! to no request, and tunnels, whose content is not seen.
 //!
-//! Always true: a tunnel is either open here, or the time of its end is.
+//! Always true: a tunnel is either open here, or the time of its end is. The list is bounded; of what found no room,
+//! the time is kept.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::compare::path_without_values;
+use crate::exchange::{CallTarget, UnseenWrites};
+use crate::limits::EGRESS_UNATTRIBUTED_WRITES_MAX;
 
 /// What was not seen, as far as the time tells. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct UnattributedWrites(Arc<Inner>);
+pub(super) struct UnattributedWrites(Arc<Mutex<State>>);
 
 #[derive(Default)]
-struct Inner {
+struct State {
+    /// By what they have in common: the target with the values in its path left out.
+    listed: HashMap<CallTarget, Listed>,
+    /// Those that are not listed.
+    others: Seen,
+}
+
+struct Listed {
+    /// The target of the last one.
+    last: Arc<CallTarget>,
+    seen: Seen,
+}
+
+/// When calls or tunnels of one kind were there.
+#[derive(Clone, Copy, Default)]
+struct Seen {
     /// Tunnels that are open now.
-    tunnels: AtomicU64,
-    /// When the last of these calls or tunnels ended, in microseconds; 0 before the first.
-    last_us: AtomicU64,
+    open: u64,
+    /// When the last one ended, in microseconds; 0 before the first.
+    last_us: u64,
+}
+
+impl Seen {
+    fn is_since(self, began_us: u64) -> bool {
+        self.open > 0 || (self.last_us > 0 && self.last_us >= began_us)
+    }
+    fn note(&mut self, now_us: u64) {
+        self.last_us = self.last_us.max(now_us).max(1);
+    }
+}
+
+impl State {
+    /// Where this target is counted.
+    fn seen_of(&mut self, target: CallTarget) -> &mut Seen {
+        let kind = CallTarget { path: path_without_values(&target.path), ..target.clone() };
+        if self.listed.len() >= EGRESS_UNATTRIBUTED_WRITES_MAX && !self.listed.contains_key(&kind) {
+            let ended = self.listed.iter().filter(|(_, listed)| listed.seen.open == 0);
+            let oldest = ended.min_by_key(|(_, listed)| listed.seen.last_us).map(|(kind, _)| kind.clone());
+            let Some(removed) = oldest.and_then(|oldest| self.listed.remove(&oldest)) else { return &mut self.others };
+            self.others.note(removed.seen.last_us);
+        }
+        let last = Arc::new(target);
+        let listed = self.listed.entry(kind).or_insert_with(|| Listed { last: last.clone(), seen: Seen::default() });
+        listed.last = last;
+        &mut listed.seen
+    }
 }
 
 impl UnattributedWrites {
     /// A call was attributed to no request, and ended now.
-    pub(super) fn note(&self, now_us: u64) {
-        self.0.last_us.fetch_max(now_us.max(1), Relaxed);
+    pub(super) fn note(&self, target: CallTarget, now_us: u64) {
+        self.lock().seen_of(target).note(now_us);
+    }
+    /// A call of which nothing is known any more ended now.
+    pub(super) fn note_unknown(&self, now_us: u64) {
+        self.lock().others.note(now_us);
     }
     /// A tunnel is open until the returned value is dropped; `now_us` tells the time then.
-    pub(super) fn tunnel(&self, now_us: impl Fn() -> u64 + Send + 'static) -> Box<dyn Send> {
-        self.0.tunnels.fetch_add(1, Relaxed);
-        Box::new(Tunnel { writes: self.clone(), now_us })
+    pub(super) fn tunnel(&self, target: CallTarget, now_us: impl Fn() -> u64 + Send + 'static) -> Box<dyn Send> {
+        self.lock().seen_of(target.clone()).open += 1;
+        Box::new(Tunnel { writes: self.clone(), target, now_us })
     }
     /// Whether there may have been such calls since then.
-    pub(super) fn since(&self, began_us: u64) -> bool {
-        // Read first: a tunnel that ends in between has set the time before.
-        if self.0.tunnels.load(Acquire) > 0 {
-            return true;
+    pub(super) fn are_since(&self, began_us: u64) -> bool {
+        let State { listed, others } = &*self.lock();
+        others.is_since(began_us) || listed.values().any(|listed| listed.seen.is_since(began_us))
+    }
+    /// What is known of those since then.
+    pub(super) fn since(&self, began_us: u64) -> UnseenWrites {
+        let State { listed, others } = &*self.lock();
+        let since = listed.values().filter(|listed| listed.seen.is_since(began_us));
+        UnseenWrites {
+            calls: since.map(|listed| listed.last.clone()).collect(),
+            may_have_others: others.is_since(began_us),
         }
-        let last = self.0.last_us.load(Relaxed);
-        last > 0 && last >= began_us
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 struct Tunnel<F: Fn() -> u64> {
     writes: UnattributedWrites,
+    target: CallTarget,
     now_us: F,
 }
 
 impl<F: Fn() -> u64> Drop for Tunnel<F> {
     fn drop(&mut self) {
-        self.writes.note((self.now_us)());
-        self.writes.0.tunnels.fetch_sub(1, AcqRel);
+        let now_us = (self.now_us)();
+        let mut state = self.writes.lock();
+        // One that began without room ends there, although there may be room now.
+        let kind = CallTarget { path: path_without_values(&self.target.path), ..self.target.clone() };
+        let seen = match state.listed.get_mut(&kind).map(|listed| &mut listed.seen).filter(|seen| seen.open > 0) {
+            Some(_) => state.seen_of(self.target.clone()),
+            None => &mut state.others,
+        };
+        seen.open = seen.open.saturating_sub(1);
+        seen.note(now_us);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::*;
+
+    fn to(path: &str) -> CallTarget {
+        let authority = "bank.test".to_owned();
+        CallTarget { service: None, authority, method: Method::POST, path: path.to_owned() }
+    }
+
+    fn tunnel_to(host: &str) -> CallTarget {
+        CallTarget { service: None, authority: host.to_owned(), method: Method::CONNECT, path: String::new() }
+    }
 
     #[test]
     fn a_call_or_tunnel_that_ended_before_is_not_since() {
         let writes = UnattributedWrites::default();
-        assert!(!writes.since(0));
-        writes.note(5);
-        assert!(writes.since(5) && !writes.since(6));
-        let tunnel = writes.tunnel(|| 9);
-        assert!(writes.since(100), "it is open");
+        assert!(!writes.are_since(0));
+        writes.note(to("/charges"), 5);
+        assert!(writes.are_since(5) && !writes.are_since(6));
+        let tunnel = writes.tunnel(tunnel_to("bank.test:443"), || 9);
+        assert!(writes.are_since(100), "it is open");
         drop(tunnel);
-        assert!(writes.since(9) && !writes.since(10));
+        assert!(writes.are_since(9) && !writes.are_since(10));
+        writes.note_unknown(12);
+        assert!(writes.are_since(12));
+    }
+
+    #[test]
+    fn it_is_known_where_they_went() {
+        let writes = UnattributedWrites::default();
+        writes.note(to("/charges"), 5);
+        writes.note(to("/orders/17/cancel"), 6);
+        writes.note(to("/orders/18/cancel"), 7);
+        let tunnel = writes.tunnel(tunnel_to("mail.test:443"), || 9);
+        let since = |began_us| {
+            let UnseenWrites { calls, may_have_others } = writes.since(began_us);
+            let mut shown: Vec<String> = calls.iter().map(|to| format!("{}{}", to.authority, to.path)).collect();
+            shown.sort();
+            (shown.join(" "), may_have_others)
+        };
+        assert_eq!(since(0), ("bank.test/charges bank.test/orders/18/cancel mail.test:443".to_owned(), false));
+        assert_eq!(since(7), ("bank.test/orders/18/cancel mail.test:443".to_owned(), false));
+        drop(tunnel);
+        writes.note_unknown(11);
+        assert_eq!(since(10), (String::new(), true));
+    }
+
+    /// Of what finds no room it is known when it was, and a tunnel that is open keeps its place.
+    #[test]
+    fn the_list_is_bounded() {
+        let writes = UnattributedWrites::default();
+        let tunnel = writes.tunnel(tunnel_to("mail.test:443"), || 5_000);
+        let word = |n: usize| -> String { format!("{n:04}").bytes().map(|digit| char::from(digit + 49)).collect() };
+        let count = EGRESS_UNATTRIBUTED_WRITES_MAX + 10;
+        for n in 0..count {
+            writes.note(to(&format!("/{}", word(n))), u64::try_from(n).unwrap() + 1);
+        }
+        let all = writes.since(0);
+        assert_eq!((all.calls.len(), all.may_have_others), (EGRESS_UNATTRIBUTED_WRITES_MAX, true));
+        let last = u64::try_from(count).unwrap();
+        let late = writes.since(last);
+        assert_eq!((late.calls.len(), late.may_have_others), (2, false), "the last one and the tunnel: {late:?}");
+        drop(tunnel);
+        assert!(writes.are_since(5_000));
+    }
+
+    /// Where all places are taken by open tunnels, another one is still known to be open.
+    #[test]
+    fn a_tunnel_without_a_place_counts_until_it_ends() {
+        let writes = UnattributedWrites::default();
+        let mut places: Vec<_> = (0..EGRESS_UNATTRIBUTED_WRITES_MAX)
+            .map(|n| writes.tunnel(tunnel_to(&format!("{n}.test:443")), || 3))
+            .collect();
+        let without_place = writes.tunnel(tunnel_to("late.test:443"), || 7);
+        places.clear();
+        let open = writes.since(100);
+        assert_eq!((open.calls.len(), open.may_have_others), (0, true));
+        drop(without_place);
+        assert!(writes.are_since(7) && !writes.are_since(8));
     }
 }

@@ -49,6 +49,8 @@ pub enum ConditionName {
     StrataAtLeast,
     /// `effects_compared`.
     EffectsCompared,
+    /// Private steps whose calls legacy makes too.
+    PrivateSteps,
     /// `errors_not_worse_by`.
     ErrorsNotWorseBy,
     /// `noise_not_worse_by`.
@@ -80,6 +82,7 @@ impl ConditionName {
             Self::CoverageAtLeast => "coverage_at_least",
             Self::StrataAtLeast => "strata_at_least",
             Self::EffectsCompared => "effects_compared",
+            Self::PrivateSteps => "private_steps",
             Self::ErrorsNotWorseBy => "errors_not_worse_by",
             Self::NoiseNotWorseBy => "noise_not_worse_by",
             Self::P99RatioBelow => "p99_ratio_below",

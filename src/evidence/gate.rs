@@ -30,6 +30,8 @@ pub struct JudgedRoute<'a> {
     pub promote: &'a Promote,
     /// Its shared steps that have to be held against something.
     pub shared_steps: &'a [StepId],
+    /// Its private steps whose calls legacy must not make too.
+    pub private_steps: &'a [StepId],
     /// The shared steps of the workflows that its workflow runs, whose calls nothing compares: `WORKFLOW/STEP`.
     pub shared_steps_below: &'a [String],
     /// Whether its share in `live` is 100 %.
@@ -43,10 +45,15 @@ pub struct JudgedRoute<'a> {
 pub fn conditions(route: &JudgedRoute<'_>, from: State, to: State) -> Vec<Condition> {
     match (from, to) {
         (State::Off, State::Shadow) => Vec::new(),
-        (State::Shadow, State::Dark) => route.of_pairs(State::Shadow),
+        (State::Shadow, State::Dark) => {
+            let mut conditions = route.of_pairs(State::Shadow);
+            conditions.extend(route.private_calls_of_both());
+            conditions
+        }
         (State::Dark, State::Live) => {
             let mut conditions = route.of_pairs(State::Dark);
             conditions.extend([route.effects(State::Dark, ComparedWith::Legacy), route.twins()]);
+            conditions.extend(route.private_calls_of_both());
             conditions
         }
         (State::Live, State::Only) => route.of_answers(),

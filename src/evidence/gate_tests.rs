@@ -8,14 +8,12 @@ use super::answers::AnswersByHour;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict, overall};
 use super::gate::{JudgedRoute, conditions};
 use super::gate_of_candidate::candidate_conditions;
-use super::legacy_calls::LegacyCallsOfPairs;
 use super::noise::{NoiseGroup, PlaceOutcomes};
 use super::route::{EarlierEvidence, RULES, RouteEvidence};
-use super::rung::{RungCounts, StepIntents};
+use super::rung::RungCounts;
 use super::strata::{NotCompared, StratumCounts};
 use crate::exchange::Served;
 use crate::flag::{Promote, State};
-use crate::names::StepId;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -57,7 +55,15 @@ fn answers(all: u64, client_errors: u64, errors: u64) -> AnswersByHour {
 }
 
 pub(super) fn judged<'a>(evidence: &'a RouteEvidence, promote: &'a Promote, below: &'a [String]) -> JudgedRoute<'a> {
-    JudgedRoute { evidence, promote, shared_steps: &[], shared_steps_below: below, live_share_is_all: true, now: NOW }
+    JudgedRoute {
+        evidence,
+        promote,
+        shared_steps: &[],
+        private_steps: &[],
+        shared_steps_below: below,
+        live_share_is_all: true,
+        now: NOW,
+    }
 }
 
 pub(super) fn judge(evidence: &RouteEvidence, promote: &Promote, from: State, to: State) -> Vec<Condition> {
@@ -233,38 +239,6 @@ fn missing_pairs_are_explained_by_lost_differences() {
         "needs 1 more compared pair (19 of 20); pairs are counted since 2026-03-01T10:00:00Z: one or more differences \
          were lost: an earlier process ended before it had stored them, or the store is a restored backup"
     );
-}
-
-#[test]
-fn steps_that_nothing_compared_are_named() {
-    let steps = ["charge", "mail", "print"].map(StepId::from);
-    let of = |compared, asserted| StepIntents { intents: 5, compared, asserted };
-    let mut e = good();
-    e.dark.effects =
-        [("charge", of(5, 0)), ("mail", of(0, 1)), ("print", of(0, 0))].map(|(s, of)| (s.to_owned(), of)).into();
-    let effects = |evidence: &RouteEvidence, promote: &Promote| {
-        let route = JudgedRoute { shared_steps: &steps, ..judged(evidence, promote, &[]) };
-        let all = conditions(&route, State::Dark, State::Live);
-        all.into_iter().find(|condition| condition.name == Name::EffectsCompared).unwrap()
-    };
-    let found = effects(&e, &small());
-    assert_eq!(found.verdict, GateVerdict::Inconclusive);
-    assert!(
-        found.detail.contains("(at least one, and 95 %): `mail` (1 of 5 calls), `print` (0 of 5 calls)."),
-        "{found:?}"
-    );
-    e.dark.effects.clear();
-    let found = effects(&e, &small());
-    assert!(found.detail.contains("`charge` (0 of 0 calls), `mail` (0 of 0 calls), `print`"), "{found:?}");
-    e.dark.effects = ["charge", "mail", "print"].map(|step| (step.to_owned(), of(5, 0))).into();
-    assert_eq!(effects(&e, &small()).verdict, GateVerdict::Pass);
-    // Which calls legacy made is not known of too many pairs.
-    e.dark.legacy_calls = LegacyCallsOfPairs { watched: 60, known: 50, incomplete: 4, unseen: 0 };
-    let found = effects(&e, &small());
-    assert_eq!(found.verdict, GateVerdict::Inconclusive);
-    assert!(found.detail.starts_with("of 4 of 60 pairs it is not known which calls legacy made"), "{found:?}");
-    let waived = effects(&e, &Promote { effects_compared: false, ..small() });
-    assert_eq!(waived.verdict, GateVerdict::Pass, "{waived:?}");
 }
 
 #[test]

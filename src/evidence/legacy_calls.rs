@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::exchange::RequestEffects;
+use crate::exchange::{CallTarget, RequestEffects};
 
 /// What is known of the calls that legacy made for one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,14 +23,21 @@ pub enum LegacyCallsOfPair {
     /// None was attributed to the request, and legacy made calls that may have changed something and belong to no known
     /// request.
     Unseen,
+    /// Legacy made calls that may have changed something, belong to no known request, and are none that the workflow
+    /// makes: if one of them is for the request, the workflow lacks it, and no difference shows that.
+    Unexpected,
 }
 
 impl LegacyCallsOfPair {
-    /// What is known of a request's calls.
-    pub fn of(effects: Option<&RequestEffects>) -> Self {
+    /// What is known of a request's calls. `is_expected`: whether the workflow makes such a call, or the rules ignore
+    /// it.
+    pub fn of(effects: Option<&RequestEffects>, is_expected: impl Fn(&CallTarget) -> bool) -> Self {
         let Some(effects) = effects else { return Self::NotWatched };
+        let unseen = effects.unseen_writes();
+        let has_unexpected = || unseen.may_have_others || unseen.calls.iter().any(|to| !is_expected(to));
         match (effects.gaps(), effects.is_empty()) {
             (1.., _) => Self::Incomplete,
+            (0, _) if has_unexpected() => Self::Unexpected,
             (0, false) => Self::Known,
             (0, true) if effects.may_have_unseen_writes() => Self::Unseen,
             (0, true) => Self::None,
@@ -51,6 +58,9 @@ pub struct LegacyCallsOfPairs {
     /// Of these, those without a call, while legacy made calls that may have changed something and belong to no known
     /// request.
     pub unseen: u64,
+    /// Of these, those during which legacy made calls that may have changed something, belong to no known request, and
+    /// are none that the workflow makes.
+    pub unexpected: u64,
 }
 
 impl LegacyCallsOfPairs {
@@ -59,12 +69,13 @@ impl LegacyCallsOfPairs {
         self.known += u64::from(calls == LegacyCallsOfPair::Known);
         self.incomplete += u64::from(calls == LegacyCallsOfPair::Incomplete);
         self.unseen += u64::from(calls == LegacyCallsOfPair::Unseen);
+        self.unexpected += u64::from(calls == LegacyCallsOfPair::Unexpected);
     }
 
     /// Why these pairs do not show what legacy does to others, where the calls of such a share have to be known (0 to
     /// 1); `None` if they do.
     pub(super) fn why_not_known(self, share: f64) -> Option<String> {
-        let Self { watched, known, incomplete, unseen } = self;
+        let Self { watched, known, incomplete, unseen, unexpected } = self;
         let is_too_many = |pairs: u64| pairs as f64 > (1.0 - share) * watched as f64;
         let look = "hand on what tells which request they are for (`pointsman egress ROUTE`)";
         if is_too_many(incomplete) {
@@ -73,7 +84,15 @@ impl LegacyCallsOfPairs {
                  request's or were not kept: {look}"
             ));
         }
-        // One that is known shows that attribution works: other calls are then those of somebody else.
+        if is_too_many(unexpected) {
+            return Some(format!(
+                "during {unexpected} of {watched} pairs legacy made calls that may have changed something, belong to no \
+                 known request and are none that the workflow makes, so that it may lack one of them: {look}; those that \
+                 are never for this route are named in `compare.ignore_calls`"
+            ));
+        }
+        // One that is known shows that attribution works for the calls that the workflow makes too: those that belong
+        // to no known request are then somebody else's.
         (known == 0 && is_too_many(unseen)).then(|| {
             format!(
                 "no call by legacy is known to be for a request of this route, and during {unseen} of {watched} pairs it made \
@@ -86,12 +105,30 @@ impl LegacyCallsOfPairs {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::exchange::{OpenCallsOf, UnseenWrites};
+
+    /// No call is open, and these belong to no known request.
+    struct Unseen(UnseenWrites);
+
+    impl OpenCallsOf for Unseen {
+        fn count(&self) -> u64 {
+            0
+        }
+        fn may_have_unseen_writes(&self) -> bool {
+            true
+        }
+        fn unseen_writes(&self) -> UnseenWrites {
+            self.0.clone()
+        }
+    }
 
     #[test]
     fn calls_of_nobody_count_only_where_no_call_is_known() {
         let of = |known, incomplete, unseen| {
-            let pairs = LegacyCallsOfPairs { watched: 100, known, incomplete, unseen };
+            let pairs = LegacyCallsOfPairs { watched: 100, known, incomplete, unseen, unexpected: 0 };
             pairs.why_not_known(0.95).map(|why| why.split(' ').next().unwrap_or_default().to_owned())
         };
         assert_eq!(LegacyCallsOfPairs::default().why_not_known(0.95), None, "not watched");
@@ -101,12 +138,39 @@ mod tests {
         assert_eq!(of(1, 0, 99), None);
     }
 
+    /// The mail of each order is known to be its own, and its charge is not: a workflow without the charge looks equal.
+    #[test]
+    fn calls_of_nobody_that_the_workflow_does_not_make_count_beside_known_ones() {
+        let of = |unexpected| {
+            let pairs = LegacyCallsOfPairs { watched: 100, known: 100 - unexpected, unexpected, ..Default::default() };
+            pairs.why_not_known(0.95)
+        };
+        assert_eq!(of(5), None);
+        let why = of(6).unwrap();
+        assert!(why.starts_with("during 6 of 100 pairs legacy made calls") && why.contains("ignore_calls"), "{why}");
+    }
+
     #[test]
     fn what_is_known_of_a_request() {
         let effects = RequestEffects::default();
-        assert_eq!(LegacyCallsOfPair::of(None), LegacyCallsOfPair::NotWatched);
-        assert_eq!(LegacyCallsOfPair::of(Some(&effects)), LegacyCallsOfPair::None);
+        let of = |effects: Option<&RequestEffects>| LegacyCallsOfPair::of(effects, |to| to.path == "/mails");
+        assert_eq!(of(None), LegacyCallsOfPair::NotWatched);
+        assert_eq!(of(Some(&effects)), LegacyCallsOfPair::None);
+        let with = |paths: &[&str], may_have_others| {
+            let to = |path: &&str| CallTarget {
+                service: None,
+                authority: "bank.test".to_owned(),
+                method: http::Method::POST,
+                path: (*path).to_owned(),
+            };
+            let calls = paths.iter().map(|path| Arc::new(to(path))).collect();
+            effects.with_open_calls(Arc::new(Unseen(UnseenWrites { calls, may_have_others })))
+        };
+        assert_eq!(of(Some(&with(&["/mails"], false))), LegacyCallsOfPair::Unseen);
+        assert_eq!(of(Some(&with(&["/mails", "/charges"], false))), LegacyCallsOfPair::Unexpected);
+        assert_eq!(of(Some(&with(&["/mails"], true))), LegacyCallsOfPair::Unexpected);
         effects.add_gap();
-        assert_eq!(LegacyCallsOfPair::of(Some(&effects)), LegacyCallsOfPair::Incomplete);
+        assert_eq!(of(Some(&effects)), LegacyCallsOfPair::Incomplete);
+        assert_eq!(of(Some(&with(&["/charges"], false))), LegacyCallsOfPair::Incomplete);
     }
 }

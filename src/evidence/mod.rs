@@ -29,6 +29,7 @@ mod counters;
 mod export;
 mod fingerprints;
 mod gate;
+mod gate_effects;
 mod gate_errors;
 mod gate_noise;
 mod gate_of_answers;

@@ -1,3 +1,5 @@
+mod renames;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -134,83 +136,6 @@ async fn another_basis_starts_from_zero_and_ignores_comparisons_that_began_befor
 
 fn set_renames<'a>(evidence: &Evidence, routes: &[(&'a RouteId, &'a [RouteId])]) {
     evidence.set_renames(routes.iter().copied());
-}
-
-#[tokio::test]
-async fn a_renamed_route_keeps_its_evidence() {
-    let store = memory();
-    let evidence = evidence_over(&store).await;
-    let [next, last] = ["orders.make", "orders.new"].map(RouteId::new);
-    let was = [route()];
-    evidence.set_basis(0, &[(route(), "one".into())]);
-    for verdict in [Verdict::Match, Verdict::Mismatch] {
-        pair(&evidence, State::Dark, verdict);
-    }
-    let generation = evidence.generation(&route(), 0);
-    evidence.keep_sample(generation, sample("stored"));
-    evidence.flush().await.unwrap();
-    evidence.keep_sample(generation, sample("waiting"));
-    assert_eq!(evidence.of_basis([&next, &route()].into_iter(), "one").pairs(), 2, "before the new files are in force");
-
-    set_renames(&evidence, &[(&next, &was)]);
-    evidence.set_basis(0, &[(next.clone(), "one".into())]);
-    assert_eq!(evidence.of(&next).dark_pairs, 2);
-    // A comparison that began under the old id.
-    pair(&evidence, State::Dark, Verdict::Match);
-    evidence.keep_sample(generation, sample("late"));
-    assert_eq!((evidence.of(&next).matched, evidence.of_basis([&next].into_iter(), "one").matched), (2, 2));
-    let stored_samples = async |route: &RouteId| store.samples(route.clone(), 10).await.unwrap().len();
-    evidence.flush().await.unwrap();
-    assert_eq!((stored_samples(&next).await, stored_samples(&route()).await), (3, 0));
-
-    // The next rename, in another process.
-    let evidence = evidence_over(&store).await;
-    let was = [next.clone(), route()];
-    set_renames(&evidence, &[(&last, &was)]);
-    evidence.set_basis(0, &[(last.clone(), "one".into())]);
-    assert_eq!((evidence.of(&last).pairs(), evidence.of(&last).seen["f"].count), (3, 1));
-    evidence.flush().await.unwrap();
-    assert_eq!((stored_samples(&last).await, stored_samples(&next).await), (3, 0));
-
-    // Back to the first id, with other rules at the same time.
-    let was = [last.clone(), next.clone()];
-    let first = route();
-    set_renames(&evidence, &[(&first, &was)]);
-    assert_eq!(evidence.of(&first).pairs(), 3);
-    evidence.set_basis(0, &[(first.clone(), "two".into())]);
-    pair(&evidence, State::Dark, Verdict::Match);
-    evidence.flush().await.unwrap();
-    let samples = (stored_samples(&first).await, stored_samples(&last).await);
-    assert_eq!((evidence.of(&first).pairs(), samples), (1, (0, 0)));
-    let later = evidence_over(&store).await;
-    assert_eq!((later.of(&first).pairs(), later.of(&last).pairs()), (1, 0));
-}
-
-#[tokio::test]
-async fn a_route_with_evidence_does_not_take_that_of_its_earlier_id() {
-    let evidence = evidence_over(&memory()).await;
-    let old = RouteId::new("old");
-    evidence.set_basis(0, &[(route(), "one".into()), (old.clone(), "one".into())]);
-    pair(&evidence, State::Shadow, Verdict::Match);
-    set_renames(&evidence, &[(&route(), &[old])]);
-    assert_eq!(evidence.of(&route()).pairs(), 1);
-}
-
-/// A rename first lacked `was:` and was then corrected: meanwhile the route had an id under which nothing was counted.
-#[tokio::test]
-async fn a_route_keeps_the_open_mismatches_of_whichever_earlier_id_has_them() {
-    let evidence = evidence_over(&memory()).await;
-    let [between, last] = ["orders.make", "orders.new"].map(RouteId::new);
-    evidence.set_basis(0, &[(route(), "one".into()), (between.clone(), "one".into())]);
-    for verdict in [Verdict::Match, Verdict::Mismatch] {
-        pair(&evidence, State::Dark, verdict);
-    }
-    let was = [between, route()];
-    let ids = [&last, &was[0], &was[1]];
-    assert_eq!(evidence.of_basis(ids.into_iter(), "one").mismatched, 1, "before the new files are in force");
-    set_renames(&evidence, &[(&last, &was)]);
-    evidence.set_basis(0, &[(last.clone(), "one".into())]);
-    assert_eq!((evidence.of(&last).mismatched, evidence.of(&last).pairs()), (1, 2));
 }
 
 #[tokio::test]
@@ -440,6 +365,7 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
         evidence: &of_route,
         promote: &promote,
         shared_steps: &[],
+        private_steps: &[],
         shared_steps_below: &[],
         live_share_is_all: true,
         now,

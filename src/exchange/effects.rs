@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{RequestCopy, RequestEffects};
+use super::{CallTarget, RequestCopy, RequestEffects};
 use crate::compare::Effect;
 use crate::names::RouteId;
 
@@ -18,7 +18,7 @@ pub trait EffectObserver: Send + Sync {
     /// [`Self::observe`] and [`Self::lose`] is called with its number. Takes constant time.
     fn begin(&self, head: &Effect, body: Option<Arc<dyn SentBody>>);
     /// A tunnel is open until the returned value is dropped: what legacy calls through it is not seen.
-    fn tunnel(&self) -> Box<dyn Send> {
+    fn tunnel(&self, _to: CallTarget) -> Box<dyn Send> {
         Box::new(())
     }
     /// A call has ended. Not called by a thread that serves clients or legacy.

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::compare::Effect;
+use http::Method;
+
+use crate::compare::{Effect, authority_of_url, path_of_url};
+use crate::names::ServiceName;
 
 /// The calls that legacy made for one request. Calls may be added after the request was answered. Cheap to clone.
 #[derive(Clone, Default)]
@@ -21,6 +24,42 @@ pub trait OpenCallsOf: Send + Sync {
     /// Whether, since the request came, there were calls that may have changed something and that no request's calls
     /// show: attributed to no request, or in a tunnel.
     fn may_have_unseen_writes(&self) -> bool;
+    /// What is known of the calls that did end, and of the tunnels.
+    fn unseen_writes(&self) -> UnseenWrites;
+}
+
+/// Calls by legacy that may have changed something and that no request's calls show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnseenWrites {
+    /// Those that are known: one for each service, method and kind of path.
+    pub calls: Vec<Arc<CallTarget>>,
+    /// Whether there may have been others.
+    pub may_have_others: bool,
+}
+
+/// Where a call goes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CallTarget {
+    /// The service, if it is a known one.
+    pub service: Option<ServiceName>,
+    /// Host and port, in lower case.
+    pub authority: String,
+    /// The method; `CONNECT` for a tunnel.
+    pub method: Method,
+    /// The path, without the query; empty for a tunnel.
+    pub path: String,
+}
+
+impl CallTarget {
+    /// That of a call.
+    pub fn of(call: &Effect) -> Self {
+        Self {
+            service: call.service.clone(),
+            authority: authority_of_url(&call.url),
+            method: call.method.clone(),
+            path: path_of_url(&call.url).to_owned(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -87,6 +126,11 @@ impl RequestEffects {
     /// Whether calls that may have changed something could be its own and are not among its calls.
     pub fn may_have_unseen_writes(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.may_have_unseen_writes())
+    }
+    /// What is known of the calls that ended since the request came, may have changed something, and are no request's
+    /// as far as is known.
+    pub fn unseen_writes(&self) -> UnseenWrites {
+        self.open.as_ref().map(|open| open.unseen_writes()).unwrap_or_default()
     }
     /// A copy of what is known now.
     pub fn so_far(&self) -> EffectsSoFar {

@@ -35,6 +35,8 @@ pub struct DeclaredFiles {
     pub read_only: BTreeSet<RouteId>,
     /// The shared steps of each route's workflow that are to be compared before the route goes to `live`.
     pub shared_steps: BTreeMap<RouteId, Vec<StepId>>,
+    /// The private steps of each route's workflow whose calls legacy must not make too.
+    pub private_steps: BTreeMap<RouteId, Vec<StepId>>,
     /// The plans of the routes' workflows.
     pub plans: DeclaredPlans,
 }

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{Response, StatusCode, request};
+use http::{Method, Response, StatusCode, request};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
@@ -25,6 +25,7 @@ use super::respond::Refused;
 use super::table::Table;
 use super::wait::Phase;
 use crate::clock;
+use crate::exchange::CallTarget;
 use crate::flag::State;
 use crate::limits::Limits;
 use crate::listener::bare_host;
@@ -51,7 +52,7 @@ pub(super) async fn open(
     if authority.as_str().contains('@') {
         return Err(ambiguous("the target names a user"));
     }
-    let host = bare_host(authority.host());
+    let (host, named) = (bare_host(authority.host()), authority.as_str().to_ascii_lowercase());
     let target = targets.of_tunnel(&host, port).map_err(|why| Refused::early(Failure::Egress(why)))?;
     let (entry, wait) = (&target.entry, &client.wait);
     wait.set_limits(entry.limits);
@@ -79,7 +80,13 @@ pub(super) async fn open(
     let caller =
         Caller { source: "egress".to_owned(), client: client_text(client.peer, None), path: "CONNECT".to_owned() };
     callers.note(caller, clock::now());
-    let held = ((callers.tunnel(), egress.observer.tunnel()), client.shared.open_connections.count());
+    let to = CallTarget {
+        service: Some(target.name.clone()),
+        authority: named,
+        method: Method::CONNECT,
+        path: String::new(),
+    };
+    let held = ((callers.tunnel(), egress.observer.tunnel(to)), client.shared.open_connections.count());
     relay::tunnel(client, StatusCode::OK, relay::switched(upgrade), async { Some(stream) }, held);
     Ok(Response::new(ReplyBody::full(bytes::Bytes::new(), wait.clone(), Some(answered))))
 }

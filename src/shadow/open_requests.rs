@@ -278,3 +278,32 @@ fn shard_of(family: &RouteId) -> u64 {
     }
     (hash ^ (hash >> 32)) % SHARDS
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// While one request is open, all that change its instance meanwhile are noted.
+    #[test]
+    fn changes_of_an_instance_are_bounded_and_none_is_forgotten() {
+        let key = InstanceKey { family: RouteId::new("orders").into(), id: "17".into() };
+        let pin = key.stored_key();
+        let mut shard = Shard::default();
+        let subject = Subject::FollowUp { key, pin: pin.clone(), is_write: false };
+        let open = Announced { subject, began: 5, ended: None, is_offered: false, is_overtaken: false };
+        shard.requests.insert(1, open);
+        shard.instances.insert(pin.clone(), OfInstance { open: vec![1], changes: Vec::new() });
+        let changes: Vec<(u64, u64)> = (0..1_000).map(|n| (10 * n, 10 * n + 4)).collect();
+        for change in &changes {
+            shard.note_change(&pin, *change);
+        }
+        let kept = &shard.instances[&pin].changes;
+        assert_eq!(kept.len(), CHANGES_MAX);
+        let covers = |of: &(u64, u64), change: &(u64, u64)| of.0 <= change.0 && change.1 <= of.1;
+        // The first one ended before the open request began.
+        for change in &changes[1..] {
+            assert!(kept.iter().any(|of| covers(of, change)), "{change:?}: {kept:?}");
+        }
+        assert_eq!(kept.last(), changes.last(), "the latest are kept apart");
+    }
+}

@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::compare::Body;
-    use crate::exchange::OpenCallsOf;
+    use crate::exchange::{OpenCallsOf, UnseenWrites};
 
     /// As many calls are under way as it says.
     struct Open(u64);
@@ -152,6 +152,9 @@ mod tests {
         }
         fn may_have_unseen_writes(&self) -> bool {
             false
+        }
+        fn unseen_writes(&self) -> UnseenWrites {
+            UnseenWrites::default()
         }
     }
 

@@ -29,7 +29,7 @@ use crate::evidence::{
     CAPTURE_BYTES_MAX, Captures, DifferingPlaces, Evidence, EvidenceGeneration, LegacyCallsOfPair, PairKind, Sample,
 };
 use crate::exchange::{
-    Answered, ComparisonOutcome, ComparisonTicket, Reads, RecordedReads, RequestEffects, RunReport, Twins,
+    Answered, CallTarget, ComparisonOutcome, ComparisonTicket, Reads, RecordedReads, RequestEffects, RunReport, Twins,
     request_value,
 };
 use crate::flag::SkipReason;
@@ -298,7 +298,8 @@ impl Runner {
             self.count_unresolved(answered, generation, not_known, &report);
             return not_known;
         }
-        let legacy_calls = LegacyCallsOfPair::of(answered.effects.as_ref());
+        let is_expected = |to: &CallTarget| rules.expect_call(to.service.as_ref(), &to.authority, &to.method, &to.path);
+        let legacy_calls = LegacyCallsOfPair::of(answered.effects.as_ref(), is_expected);
         let kind = PairKind { rung: rung_of(answered), stratum, legacy_calls };
         let verdict = self.evidence.record_pair(route, generation, kind, &comparison, &answered.legacy, &engine);
         *to_repeat = answered.repeat.as_ref().filter(|_| !engine.has_stopped()).map(|_| ComparedReplies {

@@ -167,7 +167,7 @@ struct Shop {
     old: Orders,
     new: Orders,
     start: Start,
-    _flags: FlagsDir,
+    flags: FlagsDir,
     _dir: TempDir,
 }
 
@@ -192,7 +192,7 @@ impl Shop {
         let store = format!("sqlite:{}", dir.path().join("db").display());
         let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
         let pointsman = Pointsman::start(&start).await;
-        let shop = Self { pointsman, client: Client::new(PATIENCE), old, new, start, _flags: flags, _dir: dir };
+        let shop = Self { pointsman, client: Client::new(PATIENCE), old, new, start, flags, _dir: dir };
         for _ in 0..orders {
             assert_eq!(shop.send(Method::POST, "/orders").await.status, StatusCode::CREATED);
         }
@@ -260,6 +260,12 @@ impl Shop {
 
     async fn until_count(&self, what: &str, number: u64) {
         until(&format!("{number} {what}"), async || (self.adoptions().await[what] == number).then_some(())).await;
+    }
+
+    async fn reload(&self, routes: &str) {
+        self.flags.write("routes/orders.yaml", routes);
+        let done = self.pointsman.cli(&["reload"]).await;
+        assert!(done.status.success(), "{}", output_text(&done));
     }
 
     async fn kill_and_restart(&mut self) {
@@ -346,6 +352,48 @@ async fn an_order_moves_only_when_what_legacy_has_of_it_has_ended() {
     );
     assert_eq!(read.json()["side"], OLD_SIDE);
     assert_eq!((write, other), (NEW_SIDE, NEW_SIDE), "the other order did not wait");
+    shop.finish().await;
+}
+
+/// What was asked for when the write came is no longer wanted when legacy has ended the order's requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_waits_stops_when_the_files_no_longer_ask_for_it() {
+    let shop = Shop::start(1, "").await;
+    shop.reload(&routes(ADOPT).replace("workflow: cancel,", "workflow: cancel, requests_max: 50,")).await;
+    shop.old.held.send_replace("/orders/1");
+    let (read, side, ()) = tokio::join!(
+        shop.send(Method::GET, "/orders/1"),
+        async {
+            until("legacy to have the read", async || (shop.old.count("GET /orders/1") > 0).then_some(())).await;
+            shop.cancel(1).await
+        },
+        async {
+            until("the write to wait", async || {
+                let metrics = shop.pointsman.metrics().await;
+                let cancels = metrics.sum("pointsman_route_requests_in_flight", &[("route", "orders.cancel")]);
+                (cancels == 1.0).then_some(())
+            })
+            .await;
+            shop.reload(&routes("")).await;
+            shop.old.held.send_replace("");
+        },
+    );
+    assert_eq!((&read.json()["side"], side), (&json!(OLD_SIDE), OLD_SIDE));
+    assert_eq!(shop.old.count("POST /orders/1/moved"), 0);
+    shop.finish().await;
+}
+
+/// Which requests legacy has of an order is known of those that were counted as the order's: requests that earlier
+/// files found in another way may still be under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_change_of_how_followers_find_their_order_legacys_requests_settle_again() {
+    let shop = Shop::start(2, "").await;
+    let routes = routes("adopt: { workflow: adopt, settles: 1h }");
+    shop.reload(&routes).await;
+    assert_eq!(shop.cancel(1).await, NEW_SIDE, "in a new store its first files are counted from the start");
+    shop.reload(&routes.replace("'/orders/{id}/cancel' }", "'/orders/{id}/{what}' }")).await;
+    assert_eq!(shop.cancel(2).await, OLD_SIDE);
+    assert_eq!((shop.adoptions().await["adopted"].clone(), shop.old.count("POST /orders/2/moved")), (json!(1), 0));
     shop.finish().await;
 }
 

@@ -52,6 +52,10 @@ async fn legacy(egress: EgressAddress) -> Server {
                 let failed = client.json(Method::POST, &url, &[], &body).await.expect("an answer");
                 assert_eq!(failed.status, StatusCode::BAD_GATEWAY);
             }
+            if order["kind"] == "audited" {
+                let url = format!("http://{}/bank/audits/{}", egress.get().expect("it is listening"), order["ref"]);
+                client.json(Method::POST, &url, &[], &json!({})).await.expect("the bank's reply");
+            }
             match call.method == Method::POST {
                 true => Ok(json(StatusCode::CREATED, &json!({ "ref": order["ref"] }))),
                 false => Ok(empty(StatusCode::NOT_FOUND)),
@@ -61,12 +65,20 @@ async fn legacy(egress: EgressAddress) -> Server {
     Server::start(LOCAL, handler).await.expect("a port")
 }
 
+/// The route, with more keys.
+fn route(keys: &str) -> String {
+    format!(
+        "routes:\n  - {{ id: orders, match: {{ method: POST, path: /orders }}, legacy: shop, workflow: create, \
+         state: shadow{keys} }}\n"
+    )
+}
+
 struct Shop {
     pointsman: Pointsman,
     client: Client,
     _legacy: Server,
     bank: Origin,
-    _flags: FlagsDir,
+    flags: FlagsDir,
     _dir: TempDir,
 }
 
@@ -97,16 +109,13 @@ impl Shop {
                  respond: {{ status: 201, body: {{ ref: '${{request.body.ref}}' }} }}\n"
             ),
         );
-        flags.write(
-            "routes/orders.yaml",
-            "routes:\n  - { id: orders, match: { method: POST, path: /orders }, legacy: shop, workflow: create, state: shadow }\n",
-        );
+        flags.write("routes/orders.yaml", &route(""));
         let dir = tempfile::tempdir().expect("a directory");
         let store = format!("sqlite:{}", dir.path().join("db").display());
         let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
         let pointsman = Pointsman::start(&start).await;
         egress.set(pointsman.egress.expect("an egress listener")).expect("set once");
-        Self { pointsman, client: Client::new(PATIENCE), _legacy: legacy, bank, _flags: flags, _dir: dir }
+        Self { pointsman, client: Client::new(PATIENCE), _legacy: legacy, bank, flags, _dir: dir }
     }
 
     /// Sends an order; `number` keeps the references apart.
@@ -118,6 +127,13 @@ impl Shop {
 
     async fn evidence(&self) -> Value {
         self.pointsman.get("/api/v2/routes/orders/evidence").await["evidence"].clone()
+    }
+
+    /// Puts these keys of the route in force.
+    async fn reload_with(&self, keys: &str) {
+        self.flags.write("routes/orders.yaml", &route(keys));
+        let reloaded = self.cli(&["reload"]).await;
+        assert!(!reloaded.contains("error"), "{reloaded}");
     }
 
     /// Waits until `pairs` pairs are compared, and returns the evidence.
@@ -177,7 +193,7 @@ async fn a_call_to_where_a_step_reads_is_no_read_because_of_its_address() {
     let difference = &diffs["groups"][0]["differences"][0];
     let found = (&difference["path"], &difference["kind"]);
     assert_eq!(found, (&json!("effects.bank POST /charges"), &json!("effect_missing")), "{diffs:#}");
-    let shown = shop.cli(&["check", &shop._flags.path().display().to_string()]).await;
+    let shown = shop.cli(&["check", &shop.flags.path().display().to_string()]).await;
     let sent =
         "orders: `shadow` and `dark` send, as `effect: read` and beside legacy's: POST bank/charges (step `charge`)";
     assert!(shown.contains(sent), "{shown}");
@@ -221,6 +237,23 @@ async fn a_call_to_a_service_that_cannot_be_reached_is_one_of_its_request() {
     assert_eq!(counted, [&json!(3), &json!(3), &json!(0)], "{view}");
     // Legacy tried to charge elsewhere, and not where the engine would have charged.
     assert_eq!((&evidence["mismatched"], shop.bank.count()), (&json!(3), 0), "{evidence}");
+}
+
+/// Legacy hands the trace on with the charge only. A workflow without the other call looks equal, and the gate has to
+/// know that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_nobody_that_the_workflow_does_not_make_is_counted_until_the_rules_name_it() {
+    let shop = Shop::start("").await;
+    shop.order("audited", 0).await;
+    let counted = async |pairs: u64| {
+        let evidence = shop.wait_for_pairs(pairs).await;
+        let calls = &evidence["legacy_calls"];
+        ["watched", "known", "unexpected"].map(|name| calls[name].as_u64().expect("a count"))
+    };
+    assert_eq!(counted(1).await, [1, 0, 1]);
+    shop.reload_with(", compare: { ignore_calls: [POST bank/audits/*] }").await;
+    shop.order("audited", 1).await;
+    assert_eq!(counted(2).await, [2, 1, 1], "rules that only allow more keep the evidence");
 }
 
 /// It is not known which of the requests a call is for, so the effects of none of them are compared.

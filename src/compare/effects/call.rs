@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
 use super::call_template::CallTemplate;
-use super::path_text::normal_encoding;
+use super::path_text::{authority_of_url, normal_encoding, path_of_url};
 use crate::compare::bounds::{BoundExceeded, CompareBounds};
 use crate::compare::effect::Effect;
 use crate::compare::multipart;
@@ -107,21 +107,13 @@ impl<'a> Call<'a> {
         headers: HeaderMap,
         body: Result<CallBody, BoundExceeded>,
     ) -> Self {
-        let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-        let rest = rest.split('#').next().unwrap_or_default();
-        let (before_query, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = match before_query.find('/') {
-            Some(at) => before_query.split_at(at),
-            None => (before_query, "/"),
-        };
-        let authority = authority.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
-        let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
-        let authority = authority.strip_suffix(port).map_or(authority.clone(), str::to_owned);
+        let before_fragment = url.split('#').next().unwrap_or_default();
+        let (_, query) = before_fragment.split_once('?').unwrap_or_default();
         let query = match parse_form(query) {
             Value::Object(map) => map.into_iter().map(|(name, value)| (name, texts(value))).collect(),
             _ => BTreeMap::new(),
         };
-        let path = normal_encoding(path);
+        let (authority, path) = (authority_of_url(url), normal_encoding(path_of_url(url)));
         Self { service, authority, method, url, path, query, headers, number: None, replied_before: None, body }
     }
 

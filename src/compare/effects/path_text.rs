@@ -26,13 +26,18 @@ pub(super) fn derived_template(path: &str, is_id: impl Fn(&str) -> bool) -> Stri
     segments.join("/")
 }
 
+/// A path without the values in it: one text for all paths of a kind, as far as the path tells.
+pub fn path_without_values(path: &str) -> String {
+    derived_template(path, |_| false)
+}
+
 /// Returns a URL as people are shown it: without the query and without the values in the path, which may be secret.
 pub fn url_without_values(url: &str) -> String {
     let host = url.find("://").map_or(0, |at| at + 3);
     let path = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
     let (base, rest) = url.split_at(path);
     let path = rest.split(['?', '#']).next().unwrap_or_default();
-    format!("{base}{}", derived_template(path, |_| false))
+    format!("{base}{}", path_without_values(path))
 }
 
 /// The path of a whole URL.
@@ -40,6 +45,15 @@ pub fn path_of_url(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     rest.find('/').map_or("/", |at| &rest[at..])
+}
+
+/// Host and port of a whole URL, in lower case; without the port if it is the scheme's default.
+pub fn authority_of_url(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = authority.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
+    let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+    authority.strip_suffix(port).map(str::to_owned).unwrap_or(authority)
 }
 
 /// One text for all paths that a server may take for the same: in lower case, decoded, without empty segments, dot

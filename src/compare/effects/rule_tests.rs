@@ -35,17 +35,19 @@ fn all_bad_rules_are_reported_with_their_positions() {
         "effects": {
             "chrage": {},
             "charge": {"headers": ["a b"], "ignore": ["$.[", "header.x y", "amount"], "ids": ["$..["],
-                "unordered": {"$.a": ""}, "tolerance": {"$.t": "soon"}, "unseen": " ", "reads": true},
+                "unordered": {"$.a": ""}, "tolerance": {"$.t": "soon"}, "unseen": " ", "made_by_both": " ", "reads": true},
             "quote": {"reads": true},
         },
         "ignore_calls": ["analitics", "post x"],
     });
     let problems = checked(&draft).err().unwrap();
-    assert_eq!(problems.len(), 13, "{problems:#?}");
+    assert_eq!(problems.len(), 15, "{problems:#?}");
     for expected in [
         "r.yaml.compare.effects.chrage the workflow has no step `chrage` with a call Some(\"did you mean `charge`?\")",
         "r.yaml.compare.effects.charge.ignore[2] `amount` is no JSONPath",
         "r.yaml.compare.effects.quote.reads the step `quote` is sent in shadow and dark",
+        "r.yaml.compare.effects.charge.made_by_both `made_by_both` gives no reason",
+        "r.yaml.compare.effects.charge.made_by_both the step `charge` is not private",
         "r.yaml.compare.ignore_calls[0] no service is called `analitics` Some(\"did you mean `analytics`?\")",
     ] {
         assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected}: {problems:#?}");
@@ -53,6 +55,21 @@ fn all_bad_rules_are_reported_with_their_positions() {
     let plain = rules(json!({}));
     assert_eq!(plain.hash(), Rules::default().hash(), "rules without effects keep the evidence of earlier versions");
     assert_ne!(rules(json!({"effects": {"charge": {}}})).hash(), plain.hash());
+}
+
+#[test]
+fn private_steps_are_listed_unless_both_arms_may_make_their_calls() {
+    let names = |draft: serde_json::Value| -> Vec<String> {
+        rules(draft).private_steps_of_engine().iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(names(json!({})), ["note"]);
+    assert_eq!(names(json!({"effects": {"note": {"made_by_both": "each has its own"}}})), Vec::<String>::new());
+    let expects = |draft: serde_json::Value, method: &str, path: &str| {
+        rules(draft).expect_call(Some(&"shop".into()), "shop", &method.parse().unwrap(), path)
+    };
+    assert!(expects(json!({}), "POST", "/notes") && !expects(json!({}), "POST", "/notes/7"));
+    assert!(!expects(json!({}), "PUT", "/notes"));
+    assert!(!expects(json!({"ignore_calls": ["analytics"]}), "PUT", "/notes"));
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub(in crate::compare) struct StepRules {
     pub(super) reads: bool,
     /// The rule `unseen`: legacy's calls of this step do not come through the egress listener.
     pub(in crate::compare) unseen: Option<RuleId>,
+    /// Whether legacy may make the same call as this private step.
+    pub(super) is_made_by_both: bool,
 }
 
 impl EffectRules {
@@ -104,6 +106,12 @@ impl EffectRules {
     pub(in crate::compare) fn of(&self, step: &StepId) -> &StepRules {
         let above = std::iter::successors(Some(step.as_str()), |name| Some(name.rsplit_once('/')?.0));
         above.filter_map(|name| self.steps.get(name)).next().unwrap_or(&self.of_others)
+    }
+
+    /// The steps whose private calls legacy must not make too: all but those that the rules declare `made_by_both`.
+    pub(in crate::compare) fn private_steps(&self) -> impl Iterator<Item = &StepId> {
+        let private = self.templates.iter().filter(|template| template.role == CallRole::Private);
+        private.filter_map(|template| template.step.as_ref()).filter(|step| !self.of(step).is_made_by_both)
     }
 
     /// The template of a step's call; `None` if it is not known.
@@ -180,6 +188,19 @@ impl EffectRules {
         let mut fitting = self.fitting(effect.service.as_ref(), &effect.method, &effect.url);
         fitting
             .any(|template| matches!(template.role, CallRole::Read { .. } | CallRole::NotCompared { is_effect: false }))
+    }
+
+    /// Whether the workflow, or one that it runs, makes such a call, or the rules ignore it.
+    pub(in crate::compare) fn expect_call(
+        &self,
+        service: Option<&ServiceName>,
+        authority: &str,
+        method: &Method,
+        path: &str,
+    ) -> bool {
+        let name = service.map(ServiceName::as_str);
+        let mut ignored = self.ignore_calls.iter().filter(|(calls, _)| calls.names(name, authority, method, path));
+        self.fitting(service, method, path).next().is_some() || ignored.next().is_some()
     }
 
     /// Whether a call like this one may be an effect of the workflow, or of one that it runs.
@@ -277,6 +298,10 @@ impl StepRules {
             }
             rules.unseen = Some(texts.register(format!("{prefix}unseen")));
         }
+        if let Some(reason) = &draft.made_by_both {
+            check_made_by_both(step, reason, template, &site.key("made_by_both"), problems);
+            rules.is_made_by_both = true;
+        }
         rules.reads = draft.reads;
         if draft.reads {
             check_reads(step, template, &site.key("reads"), problems);
@@ -297,6 +322,22 @@ fn is_step(step: &str, site: &Site, context: &CompareContext<'_>, problems: &mut
         None => problem.hint(format!("its steps are {}", context.intents.join(", "))),
     };
     false
+}
+
+fn check_made_by_both(step: &str, reason: &str, template: Option<&CallTemplate>, site: &Site, problems: &mut Problems) {
+    if reason.trim().is_empty() {
+        problems
+            .error(site, "`made_by_both` gives no reason")
+            .hint("say why no harm is done where legacy and the engine both make the call");
+    }
+    if template.is_some_and(|template| template.role != CallRole::Private) {
+        problems
+            .error(
+                site,
+                format!("the step `{step}` is not private, so the engine does not make its call beside legacy"),
+            )
+            .hint("leave `made_by_both` out");
+    }
 }
 
 fn check_reads(step: &str, template: Option<&CallTemplate>, site: &Site, problems: &mut Problems) {

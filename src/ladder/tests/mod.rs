@@ -79,6 +79,7 @@ fn files(states: &[(&str, State)]) -> DeclaredFiles {
         bases: BTreeMap::new(),
         read_only: Default::default(),
         shared_steps: Default::default(),
+        private_steps: Default::default(),
         plans: Default::default(),
     }
 }

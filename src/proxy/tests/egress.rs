@@ -327,6 +327,38 @@ async fn a_call_that_legacy_gives_up_is_reported_without_a_reply() {
     assert!(observer.effects(1).await[0].reply.is_none());
 }
 
+/// Its client may have a deadline: it closes its side, and reads no reply that comes later.
+#[tokio::test]
+async fn a_reply_after_legacy_has_closed_its_side_may_be_unread() {
+    for closes in [false, true] {
+        let (asked, mut was_asked) = tokio::sync::mpsc::channel(1);
+        let go = Arc::<tokio::sync::Notify>::default();
+        let may_reply = go.clone();
+        let origin = Origin::script(move |mut wire: Wire, _| {
+            let (asked, go) = (asked.clone(), may_reply.clone());
+            async move {
+                wire.message(true).await;
+                asked.send(()).await.unwrap();
+                go.notified().await;
+                wire.send(OK).await;
+            }
+        })
+        .await;
+        let observer = Observer::watching();
+        let rig = Rig::new(&origin, setup(&observer, &[], &[])).await;
+        let mut legacy = rig.connect().await;
+        legacy.send(CALL).await;
+        bounded("the call", was_asked.recv()).await;
+        if closes {
+            legacy.fin().await;
+        }
+        go.notify_one();
+        let effect = observer.effects(1).await.remove(0);
+        let reply = effect.reply.expect("a reply");
+        assert_eq!((reply.status.as_u16(), reply.may_be_unread), (200, closes));
+    }
+}
+
 #[tokio::test]
 async fn callers_outside_the_networks_are_closed_without_an_answer() {
     let origin = Origin::always_answers(OK).await;

@@ -195,7 +195,7 @@ async fn a_waiting_follow_up_does_not_block_another_instance() {
     for _ in 0..5 {
         rig.read("look", "17", 20, 30);
     }
-    rig.until("they wait", |rig| rig.held() == 5).await;
+    rig.until("they wait, and the create is run", |rig| rig.held() == 5 && rig.ran() == ["create"]).await;
     rig.create("other", "18", 40, 50);
     rig.read("other look", "18", 60, 70);
     rig.until("the other instance is run", |rig| rig.ran() == ["create", "other", "other look"]).await;
@@ -347,6 +347,19 @@ async fn a_twin_that_lacks_a_write_is_marked() {
     }
     let seen = rig.test.settled(10).await;
     assert_eq!((seen.matched, seen.skipped.get("no_twin")), (6, Some(&3)), "{seen:?}");
+}
+
+#[tokio::test]
+async fn marks_that_the_store_refuses_do_not_hold_up_a_stop() {
+    let rig = Rig::new(limits()).await;
+    rig.twins.refuses.store(true, std::sync::atomic::Ordering::SeqCst);
+    rig.create("create", "1", 0, 10);
+    assert_eq!(rig.test.settled(1).await.matched, 1);
+    drop(rig.begin("cancel", "1", Some(true), 20));
+    rig.until("the mark was refused", |rig| rig.marked() == ["1"]).await;
+    let drain = rig.test.shadow.drain(Duration::from_millis(50));
+    tokio::time::timeout(PATIENCE, drain).await.expect("it ends");
+    assert!(rig.marked().len() >= 2, "it is tried once more");
 }
 
 /// Its run has done what it does, only not from what legacy read.

@@ -122,7 +122,10 @@ where
 #[derive(Default)]
 pub struct TestTwins {
     pub ended: Arc<Notify>,
+    /// The instances whose marks were to be stored.
     pub marked: Mutex<Vec<String>>,
+    /// Whether the store takes no marks.
+    pub refuses: std::sync::atomic::AtomicBool,
 }
 
 impl Twins for TestTwins {
@@ -135,7 +138,8 @@ impl Twins for TestTwins {
     }
     fn mark_incomplete<'a>(&'a self, instance: &'a InstanceKey) -> BoxFuture<'a, bool> {
         self.marked.lock().unwrap().push(instance.id.to_string());
-        Box::pin(std::future::ready(true))
+        let is_stored = !self.refuses.load(std::sync::atomic::Ordering::SeqCst);
+        Box::pin(std::future::ready(is_stored))
     }
 }
 

@@ -1,0 +1,140 @@
+//! What the calls of a workflow's steps say for a gate: whether those of shared steps were compared, and whether legacy
+//! makes private ones too.
+
+use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
+use super::gate::JudgedRoute;
+use super::gate_words::{ComparedWith, first_of};
+use crate::flag::State;
+use crate::names::StepId;
+
+impl JudgedRoute<'_> {
+    /// `None` if legacy was seen to make no call of a private step.
+    pub(super) fn private_calls_of_both(&self) -> Option<Condition> {
+        let of_step = |step: &StepId| self.evidence.all.effects.get(step.as_str()).copied().unwrap_or_default();
+        let made_by_both: Vec<String> = self
+            .private_steps
+            .iter()
+            .map(|step| (step, of_step(step)))
+            .filter(|(_, of_step)| of_step.compared > 0)
+            .map(|(step, of_step)| format!("`{step}` ({} of {} calls)", of_step.compared, of_step.intents))
+            .collect();
+        let detail = format!(
+            "legacy makes the calls of private steps too, which the engine sends in dark: they are made twice there: {}. \
+             Declare these steps `effect: shared`, or say in `compare.effects.STEP.made_by_both` why that does no harm",
+            first_of(&made_by_both, ", ")
+        );
+        (!made_by_both.is_empty()).then_some(Condition { name: Name::PrivateSteps, verdict: Verdict::Fail, detail })
+    }
+
+    pub(super) fn effects(&self, rung: State, held_against: ComparedWith) -> Condition {
+        let name = Name::EffectsCompared;
+        if !self.promote.effects_compared {
+            return pass(name, "not required (`effects_compared: false`)".to_owned());
+        }
+        // For `dark` only those made there: what was compared in `shadow` may have been another kind of request.
+        let counts = self.evidence.counts_at(rung);
+        let in_dark = if rung == State::Dark { " in dark" } else { "" };
+        let wanted = self.promote.coverage_at_least;
+        let uncompared: Vec<String> = counts
+            .uncompared(self.shared_steps, wanted)
+            .map(|step| {
+                let of_step = counts.effects.get(step.as_str()).copied().unwrap_or_default();
+                format!("`{step}` ({} of {} calls)", of_step.compared + of_step.asserted, of_step.intents)
+            })
+            .collect();
+        let own = (!uncompared.is_empty()).then(|| {
+            format!(
+                "too few calls of shared steps{in_dark} were held against a call by {} or an `assert` (at least one, \
+                 and {} %): {}. {}",
+                held_against.caller(),
+                wanted * 100.0,
+                uncompared.join(", "),
+                held_against.advice(),
+            )
+        });
+        let below = (!self.shared_steps_below.is_empty()).then(|| {
+            format!(
+                "the calls of shared steps of workflows that it runs are compared with nothing: {}. Make the calls in the \
+                 route's own workflow, or say in `compare.effects.STEP.unseen` of the step that runs the workflow why they \
+                 need no comparison",
+                first_of(self.shared_steps_below, ", ")
+            )
+        });
+        let unknown = counts.legacy_calls.why_not_known(wanted);
+        let missing: Vec<String> = own.into_iter().chain(below).chain(unknown).collect();
+        if missing.is_empty() {
+            let steps = self.shared_steps.len();
+            return pass(
+                name,
+                format!("the calls of each of {steps} shared steps were held against something{in_dark}"),
+            );
+        }
+        Condition { name, verdict: Verdict::Inconclusive, detail: missing.join("; and ") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::gate::conditions;
+    use crate::evidence::gate_tests::{good, judged, small};
+    use crate::evidence::legacy_calls::LegacyCallsOfPairs;
+    use crate::evidence::route::RouteEvidence;
+    use crate::evidence::rung::StepIntents;
+    use crate::flag::Promote;
+
+    #[test]
+    fn steps_that_nothing_compared_are_named() {
+        let steps = ["charge", "mail", "print"].map(StepId::from);
+        let of = |compared, asserted| StepIntents { intents: 5, compared, asserted };
+        let mut e = good();
+        e.dark.effects =
+            [("charge", of(5, 0)), ("mail", of(0, 1)), ("print", of(0, 0))].map(|(s, of)| (s.to_owned(), of)).into();
+        let effects = |evidence: &RouteEvidence, promote: &Promote| {
+            let route = JudgedRoute { shared_steps: &steps, ..judged(evidence, promote, &[]) };
+            let all = conditions(&route, State::Dark, State::Live);
+            all.into_iter().find(|condition| condition.name == Name::EffectsCompared).unwrap()
+        };
+        let found = effects(&e, &small());
+        assert_eq!(found.verdict, Verdict::Inconclusive);
+        assert!(
+            found.detail.contains("(at least one, and 95 %): `mail` (1 of 5 calls), `print` (0 of 5 calls)."),
+            "{found:?}"
+        );
+        e.dark.effects.clear();
+        let found = effects(&e, &small());
+        assert!(found.detail.contains("`charge` (0 of 0 calls), `mail` (0 of 0 calls), `print`"), "{found:?}");
+        e.dark.effects = ["charge", "mail", "print"].map(|step| (step.to_owned(), of(5, 0))).into();
+        assert_eq!(effects(&e, &small()).verdict, Verdict::Pass);
+        // Which calls legacy made is not known of too many pairs.
+        e.dark.legacy_calls = LegacyCallsOfPairs { watched: 60, known: 50, incomplete: 4, unseen: 0, unexpected: 0 };
+        let found = effects(&e, &small());
+        assert_eq!(found.verdict, Verdict::Inconclusive);
+        assert!(found.detail.starts_with("of 4 of 60 pairs it is not known which calls legacy made"), "{found:?}");
+        let waived = effects(&e, &Promote { effects_compared: false, ..small() });
+        assert_eq!(waived.verdict, Verdict::Pass, "{waived:?}");
+    }
+
+    /// What legacy does as well is done twice as soon as the engine sends it in `dark`.
+    #[test]
+    fn a_private_step_whose_call_legacy_makes_holds_the_gates_to_dark_and_live() {
+        let steps = ["note", "draft"].map(StepId::from);
+        let mut e = good();
+        let of = |compared| StepIntents { intents: 9, compared, asserted: 0 };
+        let condition = |evidence: &RouteEvidence, steps: &[StepId], from, to| {
+            let promote = small();
+            let route = JudgedRoute { private_steps: steps, ..judged(evidence, &promote, &[]) };
+            conditions(&route, from, to).into_iter().find(|condition| condition.name == Name::PrivateSteps)
+        };
+        e.all.effects = [("note".to_owned(), of(0)), ("charge".to_owned(), of(9))].into();
+        assert_eq!(condition(&e, &steps, State::Shadow, State::Dark), None);
+        e.all.effects.insert("draft".to_owned(), of(7));
+        for (from, to) in [(State::Shadow, State::Dark), (State::Dark, State::Live)] {
+            let found = condition(&e, &steps, from, to).unwrap();
+            assert_eq!(found.verdict, Verdict::Fail);
+            assert!(found.detail.contains("`draft` (7 of 9 calls)") && !found.detail.contains("`note`"), "{found:?}");
+            assert_eq!(condition(&e, &steps[..1], from, to), None, "the rules say that both may make it");
+        }
+        assert_eq!(condition(&e, &steps, State::Live, State::Only), None, "legacy does nothing there");
+    }
+}

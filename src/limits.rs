@@ -66,7 +66,7 @@ pub const INSTANCE_REQUESTS_WAITING_MAX: usize = 256;
 pub const MARKED_TWINS_MAX: usize = 65_536;
 /// How many of the last calls that were attributed to no request `pointsman egress` shows.
 pub const EGRESS_LISTED_CALLS_MAX: usize = 20;
-/// Kinds of writing calls of no known request that are told apart; of the others only the last time is remembered.
+/// Targets of writing calls of no known request that are told apart; of the others only the last time is remembered.
 pub const EGRESS_UNATTRIBUTED_WRITES_MAX: usize = 256;
 /// The URL of such a call; longer ones are cut off.
 pub const EGRESS_LISTED_URL_BYTES_MAX: usize = 512;

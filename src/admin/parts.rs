@@ -193,6 +193,8 @@ pub struct ProcessStatus {
     pub retry_keys_trouble: Option<String>,
     /// Of which instances it is not known which arm has them, as text.
     pub adoption_trouble: Option<String>,
+    /// For which instances that legacy creates nobody answers, as text.
+    pub instances_trouble: Option<String>,
     /// Whether the process is stopping.
     pub stopping: bool,
     /// The number of runs that have a task now; a waiting run has none.

@@ -13,7 +13,8 @@ use super::flips::flip_row;
 use super::parts::Reloaded;
 use super::state::{Admin, ApiState, JsonResult};
 use super::types::{
-    ChangedRoute, FileProblem, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse, RestartedRoute,
+    CandidateOfRoute, ChangedRoute, FileProblem, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse,
+    RestartedRoute,
 };
 use crate::config::{Finding, Findings};
 use crate::evidence::EvidenceRestart;
@@ -83,6 +84,7 @@ fn answer(admin: &ApiState, before: &Before, reloaded: Reloaded) -> JsonResult<R
             flips: flips.into_iter().map(flip_row).collect(),
             changed_since_evidence: admin.parts.ladder.status().into_iter().filter_map(changed_route).collect(),
             limited: admin.parts.ladder.status().into_iter().filter_map(limited_route).collect(),
+            candidates: admin.parts.ladder.status().into_iter().filter_map(candidate_of).collect(),
             evidence_restarted: restarted_routes(admin, before),
             warnings: file_problems(&warnings),
             needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
@@ -117,6 +119,10 @@ fn moved_routes(before: &FlagSet, after: &FlagSet, flips: &[FlipRecord]) -> Vec<
 fn limited_route(status: RouteStatus) -> Option<LimitedRoute> {
     let RouteStatus { route, declared, effective, refused, .. } = status;
     (!refused.is_empty()).then_some(LimitedRoute { route, declared, state: effective.state, reasons: refused })
+}
+
+fn candidate_of(RouteStatus { route, candidate, .. }: RouteStatus) -> Option<CandidateOfRoute> {
+    Some(CandidateOfRoute { route, percent: candidate?.share.as_f64() })
 }
 
 fn changed_route(RouteStatus { route, changed, .. }: RouteStatus) -> Option<ChangedRoute> {

@@ -61,7 +61,9 @@ pub use orchestration::{
 };
 pub use process::{Build, EgressStatus, Flags, ShadowLoad, Status, StuckRun};
 pub use record::{RecordEntry, RecordPage};
-pub use reload::{ChangedRoute, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse, RestartedRoute};
+pub use reload::{
+    CandidateOfRoute, ChangedRoute, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse, RestartedRoute,
+};
 pub use routes::{NextRung, RouteDetail, RouteRow};
 pub use run_requests::{
     AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, ExplanationView, FirstAnswer, PauseRequest, RerunRequest,

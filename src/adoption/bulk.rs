@@ -137,6 +137,10 @@ impl Adoptions {
             let key = InstanceKey { family: family.clone(), id: id.as_str().into() };
             let (this, rule, by, bulk) = (self.clone(), rule.clone(), bulk.by.clone(), bulk.clone());
             async move {
+                // The files may say something else by now.
+                let flags = this.flags.load_full();
+                let of_family = flags.routes.iter().filter(|flag| flag.family == key.family);
+                let rule = of_family.filter_map(|flag| flag.adopt.clone()).next().unwrap_or(rule);
                 let moved = this.move_one(key, rule, by, REQUESTS_END_WITHIN).await;
                 bulk.note(&id, moved);
             }

@@ -44,7 +44,7 @@ pub use self::view::{Counts, Listed};
 use crate::affinity::StoreAffinity;
 use crate::engine::Engine;
 use crate::exchange::{Adopter, AdoptionAnswer, AdoptionRequest};
-use crate::flag::{FlagSet, Instance, InstanceKeySource, PinKey, RouteMatch};
+use crate::flag::{FlagSet, Instance, InstanceKeySource, PinKey, Route, RouteMatch};
 use crate::names::RouteId;
 use crate::store::StoreHandle;
 
@@ -88,6 +88,15 @@ struct State {
     unknown: BTreeMap<RouteId, u64>,
     /// By the oldest id of a family: its bulk.
     bulks: HashMap<RouteId, Arc<Bulk>>,
+}
+
+/// Requests that were counted for another instance, or by another route, are not known as this one's.
+fn found_by(route: &Route) -> FoundBy {
+    let key = match &route.instance {
+        Some(Instance::Follows { key, .. }) => Some(key.clone()),
+        Some(Instance::Creates { .. }) | None => None,
+    };
+    (route.matches.clone(), key)
 }
 
 /// What [`Adoptions`] is made from.
@@ -167,12 +176,7 @@ impl Adoptions {
             .iter()
             .filter(|flag| flag.adopt.is_some())
             .map(|flag| {
-                // Requests that were counted for another instance, or by another route, are not known as this one's.
-                let key = match &flag.route.instance {
-                    Some(Instance::Follows { key, .. }) => Some(key.clone()),
-                    Some(Instance::Creates { .. }) | None => None,
-                };
-                let found_by = (flag.route.matches.clone(), key);
+                let found_by = found_by(&flag.route);
                 let earlier = state.counted_since.get(&flag.route.id).filter(|(_, earlier)| *earlier == found_by);
                 (flag.route.id.clone(), (earlier.map_or(now, |(since, _)| *since), found_by))
             })

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::Adoptions;
 use super::moved::Moved;
+use super::{Adoptions, found_by};
 use crate::affinity::{CallsEnded, Mover};
 use crate::clock;
-use crate::flag::{AdoptRule, Freeze, InstanceKey, PinKey, lower_case_uuid};
+use crate::flag::{AdoptRule, Freeze, InstanceKey, PinKey, Route, lower_case_uuid};
 use crate::names::RunId;
 use crate::store::{Adoption, AdoptionClaim, AdoptionState, NewAdoption};
 
@@ -47,9 +47,13 @@ impl Adoptions {
     fn settled_at(&self, key: &InstanceKey, settles: Duration) -> Option<Instant> {
         let state = self.state();
         let flags = self.flags.load();
-        let of_family = flags.routes.iter().filter(|flag| flag.family == key.family);
-        let counted =
-            of_family.filter_map(|flag| state.counted_since.get(&flag.route.id)).map(|(since, _)| *since).max();
+        let of_family = flags.routes.iter().filter(|flag| flag.family == key.family && flag.adopt.is_some());
+        // Files may be in force of which `count_since` has not been told yet: their requests are counted from now on.
+        let counted_since = |route: &Route| match state.counted_since.get(&route.id) {
+            Some((since, by)) if *by == found_by(route) => *since,
+            Some(_) | None => Instant::now(),
+        };
+        let counted = of_family.map(|flag| counted_since(&flag.route)).max();
         // In a new store the first files are counted from the start.
         let is_first = counted.is_none_or(|at| at <= self.made);
         let since = counted.filter(|_| !is_first).max(self.started)?;

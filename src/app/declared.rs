@@ -30,7 +30,7 @@ pub(super) fn declared(
             .map(|route| route.id.clone())
             .collect(),
         shared_steps: setup.rules.iter().map(|(id, rules)| (id.clone(), rules.shared_steps_to_compare())).collect(),
-        private_steps: setup.rules.iter().map(|(id, rules)| (id.clone(), rules.private_steps_of_engine())).collect(),
+        private_steps: setup.rules.iter().map(|(id, rules)| (id.clone(), rules.private_steps_of_one_arm())).collect(),
     }
 }
 

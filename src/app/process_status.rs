@@ -37,6 +37,7 @@ pub(super) fn of(
         services_trouble: without_address(addresses),
         retry_keys_trouble: missing_retry_keys(parts),
         adoption_trouble: parts.adoptions.trouble(),
+        instances_trouble: parts.ladder.unanswered_instances(),
         stopping,
         runs_in_flight: parts.engine.runs_in_flight() as u64,
         stuck_more: parts.engine.stuck_count().saturating_sub(stuck.len()) as u64,

@@ -95,6 +95,12 @@ fn decide(
             format.tone(route, Tone::Strong),
             owner.as_str()
         ));
+        if *owner == Arm::Engine {
+            lines.push_str(
+                "what its adoption had not put out is missing: where `instance.output` is null, workflows that read it fail \
+                 (`pointsman help adoption`)\n",
+            );
+        }
     }
     let (view, json) = match last {
         Some(done) => done,

@@ -55,8 +55,10 @@ fn in_flip_order<'a>(rows: &'a [RouteRow], prefix: &str, to: State) -> (Vec<&'a 
         rows.iter().filter(begins).partition(|row| row.workflow.is_some());
     to_flip.sort_by_key(|row| {
         let goes_up = to > current_rung(row);
-        // Down before up; creators first on the way down, last on the way up.
-        (goes_up, goes_up != row.follows.is_some())
+        // Down before up; creators first on the way down, last on the way up. But a follower in `only` answers for no
+        // instance that legacy creates: it goes down before its creator.
+        let leaves_only = !goes_up && row.follows.is_some() && current_rung(row) == State::Only;
+        (goes_up, !leaves_only, goes_up != row.follows.is_some())
     });
     (to_flip, without_workflow)
 }
@@ -119,6 +121,16 @@ mod tests {
         assert_eq!(ids(State::Only), ["orders.get", "orders.cancel", "orders.create"]);
         assert_eq!(ids(State::Off), ["orders.create", "orders.get", "orders.cancel"]);
         assert_eq!(ids(State::Dark), ["orders.cancel", "orders.get", "orders.create"], "down before up");
+        let [create, get, list, mut cancel, other] = rows.clone();
+        (cancel.requested, cancel.effective.state) = (State::Only, State::Only);
+        let with_only = [create, get, list, cancel, other];
+        let down: Vec<&str> =
+            in_flip_order(&with_only, "orders", State::Off).0.iter().map(|row| row.id.as_str()).collect();
+        assert_eq!(
+            down,
+            ["orders.cancel", "orders.create", "orders.get"],
+            "it answers for nothing that legacy creates"
+        );
         assert_eq!(in_flip_order(&rows, "orders", State::Off).1[0].id.as_str(), "orders.list");
         assert!(in_flip_order(&rows, "order", State::Off).0.is_empty());
     }

@@ -6,7 +6,7 @@ use super::evidence;
 use super::format::{Formatter, Tone, escape_control, why};
 use super::output::Output;
 use crate::admin::types::{
-    FileProblem, FlipRow, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse, RestartedRoute,
+    CandidateOfRoute, FileProblem, FlipRow, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse, RestartedRoute,
 };
 use crate::flag::State;
 
@@ -31,6 +31,7 @@ fn outcome(done: &ReloadResponse, format: Formatter) -> String {
         let route = format.tone(route, Tone::Strong);
         text.push_str(&format!("{route}: its evidence is {}\n", evidence::restarted(restart)));
     }
+    done.candidates.iter().for_each(|candidate| text.push_str(&candidate_of_files(candidate, format)));
     for changed in &done.changed_since_evidence {
         text.push_str(&format!("{} {}\n", format.tone("warning:", Tone::Warn), escape_control(&changed.reason)));
     }
@@ -61,6 +62,18 @@ fn flipped(flip: &FlipRow, format: Formatter) -> String {
     )
 }
 
+fn candidate_of_files(CandidateOfRoute { route, percent }: &CandidateOfRoute, format: Formatter) -> String {
+    let route = format.tone(route, Tone::Strong);
+    let answers = match percent {
+        0.0 => "answers nobody yet".to_owned(),
+        percent => format!("answers {percent} % of new requests"),
+    };
+    format!(
+        "{route}: the workflow of the files is a candidate and {answers}; the one that was in force before still is \
+         (`pointsman evidence {route} --candidate` says what is missing; `pointsman help candidates`)\n"
+    )
+}
+
 fn moved_without_flip(MovedRoute { route, from, effective }: &MovedRoute, format: Formatter) -> String {
     let to = effective.state;
     let (route, to) = (format.tone(route, Tone::Strong), format.tone(to, Tone::of(to)));
@@ -69,7 +82,8 @@ fn moved_without_flip(MovedRoute { route, from, effective }: &MovedRoute, format
 
 fn limited(LimitedRoute { route, declared, state, reasons }: &LimitedRoute, format: Formatter) -> String {
     let (route, declared) = (format.tone(route, Tone::Strong), format.tone(declared, Tone::of(*declared)));
-    let mut text = format!("{route} is {}; its file says {declared}:\n", format.tone(state, Tone::of(*state)));
+    let state = format.tone(state, Tone::of(*state));
+    let mut text = format!("{route} is {state}, not what a flip or its file asks for (its file says {declared}):\n");
     reasons.iter().for_each(|reason| text.push_str(&format!("  - {}\n", escape_control(reason))));
     text
 }
@@ -100,11 +114,20 @@ mod tests {
             "evidence_restarted": [{ "route": "c", "restart": {
                 "at": "2026-01-02T03:04:05Z", "changed": ["`compare:`"], "pairs_before": 1
             } }],
+            "candidates": [{ "route": "d", "percent": 0.0 }, { "route": "e", "percent": 5.0 }],
             "changed_since_evidence": [{ "route": "b", "reason": "`b` is in `live`, and its workflow was changed" }],
         });
         let text = outcome(&serde_json::from_value(done).unwrap(), Formatter(false));
         assert!(text.contains("unchanged: these files have been in force for 7 s"), "{text}");
         assert!(text.contains("\na dark -> live, without a flip (as requested)\n"), "{text}");
+        assert!(
+            text.contains("\nd: the workflow of the files is a candidate and answers nobody yet; the one"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\ne: the workflow of the files is a candidate and answers 5 % of new requests"),
+            "{text}"
+        );
         let restarted =
             "\nc: its evidence is counted from zero since 2026-01-02T03:04:05Z (1 pair before): `compare:` changed\n";
         assert!(text.contains(restarted), "{text}");

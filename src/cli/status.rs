@@ -109,6 +109,9 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     if let Some(trouble) = &status.adoption_trouble {
         out.push_str(&format.tone(format!("adoption: {}\n", escape_control(trouble)), Tone::Bad));
     }
+    if let Some(trouble) = &status.instances_trouble {
+        out.push_str(&format.tone(format!("instances: {}\n", escape_control(trouble)), Tone::Bad));
+    }
     if let Some(succession) = &status.succession {
         out.push_str(&format!("succession: {}\n", escape_control(succession)));
     }

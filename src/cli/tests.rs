@@ -130,6 +130,7 @@ fn status_shows_everything_that_is_wrong() {
     value["services_trouble"] = json!("no address is known for `shop.internal` of service `shop`");
     value["retry_keys_trouble"] = json!("the file of retry keys /gone is not there");
     value["adoption_trouble"] = json!("it is not known which arm has 2 instances of `orders.create`");
+    value["instances_trouble"] = json!("legacy creates instances of `orders.create`, and nobody answers `orders.get`");
     value["stuck"] = json!([{ "run_id": "run_1", "why": "its plan is gone" }]);
     value["stuck_more"] = json!(1_203);
     value["flags"]["last_error"] = json!("error: unknown key `percnt`\n --> flags/routes/orders.yaml:7:5");
@@ -137,6 +138,7 @@ fn status_shows_everything_that_is_wrong() {
     let text = status::text(&read::<Status>(value), Formatter(false));
     for part in [
         "FROZEN",
+        "instances: legacy creates instances of `orders.create`",
         "takes no new runs",
         "disk is full",
         "clock: this machine's clock was set",

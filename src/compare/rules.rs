@@ -218,7 +218,7 @@ impl Rules {
 
     /// The private steps of the workflow, without undos and without those that the rules declare `made_by_both`. In
     /// `dark` the engine sends their calls beside legacy.
-    pub fn private_steps_of_engine(&self) -> Vec<StepId> {
+    pub fn private_steps_of_one_arm(&self) -> Vec<StepId> {
         self.effects.private_steps().filter(|step| !step.as_str().ends_with(OF_UNDO)).cloned().collect()
     }
 
@@ -227,8 +227,8 @@ impl Rules {
     pub fn may_change_something(&self, effect: &Effect) -> bool {
         !effect.method.is_safe() && !self.effects.is_declared_read(effect)
     }
-    /// Whether the workflow, or one that it runs, makes such a call, or `ignore_calls` names it. `authority`: host and
-    /// port, in lower case.
+    /// Whether the workflow, or one that it runs, makes such a call where legacy makes it, or `ignore_calls` names it.
+    /// `authority`: host and port, in lower case.
     pub fn expect_call(&self, service: Option<&ServiceName>, authority: &str, method: &Method, path: &str) -> bool {
         self.effects.expect_call(service, authority, method, path)
     }

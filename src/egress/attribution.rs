@@ -131,8 +131,9 @@ impl Inner {
     /// The state, with the requests that came since.
     fn updated(&self) -> MutexGuard<'_, State> {
         let now_us = (self.now_us)();
-        let settings = self.settings.load_full();
         let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // Loaded under the lock, so that no earlier ones come back into the index.
+        let settings = self.settings.load_full();
         let State { index, counts } = &mut *guard;
         let Taken { requests, over } = self.announced.take();
         for route in requests.iter().filter_map(|watched| watched.route.as_ref()) {
@@ -148,6 +149,12 @@ impl Inner {
         let refused = self.announced.take_refused();
         let removed = index.sweep(now_us, self.bounds, &self.left_out);
         let mut compared = 0;
+        let open: Vec<_> = if removed.over.is_empty() { Vec::new() } else { self.open_calls.open_at(now_us).collect() };
+        // A call that began in time and ends later is attributed to nobody.
+        for watched in removed.over.iter().filter(|watched| watched.is_compared()) {
+            let of_it = open.iter().filter(|call| call.may_be_of(watched));
+            of_it.for_each(|_| watched.effects.add_gap());
+        }
         for (watched, route) in removed.over.iter().filter_map(|watched| Some((watched, watched.route.as_ref()?))) {
             let calls = counts.route(route);
             calls.closed += 1;
@@ -166,6 +173,17 @@ impl Inner {
         counts.total.bystanders_left_out += count(refused.bystanders + removed.evicted.bystanders);
         self.announced.forget_compared(compared + removed.evicted.compared);
         guard
+    }
+
+    /// The open calls that may change something and are for no request that is watched.
+    fn open_writes_of_nobody(&self) -> UnseenWrites {
+        let open: Vec<_> = self.open_calls.open_at((self.now_us)()).collect();
+        let may_have_others = self.open_calls.has_unlisted();
+        let State { index, .. } = &*self.updated();
+        let of_nobody = open.iter().filter_map(|call| {
+            call.write_of_nobody(|trace| index.has_trace(trace), |settings, key| index.may_have_key(settings, key))
+        });
+        UnseenWrites { calls: of_nobody.cloned().collect(), may_have_others }
     }
 
     fn keep(&self, counts: &mut Counts, watched: &Watched, effect: Effect) {
@@ -193,7 +211,12 @@ impl EffectObserver for Attribution {
     }
 
     fn lose(&self, number: u64) {
-        self.0.unattributed_writes.note_unknown((self.0.now_us)());
+        let now_us = (self.0.now_us)();
+        match self.0.open_calls.get(number) {
+            // One that only reads is missed by nobody.
+            Some(open) => open.write_to().into_iter().for_each(|to| self.0.unattributed_writes.note(to, now_us)),
+            None => self.0.unattributed_writes.note_unknown(now_us),
+        }
         let window = u64::try_from(self.0.settings.load().window.as_micros()).unwrap_or(u64::MAX);
         // Two windows: a request that ends within one window from now counts it as open until its own window is over.
         self.0.open_calls.lose(number, (self.0.now_us)().saturating_add(window.saturating_mul(2)));
@@ -235,7 +258,7 @@ impl Inner {
             }
             Found::None => {
                 if !effect.method.is_safe() {
-                    self.unattributed_writes.note(CallTarget::of(&effect), (self.now_us)());
+                    self.unattributed_writes.note(&Arc::new(CallTarget::of(&effect)), (self.now_us)());
                 }
                 counts.count(&effect, EffectOutcome::Unattributed, None);
             }
@@ -262,12 +285,15 @@ impl OpenCallsOf for OpenOf {
         self.attribution.open_calls.count_of(&self.watched, (self.attribution.now_us)())
     }
     fn may_have_unseen_writes(&self) -> bool {
-        let Inner { unattributed_writes, open_calls, now_us, .. } = &*self.attribution;
         // In this order: a call that ends in between is in one of the two.
-        open_calls.has_write_of_nobody(now_us()) || unattributed_writes.are_since(self.began_us)
+        let open = self.attribution.open_writes_of_nobody();
+        open.may_have_others || !open.calls.is_empty() || self.attribution.unattributed_writes.are_since(self.began_us)
     }
     fn unseen_writes(&self) -> UnseenWrites {
-        self.attribution.unattributed_writes.since(self.began_us)
+        let open = self.attribution.open_writes_of_nobody();
+        let UnseenWrites { mut calls, may_have_others } = self.attribution.unattributed_writes.since(self.began_us);
+        calls.extend(open.calls);
+        UnseenWrites { calls, may_have_others: may_have_others || open.may_have_others }
     }
 }
 

@@ -111,6 +111,17 @@ impl Index {
         });
     }
 
+    /// Whether a request is watched that has this trace.
+    pub(super) fn has_trace(&self, trace_id: u128) -> bool {
+        self.by_trace.contains_key(&trace_id)
+    }
+
+    /// Whether a request is watched that has this key, or whose key is not known. Under other rules than those in force
+    /// nothing is known.
+    pub(super) fn may_have_key(&self, settings: &Arc<AttributionSettings>, key: &Key) -> bool {
+        !Arc::ptr_eq(&self.settings, settings) || !self.unknown.is_empty() || self.by_key.contains_key(key)
+    }
+
     /// Finds the request that a call is for, among those with a number below `before`: later ones were announced after
     /// the call had begun. Requests that were left out count as possible causes.
     pub(super) fn find(&self, effect: &Effect, now_us: u64, before: u64, left_out: &LeftOut) -> Found {

@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::key::Key;
 use super::rule::{AttributionSettings, CallKey, Correlate};
 use super::watched::{KnownValue, Watched};
 use crate::compare::{Body, Effect};
-use crate::exchange::SentBody;
+use crate::exchange::{CallTarget, SentBody};
 use crate::limits::EGRESS_OPEN_CALLS_MAX;
 use crate::traces::TraceContext;
 
@@ -32,8 +33,8 @@ pub(super) struct OpenCalls {
 /// A call that has begun and was not attributed yet.
 pub(super) struct OpenCall {
     began_us: u64,
-    /// Whether its method may change something.
-    is_write: bool,
+    /// Where it goes, if its method may change something.
+    write_to: Option<Arc<CallTarget>>,
     /// Requests with this number or a larger one were announced after it had begun: it is for none of them.
     pub before: u64,
     trace_id: Option<u128>,
@@ -67,10 +68,10 @@ impl OpenCall {
             Correlate::Value { .. } => unread = Some(Unread { head: head.clone(), body }),
         }
         let (unread, lost_until) = (Mutex::new(unread), AtomicU64::new(0));
-        let is_write = !head.method.is_safe();
+        let write_to = (!head.method.is_safe()).then(|| Arc::new(CallTarget::of(head)));
         Self {
             began_us,
-            is_write,
+            write_to,
             before,
             trace_id: trace.map(|trace| trace.trace_id),
             settings,
@@ -101,7 +102,7 @@ impl OpenCall {
     }
 
     /// Whether it could be for this request.
-    fn may_be_of(&self, request: &Watched) -> bool {
+    pub(super) fn may_be_of(&self, request: &Watched) -> bool {
         if request.number >= self.before || request.is_over_at(self.began_us) {
             return false;
         }
@@ -123,9 +124,25 @@ impl OpenCall {
         }
     }
 
-    /// Whether it may change something, and nothing in it tells for which request it is.
-    fn is_write_of_nobody(&self) -> bool {
-        self.is_write && self.trace_id.is_none() && matches!(self.key(), CallKey::None)
+    /// Where it goes, if it may change something and is for no request that is known: `has_trace` and `has_key` tell
+    /// whether a request that is watched has this trace, or this key under this rule.
+    pub(super) fn write_of_nobody(
+        &self,
+        has_trace: impl Fn(u128) -> bool,
+        has_key: impl Fn(&Arc<AttributionSettings>, &Key) -> bool,
+    ) -> Option<&Arc<CallTarget>> {
+        let is_by_rule = match self.key() {
+            CallKey::None => false,
+            CallKey::Is(key) => has_key(&self.settings, &key),
+            // It counts as open for every request.
+            CallKey::Unreadable => true,
+        };
+        self.write_to.as_ref().filter(|_| !is_by_rule && !self.trace_id.is_some_and(has_trace))
+    }
+
+    /// Where it goes, if it may change something.
+    pub(super) fn write_to(&self) -> Option<&Arc<CallTarget>> {
+        self.write_to.as_ref()
     }
 
     /// Whether it was lost, and the time until which it counts is over.
@@ -190,13 +207,13 @@ impl OpenCalls {
         unlisted + u64::try_from(listed).unwrap_or(u64::MAX)
     }
 
-    /// Whether there is an open call that may change something and in which nothing tells for which request it is.
-    pub(super) fn has_write_of_nobody(&self, now_us: u64) -> bool {
-        self.unlisted.load(Relaxed) > 0 || self.open_at(now_us).any(|call| call.is_write_of_nobody())
+    /// Whether there are open calls that are not listed.
+    pub(super) fn has_unlisted(&self) -> bool {
+        self.unlisted.load(Relaxed) > 0
     }
 
     /// The open calls. No lock is held while they are checked, which may read their bodies.
-    fn open_at(&self, now_us: u64) -> impl Iterator<Item = Arc<OpenCall>> {
+    pub(super) fn open_at(&self, now_us: u64) -> impl Iterator<Item = Arc<OpenCall>> {
         self.lists.iter().flat_map(move |list| -> Vec<Arc<OpenCall>> {
             let mut list = lock(list);
             list.retain(|_, call| !call.is_over(now_us));

@@ -130,7 +130,8 @@ impl Watched {
         !self.is_over_at(now_us)
     }
 
-    /// Whether a call that begins at this time is not attributed to it any more.
+    /// Whether its window is over at this time: no call that ends later is attributed to it, and one that begins later
+    /// is none of its calls.
     pub(super) fn is_over_at(&self, at_us: u64) -> bool {
         match self.ended_at.load(Relaxed) {
             0 => false,

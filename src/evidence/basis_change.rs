@@ -136,6 +136,9 @@ impl Counters {
                 RouteEvidence { earlier, ..evidence }
             }
             (None, NextEvidence::GoesOn) => {
+                if added.is_some_and(|added| added.ignores_calls) {
+                    [&mut old.all, &mut old.dark].into_iter().for_each(|counts| counts.legacy_calls.ignore_more());
+                }
                 let (seen, differing) = (std::mem::take(&mut old.seen), mismatched + old.noise.ignored);
                 self.rejudging = (differing > 0).then_some(Rejudging { rules, since: now, differing, pairs, seen });
                 RouteEvidence { earlier, ..old }

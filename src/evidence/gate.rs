@@ -127,9 +127,15 @@ impl JudgedRoute<'_> {
         }
         let detail = format!(
             "has {open} open {} since the workflow or the rules last changed: fix the workflow or the rules \
-             (`pointsman help evidence`){}",
+             (`pointsman help evidence`){}{}",
             if open == 1 { "mismatch" } else { "mismatches" },
             self.more_were_lost(),
+            // A call that is known to be nobody's looks like one that legacy did not make.
+            self.evidence
+                .all
+                .legacy_calls
+                .why_not_known(self.promote.coverage_at_least)
+                .map_or_else(String::new, |why| format!("; but first: {why}")),
         );
         Condition { name: Name::OpenDifferences, verdict: Verdict::Fail, detail }
     }

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::exchange::{CallTarget, RequestEffects};
 
+/// How many pairs are needed at most after more calls are ignored.
+const PAIRS_AFTER_IGNORING_CALLS: u64 = 100;
+
 /// What is known of the calls that legacy made for one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LegacyCallsOfPair {
@@ -18,7 +21,7 @@ pub enum LegacyCallsOfPair {
     Known,
     /// It made none, as far as is known.
     None,
-    /// Some may be this request's or another's, or were not kept.
+    /// Some may be this request's or another's, were not kept, or had not ended when the pair was compared.
     Incomplete,
     /// None was attributed to the request, and legacy made calls that may have changed something and belong to no known
     /// request.
@@ -29,18 +32,18 @@ pub enum LegacyCallsOfPair {
 }
 
 impl LegacyCallsOfPair {
-    /// What is known of a request's calls. `is_expected`: whether the workflow makes such a call, or the rules ignore
-    /// it.
-    pub fn of(effects: Option<&RequestEffects>, is_expected: impl Fn(&CallTarget) -> bool) -> Self {
+    /// What is known of a request's calls. `are_judged`: whether they were compared with the engine's. `is_expected`:
+    /// whether the workflow makes such a call, or the rules ignore it.
+    pub fn of(effects: Option<&RequestEffects>, are_judged: bool, is_expected: impl Fn(&CallTarget) -> bool) -> Self {
         let Some(effects) = effects else { return Self::NotWatched };
         let unseen = effects.unseen_writes();
         let has_unexpected = || unseen.may_have_others || unseen.calls.iter().any(|to| !is_expected(to));
-        match (effects.gaps(), effects.is_empty()) {
-            (1.., _) => Self::Incomplete,
-            (0, _) if has_unexpected() => Self::Unexpected,
-            (0, false) => Self::Known,
-            (0, true) if effects.may_have_unseen_writes() => Self::Unseen,
-            (0, true) => Self::None,
+        match effects.is_empty() {
+            _ if !are_judged || effects.gaps() > 0 => Self::Incomplete,
+            _ if has_unexpected() => Self::Unexpected,
+            false => Self::Known,
+            true if effects.may_have_unseen_writes() => Self::Unseen,
+            true => Self::None,
         }
     }
 }
@@ -53,7 +56,7 @@ pub struct LegacyCallsOfPairs {
     pub watched: u64,
     /// Of these, those with a call by legacy that is known to be theirs.
     pub known: u64,
-    /// Of these, those where some calls may be another request's, or were not kept.
+    /// Of these, those where some calls may be another request's, were not kept, or had not ended.
     pub incomplete: u64,
     /// Of these, those without a call, while legacy made calls that may have changed something and belong to no known
     /// request.
@@ -61,6 +64,9 @@ pub struct LegacyCallsOfPairs {
     /// Of these, those during which legacy made calls that may have changed something, belong to no known request, and
     /// are none that the workflow makes.
     pub unexpected: u64,
+    /// Since more calls are ignored (`ignore_calls`), the earlier unexpected ones are not counted any more. So many
+    /// more pairs without one are needed instead.
+    pub wanted: u64,
 }
 
 impl LegacyCallsOfPairs {
@@ -70,25 +76,51 @@ impl LegacyCallsOfPairs {
         self.incomplete += u64::from(calls == LegacyCallsOfPair::Incomplete);
         self.unseen += u64::from(calls == LegacyCallsOfPair::Unseen);
         self.unexpected += u64::from(calls == LegacyCallsOfPair::Unexpected);
+        let shows_what_is_left = !matches!(
+            calls,
+            LegacyCallsOfPair::NotWatched | LegacyCallsOfPair::Incomplete | LegacyCallsOfPair::Unexpected
+        );
+        self.wanted -= u64::from(shows_what_is_left).min(self.wanted);
+    }
+
+    /// The rules ignore more calls: which of the unexpected ones they leave is for the next pairs to show.
+    pub(super) fn ignore_more(&mut self) {
+        let wanted = self.unexpected.min(PAIRS_AFTER_IGNORING_CALLS);
+        self.wanted = self.wanted.max(wanted);
+        self.watched = self.watched.saturating_sub(std::mem::take(&mut self.unexpected));
     }
 
     /// Why these pairs do not show what legacy does to others, where the calls of such a share have to be known (0 to
     /// 1); `None` if they do.
     pub(super) fn why_not_known(self, share: f64) -> Option<String> {
-        let Self { watched, known, incomplete, unseen, unexpected } = self;
+        let Self { watched, known, incomplete, unseen, unexpected, wanted } = self;
         let is_too_many = |pairs: u64| pairs as f64 > (1.0 - share) * watched as f64;
         let look = "hand on what tells which request they are for (`pointsman egress ROUTE`)";
-        if is_too_many(incomplete) {
+        // Both lack the same: which calls are the request's.
+        let unknown = incomplete + unexpected;
+        if is_too_many(unknown) && incomplete >= unexpected {
+            let also = match unexpected {
+                0 => String::new(),
+                n => {
+                    format!("; and during {n} pairs it made calls of no known request that the workflow does not make")
+                }
+            };
             return Some(format!(
                 "of {incomplete} of {watched} pairs it is not known which calls legacy made, because they may be another \
-                 request's or were not kept: {look}"
+                 request's, were not kept or had not ended{also}: {look}"
             ));
         }
-        if is_too_many(unexpected) {
+        if is_too_many(unknown) {
             return Some(format!(
                 "during {unexpected} of {watched} pairs legacy made calls that may have changed something, belong to no \
                  known request and are none that the workflow makes, so that it may lack one of them: {look}; those that \
                  are never for this route are named in `compare.ignore_calls`"
+            ));
+        }
+        if wanted > 0 {
+            return Some(format!(
+                "more calls are ignored since calls by legacy were found that belong to no known request: {wanted} more \
+                 pairs are needed to show that none is left"
             ));
         }
         // One that is known shows that attribution works for the calls that the workflow makes too: those that belong
@@ -128,7 +160,7 @@ mod tests {
     #[test]
     fn calls_of_nobody_count_only_where_no_call_is_known() {
         let of = |known, incomplete, unseen| {
-            let pairs = LegacyCallsOfPairs { watched: 100, known, incomplete, unseen, unexpected: 0 };
+            let pairs = LegacyCallsOfPairs { watched: 100, known, incomplete, unseen, ..Default::default() };
             pairs.why_not_known(0.95).map(|why| why.split(' ').next().unwrap_or_default().to_owned())
         };
         assert_eq!(LegacyCallsOfPairs::default().why_not_known(0.95), None, "not watched");
@@ -148,14 +180,35 @@ mod tests {
         assert_eq!(of(5), None);
         let why = of(6).unwrap();
         assert!(why.starts_with("during 6 of 100 pairs legacy made calls") && why.contains("ignore_calls"), "{why}");
+        // With those of which it is not known either, there are too many.
+        let both = LegacyCallsOfPairs { watched: 100, known: 92, incomplete: 5, unexpected: 3, ..Default::default() };
+        assert!(both.why_not_known(0.95).unwrap().contains("during 3 pairs it made calls of no known request"));
+    }
+
+    #[test]
+    fn after_calls_are_ignored_more_pairs_are_needed() {
+        let mut pairs = LegacyCallsOfPairs { watched: 500, known: 20, unexpected: 480, ..Default::default() };
+        pairs.ignore_more();
+        assert!(pairs.why_not_known(0.95).unwrap().contains("100 more pairs are needed"), "{pairs:?}");
+        (0..99).for_each(|_| pairs.count(LegacyCallsOfPair::Known));
+        pairs.count(LegacyCallsOfPair::Incomplete);
+        assert!(pairs.why_not_known(0.95).unwrap().contains("1 more pairs"), "{pairs:?}");
+        pairs.count(LegacyCallsOfPair::None);
+        assert_eq!((pairs.watched, pairs.why_not_known(0.95)), (121, None));
+        // Not all of them were named.
+        pairs.ignore_more();
+        (0..7).for_each(|_| pairs.count(LegacyCallsOfPair::Unexpected));
+        assert!(pairs.why_not_known(0.95).unwrap().starts_with("during 7 of 128 pairs"));
     }
 
     #[test]
     fn what_is_known_of_a_request() {
         let effects = RequestEffects::default();
-        let of = |effects: Option<&RequestEffects>| LegacyCallsOfPair::of(effects, |to| to.path == "/mails");
+        let of = |effects: Option<&RequestEffects>| LegacyCallsOfPair::of(effects, true, |to| to.path == "/mails");
         assert_eq!(of(None), LegacyCallsOfPair::NotWatched);
         assert_eq!(of(Some(&effects)), LegacyCallsOfPair::None);
+        let with_open_calls = LegacyCallsOfPair::of(Some(&effects), false, |_| true);
+        assert_eq!(with_open_calls, LegacyCallsOfPair::Incomplete);
         let with = |paths: &[&str], may_have_others| {
             let to = |path: &&str| CallTarget {
                 service: None,

@@ -15,8 +15,9 @@ use jiff::Timestamp;
 use super::counters::{Counters, SharedCounters};
 use super::fingerprints::{self, FingerprintCount};
 use super::rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs, Rejudging};
-use super::route::{EvidenceRestart, RULES, RouteEvidence};
+use super::route::{EarlierEvidence, EvidenceRestart, RULES, RouteEvidence};
 use super::{Evidence, Sample};
+use crate::clock;
 use crate::names::RouteId;
 
 impl Evidence {
@@ -50,7 +51,7 @@ impl Evidence {
         let mut counters = shared.lock();
         let rejudging = counters.rejudging.take_if(|rejudging| rejudging.since == since)?;
         counters.dirty = true;
-        let outcome = counters.count_rejudged(&rejudging, judged);
+        let outcome = counters.count_rejudged(&rejudging, judged, clock::now());
         // The counters stay locked, so that no sample is added meanwhile.
         let route = self.current_id(route);
         match outcome {
@@ -68,8 +69,9 @@ impl Evidence {
 impl Counters {
     fn count_rejudged(
         &mut self,
-        Rejudging { since, differing, pairs, seen, .. }: &Rejudging,
+        Rejudging { differing, pairs, seen, .. }: &Rejudging,
         judged: &BTreeMap<String, RejudgedPairs>,
+        now: Timestamp,
     ) -> RejudgedOutcome {
         let is_known = |(fingerprint, seen): (&String, &FingerprintCount)| {
             let is_counted_by_kind = seen.kinds.pairs() == seen.count;
@@ -78,9 +80,17 @@ impl Counters {
         };
         let counted: u64 = seen.values().map(|seen| seen.count).sum();
         if counted != *differing || !seen.iter().all(is_known) {
-            let earlier = std::mem::take(&mut self.evidence.earlier);
+            let mut earlier = std::mem::take(&mut self.evidence.earlier);
             let changed = vec![RULES.to_owned()];
-            let restarted = Some(EvidenceRestart { at: *since, changed, pairs_before: *pairs });
+            // What differed since under the new rules; what had differed before them is listed already.
+            let differ = (self.evidence.mismatched + self.evidence.noise.ignored).saturating_sub(*differing);
+            if differ > 0 {
+                let pairs = self.evidence.pairs().saturating_sub(*pairs);
+                let basis = self.basis.clone().unwrap_or_default();
+                let new = EarlierEvidence { until: now, changed: changed.clone(), pairs, mismatched: differ, basis };
+                earlier.push(new);
+            }
+            let restarted = Some(EvidenceRestart { at: now, changed, pairs_before: *pairs });
             self.evidence = RouteEvidence { restarted, earlier, ..RouteEvidence::default() };
             return RejudgedOutcome::FromZero;
         }

@@ -7,6 +7,7 @@ use super::family::{creator, family};
 use super::mover::Mover;
 use super::positions::{Positions, RoutePosition};
 use super::types::FlipError;
+use super::unanswered::left_in_only;
 use crate::flag::{Arm, Instance, State};
 use crate::names::RouteId;
 use crate::store::{AdoptionCount, AdoptionState, StoreError};
@@ -86,11 +87,14 @@ impl Mover {
         let read = tokio::time::timeout(READ_WITHIN, self.read_horizon(positions, route)).await;
         read.unwrap_or_else(|_| Err(StoreError("it does not answer".into()))).unwrap_or_else(|error| {
             let unknown = "the number of instances that only the engine has is unknown now";
-            vec![format!("{unknown} ({error}); they stay with the engine, whatever the flag says")]
+            let left = positions.routes.get(route).and_then(|position| left_in_only(positions, position));
+            let unknown = format!("{unknown} ({error}); they stay with the engine, whatever the flag says");
+            left.into_iter().chain([unknown]).collect()
         })
     }
 
-    /// The horizon of a route, with the number of the engine's instances from the store.
+    /// The horizon of a route, with the number of the engine's instances from the store; of a creator also that its
+    /// followers stay in `only`.
     async fn read_horizon(&self, positions: &Positions, route: &RouteId) -> Result<Vec<String>, StoreError> {
         let Some(position) = positions.routes.get(route) else { return Ok(Vec::new()) };
         let Some(family) = family(&position.route, &positions.declared.routes) else { return Ok(Vec::new()) };
@@ -100,6 +104,7 @@ impl Mover {
         let of_family = |(id, state, _): &&AdoptionCount| is_its_own(id) && *state == AdoptionState::Adopted;
         let adoptions = self.store.adoption_counts().await?;
         let adopted = adoptions.iter().filter(of_family).map(|(.., count)| *count).sum();
-        Ok(sentences(positions, position, owned, adopted))
+        let left = left_in_only(positions, position).into_iter();
+        Ok(left.chain(sentences(positions, position, owned, adopted)).collect())
     }
 }

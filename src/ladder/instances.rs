@@ -10,7 +10,8 @@ use super::gate::Gate;
 use super::mover::Mover;
 use super::positions::{Positions, RoutePosition};
 use super::types::{InstancesAtLegacy, Unmet};
-use crate::flag::{Cohort, Instance, Percent, Route, State};
+use super::unanswered::creates_at_legacy;
+use crate::flag::{Instance, Route, State};
 use crate::names::RouteId;
 
 impl Gate {
@@ -57,29 +58,6 @@ impl Gate {
             self.ask_about_instances(route, routes).await;
         }
     }
-}
-
-/// Why legacy goes on to create instances, which the followers could not follow up in `only`.
-fn creates_at_legacy(creator: &RoutePosition) -> Option<String> {
-    let id = &creator.route.id;
-    let consequence = "legacy would go on to create instances, and in `only` nobody answers for them";
-    let rung = creator.rung();
-    if rung < State::Live {
-        return Some(format!(
-            "`{id}`, which creates the instances, is in `{rung}`: {consequence}. Flip `{id}` to `live` first"
-        ));
-    }
-    let share = creator.inputs.shares.live;
-    if rung == State::Live && share < Percent::ALL {
-        return Some(format!(
-            "`{id}`, which creates the instances, is in `live` for {share} of the callers: {consequence}. Flip `{id}` to \
-             `live` for all first (`--percent 100`)"
-        ));
-    }
-    let below = creator.route.cohorts.iter().find(|cohort| rung == State::Live && cohort.state < State::Live);
-    below.map(|Cohort { name, state, .. }| {
-        format!("the cohort `{name}` of `{id}`, which creates the instances, is in `{state}`: {consequence}")
-    })
 }
 
 /// Why a family may not go to `only` because of these instances of legacy; `None` if there are none.

@@ -83,6 +83,7 @@ mod shares;
 mod shown;
 mod status;
 mod types;
+mod unanswered;
 mod unknown_retries;
 mod unlisted_ids;
 mod unrecorded_flips;
@@ -359,6 +360,11 @@ impl Ladder {
     /// The same of one route; `None` if the files do not have it.
     pub fn status_of(&self, route: &RouteId) -> Option<RouteStatus> {
         self.mover.status(Some(route)).pop()
+    }
+
+    /// Of which followers in `only` nobody answers for new instances, as text; `None` if there are none.
+    pub fn unanswered_instances(&self) -> Option<String> {
+        unanswered::unanswered(&self.mover.in_force().inputs().positions)
     }
 
     /// What a person should know before the engine stops answering a route; empty where the engine owns nothing of its

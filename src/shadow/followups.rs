@@ -56,17 +56,17 @@ impl Runner {
         mut stop: watch::Receiver<Stop>,
     ) -> Option<QueuedRequest> {
         let Some(turn) = &mut entry.turn else { return Some(entry) };
+        let route = entry.ticket.route().to_string();
+        entry.ticket.observe(move |outcome| {
+            let outcome = settlement(outcome);
+            metrics::counter!("pointsman_followups_total", "route" => route, "outcome" => outcome).increment(1);
+        });
         let has_room = self.held.entries() < self.limits.followups_held_max;
         let Some(reserved) = self.held.reserve(entry.answered.bytes()).filter(|_| has_room) else {
             entry.ticket.skip(SkipReason::QueueFull);
             return None;
         };
         entry.reserved = reserved;
-        let route = entry.ticket.route().to_string();
-        entry.ticket.observe(move |outcome| {
-            let outcome = settlement(outcome);
-            metrics::counter!("pointsman_followups_total", "route" => route, "outcome" => outcome).increment(1);
-        });
         let end = tokio::time::Instant::from_std(entry.offered) + Limits::ms(self.limits.followup_window_ms);
         let twin = tokio::select! {
             biased;
@@ -138,14 +138,16 @@ pub(super) async fn store_marks(order: Arc<InstanceOrder>, twins: Arc<dyn Twins>
     loop {
         // Read before the marks are, so that what was marked before the stop is tried once more.
         let mut is_last = *stop.borrow();
+        let mut refused = Vec::new();
         while let Some(key) = order.next_unstored_mark() {
             // While the store takes none, this loop does not end by itself.
             is_last |= *stop.borrow();
             if !twins.mark_incomplete(&key).await {
-                order.put_back_mark(key);
                 if is_last {
-                    return;
+                    refused.push(key);
+                    continue;
                 }
+                order.put_back_mark(key);
                 tokio::select! {
                     () = tokio::time::sleep(MARK_RETRY_PAUSE) => {}
                     _ = stop.wait_for(|stop| *stop) => {}
@@ -153,6 +155,7 @@ pub(super) async fn store_marks(order: Arc<InstanceOrder>, twins: Arc<dyn Twins>
             }
         }
         if is_last {
+            refused.into_iter().for_each(|key| order.put_back_mark(key));
             return;
         }
         tokio::select! {

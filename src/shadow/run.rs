@@ -299,7 +299,7 @@ impl Runner {
             return not_known;
         }
         let is_expected = |to: &CallTarget| rules.expect_call(to.service.as_ref(), &to.authority, &to.method, &to.path);
-        let legacy_calls = LegacyCallsOfPair::of(answered.effects.as_ref(), is_expected);
+        let legacy_calls = LegacyCallsOfPair::of(answered.effects.as_ref(), effects.is_some(), is_expected);
         let kind = PairKind { rung: rung_of(answered), stratum, legacy_calls };
         let verdict = self.evidence.record_pair(route, generation, kind, &comparison, &answered.legacy, &engine);
         *to_repeat = answered.repeat.as_ref().filter(|_| !engine.has_stopped()).map(|_| ComparedReplies {

@@ -262,6 +262,9 @@ pub(super) fn retry(
             not_applicable(format!("`{id}` waits for no attempt: one is under way"))
         }
         (true, Some(id)) => not_applicable(format!("`{id}` waits for no attempt")),
-        (true, None) => not_applicable("nothing waits for another attempt"),
+        (true, None) => not_applicable(
+            "nothing waits for another attempt; for a step whose outcome is not known, name the step \
+             (`pointsman runs resolve RUN STEP retry`)",
+        ),
     }
 }

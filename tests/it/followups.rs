@@ -195,7 +195,11 @@ async fn a_client_that_follows_up_at_once_gives_neither_no_twin_nor_a_false_diff
     for item in 0..ORDERS {
         shop.create_and_follow_up(item).await;
     }
-    assert_eq!(shop.outcomes(3 * ORDERS).await, compared(3 * ORDERS));
+    let mut outcomes = shop.outcomes(3 * ORDERS).await;
+    // A read is not compared if its thread offers it after that of a later write: the write does not wait for it.
+    let overtaken = outcomes.remove("skipped: overlapped").unwrap_or_default();
+    assert!(overtaken <= ORDERS / 50, "{overtaken}");
+    assert_eq!(outcomes, compared(3 * ORDERS - overtaken));
     shop.finish().await;
 }
 

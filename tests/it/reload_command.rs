@@ -75,7 +75,7 @@ async fn a_reload_names_what_the_gate_and_a_restart_hold_back() {
     assert_eq!((&held["route"], &held["declared"]), (&json!("campaigns.create"), &json!("live")), "{shown}");
     assert!(held["state"] != "live" && held["reasons"][0].is_string(), "{shown}");
     let text = output_text(&system.pointsman.cli(&["reload"]).await);
-    assert!(text.contains("its file says live:\n  - "), "{text}");
+    assert!(text.contains("not what a flip or its file asks for (its file says live):\n  - "), "{text}");
     assert!(text.contains("takes effect only after a restart: api.maestro"), "{text}");
     system.finish().await;
 }

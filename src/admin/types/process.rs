@@ -51,6 +51,10 @@ pub struct Status {
     /// are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adoption_trouble: Option<String>,
+    /// Which followers are in `only` while legacy creates instances: requests about these get 503. Left out if there
+    /// are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances_trouble: Option<String>,
     /// The process that this one took over from, or that it hands over to. Left out if there is neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub succession: Option<String>,

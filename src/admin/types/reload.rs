@@ -45,10 +45,22 @@ pub struct ReloadResponse {
     /// The routes whose evidence these files started from zero, because something that it depends on changed.
     #[serde(default)]
     pub evidence_restarted: Vec<RestartedRoute>,
+    /// The routes whose changed workflow is a candidate: the workflow that was in force before still answers.
+    #[serde(default)]
+    pub candidates: Vec<CandidateOfRoute>,
     /// The warnings of `check`.
     pub warnings: Vec<FileProblem>,
     /// Settings that differ from those that the process was started with; they take effect at the next start.
     pub needs_restart: Vec<String>,
+}
+
+/// A route whose files have another workflow than the one in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CandidateOfRoute {
+    /// The route.
+    pub route: RouteId,
+    /// The share of new requests that the workflow of the files answers, percent.
+    pub percent: f64,
 }
 
 /// A route whose effective state changed without a flip.

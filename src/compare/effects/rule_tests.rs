@@ -60,14 +60,18 @@ fn all_bad_rules_are_reported_with_their_positions() {
 #[test]
 fn private_steps_are_listed_unless_both_arms_may_make_their_calls() {
     let names = |draft: serde_json::Value| -> Vec<String> {
-        rules(draft).private_steps_of_engine().iter().map(ToString::to_string).collect()
+        rules(draft).private_steps_of_one_arm().iter().map(ToString::to_string).collect()
     };
     assert_eq!(names(json!({})), ["note"]);
     assert_eq!(names(json!({"effects": {"note": {"made_by_both": "each has its own"}}})), Vec::<String>::new());
     let expects = |draft: serde_json::Value, method: &str, path: &str| {
         rules(draft).expect_call(Some(&"shop".into()), "shop", &method.parse().unwrap(), path)
     };
-    assert!(expects(json!({}), "POST", "/notes") && !expects(json!({}), "POST", "/notes/7"));
+    // A charge that legacy makes without saying for whom may be this private note.
+    assert!(!expects(json!({}), "POST", "/notes"));
+    let by_both = json!({"effects": {"note": {"made_by_both": "each has its own"}}});
+    assert!(expects(by_both.clone(), "POST", "/notes") && !expects(by_both.clone(), "POST", "/notes/7"));
+    assert!(!expects(by_both, "POST", "/fetch/https://shop/notes"));
     assert!(!expects(json!({}), "PUT", "/notes"));
     assert!(!expects(json!({"ignore_calls": ["analytics"]}), "PUT", "/notes"));
 }

@@ -190,7 +190,8 @@ impl EffectRules {
             .any(|template| matches!(template.role, CallRole::Read { .. } | CallRole::NotCompared { is_effect: false }))
     }
 
-    /// Whether the workflow, or one that it runs, makes such a call, or the rules ignore it.
+    /// Whether the workflow, or one that it runs, makes such a call where legacy makes it, or the rules ignore it. A
+    /// private step does not: legacy may not make its call.
     pub(in crate::compare) fn expect_call(
         &self,
         service: Option<&ServiceName>,
@@ -198,9 +199,16 @@ impl EffectRules {
         method: &Method,
         path: &str,
     ) -> bool {
+        let is_made = |template: &CallTemplate| {
+            let may_be_legacys = match &template.step {
+                Some(step) => template.role != CallRole::Private || self.of(step).is_made_by_both,
+                None => true,
+            };
+            may_be_legacys && service == Some(&template.service) && template.matches(method, path)
+        };
         let name = service.map(ServiceName::as_str);
         let mut ignored = self.ignore_calls.iter().filter(|(calls, _)| calls.names(name, authority, method, path));
-        self.fitting(service, method, path).next().is_some() || ignored.next().is_some()
+        self.templates.iter().any(is_made) || ignored.next().is_some()
     }
 
     /// Whether a call like this one may be an effect of the workflow, or of one that it runs.

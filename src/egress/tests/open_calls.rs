@@ -41,6 +41,7 @@ fn a_call_that_is_under_way_when_the_window_is_over_counts_as_open() {
     assert_eq!((effects.so_far().open, of_other.so_far().open), (1, 0));
     world.end(number, &[("traceparent", &sent)], "");
     assert_eq!((effects.so_far().open, world.outcomes()), (0, (0, 0, 1)), "too late");
+    assert_eq!((effects.gaps(), of_other.gaps()), (1, 0), "its calls are not all known, whenever they are asked for");
     // One that ends in time is attributed, and not open any more.
     let watch = world.traced(trace);
     let number = world.begin(&[("traceparent", &sent)], None);

@@ -138,9 +138,9 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     let has_shared_step = workflow_facts.is_some_and(|workflow_facts| workflow_facts.shared_steps);
     if has_shared_step && retry_key.is_none() && matches.as_ref().is_some_and(|m| !m.method.is_safe()) {
         problems.warn(&at("id"), "without the header `Idempotency-Key` a client's retry is a new request here").hint(
-            "if clients mark a retry in another way, name it: retry_key: ${request.headers[\"x-order-ref\"]} (that header is \
-                 the default and need not be named; a route in `live` is held at `dark` for `retry_window_s` after \
-                 a change of `retry_key`)",
+            "if clients mark a retry in another way, name it: retry_key: ${request.headers[\"x-order-ref\"]} (the default is \
+             `Idempotency-Key`, which need not be named; a route in `live` is held at `dark` for `retry_window_s` after a \
+             change of `retry_key`)",
         );
     }
     let legacy = legacy?;

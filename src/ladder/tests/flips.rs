@@ -239,10 +239,18 @@ async fn the_way_down_shows_the_horizon() {
     let refusal = fixture.refusal("create", to(State::Live)).await;
     assert!(refusal.contains("needs an acknowledgement") && refusal.contains(known), "{refusal}");
     let done = fixture.flip("create", MoveRequest { acknowledge: true, ..to(State::Live) }).await.unwrap();
-    assert!(done.horizon[0].starts_with(known), "{:?}", done.horizon);
-    assert_eq!(done.horizon[1], "`list` (GET /orders) is answered by legacy and will not show them");
+    assert!(done.horizon[1].starts_with(known), "{:?}", done.horizon);
+    assert_eq!(done.horizon[2], "`list` (GET /orders) is answered by legacy and will not show them");
 
-    let done = fixture.flip("create", to(State::Off)).await.unwrap();
+    assert_eq!(fixture.ladder.unanswered_instances(), None);
+    let left = "`follow` is in `only`, where nobody answers for the instances that legacy creates";
+    let down = fixture.flip("create", to(State::Off)).await.unwrap();
+    assert!(down.horizon[0].starts_with(left) && down.horizon.len() == 3, "no acknowledgement is required: {down:?}");
+    let unanswered = fixture.ladder.unanswered_instances().unwrap();
+    assert!(unanswered.contains("legacy creates instances of `create`, and nobody answers `follow`"), "{unanswered}");
+    fixture.flip("follow", MoveRequest { acknowledge: true, ..to(State::Live) }).await.unwrap();
+    assert_eq!(fixture.ladder.unanswered_instances(), None);
+    let done = fixture.flip("follow", to(State::Off)).await.unwrap();
     assert_eq!(done.horizon.len(), 2, "from `live` the horizon is shown, and no acknowledgement is required");
     assert_eq!(fixture.ladder.horizon(&"follow".into()).await.unwrap().len(), 2);
     assert_eq!(fixture.ladder.horizon(&"plain".into()).await.unwrap(), Vec::<String>::new());

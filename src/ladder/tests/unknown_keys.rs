@@ -74,7 +74,7 @@ async fn a_route_goes_down_while_the_horizon_cannot_be_read() {
     for down in [acknowledged, to(State::Off)] {
         let flipped = fixture.flip("create", down).await.unwrap();
         assert!(
-            flipped.horizon.len() == 1 && flipped.horizon[0].contains("that only the engine has is unknown now"),
+            flipped.horizon.len() == 2 && flipped.horizon[1].contains("that only the engine has is unknown now"),
             "{flipped:?}"
         );
     }

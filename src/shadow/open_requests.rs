@@ -5,9 +5,9 @@
 //! that legacy had answered before this one began.
 //!
 //! Always true: of two requests of one instance of which one may change it, and which legacy had at the same time,
-//! the read is not compared, and neither of two writes: which legacy performed first is not known. Reads do not wait for
-//! reads. The shadow's threads never lock a shard here; a thread that serves a client waits for them only through the
-//! lock of `instance_order`, which is held for a few map operations.
+//! the read is not compared, and neither of two writes: which legacy performed first is not known. Reads do not wait
+//! for reads. The shadow's threads never lock a shard here; a thread that serves a client waits for them only through
+//! the lock of `instance_order`, which is held for a few map operations.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -56,7 +56,8 @@ pub(crate) fn flip(
         text.push_str(&format.tone(note, Tone::Warn));
     }
     if done.runs_in_flight > 0 {
-        text.push_str(&format!("{} in flight continue as they were started\n", counted(done.runs_in_flight, "run")));
+        let goes_on = if done.runs_in_flight == 1 { "continues as it was" } else { "continue as they were" };
+        text.push_str(&format!("{} in flight {goes_on} started\n", counted(done.runs_in_flight, "run")));
     }
     for line in &done.horizon {
         text.push_str(&format!("{} {}\n", format.tone("horizon:", Tone::Warn), escape_control(line)));

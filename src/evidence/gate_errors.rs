@@ -29,7 +29,11 @@ impl JudgedRoute<'_> {
         );
         let worse_by = only_engine.saturating_sub(only_legacy) as f64 / requests.max(1) as f64;
         if worse_by <= wanted {
-            let at_most = format!("; with 95 % confidence it is at most {:.2} % more", excess.at_most * 100.0);
+            let (more, allowed, at_most) = (worse_by * 100.0, wanted * 100.0, excess.at_most * 100.0);
+            let at_most = format!(
+                ": {more:.1} % more errors than legacy, of {allowed} % that are allowed; with 95 % confidence it is at most \
+                 {at_most:.2} %"
+            );
             return pass(Name::ErrorsNotWorseBy, found + &at_most);
         }
         let (verdict, chance) = match table.exceeds(wanted) {

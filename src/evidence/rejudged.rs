@@ -38,6 +38,14 @@ impl Evidence {
         self.rejudging_signal.notified().await;
     }
 
+    /// Until the returned value is dropped, samples of a route that are kept now are not written: they would be deleted
+    /// together with those that are judged again.
+    pub fn hold_samples(&self, route: &RouteId) -> HeldSamples<'_> {
+        let route = self.current_id(route);
+        self.pending().hold(&route, true);
+        HeldSamples { evidence: self, route }
+    }
+
     /// Counts pairs as what they were judged to be, by their fingerprint; those that are missing could not be judged.
     /// `samples` are those that are kept from now on. `None`: the pairs that began to wait `since` do so no more.
     pub fn set_rejudged(
@@ -63,6 +71,19 @@ impl Evidence {
             RejudgedOutcome::Judged { .. } => self.pending().replace(&route, samples),
         }
         Some(outcome)
+    }
+}
+
+/// See [`Evidence::hold_samples`].
+pub struct HeldSamples<'a> {
+    evidence: &'a Evidence,
+    route: RouteId,
+}
+
+impl Drop for HeldSamples<'_> {
+    fn drop(&mut self) {
+        let route = self.evidence.current_id(&self.route);
+        self.evidence.pending().hold(&route, false);
     }
 }
 

@@ -248,3 +248,22 @@ async fn after_another_change_the_guard_takes_noise_of_before_for_noise() {
     (0..100).for_each(|_| rig.repeat(&[]));
     assert!(!was_noise(&rig, &["$.at"]), "by now it would be known again");
 }
+
+/// While stored samples are judged, another request differs, and the store is written.
+#[tokio::test]
+async fn a_sample_that_is_kept_meanwhile_is_not_deleted_with_those_that_are_judged() {
+    let mut rig = Rig::new().await;
+    rig.set(basis("one", &[]));
+    rig.pair(&["$.a"]);
+    assert_eq!(rig.set(basis("one", &["$.note"])), Some(NextEvidence::GoesOn));
+    rig.evidence.flush().await.unwrap();
+    let held = rig.evidence.hold_samples(&route());
+    rig.pair(&["$.b"]);
+    rig.evidence.flush().await.unwrap();
+    assert_eq!(rig.judge(&[(&["$.a"], &["$.a"])]), Some(RejudgedOutcome::Judged { equal: 0, differing: 1 }));
+    drop(held);
+    let stored = samples(&rig.evidence, &rig.store, &route()).await;
+    let mut stored: Vec<_> = stored.into_iter().map(|sample| sample.fingerprint).collect();
+    stored.sort();
+    assert_eq!(stored, ["$.a", "$.b"]);
+}

@@ -4,7 +4,7 @@
 //! would keep, and once there are enough, one a minute: building a sample takes much longer than comparing. After a
 //! failed write, the samples that are put back may exceed the second bound.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -46,6 +46,8 @@ pub(super) struct PendingSamples {
     pub(super) changes: Vec<SampleChange>,
     pub(super) samples: Vec<SampleRecord>,
     accepted: AcceptedSamples,
+    /// Routes whose stored samples are being judged again, and then replaced: new ones are written only after that.
+    held: HashSet<RouteId>,
 }
 
 /// By route and fingerprint: how many samples were accepted, and when the last one was.
@@ -88,6 +90,9 @@ impl PendingSamples {
     /// Moves the samples of a renamed route to its new id.
     pub(super) fn rename(&mut self, from: &RouteId, to: &RouteId) {
         self.samples.iter_mut().filter(|s| s.route == *from).for_each(|s| s.route = to.clone());
+        if self.held.remove(from) {
+            self.held.insert(to.clone());
+        }
         if let Some(accepted) = self.accepted.remove(from) {
             self.accepted.insert(to.clone(), accepted);
         }
@@ -99,14 +104,22 @@ impl PendingSamples {
             self.changes.push(change);
         }
     }
-    /// Takes all changes and samples, to write them.
+    /// From now on, or not any more, new samples of a route wait.
+    pub(super) fn hold(&mut self, route: &RouteId, is_held: bool) {
+        match is_held {
+            true => self.held.insert(route.clone()),
+            false => self.held.remove(route),
+        };
+    }
+    /// Takes all changes, and the samples that may be written, to write them.
     pub(super) fn take(&mut self) -> Self {
-        let accepted = std::mem::take(&mut self.accepted);
-        std::mem::replace(self, Self { accepted, ..Self::default() })
+        let (held, written) = std::mem::take(&mut self.samples).into_iter().partition(|s| self.held.contains(&s.route));
+        self.samples = held;
+        Self { changes: std::mem::take(&mut self.changes), samples: written, ..Self::default() }
     }
     /// Puts back what could not be written: its changes in front of those that were added meanwhile, and as many of its
     /// samples as there is room for.
-    pub(super) fn put_back(&mut self, Self { mut changes, samples, accepted: _ }: Self) {
+    pub(super) fn put_back(&mut self, Self { mut changes, samples, .. }: Self) {
         for mut sample in samples {
             // Changes added meanwhile apply to these samples too.
             let mut is_wanted = self.samples.len() < PENDING_SAMPLES_MAX;

@@ -34,16 +34,46 @@ pub fn compare(
     bounds: &CompareBounds,
     expired: &dyn Fn() -> bool,
 ) -> Result<Comparison, BoundExceeded> {
+    let (mut comparison, ids) = compare_from(FirstIds::OfHeaders, pair, rules, bounds, expired)?;
+    // Which of two places names the wrong thing is not known: the reading that leaves fewer differences is taken.
+    if ids.are_contradicted() && !rules.body.header_ids.is_empty() {
+        let other = compare_from(FirstIds::OfBody, pair, rules, bounds, expired).ok();
+        let has_fewer = |other: &Comparison| {
+            !other.differences.is_empty() && other.differences.len() < comparison.differences.len()
+        };
+        if let Some((other, _)) = other.filter(|(other, _)| has_fewer(other)) {
+            comparison = other;
+        }
+    }
+    comparison.intents = intent_counts(pair, rules, comparison.effects.as_ref());
+    Ok(comparison)
+}
+
+/// Which ids are bound first, and so contradicted by others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FirstIds {
+    /// An id in a header names what the reply is about.
+    OfHeaders,
+    /// As far as the headers name another thing than all the rest.
+    OfBody,
+}
+
+fn compare_from(
+    first: FirstIds,
+    pair: &Pair<'_>,
+    rules: &Rules,
+    bounds: &CompareBounds,
+    expired: &dyn Fn() -> bool,
+) -> Result<(Comparison, IdMap), BoundExceeded> {
     let mut findings = ComparisonFindings::new(bounds.differences, expired, pair.sensitive);
+    let mut ids = IdMap::of_kinds(rules.texts.kinds());
     rule_conditions::turn_off(pair, &rules.texts, &mut findings);
-    match compare_parts(pair, rules, bounds, &mut findings) {
+    match compare_parts(first, pair, rules, bounds, &mut ids, &mut findings) {
         Ok(()) => {}
         Err(BoundExceeded::Time) if findings.has_differences() => findings.truncate(),
         Err(exceeded) => return Err(exceeded),
     }
-    let mut comparison = findings.finish(rules);
-    comparison.intents = intent_counts(pair, rules, comparison.effects.as_ref());
-    Ok(comparison)
+    Ok((findings.finish(rules), ids))
 }
 
 /// Counts, by step, how many of the engine's intents were compared with a call by legacy, or by an assert.
@@ -66,13 +96,15 @@ fn intent_counts(pair: &Pair<'_>, rules: &Rules, effects: Option<&EffectCoverage
 
 /// Compares status, headers, bodies, calls to other services and intents, and evaluates the asserts.
 fn compare_parts(
+    first: FirstIds,
     pair: &Pair<'_>,
     rules: &Rules,
     bounds: &CompareBounds,
+    ids: &mut IdMap,
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<(), BoundExceeded> {
     if pair.engine.has_stopped() {
-        return compare_calls_so_far(pair, rules, bounds, findings);
+        return compare_calls_so_far(pair, rules, bounds, ids, findings);
     }
     let same_class = compare_status(pair, rules, findings);
     let (legacy, engine) = match equal_body(pair, rules, bounds) {
@@ -90,25 +122,26 @@ fn compare_parts(
         Some([a, b]) => Some((a.root, b.root, RulesByNode::of(&rules.body, [a, b], findings)?)),
         None => None,
     };
-    let mut ids = IdMap::of_kinds(rules.texts.kinds());
-    bind_instance(pair, rules, &mut ids);
-    // An id in a header names what the reply is about, so it is bound first.
-    for header in rules.body.header_ids.iter().filter(|header| findings.applies(header.rule())) {
-        header.bind(pair, &mut ids);
+    bind_instance(pair, rules, ids);
+    if first == FirstIds::OfHeaders {
+        bind_headers(pair, rules, ids, findings);
     }
     if let Some((a, b, rules_by_node)) = &documents {
-        Walk::bind_ids(WalkContext { rules: &rules.body, rules_by_node, ids: &mut ids, findings }, *a, *b)?;
+        Walk::bind_ids(WalkContext { rules: &rules.body, rules_by_node, ids, findings }, *a, *b)?;
+    }
+    if first == FirstIds::OfBody {
+        bind_headers(pair, rules, ids, findings);
     }
     if let (Some(text), None) = (&rules.text, &documents)
         && let (ParsedBody::Text(a), ParsedBody::Text(b)) = (&*legacy.parsed(), &*engine.parsed())
     {
-        text::bind_ids(a, b, text, &mut ids, findings)?;
+        text::bind_ids(a, b, text, ids, findings)?;
     }
     let calls = match pair.effects {
-        Some(effects) => Some(PairedCalls::of(effects, pair.engine, &rules.effects, bounds, &mut ids, findings)?),
+        Some(effects) => Some(PairedCalls::of(effects, pair.engine, &rules.effects, bounds, ids, findings)?),
         None => None,
     };
-    bind_ids_in_sets(&mut ids, |which, ids| {
+    bind_ids_in_sets(ids, |which, ids| {
         let mut are_left = false;
         if let Some((a, b, rules_by_node)) = &documents {
             let findings = &mut *findings;
@@ -121,31 +154,31 @@ fn compare_parts(
         Ok(are_left)
     })?;
 
-    headers::compare(pair, rules, &mut ids, findings);
+    headers::compare(pair, rules, ids, findings);
     // If one arm refuses and the other succeeds, the bodies have nothing in common: only the difference in status is
     // reported.
     if same_class {
         findings.report_as(if pair.stale_reads { ReportAs::StaleRead } else { ReportAs::Found });
         match &documents {
             Some((a, b, rules_by_node)) => {
-                let context = WalkContext { rules: &rules.body, rules_by_node, ids: &mut ids, findings };
+                let context = WalkContext { rules: &rules.body, rules_by_node, ids, findings };
                 Walk::report(context, "$", *a, *b)?;
             }
             None => {
-                let texts = TextContext { rules: rules.text.as_ref(), ids: &ids, renaming: rules.body.renaming };
+                let texts = TextContext { rules: rules.text.as_ref(), ids, renaming: rules.body.renaming };
                 other_bodies::compare(&legacy.parsed(), &engine.parsed(), texts, findings)?;
             }
         }
         findings.report_as(ReportAs::Found);
     }
     if let Some(calls) = &calls {
-        calls.report(CallsOf::WholeRun, &mut ids, findings)?;
+        calls.report(CallsOf::WholeRun, ids, findings)?;
     }
     if !pair.legacy.intents().is_empty() && !pair.engine.intents().is_empty() {
         let (legacy, engine) = (assert::intents(pair.legacy), assert::intents(pair.engine));
         findings.report_as(ReportAs::Intent);
         let rules_by_node = RulesByNode::default();
-        let context = WalkContext { rules: &rules.body, rules_by_node: &rules_by_node, ids: &mut ids, findings };
+        let context = WalkContext { rules: &rules.body, rules_by_node: &rules_by_node, ids, findings };
         Walk::report(context, "intents", (&legacy).into(), (&engine).into())?;
         findings.report_as(ReportAs::Found);
     }
@@ -155,7 +188,14 @@ fn compare_parts(
     if rules.asserts.is_empty() {
         return Ok(());
     }
-    assert::evaluate(pair, legacy.value(), engine.value(), rules, &ids, findings)
+    assert::evaluate(pair, legacy.value(), engine.value(), rules, ids, findings)
+}
+
+/// Binds the ids in headers.
+fn bind_headers(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings: &ComparisonFindings<'_>) {
+    for header in rules.body.header_ids.iter().filter(|header| findings.applies(header.rule())) {
+        header.bind(pair, ids);
+    }
 }
 
 /// The body of both replies if it is the same, byte for byte, and nothing depends on what is in it: no rule binds ids
@@ -178,14 +218,14 @@ fn compare_calls_so_far(
     pair: &Pair<'_>,
     rules: &Rules,
     bounds: &CompareBounds,
+    ids: &mut IdMap,
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<(), BoundExceeded> {
     let Some(effects) = pair.effects else { return Ok(()) };
-    let mut ids = IdMap::of_kinds(rules.texts.kinds());
-    bind_instance(pair, rules, &mut ids);
-    let calls = PairedCalls::of(effects, pair.engine, &rules.effects, bounds, &mut ids, findings)?;
-    bind_ids_in_sets(&mut ids, |which, ids| calls.bind_ids_in_sets(which, ids, findings))?;
-    calls.report(CallsOf::StoppedRun, &mut ids, findings)
+    bind_instance(pair, rules, ids);
+    let calls = PairedCalls::of(effects, pair.engine, &rules.effects, bounds, ids, findings)?;
+    bind_ids_in_sets(ids, |which, ids| calls.bind_ids_in_sets(which, ids, findings))?;
+    calls.report(CallsOf::StoppedRun, ids, findings)
 }
 
 /// The most times that sets are walked to bind ids. Each time, ids are bound by those that were bound before.

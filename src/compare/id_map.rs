@@ -33,6 +33,8 @@ pub(super) struct IdMap {
     /// By id of legacy: how often it was found to correspond when the pair was compared, the place where it was bound
     /// included.
     confirmed: RefCell<HashMap<(IdKind, String), u32>>,
+    /// Whether two ids could not be bound because one of them was bound to another.
+    are_contradicted: bool,
 }
 
 /// Two ids that were bound, and where they were found.
@@ -107,12 +109,18 @@ impl IdMap {
         if let Some(name) = name {
             self.names.add(name);
         }
-        let is_bound = self.to_engine.get(legacy, kind).is_some() || self.to_legacy.get(engine, kind).is_some();
+        let (to_engine, to_legacy) = (self.to_engine.get(legacy, kind), self.to_legacy.get(engine, kind));
+        let is_bound = to_engine.is_some() || to_legacy.is_some();
+        self.are_contradicted |= is_bound && to_engine.is_none_or(|bound| bound.id != engine);
         if !is_bound && may_correspond(legacy, engine) && self.lost_references(kind, legacy, engine).next().is_none() {
             self.to_engine.add(legacy, kind, engine);
             self.to_legacy.add(engine, kind, legacy);
             self.found.insert((kind, legacy.to_owned()), found());
         }
+    }
+    /// Whether two ids could not be bound because one of them was bound to another.
+    pub(super) fn are_contradicted(&self) -> bool {
+        self.are_contradicted
     }
     /// The bindings that keep two ids of a kind from being bound to each other.
     pub(super) fn contradicted(&self, kind: IdKind, legacy: &str, engine: &str) -> Vec<&FoundIds> {

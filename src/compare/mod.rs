@@ -94,6 +94,8 @@ mod condition_tests;
 #[cfg(test)]
 mod effects_in_asserts_tests;
 #[cfg(test)]
+mod header_id_tests;
+#[cfg(test)]
 mod id_map_tests;
 #[cfg(test)]
 mod id_tests;

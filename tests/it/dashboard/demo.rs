@@ -51,6 +51,7 @@ const MAY_BE_ABSENT: &[&str] = &[
     "pointsman_egress_connections_refused_total",
     "pointsman_egress_unseen_total",
     "pointsman_exchanges_cut_total",
+    "pointsman_followups_total",
     "pointsman_interim_replies_total",
     "pointsman_legacy_heads_refused_total",
     "pointsman_legacy_instances_without_id_total",

@@ -1,5 +1,6 @@
 //! Compares two texts line by line.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -166,6 +167,21 @@ struct Alignment {
     places: Vec<(Range<usize>, Range<usize>)>,
 }
 
+/// The numbers of lines: the same for lines with the same key.
+fn numbered<'t>(
+    lines: &[Line<'t>],
+    engine_ids: Option<&IdMap>,
+    numbers: &mut HashMap<Cow<'t, str>, u32>,
+    findings: &mut ComparisonFindings<'_>,
+) -> Result<Vec<u32>, BoundExceeded> {
+    let number = |line: &Line<'t>| {
+        findings.step()?;
+        let next = numbers.len() as u32;
+        Ok(*numbers.entry(line.key(engine_ids)).or_insert(next))
+    };
+    lines.iter().map(number).collect()
+}
+
 /// Aligns two texts by the keys of their lines; `None` if too many lines differ.
 fn align(
     legacy: &[Line<'_>],
@@ -174,15 +190,10 @@ fn align(
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<Option<Alignment>, BoundExceeded> {
     // Lines are mapped to numbers, because the alignment compares each pair of lines many times.
-    let mut numbers: HashMap<String, u32> = HashMap::new();
-    let mut number = |key: String| {
-        let next = numbers.len() as u32;
-        *numbers.entry(key).or_insert(next)
-    };
-    let mut numbered = |lines: &[Line<'_>], ids| -> Result<Vec<u32>, BoundExceeded> {
-        lines.iter().map(|line| findings.step().map(|()| number(line.key(ids)))).collect()
-    };
-    let (a, b) = (numbered(legacy, None)?, numbered(engine, ids)?);
+    let mut numbers = HashMap::new();
+    let a = numbered(legacy, None, &mut numbers, findings)?;
+    let b = numbered(engine, ids, &mut numbers, findings)?;
+    drop(numbers);
     let front = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
     let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(a, b)| a == b).count();
     let (middle_a, middle_b) = (&a[front..a.len() - back], &b[front..b.len() - back]);

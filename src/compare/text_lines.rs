@@ -1,6 +1,8 @@
 //! The lines of a text that count, with the times and ids in them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde_json::Value;
 
@@ -31,6 +33,12 @@ pub(super) struct Line<'t> {
     pub(super) text: &'t str,
     /// Whether the line before says that this one is a secret.
     is_secret: bool,
+    /// `None` if nothing is captured. Boxed, because most lines have none, and a text may have very many lines.
+    captured: Option<Box<Captured<'t>>>,
+}
+
+/// What the rules capture of a line.
+struct Captured<'t> {
     captures: Vec<(&'t str, Capture)>,
     /// The line without what is captured: one more part than there are captures.
     rest: Vec<&'t str>,
@@ -69,35 +77,55 @@ impl<'t> Lines<'t> {
                 lines.ignored.entry(rule).or_default().push(content);
                 continue;
             }
-            let (mut captures, mut rest, mut from) = (Vec::new(), Vec::new(), 0);
             let found =
                 rules.map(|rules| rules.captures(content, &mut |bytes| findings.step_over(bytes))).transpose()?;
-            for (range, capture) in found.unwrap_or_default() {
-                rest.push(text.get(from..range.start).unwrap_or_default());
-                captures.push((text.get(range.clone()).unwrap_or_default(), capture));
-                from = range.end;
-            }
-            rest.push(text.get(from..).unwrap_or_default());
-            lines.counted.push(Line { number: n + 1, text, is_secret, captures, rest });
+            let captured = found.filter(|found| !found.is_empty()).map(|found| Box::new(Captured::of(text, found)));
+            lines.counted.push(Line { number: n + 1, text, is_secret, captured });
         }
         Ok(lines)
     }
 }
 
+impl<'t> Captured<'t> {
+    fn of(text: &'t str, found: Vec<(Range<usize>, Capture)>) -> Self {
+        let (mut captures, mut rest, mut from) = (Vec::new(), Vec::new(), 0);
+        for (range, capture) in found {
+            rest.push(text.get(from..range.start).unwrap_or_default());
+            captures.push((text.get(range.clone()).unwrap_or_default(), capture));
+            from = range.end;
+        }
+        rest.push(text.get(from..).unwrap_or_default());
+        Self { captures, rest }
+    }
+}
+
 impl<'t> Line<'t> {
+    fn captures(&self) -> &[(&'t str, Capture)] {
+        self.captured.as_ref().map_or(&[], |captured| &captured.captures)
+    }
+
+    /// The line without what is captured.
+    fn rest(&self) -> &[&'t str] {
+        self.captured.as_ref().map_or(std::slice::from_ref(&self.text), |captured| &captured.rest)
+    }
+
     /// A text that is equal for lines that may be equal by the rules; of a line of the engine, with legacy's ids.
-    pub(super) fn key(&self, engine_ids: Option<&IdMap>) -> String {
+    pub(super) fn key(&self, engine_ids: Option<&IdMap>) -> Cow<'t, str> {
+        let ids = engine_ids.filter(|ids| !ids.is_empty());
+        if self.captured.is_none() && ids.is_none() {
+            return Cow::Borrowed(self.text);
+        }
         let mut key = String::with_capacity(self.text.len());
-        for (n, rest) in self.rest.iter().enumerate() {
+        for (n, rest) in self.rest().iter().enumerate() {
             if n > 0 {
                 key.push(CAPTURED);
             }
-            match engine_ids.filter(|ids| !ids.is_empty()) {
+            match ids {
                 Some(ids) => key.push_str(&ids.with_legacy_ids(rest)),
                 None => key.push_str(rest),
             }
         }
-        key
+        Cow::Owned(key)
     }
 
     /// The line as a difference shows it.
@@ -110,7 +138,7 @@ impl<'t> Line<'t> {
 
     /// The ids that correspond in two lines, with the rule by which they are ids.
     pub(super) fn ids_with<'o>(&self, other: &Line<'o>) -> impl Iterator<Item = (&'t str, &'o str, IdRule)> {
-        self.captures.iter().zip(&other.captures).filter_map(|((legacy, a), (engine, b))| match (a, b) {
+        self.captures().iter().zip(other.captures()).filter_map(|((legacy, a), (engine, b))| match (a, b) {
             (Capture::Id { ids }, Capture::Id { .. }) => Some((*legacy, *engine, *ids)),
             (Capture::Time { .. } | Capture::Id { .. }, _) => None,
         })
@@ -118,11 +146,11 @@ impl<'t> Line<'t> {
 
     /// Whether this line of legacy equals one of the engine.
     pub(super) fn equality(&self, engine: &Line<'_>, ids: &IdMap, renaming: Option<RuleId>) -> LineEquality {
-        if self.captures.len() != engine.captures.len() || self.rest.len() != engine.rest.len() {
+        if self.captures().len() != engine.captures().len() || self.rest().len() != engine.rest().len() {
             return LineEquality::Different;
         }
         let mut by = Vec::new();
-        for (a, b) in self.rest.iter().zip(&engine.rest) {
+        for (a, b) in self.rest().iter().zip(engine.rest()) {
             if !ids.same_text(a, b) {
                 return LineEquality::Different;
             }
@@ -130,7 +158,7 @@ impl<'t> Line<'t> {
                 by.extend(ids.rules_in(a, renaming));
             }
         }
-        for ((a, of_legacy), (b, of_engine)) in self.captures.iter().zip(&engine.captures) {
+        for ((a, of_legacy), (b, of_engine)) in self.captures().iter().zip(engine.captures()) {
             let (holds, rule) = match (of_legacy, of_engine) {
                 (Capture::Time { rule, by }, Capture::Time { rule: other, .. }) if rule == other => {
                     (a == b || are_within(a, b, *by), *rule)

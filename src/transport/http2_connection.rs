@@ -13,8 +13,8 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,9 @@ struct ConnectionState {
     peer_max: AtomicUsize,
     /// Whether requests have been handed over since the task last looked.
     has_requests: AtomicBool,
+    /// Held while a request is handed to hyper, and while hyper's side is dropped: one that is put into hyper's queue
+    /// while that is emptied for the last time would stay there, unanswered, as long as a sender exists.
+    handing_over: Mutex<()>,
     io: Arc<IoState>,
 }
 
@@ -153,9 +156,11 @@ impl<B> Http2Connection<B> {
         self.streams.fetch_add(1, Relaxed);
         self.requests.fetch_add(1, Relaxed);
     }
-    /// Tells the task that a request is handed to hyper.
-    pub(super) fn note_request(&self) {
+    /// Hands a request to hyper, and tells the task so. `hand_over` does it before it returns.
+    pub(super) fn hand_over<T>(&self, hand_over: impl FnOnce() -> T) -> T {
+        let _handing_over = self.state.handing_over.lock().unwrap_or_else(PoisonError::into_inner);
         self.state.has_requests.store(true, Relaxed);
+        hand_over()
     }
     /// Requests that it was given so far.
     pub(super) fn requests(&self) -> usize {
@@ -220,7 +225,7 @@ async fn drive<B>(
             polls_without_reading = POLLS_WITHOUT_READING;
         }
         let polled = loop {
-            take_requests(&mut connection, cx);
+            take_requests(&mut connection, &state, cx);
             let mut is_over = false;
             loop {
                 match spawned.poll_recv(cx) {
@@ -243,7 +248,7 @@ async fn drive<B>(
             }
         };
         // Settings of the peer, or its GOAWAY, may have come with what was just read.
-        take_requests(&mut connection, cx);
+        take_requests(&mut connection, &state, cx);
         let peer_max = connection.as_ref().map_or(0, |connection| connection.current_max_send_streams());
         state.peer_max.store(peer_max, Relaxed);
         polled
@@ -252,8 +257,9 @@ async fn drive<B>(
 }
 
 /// Lets the connection take requests. Once it has ended it is dropped: then hyper returns those that it did not take.
-fn take_requests<F: Future + Unpin>(connection: &mut Option<F>, cx: &mut Context<'_>) {
+fn take_requests<F: Future + Unpin>(connection: &mut Option<F>, state: &ConnectionState, cx: &mut Context<'_>) {
     if connection.as_mut().is_some_and(|connection| Pin::new(connection).poll(cx).is_ready()) {
+        let _handing_over = state.handing_over.lock().unwrap_or_else(PoisonError::into_inner);
         *connection = None;
     }
 }

@@ -194,8 +194,8 @@ where
     pub async fn send(&self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
         let StreamPermit { connection, streams } = &*self.permit;
         let request = request.map(|body| SentBody { body, _permit: self.permit.clone() });
-        connection.note_request();
-        let failed = match connection.sender.clone().try_send_request(request).await {
+        let sending = connection.hand_over(|| connection.sender.clone().try_send_request(request));
+        let failed = match sending.await {
             Ok(response) => return Ok(response),
             Err(failed) => SendError::from(failed),
         };

@@ -35,8 +35,9 @@ pub fn compare(
     expired: &dyn Fn() -> bool,
 ) -> Result<Comparison, BoundExceeded> {
     let (mut comparison, ids) = compare_from(FirstIds::OfHeaders, pair, rules, bounds, expired)?;
-    // Which of two places names the wrong thing is not known: the reading that leaves fewer differences is taken.
-    if ids.are_contradicted() && !rules.body.header_ids.is_empty() {
+    // Which of two places names the wrong thing is not known: the order of binding that leaves fewer differences is
+    // taken, which one with a single difference has already.
+    if ids.are_contradicted() && !rules.body.header_ids.is_empty() && comparison.differences.len() > 1 {
         let other = compare_from(FirstIds::OfBody, pair, rules, bounds, expired).ok();
         let has_fewer = |other: &Comparison| {
             !other.differences.is_empty() && other.differences.len() < comparison.differences.len()
@@ -49,12 +50,12 @@ pub fn compare(
     Ok(comparison)
 }
 
-/// Which ids are bound first, and so contradicted by others.
+/// Which ids are bound first: where others contradict them, the others are reported.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum FirstIds {
     /// An id in a header names what the reply is about.
     OfHeaders,
-    /// As far as the headers name another thing than all the rest.
+    /// Tried where ids contradict each other: a header may be the one that is wrong.
     OfBody,
 }
 

@@ -1,4 +1,4 @@
-//! Ids in headers, beside those in bodies.
+//! Ids in headers that agree with those in bodies, or contradict them.
 
 use serde_json::json;
 

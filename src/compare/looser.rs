@@ -95,7 +95,7 @@ impl Added {
             let before = before.entry(step.clone()).or_default();
             self.ignores(&mut before.ignore, &mut after.ignore);
             self.tolerances(&mut before.tolerance, &mut after.tolerance);
-            // No comparison depends on it, only a gate.
+            // Only a gate reads it; what is compared, and how, does not change.
             self.is_any |= before.made_by_both != after.made_by_both;
             (before.made_by_both, after.made_by_both) = (None, None);
         }

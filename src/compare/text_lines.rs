@@ -33,7 +33,7 @@ pub(super) struct Line<'t> {
     pub(super) text: &'t str,
     /// Whether the line before says that this one is a secret.
     is_secret: bool,
-    /// `None` if nothing is captured. Boxed, because most lines have none, and a text may have very many lines.
+    /// `None` if no rule captures a part of the line. Boxed, so that lines stay small: a text may have very many.
     captured: Option<Box<Captured<'t>>>,
 }
 

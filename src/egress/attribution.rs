@@ -180,10 +180,8 @@ impl Inner {
         let open: Vec<_> = self.open_calls.open_at((self.now_us)()).collect();
         let may_have_others = self.open_calls.has_unlisted();
         let State { index, .. } = &*self.updated();
-        let of_nobody = open.iter().filter_map(|call| {
-            call.write_of_nobody(|trace| index.has_trace(trace), |settings, key| index.may_have_key(settings, key))
-        });
-        UnseenWrites { calls: of_nobody.cloned().collect(), may_have_others }
+        let of_nobody = open.iter().filter(|call| !call.may_be_watched(index));
+        UnseenWrites { calls: of_nobody.filter_map(|call| call.write_to.clone()).collect(), may_have_others }
     }
 
     fn keep(&self, counts: &mut Counts, watched: &Watched, effect: Effect) {
@@ -213,8 +211,10 @@ impl EffectObserver for Attribution {
     fn lose(&self, number: u64) {
         let now_us = (self.0.now_us)();
         match self.0.open_calls.get(number) {
-            // One that only reads is missed by nobody.
-            Some(open) => open.write_to().into_iter().for_each(|to| self.0.unattributed_writes.note(to, now_us)),
+            Some(open) => {
+                // No effect is unseen where a read is lost.
+                open.write_to.iter().for_each(|to| self.0.unattributed_writes.note(to, now_us));
+            }
             None => self.0.unattributed_writes.note_unknown(now_us),
         }
         let window = u64::try_from(self.0.settings.load().window.as_micros()).unwrap_or(u64::MAX);
@@ -284,12 +284,8 @@ impl OpenCallsOf for OpenOf {
     fn count(&self) -> u64 {
         self.attribution.open_calls.count_of(&self.watched, (self.attribution.now_us)())
     }
-    fn may_have_unseen_writes(&self) -> bool {
-        // In this order: a call that ends in between is in one of the two.
-        let open = self.attribution.open_writes_of_nobody();
-        open.may_have_others || !open.calls.is_empty() || self.attribution.unattributed_writes.are_since(self.began_us)
-    }
     fn unseen_writes(&self) -> UnseenWrites {
+        // In this order: a call that ends in between is in one of the two.
         let open = self.attribution.open_writes_of_nobody();
         let UnseenWrites { mut calls, may_have_others } = self.attribution.unattributed_writes.since(self.began_us);
         calls.extend(open.calls);

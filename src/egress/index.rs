@@ -111,13 +111,13 @@ impl Index {
         });
     }
 
-    /// Whether a request is watched that has this trace.
+    /// Whether a watched request has this trace.
     pub(super) fn has_trace(&self, trace_id: u128) -> bool {
         self.by_trace.contains_key(&trace_id)
     }
 
-    /// Whether a request is watched that has this key, or whose key is not known. Under other rules than those in force
-    /// nothing is known.
+    /// Whether a watched request has this key, or has a key that is not known. Under other rules than those in force no
+    /// key is known.
     pub(super) fn may_have_key(&self, settings: &Arc<AttributionSettings>, key: &Key) -> bool {
         !Arc::ptr_eq(&self.settings, settings) || !self.unknown.is_empty() || self.by_key.contains_key(key)
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::key::Key;
+use super::index::Index;
 use super::rule::{AttributionSettings, CallKey, Correlate};
 use super::watched::{KnownValue, Watched};
 use crate::compare::{Body, Effect};
@@ -34,7 +34,7 @@ pub(super) struct OpenCalls {
 pub(super) struct OpenCall {
     began_us: u64,
     /// Where it goes, if its method may change something.
-    write_to: Option<Arc<CallTarget>>,
+    pub write_to: Option<Arc<CallTarget>>,
     /// Requests with this number or a larger one were announced after it had begun: it is for none of them.
     pub before: u64,
     trace_id: Option<u128>,
@@ -124,25 +124,15 @@ impl OpenCall {
         }
     }
 
-    /// Where it goes, if it may change something and is for no request that is known: `has_trace` and `has_key` tell
-    /// whether a request that is watched has this trace, or this key under this rule.
-    pub(super) fn write_of_nobody(
-        &self,
-        has_trace: impl Fn(u128) -> bool,
-        has_key: impl Fn(&Arc<AttributionSettings>, &Key) -> bool,
-    ) -> Option<&Arc<CallTarget>> {
-        let is_by_rule = match self.key() {
+    /// Whether it may be for a request that is watched, by its trace or by the rule.
+    pub(super) fn may_be_watched(&self, index: &Index) -> bool {
+        let by_rule = match self.key() {
             CallKey::None => false,
-            CallKey::Is(key) => has_key(&self.settings, &key),
+            CallKey::Is(key) => index.may_have_key(&self.settings, &key),
             // It counts as open for every request.
             CallKey::Unreadable => true,
         };
-        self.write_to.as_ref().filter(|_| !is_by_rule && !self.trace_id.is_some_and(has_trace))
-    }
-
-    /// Where it goes, if it may change something.
-    pub(super) fn write_to(&self) -> Option<&Arc<CallTarget>> {
-        self.write_to.as_ref()
+        by_rule || self.trace_id.is_some_and(|trace| index.has_trace(trace))
     }
 
     /// Whether it was lost, and the time until which it counts is over.

@@ -89,11 +89,6 @@ impl UnattributedWrites {
         self.lock().times_of(&target).open += 1;
         Box::new(Tunnel { writes: self.clone(), target, now_us })
     }
-    /// Whether there may have been such calls since then.
-    pub(super) fn are_since(&self, began_us: u64) -> bool {
-        let State { listed, others } = &*self.lock();
-        others.is_since(began_us) || listed.values().any(|times| times.is_since(began_us))
-    }
     /// What is known of those since then.
     pub(super) fn since(&self, began_us: u64) -> UnseenWrites {
         let State { listed, others } = &*self.lock();
@@ -120,8 +115,8 @@ impl<F: Fn() -> u64> Drop for Tunnel<F> {
         let now_us = (self.now_us)();
         let mut state = self.writes.lock();
         let State { listed, others } = &mut *state;
-        // One that found no room at its beginning is counted among the others, also if its target is listed by now: of
-        // two tunnels to one target, it does not matter which one ends.
+        // A tunnel that found no room in the list is counted in `others`. If its target was listed later, for another
+        // tunnel, the end of either may be counted in either place: both counts are right once both have ended.
         let times = listed.get_mut(&self.target).filter(|times| times.open > 0).unwrap_or(others);
         times.open = times.open.saturating_sub(1);
         times.note(now_us);
@@ -139,6 +134,10 @@ mod tests {
         Arc::new(CallTarget { service: None, authority, method: Method::POST, path: path.to_owned() })
     }
 
+    fn are_since(writes: &UnattributedWrites, began_us: u64) -> bool {
+        !writes.since(began_us).is_empty()
+    }
+
     fn tunnel_to(host: &str) -> CallTarget {
         CallTarget { service: None, authority: host.to_owned(), method: Method::CONNECT, path: String::new() }
     }
@@ -146,15 +145,15 @@ mod tests {
     #[test]
     fn a_call_or_tunnel_that_ended_before_is_not_since() {
         let writes = UnattributedWrites::default();
-        assert!(!writes.are_since(0));
+        assert!(!are_since(&writes, 0));
         writes.note(&to("/charges"), 5);
-        assert!(writes.are_since(5) && !writes.are_since(6));
+        assert!(are_since(&writes, 5) && !are_since(&writes, 6));
         let tunnel = writes.tunnel(tunnel_to("bank.test:443"), || 9);
-        assert!(writes.are_since(100), "it is open");
+        assert!(are_since(&writes, 100), "it is open");
         drop(tunnel);
-        assert!(writes.are_since(9) && !writes.are_since(10));
+        assert!(are_since(&writes, 9) && !are_since(&writes, 10));
         writes.note_unknown(12);
-        assert!(writes.are_since(12));
+        assert!(are_since(&writes, 12));
     }
 
     #[test]
@@ -195,10 +194,10 @@ mod tests {
         let late = writes.since(last);
         assert_eq!((late.calls.len(), late.may_have_others), (2, false), "the last one and the tunnel: {late:?}");
         drop(tunnel);
-        assert!(writes.are_since(5_000));
+        assert!(are_since(&writes, 5_000));
     }
 
-    /// Those that differ only in an id displace each other, and no other.
+    /// Targets that differ only in an id take the place of each other, and of no other target.
     #[test]
     fn many_ids_take_the_place_of_each_other() {
         let writes = UnattributedWrites::default();
@@ -223,6 +222,6 @@ mod tests {
         let open = writes.since(100);
         assert_eq!((open.calls.len(), open.may_have_others), (0, true));
         drop(without_place);
-        assert!(writes.are_since(7) && !writes.are_since(8));
+        assert!(are_since(&writes, 7) && !are_since(&writes, 8));
     }
 }

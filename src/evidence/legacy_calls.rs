@@ -36,14 +36,15 @@ impl LegacyCallsOfPair {
     /// whether the workflow makes such a call, or the rules ignore it.
     pub fn of(effects: Option<&RequestEffects>, are_judged: bool, is_expected: impl Fn(&CallTarget) -> bool) -> Self {
         let Some(effects) = effects else { return Self::NotWatched };
+        if !are_judged || effects.gaps() > 0 {
+            return Self::Incomplete;
+        }
         let unseen = effects.unseen_writes();
-        let has_unexpected = || unseen.may_have_others || unseen.calls.iter().any(|to| !is_expected(to));
         match effects.is_empty() {
-            _ if !are_judged || effects.gaps() > 0 => Self::Incomplete,
-            _ if has_unexpected() => Self::Unexpected,
+            _ if unseen.may_have_others || unseen.calls.iter().any(|to| !is_expected(to)) => Self::Unexpected,
             false => Self::Known,
-            true if effects.may_have_unseen_writes() => Self::Unseen,
-            true => Self::None,
+            true if unseen.is_empty() => Self::None,
+            true => Self::Unseen,
         }
     }
 }
@@ -120,7 +121,8 @@ impl LegacyCallsOfPairs {
         if wanted > 0 {
             return Some(format!(
                 "more calls are ignored since calls by legacy were found that belong to no known request: {wanted} more \
-                 pairs are needed to show that none is left"
+                 {} needed to show that none is left",
+                if wanted == 1 { "pair is" } else { "pairs are" }
             ));
         }
         // One that is known shows that attribution works for the calls that the workflow makes too: those that belong
@@ -148,9 +150,6 @@ mod tests {
     impl OpenCallsOf for Unseen {
         fn count(&self) -> u64 {
             0
-        }
-        fn may_have_unseen_writes(&self) -> bool {
-            true
         }
         fn unseen_writes(&self) -> UnseenWrites {
             self.0.clone()
@@ -192,7 +191,7 @@ mod tests {
         assert!(pairs.why_not_known(0.95).unwrap().contains("100 more pairs are needed"), "{pairs:?}");
         (0..99).for_each(|_| pairs.count(LegacyCallsOfPair::Known));
         pairs.count(LegacyCallsOfPair::Incomplete);
-        assert!(pairs.why_not_known(0.95).unwrap().contains("1 more pairs"), "{pairs:?}");
+        assert!(pairs.why_not_known(0.95).unwrap().contains("1 more pair is needed"), "{pairs:?}");
         pairs.count(LegacyCallsOfPair::None);
         assert_eq!((pairs.watched, pairs.why_not_known(0.95)), (121, None));
         // Not all of them were named.

@@ -249,7 +249,7 @@ async fn after_another_change_the_guard_takes_noise_of_before_for_noise() {
     assert!(!was_noise(&rig, &["$.at"]), "by now it would be known again");
 }
 
-/// While stored samples are judged, another request differs, and the store is written.
+/// A request differs while the stored samples are judged again, and the evidence is flushed before they are replaced.
 #[tokio::test]
 async fn a_sample_that_is_kept_meanwhile_is_not_deleted_with_those_that_are_judged() {
     let mut rig = Rig::new().await;

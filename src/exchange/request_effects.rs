@@ -21,20 +21,25 @@ pub struct RequestEffects {
 pub trait OpenCallsOf: Send + Sync {
     /// The number of these calls now.
     fn count(&self) -> u64;
-    /// Whether, since the request came, there were calls that may have changed something and that no request's calls
-    /// show: attributed to no request, or in a tunnel.
-    fn may_have_unseen_writes(&self) -> bool;
-    /// What is known of the calls that did end, and of the tunnels.
+    /// The calls since the request came that may have changed something and that no request's calls show: attributed to
+    /// no request, still open and for none that is watched, or in a tunnel.
     fn unseen_writes(&self) -> UnseenWrites;
 }
 
 /// Calls by legacy that may have changed something and that no request's calls show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnseenWrites {
-    /// Those that are known: one for each service, method and kind of path.
+    /// Where those went that are known.
     pub calls: Vec<Arc<CallTarget>>,
     /// Whether there may have been others.
     pub may_have_others: bool,
+}
+
+impl UnseenWrites {
+    /// Whether there certainly were none.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty() && !self.may_have_others
+    }
 }
 
 /// Where a call goes.
@@ -123,12 +128,7 @@ impl RequestEffects {
     pub fn gaps(&self) -> u64 {
         self.calls.gaps.load(Relaxed)
     }
-    /// Whether calls that may have changed something could be its own and are not among its calls.
-    pub fn may_have_unseen_writes(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.may_have_unseen_writes())
-    }
-    /// What is known of the calls that ended since the request came, may have changed something, and are no request's
-    /// as far as is known.
+    /// The calls that may have changed something, could be its own, and are not among its calls.
     pub fn unseen_writes(&self) -> UnseenWrites {
         self.open.as_ref().map(|open| open.unseen_writes()).unwrap_or_default()
     }

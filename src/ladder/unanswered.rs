@@ -2,43 +2,40 @@
 
 use super::positions::{Positions, RoutePosition};
 use crate::flag::{Cohort, Percent, State};
+use crate::names::RouteId;
+
+/// The followers of a creator that are in `only`, with the verb: "`a`, `b` are". `None` if there are none.
+fn followers_in_only(positions: &Positions, creator: &RouteId) -> Option<String> {
+    let in_only = positions.followers(creator).filter(|follower| follower.rung() == State::Only);
+    let names: Vec<String> = in_only.map(|follower| format!("`{}`", follower.route.id)).collect();
+    let verb = if names.len() == 1 { "is" } else { "are" };
+    (!names.is_empty()).then(|| format!("{} {verb}", names.join(", ")))
+}
 
 /// What becomes of new instances if this route is lowered below `live` while followers of it stay in `only`.
 pub(super) fn left_in_only(positions: &Positions, position: &RoutePosition) -> Option<String> {
     let id = &position.route.id;
-    let followers = positions.followers(id).filter(|follower| follower.rung() == State::Only);
-    let names: Vec<String> = followers.map(|follower| format!("`{}`", follower.route.id)).collect();
-    (!names.is_empty()).then(|| {
+    followers_in_only(positions, id).map(|followers_are| {
         format!(
-            "{} {} in `only`, where nobody answers for the instances that legacy creates once `{id}` is below `live`: lower \
-             the followers first",
-            names.join(", "),
-            if names.len() == 1 { "is" } else { "are" }
+            "{followers_are} in `only`, where nobody answers for the instances that legacy creates once `{id}` is below \
+             `live`: lower the followers first"
         )
     })
 }
 
-/// The same of all routes that are there now, as text; `None` if no follower is in `only` while legacy creates
-/// instances.
+/// For which instances that legacy creates now nobody answers, as text; `None` if there are none.
 pub(super) fn unanswered(positions: &Positions) -> Option<String> {
-    let is_at_legacy = |position: &&RoutePosition| creates_at_legacy(position).is_some();
+    let at_legacy = positions.routes.values().filter(|position| creates_at_legacy(position).is_some());
     let of_creator = |position: &RoutePosition| {
-        let followers = positions.followers(&position.route.id);
-        let in_only: Vec<String> = followers
-            .filter(|follower| follower.rung() == State::Only)
-            .map(|follower| format!("`{}`", follower.route.id))
-            .collect();
-        (!in_only.is_empty()).then(|| {
+        let id = &position.route.id;
+        followers_in_only(positions, id).map(|followers_are| {
             format!(
-                "legacy creates instances of `{}`, and nobody answers {}, which {} in `only`, for them: lower these, or raise \
-                 the creator",
-                position.route.id,
-                in_only.join(", "),
-                if in_only.len() == 1 { "is" } else { "are" }
+                "legacy creates instances of `{id}`, for which nobody answers: {followers_are} in `only`; lower these, or \
+                 raise the creator"
             )
         })
     };
-    let all: Vec<String> = positions.routes.values().filter(is_at_legacy).filter_map(of_creator).collect();
+    let all: Vec<String> = at_legacy.filter_map(of_creator).collect();
     (!all.is_empty()).then(|| all.join("; "))
 }
 

@@ -80,12 +80,8 @@ pub(super) async fn open(
     let caller =
         Caller { source: "egress".to_owned(), client: client_text(client.peer, None), path: "CONNECT".to_owned() };
     callers.note(caller, clock::now());
-    let to = CallTarget {
-        service: Some(target.name.clone()),
-        authority: named,
-        method: Method::CONNECT,
-        path: String::new(),
-    };
+    let to =
+        CallTarget { service: target.service.clone(), authority: named, method: Method::CONNECT, path: String::new() };
     let held = ((callers.tunnel(), egress.observer.tunnel(to)), client.shared.open_connections.count());
     relay::tunnel(client, StatusCode::OK, relay::switched(upgrade), async { Some(stream) }, held);
     Ok(Response::new(ReplyBody::full(bytes::Bytes::new(), wait.clone(), Some(answered))))

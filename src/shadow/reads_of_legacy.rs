@@ -150,9 +150,6 @@ mod tests {
         fn count(&self) -> u64 {
             self.0
         }
-        fn may_have_unseen_writes(&self) -> bool {
-            false
-        }
         fn unseen_writes(&self) -> UnseenWrites {
             UnseenWrites::default()
         }

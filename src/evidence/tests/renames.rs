@@ -57,8 +57,8 @@ async fn a_renamed_route_keeps_its_evidence() {
     assert_eq!((later.of(&first).pairs(), later.of(&last).pairs()), (1, 0));
 }
 
-/// A mismatch is compared while the files with which its route has another id come into force. The threads took two
-/// locks in different orders, and waited for each other for ever.
+/// One thread keeps a sample while another one renames its route. Each needs the locks of the renames and of the
+/// pending samples: taken in different orders, the threads would wait for each other for ever.
 #[tokio::test]
 async fn a_mismatch_and_a_rename_do_not_wait_for_each_other() {
     const ROUNDS: usize = 20_000;

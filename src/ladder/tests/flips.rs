@@ -247,7 +247,10 @@ async fn the_way_down_shows_the_horizon() {
     let down = fixture.flip("create", to(State::Off)).await.unwrap();
     assert!(down.horizon[0].starts_with(left) && down.horizon.len() == 3, "no acknowledgement is required: {down:?}");
     let unanswered = fixture.ladder.unanswered_instances().unwrap();
-    assert!(unanswered.contains("legacy creates instances of `create`, and nobody answers `follow`"), "{unanswered}");
+    assert!(
+        unanswered.ends_with("nobody answers: `follow` is in `only`; lower these, or raise the creator"),
+        "{unanswered}"
+    );
     fixture.flip("follow", MoveRequest { acknowledge: true, ..to(State::Live) }).await.unwrap();
     assert_eq!(fixture.ladder.unanswered_instances(), None);
     let done = fixture.flip("follow", to(State::Off)).await.unwrap();

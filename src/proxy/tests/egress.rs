@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::Notify;
+
 use super::rig::{OK, Origin, Rig, Setup};
 use super::wire::{Wire, bounded};
 use crate::compare::{Body, Effect};
-use crate::exchange::{EffectObserver, SentBody};
+use crate::exchange::{CallTarget, EffectObserver, SentBody};
 use crate::flag::{BaseUrl, SentHost, Service};
 use crate::limits::Limits;
 use crate::listener::{Destination, EgressListener};
@@ -19,10 +21,11 @@ use crate::proxy::{EgressParts, OwnSockets};
 struct Observer {
     is_watching: AtomicBool,
     effects: Mutex<Vec<Effect>>,
-    told: tokio::sync::Notify,
+    told: Notify,
     /// The numbers of calls that have begun, and of those that were lost.
     begun: Mutex<Vec<u64>>,
     lost: Mutex<Vec<u64>>,
+    tunnels: Mutex<Vec<CallTarget>>,
     /// Threads on which it was told that a call had ended.
     threads: Mutex<Vec<Option<String>>>,
     /// Observing waits until the other end is dropped.
@@ -35,6 +38,10 @@ impl EffectObserver for Observer {
     }
     fn begin(&self, head: &Effect, _: Option<Arc<dyn SentBody>>) {
         self.begun.lock().unwrap().push(head.number);
+    }
+    fn tunnel(&self, to: CallTarget) -> Box<dyn Send> {
+        self.tunnels.lock().unwrap().push(to);
+        Box::new(())
     }
     fn lose(&self, number: u64) {
         self.lost.lock().unwrap().push(number);
@@ -176,15 +183,22 @@ async fn a_tunnel_leads_where_calls_may_go_and_is_not_looked_into() {
     })
     .await;
     let observer = Observer::watching();
-    let rig = Rig::new(&origin, setup(&observer, &[], &[])).await;
-    let mut client = rig.connect().await;
-    client.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.address)).await;
-    let head = client.head().await.expect("an answer");
-    assert_eq!(head, "HTTP/1.1 200 OK\r\n".to_owned() + &head["HTTP/1.1 200 OK\r\n".len()..]);
-    assert!(!head.to_lowercase().contains("content-length"), "{head}");
+    let listed = Origin::always_answers(OK).await;
+    let rig = Rig::new(&origin, setup(&observer, &[&listed.address.to_string()], &[])).await;
+    let open = async |to: SocketAddr| {
+        let mut client = rig.connect().await;
+        client.send(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n")).await;
+        let head = client.head().await.expect("an answer");
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && !head.to_lowercase().contains("content-length"), "{head}");
+        client
+    };
+    let (to_listed, mut client) = (open(listed.address).await, open(origin.address).await);
     client.send("hello\n").await;
     assert_eq!(client.until("\n").await.as_deref(), Some("HELLO\n"));
-    drop(client);
+    drop((client, to_listed));
+    let tunnels = observer.tunnels.lock().unwrap().clone();
+    let services: Vec<_> = tunnels.iter().map(|to| to.service.as_ref().map(|name| name.as_str())).collect();
+    assert_eq!(services, [None, Some("shop")]);
     for target in ["127.0.0.1:1", "bank.test:443"] {
         let reply = rig.ask(&format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n")).await;
         assert_eq!(reply.status(), 403, "{target}");
@@ -305,24 +319,30 @@ async fn a_call_to_a_service_that_cannot_be_reached_is_reported_with_its_body_an
     assert_eq!(observer.effects(3).await[2].body, Body::TooLarge);
 }
 
-#[tokio::test]
-async fn a_call_that_legacy_gives_up_is_reported_without_a_reply() {
-    let (asked, was_asked) = tokio::sync::mpsc::channel(1);
+/// An origin that says when it has a call (the first `Notify`), and answers it when it is told to (the second).
+async fn waits_before_its_reply() -> (Origin, [Arc<Notify>; 2]) {
+    let [asked, go] = [(); 2].map(|()| Arc::<Notify>::default());
+    let at_origin = [asked.clone(), go.clone()];
     let origin = Origin::script(move |mut wire: Wire, _| {
-        let asked = asked.clone();
+        let [asked, go] = at_origin.clone();
         async move {
             wire.message(true).await;
-            asked.send(()).await.unwrap();
-            wire.ends().await;
+            asked.notify_one();
+            go.notified().await;
+            wire.send(OK).await;
         }
-    })
-    .await;
-    let mut was_asked = was_asked;
+    });
+    (origin.await, [asked, go])
+}
+
+#[tokio::test]
+async fn a_call_that_legacy_gives_up_is_reported_without_a_reply() {
+    let (origin, [asked, _]) = waits_before_its_reply().await;
     let observer = Observer::watching();
     let rig = Rig::new(&origin, setup(&observer, &[], &[])).await;
     let mut legacy = rig.connect().await;
     legacy.send(CALL).await;
-    bounded("the call", was_asked.recv()).await;
+    bounded("the call", asked.notified()).await;
     drop(legacy);
     assert!(observer.effects(1).await[0].reply.is_none());
 }
@@ -331,30 +351,17 @@ async fn a_call_that_legacy_gives_up_is_reported_without_a_reply() {
 #[tokio::test]
 async fn a_reply_after_legacy_has_closed_its_side_may_be_unread() {
     for closes in [false, true] {
-        let (asked, mut was_asked) = tokio::sync::mpsc::channel(1);
-        let go = Arc::<tokio::sync::Notify>::default();
-        let may_reply = go.clone();
-        let origin = Origin::script(move |mut wire: Wire, _| {
-            let (asked, go) = (asked.clone(), may_reply.clone());
-            async move {
-                wire.message(true).await;
-                asked.send(()).await.unwrap();
-                go.notified().await;
-                wire.send(OK).await;
-            }
-        })
-        .await;
+        let (origin, [asked, go]) = waits_before_its_reply().await;
         let observer = Observer::watching();
         let rig = Rig::new(&origin, setup(&observer, &[], &[])).await;
         let mut legacy = rig.connect().await;
         legacy.send(CALL).await;
-        bounded("the call", was_asked.recv()).await;
+        bounded("the call", asked.notified()).await;
         if closes {
             legacy.fin().await;
         }
         go.notify_one();
-        let effect = observer.effects(1).await.remove(0);
-        let reply = effect.reply.expect("a reply");
+        let reply = observer.effects(1).await.remove(0).reply.expect("a reply");
         assert_eq!((reply.status.as_u16(), reply.may_be_unread), (200, closes));
     }
 }

@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use super::{Adoption, AnswerRecord, Event, Outcome, Run, RunStatus, StepEvent, StepPart, may_create_instance};
+use super::{
+    Adoption, AnswerRecord, ConflictEvent, ConflictKind, Event, Outcome, Run, RunStatus, StepEvent, StepPart,
+    may_create_instance,
+};
 use crate::names::StepId;
 
 /// The parts of `instance` that such a workflow can read.
@@ -103,8 +106,17 @@ fn answer_of_adopted(run: &Run) -> Result<&Arc<AnswerRecord>, String> {
 /// taken effect; what is not recorded as ended counts as under way.
 fn release<'a>(step: &StepId, events: impl IntoIterator<Item = &'a Event>) -> Release {
     let mut found = Release::NotDone;
+    // A person may ask for another attempt although the outcome of an earlier one is not known. Only that it was done
+    // makes it certain then.
+    let mut was_unknown = false;
     for event in events {
         match event {
+            Event::Conflict(ConflictEvent::Paused { conflict, .. })
+                if conflict.step == *step && conflict.kind == ConflictKind::OutcomeUnknown =>
+            {
+                was_unknown = true;
+                found = Release::Unknown;
+            }
             Event::StepStarted(started) if started.step == *step && started.part == StepPart::Do => {
                 found = Release::UnderWay;
             }
@@ -135,7 +147,7 @@ fn release<'a>(step: &StepId, events: impl IntoIterator<Item = &'a Event>) -> Re
             _ => {}
         }
     }
-    found
+    if was_unknown && found == Release::NotDone { Release::Unknown } else { found }
 }
 
 #[cfg(test)]
@@ -143,7 +155,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::workflow::{EffectClass, Failure, FailureKind, RetryScheduled, Skipped, StepFinished, StepStarted};
+    use crate::workflow::{
+        Conflict, EffectClass, Failure, FailureKind, RetryScheduled, Skipped, StepFinished, StepStarted,
+    };
 
     fn step() -> StepId {
         StepId::new("let-go")
@@ -185,6 +199,25 @@ mod tests {
         })
     }
 
+    fn paused() -> Event {
+        let conflict = Conflict {
+            kind: ConflictKind::OutcomeUnknown,
+            step: step(),
+            item: None,
+            part: StepPart::Do,
+            attempt: 1,
+            message: String::new(),
+            status: None,
+            request: None,
+            key: None,
+            response: None,
+            expected: None,
+            choices: Vec::new(),
+            names_earlier_url: None,
+        };
+        Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
+    }
+
     fn finished(attempt: u32, outcome: Outcome) -> Event {
         Event::StepFinished(StepFinished { step: step(), item: None, part: StepPart::Do, attempt, outcome })
     }
@@ -210,6 +243,11 @@ mod tests {
             (vec![started(1), retry(true)], Release::Unknown),
             (vec![started(1), retry(true), retry(false)], Release::Unknown),
             (vec![started(1), retry(true), started(2), finished(2, done())], Release::Done),
+            // A person asked for another attempt.
+            (vec![started(1), paused(), retry(false)], Release::Unknown),
+            (vec![started(1), paused(), retry(false), started(2)], Release::UnderWay),
+            (vec![started(1), paused(), retry(false), started(2), finished(2, failed(Some(409)))], Release::Unknown),
+            (vec![started(1), paused(), retry(false), started(2), finished(2, done())], Release::Done),
             (vec![started(1), finished(1, Outcome::NotDone { failure: failure(None) })], Release::NotDone),
             (vec![started(1), finished(1, Outcome::Unknown { failure: failure(Some(500)) })], Release::Unknown),
             (vec![started(1), finished(1, failed(Some(409)))], Release::NotDone),

@@ -19,7 +19,7 @@ use crate::engine::context::Core;
 use crate::engine::machine::{refused_input, replies};
 use crate::engine::ports::decode;
 use crate::engine::snapshot::FilesSnapshot;
-use crate::exchange::{ArmReply, ArmRequest, ProblemDocument, Reads, RunReport};
+use crate::exchange::{ArmReply, ArmRequest, MayBegin, ProblemDocument, Reads, RunReport};
 use crate::expression::id_spellings;
 use crate::flag::SkipReason;
 use crate::names::{PlanId, PlanSet, RunId, WorkflowName};
@@ -73,8 +73,9 @@ pub(in crate::engine) async fn prepare(
         return not_started("plan_not_runnable", "The runs of the plan in force have to be kept");
     }
     let family = request.creates.as_ref().map(|(family, _)| family);
-    // A request that may not fall back to legacy gets a run nevertheless; the collision has raised an alert.
-    if may_fall_back && family.is_some_and(|family| core.ports.affinity.collided(family)) {
+    // In `only` it gets a run nevertheless: legacy does not create any there, and the collision has raised an alert.
+    let is_below_only = may_fall_back || request.mode == Mode::Real && request.may_begin != MayBegin::Always;
+    if is_below_only && family.is_some_and(|family| core.ports.affinity.collided(family)) {
         return not_started("pin_collision", "Both arms have created an instance with the same id");
     }
     let permit = match core.permits_of(request.mode).map(|runs| runs.clone().try_acquire_owned()) {

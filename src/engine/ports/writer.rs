@@ -168,12 +168,15 @@ fn perform(parts: WriterParts, append: Arc<Append>, pause: Duration) -> BoxFutur
         let put = store.put_run_key(run, Some(key)).await;
         put.map_err(|error| AppendError::Refused(format!("the run's key was not stored: {error}")))?;
         let result = store.append(append).await;
-        if matches!(
-            result,
-            Err(AppendError::Refused(_)
-                | AppendError::Conflict(AppendConflict::Claim { .. } | AppendConflict::LegacyClaim))
-        ) && let Err(error) = store.put_run_key(run, None).await
-        {
+        let is_certainly_not_created = match &result {
+            // An earlier try may have had an outcome that is not known: then the run may exist, and needs its key.
+            Err(AppendError::Refused(_)) => pause.is_zero(),
+            Err(AppendError::Conflict(conflict)) => {
+                matches!(conflict, AppendConflict::Claim { .. } | AppendConflict::LegacyClaim)
+            }
+            Err(AppendError::Unavailable(_) | AppendError::Fenced(_)) | Ok(_) => false,
+        };
+        if is_certainly_not_created && let Err(error) = store.put_run_key(run, None).await {
             tracing::debug!(%run, %error, "the key of a run that was not created stays in the store: it opens nothing");
         }
         result

@@ -123,15 +123,17 @@ impl Timers {
             state.ready_set.remove(&run);
             return Due::Run(run);
         }
-        if state.loaded_until.is_some_and(|loaded_until| loaded_until <= now) {
-            state.loaded_until = None;
-            return Due::Refill;
-        }
         match state.by_time.first().copied() {
+            // Before a refill: as long as these are not acquired, the store lists them first, and a refill that finds
+            // nothing else would be due again at once.
             Some((at, run)) if at <= now => {
                 state.by_time.remove(&(at, run));
                 state.time_of.remove(&run);
                 Due::Run(run)
+            }
+            _ if state.loaded_until.is_some_and(|loaded_until| loaded_until <= now) => {
+                state.loaded_until = None;
+                Due::Refill
             }
             Some((at, _)) => Due::At(state.loaded_until.map_or(at, |loaded_until| at.min(loaded_until))),
             None => state.loaded_until.map_or(Due::Never, Due::At),
@@ -263,8 +265,22 @@ mod tests {
         timers.load(&[(at(10), run(2))], true);
         assert_eq!(timers.pop_due(at(0)), Due::Run(run(1)));
         assert_eq!(timers.pop_due(at(0)), Due::At(at(10)));
-        assert_eq!(timers.pop_due(at(11)), Due::Refill);
         assert_eq!(timers.pop_due(at(11)), Due::Run(run(2)));
+        assert_eq!(timers.pop_due(at(11)), Due::Refill);
         assert_eq!(timers.pop_due(at(11)), Due::Never);
+    }
+
+    /// All runs of a page are due, and the store has more of them: none is woken if the page is only loaded again.
+    #[test]
+    fn a_page_of_runs_that_are_due_is_woken_before_the_next_one_is_loaded() {
+        let timers = Timers::default();
+        let page = [(at(10), run(1)), (at(10), run(2))];
+        timers.load(&page, true);
+        assert_eq!(timers.pop_due(at(10)), Due::Run(run(1)));
+        assert_eq!(timers.pop_due(at(10)), Due::Run(run(2)));
+        assert_eq!(timers.pop_due(at(10)), Due::Refill);
+        // Neither has been acquired yet.
+        timers.load(&page, true);
+        assert_eq!(timers.pop_due(at(10)), Due::Run(run(1)));
     }
 }

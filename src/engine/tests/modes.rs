@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, legacy, refused, request};
-use crate::exchange::ArmReply;
+use crate::exchange::{ArmReply, ArmRequest, MayBegin};
 use crate::flag::{Arm, PinKey, SkipReason};
 use crate::names::{RouteId, RunId, WorkerId};
 use crate::store::{AdoptionClaim, NewAdoption};
@@ -310,6 +310,14 @@ async fn an_id_that_legacy_used_too_stops_new_instances_and_one_that_only_the_en
             _ => None,
         };
         assert_eq!(reason, later, "after {first:?}");
+        if later.is_some() {
+            // In `live` too where legacy cannot take the request, because a follower is in `only`; in `only` itself
+            // legacy creates none.
+            for (may_begin, begins) in [(MayBegin::UnlessFrozen, false), (MayBegin::Always, true)] {
+                let reply = harness.send(ArmRequest { may_fall_back: false, may_begin, ..create(Mode::Real) }).await;
+                assert_eq!(matches!(reply, ArmReply::Answer(_)), begins, "{may_begin:?}: {reply:?}");
+            }
+        }
     }
 }
 

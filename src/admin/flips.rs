@@ -10,7 +10,7 @@ use super::route_lookup::find;
 use super::state::{Admin, JsonResult, STORE_WAIT};
 use super::types::{FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse};
 
-use crate::flag::{Freeze, Percent};
+use crate::flag::{FlagSet, Freeze, Instance, Percent, State};
 use crate::ladder::{self, FlipError};
 use crate::names::RouteId;
 use crate::record::RefusedMove;
@@ -31,7 +31,7 @@ pub(super) async fn flip(
     let flip_request = ladder::MoveRequest { to, percent, reason, force, acknowledge, by };
     let flipped = admin.parts.ladder.flip(route.clone(), flip_request).await;
     match &flipped {
-        Ok(_) => admin.parts.recorder.move_passed(&route),
+        Ok(_) => admin.parts.recorder.move_accepted(&route),
         Err(FlipError::GateShut { reasons, .. }) => admin.parts.recorder.move_refused(&route, refused, reasons),
         Err(_) => {}
     }
@@ -48,7 +48,10 @@ pub(super) async fn flip(
     });
     let status = if recorded { StatusCode::OK } else { StatusCode::ACCEPTED };
     let flip = flip_row(flip);
-    let note = flip_note(recorded, share_is_pending).map(str::to_owned);
+    let unrecorded = flip_note(recorded, share_is_pending).map(str::to_owned);
+    let unlisted = unlisted_note(&set, &route).filter(|_| to == State::Only && changed);
+    let notes: Vec<String> = unrecorded.into_iter().chain(unlisted).collect();
+    let note = (!notes.is_empty()).then(|| notes.join("; "));
     Ok((status, Json(FlipResponse { flip, changed, recorded, note, effective, shares, horizon, runs_in_flight })))
 }
 
@@ -94,6 +97,23 @@ const UNRECORDED_FREEZE: &str = "the freeze is in force, but the store has not r
 
 fn flip_note(recorded: bool, share_is_pending: bool) -> Option<&'static str> {
     (!recorded).then_some(if share_is_pending { PENDING_SHARE } else { UNRECORDED_FLIP })
+}
+
+/// The note in the response to a flip to `only` of a route whose family has followers and no `alive:`.
+fn unlisted_note(set: &FlagSet, route: &RouteId) -> Option<String> {
+    let flag = set.route(route)?;
+    let creator = match flag.route.instance.as_ref()? {
+        Instance::Creates { .. } => flag,
+        Instance::Follows { creator, .. } => set.route(creator)?,
+    };
+    let id = &creator.route.id;
+    let has_followers = set.followers(&creator.family).next().is_some();
+    (has_followers && creator.route.lifetime.alive.is_none()).then(|| {
+        format!(
+            "legacy's instances of `{id}` that no request has shown are not known, and in `only` nobody answers for them: \
+             `alive:` in `instance:` of `{id}` asks legacy for all (pointsman help ladder)"
+        )
+    })
 }
 
 fn freeze_note(to: Freeze, recorded: bool, is_shared: bool) -> Option<String> {

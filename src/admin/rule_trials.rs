@@ -9,8 +9,10 @@ use super::rejudged;
 use super::reload::file_problems;
 use super::samples::{CandidateQuery, SamplesOfRoute};
 use super::state::{Admin, ApiState, JsonResult};
-use super::types::{HiddenPlace, SuggestedRuleRow, SuggestedRules, TriedRules, TryRules, UnexplainedPlace};
-use crate::compare::{Difference, HiddenValues, SuggestedRule, Unexplained};
+use super::types::{
+    HiddenPlace, StricterRuleRow, SuggestedRuleRow, SuggestedRules, TriedRules, TryRules, UnexplainedPlace,
+};
+use crate::compare::{Difference, HiddenValues, StricterRule, SuggestedRule, Unexplained};
 use crate::config::{CheckedRules, Finding, RouteRules, rules_yaml};
 use crate::names::RouteId;
 
@@ -65,6 +67,8 @@ pub(super) async fn suggest(
         mismatched: evidence.mismatched,
         rules,
         added: found.added.into_iter().map(suggested_rule).collect(),
+        stricter_rules: if found.stricter.is_empty() { String::new() } else { rules_yaml(&found.stricter_rules) },
+        stricter: found.stricter.into_iter().map(stricter_rule).collect(),
         unexplained: found.unexplained.into_iter().map(unexplained).collect(),
         samples,
     }))
@@ -77,6 +81,10 @@ fn suggested_rule(SuggestedRule { rule, hides, samples, pairs, warning }: Sugges
     };
     let hides = hides.into_iter().map(hidden).collect();
     SuggestedRuleRow { rule: rules_yaml(&rule), hides, samples, pairs, warning: warning.map(str::to_owned) }
+}
+
+fn stricter_rule(StricterRule { compares, samples }: StricterRule) -> StricterRuleRow {
+    StricterRuleRow { compares, samples }
 }
 
 fn unexplained(place: Unexplained) -> UnexplainedPlace {

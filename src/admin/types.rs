@@ -75,7 +75,7 @@ pub use services::{
     AddressFailureRow, AddressRow, AddressStateName, BreakerRow, BreakerStateName, EjectionReasonName, LookupRow,
     ServiceRow,
 };
-pub use suggestions::{HiddenPlace, SuggestedRuleRow, SuggestedRules, UnexplainedPlace};
+pub use suggestions::{HiddenPlace, StricterRuleRow, SuggestedRuleRow, SuggestedRules, UnexplainedPlace};
 pub use trial::{NotJudgedSamples, TriedGroup, TriedRules, TriedSamples, TryRules};
 
 /// A request to turn the kill switch on or off.

@@ -1,11 +1,11 @@
-//! A person decides whose an instance is of which it is not known whether legacy let go of it.
+//! Records a person's decision which arm owns an instance whose adoption has an unknown outcome.
 
 use std::time::Duration;
 
 use super::Adoptions;
 use super::moved::Moved;
 use super::resume::instance_key;
-use crate::flag::InstanceKey;
+use crate::flag::{Arm, InstanceKey};
 use crate::store::{AdoptionState, StoreError};
 use crate::workflow::ControlCommand;
 
@@ -14,28 +14,19 @@ const CANCELLED_WITHIN: Duration = Duration::from_secs(5);
 /// Why a decision came too late.
 const ENDED_MEANWHILE: &str = "its run has ended meanwhile, and its end says whose it is";
 
-/// Whose the instance is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Legacy's: it did not let go.
-    Legacy,
-    /// The engine's: legacy did let go.
-    Engine,
-}
-
 /// Why a decision changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum DecideRefusal {
     /// Nobody has to decide about the instance.
     #[error("nobody has to decide about `{id}`: {why}")]
-    NotUnknown {
+    NothingToDecide {
         /// The instance.
         id: String,
         /// What it is.
         why: String,
     },
     /// Its run has not ended, and could not be cancelled.
-    #[error("its run {0} goes on and was not cancelled: {1}")]
+    #[error("nothing was decided: its run {0} is still open and could not be cancelled ({1}): `pointsman explain {0}`")]
     RunGoesOn(crate::names::RunId, String),
     /// The store does not answer.
     #[error("the store does not answer: {0}")]
@@ -43,26 +34,28 @@ pub enum DecideRefusal {
 }
 
 impl Adoptions {
-    /// Decides whose an instance is. Its run is cancelled first, without undoing, so that it cannot go on.
+    /// Decides which arm owns an instance whose adoption has an unknown outcome. Its run is cancelled first, without
+    /// undoing, so that it cannot go on.
     ///
     /// # Errors
     /// Nothing was decided.
     pub async fn decide(
         &self,
         key: &InstanceKey,
-        decision: Decision,
+        owner: Arm,
         by: String,
         reason: String,
     ) -> Result<AdoptionState, DecideRefusal> {
-        let not_unknown = |why: &str| DecideRefusal::NotUnknown { id: key.id.to_string(), why: why.to_owned() };
+        let nothing_to_decide =
+            |why: &str| DecideRefusal::NothingToDecide { id: key.id.to_string(), why: why.to_owned() };
         let Some(adoption) = self.store.adoption(key.stored_key()).await? else {
-            return Err(not_unknown("it was never moved"));
+            return Err(nothing_to_decide("it was never moved"));
         };
         match adoption.state {
             AdoptionState::Unknown => {}
-            AdoptionState::Moving => return Err(not_unknown("it is being moved")),
-            AdoptionState::Adopted => return Err(not_unknown("it is the engine's")),
-            AdoptionState::GivenBack => return Err(not_unknown("it is legacy's")),
+            AdoptionState::Moving => return Err(nothing_to_decide("it is being moved")),
+            AdoptionState::Adopted => return Err(nothing_to_decide("it is the engine's")),
+            AdoptionState::GivenBack => return Err(nothing_to_decide("it is legacy's")),
         }
         let run = adoption.run;
         if let Some(summary) = self.store.run(run).await?.filter(|summary| !summary.status.is_final()) {
@@ -75,23 +68,23 @@ impl Adoptions {
             }
         }
         let mover = self.affinity.moves().begin(&instance_key(&adoption));
-        let _mover = mover.map_err(|_| not_unknown("it is being moved"))?;
-        let state = match decision {
-            Decision::Legacy => AdoptionState::GivenBack,
-            Decision::Engine => AdoptionState::Adopted,
+        let _mover = mover.map_err(|_| nothing_to_decide("it is being moved"))?;
+        let state = match owner {
+            Arm::Legacy => AdoptionState::GivenBack,
+            Arm::Engine => AdoptionState::Adopted,
         };
+        // The next write does not move it at once again.
+        self.mark_tried(key.stored_key());
         // Its run may have ended by itself since it became unknown, and what it did counts.
         if let Some((ended, why)) = self.known_of_unknown(&adoption).await?.filter(|(ended, _)| *ended != state) {
             self.settle(&adoption, ended, why, None).await;
-            return Err(not_unknown(ENDED_MEANWHILE));
+            return Err(nothing_to_decide(ENDED_MEANWHILE));
         }
-        // The next write does not move it at once again.
-        self.note_tried(key.stored_key());
         match self.settle(&adoption, state, Some(reason), Some(by)).await {
             Moved::Moving => Err(DecideRefusal::Store(StoreError("this process is shutting down".into()))),
             _ => match self.store.adoption(key.stored_key()).await? {
                 Some(stored) if stored.state == state => Ok(state),
-                _ => Err(not_unknown(ENDED_MEANWHILE)),
+                _ => Err(nothing_to_decide(ENDED_MEANWHILE)),
             },
         }
     }

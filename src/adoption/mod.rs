@@ -26,6 +26,7 @@ mod resume;
 mod settle;
 mod view;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -38,10 +39,10 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 pub use self::bulk::{BulkRefusal, Which};
-pub use self::decide::{DecideRefusal, Decision};
+pub use self::decide::DecideRefusal;
 pub use self::progress::{Bulk, BulkProgress};
 pub use self::view::{Counts, Listed};
-use crate::affinity::StoreAffinity;
+use crate::affinity::{StoreAffinity, WritesUnderFiles};
 use crate::engine::Engine;
 use crate::exchange::{Adopter, AdoptionAnswer, AdoptionRequest};
 use crate::flag::{FlagSet, Instance, InstanceKeySource, PinKey, Route, RouteMatch};
@@ -64,10 +65,10 @@ pub struct Adoptions {
     engine: Arc<Engine>,
     flags: Arc<ArcSwap<FlagSet>>,
     runtime: Handle,
-    /// When this value was made. From then on this process counts the requests that legacy has.
-    made: Instant,
+    /// When this value was created. From then on this process counts the requests that legacy has.
+    created_at: Instant,
     /// The same time; `None` if the store is new, because then no earlier process has sent anything to legacy.
-    started: Option<Instant>,
+    legacy_requests_unknown_before: Option<Instant>,
     state: Mutex<State>,
     /// One more than the tenure of the lease at which the pins of other processes were last read; 0 if they were not.
     current_tenure: AtomicU64,
@@ -81,13 +82,21 @@ type FoundBy = (RouteMatch, Option<InstanceKeySource>);
 struct State {
     /// When an instance was last tried and stayed legacy's.
     tried: HashMap<PinKey, Instant>,
-    /// By the id of a route: since when this process counts the requests that legacy has of its family, and by which
-    /// part of the files it finds the instance of a request.
-    counted_since: HashMap<RouteId, (Instant, FoundBy)>,
+    /// By the id of a route of a family with `adopt:`.
+    counted_since: HashMap<RouteId, CountedSince>,
     /// How many instances a person has to decide about, by route, as of the last look into the store.
     unknown: BTreeMap<RouteId, u64>,
     /// By the oldest id of a family: its bulk.
     bulks: HashMap<RouteId, Arc<Bulk>>,
+}
+
+/// Since when this process counts the requests that legacy has of a route.
+struct CountedSince {
+    at: Instant,
+    /// By which part of the files it finds the instance of a request.
+    found_by: FoundBy,
+    /// The requests that were decided by earlier files; `None` if there were none.
+    earlier: Option<Arc<WritesUnderFiles>>,
 }
 
 /// Requests that were counted for another instance, or by another route, are not known as this one's.
@@ -115,16 +124,16 @@ impl Adoptions {
     /// Must be called in the runtime in which moves are to run. Nothing is moved before [`Adoptions::resume`].
     pub fn new(parts: AdoptionParts) -> Arc<Self> {
         let AdoptionParts { store, affinity, engine, flags } = parts;
-        let made = Instant::now();
-        let started = (!store.is_new()).then_some(made);
+        let created_at = Instant::now();
+        let legacy_requests_unknown_before = (!store.is_new()).then_some(created_at);
         let adoptions = Arc::new_cyclic(|this| Self {
             store,
             affinity,
             engine,
             flags,
             runtime: Handle::current(),
-            made,
-            started,
+            created_at,
+            legacy_requests_unknown_before,
             state: Mutex::default(),
             current_tenure: AtomicU64::new(0),
             this: this.clone(),
@@ -136,7 +145,7 @@ impl Adoptions {
             true => Some(Box::new(move || this.upgrade().is_some_and(|adoptions| adoptions.is_current()))),
         };
         adoptions.affinity.moves().connect(adopter, is_current);
-        adoptions.count_since(made);
+        adoptions.count_since(created_at);
         adoptions
     }
 
@@ -171,17 +180,18 @@ impl Adoptions {
     fn count_since(&self, now: Instant) {
         let flags = self.flags.load();
         let mut state = self.state();
-        let counted: HashMap<RouteId, (Instant, FoundBy)> = flags
-            .routes
-            .iter()
-            .filter(|flag| flag.adopt.is_some())
-            .map(|flag| {
-                let found_by = found_by(&flag.route);
-                let earlier = state.counted_since.get(&flag.route.id).filter(|(_, earlier)| *earlier == found_by);
-                (flag.route.id.clone(), (earlier.map_or(now, |(since, _)| *since), found_by))
-            })
-            .collect();
-        state.counted_since = counted;
+        let mut before = std::mem::take(&mut state.counted_since);
+        // Nothing was sent before the first files.
+        let is_first = now <= self.created_at;
+        let replaced: OnceCell<Arc<WritesUnderFiles>> = OnceCell::new();
+        let earlier = || (!is_first).then(|| replaced.get_or_init(|| self.affinity.moves().files_replaced()).clone());
+        let counted = flags.routes.iter().filter(|flag| flag.adopt.is_some()).map(|flag| {
+            let found_by = found_by(&flag.route);
+            let unchanged = before.remove(&flag.route.id).filter(|before| before.found_by == found_by);
+            let since = unchanged.unwrap_or_else(|| CountedSince { at: now, found_by, earlier: earlier() });
+            (flag.route.id.clone(), since)
+        });
+        state.counted_since = counted.collect();
     }
 
     /// Whether this process knows what other processes have moved: it has had its lease without interruption since it
@@ -196,7 +206,7 @@ impl Adoptions {
         self.state().tried.get(key).is_some_and(|at| at.elapsed() < TRY_AGAIN_AFTER)
     }
 
-    fn note_tried(&self, key: PinKey) {
+    fn mark_tried(&self, key: PinKey) {
         let mut state = self.state();
         if state.tried.len() >= TRIED_MAX {
             state.tried.retain(|_, at| at.elapsed() < TRY_AGAIN_AFTER);

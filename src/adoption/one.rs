@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::moved::Moved;
-use super::{Adoptions, found_by};
+use super::{Adoptions, CountedSince, found_by};
 use crate::affinity::{CallsEnded, Mover};
 use crate::clock;
 use crate::flag::{AdoptRule, Freeze, InstanceKey, PinKey, Route, lower_case_uuid};
@@ -16,6 +16,9 @@ use crate::store::{Adoption, AdoptionClaim, AdoptionState, NewAdoption};
 
 /// The pause after the store did not answer.
 pub(super) const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// A request that may change something and was decided by earlier files has not ended.
+struct EarlierWriteOpen;
 
 impl Adoptions {
     /// Why no instance of this family may be moved now; `None`: it may.
@@ -42,22 +45,31 @@ impl Adoptions {
         self.engine.why_unresumed().map(|why| format!("the runs of the last process are not resumed yet: {why}"))
     }
 
-    /// From when on it is known which requests legacy has of a family: until then an earlier process may have sent
-    /// some, or this one did before it counted them.
-    fn settled_at(&self, key: &InstanceKey, settles: Duration) -> Option<Instant> {
+    /// From when on this process has counted all requests that legacy may still have of a family: until then an earlier
+    /// process may have sent some, or this one did before it counted them.
+    ///
+    /// # Errors
+    /// A request that was decided by earlier files has not ended.
+    fn settled_at(&self, key: &InstanceKey, settles: Duration) -> Result<Option<Instant>, EarlierWriteOpen> {
         let state = self.state();
         let flags = self.flags.load();
         let of_family = flags.routes.iter().filter(|flag| flag.family == key.family && flag.adopt.is_some());
         // Files may be in force of which `count_since` has not been told yet: their requests are counted from now on.
         let counted_since = |route: &Route| match state.counted_since.get(&route.id) {
-            Some((since, by)) if *by == found_by(route) => *since,
-            Some(_) | None => Instant::now(),
+            Some(CountedSince { at, found_by: by, earlier }) if *by == found_by(route) => match earlier {
+                None => Ok(*at),
+                Some(earlier) => Ok(Instant::from_std(earlier.ended().ok_or(EarlierWriteOpen)?).max(*at)),
+            },
+            Some(_) | None => Ok(Instant::now()),
         };
-        let counted = of_family.map(|flag| counted_since(&flag.route)).max();
+        let mut counted = None;
+        for flag in of_family {
+            counted = counted.max(Some(counted_since(&flag.route)?));
+        }
         // In a new store the first files are counted from the start.
-        let is_first = counted.is_none_or(|at| at <= self.made);
-        let since = counted.filter(|_| !is_first).max(self.started)?;
-        Some(since + settles)
+        let is_first = counted.is_none_or(|at| at <= self.created_at);
+        let since = counted.filter(|_| !is_first).max(self.legacy_requests_unknown_before);
+        Ok(since.map(|since| since + settles))
     }
 
     /// Moves an instance. Waits at most `within` for what legacy has of it; then the move takes as long as its run.
@@ -70,7 +82,7 @@ impl Adoptions {
     ) -> Moved {
         let moved = self.try_to_move(&key, &rule, by, within).await;
         match &moved {
-            Moved::GivenBack(_) | Moved::NotTried(_) => self.note_tried(key.stored_key()),
+            Moved::GivenBack(_) | Moved::NotTried(_) => self.mark_tried(key.stored_key()),
             Moved::Adopted | Moved::Unknown(_) | Moved::Moving | Moved::EngineOwns => {}
         }
         moved
@@ -81,7 +93,12 @@ impl Adoptions {
             return Moved::NotTried(why);
         }
         let until = Instant::now() + within;
-        if let Some(at) = self.settled_at(key, rule.settles).filter(|at| *at > Instant::now()) {
+        let Ok(settled_at) = self.settled_at(key, rule.settles) else {
+            let why = "a request that may change something has not ended, which came before new files began to count the \
+                       requests of this family";
+            return Moved::NotTried(why.to_owned());
+        };
+        if let Some(at) = settled_at.filter(|at| *at > Instant::now()) {
             if at > until {
                 return Moved::NotTried(
                     "legacy may still have requests from before this process counted them (`settles`)".to_owned(),

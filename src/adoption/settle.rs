@@ -173,7 +173,7 @@ impl Adoptions {
             match self.store.settle_adoption(settled.clone()).await {
                 Ok(holds) => break holds,
                 Err(error) => {
-                    tracing::warn!(%error, run = %adoption.run, "the store does not take the end of an adoption");
+                    tracing::warn!(%error, run = %adoption.run, "the store did not record the outcome of an adoption, and is asked again; until it does, the instance gets 503");
                     if self.engine.is_draining() {
                         return Moved::Moving;
                     }
@@ -204,7 +204,7 @@ impl Adoptions {
         loop {
             let shown = vec![InstanceChange::LegacyListed(key.stored_key(), clock::now())];
             let Err(error) = self.affinity.instances().apply(&key.family, shown).await else { return };
-            tracing::warn!(%error, "the store does not take an instance of legacy");
+            tracing::warn!(%error, "the store did not record that legacy has an instance, and is asked again");
             if self.engine.is_draining() {
                 return;
             }

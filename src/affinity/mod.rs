@@ -54,6 +54,7 @@ mod tries;
 mod twins;
 mod unknown_keys;
 mod unread_files;
+mod writes_under_files;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -82,10 +83,11 @@ use self::sets::Sets;
 pub use self::tries::KeyTakeResult;
 use self::tries::Tries;
 pub use self::unknown_keys::RequestsWithUnknownKeys;
+pub use self::writes_under_files::WritesUnderFiles;
 use crate::clock;
 use crate::exchange::{
     AdoptionAnswer, AdoptionRequest, Affinity, ArmUnknown, EarlierKeys, Entered, KnownBody, LegacyEntry, LegacyTake,
-    NotedInstance, Remembered,
+    NotedInstance, Remembered, WriteUnderFiles,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::limits::Limits;
@@ -277,6 +279,10 @@ impl Affinity for StoreAffinity {
 
     fn enter_legacy(&self, entry: &LegacyEntry<'_>) -> Entered {
         self.moves.enter(entry)
+    }
+
+    fn begin_write(&self) -> Option<WriteUnderFiles> {
+        Some(self.moves.begin_write())
     }
 
     fn adopt<'a>(&'a self, request: AdoptionRequest) -> BoxFuture<'a, AdoptionAnswer> {

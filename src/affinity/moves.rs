@@ -10,13 +10,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::writes_under_files::WritesUnderFiles;
 use crate::exchange::{
     Adopter, AdoptionAnswer, AdoptionRequest, Entered, LegacyEntry, LegacyRequests, RequestAtLegacy, WhatFor,
+    WriteUnderFiles,
 };
 use crate::flag::{InstanceKey, PinKey};
 use crate::names::RouteId;
@@ -29,6 +32,8 @@ const UNSETTLED_MAX: usize = 65_536;
 #[derive(Default)]
 pub struct Moves {
     table: Mutex<Table>,
+    /// The requests that may change something, of whatever route, that began under the files in force.
+    writes: ArcSwap<WritesUnderFiles>,
     /// Notified when a request has ended.
     ended: Notify,
     adopter: OnceLock<Weak<dyn Adopter>>,
@@ -119,6 +124,18 @@ impl Moves {
             None => ready(AdoptionAnswer::AtLegacy).boxed(),
             Some(adopter) => async move { adopter.adopt(request).await }.boxed(),
         }
+    }
+
+    /// Counts a request that may change something, before the files in force are looked at.
+    pub(super) fn begin_write(&self) -> WriteUnderFiles {
+        self.writes.load_full().begin()
+    }
+
+    /// Other files are in force. Returns the requests that began under those before.
+    pub fn files_replaced(&self) -> Arc<WritesUnderFiles> {
+        let earlier = self.writes.swap(Arc::default());
+        earlier.replaced();
+        earlier
     }
 
     /// Counts a request that legacy may get, unless its instance moves.

@@ -9,7 +9,7 @@ use super::family_gate::FamilyGate;
 use super::parts::Parts;
 use crate::admin::types::{AdoptionRow, AdoptionsView, BulkRow};
 use crate::admin::{AdoptionControl, AdoptionRefused};
-use crate::adoption::{Adoptions, Bulk, DecideRefusal, Decision, Listed, Which};
+use crate::adoption::{Adoptions, Bulk, DecideRefusal, Listed, Which};
 use crate::flag::{Arm, Family, FlagSet, InstanceKey};
 use crate::names::RouteId;
 use crate::store::Adoption;
@@ -88,11 +88,7 @@ impl AdoptionControl for AdoptionsForApi {
     ) -> BoxFuture<'a, Result<(), AdoptionRefused>> {
         async move {
             let key = InstanceKey { family: self.family(route), id: id.into() };
-            let decision = match owner {
-                Arm::Legacy => Decision::Legacy,
-                Arm::Engine => Decision::Engine,
-            };
-            match self.adoptions.decide(&key, decision, by, reason).await {
+            match self.adoptions.decide(&key, owner, by, reason).await {
                 Ok(_) => Ok(()),
                 Err(DecideRefusal::Store(error)) => Err(AdoptionRefused::Store(error)),
                 Err(refusal) => Err(AdoptionRefused::Refused(refusal.to_string())),

@@ -47,10 +47,10 @@ pub(super) fn bases(setup: &Setup, in_force: &PlansInForce) -> Vec<(RouteId, Evi
 fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bool) -> EvidenceBasis {
     let (plans, other_versions) = plans(setup, in_force, route, is_candidate);
     let names = services(setup, &plans);
-    let mut basis = Basis(blake3::Hasher::new_derive_key("pointsman 2026 basis of the evidence of a route"));
+    let mut basis = BasisHasher(blake3::Hasher::new_derive_key("pointsman 2026 basis of the evidence of a route"));
     let mut parts = BTreeMap::new();
-    let mut part = |name: &str, add: &dyn Fn(&mut Basis)| {
-        let mut hasher = Basis(blake3::Hasher::new_derive_key("pointsman 2026 part of the basis of evidence"));
+    let mut part = |name: &str, add: &dyn Fn(&mut BasisHasher)| {
+        let mut hasher = BasisHasher(blake3::Hasher::new_derive_key("pointsman 2026 part of the basis of evidence"));
         add(&mut hasher);
         parts.insert(name.to_owned(), hasher.hash()[..16].to_owned());
     };
@@ -137,7 +137,7 @@ fn noise(setup: &Setup, route: &Route, with_rules: bool) -> String {
     if !route.replay_safe || route.workflow.is_none() {
         return String::new();
     }
-    let mut basis = Basis(blake3::Hasher::new_derive_key("pointsman 2026 basis of the noise of a route"));
+    let mut basis = BasisHasher(blake3::Hasher::new_derive_key("pointsman 2026 basis of the noise of a route"));
     basis.add(&DIALECT.to_string());
     if with_rules {
         basis.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash()));
@@ -218,9 +218,9 @@ fn services<'a>(setup: &'a Setup, plans: &Plans<'a>) -> BTreeSet<&'a ServiceName
 }
 
 /// Hashes texts and counts. Each text is hashed with its length, so that no two different lists have the same hash.
-struct Basis(blake3::Hasher);
+struct BasisHasher(blake3::Hasher);
 
-impl Basis {
+impl BasisHasher {
     fn hash(&self) -> String {
         self.0.finalize().to_hex()[..32].to_owned()
     }

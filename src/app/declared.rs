@@ -1,10 +1,13 @@
 //! What the ladder is told of checked files.
 
+use std::collections::BTreeMap;
+
 use super::basis::bases;
 use super::plans::PlansInForce;
 use crate::config::Setup;
 use crate::flag::Route;
 use crate::ladder::{CandidateMove, DeclaredFiles};
+use crate::names::{RouteId, StepId};
 use crate::workflow::PlanVersion;
 
 /// What the ladder has to know of these files.
@@ -31,7 +34,14 @@ pub(super) fn declared(
             .collect(),
         shared_steps: setup.rules.iter().map(|(id, rules)| (id.clone(), rules.shared_steps_to_compare())).collect(),
         private_steps: setup.rules.iter().map(|(id, rules)| (id.clone(), rules.private_steps_of_one_arm())).collect(),
+        sent_reads: sent_reads(setup),
     }
+}
+
+/// By route: the steps that send reads with methods that are not safe, unless legacy's own reads answer them.
+fn sent_reads(setup: &Setup) -> BTreeMap<RouteId, Vec<StepId>> {
+    let routes = setup.routes.iter().filter(|route| !route.replay_reads);
+    routes.filter_map(|route| Some((route.id.clone(), setup.rules.get(&route.id)?.sent_reads_of_one_arm()))).collect()
 }
 
 /// Whether the route's workflow only reads, in the files and in the version in force.

@@ -4,8 +4,8 @@ use crate::admin::types::InstancesRow;
 use crate::affinity::{ArmInstances, FamilyInstances};
 use crate::flag::Arm;
 
-/// One row for each arm that has, or had, instances.
-pub(super) fn rows(FamilyInstances { engine, legacy, .. }: &FamilyInstances) -> Vec<InstancesRow> {
+/// One row for each arm that has, or had, instances. `legacy_lists`: whether legacy is asked for its own (`alive:`).
+pub(super) fn rows(FamilyInstances { engine, legacy, .. }: &FamilyInstances, legacy_lists: bool) -> Vec<InstancesRow> {
     let row = |(arm, instances): (Arm, &ArmInstances)| {
         let ArmInstances { alive, twins_incomplete, has_unknown, oldest, last_ended } = *instances;
         let is_shown = alive > 0 || has_unknown || last_ended.is_some();
@@ -14,6 +14,7 @@ pub(super) fn rows(FamilyInstances { engine, legacy, .. }: &FamilyInstances) -> 
             alive,
             has_unknown,
             twins_incomplete,
+            is_listed: arm == Arm::Legacy && legacy_lists,
             oldest,
             drained: instances.drained(),
         })

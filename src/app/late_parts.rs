@@ -15,7 +15,7 @@ use crate::exchange::{
     AdoptionAnswer, AdoptionRequest, Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome,
     ComparisonTicket, EarlierKeys, EngineAnswer, Entered, InstanceRequest, KnownBody, LegacyEntry, LegacyTake,
     NotedInstance, Offer, OfferedRequest, OpenRequest, ProblemDocument, Remembered, RunReport, Served, ServedObserver,
-    Source, TicketCounter,
+    Source, TicketCounter, WriteUnderFiles,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{PlanSet, RouteId, RunId};
@@ -127,6 +127,9 @@ impl Affinity for LateParts {
     }
     fn enter_legacy(&self, entry: &LegacyEntry<'_>) -> Entered {
         self.affinity().map_or(Entered::Unknown, |affinity| affinity.enter_legacy(entry))
+    }
+    fn begin_write(&self) -> Option<WriteUnderFiles> {
+        self.affinity()?.begin_write()
     }
     fn adopt(&self, request: AdoptionRequest) -> BoxFuture<'_, AdoptionAnswer> {
         let later = || ready(AdoptionAnswer::AtLegacy).boxed();

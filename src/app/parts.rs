@@ -201,7 +201,7 @@ impl Parts {
         }
     }
 
-    /// `Err` within: a route was flipped meanwhile, and nothing changed.
+    /// The inner error says that a route was flipped meanwhile: nothing changed, and the caller tries again.
     async fn try_apply(
         &self,
         read: Option<Instant>,
@@ -321,8 +321,8 @@ impl GateCondition for StoreAffinity {
         let is_examined = to >= State::Live && creates;
         let since = is_examined.then(|| self.collided_since(&Family::of(route))).flatten();
         let sentence = "both arms have given out the same id of an instance (an error in the log names it): until the next \
-                        start the engine creates no instances of this family where legacy can take the request instead, \
-                        and in `only` it goes on to create them";
+                        start the engine creates no instances of this family below `only`, where it goes on to create \
+                        them";
         since.map(|since| Unmet { why: sentence.to_owned(), since: Some(since) }).into_iter().collect()
     }
 

@@ -10,7 +10,7 @@ pub(super) fn record(ladder: &Ladder, recorder: &Recorder) {
             let asked = RefusedMove { to: requested, percent: None, by: BY_FILE.to_owned(), reason: None };
             recorder.move_refused(&route, asked, &refused);
         } else {
-            recorder.file_passed(&route);
+            recorder.file_has_no_refused_move(&route);
         }
     }
 }

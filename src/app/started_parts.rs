@@ -90,14 +90,15 @@ impl StartingParts<'_> {
         opened: OpenedStore,
     ) -> anyhow::Result<StartedParts> {
         let Self { flags, overrides, signals, engine, admin, stop, succession } = self;
-        let Loaded { setup, warnings, hash, other_files, read_at: _ } = Loaded::clone(&files.load());
+        let Loaded { setup, warnings, hash, referenced_files, read_at: _ } = Loaded::clone(&files.load());
         let limits = setup.limits.clone();
         let recorder = telemetry::recorder();
         let (admin_listener, api_listener) = front.admin_listeners(admin)?;
         let admin_listen = admin_listener.local_addr()?;
         let api = api_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let (watch, readings) = FlagFileWatcher::start(&flags, overrides, hash, other_files, WatchTiming::default())
-            .context("watching the flag files")?;
+        let (watch, readings) =
+            FlagFileWatcher::start(&flags, overrides, hash, referenced_files, WatchTiming::default())
+                .context("watching the flag files")?;
         watch.reload_on_hangup(signals.hangups);
         let parts = {
             let (setup, flags, addresses) = (setup.clone(), front.flags.clone(), front.addresses.clone());
@@ -192,8 +193,12 @@ impl StartingParts<'_> {
                 })
             },
             instances: {
-                let affinity = parts.affinity.clone();
-                Arc::new(move |family| instances::rows(&affinity.instances().of(family)))
+                let (affinity, ladder) = (parts.affinity.clone(), parts.ladder.clone());
+                Arc::new(move |family| {
+                    let creator = ladder.flags().load().route(family.id()).cloned();
+                    let legacy_lists = creator.is_some_and(|creator| creator.route.lifetime.alive.is_some());
+                    instances::rows(&affinity.instances().of(family), legacy_lists)
+                })
             },
             adoptions: Arc::new(AdoptionsForApi::new(&parts)),
             traffic: {

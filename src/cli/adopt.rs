@@ -97,8 +97,8 @@ fn decide(
         ));
         if *owner == Arm::Engine {
             lines.push_str(
-                "what its adoption had not put out is missing: where `instance.output` is null, workflows that read it fail \
-                 (`pointsman help adoption`)\n",
+                "if its adoption run gave no answer, `instance.output` is null, and workflows that read it fail (`pointsman help \
+                 adoption`)\n",
             );
         }
     }
@@ -187,8 +187,11 @@ pub(crate) fn text(view: &AdoptionsView, now: Timestamp, format: Formatter) -> S
     }
     if *unknown > 0 {
         out.push_str(&format!(
-            "\n`pointsman runs show RUN` says why: let it go on if it can, and the instance follows what it does. Else ask \
-             legacy, then decide: `pointsman adopt {route} --id ID --legacy --reason …`, or `--engine`\n"
+            "\nunknown instances get 503. For each:\n\
+             1. ask legacy whether it released the instance (`pointsman runs show RUN` says what its run did)\n\
+             2. if the run is open, resolve it: `pointsman runs resolve RUN STEP take --output JSON` if legacy released it, or \
+             `retry`; the instance follows what the run does\n\
+             3. else `pointsman adopt {route} --id ID --legacy --reason …`, or `--engine`\n"
         ));
     }
     out

@@ -65,6 +65,12 @@ pub(crate) fn text(diffs: &Diffs, now: Timestamp, format: Formatter) -> String {
         out.push('\n');
         self::group(&mut out, n + 1, group, (diffs.second_runs, now), format);
     }
+    let is_about_calls = |difference: &Difference| difference.kind.as_str().starts_with("effect_");
+    if diffs.groups.iter().flat_map(|group| &group.differences).any(is_about_calls) {
+        let route = escape_control(diffs.route.as_str());
+        let _ =
+            writeln!(out, "\nwhich of legacy's calls were attributed to requests, and how: pointsman egress {route}");
+    }
     out
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         rows.extend(map.iter().map(|(reason, n)| number(&format!("{title}: {reason}"), *n, Tone::Faint)));
     }
     rows.extend(evidence.rule_hits.iter().map(|(rule, n)| {
-        let what = if is_rule_note(rule) { "said of" } else { "made equal by" };
+        let what = if is_rule_note(rule) { "note on rule" } else { "made equal by" };
         number(&format!("{what}: {rule}"), *n, Tone::Faint)
     }));
     for (step, of) in &evidence.all.effects {
@@ -67,7 +67,7 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
     }
     out.push_str(&statistics::text(view, format));
     if !evidence.unresolved.is_empty() {
-        out.push_str("\nskipped as unresolved_effect, because:\n");
+        out.push_str("\nskipped, because:\n");
         for (why, n) in &evidence.unresolved {
             out.push_str(&format!("  - {} ({})\n", escape_control(why), count(*n)));
         }

@@ -80,7 +80,10 @@ fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
         flip.forced_above = entry.body["overridden"]["from"].as_str().and_then(|rung| rung.parse().ok());
         flip
     });
-    let forced = flip.map(|flip| force_text(&flip)).unwrap_or_default();
+    let forced = match entry.kind.as_str() {
+        "candidate" if entry.body["forced"] == true => " (forced)".to_owned(),
+        _ => flip.map(|flip| force_text(&flip)).unwrap_or_default(),
+    };
     let late = delay(entry).map(|late| format!(" (entered {} later)", duration_text(late))).unwrap_or_default();
     vec![
         plain(entry.number),
@@ -348,7 +351,10 @@ pub(crate) fn verify_file(file: &Path, hash: Option<&str>, format: Formatter) ->
         let entry = serde_json::from_str::<RecordEntry>(&line).map_err(|error| at(format!("no entry: {error}")))?;
         // The hash does not cover what is in no field, nor how a value is written.
         if serde_json::to_string(&entry).ok().as_deref() != Some(&line) {
-            return Err(at("it was not written in this form".to_owned()));
+            return Err(at(
+                "it is not exactly as `record export` writes it, so its hash proves nothing: export it again"
+                    .to_owned(),
+            ));
         }
         found.add(&entry, hash.as_deref());
     }

@@ -18,7 +18,7 @@ use crate::problem::Severity;
 /// The error for files that `check` refuses, with their errors and without their warnings.
 pub(super) fn files_refused(failed: &CheckFailed, format: Formatter) -> CallError {
     let errors = failed.findings.0.iter().filter(|finding| finding.severity == Severity::Error).cloned();
-    let failed = CheckFailed { findings: Findings(errors.collect()), other_files: Vec::new() };
+    let failed = CheckFailed { findings: Findings(errors.collect()), referenced_files: Vec::new() };
     // The caller prints "error: " before it.
     let text = failed.render(format.0);
     let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();

@@ -9,8 +9,8 @@ use super::diffs::shown_difference;
 use super::format::{Formatter, Tone, count, counted, escape_control};
 use super::output::Output;
 use crate::admin::types::{
-    FileProblem, HiddenPlace, NotJudgedSamples, SuggestedRuleRow, SuggestedRules, TriedGroup, TriedRules, TriedSamples,
-    TryRules, UnexplainedPlace,
+    FileProblem, HiddenPlace, NotJudgedSamples, StricterRuleRow, SuggestedRuleRow, SuggestedRules, TriedGroup,
+    TriedRules, TriedSamples, TryRules, UnexplainedPlace,
 };
 use crate::limits::FLAG_FILE_BYTES_MAX;
 
@@ -153,7 +153,17 @@ fn group(out: &mut String, n: usize, group: &TriedGroup, format: Formatter) {
 
 /// The rules that are proposed, what each would hide, and what they leave.
 pub(crate) fn suggestions(suggested: &SuggestedRules, format: Formatter) -> String {
-    let SuggestedRules { route, pairs, mismatched, rules, added, unexplained, samples: judged } = suggested;
+    let SuggestedRules {
+        route,
+        pairs,
+        mismatched,
+        rules,
+        added,
+        stricter,
+        stricter_rules,
+        unexplained,
+        samples: judged,
+    } = suggested;
     let (route, pairs, mismatched) = (format.tone(route, Tone::Strong), count(*pairs), count(*mismatched));
     let mut out = format!("{route}  {pairs} pairs, {mismatched} differ\n");
     match (judged.kept, added.is_empty()) {
@@ -187,6 +197,15 @@ pub(crate) fn suggestions(suggested: &SuggestedRules, format: Formatter) -> Stri
         if let Some(example) = example {
             out.push_str(&indented(&shown_difference(example, format), "  "));
         }
+    }
+    if !stricter.is_empty() {
+        let title = "stricter rules under which no sample differs in more places:";
+        let _ = writeln!(out, "\n{}", format.tone(title, Tone::Strong));
+        for StricterRuleRow { compares, samples: n } in stricter {
+            let _ = writeln!(out, "  {}, equal in {}", escape_control(compares), samples(*n));
+        }
+        let text = escape_control(stricter_rules);
+        let _ = writeln!(out, "with all of them, and the evidence counted from zero:\n\n{}", text.trim_end());
     }
     out.push_str("\nnothing was changed\n");
     out

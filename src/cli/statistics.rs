@@ -90,8 +90,15 @@ fn noise(noise: &NoiseView, format: Formatter) -> String {
             (true, true, _) => ("the engine differs more often: counts".to_owned(), Tone::Bad),
             (true, false, true) => ("legacy changes between the two: counts".to_owned(), Tone::Warn),
             (true, false, false) => {
-                let may_hide = percent(excess.at_most.max(0.0));
-                (format!("ignored {}, may hide up to {may_hide}", counted(at.ignored, "time")), Tone::Plain)
+                let ignored = counted(at.ignored, "time");
+                match legacy_differs == legacy_compared {
+                    // Whatever the engine answers there, it differs as often as legacy does.
+                    true => (format!("ignored {ignored}: always differs, so nothing is compared here"), Tone::Warn),
+                    false => {
+                        let may_hide = percent(excess.at_most.max(0.0));
+                        (format!("ignored {ignored}, may hide up to {may_hide}"), Tone::Plain)
+                    }
+                }
             }
         };
         vec![

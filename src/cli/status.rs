@@ -11,7 +11,7 @@ use super::format::{Formatter, TableCell, Tone, count, counted, duration_text, e
 use super::output::{Output, Printed, print, report_error};
 use super::{auto, candidates, evidence, gates, guard};
 use crate::admin::types::{InstancesRow, RouteRow, RunStatus, Status};
-use crate::flag::{EffectiveReason, Freeze, State};
+use crate::flag::{Arm, EffectiveReason, Freeze, State};
 
 /// For how many seconds a restart of a route's evidence is shown.
 const RESTART_SHOWN_S: i64 = 86_400;
@@ -203,8 +203,9 @@ fn instances(route: &RouteRow, now: Timestamp) -> String {
     let of_arm = |row: &InstancesRow| {
         let arm = row.arm.as_str();
         let age = |at: Timestamp| duration_text(now.duration_since(at).as_secs_f64().max(0.0));
+        let seen = if row.arm == Arm::Legacy && !row.is_listed { " of those that requests have shown" } else { "" };
         if let Some(drained) = row.drained {
-            return format!("{arm} 0, drained for {}", age(drained));
+            return format!("{arm} 0{seen}, drained for {}", age(drained));
         }
         let unknown = if row.has_unknown { " and others that are not recorded" } else { "" };
         let oldest = row.oldest.map_or_else(String::new, |oldest| format!(", the oldest for {}", age(oldest)));

@@ -408,7 +408,7 @@ fn evidence_shows_what_the_next_rung_requires() {
     let text = evidence::text(&read::<EvidenceView>(view), Formatter(false));
     assert!(text.contains("mend their paths):\n  - ignore $.gone\n"), "{text}");
     assert!(text.contains("  - ignore $.x when ${legacy.status == 1} (or its condition never held)\n"), "{text}");
-    assert!(text.contains("made equal by: ignore $.at") && text.contains("said of: ids $.id (unproven"), "{text}");
+    assert!(text.contains("made equal by: ignore $.at") && text.contains("note on rule: ids $.id (unproven"), "{text}");
     let bound = "at most 1.00% of requests differ (95% confidence, no matter how often you look); 4,063 more pairs";
     assert!(text.contains(bound), "{text}");
 }

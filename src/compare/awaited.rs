@@ -18,7 +18,7 @@ pub enum AwaitedIntents {
 
 impl AwaitedIntents {
     /// Whether a run that has not ended may still record one of these intents. `has_ended` tells whether a step of the
-    /// run has ended; it is not asked for steps below, but for those that begin the runs below.
+    /// run has ended; for a step of a child run (`ship/label`) it is asked about the step that began that run (`ship`).
     pub fn may_still_be_recorded(&self, has_ended: impl Fn(&StepId) -> bool) -> bool {
         let has_ended = |step: &StepId| match step.as_str().split_once('/') {
             None => has_ended(step),

@@ -92,6 +92,11 @@ fn intent_counts(pair: &Pair<'_>, rules: &Rules, effects: Option<&EffectCoverage
         let are_read = are_read && !pair.engine.has_stopped();
         counts.asserted = if are_read { counts.intents.saturating_sub(compared) } else { 0 };
     }
+    for (step, calls) in effects.iter().flat_map(|effects| &effects.reads_of_both) {
+        let counts = counts.entry(step.clone()).or_default();
+        counts.intents = counts.intents.saturating_add(*calls);
+        counts.compared = counts.compared.saturating_add(*calls);
+    }
     counts
 }
 

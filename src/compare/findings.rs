@@ -16,10 +16,10 @@ use super::rule_uses::{RuleUses, UsesSavepoint};
 use super::rules::Rules;
 use super::value_path::ValuePath;
 use super::verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};
+use crate::names::StepId;
 
 /// The most bytes of what is known of the causes of a pair's differences.
 const CAUSES_BYTES_MAX: usize = 1_024;
-
 /// The time is checked once in this many steps.
 const STEPS_BETWEEN_CHECKS: u32 = 256;
 /// Work on so many bytes of text counts as one step.
@@ -126,7 +126,6 @@ impl<'a> ComparisonFindings<'a> {
     pub(super) fn has_differences(&self) -> bool {
         !self.differences.is_empty()
     }
-
     /// Records that there may be more differences than are listed.
     pub(super) fn truncate(&mut self) {
         self.truncated = true;
@@ -157,9 +156,10 @@ impl<'a> ComparisonFindings<'a> {
         self.prefix = prefix;
     }
 
-    /// Sets how many intents were compared with a call.
-    pub(super) fn set_effect_coverage(&mut self, coverage: EffectCoverage) {
-        self.effects = Some(coverage);
+    /// Sets how many intents were compared with a call. The reads that were counted stay.
+    pub(super) fn set_effect_coverage(&mut self, EffectCoverage { steps, calls_not_judged, .. }: EffectCoverage) {
+        let effects = self.effects.get_or_insert_default();
+        (effects.steps, effects.calls_not_judged) = (steps, calls_not_judged);
     }
 
     /// Adds why the statuses, or two texts, differ: pairs with other causes have other fingerprints.
@@ -169,6 +169,11 @@ impl<'a> ComparisonFindings<'a> {
             causes.push_str(cause);
             causes.push('\n');
         }
+    }
+
+    /// Counts a call by legacy that is equal to a read of this step.
+    pub(super) fn count_read_of_both(&mut self, step: &StepId) {
+        *self.effects.get_or_insert_default().reads_of_both.entry(step.clone()).or_default() += 1;
     }
 
     /// Notes which call by legacy an intent was compared with.

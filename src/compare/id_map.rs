@@ -133,7 +133,7 @@ impl IdMap {
     fn found_at(&self, kind: IdKind, legacy: &str) -> Option<&FoundIds> {
         self.found.get(&(kind, legacy.to_owned()))
     }
-    /// If two texts are equal and yet not the same, because ids in them are bound to others: these bindings.
+    /// The bindings that two identical texts contradict: the text names an id that is bound to another one.
     pub(super) fn contradicted_in_text(&self, legacy: &str, engine: &str) -> Vec<&FoundIds> {
         if legacy != engine {
             return Vec::new();
@@ -160,7 +160,7 @@ impl IdMap {
                 self.confirm(bound.kind, legacy);
                 true
             }
-            // What is no id is equal to itself.
+            // A value that cannot be an id (empty, `null`) corresponds only to itself.
             None => legacy == engine && is_no_id(legacy),
         }
     }

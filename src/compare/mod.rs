@@ -75,6 +75,7 @@ mod rule_warnings;
 mod rules;
 mod rules_by_node;
 mod sample;
+mod secret_source;
 mod structure;
 mod structure_text;
 mod suggest;
@@ -82,7 +83,6 @@ mod text;
 mod text_lines;
 mod text_rules;
 mod times;
-mod told_by;
 mod value_hash;
 mod value_path;
 mod verdict;
@@ -146,7 +146,8 @@ pub use rule_texts::is_rule_note;
 pub use rules::Rules;
 pub use sample::sample_text;
 pub use suggest::{
-    HiddenValues, SuggestContext, SuggestGroup, SuggestSample, SuggestedRule, Suggestions, Unexplained, suggest,
+    HiddenValues, StricterRule, SuggestContext, SuggestGroup, SuggestSample, SuggestedRule, Suggestions, Unexplained,
+    suggest,
 };
 pub use text_rules::{TextRulesDraft, TimesDraft};
 pub use verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};

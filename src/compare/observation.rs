@@ -19,6 +19,7 @@ pub struct Observation {
     steps_without_items: Vec<StepId>,
     has_stopped: bool,
     sent_reads: Option<Vec<Intent>>,
+    unattributed_steps: Vec<StepId>,
 }
 
 /// A body as it was observed.
@@ -61,8 +62,18 @@ pub struct Intent {
 impl Observation {
     /// Freezes what was seen. `latency` is the time from the request's last byte to the reply's last byte.
     pub fn new(status: StatusCode, headers: HeaderMap, body: Body, latency: Duration, intents: Vec<Intent>) -> Self {
-        let (steps_without_items, has_stopped, sent_reads) = (Vec::new(), false, None);
-        Self { status, headers, body, latency, intents, steps_without_items, has_stopped, sent_reads }
+        let (steps_without_items, unattributed_steps, has_stopped, sent_reads) = Default::default();
+        Self {
+            status,
+            headers,
+            body,
+            latency,
+            intents,
+            steps_without_items,
+            unattributed_steps,
+            has_stopped,
+            sent_reads,
+        }
     }
     /// Adds the intents.
     pub(super) fn with_intents(self, intents: Vec<Intent>) -> Self {
@@ -75,6 +86,11 @@ impl Observation {
     /// Adds the reads that the run sent, or had answered in place of their services, with a method that is not safe.
     pub fn with_sent_reads(self, reads: Option<Vec<Intent>>) -> Self {
         Self { sent_reads: reads, ..self }
+    }
+    /// Adds the steps whose calls legacy may have made too, although none of its calls is known to be for the request:
+    /// that such a call is missing is no difference.
+    pub fn with_unattributed_steps(self, steps: Vec<StepId>) -> Self {
+        Self { unattributed_steps: steps, ..self }
     }
     /// Marks what a run did that could not go on, because the output of a rehearsed step is not known: of it, only the
     /// calls are compared that it made until then.
@@ -104,6 +120,10 @@ impl Observation {
     /// The reads with a method that is not safe; `None` if it is not known which the run made.
     pub fn sent_reads(&self) -> Option<&[Intent]> {
         self.sent_reads.as_deref()
+    }
+    /// The steps whose calls legacy may have made without one being known to be for the request.
+    pub fn unattributed_steps(&self) -> &[StepId] {
+        &self.unattributed_steps
     }
     /// Whether the run could not go on, so that the reply says nothing.
     pub fn has_stopped(&self) -> bool {

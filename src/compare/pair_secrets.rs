@@ -25,8 +25,8 @@ use super::effect::{Effect, EffectReply};
 use super::multipart;
 use super::observation::{Body, Intent, Observation};
 use super::parsed_body::ParsedBody;
+use super::secret_source::{SecretSource, is_kind_of_token};
 use super::structure::values_of_text;
-use super::told_by::{ToldBy, is_kind_of_token};
 use crate::secret::{
     Detectors, FoundSecret, QuotedSecrets, RedactRules, USER_INFO, alternates, are_pairs, decoded_component, is_order,
     is_weakly_secret, json_of, names_the_next, replace_secrets, singular, value_of_pair, values_of_secrets,
@@ -166,19 +166,19 @@ struct Learning<'a> {
 }
 
 impl Learning<'_> {
-    fn told_by(&self, name: &str) -> Option<ToldBy> {
-        ToldBy::of_name(name, self.rules)
+    fn source_of(&self, name: &str) -> Option<SecretSource> {
+        SecretSource::of_name(name, self.rules)
     }
 
-    fn add(&mut self, secret: &str, told_by: ToldBy) {
-        if told_by.tells(secret) {
+    fn add(&mut self, secret: &str, source: SecretSource) {
+        if source.is_searched_in_texts(secret) {
             self.quoted.add(secret);
         }
     }
 
     fn named(&mut self, name: &str, value: &str) {
-        if let Some(told_by) = self.told_by(name) {
-            self.add(value, told_by);
+        if let Some(source) = self.source_of(name) {
+            self.add(value, source);
         }
     }
 
@@ -186,8 +186,8 @@ impl Learning<'_> {
     fn query(&mut self, query: &str) {
         for (name, value) in query.split(['&', ';']).filter_map(|parameter| parameter.split_once('=')) {
             let (name, value) = (decoded_component(name), decoded_component(value));
-            match self.told_by(&name) {
-                Some(told_by) => self.add(&value, told_by),
+            match self.source_of(&name) {
+                Some(source) => self.add(&value, source),
                 None => self.text(&value),
             }
         }
@@ -200,12 +200,12 @@ impl Learning<'_> {
             found.push((name.to_owned(), value.to_owned(), is_line));
             None
         };
-        replace_secrets(text, &|name| self.told_by(name).is_some(), Detectors::default(), &mut note);
+        replace_secrets(text, &|name| self.source_of(name).is_some(), Detectors::default(), &mut note);
         for (name, value, is_line) in found {
             match (name == USER_INFO, is_line) {
                 (true, _) => {
                     let password = value.split_once(':').map_or(&*value, |(_, password)| password);
-                    self.add(password, ToldBy::PasswordName);
+                    self.add(password, SecretSource::PasswordName);
                 }
                 // Behind such a name there may be any sentence.
                 (false, true) if is_weakly_secret(&name) => {}
@@ -227,23 +227,23 @@ impl Learning<'_> {
     fn headers(&mut self, headers: &HeaderMap) {
         for (name, value) in headers {
             let Ok(value) = std::str::from_utf8(value.as_bytes()) else { continue };
-            let Some(told_by) = self.told_by(name.as_str()) else {
+            let Some(source) = self.source_of(name.as_str()) else {
                 // A URL: `location`, `link`.
                 value.split(['?', '#', '<', '>']).for_each(|part| self.query(part));
                 self.text(value);
                 continue;
             };
-            self.add(value, told_by);
+            self.add(value, source);
             let cookies = match name.as_str() {
                 name if name.starts_with("set-cookie") => 1,
                 name if name.contains("cookie") => usize::MAX,
                 _ => 0,
             };
             for (_, cookie) in value.split(';').take(cookies).filter_map(|part| part.split_once('=')) {
-                self.add(cookie.trim(), told_by);
+                self.add(cookie.trim(), source);
             }
             if let Some((_, credentials)) = value.split_once(' ').filter(|_| cookies == 0) {
-                self.add(credentials.trim(), told_by);
+                self.add(credentials.trim(), source);
             }
         }
     }
@@ -283,7 +283,7 @@ impl Learning<'_> {
     fn parts(&mut self, parts: &Value) {
         self.document(&multipart::bodies(parts));
         for pointer in self.rules.located_in(parts).iter().filter(|pointer| pointer.contains("/body")) {
-            parts.pointer(pointer).into_iter().for_each(|located| self.values(located, Some(ToldBy::Rules)));
+            parts.pointer(pointer).into_iter().for_each(|located| self.values(located, Some(SecretSource::Rules)));
         }
     }
 
@@ -297,7 +297,7 @@ impl Learning<'_> {
     fn paths(&mut self, document: &Value) {
         for pointer in self.rules.located_in(document) {
             if let Some(located) = document.pointer(&pointer) {
-                self.values(located, Some(ToldBy::Rules));
+                self.values(located, Some(SecretSource::Rules));
             }
         }
     }
@@ -315,24 +315,24 @@ impl Learning<'_> {
         }
     }
 
-    /// Adds the texts and numbers in a value that are declared secret; `told_by`: what declares the whole value.
-    fn values(&mut self, value: &Value, told_by: Option<ToldBy>) {
+    /// Adds the texts and numbers in a value that are declared secret; `source`: what declares the whole value.
+    fn values(&mut self, value: &Value, source: Option<SecretSource>) {
         match value {
             Value::Object(members) => {
-                let (rules, told) = (self.rules, |name: &str| ToldBy::of_name(name, self.rules));
+                let (rules, told) = (self.rules, |name: &str| SecretSource::of_name(name, self.rules));
                 let declared = values_of_secrets(members, |name| rules.has_name(name));
                 let named = values_of_secrets(members, |name| told(name).is_some());
                 let of = |is_declared: bool, is_named: bool| match (is_declared, is_named) {
-                    (true, _) => Some(ToldBy::Rules),
-                    (false, true) => Some(ToldBy::Name),
+                    (true, _) => Some(SecretSource::Rules),
+                    (false, true) => Some(SecretSource::Name),
                     (false, false) => None,
                 };
                 let of_pair = |key: &str| of(declared.is_whole(key), named.is_whole(key));
                 let of_item = |key: &str, n: usize| of(declared.is_item(key, n), named.is_item(key, n));
                 // The order of the children of an element is no value.
                 for (key, value) in members.iter().filter(|(key, _)| !is_order(members, key)) {
-                    let of_member = told_by.max(self.told_by(key)).max(of_pair(key));
-                    let of_each = singular(key).and_then(|name| self.told_by(name));
+                    let of_member = source.max(self.source_of(key)).max(of_pair(key));
+                    let of_each = singular(key).and_then(|name| self.source_of(name));
                     match value {
                         Value::Array(items) if of_member.is_none() && named.has_items(key) => {
                             items.iter().enumerate().for_each(|(n, item)| self.values(item, of_item(key, n)));
@@ -343,37 +343,37 @@ impl Learning<'_> {
                                 self.values(item, of_each.filter(|_| is_value));
                             }
                         }
-                        value if of_member == Some(ToldBy::Rules) || !is_kind_of_token(key) => {
+                        value if of_member == Some(SecretSource::Rules) || !is_kind_of_token(key) => {
                             self.values(value, of_member);
                         }
                         _ => {}
                     }
                 }
             }
-            Value::Array(items) if told_by.is_none() && are_pairs(items) => {
+            Value::Array(items) if source.is_none() && are_pairs(items) => {
                 for pair in items {
-                    match value_of_pair(pair, |name| self.told_by(name).is_some()) {
-                        Some((name, value)) => self.values(value, self.told_by(name.trim_start_matches('-'))),
+                    match value_of_pair(pair, |name| self.source_of(name).is_some()) {
+                        Some((name, value)) => self.values(value, self.source_of(name.trim_start_matches('-'))),
                         None => self.values(pair, None),
                     }
                 }
             }
-            Value::Array(items) if told_by.is_none() && alternates(items) => {
+            Value::Array(items) if source.is_none() && alternates(items) => {
                 for pair in items.chunks_exact(2) {
-                    let name = names_the_next(&pair[0], |name| self.told_by(name).is_some());
-                    self.values(&pair[1], name.and_then(|name| self.told_by(name.trim_start_matches('-'))));
+                    let name = names_the_next(&pair[0], |name| self.source_of(name).is_some());
+                    self.values(&pair[1], name.and_then(|name| self.source_of(name.trim_start_matches('-'))));
                     self.values(&pair[0], None);
                 }
             }
-            Value::Array(items) => items.iter().for_each(|item| self.values(item, told_by)),
-            Value::String(text) => match told_by {
-                Some(told_by) => self.add(text, told_by),
+            Value::Array(items) => items.iter().for_each(|item| self.values(item, source)),
+            Value::String(text) => match source {
+                Some(source) => self.add(text, source),
                 None => match json_of(text) {
                     Some(json) => self.document(&json),
                     None => self.text(text),
                 },
             },
-            Value::Number(number) => told_by.into_iter().for_each(|told_by| self.add(number.as_str(), told_by)),
+            Value::Number(number) => source.into_iter().for_each(|source| self.add(number.as_str(), source)),
             Value::Null | Value::Bool(_) => {}
         }
     }

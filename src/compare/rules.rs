@@ -222,11 +222,23 @@ impl Rules {
         self.effects.private_steps().filter(|step| !step.as_str().ends_with(OF_UNDO)).cloned().collect()
     }
 
+    /// The steps of the workflow that only read, with a method that is not safe, and are sent, without those that the
+    /// rules declare `made_by_both`. Should such a call change something, the engine does that beside legacy.
+    pub fn sent_reads_of_one_arm(&self) -> Vec<StepId> {
+        self.effects.sent_reads().cloned().collect()
+    }
+
     /// Whether a call that legacy made may have changed something: its method is not safe, and the workflow has no step
     /// that makes such a call and is declared to read only.
     pub fn may_change_something(&self, effect: &Effect) -> bool {
         !effect.method.is_safe() && !self.effects.is_declared_read(effect)
     }
+    /// Whether this step makes such a call.
+    pub fn is_call_of(&self, step: &StepId, service: Option<&ServiceName>, method: &Method, path: &str) -> bool {
+        let template = self.effects.template_of(step);
+        template.is_some_and(|template| service == Some(&template.service) && template.matches(method, path))
+    }
+
     /// Whether the workflow, or one that it runs, makes such a call where legacy makes it, or `ignore_calls` names it.
     /// `authority`: host and port, in lower case.
     pub fn expect_call(&self, service: Option<&ServiceName>, authority: &str, method: &Method, path: &str) -> bool {

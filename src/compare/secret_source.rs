@@ -1,7 +1,6 @@
-//! Who says that a value is a secret, and which values are told by that.
+//! What declares a value secret, and whether the value is then searched for in all texts.
 //!
-//! Not told is what would be found in texts by chance: short values, and, unless the files declare them, words and
-//! kinds of tokens.
+//! A value that is too short or too common is hidden only where it stands: in other texts it would be found by chance.
 
 use crate::secret::{REDACTED, RedactRules, STARS, is_secret};
 
@@ -20,7 +19,7 @@ const PASSWORDS: [&str; 4] = ["passw", "passphrase", "pwd", "secret"];
 
 /// What declares a value secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum ToldBy {
+pub(super) enum SecretSource {
     /// Only its name, by what is built in.
     Name,
     /// Only its name too, which is that of a password: words are passwords.
@@ -29,7 +28,7 @@ pub(super) enum ToldBy {
     Rules,
 }
 
-impl ToldBy {
+impl SecretSource {
     /// Who says that the value under this name is secret; `None`: nobody.
     pub(super) fn of_name(name: &str, rules: &RedactRules) -> Option<Self> {
         match rules.has_name(name) {
@@ -40,17 +39,17 @@ impl ToldBy {
     }
 
     /// Whether a value is a secret wherever a text quotes it.
-    pub(super) fn tells(self, secret: &str) -> bool {
+    pub(super) fn is_searched_in_texts(self, secret: &str) -> bool {
         // Where the whole secret is hidden already, what stands beside the stars is none: `Bearer ***`.
         let shown = secret.replace(STARS, "");
         let shown = shown.trim();
         let is_word = || shown.chars().all(char::is_alphabetic) && shown.chars().count() < NAMED_LETTERS_MIN;
-        let is_told = match self {
+        let is_long_enough = match self {
             Self::Rules => shown.len() >= DECLARED_BYTES_MIN,
             Self::Name => shown.len() >= NAMED_BYTES_MIN && !is_word(),
             Self::PasswordName => shown.len() >= NAMED_BYTES_MIN,
         };
-        is_told && !shown.contains(REDACTED)
+        is_long_enough && !shown.contains(REDACTED)
     }
 }
 

@@ -134,6 +134,14 @@ impl Difference {
     }
 }
 
+impl Comparison {
+    /// Whether an intent of one of these steps was compared with no call by legacy.
+    pub fn lacks_calls_of(&self, steps: &[StepId]) -> bool {
+        let of = |step| self.effects.as_ref()?.steps.get(step);
+        steps.iter().filter_map(of).any(|counts| counts.unmatched > 0)
+    }
+}
+
 /// The result of comparing two observations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {

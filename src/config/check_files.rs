@@ -12,7 +12,7 @@ use super::checked_files::{MainFile, Routes, Services, Workflows};
 use super::effects::{workflows_with, workflows_with_shared_steps};
 use super::files::FileKind;
 use super::listener_tls::Context;
-use super::other_files::OtherFiles;
+use super::referenced_files::ReferencedFiles;
 use super::schema::schema;
 use super::schema_check::{self, SchemaCheck};
 use super::service_tls::{self, PlatformRoots};
@@ -36,7 +36,7 @@ pub(crate) fn main(
     site: &Site,
     dir: &Path,
     overrides: &Overrides,
-    other_files: &mut OtherFiles,
+    referenced_files: &mut ReferencedFiles,
     problems: &mut Problems,
 ) -> MainFile {
     let by_schema = schema_check::check(node, schema(FileKind::Pointsman), site);
@@ -45,7 +45,7 @@ pub(crate) fn main(
     let Some(draft) = draft else { return MainFile::default() };
     let mut services = Services::new();
     let mut platform_roots = PlatformRoots::default();
-    let mut context = Context { dir, overrides, files: other_files };
+    let mut context = Context { dir, overrides, files: referenced_files };
     let mut tls = |draft: &ServiceTlsDraft, site: &Site, problems: &mut Problems| {
         service_tls::build(draft, site, &mut platform_roots, &mut context, problems)
     };
@@ -70,7 +70,7 @@ pub(crate) fn main(
             None => problem.hint("it is one of the names under `services:`"),
         };
     }
-    let settings = settings::check(&draft, site, dir, overrides, other_files, problems);
+    let settings = settings::check(&draft, site, dir, overrides, referenced_files, problems);
     let promote = promote(&draft.promote, &Promote::default(), &site.key("promote"), problems);
     let guard = guard_by_default(draft.guard.as_ref(), services.keys(), &site.key("guard"), problems);
     let redact = settings.as_ref().map(|settings| settings.redact.clone()).unwrap_or_default();

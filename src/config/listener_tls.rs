@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::other_files::OtherFiles;
+use super::referenced_files::ReferencedFiles;
 use super::setup::Overrides;
 use crate::flag::HOP_BY_HOP_HEADERS;
 use crate::listener::{
@@ -91,7 +91,7 @@ pub(super) struct Context<'a> {
     /// The directory of the flag files.
     pub dir: &'a Path,
     pub overrides: &'a Overrides,
-    pub files: &'a mut OtherFiles,
+    pub files: &'a mut ReferencedFiles,
 }
 
 /// Checks the TLS of a listener.

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::files::{FileKind, Files};
-use super::other_files::OtherFiles;
 use super::parse::parse;
+use super::referenced_files::ReferencedFiles;
 use super::render::{CheckFailed, Finding, Findings};
 use super::setup::{Loaded, Overrides, Setup};
 use super::store_url::mask_password;
@@ -34,12 +34,12 @@ pub(crate) fn check(dir: &Path, read: Files, overrides: &Overrides) -> Result<Lo
     }
     let setup = builder.build(dir, overrides);
     let findings = builder.report();
-    let other_files = builder.other_files.0;
+    let referenced_files = builder.referenced_files.0;
     match setup {
         Some(setup) if !findings.has_errors() => {
-            Ok(Loaded { setup, warnings: findings, hash: read.hash, other_files, read_at })
+            Ok(Loaded { setup, warnings: findings, hash: read.hash, referenced_files, read_at })
         }
-        _ => Err(CheckFailed { findings: with_some_error(findings, dir), other_files }),
+        _ => Err(CheckFailed { findings: with_some_error(findings, dir), referenced_files }),
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) struct SetBuilder {
     sources: Vec<(FileKind, Source)>,
     findings: Findings,
     problems: Problems,
-    other_files: OtherFiles,
+    referenced_files: ReferencedFiles,
 }
 
 impl SetBuilder {
@@ -130,8 +130,8 @@ impl SetBuilder {
             // Without services every name would be unknown; the missing or invalid file has been reported.
             return None;
         };
-        let mut other_files = OtherFiles::default();
-        let main = check_files::main(node, &main_site, dir, overrides, &mut other_files, &mut problems);
+        let mut referenced_files = ReferencedFiles::default();
+        let main = check_files::main(node, &main_site, dir, overrides, &mut referenced_files, &mut problems);
         let mut workflows = check_files::workflows(self.trees_of(FileKind::Workflow), &main, &mut problems);
         for (_, source) in self.sources.iter().filter(|(kind, _)| *kind == FileKind::Workflow) {
             if source.root.as_ref().and_then(|root| root.get("workflow")).and_then(Node::text).is_none() {
@@ -158,7 +158,7 @@ impl SetBuilder {
         cross_checks::check_routes(&routes.routes, &workflows, &mut problems);
         other_spellings::warn_bypassing_spellings(&routes.routes, &mut problems);
         self.problems = problems;
-        self.other_files = other_files;
+        self.referenced_files = referenced_files;
         let services: Option<BTreeMap<_, _>> =
             main.services.into_iter().map(|(name, service)| Some((name, service?))).collect();
         let workflows: Option<BTreeMap<_, _>> =

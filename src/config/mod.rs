@@ -13,7 +13,7 @@
 //!
 //! A slow disk delays only loading: files are read on the caller's thread at the start and on the watcher's own thread
 //! later. A set that changes while it is read is read again. Certificates and keys of listeners, services and `traces:`
-//! (`other_files`) are read and watched together with the files that name them.
+//! (`referenced_files`) are read and watched together with the files that name them.
 
 mod access_log;
 mod addresses;
@@ -36,11 +36,11 @@ mod listener_tls;
 mod listeners;
 mod load;
 mod messages;
-mod other_files;
 mod other_spellings;
 mod parse;
 mod plain_scalar;
 mod plans_below;
+mod referenced_files;
 mod rehearse_from_legacy;
 mod reload_status;
 mod render;
@@ -64,7 +64,7 @@ use std::path::Path;
 pub use addresses::parse_address;
 pub use declared_reads::sent_in_rehearsals;
 pub use files::FileKind;
-pub use other_files::OtherFile;
+pub use referenced_files::ReferencedFile;
 pub use reload_status::ReloadStatus;
 pub use render::{CheckFailed, Finding, Findings};
 pub use retention::Retention;

@@ -11,13 +11,13 @@ use crate::limits::CERTIFICATE_FILE_BYTES_MAX;
 
 /// A file that was looked for, and what was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OtherFile {
+pub struct ReferencedFile {
     path: PathBuf,
     /// A hash of the file's content; `None` if it could not be read.
     hash: Option<[u8; 32]>,
 }
 
-impl OtherFile {
+impl ReferencedFile {
     /// The file's path.
     pub(super) fn path(&self) -> &Path {
         &self.path
@@ -30,14 +30,14 @@ impl OtherFile {
 
 /// The files that were looked for in one check.
 #[derive(Default)]
-pub(crate) struct OtherFiles(pub(crate) Vec<OtherFile>);
+pub(crate) struct ReferencedFiles(pub(crate) Vec<ReferencedFile>);
 
-impl OtherFiles {
+impl ReferencedFiles {
     /// Reads a file, and remembers that it was read.
     pub(super) fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
         let read = content(path);
         let hash = read.as_ref().ok().map(|bytes| hash(bytes));
-        self.0.push(OtherFile { path: path.to_owned(), hash });
+        self.0.push(ReferencedFile { path: path.to_owned(), hash });
         read.map_err(|why| format!("the file `{}` {why}", path.display()))
     }
 }

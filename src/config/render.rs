@@ -10,7 +10,7 @@ use std::ops::Range;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet, renderer::DecorStyle};
 use serde::{Serialize, Serializer};
 
-use super::other_files::OtherFile;
+use super::referenced_files::ReferencedFile;
 use crate::problem::Severity;
 
 /// One thing that is wrong with the files, with its position.
@@ -156,7 +156,7 @@ pub struct CheckFailed {
     /// All findings, warnings included.
     pub findings: Findings,
     /// The certificates and keys that were looked for.
-    pub other_files: Vec<OtherFile>,
+    pub referenced_files: Vec<ReferencedFile>,
 }
 
 impl CheckFailed {

@@ -20,7 +20,7 @@ use super::forwarding::{self, FieldsDraft, TrustDraft};
 use super::limits_check;
 use super::listener_tls::Context;
 use super::listeners::{self, ListenDraft};
-use super::other_files::OtherFiles;
+use super::referenced_files::ReferencedFiles;
 use super::retention::{self, RetentionDraft};
 use super::secrets::{secret, store_key};
 use super::setup::{Overrides, Settings, Token, TokenScope};
@@ -142,7 +142,7 @@ pub(crate) fn check(
     site: &Site,
     dir: &Path,
     overrides: &Overrides,
-    files: &mut OtherFiles,
+    files: &mut ReferencedFiles,
     problems: &mut Problems,
 ) -> Option<Settings> {
     let errors_before = problems.iter().filter(|p| p.severity == Severity::Error).count();

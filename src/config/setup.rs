@@ -9,7 +9,7 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::other_files::OtherFile;
+use super::referenced_files::ReferencedFile;
 use super::render::Findings;
 use super::retention::Retention;
 use crate::access_log::AccessLogSettings;
@@ -45,7 +45,7 @@ pub struct Loaded {
     /// A hash of names and contents; equal for equal files.
     pub hash: [u8; 32],
     /// The certificates and keys that were read with the files.
-    pub other_files: Vec<OtherFile>,
+    pub referenced_files: Vec<ReferencedFile>,
     /// When the files were read.
     pub read_at: std::time::Instant,
 }

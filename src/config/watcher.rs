@@ -18,7 +18,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-use super::other_files::OtherFile;
+use super::referenced_files::ReferencedFile;
 use super::render::CheckFailed;
 use super::setup::{Loaded, Overrides};
 use super::{files, load};
@@ -91,7 +91,7 @@ impl FlagFileWatcher {
         dir: &Path,
         overrides: Overrides,
         seen_hash: [u8; 32],
-        other_files: Vec<OtherFile>,
+        referenced_files: Vec<ReferencedFile>,
         timing: WatchTiming,
     ) -> std::io::Result<(Self, mpsc::Receiver<Reading>)> {
         let (wake, woken) = sync_channel(1);
@@ -102,7 +102,7 @@ impl FlagFileWatcher {
             overrides,
             seen_hash,
             answered: 0,
-            other_files,
+            referenced_files,
             timing,
             trigger: trigger.clone(),
             report,
@@ -140,7 +140,7 @@ struct WatcherThread {
     /// The `asked` of the last reading.
     answered: u64,
     /// The certificates and keys that the last check looked for.
-    other_files: Vec<OtherFile>,
+    referenced_files: Vec<ReferencedFile>,
     timing: WatchTiming,
     trigger: ReloadTrigger,
     report: mpsc::Sender<Reading>,
@@ -193,18 +193,19 @@ impl WatcherThread {
     fn check_for_change(&mut self) -> bool {
         let asked = self.trigger.asked.load(Ordering::Acquire);
         let read = files::read(&self.dir);
-        let is_unchanged = read.hash == self.seen_hash && self.other_files.iter().all(OtherFile::is_unchanged);
+        let is_unchanged =
+            read.hash == self.seen_hash && self.referenced_files.iter().all(ReferencedFile::is_unchanged);
         if is_unchanged && asked == self.answered {
             return true;
         }
         (self.seen_hash, self.answered) = (read.hash, asked);
         let change = match load::check(&self.dir, read, &self.overrides) {
             Ok(loaded) => {
-                self.other_files.clone_from(&loaded.other_files);
+                self.referenced_files.clone_from(&loaded.referenced_files);
                 FilesChange::Loaded(Box::new(loaded))
             }
             Err(failed) => {
-                self.other_files.clone_from(&failed.other_files);
+                self.referenced_files.clone_from(&failed.referenced_files);
                 FilesChange::Refused(failed)
             }
         };
@@ -215,7 +216,7 @@ impl WatcherThread {
     /// or a directory replaced.
     fn watch_directories(&self, watcher: &mut RecommendedWatcher, watched: &mut BTreeMap<PathBuf, PathBuf>) {
         let mut dirs = vec![self.dir.clone(), self.dir.join("routes"), self.dir.join("workflows")];
-        dirs.extend(self.other_files.iter().filter_map(|file| file.path().parent()).map(Path::to_owned));
+        dirs.extend(self.referenced_files.iter().filter_map(|file| file.path().parent()).map(Path::to_owned));
         dirs.sort();
         dirs.dedup();
         // Watched directories of certificates that no file names any more.

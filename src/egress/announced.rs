@@ -92,7 +92,7 @@ impl Announced {
         };
         // Needed while no request is settled and legacy makes no call: then nothing calls `take`.
         for _ in 0..2 {
-            if let Some(oldest) = requests.pop_front_if(|oldest| !oldest.is_live(now_us)) {
+            if let Some(oldest) = requests.pop_front_if(|oldest| !oldest.accepts_calls(now_us)) {
                 remove(&oldest);
             }
         }
@@ -100,11 +100,11 @@ impl Announced {
         if requests.len() >= max && now_us.saturating_sub(*swept_at) >= SWEEP_PAUSE_US {
             *swept_at = now_us;
             requests.retain(|one| {
-                let is_live = one.is_live(now_us);
-                if !is_live {
+                let accepts_calls = one.accepts_calls(now_us);
+                if !accepts_calls {
                     remove(one);
                 }
-                is_live
+                accepts_calls
             });
         }
         let has_room = requests.len() < max;

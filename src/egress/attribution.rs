@@ -14,12 +14,12 @@ use super::left_out::LeftOut;
 use super::memory::Memory;
 use super::open_calls::{OpenCall, OpenCalls};
 use super::rule::{AttributionSettings, Correlate};
-use super::unattributed_writes::UnattributedWrites;
+use super::unattributed_writes::RecentUnattributedWrites;
 use super::watched::{Unread, Watched};
 use crate::compare::Effect;
 use crate::exchange::{
     CallTarget, EffectObserver, EffectRegistry, EffectWatch, OpenCallsOf, RequestEffects, RequestToWatch, SentBody,
-    UnseenWrites,
+    UnattributedWrites,
 };
 use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_VALUE_BODY_BYTES_MAX, Limits};
 use crate::names::RouteId;
@@ -38,7 +38,7 @@ struct Inner {
     /// Not locked by threads that serve clients.
     state: Mutex<State>,
     left_out: LeftOut,
-    unattributed_writes: UnattributedWrites,
+    unattributed_writes: RecentUnattributedWrites,
     memory: Arc<Memory>,
     bounds: Bounds,
     compared: Outcomes,
@@ -91,7 +91,7 @@ impl Attribution {
             open_calls: OpenCalls::default(),
             state: Mutex::default(),
             left_out: LeftOut::default(),
-            unattributed_writes: UnattributedWrites::default(),
+            unattributed_writes: RecentUnattributedWrites::default(),
             memory: Memory::new(size(limits.egress_bytes_max)),
             bounds,
             compared: Outcomes::of("compared"),
@@ -176,12 +176,12 @@ impl Inner {
     }
 
     /// The open calls that may change something and are for no request that is watched.
-    fn open_writes_of_nobody(&self) -> UnseenWrites {
+    fn open_unattributed_writes(&self) -> UnattributedWrites {
         let open: Vec<_> = self.open_calls.open_at((self.now_us)()).collect();
         let may_have_others = self.open_calls.has_unlisted();
         let State { index, .. } = &*self.updated();
         let of_nobody = open.iter().filter(|call| !call.may_be_watched(index));
-        UnseenWrites { calls: of_nobody.filter_map(|call| call.write_to.clone()).collect(), may_have_others }
+        UnattributedWrites { calls: of_nobody.filter_map(|call| call.write_to.clone()).collect(), may_have_others }
     }
 
     fn keep(&self, counts: &mut Counts, watched: &Watched, effect: Effect) {
@@ -212,7 +212,7 @@ impl EffectObserver for Attribution {
         let now_us = (self.0.now_us)();
         match self.0.open_calls.get(number) {
             Some(open) => {
-                // No effect is unseen where a read is lost.
+                // A lost read needs no entry: only writes are effects.
                 open.write_to.iter().for_each(|to| self.0.unattributed_writes.note(to, now_us));
             }
             None => self.0.unattributed_writes.note_unknown(now_us),
@@ -284,12 +284,13 @@ impl OpenCallsOf for OpenOf {
     fn count(&self) -> u64 {
         self.attribution.open_calls.count_of(&self.watched, (self.attribution.now_us)())
     }
-    fn unseen_writes(&self) -> UnseenWrites {
+    fn unattributed_writes(&self) -> UnattributedWrites {
         // In this order: a call that ends in between is in one of the two.
-        let open = self.attribution.open_writes_of_nobody();
-        let UnseenWrites { mut calls, may_have_others } = self.attribution.unattributed_writes.since(self.began_us);
+        let open = self.attribution.open_unattributed_writes();
+        let UnattributedWrites { mut calls, may_have_others } =
+            self.attribution.unattributed_writes.since(self.began_us);
         calls.extend(open.calls);
-        UnseenWrites { calls, may_have_others: may_have_others || open.may_have_others }
+        UnattributedWrites { calls, may_have_others: may_have_others || open.may_have_others }
     }
 }
 

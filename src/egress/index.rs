@@ -171,7 +171,7 @@ impl Index {
 
     fn live<'a>(&self, numbers: impl Iterator<Item = &'a u64>, now_us: u64) -> Vec<&Arc<Watched>> {
         let requests = numbers.filter_map(|number| Some(&self.requests.get(number)?.watched));
-        requests.filter(|one| one.is_live(now_us)).collect()
+        requests.filter(|one| one.accepts_calls(now_us)).collect()
     }
 
     /// Whether the declared header of a call names another request than its trace does. A thread of legacy may keep the
@@ -199,8 +199,12 @@ impl Index {
         }
         self.swept_at = now_us;
         let mut removed = Removed::default();
-        let over: Vec<u64> =
-            self.requests.iter().filter(|(_, one)| !one.watched.is_live(now_us)).map(|(number, _)| *number).collect();
+        let over: Vec<u64> = self
+            .requests
+            .iter()
+            .filter(|(_, one)| !one.watched.accepts_calls(now_us))
+            .map(|(number, _)| *number)
+            .collect();
         removed.over.extend(over.into_iter().filter_map(|number| self.remove(number)));
         let excess = self.excess(max);
         removed.evicted = Bounds {

@@ -8,12 +8,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::compare::path_without_values;
-use crate::exchange::{CallTarget, UnseenWrites};
+use crate::exchange::{CallTarget, UnattributedWrites};
 use crate::limits::EGRESS_UNATTRIBUTED_WRITES_MAX;
 
 /// What was not seen, as far as the time tells. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct UnattributedWrites(Arc<Mutex<State>>);
+pub(super) struct RecentUnattributedWrites(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -74,7 +74,7 @@ impl State {
     }
 }
 
-impl UnattributedWrites {
+impl RecentUnattributedWrites {
     /// A call was attributed to no request, and ended now.
     pub(super) fn note(&self, target: &Arc<CallTarget>, now_us: u64) {
         self.lock().times_of(target).note(now_us);
@@ -90,10 +90,10 @@ impl UnattributedWrites {
         Box::new(Tunnel { writes: self.clone(), target, now_us })
     }
     /// What is known of those since then.
-    pub(super) fn since(&self, began_us: u64) -> UnseenWrites {
+    pub(super) fn since(&self, began_us: u64) -> UnattributedWrites {
         let State { listed, others } = &*self.lock();
         let since = listed.iter().filter(|(_, times)| times.is_since(began_us));
-        UnseenWrites {
+        UnattributedWrites {
             calls: since.map(|(target, _)| target.clone()).collect(),
             may_have_others: others.is_since(began_us),
         }
@@ -105,7 +105,7 @@ impl UnattributedWrites {
 }
 
 struct Tunnel<F: Fn() -> u64> {
-    writes: UnattributedWrites,
+    writes: RecentUnattributedWrites,
     target: Arc<CallTarget>,
     now_us: F,
 }
@@ -134,7 +134,7 @@ mod tests {
         Arc::new(CallTarget { service: None, authority, method: Method::POST, path: path.to_owned() })
     }
 
-    fn are_since(writes: &UnattributedWrites, began_us: u64) -> bool {
+    fn are_since(writes: &RecentUnattributedWrites, began_us: u64) -> bool {
         !writes.since(began_us).is_empty()
     }
 
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_call_or_tunnel_that_ended_before_is_not_since() {
-        let writes = UnattributedWrites::default();
+        let writes = RecentUnattributedWrites::default();
         assert!(!are_since(&writes, 0));
         writes.note(&to("/charges"), 5);
         assert!(are_since(&writes, 5) && !are_since(&writes, 6));
@@ -158,14 +158,14 @@ mod tests {
 
     #[test]
     fn it_is_known_where_they_went() {
-        let writes = UnattributedWrites::default();
+        let writes = RecentUnattributedWrites::default();
         writes.note(&to("/charges"), 5);
         // Words that look like values are told apart too.
         writes.note(&to("/rpc/createCharge"), 6);
         writes.note(&to("/rpc/sendMail"), 7);
         let tunnel = writes.tunnel(tunnel_to("mail.test:443"), || 9);
         let since = |began_us| {
-            let UnseenWrites { calls, may_have_others } = writes.since(began_us);
+            let UnattributedWrites { calls, may_have_others } = writes.since(began_us);
             let mut shown: Vec<String> = calls.iter().map(|to| format!("{}{}", to.authority, to.path)).collect();
             shown.sort();
             (shown.join(" "), may_have_others)
@@ -181,7 +181,7 @@ mod tests {
     /// Of what finds no room it is known when it was, and a tunnel that is open keeps its place.
     #[test]
     fn the_list_is_bounded() {
-        let writes = UnattributedWrites::default();
+        let writes = RecentUnattributedWrites::default();
         let tunnel = writes.tunnel(tunnel_to("mail.test:443"), || 5_000);
         let word = |n: usize| -> String { format!("{n:04}").bytes().map(|digit| char::from(digit + 49)).collect() };
         let count = EGRESS_UNATTRIBUTED_WRITES_MAX + 10;
@@ -200,7 +200,7 @@ mod tests {
     /// Targets that differ only in an id take the place of each other, and of no other target.
     #[test]
     fn many_ids_take_the_place_of_each_other() {
-        let writes = UnattributedWrites::default();
+        let writes = RecentUnattributedWrites::default();
         writes.note(&to("/charges"), 1);
         for n in 0..2 * u64::try_from(EGRESS_UNATTRIBUTED_WRITES_MAX).unwrap() {
             writes.note(&to(&format!("/items/{n}")), n + 2);
@@ -213,7 +213,7 @@ mod tests {
     /// Where all places are taken by open tunnels, another one is still known to be open.
     #[test]
     fn a_tunnel_without_a_place_counts_until_it_ends() {
-        let writes = UnattributedWrites::default();
+        let writes = RecentUnattributedWrites::default();
         let mut places: Vec<_> = (0..EGRESS_UNATTRIBUTED_WRITES_MAX)
             .map(|n| writes.tunnel(tunnel_to(&format!("{n}.test:443")), || 3))
             .collect();

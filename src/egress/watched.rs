@@ -126,7 +126,7 @@ impl Watched {
     }
 
     /// Whether calls can still be attributed to it.
-    pub(super) fn is_live(&self, now_us: u64) -> bool {
+    pub(super) fn accepts_calls(&self, now_us: u64) -> bool {
         !self.is_over_at(now_us)
     }
 

@@ -51,6 +51,8 @@ pub enum ConditionName {
     EffectsCompared,
     /// Private steps whose calls legacy makes too.
     PrivateSteps,
+    /// Reads with a method that is not safe, which legacy makes too.
+    SentReads,
     /// `errors_not_worse_by`.
     ErrorsNotWorseBy,
     /// `noise_not_worse_by`.
@@ -83,6 +85,7 @@ impl ConditionName {
             Self::StrataAtLeast => "strata_at_least",
             Self::EffectsCompared => "effects_compared",
             Self::PrivateSteps => "private_steps",
+            Self::SentReads => "sent_reads",
             Self::ErrorsNotWorseBy => "errors_not_worse_by",
             Self::NoiseNotWorseBy => "noise_not_worse_by",
             Self::P99RatioBelow => "p99_ratio_below",

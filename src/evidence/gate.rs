@@ -32,6 +32,8 @@ pub struct JudgedRoute<'a> {
     pub shared_steps: &'a [StepId],
     /// Its private steps whose calls legacy must not make too.
     pub private_steps: &'a [StepId],
+    /// Its steps that send reads with a method that is not safe, and that legacy must not make too.
+    pub sent_reads: &'a [StepId],
     /// The shared steps of the workflows that its workflow runs, whose calls nothing compares: `WORKFLOW/STEP`.
     pub shared_steps_below: &'a [String],
     /// Whether its share in `live` is 100 %.
@@ -47,13 +49,13 @@ pub fn conditions(route: &JudgedRoute<'_>, from: State, to: State) -> Vec<Condit
         (State::Off, State::Shadow) => Vec::new(),
         (State::Shadow, State::Dark) => {
             let mut conditions = route.of_pairs(State::Shadow);
-            conditions.extend(route.private_calls_of_both());
+            conditions.extend(route.private_calls_of_both().into_iter().chain(route.reads_of_both()));
             conditions
         }
         (State::Dark, State::Live) => {
             let mut conditions = route.of_pairs(State::Dark);
             conditions.extend([route.effects(State::Dark, ComparedWith::Legacy), route.twins()]);
-            conditions.extend(route.private_calls_of_both());
+            conditions.extend(route.private_calls_of_both().into_iter().chain(route.reads_of_both()));
             conditions
         }
         (State::Live, State::Only) => route.of_answers(),
@@ -130,7 +132,7 @@ impl JudgedRoute<'_> {
              (`pointsman help evidence`){}{}",
             if open == 1 { "mismatch" } else { "mismatches" },
             self.more_were_lost(),
-            // A call that is known to be nobody's looks like one that legacy did not make.
+            // A call that was attributed to no request is missing from its pair, which then shows `effect_extra`.
             self.evidence
                 .all
                 .legacy_calls

@@ -23,7 +23,7 @@ impl JudgedRoute<'_> {
             let unknown = self.evidence.all.legacy_calls.why_not_known(self.promote.coverage_at_least);
             let detail = unknown.filter(|_| is_asked)?;
             let detail =
-                format!("the calls of private steps, which the engine sends in dark, may be legacy's too: {detail}");
+                format!("legacy may make the calls of private steps too, and the engine sends them in dark: {detail}");
             return Some(Condition { name: Name::PrivateSteps, verdict: Verdict::Inconclusive, detail });
         }
         let detail = format!(
@@ -32,6 +32,23 @@ impl JudgedRoute<'_> {
             first_of(&made_by_both, ", ")
         );
         Some(Condition { name: Name::PrivateSteps, verdict: Verdict::Fail, detail })
+    }
+
+    /// `None` if legacy was not seen to make a call that the workflow declares a read and that is sent beside it.
+    pub(super) fn reads_of_both(&self) -> Option<Condition> {
+        let calls = |step: &StepId| self.evidence.all.effects.get(step.as_str()).map_or(0, |calls| calls.compared);
+        let of_both = self.sent_reads.iter().filter(|step| calls(step) > 0);
+        let of_both: Vec<String> = of_both.map(|step| format!("`{step}` ({} calls)", calls(step))).collect();
+        (!of_both.is_empty()).then(|| {
+            let detail = format!(
+                "legacy makes calls too that the workflow declares `effect: read` and sends beside it in shadow and dark, \
+                 with a method that may change something: {}. If they change something, that is done twice: declare the \
+                 steps `effect: shared`. Else say so in `compare.effects.STEP.made_by_both`, or answer them with legacy's \
+                 reads (`replay_reads: true`)",
+                first_of(&of_both, ", ")
+            );
+            Condition { name: Name::SentReads, verdict: Verdict::Fail, detail }
+        })
     }
 
     pub(super) fn effects(&self, rung: State, held_against: ComparedWith) -> Condition {
@@ -152,5 +169,24 @@ mod tests {
             assert_eq!(condition(&e, &steps[..1], from, to), None, "the rules say that both may make it");
         }
         assert_eq!(condition(&e, &steps, State::Live, State::Only), None, "legacy does nothing there");
+    }
+
+    #[test]
+    fn a_sent_read_that_legacy_makes_too_holds_the_gates_to_dark_and_live() {
+        let steps = ["quote", "charge"].map(StepId::from);
+        let mut e = good();
+        let promote = small();
+        let found = |evidence: &RouteEvidence, from, to| {
+            let route = JudgedRoute { sent_reads: &steps, ..judged(evidence, &promote, &[]) };
+            conditions(&route, from, to).into_iter().find(|condition| condition.name == Name::SentReads)
+        };
+        e.all.effects.clear();
+        assert_eq!(found(&e, State::Shadow, State::Dark), None);
+        e.all.effects = [("charge".to_owned(), StepIntents { intents: 3, compared: 3, asserted: 0 })].into();
+        for (from, to) in [(State::Shadow, State::Dark), (State::Dark, State::Live)] {
+            let found = found(&e, from, to).unwrap();
+            assert_eq!(found.verdict, Verdict::Fail);
+            assert!(found.detail.contains(": `charge` (3 calls). If they"), "{found:?}");
+        }
     }
 }

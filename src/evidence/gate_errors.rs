@@ -38,7 +38,7 @@ impl JudgedRoute<'_> {
         }
         let (verdict, chance) = match table.exceeds(wanted) {
             true => (Verdict::Fail, ""),
-            false => (Verdict::Inconclusive, "; so few requests do not say yet that this is no chance"),
+            false => (Verdict::Inconclusive, "; with so few requests this may be chance: wait for more"),
         };
         let detail = format!(
             "{found}: {:.1} % more errors than legacy; at most {} % are allowed{chance}{}",

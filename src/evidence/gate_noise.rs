@@ -28,8 +28,8 @@ impl JudgedRoute<'_> {
             return Some(pass(Name::NoiseNotWorseBy, found));
         }
         let detail = format!(
-            "{found}; at most {} % are allowed: wait for more repeated requests, take a larger `noise:`, or say by a rule \
-             what may differ there",
+            "{found}; at most {} % are allowed: wait for more repeated requests (a larger `noise:` repeats more, up to \
+             100 %), or say by a rule what may differ there",
             wanted * 100.0
         );
         Some(Condition { name: Name::NoiseNotWorseBy, verdict: Verdict::Inconclusive, detail })

@@ -60,6 +60,7 @@ pub(super) fn judged<'a>(evidence: &'a RouteEvidence, promote: &'a Promote, belo
         promote,
         shared_steps: &[],
         private_steps: &[],
+        sent_reads: &[],
         shared_steps_below: below,
         live_share_is_all: true,
         now: NOW,
@@ -158,7 +159,10 @@ fn an_engine_that_fails_more_often_than_legacy_is_refused() {
     assert_eq!(missing(&e, &promote, State::Shadow, State::Dark), [], "10 of 100 is not more than 10 %");
     e.failed.insert("panic".into(), 1);
     let detail = only_missing(&e, &promote, State::Dark, Name::ErrorsNotWorseBy, GateVerdict::Inconclusive);
-    assert!(detail.contains("10.9 % more errors than legacy; at most 10 % are allowed; so few requests"), "{detail}");
+    assert!(
+        detail.contains("10.9 % more errors than legacy; at most 10 % are allowed; with so few requests"),
+        "{detail}"
+    );
     e.failed.insert("panic".into(), 40);
     let detail = only_missing(&e, &promote, State::Dark, Name::ErrorsNotWorseBy, GateVerdict::Fail);
     assert!(detail.contains("35.7 % more errors than legacy; at most 10 % are allowed"), "{detail}");

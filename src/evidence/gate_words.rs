@@ -56,8 +56,8 @@ impl ComparedWith {
     pub(super) fn advice(self) -> &'static str {
         match self {
             Self::Legacy => {
-                "Have legacy make the calls through the egress listener and hand on what tells which request they are \
-                 for (`pointsman egress ROUTE`), send requests that reach the steps, or say in \
+                "Have legacy make the calls through the egress listener, each with the request's `traceparent` or what \
+                 `egress.correlate` names (`pointsman egress ROUTE`), send requests that reach the steps, or say in \
                  `compare.effects.STEP.unseen` why their calls are not seen"
             }
             Self::PlanInForce => {

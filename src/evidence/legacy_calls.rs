@@ -25,7 +25,7 @@ pub enum LegacyCallsOfPair {
     Incomplete,
     /// None was attributed to the request, and legacy made calls that may have changed something and belong to no known
     /// request.
-    Unseen,
+    OnlyUnattributed,
     /// Legacy made calls that may have changed something, belong to no known request, and are none that the workflow
     /// makes: if one of them is for the request, the workflow lacks it, and no difference shows that.
     Unexpected,
@@ -39,12 +39,14 @@ impl LegacyCallsOfPair {
         if !are_judged || effects.gaps() > 0 {
             return Self::Incomplete;
         }
-        let unseen = effects.unseen_writes();
+        let unattributed = effects.unattributed_writes();
         match effects.is_empty() {
-            _ if unseen.may_have_others || unseen.calls.iter().any(|to| !is_expected(to)) => Self::Unexpected,
+            _ if unattributed.may_have_others || unattributed.calls.iter().any(|to| !is_expected(to)) => {
+                Self::Unexpected
+            }
             false => Self::Known,
-            true if unseen.is_empty() => Self::None,
-            true => Self::Unseen,
+            true if unattributed.is_empty() => Self::None,
+            true => Self::OnlyUnattributed,
         }
     }
 }
@@ -75,7 +77,7 @@ impl LegacyCallsOfPairs {
         self.watched += u64::from(calls != LegacyCallsOfPair::NotWatched);
         self.known += u64::from(calls == LegacyCallsOfPair::Known);
         self.incomplete += u64::from(calls == LegacyCallsOfPair::Incomplete);
-        self.unseen += u64::from(calls == LegacyCallsOfPair::Unseen);
+        self.unseen += u64::from(calls == LegacyCallsOfPair::OnlyUnattributed);
         self.unexpected += u64::from(calls == LegacyCallsOfPair::Unexpected);
         let shows_what_is_left = !matches!(
             calls,
@@ -96,7 +98,7 @@ impl LegacyCallsOfPairs {
     pub(super) fn why_not_known(self, share: f64) -> Option<String> {
         let Self { watched, known, incomplete, unseen, unexpected, wanted } = self;
         let is_too_many = |pairs: u64| pairs as f64 > (1.0 - share) * watched as f64;
-        let look = "hand on what tells which request they are for (`pointsman egress ROUTE`)";
+        let look = "have legacy send with each call the request's `traceparent`, or what `egress.correlate` names (`pointsman egress ROUTE`)";
         // Both lack the same: which calls are the request's.
         let unknown = incomplete + unexpected;
         if is_too_many(unknown) && incomplete >= unexpected {
@@ -130,8 +132,8 @@ impl LegacyCallsOfPairs {
         (known == 0 && is_too_many(unseen)).then(|| {
             format!(
                 "no call by legacy is known to be for a request of this route, and during {unseen} of {watched} pairs it made \
-                 calls that may have changed something and belong to no known request: {look}; if none of them is for \
-                 this route, say `effects_compared: false` in its `promote:`"
+                 calls that may have changed something and belong to no known request: {look}; or name in \
+                 `compare.ignore_calls` those that are never for this route"
             )
         })
     }
@@ -142,22 +144,22 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::exchange::{OpenCallsOf, UnseenWrites};
+    use crate::exchange::{OpenCallsOf, UnattributedWrites};
 
     /// No call is open, and these belong to no known request.
-    struct Unseen(UnseenWrites);
+    struct Unattributed(UnattributedWrites);
 
-    impl OpenCallsOf for Unseen {
+    impl OpenCallsOf for Unattributed {
         fn count(&self) -> u64 {
             0
         }
-        fn unseen_writes(&self) -> UnseenWrites {
+        fn unattributed_writes(&self) -> UnattributedWrites {
             self.0.clone()
         }
     }
 
     #[test]
-    fn calls_of_nobody_count_only_where_no_call_is_known() {
+    fn unattributed_calls_count_only_where_no_call_is_known() {
         let of = |known, incomplete, unseen| {
             let pairs = LegacyCallsOfPairs { watched: 100, known, incomplete, unseen, ..Default::default() };
             pairs.why_not_known(0.95).map(|why| why.split(' ').next().unwrap_or_default().to_owned())
@@ -171,7 +173,7 @@ mod tests {
 
     /// The mail of each order is known to be its own, and its charge is not: a workflow without the charge looks equal.
     #[test]
-    fn calls_of_nobody_that_the_workflow_does_not_make_count_beside_known_ones() {
+    fn unattributed_calls_that_the_workflow_does_not_make_count_beside_known_ones() {
         let of = |unexpected| {
             let pairs = LegacyCallsOfPairs { watched: 100, known: 100 - unexpected, unexpected, ..Default::default() };
             pairs.why_not_known(0.95)
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_a_request() {
+    fn writes_that_the_workflow_does_not_make_are_unexpected_and_a_gap_is_incomplete() {
         let effects = RequestEffects::default();
         let of = |effects: Option<&RequestEffects>| LegacyCallsOfPair::of(effects, true, |to| to.path == "/mails");
         assert_eq!(of(None), LegacyCallsOfPair::NotWatched);
@@ -216,9 +218,9 @@ mod tests {
                 path: (*path).to_owned(),
             };
             let calls = paths.iter().map(|path| Arc::new(to(path))).collect();
-            effects.with_open_calls(Arc::new(Unseen(UnseenWrites { calls, may_have_others })))
+            effects.with_open_calls(Arc::new(Unattributed(UnattributedWrites { calls, may_have_others })))
         };
-        assert_eq!(of(Some(&with(&["/mails"], false))), LegacyCallsOfPair::Unseen);
+        assert_eq!(of(Some(&with(&["/mails"], false))), LegacyCallsOfPair::OnlyUnattributed);
         assert_eq!(of(Some(&with(&["/mails", "/charges"], false))), LegacyCallsOfPair::Unexpected);
         assert_eq!(of(Some(&with(&["/mails"], true))), LegacyCallsOfPair::Unexpected);
         effects.add_gap();

@@ -3,10 +3,10 @@
 //! Of a route that is declared safe to repeat (`replay_safe: true`), some compared requests are sent to legacy a second
 //! time. Legacy's two replies are compared under the rules of the route: what differs is noise. For each place this
 //! gives a pair of outcomes of one request, "the engine differs from legacy" and "legacy differs from itself", both
-//! against legacy's first reply. If the engine is to legacy what legacy is to itself, neither comes alone more often
-//! than the other, whatever the request, and whether or not the noise changes with time. That is tested for each place,
-//! from the first repeated request on, with the test of `paired` at d = 0 (a sign test on the pairs of outcomes that
-//! are not equal), so that it may be looked at after each request.
+//! against legacy's first reply. If the engine differs exactly as often as legacy does from itself, neither comes alone
+//! more often than the other, whatever the request, and whether or not the noise changes with time. That is tested for
+//! each place, from the first repeated request on, with the test of `paired` at d = 0 (a sign test on the pairs of
+//! outcomes that are not equal), so that it may be looked at after each request.
 //!
 //! Always true:
 //! - only a place at which legacy was seen to differ from itself is noise, and only if it is one value: a list or a

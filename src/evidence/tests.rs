@@ -366,6 +366,7 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
         promote: &promote,
         shared_steps: &[],
         private_steps: &[],
+        sent_reads: &[],
         shared_steps_below: &[],
         live_share_is_all: true,
         now,

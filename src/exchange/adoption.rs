@@ -49,6 +49,28 @@ pub struct RequestAtLegacy {
     may_go_on: bool,
 }
 
+/// Counts the requests that may change something and began while certain files were in force.
+pub trait OpenWrites: Send + Sync {
+    /// One of them has ended.
+    fn end_one(&self);
+}
+
+/// One request that may change something. It is counted until the value is dropped.
+pub struct WriteUnderFiles(Arc<dyn OpenWrites>);
+
+impl WriteUnderFiles {
+    /// A request that `writes` has counted.
+    pub fn new(writes: Arc<dyn OpenWrites>) -> Self {
+        Self(writes)
+    }
+}
+
+impl Drop for WriteUnderFiles {
+    fn drop(&mut self) {
+        self.0.end_one();
+    }
+}
+
 /// Counts requests at legacy.
 pub trait LegacyRequests: Send + Sync {
     /// The request with this number has ended; with `may_go_on`, legacy may still perform it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use super::{AdoptionAnswer, AdoptionRequest, Entered, LegacyEntry};
+use super::{AdoptionAnswer, AdoptionRequest, Entered, LegacyEntry, WriteUnderFiles};
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{PlanSet, RouteId, RunId};
 
@@ -175,6 +175,11 @@ pub trait Affinity: Send + Sync {
     fn enter_legacy(&self, entry: &LegacyEntry<'_>) -> Entered {
         let _ = entry;
         Entered::AtLegacy(None)
+    }
+    /// Counts a request that may change something, until the value is dropped. Called before the files in force are
+    /// looked at. `None`: nobody counts them.
+    fn begin_write(&self) -> Option<WriteUnderFiles> {
+        None
     }
     /// Moves an instance from legacy to the engine, if that is possible now. The caller must not hold a request at
     /// legacy of that instance ([`Affinity::enter_legacy`]). Waits for a bounded time; the move goes on if the caller

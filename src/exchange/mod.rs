@@ -25,7 +25,8 @@ mod request_value;
 mod twins;
 
 pub use adoption::{
-    Adopter, AdoptionAnswer, AdoptionRequest, Entered, LegacyEntry, LegacyRequests, RequestAtLegacy, WhatFor,
+    Adopter, AdoptionAnswer, AdoptionRequest, Entered, LegacyEntry, LegacyRequests, OpenWrites, RequestAtLegacy,
+    WhatFor, WriteUnderFiles,
 };
 pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, NotedInstance, Remembered};
 pub use answer_body::{AnswerBody, ServiceReply, StreamedBody};
@@ -45,6 +46,6 @@ pub use offered_request::OfferedRequest;
 pub use reads::{KnownInstance, Reads, RecordedReads, ReplayedReads};
 pub use rehearsed::{ChildEvents, REHEARSED_CHILDREN_MAX, REHEARSED_EVENTS_MAX, RehearsedEvents, RunEvents};
 pub use repeat::{NotRepeated, REPEAT_HEADER, RepeatReply, RepeatRequest};
-pub use request_effects::{CallTarget, EffectsSoFar, OpenCallsOf, RequestEffects, UnseenWrites};
+pub use request_effects::{CallTarget, EffectsSoFar, OpenCallsOf, RequestEffects, UnattributedWrites};
 pub use request_value::{body_value, decoded_body_value, headers_value, query_value, request_value};
 pub use twins::{PerformedCalls, Twins};

@@ -23,19 +23,19 @@ pub trait OpenCallsOf: Send + Sync {
     fn count(&self) -> u64;
     /// The calls since the request came that may have changed something and that no request's calls show: attributed to
     /// no request, still open and for none that is watched, or in a tunnel.
-    fn unseen_writes(&self) -> UnseenWrites;
+    fn unattributed_writes(&self) -> UnattributedWrites;
 }
 
 /// Calls by legacy that may have changed something and that no request's calls show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UnseenWrites {
+pub struct UnattributedWrites {
     /// Where those went that are known.
     pub calls: Vec<Arc<CallTarget>>,
     /// Whether there may have been others.
     pub may_have_others: bool,
 }
 
-impl UnseenWrites {
+impl UnattributedWrites {
     /// Whether there certainly were none.
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty() && !self.may_have_others
@@ -129,8 +129,8 @@ impl RequestEffects {
         self.calls.gaps.load(Relaxed)
     }
     /// The calls that may have changed something, could be its own, and are not among its calls.
-    pub fn unseen_writes(&self) -> UnseenWrites {
-        self.open.as_ref().map(|open| open.unseen_writes()).unwrap_or_default()
+    pub fn unattributed_writes(&self) -> UnattributedWrites {
+        self.open.as_ref().map(|open| open.unattributed_writes()).unwrap_or_default()
     }
     /// A copy of what is known now.
     pub fn so_far(&self) -> EffectsSoFar {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
+use http::{HeaderMap, Method};
 use serde_json::Value;
 
 use super::facts::reads_header;
@@ -193,5 +193,14 @@ impl Instance {
     pub fn created_id(&self, headers: &[(String, String)], body: &Value) -> Option<String> {
         let Instance::Creates { id } = self else { return None };
         id_text(&id.find(headers, body)?)
+    }
+    /// As [`Instance::created_id`], of any reply. `body` gives the value of its body, and is asked only if the id is
+    /// there.
+    pub fn created_id_in(&self, headers: &HeaderMap, body: impl FnOnce() -> Option<Value>) -> Option<String> {
+        let Instance::Creates { id } = self else { return None };
+        match id.header() {
+            Some(header) => header.id_in(headers),
+            None => id_text(&id.find(&[], &body()?)?),
+        }
     }
 }

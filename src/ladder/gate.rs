@@ -348,6 +348,7 @@ pub(super) fn judged<'a>(
         promote: &position.route.promote,
         shared_steps: positions.declared.shared_steps.get(id).map_or(&[], Vec::as_slice),
         private_steps: positions.declared.private_steps.get(id).map_or(&[], Vec::as_slice),
+        sent_reads: positions.declared.sent_reads.get(id).map_or(&[], Vec::as_slice),
         shared_steps_below: positions.declared.plans.shared_steps_below.get(id).map_or(&[], Vec::as_slice),
         live_share_is_all: position.inputs.shares.live == Percent::ALL,
         now: clock::now(),

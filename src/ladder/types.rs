@@ -37,6 +37,9 @@ pub struct DeclaredFiles {
     pub shared_steps: BTreeMap<RouteId, Vec<StepId>>,
     /// The private steps of each route's workflow whose calls legacy must not make too.
     pub private_steps: BTreeMap<RouteId, Vec<StepId>>,
+    /// The steps of each route's workflow that send reads with a method that is not safe, and that legacy must not make
+    /// too.
+    pub sent_reads: BTreeMap<RouteId, Vec<StepId>>,
     /// The plans of the routes' workflows.
     pub plans: DeclaredPlans,
 }

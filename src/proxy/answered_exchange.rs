@@ -16,6 +16,7 @@ use super::monotonic::now;
 use super::route_metrics::{AnsweredBy, CodeClass, RouteMetrics};
 use super::streamed_served::StreamedServed;
 use super::workflow_gate::InProgress;
+use crate::exchange::WriteUnderFiles;
 use crate::flag::State;
 
 /// The facts of an exchange that has its answer.
@@ -40,6 +41,8 @@ pub(super) struct AnsweredExchange {
     pub record: Option<ExchangeRecord>,
     /// If its route has a workflow: it is in progress until what was captured of it is handed on.
     pub in_progress: Option<InProgress>,
+    /// If it may change something: counts it until it has ended.
+    pub write: Option<WriteUnderFiles>,
     /// What is compared with the candidate of the route, where the engine answered.
     pub candidate: Option<Box<CandidateOffer>>,
 }

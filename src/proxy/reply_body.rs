@@ -33,6 +33,7 @@ use super::legacy::LegacyConnection;
 use super::route_metrics::AnsweredBy;
 use super::wait::ConnectionWait;
 use super::workflow_gate::InProgress;
+use crate::exchange::WriteUnderFiles;
 use crate::limits::REPLY_PIECE_BYTES_MAX;
 use crate::transport::CutReply;
 
@@ -139,6 +140,13 @@ impl ReplyBody {
     pub(super) fn set_in_progress(&mut self, in_progress: InProgress) {
         if let Some(answered) = self.answered.as_mut().filter(|_| !matches!(self.reply, Reply::Streamed(_))) {
             answered.in_progress = Some(in_progress);
+        }
+    }
+
+    /// The request may change something: it counts as under way until the exchange has ended.
+    pub(super) fn set_write(&mut self, write: WriteUnderFiles) {
+        if let Some(answered) = self.answered.as_mut() {
+            answered.write = Some(write);
         }
     }
 

@@ -51,6 +51,7 @@ impl RouteEntry {
             admission: None,
             record: None,
             in_progress: None,
+            write: None,
             candidate: None,
         }
     }

@@ -58,6 +58,9 @@ pub(super) async fn serve(
     let progress = BodyProgress { wait: client.wait.clone(), exchange_number };
     let mut upload = Upload::new(incoming, progress);
     let mut admission = Admission::default();
+    // Before the files in force are looked at. A tunnel may last for days, and is no request of an instance.
+    let is_write = !head.method.is_safe() && head.method != Method::CONNECT && client.shared.egress.is_none();
+    let write = if is_write { client.shared.affinity.begin_write() } else { None };
     // Head and body are handed on by reference: each `async fn` that takes them by value copies them twice.
     let answered = match &client.shared.egress {
         None => answer(&client, &mut admission, &mut head, &mut upload, began).await,
@@ -76,6 +79,9 @@ pub(super) async fn serve(
         response.headers_mut().insert(ARM, HeaderValue::from_static(arm.as_str()));
     }
     response.body_mut().set_held(admission.take(), client.record.take());
+    if let Some(write) = write {
+        response.body_mut().set_write(write);
+    }
     Ok(response)
 }
 

@@ -116,12 +116,12 @@ impl Recorder {
     }
 
     /// A move of the route was not refused: the next refusal gets an entry, also if it is the same as the last one.
-    pub fn move_passed(&self, route: &RouteId) {
+    pub fn move_accepted(&self, route: &RouteId) {
         self.last_refused.lock().unwrap_or_else(PoisonError::into_inner).remove(route);
     }
 
     /// The file of a route requests nothing that is refused: a later refusal gets an entry.
-    pub fn file_passed(&self, route: &RouteId) {
+    pub fn file_has_no_refused_move(&self, route: &RouteId) {
         let mut last = self.last_refused.lock().unwrap_or_else(PoisonError::into_inner);
         if last.get(route).is_some_and(|refused| refused.by == BY_FILE) {
             last.remove(route);
@@ -287,7 +287,7 @@ mod tests {
             recorder.move_refused(&route, asked("ann"), &["needs 9 more pairs".to_owned()]);
         }
         recorder.move_refused(&route, asked("bob"), &["needs 8 more pairs".to_owned()]);
-        recorder.move_passed(&route);
+        recorder.move_accepted(&route);
         recorder.move_refused(&route, asked("bob"), &["needs 7 more pairs".to_owned()]);
         recorder.catch_up().await.unwrap();
         let entries = store.record_entries(0, 9).await.unwrap();
@@ -314,11 +314,11 @@ mod tests {
             refused(BY_FILE);
         }
         assert_eq!(count().await, 1, "each reading of the same file");
-        recorder.file_passed(&route);
+        recorder.file_has_no_refused_move(&route);
         refused(BY_FILE);
         assert_eq!(count().await, 2, "it was mended in between");
         refused("ann");
-        recorder.file_passed(&route);
+        recorder.file_has_no_refused_move(&route);
         refused("ann");
         assert_eq!(count().await, 3, "a file says nothing of what a person asks for");
     }

@@ -37,6 +37,7 @@ mod engine_result;
 mod event_bodies;
 mod event_messages;
 mod followups;
+mod given_ids;
 mod in_flight;
 mod instance_order;
 mod legacy_calls;
@@ -67,6 +68,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use dispatch::run_entries;
 use followups::store_marks;
+use given_ids::GivenIds;
 use instance_order::InstanceOrder;
 use open_requests::{OpenRequests, Placement};
 use queue::{ByteBudget, QueuedRequest};
@@ -156,6 +158,7 @@ impl Shadow {
             waiting: Arc::clone(&waiting_pairs),
             held: Arc::clone(&held),
             twins: Arc::clone(&twins),
+            given_ids: GivenIds::default(),
         });
         let entries = run_entries(queued, stopping, slots, runner);
         let (no_more_marks, stop_marks) = watch::channel(false);

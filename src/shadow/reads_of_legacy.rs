@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::compare::Body;
-    use crate::exchange::{OpenCallsOf, UnseenWrites};
+    use crate::exchange::{OpenCallsOf, UnattributedWrites};
 
     /// As many calls are under way as it says.
     struct Open(u64);
@@ -150,8 +150,8 @@ mod tests {
         fn count(&self) -> u64 {
             self.0
         }
-        fn unseen_writes(&self) -> UnseenWrites {
-            UnseenWrites::default()
+        fn unattributed_writes(&self) -> UnattributedWrites {
+            UnattributedWrites::default()
         }
     }
 

@@ -68,7 +68,7 @@ impl Runner {
         }
         let is_known = answered.effects.as_ref().is_some_and(|effects| {
             let so_far = effects.so_far();
-            so_far.gaps == 0 && so_far.open == 0 && effects.unseen_writes().is_empty()
+            so_far.gaps == 0 && so_far.open == 0 && effects.unattributed_writes().is_empty()
         });
         if legacy.is_watched && !is_known {
             return "effects_unknown";

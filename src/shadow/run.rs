@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use super::capture::{CapturedRun, capture, is_captured};
 use super::compared::{ComparedReplies, ComparedRequest, FirstRun};
 use super::engine_result::{EngineResult, shown_why};
+use super::given_ids::{GivenIds, created_ids};
 use super::in_flight::InFlight;
 use super::legacy_calls;
 use super::parts::{EngineArm, RepeatedLegacy, RulesInForce};
@@ -18,7 +19,7 @@ use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::reads_of_legacy::{ReadsOfLegacy, replays_reads};
 use super::redaction::{PairRedaction, PairToRedact};
 use super::run_end::RunEnd;
-use super::run_facts::{awaited_intents, effects_of, rung_of, runs_twice};
+use super::run_facts::{awaited_intents, effects_of, rung_of, runs_twice, unattributed_steps};
 use super::sample::sample;
 use super::stop::Stop;
 use crate::compare::{
@@ -56,6 +57,8 @@ pub(super) struct Runner {
     pub(super) held: Arc<ByteBudget>,
     /// Waits for the ends of dark runs.
     pub(super) twins: Arc<dyn Twins>,
+    /// The ids that the engine gave to twins.
+    pub(super) given_ids: GivenIds,
 }
 
 /// A request that the engine has run, until it is compared.
@@ -245,9 +248,10 @@ impl Runner {
         };
         let not_known = ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect);
         let of_run = answered.reads.as_deref().or_else(|| Some(&*recorded?.reads as &dyn Reads));
-        let engine = engine.with_sent_reads(of_run.and_then(Reads::unsafe_reads));
         let route = answered.compared_as();
         let rules = self.rules_of(route);
+        let unattributed = unattributed_steps(answered, &rules, engine.intents());
+        let engine = engine.with_sent_reads(of_run.and_then(Reads::unsafe_reads)).with_unattributed_steps(unattributed);
         let awaited = awaited_intents(answered, &rules);
         let effects = effects_of(answered);
         let reads_missing = |open: &Vec<StepId>| {
@@ -285,6 +289,10 @@ impl Runner {
             // become samples.
             sensitive: redaction.declares_secrets().then_some(&redaction as &dyn HidesSensitive),
         };
+        let family = answered.flag.family.first_id();
+        let created = created_ids(answered, &engine, bounds.bytes);
+        let id_reused = created.and_then(|ids| self.given_ids.note(family, ids));
+        let pair = Pair { instance: pair.instance.or(id_reused.as_ref()), ..pair };
         let end = Instant::now() + Limits::ms(self.limits.compare_ms);
         let comparison = match compare(&pair, &rules, &bounds, &|| Instant::now() >= end) {
             Ok(comparison) => comparison,
@@ -298,8 +306,9 @@ impl Runner {
             self.count_unresolved(answered, generation, not_known, &report);
             return not_known;
         }
+        let are_calls_known = effects.is_some() && !comparison.lacks_calls_of(engine.unattributed_steps());
         let is_expected = |to: &CallTarget| rules.expect_call(to.service.as_ref(), &to.authority, &to.method, &to.path);
-        let legacy_calls = LegacyCallsOfPair::of(answered.effects.as_ref(), effects.is_some(), is_expected);
+        let legacy_calls = LegacyCallsOfPair::of(answered.effects.as_ref(), are_calls_known, is_expected);
         let kind = PairKind { rung: rung_of(answered), stratum, legacy_calls };
         let verdict = self.evidence.record_pair(route, generation, kind, &comparison, &answered.legacy, &engine);
         *to_repeat = answered.repeat.as_ref().filter(|_| !engine.has_stopped()).map(|_| ComparedReplies {
@@ -327,7 +336,7 @@ impl Runner {
         }
     }
 
-    /// Counts why a request was skipped, if it was because the output of a step is not known.
+    /// Counts why a request was skipped, if it was because the run could not go on.
     fn count_unresolved(
         &self,
         answered: &Answered,
@@ -335,11 +344,15 @@ impl Runner {
         outcome: ComparisonOutcome,
         report: &RunReport,
     ) {
-        if let (ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect), Some((_, why))) =
-            (outcome, &report.unresolved)
-        {
-            self.evidence.record_unresolved(answered.compared_as(), generation, &shown_why(why));
-        }
+        let (ComparisonOutcome::Skipped(reason), Some((_, why))) = (outcome, &report.unresolved) else { return };
+        let why = match reason {
+            SkipReason::UnresolvedEffect => shown_why(why),
+            SkipReason::WouldPause | SkipReason::NeedsPerson | SkipReason::NeedsSignal if !why.is_empty() => {
+                format!("{}: {}", reason.as_str(), shown_why(why))
+            }
+            _ => return,
+        };
+        self.evidence.record_unresolved(answered.compared_as(), generation, &why);
     }
 
     /// What is kept of a pair, so that it can be judged again under other rules.

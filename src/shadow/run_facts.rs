@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::compare::{AwaitedIntents, Effect, Rules};
+use crate::compare::{AwaitedIntents, Effect, Intent, Rules};
 use crate::evidence::is_drawn;
-use crate::exchange::Answered;
+use crate::exchange::{Answered, UnattributedWrites};
 use crate::expression::CreatedIdSource;
 use crate::flag::{Instance, RouteFlag, State};
+use crate::names::StepId;
 use crate::workflow::Mode;
 
 /// The route that created the instance which this request follows up.
@@ -46,6 +47,21 @@ pub(super) fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
     let route = answered.flag.route.id.to_string();
     metrics::counter!("pointsman_effects_not_judged_total", "route" => route, "reason" => reason).increment(1);
     None
+}
+
+/// The steps whose calls legacy may have made for this request although none is known to be for it: while it was
+/// handled, legacy made such a call that was attributed to no request.
+pub(super) fn unattributed_steps(answered: &Answered, rules: &Rules, intents: &[Intent]) -> Vec<StepId> {
+    let Some(effects) = answered.effects.as_ref().filter(|_| !intents.is_empty()) else { return Vec::new() };
+    let UnattributedWrites { calls, may_have_others } = effects.unattributed_writes();
+    let is_of = |step: &StepId| {
+        let mut calls = calls.iter();
+        may_have_others || calls.any(|to| rules.is_call_of(step, to.service.as_ref(), &to.method, &to.path))
+    };
+    let mut steps: Vec<StepId> = intents.iter().map(|intent| intent.step.clone()).filter(is_of).collect();
+    steps.sort();
+    steps.dedup();
+    steps
 }
 
 /// Whether the engine is to run this request twice: a rehearsal of the route itself, in the share that it declares.

@@ -355,6 +355,33 @@ async fn an_order_moves_only_when_what_legacy_has_of_it_has_ended() {
     shop.finish().await;
 }
 
+/// A write that was decided by files without `adopt:` is not counted as its order's. While legacy has it, no order moves.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_order_moves_while_legacy_has_a_write_that_earlier_files_decided() {
+    let shop = Shop::start(3, "").await;
+    shop.reload(&routes("")).await;
+    shop.old.held.send_replace("/orders/1/cancel");
+    let (slow, other) = tokio::join!(shop.cancel(1), async {
+        let is_there = async || (shop.old.count("POST /orders/1/cancel") > 0).then_some(());
+        until("legacy to have the write", is_there).await;
+        shop.reload(&routes(ADOPT)).await;
+        let other = shop.cancel(2).await;
+        let bulk = shop.pointsman.cli(&["adopt", "orders.create", "--id", "1"]).await;
+        let why = "a request that may change something has not ended";
+        assert!(output_text(&bulk).contains(why), "{}", output_text(&bulk));
+        shop.old.held.send_replace("");
+        other
+    });
+    assert_eq!((slow, other), (OLD_SIDE, OLD_SIDE));
+    until("an order to move after that", async || {
+        shop.pointsman.cli(&["adopt", "orders.create", "--id", "3"]).await;
+        (shop.adoptions().await["adopted"] == 1).then_some(())
+    })
+    .await;
+    assert_eq!(shop.cancel(3).await, NEW_SIDE);
+    shop.finish().await;
+}
+
 /// What was asked for when the write came is no longer wanted when legacy has ended the order's requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_that_waits_stops_when_the_files_no_longer_ask_for_it() {

@@ -32,6 +32,7 @@ async fn legacy(egress: EgressAddress) -> Server {
             let (charges, amount) = match order["kind"].as_str() {
                 Some("missing" | "unreachable") => (0, amount),
                 Some("twice") => (2, amount),
+                Some("anonymous") => (1, amount),
                 Some("wrong") => (1, amount + 1),
                 Some("together") => {
                     all_there.wait().await;
@@ -40,7 +41,8 @@ async fn legacy(egress: EgressAddress) -> Server {
                 _ => (1, amount),
             };
             let url = format!("http://{}/bank/charges", egress.get().expect("it is listening"));
-            let headers = [("traceparent", call.header("traceparent"))];
+            let trace = if order["kind"] == "anonymous" { "" } else { call.header("traceparent") };
+            let headers = [("traceparent", trace)];
             for _ in 0..charges {
                 let body = json!({ "order": order["ref"], "amount": amount });
                 let charged = client.json(Method::POST, &url, &headers, &body).await.expect("the bank's reply");
@@ -197,6 +199,13 @@ async fn a_call_to_where_a_step_reads_is_no_read_because_of_its_address() {
     let sent =
         "orders: `shadow` and `dark` send, as `effect: read` and beside legacy's: POST bank/charges (step `charge`)";
     assert!(shown.contains(sent), "{shown}");
+    // Legacy was seen to make the call, so that a charge that is called a read is made twice.
+    let refused = shop.cli(&["flip", "orders", "dark"]).await;
+    let why = "legacy makes calls too that the workflow declares `effect: read`";
+    assert!(refused.contains(why) && refused.contains(": `charge` (3 calls)"), "{refused}");
+    let by_both = "compare: { effects: { charge: { made_by_both: it only reads } } }";
+    shop.reload_with(&format!(", {by_both}")).await;
+    assert!(!shop.cli(&["flip", "orders", "dark"]).await.contains(why));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,6 +231,27 @@ async fn a_wrong_a_missing_and_a_doubled_charge_show_although_the_replies_are_eq
     assert_eq!(shop.bank.count(), 8);
     let egress = shop.cli(&["egress", "orders"]).await;
     assert!(egress.contains("8"), "{egress}");
+}
+
+/// Legacy charges, and the call names no request: it may be the one that the engine would make.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_call_of_nobody_may_be_the_missing_one_nothing_is_said_about_it() {
+    let shop = Shop::start("").await;
+    shop.order("anonymous", 0).await;
+    let evidence = shop.wait_for_pairs(1).await;
+    assert_eq!(
+        (&evidence["mismatched"], &evidence["legacy_calls"]["incomplete"]),
+        (&json!(0), &json!(1)),
+        "{evidence}"
+    );
+    // A request that comes later cannot have made it.
+    shop.order("missing", 1).await;
+    let evidence = shop.wait_for_pairs(2).await;
+    assert_eq!(
+        (&evidence["mismatched"], &evidence["legacy_calls"]["incomplete"]),
+        (&json!(1), &json!(1)),
+        "{evidence}"
+    );
 }
 
 /// Nobody has read its body when the connection is refused, and the body tells which request it is for.

@@ -264,9 +264,18 @@ async fn an_order_of_legacy_holds_the_gate_to_only_until_it_has_ended_also_over_
     let drained = shop.until_alive("legacy", 0).await;
     assert!(drained["drained"].is_string(), "{drained}");
     shop.kill_and_restart().await;
+    until("the instances to be counted", async || {
+        let status = crate::support::process::output_text(&shop.pointsman.cli(&["status"]).await);
+        status.contains("legacy 0 of those that requests have shown, drained for").then_some(())
+    })
+    .await;
     assert_eq!(shop.send(Method::GET, &old).await.json()["state"], "cancelled", "legacy answers");
     for route in FOLLOWERS {
-        shop.flip(route, "only", false).await.unwrap_or_else(|why| panic!("{route}: {why}"));
+        let flipped = shop.pointsman.cli(&["flip", route, "only"]).await;
+        let said = crate::support::process::output_text(&flipped);
+        assert!(flipped.status.success(), "{route}: {said}");
+        let unlisted = "legacy's instances of `orders.create` that no request has shown are not known";
+        assert!(said.contains(unlisted), "{route}: {said}");
     }
     shop.flip("orders.create", "only", false).await.expect("nothing is left at legacy");
     shop.until_alive("legacy", 0).await;

@@ -92,7 +92,9 @@ async fn each_flip_has_one_entry_also_after_kill_9_and_an_altered_entry_is_named
     let checked = cli(&["record", "verify", "--file", file], &[]).await;
     assert!(!checked.status.success() && output_text(&checked).contains("entry 1:"), "{}", output_text(&checked));
     let added = String::from_utf8_lossy(&lines).replacen('{', "{\"note\":\"forged\",", 1);
-    for (text, why) in [(added.as_str(), "line 1: it was not written in this form"), ("", "the file has no entry")] {
+    for (text, why) in
+        [(added.as_str(), "line 1: it is not exactly as `record export` writes it"), ("", "the file has no entry")]
+    {
         std::fs::write(&exported, text).expect("a file");
         let checked = cli(&["record", "verify", "--file", file], &[]).await;
         assert!(!checked.status.success() && output_text(&checked).contains(why), "{}", output_text(&checked));

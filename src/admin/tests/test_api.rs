@@ -110,6 +110,7 @@ impl TestApi {
             bases: BTreeMap::new(),
             read_only: Default::default(),
             shared_steps: Default::default(),
+            sent_reads: Default::default(),
             private_steps: Default::default(),
             plans: Default::default(),
         };

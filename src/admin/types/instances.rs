@@ -17,6 +17,10 @@ pub struct InstancesRow {
     pub has_unknown: bool,
     /// Legacy's instances that have not ended and whose twin lacks something: their requests are not compared.
     pub twins_incomplete: u64,
+    /// Of legacy's: whether legacy is asked for all of them (`alive:`). If not, those that no request has shown are not
+    /// known.
+    #[serde(default)]
+    pub is_listed: bool,
     /// When the oldest was created; of legacy's, when a request first showed it. `null` if there is none.
     pub oldest: Option<Timestamp>,
     /// Since when all that the arm had have ended; `null` if some have not.

@@ -20,10 +20,25 @@ pub struct SuggestedRules {
     pub rules: String,
     /// The rules that are proposed, those that hide least first.
     pub added: Vec<SuggestedRuleRow>,
+    /// Rules that would compare more, and by which no sample differs. With them the evidence is counted from zero.
+    #[serde(default)]
+    pub stricter: Vec<StricterRuleRow>,
+    /// The whole `compare:` with the stricter rules too, as YAML; empty if there are none.
+    #[serde(default)]
+    pub stricter_rules: String,
     /// What would differ still.
     pub unexplained: Vec<UnexplainedPlace>,
     /// What became of all samples when they were judged again under the rules.
     pub samples: TriedSamples,
+}
+
+/// A rule that would compare more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StricterRuleRow {
+    /// What it would compare, for people.
+    pub compares: String,
+    /// In how many samples both arms have what it compares.
+    pub samples: u64,
 }
 
 /// A rule that is proposed.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::common::{json_argument, path, status_tone};
+use super::show;
 use crate::admin::types::{
     AdjustRequest, AnswerRequest, CancelRequest, ChoiceName, OpenConflict, Orchestration, PauseRequest, RerunRequest,
     ResolveRequest, RetryRequest, RunStatus, SignalRequest, SkipRequest,
@@ -108,8 +109,11 @@ pub(crate) fn send_command(client: &Client, command: RunCommand, format: Formatt
         format.tone(escape_control(&data.run_id), Tone::Strong),
         format.tone(data.status.as_str(), status_tone(data.status)),
     );
-    // The command was accepted, but the run is paused without a conflict: show how to resume it.
-    if !pauses && data.status == RunStatus::Paused && data.conflicts.is_empty() {
+    // The command was accepted, but the run is paused: show how it goes on.
+    if !pauses && data.status == RunStatus::Paused && !data.conflicts.is_empty() {
+        text.push_str("accepted; the run stays paused until its conflicts are resolved:\n");
+        text.push_str(&show::conflicts(&data, format));
+    } else if !pauses && data.status == RunStatus::Paused {
         text.push_str(&format!(
             "accepted; the run is paused, to resume it: pointsman runs resume {}\n",
             escape_control(&data.run_id)

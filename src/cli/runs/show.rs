@@ -152,6 +152,11 @@ fn place(step: &str, item: Option<u32>, run: &str, data: &RunData) -> String {
     if run == data.run_id { place } else { format!("{place} of {run}") }
 }
 
+/// The open conflicts of a run, each with the commands that resolve it; empty if there are none.
+pub(super) fn conflicts(data: &RunData, format: Formatter) -> String {
+    data.conflicts.iter().map(|open| format!("\n{}", conflict(open, data, format))).collect()
+}
+
 /// A conflict, with the commands that resolve it.
 fn conflict(conflict: &OpenConflict, data: &RunData, format: Formatter) -> String {
     let OpenConflict {
@@ -290,5 +295,9 @@ pub(crate) fn explain(client: &Client, run: &str, format: Formatter) -> Result<O
     // Not repeated where the sentence contains it.
     let others = view.waits.iter().filter(|wait| !view.sentence.contains(wait.as_str()));
     text.extend(others.map(|wait| format!("  - {}\n", escape_control(wait))));
+    if view.status == RunStatus::Paused {
+        let (envelope, _) = client.get::<Orchestration>(&path(run, ""))?;
+        text.push_str(&conflicts(&envelope.data, format));
+    }
     Ok(Output { text, json, is_ok: !view.stuck })
 }

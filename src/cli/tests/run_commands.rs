@@ -96,6 +96,16 @@ fn a_command_to_a_paused_run_shows_how_to_resume_it() {
         text_of(paused).ends_with(&format!("accepted; the run is paused, to resume it: pointsman runs resume {run}\n"))
     );
     assert!(!text_of(an_envelope("running")).contains("resume"));
+    let mut in_conflict = an_envelope("paused");
+    in_conflict["data"]["conflicts"] = json!([{
+        "run_id": run, "kind": "outcome_unknown", "step_id": "charge", "item": null, "part": "do", "attempt": 1,
+        "message": "it timed out", "expected": null, "status": null, "request": null, "response": null,
+        "choices": ["take"], "resolve": "/x",
+    }]);
+    let text = text_of(in_conflict);
+    assert!(text.contains("accepted; the run stays paused until its conflicts are resolved:\n"), "{text}");
+    let how = format!("  pointsman runs resolve {run} charge take --attempt 1 --output JSON\n");
+    assert!(text.ends_with(&how), "{text}");
 }
 
 #[test]

@@ -58,6 +58,11 @@ impl CallTemplate {
         matches!(self.role, CallRole::Read { .. })
     }
 
+    /// Whether the call only reads and is sent, also in `shadow` and `dark`.
+    pub(super) fn sends_read(&self) -> bool {
+        self.role == CallRole::Read { is_recorded: false }
+    }
+
     /// Whether a call to the same service with this method and path fits the template.
     pub(in crate::compare) fn matches(&self, method: &Method, path: &str) -> bool {
         self.method == *method && path_matches(&self.path, path)

@@ -11,6 +11,10 @@ use crate::names::StepId;
 pub struct EffectCoverage {
     /// The counts by step. A step that recorded no intent, or whose intents are not judged, is not listed.
     pub steps: BTreeMap<StepId, StepCoverage>,
+    /// Calls by legacy that are equal to a read that the run made with a method that is not safe, by the step of the
+    /// read.
+    #[serde(default)]
+    pub reads_of_both: BTreeMap<StepId, u32>,
     /// Calls by legacy that count neither as compared nor as missing: reads, and calls for which the engine records no
     /// intent.
     pub calls_not_judged: u32,

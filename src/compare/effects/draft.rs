@@ -36,8 +36,9 @@ pub struct EffectRulesDraft {
     /// are then no difference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unseen: Option<String>,
-    /// Why legacy may make the same call as this private step, which the engine sends in `dark` too: the effect is then
-    /// performed twice. Left out: the gates to `dark` and `live` stay shut if legacy makes the call.
+    /// Why legacy may make the same call as this step, which the engine sends beside it: a private step (in `dark`), or
+    /// one that reads with a method that is not safe (in `shadow` and `dark`). What the call does is then done twice.
+    /// Left out: the gates to `dark` and `live` stay shut if legacy makes the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub made_by_both: Option<String>,
 }

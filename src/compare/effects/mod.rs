@@ -45,6 +45,8 @@ mod sent_reads_tests;
 mod stopped_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unattributed_tests;
 
 pub use call_template::{CallRole, CallTemplate};
 pub use corresponding::{CorrespondingCall, corresponding_call};

@@ -21,6 +21,7 @@ use crate::compare::id_map::IdMap;
 use crate::compare::observation::{Body, Observation};
 use crate::compare::verdict::ComparedCall;
 use crate::compare::walk::{InSets, Walk};
+use crate::names::StepId;
 
 /// The calls that legacy made, the intents of the engine, and which of them belong together.
 pub(in crate::compare) struct PairedCalls<'a> {
@@ -31,6 +32,7 @@ pub(in crate::compare) struct PairedCalls<'a> {
     rules: &'a EffectRules,
     sent_reads: SentReads<'a>,
     reads: LegacyReads,
+    unattributed: &'a [StepId],
 }
 
 impl<'a> PairedCalls<'a> {
@@ -61,7 +63,8 @@ impl<'a> PairedCalls<'a> {
         let reads = LegacyReads::before_pairing(&sent_reads, &legacy, &engine, rules, ids, findings)?;
         let steps = pairing::by_step(&legacy, &engine, rules, &reads, ids, findings)?;
         let pairs = pairing::pair(&legacy, &engine, &steps, ids, findings)?;
-        Ok(Self { legacy, engine, steps, pairs, rules, sent_reads, reads })
+        let unattributed = run.unattributed_steps();
+        Ok(Self { legacy, engine, steps, pairs, rules, sent_reads, reads, unattributed })
     }
 
     /// Binds the ids in the unordered arrays of the bodies. Returns whether ids may be left that it has not bound.
@@ -113,8 +116,8 @@ impl<'a> PairedCalls<'a> {
                 report::report(step, &self.legacy[call], &self.engine[*n].call, ids, findings)?;
             }
         }
-        let Self { legacy, engine, steps, pairs, rules, sent_reads, reads } = self;
-        let unpaired = Unpaired { legacy, engine, steps, pairs, rules, sent_reads, reads, of };
+        let Self { legacy, engine, steps, pairs, rules, sent_reads, reads, unattributed } = self;
+        let unpaired = Unpaired { legacy, engine, steps, pairs, rules, sent_reads, reads, unattributed, of };
         coverage.calls_not_judged = unpaired.report(ids, findings)?;
         if of == CallsOf::WholeRun {
             order::report(&self.steps, &self.engine, &self.legacy, &self.pairs, findings);

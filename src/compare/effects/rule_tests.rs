@@ -47,7 +47,7 @@ fn all_bad_rules_are_reported_with_their_positions() {
         "r.yaml.compare.effects.charge.ignore[2] `amount` is no JSONPath",
         "r.yaml.compare.effects.quote.reads the step `quote` is sent in shadow and dark",
         "r.yaml.compare.effects.charge.made_by_both `made_by_both` gives no reason",
-        "r.yaml.compare.effects.charge.made_by_both the step `charge` is not private",
+        "r.yaml.compare.effects.charge.made_by_both the step `charge` is neither private nor a read that is sent",
         "r.yaml.compare.ignore_calls[0] no service is called `analitics` Some(\"did you mean `analytics`?\")",
     ] {
         assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected}: {problems:#?}");

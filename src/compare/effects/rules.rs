@@ -115,7 +115,7 @@ impl EffectRules {
     }
 
     /// The template of a step's call; `None` if it is not known.
-    pub(super) fn template_of(&self, step: &StepId) -> Option<&CallTemplate> {
+    pub(in crate::compare) fn template_of(&self, step: &StepId) -> Option<&CallTemplate> {
         self.templates.iter().find(|template| template.step.as_ref() == Some(step))
     }
 
@@ -167,6 +167,16 @@ impl EffectRules {
         self.templates.iter().any(|template| template.reads() && !template.method.is_safe())
     }
 
+    /// The step of a read that was sent. A read of a run below is recorded under the name of its step there.
+    pub(super) fn step_of_read<'r>(&'r self, read: &'r EngineCall<'r>) -> &'r StepId {
+        let below = || self.templates_of(&read.call).find(|template| template.reads())?.step.as_ref();
+        if read.template.is_some() { read.step } else { below().unwrap_or(read.step) }
+    }
+    /// The steps that send reads with a method that is not safe: all but those that the rules declare `made_by_both`.
+    pub(in crate::compare) fn sent_reads(&self) -> impl Iterator<Item = &StepId> {
+        let sent = self.templates.iter().filter(|template| template.sends_read() && !template.method.is_safe());
+        sent.filter_map(|template| template.step.as_ref()).filter(|step| !self.of(step).is_made_by_both)
+    }
     /// Whether a step that only reads makes such a call, and no other step does.
     pub(in crate::compare) fn is_declared_read(&self, effect: &Effect) -> bool {
         let mut fitting = self.fitting(effect.service.as_ref(), &effect.method, &effect.url).peekable();
@@ -338,11 +348,12 @@ fn check_made_by_both(step: &str, reason: &str, template: Option<&CallTemplate>,
             .error(site, "`made_by_both` gives no reason")
             .hint("say why no harm is done where legacy and the engine both make the call");
     }
-    if template.is_some_and(|template| template.role != CallRole::Private) {
+    let is_sent = |template: &CallTemplate| template.role == CallRole::Private || template.sends_read();
+    if template.is_some_and(|template| !is_sent(template)) {
         problems
             .error(
                 site,
-                format!("the step `{step}` is not private, so the engine does not make its call beside legacy"),
+                format!("the step `{step}` is neither private nor a read that is sent, so the engine does not make its call beside legacy"),
             )
             .hint("leave `made_by_both` out");
     }

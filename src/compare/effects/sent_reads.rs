@@ -56,6 +56,7 @@ impl<'a> SentReads<'a> {
                 && call.is_to_service_of(&read.call)
                 && is_equal(call, read, rules, ids, findings)?
             {
+                findings.count_read_of_both(rules.step_of_read(read));
                 return Ok(true);
             }
         }
@@ -71,10 +72,7 @@ fn is_equal(
     ids: &mut IdMap,
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<bool, BoundExceeded> {
-    // A read of a run below is recorded under the name of its step there.
-    let below = || rules.templates_of(&read.call).find(|template| template.reads())?.step.as_ref();
-    let step = if read.template.is_some() { read.step } else { below().unwrap_or(read.step) };
-    let mut step = StepCalls::of(step, rules);
+    let mut step = StepCalls::of(rules.step_of_read(read), rules);
     if step.rules.ignored_path.is_none() && !same_text(ids, &call.path, &read.call.path) {
         return Ok(false);
     }

@@ -15,7 +15,7 @@ use crate::compare::findings::ComparisonFindings;
 use crate::compare::id_map::IdMap;
 use crate::compare::value_hash::Side;
 use crate::compare::verdict::DifferenceKind;
-use crate::names::OF_UNDO;
+use crate::names::{OF_UNDO, StepId};
 
 /// Which run the intents are of.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub(super) struct Unpaired<'p, 'a> {
     pub(super) rules: &'p EffectRules,
     pub(super) sent_reads: &'p SentReads<'a>,
     pub(super) reads: &'p LegacyReads,
+    /// The steps whose calls legacy may have made without one being known to be for the request.
+    pub(super) unattributed: &'p [StepId],
     pub(super) of: CallsOf,
 }
 
@@ -95,7 +97,9 @@ impl Unpaired<'_, '_> {
         let doubled = report_doubled(step, Side::Engine, &step.engine, &partners, &hash, ids, findings)?;
         for n in step.engine.iter().filter(|n| !partners(**n) && !doubled.contains(*n)) {
             let EngineCall { call, template, .. } = &self.engine[*n];
-            if let Some(rule) = step.rules.unseen {
+            if self.unattributed.contains(step.step) {
+                // Counted as a pair whose calls are not all known.
+            } else if let Some(rule) = step.rules.unseen {
                 findings.count_use(rule);
             } else if template.is_none_or(|template| template.role != CallRole::Private) {
                 let shown = findings.shown_text(&format!("{} {}", call.method, url_without_values(call.url)));

@@ -84,6 +84,7 @@ impl Keeping<'_> {
             intents: self.intents(intents)?,
             sent_reads: sent_reads.map(|reads| self.intents(reads)).transpose()?,
             steps_without_items: pair.engine.steps_without_items().to_vec(),
+            unattributed_steps: pair.engine.unattributed_steps().to_vec(),
             effects: effects.transpose()?,
             instance: pair.instance.map(|ids| self.instance(ids)),
             stale_reads: pair.stale_reads,

@@ -57,6 +57,9 @@ pub struct KeptPair {
     /// The steps whose `for_each` had no items.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) steps_without_items: Vec<StepId>,
+    /// The steps whose calls legacy may have made without one being known to be for the request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) unattributed_steps: Vec<StepId>,
     /// The calls that legacy made; absent if they were not watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effects: Option<Vec<KeptCall>>,

@@ -70,6 +70,7 @@ impl ReadPair {
         let engine = kept.engine.observation().ok_or(NotJudged::Digest)?;
         let engine = engine.with_intents(kept.intents.clone());
         let engine = engine.with_sent_reads(kept.sent_reads.clone());
+        let engine = engine.with_unattributed_steps(kept.unattributed_steps.clone());
         let engine = if kept.has_stopped { engine.of_stopped_run() } else { engine };
         let calls = |calls: &Vec<KeptCall>| calls.iter().map(|call| call.effect().map(Arc::new)).collect();
         let effects: Option<Option<Vec<Arc<Effect>>>> = kept.effects.as_ref().map(calls);

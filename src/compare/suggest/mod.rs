@@ -14,6 +14,8 @@
 //! - the order of arrays that legacy neither sorts nor takes from the request;
 //! - a value in which legacy differs from itself, for equal requests.
 //!
+//! Besides, `stricter` names rules that compare more than those in force and by which no sample differs.
+//!
 //! Always true: no rule is proposed for a status, a call that only one arm makes, a missing value, a whole body, or a
 //! difference that only few pairs have: such a difference is a defect, or a rare kind of request.
 
@@ -25,6 +27,7 @@ mod propose;
 mod references;
 mod rule;
 mod search;
+mod stricter;
 mod values;
 
 #[cfg(test)]
@@ -32,3 +35,4 @@ mod tests;
 
 pub use judged::{SuggestContext, SuggestGroup, SuggestSample};
 pub use search::{HiddenValues, SuggestedRule, Suggestions, Unexplained, suggest};
+pub use stricter::StricterRule;

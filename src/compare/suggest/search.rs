@@ -3,6 +3,7 @@
 use super::judged::{Evaluation, JudgedSamples, Place, SuggestContext, SuggestGroup, places};
 use super::propose::propose;
 use super::rule::Proposed;
+use super::stricter::{self, StricterRule};
 use crate::compare::draft::RulesDraft;
 use crate::compare::verdict::{Difference, DifferenceKind};
 
@@ -24,6 +25,10 @@ pub struct Suggestions {
     pub added: Vec<SuggestedRule>,
     /// What differs still.
     pub unexplained: Vec<Unexplained>,
+    /// Rules that would compare more, and by which no sample differs.
+    pub stricter: Vec<StricterRule>,
+    /// The whole rules with the stricter ones too.
+    pub stricter_rules: RulesDraft,
     /// The samples that were judged.
     pub judged: u64,
     /// The samples that cannot be judged again. They count neither as explained nor as not.
@@ -85,8 +90,12 @@ pub fn suggest(groups: &[SuggestGroup<'_>], context: &SuggestContext<'_>) -> Sug
     }
     let left = search.drop_superfluous(left);
     search.accepted.sort_by_key(Proposed::rank);
+    let rules = search.draft(None);
+    let (stricter, stricter_rules) = stricter::find(&judged, &rules, &left);
     Suggestions {
-        rules: search.draft(None),
+        rules,
+        stricter,
+        stricter_rules,
         added: (0..search.accepted.len()).map(|n| search.shown(n, &left)).collect(),
         unexplained: unexplained(&left, &judged),
         judged: judged.samples.len() as u64,

@@ -443,3 +443,40 @@ proptest! {
         prop_assert!(!suggestions.unexplained.is_empty());
     }
 }
+
+/// The headers and the form of the price are alike in all samples; the id and the time differ in each.
+#[test]
+fn rules_that_compare_more_are_named_where_no_sample_differs_by_them() {
+    let reply = |n: usize, arm: &str, price: &str, cache: &str| Reply {
+        status: 201,
+        headers: vec![
+            ("content-type", "application/json".to_owned()),
+            ("cache-control", cache.to_owned()),
+            ("x-node", format!("{arm}-1")),
+            ("date", "today".to_owned()),
+        ],
+        body: format!(r#"{{"order_id":"{arm}{n:012}","price":{price}}}"#),
+    };
+    let of = |price: &str, cache: &str| {
+        let mut route = Route::new(json!({ "headers": ["content-type"] }));
+        for n in 0..8 {
+            let engine = reply(n, "e", price, cache);
+            route.compare(
+                n,
+                &json!({ "method": "POST", "path": "/orders" }),
+                reply(n, "l", "1.10", "no-store"),
+                engine,
+            );
+        }
+        let found = route.suggest();
+        assert_eq!(added(&found), [json!({ "ids": ["$.order_id"] })]);
+        let compares: Vec<String> = found.stricter.iter().map(|rule| rule.compares.clone()).collect();
+        (compares, found.stricter_rules)
+    };
+    let (compares, rules) = of("1.10", "no-store");
+    assert_eq!(compares, ["the header `cache-control`", "how numbers are written (`1.10` or `1.1`)"]);
+    let with = RulesDraft { numbers: rules.numbers, ..of("1.1", "no-store").1 };
+    assert_eq!(with, rules, "both, and the rule that is added");
+    assert_eq!(rules.headers, Some(vec!["content-type".to_owned(), "cache-control".to_owned()]));
+    assert_eq!(of("1.1", "no-cache").0, [] as [&str; 0]);
+}

@@ -172,7 +172,7 @@ async fn a_renewed_certificate_is_a_change_and_a_missing_key_is_noticed_when_it_
     let loaded = set.read().unwrap();
     let timing = WatchTiming { quiet: Duration::from_millis(200), ..WatchTiming::default() };
     let (_watcher, mut changes) =
-        FlagFileWatcher::start(&set.dir(), Overrides::default(), loaded.hash, loaded.other_files, timing).unwrap();
+        FlagFileWatcher::start(&set.dir(), Overrides::default(), loaded.hash, loaded.referenced_files, timing).unwrap();
     let mut next = async || tokio::time::timeout(Duration::from_secs(20), changes.recv()).await.unwrap().unwrap();
     let set = set.put("a.pem", &second.cert);
     assert!(matches!(next().await.change, FilesChange::Refused(_)), "the key is still the old one");

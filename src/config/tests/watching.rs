@@ -23,7 +23,7 @@ struct Watched {
 
 impl Watched {
     fn new(dir: &Path, timing: WatchTiming) -> Self {
-        let seen = read(dir, &Overrides::default()).map(|loaded| (loaded.hash, loaded.other_files));
+        let seen = read(dir, &Overrides::default()).map(|loaded| (loaded.hash, loaded.referenced_files));
         let (hash, others) = seen.unwrap_or_default();
         let watcher = FlagFileWatcher::start(dir, Overrides::default(), hash, others, timing);
         let (watcher, changes) = watcher.expect("a thread");

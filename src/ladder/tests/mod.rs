@@ -80,6 +80,7 @@ fn files(states: &[(&str, State)]) -> DeclaredFiles {
         read_only: Default::default(),
         shared_steps: Default::default(),
         private_steps: Default::default(),
+        sent_reads: Default::default(),
         plans: Default::default(),
     }
 }

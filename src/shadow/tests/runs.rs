@@ -37,6 +37,30 @@ async fn a_dark_request_with_a_durable_run_has_a_twin_and_counts_as_dark() {
     assert_eq!((seen.dark_pairs, seen.dark_with_twin, seen.dark_without_twin), (1, 1, 0));
 }
 
+/// The engine answers each create with the same id.
+#[tokio::test]
+async fn an_id_that_the_engine_gave_to_another_instance_before_is_a_difference() {
+    let reply = |_: ArmRequest| async {
+        let run = Some(RunId("0190f5d3-0000-7000-8000-000000000000".parse().unwrap()));
+        answer(&json!({"id": "e-52001"}), RunReport { run, ..RunReport::default() })
+    };
+    let rig = TestShadow::new(engine(reply), limits(), json!({ "ids": ["$.id"] })).await;
+    rig.offer(answered(Mode::Dark, &json!({"id": "l-17001"}), 0));
+    rig.settled(1).await;
+    rig.offer(answered(Mode::Dark, &json!({"id": "l-17001"}), 0));
+    assert_eq!(rig.settled(2).await.mismatched, 0, "the same instance");
+    rig.offer(answered(Mode::Dark, &json!({"id": "l-17002"}), 0));
+    assert_eq!(rig.settled(3).await.mismatched, 1);
+    let samples = testing::samples(&rig.evidence, &rig.store, &id()).await;
+    let difference = &samples[0].differences[0];
+    assert_eq!((&*difference.path, difference.kind.as_str()), ("$.id", "value"));
+    let earlier = &difference.contradicts[0];
+    assert_eq!((&*earlier.path, &*earlier.legacy, &*earlier.engine), ("instance.id", "\"l-17001\"", "\"e-52001\""));
+    // What a rehearsal answers is kept by nobody.
+    rig.offer(answered(Mode::Rehearse, &json!({"id": "l-17003"}), 0));
+    assert_eq!(rig.settled(4).await.mismatched, 1);
+}
+
 /// The dark run has answered and goes on; its step `mail` has not ended.
 #[tokio::test]
 async fn a_reply_of_a_run_that_goes_on_is_compared_unless_a_condition_reads_what_is_to_come() {

@@ -169,10 +169,10 @@ class Bench:
                 (self.folder / f"suggest-{turn}-{shape}.json").write_text(json.dumps(told, indent=1))
                 left = [f"{place['kind']} {place['path']} ({place['why']})" for place in told["unexplained"]]
                 log.append(dict(turn=turn, shape=shape, mismatched=count["mismatched", ""], pairs=count.total(),
-                                added=[row["rule"].strip() for row in told["added"]], unexplained=left))
-                added += len(told["added"])
-                if told["added"]:
-                    rules[shape] = told["rules"]
+                                added=[row["rule"].strip() for row in told["added"]] + [row["compares"] for row in told["stricter"]], unexplained=left))
+                added += len(told["added"]) + len(told["stricter"])
+                if told["added"] or told["stricter"]:
+                    rules[shape] = told["stricter_rules"] or told["rules"]
             if not added:
                 break
         self.is_warm_up = False

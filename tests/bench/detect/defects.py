@@ -260,7 +260,7 @@ DEFECTS = [
     Defect("other_payment", "create", "doc", "value", r"\$\.payment\.id", ok(put("payment", "id", to=lambda v: "pay_" + v[4:][::-1]))),
     Defect("reservations_swapped", "create", "doc", "value order", r"\$\.lines\[\*\]\.reservation", ok(swap_lines_ids)),
     Defect("line_id_twice", "create", "doc", "value", r"\$\.lines\[\*\]\.id", ok(reuse_line_id)),
-    Defect("order_id_reused", "create", "ids", "value", r"\$\.id", None),
+    Defect("order_id_reused", "family", "ids", "value", r"\$\.id", None),
     Defect("form_of_number", "create", "doc", "value", r"\$\.weight", ok(put("weight", to=lambda v: Decimal(str(v).rstrip("0") if "." in str(v) else v)))),
     Defect("time_zone", "create", "doc", "value", r"\$\.deliver_by", ok(put("deliver_by", to=lambda v: v.replace("Z", "+02:00")))),
     Defect("time_shifted", "create", "doc", "value", r"\$\.deliver_by", ok(put("deliver_by", to=shift_hours))),

@@ -4,7 +4,7 @@
 //! every other byte that is not printable is `\xHH` (or `\n`, `\r`, `\t`), as Apache writes them.
 
 use super::record::{Record, Text, version_name};
-use super::text::{milliseconds, redacted_bytes};
+use super::text::{milliseconds, redacted_agent_bytes, redacted_bytes};
 
 /// Appends the line for one record, with its line break.
 pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
@@ -42,7 +42,8 @@ pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
     push(to, &if *reply_bytes == 0 { "-".to_owned() } else { reply_bytes.to_string() });
     let head = head.as_ref();
     let referer = head.and_then(|head| Some(redacted_bytes(head, head.referer.as_ref()?)));
-    for text in [referer.as_deref(), head.and_then(|head| head.user_agent.as_ref()).map(Text::bytes)] {
+    let agent = head.and_then(|head| Some(redacted_agent_bytes(head.user_agent.as_ref()?)));
+    for text in [referer.as_deref(), agent.as_deref()] {
         push(to, " ");
         quoted(text.unwrap_or(b"-"), to);
     }

@@ -4,7 +4,7 @@
 //! control character, not even DEL or one of the range U+0080 to U+009F, which some terminals obey.
 
 use super::record::{Record, Text, version_name};
-use super::text::{lossy, milliseconds, redacted};
+use super::text::{lossy, milliseconds, redacted, redacted_agent};
 
 /// Appends the line for one record, with its line break.
 pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
@@ -53,7 +53,8 @@ pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
     line.number("connect_ms", connect.map(milliseconds));
     line.number("first_byte_ms", first_byte.map(milliseconds));
     line.text("trace_id", trace_id.map(|trace| format!("{trace:032x}")).as_deref());
-    line.text("user_agent", optional(head.and_then(|head| head.user_agent.as_ref())).as_deref());
+    let agent = head.and_then(|head| Some(redacted_agent(head.user_agent.as_ref()?)));
+    line.text("user_agent", agent.as_deref());
     line.text("referer", referer.as_deref());
     line.text("failure", failure.as_deref());
     to.extend_from_slice(b"}\n");

@@ -12,10 +12,23 @@ pub(super) fn redacted(head: &RequestHead, text: &Text) -> String {
 
 /// Like [`redacted`], but what is not replaced consists of the very bytes that the client sent.
 pub(super) fn redacted_bytes(head: &RequestHead, text: &Text) -> Vec<u8> {
+    with_bytes(text, |characters| redact_line(&without_params(head, characters)))
+}
+
+/// What a client says of itself, without what is secret in it. Bytes that are not UTF-8 become U+FFFD.
+pub(super) fn redacted_agent(agent: &Text) -> String {
+    redact_line(&lossy(agent))
+}
+
+/// Like [`redacted_agent`], but what is not replaced consists of the very bytes that the client sent.
+pub(super) fn redacted_agent_bytes(agent: &Text) -> Vec<u8> {
+    with_bytes(agent, redact_line)
+}
+
+fn with_bytes(text: &Text, redact: impl FnOnce(&str) -> String) -> Vec<u8> {
     // Each byte as the character of the same number: names of parameters and what separates them are ASCII.
     let characters: String = text.bytes().iter().copied().map(char::from).collect();
-    let shown = redact_line(&without_params(head, &characters));
-    shown.chars().map(|character| u8::try_from(character).unwrap_or(b'?')).collect()
+    redact(&characters).chars().map(|character| u8::try_from(character).unwrap_or(b'?')).collect()
 }
 
 /// A target or a referer without the parameters of the route's path that have secret names. The referer of a request is

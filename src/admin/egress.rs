@@ -34,7 +34,7 @@ pub(super) fn reads_not_found(admin: &ApiState, route: &RouteId) -> Option<Strin
 
 fn view(route: RouteId, report: Option<EgressReport>) -> EgressView {
     let is_watched = report.is_some();
-    let EgressReport { correlate, window, route: calls, total, listed } = report.unwrap_or_default();
+    let EgressReport { correlate, window, route: calls, total, listed, late } = report.unwrap_or_default();
     let RouteCalls { requests, closed, without_call, by_traceparent, by_header, by_value } = calls;
     let TotalCalls {
         attributed,
@@ -65,6 +65,8 @@ fn view(route: RouteId, report: Option<EgressReport>) -> EgressView {
             requests_left_out,
             bystanders_left_out,
         },
+        late: late.calls(),
+        late_to: late.targets.iter().map(|target| target.to.to_string()).collect(),
         unattributed: listed.into_iter().map(row).collect(),
     }
 }

@@ -1,6 +1,7 @@
 //! What the ladder is told of checked files.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::basis::bases;
 use super::plans::PlansInForce;
@@ -9,6 +10,9 @@ use crate::flag::Route;
 use crate::ladder::{CandidateMove, DeclaredFiles};
 use crate::names::{RouteId, StepId};
 use crate::workflow::PlanVersion;
+
+/// How long comparing may take after a request's window is over.
+const PAIRS_AFTER_WINDOW: Duration = Duration::from_secs(1);
 
 /// What the ladder has to know of these files.
 pub(super) fn declared(
@@ -35,6 +39,7 @@ pub(super) fn declared(
         shared_steps: setup.rules.iter().map(|(id, rules)| (id.clone(), rules.shared_steps_to_compare())).collect(),
         private_steps: setup.rules.iter().map(|(id, rules)| (id.clone(), rules.private_steps_of_one_arm())).collect(),
         sent_reads: sent_reads(setup),
+        pairs_within: setup.settings.attribution.as_ref().map_or(Duration::ZERO, |of| of.window + PAIRS_AFTER_WINDOW),
     }
 }
 

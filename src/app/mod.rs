@@ -26,6 +26,7 @@ mod flushes;
 mod front;
 mod guard_webhooks;
 mod instances;
+mod late_calls_gate;
 mod late_parts;
 mod listener_tls;
 mod memory;

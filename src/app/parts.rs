@@ -11,6 +11,7 @@ use super::basis::bases;
 use super::declared::declared;
 use super::family_gate::FamilyGate;
 use super::guard_webhooks::GuardWebhooks;
+use super::late_calls_gate::LateCallsGate;
 use super::opened_store::{LockedFiles, OpenedStore, routes_in_store, set_guards, set_renames};
 use super::plans::PlansInForce;
 use super::refused_files::RefusedFiles;
@@ -21,6 +22,7 @@ use crate::adoption::{AdoptionParts, Adoptions};
 use crate::affinity::{RequestsWithUnknownKeys, StoreAffinity};
 use crate::clock;
 use crate::config::{Retention, Setup};
+use crate::egress::Attribution;
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::{Captures, Evidence};
 use crate::flag::{Family, FlagSet, Freeze, Instance, Route, RouteMatch, State};
@@ -71,6 +73,7 @@ impl Parts {
         setup: &Setup,
         flags: Arc<ArcSwap<FlagSet>>,
         addresses: Arc<AddressRegistry>,
+        attribution: Option<Attribution>,
     ) -> anyhow::Result<Self> {
         let OpenedStore { store, evidence, basis_changes, affinity, secret, plans } = opened;
         let limits = setup.limits.clone();
@@ -79,10 +82,15 @@ impl Parts {
         let family_gate = FamilyGate::new(affinity.clone(), store.clone(), addresses.clone(), limits.clone());
         let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
         family_gate.set_files(setup, &routes);
+        let rules = Arc::new(ArcSwap::from_pointee(plans.rules(setup)));
+        let mut conditions: Vec<Arc<dyn GateCondition>> = vec![affinity.clone(), family_gate.clone()];
+        if let Some(attribution) = attribution {
+            conditions.push(Arc::new(LateCallsGate { rules: rules.clone(), attribution }));
+        }
         let ladder = LadderParts {
             store: store.clone(),
             evidence: evidence.clone(),
-            conditions: vec![affinity.clone(), family_gate.clone()],
+            conditions,
             retry_window: Duration::from_secs(limits.retry_window_s),
             copy_started: affinity.copy_started(),
             answer_within: Limits::ms(limits.move_answer_ms),
@@ -120,7 +128,6 @@ impl Parts {
             engine: engine.clone(),
             flags: ladder.flags().clone(),
         });
-        let rules = Arc::new(ArcSwap::from_pointee(plans.rules(setup)));
         set_secret_names(setup.settings.redact.names());
         let captures = Captures::new(store.clone(), redaction_key(setup, &secret));
         let shadow = Shadow::start(ShadowParts {

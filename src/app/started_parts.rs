@@ -102,7 +102,8 @@ impl StartingParts<'_> {
         watch.reload_on_hangup(signals.hangups);
         let parts = {
             let (setup, flags, addresses) = (setup.clone(), front.flags.clone(), front.addresses.clone());
-            engine.spawn(async move { Parts::start(opened, &setup, flags, addresses).await }).await??
+            let attribution = front.attribution.clone();
+            engine.spawn(async move { Parts::start(opened, &setup, flags, addresses, attribution).await }).await??
         };
         let reload_status = Arc::new(ReloadStatus::new(warnings));
         let reload_requests = Arc::new(ReloadRequests::new(watch.trigger()));

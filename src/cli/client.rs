@@ -22,6 +22,8 @@ use crate::admin::types::ApiProblem;
 
 /// How long a request may take, from connecting to the last byte; for a stream, to the head of the response.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// After this time a command says what it waits for.
+const SHOWN_AFTER: Duration = Duration::from_millis(1_500);
 /// A stream sends heartbeats: without any byte for this long it is broken.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// The largest response that is read.
@@ -122,6 +124,33 @@ impl Client {
         self.call(Method::POST, path, Some(body), &[])
     }
 
+    /// POST of a request that the server may work on for long. What it waits for is printed once that takes a while.
+    pub fn post_patiently<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request_body: &impl serde::Serialize,
+        within: Duration,
+        what: &str,
+    ) -> Result<(T, Value), CallError> {
+        let body = serde_json::to_value(request_body).unwrap_or_default();
+        let (status, body) = self.within(within, async {
+            let work = async {
+                let response = self.send(Method::POST, path, Some(&body), &[]).await?;
+                let status = response.status();
+                Ok((status, self.body(response).await?))
+            };
+            tokio::pin!(work);
+            match tokio::time::timeout(SHOWN_AFTER, &mut work).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    eprintln!("{what}");
+                    work.await
+                }
+            }
+        })?;
+        self.parse(path, status, &body)
+    }
+
     /// POST with a `Prefer` header, which says how long the server may wait.
     pub fn post_preferring<T: DeserializeOwned>(
         &self,
@@ -140,7 +169,7 @@ impl Client {
         request_body: Option<Value>,
         headers: &[(&str, &str)],
     ) -> Result<(T, Value), CallError> {
-        let (status, body) = self.within(async {
+        let (status, body) = self.within(ANSWER_TIME_MAX, async {
             let response = self.send(method, path, request_body.as_ref(), headers).await?;
             let status = response.status();
             Ok((status, self.body(response).await?))
@@ -148,13 +177,13 @@ impl Client {
         self.parse(path, status, &body)
     }
 
-    /// Waits for a request, at most `ANSWER_TIME_MAX`.
-    fn within<T>(&self, work: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    /// Waits for a request, at most so long.
+    fn within<T>(&self, at_most: Duration, work: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
         self.runtime.block_on(async {
-            match tokio::time::timeout(ANSWER_TIME_MAX, work).await {
+            match tokio::time::timeout(at_most, work).await {
                 Ok(answer) => answer,
                 Err(_) => Err(CallError::Failed(
-                    format!("{} did not answer within {} s", self.base, ANSWER_TIME_MAX.as_secs()),
+                    format!("{} did not answer within {} s", self.base, at_most.as_secs()),
                     "a request that changes something may still take effect: look with `pointsman status` or `pointsman \
                      runs list` before you try again"
                         .to_owned(),
@@ -190,7 +219,7 @@ impl Client {
         last: Option<&str>,
     ) -> Result<Option<Events>, CallError> {
         let headers: Vec<(&str, &str)> = last.into_iter().map(|last| ("last-event-id", last)).collect();
-        let response = self.within(self.send(method, path, request_body, &headers))?;
+        let response = self.within(ANSWER_TIME_MAX, self.send(method, path, request_body, &headers))?;
         let status = response.status();
         if status == StatusCode::NO_CONTENT {
             return Ok(None);
@@ -199,7 +228,7 @@ impl Client {
         if status.is_success() && kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
             return Ok(Some(Events { body: response.into_body(), buffer: Vec::new() }));
         }
-        let body = self.within(self.body(response))?;
+        let body = self.within(ANSWER_TIME_MAX, self.body(response))?;
         Err(self.parse::<Value>(path, status, &body).err().unwrap_or_else(|| self.not_pointsman(status)))
     }
 

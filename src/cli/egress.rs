@@ -27,6 +27,7 @@ pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> Stri
     }
     let number = |name: &str, number: u64, tone: Tone| -> Vec<TableCell> { vec![plain(name), (count(number), tone)] };
     let calls = &view.calls;
+    let late_tone = if view.late == 0 { Tone::Faint } else { Tone::Bad };
     let rows = vec![
         number("requests", view.requests, Tone::Plain),
         number("  ended, their window over", view.closed, Tone::Faint),
@@ -34,8 +35,13 @@ pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> Stri
         number("calls by traceparent", calls.traceparent, Tone::Plain),
         number("calls by header", calls.header, Tone::Plain),
         number("calls by value", calls.value, Tone::Plain),
+        number("calls after the window, compared with nothing", view.late, late_tone),
     ];
     out.push_str(&format.table(&["OF THIS ROUTE, SINCE THE START", "COUNT"], &[1], rows));
+    if !view.late_to.is_empty() {
+        let to = view.late_to.iter().map(|to| escape_control(to)).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(out, "those after the window went to {to}: raise `egress.window`");
+    }
     let all = &view.all;
     let alarm = |number: u64| if number == 0 { Tone::Good } else { Tone::Warn };
     let rows = vec![

@@ -1,5 +1,7 @@
 //! `flip`, `freeze` and `flips`: move routes, set the kill switch, list the history.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::args::Server;
@@ -8,6 +10,9 @@ use super::format::{Formatter, TableCell, Tone, ago, counted, escape_control, pl
 use super::output::Output;
 use crate::admin::types::{FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, RouteDetail};
 use crate::flag::{Freeze, State};
+
+/// How long a flip may take: `egress.window` (at most a minute), and what the store takes.
+const ANSWER_WITHIN: Duration = Duration::from_secs(90);
 
 /// The options of `flip`.
 #[derive(Clone)]
@@ -29,7 +34,8 @@ pub(crate) fn flip(
     let FlipOptions { route, state, percent, reason, force, yes } = options.clone();
     let request = FlipRequest { to: state, percent, reason, force, acknowledge: yes, by: server.caller_name() };
     let path = format!("/api/v2/routes/{}/flip", component(&route));
-    let (done, json) = client.post::<FlipResponse>(&path, &request)?;
+    let what = "the pairs that are under way are compared before the gate opens (`egress.window`): this waits for them";
+    let (done, json) = client.post_patiently::<FlipResponse>(&path, &request, ANSWER_WITHIN, what)?;
     let flip = &done.flip;
     let share = match state {
         State::Off | State::Only => String::new(),

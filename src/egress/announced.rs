@@ -4,9 +4,10 @@
 //! client holds a lock only to insert a request, and now and then to remove requests that are over.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::late_calls::{EarlierRequest, REQUESTS_MAX};
 use super::watched::Watched;
 use crate::names::RouteId;
 
@@ -29,6 +30,8 @@ pub(super) struct Announced {
     bounds: Bounds,
     /// Compared requests that are here or in the index.
     compared: AtomicUsize,
+    /// When the last compared request was added, in microseconds; 0 before the first.
+    last_compared_us: AtomicU64,
     /// Requests that found no room since this was last asked.
     refused_compared: AtomicUsize,
     refused_bystanders: AtomicUsize,
@@ -41,6 +44,8 @@ struct List {
     swept_at: u64,
     /// Compared requests that were removed because they were over, by route.
     over: HashMap<RouteId, u64>,
+    /// The last ones of these.
+    earlier: VecDeque<EarlierRequest>,
 }
 
 /// What the index gets.
@@ -49,6 +54,8 @@ pub(super) struct Taken {
     pub requests: Vec<Arc<Watched>>,
     /// For each route, how many compared requests were over before the index took them: no call came for them.
     pub over: Vec<(RouteId, u64)>,
+    /// The last ones of these.
+    pub earlier: Vec<EarlierRequest>,
 }
 
 impl Announced {
@@ -57,6 +64,7 @@ impl Announced {
             lists: Default::default(),
             bounds,
             compared: AtomicUsize::new(0),
+            last_compared_us: AtomicU64::new(0),
             refused_compared: AtomicUsize::new(0),
             refused_bystanders: AtomicUsize::new(0),
         }
@@ -66,6 +74,9 @@ impl Announced {
     pub(super) fn add(&self, watched: Arc<Watched>, now_us: u64) -> bool {
         let is_compared = watched.is_compared();
         let is_added = self.try_add(watched, now_us);
+        if is_compared {
+            self.last_compared_us.fetch_max(now_us.max(1), Relaxed);
+        }
         match (is_added, is_compared) {
             (true, true) => self.compared.fetch_add(1, Relaxed),
             (true, false) => return true,
@@ -79,7 +90,8 @@ impl Announced {
         let Some(list) = usize::try_from(watched.number).ok().and_then(|number| self.lists.get(number % LISTS)) else {
             return false;
         };
-        let List { compared, bystanders, swept_at, over } = &mut *list.lock().unwrap_or_else(PoisonError::into_inner);
+        let List { compared, bystanders, swept_at, over, earlier } =
+            &mut *list.lock().unwrap_or_else(PoisonError::into_inner);
         let (requests, max) = match watched.is_compared() {
             true => (compared, self.bounds.compared),
             false => (bystanders, self.bounds.bystanders),
@@ -88,6 +100,10 @@ impl Announced {
             if let Some(route) = &one.route {
                 *over.entry(route.clone()).or_default() += 1;
                 self.forget_compared(1);
+                if earlier.len() >= REQUESTS_MAX / LISTS {
+                    earlier.pop_front();
+                }
+                earlier.extend(EarlierRequest::of(one));
             }
         };
         // Needed while no request is settled and legacy makes no call: then nothing calls `take`.
@@ -122,6 +138,7 @@ impl Announced {
             all.requests.extend(std::mem::take(&mut list.compared));
             all.requests.extend(std::mem::take(&mut list.bystanders));
             all.over.extend(list.over.drain());
+            all.earlier.extend(list.earlier.drain(..));
         }
         all
     }
@@ -134,9 +151,10 @@ impl Announced {
         }
     }
 
-    /// Whether a compared request is here or in the index.
-    pub(super) fn has_compared(&self) -> bool {
-        self.compared.load(Relaxed) > 0
+    /// Whether a compared request is here or in the index, or was added less than so long ago.
+    pub(super) fn had_compared(&self, now_us: u64, within_us: u64) -> bool {
+        let last_us = self.last_compared_us.load(Relaxed);
+        self.compared.load(Relaxed) > 0 || last_us > 0 && now_us.saturating_sub(last_us) < within_us
     }
 
     /// So many compared requests were removed.

@@ -10,6 +10,7 @@ use metrics::{Counter, counter};
 use super::announced::{Announced, Bounds, Taken};
 use super::counts::{Counts, EffectOutcome, EgressReport};
 use super::index::{Found, Index};
+use super::late_calls::{EarlierRequest, EarlierRequests};
 use super::left_out::LeftOut;
 use super::memory::Memory;
 use super::open_calls::{OpenCall, OpenCalls};
@@ -24,6 +25,9 @@ use crate::exchange::{
 use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_VALUE_BODY_BYTES_MAX, Limits};
 use crate::names::RouteId;
 use crate::traces::TraceContext;
+
+/// For how long after the last compared request calls are captured that may be late.
+const LATE_FOR_US: u64 = 600_000_000;
 
 /// Attributes the calls that legacy makes to the requests that it handles. Cheap to clone.
 #[derive(Clone)]
@@ -65,6 +69,7 @@ impl Outcomes {
 struct State {
     index: Index,
     counts: Counts,
+    late: EarlierRequests,
 }
 
 impl Attribution {
@@ -105,6 +110,8 @@ impl Attribution {
     pub fn set(&self, settings: AttributionSettings) {
         if **self.0.settings.load() != settings {
             self.0.settings.store(Arc::new(settings));
+            // With another window they may be in time.
+            self.0.updated().counts.forget_late();
         }
     }
 
@@ -118,6 +125,7 @@ impl Attribution {
             route: counts.of(route),
             total: counts.total,
             listed: counts.listed(),
+            late: counts.late_of(route),
         }
     }
 
@@ -134,8 +142,9 @@ impl Inner {
         let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // Loaded under the lock, so that no earlier ones come back into the index.
         let settings = self.settings.load_full();
-        let State { index, counts } = &mut *guard;
-        let Taken { requests, over } = self.announced.take();
+        let State { index, counts, late } = &mut *guard;
+        let Taken { requests, over, earlier } = self.announced.take();
+        earlier.into_iter().for_each(|request| late.add(request));
         for route in requests.iter().filter_map(|watched| watched.route.as_ref()) {
             counts.route(route).requests += 1;
         }
@@ -160,6 +169,7 @@ impl Inner {
             calls.closed += 1;
             calls.without_call += u64::from(watched.effects.is_empty() && watched.effects.gaps() == 0);
             compared += 1;
+            EarlierRequest::of(watched).into_iter().for_each(|request| late.add(request));
         }
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         for (outcomes, evicted) in
@@ -197,9 +207,9 @@ impl Inner {
 }
 
 impl EffectObserver for Attribution {
-    /// Whether there is a compared request that a call could be for.
+    /// Whether there is a compared request that a call could be for, or was one not long ago: its calls may be late.
     fn is_watching(&self) -> bool {
-        self.0.announced.has_compared()
+        self.0.announced.had_compared((self.0.now_us)(), LATE_FOR_US)
     }
 
     fn begin(&self, head: &Effect, body: Option<Arc<dyn SentBody>>) {
@@ -240,7 +250,7 @@ impl Inner {
     /// Attributes a call that has ended to a request with a number below `before`.
     fn attribute(&self, effect: Effect, before: u64) {
         let mut guard = self.updated();
-        let State { index, counts } = &mut *guard;
+        let State { index, counts, late } = &mut *guard;
         match index.find(&effect, (self.now_us)(), before, &self.left_out) {
             Found::One(watched, by) => match &watched.route {
                 Some(route) => {
@@ -258,6 +268,10 @@ impl Inner {
             }
             Found::None => {
                 if !effect.method.is_safe() {
+                    let key = self.settings.load().correlate.header_key(&effect.headers);
+                    if let Some(route) = late.route_of(&effect, key).or_else(|| index.route_by_trace(&effect)) {
+                        counts.count_late(route, CallTarget::of(&effect));
+                    }
                     self.unattributed_writes.note(&Arc::new(CallTarget::of(&effect)), (self.now_us)());
                 }
                 counts.count(&effect, EffectOutcome::Unattributed, None);

@@ -7,8 +7,10 @@ use std::collections::{HashMap, VecDeque};
 use jiff::Timestamp;
 use metrics::counter;
 
+use super::late_calls::LateCalls;
 use crate::clock;
 use crate::compare::{Effect, url_without_values};
+use crate::exchange::CallTarget;
 use crate::limits::{EGRESS_LISTED_CALLS_MAX, EGRESS_LISTED_URL_BYTES_MAX};
 use crate::names::{RouteId, ServiceName};
 use crate::secret::{LengthMax, masked_and_cut, redact_line};
@@ -132,6 +134,8 @@ pub struct EgressReport {
     pub total: TotalCalls,
     /// The last ones that were attributed to no request, newest first.
     pub listed: Vec<ListedCall>,
+    /// Those that came after the window of the request of this route that they name, and may have changed something.
+    pub late: LateCalls,
 }
 
 /// All counts.
@@ -140,6 +144,7 @@ pub(super) struct Counts {
     routes: HashMap<RouteId, RouteCalls>,
     pub(super) total: TotalCalls,
     listed: VecDeque<ListedCall>,
+    late: HashMap<RouteId, LateCalls>,
 }
 
 impl Counts {
@@ -149,6 +154,20 @@ impl Counts {
 
     pub(super) fn route(&mut self, route: &RouteId) -> &mut RouteCalls {
         self.routes.entry(route.clone()).or_default()
+    }
+
+    /// Counts a call that came after the window of its request.
+    pub(super) fn count_late(&mut self, route: &RouteId, to: CallTarget) {
+        self.late.entry(route.clone()).or_default().count(to);
+    }
+
+    pub(super) fn late_of(&self, route: &RouteId) -> LateCalls {
+        self.late.get(route).cloned().unwrap_or_default()
+    }
+
+    /// The settings by which calls are late have changed.
+    pub(super) fn forget_late(&mut self) {
+        self.late.clear();
     }
 
     pub(super) fn listed(&self) -> Vec<ListedCall> {

@@ -14,6 +14,7 @@ use super::left_out::LeftOut;
 use super::rule::{AttributionSettings, CallKey, Correlate};
 use super::watched::{ValueKey, Watched};
 use crate::compare::Effect;
+use crate::names::RouteId;
 use crate::traces::TraceContext;
 
 /// How often requests that are not live any more are removed, at most; more often while there is no room.
@@ -120,6 +121,13 @@ impl Index {
     /// key is known.
     pub(super) fn may_have_key(&self, settings: &Arc<AttributionSettings>, key: &Key) -> bool {
         !Arc::ptr_eq(&self.settings, settings) || !self.unknown.is_empty() || self.by_key.contains_key(key)
+    }
+
+    /// The route of a compared request in the trace of a call, also if its window is over.
+    pub(super) fn route_by_trace(&self, effect: &Effect) -> Option<&RouteId> {
+        let sent = TraceContext::parse(effect.headers.get("traceparent")?.as_bytes())?;
+        let requests = self.by_trace.get(&sent.trace_id)?.iter().filter_map(|number| self.requests.get(number));
+        requests.filter_map(|entry| entry.watched.route.as_ref()).next_back()
     }
 
     /// Finds the request that a call is for, among those with a number below `before`: later ones were announced after

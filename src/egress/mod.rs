@@ -21,6 +21,7 @@ mod attribution;
 mod counts;
 mod index;
 mod key;
+mod late_calls;
 mod left_out;
 mod memory;
 mod open_calls;
@@ -33,4 +34,5 @@ mod tests;
 
 pub use attribution::Attribution;
 pub use counts::{AttributedBy, EffectOutcome, EgressReport, ListedCall, RouteCalls, TotalCalls};
+pub use late_calls::{LateCalls, LateTarget};
 pub use rule::{AttributionSettings, Correlate, CorrelateError};

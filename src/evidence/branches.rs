@@ -39,11 +39,36 @@ pub struct WayCounts {
     pub compared: u64,
     /// Of these, those that differ.
     pub mismatched: u64,
+    /// Compared ones of which it is not known which calls legacy made, where its calls are watched.
+    #[serde(default)]
+    pub calls_unknown: u64,
+}
+
+impl WayCounts {
+    fn without_equal_pairs(self) -> Self {
+        Self { compared: self.mismatched, calls_unknown: self.calls_unknown.min(self.mismatched), ..self }
+    }
+}
+
+/// What became of the comparison of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct BranchOutcome {
+    /// The outcome.
+    pub outcome: ComparisonOutcome,
+    /// Whether the calls of legacy are watched, and not known of this request.
+    pub calls_unknown: bool,
+}
+
+impl From<ComparisonOutcome> for BranchOutcome {
+    fn from(outcome: ComparisonOutcome) -> Self {
+        Self { outcome, calls_unknown: false }
+    }
 }
 
 impl BranchCounts {
     /// Counts a run. A workflow whose steps all run has no ways.
-    pub(super) fn count(&mut self, branch: &Branch, outcome: ComparisonOutcome) {
+    pub(super) fn count(&mut self, branch: &Branch, of: impl Into<BranchOutcome>) {
+        let BranchOutcome { outcome, calls_unknown } = of.into();
         if branch.taken.is_empty() && branch.not_taken.is_empty() {
             return;
         }
@@ -77,6 +102,7 @@ impl BranchCounts {
         way.runs += 1;
         way.compared += u64::from(is_compared);
         way.mismatched += u64::from(differs);
+        way.calls_unknown += u64::from(is_compared && calls_unknown);
     }
 
     /// The steps that only runs reached which were not compared, and how many.
@@ -93,7 +119,7 @@ impl BranchCounts {
 
     /// Only the pairs that differ count as compared.
     pub(super) fn without_equal_pairs(self) -> Self {
-        let ways = self.ways.into_iter().map(|(name, way)| (name, WayCounts { compared: way.mismatched, ..way }));
+        let ways = self.ways.into_iter().map(|(name, way)| (name, way.without_equal_pairs()));
         let steps = self.steps.into_keys().map(|step| (step, 0)).collect();
         Self { ways: ways.collect(), steps, unfinished: self.unfinished }
     }
@@ -117,9 +143,9 @@ mod tests {
         counts.count(&branch(&["gift"], &["refuse"]), ComparisonOutcome::Failed("timeout"));
         counts.count(&branch(&["gift", "refuse"], &[]), ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect));
         counts.count(&branch(&["gift"], &["refuse"]), ComparisonOutcome::Mismatched);
-        assert_eq!(counts.ways["`gift`"], WayCounts { runs: 2, compared: 1, mismatched: 1 });
+        assert_eq!(counts.ways["`gift`"], WayCounts { runs: 2, compared: 1, mismatched: 1, calls_unknown: 0 });
         assert_eq!(counts.only_unfinished().collect::<Vec<_>>(), [("refuse", 1)]);
-        assert_eq!(counts.ways[NO_STEP], WayCounts { runs: 1, compared: 1, mismatched: 0 });
+        assert_eq!(counts.ways[NO_STEP], WayCounts { runs: 1, compared: 1, mismatched: 0, calls_unknown: 0 });
         assert_eq!(counts.never_taken().collect::<Vec<_>>(), ["refuse"]);
         let counts = counts.without_equal_pairs();
         assert_eq!((counts.ways["`gift`"].compared, counts.ways[NO_STEP].compared), (1, 0));

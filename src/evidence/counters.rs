@@ -221,9 +221,12 @@ impl Counters {
         let evidence = &mut self.evidence;
         let now = clock::now();
         let is_error = legacy.status().as_u16() >= 400;
-        evidence.all.count_pair(comparison, legacy, engine, legacy_calls, now);
-        if rung == State::Dark {
-            evidence.dark.count_pair(comparison, legacy, engine, legacy_calls, now);
+        let of_rung = (rung == State::Dark).then_some(&mut evidence.dark);
+        for counts in std::iter::once(&mut evidence.all).chain(of_rung) {
+            counts.count_pair(comparison, legacy, engine, legacy_calls, now);
+            if let Some(stratum) = stratum.filter(|_| legacy_calls.are_unknown()) {
+                counts.count_unknown_calls(stratum);
+            }
         }
         let (pairs, with_error) = match rung {
             State::Dark => (&mut evidence.dark_pairs, &mut evidence.dark_pairs_with_error),

@@ -12,7 +12,7 @@ use super::branches::OTHER_WAYS;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, nothing_yet, pass};
 use super::gate_words::{ComparedWith, NAMES_SHOWN, elapsed, first_of, in_words};
 use super::route::RouteEvidence;
-use super::rung::{OTHER_STRATA, RungCounts};
+use super::rung::{OTHER_STRATA, RungCounts, TOO_LARGE};
 use crate::flag::{Promote, SkipReason, State};
 use crate::names::StepId;
 
@@ -258,6 +258,15 @@ impl JudgedRoute<'_> {
             if wanted == 1 { "pair" } else { "pairs" },
             first_of(&thin, ", "),
         );
+        let is_too_large = thin.iter().any(|name| name.contains(TOO_LARGE));
+        let detail = match is_too_large {
+            true => {
+                let why = "what is too large to be compared is a kind of its own (`body_capture_bytes_max`, \
+                           `compare_bytes_max`): the engine would answer it without ever having been compared";
+                format!("{detail}. {why}")
+            }
+            false => detail,
+        };
         Condition { name: Name::StrataAtLeast, verdict: Verdict::Inconclusive, detail }
     }
 

@@ -4,6 +4,7 @@
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
 use super::gate::JudgedRoute;
 use super::gate_words::{ComparedWith, first_of};
+use super::rung::RungCounts;
 use crate::flag::State;
 use crate::names::StepId;
 
@@ -51,6 +52,27 @@ impl JudgedRoute<'_> {
         })
     }
 
+    /// The kinds of requests and the ways through the workflow of which no compared pair shows which calls were made: a
+    /// rare one is no matter to the share of all pairs. Of a candidate (`held_against` the plan in force) only the ways
+    /// count, and only if it makes shared calls.
+    fn kinds_with_unknown_calls(&self, rung: State, held_against: ComparedWith) -> Option<String> {
+        let RungCounts { strata, branches, .. } = self.evidence.counts_at(rung);
+        let is_candidate = held_against == ComparedWith::PlanInForce;
+        if is_candidate && self.shared_steps.is_empty() {
+            return None;
+        }
+        let is_unknown = |compared: u64, unknown: u64| compared > 0 && unknown >= compared;
+        let kinds = strata.iter().filter(|(_, of)| !is_candidate && is_unknown(of.compared, of.calls_unknown));
+        let kinds = kinds.map(|(name, of)| format!("`{name}` ({} compared)", of.compared));
+        let ways = branches.ways.iter().filter(|(_, of)| is_unknown(of.compared, of.calls_unknown));
+        let ways = ways.map(|(name, of)| format!("runs with {name} ({} compared)", of.compared));
+        let found: Vec<String> = kinds.chain(ways).collect();
+        (!found.is_empty()).then(|| {
+            let whose = if is_candidate { "the plan in force" } else { "legacy" };
+            format!("of no pair of these it is known which calls {whose} made: {}", first_of(&found, ", "))
+        })
+    }
+
     pub(super) fn effects(&self, rung: State, held_against: ComparedWith) -> Condition {
         let name = Name::EffectsCompared;
         if !self.promote.effects_compared {
@@ -86,7 +108,8 @@ impl JudgedRoute<'_> {
             )
         });
         let unknown = counts.legacy_calls.why_not_known(wanted);
-        let missing: Vec<String> = own.into_iter().chain(below).chain(unknown).collect();
+        let rare = self.kinds_with_unknown_calls(rung, held_against);
+        let missing: Vec<String> = own.into_iter().chain(below).chain(unknown).chain(rare).collect();
         if missing.is_empty() {
             let steps = self.shared_steps.len();
             return pass(
@@ -101,11 +124,13 @@ impl JudgedRoute<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::branches::WayCounts;
     use crate::evidence::gate::conditions;
     use crate::evidence::gate_tests::{good, judged, small};
     use crate::evidence::legacy_calls::LegacyCallsOfPairs;
     use crate::evidence::route::RouteEvidence;
     use crate::evidence::rung::StepIntents;
+    use crate::evidence::strata::StratumCounts;
     use crate::flag::Promote;
 
     #[test]
@@ -169,6 +194,34 @@ mod tests {
             assert_eq!(condition(&e, &steps[..1], from, to), None, "the rules say that both may make it");
         }
         assert_eq!(condition(&e, &steps, State::Live, State::Only), None, "legacy does nothing there");
+    }
+
+    /// A rare kind, or way, is no matter to the share of all pairs whose calls are known.
+    #[test]
+    fn a_kind_and_a_way_of_which_no_pair_shows_the_calls_hold_the_gate_to_live() {
+        let mut e = good();
+        let promote = small();
+        let found = |evidence: &RouteEvidence| {
+            let all = conditions(&judged(evidence, &promote, &[]), State::Dark, State::Live);
+            all.into_iter().find(|condition| condition.name == Name::EffectsCompared).unwrap()
+        };
+        e.dark.legacy_calls = LegacyCallsOfPairs { watched: 60, known: 58, incomplete: 2, ..Default::default() };
+        assert_eq!(found(&e).verdict, Verdict::Pass);
+        let way = |compared, calls_unknown| WayCounts { runs: 2, compared, mismatched: 0, calls_unknown };
+        e.dark.branches.ways.insert("`gift`".into(), way(2, 2));
+        let rare = found(&e);
+        assert_eq!(rare.verdict, Verdict::Inconclusive);
+        assert!(rare.detail.contains("which calls legacy made: runs with `gift` (2 compared)"), "{rare:?}");
+        e.dark.branches.ways.insert("`gift`".into(), way(2, 1));
+        assert_eq!(found(&e).verdict, Verdict::Pass, "one of them is known");
+        let of = StratumCounts { served: 2, compared: 2, mismatched: 0, calls_unknown: 2 };
+        e.dark.strata.insert("POST 2xx vip".into(), of);
+        assert!(found(&e).detail.contains("`POST 2xx vip` (2 compared)"), "{:?}", found(&e));
+        let waived = Promote { effects_compared: false, ..small() };
+        let all = conditions(&judged(&e, &waived, &[]), State::Dark, State::Live);
+        assert!(
+            all.iter().all(|condition| condition.name != Name::EffectsCompared || condition.verdict == Verdict::Pass)
+        );
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(super) fn in_words(time: Duration) -> String {
 }
 
 /// With whose calls those of the workflow are compared.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ComparedWith {
     /// Legacy's, as far as they come through the egress listener.
     Legacy,

@@ -32,6 +32,14 @@ pub enum LegacyCallsOfPair {
 }
 
 impl LegacyCallsOfPair {
+    /// Whether they are watched, and it is not known which of them are this request's.
+    pub fn are_unknown(self) -> bool {
+        match self {
+            Self::NotWatched | Self::Known | Self::None => false,
+            Self::Incomplete | Self::OnlyUnattributed | Self::Unexpected => true,
+        }
+    }
+
     /// What is known of a request's calls. `are_judged`: whether they were compared with the engine's. `is_expected`:
     /// whether the workflow makes such a call, or the rules ignore it.
     pub fn of(effects: Option<&RequestEffects>, are_judged: bool, is_expected: impl Fn(&CallTarget) -> bool) -> Self {

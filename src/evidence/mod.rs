@@ -94,7 +94,7 @@ pub use crate::store::{RehearsedChild, RehearsedEvent, SampleRecord as Sample};
 pub use answers::{AnswersByHour, HourOfAnswers};
 pub use basis::EvidenceBasis;
 pub use basis_change::{BasisChange, NextEvidence};
-pub use branches::{BranchCounts, WayCounts};
+pub use branches::{BranchCounts, BranchOutcome, WayCounts};
 pub use captures::{
     CAPTURE_AGE_MAX, CAPTURE_BYTES_MAX, CAPTURED_BYTES_PER_ROUTE_MAX, CAPTURES_PER_ROUTE_MAX, CaptureDropped, Captures,
     is_drawn,

@@ -1,6 +1,7 @@
 //! Counts what the shadow executor did with the requests that it took.
 
 use super::Evidence;
+use super::branches::BranchOutcome;
 use super::counters::EvidenceGeneration;
 use super::noise::LegacyWrite;
 use super::noise_places::DifferingPlaces;
@@ -9,7 +10,7 @@ use super::second_runs::EnginePlaces;
 use super::strata::PairKind;
 use crate::clock;
 use crate::compare::{Comparison, Observation, Verdict};
-use crate::exchange::{Branch, ComparisonOutcome};
+use crate::exchange::Branch;
 use crate::flag::State;
 use crate::names::RouteId;
 use crate::store::route_of_candidate;
@@ -139,6 +140,11 @@ impl Evidence {
         self.counters(route).lock().totals.offered
     }
 
+    /// How many requests of a route the shadow executor works on that count against coverage until they are compared.
+    pub fn under_way(&self, route: &RouteId) -> u64 {
+        self.counters(route).lock().under_way.pairs()
+    }
+
     /// Counts a dark request that has a twin. A request of an earlier generation does not count.
     pub fn record_twin(&self, route: &RouteId, generation: EvidenceGeneration) {
         let shared = self.counters(route);
@@ -157,14 +163,15 @@ impl Evidence {
         generation: EvidenceGeneration,
         rung: State,
         branch: &Branch,
-        outcome: ComparisonOutcome,
+        of: impl Into<BranchOutcome>,
     ) {
+        let of = of.into();
         let shared = self.counters(route);
         let mut counters = shared.lock();
         if counters.is_of(generation) {
-            counters.evidence.all.count_branch(branch, outcome);
+            counters.evidence.all.count_branch(branch, of);
             if rung == State::Dark {
-                counters.evidence.dark.count_branch(branch, outcome);
+                counters.evidence.dark.count_branch(branch, of);
             }
             counters.dirty = true;
         }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::branches::BranchCounts;
+use super::branches::{BranchCounts, BranchOutcome};
 use super::latency::PairedLatencies;
 use super::latency_ratio::LatencyRatios;
 use super::legacy_calls::{LegacyCallsOfPair, LegacyCallsOfPairs};
@@ -22,6 +22,8 @@ const STEPS_MAX: usize = 256;
 const STRATA_MAX: usize = 64;
 /// The name of all kinds of requests together that are not counted separately.
 pub(super) const OTHER_STRATA: &str = "other";
+/// Behind the name of a kind: its requests or replies that are too large to be compared.
+pub(super) const TOO_LARGE: &str = " too large";
 
 /// What was counted of the pairs of one rung, or of all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -117,6 +119,9 @@ impl RungCounts {
             | ComparisonOutcome::Failed(_) => true,
         };
         let Some(mut name) = request.stratum().filter(|_| is_asked) else { return };
+        if outcome == ComparisonOutcome::Skipped(SkipReason::BodyTooLarge) {
+            name.push_str(TOO_LARGE);
+        }
         if self.strata.len() >= STRATA_MAX && !self.strata.contains_key(&name) {
             name = OTHER_STRATA.to_owned();
         }
@@ -143,8 +148,15 @@ impl RungCounts {
         };
     }
 
-    pub(super) fn count_branch(&mut self, branch: &Branch, outcome: ComparisonOutcome) {
-        self.branches.count(branch, outcome);
+    pub(super) fn count_branch(&mut self, branch: &Branch, of: BranchOutcome) {
+        self.branches.count(branch, of);
+    }
+
+    /// Counts a pair of this kind of request of which legacy's calls are not known.
+    pub(super) fn count_unknown_calls(&mut self, stratum: &str) {
+        let is_separate = self.strata.len() < STRATA_MAX || self.strata.contains_key(stratum);
+        let name = if is_separate { stratum } else { OTHER_STRATA };
+        self.strata.entry(name.to_owned()).or_default().calls_unknown += 1;
     }
 
     /// Which of these steps have a smaller share than this of calls that were held against something.
@@ -198,8 +210,11 @@ mod tests {
         // Legacy's own failure, after which it is not known what the run would have done.
         settle(StatusCode::BAD_GATEWAY, ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect));
         settle(StatusCode::FOUND, ComparisonOutcome::Skipped(SkipReason::QueueFull));
-        let of = |served, compared| StratumCounts { served, compared, mismatched: 0 };
-        let expected = [("GET 2xx", of(3, 1)), ("GET 3xx", of(1, 0))].map(|(name, of)| (name.to_owned(), of));
+        // Never compared, so that it may not hide among the others.
+        settle(StatusCode::OK, ComparisonOutcome::Skipped(SkipReason::BodyTooLarge));
+        let of = |served, compared| StratumCounts { served, compared, mismatched: 0, calls_unknown: 0 };
+        let expected = [("GET 2xx", of(3, 1)), ("GET 2xx too large", of(1, 0)), ("GET 3xx", of(1, 0))]
+            .map(|(name, of)| (name.to_owned(), of));
         assert_eq!((counts.strata, counts.failed_runs), (expected.into(), 1));
     }
 }

@@ -16,6 +16,9 @@ pub struct StratumCounts {
     pub compared: u64,
     /// Of these, those that differ.
     pub mismatched: u64,
+    /// Compared ones of which it is not known which calls legacy made, where its calls are watched.
+    #[serde(default)]
+    pub calls_unknown: u64,
 }
 
 impl StratumCounts {
@@ -32,7 +35,7 @@ impl StratumCounts {
     }
     /// Only the pairs that differ count as compared.
     pub(super) fn without_equal_pairs(self) -> Self {
-        Self { compared: self.mismatched, ..self }
+        Self { compared: self.mismatched, calls_unknown: self.calls_unknown.min(self.mismatched), ..self }
     }
 }
 

@@ -1,13 +1,14 @@
 //! The calls that legacy made for one request, as the comparison gets them.
 
 use std::any::Any;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::Method;
 
-use crate::compare::{Effect, authority_of_url, path_of_url};
+use crate::compare::{Effect, authority_of_url, path_of_url, path_without_values};
 use crate::names::ServiceName;
 
 /// The calls that legacy made for one request. Calls may be added after the request was answered. Cheap to clone.
@@ -53,6 +54,14 @@ pub struct CallTarget {
     pub method: Method,
     /// The path, without the query; empty for a tunnel.
     pub path: String,
+}
+
+/// Method, service (or host) and path, without values that may be ids: `POST bank/points`.
+impl fmt::Display for CallTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let to = self.service.as_ref().map_or(self.authority.as_str(), ServiceName::as_str);
+        write!(f, "{} {to}{}", self.method, path_without_values(&self.path))
+    }
 }
 
 impl CallTarget {

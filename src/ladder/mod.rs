@@ -256,10 +256,12 @@ impl Ladder {
     /// # Errors
     /// See [`FlipError`]; nothing changed, unless it is [`Unconfirmed::Pending`] or [`Unconfirmed::TaskEnded`].
     pub async fn flip(&self, route: &RouteId, request: MoveRequest) -> Result<Flipped, FlipError> {
-        let (asked, until) = (Instant::now(), TokioInstant::now() + self.answer_within);
+        let asked = Instant::now();
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
         let request = mover.with_first_step(&route, request);
         mover.ask_about_instances(&route, request.to).await;
+        mover.wait_for_pairs(&route, &request).await;
+        let until = TokioInstant::now() + self.answer_within;
         let guard = loop {
             match mover.clone().flip_down(asked, &route, &request).await? {
                 Some(FlipDownOutcome::Unchanged(flipped)) => return Ok(flipped),

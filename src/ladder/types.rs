@@ -40,6 +40,8 @@ pub struct DeclaredFiles {
     /// The steps of each route's workflow that send reads with a method that is not safe, and that legacy must not make
     /// too.
     pub sent_reads: BTreeMap<RouteId, Vec<StepId>>,
+    /// How long the pairs that are under way are waited for before a gate opens.
+    pub pairs_within: Duration,
     /// The plans of the routes' workflows.
     pub plans: DeclaredPlans,
 }

@@ -27,7 +27,8 @@ use crate::compare::{
     keep,
 };
 use crate::evidence::{
-    CAPTURE_BYTES_MAX, Captures, DifferingPlaces, Evidence, EvidenceGeneration, LegacyCallsOfPair, PairKind, Sample,
+    BranchOutcome, CAPTURE_BYTES_MAX, Captures, DifferingPlaces, Evidence, EvidenceGeneration, LegacyCallsOfPair,
+    PairKind, Sample,
 };
 use crate::exchange::{
     Answered, CallTarget, ComparisonOutcome, ComparisonTicket, Reads, RecordedReads, RequestEffects, RunReport, Twins,
@@ -210,17 +211,18 @@ impl Runner {
         let RunRequest { ticket, answered, generation, result, effects_complete: _, recorded, _reserved } = run;
         let branch = result.branch().clone();
         self.note_legacy_write(&answered);
-        let (stratum, mut replies) = (ticket.stratum(), None);
+        let (stratum, mut replies, mut calls_unknown) = (ticket.stratum(), None, false);
         let twice = recorded.as_ref().filter(|recorded| recorded.runs_twice).map(|recorded| recorded.reads.clone());
         let first = twice.and_then(|reads| FirstRun::of(&result, reads));
         // A panic in the comparison fails this ticket alone.
         let compared = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let of = (generation, stratum.as_deref());
-            self.compare_and_count(&answered, of, result, recorded.as_ref(), &mut replies)
+            self.compare_and_count(&answered, of, result, recorded.as_ref(), (&mut replies, &mut calls_unknown))
         }));
         let outcome = compared.unwrap_or(ComparisonOutcome::Failed("panic"));
         let rung = rung_of(&answered);
-        self.evidence.record_branch(answered.compared_as(), generation, rung, &branch, outcome);
+        let of = BranchOutcome { outcome, calls_unknown };
+        self.evidence.record_branch(answered.compared_as(), generation, rung, &branch, of);
         ticket.settle(outcome);
         (replies.is_some() || first.is_some()).then_some(ComparedRequest { answered, generation, replies, first })
     }
@@ -237,7 +239,7 @@ impl Runner {
         (generation, stratum): (EvidenceGeneration, Option<&str>),
         result: EngineResult,
         recorded: Option<&FirstReads>,
-        to_repeat: &mut Option<ComparedReplies>,
+        (to_repeat, calls_unknown): (&mut Option<ComparedReplies>, &mut bool),
     ) -> ComparisonOutcome {
         let (engine, report) = match result {
             EngineResult::Comparable(engine, report) | EngineResult::Stopped(engine, report) => (engine, report),
@@ -309,6 +311,8 @@ impl Runner {
         let are_calls_known = effects.is_some() && !comparison.lacks_calls_of(engine.unattributed_steps());
         let is_expected = |to: &CallTarget| rules.expect_call(to.service.as_ref(), &to.authority, &to.method, &to.path);
         let legacy_calls = LegacyCallsOfPair::of(answered.effects.as_ref(), are_calls_known, is_expected);
+        // Of a candidate it is the calls of the plan in force.
+        *calls_unknown = legacy_calls.are_unknown() || answered.candidate.is_some() && effects.is_none();
         let kind = PairKind { rung: rung_of(answered), stratum, legacy_calls };
         let verdict = self.evidence.record_pair(route, generation, kind, &comparison, &answered.legacy, &engine);
         *to_repeat = answered.repeat.as_ref().filter(|_| !engine.has_stopped()).map(|_| ComparedReplies {

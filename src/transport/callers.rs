@@ -12,9 +12,11 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use http::Method;
 use jiff::Timestamp;
 
 use crate::names::ServiceName;
+use crate::secret::redact_line;
 
 /// How many calls to a service are noted in one second.
 pub const NOTED_PER_SECOND_MAX: u64 = 64;
@@ -161,11 +163,26 @@ impl CallerLog {
     }
 }
 
+/// The methods that are shown.
+const METHODS: [Method; 9] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::DELETE,
+    Method::CONNECT,
+    Method::OPTIONS,
+    Method::TRACE,
+    Method::PATCH,
+];
+
 /// A method and a path without what is likely an id: each segment with a digit is `{}`, except a version such as `v2`.
 /// What follows the 8th segment is left out, and so is the query.
 #[must_use]
 pub fn path_pattern(method: &http::Method, path: &str) -> String {
-    let mut pattern = format!("{method} ");
+    // Any token may be a method; what a client makes up is not kept.
+    let name = if METHODS.contains(method) { method.as_str() } else { "(other)" };
+    let mut pattern = format!("{name} ");
     let mut segments = path.split('/').filter(|segment| !segment.is_empty());
     for segment in segments.by_ref().take(SEGMENTS_MAX) {
         pattern.push('/');
@@ -187,12 +204,12 @@ fn may_be_id(segment: &str) -> bool {
     !is_version && (segment.len() > 40 || segment.bytes().any(|byte| byte.is_ascii_digit()) || segment.contains('@'))
 }
 
-/// The address of a client and what it says it is. Control characters are left out.
+/// The address of a client and what it says it is, without what is secret in that. Control characters are left out.
 #[must_use]
 pub fn client_text(address: impl std::fmt::Display, user_agent: Option<&[u8]>) -> String {
     let agent = user_agent.map(String::from_utf8_lossy).unwrap_or_default();
     let agent: String = agent.chars().filter(|letter| !letter.is_control()).collect();
-    let text = format!("{address} {agent}");
+    let text = format!("{address} {}", redact_line(&agent));
     shortened(text.trim_end())
 }
 
@@ -261,5 +278,8 @@ mod tests {
         assert!(pattern(&"/é".repeat(200)).len() <= TEXT_MAX);
         assert_eq!(client_text("10.0.0.7", Some(b"curl/8.1\x07")), "10.0.0.7 curl/8.1");
         assert_eq!(client_text("10.0.0.7", None), "10.0.0.7");
+        let agent = client_text("10.0.0.7", Some(b"app; card 4111111111111111; password=hunter2"));
+        assert!(!agent.contains("4111") && !agent.contains("hunter2") && agent.starts_with("10.0.0.7 app"), "{agent}");
+        assert_eq!(path_pattern(&"SECRETWORD".parse().unwrap(), "/a/17"), "(other) /a/{}");
     }
 }

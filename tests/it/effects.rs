@@ -94,11 +94,12 @@ impl Shop {
         let egress = EgressAddress::default();
         let (legacy, bank) = (legacy(egress.clone()).await, Origin::start(OriginReply::Json("{\"id\":1}")).await);
         let flags = FlagsDir::empty();
+        let window = if egress_keys.contains("window") { "" } else { ", window: 300ms" };
         flags.write(
             "pointsman.yaml",
             &format!(
                 "services:\n  shop: {}\n  bank: {}\n  gone: http://127.0.0.1:9\ndefault_legacy: shop\n\
-                 egress: {{ listen: 127.0.0.1:0, window: 300ms{egress_keys} }}\n{PROMOTE_WITH_EFFECTS}",
+                 egress: {{ listen: 127.0.0.1:0{window}{egress_keys} }}\n{PROMOTE_WITH_EFFECTS}",
                 legacy.url(),
                 bank.url()
             ),
@@ -252,6 +253,50 @@ async fn where_a_call_of_nobody_may_be_the_missing_one_nothing_is_said_about_it(
         (&json!(1), &json!(1)),
         "{evidence}"
     );
+}
+
+/// Pairs that are under way when the gate would open may differ: it waits for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flip_up_waits_for_the_pairs_that_are_under_way() {
+    let shop = Shop::start(", window: 2s").await;
+    for number in 0..20 {
+        shop.order("right", number).await;
+    }
+    shop.wait_for_pairs(20).await;
+    shop.order("wrong", 0).await;
+    let under_way = async || shop.pointsman.metrics().await.sum("pointsman_effects_waiting_pairs", &[]);
+    until("the wrong pair to be under way", async || (under_way().await == 1.0).then_some(())).await;
+    assert_eq!(shop.evidence().await["mismatched"], 0);
+    let refused = shop.cli(&["flip", "orders", "dark"]).await;
+    assert!(refused.contains("has 1 open mismatch"), "{refused}");
+    assert!(refused.contains("pairs that are under way are compared before the gate opens"), "{refused}");
+}
+
+/// Legacy charges some time after its answer, when the request's window is over, and the workflow knows nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_after_the_window_is_counted_and_holds_the_gate_to_live() {
+    let shop = Shop::start("").await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let body = json!({ "ref": "late", "kind": "right", "amount": 12 });
+    let url = format!("{}/orders", shop.pointsman.url());
+    let headers = [("traceparent", trace)];
+    shop.client.json(Method::POST, &url, &headers, &body).await.expect("a reply");
+    shop.wait_for_pairs(1).await;
+    let egress = shop.pointsman.egress.expect("it is listening");
+    let points = format!("http://{egress}/bank/points");
+    shop.client.json(Method::POST, &points, &headers, &json!({})).await.expect("the bank's reply");
+    let view = until("the late call", async || {
+        let view = shop.pointsman.get("/api/v2/routes/orders/egress").await;
+        (view["late"] == 1).then_some(view)
+    })
+    .await;
+    assert_eq!(view["late_to"], json!(["POST bank/points"]), "{view}");
+    assert!(shop.cli(&["egress", "orders"]).await.contains("after the window went to POST bank/points"));
+    let why = "after `egress.window` was over";
+    shop.cli(&["flip", "orders", "dark", "--force", "--reason", "a test"]).await;
+    assert!(shop.cli(&["flip", "orders", "live"]).await.contains(why));
+    shop.reload_with(", compare: { ignore_calls: [POST bank/points] }").await;
+    assert!(!shop.cli(&["flip", "orders", "live"]).await.contains(why), "the rules name it");
 }
 
 /// Nobody has read its body when the connection is refused, and the body tells which request it is for.

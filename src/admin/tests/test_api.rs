@@ -111,6 +111,7 @@ impl TestApi {
             read_only: Default::default(),
             shared_steps: Default::default(),
             sent_reads: Default::default(),
+            pairs_within: Duration::ZERO,
             private_steps: Default::default(),
             plans: Default::default(),
         };

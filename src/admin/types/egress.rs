@@ -29,6 +29,13 @@ pub struct EgressView {
     pub calls: AttributedCalls,
     /// The numbers of calls for all routes.
     pub all: EgressCalls,
+    /// Calls that came after `window_s`, name a request of this route, and may have changed something: they are
+    /// compared with nothing, and hold the gate to `live`.
+    #[serde(default)]
+    pub late: u64,
+    /// Where they went: `POST bank/points`.
+    #[serde(default)]
+    pub late_to: Vec<String>,
     /// The latest calls that were attributed to no request of any route, newest first.
     pub unattributed: Vec<UnattributedCall>,
 }

@@ -37,7 +37,9 @@ impl CallPattern {
             let problem = problems.error(site, format!("no service is called `{target}`"));
             match nearest(target, services.iter().copied()) {
                 Some(near) => problem.hint(format!("did you mean `{near}`?")),
-                None => problem.hint("it is one of the names under `services:`, or a host"),
+                None => problem.hint(
+                    "it is one of the names under `services:`, or a host with a dot or a port (`collector:4318`)",
+                ),
             };
             return None;
         }

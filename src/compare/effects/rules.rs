@@ -305,6 +305,14 @@ impl StepRules {
         rule_warnings::warn(&body, site, problems);
         (rules.ignored_headers, rules.ignored_query) = (headers, query);
         (rules.ignored_path, rules.ignored_body) = (path, whole);
+        let is_shared = template.is_some_and(|template| template.role == CallRole::Shared);
+        if is_shared && rules.ignored_body.is_some() && rules.headers.is_empty() {
+            let message =
+                format!("the body of `{step}` is not compared (`$`), so its calls count as compared with nothing");
+            problems.warn(&site.key("ignore"), message).hint(
+                "ignore parts of it, hold it against an `assert:`, or say by `unseen:` why it need not be compared",
+            );
+        }
         let text = draft.text.as_ref();
         rules.text = text.map(|text| TextRules::check(text, &prefix, &site.key("text"), texts, problems));
         rules.any_order = draft.any_order.then(|| texts.register(format!("{prefix}any_order")));

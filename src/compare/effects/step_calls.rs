@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use http::Method;
+
 use super::call::Call;
 use super::rules::{EffectRules, StepRules};
 use crate::compare::bounds::BoundExceeded;
@@ -70,6 +72,12 @@ impl StepCalls<'_> {
     /// How the paths of values in the bodies begin, as differences show them.
     pub(super) fn body_prefix(&self) -> String {
         format!("effects.{}.body", self.step)
+    }
+
+    /// Whether the rules leave nothing to compare of such a call but its address.
+    pub(super) fn ignores_all_of(&self, call: &Call<'_>) -> bool {
+        let has_body = !call.method.is_safe() && *call.method != Method::DELETE;
+        has_body && self.rules.ignored_body.is_some() && self.rules.headers.is_empty()
     }
 
     /// Returns the context for a walk over two bodies of the step.

@@ -570,6 +570,7 @@ fn a_body_that_was_not_captured_or_too_many_calls_end_without_a_verdict() {
     let compare = |effects, draft| compared((&json!(1), &json!(1)), effects, vec![charge(json!({}))], &rules(draft));
     assert_eq!(compare(vec![too_large()], json!({})), Err(BoundExceeded::Size));
     let unread = compare(vec![too_large()], json!({"effects": {"charge": {"ignore": ["$"]}}})).unwrap();
+    assert_eq!(unread.intents[&StepId::new("charge")].compared, 0, "nothing but its address was compared");
     assert_eq!(unread.verdict, Verdict::Ignored);
     let many = vec![posted(CHARGES, json!({})); BOUNDS.effects + 1];
     assert_eq!(compare(many, json!({})), Err(BoundExceeded::Effects));

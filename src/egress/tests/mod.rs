@@ -202,7 +202,37 @@ fn calls_are_attributed_until_the_window_after_the_end_is_over() {
     world.pass(Duration::from_secs(11));
     let route = world.attribution.report(&ROUTE.into()).route;
     assert_eq!((route.requests, route.closed, route.without_call), (2, 2, 1));
+    assert!(world.attribution.is_watching(), "a call may be late");
+    world.pass(Duration::from_secs(600));
     assert!(!world.attribution.is_watching(), "nobody is left whose call it could be");
+}
+
+/// A queue of legacy is slower than the window.
+#[test]
+fn a_call_that_names_a_request_whose_window_is_over_counts_as_late_for_its_route() {
+    for correlate in ["", "header.x-id"] {
+        let world = World::new(correlate);
+        let trace = TraceContext::random(true);
+        let names = if correlate.is_empty() { ("traceparent", child(trace)) } else { ("x-id", "a".to_owned()) };
+        let sent = value(trace);
+        drop(world.watch(&[("traceparent", &sent), ("x-id", "a")], None).unwrap());
+        world.pass(Duration::from_secs(10));
+        let late = || world.attribution.report(&ROUTE.into()).late;
+        world.call(&[(names.0, &names.1)], "in time");
+        assert_eq!(late().calls(), 0);
+        world.pass(Duration::from_secs(1));
+        world.call(&[(names.0, &names.1)], "late");
+        world.pass(Duration::from_secs(60));
+        world.call(&[(names.0, &names.1)], "later");
+        world.call(&[], "of nobody");
+        assert_eq!(late().calls(), 2, "{correlate}");
+        assert_eq!(late().targets[0].to.to_string(), "POST bank/charges");
+        assert_eq!(world.outcomes(), (1, 0, 3), "all of them are counted and listed");
+        assert_eq!(world.attribution.report(&"other".into()).late.calls(), 0);
+        let wider = AttributionSettings { window: Duration::from_secs(90), ..AttributionSettings::default() };
+        world.attribution.set(wider);
+        assert_eq!(late().calls(), 0, "with another window they may be in time");
+    }
 }
 
 #[test]

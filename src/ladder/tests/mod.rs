@@ -81,6 +81,7 @@ fn files(states: &[(&str, State)]) -> DeclaredFiles {
         shared_steps: Default::default(),
         private_steps: Default::default(),
         sent_reads: Default::default(),
+        pairs_within: Duration::ZERO,
         plans: Default::default(),
     }
 }

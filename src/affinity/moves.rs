@@ -69,7 +69,7 @@ struct InstanceEntry {
     at_legacy: usize,
     /// Until when legacy may go on with requests whose end was not seen.
     unsettled: Option<Instant>,
-    /// Set while it moves; the sender is dropped when it moves no more.
+    /// `Some` while it is being adopted; the receiver resolves when that has ended.
     moving: Option<watch::Receiver<()>>,
 }
 

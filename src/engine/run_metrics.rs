@@ -123,7 +123,7 @@ impl RunMetrics {
                 let outcome =
                     if matches!(*conflict, "outcome_unknown" | "undo_unknown") { "unknown" } else { "conflict" };
                 self.step_ended(step, *item, outcome);
-                tracing::warn!(run = %run.id(), %step, kind = conflict, "the run is paused");
+                tracing::warn!(run = %run.id(), %step, kind = conflict, "the run is paused until a person decides: `pointsman runs show RUN` lists the choices");
             }
             Measure::RespondConditionErrors(count) => {
                 let workflow = self.workflow.as_str().to_owned();

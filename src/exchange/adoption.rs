@@ -41,7 +41,7 @@ pub enum Entered {
     Unknown,
 }
 
-/// A request that counts as one that legacy has. Dropping it ends that. If it was sent and its end was not seen, legacy
+/// Counts one request as in flight at legacy until it is dropped. If it was sent and its end was not seen, legacy
 /// may go on with it: its instance is not moved for some time.
 pub struct RequestAtLegacy {
     requests: Arc<dyn LegacyRequests>,

@@ -1,4 +1,5 @@
-//! The intents of the runs below a run, under the names that their steps have from above (`ship/label`).
+//! The intents of the runs that a run starts, directly or through others, under names that begin with the steps that
+//! started them (`ship/label`).
 
 use std::collections::HashMap;
 use std::sync::Arc;

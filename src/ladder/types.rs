@@ -366,9 +366,8 @@ pub(super) enum ReadKind {
         has_served: bool,
     },
     Reload,
-    /// The files in force are read once more, so that only plans change. What would be refused of them was accepted, at
-    /// the latest at the start of the process, which tolerates more: it must not keep the share of a failing candidate
-    /// from being taken away.
+    /// The files in force are read once more, so that only plans change. Nothing is refused: these files already passed
+    /// a start or a reload, and a refusal would keep the share of a failing candidate.
     AppliedAgain,
 }
 

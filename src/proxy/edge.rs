@@ -57,7 +57,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listeners: Vec<ProxyListener>, sh
         tokio::select! {
             ended = accepting.join_next() => match ended {
                 Some(Ok(())) => {}
-                Some(Err(error)) => tracing::error!(%error, "a listener's task panicked: it accepts nothing any more"),
+                Some(Err(error)) => tracing::error!(%error, "a listener accepts no more connections, because its task panicked (a bug): restart the process"),
                 None => break,
             },
             _ = sweep.tick() => shared.table().sweep(),

@@ -71,8 +71,8 @@ pub(super) fn plan_capture(
         }
         (ticket, mode)
     });
-    // In `off` the reply is searched for an id only if legacy could return an id that the engine owns. The ends of
-    // instances that are recorded then, or that other routes of the family show, have to be seen too.
+    // In `off` the reply is searched for an id only if legacy could return an id that the engine owns. Replies that end
+    // an instance are captured too: instances may have been recorded meanwhile, or through another route of the family.
     let is_watched = || rung != State::Off || shared.affinity.engine_owns_any(&flagged.flag.family);
     let creates = flagged.creates() && is_watched();
     let may_end = flagged.flag.route.lifetime.ends.is_some() && (flagged.flag.is_family_above_off || is_watched());

@@ -101,7 +101,7 @@ enum Phase {
     Over,
 }
 
-/// What a request finds that asks for its turn.
+/// The answer to a request that asks for its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Its turn has come. The run that is the twin, if known.

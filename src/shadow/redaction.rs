@@ -28,8 +28,8 @@ pub(super) struct PairToRedact<'a> {
     pub bounds: CompareBounds,
 }
 
-/// Hides the secrets of one pair wherever a text quotes them, also those that only their names tell. The secrets are
-/// collected when the first text is to be shown.
+/// Hides the secrets of one pair wherever a text quotes them, also values recognised only by the name of their
+/// field. The secrets are collected when the first text is to be shown.
 pub(super) struct PairRedaction<'a> {
     pair: PairToRedact<'a>,
     /// Those of the route. What is known of an instance are bodies of the route that created it: its rules hold too.

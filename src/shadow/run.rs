@@ -19,7 +19,7 @@ use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::reads_of_legacy::{ReadsOfLegacy, replays_reads};
 use super::redaction::{PairRedaction, PairToRedact};
 use super::run_end::RunEnd;
-use super::run_facts::{awaited_intents, effects_of, rung_of, runs_twice, unattributed_steps};
+use super::run_facts::{awaited_intents, effects_of, goes_to, rung_of, runs_twice, unattributed_steps};
 use super::sample::sample;
 use super::stop::Stop;
 use crate::compare::{
@@ -309,7 +309,10 @@ impl Runner {
             return not_known;
         }
         let are_calls_known = effects.is_some() && !comparison.lacks_calls_of(engine.unattributed_steps());
-        let is_expected = |to: &CallTarget| rules.expect_call(to.service.as_ref(), &to.authority, &to.method, &to.path);
+        let is_made = |to: &CallTarget| engine.intents().iter().any(|intent| goes_to(intent, to));
+        let is_expected = |to: &CallTarget| {
+            is_made(to) || rules.expect_call(to.service.as_ref(), &to.authority, &to.method, &to.path)
+        };
         let legacy_calls = LegacyCallsOfPair::of(answered.effects.as_ref(), are_calls_known, is_expected);
         // Of a candidate it is the calls of the plan in force.
         *calls_unknown = legacy_calls.are_unknown() || answered.candidate.is_some() && effects.is_none();

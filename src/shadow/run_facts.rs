@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::compare::{AwaitedIntents, Effect, Intent, Rules};
+use crate::compare::{AwaitedIntents, Effect, Intent, Rules, path_of_url};
 use crate::evidence::is_drawn;
-use crate::exchange::{Answered, UnattributedWrites};
+use crate::exchange::{Answered, CallTarget, UnattributedWrites};
 use crate::expression::CreatedIdSource;
 use crate::flag::{Instance, RouteFlag, State};
 use crate::names::StepId;
@@ -62,6 +62,14 @@ pub(super) fn unattributed_steps(answered: &Answered, rules: &Rules, intents: &[
     steps.sort();
     steps.dedup();
     steps
+}
+
+/// Whether an intent is a call to this service with this method and path.
+pub(super) fn goes_to(intent: &Intent, to: &CallTarget) -> bool {
+    intent.service.is_some()
+        && intent.service == to.service
+        && intent.method == to.method
+        && path_of_url(&intent.url) == to.path
 }
 
 /// Whether the engine is to run this request twice: a rehearsal of the route itself, in the share that it declares.

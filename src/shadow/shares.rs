@@ -1,9 +1,9 @@
 //! A bound that routes share, so that one route whose runs hang leaves room for the others.
 //!
-//! Always true: all routes together hold no more than the bound; a route takes no more than [`SHARE_OF_FREE`] times
-//! what is free before it takes. So a route alone holds three quarters of the bound at most, and several that take all
-//! they can get leave each other equal shares and a rest for whoever comes. Where two take at the same time, one of
-//! them may get slightly less than that, never more than the bound.
+//! Always true: all routes together hold no more than the bound; a route holds at most [`HELD_PER_FREE_MAX`] times the
+//! amount that is free at that moment. So a route alone holds at most three quarters of the bound, and several busy
+//! ones hold equal shares and leave a rest for whoever comes. Where two take at the same time, one of them may get
+//! slightly less than that, never more than the bound.
 //!
 //! Nobody waits for a lock: the counters of the routes are found in a table that is replaced only when a new route
 //! comes. A route keeps its counter: there are as many as the files have ever named since the start.
@@ -17,8 +17,8 @@ use tokio::sync::Notify;
 
 use crate::names::RouteId;
 
-/// How many times of what is free a route may hold.
-const SHARE_OF_FREE: u64 = 3;
+/// A route may hold this many times the amount that is free.
+const HELD_PER_FREE_MAX: u64 = 3;
 
 /// A bound that routes share.
 pub(super) struct SharedBound {
@@ -98,7 +98,7 @@ impl SharedBound {
 
 /// Whether a route may hold this much if so much was free before.
 fn is_within(held: u64, free: u64) -> bool {
-    held <= free.saturating_mul(SHARE_OF_FREE)
+    held <= free.saturating_mul(HELD_PER_FREE_MAX)
 }
 
 impl Drop for Share {

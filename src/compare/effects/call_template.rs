@@ -63,6 +63,12 @@ impl CallTemplate {
         self.role == CallRole::Read { is_recorded: false }
     }
 
+    /// Whether the template fits any path of its length, because all segments are values.
+    pub(super) fn fits_any_path(&self) -> bool {
+        let mut segments = self.path.split('/').filter(|segment| !segment.is_empty()).peekable();
+        segments.peek().is_some() && segments.all(|segment| segment == VALUE)
+    }
+
     /// Whether a call to the same service with this method and path fits the template.
     pub(in crate::compare) fn matches(&self, method: &Method, path: &str) -> bool {
         self.method == *method && path_matches(&self.path, path)

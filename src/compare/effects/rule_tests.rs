@@ -1,9 +1,10 @@
 //! Tests of which rules for effects are refused, and of what the role of a step's call means for its comparison.
 
+use http::Method;
 use serde_json::json;
 
-use super::tests::{charge, checked, compared, effect, found, intent, posted, rules};
-use crate::compare::{DifferenceKind, Intent, Rules, Verdict};
+use super::tests::{charge, checked, compared, effect, found, intent, posted, rules, templates};
+use crate::compare::{CallTemplate, DifferenceKind, Intent, Rules, Verdict};
 
 #[test]
 fn a_call_of_a_private_step_is_compared_if_legacy_makes_it_and_is_not_extra_if_not() {
@@ -113,4 +114,18 @@ fn a_text_that_a_step_sends_is_compared_by_the_rules_for_lines() {
         vec![receipt("2", "B-1234", "2.00"), receipt("2", "B-1234", "1.00")],
     );
     assert_eq!(two.verdict, Verdict::Ignored, "{two:?}");
+}
+
+/// Of a template such as `POST ${services.bank}/${request.body.kind}` it is not known where the engine calls.
+#[test]
+fn a_template_that_fits_any_path_makes_no_call_an_expected_one() {
+    let of = |path: &str| CallTemplate { path: path.to_owned(), ..templates()[3].clone() };
+    assert!(["/{}", "/{}/{}"].iter().all(|path| of(path).fits_any_path()));
+    assert!(["/", "/charges", "/orders/{}"].iter().all(|path| !of(path).fits_any_path()));
+    let mut rules = rules(json!({}));
+    let mut expects = |path: &str| {
+        rules.effects.templates = vec![of(path)];
+        rules.expect_call(Some(&"bank".into()), "bank", &Method::POST, "/points")
+    };
+    assert_eq!((expects("/{}"), expects("/points")), (false, true));
 }

@@ -214,7 +214,9 @@ impl EffectRules {
                 Some(step) => template.role != CallRole::Private || self.of(step).is_made_by_both,
                 None => true,
             };
-            may_be_legacys && service == Some(&template.service) && template.matches(method, path)
+            // One that fits any path says nothing of where the engine calls.
+            let is_named = !template.fits_any_path();
+            may_be_legacys && is_named && service == Some(&template.service) && template.matches(method, path)
         };
         let name = service.map(ServiceName::as_str);
         let mut ignored = self.ignore_calls.iter().filter(|(calls, _)| calls.names(name, authority, method, path));

@@ -72,7 +72,10 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
             Err(events @ ReadError::Misfit(_)) => {
                 // No timer is set: neither the summary nor the events become readable by waiting.
                 let why = format!("neither its summary nor its events can be read: {why}; {events}");
-                tracing::error!(%run, why, "the run cannot be executed by this process");
+                tracing::error!(
+                    %run, why,
+                    "the run cannot be executed and stays as it is in the store: `pointsman store check` lists what is wrong"
+                );
                 slot.reject_all(|| CommandReply::Error(CommandError::Unreadable(why.clone())));
                 return;
             }
@@ -183,13 +186,13 @@ pub(in crate::engine) async fn load(
                 "its row says that it has {row} events; there are {events}: the store is damaged (`pointsman store \
                  check` lists what is wrong); restore a backup"
             );
-            tracing::error!(run = %id, why, "the run cannot be executed by this process");
+            tracing::error!(run = %id, why, "the run cannot be executed by this process and stays as it is in the store");
             core.schedule.stuck.add(id, &owned.summary.workflow, row, &why);
             Err((slot, LoadError::Unreadable(why)))
         }
         Err(unloaded) => {
             if let LoadError::Unreadable(why) | LoadError::EventsUnavailable(why) = &unloaded {
-                tracing::error!(run = %id, why, "the run cannot be executed by this process");
+                tracing::error!(run = %id, why, "the run cannot be executed by this process and stays as it is in the store");
                 core.schedule.stuck.add(id, &owned.summary.workflow, owned.summary.seq, why);
             }
             // The error may have been transient, so loading the run is tried again.

@@ -72,7 +72,7 @@ pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning
                     return Err(LoadError::Unreadable(why.to_owned()));
                 }
                 None => {
-                    tracing::error!(run = %id, "the caller's credentials cannot be opened; calls that need them will fail");
+                    tracing::error!(run = %id, "the caller's credentials cannot be opened, because the store has no key of the run: calls that need them will fail");
                     Default::default()
                 }
             }

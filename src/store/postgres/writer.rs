@@ -127,8 +127,9 @@ impl Writer {
     /// Marks the store unhealthy if a request lost the connection: callers wait until a probe succeeds.
     fn mark_unhealthy_if_disconnected(&self) {
         if self.committer.session.is_disconnected() && self.healthy.swap(false, Ordering::AcqRel) {
-            self.committer.note_failure(self.committer.session.last_error());
-            tracing::warn!("the store cannot be reached");
+            let error = self.committer.session.last_error();
+            tracing::warn!(?error, "the store cannot be reached: appends are refused until it answers again");
+            self.committer.note_failure(error);
         }
     }
 

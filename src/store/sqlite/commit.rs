@@ -99,7 +99,11 @@ impl Committer {
     pub(super) fn note_failed_commit(&self, error: &WriteError) {
         self.note_failure(error);
         if let Some(unlogged) = self.logged_failures.count(error.text()) {
-            tracing::error!(error = error.text(), unlogged, "the store did not commit");
+            tracing::error!(
+                error = error.text(),
+                unlogged,
+                "the store did not commit: nothing of this commit was acknowledged"
+            );
         }
     }
 
@@ -174,7 +178,10 @@ impl Committer {
         if let Some(error) = self.conn.check_files() {
             healthy.store(false, Ordering::Release);
             self.note_failure(&error);
-            tracing::error!(error = error.text(), "the store takes no writes");
+            tracing::error!(
+                error = error.text(),
+                "the store takes no writes until its files are whole again; nothing that was acknowledged is lost"
+            );
         }
     }
 

@@ -355,6 +355,24 @@ async fn an_order_moves_only_when_what_legacy_has_of_it_has_ended() {
     shop.finish().await;
 }
 
+/// Four orders are being moved when new files take `adopt:` away: they end, and no other order begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bulk_stops_where_new_files_no_longer_say_adopt() {
+    let shop = Shop::start(9, "").await;
+    shop.old.held.send_replace("/moved");
+    let all = ["adopt", "orders.create", "--all"];
+    let (bulk, ()) = tokio::join!(shop.pointsman.cli(&all), async {
+        let moved = |id: u64| shop.old.count(&format!("POST /orders/{id}/moved"));
+        until("four orders to be released", async || ((1..=9).map(moved).sum::<usize>() == 4).then_some(())).await;
+        shop.reload(&routes("")).await;
+        shop.old.held.send_replace("");
+    });
+    let told = output_text(&bulk);
+    assert!(!bulk.status.success() && told.contains("9 of 9: 4 adopted, 5 stayed legacy's"), "{told}");
+    assert!(told.contains("the files no longer say `adopt:` for its family"), "{told}");
+    shop.finish().await;
+}
+
 /// A write that was decided by files without `adopt:` is not counted as its order's. While legacy has it, no order moves.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_order_moves_while_legacy_has_a_write_that_earlier_files_decided() {

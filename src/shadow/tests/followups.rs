@@ -359,8 +359,7 @@ async fn marks_that_the_store_refuses_do_not_hold_up_a_stop() {
     ids.iter().for_each(|id| drop(rig.begin("cancel", id, Some(true), 20)));
     rig.until("a mark was refused", |rig| !rig.marked().is_empty()).await;
     let before = rig.marked().len();
-    let drain = rig.test.shadow.drain(Duration::from_millis(50));
-    tokio::time::timeout(PATIENCE, drain).await.expect("it ends");
+    tokio::time::timeout(PATIENCE, rig.test.shadow.drain(Duration::from_millis(50))).await.expect("it ends");
     let last = rig.marked().split_off(before);
     assert!(ids.iter().all(|id| last.contains(&(*id).to_owned())), "each is tried once more: {last:?}");
 }

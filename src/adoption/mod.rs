@@ -26,7 +26,6 @@ mod resume;
 mod settle;
 mod view;
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -45,7 +44,7 @@ pub use self::view::{Counts, Listed};
 use crate::affinity::{StoreAffinity, WritesUnderFiles};
 use crate::engine::Engine;
 use crate::exchange::{Adopter, AdoptionAnswer, AdoptionRequest};
-use crate::flag::{FlagSet, Instance, InstanceKeySource, PinKey, Route, RouteMatch};
+use crate::flag::{FlagSet, Instance, InstanceKeySource, PinKey, Route, RouteFlag, RouteMatch};
 use crate::names::RouteId;
 use crate::store::StoreHandle;
 
@@ -82,6 +81,8 @@ type FoundBy = (RouteMatch, Option<InstanceKeySource>);
 struct State {
     /// When an instance was last tried and stayed legacy's.
     tried: HashMap<PinKey, Instant>,
+    /// The requests that were decided by earlier files and have not ended, as of the last change of `counted_since`.
+    earlier_writes: Vec<Arc<WritesUnderFiles>>,
     /// By the id of a route of a family with `adopt:`.
     counted_since: HashMap<RouteId, CountedSince>,
     /// How many instances a person has to decide about, by route, as of the last look into the store.
@@ -95,8 +96,8 @@ struct CountedSince {
     at: Instant,
     /// By which part of the files it finds the instance of a request.
     found_by: FoundBy,
-    /// The requests that were decided by earlier files; `None` if there were none.
-    earlier: Option<Arc<WritesUnderFiles>>,
+    /// The requests that were decided by earlier files.
+    earlier: Vec<Arc<WritesUnderFiles>>,
 }
 
 /// Requests that were counted for another instance, or by another route, are not known as this one's.
@@ -183,15 +184,24 @@ impl Adoptions {
         let mut before = std::mem::take(&mut state.counted_since);
         // Nothing was sent before the first files.
         let is_first = now <= self.created_at;
-        let replaced: OnceCell<Arc<WritesUnderFiles>> = OnceCell::new();
-        let earlier = || (!is_first).then(|| replaced.get_or_init(|| self.affinity.moves().files_replaced()).clone());
-        let counted = flags.routes.iter().filter(|flag| flag.adopt.is_some()).map(|flag| {
+        let is_changed =
+            |flag: &RouteFlag| before.get(&flag.route.id).is_none_or(|before| before.found_by != found_by(&flag.route));
+        let adopting = || flags.routes.iter().filter(|flag| flag.adopt.is_some());
+        if !is_first && adopting().any(|flag| is_changed(flag)) {
+            state.earlier_writes.retain(|writes| writes.ended().is_none());
+            state.earlier_writes.push(self.affinity.moves().files_replaced());
+        }
+        let earlier = state.earlier_writes.clone();
+        let counted = adopting().map(|flag| {
             let found_by = found_by(&flag.route);
-            let unchanged = before.remove(&flag.route.id).filter(|before| before.found_by == found_by);
-            let since = unchanged.unwrap_or_else(|| CountedSince { at: now, found_by, earlier: earlier() });
+            let since = match before.remove(&flag.route.id) {
+                Some(before) if before.found_by == found_by => before,
+                Some(_) | None => CountedSince { at: now, found_by, earlier: earlier.clone() },
+            };
             (flag.route.id.clone(), since)
         });
-        state.counted_since = counted.collect();
+        let counted = counted.collect();
+        state.counted_since = counted;
     }
 
     /// Whether this process knows what other processes have moved: it has had its lease without interruption since it

@@ -56,10 +56,12 @@ impl Adoptions {
         let of_family = flags.routes.iter().filter(|flag| flag.family == key.family && flag.adopt.is_some());
         // Files may be in force of which `count_since` has not been told yet: their requests are counted from now on.
         let counted_since = |route: &Route| match state.counted_since.get(&route.id) {
-            Some(CountedSince { at, found_by: by, earlier }) if *by == found_by(route) => match earlier {
-                None => Ok(*at),
-                Some(earlier) => Ok(Instant::from_std(earlier.ended().ok_or(EarlierWriteOpen)?).max(*at)),
-            },
+            Some(CountedSince { at, found_by: by, earlier }) if *by == found_by(route) => {
+                earlier.iter().try_fold(*at, |at, writes| {
+                    let ended = writes.ended().ok_or(EarlierWriteOpen)?;
+                    Ok(Instant::from_std(ended).max(at))
+                })
+            }
             Some(_) | None => Ok(Instant::now()),
         };
         let mut counted = None;

@@ -31,7 +31,13 @@ pub(super) struct PinCounts {
     has_others: AtomicBool,
     collided_since: OnceLock<Timestamp>,
     collisions: AtomicU64,
+    /// The ids that both arms have given out, up to [`COLLIDED_IDS_MAX`].
+    collided_ids: Mutex<HashSet<Arc<str>>>,
 }
+
+/// How many ids are remembered that both arms have given out, so that each counts once: legacy's reply may show one,
+/// and the dark run that cannot pin it.
+const COLLIDED_IDS_MAX: usize = 4_096;
 
 impl PinCountsById {
     pub(super) fn new(counts: Vec<PinCount>) -> Self {
@@ -127,6 +133,15 @@ impl PinCounts {
     /// Records that both arms have given out this id.
     pub(super) fn record_collision(&self, key: &PinKey, run: Option<RunId>) {
         self.collided_since.get_or_init(clock::now);
+        {
+            let mut ids = self.collided_ids.lock().unwrap_or_else(PoisonError::into_inner);
+            if ids.contains(&key.id) {
+                return;
+            }
+            if ids.len() < COLLIDED_IDS_MAX {
+                ids.insert(key.id.clone());
+            }
+        }
         self.collisions.fetch_add(1, Ordering::AcqRel);
         let run = run.map(|run| run.to_string());
         tracing::error!(
@@ -138,5 +153,21 @@ impl PinCounts {
     /// When it was found for the first time that both arms have given out one id.
     pub(super) fn collided_since(&self) -> Option<Timestamp> {
         self.collided_since.get().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_id_that_both_arms_gave_out_counts_once() {
+        let counts = PinCounts::default();
+        let key = |id: &str| PinKey { family: "orders.create".into(), id: id.into() };
+        assert_eq!(counts.collided_since(), None);
+        // Legacy's reply shows it, and the dark run cannot pin it.
+        ["17", "17", "18"].iter().for_each(|id| counts.record_collision(&key(id), None));
+        assert_eq!(counts.collisions.load(Ordering::Acquire), 2);
+        assert!(counts.collided_since().is_some());
     }
 }

@@ -158,6 +158,7 @@ impl Counts {
 
     /// Counts a call that came after the window of its request.
     pub(super) fn count_late(&mut self, route: &RouteId, to: CallTarget) {
+        counter!("pointsman_effects_not_judged_total", "route" => route.to_string(), "reason" => "late").increment(1);
         self.late.entry(route.clone()).or_default().count(to);
     }
 

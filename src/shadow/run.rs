@@ -19,7 +19,9 @@ use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::reads_of_legacy::{ReadsOfLegacy, replays_reads};
 use super::redaction::{PairRedaction, PairToRedact};
 use super::run_end::RunEnd;
-use super::run_facts::{awaited_intents, effects_of, goes_to, rung_of, runs_twice, unattributed_steps};
+use super::run_facts::{
+    awaited_intents, count_not_judged, effects_of, goes_to, rung_of, runs_twice, unattributed_steps,
+};
 use super::sample::sample;
 use super::stop::Stop;
 use crate::compare::{
@@ -308,7 +310,11 @@ impl Runner {
             self.count_unresolved(answered, generation, not_known, &report);
             return not_known;
         }
-        let are_calls_known = effects.is_some() && !comparison.lacks_calls_of(engine.unattributed_steps());
+        let lacks_calls = comparison.lacks_calls_of(engine.unattributed_steps());
+        if lacks_calls {
+            count_not_judged(answered, "unattributed");
+        }
+        let are_calls_known = effects.is_some() && !lacks_calls;
         let is_made = |to: &CallTarget| engine.intents().iter().any(|intent| goes_to(intent, to));
         let is_expected = |to: &CallTarget| {
             is_made(to) || rules.expect_call(to.service.as_ref(), &to.authority, &to.method, &to.path)

@@ -44,9 +44,14 @@ pub(super) fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
         // An open call may take an hour or longer: waiting for its end would keep the pair in memory for as long.
         _ => "open",
     };
+    count_not_judged(answered, reason);
+    None
+}
+
+/// Counts a pair of which not all calls by legacy are compared.
+pub(super) fn count_not_judged(answered: &Answered, reason: &'static str) {
     let route = answered.flag.route.id.to_string();
     metrics::counter!("pointsman_effects_not_judged_total", "route" => route, "reason" => reason).increment(1);
-    None
 }
 
 /// The steps whose calls legacy may have made for this request although none is known to be for it: while it was

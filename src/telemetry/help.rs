@@ -83,9 +83,10 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_effects_not_judged_total",
-        "Pairs of which only the replies were compared, although legacy's calls are watched, by route and reason: `gap` (a \
-         call that may be the request's is ambiguous or was not kept), `open` (one was under way when `egress.window` was \
-         over).",
+        "Pairs of which legacy's calls were not compared, or not all, although they are watched, by route and reason: `gap` \
+         (a call that may be the request's is ambiguous or was not kept), `open` (one was under way when `egress.window` was \
+         over), `unattributed` (one of no known request may be a missing one); and calls that came after that window \
+         (`late`).",
     ),
     ("pointsman_captures_total", "Pairs that were captured for `pointsman rehearse`, by route."),
     (

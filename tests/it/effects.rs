@@ -224,8 +224,12 @@ async fn a_wrong_a_missing_and_a_doubled_charge_show_although_the_replies_are_eq
     ] {
         shop.order(kind, 0).await;
         shop.wait_for_pairs(pairs).await;
-        let shown = shop.cli(&["diffs", "orders", "--json"]).await;
-        assert!(shown.contains(path) && shown.contains(difference), "{kind}: {shown}");
+        // A pair is counted before its sample is kept.
+        until(&format!("{kind} at {path}"), async || {
+            let shown = shop.cli(&["diffs", "orders", "--json"]).await;
+            (shown.contains(path) && shown.contains(difference)).then_some(())
+        })
+        .await;
     }
     shop.other_rules_are_tried_and_none_hides_a_wrong_charge().await;
     // 5 correct charges, 1 wrong one and 2 of the doubled: legacy made them all, and the engine none.
@@ -245,6 +249,8 @@ async fn where_a_call_of_nobody_may_be_the_missing_one_nothing_is_said_about_it(
         (&json!(0), &json!(1)),
         "{evidence}"
     );
+    let labels = [("route", "orders"), ("reason", "unattributed")];
+    assert_eq!(shop.pointsman.metrics().await.sum("pointsman_effects_not_judged_total", &labels), 1.0);
     // A request that comes later cannot have made it.
     shop.order("missing", 1).await;
     let evidence = shop.wait_for_pairs(2).await;
@@ -291,6 +297,8 @@ async fn a_call_after_the_window_is_counted_and_holds_the_gate_to_live() {
     })
     .await;
     assert_eq!(view["late_to"], json!(["POST bank/points"]), "{view}");
+    let labels = [("route", "orders"), ("reason", "late")];
+    assert_eq!(shop.pointsman.metrics().await.sum("pointsman_effects_not_judged_total", &labels), 1.0);
     assert!(shop.cli(&["egress", "orders"]).await.contains("after the window went to POST bank/points"));
     let why = "after `egress.window` was over";
     shop.cli(&["flip", "orders", "dark", "--force", "--reason", "a test"]).await;

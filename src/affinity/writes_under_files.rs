@@ -36,9 +36,9 @@ impl WritesUnderFiles {
     }
     /// When the last request ended, after [`WritesUnderFiles::replaced`]; `None` if one has not.
     pub fn ended(&self) -> Option<Instant> {
-        // Read before the number: a request that ends in between has set it.
-        let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        ended.filter(|_| self.open.load(SeqCst) == 0)
+        // In this order: the last request notes its end before it is subtracted.
+        let is_none_open = self.open.load(SeqCst) == 0;
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).filter(|_| is_none_open)
     }
     fn note_end(&self) {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());

@@ -16,8 +16,8 @@
 //! says that what it does to instances is like what the plan before it did, which stays part of the basis.
 //!
 //! Not part of the basis, because they change when and how often something is asked and never what a reply says:
-//! limits, breakers, rates, time-outs of services, `keyed:` (which decides whether an attempt with unknown outcome is
-//! sent again), and the values of secrets, because a new secret gives access to the same service.
+//! most limits, breakers, rates, time-outs of services, `keyed:` (which decides whether an attempt with unknown outcome
+//! is sent again), and the values of secrets, because a new secret gives access to the same service.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +29,7 @@ use crate::config::Setup;
 use crate::evidence::{EvidenceBasis, RULES};
 use crate::expression::DIALECT;
 use crate::flag::{Instance, Route, RouteMatch, Service};
+use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::store::candidate_key;
 use crate::workflow::{Plan, StepKind};
@@ -42,6 +43,11 @@ pub(super) fn bases(setup: &Setup, in_force: &PlansInForce) -> Vec<(RouteId, Evi
     let of_routes = setup.routes.iter().map(|route| (route.id.clone(), basis(setup, in_force, route, false)));
     let candidates = in_force.routes_with_candidate(setup);
     of_routes.chain(candidates.map(|route| (candidate_key(&route.id), basis(setup, in_force, route, true)))).collect()
+}
+
+fn compared_sizes(limits: &Limits) -> Option<String> {
+    let of = |limits: &Limits| format!("sizes {} {}", limits.body_capture_bytes_max, limits.compare_bytes_max);
+    Some(of(limits)).filter(|sizes| *sizes != of(&Limits::default()))
 }
 
 fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bool) -> EvidenceBasis {
@@ -58,6 +64,11 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     part(RULES, &|hasher| hasher.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash())));
     part("the address of its legacy service", &|hasher| hasher.add_addresses(Some(&route.legacy)));
     part("`match:`", &|hasher| hasher.add(&route.matches.normal_form()));
+    // What is larger is never compared. Defaults are left out: the evidence of earlier versions goes on.
+    if let Some(sizes) = compared_sizes(&setup.limits) {
+        part("`body_capture_bytes_max` or `compare_bytes_max`", &|hasher| hasher.add(&sizes));
+        basis.add(&sizes);
+    }
     basis.add(&DIALECT.to_string());
     basis.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash()));
     basis.add_addresses(Some(&route.legacy));
@@ -321,11 +332,8 @@ mod tests {
         let routes = format!(
             "routes:\n- {{ id: get, match: {{ method: GET, path: '/orders/{{id}}' }}, legacy: shop, workflow: w }}\n{others}"
         );
-        bases(&setup(&routes), &PlansInForce::default())
-            .into_iter()
-            .find(|(route, _)| route.as_str() == "get")
-            .unwrap()
-            .1
+        let mut all = bases(&setup(&routes), &PlansInForce::default()).into_iter();
+        all.find(|(route, _)| route.as_str() == "get").unwrap().1
     }
 
     #[test]

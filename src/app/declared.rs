@@ -39,7 +39,7 @@ pub(super) fn declared(
         shared_steps: setup.rules.iter().map(|(id, rules)| (id.clone(), rules.shared_steps_to_compare())).collect(),
         private_steps: setup.rules.iter().map(|(id, rules)| (id.clone(), rules.private_steps_of_one_arm())).collect(),
         sent_reads: sent_reads(setup),
-        pairs_within: setup.settings.attribution.as_ref().map_or(Duration::ZERO, |of| of.window + PAIRS_AFTER_WINDOW),
+        pairs_within: setup.settings.attribution.as_ref().map_or(Duration::ZERO, |of| of.window) + PAIRS_AFTER_WINDOW,
     }
 }
 

@@ -24,8 +24,11 @@ impl GateCondition for LateCallsGate {
             rules.is_some_and(|rules| rules.expect_call(to.service.as_ref(), &to.authority, &to.method, &to.path))
         };
         let unexpected: Vec<&LateTarget> = late.targets.iter().filter(|target| !is_expected(target)).collect();
-        let Some(last) = unexpected.iter().map(|target| target.last).max() else { return Vec::new() };
-        let calls: u64 = unexpected.iter().map(|target| target.calls).sum();
+        // What the unlisted ones were is not known. As of the first one: a flip by force after that overrides it for
+        // good.
+        let counted = late.targets.iter().filter(|target| late.others > 0 || !is_expected(target));
+        let Some(first) = counted.map(|target| target.first).min() else { return Vec::new() };
+        let calls: u64 = unexpected.iter().map(|target| target.calls).sum::<u64>() + late.others;
         let mut to: Vec<String> = unexpected.iter().map(|target| format!("`{}`", target.to)).collect();
         to.dedup();
         let why = format!(
@@ -34,6 +37,6 @@ impl GateCondition for LateCallsGate {
              for the route",
             to.join(", ")
         );
-        vec![Unmet { why, since: Some(last) }]
+        vec![Unmet { why, since: Some(first) }]
     }
 }

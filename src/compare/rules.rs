@@ -12,7 +12,7 @@ use super::body_rules::{self, BodyRules, BodyRulesDraft, RuleId, RuleTexts, comp
 use super::condition;
 use super::draft::{CompareContext, RulesDraft, StatusDraft};
 use super::effect::Effect;
-use super::effects::EffectRules;
+use super::effects::{CallRole, EffectRules};
 use super::observation::Intent;
 use super::rule_drafts::Written;
 use super::rule_warnings;
@@ -233,16 +233,23 @@ impl Rules {
     pub fn may_change_something(&self, effect: &Effect) -> bool {
         !effect.method.is_safe() && !self.effects.is_declared_read(effect)
     }
-    /// Whether this step makes such a call.
-    pub fn is_call_of(&self, step: &StepId, service: Option<&ServiceName>, method: &Method, path: &str) -> bool {
-        let template = self.effects.template_of(step);
-        template.is_some_and(|template| service == Some(&template.service) && template.matches(method, path))
+    /// Whether this step makes such a call, and it is a difference if legacy does not: not of a private step, nor of
+    /// one that is declared `unseen`.
+    pub fn is_judged_call_of(&self, step: &StepId, service: Option<&ServiceName>, method: &Method, path: &str) -> bool {
+        let template = self.effects.template_of(step).filter(|template| template.role != CallRole::Private);
+        let makes =
+            template.is_some_and(|template| service == Some(&template.service) && template.matches(method, path));
+        makes && !self.is_unseen(step)
     }
 
     /// Whether the workflow, or one that it runs, makes such a call where legacy makes it, or `ignore_calls` names it.
     /// `authority`: host and port, in lower case.
     pub fn expect_call(&self, service: Option<&ServiceName>, authority: &str, method: &Method, path: &str) -> bool {
         self.effects.expect_call(service, authority, method, path)
+    }
+    /// Whether `ignore_calls` names such a call.
+    pub fn ignores_call(&self, service: Option<&ServiceName>, authority: &str, method: &Method, path: &str) -> bool {
+        self.effects.ignores_call(service, authority, method, path)
     }
     /// Whether a step sends a read with a method that is not safe: a call by legacy to the same address may be that
     /// read, or do something.

@@ -111,7 +111,9 @@ impl Attribution {
         if **self.0.settings.load() != settings {
             self.0.settings.store(Arc::new(settings));
             // With another window they may be in time.
-            self.0.updated().counts.forget_late();
+            let mut state = self.0.updated();
+            state.counts.forget_late();
+            state.late = EarlierRequests::default();
         }
     }
 
@@ -144,7 +146,8 @@ impl Inner {
         let settings = self.settings.load_full();
         let State { index, counts, late } = &mut *guard;
         let Taken { requests, over, earlier } = self.announced.take();
-        earlier.into_iter().for_each(|request| late.add(request));
+        let is_in_force = |request: &EarlierRequest| Arc::ptr_eq(&request.settings, &settings);
+        earlier.into_iter().filter(is_in_force).for_each(|request| late.add(request));
         for route in requests.iter().filter_map(|watched| watched.route.as_ref()) {
             counts.route(route).requests += 1;
         }
@@ -169,7 +172,7 @@ impl Inner {
             calls.closed += 1;
             calls.without_call += u64::from(watched.effects.is_empty() && watched.effects.gaps() == 0);
             compared += 1;
-            EarlierRequest::of(watched).into_iter().for_each(|request| late.add(request));
+            EarlierRequest::of(watched).into_iter().filter(is_in_force).for_each(|request| late.add(request));
         }
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         for (outcomes, evicted) in
@@ -251,7 +254,8 @@ impl Inner {
     fn attribute(&self, effect: Effect, before: u64) {
         let mut guard = self.updated();
         let State { index, counts, late } = &mut *guard;
-        match index.find(&effect, (self.now_us)(), before, &self.left_out) {
+        let now_us = (self.now_us)();
+        match index.find(&effect, now_us, before, &self.left_out) {
             Found::One(watched, by) => match &watched.route {
                 Some(route) => {
                     counts.count(&effect, EffectOutcome::Attributed(by), Some(route));
@@ -269,9 +273,11 @@ impl Inner {
             Found::None => {
                 if !effect.method.is_safe() {
                     let key = self.settings.load().correlate.header_key(&effect.headers);
-                    if let Some(route) = late.route_of(&effect, key).or_else(|| index.route_by_trace(&effect)) {
-                        counts.count_late(route, CallTarget::of(&effect));
-                    }
+                    let routes = match late.routes_of(&effect, key) {
+                        [] => index.over_in_trace(&effect, now_us).map(std::slice::from_ref).unwrap_or_default(),
+                        routes => routes,
+                    };
+                    routes.iter().for_each(|route| counts.count_late(route, CallTarget::of(&effect)));
                     self.unattributed_writes.note(&Arc::new(CallTarget::of(&effect)), (self.now_us)());
                 }
                 counts.count(&effect, EffectOutcome::Unattributed, None);

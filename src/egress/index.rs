@@ -123,11 +123,12 @@ impl Index {
         !Arc::ptr_eq(&self.settings, settings) || !self.unknown.is_empty() || self.by_key.contains_key(key)
     }
 
-    /// The route of a compared request in the trace of a call, also if its window is over.
-    pub(super) fn route_by_trace(&self, effect: &Effect) -> Option<&RouteId> {
+    /// The route of a compared request in the trace of a call whose window is over, and that was not removed yet.
+    pub(super) fn over_in_trace(&self, effect: &Effect, now_us: u64) -> Option<&RouteId> {
         let sent = TraceContext::parse(effect.headers.get("traceparent")?.as_bytes())?;
         let requests = self.by_trace.get(&sent.trace_id)?.iter().filter_map(|number| self.requests.get(number));
-        requests.filter_map(|entry| entry.watched.route.as_ref()).next_back()
+        let over = requests.filter(|entry| !entry.watched.accepts_calls(now_us));
+        over.filter_map(|entry| entry.watched.route.as_ref()).next_back()
     }
 
     /// Finds the request that a call is for, among those with a number below `before`: later ones were announced after

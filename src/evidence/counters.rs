@@ -30,8 +30,16 @@ const UNRESOLVED_MAX: usize = 16;
 
 /// The generation of a route's evidence in which a comparison counts: it increases each time the basis changes. `None`
 /// if the request was decided by files with another basis: the comparison counts in no generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EvidenceGeneration(pub(super) Option<u64>);
+
+#[cfg(test)]
+impl EvidenceGeneration {
+    /// A generation with this number.
+    pub(crate) const fn testing(number: u64) -> Self {
+        Self(Some(number))
+    }
+}
 
 /// The counters of one route, and what its guard counts, each behind a lock of its own. The lock of the counters is not
 /// taken while that of the guard is held.

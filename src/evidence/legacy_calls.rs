@@ -35,19 +35,27 @@ impl LegacyCallsOfPair {
     /// Whether they are watched, and it is not known which of them are this request's.
     pub fn are_unknown(self) -> bool {
         match self {
-            Self::NotWatched | Self::Known | Self::None => false,
-            Self::Incomplete | Self::OnlyUnattributed | Self::Unexpected => true,
+            // Calls of nobody that the workflow makes too are somebody else's, as long as others are attributed; if
+            // none is, that is a matter of all pairs.
+            Self::NotWatched | Self::Known | Self::None | Self::OnlyUnattributed => false,
+            Self::Incomplete | Self::Unexpected => true,
         }
     }
 
     /// What is known of a request's calls. `are_judged`: whether they were compared with the engine's. `is_expected`:
-    /// whether the workflow makes such a call, or the rules ignore it.
-    pub fn of(effects: Option<&RequestEffects>, are_judged: bool, is_expected: impl Fn(&CallTarget) -> bool) -> Self {
+    /// whether the workflow makes such a call. `is_ignored`: whether the rules ignore it.
+    pub fn of(
+        effects: Option<&RequestEffects>,
+        are_judged: bool,
+        is_ignored: impl Fn(&CallTarget) -> bool,
+        is_expected: impl Fn(&CallTarget) -> bool,
+    ) -> Self {
         let Some(effects) = effects else { return Self::NotWatched };
         if !are_judged || effects.gaps() > 0 {
             return Self::Incomplete;
         }
-        let unattributed = effects.unattributed_writes();
+        let mut unattributed = effects.unattributed_writes();
+        unattributed.calls.retain(|to| !is_ignored(to));
         match effects.is_empty() {
             _ if unattributed.may_have_others || unattributed.calls.iter().any(|to| !is_expected(to)) => {
                 Self::Unexpected
@@ -213,10 +221,12 @@ mod tests {
     #[test]
     fn writes_that_the_workflow_does_not_make_are_unexpected_and_a_gap_is_incomplete() {
         let effects = RequestEffects::default();
-        let of = |effects: Option<&RequestEffects>| LegacyCallsOfPair::of(effects, true, |to| to.path == "/mails");
+        let of = |effects: Option<&RequestEffects>| {
+            LegacyCallsOfPair::of(effects, true, |to| to.path == "/metrics", |to| to.path == "/mails")
+        };
         assert_eq!(of(None), LegacyCallsOfPair::NotWatched);
         assert_eq!(of(Some(&effects)), LegacyCallsOfPair::None);
-        let with_open_calls = LegacyCallsOfPair::of(Some(&effects), false, |_| true);
+        let with_open_calls = LegacyCallsOfPair::of(Some(&effects), false, |_| false, |_| true);
         assert_eq!(with_open_calls, LegacyCallsOfPair::Incomplete);
         let with = |paths: &[&str], may_have_others| {
             let to = |path: &&str| CallTarget {
@@ -231,6 +241,7 @@ mod tests {
         assert_eq!(of(Some(&with(&["/mails"], false))), LegacyCallsOfPair::OnlyUnattributed);
         assert_eq!(of(Some(&with(&["/mails", "/charges"], false))), LegacyCallsOfPair::Unexpected);
         assert_eq!(of(Some(&with(&["/mails"], true))), LegacyCallsOfPair::Unexpected);
+        assert_eq!(of(Some(&with(&["/metrics"], false))), LegacyCallsOfPair::None, "the rules ignore it");
         effects.add_gap();
         assert_eq!(of(Some(&effects)), LegacyCallsOfPair::Incomplete);
         assert_eq!(of(Some(&with(&["/charges"], false))), LegacyCallsOfPair::Incomplete);

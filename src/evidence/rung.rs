@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use http::StatusCode;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -119,7 +120,9 @@ impl RungCounts {
             | ComparisonOutcome::Failed(_) => true,
         };
         let Some(mut name) = request.stratum().filter(|_| is_asked) else { return };
-        if outcome == ComparisonOutcome::Skipped(SkipReason::BodyTooLarge) {
+        // A 413 of legacy is right whatever the engine would have done with so much.
+        let is_refused = request.legacy_status == Some(StatusCode::PAYLOAD_TOO_LARGE);
+        if outcome == ComparisonOutcome::Skipped(SkipReason::BodyTooLarge) && !is_refused {
             name.push_str(TOO_LARGE);
         }
         if self.strata.len() >= STRATA_MAX && !self.strata.contains_key(&name) {

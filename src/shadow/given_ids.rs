@@ -13,6 +13,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use crate::compare::{Body, InstanceIds, Observation, decoded_body};
+use crate::evidence::EvidenceGeneration;
 use crate::exchange::Answered;
 use crate::flag::Instance;
 use crate::names::RouteId;
@@ -23,8 +24,9 @@ const GIVEN_IDS_MAX: usize = 65_536;
 /// The longest id that is remembered.
 const GIVEN_ID_BYTES_MAX: usize = 256;
 
-/// A family and an id that the engine gave to one of its twins.
-type GivenId = (RouteId, Box<str>);
+/// A family, the generation of its evidence (another workflow may begin with ids anew), and an id that the engine gave
+/// to one of its twins.
+type GivenId = (RouteId, EvidenceGeneration, Box<str>);
 
 /// The ids that the engine gave to the twins of the last instances that legacy created.
 #[derive(Default)]
@@ -41,12 +43,17 @@ struct Recent {
 impl GivenIds {
     /// Notes the ids of an instance that both arms created. If the engine gave the same id to the twin of another
     /// instance before, its ids are returned.
-    pub(super) fn note(&self, family: &RouteId, InstanceIds { legacy, engine }: InstanceIds) -> Option<InstanceIds> {
+    pub(super) fn note(
+        &self,
+        family: &RouteId,
+        generation: EvidenceGeneration,
+        InstanceIds { legacy, engine }: InstanceIds,
+    ) -> Option<InstanceIds> {
         if legacy.len().max(engine.len()) > GIVEN_ID_BYTES_MAX {
             return None;
         }
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key: GivenId = (family.clone(), engine.as_str().into());
+        let key: GivenId = (family.clone(), generation, engine.as_str().into());
         if let Some(first) = recent.legacy.get(&key) {
             return (**first != *legacy).then(|| InstanceIds { legacy: first.to_string(), engine });
         }
@@ -83,6 +90,8 @@ fn created_id(instance: &Instance, headers: &HeaderMap, body: &Body, bytes_max: 
 mod tests {
     use super::*;
 
+    const GENERATION: EvidenceGeneration = EvidenceGeneration::testing(1);
+
     fn ids(legacy: &str, engine: &str) -> InstanceIds {
         InstanceIds { legacy: legacy.to_owned(), engine: engine.to_owned() }
     }
@@ -91,12 +100,22 @@ mod tests {
     fn an_id_that_the_engine_gives_to_a_second_instance_is_found() {
         let given = GivenIds::default();
         let orders = RouteId::new("orders.create");
-        assert_eq!(given.note(&orders, ids("1", "a")), None);
-        assert_eq!(given.note(&orders, ids("2", "b")), None);
-        assert_eq!(given.note(&orders, ids("1", "a")), None, "the same instance, for example by a repeated request");
-        assert_eq!(given.note(&RouteId::new("carts.create"), ids("7", "a")), None, "each family has its own ids");
-        assert_eq!(given.note(&orders, ids("3", "a")), Some(ids("1", "a")));
-        assert_eq!(given.note(&orders, ids("4", "a")), Some(ids("1", "a")), "it stays with the first");
+        assert_eq!(given.note(&orders, GENERATION, ids("1", "a")), None);
+        assert_eq!(given.note(&orders, GENERATION, ids("2", "b")), None);
+        assert_eq!(
+            given.note(&orders, GENERATION, ids("1", "a")),
+            None,
+            "the same instance, for example by a repeated request"
+        );
+        assert_eq!(
+            given.note(&RouteId::new("carts.create"), GENERATION, ids("7", "a")),
+            None,
+            "each family has its own ids"
+        );
+        assert_eq!(given.note(&orders, GENERATION, ids("3", "a")), Some(ids("1", "a")));
+        assert_eq!(given.note(&orders, GENERATION, ids("4", "a")), Some(ids("1", "a")), "it stays with the first");
+        let next = EvidenceGeneration::testing(2);
+        assert_eq!(given.note(&orders, next, ids("5", "a")), None, "another workflow begins anew");
     }
 
     #[test]
@@ -104,12 +123,15 @@ mod tests {
         let given = GivenIds::default();
         let orders = RouteId::new("orders.create");
         for n in 0..=GIVEN_IDS_MAX {
-            assert_eq!(given.note(&orders, ids(&n.to_string(), &n.to_string())), None);
+            assert_eq!(given.note(&orders, GENERATION, ids(&n.to_string(), &n.to_string())), None);
         }
         assert_eq!(given.0.lock().unwrap().legacy.len(), GIVEN_IDS_MAX);
-        assert_eq!(given.note(&orders, ids("x", "0")), None, "forgotten");
-        assert_eq!(given.note(&orders, ids("x", "2")), Some(ids("2", "2")));
+        assert_eq!(given.note(&orders, GENERATION, ids("x", "0")), None, "forgotten");
+        assert_eq!(given.note(&orders, GENERATION, ids("x", "2")), Some(ids("2", "2")));
         let long = "x".repeat(GIVEN_ID_BYTES_MAX + 1);
-        assert_eq!((given.note(&orders, ids("1", &long)), given.note(&orders, ids("2", &long))), (None, None));
+        assert_eq!(
+            (given.note(&orders, GENERATION, ids("1", &long)), given.note(&orders, GENERATION, ids("2", &long))),
+            (None, None)
+        );
     }
 }

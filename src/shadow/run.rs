@@ -295,7 +295,7 @@ impl Runner {
         };
         let family = answered.flag.family.first_id();
         let created = created_ids(answered, &engine, bounds.bytes);
-        let id_reused = created.and_then(|ids| self.given_ids.note(family, ids));
+        let id_reused = created.and_then(|ids| self.given_ids.note(family, generation, ids));
         let pair = Pair { instance: pair.instance.or(id_reused.as_ref()), ..pair };
         let end = Instant::now() + Limits::ms(self.limits.compare_ms);
         let comparison = match compare(&pair, &rules, &bounds, &|| Instant::now() >= end) {
@@ -319,9 +319,11 @@ impl Runner {
         let is_expected = |to: &CallTarget| {
             is_made(to) || rules.expect_call(to.service.as_ref(), &to.authority, &to.method, &to.path)
         };
-        let legacy_calls = LegacyCallsOfPair::of(answered.effects.as_ref(), are_calls_known, is_expected);
+        let is_ignored = |to: &CallTarget| rules.ignores_call(to.service.as_ref(), &to.authority, &to.method, &to.path);
+        let legacy_calls = LegacyCallsOfPair::of(answered.effects.as_ref(), are_calls_known, is_ignored, is_expected);
         // Of a candidate it is the calls of the plan in force.
-        *calls_unknown = legacy_calls.are_unknown() || answered.candidate.is_some() && effects.is_none();
+        *calls_unknown = legacy_calls.are_unknown()
+            || answered.candidate.is_some() && effects.is_none() && !engine.intents().is_empty();
         let kind = PairKind { rung: rung_of(answered), stratum, legacy_calls };
         let verdict = self.evidence.record_pair(route, generation, kind, &comparison, &answered.legacy, &engine);
         *to_repeat = answered.repeat.as_ref().filter(|_| !engine.has_stopped()).map(|_| ComparedReplies {

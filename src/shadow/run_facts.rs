@@ -58,11 +58,10 @@ pub(super) fn count_not_judged(answered: &Answered, reason: &'static str) {
 /// handled, legacy made such a call that was attributed to no request.
 pub(super) fn unattributed_steps(answered: &Answered, rules: &Rules, intents: &[Intent]) -> Vec<StepId> {
     let Some(effects) = answered.effects.as_ref().filter(|_| !intents.is_empty()) else { return Vec::new() };
-    let UnattributedWrites { calls, may_have_others } = effects.unattributed_writes();
-    let is_of = |step: &StepId| {
-        let mut calls = calls.iter();
-        may_have_others || calls.any(|to| rules.is_call_of(step, to.service.as_ref(), &to.method, &to.path))
-    };
+    // Of calls that are not listed nothing is known: they explain nothing.
+    let UnattributedWrites { calls, may_have_others: _ } = effects.unattributed_writes();
+    let is_of =
+        |step: &StepId| calls.iter().any(|to| rules.is_judged_call_of(step, to.service.as_ref(), &to.method, &to.path));
     let mut steps: Vec<StepId> = intents.iter().map(|intent| intent.step.clone()).filter(is_of).collect();
     steps.sort();
     steps.dedup();

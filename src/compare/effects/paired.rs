@@ -112,7 +112,7 @@ impl<'a> PairedCalls<'a> {
                     continue;
                 }
                 // Of a call whose body is ignored, nothing says that it does the same.
-                counts.compared += u32::from(!step.ignores_all_of(&self.engine[*n].call));
+                counts.compared += u32::from(!step.ignores_all_of(&self.engine[*n]));
                 findings.set_prefix(step.call_prefix());
                 report::report(step, &self.legacy[call], &self.engine[*n].call, ids, findings)?;
             }

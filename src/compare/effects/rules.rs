@@ -170,7 +170,7 @@ impl EffectRules {
     /// The step of a read that was sent. A read of a run below is recorded under the name of its step there.
     pub(super) fn step_of_read<'r>(&'r self, read: &'r EngineCall<'r>) -> &'r StepId {
         let below = || self.templates_of(&read.call).find(|template| template.reads())?.step.as_ref();
-        if read.template.is_some() { read.step } else { below().unwrap_or(read.step) }
+        if read.template.is_some_and(CallTemplate::reads) { read.step } else { below().unwrap_or(read.step) }
     }
     /// The steps that send reads with a method that is not safe: all but those that the rules declare `made_by_both`.
     pub(in crate::compare) fn sent_reads(&self) -> impl Iterator<Item = &StepId> {
@@ -218,9 +218,19 @@ impl EffectRules {
             let is_named = !template.fits_any_path();
             may_be_legacys && is_named && service == Some(&template.service) && template.matches(method, path)
         };
+        self.templates.iter().any(is_made) || self.ignores_call(service, authority, method, path)
+    }
+
+    /// Whether `ignore_calls` names such a call.
+    pub(in crate::compare) fn ignores_call(
+        &self,
+        service: Option<&ServiceName>,
+        authority: &str,
+        method: &Method,
+        path: &str,
+    ) -> bool {
         let name = service.map(ServiceName::as_str);
-        let mut ignored = self.ignore_calls.iter().filter(|(calls, _)| calls.names(name, authority, method, path));
-        self.templates.iter().any(is_made) || ignored.next().is_some()
+        self.ignore_calls.iter().any(|(calls, _)| calls.names(name, authority, method, path))
     }
 
     /// Whether a call like this one may be an effect of the workflow, or of one that it runs.

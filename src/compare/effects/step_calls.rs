@@ -5,7 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use http::Method;
 
-use super::call::Call;
+use super::call::{Call, EngineCall};
+use super::call_template::CallRole;
 use super::rules::{EffectRules, StepRules};
 use crate::compare::bounds::BoundExceeded;
 use crate::compare::context::WalkContext;
@@ -74,9 +75,10 @@ impl StepCalls<'_> {
         format!("effects.{}.body", self.step)
     }
 
-    /// Whether the rules leave nothing to compare of such a call but its address.
-    pub(super) fn ignores_all_of(&self, call: &Call<'_>) -> bool {
-        let has_body = !call.method.is_safe() && *call.method != Method::DELETE;
+    /// Whether the rules leave nothing to compare of such a shared call but its address.
+    pub(super) fn ignores_all_of(&self, EngineCall { call, template, .. }: &EngineCall<'_>) -> bool {
+        let is_shared = template.is_some_and(|template| template.role == CallRole::Shared);
+        let has_body = is_shared && !call.method.is_safe() && *call.method != Method::DELETE;
         has_body && self.rules.ignored_body.is_some() && self.rules.headers.is_empty()
     }
 

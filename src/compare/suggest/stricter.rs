@@ -53,6 +53,8 @@ pub(super) fn find(
     let finds_nothing = |draft: &RulesDraft| {
         !(judged.context.expired)()
             && judged.evaluate(draft).is_some_and(|with| with.left() <= left.left() && !with.has_new)
+            // What was not judged in time says nothing.
+            && !(judged.context.expired)()
     };
     for (name, samples) in headers(judged) {
         let mut with = all.clone();

@@ -232,6 +232,8 @@ fn a_call_that_names_a_request_whose_window_is_over_counts_as_late_for_its_route
         let wider = AttributionSettings { window: Duration::from_secs(90), ..AttributionSettings::default() };
         world.attribution.set(wider);
         assert_eq!(late().calls(), 0, "with another window they may be in time");
+        world.call(&[(names.0, &names.1)], "of a request under the earlier window");
+        assert_eq!(late().calls(), 0);
     }
 }
 

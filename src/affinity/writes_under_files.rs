@@ -27,7 +27,7 @@ impl WritesUnderFiles {
         self.open.fetch_add(1, SeqCst);
         WriteUnderFiles::new(self)
     }
-    /// Other files are in force.
+    /// To be called once other files are in force: from then on the end of the last request is noted.
     pub(super) fn replaced(&self) {
         self.are_replaced.store(true, SeqCst);
         if self.open.load(SeqCst) == 0 {

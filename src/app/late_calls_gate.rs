@@ -30,7 +30,9 @@ impl GateCondition for LateCallsGate {
         let Some(first) = counted.map(|target| target.first).min() else { return Vec::new() };
         let calls: u64 = unexpected.iter().map(|target| target.calls).sum::<u64>() + late.others;
         let mut to: Vec<String> = unexpected.iter().map(|target| format!("`{}`", target.to)).collect();
-        to.dedup();
+        if late.others > 0 {
+            to.push(format!("{} more to targets that are not listed", late.others));
+        }
         let why = format!(
             "legacy made {calls} calls for requests of this route after `egress.window` was over, which no pair shows and \
              the workflow does not make ({}): raise the window, or name in `compare.ignore_calls` those that are never \

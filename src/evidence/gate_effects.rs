@@ -52,9 +52,9 @@ impl JudgedRoute<'_> {
         })
     }
 
-    /// The kinds of requests and the ways through the workflow of which no compared pair shows which calls were made: a
-    /// rare one is no matter to the share of all pairs. Of a candidate (`held_against` the plan in force) only the ways
-    /// count, and only if it makes shared calls.
+    /// The kinds of requests and the ways through the workflow of which no compared pair shows which calls were made:
+    /// the share of all pairs says nothing of a rare one. Of a candidate (`held_against` the plan in force) only the
+    /// ways count, and only if it makes shared calls.
     fn kinds_with_unknown_calls(&self, rung: State, held_against: ComparedWith) -> Option<String> {
         let RungCounts { strata, branches, .. } = self.evidence.counts_at(rung);
         let is_candidate = held_against == ComparedWith::PlanInForce;
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(condition(&e, &steps, State::Live, State::Only), None, "legacy does nothing there");
     }
 
-    /// A rare kind, or way, is no matter to the share of all pairs whose calls are known.
+    /// The share of all pairs whose calls are known says nothing of a rare kind of request, or of a rare way.
     #[test]
     fn a_kind_and_a_way_of_which_no_pair_shows_the_calls_hold_the_gate_to_live() {
         let mut e = good();

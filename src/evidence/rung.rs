@@ -213,7 +213,7 @@ mod tests {
         // Legacy's own failure, after which it is not known what the run would have done.
         settle(StatusCode::BAD_GATEWAY, ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect));
         settle(StatusCode::FOUND, ComparisonOutcome::Skipped(SkipReason::QueueFull));
-        // Never compared, so that it may not hide among the others.
+        // A kind of its own: it is never compared, and must not hide among those that are.
         settle(StatusCode::OK, ComparisonOutcome::Skipped(SkipReason::BodyTooLarge));
         let of = |served, compared| StratumCounts { served, compared, mismatched: 0, calls_unknown: 0 };
         let expected = [("GET 2xx", of(3, 1)), ("GET 2xx too large", of(1, 0)), ("GET 3xx", of(1, 0))]

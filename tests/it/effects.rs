@@ -206,7 +206,8 @@ async fn a_call_to_where_a_step_reads_is_no_read_because_of_its_address() {
     assert!(refused.contains(why) && refused.contains(": `charge` (3 calls)"), "{refused}");
     let by_both = "compare: { effects: { charge: { made_by_both: it only reads } } }";
     shop.reload_with(&format!(", {by_both}")).await;
-    assert!(!shop.cli(&["flip", "orders", "dark"]).await.contains(why));
+    let refused = shop.cli(&["flip", "orders", "dark"]).await;
+    assert!(refused.contains("more compared pairs (4 of 20") && !refused.contains(why), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,7 +305,8 @@ async fn a_call_after_the_window_is_counted_and_holds_the_gate_to_live() {
     shop.cli(&["flip", "orders", "dark", "--force", "--reason", "a test"]).await;
     assert!(shop.cli(&["flip", "orders", "live"]).await.contains(why));
     shop.reload_with(", compare: { ignore_calls: [POST bank/points] }").await;
-    assert!(!shop.cli(&["flip", "orders", "live"]).await.contains(why), "the rules name it");
+    let refused = shop.cli(&["flip", "orders", "live"]).await;
+    assert!(refused.contains("more compared pairs in dark") && !refused.contains(why), "the rules name it: {refused}");
 }
 
 /// Nobody has read its body when the connection is refused, and the body tells which request it is for.

@@ -13,9 +13,9 @@ use tower::util::BoxCloneSyncService;
 
 use crate::exchange::{
     AdoptionAnswer, AdoptionRequest, Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome,
-    ComparisonTicket, EarlierKeys, EngineAnswer, Entered, InstanceRequest, KnownBody, LegacyEntry, LegacyTake,
-    NotedInstance, Offer, OfferedRequest, OpenRequest, ProblemDocument, Remembered, RunReport, Served, ServedObserver,
-    Source, TicketCounter, WriteUnderFiles,
+    ComparisonTicket, EarlierKeys, EngineAnswer, EngineAnswered, Entered, InstanceRequest, KnownBody, LegacyEntry,
+    LegacyTake, NotedInstance, Offer, OfferedRequest, OpenRequest, ProblemDocument, Remembered, RunReport, Served,
+    ServedObserver, Source, TicketCounter, WriteUnderFiles,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{PlanSet, RouteId, RunId};
@@ -152,6 +152,11 @@ impl Offer for LateParts {
     fn offer(&self, ticket: ComparisonTicket, answered: Answered) {
         if let Some(offer) = self.shadow() {
             offer.offer(ticket, answered);
+        }
+    }
+    fn check(&self, answered: EngineAnswered) {
+        if let Some(offer) = self.shadow() {
+            offer.check(answered);
         }
     }
     fn has_room(&self, route: &RouteId) -> bool {

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 
 use crate::affinity::StoreAffinity;
 use crate::engine::Engine;
-use crate::exchange::{PerformedCalls, Twins};
+use crate::exchange::{EndedRun, PerformedCalls, Twins};
 use crate::flag::InstanceKey;
 use crate::names::RunId;
 use crate::workflow::RunStatus;
@@ -50,6 +50,24 @@ impl Twins for EngineTwins {
                 Ok(calls) => Some(calls),
                 Err(error) => {
                     tracing::warn!(%run, %error, "the calls of a run cannot be read: its candidate is compared without them");
+                    None
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn ended(&self, run: RunId, within: Duration) -> BoxFuture<'static, Option<EndedRun>> {
+        let engine = self.engine.clone();
+        async move {
+            let status = engine.wait_until_ended_or_awaits_input(run, within).await?.status;
+            if !status.is_final() {
+                return None;
+            }
+            match engine.sent_calls(run).await {
+                Ok(sent) => Some(EndedRun { status, sent }),
+                Err(error) => {
+                    tracing::warn!(%run, %error, "the calls of a run cannot be read: invariants over them are not judged");
                     None
                 }
             }

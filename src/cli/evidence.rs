@@ -86,6 +86,7 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
             out.push_str(&format!("  - {}{condition}\n", escape_control(rule)));
         }
     }
+    out.push_str(&invariants_text(view, format));
     out.push_str(&guard_text(view, format));
     if let Some(candidate) = &view.candidate {
         out.push_str(&conditions_text(&candidate.conditions, format));
@@ -108,6 +109,25 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         }
     }
     out
+}
+
+/// How often the engine's answers met the invariants of the route.
+fn invariants_text(view: &EvidenceView, format: Formatter) -> String {
+    if view.evidence.invariants.is_empty() {
+        return String::new();
+    }
+    let rows = view.evidence.invariants.iter().map(|(name, counts)| {
+        let not_judged = counts.not_judged.iter().map(|(why, n)| format!("{why} {}", count(*n))).collect::<Vec<_>>();
+        let last = counts.last_broken.as_ref().map_or_else(String::new, |last| {
+            let run = last.run.as_ref().map(|run| format!(" run {run}")).unwrap_or_default();
+            let error = last.error.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("{:.0}{run}{error}", last.at)
+        });
+        let broken = (count(counts.broken), if counts.broken == 0 { Tone::Good } else { Tone::Bad });
+        vec![plain(name), plain(count(counts.held)), broken, plain(not_judged.join(", ")), plain(last)]
+    });
+    let header = ["INVARIANT", "HELD", "BROKEN", "NOT JUDGED", "LAST BROKEN"];
+    format!("\n{}", format.table(&header, &[1, 2], rows.collect()))
 }
 
 /// What the route's guard counts, and what it did.

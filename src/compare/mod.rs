@@ -19,6 +19,7 @@
 //!
 //! `flag` and `shadow` choose the requests that are compared; `evidence` counts the results.
 
+mod answer_scope;
 mod assert;
 mod awaited;
 mod body_rules;
@@ -116,6 +117,7 @@ mod text_tests;
 #[cfg(test)]
 mod tree_tests;
 
+pub use answer_scope::answer_scope;
 pub use awaited::AwaitedIntents;
 pub use bounds::{BoundExceeded, CompareBounds};
 pub use capture::{

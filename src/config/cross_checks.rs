@@ -16,6 +16,7 @@ use http::Uri;
 use super::checked_files::{MainFile, PlacedRoute, Workflows};
 use super::effects::workflows_with_shared_steps;
 use super::instance_ids;
+use super::invariants;
 use super::setup::{Settings, StoreUrl};
 use crate::expression::ReadPath;
 use crate::flag::{BaseUrl, Instance, Percent, Route, State};
@@ -78,7 +79,7 @@ fn reaches(uri: &Uri, listener: SocketAddr) -> bool {
 pub(crate) fn check_routes(routes: &[PlacedRoute], workflows: &Workflows, problems: &mut Problems) {
     let mut warned = BTreeSet::new();
     for (site, route) in routes {
-        warn_unsupported_keys(site, route, problems);
+        invariants::warn_if_idle(site, route, problems);
         warn_unproven_states(site, route, problems);
         warn_idle_guard(site, route, problems);
         let Some(name) = &route.workflow else { continue };
@@ -88,7 +89,7 @@ pub(crate) fn check_routes(routes: &[PlacedRoute], workflows: &Workflows, proble
             }
         }
         let Some((_, Some(plan))) = workflows.get(name) else { continue };
-        check_invariants(site, route, plan, problems);
+        invariants::check(site, route, plan, workflows, problems);
         warn_missing_params(site, route, plan, problems);
         instance_ids::check(site, route, plan, workflows, problems);
     }
@@ -110,14 +111,6 @@ fn warn_missing_params(site: &Site, route: &Route, plan: &Plan, problems: &mut P
             None => format!("add `{{{name}}}` to the path, or read it with `default(…)`"),
         };
         problems.warn(&site.key("workflow"), message).hint(hint);
-    }
-}
-
-/// Warns of keys that are checked but have no effect in this version.
-fn warn_unsupported_keys(site: &Site, route: &Route, problems: &mut Problems) {
-    if !route.invariants.is_empty() {
-        let message = "`invariants` is checked, and this version does not act on it";
-        problems.warn(&site.key("invariants").at_key(), message).hint("monitor the replies by other means");
     }
 }
 
@@ -341,24 +334,5 @@ fn warn_missing_rehearse(file: &Site, plan: &Plan, route: &Route, problems: &mut
         } else {
             "nothing reads its output yet; `rehearse: {}` says that none is needed"
         });
-    }
-}
-
-fn check_invariants(site: &Site, route: &Route, plan: &Plan, problems: &mut Problems) {
-    for (index, (_, expression)) in route.invariants.iter().enumerate() {
-        for path in expression.reads().iter().filter(|path| path.root() == "intents") {
-            let Some(step) = path.part(0) else { continue };
-            if plan.intent_names().iter().any(|known| known == step) {
-                continue;
-            }
-            let known = plan.calling_steps();
-            let message = format!("the workflow `{}` has no step `{step}` with a call", plan.workflow);
-            let problem = problems.error(&site.key("invariants").index(index), message);
-            match nearest(step, known.clone()) {
-                Some(near) => problem.hint(format!("did you mean `{near}`?")),
-                None => problem
-                    .hint(format!("its steps: {}", known.map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", "))),
-            };
-        }
     }
 }

@@ -31,6 +31,7 @@ mod egress_attribution;
 mod files;
 mod forwarding;
 mod instance_ids;
+mod invariants;
 mod limits_check;
 mod listener_tls;
 mod listeners;

@@ -32,6 +32,7 @@ pub const TOPICS: &[Topic] = &[
     Topic { name: "egress", source: include_str!("egress.md") },
     Topic { name: "evidence", source: include_str!("evidence.md") },
     Topic { name: "noise", source: include_str!("noise.md") },
+    Topic { name: "invariants", source: include_str!("invariants.md") },
     Topic { name: "guard", source: include_str!("guard.md") },
     Topic { name: "candidates", source: include_str!("candidates.md") },
     Topic { name: "failures", source: include_str!("failures.md") },

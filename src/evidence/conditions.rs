@@ -71,6 +71,8 @@ pub enum ConditionName {
     Window,
     /// The engine's answers with a 4xx status.
     ClientErrors,
+    /// `invariants`: what the engine's answers have to meet.
+    Invariants,
 }
 
 impl ConditionName {
@@ -95,6 +97,7 @@ impl ConditionName {
             Self::Answers => "answers",
             Self::Window => "window",
             Self::ClientErrors => "client_errors",
+            Self::Invariants => "invariants",
         }
     }
 }

@@ -13,7 +13,7 @@ use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict
 use super::gate_words::{ComparedWith, NAMES_SHOWN, elapsed, first_of, in_words};
 use super::route::RouteEvidence;
 use super::rung::{OTHER_STRATA, RungCounts, TOO_LARGE};
-use crate::flag::{Promote, SkipReason, State};
+use crate::flag::{Invariant, Promote, SkipReason, State};
 use crate::names::StepId;
 
 /// The share of dark requests that may have no twin, percent.
@@ -36,6 +36,8 @@ pub struct JudgedRoute<'a> {
     pub sent_reads: &'a [StepId],
     /// The shared steps of the workflows that its workflow runs, whose calls nothing compares: `WORKFLOW/STEP`.
     pub shared_steps_below: &'a [String],
+    /// What the engine's answers have to meet.
+    pub invariants: &'a [Invariant],
     /// Whether its share in `live` is 100 %.
     pub live_share_is_all: bool,
     /// The present time.

@@ -15,6 +15,7 @@ impl JudgedRoute<'_> {
         let mut conditions = vec![self.share(), self.answers(sums), self.window()];
         conditions.extend(self.errors_of_answers(sums));
         conditions.extend(self.client_errors(sums));
+        conditions.extend(self.invariants());
         conditions.extend(self.age("answer of the engine without an error", self.evidence.last_answer, false));
         conditions
     }

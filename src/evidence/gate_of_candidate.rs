@@ -11,6 +11,7 @@ pub fn candidate_conditions(route: &JudgedRoute<'_>) -> Vec<Condition> {
     let mut conditions = route.of_pairs(State::Shadow);
     let answers = route.evidence.answers.over(route.promote.window, route.now);
     conditions.extend(route.errors_of_answers(answers));
+    conditions.extend(route.invariants());
     conditions.push(route.effects(State::Shadow, ComparedWith::PlanInForce));
     conditions
 }

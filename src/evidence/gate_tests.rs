@@ -63,6 +63,7 @@ pub(super) fn judged<'a>(evidence: &'a RouteEvidence, promote: &'a Promote, belo
         private_steps: &[],
         sent_reads: &[],
         shared_steps_below: below,
+        invariants: &[],
         live_share_is_all: true,
         now: NOW,
     }

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::guard_window::{Crossing, GuardWindow};
+use super::invariants::JudgedAnswer;
 use super::route::RouteEvidence;
 use crate::exchange::{ComparisonOutcome, EngineAnswer, OfferedRequest, Served};
 use crate::flag::file::SLOW_RATE;
@@ -22,6 +23,8 @@ use crate::names::{RouteId, RunId};
 const LEGACY_REPLIES_MIN: u64 = 100;
 /// How many runs of bad requests a message names.
 const RUNS_NAMED: usize = 3;
+/// What the window of broken invariants counts.
+const BROKEN_ANSWERS: &str = "answers that broke an invariant";
 /// Legacy's own rates are rounded up to a multiple of 1/1000, so that the accepted rate changes seldom.
 const RATE_STEPS: f64 = 1_000.0;
 
@@ -102,6 +105,8 @@ pub(super) struct RouteGuard {
     refused: Option<GuardWindow>,
     slow: Option<GuardWindow>,
     failed_in_dark: Option<GuardWindow>,
+    /// Answers that broke an invariant.
+    broken: Option<GuardWindow>,
     /// The runs of the last requests in `live` that were bad.
     runs: VecDeque<RunId>,
     /// Since the last difference or failed run: in `dark`, and on any rung.
@@ -133,6 +138,7 @@ impl RouteGuard {
             refused: settings.errors.map(window),
             slow: settings.p99_ratio.map(|_| window(SLOW_RATE)),
             failed_in_dark: settings.errors.filter(|_| settings.in_dark).map(window),
+            broken: settings.errors.map(window),
             errors,
             runs: VecDeque::new(),
             clean_in_dark: CleanPairs::default(),
@@ -169,8 +175,8 @@ impl RouteGuard {
     }
 
     fn windows(&mut self) -> impl Iterator<Item = &mut GuardWindow> {
-        let Self { mismatched, errors, refused, slow, failed_in_dark, .. } = self;
-        [mismatched, errors, refused, slow, failed_in_dark].into_iter().flatten()
+        let Self { mismatched, errors, refused, slow, failed_in_dark, broken, .. } = self;
+        [mismatched, errors, refused, slow, failed_in_dark, broken].into_iter().flatten()
     }
 
     /// Counts how the engine served a caller. Returns whether more went wrong than is accepted.
@@ -183,11 +189,8 @@ impl RouteGuard {
         let is_refused = answer.served == Served::CallerError;
         let longest = self.settings.p99_ratio.and_then(|ratio| Some(self.legacy.p99?.mul_f64(ratio)));
         let is_slow = answer.took.zip(longest).map(|(took, longest)| took > longest);
-        if (is_error || is_refused || is_slow == Some(true))
-            && let Some(run) = answer.run
-        {
-            self.runs.push_front(run);
-            self.runs.truncate(RUNS_NAMED);
+        if is_error || is_refused || is_slow == Some(true) {
+            self.note_bad(answer.run);
         }
         let crosses = |window: &mut Option<GuardWindow>, is_bad| window.as_mut().is_some_and(|w| w.count(is_bad));
         let too_many_errors = crosses(&mut self.errors, is_error);
@@ -195,6 +198,23 @@ impl RouteGuard {
         let too_many_refused = self.legacy.client_errors.is_some() && crosses(&mut self.refused, is_refused);
         let too_slow = is_slow.is_some_and(|is_slow| crosses(&mut self.slow, is_slow));
         too_many_errors || too_many_refused || too_slow
+    }
+
+    fn note_bad(&mut self, run: Option<RunId>) {
+        let Some(run) = run else { return };
+        self.runs.push_front(run);
+        self.runs.truncate(RUNS_NAMED);
+    }
+
+    /// Counts an answer of which invariants were judged. Returns whether more went wrong than is accepted.
+    pub(super) fn count_invariants(&mut self, answer: &JudgedAnswer, is_broken: bool) -> bool {
+        if answer.rung < State::Live {
+            return false;
+        }
+        if is_broken {
+            self.note_bad(answer.run);
+        }
+        self.broken.as_mut().is_some_and(|window| window.count(is_broken))
     }
 
     /// Counts a pair. Returns whether more went wrong than is accepted.
@@ -239,7 +259,7 @@ impl RouteGuard {
     pub(super) fn take_crossings(&mut self, route: &RouteId) -> Vec<GuardCrossing> {
         let runs: Vec<RunId> = self.runs.iter().copied().collect();
         let legacy = self.legacy;
-        let Self { mismatched, errors, refused, slow, failed_in_dark, settings, .. } = self;
+        let Self { mismatched, errors, refused, slow, failed_in_dark, broken, settings, .. } = self;
         let slower_than = settings.p99_ratio.and_then(|ratio| Some(legacy.p99?.mul_f64(ratio)));
         let slower_than = format!("were slower than {:.1?}", slower_than.unwrap_or_default());
         let of_live = (State::Live, "requests that the engine answered");
@@ -249,6 +269,7 @@ impl RouteGuard {
             (refused, GuardCondition::Errors, of_live, "were refused with 4xx"),
             (slow, GuardCondition::P99Ratio, of_live, slower_than.as_str()),
             (failed_in_dark, GuardCondition::Errors, (State::Dark, "requests in `dark`"), "had a run that failed"),
+            (broken, GuardCondition::Errors, of_live, "broke an invariant"),
         ];
         let crossings = windows.into_iter().filter_map(|(window, condition, (rung, what), how)| {
             let Crossing { bad, of, accepted } = window.as_mut()?.take_crossing()?;
@@ -270,9 +291,14 @@ impl RouteGuard {
             (&self.refused, GuardCondition::Errors, "4xx of the engine", is_known.0),
             (&self.slow, GuardCondition::P99Ratio, "slow answers of the engine", is_known.1),
             (&self.failed_in_dark, GuardCondition::Errors, "failed runs in dark", true),
+            (&self.broken, GuardCondition::Errors, BROKEN_ANSWERS, true),
         ];
         let views = windows.into_iter().filter_map(|(window, condition, counted, is_known)| {
             let counts = window.as_ref()?.counts();
+            // Only some routes have invariants.
+            if counted == BROKEN_ANSWERS && counts.of == 0 {
+                return None;
+            }
             Some(GuardWindowView {
                 condition,
                 counted: counted.to_owned(),

@@ -3,6 +3,7 @@
 use super::Evidence;
 use super::counters::SharedCounters;
 use super::guard::{CleanPairs, GuardCrossing, GuardWindowView, LegacyRates, RouteGuard};
+use super::invariants::JudgedAnswer;
 use crate::exchange::{ComparisonOutcome, EngineAnswer, OfferedRequest};
 use crate::flag::{Guard, State};
 use crate::names::RouteId;
@@ -69,6 +70,10 @@ impl Evidence {
 
     pub(super) fn count_answer_for_guard(&self, route: &RouteId, answer: &EngineAnswer) {
         self.count_for_guard(&self.counters(route), |guard| guard.count_answer(answer));
+    }
+
+    pub(super) fn count_invariants_for_guard(&self, route: &RouteId, answer: &JudgedAnswer, is_broken: bool) {
+        self.count_for_guard(&self.counters(route), |guard| guard.count_invariants(answer, is_broken));
     }
 
     pub(super) fn count_pair_for_guard(&self, shared: &SharedCounters, rung: State, differs: bool, failed: bool) {

@@ -31,6 +31,7 @@ mod fingerprints;
 mod gate;
 mod gate_effects;
 mod gate_errors;
+mod gate_invariants;
 mod gate_noise;
 mod gate_of_answers;
 mod gate_of_candidate;
@@ -38,9 +39,11 @@ mod gate_words;
 mod guard;
 mod guard_window;
 mod guards;
+mod invariants;
 mod latency;
 mod latency_ratio;
 mod legacy_calls;
+mod look_up;
 mod lost;
 mod mark_file;
 mod mark_writer;
@@ -102,6 +105,7 @@ pub use captures::{
 pub use counters::EvidenceGeneration;
 pub use fingerprints::{FingerprintCount, PairsByKind};
 pub use guard::{CleanPairs, GuardCrossing, GuardWindowView};
+pub use invariants::{BrokenInvariant, InvariantCounts, InvariantVerdict, JudgedAnswer};
 pub use latency::{LatencyCounts, PairedLatencies};
 pub use latency_ratio::{LatencyRatios, RatioInterval};
 pub use legacy_calls::{LegacyCallsOfPair, LegacyCallsOfPairs};
@@ -370,30 +374,5 @@ impl Evidence {
         let stored_under = self.counters(route).lock().stored_under.clone();
         let ids = stored_under.into_iter().chain([self.current_id(route)]);
         ids.map(|id| self.marks.mark(&id)).collect()
-    }
-
-    /// The current id of the route that has or had this id.
-    fn current_id(&self, route: &RouteId) -> RouteId {
-        let renames = self.renames.read().unwrap_or_else(PoisonError::into_inner);
-        renames.get(route).unwrap_or(route).clone()
-    }
-
-    /// The counters of a route. Routes come from files, so there are few.
-    fn counters(&self, route: &RouteId) -> Arc<SharedCounters> {
-        let route = &self.current_id(route);
-        if let Some(counters) = self.routes.read().unwrap_or_else(PoisonError::into_inner).get(route) {
-            return Arc::clone(counters);
-        }
-        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(routes.entry(route.clone()).or_default())
-    }
-
-    fn all(&self) -> Vec<(RouteId, Arc<SharedCounters>)> {
-        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        routes.iter().map(|(route, counters)| (route.clone(), Arc::clone(counters))).collect()
-    }
-
-    fn pending(&self) -> std::sync::MutexGuard<'_, PendingSamples> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

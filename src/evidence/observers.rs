@@ -1,12 +1,15 @@
-//! What others tell evidence: how comparisons ended, and how the engine served callers.
+//! What others tell evidence: how comparisons ended, how the engine served callers, and whether its answers met the
+//! invariants of their routes.
 
 use super::Evidence;
+use super::invariants::{InvariantVerdict, JudgedAnswer};
+use crate::clock;
 use crate::exchange::{
     ComparisonOutcome, EngineAnswer, LateFailureObserver, OfferedRequest, Served, ServedObserver, TicketCounter,
 };
-use crate::flag::State;
+use crate::flag::{Invariant, State};
 use crate::names::{PlanId, RouteId};
-use crate::store::candidate_key;
+use crate::store::{candidate_key, route_of_candidate};
 
 impl TicketCounter for Evidence {
     fn settle(&self, request: &OfferedRequest, outcome: ComparisonOutcome) {
@@ -68,6 +71,50 @@ impl LateFailureObserver for Evidence {
         if rung >= State::Live {
             let (served, took, run) = (Served::Error, None, None);
             self.count_answer_for_guard(route, &EngineAnswer { files_version, rung, served, took, run });
+        }
+    }
+}
+
+impl Evidence {
+    /// Counts what was found out about the invariants of a route and one answer of the engine.
+    pub fn record_invariants(&self, route: &RouteId, answer: &JudgedAnswer, found: &[(&Invariant, InvariantVerdict)]) {
+        let label = route_of_candidate(route).unwrap_or_else(|| route.clone()).to_string();
+        for (invariant, verdict) in found {
+            metrics::counter!(
+                "pointsman_invariants_total",
+                "route" => label.clone(), "invariant" => invariant.name.clone(), "result" => verdict.label()
+            )
+            .increment(1);
+        }
+        if !self.counters(route).lock().has_basis_of(answer.files_version) {
+            return;
+        }
+        let is_broken = found.iter().any(|(_, verdict)| verdict.is_broken());
+        // While this guard lives, the mark of the route is not cleared, because nothing is counted yet.
+        let _uncounted = is_broken.then(|| self.mark(route));
+        let shared = self.counters(route);
+        let now = clock::now();
+        let mut broken: Vec<(&str, u64, Option<&str>)> = Vec::new();
+        {
+            let mut counters = shared.lock();
+            for (invariant, verdict) in found {
+                let counts = counters.evidence.invariants.entry(invariant.name.clone()).or_default();
+                let so_far = counts.count(invariant, verdict, answer, now);
+                match verdict {
+                    InvariantVerdict::Broken => broken.push((&invariant.name, so_far, None)),
+                    InvariantVerdict::Error(why) => broken.push((&invariant.name, so_far, Some(why))),
+                    InvariantVerdict::Held | InvariantVerdict::NotJudged(_) => {}
+                }
+            }
+            counters.dirty = true;
+        }
+        // A line for the first, the second, the fourth, … so that a broken service does not fill the log.
+        for (invariant, so_far, error) in broken.into_iter().filter(|(_, so_far, _)| so_far.is_power_of_two()) {
+            let run = answer.run.map(|run| run.to_string()).unwrap_or_default();
+            tracing::warn!(%route, run, invariant, broken = so_far, error, "an answer of the engine broke an invariant");
+        }
+        if answer.counts_for_guard {
+            self.count_invariants_for_guard(route, answer, is_broken);
         }
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::answers::AnswersByHour;
 use super::bound;
 use super::fingerprints::FingerprintCount;
+use super::invariants::InvariantCounts;
 use super::noise::NoisePairs;
 use super::rung::RungCounts;
 use super::second_runs::SecondRuns;
@@ -59,6 +60,8 @@ pub struct RouteEvidence {
     pub answers_since: Option<Timestamp>,
     /// When its last answer without an error was given.
     pub last_answer: Option<Timestamp>,
+    /// How often its answers to callers met the invariants of the route, by the name of the invariant.
+    pub invariants: BTreeMap<String, InvariantCounts>,
     /// Errors, unknown outcomes and fallbacks of the engine as the answering arm, since the workflow or the rules last
     /// changed.
     pub engine_errors: u64,
@@ -256,5 +259,6 @@ impl RouteEvidence {
         self.answers = AnswersByHour::default();
         (self.engine_answers, self.engine_answers_4xx) = (0, 0);
         (self.answers_since, self.last_answer) = (None, None);
+        self.invariants.clear();
     }
 }

@@ -368,6 +368,7 @@ async fn after_a_restart_a_marked_route_has_only_stored_mismatches_failures_and_
         private_steps: &[],
         sent_reads: &[],
         shared_steps_below: &[],
+        invariants: &[],
         live_share_is_all: true,
         now,
     };

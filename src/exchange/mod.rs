@@ -11,6 +11,7 @@ mod answered;
 mod arm;
 mod branch;
 mod effects;
+mod engine_answered;
 mod instance_requests;
 mod intents_below;
 mod late_failure;
@@ -37,6 +38,7 @@ pub use arm::{
 };
 pub use branch::Branch;
 pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, SentBody};
+pub use engine_answered::{AnswerUnknown, EngineAnswered};
 pub use instance_requests::{InstanceRequest, OpenRequest, RequestNumber, RequestsAtLegacy, TimeAtLegacy};
 pub use intents_below::IntentsBelow;
 pub use late_failure::LateFailureObserver;
@@ -48,4 +50,4 @@ pub use rehearsed::{ChildEvents, REHEARSED_CHILDREN_MAX, REHEARSED_EVENTS_MAX, R
 pub use repeat::{NotRepeated, REPEAT_HEADER, RepeatReply, RepeatRequest};
 pub use request_effects::{CallTarget, EffectsSoFar, OpenCallsOf, RequestEffects, UnattributedWrites};
 pub use request_value::{body_value, decoded_body_value, headers_value, query_value, request_value};
-pub use twins::{PerformedCalls, Twins};
+pub use twins::{EndedRun, PerformedCalls, Twins};

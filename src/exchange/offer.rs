@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{Answered, InstanceRequest, OfferedRequest, OpenRequest};
+use super::{Answered, EngineAnswered, InstanceRequest, OfferedRequest, OpenRequest};
 use crate::flag::{SkipReason, State};
 use crate::names::{RouteId, RunId};
 
@@ -17,6 +17,8 @@ pub trait Offer: Send + Sync {
     fn open(&self, request: OfferedRequest) -> ComparisonTicket;
     /// Hands over an answered request, or settles its ticket as skipped where the queue is full.
     fn offer(&self, ticket: ComparisonTicket, answered: Answered);
+    /// Hands over a request that the engine answered, for its route's invariants and a reverse comparison.
+    fn check(&self, answered: EngineAnswered);
     /// Whether the shadow executor can take a request of this route now; asked before bodies are captured.
     fn has_room(&self, route: &RouteId) -> bool;
     /// Announces a request of an instance, before legacy gets it, at this time of the proxy's clock (in microseconds).

@@ -1,8 +1,8 @@
-//! A request that is sent to legacy a second time, after its client has the reply, to learn how legacy differs from
-//! itself.
+//! A request that legacy gets after its client has the reply: a second time, to learn how legacy differs from itself;
+//! or after the engine has answered it, to compare the engine's answer with legacy's (a reverse comparison).
 //!
 //! Always true: a [`RepeatRequest`] exists only for a request of a route that is declared safe to repeat, and that has
-//! no retry key, so no other code can send a request twice.
+//! no retry key, so no other code can send a request to both.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use std::time::Duration;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::{Answered, RequestCopy};
+use super::{Answered, EngineAnswered, RequestCopy};
 use crate::compare::Observation;
-use crate::flag::{Route, SentHost};
+use crate::flag::{Percent, Route, SentHost};
 use crate::names::{RouteId, ServiceName};
 
-/// Marks a request that is sent a second time: `pointsman-repeat: noise`.
+/// Marks such a request, with its purpose: `pointsman-repeat: noise`.
 pub const REPEAT_HEADER: HeaderName = HeaderName::from_static("pointsman-repeat");
 
 /// The header fields that the repeated request lacks: those of the message itself, and those of its trace, because the
@@ -28,7 +28,25 @@ const FIELDS_LEFT_OUT: [HeaderName; 5] = [
     HeaderName::from_static("tracestate"),
 ];
 
-/// A request to legacy that was sent once before. The legacy of a route, as a tower
+/// What legacy is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// It answered the request before: how does it differ from itself?
+    Noise,
+    /// The engine answered it: what would legacy have answered?
+    Reverse,
+}
+
+impl Purpose {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Noise => "noise",
+            Self::Reverse => "reverse",
+        }
+    }
+}
+
+/// A request to legacy that one of the arms has answered. The legacy of a route, as a tower
 /// `Service<RepeatRequest, Response = RepeatReply, Error = Infallible>`, answers it.
 #[derive(Clone)]
 pub struct RepeatRequest {
@@ -37,6 +55,7 @@ pub struct RepeatRequest {
     request: Arc<RequestCopy>,
     headers: HeaderMap,
     within: Duration,
+    purpose: Purpose,
 }
 
 /// What legacy did with it.
@@ -68,9 +87,25 @@ impl RepeatRequest {
     /// The second copy of a request that was chosen for it. `None` if its route is not declared safe to repeat, if it
     /// creates an instance or changes one, or if the request has a retry key: legacy would recognise the repetition.
     pub fn of(answered: &Answered, within: Duration) -> Option<Self> {
-        let route: &Route = &answered.flag.route;
-        let sent = answered.repeat.as_ref()?;
-        if !is_allowed(route, &answered.request.method) || !answered.legacy_keys.keys.is_empty() {
+        let sent = answered.repeat.as_ref().filter(|_| answered.legacy_keys.keys.is_empty())?;
+        Self::new(&answered.flag.route, &answered.request, sent, within, Purpose::Noise)
+    }
+
+    /// A request that the engine answered and that was chosen for a reverse comparison. `None` if its route is not
+    /// declared safe to repeat, or if it creates an instance or changes one. The caller knows that it has no retry key.
+    pub fn of_engine_answer(answered: &EngineAnswered, within: Duration) -> Option<Self> {
+        let sent = answered.reverse.as_ref()?;
+        Self::new(&answered.flag.route, &answered.request, sent, within, Purpose::Reverse)
+    }
+
+    fn new(
+        route: &Route,
+        request: &Arc<RequestCopy>,
+        sent: &HeaderMap,
+        within: Duration,
+        purpose: Purpose,
+    ) -> Option<Self> {
+        if !is_allowed(route, &request.method) {
             return None;
         }
         let mut headers = HeaderMap::clone(sent);
@@ -82,9 +117,9 @@ impl RepeatRequest {
                 headers.insert(HOST, HeaderValue::from_str(name.as_str()).ok()?);
             }
         }
-        headers.insert(REPEAT_HEADER, HeaderValue::from_static("noise"));
+        headers.insert(REPEAT_HEADER, HeaderValue::from_static(purpose.as_str()));
         let (route, service) = (route.id.clone(), route.legacy.name.clone());
-        Some(Self { route, service, request: Arc::clone(&answered.request), headers, within })
+        Some(Self { route, service, request: Arc::clone(request), headers, within, purpose })
     }
 
     /// Its route.
@@ -109,8 +144,11 @@ impl RepeatRequest {
     }
     /// Whether a route as it is in the files in force still allows this.
     pub fn is_allowed_by(&self, route: &Route) -> bool {
-        let asks_for_it = route.noise.hundredths() > 0;
-        asks_for_it && route.legacy.name == self.service && is_allowed(route, &self.request.method)
+        let share = match self.purpose {
+            Purpose::Noise => route.noise,
+            Purpose::Reverse => route.reverse,
+        };
+        share > Percent::NONE && route.legacy.name == self.service && is_allowed(route, &self.request.method)
     }
 }
 

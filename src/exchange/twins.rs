@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::compare::Effect;
+use crate::compare::{Effect, Intent};
 use crate::flag::InstanceKey;
 use crate::names::RunId;
 use crate::workflow::RunStatus;
@@ -18,6 +18,15 @@ pub struct PerformedCalls {
     pub reads: Vec<Effect>,
 }
 
+/// A run that has ended.
+#[derive(Clone, Debug)]
+pub struct EndedRun {
+    /// How.
+    pub status: RunStatus,
+    /// The private and shared calls that it and the runs below it sent, each once, under the names of its steps.
+    pub sent: Vec<Intent>,
+}
+
 /// The engine's twins of instances that legacy created.
 pub trait Twins: Send + Sync {
     /// Waits until a run has ended, however long that takes; returns its final status. `None`: nothing is known of it.
@@ -25,6 +34,11 @@ pub trait Twins: Send + Sync {
     /// Waits until a run has ended, but no longer than `within`; returns its calls and those of the runs below it.
     /// `None`: it has not ended, or its calls are not known.
     fn performed(&self, run: RunId, within: Duration) -> BoxFuture<'static, Option<PerformedCalls>> {
+        let _ = (run, within);
+        Box::pin(std::future::ready(None))
+    }
+    /// Waits until a run has ended, but no longer than `within`. `None`: it has not ended, or its calls are not known.
+    fn ended(&self, run: RunId, within: Duration) -> BoxFuture<'static, Option<EndedRun>> {
         let _ = (run, within);
         Box::pin(std::future::ready(None))
     }

@@ -25,6 +25,7 @@ mod hashes;
 mod http_version;
 mod instance_key_source;
 mod instance_lifetime;
+mod invariant;
 mod key_text;
 mod likelihood;
 mod matcher;
@@ -70,6 +71,7 @@ pub use instance_key_source::InstanceKeySource;
 pub use instance_lifetime::{
     ADOPT_SETTLES, AdoptRule, AliveCall, InstanceEnd, InstanceLifetime, REPLY_PARTS, ReplyFacts, UnknownInstance,
 };
+pub use invariant::Invariant;
 pub use key_text::AmbiguousKey;
 pub use likelihood::ln_evidence_below;
 pub use overlap::TemplateSegment;

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::facts::reads_header;
 use super::{
-    Auto, CallerScope, Guard, InstanceKeySource, InstanceLifetime, Percent, Promote, RelaySettings, Service, Shares,
-    State,
+    Auto, CallerScope, Guard, InstanceKeySource, InstanceLifetime, Invariant, Percent, Promote, RelaySettings, Service,
+    Shares, State,
 };
 use crate::expression::{CreatedIdSource, Expression, Template, id_text};
 use crate::names::{RouteId, WorkflowName};
@@ -66,6 +66,9 @@ pub struct Route {
     pub replay_safe: bool,
     /// The share of the compared requests that are sent to legacy a second time; none unless `replay_safe`.
     pub noise: Percent,
+    /// The share of the requests that the engine answers in `live` and that are sent to legacy afterwards; none unless
+    /// `replay_safe`.
+    pub reverse: Percent,
     /// The share of the requests compared in `shadow` for which the engine is run a second time.
     pub rehearse_twice: Percent,
     /// Whether the reads of a run in `shadow` or `dark` are answered from legacy's own equal reads.
@@ -84,9 +87,9 @@ pub struct Route {
     pub capture: Percent,
     /// What is redacted beside what is secret by its name.
     pub redact: RedactRules,
-    /// Conditions (CEL over request, reply, run) to be judged in `live` and `only`, by name; not acted on by this
-    /// version.
-    pub invariants: Vec<(String, Expression)>,
+    /// Conditions that the engine's answers have to meet in `live` and `only`; at most
+    /// [`INVARIANTS_MAX`](super::invariant::INVARIANTS_MAX).
+    pub invariants: Arc<[Invariant]>,
 }
 
 impl Route {
@@ -113,6 +116,7 @@ impl Route {
             requests_max: None,
             replay_safe: false,
             noise: Percent::NONE,
+            reverse: Percent::NONE,
             rehearse_twice: Percent::NONE,
             replay_reads: false,
             strict_paths: false,
@@ -122,7 +126,7 @@ impl Route {
             auto: None,
             capture: Percent::NONE,
             redact: RedactRules::default(),
-            invariants: Vec::new(),
+            invariants: Arc::from([]),
         }
     }
 

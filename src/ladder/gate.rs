@@ -350,6 +350,7 @@ pub(super) fn judged<'a>(
         private_steps: positions.declared.private_steps.get(id).map_or(&[], Vec::as_slice),
         sent_reads: positions.declared.sent_reads.get(id).map_or(&[], Vec::as_slice),
         shared_steps_below: positions.declared.plans.shared_steps_below.get(id).map_or(&[], Vec::as_slice),
+        invariants: &position.route.invariants,
         live_share_is_all: position.inputs.shares.live == Percent::ALL,
         now: clock::now(),
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::admission::Admission;
-use super::candidate::CandidateOffer;
+use super::after_answer::AfterAnswer;
 use super::cut::Cut;
 use super::exchange_record::ExchangeRecord;
 use super::monotonic::now;
@@ -43,8 +43,8 @@ pub(super) struct AnsweredExchange {
     pub in_progress: Option<InProgress>,
     /// If it may change something: counts it until it has ended.
     pub write: Option<WriteUnderFiles>,
-    /// What is compared with the candidate of the route, where the engine answered.
-    pub candidate: Option<Box<CandidateOffer>>,
+    /// What is done with an answer of the engine.
+    pub after: Option<Box<AfterAnswer>>,
 }
 
 impl AnsweredExchange {
@@ -60,11 +60,11 @@ impl AnsweredExchange {
             served,
             cut,
             record,
-            candidate,
+            after,
             ..
         } = self;
-        if let Some(candidate) = candidate {
-            candidate.end();
+        if let Some(after) = after {
+            after.end();
         }
         // A problem document and a whole answer are cut by their client alone, so this reply came from a service.
         let cut = if answered_by == AnsweredBy::Engine { cut.map(Cut::of_service) } else { cut };

@@ -37,7 +37,7 @@ impl CandidateOfRoute {
         request: Arc<RequestCopy>,
         answer: &ArmAnswer,
         took: Duration,
-    ) -> Option<Box<CandidateOffer>> {
+    ) -> Option<CandidateOffer> {
         let shared = &proxied.client.shared;
         let mut ticket = self.open(proxied, flagged, &request.method);
         ticket.set_legacy_status(answer.status);
@@ -71,7 +71,7 @@ impl CandidateOfRoute {
             candidate: Some(ForCandidate { plans: Arc::clone(&self.plans), id: self.id.clone(), control }),
             at_legacy: None,
         };
-        Some(Box::new(CandidateOffer { ticket, answered, offer: shared.offer.clone() }))
+        Some(CandidateOffer { ticket, answered, offer: shared.offer.clone() })
     }
 }
 

@@ -14,8 +14,9 @@ use http::{Response, StatusCode, request};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+use super::after_answer::AfterAnswer;
+use super::answer_check::ToCheck;
 use super::answered_exchange::AnsweredExchange;
-use super::candidate::CandidateOffer;
 use super::capture::Captured;
 use super::client_upgrade::ClientUpgrade;
 use super::compression::{self, Asked};
@@ -144,7 +145,10 @@ pub(super) async fn answer(
     let failure = match reply {
         Ok(Ok(Ok(ArmReply::Answer(answer)))) => {
             let run = answer.report.run;
+            let to_check = ToCheck { counted_as: route, rung, reason, request: copy.clone(), headers: &head.headers };
+            let check = to_check.with_answer(&proxied, &flagged, &answer, took);
             let offer = candidate.and_then(|candidate| candidate.with_answer(&proxied, &flagged, copy, &answer, took));
+            let after = AfterAnswer::of(offer, check);
             let mut streamed = matches!(answer.body, AnswerBody::Streamed(_)).then(|| StreamedServed {
                 request: served_request.clone(),
                 took,
@@ -173,7 +177,7 @@ pub(super) async fn answer(
                 Conditions::NotModified => not_modified(answer),
                 Conditions::Failed => return Err(proxied.refused(rung, Failure::Precondition)),
             };
-            let Some(response) = respond(&proxied, head, answer, streamed, offer, rung) else {
+            let Some(response) = respond(&proxied, head, answer, streamed, after, rung) else {
                 return Err(proxied.refused(rung, Failure::EngineSilent));
             };
             let overhead = overhead_before + asked.saturating_sub(read_at) + now().saturating_sub(replied);
@@ -289,7 +293,7 @@ fn respond(
     head: &request::Parts,
     answer: ArmAnswer,
     streamed_served: Option<StreamedServed>,
-    candidate: Option<Box<CandidateOffer>>,
+    after: Option<Box<AfterAnswer>>,
     rung: State,
 ) -> Option<Response<ReplyBody>> {
     let ArmAnswer { status, mut headers, body, report: _ } = answer;
@@ -300,7 +304,7 @@ fn respond(
     let wait = &proxied.client.wait;
     wait.enter(Phase::Reply);
     let served = streamed_served.filter(|_| !status.is_client_error() && !status.is_server_error()).map(Box::new);
-    let answered = AnsweredExchange { served, candidate, ..proxied.answered(rung, AnsweredBy::Engine, status) };
+    let answered = AnsweredExchange { served, after, ..proxied.answered(rung, AnsweredBy::Engine, status) };
     let body = match body {
         AnswerBody::Whole(body) => {
             let asked = Asked { version: head.version, headers: &head.headers };

@@ -28,6 +28,8 @@
 mod address;
 mod admission;
 mod adoption;
+mod after_answer;
+mod answer_check;
 mod answered_exchange;
 mod body_copy;
 mod bystander;

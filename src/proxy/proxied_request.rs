@@ -106,6 +106,8 @@ pub(super) struct FlaggedRequest {
     pub cohort: Option<usize>,
     /// The candidate of the route, if the engine answers.
     pub candidate: Option<CandidateOfRoute>,
+    /// Whether legacy is asked too once the engine has answered, for a reverse comparison.
+    pub is_reversed: bool,
 }
 
 impl FlaggedRequest {

@@ -52,7 +52,7 @@ impl RouteEntry {
             record: None,
             in_progress: None,
             write: None,
-            candidate: None,
+            after: None,
         }
     }
 }

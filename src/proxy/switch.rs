@@ -15,6 +15,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, request};
 
 use super::admission::Admission;
 use super::adoption;
+use super::answer_check::is_reversed;
 use super::candidate::{CandidateOfRoute, version_by_instance};
 use super::client_body::ClientBody;
 use super::client_upgrade::on_upgrade;
@@ -284,6 +285,7 @@ async fn decide_flagged<'a>(
     let (owner, cohort) = (facts.owner, diagnostics.cohort);
     let by_instance = version_by_instance(&table.set, &flag, instance.as_ref(), &decision, &*shared.affinity).await;
     let candidate = CandidateOfRoute::of(&table.set, &flag, &facts, follows.as_ref(), &decision, by_instance);
+    let is_reversed = is_reversed(&flag, &facts, &decision, retry_keys.is_some());
     let flagged = FlaggedRequest {
         flag,
         params,
@@ -297,6 +299,7 @@ async fn decide_flagged<'a>(
         decided_at,
         cohort,
         candidate,
+        is_reversed,
     };
     match decision {
         Decision::Legacy { rung, .. } | Decision::Engine { rung, .. } if is_unknown => {

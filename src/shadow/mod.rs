@@ -26,6 +26,7 @@
 //! counted. When the engine is gone or panics, only the runs that asked it fail. An answer after the time-out is
 //! ignored.
 
+mod answer_checks;
 mod ask;
 mod capture;
 mod compared;
@@ -48,6 +49,7 @@ mod queue;
 mod reads_of_legacy;
 mod redaction;
 mod repeat;
+mod reverse;
 mod run;
 mod run_end;
 mod run_facts;
@@ -66,6 +68,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use answer_checks::AnswerChecks;
 use dispatch::run_entries;
 use followups::store_marks;
 use given_ids::GivenIds;
@@ -82,7 +85,7 @@ pub use parts::{EngineArm, RepeatedLegacy, RulesInForce, ShadowParts};
 use crate::compare::Body;
 use crate::evidence::Evidence;
 use crate::exchange::{
-    Answered, ComparisonOutcome, ComparisonTicket, InstanceRequest, Offer, OfferedRequest, OpenRequest,
+    Answered, ComparisonOutcome, ComparisonTicket, EngineAnswered, InstanceRequest, Offer, OfferedRequest, OpenRequest,
 };
 use crate::flag::SkipReason;
 use crate::names::RouteId;
@@ -101,6 +104,8 @@ pub struct Shadow {
     waiting: Arc<ByteBudget>,
     /// The memory for requests that wait for their turn on a twin.
     held: Arc<ByteBudget>,
+    /// The checks of the engine's answers.
+    checks: AnswerChecks,
     /// The requests of instances that legacy has.
     requests: Arc<OpenRequests>,
     order: Arc<InstanceOrder>,
@@ -160,7 +165,7 @@ impl Shadow {
             twins: Arc::clone(&twins),
             given_ids: GivenIds::default(),
         });
-        let entries = run_entries(queued, stopping, slots, runner);
+        let entries = run_entries(queued, stopping, slots, Arc::clone(&runner));
         let (no_more_marks, stop_marks) = watch::channel(false);
         let marks = runtime.spawn(store_marks(Arc::clone(&order), twins, stop_marks));
         runtime.spawn(async move {
@@ -179,6 +184,7 @@ impl Shadow {
             budget,
             waiting,
             held,
+            checks: AnswerChecks::new(runner),
             requests,
             order,
             in_flight,
@@ -201,6 +207,7 @@ impl Shadow {
         metrics::gauge!("pointsman_shadow_in_flight").set(in_flight as f64);
         metrics::gauge!("pointsman_effects_waiting_pairs").set(self.waiting.entries() as f64);
         metrics::gauge!("pointsman_effects_waiting_bytes").set(self.waiting.used() as f64);
+        metrics::gauge!("pointsman_answer_checks").set(self.checks.under_way() as f64);
         metrics::gauge!("pointsman_followups_pending").set(self.held.entries() as f64);
         metrics::gauge!("pointsman_followups_pending_bytes").set(self.held.used() as f64);
     }
@@ -210,7 +217,12 @@ impl Shadow {
     pub async fn drain(&self, within: Duration) {
         self.stop.send_modify(|stop| *stop = if *stop == Stop::No { Stop::Finish } else { *stop });
         let mut ended = self.ended.clone();
-        if tokio::time::timeout(within, ended.wait_for(|ended| *ended)).await.is_ok() {
+        let all_ended = async {
+            self.checks.end().await;
+            // An error says that the task has ended.
+            let _ = ended.wait_for(|ended| *ended).await;
+        };
+        if tokio::time::timeout(within, all_ended).await.is_ok() {
             return;
         }
         self.stop.send_replace(Stop::Now);
@@ -259,6 +271,12 @@ impl Offer for Shadow {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(entry)) => entry.ticket.skip(SkipReason::QueueFull),
             Err(mpsc::error::TrySendError::Closed(entry)) => entry.ticket.skip(SkipReason::ShuttingDown),
+        }
+    }
+
+    fn check(&self, answered: EngineAnswered) {
+        if let Some(runtime) = &self.runtime {
+            self.checks.begin(answered, runtime, self.stop.subscribe());
         }
     }
 

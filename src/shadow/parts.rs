@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
 use crate::compare::Rules;
@@ -16,7 +17,7 @@ use crate::names::RouteId;
 /// The engine, as the service that is asked.
 pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
 
-/// Legacy, as the service that is asked a second time.
+/// Legacy, as the service that is asked what an arm has answered.
 #[derive(Clone)]
 pub struct RepeatedLegacy {
     /// The service.
@@ -24,6 +25,16 @@ pub struct RepeatedLegacy {
     /// Whether legacy's calls come through the egress listener. Then a request is repeated only if it is known that
     /// legacy made no call for it that may have changed something.
     pub is_watched: bool,
+}
+
+impl RepeatedLegacy {
+    /// Asks it.
+    pub(super) async fn ask(&self, request: RepeatRequest) -> RepeatReply {
+        match self.arm.clone().oneshot(request).await {
+            Ok(reply) => reply,
+            Err(never) => match never {},
+        }
+    }
 }
 
 /// The rules in force by route; swapped whole when files change.

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use serde_json::Value;
 use tokio::sync::watch;
-use tower::ServiceExt;
 
 use super::compared::{ComparedReplies, ComparedRequest};
 use super::run::Runner;
@@ -74,10 +73,9 @@ impl Runner {
             return "effects_unknown";
         }
         let Ok(_permit) = self.repeats.try_acquire() else { return "busy" };
-        let again = match tokio::time::timeout(within, legacy.arm.clone().oneshot(request)).await {
-            Ok(Ok(Ok(again))) => again,
-            Ok(Ok(Err(why))) => return why.as_str(),
-            Ok(Err(never)) => match never {},
+        let again = match tokio::time::timeout(within, legacy.ask(request)).await {
+            Ok(Ok(again)) => again,
+            Ok(Err(why)) => return why.as_str(),
             Err(_) => return "failed",
         };
         let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(compared, replies, &again)));

@@ -78,7 +78,7 @@ pub(super) struct RunRequest {
 
 /// The reads of a run, where its pair is captured, it is run a second time, no events of it tell what it read, or
 /// legacy's calls may be equal to them.
-struct FirstReads {
+pub(super) struct FirstReads {
     reads: Arc<RecordedReads>,
     is_captured: bool,
     runs_twice: bool,
@@ -235,7 +235,7 @@ impl Runner {
     }
 
     /// Compares the two observations, counts the pair, keeps a sample of a mismatch, and returns the outcome.
-    fn compare_and_count(
+    pub(super) fn compare_and_count(
         &self,
         answered: &Answered,
         (generation, stratum): (EvidenceGeneration, Option<&str>),

@@ -176,6 +176,16 @@ const COUNTERS: MetricDescriptions = &[
     ),
     ("pointsman_offered_total", "Requests offered for comparison."),
     (
+        "pointsman_invariants_total",
+        "The engine's answers to callers, by invariant of the route and result: it `held`, was `broken` (or could not be \
+         evaluated), or was `not_judged`.",
+    ),
+    (
+        "pointsman_reverse_comparisons_total",
+        "Requests that the engine answered and that were chosen for a reverse comparison, by outcome: `compared`, \
+         `not_compared`, or why legacy was not asked or gave no reply.",
+    ),
+    (
         "pointsman_noise_repeats_total",
         "Requests chosen to be sent to legacy a second time (`replay_safe`), by outcome: legacy's replies are `equal`, or \
          `differs`; or why nothing was compared (`pointsman help noise`).",
@@ -447,6 +457,7 @@ const GAUGES: MetricDescriptions = &[
     ),
     ("pointsman_evidence_coverage", "The share of requests that were compared, of those that count for coverage."),
     ("pointsman_shadow_queue_depth", "Requests that wait in the shadow queue."),
+    ("pointsman_answer_checks", "Answers of the engine whose invariants are judged, or that legacy is asked about."),
     ("pointsman_shadow_in_flight", "Runs for comparison under way (`shadow`, `dark`)."),
     (
         "pointsman_effects_waiting_pairs",

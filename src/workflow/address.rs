@@ -103,7 +103,8 @@ pub fn moved_calls(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> BTreeMap<
         let in_flight = state.phase == Phase::InFlight && state.effect != EffectClass::Read;
         let Some((_, declared)) = plan.step(step) else { continue };
         let Some(call) = declared.call(part).filter(|call| inputs.base(&call.service).is_some()) else { continue };
-        let is_uncertain = in_flight || state.unknown_effect() || part == StepPart::Probe;
+        let is_unknown = state.unknown_effect() && state.unfit_result.is_none();
+        let is_uncertain = in_flight || is_unknown || part == StepPart::Probe;
         if is_uncertain
             && !state.request.url.contains(SEALED[0])
             && let Some(moved) = address_change(run, inputs, call, (step, item, part), &state.request)

@@ -42,6 +42,7 @@ mod idle;
 mod ids_outside_paths;
 mod injected;
 mod instances;
+mod invariants;
 mod json_server;
 mod key_files;
 mod kills;

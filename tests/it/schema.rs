@@ -9,7 +9,7 @@ use crate::support::process::{cli, output_text};
 
 /// A valid value for every key of a route. The maps `percent`, `force`, `promote` and `guard` have every key
 /// of their schema.
-const ROUTE: [(&str, &str); 32] = [
+const ROUTE: [(&str, &str); 33] = [
     ("id", "things"),
     ("was", "[old.things]"),
     ("match", "{ method: GET, path: '/things/{id}' }"),
@@ -34,6 +34,7 @@ const ROUTE: [(&str, &str); 32] = [
     ("timeouts", "{ first_byte: 1s, idle: 2s, total: off }"),
     ("replay_safe", "true"),
     ("noise", "0.5%"),
+    ("reverse", "0.5%"),
     ("rehearse_twice", "2%"),
     ("replay_reads", "false"),
     ("paths", "strict"),

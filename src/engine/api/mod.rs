@@ -23,6 +23,7 @@ pub(super) mod prepared;
 pub(super) mod repeat;
 pub(super) mod rerun;
 mod run_tree;
+mod sent_calls;
 pub(super) mod start;
 pub(super) mod types;
 mod unknown_instance;

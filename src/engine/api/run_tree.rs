@@ -22,14 +22,14 @@ pub(super) struct RunOfTree {
     pub plan: Arc<Plan>,
     pub events: Vec<StoredEvent>,
     /// `None` for the run at the top.
-    begun: Option<BegunBy>,
+    pub begun: Option<BegunBy>,
 }
 
 /// What began a run: which run of the tree, by its index, with which step and for which item.
-struct BegunBy {
-    parent: usize,
-    step: StepId,
-    item: Option<u32>,
+pub(super) struct BegunBy {
+    pub parent: usize,
+    pub step: StepId,
+    pub item: Option<u32>,
 }
 
 /// Reads a run and those below it. A run that was never created is left out.

@@ -44,5 +44,5 @@ pub(super) use self::inputs_outputs::{
 pub(super) use self::log::{AppendHeader, new_pins};
 pub(super) use self::measure::{Attempt, Measure};
 pub(super) use self::pending_run_record::PendingRunRecord;
-pub(super) use self::run_report::{IntentsOfRun, add_intents_below};
+pub(super) use self::run_report::{IntentsOfRun, add_intents_below, intent};
 pub(super) use self::state::{CallerTerms, Machine, MachineParts, RecoveryPause};

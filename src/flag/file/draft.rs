@@ -9,7 +9,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{AdoptDraft, AutoDraft, CreatesDraft, GuardDraft, PromoteDraft, RedactDraft, SizeDraft, TimeoutsDraft};
+use super::{
+    AdoptDraft, AutoDraft, CreatesDraft, GuardDraft, InvariantsDraft, PromoteDraft, RedactDraft, SizeDraft,
+    TimeoutsDraft,
+};
 use crate::flag::{Compress, State};
 
 /// A file of `flags/routes/`.
@@ -74,6 +77,9 @@ pub struct RouteDraft {
     pub replay_safe: bool,
     /// With `replay_safe`: the share of compared requests that are sent to legacy twice. Default: `1%`.
     pub noise: Option<String>,
+    /// With `replay_safe`: the share of the requests that the engine answers in `live` and that legacy is asked
+    /// afterwards, so that its reply is compared. Default: `1%`.
+    pub reverse: Option<String>,
     /// The share of compared requests in `shadow` for which the engine is run a second time, from the same inputs.
     /// Default: `1%`.
     pub rehearse_twice: Option<String>,
@@ -101,7 +107,7 @@ pub struct RouteDraft {
     /// What is redacted beside what `redact:` of pointsman.yaml declares and the names that are secret anyway.
     #[serde(default)]
     pub redact: RedactDraft,
-    /// Conditions judged in `live` and `only`: a list, or a map by name; checked, but not acted on by this version.
+    /// Conditions that the engine's answers have to meet in `live` and `only`: a list, or a map by name.
     pub invariants: Option<InvariantsDraft>,
 }
 
@@ -263,15 +269,6 @@ pub enum OneOrMore {
     More(Vec<String>),
 }
 
-/// Conditions: a list, or a map by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InvariantsDraft {
-    /// A list; the name of each is its own text.
-    List(Vec<String>),
-    /// A map by name.
-    Named(BTreeMap<String, String>),
-}
-
 fn read<T: serde::de::DeserializeOwned, E: serde::de::Error>(value: Value) -> Result<T, E> {
     serde_json::from_value(value).map_err(E::custom)
 }
@@ -302,15 +299,6 @@ impl<'de> Deserialize<'de> for OneOrMore {
         match Value::deserialize(deserializer)? {
             Value::String(text) => Ok(Self::One(text)),
             value => read(value).map(Self::More),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for InvariantsDraft {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Value::deserialize(deserializer)? {
-            value @ Value::Array(_) => read(value).map(Self::List),
-            value => read(value).map(Self::Named),
         }
     }
 }
@@ -379,20 +367,6 @@ impl JsonSchema for OneOrMore {
             "description": "A text, or a list of them.",
             "type": ["string", "array"],
             "items": { "type": "string" }
-        })
-    }
-}
-
-impl JsonSchema for InvariantsDraft {
-    fn schema_name() -> Cow<'static, str> {
-        "Invariants".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "Conditions: a list, or a map by name.",
-            "type": ["array", "object"],
-            "items": { "type": "string" },
-            "additionalProperties": { "type": "string" }
         })
     }
 }

@@ -14,6 +14,7 @@ mod draft;
 mod family;
 mod guard;
 mod instance;
+mod invariants;
 mod keep;
 mod matching;
 mod parts;
@@ -36,10 +37,11 @@ pub use auto::AutoDraft;
 pub use breaker::{BreakerDraft, BreakerMapDraft};
 pub use creates::CreatesDraft;
 pub use draft::{
-    AliveDraft, CallerDraft, CohortDraft, ForceDraft, InstanceDraft, InvariantsDraft, JwtDraft, KeepDraft, MatchDraft,
-    OneOrMore, PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, TokenDraft, UnknownDraft,
+    AliveDraft, CallerDraft, CohortDraft, ForceDraft, InstanceDraft, JwtDraft, KeepDraft, MatchDraft, OneOrMore,
+    PathsDraft, PercentDraft, RouteDraft, RouteFileDraft, TokenDraft, UnknownDraft,
 };
 pub use guard::{GuardDraft, SLOW_RATE, guard, guard_by_default};
+pub use invariants::{ConditionalDraft, InvariantDraft, InvariantsDraft};
 pub use paths::{ServicePathsDraft, ServicePathsMapDraft};
 pub use promote::{PromoteDraft, promote};
 pub use redact::{DetectorDraft, RedactDraft, redact_rules};

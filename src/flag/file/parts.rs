@@ -3,14 +3,11 @@
 use std::collections::HashSet;
 
 use super::values::{check_name, condition};
-use super::{CohortDraft, ForceDraft, InvariantsDraft, PercentDraft, suggest};
-use crate::expression::{Expression, ReadPath, Template};
+use super::{CohortDraft, ForceDraft, PercentDraft, suggest};
+use crate::expression::{ReadPath, Template};
 use crate::flag::facts::{HOP_BY_HOP_HEADERS, REQUEST_PARTS};
 use crate::flag::{Cohort, Percent, Shares, State};
 use crate::problem::{Problems, Site};
-
-/// The names that an invariant may read.
-const INVARIANT_ROOTS: [&str; 7] = ["request", "reply", "run", "legacy", "engine", "intents", "instance"];
 
 /// Checks each rung's share. A share below 100 in `dark` and `live` needs a key: without one, requests of the same
 /// caller would be on different rungs.
@@ -171,28 +168,6 @@ pub fn check_end_to_end(name: &str, site: &Site, problems: &mut Problems) -> boo
             .hint("name a header that is passed on to legacy, such as `authorization`");
     }
     !is_hop_by_hop
-}
-
-/// Checks conditions; returns them by name. In a list, each condition is named by its own text.
-pub fn invariants(draft: &InvariantsDraft, site: &Site, problems: &mut Problems) -> Vec<(String, Expression)> {
-    let entries: Vec<(Site, String, &str)> = match draft {
-        InvariantsDraft::List(list) => {
-            list.iter().enumerate().map(|(index, text)| (site.index(index), text.clone(), &**text)).collect()
-        }
-        InvariantsDraft::Named(map) => {
-            map.iter().map(|(name, text)| (site.key(&**name), name.clone(), &**text)).collect()
-        }
-    };
-    let mut invariants = Vec::new();
-    for (site, name, text) in entries {
-        let Some(expression) = condition(text, &site, problems) else { continue };
-        for root in expression.reads().iter().map(ReadPath::root).filter(|root| !INVARIANT_ROOTS.contains(root)) {
-            let hint = suggest(root, INVARIANT_ROOTS.into_iter());
-            problems.error(&site, format!("`{root}` cannot be read by an invariant")).hint(hint);
-        }
-        invariants.push((name, expression));
-    }
-    invariants
 }
 
 #[cfg(test)]

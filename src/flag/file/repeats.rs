@@ -1,5 +1,5 @@
-//! The check of `replay_safe:` and `noise:`: whether requests may be sent to legacy a second time, and how many are.
-//! And of other shares of the compared requests.
+//! The check of `replay_safe:`, `noise:` and `reverse:`: whether legacy may be asked what an arm has answered, and how
+//! often it is. And of other shares of the compared requests.
 //!
 //! Always true: a route whose requests may change something at legacy, as far as the files show it, is refused: a
 //! second request would do the work twice.
@@ -9,8 +9,8 @@ use super::{InstanceDraft, RouteDraft, WorkflowFacts};
 use crate::flag::{Percent, RouteMatch};
 use crate::problem::{Problems, Site};
 
-/// `noise:` of a route that is declared safe to repeat: 1 %.
-const NOISE_DEFAULT: f64 = 1.0;
+/// `noise:` and `reverse:` of a route that is declared safe to repeat: 1 %.
+const REPEATED_DEFAULT: f64 = 1.0;
 /// `rehearse_twice:` of a route with a workflow: 1 %.
 const TWICE_DEFAULT: f64 = 1.0;
 
@@ -50,12 +50,7 @@ pub(super) fn noise_share(
 ) -> Percent {
     let at = |key: &str| site.key(key);
     if !draft.replay_safe {
-        if draft.noise.is_some() {
-            problems
-                .error(&at("noise"), "without `replay_safe: true` no request is sent to legacy a second time")
-                .hint("add `replay_safe: true` if a repeated request changes nothing at legacy, or leave `noise` out");
-        }
-        return Percent::NONE;
+        return share_of_repeated(draft, &draft.noise, "noise", site, problems);
     }
     if let Some(class) = workflow.and_then(|facts| facts.writing_steps()) {
         problems
@@ -84,10 +79,30 @@ pub(super) fn noise_share(
         }
         Some(_) | None => {}
     }
-    let Some(text) = &draft.noise else { return Percent::new(NOISE_DEFAULT).unwrap_or(Percent::NONE) };
-    let Some(share) = percentage(text, &at("noise"), problems) else { return Percent::NONE };
+    share_of_repeated(draft, &draft.noise, "noise", site, problems)
+}
+
+/// Returns a share of requests that legacy is asked although an arm has answered them, as people write it (`1%`).
+pub(super) fn share_of_repeated(
+    draft: &RouteDraft,
+    text: &Option<String>,
+    key: &str,
+    site: &Site,
+    problems: &mut Problems,
+) -> Percent {
+    let site = site.key(key);
+    if !draft.replay_safe {
+        if text.is_some() {
+            problems
+                .error(&site, "without `replay_safe: true` legacy is not asked what an arm has answered")
+                .hint(format!("add `replay_safe: true` if a request changes nothing at legacy, or leave `{key}` out"));
+        }
+        return Percent::NONE;
+    }
+    let Some(text) = text else { return Percent::new(REPEATED_DEFAULT).unwrap_or(Percent::NONE) };
+    let Some(share) = percentage(text, &site, problems) else { return Percent::NONE };
     Percent::exact(share * 100.0).unwrap_or_else(|why| {
-        problems.error(&at("noise"), why).hint("such as 1% or 0.5%");
+        problems.error(&site, why).hint("such as 1% or 0.5%");
         Percent::NONE
     })
 }

@@ -58,6 +58,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         timeouts,
         replay_safe,
         noise: _,
+        reverse: _,
         rehearse_twice,
         replay_reads,
         paths,
@@ -131,10 +132,11 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         None => repeats::twice_by_default(workflow.is_some()),
     };
     let redact = known.redact.and(&redact::redact_rules(redact_draft, &at("redact"), problems));
-    let invariants = invariants.as_ref().map(|draft| parts::invariants(draft, &at("invariants"), problems));
+    let invariants = invariants.as_ref().map(|draft| super::invariants::invariants(draft, &at("invariants"), problems));
 
     let keeps_runs = keep::keeps_runs(draft, workflow_facts, site, problems);
     let noise = repeats::noise_share(draft, matches.as_ref(), workflow_facts, site, problems);
+    let reverse = repeats::share_of_repeated(draft, &draft.reverse, "reverse", site, problems);
     let has_shared_step = workflow_facts.is_some_and(|workflow_facts| workflow_facts.shared_steps);
     if has_shared_step && retry_key.is_none() && matches.as_ref().is_some_and(|m| !m.method.is_safe()) {
         problems.warn(&at("id"), "without the header `Idempotency-Key` a client's retry is a new request here").hint(
@@ -169,6 +171,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         requests_max: *requests_max,
         replay_safe: *replay_safe,
         noise,
+        reverse,
         rehearse_twice,
         replay_reads: *replay_reads,
         strict_paths,
@@ -178,7 +181,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         auto,
         capture,
         redact,
-        invariants: invariants.unwrap_or_default(),
+        invariants: invariants.unwrap_or_default().into(),
     })
 }
 

@@ -157,7 +157,7 @@ fn a_route_with_every_part_is_read() {
     );
     assert_eq!(create.requests_max, Some(5));
     assert_eq!(create.guard.as_ref().and_then(|g| g.mismatch), Some(0.001));
-    assert_eq!(create.invariants[0].0, "${reply.body.total >= 0}");
+    assert_eq!(create.invariants[0].name, "${reply.body.total >= 0}");
     assert!(create.strict_paths && create.caller.headers == ["x-user"] && create.force.as_deref() == Some("a drill"));
     assert_eq!(routes[1].shares.dark, Percent::new(20.0).unwrap());
     assert!(matches!(&routes[1].instance, Some(Instance::Follows { creator, key })

@@ -119,6 +119,7 @@ impl Offer for FakeOffer {
         self.0.offered.lock().unwrap().push(answered);
         ticket.settle(ComparisonOutcome::Matched);
     }
+    fn check(&self, _answered: crate::exchange::EngineAnswered) {}
     fn has_room(&self, _route: &RouteId) -> bool {
         !self.0.queue_full.load(SeqCst)
     }
@@ -394,7 +395,6 @@ impl Rig {
 pub fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: shop.test\r\n\r\n")
 }
-
 pub fn post(path: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: shop.test\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }

@@ -15,7 +15,8 @@ pub(super) fn cancelled_by(by: &str, reason: Option<&str>) -> String {
 }
 
 impl Run {
-    /// Begins an early end. Conflicts over calls with unknown effect stay open; all others are closed.
+    /// Begins an early end. Conflicts over calls with unknown effect stay open; all others are closed, also those over
+    /// calls that are known to be done by a later attempt or a probe.
     pub(in crate::workflow) fn fail(&mut self, failure: Failure) {
         if self.failing.is_some() {
             return;
@@ -24,7 +25,7 @@ impl Run {
         let conflicts = std::mem::take(&mut self.conflicts);
         for conflict in conflicts {
             match self.call_state(&conflict.step, conflict.item, conflict.part.decided_part()) {
-                Some(call) if call.unknown_effect() => {
+                Some(call) if call.unknown_effect() && call.unfit_result.is_none() => {
                     // Whether the call took effect still has to be found out. The choices by which the step would go on
                     // are withdrawn.
                     let mut conflict = conflict;
@@ -137,7 +138,15 @@ impl Run {
         by: &str,
     ) -> Result<(), String> {
         let index = self.conflicts.iter().position(|open| open.step == *step && open.item == item && open.part == part);
-        let index = index.ok_or_else(|| format!("no conflict over `{step}` is open"))?;
+        let Some(index) = index else {
+            // Earlier versions kept the conflict open over a call that was done after an attempt with unknown outcome.
+            let was_left_open = self.failing.is_some() && matches!(choice, Choice::Skip | Choice::Take { .. });
+            let is_done = self.done.iter().any(|done| done.step == *step && done.item == item);
+            return match was_left_open && is_done {
+                true => Ok(()),
+                false => Err(format!("no conflict over `{step}` is open")),
+            };
+        };
         if matches!(choice, Choice::Cancel { .. }) {
             return Ok(()); // the next event closes this conflict, with all others
         }
@@ -163,7 +172,9 @@ impl Run {
         }
         let asked_about = part.decided_part();
         let unknown = asked_about == StepPart::Do
-            && self.call_state(step, item, asked_about).is_some_and(CallState::unknown_effect);
+            && self
+                .call_state(step, item, asked_about)
+                .is_some_and(|call| call.unknown_effect() && call.unfit_result.is_none());
         match choice {
             Choice::Skip if unknown => self.note_unknown(step, item, format!("{UNKNOWN}: {by} skipped it")),
             Choice::RetryWith { .. } if unknown => {

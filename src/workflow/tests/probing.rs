@@ -2,7 +2,7 @@
 
 use super::harness::{plan, take_output, timed_out};
 use super::*;
-use crate::workflow::{ConflictKind, ControlCommand, StepPart, rerun};
+use crate::workflow::{Choice, ConflictEvent, ConflictKind, ControlCommand, StepPart, rerun};
 
 const PROBED: &str = "
 workflow: w
@@ -228,4 +228,74 @@ fn a_retry_command_sends_a_waiting_probe_at_once() {
     assert!(harness.in_flight_names().is_empty(), "the probe waits for 10 s");
     harness.give_command_by("ann", ControlCommand::Retry { step: Some("charge".into()), attempt: None }).unwrap();
     assert_eq!(harness.in_flight_names(), ["probe charge"]);
+}
+
+const WITH_ANOTHER: &str = "
+workflow: w
+deadline: 10s
+steps:
+  charge:
+    call: POST ${services.bank}/charges
+    probe: { call: 'GET ${services.bank}/charges?key=${key}', done: '${output.found}', output: '${output.charge}' }
+    output: { schema: { required: [id] } }
+    undo: DELETE ${services.bank}/charges/1
+  other: { call: 'POST ${services.bank}/other' }
+respond: { status: 200 }
+";
+
+/// The probe says that the charge was done, and its output does not fit: the run pauses over that alone.
+fn paused_over_output(plan: &Plan) -> Harness<'_> {
+    let mut harness = Harness::of_api(plan);
+    harness.settle();
+    harness.call("charge", timed_out());
+    harness.now = harness.now + std::time::Duration::from_secs(2);
+    harness.perform_due();
+    let unfit = ok(json!({ "found": true, "charge": {} }));
+    harness.record_result("charge", None, StepPart::Probe, unfit);
+    assert_eq!(harness.run.conflict().unwrap().kind, ConflictKind::Schema);
+    harness
+}
+
+#[test]
+fn a_call_that_the_probe_found_done_is_undone_if_another_step_fails() {
+    let plan = plan(WITH_ANOTHER);
+    let mut harness = paused_over_output(&plan);
+    harness.call("other", status(400));
+    assert!(harness.run.conflict().is_none(), "it is known what was done");
+    assert_eq!(harness.in_flight_names(), ["undo charge"]);
+    harness.undo("charge", ok(json!({})));
+    assert_eq!((harness.status(), harness.run.unknown.len()), (RunStatus::Failed, 0));
+    assert_eq!(fold(&harness.events).unwrap(), harness.run);
+}
+
+#[test]
+fn a_call_that_the_probe_found_done_is_not_unknown_if_a_person_skips_its_step() {
+    let plan = plan(WITH_ANOTHER);
+    let mut harness = paused_over_output(&plan);
+    harness.choose("charge", None, Choice::Skip).unwrap();
+    harness.call("other", status(400));
+    assert_eq!(harness.in_flight_names(), ["undo charge"]);
+    harness.undo("charge", ok(json!({})));
+    assert_eq!((harness.status(), harness.run.unknown.len()), (RunStatus::Failed, 0));
+}
+
+/// Earlier versions kept the conflict open while the run ended.
+#[test]
+fn the_events_of_earlier_versions_still_fit() {
+    let plan = plan(WITH_ANOTHER);
+    let mut harness = paused_over_output(&plan);
+    let resolved = {
+        let mut other = paused_over_output(&plan);
+        other.choose("charge", None, Choice::Skip).unwrap();
+        let is_choice = |event: &&Event| matches!(event, Event::Conflict(ConflictEvent::Resolved { .. }));
+        other.events.iter().find(is_choice).cloned().unwrap()
+    };
+    let before = harness.events.len();
+    harness.call("other", status(400));
+    let mut events = harness.events[..before].to_vec();
+    let is_failure = |event: &Event| matches!(event, Event::StepFinished(finished) if finished.step == "other".into());
+    let failed = harness.events[before..].iter().position(is_failure).unwrap();
+    events.extend_from_slice(&harness.events[before..=before + failed]);
+    events.push(resolved);
+    assert!(fold(&events).is_ok());
 }

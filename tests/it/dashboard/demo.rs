@@ -65,6 +65,7 @@ const MAY_BE_ABSENT: &[&str] = &[
     "pointsman_requests_in_flight",
     "pointsman_requests_in_flight_max",
     "pointsman_respond_condition_errors_total",
+    "pointsman_reverse_comparisons_total",
     "pointsman_route_requests_in_flight",
     "pointsman_second_runs_total",
     "pointsman_route_requests_max",

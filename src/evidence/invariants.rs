@@ -1,0 +1,123 @@
+//! How often the engine's answers met the invariants of their route.
+//!
+//! Always true: an invariant that could not be evaluated counts as broken, and what was not judged counts for nothing.
+//! What was counted of an invariant counts only as long as its text is the same.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::flag::{Invariant, State};
+use crate::names::RunId;
+
+/// How often the engine's answers met one invariant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct InvariantCounts {
+    /// The invariant as it was in the files.
+    pub text: String,
+    /// Answers for which it held.
+    pub held: u64,
+    /// Answers for which it did not hold, or could not be evaluated.
+    pub broken: u64,
+    /// Answers for which it was not judged, by reason.
+    pub not_judged: BTreeMap<String, u64>,
+    /// The last answer for which it did not hold.
+    pub last_broken: Option<BrokenInvariant>,
+}
+
+/// An answer for which an invariant did not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BrokenInvariant {
+    /// When that was found.
+    pub at: Timestamp,
+    /// The run; `null` if none was made.
+    pub run: Option<String>,
+    /// Why it could not be evaluated; `null` if it was.
+    pub error: Option<String>,
+}
+
+/// What was found out about one invariant and one answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InvariantVerdict {
+    /// It held.
+    Held,
+    /// It did not hold.
+    Broken,
+    /// It could not be evaluated, and why.
+    Error(String),
+    /// It was not judged, and why: a closed set.
+    NotJudged(&'static str),
+}
+
+impl InvariantVerdict {
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Broken | Self::Error(_) => "broken",
+            Self::NotJudged(_) => "not_judged",
+        }
+    }
+    /// Whether it did not hold, or could not be evaluated.
+    pub fn is_broken(&self) -> bool {
+        matches!(self, Self::Broken | Self::Error(_))
+    }
+}
+
+/// One answer of the engine that was judged.
+#[derive(Clone, Copy, Debug)]
+pub struct JudgedAnswer {
+    /// The version of the files that decided its request.
+    pub files_version: u64,
+    /// The caller's rung; that of the route where the engine owns the instance.
+    pub rung: State,
+    /// Whether the guard counts the answer.
+    pub counts_for_guard: bool,
+    /// Whether an invariant that held supports `only`.
+    pub supports_only: bool,
+    /// The run.
+    pub run: Option<RunId>,
+}
+
+impl InvariantCounts {
+    /// Counts what was found out of one answer. Returns how many answers so far broke the invariant.
+    pub(super) fn count(
+        &mut self,
+        of: &Invariant,
+        verdict: &InvariantVerdict,
+        answer: &JudgedAnswer,
+        now: Timestamp,
+    ) -> u64 {
+        if self.text != of.text {
+            *self = Self { text: of.text.clone(), ..Self::default() };
+        }
+        let error = match verdict {
+            InvariantVerdict::Held => {
+                self.held += u64::from(answer.supports_only);
+                return self.broken;
+            }
+            InvariantVerdict::NotJudged(why) => {
+                *self.not_judged.entry((*why).to_owned()).or_default() += 1;
+                return self.broken;
+            }
+            InvariantVerdict::Broken => None,
+            InvariantVerdict::Error(why) => Some(why.clone()),
+        };
+        self.broken += 1;
+        self.last_broken = Some(BrokenInvariant { at: now, run: answer.run.map(|run| run.to_string()), error });
+        self.broken
+    }
+    /// How many answers were judged.
+    pub(super) fn judged(&self) -> u64 {
+        self.held + self.broken
+    }
+    pub(super) fn not_judged(&self) -> u64 {
+        self.not_judged.values().sum()
+    }
+    /// Only what may be broken stays counted.
+    pub(super) fn without_held(self) -> Self {
+        Self { held: 0, ..self }
+    }
+}

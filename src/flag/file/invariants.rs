@@ -1,0 +1,275 @@
+//! The check of `invariants:`: conditions over a request, the engine's reply to it, and its run.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::suggest;
+use super::values::condition;
+use crate::expression::{EFFECTS, Expression, ReadPath, Scope};
+use crate::flag::invariant::{INVARIANT_NAME_BYTES_MAX, INVARIANTS_MAX, Invariant};
+use crate::problem::{Problems, Site};
+
+/// The names that an invariant may read. `engine` is the same as `reply`, as in an `assert`.
+const ROOTS: [&str; 6] = ["request", "reply", "engine", "run", "intents", EFFECTS];
+/// Of the run, what an invariant may read.
+const RUN_PARTS: [&str; 2] = ["id", "status"];
+
+/// Conditions: a list, or a map by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InvariantsDraft {
+    /// A list; the name of each is its own text.
+    List(Vec<InvariantDraft>),
+    /// A map by name.
+    Named(BTreeMap<String, InvariantDraft>),
+}
+
+/// One condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InvariantDraft {
+    /// The condition alone: it is judged for answers below 400.
+    That(String),
+    /// With the condition that says for which answers it is judged.
+    When(ConditionalDraft),
+}
+
+/// A condition, and for which answers it is judged.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConditionalDraft {
+    /// The condition.
+    pub that: String,
+    /// For which answers it is judged.
+    pub when: Option<String>,
+}
+
+fn read<T: serde::de::DeserializeOwned, E: serde::de::Error>(value: Value) -> Result<T, E> {
+    serde_json::from_value(value).map_err(E::custom)
+}
+
+impl<'de> Deserialize<'de> for InvariantsDraft {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            value @ Value::Array(_) => read(value).map(Self::List),
+            value => read(value).map(Self::Named),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for InvariantDraft {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self::That(text)),
+            value => read(value).map(Self::When),
+        }
+    }
+}
+
+// The schemas list both types instead of using `anyOf`: with `anyOf` a validator would not name an unknown key.
+
+impl JsonSchema for InvariantsDraft {
+    fn schema_name() -> Cow<'static, str> {
+        "Invariants".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<InvariantDraft>();
+        json_schema!({
+            "description": "Conditions: a list, or a map by name.",
+            "type": ["array", "object"],
+            "items": one,
+            "additionalProperties": one
+        })
+    }
+}
+
+impl JsonSchema for InvariantDraft {
+    fn schema_name() -> Cow<'static, str> {
+        "Invariant".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A condition. Alone, it is judged for answers below 400.",
+            "type": ["string", "object"],
+            "properties": {
+                "that": { "type": "string", "description": "The condition that must hold." },
+                "when": {
+                    "type": "string",
+                    "description": "It is judged only where this condition over `request` and `reply.status` holds: \
+                                    `${reply.status < 500}`."
+                }
+            },
+            "required": ["that"],
+            "additionalProperties": false
+        })
+    }
+}
+
+impl InvariantDraft {
+    fn parts(&self) -> (&str, Option<&str>) {
+        match self {
+            Self::That(that) => (that, None),
+            Self::When(ConditionalDraft { that, when }) => (that, when.as_deref()),
+        }
+    }
+}
+
+/// Checks conditions. In a list, each condition is named by its own text.
+pub(super) fn invariants(draft: &InvariantsDraft, site: &Site, problems: &mut Problems) -> Vec<Invariant> {
+    let entries: Vec<(Site, String, &InvariantDraft)> = match draft {
+        InvariantsDraft::List(list) => {
+            list.iter().enumerate().map(|(n, one)| (site.index(n), cut(one.parts().0).to_owned(), one)).collect()
+        }
+        InvariantsDraft::Named(map) => map.iter().map(|(name, one)| (site.key(&**name), name.clone(), one)).collect(),
+    };
+    if entries.len() > INVARIANTS_MAX {
+        problems
+            .error(site, format!("a route has at most {INVARIANTS_MAX} invariants, here are {}", entries.len()))
+            .hint("join some with `&&`");
+        return Vec::new();
+    }
+    let mut names = BTreeSet::new();
+    let checked = entries.into_iter().filter_map(|(site, name, draft)| {
+        if name.is_empty() || name.len() > INVARIANT_NAME_BYTES_MAX || name.contains(char::is_control) {
+            problems
+                .error(&site.at_key(), format!("the name of an invariant has 1 to {INVARIANT_NAME_BYTES_MAX} bytes"))
+                .hint("such as `one charge`");
+            return None;
+        }
+        if !names.insert(name.clone()) {
+            problems
+                .error(&site, format!("two invariants would be named `{name}`"))
+                .hint("give them names: `invariants: { NAME: CONDITION }`");
+            return None;
+        }
+        one(name, draft, &site, problems)
+    });
+    checked.collect()
+}
+
+/// The text as a name: its beginning, if it is long.
+fn cut(text: &str) -> &str {
+    let text = text.trim();
+    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = ends.take_while(|end| *end <= INVARIANT_NAME_BYTES_MAX).last().unwrap_or_default();
+    text.get(..end).unwrap_or_default()
+}
+
+fn one(name: String, draft: &InvariantDraft, site: &Site, problems: &mut Problems) -> Option<Invariant> {
+    let (that, when) = draft.parts();
+    let (of_that, of_when) = match draft {
+        InvariantDraft::That(_) => (site.clone(), site.clone()),
+        InvariantDraft::When(_) => (site.key("that"), site.key("when")),
+    };
+    let text = when.map_or_else(|| that.to_owned(), |when| format!("{that} when {when}"));
+    let condition_of = |text: &str, site: &Site, problems: &mut Problems| condition(text, site, problems);
+    let parsed = condition_of(that, &of_that, problems);
+    let condition = when.map(|when| condition_of(when, &of_when, problems));
+    let (that, when) = (parsed?, condition.map_or(Some(None), |when| when.map(Some))?);
+    let may_read = that.reads().iter().fold(true, |all, read| may_read_path(read, &of_that, problems) && all);
+    let may_decide = when
+        .iter()
+        .flat_map(Expression::reads)
+        .fold(true, |all, read| may_read_in_when(read, &of_when, problems) && all);
+    if that.reads().is_empty() && that.holds(&Scope::new()).is_ok() {
+        problems
+            .error(&of_that, "the condition reads nothing, so it says the same of all answers")
+            .hint("it reads `request`, `reply`, `run` and `effects(\"STEP\")`: `${reply.body.total >= 0}`");
+        return None;
+    }
+    (may_read && may_decide).then_some(Invariant { name, text, that, when })
+}
+
+fn may_read_path(read: &ReadPath, site: &Site, problems: &mut Problems) -> bool {
+    let root = read.root();
+    match (root, read.part(0)) {
+        ("legacy", _) => {
+            problems
+                .error(site, "an invariant cannot read `legacy`: where the engine answers, legacy is not asked")
+                .hint("what needs legacy's reply is an `assert` under `compare:`, judged in `shadow` and `dark`");
+            false
+        }
+        (EFFECTS, None) => {
+            problems
+                .error(site, "`effects` is a function")
+                .hint("`effects(\"STEP\")` are the calls that a step sent, and `effects()` all of them");
+            false
+        }
+        ("run", Some(part)) if !RUN_PARTS.contains(&part) => {
+            problems
+                .error(site, format!("an invariant cannot read `run.{part}`"))
+                .hint("it reads `run.status`, such as `completed`, and `run.id`");
+            false
+        }
+        _ if ROOTS.contains(&root) => true,
+        _ => {
+            let hint = suggest(root, ROOTS.into_iter());
+            problems.error(site, format!("`{root}` cannot be read by an invariant")).hint(hint);
+            false
+        }
+    }
+}
+
+fn may_read_in_when(read: &ReadPath, site: &Site, problems: &mut Problems) -> bool {
+    let is_status = ["reply", "engine"].contains(&read.root()) && read.part(0) == Some("status");
+    let may_read = is_status || read.root() == "request";
+    if !may_read {
+        problems
+            .error(site, format!("the condition of an invariant cannot read `{}`", read.root()))
+            .hint("it reads `request` and `reply.status`: `${reply.status < 500}`");
+    }
+    may_read
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::flag::file::tests::only_problem;
+
+    fn checked(draft: Value) -> (Vec<Invariant>, usize) {
+        let (mut problems, site) = (Problems::default(), Site::file("r.yaml"));
+        let draft: InvariantsDraft = serde_json::from_value(draft).unwrap();
+        let found = invariants(&draft, &site.key("invariants"), &mut problems);
+        (found, problems.iter().count())
+    }
+
+    #[test]
+    fn they_are_a_list_or_a_map_each_with_or_without_when() {
+        let (found, problems) = checked(json!(["${reply.body.total >= 0}"]));
+        assert_eq!((found[0].name.as_str(), problems), ("${reply.body.total >= 0}", 0));
+        assert!(found[0].when.is_none() && !found[0].reads_the_run());
+        let (found, problems) = checked(json!({
+            "one charge": { "that": "${size(effects(\"charge\")) == 1}", "when": "${request.method == \"POST\"}" },
+            "it ends": "${run.status == \"completed\"}",
+        }));
+        let names: Vec<&str> = found.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!((names, problems), (vec!["it ends", "one charge"], 0));
+        assert!(found.iter().all(Invariant::reads_the_run) && found[1].when.is_some());
+        assert_ne!(found[1].text, found[0].text);
+    }
+
+    #[test]
+    fn what_they_cannot_read_is_refused_with_what_they_can() {
+        for (draft, place, why) in [
+            (json!(["${legacy.body.total > 0}"]), "invariants[0]", "legacy is not asked"),
+            (json!(["${instance.id != null}"]), "invariants[0]", "`instance` cannot be read"),
+            (json!(["${run.output > 0}"]), "invariants[0]", "cannot read `run.output`"),
+            (json!(["${1 < 2}"]), "invariants[0]", "reads nothing"),
+            (
+                json!({"a": {"that": "${reply.status < 500}", "when": "${reply.body.x}"}}),
+                "a.when",
+                "cannot read `reply`",
+            ),
+            (json!({"": "${reply.status < 500}"}), "invariants", "1 to 80 bytes"),
+            (json!(["${reply.status < 500}", "${reply.status < 500}"]), "invariants[1]", "two invariants"),
+            (json!(vec!["${reply.status < 500}"; 33]), "invariants", "at most 32"),
+        ] {
+            let found = only_problem(json!({ "invariants": draft }));
+            assert!(found.contains(place) && found.contains(why), "{found}");
+        }
+    }
+}

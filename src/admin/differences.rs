@@ -10,7 +10,7 @@ use super::extract::{PathParams, QueryParams};
 use super::route_lookup::{find, ladder_status, next_rung};
 use super::samples::{CandidateQuery, SampleGroup, SamplesOfRoute};
 use super::state::{Admin, ApiState, JsonResult};
-use super::types::{DiffGroup, Diffs, EvidenceView, Sample, SampleCall};
+use super::types::{CohortRow, DiffGroup, Diffs, EvidenceView, Sample, SampleCall};
 use super::{candidates, guard};
 use crate::compare::{CallPair, CompareBounds, Kept, KeptPair};
 use crate::evidence::RouteEvidence;
@@ -106,6 +106,7 @@ pub(super) async fn evidence(
         reads_not_found: flag.route.replay_reads.then(|| reads_not_found(&admin, &route)).flatten(),
         guard: status.as_ref().and_then(|status| status.guard.clone()).map(guard::row),
         guard_windows: admin.parts.evidence.guard_windows(&route),
+        cohorts_below: status.iter().flat_map(|status| status.cohorts_below.clone()).map(CohortRow::from).collect(),
         uncompared_steps: status.map(|status| status.uncompared_steps).unwrap_or_default(),
         ..counted(route, evidence)
     }))
@@ -115,13 +116,14 @@ pub(super) async fn evidence(
 fn counted(route: RouteId, evidence: RouteEvidence) -> EvidenceView {
     let statistics = evidence.statistics();
     let (noise, next, uncompared_steps, dead_rules, guard, guard_windows, candidate) = Default::default();
-    let reads_not_found = None;
+    let (reads_not_found, cohorts_below) = Default::default();
     EvidenceView {
         evidence,
         statistics,
         noise,
         route,
         next,
+        cohorts_below,
         uncompared_steps,
         dead_rules,
         reads_not_found,

@@ -13,6 +13,7 @@ mod auto;
 mod callers;
 mod candidates;
 mod captures;
+mod cohorts;
 mod egress;
 mod file_problem;
 mod flips;
@@ -48,6 +49,7 @@ pub use auto::AutoRow;
 pub use callers::{ServiceCallerRow, ServiceCallers, UnknownTime};
 pub use candidates::{CandidateRequest, CandidateResponse, CandidateRow, CandidateStage};
 pub use captures::CapturePage;
+pub use cohorts::CohortRow;
 pub use egress::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
 pub use file_problem::FileProblem;
 pub use flips::{FlipRequest, FlipResponse, FlipRow};
@@ -198,6 +200,9 @@ pub struct EvidenceView {
     pub noise: Option<NoiseView>,
     /// The next rung and what it still requires.
     pub next: Option<NextRung>,
+    /// The cohorts that are below the state of their rules for want of evidence of their own.
+    #[serde(default)]
+    pub cohorts_below: Vec<CohortRow>,
     /// The shared steps of the workflow that no pair compared with a call by legacy or an `assert`, except those that
     /// are declared `unseen`. They shut the gate to `live`, unless
     /// `effects_compared: false`.

@@ -6,7 +6,7 @@ use super::format::{Formatter, TableCell, Tone, count, counted, escape_control, 
 use super::guard;
 use super::output::Output;
 use super::statistics;
-use crate::admin::types::{Condition, EvidenceRestart, EvidenceView, GateVerdict, is_rule_note};
+use crate::admin::types::{CohortRow, Condition, EvidenceRestart, EvidenceView, GateVerdict, is_rule_note};
 
 pub(crate) fn show(client: &Client, route: &str, candidate: bool, format: Formatter) -> Result<Output, CallError> {
     // A server of an earlier version does not know the parameter.
@@ -93,6 +93,7 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         out.push_str(&format!("\n{}", candidates::lines(view.route.as_str(), None, candidate, format)));
         return out;
     }
+    out.push_str(&cohorts_text(view, format));
     match &view.next {
         None => out.push_str("\nthe route is on the highest rung\n"),
         Some(next) if next.missing.is_empty() => {
@@ -107,6 +108,19 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
                 out.push_str(&format!("  - {}\n", escape_control(missing)));
             }
         }
+    }
+    out
+}
+
+/// The cohorts that wait for evidence of their own.
+fn cohorts_text(view: &EvidenceView, format: Formatter) -> String {
+    let mut out = String::new();
+    for CohortRow { name, rule, reached, missing } in &view.cohorts_below {
+        let line = format!("the cohort {name} is for {rule}, and its requests are at most in {reached}:");
+        out.push_str(&format!("\n{}\n", format.tone(line, Tone::Warn)));
+        let open = "its gate is open: it goes up with the next flip or reload (pointsman reload)".to_owned();
+        let missing = if missing.is_empty() { std::slice::from_ref(&open) } else { missing.as_slice() };
+        missing.iter().for_each(|why| out.push_str(&format!("  - {}\n", escape_control(why))));
     }
     out
 }

@@ -35,6 +35,7 @@ mod gate_invariants;
 mod gate_noise;
 mod gate_of_answers;
 mod gate_of_candidate;
+mod gate_of_cohort;
 mod gate_words;
 mod guard;
 mod guard_window;
@@ -92,6 +93,7 @@ use tokio::sync::Notify;
 pub use self::conditions::{Condition, ConditionName, GateVerdict, overall};
 pub use self::gate::{JudgedRoute, conditions};
 pub use self::gate_of_candidate::candidate_conditions;
+pub use self::gate_of_cohort::cohort_conditions;
 /// A comparison that is kept for people to read.
 pub use crate::store::{RehearsedChild, RehearsedEvent, SampleRecord as Sample};
 pub use answers::{AnswersByHour, HourOfAnswers};

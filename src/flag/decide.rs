@@ -243,11 +243,11 @@ fn rung(
         // A cohort's rung applies to all of its callers, without a share.
         Some(cohort) if !flag.lacks_evidence(cohort) => {
             let rung: Rung = flag.rung_of(cohort).into();
-            let is_live = cohort.force.is_some() && rung >= Rung::Live;
+            let is_live = flag.is_ahead(cohort) && rung >= Rung::Live;
             // Callers of the cohort need no key, so a missing key is not counted.
             let by_share = || rung_by_share(set, flag, facts, &mut DecisionDiagnostics::default());
-            let by_force = is_live && by_share() < Rung::Live;
-            (rung, if by_force { EngineReason::ForcedCohort } else { EngineReason::Rung })
+            let by_cohort = is_live && by_share() < Rung::Live;
+            (rung, if by_cohort { EngineReason::Cohort } else { EngineReason::Rung })
         }
         // Without evidence the cohort is below the rung of its rule, but never below the callers outside it.
         Some(cohort) => {

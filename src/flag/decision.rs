@@ -169,9 +169,9 @@ impl EngineWork {
 pub enum EngineReason {
     /// The request's rung is `live` or `only`.
     Rung,
-    /// The request's rung is `live` or `only`, but only by the `force` of a cohort: by the route's state and shares,
-    /// the caller would be on a lower rung.
-    ForcedCohort,
+    /// The request's rung is `live` or `only`, but only by a cohort (by its `force`, or by the evidence of its own
+    /// requests): by the route's state and shares, the caller would be on a lower rung.
+    Cohort,
     /// The engine owns the instance.
     Pin,
     /// The engine owns the instance, which it has adopted from legacy.
@@ -184,7 +184,7 @@ impl EngineReason {
     /// Whether the engine answers because of the rung that the request is on.
     pub fn is_by_rung(self) -> bool {
         match self {
-            EngineReason::Rung | EngineReason::ForcedCohort => true,
+            EngineReason::Rung | EngineReason::Cohort => true,
             EngineReason::Pin | EngineReason::Adopted | EngineReason::Retry => false,
         }
     }
@@ -192,7 +192,7 @@ impl EngineReason {
     pub fn as_str(self) -> &'static str {
         match self {
             EngineReason::Rung => "rung",
-            EngineReason::ForcedCohort => "forced_cohort",
+            EngineReason::Cohort => "cohort",
             EngineReason::Pin => "pin",
             EngineReason::Adopted => "adopted",
             EngineReason::Retry => "retry",

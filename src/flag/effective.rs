@@ -1,9 +1,11 @@
 //! The state of a route that is in force, and the inputs that it follows from.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Freeze, Route, Shares, State};
+use super::{Cohort, Freeze, Route, Shares, State};
 
 /// The state in force: the lowest of requested, gate, guard, health and kill switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -80,11 +82,20 @@ pub struct StateInputs {
     pub healthy: bool,
     /// The highest rung that the route reached by evidence, for all callers.
     pub proven: State,
+    /// The highest rungs, above `shadow`, that cohorts without `force` reached by the evidence of their own requests,
+    /// by name.
+    pub proven_cohorts: BTreeMap<String, State>,
     /// The names of the cohorts that are held below `live` in spite of their `force`.
     pub held_cohorts: Vec<String>,
     /// Whether something that the evidence depends on was changed while the route, or a cohort of it, was in `live` or
     /// above.
     pub is_changed: bool,
+}
+
+/// The highest rung that the callers of a cohort without `force` may be on.
+pub(super) fn proven_for(of_route: State, of_cohorts: &BTreeMap<String, State>, cohort: &Cohort) -> State {
+    let own = of_cohorts.get(&cohort.name).copied().unwrap_or(State::Shadow);
+    of_route.max(own).max(State::Shadow)
 }
 
 impl StateInputs {
@@ -100,9 +111,16 @@ impl StateInputs {
             guard: None,
             healthy: true,
             proven: State::Off,
+            proven_cohorts: BTreeMap::new(),
             held_cohorts: Vec::new(),
             is_changed: false,
         }
+    }
+
+    /// The highest rung that the callers of a cohort without `force` may be on: what the route reached by evidence for
+    /// all callers, or what the cohort reached by its own; `shadow` at least.
+    pub fn proven_for(&self, cohort: &Cohort) -> State {
+        proven_for(self.proven, &self.proven_cohorts, cohort)
     }
 
     /// The state in force: the lowest of requested, gate, guard, health and kill switch. The last three never lower

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Method};
 use serde_json::Value;
 
 use super::conventions::PathConventions;
-use super::effective::{Effective, StateInputs};
+use super::effective::{Effective, StateInputs, proven_for};
 use super::hashes::HashKeys;
 use super::key_text::AmbiguousKey;
 use super::readings::RouteTrees;
@@ -65,8 +65,10 @@ pub struct RouteFlag {
     pub is_held: bool,
     /// Whether a restart returns the route to `live` or above, because the flip down is not in the store yet.
     pub returns_at_restart: bool,
-    /// The highest rung that the route reached by evidence for all callers; a cohort above that rung needs `force`.
+    /// The highest rung that the route reached by evidence for all callers.
     pub proven: State,
+    /// The rungs that cohorts reached by the evidence of their own requests. A cohort above both needs `force`.
+    pub proven_cohorts: BTreeMap<String, State>,
     /// The names of the cohorts that are held below `live` in spite of their `force`. Nearly always empty.
     pub held_cohorts: Vec<String>,
     /// The family of the route that creates the instances; the route's own if it neither creates nor follows any.
@@ -306,6 +308,7 @@ impl RouteFlag {
             is_held: inputs.is_held,
             returns_at_restart: inputs.returns_at_restart,
             proven: inputs.proven,
+            proven_cohorts: inputs.proven_cohorts.clone(),
             held_cohorts: inputs.held_cohorts.clone(),
             family,
             is_family_above_off: false,
@@ -345,8 +348,8 @@ impl RouteFlag {
         self.granted <= state
     }
     /// The rung of a cohort: that of its rule, limited like the route's. A cohort that lacks evidence is at most on the
-    /// rung that its route reached by evidence, or on `shadow` if that is higher. A cohort that is held is at most on
-    /// `dark`.
+    /// rung that its route, or its own requests, reached by evidence, or on `shadow` if that is higher. A cohort that
+    /// is held is at most on `dark`.
     pub fn rung_of(&self, cohort: &Cohort) -> State {
         let held = if self.held_cohorts.contains(&cohort.name) { State::Dark } else { State::Only };
         self.granted_rung_of(cohort).min(self.cap).min(held)
@@ -355,13 +358,20 @@ impl RouteFlag {
     /// when the engine is healthy again, when a freeze is lifted, or when the time for which it is held below `live` is
     /// over.
     pub(super) fn granted_rung_of(&self, cohort: &Cohort) -> State {
-        let proven = if self.lacks_evidence(cohort) { self.proven.max(State::Shadow) } else { State::Only };
+        let proven = if self.lacks_evidence(cohort) { self.proven_for(cohort) } else { State::Only };
         cohort.state.min(proven)
     }
     /// Whether a cohort is on a lower rung than its rule says because evidence is missing: the rule has no `force`, and
-    /// the route did not reach that rung by evidence for all callers. Evidence is not collected by cohort.
+    /// neither the route, for all callers, nor the cohort, by its own requests, reached that rung by evidence.
     pub fn lacks_evidence(&self, cohort: &Cohort) -> bool {
-        cohort.force.is_none() && cohort.state > self.proven.max(State::Shadow)
+        cohort.force.is_none() && cohort.state > self.proven_for(cohort)
+    }
+    /// Whether a cohort is ahead of what its route reached by evidence for all callers.
+    pub(super) fn is_ahead(&self, cohort: &Cohort) -> bool {
+        cohort.force.is_some() || cohort.state > self.proven.max(State::Shadow)
+    }
+    fn proven_for(&self, cohort: &Cohort) -> State {
+        proven_for(self.proven, &self.proven_cohorts, cohort)
     }
     /// Whether any request can be on a rung above `off`.
     pub fn can_be_above_off(&self) -> bool {

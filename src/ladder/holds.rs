@@ -71,11 +71,12 @@ pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
         }
         let until = held.iter().map(|(_, unknown_retries)| unknown_retries.until).min();
         let names: Vec<String> = held.iter().map(|(cohort, _)| cohort.name.clone()).collect();
-        (gate.proven(positions, position), names, until, is_changed(positions, position))
+        let proven = (gate.proven(positions, position), gate.proven_cohorts(positions, position));
+        (proven, names, until, is_changed(positions, position))
     };
     let judged: Vec<_> = positions.routes.values().map(judge).collect();
     for (position, (proven, held, until, is_changed)) in positions.routes.values_mut().zip(judged) {
-        position.inputs.proven = proven;
+        (position.inputs.proven, position.inputs.proven_cohorts) = proven;
         position.inputs.held_cohorts = held;
         position.inputs.is_changed = is_changed;
         position.cohorts_held_until = until;

@@ -35,6 +35,7 @@
 
 mod auto;
 mod auto_shares;
+mod cohort_gate;
 mod cohort_reasons;
 mod command;
 mod declared_plans;
@@ -101,6 +102,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 
+pub use cohort_gate::CohortBelow;
 pub use command::FlipCommand;
 pub use declared_plans::{CandidateMove, DeclaredPlans};
 pub use guard_types::{GuardListener, GuardNotice, GuardRelease, GuardReleased, GuardStatus};

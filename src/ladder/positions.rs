@@ -100,9 +100,11 @@ impl RoutePosition {
     /// prevents that.
     pub fn takes_instances(&self) -> bool {
         let takes = |cohort: &Cohort| !self.inputs.held_cohorts.contains(&cohort.name);
-        self.rung() >= State::Live || self.live_cohorts().any(takes)
+        let by_own_evidence = |cohort: &Cohort| cohort.state.min(self.inputs.proven_for(cohort)) >= State::Live;
+        self.rung() >= State::Live || self.live_cohorts().any(takes) || self.route.cohorts.iter().any(by_own_evidence)
     }
-    /// The cohorts that are in `live` or above, or held below it.
+    /// The cohorts that are in `live` or above, or held below it, and stay there when what their evidence depends on
+    /// changes: not those that are there by their own evidence, which have none then.
     pub fn live_cohorts(&self) -> impl Iterator<Item = &Cohort> {
         let is_allowed = |cohort: &&Cohort| cohort.force.is_some() || self.inputs.proven >= State::Live;
         self.route.cohorts.iter().filter(|cohort| cohort.state >= State::Live).filter(is_allowed)

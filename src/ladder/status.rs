@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cohort_gate::CohortBelow;
 use super::gate::Gate;
 use super::guard_status::guard_status;
 use super::guard_types::GuardStatus;
@@ -35,6 +36,8 @@ pub struct RouteStatus {
     /// Why the route, or a cohort of it, does not have the state in the file, or that of the last flip; empty if it
     /// has.
     pub refused: Vec<String>,
+    /// The cohorts that are below the state of their rules for want of evidence.
+    pub cohorts_below: Vec<CohortBelow>,
     /// If something that its evidence depends on was changed while the route, or a cohort of it, was in `live` or
     /// above: a sentence that says so and what to do. `None` once evidence supports the change, a person accepted it by
     /// force, or a flip took the route below `live`.
@@ -81,6 +84,7 @@ pub(super) fn route_status(
         has_no_flip: position.inputs.has_no_flip,
         forced: gate.still_forced(&inputs.positions, position),
         refused: position.refused.iter().cloned().chain(held_cohorts).collect(),
+        cohorts_below: gate.cohorts_below(&inputs.positions, position),
         changed: live_basis::sentence(position),
         last: position.last.clone().map(with_shown_number),
         is_unrecorded: inputs.has_unrecorded_flip(&position.route.id),

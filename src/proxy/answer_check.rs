@@ -76,7 +76,7 @@ impl ToCheck<'_> {
             flag: flagged.flag.clone(),
             counted_as: self.counted_as.clone(),
             rung: self.rung,
-            supports_only: self.reason != EngineReason::ForcedCohort,
+            supports_only: self.reason != EngineReason::Cohort,
             request: self.request,
             instance: flagged.instance.clone(),
             answer: observed,

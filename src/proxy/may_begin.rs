@@ -16,7 +16,7 @@ pub(super) fn may_begin(decision: &mut Decision, decision_if_new: &Decision, fla
     let unless_frozen = if is_exempt { MayBegin::Always } else { MayBegin::UnlessFrozen };
     match decision {
         Decision::Engine { reason: EngineReason::Pin | EngineReason::Adopted, .. } => MayBegin::Always,
-        Decision::Engine { reason: EngineReason::Rung | EngineReason::ForcedCohort, .. } => unless_frozen,
+        Decision::Engine { reason: EngineReason::Rung | EngineReason::Cohort, .. } => unless_frozen,
         Decision::Engine { reason: EngineReason::Retry, may_fall_back, .. } => match decision_if_new {
             Decision::Engine { may_fall_back: would_fall_back, .. } => {
                 *may_fall_back &= would_fall_back;

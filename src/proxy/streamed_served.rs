@@ -15,9 +15,9 @@ use crate::names::{RouteId, RunId};
 fn counts(reason: EngineReason, served: Served) -> bool {
     match reason {
         EngineReason::Rung | EngineReason::Pin | EngineReason::Adopted => true,
-        // Nobody has judged that the callers of a forced cohort are like the others: their answers do not support
-        // `only` for all. An error of the engine counts whoever the caller is.
-        EngineReason::ForcedCohort => !matches!(served, Served::Answered | Served::CallerError),
+        // Nobody has judged that the callers of a cohort that is ahead of its route are like the others: their answers
+        // do not support `only` for all. An error of the engine counts whoever the caller is.
+        EngineReason::Cohort => !matches!(served, Served::Answered | Served::CallerError),
         // What became of the request was counted when its first try was answered.
         EngineReason::Retry => false,
     }

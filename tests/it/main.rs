@@ -13,6 +13,7 @@ mod candidate_versions;
 mod captures;
 mod checker_tests;
 mod cli_output;
+mod cohorts;
 mod crash;
 mod dashboard;
 mod disk;

@@ -227,7 +227,7 @@ fn cohorts_are_taken_in_order_and_capped() {
     let cohorts = [("request.headers[\"absent\"] == 1", State::Off), (staff, State::Live), ("true", State::Dark)];
     let set = family(&state_inputs(State::Off), Freeze::No, &cohorts);
     let (decision, diagnostics) = TestRequest::new().with("x-staff", "1").decide_with_diagnostics(&set, "create");
-    assert_eq!(decision, engine(State::Live, true, EngineReason::ForcedCohort));
+    assert_eq!(decision, engine(State::Live, true, EngineReason::Cohort));
     assert_eq!(diagnostics.cohort_errors, 1, "an absent header is an error, which counts as false");
     let (decision, diagnostics) = TestRequest::new().decide_with_diagnostics(&set, "create");
     assert_eq!((decision, diagnostics.cohort_errors), (legacy(State::Dark, EngineWork::Dark), 2));

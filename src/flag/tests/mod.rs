@@ -39,6 +39,7 @@ pub fn state_inputs(state: State) -> StateInputs {
         guard: None,
         healthy: true,
         proven: state,
+        proven_cohorts: BTreeMap::new(),
         held_cohorts: Vec::new(),
         is_changed: false,
     }

@@ -18,11 +18,13 @@ prop_compose! {
         healthy in proptest::bool::weighted(0.8),
         has_no_flip in any::<bool>(),
         proven in some_state(),
+        own in proptest::option::weighted(0.3, some_state()),
     ) -> StateInputs {
         StateInputs {
             requested,
             shares: percents(shadow.into(), dark.into(), live.into()),
             has_no_flip, gate, is_held: gate.is_some(), returns_at_restart: false, guard, healthy, proven,
+            proven_cohorts: own.into_iter().map(|own| ("some".to_owned(), own)).collect(),
             held_cohorts: Vec::new(), is_changed: false,
         }
     }
@@ -118,7 +120,7 @@ proptest! {
             prop_assert!(real(decision).iter().all(|real| *real == arm), "{:?}", decision);
         }
         // The engine answers a new request only if a rung says so. No rung but `only` is above the cap.
-        if let Decision::Engine { rung, reason: EngineReason::Rung | EngineReason::ForcedCohort, .. } = decision {
+        if let Decision::Engine { rung, reason: EngineReason::Rung | EngineReason::Cohort, .. } = decision {
             prop_assert!(rung >= State::Live && !pinned && !retried);
             prop_assert!(rung <= flag.cap || effective == State::Only);
         }

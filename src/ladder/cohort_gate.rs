@@ -1,0 +1,101 @@
+//! How far the cohorts of a route may go by the evidence of their own requests.
+//!
+//! Always true: a cohort without `force` is above its route only through each gate on the way, with what the gates ask
+//! beside the evidence; and never while the route is in `off`, where nothing is compared, so that a flip down to `off`
+//! takes such callers with it.
+
+use std::collections::BTreeMap;
+
+use super::gate::{Gate, judged, sentences};
+use super::positions::{Positions, RoutePosition};
+use crate::evidence::cohort_conditions;
+use crate::flag::{Cohort, Instance, State};
+
+/// The gates that a cohort passes by its own evidence.
+const GATES: [(State, State); 2] = [(State::Shadow, State::Dark), (State::Dark, State::Live)];
+
+/// A cohort that is below the state of its rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CohortBelow {
+    /// Its name.
+    pub name: String,
+    /// The state of its rule.
+    pub rule: State,
+    /// The highest rung that its callers may be on.
+    pub reached: State,
+    /// What the next gate still requires.
+    pub missing: Vec<String>,
+}
+
+impl Gate {
+    /// The rungs that the cohorts of a route reached by their own evidence; of a cohort that is not named, `shadow`.
+    pub(super) fn proven_cohorts(&self, positions: &Positions, position: &RoutePosition) -> BTreeMap<String, State> {
+        let cohorts = position.route.cohorts.iter().filter(|cohort| cohort.force.is_none());
+        let reached = cohorts.map(|cohort| (cohort.name.clone(), self.reached(positions, position, cohort).0));
+        reached.filter(|(_, reached)| *reached > State::Shadow).collect()
+    }
+
+    /// The cohorts without `force` that are below the state of their rules for want of evidence.
+    pub(super) fn cohorts_below(&self, positions: &Positions, position: &RoutePosition) -> Vec<CohortBelow> {
+        let below = position.route.cohorts.iter().filter(|cohort| {
+            cohort.force.is_none() && cohort.state > position.inputs.proven_for(cohort) && cohort.state <= State::Live
+        });
+        let shown = below.map(|cohort| {
+            let (_, missing) = self.reached(positions, position, cohort);
+            let (name, rule, reached) = (cohort.name.clone(), cohort.state, position.inputs.proven_for(cohort));
+            CohortBelow { name, rule, reached, missing }
+        });
+        shown.collect()
+    }
+
+    /// The rung that a cohort reached, at most that of its rule, and what it lacks for the next one.
+    fn reached(&self, positions: &Positions, position: &RoutePosition, cohort: &Cohort) -> (State, Vec<String>) {
+        let mut reached = State::Shadow;
+        if position.rung() < State::Shadow {
+            let why = format!("`{}` is `off`, where nothing is compared", position.route.id);
+            return (reached, vec![why]);
+        }
+        for (from, to) in GATES.into_iter().filter(|(_, to)| *to <= cohort.state) {
+            let missing = self.unmet_of_cohort(positions, position, cohort, from, to);
+            if !missing.is_empty() {
+                return (reached, missing);
+            }
+            reached = to;
+        }
+        (reached, Vec::new())
+    }
+
+    fn unmet_of_cohort(
+        &self,
+        positions: &Positions,
+        position: &RoutePosition,
+        cohort: &Cohort,
+        from: State,
+        to: State,
+    ) -> Vec<String> {
+        let followers = positions.followers(&position.route.id).filter(|follower| follower.rung() < to);
+        let goes_along = |follower: &&RoutePosition| {
+            follower.route.cohorts.iter().any(|other| other.name == cohort.name && other.state >= to)
+        };
+        let left_behind = followers.filter(|follower| !goes_along(follower)).map(|follower| {
+            format!(
+                "the follower `{}` is `{}` and has no cohort `{}` for `{to}`: its requests about the same instances would \
+                 not be compared",
+                follower.route.id,
+                follower.rung(),
+                cohort.name
+            )
+        });
+        let beside_evidence = self.unmet_beside_evidence(positions, position, from, to).into_iter();
+        // As for the route itself: in `shadow` a follower has no instances on which it could be compared.
+        let follows = matches!(position.route.instance, Some(Instance::Follows { .. }));
+        let conditions = match follows && from == State::Shadow {
+            true => Vec::new(),
+            false => {
+                let evidence = self.evidence_of(positions, position);
+                cohort_conditions(&judged(positions, position, &evidence), &cohort.name, from, to)
+            }
+        };
+        sentences(conditions).chain(beside_evidence.map(|unmet| unmet.why)).chain(left_behind).collect()
+    }
+}

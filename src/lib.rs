@@ -15,7 +15,8 @@
 //! - [`affinity`]: which arm owns an instance, and which took the first try of a request
 //! - [`adoption`]: moves an instance of legacy to the engine
 //! - [`store`]: keeps events, flips, pins, retry keys and evidence: durable, in order, each once
-//! - [`shadow`]: runs the engine for requests that legacy has answered, on threads of its own, within a budget
+//! - [`shadow`]: runs the engine for requests that legacy has answered, and checks what the engine answered itself, on
+//!   threads of its own, within a budget
 //! - [`compare`] (pure): compares two observations
 //! - [`egress`]: finds the request for which legacy made a call
 //! - [`evidence`]: counts comparisons, keeps a few samples, says whether a route may move

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 
 use crate::affinity::StoreAffinity;
 use crate::engine::Engine;
@@ -15,6 +16,8 @@ use crate::workflow::RunStatus;
 
 /// How long one wait for the end of a run takes; then the next one begins.
 const WAIT: Duration = Duration::from_secs(3_600);
+/// The most runs whose calls are read from the store at the same time, for their invariants.
+const READS_AT_ONCE_MAX: usize = 4;
 /// The pause between two looks at a run that waits for a person or a signal.
 const INPUT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -22,6 +25,14 @@ const INPUT_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct EngineTwins {
     pub engine: Arc<Engine>,
     pub affinity: Arc<StoreAffinity>,
+    /// Permits to read the calls of runs that have ended from the store.
+    pub reads: Arc<Semaphore>,
+}
+
+impl EngineTwins {
+    pub(super) fn new(engine: Arc<Engine>, affinity: Arc<StoreAffinity>) -> Self {
+        Self { engine, affinity, reads: Arc::new(Semaphore::new(READS_AT_ONCE_MAX)) }
+    }
 }
 
 impl Twins for EngineTwins {
@@ -58,12 +69,13 @@ impl Twins for EngineTwins {
     }
 
     fn ended(&self, run: RunId, within: Duration) -> BoxFuture<'static, Option<EndedRun>> {
-        let engine = self.engine.clone();
+        let (engine, reads) = (self.engine.clone(), self.reads.clone());
         async move {
             let status = engine.wait_until_ended_or_awaits_input(run, within).await?.status;
             if !status.is_final() {
                 return None;
             }
+            let _permit = reads.acquire().await.ok()?;
             match engine.sent_calls(run).await {
                 Ok(sent) => Some(EndedRun { status, sent }),
                 Err(error) => {

@@ -123,7 +123,9 @@ fn warn_idle_guard(site: &Site, route: &Route, problems: &mut Problems) {
         problems.warn(&site.at_key(), message).hint("give the route a workflow, or leave the guard out");
         return;
     }
-    let is_compared = route.shares.live < Percent::ALL || route.cohorts.iter().any(|c| c.state < State::Live);
+    let is_compared = route.shares.live < Percent::ALL
+        || route.cohorts.iter().any(|c| c.state < State::Live)
+        || route.reverse > Percent::NONE;
     if guard.mismatch.is_some() && route.declared == State::Live && !is_compared {
         let message = "`mismatch` never acts while all callers are in `live`: no pairs are made there";
         problems.warn(&site.at_key(), message).hint(
@@ -153,8 +155,8 @@ fn warn_unproven_states(site: &Site, route: &Route, problems: &mut Problems) {
             && !(is_for_all(cohort.state) && route.force.is_none())
         {
             let message = format!(
-                "the cohort `{}` has no evidence of its own: it goes no higher than the state that its route \
-                 reached by evidence for all callers",
+                "the cohort `{}` goes no higher than the state that its route reached by evidence for all callers, or \
+                 that it reached by the evidence of its own requests",
                 cohort.name
             );
             problems

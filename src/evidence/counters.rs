@@ -75,6 +75,12 @@ pub(super) struct Counters {
     pub(super) kept: Vec<KeptEvidence>,
     /// The counts since the process started.
     pub(super) totals: Totals,
+    /// The text of each invariant in the files, by name; `None` until they are known.
+    pub(super) invariants: Option<BTreeMap<String, String>>,
+    /// Answers of the engine that are going to be judged.
+    pub(super) checks_under_way: u64,
+    /// Those that an earlier process did not come to judge.
+    pub(super) checks_lost: u64,
     /// Whether the evidence changed since it was last written.
     pub(super) dirty: bool,
     /// Earlier ids under which the store may still have this evidence, because the rename is not written yet.
@@ -113,6 +119,8 @@ pub(super) struct StoredEvidence {
     pub(super) rules: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rejudging: Option<Rejudging>,
+    #[serde(default)] // answers of the engine that were not judged yet
+    pub(super) checks_under_way: u64,
     /// Those that were not settled yet.
     #[serde(default, skip_serializing_if = "PairsByKind::is_empty")]
     pub(super) under_way: PairsByKind,
@@ -140,9 +148,10 @@ impl SharedCounters {
         }
         // Nobody settles them any more.
         evidence.count_lost(&stored.under_way, SkipReason::ShuttingDown);
-        let (basis, parts, noise, rules, rejudging) =
-            (stored.basis, stored.parts, stored.noise, stored.rules, stored.rejudging);
-        let counters = Counters { basis, parts, evidence, noise, kept, rules, rejudging, ..Counters::default() };
+        let (basis, parts, noise, rules) = (stored.basis, stored.parts, stored.noise, stored.rules);
+        let (rejudging, checks_lost) = (stored.rejudging, stored.checks_under_way);
+        let more = Counters { rejudging, checks_lost, ..Counters::default() };
+        let counters = Counters { basis, parts, evidence, noise, kept, rules, ..more };
         Self { counters: Mutex::new(counters), guard: Mutex::default() }
     }
 
@@ -186,6 +195,7 @@ impl Counters {
             rules: self.rules.clone(),
             rejudging: self.rejudging.clone(),
             under_way: self.under_way.clone(),
+            checks_under_way: self.checks_under_way + self.checks_lost,
         }
     }
 

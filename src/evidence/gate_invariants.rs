@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::evidence::testing::evidence;
-    use crate::evidence::{Evidence, EvidenceBasis, GateVerdict, InvariantVerdict, JudgedAnswer};
+    use crate::evidence::{Evidence, EvidenceBasis, GateVerdict, GuardedAnswer, InvariantVerdict, JudgedAnswer};
     use crate::expression::Expression;
     use crate::flag::{Guard, GuardCondition, GuardRelease, Promote, State};
     use crate::names::{RouteId, RunId};
@@ -98,7 +98,8 @@ mod tests {
         JudgedAnswer {
             files_version: 0,
             rung: State::Live,
-            counts_for_guard: true,
+            answered_at: clock::now(),
+            for_guard: Some(GuardedAnswer::Bad),
             supports_only,
             run: Some(RunId(uuid::Uuid::nil())),
         }
@@ -142,6 +143,11 @@ mod tests {
         assert!(found.detail.contains("`a` 1 of 2 times") && found.detail.contains("no such key"), "{found:?}");
         let changed = [invariant("a", "y")];
         assert_eq!(condition(&evidence, &changed).verdict, GateVerdict::Pass, "what was counted is of another one");
+        evidence.set_invariants([(&route, &changed[..])].into_iter());
+        evidence.record_invariants(&route, &answer(true), &[(&changed[0], InvariantVerdict::Broken)]);
+        record(InvariantVerdict::Held);
+        let found = condition(&evidence, &changed);
+        assert_eq!(found.verdict, GateVerdict::Fail, "a late verdict on the text of before changes nothing: {found:?}");
     }
 
     #[tokio::test]

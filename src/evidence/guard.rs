@@ -11,9 +11,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::guard_window::{Crossing, GuardWindow};
 use super::invariants::JudgedAnswer;
 use super::route::RouteEvidence;
+use crate::clock;
 use crate::exchange::{ComparisonOutcome, EngineAnswer, OfferedRequest, Served};
 use crate::flag::file::SLOW_RATE;
 use crate::flag::{Guard, GuardCondition, State};
@@ -109,6 +112,8 @@ pub(super) struct RouteGuard {
     broken: Option<GuardWindow>,
     /// The runs of the last requests in `live` that were bad.
     runs: VecDeque<RunId>,
+    /// Since when it counts. Answers that were given before are judged later.
+    counts_since: Timestamp,
     /// Since the last difference or failed run: in `dark`, and on any rung.
     clean_in_dark: CleanPairs,
     clean: CleanPairs,
@@ -141,6 +146,7 @@ impl RouteGuard {
             broken: settings.errors.map(window),
             errors,
             runs: VecDeque::new(),
+            counts_since: clock::now(),
             clean_in_dark: CleanPairs::default(),
             clean: CleanPairs::default(),
             settings,
@@ -166,6 +172,7 @@ impl RouteGuard {
     pub(super) fn restart(&mut self) {
         self.windows().for_each(GuardWindow::restart);
         self.runs.clear();
+        self.counts_since = clock::now();
         self.restart_clean_pairs();
     }
 
@@ -201,14 +208,14 @@ impl RouteGuard {
     }
 
     fn note_bad(&mut self, run: Option<RunId>) {
-        let Some(run) = run else { return };
+        let Some(run) = run.filter(|run| !self.runs.contains(run)) else { return };
         self.runs.push_front(run);
         self.runs.truncate(RUNS_NAMED);
     }
 
     /// Counts an answer of which invariants were judged. Returns whether more went wrong than is accepted.
     pub(super) fn count_invariants(&mut self, answer: &JudgedAnswer, is_broken: bool) -> bool {
-        if answer.rung < State::Live {
+        if answer.rung < State::Live || answer.answered_at < self.counts_since {
             return false;
         }
         if is_broken {

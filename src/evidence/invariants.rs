@@ -52,6 +52,15 @@ pub enum InvariantVerdict {
     NotJudged(&'static str),
 }
 
+/// How the guard counts an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuardedAnswer {
+    /// It met all its invariants.
+    Good,
+    /// It broke one.
+    Bad,
+}
+
 impl InvariantVerdict {
     pub(super) fn label(&self) -> &'static str {
         match self {
@@ -73,8 +82,10 @@ pub struct JudgedAnswer {
     pub files_version: u64,
     /// The caller's rung; that of the route where the engine owns the instance.
     pub rung: State,
-    /// Whether the guard counts the answer.
-    pub counts_for_guard: bool,
+    /// When it was given.
+    pub answered_at: Timestamp,
+    /// How the guard counts the answer; `None`: not at all, or not now.
+    pub for_guard: Option<GuardedAnswer>,
     /// Whether an invariant that held supports `only`.
     pub supports_only: bool,
     /// The run.
@@ -108,6 +119,11 @@ impl InvariantCounts {
         self.broken += 1;
         self.last_broken = Some(BrokenInvariant { at: now, run: answer.run.map(|run| run.to_string()), error });
         self.broken
+    }
+    /// Counts answers that were not judged because the process ended.
+    pub(super) fn count_lost(&mut self, text: &str, lost: u64) {
+        text.clone_into(&mut self.text);
+        *self.not_judged.entry("shutting_down".to_owned()).or_default() += lost;
     }
     /// How many answers were judged.
     pub(super) fn judged(&self) -> u64 {

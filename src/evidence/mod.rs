@@ -26,6 +26,7 @@ mod captures;
 mod combined_bound;
 mod conditions;
 mod counters;
+mod declared_invariants;
 mod export;
 mod fingerprints;
 mod gate;
@@ -107,7 +108,7 @@ pub use captures::{
 pub use counters::EvidenceGeneration;
 pub use fingerprints::{FingerprintCount, PairsByKind};
 pub use guard::{CleanPairs, GuardCrossing, GuardWindowView};
-pub use invariants::{BrokenInvariant, InvariantCounts, InvariantVerdict, JudgedAnswer};
+pub use invariants::{BrokenInvariant, GuardedAnswer, InvariantCounts, InvariantVerdict, JudgedAnswer};
 pub use latency::{LatencyCounts, PairedLatencies};
 pub use latency_ratio::{LatencyRatios, RatioInterval};
 pub use legacy_calls::{LegacyCallsOfPair, LegacyCallsOfPairs};

@@ -2,7 +2,7 @@
 //! invariants of their routes.
 
 use super::Evidence;
-use super::invariants::{InvariantVerdict, JudgedAnswer};
+use super::invariants::{GuardedAnswer, InvariantVerdict, JudgedAnswer};
 use crate::clock;
 use crate::exchange::{
     ComparisonOutcome, EngineAnswer, LateFailureObserver, OfferedRequest, Served, ServedObserver, TicketCounter,
@@ -97,7 +97,9 @@ impl Evidence {
         let mut broken: Vec<(&str, u64, Option<&str>)> = Vec::new();
         {
             let mut counters = shared.lock();
-            for (invariant, verdict) in found {
+            // An answer may be judged after the files have changed its invariant.
+            let in_force: Vec<_> = found.iter().filter(|(invariant, _)| counters.has_invariant(invariant)).collect();
+            for (invariant, verdict) in in_force {
                 let counts = counters.evidence.invariants.entry(invariant.name.clone()).or_default();
                 let so_far = counts.count(invariant, verdict, answer, now);
                 match verdict {
@@ -113,8 +115,32 @@ impl Evidence {
             let run = answer.run.map(|run| run.to_string()).unwrap_or_default();
             tracing::warn!(%route, run, invariant, broken = so_far, error, "an answer of the engine broke an invariant");
         }
-        if answer.counts_for_guard {
-            self.count_invariants_for_guard(route, answer, is_broken);
+        if let Some(how) = answer.for_guard {
+            self.count_invariants_for_guard(route, answer, how == GuardedAnswer::Bad);
+        }
+    }
+
+    /// An answer of the engine is going to be judged. If the process is killed before that, it counts as not judged.
+    pub fn begin_check(&self, route: &RouteId) {
+        let shared = self.counters(route);
+        let mut counters = shared.lock();
+        counters.checks_under_way += 1;
+        counters.dirty = true;
+    }
+
+    /// An answer was judged, or it is known that it will not be.
+    pub fn end_check(&self, route: &RouteId) {
+        let shared = self.counters(route);
+        let mut counters = shared.lock();
+        counters.checks_under_way = counters.checks_under_way.saturating_sub(1);
+        counters.dirty = true;
+    }
+
+    /// Sets the invariants that the files have: what was counted of others is dropped, and answers that an earlier
+    /// process did not come to judge count as not judged. Call it after [`Evidence::set_basis`].
+    pub fn set_invariants<'a>(&self, routes: impl Iterator<Item = (&'a RouteId, &'a [Invariant])>) {
+        for (route, invariants) in routes {
+            self.counters(route).lock().set_invariants(invariants);
         }
     }
 }

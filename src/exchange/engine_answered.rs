@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
 
-use super::RequestCopy;
-use crate::compare::Observation;
+use super::{EffectRegistry, RequestCopy};
+use crate::compare::{Body, Observation};
 use crate::flag::{FlagSet, InstanceId, RouteFlag, State};
 use crate::names::{RouteId, RunId};
+use crate::workflow::RunStatus;
 
 /// A request that the engine answered for its caller: the invariants of its route are judged, and it may be sent to
 /// legacy afterwards, for a reverse comparison.
@@ -27,14 +29,29 @@ pub struct EngineAnswered {
     pub request: Arc<RequestCopy>,
     /// The instance that it follows up.
     pub instance: Option<InstanceId>,
+    /// The status of the engine's answer.
+    pub status: StatusCode,
     /// The engine's answer, without what the run sent.
     pub answer: Result<Arc<Observation>, AnswerUnknown>,
+    /// When it was given.
+    pub answered_at: Timestamp,
     /// The run; `None` if none was made.
     pub run: Option<RunId>,
+    /// The status of the run when it answered; `None` if none was made.
+    pub run_status: Option<RunStatus>,
     /// Whether the run is in the store. If not, it only reads, and has ended with its answer.
     pub is_stored: bool,
-    /// If it was chosen for a reverse comparison: the headers with which legacy is to get it.
-    pub reverse: Option<Arc<HeaderMap>>,
+    /// Set if it was chosen for a reverse comparison.
+    pub reverse: Option<ReverseRequest>,
+}
+
+/// How legacy is to get a request that the engine has answered.
+#[derive(Clone)]
+pub struct ReverseRequest {
+    /// The headers, as if legacy had got it in the first place.
+    pub sent: Arc<HeaderMap>,
+    /// Attributes the calls that legacy makes for it; `None` if nothing watches legacy's calls.
+    pub effect_registry: Option<Arc<dyn EffectRegistry>>,
 }
 
 /// Why nothing can be said of an answer.
@@ -60,12 +77,18 @@ impl AnswerUnknown {
 }
 
 impl EngineAnswered {
-    /// Bytes of memory that it holds: bodies, and a flat amount for heads.
+    /// Bytes of memory that it holds: bodies and header fields, and a flat amount for the rest.
     pub fn bytes(&self) -> usize {
-        let body = match self.answer.as_ref().map(|answer| answer.body()) {
-            Ok(crate::compare::Body::Whole(bytes)) => bytes.len(),
-            Ok(crate::compare::Body::TooLarge) | Err(_) => 0,
-        };
-        self.request.body.len() + body + 2_048
+        let answer = self.answer.as_ref().map_or(0, |answer| match answer.body() {
+            Body::Whole(bytes) => bytes.len() + bytes_of(answer.headers()),
+            Body::TooLarge => bytes_of(answer.headers()),
+        });
+        let reverse = self.reverse.as_ref().map_or(0, |reverse| bytes_of(&reverse.sent));
+        self.request.body.len() + bytes_of(&self.request.headers) + answer + reverse + 2_048
     }
+}
+
+/// About as many bytes as a map of header fields takes.
+fn bytes_of(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum()
 }

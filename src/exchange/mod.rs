@@ -38,7 +38,7 @@ pub use arm::{
 };
 pub use branch::Branch;
 pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, SentBody};
-pub use engine_answered::{AnswerUnknown, EngineAnswered};
+pub use engine_answered::{AnswerUnknown, EngineAnswered, ReverseRequest};
 pub use instance_requests::{InstanceRequest, OpenRequest, RequestNumber, RequestsAtLegacy, TimeAtLegacy};
 pub use intents_below::IntentsBelow;
 pub use late_failure::LateFailureObserver;

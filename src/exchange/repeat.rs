@@ -93,9 +93,12 @@ impl RepeatRequest {
 
     /// A request that the engine answered and that was chosen for a reverse comparison. `None` if its route is not
     /// declared safe to repeat, or if it creates an instance or changes one. The caller knows that it has no retry key.
-    pub fn of_engine_answer(answered: &EngineAnswered, within: Duration) -> Option<Self> {
-        let sent = answered.reverse.as_ref()?;
-        Self::new(&answered.flag.route, &answered.request, sent, within, Purpose::Reverse)
+    /// The calls that legacy makes for it are its own, so it gets a trace (`traceparent`) of its own.
+    pub fn of_engine_answer(answered: &EngineAnswered, within: Duration, trace: HeaderValue) -> Option<Self> {
+        let sent = &answered.reverse.as_ref()?.sent;
+        let mut request = Self::new(&answered.flag.route, &answered.request, sent, within, Purpose::Reverse)?;
+        request.headers.insert(HeaderName::from_static("traceparent"), trace);
+        Some(request)
     }
 
     fn new(

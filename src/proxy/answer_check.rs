@@ -9,8 +9,9 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::proxied_request::{FlaggedRequest, ProxiedRequest};
+use crate::clock;
 use crate::compare::{Body, Observation};
-use crate::exchange::{AnswerBody, AnswerUnknown, ArmAnswer, EngineAnswered, Offer, RequestCopy};
+use crate::exchange::{AnswerBody, AnswerUnknown, ArmAnswer, EngineAnswered, Offer, RequestCopy, ReverseRequest};
 use crate::flag::{Decision, EngineReason, EngineWork, FlagSet, Percent, RequestFacts, RouteFlag, State, work_or_skip};
 use crate::names::RouteId;
 
@@ -68,7 +69,7 @@ impl ToCheck<'_> {
         let reverse = (is_reversed && observed.is_ok()).then(|| {
             let mut sent = self.headers.clone();
             proxied.client.forwarder.forward(&mut sent);
-            Arc::new(sent)
+            ReverseRequest { sent: Arc::new(sent), effect_registry: shared.effect_registry.clone() }
         });
         let flags: Arc<FlagSet> = proxied.table.set.clone();
         let answered = EngineAnswered {
@@ -79,8 +80,11 @@ impl ToCheck<'_> {
             supports_only: self.reason != EngineReason::Cohort,
             request: self.request,
             instance: flagged.instance.clone(),
+            status: answer.status,
             answer: observed,
+            answered_at: clock::now(),
             run: answer.report.run,
+            run_status: answer.report.status,
             is_stored: route.keeps_runs,
             reverse,
         };

@@ -2,66 +2,89 @@
 //! answered (`reverse`).
 //!
 //! Always true: a check begins when the caller has the answer, and nobody waits for it. The memory of all checks is
-//! bounded, and so is their number at a time; what finds no room, or whose run has not ended in time, is counted as not
-//! judged. A stop ends the checks that wait.
+//! bounded, a route that takes all it can get leaves some for others, and one answer is judged at a time. What finds no
+//! room, whose run has not ended in time, or what a stop or a kill ends, counts as not judged.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use super::queue::ByteBudget;
+use super::reverse::count_reverse;
 use super::run::Runner;
+use super::shares::SharedBound;
 use super::stop::Stop;
 use crate::compare::{CompareBounds, Intent, Observation, answer_scope};
-use crate::evidence::{InvariantVerdict, JudgedAnswer};
+use crate::evidence::{Evidence, GuardedAnswer, InvariantVerdict, JudgedAnswer};
 use crate::exchange::{EndedRun, EngineAnswered, request_value};
-use crate::expression::Scope;
+use crate::expression::{Expression, ExpressionError, Scope};
 use crate::flag::Invariant;
+use crate::limits::{Limits, UNRESOLVED_TEXT_BYTES_MAX};
+use crate::names::RouteId;
 use crate::priority;
+use crate::secret::{LengthMax, masked_and_cut, redact_line};
 
 /// How long an invariant waits for the end of the run whose calls, or status, it reads.
 const RUN_ENDS_WITHIN: Duration = Duration::from_secs(60);
-/// The most checks that read runs from the store, or evaluate conditions, at the same time.
-const CHECKS_AT_ONCE_MAX: usize = 4;
-
 /// The bytes that the answers under check may hold in memory.
 const CHECKED_BYTES_MAX: u64 = 32 << 20;
 
 /// The checks of answers that are under way.
 pub(super) struct AnswerChecks {
     runner: Arc<Runner>,
-    memory: Arc<ByteBudget>,
-    at_once: Arc<Semaphore>,
+    memory: Arc<SharedBound>,
+    /// One permit: conditions are evaluated for one answer at a time, so that rehearsals have a thread left.
+    evaluation: Arc<Semaphore>,
     tasks: TaskTracker,
+}
+
+/// Counts an answer as one that is going to be judged, until it is dropped.
+struct UnderCheck {
+    evidence: Arc<Evidence>,
+    route: RouteId,
+}
+
+impl Drop for UnderCheck {
+    fn drop(&mut self) {
+        self.evidence.end_check(&self.route);
+    }
 }
 
 impl AnswerChecks {
     pub(super) fn new(runner: Arc<Runner>) -> Self {
-        let (memory, at_once) = (ByteBudget::new(CHECKED_BYTES_MAX), Semaphore::new(CHECKS_AT_ONCE_MAX));
-        Self { runner, memory: Arc::new(memory), at_once: Arc::new(at_once), tasks: TaskTracker::new() }
+        let (memory, evaluation) = (SharedBound::new(CHECKED_BYTES_MAX), Arc::new(Semaphore::new(1)));
+        Self { runner, memory, evaluation, tasks: TaskTracker::new() }
     }
 
     /// Checks an answer on the threads of this runtime. Never waits.
     pub(super) fn begin(&self, answered: EngineAnswered, runtime: &Runtime, stop: watch::Receiver<Stop>) {
-        let why = match self.memory.reserve(answered.bytes()) {
+        let bytes = u64::try_from(answered.bytes()).unwrap_or(u64::MAX);
+        let why = match self.memory.take(&answered.flag.route.id, bytes) {
             _ if self.tasks.is_closed() => NotJudged::ShuttingDown,
             None => NotJudged::QueueFull,
             Some(reserved) => {
-                let (runner, at_once) = (Arc::clone(&self.runner), Arc::clone(&self.at_once));
+                let (runner, evaluation) = (Arc::clone(&self.runner), Arc::clone(&self.evaluation));
+                let (evidence, route) = (Arc::clone(&runner.evidence), answered.counted_as.clone());
+                evidence.begin_check(&route);
+                let under_check = UnderCheck { evidence, route };
                 let check = async move {
-                    runner.check(answered, &at_once, stop).await;
-                    drop(reserved);
+                    runner.check(answered, &evaluation, stop).await;
+                    drop((reserved, under_check));
                 };
                 runtime.spawn(self.tasks.track_future(priority::giving_way(check)));
                 return;
             }
         };
-        self.runner.count_not_judged(&answered, answered.flag.route.invariants.iter(), why);
+        // What the other conditions say is not evaluated on a thread that serves clients.
+        let may_be_for_it = |invariant: &&Invariant| invariant.when.is_some() || answered.status.as_u16() < 400;
+        self.runner.count_not_judged(&answered, answered.flag.route.invariants.iter().filter(may_be_for_it), why);
+        if answered.reverse.is_some() {
+            count_reverse(&answered, why.as_str());
+        }
     }
 
     /// Begins no more, and waits for the end of those under way.
@@ -71,8 +94,8 @@ impl AnswerChecks {
     }
 
     /// How many are under way.
-    pub(super) fn under_way(&self) -> u64 {
-        self.memory.entries()
+    pub(super) fn under_way(&self) -> usize {
+        self.tasks.len()
     }
 }
 
@@ -82,6 +105,7 @@ enum NotJudged {
     QueueFull,
     RunGoesOn,
     ShuttingDown,
+    OverBudget,
     Failed,
 }
 
@@ -91,6 +115,7 @@ impl NotJudged {
             Self::QueueFull => "queue_full",
             Self::RunGoesOn => "run_goes_on",
             Self::ShuttingDown => "shutting_down",
+            Self::OverBudget => "over_budget",
             Self::Failed => "failed",
         }
     }
@@ -103,70 +128,106 @@ struct KnownRun {
 }
 
 /// What of an answer was judged so far. Some invariants are judged at once, others when the run has ended; the guard
-/// counts the answer once.
+/// counts the answer once: as a bad one as soon as an invariant is broken, as a good one when all are judged.
 #[derive(Default)]
 struct JudgedSoFar {
+    has_held: bool,
     is_counted: bool,
-    is_broken: bool,
 }
 
 impl JudgedSoFar {
-    /// Whether the guard counts the answer now: with its first verdict, and once more only if that was good and this
-    /// one is not.
-    fn counts_now(&mut self, found: &[(&Invariant, InvariantVerdict)]) -> bool {
-        let is_judged = found.iter().any(|(_, verdict)| !matches!(verdict, InvariantVerdict::NotJudged(_)));
+    fn for_guard(&mut self, found: &[(&Invariant, InvariantVerdict)], is_last: bool) -> Option<GuardedAnswer> {
+        self.has_held |= found.iter().any(|(_, verdict)| *verdict == InvariantVerdict::Held);
         let is_broken = found.iter().any(|(_, verdict)| verdict.is_broken());
-        let counts = is_judged && (!self.is_counted || is_broken && !self.is_broken);
-        self.is_counted |= counts;
-        self.is_broken |= is_broken;
+        let counts = match (is_broken, is_last && self.has_held) {
+            _ if self.is_counted => None,
+            (true, _) => Some(GuardedAnswer::Bad),
+            (false, true) => Some(GuardedAnswer::Good),
+            (false, false) => None,
+        };
+        self.is_counted |= counts.is_some();
         counts
     }
 }
 
 impl Runner {
     /// Checks an answer.
-    async fn check(&self, answered: EngineAnswered, at_once: &Semaphore, stop: watch::Receiver<Stop>) {
+    async fn check(&self, answered: EngineAnswered, evaluation: &Semaphore, stop: watch::Receiver<Stop>) {
         let asked = self.compare_with_legacy(&answered, stop.clone());
-        let judged = self.judge_invariants(&answered, at_once, stop);
+        let judged = self.judge_invariants(&answered, evaluation, stop);
         tokio::join!(asked, judged);
     }
 
-    async fn judge_invariants(&self, answered: &EngineAnswered, at_once: &Semaphore, mut stop: watch::Receiver<Stop>) {
-        let invariants = &*answered.flag.route.invariants;
+    async fn judge_invariants(&self, answered: &EngineAnswered, evaluation: &Semaphore, stop: watch::Receiver<Stop>) {
+        if answered.flag.route.invariants.is_empty() {
+            return;
+        }
+        let mut judged = JudgedSoFar::default();
+        let invariants = self.that_are_for(answered, &mut judged);
         let answer = match &answered.answer {
-            _ if invariants.is_empty() => return,
             Ok(answer) => answer,
             Err(unknown) => {
                 let found = |invariant| (invariant, InvariantVerdict::NotJudged(unknown.as_str()));
-                return self.record(answered, &invariants.iter().map(found).collect::<Vec<_>>(), false);
+                return self.record(answered, &invariants.into_iter().map(found).collect::<Vec<_>>(), None);
             }
         };
         let (of_run, of_reply): (Vec<_>, Vec<_>) =
-            invariants.iter().partition(|invariant| answered.is_stored && invariant.reads_the_run());
-        let mut judged = JudgedSoFar::default();
+            invariants.into_iter().partition(|invariant| answered.is_stored && invariant.reads_the_run());
+        let is_last = of_run.is_empty();
         if !of_reply.is_empty() {
             // A run that is not stored has ended, and has sent nothing but reads.
-            let known = KnownRun { run: run_value(answered, "completed"), sent: Vec::new() };
-            self.judge_answer(answered, answer, &of_reply, (known, &mut judged), at_once).await;
+            let status = answered.run_status.map(|status| status.as_str());
+            let known = KnownRun { run: run_value(answered, status), sent: Vec::new() };
+            self.judge_answer(answered, answer, &of_reply, known, (&mut judged, is_last), (evaluation, stop.clone()))
+                .await;
         }
-        if of_run.is_empty() {
+        if is_last {
             return;
         }
         let ended = async {
             let Some(run) = answered.run else { return Err(NotJudged::Failed) };
             let ended = self.twins.ended(run, RUN_ENDS_WITHIN).await.ok_or(NotJudged::RunGoesOn)?;
             let EndedRun { status, sent } = ended;
-            Ok(KnownRun { run: run_value(answered, status.as_str()), sent })
+            Ok(KnownRun { run: run_value(answered, Some(status.as_str())), sent })
         };
-        let known = tokio::select! {
-            biased;
-            ended = ended => ended,
-            _ = stop.wait_for(|stop| *stop != Stop::No) => Err(NotJudged::ShuttingDown),
-        };
-        match known {
-            Ok(known) => self.judge_answer(answered, answer, &of_run, (known, &mut judged), at_once).await,
-            Err(why) => self.count_not_judged(answered, of_run.into_iter(), why),
+        match unless_stopped(ended, stop.clone()).await.unwrap_or(Err(NotJudged::ShuttingDown)) {
+            Ok(known) => {
+                self.judge_answer(answered, answer, &of_run, known, (&mut judged, true), (evaluation, stop)).await;
+            }
+            Err(why) => {
+                let for_guard = judged.for_guard(&[], true);
+                let found = of_run.into_iter().map(|one| (one, InvariantVerdict::NotJudged(why.as_str())));
+                self.record(answered, &found.collect::<Vec<_>>(), for_guard);
+            }
         }
+    }
+
+    /// The invariants that are for an answer. One whose condition cannot be evaluated is for none, which is counted.
+    fn that_are_for<'a>(&self, answered: &'a EngineAnswered, judged: &mut JudgedSoFar) -> Vec<&'a Invariant> {
+        let invariants = &*answered.flag.route.invariants;
+        let status = answered.status.as_u16();
+        let scope = invariants.iter().any(|one| one.when.is_some()).then(|| {
+            let reply = Arc::new(json!({ "status": status }));
+            let mut scope = Scope::new();
+            scope.set("request", Arc::new(request_value(&answered.request)));
+            scope.set("reply", Arc::clone(&reply)).set("engine", reply);
+            scope
+        });
+        let (mut for_it, mut failed) = (Vec::new(), Vec::new());
+        for invariant in invariants {
+            match (&invariant.when, &scope) {
+                (Some(when), Some(scope)) => match when.holds(scope) {
+                    Ok(true) => for_it.push(invariant),
+                    Ok(false) => {}
+                    Err(_) => failed.push((invariant, InvariantVerdict::NotJudged("when_failed"))),
+                },
+                _ if status < 400 => for_it.push(invariant),
+                _ => {}
+            }
+        }
+        let for_guard = judged.for_guard(&failed, false);
+        self.record(answered, &failed, for_guard);
+        for_it
     }
 
     async fn judge_answer(
@@ -174,33 +235,38 @@ impl Runner {
         answered: &EngineAnswered,
         answer: &Arc<Observation>,
         invariants: &[&Invariant],
-        (KnownRun { run, sent }, judged): (KnownRun, &mut JudgedSoFar),
-        at_once: &Semaphore,
+        KnownRun { run, sent }: KnownRun,
+        (judged, is_last): (&mut JudgedSoFar, bool),
+        (evaluation, stop): (&Semaphore, watch::Receiver<Stop>),
     ) {
-        let Ok(_permit) = at_once.acquire().await else { return };
-        priority::give_way();
-        // A panic in an expression leaves this answer without a verdict, and nothing else.
-        let found = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let not_judged = |why: NotJudged| InvariantVerdict::NotJudged(why.as_str());
+        let permit = unless_stopped(evaluation.acquire(), stop.clone()).await;
+        let mut found = Vec::new();
+        if let Some(Ok(_permit)) = permit {
             let (status, headers, body) = (answer.status(), answer.headers().clone(), answer.body().clone());
-            let answer = Observation::new(status, headers, body, answer.latency(), sent);
+            let seen = Observation::new(status, headers, body, answer.latency(), sent);
             let request = request_value(&answered.request);
-            let scope = answer_scope(request, &answer, run, &CompareBounds::of(&self.limits));
-            let judge = |invariant: &&Invariant| {
-                let scope = match &scope {
-                    Ok(scope) => scope,
-                    Err(_) => return Some(InvariantVerdict::NotJudged("over_budget")),
+            let scope = answer_scope(request, &seen, run, &CompareBounds::of(&self.limits));
+            let end = Instant::now() + Limits::ms(self.limits.compare_ms);
+            for invariant in invariants {
+                let verdict = match &scope {
+                    _ if *stop.borrow() != Stop::No => not_judged(NotJudged::ShuttingDown),
+                    Ok(scope) if Instant::now() < end => {
+                        priority::give_way();
+                        // A panic in an expression leaves this invariant without a verdict, and nothing else.
+                        let judged = std::panic::catch_unwind(AssertUnwindSafe(|| verdict(&invariant.that, scope)));
+                        judged.unwrap_or(not_judged(NotJudged::Failed))
+                    }
+                    Ok(_) | Err(_) => not_judged(NotJudged::OverBudget),
                 };
-                verdict(invariant, scope, answer.status().as_u16())
-            };
-            invariants.iter().filter_map(|invariant| Some((*invariant, judge(invariant)?))).collect::<Vec<_>>()
-        }));
-        match found {
-            Ok(found) => {
-                let counts_for_guard = judged.counts_now(&found);
-                self.record(answered, &found, counts_for_guard);
+                found.push((*invariant, verdict));
+                tokio::task::yield_now().await;
             }
-            Err(_) => self.count_not_judged(answered, invariants.iter().copied(), NotJudged::Failed),
+        } else {
+            found.extend(invariants.iter().map(|invariant| (*invariant, not_judged(NotJudged::ShuttingDown))));
         }
+        let for_guard = judged.for_guard(&found, is_last);
+        self.record(answered, &found, for_guard);
     }
 
     fn count_not_judged<'i>(
@@ -210,38 +276,57 @@ impl Runner {
         why: NotJudged,
     ) {
         let found = |invariant| (invariant, InvariantVerdict::NotJudged(why.as_str()));
-        self.record(answered, &invariants.map(found).collect::<Vec<_>>(), false);
+        self.record(answered, &invariants.map(found).collect::<Vec<_>>(), None);
     }
 
-    fn record(&self, answered: &EngineAnswered, found: &[(&Invariant, InvariantVerdict)], counts_for_guard: bool) {
-        if found.is_empty() {
+    fn record(
+        &self,
+        answered: &EngineAnswered,
+        found: &[(&Invariant, InvariantVerdict)],
+        for_guard: Option<GuardedAnswer>,
+    ) {
+        if found.is_empty() && for_guard.is_none() {
             return;
         }
-        let EngineAnswered { flags, counted_as, rung, supports_only, run, .. } = answered;
-        let (files_version, rung, supports_only, run) = (flags.files_version, *rung, *supports_only, *run);
-        let answer = JudgedAnswer { files_version, rung, counts_for_guard, supports_only, run };
+        let EngineAnswered { flags, counted_as, rung, answered_at, supports_only, run, .. } = answered;
+        let answer = JudgedAnswer {
+            files_version: flags.files_version,
+            rung: *rung,
+            answered_at: *answered_at,
+            for_guard,
+            supports_only: *supports_only,
+            run: *run,
+        };
         self.evidence.record_invariants(counted_as, &answer, found);
     }
 }
 
-fn run_value(answered: &EngineAnswered, status: &str) -> Value {
+/// `None` if a stop is asked for before.
+async fn unless_stopped<T>(work: impl Future<Output = T>, mut stop: watch::Receiver<Stop>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        _ = stop.wait_for(|stop| *stop != Stop::No) => None,
+    }
+}
+
+fn run_value(answered: &EngineAnswered, status: Option<&str>) -> Value {
     json!({ "id": answered.run.map(|run| run.to_string()), "status": status })
 }
 
-/// What an invariant says of an answer; `None` if it is not one for it.
-fn verdict(invariant: &Invariant, scope: &Scope, status: u16) -> Option<InvariantVerdict> {
-    let is_for_it = match &invariant.when {
-        None => Ok(status < 400),
-        Some(when) => when.holds(scope),
-    };
-    match is_for_it {
-        Ok(true) => {}
-        Ok(false) => return None,
-        Err(error) => return Some(InvariantVerdict::Error(format!("`when`: {}", error.message))),
-    }
-    Some(match invariant.that.holds(scope) {
+fn verdict(that: &Expression, scope: &Scope) -> InvariantVerdict {
+    match that.holds(scope) {
         Ok(true) => InvariantVerdict::Held,
         Ok(false) => InvariantVerdict::Broken,
-        Err(error) => InvariantVerdict::Error(error.message.clone()),
-    })
+        Err(error) => InvariantVerdict::Error(shown(that, &error)),
+    }
+}
+
+/// Why a condition cannot be evaluated, without values: it is stored and logged. A path is shown only as it is in the
+/// condition; a key in it may be a value of the request.
+fn shown(that: &Expression, error: &ExpressionError) -> String {
+    match &error.absent {
+        Some(path) if !that.source().contains(path.as_str()) => "a value that it looks up is absent".to_owned(),
+        _ => masked_and_cut(&error.message, redact_line, LengthMax::Bytes(UNRESOLVED_TEXT_BYTES_MAX)),
+    }
 }

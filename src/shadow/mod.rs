@@ -22,6 +22,10 @@
 //! (`repeat`), in few at a time and none while too many are under way, to learn how legacy differs from itself. Some
 //! rehearsals are run a second time from the same inputs (`second_run`), to learn how the engine does.
 //!
+//! What the engine answered callers itself, in `live` and `only`, is checked when they have it (`answer_checks`): the
+//! invariants of the route are judged, and some requests of a route that is safe to repeat are sent to legacy
+//! (`reverse`).
+//!
 //! When the engine is slow, runs end at their time-out and the queue fills up, and what does not fit is skipped and
 //! counted. When the engine is gone or panics, only the runs that asked it fail. An answer after the time-out is
 //! ignored.
@@ -61,8 +65,8 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -164,6 +168,7 @@ impl Shadow {
             held: Arc::clone(&held),
             twins: Arc::clone(&twins),
             given_ids: GivenIds::default(),
+            reverse_doubts: Mutex::default(),
         });
         let entries = run_entries(queued, stopping, slots, Arc::clone(&runner));
         let (no_more_marks, stop_marks) = watch::channel(false);

@@ -19,7 +19,8 @@ use super::run::Runner;
 use super::stop::Stop;
 use crate::compare::{CompareBounds, Effect, Observation, Pair, compare};
 use crate::evidence::DifferingPlaces;
-use crate::exchange::{Answered, RepeatRequest, request_value};
+use crate::exchange::{Answered, RepeatRequest, RequestEffects, request_value};
+use crate::flag::Route;
 use crate::limits::Limits;
 
 /// The most requests that are sent to legacy a second time at the same time.
@@ -29,8 +30,17 @@ impl Runner {
     /// Notes if legacy made a call for this request that may have changed something, where the route is declared safe
     /// to repeat.
     pub(super) fn note_legacy_write(&self, answered: &Answered) {
-        let route = &answered.flag.route;
-        let Some(effects) = answered.effects.as_ref().filter(|_| route.replay_safe) else { return };
+        if let Some(effects) = &answered.effects {
+            self.note_legacy_calls(&answered.flag.route, effects);
+        }
+    }
+
+    /// Notes if one of these calls that legacy made may have changed something, where the route is declared safe to
+    /// repeat.
+    pub(super) fn note_legacy_calls(&self, route: &Route, effects: &RequestEffects) {
+        if !route.replay_safe {
+            return;
+        }
         let rules = self.rules_of(&route.id);
         let calls = effects.so_far().calls;
         if let Some(Effect { method, service, .. }) = calls.iter().find(|call| rules.may_change_something(call)) {

@@ -2,13 +2,16 @@
 //! comparison).
 //!
 //! Always true: only requests of routes that are declared safe to repeat are asked, and none of a route for which
-//! legacy was seen to change something. At most [`REPEATS_IN_FLIGHT_MAX`](super::repeat::REPEATS_IN_FLIGHT_MAX) are
-//! under way, those included that are sent a second time; a request that finds no room is not asked. Such a pair counts
-//! as one of `shadow`.
+//! legacy was seen to change something. Where legacy's calls are watched, those of such a request are too. At most
+//! [`REPEATS_IN_FLIGHT_MAX`](super::repeat::REPEATS_IN_FLIGHT_MAX) are under way, until their calls are known, those
+//! included that are sent a second time; a request that finds no room is not asked. Such a pair counts as one of
+//! `shadow`.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
+use http::HeaderValue;
 use tokio::sync::watch;
 
 use super::engine_result::EngineResult;
@@ -17,38 +20,109 @@ use super::stop::Stop;
 use crate::compare::Observation;
 use crate::exchange::{
     Answered, ComparisonOutcome, ComparisonTicket, EngineAnswered, KeysOfLegacy, NotRepeated, OfferedRequest,
-    RepeatRequest, RunReport,
+    RepeatRequest, RequestCopy, RequestEffects, RequestToWatch, ReverseRequest, RunReport, SentBody,
 };
 use crate::flag::State;
 use crate::limits::Limits;
 use crate::workflow::Mode;
 
+/// During so many requests of a route legacy may have made writing calls that name no request, before no more are sent.
+const DOUBTS_MAX: u32 = 3;
+
+/// What legacy did with a request.
+struct AskedLegacy {
+    reply: Observation,
+    /// The calls that it made for the request; `None` if they are not watched.
+    effects: Option<RequestEffects>,
+}
+
+/// The body of a request, which is there as a whole.
+struct WholeBody(Bytes);
+
+impl SentBody for WholeBody {
+    fn whole(&self) -> Option<Bytes> {
+        Some(self.0.clone())
+    }
+}
+
 impl Runner {
     /// Asks legacy if the request was chosen for that, unless a stop is asked for.
     pub(super) async fn compare_with_legacy(&self, answered: &EngineAnswered, mut stop: watch::Receiver<Stop>) {
-        let (Some(_), Ok(engine)) = (&answered.reverse, &answered.answer) else { return };
+        let (Some(reverse), Ok(engine)) = (&answered.reverse, &answered.answer) else { return };
         let outcome = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop != Stop::No) => "shutting_down",
-            legacy = self.ask_legacy(answered) => match legacy {
-                Ok(legacy) => self.compare_reversed(answered, engine, legacy),
-                Err(why) => why,
-            },
+            outcome = self.ask_and_compare(answered, reverse, engine) => outcome,
         };
-        let route = answered.flag.route.id.to_string();
-        metrics::counter!("pointsman_reverse_comparisons_total", "route" => route, "outcome" => outcome).increment(1);
+        count_reverse(answered, outcome);
+    }
+
+    /// Returns the label `outcome`.
+    async fn ask_and_compare(
+        &self,
+        answered: &EngineAnswered,
+        reverse: &ReverseRequest,
+        engine: &Arc<Observation>,
+    ) -> &'static str {
+        let Ok(_permit) = self.repeats.try_acquire() else { return "busy" };
+        match self.ask_legacy(answered, reverse).await {
+            Ok(asked) => self.compare_reversed(answered, engine, asked),
+            Err(why) => why,
+        }
     }
 
     /// The error is the label `outcome`.
-    async fn ask_legacy(&self, answered: &EngineAnswered) -> Result<Observation, &'static str> {
+    async fn ask_legacy(
+        &self,
+        answered: &EngineAnswered,
+        reverse: &ReverseRequest,
+    ) -> Result<AskedLegacy, &'static str> {
         let Some(legacy) = &self.legacy else { return Err("forbidden") };
-        let within = Limits::ms(self.limits.shadow_run_ms);
-        let request = RepeatRequest::of_engine_answer(answered, within).ok_or("forbidden")?;
-        self.evidence.may_repeat(&answered.flag.route.id)?;
-        let Ok(_permit) = self.repeats.try_acquire() else { return Err("busy") };
-        match tokio::time::timeout(within, legacy.ask(request)).await {
+        let (route, within) = (&answered.flag.route.id, Limits::ms(self.limits.shadow_run_ms));
+        let trace = format!("00-{:032x}-{:016x}-01", fastrand::u128(1..), fastrand::u64(1..));
+        let trace = HeaderValue::try_from(trace).map_err(|_| "forbidden")?;
+        let request = RepeatRequest::of_engine_answer(answered, within, trace).ok_or("forbidden")?;
+        self.evidence.may_repeat(route)?;
+        let copy = || RequestCopy { body: Bytes::new(), ..RequestCopy::clone(&answered.request) };
+        let watch = reverse.effect_registry.as_ref().map(|registry| {
+            let body = Some(Arc::new(WholeBody(answered.request.body.clone())) as Arc<dyn SentBody>);
+            registry.watch(RequestToWatch { compared: Some(route), request: &copy, sent: request.headers(), body })
+        });
+        let reply = tokio::time::timeout(within, legacy.ask(request)).await;
+        let effects = watch.as_ref().and_then(|watch| watch.effects());
+        let is_watched = watch.is_some();
+        if let Some(watch) = watch {
+            watch.reply_passed_on();
+        }
+        if let Some(effects) = &effects {
+            tokio::time::sleep(effects.window()).await;
+            self.note_doubts(answered, effects);
+        }
+        let reply = match reply {
             Ok(reply) => reply.map_err(NotRepeated::as_str),
             Err(_) => Err("failed"),
+        };
+        match (reply, is_watched && effects.is_none()) {
+            (Ok(_), true) => Err("effects_unknown"),
+            (reply, _) => Ok(AskedLegacy { reply: reply?, effects }),
+        }
+    }
+
+    /// Notes if legacy changed something for the request, or may have.
+    fn note_doubts(&self, answered: &EngineAnswered, effects: &RequestEffects) {
+        let route = &answered.flag.route.id;
+        self.note_legacy_calls(&answered.flag.route, effects);
+        let so_far = effects.so_far();
+        if effects.unattributed_writes().is_empty() || !so_far.calls.is_empty() {
+            return;
+        }
+        let mut doubts = self.reverse_doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        let doubts = doubts.entry(route.clone()).or_default();
+        *doubts += 1;
+        if *doubts == DOUBTS_MAX {
+            let call =
+                format!("calls of no known request while a reverse comparison was under way, {DOUBTS_MAX} times");
+            self.evidence.record_legacy_write(route, &call);
         }
     }
 
@@ -57,7 +131,7 @@ impl Runner {
         &self,
         answered: &EngineAnswered,
         engine: &Arc<Observation>,
-        legacy: Observation,
+        AskedLegacy { reply: legacy, effects }: AskedLegacy,
     ) -> &'static str {
         let EngineAnswered { flags, flag, request, instance, run, .. } = answered;
         let offered = OfferedRequest {
@@ -75,7 +149,7 @@ impl Runner {
             legacy: Arc::new(legacy),
             instance: instance.clone(),
             legacy_keys: KeysOfLegacy { keys: Vec::new(), decided_at: crate::clock::now() },
-            effects: None,
+            effects,
             reads: None,
             repeat: None,
             candidate: None,
@@ -107,4 +181,10 @@ impl Runner {
         ticket.settle(outcome);
         !matches!(outcome, ComparisonOutcome::Skipped(_) | ComparisonOutcome::Failed(_))
     }
+}
+
+/// Counts what became of a request that was chosen for a reverse comparison.
+pub(super) fn count_reverse(answered: &EngineAnswered, outcome: &'static str) {
+    let route = answered.flag.route.id.to_string();
+    metrics::counter!("pointsman_reverse_comparisons_total", "route" => route, "outcome" => outcome).increment(1);
 }

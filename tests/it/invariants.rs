@@ -42,6 +42,7 @@ struct Shop {
     legacy: Origin,
     bank: StepService,
     client: Client,
+    start: Start,
     _flags: FlagsDir,
     _dir: TempDir,
 }
@@ -73,7 +74,7 @@ impl Shop {
             env: Vec::new(),
         };
         let pointsman = Pointsman::start(&start).await;
-        Self { pointsman, legacy, bank, client: Client::new(PATIENCE), _flags: flags, _dir: dir }
+        Self { pointsman, legacy, bank, client: Client::new(PATIENCE), start, _flags: flags, _dir: dir }
     }
 
     async fn orders(keys: &str) -> Self {
@@ -147,6 +148,10 @@ async fn a_broken_invariant_is_shown_holds_the_gate_and_lowers_the_route() {
     let shown = output_text(&shop.pointsman.cli(&["evidence", "orders"]).await);
     assert!(shown.contains("INVARIANT") && shown.contains(ONE_CHARGE) && shown.contains(&run), "{shown}");
     assert!(shop.pointsman.log().contains("broke an invariant") && shop.pointsman.log().contains(&run));
+    let windows = shop.evidence("orders").await["guard_windows"].clone();
+    let is_of_invariants = |one: &&Value| one["counted"] == "answers that broke an invariant";
+    let window = windows.as_array().expect("a list").iter().find(is_of_invariants).expect("a window");
+    assert_eq!((&window["bad"], &window["of"]), (&json!(1), &json!(5)), "each answer counts once: {windows}");
     let refused = shop.pointsman.cli(&["flip", "orders", "only"]).await;
     let text = output_text(&refused);
     assert!(
@@ -180,13 +185,7 @@ async fn what_was_broken_is_known_after_a_kill_and_a_changed_text_is_another_inv
     })
     .await;
     assert_eq!(shop.pointsman.stop().await, Some(0));
-    let start = Start {
-        flags: shop._flags.path().to_owned(),
-        store: format!("sqlite:{}", shop._dir.path().join("db").display()),
-        log: shop._dir.path().join("log"),
-        env: Vec::new(),
-    };
-    shop.pointsman = Pointsman::start(&start).await;
+    shop.pointsman = Pointsman::start(&shop.start).await;
     shop.judged(ONE_CHARGE, 0, 1).await;
     let refused = output_text(&shop.pointsman.cli(&["flip", "orders", "only"]).await);
     assert!(refused.contains("invariants did not hold"), "{refused}");
@@ -244,4 +243,58 @@ async fn in_only_and_without_a_share_legacy_is_never_asked() {
         shop.quote(&[]).await;
     }
     assert_eq!(shop.legacy.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_a_killed_process_did_not_judge_counts_as_not_judged() {
+    let mut shop = Shop::orders("").await;
+    shop.bank.hold("POST /charges");
+    // The run goes on behind its answer.
+    let after = CREATE.replace("steps:\n", "steps:\n  accept: { set: { ok: true } }\n");
+    let after = after.replace("respond: { status", "respond: { after: [accept], status");
+    std::fs::write(shop.start.flags.join("workflows/create.yaml"), after).expect("a file");
+    let reload = shop.pointsman.cli(&["reload"]).await;
+    assert!(reload.status.success(), "{}", output_text(&reload));
+    shop.pointsman.put_candidate_in_force("orders").await;
+    for n in 0..3 {
+        assert_eq!(shop.order(json!({ "amount": 5 }), &n.to_string()).await.status, StatusCode::OK);
+    }
+    shop.judged("the total is what was asked for", 3, 0).await;
+    let store = shop.start.store.trim_start_matches("sqlite:").to_owned();
+    let is_stored = || {
+        let read = |end: &str| std::fs::read(format!("{store}{end}")).unwrap_or_default();
+        let all = [read(""), read("-wal")].concat();
+        let text: &[u8] = br#""checks_under_way":3"#;
+        all.windows(text.len()).any(|window| window == text)
+    };
+    until("the evidence to be stored", || async { is_stored().then_some(()) }).await;
+    shop.pointsman.kill().await;
+    shop.bank.release_all("POST /charges");
+    shop.pointsman = Pointsman::start(&shop.start).await;
+    let counts = shop.evidence("orders").await["evidence"]["invariants"][ONE_CHARGE].clone();
+    assert_eq!((&counts["held"], &counts["not_judged"]), (&json!(0), &json!({ "shutting_down": 3 })), "{counts}");
+}
+
+/// A condition may look up a value of the request, which is a secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_condition_cannot_be_evaluated_is_told_without_values() {
+    let route = "  - id: orders\n    match: { method: POST, path: /orders }\n    legacy: shop\n    workflow: create\n    \
+                 state: live\n    force: { reason: a test }\n    invariants:\n      \
+                 looks up: '${reply.headers[request.headers.authorization] == \"x\"}'\n      \
+                 absent: '${reply.body.sum > 0}'\n      \
+                 refused: { that: '${reply.body.total > 0}', when: '${request.query.x == \"1\"}' }\n";
+    let shop = Shop::start(route).await;
+    let url = format!("{}/orders", shop.pointsman.url());
+    let headers = [("authorization", "Bearer AUTHSECRET"), ("idempotency-key", "a")];
+    shop.client.json(Method::POST, &url, &headers, &json!({ "amount": 5 })).await.expect("a reply");
+    let counts = until("the verdicts", || async {
+        let counts = shop.evidence("orders").await["evidence"]["invariants"].clone();
+        (counts["looks up"]["broken"] == 1 && counts["absent"]["broken"] == 1).then_some(counts)
+    })
+    .await;
+    assert_eq!(counts["looks up"]["last_broken"]["error"], "a value that it looks up is absent");
+    assert_eq!(counts["absent"]["last_broken"]["error"], "`reply.body.sum` is absent");
+    assert_eq!(counts["refused"]["not_judged"], json!({ "when_failed": 1 }), "an error in `when` means no");
+    let everything = format!("{counts}{}", shop.pointsman.log()).to_lowercase();
+    assert!(!everything.contains("authsecret"), "{everything}");
 }

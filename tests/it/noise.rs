@@ -320,3 +320,41 @@ async fn a_route_that_takes_it_back_is_not_repeated_any_more() {
     until("the pair", || async { (shop.evidence().await["evidence"]["mismatched"] == 5).then_some(()) }).await;
     assert_eq!(shop.seen.repeated.load(SeqCst), 4);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_legacy_that_writes_is_not_asked_what_the_engine_answered() {
+    for drops_trace in [false, true] {
+        let shop = Shop::start("egress: { listen: 127.0.0.1:0, window: 100ms }\n").await;
+        shop.seen.drops_trace.store(drops_trace, SeqCst);
+        let generation = || async { shop.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
+        let before = generation().await;
+        shop.flags.write(
+            "routes/products.yaml",
+            "routes:\n  - { id: products.show, match: { method: GET, path: '/products/{id}' }, legacy: shop, \
+             workflow: show, state: live, force: { reason: a test }, replay_safe: true, reverse: 100% }\n",
+        );
+        until("the files to be in force", || async { (generation().await > before).then_some(()) }).await;
+        let outcomes = |outcome: &'static str| {
+            let labels = [("route", "products.show"), ("outcome", outcome)];
+            let pointsman = &shop.pointsman;
+            async move { pointsman.metrics().await.sum("pointsman_reverse_comparisons_total", &labels) }
+        };
+        for n in 0..12 {
+            let url = format!("{}/products/{n}", shop.pointsman.url());
+            let reply = shop.client.json(Method::GET, &url, &[], &Value::Null).await.expect("a reply");
+            assert_eq!(reply.status, StatusCode::OK);
+            // One after the other, each until its calls are known.
+            let all = || async {
+                let labels = [("route", "products.show")];
+                shop.pointsman.metrics().await.sum("pointsman_reverse_comparisons_total", &labels)
+            };
+            until("its outcome", || async { (all().await >= f64::from(n + 1)).then_some(()) }).await;
+        }
+        // The first one shows it; of calls that name no request, the third.
+        let asked = if drops_trace { 3 } else { 1 };
+        assert_eq!((shop.seen.repeated.load(SeqCst), shop.seen.charges.load(SeqCst)), (asked, asked), "{drops_trace}");
+        assert_eq!(outcomes("legacy_writes").await, 12.0 - asked as f64);
+        let evidence = shop.evidence().await;
+        assert!(!evidence["noise"]["legacy_write"]["call"].is_null(), "{evidence}");
+    }
+}

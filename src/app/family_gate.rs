@@ -44,7 +44,7 @@ const FRESH: Duration = Duration::from_secs(60);
 const PAGE: usize = 1_000;
 
 /// When legacy was asked for the instances of a family, and why the answer is inconclusive.
-type Asked = (Instant, Result<(), String>);
+type LastListing = (Instant, Result<(), String>);
 
 /// Counts instances of legacy, and asks legacy for them.
 pub(super) struct FamilyGate {
@@ -54,7 +54,7 @@ pub(super) struct FamilyGate {
     limits: Arc<Limits>,
     secrets: ArcSwap<Value>,
     /// By the present id of a family's creator: when it was last asked, and why the answer is inconclusive.
-    asked: Mutex<HashMap<RouteId, Asked>>,
+    asked: Mutex<HashMap<RouteId, LastListing>>,
 }
 
 impl FamilyGate {

@@ -11,7 +11,7 @@ use crate::compare::path_without_values;
 use crate::exchange::{CallTarget, UnattributedWrites};
 use crate::limits::EGRESS_UNATTRIBUTED_WRITES_MAX;
 
-/// What was not seen, as far as the time tells. Cheap to clone.
+/// The targets of recent unattributed writes and tunnels, each with the time of its last end. Clones share the list.
 #[derive(Clone, Default)]
 pub(super) struct RecentUnattributedWrites(Arc<Mutex<State>>);
 
@@ -32,7 +32,7 @@ struct Times {
 }
 
 impl Times {
-    fn is_since(self, began_us: u64) -> bool {
+    fn was_active_since(self, began_us: u64) -> bool {
         self.open > 0 || (self.last_us > 0 && self.last_us >= began_us)
     }
     fn note(&mut self, now_us: u64) {
@@ -89,13 +89,13 @@ impl RecentUnattributedWrites {
         self.lock().times_of(&target).open += 1;
         Box::new(Tunnel { writes: self.clone(), target, now_us })
     }
-    /// What is known of those since then.
+    /// The unattributed writes that ended at or after `began_us`, and the tunnels that are open now.
     pub(super) fn since(&self, began_us: u64) -> UnattributedWrites {
         let State { listed, others } = &*self.lock();
-        let since = listed.iter().filter(|(_, times)| times.is_since(began_us));
+        let since = listed.iter().filter(|(_, times)| times.was_active_since(began_us));
         UnattributedWrites {
             calls: since.map(|(target, _)| target.clone()).collect(),
-            may_have_others: others.is_since(began_us),
+            may_have_others: others.was_active_since(began_us),
         }
     }
 

@@ -97,7 +97,7 @@ pub use crate::store::{RehearsedChild, RehearsedEvent, SampleRecord as Sample};
 pub use answers::{AnswersByHour, HourOfAnswers};
 pub use basis::EvidenceBasis;
 pub use basis_change::{BasisChange, NextEvidence};
-pub use branches::{BranchCounts, BranchOutcome, WayCounts};
+pub use branches::{BranchCounts, BranchOutcome, BranchRunCounts};
 pub use captures::{
     CAPTURE_AGE_MAX, CAPTURE_BYTES_MAX, CAPTURED_BYTES_PER_ROUTE_MAX, CAPTURES_PER_ROUTE_MAX, CaptureDropped, Captures,
     is_drawn,
@@ -108,7 +108,7 @@ pub use guard::{CleanPairs, GuardCrossing, GuardWindowView};
 pub use invariants::{BrokenInvariant, InvariantCounts, InvariantVerdict, JudgedAnswer};
 pub use latency::{LatencyCounts, PairedLatencies};
 pub use latency_ratio::{LatencyRatios, RatioInterval};
-pub use legacy_calls::{LegacyCallsOfPair, LegacyCallsOfPairs};
+pub use legacy_calls::{LegacyCallCounts, LegacyCallsStatus};
 pub use mark_file::MarkFileError;
 pub use marks::{IncompleteEvidenceMarks, MarksLocation};
 pub use noise::{LegacyWrite, NoiseGroup, NoisePairs, PlaceOutcomes};
@@ -119,9 +119,9 @@ pub use route::{EarlierEvidence, EvidenceRestart, RULES, RouteEvidence};
 pub use rung::{RungCounts, StepIntents};
 pub use second_runs::{EnginePlaces, SecondRuns};
 pub use statistics::{ErrorTable, RouteStatistics, StratumBound};
-pub use strata::{NotCompared, PairKind, StratumCounts};
+pub use strata::{NotCompared, PairClass, StratumCounts};
 
-use counters::{SharedCounters, StoredEvidence};
+use counters::{RouteCounters, StoredEvidence};
 use marks::UncountedDifference;
 use samples::PendingSamples;
 
@@ -135,7 +135,7 @@ pub struct Evidence {
     store: StoreHandle,
     marks: IncompleteEvidenceMarks,
     limits: Limits,
-    routes: RwLock<BTreeMap<RouteId, Arc<SharedCounters>>>,
+    routes: RwLock<BTreeMap<RouteId, Arc<RouteCounters>>>,
     /// The current id for each earlier id of a route.
     renames: RwLock<BTreeMap<RouteId, RouteId>>,
     pending: Mutex<PendingSamples>,
@@ -176,7 +176,7 @@ impl Evidence {
                 // A rename left this row empty: the evidence is under the new id.
                 Ok(stored) if stored.basis.is_none() && stored.evidence == RouteEvidence::default() => {}
                 Ok(stored) => {
-                    let counters = SharedCounters::restore(stored);
+                    let counters = RouteCounters::restore(stored);
                     if marks.is_marked(&route) {
                         tracing::warn!(
                             %route,

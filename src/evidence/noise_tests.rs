@@ -12,7 +12,7 @@ use super::noise_places::DifferingPlaces;
 use super::route::RouteEvidence;
 use super::strata::StratumCounts;
 use super::testing::Memory;
-use super::{Evidence, EvidenceBasis, PairKind, PairsByKind};
+use super::{Evidence, EvidenceBasis, PairClass, PairsByKind};
 use crate::compare::{Body, Comparison, Difference, DifferenceKind, Observation, Verdict};
 use crate::flag::State;
 use crate::names::RouteId;
@@ -312,7 +312,7 @@ pub(super) fn basis(workflow: &str, noise: &str) -> EvidenceBasis {
 
 /// Counts a pair of the route; returns its verdict.
 fn record(evidence: &Evidence, route: &RouteId, files: u64, places: &[(DifferenceKind, &str)]) -> Verdict {
-    let kind = PairKind { stratum: Some("GET 2xx"), ..State::Dark.into() };
+    let kind = PairClass { stratum: Some("GET 2xx"), ..State::Dark.into() };
     let generation = evidence.generation(route, files);
     evidence.record_pair(route, generation, kind, &comparison(places), &replied(), &replied())
 }

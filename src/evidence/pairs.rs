@@ -7,7 +7,7 @@ use super::noise::LegacyWrite;
 use super::noise_places::DifferingPlaces;
 use super::noise_view::{self, NoiseView};
 use super::second_runs::EnginePlaces;
-use super::strata::PairKind;
+use super::strata::PairClass;
 use crate::clock;
 use crate::compare::{Comparison, Observation, Verdict};
 use crate::exchange::Branch;
@@ -22,7 +22,7 @@ impl Evidence {
         &self,
         route: &RouteId,
         generation: EvidenceGeneration,
-        kind: impl Into<PairKind<'a>>,
+        kind: impl Into<PairClass<'a>>,
         comparison: &Comparison,
         legacy: &Observation,
         engine: &Observation,

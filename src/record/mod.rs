@@ -12,11 +12,11 @@
 use std::time::Duration;
 
 mod chain;
-mod recorder;
+mod record_writer;
 
 /// A flip gets its entry within about a minute, if a process runs and the store takes writes. One that is older than
 /// this and has none, or that got it later than this, is worth a look.
 pub const LATE_ENTRY_AFTER: Duration = Duration::from_secs(300);
 
 pub use chain::{BrokenChain, ChainCheck, hash_of};
-pub use recorder::{BY_FILE, Recorder, RefusedMove};
+pub use record_writer::{BY_FILE, RecordWriter, RefusedMove};

@@ -44,12 +44,12 @@ async fn performed(core: &Core, run: RunId) -> Result<PerformedCalls, StoreError
 }
 
 /// Which call: the index of its run, the step, the item, and the part of the step.
-type CallOfRun<'a> = (usize, &'a StepId, Option<u32>, StepPart);
+type RunCallKey<'a> = (usize, &'a StepId, Option<u32>, StepPart);
 
 /// The calls in the events of several runs: each with the index of its run, and the run's plan.
 fn of_events<'a>(events: impl Iterator<Item = (usize, &'a Plan, &'a Event)>) -> PerformedCalls {
     let mut found = PerformedCalls::default();
-    let mut open: HashMap<CallOfRun<'a>, (bool, usize)> = HashMap::new();
+    let mut open: HashMap<RunCallKey<'a>, (bool, usize)> = HashMap::new();
     for (number, (run, plan, event)) in (0..).zip(events) {
         match event {
             Event::StepStarted(StepStarted { step, item, part, effect, request: Some(request), .. })

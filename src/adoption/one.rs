@@ -158,7 +158,11 @@ impl Adoptions {
                 // The claim may be stored although the reply was lost, so it is repeated until the store
                 // confirms or refuses it. Meanwhile no new request goes to legacy.
                 Err(error) => {
-                    tracing::warn!(%error, family = %key.family.id(), "the store does not say whether an instance is claimed");
+                    tracing::warn!(
+                        %error, family = %key.family.id(),
+                        "the claim of an instance is not confirmed by the store: it is repeated; until then its \
+                         requests get 503"
+                    );
                     if self.engine.is_draining() {
                         // So that its requests ask the store, and do not go to legacy by what was known before.
                         self.affinity.record_adoption(&new.pins, None);

@@ -32,7 +32,10 @@ impl Adoptions {
             let progress = match self.engine.adoption_progress(adoption.run).await {
                 Ok(progress) => progress,
                 Err(error) => {
-                    tracing::warn!(%error, run = %adoption.run, "the store does not say how far an adoption has come");
+                    tracing::warn!(
+                        %error, run = %adoption.run,
+                        "the state of an adoption's run cannot be read: it is tried again"
+                    );
                     if self.engine.is_draining() {
                         return MoveOutcome::Moving;
                     }

@@ -8,9 +8,9 @@
 //! The counts are those of the store at the last look. [`Instances::refresh`] brings them up to date, for a gate. Which
 //! arm owns an instance does not depend on any of this.
 //!
-//! While the store takes no writes, reports wait, and are written once it does. A process that is killed loses those of
-//! the last moments ([`FLUSH_PAUSE`]): an instance that has ended counts as alive until a request shows its end again;
-//! an instance that legacy created is not known until a request follows it up.
+//! While the store accepts no writes, reports wait, and are written once it does. A process that is killed loses those
+//! of the last moments ([`FLUSH_PAUSE`]): an instance that has ended counts as alive until a request shows its end
+//! again; an instance that legacy created is not known until a request follows it up.
 
 mod counted;
 mod recorded;
@@ -257,7 +257,7 @@ impl Instances {
     /// too. When this has returned, [`Instances::of`] has what the store has.
     ///
     /// # Errors
-    /// The store does not answer, or takes no writes.
+    /// The store does not answer, or accepts no writes.
     pub async fn refresh(&self, also: Option<&Family>) -> Result<(), StoreError> {
         let _writing = self.writing.lock().await;
         self.write().await?;

@@ -177,7 +177,11 @@ impl GateCondition for FamilyGate {
         async move {
             let answer = self.ask(family, creator).await;
             if let Err(why) = &answer {
-                tracing::warn!(route = %family.id(), why, "it is not known which instances legacy still has");
+                tracing::warn!(
+                    route = %family.id(), why,
+                    "legacy's instances could not be listed (`alive:`): the gate to `only` stays shut until a listing \
+                     succeeds"
+                );
             }
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
             asked.insert(family.id().clone(), (Instant::now(), answer));

@@ -92,7 +92,7 @@ fn not_ready(parts: &Parts, stopping: bool) -> Option<String> {
     }
     let why = || parts.store.write_failure().unwrap_or_else(|| "the last write failed".to_owned());
     if !parts.store.healthy() {
-        return Some(format!("the store takes no writes: {}", why()));
+        return Some(format!("the store accepts no writes: {}", why()));
     }
     let unresumed = parts.engine.why_unresumed()?;
     Some(format!("the runs that the last process left are not resumed yet: {unresumed}"))

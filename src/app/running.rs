@@ -80,7 +80,11 @@ impl Successors {
         let socket = match ControlSocket::bind(path) {
             Ok(socket) => socket,
             Err(error) => {
-                tracing::warn!(%error, "no socket beside the store: this process cannot be succeeded (`serve --succeed`)");
+                tracing::warn!(
+                    %error,
+                    "the control socket next to the store could not be opened: `serve --succeed` cannot take over \
+                     from this process; it runs on normally"
+                );
                 return None;
             }
         };

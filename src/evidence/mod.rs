@@ -245,7 +245,10 @@ impl Evidence {
             let change = self.counters(route).lock().set_basis(files_version, basis, clock::now());
             let Some(change) = change else { continue };
             let next = change.next.as_str();
-            tracing::info!(%route, changed = change.changed, "something that the evidence depends on changed: it {next}");
+            tracing::info!(
+                %route, changed = change.changed,
+                "the basis of the route's evidence changed: the evidence {next}"
+            );
             match change.next {
                 NextEvidence::FromZero | NextEvidence::Earlier => self.pending().clear(route),
                 NextEvidence::GoesOn => self.rejudging_signal.notify_one(),

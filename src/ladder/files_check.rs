@@ -128,7 +128,7 @@ pub(super) fn check_and_adopt(
     }
     for position in after.routes.values().filter(|at| at.rung() == State::Only) {
         if let Some(sentence) = after.follower_without_workflow(&position.route) {
-            tracing::error!(route = %position.route.id, "it stays in `only`, although {sentence}");
+            tracing::error!(route = %position.route.id, "this route stays in `only`, although {sentence}");
         }
     }
     Ok(CheckedFiles { after, moves, may_orphan })

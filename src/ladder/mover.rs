@@ -80,7 +80,7 @@ impl Mover {
             tracing::error!(
                 route = %id,
                 "this route was in `only`, and the files do not have it or its workflow any more: legacy gets its requests \
-                 now. If that is not wanted, put it back and flip it up again: it counts as new then"
+                 now. To undo this, put the route back into the files and flip it up again; it starts as a new route"
             );
         }
         let in_force = InForce::new(before.clone(), GuardLatches::from_store(guards), before.freeze, secret, flags);

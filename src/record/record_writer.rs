@@ -143,7 +143,7 @@ impl RecordWriter {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= WAITING_MAX {
             waiting.pop_front();
-            tracing::warn!("the store takes no entries of the record: the oldest that waits is dropped");
+            tracing::warn!("the store accepts no entries of the record: the oldest that waits is dropped");
         }
         let source = format!("{kind} {}", uuid::Uuid::now_v7());
         waiting.push_back(PendingEntry { kind, route: Some(route.clone()), source, body });

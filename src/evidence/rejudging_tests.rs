@@ -64,8 +64,8 @@ impl Rig {
     fn pair(&self, paths: &[&str]) -> Verdict {
         let generation = self.evidence.generation(&route(), self.files);
         let comparison = differing(paths);
-        let kind = PairClass { stratum: Some(STRATUM), ..State::Dark.into() };
-        let verdict = self.evidence.record_pair(&route(), generation, kind, &comparison, &replied(), &replied());
+        let class = PairClass { stratum: Some(STRATUM), ..State::Dark.into() };
+        let verdict = self.evidence.record_pair(&route(), generation, class, &comparison, &replied(), &replied());
         if self.evidence.wants_sample(&route(), generation, &comparison.fingerprint) && !paths.is_empty() {
             self.evidence.keep_sample(generation, sample(route(), &comparison.fingerprint));
         }

@@ -324,8 +324,8 @@ impl Runner {
         // Of a candidate it is the calls of the plan in force.
         *calls_unknown = legacy_calls.are_unknown()
             || answered.candidate.is_some() && effects.is_none() && !engine.intents().is_empty();
-        let kind = PairClass { rung: rung_of(answered), stratum, legacy_calls };
-        let verdict = self.evidence.record_pair(route, generation, kind, &comparison, &answered.legacy, &engine);
+        let class = PairClass { rung: rung_of(answered), stratum, legacy_calls };
+        let verdict = self.evidence.record_pair(route, generation, class, &comparison, &answered.legacy, &engine);
         *to_repeat = answered.repeat.as_ref().filter(|_| !engine.has_stopped()).map(|_| ComparedReplies {
             engine: DifferingPlaces::of(&comparison),
             status: engine.status(),

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_written_so_that_it_is_decoded_to_the_same_under_its_own_type_if_that_can_be() {
+    fn a_reply_keeps_its_content_type_where_it_can_be_encoded_in_it() {
         for (output, content_type, text, written_as) in [
             (json!("a,b"), "text/csv", "a,b", "text/csv"),
             (json!("<a/>"), "application/xml", "<a/>", "application/xml"),
@@ -176,7 +176,7 @@ mod tests {
 
     /// A candidate whose own call would get the bytes cannot go on with this reply.
     #[test]
-    fn a_reply_says_what_of_it_the_events_do_not_have() {
+    fn a_reply_names_its_parts_that_the_events_lack() {
         let bytes = BytesMark::new(&[7; 32]).value(&Bytes::from_static(b"%PDF"), Some("application/pdf"));
         let lacking = |output: Value, recorded: &[&str], wanted: &[&str]| {
             let names = |names: &[&str]| names.iter().map(|name| (*name).into()).collect::<BTreeSet<Arc<str>>>();

@@ -29,8 +29,8 @@ pub(super) async fn callers(admin: Admin, Path(name): Path<String>) -> JsonResul
     let (watched, found) = (store.watched_times().await?, store.service_callers(service).await?);
     let (declared, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|caller| caller.source == DECLARED);
     let last_call = found.iter().map(|caller| caller.last).max();
-    let asked = Asked { now, process, is_shared: store.is_shared() };
-    let mut unknown = asked.unknown_times(&watched);
+    let query = CallersQuery { now, process, is_shared: store.is_shared() };
+    let mut unknown = query.unknown_times(&watched);
     let restored = store.restored().map(|restored| restored.started);
     let known = declared_since(&declared).into_iter().chain(restored);
     let quiet_since = quiet_since(&watched, &unknown, known.chain(last_call));
@@ -40,21 +40,21 @@ pub(super) async fn callers(admin: Admin, Path(name): Path<String>) -> JsonResul
         let ServiceCaller { service: _, source, client, path, first, last } = caller;
         ServiceCallerRow { source, client, path, first, last }
     };
-    let known_until = asked.known_until(&watched);
+    let known_until = query.known_until(&watched);
     let callers = found.into_iter().map(row).collect();
     Ok(Json(ServiceCallers { service: name, may_call, callers, last_call, quiet_since, now, known_until, unknown }))
 }
 
-/// When and where it is asked who calls a service.
-struct Asked {
+/// The time of the request, and the process that answers it.
+struct CallersQuery {
     now: Timestamp,
-    /// The process that is asked: it has stored all its notes.
+    /// The process that answers: it has stored all its notes.
     process: Uuid,
     /// Whether other processes may use the store.
     is_shared: bool,
 }
 
-impl Asked {
+impl CallersQuery {
     /// Whether a process was killed: it has not ended, and does not run.
     fn was_killed(&self, time: &WatchedTime) -> bool {
         let may_run = self.is_shared && time.until + RUNNING_WITHIN >= self.now;
@@ -85,8 +85,8 @@ fn declared_since(declared: &[ServiceCaller]) -> Option<Timestamp> {
     earlier.chain([present.first]).max()
 }
 
-/// Since when nothing called: since the last unknown time, the first process that noted calls, the last call and
-/// whatever else begins anew, whatever is latest.
+/// The latest of: the last unknown time, the start of the first noting process, the last call, the last change of the
+/// service's URLs.
 fn quiet_since(
     watched: &[WatchedTime],
     unknown: &[UnknownTime],
@@ -109,12 +109,12 @@ mod tests {
         WatchedTime { process: Uuid::from_u128(process), since: at(since), until: at(until), has_ended }
     }
 
-    fn asked(is_shared: bool) -> Asked {
-        Asked { now: at(100_000), process: Uuid::from_u128(0), is_shared }
+    fn query(is_shared: bool) -> CallersQuery {
+        CallersQuery { now: at(100_000), process: Uuid::from_u128(0), is_shared }
     }
 
     fn quiet(is_shared: bool, watched: &[WatchedTime], last_call: Option<i64>) -> Option<Timestamp> {
-        quiet_since(watched, &asked(is_shared).unknown_times(watched), last_call.map(at))
+        quiet_since(watched, &query(is_shared).unknown_times(watched), last_call.map(at))
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
         for is_shared in [false, true] {
             assert_eq!(quiet(is_shared, &restarted, None), Some(at(1_000)));
             assert_eq!(quiet(is_shared, &restarted, Some(3_000)), Some(at(3_000)));
-            assert_eq!(asked(is_shared).known_until(&restarted), at(100_000));
+            assert_eq!(query(is_shared).known_until(&restarted), at(100_000));
         }
         assert_eq!(quiet(false, &[], None), None, "nothing was ever noted");
     }
@@ -151,7 +151,7 @@ mod tests {
         for is_shared in [false, true] {
             assert_eq!(quiet(is_shared, &killed, Some(3_000)), Some(at(5_500)));
             let unknown = UnknownTime { from: at(5_000), to: at(5_500) };
-            assert_eq!(asked(is_shared).unknown_times(&killed), [unknown]);
+            assert_eq!(query(is_shared).unknown_times(&killed), [unknown]);
         }
     }
 
@@ -161,8 +161,8 @@ mod tests {
         assert_eq!(quiet(false, &killed, Some(3_000)), Some(at(99_985)));
         // Of a shared one it is not known yet.
         assert_eq!(quiet(true, &killed, Some(3_000)), Some(at(3_000)));
-        assert_eq!(asked(true).known_until(&killed), at(99_980));
-        assert_eq!(asked(false).known_until(&killed), at(100_000));
+        assert_eq!(query(true).known_until(&killed), at(99_980));
+        assert_eq!(query(false).known_until(&killed), at(100_000));
     }
 
     #[test]
@@ -171,6 +171,6 @@ mod tests {
         assert_eq!(quiet(true, &killed, Some(3_000)), Some(at(5_150)));
         let both_run = [watched(0, 1_000, 99_990, false), watched(1, 2_000, 99_950, false)];
         assert_eq!(quiet(true, &both_run, Some(3_000)), Some(at(3_000)));
-        assert_eq!(asked(true).known_until(&both_run), at(99_950));
+        assert_eq!(query(true).known_until(&both_run), at(99_950));
     }
 }

@@ -18,7 +18,7 @@ use crate::flag::{Arm, Family, FlagSet, Freeze};
 use crate::ladder::{self, CandidateMove, FlipError, Flipped, FreezeError, Frozen, GuardReleased, Ladder, RouteStatus};
 use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq, ServiceName, StepId, WorkflowName};
-use crate::record::Recorder;
+use crate::record::RecordWriter;
 use crate::store::{FlipRecord, StoreError, StoreHandle, StoredEvent};
 use crate::workflow::{ControlCommand, RunSummary};
 use tokio::sync::oneshot;
@@ -72,7 +72,7 @@ pub struct AdminParts {
     /// Starts runs and sends them commands.
     pub engine: Arc<dyn EngineControl>,
     /// Gets what is entered in the record beside flips.
-    pub recorder: Arc<Recorder>,
+    pub recorder: Arc<RecordWriter>,
     /// The store of runs, flips and samples.
     pub store: StoreHandle,
     /// Updates all metrics and renders them as Prometheus text. Called for one scrape at a time.

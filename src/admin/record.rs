@@ -35,7 +35,7 @@ pub(super) async fn record(admin: Admin, QueryParams(query): QueryParams<RecordQ
     Ok(Json(RecordPage { entries, newest, newest_hash, read_at: crate::clock::now() }))
 }
 
-/// The flips in the store as they are, the oldest first, to be held against the record.
+/// The flips in the store as they are, the oldest first, to be compared with the record.
 pub(super) async fn flips(admin: Admin, QueryParams(query): QueryParams<RecordQuery>) -> JsonResult<Vec<Value>> {
     let RecordQuery { after, limit } = query;
     let rows = admin.parts.store.flip_rows(after.unwrap_or(0), admin.rows(limit, ROWS)).await?;
@@ -46,7 +46,7 @@ pub(super) async fn flips(admin: Admin, QueryParams(query): QueryParams<RecordQu
 /// The rows before the first that cannot be read.
 ///
 /// # Errors
-/// That is the first of all: who reads on page by page learns of it once it has all rows before.
+/// The first row cannot be read. A later unreadable row ends the page before it, so the next page reports it.
 fn readable<T>(rows: Vec<CheckedRow<T>>) -> Result<Vec<T>, UnreadableRow> {
     let mut read = Vec::with_capacity(rows.len());
     for row in rows {

@@ -141,8 +141,8 @@ fn gate_row(status: &RouteStatus) -> Option<GateRow> {
 }
 
 fn auto_row(auto: AutoStatus) -> AutoRow {
-    let AutoStatus { next, due_in, requests, requests_wanted, held } = auto;
+    let AutoStatus { next, due_in, requests, requests_wanted, blocked_by } = auto;
     // Rounded up: zero means that the time is over.
     let due_in_s = due_in.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
-    AutoRow { next: next.as_f64(), due_in_s, requests, requests_wanted, held }
+    AutoRow { next: next.as_f64(), due_in_s, requests, requests_wanted, held: blocked_by }
 }

@@ -26,7 +26,7 @@ const PAGE: usize = 500;
 
 /// Which instances are moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Which {
+pub enum InstanceSelection {
     /// All that legacy is known to have.
     All,
     /// Those with these ids.
@@ -55,7 +55,12 @@ impl Adoptions {
     ///
     /// # Errors
     /// Nothing was begun.
-    pub fn start_bulk(&self, route: &RouteId, which: Which, by: String) -> Result<Arc<Bulk>, BulkRefusal> {
+    pub fn start_bulk(
+        &self,
+        route: &RouteId,
+        selection: InstanceSelection,
+        by: String,
+    ) -> Result<Arc<Bulk>, BulkRefusal> {
         let flags = self.flags.load_full();
         let flag = flags.route(route).filter(|flag| flag.route.id == *flag.family.id());
         let flag = flag.ok_or_else(|| BulkRefusal::NotCreator(route.clone()))?;
@@ -77,7 +82,7 @@ impl Adoptions {
         let Some(this) = self.arc() else { return Err(BulkRefusal::NotNow("this process ends".to_owned())) };
         let begun = bulk.clone();
         self.runtime.spawn(async move {
-            let done = this.run_bulk(&family, &rule, which, &begun).await;
+            let done = this.run_bulk(&family, &rule, selection, &begun).await;
             if let Err(error) = done {
                 begun.change(|progress| progress.ended_early = Some(format!("the store does not answer: {error}")));
             }
@@ -95,16 +100,16 @@ impl Adoptions {
         self: &Arc<Self>,
         family: &Family,
         rule: &Arc<AdoptRule>,
-        which: Which,
+        selection: InstanceSelection,
         bulk: &Arc<Bulk>,
     ) -> Result<(), StoreError> {
-        let ids = match which {
-            Which::Ids(ids) => {
+        let ids = match selection {
+            InstanceSelection::Ids(ids) => {
                 self.move_all(family, rule, ids, bulk).await;
                 self.note_draining(bulk);
                 return Ok(());
             }
-            Which::All => family.ids().cloned().collect::<Vec<_>>(),
+            InstanceSelection::All => family.ids().cloned().collect::<Vec<_>>(),
         };
         // What requests have shown so far is in the store then.
         self.affinity.instances().refresh(Some(family)).await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Adoptions;
-use super::moved::Moved;
+use super::move_outcome::MoveOutcome;
 use super::resume::instance_key;
 use crate::flag::{Arm, InstanceKey};
 use crate::store::{AdoptionState, StoreError};
@@ -67,8 +67,8 @@ impl Adoptions {
                 return Err(DecideRefusal::RunGoesOn(run, why));
             }
         }
-        let mover = self.affinity.moves().begin(&instance_key(&adoption));
-        let _mover = mover.map_err(|_| nothing_to_decide("it is being moved"))?;
+        let mark = self.affinity.requests_at_legacy().begin(&instance_key(&adoption));
+        let _mark = mark.map_err(|_| nothing_to_decide("it is being moved"))?;
         let state = match owner {
             Arm::Legacy => AdoptionState::GivenBack,
             Arm::Engine => AdoptionState::Adopted,
@@ -81,7 +81,7 @@ impl Adoptions {
             return Err(nothing_to_decide(ENDED_MEANWHILE));
         }
         match self.settle(&adoption, state, Some(reason), Some(by)).await {
-            Moved::Moving => Err(DecideRefusal::Store(StoreError("this process is shutting down".into()))),
+            MoveOutcome::Moving => Err(DecideRefusal::Store(StoreError("this process is shutting down".into()))),
             _ => match self.store.adoption(key.stored_key()).await? {
                 Some(stored) if stored.state == state => Ok(state),
                 _ => Err(nothing_to_decide(ENDED_MEANWHILE)),

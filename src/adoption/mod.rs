@@ -5,7 +5,8 @@
 //!
 //! The steps of one move ([`one`]):
 //!
-//! 1. The instance is marked in memory (`affinity::Moves`): from now on its requests wait. Those that legacy has end.
+//! 1. The instance is marked in memory (`affinity::RequestsAtLegacyByInstance`): from now on its requests wait. Those
+//!    that legacy has end.
 //! 2. It is claimed in the store, with the id of the run that will move it. Its pins are the engine's from then on and
 //!    say that it moves, so that no process takes it for legacy's, and no restart forgets it.
 //! 3. The run begins. Only when it is known what it did is the claim settled ([`settle`]): the instance is adopted; or
@@ -19,7 +20,7 @@
 
 mod bulk;
 mod decide;
-mod moved;
+mod move_outcome;
 mod one;
 mod progress;
 mod resume;
@@ -37,7 +38,7 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-pub use self::bulk::{BulkRefusal, Which};
+pub use self::bulk::{BulkRefusal, InstanceSelection};
 pub use self::decide::DecideRefusal;
 pub use self::progress::{Bulk, BulkProgress};
 pub use self::view::{Counts, Listed};
@@ -75,7 +76,7 @@ pub struct Adoptions {
 }
 
 /// How the requests of a route are found, and where they have the id of their instance.
-type FoundBy = (RouteMatch, Option<InstanceKeySource>);
+type RouteMatching = (RouteMatch, Option<InstanceKeySource>);
 
 #[derive(Default)]
 struct State {
@@ -95,13 +96,13 @@ struct State {
 struct CountedSince {
     at: Instant,
     /// By which part of the files it finds the instance of a request.
-    found_by: FoundBy,
+    found_by: RouteMatching,
     /// The requests that were decided by earlier files.
     earlier: Vec<Arc<WritesUnderFiles>>,
 }
 
-/// Requests that were counted for another instance, or by another route, are not known as this one's.
-fn found_by(route: &Route) -> FoundBy {
+/// By which part of the files a request's instance is found. If it changes, earlier counts do not apply.
+fn found_by(route: &Route) -> RouteMatching {
     let key = match &route.instance {
         Some(Instance::Follows { key, .. }) => Some(key.clone()),
         Some(Instance::Creates { .. }) | None => None,
@@ -145,7 +146,7 @@ impl Adoptions {
             false => None,
             true => Some(Box::new(move || this.upgrade().is_some_and(|adoptions| adoptions.is_current()))),
         };
-        adoptions.affinity.moves().connect(adopter, is_current);
+        adoptions.affinity.requests_at_legacy().connect(adopter, is_current);
         adoptions.count_since(created_at);
         adoptions
     }
@@ -189,7 +190,7 @@ impl Adoptions {
         let adopting = || flags.routes.iter().filter(|flag| flag.adopt.is_some());
         if !is_first && adopting().any(|flag| is_changed(flag)) {
             state.earlier_writes.retain(|writes| writes.ended().is_none());
-            state.earlier_writes.push(self.affinity.moves().files_replaced());
+            state.earlier_writes.push(self.affinity.requests_at_legacy().files_replaced());
         }
         let earlier = state.earlier_writes.clone();
         let counted = adopting().map(|flag| {

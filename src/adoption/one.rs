@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::moved::Moved;
+use super::move_outcome::MoveOutcome;
 use super::{Adoptions, CountedSince, found_by};
-use crate::affinity::{CallsEnded, Mover};
+use crate::affinity::{CallsEnded, InstanceMoveMark};
 use crate::clock;
 use crate::flag::{AdoptRule, Freeze, InstanceKey, PinKey, Route, lower_case_uuid};
 use crate::names::RunId;
@@ -81,67 +81,67 @@ impl Adoptions {
         rule: Arc<AdoptRule>,
         by: String,
         within: Duration,
-    ) -> Moved {
+    ) -> MoveOutcome {
         let moved = self.try_to_move(&key, &rule, by, within).await;
         match &moved {
-            Moved::GivenBack(_) | Moved::NotTried(_) => self.mark_tried(key.stored_key()),
-            Moved::Adopted | Moved::Unknown(_) | Moved::Moving | Moved::EngineOwns => {}
+            MoveOutcome::GivenBack(_) | MoveOutcome::NotTried(_) => self.mark_tried(key.stored_key()),
+            MoveOutcome::Adopted | MoveOutcome::Unknown(_) | MoveOutcome::Moving | MoveOutcome::EngineOwns => {}
         }
         moved
     }
 
-    async fn try_to_move(&self, key: &InstanceKey, rule: &AdoptRule, by: String, within: Duration) -> Moved {
+    async fn try_to_move(&self, key: &InstanceKey, rule: &AdoptRule, by: String, within: Duration) -> MoveOutcome {
         if let Some(why) = self.why_not(key) {
-            return Moved::NotTried(why);
+            return MoveOutcome::NotTried(why);
         }
         let until = Instant::now() + within;
         let Ok(settled_at) = self.settled_at(key, rule.settles) else {
             let why = "a request that may change something has not ended, which came before new files began to count the \
                        requests of this family";
-            return Moved::NotTried(why.to_owned());
+            return MoveOutcome::NotTried(why.to_owned());
         };
         if let Some(at) = settled_at.filter(|at| *at > Instant::now()) {
             if at > until {
-                return Moved::NotTried(
+                return MoveOutcome::NotTried(
                     "legacy may still have requests from before this process counted them (`settles`)".to_owned(),
                 );
             }
             tokio::time::sleep_until(at).await;
         }
-        let mover = match self.affinity.moves().begin(key) {
-            Ok(mover) => mover,
+        let mark = match self.affinity.requests_at_legacy().begin(key) {
+            Ok(mark) => mark,
             Err(moved) => {
                 moved.await;
                 return self.look_up(key).await;
             }
         };
-        match mover.calls_ended(until).await {
+        match mark.calls_ended(until).await {
             CallsEnded::Yes => {}
-            CallsEnded::UnderWay => return Moved::NotTried("legacy has a request of it under way".to_owned()),
+            CallsEnded::UnderWay => return MoveOutcome::NotTried("legacy has a request of it under way".to_owned()),
             CallsEnded::Unsettled(_) => {
                 let why = "the end of a request to legacy was not seen, and legacy may go on with it (`settles`)";
-                return Moved::NotTried(why.to_owned());
+                return MoveOutcome::NotTried(why.to_owned());
             }
         }
         // What forbids a move may have begun while legacy's requests were waited for.
         match self.why_not(key) {
-            Some(why) => Moved::NotTried(why),
-            None => self.claim(key, rule, by, &mover).await,
+            Some(why) => MoveOutcome::NotTried(why),
+            None => self.claim(key, rule, by, &mark).await,
         }
     }
 
     /// What the store says of an instance that somebody else has moved.
-    async fn look_up(&self, key: &InstanceKey) -> Moved {
+    async fn look_up(&self, key: &InstanceKey) -> MoveOutcome {
         match self.store.adoption(key.stored_key()).await {
-            Ok(Some(adoption)) => Moved::of(&adoption),
-            Ok(None) => Moved::NotTried("it was not claimed".to_owned()),
-            Err(_) => Moved::Moving,
+            Ok(Some(adoption)) => MoveOutcome::of(&adoption),
+            Ok(None) => MoveOutcome::NotTried("it was not claimed".to_owned()),
+            Err(_) => MoveOutcome::Moving,
         }
     }
 
-    async fn claim(&self, key: &InstanceKey, rule: &AdoptRule, by: String, mover: &Mover) -> Moved {
+    async fn claim(&self, key: &InstanceKey, rule: &AdoptRule, by: String, mark: &InstanceMoveMark) -> MoveOutcome {
         let new = NewAdoption {
-            key: mover.key().clone(),
+            key: mark.key().clone(),
             id: key.id.clone(),
             pins: pins(key),
             twins: key.pin_keys().collect(),
@@ -155,13 +155,18 @@ impl Adoptions {
         let claimed = loop {
             match self.store.claim_adoption(new.clone()).await {
                 Ok(claimed) => break claimed,
-                // The claim may hold: it is repeated until the store says so. Meanwhile no new request goes to legacy.
+                // The claim may be stored although the reply was lost, so it is repeated until the store
+                // confirms or refuses it. Meanwhile no new request goes to legacy.
                 Err(error) => {
-                    tracing::warn!(%error, family = %key.family.id(), "the store does not say whether an instance is claimed");
+                    tracing::warn!(
+                        %error, family = %key.family.id(),
+                        "the claim of an instance is not confirmed by the store: it is repeated; until then its \
+                         requests get 503"
+                    );
                     if self.engine.is_draining() {
                         // So that its requests ask the store, and do not go to legacy by what was known before.
                         self.affinity.record_adoption(&new.pins, None);
-                        return Moved::Moving;
+                        return MoveOutcome::Moving;
                     }
                     sleep(STORE_PAUSE).await;
                 }
@@ -194,9 +199,9 @@ impl Adoptions {
                 self.affinity.record_adoption(&new.pins, None);
                 self.finish(adoption).await
             }
-            AdoptionClaim::Held(adoption) => Moved::of(&adoption),
-            AdoptionClaim::EngineOwns => Moved::EngineOwns,
-            AdoptionClaim::OtherProcess(name) => Moved::NotTried(format!(
+            AdoptionClaim::Held(adoption) => MoveOutcome::of(&adoption),
+            AdoptionClaim::EngineOwns => MoveOutcome::EngineOwns,
+            AdoptionClaim::OtherProcess(name) => MoveOutcome::NotTried(format!(
                 "`{name}` uses the store too, or did so until a moment ago: what it has sent to legacy is not known here; \
                  let one process run alone"
             )),

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::moved::Moved;
+use super::move_outcome::MoveOutcome;
 
 /// How many reasons of instances that were not adopted are kept.
 const REASONS_MAX: usize = 100;
@@ -64,14 +64,14 @@ impl Bulk {
         change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    pub(super) fn note(&self, id: &str, moved: Moved) {
+    pub(super) fn note(&self, id: &str, moved: MoveOutcome) {
         self.change(|progress| {
             let (counter, reason) = match moved {
-                Moved::Adopted => (&mut progress.adopted, None),
-                Moved::EngineOwns => (&mut progress.engines, None),
-                Moved::GivenBack(why) | Moved::NotTried(why) => (&mut progress.at_legacy, Some(why)),
-                Moved::Unknown(why) => (&mut progress.unknown, Some(why)),
-                Moved::Moving => (&mut progress.moving, None),
+                MoveOutcome::Adopted => (&mut progress.adopted, None),
+                MoveOutcome::EngineOwns => (&mut progress.engines, None),
+                MoveOutcome::GivenBack(why) | MoveOutcome::NotTried(why) => (&mut progress.at_legacy, Some(why)),
+                MoveOutcome::Unknown(why) => (&mut progress.unknown, Some(why)),
+                MoveOutcome::Moving => (&mut progress.moving, None),
             };
             *counter += 1;
             if let Some(why) = reason.filter(|_| progress.reasons.len() < REASONS_MAX) {

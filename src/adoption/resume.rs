@@ -78,7 +78,7 @@ impl Adoptions {
             let is_last = page.len() < PAGE;
             for adoption in page {
                 let key = instance_key(&adoption);
-                let Ok(mover) = self.affinity.moves().begin(&key) else { continue };
+                let Ok(mark) = self.affinity.requests_at_legacy().begin(&key) else { continue };
                 // It may have been settled since it was read, and its process may live.
                 if !self.may_resume(&adoption).await? {
                     continue;
@@ -94,14 +94,14 @@ impl Adoptions {
                 self.runtime.spawn(async move {
                     // A process that has just started has no requests at legacy. This one may have some, if the store
                     // took its claim without its knowing.
-                    while mover.calls_ended(Instant::now() + CALLS_WAIT).await != CallsEnded::Yes {
+                    while mark.calls_ended(Instant::now() + CALLS_WAIT).await != CallsEnded::Yes {
                         if this.engine.is_draining() {
                             return;
                         }
                         sleep(RECHECK_EVERY).await;
                     }
                     this.finish(adoption).await;
-                    drop(mover);
+                    drop(mark);
                 });
             }
             if is_last {
@@ -164,7 +164,7 @@ impl Adoptions {
             let is_last = page.len() < PAGE;
             for adoption in page {
                 let Some((state, reason)) = self.known_of_unknown(&adoption).await? else { continue };
-                let Ok(_mover) = self.affinity.moves().begin(&instance_key(&adoption)) else { continue };
+                let Ok(_mark) = self.affinity.requests_at_legacy().begin(&instance_key(&adoption)) else { continue };
                 self.settle(&adoption, state, reason, None).await;
             }
             if is_last {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::Adoptions;
-use super::moved::Moved;
+use super::move_outcome::MoveOutcome;
 use super::one::{STORE_PAUSE, pins};
 use super::resume::instance_key;
 use crate::clock;
@@ -17,7 +17,8 @@ use crate::workflow::{AdoptionProgress, AnswerRecord, ControlCommand};
 
 /// How long a run is waited for before it is looked at again.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// The pause where a run does not go on although nothing is waited for.
+/// The pause before looking again where the engine cannot begin the run yet or does not say how it ended, for example
+/// while an earlier start may still go through.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Who cancels a run that would ask a person while nobody answers for its instance.
 const BY: &str = "adoption";
@@ -25,15 +26,18 @@ const BY: &str = "adoption";
 impl Adoptions {
     /// Begins the run of a claim, if it has not begun, and waits until it is known what it did; then settles the claim.
     /// Ends earlier only if this process ends.
-    pub(super) async fn finish(&self, adoption: Adoption) -> Moved {
+    pub(super) async fn finish(&self, adoption: Adoption) -> MoveOutcome {
         let mut may_have_begun = false;
         loop {
             let progress = match self.engine.adoption_progress(adoption.run).await {
                 Ok(progress) => progress,
                 Err(error) => {
-                    tracing::warn!(%error, run = %adoption.run, "the store does not say how far an adoption has come");
+                    tracing::warn!(
+                        %error, run = %adoption.run,
+                        "the state of an adoption's run cannot be read: it is tried again"
+                    );
                     if self.engine.is_draining() {
-                        return Moved::Moving;
+                        return MoveOutcome::Moving;
                     }
                     sleep(STORE_PAUSE).await;
                     continue;
@@ -47,7 +51,7 @@ impl Adoptions {
                         sleep(STORE_PAUSE).await;
                         continue;
                     }
-                    Begun::Later => return Moved::Moving,
+                    Begun::Later => return MoveOutcome::Moving,
                     // An earlier start goes on, and may be stored yet.
                     Begun::No(_) if self.engine.has_task(adoption.run) => {
                         sleep(PAUSE).await;
@@ -60,14 +64,14 @@ impl Adoptions {
                     Begun::No(why) => {
                         // Another process may be about to begin it.
                         if self.is_used_by_another(&adoption).await {
-                            return Moved::Moving;
+                            return MoveOutcome::Moving;
                         }
                         (AdoptionState::GivenBack, Some(why))
                     }
                 },
                 Some(AdoptionProgress::Running) => {
                     if self.engine.is_draining() {
-                        return Moved::Moving;
+                        return MoveOutcome::Moving;
                     }
                     let ended = self.engine.wait_until_ended_or_awaits_input(adoption.run, LOOK_EVERY).await;
                     if ended.is_none_or(|summary| !summary.status.has_ended_or_awaits_input()) {
@@ -155,7 +159,7 @@ impl Adoptions {
         state: AdoptionState,
         reason: Option<String>,
         by: Option<String>,
-    ) -> Moved {
+    ) -> MoveOutcome {
         let key = instance_key(adoption);
         // The gate to `only` counts it, also if no request has shown it before.
         if state == AdoptionState::Unknown || state == AdoptionState::GivenBack && by.is_some() {
@@ -175,7 +179,7 @@ impl Adoptions {
                 Err(error) => {
                     tracing::warn!(%error, run = %adoption.run, "the store did not record the outcome of an adoption, and is asked again; until it does, the instance gets 503");
                     if self.engine.is_draining() {
-                        return Moved::Moving;
+                        return MoveOutcome::Moving;
                     }
                     sleep(STORE_PAUSE).await;
                 }
@@ -196,7 +200,7 @@ impl Adoptions {
                 self.affinity.forget_pins(&pins(&key));
             }
         }
-        Moved::of(&Adoption { state, reason, ..adoption.clone() })
+        MoveOutcome::of(&Adoption { state, reason, ..adoption.clone() })
     }
 
     /// Records that legacy has an instance. Waits until the store has it, unless this process ends.

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Moves, StoreAffinity};
+use super::{RequestsAtLegacyByInstance, StoreAffinity};
 use crate::flag::{Arm, Owner, PinKey};
 use crate::names::RunId;
 use crate::store::StoreError;
 
 impl StoreAffinity {
     /// The requests that legacy has of instances that may be moved, and the instances that are being moved.
-    pub fn moves(&self) -> &Arc<Moves> {
-        &self.moves
+    pub fn requests_at_legacy(&self) -> &Arc<RequestsAtLegacyByInstance> {
+        &self.requests_at_legacy
     }
 
     /// Records that the pins of an instance that legacy made are the engine's: it is moving, or, with a run, adopted.

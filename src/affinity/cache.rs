@@ -26,7 +26,8 @@ struct Halves {
     version: PinsVersion,
 }
 
-/// How many pins were made and changed so far. What is known of a pin was read, or written, after a version was taken.
+/// How many pins were made and changed so far. It is taken before a look-up or a write: whether the owner that this
+/// shows still holds is judged by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PinsVersion {
     /// How many were made or changed.

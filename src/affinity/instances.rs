@@ -1,16 +1,16 @@
 //! Which instances of a family are alive, for each arm: what requests have shown, and when instances end.
 //!
 //! Always true: whoever reports something does not wait for the store; what waits for the store is bounded
-//! ([`CHANGES_WAITING_MAX`]); where an instance of legacy cannot be recorded, it is recorded that there are others, so
-//! that legacy never seems to have fewer instances than it has. Of legacy's instances that have not ended, at most
-//! [`LEGACY_INSTANCES_MAX`] of a family are recorded, and of those that have ended the newest [`ENDED_KEPT_MAX`].
+//! ([`CHANGES_WAITING_MAX`]); the count of legacy's instances is never too low: one that cannot be recorded sets
+//! `has_unknown`. Of legacy's instances that have not ended, at most [`LEGACY_INSTANCES_MAX`] of a family are recorded,
+//! and of those that have ended the newest [`ENDED_KEPT_MAX`].
 //!
 //! The counts are those of the store at the last look. [`Instances::refresh`] brings them up to date, for a gate. Which
 //! arm owns an instance does not depend on any of this.
 //!
-//! While the store takes no writes, reports wait, and are written once it does. A process that is killed loses those of
-//! the last moments ([`FLUSH_PAUSE`]): an instance that has ended counts as alive until a request shows its end again;
-//! an instance that legacy created is not known until a request follows it up.
+//! While the store accepts no writes, reports wait, and are written once it does. A process that is killed loses those
+//! of the last moments ([`FLUSH_PAUSE`]): an instance that has ended counts as alive until a request shows its end
+//! again; an instance that legacy created is not known until a request follows it up.
 
 mod counted;
 mod recorded;
@@ -257,7 +257,7 @@ impl Instances {
     /// too. When this has returned, [`Instances::of`] has what the store has.
     ///
     /// # Errors
-    /// The store does not answer, or takes no writes.
+    /// The store does not answer, or accepts no writes.
     pub async fn refresh(&self, also: Option<&Family>) -> Result<(), StoreError> {
         let _writing = self.writing.lock().await;
         self.write().await?;

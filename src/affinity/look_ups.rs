@@ -23,10 +23,10 @@ type LookUp = Shared<BoxFuture<'static, Result<Option<Arm>, ArmUnknown>>>;
 
 /// The look-ups under way.
 #[derive(Default)]
-pub(super) struct LookUps(Mutex<HashMap<Question, Entry>>);
+pub(super) struct LookUps(Mutex<HashMap<KeyQuery, Entry>>);
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-enum Question {
+enum KeyQuery {
     /// Which arm took the first try with this key.
     FirstTry(RetryKey),
     /// Whether a run claimed any key in this range.
@@ -44,7 +44,7 @@ struct Entry {
 /// One caller that waits for an entry. Dropping the last one removes the entry.
 struct Waiting<'a> {
     look_ups: &'a LookUps,
-    question: Question,
+    query: KeyQuery,
 }
 
 impl LookUps {
@@ -56,7 +56,7 @@ impl LookUps {
         key: RetryKey,
         at_most: Duration,
     ) -> Result<Option<Arm>, ArmUnknown> {
-        let (look_up, _waiting) = self.join(store, Question::FirstTry(key), at_most);
+        let (look_up, _waiting) = self.join(store, KeyQuery::FirstTry(key), at_most);
         look_up.await
     }
 
@@ -67,20 +67,20 @@ impl LookUps {
         range: RangeInclusive<RetryKey>,
         at_most: Duration,
     ) -> Result<bool, ArmUnknown> {
-        let (look_up, _waiting) = self.join(store, Question::EngineTookAny(range), at_most);
+        let (look_up, _waiting) = self.join(store, KeyQuery::EngineTookAny(range), at_most);
         Ok(look_up.await? == Some(Arm::Engine))
     }
 
-    fn join(&self, store: &StoreHandle, question: Question, at_most: Duration) -> (LookUp, Waiting<'_>) {
+    fn join(&self, store: &StoreHandle, query: KeyQuery, at_most: Duration) -> (LookUp, Waiting<'_>) {
         let mut under_way = self.lock();
-        let known = under_way.remove(&question);
+        let known = under_way.remove(&query);
         let waiting = known.as_ref().map_or(0, |entry| entry.waiting) + 1;
         let entry = match known {
             Some(entry) if !entry.has_begun.load(Ordering::SeqCst) => Entry { waiting, ..entry },
             known => {
                 let (store, has_begun) = (store.clone(), Arc::new(AtomicBool::new(false)));
                 let (earlier, begins) = (known.map(|entry| entry.newest), Arc::clone(&has_begun));
-                let asked = question.clone();
+                let asked = query.clone();
                 let look_up = async move {
                     if let Some(earlier) = earlier {
                         // The result of the look-up under way may be older than the calls that the new one is for.
@@ -93,11 +93,11 @@ impl LookUps {
             }
         };
         let newest = entry.newest.clone();
-        under_way.insert(question.clone(), entry);
-        (newest, Waiting { look_ups: self, question })
+        under_way.insert(query.clone(), entry);
+        (newest, Waiting { look_ups: self, query })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Question, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<KeyQuery, Entry>> {
         // A poisoned lock is usable: at worst there is a superfluous entry.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -112,19 +112,19 @@ impl LookUps {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut under_way = self.look_ups.lock();
-        if let Some(entry) = under_way.get_mut(&self.question) {
+        if let Some(entry) = under_way.get_mut(&self.query) {
             entry.waiting -= 1;
             if entry.waiting == 0 {
-                under_way.remove(&self.question);
+                under_way.remove(&self.query);
             }
         }
     }
 }
 
-async fn ask(store: &StoreHandle, question: Question, at_most: Duration) -> Result<Option<Arm>, ArmUnknown> {
-    Ok(match question {
-        Question::FirstTry(key) => bounded(store.first_try(key), at_most).await?.map(|first| first.arm),
-        Question::EngineTookAny(range) => bounded(store.engine_took_any(range), at_most).await?.then_some(Arm::Engine),
+async fn ask(store: &StoreHandle, query: KeyQuery, at_most: Duration) -> Result<Option<Arm>, ArmUnknown> {
+    Ok(match query {
+        KeyQuery::FirstTry(key) => bounded(store.first_try(key), at_most).await?.map(|first| first.arm),
+        KeyQuery::EngineTookAny(range) => bounded(store.engine_took_any(range), at_most).await?.then_some(Arm::Engine),
     })
 }
 

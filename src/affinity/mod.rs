@@ -13,6 +13,9 @@
 //! - The keys that the engine took and the instances that it owns are in sets without false negatives (`sets`), so that
 //!   the store is asked only where these say "perhaps".
 //!
+//! *Noted*: the key is in the file or in the store. *Served unnoted*: legacy got the request although its key could be
+//! written to neither.
+//!
 //! `proxy` asks, and `flag` decides what becomes of the request.
 //!
 //! When the store is slow, a question whose answer is "perhaps" waits for it, at most for a bounded time; when the
@@ -39,11 +42,11 @@ mod key_ring;
 mod key_unnoted;
 mod key_writer;
 mod look_ups;
-mod moves;
 mod newer_files;
 mod owners;
 mod pin_counts;
 mod request_locks;
+mod requests_at_legacy;
 mod run_versions;
 mod sets;
 mod store_generation;
@@ -74,10 +77,10 @@ pub use self::key_file::KeyFileError;
 pub use self::key_files::{KeyFileLocation, open_key_log, read_key_files};
 pub use self::key_log::KeyLog;
 use self::look_ups::LookUps;
-pub use self::moves::{CallsEnded, Mover, Moves};
 use self::newer_files::NewerFilesMarks;
 use self::pin_counts::PinCountsById;
 use self::request_locks::RequestLocks;
+pub use self::requests_at_legacy::{CallsEnded, InstanceMoveMark, RequestsAtLegacyByInstance};
 use self::run_versions::RunVersions;
 use self::sets::Sets;
 pub use self::tries::KeyTakeResult;
@@ -110,7 +113,7 @@ pub struct StoreAffinity {
     keys: Arc<KeyLog>,
     sets: Arc<Sets>,
     instances: Arc<Instances>,
-    moves: Arc<Moves>,
+    requests_at_legacy: Arc<RequestsAtLegacyByInstance>,
     /// The tasks that build and renew the sets, and that store what is known of instances.
     maintenance: [AbortHandle; 2],
     collision_checks: CollisionChecks,
@@ -156,7 +159,7 @@ impl StoreAffinity {
             keys,
             sets,
             instances,
-            moves: Arc::default(),
+            requests_at_legacy: Arc::default(),
             maintenance,
             collision_checks,
         }))
@@ -278,15 +281,15 @@ impl Affinity for StoreAffinity {
     }
 
     fn enter_legacy(&self, entry: &LegacyEntry<'_>) -> Entered {
-        self.moves.enter(entry)
+        self.requests_at_legacy.enter(entry)
     }
 
     fn begin_write(&self) -> Option<WriteUnderFiles> {
-        Some(self.moves.begin_write())
+        Some(self.requests_at_legacy.begin_write())
     }
 
     fn adopt<'a>(&'a self, request: AdoptionRequest) -> BoxFuture<'a, AdoptionAnswer> {
-        self.moves.adopt(request)
+        self.requests_at_legacy.adopt(request)
     }
 
     fn record_legacy_instance(&self, key: InstanceKey) {

@@ -106,11 +106,19 @@ impl StoreAffinity {
                 Ok(known.unwrap_or((Owner::NoPin, None)))
             }
             Ok(Err(error)) => {
-                tracing::error!(%error, family = %key.family, "cannot tell who owns an instance");
+                tracing::error!(
+                    %error, family = %key.family,
+                    "the store did not return the owner of an instance: the request gets 503 unless neither arm could \
+                     do harm"
+                );
                 Err(ArmUnknown)
             }
             Err(_) => {
-                tracing::error!(family = %key.family, waited = ?LOOK_UP_MAX, "cannot tell who owns an instance");
+                tracing::error!(
+                    family = %key.family, waited = ?LOOK_UP_MAX,
+                    "the store did not return the owner of an instance in time: the request gets 503 unless neither \
+                     arm could do harm"
+                );
                 Err(ArmUnknown)
             }
         }

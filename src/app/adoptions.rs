@@ -9,7 +9,7 @@ use super::family_gate::FamilyGate;
 use super::parts::Parts;
 use crate::admin::types::{AdoptionRow, AdoptionsView, BulkRow};
 use crate::admin::{AdoptionControl, AdoptionRefused};
-use crate::adoption::{Adoptions, Bulk, DecideRefusal, Listed, Which};
+use crate::adoption::{Adoptions, Bulk, DecideRefusal, InstanceSelection, Listed};
 use crate::flag::{Arm, Family, FlagSet, InstanceKey};
 use crate::names::RouteId;
 use crate::store::Adoption;
@@ -58,7 +58,7 @@ impl AdoptionsForApi {
             let listed = self.family_gate.list_instances(&flag.family, &flag.route).await;
             listed.map_err(AdoptionRefused::Refused)?;
         }
-        let which = ids.map_or(Which::All, Which::Ids);
+        let which = ids.map_or(InstanceSelection::All, InstanceSelection::Ids);
         let begun = self.adoptions.start_bulk(route, which, by);
         begun.map(drop).map_err(|refusal| AdoptionRefused::Refused(refusal.to_string()))
     }

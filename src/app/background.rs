@@ -270,7 +270,7 @@ pub(super) fn report_health(parts: &Parts) {
     parts.ladder.set_health(number, is_healthy);
 }
 
-/// Whether the store takes writes and the runs that the last process left are resumed.
+/// Whether the store accepts writes and the runs that the last process left are resumed.
 pub(super) fn is_engine_healthy(parts: &Parts) -> bool {
     parts.store.healthy() && parts.engine.why_unresumed().is_none()
 }

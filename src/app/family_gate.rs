@@ -44,7 +44,7 @@ const FRESH: Duration = Duration::from_secs(60);
 const PAGE: usize = 1_000;
 
 /// When legacy was asked for the instances of a family, and why the answer is inconclusive.
-type Asked = (Instant, Result<(), String>);
+type LastListing = (Instant, Result<(), String>);
 
 /// Counts instances of legacy, and asks legacy for them.
 pub(super) struct FamilyGate {
@@ -54,7 +54,7 @@ pub(super) struct FamilyGate {
     limits: Arc<Limits>,
     secrets: ArcSwap<Value>,
     /// By the present id of a family's creator: when it was last asked, and why the answer is inconclusive.
-    asked: Mutex<HashMap<RouteId, Asked>>,
+    asked: Mutex<HashMap<RouteId, LastListing>>,
 }
 
 impl FamilyGate {
@@ -177,7 +177,11 @@ impl GateCondition for FamilyGate {
         async move {
             let answer = self.ask(family, creator).await;
             if let Err(why) = &answer {
-                tracing::warn!(route = %family.id(), why, "it is not known which instances legacy still has");
+                tracing::warn!(
+                    route = %family.id(), why,
+                    "legacy's instances could not be listed (`alive:`): the gate to `only` stays shut until a listing \
+                     succeeds"
+                );
             }
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
             asked.insert(family.id().clone(), (Instant::now(), answer));

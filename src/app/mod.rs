@@ -1,9 +1,9 @@
 //! Wires the modules together into a process: the only module that may import every other.
 //!
 //! The question it answers: "in which order are the parts started, what does each receive, and in which order are they
-//! stopped?" Start: files, the store with retry keys (`affinity`) and evidence, sockets (`front`), ladder, engine
-//! (which continues in the background the runs that the last process left), shadow, the admin listener, then the
-//! proxy's. Stop, on SIGTERM: the proxy's listener and its requests, the shadow queue, the engine's runs, buffered
+//! stopped?" Start: files, the store with retry keys (`affinity`) and evidence, sockets (`client_proxy`), ladder,
+//! engine (which continues in the background the runs that the last process left), shadow, the admin listener, then
+//! the proxy's. Stop, on SIGTERM: the proxy's listener and its requests, the shadow queue, the engine's runs, buffered
 //! evidence and retry keys, the admin listener, the store; each within a bound. A process that takes over from another
 //! one (`succession`) accepts before it has the store.
 //!
@@ -18,12 +18,12 @@ mod activation;
 mod adoptions;
 mod background;
 mod basis;
+mod client_proxy;
 mod commands;
 mod declared;
-mod egress_front;
+mod egress_proxy;
 mod family_gate;
 mod flushes;
-mod front;
 mod guard_webhooks;
 mod instances;
 mod late_calls_gate;

@@ -31,7 +31,7 @@ use crate::ladder::{
 };
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkflowName};
-use crate::record::Recorder;
+use crate::record::RecordWriter;
 use crate::secret::{RedactionKey, set_secret_names};
 use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{FlipRecord, StoreHandle};
@@ -53,7 +53,7 @@ pub(super) struct Parts {
     pub shadow: Arc<Shadow>,
     pub captures: Arc<Captures>,
     pub rules: crate::shadow::RulesInForce,
-    pub recorder: Arc<Recorder>,
+    pub recorder: Arc<RecordWriter>,
     pub caller_notes: Arc<CallerNotes>,
     pub retention: Arc<ArcSwap<Retention>>,
     /// The files in force; locked while files are put in force.
@@ -144,7 +144,7 @@ impl Parts {
         let retention = Arc::new(ArcSwap::from_pointee(retention::in_force(setup.settings.retention, &store)));
         let workflows = Arc::new(ArcSwap::from_pointee(setup.workflows.keys().cloned().collect()));
         zero_counters::publish(&setup.routes);
-        let recorder = Arc::new(Recorder::new(store.clone()));
+        let recorder = Arc::new(RecordWriter::new(store.clone()));
         basis_changes.iter().for_each(|(route, change)| recorder.basis_changed(route, change));
         Ok(Self {
             recorder,

@@ -43,7 +43,13 @@ impl PlansInForce {
         for (id, set) in evidence_from {
             match build(store, setup, &set).await? {
                 Ok(version) => drop(loaded.evidence_from.insert(id, version)),
-                Err(why) => tracing::warn!(route = %id, "the evidence of its family starts anew: {why}"),
+                Err(why) => {
+                    tracing::warn!(
+                        route = %id,
+                        "the plans from before cannot be built, so the evidence of this route's family starts from \
+                         zero: {why}"
+                    )
+                }
             }
         }
         for (id, set) in in_force {

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::front::Front;
+use super::client_proxy::ClientProxy;
 use super::opened_store::OpenedStore;
 use super::running::{Ended, RemainingConnections, Running, Successors};
 use super::signals::Signals;
@@ -108,7 +108,7 @@ impl App {
         // above.
         let loaded = if offer.is_some() { read_again(loaded, &flags, &overrides)? } else { loaded };
         let setup = &loaded.setup;
-        let (front, opened, predecessor) = match offer {
+        let (client_proxy, opened, predecessor) = match offer {
             None => {
                 // The store first: a predecessor that is ending keeps its addresses until it releases the store. The
                 // store may be in use a little longer: by the successor that this process lost before it started again,
@@ -118,8 +118,8 @@ impl App {
                     let _in_time = tokio::time::timeout(within, wait_until_store_is_free(setup)).await;
                 }
                 let opened = open_store(setup, engine).await?;
-                match Front::open(setup, sockets, None).await {
-                    Ok(front) => (front, opened, None),
+                match ClientProxy::open(setup, sockets, None).await {
+                    Ok(client_proxy) => (client_proxy, opened, None),
                     Err(error) => {
                         opened.locked_files().release(&setup.limits).await;
                         return Err(error);
@@ -139,26 +139,26 @@ impl App {
         let files = Arc::new(ArcSwap::new(loaded.clone()));
         let starting = StartingParts { flags, overrides, signals, engine, admin, stop: &stop, succession: &succession };
         let StartedParts { parts, watch, tasks, admin_stop, admin_listeners, admin, api } =
-            match starting.start(&files, &front, opened).await {
+            match starting.start(&files, &client_proxy, opened).await {
                 Ok(started) => started,
                 Err(error) => {
                     drop(predecessor); // the predecessor starts again
-                    front.abandon().await;
+                    client_proxy.abandon().await;
                     return Err(error);
                 }
             };
-        let (listen, egress) = (front.listen.clone(), front.egress.as_ref().map(|egress| egress.address));
+        let (listen, egress) = (client_proxy.listen.clone(), client_proxy.egress.as_ref().map(|egress| egress.address));
         tracing::info!(?listen, %admin, "listening");
         let limits = setup.limits.clone();
-        let (successors, mut front) = (Successors::listen(&setup.settings, &front), front);
-        front.connect(&parts);
-        front.accept();
+        let (successors, mut client_proxy) = (Successors::listen(&setup.settings, &client_proxy), client_proxy);
+        client_proxy.connect(&parts);
+        client_proxy.accept();
         if let Some((mut releasing, began)) = predecessor {
             succession.note_succeeded(&releasing.party, began.elapsed());
             releasing.report_started().await;
         }
         let running = Running {
-            front,
+            client_proxy,
             earlier,
             parts,
             limits,
@@ -223,10 +223,10 @@ async fn take_over(
     mut predecessor: Predecessor,
     engine: &Handle,
     stop: &CancellationToken,
-) -> anyhow::Result<(Front, OpenedStore, Option<(ReleasingPredecessor, Instant)>)> {
+) -> anyhow::Result<(ClientProxy, OpenedStore, Option<(ReleasingPredecessor, Instant)>)> {
     let requests = std::mem::take(&mut predecessor.workflow_requests);
-    let mut front = Front::open(setup, sockets, Some(requests)).await?;
-    front.accept();
+    let mut client_proxy = ClientProxy::open(setup, sockets, Some(requests)).await?;
+    client_proxy.accept();
     tracing::info!(predecessor = %predecessor.party, "accepting; requests of routes with a workflow wait for the store");
     let (mut releasing, began) = (predecessor.accept().await, Instant::now());
     let taken = tokio::select! {
@@ -234,10 +234,10 @@ async fn take_over(
         () = stop.cancelled() => Err(anyhow::anyhow!("stopped before it had the store: {} goes on", releasing.party)),
     };
     match taken {
-        Ok(opened) => Ok((front, opened, Some((releasing, began)))),
+        Ok(opened) => Ok((client_proxy, opened, Some((releasing, began)))),
         Err(error) => {
             drop(releasing); // the other process then accepts again
-            front.abandon().await;
+            client_proxy.abandon().await;
             Err(error)
         }
     }

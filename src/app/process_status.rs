@@ -1,6 +1,6 @@
 //! The state of the process, for `status` and `readyz`.
 
-use super::egress_front::EgressFront;
+use super::egress_proxy::EgressProxy;
 use super::parts::Parts;
 use super::succession::status::SuccessionStatus;
 use super::{background, time};
@@ -21,7 +21,7 @@ pub(super) fn of(
     reload_status: &ReloadStatus,
     succession: &SuccessionStatus,
     stopping: bool,
-    egress: Option<&EgressFront>,
+    egress: Option<&EgressProxy>,
 ) -> ProcessStatus {
     let load = parts.shadow.load();
     let stuck = parts.engine.stuck(STUCK_SHOWN).into_iter();
@@ -92,7 +92,7 @@ fn not_ready(parts: &Parts, stopping: bool) -> Option<String> {
     }
     let why = || parts.store.write_failure().unwrap_or_else(|| "the last write failed".to_owned());
     if !parts.store.healthy() {
-        return Some(format!("the store takes no writes: {}", why()));
+        return Some(format!("the store accepts no writes: {}", why()));
     }
     let unresumed = parts.engine.why_unresumed()?;
     Some(format!("the runs that the last process left are not resumed yet: {unresumed}"))

@@ -1,10 +1,10 @@
 //! Enters into the record what the files request and the gate refuses.
 
 use crate::ladder::{Ladder, RouteStatus};
-use crate::record::{BY_FILE, Recorder, RefusedMove};
+use crate::record::{BY_FILE, RecordWriter, RefusedMove};
 
 /// Enters what is refused now. Called at a start and after each change of the files.
-pub(super) fn record(ladder: &Ladder, recorder: &Recorder) {
+pub(super) fn record(ladder: &Ladder, recorder: &RecordWriter) {
     for RouteStatus { route, requested, refused, .. } in ladder.status() {
         if !refused.is_empty() {
             let asked = RefusedMove { to: requested, percent: None, by: BY_FILE.to_owned(), reason: None };

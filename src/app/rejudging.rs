@@ -47,7 +47,7 @@ async fn rejudge_route(
 ) -> Result<(), StoreError> {
     // Some samples may not be written yet.
     parts.evidence.flush().await?;
-    let _held = parts.evidence.hold_samples(key);
+    let _deferred = parts.evidence.defer_sample_writes(key);
     let samples_max = limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max);
     let samples = parts.store.samples(key.clone(), usize::try_from(samples_max).unwrap_or(usize::MAX)).await?;
     let route = route_of_candidate(key).unwrap_or_else(|| key.clone());

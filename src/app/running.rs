@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::front::Front;
+use super::client_proxy::ClientProxy;
 use super::parts::Parts;
 use super::sockets::{GivenSocket, GivenSockets};
 use super::succession::control_socket::ControlSocket;
@@ -51,7 +51,7 @@ impl RemainingConnections {
 
 /// A process that serves.
 pub(super) struct Running {
-    pub front: Front,
+    pub client_proxy: ClientProxy,
     /// The connections of this process from before it started again.
     pub earlier: RemainingConnections,
     pub parts: Parts,
@@ -75,17 +75,21 @@ pub(super) struct Successors {
 
 impl Successors {
     /// Listens for successors, if the store can be handed over.
-    pub(super) fn listen(settings: &Settings, front: &Front) -> Option<Self> {
+    pub(super) fn listen(settings: &Settings, client_proxy: &ClientProxy) -> Option<Self> {
         let StoreUrl::Sqlite(path) = &settings.store else { return None };
         let socket = match ControlSocket::bind(path) {
             Ok(socket) => socket,
             Err(error) => {
-                tracing::warn!(%error, "no socket beside the store: this process cannot be succeeded (`serve --succeed`)");
+                tracing::warn!(
+                    %error,
+                    "the control socket next to the store could not be opened: `serve --succeed` cannot take over \
+                     from this process; it runs on normally"
+                );
                 return None;
             }
         };
         let (found, accepting) = mpsc::channel(1);
-        let (flags, sockets) = (front.flags.clone(), front.sockets.offer());
+        let (flags, sockets) = (client_proxy.flags.clone(), client_proxy.sockets.offer());
         let offer = move || {
             let sockets = sockets.as_ref().map_err(|error| std::io::Error::new(error.kind(), error.to_string()))?;
             let copies = sockets.iter().map(|(offered, socket)| Ok((offered.clone(), socket.try_clone()?)));
@@ -94,7 +98,7 @@ impl Successors {
                 workflow_requests: flags.load().workflow_requests(),
             })
         };
-        let answering = predecessor::answer(socket, offer, front.reload_lock.clone(), found);
+        let answering = predecessor::answer(socket, offer, client_proxy.reload_lock.clone(), found);
         Some(Self { answering: tokio::spawn(answering), accepting })
     }
 
@@ -121,15 +125,25 @@ impl Running {
 
     async fn stop(self) -> Ended {
         let Self {
-            mut front, earlier, parts, limits, watch, tasks, admin_stop, admin_listeners, stop, successors, ..
+            mut client_proxy,
+            earlier,
+            parts,
+            limits,
+            watch,
+            tasks,
+            admin_stop,
+            admin_listeners,
+            stop,
+            successors,
+            ..
         } = self;
         if let Some(successors) = successors {
             successors.end().await;
         }
         tokio::time::sleep(Limits::ms(limits.stop_delay_ms)).await;
-        let serving = front.serving();
-        drop(front.sockets); // nobody listens now, unless the service manager does
-        front.close.cancel();
+        let serving = client_proxy.serving();
+        drop(client_proxy.sockets); // nobody listens now, unless the service manager does
+        client_proxy.close.cancel();
         tokio::join!(served(serving), earlier.end(&stop));
         drop(watch);
         let ending = Ending { parts: &parts, limits: &limits, tasks, admin_stop, admin_listeners };
@@ -142,15 +156,15 @@ impl Running {
     /// was lost, and this process accepts again.
     async fn prepare_hand_over(&self, mut successor: Successor) -> Result<Successor, Successor> {
         self.succession.note_hand_over(&successor.party);
-        let front = &self.front;
-        front.begin_hand_over();
+        let client_proxy = &self.client_proxy;
+        client_proxy.begin_hand_over();
         let cut = tokio::select! {
             biased;
             () = successor.wait_until_lost() => {
-                front.end_hand_over();
+                client_proxy.end_hand_over();
                 return Err(successor);
             }
-            cut = front.proxy.finish_workflows(Limits::ms(self.limits.drain_ms)) => cut,
+            cut = client_proxy.proxy.finish_workflows(Limits::ms(self.limits.drain_ms)) => cut,
         };
         tracing::info!(cut, "no request of a route with a workflow is in progress: the store is released now");
         Ok(successor)
@@ -159,7 +173,7 @@ impl Running {
     /// Releases the store, and ends once the successor has started and the open connections of this process have ended.
     async fn hand_over(self, mut successor: Successor) -> Ended {
         let Self {
-            mut front,
+            mut client_proxy,
             mut earlier,
             parts,
             limits,
@@ -183,20 +197,20 @@ impl Running {
         }
         if successor.start_with_store().await {
             succession.note_end(&successor.party, HandOverEnd::Done);
-            let serving = front.serving();
-            front.leave_listeners();
-            drop(front.sockets);
-            earlier.0.extend(serving.map(|serving| (front.close, serving)));
+            let serving = client_proxy.serving();
+            client_proxy.leave_listeners();
+            drop(client_proxy.sockets);
+            earlier.0.extend(serving.map(|serving| (client_proxy.close, serving)));
             earlier.end(&stop).await;
             tracing::info!("stopped: the successor serves");
             return Ended::Stopped;
         }
         succession.note_end(&successor.party, HandOverEnd::StartsAgain);
-        let kept = front.sockets.offer().and_then(|all| all.into_iter().map(GivenSocket::handed_over).collect());
+        let kept = client_proxy.sockets.offer().and_then(|all| all.into_iter().map(GivenSocket::handed_over).collect());
         // Open connections continue during the new start, within their bound.
-        front.leave_listeners();
-        let serving = front.serving();
-        earlier.0.extend(serving.map(|serving| (front.close, serving)));
+        client_proxy.leave_listeners();
+        let serving = client_proxy.serving();
+        earlier.0.extend(serving.map(|serving| (client_proxy.close, serving)));
         match kept {
             Ok(kept) if !stop.is_cancelled() => return Ended::SuccessorLost(GivenSockets::HandedOver(kept), earlier),
             Ok(_) => {}

@@ -1,7 +1,7 @@
 //! Stores who calls which service, and says what may still call one.
 //!
-//! Always true: a call is stored within [`FLUSH_EVERY`] of its note, while the store takes writes; until when a process
-//! has stored its notes is stored too, so that after kill -9 nobody takes what was lost for silence.
+//! Always true: a call is stored within [`FLUSH_EVERY`] of its note, while the store accepts writes; until when a
+//! process has stored its notes is stored too, so that after kill -9 nobody takes what was lost for silence.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};

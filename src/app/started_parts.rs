@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::adoptions::AdoptionsForApi;
-use super::front::Front;
+use super::client_proxy::ClientProxy;
 use super::listener_tls::ListenersInForce;
 use super::opened_store::OpenedStore;
 use super::parts::Parts;
@@ -72,11 +72,11 @@ impl StartingParts<'_> {
     pub(super) async fn start(
         self,
         files: &Arc<ArcSwap<Loaded>>,
-        front: &Front,
+        client_proxy: &ClientProxy,
         opened: OpenedStore,
     ) -> anyhow::Result<StartedParts> {
         let (locked, limits) = (opened.locked_files(), files.load().setup.limits.clone());
-        let started = self.start_all(files, front, opened).await;
+        let started = self.start_all(files, client_proxy, opened).await;
         if started.is_err() {
             locked.release(&limits).await;
         }
@@ -86,14 +86,14 @@ impl StartingParts<'_> {
     async fn start_all(
         self,
         files: &Arc<ArcSwap<Loaded>>,
-        front: &Front,
+        client_proxy: &ClientProxy,
         opened: OpenedStore,
     ) -> anyhow::Result<StartedParts> {
         let Self { flags, overrides, signals, engine, admin, stop, succession } = self;
         let Loaded { setup, warnings, hash, referenced_files, read_at: _ } = Loaded::clone(&files.load());
         let limits = setup.limits.clone();
         let recorder = telemetry::recorder();
-        let (admin_listener, api_listener) = front.admin_listeners(admin)?;
+        let (admin_listener, api_listener) = client_proxy.admin_listeners(admin)?;
         let admin_listen = admin_listener.local_addr()?;
         let api = api_listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let (watch, readings) =
@@ -101,8 +101,8 @@ impl StartingParts<'_> {
                 .context("watching the flag files")?;
         watch.reload_on_hangup(signals.hangups);
         let parts = {
-            let (setup, flags, addresses) = (setup.clone(), front.flags.clone(), front.addresses.clone());
-            let attribution = front.attribution.clone();
+            let (setup, flags, addresses) = (setup.clone(), client_proxy.flags.clone(), client_proxy.addresses.clone());
+            let attribution = client_proxy.attribution.clone();
             engine.spawn(async move { Parts::start(opened, &setup, flags, addresses, attribution).await }).await??
         };
         let reload_status = Arc::new(ReloadStatus::new(warnings));
@@ -124,7 +124,7 @@ impl StartingParts<'_> {
         let admin_stop = CancellationToken::new();
         let render = {
             let (parts, reload_status, recorder) = (parts.clone(), reload_status.clone(), recorder.clone());
-            let tls = front.tls.clone();
+            let tls = client_proxy.tls.clone();
             move || {
                 parts.evidence.scrape(|| {
                     parts.ladder.publish();
@@ -154,25 +154,25 @@ impl StartingParts<'_> {
             evidence: parts.evidence.clone(),
             captures: parts.captures.clone(),
             recorder: parts.recorder.clone(),
-            attribution: front.attribution.clone(),
+            attribution: client_proxy.attribution.clone(),
             store: parts.store.clone(),
             render_metrics: Arc::new(render),
             tokens: setup.settings.tokens.clone(),
             listen: admin_listen,
-            proxy_listen: front.listen.clone(),
+            proxy_listen: client_proxy.listen.clone(),
             started: clock::now(),
             limits: limits.clone(),
             process_status: {
                 let (parts, reload_status, stop) = (parts.clone(), reload_status.clone(), stop.clone());
-                let (addresses, succession) = (front.addresses.clone(), succession.clone());
-                let egress = front.egress.clone();
+                let (addresses, succession) = (client_proxy.addresses.clone(), succession.clone());
+                let egress = client_proxy.egress.clone();
                 Arc::new(move || {
                     let stopping = stop.is_cancelled();
                     process_status::of(&parts, &addresses, &reload_status, &succession, stopping, egress.as_ref())
                 })
             },
             move_candidate: {
-                let (parts, lock) = (parts.clone(), front.reload_lock.clone());
+                let (parts, lock) = (parts.clone(), client_proxy.reload_lock.clone());
                 Arc::new(move |asked| background::move_candidate(parts.clone(), lock.clone(), asked).boxed())
             },
             reload: {
@@ -203,7 +203,7 @@ impl StartingParts<'_> {
             },
             adoptions: Arc::new(AdoptionsForApi::new(&parts)),
             traffic: {
-                let proxy = front.proxy.clone();
+                let proxy = client_proxy.proxy.clone();
                 Arc::new(move |route| {
                     let (requests, overhead_p50_us) = proxy.traffic_counts(route);
                     RouteTraffic { requests, overhead_p50_us }
@@ -233,16 +233,20 @@ impl StartingParts<'_> {
             setup.clone(),
             files.clone(),
             ListenersInForce {
-                tls: front.tls.clone(),
-                forwarding: front.forwarding.clone(),
-                attribution: front.attribution.clone(),
+                tls: client_proxy.tls.clone(),
+                forwarding: client_proxy.forwarding.clone(),
+                attribution: client_proxy.attribution.clone(),
             },
-            background::Reloads { status: reload_status, requests: reload_requests, lock: front.reload_lock.clone() },
+            background::Reloads {
+                status: reload_status,
+                requests: reload_requests,
+                lock: client_proxy.reload_lock.clone(),
+            },
             readings,
         )));
-        tasks.push(engine.spawn(reopen_on_signal(signals.reopens, front.access_log.clone())));
-        tasks.push(engine.spawn(background::drop_plans(parts.clone(), front.reload_lock.clone())));
-        tasks.push(engine.spawn(background::guard_candidates(parts.clone(), front.reload_lock.clone())));
+        tasks.push(engine.spawn(reopen_on_signal(signals.reopens, client_proxy.access_log.clone())));
+        tasks.push(engine.spawn(background::drop_plans(parts.clone(), client_proxy.reload_lock.clone())));
+        tasks.push(engine.spawn(background::guard_candidates(parts.clone(), client_proxy.reload_lock.clone())));
         tasks.push(engine.spawn(background::health(parts.clone())));
         tasks.push(engine.spawn(background::release_held_routes(parts.clone())));
         tasks.push(engine.spawn(parts.ladder.clone().guard_routes()));
@@ -256,7 +260,7 @@ impl StartingParts<'_> {
             retry_window,
         )));
         tasks.push(engine.spawn(retention::prune_periodically(parts.store.clone())));
-        let single_threads = front.worker_runtimes.iter().chain([engine, admin]);
+        let single_threads = client_proxy.worker_runtimes.iter().chain([engine, admin]);
         tasks.extend(single_threads.map(|runtime| runtime.spawn(memory::return_freed_pages())));
         tasks.push(engine.spawn(memory::ask_threads_of(Handle::current())));
         Ok(StartedParts { parts, watch, tasks, admin_stop, admin_listeners, admin: admin_listen, api })

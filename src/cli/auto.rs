@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_says_what_the_next_share_waits_for() {
+    fn the_line_of_a_growing_share_says_what_it_waits_for() {
         let auto = |due_in_s, requests, held: &[&str]| AutoRow {
             next: 5.0,
             due_in_s,

@@ -40,7 +40,7 @@ mod tests {
     use crate::flag::State;
 
     #[test]
-    fn it_says_what_is_missing_first_and_how_much_more() {
+    fn the_line_of_a_gate_names_the_first_unmet_condition() {
         let gate = |needs: Option<&str>, more| GateRow {
             to: State::Dark,
             verdict: GateVerdict::Inconclusive,

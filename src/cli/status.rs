@@ -88,7 +88,7 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
                 format!("the runs that the last process left are not resumed yet: {}", escape_control(why))
             }
             (Some(_), None) => "its store is in trouble".to_owned(),
-            (None, None) => "its store takes no writes, and reports no error".to_owned(),
+            (None, None) => "its store accepts no writes, and reports no error".to_owned(),
         };
         out.push_str(&format.tone(format!("the engine takes no new runs: {why}\n"), Tone::Bad));
     }

@@ -181,7 +181,7 @@ fn status_says_of_the_store_only_what_the_store_reported() {
     assert!(text.contains("\nthe store: database or disk is full\n"), "{text}");
     value.as_object_mut().unwrap().remove("store_trouble");
     value.as_object_mut().unwrap().remove("recovery_trouble");
-    assert!(shown(&value).contains("its store takes no writes, and reports no error\n"), "{}", shown(&value));
+    assert!(shown(&value).contains("its store accepts no writes, and reports no error\n"), "{}", shown(&value));
 }
 
 #[test]

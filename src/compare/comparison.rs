@@ -8,7 +8,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use super::bounds::{BoundExceeded, CompareBounds};
 use super::compared_body::ComparedBody;
 use super::context::WalkContext;
-use super::effects::{CallsOf, EffectCoverage, IntentCounts, PairedCalls};
+use super::effects::{EffectCoverage, IntentCounts, PairedCalls, RunExtent};
 use super::findings::{ComparisonFindings, ReportAs};
 use super::id_map::{FoundIds, IdMap};
 use super::observation::Body;
@@ -178,7 +178,7 @@ fn compare_parts(
         findings.report_as(ReportAs::Found);
     }
     if let Some(calls) = &calls {
-        calls.report(CallsOf::WholeRun, ids, findings)?;
+        calls.report(RunExtent::WholeRun, ids, findings)?;
     }
     if !pair.legacy.intents().is_empty() && !pair.engine.intents().is_empty() {
         let (legacy, engine) = (assert::intents(pair.legacy), assert::intents(pair.engine));
@@ -231,7 +231,7 @@ fn compare_calls_so_far(
     bind_instance(pair, rules, ids);
     let calls = PairedCalls::of(effects, pair.engine, &rules.effects, bounds, ids, findings)?;
     bind_ids_in_sets(ids, |which, ids| calls.bind_ids_in_sets(which, ids, findings))?;
-    calls.report(CallsOf::StoppedRun, ids, findings)
+    calls.report(RunExtent::StoppedRun, ids, findings)
 }
 
 /// The most times that sets are walked to bind ids. Each time, ids are bound by those that were bound before.

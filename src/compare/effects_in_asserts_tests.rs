@@ -42,7 +42,7 @@ fn compared(assert: &str, calls: &[Intent]) -> Comparison {
 }
 
 #[test]
-fn exactly_one_charge_is_a_few_words() {
+fn an_assert_can_require_exactly_one_call_of_a_step() {
     let charge = || call("charge", None, json!({"amount": 5}));
     let once = "${once(effects(\"charge\"))}";
     assert_eq!(compared(once, &[charge()]).verdict, Verdict::Match);

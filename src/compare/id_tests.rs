@@ -288,7 +288,7 @@ fn elements_with_one_key_are_paired_by_what_they_hold() {
 }
 
 #[test]
-fn an_element_that_was_moved_and_changed_is_one_order_and_its_own_field() {
+fn a_moved_and_changed_element_gives_one_order_and_one_value_difference() {
     let of =
         |lines: &[(&str, u32)]| lines.iter().map(|(sku, n)| json!({"sku": sku, "n": n, "x": 0})).collect::<Vec<_>>();
     let of = |lines| json!({"a": of(lines)});

@@ -47,11 +47,11 @@ enum EntryValue {
     Object(Extent, Option<u32>),
 }
 
-/// Where the values of an array or an object stand, which follow it in the list.
+/// The range in the list that the values of an array or object occupy; it starts right after the container's own entry.
 #[derive(Clone, Copy, Debug)]
 struct Extent {
     count: u32,
-    /// The index behind the last value in it.
+    /// The index after its last value.
     end: u32,
 }
 

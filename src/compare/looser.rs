@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_place_tells_is_decided_by_it() {
+    fn a_rule_is_decided_by_place_only_if_it_needs_no_values() {
         let decide = |after: &Value| {
             let draft = |rules: &Value| serde_json::from_value(rules.clone()).unwrap();
             Allowances::added(&draft(&json!({})), &draft(after)).unwrap().decide_by_place
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_change_is_none() {
+    fn any_other_change_of_rules_is_not_an_allowance() {
         let one = json!({"ignore": ["$.a"], "tolerance": {"$.at": "5s"}, "effects": {"charge": {"headers": ["x-a"]}}});
         for (part, value) in [
             ("ignore", json!(["$.b"])),

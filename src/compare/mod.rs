@@ -134,7 +134,7 @@ pub use effects::{
     any_spelling, authority_of_url, corresponding_call, path_of_url, path_without_values, url_without_values,
 };
 pub use kept::{
-    CallPair, CallText, HeldAgainst, KeepContext, Kept, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, Rejudged,
+    CallPair, CallText, ComparedTo, KeepContext, Kept, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, Rejudged,
     SensitiveParts, keep, rejudge,
 };
 pub use looser::Allowances;

@@ -1,4 +1,4 @@
-//! What saves work changes no result: each shortcut is held against the long way.
+//! Shortcuts change no result: each is compared with the general algorithm.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

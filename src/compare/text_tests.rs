@@ -54,7 +54,7 @@ fn differences_show_the_lines_where_the_route_has_rules_for_texts() {
 }
 
 #[test]
-fn texts_that_differ_in_other_lines_are_other_groups() {
+fn texts_that_differ_in_different_lines_have_different_fingerprints() {
     let lines = json!({"text": {"ignore": ["^generated .*"]}});
     let of = |engine: &str| texts("Order 17\nTotal: 12.00\n", engine, lines.clone()).fingerprint;
     let total = of("Order 17\nTotal: 13.00\n");

@@ -1,6 +1,6 @@
 //! Requests that were announced and that the index does not have yet.
 //!
-//! Always true: they are bounded, compared requests and bystanders each by a bound of their own; a thread that serves a
+//! Always true: they are bounded, by one bound for compared requests and another for the others; a thread that serves a
 //! client holds a lock only to insert a request, and now and then to remove requests that are over.
 
 use std::collections::{HashMap, VecDeque};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::late_calls::{EarlierRequest, REQUESTS_MAX};
-use super::watched::Watched;
+use super::watched::WatchedRequest;
 use crate::names::RouteId;
 
 /// How many lists there are. The threads that serve clients add each request to one of them, and so seldom wait for
@@ -21,7 +21,7 @@ const SWEEP_PAUSE_US: u64 = 250_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bounds {
     pub compared: usize,
-    pub bystanders: usize,
+    pub uncompared: usize,
 }
 
 /// Requests that were announced and that the index does not have yet.
@@ -34,13 +34,13 @@ pub(super) struct Announced {
     last_compared_us: AtomicU64,
     /// Requests that found no room since this was last asked.
     refused_compared: AtomicUsize,
-    refused_bystanders: AtomicUsize,
+    refused_uncompared: AtomicUsize,
 }
 
 #[derive(Default)]
 struct List {
-    compared: VecDeque<Arc<Watched>>,
-    bystanders: VecDeque<Arc<Watched>>,
+    compared: VecDeque<Arc<WatchedRequest>>,
+    uncompared: VecDeque<Arc<WatchedRequest>>,
     swept_at: u64,
     /// Compared requests that were removed because they were over, by route.
     over: HashMap<RouteId, u64>,
@@ -50,8 +50,8 @@ struct List {
 
 /// What the index gets.
 #[derive(Default)]
-pub(super) struct Taken {
-    pub requests: Vec<Arc<Watched>>,
+pub(super) struct NewRequests {
+    pub requests: Vec<Arc<WatchedRequest>>,
     /// For each route, how many compared requests were over before the index took them: no call came for them.
     pub over: Vec<(RouteId, u64)>,
     /// The last ones of these.
@@ -66,12 +66,12 @@ impl Announced {
             compared: AtomicUsize::new(0),
             last_compared_us: AtomicU64::new(0),
             refused_compared: AtomicUsize::new(0),
-            refused_bystanders: AtomicUsize::new(0),
+            refused_uncompared: AtomicUsize::new(0),
         }
     }
 
     /// Adds a request; `false` if there is no room, which is counted.
-    pub(super) fn add(&self, watched: Arc<Watched>, now_us: u64) -> bool {
+    pub(super) fn add(&self, watched: Arc<WatchedRequest>, now_us: u64) -> bool {
         let is_compared = watched.is_compared();
         let is_added = self.try_add(watched, now_us);
         if is_compared {
@@ -81,22 +81,22 @@ impl Announced {
             (true, true) => self.compared.fetch_add(1, Relaxed),
             (true, false) => return true,
             (false, true) => self.refused_compared.fetch_add(1, Relaxed),
-            (false, false) => self.refused_bystanders.fetch_add(1, Relaxed),
+            (false, false) => self.refused_uncompared.fetch_add(1, Relaxed),
         };
         is_added
     }
 
-    fn try_add(&self, watched: Arc<Watched>, now_us: u64) -> bool {
+    fn try_add(&self, watched: Arc<WatchedRequest>, now_us: u64) -> bool {
         let Some(list) = usize::try_from(watched.number).ok().and_then(|number| self.lists.get(number % LISTS)) else {
             return false;
         };
-        let List { compared, bystanders, swept_at, over, earlier } =
+        let List { compared, uncompared, swept_at, over, earlier } =
             &mut *list.lock().unwrap_or_else(PoisonError::into_inner);
         let (requests, max) = match watched.is_compared() {
             true => (compared, self.bounds.compared),
-            false => (bystanders, self.bounds.bystanders),
+            false => (uncompared, self.bounds.uncompared),
         };
-        let mut remove = |one: &Watched| {
+        let mut remove = |one: &WatchedRequest| {
             if let Some(route) = &one.route {
                 *over.entry(route.clone()).or_default() += 1;
                 self.forget_compared(1);
@@ -131,12 +131,12 @@ impl Announced {
     }
 
     /// Takes all of them out.
-    pub(super) fn take(&self) -> Taken {
-        let mut all = Taken::default();
+    pub(super) fn take(&self) -> NewRequests {
+        let mut all = NewRequests::default();
         for list in &self.lists {
             let list = &mut *list.lock().unwrap_or_else(PoisonError::into_inner);
             all.requests.extend(std::mem::take(&mut list.compared));
-            all.requests.extend(std::mem::take(&mut list.bystanders));
+            all.requests.extend(std::mem::take(&mut list.uncompared));
             all.over.extend(list.over.drain());
             all.earlier.extend(list.earlier.drain(..));
         }
@@ -147,7 +147,7 @@ impl Announced {
     pub(super) fn take_refused(&self) -> Bounds {
         Bounds {
             compared: self.refused_compared.swap(0, Relaxed),
-            bystanders: self.refused_bystanders.swap(0, Relaxed),
+            uncompared: self.refused_uncompared.swap(0, Relaxed),
         }
     }
 

@@ -7,16 +7,16 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use metrics::{Counter, counter};
 
-use super::announced::{Announced, Bounds, Taken};
+use super::announced::{Announced, Bounds, NewRequests};
+use super::byte_budget::ByteBudget;
 use super::counts::{Counts, EffectOutcome, EgressReport};
 use super::index::{Found, Index};
 use super::late_calls::{EarlierRequest, EarlierRequests};
-use super::left_out::LeftOut;
-use super::memory::Memory;
 use super::open_calls::{OpenCall, OpenCalls};
 use super::rule::{AttributionSettings, Correlate};
 use super::unattributed_writes::RecentUnattributedWrites;
-use super::watched::{Unread, Watched};
+use super::unwatched_requests::UnwatchedRequests;
+use super::watched::{Unread, WatchedRequest};
 use crate::compare::Effect;
 use crate::exchange::{
     CallTarget, EffectObserver, EffectRegistry, EffectWatch, OpenCallsOf, RequestEffects, RequestToWatch, SentBody,
@@ -41,12 +41,12 @@ struct Inner {
     open_calls: OpenCalls,
     /// Not locked by threads that serve clients.
     state: Mutex<State>,
-    left_out: LeftOut,
+    unwatched: UnwatchedRequests,
     unattributed_writes: RecentUnattributedWrites,
-    memory: Arc<Memory>,
+    memory: Arc<ByteBudget>,
     bounds: Bounds,
     compared: Outcomes,
-    bystanders: Outcomes,
+    uncompared: Outcomes,
     now_us: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
@@ -87,7 +87,7 @@ impl Attribution {
         let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         let bounds = Bounds {
             compared: size(limits.egress_requests_max).max(1),
-            bystanders: size(limits.egress_bystanders_max).max(1),
+            uncompared: size(limits.egress_bystanders_max).max(1),
         };
         Self(Arc::new(Inner {
             settings: ArcSwap::from_pointee(settings),
@@ -95,12 +95,12 @@ impl Attribution {
             next_number: AtomicU64::new(0),
             open_calls: OpenCalls::default(),
             state: Mutex::default(),
-            left_out: LeftOut::default(),
+            unwatched: UnwatchedRequests::default(),
             unattributed_writes: RecentUnattributedWrites::default(),
-            memory: Memory::new(size(limits.egress_bytes_max)),
+            memory: ByteBudget::new(size(limits.egress_bytes_max)),
             bounds,
             compared: Outcomes::of("compared"),
-            bystanders: Outcomes::of("bystander"),
+            uncompared: Outcomes::of("bystander"),
             now_us: Arc::new(now_us),
         }))
     }
@@ -145,7 +145,7 @@ impl Inner {
         // Loaded under the lock, so that no earlier ones come back into the index.
         let settings = self.settings.load_full();
         let State { index, counts, late } = &mut *guard;
-        let Taken { requests, over, earlier } = self.announced.take();
+        let NewRequests { requests, over, earlier } = self.announced.take();
         let is_in_force = |request: &EarlierRequest| Arc::ptr_eq(&request.settings, &settings);
         earlier.into_iter().filter(is_in_force).for_each(|request| late.add(request));
         for route in requests.iter().filter_map(|watched| watched.route.as_ref()) {
@@ -159,7 +159,7 @@ impl Inner {
         }
         index.add(&settings, requests);
         let refused = self.announced.take_refused();
-        let removed = index.sweep(now_us, self.bounds, &self.left_out);
+        let removed = index.sweep(now_us, self.bounds, &self.unwatched);
         let mut compared = 0;
         let open: Vec<_> = if removed.over.is_empty() { Vec::new() } else { self.open_calls.open_at(now_us).collect() };
         // A call that began in time and ends later is attributed to nobody.
@@ -176,14 +176,14 @@ impl Inner {
         }
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         for (outcomes, evicted) in
-            [(&self.compared, removed.evicted.compared), (&self.bystanders, removed.evicted.bystanders)]
+            [(&self.compared, removed.evicted.compared), (&self.uncompared, removed.evicted.uncompared)]
         {
             if evicted > 0 {
                 outcomes.evicted.increment(count(evicted));
             }
         }
         counts.total.requests_left_out += count(refused.compared + removed.evicted.compared);
-        counts.total.bystanders_left_out += count(refused.bystanders + removed.evicted.bystanders);
+        counts.total.bystanders_left_out += count(refused.uncompared + removed.evicted.uncompared);
         self.announced.forget_compared(compared + removed.evicted.compared);
         guard
     }
@@ -197,10 +197,10 @@ impl Inner {
         UnattributedWrites { calls: of_nobody.filter_map(|call| call.write_to.clone()).collect(), may_have_others }
     }
 
-    fn keep(&self, counts: &mut Counts, watched: &Watched, effect: Effect) {
-        let reason = match self.memory.take(effect.bytes()) {
+    fn keep(&self, counts: &mut Counts, watched: &WatchedRequest, effect: Effect) {
+        let reason = match self.memory.reserve(effect.bytes()) {
             _ if watched.effects.len() >= EGRESS_CALLS_PER_REQUEST_MAX => "request",
-            Some(held) => return watched.effects.add(effect, Box::new(held)),
+            Some(reserved) => return watched.effects.add(effect, Box::new(reserved)),
             None => "memory",
         };
         watched.effects.add_gap();
@@ -255,7 +255,7 @@ impl Inner {
         let mut guard = self.updated();
         let State { index, counts, late } = &mut *guard;
         let now_us = (self.now_us)();
-        match index.find(&effect, now_us, before, &self.left_out) {
+        match index.find(&effect, now_us, before, &self.unwatched) {
             Found::One(watched, by) => match &watched.route {
                 Some(route) => {
                     counts.count(&effect, EffectOutcome::Attributed(by), Some(route));
@@ -287,20 +287,20 @@ impl Inner {
 }
 
 /// A request that is watched, until this is dropped.
-struct Watch {
-    watched: Arc<Watched>,
+struct RequestWatch {
+    watched: Arc<WatchedRequest>,
     began_us: u64,
     attribution: Arc<Inner>,
 }
 
 /// The calls of a request that have not ended yet.
-struct OpenOf {
-    watched: Arc<Watched>,
+struct OpenCallsOfRequest {
+    watched: Arc<WatchedRequest>,
     began_us: u64,
     attribution: Arc<Inner>,
 }
 
-impl OpenCallsOf for OpenOf {
+impl OpenCallsOf for OpenCallsOfRequest {
     fn count(&self) -> u64 {
         self.attribution.open_calls.count_of(&self.watched, (self.attribution.now_us)())
     }
@@ -314,10 +314,10 @@ impl OpenCallsOf for OpenOf {
     }
 }
 
-impl EffectWatch for Watch {
+impl EffectWatch for RequestWatch {
     fn effects(&self) -> Option<RequestEffects> {
         let (watched, attribution) = (self.watched.clone(), self.attribution.clone());
-        let open = OpenOf { watched, began_us: self.began_us, attribution };
+        let open = OpenCallsOfRequest { watched, began_us: self.began_us, attribution };
         Some(self.watched.effects.with_open_calls(Arc::new(open)))
     }
     fn reply_passed_on(&self) {
@@ -325,20 +325,20 @@ impl EffectWatch for Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for RequestWatch {
     fn drop(&mut self) {
-        let Inner { now_us, memory, left_out, .. } = &*self.attribution;
-        self.watched.end(now_us(), memory, left_out);
+        let Inner { now_us, memory, unwatched, .. } = &*self.attribution;
+        self.watched.end(now_us(), memory, unwatched);
     }
 }
 
-/// A request that found no room, until this is dropped.
-struct Refused {
+/// A request that is not watched, because there is no room.
+struct RefusedRequest {
     window_us: u64,
     attribution: Arc<Inner>,
 }
 
-impl EffectWatch for Refused {
+impl EffectWatch for RefusedRequest {
     fn effects(&self) -> Option<RequestEffects> {
         None
     }
@@ -347,9 +347,9 @@ impl EffectWatch for Refused {
     }
 }
 
-impl Drop for Refused {
+impl Drop for RefusedRequest {
     fn drop(&mut self) {
-        self.attribution.left_out.end((self.attribution.now_us)(), self.window_us);
+        self.attribution.unwatched.end((self.attribution.now_us)(), self.window_us);
     }
 }
 
@@ -363,19 +363,19 @@ impl EffectRegistry for Attribution {
         let unread = matches!(settings.correlate, Correlate::Value { .. }).then(|| Unread {
             request: request(),
             body: body.filter(|_| settings.correlate.reads_request_body()),
-            held: None,
+            reserved: None,
         });
         let number = inner.next_number.fetch_add(1, Relaxed);
-        let watched = Arc::new(Watched::new(number, compared.cloned(), trace, settings, header, unread));
-        let outcomes = if watched.is_compared() { &inner.compared } else { &inner.bystanders };
+        let watched = Arc::new(WatchedRequest::new(number, compared.cloned(), trace, settings, header, unread));
+        let outcomes = if watched.is_compared() { &inner.compared } else { &inner.uncompared };
         let began_us = (inner.now_us)();
         if !inner.announced.add(watched.clone(), began_us) {
             outcomes.refused.increment(1);
-            inner.left_out.begin();
-            return Box::new(Refused { window_us: watched.window_us(), attribution: self.0.clone() });
+            inner.unwatched.begin();
+            return Box::new(RefusedRequest { window_us: watched.window_us(), attribution: self.0.clone() });
         }
         outcomes.watched.increment(1);
-        Box::new(Watch { watched, began_us, attribution: self.0.clone() })
+        Box::new(RequestWatch { watched, began_us, attribution: self.0.clone() })
     }
     fn body_bytes_max(&self) -> Option<usize> {
         self.0.settings.load().correlate.reads_request_body().then_some(EGRESS_VALUE_BODY_BYTES_MAX)

@@ -1,7 +1,7 @@
 //! The watched requests by what identifies them.
 //!
 //! Always true: a live request whose key is not known counts as one that could have caused any call whose request is
-//! looked up by the rule; so does each request that had to be left out (`left_out`).
+//! looked up by the rule; so does each request that had to be left out (`unwatched_requests`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -10,9 +10,9 @@ use std::sync::Arc;
 use super::announced::Bounds;
 use super::counts::AttributedBy;
 use super::key::Key;
-use super::left_out::LeftOut;
 use super::rule::{AttributionSettings, CallKey, Correlate};
-use super::watched::{ValueKey, Watched};
+use super::unwatched_requests::UnwatchedRequests;
+use super::watched::{ValueKey, WatchedRequest};
 use crate::compare::Effect;
 use crate::names::RouteId;
 use crate::traces::TraceContext;
@@ -25,7 +25,7 @@ const SWEEP_PAUSE_US: u64 = 250_000;
 pub(super) struct Index {
     requests: BTreeMap<u64, Entry>,
     /// How many of these are not compared.
-    bystanders: usize,
+    uncompared: usize,
     by_trace: HashMap<u128, BTreeSet<u64>>,
     /// By header or value, under the rule in force.
     by_key: HashMap<Key, BTreeSet<u64>>,
@@ -37,17 +37,17 @@ pub(super) struct Index {
 }
 
 struct Entry {
-    watched: Arc<Watched>,
-    /// Under which it is in `by_key`.
+    watched: Arc<WatchedRequest>,
+    /// Its key in `by_key`; `None` if it is not there.
     key: Option<Key>,
 }
 
 /// Which request a call is for.
 pub(super) enum Found {
     /// For this one.
-    One(Arc<Watched>, AttributedBy),
+    One(Arc<WatchedRequest>, AttributedBy),
     /// For one of these, or for one that is not known.
-    Several(Vec<Arc<Watched>>),
+    Several(Vec<Arc<WatchedRequest>>),
     /// For none that is watched.
     None,
 }
@@ -56,14 +56,14 @@ pub(super) enum Found {
 #[derive(Default)]
 pub(super) struct Removed {
     /// Those that were not live any more.
-    pub over: Vec<Arc<Watched>>,
-    /// How many had to go for want of room.
+    pub over: Vec<Arc<WatchedRequest>>,
+    /// How many were evicted to make room.
     pub evicted: Bounds,
 }
 
 impl Index {
     /// Adds the requests that were announced since the last call, and reads the values of those whose bodies are known.
-    pub(super) fn add(&mut self, settings: &Arc<AttributionSettings>, requests: Vec<Arc<Watched>>) {
+    pub(super) fn add(&mut self, settings: &Arc<AttributionSettings>, requests: Vec<Arc<WatchedRequest>>) {
         if !Arc::ptr_eq(&self.settings, settings) {
             self.settings = settings.clone();
             self.by_key.clear();
@@ -84,7 +84,7 @@ impl Index {
             if !is_by_rule || matches!(settings.correlate, Correlate::Value { .. }) {
                 self.unknown.insert(number);
             }
-            self.bystanders += usize::from(!watched.is_compared());
+            self.uncompared += usize::from(!watched.is_compared());
             self.requests.insert(number, Entry { watched, key });
         }
         if matches!(settings.correlate, Correlate::Value { .. }) {
@@ -133,11 +133,12 @@ impl Index {
 
     /// Finds the request that a call is for, among those with a number below `before`: later ones were announced after
     /// the call had begun. Requests that were left out count as possible causes.
-    pub(super) fn find(&self, effect: &Effect, now_us: u64, before: u64, left_out: &LeftOut) -> Found {
+    pub(super) fn find(&self, effect: &Effect, now_us: u64, before: u64, unwatched: &UnwatchedRequests) -> Found {
         let live = |numbers: &BTreeSet<u64>| self.live(numbers.range(..before), now_us);
         let sent = effect.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
         let traced = sent.and_then(|sent| self.by_trace.get(&sent.trace_id)).map(live).unwrap_or_default();
-        let same_span = |one: &&&Arc<Watched>| one.trace.map(|trace| trace.span_id) == sent.map(|sent| sent.span_id);
+        let same_span =
+            |one: &&&Arc<WatchedRequest>| one.trace.map(|trace| trace.span_id) == sent.map(|sent| sent.span_id);
         // A client may send several requests of one trace. Legacy then tells them apart only if it hands on the very
         // field that it got.
         let traced = match traced.iter().filter(same_span).count() {
@@ -151,13 +152,14 @@ impl Index {
             };
         }
         let (known, unknown) = self.by_rule(effect, now_us, before);
-        let is_traced = |one: &&Arc<Watched>| traced.is_empty() || traced.iter().any(|other| Arc::ptr_eq(one, other));
+        let is_traced =
+            |one: &&Arc<WatchedRequest>| traced.is_empty() || traced.iter().any(|other| Arc::ptr_eq(one, other));
         let known: Vec<_> = known.into_iter().filter(is_traced).collect();
         let unknown: Vec<_> = unknown.into_iter().filter(is_traced).collect();
         // A call in a trace that is known is attributed among the requests that are known.
-        let has_left_out = traced.is_empty() && left_out.any(now_us);
+        let has_unwatched = traced.is_empty() && unwatched.any(now_us);
         match (&known[..], &unknown[..]) {
-            ([one], []) if !has_left_out => Found::One((*one).clone(), self.rule_label()),
+            ([one], []) if !has_unwatched => Found::One((*one).clone(), self.rule_label()),
             ([], []) if traced.is_empty() => Found::None,
             ([], []) => Found::Several(traced.into_iter().cloned().collect()),
             _ => Found::Several(known.into_iter().chain(unknown).cloned().collect()),
@@ -165,7 +167,12 @@ impl Index {
     }
 
     /// The live requests that have the call's key, and those whose key is not known.
-    fn by_rule(&self, effect: &Effect, now_us: u64, before: u64) -> (Vec<&Arc<Watched>>, Vec<&Arc<Watched>>) {
+    fn by_rule(
+        &self,
+        effect: &Effect,
+        now_us: u64,
+        before: u64,
+    ) -> (Vec<&Arc<WatchedRequest>>, Vec<&Arc<WatchedRequest>>) {
         match self.settings.correlate.call_key(effect) {
             CallKey::Is(key) => {
                 let known = self.by_key.get(&key).map(|numbers| self.live(numbers.range(..before), now_us));
@@ -178,14 +185,14 @@ impl Index {
         }
     }
 
-    fn live<'a>(&self, numbers: impl Iterator<Item = &'a u64>, now_us: u64) -> Vec<&Arc<Watched>> {
+    fn live<'a>(&self, numbers: impl Iterator<Item = &'a u64>, now_us: u64) -> Vec<&Arc<WatchedRequest>> {
         let requests = numbers.filter_map(|number| Some(&self.requests.get(number)?.watched));
         requests.filter(|one| one.accepts_calls(now_us)).collect()
     }
 
     /// Whether the declared header of a call names another request than its trace does. A thread of legacy may keep the
     /// trace of an earlier request.
-    fn contradicts(&self, watched: &Watched, effect: &Effect) -> bool {
+    fn contradicts(&self, watched: &WatchedRequest, effect: &Effect) -> bool {
         let is_by_rule = Arc::ptr_eq(&watched.settings, &self.settings);
         let sent = self.settings.correlate.header_key(&effect.headers);
         is_by_rule && sent.is_some() && watched.header.is_some() && sent != watched.header
@@ -201,7 +208,7 @@ impl Index {
 
     /// Removes requests that are not live any more, and those for which there is no room: first those that have ended,
     /// the oldest first.
-    pub(super) fn sweep(&mut self, now_us: u64, max: Bounds, left_out: &LeftOut) -> Removed {
+    pub(super) fn sweep(&mut self, now_us: u64, max: Bounds, unwatched: &UnwatchedRequests) -> Removed {
         let is_full = self.excess(max) != Bounds::default();
         if !is_full && now_us.saturating_sub(self.swept_at) < SWEEP_PAUSE_US {
             return Removed::default();
@@ -217,23 +224,30 @@ impl Index {
         removed.over.extend(over.into_iter().filter_map(|number| self.remove(number)));
         let excess = self.excess(max);
         removed.evicted = Bounds {
-            compared: self.evict(true, excess.compared, max.compared, now_us, left_out),
-            bystanders: self.evict(false, excess.bystanders, max.bystanders, now_us, left_out),
+            compared: self.evict(true, excess.compared, max.compared, now_us, unwatched),
+            uncompared: self.evict(false, excess.uncompared, max.uncompared, now_us, unwatched),
         };
         removed
     }
 
     /// How many requests there are beyond the bounds.
     fn excess(&self, max: Bounds) -> Bounds {
-        let compared = self.requests.len() - self.bystanders;
+        let compared = self.requests.len() - self.uncompared;
         Bounds {
             compared: compared.saturating_sub(max.compared),
-            bystanders: self.bystanders.saturating_sub(max.bystanders),
+            uncompared: self.uncompared.saturating_sub(max.uncompared),
         }
     }
 
     /// Removes requests of one kind for which there is no room, and returns how many.
-    fn evict(&mut self, is_compared: bool, excess: usize, max: usize, now_us: u64, left_out: &LeftOut) -> usize {
+    fn evict(
+        &mut self,
+        is_compared: bool,
+        excess: usize,
+        max: usize,
+        now_us: u64,
+        unwatched: &UnwatchedRequests,
+    ) -> usize {
         if excess == 0 {
             return 0;
         }
@@ -249,15 +263,15 @@ impl Index {
         for number in oldest {
             let Some(watched) = self.remove(number) else { continue };
             watched.effects.add_gap();
-            watched.leave_out(now_us, left_out);
+            watched.leave_out(now_us, unwatched);
             evicted += 1;
         }
         evicted
     }
 
-    fn remove(&mut self, number: u64) -> Option<Arc<Watched>> {
+    fn remove(&mut self, number: u64) -> Option<Arc<WatchedRequest>> {
         let Entry { watched, key } = self.requests.remove(&number)?;
-        self.bystanders -= usize::from(!watched.is_compared());
+        self.uncompared -= usize::from(!watched.is_compared());
         self.unknown.remove(&number);
         if let Some(trace) = watched.trace {
             forget(&mut self.by_trace, trace.trace_id, number);

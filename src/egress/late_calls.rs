@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use super::key::Key;
 use super::rule::AttributionSettings;
-use super::watched::Watched;
+use super::watched::WatchedRequest;
 use crate::clock;
 use crate::compare::Effect;
 use crate::exchange::CallTarget;
@@ -31,31 +31,31 @@ const TARGETS_MAX: usize = 16;
 /// The requests whose window is over, the last ones.
 #[derive(Default)]
 pub(super) struct EarlierRequests {
-    by_trace: HashMap<u128, Named>,
-    by_key: HashMap<Key, Named>,
+    by_trace: HashMap<u128, RoutesOfKey>,
+    by_key: HashMap<Key, RoutesOfKey>,
     /// The numbers of the requests, and what they are found by, the oldest first.
     order: VecDeque<(u64, Option<u128>, Option<Key>)>,
     added: u64,
 }
 
 /// The routes of the requests in one trace, or with one key.
-struct Named {
+struct RoutesOfKey {
     routes: Vec<RouteId>,
-    /// The number of the last one.
+    /// The number of the newest request among them.
     last: u64,
 }
 
-fn add<K: Eq + Hash>(map: &mut HashMap<K, Named>, key: Option<K>, route: &RouteId, number: u64) {
+fn add<K: Eq + Hash>(map: &mut HashMap<K, RoutesOfKey>, key: Option<K>, route: &RouteId, number: u64) {
     let Some(key) = key else { return };
-    let named = map.entry(key).or_insert(Named { routes: Vec::new(), last: number });
-    named.last = number;
-    if !named.routes.contains(route) && named.routes.len() < ROUTES_MAX {
-        named.routes.push(route.clone());
+    let found = map.entry(key).or_insert(RoutesOfKey { routes: Vec::new(), last: number });
+    found.last = number;
+    if !found.routes.contains(route) && found.routes.len() < ROUTES_MAX {
+        found.routes.push(route.clone());
     }
 }
 
-fn forget<K: Eq + Hash>(map: &mut HashMap<K, Named>, key: Option<K>, number: u64) {
-    if let Some(key) = key.filter(|key| map.get(key).is_some_and(|named| named.last == number)) {
+fn forget<K: Eq + Hash>(map: &mut HashMap<K, RoutesOfKey>, key: Option<K>, number: u64) {
+    if let Some(key) = key.filter(|key| map.get(key).is_some_and(|found| found.last == number)) {
         map.remove(&key);
     }
 }
@@ -71,7 +71,7 @@ pub(super) struct EarlierRequest {
 
 impl EarlierRequest {
     /// `None` for a request that is not compared, or that nothing identifies but its value.
-    pub(super) fn of(watched: &Watched) -> Option<Self> {
+    pub(super) fn of(watched: &WatchedRequest) -> Option<Self> {
         let (trace, key) = (watched.trace.map(|trace| trace.trace_id), watched.header);
         let is_identified = trace.is_some() || key.is_some();
         let settings = watched.settings.clone();
@@ -98,8 +98,8 @@ impl EarlierRequests {
     pub(super) fn routes_of(&self, effect: &Effect, key: Option<Key>) -> &[RouteId] {
         let sent = effect.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
         let by_key = key.and_then(|key| self.by_key.get(&key));
-        let named = by_key.or_else(|| self.by_trace.get(&sent?.trace_id));
-        named.map_or(&[], |named| &named.routes)
+        let found = by_key.or_else(|| self.by_trace.get(&sent?.trace_id));
+        found.map_or(&[], |found| &found.routes)
     }
 }
 

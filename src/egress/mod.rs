@@ -1,8 +1,8 @@
 //! For which request legacy made a call.
 //!
 //! The question it answers: "which of the requests that legacy handles, or has handled just now, caused this call?"
-//! `proxy` announces each request before legacy gets it ([`EffectRegistry`]), those that are not compared as
-//! *bystanders*, and each call that legacy makes through the egress listener when it begins and when it has ended
+//! `proxy` announces each request before legacy gets it ([`EffectRegistry`]), those that are not compared
+//! too, and each call that legacy makes through the egress listener when it begins and when it has ended
 //! ([`EffectObserver`]). A call belongs to the request whose `traceparent` it carries, or whose header or value it has
 //! by the rule in the files (`egress.correlate`).
 //!
@@ -18,15 +18,15 @@
 
 mod announced;
 mod attribution;
+mod byte_budget;
 mod counts;
 mod index;
 mod key;
 mod late_calls;
-mod left_out;
-mod memory;
 mod open_calls;
 mod rule;
 mod unattributed_writes;
+mod unwatched_requests;
 mod watched;
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::index::Index;
 use super::rule::{AttributionSettings, CallKey, Correlate};
-use super::watched::{KnownValue, Watched};
+use super::watched::{KnownValue, WatchedRequest};
 use crate::compare::{Body, Effect};
 use crate::exchange::{CallTarget, SentBody};
 use crate::limits::EGRESS_OPEN_CALLS_MAX;
@@ -102,7 +102,7 @@ impl OpenCall {
     }
 
     /// Whether it could be for this request.
-    pub(super) fn may_be_of(&self, request: &Watched) -> bool {
+    pub(super) fn may_be_of(&self, request: &WatchedRequest) -> bool {
         if request.number >= self.before || request.is_over_at(self.began_us) {
             return false;
         }
@@ -191,7 +191,7 @@ impl OpenCalls {
     }
 
     /// How many open calls could be for this request.
-    pub(super) fn count_of(&self, request: &Watched, now_us: u64) -> u64 {
+    pub(super) fn count_of(&self, request: &WatchedRequest, now_us: u64) -> u64 {
         let unlisted = self.unlisted.load(Relaxed) + u64::from(self.unknown_until.load(Relaxed) > now_us);
         let listed = self.open_at(now_us).filter(|call| call.may_be_of(request)).count();
         unlisted + u64::try_from(listed).unwrap_or(u64::MAX)

@@ -11,7 +11,7 @@ use crate::compare::path_without_values;
 use crate::exchange::{CallTarget, UnattributedWrites};
 use crate::limits::EGRESS_UNATTRIBUTED_WRITES_MAX;
 
-/// What was not seen, as far as the time tells. Cheap to clone.
+/// The targets of recent unattributed writes and tunnels, each with the time of its last end. Clones share the list.
 #[derive(Clone, Default)]
 pub(super) struct RecentUnattributedWrites(Arc<Mutex<State>>);
 
@@ -32,7 +32,7 @@ struct Times {
 }
 
 impl Times {
-    fn is_since(self, began_us: u64) -> bool {
+    fn was_active_since(self, began_us: u64) -> bool {
         self.open > 0 || (self.last_us > 0 && self.last_us >= began_us)
     }
     fn note(&mut self, now_us: u64) {
@@ -89,13 +89,13 @@ impl RecentUnattributedWrites {
         self.lock().times_of(&target).open += 1;
         Box::new(Tunnel { writes: self.clone(), target, now_us })
     }
-    /// What is known of those since then.
+    /// The unattributed writes that ended at or after `began_us`, and the tunnels that are open now.
     pub(super) fn since(&self, began_us: u64) -> UnattributedWrites {
         let State { listed, others } = &*self.lock();
-        let since = listed.iter().filter(|(_, times)| times.is_since(began_us));
+        let since = listed.iter().filter(|(_, times)| times.was_active_since(began_us));
         UnattributedWrites {
             calls: since.map(|(target, _)| target.clone()).collect(),
-            may_have_others: others.is_since(began_us),
+            may_have_others: others.was_active_since(began_us),
         }
     }
 
@@ -134,7 +134,7 @@ mod tests {
         Arc::new(CallTarget { service: None, authority, method: Method::POST, path: path.to_owned() })
     }
 
-    fn are_since(writes: &RecentUnattributedWrites, began_us: u64) -> bool {
+    fn any_since(writes: &RecentUnattributedWrites, began_us: u64) -> bool {
         !writes.since(began_us).is_empty()
     }
 
@@ -143,21 +143,21 @@ mod tests {
     }
 
     #[test]
-    fn a_call_or_tunnel_that_ended_before_is_not_since() {
+    fn calls_and_tunnels_that_ended_before_the_time_are_not_returned() {
         let writes = RecentUnattributedWrites::default();
-        assert!(!are_since(&writes, 0));
+        assert!(!any_since(&writes, 0));
         writes.note(&to("/charges"), 5);
-        assert!(are_since(&writes, 5) && !are_since(&writes, 6));
+        assert!(any_since(&writes, 5) && !any_since(&writes, 6));
         let tunnel = writes.tunnel(tunnel_to("bank.test:443"), || 9);
-        assert!(are_since(&writes, 100), "it is open");
+        assert!(any_since(&writes, 100), "it is open");
         drop(tunnel);
-        assert!(are_since(&writes, 9) && !are_since(&writes, 10));
+        assert!(any_since(&writes, 9) && !any_since(&writes, 10));
         writes.note_unknown(12);
-        assert!(are_since(&writes, 12));
+        assert!(any_since(&writes, 12));
     }
 
     #[test]
-    fn it_is_known_where_they_went() {
+    fn the_targets_of_unattributed_writes_are_returned() {
         let writes = RecentUnattributedWrites::default();
         writes.note(&to("/charges"), 5);
         // Words that look like values are told apart too.
@@ -194,12 +194,12 @@ mod tests {
         let late = writes.since(last);
         assert_eq!((late.calls.len(), late.may_have_others), (2, false), "the last one and the tunnel: {late:?}");
         drop(tunnel);
-        assert!(are_since(&writes, 5_000));
+        assert!(any_since(&writes, 5_000));
     }
 
     /// Targets that differ only in an id take the place of each other, and of no other target.
     #[test]
-    fn many_ids_take_the_place_of_each_other() {
+    fn targets_that_differ_only_in_an_id_evict_each_other_first() {
         let writes = RecentUnattributedWrites::default();
         writes.note(&to("/charges"), 1);
         for n in 0..2 * u64::try_from(EGRESS_UNATTRIBUTED_WRITES_MAX).unwrap() {
@@ -222,6 +222,6 @@ mod tests {
         let open = writes.since(100);
         assert_eq!((open.calls.len(), open.may_have_others), (0, true));
         drop(without_place);
-        assert!(are_since(&writes, 7) && !are_since(&writes, 8));
+        assert!(any_since(&writes, 7) && !any_since(&writes, 8));
     }
 }

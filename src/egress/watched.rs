@@ -6,10 +6,10 @@ use std::sync::atomic::{
 };
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::byte_budget::{ByteBudget, ReservedBytes};
 use super::key::Key;
-use super::left_out::LeftOut;
-use super::memory::{Held, Memory};
 use super::rule::{AttributionSettings, Correlate};
+use super::unwatched_requests::UnwatchedRequests;
 use crate::compare::decoded_body;
 use crate::exchange::{RequestCopy, RequestEffects, SentBody};
 use crate::limits::EGRESS_VALUE_BODY_BYTES_MAX;
@@ -17,10 +17,10 @@ use crate::names::RouteId;
 use crate::traces::TraceContext;
 
 /// One request for which legacy may make calls.
-pub(super) struct Watched {
+pub(super) struct WatchedRequest {
     /// A later request has a larger number.
     pub number: u64,
-    /// `None`: a bystander, which is not compared.
+    /// `None`: it is not compared.
     pub route: Option<RouteId>,
     /// The trace that legacy was sent.
     pub trace: Option<TraceContext>,
@@ -31,7 +31,7 @@ pub(super) struct Watched {
     pub effects: RequestEffects,
     /// When its exchange ended, in microseconds; 0 before.
     ended_at: AtomicU64,
-    /// It counts in [`LeftOut`] as in flight.
+    /// It counts in [`UnwatchedRequests`] as in flight.
     is_left_out: AtomicBool,
     /// What its value is read from, until it has been read.
     unread: Mutex<Option<Unread>>,
@@ -55,7 +55,7 @@ pub(super) struct Unread {
     /// `None` if it has none, or the rule does not read it.
     pub body: Option<Arc<dyn SentBody>>,
     /// Accounts for a body that is kept after the exchange has ended.
-    pub held: Option<Held>,
+    pub reserved: Option<ReservedBytes>,
 }
 
 /// What identifies a request by its value.
@@ -68,7 +68,7 @@ pub(super) enum ValueKey {
     Unknown,
 }
 
-impl Watched {
+impl WatchedRequest {
     pub(super) fn new(
         number: u64,
         route: Option<RouteId>,
@@ -87,32 +87,32 @@ impl Watched {
     }
 
     /// Its exchange has ended. A body that has not been read is kept if there is room.
-    pub(super) fn end(&self, now_us: u64, memory: &Arc<Memory>, left_out: &LeftOut) {
+    pub(super) fn end(&self, now_us: u64, memory: &Arc<ByteBudget>, unwatched: &UnwatchedRequests) {
         self.ended_at.store(now_us.max(1), SeqCst);
-        self.end_left_out(now_us, left_out);
+        self.end_left_out(now_us, unwatched);
         let mut unread = self.lock();
         let Some(kept) = &mut *unread else { return };
         let Some(body) = &kept.body else { return };
         // A body that was not sent to its end, or is too large, is not there: then no value can be read.
-        kept.held = body.whole().and_then(|bytes| memory.take(bytes.len()));
-        if kept.held.is_none() {
+        kept.reserved = body.whole().and_then(|bytes| memory.reserve(bytes.len()));
+        if kept.reserved.is_none() {
             *unread = None;
         }
     }
 
     /// It is not watched any more, because there is no room.
-    pub(super) fn leave_out(&self, now_us: u64, left_out: &LeftOut) {
-        left_out.begin();
+    pub(super) fn leave_out(&self, now_us: u64, unwatched: &UnwatchedRequests) {
+        unwatched.begin();
         self.is_left_out.store(true, SeqCst);
         // If its exchange ends meanwhile, `end` finds the flag or this finds the end, and one of them takes the flag.
         if self.ended_at.load(SeqCst) != 0 {
-            self.end_left_out(now_us, left_out);
+            self.end_left_out(now_us, unwatched);
         }
     }
 
-    fn end_left_out(&self, now_us: u64, left_out: &LeftOut) {
+    fn end_left_out(&self, now_us: u64, unwatched: &UnwatchedRequests) {
         if self.is_left_out.swap(false, SeqCst) {
-            left_out.end(now_us, self.window_us());
+            unwatched.end(now_us, self.window_us());
         }
     }
 
@@ -156,7 +156,7 @@ impl Watched {
     /// What identifies it by the value that its rule names. Reads the value once the body is there, and then drops the
     /// body: a later call returns `ValueKey::Unknown`, and `known_value` has the result.
     pub(super) fn value_key(&self) -> ValueKey {
-        // Taken out, so that the thread that serves the request does not wait while it is read.
+        // NewRequests out, so that the thread that serves the request does not wait while it is read.
         let Some(mut unread) = self.lock().take() else { return ValueKey::Unknown };
         if let Some(body) = &unread.body {
             let Some(bytes) = body.whole() else {

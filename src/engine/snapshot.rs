@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::engine::bounds::usize_of;
-use crate::engine::legacy_reads::LegacyReads;
+use crate::engine::legacy_reply_paths::LegacyReplyPaths;
 use crate::engine::ports::service::ServiceLimits;
 use crate::flag::Service;
 use crate::limits::Limits;
@@ -24,7 +24,7 @@ pub(super) struct FilesSnapshot {
     /// The number of the version.
     pub files_version: u64,
     pub plans: BTreeMap<WorkflowName, Arc<Plan>>,
-    legacy_reads: BTreeMap<WorkflowName, LegacyReads>,
+    legacy_reply_paths: BTreeMap<WorkflowName, LegacyReplyPaths>,
     /// The plans that are in force for routes whose files have others.
     in_force: Vec<VersionInForce>,
     pub services: HashMap<ServiceName, Arc<ServiceLimits>>,
@@ -37,7 +37,7 @@ pub(super) struct FilesSnapshot {
 /// A version of a workflow that is in force although the files have another one.
 struct VersionInForce {
     version: PlanVersion,
-    legacy_reads: BTreeMap<WorkflowName, LegacyReads>,
+    legacy_reply_paths: BTreeMap<WorkflowName, LegacyReplyPaths>,
 }
 
 /// Values that stay the same while the process lives.
@@ -93,12 +93,12 @@ impl FilesSnapshot {
         Self {
             files_version,
             plans: plans.clone(),
-            legacy_reads: LegacyReads::of_all(plans),
+            legacy_reply_paths: LegacyReplyPaths::of_all(plans),
             in_force: in_force
                 .iter()
                 .map(|version| VersionInForce {
                     version: version.clone(),
-                    legacy_reads: LegacyReads::of_all(&version.plans),
+                    legacy_reply_paths: LegacyReplyPaths::of_all(&version.plans),
                 })
                 .collect(),
             keyed,
@@ -109,21 +109,21 @@ impl FilesSnapshot {
     }
     /// What the workflow of a child run, and the workflows that it runs, read of legacy's reply; `None` where they read
     /// nothing.
-    pub fn legacy_reads(&self, plan: &Plan) -> Option<&LegacyReads> {
+    pub fn legacy_reply_paths(&self, plan: &Plan) -> Option<&LegacyReplyPaths> {
         let is_of_files = self.plans.get(&plan.workflow).is_some_and(|of_files| of_files.id == plan.id);
         let has =
             |other: &&VersionInForce| other.version.plans.get(&plan.workflow).is_some_and(|own| own.id == plan.id);
         match self.in_force.iter().find(has).filter(|_| !is_of_files) {
-            Some(other) => other.legacy_reads.get(&plan.workflow),
-            None => self.legacy_reads.get(&plan.workflow),
+            Some(other) => other.legacy_reply_paths.get(&plan.workflow),
+            None => self.legacy_reply_paths.get(&plan.workflow),
         }
     }
     /// What a request's workflow, and the workflows that it runs, read of legacy's reply; `None` where they read
     /// nothing.
-    pub fn legacy_reads_of(&self, plan: &Plan, version: Option<&PlanSet>) -> Option<&LegacyReads> {
+    pub fn legacy_reply_paths_of(&self, plan: &Plan, version: Option<&PlanSet>) -> Option<&LegacyReplyPaths> {
         match version.and_then(|version| self.in_force(version)) {
-            Some(in_force) => in_force.legacy_reads.get(&plan.workflow),
-            None => self.legacy_reads.get(&plan.workflow),
+            Some(in_force) => in_force.legacy_reply_paths.get(&plan.workflow),
+            None => self.legacy_reply_paths.get(&plan.workflow),
         }
     }
     /// The plan for a request: that of this version of its route's workflow, or that of the files.

@@ -1,4 +1,4 @@
-//! Counts by the way that a run took through its workflow, so that a rare branch cannot hide behind a frequent one.
+//! Counts runs by the set of optional steps that they ran, so that a rare branch cannot hide behind a frequent one.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::exchange::{Branch, ComparisonOutcome};
 
-/// Ways that are counted separately; the rest is counted together as [`OTHER_WAYS`].
-const WAYS_MAX: usize = 64;
+/// Ways that are counted separately; the rest is counted together as [`OTHER_BRANCHES`].
+const BRANCHES_MAX: usize = 64;
 /// Steps that are counted separately.
 const STEPS_MAX: usize = 256;
 /// The name of all ways together that are not counted separately.
-pub(super) const OTHER_WAYS: &str = "other steps";
+pub(super) const OTHER_BRANCHES: &str = "other steps";
 /// The name of the way without any of the steps that a run may leave out.
 const NO_STEP: &str = "none of the optional steps";
 
@@ -22,7 +22,7 @@ const NO_STEP: &str = "none of the optional steps";
 #[serde(default)]
 pub struct BranchCounts {
     /// By the steps that ran, for the first 64 ways.
-    pub ways: BTreeMap<String, WayCounts>,
+    pub ways: BTreeMap<String, BranchRunCounts>,
     /// For each of these steps, how many compared runs reached it.
     pub steps: BTreeMap<String, u64>,
     /// For each of these steps: how many runs that began it were skipped, because they could not be run to their end.
@@ -32,7 +32,8 @@ pub struct BranchCounts {
 
 /// The runs that took one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct WayCounts {
+#[schemars(rename = "WayCounts")]
+pub struct BranchRunCounts {
     /// Runs.
     pub runs: u64,
     /// Of these, those that were compared.
@@ -44,7 +45,7 @@ pub struct WayCounts {
     pub calls_unknown: u64,
 }
 
-impl WayCounts {
+impl BranchRunCounts {
     fn without_equal_pairs(self) -> Self {
         Self { compared: self.mismatched, calls_unknown: self.calls_unknown.min(self.mismatched), ..self }
     }
@@ -95,8 +96,8 @@ impl BranchCounts {
             true => NO_STEP.to_owned(),
             false => branch.taken.iter().map(|step| format!("`{step}`")).collect::<Vec<_>>().join(", "),
         };
-        if self.ways.len() >= WAYS_MAX && !self.ways.contains_key(&name) {
-            name = OTHER_WAYS.to_owned();
+        if self.ways.len() >= BRANCHES_MAX && !self.ways.contains_key(&name) {
+            name = OTHER_BRANCHES.to_owned();
         }
         let way = self.ways.entry(name).or_default();
         way.runs += 1;
@@ -143,9 +144,9 @@ mod tests {
         counts.count(&branch(&["gift"], &["refuse"]), ComparisonOutcome::Failed("timeout"));
         counts.count(&branch(&["gift", "refuse"], &[]), ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect));
         counts.count(&branch(&["gift"], &["refuse"]), ComparisonOutcome::Mismatched);
-        assert_eq!(counts.ways["`gift`"], WayCounts { runs: 2, compared: 1, mismatched: 1, calls_unknown: 0 });
+        assert_eq!(counts.ways["`gift`"], BranchRunCounts { runs: 2, compared: 1, mismatched: 1, calls_unknown: 0 });
         assert_eq!(counts.only_unfinished().collect::<Vec<_>>(), [("refuse", 1)]);
-        assert_eq!(counts.ways[NO_STEP], WayCounts { runs: 1, compared: 1, mismatched: 0, calls_unknown: 0 });
+        assert_eq!(counts.ways[NO_STEP], BranchRunCounts { runs: 1, compared: 1, mismatched: 0, calls_unknown: 0 });
         assert_eq!(counts.never_taken().collect::<Vec<_>>(), ["refuse"]);
         let counts = counts.without_equal_pairs();
         assert_eq!((counts.ways["`gift`"].compared, counts.ways[NO_STEP].compared), (1, 0));
@@ -159,6 +160,9 @@ mod tests {
         for n in 0..100 {
             counts.count(&branch(&[&format!("s{n}")], &[]), ComparisonOutcome::Matched);
         }
-        assert_eq!((counts.ways.len(), counts.ways[OTHER_WAYS].runs), (WAYS_MAX + 1, 100 - WAYS_MAX as u64));
+        assert_eq!(
+            (counts.ways.len(), counts.ways[OTHER_BRANCHES].runs),
+            (BRANCHES_MAX + 1, 100 - BRANCHES_MAX as u64)
+        );
     }
 }

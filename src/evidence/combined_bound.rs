@@ -159,7 +159,7 @@ mod tests {
 
         /// The bound is not below the mean of any rates that the product does not reject.
         #[test]
-        fn no_rates_that_are_not_rejected_are_above_the_bound(strata in strata()) {
+        fn the_bound_covers_all_rates_that_are_not_rejected(strata in strata()) {
             let evidence: f64 = strata.iter().map(|(stratum, p)| stratum.ln_evidence_below(*p)).sum();
             prop_assume!(evidence < ln_limit(0));
             let served: u64 = strata.iter().map(|(stratum, _)| stratum.served).sum();

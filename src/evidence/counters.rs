@@ -1,6 +1,7 @@
 //! The counters of one route.
 //!
-//! Always true: everything in a [`SharedCounters`] changes under one lock, so the sums agree whenever they are read.
+//! Always true: everything in [`Counters`] changes under one lock, so its sums agree whenever they are read. The guard
+//! has a lock of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use super::noise_places::DifferingPlaces;
 use super::rejudging::Rejudging;
 use super::route::{KeptEvidence, RouteEvidence};
 use super::second_runs::EnginePlaces;
-use super::strata::PairKind;
+use super::strata::PairClass;
 use crate::clock;
 use crate::compare::{Comparison, DifferenceKind, Observation, Verdict};
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
@@ -44,7 +45,7 @@ impl EvidenceGeneration {
 /// The counters of one route, and what its guard counts, each behind a lock of its own. The lock of the counters is not
 /// taken while that of the guard is held.
 #[derive(Default)]
-pub(super) struct SharedCounters {
+pub(super) struct RouteCounters {
     counters: Mutex<Counters>,
     guard: Mutex<Option<Box<RouteGuard>>>,
 }
@@ -138,7 +139,7 @@ impl Totals {
     }
 }
 
-impl SharedCounters {
+impl RouteCounters {
     pub(super) fn restore(stored: StoredEvidence) -> Self {
         let (mut evidence, mut kept) = (stored.evidence.with_matched_from_pairs(), stored.kept);
         // The gate to `only` asks what the present binary answers.
@@ -231,7 +232,7 @@ impl Counters {
     /// noise only.
     pub(super) fn record_pair(
         &mut self,
-        PairKind { rung, stratum, legacy_calls }: PairKind<'_>,
+        PairClass { rung, stratum, legacy_calls }: PairClass<'_>,
         comparison: &Comparison,
         legacy: &Observation,
         engine: &Observation,

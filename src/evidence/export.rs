@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 use metrics::{counter, gauge};
 
 use super::Evidence;
-use super::counters::{SharedCounters, Totals};
+use super::counters::{RouteCounters, Totals};
 use super::latency_ratio::RatioInterval;
 use super::noise::{NoiseOfLegacy, NoisePairs};
 use super::noise_places::is_one_value;
@@ -28,7 +28,7 @@ impl Evidence {
     /// Sets the metrics from one copy of every route. Rendering at the same time would mix two copies:
     /// [`Evidence::scrape`] prevents that.
     pub fn publish(&self) {
-        let copy = |shared: &SharedCounters| {
+        let copy = |shared: &RouteCounters| {
             let counters = shared.lock();
             (counters.evidence.clone(), counters.totals.clone(), counters.noise.clone())
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::bound;
-use super::branches::OTHER_WAYS;
+use super::branches::OTHER_BRANCHES;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, nothing_yet, pass};
 use super::gate_words::{ComparedWith, NAMES_SHOWN, elapsed, first_of, in_words};
 use super::route::RouteEvidence;
@@ -32,7 +32,7 @@ pub struct JudgedRoute<'a> {
     pub shared_steps: &'a [StepId],
     /// Its private steps whose calls legacy must not make too.
     pub private_steps: &'a [StepId],
-    /// Its steps that send reads with a method that is not safe, and that legacy must not make too.
+    /// Steps that read with an unsafe method (such as POST). The gate stays shut if legacy makes the same call.
     pub sent_reads: &'a [StepId],
     /// The shared steps of the workflows that its workflow runs, whose calls nothing compares: `WORKFLOW/STEP`.
     pub shared_steps_below: &'a [String],
@@ -209,7 +209,7 @@ impl JudgedRoute<'_> {
         let RungCounts { strata, branches, .. } = self.evidence.counts_at(rung);
         // Kinds that are counted together may hide one that was not compared.
         let is_thin = |name: &str, compared: u64, all: u64| {
-            compared < wanted || (wanted > 0 && [OTHER_STRATA, OTHER_WAYS].contains(&name) && compared < all)
+            compared < wanted || (wanted > 0 && [OTHER_STRATA, OTHER_BRANCHES].contains(&name) && compared < all)
         };
         let thin_strata = strata
             .iter()

@@ -53,11 +53,11 @@ impl JudgedRoute<'_> {
     }
 
     /// The kinds of requests and the ways through the workflow of which no compared pair shows which calls were made:
-    /// the share of all pairs says nothing of a rare one. Of a candidate (`held_against` the plan in force) only the
+    /// the share of all pairs says nothing of a rare one. Of a candidate (`compared_with` the plan in force) only the
     /// ways count, and only if it makes shared calls.
-    fn kinds_with_unknown_calls(&self, rung: State, held_against: ComparedWith) -> Option<String> {
+    fn kinds_with_unknown_calls(&self, rung: State, compared_with: ComparedWith) -> Option<String> {
         let RungCounts { strata, branches, .. } = self.evidence.counts_at(rung);
-        let is_candidate = held_against == ComparedWith::PlanInForce;
+        let is_candidate = compared_with == ComparedWith::PlanInForce;
         if is_candidate && self.shared_steps.is_empty() {
             return None;
         }
@@ -73,7 +73,7 @@ impl JudgedRoute<'_> {
         })
     }
 
-    pub(super) fn effects(&self, rung: State, held_against: ComparedWith) -> Condition {
+    pub(super) fn effects(&self, rung: State, compared_with: ComparedWith) -> Condition {
         let name = Name::EffectsCompared;
         if !self.promote.effects_compared {
             return pass(name, "not required (`effects_compared: false`)".to_owned());
@@ -93,10 +93,10 @@ impl JudgedRoute<'_> {
             format!(
                 "too few calls of shared steps{in_dark} were held against a call by {} or an `assert` (at least one, \
                  and {} %): {}. {}",
-                held_against.caller(),
+                compared_with.caller(),
                 wanted * 100.0,
                 uncompared.join(", "),
-                held_against.advice(),
+                compared_with.advice(),
             )
         });
         let below = (!self.shared_steps_below.is_empty()).then(|| {
@@ -108,7 +108,7 @@ impl JudgedRoute<'_> {
             )
         });
         let unknown = counts.legacy_calls.why_not_known(wanted);
-        let rare = self.kinds_with_unknown_calls(rung, held_against);
+        let rare = self.kinds_with_unknown_calls(rung, compared_with);
         let missing: Vec<String> = own.into_iter().chain(below).chain(unknown).chain(rare).collect();
         if missing.is_empty() {
             let steps = self.shared_steps.len();
@@ -124,10 +124,10 @@ impl JudgedRoute<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::branches::WayCounts;
+    use crate::evidence::branches::BranchRunCounts;
     use crate::evidence::gate::conditions;
     use crate::evidence::gate_tests::{good, judged, small};
-    use crate::evidence::legacy_calls::LegacyCallsOfPairs;
+    use crate::evidence::legacy_calls::LegacyCallCounts;
     use crate::evidence::route::RouteEvidence;
     use crate::evidence::rung::StepIntents;
     use crate::evidence::strata::StratumCounts;
@@ -157,7 +157,7 @@ mod tests {
         e.dark.effects = ["charge", "mail", "print"].map(|step| (step.to_owned(), of(5, 0))).into();
         assert_eq!(effects(&e, &small()).verdict, Verdict::Pass);
         // Which calls legacy made is not known of too many pairs.
-        e.dark.legacy_calls = LegacyCallsOfPairs { watched: 60, known: 50, incomplete: 4, ..Default::default() };
+        e.dark.legacy_calls = LegacyCallCounts { watched: 60, known: 50, incomplete: 4, ..Default::default() };
         let found = effects(&e, &small());
         assert_eq!(found.verdict, Verdict::Inconclusive);
         assert!(found.detail.starts_with("of 4 of 60 pairs it is not known which calls legacy made"), "{found:?}");
@@ -179,12 +179,12 @@ mod tests {
         e.all.effects = [("note".to_owned(), of(0)), ("charge".to_owned(), of(9))].into();
         assert_eq!(condition(&e, &steps, State::Shadow, State::Dark), None);
         // Some of legacy's calls are not known: they may be those of a private step.
-        let unknown = LegacyCallsOfPairs { watched: 30, known: 27, incomplete: 3, ..Default::default() };
+        let unknown = LegacyCallCounts { watched: 30, known: 27, incomplete: 3, ..Default::default() };
         e.all.legacy_calls = unknown;
         let found = condition(&e, &steps, State::Shadow, State::Dark).unwrap();
         assert_eq!(found.verdict, Verdict::Inconclusive, "{found:?}");
         assert_eq!(condition(&e, &[], State::Shadow, State::Dark), None, "no private step");
-        e.all.legacy_calls = LegacyCallsOfPairs { incomplete: 1, known: 29, ..unknown };
+        e.all.legacy_calls = LegacyCallCounts { incomplete: 1, known: 29, ..unknown };
         assert_eq!(condition(&e, &steps, State::Shadow, State::Dark), None);
         e.all.effects.insert("draft".to_owned(), of(7));
         for (from, to) in [(State::Shadow, State::Dark), (State::Dark, State::Live)] {
@@ -205,9 +205,9 @@ mod tests {
             let all = conditions(&judged(evidence, &promote, &[]), State::Dark, State::Live);
             all.into_iter().find(|condition| condition.name == Name::EffectsCompared).unwrap()
         };
-        e.dark.legacy_calls = LegacyCallsOfPairs { watched: 60, known: 58, incomplete: 2, ..Default::default() };
+        e.dark.legacy_calls = LegacyCallCounts { watched: 60, known: 58, incomplete: 2, ..Default::default() };
         assert_eq!(found(&e).verdict, Verdict::Pass);
-        let way = |compared, calls_unknown| WayCounts { runs: 2, compared, mismatched: 0, calls_unknown };
+        let way = |compared, calls_unknown| BranchRunCounts { runs: 2, compared, mismatched: 0, calls_unknown };
         e.dark.branches.ways.insert("`gift`".into(), way(2, 2));
         let rare = found(&e);
         assert_eq!(rare.verdict, Verdict::Inconclusive);

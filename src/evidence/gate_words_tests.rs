@@ -26,7 +26,7 @@ fn a_candidate_whose_steps_were_not_reached_is_not_advised_to_watch_legacy() {
 }
 
 #[test]
-fn one_of_a_kind_is_not_worded_as_several() {
+fn a_count_of_one_is_written_in_the_singular() {
     let words = [0, 1, 2, 119].map(|s| in_words(Duration::from_secs(s)));
     assert_eq!(words, ["0 seconds", "1 second", "2 seconds", "119 seconds"]);
     let all = judge(&good(), &small(), State::Shadow, State::Dark);

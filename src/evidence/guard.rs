@@ -88,7 +88,7 @@ impl CleanPairs {
     }
 }
 
-/// What legacy does itself.
+/// Legacy's own error rates and latency, which the guard accepts of the engine too.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct LegacyRates {
     /// Its share of 5xx; `None` if it has replied too rarely to tell.
@@ -159,7 +159,7 @@ impl RouteGuard {
         &self.settings
     }
 
-    /// Sets what legacy does itself: so much more is accepted of the engine.
+    /// Sets legacy's own rates; the accepted rates rise by them.
     pub(super) fn set_legacy(&mut self, legacy: LegacyRates) {
         self.legacy = legacy;
         let Some(accepted) = self.settings.errors else { return };

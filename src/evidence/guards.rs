@@ -1,7 +1,7 @@
 //! The guards of all routes: sets them, counts for them, and says what they found.
 
 use super::Evidence;
-use super::counters::SharedCounters;
+use super::counters::RouteCounters;
 use super::guard::{CleanPairs, GuardCrossing, GuardWindowView, LegacyRates, RouteGuard};
 use super::invariants::JudgedAnswer;
 use crate::exchange::{ComparisonOutcome, EngineAnswer, OfferedRequest};
@@ -51,7 +51,7 @@ impl Evidence {
 
     /// What the guards found since this was last asked, route by route.
     pub fn take_guard_crossings(&self) -> Vec<GuardCrossing> {
-        let of_route = |(route, shared): (RouteId, std::sync::Arc<SharedCounters>)| {
+        let of_route = |(route, shared): (RouteId, std::sync::Arc<RouteCounters>)| {
             shared.lock_guard().as_mut().map(|guard| guard.take_crossings(&route)).unwrap_or_default()
         };
         self.all().into_iter().flat_map(of_route).collect()
@@ -76,20 +76,20 @@ impl Evidence {
         self.count_for_guard(&self.counters(route), |guard| guard.count_invariants(answer, is_broken));
     }
 
-    pub(super) fn count_pair_for_guard(&self, shared: &SharedCounters, rung: State, differs: bool, failed: bool) {
+    pub(super) fn count_pair_for_guard(&self, shared: &RouteCounters, rung: State, differs: bool, failed: bool) {
         self.count_for_guard(shared, |guard| guard.count_pair(rung, differs, failed));
     }
 
     pub(super) fn count_outcome_for_guard(
         &self,
-        shared: &SharedCounters,
+        shared: &RouteCounters,
         request: &OfferedRequest,
         outcome: ComparisonOutcome,
     ) {
         self.count_for_guard(shared, |guard| guard.count_outcome(request, outcome));
     }
 
-    fn count_for_guard(&self, shared: &SharedCounters, count: impl FnOnce(&mut RouteGuard) -> bool) {
+    fn count_for_guard(&self, shared: &RouteCounters, count: impl FnOnce(&mut RouteGuard) -> bool) {
         let crosses = shared.lock_guard().as_mut().is_some_and(|guard| count(guard));
         if crosses {
             self.guard_signal.notify_one();

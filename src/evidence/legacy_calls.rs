@@ -13,7 +13,7 @@ const PAIRS_AFTER_IGNORING_CALLS: u64 = 100;
 
 /// What is known of the calls that legacy made for one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LegacyCallsOfPair {
+pub enum LegacyCallsStatus {
     /// Nothing: they do not come through the egress listener.
     #[default]
     NotWatched,
@@ -31,12 +31,12 @@ pub enum LegacyCallsOfPair {
     Unexpected,
 }
 
-impl LegacyCallsOfPair {
+impl LegacyCallsStatus {
     /// Whether they are watched, and it is not known which of them are this request's.
     pub fn are_unknown(self) -> bool {
         match self {
-            // Calls of nobody that the workflow makes too are somebody else's, as long as others are attributed; if
-            // none is, that is a matter of all pairs.
+            // Unattributed calls that the workflow also makes are taken for those of other requests while some calls
+            // are attributed. If none is, `why_not_known` judges it over all pairs.
             Self::NotWatched | Self::Known | Self::None | Self::OnlyUnattributed => false,
             Self::Incomplete | Self::Unexpected => true,
         }
@@ -70,7 +70,8 @@ impl LegacyCallsOfPair {
 /// Numbers of pairs by what is known of legacy's calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct LegacyCallsOfPairs {
+#[schemars(rename = "LegacyCallsOfPairs")]
+pub struct LegacyCallCounts {
     /// Pairs of which legacy's calls come through the egress listener.
     pub watched: u64,
     /// Of these, those with a call by legacy that is known to be theirs.
@@ -83,36 +84,37 @@ pub struct LegacyCallsOfPairs {
     /// Of these, those during which legacy made calls that may have changed something, belong to no known request, and
     /// are none that the workflow makes.
     pub unexpected: u64,
-    /// Since more calls are ignored (`ignore_calls`), the earlier unexpected ones are not counted any more. So many
-    /// more pairs without one are needed instead.
-    pub wanted: u64,
+    /// How many more pairs without an unexpected call are needed, since `ignore_calls` was extended and the earlier
+    /// unexpected ones no longer count.
+    #[serde(rename = "wanted")]
+    pub more_needed: u64,
 }
 
-impl LegacyCallsOfPairs {
-    pub(super) fn count(&mut self, calls: LegacyCallsOfPair) {
-        self.watched += u64::from(calls != LegacyCallsOfPair::NotWatched);
-        self.known += u64::from(calls == LegacyCallsOfPair::Known);
-        self.incomplete += u64::from(calls == LegacyCallsOfPair::Incomplete);
-        self.unseen += u64::from(calls == LegacyCallsOfPair::OnlyUnattributed);
-        self.unexpected += u64::from(calls == LegacyCallsOfPair::Unexpected);
+impl LegacyCallCounts {
+    pub(super) fn count(&mut self, calls: LegacyCallsStatus) {
+        self.watched += u64::from(calls != LegacyCallsStatus::NotWatched);
+        self.known += u64::from(calls == LegacyCallsStatus::Known);
+        self.incomplete += u64::from(calls == LegacyCallsStatus::Incomplete);
+        self.unseen += u64::from(calls == LegacyCallsStatus::OnlyUnattributed);
+        self.unexpected += u64::from(calls == LegacyCallsStatus::Unexpected);
         let shows_what_is_left = !matches!(
             calls,
-            LegacyCallsOfPair::NotWatched | LegacyCallsOfPair::Incomplete | LegacyCallsOfPair::Unexpected
+            LegacyCallsStatus::NotWatched | LegacyCallsStatus::Incomplete | LegacyCallsStatus::Unexpected
         );
-        self.wanted -= u64::from(shows_what_is_left).min(self.wanted);
+        self.more_needed -= u64::from(shows_what_is_left).min(self.more_needed);
     }
 
     /// The rules ignore more calls: which of the unexpected ones they leave is for the next pairs to show.
     pub(super) fn ignore_more(&mut self) {
         let wanted = self.unexpected.min(PAIRS_AFTER_IGNORING_CALLS);
-        self.wanted = self.wanted.max(wanted);
+        self.more_needed = self.more_needed.max(wanted);
         self.watched = self.watched.saturating_sub(std::mem::take(&mut self.unexpected));
     }
 
     /// Why these pairs do not show what legacy does to others, where the calls of such a share have to be known (0 to
     /// 1); `None` if they do.
     pub(super) fn why_not_known(self, share: f64) -> Option<String> {
-        let Self { watched, known, incomplete, unseen, unexpected, wanted } = self;
+        let Self { watched, known, incomplete, unseen, unexpected, more_needed } = self;
         let is_too_many = |pairs: u64| pairs as f64 > (1.0 - share) * watched as f64;
         let look = "have legacy send with each call the request's `traceparent`, or what `egress.correlate` names (`pointsman egress ROUTE`)";
         // Both lack the same: which calls are the request's.
@@ -136,11 +138,11 @@ impl LegacyCallsOfPairs {
                  are never for this route are named in `compare.ignore_calls`"
             ));
         }
-        if wanted > 0 {
+        if more_needed > 0 {
             return Some(format!(
-                "more calls are ignored since calls by legacy were found that belong to no known request: {wanted} more \
+                "more calls are ignored since calls by legacy were found that belong to no known request: {more_needed} more \
                  {} needed to show that none is left",
-                if wanted == 1 { "pair is" } else { "pairs are" }
+                if more_needed == 1 { "pair is" } else { "pairs are" }
             ));
         }
         // One that is known shows that attribution works for the calls that the workflow makes too: those that belong
@@ -162,7 +164,7 @@ mod tests {
     use super::*;
     use crate::exchange::{OpenCallsOf, UnattributedWrites};
 
-    /// No call is open, and these belong to no known request.
+    /// A fake without open calls and with these unattributed writes.
     struct Unattributed(UnattributedWrites);
 
     impl OpenCallsOf for Unattributed {
@@ -177,10 +179,10 @@ mod tests {
     #[test]
     fn unattributed_calls_count_only_where_no_call_is_known() {
         let of = |known, incomplete, unseen| {
-            let pairs = LegacyCallsOfPairs { watched: 100, known, incomplete, unseen, ..Default::default() };
+            let pairs = LegacyCallCounts { watched: 100, known, incomplete, unseen, ..Default::default() };
             pairs.why_not_known(0.95).map(|why| why.split(' ').next().unwrap_or_default().to_owned())
         };
-        assert_eq!(LegacyCallsOfPairs::default().why_not_known(0.95), None, "not watched");
+        assert_eq!(LegacyCallCounts::default().why_not_known(0.95), None, "not watched");
         assert_eq!(of(0, 0, 0), None, "legacy makes no calls");
         assert_eq!((of(95, 5, 0), of(94, 6, 0)), (None, Some("of".to_owned())));
         assert_eq!((of(0, 0, 5), of(0, 0, 6)), (None, Some("no".to_owned())));
@@ -191,30 +193,30 @@ mod tests {
     #[test]
     fn unattributed_calls_that_the_workflow_does_not_make_count_beside_known_ones() {
         let of = |unexpected| {
-            let pairs = LegacyCallsOfPairs { watched: 100, known: 100 - unexpected, unexpected, ..Default::default() };
+            let pairs = LegacyCallCounts { watched: 100, known: 100 - unexpected, unexpected, ..Default::default() };
             pairs.why_not_known(0.95)
         };
         assert_eq!(of(5), None);
         let why = of(6).unwrap();
         assert!(why.starts_with("during 6 of 100 pairs legacy made calls") && why.contains("ignore_calls"), "{why}");
         // With those of which it is not known either, there are too many.
-        let both = LegacyCallsOfPairs { watched: 100, known: 92, incomplete: 5, unexpected: 3, ..Default::default() };
+        let both = LegacyCallCounts { watched: 100, known: 92, incomplete: 5, unexpected: 3, ..Default::default() };
         assert!(both.why_not_known(0.95).unwrap().contains("during 3 pairs it made calls of no known request"));
     }
 
     #[test]
     fn after_calls_are_ignored_more_pairs_are_needed() {
-        let mut pairs = LegacyCallsOfPairs { watched: 500, known: 20, unexpected: 480, ..Default::default() };
+        let mut pairs = LegacyCallCounts { watched: 500, known: 20, unexpected: 480, ..Default::default() };
         pairs.ignore_more();
         assert!(pairs.why_not_known(0.95).unwrap().contains("100 more pairs are needed"), "{pairs:?}");
-        (0..99).for_each(|_| pairs.count(LegacyCallsOfPair::Known));
-        pairs.count(LegacyCallsOfPair::Incomplete);
+        (0..99).for_each(|_| pairs.count(LegacyCallsStatus::Known));
+        pairs.count(LegacyCallsStatus::Incomplete);
         assert!(pairs.why_not_known(0.95).unwrap().contains("1 more pair is needed"), "{pairs:?}");
-        pairs.count(LegacyCallsOfPair::None);
+        pairs.count(LegacyCallsStatus::None);
         assert_eq!((pairs.watched, pairs.why_not_known(0.95)), (121, None));
         // Not all of them were named.
         pairs.ignore_more();
-        (0..7).for_each(|_| pairs.count(LegacyCallsOfPair::Unexpected));
+        (0..7).for_each(|_| pairs.count(LegacyCallsStatus::Unexpected));
         assert!(pairs.why_not_known(0.95).unwrap().starts_with("during 7 of 128 pairs"));
     }
 
@@ -222,12 +224,12 @@ mod tests {
     fn writes_that_the_workflow_does_not_make_are_unexpected_and_a_gap_is_incomplete() {
         let effects = RequestEffects::default();
         let of = |effects: Option<&RequestEffects>| {
-            LegacyCallsOfPair::of(effects, true, |to| to.path == "/metrics", |to| to.path == "/mails")
+            LegacyCallsStatus::of(effects, true, |to| to.path == "/metrics", |to| to.path == "/mails")
         };
-        assert_eq!(of(None), LegacyCallsOfPair::NotWatched);
-        assert_eq!(of(Some(&effects)), LegacyCallsOfPair::None);
-        let with_open_calls = LegacyCallsOfPair::of(Some(&effects), false, |_| false, |_| true);
-        assert_eq!(with_open_calls, LegacyCallsOfPair::Incomplete);
+        assert_eq!(of(None), LegacyCallsStatus::NotWatched);
+        assert_eq!(of(Some(&effects)), LegacyCallsStatus::None);
+        let with_open_calls = LegacyCallsStatus::of(Some(&effects), false, |_| false, |_| true);
+        assert_eq!(with_open_calls, LegacyCallsStatus::Incomplete);
         let with = |paths: &[&str], may_have_others| {
             let to = |path: &&str| CallTarget {
                 service: None,
@@ -238,12 +240,12 @@ mod tests {
             let calls = paths.iter().map(|path| Arc::new(to(path))).collect();
             effects.with_open_calls(Arc::new(Unattributed(UnattributedWrites { calls, may_have_others })))
         };
-        assert_eq!(of(Some(&with(&["/mails"], false))), LegacyCallsOfPair::OnlyUnattributed);
-        assert_eq!(of(Some(&with(&["/mails", "/charges"], false))), LegacyCallsOfPair::Unexpected);
-        assert_eq!(of(Some(&with(&["/mails"], true))), LegacyCallsOfPair::Unexpected);
-        assert_eq!(of(Some(&with(&["/metrics"], false))), LegacyCallsOfPair::None, "the rules ignore it");
+        assert_eq!(of(Some(&with(&["/mails"], false))), LegacyCallsStatus::OnlyUnattributed);
+        assert_eq!(of(Some(&with(&["/mails", "/charges"], false))), LegacyCallsStatus::Unexpected);
+        assert_eq!(of(Some(&with(&["/mails"], true))), LegacyCallsStatus::Unexpected);
+        assert_eq!(of(Some(&with(&["/metrics"], false))), LegacyCallsStatus::None, "the rules ignore it");
         effects.add_gap();
-        assert_eq!(of(Some(&effects)), LegacyCallsOfPair::Incomplete);
-        assert_eq!(of(Some(&with(&["/charges"], false))), LegacyCallsOfPair::Incomplete);
+        assert_eq!(of(Some(&effects)), LegacyCallsStatus::Incomplete);
+        assert_eq!(of(Some(&with(&["/charges"], false))), LegacyCallsStatus::Incomplete);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Evidence;
-use super::counters::SharedCounters;
+use super::counters::RouteCounters;
 use super::samples::PendingSamples;
 use crate::names::RouteId;
 
@@ -15,7 +15,7 @@ impl Evidence {
     }
 
     /// The counters of a route. Routes come from files, so there are few.
-    pub(super) fn counters(&self, route: &RouteId) -> Arc<SharedCounters> {
+    pub(super) fn counters(&self, route: &RouteId) -> Arc<RouteCounters> {
         let route = &self.current_id(route);
         if let Some(counters) = self.routes.read().unwrap_or_else(PoisonError::into_inner).get(route) {
             return Arc::clone(counters);
@@ -24,7 +24,7 @@ impl Evidence {
         Arc::clone(routes.entry(route.clone()).or_default())
     }
 
-    pub(super) fn all(&self) -> Vec<(RouteId, Arc<SharedCounters>)> {
+    pub(super) fn all(&self) -> Vec<(RouteId, Arc<RouteCounters>)> {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         routes.iter().map(|(route, counters)| (route.clone(), Arc::clone(counters))).collect()
     }

@@ -100,7 +100,7 @@ pub use crate::store::{RehearsedChild, RehearsedEvent, SampleRecord as Sample};
 pub use answers::{AnswersByHour, HourOfAnswers};
 pub use basis::EvidenceBasis;
 pub use basis_change::{BasisChange, NextEvidence};
-pub use branches::{BranchCounts, BranchOutcome, WayCounts};
+pub use branches::{BranchCounts, BranchOutcome, BranchRunCounts};
 pub use captures::{
     CAPTURE_AGE_MAX, CAPTURE_BYTES_MAX, CAPTURED_BYTES_PER_ROUTE_MAX, CAPTURES_PER_ROUTE_MAX, CaptureDropped, Captures,
     is_drawn,
@@ -111,7 +111,7 @@ pub use guard::{CleanPairs, GuardCrossing, GuardWindowView};
 pub use invariants::{BrokenInvariant, GuardedAnswer, InvariantCounts, InvariantVerdict, JudgedAnswer};
 pub use latency::{LatencyCounts, PairedLatencies};
 pub use latency_ratio::{LatencyRatios, RatioInterval};
-pub use legacy_calls::{LegacyCallsOfPair, LegacyCallsOfPairs};
+pub use legacy_calls::{LegacyCallCounts, LegacyCallsStatus};
 pub use mark_file::MarkFileError;
 pub use marks::{IncompleteEvidenceMarks, MarksLocation};
 pub use noise::{LegacyWrite, NoiseGroup, NoisePairs, PlaceOutcomes};
@@ -122,9 +122,9 @@ pub use route::{EarlierEvidence, EvidenceRestart, RULES, RouteEvidence};
 pub use rung::{RungCounts, StepIntents};
 pub use second_runs::{EnginePlaces, SecondRuns};
 pub use statistics::{ErrorTable, RouteStatistics, StratumBound};
-pub use strata::{NotCompared, PairKind, StratumCounts};
+pub use strata::{NotCompared, PairClass, StratumCounts};
 
-use counters::{SharedCounters, StoredEvidence};
+use counters::{RouteCounters, StoredEvidence};
 use marks::UncountedDifference;
 use samples::PendingSamples;
 
@@ -138,7 +138,7 @@ pub struct Evidence {
     store: StoreHandle,
     marks: IncompleteEvidenceMarks,
     limits: Limits,
-    routes: RwLock<BTreeMap<RouteId, Arc<SharedCounters>>>,
+    routes: RwLock<BTreeMap<RouteId, Arc<RouteCounters>>>,
     /// The current id for each earlier id of a route.
     renames: RwLock<BTreeMap<RouteId, RouteId>>,
     pending: Mutex<PendingSamples>,
@@ -179,7 +179,7 @@ impl Evidence {
                 // A rename left this row empty: the evidence is under the new id.
                 Ok(stored) if stored.basis.is_none() && stored.evidence == RouteEvidence::default() => {}
                 Ok(stored) => {
-                    let counters = SharedCounters::restore(stored);
+                    let counters = RouteCounters::restore(stored);
                     if marks.is_marked(&route) {
                         tracing::warn!(
                             %route,
@@ -248,7 +248,10 @@ impl Evidence {
             let change = self.counters(route).lock().set_basis(files_version, basis, clock::now());
             let Some(change) = change else { continue };
             let next = change.next.as_str();
-            tracing::info!(%route, changed = change.changed, "something that the evidence depends on changed: it {next}");
+            tracing::info!(
+                %route, changed = change.changed,
+                "the basis of the route's evidence changed: the evidence {next}"
+            );
             match change.next {
                 NextEvidence::FromZero | NextEvidence::Earlier => self.pending().clear(route),
                 NextEvidence::GoesOn => self.rejudging_signal.notify_one(),

@@ -12,7 +12,7 @@ use super::noise_places::DifferingPlaces;
 use super::route::RouteEvidence;
 use super::strata::StratumCounts;
 use super::testing::Memory;
-use super::{Evidence, EvidenceBasis, PairKind, PairsByKind};
+use super::{Evidence, EvidenceBasis, PairClass, PairsByKind};
 use crate::compare::{Body, Comparison, Difference, DifferenceKind, Observation, Verdict};
 use crate::flag::State;
 use crate::names::RouteId;
@@ -312,9 +312,9 @@ pub(super) fn basis(workflow: &str, noise: &str) -> EvidenceBasis {
 
 /// Counts a pair of the route; returns its verdict.
 fn record(evidence: &Evidence, route: &RouteId, files: u64, places: &[(DifferenceKind, &str)]) -> Verdict {
-    let kind = PairKind { stratum: Some("GET 2xx"), ..State::Dark.into() };
+    let class = PairClass { stratum: Some("GET 2xx"), ..State::Dark.into() };
     let generation = evidence.generation(route, files);
-    evidence.record_pair(route, generation, kind, &comparison(places), &replied(), &replied())
+    evidence.record_pair(route, generation, class, &comparison(places), &replied(), &replied())
 }
 
 #[tokio::test]
@@ -350,7 +350,7 @@ async fn the_noise_of_legacy_survives_a_restart_and_a_change_of_the_workflow() {
 }
 
 #[tokio::test]
-async fn after_a_call_of_legacy_that_writes_nothing_is_repeated() {
+async fn once_legacy_made_a_writing_call_no_request_is_repeated() {
     let (evidence, _store) = super::testing::evidence().await;
     let route = RouteId::from("orders.get");
     evidence.set_basis(0, &[(route.clone(), basis("w1", ""))]);

@@ -11,7 +11,7 @@
 //! Always true: nothing is assumed of the pairs but that Z is not above d on average given the past; requests may be of
 //! different kinds, and rates may change. Only counts are needed.
 
-/// The counts of pairs by who had the outcome.
+/// How many pairs there are, and in how many only one of the two arms had the outcome under test (for example a 5xx).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PairedCounts {
     /// All pairs.

@@ -7,7 +7,7 @@ use super::noise::LegacyWrite;
 use super::noise_places::DifferingPlaces;
 use super::noise_view::{self, NoiseView};
 use super::second_runs::EnginePlaces;
-use super::strata::PairKind;
+use super::strata::PairClass;
 use crate::clock;
 use crate::compare::{Comparison, Observation, Verdict};
 use crate::exchange::Branch;
@@ -22,12 +22,12 @@ impl Evidence {
         &self,
         route: &RouteId,
         generation: EvidenceGeneration,
-        kind: impl Into<PairKind<'a>>,
+        class: impl Into<PairClass<'a>>,
         comparison: &Comparison,
         legacy: &Observation,
         engine: &Observation,
     ) -> Verdict {
-        let kind = kind.into();
+        let class = class.into();
         let mut verdict = comparison.verdict;
         {
             let is_difference =
@@ -37,7 +37,7 @@ impl Evidence {
             let shared = self.counters(route);
             let mut counters = shared.lock();
             if counters.is_of(generation) {
-                verdict = counters.record_pair(kind, comparison, legacy, engine);
+                verdict = counters.record_pair(class, comparison, legacy, engine);
             }
             // What differs by noise is counted as such.
             if verdict == Verdict::Mismatch {
@@ -47,7 +47,7 @@ impl Evidence {
                 let differs = verdict == Verdict::Mismatch && !counters.was_noise(comparison);
                 drop(counters);
                 let failed = legacy.status().as_u16() >= 400;
-                self.count_pair_for_guard(&shared, kind.rung, differs, failed);
+                self.count_pair_for_guard(&shared, class.rung, differs, failed);
             }
         }
         if route_of_candidate(route).is_some() {

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 
-use super::counters::{Counters, SharedCounters};
+use super::counters::{Counters, RouteCounters};
 use super::fingerprints::{self, FingerprintCount};
 use super::rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs, Rejudging};
 use super::route::{EarlierEvidence, EvidenceRestart, RULES, RouteEvidence};
@@ -24,7 +24,7 @@ impl Evidence {
     /// The routes with pairs that wait to be judged again.
     pub fn to_rejudge(&self) -> Vec<(RouteId, PairsToRejudge)> {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        let of_route = |(route, shared): (&RouteId, &Arc<SharedCounters>)| {
+        let of_route = |(route, shared): (&RouteId, &Arc<RouteCounters>)| {
             let counters = shared.lock();
             let Rejudging { rules, since, seen, .. } = counters.rejudging.as_ref()?;
             let fingerprints = seen.iter().map(|(fingerprint, seen)| (fingerprint.clone(), seen.count)).collect();
@@ -38,12 +38,12 @@ impl Evidence {
         self.rejudging_signal.notified().await;
     }
 
-    /// Until the returned value is dropped, samples of a route that are kept now are not written: they would be deleted
+    /// Samples kept while the returned value exists are written after it is dropped: otherwise they would be deleted
     /// together with those that are judged again.
-    pub fn hold_samples(&self, route: &RouteId) -> HeldSamples<'_> {
+    pub fn defer_sample_writes(&self, route: &RouteId) -> DeferredSampleWrites<'_> {
         let route = self.current_id(route);
         self.pending().hold(&route, true);
-        HeldSamples { evidence: self, route }
+        DeferredSampleWrites { evidence: self, route }
     }
 
     /// Counts pairs as what they were judged to be, by their fingerprint; those that are missing could not be judged.
@@ -74,13 +74,13 @@ impl Evidence {
     }
 }
 
-/// See [`Evidence::hold_samples`].
-pub struct HeldSamples<'a> {
+/// Samples kept while this exists are written after it is dropped.
+pub struct DeferredSampleWrites<'a> {
     evidence: &'a Evidence,
     route: RouteId,
 }
 
-impl Drop for HeldSamples<'_> {
+impl Drop for DeferredSampleWrites<'_> {
     fn drop(&mut self) {
         let route = self.evidence.current_id(&self.route);
         self.evidence.pending().hold(&route, false);

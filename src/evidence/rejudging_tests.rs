@@ -9,7 +9,7 @@ use super::noise_places::DifferingPlaces;
 use super::noise_tests::{comparison, replied};
 use super::route::RULES;
 use super::testing::{Memory, sample, samples};
-use super::{Evidence, EvidenceBasis, NextEvidence, PairKind, RejudgedOutcome, RejudgedPairs};
+use super::{Evidence, EvidenceBasis, NextEvidence, PairClass, RejudgedOutcome, RejudgedPairs};
 use crate::compare::{Comparison, DifferenceKind, Verdict};
 use crate::exchange::{ComparisonOutcome, OfferedRequest};
 use crate::flag::State;
@@ -64,8 +64,8 @@ impl Rig {
     fn pair(&self, paths: &[&str]) -> Verdict {
         let generation = self.evidence.generation(&route(), self.files);
         let comparison = differing(paths);
-        let kind = PairKind { stratum: Some(STRATUM), ..State::Dark.into() };
-        let verdict = self.evidence.record_pair(&route(), generation, kind, &comparison, &replied(), &replied());
+        let class = PairClass { stratum: Some(STRATUM), ..State::Dark.into() };
+        let verdict = self.evidence.record_pair(&route(), generation, class, &comparison, &replied(), &replied());
         if self.evidence.wants_sample(&route(), generation, &comparison.fingerprint) && !paths.is_empty() {
             self.evidence.keep_sample(generation, sample(route(), &comparison.fingerprint));
         }
@@ -257,11 +257,11 @@ async fn a_sample_that_is_kept_meanwhile_is_not_deleted_with_those_that_are_judg
     rig.pair(&["$.a"]);
     assert_eq!(rig.set(basis("one", &["$.note"])), Some(NextEvidence::GoesOn));
     rig.evidence.flush().await.unwrap();
-    let held = rig.evidence.hold_samples(&route());
+    let deferred = rig.evidence.defer_sample_writes(&route());
     rig.pair(&["$.b"]);
     rig.evidence.flush().await.unwrap();
     assert_eq!(rig.judge(&[(&["$.a"], &["$.a"])]), Some(RejudgedOutcome::Judged { equal: 0, differing: 1 }));
-    drop(held);
+    drop(deferred);
     let stored = samples(&rig.evidence, &rig.store, &route()).await;
     let mut stored: Vec<_> = stored.into_iter().map(|sample| sample.fingerprint).collect();
     stored.sort();

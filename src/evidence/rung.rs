@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::branches::{BranchCounts, BranchOutcome};
 use super::latency::PairedLatencies;
 use super::latency_ratio::LatencyRatios;
-use super::legacy_calls::{LegacyCallsOfPair, LegacyCallsOfPairs};
+use super::legacy_calls::{LegacyCallCounts, LegacyCallsStatus};
 use super::strata::StratumCounts;
 use crate::compare::{Comparison, IntentCounts, Observation};
 use crate::exchange::{Branch, ComparisonOutcome, OfferedRequest};
@@ -23,7 +23,7 @@ const STEPS_MAX: usize = 256;
 const STRATA_MAX: usize = 64;
 /// The name of all kinds of requests together that are not counted separately.
 pub(super) const OTHER_STRATA: &str = "other";
-/// Behind the name of a kind: its requests or replies that are too large to be compared.
+/// Suffix of a stratum's name under which its requests that are too large to compare are counted.
 pub(super) const TOO_LARGE: &str = " too large";
 
 /// What was counted of the pairs of one rung, or of all.
@@ -52,7 +52,7 @@ pub struct RungCounts {
     /// How many pairs there were, by the ratio of the engine's latency to legacy's.
     pub latency_ratios: LatencyRatios,
     /// What is known of legacy's calls for these pairs.
-    pub legacy_calls: LegacyCallsOfPairs,
+    pub legacy_calls: LegacyCallCounts,
     /// For each step of the workflow: how many of the engine's calls (those that it would have made, and private ones
     /// that it made) were compared, and with what.
     pub effects: BTreeMap<String, StepIntents>,
@@ -82,7 +82,7 @@ impl RungCounts {
         comparison: &Comparison,
         legacy: &Observation,
         engine: &Observation,
-        legacy_calls: LegacyCallsOfPair,
+        legacy_calls: LegacyCallsStatus,
         now: Timestamp,
     ) {
         let failed = |arm: &Observation| arm.status().as_u16() >= 400;
@@ -107,9 +107,9 @@ impl RungCounts {
 
     pub(super) fn count_settled(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) {
         self.failed_runs += u64::from(matches!(outcome, ComparisonOutcome::Failed(_)));
-        // A request that cannot be compared, such as a follow-up of an instance without a twin, would keep the gate
-        // shut for ever.
-        let is_asked = match outcome {
+        // Whether the gate requires this request to be compared. One that cannot be compared, such as a follow-up of an
+        // instance without a twin, would keep the gate shut for ever.
+        let is_gated = match outcome {
             ComparisonOutcome::Skipped(SkipReason::NotSampled) => true,
             // What a run does after legacy's own failure is not known where it is rehearsed from legacy's calls.
             ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect) if request.is_failure_of_legacy() => false,
@@ -119,7 +119,7 @@ impl RungCounts {
             | ComparisonOutcome::Mismatched
             | ComparisonOutcome::Failed(_) => true,
         };
-        let Some(mut name) = request.stratum().filter(|_| is_asked) else { return };
+        let Some(mut name) = request.stratum().filter(|_| is_gated) else { return };
         // A 413 of legacy is right whatever the engine would have done with so much.
         let is_refused = request.legacy_status == Some(StatusCode::PAYLOAD_TOO_LARGE);
         if outcome == ComparisonOutcome::Skipped(SkipReason::BodyTooLarge) && !is_refused {
@@ -186,7 +186,7 @@ impl RungCounts {
             branches: self.branches.without_equal_pairs(),
             latencies: PairedLatencies::default(),
             latency_ratios: LatencyRatios::default(),
-            legacy_calls: LegacyCallsOfPairs::default(),
+            legacy_calls: LegacyCallCounts::default(),
             effects: BTreeMap::new(),
         }
     }

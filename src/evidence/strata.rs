@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::legacy_calls::LegacyCallsOfPair;
+use super::legacy_calls::LegacyCallsStatus;
 use crate::exchange::ComparisonOutcome;
 use crate::flag::State;
 
-/// The requests of one kind.
+/// Counts of one stratum (kind of request).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StratumCounts {
     /// Requests that legacy served while the route was in `shadow` or above, those that were not sampled included.
@@ -39,20 +39,20 @@ impl StratumCounts {
     }
 }
 
-/// Where a pair is counted.
+/// Under what a pair is counted: rung, stratum, what is known of legacy's calls.
 #[derive(Clone, Copy, Debug)]
-pub struct PairKind<'a> {
+pub struct PairClass<'a> {
     /// The rung on which it was made.
     pub rung: State,
     /// Its kind of request ([`OfferedRequest::stratum`](crate::exchange::OfferedRequest::stratum)).
     pub stratum: Option<&'a str>,
     /// What is known of legacy's calls.
-    pub legacy_calls: LegacyCallsOfPair,
+    pub legacy_calls: LegacyCallsStatus,
 }
 
-impl From<State> for PairKind<'_> {
+impl From<State> for PairClass<'_> {
     fn from(rung: State) -> Self {
-        Self { rung, stratum: None, legacy_calls: LegacyCallsOfPair::NotWatched }
+        Self { rung, stratum: None, legacy_calls: LegacyCallsStatus::NotWatched }
     }
 }
 

@@ -40,7 +40,7 @@ pub trait EffectRegistry: Send + Sync {
 
 /// A request that is about to be sent to legacy.
 pub struct RequestToWatch<'a> {
-    /// Its route, if it is compared. `None`: it is a bystander, which is watched only so that its calls are not
+    /// Its route, if it is compared. `None`: it is watched only so that its calls are not
     /// attributed to a request that is compared.
     pub compared: Option<&'a RouteId>,
     /// Makes a copy of the request as the client sent it; the body is still to come.

@@ -82,7 +82,7 @@ impl Mover {
         let due: Vec<_> = routes.filter_map(|position| self.look_at(&inputs, position, &mut seen, now)).collect();
         for position in inputs.positions.routes.values().filter(|position| position.route.auto.is_some()) {
             let id = &position.route.id;
-            show_auto_held(id, seen.get(id).is_some_and(|seen| !seen.held.is_empty()));
+            show_auto_held(id, seen.get(id).is_some_and(|seen| !seen.blocked_by.is_empty()));
         }
         due
     }
@@ -111,7 +111,7 @@ impl Mover {
             before: counted,
             requests: 0,
             is_set_by_hand: is_set_by_hand(position),
-            held: Vec::new(),
+            blocked_by: Vec::new(),
             failure: None,
         });
         if (found.state, found.share) != (state, share) {
@@ -121,26 +121,28 @@ impl Mover {
         }
         if let Some(why) = unsettled(inputs, position) {
             found.begin(now, counted);
-            found.held = vec![why];
+            found.blocked_by = vec![why];
             return None;
         }
         // The evidence started anew, or the engine failed a request: what was counted before is gone.
         found.before = if counted < found.before { 0 } else { found.before };
         found.requests = counted - found.before;
-        found.held.clear();
+        found.blocked_by.clear();
         if found.is_set_by_hand {
-            found.held.push(format!("a person has set the share of {share}: set a larger one, and it goes on to grow"));
+            found
+                .blocked_by
+                .push(format!("a person has set the share of {share}: set a larger one, and it goes on to grow"));
             return None;
         }
         if found.due_in(auto, now) > Duration::ZERO || found.requests < auto.at_least {
             return None;
         }
-        found.held = self.against_next_step(inputs, position, state, next);
+        found.blocked_by = self.against_next_step(inputs, position, state, next);
         let reason =
             format!("{} requests with {share} in {}s", found.requests, now.duration_since(found.since).as_secs());
-        let due = found.held.is_empty().then(|| DueStep { route: id.clone(), state, share, next, reason });
+        let due = found.blocked_by.is_empty().then(|| DueStep { route: id.clone(), state, share, next, reason });
         // A step that failed is tried again.
-        found.held.extend(found.failure.clone());
+        found.blocked_by.extend(found.failure.clone());
         due
     }
 
@@ -212,7 +214,7 @@ impl Mover {
             due_in: seen.as_ref().map_or(auto.each, |seen| seen.due_in(auto, Instant::now())),
             requests: seen.as_ref().map_or(0, |seen| seen.requests),
             requests_wanted: auto.at_least,
-            held: seen.map(|seen| seen.held).unwrap_or_default(),
+            blocked_by: seen.map(|seen| seen.blocked_by).unwrap_or_default(),
         })
     }
 }

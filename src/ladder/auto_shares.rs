@@ -26,8 +26,8 @@ pub(super) struct SeenShare {
     pub requests: u64,
     /// Whether a person has set it, so that it stays.
     pub is_set_by_hand: bool,
-    /// What holds the next step apart from time and requests, as sentences.
-    pub held: Vec<String>,
+    /// What blocks the next share besides time and requests, as sentences.
+    pub blocked_by: Vec<String>,
     /// Why the step failed when it was last tried.
     pub failure: Option<String>,
 }

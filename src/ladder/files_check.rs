@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::gate::Gate;
-use super::orphans::Orphans;
+use super::orphans::OrphanReasons;
 use super::positions::{Positions, RoutePosition};
 use super::types::{DeclaredFiles, FilesError, Move, ReadKind, UnknownRetries};
 use super::unknown_retries::unaccepted_sentence;
@@ -21,7 +21,7 @@ use crate::store::{StoreError, StoreHandle};
 pub(super) struct PreparedFiles {
     declared: DeclaredFiles,
     unlisted_ids: UnlistedIds,
-    orphans: Orphans,
+    orphans: OrphanReasons,
     /// The families of which the engine might create instances at any moment when the instances were looked up.
     creating: BTreeSet<RouteId>,
 }
@@ -87,7 +87,7 @@ pub(super) fn check_and_adopt(
     reading: ReadKind,
 ) -> Result<CheckedFiles, FilesError> {
     let PreparedFiles { declared, unlisted_ids, orphans, creating: _ } = files;
-    let Orphans { new: mut refused, known, possible: may_orphan } = orphans;
+    let OrphanReasons { new: mut refused, known, may_orphan } = orphans;
     let asked = declared.plans.candidate_move.clone();
     let candidate_stays: Vec<String> = asked.into_iter().flat_map(|asked| gate.refused_move(before, &asked)).collect();
     let (mut after, moves) = files::adopt(before, (declared, unlisted_ids), reading, gate);
@@ -128,7 +128,7 @@ pub(super) fn check_and_adopt(
     }
     for position in after.routes.values().filter(|at| at.rung() == State::Only) {
         if let Some(sentence) = after.follower_without_workflow(&position.route) {
-            tracing::error!(route = %position.route.id, "it stays in `only`, although {sentence}");
+            tracing::error!(route = %position.route.id, "this route stays in `only`, although {sentence}");
         }
     }
     Ok(CheckedFiles { after, moves, may_orphan })

@@ -9,7 +9,7 @@ use super::Ladder;
 use super::export::log;
 use super::kill_switch::{FreezeEnd, UnrecordedFreeze};
 use super::mover::{Mover, MovesLock};
-use super::record::Recording;
+use super::record::RecordBatch;
 use super::types::{FlipSource, FreezeError, Frozen, Unconfirmed};
 use crate::flag::Freeze;
 use crate::store::{FlipRecord, StoreError};
@@ -46,7 +46,7 @@ impl Mover {
         all_recorded?;
         let FreezeEnd { flip, unrecorded } = self.kill_switch().prepare_end(self.in_force(), version, reason, by)?;
         let flips = unrecorded.into_iter().chain([flip]).collect();
-        let recorded = self.record(Recording { flips, declared: None }, &positions).await?;
+        let recorded = self.record(RecordBatch { flips, declared: None }, &positions).await?;
         let last = recorded.last().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
         self.kill_switch().apply_recorded_end(self.in_force(), version, last);
         self.obey(version, Freeze::No).await;

@@ -143,7 +143,7 @@ impl Mover {
         if actions.is_empty() {
             return Ok(());
         }
-        let recorded = self.recorder.record(super::record::Recording { flips: actions, declared: None }).await?;
+        let recorded = self.recorder.record(super::record::RecordBatch { flips: actions, declared: None }).await?;
         self.in_force().set_guard_recorded(recorded);
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::guard_types::{GuardRelease, GuardReleased};
 use super::in_force::Inputs;
 use super::mover::{Mover, MovesLock};
 use super::positions::{Positions, RoutePosition};
-use super::record::Recording;
+use super::record::RecordBatch;
 use super::types::{FlipError, MoveRequest};
 use crate::evidence::{ConditionName, GateVerdict};
 use crate::flag::{self, State};
@@ -98,7 +98,7 @@ impl Mover {
             (latch.number, released(route, (limit, *to), flip.by.clone(), reason, None))
         });
         let flips = [flip].into_iter().chain(release.iter().map(|(_, release)| release.clone())).collect();
-        let mut recorded = self.record(Recording { flips, declared: Some(declared) }, positions).await?;
+        let mut recorded = self.record(RecordBatch { flips, declared: Some(declared) }, positions).await?;
         let released = release.zip(recorded.get(1).cloned());
         if let Some(((latch, _), release)) = released
             && let Some((record, route)) = self.put_release_in_force(latch, release)
@@ -229,7 +229,7 @@ impl Mover {
         release: FlipRecord,
     ) -> Result<Option<(FlipRecord, Arc<flag::Route>)>, StoreError> {
         let flips = vec![release];
-        let mut recorded = self.recorder.record(Recording { flips, declared: None }).await?;
+        let mut recorded = self.recorder.record(RecordBatch { flips, declared: None }).await?;
         let release = recorded.pop().ok_or_else(|| StoreError("the store gave the release no number".into()))?;
         Ok(self.put_release_in_force(latch, release))
     }

@@ -19,7 +19,7 @@ use super::kill_switch::FreezeRecords;
 use super::lowered_routes::Lowering;
 use super::pending_shares::PendingShares;
 use super::positions::{Positions, RoutePosition};
-use super::record::{Recorder, Recording, flip_record};
+use super::record::{FlipRecorder, RecordBatch, flip_record};
 use super::types::{
     DeclaredFiles, FilesError, FlipError, FlipSource, Flipped, KillSwitchListener, Move, MoveRequest, ReadKind,
 };
@@ -35,7 +35,7 @@ const PAIRS_POLL: Duration = Duration::from_millis(50);
 
 pub(super) struct Mover {
     pub store: StoreHandle,
-    pub recorder: Recorder,
+    pub recorder: FlipRecorder,
     gate: Gate,
     in_force: InForce,
     kill_switch: FreezeRecords,
@@ -60,10 +60,10 @@ impl Mover {
     ) -> Result<Self, FilesError> {
         let secret = store.secret().await?;
         let flips = store.last_flips().await?;
-        let mut recorder = Recorder::new(store.clone(), &flips);
+        let mut recorder = FlipRecorder::new(store.clone(), &flips);
         let (guards, flips): (Vec<_>, Vec<_>) = flips.into_iter().partition(|flip| flip.guard.is_some());
         let before = Positions::from_store(&declared, flips, store.declared().await?);
-        recorder.begins_with(before.rows());
+        recorder.set_known_declarations(before.rows());
         let has_served = !store.is_new() || !before.rows().is_empty();
         let prepared = prepare(&store, &before, declared).await?;
         gate.ask_for_files(&before, prepared.routes()).await;
@@ -80,7 +80,7 @@ impl Mover {
             tracing::error!(
                 route = %id,
                 "this route was in `only`, and the files do not have it or its workflow any more: legacy gets its requests \
-                 now. If that is not wanted, put it back and flip it up again: it counts as new then"
+                 now. To undo this, put the route back into the files and flip it up again; it starts as a new route"
             );
         }
         let in_force = InForce::new(before.clone(), GuardLatches::from_store(guards), before.freeze, secret, flags);
@@ -217,7 +217,7 @@ impl Mover {
         if !flips.is_empty() || after.rows() != (Positions { scopes, ..before.clone() }).rows() {
             all_recorded?;
             plans::store_new(&self.store, before, &after).await?;
-            flips = self.record(Recording { flips, declared: Some(after.rows()) }, &after).await?;
+            flips = self.record(RecordBatch { flips, declared: Some(after.rows()) }, &after).await?;
         }
         let (of_candidates, flips): (Vec<_>, Vec<_>) = flips.into_iter().partition(|flip| flip.candidate.is_some());
         for flip in &flips {
@@ -358,9 +358,9 @@ impl Mover {
     }
 
     /// Records flips of these positions. Until the outcome is known, they count as possibly recorded.
-    pub(super) async fn record(&self, recording: Recording, of: &Positions) -> Result<Vec<FlipRecord>, StoreError> {
-        self.in_force.set_outstanding(OutstandingWrite::new(&recording.flips, of));
-        let outcome = self.recorder.record(recording).await;
+    pub(super) async fn record(&self, batch: RecordBatch, of: &Positions) -> Result<Vec<FlipRecord>, StoreError> {
+        self.in_force.set_outstanding(OutstandingWrite::new(&batch.flips, of));
+        let outcome = self.recorder.record(batch).await;
         if outcome.is_err() {
             self.in_force.set_outstanding(OutstandingWrite::default());
         }
@@ -373,7 +373,7 @@ impl Mover {
         declared: Option<Vec<crate::store::DeclaredState>>,
         of: &Positions,
     ) -> Result<FlipRecord, StoreError> {
-        let mut recorded = self.record(Recording { flips: vec![flip], declared }, of).await?;
+        let mut recorded = self.record(RecordBatch { flips: vec![flip], declared }, of).await?;
         recorded.pop().ok_or_else(|| StoreError("the store gave the flip no number".into()))
     }
 

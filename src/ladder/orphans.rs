@@ -60,13 +60,13 @@ impl FamiliesBefore<'_> {
 }
 
 /// Why instances of the engine would be without a follower under new files: a sentence for each reason.
-pub(super) struct Orphans {
+pub(super) struct OrphanReasons {
     /// For instances that the files before followed up.
     pub new: Vec<String>,
     /// For instances that the files before did not follow up either.
     pub known: Vec<String>,
     /// Whether `new` would have sentences if the engine owned instances of every family.
-    pub possible: bool,
+    pub may_orphan: bool,
 }
 
 /// Looks for instances of the engine that the files `next` do not follow up.
@@ -77,7 +77,7 @@ pub(super) async fn find(
     store: &StoreHandle,
     before: &FamiliesBefore<'_>,
     next: &[Arc<Route>],
-) -> Result<Orphans, StoreError> {
+) -> Result<OrphanReasons, StoreError> {
     let pins = store.pin_counts().await?.into_iter().filter(|(_, arm, count)| *arm == Arm::Engine && *count > 0);
     let mut owned: OwnedByFamily =
         pins.map(|(family, _, instances)| (family, OwnedInFamily { instances, ..OwnedInFamily::default() })).collect();
@@ -100,7 +100,7 @@ pub(super) async fn find(
     let Found { sentences, to_look_up } = compare(&owned, before.followers, next);
     let (new, known): (Vec<_>, Vec<_>) = sentences.into_iter().partition(|(id, _)| before.have(id));
     let texts = |found: Vec<(RouteId, String)>| found.into_iter().map(|(_, sentence)| sentence).collect();
-    let mut orphans = Orphans { new: texts(new), known: texts(known), possible: !affected.is_empty() };
+    let mut orphans = OrphanReasons { new: texts(new), known: texts(known), may_orphan: !affected.is_empty() };
     for TakenId { keys, sentence } in to_look_up {
         for key in keys {
             if store.pin(key).await?.is_some_and(|pin| pin.arm == Arm::Engine) {

@@ -51,12 +51,16 @@ pub(super) fn add(
         if stored.reassigned.len() > REASSIGNED_MATCHES_MAX {
             tracing::warn!(
                 route = %id, kept = REASSIGNED_MATCHES_MAX,
-                "its `match` or the scope of its retry keys changed more often than is remembered: requests from before the \
-                 oldest changes that now go to another route are no longer recognised when they are retried"
+                "the route's `match` or the scope of its retry keys changed more often than is remembered: requests \
+                 from before the oldest changes that now go to another route are no longer recognised when they are \
+                 retried"
             );
         }
-        tracing::info!(route = %id, %matches,
-            "new files may give its requests to another route: their retries are still looked up under its keys");
+        tracing::info!(
+            route = %id, %matches,
+            "new files may give requests of this route to another one: their retries are still looked up under this \
+             route's keys"
+        );
     }
     known
 }

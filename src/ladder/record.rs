@@ -15,7 +15,7 @@ use crate::flag::Shares;
 use crate::store::{DeclaredState, FlipRecord, PutFlips, StoreError, StoreHandle};
 
 /// What is recorded in one transaction.
-pub(super) struct Recording {
+pub(super) struct RecordBatch {
     pub flips: Vec<FlipRecord>,
     /// The new declarations of all files; `None` keeps the stored ones.
     pub declared: Option<Vec<DeclaredState>>,
@@ -26,7 +26,7 @@ const LOOK_UP_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duratio
 
 /// Records flips and declarations in the store. Only the holder of the lock of moves calls it: one write is under way
 /// at a time.
-pub(super) struct Recorder {
+pub(super) struct FlipRecorder {
     store: StoreHandle,
     /// The number of the newest flip in the store, as far as this process knows. Another process may have recorded a
     /// newer one, and so may an earlier write of this process that counted as not recorded.
@@ -45,7 +45,7 @@ struct ReadBack {
     newest: u64,
 }
 
-impl Recorder {
+impl FlipRecorder {
     /// `last` are the last flips of all routes and of the kill switch.
     pub fn new(store: StoreHandle, last: &[FlipRecord]) -> Self {
         let newest = last.iter().map(|flip| flip.number).max().unwrap_or(0);
@@ -53,12 +53,12 @@ impl Recorder {
     }
 
     /// Sets the declarations that this process has read from the store.
-    pub fn begins_with(&mut self, declared: Vec<DeclaredState>) {
+    pub fn set_known_declarations(&mut self, declared: Vec<DeclaredState>) {
         self.known = Mutex::new(declared);
     }
 
     /// These declarations, with what other processes have recorded of what this one did not change.
-    async fn with_those_of_others(&self, ours: &[DeclaredState]) -> Result<Vec<DeclaredState>, StoreError> {
+    async fn merged_with_other_processes(&self, ours: &[DeclaredState]) -> Result<Vec<DeclaredState>, StoreError> {
         if !self.store.is_shared() {
             return Ok(ours.to_vec());
         }
@@ -80,8 +80,8 @@ impl Recorder {
     /// # Errors
     /// Nothing was recorded, except that an earlier attempt to record the same flips may have recorded the first of
     /// them.
-    pub async fn record(&self, recording: Recording) -> Result<Vec<FlipRecord>, StoreError> {
-        let Recording { mut flips, declared } = recording;
+    pub async fn record(&self, batch: RecordBatch) -> Result<Vec<FlipRecord>, StoreError> {
+        let RecordBatch { mut flips, declared } = batch;
         let mut numbers = Vec::new();
         // Kept only once all is recorded: after an error, the next attempt has to find again which flips are there.
         let mut after = *self.newest.borrow();
@@ -90,7 +90,7 @@ impl Recorder {
             // Read in each try: a try is refused where another process has recorded a flip meanwhile. One that has
             // recorded declarations alone between this and the write is not noticed, and they are written over.
             let merged = match &declared {
-                Some(ours) => Some(self.with_those_of_others(ours).await?),
+                Some(ours) => Some(self.merged_with_other_processes(ours).await?),
                 None => None,
             };
             let put = PutFlips { flips: rest.clone(), declared: merged.clone(), after };

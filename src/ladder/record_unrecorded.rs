@@ -11,7 +11,7 @@ use super::kill_switch::UnrecordedFreeze;
 use super::mover::{Mover, MovesLock};
 use super::pending_shares::LargerShare;
 use super::positions::Positions;
-use super::record::Recording;
+use super::record::RecordBatch;
 use super::types::FlipSource;
 use crate::names::RouteId;
 use crate::store::{FlipRecord, StoreError};
@@ -73,7 +73,7 @@ impl Mover {
         }
         let (ids, flips): (Vec<u64>, Vec<FlipRecord>) =
             unrecorded.into_iter().map(|unrecorded| (unrecorded.id, unrecorded.flip)).unzip();
-        let recorded = self.recorder.record(Recording { flips, declared: Some(positions.rows()) }).await?;
+        let recorded = self.recorder.record(RecordBatch { flips, declared: Some(positions.rows()) }).await?;
         for flip in &recorded {
             let is_by_file = flip.by == FlipSource::File.as_str();
             log(flip, if is_by_file { FlipSource::File } else { FlipSource::Api });

@@ -113,22 +113,22 @@ pub(super) fn log_changes(before: &Scopes, after: &Scopes, window: Duration) {
         if let Some(since) = scopes.since.filter(|since| before.and_then(|before| before.since) != Some(*since)) {
             tracing::info!(
                 %route, %since, until = %until(since, window),
-                "its retry keys are known only from `since` on: the gate to `live` stays shut until `until` unless forced, \
-                 since retries may come of requests that legacy served before"
+                "the route's retry keys are known only from `since` on: the gate to `live` stays shut until `until` \
+                 unless forced, since retries may come of requests that legacy served before"
             );
         }
         let newest = |scopes: &RetryScopes| scopes.earlier.first().map(|replaced| replaced.at);
         if let Some(at) = newest(scopes).filter(|at| before.and_then(newest).is_none_or(|known| known < *at)) {
             tracing::info!(
                 %route, until = %until(at, window),
-                "the scope of its retry keys changed: the earlier scope is looked up, too"
+                "the scope of the route's retry keys changed: the earlier scope is looked up, too"
             );
         }
         if scopes.newest_dropped.is_some() && scopes.newest_dropped != before.and_then(|before| before.newest_dropped) {
             tracing::warn!(
                 %route, kept = EARLIER_SCOPES_MAX,
-                "the scope of its retry keys changed too often: the oldest scope is not looked up any more, and retries of \
-                 what came under it are new requests"
+                "the scope of the route's retry keys changed too often: the oldest scope is not looked up any more, \
+                 and retries of what came under it are new requests"
             );
         }
     }
@@ -295,8 +295,8 @@ pub(super) fn parse_earlier(scopes: &Scopes, window: Duration) -> Arc<EarlierSco
     let unreadable = |route: &RouteId, why: String| {
         tracing::warn!(
             %route, why,
-            "an earlier scope of its retry keys cannot be read and is not looked up: retries of what came under it are new \
-             requests"
+            "an earlier scope of the route's retry keys cannot be read and is not looked up: retries of what came \
+             under it are new requests"
         );
     };
     let times = |at: Timestamp| EarlierTimes {
@@ -328,8 +328,8 @@ pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Dura
         cause_at: since.max(scopes.harmful_since.unwrap_or(since)),
         until,
         why: format!(
-            "its retry keys are recorded since {since:.0}, {}: until {until:.0} a retry may come of a request that legacy \
-             served before, and the engine would perform it a second time",
+            "the route's retry keys are recorded since {since:.0}, {}: until {until:.0} a retry may come of a request \
+             that legacy served before, and the engine would perform it a second time",
             because_text(scopes.since_because),
         ),
     })

@@ -37,8 +37,8 @@ pub struct DeclaredFiles {
     pub shared_steps: BTreeMap<RouteId, Vec<StepId>>,
     /// The private steps of each route's workflow whose calls legacy must not make too.
     pub private_steps: BTreeMap<RouteId, Vec<StepId>>,
-    /// The steps of each route's workflow that send reads with a method that is not safe, and that legacy must not make
-    /// too.
+    /// By route: steps that read with an unsafe method (such as POST). The gate stays shut if legacy makes the same
+    /// call.
     pub sent_reads: BTreeMap<RouteId, Vec<StepId>>,
     /// How long the pairs that are under way are waited for before a gate opens.
     pub pairs_within: Duration,
@@ -96,8 +96,8 @@ pub struct AutoStatus {
     pub requests: u64,
     /// How many of these it takes.
     pub requests_wanted: u64,
-    /// What else holds the next share, as sentences.
-    pub held: Vec<String>,
+    /// What blocks the next share besides time and requests, as sentences.
+    pub blocked_by: Vec<String>,
 }
 
 /// The result of a flip that was not refused.

@@ -39,7 +39,7 @@ pub(super) struct AnsweredExchange {
     pub admission: Option<Box<Admission>>,
     /// What the access log gets, if there is one.
     pub record: Option<ExchangeRecord>,
-    /// If its route has a workflow: it is in progress until what was captured of it is handed on.
+    /// If its route has a workflow: it is in progress until what was copied of it is handed on.
     pub in_progress: Option<InProgress>,
     /// If it may change something: counts it until it has ended.
     pub write: Option<WriteUnderFiles>,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use super::answered_exchange::AnsweredExchange;
-use super::capture::CapturedReply;
+use super::copied_exchange::CopiedReply;
 use super::cut::Cut;
 use super::settler::Settler;
 use crate::flag::SkipReason;
@@ -17,23 +17,23 @@ use crate::flag::SkipReason;
 /// An exchange of which hyper has the whole reply, or which was cut.
 pub(super) struct Completion {
     exchange_number: u32,
-    /// What was captured, if the reply was not cut.
-    captured: Option<Box<CapturedReply>>,
+    /// What was copied, if the reply was not cut.
+    copied: Option<Box<CopiedReply>>,
     answered: Option<AnsweredExchange>,
 }
 
 impl Completion {
     pub(super) fn new(
         exchange_number: u32,
-        captured: Option<Box<CapturedReply>>,
+        copied: Option<Box<CopiedReply>>,
         answered: Option<AnsweredExchange>,
     ) -> Self {
-        Self { exchange_number, captured, answered }
+        Self { exchange_number, copied, answered }
     }
     /// The exchange has ended; `cut` says why if the socket did not take the last byte.
     fn settle(mut self, settler: &Settler, cut: Option<Cut>) {
-        if let Some(captured) = self.captured.take() {
-            settler.settle(captured, cut.map(|_| SkipReason::ClientWentAway));
+        if let Some(copied) = self.copied.take() {
+            settler.settle(copied, cut.map(|_| SkipReason::ClientWentAway));
         }
         if let Some(answered) = &mut self.answered {
             answered.cut = answered.cut.or(cut);

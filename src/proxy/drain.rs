@@ -134,10 +134,10 @@ pub(super) async fn finish_workflows(shared: &Shared, within: Duration) -> usize
     cut
 }
 
-/// Waits until captured exchanges are settled.
+/// Waits until copied exchanges are settled.
 async fn settle(shared: &Shared) {
     if timeout(Limits::ms(shared.limits.drain_ms), shared.settler.wait_until_settled()).await.is_err() {
-        tracing::warn!("captured exchanges were not settled in time; their comparisons are missing");
+        tracing::warn!("copied exchanges were not settled in time; their comparisons are missing");
     }
 }
 

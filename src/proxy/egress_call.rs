@@ -12,9 +12,9 @@ use http::{HeaderValue, Method, Response, request};
 
 use super::admission::Admission;
 use super::body_copy::BodyCopy;
-use super::capture::Captured;
-use super::captured_call::CapturedCall;
 use super::client_upgrade::on_upgrade;
+use super::copied_call::CopiedCall;
+use super::copied_exchange::CopiedExchange;
 use super::egress::Egress;
 use super::egress_refusal::EgressRefusal;
 use super::egress_targets::{EgressTarget, FoundTarget};
@@ -22,8 +22,9 @@ use super::egress_tunnel;
 use super::failure::Failure;
 use super::headers::strip_hop_by_hop;
 use super::hygiene;
+use super::plan_copy::CopyPlan;
 use super::proxied_request::{Client, ProxiedRequest};
-use super::relay::{Capture, Forwarded, forward};
+use super::relay::{RequestToForward, forward};
 use super::reply_body::ReplyBody;
 use super::respond::Refused;
 use super::upload::Upload;
@@ -60,20 +61,20 @@ pub(super) async fn answer(
     }
     let upgrade = checked.upgrade.then(|| on_upgrade(head));
     strip_hop_by_hop(&mut head.headers, checked.upgrade);
-    let capture = capture(client, egress, target, head, upload);
+    let copies = copy_call(client, egress, target, head, upload);
     let proxied =
         ProxiedRequest { client, table: &table, entry, began, waited: 0, admission, params: Vec::new(), upgrade };
-    forward(Forwarded { proxied, head, upload, capture, rung: State::Off }).await.map_err(Box::new)
+    forward(RequestToForward { proxied, head, upload, copies, rung: State::Off }).await.map_err(Box::new)
 }
 
 /// What copies the call, if somebody watches.
-fn capture(
+fn copy_call(
     client: &Client,
     egress: &Egress,
     target: &Arc<EgressTarget>,
     head: &request::Parts,
     upload: &Upload,
-) -> Capture {
+) -> CopyPlan {
     if !egress.observer.is_watching() {
         return (None, None);
     }
@@ -90,6 +91,6 @@ fn capture(
         replied_before: None,
     };
     let (observer, queue) = (egress.observer.clone(), client.shared.settler.clone());
-    let call = CapturedCall::new(effect, copy.clone(), bytes_max, observer, queue, egress.numbers.clone());
-    (Some(Captured::Call(Box::new(call))), copy)
+    let call = CopiedCall::new(effect, copy.clone(), bytes_max, observer, queue, egress.numbers.clone());
+    (Some(CopiedExchange::Call(Box::new(call))), copy)
 }

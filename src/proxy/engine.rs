@@ -17,15 +17,15 @@ use tower::ServiceExt;
 use super::after_answer::AfterAnswer;
 use super::answer_check::ToCheck;
 use super::answered_exchange::AnsweredExchange;
-use super::capture::Captured;
 use super::client_upgrade::ClientUpgrade;
 use super::compression::{self, Asked};
 use super::conditional::{self, Conditions};
+use super::copied_exchange::CopiedExchange;
 use super::failure::Failure;
 use super::hygiene::HeadRefusal;
 use super::monotonic::now;
 use super::noted_instance::AnsweredInstance;
-use super::plan_capture::capture_fallback;
+use super::plan_copy::copy_fallback;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::relay::{self, answer_from_legacy};
 use super::reply_body::ReplyBody;
@@ -90,7 +90,7 @@ pub(super) async fn answer(
             // An earlier process may have taken larger bodies.
             let all = flagged.retry_keys.iter().chain(&flagged.earlier.keys);
             let any_caller: Vec<_> = all.filter_map(|keys| keys.any_caller).collect();
-            match retry_keys::engine_holds_any(&*shared.affinity, &any_caller).await {
+            match retry_keys::engine_took_any(&*shared.affinity, &any_caller).await {
                 Ok(false) => {}
                 Ok(true) => return Err(proxied.refused(rung, Failure::RetryTooLarge)),
                 Err(_) => return Err(proxied.refused(rung, Failure::FirstTryUnknown)),
@@ -115,8 +115,8 @@ pub(super) async fn answer(
             }
             proxied.entry.route_metrics.count_fallback();
             served_request.count_too_large();
-            let captured = capture_fallback(&proxied, &flagged, head).map(Captured::Request);
-            return answer_from_legacy(proxied, head, RequestBody::prefixed(prefix, rest, progress), captured, rung)
+            let copied = copy_fallback(&proxied, &flagged, head).map(CopiedExchange::Request);
+            return answer_from_legacy(proxied, head, RequestBody::prefixed(prefix, rest, progress), copied, rung)
                 .await;
         }
         Ok(ReadBody::TooLarge(..)) => {
@@ -194,8 +194,8 @@ pub(super) async fn answer(
                 proxied.entry.route_metrics.count_fallback();
                 count_served(Served::FellBack, abandoned.run);
             }
-            let captured = capture_fallback(&proxied, &flagged, head).map(Captured::Request);
-            return answer_from_legacy(proxied, head, RequestBody::whole(bytes, trailers), captured, rung).await;
+            let copied = copy_fallback(&proxied, &flagged, head).map(CopiedExchange::Request);
+            return answer_from_legacy(proxied, head, RequestBody::whole(bytes, trailers), copied, rung).await;
         }
         Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) => {
             count_served(Served::Error, abandoned.run);
@@ -204,7 +204,7 @@ pub(super) async fn answer(
         Ok(Ok(Ok(ArmReply::Refused(problem, report)))) => {
             tracing::debug!(route = %route, kind = problem.kind, run = ?report.run, "the engine refused");
             if problem.is_retry_key_taken() {
-                retry_keys::count_held(route);
+                retry_keys::count_taken(route);
             }
             // A person or a rule of the workflow decided so: neither an answer nor an error of the engine is counted.
             // Of a retry, the first try was counted.

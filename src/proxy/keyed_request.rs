@@ -59,7 +59,7 @@ impl KeyedRequest<'_> {
         }
         let is_pinned = matches!(self.decision_if_new, Decision::Engine { reason: EngineReason::Pin, .. });
         if first_try.is_contradictory && !is_pinned {
-            return Err(self.refused_as_held(self.decision_if_new.rung(), ProblemDocument::held_by_both_arms()));
+            return Err(self.refused_as_taken(self.decision_if_new.rung(), ProblemDocument::held_by_both_arms()));
         }
         // The engine may have a request with this key under another credential. Only the body shows whether that is the
         // same request.
@@ -67,9 +67,9 @@ impl KeyedRequest<'_> {
         let may_be_engines = !first_try.is_certain();
         if let (Decision::Legacy { rung, .. }, true, false) =
             (self.decision(first_try), may_be_engines, first_try.is_unknown)
-            && retry_keys::engine_may_hold(affinity, &first_try.any_caller)
+            && retry_keys::engine_may_have_taken(affinity, &first_try.any_caller)
         {
-            body = self.check_not_held(rung, upload, first_try).await?;
+            body = self.check_not_taken(rung, upload, first_try).await?;
         }
         first_try.is_unknown = first_try.is_unknown && !self.is_answered_anyway(first_try);
         // If legacy took the first try under another credential, its dark run has sent the private effects, and there
@@ -92,15 +92,15 @@ impl KeyedRequest<'_> {
                 }
                 LegacyTake::HeldByEngine => taken_by_engine = Some(Arm::Engine),
                 LegacyTake::HeldUnderAnotherCredential => {
-                    return Err(self.refused_as_held(rung, ProblemDocument::held_under_another_credential()));
+                    return Err(self.refused_as_taken(rung, ProblemDocument::held_under_another_credential()));
                 }
                 LegacyTake::HeldUnderNewerFiles => {
-                    return Err(self.refused_as_held(rung, ProblemDocument::held_under_other_files()));
+                    return Err(self.refused_as_taken(rung, ProblemDocument::held_under_other_files()));
                 }
                 LegacyTake::Unknown => first_try.is_unknown = true,
                 // Since the look-up above, the engine took a request with this key, perhaps under another credential.
                 LegacyTake::NeedsBody => {
-                    body = self.check_not_held(rung, upload, first_try).await?;
+                    body = self.check_not_taken(rung, upload, first_try).await?;
                     continue;
                 }
             }
@@ -159,7 +159,7 @@ impl KeyedRequest<'_> {
     /// # Errors
     /// The engine has the same request (or, if the body is too large to compare, any with its keys), or the body could
     /// not be read in time.
-    async fn check_not_held(
+    async fn check_not_taken(
         &self,
         rung: State,
         upload: &mut Upload,
@@ -177,28 +177,28 @@ impl KeyedRequest<'_> {
         first_try.look_up_again(&*shared.affinity).await;
         let body = upload.whole().map_err(|()| self.refused(rung, Failure::Body))?;
         let digests = body.map(|body| RequestDigests::of(&head.method, facts.path, head.uri.query(), body));
-        let held = match &digests {
-            Some(digests) => retry_keys::engine_holds(&*shared.affinity, first_try, digests).await,
+        let taken = match &digests {
+            Some(digests) => retry_keys::engine_took(&*shared.affinity, first_try, digests).await,
             None if first_try.is_certain() => Ok(false),
             // Under the limits of an earlier process, the engine may have taken larger bodies.
-            None => retry_keys::engine_holds_any(&*shared.affinity, &first_try.any_caller).await,
+            None => retry_keys::engine_took_any(&*shared.affinity, &first_try.any_caller).await,
         };
-        match held {
+        match taken {
             Ok(false) => {}
             Ok(true) => {
-                return Err(self.refused_as_held(rung, ProblemDocument::held_under_another_credential()));
+                return Err(self.refused_as_taken(rung, ProblemDocument::held_under_another_credential()));
             }
             Err(_) => {
                 first_try.is_unknown = true;
                 first_try.this_engine_may_have_it |=
-                    retry_keys::this_engine_may_hold(&*shared.affinity, &first_try.any_caller);
+                    retry_keys::this_engine_may_have_taken(&*shared.affinity, &first_try.any_caller);
             }
         }
         Ok(digests.map_or(KnownBody::TooLarge, |digests| KnownBody::Digest(digests.present)))
     }
 
-    fn refused_as_held(&self, rung: State, problem: ProblemDocument) -> Box<Refused> {
-        retry_keys::count_held(&self.flag.route.id);
+    fn refused_as_taken(&self, rung: State, problem: ProblemDocument) -> Box<Refused> {
+        retry_keys::count_taken(&self.flag.route.id);
         self.refused(rung, Failure::Engine(problem))
     }
 

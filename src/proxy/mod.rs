@@ -4,17 +4,17 @@
 //! `workers` by `connection`, after what precedes HTTP on some listeners (`preamble`), or by `http2`, where each stream
 //! has its own exchange. A connection that is idle waits in `parking`. A request passes `hygiene` (is its head
 //! unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay` (with `legacy` over
-//! `upstream`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_capture` and `capture` copy them, and
-//! `respond` is the one place where errors (`failure`) become answers. What remains to be done when the client's socket
-//! has taken the last byte waits in `completion` until then, and is done by `settler`; the access log gets its record
-//! then too (`exchange_record`), with the reason if the exchange was cut (`cut`).
+//! `upstream`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_copy` and `copied_exchange` copy
+//! them, and `respond` is the one place where errors (`failure`) become answers. What remains to be done when the
+//! client's socket has taken the last byte waits in `completion` until then, and is done by `settler`; the access log
+//! gets its record then too (`exchange_record`), with the reason if the exchange was cut (`cut`).
 //!
 //! Calls that legacy makes come in on a listener of their own (`egress`): a second proxy, whose clients are legacy.
 //! `egress_targets` finds the service, `egress_call` passes the call on by `relay`, `egress_tunnel` a CONNECT, and
-//! `captured_call` reports each call to the observer of effects.
+//! `copied_call` reports each call to the observer of effects.
 //!
 //! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which gets the exchange
-//! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is captured
+//! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is copied
 //! unless the engine owns instances of the route's family (legacy could give out an id of theirs), and nothing is
 //! buffered unless the engine may hold the same request under another credential, or the files say so
 //! (`buffer_request`; `key: body.…`, see `followed_instance`); one flag set per request.
@@ -32,11 +32,8 @@ mod after_answer;
 mod answer_check;
 mod answered_exchange;
 mod body_copy;
-mod bystander;
 mod candidate;
 mod candidate_ticket;
-mod capture;
-mod captured_call;
 mod client_addresses;
 mod client_body;
 mod client_upgrade;
@@ -45,6 +42,8 @@ mod compression;
 mod conditional;
 mod connection;
 mod connector;
+mod copied_call;
+mod copied_exchange;
 mod cut;
 mod drain;
 mod edge;
@@ -76,7 +75,7 @@ mod options;
 mod own_connections;
 mod own_sockets;
 mod parking;
-mod plan_capture;
+mod plan_copy;
 mod pool;
 mod preamble;
 mod prior_knowledge;
@@ -104,6 +103,7 @@ mod tls_handshake;
 mod tls_stream;
 mod tunnel;
 mod turns;
+mod uncompared_request;
 mod unfinished_head;
 mod unsent_body;
 mod upload;

@@ -18,13 +18,13 @@ use crate::names::RunId;
 /// Compressed replies are read up to this decompressed size.
 pub(super) const UNPACKED_BYTES_MAX: usize = 4 << 20;
 
-/// A follow-up that legacy gets and that is not captured.
-pub(super) struct SeenFollowUp {
+/// A follow-up that legacy gets and that is not copied.
+pub(super) struct FollowUpAtLegacy {
     pub affinity: Arc<dyn Affinity>,
     pub key: InstanceKey,
 }
 
-impl SeenFollowUp {
+impl FollowUpAtLegacy {
     /// Legacy's reply begins.
     pub(super) fn on_reply_head(self, status: StatusCode) {
         note_follow_up(&*self.affinity, self.key, status, false);
@@ -68,7 +68,7 @@ pub(super) fn has_ended(
     })
 }
 
-/// The id of the instance that a reply created; `body` is `None` if it was not captured.
+/// The id of the instance that a reply created; `body` is `None` if it was not copied.
 pub(super) fn created_id(flag: &RouteFlag, headers: &HeaderMap, body: Option<&Bytes>) -> Option<String> {
     let Some(Instance::Creates { id }) = &flag.route.instance else { return None };
     if let Some(header) = id.header() {

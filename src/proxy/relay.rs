@@ -2,11 +2,9 @@
 //!
 //! Always true: the reply's bytes are passed on as they come, without hop-by-hop fields; a reply that was framed twice
 //! (with a transfer coding and a length) is the last one on its connection; a switch to a protocol that nobody asked
-//! for is an error. `legacy` chooses the connection,
-//! `capture` copies.
+//! for is an error. `legacy` chooses the connection; `copied_exchange` copies request and reply for the comparison.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
@@ -17,10 +15,8 @@ use metrics::counter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
-use super::body_copy::BodyCopy;
-use super::bystander::Bystander;
-use super::capture::{Captured, NotCaptured};
 use super::client_upgrade::{ClientUpgrade, StreamIo};
+use super::copied_exchange::{CopiedExchange, NotCopied};
 use super::cut::Cut;
 use super::egress::Egress;
 use super::failure::{Failure, WaitedFor};
@@ -29,12 +25,14 @@ use super::interim_replies::InterimReplies;
 use super::legacy::{self, CallError};
 use super::line_limit::LineLimit;
 use super::monotonic::{now, recent};
+use super::plan_copy::CopyPlan;
 use super::proxied_request::{Client, ProxiedRequest, declared_length};
 use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
 use super::respond::Refused;
 use super::route_entry::RouteEntry;
 use super::tunnel::{self, TunnelEnd};
+use super::uncompared_request::UncomparedRequest;
 use super::unsent_body;
 use super::upload::Upload;
 use super::wait::{ConnectionWait, Overdue, Phase};
@@ -45,15 +43,12 @@ use crate::names::ServiceName;
 use crate::secret::without_secret_params;
 use crate::transport::{Caller, client_text, has_known_coding, path_pattern};
 
-/// What is captured of a request, and the copy of its body.
-pub(super) type Capture = (Option<Captured>, Option<Arc<Mutex<BodyCopy>>>);
-
 /// A request that is to be forwarded to legacy. Forwarding takes what it needs out of the head and the body.
-pub(super) struct Forwarded<'a> {
+pub(super) struct RequestToForward<'a> {
     pub proxied: ProxiedRequest<'a>,
     pub head: &'a mut request::Parts,
     pub upload: &'a mut Upload,
-    pub capture: Capture,
+    pub copies: CopyPlan,
     pub rung: State,
 }
 
@@ -61,8 +56,8 @@ pub(super) struct Forwarded<'a> {
 /// files ask for it (`buffer_request`), the body is read first, so that legacy's connection and turn are taken only
 /// when all of it is there. A call of gRPC is not read ahead: its client may wait for a part of the reply before it
 /// goes on.
-pub(super) async fn forward(forwarded: Forwarded<'_>) -> Result<Response<ReplyBody>, Refused> {
-    let Forwarded { mut proxied, head, upload, capture: (captured, copy), rung } = forwarded;
+pub(super) async fn forward(request: RequestToForward<'_>) -> Result<Response<ReplyBody>, Refused> {
+    let RequestToForward { mut proxied, head, upload, copies: (copied, copy), rung } = request;
     let (client, buffer_request) = (proxied.client, proxied.entry.buffer_request);
     if let Some(rates) = client.wait.rates()
         && is_grpc(&head.headers)
@@ -78,15 +73,15 @@ pub(super) async fn forward(forwarded: Forwarded<'_>) -> Result<Response<ReplyBo
             Err(overdue) => Some(Failure::Overdue(overdue)),
         };
         if let Some(failure) = failure {
-            if let Some(captured) = captured {
-                captured.skip(SkipReason::ClientWentAway);
+            if let Some(copied) = copied {
+                copied.skip(SkipReason::ClientWentAway);
             }
             return Err(proxied.refused(rung, failure));
         }
         wait.enter(Phase::OwnDeadline);
         proxied.waited += now().saturating_sub(at);
     }
-    answer_from_legacy(proxied, head, upload.stream(copy), captured, rung).await
+    answer_from_legacy(proxied, head, upload.stream(copy), copied, rung).await
 }
 
 /// Notes who calls the service.
@@ -127,18 +122,18 @@ pub(super) async fn answer_from_legacy(
     mut proxied: ProxiedRequest<'_>,
     head: &mut request::Parts,
     body: RequestBody,
-    mut captured: Option<Captured>,
+    mut copied: Option<CopiedExchange>,
     rung: State,
 ) -> Result<Response<ReplyBody>, Refused> {
     let (client, entry) = (proxied.client, proxied.entry);
     let wait = &client.wait;
     let is_egress = client.shared.egress.is_some();
-    let is_compared = captured.as_ref().is_some_and(Captured::is_compared_request);
+    let is_compared = copied.as_ref().is_some_and(CopiedExchange::is_compared_request);
     let registry = client.shared.effect_registry.as_deref().filter(|_| !is_egress && !is_compared);
-    let (bystander, body) = match registry {
+    let (uncompared, body) = match registry {
         Some(registry) => {
-            let (bystander, body) = Bystander::begin(registry, body);
-            (Some(bystander), body)
+            let (uncompared, body) = UncomparedRequest::begin(registry, body);
+            (Some(uncompared), body)
         }
         None => (None, body),
     };
@@ -163,15 +158,15 @@ pub(super) async fn answer_from_legacy(
         client.record.begin_legacy_call(&entry.upstream.service, request.headers_mut());
     }
     note_caller(client, entry, &request, is_egress);
-    match (&mut captured, bystander) {
-        (_, Some(bystander)) => {
-            proxied.admission.watch = Some(bystander.announce(&request, &proxied.params, client.peer));
+    match (&mut copied, uncompared) {
+        (_, Some(uncompared)) => {
+            proxied.admission.watch = Some(uncompared.announce(&request, &proxied.params, client.peer));
         }
-        (Some(Captured::Request(captured)), None) => {
-            captured.watch_effects(request.headers());
-            captured.keep_sent(request.headers());
+        (Some(CopiedExchange::Request(copied)), None) => {
+            copied.watch_effects(request.headers());
+            copied.keep_sent(request.headers());
         }
-        (Some(Captured::Skipped(_) | Captured::Call(_)) | None, None) => {}
+        (Some(CopiedExchange::Skipped(_) | CopiedExchange::Call(_)) | None, None) => {}
     }
     client.record.note(|record| {
         (record.rung, record.service) = ((!is_egress).then_some(rung), Some(entry.upstream.service.name.clone()));
@@ -206,8 +201,8 @@ pub(super) async fn answer_from_legacy(
                 None | Some(_) => None,
             };
             if let Some(failure) = invalid {
-                if let Some(captured) = captured {
-                    captured.skip(SkipReason::LegacyFailed);
+                if let Some(copied) = copied {
+                    copied.skip(SkipReason::LegacyFailed);
                 }
                 return Err(proxied.refused(rung, failure));
             }
@@ -229,16 +224,16 @@ pub(super) async fn answer_from_legacy(
             connection.reusable = strip_reply(&mut parts.headers, switching, !is_egress) && !switching;
             let length = http_body::Body::size_hint(&incoming).exact();
             let turn_at = connection.turn.as_ref().map_or(0, |turn| turn.taken_at);
-            let capture = captured.map(|mut captured| {
-                captured.set_turn_at(turn_at);
+            let copied_reply = copied.map(|mut copied| {
+                copied.set_turn_at(turn_at);
                 if client.wait.has_fin() {
-                    captured.on_caller_closed();
+                    copied.on_caller_closed();
                 }
-                captured.on_reply_head(parts.status, &parts.headers, length)
+                copied.on_reply_head(parts.status, &parts.headers, length)
             });
-            let capture = match capture {
-                Some(Ok(capture)) => Some(capture),
-                Some(Err(NotCaptured(watch))) => {
+            let copied_reply = match copied_reply {
+                Some(Ok(copied)) => Some(copied),
+                Some(Err(NotCopied(watch))) => {
                     proxied.admission.watch = watch;
                     None
                 }
@@ -253,7 +248,7 @@ pub(super) async fn answer_from_legacy(
             entry.route_metrics.record_overhead(before + now().saturating_sub(replied));
             parts.version = Version::HTTP_11;
             let unmodified = parts.status == StatusCode::NOT_MODIFIED && parts.headers.contains_key(CONTENT_LENGTH);
-            let mut body = ReplyBody::legacy(incoming, connection, capture, wait.clone(), Some(answered));
+            let mut body = ReplyBody::legacy(incoming, connection, copied_reply, wait.clone(), Some(answered));
             if unmodified {
                 body = body.unmodified();
             }
@@ -272,22 +267,22 @@ pub(super) async fn answer_from_legacy(
     if let Some(at_legacy) = proxied.admission.at_legacy.as_mut().filter(|_| is_certainly_unsent) {
         at_legacy.ended();
     }
-    if let Some(captured) = captured {
+    if let Some(copied) = copied {
         let why = match failure {
             Failure::Body | Failure::Overdue(Overdue::Client | Overdue::ClientSlow) => SkipReason::ClientWentAway,
             Failure::Legacy(CallError::Busy | CallError::Ours | CallError::NotProcessed)
             | Failure::OverdueUnsent(_) => SkipReason::LegacyRefused,
             _ => SkipReason::LegacyFailed,
         };
-        match captured.body_of_call().filter(|_| is_certainly_unsent).cloned() {
+        match copied.body_of_call().filter(|_| is_certainly_unsent).cloned() {
             Some(copy) => {
                 let body = std::mem::take(request.body_mut());
                 client.shared.tasks.spawn(async move {
                     unsent_body::read_to_copy(body, &copy).await;
-                    captured.skip(why);
+                    copied.skip(why);
                 });
             }
-            None => captured.skip(why),
+            None => copied.skip(why),
         }
     }
     Err(proxied.refused(rung, failure))

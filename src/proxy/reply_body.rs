@@ -24,9 +24,9 @@ use tower::BoxError;
 
 use super::admission::Admission;
 use super::answered_exchange::AnsweredExchange;
-use super::capture::CapturedReply;
 use super::completion::Completion;
 use super::compression::CompressedBody;
+use super::copied_exchange::CopiedReply;
 use super::cut::Cut;
 use super::exchange_record::ExchangeRecord;
 use super::legacy::LegacyConnection;
@@ -73,7 +73,7 @@ enum Reply {
 pub(super) struct ReplyBody {
     reply: Reply,
     connection: Option<LegacyConnection>,
-    capture: Option<Box<CapturedReply>>,
+    copied_reply: Option<Box<CopiedReply>>,
     answered: Option<AnsweredExchange>,
     wait: Arc<ConnectionWait>,
     /// Bytes that were passed on.
@@ -92,12 +92,12 @@ impl ReplyBody {
     pub(super) fn legacy(
         body: Incoming,
         connection: LegacyConnection,
-        capture: Option<Box<CapturedReply>>,
+        copied_reply: Option<Box<CopiedReply>>,
         wait: Arc<ConnectionWait>,
         answered: Option<AnsweredExchange>,
     ) -> Self {
         let mut this = Self::new(Reply::Legacy(body), wait, answered);
-        (this.connection, this.capture) = (Some(connection), capture);
+        (this.connection, this.copied_reply) = (Some(connection), copied_reply);
         this
     }
     /// The engine's answer, with the body that a service is still sending.
@@ -111,7 +111,7 @@ impl ReplyBody {
     fn new(reply: Reply, wait: Arc<ConnectionWait>, answered: Option<AnsweredExchange>) -> Self {
         // The head.
         wait.flush.note_passed_on();
-        Self { reply, connection: None, capture: None, answered, wait, bytes: 0, ended: false, error: None }
+        Self { reply, connection: None, copied_reply: None, answered, wait, bytes: 0, ended: false, error: None }
     }
     /// The same body, compressed while it is sent.
     pub(super) fn compressed(mut self) -> Self {
@@ -172,8 +172,8 @@ impl ReplyBody {
                 if frame.is_trailers() {
                     self.ended = true;
                 }
-                if let (Some(capture), Some(data)) = (&mut self.capture, frame.data_ref()) {
-                    capture.take(data);
+                if let (Some(copied_reply), Some(data)) = (&mut self.copied_reply, frame.data_ref()) {
+                    copied_reply.take(data);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -182,8 +182,8 @@ impl ReplyBody {
                 if let Some(answered) = &mut self.answered {
                     answered.cut = Some(if is_client_gone { Cut::ClientGone } else { broken });
                 }
-                if let Some(capture) = self.capture.take() {
-                    capture.on_legacy_error();
+                if let Some(copied_reply) = self.copied_reply.take() {
+                    copied_reply.on_legacy_error();
                 }
                 self.error = Some(error);
                 self.poll_error(cx)
@@ -295,8 +295,8 @@ impl Drop for ReplyBody {
             at_legacy.ended();
         }
         // Dropped if the reply was cut.
-        let captured = self.capture.take().filter(|_| whole).map(CapturedReply::ended);
-        let completion = Completion::new(self.wait.exchange_count(), captured, self.answered.take());
+        let copied = self.copied_reply.take().filter(|_| whole).map(CopiedReply::ended);
+        let completion = Completion::new(self.wait.exchange_count(), copied, self.answered.take());
         self.wait.unflushed.push(completion);
     }
 }

@@ -89,14 +89,14 @@ pub(super) fn record_unless_noted_earlier(shared: &Shared, route: &Route, keys: 
 
 /// Whether the engine may have a request with one of these keys, with any body, under another credential of the same
 /// caller.
-pub(super) fn engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
+pub(super) fn engine_may_have_taken(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
     // Any digest will do: all keys of one `any_caller` share their first half, and the set in memory is searched by the
     // beginning of a key.
     any_caller.iter().any(|key| affinity.remembered(&key.of_request(&[0; 32])) != Remembered::NotEngine)
 }
 
 /// Whether the engine of this process may have a request with one of these keys under another credential.
-pub(super) fn this_engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
+pub(super) fn this_engine_may_have_taken(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
     let here = |key: &RetryKey| {
         matches!(affinity.remembered(&key.of_request(&[0; 32])), Remembered::Unknown | Remembered::TakenBy(Arm::Engine))
     };
@@ -105,7 +105,7 @@ pub(super) fn this_engine_may_hold(affinity: &dyn Affinity, any_caller: &[RetryK
 
 /// Whether the engine has this exact request under another credential of the same caller, who may be verified. Requests
 /// that the engine gave back to legacy do not count.
-pub(super) async fn engine_holds(
+pub(super) async fn engine_took(
     affinity: &dyn Affinity,
     first_try: &KnownFirstTry,
     digests: &RequestDigests,
@@ -123,7 +123,7 @@ pub(super) async fn engine_holds(
 
 /// Whether the engine has any request with one of these keys, under another credential and with any body: for a request
 /// whose body is too large to compare.
-pub(super) async fn engine_holds_any(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> Result<bool, ArmUnknown> {
+pub(super) async fn engine_took_any(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> Result<bool, ArmUnknown> {
     for key in any_caller {
         if affinity.engine_took_any(key.range()).await? {
             return Ok(true);
@@ -134,7 +134,7 @@ pub(super) async fn engine_holds_any(affinity: &dyn Affinity, any_caller: &[Retr
 
 /// Counts a request that was refused because the engine has it under another credential or under other flag files, or
 /// because each arm has a request with one of its keys.
-pub(super) fn count_held(route: &RouteId) {
+pub(super) fn count_taken(route: &RouteId) {
     metrics::counter!("pointsman_retry_keys_held_total", "route" => route.to_string()).increment(1);
     let message = "a request was refused: the engine has the same request with this retry key under another credential \
                    or under other flag files, or each arm has a request with one of its keys";

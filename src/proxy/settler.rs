@@ -1,4 +1,4 @@
-//! Settles exchanges that were captured, on a thread of its own.
+//! Settles exchanges that were copied, on a thread of its own.
 //!
 //! What follows a reply (searching it for the id of a created instance, building the observation, offering it to the
 //! shadow executor) takes locks that other threads hold and parses bodies, so the threads that serve clients leave it
@@ -17,8 +17,8 @@ use metrics::counter;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::capture::CapturedReply;
-use super::captured_call::EffectQueue;
+use super::copied_call::EffectQueue;
+use super::copied_exchange::CopiedReply;
 use super::noted_instance::AnsweredInstance;
 use crate::compare::{Body, Effect};
 use crate::exchange::EffectObserver;
@@ -34,7 +34,7 @@ const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 enum SettlerMessage {
     Settle {
-        captured: Box<CapturedReply>,
+        copied: Box<CopiedReply>,
         bytes: usize,
         skip: Option<SkipReason>,
     },
@@ -50,7 +50,7 @@ enum SettlerMessage {
     Flush(oneshot::Sender<()>),
 }
 
-/// Settles captured exchanges. Its thread ends when this value is dropped.
+/// Settles copied exchanges. Its thread ends when this value is dropped.
 pub(super) struct Settler {
     messages: SyncSender<SettlerMessage>,
     waiting_bytes: Arc<AtomicUsize>,
@@ -69,18 +69,18 @@ impl Settler {
         Self { messages, waiting_bytes }
     }
 
-    /// Settles a captured exchange, as skipped if a reason is given. Never waits.
-    pub(super) fn settle(&self, captured: Box<CapturedReply>, skip: Option<SkipReason>) {
-        let bytes = captured.bytes();
+    /// Settles a copied exchange, as skipped if a reason is given. Never waits.
+    pub(super) fn settle(&self, copied: Box<CopiedReply>, skip: Option<SkipReason>) {
+        let bytes = copied.bytes();
         if !self.reserve(bytes) {
-            return captured.finish(skip.or(Some(SkipReason::QueueFull)));
+            return copied.finish(skip.or(Some(SkipReason::QueueFull)));
         }
-        match self.messages.try_send(SettlerMessage::Settle { captured, bytes, skip }) {
+        match self.messages.try_send(SettlerMessage::Settle { copied, bytes, skip }) {
             Ok(()) => return,
-            Err(TrySendError::Full(SettlerMessage::Settle { captured, skip, .. })) => {
-                captured.finish(skip.or(Some(SkipReason::QueueFull)));
+            Err(TrySendError::Full(SettlerMessage::Settle { copied, skip, .. })) => {
+                copied.finish(skip.or(Some(SkipReason::QueueFull)));
             }
-            Err(TrySendError::Disconnected(SettlerMessage::Settle { captured, skip, .. })) => captured.finish(skip),
+            Err(TrySendError::Disconnected(SettlerMessage::Settle { copied, skip, .. })) => copied.finish(skip),
             // No other message was sent.
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
@@ -147,9 +147,9 @@ fn settle_all(messages: &Receiver<SettlerMessage>, waiting_bytes: &AtomicUsize) 
                 answered.note();
                 waiting_bytes.fetch_sub(bytes, Relaxed);
             }
-            SettlerMessage::Settle { mut captured, bytes, skip } => {
-                captured.may_observe_here();
-                captured.finish(skip);
+            SettlerMessage::Settle { mut copied, bytes, skip } => {
+                copied.may_observe_here();
+                copied.finish(skip);
                 waiting_bytes.fetch_sub(bytes, Relaxed);
             }
             SettlerMessage::Flush(reply) => {

@@ -75,7 +75,7 @@ pub(super) struct Shared {
     /// Set if this proxy is the one behind the egress listener, whose clients are legacy.
     pub egress: Option<Egress>,
     pub access_log: Option<Arc<AccessLog>>,
-    /// Settles exchanges that were captured.
+    /// Settles exchanges that were copied.
     pub settler: Arc<Settler>,
     pub open_connections: OpenConnections,
     pub parking: Parking,

@@ -27,9 +27,9 @@ use super::hygiene::{self, HeadRefusal};
 use super::keyed_request::{BoundDecision, KeyedRequest};
 use super::may_begin::may_begin;
 use super::options;
-use super::plan_capture::plan_capture;
+use super::plan_copy::{CopyPlan, plan_copy};
 use super::proxied_request::{Client, FlaggedRequest, ProxiedRequest};
-use super::relay::{Capture, Forwarded, forward};
+use super::relay::{RequestToForward, forward};
 use super::reply_body::ReplyBody;
 use super::request_body::BodyProgress;
 use super::respond::{Refused, refuse};
@@ -75,7 +75,7 @@ pub(super) async fn serve(
         Ok(response) => response,
         Err(refused) => refuse(*refused, client.shared.table().no_route(), &client.wait, began),
     };
-    // Added only now that the reply's head is captured: it is compared as legacy sent it, without this header.
+    // Added only now that the reply's head is copied: it is compared as legacy sent it, without this header.
     if let Some(arm) = response.body().exposed_arm() {
         response.headers_mut().insert(ARM, HeaderValue::from_static(arm.as_str()));
     }
@@ -184,8 +184,8 @@ async fn answer(
         None => DecisionOutcome::Forward(proxied, (None, None), State::Off),
     };
     let mut response = match outcome {
-        DecisionOutcome::Forward(proxied, capture, rung) => {
-            forward(Forwarded { proxied, head, upload, capture, rung }).await?
+        DecisionOutcome::Forward(proxied, copies, rung) => {
+            forward(RequestToForward { proxied, head, upload, copies, rung }).await?
         }
         DecisionOutcome::Answered(response) => *response,
     };
@@ -198,7 +198,7 @@ async fn answer(
 /// Who answers: legacy is still to be called, or the engine has answered.
 enum DecisionOutcome<'a> {
     /// Legacy is still to be called.
-    Forward(ProxiedRequest<'a>, Capture, State),
+    Forward(ProxiedRequest<'a>, CopyPlan, State),
     /// The engine has answered.
     Answered(Box<Response<ReplyBody>>),
 }
@@ -308,9 +308,9 @@ async fn decide_flagged<'a>(
         Decision::Legacy { rung, .. } if key_not_noted => Err(proxied.refused(rung, Failure::KeyNotNoted)),
         Decision::Legacy { rung, engine_work } => {
             proxied.admission.at_legacy = at_legacy;
-            let (captured, copy) = plan_capture(&proxied, &flagged, head, upload, rung, engine_work);
+            let (copied, copy) = plan_copy(&proxied, &flagged, head, upload, rung, engine_work);
             let proxied = ProxiedRequest { params: flagged.params, ..proxied };
-            Ok(DecisionOutcome::Forward(proxied, (captured, copy), rung))
+            Ok(DecisionOutcome::Forward(proxied, (copied, copy), rung))
         }
         Decision::Engine { rung, may_fall_back, reason } => {
             // Legacy gets it if the engine gives it back.

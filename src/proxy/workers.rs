@@ -4,7 +4,7 @@
 //! services that an exchange needs are all woken there, and no request waits for a thread to be woken. Always true: a
 //! new connection, and one that was parked, goes to the thread that has the fewest connections; without threads,
 //! connections are served by the runtime that accepts them. A task that computes for long delays all connections of its
-//! thread: the engine, the shadow queue and the settling of captured exchanges have threads of their own.
+//! thread: the engine, the shadow queue and the settling of copied exchanges have threads of their own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -7,16 +7,16 @@
 //! in the store gets exactly one entry, also if the process ends in between: the next one adds it.
 //!
 //! Entries are written in the background, as soon as there is something to write: no move waits for them. While the
-//! store takes no writes, they wait; what is not a flip is lost if the process ends before the store takes it.
+//! store accepts no writes, they wait; what is not a flip is lost if the process ends before the store takes it.
 
 use std::time::Duration;
 
 mod chain;
-mod recorder;
+mod record_writer;
 
-/// A flip gets its entry within about a minute, if a process runs and the store takes writes. One that is older than
+/// A flip gets its entry within about a minute, if a process runs and the store accepts writes. One that is older than
 /// this and has none, or that got it later than this, is worth a look.
 pub const LATE_ENTRY_AFTER: Duration = Duration::from_secs(300);
 
 pub use chain::{BrokenChain, ChainCheck, hash_of};
-pub use recorder::{BY_FILE, Recorder, RefusedMove};
+pub use record_writer::{BY_FILE, RecordWriter, RefusedMove};

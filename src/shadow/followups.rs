@@ -61,8 +61,8 @@ impl Runner {
             let outcome = settlement(outcome);
             metrics::counter!("pointsman_followups_total", "route" => route, "outcome" => outcome).increment(1);
         });
-        let has_room = self.held.entries() < self.limits.followups_held_max;
-        let Some(reserved) = self.held.reserve(entry.answered.bytes()).filter(|_| has_room) else {
+        let has_room = self.turn_memory.entries() < self.limits.followups_held_max;
+        let Some(reserved) = self.turn_memory.reserve(entry.answered.bytes()).filter(|_| has_room) else {
             entry.ticket.skip(SkipReason::QueueFull);
             return None;
         };

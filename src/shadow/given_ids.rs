@@ -1,7 +1,7 @@
 //! Which ids the engine gave to twins, so that an id that it gives to a second instance is found.
 //!
-//! Each pair of replies to a create is right by itself if the engine answers with the id of an earlier instance, as far
-//! as ids correspond one to one within a pair. Across pairs they do not any more.
+//! If the engine gives one id to two instances, each pair matches by itself, because ids correspond within a pair. Only
+//! a memory across pairs shows it.
 //!
 //! Always true: the number of ids that are remembered is bounded, and the oldest are forgotten; an id that was given to
 //! a second instance stays with the first. What is remembered is lost with the process.

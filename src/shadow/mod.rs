@@ -46,11 +46,11 @@ mod given_ids;
 mod in_flight;
 mod instance_order;
 mod legacy_calls;
+mod legacy_read_replies;
 mod marked_twins;
 mod open_requests;
 mod parts;
 mod queue;
-mod reads_of_legacy;
 mod redaction;
 mod repeat;
 mod reverse;
@@ -107,7 +107,7 @@ pub struct Shadow {
     /// The memory for requests that wait, before or after their run, until the calls by legacy are known.
     waiting: Arc<ByteBudget>,
     /// The memory for requests that wait for their turn on a twin.
-    held: Arc<ByteBudget>,
+    turn_memory: Arc<ByteBudget>,
     /// The checks of the engine's answers.
     checks: AnswerChecks,
     /// The requests of instances that legacy has.
@@ -153,7 +153,7 @@ impl Shadow {
         let in_flight = Arc::new(AtomicU64::new(0));
         let budget = SharedBound::new(limits.shadow_queue_bytes_max);
         let waiting_pairs = Arc::new(ByteBudget::new(limits.egress_waiting_bytes_max));
-        let held = Arc::new(ByteBudget::new(limits.followups_held_bytes_max));
+        let turn_memory = Arc::new(ByteBudget::new(limits.followups_held_bytes_max));
         let order = InstanceOrder::new(Arc::clone(&twins));
         let runner = Arc::new(Runner {
             engine,
@@ -165,7 +165,7 @@ impl Shadow {
             limits,
             in_flight: Arc::clone(&in_flight),
             waiting: Arc::clone(&waiting_pairs),
-            held: Arc::clone(&held),
+            turn_memory: Arc::clone(&turn_memory),
             twins: Arc::clone(&twins),
             given_ids: GivenIds::default(),
             reverse_doubts: Mutex::default(),
@@ -188,7 +188,7 @@ impl Shadow {
             places,
             budget,
             waiting,
-            held,
+            turn_memory,
             checks: AnswerChecks::new(runner),
             requests,
             order,
@@ -213,8 +213,8 @@ impl Shadow {
         metrics::gauge!("pointsman_effects_waiting_pairs").set(self.waiting.entries() as f64);
         metrics::gauge!("pointsman_effects_waiting_bytes").set(self.waiting.used() as f64);
         metrics::gauge!("pointsman_answer_checks").set(self.checks.under_way() as f64);
-        metrics::gauge!("pointsman_followups_pending").set(self.held.entries() as f64);
-        metrics::gauge!("pointsman_followups_pending_bytes").set(self.held.used() as f64);
+        metrics::gauge!("pointsman_followups_pending").set(self.turn_memory.entries() as f64);
+        metrics::gauge!("pointsman_followups_pending_bytes").set(self.turn_memory.used() as f64);
     }
 
     /// Takes no more entries, and finishes those that are there within this time. Settles as `shutting_down` those that

@@ -15,9 +15,9 @@ use super::engine_result::{EngineResult, shown_why};
 use super::given_ids::{GivenIds, created_ids};
 use super::in_flight::InFlight;
 use super::legacy_calls;
+use super::legacy_read_replies::{LegacyReadReplies, replays_reads};
 use super::parts::{EngineArm, RepeatedLegacy, RulesInForce};
 use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
-use super::reads_of_legacy::{ReadsOfLegacy, replays_reads};
 use super::redaction::{PairRedaction, PairToRedact};
 use super::run_end::RunEnd;
 use super::run_facts::{
@@ -30,8 +30,8 @@ use crate::compare::{
     keep,
 };
 use crate::evidence::{
-    BranchOutcome, CAPTURE_BYTES_MAX, Captures, DifferingPlaces, Evidence, EvidenceGeneration, LegacyCallsOfPair,
-    PairKind, Sample,
+    BranchOutcome, CAPTURE_BYTES_MAX, Captures, DifferingPlaces, Evidence, EvidenceGeneration, LegacyCallsStatus,
+    PairClass, Sample,
 };
 use crate::exchange::{
     Answered, CallTarget, ComparisonOutcome, ComparisonTicket, Reads, RecordedReads, RequestEffects, RunReport, Twins,
@@ -58,7 +58,7 @@ pub(super) struct Runner {
     /// used up, other requests still run.
     pub(super) waiting: Arc<ByteBudget>,
     /// The memory for requests that wait for their turn on a twin.
-    pub(super) held: Arc<ByteBudget>,
+    pub(super) turn_memory: Arc<ByteBudget>,
     /// Waits for the ends of dark runs.
     pub(super) twins: Arc<dyn Twins>,
     /// The ids that the engine gave to twins.
@@ -158,7 +158,7 @@ impl Runner {
             false => None,
             true => {
                 let (calls, rules) = (answered.effects.as_ref(), self.rules_of(answered.compared_as()));
-                let Some(reads) = ReadsOfLegacy::new(calls, &rules, &self.waiting, recorded.clone()) else {
+                let Some(reads) = LegacyReadReplies::new(calls, &rules, &self.waiting, recorded.clone()) else {
                     self.note_legacy_write(&answered);
                     ticket.skip(SkipReason::EffectsQueueFull);
                     return (None, RunEnd::UNKNOWN);
@@ -323,12 +323,12 @@ impl Runner {
             is_made(to) || rules.expect_call(to.service.as_ref(), &to.authority, &to.method, &to.path)
         };
         let is_ignored = |to: &CallTarget| rules.ignores_call(to.service.as_ref(), &to.authority, &to.method, &to.path);
-        let legacy_calls = LegacyCallsOfPair::of(answered.effects.as_ref(), are_calls_known, is_ignored, is_expected);
+        let legacy_calls = LegacyCallsStatus::of(answered.effects.as_ref(), are_calls_known, is_ignored, is_expected);
         // Of a candidate it is the calls of the plan in force.
         *calls_unknown = legacy_calls.are_unknown()
             || answered.candidate.is_some() && effects.is_none() && !engine.intents().is_empty();
-        let kind = PairKind { rung: rung_of(answered), stratum, legacy_calls };
-        let verdict = self.evidence.record_pair(route, generation, kind, &comparison, &answered.legacy, &engine);
+        let class = PairClass { rung: rung_of(answered), stratum, legacy_calls };
+        let verdict = self.evidence.record_pair(route, generation, class, &comparison, &answered.legacy, &engine);
         *to_repeat = answered.repeat.as_ref().filter(|_| !engine.has_stopped()).map(|_| ComparedReplies {
             engine: DifferingPlaces::of(&comparison),
             status: engine.status(),

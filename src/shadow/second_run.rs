@@ -144,7 +144,7 @@ mod tests {
     use crate::shadow::engine_result::refused;
 
     #[test]
-    fn only_a_problem_document_of_ours_is_one() {
+    fn only_pointsmans_own_problem_documents_are_recognised() {
         let own = refused(ProblemDocument::no_such_instance(), RunReport::default(), Duration::ZERO);
         let EngineResult::Comparable(own, _) = own else { panic!("it is compared") };
         assert!(is_own_problem(&own));

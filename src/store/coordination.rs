@@ -31,7 +31,7 @@ use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::workflow::{Creates, Event, Run, RunStatus, RunSummary, fold};
 
-/// A run that a worker took.
+/// A run that a process acquired.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnedRun {
     /// Its current summary.
@@ -45,9 +45,9 @@ pub struct OwnedRun {
 pub enum AcquireResult {
     /// The caller owns the run now.
     Acquired(OwnedRun),
-    /// Another living worker owns the run.
+    /// Another living process owns the run.
     Elsewhere {
-        /// That worker.
+        /// That process.
         worker: WorkerId,
         /// Its name, for people.
         name: String,

@@ -32,8 +32,8 @@ const REHEARSAL: &str = "rehearse";
 /// The greatest length of a question, in characters.
 const QUESTION_CHARS_MAX: usize = 2_000;
 
-/// What a question is about.
-pub(super) struct About {
+/// The parts from which a checkpoint's question is made.
+pub(super) struct QuestionParts {
     pub item: Option<u32>,
     pub kind: CheckpointKind,
     pub risk: Risk,
@@ -60,10 +60,10 @@ pub(super) fn ask(
     inputs: &DecisionInputs,
     step: &Step,
     asking: &Asking,
-    about: About,
+    parts: QuestionParts,
     now: Timestamp,
 ) -> Result<OpenCheckpoint, Box<Event>> {
-    let About { item, kind, risk, question, items } = about;
+    let QuestionParts { item, kind, risk, question, items } = parts;
     let question = match &asking.question {
         None => question,
         Some(template) => match template.evaluate_text(&inputs.plain(run)) {
@@ -97,14 +97,14 @@ pub(super) fn open(
     question: &CheckpointStep,
     now: Timestamp,
 ) -> Vec<Event> {
-    let about = About {
+    let parts = QuestionParts {
         item: None,
         kind: CheckpointKind::Question,
         risk: Risk::Medium,
         question: format!("May `{}` go on?", step.id),
         items: Vec::new(),
     };
-    let mut asked = match ask(run, inputs, step, &question.asking, about, now) {
+    let mut asked = match ask(run, inputs, step, &question.asking, parts, now) {
         Ok(asked) => asked,
         Err(event) => return vec![*event],
     };

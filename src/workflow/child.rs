@@ -179,8 +179,8 @@ fn begun(run: &Run, child: RunId) -> Result<OpenChild, CommandRefusal> {
 }
 
 /// The outcome of a child run that was never started.
-fn not_started(child: RunId, note: String) -> ChildOutcome {
-    ChildOutcome {
+fn not_started(child: RunId, note: String) -> ChildResult {
+    ChildResult {
         child,
         status: RunStatus::Cancelled,
         output: Arc::default(),
@@ -207,8 +207,8 @@ fn not_started_event(known: &OpenChild, note: String) -> Event {
     })
 }
 
-/// How a child run ended.
-pub(super) struct ChildOutcome {
+/// What the engine reports about a child run that ended; input of [`ended`].
+pub(super) struct ChildResult {
     pub child: RunId,
     pub status: RunStatus,
     pub output: Arc<Value>,
@@ -223,9 +223,9 @@ pub(super) fn ended(
     run: &Run,
     plan: &Plan,
     inputs: &DecisionInputs,
-    end: ChildOutcome,
+    end: ChildResult,
 ) -> Result<Vec<Event>, CommandRefusal> {
-    let ChildOutcome { child, status, output, note, failure: cause, tree, sensitive } = end;
+    let ChildResult { child, status, output, note, failure: cause, tree, sensitive } = end;
     let known = run.interactions.children.iter().find(|(_, known)| known.run == child);
     let ((id, item), known) = known.ok_or(CommandRefusal::NotDue("no such run was begun, or it has ended"))?;
     if !status.is_final() {
@@ -262,7 +262,7 @@ pub(super) fn ended(
             // In a run that is not real: where the child could not be rehearsed for lack of an output, a person or a
             // signal, or a service failed, this run fails with the same kind of failure, so that it is not compared.
             let cause = cause.filter(|_| run.mode() != Mode::Real);
-            let lacks = cause.filter(|cause| cause.lack().is_some());
+            let lacks = cause.filter(|cause| cause.missing_for_rehearsal().is_some());
             let incomparable = lacks.or(cause.filter(|cause| cause.is_of_service()));
             let failure = Failure::of_step(incomparable.unwrap_or(FailureKind::ChildFailed), id, item, message);
             let expected = format!("a run of `{}` that completes", known.workflow);

@@ -101,7 +101,7 @@ fn events_of(
             run,
             plan,
             inputs,
-            child::ChildOutcome { child: id, status, output, note, failure, tree, sensitive },
+            child::ChildResult { child: id, status, output, note, failure, tree, sensitive },
         ),
         Command::ChildHasNoWorkflow { child: id } => child::workflow_missing(run, plan, inputs, id),
         Command::ChildInputRefused { child: id, why } => child::input_refused(run, plan, inputs, id, &why),

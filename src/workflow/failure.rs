@@ -61,9 +61,9 @@ pub enum FailureKind {
     WouldPause,
 }
 
-/// What a rehearsal lacks, where it cannot be compared.
+/// What a rehearsal would have needed and did not have; its comparison is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lack {
+pub enum MissingForRehearsal {
     /// An output that no `rehearse:` gives.
     Output,
     /// A person's answer.
@@ -137,12 +137,12 @@ impl FailureKind {
     }
     /// What a rehearsal lacks that only a declared output, a person or a signal could give. Then the workflow did not
     /// fail, and there is nothing to compare. `None`: the run can be compared.
-    pub fn lack(self) -> Option<Lack> {
+    pub fn missing_for_rehearsal(self) -> Option<MissingForRehearsal> {
         match self {
-            FailureKind::Unresolved => Some(Lack::Output),
-            FailureKind::NeedsPerson => Some(Lack::Person),
-            FailureKind::NeedsSignal => Some(Lack::Signal),
-            FailureKind::WouldPause => Some(Lack::Decision),
+            FailureKind::Unresolved => Some(MissingForRehearsal::Output),
+            FailureKind::NeedsPerson => Some(MissingForRehearsal::Person),
+            FailureKind::NeedsSignal => Some(MissingForRehearsal::Signal),
+            FailureKind::WouldPause => Some(MissingForRehearsal::Decision),
             FailureKind::Refused
             | FailureKind::Unavailable
             | FailureKind::TimedOut

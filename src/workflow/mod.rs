@@ -121,7 +121,7 @@ pub use evolve::{EventMisfit, evolve, fold};
 pub use facts::{
     AnswerRecord, Creates, Outcome, Parent, Pinned, RetryScheduled, RunStarted, StepFinished, StepStarted, Superseded,
 };
-pub use failure::{Conflict, ConflictKind, Failure, FailureKind, Lack};
+pub use failure::{Conflict, ConflictKind, Failure, FailureKind, MissingForRehearsal};
 pub use inject::{Inject, Injected};
 pub use least_approval::approval_above_child;
 pub use legacy_replies::{LegacyReplies, LegacyReply, LegacyResult};
@@ -168,5 +168,5 @@ pub use tree_effects::TreeEffects;
 pub use undo_state::UndoStatus;
 pub use view::{RunView, StepView, UndoneView, view, view_and_run};
 pub use waiting_caller::route_above_child;
-pub use waits::{Cause, Reason, WaitStartTimes, waits};
+pub use waits::{WaitKind, WaitReason, WaitStartTimes, waits};
 pub use wire::is_without_content;

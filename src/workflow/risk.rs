@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::checkpoint::{About, ask, is_renewed, needs_person};
+use super::checkpoint::{QuestionParts, ask, is_renewed, needs_person};
 use super::child_input::child_input;
 use super::conflict::shorten_value;
 use super::decision_inputs::{call_scope, item_scope};
@@ -107,8 +107,8 @@ pub(super) fn before_first_attempt(
         Ok(own) => own,
         Err(event) => return BeforeFirstAttempt::Needs(vec![*event]),
     };
-    let about = check.about(own.max(least.risk));
-    let asked = about.and_then(|about| ask(run, inputs, step, &step.safeguards.asking, about, now));
+    let parts = check.question_parts(own.max(least.risk));
+    let asked = parts.and_then(|parts| ask(run, inputs, step, &step.safeguards.asking, parts, now));
     BeforeFirstAttempt::Needs(vec![match asked.map(|asked| least.apply(own, asked)) {
         Ok(asked) => Event::Checkpoint(CheckpointEvent::Opened(Box::new(asked))),
         Err(event) => *event,
@@ -314,7 +314,7 @@ impl RiskCheck<'_> {
     }
 
     /// The question, and the items that a review shows.
-    fn about(&self, risk: Risk) -> Result<About, Box<Event>> {
+    fn question_parts(&self, risk: Risk) -> Result<QuestionParts, Box<Event>> {
         let step = &self.step.id;
         let open = self.run.open_step(step);
         // Items that have ended, or in whose place the fallback runs, are not performed.
@@ -331,7 +331,8 @@ impl RiskCheck<'_> {
                 self.describe_call(many.as_ref().and_then(|items| items.first()).map(|(slot, _)| *slot).or(self.item))?;
             let question =
                 format!("May `{step}` be performed{}{what}? ({})", if what.is_empty() { "" } else { " " }, first.0);
-            return Ok(About { item: self.item, kind: CheckpointKind::Approval, risk, question, items: Vec::new() });
+            let kind = CheckpointKind::Approval;
+            return Ok(QuestionParts { item: self.item, kind, risk, question, items: Vec::new() });
         }
         let mut items = Vec::new();
         match many {
@@ -360,7 +361,7 @@ impl RiskCheck<'_> {
             1 => format!("May `{step}` be performed?"),
             many => format!("Which of the {many} items of `{step}` may be performed?"),
         };
-        Ok(About { item: self.item, kind: CheckpointKind::Review, risk, question, items })
+        Ok(QuestionParts { item: self.item, kind: CheckpointKind::Review, risk, question, items })
     }
 
     /// The call that would be made, as `POST https://bank/charges`, and its body or input.

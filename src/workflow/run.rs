@@ -22,8 +22,8 @@ use super::tree_effects::LeftByChildren;
 use super::undo_state::Undoing;
 use super::work_count::count_work;
 use super::{
-    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Lack, Mode, Pinned, RunStarted, RunStatus,
-    SensitiveSources, StepPart, Superseded,
+    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, MissingForRehearsal, Mode, Pinned, RunStarted,
+    RunStatus, SensitiveSources, StepPart, Superseded,
 };
 use crate::expression::{StepFields, StepResults};
 use crate::names::{RunId, Seq, StepId};
@@ -193,7 +193,11 @@ impl Run {
         match &self.end {
             None => self.status() == RunStatus::Paused && !self.conflicts.is_empty(),
             Some(End::Failed(failure)) => {
-                !self.ended_on_purpose() && failure.kind.lack().is_none_or(|lack| lack == Lack::Decision)
+                !self.ended_on_purpose()
+                    && failure
+                        .kind
+                        .missing_for_rehearsal()
+                        .is_none_or(|missing| missing == MissingForRehearsal::Decision)
             }
             Some(_) => false,
         }

@@ -365,7 +365,7 @@ fn the_answer_may_come_before_the_end_and_by_condition() {
 }
 
 #[test]
-fn held_steps_are_offered_as_held() {
+fn while_effects_are_frozen_a_due_step_is_reported_as_held() {
     let plan = order_plan();
     let mut harness = Harness::new(&plan, Mode::Real, items(1));
     harness.settle();
@@ -528,7 +528,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
-    fn any_run_comes_to_rest_and_its_events_fold_to_it(
+    fn any_run_ends_or_waits_and_folding_its_events_gives_it(
         shapes in shapes(), replies in replies(), order in proptest::collection::vec(any::<u8>(), 16),
         mode in prop_oneof![Just(Mode::Rehearse), Just(Mode::Dark), Just(Mode::Real)],
         early in any::<bool>(), flag in any::<bool>(),

@@ -17,9 +17,9 @@ use crate::names::{CheckpointId, RunId, ServiceName, StepId};
 
 /// One thing that a run waits for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reason {
+pub struct WaitReason {
     /// The kind of reason.
-    pub cause: Cause,
+    pub kind: WaitKind,
     /// Which step.
     pub step: Option<StepId>,
     /// The item of a `for_each`.
@@ -34,7 +34,7 @@ pub struct Reason {
 
 /// Kinds of reasons to wait.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Cause {
+pub enum WaitKind {
     /// A call is under way.
     Call,
     /// The next attempt of a call, at a time.
@@ -63,23 +63,23 @@ pub enum Cause {
     Deadline,
 }
 
-impl Cause {
+impl WaitKind {
     /// The label.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Cause::Call => "call",
-            Cause::Retry => "retry",
-            Cause::Breaker(_) => "breaker",
-            Cause::Checkpoint(_) => "checkpoint",
-            Cause::Time => "time",
-            Cause::Signal(_) => "signal",
-            Cause::Lock(_) => "lock",
-            Cause::Child(_) => "child",
-            Cause::Held => "held",
-            Cause::Paused => "paused",
-            Cause::Conflict(_) => "conflict",
-            Cause::Due => "due",
-            Cause::Deadline => "deadline",
+            WaitKind::Call => "call",
+            WaitKind::Retry => "retry",
+            WaitKind::Breaker(_) => "breaker",
+            WaitKind::Checkpoint(_) => "checkpoint",
+            WaitKind::Time => "time",
+            WaitKind::Signal(_) => "signal",
+            WaitKind::Lock(_) => "lock",
+            WaitKind::Child(_) => "child",
+            WaitKind::Held => "held",
+            WaitKind::Paused => "paused",
+            WaitKind::Conflict(_) => "conflict",
+            WaitKind::Due => "due",
+            WaitKind::Deadline => "deadline",
         }
     }
 }
@@ -126,7 +126,7 @@ pub fn waits(
     inputs: &DecisionInputs,
     conditions: Conditions,
     since: &WaitStartTimes,
-) -> Vec<Reason> {
+) -> Vec<WaitReason> {
     let texts = ShownTexts::of(plan, run);
     let mut all =
         Reasons { plan, texts: &texts, since, now: conditions.now, pause_ends: pause_ends(run), reasons: Vec::new() };
@@ -140,27 +140,41 @@ pub fn waits(
             true => "resume it, and it ends and undoes what it did; `cancel --no-undo` ends it without undoing",
             false => "resume it",
         };
-        all.push(Cause::Paused, None, since.paused, None, what, action);
+        all.push(WaitKind::Paused, None, since.paused, None, what, action);
     }
     for conflict in run.conflicts() {
         let what = format!("a person decides: {}", texts.conflict(conflict));
         let unblocked_by = format!("choose one of {}", conflict.choices.join(", "));
         let at = since.at(&conflict.step, conflict.item);
-        all.push(Cause::Conflict(conflict.kind), Some((&conflict.step, conflict.item)), at, None, what, &unblocked_by);
+        all.push(
+            WaitKind::Conflict(conflict.kind),
+            Some((&conflict.step, conflict.item)),
+            at,
+            None,
+            what,
+            &unblocked_by,
+        );
     }
     for asked in run.open_checkpoints() {
         let who = if asked.who.is_empty() { "anybody who may decide".to_owned() } else { asked.who.join(" or ") };
         let what = format!("`{}` waits for {who}: {}", asked.step, texts.question(asked));
         let unblocked_by = format!("answer {}", asked.checkpoint);
         let about = Some((&asked.step, asked.item));
-        all.push(Cause::Checkpoint(asked.checkpoint.clone()), about, Some(asked.at), asked.until, what, &unblocked_by);
+        all.push(
+            WaitKind::Checkpoint(asked.checkpoint.clone()),
+            about,
+            Some(asked.at),
+            asked.until,
+            what,
+            &unblocked_by,
+        );
     }
     all.interactions(run);
     all.calls(run);
     all.due(&due(run, plan, inputs, conditions));
     if let Some(until) = run.started.until.filter(|_| run.failing.is_none()) {
         let what = "its deadline ends it".to_owned();
-        all.push(Cause::Deadline, None, Some(run.started.started), Some(until), what, "that time");
+        all.push(WaitKind::Deadline, None, Some(run.started.started), Some(until), what, "that time");
     }
     all.reasons
 }
@@ -182,13 +196,13 @@ struct Reasons<'a> {
     since: &'a WaitStartTimes,
     now: Timestamp,
     pause_ends: Option<&'static str>,
-    reasons: Vec<Reason>,
+    reasons: Vec<WaitReason>,
 }
 
 impl Reasons<'_> {
     fn push(
         &mut self,
-        cause: Cause,
+        kind: WaitKind,
         about: Option<(&StepId, Option<u32>)>,
         since: Option<Timestamp>,
         until: Option<Timestamp>,
@@ -207,7 +221,7 @@ impl Reasons<'_> {
         }
         sentence.push_str(&format!("; what would resume it: {unblocked_by}"));
         let (step, item) = about.map_or((None, None), |(step, item)| (Some(step.clone()), item));
-        self.reasons.push(Reason { cause, step, item, since, until, sentence });
+        self.reasons.push(WaitReason { kind, step, item, since, until, sentence });
     }
 
     /// Adds waits, locks and child runs.
@@ -227,11 +241,11 @@ impl Reasons<'_> {
                         more => format!("; {more} came that its `where` refuses"),
                     };
                     let what = format!("`{step}` waits for the signal `{name}`{came}");
-                    self.push(Cause::Signal(name.clone()), about, at, wait.until, what, "send that signal");
+                    self.push(WaitKind::Signal(name.clone()), about, at, wait.until, what, "send that signal");
                 }
                 None => {
                     let what = format!("`{step}` waits for a time");
-                    self.push(Cause::Time, about, at, wait.until, what, "that time, or skip the step");
+                    self.push(WaitKind::Time, about, at, wait.until, what, "that time, or skip the step");
                 }
             }
         }
@@ -239,13 +253,20 @@ impl Reasons<'_> {
         {
             let what = format!("`{step}` stands in the queue of the lock `{}`", queued.name);
             let (about, at) = (Some((step, *item)), since.at(step, *item));
-            self.push(Cause::Lock(queued.name.clone()), about, at, None, what, "the release of the lock by its holder");
+            self.push(
+                WaitKind::Lock(queued.name.clone()),
+                about,
+                at,
+                None,
+                what,
+                "the release of the lock by its holder",
+            );
         }
         for ((step, item), child) in &run.interactions.children {
             let what = format!("`{step}` waits for {} of `{}`", child.run, child.workflow);
             let (about, at) = (Some((step, *item)), since.at(step, *item));
             let unblocked_by = "the end of that run (`explain` says what it waits for)";
-            self.push(Cause::Child(child.run), about, at, None, what, unblocked_by);
+            self.push(WaitKind::Child(child.run), about, at, None, what, unblocked_by);
         }
     }
 
@@ -274,24 +295,24 @@ impl Reasons<'_> {
             Phase::InFlight => {
                 let request = format!("{} {}", call.request.method, self.texts.url(step, part, &call.request.url));
                 let what = format!("attempt {} of {prefix}`{step}` is under way ({request})", call.attempt);
-                self.push(Cause::Call, about, at, call.until, what, "the service's answer, or its time-out");
+                self.push(WaitKind::Call, about, at, call.until, what, "the service's answer, or its time-out");
             }
             Phase::ToProbe(next) => {
                 let why = call.why.clone().unwrap_or_default();
                 let what = format!(
                     "it is unknown whether `{step}` was done ({why}); its probe asks, and nothing is sent again"
                 );
-                self.attempt(Cause::Retry, about, next, what, "that time: then the probe asks");
+                self.attempt(WaitKind::Retry, about, next, what, "that time: then the probe asks");
             }
             Phase::Waiting(next) => {
                 let why = call.why.clone().unwrap_or_default();
                 let service = self.plan.step(step).and_then(|(_, step)| step.call(part)).map(|call| &call.service);
                 let open_breaker =
                     service.filter(|service| why.contains(&format!("the breaker of `{service}` is open")));
-                let cause = open_breaker.map_or(Cause::Retry, |service| Cause::Breaker(service.clone()));
+                let kind = open_breaker.map_or(WaitKind::Retry, |service| WaitKind::Breaker(service.clone()));
                 let tried = if part == StepPart::Probe { "is asked" } else { "is tried" };
                 let what = format!("{prefix}`{step}` {tried} again: {why}");
-                self.attempt(cause, about, next, what, "that time, or retry it now");
+                self.attempt(kind, about, next, what, "that time, or retry it now");
             }
             // The reason is added by the entry of the probe, or of the conflict over the call.
             Phase::Probing | Phase::AwaitsDecision => {}
@@ -301,7 +322,7 @@ impl Reasons<'_> {
     /// Adds an attempt that begins at a time, or later if the run is paused then.
     fn attempt(
         &mut self,
-        cause: Cause,
+        kind: WaitKind,
         about: Option<(&StepId, Option<u32>)>,
         next: Timestamp,
         what: String,
@@ -309,7 +330,7 @@ impl Reasons<'_> {
     ) {
         let at = about.and_then(|(step, item)| self.since.at(step, item));
         let (until, unblocked_by) = self.pause_ends.map_or((Some(next), unblocked_by), |ends| (None, ends));
-        self.push(cause, about, at, until, what, unblocked_by);
+        self.push(kind, about, at, until, what, unblocked_by);
     }
 
     /// Adds actions that are due, or held.
@@ -320,7 +341,7 @@ impl Reasons<'_> {
                     let Some(step) = self.plan.steps.get(index.0) else { continue };
                     let what = format!("`{}` is held: private and shared steps are frozen", step.id);
                     let at = self.since.last;
-                    self.push(Cause::Held, Some((&step.id, None)), at, None, what, "the end of the freeze");
+                    self.push(WaitKind::Held, Some((&step.id, None)), at, None, what, "the end of the freeze");
                 }
                 Action::Child { step, item } => {
                     let Some(step) = self.plan.steps.get(step.0) else { continue };
@@ -329,12 +350,12 @@ impl Reasons<'_> {
                         _ => "another workflow",
                     };
                     let what = format!("`{}` is about to run `{workflow}`", step.id);
-                    self.push(Cause::Due, Some((&step.id, *item)), self.since.last, None, what, "the engine");
+                    self.push(WaitKind::Due, Some((&step.id, *item)), self.since.last, None, what, "the engine");
                 }
                 Action::Decide(_) => {
-                    if !self.reasons.iter().any(|reason| reason.cause == Cause::Due) {
+                    if !self.reasons.iter().any(|reason| reason.kind == WaitKind::Due) {
                         let what = "it is about to go on".to_owned();
-                        self.push(Cause::Due, None, self.since.last, None, what, "the engine");
+                        self.push(WaitKind::Due, None, self.since.last, None, what, "the engine");
                     }
                 }
                 Action::Wait(_) | Action::CommandChild { .. } | Action::Lock { .. } => {}

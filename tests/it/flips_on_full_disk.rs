@@ -1,4 +1,4 @@
-//! Routes can be lowered while the store takes no writes.
+//! Routes can be lowered while the store accepts no writes.
 
 use http::Method;
 use serde_json::{Value, json};

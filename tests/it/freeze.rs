@@ -274,7 +274,7 @@ async fn under_load_nothing_begins_between_an_acknowledgement_and_its_end() {
     );
 }
 
-/// The kill switch is set while the store takes no writes: the freeze is in force at once, the answer says that it is
+/// The kill switch is set while the store accepts no writes: the freeze is in force at once, the answer says that it is
 /// not recorded, lifting it is refused, and once the store has recorded it, a restart keeps it.
 async fn while_the_store_takes_nothing(test: &str, calls: &str, fault: &str) {
     let mut system = live_system("limits: { move_answer_ms: 2000 }\n").await;

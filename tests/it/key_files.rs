@@ -20,7 +20,7 @@ fn keep_in(flags: &FlagsDir, dir: &TempDir) {
     });
 }
 
-/// Lets legacy take an order while the store takes no writes, and kills the process. Returns the order's id.
+/// Lets legacy take an order while the store accepts no writes, and kills the process. Returns the order's id.
 async fn let_legacy_take(system: &mut TestSystem, key: &str) -> Value {
     let full = fill_disk(system).await;
     let first = send_keyed(system, key, 1).await;
@@ -62,7 +62,7 @@ async fn another_directory_for_the_file_forgets_no_key() {
     system.finish().await;
 }
 
-/// The store takes no writes, so the key stays in the file; the process is killed when it syncs that file.
+/// The store accepts no writes, so the key stays in the file; the process is killed when it syncs that file.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_wait_for_the_store_are_synced() {
     let dir = tempdir();

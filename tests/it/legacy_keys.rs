@@ -179,7 +179,7 @@ async fn a_key_that_cannot_be_recorded_shuts_the_gate_and_starts_nothing_in_live
     assert!(status == StatusCode::CONFLICT && why.contains("could not be noted"), "{status} {why}");
     // A forced flip now is made by a person who knows of the request, so it passes the gate.
     let until_live = async |system: &TestSystem| {
-        // The next check of the engine's health finds that the disk takes writes again.
+        // The next check of the engine's health finds that the disk accepts writes again.
         until("the route to be live", || async {
             let shown = system.pointsman.get("/api/v2/routes/orders.create").await;
             (shown["row"]["effective"]["state"] == "live").then_some(())
@@ -261,7 +261,7 @@ async fn a_route_that_gets_its_workflow_later() {
         assert_eq!(reply.status, StatusCode::CONFLICT, "{}", reply.json());
         [row["next"].to_string(), reply.json().to_string()]
     };
-    let says = "its retry keys are recorded since";
+    let says = "the route's retry keys are recorded since";
     let generation = || async { system.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
     let before = generation().await;
     let legacy = "    legacy: shop\n";

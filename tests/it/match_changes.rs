@@ -57,7 +57,7 @@ async fn a_live_route_that_gets_another_match_is_held_while_retries_may_come() {
         assert_eq!(order(&system, "one", 1).await, by_legacy, "{when}");
         assert_eq!(charges(&system), before, "{when}: nothing is done again");
         let refusal = system.flip("orders.create", "live", &["--reason", "up again"]).await.expect_err("it is held");
-        assert!(refusal.contains("its retry keys are recorded since"), "{when}: {refusal}");
+        assert!(refusal.contains("the route's retry keys are recorded since"), "{when}: {refusal}");
         system.kill().await;
         system.restart().await;
     }

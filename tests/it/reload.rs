@@ -1,6 +1,6 @@
 //! A hundred invalid sets of files under load: the last valid set stays, errors name file and line, no request fails.
 //! Also: files that are refused because of what the engine owns, starts that fail, and changes of the files while the
-//! store takes no writes or hangs, or while the process is killed or starts.
+//! store accepts no writes or hangs, or while the process is killed or starts.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

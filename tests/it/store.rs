@@ -235,7 +235,7 @@ async fn a_store_that_is_removed_is_reported_and_takes_no_runs() {
     crate::support::until("the process to be not ready", || async { (ready().await? == 503).then_some(()) }).await;
     let trouble = system.pointsman.get("/api/v2/status").await["store_trouble"].clone();
     assert!(trouble.as_str().is_some_and(|why| why.contains("was removed or replaced")), "{trouble}");
-    assert!(system.pointsman.log().contains("the store takes no writes"));
+    assert!(system.pointsman.log().contains("the store accepts no writes"));
     // The engine begins nothing: legacy takes the order.
     assert!(!system.order().await["id"].is_string());
     let start = json!({ "workflow": "launch-campaign", "input": { "product": "tea", "channels": [{ "channel": "radio", "amount": 70 }] } });

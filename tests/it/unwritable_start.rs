@@ -1,5 +1,5 @@
-//! A start while the store takes no writes: legacy answers its routes, and the runs that the last process left are
-//! resumed once the store takes writes again.
+//! A start while the store accepts no writes: legacy answers its routes, and the runs that the last process left are
+//! resumed once the store accepts writes again.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -78,7 +78,7 @@ async fn leave_a_run_in_flight(system: &TestSystem) {
     system.lower("off").await;
 }
 
-/// Checks a process that was started on a store that takes no writes.
+/// Checks a process that was started on a store that accepts no writes.
 async fn check_serving_without_the_store(system: &TestSystem) {
     for (key, number) in [("new", 2), ("newer", 3)] {
         let new = send_keyed(system, key, number).await;
@@ -108,7 +108,7 @@ async fn check_serving_without_the_store(system: &TestSystem) {
     assert_eq!(charges(system), charged, "nothing is begun anew");
 }
 
-/// Checks the process and its run once the store takes writes again.
+/// Checks the process and its run once the store accepts writes again.
 async fn check_resumed_run(system: TestSystem) {
     until("the process to be ready", || async {
         let ready = system.pointsman.api(Method::GET, "/readyz", Value::Null).await;
@@ -242,7 +242,7 @@ async fn a_full_disk_with_small_blocks_ends_no_process() {
     }
     std::fs::remove_file(filler).expect("removed");
     force(&system, "live").await;
-    // The next check of the engine's health finds that the disk takes writes again.
+    // The next check of the engine's health finds that the disk accepts writes again.
     until("the route to be live", || async {
         let shown = system.pointsman.get("/api/v2/routes/orders.create").await;
         (shown["row"]["effective"]["state"] == "live").then_some(())

@@ -28,7 +28,7 @@ use crate::flag::{Arm, Route, RouteMatch, Service};
 use crate::ladder::{DeclaredFiles, Ladder, LadderParts};
 use crate::limits::Limits;
 use crate::names::RouteId;
-use crate::record::Recorder;
+use crate::record::RecordWriter;
 use crate::secret::RedactionKey;
 use crate::store::tests::at;
 use crate::store::{MemoryStore, SqliteStore, Store as _, StoreHandle};
@@ -169,7 +169,7 @@ impl TestApi {
             evidence: self.evidence.clone(),
             captures: Captures::new(self.store.clone(), RedactionKey::derived_from(&[7; 32])),
             attribution: self.attribution.clone(),
-            recorder: Arc::new(Recorder::new(self.store.clone())),
+            recorder: Arc::new(RecordWriter::new(self.store.clone())),
             store: self.store.clone(),
             render_metrics: Arc::new(|| "up 1\n".to_owned()),
             tokens: self.tokens.clone(),

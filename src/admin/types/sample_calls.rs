@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::compare::{CallPair, CallText, HeldAgainst, shorten};
+use crate::compare::{CallPair, CallText, ComparedTo, shorten};
 use crate::names::StepId;
 
 /// The longest body that is shown.
@@ -36,13 +36,13 @@ pub struct ShownRequest {
 }
 
 impl From<CallPair> for SampleCall {
-    fn from(CallPair { step, item, engine, legacy, held_against }: CallPair) -> Self {
-        let held_against = match held_against {
-            HeldAgainst::Legacy => "legacy",
-            HeldAgainst::Assert => "assert",
-            HeldAgainst::Nothing => "nothing",
-            HeldAgainst::Read => "read",
-            HeldAgainst::Unknown => "unknown",
+    fn from(CallPair { step, item, engine, legacy, compared_to }: CallPair) -> Self {
+        let held_against = match compared_to {
+            ComparedTo::Legacy => "legacy",
+            ComparedTo::Assert => "assert",
+            ComparedTo::Nothing => "nothing",
+            ComparedTo::Read => "read",
+            ComparedTo::Unknown => "unknown",
         };
         let shown = |CallText { request, body }: CallText| ShownRequest {
             request: shorten(&request, BODY_BYTES_MAX),

@@ -110,7 +110,7 @@ async fn reports_for_which_there_is_no_room_make_the_family_one_with_unknown_ins
 }
 
 #[tokio::test]
-async fn a_store_that_takes_nothing_loses_nothing_and_is_an_error() {
+async fn when_the_store_refuses_writes_reports_are_kept_and_refresh_fails() {
     let store = Arc::new(MemoryStore::new());
     let instances = instances(&store);
     instances.note(seen("1", false));

@@ -16,7 +16,7 @@ use super::likeness::in_common;
 use super::paired::without_repeated_attempts;
 use super::pairing;
 use super::path_text::url_without_values;
-use super::sent_reads::LegacyReads;
+use super::sent_reads::ReadsByLegacy;
 use super::step_calls::{Equality, StepCalls};
 use crate::compare::bounds::{BoundExceeded, CompareBounds};
 use crate::compare::effect::{Effect, EffectReply};
@@ -71,7 +71,7 @@ pub fn corresponding_call(
     }
     let engine = [EngineCall::of(intent, rules.effects.template_of(&intent.step), bounds)];
     let (mut ids, [call]) = (IdMap::default(), &engine);
-    let steps = pairing::by_step(&legacy, &engine, &rules.effects, &LegacyReads::none(), &ids, &mut findings)?;
+    let steps = pairing::by_step(&legacy, &engine, &rules.effects, &ReadsByLegacy::none(), &ids, &mut findings)?;
     let step = steps.first().filter(|step| !step.legacy.is_empty());
     let Some(step) = step else { return Ok(CorrespondingCall::None { nearest: nearest(&all, call, &findings) }) };
     let is_contested = step.legacy.iter().any(|n| {

@@ -55,4 +55,4 @@ pub use draft::EffectRulesDraft;
 pub(super) use paired::PairedCalls;
 pub use path_text::{any_spelling, authority_of_url, path_of_url, path_without_values, url_without_values};
 pub(super) use rules::EffectRules;
-pub(super) use unpaired::CallsOf;
+pub(super) use unpaired::RunExtent;

@@ -10,9 +10,9 @@ use super::call::{Call, EngineCall};
 use super::coverage::EffectCoverage;
 use super::pairing::{self, Pairs};
 use super::rules::EffectRules;
-use super::sent_reads::{LegacyReads, SentReads};
+use super::sent_reads::{ReadsByLegacy, SentReads};
 use super::step_calls::StepCalls;
-use super::unpaired::{CallsOf, Unpaired};
+use super::unpaired::{RunExtent, Unpaired};
 use super::{order, report};
 use crate::compare::bounds::{BoundExceeded, CompareBounds};
 use crate::compare::effect::Effect;
@@ -31,7 +31,7 @@ pub(in crate::compare) struct PairedCalls<'a> {
     pairs: Pairs,
     rules: &'a EffectRules,
     sent_reads: SentReads<'a>,
-    reads: LegacyReads,
+    reads: ReadsByLegacy,
     unattributed: &'a [StepId],
 }
 
@@ -60,7 +60,7 @@ impl<'a> PairedCalls<'a> {
             engine.push(EngineCall::of(intent, rules.template_of(&intent.step), bounds));
         }
         let sent_reads = SentReads::of(run, rules, bounds);
-        let reads = LegacyReads::before_pairing(&sent_reads, &legacy, &engine, rules, ids, findings)?;
+        let reads = ReadsByLegacy::before_pairing(&sent_reads, &legacy, &engine, rules, ids, findings)?;
         let steps = pairing::by_step(&legacy, &engine, rules, &reads, ids, findings)?;
         let pairs = pairing::pair(&legacy, &engine, &steps, ids, findings)?;
         let unattributed = run.unattributed_steps();
@@ -91,7 +91,7 @@ impl<'a> PairedCalls<'a> {
     /// Reports the differences between the calls and the intents.
     pub(in crate::compare) fn report(
         &self,
-        of: CallsOf,
+        run_extent: RunExtent,
         ids: &mut IdMap,
         findings: &mut ComparisonFindings<'_>,
     ) -> Result<(), BoundExceeded> {
@@ -108,7 +108,7 @@ impl<'a> PairedCalls<'a> {
                     continue;
                 };
                 // Ids that only the replies show are not known, so that the values cannot be compared.
-                if of == CallsOf::StoppedRun {
+                if run_extent == RunExtent::StoppedRun {
                     continue;
                 }
                 // Of a call whose body is ignored, nothing says that it does the same.
@@ -118,9 +118,9 @@ impl<'a> PairedCalls<'a> {
             }
         }
         let Self { legacy, engine, steps, pairs, rules, sent_reads, reads, unattributed } = self;
-        let unpaired = Unpaired { legacy, engine, steps, pairs, rules, sent_reads, reads, unattributed, of };
+        let unpaired = Unpaired { legacy, engine, steps, pairs, rules, sent_reads, reads, unattributed, run_extent };
         coverage.calls_not_judged = unpaired.report(ids, findings)?;
-        if of == CallsOf::WholeRun {
+        if run_extent == RunExtent::WholeRun {
             order::report(&self.steps, &self.engine, &self.legacy, &self.pairs, findings);
         }
         findings.set_prefix(String::new());

@@ -15,7 +15,7 @@ use super::call_template::path_matches;
 use super::likeness::in_common;
 use super::path_text::derived_template;
 use super::rules::EffectRules;
-use super::sent_reads::LegacyReads;
+use super::sent_reads::ReadsByLegacy;
 use super::step_calls::{Equality, StepCalls};
 use crate::compare::body_rules::IdKind;
 use crate::compare::bounds::BoundExceeded;
@@ -44,7 +44,7 @@ pub(super) fn by_step<'a>(
     legacy: &[Call<'a>],
     engine: &[EngineCall<'a>],
     rules: &'a EffectRules,
-    reads: &LegacyReads,
+    reads: &ReadsByLegacy,
     ids: &IdMap,
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<Vec<StepCalls<'a>>, BoundExceeded> {

@@ -3,8 +3,8 @@
 //! A step may read with a method that is not safe: `POST /quotes`, `POST /rpc`. To such an address legacy may also send
 //! what changes something. That the workflow reads there says nothing about legacy's call.
 //!
-//! Always true: such a call passes for a read only if the run made an equal one, by the rules of the step that made it;
-//! once or several times. It is then the call of no other step.
+//! Always true: legacy's call counts as a read only if the run made an equal read (once or several times), by the rules
+//! of the step that made it. It is then paired with no other step.
 
 use super::call::{Call, EngineCall};
 use super::call_template::CallTemplate;
@@ -36,9 +36,9 @@ impl<'a> SentReads<'a> {
         Self(reads)
     }
 
-    /// Whether these tell of each call that fits this template whether it is a read. A call with a safe method is one,
-    /// and is not among these.
-    pub(super) fn tell(&self, template: &CallTemplate) -> bool {
+    /// Whether these decide of each call that fits this template whether it is a read. A call with a safe method always
+    /// is one, and is not among these.
+    pub(super) fn decides_for(&self, template: &CallTemplate) -> bool {
         self.0.is_some() && template.reads() && !template.method.is_safe()
     }
 
@@ -91,9 +91,9 @@ fn is_equal(
 }
 
 /// Which of legacy's calls are reads, although another step of the workflow may make such a call.
-pub(super) struct LegacyReads(Vec<bool>);
+pub(super) struct ReadsByLegacy(Vec<bool>);
 
-impl LegacyReads {
+impl ReadsByLegacy {
     /// None is known to be one.
     pub(super) fn none() -> Self {
         Self(Vec::new())

@@ -49,7 +49,7 @@ fn a_call_that_legacy_did_not_make_differs_and_what_would_have_followed_is_not_j
 }
 
 #[test]
-fn nothing_of_it_counts_as_compared() {
+fn intents_of_a_stopped_run_do_not_count_as_compared() {
     let (call, intent) = (posted(CHARGES, json!({"amount": 5})), charge(json!({"amount": 5})));
     let comparison =
         compared_so_far(vec![call], vec![intent], json!({"assert": ["${intents.charge.body.amount == 5}"]}));

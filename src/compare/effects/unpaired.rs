@@ -7,7 +7,7 @@ use super::call_template::CallRole;
 use super::pairing::Pairs;
 use super::path_text::{derived_template, url_without_values};
 use super::rules::EffectRules;
-use super::sent_reads::{LegacyReads, SentReads};
+use super::sent_reads::{ReadsByLegacy, SentReads};
 use super::step_calls::{Equality, StepCalls};
 use crate::compare::body_rules::IdKind;
 use crate::compare::bounds::BoundExceeded;
@@ -17,9 +17,9 @@ use crate::compare::value_hash::Side;
 use crate::compare::verdict::DifferenceKind;
 use crate::names::{OF_UNDO, StepId};
 
-/// Which run the intents are of.
+/// How far the run went that the intents are of.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::compare) enum CallsOf {
+pub(in crate::compare) enum RunExtent {
     /// All that the engine would do for the request.
     WholeRun,
     /// A run that could not go on: what it would have done after that is not known.
@@ -34,10 +34,10 @@ pub(super) struct Unpaired<'p, 'a> {
     pub(super) pairs: &'p Pairs,
     pub(super) rules: &'p EffectRules,
     pub(super) sent_reads: &'p SentReads<'a>,
-    pub(super) reads: &'p LegacyReads,
+    pub(super) reads: &'p ReadsByLegacy,
     /// The steps whose calls legacy may have made without one being known to be for the request.
     pub(super) unattributed: &'p [StepId],
-    pub(super) of: CallsOf,
+    pub(super) run_extent: RunExtent,
 }
 
 /// How many calls of one side are equal to each other, and how many of these have a partner.
@@ -54,7 +54,7 @@ impl Unpaired<'_, '_> {
         for step in self.steps {
             let partners = |n: usize| self.pairs.engine_of[n].is_some();
             // A run that stopped may have made the other call later.
-            if self.of == CallsOf::WholeRun && step.legacy.iter().any(|n| !partners(*n)) {
+            if self.run_extent == RunExtent::WholeRun && step.legacy.iter().any(|n| !partners(*n)) {
                 let hash = |n: usize, ids: &mut IdMap, findings: &mut ComparisonFindings<'_>| {
                     step.hash(&self.legacy[n], Side::Legacy, Equality::EXACT, ids, findings)
                 };
@@ -63,7 +63,7 @@ impl Unpaired<'_, '_> {
                 }
             }
             // What a stopped run undid, it undid only because it stopped.
-            if self.of == CallsOf::WholeRun || !step.step.as_str().ends_with(OF_UNDO) {
+            if self.run_extent == RunExtent::WholeRun || !step.step.as_str().ends_with(OF_UNDO) {
                 self.report_extra(step, ids, findings)?;
             }
         }
@@ -121,8 +121,8 @@ impl Unpaired<'_, '_> {
         let first = of_workflow.peek().copied();
         let is_judged = match first {
             // The run may have come to that step, had it gone on.
-            Some(_) if self.of == CallsOf::StoppedRun => false,
-            Some(_) => of_workflow.all(|template| self.rules.judges(template) || self.sent_reads.tell(template)),
+            Some(_) if self.run_extent == RunExtent::StoppedRun => false,
+            Some(_) => of_workflow.all(|template| self.rules.judges(template) || self.sent_reads.decides_for(template)),
             None => !call.method.is_safe(),
         };
         if !is_judged || self.sent_reads.have_equal(call, self.rules, ids, findings)? {

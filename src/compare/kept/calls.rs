@@ -20,8 +20,8 @@ pub struct CallPair {
     pub engine: Option<CallText>,
     /// What legacy sent.
     pub legacy: Option<CallText>,
-    /// What the engine's call was held against.
-    pub held_against: HeldAgainst,
+    /// What the engine's call was compared to.
+    pub compared_to: ComparedTo,
 }
 
 /// A call as a text.
@@ -33,9 +33,9 @@ pub struct CallText {
     pub body: String,
 }
 
-/// What a call of the engine was held against.
+/// What a call of the engine was compared to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeldAgainst {
+pub enum ComparedTo {
     /// A call by legacy; or this is a call that only legacy made.
     Legacy,
     /// Legacy's reply or the request, by an `assert:`.
@@ -71,11 +71,11 @@ impl KeptPair {
         for (n, intent) in self.intents.iter().enumerate() {
             let call = number_of(n).and_then(|number| legacy.iter().find(|call| call.number == number));
             paired.extend(call.map(|call| call.number));
-            let held_against = match (&call, &comparison) {
-                (Some(_), _) => HeldAgainst::Legacy,
-                (None, Err(_)) => HeldAgainst::Unknown,
-                (None, Ok(_)) if rules.asserts_read(&intent.step) => HeldAgainst::Assert,
-                (None, Ok(_)) => HeldAgainst::Nothing,
+            let compared_to = match (&call, &comparison) {
+                (Some(_), _) => ComparedTo::Legacy,
+                (None, Err(_)) => ComparedTo::Unknown,
+                (None, Ok(_)) if rules.asserts_read(&intent.step) => ComparedTo::Assert,
+                (None, Ok(_)) => ComparedTo::Nothing,
             };
             let (step, item) = (Some(intent.step.clone()), intent.item);
             pairs.push(CallPair {
@@ -83,7 +83,7 @@ impl KeptPair {
                 item,
                 engine: Some(of_intent(intent)),
                 legacy: call.map(of_call),
-                held_against,
+                compared_to,
             });
         }
         let others = legacy.iter().filter(|call| !paired.contains(&call.number));
@@ -96,10 +96,10 @@ impl KeptPair {
             item: None,
             engine: None,
             legacy: Some(of_call(call)),
-            held_against: match &comparison {
-                _ if is_read(call) => HeldAgainst::Read,
-                Ok(_) => HeldAgainst::Legacy,
-                Err(_) => HeldAgainst::Unknown,
+            compared_to: match &comparison {
+                _ if is_read(call) => ComparedTo::Read,
+                Ok(_) => ComparedTo::Legacy,
+                Err(_) => ComparedTo::Unknown,
             },
         };
         pairs.extend(others.map(only_legacy));

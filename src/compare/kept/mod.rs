@@ -22,7 +22,7 @@ mod rejudge;
 #[cfg(test)]
 mod tests;
 
-pub use calls::{CallPair, CallText, HeldAgainst};
+pub use calls::{CallPair, CallText, ComparedTo};
 pub use keep::{KeepContext, SensitiveParts, keep};
 pub(super) use mask::{holds_masked, is_masked};
 pub use record::{Kept, KeptCall, KeptPair, KeptReply, NotKept};

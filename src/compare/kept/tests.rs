@@ -66,7 +66,7 @@ fn nothing_secret_is_kept_and_the_pair_is_judged_as_before() {
 }
 
 #[test]
-fn different_secrets_still_differ_and_what_depends_on_more_than_that_is_not_judged() {
+fn masked_values_are_judged_for_equality_only() {
     let (legacy, engine) = (json_reply(&json!({"card": 4111, "n": 1})), json_reply(&json!({"card": 4112, "n": 2})));
     let request = json!({});
     let pair = pair(&legacy, &engine, &request);
@@ -210,7 +210,7 @@ fn calls_are_shown_side_by_side_although_only_the_digest_of_a_reply_is_kept() {
     let in_force = Rules::default();
     let calls = kept(&pair, &in_force).calls(&in_force, &BOUNDS, &|| false);
     let [call] = &calls[..] else { panic!("{calls:?}") };
-    assert_eq!((call.held_against, call.legacy.is_some(), call.engine.is_some()), (HeldAgainst::Legacy, true, true));
+    assert_eq!((call.compared_to, call.legacy.is_some(), call.engine.is_some()), (ComparedTo::Legacy, true, true));
 }
 
 /// Beside a call that the engine lacks, a read looks like one too.
@@ -225,8 +225,8 @@ fn a_read_by_legacy_is_told_from_a_call_that_the_engine_does_not_make() {
     let paths: Vec<_> = compared(&pair, &in_force).differences.into_iter().map(|found| found.path).collect();
     assert!(paths.iter().all(|path| !path.contains("rates")) && !paths.is_empty(), "{paths:?}");
     let calls = kept(&pair, &in_force).calls(&in_force, &BOUNDS, &|| false);
-    let against: Vec<_> = calls.iter().map(|call| call.held_against).collect();
-    assert_eq!(against, [HeldAgainst::Read, HeldAgainst::Legacy]);
+    let against: Vec<_> = calls.iter().map(|call| call.compared_to).collect();
+    assert_eq!(against, [ComparedTo::Read, ComparedTo::Legacy]);
 }
 
 /// The route compares no texts, and a step does: its mails can be judged again.

@@ -1,9 +1,9 @@
 //! Attribution, with requests and calls that the tests make, on a clock that they set.
 
-mod bystanders;
 mod open_calls;
 mod properties;
 mod rules;
+mod uncompared_requests;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -76,7 +76,7 @@ impl World {
     fn watch(&self, sent: &[(&str, &str)], body: Option<Arc<dyn SentBody>>) -> Option<TestWatch> {
         self.watch_as(Some(ROUTE), sent, body)
     }
-    /// A request of this route, or a bystander.
+    /// A request of this route, or one that is not compared.
     fn watch_as(
         &self,
         route: Option<&str>,

@@ -25,7 +25,7 @@ fn a_header_that_is_handed_on_names_the_request() {
 }
 
 #[test]
-fn a_trace_and_a_header_that_name_two_requests_name_none() {
+fn a_call_whose_trace_and_header_name_different_requests_is_ambiguous() {
     let world = World::new("header.x-request-id");
     let [a, b] = ["a", "b"].map(|id| {
         let trace = TraceContext::random(true);

@@ -235,9 +235,9 @@ fn prepare(
         return Err(CannotStart::InputRefused(why.join("; ")));
     }
     let mut sensitive_paths = spec.sensitive_paths.clone();
-    let legacy = parent.legacy.as_ref().zip(snapshot.legacy_reads(&plan)).map(|(legacy, reads)| {
-        sensitive_paths.extend(reads.sensitive.iter().filter(|path| !spec.sensitive_paths.contains(path)).cloned());
-        decode::legacy_of_child(legacy, &reads.paths, core.bytes_mark())
+    let legacy = parent.legacy.as_ref().zip(snapshot.legacy_reply_paths(&plan)).map(|(legacy, paths)| {
+        sensitive_paths.extend(paths.sensitive.iter().filter(|path| !spec.sensitive_paths.contains(path)).cloned());
+        decode::legacy_of_child(legacy, &paths.paths, core.bytes_mark())
     });
     let context = StartContext {
         mode: parent.mode,

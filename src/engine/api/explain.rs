@@ -22,7 +22,7 @@ use crate::flag::Freeze;
 use crate::names::{RunId, ServiceName, StepId};
 use crate::store::{LockRow, StoredEvent};
 use crate::workflow::{
-    Cause, Conditions, Event, LockEvent, Reason, Redaction, RunSummary, Taint, WaitStartTimes, ago, fold, waits,
+    Conditions, Event, LockEvent, Redaction, RunSummary, Taint, WaitKind, WaitReason, WaitStartTimes, ago, fold, waits,
 };
 
 fn store_error(error: impl ToString) -> CommandError {
@@ -83,9 +83,10 @@ async fn explain_within(core: &Arc<Core>, id: RunId, reads: &mut Reads) -> Resul
     let reasons = waits(&run, &plan, &snapshot.decision_inputs, conditions, &since);
     let mut lines = Vec::with_capacity(reasons.len());
     for reason in &reasons {
-        let needs_no_person = !matches!(reason.cause, Cause::Paused | Cause::Conflict(_) | Cause::Checkpoint(_));
-        match &reason.cause {
-            Cause::Child(child) if reads.descendants > 0 => {
+        let needs_no_person =
+            !matches!(reason.kind, WaitKind::Paused | WaitKind::Conflict(_) | WaitKind::Checkpoint(_));
+        match &reason.kind {
+            WaitKind::Child(child) if reads.descendants > 0 => {
                 reads.descendants -= 1;
                 let (person, state) = explain_child(core, *child, reads).await?;
                 lines.push((needs_no_person && !person, format!("{} ({state})", reason.sentence)));
@@ -142,9 +143,9 @@ fn explain_child<'a>(
 }
 
 /// The sentence of a reason, with the details that the run's events do not show.
-async fn with_details(core: &Core, reason: &Reason, run: RunId, reads: &mut Reads) -> Result<String, CommandError> {
-    let more = match &reason.cause {
-        Cause::Lock(name) => {
+async fn with_details(core: &Core, reason: &WaitReason, run: RunId, reads: &mut Reads) -> Result<String, CommandError> {
+    let more = match &reason.kind {
+        WaitKind::Lock(name) => {
             let rows = core
                 .ports
                 .store
@@ -157,12 +158,12 @@ async fn with_details(core: &Core, reason: &Reason, run: RunId, reads: &mut Read
             };
             lock_holder(&rows, run, taken, core.process.clock.now())
         }
-        Cause::Breaker(service) => breaker_state(core, service),
-        Cause::Call => {
+        WaitKind::Breaker(service) => breaker_state(core, service),
+        WaitKind::Call => {
             let snapshot = core.files.snapshot.load_full();
             snapshot.services.values().find_map(|service_limits| service_limits.wait_reason(run))
         }
-        Cause::Due if !core.schedule.mailboxes.has_task(run) && core.ports.store.is_shared() => {
+        WaitKind::Due if !core.schedule.mailboxes.has_task(run) && core.ports.store.is_shared() => {
             Some("no task of this process executes it: another process may".to_owned())
         }
         _ => None,

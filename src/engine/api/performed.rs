@@ -44,12 +44,12 @@ async fn performed(core: &Core, run: RunId) -> Result<PerformedCalls, StoreError
 }
 
 /// Which call: the index of its run, the step, the item, and the part of the step.
-type CallOfRun<'a> = (usize, &'a StepId, Option<u32>, StepPart);
+type RunCallKey<'a> = (usize, &'a StepId, Option<u32>, StepPart);
 
 /// The calls in the events of several runs: each with the index of its run, and the run's plan.
 fn of_events<'a>(events: impl Iterator<Item = (usize, &'a Plan, &'a Event)>) -> PerformedCalls {
     let mut found = PerformedCalls::default();
-    let mut open: HashMap<CallOfRun<'a>, (bool, usize)> = HashMap::new();
+    let mut open: HashMap<RunCallKey<'a>, (bool, usize)> = HashMap::new();
     for (number, (run, plan, event)) in (0..).zip(events) {
         match event {
             Event::StepStarted(StepStarted { step, item, part, effect, request: Some(request), .. })
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_written_so_that_it_is_decoded_to_the_same_under_its_own_type_if_that_can_be() {
+    fn a_reply_keeps_its_content_type_where_it_can_be_encoded_in_it() {
         for (output, content_type, text, written_as) in [
             (json!("a,b"), "text/csv", "a,b", "text/csv"),
             (json!("<a/>"), "application/xml", "<a/>", "application/xml"),
@@ -176,7 +176,7 @@ mod tests {
 
     /// A candidate whose own call would get the bytes cannot go on with this reply.
     #[test]
-    fn a_reply_says_what_of_it_the_events_do_not_have() {
+    fn a_reply_names_its_parts_that_the_events_lack() {
         let bytes = BytesMark::new(&[7; 32]).value(&Bytes::from_static(b"%PDF"), Some("application/pdf"));
         let lacking = |output: Value, recorded: &[&str], wanted: &[&str]| {
             let names = |names: &[&str]| names.iter().map(|name| (*name).into()).collect::<BTreeSet<Arc<str>>>();

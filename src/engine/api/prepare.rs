@@ -181,11 +181,12 @@ fn first_event(
     let trace = request.request.caller_trace().and_then(|value| value.to_str().ok());
     let now = core.process.clock.now();
     let InstanceFacts { value: instance, mut sensitive_paths, ids: _ } = instance;
-    let legacy =
-        request.legacy.as_ref().zip(snapshot.legacy_reads_of(plan, request.plans.as_deref())).map(|(legacy, reads)| {
-            sensitive_paths.extend(reads.sensitive.iter().cloned());
-            Arc::new(decode::legacy(legacy, &reads.paths, bounds))
-        });
+    let legacy = request.legacy.as_ref().zip(snapshot.legacy_reply_paths_of(plan, request.plans.as_deref())).map(
+        |(legacy, paths)| {
+            sensitive_paths.extend(paths.sensitive.iter().cloned());
+            Arc::new(decode::legacy(legacy, &paths.paths, bounds))
+        },
+    );
     let first = FirstValues {
         body,
         headers: &request.request.headers,

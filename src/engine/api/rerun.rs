@@ -21,7 +21,7 @@ use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::commands;
 use crate::engine::scheduler::copied_runs;
 use crate::engine::scheduler::load::{self, LoadError};
-use crate::engine::scheduler::stored_run::Beginning;
+use crate::engine::scheduler::stored_run::ReadFrom;
 use crate::engine::scheduler::successors;
 use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, StepId};
@@ -133,7 +133,7 @@ async fn check_parent(core: &Core, summary: &RunSummary) -> Result<(), StartErro
 }
 
 async fn read(core: &Core, of: RunId) -> Result<LoadedRun, StartError> {
-    load::read(core, of, Beginning::FirstEvent).await.map_err(|error| match error {
+    load::read(core, of, ReadFrom::FirstEvent).await.map_err(|error| match error {
         LoadError::Store(error) => store_error(error),
         LoadError::Unreadable(why) | LoadError::EventsUnavailable(why) => StartError::Invalid(why),
     })

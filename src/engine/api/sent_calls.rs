@@ -42,12 +42,12 @@ async fn sent_calls(core: &Core, top: RunId) -> Result<Vec<Intent>, StoreError> 
 }
 
 /// Which call: the step, the item, and the part of the step.
-type CallOfRun<'a> = (&'a StepId, Option<u32>, StepPart);
+type StepCallKey<'a> = (&'a StepId, Option<u32>, StepPart);
 
 fn of_events(plan: &Plan, events: &[StoredEvent]) -> Vec<Intent> {
-    let mut calls: Vec<(CallOfRun<'_>, Option<&CallRecord>)> = Vec::new();
-    let mut known: HashMap<CallOfRun<'_>, usize> = HashMap::new();
-    let mut not_done: HashSet<CallOfRun<'_>> = HashSet::new();
+    let mut calls: Vec<(StepCallKey<'_>, Option<&CallRecord>)> = Vec::new();
+    let mut known: HashMap<StepCallKey<'_>, usize> = HashMap::new();
+    let mut not_done: HashSet<StepCallKey<'_>> = HashSet::new();
     for stored in events {
         match &stored.event {
             Event::StepStarted(StepStarted { step, item, part, effect, request, .. })

@@ -314,7 +314,7 @@ fn key_unknown() -> StartError {
     StartError::Store { why: why.to_owned(), unknown: true }
 }
 
-/// Which run has a key.
+/// The run that owns a retry key: the one just registered, or an earlier one that is durable.
 #[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
 pub(in crate::engine) enum KeyOwner {
     /// The run that was registered with it.

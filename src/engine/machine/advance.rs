@@ -77,7 +77,12 @@ impl Machine {
     fn pause(&mut self, by: String, reason: String) {
         match self.apply_command(Command::PauseCopied { by, reason }) {
             Ok(_) => self.require_durable(self.run.seq()),
-            Err(refusal) => tracing::info!(run = %self.run.id(), %refusal, "no pause was added to the run"),
+            Err(refusal) => {
+                tracing::info!(
+                    run = %self.run.id(), %refusal,
+                    "the run of the copied store was not paused: it is paused already or has ended"
+                )
+            }
         }
     }
 

@@ -11,8 +11,8 @@ use crate::expression::MediaType;
 use crate::flag::{PinKey, SkipReason};
 use crate::names::StepId;
 use crate::workflow::{
-    CallRecord, Failure, FailureKind, Lack, Mode, Payload, Plan, Redaction, Run, RunStatus, ShownTexts, Step, StepKind,
-    StepPart, optional_steps, sends,
+    CallRecord, Failure, FailureKind, MissingForRehearsal, Mode, Payload, Plan, Redaction, Run, RunStatus, ShownTexts,
+    Step, StepKind, StepPart, optional_steps, sends,
 };
 
 /// What a run did apart from its answer, for comparison and for metrics.
@@ -156,11 +156,11 @@ fn without_items(run: &Run, plan: &Plan) -> Vec<StepId> {
 
 /// Why a run that ended with a failure of this kind is not compared; `None` where it is.
 fn skip_reason(kind: FailureKind) -> Option<SkipReason> {
-    Some(match kind.lack()? {
-        Lack::Output => SkipReason::UnresolvedEffect,
-        Lack::Person => SkipReason::NeedsPerson,
-        Lack::Signal => SkipReason::NeedsSignal,
-        Lack::Decision => SkipReason::WouldPause,
+    Some(match kind.missing_for_rehearsal()? {
+        MissingForRehearsal::Output => SkipReason::UnresolvedEffect,
+        MissingForRehearsal::Person => SkipReason::NeedsPerson,
+        MissingForRehearsal::Signal => SkipReason::NeedsSignal,
+        MissingForRehearsal::Decision => SkipReason::WouldPause,
     })
 }
 

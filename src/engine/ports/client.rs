@@ -207,7 +207,7 @@ impl Transport {
         let receiver = call.streaming.as_ref().and_then(|streaming| streaming.receiver.clone());
         let sent = self.send(call, &mut permit, kill_switch).await;
         let (result, open) = sent.unwrap_or_else(|result| (result, None));
-        permit.settle(&result);
+        permit.record_outcome(&result);
         if let Some((open, receiver)) = open.zip(receiver) {
             open.hand_over(&receiver, permit);
         }

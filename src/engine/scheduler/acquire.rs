@@ -21,7 +21,7 @@ use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::load::{LoadError, plan_of, read};
 use crate::engine::scheduler::mailbox::{CommandReply, Slot};
-use crate::engine::scheduler::stored_run::{self, Beginning, ReadError, StoredRun};
+use crate::engine::scheduler::stored_run::{self, ReadError, ReadFrom, StoredRun};
 use crate::engine::scheduler::unreadable;
 use crate::names::RunId;
 use crate::store::{AcquireResult, OwnedRun, StoreError};
@@ -132,7 +132,7 @@ async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(Owne
 
 /// Makes the summary of a run from its events.
 async fn rebuild_summary(core: &Core, run: RunId) -> Result<RunSummary, ReadError> {
-    let stored = stored_run::read(core, run, Beginning::FirstEvent).await?;
+    let stored = stored_run::read(core, run, ReadFrom::FirstEvent).await?;
     let StoredRun { mut run, last_event_at, events, .. } = stored;
     let snapshot = core.files.snapshot.load_full();
     Ok(match plan_of(core, &snapshot, &run.started().plan).await {
@@ -164,8 +164,8 @@ pub(in crate::engine) async fn load(
     core.schedule.timers.remove(id);
     // Reading from a snapshot is safe: this process owns the run, so it is neither appended to nor purged meanwhile.
     let beginning = match owned.summary.seq.0 >= core.schedule.run_snapshots.every() {
-        true => Beginning::Snapshot,
-        false => Beginning::FirstEvent,
+        true => ReadFrom::Snapshot,
+        false => ReadFrom::FirstEvent,
     };
     let mut loaded = read(core, id, beginning).await;
     if let Ok(first) = &loaded
@@ -173,7 +173,7 @@ pub(in crate::engine) async fn load(
         && first.run.seq() != owned.summary.seq
     {
         tracing::warn!(run = %id, "the run's snapshot and its row disagree about its last event: all of its events are read");
-        loaded = read(core, id, Beginning::FirstEvent).await;
+        loaded = read(core, id, ReadFrom::FirstEvent).await;
     }
     match loaded {
         Ok(loaded) if loaded.run.seq() == owned.summary.seq => {

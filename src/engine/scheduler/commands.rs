@@ -21,7 +21,7 @@ use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::deliver::Undelivered;
 use crate::engine::scheduler::load;
 use crate::engine::scheduler::mailbox::{CommandReply, CommandRequest, Message};
-use crate::engine::scheduler::stored_run::{self, Beginning};
+use crate::engine::scheduler::stored_run::{self, ReadFrom};
 use crate::engine::scheduler::successors;
 use crate::limits::Limits;
 use crate::names::{CheckpointId, RunId, Seq};
@@ -72,14 +72,14 @@ pub(in crate::engine) async fn give_command(
 /// The refusal of a further answer to a checkpoint of an ended run. `None` where it has no answer, or the run or its
 /// plan cannot be read.
 async fn answered_before(core: &Core, run: RunId, checkpoint: &CheckpointId) -> Option<CommandRefusal> {
-    let stored = stored_run::read(core, run, Beginning::FirstEvent).await.ok()?;
+    let stored = stored_run::read(core, run, ReadFrom::FirstEvent).await.ok()?;
     let plan = load::plan_of(core, &core.files.snapshot.load_full(), &stored.run.started().plan).await.ok()?;
     crate::workflow::answered_before(&stored.run, &plan, checkpoint)
 }
 
 /// Whether a signal was delivered to the run under this id. False where the run cannot be read, or was purged.
 async fn was_delivered(core: &Core, run: RunId, id: &str) -> bool {
-    let stored = stored_run::read(core, run, Beginning::FirstEvent).await;
+    let stored = stored_run::read(core, run, ReadFrom::FirstEvent).await;
     stored.is_ok_and(|stored| stored.run.has_delivery(id))
 }
 

@@ -11,7 +11,7 @@ use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::ports::locks::ROWS_MAX;
 use crate::engine::ports::opened_events;
 use crate::engine::scheduler::acquired_run::LoadedRun;
-use crate::engine::scheduler::stored_run::{self, Beginning, ReadError, StoredRun};
+use crate::engine::scheduler::stored_run::{self, ReadError, ReadFrom, StoredRun};
 use crate::engine::snapshot::FilesSnapshot;
 use crate::names::{PlanId, RunId, StepId};
 use crate::store::{StoreError, StoredEvent};
@@ -29,10 +29,10 @@ pub(in crate::engine) enum LoadError {
 }
 
 /// Reads a run, whether or not this process owns it.
-pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<LoadedRun, LoadError> {
+pub(in crate::engine) async fn read(core: &Core, id: RunId, from: ReadFrom) -> Result<LoadedRun, LoadError> {
     let _permit = core.schedule.load_permits.0.acquire().await; // never closed
     let StoredRun { mut run, last_event_at, events, from_run_snapshot, no_sealed_value_opens } =
-        match stored_run::read(core, id, beginning).await {
+        match stored_run::read(core, id, from).await {
             Ok(stored) => stored,
             Err(error @ ReadError::Misfit(_)) => return Err(LoadError::Unreadable(error.to_string())),
             Err(ReadError::Store(error)) => {

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::engine::bounds::usize_of;
 use crate::engine::context::Core;
 use crate::engine::scheduler::run_snapshots::SnapshotOutcome;
-use crate::engine::scheduler::stored_run::{self, Beginning};
+use crate::engine::scheduler::stored_run::{self, ReadFrom};
 use crate::names::RunId;
 use crate::priority;
 use crate::store::RunSnapshot;
@@ -68,7 +68,7 @@ async fn write(core: &Core) {
 /// Makes and stores a snapshot of a run. `None` where the run has ended, has sensitive values, or has too few new
 /// events.
 pub(in crate::engine) async fn make(core: &Core, id: RunId) -> Result<Option<SnapshotOutcome>, String> {
-    let stored = stored_run::read(core, id, Beginning::Snapshot).await.map_err(|error| error.to_string())?;
+    let stored = stored_run::read(core, id, ReadFrom::Snapshot).await.map_err(|error| error.to_string())?;
     let (run, new_events) = (&stored.run, stored.events.len() as u64);
     if run.is_final() || run.holds_sensitive() || new_events < core.schedule.run_snapshots.every() {
         return Ok(None);

@@ -15,7 +15,7 @@ use crate::workflow::{EventMisfit, FOLD, Run, fold};
 
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) enum Beginning {
+pub(in crate::engine) enum ReadFrom {
     /// At the run's snapshot, if it has one. Only for runs that have not ended: an ended one may be purged meanwhile.
     Snapshot,
     /// At its first event.
@@ -46,8 +46,8 @@ pub(in crate::engine) struct StoredRun {
 }
 
 /// Reads and folds a run.
-pub(in crate::engine) async fn read(core: &Core, id: RunId, beginning: Beginning) -> Result<StoredRun, ReadError> {
-    if beginning == Beginning::Snapshot
+pub(in crate::engine) async fn read(core: &Core, id: RunId, from: ReadFrom) -> Result<StoredRun, ReadError> {
+    if from == ReadFrom::Snapshot
         && let Some((run, at)) = read_snapshot(core, id).await
     {
         let events = core.ports.store.events(id, run.seq().next()).await.map_err(ReadError::Store)?;

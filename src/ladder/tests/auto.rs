@@ -31,7 +31,7 @@ impl Fixture {
         self.status("plain").shares.of(State::Live).as_f64()
     }
     fn held(&self) -> String {
-        self.status("plain").auto.unwrap().held.join("; ")
+        self.status("plain").auto.unwrap().blocked_by.join("; ")
     }
 }
 

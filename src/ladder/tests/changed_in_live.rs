@@ -176,7 +176,7 @@ async fn a_held_route_whose_basis_changed_returns_only_through_its_gate() {
         expire_soon(&fixture.store).await;
         fixture = fixture.restart(edited()).await;
         let why = || fixture.status("bare").refused.join("; ");
-        assert!(why().contains("held at `dark`: its retry keys are recorded since"), "{}", why());
+        assert!(why().contains("held at `dark`: the route's retry keys are recorded since"), "{}", why());
         release_until(&fixture, || why().contains("does not return to `live` by itself")).await;
         assert!(why().contains("20 more compared pairs in dark"), "{}", why());
         let mut fixture = fixture.restart(edited()).await;

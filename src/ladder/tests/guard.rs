@@ -170,7 +170,7 @@ async fn a_store_that_takes_no_writes_delays_no_action() {
 }
 
 #[tokio::test]
-async fn a_flip_down_to_where_the_guard_keeps_a_route_ends_that() {
+async fn a_flip_down_to_the_guards_limit_releases_the_guard() {
     let fixture = Fixture::live(guarded("plain", |_| {}), "plain").await;
     fixture.ladder.act_on_crossing(&crossing("plain", State::Live));
     fixture.flip("plain", to(State::Dark)).await.unwrap();

@@ -31,10 +31,10 @@ async fn a_live_route_whose_match_changes_is_held_until_no_retry_may_come() {
         assert_eq!(status.requested, State::Live);
         let could_be_live = fixture.ladder.flags().load().route(&"bare".into()).unwrap().could_be_live();
         assert!(could_be_live, "it returns without a gate, so no request may be served whose key cannot be noted");
-        for part in ["held at `dark`", "its retry keys are recorded since", "force: { reason", "--force"] {
+        for part in ["held at `dark`", "the route's retry keys are recorded since", "force: { reason", "--force"] {
             assert!(status.refused.iter().any(|why| why.contains(part)), "{part}: {:?}", status.refused);
         }
-        assert!(fixture.refusal("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
+        assert!(fixture.refusal("bare", to(State::Live)).await.contains("the route's retry keys are recorded since"));
         fixture = fixture.restart(elsewhere()).await;
     }
     // A person may override it.
@@ -126,7 +126,7 @@ async fn files_that_take_a_route_out_of_only_and_reassign_requests_to_it_must_lo
     let by_force = edited(lower(State::Dark), "bare", |route| route.force = Some("back to legacy".into()));
     let fixture = fixture.restart(by_force).await;
     assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Requested));
-    assert!(fixture.refusal("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
+    assert!(fixture.refusal("bare", to(State::Live)).await.contains("the route's retry keys are recorded since"));
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn a_held_route_that_takes_the_place_of_another_one_goes_down() {
         fixture.ladder.reload(merged.clone(), || {}).await.unwrap();
         assert_eq!(fixture.state("bare").state, State::Dark);
     }
-    assert!(fixture.refusal("bare", to(State::Live)).await.contains("its retry keys are recorded since"));
+    assert!(fixture.refusal("bare", to(State::Live)).await.contains("the route's retry keys are recorded since"));
     let fixture = fixture.restart(merged).await;
     assert_eq!(fixture.state("bare").state, State::Dark);
 }
@@ -181,7 +181,7 @@ async fn a_file_is_judged_by_the_match_that_it_has_now() {
     let declared = edited(elsewhere(), "bare", |route| route.declared = State::Live);
     fixture.ladder.reload(declared, || {}).await.unwrap();
     let why = fixture.status("bare").refused.join("; ");
-    assert!(why.contains("its retry keys are recorded since"), "{why}");
+    assert!(why.contains("the route's retry keys are recorded since"), "{why}");
 }
 
 #[tokio::test]
@@ -358,8 +358,8 @@ async fn a_held_route_does_not_return_while_keys_are_not_known() {
     let fixture = restart_with(&unnoted, elsewhere(), fixture).await;
     unnoted.serve("bare");
     let why = || fixture.status("bare").refused.join("; ");
-    assert!(why().contains("its retry keys are recorded since"), "{}", why());
-    release_until(&fixture, || !why().contains("its retry keys are recorded since")).await;
+    assert!(why().contains("the route's retry keys are recorded since"), "{}", why());
+    release_until(&fixture, || !why().contains("the route's retry keys are recorded since")).await;
     assert!(why().contains("a key of `bare` was not noted"), "{}", why());
     assert_eq!(fixture.state("bare"), effective(State::Dark, EffectiveReason::Gate));
 }

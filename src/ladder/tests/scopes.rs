@@ -225,7 +225,7 @@ fn requests_before_another_match_or_retry_key_shut_the_gate_for_a_window() {
 async fn the_gate_to_live_waits_for_retries_from_before_the_first_workflow() {
     let without_workflow = || edited(files(&[]), "bare", |route| route.workflow = None);
     let why = |fixture: &Fixture, id: &str| fixture.status(id).next.unwrap().missing.join("; ");
-    let since = "its retry keys are recorded since";
+    let since = "the route's retry keys are recorded since";
     let fixture = Fixture::open(without_workflow()).await;
     for reads in [false, true] {
         let with_workflow =

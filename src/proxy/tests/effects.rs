@@ -21,7 +21,7 @@ struct Registry {
 }
 
 struct Told {
-    /// `None`: a bystander.
+    /// `None`: it is not compared.
     route: Option<String>,
     sent: HeaderMap,
     body: Option<Arc<dyn SentBody>>,
@@ -130,7 +130,7 @@ async fn in_shadow_and_dark_legacy_gets_the_trace_that_is_watched() {
 }
 
 #[tokio::test]
-async fn what_legacy_gets_and_is_not_compared_is_a_bystander() {
+async fn what_legacy_gets_and_is_not_compared_is_watched_as_uncompared() {
     let origin = Origin::always_answers(OK).await;
     let (setup, registry) = watched(State::Off);
     let rig = Rig::new(&origin, setup).await;
@@ -157,7 +157,7 @@ async fn what_legacy_gets_and_is_not_compared_is_a_bystander() {
 }
 
 #[tokio::test]
-async fn a_bystander_is_known_until_its_exchange_has_ended() {
+async fn an_uncompared_request_is_known_until_its_exchange_has_ended() {
     let (answered, mut was_answered) = tokio::sync::mpsc::channel::<()>(1);
     let (go_on, goes_on) = tokio::sync::mpsc::channel::<()>(1);
     let goes_on = Arc::new(tokio::sync::Mutex::new(goes_on));

@@ -145,7 +145,7 @@ impl Rig {
         self.ran.lock().unwrap().clone()
     }
     fn held(&self) -> u64 {
-        self.test.shadow.held.entries()
+        self.test.shadow.turn_memory.entries()
     }
     async fn skipped(&self, settled: u64) -> Vec<(String, u64)> {
         let seen = self.test.settled(settled).await;

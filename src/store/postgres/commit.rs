@@ -206,15 +206,15 @@ impl Committer {
         }
     }
 
-    /// Records the error that is shown while the store takes no commits.
+    /// Records the error that is shown while the store accepts no commits.
     pub(super) fn note_failure(&self, why: &str) {
         *self.write_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
     }
 
-    /// Tests whether the store takes commits again.
+    /// Tests whether the store accepts commits again.
     pub(super) async fn probe(&mut self, healthy: &AtomicBool) {
         if self.session.probe().await.is_ok() {
-            tracing::info!("the store takes commits again");
+            tracing::info!("the store accepts commits again");
             healthy.store(true, Ordering::Release);
         }
     }

@@ -63,7 +63,7 @@ async fn check_server(conn: &mut PgConnection, address: &Address) -> Result<(), 
         return Err(StoreError(format!("{shown} is PostgreSQL {}: this needs 13 or newer", version / 10_000)));
     }
     if row.try_get(1).map_err(failed)? {
-        return Err(StoreError(format!("{shown} is a standby, which takes no writes: name the primary")));
+        return Err(StoreError(format!("{shown} is a standby, which accepts no writes: name the primary")));
     }
     if row.try_get(2).map_err(failed)? {
         return Err(StoreError(format!("{shown} is read-only")));

@@ -155,7 +155,7 @@ impl Session {
         self.open = None;
     }
 
-    /// Tests whether the database takes commits.
+    /// Tests whether the database accepts commits.
     pub(super) async fn probe(&mut self) -> Result<(), WriteError> {
         let text = "INSERT INTO meta (key, value) VALUES ('probe', '') \
                     ON CONFLICT (key) DO UPDATE SET value = excluded.value";

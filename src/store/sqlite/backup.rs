@@ -10,7 +10,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor, SqlSafeStr};
 
 use super::encoded::nanos;
+use super::path_with_suffix::path_with_suffix;
 use super::{open, read, read_only, restored, upgrade};
 use crate::clock;
 use crate::flag::{Arm, RetryKey};
@@ -57,7 +58,7 @@ pub(super) async fn back_up(
     if to.symlink_metadata().is_ok() {
         return Err(exists(to));
     }
-    let part = with_suffix(to, ".part");
+    let part = path_with_suffix(to, ".part");
     // Locked until the copy has its name: the second of two backups to one file is refused.
     let lock = create_part_file(&part).map_err(|error| match error.kind() {
         ErrorKind::WouldBlock => StoreError(format!("another backup writes {} now", to.display())),
@@ -156,12 +157,6 @@ fn exists(to: &Path) -> StoreError {
     StoreError(format!("{} exists already: a backup overwrites nothing; name another file", to.display()))
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 /// Creates and locks the empty file that is written, or empties the one that a killed process left.
 fn create_part_file(part: &Path) -> std::io::Result<File> {
     let mut private = OpenOptions::new();
@@ -177,14 +172,14 @@ fn create_part_file(part: &Path) -> std::io::Result<File> {
     file.set_len(0)?;
     // Otherwise SQLite would use files of the earlier copy as those of the new one.
     for suffix in ["-journal", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(with_suffix(part, suffix)); // usually there is none
+        let _ = std::fs::remove_file(path_with_suffix(part, suffix)); // usually there is none
     }
     Ok(file)
 }
 
 fn remove_part_files(part: &Path) {
     for suffix in ["", "-journal", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(with_suffix(part, suffix)); // usually there is none
+        let _ = std::fs::remove_file(path_with_suffix(part, suffix)); // usually there is none
     }
 }
 

@@ -107,7 +107,7 @@ impl Committer {
         }
     }
 
-    /// Records the error that is shown while the store takes no commits.
+    /// Records the error that is shown while the store accepts no commits.
     fn note_failure(&self, error: &WriteError) {
         *self.write_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.text().to_owned());
     }
@@ -180,16 +180,16 @@ impl Committer {
             self.note_failure(&error);
             tracing::error!(
                 error = error.text(),
-                "the store takes no writes until its files are whole again; nothing that was acknowledged is lost"
+                "the store accepts no writes until its files are whole again; nothing that was acknowledged is lost"
             );
         }
     }
 
-    /// Tests whether the store takes commits again.
+    /// Tests whether the store accepts commits again.
     pub(super) fn probe(&mut self, healthy: &AtomicBool) {
         self.conn.roll_back();
         if self.conn.probe(nanos(clock::now())).is_ok() {
-            tracing::info!("the store takes commits again");
+            tracing::info!("the store accepts commits again");
             healthy.store(true, Ordering::Release);
         }
     }

@@ -8,8 +8,9 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::path_with_suffix::path_with_suffix;
 use crate::store::StoreError;
 
 /// The first bytes of a database, as far as the two that say whether it uses a log.
@@ -22,7 +23,7 @@ const LOG_HEADER_BYTES: u64 = 32;
 
 /// Refuses the database if it uses no log, and there is one with pages.
 pub(super) fn refuse(path: &Path) -> Result<(), StoreError> {
-    let log = with_suffix(path, "-wal");
+    let log = path_with_suffix(path, "-wal");
     let has_pages = log.metadata().is_ok_and(|found| found.len() > LOG_HEADER_BYTES);
     if !has_pages || !uses_no_log(path) {
         return Ok(());
@@ -34,7 +35,7 @@ pub(super) fn refuse(path: &Path) -> Result<(), StoreError> {
          get the earlier store back instead, put its database back in place of {path} and leave the two where they are",
         path = path.display(),
         log = log.display(),
-        index = with_suffix(path, "-shm").display(),
+        index = path_with_suffix(path, "-shm").display(),
     )))
 }
 
@@ -42,10 +43,4 @@ fn uses_no_log(path: &Path) -> bool {
     let mut header = [0; HEADER_BYTES];
     let is_read = File::open(path).and_then(|mut file| file.read_exact(&mut header)).is_ok();
     is_read && header.starts_with(MAGIC) && header.ends_with(&USES_NO_LOG)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

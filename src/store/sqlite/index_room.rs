@@ -7,11 +7,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
+use super::path_with_suffix::path_with_suffix;
 use crate::store::StoreError;
 
 /// The size of a mapped page. SQLite writes one byte to each page of a new index.
@@ -42,15 +43,9 @@ impl IndexRoom {
     }
 }
 
-fn beside(database: &Path, suffix: &str) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
-}
-
 /// Allocates the index of an open database on a file system with small blocks, if it has one.
 pub(super) fn allocate(database: &Path) -> Result<Option<IndexRoom>, StoreError> {
-    let index = &beside(database, "-shm");
+    let index = &path_with_suffix(database, "-shm");
     if statvfs(index).is_ok_and(|found| found.f_frsize >= PAGE_BYTES) {
         return Ok(None);
     }
@@ -74,7 +69,7 @@ pub(super) fn allocate(database: &Path) -> Result<Option<IndexRoom>, StoreError>
     let allocated = fallocate(room.file, FallocateFlags::KEEP_SIZE, 0, bytes.max(1));
     room.reserve(0);
     // A log keeps its size when it is reused, and grows within it even on a full disk: the index must cover all of it.
-    room.reserve(std::fs::metadata(beside(database, "-wal")).map_or(0, |log| log.len() / PAGE_BYTES));
+    room.reserve(std::fs::metadata(path_with_suffix(database, "-wal")).map_or(0, |log| log.len() / PAGE_BYTES));
     match allocated {
         Err(error @ (Errno::NOSPC | Errno::DQUOT)) => Err(StoreError(format!(
             "cannot allocate {}: {error}: the disk is full; make room and start again; nothing was changed",

@@ -27,6 +27,7 @@ mod notifier;
 mod open;
 mod open_files;
 mod other_writes;
+mod path_with_suffix;
 mod queue;
 mod read;
 mod read_only;

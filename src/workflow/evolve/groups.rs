@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::ending::cancelled_by;
-use super::interactions::EndedChild;
+use super::interactions::RecordedChildEnd;
 use crate::workflow::calls::{Open, StepState};
 use crate::workflow::run::End;
 use crate::workflow::{
@@ -87,7 +87,7 @@ impl Run {
             }
             ChildEvent::Ended { step, item, child, status, output, note: _, effects, tree, unfit, sensitive: _ } => {
                 let (effects, tree) = (*effects, tree.as_ref());
-                let ended = EndedChild { child: *child, status: *status, effects, tree, unfit: *unfit };
+                let ended = RecordedChildEnd { child: *child, status: *status, effects, tree, unfit: *unfit };
                 self.child_ended(step, *item, &ended, output)
             }
         }

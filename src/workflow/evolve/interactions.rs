@@ -16,8 +16,8 @@ use crate::workflow::{
     TreeEffects,
 };
 
-/// How a child run ended.
-pub(super) struct EndedChild<'a> {
+/// The fields of [`ChildEvent::Ended`](crate::workflow::ChildEvent::Ended) that change the parent.
+pub(super) struct RecordedChildEnd<'a> {
     pub child: RunId,
     pub status: RunStatus,
     /// Whether a completed run performed an effect that a person may want to undo.
@@ -302,10 +302,10 @@ impl Run {
         &mut self,
         step: &StepId,
         item: Option<u32>,
-        ended: &EndedChild<'_>,
+        ended: &RecordedChildEnd<'_>,
         output: &SharedJson,
     ) -> Result<(), String> {
-        let EndedChild { child, status, effects, tree, unfit } = *ended;
+        let RecordedChildEnd { child, status, effects, tree, unfit } = *ended;
         let key = (step.clone(), item);
         let known = self.interactions.children.get(&key).filter(|known| known.run == child).cloned();
         let known = known.ok_or_else(|| format!("`{step}` did not begin {child}"))?;

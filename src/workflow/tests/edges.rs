@@ -2,7 +2,7 @@
 
 use super::harness::{breaker_open, plan, timed_out};
 use super::*;
-use crate::workflow::{Cause, Choice, ControlCommand, EndingEvent, Reason};
+use crate::workflow::{Choice, ControlCommand, EndingEvent, WaitKind, WaitReason};
 
 #[test]
 fn a_retry_honours_retry_after_up_to_the_longest_delay() {
@@ -144,9 +144,9 @@ fn the_next_attempt_of_a_paused_run_waits_for_the_end_of_the_pause() {
     harness.call("a", timed_out());
     harness.call("b", breaker_open(60_000));
     let assert_says = |harness: &Harness<'_>, ends: &str| {
-        let of_b = |reason: &Reason| reason.step == Some("b".into());
+        let of_b = |reason: &WaitReason| reason.step == Some("b".into());
         let reason = harness.reasons().into_iter().find(of_b).unwrap();
-        assert_eq!((reason.until, reason.cause), (None, Cause::Breaker("bank".into())));
+        assert_eq!((reason.until, reason.kind), (None, WaitKind::Breaker("bank".into())));
         assert!(reason.sentence.contains(ends) && !reason.sentence.contains("that time"), "{}", reason.sentence);
     };
     assert_says(&harness, "the decision about the conflict, before which no attempt begins");

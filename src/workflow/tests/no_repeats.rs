@@ -4,8 +4,8 @@ use super::harness::{plan, take_output, timed_out};
 use super::people_harness::{review, yes};
 use super::*;
 use crate::workflow::{
-    Cause, Choice, ConflictKind, ControlCommand, OnTimeout, StepEvent, StepPart, StepStatus, UndoStatus, replay_with,
-    rerun,
+    Choice, ConflictKind, ControlCommand, OnTimeout, StepEvent, StepPart, StepStatus, UndoStatus, WaitKind,
+    replay_with, rerun,
 };
 
 fn retry_with(input: Value) -> Choice {
@@ -331,7 +331,7 @@ respond: { status: 200 }
     });
     let reasons = harness.reasons();
     assert!(reasons[0].sentence.contains("its probe asks, and nothing is sent again"), "{}", reasons[0].sentence);
-    assert!(matches!(reasons[0].cause, Cause::Retry));
+    assert!(matches!(reasons[0].kind, WaitKind::Retry));
     harness.advance_seconds(5);
     harness.record_result("charge", None, StepPart::Probe, status(404));
     let conflict = harness.run.conflict().unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::names::CheckpointId;
 use crate::workflow::{
-    CheckpointAnswer, ControlCommand, LockPosition, OpenCheckpoint, Reason, TreeEffects, WaitStartTimes, waits,
+    CheckpointAnswer, ControlCommand, LockPosition, OpenCheckpoint, TreeEffects, WaitReason, WaitStartTimes, waits,
 };
 
 pub(super) fn yes() -> CheckpointAnswer {
@@ -118,12 +118,12 @@ impl Harness<'_> {
         });
         told.collect()
     }
-    pub fn reasons(&self) -> Vec<Reason> {
+    pub fn reasons(&self) -> Vec<WaitReason> {
         let since = WaitStartTimes::of(self.events.iter().map(|event| (self.now, event)));
         waits(&self.run, self.plan, &self.inputs, self.conditions(), &since)
     }
     pub fn causes(&self) -> Vec<&'static str> {
-        self.reasons().iter().map(|reason| reason.cause.as_str()).collect()
+        self.reasons().iter().map(|reason| reason.kind.as_str()).collect()
     }
     /// The bodies that were sent, in order.
     pub fn sent_bodies(&self) -> Vec<Value> {

@@ -313,7 +313,7 @@ fn a_rehearsal_has_legacys_time_ids_and_random_numbers() {
 }
 
 #[test]
-fn what_legacy_does_not_have_is_drawn() {
+fn a_value_that_legacys_reply_lacks_is_generated() {
     let own = drawn(Mode::Real, json!({}));
     for body in [json!({}), json!(null), json!({ "at": "soon", "id": "", "lot": "many" }), json!({ "id": [1] })] {
         assert_eq!(drawn(Mode::Rehearse, body.clone()), own, "{body}");
@@ -323,7 +323,7 @@ fn what_legacy_does_not_have_is_drawn() {
 }
 
 #[test]
-fn it_is_in_no_event() {
+fn injected_values_are_not_stored_in_the_first_event() {
     let plan = plan(DRAWS);
     let mut first = started(&plan, Mode::Rehearse, json!({}));
     let before = serde_json::to_value(&first).unwrap();

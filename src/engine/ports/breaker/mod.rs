@@ -64,7 +64,7 @@ impl BreakerState {
     }
 }
 
-/// The admission of one call. The caller hands it back to [`Breaker::settle`] with the outcome of the call.
+/// The admission of one call. The caller hands it back to [`Breaker::record_outcome`] with the outcome of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct AdmittedCall {
@@ -126,7 +126,7 @@ impl Breaker {
 
     /// Records the outcome of an admitted call. The outcome of a call that was admitted before the last change of state
     /// is out of date and changes nothing.
-    pub fn settle(&mut self, admission: AdmittedCall, outcome: CallOutcome, now: Duration) -> Option<Change> {
+    pub fn record_outcome(&mut self, admission: AdmittedCall, outcome: CallOutcome, now: Duration) -> Option<Change> {
         if admission.period != self.period {
             return None;
         }

@@ -15,7 +15,7 @@ fn rule() -> Rule {
 
 fn call(breaker: &mut Breaker, outcome: CallOutcome, now: u64) -> Result<(), Rejected> {
     let admission = breaker.admit(ms(now)).0?;
-    breaker.settle(admission, outcome, ms(now));
+    breaker.record_outcome(admission, outcome, ms(now));
     Ok(())
 }
 
@@ -69,9 +69,9 @@ fn probes_close_the_breaker_when_all_succeed() {
     assert_eq!(change.map(|change| change.to), Some(BreakerState::HalfOpen));
     let second = breaker.admit(ms(100)).0.unwrap();
     assert_eq!(breaker.admit(ms(100)).0, Err(Rejected { retry_at: ms(120) }), "at most two probes");
-    assert_eq!(breaker.settle(first.unwrap(), CallOutcome::Succeeded, ms(110)), None);
+    assert_eq!(breaker.record_outcome(first.unwrap(), CallOutcome::Succeeded, ms(110)), None);
     assert!(breaker.admit(ms(110)).0.is_err(), "one in flight, one succeeded");
-    let change = breaker.settle(second, CallOutcome::Succeeded, ms(120)).unwrap();
+    let change = breaker.record_outcome(second, CallOutcome::Succeeded, ms(120)).unwrap();
     assert_eq!((change.from, change.to), (BreakerState::HalfOpen, BreakerState::Closed));
     assert!(breaker.admit(ms(120)).0.is_ok());
 }
@@ -100,7 +100,7 @@ fn an_inconclusive_probe_makes_room_for_another() {
     let mut breaker = opened_at(0);
     let probes = [breaker.admit(ms(100)).0.unwrap(), breaker.admit(ms(100)).0.unwrap()];
     assert!(breaker.admit(ms(100)).0.is_err());
-    breaker.settle(probes[0], CallOutcome::Inconclusive, ms(100));
+    breaker.record_outcome(probes[0], CallOutcome::Inconclusive, ms(100));
     assert!(breaker.admit(ms(100)).0.is_ok());
 }
 
@@ -112,10 +112,10 @@ fn the_outcome_of_a_call_of_an_earlier_period_changes_nothing() {
         call(&mut breaker, CallOutcome::Failed, 0).unwrap();
     }
     let probe = breaker.admit(ms(100)).0.unwrap();
-    assert_eq!(breaker.settle(early, CallOutcome::Failed, ms(100)), None);
-    assert_eq!(breaker.settle(early, CallOutcome::Succeeded, ms(100)), None);
+    assert_eq!(breaker.record_outcome(early, CallOutcome::Failed, ms(100)), None);
+    assert_eq!(breaker.record_outcome(early, CallOutcome::Succeeded, ms(100)), None);
     assert_eq!(breaker.state(), BreakerState::HalfOpen);
-    breaker.settle(probe, CallOutcome::Failed, ms(100)).unwrap();
+    breaker.record_outcome(probe, CallOutcome::Failed, ms(100)).unwrap();
 }
 
 #[test]
@@ -203,7 +203,7 @@ proptest! {
                 Operation::Settle(_, _) if in_flight.is_empty() => None,
                 Operation::Settle(which, outcome) => {
                     let (admission, admitted_in) = in_flight.swap_remove(which % in_flight.len());
-                    let change = breaker.settle(admission, outcome, now);
+                    let change = breaker.record_outcome(admission, outcome, now);
                     if admitted_in != period {
                         prop_assert_eq!(change, None);
                         continue;

@@ -263,10 +263,10 @@ impl ServiceLimits {
         admitted.map(Some).map_err(|rejected| self.breaker_open(rejected, now))
     }
 
-    fn settle(&self, admission: AdmittedCall, outcome: CallOutcome) {
+    fn record_outcome(&self, admission: AdmittedCall, outcome: CallOutcome) {
         let now = self.now();
         let mut breaker = self.breaker();
-        let change = breaker.as_mut().and_then(|breaker| breaker.settle(admission, outcome, now));
+        let change = breaker.as_mut().and_then(|breaker| breaker.record_outcome(admission, outcome, now));
         self.report_change(change, &breaker);
     }
 
@@ -306,7 +306,7 @@ impl ServiceLimits {
     }
 }
 
-/// The permission to send one call, until it is dropped. The breaker counts its result with [`CallPermit::settle`].
+/// The permission to send one call, until it is dropped. Its result is counted by [`CallPermit::record_outcome`].
 pub(in crate::engine) struct CallPermit {
     service_limits: Arc<ServiceLimits>,
     admission: Option<AdmittedCall>,
@@ -354,7 +354,7 @@ impl CallPermit {
         &self.service_limits
     }
     /// Records the result of the call, which the breaker counts once. The permit is held further.
-    pub fn settle(&mut self, result: &AttemptResult) {
+    pub fn record_outcome(&mut self, result: &AttemptResult) {
         let times = Times {
             requested_at: self.requested_at,
             granted_at: self.granted_at,
@@ -365,7 +365,7 @@ impl CallPermit {
             |took| self.service_limits.breaker().as_ref().is_some_and(|breaker| breaker.is_too_slow(took));
         let outcome = outcome::of(result, times, is_too_slow);
         if let Some(admission) = self.admission.take() {
-            self.service_limits.settle(admission, outcome);
+            self.service_limits.record_outcome(admission, outcome);
         }
     }
 }
@@ -374,7 +374,7 @@ impl Drop for CallPermit {
     fn drop(&mut self) {
         self.service_limits.metrics.call_ended();
         if let Some(admission) = self.admission.take() {
-            self.service_limits.settle(admission, CallOutcome::Inconclusive);
+            self.service_limits.record_outcome(admission, CallOutcome::Inconclusive);
         }
     }
 }

@@ -75,11 +75,11 @@ async fn real_and_secondary_calls_have_separate_limits() {
 async fn only_results_of_real_runs_change_the_breaker() {
     let service_limits = service_limits(&service(), None);
     for mode in [Mode::Dark, Mode::Rehearse] {
-        acquire(&service_limits, mode, LONG).await.unwrap().settle(&AttemptResult::CutOff("x".into()));
+        acquire(&service_limits, mode, LONG).await.unwrap().record_outcome(&AttemptResult::CutOff("x".into()));
     }
     drop(acquire(&service_limits, Mode::Real, LONG).await.unwrap());
     assert_eq!(shown(&service_limits), (CLOSED, 0, 0, 0));
-    acquire(&service_limits, Mode::Real, LONG).await.unwrap().settle(&AttemptResult::CutOff("x".into()));
+    acquire(&service_limits, Mode::Real, LONG).await.unwrap().record_outcome(&AttemptResult::CutOff("x".into()));
     assert_eq!(shown(&service_limits), (OPEN, 0, 0, 0));
     for mode in [Mode::Real, Mode::Dark, Mode::Rehearse] {
         match acquire(&service_limits, mode, LONG).await.err() {
@@ -101,7 +101,7 @@ async fn a_dropped_probe_makes_room_for_another() {
     let mut service = service();
     service.breaker = service.breaker.map(|rule| BreakerSettings { open: Duration::from_millis(1), ..rule });
     let service_limits = service_limits(&service, None);
-    acquire(&service_limits, Mode::Real, LONG).await.unwrap().settle(&AttemptResult::TimedOut("x".into()));
+    acquire(&service_limits, Mode::Real, LONG).await.unwrap().record_outcome(&AttemptResult::TimedOut("x".into()));
     let probe = loop {
         match acquire(&service_limits, Mode::Real, LONG).await {
             Ok(permit) => break permit,
@@ -307,7 +307,7 @@ async fn an_idle_rate_admits_a_call_whose_deadline_comes_before_its_timeout() {
 #[tokio::test]
 async fn an_unchanged_service_keeps_its_limits() {
     let first = service_limits(&service(), None);
-    acquire(&first, Mode::Real, LONG).await.unwrap().settle(&AttemptResult::CutOff("x".into()));
+    acquire(&first, Mode::Real, LONG).await.unwrap().record_outcome(&AttemptResult::CutOff("x".into()));
     let same = service_limits(&Service { keyed: true, ..service() }, Some(&first));
     assert!(Arc::ptr_eq(&first, &same), "`keyed` is not part of the configuration");
     let other = service_limits(&Service { calls_max: Some(3), ..service() }, Some(&same));
@@ -316,6 +316,6 @@ async fn an_unchanged_service_keeps_its_limits() {
     let ramped = service_limits(&Service { slow_start, calls_max: Some(3), ..service() }, Some(&other));
     assert!(!Arc::ptr_eq(&ramped, &other), "its addresses are chosen in another way");
     let off = service_limits(&Service { breaker: None, ..service() }, Some(&ramped));
-    acquire(&off, Mode::Real, LONG).await.unwrap().settle(&AttemptResult::CutOff("x".into()));
+    acquire(&off, Mode::Real, LONG).await.unwrap().record_outcome(&AttemptResult::CutOff("x".into()));
     assert_eq!(shown(&off), (None, 0, 0, 0));
 }

@@ -180,7 +180,7 @@ impl Executor for SimExecutor {
                 return withheld;
             }
             let result = deliver(&services, effect, &call, permit.deadline()).await;
-            permit.settle(&result);
+            permit.record_outcome(&result);
             result
         })
     }

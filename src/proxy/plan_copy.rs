@@ -10,26 +10,27 @@ use std::sync::{Arc, Mutex};
 use http::{Method, request};
 
 use super::body_copy::BodyCopy;
-use super::capture::{Captured, CapturedRequest, SkippedRequest};
+use super::copied_exchange::{CopiedExchange, CopiedRequest, SkippedRequest};
 use super::monotonic::now;
-use super::noted_instance::SeenFollowUp;
+use super::noted_instance::FollowUpAtLegacy;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::upload::Upload;
 use crate::exchange::{ComparisonOutcome, ComparisonTicket, InstanceRequest, OfferedRequest, OpenRequest};
 use crate::flag::{EngineWork, Owner, SkipReason, State};
 use crate::workflow::Mode;
 
-pub(super) type CapturePlan = (Option<Captured>, Option<Arc<Mutex<BodyCopy>>>);
+/// What is copied of an exchange, and the copy of the request's body.
+pub(super) type CopyPlan = (Option<CopiedExchange>, Option<Arc<Mutex<BodyCopy>>>);
 
 /// Opens the ticket of a request that should be compared, and prepares what copies the request and its reply.
-pub(super) fn plan_capture(
+pub(super) fn plan_copy(
     proxied: &ProxiedRequest<'_>,
     flagged: &FlaggedRequest,
     head: &request::Parts,
     upload: &Upload,
     rung: State,
     engine_work: EngineWork,
-) -> CapturePlan {
+) -> CopyPlan {
     let shared = &proxied.client.shared;
     let bytes_max = usize::try_from(shared.limits.body_capture_bytes_max).unwrap_or(usize::MAX);
     let open = || {
@@ -72,27 +73,27 @@ pub(super) fn plan_capture(
         (ticket, mode)
     });
     // In `off` the reply is searched for an id only if legacy could return an id that the engine owns. Replies that end
-    // an instance are captured too: instances may have been recorded meanwhile, or through another route of the family.
+    // an instance are copied too: instances may have been recorded meanwhile, or through another route of the family.
     let is_watched = || rung != State::Off || shared.affinity.engine_owns_any(&flagged.flag.family);
     let creates = flagged.creates() && is_watched();
     let may_end = flagged.flag.route.lifetime.ends.is_some() && (flagged.flag.is_family_above_off || is_watched());
     if compare.is_none() && !creates && !may_end {
         let seen = || {
             let key = flagged.instance.as_ref()?.key.clone();
-            Some(SeenFollowUp { affinity: shared.affinity.clone(), key })
+            Some(FollowUpAtLegacy { affinity: shared.affinity.clone(), key })
         };
         let skipped = skipped.map(|ticket| SkippedRequest { ticket, seen: seen() });
-        return (skipped.map(Box::new).map(Captured::Skipped), None);
+        return (skipped.map(Box::new).map(CopiedExchange::Skipped), None);
     }
     let body = (compare.is_some() && !upload.is_empty())
         .then(|| Arc::new(Mutex::new(BodyCopy { bytes_max, ..BodyCopy::default() })));
-    let captured_request =
-        CapturedRequest { skipped, open: announced, ..captured_request(proxied, flagged, head, compare, body.clone()) };
-    (Some(Captured::Request(Box::new(captured_request))), body)
+    let copied_request =
+        CopiedRequest { skipped, open: announced, ..copied_request(proxied, flagged, head, compare, body.clone()) };
+    (Some(CopiedExchange::Request(Box::new(copied_request))), body)
 }
 
 /// Announces a request that creates an instance with a twin, or follows one up: its twin is changed in the order of
-/// legacy's answers. A request that is not captured is closed at once.
+/// legacy's answers. A request that is not copied is closed at once.
 fn announce(
     proxied: &ProxiedRequest<'_>,
     flagged: &FlaggedRequest,
@@ -119,17 +120,17 @@ fn is_conditional_read(reason: SkipReason, method: &Method) -> bool {
     reason == SkipReason::Conditional && method.is_safe()
 }
 
-/// A request whose reply is captured: for the comparison, or only for the created instance's id.
-fn captured_request(
+/// A request whose reply is copied: for the comparison, or only for the created instance's id.
+fn copied_request(
     proxied: &ProxiedRequest<'_>,
     flagged: &FlaggedRequest,
     head: &request::Parts,
     compare: Option<(ComparisonTicket, Mode)>,
     body: Option<Arc<Mutex<BodyCopy>>>,
-) -> CapturedRequest {
+) -> CopiedRequest {
     let shared = &proxied.client.shared;
     let noise = u32::from(flagged.flag.route.noise.hundredths());
-    CapturedRequest {
+    CopiedRequest {
         is_repeated: compare.is_some() && noise > 0 && fastrand::u32(..10_000) < noise,
         sent: None,
         effect_registry: compare.as_ref().and(shared.effect_registry.as_ref()).cloned(),
@@ -152,11 +153,11 @@ fn captured_request(
     }
 }
 
-/// The capture of a fallback: never compared, only searched for the created instance's id.
-pub(super) fn capture_fallback(
+/// What is copied of a fallback: never compared, only searched for the created instance's id.
+pub(super) fn copy_fallback(
     proxied: &ProxiedRequest<'_>,
     flagged: &FlaggedRequest,
     head: &request::Parts,
-) -> Option<Box<CapturedRequest>> {
-    flagged.creates().then(|| Box::new(captured_request(proxied, flagged, head, None, None)))
+) -> Option<Box<CopiedRequest>> {
+    flagged.creates().then(|| Box::new(copied_request(proxied, flagged, head, None, None)))
 }

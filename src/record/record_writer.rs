@@ -25,14 +25,14 @@ const FLIPS_AT_A_TIME: usize = 64;
 const WAITING_MAX: usize = 1_024;
 
 /// Adds entries to the record, in the background.
-pub struct Recorder {
+pub struct RecordWriter {
     store: StoreHandle,
-    waiting: Mutex<VecDeque<Waiting>>,
+    waiting: Mutex<VecDeque<PendingEntry>>,
     /// The last move of each route that was refused, since one passed.
     last_refused: Mutex<BTreeMap<RouteId, RefusedMove>>,
     /// Notified when an entry begins to wait.
     added: Notify,
-    /// One at a time writes.
+    /// Held while entries are written, so that one task writes at a time.
     writing: tokio::sync::Mutex<()>,
 }
 
@@ -52,16 +52,16 @@ pub struct RefusedMove {
     pub reason: Option<String>,
 }
 
-/// An entry that has no number yet.
+/// An entry that is not written yet, and has no number.
 #[derive(Clone)]
-struct Waiting {
+struct PendingEntry {
     kind: &'static str,
     route: Option<RouteId>,
     source: String,
     body: Value,
 }
 
-impl Recorder {
+impl RecordWriter {
     /// For the record in this store.
     pub fn new(store: StoreHandle) -> Self {
         Self {
@@ -143,10 +143,10 @@ impl Recorder {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= WAITING_MAX {
             waiting.pop_front();
-            tracing::warn!("the store takes no entries of the record: the oldest that waits is dropped");
+            tracing::warn!("the store accepts no entries of the record: the oldest that waits is dropped");
         }
         let source = format!("{kind} {}", uuid::Uuid::now_v7());
-        waiting.push_back(Waiting { kind, route: Some(route.clone()), source, body });
+        waiting.push_back(PendingEntry { kind, route: Some(route.clone()), source, body });
         self.added.notify_one();
     }
 
@@ -209,7 +209,7 @@ impl Recorder {
         Ok(())
     }
 
-    fn first_waiting(&self) -> Option<Waiting> {
+    fn first_waiting(&self) -> Option<PendingEntry> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).front().cloned()
     }
 
@@ -224,7 +224,7 @@ impl Recorder {
         &self,
         newest: Option<RecordEntry>,
         flips: u64,
-        Waiting { kind, route, source, body }: Waiting,
+        PendingEntry { kind, route, source, body }: PendingEntry,
     ) -> Result<Option<RecordEntry>, StoreError> {
         let (number, previous) = newest.map_or((0, String::new()), |newest| (newest.number, newest.hash));
         let mut entry = RecordEntry {
@@ -244,14 +244,14 @@ impl Recorder {
     }
 }
 
-fn of_flip(flip: &FlipRecord) -> Waiting {
+fn of_flip(flip: &FlipRecord) -> PendingEntry {
     let (kind, route) = match (&flip.guard, &flip.candidate, &flip.route) {
         (Some(guard), ..) => ("guard", Some(&guard.route)),
         (None, Some(candidate), _) => ("candidate", Some(&candidate.route)),
         (None, None, Some(route)) => ("flip", Some(route)),
         (None, None, None) => ("freeze", None),
     };
-    Waiting {
+    PendingEntry {
         kind,
         route: route.cloned(),
         source: format!("flip {}", flip.number),
@@ -280,7 +280,7 @@ mod tests {
     #[tokio::test]
     async fn a_refused_move_that_is_asked_for_again_and_again_has_one_entry_until_a_move_passes() {
         let store: StoreHandle = Arc::new(MemoryStore::new());
-        let recorder = Recorder::new(store.clone());
+        let recorder = RecordWriter::new(store.clone());
         let route = RouteId::from("orders");
         let asked = |by: &str| RefusedMove { to: State::Live, percent: None, by: by.into(), reason: None };
         for _ in 0..3 {
@@ -300,7 +300,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_was_mended_and_is_refused_again_has_a_second_entry() {
         let store: StoreHandle = Arc::new(MemoryStore::new());
-        let recorder = Recorder::new(store.clone());
+        let recorder = RecordWriter::new(store.clone());
         let route = RouteId::from("orders");
         let refused = |by: &str| {
             let asked = RefusedMove { to: State::Live, percent: None, by: by.into(), reason: None };
@@ -326,7 +326,7 @@ mod tests {
     #[tokio::test]
     async fn an_entry_whose_reply_was_lost_is_not_added_again_although_others_follow_it() {
         let store: StoreHandle = Arc::new(MemoryStore::new());
-        let (recorder, other) = (Recorder::new(store.clone()), Recorder::new(store.clone()));
+        let (recorder, other) = (RecordWriter::new(store.clone()), RecordWriter::new(store.clone()));
         recorder.basis_changed(&"orders".into(), &change());
         let waiting = recorder.first_waiting().unwrap();
         let first = recorder.put(None, 0, waiting).await.unwrap();

@@ -28,9 +28,9 @@ use crate::names::RouteId;
 /// remembered for the whole family.
 const UNSETTLED_MAX: usize = 65_536;
 
-/// The requests at legacy, and the instances that move.
+/// Counts the requests at legacy by instance, and has the instances that are moving.
 #[derive(Default)]
-pub struct Moves {
+pub struct RequestsAtLegacyByInstance {
     table: Mutex<Table>,
     /// The requests that may change something, of whatever route, that began under the files in force.
     writes: ArcSwap<WritesUnderFiles>,
@@ -39,7 +39,7 @@ pub struct Moves {
     adopter: OnceLock<Weak<dyn Adopter>>,
     /// Whether this process knows what others have moved; `None`: there are no others.
     is_current: OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
-    this: OnceLock<Weak<Moves>>,
+    this: OnceLock<Weak<RequestsAtLegacyByInstance>>,
 }
 
 #[derive(Default)]
@@ -90,16 +90,16 @@ pub enum CallsEnded {
     Unsettled(Instant),
 }
 
-/// The mark that an instance is moving. Dropping it removes the mark.
-pub struct Mover {
-    moves: Arc<Moves>,
+/// Marks an instance as moving until it is dropped.
+pub struct InstanceMoveMark {
+    requests: Arc<RequestsAtLegacyByInstance>,
     key: PinKey,
     /// Requests with a lower number were counted before the mark.
     before: u64,
     _moving: watch::Sender<()>,
 }
 
-impl Moves {
+impl RequestsAtLegacyByInstance {
     fn table(&self) -> MutexGuard<'_, Table> {
         // A poisoned lock is usable: no change can panic halfway.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -167,7 +167,7 @@ impl Moves {
     ///
     /// # Errors
     /// It moves already; the future resolves when it does so no more.
-    pub fn begin(self: &Arc<Self>, key: &InstanceKey) -> Result<Mover, BoxFuture<'static, ()>> {
+    pub fn begin(self: &Arc<Self>, key: &InstanceKey) -> Result<InstanceMoveMark, BoxFuture<'static, ()>> {
         let key = key.stored_key();
         let mut table = self.table();
         let before = table.next;
@@ -177,7 +177,7 @@ impl Moves {
         }
         let (sender, receiver) = watch::channel(());
         instance.moving = Some(receiver);
-        Ok(Mover { moves: self.clone(), key, before, _moving: sender })
+        Ok(InstanceMoveMark { requests: self.clone(), key, before, _moving: sender })
     }
 
     /// How many instances move.
@@ -191,7 +191,7 @@ fn moved(mut moving: watch::Receiver<()>) -> BoxFuture<'static, ()> {
     async move { while moving.changed().await.is_ok() {} }.boxed()
 }
 
-impl Mover {
+impl InstanceMoveMark {
     /// The instance, as the store knows it.
     pub fn key(&self) -> &PinKey {
         &self.key
@@ -201,7 +201,7 @@ impl Mover {
     /// have created it, at the latest until `until`.
     pub async fn calls_ended(&self, until: Instant) -> CallsEnded {
         loop {
-            let notified = self.moves.ended.notified();
+            let notified = self.requests.ended.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
             match self.state() {
@@ -216,7 +216,7 @@ impl Mover {
 
     fn state(&self) -> CallsEnded {
         let now = Instant::now();
-        let table = self.moves.table();
+        let table = self.requests.table();
         let creates = CountedFor::Creates(self.key.family.clone());
         let may_create = table.requests.range(..self.before).any(|(_, counted)| counted.what_for == creates);
         let Some(instance) = table.instances.get(&self.key) else { return CallsEnded::Yes };
@@ -228,9 +228,9 @@ impl Mover {
     }
 }
 
-impl Drop for Mover {
+impl Drop for InstanceMoveMark {
     fn drop(&mut self) {
-        let mut table = self.moves.table();
+        let mut table = self.requests.table();
         if let Some(instance) = table.instances.get_mut(&self.key) {
             instance.moving = None;
             if instance.is_empty(Instant::now()) {
@@ -240,7 +240,7 @@ impl Drop for Mover {
     }
 }
 
-impl LegacyRequests for Moves {
+impl LegacyRequests for RequestsAtLegacyByInstance {
     fn leave(&self, number: u64, may_go_on: bool) {
         let now = Instant::now();
         let mut table = self.table();
@@ -293,15 +293,15 @@ mod tests {
         InstanceKey { family: Family::from(RouteId::from("orders.create")), id: id.into() }
     }
 
-    fn moves() -> Arc<Moves> {
-        let moves = Arc::new(Moves::default());
+    fn requests() -> Arc<RequestsAtLegacyByInstance> {
+        let requests = Arc::new(RequestsAtLegacyByInstance::default());
         let nobody: Arc<dyn Adopter> = Arc::new(Nobody);
-        moves.connect(Arc::downgrade(&nobody), None);
-        moves
+        requests.connect(Arc::downgrade(&nobody), None);
+        requests
     }
 
-    fn enter(moves: &Moves, what_for: WhatFor<'_>, is_write: bool) -> Option<RequestAtLegacy> {
-        match moves.enter(&LegacyEntry { what_for, is_write, settles: SETTLES }) {
+    fn enter(requests: &RequestsAtLegacyByInstance, what_for: WhatFor<'_>, is_write: bool) -> Option<RequestAtLegacy> {
+        match requests.enter(&LegacyEntry { what_for, is_write, settles: SETTLES }) {
             Entered::AtLegacy(request) => Some(request.expect("it is counted")),
             Entered::Moving(_) | Entered::Unknown => None,
         }
@@ -313,63 +313,63 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_instance_moves_once_the_requests_that_legacy_had_of_it_have_ended() {
-        let moves = moves();
+        let requests = requests();
         let (one, other) = (key("17"), key("18"));
-        let mut first = enter(&moves, WhatFor::FollowsUp(&one), true).unwrap();
-        let _of_other = enter(&moves, WhatFor::FollowsUp(&other), true).unwrap();
-        let mover = moves.begin(&one).unwrap_or_else(|_| panic!("it does not move yet"));
-        assert!(enter(&moves, WhatFor::FollowsUp(&one), false).is_none(), "a new request waits");
-        assert!(moves.begin(&one).is_err(), "one at a time");
-        assert_eq!(mover.calls_ended(now()).await, CallsEnded::UnderWay);
+        let mut first = enter(&requests, WhatFor::FollowsUp(&one), true).unwrap();
+        let _of_other = enter(&requests, WhatFor::FollowsUp(&other), true).unwrap();
+        let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move yet"));
+        assert!(enter(&requests, WhatFor::FollowsUp(&one), false).is_none(), "a new request waits");
+        assert!(requests.begin(&one).is_err(), "one at a time");
+        assert_eq!(mark.calls_ended(now()).await, CallsEnded::UnderWay);
         first.sent();
         first.ended();
-        let waiting = tokio::spawn(async move { (mover.calls_ended(now() + SETTLES).await, mover) });
+        let waiting = tokio::spawn(async move { (mark.calls_ended(now() + SETTLES).await, mark) });
         tokio::task::yield_now().await;
         drop(first);
-        let (ended, mover) = waiting.await.unwrap();
+        let (ended, mark) = waiting.await.unwrap();
         assert_eq!(ended, CallsEnded::Yes);
         let Entered::Moving(moved) =
-            moves.enter(&LegacyEntry { what_for: WhatFor::FollowsUp(&one), is_write: true, settles: SETTLES })
+            requests.enter(&LegacyEntry { what_for: WhatFor::FollowsUp(&one), is_write: true, settles: SETTLES })
         else {
             panic!("it moves");
         };
-        drop(mover);
+        drop(mark);
         moved.await;
-        assert!(enter(&moves, WhatFor::FollowsUp(&one), true).is_some(), "it moves no more");
+        assert!(enter(&requests, WhatFor::FollowsUp(&one), true).is_some(), "it moves no more");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_write_whose_end_was_not_seen_holds_its_instance_for_a_time() {
-        let moves = moves();
+        let requests = requests();
         let one = key("17");
         for (is_write, held) in [(false, false), (true, true)] {
-            let mut request = enter(&moves, WhatFor::FollowsUp(&one), is_write).unwrap();
+            let mut request = enter(&requests, WhatFor::FollowsUp(&one), is_write).unwrap();
             request.sent();
             drop(request);
-            let mover = moves.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
-            let ended = mover.calls_ended(now()).await;
+            let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
+            let ended = mark.calls_ended(now()).await;
             assert_eq!(matches!(ended, CallsEnded::Unsettled(_)), held, "{is_write}");
         }
-        let mover = moves.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
+        let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
         let began = now();
-        assert_eq!(mover.calls_ended(began + 2 * SETTLES).await, CallsEnded::Yes);
+        assert_eq!(mark.calls_ended(began + 2 * SETTLES).await, CallsEnded::Yes);
         assert!(now() >= began + SETTLES - Duration::from_secs(1));
-        let unsent = enter(&moves, WhatFor::FollowsUp(&key("19")), true).unwrap();
+        let unsent = enter(&requests, WhatFor::FollowsUp(&key("19")), true).unwrap();
         drop(unsent);
-        drop(mover);
-        assert!(moves.table().instances.is_empty(), "nothing is left");
+        drop(mark);
+        assert!(requests.table().instances.is_empty(), "nothing is left");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_create_under_way_may_be_about_the_instance() {
-        let moves = moves();
+        let requests = requests();
         let one = key("17");
         let family = one.family.clone();
-        let before = enter(&moves, WhatFor::Creates(&family), true).unwrap();
-        let mover = moves.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
-        let _after = enter(&moves, WhatFor::Creates(&family), true).unwrap();
-        assert_eq!(mover.calls_ended(now()).await, CallsEnded::UnderWay);
+        let before = enter(&requests, WhatFor::Creates(&family), true).unwrap();
+        let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
+        let _after = enter(&requests, WhatFor::Creates(&family), true).unwrap();
+        assert_eq!(mark.calls_ended(now()).await, CallsEnded::UnderWay);
         drop(before);
-        assert_eq!(mover.calls_ended(now()).await, CallsEnded::Yes, "a later create makes another one");
+        assert_eq!(mark.calls_ended(now()).await, CallsEnded::Yes, "a later create makes another one");
     }
 }

@@ -14,14 +14,14 @@ use crate::workflow::{Plan, SensitivePath, StepKind, legacy_paths};
 
 /// What one workflow, and the workflows that it runs directly or indirectly, read of legacy's reply.
 #[derive(Default)]
-pub(super) struct LegacyReads {
+pub(super) struct LegacyReplyPaths {
     /// The paths, each from the root `legacy`.
     pub paths: Vec<ReadPath>,
     /// The parts that one of the workflows that it runs declares as sensitive.
     pub sensitive: Vec<SensitivePath>,
 }
 
-impl LegacyReads {
+impl LegacyReplyPaths {
     /// What each of these workflows reads; those that read nothing are left out.
     pub fn of_all(plans: &BTreeMap<WorkflowName, Arc<Plan>>) -> BTreeMap<WorkflowName, Self> {
         let all = plans.keys().map(|name| (name.clone(), Self::of(plans, name)));

@@ -13,13 +13,13 @@ use super::body_copy::BodyCopy;
 use super::request_body::RequestBody;
 use crate::exchange::{EffectRegistry, EffectWatch, RequestCopy, RequestToWatch, SentBody};
 
-/// A request that is not compared, until it is announced.
-pub(super) struct Bystander<'a> {
+/// A request that is sent to legacy, is not compared, and still has to be announced to the effect registry.
+pub(super) struct UncomparedRequest<'a> {
     registry: &'a dyn EffectRegistry,
     body: Option<Arc<Mutex<BodyCopy>>>,
 }
 
-impl<'a> Bystander<'a> {
+impl<'a> UncomparedRequest<'a> {
     /// The body that goes to legacy is copied from now on where that is needed.
     pub(super) fn begin(registry: &'a dyn EffectRegistry, body: RequestBody) -> (Self, RequestBody) {
         let bytes_max = registry.body_bytes_max().filter(|_| !http_body::Body::is_end_stream(&body));

@@ -1,6 +1,6 @@
-//! What is captured of a call that legacy makes.
+//! What is copied of a call that legacy makes.
 //!
-//! Always true: the observer is told of each call that is captured, exactly once, however it ends: after legacy's
+//! Always true: the observer is told of each call that is copied, exactly once, however it ends: after legacy's
 //! socket has taken the last byte of the reply (see `completion`), or when the call is cut; always on the thread of
 //! `settler`, and that a call was lost where it has no room.
 
@@ -22,7 +22,7 @@ pub(super) trait EffectQueue: Send + Sync {
 }
 
 /// A call that legacy makes, until the observer is told of it.
-pub(super) struct CapturedCall {
+pub(super) struct CopiedCall {
     /// The call without its body and reply. `None` once the observer was told.
     effect: Option<Effect>,
     /// The head of the reply, once it has come: it says how the call ended, even if the reply's body is not passed on
@@ -40,7 +40,7 @@ pub(super) struct CapturedCall {
     next_number: Arc<AtomicU64>,
 }
 
-impl CapturedCall {
+impl CopiedCall {
     /// Begins a call, with the copy of its body if it has one. The observer is told that it begins.
     pub(super) fn new(
         effect: Effect,
@@ -133,7 +133,7 @@ impl CapturedCall {
     }
 }
 
-impl Drop for CapturedCall {
+impl Drop for CopiedCall {
     fn drop(&mut self) {
         self.tell(None, true);
     }
@@ -171,7 +171,7 @@ mod tests {
     }
 
     /// Returns what the observer is told of a call with this copy of its body that ends in this way.
-    fn told(copy: BodyCopy, end: impl FnOnce(Box<CapturedCall>)) -> (Body, Option<Body>) {
+    fn told(copy: BodyCopy, end: impl FnOnce(Box<CopiedCall>)) -> (Body, Option<Body>) {
         let effect = Effect {
             service: None,
             method: Method::POST,
@@ -183,7 +183,7 @@ mod tests {
             replied_before: None,
         };
         let observer = Arc::new(RecordedEffects::default());
-        end(Box::new(CapturedCall::new(
+        end(Box::new(CopiedCall::new(
             effect,
             Some(Arc::new(Mutex::new(copy))),
             10,
@@ -209,12 +209,12 @@ mod tests {
         let (body, reply) = (Body::Whole(Bytes::from_static(b"body")), Bytes::from_static(b"reply"));
         let end = |skip| {
             let reply = reply.clone();
-            move |call: Box<CapturedCall>| call.end(StatusCode::OK, HeaderMap::new(), Some(reply), skip)
+            move |call: Box<CopiedCall>| call.end(StatusCode::OK, HeaderMap::new(), Some(reply), skip)
         };
         assert_eq!(told(copy(Some(1)), end(None)), (body.clone(), Some(Body::Whole(reply.clone()))));
         // Legacy closed before it had all of the reply, but the service has answered.
         assert_eq!(told(copy(Some(1)), end(Some(SkipReason::ClientWentAway))), (body.clone(), Some(Body::TooLarge)));
-        let cut = |mut call: Box<CapturedCall>| call.on_reply_head(StatusCode::CREATED, &HeaderMap::new());
+        let cut = |mut call: Box<CopiedCall>| call.on_reply_head(StatusCode::CREATED, &HeaderMap::new());
         assert_eq!(told(copy(Some(1)), cut), (body.clone(), Some(Body::TooLarge)));
         // Without room for bodies the observer is still told that there was a call.
         assert_eq!(told(copy(Some(1)), end(Some(SkipReason::QueueFull))), (Body::TooLarge, Some(Body::TooLarge)));

@@ -1,21 +1,21 @@
 //! Requests that are not watched because there is no room.
 //!
 //! Always true: as long as one of them could still cause a call, which is until its window after its exchange is over,
-//! [`LeftOut::any`] says so. Each costs two numbers that all share. No method waits: threads that serve clients call
-//! them.
+//! [`UnwatchedRequests::any`] says so. Each costs two numbers that all share. No method waits: threads that serve
+//! clients call them.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 /// Requests that are not watched because there is no room.
 #[derive(Default)]
-pub(super) struct LeftOut {
+pub(super) struct UnwatchedRequests {
     /// How many of them are in flight.
     in_flight: AtomicUsize,
     /// When the windows of those whose exchanges have ended are over, in microseconds.
     until_us: AtomicU64,
 }
 
-impl LeftOut {
+impl UnwatchedRequests {
     /// A request is left out whose exchange has not ended.
     pub(super) fn begin(&self) {
         self.in_flight.fetch_add(1, SeqCst);

@@ -4,26 +4,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A budget of bytes.
-pub(super) struct Memory {
+pub(super) struct ByteBudget {
     used: AtomicUsize,
     bytes_max: usize,
 }
 
 /// Bytes of the budget, in use until this value is dropped.
-pub(super) struct Held {
-    memory: Arc<Memory>,
+pub(super) struct ReservedBytes {
+    budget: Arc<ByteBudget>,
     bytes: usize,
 }
 
-impl Memory {
+impl ByteBudget {
     pub(super) fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self { used: AtomicUsize::new(0), bytes_max })
     }
-    /// Takes bytes of the budget; `None` if fewer are left.
-    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Held> {
+    /// Reserves bytes of the budget; `None` if fewer are left.
+    pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Option<ReservedBytes> {
         let add = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
         self.used.fetch_update(Relaxed, Relaxed, add).ok()?;
-        Some(Held { memory: self.clone(), bytes })
+        Some(ReservedBytes { budget: self.clone(), bytes })
     }
     #[cfg(test)]
     pub(super) fn used(&self) -> usize {
@@ -31,8 +31,8 @@ impl Memory {
     }
 }
 
-impl Drop for Held {
+impl Drop for ReservedBytes {
     fn drop(&mut self) {
-        self.memory.used.fetch_sub(self.bytes, Relaxed);
+        self.budget.used.fetch_sub(self.bytes, Relaxed);
     }
 }

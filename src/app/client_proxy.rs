@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::egress_front::EgressFront;
+use super::egress_proxy::EgressProxy;
 use super::late_parts::{LateParts, ProxiedParts};
 use super::listener_tls::TlsInForce;
 use super::parts::{Parts, flags_without_store};
@@ -28,11 +28,11 @@ use crate::listener::Forwarding;
 use crate::proxy::{Drained, EgressParts, OwnSockets, Proxy, ProxyListener, ProxyParts};
 use crate::transport::AddressRegistry;
 
-/// The proxy and its sockets.
-pub(super) struct Front {
+/// The proxy that serves clients, with its listening sockets.
+pub(super) struct ClientProxy {
     pub proxy: Proxy,
     /// The proxy for legacy's own calls, if there is an egress listener.
-    pub egress: Option<EgressFront>,
+    pub egress: Option<EgressProxy>,
     /// Kept to be handed to a successor.
     pub sockets: Sockets,
     pub flags: Arc<ArcSwap<FlagSet>>,
@@ -59,10 +59,10 @@ pub(super) struct Front {
     serving: Option<JoinHandle<Drained>>,
 }
 
-impl Front {
+impl ClientProxy {
     /// Opens the sockets; accepts nothing yet. `predecessor` has the requests that may concern a workflow in the
     /// process that this one takes over from, if any: these, and requests of this process's own routes with a workflow,
-    /// wait until [`Front::connect`].
+    /// wait until [`ClientProxy::connect`].
     ///
     /// # Errors
     /// An address or the access log cannot be opened.
@@ -114,7 +114,7 @@ impl Front {
             let listener = ProxyListener::egress(TcpListener::from_std(socket)?, declared);
             let egress_parts = EgressParts { listener: declared.clone(), own, observer: Arc::new(attribution.clone()) };
             let proxy = Proxy::new(parts(Some(egress_parts)));
-            egress = Some(EgressFront { proxy, address: listener.address()? });
+            egress = Some(EgressProxy { proxy, address: listener.address()? });
             egress_listener = Some(listener);
         }
         let drain = Limits::ms(limits.drain_ms);

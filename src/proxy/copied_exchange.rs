@@ -12,9 +12,9 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 
 use super::body_copy::{BodyCopy, copied_bytes};
-use super::captured_call::CapturedCall;
+use super::copied_call::CopiedCall;
 use super::monotonic::now;
-use super::noted_instance::{SeenFollowUp, created_id, has_ended, note_follow_up};
+use super::noted_instance::{FollowUpAtLegacy, created_id, has_ended, note_follow_up};
 use crate::compare::{Body, Observation};
 use crate::exchange::{
     Affinity, Answered, ComparisonTicket, EffectRegistry, EffectWatch, KeysOfLegacy, NotedInstance, Offer, OpenRequest,
@@ -23,8 +23,8 @@ use crate::exchange::{
 use crate::flag::{Arm, FlagSet, Instance, InstanceId, InstanceKey, RouteFlag, SkipReason};
 use crate::workflow::{Mode, may_create_instance};
 
-/// A request whose reply is to be captured, until legacy replies.
-pub(super) struct CapturedRequest {
+/// A request whose reply is to be copied, until legacy replies.
+pub(super) struct CopiedRequest {
     /// The ticket, and the mode of the engine's run. `None`: the reply only shows something of an instance: its id, or
     /// that it has ended.
     pub compare: Option<(ComparisonTicket, Mode)>,
@@ -57,7 +57,7 @@ pub(super) struct CapturedRequest {
     pub effects: Option<Box<dyn EffectWatch>>,
 }
 
-impl CapturedRequest {
+impl CopiedRequest {
     /// Begins to watch the calls that legacy makes for this request, which is about to be sent with these headers.
     pub(super) fn watch_effects(&mut self, sent: &HeaderMap) {
         if let (Some(registry), Some(_)) = (&self.effect_registry, &self.compare) {
@@ -88,7 +88,7 @@ impl CapturedRequest {
         status: StatusCode,
         headers: &HeaderMap,
         length: Option<u64>,
-    ) -> Result<Box<CapturedReply>, NotCaptured> {
+    ) -> Result<Box<CopiedReply>, NotCopied> {
         if let Some(mut ticket) = self.skipped.take() {
             ticket.set_legacy_status(status);
         }
@@ -106,7 +106,7 @@ impl CapturedRequest {
             () if length.is_some_and(|n| n > self.bytes_max as u64) => SkipReason::BodyTooLarge,
             () => {
                 let bytes_max = self.bytes_max;
-                return Ok(CapturedReply::new(Captured::Request(self), status, headers, length, bytes_max));
+                return Ok(CopiedReply::new(CopiedExchange::Request(self), status, headers, length, bytes_max));
             }
         };
         match &self.instance {
@@ -120,34 +120,34 @@ impl CapturedRequest {
         }
         let watch = self.effects.take();
         self.skip(why);
-        Err(NotCaptured(watch))
+        Err(NotCopied(watch))
     }
 }
 
-/// The reply is not captured. The watch has to be held until the exchange has ended: until then, the calls that legacy
+/// The reply is not copied. The watch has to be held until the exchange has ended: until then, the calls that legacy
 /// makes for this request are attributed to it and not to another request.
-pub(super) struct NotCaptured(pub Option<Box<dyn EffectWatch>>);
+pub(super) struct NotCopied(pub Option<Box<dyn EffectWatch>>);
 
-/// A client's request that is not compared, and whose reply is not captured.
+/// A client's request that is not compared, and whose reply is not copied.
 pub(super) struct SkippedRequest {
     /// Settled as skipped when it is dropped; only the status of the reply is noted in it.
     pub ticket: ComparisonTicket,
     /// The instance that it follows up at legacy.
-    pub seen: Option<SeenFollowUp>,
+    pub seen: Option<FollowUpAtLegacy>,
 }
 
-/// What is captured of an exchange, until its reply begins.
-pub(super) enum Captured {
+/// What is copied of an exchange, until its reply begins.
+pub(super) enum CopiedExchange {
     /// A client's request, for a comparison.
-    Request(Box<CapturedRequest>),
+    Request(Box<CopiedRequest>),
     /// A client's request that is not compared.
     Skipped(Box<SkippedRequest>),
     /// A call that legacy makes.
-    Call(Box<CapturedCall>),
+    Call(Box<CopiedCall>),
 }
 
-impl Captured {
-    /// There will be no reply to capture, for this reason.
+impl CopiedExchange {
+    /// There will be no reply to copy, for this reason.
     pub(super) fn skip(self, reason: SkipReason) {
         match self {
             Self::Request(request) => request.skip(reason),
@@ -183,7 +183,7 @@ impl Captured {
         status: StatusCode,
         headers: &HeaderMap,
         length: Option<u64>,
-    ) -> Result<Box<CapturedReply>, NotCaptured> {
+    ) -> Result<Box<CopiedReply>, NotCopied> {
         match self {
             Self::Request(request) => request.on_reply_head(status, headers, length),
             Self::Skipped(mut skipped) => {
@@ -191,11 +191,11 @@ impl Captured {
                 if let Some(seen) = skipped.seen.take() {
                     seen.on_reply_head(status);
                 }
-                Err(NotCaptured(None))
+                Err(NotCopied(None))
             }
             Self::Call(call) => {
                 let bytes_max = call.bytes_max();
-                Ok(CapturedReply::new(Self::Call(call), status, headers, length, bytes_max))
+                Ok(CopiedReply::new(Self::Call(call), status, headers, length, bytes_max))
             }
         }
     }
@@ -217,9 +217,9 @@ impl Captured {
     }
 }
 
-/// A reply that is captured, and its request.
-pub(super) struct CapturedReply {
-    captured: Captured,
+/// A reply that is copied, and its request.
+pub(super) struct CopiedReply {
+    copied: CopiedExchange,
     status: StatusCode,
     headers: HeaderMap,
     /// `None` once it is larger than `bytes_max`.
@@ -229,20 +229,20 @@ pub(super) struct CapturedReply {
     ended: u64,
 }
 
-impl CapturedReply {
+impl CopiedReply {
     fn new(
-        captured: Captured,
+        copied: CopiedExchange,
         status: StatusCode,
         headers: &HeaderMap,
         length: Option<u64>,
         bytes_max: usize,
     ) -> Box<Self> {
-        let (length, mut captured) = (length.unwrap_or(0), captured);
-        if let Captured::Call(call) = &mut captured {
+        let (length, mut copied) = (length.unwrap_or(0), copied);
+        if let CopiedExchange::Call(call) = &mut copied {
             call.on_reply_head(status, headers);
         }
         let bytes = (length <= bytes_max as u64).then(|| BytesMut::with_capacity(length.min(64 << 10) as usize));
-        Box::new(Self { captured, status, headers: headers.clone(), bytes, bytes_max, ended: 0 })
+        Box::new(Self { copied, status, headers: headers.clone(), bytes, bytes_max, ended: 0 })
     }
 
     /// Copies a frame that was passed on.
@@ -258,12 +258,12 @@ impl CapturedReply {
 
     /// Legacy's reply ended with an error.
     pub(super) fn on_legacy_error(self) {
-        self.captured.skip(SkipReason::LegacyFailed);
+        self.copied.skip(SkipReason::LegacyFailed);
     }
 
     /// The caller is on a thread that serves no connection: from now on the observer may be called directly.
     pub(super) fn may_observe_here(&mut self) {
-        if let Captured::Call(call) = &mut self.captured {
+        if let CopiedExchange::Call(call) = &mut self.copied {
             call.may_observe_here();
         }
     }
@@ -271,7 +271,7 @@ impl CapturedReply {
     /// hyper has the last frame of the reply, which is complete.
     pub(super) fn ended(mut self: Box<Self>) -> Box<Self> {
         self.ended = now();
-        if let Captured::Request(request) = &mut self.captured
+        if let CopiedExchange::Request(request) = &mut self.copied
             && let Some(open) = &mut request.open
         {
             open.answered(self.ended);
@@ -281,7 +281,7 @@ impl CapturedReply {
 
     /// The bytes of both bodies.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes.as_ref().map_or(0, BytesMut::len) + copied_bytes(self.captured.body())
+        self.bytes.as_ref().map_or(0, BytesMut::len) + copied_bytes(self.copied.body())
     }
 
     /// For a client's request: searches the reply for the id of a created instance, and settles the ticket: offers the
@@ -289,71 +289,71 @@ impl CapturedReply {
     /// without this call means that the client (or legacy, as the caller) went away; the ticket is then settled, or the
     /// observer told, accordingly.
     pub(super) fn finish(self, skip: Option<SkipReason>) {
-        let CapturedReply { captured, status, headers, bytes, bytes_max: _, ended } = self;
+        let CopiedReply { copied, status, headers, bytes, bytes_max: _, ended } = self;
         let reply = bytes.map(BytesMut::freeze);
-        let mut captured = match captured {
-            Captured::Request(request) => request,
-            Captured::Call(call) => return call.end(status, headers, reply, skip),
-            Captured::Skipped(_) => return,
+        let mut copied = match copied {
+            CopiedExchange::Request(request) => request,
+            CopiedExchange::Call(call) => return call.end(status, headers, reply, skip),
+            CopiedExchange::Skipped(_) => return,
         };
         // Not with a reason to skip: then this may be the thread that serves the client, which must not wait.
-        if let (Some(watch), None) = (&captured.effects, skip) {
+        if let (Some(watch), None) = (&copied.effects, skip) {
             watch.reply_passed_on();
         }
-        note_instance(&captured, status, &headers, reply.as_ref());
+        note_instance(&copied, status, &headers, reply.as_ref());
         if let Some(reason) = skip {
-            return captured.skip(reason);
+            return copied.skip(reason);
         }
-        let Some((ticket, mode)) = captured.compare.take() else { return };
-        let (body, sent) = match &captured.body {
-            None => (Bytes::new(), captured.began),
-            Some(capture) => {
-                let mut capture = capture.lock().unwrap_or_else(PoisonError::into_inner);
-                match (capture.too_large, capture.ended) {
+        let Some((ticket, mode)) = copied.compare.take() else { return };
+        let (body, sent) = match &copied.body {
+            None => (Bytes::new(), copied.began),
+            Some(copy) => {
+                let mut copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
+                match (copy.too_large, copy.ended) {
                     (true, _) => return ticket.skip(SkipReason::BodyTooLarge),
                     // Legacy answered before the body ended, so there is no complete request to offer.
                     (false, None) => return ticket.skip(SkipReason::Streaming),
-                    (false, Some(ended)) => (capture.whole().unwrap_or_default(), ended),
+                    (false, Some(ended)) => (copy.whole().unwrap_or_default(), ended),
                 }
             }
         };
         let Some(reply) = reply else { return ticket.skip(SkipReason::BodyTooLarge) };
-        let latency = Duration::from_micros(ended.saturating_sub(sent.max(captured.turn_at)));
+        let latency = Duration::from_micros(ended.saturating_sub(sent.max(copied.turn_at)));
         let legacy = Observation::new(status, headers, Body::Whole(reply), latency, Vec::new());
-        captured.request.body = body;
-        let open = captured.open.take();
+        copied.request.body = body;
+        let open = copied.open.take();
         let answered = Answered {
-            flags: captured.flags,
-            flag: captured.flag,
+            flags: copied.flags,
+            flag: copied.flag,
             mode,
-            request: Arc::new(captured.request),
+            request: Arc::new(copied.request),
             legacy: Arc::new(legacy),
-            instance: captured.instance,
-            legacy_keys: captured.legacy_keys,
-            effects: captured.effects.as_ref().and_then(|watch| watch.effects()),
+            instance: copied.instance,
+            legacy_keys: copied.legacy_keys,
+            effects: copied.effects.as_ref().and_then(|watch| watch.effects()),
             reads: None,
-            repeat: captured.sent,
+            repeat: copied.sent,
             candidate: None,
             at_legacy: open.as_ref().and_then(OpenRequest::time),
         };
-        captured.offer.offer(ticket, answered);
+        copied.offer.offer(ticket, answered);
         // Closed only now that it has its turn.
         drop(open);
     }
 }
 
 /// Records the instance that legacy created, or has.
-fn note_instance(captured: &CapturedRequest, status: StatusCode, headers: &HeaderMap, reply: Option<&Bytes>) {
-    let has_ended = || has_ended(&captured.flag, &captured.request, status, headers, reply);
-    if let Some(instance) = &captured.instance {
-        return note_follow_up(&*captured.affinity, instance.key.clone(), status, has_ended());
+fn note_instance(copied: &CopiedRequest, status: StatusCode, headers: &HeaderMap, reply: Option<&Bytes>) {
+    let has_ended = || has_ended(&copied.flag, &copied.request, status, headers, reply);
+    if let Some(instance) = &copied.instance {
+        return note_follow_up(&*copied.affinity, instance.key.clone(), status, has_ended());
     }
-    note_created(captured, status, headers, reply, has_ended);
+    note_created(copied, status, headers, reply, has_ended);
 }
 
-/// Records the instance that legacy created; `reply` is `None` if the body was not captured.
+/// Records the instance that legacy created; `reply` is `None` if the body was not copied.
 fn note_created(
-    captured: &CapturedRequest,
+    copied: &CopiedRequest,
     status: StatusCode,
     headers: &HeaderMap,
     reply: Option<&Bytes>,
@@ -362,17 +362,17 @@ fn note_created(
     if !may_create_instance(status.as_u16()) {
         return;
     }
-    if let Some(id) = created_id(&captured.flag, headers, reply) {
-        let key = InstanceKey { family: captured.flag.family.clone(), id: id.into() };
-        if let Some(open) = &captured.open {
+    if let Some(id) = created_id(&copied.flag, headers, reply) {
+        let key = InstanceKey { family: copied.flag.family.clone(), id: id.into() };
+        if let Some(open) = &copied.open {
             open.created(key.clone());
         }
-        captured.affinity.record_legacy_instance(key.clone());
+        copied.affinity.record_legacy_instance(key.clone());
         let has_ended = has_ended();
-        let is_created = !captured.is_retry;
-        captured.affinity.note_instance(NotedInstance { key, arm: Arm::Legacy, run: None, is_created, has_ended });
-    } else if reply.is_some() && matches!(captured.flag.route.instance, Some(Instance::Creates { .. })) {
-        let route = captured.flag.route.id.to_string();
+        let is_created = !copied.is_retry;
+        copied.affinity.note_instance(NotedInstance { key, arm: Arm::Legacy, run: None, is_created, has_ended });
+    } else if reply.is_some() && matches!(copied.flag.route.instance, Some(Instance::Creates { .. })) {
+        let route = copied.flag.route.id.to_string();
         metrics::counter!("pointsman_legacy_instances_without_id_total", "route" => route).increment(1);
     }
 }

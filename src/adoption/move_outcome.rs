@@ -5,7 +5,7 @@ use crate::store::{Adoption, AdoptionState};
 
 /// What became of the move of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Moved {
+pub(super) enum MoveOutcome {
     /// The instance is the engine's.
     Adopted,
     /// It is legacy's, for this reason: its workflow said so, or legacy was not told.
@@ -20,13 +20,15 @@ pub(super) enum Moved {
     EngineOwns,
 }
 
-impl Moved {
+impl MoveOutcome {
     pub(super) fn answer(&self) -> AdoptionAnswer {
         match self {
-            Moved::NotTried(_) => AdoptionAnswer::AtLegacy,
+            MoveOutcome::NotTried(_) => AdoptionAnswer::AtLegacy,
             // Legacy answers for what was given back, once its owner was looked up.
-            Moved::Adopted | Moved::GivenBack(_) | Moved::Unknown(_) | Moved::EngineOwns => AdoptionAnswer::Settled,
-            Moved::Moving => AdoptionAnswer::Moving,
+            MoveOutcome::Adopted | MoveOutcome::GivenBack(_) | MoveOutcome::Unknown(_) | MoveOutcome::EngineOwns => {
+                AdoptionAnswer::Settled
+            }
+            MoveOutcome::Moving => AdoptionAnswer::Moving,
         }
     }
 
@@ -34,10 +36,10 @@ impl Moved {
     pub(super) fn of(adoption: &Adoption) -> Self {
         let reason = || adoption.reason.clone().unwrap_or_default();
         match adoption.state {
-            AdoptionState::Moving => Moved::Moving,
-            AdoptionState::Unknown => Moved::Unknown(reason()),
-            AdoptionState::Adopted => Moved::Adopted,
-            AdoptionState::GivenBack => Moved::GivenBack(reason()),
+            AdoptionState::Moving => MoveOutcome::Moving,
+            AdoptionState::Unknown => MoveOutcome::Unknown(reason()),
+            AdoptionState::Adopted => MoveOutcome::Adopted,
+            AdoptionState::GivenBack => MoveOutcome::GivenBack(reason()),
         }
     }
 }

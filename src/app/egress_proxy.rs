@@ -17,7 +17,7 @@ const LAST_CALLS_WAIT: Duration = Duration::from_secs(1);
 
 /// The proxy behind the egress listener.
 #[derive(Clone)]
-pub(super) struct EgressFront {
+pub(super) struct EgressProxy {
     pub proxy: Proxy,
     /// The address on which the proxy listens.
     pub address: SocketAddr,
@@ -30,7 +30,7 @@ pub(super) struct ServedEgress {
     serving: JoinHandle<Drained>,
 }
 
-impl EgressFront {
+impl EgressProxy {
     /// Starts to accept calls.
     pub(super) fn serve(&self, listener: ProxyListener) -> ServedEgress {
         let (proxy, close) = (self.proxy.clone(), CancellationToken::new());

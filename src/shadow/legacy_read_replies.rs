@@ -3,11 +3,9 @@
 //! The engine runs after legacy has acted, so that a read which is sent sees what legacy has changed. Where legacy
 //! itself made the same read through the egress listener, the reply to it shows what was there before.
 //!
-//! Always true: a read is answered only from an equal one of the same request: service, method, path, query and body;
-//! the first from the first, and so on, and the last one again if the run asks more often. All others are sent. Where
-//! it is not known what legacy read, a read is sent too, so that a dark run goes on, but its pair is skipped: for every
-//! read while some of legacy's calls are unknown (the first known one need not be legacy's first), and for a read whose
-//! equal one by legacy has no kept reply.
+//! Always true: a read is answered only from legacy's read with the same service, method, path, query and body. Equal
+//! reads are answered in legacy's order; the last reply is repeated if the run reads more often. Every other read is
+//! sent. Where legacy's reads are not all known, reads are sent, so that a dark run goes on, and the pair is skipped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -25,7 +23,7 @@ pub(super) fn replays_reads(answered: &Answered) -> bool {
 }
 
 /// The reads of one run, answered from legacy's calls as they are when the run begins.
-pub(super) struct ReadsOfLegacy {
+pub(super) struct LegacyReadReplies {
     /// An error says why not all of legacy's calls are known.
     of_legacy: Result<CapturedReads, &'static str>,
     recorded: Option<Arc<RecordedReads>>,
@@ -36,7 +34,7 @@ pub(super) struct ReadsOfLegacy {
     _reserved: Option<ReservedBytes>,
 }
 
-impl ReadsOfLegacy {
+impl LegacyReadReplies {
     /// `calls` are legacy's; `None` where they were not watched. `recorded` learns of all reads, those that are
     /// answered here included. Returns `None` if there is no memory for the calls.
     pub(super) fn new(
@@ -97,7 +95,7 @@ fn known_calls(calls: Option<&RequestEffects>) -> Result<Vec<Effect>, &'static s
     }
 }
 
-impl Reads for ReadsOfLegacy {
+impl Reads for LegacyReadReplies {
     fn answer(&self, asked: &Intent, _headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
         let reply = match self.reply_to_legacy(asked) {
             Ok(reply) => reply,
@@ -143,10 +141,10 @@ mod tests {
     use crate::compare::Body;
     use crate::exchange::{OpenCallsOf, UnattributedWrites};
 
-    /// As many calls are under way as it says.
-    struct Open(u64);
+    /// Reports this number of calls under way.
+    struct FakeOpenCalls(u64);
 
-    impl OpenCallsOf for Open {
+    impl OpenCallsOf for FakeOpenCalls {
         fn count(&self) -> u64 {
             self.0
         }
@@ -178,12 +176,12 @@ mod tests {
         known
     }
 
-    fn reads(calls: Option<&RequestEffects>, bytes_max: u64) -> Option<ReadsOfLegacy> {
-        ReadsOfLegacy::new(calls, &Rules::default(), &Arc::new(ByteBudget::new(bytes_max)), None)
+    fn reads(calls: Option<&RequestEffects>, bytes_max: u64) -> Option<LegacyReadReplies> {
+        LegacyReadReplies::new(calls, &Rules::default(), &Arc::new(ByteBudget::new(bytes_max)), None)
     }
 
     /// The body with which a read of this path is answered; `None` if it is sent.
-    fn answer(reads: &ReadsOfLegacy, path: &str) -> Option<Body> {
+    fn answer(reads: &LegacyReadReplies, path: &str) -> Option<Body> {
         let asked = Intent {
             step: "look".into(),
             item: None,
@@ -215,8 +213,8 @@ mod tests {
         let of_account = || known(vec![read_by_legacy(1, "/account", whole(""), whole("one"))]);
         let with_gap = of_account();
         with_gap.add_gap();
-        let with_open = of_account().with_open_calls(Arc::new(Open(1)));
-        let ended = of_account().with_open_calls(Arc::new(Open(0)));
+        let with_open = of_account().with_open_calls(Arc::new(FakeOpenCalls(1)));
+        let ended = of_account().with_open_calls(Arc::new(FakeOpenCalls(0)));
         for (calls, why) in [
             (None, "were not watched"),
             (Some(&with_gap), "could be this request's or another's"),
@@ -249,13 +247,13 @@ mod tests {
         let calls = known(vec![read_by_legacy(1, "/account", whole(""), whole(large))]);
         assert!(reads(Some(&calls), 10_000).is_none(), "their heads take some too");
         let memory = Arc::new(ByteBudget::new(20_000));
-        let reads = ReadsOfLegacy::new(Some(&calls), &Rules::default(), &memory, None).unwrap();
+        let reads = LegacyReadReplies::new(Some(&calls), &Rules::default(), &memory, None).unwrap();
         assert!(memory.used() > 10_000);
         drop(reads);
         assert_eq!(memory.used(), 0);
         // A call that changes something answers no read.
         let write = Effect { method: Method::POST, ..read_by_legacy(1, "/credits", whole(""), whole(large)) };
-        assert!(ReadsOfLegacy::new(Some(&known(vec![write])), &Rules::default(), &memory, None).is_some());
+        assert!(LegacyReadReplies::new(Some(&known(vec![write])), &Rules::default(), &memory, None).is_some());
         assert_eq!(memory.used(), 0);
     }
 }

@@ -52,6 +52,25 @@ pub(super) async fn purge_periodically(store: StoreHandle, retention: Arc<ArcSwa
     }
 }
 
+/// How long samples of pairs that differ are kept.
+const SAMPLE_AGE_MAX: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// How often those that are older are removed.
+const SAMPLES_ROUND: Duration = Duration::from_secs(3_600);
+
+/// Removes old samples at intervals; never returns.
+pub(super) async fn remove_old_samples(store: StoreHandle) {
+    loop {
+        let removed = match clock::now().checked_sub(SAMPLE_AGE_MAX) {
+            Ok(before) => store.remove_samples_before(before).await,
+            Err(_) => Ok(()),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(%error, "old samples could not be removed; the next round tries again");
+        }
+        tokio::time::sleep(SAMPLES_ROUND).await;
+    }
+}
+
 /// Removes expired retry keys of both arms at intervals; never returns. It is a task of its own, because a round of
 /// purging runs may take long, and on some routes every request adds a key.
 pub(super) async fn prune_periodically(store: StoreHandle) {

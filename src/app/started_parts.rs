@@ -260,6 +260,7 @@ impl StartingParts<'_> {
             retry_window,
         )));
         tasks.push(engine.spawn(retention::prune_periodically(parts.store.clone())));
+        tasks.push(engine.spawn(retention::remove_old_samples(parts.store.clone())));
         let single_threads = client_proxy.worker_runtimes.iter().chain([engine, admin]);
         tasks.extend(single_threads.map(|runtime| runtime.spawn(memory::return_freed_pages())));
         tasks.push(engine.spawn(memory::ask_threads_of(Handle::current())));

@@ -41,7 +41,8 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
     }
     rows.extend(evidence.rule_hits.iter().map(|(rule, n)| {
         let what = if is_rule_note(rule) { "note on rule" } else { "made equal by" };
-        number(&format!("{what}: {rule}"), *n, Tone::Faint)
+        let last = evidence.rule_last_hits.get(rule).map(|at| format!(" (last {at:.0})")).unwrap_or_default();
+        number(&format!("{what}: {rule}{last}"), *n, Tone::Faint)
     }));
     for (step, of) in &evidence.all.effects {
         let nothing = of.intents.saturating_sub(of.compared + of.asserted);

@@ -2,11 +2,10 @@
 //!
 //! Refused here: a service that is our own listener, if its requests would loop; an invariant that names an unknown
 //! step; a workflow that runs an unknown workflow, itself, or one that streams its reply. Warned of here: another
-//! service that is our own listener; keys without effect in this version; guards that never act; states that need
-//! evidence; parameters that the path of a route does not have;
-//! steps that a rehearsal neither sends nor has an output for, in a route's workflow and in those that it runs; people
-//! whose names no token verifies; a store that forgets retry keys. `flag` checks each route by itself, with the names
-//! that it uses.
+//! service that is our own listener; invariants and guards that never act; states that need evidence; parameters that
+//! the path of a route does not have; steps that a rehearsal neither sends nor has an output for, in a route's workflow
+//! and in those that it runs; people whose names no token verifies; a store that forgets retry keys. `flag` checks each
+//! route by itself, with the names that it uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

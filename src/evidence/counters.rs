@@ -150,9 +150,8 @@ impl RouteCounters {
         // Nobody settles them any more.
         evidence.count_lost(&stored.under_way, SkipReason::ShuttingDown);
         let (basis, parts, noise, rules) = (stored.basis, stored.parts, stored.noise, stored.rules);
-        let (rejudging, checks_lost) = (stored.rejudging, stored.checks_under_way);
-        let more = Counters { rejudging, checks_lost, ..Counters::default() };
-        let counters = Counters { basis, parts, evidence, noise, kept, rules, ..more };
+        let (rejudging, checks_lost, new) = (stored.rejudging, stored.checks_under_way, Counters::default());
+        let counters = Counters { basis, parts, evidence, noise, kept, rules, rejudging, checks_lost, ..new };
         Self { counters: Mutex::new(counters), guard: Mutex::default() }
     }
 
@@ -267,7 +266,7 @@ impl Counters {
                 fingerprints::count(&mut evidence.seen, &comparison.fingerprint, &kind, now);
                 if evidence.noise.count_pairs(&self.noise, &DifferingPlaces::of(comparison), &kind) {
                     evidence.ignored += 1;
-                    evidence.count_noise_hits(1);
+                    evidence.count_noise_hits(1, now);
                     self.totals.noise_ignored += 1;
                     verdict = Verdict::Ignored;
                 } else {
@@ -276,7 +275,7 @@ impl Counters {
             }
         }
         for (rule, hits) in &comparison.ignored_by {
-            evidence.count_hits(rule, u64::from(*hits));
+            evidence.count_hits(rule, u64::from(*hits), now);
         }
         self.dirty = true;
         verdict

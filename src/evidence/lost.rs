@@ -48,6 +48,7 @@ pub(super) fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence
         legacy_5xx: before.legacy_5xx,
         earlier: before.earlier,
         rule_hits: BTreeMap::new(),
+        rule_last_hits: BTreeMap::new(),
         seen: before.seen,
         unresolved: before.unresolved,
         noise: before.noise,

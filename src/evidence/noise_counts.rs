@@ -5,10 +5,13 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use super::fingerprints::PairsByKind;
 use super::noise::{NoiseGroup, NoiseOfLegacy};
 use super::noise_places::{DifferingPlaces, is_status};
 use super::route::RouteEvidence;
+use crate::clock;
 
 /// The rule as which noise is counted among the rules that made pairs equal.
 pub(super) const NOISE_RULE: &str = "noise";
@@ -65,7 +68,7 @@ impl RouteEvidence {
         match group.is_ignored {
             true => {
                 self.noise.ignored += pairs;
-                self.count_noise_hits(pairs);
+                self.count_noise_hits(pairs, clock::now());
             }
             false => {
                 self.noise.ignored = self.noise.ignored.saturating_sub(pairs);
@@ -98,7 +101,7 @@ impl RouteEvidence {
     }
 
     /// Counts pairs that are equal by noise among the hits of rules.
-    pub(super) fn count_noise_hits(&mut self, pairs: u64) {
-        self.count_hits(NOISE_RULE, pairs);
+    pub(super) fn count_noise_hits(&mut self, pairs: u64, now: Timestamp) {
+        self.count_hits(NOISE_RULE, pairs, now);
     }
 }

@@ -56,7 +56,7 @@ impl Counted {
         let ignored = e.noise.count_pairs(&self.legacy, &of(places), &PairsByKind::one(false, Some("GET 2xx")));
         if ignored {
             e.ignored += 1;
-            e.count_noise_hits(1);
+            e.count_noise_hits(1, jiff::Timestamp::UNIX_EPOCH);
         } else {
             e.mismatched += 1;
             e.all.strata.get_mut("GET 2xx").unwrap().mismatched += 1;

@@ -125,14 +125,14 @@ impl Counters {
             } else {
                 evidence.move_pairs(&seen.kinds, true);
             }
-            rules.iter().for_each(|rule| evidence.count_hits(rule, seen.count));
+            rules.iter().for_each(|rule| evidence.count_hits(rule, seen.count, clock::now()));
             let Some((fingerprint, places)) = after else {
                 equal += seen.count;
                 continue;
             };
             fingerprints::add(&mut evidence.seen, fingerprint, seen);
             match evidence.noise.count_pairs(&self.noise, places, &seen.kinds) {
-                true => evidence.count_noise_hits(seen.count),
+                true => evidence.count_noise_hits(seen.count, clock::now()),
                 false => evidence.move_pairs(&seen.kinds, false),
             }
         }

@@ -89,6 +89,8 @@ pub struct RouteEvidence {
     pub earlier: Vec<EarlierEvidence>,
     /// For each rule, how often it made two different values equal.
     pub rule_hits: BTreeMap<String, u64>,
+    /// When that was the last time.
+    pub rule_last_hits: BTreeMap<String, Timestamp>,
     /// The number of pairs that differ, by the fingerprint of their differences, for the 256 fingerprints that were
     /// seen last. Only a few of these pairs are kept as samples.
     pub seen: BTreeMap<String, FingerprintCount>,
@@ -108,11 +110,14 @@ const DEAD_RULE_PAIRS: u64 = 500;
 
 impl RouteEvidence {
     /// Counts that a rule made values equal, if there is room for the rule.
-    pub(super) fn count_hits(&mut self, rule: &str, hits: u64) {
+    pub(super) fn count_hits(&mut self, rule: &str, hits: u64, now: Timestamp) {
         if let Some(counted) = self.rule_hits.get_mut(rule) {
             *counted += hits;
         } else if self.rule_hits.len() < RULES_MAX {
             self.rule_hits.insert(rule.to_owned(), hits);
+        }
+        if self.rule_hits.contains_key(rule) {
+            self.rule_last_hits.insert(rule.to_owned(), now);
         }
     }
     /// Of these rules, those that made no two values equal in all pairs; none while there are too few pairs to tell.

@@ -74,13 +74,17 @@ impl Gate {
         to: State,
     ) -> Vec<String> {
         let followers = positions.followers(&position.route.id).filter(|follower| follower.rung() < to);
+        let reaches = |follower: &RoutePosition, other: &Cohort| {
+            other.state >= to && (other.force.is_some() || self.reached(positions, follower, other).0 >= to)
+        };
         let goes_along = |follower: &&RoutePosition| {
-            follower.route.cohorts.iter().any(|other| other.name == cohort.name && other.state >= to)
+            let mut of_name = follower.route.cohorts.iter().filter(|other| other.name == cohort.name);
+            of_name.any(|other| reaches(follower, other))
         };
         let left_behind = followers.filter(|follower| !goes_along(follower)).map(|follower| {
             format!(
-                "the follower `{}` is `{}` and has no cohort `{}` for `{to}`: its requests about the same instances would \
-                 not be compared",
+                "the follower `{}` is `{}`, and has no cohort `{}` that reached `{to}`: it would answer requests about the \
+                 cohort's instances that were never compared",
                 follower.route.id,
                 follower.rung(),
                 cohort.name
@@ -96,6 +100,9 @@ impl Gate {
                 cohort_conditions(&judged(positions, position, &evidence), &cohort.name, from, to)
             }
         };
-        sentences(conditions).chain(beside_evidence.map(|unmet| unmet.why)).chain(left_behind).collect()
+        let of_followers =
+            (to == State::Live).then(|| self.unmet_of_followers(positions, position)).into_iter().flatten();
+        let beside_evidence = beside_evidence.map(|unmet| unmet.why);
+        sentences(conditions).chain(beside_evidence).chain(left_behind).chain(of_followers).collect()
     }
 }

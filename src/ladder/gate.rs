@@ -261,7 +261,7 @@ impl Gate {
     /// goes to `live`, since changed files may have started their evidence anew. Force that overrides a follower's gate
     /// holds here too. This is asked of moves, and of a creator for which force overrode this gate: what happens to a
     /// follower later does not change what its creator has reached by evidence.
-    fn unmet_of_followers<'a>(
+    pub(super) fn unmet_of_followers<'a>(
         &'a self,
         positions: &'a Positions,
         position: &'a RoutePosition,

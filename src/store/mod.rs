@@ -240,6 +240,11 @@ pub trait Store:
     fn sample_of_run(&self, run: RunId) -> BoxFuture<'_, Result<Option<SampleRecord>, StoreError>>;
     /// Removes the samples of a route, because its evidence starts from zero.
     fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Removes the samples of pairs that were compared before this time.
+    fn remove_samples_before(&self, at: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
+        let _ = at;
+        Box::pin(std::future::ready(Ok(())))
+    }
     /// Replaces the evidence of some routes.
     fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> BoxFuture<'_, Result<(), StoreError>>;
     /// All evidence.

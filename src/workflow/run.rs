@@ -366,7 +366,7 @@ impl Run {
         matches!(self.steps.get(step), Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed))
     }
     /// Whether a step began.
-    pub(super) fn has_performed(&self, step: &StepId) -> bool {
+    pub fn has_performed(&self, step: &StepId) -> bool {
         self.steps.get(step).is_some_and(|state| !matches!(state, StepState::Skipped))
     }
     /// Whether a call of a step was recorded as an intent or sent.

@@ -172,3 +172,30 @@ async fn a_flip_down_to_off_and_a_difference_of_its_own_take_a_cohort_back() {
     assert!(shop.pointsman.cli(&["freeze", "--reason", "a test"]).await.status.success());
     assert_eq!(shop.order(true).await, "legacy");
 }
+
+/// A creator's cohort goes only where its followers answer for what it makes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cohort_of_a_creator_waits_for_its_followers() {
+    let shop = Shop::start().await;
+    let routes = std::fs::read_to_string(shop.flags.path().join("routes/orders.yaml")).expect("a file");
+    let creator = routes.replace("compare: {", "instance: { creates: $.total }\n    compare: {");
+    let follower = "  - id: orders.get\n    match: { method: GET, path: '/orders/{id}' }\n    legacy: shop\n    \
+                    workflow: get\n    state: shadow\n    instance: { follows: orders, key: path.id }\n    cohorts:\n      \
+                    - { name: staff, when: '${request.headers[\"x-staff\"] == \"1\"}', state: live }\n";
+    shop.flags.write("routes/orders.yaml", &format!("{creator}{follower}"));
+    shop.flags.write(
+        "workflows/get.yaml",
+        "workflow: get\nsteps: { at: { set: { ok: true } } }\nrespond: { status: 200, body: { total: 7 } }\n",
+    );
+    shop.reload().await;
+    shop.compared(PAIRS, 0).await;
+    shop.reload().await;
+    let reached = || async { shop.evidence().await["cohorts_below"][0].clone() };
+    assert_eq!(reached().await["reached"], "dark", "in shadow a follower has nothing to be compared with");
+    shop.compared(PAIRS, 0).await;
+    shop.reload().await;
+    let row = reached().await;
+    let missing = row["missing"].to_string();
+    assert!(row["reached"] == "dark" && missing.contains("has no cohort `staff` that reached `live`"), "{row}");
+    assert_eq!(shop.order(true).await, "legacy");
+}

@@ -311,7 +311,7 @@ async fn a_file_alone_puts_nothing_above_shadow() {
     assert!(system.pointsman.log().contains("this route is below its requested state"));
     let checked = output_text(&system.pointsman.cli(&["check", &system.flags.path().display().to_string()]).await);
     assert!(checked.contains("goes no higher than `shadow` without evidence, and not to `live`"), "{checked}");
-    assert!(checked.contains("the cohort `staff` has no evidence of its own"), "{checked}");
+    assert!(checked.contains("the cohort `staff` goes no higher than the state that its route reached"), "{checked}");
     let staff = [("x-staff", "1")];
     let brief = json!({ "product": "tea", "audience": "everybody" });
     let runs = async || {

@@ -36,7 +36,7 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         .or_else(|| is_paused.then(|| (SkipReason::WouldPause, shown_note(run, plan).unwrap_or_default())))
         .or_else(unbuilt_undo);
     let volatile = |step: &crate::workflow::Step| match &step.kind {
-        StepKind::Call(call) => call.volatile && sends(run.mode(), call),
+        StepKind::Call(call) => call.volatile && sends(run.mode(), call) && run.has_performed(&step.id),
         _ => false,
     };
     let compared = plan.filter(|_| run.mode() != Mode::Real);

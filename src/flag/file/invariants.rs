@@ -168,11 +168,14 @@ fn one(name: String, draft: &InvariantDraft, site: &Site, problems: &mut Problem
     let parsed = condition_of(that, &of_that, problems);
     let condition = when.map(|when| condition_of(when, &of_when, problems));
     let (that, when) = (parsed?, condition.map_or(Some(None), |when| when.map(Some))?);
-    let may_read = that.reads().iter().fold(true, |all, read| may_read_path(read, &of_that, problems) && all);
-    let may_decide = when
-        .iter()
-        .flat_map(Expression::reads)
-        .fold(true, |all, read| may_read_in_when(read, &of_when, problems) && all);
+    // Every read is looked at, so that each wrong one is reported.
+    let (mut may_read, mut may_decide) = (true, true);
+    for read in that.reads() {
+        may_read &= may_read_path(read, &of_that, problems);
+    }
+    for read in when.iter().flat_map(Expression::reads) {
+        may_decide &= may_read_in_when(read, &of_when, problems);
+    }
     if that.reads().is_empty() && that.holds(&Scope::new()).is_ok() {
         problems
             .error(&of_that, "the condition reads nothing, so it says the same of all answers")

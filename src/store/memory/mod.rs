@@ -254,6 +254,10 @@ impl Store for MemoryStore {
         self.with(|tables| tables.samples.retain(|sample| sample.route != route))
     }
 
+    fn remove_samples_before(&self, at: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with(|tables| tables.samples.retain(|sample| sample.at.as_second() >= at.as_second()))
+    }
+
     fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> BoxFuture<'_, Result<(), StoreError>> {
         self.with(|tables| {
             for record in evidence {

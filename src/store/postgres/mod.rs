@@ -319,11 +319,9 @@ impl Store for PostgresStore {
     fn last_flips(&self) -> BoxFuture<'_, Result<Vec<FlipRecord>, StoreError>> {
         super::record_log::last_flips(self).boxed()
     }
-
     fn declared(&self) -> BoxFuture<'_, Result<Vec<DeclaredState>, StoreError>> {
         checked_rows::declared(&self.pool).boxed()
     }
-
     fn put_samples(
         &self,
         samples: Vec<SampleRecord>,
@@ -348,7 +346,9 @@ impl Store for PostgresStore {
     fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>> {
         record_writes::clear_samples(&self.pool, route).boxed()
     }
-
+    fn remove_samples_before(&self, at: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
+        record_writes::remove_samples_before(&self.pool, at).boxed()
+    }
     fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> BoxFuture<'_, Result<(), StoreError>> {
         record_writes::evidence(&self.pool, evidence).boxed()
     }

@@ -155,6 +155,12 @@ pub(super) async fn clear_samples(pool: &Pool, route: RouteId) -> Result<()> {
     pool.query(|| sqlx::query("DELETE FROM samples WHERE route = $1").bind(route.as_str())).await.map(drop)
 }
 
+pub(super) async fn remove_samples_before(pool: &Pool, at: Timestamp) -> Result<()> {
+    let text = "DELETE FROM samples \
+                WHERE extract(epoch FROM (convert_from(record, 'UTF8')::json->>'at')::timestamptz) < $1::bigint";
+    pool.query(|| sqlx::query(text).bind(at.as_second())).await.map(drop)
+}
+
 pub(super) async fn evidence(pool: &Pool, mut evidence: Vec<EvidenceRecord>) -> Result<()> {
     evidence.sort_by(|a, b| a.route.cmp(&b.route));
     let routes: Vec<&str> = evidence.iter().map(|record| record.route.as_str()).collect();

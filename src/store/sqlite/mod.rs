@@ -349,6 +349,9 @@ impl Store for SqliteStore {
     fn clear_samples(&self, route: RouteId) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::ClearSamples(route))
     }
+    fn remove_samples_before(&self, at: Timestamp) -> StoreFuture<'_, ()> {
+        self.write(RecordWrite::RemoveSamplesBefore(at))
+    }
 
     fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> StoreFuture<'_, ()> {
         self.write(RecordWrite::Evidence(evidence))

@@ -59,6 +59,7 @@ pub(super) enum RecordWrite {
         fingerprints: usize,
     },
     ClearSamples(RouteId),
+    RemoveSamplesBefore(Timestamp),
     Captures(Vec<CaptureRecord>, CaptureBounds),
     Evidence(Vec<EvidenceRecord>),
     KeyFiles {
@@ -247,6 +248,11 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
         }
         RecordWrite::ClearSamples(route) => {
             conn.execute("DELETE FROM samples WHERE route = ?", [route.as_str()])?;
+        }
+        RecordWrite::RemoveSamplesBefore(at) => {
+            // In whole seconds, because times are texts with or without a fraction.
+            let text = "DELETE FROM samples WHERE unixepoch(json_extract(CAST(record AS TEXT), '$.at')) < ?";
+            conn.execute(text, [at.as_second()])?;
         }
         RecordWrite::Captures(captures, bounds) => capture_writes::write(conn, captures, *bounds)?,
         RecordWrite::Evidence(evidence) => {

@@ -11,6 +11,7 @@ on_every_store! {
     samples_are_limited_by_fingerprint_and_by_route,
     a_sample_that_is_put_again_is_stored_once,
     a_sample_is_found_by_the_runs_whose_events_it_has,
+    old_samples_are_removed,
 }
 
 fn sample(route: &str, fingerprint: &str, n: i64) -> SampleRecord {
@@ -151,4 +152,16 @@ async fn a_sample_that_an_earlier_version_stored_is_found_by_its_run() {
     assert_eq!(store.sample_of_run(run_id(1)).await.unwrap(), Some(sample("r", "x", 1)));
     assert_eq!(store.sample_of_run(run_id(2)).await.unwrap(), None);
     store.close().await;
+}
+
+async fn old_samples_are_removed(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
+    let with_fraction = SampleRecord { at: at(3) + jiff::SignedDuration::from_millis(500), ..sample("r", "y", 3) };
+    store.put_samples(vec![sample("r", "x", 1), with_fraction, sample("other", "z", 4)], 2, 2).await.unwrap();
+    store.remove_samples_before(at(3)).await.unwrap();
+    assert_eq!(stored_samples(store, "r", 9).await, ["y3"]);
+    store.remove_samples_before(at(4)).await.unwrap();
+    assert_eq!(stored_samples(store, "r", 9).await, [""; 0]);
+    assert_eq!(stored_samples(store, "other", 9).await, ["z4"]);
 }

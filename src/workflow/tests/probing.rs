@@ -248,7 +248,7 @@ fn paused_over_output(plan: &Plan) -> Harness<'_> {
     let mut harness = Harness::of_api(plan);
     harness.settle();
     harness.call("charge", timed_out());
-    harness.now = harness.now + std::time::Duration::from_secs(2);
+    harness.now += std::time::Duration::from_secs(2);
     harness.perform_due();
     let unfit = ok(json!({ "found": true, "charge": {} }));
     harness.record_result("charge", None, StepPart::Probe, unfit);

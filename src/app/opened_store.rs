@@ -146,12 +146,15 @@ pub(super) fn set_renames(evidence: &Evidence, routes: &[Arc<Route>]) {
     evidence.set_renames(of_routes.chain(candidates.iter().map(|(id, was)| (id, was.as_slice()))));
 }
 
-/// Sets the guard and the invariants of each route, for the plan in force and for the candidate.
+/// Sets the guard, the cohorts and the invariants of each route, for the plan in force and for the candidate.
 pub(super) fn set_guards(evidence: &Evidence, setup: &Setup) {
     let candidates: Vec<RouteId> = setup.routes.iter().map(|route| candidate_key(&route.id)).collect();
     let guards = || setup.routes.iter().map(|route| route.guard.as_ref());
     let of_routes = setup.routes.iter().map(|route| &route.id).zip(guards());
     evidence.set_guards(of_routes.chain(candidates.iter().zip(guards())));
+    for route in &setup.routes {
+        evidence.set_cohorts(&route.id, &route.cohort_rules());
+    }
     let invariants = || setup.routes.iter().map(|route| &*route.invariants);
     let of_routes = setup.routes.iter().map(|route| &route.id).zip(invariants());
     evidence.set_invariants(of_routes.chain(candidates.iter().zip(invariants())));

@@ -133,7 +133,7 @@ impl Parts {
         let shadow = Shadow::start(ShadowParts {
             engine: engine.arm(),
             legacy: Some(repeats::legacy(&engine, ladder.flags().clone(), setup)),
-            twins: Arc::new(EngineTwins::new(engine.clone(), affinity.clone())),
+            twins: Arc::new(EngineTwins { engine: engine.clone(), affinity: affinity.clone() }),
             evidence: evidence.clone(),
             captures: captures.clone(),
             rules: rules.clone(),

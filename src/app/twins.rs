@@ -5,19 +5,17 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::Semaphore;
 
 use crate::affinity::StoreAffinity;
+use crate::compare::Intent;
 use crate::engine::Engine;
-use crate::exchange::{EndedRun, PerformedCalls, Twins};
+use crate::exchange::{PerformedCalls, Twins};
 use crate::flag::InstanceKey;
 use crate::names::RunId;
 use crate::workflow::RunStatus;
 
 /// How long one wait for the end of a run takes; then the next one begins.
 const WAIT: Duration = Duration::from_secs(3_600);
-/// The most runs whose calls are read from the store at the same time, for their invariants.
-const READS_AT_ONCE_MAX: usize = 4;
 /// The pause between two looks at a run that waits for a person or a signal.
 const INPUT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -25,14 +23,6 @@ const INPUT_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct EngineTwins {
     pub engine: Arc<Engine>,
     pub affinity: Arc<StoreAffinity>,
-    /// Permits to read the calls of runs that have ended from the store.
-    pub reads: Arc<Semaphore>,
-}
-
-impl EngineTwins {
-    pub(super) fn new(engine: Arc<Engine>, affinity: Arc<StoreAffinity>) -> Self {
-        Self { engine, affinity, reads: Arc::new(Semaphore::new(READS_AT_ONCE_MAX)) }
-    }
 }
 
 impl Twins for EngineTwins {
@@ -68,21 +58,23 @@ impl Twins for EngineTwins {
         .boxed()
     }
 
-    fn ended(&self, run: RunId, within: Duration) -> BoxFuture<'static, Option<EndedRun>> {
-        let (engine, reads) = (self.engine.clone(), self.reads.clone());
+    fn ended(&self, run: RunId, within: Duration) -> BoxFuture<'static, Option<RunStatus>> {
+        let engine = self.engine.clone();
         async move {
             let status = engine.wait_until_ended_or_awaits_input(run, within).await?.status;
-            if !status.is_final() {
-                return None;
-            }
-            let _permit = reads.acquire().await.ok()?;
-            match engine.sent_calls(run).await {
-                Ok(sent) => Some(EndedRun { status, sent }),
-                Err(error) => {
-                    tracing::warn!(%run, %error, "the calls of a run cannot be read: invariants over them are not judged");
-                    None
-                }
-            }
+            status.is_final().then_some(status)
+        }
+        .boxed()
+    }
+
+    fn sent(&self, run: RunId) -> BoxFuture<'static, Option<Vec<Intent>>> {
+        let engine = self.engine.clone();
+        async move {
+            let sent = engine.sent_calls(run).await;
+            sent.inspect_err(|error| {
+                tracing::warn!(%run, %error, "the calls of a run cannot be read: invariants over them are not judged");
+            })
+            .ok()
         }
         .boxed()
     }

@@ -1,4 +1,4 @@
-//! Which invariants the files have, so that what was counted of others does not count.
+//! Which invariants and cohorts the files have, so that what was counted of others does not count.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,27 @@ impl Counters {
         counted.retain(|name, counts| known.get(name) == Some(&counts.text));
         self.dirty |= counted.len() != before || self.checks_lost > 0;
         let lost = std::mem::take(&mut self.checks_lost);
-        for (name, text) in known.iter().filter(|_| lost > 0) {
-            counted.entry(name.clone()).or_default().count_lost(text, lost);
+        // The others are judged as soon as the caller has the answer.
+        for invariant in invariants.iter().filter(|invariant| lost > 0 && invariant.reads_the_run()) {
+            counted.entry(invariant.name.clone()).or_default().count_lost(&invariant.text, lost);
         }
         self.invariants = Some(known);
+    }
+
+    /// Sets the rules of the route's cohorts. What was counted of a cohort whose rule is new or was changed is of other
+    /// callers: it counts as of none.
+    pub(super) fn set_cohorts(&mut self, rules: &BTreeMap<String, String>) {
+        let counted = &self.evidence.cohort_rules;
+        if counted == rules {
+            return;
+        }
+        let is_changed = |cohort: &str| counted.get(cohort) != rules.get(cohort);
+        let named = counted.keys().chain(rules.keys()).filter(|cohort| is_changed(cohort)).cloned();
+        for cohort in named.collect::<std::collections::BTreeSet<String>>() {
+            self.evidence.all.forget_cohort(&cohort);
+            self.evidence.dark.forget_cohort(&cohort);
+        }
+        self.evidence.cohort_rules.clone_from(rules);
+        self.dirty = true;
     }
 }

@@ -7,35 +7,43 @@ use super::bound;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
 use super::gate::{JudgedRoute, conditions};
 use super::gate_words::first_of;
-use super::rung::TOO_LARGE;
+use super::rung::{OTHER_STRATA, is_of_cohort};
 use super::strata::StratumCounts;
 use crate::flag::State;
 
-/// The conditions that a cohort meets by its own pairs.
-const OWN: [Name; 4] = [Name::Pairs, Name::OpenDifferences, Name::MismatchBelow, Name::StrataAtLeast];
+/// The conditions of the route that a cohort meets by its own pairs in place of them. Its kinds of requests are asked
+/// for beside those of the route: which ways through the workflow were compared, only the route knows.
+const OWN: [Name; 3] = [Name::Pairs, Name::OpenDifferences, Name::MismatchBelow];
 
 /// The conditions under which the callers of a cohort may go up from one rung to the next, up to `live`.
-pub fn cohort_conditions(route: &JudgedRoute<'_>, cohort: &str, from: State, to: State) -> Vec<Condition> {
+pub fn cohort_conditions(
+    route: &JudgedRoute<'_>,
+    (cohort, rule): (&str, &str),
+    from: State,
+    to: State,
+) -> Vec<Condition> {
+    if route.evidence.cohort_rules.get(cohort).is_none_or(|counted| counted != rule) {
+        let detail = format!("the rule of `{cohort}` is new or was changed: no request of its callers was counted yet");
+        return vec![Condition { name: Name::Pairs, verdict: Verdict::Inconclusive, detail }];
+    }
     let of_route = conditions(route, from, to).into_iter().filter(|condition| !OWN.contains(&condition.name));
     route.of_cohort(cohort, from).into_iter().chain(of_route).collect()
-}
-
-/// Whether a kind of request, by its name, is one of this cohort.
-fn is_of(stratum: &str, cohort: &str) -> bool {
-    let name = stratum.strip_suffix(TOO_LARGE).unwrap_or(stratum);
-    name.splitn(3, ' ').nth(2) == Some(cohort)
 }
 
 impl JudgedRoute<'_> {
     fn of_cohort(&self, cohort: &str, rung: State) -> Vec<Condition> {
         let strata = &self.evidence.counts_at(rung).strata;
-        let own: Vec<(&String, &StratumCounts)> = strata.iter().filter(|(name, _)| is_of(name, cohort)).collect();
+        let own: Vec<(&String, &StratumCounts)> =
+            strata.iter().filter(|(name, _)| is_of_cohort(name, cohort)).collect();
         let of_errors = |name: &str| [" 4xx", " 5xx"].iter().any(|class| name.contains(class));
         let succeeded = own.iter().filter(|(name, _)| !of_errors(name));
         let pairs: u64 = succeeded.map(|(_, counts)| counts.compared).sum();
         // Differences count on whatever rung they were found.
-        let all = self.evidence.all.strata.iter().filter(|(name, _)| is_of(name, cohort));
+        let all = self.evidence.all.strata.iter().filter(|(name, _)| is_of_cohort(name, cohort));
         let differ: u64 = all.map(|(_, counts)| counts.mismatched).sum();
+        // Whose requests those are that are counted together is not known.
+        let of_unknown = self.evidence.all.strata.get(OTHER_STRATA).map_or(0, |counts| counts.mismatched);
+        let differ = differ + of_unknown;
         vec![
             self.pairs_of_cohort(cohort, rung, pairs),
             self.differences_of_cohort(cohort, differ),
@@ -112,6 +120,7 @@ mod tests {
         }
         evidence.dark.strata = evidence.all.strata.clone();
         let pairs: u64 = of.iter().map(|(_, compared, _)| compared).sum();
+        evidence.cohort_rules = [("staff", "rule"), ("nobody", "rule")].map(|(a, b)| (a.into(), b.into())).into();
         (evidence.shadow_pairs, evidence.mismatched) = (pairs, of.iter().map(|(.., mismatched)| mismatched).sum());
         evidence.all.last_pair = Some(Timestamp::UNIX_EPOCH);
         evidence
@@ -130,7 +139,7 @@ mod tests {
             live_share_is_all: false,
             now: Timestamp::UNIX_EPOCH,
         };
-        let found = cohort_conditions(&route, cohort, State::Shadow, State::Dark);
+        let found = cohort_conditions(&route, (cohort, "rule"), State::Shadow, State::Dark);
         let shut: Vec<String> =
             found.iter().filter(|one| one.verdict != Verdict::Pass).map(|one| one.detail.clone()).collect();
         (overall(&found), shut.join("; "))
@@ -141,6 +150,9 @@ mod tests {
         let evidence = strata(&[("POST 2xx", 900, 7), ("POST 2xx staff", 60, 0), ("GET 4xx staff", 5, 0)]);
         assert_eq!(verdict(&evidence, "staff"), (Verdict::Pass, String::new()), "others differ, these do not");
         assert_eq!(verdict(&evidence, "nobody").0, Verdict::Inconclusive, "no pairs of its own");
+        let mut changed = evidence.clone();
+        changed.cohort_rules.insert("staff".into(), "another rule".into());
+        assert_eq!(verdict(&changed, "staff").0, Verdict::Inconclusive, "the pairs are of other callers");
         let (found, why) = verdict(&strata(&[("POST 2xx", 900, 0), ("POST 2xx staff", 60, 1)]), "staff");
         assert_eq!(found, Verdict::Fail);
         assert!(why.contains("1 pairs of `staff` differ"), "{why}");
@@ -154,11 +166,11 @@ mod tests {
 
     #[test]
     fn the_names_of_kinds_are_read_whole() {
-        assert!(is_of("POST 2xx staff", "staff") && is_of("POST 2xx staff too large", "staff"));
+        assert!(is_of_cohort("POST 2xx staff", "staff") && is_of_cohort("POST 2xx staff too large", "staff"));
         assert!(
-            !is_of("POST 2xx", "staff")
-                && !is_of("POST 2xx staffers", "staff")
-                && !is_of("POST 2xx too large", "large")
+            !is_of_cohort("POST 2xx", "staff")
+                && !is_of_cohort("POST 2xx staffers", "staff")
+                && !is_of_cohort("POST 2xx too large", "large")
         );
     }
 }

@@ -110,7 +110,10 @@ impl InvariantCounts {
                 return self.broken;
             }
             InvariantVerdict::NotJudged(why) => {
-                *self.not_judged.entry((*why).to_owned()).or_default() += 1;
+                // As little as one that held would it say of the other callers.
+                if answer.supports_only {
+                    *self.not_judged.entry((*why).to_owned()).or_default() += 1;
+                }
                 return self.broken;
             }
             InvariantVerdict::Broken => None,

@@ -71,6 +71,8 @@ pub(super) struct NoiseOfLegacy {
     pub(super) unlisted: u64,
     /// A call by legacy that may have changed something: no request of the route is repeated any more.
     pub(super) write: Option<LegacyWrite>,
+    /// During how many reverse requests legacy made writing calls of no known request.
+    pub(super) reverse_doubts: u32,
     /// A hash of what it depends on apart from the rules; empty if an earlier version stored it.
     pub(super) apart_from_rules: String,
     /// The places of noise before the rules or legacy's address last changed.
@@ -200,7 +202,8 @@ impl NoiseOfLegacy {
                 };
                 let known = std::mem::take(&mut self.places).into_keys();
                 let earlier_places = earlier_places.into_iter().chain(known).take(PLACES_MAX).collect();
-                *self = Self { write, earlier_places, ..Self::default() };
+                let reverse_doubts = if noise.is_empty() { 0 } else { self.reverse_doubts };
+                *self = Self { write, earlier_places, reverse_doubts, ..Self::default() };
             }
             self.basis.clone_from(noise);
         }

@@ -1,6 +1,8 @@
 //! What others tell evidence: how comparisons ended, how the engine served callers, and whether its answers met the
 //! invariants of their routes.
 
+use std::collections::BTreeMap;
+
 use super::Evidence;
 use super::invariants::{GuardedAnswer, InvariantVerdict, JudgedAnswer};
 use crate::clock;
@@ -134,6 +136,12 @@ impl Evidence {
         let mut counters = shared.lock();
         counters.checks_under_way = counters.checks_under_way.saturating_sub(1);
         counters.dirty = true;
+    }
+
+    /// Sets the rules of the cohorts that the files have, each as a hash by the cohort's name. Call it after
+    /// [`Evidence::set_basis`].
+    pub fn set_cohorts(&self, route: &RouteId, rules: &BTreeMap<String, String>) {
+        self.counters(route).lock().set_cohorts(rules);
     }
 
     /// Sets the invariants that the files have: what was counted of others is dropped, and answers that an earlier

@@ -15,6 +15,9 @@ use crate::flag::State;
 use crate::names::RouteId;
 use crate::store::route_of_candidate;
 
+/// During so many reverse requests legacy may have made writing calls that name no request, before no more are sent.
+const REVERSE_DOUBTS_MAX: u32 = 3;
+
 impl Evidence {
     /// Counts a pair, before its ticket is settled. A pair of an earlier generation counts in the totals only. Returns
     /// its verdict: [`Verdict::Ignored`] for a pair that differs only where legacy differs from itself.
@@ -94,6 +97,21 @@ impl Evidence {
                 "the route is declared `replay_safe`, but legacy made a call that may change something: no request of \
                  the route is sent to legacy a second time any more. Take `replay_safe` out"
             );
+        }
+    }
+
+    /// During a reverse request of this route legacy made writing calls of no known request. The third time counts as a
+    /// call that may have changed something.
+    pub fn note_reverse_doubt(&self, route: &RouteId) {
+        let is_last = {
+            let shared = self.counters(route);
+            let mut counters = shared.lock();
+            counters.noise.reverse_doubts += 1;
+            counters.dirty = true;
+            counters.noise.reverse_doubts >= REVERSE_DOUBTS_MAX
+        };
+        if is_last {
+            self.record_legacy_write(route, "calls of no known request during three reverse comparisons");
         }
     }
 

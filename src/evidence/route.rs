@@ -60,6 +60,8 @@ pub struct RouteEvidence {
     pub answers_since: Option<Timestamp>,
     /// When its last answer without an error was given.
     pub last_answer: Option<Timestamp>,
+    /// For each cohort the rule (a hash) by which its requests were counted.
+    pub cohort_rules: BTreeMap<String, String>,
     /// How often its answers to callers met the invariants of the route, by the name of the invariant.
     pub invariants: BTreeMap<String, InvariantCounts>,
     /// Errors, unknown outcomes and fallbacks of the engine as the answering arm, since the workflow or the rules last

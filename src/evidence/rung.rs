@@ -76,6 +76,12 @@ impl StepIntents {
     }
 }
 
+/// Whether a kind of request, by its name, is one of this cohort.
+pub(super) fn is_of_cohort(stratum: &str, cohort: &str) -> bool {
+    let name = stratum.strip_suffix(TOO_LARGE).unwrap_or(stratum);
+    name.splitn(3, ' ').nth(2) == Some(cohort)
+}
+
 impl RungCounts {
     pub(super) fn count_pair(
         &mut self,
@@ -139,6 +145,16 @@ impl RungCounts {
         let is_separate = self.strata.len() < STRATA_MAX || self.strata.contains_key(stratum);
         let name = if is_separate { stratum } else { OTHER_STRATA };
         self.strata.entry(name.to_owned()).or_default().served += requests;
+    }
+
+    /// What was counted of the requests of a cohort counts as of no cohort.
+    pub(super) fn forget_cohort(&mut self, cohort: &str) {
+        let of_cohort: Vec<String> = self.strata.keys().filter(|name| is_of_cohort(name, cohort)).cloned().collect();
+        for name in of_cohort {
+            let Some(counts) = self.strata.remove(&name) else { continue };
+            let plain = name.replacen(&format!(" {cohort}"), "", 1);
+            self.strata.entry(plain).or_default().add(counts);
+        }
     }
 
     /// Counts pairs of this kind of request, which were counted as pairs that differ, as equal; or the other way round.

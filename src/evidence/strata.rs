@@ -33,6 +33,12 @@ impl StratumCounts {
             ComparisonOutcome::Skipped(_) | ComparisonOutcome::Failed(_) => {}
         }
     }
+    pub(super) fn add(&mut self, other: Self) {
+        self.served += other.served;
+        self.compared += other.compared;
+        self.mismatched += other.mismatched;
+        self.calls_unknown += other.calls_unknown;
+    }
     /// Only the pairs that differ count as compared.
     pub(super) fn without_equal_pairs(self) -> Self {
         Self { compared: self.mismatched, calls_unknown: self.calls_unknown.min(self.mismatched), ..self }

@@ -23,6 +23,8 @@ pub struct EngineAnswered {
     pub counted_as: RouteId,
     /// The rung of its caller; that of the route where the engine owns the instance.
     pub rung: State,
+    /// The name of its caller's cohort.
+    pub cohort: Option<Arc<str>>,
     /// Whether an invariant that holds supports `only`; one that is broken counts in any case.
     pub supports_only: bool,
     /// The request.

@@ -50,4 +50,4 @@ pub use rehearsed::{ChildEvents, REHEARSED_CHILDREN_MAX, REHEARSED_EVENTS_MAX, R
 pub use repeat::{NotRepeated, REPEAT_HEADER, RepeatReply, RepeatRequest};
 pub use request_effects::{CallTarget, EffectsSoFar, OpenCallsOf, RequestEffects, UnattributedWrites};
 pub use request_value::{body_value, decoded_body_value, headers_value, query_value, request_value};
-pub use twins::{EndedRun, PerformedCalls, Twins};
+pub use twins::{PerformedCalls, Twins};

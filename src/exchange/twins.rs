@@ -18,15 +18,6 @@ pub struct PerformedCalls {
     pub reads: Vec<Effect>,
 }
 
-/// A run that has ended.
-#[derive(Clone, Debug)]
-pub struct EndedRun {
-    /// How.
-    pub status: RunStatus,
-    /// The private and shared calls that it and the runs below it sent, each once, under the names of its steps.
-    pub sent: Vec<Intent>,
-}
-
 /// The engine's twins of instances that legacy created.
 pub trait Twins: Send + Sync {
     /// Waits until a run has ended, however long that takes; returns its final status. `None`: nothing is known of it.
@@ -37,9 +28,15 @@ pub trait Twins: Send + Sync {
         let _ = (run, within);
         Box::pin(std::future::ready(None))
     }
-    /// Waits until a run has ended, but no longer than `within`. `None`: it has not ended, or its calls are not known.
-    fn ended(&self, run: RunId, within: Duration) -> BoxFuture<'static, Option<EndedRun>> {
+    /// Waits until a run has ended, but no longer than `within`. `None`: it has not ended.
+    fn ended(&self, run: RunId, within: Duration) -> BoxFuture<'static, Option<RunStatus>> {
         let _ = (run, within);
+        Box::pin(std::future::ready(None))
+    }
+    /// The private and shared calls that a run which has ended and the runs below it sent, each once, under the names
+    /// of its steps. `None`: they cannot be read.
+    fn sent(&self, run: RunId) -> BoxFuture<'static, Option<Vec<Intent>>> {
+        let _ = run;
         Box::pin(std::future::ready(None))
     }
     /// This instance of legacy has no twin, or one that lacks something: it is counted until it ends. Never waits.

@@ -251,8 +251,9 @@ fn rung(
         }
         // Without evidence the cohort is below the rung of its rule, but never below the callers outside it.
         Some(cohort) => {
-            let by_share = rung_by_share(set, flag, facts, diagnostics);
-            (by_share.max(flag.rung_of(cohort).into()), EngineReason::Rung)
+            let (by_share, by_rule) = (rung_by_share(set, flag, facts, diagnostics), flag.rung_of(cohort).into());
+            let by_cohort = by_rule >= Rung::Live && by_share < Rung::Live;
+            (by_share.max(by_rule), if by_cohort { EngineReason::Cohort } else { EngineReason::Rung })
         }
         None => (rung_by_share(set, flag, facts, diagnostics), EngineReason::Rung),
     }

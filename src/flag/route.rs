@@ -1,5 +1,6 @@
 //! A checked route.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,6 +142,15 @@ impl Route {
             || self.cohorts.iter().any(|cohort| reads_header(cohort.when.reads(), name))
     }
 
+    /// The rule of each cohort that decides who is in it, as a hash: its condition and those before it.
+    pub fn cohort_rules(&self) -> BTreeMap<String, String> {
+        let mut hasher = blake3::Hasher::new();
+        let rules = self.cohorts.iter().map(|cohort| {
+            hasher.update(cohort.when.source().as_bytes()).update(&[0]);
+            (cohort.name.clone(), hasher.finalize().to_hex()[..32].to_owned())
+        });
+        rules.collect()
+    }
     /// The route's present id and its other ids.
     pub fn ids(&self) -> impl Iterator<Item = &RouteId> {
         std::iter::once(&self.id).chain(self.was.iter().filter(|id| **id != self.id))

@@ -37,9 +37,11 @@ impl Gate {
 
     /// The cohorts without `force` that are below the state of their rules for want of evidence.
     pub(super) fn cohorts_below(&self, positions: &Positions, position: &RoutePosition) -> Vec<CohortBelow> {
-        let below = position.route.cohorts.iter().filter(|cohort| {
-            cohort.force.is_none() && cohort.state > position.inputs.proven_for(cohort) && cohort.state <= State::Live
-        });
+        let below = position
+            .route
+            .cohorts
+            .iter()
+            .filter(|cohort| cohort.force.is_none() && cohort.state > position.inputs.proven_for(cohort));
         let shown = below.map(|cohort| {
             let (_, missing) = self.reached(positions, position, cohort);
             let (name, rule, reached) = (cohort.name.clone(), cohort.state, position.inputs.proven_for(cohort));
@@ -97,7 +99,9 @@ impl Gate {
             true => Vec::new(),
             false => {
                 let evidence = self.evidence_of(positions, position);
-                cohort_conditions(&judged(positions, position, &evidence), &cohort.name, from, to)
+                let rules = position.route.cohort_rules();
+                let rule = rules.get(&cohort.name).map_or("", String::as_str);
+                cohort_conditions(&judged(positions, position, &evidence), (&cohort.name, rule), from, to)
             }
         };
         let of_followers =

@@ -72,7 +72,9 @@ impl ToCheck<'_> {
             ReverseRequest { sent: Arc::new(sent), effect_registry: shared.effect_registry.clone() }
         });
         let flags: Arc<FlagSet> = proxied.table.set.clone();
+        let cohort = flagged.cohort.and_then(|index| route.cohorts.get(index));
         let answered = EngineAnswered {
+            cohort: cohort.map(|cohort| Arc::from(cohort.name.as_str())),
             flags,
             flag: flagged.flag.clone(),
             counted_as: self.counted_as.clone(),

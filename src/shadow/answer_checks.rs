@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
@@ -18,18 +18,21 @@ use super::reverse::count_reverse;
 use super::run::Runner;
 use super::shares::SharedBound;
 use super::stop::Stop;
-use crate::compare::{CompareBounds, Intent, Observation, answer_scope};
+use crate::compare::{CompareBounds, Observation, answer_scope};
 use crate::evidence::{Evidence, GuardedAnswer, InvariantVerdict, JudgedAnswer};
-use crate::exchange::{EndedRun, EngineAnswered, request_value};
+use crate::exchange::{EngineAnswered, request_value};
 use crate::expression::{Expression, ExpressionError, Scope};
 use crate::flag::Invariant;
 use crate::limits::{Limits, UNRESOLVED_TEXT_BYTES_MAX};
-use crate::names::RouteId;
+use crate::names::{RouteId, RunId};
 use crate::priority;
 use crate::secret::{LengthMax, masked_and_cut, redact_line};
+use crate::workflow::RunStatus;
 
 /// How long an invariant waits for the end of the run whose calls, or status, it reads.
 const RUN_ENDS_WITHIN: Duration = Duration::from_secs(60);
+/// How long reading a run's calls may take.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 /// The bytes that the answers under check may hold in memory.
 const CHECKED_BYTES_MAX: u64 = 32 << 20;
 
@@ -46,6 +49,13 @@ pub(super) struct AnswerChecks {
 struct UnderCheck {
     evidence: Arc<Evidence>,
     route: RouteId,
+}
+
+impl UnderCheck {
+    fn begin(evidence: Arc<Evidence>, route: RouteId) -> Self {
+        evidence.begin_check(&route);
+        Self { evidence, route }
+    }
 }
 
 impl Drop for UnderCheck {
@@ -69,8 +79,9 @@ impl AnswerChecks {
             Some(reserved) => {
                 let (runner, evaluation) = (Arc::clone(&self.runner), Arc::clone(&self.evaluation));
                 let (evidence, route) = (Arc::clone(&runner.evidence), answered.counted_as.clone());
-                evidence.begin_check(&route);
-                let under_check = UnderCheck { evidence, route };
+                // What is judged at once is not worth a note for the next process.
+                let waits = answered.is_stored && answered.flag.route.invariants.iter().any(Invariant::reads_the_run);
+                let under_check = waits.then(|| UnderCheck::begin(evidence, route));
                 let check = async move {
                     runner.check(answered, &evaluation, stop).await;
                     drop((reserved, under_check));
@@ -123,23 +134,27 @@ impl NotJudged {
 
 /// What is known of the run when its answer is judged.
 struct KnownRun {
-    run: Value,
-    sent: Vec<Intent>,
+    status: Option<&'static str>,
+    /// The run whose calls are to be read; `None` if it has sent nothing but reads.
+    sent_by: Option<RunId>,
 }
 
 /// What of an answer was judged so far. Some invariants are judged at once, others when the run has ended; the guard
-/// counts the answer once: as a bad one as soon as an invariant is broken, as a good one when all are judged.
+/// counts the answer once: as a bad one as soon as an invariant is broken, as a good one when all were judged and held.
 #[derive(Default)]
 struct JudgedSoFar {
     has_held: bool,
+    lacks_verdicts: bool,
     is_counted: bool,
 }
 
 impl JudgedSoFar {
     fn for_guard(&mut self, found: &[(&Invariant, InvariantVerdict)], is_last: bool) -> Option<GuardedAnswer> {
         self.has_held |= found.iter().any(|(_, verdict)| *verdict == InvariantVerdict::Held);
+        self.lacks_verdicts |= found.iter().any(|(_, verdict)| matches!(verdict, InvariantVerdict::NotJudged(_)));
         let is_broken = found.iter().any(|(_, verdict)| verdict.is_broken());
-        let counts = match (is_broken, is_last && self.has_held) {
+        let is_good = is_last && self.has_held && !self.lacks_verdicts;
+        let counts = match (is_broken, is_good) {
             _ if self.is_counted => None,
             (true, _) => Some(GuardedAnswer::Bad),
             (false, true) => Some(GuardedAnswer::Good),
@@ -163,7 +178,16 @@ impl Runner {
             return;
         }
         let mut judged = JudgedSoFar::default();
-        let invariants = self.that_are_for(answered, &mut judged);
+        let Some(Ok(permit)) = unless_stopped(evaluation.acquire(), stop.clone()).await else {
+            return self.count_not_judged(answered, answered.flag.route.invariants.iter(), NotJudged::ShuttingDown);
+        };
+        let selected = std::panic::catch_unwind(AssertUnwindSafe(|| that_are_for(answered)));
+        drop(permit);
+        let Ok((invariants, failed)) = selected else {
+            return self.count_not_judged(answered, answered.flag.route.invariants.iter(), NotJudged::Failed);
+        };
+        let for_guard = judged.for_guard(&failed, false);
+        self.record(answered, &failed, for_guard);
         let answer = match &answered.answer {
             Ok(answer) => answer,
             Err(unknown) => {
@@ -176,58 +200,25 @@ impl Runner {
         let is_last = of_run.is_empty();
         if !of_reply.is_empty() {
             // A run that is not stored has ended, and has sent nothing but reads.
-            let status = answered.run_status.map(|status| status.as_str());
-            let known = KnownRun { run: run_value(answered, status), sent: Vec::new() };
-            self.judge_answer(answered, answer, &of_reply, known, (&mut judged, is_last), (evaluation, stop.clone()))
-                .await;
+            let known = KnownRun { status: answered.run_status.map(RunStatus::as_str), sent_by: None };
+            let so_far = (&mut judged, is_last);
+            self.judge_answer(answered, answer, &of_reply, known, so_far, (evaluation, stop.clone())).await;
         }
         if is_last {
             return;
         }
         let ended = async {
-            let Some(run) = answered.run else { return Err(NotJudged::Failed) };
-            let ended = self.twins.ended(run, RUN_ENDS_WITHIN).await.ok_or(NotJudged::RunGoesOn)?;
-            let EndedRun { status, sent } = ended;
-            Ok(KnownRun { run: run_value(answered, Some(status.as_str())), sent })
+            let run = answered.run.ok_or(NotJudged::Failed)?;
+            let status = self.twins.ended(run, RUN_ENDS_WITHIN).await.ok_or(NotJudged::RunGoesOn)?;
+            Ok(KnownRun { status: Some(status.as_str()), sent_by: Some(run) })
         };
         match unless_stopped(ended, stop.clone()).await.unwrap_or(Err(NotJudged::ShuttingDown)) {
             Ok(known) => {
-                self.judge_answer(answered, answer, &of_run, known, (&mut judged, true), (evaluation, stop)).await;
+                let so_far = (&mut judged, true);
+                self.judge_answer(answered, answer, &of_run, known, so_far, (evaluation, stop)).await;
             }
-            Err(why) => {
-                let for_guard = judged.for_guard(&[], true);
-                let found = of_run.into_iter().map(|one| (one, InvariantVerdict::NotJudged(why.as_str())));
-                self.record(answered, &found.collect::<Vec<_>>(), for_guard);
-            }
+            Err(why) => self.count_not_judged(answered, of_run.into_iter(), why),
         }
-    }
-
-    /// The invariants that are for an answer. One whose condition cannot be evaluated is for none, which is counted.
-    fn that_are_for<'a>(&self, answered: &'a EngineAnswered, judged: &mut JudgedSoFar) -> Vec<&'a Invariant> {
-        let invariants = &*answered.flag.route.invariants;
-        let status = answered.status.as_u16();
-        let scope = invariants.iter().any(|one| one.when.is_some()).then(|| {
-            let reply = Arc::new(json!({ "status": status }));
-            let mut scope = Scope::new();
-            scope.set("request", Arc::new(request_value(&answered.request)));
-            scope.set("reply", Arc::clone(&reply)).set("engine", reply);
-            scope
-        });
-        let (mut for_it, mut failed) = (Vec::new(), Vec::new());
-        for invariant in invariants {
-            match (&invariant.when, &scope) {
-                (Some(when), Some(scope)) => match when.holds(scope) {
-                    Ok(true) => for_it.push(invariant),
-                    Ok(false) => {}
-                    Err(_) => failed.push((invariant, InvariantVerdict::NotJudged("when_failed"))),
-                },
-                _ if status < 400 => for_it.push(invariant),
-                _ => {}
-            }
-        }
-        let for_guard = judged.for_guard(&failed, false);
-        self.record(answered, &failed, for_guard);
-        for_it
     }
 
     async fn judge_answer(
@@ -235,35 +226,41 @@ impl Runner {
         answered: &EngineAnswered,
         answer: &Arc<Observation>,
         invariants: &[&Invariant],
-        KnownRun { run, sent }: KnownRun,
+        KnownRun { status, sent_by }: KnownRun,
         (judged, is_last): (&mut JudgedSoFar, bool),
         (evaluation, stop): (&Semaphore, watch::Receiver<Stop>),
     ) {
         let not_judged = |why: NotJudged| InvariantVerdict::NotJudged(why.as_str());
-        let permit = unless_stopped(evaluation.acquire(), stop.clone()).await;
+        let Some(Ok(_permit)) = unless_stopped(evaluation.acquire(), stop.clone()).await else {
+            return self.count_not_judged(answered, invariants.iter().copied(), NotJudged::ShuttingDown);
+        };
+        // With the permit, so that the calls of one run at a time are in memory.
+        let sent = match sent_by {
+            None => Some(Vec::new()),
+            Some(run) => tokio::time::timeout(READ_WITHIN, self.twins.sent(run)).await.ok().flatten(),
+        };
+        let Some(sent) = sent else {
+            return self.count_not_judged(answered, invariants.iter().copied(), NotJudged::Failed);
+        };
+        let (headers, body) = (answer.headers().clone(), answer.body().clone());
+        let seen = Observation::new(answer.status(), headers, body, answer.latency(), sent);
+        let run = json!({ "id": answered.run.map(|run| run.to_string()), "status": status });
+        let scope = answer_scope(request_value(&answered.request), &seen, run, &CompareBounds::of(&self.limits));
+        let end = Instant::now() + Limits::ms(self.limits.compare_ms);
         let mut found = Vec::new();
-        if let Some(Ok(_permit)) = permit {
-            let (status, headers, body) = (answer.status(), answer.headers().clone(), answer.body().clone());
-            let seen = Observation::new(status, headers, body, answer.latency(), sent);
-            let request = request_value(&answered.request);
-            let scope = answer_scope(request, &seen, run, &CompareBounds::of(&self.limits));
-            let end = Instant::now() + Limits::ms(self.limits.compare_ms);
-            for invariant in invariants {
-                let verdict = match &scope {
-                    _ if *stop.borrow() != Stop::No => not_judged(NotJudged::ShuttingDown),
-                    Ok(scope) if Instant::now() < end => {
-                        priority::give_way();
-                        // A panic in an expression leaves this invariant without a verdict, and nothing else.
-                        let judged = std::panic::catch_unwind(AssertUnwindSafe(|| verdict(&invariant.that, scope)));
-                        judged.unwrap_or(not_judged(NotJudged::Failed))
-                    }
-                    Ok(_) | Err(_) => not_judged(NotJudged::OverBudget),
-                };
-                found.push((*invariant, verdict));
-                tokio::task::yield_now().await;
-            }
-        } else {
-            found.extend(invariants.iter().map(|invariant| (*invariant, not_judged(NotJudged::ShuttingDown))));
+        for invariant in invariants {
+            let verdict = match &scope {
+                _ if *stop.borrow() != Stop::No => not_judged(NotJudged::ShuttingDown),
+                Ok(scope) if Instant::now() < end => {
+                    priority::give_way();
+                    // A panic in an expression leaves this invariant without a verdict, and nothing else.
+                    let judged = std::panic::catch_unwind(AssertUnwindSafe(|| verdict(&invariant.that, scope)));
+                    judged.unwrap_or(not_judged(NotJudged::Failed))
+                }
+                Ok(_) | Err(_) => not_judged(NotJudged::OverBudget),
+            };
+            found.push((*invariant, verdict));
+            tokio::task::yield_now().await;
         }
         let for_guard = judged.for_guard(&found, is_last);
         self.record(answered, &found, for_guard);
@@ -310,8 +307,30 @@ async fn unless_stopped<T>(work: impl Future<Output = T>, mut stop: watch::Recei
     }
 }
 
-fn run_value(answered: &EngineAnswered, status: Option<&str>) -> Value {
-    json!({ "id": answered.run.map(|run| run.to_string()), "status": status })
+/// The invariants that are for an answer, and those whose condition cannot be evaluated, which are for none.
+fn that_are_for(answered: &EngineAnswered) -> (Vec<&Invariant>, Vec<(&Invariant, InvariantVerdict)>) {
+    let invariants = &*answered.flag.route.invariants;
+    let status = answered.status.as_u16();
+    let scope = invariants.iter().any(|one| one.when.is_some()).then(|| {
+        let reply = Arc::new(json!({ "status": status }));
+        let mut scope = Scope::new();
+        scope.set("request", Arc::new(request_value(&answered.request)));
+        scope.set("reply", Arc::clone(&reply)).set("engine", reply);
+        scope
+    });
+    let (mut for_it, mut failed) = (Vec::new(), Vec::new());
+    for invariant in invariants {
+        match (&invariant.when, &scope) {
+            (Some(when), Some(scope)) => match when.holds(scope) {
+                Ok(true) => for_it.push(invariant),
+                Ok(false) => {}
+                Err(_) => failed.push((invariant, InvariantVerdict::NotJudged("when_failed"))),
+            },
+            _ if status < 400 => for_it.push(invariant),
+            _ => {}
+        }
+    }
+    (for_it, failed)
 }
 
 fn verdict(that: &Expression, scope: &Scope) -> InvariantVerdict {

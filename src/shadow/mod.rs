@@ -65,8 +65,8 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -168,7 +168,6 @@ impl Shadow {
             turn_memory: Arc::clone(&turn_memory),
             twins: Arc::clone(&twins),
             given_ids: GivenIds::default(),
-            reverse_doubts: Mutex::default(),
         });
         let entries = run_entries(queued, stopping, slots, Arc::clone(&runner));
         let (no_more_marks, stop_marks) = watch::channel(false);

@@ -8,7 +8,7 @@
 //! `shadow`.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -25,9 +25,6 @@ use crate::exchange::{
 use crate::flag::State;
 use crate::limits::Limits;
 use crate::workflow::Mode;
-
-/// During so many requests of a route legacy may have made writing calls that name no request, before no more are sent.
-const DOUBTS_MAX: u32 = 3;
 
 /// What legacy did with a request.
 struct AskedLegacy {
@@ -112,17 +109,8 @@ impl Runner {
     fn note_doubts(&self, answered: &EngineAnswered, effects: &RequestEffects) {
         let route = &answered.flag.route.id;
         self.note_legacy_calls(&answered.flag.route, effects);
-        let so_far = effects.so_far();
-        if effects.unattributed_writes().is_empty() || !so_far.calls.is_empty() {
-            return;
-        }
-        let mut doubts = self.reverse_doubts.lock().unwrap_or_else(PoisonError::into_inner);
-        let doubts = doubts.entry(route.clone()).or_default();
-        *doubts += 1;
-        if *doubts == DOUBTS_MAX {
-            let call =
-                format!("calls of no known request while a reverse comparison was under way, {DOUBTS_MAX} times");
-            self.evidence.record_legacy_write(route, &call);
+        if !effects.unattributed_writes().is_empty() {
+            self.evidence.note_reverse_doubt(route);
         }
     }
 
@@ -133,9 +121,10 @@ impl Runner {
         engine: &Arc<Observation>,
         AskedLegacy { reply: legacy, effects }: AskedLegacy,
     ) -> &'static str {
-        let EngineAnswered { flags, flag, request, instance, run, .. } = answered;
+        let EngineAnswered { flags, flag, request, instance, run, cohort, .. } = answered;
         let offered = OfferedRequest {
             method: request.method.clone(),
+            cohort: cohort.clone(),
             legacy_status: Some(legacy.status()),
             ..OfferedRequest::new(flag.route.id.clone(), flags.files_version)
         };

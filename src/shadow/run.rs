@@ -1,9 +1,8 @@
 //! Runs one request that legacy answered: asks the engine, compares the two observations, and settles the ticket.
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -63,8 +62,6 @@ pub(super) struct Runner {
     pub(super) twins: Arc<dyn Twins>,
     /// The ids that the engine gave to twins.
     pub(super) given_ids: GivenIds,
-    /// How many reverse requests of a route may have made legacy change something.
-    pub(super) reverse_doubts: Mutex<HashMap<RouteId, u32>>,
 }
 
 /// A request that the engine has run, until it is compared.

@@ -83,6 +83,14 @@ pub enum Command {
         /// The item of a `for_each`.
         item: Option<u32>,
     },
+    /// Resolve the conflict over a call that was done, because the run ends: the call is undone with what else was
+    /// done.
+    SkipDone {
+        /// The step.
+        step: StepId,
+        /// The item of a `for_each`.
+        item: Option<u32>,
+    },
     /// Handle a deadline that has passed: of a question, a wait, or the run. [`super::decide`] finds out which.
     Elapse,
     /// Carry out a command of a person, a program or the parent run.

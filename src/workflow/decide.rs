@@ -93,6 +93,7 @@ fn events_of(
         },
         Command::PauseCopied { by, reason } => control::pause_copied(run, reason, by, now),
         Command::RetryMissing { step, item } => retry_missing(run, plan, inputs, &step, item, now),
+        Command::SkipDone { step, item } => skip_done(run, plan, inputs, (&step, item), now),
         Command::Elapse => elapse(run, plan, now),
         Command::BeginChild { step, item, child: id } => {
             child::begin(run, plan, inputs, step_of(plan, step)?, item, id, now)
@@ -236,6 +237,22 @@ fn record(ended: &EndedAttempt<'_>, result: AttemptResult) -> Result<Vec<Event>,
         StepPart::Probe => probe::ended(ended, state, result),
         StepPart::Undo => undo::ended(ended, call, state, result),
     })
+}
+
+/// Resolves a conflict over a call that was done, in a run that ends: it is undone with what else was done.
+fn skip_done(
+    run: &Run,
+    plan: &Plan,
+    inputs: &DecisionInputs,
+    (step, item): (&StepId, Option<u32>),
+    now: Timestamp,
+) -> Result<Vec<Event>, CommandRefusal> {
+    if !run.conflicts_over_done_calls().any(|conflict| conflict.step == *step && conflict.item == item) {
+        return Err(CommandRefusal::NotDue("it is not known to be done, or the run goes on"));
+    }
+    let (reason, by) = (Some("it was done".to_owned()), resolve::ENDING.to_owned());
+    let resolution = Resolution { step: step.clone(), item, attempt: None, choice: Choice::Skip, reason, by };
+    resolve::resolve(run, plan, inputs, &resolution, now)
 }
 
 /// Retries a step that waits for something missing, because the files in force have it again.

@@ -87,6 +87,8 @@ pub fn due(run: &Run, plan: &Plan, inputs: &DecisionInputs, conditions: Conditio
         due.actions.extend(missing::found_again(run, plan, inputs).map(|conflict| {
             Action::Decide(Command::RetryMissing { step: conflict.step.clone(), item: conflict.item })
         }));
+        let skip = |at: &super::Conflict| Action::Decide(Command::SkipDone { step: at.step.clone(), item: at.item });
+        due.actions.extend(run.conflicts_over_done_calls().map(skip));
     } else if run.undoing.is_some() {
         due.compensating();
     } else if run.failing.is_some() {

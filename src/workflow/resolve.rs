@@ -20,6 +20,9 @@ use crate::names::StepId;
 /// The pause before a call is repeated after the service said "locked".
 const BUSY_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 
+/// Who resolves the conflicts over calls that were done in a run that ends.
+pub(super) const ENDING: &str = "the end of the run";
+
 /// The choice of a person.
 pub(super) struct Resolution {
     pub step: StepId,

@@ -153,7 +153,7 @@ async fn a_cohort_goes_ahead_of_its_route_by_its_own_evidence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flip_down_to_off_and_a_difference_of_its_own_take_a_cohort_back() {
+async fn a_flip_down_to_off_a_freeze_and_a_changed_rule_take_a_cohort_back() {
     let shop = Shop::start().await;
     let routes = std::fs::read_to_string(shop.flags.path().join("routes/orders.yaml")).expect("a file");
     let unseen = "compare: { headers: [], effects: { charge: { unseen: a test } } }";
@@ -171,6 +171,16 @@ async fn a_flip_down_to_off_and_a_difference_of_its_own_take_a_cohort_back() {
     // The engine keeps a freeze, whoever it answers.
     assert!(shop.pointsman.cli(&["freeze", "--reason", "a test"]).await.status.success());
     assert_eq!(shop.order(true).await, "legacy");
+    assert!(shop.pointsman.cli(&["freeze", "--off"]).await.status.success());
+    assert_eq!(shop.order(true).await, "engine");
+    // Other callers are in the cohort now, of whom no request was compared.
+    let routes = std::fs::read_to_string(shop.flags.path().join("routes/orders.yaml")).expect("a file");
+    shop.flags.write("routes/orders.yaml", &routes.replace("[\"x-staff\"] == \"1\"", "[\"x-tenant\"] == \"acme\""));
+    shop.reload().await;
+    assert_eq!(shop.order(true).await, "legacy");
+    assert_eq!(shop.order(false).await, "legacy");
+    let row = shop.evidence().await["cohorts_below"][0].clone();
+    assert_eq!(row["reached"], "shadow", "{row}");
 }
 
 /// A creator's cohort goes only where its followers answer for what it makes.

@@ -25,7 +25,9 @@ const REQUESTS: usize = 4;
 const VALUES: u64 = 199_000;
 /// The memory of one comparison: several copies of both bodies as bytes, and the parsed values.
 const COMPARISON_KIB_MAX: u64 = 6 * (CAP as u64 >> 10) + VALUES * 400 / 1_024;
-const GROWTH_KIB_MAX: u64 = IN_FLIGHT * COMPARISON_KIB_MAX + (32 << 10);
+/// Both bodies of a pair whose run has ended, and that waits for a thread to be compared: it holds no slot any more.
+const WAITING_KIB_MAX: u64 = (REQUESTS as u64 - IN_FLIGHT) * 2 * (CAP as u64 >> 10);
+const GROWTH_KIB_MAX: u64 = IN_FLIGHT * COMPARISON_KIB_MAX + WAITING_KIB_MAX + (32 << 10);
 
 const WORKFLOW: &str = "workflow: fetch\nsteps:\n  fetch: { call: 'GET ${services.other}/body' }\n\
      respond: { status: 200, headers: { content-type: TYPE }, body: '${steps.fetch.output}' }\n";

@@ -32,7 +32,7 @@ respond: { status: 200, body: {} }
 steps: { charge: { call: "POST ${services.bank}/charges", body: { amount: 1 }, rehearse: {} } }
 "#;
 const INVARIANTS: &str = r#"invariants:
-      at most one charge: ${size(effects("charge")) + size(effects("again/charge")) <= 1}
+      at most one charge: ${size(effects("charge")) + size(effects("again/charge")) + size(effects("invoice")) == 1}
       the total is what was asked for: { that: "${reply.body.total == request.body.amount}", when: "${reply.status == 200}" }
       it ends: ${run.status == "completed"}
     "#;
@@ -175,15 +175,10 @@ async fn a_broken_invariant_is_shown_holds_the_gate_and_lowers_the_route() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_broken_is_known_after_a_kill_and_a_changed_text_is_another_invariant() {
+async fn what_was_broken_is_known_after_a_restart() {
     let mut shop = Shop::orders("").await;
     shop.order(json!({ "amount": 5, "twice": true }), "a").await;
     shop.judged(ONE_CHARGE, 0, 1).await;
-    until("the evidence to be stored", || async {
-        let text = shop.pointsman.cli(&["evidence", "orders"]).await;
-        output_text(&text).contains(ONE_CHARGE).then_some(())
-    })
-    .await;
     assert_eq!(shop.pointsman.stop().await, Some(0));
     shop.pointsman = Pointsman::start(&shop.start).await;
     shop.judged(ONE_CHARGE, 0, 1).await;

@@ -3,7 +3,7 @@
 //! Always true: they are the private and shared calls of the run and of those below it, each once, however many
 //! attempts it took. A call that certainly did nothing is none.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::run_tree::{self, BegunBy, RunOfTree};
 use crate::compare::Intent;
@@ -13,7 +13,10 @@ use crate::engine::machine::intent;
 use crate::exchange::IntentsBelow;
 use crate::names::{RunId, StepId};
 use crate::store::{StoreError, StoredEvent};
-use crate::workflow::{CallRecord, EffectClass, Event, Outcome, Plan, StepFinished, StepPart, StepStarted};
+use crate::workflow::{
+    CallRecord, ConflictEvent, ConflictKind, EffectClass, Event, Outcome, Plan, RetryScheduled, StepEvent,
+    StepFinished, StepPart, StepStarted,
+};
 
 impl Engine {
     /// The private and shared calls that a run and those below it sent, in the order in which they began; those of a
@@ -44,32 +47,68 @@ async fn sent_calls(core: &Core, top: RunId) -> Result<Vec<Intent>, StoreError> 
 /// Which call: the step, the item, and the part of the step.
 type StepCallKey<'a> = (&'a StepId, Option<u32>, StepPart);
 
+/// A call of a step, as far as the events have told.
+struct FoundCall<'a> {
+    call: StepCallKey<'a>,
+    /// What it sends; `None` if no attempt said.
+    record: Option<&'a CallRecord>,
+    /// Whether an attempt had an unknown outcome, and nothing has settled that.
+    is_unknown: bool,
+    /// Whether the last attempt certainly did nothing.
+    is_not_done: bool,
+}
+
 fn of_events(plan: &Plan, events: &[StoredEvent]) -> Vec<Intent> {
-    let mut calls: Vec<(StepCallKey<'_>, Option<&CallRecord>)> = Vec::new();
+    let mut found: Vec<FoundCall<'_>> = Vec::new();
     let mut known: HashMap<StepCallKey<'_>, usize> = HashMap::new();
-    let mut not_done: HashSet<StepCallKey<'_>> = HashSet::new();
     for stored in events {
-        match &stored.event {
+        let (call, settled) = match &stored.event {
             Event::StepStarted(StepStarted { step, item, part, effect, request, .. })
                 if *part != StepPart::Probe && *effect != EffectClass::Read =>
             {
                 let call = (step, *item, *part);
                 let index = *known.entry(call).or_insert_with(|| {
-                    calls.push((call, None));
-                    calls.len() - 1
+                    found.push(FoundCall { call, record: None, is_unknown: false, is_not_done: false });
+                    found.len() - 1
                 });
-                // A later attempt sends the same again unless it says otherwise.
-                if let (Some((_, record)), Some(request)) = (calls.get_mut(index), request) {
-                    *record = Some(request);
+                if let Some(found) = found.get_mut(index) {
+                    // A later attempt sends the same again unless it says otherwise.
+                    found.record = request.as_deref().or(found.record);
+                    found.is_not_done = false;
                 }
-                not_done.remove(&call);
+                continue;
             }
-            Event::StepFinished(StepFinished { step, item, part, outcome: Outcome::NotDone { .. }, .. }) => {
-                not_done.insert((step, *item, *part));
+            Event::StepFinished(StepFinished { step, item, part, outcome, .. }) => {
+                ((step, *item, *part), Some(matches!(outcome, Outcome::NotDone { .. })))
             }
-            _ => {}
+            // Nothing was done by the attempt that it follows, unless it says that this is not known.
+            Event::RetryScheduled(RetryScheduled { step, item, part, unknown, .. }) => {
+                ((step, *item, *part), (!unknown).then_some(true))
+            }
+            Event::Step(StepEvent::FallbackTaken { step, item, .. }) => ((step, *item, StepPart::Do), Some(true)),
+            Event::Step(StepEvent::Probed { step, item, done: Some(done), .. }) => {
+                let call = (step, *item, StepPart::Do);
+                if let Some(found) = known.get(&call).and_then(|index| found.get_mut(*index)) {
+                    found.is_unknown = false;
+                }
+                (call, Some(!done))
+            }
+            Event::Conflict(ConflictEvent::Paused { conflict, .. })
+                if conflict.kind == ConflictKind::AttemptsUsedUp =>
+            {
+                ((&conflict.step, conflict.item, conflict.part), Some(true))
+            }
+            _ => continue,
+        };
+        let Some(found) = known.get(&call).and_then(|index| found.get_mut(*index)) else { continue };
+        match settled {
+            Some(is_not_done) => found.is_not_done = is_not_done && !found.is_unknown,
+            None => found.is_unknown = true,
         }
     }
-    let sent = calls.into_iter().filter(|(call, _)| !not_done.contains(call));
-    sent.filter_map(|((step, item, part), record)| Some(intent(Some(plan), step, item, part, record?))).collect()
+    let sent = found.into_iter().filter(|found| !found.is_not_done);
+    sent.filter_map(|FoundCall { call: (step, item, part), record, .. }| {
+        Some(intent(Some(plan), step, item, part, record?))
+    })
+    .collect()
 }

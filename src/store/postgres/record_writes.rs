@@ -156,8 +156,9 @@ pub(super) async fn clear_samples(pool: &Pool, route: RouteId) -> Result<()> {
 }
 
 pub(super) async fn remove_samples_before(pool: &Pool, at: Timestamp) -> Result<()> {
-    let text = "DELETE FROM samples \
-                WHERE extract(epoch FROM (convert_from(record, 'UTF8')::json->>'at')::timestamptz) < $1::bigint";
+    // The time is cut out, so that no record has to be parsed: a zero character in one would be an error.
+    let text = "DELETE FROM samples WHERE extract(epoch FROM \
+                substring(convert_from(record, 'UTF8') FROM '\"at\":\"([^\"]+)\"')::timestamptz) < $1::bigint";
     pool.query(|| sqlx::query(text).bind(at.as_second())).await.map(drop)
 }
 

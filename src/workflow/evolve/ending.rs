@@ -3,6 +3,7 @@
 use crate::names::StepId;
 use crate::workflow::calls::{CallResult, CallState, Phase, StepItem, StepState, UnknownEffect};
 use crate::workflow::missing::RELOAD;
+use crate::workflow::resolve::ENDING;
 use crate::workflow::run::{Cancel, End, UNDO_UNKNOWN, UNKNOWN};
 use crate::workflow::{Choice, Conflict, ConflictKind, EffectClass, Failure, FailureKind, Outcome, Run, StepPart};
 
@@ -15,8 +16,19 @@ pub(super) fn cancelled_by(by: &str, reason: Option<&str>) -> String {
 }
 
 impl Run {
-    /// Begins an early end. Conflicts over calls with unknown effect stay open; all others are closed, also those over
-    /// calls that are known to be done by a later attempt or a probe.
+    /// Of a run that ends early: the conflicts over calls that were done for certain, although an earlier attempt had
+    /// an unknown outcome. Nobody has to decide about them: what was done is undone.
+    pub(in crate::workflow) fn conflicts_over_done_calls(&self) -> impl Iterator<Item = &Conflict> {
+        let is_done = |conflict: &&Conflict| {
+            let call = self.call_state(&conflict.step, conflict.item, conflict.part.decided_part());
+            conflict.part != StepPart::Undo && call.is_some_and(|call| call.unfit_result.is_some())
+        };
+        self.conflicts.iter().filter(|_| self.failing.is_some()).filter(is_done)
+    }
+
+    /// Begins an early end. Conflicts over calls of which an attempt had an unknown outcome stay open, all others are
+    /// closed. Those over calls that a later attempt or a probe showed to be done are resolved by events of their own
+    /// ([`Run::conflicts_over_done_calls`]), because events of earlier versions keep them open.
     pub(in crate::workflow) fn fail(&mut self, failure: Failure) {
         if self.failing.is_some() {
             return;
@@ -25,7 +37,7 @@ impl Run {
         let conflicts = std::mem::take(&mut self.conflicts);
         for conflict in conflicts {
             match self.call_state(&conflict.step, conflict.item, conflict.part.decided_part()) {
-                Some(call) if call.unknown_effect() && call.unfit_result.is_none() => {
+                Some(call) if call.unknown_effect() => {
                     // Whether the call took effect still has to be found out. The choices by which the step would go on
                     // are withdrawn.
                     let mut conflict = conflict;
@@ -138,21 +150,13 @@ impl Run {
         by: &str,
     ) -> Result<(), String> {
         let index = self.conflicts.iter().position(|open| open.step == *step && open.item == item && open.part == part);
-        let Some(index) = index else {
-            // Earlier versions kept the conflict open over a call that was done after an attempt with unknown outcome.
-            let was_left_open = self.failing.is_some() && matches!(choice, Choice::Skip | Choice::Take { .. });
-            let is_done = self.done.iter().any(|done| done.step == *step && done.item == item);
-            return match was_left_open && is_done {
-                true => Ok(()),
-                false => Err(format!("no conflict over `{step}` is open")),
-            };
-        };
+        let index = index.ok_or_else(|| format!("no conflict over `{step}` is open"))?;
         if matches!(choice, Choice::Cancel { .. }) {
             return Ok(()); // the next event closes this conflict, with all others
         }
         let conflict = self.conflicts.remove(index);
         let kind = conflict.kind;
-        self.decided_against |= matches!(choice, Choice::Skip | Choice::Take { .. });
+        self.decided_against |= by != ENDING && matches!(choice, Choice::Skip | Choice::Take { .. });
         if kind == ConflictKind::Missing
             && conflict.attempt == 0
             && part == StepPart::Do

@@ -2,7 +2,7 @@
 
 use super::harness::{plan, take_output, timed_out};
 use super::*;
-use crate::workflow::{Choice, ConflictEvent, ConflictKind, ControlCommand, StepPart, rerun};
+use crate::workflow::{Choice, ConflictKind, ControlCommand, StepPart, rerun};
 
 const PROBED: &str = "
 workflow: w
@@ -279,23 +279,29 @@ fn a_call_that_the_probe_found_done_is_not_unknown_if_a_person_skips_its_step() 
     assert_eq!((harness.status(), harness.run.unknown.len()), (RunStatus::Failed, 0));
 }
 
-/// Earlier versions kept the conflict open while the run ended.
+/// Earlier versions kept the conflict open while the run ended, until a person decided.
 #[test]
 fn the_events_of_earlier_versions_still_fit() {
     let plan = plan(WITH_ANOTHER);
-    let mut harness = paused_over_output(&plan);
-    let resolved = {
-        let mut other = paused_over_output(&plan);
-        other.choose("charge", None, Choice::Skip).unwrap();
-        let is_choice = |event: &&Event| matches!(event, Event::Conflict(ConflictEvent::Resolved { .. }));
-        other.events.iter().find(is_choice).cloned().unwrap()
-    };
-    let before = harness.events.len();
-    harness.call("other", status(400));
-    let mut events = harness.events[..before].to_vec();
-    let is_failure = |event: &Event| matches!(event, Event::StepFinished(finished) if finished.step == "other".into());
-    let failed = harness.events[before..].iter().position(is_failure).unwrap();
-    events.extend_from_slice(&harness.events[before..=before + failed]);
-    events.push(resolved);
-    assert!(fold(&events).is_ok());
+    for choice in [Choice::Skip, take_output(json!({ "id": 1 })), Choice::Cancel { compensate: true }] {
+        let mut harness = paused_over_output(&plan);
+        // The other step fails, and nothing else is decided before the person's choice.
+        harness
+            .command(Command::Record {
+                step: plan.step(&"other".into()).unwrap().0,
+                item: None,
+                part: StepPart::Do,
+                attempt: 1,
+                result: status(400),
+                may_be_repeat: false,
+                jitter: 0.5,
+            })
+            .unwrap();
+        assert!(harness.run.conflict().is_some(), "{choice:?}");
+        harness.choose("charge", None, choice.clone()).unwrap();
+        assert_eq!(harness.in_flight_names(), ["undo charge"], "{choice:?}");
+        harness.undo("charge", ok(json!({})));
+        assert!(harness.run.is_final(), "{choice:?}");
+        assert_eq!(fold(&harness.events).unwrap(), harness.run);
+    }
 }

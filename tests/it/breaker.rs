@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, LOCAL, Metrics, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, Metrics, PATIENCE, Pointsman, closed_port, until};
 
 /// A legacy, a bank, and the binary between them. `POST /pay` asks the bank once for each request.
 struct TestSystem {
@@ -272,11 +272,8 @@ async fn the_timeouts_of_a_service_apply_to_steps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_go_to_another_url_of_the_service_where_one_accepts_no_connection() {
-    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
-    // The port is taken, but nothing listens there.
-    let closed = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
-    bind(&closed, &LOCAL).expect("a port");
-    let refusing: SocketAddr = getsockname(&closed).expect("an address").try_into().expect("an address");
+    let closed = closed_port();
+    let refusing = closed.local_addr().expect("an address");
     let (silent, _backlog) = unreachable().await;
     let settings = ", connect: 200ms, breaker: { min: 4, over: 60s, open: 60s }";
     for dead in [refusing, silent] {

@@ -17,10 +17,9 @@ async fn row(pointsman: &Pointsman, service: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_address_is_shown_with_its_state_and_why() {
-    // An address on which nothing listens: the listener is dropped at once.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    // Dropped at the end, so that no other test gets the port.
+    let closed = crate::support::closed_port();
     let dead = closed.local_addr().expect("an address");
-    drop(closed);
     let [shop, sick] = [Origin::start(OriginReply::Json("{}")).await, Origin::start(OriginReply::Status(500)).await];
     let flags = FlagsDir::empty();
     flags.write(

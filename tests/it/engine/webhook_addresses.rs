@@ -36,10 +36,9 @@ async fn start_runs(test: &EngineTest, workflow: &str, count: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_goes_to_an_address_that_accepts_and_steps_avoid_the_dead_one_too() {
-    // An address on which nothing listens: the listener is dropped at once.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    // Dropped at the end, so that no other test gets the port.
+    let closed = crate::support::closed_port();
     let dead = format!("http://{}", closed.local_addr().expect("an address"));
-    drop(closed);
     let services = format!("  hooks: {{ urls: [\"{dead}\", WORKS], eject: {{ for: 300s }} }}");
     let test = EngineTest::with_settings(&services, &[ASKS, CALLS_AND_ASKS], |_| {}).await;
     start_runs(&test, "asks", 15).await;

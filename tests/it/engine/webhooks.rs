@@ -152,10 +152,9 @@ async fn beyond_the_bound_the_oldest_messages_are_dropped_and_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_reload_messages_go_to_the_new_url_of_the_receiver_also_those_that_wait() {
     let asks = asks("moved", "${services.ops}/moved");
-    // An address on which nothing listens: the listener is dropped at once.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    // Dropped at the end, so that no other test gets the port.
+    let closed = crate::support::closed_port();
     let dead = format!("http://{}", closed.local_addr().expect("an address"));
-    drop(closed);
     let mut test = EngineTest::with_settings(&format!("  ops: {dead}"), &[&asks], |_| {}).await;
     let mut runs = start_runs(&test, "moved", 3).await;
     // The pauses after failures are 1, 2, 4 s and more: without the reload, the next attempt is far away.

@@ -47,6 +47,13 @@ pub const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Polls until `look` returns something; fails the test with `what` when that takes longer than `PATIENCE`.
+/// A port on which nothing listens, so that connections are refused, as long as the socket exists.
+pub fn closed_port() -> tokio::net::TcpSocket {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(LOCAL).expect("a free port");
+    socket
+}
+
 pub async fn until<T, F, Fut>(what: &str, mut look: F) -> T
 where
     F: FnMut() -> Fut,

@@ -65,6 +65,7 @@ impl Store for CountingStore {
         samples(route: RouteId, limit: usize) -> Stored<Vec<crate::store::SampleRecord>>;
         sample_of_run(run: RunId) -> Stored<Option<crate::store::SampleRecord>>;
         clear_samples(route: RouteId) -> Stored<()>;
+        remove_samples_before(at: Timestamp) -> Stored<()>;
         put_evidence(evidence: Vec<crate::store::EvidenceRecord>) -> Stored<()>;
         evidence() -> Stored<Vec<crate::store::EvidenceRecord>>;
         secret() -> Stored<[u8; 32]>;

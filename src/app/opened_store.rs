@@ -83,7 +83,7 @@ impl OpenedStore {
         };
         set_renames(&evidence, &routes);
         let basis_changes = evidence.set_basis(0, &bases(setup, &plans));
-        set_guards(&evidence, setup);
+        set_declared(&evidence, setup);
         Ok(Self { store, evidence, basis_changes, affinity, secret, plans })
     }
 }
@@ -147,7 +147,7 @@ pub(super) fn set_renames(evidence: &Evidence, routes: &[Arc<Route>]) {
 }
 
 /// Sets the guard, the cohorts and the invariants of each route, for the plan in force and for the candidate.
-pub(super) fn set_guards(evidence: &Evidence, setup: &Setup) {
+pub(super) fn set_declared(evidence: &Evidence, setup: &Setup) {
     let candidates: Vec<RouteId> = setup.routes.iter().map(|route| candidate_key(&route.id)).collect();
     let guards = || setup.routes.iter().map(|route| route.guard.as_ref());
     let of_routes = setup.routes.iter().map(|route| &route.id).zip(guards());

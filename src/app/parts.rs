@@ -12,7 +12,7 @@ use super::declared::declared;
 use super::family_gate::FamilyGate;
 use super::guard_webhooks::GuardWebhooks;
 use super::late_calls_gate::LateCallsGate;
-use super::opened_store::{LockedFiles, OpenedStore, routes_in_store, set_guards, set_renames};
+use super::opened_store::{LockedFiles, OpenedStore, routes_in_store, set_declared, set_renames};
 use super::plans::PlansInForce;
 use super::refused_files::RefusedFiles;
 use super::service_callers::CallerNotes;
@@ -237,7 +237,7 @@ impl Parts {
                 for (route, change) in parts.evidence.set_basis(files_version, &bases(&setup, &plans)) {
                     parts.recorder.basis_changed(&route, &change);
                 }
-                set_guards(&parts.evidence, &setup);
+                set_declared(&parts.evidence, &setup);
                 zero_counters::publish(&setup.routes);
             }
         };

@@ -26,7 +26,7 @@ mod captures;
 mod combined_bound;
 mod conditions;
 mod counters;
-mod declared_invariants;
+mod declared;
 mod export;
 mod fingerprints;
 mod gate;

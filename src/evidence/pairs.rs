@@ -15,7 +15,7 @@ use crate::flag::State;
 use crate::names::RouteId;
 use crate::store::route_of_candidate;
 
-/// During so many reverse requests legacy may have made writing calls that name no request, before no more are sent.
+/// No more reverse requests of a route are sent once legacy has made writing calls of no known request during so many.
 const REVERSE_DOUBTS_MAX: u32 = 3;
 
 impl Evidence {
@@ -100,8 +100,8 @@ impl Evidence {
         }
     }
 
-    /// During a reverse request of this route legacy made writing calls of no known request. The third time counts as a
-    /// call that may have changed something.
+    /// During a reverse request of this route legacy made writing calls of no known request. After
+    /// `REVERSE_DOUBTS_MAX` of them that counts as a call that may have changed something.
     pub fn note_reverse_doubt(&self, route: &RouteId) {
         let is_last = {
             let shared = self.counters(route);
@@ -111,7 +111,8 @@ impl Evidence {
             counters.noise.reverse_doubts >= REVERSE_DOUBTS_MAX
         };
         if is_last {
-            self.record_legacy_write(route, "calls of no known request during three reverse comparisons");
+            let call = format!("calls of no known request during {REVERSE_DOUBTS_MAX} reverse comparisons");
+            self.record_legacy_write(route, &call);
         }
     }
 

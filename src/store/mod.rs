@@ -241,10 +241,7 @@ pub trait Store:
     /// Removes the samples of a route, because its evidence starts from zero.
     fn clear_samples(&self, route: RouteId) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Removes the samples of pairs that were compared before this time.
-    fn remove_samples_before(&self, at: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
-        let _ = at;
-        Box::pin(std::future::ready(Ok(())))
-    }
+    fn remove_samples_before(&self, at: Timestamp) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Replaces the evidence of some routes.
     fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> BoxFuture<'_, Result<(), StoreError>>;
     /// All evidence.

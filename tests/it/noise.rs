@@ -195,6 +195,7 @@ async fn what_differs_by_itself_does_not_count_and_a_defect_does() {
     let counts = |name: &str| evidence["evidence"][name].as_u64().expect("a count");
     assert_eq!((counts("mismatched"), counts("matched"), counts("ignored")), (0, 0, 40), "{evidence}");
     assert_eq!(evidence["evidence"]["rule_hits"]["noise"], 40);
+    assert!(evidence["evidence"]["rule_last_hits"]["noise"].is_string(), "{evidence}");
     let at = place(&evidence, "value $.generated_at");
     assert_eq!(
         (&at["legacy_differs"], &at["engine_differs_more"], &at["ignored"]),

@@ -59,6 +59,7 @@ impl Store for HangingStore {
         samples(route: RouteId, limit: usize) -> Stored<Vec<SampleRecord>>;
         sample_of_run(run: RunId) -> Stored<Option<SampleRecord>>;
         clear_samples(route: RouteId) -> Stored<()>;
+        remove_samples_before(at: Timestamp) -> Stored<()>;
         put_evidence(evidence: Vec<EvidenceRecord>) -> Stored<()>;
         evidence() -> Stored<Vec<EvidenceRecord>>;
         secret() -> Stored<[u8; 32]>;

@@ -72,7 +72,7 @@ fn of_events(plan: &Plan, events: &[StoredEvent]) -> Vec<Intent> {
                     found.len() - 1
                 });
                 if let Some(found) = found.get_mut(index) {
-                    // A later attempt sends the same again unless it says otherwise.
+                    // Where a later attempt records no request of its own, it sent the one that is recorded here.
                     found.record = request.as_deref().or(found.record);
                     found.is_not_done = false;
                 }

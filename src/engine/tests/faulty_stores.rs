@@ -120,6 +120,7 @@ impl Store for FaultyStore {
         samples(route: crate::names::RouteId, limit: usize) -> Vec<SampleRecord>;
         sample_of_run(run: crate::names::RunId) -> Option<SampleRecord>;
         clear_samples(route: crate::names::RouteId) -> ();
+        remove_samples_before(at: jiff::Timestamp) -> ();
         put_evidence(evidence: Vec<EvidenceRecord>) -> ();
         evidence() -> Vec<EvidenceRecord>;
         secret() -> [u8; 32];

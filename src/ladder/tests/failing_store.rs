@@ -218,6 +218,9 @@ impl Store for FailingStore {
     fn clear_samples(&self, route: RouteId) -> StoreFuture<'_, ()> {
         self.inner.clear_samples(route)
     }
+    fn remove_samples_before(&self, at: jiff::Timestamp) -> StoreFuture<'_, ()> {
+        self.inner.remove_samples_before(at)
+    }
     fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> StoreFuture<'_, ()> {
         if self.refuse_evidence.load(Ordering::SeqCst) {
             return fails();

@@ -17,7 +17,7 @@ pub(super) fn cancelled_by(by: &str, reason: Option<&str>) -> String {
 
 impl Run {
     /// Of a run that ends early: the conflicts over calls that were done for certain, although an earlier attempt had
-    /// an unknown outcome. Nobody has to decide about them: what was done is undone.
+    /// an unknown outcome. They need no decision by an operator: their compensations are done.
     pub(in crate::workflow) fn conflicts_over_done_calls(&self) -> impl Iterator<Item = &Conflict> {
         let is_done = |conflict: &&Conflict| {
             let call = self.call_state(&conflict.step, conflict.item, conflict.part.decided_part());

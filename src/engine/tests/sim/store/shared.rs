@@ -162,6 +162,7 @@ impl Store for Shared {
         samples(route: crate::names::RouteId, limit: usize) -> Vec<SampleRecord>;
         sample_of_run(run: RunId) -> Option<SampleRecord>;
         clear_samples(route: crate::names::RouteId) -> ();
+        remove_samples_before(at: Timestamp) -> ();
         put_evidence(evidence: Vec<EvidenceRecord>) -> ();
         evidence() -> Vec<EvidenceRecord>;
         secret() -> [u8; 32];

@@ -1,6 +1,6 @@
 //! Which invariants and cohorts the files have, so that what was counted of others does not count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::counters::Counters;
 use crate::flag::Invariant;
@@ -26,8 +26,8 @@ impl Counters {
         self.invariants = Some(known);
     }
 
-    /// Sets the rules of the route's cohorts. What was counted of a cohort whose rule is new or was changed is of other
-    /// callers: it counts as of none.
+    /// Sets the rules of the route's cohorts. Counts of a cohort whose rule is new or was changed are dropped: they
+    /// are of other callers.
     pub(super) fn set_cohorts(&mut self, rules: &BTreeMap<String, String>) {
         let counted = &self.evidence.cohort_rules;
         if counted == rules {
@@ -35,7 +35,7 @@ impl Counters {
         }
         let is_changed = |cohort: &str| counted.get(cohort) != rules.get(cohort);
         let named = counted.keys().chain(rules.keys()).filter(|cohort| is_changed(cohort)).cloned();
-        for cohort in named.collect::<std::collections::BTreeSet<String>>() {
+        for cohort in named.collect::<BTreeSet<String>>() {
             self.evidence.all.forget_cohort(&cohort);
             self.evidence.dark.forget_cohort(&cohort);
         }

@@ -19,6 +19,7 @@ mod adoptions;
 mod background;
 mod basis;
 mod client_proxy;
+mod cohort_entries;
 mod commands;
 mod declared;
 mod egress_proxy;

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
 use super::basis::bases;
+use super::cohort_entries::CohortEntries;
 use super::declared::declared;
 use super::family_gate::FamilyGate;
 use super::guard_webhooks::GuardWebhooks;
@@ -145,6 +146,7 @@ impl Parts {
         let workflows = Arc::new(ArcSwap::from_pointee(setup.workflows.keys().cloned().collect()));
         zero_counters::publish(&setup.routes);
         let recorder = Arc::new(RecordWriter::new(store.clone()));
+        ladder.connect_to_cohorts(Arc::new(CohortEntries(recorder.clone())));
         basis_changes.iter().for_each(|(route, change)| recorder.basis_changed(route, change));
         Ok(Self {
             recorder,

@@ -74,6 +74,11 @@ fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
         },
         "instance" => format!("instance {}: decided for {}", text("instance"), text("owner")),
         "candidate" => candidate(&entry.body),
+        "cohort" => {
+            let rung =
+                |name: &str| Some(text(name)).filter(|rung| !rung.is_empty()).unwrap_or_else(|| "none".to_owned());
+            format!("cohort {}: {} to {}", text("cohort"), rung("from"), rung("to"))
+        }
         kind => format!("{kind}: {} to {}", text("from"), text("to")),
     };
     let flip = serde_json::from_value::<FlipRow>(entry.body.clone()).ok().map(|mut flip| {

@@ -156,7 +156,8 @@ impl Mover {
     pub(super) async fn wait_recorded(&self, down: FlipDownInForce) -> Flipped {
         let FlipDownInForce { route, before, from, flip, id, mut recorded, until } = down;
         let needs_horizon = matches!(from, State::Live | State::Only) && state_of(&flip) < from;
-        let horizon = if needs_horizon { self.horizon_if_readable(&before, &route).await } else { Vec::new() };
+        let mut horizon = if needs_horizon { self.horizon_if_readable(&before, &route).await } else { Vec::new() };
+        horizon.extend(self.in_force().inputs().positions.routes.get(&route).and_then(RoutePosition::cohorts_ahead));
         let found = match timeout_at(until, recorded.wait_for(Option::is_some)).await {
             Ok(Ok(found)) => found.clone(),
             Ok(Err(_)) | Err(_) => None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, timeout_at};
 
 use super::Ladder;
+use super::cohort_moves::CohortListener;
 use super::guard_types::{GuardListener, GuardRelease, GuardReleased};
 use super::types::{FlipError, Unconfirmed};
 use crate::evidence::GuardCrossing;
@@ -95,5 +96,10 @@ impl Ladder {
     /// Connects something that is told of each action of a guard from now on, and of those that nobody has released.
     pub fn connect_to_guard(&self, listener: Arc<dyn GuardListener>) {
         self.mover.connect_to_guard(listener);
+    }
+
+    /// Connects something that is told of each move of a cohort from now on.
+    pub fn connect_to_cohorts(&self, listener: Arc<dyn CohortListener>) {
+        self.mover.connect_to_cohorts(listener);
     }
 }

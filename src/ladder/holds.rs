@@ -76,15 +76,6 @@ pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
     };
     let judged: Vec<_> = positions.routes.values().map(judge).collect();
     for (position, (proven, held, until, is_changed)) in positions.routes.values_mut().zip(judged) {
-        for (cohort, reached) in &proven.1 {
-            if position.inputs.proven_cohorts.get(cohort) != Some(reached) {
-                let route = &position.route.id;
-                tracing::warn!(%route, cohort, %reached, "this cohort may go ahead of its route by its own evidence");
-            }
-        }
-        for cohort in position.inputs.proven_cohorts.keys().filter(|cohort| !proven.1.contains_key(*cohort)) {
-            tracing::warn!(route = %position.route.id, cohort, "this cohort has no evidence of its own any more");
-        }
         (position.inputs.proven, position.inputs.proven_cohorts) = proven;
         position.inputs.held_cohorts = held;
         position.inputs.is_changed = is_changed;

@@ -62,7 +62,7 @@ pub(super) struct Inputs {
     /// What guards did.
     pub guards: GuardLatches,
     /// Whether the positions are those of files, and not only what the store has from the previous process.
-    has_files: bool,
+    pub has_files: bool,
     /// The number of the set in force; it increases with each change.
     generation: u64,
     secret: [u8; 32],

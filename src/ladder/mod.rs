@@ -36,6 +36,7 @@
 mod auto;
 mod auto_shares;
 mod cohort_gate;
+mod cohort_moves;
 mod cohort_reasons;
 mod command;
 mod declared_plans;
@@ -103,6 +104,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 
 pub use cohort_gate::CohortBelow;
+pub use cohort_moves::{CohortListener, CohortMove};
 pub use command::FlipCommand;
 pub use declared_plans::{CandidateMove, DeclaredPlans};
 pub use guard_types::{GuardListener, GuardNotice, GuardRelease, GuardReleased, GuardStatus};

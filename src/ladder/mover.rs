@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::auto_shares::AutoShares;
+use super::cohort_moves::CohortListener;
 use super::export::{log, log_candidate};
 use super::files_check::{CheckedFiles, PreparedFiles, check_and_adopt, prepare};
 use super::gate::Gate;
@@ -45,6 +46,7 @@ pub(super) struct Mover {
     move_lock: Arc<tokio::sync::Mutex<()>>,
     connected: Mutex<Vec<Arc<dyn KillSwitchListener>>>,
     guard_listeners: Mutex<Vec<Arc<dyn GuardListener>>>,
+    cohort_listeners: Mutex<Vec<Arc<dyn CohortListener>>>,
     pub auto_shares: AutoShares,
 }
 
@@ -84,7 +86,7 @@ impl Mover {
             );
         }
         let in_force = InForce::new(before.clone(), GuardLatches::from_store(guards), before.freeze, secret, flags);
-        let (move_lock, connected, guard_listeners, larger_shares, auto_shares) = Default::default();
+        let (move_lock, connected, guard_listeners, cohort_listeners, larger_shares, auto_shares) = Default::default();
         let kill_switch = FreezeRecords::new();
         let mover = Self {
             store,
@@ -96,6 +98,7 @@ impl Mover {
             move_lock,
             connected,
             guard_listeners,
+            cohort_listeners,
             auto_shares,
         };
         mover.record_and_apply(&before, after, moves, Ok(()), || {}).await?;
@@ -339,7 +342,13 @@ impl Mover {
         computed_from: u64,
     ) -> Option<Vec<RouteId>> {
         holds::judge_cohorts(&mut positions, &self.gate);
-        self.in_force.set_positions(positions, unrecorded, computed_from)
+        let (before, after) = (self.in_force.inputs(), positions.clone());
+        let overtaken = self.in_force.set_positions(positions, unrecorded, computed_from)?;
+        // What the first set of a process has was in force before its start.
+        if before.has_files {
+            self.tell_cohort_moves(&before.positions, &after);
+        }
+        Some(overtaken)
     }
 
     pub fn gate(&self) -> &Gate {
@@ -379,6 +388,10 @@ impl Mover {
 
     pub(super) fn guard_listeners(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn GuardListener>>> {
         self.guard_listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn cohort_listeners(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn CohortListener>>> {
+        self.cohort_listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn connected(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn KillSwitchListener>>> {

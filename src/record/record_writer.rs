@@ -128,6 +128,11 @@ impl RecordWriter {
         }
     }
 
+    /// Adds an entry for a cohort of a route that moved to another rung; `body` says from where to where, and why.
+    pub fn cohort_moved(&self, route: &RouteId, body: Value) {
+        self.add("cohort", route, body);
+    }
+
     /// Adds an entry for the decision of a person about an instance whose adoption has an unknown outcome.
     pub fn instance_decided(&self, route: &RouteId, instance: &str, owner: Arm, by: &str, reason: &str) {
         let body = json!({ "instance": instance, "owner": owner.as_str(), "by": by, "reason": reason });

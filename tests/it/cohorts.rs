@@ -150,6 +150,26 @@ async fn a_cohort_goes_ahead_of_its_route_by_its_own_evidence() {
     assert_eq!(shop.order(true).await, "legacy");
     let status = shop.pointsman.get("/api/v2/routes/orders").await;
     assert_eq!(status["row"]["changed_since_evidence"], Value::Null, "{status}");
+
+    // The record has each move.
+    let moves = until("the record", || async {
+        let entries = shop.pointsman.get("/api/v2/record").await;
+        let of_cohort = |entry: &&Value| entry["kind"] == "cohort";
+        let moves: Vec<Value> =
+            entries["entries"].as_array().expect("entries").iter().filter(of_cohort).cloned().collect();
+        (moves.len() >= 5).then_some(moves)
+    });
+    let moves = moves.await;
+    let rung = |body: &Value, name: &str| body[name].as_str().expect("a state").to_owned();
+    let steps: Vec<_> = moves.iter().map(|entry| (rung(&entry["body"], "from"), rung(&entry["body"], "to"))).collect();
+    let step = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+    let up = [step("shadow", "dark"), step("dark", "live")];
+    assert_eq!(steps, [&up[..1], &[step("dark", "shadow")], &up, &[step("live", "shadow")]].concat());
+    let live = &moves[3]["body"];
+    assert_eq!((&live["cohort"], &live["by"]), (&json!("staff"), &json!("evidence")));
+    assert!(live["evidence"]["dark_pairs"].as_u64() >= Some(20), "{live}");
+    let shown = output_text(&shop.pointsman.cli(&["record", "show"]).await);
+    assert!(shown.contains("cohort staff: dark to live"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +184,13 @@ async fn a_flip_down_to_off_a_freeze_and_a_changed_rule_take_a_cohort_back() {
         shop.reload().await;
     }
     assert_eq!(shop.order(true).await, "engine");
-    assert!(shop.pointsman.cli(&["flip", "orders", "off"]).await.status.success());
+    let dark = shop.pointsman.cli(&["flip", "orders", "dark", "--force", "--reason", "a test"]).await;
+    assert!(dark.status.success(), "{}", output_text(&dark));
+    let down = output_text(&shop.pointsman.cli(&["flip", "orders", "shadow"]).await);
+    assert!(down.contains("the cohort `staff` stays in `live`"), "{down}");
+    assert_eq!(shop.order(true).await, "engine");
+    let off = output_text(&shop.pointsman.cli(&["flip", "orders", "off"]).await);
+    assert!(!off.contains("stays in `live`"), "{off}");
     assert_eq!(shop.order(true).await, "legacy");
     assert!(shop.pointsman.cli(&["flip", "orders", "shadow"]).await.status.success());
     assert_eq!(shop.order(true).await, "engine");

@@ -1,0 +1,26 @@
+//! Adds an entry to the record for each move of a cohort.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::ladder::{CohortListener, CohortMove};
+use crate::record::RecordWriter;
+
+/// Hands each move to the writer of the record.
+pub(super) struct CohortEntries(pub Arc<RecordWriter>);
+
+impl CohortListener for CohortEntries {
+    fn moved(&self, CohortMove { route, cohort, from, to, cause, forced, evidence }: CohortMove) {
+        let body = json!({
+            "cohort": cohort,
+            "from": from.map(|state| state.as_str()),
+            "to": to.map(|state| state.as_str()),
+            "by": cause.as_str(),
+            "forced": forced.is_some(),
+            "reason": forced,
+            "evidence": evidence,
+        });
+        self.0.cohort_moved(&route, body);
+    }
+}

@@ -80,11 +80,14 @@ impl LateFailureObserver for Evidence {
 impl Evidence {
     /// Counts what was found out about the invariants of a route and one answer of the engine.
     pub fn record_invariants(&self, route: &RouteId, answer: &JudgedAnswer, found: &[(&Invariant, InvariantVerdict)]) {
-        let label = route_of_candidate(route).unwrap_or_else(|| route.clone()).to_string();
+        let (label, plan) = match route_of_candidate(route) {
+            Some(of_candidate) => (of_candidate.to_string(), "candidate"),
+            None => (route.to_string(), "in_force"),
+        };
         for (invariant, verdict) in found {
             metrics::counter!(
                 "pointsman_invariants_total",
-                "route" => label.clone(), "invariant" => invariant.name.clone(), "result" => verdict.label()
+                "route" => label.clone(), "invariant" => invariant.name.clone(), "plan" => plan, "result" => verdict.label()
             )
             .increment(1);
         }

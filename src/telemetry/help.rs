@@ -177,8 +177,8 @@ const COUNTERS: MetricDescriptions = &[
     ("pointsman_offered_total", "Requests offered for comparison."),
     (
         "pointsman_invariants_total",
-        "The engine's answers to callers, by invariant of the route and result: it `held`, was `broken` (or could not be \
-         evaluated), or was `not_judged`.",
+        "The engine's answers to callers, by invariant of the route, plan (`in_force` or `candidate`) and result: it `held`, \
+         was `broken` (or could not be evaluated), or was `not_judged`.",
     ),
     (
         "pointsman_reverse_comparisons_total",

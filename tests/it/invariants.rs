@@ -167,7 +167,7 @@ async fn a_broken_invariant_is_shown_holds_the_gate_and_lowers_the_route() {
     assert!(flips.to_string().contains("broke an invariant"), "{flips}");
     let metrics = shop.pointsman.metrics().await;
     let of = |result: &str| {
-        let labels = [("route", "orders"), ("invariant", ONE_CHARGE), ("result", result)];
+        let labels = [("route", "orders"), ("invariant", ONE_CHARGE), ("plan", "in_force"), ("result", result)];
         metrics.sum("pointsman_invariants_total", &labels)
     };
     assert_eq!((of("held"), of("broken")), (4.0, 5.0));

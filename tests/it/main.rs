@@ -16,6 +16,7 @@ mod cli_output;
 mod cohorts;
 mod crash;
 mod dashboard;
+mod demo_exit;
 mod disk;
 mod docs;
 mod drain;

@@ -46,7 +46,6 @@ pub const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0
 /// The usual bound of a wait in a test: generous, since all tests run at once.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Polls until `look` returns something; fails the test with `what` when that takes longer than `PATIENCE`.
 /// A port on which nothing listens, so that connections are refused, as long as the socket exists.
 pub fn closed_port() -> tokio::net::TcpSocket {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
@@ -54,6 +53,7 @@ pub fn closed_port() -> tokio::net::TcpSocket {
     socket
 }
 
+/// Polls until `look` returns something; fails the test with `what` when that takes longer than `PATIENCE`.
 pub async fn until<T, F, Fut>(what: &str, mut look: F) -> T
 where
     F: FnMut() -> Fut,

@@ -19,8 +19,7 @@ async fn memory_goes_back_after_many_long_heads() {
     let bulk_server = BulkServer::start().await;
     let flags = FlagsDir::passthrough(&bulk_server.url());
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let mut warm = TcpStream::connect(pointsman.listen).await.expect("a connection");
     for _ in 0..20 {

@@ -54,12 +54,7 @@ impl Shop {
             ),
         );
         let dir = tempfile::tempdir().expect("a directory");
-        let start = Start {
-            flags: flags.path().to_owned(),
-            store: format!("sqlite:{}", dir.path().join("db").display()),
-            log: dir.path().join("log"),
-            env: Vec::new(),
-        };
+        let start = Start::on_sqlite(flags.path(), dir.path());
         let pointsman = Pointsman::start(&start).await;
         Self { pointsman, bank, legacy, flags, client: Client::new(PATIENCE), _dir: dir }
     }

@@ -209,8 +209,7 @@ async fn a_listed_address_that_is_this_process_is_refused() {
             + &format!("listen: 127.0.0.1:{port}\negress: {{ listen: 127.0.0.1:0, to: ['localhost:{port}'] }}\n")
     });
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     drop(held);
     let pointsman = Pointsman::try_start_with_own_listeners(&start).await.unwrap_or_else(|log| panic!("{log}"));
     let egress = pointsman.egress.expect("an egress listener");

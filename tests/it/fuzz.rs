@@ -44,8 +44,7 @@ impl FuzzSystem {
         flags.write("routes/orders.yaml", ROUTES);
         flags.write("workflows/answer.yaml", WORKFLOW);
         let dir = tempfile::tempdir().expect("a directory");
-        let start =
-            Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+        let start = Start::in_memory(flags.path(), dir.path());
         let pointsman = Pointsman::start(&start).await;
         let this = Self { origin, files: pointsman.open_files(), base: 0, pointsman, _dir: dir, _flags: flags };
         this.serves_others(0).await;

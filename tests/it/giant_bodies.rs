@@ -127,8 +127,7 @@ async fn bodies_that_are_expensive_to_compare_cost_callers_nothing_and_memory_is
     flags.write("workflows/fetch.yaml", &WORKFLOW.replace("TYPE", "text/plain"));
     flags.write("routes/body.yaml", ROUTE);
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let client = Client::new(PATIENCE);
     let (mut wrong, mut offered) = (Vec::new(), 0.0);

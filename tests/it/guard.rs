@@ -55,12 +55,7 @@ impl Orders {
             ),
         );
         let dir = tempfile::tempdir().expect("a directory");
-        let start = Start {
-            flags: flags.path().to_owned(),
-            store: format!("sqlite:{}", dir.path().join("db").display()),
-            log: dir.path().join("log"),
-            env: Vec::new(),
-        };
+        let start = Start::on_sqlite(flags.path(), dir.path());
         let pointsman = Pointsman::start(&start).await;
         Self { legacy, bank, ops, flags, pointsman, client: Client::new(PATIENCE), start, _dir: dir }
     }

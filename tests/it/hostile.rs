@@ -19,8 +19,7 @@ async fn ambiguous_requests_never_reach_legacy() {
     let origin = Origin::start(OriginReply::Json("{}")).await;
     let flags = FlagsDir::passthrough(&origin.url());
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let smuggled = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
     let heads = [
@@ -96,8 +95,7 @@ async fn refused_requests_are_counted_and_logged_by_reason() {
     let strict = "{ id: strict, match: { method: GET, path: /strict }, legacy: shop, paths: strict }";
     flags.write("routes/strict.yaml", &format!("routes: [ {strict} ]\n"));
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let large = format!("GET /x HTTP/1.1\r\nhost: a\r\nx-big: {}\r\n\r\n", "y".repeat(200_000));
     let broken = "POST /x HTTP/1.1\r\nhost: a\r\nexpect: more\r\ncontent-length: 0\r\n\r\n";

@@ -139,8 +139,7 @@ async fn start() -> (Origin, FlagsDir, tempfile::TempDir, Pointsman) {
     let flags = FlagsDir::passthrough(&origin.url());
     flags.edit("pointsman.yaml", |text| text + "limits: { linger_ms: 300 }\n");
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let pointsman = Pointsman::start(&start).await;
     (origin, flags, dir, pointsman)
 }

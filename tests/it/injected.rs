@@ -53,12 +53,7 @@ async fn evidence(threshold: &str) -> Value {
         "routes:\n  - { id: draw, match: { method: POST, path: /draw }, legacy: shop, workflow: draw, state: shadow }\n",
     );
     let dir = tempfile::tempdir().expect("a directory");
-    let start = Start {
-        flags: flags.path().to_owned(),
-        store: format!("sqlite:{}", dir.path().join("db").display()),
-        log: dir.path().join("log"),
-        env: Vec::new(),
-    };
+    let start = Start::on_sqlite(flags.path(), dir.path());
     let pointsman = Pointsman::start(&start).await;
     let client = Client::new(PATIENCE);
     for _ in 0..20 {

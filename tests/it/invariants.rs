@@ -67,12 +67,7 @@ impl Shop {
         );
         flags.write("routes/routes.yaml", &format!("routes:\n{route}"));
         let dir = tempfile::tempdir().expect("a directory");
-        let start = Start {
-            flags: flags.path().to_owned(),
-            store: format!("sqlite:{}", dir.path().join("db").display()),
-            log: dir.path().join("log"),
-            env: Vec::new(),
-        };
+        let start = Start::on_sqlite(flags.path(), dir.path());
         let pointsman = Pointsman::start(&start).await;
         Self { pointsman, legacy, bank, client: Client::new(PATIENCE), start, _flags: flags, _dir: dir }
     }

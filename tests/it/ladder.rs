@@ -217,12 +217,7 @@ async fn responses_are_legacys_bytes_in_off_shadow_and_dark() {
         "routes:\n- { id: things, match: { method: POST, path: /things }, legacy: shop, workflow: make, state: off }\n",
     );
     let dir = tempfile::tempdir().expect("a directory");
-    let start = Start {
-        flags: flags.path().to_owned(),
-        store: format!("sqlite:{}", dir.path().join("db").display()),
-        log: dir.path().join("log"),
-        env: Vec::new(),
-    };
+    let start = Start::on_sqlite(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let answers = [
         OriginReply::Json(r#"{"a":1}"#),

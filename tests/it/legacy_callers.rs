@@ -47,12 +47,7 @@ impl System {
         flags.write("workflows/look.yaml", WORKFLOW);
         flags.write("workflows/take.yaml", TAKE);
         let dir = tempfile::tempdir().expect("a directory");
-        let start = Start {
-            flags: flags.path().to_owned(),
-            store: format!("sqlite:{}", dir.path().join("db").display()),
-            log: dir.path().join("log"),
-            env: Vec::new(),
-        };
+        let start = Start::on_sqlite(flags.path(), dir.path());
         let pointsman = Pointsman::start(&start).await;
         Self { _origins: origins, _flags: flags, pointsman, client: Client::new(PATIENCE), start, _dir: dir }
     }

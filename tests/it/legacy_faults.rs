@@ -21,8 +21,7 @@ async fn start_proxy() -> TestProxy {
         format!("{text}limits: {{ first_byte_ms: 400, body_idle_ms: 400, connect_ms: 400 }}\n")
     });
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     TestProxy { pointsman: Pointsman::start(&start).await, origin, _dir: dir, _flags: flags }
 }
 
@@ -76,8 +75,7 @@ async fn a_legacy_that_closes_is_a_502_and_a_cut_body_is_never_completed() {
 async fn a_dead_legacy_is_a_502() {
     let flags = FlagsDir::passthrough("http://127.0.0.1:1");
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let request = "GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n";
     check_problem(&RawConnection::connect(pointsman.listen).await.send(request).await.reply().await, 502);

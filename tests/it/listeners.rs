@@ -22,7 +22,7 @@ struct ListenerSystem {
 
 /// The arguments of a start with these flag files.
 fn start(flags: &FlagsDir, dir: &TempDir) -> Start {
-    Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] }
+    Start::in_memory(flags.path(), dir.path())
 }
 
 fn put(flags: &FlagsDir, name: &str, issued: &Issued) {

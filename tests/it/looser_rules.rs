@@ -30,12 +30,7 @@ impl Orders {
         flags.write("workflows/create.yaml", WORKFLOW);
         ignore(&flags, "");
         let dir = tempfile::tempdir().expect("a directory");
-        let start = Start {
-            flags: flags.path().to_owned(),
-            store: format!("sqlite:{}", dir.path().join("db").display()),
-            log: dir.path().join("log"),
-            env: Vec::new(),
-        };
+        let start = Start::on_sqlite(flags.path(), dir.path());
         let pointsman = Pointsman::start(&start).await;
         Self { _legacy: legacy, flags, pointsman, start, _dir: dir }
     }

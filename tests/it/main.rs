@@ -14,6 +14,7 @@ mod captures;
 mod checker_tests;
 mod cli_output;
 mod cohorts;
+mod counted;
 mod crash;
 mod dashboard;
 mod demo_exit;

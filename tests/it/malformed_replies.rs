@@ -192,8 +192,7 @@ async fn start(shop: SocketAddr, good: &Origin) -> (FlagsDir, tempfile::TempDir,
          timeouts: { first_byte: 30s, idle: 30s, total: 30s }\n";
     flags.write("routes/good.yaml", route);
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let pointsman = Pointsman::start(&start).await;
     (flags, dir, pointsman)
 }

@@ -61,12 +61,7 @@ respond: { status: 200, body: { said: '${steps.greet.output.hello}' } }
     );
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("schemathesis.toml"), CONFIG).expect("written");
-    let start = Start {
-        flags: flags.path().to_owned(),
-        store: "memory:".to_owned(),
-        log: dir.path().join("log"),
-        env: Vec::new(),
-    };
+    let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let seed = std::env::var("POINTSMAN_SEED").unwrap_or_else(|_| "1".to_owned());
     let run = Command::new(&binary)

@@ -252,8 +252,7 @@ async fn routes_whose_runs_hang_lose_comparisons_and_others_do_not() {
     let routes = [route("hung", "reads"), route("hung-too", "reads"), route("good", "plain")].concat();
     flags.write("routes/all.yaml", &format!("routes:\n{routes}"));
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let pointsman = Pointsman::start(&start).await;
     let client = Client::new(PATIENCE);
     let send = async |path: &str| {

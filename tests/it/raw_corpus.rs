@@ -42,8 +42,7 @@ async fn origins_of_different_make_read_each_raw_request_as_it_was_sent() {
         flags.write("routes/all.yaml", ROUTES);
         flags.write("workflows/answer.yaml", WORKFLOW);
         let dir = tempfile::tempdir().expect("a directory");
-        let start =
-            Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+        let start = Start::in_memory(flags.path(), dir.path());
         let mut pointsman = Pointsman::start(&start).await;
         for (number, (name, raw, expected)) in raw_requests().enumerate() {
             cases += 1;

@@ -28,12 +28,7 @@ impl System {
         flags.write("routes/orders.yaml", ROUTES);
         flags.write("workflows/create.yaml", WORKFLOW);
         let dir = tempfile::tempdir().expect("a directory");
-        let start = Start {
-            flags: flags.path().to_owned(),
-            store: format!("sqlite:{}", dir.path().join("db").display()),
-            log: dir.path().join("log"),
-            env: Vec::new(),
-        };
+        let start = Start::on_sqlite(flags.path(), dir.path());
         let pointsman = Pointsman::start(&start).await;
         Self { _legacy: legacy, flags, pointsman, start, dir }
     }

@@ -81,8 +81,7 @@ async fn an_invalid_set_at_the_start_is_refused_with_every_problem() {
     flags.edit("routes/orders.yaml", |text| text.replace("state: off", "state: offf"));
     flags.edit("workflows/create-order.yaml", |text| text.replace("retry:", "retri:"));
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let refused = Pointsman::try_start(&start).await.err().expect("it refuses to start");
     for named in ["orders.yaml:", "create-order.yaml:", "retri"] {
         assert!(refused.contains(named), "{named} is not named:\n{refused}");
@@ -355,12 +354,7 @@ fn handles(pid: u32, signal: u32) -> bool {
 async fn a_hangup_during_the_start_reads_the_files_again_and_does_not_end_the_process() {
     let system = TestSystem::start().await;
     let dir = tempfile::tempdir().expect("a directory");
-    let start = Start {
-        flags: system.flags.path().to_owned(),
-        store: format!("sqlite:{}", dir.path().join("pointsman.db").display()),
-        log: dir.path().join("log"),
-        env: Vec::new(),
-    };
+    let start = Start::on_sqlite(system.flags.path(), dir.path());
     let (hangup, terminate) = (Signal::HUP, Signal::TERM);
     let meanwhile = async |pid: u32| {
         // The process installs its handler of SIGTERM long before the store is open.

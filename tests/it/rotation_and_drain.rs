@@ -252,8 +252,7 @@ async fn no_request_fails_while_certificates_change_and_the_process_drains() {
     });
     put(&flags, &authority.issue_for(NAME));
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let started = Pointsman::try_start_with_own_listeners(&start).await;
     let mut pointsman = started.unwrap_or_else(|log| panic!("it did not start:\n{log}"));
     let load = Load {

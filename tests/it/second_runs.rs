@@ -58,12 +58,7 @@ async fn what_the_engine_draws_itself_is_found_without_reading_or_sending_anythi
          rehearse_twice: 100% }\n",
     );
     let dir = tempfile::tempdir().expect("a directory");
-    let start = Start {
-        flags: flags.path().to_owned(),
-        store: format!("sqlite:{}", dir.path().join("db").display()),
-        log: dir.path().join("log"),
-        env: Vec::new(),
-    };
+    let start = Start::on_sqlite(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let client = Client::new(PATIENCE);
     for _ in 0..REQUESTS {

@@ -104,8 +104,7 @@ async fn slow_clients_are_disconnected_in_time_and_others_are_served() {
     let flags = FlagsDir::passthrough(&bulk_server.url());
     flags.edit("pointsman.yaml", |text| text + LIMITS);
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let (client, url) = (Client::new(PATIENCE), format!("{}/down/1000", pointsman.url()));
     client.json(Method::GET, &url, &[], &Value::Null).await.expect("an answer");
@@ -169,8 +168,7 @@ async fn idle_connections_to_the_api_make_room_and_are_counted() {
     let flags = FlagsDir::passthrough(&bulk_server.url());
     flags.edit("pointsman.yaml", |text| text + "limits: { api_connections_max: 3 }\n");
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let mut idle = TcpStream::connect(pointsman.admin).await.expect("a connection");
     let mut others = Vec::new();
@@ -193,8 +191,7 @@ async fn the_kill_switch_can_be_set_when_idle_connections_to_the_other_listener_
     let flags = FlagsDir::passthrough(&bulk_server.url());
     flags.edit("pointsman.yaml", |text| text + "api: { listen: '127.0.0.1:0' }\n");
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let (soft, hard) = open_files_limits(&pointsman);
     assert_eq!(soft, hard, "the start raises the limit of open files");

@@ -49,8 +49,7 @@ async fn slowhttptest_is_cut_in_each_of_three_modes_while_others_are_served() {
     let flags = FlagsDir::passthrough(&bulk_server.url());
     flags.edit("pointsman.yaml", |text| text + LIMITS);
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let (client, url) = (Client::new(PATIENCE), format!("{}/down/1000", pointsman.url()));
     client.json(Method::GET, &url, &[], &Value::Null).await.expect("an answer");

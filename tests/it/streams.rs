@@ -53,8 +53,7 @@ async fn a_gibibyte_each_way_takes_constant_memory() {
          - { id: down, match: { method: GET, path: \"/down/{n}\" }, legacy: shop, workflow: make, state: off }\n",
     );
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     upload(pointsman.listen, 1 << 20).await;
     download(pointsman.listen, 1 << 20).await;

@@ -56,12 +56,7 @@ async fn no_request_sees_two_sets() {
         symlink(format!("..data/{part}"), base.path().join(part)).expect("a link");
     }
     let other_dir = tempfile::tempdir().expect("a directory");
-    let start = Start {
-        flags: base.path().to_owned(),
-        store: format!("sqlite:{}", other_dir.path().join("db").display()),
-        log: other_dir.path().join("log"),
-        env: vec![],
-    };
+    let start = Start::on_sqlite(base.path(), other_dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     for state in ["shadow", "dark", "live", "only"] {
         let flipped = pointsman.cli(&["flip", "things", state, "--force", "--reason", "files are what matters"]).await;

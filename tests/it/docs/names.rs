@@ -185,12 +185,7 @@ fn find_path_entry<'a>(document: &'a Value, method: Option<&str>, path: &str) ->
 async fn every_path_of_the_api_that_is_named_is_served() {
     let flags = FlagsDir::passthrough("http://127.0.0.1:9");
     let dir = tempfile::tempdir().expect("a directory");
-    let start = Start {
-        flags: flags.path().to_owned(),
-        store: "memory:".to_owned(),
-        log: dir.path().join("log"),
-        env: Vec::new(),
-    };
+    let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let openapi = pointsman.get("/openapi.json").await;
     let mut found = 0;

@@ -44,12 +44,7 @@ async fn help_describes_commands_and_suggests_what_was_meant() {
 async fn the_api_shows_the_reference_as_text_and_as_a_page() {
     let flags = FlagsDir::passthrough("http://127.0.0.1:9");
     let dir = tempfile::tempdir().expect("a directory");
-    let start = Start {
-        flags: flags.path().to_owned(),
-        store: "memory:".to_owned(),
-        log: dir.path().join("log"),
-        env: Vec::new(),
-    };
+    let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let get = async |path: &str, accept: &str| {
         let reply = pointsman.api_with(Method::GET, path, &[("accept", accept)], Value::Null).await;

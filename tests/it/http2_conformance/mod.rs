@@ -48,8 +48,7 @@ async fn each_case_of_the_rfcs_has_an_allowed_outcome() {
         format!("{text}limits: {{ client_http2_streams_max: {STREAMS_MAX}, linger_ms: 300 }}\n")
     });
     let dir = tempfile::tempdir().expect("a directory");
-    let start =
-        Start { flags: flags.path().to_owned(), store: "memory:".into(), log: dir.path().join("log"), env: vec![] };
+    let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
     let (other, url) = (Client::new(PATIENCE), format!("{}/other", pointsman.url()));
     let cases = cases();

@@ -89,12 +89,7 @@ impl BankTest {
         }
         change(&flags);
         let dir = tempfile::tempdir().expect("a directory");
-        let start = Start {
-            flags: flags.path().to_owned(),
-            store: format!("sqlite:{}", dir.path().join("pointsman.db").display()),
-            log: dir.path().join("log"),
-            env: Vec::new(),
-        };
+        let start = Start::on_sqlite(flags.path(), dir.path());
         let pointsman = Pointsman::start(&start).await;
         let client = Client::new(PATIENCE);
         Self { bank, flags, pointsman, start, client, numbers: AtomicU64::new(0), _dir: dir }

@@ -46,6 +46,17 @@ pub struct Start {
     pub env: Vec<(String, String)>,
 }
 
+impl Start {
+    /// With these flag files, and the SQLite store `db` and the log in this directory.
+    pub fn on_sqlite(flags: &Path, dir: &Path) -> Self {
+        Self { store: format!("sqlite:{}", dir.join("db").display()), ..Self::in_memory(flags, dir) }
+    }
+    /// With these flag files, a store in memory, and the log in this directory.
+    pub fn in_memory(flags: &Path, dir: &Path) -> Self {
+        Self { flags: flags.to_owned(), store: "memory:".to_owned(), log: dir.join("log"), env: Vec::new() }
+    }
+}
+
 impl Pointsman {
     /// Starts it and waits until it prints its addresses.
     pub async fn start(start: &Start) -> Self {
